@@ -49,14 +49,15 @@ class Rules:
     """What a server is known to change in its own report, each with its reason."""
 
     nests: bool = False
-    """It builds objects from names with brackets, so names are compared by their base
+    """It builds objects from names with brackets, so names are compared by their base:
     qs, Rack and PHP. Each base has to hold the call's values, and no other base may
     exist: a value that moves between two names is still a difference."""
     last_wins: bool = False
     """Of a name repeated without brackets it keeps the last value: Rack, PHP."""
     php_names: bool = False
-    """``.`` and a blank in the name of a variable become ``_``, and one without a name
-    before its bracket is left out: PHP."""
+    """``.`` and a blank in the name of a variable become ``_``: PHP."""
+    unread: frozenset[str] = frozenset()
+    """Names that it leaves out: PHP the empty one, qs ``__proto__``."""
     basename: bool = False
     """It keeps the last segment of a file's name: PHP, Go, Django, Rack."""
     unescapes: bool = False
@@ -193,7 +194,7 @@ def _fields(
         if mine != theirs:
             yield f"{place}: the call has {mine!r}, the server read {theirs!r}"
         return
-    pairs = tuple(one for one in pairs if not rules.php_names or base(one[0], rules))
+    pairs = tuple(one for one in pairs if rules.unread.isdisjoint(keys(one[0], rules)))
     mine = grouped((base(name, rules), value) for name, value in pairs)
     plain_names = grouped((base(name, rules), name) for name, _ in pairs)
     theirs = {}
@@ -206,8 +207,11 @@ def _fields(
         found, spelt = theirs.get(name, []), plain_names[name]
         single = len(set(spelt)) == 1 and not set("[]") & set(spelt[0])
         whole = values[-1:] if rules.last_wins and single else values
-        too_many = Counter(found) - Counter(values)
-        if too_many or (single and sorted(found) != sorted(whole)):
+        # Only a server that keeps the last value may have fewer.
+        exact = single or not rules.last_wins
+        if Counter(found) - Counter(values) or (
+            exact and sorted(found) != sorted(whole)
+        ):
             yield f"{place}: {name!r} is {values!r} in the call, {found!r} as read"
 
 
@@ -231,6 +235,11 @@ def base(name: str, rules: Rules) -> str:
         return re.sub(r"[. ]", "_", head)
     found = re.fullmatch(r"[\[\]]*([^\[\]]*).*", name, re.DOTALL)
     return found[1] if found else name
+
+
+def keys(name: str, rules: Rules) -> set[str]:
+    """Return a name's base, and its keys in brackets."""
+    return {base(name, rules), *re.findall(r"\[([^\[\]]+)\]", name)}
 
 
 def leaves(value: Any) -> Iterator[str]:
@@ -270,7 +279,7 @@ def _files(files: tuple[Part, ...], read: Any, rules: Rules) -> Iterator[str]:
             sha256(part.content),
         )
         for part in files
-        if base(part.name, rules) or not rules.php_names
+        if base(part.name, rules) not in rules.unread
     )
     theirs = Counter(
         (base(name, rules) if rules.nests else name, filename, size, digest)

@@ -77,6 +77,8 @@ class Connection:
     port: int
     """The port from which the server sees it come."""
     written: bytearray = field(default_factory=bytearray)
+    messages: list[Message] = field(default_factory=list)
+    """Those that `_sent` read in it."""
 
 
 class Tap:
@@ -316,6 +318,7 @@ def _sent(tap: Tap, tally: Tally) -> dict[int, list[tuple[Connection, Message]]]
             for message in messages(bytes(connection.written)):
                 number = _number(dict(message.fields))
                 agents.add(number % 2)
+                connection.messages.append(message)
                 sent.setdefault(number, []).append((connection, message))
         except UnruledError as error:
             tally.differences.append(f"on the wire: {error}")
@@ -331,8 +334,9 @@ def _forget_leftovers(reports: dict[int, list[Report]], tap: Tap) -> None:
     That has no credential, and where the gateway sends nothing after it, it alters no
     call and nobody gets its answer.
     """
-    last = {c.port: [*messages(bytes(c.written))][-1:] for c in tap.connections}
-    ended = {port for port, ends in last.items() if ends and ends[0].body}
+    ended = {
+        one.port for one in tap.connections if one.messages and one.messages[-1].body
+    }
     left = [
         report
         for report in reports.pop(-1, [])

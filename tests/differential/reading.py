@@ -92,7 +92,7 @@ def messages(stream: bytes) -> Iterator[Message]:
         elif "transfer-encoding" in named:
             raise UnruledError(f"Transfer-Encoding {named['transfer-encoding']}")
         else:
-            size = int(named.get("content-length", "0"))
+            size = _size(named.get("content-length", "0"), "[0-9]{1,10}", 10)
             if len(stream) < size:
                 raise UnruledError("a body that ends early")
             body, stream = stream[:size], stream[size:]
@@ -111,8 +111,7 @@ def _chunks(stream: bytes) -> tuple[bytes, bytes]:
     body = b""
     while True:
         line, _, stream = stream.partition(b"\r\n")
-        size = int(line, 16)
-        if not size:
+        if not (size := _size(line.decode("latin-1"), "[0-9a-fA-F]{1,8}", 16)):
             break
         body += stream[:size]
         if stream[size : size + 2] != b"\r\n":
@@ -121,6 +120,12 @@ def _chunks(stream: bytes) -> tuple[bytes, bytes]:
     if stream[:2] != b"\r\n":
         raise UnruledError("trailers")
     return body, stream[2:]
+
+
+def _size(text: str, digits: str, base: int) -> int:
+    if not re.fullmatch(digits, text):
+        raise UnruledError(f"the length {text!r}")
+    return int(text, base)
 
 
 def call_of(message: Message, *, strict: bool = True) -> Call:

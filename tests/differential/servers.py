@@ -152,7 +152,7 @@ SERVERS = (
         "express",
         ("node", "express.cjs"),
         _without_node,
-        Rules(nests=True),
+        Rules(nests=True, unread=frozenset(["__proto__"])),
     ),
     Server(
         "node-http", ("node", "node_http.cjs"), _without("node"), Rules(multipart=False)
@@ -179,6 +179,7 @@ SERVERS = (
             nests=True,
             last_wins=True,
             php_names=True,
+            unread=frozenset([""]),
             basename=True,
             forms_by_post=True,
         ),

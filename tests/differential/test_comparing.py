@@ -92,6 +92,7 @@ def test_an_equal_report_has_no_difference(report: Any, rules: Rules) -> None:
         (NESTED_REPORT, NESTED, {"form": {"to": "b"}}),
         (NESTED_REPORT, NESTED, {"form": {"to": "b", "x_y": "1", "z": ""}}),
         (NESTED_REPORT, NESTED, {"form": {"to": ["a", "b"], "x_y": "1"}}),
+        (NESTED_REPORT, Rules(nests=True), {"form": {"to": "b", "x.y": "1"}}),
     ],
 )
 def test_a_report_that_differs_in_one_thing_is_a_difference(

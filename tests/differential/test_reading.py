@@ -31,6 +31,9 @@ def test_requests_of_one_connection_are_read_one_after_the_other() -> None:
     "stream",
     [
         HEAD + b"Content-Length: 2\r\n\r\nh",
+        HEAD + b"Content-Length: +2\r\n\r\nhi",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n0x2\r\nhi\r\n0\r\n\r\n",
         HEAD + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\nhi",
         HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         HEAD + b"Transfer-Encoding: gzip\r\n\r\n",
