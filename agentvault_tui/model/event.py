@@ -76,6 +76,9 @@ class EventType(StrEnum):
     ADVICE_DISMISSED = "advice.dismissed"
     SERVICE_CHANGED = "service.changed"
     """A file that says what the gateway reaches was put in force, or is gone."""
+    SERVICE_PROBED = "service.probed"
+    """An operator had requests sent to a service, without a credential, to see whether
+    it leaves bodies unread."""
     SECRET_CHANGED = "secret.changed"  # noqa: S105 - a word of the contract
     """A sealed secret was set or removed, or all have another key."""
     CONNECTION_ADDED = "connection.added"

@@ -29,7 +29,7 @@ def main() -> int:
     print(f"seed {chosen.seed}: repeat with --seed {chosen.seed}")
     for name, reason in missing.items():
         if reason is not None:
-            print(f"left out: {name} ({reason})")
+            print(f"left out: {name} needs {reason}")
     each, differences = -(-chosen.cases // max(1, len(here))), 0
     print(HEADING)
     for place, server in enumerate(here):

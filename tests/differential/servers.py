@@ -28,7 +28,7 @@ PYTHON = ROOT / ".venv/differential/bin/python"
 GO_SERVER = ROOT / ".venv/differential-go/server"
 _PHP_STARTED = re.compile(rb"Development Server \(http://127.0.0.1:([0-9]+)\) started")
 _PR_SET_PDEATHSIG = 1
-_INSTALL = "make servers installs it"
+_INSTALL = "make servers"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Server:
     name: str
     command: tuple[str, ...]
     missing: Callable[[], str | None]
-    """Returns why the server cannot run here."""
+    """Returns what the server needs, and what installs it."""
     rules: Rules = field(default_factory=Rules)
     env: Mapping[str, str] = field(default_factory=dict)
 
@@ -106,36 +106,38 @@ class Running:
         self.listening.set()
 
 
-def _without(program: str) -> Callable[[], str | None]:
-    return lambda: None if shutil.which(program) else f"no {program} here: {_INSTALL}"
+def _without(program: str, package: str) -> Callable[[], str | None]:
+    reason = f"{program}: apt-get install {package}"
+    return lambda: None if shutil.which(program) else reason
 
 
 def _without_node() -> str | None:
     if shutil.which("node") is None:
-        return "no node here"
+        return "node: apt-get install nodejs npm"
     if not (HERE / "node_modules/express").is_dir():
-        return f"no express here: {_INSTALL}"
+        return f"Express: {_INSTALL}"
     return None
 
 
 def _without_python() -> str | None:
-    return None if PYTHON.exists() else f"no Flask, Django and FastAPI here: {_INSTALL}"
+    return None if PYTHON.exists() else f"Flask, Django and FastAPI: {_INSTALL}"
 
 
 def _without_rack() -> str | None:
+    reason = "rack and puma: apt-get install ruby ruby-rack puma"
     if not (ruby := shutil.which("ruby")):
-        return f"no ruby here: {_INSTALL}"
+        return reason
     tried = [ruby, "-e", "require 'rack'; require 'puma'"]
     found = subprocess.run(tried, check=False, capture_output=True, timeout=PATIENT)
-    return None if found.returncode == 0 else f"no rack or puma here: {_INSTALL}"
+    return None if found.returncode == 0 else reason
 
 
 def _without_go() -> str | None:
     if not GO_SERVER.exists():
-        return f"no server of Go here: {_INSTALL}"
+        return f"the server of Go: apt-get install golang-go, {_INSTALL}"
     sources = (FILES / "golang").iterdir()
     if GO_SERVER.stat().st_mtime < max(one.stat().st_mtime for one in sources):
-        return "the server of Go is older than its source: make servers builds it"
+        return f"a server of Go that is not older than its source: {_INSTALL}"
     return None
 
 
@@ -155,7 +157,10 @@ SERVERS = (
         Rules(nests=True, unread=frozenset(["__proto__"])),
     ),
     Server(
-        "node-http", ("node", "node_http.cjs"), _without("node"), Rules(multipart=False)
+        "node-http",
+        ("node", "node_http.cjs"),
+        _without("node", "nodejs"),
+        Rules(multipart=False),
     ),
     Server("flask", _python("flask_app.py"), _without_python),
     Server(
@@ -174,7 +179,7 @@ SERVERS = (
     Server(
         "php",
         _PHP,
-        _without("php"),
+        _without("php", "php-cli"),
         Rules(
             nests=True,
             last_wins=True,

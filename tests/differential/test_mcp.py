@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 from support.gateway_stand import standing
 from support.mcp_stand import MODERN, Client, McpStand
+from support.needs import need
 
 from agentvault_tui.home import Home
 from differential.driving import POLICY
@@ -34,8 +34,8 @@ async def test_a_server_that_ignores_case_runs_the_tool_in_the_ledger(
     The server stands in for those of mark3labs/mcp-go, which no package of Debian has:
     it decodes into structs, whose names match members in any case.
     """
-    if reason := MCP_SERVER.missing():
-        pytest.skip(reason)
+    reason = MCP_SERVER.missing()
+    need(reason is None, str(reason))
     home = Home.locate(tmp_path / "home")
     home.prepare()
     home.policy_file.write_text(POLICY)

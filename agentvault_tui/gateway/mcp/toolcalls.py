@@ -127,10 +127,10 @@ class McpCalls:
         server, message = asked.server, asked.message
         is_tool = message.method == CALL
         tool = (message.named or "") if is_tool else message.method
+        agent_id = asked.agent.id
         params = {k: v for k, v in message.params.items() if k != "_meta"}
         arguments = arguments_of(message.params) if is_tool else params
         size = len(bytes(message.envelope.get("params", b"")))
-        agent_id = asked.agent.id
         held = await read_apart(agent_id, size, message.held)
         detail = detail_of(server.name)
         detail |= {
@@ -143,9 +143,8 @@ class McpCalls:
         try:
             action = server.action_of(rule, tool, arguments)
         except UnmatchedToolError as error:
-            refusal = CallRefusedError(
-                403, "access_denied", error.reason, error.message
-            )
+            words = ("access_denied", error.reason, error.message)
+            refusal = CallRefusedError(403, *words)
             about = Action((rule.scope,), rule.scope) if rule else _NOTHING
             await self._admission.refuse(asked.agent, refusal, about, detail)
         described = _described(message.method, tool, detail, server.sha256)
