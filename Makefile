@@ -128,5 +128,5 @@ $(VENV)/differential-node.stamp: tests/differential/package-lock.json $(VENV)/de
 
 $(VENV)/differential-go.stamp: tests/differential/servers/golang/main.go tests/differential/servers/golang/mcp.go $(VENV)/dev.stamp
 	@echo "building the server of Go"
-	@if command -v go >/dev/null; then cd tests/differential/servers/golang && CGO_ENABLED=0 GOPROXY=off GOTOOLCHAIN=local go build -o $(CURDIR)/$(VENV)/differential-go/server .; else echo "no go here: its server is left out"; fi
+	@if command -v go >/dev/null; then rm -f $(VENV)/differential-go/server; cd tests/differential/servers/golang && CGO_ENABLED=0 GOPROXY=off GOTOOLCHAIN=local go build -o $(CURDIR)/$(VENV)/differential-go/server .; else echo "no go here: its server is left out"; fi
 	@touch $@

@@ -135,7 +135,7 @@ def _without_rack() -> str | None:
 def _without_go() -> str | None:
     if not GO_SERVER.exists():
         return f"the server of Go: apt-get install golang-go, {_INSTALL}"
-    sources = (FILES / "golang").iterdir()
+    sources = (FILES / "golang").glob("*.go")
     if GO_SERVER.stat().st_mtime < max(one.stat().st_mtime for one in sources):
         return f"a server of Go that is not older than its source: {_INSTALL}"
     return None
