@@ -36,6 +36,8 @@ class EventType(StrEnum):
     """How an attempt ended; ``unknown`` where the process ended before it."""
     GATEWAY_TUNNEL = "gateway.tunnel"
     """How a tunnel to a host that is no service ended: its attempt's result."""
+    MCP_MESSAGE = "mcp.message"
+    """So many messages of one method, none of them a call, reached an MCP server."""
     TOKEN_DELEGATED = "token.delegated"  # noqa: S105 - same
     """An agent exchanged its token for one of another agent's (RFC 8693)."""
     TOKEN_DELIVERED = "token.delivered"  # noqa: S105 - same
