@@ -200,7 +200,8 @@ def _fields(
     theirs = {}
     for name, value in (read or {}).items():
         key = name if rules.php_names else base(name, rules)
-        theirs.setdefault(key, []).extend(leaves(value))
+        if values := list(leaves(value)):  # an object whose keys were left out has none
+            theirs.setdefault(key, []).extend(values)
     if set(mine) != set(theirs):
         yield f"{place}: the call has {sorted(mine)}, the server read {sorted(theirs)}"
     for name, values in mine.items():
