@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -60,6 +60,8 @@ class Rules:
     """Names that it leaves out: PHP the empty one, qs ``__proto__``."""
     basename: bool = False
     """It keeps the last segment of a file's name: PHP, Go, Django, Rack."""
+    strips: bool = False
+    """It drops the blanks around the name of a part: Django."""
     unescapes: bool = False
     """It undoes percent-escapes in the name of a file: Rack."""
     forms_by_post: bool = False
@@ -253,6 +255,8 @@ def leaves(value: Any) -> Iterator[str]:
 
 
 def _multipart(parts: tuple[Part, ...], report: Report, rules: Rules) -> Iterator[str]:
+    if rules.strips:
+        parts = tuple(replace(part, name=part.name.strip()) for part in parts)
     texts = tuple((p.name, p.value) for p in parts if p.filename is None)
     files = tuple(p for p in parts if p.filename is not None)
     if rules.nests and rules.last_wins:

@@ -167,7 +167,7 @@ SERVERS = (
         "django",
         _python("django_app.py"),
         _without_python,
-        Rules(basename=True, chunked=False),
+        Rules(basename=True, chunked=False, strips=True),
     ),
     Server("fastapi", _python("fastapi_app.py"), _without_python),
     Server(
