@@ -32,8 +32,9 @@ def main() -> int:
             print(f"left out: {name} needs {reason}")
     each, differences = -(-chosen.cases // max(1, len(here))), 0
     print(HEADING)
-    for place, server in enumerate(here):
-        tally = asyncio.run(drive(server, corpus(each, chosen.seed + place)))
+    for server in here:
+        cases = corpus(each, chosen.seed + SERVERS.index(server))
+        tally = asyncio.run(drive(server, cases))
         print(tally.row(), flush=True)
         for text in tally.differences[: chosen.show]:
             print(f"  - {text}", flush=True)
