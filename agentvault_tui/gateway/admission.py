@@ -7,7 +7,7 @@ import contextlib
 from typing import Final, NoReturn
 
 from agentvault_tui.broker.answers import Denied, Escalated
-from agentvault_tui.broker.audience import audience_of
+from agentvault_tui.broker.audience import audiences_of
 from agentvault_tui.broker.core import Broker, decide_anew
 from agentvault_tui.broker.floods import SPAN
 from agentvault_tui.broker.usecases.decide import Request, decide
@@ -34,6 +34,7 @@ from agentvault_tui.gateway.refusals import (
     insufficient,
     mismatch,
     pending,
+    too_many_connections,
     unauthorized,
     unavailable,
 )
@@ -53,13 +54,10 @@ from agentvault_tui.model import (
 from agentvault_tui.policy.inputs import LACKS_SCOPE
 from agentvault_tui.policy.subset import wider_parameter
 from agentvault_tui.text import visible
-from agentvault_tui.web.exchange import ClientGoneError
+from agentvault_tui.web.exchange import ClientGoneError, count_connection
 
 WAIT: Final = 25.0
 """Seconds a held call waits for a person where the agent does not say."""
-MOST_HELD: Final = 16
-"""Calls of an agent that wait with their connection open; identical ones are one
-step-up, so that its cap does not bound them."""
 _EVENTS: Final = {
     Outcome.DENIED: EventType.GATEWAY_REFUSED,
     Outcome.ESCALATED: EventType.GATEWAY_HELD,
@@ -118,24 +116,25 @@ class Admission:
         token = registry.token(hashed)
         if token is not None:
             agent = registry.agent(token.agent_id)
-            if broker.floods.limited(agent.id):
+            if broker.floods.limited(token.requester):
                 retry = (b"retry-after", b"%d" % SPAN)
                 text = f"refused too often: send no request for {SPAN} s"
                 raise CallRefusedError(429, "slow_down", "slow_down", text, retry)
+            if not count_connection(token.requester):
+                raise too_many_connections()
             registry.seen(agent.id)
             return Caller(token.principal(agent), token, source)
         owner = registry.owner_of_ended(hashed)
         if owner is not None and (why := refused(broker, registry.agent(owner))):
             if not broker.floods.limited(owner):
-                await self.refuse(
-                    registry.agent(owner), unauthorized(*why), Action((), ""), detail
-                )
+                request = self._request(registry.agent(owner), Action((), ""), detail)
+                await self._refuse(request, unauthorized(*why), owner)
             raise unauthorized(*why)
         raise unauthorized("invalid_token", "this is no live token of an agent")
 
     async def refuse(
         self,
-        agent: Agent,
+        caller: Caller,
         refusal: CallRefusedError,
         action: Action,
         detail: dict[str, object],
@@ -145,8 +144,13 @@ class Admission:
         Raises:
             CallRefusedError: *refusal*, with its decision's id.
         """
-        request = self._request(agent, action, detail)
-        self._broker.floods.refused(agent.id)
+        request = self._request(caller.agent, action, detail)
+        await self._refuse(request, refusal, caller.token.requester)
+
+    async def _refuse(
+        self, request: Request, refusal: CallRefusedError, requester: str
+    ) -> NoReturn:
+        self._broker.floods.refused(requester)
         try:
             await deny(self._broker, request, refusal.reason, refusal.text)
         except LedgerError as error:
@@ -198,8 +202,8 @@ class Admission:
             elif call.retry is None:
                 observe(caller, "held")
             if refusal.decision_id is None:  # its body could not be had
-                await self.refuse(caller.agent, refusal, call.action, call.detail)
-            self._broker.floods.refused(caller.agent.id)
+                await self.refuse(caller, refusal, call.action, call.detail)
+            self._broker.floods.refused(caller.token.requester)
             raise
         if call.stepup_id and call.retry is None:
             observe(caller, "held")
@@ -264,8 +268,8 @@ class Admission:
     def audience(self, caller: Caller, path: str) -> str | None:
         """Return for which URL the caller's token is good, if it is that of *path*."""
         resource = caller.token.resource
-        found = audience_of(resource, self._broker.issuer)
-        return resource if found == path else None
+        found = audiences_of(resource, self._broker.issuer)
+        return resource if path in found else None
 
     def is_asked(self, caller: Caller, scope: str) -> bool:
         """Tell whether a standard token must carry *scope* for a call under it.
@@ -322,14 +326,14 @@ class Admission:
             broker,
             permit.request,
             permit.verdict,
-            held=lambda one: self._calls.bodies.keep(call.caller.agent.id, one, body),
+            held=lambda one: self._calls.bodies.keep(
+                call.caller.token.requester, one, body
+            ),
         )
         if isinstance(answer, Denied):
             raise denial(answer)
         call.decision_id, call.stepup_id = answer.decision_id, answer.stepup.id
         wait = WAIT if call.wait is None else call.wait
-        if self._calls.held_of(call.caller.agent.id) >= MOST_HELD:
-            wait = 0.0
         return await self._waited(call, permit, answer, wait)
 
     async def _waited(
@@ -338,15 +342,23 @@ class Admission:
         """Wait for a person's decision about *answer*'s step-up, then act on it."""
         broker, stepup = self._broker, answer.stepup
         wait = min(wait, stepup.expires.remaining(broker.clock))
+        wanted = asyncio.get_running_loop().create_future()
+        place = None
         if wait > 0 and stepup.status.open:
+            requester = call.caller.token.requester
+            place = self._calls.held.wait_in(requester, wanted)
+        if place is not None:  # else as with respond-async: 403, and it waits
             decided = asyncio.ensure_future(broker.stepups.decision(stepup.id))
-            with self._calls.holding(call) as cut:
-                await asyncio.wait(
-                    {decided, call.gone, cut},
-                    timeout=wait,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-            decided.cancel()
+            try:
+                with self._calls.holding(call) as cut:
+                    await asyncio.wait(
+                        {decided, call.gone, cut, wanted},
+                        timeout=wait,
+                        return_when=asyncio.FIRST_COMPLETED,
+                    )
+            finally:
+                place.leave()
+                decided.cancel()
             if call.gone.done():
                 raise ClientGoneError
             if call.cut is not None:

@@ -29,6 +29,7 @@ from agentvault_tui.gateway.forward import Forwarder
 from agentvault_tui.gateway.mcp import METADATA, McpApp, McpProcesses, McpServers
 from agentvault_tui.gateway.proxy_listener import ProxyListener
 from agentvault_tui.gateway.refusals import lease_over
+from agentvault_tui.gateway.same_as import beginnings_of
 from agentvault_tui.gateway.secrets import Secrets
 from agentvault_tui.gateway.services import Service, ServiceHealth, Services
 from agentvault_tui.gateway.spool import SpoolRoom
@@ -145,6 +146,11 @@ class Gateway:
         return [one for folder in self._folders for one in folder.warnings]
 
     @property
+    def notices(self) -> list[str]:
+        """Say which process has the forward proxy's port."""
+        return self.proxy.notices
+
+    @property
     def in_flight(self) -> int:
         """How many calls are under way."""
         return sum(1 for _ in self.calls)
@@ -180,6 +186,10 @@ class Gateway:
                 if folder.changed():
                     # In a thread: hundreds of routes take longer than a call may wait.
                     await asyncio.to_thread(folder.reload)
+            self.broker.same_as.put(
+                (beginnings_of(one.name, (r.resource for r in one.routes)), one.same_as)
+                for one in self.services
+            )
 
     async def _look(self) -> None:
         if self.broker.files is not None:
