@@ -32,7 +32,7 @@ from agentvault_tui.gateway.services import Service, Services
 from agentvault_tui.gateway.spool import SpoolRoom
 from agentvault_tui.gateway.target import LONGEST
 from agentvault_tui.gateway.upstream import Answer, Outgoing, Upstream
-from agentvault_tui.model import Action, AgentId
+from agentvault_tui.model import Action, AgentId, TokenKind
 from agentvault_tui.web.reply import Header
 from agentvault_tui.web.service_connection import UpstreamError
 
@@ -294,9 +294,9 @@ class Forwarder:
                     raise too_large(STREAM_CAP)
             elif head.kind != "none":
                 raw = await body.whole(head.rule.max_bytes)
-            reading = await read_apart(
-                caller.agent.id, len(raw), read_body, head.job(), raw
-            )
+            elevated = caller.token.kind is TokenKind.ELEVATED
+            job = head.job(elevated=elevated)
+            reading = await read_apart(caller.agent.id, len(raw), read_body, job, raw)
         except UnreadableRequestError as error:
             await self._refuse(asked, unreadable(error), head.about)
         except CallRefusedError as refusal:

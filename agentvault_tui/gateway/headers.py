@@ -17,10 +17,11 @@ from agentvault_tui.gateway.overrides import check_overrides
 from agentvault_tui.text import visible
 from agentvault_tui.web.reply import Header
 
-_LEAVE: Final = frozenset(
+ALWAYS: Final = frozenset(
     "accept accept-language if-match if-none-match if-modified-since"  # noqa: SIM905
     " if-unmodified-since idempotency-key".split()
 )
+"""Headers that leave whatever a service's file says."""
 _JOINED: Final = frozenset(
     "accept accept-language if-match if-none-match".split()  # noqa: SIM905
 )
@@ -117,7 +118,7 @@ def read_headers(
             ``method_override``, or ``invalid_request`` for a value that is not text.
     """
     named = frozenset(_nominated(received))
-    leaves = (_LEAVE | listed | ({"range"} if ranges else set())) - named
+    leaves = (ALWAYS | listed | ({"range"} if ranges else set())) - named
     values: dict[str, list[bytes]] = {}
     for raw, value in received:
         values.setdefault(raw.decode("latin-1"), []).append(value)

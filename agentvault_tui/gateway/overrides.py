@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from agentvault_tui.errors import UnreadableRequestError
@@ -44,14 +45,22 @@ def is_override(name: str, value: object) -> bool:
 
     A plain ``method`` is one only where its value is a method of HTTP.
     """
+    by_name = _is_override(name)
+    if by_name is None:
+        return isinstance(value, str) and value.strip().upper() in METHODS
+    return by_name
+
+
+@lru_cache(maxsize=1024)
+def _is_override(name: str) -> bool | None:
+    """Tell the same by the name alone; None for a plain ``method``."""
     # PHP reads a dot of a field's name as an underscore.
     plain = _END.split(name.lstrip("["), maxsplit=1)[0].replace(".", "_")
     folded = fold_name(plain)
     if folded != _METHOD:
         return folded in _NAMES
-    if unicodedata.normalize("NFKC", plain).casefold().strip() != _METHOD:
-        return True
-    return isinstance(value, str) and value.strip().upper() in METHODS
+    is_plain = unicodedata.normalize("NFKC", plain).casefold().strip() == _METHOD
+    return None if is_plain else True
 
 
 def check_overrides(where: str, fields: Iterable[tuple[str, object]]) -> None:

@@ -12,11 +12,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 from agentvault_tui.errors import UnreadableRequestError
 from agentvault_tui.gateway.content import Fields
-from agentvault_tui.gateway.headers import RequestHeaders
+from agentvault_tui.gateway.headers import ALWAYS, RequestHeaders
 from agentvault_tui.gateway.names import base_name
 from agentvault_tui.gateway.sources import COMMIT_ID, Source
 from agentvault_tui.gateway.target import Target
@@ -52,30 +53,34 @@ class RequestParts:
     """Of the body; without members where it is opaque or there is none."""
 
 
-class Reading(dict[str, object]):
-    """The parameters of one request, by name."""
-
-    unsaid: tuple[str, ...] = ()
-    """Parts of the request that no parameter states, the first few."""
-
-
-def read_parameters(parts: RequestParts) -> Reading:
+def read_parameters(parts: RequestParts) -> dict[str, object]:
     """Read the parameters that the route of a request names."""
     reader = _ParameterReader(parts)
-    found = Reading()
+    found = {}
     for name, sources in parts.route.parameters.items():
         value = reader.parameter(name, sources)
         if value is not _ABSENT:
             found[name] = value
+    return found
+
+
+def unsaid(parts: RequestParts, parameters: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the parts of a request that no parameter states, the first few.
+
+    An elevated token opens a route only where its action states all that is sent. A
+    count says how many, not what, and so states nothing.
+
+    Args:
+        parts: of the request.
+        parameters: what `read_parameters` made of them.
+    """
     stated = [
         source
         for name, sources in parts.route.parameters.items()
         for source in sources
-        if found.get(name) is not None and not source.counted
+        if parameters.get(name) is not None and not source.counted
     ]
-    unsaid = _unsaid(parts, stated)
-    found.unsaid = tuple(one for one, _ in zip(unsaid, range(_MOST_UNSAID)))  # noqa: B905
-    return found
+    return tuple(islice(_unsaid(parts, stated), _MOST_UNSAID))
 
 
 def missing(parts: RequestParts) -> str | None:
@@ -308,11 +313,6 @@ def _is_one(recipient: object) -> bool:
 
 
 def _unsaid(parts: RequestParts, stated: list[Source]) -> Iterator[str]:
-    """Yield the parts of a request that no parameter states.
-
-    A count says how many, not what, and so states nothing. An elevated token opens a
-    route only where all that is sent is in its action.
-    """
     route = parts.route
     named = {(one.kind, one.name) for one in stated}
     # Without a template of its own, the resource is the whole path.
@@ -321,7 +321,7 @@ def _unsaid(parts: RequestParts, stated: list[Source]) -> Iterator[str]:
     sent = [
         *(("path", name) for name in parts.captures if f"{{{name}}}" not in resource),
         *(("query", name) for name, _ in parts.target.query),
-        *(("header", n) for n, _ in parts.headers.leaving if n in route.listed),
+        *(("header", n) for n, _ in parts.headers.leaving if n not in ALWAYS),
     ]
     yield from (f"{kind}:{name}" for kind, name in sent if (kind, name) not in named)
     # Its approver saw the name of a document, and not the document.

@@ -35,15 +35,15 @@ from agentvault_tui.gateway.headers import (
 from agentvault_tui.gateway.names import base_name
 from agentvault_tui.gateway.overrides import check_overrides
 from agentvault_tui.gateway.parameters import (
-    Reading,
     RequestParts,
     bound_ids,
     missing,
     read_parameters,
     required,
+    unsaid,
 )
 from agentvault_tui.gateway.routes import RouteMatch, match
-from agentvault_tui.gateway.services import Service
+from agentvault_tui.gateway.services import Service, UpstreamCredential
 from agentvault_tui.gateway.target import Pair, Target, parse_target
 from agentvault_tui.gateway.templates import ServiceRoute
 from agentvault_tui.model import Action
@@ -85,8 +85,12 @@ class RequestHead:
         found = self.found
         return Action((found.scope,), found.scope, found.resource, dict(parameters))
 
-    def job(self) -> BodyJob:
-        """Return the part that the body is read by; a worker process takes it."""
+    def job(self, *, elevated: bool = False) -> BodyJob:
+        """Return the part that the body is read by; a worker process takes it.
+
+        Args:
+            elevated: whether the token is for one action, which has to state all.
+        """
         return BodyJob(
             self.route,
             self.found.captures,
@@ -97,6 +101,7 @@ class RequestHead:
             self.media,
             self.encoding,
             overridable=self.service.method_override,
+            elevated=elevated,
         )
 
 
@@ -112,6 +117,7 @@ class BodyJob(NamedTuple):
     media: MediaType | None
     encoding: str | None
     overridable: bool
+    elevated: bool
 
 
 class BodyReading(NamedTuple):
@@ -120,7 +126,7 @@ class BodyReading(NamedTuple):
     content: Content
     parameters: dict[str, object]
     unsaid: tuple[str, ...]
-    """See `Reading`."""
+    """Parts that no parameter states, if the token is elevated; see `unsaid`."""
     bound_ids: tuple[str | None, ...] = ()
     """See `bound_ids`."""
 
@@ -227,6 +233,7 @@ def read_head(
     if found is None:
         text = "no route of the service allows this"
         raise UnreadableRequestError("no_route", text, status=403)
+    _check_credential(service.credential, target)
     route = found.route or UNMATCHED
     if service.method_override:
         declared = route.names("query")
@@ -289,8 +296,24 @@ def read_body(job: BodyJob, raw: bytes) -> BodyReading:
     if route.requires and (lacks := missing(parts)):
         raise required(lacks)
     ids = bound_ids(parts) if route.binds else ()
-    reading: Reading = read_parameters(parts)
-    return BodyReading(content, dict(reading), reading.unsaid, ids)
+    parameters = read_parameters(parts)
+    return BodyReading(
+        content, parameters, unsaid(parts, parameters) if job.elevated else (), ids
+    )
+
+
+def _check_credential(credential: UpstreamCredential, target: Target) -> None:
+    """Refuse a query that may take the place of the credential that is attached to it.
+
+    Raises:
+        UnreadableRequestError: ``ambiguous_query``.
+    """
+    if credential.kind == "query":
+        base = base_name(credential.name)
+        if any(base_name(name) == base for name, _ in target.query):
+            raise UnreadableRequestError(
+                "ambiguous_query", "the query names the credential in another spelling"
+            )
 
 
 def _body_sources(route: ServiceRoute) -> list[Any]:

@@ -27,7 +27,7 @@ def read_request(
     head: RequestHead = read_head(
         service, method, target.encode(), headers, has_body=bool(body)
     )
-    reading = read_body(head.job(), body)
+    reading = read_body(head.job(elevated=True), body)
     return ServiceRequest(head, reading.content), reading
 
 
