@@ -408,6 +408,8 @@ def _part(segment: multipart.MultipartSegment, content: bytes) -> Part:
     if headers or coding not in _PLAIN_ENCODINGS or kind is None:
         raise _ambiguous("a part of the body has a header that is not read here")
     name, filename = found[1], found[2]
+    if filename == "":  # some servers read a field, others a file, others nothing
+        raise _ambiguous("a part of the body has an empty file name")
     if filename is not None:
         return Part(name, content, filename, str(kind))
     if not kind.is_utf8 or fold_name(name) == "charset":
