@@ -8,13 +8,14 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Final, TypeVar
 
-from msgspec import UNSET
+from msgspec import UNSET, convert
 from msgspec.structs import asdict
 
 from agentvault_tui.broker.accounts import SHARERS_SHOWN
 from agentvault_tui.broker.registry import Foreseen, Registry
 from agentvault_tui.broker.upstream.steps import rank, reason
 from agentvault_tui.clock import Deadline, iso
+from agentvault_tui.held_body import HeldRequestInfo
 from agentvault_tui.ledger import OutboxStep, Panic
 from agentvault_tui.model import (
     Account,
@@ -256,6 +257,7 @@ def stepup_info(stepup: StepUp, ends: Ends = _as_recorded) -> shapes.StepUpInfo:
         shapes.StepUpInfo,
         stepup,
         authorization_details=stepup.details,
+        request=convert(stepup.request, HeldRequestInfo | None),
         repeat=_repeat_info(stepup.repeat, ends) if stepup.repeat else None,
         risk=stepup.risk.value,
         fingerprint=fingerprint(stepup.digest),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import click
-from msgspec import to_builtins
+from msgspec.structs import asdict
 
 from agentvault_tui.cli.device import followed, print_device
 from agentvault_tui.cli.framework import group, pass_session
@@ -32,6 +32,7 @@ from agentvault_tui.operator_api import calls, requests
 from agentvault_tui.operator_api.gateway import HeldBody
 from agentvault_tui.operator_api.shapes import StepUpInfo
 
+_BRIEF: Final = requests.StepUpShowQuery(body=False)
 _GRANTED: Final = frozenset({"approved", "redeemed"})
 _BEGUN_ELSEWHERE: Final = (
     "another broker of the team began this, and the code is shown there: this waits "
@@ -100,12 +101,13 @@ def list_stepups(
 def show_stepup(session: CliSession, stepup_id: str, save: Path | None) -> None:
     """Show exactly what would be approved, its fingerprint, and what was before."""
     client, out = session.client, session.out
-    found = client.call(calls.STEPUP, id=stepup_id)
+    brief = None if session.json else _BRIEF  # text is written from the bytes
+    found = client.call(calls.STEPUP, brief, id=stepup_id)
     if save is not None:
         _save_body(client.call(calls.STEPUP_BODY, id=stepup_id), save)
     if session.json:
         before = client.call(calls.BEFORE, id=stepup_id).stepups
-        out.json({**to_builtins(found), "before": before})
+        out.json({**asdict(found), "before": before})
     else:
         _print_all(session, found)
 
@@ -143,7 +145,7 @@ def approve_stepup(
     """
     client, out = session.client, session.out
     repeat = _repeat(count, within, bounds)
-    asked = client.call(calls.STEPUP, id=stepup_id)
+    asked = client.call(calls.STEPUP, _BRIEF, id=stepup_id)
     if not session.json:
         _print_all(session, asked)
     # The digest of what was printed above, not of whatever stands there by now.
@@ -164,7 +166,7 @@ def approve_stepup(
         out.note(_BEGUN_ELSEWHERE)
     ended = followed(
         session,
-        lambda: client.call(calls.STEPUP, id=stepup_id),
+        lambda: client.call(calls.STEPUP, _BRIEF, id=stepup_id),
         lambda item: item.status == "authorizing",
     )
     if not out.print_json(ended):

@@ -25,7 +25,7 @@ from agentvault_tui.errors import (
 )
 from agentvault_tui.model.role import Role
 from agentvault_tui.operator_api import calls
-from agentvault_tui.operator_api.requests import StepUpQuery
+from agentvault_tui.operator_api.requests import StepUpQuery, StepUpShowQuery
 from agentvault_tui.operator_api.shapes import StepUpInfo
 from agentvault_tui.text import clip
 
@@ -139,19 +139,22 @@ def _held_facts(
         return []
     sent: dict[str, str] = {f"{name}": value for name, value in details.request}
     if asked is not None and asked.fingerprint == details.fingerprint:
-        from agentvault_tui.console.draw.stepup import request_facts
+        from agentvault_tui.console.draw.stepup import request_facts, unreadable
         from agentvault_tui.console.state.body import told
         from agentvault_tui.console.state.intake import Intake
 
         row = Intake(ascii_only=session.out.ascii_only).stepup(asked)
         held = row.request
-        if held and (held.body_sha256, f"{held.bytes}") == (
+        if held and (held.body.sha256, f"{held.body.size}") == (
             sent.get("body_sha256"),
             sent.get("body_bytes"),
         ):
             answer = session.client.call(calls.STEPUP_BODY, id=asked.id)
             body = told(held, answer, ascii_only=session.out.ascii_only)
-            return list(request_facts(row, body, session.out.width or 100))
+            width = session.out.width or 100
+            warned = unreadable(held, session.out.pen)
+            first = [("Warning", warned)] if warned else []
+            return [*first, *request_facts(row, body, width)]
     said = f"{sent.get('body_bytes')} bytes, SHA-256 {sent.get('body_sha256')}"
     return [
         ("Body", said),
@@ -163,9 +166,10 @@ def _accepted(session: CliSession, asked: StepUpInfo | None) -> tuple[str, str |
     """Wait for the broker's judgement of the sign-in."""
     if asked is None:
         return "confirmed", None
+    brief = StepUpShowQuery(body=False)
     ended = followed(
         session,
-        lambda: session.client.call(calls.STEPUP, id=asked.id),
+        lambda: session.client.call(calls.STEPUP, brief, id=asked.id),
         lambda item: item.status == "authorizing",
     )
     if ended.status in {"approved", "redeemed"}:

@@ -22,11 +22,25 @@ def encode(value: object) -> bytes:
     try:
         text = _ENCODER.encode(value)
     except UnicodeEncodeError:
-        plain = json.dumps(msgspec.to_builtins(value), ensure_ascii=False)
-        text = plain.encode(errors="replace")
+        plain = msgspec.to_builtins(value, builtin_types=(bytes,), enc_hook=bytes)
+        text = _ENCODER.encode(_mended(plain))
     if text.isascii():
         return text
     return _BEYOND_ASCII.sub(_escape, text.decode()).encode()
+
+
+def _mended(value: object) -> object:
+    """Return *value* with question marks for halves; its bytes are JSON already."""
+    match value:
+        case str():
+            return value.encode(errors="replace").decode()
+        case bytes():
+            return msgspec.Raw(value)
+        case dict():
+            return {_mended(name): _mended(one) for name, one in value.items()}
+        case list() | tuple():
+            return [_mended(one) for one in value]
+    return value
 
 
 def decode(text: bytes | str, kind: type[T]) -> T:

@@ -133,6 +133,13 @@ class StepUpQuery(WireShape, kw_only=True):
     limit: Limit = 50
 
 
+class StepUpShowQuery(WireShape, kw_only=True):
+    """How much of a step-up."""
+
+    body: bool = True
+    """With what a held call sends, as ``request.body``."""
+
+
 class BeforeQuery(WireShape, kw_only=True):
     """How many earlier step-ups of the same agent and action."""
 

@@ -1,10 +1,9 @@
 """The operators' wire: one type for each request, answer and event.
 
 The broker writes these types, console and command line read them, and
-``docs/operator-api.json`` is made from them. A reader ignores members it does not
-know. A member with a default came later than the first version, so that a broker of an
-earlier version may leave it out; one that may be `msgspec.UNSET` is absent, not null,
-where its docstring says so. Moments are RFC 3339 text in UTC, all of one width.
+``docs/operator-api.json`` is made from them. A reader ignores members it does not know.
+A member with a default came later than the first version: a broker of an earlier one
+may leave it out. One that is `msgspec.UNSET` is absent. Moments are RFC 3339, in UTC.
 """
 
 from __future__ import annotations
@@ -12,6 +11,8 @@ from __future__ import annotations
 from typing import Annotated, Final, TypeAlias
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
+
+from agentvault_tui.held_body import HeldRequestInfo
 
 Json: TypeAlias = dict[str, object]
 """A JSON object whose members others choose."""
@@ -319,8 +320,7 @@ class StepUpInfo(WireShape, kw_only=True):
     resource_indicator: str | None = None
     authorization_details: tuple[Json, ...] | None = None
     """RFC 9396, as a resource server will be told."""
-    request: Json | None = None
-    """The HTTP request of a held call, without its credential."""
+    request: HeldRequestInfo | None = None
     evaluation: bool = False
     """Whether an evaluation asked: it is answered once, and no token is issued."""
     unlimited: bool = False

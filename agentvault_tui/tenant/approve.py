@@ -147,7 +147,6 @@ class ApprovalPages:
             why_not=self._why_not(user, page),
             says=_masked(page.reason),
             body=None if page.body is None else body_view(page.body),
-            body_left=_body_left(code, page),
             before=in_full(page.before),
             rule=in_full(page.rule),
             owner=in_full(page.owner),
@@ -376,6 +375,8 @@ class ApprovalPages:
 
     def _why_not(self, user: User, page: PageDetails) -> str | None:
         """Say why *user* may not approve; the broker judges it again."""
+        if page.body is not None and page.body.lost:
+            return "Its body is lost: this request can only be denied."
         if not self._approver(user):
             return "Your account may not approve."
         if user.sub in {sub for sub, _ in page.by}:
@@ -481,14 +482,6 @@ def words(user: User) -> set[str]:
     """Return what an agent's owner may be called by, case-folded."""
     called = (user.sub, user.name, user.email, user.profile.get("name"))
     return {str(one).casefold() for one in called if one}
-
-
-def _body_left(code: StoredDeviceCode, page: PageDetails) -> int:
-    """Return how many bytes of a held call's body the page does not show."""
-    request = None if code.details is None else code.details.request
-    if request is None:
-        return 0
-    return max(request.body_bytes - len((page.body or "").encode()), 0)
 
 
 def _masked(reason: str | None) -> dict[str, object] | None:

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Annotated, Final, Literal, Self
 
-from msgspec import Meta, Struct, ValidationError, convert
+from msgspec import Meta, Struct, ValidationError, convert, to_builtins
 from msgspec.json import encode
 
 from agentvault_tui import strict_json
 from agentvault_tui.errors import TenantRefusedError
+from agentvault_tui.held_body import PAGE, Described
 from agentvault_tui.model import Risk, detail_members, limits_nothing, repeat_words
 from agentvault_tui.model.stepup import BOUNDED
 from agentvault_tui.text import visible
@@ -30,12 +31,39 @@ class BoundRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     method: _Text
     url: Annotated[str, Meta(min_length=1, max_length=_URL_CAP)]
+    body_kind: Literal["none", "json", "form", "multipart", "opaque"] | None = None
+    body_type: _Text | None = None
+    """The media type as it is sent."""
+    body_encoding: _Text | None = None
     body_bytes: Annotated[int, Meta(ge=0)]
     body_sha256: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 
     def rows(self) -> list[tuple[str, object]]:
         """Return its members, one a row."""
-        return [(name, getattr(self, name)) for name in self.__struct_fields__]
+        rows = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        return [(name, value) for name, value in rows if value is not None]
+
+    @property
+    def warning(self) -> str:
+        """What a person has to read before all else; empty where there is nothing."""
+        return Described.of(to_builtins(self)).warning
+
+
+class PageBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A held call's body as an approval page shows it; see `held_body.BodyText`."""
+
+    summary: _Text
+    members: Annotated[
+        tuple[tuple[str, str], ...], Meta(max_length=2 * PAGE.members)
+    ] = ()
+    """A file has two: what it is, and its SHA-256."""
+    left: Annotated[int, Meta(ge=0)] = 0
+    cut: Annotated[int, Meta(ge=0)] = 0
+    warning: str = ""
+    too_large: bool = False
+    """Whether it has members, and none is listed here."""
+    lost: bool = False
+    """Whether it can only be denied."""
 
 
 class PageDetails(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,8 +83,8 @@ class PageDetails(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """The agent's own words."""
     problem: str | None = None
     """Why the last try led to no decision."""
-    body: Annotated[str, Meta(max_length=_TEXT_CAP)] | None = None
-    """The beginning of a held call's body, where that is text."""
+    body: PageBody | None = None
+    """Of a held call; None where the broker cannot show it."""
     need: Annotated[int, Meta(ge=1)] = 1
     """How many different people have to approve."""
     by: tuple[tuple[str, str], ...] = ()

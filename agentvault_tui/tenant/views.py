@@ -13,10 +13,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agentvault_tui import strict_json
 from agentvault_tui.clock import iso
 from agentvault_tui.tenant.codes import StoredDeviceCode
-from agentvault_tui.tenant.details import StepUpDetails, member_rows
+from agentvault_tui.tenant.details import PageBody, StepUpDetails, member_rows
 from agentvault_tui.text import Shown, in_full
 
 _HERE: Final = Path(__file__).parent
@@ -76,24 +75,23 @@ def request_view(what: StepUpDetails) -> dict[str, object]:
         "requested_at_iso": iso(what.requested_at),
         "others": _rows(what.others()),
         "request": None if what.request is None else _rows(what.request.rows()),
+        "warning": in_full(what.request.warning) if what.request else "",
         "repeat": what.repeat and what.repeat.words(),
         "unlimited": what.unlimited,
         "ttl": what.ttl,
     }
 
 
-def body_view(body: str) -> dict[str, object]:
-    """Return the body of a held call, displayable.
-
-    Whole, and by its members where it is one object of JSON that no two readers take
-    for different ones.
-    """
-    try:
-        found = strict_json.loads(body)
-    except ValueError:
-        found = None
-    members = found.items() if isinstance(found, dict) else ()
-    return {"text": in_full(body), "members": _rows(members)}
+def body_view(body: PageBody) -> dict[str, object]:
+    """Return the body of a held call, displayable."""
+    return {
+        "summary": in_full(body.summary),
+        "members": _rows(body.members),
+        "lost": in_full(body.warning) if body.lost else None,
+        "left": body.left,
+        "cut": body.cut,
+        "too_large": body.too_large,
+    }
 
 
 def _rows(

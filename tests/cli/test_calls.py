@@ -57,7 +57,7 @@ def test_a_held_call_is_listed_shown_and_cut(
             connection.request(
                 "POST",
                 f"/gw/{service}/v1/transfers/a",
-                json.dumps({"amount": 1, "currency": "USD"}),
+                '{"amount":1.50,"currency":"USD"}',
                 {
                     "Authorization": f"Bearer {token}",
                     "Content-Type": "application/json",
@@ -80,7 +80,9 @@ def test_a_held_call_is_listed_shown_and_cut(
     assert one["id"] in av("calls").out
     shown = av("stepup", "show", one["stepup_id"], "--save", str(tmp_path / "body"))
     assert "POST https://api.calls.test/v1/transfers/a" in shown.out
-    assert "/amount = 1" in shown.out
+    assert "/amount = 1.50" in shown.out
+    printed = av("stepup", "show", one["stepup_id"], "--json").out
+    assert '"body":{"kind":"json","value":{"amount":1.50,"currency":"USD"}}' in printed
     with pytest.MonkeyPatch.context() as patch:
         call_of = OperatorClient.call
 
@@ -97,7 +99,7 @@ def test_a_held_call_is_listed_shown_and_cut(
     assert "POST https://api.calls.test/v1/transfers/a" in other.out
     assert "the body cannot be shown here: the team's key is missing" in other.err
     saved = tmp_path / "body"
-    assert json.loads(saved.read_bytes()) == {"amount": 1, "currency": "USD"}
+    assert saved.read_bytes() == b'{"amount":1.50,"currency":"USD"}'
     assert saved.stat().st_mode & 0o777 == 0o600
     again = av("stepup", "show", one["stepup_id"], "--save", str(saved), "--json")
     assert again.code == 2
@@ -127,7 +129,7 @@ def test_the_second_factor_shows_a_held_call_as_the_first_screen_does(
     }
     connection = HTTPConnection(urlsplit(agent.broker.url).netloc, timeout=PATIENT)
     with closing(connection):
-        sent = json.dumps({"amount": 2, "currency": "USD", "to": "acct_9"})
+        sent = '{"amount":2,"currency":"USD","to":"acct_9"}'
         path = f"/gw/{service}/v1/transfers/a"
         connection.request("POST", path, sent, headers)
         connection.getresponse().read()
@@ -148,7 +150,7 @@ def test_the_second_factor_shows_a_held_call_as_the_first_screen_does(
     assert shown.code == 0, shown.err
     facts = (
         "POST https://api.calls.test/v1/transfers/a",
-        "content-type: application/json",
+        "application/json",
         '/to = "acct_9"',
         "/amount = 2",
         hashlib.sha256(sent.encode()).hexdigest(),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from agentvault_tui.broker.usecases.revoke import (
     revoke_ended,
 )
 from agentvault_tui.broker.usecases.scopes import change_scopes
-from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.gateway import calls as calls_module
@@ -760,34 +758,6 @@ async def test_a_held_body_is_shown_byte_for_byte(stand: Stand, token: str) -> N
     shown = (await stand.bench.read(f"/api/agents/stepup/{one}/body")).json()
     assert shown["base64"] is None
     assert (await stand.bench.read("/api/calls")).json() == {"calls": []}
-
-
-@pytest.mark.parametrize(
-    ("body", "shown"),
-    [
-        (b'"h\xc3\xa9"', '"h\u00e9"'),
-        (b"", None),
-    ],
-)
-async def test_the_approval_page_is_told_of_a_held_body_what_it_shows(
-    stand: Stand, body: bytes, shown: str | None
-) -> None:
-    """Its beginning, where that is text; a character that is cut in two is left out."""
-    await stand.secret()
-    await stand.service(BEARER + ROUTES)
-    agent = await stand.agent("send:payment", "read:calendar")
-    token, broker = await stand.token(agent, "read:calendar"), stand.bench.broker
-    tenant = replace(broker.settings.tenant, url="https://ops.example/")
-    broker.settings = replace(broker.settings, tenant=tenant)
-    kind = {"Content-Type": "application/json"}
-    headers = bearer(token, Prefer="respond-async", **kind)
-    url = "/gw/api/transfers/1"
-    reply = await stand.client.post(url, headers=headers, content=body)
-    stepup = broker.stepups.get(reply.json()["auth_req_id"])
-    await begin_approval(broker, stepup.id, stepup.digest, OPERATOR)
-    told = stand.bench.tenant.shown[-1][0]
-    assert told["page"]["body"] == shown
-    assert told["request"]["body_bytes"] == len(body)
 
 
 async def test_a_step_up_is_never_seen_without_its_body(

@@ -79,6 +79,28 @@ def held(stand: Stand) -> None:
     )
 
 
+FORM = (
+    b"amount=4200&currency=usd&destination=acct_42&description=Invoice+1881"
+    b"&to=finance%40acme.test&to=ap%40acme.test"
+)
+BOUNDARY = "agentvault-0123456789abcdef"
+FILES = (
+    b'--%(b)s\r\nContent-Disposition: form-data; name="to"\r\n\r\n'
+    b"finance@acme.test\r\n--%(b)s\r\n"
+    b'Content-Disposition: form-data; name="scan"; filename="invoice.pdf"\r\n'
+    b"Content-Type: application/pdf\r\n\r\n%%PDF\r\n--%(b)s--\r\n"
+) % {b"b": BOUNDARY.encode()}
+
+
+def holds(body: bytes, kind: str, media_type: str) -> Change:
+    """Have a call wait whose body is of that kind."""
+    return lambda stand: stand.hold(
+        *("agt_0000000000000001", body),
+        kind=(kind, media_type),
+        parameters={"amount": 4200},
+    )
+
+
 def lost_body(stand: Stand) -> None:
     stand.hold("agt_0000000000000001", None, parameters={"amount": 4200})
 
@@ -129,6 +151,24 @@ SCENES: dict[str, tuple[Callable[[Desk], Dialog[Any]], Change, list[str], Change
     "held_call": (waiting, held, [], nothing),
     "held_in_full": (waiting, held, ["v"], nothing),
     "held_lost": (waiting, lost_body, [], nothing),
+    "held_form": (
+        waiting,
+        holds(FORM, "form", "application/x-www-form-urlencoded"),
+        [],
+        nothing,
+    ),
+    "held_files": (
+        waiting,
+        holds(FILES, "multipart", f"multipart/form-data; boundary={BOUNDARY}"),
+        [],
+        nothing,
+    ),
+    "held_opaque": (
+        waiting,
+        holds(b"\x89PNG\r\n\x1a\n" + bytes(40), "opaque", "image/png"),
+        [],
+        nothing,
+    ),
     "deny_why": (stepup, nothing, ["n", *"which"], nothing),
     "factor": (stepup, nothing, ["a"], nothing),
     "approved": (stepup, nothing, ["a"], lambda stand: stand.approve(ID, "alice")),

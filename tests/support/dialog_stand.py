@@ -26,7 +26,7 @@ from agentvault_tui.console.draw import glyphs, theme
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.link.memory import HeadStore
 from agentvault_tui.console.messages import ShowKeys
-from agentvault_tui.console.state.body import gone, view
+from agentvault_tui.console.state.body import view
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import (
     AgentRow,
@@ -113,11 +113,7 @@ class Scripted(BrokerLink):
             raise self.error
         body = self.stand.bodies.get(stepup_id)
         ascii_only = self.stand.desk.glyphs.ascii_only
-        return (
-            gone(request)
-            if body is None
-            else view(request, body, ascii_only=ascii_only)
-        )
+        return view(request, body, ascii_only=ascii_only)
 
     async def tree(self, agent_id: str | None) -> tuple[TreeRow, ...]:
         return self.trees.get(agent_id or "", ())
@@ -228,11 +224,13 @@ class Stand:
 
     def hold(self, agent_id: str, body: bytes | None, **more: Any) -> StepUpRow:
         """Let an agent's call be held; without *body* the broker has it no more."""
-        kind = more.pop("kind", "application/json")
+        kind, media_type = more.pop("kind", ("json", "application/json"))
         request = {
             "method": "POST",
             "url": "https://api.stripe.com/v1/transfers/acct_42",
-            "headers": {"content-type": kind, "idempotency-key": "inv-1881"},
+            "headers": {"idempotency-key": "inv-1881"},
+            "body_kind": kind,
+            "body_type": media_type,
             "body_sha256": sha256(body or b"lost").hexdigest(),
             "body_bytes": len(body or b"lost"),
         }

@@ -95,10 +95,12 @@ def test_the_pages_show_every_member_of_the_request(
 def test_the_pages_say_what_is_bound_of_a_held_call(
     tenant: TenantThread, alice: NewUser
 ) -> None:
-    """Request line, length and SHA-256, and that the rest is read in the console."""
+    """Action and fingerprint, and that headers and content are not shown there."""
     request = {
         "method": "POST",
         "url": "https://api.test/v1/transfers",
+        "body_kind": "opaque",
+        "body_type": "image/png",
         "body_bytes": 45,
         "body_sha256": "ab" * 32,
     }
@@ -107,6 +109,10 @@ def test_the_pages_say_what_is_bound_of_a_held_call(
         shown = pages.open(tenant.issuer, flow["user_code"])
         assert shown.request == tuple((name, f"{v}") for name, v in request.items())
         assert not shown.unlimited
+        assert pages._page is not None
+        values = pages._page.values
+        assert "cannot read this content: 45 bytes, image/png" in values["warning"]
+        assert "and no more of the request" in values["no_more"]
         pages.sign_in(alice.user.name, alice.password)
         pages.one_time_code(tenant.otp(alice))
         assert pages.step == "confirm"

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import html
 import json
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -135,42 +132,6 @@ def test_the_page_shows_what_is_asked_to_who_signed_in(stand: Stand) -> None:
     assert "script-src 'self'" in policy
     assert "default-src 'none'" in policy
     assert "//" not in text.split("<body>")[0].replace("<!doctype", "")
-
-
-def request_of(body: bytes) -> dict[str, Any]:
-    digest = hashlib.sha256(body).hexdigest()
-    at = {"method": "POST", "url": "https://api.test/transfers"}
-    return {**at, "body_bytes": len(body), "body_sha256": digest}
-
-
-@pytest.mark.parametrize(
-    ("body", "shown", "members", "left"),
-    [
-        ('{"amount": 4200}', '{"amount": 4200}', ["amount"], None),
-        ("<script>x</script>\x1b\u202e\n", "⟦U+001B⟧⟦U+202E⟧⏎", [], None),
-        ('{"to": "a", "to": "b"}', '"to": "a", "to": "b"', [], None),
-        ('{"n": "' + "x" * 5000, "x" * 3_990, [], "1007"),
-    ],
-)
-def test_the_body_of_a_held_call_is_read_on_the_page(
-    stand: Stand, body: str, shown: str, members: list[str], left: str | None
-) -> None:
-    """Inert, by members where no two readers differ, and what is not shown is told."""
-    request, sent = request_of(body.encode()), body.encode()[:4000].decode()
-    stand.tenant.flow(
-        {**DETAILS, "request": request, "page": {**PAGE, "body": sent}},
-    )
-    page = stand.sign_in(stand.alice)
-    assert page.step == "approve"
-    text = stand.phone.answer.text
-    assert shown in html.unescape(text)
-    assert "<script>x" not in text
-    assert "\x1b" not in text
-    found = re.findall(r'<bdi data-body="name">([^<]*)</bdi>', text)
-    assert found == members
-    assert page.values.get("body_left") == (
-        f"{left} bytes of the body are not shown here." if left else None
-    )
 
 
 @pytest.mark.parametrize(("synced", "word"), [(True, "swk"), (False, "hwk")])

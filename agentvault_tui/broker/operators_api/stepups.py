@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -18,12 +20,14 @@ from agentvault_tui.broker.operators_api.wire import (
     word_of,
 )
 from agentvault_tui.broker.shapes import stepup_info
+from agentvault_tui.broker.usecases.held import held_content
 from agentvault_tui.broker.usecases.stepup import (
     begin_approval,
     deny,
     expire_due,
     known_stepup,
 )
+from agentvault_tui.errors import LedgerError, SealedError
 from agentvault_tui.model import StepUpStatus
 from agentvault_tui.operator_api import calls, shapes
 from agentvault_tui.operator_api import requests as asks
@@ -52,9 +56,14 @@ def _reading(broker: Broker) -> list[Route]:
         return await listing("stepups", found)
 
     async def show(request: Request) -> shapes.StepUpInfo:
-        """Return one step-up, however old."""
+        """Return one step-up, however old; of a held call with all that it sends."""
+        query = query_of(request, asks.StepUpShowQuery)
         stepup = await known_stepup(broker, request.path_params["id"])
-        return stepup_info(stepup, broker.registry.ends())
+        info = stepup_info(stepup, broker.registry.ends())
+        if query.body and info.request is not None and stepup.status.open:
+            with suppress(SealedError, LedgerError):  # another broker has it
+                info.request.body = await held_content(broker, stepup)
+        return info
 
     async def before(request: Request) -> Response:
         """Return the decisions before about the same agent and action."""

@@ -7,7 +7,6 @@ ask, they void what is recorded.
 
 from __future__ import annotations
 
-import codecs
 import hmac
 import logging
 import math
@@ -30,6 +29,7 @@ from agentvault_tui.broker.stepups import (
 from agentvault_tui.broker.team import WORK
 from agentvault_tui.broker.usecases.approvals import end_repeats
 from agentvault_tui.broker.usecases.decide import foresee
+from agentvault_tui.broker.usecases.held import check_not_lost, page_body
 from agentvault_tui.broker.usecases.mint import mint_verified
 from agentvault_tui.broker.usecases.repeat import check_repeat
 from agentvault_tui.clock import iso
@@ -40,7 +40,6 @@ from agentvault_tui.errors import (
     NotFoundError,
     OvertakenError,
     RefusedError,
-    SealedError,
     TenantError,
     UsageError,
 )
@@ -73,8 +72,7 @@ from agentvault_tui.vault import (
 
 log = logging.getLogger("agentvault.stepup")
 
-_BODY: Final = 4_000
-"""Bytes of a held call's body that an approval page shows."""
+_BODY: Final = ("kind", "type", "encoding", "bytes", "sha256")
 _BEFORE: Final = 5
 """Earlier decisions of the same kind that an approval page counts."""
 ENDED_A_TURN: Final = 100
@@ -96,7 +94,7 @@ async def begin_approval(
     it begins anew, under the digest of action and repeat.
 
     Args:
-        broker: the broker.
+        broker: where it waits.
         stepup_id: which.
         digest: what the operator was shown.
         operator: who asks.
@@ -108,7 +106,7 @@ async def begin_approval(
     Raises:
         NotFoundError: no such step-up.
         UsageError: it cannot be repeated so.
-        ConflictError: it is decided, the digest is another one, or the policy changed.
+        ConflictError: it is decided, changed or lost, or the policy changed.
         TenantError: the tenant did not start the flow; the step-up stays pending.
     """
     _decidable(broker, stepup_id)  # no lock for what is over, or never was
@@ -116,15 +114,15 @@ async def begin_approval(
         await expire_due(broker)
         stepup = _decidable(broker, stepup_id)
         if not _is_shown(stepup, digest):
-            raise ConflictError(
-                "the digest is not the one stored", "open the step-up again"
-            )
+            what = "the digest is not the one stored"
+            raise ConflictError(what, "open the step-up again")
         if stepup.policy_version != broker.policy.version:
             await _decide_again(broker, stepup)
             raise ConflictError(
                 "the policy changed since this was asked",
                 "it was decided anew; open it again",
             )
+        await check_not_lost(broker, stepup)
         if repeat is not None:
             check_repeat(stepup, repeat)
         wanted = with_repeat(stepup, repeat)
@@ -373,9 +371,10 @@ async def _await_person(broker: Broker, started: StepUp, flow: DeviceFlow) -> No
             problem = problem_of(result, away=away)
             await _back_to_pending(broker, started, problem)
             return
+        await check_not_lost(broker, started)
         if not await mint_verified(broker, started, flow, result):
             await _back_to_pending(broker, started, "no longer open")
-    except (TenantError, LedgerError) as error:
+    except (TenantError, LedgerError, ConflictError) as error:
         log.warning("step-up %s not approved: %s", started.id, error.what)
         await _back_to_pending(broker, started, error.what)
     except Exception as error:
@@ -518,7 +517,7 @@ async def _shown_at_tenant(
     *expires_in* is said where the code is for the approval page alone.
     """
     sent = stepup.request
-    members = ("method", "url", "body_bytes", "body_sha256")
+    members = ("method", "url", *(f"body_{name}" for name in _BODY))
     return {
         "type": "agentvault:stepup",
         "agent_id": stepup.agent_id,
@@ -541,7 +540,7 @@ async def _shown_at_tenant(
         "requested_at": iso(stepup.requested_at),
         "requested_on": socket.gethostname(),
         **({"connection": stepup.connection} if stepup.connection else {}),
-        **({"request": {name: sent[name] for name in members}} if sent else {}),
+        **({"request": {name: sent.get(name) for name in members}} if sent else {}),
         **(
             {"page": await _page(broker, stepup, expires_in)}
             if broker.settings.tenant.url
@@ -569,24 +568,8 @@ async def _page(
         "before": f"last {ends.total()} like it: {told}" if told else "",
         "reason": stepup.reason,
         "problem": stepup.problem,
-        "body": await _body(broker, stepup),
+        "body": await page_body(broker, stepup),
         "need": stepup.need,
         "by": [[one.sub, one.name] for one in stepup.confirmed],
         "not_by": list(stepup.owners),
     }
-
-
-async def _body(broker: Broker, stepup: StepUp) -> str | None:
-    """Return the beginning of a held call's body; None where it is no text."""
-    held = None
-    if broker.gateway is not None and stepup.request_json is not None:
-        with suppress(SealedError, LedgerError):  # another broker has it
-            held = await broker.gateway.held_body(stepup.id)
-    if not held:
-        return None
-    try:  # a character that is cut in two is left out
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        text: str = decoder.decode(held[:_BODY], final=len(held) <= _BODY)
-    except UnicodeDecodeError:
-        return None
-    return text

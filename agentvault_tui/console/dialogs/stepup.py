@@ -236,7 +236,8 @@ class StepUpDialog(Dialog[None]):
         """Offer what the stage of the request allows."""
         match action:
             case "approve" | "repeat":
-                return self.row.status == "pending" and not self._typing
+                waits = self.row.status == "pending" and not self._lost
+                return waits and not self._typing
             case "deny" | "reason" | "view":
                 return self.row.open and not self._typing
             case "scroll":
@@ -251,6 +252,11 @@ class StepUpDialog(Dialog[None]):
             # Not the complete one: the code in it is for the approver's eyes.
             return "link", self.row.device.verification_uri
         return "step-up id", self.stepup_id
+
+    @property
+    def _lost(self) -> bool:
+        """Whether the body of a held call is lost: then it can only be denied."""
+        return self.body is not None and self.body.lost
 
     @property
     def _typing(self) -> bool:
@@ -371,6 +377,9 @@ class StepUpDialog(Dialog[None]):
             return
         try:
             self.body = await self.desk.link.body(self.stepup_id, request)
+            if self._lost:  # until the agent sends it again
+                self._body_due = self.clock.boot() + _BODY_AGAIN
+            self.refresh_bindings()
         except AgentVaultError as error:
             why = self.desk.mirror.intake.shown(error.what, 80)
             self.body = unread(request, why)

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Piece, Row, wrap
 from agentvault_tui.console.state import stepups
 from agentvault_tui.console.state.moments import clock_time, countdown, plural
-from agentvault_tui.console.state.records import BodyView, StepUpRow
+from agentvault_tui.console.state.records import BodyView, HeldRequest, StepUpRow
 from agentvault_tui.console.state.stepups import (
     cause,
     ended,
@@ -22,7 +22,7 @@ from agentvault_tui.console.state.stepups import (
     subject,
     takes_back,
 )
-from agentvault_tui.text import Shown, cell_width, visible_lines
+from agentvault_tui.text import Shown, cell_width, visible, visible_lines
 
 _WHEN_CELLS: Final = 11
 _ENDED: Final = 30
@@ -94,7 +94,7 @@ def brief(
     that give way first, then blank rows, then the second row of a long value.
     """
     row = asked.row
-    warning = _warning(row, pen, width)
+    warning = _warning(row, asked.body, pen, width)
     agent, cut_agent = _agent(asked, pen, width)
     past = listed_before(asked, pen, width)
     wants, cut_wants = _wants(row, pen, width)
@@ -184,7 +184,7 @@ def _whole(
         *([("Last try", row.problem)] if row.problem and row.open else []),
         *([("It was told", row.denial)] if row.denial else []),
     ]
-    rows: list[Row] = _warning(row, pen, width)
+    rows: list[Row] = _warning(row, body, pen, width)
     for label, value in facts:
         rows += _in_full(label, value, pen, width)
     trusted = tuple(rows)
@@ -208,13 +208,24 @@ def _status(row: StepUpRow) -> str:
     return row.state if row.open else f"{ended(row)}{proof}"
 
 
-def _warning(row: StepUpRow, pen: Pen, width: int) -> list[Row]:
-    told = [said] if (said := no_limits(row)) else []
+def _warning(row: StepUpRow, body: BodyView | None, pen: Pen, width: int) -> list[Row]:
+    told = [str(unreadable(row.request, pen))] if row.request else []
+    if body is not None and body.lost:
+        told.append(body.problem)
+    told.append(no_limits(row))
     if row.repeat is not None and row.open:
         told.append(f"NOT ONCE: this also approves {row.repeat.words}.")
     return [
-        line for one in told for line in pen.paragraph(one, width, pen.palette.danger)
+        line
+        for one in filter(None, told)
+        for line in pen.paragraph(one, width, pen.palette.danger)
     ]
+
+
+def unreadable(request: HeldRequest, pen: Pen) -> Shown:
+    """Say that a body cannot be read, and what is known of it; empty if it can be."""
+    said = request.body.warning
+    return visible(said, 10 * len(said), ascii_only=pen.glyphs.ascii_only)
 
 
 def _agent(asked: StepUpFacts, pen: Pen, width: int) -> tuple[list[Row], bool]:
@@ -307,19 +318,21 @@ def _body(
         return [], False
     palette, room = pen.palette, width - LABEL
     rows = [pen.fact("Body", (pen.clip(body.summary, room), palette.text))]
-    if body.problem:
+    if body.lost:
+        return rows, False
+    if body.problem and not body.members:
         said = pen.paragraph(body.problem, room, palette.waiting)
         return [*rows, *(pen.fact("", *row) for row in said)][: max(most, 2)], True
-    lines = [f"{name} = {value}" for name, value in body.members] or [*body.raw]
+    lines = [f"{name} = {value}" for name, value in body.members]
     fit = max(most - 1, 0)
     shown = lines if len(lines) <= fit else lines[: max(fit - 1, 0)]
-    cut = len(shown) < len(lines)
+    cut = len(shown) < len(lines) or bool(body.problem)
     for line in shown:
         text = pen.clip(line, room)
         cut = cut or text != line
         rows.append(pen.fact("", (text, palette.strong)))
     if left := len(lines) - len(shown):
-        more = plural(left, "member" if body.members else "line")
+        more = plural(left, "member")
         said_more = f"{more} {'more' if shown else 'to view'}"
         if fit:
             rows.append(pen.fact("", (said_more, palette.waiting)))
@@ -331,7 +344,7 @@ def _body(
 def request_facts(
     row: StepUpRow, body: BodyView | None, width: int
 ) -> Iterator[tuple[str, str]]:
-    """Give the rest of a held call: each header, and each member or line of its body.
+    """Give the rest of a held call: each header, and each member of its body.
 
     A name that could pass for a name with its value is quoted.
     """
@@ -345,16 +358,19 @@ def request_facts(
             yield "" if number else "  but", line
     for name, value in body.members:
         yield "", f"{name} = {value}"
-    for line in body.raw if not body.members else ():
-        yield "", line
-    yield "  SHA-256", row.request.body_sha256
+    said = row.request.body
+    named = (("type", said.media_type), ("encoding", said.encoding))
+    for label, text in (*named, ("SHA-256", said.sha256)):
+        if text:
+            yield f"  {label}", visible(text)
 
 
 def _raw(body: BodyView | None, pen: Pen, width: int) -> tuple[Row, ...]:
-    """Write the body as it will be sent, where it stands above in another form."""
-    if body is None or not body.members:
+    """Write the bytes that will be sent, which the digest covers."""
+    if body is None or not body.raw:
         return ()
-    rows: list[Row] = [EMPTY, (("The body, raw", pen.palette.muted),)]
+    heading = "The bytes of the body, as they are sent and as the digest covers them"
+    rows: list[Row] = [EMPTY, *pen.paragraph(heading, width, pen.palette.muted)]
     for line in body.raw:
         lines = visible_lines(line, max(width, 8), _MANY)
         rows += [((text, pen.palette.text),) for text in lines]

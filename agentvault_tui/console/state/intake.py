@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import urlsplit
 
+from msgspec.structs import asdict
+
 from agentvault_tui.clock import parse_iso, span
 from agentvault_tui.console.state.moments import plural, size
 from agentvault_tui.console.state.records import (
@@ -39,6 +41,7 @@ from agentvault_tui.console.state.records import (
     UpstreamStep,
 )
 from agentvault_tui.console.state.tallies import TokenStore
+from agentvault_tui.held_body import Described, HeldRequestInfo
 from agentvault_tui.model import (
     detail_members,
     limits_nothing,
@@ -300,16 +303,14 @@ class Intake:
         words = repeat_words(told.count, told.within, bounds)
         return RepeatRow(self.shown(words, _NAME), told.left, moment(told.expires_at))
 
-    def _request(self, told: Mapping[str, object] | None) -> HeldRequest | None:
+    def _request(self, told: HeldRequestInfo | None) -> HeldRequest | None:
         if told is None:
             return None
-        headers, size = told.get("headers"), told.get("body_bytes")
         return HeldRequest(
-            self.shown(told.get("method"), _NAME),
-            self.shown(told.get("url"), _WHOLE),
-            self._rows(headers.items() if isinstance(headers, dict) else ()),
-            self.shown(told.get("body_sha256")),
-            size if isinstance(size, int) else 0,
+            self.shown(told.method, _NAME),
+            self.shown(told.url, _WHOLE),
+            self._rows(told.headers.items()),
+            Described.of(asdict(told)),
         )
 
     def event(self, told: EventInfo) -> EventRow:

@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from agentvault_tui.held_body import Described
 from agentvault_tui.operator_api.shapes import OPEN
 from agentvault_tui.text import Shown
 
@@ -226,8 +227,8 @@ class HeldRequest(NamedTuple):
     method: Shown
     url: Shown
     headers: tuple[tuple[Shown, Shown], ...]
-    body_sha256: Shown
-    bytes: int
+    body: Described
+    """As it came: pass its texts through `text.visible`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,13 +238,15 @@ class BodyView:
     summary: str
     """What it is and how large, in our own words."""
     members: tuple[tuple[Shown, Shown], ...] = ()
-    """Of JSON and forms: path and value, amounts and recipients first."""
+    """Names and values, amounts and recipients first."""
     raw: tuple[Shown, ...] = ()
     """As it is: lines of text, each with a mark where it ends, or rows of bytes."""
     problem: str = ""
     """Why it is not all here, if it is not."""
     foreign: bool = False
     """Whether this is not the body that the step-up's digest covers."""
+    lost: bool = False
+    """Whether no broker has it any more, so that the step-up can only be denied."""
 
 
 class RepeatRow(NamedTuple):

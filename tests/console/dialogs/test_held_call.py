@@ -47,6 +47,19 @@ async def shown(app: StandApp, pilot: Pilot[None]) -> None:
     await pilot.pause()
 
 
+def colour_of(app: StandApp, words: str) -> object:
+    """Return the colour in which *words* are drawn, wherever they are."""
+    for row in app.dialog.sheet.page.body:
+        for text, style in row:
+            if words in text:
+                return style.color
+    raise AssertionError(words)
+
+
+def danger(app: StandApp) -> object:
+    return app.dialog.pen.palette.danger.color
+
+
 async def press(app: StandApp, pilot: Pilot[None], *keys: str) -> None:
     app.settle()
     await pilot.press(*keys)
@@ -87,13 +100,13 @@ async def test_v_shows_headers_each_member_the_digest_and_the_raw_body() -> None
         await press(app, pilot, "v")
         text = said(app)
         for words in (
-            ["Header", "content-type: application/json"],
+            ["type", "application/json"],
             ["Header", "idempotency-key: inv-1881"],
             ["/payee = ", "Northwind GmbH"],
             ["SHA-256", sha256(BODY).hexdigest()],
         ):
             assert all(word in text for word in words), words
-        assert BODY.decode() in text.partition("The body, raw")[2]
+        assert BODY.decode() in text.partition("The bytes of the body")[2]
 
 
 async def test_a_body_that_is_cut_waits_for_v_to_its_end() -> None:
@@ -110,15 +123,80 @@ async def test_a_body_that_is_cut_waits_for_v_to_its_end() -> None:
         assert stand.actions.asked[0][0] == "approve"
 
 
-async def test_a_body_that_is_gone_says_so_and_is_approved_only_after_v() -> None:
-    """After a restart the body is not in memory: the dialog says what that means."""
+async def test_a_body_that_is_lost_says_so_and_can_only_be_denied() -> None:
+    """After a restart no broker has it: no key approves, and `d` denies."""
     stand = scene()
-    async with opened(stand, held(stand, None), (80, 40)) as (app, pilot):
-        assert "not in memory any more" in said(app)
+    async with opened(stand, held(stand, None), (80, 24)) as (app, pilot):
+        first = text_of(app).partition("Agent  ")[0]
+        assert "Its body is lost" in first
+        assert colour_of(app, "Its body is lost") == danger(app)
+        for keys in (["a"], ["v", "G", "a"], ["escape", "m"]):
+            await press(app, pilot, *keys)
+            assert stand.actions.asked == []
+            assert not app.dialog.repeating
+        assert "approve, 2nd factor" not in said(app)
+        await press(app, pilot, "d")
+        assert stand.actions.asked[0][0] == "deny"
+
+
+async def test_a_lost_body_that_is_sent_again_is_shown_and_may_be_approved() -> None:
+    """The agent's retry brings the bytes back into memory."""
+    stand = scene()
+    row = held(stand)
+    body = stand.bodies.pop(row.id)
+    async with opened(stand, row) as (app, pilot):
+        assert "Its body is lost" in said(app)
+        stand.bodies[row.id] = body
+        stand.clock.advance(2)
+        app.dialog.update_page()
+        await shown(app, pilot)
+        assert "/amount = 4200" in said(app)
         await press(app, pilot, "a")
-        assert stand.actions.asked == []
-        await press(app, pilot, "v")
-        assert "the broker restarted" in said(app)
+        assert stand.actions.asked[0][0] == "approve"
+
+
+@pytest.mark.parametrize("view", [False, True])
+async def test_opaque_content_is_said_first_and_in_the_colour_of_danger(
+    view: bool,
+) -> None:
+    """Type, size and SHA-256 are above everything else, however much it looks plain."""
+    stand = scene()
+    body = b'{"amount":1}'
+    row = held(stand, body, kind=("opaque", "application/json"))
+    async with opened(stand, row) as (app, pilot):
+        if view:
+            await press(app, pilot, "v")
+        rows = [line.strip(" │") for line in text_of(app).splitlines()]
+        first = next(n for n, line in enumerate(rows) if line.startswith("Agent  "))
+        warned = " ".join(rows[first - 3 : first])
+        assert "AgentVault cannot read this content: 12 bytes, application/json" in (
+            warned
+        )
+        assert sha256(body).hexdigest() in warned.replace(" ", "")
+        assert colour_of(app, "AgentVault cannot read") == danger(app)
+        assert "/amount = 1" not in said(app)
+        await press(app, pilot, "a")
+        assert stand.actions.asked[0][0] == "approve"
+
+
+async def test_a_form_is_shown_as_a_form_whatever_it_looks_like() -> None:
+    """Its fields are there, not the JSON that one of them could be read as."""
+    stand = scene()
+    form = ("form", "application/x-www-form-urlencoded")
+    row = held(stand, b"%7B%22amount%22%3A1%7D=&to=acct_9&to=acct_1", kind=form)
+    async with opened(stand, row, (100, 30)) as (app, _):
+        text = said(app)
+    assert "form, 43 bytes, 3 members" in text
+    assert 'to = "acct_9"' in text
+    assert 'to = "acct_1"' in text
+    assert "/amount" not in text
+
+
+async def test_numbers_keep_their_digits() -> None:
+    """1.50 is not 1.5."""
+    stand = scene()
+    async with opened(stand, held(stand, b'{"amount":1.50}')) as (app, _):
+        assert "/amount = 1.50" in said(app)
 
 
 async def test_another_body_than_the_digest_covers_is_never_approved() -> None:
