@@ -17,6 +17,7 @@ from agentvault_tui.errors import UnreadableRequestError
 from agentvault_tui.gateway.content import (
     BODILESS,
     EMPTY,
+    FORM,
     NOTHING,
     Content,
     ContentRule,
@@ -51,6 +52,8 @@ from agentvault_tui.web.reply import Header
 
 _USER_AGENT: Final = f"AgentVault/{__version__}"
 _NO_BODY: Final = ContentRule("none")
+_COMMON_TYPES: Final = frozenset({None, "application/json", FORM})
+"""Types of content that say no more than its members: a patch is another thing."""
 UNMATCHED: Final = ServiceRoute("*", "*", "", None, {}, (("", "path"),), rest=True)
 """Stands for the route of a request that no route matches."""
 
@@ -297,9 +300,10 @@ def read_body(job: BodyJob, raw: bytes) -> BodyReading:
         raise required(lacks)
     ids = bound_ids(parts) if route.binds else ()
     parameters = read_parameters(parts)
-    return BodyReading(
-        content, parameters, unsaid(parts, parameters) if job.elevated else (), ids
-    )
+    more = unsaid(parts, parameters) if job.elevated else ()
+    if job.elevated and content.type not in _COMMON_TYPES:
+        more = (f"the type {content.type}", *more)
+    return BodyReading(content, parameters, more, ids)
 
 
 def _check_credential(credential: UpstreamCredential, target: Target) -> None:
