@@ -25,6 +25,7 @@ from agentvault_tui.errors import (
     UnreadableRequestError,
     UsageError,
 )
+from agentvault_tui.gateway.body import referent_key
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.request import read_body, read_head
 from agentvault_tui.gateway.secrets import SecretChange, Secrets
@@ -172,11 +173,19 @@ def _call_routes(gateway: Configured, authority: Authority) -> list[Route]:
         """Return what a person decides about, byte for byte, while it is in memory."""
         stepup = await known_stepup(gateway.broker, request.path_params["id"])
         said = stepup.request or {}
-        held = await gateway.held_body(stepup.id) if stepup.status.open else None
+        keys: list[str] = [stepup.id]
+        keys += [
+            referent_key(stepup.id, place)
+            for place, _ in enumerate(said.get("references", ()))
+        ]
+        held, *documents = [
+            await gateway.held_body(key) if stepup.status.open else None for key in keys
+        ]
         return HeldBody(
             sha256=said.get("body_sha256"),
             bytes=said.get("body_bytes"),
-            base64=None if held is None else base64.b64encode(held).decode(),
+            base64=_encoded(held),
+            documents=tuple(map(_encoded, documents)),
         )
 
     return [
@@ -184,6 +193,10 @@ def _call_routes(gateway: Configured, authority: Authority) -> list[Route]:
         route(calls.CUT_CALL, cut),
         route(calls.STEPUP_BODY, body),
     ]
+
+
+def _encoded(content: bytes | None) -> str | None:
+    return None if content is None else base64.b64encode(content).decode()
 
 
 def _secret_routes(gateway: Configured, authority: Authority) -> list[Route]:

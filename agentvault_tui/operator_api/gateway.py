@@ -63,6 +63,8 @@ class HeldBody(WireShape, kw_only=True):
     bytes: int | None
     base64: str | None
     """All of it; null once it is in memory no more: decided, or after a restart."""
+    documents: tuple[str | None, ...] = ()
+    """Those that the call names, likewise."""
 
 
 class RouteInfo(WireShape, kw_only=True):
