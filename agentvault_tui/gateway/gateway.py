@@ -153,6 +153,7 @@ class Gateway:
         """Read all files and record those that are not what the ledger knows."""
         file_limit(_FILES)
         await self._applied.finish()
+        await asyncio.to_thread(self._applied.renew)
         if self.broker.files is not None:
             await self.broker.files.look()
         await self._read()
