@@ -34,6 +34,7 @@ from agentvault_tui.gateway.spool import SpoolRoom
 from agentvault_tui.gateway.target import LONGEST
 from agentvault_tui.gateway.upstream import Answer, Outgoing, Upstream
 from agentvault_tui.model import Action, AgentId, TokenKind
+from agentvault_tui.text import visible
 from agentvault_tui.web.reply import Header
 from agentvault_tui.web.service_connection import UpstreamError
 
@@ -275,6 +276,7 @@ class Forwarder:
                 has_body=await asked.body.begins(),
             )
         except UnreadableRequestError as error:
+            asked.detail.update(_unlisted(error, shown.headers))
             await self._refuse(asked, unreadable(error), _NOTHING)
 
     async def _refuse(
@@ -449,6 +451,21 @@ def _detail(incoming: Incoming, raw_target: bytes) -> dict[str, object]:
         "body_sha256": None,
         "body_bytes": None,
     }
+
+
+def _unlisted(error: UnreadableRequestError, headers: list[Header]) -> dict[str, str]:
+    """Return what a row says of a header or media type that no file lists."""
+    if name := error.more.get("header"):
+        return {"header": visible(str(name), 64)}
+    named = dict(headers)
+    plain = named.get(b"content-encoding", b"identity").strip().lower() == b"identity"
+    if error.code == "unsupported_body" and plain:
+        return {
+            "media_type": visible(
+                named.get(b"content-type", b"").decode("latin-1"), 200
+            )
+        }
+    return {}
 
 
 def _known(detail: dict[str, object], content: bytes) -> None:

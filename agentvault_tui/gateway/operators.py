@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable
-from typing import Protocol
+from datetime import timedelta
+from typing import Any, Final, Protocol
 
 import msgspec
 from msgspec import UNSET
@@ -27,12 +28,14 @@ from agentvault_tui.errors import (
 )
 from agentvault_tui.gateway.body import referent_key
 from agentvault_tui.gateway.calls import Calls
+from agentvault_tui.gateway.past_calls import unlisted
 from agentvault_tui.gateway.request import read_body, read_head
 from agentvault_tui.gateway.secrets import SecretChange, Secrets
 from agentvault_tui.gateway.services import Service, ServiceHealth, Services
 from agentvault_tui.gateway.team_calls import TeamCalls
 from agentvault_tui.gateway.templates import ServiceRoute
-from agentvault_tui.model import Actor, Agent
+from agentvault_tui.ledger import EventQuery
+from agentvault_tui.model import Actor, Agent, EventType
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.gateway import (
     CallInfo,
@@ -45,6 +48,7 @@ from agentvault_tui.operator_api.gateway import (
     ServiceInfo,
     ServiceList,
     TryInfo,
+    UnlistedInfo,
 )
 from agentvault_tui.operator_api.requests import (
     SecretNameRequest,
@@ -52,6 +56,9 @@ from agentvault_tui.operator_api.requests import (
     TryRequest,
     WireRequest,
 )
+
+_PAGES: Final = 5
+"""Of a thousand events of each type, for what a service's file does not list."""
 
 
 class Configured(Protocol):
@@ -99,7 +106,10 @@ def _service_routes(gateway: Configured) -> list[Route]:
         )
 
     async def show(request: Request) -> ServiceInfo:
-        return service_info(gateway, await named(request.path_params["name"]))
+        info = service_info(gateway, await named(request.path_params["name"]))
+        found = unlisted(info.name, await _last_day(gateway.broker))
+        info.unlisted = tuple(UnlistedInfo(**one._asdict()) for one in found)
+        return info
 
     async def attempt(request: Request) -> TryInfo:
         """Say what a request would be; its body may be longer than other members."""
@@ -117,6 +127,25 @@ def _service_routes(gateway: Configured) -> list[Route]:
         route(calls.TRY, attempt),
         route(calls.SERVICE, show),
     ]
+
+
+async def _last_day(broker: Broker) -> list[dict[str, Any]]:
+    """Return ``detail`` of the calls of a day, of the latest if there are many."""
+    found: list[dict[str, Any]] = []
+    since = broker.clock.now() - timedelta(days=1)
+    for kind in (
+        EventType.GATEWAY_ATTEMPT,
+        EventType.GATEWAY_REFUSED,
+        EventType.GATEWAY_HELD,
+    ):
+        before: int | None = None
+        for _ in range(_PAGES):
+            query = EventQuery(type=kind, since=since, before=before, limit=1000)
+            page = await broker.ledger.events(query)
+            found += [event.detail for event in page.events]
+            if (before := page.next) is None:
+                break
+    return found
 
 
 def _tried(
