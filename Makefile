@@ -34,6 +34,7 @@ check: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not integration"
 
 bench: $(VENV)/dev.stamp
 	@$(BIN)/python bench/run.py

@@ -203,6 +203,7 @@ def guard(
     *,
     resource: str = "",
     parameters: Callable[..., Mapping[str, object]] | None = None,
+    describe: Mapping[str, Callable[[Any], object]] | None = None,
     reason: str = "",
     wait: float = 60.0,
     on_refusal: Callable[[RefusalError], Any] | None = None,
@@ -210,13 +211,15 @@ def guard(
 ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     """Make a function, or a coroutine function, ask before each call.
 
-    What is asked, and approved, is this call with all its arguments: those that are
-    JSON are the action's parameters, longer ones by their digest.
+    What is asked, and approved, is this call with all its arguments: they are the
+    action's parameters, long ones by their digest. A call with an argument that has no
+    JSON form raises `TypeError`, before anything is asked, unless *describe* states it.
 
     Args:
         scope: the scope the function acts under.
         resource: ``type:id``, ``{name}`` an argument; by default ``function:NAME``.
         parameters: called with the arguments by name, returns others beside them.
+        describe: by argument, how it is stated: ``{"amount": str}`` for a `Decimal`.
         reason: the agent's own words, shown to the person last.
         wait: seconds to wait for a person where one has to decide.
         on_refusal: makes the result of a refused call, such as `str`, which the model
@@ -227,26 +230,21 @@ def guard(
         a decorator; the decorated function has the signature of the one it wraps.
 
     Raises:
-        ValueError: *resource* is no ``type:id``.
+        ValueError: *resource* is no ``type:id``, or names no argument; nor does
+            *describe*.
+        TypeError: a generator is decorated.
     """
     if resource and not resource.partition(":")[2]:
         raise ValueError(f"{resource!r} is no resource: write type:id")
-    known = _Guard(scope, resource, parameters, reason, wait, on_refusal, vault)
+    known = _Guard(
+        scope, resource, parameters, describe or {}, reason, wait, on_refusal, vault
+    )
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
         """Return *function* asking first, a coroutine function without blocking."""
         known.check(function)
         if inspect.iscoroutinefunction(function):
-
-            @functools.wraps(function)
-            async def asked_async(*arguments: Any, **named: Any) -> Any:
-                try:
-                    await known.question(function, arguments, named).ask_in_a_thread()
-                except RefusalError as error:
-                    return known.refused(error)
-                return await function(*arguments, **named)
-
-            return cast("Callable[_P, _R]", asked_async)
+            return cast("Callable[_P, _R]", known.asking_async(function))
 
         @functools.wraps(function)
         def asked(*arguments: _P.args, **named: _P.kwargs) -> _R:
@@ -268,6 +266,7 @@ class _Guard:
     scope: str
     resource: str
     parameters: Callable[..., Mapping[str, object]] | None
+    describe: Mapping[str, Callable[[Any], object]]
     reason: str
     wait: float
     on_refusal: Callable[[RefusalError], Any] | None
@@ -279,9 +278,26 @@ class _Guard:
             function
         ):
             raise TypeError("a generator cannot be guarded: guard what it calls")
-        names = set(_PLACEHOLDER.findall(self.resource))
-        if missing := names - set(inspect.signature(function).parameters):
-            raise ValueError(f"{self.resource!r} names no argument {min(missing)!r}")
+        known = set(inspect.signature(function).parameters)
+        for told, names in (
+            (repr(self.resource), set(_PLACEHOLDER.findall(self.resource))),
+            ("describe", set(self.describe)),
+        ):
+            if missing := names - known:
+                raise ValueError(f"{told} names no argument {min(missing)!r}")
+
+    def asking_async(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a coroutine function that asks first."""
+
+        @functools.wraps(function)
+        async def asked(*arguments: Any, **named: Any) -> Any:
+            try:
+                await self.question(function, arguments, named).ask_in_a_thread()
+            except RefusalError as error:
+                return self.refused(error)
+            return await function(*arguments, **named)
+
+        return asked
 
     def question(
         self,
@@ -289,22 +305,32 @@ class _Guard:
         arguments: tuple[Any, ...],
         named: dict[str, Any],
     ) -> _Evaluation:
-        """Return what to ask about one call."""
+        """Return what to ask about one call.
+
+        Raises:
+            TypeError: an argument has no JSON form.
+            RefusalError: nobody can be asked.
+        """
         bound = inspect.signature(function).bind(*arguments, **named)
         bound.apply_defaults()
         given: dict[str, Any] = dict(bound.arguments)
-        stated = {name: _stated(value) for name, value in given.items()}
-        kept = {name: one for name, one in stated.items() if one is not _UNSTATED}
+        described = {
+            name: self.describe[name](value) if name in self.describe else value
+            for name, value in given.items()
+        }
+        parameters = {name: _stated(name, one) for name, one in described.items()}
         if self.parameters is not None:
-            kept |= self.parameters(**given)
+            parameters |= self.parameters(**given)
         on = self.resource or f"function:{function.__qualname__}"
-        on = _PLACEHOLDER.sub(lambda found: str(given[found[1]]), on)
+        on = _PLACEHOLDER.sub(lambda found: str(described[found[1]]), on)
         try:
             vault = self.vault or Vault.from_environment()
         except (OSError, ValueError) as error:
             text = f"AgentVault could not be asked: {type(error).__name__}"
             raise RefusalError("undecided", text) from error
-        return _Evaluation(vault, _body(self.scope, on, kept, self.reason), self.wait)
+        return _Evaluation(
+            vault, _body(self.scope, on, parameters, self.reason), self.wait
+        )
 
     def refused(self, error: RefusalError) -> Any:
         """Return the result of a refused call, or raise *error*."""
@@ -324,15 +350,31 @@ def _body(
     }
 
 
-_UNSTATED: Final = object()
+def _stated(name: str, value: Any) -> Any:
+    """Return an argument as JSON; a long one as its digest.
 
-
-def _stated(value: Any) -> Any:
-    """Return an argument as JSON; a long text as its digest; nothing for objects."""
-    try:
-        text = json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
-        return _UNSTATED
+    Raises:
+        TypeError: it has no JSON form, or one that would not tell it from another.
+    """
+    if not _is_json(value):
+        raise TypeError(
+            f"the argument {name!r} is a {type(value).__name__} without a JSON form, "
+            f"so nobody could approve it: state it with describe={{{name!r}: …}}"
+        )
+    text = json.dumps(value, allow_nan=False)
     if len(text) <= _LONG:
         return value
     return {"sha256": hashlib.sha256(text.encode()).hexdigest(), "length": len(text)}
+
+
+def _is_json(value: Any, depth: int = 64) -> bool:
+    """Tell whether a value is JSON as it stands (RFC 8259): no key is made a text."""
+    if isinstance(value, dict):
+        inner = list(value.values())
+        plain = all(type(key) is str for key in value)
+    elif isinstance(value, list | tuple):
+        inner, plain = list(value), True
+    else:
+        finite = not isinstance(value, float) or math.isfinite(value)
+        return finite and (value is None or isinstance(value, str | int | float))
+    return plain and depth > 0 and all(_is_json(one, depth - 1) for one in inner)

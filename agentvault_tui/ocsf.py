@@ -12,7 +12,7 @@ from typing import Any, Final
 from agentvault_tui import __version__
 from agentvault_tui.clock import parse_iso
 
-VERSION: Final = "1.9.0-dev"
+VERSION: Final = "1.9.0"
 """Of the schema that records were validated against."""
 AUTHORIZE: Final = 3003
 MANAGE: Final = 3004
@@ -24,7 +24,7 @@ _CLASSES: Final = {
 }
 _CLASS_OF: Final = {
     **dict.fromkeys(("token", "stepup"), AUTHORIZE),
-    **dict.fromkeys(("gateway", "access"), API),
+    **dict.fromkeys(("gateway", "access", "mcp"), API),
 }
 _OTHER: Final = 99
 _ASSIGNS: Final = frozenset({"token.decision", "token.delivered", "stepup.approved"})
@@ -155,7 +155,8 @@ def _status(event: Mapping[str, Any]) -> int:
 
 def _actor(actor: Mapping[str, Any]) -> dict[str, object]:
     if actor["kind"] in {"system", "tenant"}:
-        return {"app_name": actor["name"], "app_uid": actor["id"]}
+        # Since 1.9.0, in place of app_name and app_uid.
+        return {"application": {"name": actor["name"], "uid": actor["id"]}}
     return {"user": _user(actor["id"], actor["name"], actor["kind"])}
 
 

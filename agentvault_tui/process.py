@@ -141,8 +141,10 @@ _INHERITED: Final = (
 )
 
 
-async def start_program(command: Sequence[str]) -> asyncio.subprocess.Process:
-    """Start a program that is not ours, on three pipes.
+async def start_program(
+    command: Sequence[str], stdin: int
+) -> asyncio.subprocess.Process:
+    """Start a program that is not ours: its input is *stdin*, its output two pipes.
 
     It has a session of its own, so that it and what it starts end together, and of
     our environment what says who the user is: no setting, proxy or secret.
@@ -152,7 +154,7 @@ async def start_program(command: Sequence[str]) -> asyncio.subprocess.Process:
     """
     return await asyncio.create_subprocess_exec(
         *command,
-        stdin=subprocess.PIPE,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=Path.home(),

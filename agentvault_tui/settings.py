@@ -380,8 +380,9 @@ class GatewaySettings:
     opaque tunnels: ``example.com``, ``*.example.com``, or
     ``{ host = "*.corp", allow_private = true }``."""
     hook_wait: Annotated[int, Meta(ge=0, le=25)] = 20
-    """How long a hook of an agent host waits for a person, in seconds: 0 to 25. Hosts
-    stop a hook after a while, some after 30 seconds, and then let the call through."""
+    """How long a hook of an agent host waits for a person, in seconds: 0 to 25; more
+    than 20 count as 20. Hosts stop a hook after a while, some after 30 seconds, and
+    then let the call through."""
     hold_bytes: Annotated[int, Meta(ge=65_536, le=2**30)] = 10 * 2**20
     """The largest body, in bytes, of a call that waits for a person and that AgentVault
     cannot read (``body = "opaque"``): 65536 to 1073741824. It waits on disk, encrypted.

@@ -85,7 +85,7 @@ def configuration(page: str) -> str:
 
 # The card has a background of its own: as readable on a white page as on a dark one.
 SVG = """\
-<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1180 712" role="img" \
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1180 804" role="img" \
 font-family="system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif">
 <title>Who holds what in AgentVault</title>
 <defs>
@@ -93,7 +93,7 @@ font-family="system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif">
 markerHeight="8" orient="auto-start-reverse"><path d="M0 0 8 4 0 8Z" fill="{accent}"/>\
 </marker>
 </defs>
-<rect width="1180" height="712" rx="14" fill="#10161d"/>
+<rect width="1180" height="804" rx="14" fill="#10161d"/>
 {drawn}
 </svg>
 """
@@ -101,29 +101,22 @@ ACCENT, EDGE = "#7fd1b9", "#5c6b7a"
 BOXES = (
     # left, top, width, height; title; what it holds; what it does or has not
     (
-        44,
-        40,
-        276,
-        168,
-        "Agent",
+        *(44, 40, 276, 168, "Agent"),
         ["its id, and a secret or key", "short-lived tokens"],
         ["no provider's secret,", "nobody's password"],
     ),
     (
-        44,
-        392,
-        276,
-        140,
-        "Your API",
+        *(44, 250, 276, 116, "Your API"),
         ["its id, and a secret or key"],
-        ["asks about each token", "before it acts"],
+        ["asks about each token"],
     ),
     (
-        450,
-        40,
-        280,
-        492,
-        "Broker",
+        *(44, 420, 276, 116, "Agent host"),
+        ["Claude Code, Codex, Cursor"],
+        ["a hook asks before each tool"],
+    ),
+    (
+        *(450, 40, 280, 320, "Broker"),
         [
             "policy and scopes",
             "agents, step-ups, revocations",
@@ -132,59 +125,65 @@ BOXES = (
             "the ledger",
         ],
         [
-            "Allows, denies, or escalates",
-            "a request to a person.",
-            "",
+            "Allows, denies, or escalates.",
             "Each decision is on disk",
             "before its answer leaves.",
-            "",
-            "A revocation is in force",
-            "before its reply, with the",
-            "tenant down as well.",
+            "A revocation takes effect",
+            "before its reply.",
         ],
     ),
     (
-        860,
-        40,
-        280,
-        116,
-        "Console, commands",
+        *(450, 420, 280, 168, "Gateway"),
+        ["services' credentials, sealed", "requests that wait"],
+        ["Decides on each request,", "sends it, and records both."],
+    ),
+    (
+        *(450, 640, 280, 116, "Services, MCP servers"),
+        ["APIs that others run"],
+        ["see no agent's token"],
+    ),
+    (
+        *(860, 40, 280, 116, "Console, commands"),
         ["the last ledger head seen"],
         ["no authority of its own"],
     ),
-    (860, 234, 280, 82, "Person", ["password, second factor"], []),
     (
-        860,
-        392,
-        280,
-        140,
-        "Tenant",
+        *(860, 206, 280, 140, "Person, with a phone"),
+        ["password, second factor"],
+        ["opens a link, and approves", "with a passkey or a code"],
+    ),
+    (
+        *(860, 402, 280, 140, "Tenant"),
         ["people, factors, roles", "providers' tokens"],
         ["embedded, or Auth0"],
     ),
-    (450, 600, 280, 82, "Provider", ["a person's account"], []),
+    (860, 640, 280, 82, "Provider", ["a person's account"], []),
 )
 ARROWS = (
     # path, with an arrow at its start too if it begins with "<"; x, y, anchor, words
     ("M324 92H442", (383, 82, "middle", "scope, action")),
     ("M446 150H328", (387, 140, "middle", "token, refusal")),
-    ("M176 212V384", (190, 304, "start", "calls, with a token")),
-    ("M324 462H442", (383, 452, "middle", "introspects")),
+    ("M176 212V242", (190, 234, "start", "with a token")),
+    ("M324 308H442", (352, 298, "start", "introspects")),
+    ("M324 190H338V450H442", (352, 440, "start", "requests")),
+    ("M324 500H442", (352, 490, "start", "tool calls")),
+    ("<M590 368V412", (604, 396, "start", "each decision")),
+    ("M590 592V632", (604, 618, "start", "with the credential")),
     (
         "<M738 98H852",
         (795, 88, "middle", "Unix socket"),
         (795, 122, "middle", "watch, decide"),
     ),
-    ("M1000 230V164", (1014, 202, "start", "keys")),
-    ("M1000 320V384", (1014, 358, "start", "approves")),
+    ("M1000 202V164", (1014, 188, "start", "keys")),
+    ("M1000 350V394", (1014, 378, "start", "approves")),
     (
-        "<M738 462H852",
-        (795, 424, "middle", "device login,"),
-        (795, 450, "middle", "ID token"),
-        (795, 488, "middle", "exchanges"),
+        "<M738 330H795V440H852",
+        (795, 292, "middle", "device login,"),
+        (795, 318, "middle", "ID token"),
+        (795, 466, "middle", "exchanges"),
     ),
-    ("<M1000 540V642H738", (867, 632, "middle", "connected account")),
-    ("M44 128H20V642H442", (231, 632, "middle", "calls, with a provider's token")),
+    ("<M1000 550V632", (1014, 596, "start", "connected account")),
+    ("M44 128H20V782H1000V730", (700, 774, "middle", "calls, with a provider's token")),
 )
 
 
@@ -192,7 +191,7 @@ def overview() -> str:
     """Return the picture of who holds what, and who speaks to whom."""
     drawn = []
     for left, top, width, height, title, holds, does in BOXES:
-        edge = ACCENT if title == "Broker" else EDGE
+        edge = ACCENT if title in {"Broker", "Gateway"} else EDGE
         drawn.append(
             f'<rect x="{left}" y="{top}" width="{width}" height="{height}" rx="8" '
             f'fill="#1b242e" stroke="{edge}" stroke-width="2"/>'

@@ -10,6 +10,7 @@ import typing
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +52,75 @@ async def test_a_function_runs_after_a_yes(
     """Its arguments are the action's parameters, defaults among them."""
 
     @guard("read:files", resource="file:{path}", reason="to sum up", vault=vault)
-    def read(path: str, most: int = 10, *, client: object = None) -> str:
+    def read(path: str, most: int = 10) -> str:
         """Read a file."""
         return f"{path} {most}"
 
-    assert await asyncio.to_thread(read, "/srv/a", client=object()) == "/srv/a 10"
+    assert await asyncio.to_thread(read, "/srv/a") == "/srv/a 10"
     (event,) = await live.bench.events("access.decision")
     assert (event.action, event.resource) == ("read:files", "file:/srv/a")
     assert event.detail["parameters"] == {"path": "/srv/a", "most": 10}
     assert event.detail["agent_says"] == "to sum up"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(object(), Decimal(5), datetime(2026, 1, 1, tzinfo=UTC), b"x", {1, 2}),
+        *(float("nan"), float("inf"), {1: "a"}, {"a": [object()]}, Path("/a")),
+    ],
+    ids=repr,
+)
+async def test_an_argument_without_a_json_form_is_an_error_before_it_asks(
+    live: Live, vault: Vault, value: object
+) -> None:
+    """It would be under no approval; `on_refusal` does not make a result of it."""
+    ran = []
+
+    @guard("read:files", vault=vault, on_refusal=str)
+    def read(given: object) -> None:
+        ran.append(given)
+
+    @guard("read:files", vault=vault, on_refusal=str)
+    async def read_later(given: object) -> None:
+        ran.append(given)
+
+    with pytest.raises(TypeError, match=r"'given'.*describe="):
+        await asyncio.to_thread(read, value)
+    with pytest.raises(TypeError, match="given"):
+        await read_later(value)
+    assert ran == []
+    assert not await live.bench.events("access.decision")
+
+
+async def test_describe_states_an_argument(live: Live, vault: Vault) -> None:
+    """In the parameters and in the resource; the function gets it as it was."""
+
+    @guard(
+        "read:files",
+        resource="file:{path}",
+        describe={"path": str, "factor": str, "client": lambda _: "the client"},
+        vault=vault,
+    )
+    def read(path: Path, factor: Decimal, client: object) -> object:
+        return path, factor, client
+
+    client = object()
+    given = (Path("/srv/a"), Decimal("1.50"), client)
+    assert await asyncio.to_thread(read, *given) == given
+    (event,) = await live.bench.events("access.decision")
+    assert event.resource == "file:/srv/a"
+    assert event.detail["parameters"] == {
+        "path": "/srv/a",
+        "factor": "1.50",
+        "client": "the client",
+    }
+    with pytest.raises(TypeError, match="factor"):
+        guard("read:files", describe={"factor": lambda one: one}, vault=vault)(
+            lambda factor: factor
+        )(Decimal(1))
+    with pytest.raises(ValueError, match="'fcator'"):
+        guard("read:files", describe={"fcator": str})(lambda factor: factor)
 
 
 async def test_a_coroutine_function_stays_one(live: Live, vault: Vault) -> None:

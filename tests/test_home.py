@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from support.needs import as_root
 
 from agentvault_tui.errors import SettingsError
 from agentvault_tui.home import Home, check_trusted
 
 STRANGER = 54_321
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="chown needs root")
 
 
 def refusal(path: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.needs import program
 from support.patience import PATIENT
 from support.postgres import TEAM, Database, as_user
 
@@ -160,8 +160,7 @@ async def test_a_password_is_asked_for_and_never_told(
 @contextmanager
 def pgbouncer(store: Database, folder: Path, mode: str) -> Iterator[str]:
     """Run PgBouncer before a store; yield the store's URL through it."""
-    if (program := shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/bin")) is None:
-        pytest.fail("PgBouncer is not here: apt-get install pgbouncer")
+    server = program("pgbouncer")
     port = 6432  # of a socket in the folder, and of no address
     folder.chmod(0o777)
     users = folder / "users"
@@ -177,7 +176,7 @@ def pgbouncer(store: Database, folder: Path, mode: str) -> Iterator[str]:
     )
     config.chmod(0o644)
     process = subprocess.Popen(
-        as_user(program, config), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        as_user(server, config), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     assert process.stdout is not None
     try:

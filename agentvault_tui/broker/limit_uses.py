@@ -238,6 +238,8 @@ class LimitUses:
         self, agent_id: str, counted: Mapping[str, Any], into: _Windows
     ) -> Iterator[tuple[int, dict[str, UseWindow], str]]:
         """Yield the units of each limit in force, its windows, and which it is."""
+        for other in counted.get("others", ()):  # further resources of the same call
+            yield from self._each(agent_id, other, into)
         known, resource = self._limits.by_id, counted.get("resource")
         for limit_id, used in counted.get("limits", {}).items():
             limit = known.get(limit_id)

@@ -6,18 +6,18 @@ import asyncio
 import contextlib
 import gc
 import itertools
-import json
 import logging
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from agentvault_tui import __version__
 from agentvault_tui.broker.agents_api import AgentsApi
+from agentvault_tui.broker.announce import announce
 from agentvault_tui.broker.approval_pages import ApprovalPageOffers
 from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.core import SYSTEM, Broker, DataPlane, Extension, PolicyState
@@ -436,7 +436,7 @@ async def _until(stop: asyncio.Event, broker: Broker, feed: Feed, socket: Path) 
         for extension in broker.extensions:
             more |= await extension.listen(server, agents)
         await _record_start_or_stop(broker, EventType.BROKER_STARTED)
-        _announce(agents, socket, broker, more)
+        announce(broker, agents.url, socket, more)
         notify("READY=1")
         freeze_objects()
         if broker.team is not None:
@@ -565,16 +565,3 @@ async def _record_start_or_stop(broker: Broker, kind: EventType) -> None:
         changes=[*changes, *texts],
     )
     policy_is_recorded(broker, changes)
-
-
-def _announce(
-    agents: Listener, socket: Path, broker: Broker, more: Mapping[str, object]
-) -> None:
-    line: dict[str, object] = {
-        "agents_url": agents.url,
-        "operator_socket": str(socket),
-        "tenant": broker.tenant.issuer,
-        "pid": os.getpid(),
-        **more,
-    }
-    print(json.dumps(line), flush=True)  # noqa: T201 - the contract's first line

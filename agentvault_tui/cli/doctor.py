@@ -8,16 +8,15 @@ import os
 import platform
 import shutil
 import sqlite3
-import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, closing
 from datetime import datetime, timedelta
 from importlib import metadata
-from pathlib import Path
 from typing import Any, Final
 
 from agentvault_tui import __version__
+from agentvault_tui.cli.doctor_files import check_files, check_user
 from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.lookup import agent_pages
 from agentvault_tui.cli.output import Output, ascii_terminal
@@ -25,14 +24,13 @@ from agentvault_tui.cli.session import CliSession
 from agentvault_tui.cli.store import check_store
 from agentvault_tui.clock import SystemClock, iso, parse_iso
 from agentvault_tui.errors import AgentVaultError, SettingsError, UnreachableError
-from agentvault_tui.home import Home, check_socket_path
 from agentvault_tui.model.finding import Finding, Level, fault, ok, warning
 from agentvault_tui.operator_api.calls import STATUS
 from agentvault_tui.operator_api.shapes import StatusInfo
 from agentvault_tui.text import visible
 
 _AREA: Final = 10
-_WITHOUT_HOME: Final = ("versions", "files", "terminal")
+_WITHOUT_HOME: Final = ("versions", "user", "files", "terminal")
 """What is looked at where the home is refused; ``files`` says why it was."""
 
 
@@ -89,35 +87,6 @@ def print_finding(out: Output, area: str, finding: Finding) -> None:
     if finding.remedy:
         out.row(
             (20, out.cell(" ")), (0, out.cell(f"-> {finding.remedy}", "strong", 500))
-        )
-
-
-_LEAST_FREE = 200 * 1024 * 1024
-"""Below this a busy broker may run out of disk within hours."""
-
-
-def check_files(session: CliSession) -> Iterator[Finding]:
-    """Check paths, owners, modes and free space."""
-    from agentvault_tui.ledger.opening import shortage
-
-    home = session.home
-    yield ok(f"data in {home.data}, settings in {home.config}")
-    check_socket_path(home.socket)
-    if not home.data.exists():
-        yield ok("the home is not made yet: the first broker makes it")
-        return
-    bad = list(_too_open(home))
-    yield from bad
-    if not bad:
-        yield ok("folders and files are their owner's alone")
-    disk = os.statvfs(home.data)
-    free = disk.f_bavail * disk.f_frsize
-    if (short := shortage(home.data)) is not None:
-        yield fault(short, "make room: until then nothing is granted")
-    elif free < _LEAST_FREE:
-        yield warning(
-            f"{free // 1024 // 1024} MiB of disk are free",
-            "make room: without it nothing can be recorded, so nothing is issued",
         )
 
 
@@ -195,41 +164,6 @@ def check_hosts(session: CliSession) -> Iterator[Finding]:
             yield fault(f"{name}: {error.what}", error.remedy or "mend the file")
         else:
             yield ok(f"{name}: {len(found.rules)} tools")
-
-
-def _too_open(home: Home) -> Iterator[Finding]:
-    for path in _paths(home):
-        try:
-            found = path.lstat()
-        except FileNotFoundError:
-            continue
-        if found.st_uid != os.getuid():
-            yield fault(
-                f"{path} belongs to uid {found.st_uid}, not to you",
-                f"chown it, or run as its owner: ls -ld {path}",
-            )
-        elif stat.S_ISLNK(found.st_mode):
-            yield warning(
-                f"{path} is a symbolic link", "make sure of what it points to"
-            )
-        elif stat.S_IMODE(found.st_mode) & 0o077:
-            mode = "0700" if stat.S_ISDIR(found.st_mode) else "0600"
-            yield fault(
-                f"{path} is open to others (mode {stat.S_IMODE(found.st_mode):04o})",
-                f"chmod {mode} {path}",
-            )
-
-
-def _paths(home: Home) -> Iterator[Path]:
-    """Yield the home's folders and the files in them."""
-    for folder in dict.fromkeys((home.data, home.config, home.keys, home.tenant)):
-        yield folder
-    yield home.run
-    for folder in dict.fromkeys((home.data, home.keys, home.tenant, home.run)):
-        if folder.is_dir():
-            yield from (path for path in sorted(folder.iterdir()) if not path.is_dir())
-    if home.config != home.data:
-        yield from (home.config_file, home.policy_file, home.scopes_file)
 
 
 _LIBRARIES: Final = ("textual", "httpx", "authlib", "joserfc", "cedarpy", "aiosqlite")
@@ -578,6 +512,7 @@ def _lifetime(path: str, starts: datetime, ends: datetime, renew: str) -> Findin
 
 _CHECKS: Final[dict[str, Callable[[CliSession], Iterator[Finding]]]] = {
     "versions": check_versions,
+    "user": check_user,
     "files": check_files,
     "settings": check_settings,
     "policy": check_policy,

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import click
 
 from agentvault_tui.cli.framework import command, pass_session
-from agentvault_tui.cli.hook import HOSTS
+from agentvault_tui.cli.hook_hosts import HOSTS
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
@@ -111,9 +111,9 @@ class HostCommands(NamedTuple):
         }
 
 
-_SECONDS: Final = 60
-"""Far above `hook.DEADLINE`, which begins when the program has started: so the hook
-answers before the host gives it up, also on a machine that is overloaded."""
+TIMEOUT_S: Final = 60
+"""Far above `hook.DEADLINE_S`: so the hook answers before the host gives it up, also on
+a machine that is overloaded."""
 
 
 def _matched(command: str, timeout: int, **more: object) -> list[dict[str, Any]]:
@@ -128,7 +128,7 @@ def _matched(command: str, timeout: int, **more: object) -> list[dict[str, Any]]
 
 
 def _claude_code(run: HostCommands, base: Path, *, managed: bool) -> list[HostFile]:
-    hooks = _matched(run.hook("claude-code"), _SECONDS, onFailure="block")
+    hooks = _matched(run.hook("claude-code"), TIMEOUT_S, onFailure="block")
     settings: dict[str, Any] = {"hooks": {"PreToolUse": hooks}}
     servers = {"mcpServers": run.stdio()}
     if not managed:
@@ -154,7 +154,7 @@ def _claude_code(run: HostCommands, base: Path, *, managed: bool) -> list[HostFi
 
 def _codex(run: HostCommands, base: Path, *, managed: bool) -> list[HostFile]:
     _unmanaged("codex", managed=managed)
-    hooks = _matched(run.hook("codex"), _SECONDS)
+    hooks = _matched(run.hook("codex"), TIMEOUT_S)
     # No hook is asked before input is written to a program that is already running.
     config = {"features": {"unified_exec_tty": False}, "mcp_servers": run.stdio()}
     return [
@@ -188,7 +188,7 @@ def _vscode(run: HostCommands, _: Path, *, managed: bool) -> list[HostFile]:
 
 def _gemini(run: HostCommands, base: Path, *, managed: bool) -> list[HostFile]:
     _unmanaged("gemini", managed=managed)
-    hooks = _matched(run.hook("gemini"), _SECONDS * 1000)
+    hooks = _matched(run.hook("gemini"), TIMEOUT_S * 1000)
     settings: dict[str, Any] = {"hooks": {"BeforeTool": hooks}}
     if run.servers:
         settings["mcpServers"] = run.stdio()
@@ -210,7 +210,7 @@ def _copilot(run: HostCommands, base: Path, *, managed: bool) -> list[HostFile]:
 
 
 def _copilot_hooks(run: HostCommands) -> dict[str, Any]:
-    entry = {"type": "command", "bash": run.hook("copilot"), "timeoutSec": _SECONDS}
+    entry = {"type": "command", "bash": run.hook("copilot"), "timeoutSec": TIMEOUT_S}
     return {"version": 1, "hooks": {"preToolUse": [entry]}}
 
 
@@ -223,20 +223,28 @@ def _unmanaged(host: str, *, managed: bool) -> None:
 
 
 _SHELL: Final = (
-    "A shell command is decided as a whole. What it does on the network is decided "
+    "A command line is decided as a whole. Its effect on the network is decided "
     "only where the host itself runs under `agentvault run`."
 )
-_EDITABLE: Final = (
-    "Whoever may edit this configuration, the agent among them, may take the hook away."
+_CHANGED: Final = (
+    "A link or file that changes between the decision and the call is not seen, nor "
+    "are aliases and functions of your shell."
 )
-_SLOW: Final = f"A hook that takes more than {_SECONDS} s lets the call through."
+_TYPED: Final = "Commands that you start yourself in the host ask no hook."
+_EDITABLE: Final = (
+    "Whoever may edit this configuration may take the hook away; edits by the host's "
+    "own file tools are `configure:host`."
+)
+_SLOW: Final = f"A hook that takes more than {TIMEOUT_S} s lets the call through."
 _PROMPTS: Final = "What policy allows is still subject to the host's own prompts."
+_EVERY: Final = (_SHELL, _CHANGED, _TYPED)
 CANNOT_KEEP: Final[Mapping[str, tuple[str, ...]]] = {
     "claude-code": (
         f"Versions before 2.1.295 know no onFailure. {_SLOW}",
         "`claude --bare` runs no hooks, but for those of managed settings.",
+        "Hooks and MCP servers of plugins and of subagents' files start unasked.",
         _PROMPTS,
-        _SHELL,
+        *_EVERY,
     ),
     "codex": (
         _SLOW,
@@ -244,29 +252,30 @@ CANNOT_KEEP: Final[Mapping[str, tuple[str, ...]]] = {
         "With `unified_exec_tty = true` no hook is asked what programs are told later.",
         "`[features] hooks = false` switches all hooks off.",
         _PROMPTS,
-        _SHELL,
+        *_EVERY,
     ),
     "cursor": (
         "An event whose name this version of Cursor does not know is ignored.",
         "Edits are decided only by versions that know preToolUse.",
         "Cloud agents do not read this configuration.",
-        _SHELL,
+        *_EVERY,
     ),
     "vscode": (
         "Only Copilot's harness reads these hooks: other agents are not decided.",
-        _SLOW,
+        "A hook that takes more than 30 s may let the call through.",
         "Inline edits and other extensions are not decided.",
-        _SHELL,
+        *_EVERY,
     ),
     "gemini": (
         _SLOW,
         "A server with `trust = true` skips the host's own prompts, not the hook.",
-        _SHELL,
+        *_EVERY,
     ),
     "copilot": (
         _SLOW,
         "The cloud agent does not run on this machine and is not decided.",
-        _SHELL,
+        "A shell session lasts: functions and variables of an approved command do too.",
+        *_EVERY,
     ),
 }
 """By host: what no configuration makes it keep."""

@@ -75,7 +75,8 @@ def serve(
 ) -> int:
     """Run the broker until SIGTERM or Ctrl-C.
 
-    The first line on stdout is JSON, printed when it is ready. Logs go to stderr.
+    The first line on stdout is JSON, printed when it is ready. Logs go to stderr, as do
+    sentences for a person where stdout is a terminal.
     """
     from agentvault_tui.settings import Settings
 

@@ -134,13 +134,25 @@ def _parameters(one: RouteInfo) -> str:
 
 @services.command("check", on_home=True, example="agentvault services check stripe")
 @click.argument("what", metavar="[NAME|FILE]", required=False)
+@click.option(
+    "--probe",
+    is_flag=True,
+    help="Have the running broker send NAME requests whose bodies look like requests.",
+)
 @pass_session
-def check(session: CliSession, what: str | None) -> int:
+def check(session: CliSession, what: str | None, *, probe: bool) -> int:
     """Check service files without putting anything in force; needs no broker.
 
     Without an argument: all files of the home. Exits 1 when one could not be put in
     force.
+
+    With --probe: the running broker sends the service a few requests, without a
+    credential, for paths that it does not have. Exits 1 when the service leaves a
+    body unread and takes it for another request. If nothing is shown, that proves
+    nothing.
     """
+    if probe:
+        return _probe(session, what)
     return print_checks(
         session,
         "services",
@@ -148,6 +160,32 @@ def check(session: CliSession, what: str | None) -> int:
         summary=lambda one: f"{one['routes']} routes",
         none="no service files: agentvault services import NAME",
     )
+
+
+def _probe(session: CliSession, name: str | None) -> int:
+    """Probe one service; return 1 where it is shown to leave bodies unread."""
+    if name is None:
+        raise UsageError("--probe needs the name of a service")
+    found = session.client.call(calls.PROBE, name=name)
+    out = session.out
+    if not out.print_json(found):
+        rows = [
+            [out.cell(one.method), out.cell(one.status or ""), out.cell(one.outcome)]
+            for one in found.probes
+        ]
+        out.table(("METHOD", "STATUS", "OUTCOME"), rows, keep=("METHOD",))
+        if found.leaves_unread:
+            out.line(
+                out.word("fault"),
+                " this service takes a body that it did not read for another request:",
+                " leave drains_bodies out",
+            )
+        else:
+            out.line(
+                "nothing was shown, which proves nothing: another path, method or"
+                " server of this service may still leave a body unread"
+            )
+    return 1 if found.leaves_unread else 0
 
 
 def check_file(session: CliSession, path: Path) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from agentvault_tui.errors import UsageError
 _NAME: Final = "agentvault.service"
 _HEADER: Final = (
     "# Written by agentvault systemd install, which writes it anew after an upgrade.\n"
-    "# Change it with: systemctl edit agentvault\n"
 )
 _STATE: Final = Path("/var/lib/agentvault")
 _WORD: Final = re.compile(r"[\w./@+-]+", re.ASCII)
@@ -155,7 +154,9 @@ def unit_file(program: Path, home: Path | None, *, user: bool) -> str:
         place += ["User=agentvault", "Group=agentvault"]
         state = ["StateDirectory=agentvault", "StateDirectoryMode=0700"]
         place += state if home == _STATE else [f"ReadWritePaths={home}"]
-    return _HEADER + _SERVICE.format(
+    systemctl = "systemctl --user" if user else "systemctl"
+    header = f"{_HEADER}# Change it with: {systemctl} edit agentvault\n"
+    return header + _SERVICE.format(
         program=program,
         place="\n".join(place) or "# Its home is the user's own.",
         sandbox="" if user else _SYSTEM_SANDBOX,

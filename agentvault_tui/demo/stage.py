@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import math
+import shlex
 import shutil
 import signal
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.demo import approver, people, processes
@@ -77,7 +78,10 @@ def run(
     with _home(home) as folder:
         console = partial(processes.console, folder, link, passing=not home)
         opens = None if headless else console
-        return asyncio.run(_play(folder, agents, rate, seconds, opens))
+        code, summary = asyncio.run(_play(folder, agents, rate, seconds, opens))
+    said = json.dumps(summary) if headless else _ending(summary, kept=bool(home))
+    print(said)  # noqa: T201 - the command's output
+    return code
 
 
 @contextlib.contextmanager
@@ -110,7 +114,8 @@ _Opens = Callable[[], Awaitable[asyncio.subprocess.Process]]
 
 async def _play(
     home: Path, agents: int, rate: float, seconds: float | None, opens: _Opens | None
-) -> int:
+) -> tuple[int, dict[str, Any]]:
+    """Run it; return the exit code, and what the ledger holds at the end."""
     clock, ending = SystemClock(), asyncio.Event()
     people.prepare(home)
     write_limits_and_sinks(home)
@@ -143,14 +148,10 @@ async def _play(
             took = round(clock.boot() - started, 1)
             company.compare(await operator.record(before))
             record, names = await operator.record(), await operator.names()
-        if not opens:
-            summary = _summary(record, names)
-            chain = await processes.ask(home, "audit", "verify")
-            held = {name: chain[name] for name in ("events", "head")}
-            print(  # noqa: T201 - the command's output
-                json.dumps({"home": str(home), "seconds": took, **held, **summary})
-            )
-    return code
+        chain = await processes.ask(home, "audit", "verify")
+    held = {name: chain[name] for name in ("events", "head")}
+    summary = _summary(record, names)
+    return code, {"home": str(home), "seconds": took, **held, **summary}
 
 
 @contextlib.contextmanager
@@ -249,6 +250,21 @@ async def _welcome(
         wait.cancel()
     if entered.is_set():
         sys.stdin.readline()
+
+
+def _ending(summary: dict[str, Any], *, kept: bool) -> str:
+    """Say what happened, and which command to type next."""
+    totals, home = summary["totals"], shlex.quote(summary["home"])
+    counts = ", ".join(f"{totals[name]:,} {name}" for name in _OUTCOMES)
+    start = f"agentvault --home {home} serve" if kept else "agentvault serve"
+    asked, agents = sum(totals.values()), len(summary["agents"])
+    took = f"{summary['seconds']:.0f} s"
+    return (
+        f"{asked:,} requests of {agents} agents in {took}: {counts}."
+        f"\nEach is in the ledger, whose {summary['events']:,} events verify."
+        f"\nThe demo's home is {home if kept else 'removed'}."
+        f"\nNext, for an agent of your own: {start}"
+    )
 
 
 def _summary(record: Record, names: dict[str, str]) -> dict[str, object]:

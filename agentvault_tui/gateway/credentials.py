@@ -20,7 +20,7 @@ from agentvault_tui.broker.usecases.exchange import usable
 from agentvault_tui.broker.vault_access import SEALED
 from agentvault_tui.clock import Deadline
 from agentvault_tui.errors import AgentVaultError, LedgerError, SealedError
-from agentvault_tui.gateway.echo import Echo, needles
+from agentvault_tui.gateway.echo import Echo, Needles, needles
 from agentvault_tui.gateway.secrets import Secrets
 from agentvault_tui.gateway.services import Service, UpstreamCredential, parse_origin
 from agentvault_tui.gateway.upstream import Outgoing, Upstream
@@ -111,7 +111,7 @@ class Attachment:
 
     headers: tuple[tuple[str, str], ...] = ()
     query: str = ""
-    needles: tuple[bytes, ...] = field(default=(), repr=False)
+    needles: Needles = field(default=Needles(), repr=False)
     """What no answer may hold."""
 
     def attach(self, outgoing: Outgoing) -> None:

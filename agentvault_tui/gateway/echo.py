@@ -1,85 +1,388 @@
-"""Find an injected credential in an answer, also where it is split or compressed."""
+"""Find an injected credential in an answer, also where it is split, escaped or packed.
+
+Most of an answer is searched for a few exact texts. Escapes and lines are undone only
+where their marks are, and only those that stand for a character of the credential.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import html
 import json
+import re
 import zlib
-from collections.abc import Iterable, Sequence
-from itertools import chain
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import chain, product
+from operator import itemgetter
 from typing import Any, Final
-from urllib.parse import quote, quote_plus
 
 _SHORTEST: Final = 4
 """Bytes: a shorter one would stand in every answer by chance."""
-
-
+_ROUNDS: Final = 3
+"""How many escapes, one around the other, are undone."""
+_LINE: Final = 56
+"""Characters of the shortest lines that base64 is cut into."""
+_LONGEST_ESCAPE: Final = 12
+_MOST_HELD: Final = 32_768
 _GZIP_OR_ZLIB: Final = zlib.MAX_WBITS | 32
 _HEADER: Final = 2
 """Bytes by which zlib tells whether there is a header."""
-_WINDOW: Final = 262_144
-"""Bytes of an unpacked answer that are searched at a time."""
+_WINDOW: Final = 65_536
+"""Bytes of an answer that are searched before others have their turn."""
+_DENSE: Final = 8_192
+"""The same of an answer that is full of escapes, each of which takes a microsecond."""
+_MARKS: Final = (b"\\", b"&", b"%")
+_BREAKS: Final = re.compile(rb"(?:(?:\\+[rn]|[\r\n])[ \t]*)+")
+"""Ends of lines, also as JSON writes them, and what indents the next line."""
+_PARTIAL: Final = re.compile(
+    rb"(?:%(?:25)*(?:2|[0-9a-fA-F])?"
+    rb"|\\+(?:u[0-9a-fA-F]{0,3}|x[0-9a-fA-F]?)?"
+    rb"|&(?:amp;)*(?:#(?:[xX]0*[0-9a-fA-F]{0,2}|0*[0-9]{0,3})|[a-zA-Z]{0,10}))\Z"
+)
+"""The beginning of an escape."""
+_NUMBER: Final = re.compile(
+    rb"#(?:[xX]0*([0-9a-fA-F]{1,2})(?:;|(?![0-9a-fA-F]))"
+    rb"|0*([0-9]{1,3})(?:;|(?![0-9])))"
+)
+"""A reference of HTML, after its ``&``."""
+_AMPERSAND: Final = re.compile(rb"&(?:amp;)+(?=#)")
+_NAMES: Final = {
+    b"amp": b"&",
+    b"AMP": b"&",
+    b"lt": b"<",
+    b"LT": b"<",
+    b"gt": b">",
+    b"GT": b">",
+    b"quot": b'"',
+    b"QUOT": b'"',
+    b"apos": b"'",
+}
+_URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
+_BASE64_MARKS: Final = b"+/-_=\r\n"
 
 
 class EchoedError(Exception):
     """An answer holds the credential that its request was given."""
 
 
-def spellings(secret: bytes) -> list[bytes]:
-    """Return how *secret* may stand in an answer.
+class _Map:
+    """Says where each byte of a text was before escapes in it were undone."""
 
-    Exactly, URL-encoded, as JSON and HTML have it, and inside base64 of a longer text
-    at any of the three alignments, in both alphabets.
-    """
-    if len(secret) < _SHORTEST:
-        return []
-    text = secret.decode("latin-1")
-    found = {secret}
-    for encoded in (quote(secret, safe=""), quote_plus(secret), quote(secret)):
-        found.add(encoded.encode())
-        found.add(_lower_escapes(encoded).encode())
-    found |= _escaped(text)
-    for shift in range(3):
-        for encode in (base64.b64encode, base64.urlsafe_b64encode):
-            # The digits that also depend on what stands before and after are left out.
-            whole = encode(b"\0" * shift + secret)
-            first = (shift * 8 + 5) // 6
-            last = (shift + len(secret)) * 8 // 6
-            if last - first >= _SHORTEST:
-                found.add(whole[first:last])
-    return sorted(found, key=len)
+    def __init__(self) -> None:
+        self._views: list[int] = [0]
+        self._raws: list[int] = [0]
+
+    def add(self, view: int, raw: int) -> None:
+        """Note that the byte at *view* was at *raw*, and those after it follow."""
+        self._views.append(view)
+        self._raws.append(raw)
+
+    def raw(self, view: int) -> int:
+        """Return where the byte at *view* was."""
+        at = bisect_right(self._views, view) - 1
+        return self._raws[at] + view - self._views[at]
 
 
-def _escaped(text: str) -> set[bytes]:
-    """Return *text* as programs write it in JSON and HTML."""
+class _Escapes:
+    """The escapes of some characters."""
+
+    def __init__(self, characters: Iterable[int]) -> None:
+        self.digits: dict[bytes, bytes] = {}
+        """The characters by two digits in any case, as in ``%6B`` and ``\\x6b``."""
+        for one in characters:
+            for spelt in product(*({d, d.upper()} for d in f"{one:02x}")):
+                self.digits["".join(spelt).encode()] = bytes([one])
+        known = set(self.digits.values())
+        self.named = {name: one for name, one in _NAMES.items() if one in known}
+        self.marks = known & {b"/", b'"', b"'", b"`", b"\\"}
+        """Those that a backslash stands before."""
+        self._kinds = {
+            b"\\": (self._backslash, {b"u", b"x", *self.marks}),
+            b"&": (
+                self._reference,
+                {b"#%c" % one for one in b"xX0123456789"}
+                | {name[:2] for name in self.named},
+            ),
+            b"%": (self._percent, {b"25", *self.digits}),
+        }
+
+    def undone(self, text: bytes, around: int) -> bytes:
+        """Return *text* with these escapes undone; itself where there are none.
+
+        Of the text between two of them no more than *around* bytes beside each stay:
+        the rest is not new.
+        """
+        before = text
+        if b"&" in text:
+            text = text.replace(b"&amp;#", b"&#")
+        for mark in self._kinds:
+            if mark in text and (found := self._find(text, mark)):
+                pieces: list[bytes] = []
+                last = 0
+                for begins, ends, character in found:
+                    plain = text[last:begins]
+                    if len(plain) > 2 * around:
+                        plain = plain[:around] + b"\0" + plain[-around:]
+                    pieces += plain, character
+                    last = ends
+                pieces.append(text[last : last + around])
+                text = b"".join(pieces)
+        return before if text == before else text
+
+    def tracked(self, text: bytes) -> tuple[bytes, list[_Map]]:
+        """Return *text* with these escapes undone, and how to go back."""
+        maps: list[_Map] = []
+        ampersands = [(*found.span(), b"&") for found in _AMPERSAND.finditer(text)]
+        for mark in (b"", *self._kinds):
+            if found := self._find(text, mark) if mark else ampersands:
+                used, last, view = _Map(), 0, 0
+                pieces: list[bytes] = []
+                for begins, ends, character in found:
+                    pieces += text[last:begins], character
+                    view += begins - last
+                    used.add(view, begins)
+                    view += 1
+                    used.add(view, ends)
+                    last = ends
+                text = b"".join((*pieces, text[last:]))
+                maps.append(used)
+        return text, maps
+
+    def _find(self, text: bytes, mark: bytes) -> list[tuple[int, int, bytes]]:
+        """Return where escapes that begin with *mark* begin and end, and for what."""
+        undo, starts = self._kinds[mark]
+        size = len(next(iter(starts)))
+        first, *pieces = text.split(mark)
+        # In most texts no escape is one of these characters.
+        if starts.isdisjoint(map(itemgetter(slice(size)), pieces)):
+            return []
+        found, at, last = [], len(first), 0
+        for piece in pieces:
+            if piece[:size] in starts:
+                character, length = undo(piece)
+                if character:
+                    begins = at
+                    while mark == b"\\" and begins > last and text[begins - 1] == 92:
+                        begins -= 1  # JSON within JSON
+                    last = at + 1 + length
+                    found.append((begins, last, character))
+            at += 1 + len(piece)
+        return found
+
+    def _percent(self, piece: bytes) -> tuple[bytes, int]:
+        end = 2
+        # RFC 3986 section 2.1, and the same once more: %2573 is %73.
+        while piece[end - 2 : end] == b"25" and piece[end : end + 2].isalnum():
+            end += 2
+        found = self.digits.get(piece[end - 2 : end])
+        return (found, end) if found else (self.digits.get(piece[:2], b""), 2)
+
+    def _backslash(self, piece: bytes) -> tuple[bytes, int]:
+        first = piece[:1]
+        if first == b"u":
+            is_ascii = piece[1:3] == b"00"
+            return self.digits.get(piece[3:5], b"") if is_ascii else b"", 5
+        if first == b"x":
+            return self.digits.get(piece[1:3], b""), 3
+        return first, 1
+
+    def _reference(self, piece: bytes) -> tuple[bytes, int]:
+        if found := _NUMBER.match(piece):
+            number = int(found[1], 16) if found[1] else int(found[2])
+            return self.digits.get(b"%02x" % number, b""), found.end()
+        name, semicolon, _ = piece[:32].partition(b";")
+        if semicolon:
+            return self.named.get(name, b""), len(name) + 1
+        # Some names need no semicolon (HTML section 13.2.5.73).
+        for short in (b"amp", b"lt", b"gt", b"quot"):
+            if piece.startswith(short):
+                return self.named.get(short, b""), len(short)
+        return b"", 0
+
+
+@dataclass(frozen=True, slots=True)
+class Needles:
+    """What to look for in an answer, to find some secrets."""
+
+    exact: tuple[bytes, ...] = ()
+    """The secrets, also as forms and JSON have them."""
+    wide: tuple[bytes, ...] = ()
+    """The same in UTF-16 and UTF-32, in either byte order."""
+    base64: tuple[bytes, ...] = ()
+    """What base64 of any text makes of them, at each of three alignments."""
+    hexadecimal: tuple[bytes, ...] = ()
+    """In lower case."""
+    anchors: tuple[bytes, ...] = ()
+    """Parts of the base64, of which one is there if it is whole."""
+    line_anchors: tuple[bytes, ...] = ()
+    """Shorter ones, of which one is there if it is cut into lines."""
+    escapes: _Escapes | None = field(default=None, repr=False)
+    longest: int = 0
+    """Bytes of the longest of them."""
+    reach: int = 0
+    """Bytes of a secret each of whose characters is escaped."""
+
+    def __bool__(self) -> bool:
+        return bool(self.exact)
+
+    def are_in(self, text: bytes) -> bool:
+        """Tell whether one of the secrets is in *text*, in any of these spellings."""
+        if self._are_plainly_in(text):
+            return True
+        for _ in range(_ROUNDS if self.escapes else 0):
+            undone = self.escapes.undone(text, self.reach)  # type: ignore[union-attr]
+            if undone is text:
+                return False
+            if self._are_plainly_in(undone):
+                return True
+            text = undone
+        return False
+
+    def _are_plainly_in(self, text: bytes) -> bool:
+        if any(needle in text for needle in self.exact):
+            return True
+        if self.wide and b"\0" in text and any(one in text for one in self.wide):
+            return True
+        lower = text.lower()
+        if any(needle in lower for needle in self.hexadecimal):
+            return True
+        if b"\n" in text or b"\r" in text or b"\\" in text:
+            if any(anchor in text for anchor in self.line_anchors):
+                return self._is_based_in(_BREAKS.sub(b"", text))
+            return False
+        return any(one in text for one in self.anchors) and self._is_based_in(text)
+
+    def _is_based_in(self, text: bytes) -> bool:
+        digits = text.translate(_URL_SAFE)
+        return any(needle in digits for needle in self.base64)
+
+    def begin_at(self, text: bytes) -> int:
+        """Return where at the end of *text* a secret may begin; its length if none.
+
+        What comes after *text* decides.
+        """
+        tail = view = text[-self.reach :]
+        maps: list[_Map] = []
+        found = len(view)
+        for _ in range(_ROUNDS + 1):
+            start = self._begin_plainly_at(view)
+            if start < len(view):
+                for used in reversed(maps):
+                    start = used.raw(start)
+                found = min(found, start)
+            if self.escapes is None:
+                break
+            undone, more = self.escapes.tracked(view)
+            if not more:
+                break
+            view = undone
+            maps += more
+        return len(text) - len(tail) + found
+
+    def _begin_plainly_at(self, view: bytes) -> int:
+        partial = _PARTIAL.search(view, max(len(view) - 4 * _LONGEST_ESCAPE, 0))
+        end = partial.start() if partial else len(view)
+        whole = view[:end]
+        start = end - self._overlap(whole)
+        if b"\n" in whole or b"\r" in whole or b"\\" in whole:
+            joined, used = _joined(whole)
+            if overlap := self._overlap(joined):
+                start = min(start, used.raw(len(joined) - overlap))
+        return start
+
+    def _overlap(self, view: bytes) -> int:
+        end = view[-self.longest :]
+        digits, lower = end.translate(_URL_SAFE), end.lower()
+        return max(
+            max((_overlap(end, one) for one in self.exact + self.wide), default=0),
+            max((_overlap(digits, one) for one in self.base64), default=0),
+            max((_overlap(lower, one) for one in self.hexadecimal), default=0),
+        )
+
+
+def _joined(text: bytes) -> tuple[bytes, _Map]:
+    """Return *text* without the ends of its lines, and how to go back."""
+    out, used, view, raw = [], _Map(), 0, 0
+    for found in _BREAKS.finditer(text):
+        out.append(text[raw : found.start()])
+        view += found.start() - raw
+        raw = found.end()
+        used.add(view, raw)
+    return b"".join((*out, text[raw:])), used
+
+
+def needles(*secrets: bytes) -> Needles:
+    """Return what to look for in an answer to find one of *secrets*."""
+    exact: set[bytes] = set()
+    wide: set[bytes] = set()
+    based: set[bytes] = set()
+    hexed: set[bytes] = set()
+    characters: set[int] = set(_BASE64_MARKS)
+    for secret in secrets:
+        if len(secret) >= _SHORTEST:
+            exact |= _exact(secret)
+            # Without the zeros at the ends, which differ between byte orders.
+            wide |= {bytes(n).join(bytes([one]) for one in secret) for n in (1, 3)}
+            based |= _base64(secret)
+            hexed.add(secret.hex().encode())
+            characters |= set(secret)
+    if not exact:
+        return Needles()
+    parts = set()
+    for one in based:
+        half = min(len(one), _LINE) // 2
+        parts |= _anchors(one[:half]) | _anchors(one[half : 2 * half])
+    return Needles(
+        exact=_shortest(exact),
+        wide=_shortest(wide),
+        base64=tuple(based),
+        hexadecimal=tuple(hexed),
+        anchors=tuple(set().union(*map(_anchors, based))),
+        line_anchors=tuple(parts),
+        escapes=_Escapes(characters),
+        longest=(longest := max(map(len, exact | wide | based | hexed))),
+        reach=max(longest, min(max(map(len, secrets)) * _LONGEST_ESCAPE, _MOST_HELD)),
+    )
+
+
+def _exact(secret: bytes) -> set[bytes]:
+    text = json.dumps(secret.decode("latin-1"), ensure_ascii=False)[1:-1]
+    return {
+        secret,
+        secret.replace(b" ", b"+"),  # as forms have it, whose escapes are undone
+        text.encode("latin-1"),
+    }
+
+
+def _base64(secret: bytes) -> set[bytes]:
     found = set()
-    plain = json.dumps(text)[1:-1], text
-    for written in (*plain, *(one.replace("/", "\\/") for one in plain)):
-        found.add(written)
-        # As Go, Rails, PHP and .NET write JSON, and as HTML has it.
-        for form in ("\\u%04x", "\\u%04X"):
-            for some in ("&<>", "&<>'", "&<>'\"", "&<>'\"+`"):
-                found.add(
-                    written.translate({ord(one): form % ord(one) for one in some})
-                )
-    for quotes in ("&#x27;", "&#39;", "&#039;", "&apos;"):
-        page = html.escape(text, quote=False).replace("'", quotes)
-        for double in ("&quot;", "&#34;"):
-            found.add(page.replace('"', double))
-    return {one.encode("latin-1") for one in found}
+    for shift in range(3):
+        # The digits that also depend on what stands before and after are left out.
+        whole = base64.b64encode(b"\0" * shift + secret)
+        first = (shift * 8 + 5) // 6
+        last = (shift + len(secret)) * 8 // 6
+        if last - first >= _SHORTEST:
+            found.add(whole[first:last])
+    return found
 
 
-def _lower_escapes(text: str) -> str:
-    head, *rest = text.split("%")
-    return head + "".join(f"%{one[:2].lower()}{one[2:]}" for one in rest)
+def _anchors(digits: bytes) -> set[bytes]:
+    """Return what is in an answer with these digits in either alphabet of base64.
+
+    The longer, the faster it is looked for.
+    """
+    run = max(re.split(rb"[+/]", digits), key=len)
+    if 2 * len(run) >= len(digits):
+        return {run}
+    return {digits, digits.replace(b"+", b"-").replace(b"/", b"_")}
 
 
-def needles(*secrets: bytes) -> tuple[bytes, ...]:
-    """Return what to look for in an answer: the spellings that hold no other."""
+def _shortest(found: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Leave out what holds another."""
     kept: list[bytes] = []
-    for one in sorted((s for each in secrets for s in spellings(each)), key=len):
+    for one in sorted(found, key=len):
         if not any(short in one for short in kept):
             kept.append(one)
     return tuple(kept)
@@ -88,9 +391,13 @@ def needles(*secrets: bytes) -> tuple[bytes, ...]:
 class Echo:
     """Passes an answer on, piece by piece, as long as no credential is in it."""
 
-    def __init__(self, needles: Sequence[bytes] = ()) -> None:
+    def __init__(self, needles: Needles = Needles()) -> None:
         """Look for what `needles` made of the secrets."""
         self.needles = needles
+        self.width = 1
+        """Bytes of a character: two in UTF-16, four in UTF-32."""
+        self.window = _WINDOW
+        """Bytes that are searched at a time; fewer once escapes were undone."""
         self._held = b""
 
     @property
@@ -102,7 +409,7 @@ class Echo:
         """Tell whether a header of the answer holds one."""
         # No secret holds a tab, so none is found where two parts meet.
         head = b"\t".join(chain.from_iterable(headers))
-        return any(needle in head for needle in self.needles)
+        return bool(self.needles) and self.needles.are_in(head)
 
     def pass_on(self, chunk: bytes) -> bytes:
         """Return what may be passed on now that *chunk* has come.
@@ -112,17 +419,29 @@ class Echo:
         Raises:
             EchoedError: there is one.
         """
+        if not self.needles:
+            return chunk
         data = self._held + chunk if self._held else chunk
-        keep = 0
-        for needle in self.needles:
-            if needle in data:
+        marks = sum(data.count(mark) for mark in _MARKS if mark in data)
+        if marks > _DENSE // 8:
+            self.window = _DENSE
+        start = len(data)
+        for view in self._views(data):
+            if self.needles.are_in(view):
                 raise EchoedError
-            keep = max(keep, _overlap(data, needle))
-        if not keep:
-            self._held = b""
-            return data
-        self._held = data[-keep:]
-        return data[:-keep]
+            width = 1 if view is data else self.width
+            start = min(start, self.needles.begin_at(view) * width)
+        if self.width > 1:  # so that characters stay whole
+            start = min(start, len(data)) // self.width * self.width
+        self._held = data[start:]
+        return data[:start]
+
+    def _views(self, data: bytes) -> Iterable[bytes]:
+        """Yield the data, and its characters' low bytes in either byte order."""
+        yield data
+        if self.width > 1:
+            yield data[:: self.width]
+            yield data[self.width - 1 :: self.width]
 
     def rest(self) -> bytes:
         """Return what was held back, at the end of the answer."""
@@ -133,9 +452,10 @@ class Echo:
 class PackedEcho:
     """Searches a compressed answer, which passes as it is, for a credential."""
 
-    def __init__(self, needles: Sequence[bytes]) -> None:
-        """Look for what `needles` made of the secrets."""
+    def __init__(self, needles: Needles, width: int = 1) -> None:
+        """Look for what `needles` made of the secrets; *width* is `Echo.width`."""
         self._echo = Echo(needles)
+        self._echo.width = width
         self._unpacker: Any = zlib.decompressobj(_GZIP_OR_ZLIB)
         self._begun = False
         self._held = b""
@@ -154,7 +474,7 @@ class PackedEcho:
         data, full = chunk if self._begun else self._held, False
         while self._unpacker is not None and (data or full):
             try:
-                found = self._unpacker.decompress(data, _WINDOW)
+                found = self._unpacker.decompress(data, _DENSE)
             except zlib.error:
                 # Deflate without zlib's header, as some servers send it; otherwise no
                 # program unpacks any more.
@@ -163,7 +483,7 @@ class PackedEcho:
                 continue
             self._begun = True
             self._echo.pass_on(found)
-            full, data = len(found) == _WINDOW, self._unpacker.unconsumed_tail
+            full, data = len(found) == _DENSE, self._unpacker.unconsumed_tail
             if self._unpacker.eof:
                 data = self._unpacker.unused_data
                 self._unpacker = zlib.decompressobj(_GZIP_OR_ZLIB)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 from starlette.routing import Route
@@ -195,6 +195,7 @@ class Gateway:
             self.broker.on_status()
         await self.calls.look()
         await self.proxy.look()
+        await self._mcp.record()
 
     async def listen(self, server: Server, agents: Listener) -> Mapping[str, object]:
         """Serve the forward proxy; see `ProxyListener.serve`."""
@@ -291,6 +292,8 @@ class Gateway:
             self._telling.cancel()
             await asyncio.gather(self._telling, return_exceptions=True)
         await self._mcp_processes.aclose()
+        with suppress(LedgerError):
+            await self._mcp.record(ending=True)
         for upstream in self._upstreams.values():
             await upstream.aclose()
         await asyncio.to_thread(WORKERS.close)
@@ -326,7 +329,7 @@ class Gateway:
         """Note how the last call to a service went."""
         if call.result is not EventType.GATEWAY_RESULT:
             return
-        problem = call.problem if call.ended == "failed" else None
+        problem = call.problem if call.ended in {"failed", "unknown"} else None
         self.health[call.service] = ServiceHealth(self.broker.clock.now(), problem)
 
     def operator_routes(self, authority: Authority) -> list[Route]:

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.routing import Route
@@ -29,7 +29,13 @@ from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.mcp.messages import canonical
 from agentvault_tui.gateway.mcp.servers import McpServer, McpServers
 from agentvault_tui.gateway.refusals import CallRefusedError
-from agentvault_tui.gateway.tools import ToolCall, ToolMaps, UnmatchedToolError
+from agentvault_tui.gateway.tools import (
+    IN_VAULT,
+    ToolActions,
+    ToolCall,
+    ToolMaps,
+    UnmatchedToolError,
+)
 from agentvault_tui.model import Action, Agent, AgentId, Outcome
 from agentvault_tui.operator_api.access import HookInfo, HookRequest
 from agentvault_tui.operator_api.calls import HOOK
@@ -37,6 +43,8 @@ from agentvault_tui.text import visible
 
 _BEHIND: Final = "gateway_decides"
 _DECIDES: Final = "The gateway decides about this call when it is made."
+_WAIT_S: Final = 20
+"""At most: the hook answers 5 s before the shortest limit of a host, which is 30 s."""
 _LIMITED: Final = "The agent was refused too often: nothing is decided until it pauses."
 
 
@@ -56,21 +64,27 @@ def routes(
         body = canonical(asked.arguments)
         digest = asked.arguments_sha256 or hashlib.sha256(body).hexdigest()
         server = _server(broker, maps, servers, host, asked)
-        action, refusal = _action(maps, host, asked, server)
+        does, refusal = _actions(maps, host, asked, server)
+        action, *others = does.actions
         if refusal is None and refused(broker, agent) is None:
-            outcome = foresee(broker, agent, action, LOCAL).outcome
+            verdicts = [foresee(broker, agent, one, LOCAL) for one in does.actions]
+            outcomes = [one.outcome for one in verdicts]
+            outcome = max(outcomes, key=lambda one: one.strictness)
             if server is not None and outcome is not Outcome.DENIED:
                 # The gateway decides, holds and records the call itself.
                 return HookInfo(outcome="allowed", reason=_BEHIND, message=_DECIDES)
-            if outcome is Outcome.ESCALATED:
-                refusal = _unshown(asked, body, agent.id, calls)
+            # The record names the action that decides.
+            action = does.actions[outcomes.index(outcome)]
+            others = [one for one in does.actions if one is not action]
+            if outcome is Outcome.ESCALATED or does.person:
+                refusal = _unshown(body, agent.id, calls)
         about = {
             "host": host,
             "tool": asked.tool,
             "arguments_sha256": digest,
             "asked_by": operator_of(request).name,
         }
-        wait = broker.settings.gateway.hook_wait if asked.wait else 0
+        wait = min(broker.settings.gateway.hook_wait, _WAIT_S) if asked.wait else 0
         gone = asyncio.ensure_future(request.receive())
         try:
             answer = await evaluate(
@@ -81,9 +95,11 @@ def routes(
                 refusal=refusal,
                 wait=wait,
                 gone=gone,
-                call=_described(host, asked.tool, body, digest),
+                call=_described(host, asked.tool, body),
                 held=lambda stepup_id: calls.bodies.keep(agent.id, stepup_id, body),
                 source=LOCAL,
+                others=tuple(others),
+                person=does.person,
             )
         finally:
             gone.cancel()
@@ -130,35 +146,44 @@ def _server(
     return None
 
 
-def _action(
+def _actions(
     maps: ToolMaps, host: str, asked: HookRequest, server: McpServer | None
-) -> tuple[Action, tuple[str, str] | None]:
-    """Return the action of a call, and why it is refused without asking policy."""
-    call = ToolCall(asked.tool, asked.arguments, frozenset(asked.omitted))
+) -> tuple[ToolActions, tuple[str, str] | None]:
+    """Return the actions of a call, and why it is refused without asking policy."""
+    nothing = ToolActions((Action((), ""),))
+    call = ToolCall(
+        asked.tool,
+        asked.arguments,
+        frozenset(asked.omitted),
+        asked.places,
+        asked.commands,
+    )
+    if asked.reaches_vault:
+        return nothing, ("agentvault_home", IN_VAULT)
     try:
         if server is not None:
             rule = server.rule_of(asked.mcp_tool)
-            return server.action_of(rule, asked.mcp_tool, asked.arguments), None
-        action = maps.of(host).action_of(call)
+            action = server.action_of(rule, asked.mcp_tool, asked.arguments)
+            return ToolActions((action,)), None
+        does = maps.of(host).actions_of(call)
     except UnmatchedToolError as error:
-        return Action((), ""), (error.reason, error.message)
+        return nothing, (error.reason, error.message)
     except ServiceError as error:
-        return Action((), ""), ("host_not_mapped", error.diagnosis())
-    if asked.cwd:  # where it runs is under the digest of what a person approves
-        action.parameters["cwd"] = asked.cwd
-    return replace(action, reason=asked.reason or None), None
+        return nothing, ("host_not_mapped", error.diagnosis())
+    # Where it runs, and all that is not shown whole, is under the digest of what a
+    # person approves.
+    more: dict[str, Any] = {"cwd": asked.cwd} if asked.cwd else {}
+    if asked.omitted:
+        more |= {"cut": list(asked.omitted), "arguments_sha256": asked.arguments_sha256}
+    actions = (
+        replace(one, parameters=one.parameters | more, reason=asked.reason or None)
+        for one in does.actions
+    )
+    return does._replace(actions=tuple(actions)), None
 
 
-def _unshown(
-    asked: HookRequest, body: bytes, agent_id: AgentId, calls: Calls
-) -> tuple[str, str] | None:
+def _unshown(body: bytes, agent_id: AgentId, calls: Calls) -> tuple[str, str] | None:
     """Return why no person can be asked, who has to be shown every argument."""
-    if asked.omitted or asked.arguments_sha256:
-        text = (
-            "A person has to decide about this call, and its arguments are too long "
-            "to be shown. Make it shorter."
-        )
-        return "unclear_call", text
     try:
         calls.bodies.check(agent_id, len(body))
     except CallRefusedError as error:
@@ -166,15 +191,17 @@ def _unshown(
     return None
 
 
-def _described(host: str, tool: str, body: bytes, digest: str) -> str:
+def _described(host: str, tool: str, body: bytes) -> str:
     """Return what a person decides about, as `StepUp.request_json` has it."""
     return to_json(
         {
             "method": "call",
             "url": f"hook://{host}/{tool}",
             "headers": {},
-            "body_sha256": digest,
+            "body_sha256": hashlib.sha256(body).hexdigest(),
             "body_bytes": len(body),
+            "body_kind": "json",
+            "body_type": "application/json",
         }
     )
 

@@ -17,7 +17,12 @@ from agentvault_tui import strict_json
 from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.records import explained
-from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
+from agentvault_tui.broker.operators_api.wire import (
+    body_of,
+    local_operator_of,
+    operator_of,
+    route,
+)
 from agentvault_tui.broker.usecases.stepup import known_stepup
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import (
@@ -29,13 +34,14 @@ from agentvault_tui.errors import (
 from agentvault_tui.gateway.body import referent_key
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.past_calls import unlisted
+from agentvault_tui.gateway.probe import METHODS, UNREAD, probe
 from agentvault_tui.gateway.request import read_body, read_head
 from agentvault_tui.gateway.secrets import SecretChange, Secrets
 from agentvault_tui.gateway.services import Service, ServiceHealth, Services
 from agentvault_tui.gateway.team_calls import TeamCalls
 from agentvault_tui.gateway.templates import ServiceRoute
 from agentvault_tui.ledger import EventQuery
-from agentvault_tui.model import Actor, Agent, EventType
+from agentvault_tui.model import Actor, Agent, Draft, EventType
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.gateway import (
     CallInfo,
@@ -47,6 +53,7 @@ from agentvault_tui.operator_api.gateway import (
     ServiceCredentialInfo,
     ServiceInfo,
     ServiceList,
+    ServiceProbe,
     TryInfo,
     UnlistedInfo,
 )
@@ -82,21 +89,13 @@ def routes(gateway: Configured, authority: Authority) -> list[Route]:
     """Return the routes about services, secrets and calls."""
     return [
         *_service_routes(gateway),
+        *_probe_routes(gateway, authority),
         *_secret_routes(gateway, authority),
         *_call_routes(gateway, authority),
     ]
 
 
 def _service_routes(gateway: Configured) -> list[Route]:
-    async def named(name: str) -> Service:
-        await gateway.look()
-        service = gateway.services.get(name)
-        if service is None:
-            raise NotFoundError(
-                f"there is no service {name}", "agentvault services list"
-            )
-        return service
-
     async def listing(_: Request) -> ServiceList:
         await gateway.look()
         found = sorted(gateway.services, key=lambda service: service.name)
@@ -106,7 +105,7 @@ def _service_routes(gateway: Configured) -> list[Route]:
         )
 
     async def show(request: Request) -> ServiceInfo:
-        info = service_info(gateway, await named(request.path_params["name"]))
+        info = service_info(gateway, await _named(gateway, request.path_params["name"]))
         found = unlisted(info.name, await _last_day(gateway.broker))
         info.unlisted = tuple(UnlistedInfo(**one._asdict()) for one in found)
         return info
@@ -119,7 +118,7 @@ def _service_routes(gateway: Configured) -> list[Route]:
         except (msgspec.ValidationError, binascii.Error, ValueError) as error:
             raise UsageError(f"the body is wrong: {error}") from None
         agent = gateway.broker.registry.agent(asked.agent_id)
-        service = await named(asked.service)
+        service = await _named(gateway, asked.service)
         return _tried(gateway, agent, service, asked, body)
 
     return [
@@ -146,6 +145,35 @@ async def _last_day(broker: Broker) -> list[dict[str, Any]]:
             if (before := page.next) is None:
                 break
     return found
+
+
+def _probe_routes(gateway: Configured, authority: Authority) -> list[Route]:
+    async def probing(request: Request) -> ServiceProbe:
+        """Probe a service, at the word of who may change what agents reach."""
+        operator = local_operator_of(request)
+        service = await _named(gateway, request.path_params["name"])
+        actor = await authority.actor(operator, Need.GIVE, f"service {service.name}")
+
+        async def record(reason: str, detail: dict[str, object]) -> None:
+            kind, file = EventType.SERVICE_PROBED, f"services/{service.name}.toml"
+            draft = Draft(kind, actor, resource=file, reason=reason, detail=detail)
+            await gateway.broker.record(draft)
+
+        await record("begun", {"origin": str(service.origin), "methods": METHODS})
+        found = await probe(service)
+        outcomes = {one.method: one.outcome for one in found.probes}
+        await record(UNREAD if found.leaves_unread else "nothing_shown", {**outcomes})
+        return found
+
+    return [route(calls.PROBE, probing)]
+
+
+async def _named(gateway: Configured, name: str) -> Service:
+    await gateway.look()
+    service = gateway.services.get(name)
+    if service is None:
+        raise NotFoundError(f"there is no service {name}", "agentvault services list")
+    return service
 
 
 def _tried(

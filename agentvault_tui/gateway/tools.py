@@ -4,30 +4,56 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import rfc8785
 
 from agentvault_tui.errors import NotFoundError, ServiceError
+from agentvault_tui.gateway.commands import (
+    CommandEntry,
+    CommandTable,
+    match_line,
+    parse_entry,
+)
 from agentvault_tui.gateway.config_folder import ConfigFolder, check_scope
 from agentvault_tui.home import Home
 from agentvault_tui.model import Action
-from agentvault_tui.policy.catalogue import Catalogue
-from agentvault_tui.policy.resources import canonical
+from agentvault_tui.operator_api.access import IN_PROJECT, HookCommand, HookPlace
+from agentvault_tui.policy.catalogue import Catalogue, Effect
+from agentvault_tui.policy.resources import canonical, canonical_resource
 from agentvault_tui.text import visible
 from agentvault_tui.toml_table import read_table
 
 DENY: Final = "deny"
-SHIPPED: Final = ("claude-code", "codex", "copilot", "cursor", "gemini")
+SHELLS: Final[Mapping[str, tuple[str, ...]]] = {
+    "claude-code": ("Bash",),
+    "codex": ("Bash", "exec_command"),
+    "copilot": ("bash", "Bash"),
+    "cursor": ("Shell",),
+    "gemini": ("run_shell_command",),
+}
+"""By host, the tools that are handed a command line of a POSIX shell."""
+SHIPPED: Final = tuple(SHELLS)
 LONGEST: Final = 16_384
 """Characters of a parameter: more, nobody reads before approving."""
 _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 _COUNT: Final = "count:"
+_OF_FILE: Final = re.compile(r"file:\{([^{}]*)\}")
+"""A resource that is the file an argument names: that argument is a path."""
+MOST_RESOURCES: Final = 256
+"""Of one call; all of them are in its one record."""
+CONFIGURE: Final = "configure:host"
+DELETE: Final = "delete:files"
+_OUTSIDE: Final = (
+    "It is about files outside the project's folder, or it cannot be told."
+)
+_PATHLIKE: Final = re.compile("path|file|dir|folder|uri|root", re.IGNORECASE)
+"""Names of arguments that some version of a host may take for a path."""
 
 
 class ToolTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -36,6 +62,10 @@ class ToolTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     scope: str
     resource: str = ""
     parameters: dict[str, str | int] = {}
+    paths: list[str] = []
+    patterns: list[str] = []
+    deletes: list[str] = []
+    commands: list[CommandTable] = []
 
 
 class ToolMapFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -52,7 +82,19 @@ class ToolCall:
     tool: str
     arguments: Mapping[str, Any]
     omitted: frozenset[str] = frozenset()
-    """Top-level arguments that are too long to be shown, and so are unclear."""
+    """Top-level arguments that are too long to be shown whole, and so are unclear."""
+    places: Sequence[HookPlace] = ()
+    """Where its arguments lead, as its host's machine has it."""
+    commands: Sequence[HookCommand] | None = None
+    """Its command line, if that is simple commands alone."""
+
+
+class ToolActions(NamedTuple):
+    """What one call does: each resource is decided by itself, the strictest counts."""
+
+    actions: tuple[Action, ...]
+    person: str = ""
+    """Why a person has to decide, whatever policy permits; empty if none has to."""
 
 
 class UnmatchedToolError(Exception):
@@ -69,13 +111,24 @@ class ToolRule:
     """Which tools are one action, and where in their arguments it says on what."""
 
     pattern: str
-    """A tool's name, in which ``*`` stands for any text."""
+    """A tool's name, in which ``*`` stands for letters, digits, ``_``, ``-``, ``.``."""
     matches: re.Pattern[str]
     scope: str
     resource: str
     """A template: ``{argument}`` is an argument; empty for ``NAME:TOOL``."""
     parameters: Mapping[str, str | int]
     """A JSON Pointer into the arguments (RFC 6901), ``count:`` and one, or a number."""
+    paths: tuple[str, ...] = ()
+    """Arguments that are paths; ``{path}`` is each in turn."""
+    needed: bool = False
+    """Whether a call has to state one; otherwise it is about the folder it runs in."""
+    patterns: tuple[str, ...] = ()
+    """Arguments that are globs."""
+    deletes: tuple[str, ...] = ()
+    """Arguments that are paths of files that the call deletes."""
+    changes: bool = False
+    """Whether its scope does more than read."""
+    commands: tuple[CommandEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +141,11 @@ class ToolMap:
     """``deny``, or the scope of every tool that no rule matches."""
     sha256: str
 
-    def action_of(self, call: ToolCall) -> Action:
-        """Return the action that *call* is.
+    def actions_of(self, call: ToolCall) -> ToolActions:
+        """Return the actions that *call* is.
 
         Raises:
-            UnmatchedToolError: it is none.
+            UnmatchedToolError: it is none, or must never be.
         """
         found = (rule for rule in self.rules if rule.matches.fullmatch(call.tool))
         rule = next(found, self.unmatched_rule)
@@ -103,7 +156,24 @@ class ToolMap:
                 f"No action is known for the tool {shown}: an operator maps it in "
                 f"hosts/{self.name}.toml.",
             )
-        return self.action_by(rule, call)
+        pairs, person = _pairs(rule, call)
+        if not pairs:
+            return ToolActions((self.action_by(rule, call),), person)
+        if len(pairs) > MOST_RESOURCES:
+            text = f"The call names more than {MOST_RESOURCES} files. Make it smaller."
+            raise UnmatchedToolError("unclear_call", text)
+        parameters = _parameters(rule, call)
+        if len(pairs) > 1:
+            # All of them are on each page and in the one row.
+            parameters["resources"] = [" ".join(filter(None, one)) for one in pairs]
+        own = f"{self.name}:{call.tool}"
+        return ToolActions(
+            tuple(
+                Action((scope,), scope, canonical_resource(on or own), dict(parameters))
+                for scope, on in pairs
+            ),
+            person,
+        )
 
     @property
     def unmatched_rule(self) -> ToolRule | None:
@@ -118,14 +188,9 @@ class ToolMap:
         Raises:
             UnmatchedToolError: an argument that its resource names is missing.
         """
-        parameters = {
-            name: value
-            for name, place in rule.parameters.items()
-            if (value := _parameter(name, place, call)) is not _ABSENT
-        }
         resource = _resource(rule, call) or f"{self.name}:{call.tool}"
         resource = canonical(resource) or resource
-        return Action((rule.scope,), rule.scope, resource, parameters)
+        return Action((rule.scope,), rule.scope, resource, _parameters(rule, call))
 
 
 def parse_tools(name: str, text: str, catalogue: Catalogue) -> ToolMap:
@@ -142,18 +207,34 @@ def parse_tools(name: str, text: str, catalogue: Catalogue) -> ToolMap:
     Raises:
         ServiceError: it cannot be put in force.
     """
-    file = read_table(text, ToolMapFile, {"tools[]": ToolTable})
-    return make_map(name, text, file, catalogue)
+    inner = {"tools[]": ToolTable, "tools[].commands[]": CommandTable}
+    file = read_table(text, ToolMapFile, inner)
+    return make_map(name, text, file, catalogue, of_host=True)
 
 
-def make_map(name: str, text: str, file: ToolMapFile, catalogue: Catalogue) -> ToolMap:
+def make_map(
+    name: str,
+    text: str,
+    file: ToolMapFile,
+    catalogue: Catalogue,
+    *,
+    of_host: bool = False,
+) -> ToolMap:
     """Check the tools of a *file* that says *text*.
+
+    Paths and commands are of hosts alone: those of a server are not on this machine.
 
     Raises:
         ServiceError: they cannot be put in force.
     """
     if file.unmatched != DENY:
         check_scope(file.unmatched, catalogue, "unmatched")
+    for pattern, tool in file.tools.items():
+        if not of_host and (
+            tool.paths or tool.patterns or tool.deletes or tool.commands
+        ):
+            where = f"tools.{visible(pattern, 60)}"
+            raise ServiceError(f"{where}: paths and commands are of hosts/NAME.toml")
     named = sorted(file.tools.items(), key=lambda item: "*" in item[0])
     return ToolMap(
         name,
@@ -179,8 +260,25 @@ def _rule(pattern: str, tool: ToolTable, catalogue: Catalogue) -> ToolRule:
                 "write /argument, count:/argument, or a whole number",
             )
     parts = (re.escape(part) for part in pattern.split("*"))
-    matches = re.compile(".*".join(parts), re.DOTALL)
-    return ToolRule(pattern, matches, tool.scope, tool.resource, tool.parameters)
+    matches = re.compile("[A-Za-z0-9_.-]*".join(parts))
+    of_file = _OF_FILE.fullmatch(tool.resource)
+    paths = tuple(tool.paths) or ((of_file[1],) if of_file else ())
+    return ToolRule(
+        pattern,
+        matches,
+        tool.scope,
+        tool.resource,
+        tool.parameters,
+        paths,
+        needed=bool(of_file) and not tool.paths,
+        patterns=tuple(tool.patterns),
+        deletes=tuple(tool.deletes),
+        changes=catalogue.effect(tool.scope) is not Effect.READ,
+        commands=tuple(
+            parse_entry(entry, catalogue, f"{where}.commands[{number}]")
+            for number, entry in enumerate(tool.commands)
+        ),
+    )
 
 
 class ToolMaps(ConfigFolder[ToolMap]):
@@ -219,12 +317,112 @@ class ToolMaps(ConfigFolder[ToolMap]):
 
 
 def shipped_tools(host: str) -> str:
-    """Return the ``hosts/NAME.toml`` that ships for *host*, one of `SHIPPED`."""
-    return (resources.files(__package__) / "hosts" / f"{host}.toml").read_text("utf-8")
+    """Return the ``hosts/NAME.toml`` that ships for *host*, one of `SHIPPED`.
+
+    The command lines that read alone are the same for the shell tools of every host.
+    """
+    folder = resources.files(__package__) / "hosts"
+    lines = (folder / "commands.toml").read_text("utf-8")
+    text = (folder / f"{host}.toml").read_text("utf-8")
+    for tool in SHELLS[host]:
+        text += "\n" + lines.replace("\n[[commands]]", f"\n[[tools.{tool}.commands]]")
+    return text
 
 
 _ABSENT: Final = object()
 """Stands for a parameter that a call does not have."""
+
+
+def _pairs(rule: ToolRule, call: ToolCall) -> tuple[list[tuple[str, str]], str]:
+    """Return the scopes and resources of a call, and why a person has to decide.
+
+    Raises:
+        UnmatchedToolError: it reaches into AgentVault's home directory, or is unclear.
+    """
+    if rule.commands and call.commands:
+        return match_line(rule.commands, call.commands) or [], ""
+    known = {one[:3]: one for one in call.places}
+    stated = [
+        *_stated(call, rule.paths, rule.scope, pattern=False, needed=rule.needed),
+        *_stated(call, rule.patterns, rule.scope, pattern=True),
+        *_stated(call, rule.deletes, DELETE, pattern=False),
+    ]
+    found = [
+        (scope, known.get(key) or HookPlace(*key, key[1], "unknown", configures=False))
+        for scope, key in stated or [(rule.scope, ("", "", False))]
+    ]
+    if not (rule.paths or rule.patterns or rule.deletes):
+        return [], ""
+    if not stated and (rule.needed or rule.changes):
+        named = " or ".join(visible(one, 60) for one in (*rule.paths, *rule.deletes))
+        shown = visible(call.tool, 80)
+        text = f"The call of {shown} does not say its {named}."
+        raise UnmatchedToolError("unclear_call", text)
+    if any(place.where == "vault" for _, place in found):
+        raise UnmatchedToolError("agentvault_home", IN_VAULT)
+    pairs = {
+        (
+            CONFIGURE
+            if place.configures and (rule.changes or scope == DELETE)
+            else scope,
+            _of_path(rule, call, place.resolved),
+        ): None
+        for scope, place in found
+    }
+    # Another version of the host may go by an argument that this map does not name.
+    read = (one for one in call.places if _PATHLIKE.search(one.argument))
+    paths = [place for _, place in found]
+    paths += [one for one in read if not one.pattern]
+    outside = any(place.where != IN_PROJECT for place in paths)
+    return list(pairs), _OUTSIDE if outside else ""
+
+
+IN_VAULT: Final = "The call reaches into AgentVault's home directory: no agent may."
+
+
+def _of_path(rule: ToolRule, call: ToolCall, path: str) -> str:
+    """Return the resource of one path of a call."""
+    if not rule.resource or _OF_FILE.fullmatch(rule.resource):
+        return f"file:{path}"
+    if "{path}" in rule.resource and "path" not in call.arguments:
+        return rule.resource.replace("{path}", path)
+    return _resource(rule, call)
+
+
+def _stated(
+    call: ToolCall,
+    names: Iterable[str],
+    scope: str,
+    *,
+    pattern: bool,
+    needed: bool = False,
+) -> Iterator[tuple[str, tuple[str, str, bool]]]:
+    """Yield what each of the arguments states, as `HookPlace` begins.
+
+    One that is *needed* is one path, any other may be a list of them.
+
+    Raises:
+        UnmatchedToolError: one is no text.
+    """
+    for name in names:
+        value = call.arguments.get(name)
+        if name in call.omitted:
+            value = f"{name} (too long)"
+        for text in value if isinstance(value, list) and not needed else [value]:
+            if text is None or text == "":
+                continue
+            if not isinstance(text, str):
+                shown = f"{visible(name, 60)} of {visible(call.tool, 80)}"
+                raise UnmatchedToolError("unclear_call", f"The {shown} is no text.")
+            yield scope, (name, text, pattern)
+
+
+def _parameters(rule: ToolRule, call: ToolCall) -> dict[str, Any]:
+    return {
+        name: value
+        for name, place in rule.parameters.items()
+        if (value := _parameter(name, place, call)) is not _ABSENT
+    }
 
 
 def _resource(rule: ToolRule, call: ToolCall) -> str:

@@ -8,6 +8,7 @@ leaves at most once, and as it was built.
 from __future__ import annotations
 
 import asyncio
+import codecs
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -37,6 +38,9 @@ _KEPT_SECONDS: Final = 4.0
 """An idle connection is reused: below the five seconds after which common servers
 close theirs, since a request on a closed one is lost and not repeated."""
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_CHARSET: Final = re.compile(rb"charset\s*=[\s\"']*([^\s\"';,]+)")
+_WIDE: Final = re.compile("utf-(16|32)(?:-[bl]e)?")
+_ASCII: Final = bytes(range(32, 127))
 _PACKED: Final = frozenset({b"gzip", b"x-gzip", b"deflate"})
 """Encodings of answers that are searched for the credential."""
 
@@ -96,6 +100,8 @@ class Answer:
         """What searches the body besides, where it is compressed."""
         self._connection = connection
         self._outgoing = outgoing
+        self._rest = b""
+        """What has arrived and was not searched yet."""
         self._done: Callable[[ServiceConnection], None] | None = done
 
     @property
@@ -111,7 +117,8 @@ class Answer:
         """
         echo = self._outgoing.echo
         try:
-            while chunk := await self._connection.read():
+            while arrived := self._rest or await self._connection.read():
+                chunk, self._rest = arrived[: echo.window], arrived[echo.window :]
                 self.bytes_in += len(chunk)
                 if clean := await self._searched(echo.pass_on(chunk)):
                     return clean
@@ -344,8 +351,15 @@ def _checked(connection: ServiceConnection, outgoing: Outgoing) -> PackedEcho | 
     if _CONTROL.search(b"".join(chain.from_iterable(headers))):
         text = "a header of the answer holds a control character"
         raise UpstreamError(502, "upstream_reset", text)
+    asked = any(name.lower() == "range" for name, _ in outgoing.headers)
+    if connection.status == 206 and not asked:
+        # RFC 9110 section 15.3.7: and a credential in two parts is not found.
+        text = "the service sent a part of an answer that was not asked for"
+        raise UpstreamError(502, "upstream_reset", text)
     if outgoing.method == "HEAD" or connection.status in {204, 304}:
         return None
+    if echo.needles:
+        echo.width = _width(headers)
     packings = [v.lower() for n, v in headers if n.lower() == b"content-encoding"]
     said = b",".join(packings).split(b",")
     codings = {one.strip() for one in said} - {b"", b"identity"}
@@ -354,7 +368,35 @@ def _checked(connection: ServiceConnection, outgoing: Outgoing) -> PackedEcho | 
     if len(codings) > 1 or len(said) > 1 or not codings <= _PACKED:
         text = "the answer is compressed in a way that may hide the credential"
         raise UpstreamError(502, "credential_echoed", text)
-    return PackedEcho(echo.needles)
+    return PackedEcho(echo.needles, echo.width)
+
+
+def _width(headers: list[tuple[bytes, bytes]]) -> int:
+    """Return how many bytes a character of an answer has at least, by its charset.
+
+    Raises:
+        UpstreamError: ASCII looks otherwise in it, so that nothing would be found.
+    """
+    widths = {1}
+    for name, value in headers:
+        if name.lower() != b"content-type":
+            continue
+        for charset in _CHARSET.findall(value.lower()):
+            try:
+                codec = codecs.lookup(charset.decode("ascii"))
+                ascii_stays = _ASCII.decode(codec.name) == _ASCII.decode()
+            except UnicodeDecodeError:
+                ascii_stays = False
+            except (LookupError, ValueError):
+                continue  # of no program, or of none that reads text
+            if wide := _WIDE.fullmatch(codec.name):
+                widths.add(int(wide[1]) // 8)
+            elif codec.name == "utf-7" or not ascii_stays:
+                widths |= {2, 4}
+    if len(widths) > 2:
+        text = "the answer is in a charset that may hide the credential"
+        raise UpstreamError(502, "credential_echoed", text)
+    return max(widths)
 
 
 def end_to_end(raw: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

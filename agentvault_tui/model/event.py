@@ -36,6 +36,8 @@ class EventType(StrEnum):
     """How an attempt ended; ``unknown`` where the process ended before it."""
     GATEWAY_TUNNEL = "gateway.tunnel"
     """How a tunnel to a host that is no service ended: its attempt's result."""
+    MCP_MESSAGE = "mcp.message"
+    """So many messages of one method, none of them a call, reached an MCP server."""
     TOKEN_DELEGATED = "token.delegated"  # noqa: S105 - same
     """An agent exchanged its token for one of another agent's (RFC 8693)."""
     TOKEN_DELIVERED = "token.delivered"  # noqa: S105 - same
@@ -76,6 +78,9 @@ class EventType(StrEnum):
     ADVICE_DISMISSED = "advice.dismissed"
     SERVICE_CHANGED = "service.changed"
     """A file that says what the gateway reaches was put in force, or is gone."""
+    SERVICE_PROBED = "service.probed"
+    """An operator had requests sent to a service, without a credential, to see whether
+    it leaves bodies unread."""
     SECRET_CHANGED = "secret.changed"  # noqa: S105 - a word of the contract
     """A sealed secret was set or removed, or all have another key."""
     CONNECTION_ADDED = "connection.added"

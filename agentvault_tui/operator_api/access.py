@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final, NamedTuple
 
 from msgspec import Meta, field
 
@@ -25,6 +25,52 @@ class IssueRequest(WireRequest, kw_only=True):
     resource: Annotated[str, Meta(max_length=4000)] = ""
 
 
+IN_PROJECT: Final = "project"
+"""Where a place is that is inside the project's folder."""
+
+
+class HookPlace(NamedTuple):
+    """Where a text in a call's arguments leads, if it is a path."""
+
+    argument: str
+    """Empty for the folder that the call starts from."""
+    stated: str
+    pattern: bool
+    """Whether it was read as a glob."""
+    resolved: str
+    """Absolute, with links followed."""
+    where: str
+    """``project``, ``outside``, ``vault`` (AgentVault's home directory) or
+    ``unknown``."""
+    configures: bool
+    """Whether a change there makes a host, git, an editor or a shell run programs."""
+
+
+class HookWord(NamedTuple):
+    """Where a word of a command leads, if it is a path."""
+
+    word: int
+    """Its index."""
+    resolved: str
+    where: str
+    """As `HookPlace.where`."""
+    folder: bool
+
+
+class HookCommand(WireRequest, kw_only=True):
+    """One simple command of a command line."""
+
+    words: tuple[str, ...]
+    """The program and its arguments, as it gets them."""
+    cwd: str
+    """Where it would run."""
+    local: bool = True
+    """Whether the program is one of the project's own files."""
+    configured: bool = True
+    """Whether the repository there makes git run programs, or cannot be read."""
+    places: tuple[HookWord, ...] = ()
+
+
 class HookRequest(WireRequest, kw_only=True):
     """A tool call that an agent's host is about to make."""
 
@@ -33,10 +79,17 @@ class HookRequest(WireRequest, kw_only=True):
     tool: Annotated[str, Meta(min_length=1, max_length=400)]
     arguments: Json = field(default_factory=dict)
     omitted: tuple[str, ...] = ()
-    """Arguments that are left out because they are too long."""
+    """Arguments that are too long to be sent whole: of each the beginning is there, and
+    the SHA-256 of all of it."""
     arguments_sha256: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
     """Of all arguments as JSON in ASCII, keys sorted and without space; where some are
-    left out."""
+    cut."""
+    places: tuple[HookPlace, ...] = ()
+    """Where the arguments lead; one that is not there is not known."""
+    commands: tuple[HookCommand, ...] | None = None
+    """The command line, if it is simple commands alone."""
+    reaches_vault: Annotated[str, Meta(max_length=1000)] = ""
+    """What in the call leads into AgentVault's home directory, if anything does."""
     cwd: Annotated[str, Meta(max_length=4000)] = ""
     reason: Annotated[str, Meta(max_length=500)] = ""
     """What the model says of its call; not compared with what was approved."""

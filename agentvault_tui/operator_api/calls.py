@@ -138,6 +138,9 @@ ME: Final = _get("/api/auth/me", shapes.MeInfo)
 PEOPLE: Final = _post("/api/tenant/people", asks.PeopleRequest, shapes.ByInfo)
 SERVICES: Final = _get("/api/services", gateway.ServiceList)
 SERVICE: Final = _get("/api/services/{name}", gateway.ServiceInfo)
+PROBE: Final = _post(
+    "/api/services/{name}/probe", None, gateway.ServiceProbe, seconds=60.0
+)
 TRY: Final = _post("/api/services/try", asks.TryRequest, gateway.TryInfo)
 SECRETS: Final = _get("/api/secrets", gateway.SecretList)
 SET_SECRET: Final = _post("/api/secrets", asks.SecretRequest, gateway.SecretList)

@@ -125,6 +125,28 @@ class ServiceList(WireShape, kw_only=True):
     """Why a file of ``services/`` is not in force as it stands, by its name."""
 
 
+class ProbeInfo(WireShape, kw_only=True):
+    """One request of a probe, whose body was a request itself."""
+
+    method: str
+    status: int | None
+    """Of its answer, if there was one."""
+    outcome: str
+    """``unread``: the service answered the body as another request; ``closed``: it
+    closed the connection; ``nothing_shown``; or the code of an error."""
+
+
+class ServiceProbe(WireShape, kw_only=True):
+    """What a service did with bodies that it was sent by a probe."""
+
+    name: str
+    origin: str
+    leaves_unread: bool | None
+    """Whether it leaves a body unread; None where no probe showed that it does, which
+    proves nothing."""
+    probes: tuple[ProbeInfo, ...]
+
+
 class TryInfo(WireShape, kw_only=True):
     """What a request would be, and how policy would answer; nothing is sent."""
 

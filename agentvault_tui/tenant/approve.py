@@ -45,8 +45,9 @@ nothing."""
 _SCRIPT: Final = (Path(__file__).parent / "static" / "passkey.js").read_bytes()
 SCRIPT_PATH: Final = f"/passkey/{hashlib.sha256(_SCRIPT).hexdigest()[:16]}.js"
 _STEPUP: Final = re.compile(r"sup_[0-9a-z]{8,64}")
-_TRIES: Final = ("0", "1", "2", "3", "4")
-"""Times that a page looks for a step-up that is not known yet."""
+_TRIES: Final = frozenset(map(str, range(12)))
+"""Times that a page looks for a step-up that is not known yet, once a second. In a team
+another broker takes over offering pages within eight."""
 _SIGN_IN: Final = "sign-in "
 _OVER: Final = Problem("code_over", "This request does not wait for anybody any more.")
 _CHANGED: Final = Problem("changed", "This request has changed. Look at it again.")
@@ -122,18 +123,18 @@ class ApprovalPages:
         known = _STEPUP.fullmatch(stepup_id)
         code = self._parts.codes.by_stepup(stepup_id) if known else None
         page = None if code is None else code.page
-        if code is None or page is None or not self._may_see(user):
+        may_see = self._may_see(user)
+        again = self._next_try(request) if may_see and code is None else None
+        if again is not None:
             return self._views.page(
-                "approve-over",
-                problem or _OVER,
-                user=user.name,
-                again=self._next_try(request) if code is None else None,
+                "approve-soon", problem, user=user.name, again=again
             )
+        if code is None or page is None or not may_see:
+            return self._views.page("approve-over", problem or _OVER, user=user.name)
         if code.outcome is not None or code.sub is not None:
             return self._result(code, page, user)
         if not self._parts.codes.open(code):
-            over = problem or _OVER
-            return self._views.page("approve-over", over, user=user.name, again=None)
+            return self._views.page("approve-over", problem or _OVER, user=user.name)
         answer = self._views.step(
             "approve",
             code,

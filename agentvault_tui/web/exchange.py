@@ -191,6 +191,7 @@ class Exchange:
         if self.disconnected or self.complete:
             return {"type": "http.disconnect"}
         body, self._body = bytes(self._body), bytearray()
+        connection.resume_reading()  # a peer that leaves is noticed by reading alone
         return {"type": "http.request", "body": body, "more_body": self.more_body}
 
     async def send(self, message: Message) -> None:

@@ -15,6 +15,7 @@ import pytest
 from support.agents_http import BEARER, CIBA, DETAIL, Live, live_broker
 from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
+from support.needs import as_root
 from support.patience import PATIENT
 from support.workload import RSA, Platform, b64, jwk, key_for, platform, token
 
@@ -691,7 +692,7 @@ def test_keys_that_others_can_write_are_not_read(
         _read(path)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="chown needs root")
+@as_root
 def test_keys_of_another_user_are_not_read(tmp_path: Path) -> None:
     """Their owner could change them at any time."""
     path = tmp_path / "keys.json"

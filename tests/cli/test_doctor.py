@@ -84,6 +84,36 @@ def test_open_modes_are_a_fault_with_the_command(cli: Run, tmp_path: Path) -> No
     assert "-> chmod 0700" in cli("--home", str(tmp_path), "doctor").out
 
 
+def test_settings_that_others_may_read_are_put_right(cli: Run, tmp_path: Path) -> None:
+    """That is a warning; what others may write, and a link, are left alone."""
+    home = tmp_path / "h"
+    home.mkdir(mode=0o700)
+    file, link = home / "config.toml", tmp_path / "elsewhere"
+    for mode, left in ((0o644, 0o600), (0o640, 0o600), (0o664, 0o664)):
+        file.write_text("")
+        file.chmod(mode)
+        answer = cli("--home", str(home), "doctor", "--json")
+        assert file.stat().st_mode & 0o777 == left
+        assert (answer.code == 0) is (left == 0o600)
+        level = "warning" if left == 0o600 else "fault"
+        assert f"{mode:04o}" in levels(answer, "files")[level]["what"]
+    assert set(levels(cli("--home", str(home), "doctor", "--json"), "files")) > {"ok"}
+    file.rename(link)
+    link.chmod(0o644)
+    file.symlink_to(link)
+    cli("--home", str(home), "doctor", "--json")
+    assert link.stat().st_mode & 0o777 == 0o644
+
+
+def test_root_is_warned(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Agents of the same user read what the broker reads, and root reads it all."""
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    found = levels(cli("doctor", "--json"), "user")
+    assert "systemd install" in found["warning"]["remedy"]
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert set(levels(cli("doctor", "--json"), "user")) == {"ok"}
+
+
 def test_a_home_that_is_refused_is_one_fault(cli: Run, tmp_path: Path) -> None:
     """Said once, with the remedy; what needs no home is still looked at."""
     tmp_path.chmod(0o777)
@@ -94,6 +124,7 @@ def test_a_home_that_is_refused_is_one_fault(cli: Run, tmp_path: Path) -> None:
     assert f"chmod 700 {tmp_path}" in fault["remedy"]
     assert {item["area"] for item in answer.json["findings"]} == {
         "versions",
+        "user",
         "files",
         "terminal",
     }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import os
 import shlex
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,7 +20,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentvault_tui.cli import hook
+from agentvault_tui.cli import hook, hosts
+from agentvault_tui.gateway import hooks
 from agentvault_tui.gateway.tools import SHIPPED, parse_tools, shipped_tools
 from agentvault_tui.policy import shipped_catalogue
 
@@ -62,6 +66,17 @@ def _reply(status: int, body: object) -> bytes:
     return b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n%b" % (status, len(text), text)
 
 
+@pytest.fixture(autouse=True)
+def just_started() -> Iterator[None]:
+    """A hook's time counts from the start of its process, which is older here."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(hook, "_age_s", lambda: 0.0)
+        for host in hook.HOSTS.values():
+            if host.project:
+                patched.setenv(host.project, "/srv")
+        yield
+
+
 @pytest.fixture
 def stand(short: Path) -> Iterator[Stand]:
     (short / "run").mkdir()
@@ -83,8 +98,18 @@ def fed(raw: bytes) -> Iterator[tuple[io.StringIO, io.StringIO]]:
         sys.stdin, sys.stdout, sys.stderr = kept
 
 
+EVENTS = {
+    "claude-code": "PreToolUse",
+    "codex": "PreToolUse",
+    "gemini": "BeforeTool",
+    "cursor": "preToolUse",
+}
+
+
 def run(folder: Path, host: str, call: object) -> tuple[int, Any, str]:
     """Run one hook in this process: exit code, what it printed, standard error."""
+    if isinstance(call, dict) and host in EVENTS:
+        call = {"hook_event_name": EVENTS[host], **call}
     raw = call if isinstance(call, bytes) else json.dumps(call).encode()
     with fed(raw) as (out, err):
         code = hook.main([host, "--agent", "coder", f"--home={folder}"])
@@ -151,6 +176,12 @@ def test_a_call_is_asked_about_as_the_host_tells_it(
     run(short, host, call)
     ((target, asked),) = stand.asked
     assert target == f"/api/hooks/{host}"
+    assert asked.pop("places") == [["", "", False, "/srv", "project", False]]
+    commands = asked.pop("commands")
+    if host in {"codex", "copilot"}:  # which may run it elsewhere
+        assert commands is None
+    else:
+        assert [(one["words"], one["cwd"]) for one in commands] == [(["ls"], "/srv")]
     assert asked == {
         "agent": "coder",
         "tool": tool,
@@ -161,9 +192,82 @@ def test_a_call_is_asked_about_as_the_host_tells_it(
         "mcp_server": "",
         "mcp_tool": "",
         "wait": True,
+        "reaches_vault": "",
     }
     known = parse_tools(host, shipped_tools(host), shipped_catalogue())
     assert any(rule.matches.fullmatch(tool) for rule in known.rules)
+
+
+@pytest.mark.parametrize(
+    ("host", "tool", "given"),
+    [
+        ("claude-code", "Bash", {"command": "rm x", "cmd": "ls"}),
+        ("claude-code", "Bash", {"cmd": "ls"}),
+        ("claude-code", "Bash", {"command": "ls", "workdir": "src"}),
+        ("claude-code", "Bash", {"command": "ls", "dangerouslyDisableSandbox": True}),
+        ("claude-code", "Bash", {"command": ["ls"]}),
+        ("claude-code", "Monitor", {"command": "ls"}),
+        ("codex", "Bash", {"command": "ls"}),
+        ("codex", "exec_command", {"cmd": "cd /srv && ls", "command": "rm x"}),
+        ("codex", "exec_command", {"cmd": "cd /srv && ls", "workdir": "x"}),
+        ("codex", "exec_command", {"cmd": "cd /srv && ls", "tty": True}),
+        ("codex", "shell", {"command": ["ls"]}),
+        ("gemini", "run_shell_command", {"command": "ls", "dir_path": ".."}),
+        ("copilot", "bash", {"command": "cd /srv && ls", "sessionId": "x"}),
+        ("copilot", "powershell", {"command": "ls"}),
+    ],
+)
+def test_only_the_line_that_the_host_runs_is_read(
+    short: Path, stand: Stand, host: str, tool: str, given: dict[str, Any]
+) -> None:
+    """An argument that changes which line runs, or where, leaves it a command."""
+    call = {"tool_name": tool, "tool_input": given, "cwd": "/srv"}
+    run(short, host, call)
+    assert stand.asked[0][1]["commands"] is None
+
+
+@pytest.mark.parametrize("host", ["codex", "copilot"])
+def test_where_the_folder_is_not_told_the_line_names_it(
+    short: Path, stand: Stand, host: str
+) -> None:
+    """Codex runs a command in a `workdir` of which no hook is told."""
+    given = {"command": "cd /srv && ls"}
+    tool = "bash" if host == "copilot" else "Bash"
+    run(short, host, {"tool_name": tool, "tool_input": given, "cwd": "/srv"})
+    (command,) = stand.asked[0][1]["commands"]
+    assert (command["words"], command["cwd"]) == (["ls"], "/srv")
+
+
+@pytest.mark.parametrize("host", ["claude-code", "cursor", "gemini"])
+def test_the_project_is_the_one_that_the_host_names(
+    short: Path, stand: Stand, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    """Never the folder of a call, which an agent may choose; none is no project."""
+    call = {"tool_name": "Read", "tool_input": {"file_path": "/etc/x"}, "cwd": "/etc"}
+    run(short, host, call)
+    monkeypatch.delenv(str(hook.HOSTS[host].project))
+    run(short, host, call)
+    run(short, host, {**call, "workspace_roots": ["/etc"]})
+    wheres = [asked["places"][-1][4] for _, asked in stand.asked]
+    last = "project" if host == "cursor" else "outside"
+    assert wheres == ["outside", "outside", last]
+
+
+def test_a_path_beside_a_patch_is_a_file_of_the_call(short: Path, stand: Stand) -> None:
+    """Copilot's Edit goes by one or the other."""
+    patch = "*** Begin Patch\n*** Add File: a\n+x\n*** End Patch"
+    given = {"patch": patch, "path": "b", "file_path": "c"}
+    run(short, "copilot", {"tool_name": "Edit", "tool_input": given})
+    arguments = stand.asked[0][1]["arguments"]
+    assert arguments["written"] == arguments["files"] == ["a", "b", "c"]
+    assert arguments["deleted"] == []
+
+
+def test_a_result_that_copilot_tells_of_is_no_call(short: Path, stand: Stand) -> None:
+    """Its own format does not name the event."""
+    call = {"toolName": "bash", "toolArgs": "{}", "toolResult": {}}
+    assert run(short, "copilot", call)[0] == 2
+    assert not stand.asked
 
 
 def pre(decision: str, why: str) -> dict[str, Any]:
@@ -325,18 +429,78 @@ def test_a_broker_that_hangs_is_a_no(
     silent = socket.socket(socket.AF_UNIX)
     silent.bind(str(short / "run" / "agentvault.sock"))
     silent.listen()
-    monkeypatch.setattr(hook, "DEADLINE", 0.2)
+    monkeypatch.setattr(hook, "DEADLINE_S", 0.2)
     with silent:
         code, told, err = run(short, "copilot", CALLS["copilot"][0])
     assert refuses("copilot", code, told, err)
 
 
-def test_other_events_of_claude_code_are_blocked(short: Path, stand: Stand) -> None:
-    """A hook that is configured for an event it cannot decide says so."""
-    call = {"hook_event_name": "Stop", "tool_name": "x", "tool_input": {}}
-    code, told, err = run(short, "claude-code", call)
+@pytest.mark.parametrize("host", SHIPPED)
+@pytest.mark.parametrize("event", ["Stop", "SessionStart", "PostToolUse", "x"])
+def test_an_event_that_is_no_tool_call_is_exit_2(
+    short: Path, stand: Stand, host: str, event: str
+) -> None:
+    """A hook that is configured for an event it cannot decide says so, and asks not."""
+    call = {"hook_event_name": event, "tool_name": "x", "tool_input": {}}
+    code, told, err = run(short, host, call)
     assert (code, told) == (2, None)
-    assert "Stop" in err
+    assert event in err
+    assert not stand.asked
+
+
+@pytest.mark.parametrize("host", SHIPPED)
+def test_a_host_that_never_ends_its_call_is_answered(
+    short: Path, stand: Stand, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    """The deadline counts while standard input is read, too."""
+    monkeypatch.setattr(hook, "DEADLINE_S", 0.2)
+    reading, writing = os.pipe()
+    kept, sys.stdin = sys.stdin, os.fdopen(reading)
+    out, err = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    try:
+        code = hook.main([host, "--agent", "coder", f"--home={short}"])
+    finally:
+        sys.stdin.close()
+        sys.stdin = kept
+        os.close(writing)
+    assert code is not None
+    told = json.loads(out.getvalue()) if out.getvalue() else None
+    assert refuses(host, code, told, err.getvalue())
+    assert "no answer" in out.getvalue() + err.getvalue()
+
+
+def test_it_answers_five_seconds_before_any_host_gives_it_up() -> None:
+    """VS Code waits 30 s by default; the others what `connect` writes, 60 s."""
+    assert min(30, hosts.TIMEOUT_S) - 5 >= hook.DEADLINE_S
+    assert hooks._WAIT_S < hook.DEADLINE_S
+
+
+@pytest.mark.slow
+def test_its_time_counts_from_the_start_of_its_process() -> None:
+    """What the program needs to load is of the host's limit, too."""
+    code = (
+        "import time; from agentvault_tui.cli import hook; before = hook._age_s();"
+        "began = time.monotonic(); sum(range(3_000_000)); after = hook._age_s();"
+        "print(0 < before < after, after - before <= time.monotonic() - began + 0.05)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "True True\n"
+
+
+@pytest.mark.parametrize("host", SHIPPED)
+def test_a_call_above_256_kib_is_denied_with_that_reason(
+    short: Path, stand: Stand, host: str
+) -> None:
+    """Nobody would read it, and nothing of it is sent."""
+    call = json.dumps({**CALLS[host][0], "more": "x" * (256 * 1024)}).encode()
+    code, told, err = run(short, host, call)
+    assert refuses(host, code, told, err)
+    assert "256 KiB" in json.dumps(told) + err
+    assert not stand.asked
 
 
 def test_cursor_names_mcp_tools_and_servers(short: Path, stand: Stand) -> None:
@@ -372,21 +536,105 @@ def test_the_files_of_a_patch_can_be_counted(
         "*** Delete File: c.py\n*** Add File: a.py\n*** End Patch\n"
     )
     text = json.dumps(call).replace("%s", json.dumps(patch)[1:-1])
-    run(short, host, text.encode())
-    assert stand.asked[0][1]["arguments"]["files"] == ["a.py", "b.py", "c.py"]
+    run(short, host, json.loads(text))
+    arguments = stand.asked[0][1]["arguments"]
+    assert arguments["files"] == ["a.py", "b.py", "c.py"]
+    assert arguments["written"] == ["a.py", "b.py"]
+    assert arguments["deleted"] == ["a.py", "c.py"]
 
 
-def test_long_arguments_are_left_out_by_name(short: Path, stand: Stand) -> None:
-    """The longest first, until a body holds the rest; a digest covers all of them."""
+@pytest.mark.parametrize(
+    "patch",
+    [
+        "*** Begin Patch\n  *** Delete File: x  \n*** End Patch",
+        "*** Begin Patch\r\n*** Delete File: x\r\n*** End Patch",
+        "<<'EOF'\n*** Begin Patch\n\t*** Delete File: x\n*** End Patch\nEOF",
+        "*** Begin Patch\n*** Add File: y\n+1\n\u3000*** Delete File: x\n*** End Patch",
+        "*** Begin Patch\n***  delete  file : x\n*** End Patch",
+        ["apply_patch", "*** Begin Patch\n*** Delete File: x\n*** End Patch"],
+    ],
+)
+@pytest.mark.parametrize("name", ["command", "input", "patch"])
+def test_a_padded_header_of_a_patch_counts(
+    short: Path, stand: Stand, patch: object, name: str
+) -> None:
+    """Codex trims it before it reads it; so does whoever counts."""
+    call = {"tool_name": "apply_patch", "tool_input": {name: patch}}
+    run(short, "codex", call)
+    assert stand.asked[0][1]["arguments"]["deleted"] == ["x"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"command": "*** Begin Patch\n*** End Patch"},
+        {"command": "*** Begin Patch\n*** Delete File:\n*** End Patch"},
+        {"command": 7},
+        {"command": "*** Add File: a\n", "files": []},
+        {"files": ["a"], "written": ["a"]},
+        {"command": "*** Add File: a\n", "deleted": []},
+    ],
+)
+def test_a_patch_whose_files_are_not_clear_is_a_no(
+    short: Path, stand: Stand, given: dict[str, Any]
+) -> None:
+    """It names none, or its author names them in the hook's place."""
+    call = {"tool_name": "apply_patch", "tool_input": given}
+    assert refuses("codex", *run(short, "codex", call))
+    assert not stand.asked
+
+
+def test_every_file_of_a_patch_counts(short: Path, stand: Stand) -> None:
+    """However many it names."""
+    lines = [f"  *** Delete File: f{number}" for number in range(150)]
+    patch = "\n".join(["*** Begin Patch", *lines, "*** End Patch"])
+    call = {"tool_name": "apply_patch", "tool_input": {"command": patch}}
+    run(short, "codex", call)
+    assert len(stand.asked[0][1]["arguments"]["files"]) == 150
+
+
+def test_long_arguments_are_cut_and_named(short: Path, stand: Stand) -> None:
+    """The longest first, until a body holds the rest; of each a digest is there."""
     several = {f"n{number}": "y" * 9_000 for number in range(8)}
-    arguments = {"path": "/a", "content": "x" * 20_000, **several}
+    long = "x" * 20_000
+    arguments = {"path": "/a", "content": long, **several}
     call = {**CALLS["claude-code"][0], "tool_input": arguments}
     run(short, "claude-code", call)
     asked = stand.asked[0][1]
     assert asked["arguments"]["path"] == "/a"
     assert "content" in asked["omitted"]
+    assert asked["arguments"]["content"] == {
+        "cut": "x" * 2_000,
+        "characters": 20_000,
+        "sha256": hashlib.sha256(json.dumps(long).encode()).hexdigest(),
+    }
     assert len(json.dumps(asked)) < 60_000
     assert len(asked["arguments_sha256"]) == 64
+
+
+def test_an_argument_with_a_long_name_is_part_of_the_call(
+    short: Path, stand: Stand
+) -> None:
+    """Its name is cut, with its digest; its value is there, and it counts as cut."""
+    for name in ("n" * 201, "n" * 70_000, "m" * 70_000):
+        call = {**CALLS["claude-code"][0], "tool_input": {name: "rm", "command": "ls"}}
+        run(short, "claude-code", call)
+    names = set()
+    for _, asked in stand.asked:
+        (cut,) = asked["omitted"]
+        assert len(cut) < 250
+        assert asked["arguments"] == {cut: "rm", "command": "ls"}
+        names.add(cut)
+    assert len(names) == 3
+
+
+def test_a_call_with_too_many_arguments_is_a_no(short: Path, stand: Stand) -> None:
+    """Cut or not, they would not fit."""
+    given = {f"n{number}": "" for number in range(5_000)}
+    call = {**CALLS["claude-code"][0], "tool_input": given}
+    code, told, err = run(short, "claude-code", call)
+    assert refuses("claude-code", code, told, err)
+    assert "too many arguments" in json.dumps(told)
 
 
 PROSE = [

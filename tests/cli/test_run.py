@@ -29,6 +29,7 @@ from support.https_site import (
     add_repository,
     https_site,
 )
+from support.needs import need
 from support.patience import PATIENT
 
 from agentvault_tui.cli import run as module
@@ -166,10 +167,9 @@ def test_an_unmodified_tool_reaches_a_service_and_holds_no_credential(
     behind: Run, site: Site, tmp_path: Path, tool: str, words: tuple[str, ...]
 ) -> None:
     """Whatever a tool asks for comes with the service's credential, and is recorded."""
-    if shutil.which(words[0]) is None:
-        pytest.skip(f"{words[0]} is not on this machine")
+    need(shutil.which(words[0]), words[0])
     if words[0] == "node" and not node_reads_proxies():
-        pytest.skip("this node does not read proxy variables")
+        pytest.skip("this node is older than 22.21 and reads no proxy variables")
     site.asked.clear()
     line = tuple(word.replace("URL", site.url) for word in words)
     answer = behind(*line)

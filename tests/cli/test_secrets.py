@@ -134,6 +134,7 @@ def test_a_secret_is_nowhere_in_the_clear(tmp_path: Path) -> None:
             stdout=subprocess.PIPE,
             stderr=theirs,
             env=plain_environment(),
+            start_new_session=True,  # it asks at the terminal of its session
         ) as typing:
             said = b""
             for _ in range(2):

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import errno
 import gc
+import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from support.command_line import Answer, Broker
+from support.command_line import Answer, Broker, plain_environment
+from support.forked import agentvault
 from support.ports import bind_error
+from support.terminal import Terminal
 
 from agentvault_tui.home import Home
 from agentvault_tui.process import Child, start_tenant
@@ -57,6 +61,25 @@ def test_a_start_that_fails_leaves_no_child_process(
     assert child.process.stdout is not None
     assert (child.process.stdout.closed, child.pair.fileno()) == (True, -1)
     assert gc.isenabled()
+
+
+@pytest.mark.slow
+def test_a_person_at_a_terminal_is_shown_where_and_what_next(short: Path) -> None:
+    """Next to the line for programs: whom it serves where, and the next command."""
+    home = short / "h"
+    home.mkdir(mode=0o700)
+    line = [agentvault, "--home", str(home), "serve", "--listen", "127.0.0.1:0"]
+    with Terminal(line, plain_environment(), columns=300) as terminal:
+        terminal.read_until(lambda painted: "Next," in painted)
+        terminal.signal(signal.SIGINT)
+        assert terminal.finish() == 0
+        rows = [one.strip() for one in terminal.text.splitlines() if one.strip()]
+    (first,) = [one for one in rows if "agents_url" in one]
+    said, following = [one for one in rows if one[0] != "{"]  # no line of the log
+    url = json.loads(first)["agents_url"]
+    socket = home / "run" / "agentvault.sock"
+    assert said == f"AgentVault serves agents at {url}, operators at {socket}."
+    assert f"agentvault --home {home} tenant user add NAME --approver" in following
 
 
 @pytest.mark.slow

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -191,3 +193,50 @@ def test_an_openapi_document_is_imported(cli: Run, tmp_path: Path) -> None:
     assert "no OpenAPI 3 document" in broken.err
     assert cli(*home, "services", "check", "shop").code == 0
     assert cli(*line[:-1], str(tmp_path / "no.json")).code != 0
+
+
+class Leaving(BaseHTTPRequestHandler):
+    """Answers without reading a body, as programs on Python's own server often do."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_OPTIONS = do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        """Stay quiet."""
+
+
+@pytest.fixture
+def leaving() -> Iterator[int]:
+    """Return the port of a service that leaves bodies unread."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Leaving)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_probe_says_what_it_showed(
+    av: Run, broker: Broker, leaving: int, stripe: Path
+) -> None:
+    """Exit 1 for a service that leaves bodies unread; else, that nothing is proved."""
+    text = f'origin = "http://127.0.0.1:{leaving}"\nallow_http = true\n'
+    with broker.service("leaving", text + "allow_private = true\n"):
+        shown = av("services", "check", "leaving", "--probe")
+        assert (shown.code, "leave drains_bodies out" in shown.out) == (1, True)
+        told = av("services", "check", "leaving", "--probe", "--json")
+        assert (told.code, told.json["leaves_unread"]) == (1, True)
+    refused = f'origin = "http://127.0.0.1:{leaving}"\nallow_http = true\n'
+    with broker.service("refused", refused):
+        unknown = av("services", "check", "refused", "--probe")
+        assert (unknown.code, "proves nothing" in unknown.out) == (0, True)
+        assert "upstream_refused" in unknown.out
+    assert av("services", "check", "--probe").code == 2
+    assert av("services", "check", "missing", "--probe").code not in {0, 2}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.command_line import Answer, plain_environment, running
+from support.needs import program
 from support.patience import PATIENT
 
 from agentvault_tui.cli import systemd
@@ -27,10 +27,8 @@ MOST = 2.0
 
 def analyze(*argv: str, folder: Path) -> str:
     """Run systemd-analyze, and return what it says."""
-    program = shutil.which("systemd-analyze")
-    assert program, "systemd-analyze is missing: apt-get install systemd"
     done = subprocess.run(
-        [program, "--no-pager", *argv],
+        [program("systemd-analyze", "systemd"), "--no-pager", *argv],
         env={**os.environ, "XDG_RUNTIME_DIR": str(folder)},
         capture_output=True,
         text=True,
@@ -84,7 +82,10 @@ def test_a_unit_is_written_for_the_user_and_again_after_an_upgrade(
     assert cli("systemd", "install", "--user").code == 2
     assert path.read_text() == "[Service]\n"
     path.unlink()
-    assert cli("systemd", "install", "--user", "--print").code == 0
+    printed = cli("systemd", "install", "--user", "--print")
+    assert printed.code == 0
+    assert "# Change it with: systemctl --user edit agentvault\n" in printed.out
+    assert "with: systemctl edit" in cli("systemd", "install", "--print").out
     assert list(path.parent.iterdir()) == []
 
 

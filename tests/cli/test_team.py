@@ -267,6 +267,7 @@ def test_a_passphrase_is_typed_twice_and_shown_nowhere(
         stdout=subprocess.PIPE,
         stderr=theirs,
         env=plain_environment(),
+        start_new_session=True,  # it asks at the terminal of its session
     ) as typing:
         seen, said = b"", b""
         for _ in range(2):

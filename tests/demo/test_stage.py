@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import struct
@@ -112,7 +113,8 @@ def test_a_killed_demo_leaves_nothing_running(short: Path) -> None:
 
 
 def test_the_console_opens_and_closing_it_ends_everything(short: Path) -> None:
-    """On a terminal: how to approve and a QR, then the console; ctrl+q ends it all."""
+    """On a terminal: how to approve and a QR, then the console; ctrl+q ends it all, and
+    what happened is summed up, with the next command."""
     process, master = on_a_terminal(short)
     with os.fdopen(master, "r+b", buffering=0) as terminal:
         page = read_until(terminal, b"Press Enter")
@@ -123,8 +125,11 @@ def test_the_console_opens_and_closing_it_ends_everything(short: Path) -> None:
         read_until(terminal, b"calendar-agent")
         terminal.write(b"\x11")
         read_until(terminal, b"\x1b[?1049l")
-        read_until(terminal, None)
+        ending = read_until(terminal, None).decode()
     assert process.wait() == 0
+    assert re.search(r"requests of [1-6] agents in \d+ s: \d+ allowed", ending)
+    assert "events verify" in ending
+    assert ending.splitlines()[-1].endswith(": agentvault serve")
     assert not left_in(short)
 
 

@@ -14,6 +14,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+from support.needs import needs
 from support.pages import DOCS, example
 from support.vault import Vault
 
@@ -45,7 +46,7 @@ def reader(vault: Vault) -> Reader:
     )
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@needs(shutil.which("curl"), "curl", "apt-get install curl")
 def test_the_curl_example_gets_a_token(reader: Reader) -> None:
     """The curl command prints a token for the scope it asks for."""
     done = subprocess.run(

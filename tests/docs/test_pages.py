@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from typing import Any
 import pytest
 from support import forked
 from support.command_line import plain_environment
+from support.needs import program
 from support.pages import DOCS, ROOT, all_blocks, blocks
 from support.patience import PATIENT
 from support.terminal import Terminal
@@ -361,8 +361,8 @@ def test_every_command_of_the_page_works(page: Path, reader: Reader) -> None:
     programs = {one.split()[0] for one in typed}
     assert programs <= PROGRAMS
     programs -= {"agentvault", "export"}
-    if missing := [one for one in programs if shutil.which(one) is None]:
-        pytest.skip(f"not installed: {', '.join(missing)}")
+    for one in programs:
+        program(one)
     for block in blocks(page, "toml"):
         if block.startswith("# services/orders.toml"):  # the reader writes this one
             (reader.home / "services" / "orders.toml").write_text(block)

@@ -1,4 +1,4 @@
-"""The rules and cases of docs/policy.md and docs/hosts.md do what it says there."""
+"""The rules and cases of docs/policy.md do what it says there."""
 
 from __future__ import annotations
 
@@ -19,9 +19,6 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 TEXT = (DOCS / "policy.md").read_text()
 _, AFTER = TEXT.split("## Ten rules people need")
 EXAMPLES = re.findall(r"```cedar\n(.*?)```", AFTER.split("\n## ")[0], re.DOTALL)
-EXAMPLES += re.findall(
-    r"```cedar\n(.*?)```", (DOCS / "hosts.md").read_text(), re.DOTALL
-)
 CATALOGUE = shipped_catalogue()
 
 
@@ -52,14 +49,7 @@ def answer(index: int, scope: str, **asked: Any) -> str:
 
 
 EUR = {"currency": "EUR", "resource": "stripe:acct_42"}
-FILE = {"count": 1, "resource": "file:/home/me/src/main.py"}
 CASES: list[tuple[int, str, dict[str, Any], str]] = [
-    (10, "write:files", FILE, "allowed"),
-    (10, "write:files", {**FILE, "resource": "file:/h/.claude/a"}, "escalated"),
-    (10, "write:files", {**FILE, "resource": "file:/h/.Claude/a"}, "escalated"),
-    (10, "write:files", {**FILE, "resource": "file:.claude/a"}, "escalated"),
-    (10, "write:files", {**FILE, "resource": "file:/src/.mcp.json"}, "escalated"),
-    (10, "read:files", {"resource": "file:/h/.claude/a"}, "allowed"),
     (0, "send:payment", {"amount": 5000, **EUR}, "allowed"),
     (0, "send:payment", {"amount": 5001, **EUR}, "escalated"),
     (0, "send:payment", {"amount": "5000", **EUR}, "escalated"),
@@ -106,9 +96,9 @@ def test_each_rule_answers_as_it_reads(
 
 
 def test_all_of_them_are_tried() -> None:
-    """There are ten examples, and the hosts', each with a case."""
-    assert len(EXAMPLES) == 11
-    assert {index for index, *_ in CASES} == set(range(11))
+    """There are ten examples, each with a case."""
+    assert len(EXAMPLES) == 10
+    assert {index for index, *_ in CASES} == set(range(10))
 
 
 def test_the_cases_file_shown_passes(tmp_path: Path) -> None:

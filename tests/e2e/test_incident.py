@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from support.command_line import PROGRAM, plain_environment
 from support.line_person import at_lines
+from support.needs import needs
 from support.person import Operator, bare, tmux
 from support.vault import PAYMENT, Client, Vault
 
@@ -67,9 +68,7 @@ def trouble(vault: Vault) -> Trouble:
         pytest.param(
             tmux,
             id="tmux",
-            marks=pytest.mark.skipif(
-                shutil.which("tmux") is None, reason="tmux is not installed"
-            ),
+            marks=needs(shutil.which("tmux"), "tmux", "apt-get install tmux"),
         ),
     ],
 )

@@ -12,7 +12,7 @@ from itertools import pairwise
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentvault_tui.gateway.echo import Echo, EchoedError, PackedEcho, needles
@@ -181,3 +181,142 @@ async def test_an_answer_is_searched_to_the_end_of_what_it_unpacks_to() -> None:
     data = packer.compress(b"a" * (262_145 - len(end)) + end) + packer.flush()
     _, found = await until_found([data])
     assert found
+
+
+def percent(text: bytes, times: int) -> bytes:
+    return b"".join(b"%%%b%02x" % (b"25" * (times - 1), one) for one in text)
+
+
+def mixed_case(text: bytes) -> bytes:
+    return bytes(
+        one ^ 32 if one in b"abcdef" and at % 3 else one for at, one in enumerate(text)
+    )
+
+
+def mime(text: bytes, line: int, end: bytes, before: int) -> bytes:
+    digits = base64.b64encode(b"x" * before + text + b"y" * 40)
+    return end.join(digits[at : at + line] for at in range(0, len(digits), line))
+
+
+def json_lines(text: bytes) -> bytes:
+    return json.dumps(base64.encodebytes(b"a" * 40 + text + b"b").decode()).encode()
+
+
+LONG = b"sk-test_" + bytes(range(48, 58)) * 12
+ENCODED: dict[str, Callable[[bytes], bytes]] = {
+    "plain": bytes,
+    "base64": lambda s: base64.b64encode(b"user:" + s),
+    "base64url": lambda s: base64.urlsafe_b64encode(b"u:" + s),
+    "base64 in json": lambda s: base64.b64encode(b"u:" + s).replace(b"/", b"\\/"),
+    "base64 in url": lambda s: quote(base64.b64encode(s), safe="").encode(),
+    "mime 76": lambda s: mime(s, 76, b"\r\n", 31),
+    "mime 64": lambda s: mime(s, 64, b"\n", 40),
+    "mime indented": lambda s: mime(s, 60, b"\n    ", 25),
+    "mime in json": json_lines,
+    "hex": lambda s: s.hex().encode(),
+    "HEX": lambda s: s.hex().upper().encode(),
+    "mixed hex": lambda s: mixed_case(s.hex().encode()),
+    "percent": lambda s: percent(s, 1),
+    "PERCENT": lambda s: percent(s, 1).upper(),
+    "percent twice": lambda s: percent(s, 2),
+    "some percent": lambda s: percent(s[:1], 1) + s[1:4] + percent(s[4:5], 1) + s[5:],
+    "json": lambda s: b"".join(b"\\u%04x" % one for one in s),
+    "JSON": lambda s: b"".join(b"\\u%04X" % one for one in s),
+    "json in json": lambda s: b"".join(b"\\\\u%04x" % one for one in s),
+    "script": lambda s: b"".join(b"\\x%02x" % one for one in s),
+    "decimal": lambda s: b"".join(b"&#%d;" % one for one in s),
+    "leading zeros": lambda s: b"".join(b"&#%08d;" % one for one in s),
+    "hexadecimal": lambda s: b"".join(b"&#x%x;" % one for one in s),
+    "HEXADECIMAL": lambda s: b"".join(b"&#X%04X;" % one for one in s),
+    "escaped twice": lambda s: b"".join(b"&amp;#%d;" % one for one in s),
+    "some of each": lambda s: b"\\u0073&#107;%2f" + s[3:] if s is SECRET else s,
+    "utf-16": lambda s: s.decode().encode("utf-16-le"),
+    "UTF-16": lambda s: s.decode().encode("utf-16-be"),
+    "utf-32": lambda s: s.decode().encode("utf-32-le"),
+    "UTF-32": lambda s: s.decode().encode("utf-32-be"),
+}
+
+
+@pytest.mark.parametrize("how", ENCODED)
+@given(
+    st.sampled_from([SECRET, LONG, b"4242-key"]),
+    st.binary(max_size=30),
+    st.lists(st.integers(0, 900), max_size=8),
+)
+@settings(max_examples=40, deadline=None)
+def test_each_encoding_is_found_wherever_pieces_end(
+    how: str, secret: bytes, before: bytes, cuts: list[int]
+) -> None:
+    """And no piece that left before holds the first half of it."""
+    written = ENCODED[how](secret)
+    echo, out = Echo(needles(secret)), b""
+    data = before + b"|" + written + b"|" + before
+    places = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
+    with pytest.raises(EchoedError):  # noqa: PT012 - which piece stops is not said
+        for a, b in pairwise(places):
+            out += echo.pass_on(data[a:b])
+    if "mime" not in how:
+        start = data.index(written)
+        assert len(out) <= start + 4 * len(b"user:")
+
+
+@pytest.mark.parametrize(
+    "how", ["plain", "base64", "mime 76", "json", "decimal", "hex"]
+)
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be", "utf-16", "utf-32-be"])
+@given(st.lists(st.integers(0, 900), max_size=8), st.booleans())
+@settings(max_examples=10, deadline=None)
+def test_a_declared_charset_is_read(
+    how: str, codec: str, cuts: list[int], found: bool
+) -> None:
+    """With any encoding in it, in both byte orders, wherever pieces end."""
+    text = "sent: " + ENCODED[how](SECRET if found else SECRET[::-1]).decode()
+    data = text.encode(codec)
+    echo, out = Echo(needles(SECRET)), b""
+    echo.width = 4 if "32" in codec else 2
+    places = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
+    with pytest.raises(EchoedError) if found else nullcontext():
+        for a, b in pairwise(places):
+            out += echo.pass_on(data[a:b])
+        assert out + echo.rest() == data
+
+
+PARTS = rb"% 25 73 \ u00 &# &amp; x ; 115 k s sk c2sv \n 0 / 736b".split()
+PARTS += b"\r\n", b"\0"
+ODD = st.lists(st.sampled_from(PARTS), max_size=60).map(b"".join)
+
+
+@given(ODD, st.lists(st.integers(0, 200), max_size=8), st.sampled_from([1, 2, 4]))
+@settings(max_examples=300, deadline=None)
+def test_what_looks_like_escapes_passes_as_it_is(
+    data: bytes, cuts: list[int], width: int
+) -> None:
+    """Byte for byte, whatever is held back in between."""
+    echo = Echo(needles(SECRET))
+    echo.width = width
+    places = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
+    out = b"".join(echo.pass_on(data[a:b]) for a, b in pairwise(places))
+    assert out + echo.rest() == data
+
+
+def test_a_header_is_searched_in_each_encoding() -> None:
+    """As a redirect has it, for instance."""
+    echo = Echo(needles(SECRET))
+    for how in ("percent", "percent twice", "hex", "base64url", "decimal"):
+        assert echo.is_in_headers([(b"location", b"/x?a=" + ENCODED[how](SECRET))])
+
+
+def test_the_end_of_a_stream_is_not_held_back_for_nothing() -> None:
+    """An event that ends without the beginning of a credential leaves at once."""
+    echo = Echo(needles(SECRET))
+    for event in (b"data: 1\n\n", b'data: {"a": "b\\n"}\n\n', b"data: 100%\n\n"):
+        assert echo.pass_on(event) == event
+
+
+def test_an_answer_full_of_escapes_is_searched_in_small_parts() -> None:
+    """So that others have their turn in between."""
+    echo = Echo(needles(SECRET))
+    echo.pass_on(b"plain text " * 6_000)
+    assert echo.window == 65_536
+    echo.pass_on(b"%41a" * 16_000)
+    assert echo.window == 8_192

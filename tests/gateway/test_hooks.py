@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -21,14 +22,20 @@ from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny
 from agentvault_tui.gateway import Gateway
 from agentvault_tui.home import Home
-from agentvault_tui.model import Agent, Outcome, StepUp
+from agentvault_tui.model import Agent, Event, Outcome, Repeat, StepUp
+from agentvault_tui.policy import Policy
+from agentvault_tui.policy.limits import LimitSet
 from agentvault_tui.web import RequestGuard, Server
 from agentvault_tui.web.reply import problem
 from agentvault_tui.web.sockets import unix_socket
 
 pytestmark = pytest.mark.slow
 
-READ = {"tool_name": "Read", "tool_input": {"file_path": "/srv/a.txt"}}
+READ = {
+    "tool_name": "Read",
+    "tool_input": {"file_path": "/srv/a.txt"},
+    "cwd": "/srv",
+}
 SHELL = {"tool_name": "Bash", "tool_input": {"command": "rm -rf build"}, "cwd": "/srv"}
 
 
@@ -60,12 +67,15 @@ async def run(
 ) -> tuple[int, str, str]:
     """Run the hook as its host does: exit code, standard output and error."""
     argv = (*PROGRAM, "hook", host, "--agent", agent, "--home", str(bench.home.data))
+    folder = call.get("cwd", "") if isinstance(call, dict) else ""
     process = await asyncio.create_subprocess_exec(
         *argv,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env=plain_environment(),
+        env=plain_environment(
+            CLAUDE_PROJECT_DIR=str(folder), GEMINI_PROJECT_DIR=str(folder)
+        ),
     )
     raw = call if isinstance(call, bytes) else json.dumps(call).encode()
     out, err = await process.communicate(raw)
@@ -228,8 +238,9 @@ async def test_an_unknown_agent_is_denied(bench: Bench, agent: Agent) -> None:
 
 async def test_a_long_call_is_decided(bench: Bench, agent: Agent) -> None:
     """A call may be larger than a body; what is too long to read is unclear."""
-    write = {"file_path": "/srv/b", "content": "x" * 2_000_000}
-    assert await asked(bench, {"tool_name": "Write", "tool_input": write}) == {}
+    write = {"file_path": "/srv/b", "content": "x" * 200_000}
+    call = {"tool_name": "Write", "tool_input": write, "cwd": "/srv"}
+    assert await asked(bench, call) == {}
     command = {"command": "echo " + "x" * 20_000}
     running = asyncio.create_task(
         asked(bench, {"tool_name": "Bash", "tool_input": command})
@@ -256,19 +267,50 @@ async def test_a_person_sees_every_argument(bench: Bench, agent: Agent) -> None:
         "headers": {},
         "body_sha256": sha256(body).hexdigest(),
         "body_bytes": len(body),
+        "body_kind": "json",
+        "body_type": "application/json",
     }
     assert "arguments_sha256" not in stepup.parameters
     await deny(bench.broker, stepup.id, "", OPERATOR)
     await running
 
 
-async def test_nobody_approves_what_cannot_be_shown(bench: Bench, agent: Agent) -> None:
-    """A call that needs a person and is too long to be shown whole is denied."""
-    command = {"command": "echo " + "x" * 60_000}
-    told = await asked(bench, {"tool_name": "Bash", "tool_input": command})
+async def test_what_cannot_be_shown_whole_is_cut_and_under_the_digest(
+    bench: Bench, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The person sees the beginning; one other character further on asks again."""
+    settings = bench.broker.settings.gateway
+    monkeypatch.setattr(type(settings), "hook_wait", 0)
+    call = {"tool_name": "Bash", "tool_input": {"command": "echo " + "x" * 60_000}}
+    assert (await asked(bench, call))["permissionDecision"] == "deny"
+    (stepup,) = bench.broker.stepups.open()
+    shown = json.loads(await held_body(bench, stepup))["command"]
+    assert shown["cut"].startswith("echo xxx")
+    assert shown["characters"] == 60_005
+    assert stepup.parameters["cut"] == ["command"]
+    await begin_approval(bench.broker, stepup.id, stepup.digest, OPERATOR)
+    bench.tenant.approve()
+    await bench.until(lambda: not bench.broker.stepups.open())
+    other = {**call, "tool_input": {"command": "echo " + "x" * 59_999 + "y"}}
+    assert (await asked(bench, other))["permissionDecision"] == "deny"
+    assert (await asked(bench, call))["permissionDecision"] == "allow"
+
+
+async def test_an_argument_with_a_long_name_is_under_the_digest(
+    bench: Bench, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An approval without it is not one for a call that has it."""
+    settings = bench.broker.settings.gateway
+    monkeypatch.setattr(type(settings), "hook_wait", 0)
+    assert (await asked(bench, SHELL))["permissionDecision"] == "deny"
+    (stepup,) = bench.broker.stepups.open()
+    await begin_approval(bench.broker, stepup.id, stepup.digest, OPERATOR)
+    bench.tenant.approve()
+    await bench.until(lambda: not bench.broker.stepups.open())
+    more = {**SHELL["tool_input"], "n" * 300: "rm -rf /"}  # type: ignore[dict-item]
+    told = await asked(bench, {**SHELL, "tool_input": more})
     assert told["permissionDecision"] == "deny"
-    assert "too long" in told["permissionDecisionReason"]
-    assert not bench.broker.stepups.open()
+    assert (await asked(bench, SHELL))["permissionDecision"] == "allow"
 
 
 async def test_another_description_is_the_same_call(
@@ -370,3 +412,345 @@ async def test_changed_files_count_at_once(bench: Bench, agent: Agent) -> None:
     assert await asked(bench, {"tool_name": "Teleport", "tool_input": {}}) == {}
     (event,) = await bench.events("service.changed")
     assert event.resource == "hosts/claude-code.toml"
+
+
+@pytest.fixture
+def project(short: Path) -> Path:
+    """A project that is a repository of git's, and a folder that is not in it."""
+    folder = short / "project"
+    (folder / "src").mkdir(parents=True)
+    (folder / "src" / "a.py").touch()
+    (short / "elsewhere").mkdir()
+    subprocess.run(["git", "init", "-q", str(folder)], check=True)  # noqa: S607
+    return folder.resolve()
+
+
+def call_in(folder: Path, tool: str, **arguments: object) -> dict[str, Any]:
+    return {"tool_name": tool, "tool_input": arguments, "cwd": str(folder)}
+
+
+def shell(folder: Path, command: str, **more: object) -> dict[str, Any]:
+    return call_in(folder, "Bash", command=command, **more)
+
+
+async def last(bench: Bench) -> Event:
+    return (await bench.events("access.decision"))[-1]
+
+
+@pytest.fixture
+def impatient(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No hook waits for a person."""
+    settings = bench.broker.settings.gateway
+    monkeypatch.setattr(type(settings), "hook_wait", 0)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["ls", "cat src/a.py | wc -l", "git status && git log", "cd src && ls -la"],
+)
+async def test_a_line_that_only_reads_is_reading(
+    bench: Bench, agent: Agent, project: Path, command: str
+) -> None:
+    """It needs no person, as `read:files` needs none."""
+    assert await asked(bench, shell(project, command)) == {}
+    assert (await last(bench)).action == "read:files"
+
+
+async def test_every_path_of_a_line_is_in_its_one_row(
+    bench: Bench, agent: Agent, project: Path
+) -> None:
+    """Each is decided as a resource of its own."""
+    assert await asked(bench, shell(project, "cat src/a.py new.py")) == {}
+    (event,) = await bench.events("access.decision")
+    wanted = [f"file:{project}/src/a.py", f"file:{project}/new.py"]
+    assert event.resource == wanted[0]
+    assert event.detail["parameters"]["resources"] == [
+        f"read:files {one}" for one in wanted
+    ]
+
+
+FORBIDDEN = """
+@id("not-secret")
+@why("Nobody reads it.")
+forbid (principal, action, resource)
+when { context has resource && context.resource like "*/secret*" };
+@id("rest")
+@why("The rest.")
+@obligation("allow")
+permit (principal, action, resource);
+"""
+
+
+async def test_the_strictest_answer_of_a_lines_paths_counts(
+    bench: Bench, agent: Agent, project: Path
+) -> None:
+    """Wherever it stands in the line, and the row names that path."""
+    bench.broker.policy = Policy(FORBIDDEN, bench.broker.policy.catalogue)
+    for command in ("cat a secret b", "cat a; cat secret", "ls && cat ./secret"):
+        told = await asked(bench, shell(project, command))
+        assert told["permissionDecision"] == "deny"
+        assert "not-secret" in told["permissionDecisionReason"]
+        assert (await last(bench)).resource == f"file:{project}/secret"
+    assert await asked(bench, shell(project, "cat a b")) == {}
+
+
+LIMITED = """
+[[limits]]
+id = "each"
+scopes = ["read:files"]
+per = "resource"
+within = "1h"
+count = 2
+over = "deny"
+[[limits]]
+id = "all"
+scopes = ["read:files"]
+within = "1h"
+count = 4
+over = "deny"
+"""
+
+
+async def test_a_line_counts_for_each_of_its_paths(
+    bench: Bench, agent: Agent, project: Path
+) -> None:
+    """A limit by resource counts every path; any other counts the line once."""
+    catalogue = bench.broker.policy.catalogue
+    limits = LimitSet.parse(LIMITED, "limits.toml", catalogue)
+    text = bench.broker.policy.text
+    bench.broker.policy = Policy(text, catalogue, limits=limits)
+    bench.broker.limits.define(limits)
+    assert await asked(bench, shell(project, "cat a b c")) == {}
+    assert await asked(bench, shell(project, "cat c b d")) == {}
+    for command in ("cat b", "cat e c"):
+        told = await asked(bench, shell(project, command))
+        assert "limit each" in told["permissionDecisionReason"]
+    assert await asked(bench, shell(project, "cat d")) == {}
+    assert await asked(bench, shell(project, "cat e")) == {}
+    told = await asked(bench, shell(project, "cat f"))
+    assert "limit all" in told["permissionDecisionReason"]
+    used = {(one.limit.id, one.key): one.used for one in bench.broker.limits.all()}
+    assert sum(used.values()) == 8 + 4
+    async with bench.restarted() as again:  # and it is in the record
+        again.broker.limits.define(limits)
+        await again.broker.limits.ready()
+        kept = again.broker.limits.all()
+        assert {(one.limit.id, one.key): one.used for one in kept} == used
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("ls; rm -rf /", "ls | sh", "rm -rf build", "cat /etc/passwd", "ls $HOME"),
+        *("cat ../elsewhere/x", "git -c core.pager=x log", "find . -delete", "./ls"),
+        *("ls &", "ls > x", "cat `ls`"),
+    ],
+)
+async def test_any_other_line_is_a_command(
+    bench: Bench, agent: Agent, impatient: None, project: Path, command: str
+) -> None:
+    """A person decides it, as a whole."""
+    told = await asked(bench, shell(project, command))
+    assert told["permissionDecision"] == "deny"
+    (stepup,) = bench.broker.stepups.open()
+    assert stepup.action == "execute:command"
+    assert stepup.parameters["command"] == command
+
+
+async def test_a_line_without_its_hosts_sandbox_is_a_command(
+    bench: Bench, agent: Agent, impatient: None, project: Path
+) -> None:
+    """Another argument may change what runs."""
+    await asked(bench, shell(project, "ls", dangerouslyDisableSandbox=True))
+    assert bench.broker.stepups.open()[0].action == "execute:command"
+
+
+async def test_git_in_a_repository_that_names_a_program_is_a_command(
+    bench: Bench, agent: Agent, impatient: None, project: Path
+) -> None:
+    """The same line reads where it names none."""
+    assert await asked(bench, shell(project, "git status")) == {}
+    with (project / ".git" / "config").open("a") as file:
+        file.write("[core]\n\tfsmonitor = ./evil\n")
+    told = await asked(bench, shell(project, "git status"))
+    assert told["permissionDecision"] == "deny"
+    assert bench.broker.stepups.open()[0].action == "execute:command"
+    assert await asked(bench, shell(project, "ls")) == {}
+
+
+@pytest.mark.parametrize(
+    ("tool", "given", "resources"),
+    [
+        ("Read", {"file_path": "src/a.py"}, ["src/a.py"]),
+        ("Grep", {"pattern": "x"}, [""]),
+        ("Grep", {"pattern": "x", "path": "src"}, ["src"]),
+        ("Grep", {"pattern": "x", "path": "src", "glob": "*.py"}, ["src", "src/*.py"]),
+        ("Glob", {"pattern": "**/*.py"}, ["**/*.py"]),
+        ("Glob", {"pattern": "*.py", "path": "src"}, ["src", "src/*.py"]),
+    ],
+)
+@pytest.mark.usefixtures("agent")
+async def test_every_path_and_pattern_of_a_file_tool_is_in_the_row(
+    bench: Bench,
+    project: Path,
+    tool: str,
+    given: dict[str, object],
+    resources: list[str],
+) -> None:
+    """As it leads from the call's folder; without one, that folder."""
+    assert await asked(bench, call_in(project, tool, **given)) == {}
+    event = await last(bench)
+    wanted = [f"file:{project}/{one}".rstrip("/") for one in resources]
+    told = event.detail.get("parameters", {}).get("resources")
+    assert event.resource == wanted[0]
+    assert told == ([f"read:files {o}" for o in wanted] if len(wanted) > 1 else None)
+
+
+async def test_several_files_of_gemini_are_each_a_resource(
+    bench: Bench, agent: Agent, project: Path
+) -> None:
+    """`read_many_files` names as many as it likes."""
+    call = call_in(project, "read_many_files", include=["src/*.py", "README.md"])
+    call["hook_event_name"] = "BeforeTool"
+    _, out, _ = await run(bench, call, "gemini")
+    assert json.loads(out) == {"decision": "allow"}
+    told = (await last(bench)).detail["parameters"]["resources"]
+    assert [one.rpartition("/")[2] for one in told] == ["*.py", "README.md"]
+
+
+@pytest.mark.parametrize(
+    ("tool", "given"),
+    [
+        ("Read", {"file_path": "/etc/passwd"}),
+        ("Read", {"file_path": "link"}),
+        ("Read", {"file_path": " src/a.py"}),
+        ("Glob", {"pattern": "../**"}),
+        ("Grep", {"pattern": "x", "path": ".."}),
+        ("Write", {"file_path": "../elsewhere/x", "content": "y"}),
+        ("Edit", {"file_path": "link", "old_string": "", "new_string": ""}),
+        ("Read", {"file_path": "src/a.py", "absolute_path": "/etc/passwd"}),
+    ],
+)
+async def test_a_path_outside_the_project_asks_a_person(
+    bench: Bench, agent: Agent, project: Path, tool: str, given: dict[str, object]
+) -> None:
+    """Whatever policy permits; approved, exactly that call goes through, once."""
+    (project / "link").symlink_to("/etc/hosts")
+    call = call_in(project, tool, **given)
+    running = asyncio.create_task(asked(bench, call))
+    stepup = await waiting(bench)
+    assert "outside the project" in stepup.why
+    await begin_approval(bench.broker, stepup.id, stepup.digest, OPERATOR)
+    bench.tenant.approve()
+    assert (await running)["permissionDecision"] == "allow"
+    running = asyncio.create_task(asked(bench, call))
+    await deny(bench.broker, (await waiting(bench)).id, "", OPERATOR)
+    assert (await running)["permissionDecision"] == "deny"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ".claude/settings.json",
+        ".mcp.json",
+        ".git/hooks/pre-commit",
+        ".envrc",
+        "x/.GIT/y",
+    ],
+)
+async def test_an_edit_of_what_runs_later_configures_the_host(
+    bench: Bench, agent: Agent, impatient: None, project: Path, path: str
+) -> None:
+    """Not granted it is denied; granted, a person decides each."""
+    call = call_in(project, "Write", file_path=path, content="x")
+    told = await asked(bench, call)
+    assert "configure:host" in told["permissionDecisionReason"]
+    assert not bench.broker.stepups.open()
+    other = await bench.agent("host", "configure:host", "write:files", "read:files")
+    told = await asked(bench, call, agent=other.name)
+    assert told["permissionDecision"] == "deny"
+    assert bench.broker.stepups.open()[0].action == "configure:host"
+    read = call_in(project, "Read", file_path=path)
+    assert await asked(bench, read) == {}
+
+
+async def test_nothing_reaches_into_agentvaults_home(
+    bench: Bench, agent: Agent, impatient: None, project: Path
+) -> None:
+    """By a path, a link, a glob, or a word of a command; nobody is asked."""
+    home = bench.home.data
+    (project / "link").symlink_to(home)
+    for call in (
+        call_in(project, "Read", file_path=str(home / "config.toml")),
+        call_in(project, "Read", file_path="link/keys/team.key"),
+        call_in(project, "Write", file_path=str(home / "hosts/x.toml"), content="x"),
+        call_in(project, "Glob", pattern=f"{home}/**"),
+        call_in(project, "Grep", pattern="x", path="link"),
+        shell(project, f"cat {home}/agentvault.db"),
+        shell(project, "ls link"),
+        shell(project, f"rm -rf {home}/*"),
+        shell(project, f"echo x > {home}/policy.cedar"),
+    ):
+        told = await asked(bench, call)
+        assert "AgentVault's home directory" in told["permissionDecisionReason"]
+        assert (await last(bench)).reason == "agentvault_home"
+    assert not bench.broker.stepups.open()
+
+
+@pytest.mark.parametrize("tool", ["Skill", "SlashCommand"])
+async def test_what_runs_the_text_of_a_file_is_a_command(
+    bench: Bench, agent: Agent, impatient: None, project: Path, tool: str
+) -> None:
+    """Skills and slash commands hold shell commands."""
+    given = {"skill": "deploy", "command": "/deploy"}
+    await asked(bench, call_in(project, tool, **given))
+    assert bench.broker.stepups.open()[0].action == "execute:command"
+
+
+async def patched(bench: Bench, project: Path, *lines: str) -> tuple[int, str, str]:
+    text = "\n".join(["*** Begin Patch", *lines, "*** End Patch"])
+    call = call_in(project, "apply_patch", command=text)
+    return await run(bench, {"hook_event_name": "PreToolUse", **call}, "codex")
+
+
+async def test_a_deletion_in_a_patch_is_deleting(
+    bench: Bench, impatient: None, project: Path
+) -> None:
+    """Padded or not, however many; a move deletes what it moves."""
+    agent = await bench.agent("coder", "write:files", "delete:files")
+    added = "*** Add File: src/b.py"
+    assert (await patched(bench, project, added, "+x"))[:2] == (0, "")
+    assert (await last(bench)).action == "write:files"
+    many = [f"  *** Delete File: f{number}  " for number in range(150)]
+    moved = ("*** Update File: src/a.py", "*** Move to: src/c.py", "@@", "-x", "+y")
+    for lines in (many, [added, "+x", " *** Delete File: src/a.py"], moved):
+        _, out, _ = await patched(bench, project, *lines)
+        assert '"deny"' in out
+        (stepup,) = bench.broker.stepups.open(agent.id)
+        assert stepup.action == "delete:files"
+        await deny(bench.broker, stepup.id, "", OPERATOR)
+        bench.clock.advance(3_600)
+    assert stepup.parameters["count"] == 2
+    assert stepup.parameters["resources"] == [
+        f"write:files file:{project}/src/c.py",
+        f"delete:files file:{project}/src/a.py",
+    ]
+
+
+async def test_one_approval_of_tests_may_be_for_the_next_ones(
+    bench: Bench, impatient: None, project: Path
+) -> None:
+    """For half an hour, as its person chose: the same line goes through."""
+    await bench.agent("coder", "run:tests", "execute:command")
+    call = shell(project, "pytest -q src")
+    assert (await asked(bench, call))["permissionDecision"] == "deny"
+    (stepup,) = bench.broker.stepups.open()
+    assert (stepup.action, stepup.resource) == ("run:tests", f"file:{project}/src")
+    repeat = Repeat(20, 1_800)
+    await begin_approval(bench.broker, stepup.id, stepup.digest, OPERATOR, repeat)
+    bench.tenant.approve()
+    await bench.until(lambda: not bench.broker.stepups.open())
+    for _ in range(3):
+        assert (await asked(bench, call))["permissionDecision"] == "allow"
+    other = shell(project, "pytest -q -x src")
+    assert (await asked(bench, other))["permissionDecision"] == "deny"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,12 +14,19 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import Request
 from support.bench import Bench
 from support.gateway_stand import operators_http
 from support.manual_clock import ManualClock
+from support.patience import PATIENT
 
+from agentvault_tui.broker.authority import remote_seat
+from agentvault_tui.broker.operators_api.wire import local_operator_of
+from agentvault_tui.errors import ConflictError
 from agentvault_tui.gateway import Gateway
+from agentvault_tui.gateway import probe as probe_module
 from agentvault_tui.home import Home
+from agentvault_tui.model import Actor, ActorKind
 from agentvault_tui.settings import OperatorSettings
 
 FILE = """
@@ -126,3 +136,95 @@ async def test_setting_needs_a_role_and_removing_does_not(
         body = {"name": "stripe"}
         assert (await bound.post("/api/secrets/remove", json=body)).status_code == 200
     assert len(await bench.events("operator.refused")) == 2
+
+
+async def served(answer: bytes, *, reads: bool) -> asyncio.Server:
+    """Serve *answer* to each request, whose body it reads or leaves."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, OSError, RuntimeError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert b"authorization" not in head.lower()
+                length = re.search(rb"content-length: (\d+)", head.lower())
+                if reads and length:
+                    await reader.readexactly(int(length[1]))
+                writer.write(answer)
+                await writer.drain()
+                if b"close" in answer:
+                    break
+        writer.close()
+
+    return await asyncio.start_server(serve, "127.0.0.1", 0)
+
+
+NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reads", "shown", "outcome"),
+    [
+        (NOT_FOUND + b"\r\nno", False, True, "unread"),
+        (NOT_FOUND + b"\r\nno", True, None, "nothing_shown"),
+        (NOT_FOUND + b"Connection: close\r\n\r\nno", False, None, "closed"),
+        (b"rubbish\r\n", True, None, "upstream_reset"),
+    ],
+    ids=["leaves", "reads", "closes", "rubbish"],
+)
+async def test_a_probe_shows_who_leaves_bodies_unread(
+    bench: Bench,
+    http: httpx.AsyncClient,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    answer: bytes,
+    reads: bool,
+    shown: bool | None,
+    outcome: str,
+) -> None:
+    """A service that does is known; of one that does not, nothing is proved."""
+    monkeypatch.setattr(probe_module, "_SETTLE_S", 0.2 if shown is None else PATIENT)
+    server = await served(answer, reads=reads)
+    port = server.sockets[0].getsockname()[1]
+    text = FILE.replace("https://api.stripe.test", f"http://127.0.0.1:{port}")
+    text = "allow_http = true\nallow_private = true\n" + text
+    (bench.home.config / "services" / "stripe.toml").write_text(text)
+    async with asyncio.timeout(PATIENT):
+        told = (await http.post("/api/services/stripe/probe")).json()
+    server.close()
+    assert told["leaves_unread"] is shown
+    assert {one["outcome"] for one in told["probes"]} == {outcome}
+    assert [one["method"] for one in told["probes"]] == ["OPTIONS", "GET", "POST"]
+    begun, ended = await bench.events("service.probed")
+    assert (begun.reason, ended.reason) == ("begun", outcome if shown else PROVED)
+    assert begun.actor.id == "uid:1000"
+    assert begun.resource == "services/stripe.toml"
+
+
+PROVED = "nothing_shown"
+
+
+async def test_a_probe_goes_where_calls_may_go_and_by_whom(
+    bench: Bench, http: httpx.AsyncClient
+) -> None:
+    """A private address is refused; no operator elsewhere, and no role, sends one."""
+    server = await served(NOT_FOUND + b"\r\nno", reads=False)
+    port = server.sockets[0].getsockname()[1]
+    text = FILE.replace("https://api.stripe.test", f"http://127.0.0.1:{port}")
+    (bench.home.config / "services" / "stripe.toml").write_text(
+        "allow_http = true\n" + text
+    )
+    told = (await http.post("/api/services/stripe/probe")).json()
+    server.close()
+    assert {one["outcome"] for one in told["probes"]} == {"upstream_refused"}
+    assert (await http.post("/api/services/none/probe")).status_code == 404
+    broker = bench.broker
+    claim = OperatorSettings(roles="claim")
+    broker.settings = replace(broker.settings, operators=claim)
+    async with operators_http(bench) as bound:
+        assert (await bound.post("/api/services/stripe/probe")).status_code == 403
+    elsewhere = Request({"type": "http", "state": {"operator": REMOTE}})
+    with pytest.raises(ConflictError):
+        local_operator_of(elsewhere)
+
+
+REMOTE = Actor(ActorKind.OPERATOR, remote_seat("thumbprint"), "10.0.0.1")

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from agentvault_tui.errors import NotFoundError, ServiceError
+from agentvault_tui.gateway.mcp.servers import parse_server
 from agentvault_tui.gateway.tools import (
     LONGEST,
     SHIPPED,
+    ToolActions,
     ToolCall,
     ToolMap,
     ToolMaps,
@@ -19,6 +21,7 @@ from agentvault_tui.gateway.tools import (
     shipped_tools,
 )
 from agentvault_tui.home import Home
+from agentvault_tui.operator_api.access import HookPlace
 from agentvault_tui.policy import shipped_catalogue
 
 FILES = """
@@ -36,7 +39,9 @@ def tools(text: str) -> ToolMap:
 
 
 def action(text: str, tool: str, omitted: tuple[str, ...] = (), **given: Any) -> Any:
-    return tools(text).action_of(ToolCall(tool, given, frozenset(omitted)))
+    call = ToolCall(tool, given, frozenset(omitted))
+    (found,) = tools(text).actions_of(call).actions
+    return found
 
 
 def test_an_exact_name_comes_before_a_pattern() -> None:
@@ -126,6 +131,108 @@ def test_a_broken_file_says_what_is_wrong(text: str, said: str) -> None:
     with pytest.raises(ServiceError) as caught:
         tools(text)
     assert said in caught.value.diagnosis()
+
+
+PLACED = """
+[tools.Patch]
+scope = "write:files"
+paths = ["written"]
+deletes = ["deleted"]
+parameters = { count = "count:/files" }
+[tools.Search]
+scope = "read:files"
+paths = ["path"]
+patterns = ["glob"]
+[tools.Read]
+scope = "read:files"
+resource = "file:{name}"
+"""
+
+
+def placed(tool: str, where: str = "project", **given: Any) -> ToolActions:
+    """Return what a call is whose every text leads somewhere below /p."""
+    found = [
+        HookPlace(name, text, glob, f"/p/{text}".rstrip("/"), where, text == ".envrc")
+        for name, value in {"": "", **given}.items()
+        for text in (value if isinstance(value, list) else [value])
+        for glob in (False, True)
+    ]
+    return tools(PLACED).actions_of(ToolCall(tool, given, places=found))
+
+
+def pairs(found: ToolActions) -> list[tuple[str, str | None]]:
+    return [(one.action, one.resource) for one in found.actions]
+
+
+def test_each_path_of_a_call_is_an_action_of_its_own() -> None:
+    """Writing, deleting and what has programs run, with all of them in each."""
+    found = placed("Patch", written=["a", ".envrc"], deleted=["b", ".envrc"])
+    assert pairs(found) == [
+        ("write:files", "file:/p/a"),
+        ("configure:host", "file:/p/.envrc"),
+        ("delete:files", "file:/p/b"),
+    ]
+    for one in found.actions:
+        assert one.parameters["resources"] == [
+            "write:files file:/p/a",
+            "configure:host file:/p/.envrc",
+            "delete:files file:/p/b",
+        ]
+    assert found.person == ""
+
+
+def test_a_search_is_about_what_it_states_or_the_folder_it_starts_in() -> None:
+    """Paths and globs; reading configures nothing."""
+    assert pairs(placed("Search")) == [("read:files", "file:/p")]
+    assert pairs(placed("Search", path="", glob=None)) == [("read:files", "file:/p")]
+    assert pairs(placed("Search", path=".envrc", glob="*.py")) == [
+        ("read:files", "file:/p/.envrc"),
+        ("read:files", "file:/p/*.py"),
+    ]
+
+
+@pytest.mark.parametrize("where", ["outside", "unknown", "anything"])
+def test_what_is_not_in_the_project_is_for_a_person(where: str) -> None:
+    """Nor what the hook did not place, or cut."""
+    assert placed("Read", where, name="a").person
+    call = ToolCall("Read", {"name": "a"})
+    assert tools(PLACED).actions_of(call).person
+    cut = ToolCall("Read", {"name": {"cut": "a"}}, frozenset({"name"}))
+    assert tools(PLACED).actions_of(cut).person
+    assert not placed("Read", name="a").person
+    with pytest.raises(UnmatchedToolError) as caught:
+        placed("Read", "vault", name="a")
+    assert caught.value.reason == "agentvault_home"
+
+
+def test_a_call_names_at_most_256_files() -> None:
+    """All of them are in one record."""
+    names = [f"f{number}" for number in range(257)]
+    assert len(placed("Patch", written=names[1:], deleted=[]).actions) == 256
+    with pytest.raises(UnmatchedToolError, match="256") as caught:
+        placed("Patch", written=names, deleted=[])
+    assert caught.value.reason == "unclear_call"
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"written": []}, {"written": [7]}, {"deleted": 7}]
+)
+def test_a_change_that_names_no_file_is_no_action(given: dict[str, Any]) -> None:
+    """Absent, an empty list, or no text."""
+    with pytest.raises(UnmatchedToolError):
+        tools(PLACED).actions_of(ToolCall("Patch", given))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    ["paths = ['a']", "patterns = ['a']", "deletes = ['a']", "[[tools.t.commands]]"],
+)
+def test_a_server_has_no_paths_of_this_machine(keys: str) -> None:
+    """They are of hosts; a server's file says so."""
+    more = "program = 'ls'\nscope = 'read:files'" if "commands" in keys else ""
+    text = f"command = ['x']\n[tools.t]\nscope = 'read:files'\n{keys}\n{more}"
+    with pytest.raises(ServiceError, match=r"hosts/NAME\.toml"):
+        parse_server("s", text, shipped_catalogue(), Path("/"))
 
 
 @pytest.mark.parametrize("host", SHIPPED)

@@ -358,6 +358,71 @@ async def test_a_credential_does_not_pass_compressed(
     assert reply.headers["agentvault-error"] == "credential_echoed"
 
 
+@pytest.mark.parametrize(
+    ("charset", "codec", "error"),
+    [
+        ("utf-16", "utf-16", "credential_echoed"),
+        ('"UTF-16LE"', "utf-16-le", "credential_echoed"),
+        ("utf-32be", "utf-32-be", "credential_echoed"),
+        ("utf-7", "utf-7", "credential_echoed"),
+        ("ibm500", "ibm500", "credential_echoed"),
+        ("utf-16; charset=utf-32", "utf-32", "credential_echoed"),
+        ("latin-1", "latin-1", "credential_echoed"),
+        ("no-such-charset", "utf-8", "credential_echoed"),
+    ],
+)
+async def test_a_credential_does_not_pass_in_another_charset(
+    stand: Stand, headers: dict[str, str], charset: str, codec: str, error: str
+) -> None:
+    """It is read as declared; where nothing could be found, nothing passes."""
+    await stand.service(SERVICE)
+    text = f"you sent {''.join(f'&#{ord(one)};' for one in SECRET)}".encode(codec)
+    kind = f"Content-Type: text/html; charset={charset}\r\n".encode()
+
+    async def echo(_: Received, writer: asyncio.StreamWriter) -> None:
+        length = b"Content-Length: %d\r\n\r\n" % len(text)
+        writer.write(OK + kind + length + text)
+
+    stand.upstream.answer = echo
+    reply = await stand.client.get("/gw/api/x", headers=headers)
+    assert (reply.status_code, reply.headers["agentvault-error"]) == (502, error)
+
+
+@pytest.mark.parametrize("charset", ["utf-16", "utf-8", "shift_jis", "iso-2022-jp"])
+async def test_an_answer_in_another_charset_passes_as_it_is(
+    stand: Stand, headers: dict[str, str], charset: str
+) -> None:
+    """Byte for byte, with an odd byte at its end too."""
+    await stand.service(SERVICE)
+    text = "sk_live, and no more. ".encode(charset) * 5_000 + b"s"
+    kind = f"Content-Type: text/plain; charset={charset}\r\n".encode()
+
+    async def answer(_: Received, writer: asyncio.StreamWriter) -> None:
+        length = b"Content-Length: %d\r\n\r\n" % len(text)
+        writer.write(OK + kind + length + text)
+
+    stand.upstream.answer = answer
+    reply = await stand.client.get("/gw/api/x", headers=headers)
+    assert (reply.status_code, reply.content) == (200, text)
+
+
+async def test_a_part_that_was_not_asked_for_is_no_answer(
+    stand: Stand, headers: dict[str, str]
+) -> None:
+    """RFC 9110 section 15.3.7: 206 answers a request with Range alone."""
+    await stand.service(SERVICE)
+
+    async def part(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(
+            b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-1/9\r\n"
+            b"Content-Length: 2\r\n\r\nok"
+        )
+
+    stand.upstream.answer = part
+    reply = await stand.client.get("/gw/api/x", headers=headers)
+    assert reply.headers["agentvault-error"] == "upstream_reset"
+
+
 async def test_a_header_with_a_control_character_is_no_answer(
     stand: Stand, headers: dict[str, str]
 ) -> None:

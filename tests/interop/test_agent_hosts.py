@@ -114,7 +114,7 @@ INSTALLED = [
         name,
         marks=pytest.mark.skipif(
             NODE is None or not host.program.exists(),
-            reason=f"{name} is not installed: make hosts",
+            reason="agent hosts are not all installed: make hosts",
         ),
     )
     for name, host in HOSTS.items()

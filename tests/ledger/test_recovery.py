@@ -18,6 +18,7 @@ from support import ledger_writer
 from support.forked import Process
 from support.ledger_kit import agent, decision, note, token
 from support.manual_clock import ManualClock
+from support.needs import need
 
 from agentvault_tui.clock import Clock, SystemClock
 from agentvault_tui.errors import LedgerDamagedError, LedgerUnwritableError
@@ -75,8 +76,7 @@ def test_no_acknowledged_commit_is_lost_by_kill_9(tmp_path: Path) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 3 MB that is really full when it is."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting needs root; the limit on file size is tested as well")
+    need(os.geteuid() == 0, "root")
     path = tmp_path / "disk"
     path.mkdir()
     mount = subprocess.run(

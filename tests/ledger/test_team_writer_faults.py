@@ -17,6 +17,7 @@ import psycopg
 import pytest
 from support.ledger_kit import agent, decision, note, token
 from support.manual_clock import ManualClock
+from support.needs import need
 from support.patience import PATIENT
 from support.postgres import Database
 from support.postgres_relay import Relay
@@ -547,8 +548,7 @@ async def test_a_stopped_store_is_given_up(
 @pytest.fixture
 def small_disk(short: Path) -> Iterator[Path]:
     """A disk of 16 MB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
+    need(os.geteuid() == 0, "root")
     path = short / "disk"
     path.mkdir()
     mounted = subprocess.run(

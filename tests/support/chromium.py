@@ -8,24 +8,24 @@ import contextlib
 import hashlib
 import itertools
 import json
+import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from support.needs import needs
 from support.patience import PATIENT
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 PROGRAM = next(filter(None, map(shutil.which, NAMES)), None)
-needs_chromium = pytest.mark.skipif(
-    PROGRAM is None, reason="no Chromium here: install the package chromium"
-)
+needs_chromium = needs(PROGRAM, "Chromium", "apt-get install chromium")
 PASSKEYS = {
     "protocol": "ctap2",
     "transport": "internal",
@@ -129,7 +129,9 @@ def public_key_pin(certificate: Path) -> str:
 @asynccontextmanager
 async def chromium(folder: Path, host: str, certificate: Path) -> AsyncIterator[Tab]:
     """Run Chromium; *host* is this machine, and *certificate* is trusted."""
-    process = await asyncio.to_thread(_start, folder, host, certificate)
+    # It leaves files where temporary ones are, and a socket, whose path is to be short.
+    temporary = await asyncio.to_thread(tempfile.mkdtemp, prefix="c-")
+    process = await asyncio.to_thread(_start, folder, temporary, host, certificate)
     try:
         where = await asyncio.to_thread(_devtools, process)
         async with (
@@ -145,9 +147,12 @@ async def chromium(folder: Path, host: str, certificate: Path) -> AsyncIterator[
         process.wait()
         assert process.stderr is not None
         process.stderr.close()
+        await asyncio.to_thread(shutil.rmtree, temporary, ignore_errors=True)
 
 
-def _start(folder: Path, host: str, certificate: Path) -> subprocess.Popen[str]:
+def _start(
+    folder: Path, temporary: str, host: str, certificate: Path
+) -> subprocess.Popen[str]:
     assert PROGRAM is not None
     # Without a sandbox: it opens our own pages alone, also where a container has none.
     return subprocess.Popen(
@@ -158,6 +163,7 @@ def _start(folder: Path, host: str, certificate: Path) -> subprocess.Popen[str]:
             f"--host-resolver-rules=MAP {host} 127.0.0.1",
             f"--ignore-certificate-errors-spki-list={public_key_pin(certificate)}",
         ],
+        env={**os.environ, "TMPDIR": temporary},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

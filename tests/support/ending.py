@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import os
+import sys
 import weakref
 from collections.abc import Generator
 from functools import wraps
@@ -104,6 +105,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     and is ended by the process that started it.
     """
     if not hasattr(config, "workerinput"):
+        sys.stdout.flush()  # an end by force writes nothing that is held back
         _end_after("end_within", config)
 
 

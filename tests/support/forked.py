@@ -20,9 +20,11 @@ from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import IO, Any, Final, Self
 from unittest import mock
 
+import pytest
+from support.needs import Reporting
 from support.patience import PATIENT
 
 from agentvault_tui import console
@@ -43,6 +45,8 @@ _CONTEXT.set_forkserver_preload(
     ]
 )
 _STREAMS: Final = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
+_LOG_BYTES: Final = 8192
+"""How much of a process's log a failure shows: the end of it."""
 
 
 class Process:
@@ -102,19 +106,25 @@ class Process:
 
 
 class Forked(Process):
-    """`agentvault` with its output on a pipe."""
+    """`agentvault` with its output on a pipe; a test that fails shows its log."""
+
+    started: Final[list[Forked]] = []
+    """Those of the present test, and of fixtures that are still in use."""
 
     def __init__(
         self, argv: tuple[str, ...], env: Mapping[str, str], room: int | None = None
     ) -> None:
         """Start it. With *room* no file of it may have more bytes."""
         ours, theirs = os.pipe()
+        self.argv = argv
+        self.log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - see below
         with Path(os.devnull).open("r+b") as nowhere:
-            streams = (nowhere.fileno(), theirs, nowhere.fileno())
+            streams = (nowhere.fileno(), theirs, self.log.fileno())
             begin = partial(agentvault, room=room)
             super().__init__(begin, *argv, env=env, streams=streams)
         os.close(theirs)
         self.stdout = os.fdopen(ours, encoding="utf-8")
+        Forked.started.append(self)
 
     def __enter__(self) -> Self:
         return self
@@ -122,6 +132,26 @@ class Forked(Process):
     def __exit__(self, *_: object) -> None:
         self.stdout.close()
         self.wait()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Reporting:
+    """Show what the processes of a test that failed have logged."""
+    report = yield
+    if report.failed:
+        for one in Forked.started:
+            one.log.seek(max(one.log.seek(0, os.SEEK_END) - _LOG_BYTES, 0))
+            text = one.log.read().decode(errors="replace")
+            report.sections.append((f"log of {' '.join(one.argv)}", text))
+    return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logfinish() -> None:
+    """Forget the logs of processes that have ended with their test."""
+    for one in [one for one in Forked.started if one.poll() is not None]:
+        one.log.close()
+        Forked.started.remove(one)
 
 
 def run(

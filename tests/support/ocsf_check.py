@@ -1,8 +1,8 @@
 """Checks OCSF records against the schema's own files, as `ocsf_schema.json` has them.
 
-That file is made from github.com/ocsf/ocsf-schema: for the classes and objects that we
-write, each attribute with its type, whether it is a list, whether it is required, and
-the values of its enumeration.
+That file is made from github.com/ocsf/ocsf-schema, version 1.9.0: for the classes and
+objects that we write, each attribute with its type, whether it is a list, whether it is
+required, and the values of its enumeration.
 """
 
 from __future__ import annotations

@@ -21,23 +21,20 @@ MANAGEMENT = Path(sys.prefix) / "interop-management"
 TOOLS = Path(sys.prefix) / "interop-tools"
 """Environments that have other people's packages and nothing of ours."""
 NODE = shutil.which("node")
+ABSENT = "other people's clients are not all installed: make interop"
 _LONGEST = 1 << 20
 
 
 def with_python(module: str, home: Path = PYTHON) -> pytest.MarkDecorator:
     """Skip where *module* is not installed in the environment *home*."""
     found = any(home.glob(f"lib/python*/site-packages/{module}"))
-    return pytest.mark.skipif(not found, reason=_absent(module))
+    return pytest.mark.skipif(not found, reason=ABSENT)
 
 
 def with_node(package: str) -> pytest.MarkDecorator:
     """Skip where there is no node, or *package* is not installed."""
     found = NODE is not None and (INTEROP / "node_modules" / package).exists()
-    return pytest.mark.skipif(not found, reason=_absent(package))
-
-
-def _absent(what: str) -> str:
-    return f"{what} is not installed: make interop"
+    return pytest.mark.skipif(not found, reason=ABSENT)
 
 
 class Peer:

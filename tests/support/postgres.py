@@ -10,7 +10,6 @@ import asyncio
 import os
 import pwd
 import secrets
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
+from support.needs import program
 from support.patience import PATIENT
 from support.postgres_relay import Relay
 
@@ -55,16 +55,14 @@ _QUICK = ("fsync=off", "full_page_writes=off", "shared_buffers=32MB")
 
 
 def programs() -> Path:
-    """Return the folder of the newest PostgreSQL here; fail where there is none."""
+    """Return the folder of the newest PostgreSQL here; skip where there is none."""
     found = sorted(
         Path("/usr/lib/postgresql").glob("*/bin/initdb"),
         key=lambda path: int(path.parts[-3]),
     )
     if found:
         return found[-1].parent
-    if there := shutil.which("initdb"):
-        return Path(there).parent
-    pytest.fail("PostgreSQL is not here: apt-get install postgresql")
+    return Path(program("initdb", "postgresql")).parent
 
 
 def as_user(*command: str | Path) -> list[str]:

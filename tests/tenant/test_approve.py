@@ -426,11 +426,13 @@ def test_who_may_not_approve_chooses_no_series(stand: Stand) -> None:
 
 
 def test_roles_decide_who_sees_denies_and_approves(stand: Stand) -> None:
-    """No role sees nothing, a viewer looks, an operator denies."""
+    """No role sees nothing, not even what is not there yet; a viewer looks, an operator
+    denies."""
     people = {
         role: stand.tenant.users.add(role, roles=[role] if role != "none" else [])
         for role in ("none", "viewer", "operator")
     }
+    assert stand.sign_in(people["none"]).step == "approve-over"
     stand.ask()
     assert stand.sign_in(people["none"]).step == "approve-over"
     assert "send:payment" not in stand.phone.answer.text
@@ -567,12 +569,15 @@ def test_what_became_of_it_is_shown_and_ends_the_page(stand: Stand) -> None:
 
 
 def test_a_link_that_is_opened_too_early_looks_again_by_itself(stand: Stand) -> None:
-    """Some seconds: the broker may not have told of its step-up yet."""
-    stand.sign_in(stand.alice)
-    for number in range(1, 6):
+    """For twelve seconds it looks, and does not say that the request is over."""
+    page = stand.sign_in(stand.alice)
+    for number in range(1, 13):
+        assert page.step == "approve-soon"
+        assert not page.error
         again = f"approve/{STEPUP}?try={number}"
         assert f'content="1; url=/{again}"' in stand.phone.answer.text
-        assert stand.phone.open(again).step == "approve-over"
+        page = stand.phone.open(again)
+    assert page.step == "approve-over"
     assert "http-equiv" not in stand.phone.answer.text
     stand.ask()
     assert stand.phone.open(f"approve/{STEPUP}?try=1").step == "approve"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import resource
 import socket
 import sys
@@ -17,6 +16,7 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.needs import as_root
 from support.patience import PATIENT
 from support.web_kit import QUICK, Serve, echo, read_all, talk
 
@@ -452,7 +452,7 @@ async def test_a_connection_without_a_request_is_given_up_first(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+@as_root
 async def test_another_users_requests_shut_nobody_out(serve: Serve) -> None:
     """With a stranger's request at every place, ours is answered all the same."""
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from support.needs import as_root
 from support.patience import PATIENT
 from support.ports import bind_error
 from support.web_kit import Serve
@@ -88,7 +89,7 @@ async def test_handlers_know_the_peer(server: Server, short: Path) -> None:
     assert said == {"uid": os.geteuid(), "pid": os.getpid()}
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user")
+@as_root
 async def test_another_user_cannot_connect_to_the_unix_socket(
     server: Server, short: Path
 ) -> None:
@@ -226,7 +227,7 @@ def test_the_kernel_tells_whose_a_connection_is(host: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+@as_root
 def test_uids_that_are_lent_to_one_user_are_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

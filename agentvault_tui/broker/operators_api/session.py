@@ -11,15 +11,18 @@ from agentvault_tui.broker.authority import (
     Need,
     Session,
     Sessions,
-    is_remote,
 )
 from agentvault_tui.broker.core import Broker, decide_anew
-from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
+from agentvault_tui.broker.operators_api.wire import (
+    body_of,
+    local_operator_of,
+    operator_of,
+    route,
+)
 from agentvault_tui.broker.shapes import device_info
 from agentvault_tui.broker.usecases.approvals import CUTTING, end_gathered
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import ConflictError, TenantError, UsageError
-from agentvault_tui.model import Actor
 from agentvault_tui.model.event import PERSON_CHANGES, user_changed
 from agentvault_tui.model.role import Role
 from agentvault_tui.operator_api import calls, shapes
@@ -50,7 +53,7 @@ def routes(sessions: Sessions, authority: Authority) -> list[Route]:
 
     async def login(request: Request) -> shapes.MeInfo:
         """Begin to sign in, or return the sign-in under way."""
-        operator = _local(request)
+        operator = local_operator_of(request)
         device = device_info(await sessions.login(operator))
         return about(operator.id, device=device)
 
@@ -70,21 +73,6 @@ def routes(sessions: Sessions, authority: Authority) -> list[Route]:
         route(calls.LOGOUT, logout),
         route(calls.ME, me),
     ]
-
-
-def _local(request: Request) -> Actor:
-    """Return the operator at the socket.
-
-    Raises:
-        ConflictError: it is one elsewhere.
-    """
-    operator = operator_of(request)
-    if is_remote(operator.id):
-        raise ConflictError(
-            "that is done on the broker's machine alone",
-            "run the command there, as the user who runs the broker",
-        )
-    return operator
 
 
 def _user(session: Session) -> shapes.UserSessionInfo:
@@ -112,7 +100,7 @@ def people_routes(
             ConflictError: the tenant keeps its people itself.
             UsageError: there is no such change.
         """
-        operator = _local(request)
+        operator = local_operator_of(request)
         body = await body_of(request, asks.PeopleRequest)
         if broker.tenant_kind != "embedded":
             raise ConflictError(

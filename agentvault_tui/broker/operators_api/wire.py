@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from agentvault_tui import strict_json
+from agentvault_tui.broker.authority import is_remote
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.errors import (
     AgentVaultError,
@@ -283,6 +284,21 @@ def word_of(kind: type[WordT], value: str | None, name: str) -> WordT | None:
     except ValueError as error:
         words = ", ".join(member.value for member in kind)
         raise UsageError(f"unknown {name}", f"one of {words}") from error
+
+
+def local_operator_of(request: Request) -> Actor:
+    """Return the operator at the socket.
+
+    Raises:
+        ConflictError: it is one elsewhere.
+    """
+    operator = operator_of(request)
+    if is_remote(operator.id):
+        raise ConflictError(
+            "that is done on the broker's machine alone",
+            "run the command there, as the user who runs the broker",
+        )
+    return operator
 
 
 def operator_of(request: Request) -> Actor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from agentvault_tui.broker.callouts import CallOutAnswer
@@ -21,7 +21,7 @@ from agentvault_tui.model import (
     Verdict,
 )
 from agentvault_tui.policy import Environment, Inputs
-from agentvault_tui.policy.limits import RULE
+from agentvault_tui.policy.limits import RULE, Limit
 from agentvault_tui.policy.ruling import overruled
 
 
@@ -95,6 +95,39 @@ def foresee_at(
     )
 
 
+BY_CALL: Final = "outside-project"
+"""The rule of what a person decides although policy permits it."""
+
+
+def strictest(verdicts: Sequence[Verdict], limits: Mapping[str, Limit]) -> Verdict:
+    """Return the strictest of the verdicts about the actions of one request.
+
+    It counts what all of them count: a limit by resource once a resource, any other
+    once.
+
+    Args:
+        verdicts: at least one.
+        limits: by id.
+
+    Returns:
+        the first of the strictest; the others' uses are in ``counted["others"]``.
+    """
+    verdict = max(verdicts, key=lambda one: one.outcome.strictness)
+    seen, parts = set[tuple[str, object]](), list[dict[str, Any]]()
+    for counted in (one.counted for one in verdicts if one.counted):
+        resource, used = counted.get("resource"), {}
+        for name, units in counted["limits"].items():
+            key = name, resource if limits[name].per == "resource" else None
+            if key not in seen:
+                seen.add(key)
+                used[name] = units
+        if used:
+            parts.append({**counted, "limits": used})
+    if len(parts) < 2:
+        return verdict._replace(counted=parts[0]) if parts else verdict
+    return verdict._replace(counted=parts[0] | {"others": parts[1:]})
+
+
 _TOKEN_DECISIONS: Final = dict.fromkeys(Outcome, EventType.TOKEN_DECISION)
 _NOTHING: Final[Mapping[str, object]] = {}
 
@@ -131,6 +164,10 @@ class Request(NamedTuple):
     """Agents that passed on the token it acts on (RFC 8693), the first first."""
     exempt: bool = False
     """Whether no limit stops it: its token was counted when it was given out."""
+    others: tuple[Action, ...] = ()
+    """What it does besides, each decided by itself: the strictest answer counts."""
+    person: str = ""
+    """Why a person has to decide, whatever policy permits; empty if none has to."""
 
     @classmethod
     def approved(cls, agent: Agent, stepup: StepUp) -> Request:
@@ -146,10 +183,23 @@ class Request(NamedTuple):
 
     def foresee(self, broker: Broker) -> Verdict:
         """Say how this would be answered now; see `decide.foresee`."""
+        actions = (self.action, *self.others)
+        verdicts = [self._foresee(broker, one) for one in actions]
+        verdict = strictest(verdicts, broker.policy.limits.by_id)
+        if self.person and verdict.outcome is Outcome.ALLOWED:
+            return overruled(
+                *(verdict, Outcome.ESCALATED, "stepup_required", self.person),
+                rule=BY_CALL,
+                by="the call itself",
+                scopes=self.action.scopes,
+            )._replace(before=(verdict.outcome, verdict.reason, verdict.rule))
+        return verdict
+
+    def _foresee(self, broker: Broker, action: Action) -> Verdict:
         return foresee(
             broker,
             self.agent,
-            self.action,
+            action,
             self.source,
             details=self.details,
             backchannel=self.backchannel,
@@ -219,7 +269,9 @@ async def _decide(broker: Broker, request: Request) -> Verdict:
     verdict = request.foresee(broker)
     if verdict.outcome is Outcome.ALLOWED and verdict.counted:
         broker.limits.reserve(request.decision_id, request.agent.id, verdict.counted)
-    hooks = broker.policy.limits.hooks_of(request.action)
+    asked = broker.policy.limits.hooks_of
+    actions = (request.action, *request.others)
+    hooks = list({hook.id: hook for one in actions for hook in asked(one)}.values())
     if not hooks or verdict.outcome is Outcome.DENIED:
         return verdict
     version = broker.policy.version

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -58,6 +58,8 @@ async def evaluate(
     call: str | None = None,
     held: Callable[[StepUpId], None] = lambda _: None,
     source: str | None = None,
+    others: tuple[Action, ...] = (),
+    person: str = "",
 ) -> Answer:
     """Decide and record whether *action* may happen now, once.
 
@@ -75,6 +77,8 @@ async def evaluate(
         call: the call that a person decides about; see `StepUp.request_json`.
         held: see `escalate`.
         source: see `foresee`.
+        others: see `Request.others`.
+        person: see `Request.person`.
 
     Returns:
         the answer; after a person's no, `Denied` with the decision that was held.
@@ -82,10 +86,30 @@ async def evaluate(
     Raises:
         LedgerError: the decision could not be recorded.
     """
+    request = Request(
+        *(agent, action, None, None, DecisionId("")),
+        events=_RECORDED,
+        about=about,
+        call=call,
+        evaluation=True,
+        source=source,
+        others=others,
+        person=person,
+    )
+    decide = partial(_decide, broker, request, refusal, held)
+    return await _until_decided(broker, decide, agent, wait, gone)
+
+
+async def _until_decided(
+    broker: Broker,
+    decide: Callable[[], Awaitable[Answer]],
+    agent: Agent,
+    wait: float,
+    gone: asyncio.Future[Any] | None,
+) -> Answer:
+    """Decide, and once more when a person has; see `evaluate`."""
     loop = asyncio.get_running_loop()
     ends = loop.time() + wait
-    asked = partial(_decide, broker, agent, action, about, refusal)
-    decide = partial(asked, call=call, held=held, source=source)
     while True:
         answer = await decide_anew(decide)
         left = ends - loop.time()
@@ -111,27 +135,12 @@ async def evaluate(
 
 async def _decide(
     broker: Broker,
-    agent: Agent,
-    action: Action,
-    about: Mapping[str, object],
+    asked: Request,
     refusal: tuple[str, str] | None,
-    *,
-    call: str | None,
     held: Callable[[StepUpId], None],
-    source: str | None,
 ) -> Answer:
-    request = Request(
-        agent := broker.registry.now(agent),
-        action,
-        None,
-        None,
-        DecisionId(new_id("dec")),
-        events=_RECORDED,
-        about=about,
-        call=call,
-        evaluation=True,
-        source=source,
-    )
+    agent = broker.registry.now(asked.agent)
+    request = asked._replace(agent=agent, decision_id=DecisionId(new_id("dec")))
     broker.registry.seen(agent.id)
     if refusal := refused(broker, agent) or refusal:
         return await deny(broker, request, *refusal)

@@ -65,6 +65,7 @@ _DECIDED: Final = frozenset(
         "policy.changed",
         "secret.changed",
         "service.changed",
+        "service.probed",
         "stepup.approved",
         "stepup.confirmed",
         "stepup.denied",

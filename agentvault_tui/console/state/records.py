@@ -31,6 +31,7 @@ EVENT_WORDS: Final = {
     "agent.scopes_changed": "SCOPES",
     "alert.dead": "ALERT DEAD",
     "clock.jump": "CLOCK",
+    "mcp.message": "MCP",
     "connection.added": "CONNECTED",
     "operator.not_signed_in": "UNVERIFIED",
     "operator.refused": "FORBIDDEN",

@@ -27,31 +27,35 @@ from agentvault_tui.gateway.caller import Caller
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.credentials import Credentials, take_token
 from agentvault_tui.gateway.mcp import results
-from agentvault_tui.gateway.mcp.messages import (
-    CALL,
+from agentvault_tui.gateway.mcp.errors import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
     INVALID_REQUEST,
-    LEGACY,
     METHOD_NOT_FOUND,
-    MODERN,
-    VERSION_KEY,
-    Envelope,
     McpError,
+    SessionGoneError,
+)
+from agentvault_tui.gateway.mcp.members import VERSION_KEY
+from agentvault_tui.gateway.mcp.messages import (
+    CALL,
+    LEGACY,
+    MODERN,
+    Envelope,
     Message,
     answer,
     check_modern,
+    is_id,
     read_answer,
     read_message,
     text_of,
     unsupported,
     with_members,
+    without_capabilities,
 )
+from agentvault_tui.gateway.mcp.processes import McpProcesses
 from agentvault_tui.gateway.mcp.relay import AskedMessage, McpRelay
 from agentvault_tui.gateway.mcp.servers import McpServer, McpServers
 from agentvault_tui.gateway.mcp.sessions import McpSession, McpSessions
-from agentvault_tui.gateway.mcp.stdio import McpProcesses
-from agentvault_tui.gateway.mcp.streamable import SessionGoneError
 from agentvault_tui.gateway.mcp.toolcalls import McpCalls, detail_of
 from agentvault_tui.gateway.mcp.writer import AnswerWriter
 from agentvault_tui.gateway.refusals import CallRefusedError, too_large, unauthorized
@@ -66,7 +70,7 @@ METADATA: Final = "/.well-known/oauth-protected-resource"
 """RFC 9728 section 3.1: before the path of the resource."""
 _NOTHING: Final = Action((), "")
 _UNKNOWN_BODY: Final = 65_536
-"""Bytes that are read of whoever shows no token, to say which scope it needs."""
+"""Bytes that are read of a request without a token, to say which scope it needs."""
 _AT_ONCE_KEPT: Final = 2.0
 """Seconds for which strangers who ask need not all agents be looked at again."""
 _LISTS: Final = frozenset(
@@ -103,7 +107,7 @@ class McpApp:
         self._admission = admission
         self._servers = servers
         self._processes = processes
-        self._relay = McpRelay(calls, processes, credentials, upstream)
+        self._relay = McpRelay(broker, calls, processes, credentials, upstream)
         self._calls = McpCalls(broker, calls, admission, self._relay, servers)
         self._sessions = McpSessions()
         self._room = BodyRoom()
@@ -111,14 +115,18 @@ class McpApp:
         """By server: until when these are the scopes that are issued at once."""
 
     def cut(self, agent_id: AgentId | None) -> None:
-        """Forget what agents have here beside their calls: sessions and processes."""
+        """Forget what agents have here next to their calls: sessions and processes."""
         self._sessions.cut(agent_id)
         self._processes.cut(agent_id)
         self._relay.cut()
 
     def cut_tokens(self) -> None:
-        """End what is asked beside calls with tokens that have ended."""
+        """End what is asked next to calls with tokens that have ended."""
         self._relay.cut()
+
+    async def record(self, *, ending: bool = False) -> None:
+        """Record the messages that were no calls; see `MessageCounts`."""
+        await self._relay.counts.record(ending=ending)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -158,7 +166,7 @@ class McpApp:
         await reply.send(send)
 
     def _scopes_at_once(self, server: McpServer) -> list[str]:
-        """Return the scopes of *server* that whoever may use it can be issued at once.
+        """Return the scopes of *server* that an agent with them is issued at once.
 
         A client asks for all of them in one request, which is refused for one scope
         that its agent was not granted, and it is not known yet whose client it is: so
@@ -214,12 +222,13 @@ class McpApp:
             return
         gone = asyncio.get_running_loop().create_future()
         writer.exchange.on_gone = lambda: _settle(gone)
-        with self._room.counted(caller.agent.id) as take:
+        agent_id = caller.agent.id
+        with self._room.counted(agent_id) as take:
             body = await _read(receive, BODY_CAP, take)
             try:
-                message = await read_apart(
-                    caller.agent.id, len(body), read_message, body
-                )
+                # Names that are not ASCII take longer to compare.
+                weight = len(body) if body.isascii() else 4 * len(body)
+                message = await read_apart(agent_id, weight, read_message, body)
                 writer.message = message
                 if not self._servers.has(server):  # changed while the body came
                     raise _refusal(503, "temporarily_unavailable", _CHANGED)
@@ -292,7 +301,7 @@ class McpApp:
         """Return the session that a request names, if it names one.
 
         Raises:
-            CallRefusedError: 404 for one that is not there: its client begins anew.
+            CallRefusedError: 404 for one that is not there: its client begins again.
         """
         named = [value for name, value in headers if name == b"mcp-session-id"]
         if not named:
@@ -354,23 +363,32 @@ class McpApp:
     # Notifications and the handshake
 
     async def _notified(self, asked: AskedMessage) -> None:
-        """Take a notification; an answer to a request of a server is for nobody."""
+        """Take a notification; an answer to a request of a server is dropped.
+
+        Raises:
+            McpError: it is a request without an id, or cancels what is no request.
+        """
         message, session = asked.message, asked.session
-        if session is None:
-            return
+        if message.method and not message.method.startswith("notifications/"):
+            raise McpError(INVALID_REQUEST, "a request needs an id")
         if message.method == "notifications/cancelled":
-            stop = session.running.get(message.params.get("requestId"))
+            id_ = message.params.get("requestId")
+            if not is_id(id_):
+                raise McpError(INVALID_PARAMS, "requestId is no text and no integer")
+            stop = session.running.get(id_) if session is not None else None
             if stop is not None:
                 stop()
-        elif message.method == "notifications/initialized" and asked.server.service:
+        elif session is None or asked.server.service is None:
+            return
+        elif message.method == "notifications/initialized":
             with suppress(UpstreamError):
-                await self._relay.post(asked, message.as_line())
+                await self._relay.notify(asked)
 
     async def _initialize(self, asked: AskedMessage) -> None:
         """Begin a session (2025-11-25, basic/lifecycle)."""
         server, message = asked.server, asked.message
         wanted = message.params.get("protocolVersion")
-        if not isinstance(wanted, str):
+        if wanted is None:
             raise McpError(INVALID_PARAMS, "protocolVersion is missing")
         upstream = None
         if server.service is None:
@@ -378,14 +396,13 @@ class McpApp:
             await asked.attended(process.start())
             result = process.greeting
         else:
-            # No server is told of what a client could be asked: it is never asked.
-            params = Raw(msgspec.json.encode(message.params | {"capabilities": {}}))
-            message.envelope["params"] = params
-            told = await asked.attended(self._relay.ask(asked))
-            if "result" not in told:
-                await asked.writer.finish(told)
+            # No server hears of what a client could be asked: it is never asked.
+            asked.message = without_capabilities(message)
+            envelope = await asked.attended(self._relay.ask(asked))
+            if "result" not in envelope:
+                await asked.writer.finish(envelope)
                 return
-            result, upstream = told["result"], asked.upstream_session
+            result, upstream = envelope["result"], asked.upstream_session
         agreed = text_of(read_answer(bytes(result)), "protocolVersion") or LEGACY[0]
         offered = wanted if wanted in LEGACY else LEGACY[0]
         version = min(offered, agreed)
@@ -407,11 +424,11 @@ class McpApp:
             await process.start()
             result = process.greeting
         else:
-            told = await self._relay.ask(asked)
-            if "result" not in told:
+            envelope = await self._relay.ask(asked)
+            if "result" not in envelope:
                 # Nothing else is proof of the modern era (basic/versioning).
                 raise unsupported(MODERN, LEGACY)
-            result = told["result"]
+            result = envelope["result"]
         try:
             versions = msgspec.json.decode(
                 read_answer(bytes(result))["supportedVersions"], type=list[str]
@@ -426,10 +443,11 @@ class McpApp:
     # Tools
 
     async def _list_tools(self, asked: AskedMessage) -> Envelope:
-        """Return the tools that the agent's scopes allow, for nobody else to keep."""
-        told = await self._relay.ask(asked)
-        if "result" not in told:
-            return told
+        """Return the tools that the agent's scopes allow, which no other may cache."""
+        envelope = await self._relay.ask(asked)
+        if "result" not in envelope:
+            return envelope
+        await self._relay.note_tools(asked, envelope["result"])
         server, agent = asked.server, self._broker.registry.agent(asked.agent.id)
         caller = asked.caller._replace(agent=asked.caller.token.principal(agent))
 
@@ -441,8 +459,10 @@ class McpApp:
             verdict = caller.foresee(self._broker, plain)
             return verdict.outcome is not Outcome.DENIED
 
-        told["result"] = results.listed(told["result"], allowed, modern=asked.modern)
-        return told
+        envelope["result"] = results.listed(
+            envelope["result"], allowed, modern=asked.modern
+        )
+        return envelope
 
 
 def _settle(gone: asyncio.Future[None]) -> None:
@@ -460,23 +480,23 @@ def _version(
     """
     if message.method == "initialize":
         return LEGACY[0]
-    said = [v.decode("latin-1") for n, v in headers if n == b"mcp-protocol-version"]
+    stated = [v.decode("latin-1") for n, v in headers if n == b"mcp-protocol-version"]
     in_body = message.meta.get(VERSION_KEY)
-    if in_body is not None or MODERN in said:
+    if in_body is not None or MODERN in stated:
         if message.id is not None and in_body is None:
             raise McpError(INVALID_PARAMS, f"_meta names no {VERSION_KEY}")
         return MODERN
     if session is not None:
         return session.version
-    if said and said[0] not in LEGACY:
-        raise unsupported(said[0], (MODERN, *LEGACY))
-    return said[0] if said else LEGACY[-1]
+    if stated and stated[0] not in LEGACY:
+        raise unsupported(stated[0], (MODERN, *LEGACY))
+    return stated[0] if stated else LEGACY[-1]
 
 
 async def _read(
     receive: Receive, cap: int, take: Callable[[int], None] | None = None
 ) -> bytes:
-    """Return the whole body; *take* is told of each piece's size.
+    """Return the whole body; *take* is called with the size of each piece.
 
     Raises:
         CallRefusedError: 413; 503 where too much is in memory.
@@ -506,7 +526,7 @@ def _serves(server: McpServer, method: str) -> bool:
 
 _NO_SERVER: Final = "there is no MCP server of that name"
 _CHANGED: Final = "the server's file was changed meanwhile: send it again"
-_WRONG_METHOD: Final = "send POST; nothing is told here unasked"
+_WRONG_METHOD: Final = "send POST; nothing is sent here unasked"
 _ALLOW: Final = (b"allow", b"POST, DELETE")
 
 

@@ -1,22 +1,45 @@
-"""JSON-RPC messages of MCP: read once and strictly, relayed as they were written.
+"""JSON-RPC messages of MCP: parsed once and strictly, and built again to be sent.
 
-What policy reads is parsed here; what is sent on is the sender's own JSON, of which
-the envelope's id and the progress token alone are replaced.
+A client's message becomes one typed object. What policy reads, a person sees, the
+digest covers and the server receives is computed from it; nothing is relayed as
+received. Messages of servers to clients stay as they were written.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from itertools import chain, islice
+from typing import Any, Final, TypeGuard
 
 import msgspec
 import rfc8785
 from msgspec import Raw
 
-from agentvault_tui import strict_json
+from agentvault_tui import __version__
+from agentvault_tui.gateway.mcp.errors import (
+    HEADER_MISMATCH,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    PARSE_ERROR,
+    UNSUPPORTED_VERSION,
+    McpError,
+)
+from agentvault_tui.gateway.mcp.members import (
+    CAPABILITIES,
+    CLIENT_INFO,
+    TOP,
+    VERSION_KEY,
+    RequestMeta,
+    build_meta,
+    build_params,
+    check_names,
+    plain,
+)
+from agentvault_tui.json_document import encode_document, read_document
+from agentvault_tui.text import visible
 from agentvault_tui.web.reply import Header, decode_header
 
 CALL: Final = "tools/call"
@@ -24,46 +47,19 @@ MODERN: Final = "2026-07-28"
 """The revision whose requests stand alone."""
 LEGACY: Final = ("2025-11-25", "2025-06-18")
 """Revisions with a handshake and sessions, the newest first."""
-VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
-_CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
 STATE: Final = "agentvault:"
 """How the state of our own ``input_required`` begins, and the name of its request."""
-TASKS: Final = "io.modelcontextprotocol/tasks"
-_OWN_META: Final = "io.modelcontextprotocol/"
-_TRACING: Final = frozenset({"progressToken", "traceparent", "tracestate", "baggage"})
-
-PARSE_ERROR: Final = -32700
-INVALID_REQUEST: Final = -32600
-METHOD_NOT_FOUND: Final = -32601
-INVALID_PARAMS: Final = -32602
-INTERNAL_ERROR: Final = -32603
-HEADER_MISMATCH: Final = -32020
-UNSUPPORTED_VERSION: Final = -32022
-DENIED: Final = 4030
-CANCELLED: Final = 4990
-"""Both are ours, outside of what JSON-RPC and MCP reserve."""
-_STATUS: Final = {
-    PARSE_ERROR: 400,
-    INVALID_REQUEST: 400,
-    INVALID_PARAMS: 400,
-    HEADER_MISMATCH: 400,
-    -32021: 400,
-    UNSUPPORTED_VERSION: 400,
-    METHOD_NOT_FOUND: 404,
-}
 _NAMED_BY: Final = {
     "tools/call": "name",
     "prompts/get": "name",
     "resources/read": "uri",
-    "tasks/get": "taskId",
-    "tasks/update": "taskId",
-    "tasks/cancel": "taskId",
 }
 """The parameter that ``Mcp-Name`` repeats."""
 PARAMETER: Final = b"mcp-param-"
 """How headers begin that repeat an argument."""
+_MOST_DROPPED: Final = 32
+_DROPPED_LENGTH: Final = 64
 _COMPACT: Final[dict[str, Any]] = {"sort_keys": True, "separators": (",", ":")}
-_NULL: Final = Raw(b"null")
 _LINE_ENDS: Final = bytes.maketrans(b"\r\n", b"  ")
 _SEPARATORS: Final = (
     ("\u2028".encode(), b"\\u2028"),
@@ -71,154 +67,180 @@ _SEPARATORS: Final = (
     ("\x85".encode(), b"\\u0085"),
 )
 
+CLIENT: Final = {"name": "agentvault", "version": __version__}
+"""The gateway, as a client of servers."""
 Envelope = dict[str, Raw]
 """A message's members, each as its sender wrote it."""
+RequestId = str | int
 
 
-class McpError(Exception):
-    """A message that is answered by a JSON-RPC error."""
-
-    def __init__(
-        self, code: int, text: str, data: object = None, *, status: int | None = None
-    ) -> None:
-        """Keep the error's *code*, message and *data*, and the *status* of HTTP."""
-        super().__init__(text)
-        self.code = code
-        self.text = text
-        self.data = data
-        self.status = status or _STATUS.get(code, 200)
-
-    def envelope(self, id_: Raw | None) -> Envelope:
-        """Return it as the answer to the request *id_*."""
-        error = {"code": self.code, "message": self.text}
-        if self.data is not None:
-            error["data"] = self.data
-        return answer(id_, error=Raw(msgspec.json.encode(error)))
-
-
-def status_of(code: int) -> int:
-    """Return the status of HTTP that the modern era gives an error *code*."""
-    return _STATUS.get(code, 200)
-
-
-def answer(id_: Raw | None, **member: Raw) -> Envelope:
+def answer(id_: RequestId | None, **member: Raw) -> Envelope:
     """Return the answer to the request *id_*: its ``result`` or its ``error``."""
-    return {"jsonrpc": Raw(b'"2.0"'), "id": id_ or _NULL, **member}
+    return {"jsonrpc": Raw(b'"2.0"'), "id": Raw(msgspec.json.encode(id_)), **member}
 
 
-@dataclass(slots=True)
+def answer_to(id_: RequestId | None, envelope: Envelope) -> Envelope:
+    """Return a server's answer under the *id_* of the client's request."""
+    return {**envelope, "id": Raw(msgspec.json.encode(id_))}
+
+
+def failed(error: McpError, id_: RequestId | None) -> Envelope:
+    """Return the answer to the request *id_* that is an *error*."""
+    members = {"code": error.code, "message": error.text}
+    if error.data is not None:
+        members["data"] = error.data
+    return answer(id_, error=Raw(encode_document(members)))
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One JSON-RPC message of a client."""
+    """One JSON-RPC message of a client, with the members that leave and no others."""
 
-    envelope: Envelope
-    id: Raw | None
+    id: RequestId | None
     """None for a notification, or an answer to a request of a server."""
     method: str
     """Empty for an answer."""
     params: dict[str, Any]
-
-    @property
-    def meta(self) -> dict[str, Any]:
-        """Return its ``_meta``; empty where it has none."""
-        meta = self.params.get("_meta")
-        return meta if isinstance(meta, dict) else {}
-
-    @property
-    def progress_token(self) -> str | int | None:
-        """Return the token under which its sender wants to hear of progress."""
-        token = self.meta.get("progressToken")
-        usable = isinstance(token, str | int) and not isinstance(token, bool)
-        return token if usable else None
+    """Without ``_meta``, as policy reads them; see `plain`."""
+    content: bytes
+    """The same, encoded with the digits of numbers: what is sent and shown."""
+    meta: dict[str, Any]
+    """The members of ``_meta`` that are part of the call."""
+    meta_content: bytes
+    """The same, encoded."""
+    trace: Mapping[str, str]
+    """Those that are trace context, and no part of it."""
+    progress_token: str | int | None
+    """The token under which its sender wants progress."""
+    dropped: tuple[str, ...]
+    """Names of members that MCP's schema does not name, as a row has them."""
+    sha256: str
+    """Of the canonical form of the arguments, or of the parameters of other calls."""
+    size: int
+    """Bytes of the body that it was parsed from."""
+    waited: tuple[str, bool] | None = None
+    """The step-up whose call is made again, and whether its user waits on: its answer
+    to an ``input_required`` of ours (basic/patterns/mrtr). None where it answers none,
+    or perhaps one of its server's."""
 
     @property
     def takes_forms(self) -> bool:
         """Tell whether its client shows its user a form (client/elicitation)."""
-        offered = self.meta.get(_CAPABILITIES)
-        elicitation = offered.get("elicitation") if isinstance(offered, dict) else None
+        elicitation = self.meta.get(CAPABILITIES, {}).get("elicitation")
         return isinstance(elicitation, dict) and (
             not elicitation or isinstance(elicitation.get("form"), dict)
         )
 
-    def take_state(self) -> tuple[str, bool] | None:
-        """Take out what answers an ``input_required`` of ours (basic/patterns/mrtr).
-
-        Returns:
-            the step-up whose call is made again, and whether its user waits on; None
-            where it answers none of ours, but perhaps one of its server's.
-        """
-        state = self.params.get("requestState")
-        if not isinstance(state, str) or not state.startswith(STATE):
-            return None
-        answers = self.params.get("inputResponses")
-        said = answers.get(STATE) if isinstance(answers, dict) else None
-        waits = isinstance(said, dict) and said.get("action") == "accept"
-        params = read_answer(bytes(self.envelope["params"]))
-        for name in ("requestState", "inputResponses"):
-            self.params.pop(name, None)
-            params.pop(name, None)
-        self.envelope["params"] = Raw(msgspec.json.encode(params))
-        return state.removeprefix(STATE), waits
-
     @property
     def named(self) -> str | None:
-        """Return what it names: a tool, a prompt, a resource or a task."""
+        """Return what it names: a tool, a prompt or a resource."""
         value = self.params.get(_NAMED_BY.get(self.method, ""))
         return value if isinstance(value, str) else None
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of a call of a tool."""
+        found: dict[str, Any] = self.params.get("arguments", {})
+        return found
+
     def held(self) -> bytes:
-        """Return what a person decides about: its parameters in one spelling.
+        """Return what a person decides about: the parameters that leave.
 
-        Without what differs between two tries of a client: the progress token, what
-        the protocol says about the client, and tracing.
+        Without the progress token and the trace context, in which two tries of a
+        client differ.
         """
-        said = dict(self.params)
-        meta = {
-            name: value
-            for name, value in self.meta.items()
-            if name not in _TRACING and not name.startswith(_OWN_META)
-        }
-        said.pop("_meta", None)
-        if meta:
-            said["_meta"] = meta
-        return canonical(said)
+        return self._with_meta(self.meta_content)
 
-    def as_line(self) -> bytes:
-        """Return it as one line, as it was written."""
-        return one_line(msgspec.json.encode(self.envelope))
-
-    def relayed(self, id_: int, token: int | None = None) -> bytes:
-        """Return it as one line for a server that others use too.
+    def encoded(self, id_: int | None, token: int | None = None) -> bytes:
+        """Return it as it is sent: one line of JSON, with these members alone.
 
         Args:
-            id_: in the place of the client's, which other clients use as well.
+            id_: in the place of the client's, which other clients use as well; None
+                for a notification.
             token: in the place of its progress token, for the same reason.
         """
-        envelope = {**self.envelope, "id": Raw(b"%d" % id_)}
-        offered = self._without_tasks()
-        if token is not None or offered is not None:
-            params = msgspec.json.decode(self.envelope["params"], type=Envelope)
-            meta = msgspec.json.decode(params["_meta"], type=Envelope)
-            if token is not None:
-                meta["progressToken"] = Raw(b"%d" % token)
-            if offered is not None:
-                meta[_CAPABILITIES] = Raw(msgspec.json.encode(offered))
-            params["_meta"] = Raw(msgspec.json.encode(meta))
-            envelope["params"] = Raw(msgspec.json.encode(params))
-        return one_line(msgspec.json.encode(envelope))
+        more: dict[str, Any] = dict(self.trace)
+        if token is not None:
+            more["progressToken"] = token
+        params = self._with_meta(_merged(self.meta_content, encode_document(more)))
+        built: dict[str, Any] = {"jsonrpc": "2.0"}
+        if id_ is not None:
+            built["id"] = id_
+        built["method"] = self.method
+        line = encode_document(built)
+        return _merged(line, b'{"params":%b}' % params) if params != b"{}" else line
 
-    def _without_tasks(self) -> dict[str, Any] | None:
-        """Return what the client can do, tasks left out; nothing where it has none.
+    def _with_meta(self, meta: bytes) -> bytes:
+        if meta == b"{}":
+            return self.content
+        return _merged(self.content, b'{"_meta":%b}' % meta)
 
-        A task goes on after its call has ended, where no revocation cuts it.
-        """
-        offered = self.meta.get(_CAPABILITIES)
-        if not isinstance(offered, dict):
-            return None
-        extensions = offered.get("extensions")
-        if not isinstance(extensions, dict) or TASKS not in extensions:
-            return None
-        kept = {name: one for name, one in extensions.items() if name != TASKS}
-        return {**offered, "extensions": kept}
+
+def _merged(*objects: bytes) -> bytes:
+    """Return an encoded object with the members of encoded *objects*, in order."""
+    return b"{%b}" % b",".join(one[1:-1] for one in objects if one != b"{}")
+
+
+def build_message(
+    method: str,
+    params: dict[str, Any],
+    meta: RequestMeta,
+    *,
+    id_: RequestId | None = None,
+    dropped: Iterable[str] = (),
+    size: int = 0,
+) -> Message:
+    """Return a message of these members alone.
+
+    Args:
+        method: of it.
+        params: the parameters that leave, without ``_meta``.
+        meta: the ``_meta`` that leaves.
+        id_: the client's id, for a request.
+        dropped: the names of members that do not leave.
+        size: bytes of the body that it was parsed from.
+    """
+    waited = None
+    if str(params.get("requestState", "")).startswith(STATE):
+        params = dict(params)
+        stepup_id = params.pop("requestState").removeprefix(STATE)
+        given = params.pop("inputResponses", {}).get(STATE)
+        waits = isinstance(given, dict) and given.get("action") == "accept"
+        waited = stepup_id, waits
+    names = [
+        str(visible(name, _DROPPED_LENGTH))
+        for name in islice(dropped, _MOST_DROPPED + 1)
+    ]
+    if len(names) > _MOST_DROPPED:
+        names[_MOST_DROPPED] = "more"
+    digested = params.get("arguments", {}) if method == CALL else params
+    return Message(
+        id=id_,
+        method=method,
+        params=plain(params),
+        content=one_line(encode_document(params)),
+        meta=meta.members,
+        meta_content=one_line(encode_document(meta.members)),
+        trace=meta.trace,
+        progress_token=meta.token,
+        dropped=tuple(names),
+        sha256=digest_of(digested),
+        size=size,
+        waited=waited,
+    )
+
+
+def own_message(method: str, *, modern: bool, **params: Any) -> Message:
+    """Return a message of the gateway's own."""
+    meta = {VERSION_KEY: MODERN, CLIENT_INFO: CLIENT, CAPABILITIES: {}}
+    return build_message(method, params, RequestMeta(meta if modern else {}))
+
+
+def without_capabilities(message: Message) -> Message:
+    """Return an ``initialize`` that offers nothing of its client's to a server."""
+    params = {**message.params, "capabilities": {}}
+    meta = RequestMeta(message.meta, message.trace, message.progress_token)
+    return build_message(message.method, params, meta, id_=message.id)
 
 
 def canonical(value: object) -> bytes:
@@ -252,34 +274,96 @@ def one_line(text: bytes) -> bytes:
 
 
 def read_message(body: bytes) -> Message:
-    """Read what a client sent.
+    """Parse what a client sent.
 
     Raises:
-        McpError: it is no message of JSON-RPC 2.0, or means two things.
+        McpError: it is no message of JSON-RPC 2.0, or programs read it in several ways.
     """
     try:
-        value = strict_json.loads(body)
+        value = read_document(body)
     except (ValueError, RecursionError) as error:
-        raise McpError(PARSE_ERROR, f"the body is not JSON: {error}") from None
-    if not isinstance(value, dict) or value.get("jsonrpc") != "2.0":
+        raise _unreadable(body, error) from None
+    if not isinstance(value, dict):
         raise McpError(INVALID_REQUEST, "the body is not one message of JSON-RPC 2.0")
-    try:
-        envelope = msgspec.json.decode(body, type=Envelope)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise McpError(PARSE_ERROR, "the body is not JSON") from None
-    method, params = value.get("method", ""), value.get("params", {})
+    check_names(value, TOP)
     id_ = value.get("id")
+    method, params = value.get("method", ""), value.get("params", {})
     if (
-        not isinstance(method, str)
+        value.get("jsonrpc") != "2.0"
+        or not isinstance(method, str)
         or not isinstance(params, dict)
-        or isinstance(id_, bool)
-        or not isinstance(id_, str | int | None)
+        or not (is_id(id_) or (id_ is None and not (method and "id" in value)))
         or ("method" in value) == bool(value.keys() & {"result", "error"})
+        or ("method" in value) != bool(method)
         or not isinstance(params.get("_meta", {}), dict)
-        or (method and "id" in value and id_ is None)
     ):
         raise McpError(INVALID_REQUEST, "the body is not a message as MCP has them")
-    return Message(envelope, envelope.get("id") if method else None, method, params)
+    try:
+        return _built(value, id_ if method else None, method, params, len(body))
+    except McpError as error:
+        error.id = id_ if method else None
+        raise
+
+
+def _built(
+    value: dict[str, Any],
+    id_: RequestId | None,
+    method: str,
+    params: dict[str, Any],
+    size: int,
+) -> Message:
+    meta = build_meta(params.get("_meta", {}))
+    given = {name: one for name, one in params.items() if name != "_meta"}
+    found, dropped = build_params(method, given, modern=VERSION_KEY in meta.members)
+    names = chain(
+        (name for name in value if name not in TOP),
+        (f"params.{name}" for name in dropped),
+        (f"_meta.{name}" for name in meta.dropped),
+    )
+    return build_message(method, found, meta, id_=id_, dropped=names, size=size)
+
+
+def is_id(value: object) -> TypeGuard[RequestId]:
+    """Tell whether a value is the id of a request: a text or an integer."""
+    return isinstance(value, str | int) and not isinstance(value, bool)
+
+
+def _unreadable(body: bytes, error: Exception) -> McpError:
+    """Return the error of a body that is no JSON document, or several.
+
+    A member that is twice in the arguments makes these invalid (-32602); anywhere
+    else, not even the id is certain.
+    """
+
+    def marked(items: list[tuple[str, object]]) -> dict[str | None, object]:
+        found: dict[str | None, object] = dict(items)
+        return found if len(found) == len(items) else {**found, None: None}
+
+    unreadable = McpError(PARSE_ERROR, f"the body is not JSON: {error}")
+    try:
+        value = json.loads(body.decode(), object_pairs_hook=marked)
+        arguments = value["params"].pop("arguments")
+        id_ = read_document(encode_document(value["id"]))
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return unreadable
+    if not _is_marked(arguments) or _is_marked(value) or not is_id(id_):
+        return unreadable
+    twice = McpError(INVALID_PARAMS, "a member of the arguments is there twice")
+    twice.id = id_
+    return twice
+
+
+def _is_marked(value: object) -> bool:
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            if None in one:
+                return True
+            waiting.extend(one.values())
+        elif isinstance(one, list):
+            waiting.extend(one)
+    return False
 
 
 def check_modern(message: Message, headers: Sequence[Header]) -> None:
@@ -290,24 +374,21 @@ def check_modern(message: Message, headers: Sequence[Header]) -> None:
     Raises:
         McpError: they do not, or its version is none that is served here.
     """
-    said = message.meta.get(VERSION_KEY)
+    stated = message.meta.get(VERSION_KEY)
     version = _header(headers, b"mcp-protocol-version")
     if message.id is None:
         return
-    if said != version:
-        raise _mismatch("MCP-Protocol-Version", version, said)
-    if said != MODERN:
-        raise unsupported(said, (MODERN, *LEGACY))
+    if stated != version:
+        raise mismatch("MCP-Protocol-Version", version, stated)
+    if stated != MODERN:
+        raise unsupported(stated, (MODERN, *LEGACY))
     if (method := _header(headers, b"mcp-method")) != message.method:
-        raise _mismatch("Mcp-Method", method, message.method)
+        raise mismatch("Mcp-Method", method, message.method)
     name = _header(headers, b"mcp-name")
-    if name != message.named and (message.method in _NAMED_BY or name is not None):
-        raise _mismatch("Mcp-Name", name, message.named)
-    stated = set(_scalars(message.params.get("arguments")))
-    for header, value in headers:
-        if header.startswith(PARAMETER) and decode_header(value) not in stated:
-            shown = header.decode("latin-1")
-            raise _mismatch(shown, decode_header(value), "no argument of that value")
+    if name != message.named and not message.method.startswith("tasks/"):
+        raise mismatch("Mcp-Name", name, message.named)
+    if message.method != CALL and any(n.startswith(PARAMETER) for n, _ in headers):
+        raise mismatch("Mcp-Param", "of a tool's argument", "no call of a tool")
 
 
 def unsupported(requested: object, supported: Sequence[str]) -> McpError:
@@ -316,30 +397,16 @@ def unsupported(requested: object, supported: Sequence[str]) -> McpError:
     return McpError(UNSUPPORTED_VERSION, "unsupported protocol version", data)
 
 
-def _mismatch(name: str, header: object, body: object) -> McpError:
+def mismatch(name: str, header: object, body: object) -> McpError:
+    """Return the error of a header that differs from the body."""
     text = f"the header {name} and the body differ"
     return McpError(HEADER_MISMATCH, text, {"header": header, "body": body})
 
 
 def _header(headers: Sequence[Header], name: bytes) -> str | None:
-    """Return a header's value, decoded; none where it is said twice."""
+    """Return a header's value, decoded; none where it is there twice."""
     values = [value for header, value in headers if header == name]
     return decode_header(values[0]) if len(values) == 1 else None
-
-
-def _scalars(value: object) -> Iterator[str]:
-    """Yield each text, number and truth in *value*, as a header would say it."""
-    waiting = [value]
-    while waiting:
-        match waiting.pop():
-            case dict() as members:
-                waiting.extend(members.values())
-            case list() as items:
-                waiting.extend(items)
-            case bool() as truth:
-                yield str(truth).lower()
-            case str() | int() | float() as scalar:
-                yield str(scalar)
 
 
 def read_answer(text: bytes) -> Envelope:

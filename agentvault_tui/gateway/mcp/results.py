@@ -9,16 +9,15 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
+from agentvault_tui.gateway.mcp.errors import DENIED, INTERNAL_ERROR, McpError
+from agentvault_tui.gateway.mcp.members import TASKS
 from agentvault_tui.gateway.mcp.messages import (
     CALL,
-    DENIED,
-    INTERNAL_ERROR,
     STATE,
-    TASKS,
     Envelope,
-    McpError,
     Message,
     answer,
+    failed,
     read_answer,
     text_of,
     with_members,
@@ -70,10 +69,10 @@ def encoded(value: object) -> Raw:
 def failure(text: str, members: dict[str, object]) -> Raw:
     """Return a result that the model reads as an error: a sentence, and its members."""
     facts = {name: value for name, value in members.items() if value is not None}
-    said = [text, msgspec.json.encode(facts).decode()]
+    shown = [text, msgspec.json.encode(facts).decode()]
     return encoded(
         {
-            "content": [{"type": "text", "text": one} for one in said],
+            "content": [{"type": "text", "text": one} for one in shown],
             "isError": True,
             "_meta": {_META: facts},
         }
@@ -99,9 +98,11 @@ def refusal(
         )
     else:
         why = refused.text.rstrip(".")
-        text = f"AgentVault refused this call: {why}. {_allowed(server, agent)}"
+        text = f"AgentVault refused this call: {why}."
+        if refused.status != 503:
+            text += f" {_allowed(server, agent)}"
     if message.method != CALL:
-        return McpError(DENIED, text, members).envelope(message.id)
+        return failed(McpError(DENIED, text, members), message.id)
     return answer(message.id, result=failure(text, members))
 
 
@@ -140,7 +141,7 @@ def upstream_failure(error: UpstreamError, message: Message) -> Envelope:
     members: dict[str, object] = {"error": error.code}
     text = f"The call was sent or tried, and no result came back: {error.text}."
     if message.method != CALL:
-        return McpError(INTERNAL_ERROR, text, members).envelope(message.id)
+        return failed(McpError(INTERNAL_ERROR, text, members), message.id)
     return answer(message.id, result=failure(text, members))
 
 
@@ -155,8 +156,8 @@ def standing(stepup: StepUp, status: StepUpStatus) -> Raw:
     text = _STANDS[status]
     if status is StepUpStatus.DENIED and stepup.denial:
         text = f"{text} They say: {stepup.denial}"
-    said = [text, msgspec.json.encode(members).decode()]
-    return encoded({"content": [{"type": "text", "text": one} for one in said]})
+    shown = [text, msgspec.json.encode(members).decode()]
+    return encoded({"content": [{"type": "text", "text": one} for one in shown]})
 
 
 def complete(result: Raw, *, modern: bool) -> Raw:
@@ -186,12 +187,12 @@ def held_note(token: str | int, number: int, stepup_id: str) -> Envelope:
     )
 
 
-def is_error(told: Envelope) -> bool:
+def is_error(envelope: Envelope) -> bool:
     """Tell whether a server answered with an error, of JSON-RPC or of its tool."""
-    if "error" in told:
+    if "error" in envelope:
         return True
     with suppress(ValueError):
-        return read_answer(bytes(told["result"])).get("isError") == Raw(b"true")
+        return read_answer(bytes(envelope["result"])).get("isError") == Raw(b"true")
     return False
 
 
@@ -236,15 +237,15 @@ def serves(server: McpServer, family: str) -> bool:
 def without_unserved(server: McpServer, result: Raw) -> Raw:
     """Return a server's greeting without the capabilities that end at the gateway.
 
-    Nothing is told unasked, so no list is said to announce its changes.
+    Nothing is sent unasked, so no list announces its changes.
     """
     known = read_answer(bytes(result))
     try:
-        said = read_answer(bytes(known.get("capabilities", b"{}")))
+        offered = read_answer(bytes(known.get("capabilities", b"{}")))
     except ValueError:
-        said = {}
+        offered = {}
     found: dict[str, object] = {"tools": {}}
-    for name, value in said.items():
+    for name, value in offered.items():
         family = "completion" if name == "completions" else name
         if name in {"tools", "resources", "prompts"}:
             if name == "tools" or serves(server, name):

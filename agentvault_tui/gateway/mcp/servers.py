@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from agentvault_tui.errors import ServiceError, UnreadableRequestError
 from agentvault_tui.gateway.config_folder import ConfigFolder
 from agentvault_tui.gateway.mcp.messages import CALL
+from agentvault_tui.gateway.names import fold_name
 from agentvault_tui.gateway.services import (
     DENY,
     Service,
@@ -42,6 +43,9 @@ FOLDER: Final = "mcp"
 _TOOL: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _ARGUMENT: Final = re.compile(r"\{([^{}]*)\}")
 _MOST_ARGUMENTS: Final = 1_000
+_MOST_UNSAID: Final = 5
+_COUNT: Final = "count:"
+_Path = tuple[str, ...]
 
 
 class McpServerFile(ToolMapFile, forbid_unknown_fields=True, kw_only=True):
@@ -53,6 +57,7 @@ class McpServerFile(ToolMapFile, forbid_unknown_fields=True, kw_only=True):
     allow_private: bool = False
     allow_http: bool = False
     ca_file: str = ""
+    drains_bodies: bool = False
     credential: UpstreamCredential = UpstreamCredential()
 
 
@@ -94,7 +99,8 @@ class McpServer:
         """Return the rule for a call of the tool *name*; nothing where it is denied.
 
         Requests of other methods, such as ``resources/read``, have rules by the name
-        of their method, which no pattern for tools stands for.
+        of their method, which no pattern for tools stands for. A name with other
+        characters than visible ASCII has the rule of exactly that name, or none.
         """
         if method != CALL:
             family = method.partition("/")[0] + "/"
@@ -102,17 +108,21 @@ class McpServer:
                 if rule.pattern.startswith(family) and rule.matches.fullmatch(method):
                     return rule
             return self.tools.unmatched_rule
-        if not _TOOL.fullmatch(name):
-            return None
+        exact = {rule.pattern: rule for rule in self.tools.rules}
+        if name in exact and "*" not in name:
+            return exact[name]
+        folded = fold_name(name)
+        if not _TOOL.fullmatch(name) or any(fold_name(one) == folded for one in exact):
+            return None  # a lenient server may take it for that one
         for rule in self.tools.rules:
             if rule.matches.fullmatch(name):
                 return rule
             if re.fullmatch(rule.matches.pattern, name, re.IGNORECASE):
-                return None  # a lenient server may take it for that one
+                return None
         return self.tools.unmatched_rule
 
     def action_of(
-        self, rule: ToolRule | None, tool: str, arguments: dict[str, Any] | None
+        self, rule: ToolRule | None, tool: str, arguments: dict[str, Any]
     ) -> Action:
         """Return the action that a call is, read from its own arguments.
 
@@ -122,24 +132,78 @@ class McpServer:
         if rule is None:
             text = f"No action is known for this tool: mcp/{self.name}.toml maps none."
             raise UnmatchedToolError("no_route", text)
-        if arguments is None or len(arguments) > _MOST_ARGUMENTS:
-            text = "The arguments of the call are no object, or too many."
+        if len(arguments) > _MOST_ARGUMENTS:
+            text = "The call has too many arguments."
             raise UnmatchedToolError("unclear_call", text)
-        read = _ARGUMENT.findall(rule.resource)
-        read += [
-            place.removeprefix("count:").split("/")[1]
-            for place in rule.parameters.values()
-            if isinstance(place, str)
-        ]
-        for name in read:
-            plain = plain_name(name)
-            for other in arguments:
-                if other != name and plain_name(other) == plain:
-                    # A lenient server may go by either.
-                    shown = f"{visible(other, 60)} beside {visible(name, 60)}"
-                    text = f"The call has an argument {shown}: leave one out."
-                    raise UnmatchedToolError("unclear_call", text)
+        for path in (*_stated(rule), *_counted(rule)):
+            _check_spelling(path, arguments)
         return self.tools.action_by(rule, ToolCall(tool, arguments))
+
+
+def _stated(rule: ToolRule) -> list[_Path]:
+    """Return where the arguments are whose values the action states."""
+    named: list[_Path] = [(name,) for name in _ARGUMENT.findall(rule.resource)]
+    places = (one for one in rule.parameters.values() if isinstance(one, str))
+    return named + [_path(one) for one in places if not one.startswith(_COUNT)]
+
+
+def _counted(rule: ToolRule) -> list[_Path]:
+    """Return where the arguments are of which the action says how many."""
+    places = (one for one in rule.parameters.values() if isinstance(one, str))
+    return [_path(one[len(_COUNT) :]) for one in places if one.startswith(_COUNT)]
+
+
+def _path(pointer: str) -> _Path:
+    parts = pointer.split("/")[1:]
+    return tuple(part.replace("~1", "/").replace("~0", "~") for part in parts)
+
+
+def unsaid(rule: ToolRule, arguments: Mapping[str, Any]) -> list[str]:
+    """Return the first few arguments that the action of a call does not state.
+
+    A count says how many, not what. An elevated token opens a call only where all
+    that is sent is in its action.
+    """
+    stated, count = set(_stated(rule)), rule.parameters.get("count")
+    counted = _path(count) if isinstance(count, str) else None  # where it is a list
+    found: list[str] = []
+    waiting: list[tuple[_Path, Any]] = [((name,), v) for name, v in arguments.items()]
+    while waiting and len(found) < _MOST_UNSAID:
+        path, value = waiting.pop()
+        if path in stated and not (path == counted and isinstance(value, list)):
+            continue
+        below = any(one[: len(path)] == path for one in stated)
+        if below and isinstance(value, dict) and value:
+            waiting += [((*path, name), one) for name, one in value.items()]
+        else:
+            found.append("arguments/" + "/".join(path))
+    return found
+
+
+def _check_spelling(path: _Path, arguments: object) -> None:
+    """Refuse a call that spells a name on a *path* that is read in another way.
+
+    A lenient server may go by the other spelling.
+
+    Raises:
+        UnmatchedToolError: it does.
+    """
+    value = arguments
+    for name in path:
+        if isinstance(value, list) and name.isascii() and name.isdigit():
+            value = value[int(name[:9])] if int(name[:9]) < len(value) else None
+            continue
+        if not isinstance(value, dict):
+            return
+        folded, plain = fold_name(name), plain_name(name)
+        for other in value:
+            if other != name and (
+                fold_name(other) == folded or plain_name(other) == plain
+            ):
+                shown = f"{visible(other, 60)}, which is read as {visible(name, 60)}"
+                text = f"The call has an argument {shown}: leave it out."
+                raise UnmatchedToolError("unclear_call", text)
+        value = value.get(name)
 
 
 def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpServer:
@@ -179,7 +243,9 @@ def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpS
 
 
 def _check_command(table: McpServerFile) -> None:
-    of_urls = (table.allow_private, table.allow_http, table.ca_file)
+    of_urls = (
+        *(table.allow_private, table.allow_http, table.ca_file, table.drains_bodies),
+    )
     if any(of_urls) or table.credential != UpstreamCredential():
         raise ServiceError(
             "a credential, a ca_file and the rules for addresses are of a url",
@@ -208,6 +274,7 @@ def _service(name: str, table: McpServerFile, base: Path, sha256: str) -> Servic
         routes=(),
         sha256=sha256,
         index=RouteIndex(()),
+        drains_bodies=table.drains_bodies,
     )
 
 
@@ -231,11 +298,3 @@ class McpServers(ConfigFolder[McpServer]):
             FOLDER,
             lambda name, text: parse_server(name, text, catalogue(), home.config),
         )
-
-
-def arguments_of(params: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the arguments of a call; nothing where they are no object."""
-    arguments = params.get("arguments")
-    if arguments is None:
-        return {}
-    return arguments if isinstance(arguments, dict) else None

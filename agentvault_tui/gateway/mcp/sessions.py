@@ -53,7 +53,7 @@ class McpSessions:
         return session
 
     def find(self, id_: str, agent_id: AgentId, server: str) -> McpSession | None:
-        """Return a session to whom it belongs, and to nobody else."""
+        """Return a session of this agent at this server."""
         session = self._known.get(id_)
         if session is None or (session.agent_id, session.server) != (agent_id, server):
             return None

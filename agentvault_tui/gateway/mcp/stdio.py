@@ -11,35 +11,37 @@ import asyncio
 import logging
 import os
 import signal
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
 
-from agentvault_tui import __version__
 from agentvault_tui.clock import Clock
+from agentvault_tui.gateway.mcp.errors import METHOD_NOT_FOUND, McpError
 from agentvault_tui.gateway.mcp.messages import (
+    CLIENT,
     LEGACY,
-    METHOD_NOT_FOUND,
     MODERN,
-    VERSION_KEY,
     Envelope,
-    McpError,
     Message,
     answer,
+    failed,
     number_of,
     one_line,
+    own_message,
     read_answer,
     text_of,
     unsupported,
 )
+from agentvault_tui.gateway.mcp.pipe import LinePipe, PipeLine
+from agentvault_tui.gateway.mcp.program_log import ProgramLog, shown
 from agentvault_tui.gateway.mcp.servers import McpServer
+from agentvault_tui.gateway.refusals import CallRefusedError
 from agentvault_tui.model import AgentId
 from agentvault_tui.process import start_program
-from agentvault_tui.text import visible
 from agentvault_tui.web.service_connection import UpstreamError
 
 log = logging.getLogger("agentvault.mcp")
@@ -48,10 +50,17 @@ Progress = Callable[[Raw], None]
 """Takes the parameters of a notification of progress."""
 _LINE_BYTES: Final = 16 * 2**20
 _PIECE: Final = 65_536
-_MOST_WAITING: Final = 256
+PLACES: Final = 256
 """Requests to one process at a time."""
+SHARE: Final = 4
+"""One agent may have a quarter of them, where the process is shared."""
+LEAST: Final = 2
+"""Places that each agent may have in any case."""
 _START_SECONDS: Final = 20.0
-_WRITE_SECONDS: Final = 30.0
+WRITE_S: Final = 30.0
+"""Seconds in which the process has to take a line."""
+GRACE_S: Final = 60.0
+"""Seconds that other agents' calls get to finish before a process is restarted."""
 _ANSWER_SECONDS: Final = 600.0
 """Without a word of progress."""
 _STOP_SECONDS: Final = 2.0
@@ -59,98 +68,153 @@ _BACKOFF: Final = (0.0, 1.0, 2.0, 5.0, 15.0, 30.0)
 """Seconds before the next start, by how often it ended soon after one."""
 _SETTLED: Final = 60.0
 """Seconds after which a process is no failed start any more."""
-_LOGGED: Final = 30
-"""Lines of its standard error in `_LOGGED_SECONDS`; further ones are counted."""
-_LOGGED_SECONDS: Final = 60.0
-_LINE_SHOWN: Final = 500
-_LAST_WORDS: Final = 3
-"""Lines of it that are logged when it ends."""
-_CLIENT: Final = {"name": "agentvault", "version": __version__}
+
+
+@dataclass(slots=True)
+class ProcessEvents:
+    """Takes what happens at a process."""
+
+    count: Callable[[str, str, AgentId | None], None]
+    """Called with server, method and agent of a message that is no call."""
+    list_changed: Callable[[str], None]
+    """Called with a server that has another list of tools."""
+
+
+@dataclass(slots=True)
+class BlockedInput:
+    """Why a process gets no line: it does not read, or has half a line for good."""
+
+    line: PipeLine | None
+    """Of which it has a part; None where it has none."""
+    agent_id: AgentId | None
+    """Whose line it is: calls of other agents are waited for."""
+    for_good: bool = False
+    """Whether the line must not be completed, since its agent was cut off."""
+    timer: asyncio.TimerHandle | None = None
+
+    def end(self) -> None:
+        """Restart nothing for it."""
+        if self.timer is not None:
+            self.timer.cancel()
 
 
 class PendingRequest:
     """One request to a process, until its answer."""
 
-    def __init__(self, answered: asyncio.Future[Envelope], progress: Progress) -> None:
-        self.answered = answered
+    def __init__(self, agent_id: AgentId | None, progress: Progress) -> None:
+        self.agent_id = agent_id
+        """Whose it is; None for the gateway's own."""
+        self.answered: asyncio.Future[Envelope] = (
+            asyncio.get_running_loop().create_future()
+        )
         self.progress = progress
         self.heard = asyncio.Event()
-        """Set by each word of progress: it is at work."""
-        self.writing = False
-        """Whether the process was given any of it."""
-        self.written = False
+        """Set by each notice of progress: it is at work."""
+        self.line: PipeLine | None = None
+
+    @property
+    def written(self) -> bool:
         """Whether the process was given all of it."""
+        return self.line is not None and not self.line.rest
+
+    def fail(self, error: Exception) -> None:
+        """End the wait for its answer."""
+        if not self.answered.done():
+            self.answered.set_exception(error)
+            self.answered.exception()  # its sender may have left
 
 
 class McpProcess:
     """One process of a server, in one era; started when it is needed, and again."""
 
-    def __init__(self, server: McpServer, clock: Clock, *, modern: bool) -> None:
+    def __init__(
+        self, server: McpServer, clock: Clock, events: ProcessEvents, *, modern: bool
+    ) -> None:
         """Start nothing yet."""
         self.server = server
         self.modern = modern
         self.greeting = Raw(b"")
         """Its answer to ``server/discover`` or ``initialize``."""
         self._clock = clock
+        self._events = events
         self._process: asyncio.subprocess.Process | None = None
+        self._pipe: LinePipe | None = None
         self._starting = asyncio.Lock()
-        self._writing = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._waiting: dict[int, PendingRequest] = {}
+        self._blocked: BlockedInput | None = None
         self._next = 0
         self._failed = 0
         self._started_at = 0.0
         self._other_era = False
         self._closed = False
-        self._last_words: deque[bytes] = deque(maxlen=_LAST_WORDS)
+        self._errors = ProgramLog(server.name, clock)
 
     async def ask(
         self,
         message: Message,
-        progress: Progress,
-        sent: Callable[[], None],
-        cutters: list[Callable[[], None]],
+        agent_id: AgentId | None,
+        *,
+        release: Callable[[], None] = lambda: None,
+        sent: Callable[[int], None] = lambda _: None,
+        progress: Progress = lambda _: None,
+        cutters: list[Callable[[], None]] | None = None,
     ) -> Envelope:
-        """Send a client's request; return the answer, under the client's own id.
+        """Send a request; return the answer, under the process's id.
 
         Args:
             message: the request.
-            progress: is told of progress, where the client asked for that.
-            sent: called when the process has been given all of it.
+            agent_id: whose it is; None for the gateway's own.
+            release: called right before each piece is written; raises where no byte
+                of it may be written any more.
+            sent: called with its size when the process has been given all of it.
+            progress: takes notices of progress, where the client asked for them.
             cutters: gains what ends this request at once, without waiting.
 
         Raises:
             UpstreamError: there is no answer.
-            McpError: the process does not speak this era.
+            CallRefusedError: it may not be sent, or has to wait for others.
         """
-        with self._entry(progress) as (id_, waiting):
+        with self._entry(agent_id, progress) as (id_, waiting):
             token = None if message.progress_token is None else id_
-            cutters.append(lambda: self._cut(id_))
+            if cutters is not None:
+                cutters.append(lambda: self._cut(id_))
+            text = message.encoded(id_, token)
             try:
-                await self._write(message.relayed(id_, token), waiting)
-                waiting.written = True
-                sent()
-                return {**await self._answer(waiting), "id": message.id or Raw(b"null")}
+                await self._write(text, waiting, release)
+                sent(len(text))
+                return await self._answer(waiting)
             finally:
-                if not waiting.answered.done():
-                    self._cancel(id_)
+                if not waiting.answered.done() and self._abandon(id_, waiting):
+                    sent(len(text))
 
     @contextmanager
-    def _entry(self, progress: Progress) -> Iterator[tuple[int, PendingRequest]]:
-        if len(self._waiting) >= _MOST_WAITING:
-            raise UpstreamError(
-                503, "temporarily_unavailable", "the server has too much to do"
-            )
+    def _entry(
+        self, agent_id: AgentId | None, progress: Progress
+    ) -> Iterator[tuple[int, PendingRequest]]:
+        """Take one of the places of the process while a block runs.
+
+        Raises:
+            CallRefusedError: 503; there is none for this agent, or a restart is due.
+        """
+        if self._blocked is not None and self._blocked.for_good:
+            raise busy("the server is about to be restarted: try again", 5)
+        own = sum(one.agent_id == agent_id for one in self._waiting.values())
+        shared = not self.server.per_agent and agent_id is not None
+        if shared and own >= max(PLACES // SHARE, LEAST):
+            raise busy("too many requests of this agent to the server are under way", 1)
+        if len(self._waiting) >= PLACES:
+            raise busy("the server has too much to do: try again", 1)
         self._next += 1
         id_ = self._next
-        loop = asyncio.get_running_loop()
-        self._waiting[id_] = waiting = PendingRequest(loop.create_future(), progress)
+        self._waiting[id_] = waiting = PendingRequest(agent_id, progress)
         try:
             yield id_, waiting
         finally:
             self._waiting.pop(id_, None)
             if not waiting.answered.done():
                 waiting.answered.cancel()
+            self._unblock()
 
     async def _answer(self, waiting: PendingRequest) -> Envelope:
         while True:
@@ -175,45 +239,121 @@ class McpProcess:
         waiting = self._waiting.pop(id_, None)
         if waiting is None or waiting.answered.done():
             return
-        waiting.answered.set_exception(_gone())
-        waiting.answered.exception()  # who waits may have left
+        waiting.fail(gone())
+        line = waiting.line
+        if line is None or self._pipe is None:
+            return
         if waiting.written:
-            self._cancel(id_)
-        elif waiting.writing:
-            self._kill()  # half a line cannot be taken back
+            self._cancel(id_, waiting.agent_id)
+            return
+        line.fail(gone())
+        if not self._pipe.take_back(line):
+            self._halt(line)
 
-    def _cancel(self, id_: int) -> None:
+    def _abandon(self, id_: int, waiting: PendingRequest) -> bool:
+        """Have the process stop a request that nobody waits for any more.
+
+        What it has half of is completed first: its agent may still send it.
+
+        Returns:
+            whether it is completed only later, and may be done.
+        """
+        line, pipe = waiting.line, self._pipe
+        if line is None or pipe is None:
+            return False
+        if waiting.written:
+            self._cancel(id_, waiting.agent_id)
+            return False
+        if pipe.take_back(line) or pipe.half is not line:
+            return False
+        line.given.add_done_callback(
+            lambda _: self._cancel(id_, waiting.agent_id) if not line.rest else None
+        )
+        return True
+
+    def _cancel(self, id_: int, agent_id: AgentId | None) -> None:
         """Have the process stop what it does for a request."""
-        self._tell({"method": "notifications/cancelled", "params": {"requestId": id_}})
+        method = "notifications/cancelled"
+        self._notify(own_message(method, modern=False, requestId=id_), agent_id)
 
-    def _tell(self, member: dict[str, Any]) -> None:
-        process = self._process
-        if process is not None and process.stdin is not None:
-            line = msgspec.json.encode({"jsonrpc": "2.0", **member})
-            with suppress(OSError, RuntimeError):
-                process.stdin.write(line + b"\n")
+    def _notify(self, message: Message, agent_id: AgentId | None) -> None:
+        if self._pipe is not None and self._pipe.put(message.encoded(None)):
+            self._events.count(self.server.name, message.method, agent_id)
 
-    async def _write(self, line: bytes, waiting: PendingRequest) -> None:
-        """Give the process a line, in its turn, unless it was cut meanwhile."""
-        process = self._process
-        if process is None or process.stdin is None:
-            raise _gone()
-        try:
-            async with asyncio.timeout(_WRITE_SECONDS), self._writing:
-                if waiting.answered.done():
-                    raise _gone()
-                waiting.writing = True
-                transport = process.stdin.transport
-                transport.set_write_buffer_limits(0)
-                process.stdin.write(line + b"\n")
-                await process.stdin.drain()  # until nothing is left here
-        except TimeoutError:
-            self._kill()
-            raise UpstreamError(
-                504, "upstream_timeout", "the server does not read its input"
-            ) from None
-        except (OSError, RuntimeError):
-            raise _gone() from None
+    async def _write(
+        self,
+        text: bytes,
+        waiting: PendingRequest,
+        release: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Give the process a line, in its turn.
+
+        Raises:
+            UpstreamError: it does not read it, or has ended.
+            CallRefusedError: it may not be sent.
+        """
+        pipe, agent_id = self._pipe, waiting.agent_id
+        line = pipe.put(text, agent_id, release) if pipe is not None else None
+        if line is None or pipe is None:
+            raise gone()
+        waiting.line = line
+        # Not awaited itself: a request that is cancelled must not cancel its line.
+        await asyncio.wait({line.given}, timeout=WRITE_S)
+        if line.given.done():
+            self._reads_again()
+            line.given.result()
+            return
+        half = pipe.half
+        pipe.take_back(line)
+        self._block(BlockedInput(half, half.agent_id if half else agent_id))
+        raise UpstreamError(
+            504, "upstream_timeout", "the server does not read its input"
+        )
+
+    # An input that the process does not read, or that ends in half a line
+
+    def _halt(self, line: PipeLine) -> None:
+        """Write no more after half a line of what must not be sent any more."""
+        if self._pipe is None:
+            return
+        for other in self._pipe.halt():
+            other.fail(busy("the server is about to be restarted: try again", 5))
+        self._reads_again()
+        self._block(BlockedInput(line, line.agent_id, for_good=True))
+
+    def _block(self, blocked: BlockedInput) -> None:
+        if self._blocked is None:
+            self._blocked = blocked
+            if blocked.line is not None:
+                loop = asyncio.get_running_loop()
+                blocked.timer = loop.call_later(GRACE_S, self._restart, blocked)
+                blocked.line.given.add_done_callback(lambda _: self._unblock())
+        self._unblock()
+
+    def _reads_again(self) -> None:
+        blocked = self._blocked
+        if blocked is not None and not blocked.for_good:
+            blocked.end()
+            self._blocked = None
+
+    def _unblock(self) -> None:
+        """Restart the process once no call of another agent is in flight."""
+        blocked, pipe = self._blocked, self._pipe
+        if blocked is None or pipe is None:
+            return
+        line = blocked.line
+        if not blocked.for_good and (pipe.is_read if line is None else not line.rest):
+            self._reads_again()
+        elif not any(
+            one.written and not one.answered.done() and one.agent_id != blocked.agent_id
+            for one in self._waiting.values()
+        ):
+            self._restart(blocked)
+
+    def _restart(self, blocked: BlockedInput) -> None:
+        if blocked is self._blocked:
+            log.warning("mcp/%s does not read its input: ended", self.server.name)
+            self._kill(own=True)
 
     # Its life
 
@@ -228,7 +368,7 @@ class McpProcess:
             if self._process is not None:
                 return
             if self._closed:
-                raise _gone()
+                raise gone()
             if self._other_era:
                 raise _legacy_only()
             left = (
@@ -240,16 +380,18 @@ class McpProcess:
                 text = f"the server ended {self._failed} times: it is started again in "
                 raise UpstreamError(502, "upstream_unreachable", f"{text}{left:.0f} s")
             self._started_at = self._clock.boot()
+            theirs, ours = os.pipe()
             try:
-                process = await start_program(self.server.command)
-            except OSError as error:
-                self._failed += 1
-                name, why = self.server.name, error.strerror
-                log.warning("mcp/%s cannot be started (%s)", name, why)
-                raise UpstreamError(
-                    502, "upstream_unreachable", "the server cannot be started"
-                ) from None
+                process = await start_program(self.server.command, theirs)
+            except BaseException as error:
+                os.close(ours)
+                if isinstance(error, OSError):
+                    raise self._unstartable(error) from None
+                raise
+            finally:
+                os.close(theirs)
             self._process = process
+            self._pipe = LinePipe(ours, self._kill, self._halt)
             loop = asyncio.get_running_loop()
             self._tasks = [
                 loop.create_task(self._read(process)),
@@ -268,35 +410,40 @@ class McpProcess:
                 self._kill()
                 raise
 
+    def _unstartable(self, error: OSError) -> UpstreamError:
+        self._failed += 1
+        name, why = self.server.name, error.strerror
+        log.warning("mcp/%s cannot be started (%s)", name, why)
+        text = "the server cannot be started"
+        return UpstreamError(502, "upstream_unreachable", text)
+
     async def _greet(self) -> None:
-        method = "server/discover" if self.modern else "initialize"
-        meta = {
-            VERSION_KEY: MODERN,
-            "io.modelcontextprotocol/clientInfo": _CLIENT,
-            "io.modelcontextprotocol/clientCapabilities": {},
-        }
         legacy = {
             "protocolVersion": LEGACY[0],
             "capabilities": {},
-            "clientInfo": _CLIENT,
+            "clientInfo": CLIENT,
         }
-        params = {"_meta": meta} if self.modern else legacy
-        with self._entry(lambda _: None) as (id_, waiting):
-            request = {"jsonrpc": "2.0", "id": id_, "method": method, "params": params}
-            await self._write(msgspec.json.encode(request), waiting)
-            envelope = await self._answer(waiting)
+        if self.modern:
+            message = own_message("server/discover", modern=True)
+        else:
+            message = own_message("initialize", modern=False, **legacy)
+        envelope = await self.ask(message, None, sent=self._counted(message.method))
         if "result" not in envelope:
             if self.modern:
                 self._other_era = True
                 raise _legacy_only()
-            shown = _shown(bytes(envelope.get("error", b"")))
-            log.warning("mcp/%s refuses initialize: %s", self.server.name, shown)
+            error = shown(bytes(envelope.get("error", b"")))
+            log.warning("mcp/%s refuses initialize: %s", self.server.name, error)
             raise UpstreamError(
                 502, "upstream_unreachable", "the server refuses to begin"
             )
         self.greeting = envelope["result"]
         if not self.modern:
-            self._tell({"method": "notifications/initialized"})
+            method = "notifications/initialized"
+            self._notify(own_message(method, modern=False), None)
+
+    def _counted(self, method: str) -> Callable[[int], None]:
+        return lambda _: self._events.count(self.server.name, method, None)
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         """Take what the process writes, until it ends; then end what waits for it."""
@@ -318,27 +465,26 @@ class McpProcess:
         finally:
             _close(process, 1)
             if self._process is process:
-                self._process = None
-                self._ended(process)
+                self._kill()
 
     def _ended(self, process: asyncio.subprocess.Process) -> None:
         soon = self._clock.boot() - self._started_at < _SETTLED
         self._failed = self._failed + 1 if soon else 1
         _signal(process, signal.SIGKILL)
         if not self._closed and not self._other_era:
-            said = " / ".join(map(_shown, self._last_words)) or "nothing"
-            log.warning("mcp/%s ended; it said last: %s", self.server.name, said)
+            last = self._errors.last or "nothing"
+            log.warning("mcp/%s ended; its last lines: %s", self.server.name, last)
         for waiting in self._waiting.values():
-            if not waiting.answered.done():
-                waiting.answered.set_exception(_gone())
-                waiting.answered.exception()  # who waits may have left
+            waiting.fail(gone())
+            if waiting.line is not None:
+                waiting.line.fail(gone())
 
     def _take(self, line: bytes) -> None:
         try:
             envelope = read_answer(one_line(line.strip()))
         except ValueError:
             name = self.server.name
-            log.info("mcp/%s writes what is no message: %s", name, _shown(line))
+            log.info("mcp/%s writes what is no message: %s", name, shown(line))
             return
         method = text_of(envelope, "method")
         if method is None:
@@ -349,6 +495,8 @@ class McpProcess:
             self._refuse(envelope, method)
         elif method == "notifications/progress":
             self._note_progress(envelope)
+        elif method == "notifications/tools/list_changed":
+            self._events.list_changed(self.server.name)
 
     def _note_progress(self, envelope: Envelope) -> None:
         with suppress(ValueError):
@@ -361,54 +509,42 @@ class McpProcess:
     def _refuse(self, envelope: Envelope, method: str) -> None:
         """Answer what a server asks of a client: a ping, or no."""
         if method == "ping":
-            said = answer(envelope["id"], result=Raw(b"{}"))
+            reply = answer(None, result=Raw(b"{}"))
         else:
             text = "no client is asked this through AgentVault"
-            said = McpError(METHOD_NOT_FOUND, text).envelope(envelope["id"])
-        process = self._process
-        if process is not None and process.stdin is not None:
-            with suppress(OSError, RuntimeError):
-                process.stdin.write(msgspec.json.encode(said) + b"\n")
+            reply = failed(McpError(METHOD_NOT_FOUND, text), None)
+        reply["id"] = envelope["id"]
+        if self._pipe is not None and self._pipe.put(msgspec.json.encode(reply)):
+            self._events.count(self.server.name, "response", None)
 
     async def _log_errors(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stderr is not None  # noqa: S101 - it is a pipe
         try:
-            await self._log_lines(process)
+            await self._errors.follow(process.stderr)
         finally:
             _close(process, 2)
 
-    async def _log_lines(self, process: asyncio.subprocess.Process) -> None:
-        """Log what the process says on standard error, displayable and bounded."""
-        assert process.stderr is not None  # noqa: S101 - it is a pipe
-        began, lines = self._clock.boot(), 0
-        left = b""
-        while piece := await process.stderr.read(8_192):
-            *whole, left = (left + piece).split(b"\n")
-            if len(left) > _LINE_SHOWN:
-                whole, left = [*whole, left], b""
-            if self._clock.boot() - began > _LOGGED_SECONDS:
-                if lines > _LOGGED:
-                    name, more = self.server.name, lines - _LOGGED
-                    log.info("mcp/%s said %d more lines", name, more)
-                began, lines = self._clock.boot(), 0
-            for line in filter(None, whole):
-                lines += 1
-                self._last_words.append(line[:_LINE_SHOWN])
-                if lines <= _LOGGED:
-                    log.info("mcp/%s says: %s", self.server.name, _shown(line))
-            await asyncio.sleep(0)
-
-    def _kill(self) -> None:
+    def _kill(self, *, own: bool = False) -> None:
+        """End the process; *own* where that is no failure of the program."""
         process, self._process = self._process, None
+        pipe, self._pipe = self._pipe, None
+        blocked, self._blocked = self._blocked, None
+        if blocked is not None:
+            blocked.end()
+        if pipe is not None:
+            pipe.close()
         if process is not None:
+            failed_before = self._failed
             self._ended(process)
+            self._failed = failed_before if own else self._failed
 
     async def aclose(self) -> None:
         """End the process: it is asked by the end of its input, then made to."""
         self._closed = True
         process = self._process
         if process is not None:
-            if process.stdin is not None:
-                process.stdin.close()
+            if self._pipe is not None:
+                self._pipe.close()
             with suppress(TimeoutError):
                 async with asyncio.timeout(_STOP_SECONDS):
                     await process.wait()
@@ -417,51 +553,6 @@ class McpProcess:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-class McpProcesses:
-    """The processes of all servers: one an era, and agent where the file says so."""
-
-    def __init__(self, clock: Clock) -> None:
-        """Start none."""
-        self._clock = clock
-        self._running: dict[tuple[str, bool, AgentId | None], McpProcess] = {}
-        self._ending: set[asyncio.Task[None]] = set()
-
-    def of(self, server: McpServer, agent_id: AgentId, *, modern: bool) -> McpProcess:
-        """Return the process that *agent_id* uses, as the file is now."""
-        key = server.name, modern, agent_id if server.per_agent else None
-        known = self._running.get(key)
-        if known is None or known.server.sha256 != server.sha256:
-            if known is not None:
-                self._end(known)
-            known = McpProcess(server, self._clock, modern=modern)
-            self._running[key] = known
-        return known
-
-    def cut(self, agent_id: AgentId | None) -> None:
-        """End the processes that are an agent's own."""
-        for key in list(self._running):
-            if key[2] is not None and agent_id in {None, key[2]}:
-                self._end(self._running.pop(key))
-
-    def keep(self, names: frozenset[str]) -> None:
-        """End the processes of servers that are none of *names*."""
-        for key in [key for key in self._running if key[0] not in names]:
-            self._end(self._running.pop(key))
-
-    def _end(self, process: McpProcess) -> None:
-        task = asyncio.get_running_loop().create_task(process.aclose())
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
-
-    async def aclose(self) -> None:
-        """End all."""
-        for process in self._running.values():
-            self._end(process)
-        self._running = {}
-        if self._ending:
-            await asyncio.wait(set(self._ending))
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
@@ -477,12 +568,16 @@ def _close(process: asyncio.subprocess.Process, pipe: int) -> None:
         transport.close()
 
 
-def _shown(line: bytes) -> str:
-    return visible(line[:_LINE_SHOWN].decode(errors="replace"), _LINE_SHOWN)
-
-
-def _gone() -> UpstreamError:
+def gone() -> UpstreamError:
+    """Return the error of a request in whose time the process ended."""
     return UpstreamError(502, "upstream_reset", "the server's process ended")
+
+
+def busy(text: str, retry_s: int) -> CallRefusedError:
+    """Return the refusal of a request for which a process has no place now."""
+    code = "temporarily_unavailable"
+    retry = (b"retry-after", b"%d" % retry_s)
+    return CallRefusedError(503, code, code, text, retry, retry_after=retry_s)
 
 
 def _legacy_only() -> McpError:

@@ -11,9 +11,9 @@ from msgspec import Raw
 
 from agentvault_tui.gateway.credentials import Attachment
 from agentvault_tui.gateway.echo import Echo
+from agentvault_tui.gateway.mcp.errors import SessionGoneError
 from agentvault_tui.gateway.mcp.messages import (
     MODERN,
-    PARAMETER,
     Envelope,
     Message,
     one_line,
@@ -21,15 +21,18 @@ from agentvault_tui.gateway.mcp.messages import (
     text_of,
 )
 from agentvault_tui.gateway.mcp.stdio import Progress
+from agentvault_tui.gateway.mcp.tool_schemas import ToolSchema
 from agentvault_tui.gateway.upstream import Answer, Outgoing, Upstream
-from agentvault_tui.web.reply import Header, encode_header
+from agentvault_tui.model import AgentId
+from agentvault_tui.web.reply import encode_header
 from agentvault_tui.web.service_connection import UpstreamError
 
 _ANSWER_BYTES: Final = 16 * 2**20
+_PIECE: Final = 65_536
 
 
-class SessionGoneError(Exception):
-    """The server does not know the session any more."""
+class RefusedByServerError(UpstreamError):
+    """The server answered, by a status of HTTP, that it did not do it."""
 
 
 @dataclass(slots=True)
@@ -44,13 +47,17 @@ class Posted:
     release: Callable[[], None]
     """Raises where it must not go out; called right before its first byte does."""
     sent: Callable[[], None]
-    """Called when it has begun to go out."""
+    """Called when all of it has gone out."""
     cutters: list[Callable[[], None]]
     """Gains what ends it at once."""
+    agent_id: AgentId
+    """Whose it is."""
+    reuse: bool
+    """Whether the server reads its body to the end."""
 
 
 @dataclass(slots=True)
-class Told:
+class ServerReply:
     """What a server answered."""
 
     envelope: Envelope | None
@@ -61,15 +68,24 @@ class Told:
     bytes_in: int
 
 
+@dataclass(slots=True)
+class ServerEvents:
+    """Takes what a server sends besides its answer."""
+
+    progress: Progress
+    list_changed: Callable[[], None]
+    """Called when it has another list of tools."""
+
+
 def headers_to_server(
-    message: Message, version: str, headers: list[Header], session: str | None
+    message: Message, version: str, schema: ToolSchema | None, session: str | None
 ) -> list[tuple[str, str]]:
-    """Return the headers of a message to a server, made anew from what it says.
+    """Return the headers of a message to a server, all written from the message.
 
     Args:
-        message: the client's; what its headers say besides is as `check_modern` wants.
+        message: the client's.
         version: of MCP, as was agreed.
-        headers: the client's, of which those that repeat arguments are passed on.
+        schema: of the tool that it calls; says which arguments headers repeat.
         session: the server's own name of the session, in an era that has them.
     """
     found = [
@@ -81,11 +97,8 @@ def headers_to_server(
         found += [("MCP-Protocol-Version", MODERN), ("Mcp-Method", message.method)]
         if message.named is not None:
             found.append(("Mcp-Name", encode_header(message.named)))
-        found += [
-            (name.decode("ascii"), value.decode("latin-1"))
-            for name, value in headers
-            if name.startswith(PARAMETER)
-        ]
+        if schema is not None:
+            found += schema.headers_for(message.arguments)
     elif message.method != "initialize":
         found.append(("MCP-Protocol-Version", version))
     if session is not None:
@@ -93,13 +106,13 @@ def headers_to_server(
     return found
 
 
-async def post(upstream: Upstream, posted: Posted, progress: Progress) -> Told:
+async def post(upstream: Upstream, posted: Posted, events: ServerEvents) -> ServerReply:
     """Send a message, once, and return what is answered.
 
     Args:
         upstream: how the server is reached.
         posted: the message.
-        progress: is told of progress.
+        events: takes what comes besides the answer.
 
     Raises:
         UpstreamError: there is no answer, or none that is MCP's.
@@ -110,20 +123,26 @@ async def post(upstream: Upstream, posted: Posted, progress: Progress) -> Told:
         posted.release()
         posted.cutters.append(outgoing.abort)
         posted.attachment.attach(outgoing)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for first in range(0, len(posted.body), _PIECE):
+            yield posted.body[first : first + _PIECE]
         posted.sent()
 
     outgoing = Outgoing(
         method="POST",
         target=posted.target,
         headers=list(posted.headers),
-        body=posted.body,
+        body=pieces(),
         length=len(posted.body),
         attach=attach,
         echo=Echo(posted.attachment.needles),
+        agent_id=posted.agent_id,
+        reuse=posted.reuse,
     )
     answer = await upstream.send(outgoing)
     try:
-        return await _read(answer, progress, has_session=_has_session(posted))
+        return await _read(answer, events, has_session=_has_session(posted))
     finally:
         answer.close()
 
@@ -132,37 +151,44 @@ def _has_session(posted: Posted) -> bool:
     return any(name == "Mcp-Session-Id" for name, _ in posted.headers)
 
 
-async def _read(answer: Answer, progress: Progress, *, has_session: bool) -> Told:
-    said = dict(answer.headers)
-    session = said.get(b"mcp-session-id")
+async def _read(
+    answer: Answer, events: ServerEvents, *, has_session: bool
+) -> ServerReply:
+    headers = dict(answer.headers)
+    session = headers.get(b"mcp-session-id")
     name = session.decode("latin-1") if session else None
-    kind = said.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if answer.status in {202, 204}:
-        return Told(None, answer.status, name, answer.bytes_in)
+        return ServerReply(None, answer.status, name, answer.bytes_in)
     if answer.status == 404 and has_session:
         raise SessionGoneError
     if answer.status in {401, 403}:
-        raise UpstreamError(
+        raise RefusedByServerError(
             502,
             "upstream_unreachable",
             "the server does not accept the gateway's credential: an operator has to"
             " look",
         )
-    envelope = await _answered(answer, kind, progress)
+    envelope = await _answered(answer, kind, events)
     if envelope is None or not ({"result", "error"} & envelope.keys()):
         raise _rubbish(answer.status)
-    return Told(envelope, answer.status, name, answer.bytes_in)
+    return ServerReply(envelope, answer.status, name, answer.bytes_in)
 
 
-async def _answered(answer: Answer, kind: bytes, progress: Progress) -> Envelope | None:
+async def _answered(
+    answer: Answer, kind: bytes, events: ServerEvents
+) -> Envelope | None:
     """Return the message that answers, of a stream or of a body of JSON."""
     if kind == b"text/event-stream":
-        async with aclosing(_events(answer)) as events:
-            async for one in events:
+        async with aclosing(_events(answer)) as messages:
+            async for one in messages:
                 if "result" in one or "error" in one:
                     return one
-                if text_of(one, "method") == "notifications/progress":
-                    progress(one.get("params", Raw(b"{}")))
+                method = text_of(one, "method")
+                if method == "notifications/progress":
+                    events.progress(one.get("params", Raw(b"{}")))
+                elif method == "notifications/tools/list_changed":
+                    events.list_changed()
         return None
     if kind != b"application/json":
         return None
@@ -213,6 +239,7 @@ def _message(text: bytes) -> Envelope | None:
 
 
 def _rubbish(status: int) -> UpstreamError:
-    return UpstreamError(
+    refused = 300 <= status < 500
+    return (RefusedByServerError if refused else UpstreamError)(
         502, "upstream_reset", f"the server answered {status} and no message of MCP"
     )

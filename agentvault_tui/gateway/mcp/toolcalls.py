@@ -1,4 +1,4 @@
-"""Calls of tools: read, decided, recorded, sent once, and told about while held."""
+"""Calls of tools: read, decided, recorded, sent once, and reported while held."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import asyncio
 import hashlib
 from contextlib import suppress
 from typing import Any, Final
-
-import msgspec
 
 from agentvault_tui.broker.audience import PREFIX
 from agentvault_tui.broker.core import Broker
@@ -18,23 +16,27 @@ from agentvault_tui.gateway.call import Call
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.forward import preference
 from agentvault_tui.gateway.mcp import results
-from agentvault_tui.gateway.mcp.messages import (
-    CALL,
+from agentvault_tui.gateway.mcp.errors import (
     INVALID_PARAMS,
-    LEGACY,
-    Envelope,
     McpError,
-    answer,
-    digest_of,
-    number_of,
-    read_answer,
+    SessionGoneError,
     status_of,
 )
+from agentvault_tui.gateway.mcp.members import PROTOCOL
+from agentvault_tui.gateway.mcp.messages import (
+    CALL,
+    LEGACY,
+    Envelope,
+    Message,
+    answer,
+    number_of,
+    read_answer,
+)
 from agentvault_tui.gateway.mcp.relay import AskedMessage, McpRelay
-from agentvault_tui.gateway.mcp.servers import McpServers, arguments_of
-from agentvault_tui.gateway.mcp.streamable import SessionGoneError
+from agentvault_tui.gateway.mcp.servers import McpServer, McpServers, unsaid
+from agentvault_tui.gateway.mcp.streamable import RefusedByServerError
 from agentvault_tui.gateway.refusals import CallRefusedError
-from agentvault_tui.gateway.tools import UnmatchedToolError
+from agentvault_tui.gateway.tools import ToolRule, UnmatchedToolError
 from agentvault_tui.model import Action, Outcome, StepUpStatus
 from agentvault_tui.web.service_connection import UpstreamError
 
@@ -61,13 +63,12 @@ class McpCalls:
 
     async def check(self, asked: AskedMessage) -> Envelope:
         """Tell how a held call stands."""
-        arguments = arguments_of(asked.message.params) or {}
-        id_ = arguments.get("auth_req_id")
+        id_ = asked.message.arguments.get("auth_req_id")
         stepup = None
         if isinstance(id_, str):
             stepup = await self._admission.find(id_)
         if stepup is None or stepup.agent_id != asked.agent.id:
-            said = results.failure(
+            shown = results.failure(
                 "There is no held call of yours with that auth_req_id.",
                 {"error": "access_denied", "reason": "unknown_request"},
             )
@@ -75,8 +76,8 @@ class McpCalls:
             minted = self._broker.registry.elevated(stepup.id) is not None
             status = stepup.status
             lost = status is StepUpStatus.APPROVED and not minted
-            said = results.standing(stepup, StepUpStatus.EXPIRED if lost else status)
-        result = results.complete(said, modern=asked.modern)
+            shown = results.standing(stepup, StepUpStatus.EXPIRED if lost else status)
+        result = results.complete(shown, modern=asked.modern)
         return answer(asked.message.id, result=result)
 
     async def call(self, asked: AskedMessage) -> None:
@@ -84,15 +85,13 @@ class McpCalls:
         server, message, writer = asked.server, asked.message, asked.writer
         if not message.named and message.method == CALL:
             raise McpError(INVALID_PARAMS, "the call names no tool")
-        if "task" in message.params:
-            raise McpError(INVALID_PARAMS, "calls are not made as tasks here")
-        state = message.take_state() if asked.modern else None
-        asks = message.takes_forms and (state is None or state[1])
+        waited = message.waited
+        asks = message.takes_forms and (waited is None or waited[1])
         call, ended = None, "failed"
         try:
             try:
-                call = await self._read_call(asked, state)
-                told = await asked.attended(self._perform(asked, call), call)
+                call = await self._read_call(asked)
+                envelope = await asked.attended(self._perform(asked, call), call)
                 ended = "done"
             except CallRefusedError as refusal:
                 scoped = refusal.error == "insufficient_scope"
@@ -100,25 +99,29 @@ class McpCalls:
                     raise
                 held = refusal.more.get("auth_req_id")
                 if held and asked.modern and asks:
-                    told = results.input_required(f"{held}", message)
+                    envelope = results.input_required(f"{held}", message)
                 else:
-                    told = results.refusal(server, asked.agent, refusal, message)
+                    envelope = results.refusal(server, asked.agent, refusal, message)
             except UpstreamError as error:
-                told = results.upstream_failure(error, message)
-            if "result" in told and message.method == CALL:
-                told["result"] = results.complete(told["result"], modern=asked.modern)
+                envelope = results.upstream_failure(error, message)
+            if "result" in envelope and message.method == CALL:
+                envelope["result"] = results.complete(
+                    envelope["result"], modern=asked.modern
+                )
             if call is not None and ended == "done":
                 # In flight until its client has it: a cut ends that too.
                 call.on_cut.append(writer.exchange.abort)
                 call.check()
-            await writer.finish(told, _error_status(told) if asked.modern else 200)
+            await writer.finish(
+                envelope, _error_status(envelope) if asked.modern else 200
+            )
         finally:
             if call is not None:
-                self._calls.end(call, ended)
+                # It may have been done: the server had it whole, no result was seen.
+                lost = call.sent and ended == "failed"
+                self._calls.end(call, "unknown" if lost else ended)
 
-    async def _read_call(
-        self, asked: AskedMessage, state: tuple[str, bool] | None
-    ) -> Call:
+    async def _read_call(self, asked: AskedMessage) -> Call:
         """Return the call that a request is.
 
         Raises:
@@ -127,37 +130,29 @@ class McpCalls:
         server, message = asked.server, asked.message
         is_tool = message.method == CALL
         tool = (message.named or "") if is_tool else message.method
-        params = {k: v for k, v in message.params.items() if k != "_meta"}
-        arguments = arguments_of(message.params) if is_tool else params
-        size = len(bytes(message.envelope.get("params", b"")))
-        agent_id = asked.agent.id
-        held = await read_apart(agent_id, size, message.held)
-        detail = detail_of(server.name)
-        detail |= {
-            "tool": tool[:200],
-            "arguments_sha256": await read_apart(agent_id, size, digest_of, arguments),
-            "body_sha256": hashlib.sha256(held).hexdigest(),
-            "body_bytes": len(held),
-        }
+        held = message.held()
+        detail = _recorded(server, message, tool, held)
         rule = server.rule_of(tool, message.method)
         try:
-            action = server.action_of(rule, tool, arguments)
+            given = message.arguments if is_tool else message.params
+            action = server.action_of(rule, tool, given)
         except UnmatchedToolError as error:
-            refusal = CallRefusedError(
-                403, "access_denied", error.reason, error.message
-            )
+            words = ("access_denied", error.reason, error.message)
+            refusal = CallRefusedError(403, *words)
             about = Action((rule.scope,), rule.scope) if rule else _NOTHING
             await self._admission.refuse(asked.agent, refusal, about, detail)
+        if is_tool:
+            await self._check_schema(asked)
         described = _described(message.method, tool, detail, server.sha256)
 
         async def body() -> bytes:
             return held
 
-        said = dict(asked.headers)
-        retry = said.get(b"agentvault-request")
-        wait = preference(said.get(b"prefer"))
-        if wait is None and state is not None:
-            wait = WAIT if state[1] else 0.0
+        headers, waited = dict(asked.headers), message.waited
+        retry = headers.get(b"agentvault-request")
+        wait = preference(headers.get(b"prefer"))
+        if wait is None and waited is not None:
+            wait = WAIT if waited[1] else 0.0
         call = Call(
             caller=asked.caller,
             service=detail["service"],
@@ -171,13 +166,29 @@ class McpCalls:
             gone=asked.gone,
             in_force=lambda: self._servers.has(server),
             wait=wait,
-            retry=retry.decode("latin-1") if retry else state and state[0],
+            retry=retry.decode("latin-1") if retry else waited and waited[0],
             audience=asked.audience,
+            unsaid=_unsaid(message, rule),
         )
         verdict = asked.caller.foresee(self._broker, action)
         if call.retry is None and verdict.outcome is not Outcome.DENIED:
             call.retry = self._approved(call, described)
         return call
+
+    async def _check_schema(self, asked: AskedMessage) -> None:
+        """Check a call against the schema of its tool, where its server has one.
+
+        Raises:
+            McpError: it has an argument that a closed schema does not declare, or a
+                header that differs from the argument that it repeats.
+            CallRefusedError: see `McpRelay.read_schema`.
+        """
+        await asked.attended(self._relay.read_schema(asked))
+        if (schema := asked.schema) is not None:
+            arguments, weight = asked.message.arguments, asked.message.size // 8
+            await read_apart(asked.agent.id, weight, schema.check, arguments)
+            if asked.modern:
+                schema.check_headers(asked.headers, arguments)
 
     def _approved(self, call: Call, described: str) -> str | None:
         """Return the approval of the same call that was not used yet."""
@@ -196,29 +207,32 @@ class McpCalls:
         await self._admission.admit(call)
         session = asked.session
         running = asyncio.current_task()
-        key = msgspec.json.decode(asked.message.id or b"null")
+        key = asked.message.id
         if session is not None and running is not None:
             session.running[key] = running.cancel
         try:
-            told = await self._relay.send(asked, call)
+            envelope = await self._relay.send(asked, call)
             call.check()
-            call.bytes_in = sum(len(bytes(one)) for one in told.values())
-            if results.is_error(told):
+            call.bytes_in = sum(len(bytes(one)) for one in envelope.values())
+            if results.is_error(envelope):
                 call.detail["tool_error"] = True
-        except UpstreamError as error:
-            call.problem = error.code
+        except (UpstreamError, CallRefusedError) as error:
+            call.problem = (
+                error.code if isinstance(error, UpstreamError) else error.reason
+            )
+            call.sent = call.sent and not isinstance(error, RefusedByServerError)
             call.check()
             raise
         except asyncio.CancelledError:
             call.problem = "cancelled"
             raise
         except (McpError, SessionGoneError):
-            call.problem = "upstream_reset"
+            call.problem, call.sent = "upstream_reset", False
             raise
         finally:
             if session is not None:
                 session.running.pop(key, None)
-        return told
+        return envelope
 
 
 def detail_of(server: str) -> dict[str, Any]:
@@ -236,11 +250,40 @@ def detail_of(server: str) -> dict[str, Any]:
     }
 
 
-def _error_status(told: Envelope) -> int:
-    if "error" not in told:
+def _unsaid(message: Message, rule: ToolRule | None) -> tuple[str, ...]:
+    """Return the first parts of a call that its action does not state.
+
+    What the protocol says of the client is none: it is no part of what is done.
+    """
+    meta = (f"_meta/{name}" for name in message.meta if name not in PROTOCOL)
+    if message.method != CALL or rule is None:
+        return (*(unsaid(rule, message.params) if rule else ()), *meta)
+    more = (name for name in message.params if name not in {"name", "arguments"})
+    return (*unsaid(rule, message.arguments), *more, *meta)
+
+
+def _recorded(
+    server: McpServer, message: Message, tool: str, held: bytes
+) -> dict[str, Any]:
+    """Return what the events of a call say of it."""
+    detail = detail_of(server.name) | {
+        "tool": tool[:200],
+        "arguments_sha256": message.sha256,
+        "body_sha256": hashlib.sha256(held).hexdigest(),
+        "body_bytes": len(held),
+    }
+    if message.trace:
+        detail["trace"] = dict(message.trace)
+    if message.dropped:
+        detail["dropped"] = list(message.dropped)
+    return detail
+
+
+def _error_status(envelope: Envelope) -> int:
+    if "error" not in envelope:
         return 200
     with suppress(ValueError):
-        return status_of(number_of(read_answer(bytes(told["error"])), "code") or 0)
+        return status_of(number_of(read_answer(bytes(envelope["error"])), "code") or 0)
     return 200
 
 
@@ -259,6 +302,8 @@ def _described(
             "headers": {},
             "body_sha256": detail["body_sha256"],
             "body_bytes": detail["body_bytes"],
+            "body_kind": "json",
+            "body_type": "application/json",
             "configuration_sha256": configuration,
         }
     )

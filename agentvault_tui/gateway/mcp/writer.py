@@ -10,12 +10,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from agentvault_tui.gateway.call import Call
-from agentvault_tui.gateway.mcp.messages import (
-    CANCELLED,
-    Envelope,
-    McpError,
-    Message,
-)
+from agentvault_tui.gateway.mcp.errors import CANCELLED, McpError
+from agentvault_tui.gateway.mcp.messages import Envelope, Message, failed
 from agentvault_tui.gateway.mcp.results import held_note
 from agentvault_tui.gateway.refusals import CallRefusedError
 from agentvault_tui.web.exchange import ClientGoneError, Exchange
@@ -55,7 +51,7 @@ class AnswerWriter:
         self._streams = b"text/event-stream" in accept or b"*/*" in accept
         self._started = False
         self._send = send
-        self._told = 0
+        self._notices = 0
 
     async def attend(
         self, work: Awaitable[_T], gone: asyncio.Future[None], call: Call | None
@@ -65,7 +61,7 @@ class AnswerWriter:
         Args:
             work: what is waited for; cancelled when the client leaves.
             gone: done when it has left.
-            call: told about while it is held.
+            call: reported while it is held.
 
         Raises:
             ClientGoneError: the client left.
@@ -110,12 +106,12 @@ class AnswerWriter:
     async def _keep(self, call: Call | None, waited: float) -> float:
         """Tell the client that its request is not forgotten; return until when next."""
         if call is not None and call.state == "held":
-            self._told += 1
+            self._notices += 1
             token = self.message.progress_token if self.message else None
             if token is None:
                 await self._comment()
             else:
-                await self._event(held_note(token, self._told, call.stepup_id or ""))
+                await self._event(held_note(token, self._notices, call.stepup_id or ""))
             return _HELD_EVERY
         if call is not None and not call.sent:
             return _DECIDING
@@ -172,9 +168,14 @@ class AnswerWriter:
         await self._whole(status, body, (b"content-type", b"application/json"))
 
     async def fail(self, error: McpError) -> None:
-        """Write an error as the answer."""
-        id_ = self.message.id if self.message else None
-        await self.finish(error.envelope(id_), error.status)
+        """Write an error as the answer.
+
+        A refused notification is 400, and its error has no id (2026-07-28, transports).
+        """
+        message = self.message
+        id_ = message.id if message else error.id
+        is_notification = message is not None and message.id is None
+        await self.finish(failed(error, id_), 400 if is_notification else error.status)
 
     async def empty(self, status: int) -> None:
         """Answer with a status alone."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from support.console_scenes import console, drawn
 from support.manual_clock import ManualClock
+from support.patience import PATIENT
 from support.vault import PAYMENT, Vault, serving
 from support.wire_shapes import tell
 
@@ -39,8 +40,8 @@ def ask(vault: Vault, name: str) -> str:
     return str(agent.token("send:payment", PAYMENT).json()["auth_req_id"])
 
 
-async def until(done: Callable[[], object], seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
+async def until(done: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENT
     while not done():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
@@ -64,6 +65,11 @@ async def linked(
             await task
 
 
+async def alone(link: BrokerLink) -> None:
+    """Wait until the broker has noticed that the links of the test before are gone."""
+    await until(lambda: not link.mirror.presence.others)
+
+
 @pytest.mark.slow
 async def test_two_links_see_each_other_come_look_and_go(
     vault: Vault, tmp_path: Path
@@ -72,7 +78,7 @@ async def test_two_links_see_each_other_come_look_and_go(
     asked = await asyncio.to_thread(ask, vault, "one")
     async with linked(vault, tmp_path) as here:
         presence = here.mirror.presence
-        assert presence.others == ()
+        await alone(here)
         async with linked(vault, tmp_path, "plain") as there:
             await until(lambda: presence.others)
             (other,) = presence.colleagues
@@ -93,18 +99,25 @@ async def test_a_decision_is_news_to_the_other_only(
 ) -> None:
     """Who denied and revoked what, at once, and nothing about one's own doing."""
     asked = await asyncio.to_thread(ask, vault, "two")
-    async with linked(vault, tmp_path) as here, linked(vault, tmp_path) as there:
-        row = here.mirror.stepups[asked]
-        await there.deny(asked, "no")
-        await until(lambda: here.mirror.presence.news)
-        text = f"{NAME} denied {row.fingerprint}, send:payment of two"
-        assert list(here.mirror.presence.news) == [text]
-        assert here.mirror.presence.latest == text
-        await there.revoke(row.agent_id, "why not")
-        await until(lambda: len(here.mirror.presence.news) == 2)
-        assert here.mirror.presence.news[1] == f"{NAME} revoked two"
-        await until(lambda: there.mirror.last_seq == here.mirror.last_seq)
-        assert not there.mirror.presence.news
+    async with linked(vault, tmp_path) as here:
+        await alone(here)
+        async with linked(vault, tmp_path) as there:
+            await decided(here, there, asked)
+
+
+async def decided(here: BrokerLink, there: BrokerLink, asked: str) -> None:
+    """Deny and revoke at *there*; see it as news *here*."""
+    await until(lambda: asked in here.mirror.stepups)
+    row = here.mirror.stepups[asked]
+    await there.deny(asked, "no")
+    await until(lambda: here.mirror.presence.news)
+    text = f"{NAME} denied {row.fingerprint}, send:payment of two"
+    assert list(here.mirror.presence.news) == [text]
+    await there.revoke(row.agent_id, "why not")
+    await until(lambda: len(here.mirror.presence.news) == 2)
+    assert here.mirror.presence.news[1] == f"{NAME} revoked two"
+    await until(lambda: there.mirror.last_seq == here.mirror.last_seq)
+    assert not there.mirror.presence.news
 
 
 @pytest.mark.slow
@@ -127,12 +140,12 @@ async def test_a_restart_seats_anew_and_says_again_what_is_open(
             await until(lambda: here.mirror.link.state is LinkState.LOST)
             assert (presence.you, presence.others) == ("", ())
             with serving(home):
-                await until(lambda: presence.looking(asked), 30)
+                await until(lambda: presence.looking(asked))
                 assert not seats & {row.id for row in presence.rows}
 
 
 async def shown(app: ConsoleApp, words: str) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + PATIENT
     while words not in drawn(app):
         assert time.monotonic() < deadline, drawn(app)
         await asyncio.sleep(0.05)

@@ -60,10 +60,11 @@ async def test_an_allowed_call_has_two_records_and_its_result(
     assert len(mcp.received()) == 1
 
 
-async def test_json_passes_both_ways_as_it_was_written(
+async def test_numbers_pass_both_ways_with_their_digits(
     mcp: McpStand, client: Client
 ) -> None:
-    """Unknown members and the spelling of numbers survive; ids are the client's own."""
+    """Both ways as they were written; members MCP does not name stay here, and ids are
+    the client's own."""
     body, headers = client.request(
         "tools/call", {"name": "read_file", "arguments": {"path": "/a", "x": 1.0}}
     )
@@ -76,8 +77,10 @@ async def test_json_passes_both_ways_as_it_was_written(
     assert '"unknown" : 1.0' in answer.text
     assert answer.json()["id"] == "sept-7"
     assert answer.json()["result"]["unknown"] == {"kept": 1.5}
-    assert mcp.received()[0]["zz"] == 1
-    assert '"x": 1.0e2' in mcp.log.read_text()
+    assert "zz" not in mcp.received()[0]
+    assert '"x":1.0e2' in mcp.log.read_text()
+    (attempt,) = await mcp.stand.bench.events("gateway.attempt")
+    assert attempt.detail["dropped"] == ["zz"]
 
 
 async def test_line_ends_in_a_body_make_no_second_message(
@@ -155,9 +158,9 @@ async def test_a_tool_that_nothing_maps_is_refused(
 
 
 async def test_arguments_that_say_two_things_are_refused(mcp: McpStand) -> None:
-    """An argument beside another spelling of it, or missing, is no clear call."""
+    """One that is read and missing, or there in another spelling, is no clear call."""
     client = await mcp.client("modern")
-    for arguments in ({"path": "/a", "Path": "/b"}, {}, {"path": ["/a"]}):
+    for arguments in ({"Path": "/b"}, {}, {"path": ["/a"]}):
         result = await client.call("read_file", **arguments)
         assert refusal_of(result)["reason"] == "unclear_call"
     assert mcp.received() == []
@@ -263,6 +266,8 @@ async def test_a_held_call_reports_progress_and_goes_out_when_approved(
 ) -> None:
     """The client hears that a person is waited for, then has the server's result."""
     body, headers = client.request("tools/call", HELD, progressToken="t")
+    meta = dict(body["params"]["_meta"])
+    del meta["progressToken"]
     told: list[dict[str, Any]] = []
     http = mcp.stand.client
     async with http.stream("POST", "/mcp/files", json=body, headers=headers) as answer:
@@ -278,7 +283,9 @@ async def test_a_held_call_reports_progress_and_goes_out_when_approved(
                 assert stepup.request is not None
                 assert stepup.request["url"] == "mcp://files/delete_file"
                 held = mcp.stand.gateway.calls.bodies.of(stepup.id)
-                assert json.loads(held or b"") == HELD
+                assert json.loads(held or b"") == {
+                    name: one for name, one in body["params"].items() if name != "_meta"
+                } | ({"_meta": meta} if meta else {})
                 await mcp.stand.approve(stepup.id)
     progress = [one["params"] for one in told if "params" in one]
     assert progress[0]["progressToken"] == "t"
@@ -369,8 +376,10 @@ async def test_who_does_not_wait_or_shows_no_forms_is_told_the_id(
         "requestState": f"agentvault:{id_}",
         "inputResponses": {"agentvault:": {"action": "decline"}},
     }
-    told = messages(await client.send("tools/call", HELD | declined, **forms))[-1]
+    told = messages(await client.send("tools/call", HELD | declined, **only))[-1]
     assert refusal_of(told["result"])["auth_req_id"] == id_
+    told = messages(await client.send("tools/call", HELD | declined, **forms))[-1]
+    assert refusal_of(told["result"])["error"] == "digest_mismatch"
     forged = {"requestState": "agentvault:sup_other"}
     told = messages(await client.send("tools/call", HELD | forged, **forms))[-1]
     assert refusal_of(told["result"])["reason"] == "unknown_request"
@@ -397,6 +406,28 @@ async def test_what_a_server_asks_of_a_client_passes_where_each_try_is_a_call(
     assert answered == said["inputResponses"] | {"state": "theirs"}
     attempts = await mcp.stand.bench.events("gateway.attempt")
     assert len({one.detail["body_sha256"] for one in attempts}) == 2
+
+
+async def test_a_token_for_one_action_opens_a_call_that_it_states_whole(
+    mcp: McpStand,
+) -> None:
+    """Its approver saw the action alone: a call with more is refused, unspent."""
+    text = (
+        '[tools.read_file]\nscope = "send:payment"\nresource = "stripe:{to}"\n'
+        'parameters = { amount = "/amount", currency = "/currency" }\n'
+    )
+    await mcp.write(text)
+    agent = await mcp.stand.agent("send:payment")
+    pay = {"amount": 1900, "currency": "USD"}
+    token = await mcp.stand.elevated(agent, "stripe:acct_1", pay)
+    client = Client(mcp.stand, agent, token, modern=True)
+    more = await client.call("read_file", to="acct_1", **pay, memo="x")
+    assert refusal_of(more)["reason"] == "ask_at_the_gateway"
+    assert "arguments/memo" in text_of(more)
+    assert "isError" not in await client.call("read_file", to="acct_1", **pay)
+    assert [one["params"]["arguments"] for one in mcp.received()] == [
+        {"to": "acct_1", **pay}
+    ]
 
 
 async def test_a_denied_call_says_so_and_why(mcp: McpStand, client: Client) -> None:
@@ -528,7 +559,7 @@ async def test_a_call_in_flight_is_cut(mcp: McpStand, client: Client, how: str) 
     await mcp.stand.bench.until(
         lambda: len(mcp.received("notifications/cancelled")) == 1
     )
-    ended = "failed" if how == "leave" else "cut"
+    ended = "unknown" if how == "leave" else "cut"
     assert (await mcp.stand.records())[-1] == ("result", ended)
     finish(never)
 
@@ -565,6 +596,68 @@ async def test_cancelling_stops_the_call_and_no_other(mcp: McpStand) -> None:
     assert "result" in (await asked[1]).json()
     await mcp.stand.bench.until(lambda: mcp.received("notifications/cancelled"))
     assert len(mcp.received("notifications/cancelled")) == 1
+
+
+ODD = [None, True, 1, 1.5, "x", [], [[]], {}, {"a": [{}]}, -(2**70)]
+
+
+@pytest.mark.parametrize("wrong", [[], {}, 1.0, True, None, [1]])
+async def test_a_refused_notification_is_400_without_an_id(
+    mcp: McpStand, client: Client, wrong: Any
+) -> None:
+    """What it cancels is named by a text or an integer: anything else is -32602."""
+    body, headers = client.request("notifications/cancelled", {"requestId": wrong})
+    del body["id"]
+    answer = await client.post(body, headers)
+    assert answer.status_code == 400
+    assert answer.json()["id"] is None
+    assert answer.json()["error"]["code"] == -32602
+    params = {"name": "read_file", "arguments": {"path": "/a"}}
+    body, headers = client.request("tools/call", params)
+    del body["id"]
+    answer = await client.post(body, headers)
+    assert answer.status_code == 400
+    assert (answer.json()["id"], answer.json()["error"]["code"]) == (None, -32600)
+    assert mcp.received() == []
+
+
+async def test_no_type_of_a_member_is_a_fault(mcp: McpStand, client: Client) -> None:
+    """Every member of every method as every type of JSON: answered, and never 500."""
+    members = {
+        "tools/call": ("name", "arguments", "requestState", "inputResponses", "task"),
+        "tools/list": ("cursor",),
+        "initialize": ("protocolVersion", "capabilities", "clientInfo"),
+        "notifications/cancelled": ("requestId", "reason"),
+        "notifications/initialized": ("x",),
+        "completion/complete": ("ref", "argument", "context"),
+    }
+    metas = ("progressToken", "traceparent", "clientInfo", "clientCapabilities")
+    bodies = []
+    for method, names in members.items():
+        for odd in ODD:
+            good = {"name": "read_file", "arguments": {"path": "/a"}}
+            given = good if method == "tools/call" else {}
+            bodies += [(method, {**given, name: odd}, {}) for name in names]
+            bodies += [
+                (method, given, {name if name[0] in "pt" else f"{META}{name}": odd})
+                for name in metas
+            ]
+    for method, params, meta in bodies:
+        body, headers = client.request(method, params, **meta)
+        if method.startswith("notifications"):
+            del body["id"]
+        if not isinstance(headers.get("mcp-name", ""), str):
+            del headers["mcp-name"]
+        answer = await client.post(body, headers)
+        assert answer.status_code < 500, (body, answer.text)
+    for name in ("jsonrpc", "id", "method", "params", "result"):
+        for odd in ODD:
+            body, headers = client.request("tools/list")
+            answer = await client.post({**body, name: odd}, headers)
+            assert answer.status_code < 500, (name, odd)
+
+
+META = "io.modelcontextprotocol/"
 
 
 async def test_an_attempt_that_a_crash_left_has_a_result_that_names_the_tool(
@@ -669,13 +762,9 @@ async def test_headers_that_differ_from_the_body_are_refused(
 async def test_headers_that_agree_in_another_spelling_pass(mcp: McpStand) -> None:
     """Base64 is decoded before it is compared (2026-07-28, transports)."""
     client = await mcp.client("modern")
-    params = {"name": "read_file", "arguments": {"path": "/ä", "deep": [{"n": 7}]}}
+    params = {"name": "read_file", "arguments": {"path": "/ä"}}
     body, headers = client.request("tools/call", params)
-    headers |= {
-        "mcp-name": "=?base64?cmVhZF9maWxl?=",
-        "mcp-param-path": "=?base64?L8Ok?=",
-        "mcp-param-n": "7",
-    }
+    headers |= {"mcp-name": "=?base64?cmVhZF9maWxl?="}
     assert (await client.post(body, headers)).status_code == 200
 
 
@@ -692,7 +781,7 @@ async def test_headers_that_agree_in_another_spelling_pass(mcp: McpStand) -> Non
         (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}', -32600),
         (b'{"jsonrpc":"2.0","id":1,"method":"ping","result":1}', -32600),
         (b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":1}}', -32600),
-        (b"[" * 40 + b"]" * 40, -32700),
+        (b"[" * 70 + b"]" * 70, -32700),
         (b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}', -32600),
     ],
 )

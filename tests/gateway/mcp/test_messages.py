@@ -6,14 +6,16 @@ import base64
 import contextlib
 import hashlib
 import json
+import pickle
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentvault_tui.gateway.mcp.errors import McpError
+from agentvault_tui.gateway.mcp.members import MOST_OBJECTS, MOST_VALUES
 from agentvault_tui.gateway.mcp.messages import (
-    McpError,
     digest_of,
     one_line,
     read_message,
@@ -27,34 +29,55 @@ VALUES = st.recursive(
 )
 
 
+def body_of(method: str, **members: Any) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, **members}).encode()
+
+
 @settings(max_examples=50)
 @given(VALUES, st.sampled_from([None, 1, 4]), st.booleans())
-def test_a_relayed_request_is_one_line_that_means_the_same(
+def test_a_request_is_sent_as_one_line_with_the_members_of_its_method(
     value: Any, indent: int | None, escaped: bool
 ) -> None:
-    """Whatever its spelling: only the id and the progress token are other ones."""
+    """Whatever its spelling: arguments mean the same, other members are dropped."""
     sent = {
         "jsonrpc": "2.0",
         "id": "a",
         "method": "tools/call",
         "params": {
             "name": "x",
-            "v": value,
-            "_meta": {"progressToken": "t", "m": value},
+            "arguments": {"v": value},
+            "other": value,
+            "_meta": {"progressToken": "t", "com.example/m": value},
         },
         "unknown": value,
     }
     text = json.dumps(sent, indent=indent, ensure_ascii=escaped)
     try:
-        body = text.encode()
-        message = read_message(body)
+        message = read_message(text.encode())
     except (UnicodeEncodeError, McpError):
-        return  # a lone surrogate
-    line = message.relayed(7, 8)
+        return  # a lone surrogate, or names that fold alike
+    line = message.encoded(7, 8)
     assert len(line.decode().splitlines()) == 1
-    sent["id"] = 7
-    sent["params"]["_meta"]["progressToken"] = 8  # type: ignore[index]
-    assert json.loads(line) == sent
+    params = {"name": "x", "arguments": {"v": value}, "_meta": {"progressToken": 8}}
+    built = {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}
+    assert json.loads(line) == built
+    assert message.dropped == ("unknown", "params.other", "_meta.com.example/m")
+
+
+def test_numbers_are_sent_and_shown_with_their_digits() -> None:
+    """``1.50`` is not ``1.5``, and an integer that no double holds loses none."""
+    text = b'{"b":1.50,"a":[-0,1e2,123456789012345678901234567890]}'
+    body = b'{"params":{"arguments":%b,"name":"x"},"method":"tools/call","id":1,' % text
+    message = read_message(body + b'"jsonrpc":"2.0"}')
+    line = (
+        b'{"jsonrpc":"2.0","id":2,"method":"tools/call",'
+        b'"params":{"name":"x","arguments":%b}}'
+    )
+    assert message.encoded(2) == line % text
+    assert message.held() == b'{"name":"x","arguments":%b}' % text
+    read = {"b": "1.50", "a": ["-0", "1e2", 123456789012345678901234567890]}
+    assert message.params == {"name": "x", "arguments": read}
+    assert pickle.loads(pickle.dumps(message)) == message  # noqa: S301
 
 
 @given(st.binary())
@@ -66,19 +89,108 @@ def test_rubbish_is_refused_and_nothing_else_is_raised(body: bytes) -> None:
     assert not read or json.loads(body)["jsonrpc"] == "2.0"
 
 
-def test_what_a_person_decides_about_leaves_out_what_a_retry_changes() -> None:
-    """Progress token, the protocol's own words and tracing; anything else counts."""
+def test_what_a_person_decides_about_is_what_is_sent() -> None:
+    """With the ``_meta`` that leaves, but for the progress token and trace context."""
 
     def held(**meta: Any) -> bytes:
         params = {"name": "x", "arguments": {"b": 1, "a": 2}, "_meta": meta}
-        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
-        return read_message(json.dumps(body).encode()).held()
+        return read_message(body_of("tools/call", params=params)).held()
 
-    plain = held()
-    assert plain == b'{"arguments":{"a":2,"b":1},"name":"x"}'
-    assert held(progressToken=1, traceparent="x") == plain
-    assert held(**{"io.modelcontextprotocol/clientInfo": {}}) == plain
-    assert held(other=1) != plain
+    bare = held()
+    assert bare == b'{"name":"x","arguments":{"b":1,"a":2}}'
+    assert held(progressToken=1, traceparent=PARENT, tracestate="a=1") == bare
+    client = {"name": "n", "version": "1"}
+    assert held(**{"io.modelcontextprotocol/clientInfo": client}) == (
+        bare[:-1] + b',"_meta":{"io.modelcontextprotocol/clientInfo":'
+        b'{"name":"n","version":"1"}}}'
+    )
+    assert held(**{"com.example/other": 1}) == bare
+
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize(
+    ("meta", "leaves"),
+    [
+        ({"traceparent": PARENT, "tracestate": "a=1,b=2"}, True),
+        ({"traceparent": PARENT.upper()}, False),
+        ({"traceparent": PARENT[:-1]}, False),
+        ({"traceparent": "ff" + PARENT[2:]}, False),
+        ({"traceparent": [PARENT]}, False),
+        ({"tracestate": "a=1"}, False),
+        ({"baggage": "a=1"}, False),
+    ],
+)
+def test_well_formed_trace_context_leaves(meta: dict[str, Any], leaves: bool) -> None:
+    """W3C Trace Context; ``baggage`` never leaves, nor a state without a parent."""
+    message = read_message(body_of("tools/list", params={"_meta": meta}))
+    sent = json.loads(message.encoded(1)).get("params", {}).get("_meta", {})
+    assert sent == (meta if leaves else {})
+    assert list(message.dropped) == ([] if leaves else [f"_meta.{n}" for n in meta])
+    parted = {"traceparent": PARENT, "tracestate": "a" * 424}
+    message = read_message(body_of("tools/list", params={"_meta": parted}))
+    assert message.trace == {"traceparent": PARENT}
+
+
+@pytest.mark.parametrize("token", ["1.0", "1e0", "1.5", "true", "[]", "{}"])
+def test_a_progress_token_is_a_text_or_an_integer(token: str) -> None:
+    """A number with a fraction or exponent is none, whatever its value."""
+    meta = b'{"_meta":{"progressToken":%b}}' % token.encode()
+    body = b'{"jsonrpc":"2.0","id":"q","method":"tools/list","params":%b}' % meta
+    with pytest.raises(McpError) as refused:
+        read_message(body)
+    assert (refused.value.code, refused.value.id) == (-32602, "q")
+    for good in ("7", '"t"', "null", "123456789012345678901234567890"):
+        read_message(body.replace(token.encode(), good.encode()))
+
+
+@pytest.mark.parametrize(
+    ("value", "number", "most"),
+    [(1, 50_000, MOST_VALUES), ({}, 10_000, MOST_OBJECTS)],
+)
+def test_a_call_has_a_bounded_number_of_values(
+    value: object, number: int, most: int
+) -> None:
+    """The text of one value may be long: its commas are not counted."""
+    assert number == most
+    arguments: dict[str, Any] = {"a": [value] * (most - 10), "b": "," * 100_000}
+    params = {"name": "x", "arguments": arguments}
+    read_message(body_of("tools/call", params=params))
+    arguments["a"] += [value] * 10
+    with pytest.raises(McpError) as refused:
+        read_message(body_of("tools/call", params=params))
+    assert (refused.value.code, refused.value.id) == (-32602, 1)
+
+
+@pytest.mark.parametrize(
+    ("params", "code"),
+    [
+        ('{"name":"x","arguments":{"a":1,"a":1}}', -32602),
+        ('{"name":"x","arguments":{"b":[{"a":1,"a":2}]}}', -32602),
+        ('{"name":"x","arguments":{"b":[{"a":1,"A":2}]}}', -32602),
+        ('{"name":"x","arguments":{"user_id":1,"userId":2}}', -32602),
+        ('{"name":"x","arguments":{"\u017f":1,"s":2}}', -32602),
+        ('{"name":"x","arguments":[]}', -32602),
+        ('{"name":["x"],"arguments":{}}', -32602),
+        ('{"name":"x","task":{}}', -32602),
+        ('{"name":"x","name":"y"}', -32700),
+        ('{"name":"x","arguments":{"a":1,"a":1},"_meta":{"b":1,"b":1}}', -32700),
+        ('{"name":"x","arguments":{"a\\u0000":1}}', -32602),
+        ('{"name":"x","arguments":{"a":NaN}}', -32700),
+        ('{"name":"x","arguments":{"a":"\\ud800"}}', -32700),
+        ('{"name":"x","arguments":{"%s":1}}' % ("\ufdfa" * 513), -32602),
+    ],
+)
+def test_arguments_follow_the_rules_of_a_body(params: str, code: int) -> None:
+    """No name twice, and no two that may be one, in any object at any depth."""
+    body = f'{{"jsonrpc":"2.0","id":"q","method":"tools/call","params":{params}}}'
+    with pytest.raises(McpError) as refused:
+        read_message(body.encode())
+    assert refused.value.code == code
+    assert refused.value.id == ("q" if code == -32602 else None)
+    copy = pickle.loads(pickle.dumps(refused.value))  # noqa: S301
+    assert vars(copy) == vars(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from agentvault_tui.errors import ServiceError
 from agentvault_tui.gateway.mcp import McpServer, McpServers, parse_server
+from agentvault_tui.gateway.mcp.servers import unsaid
 from agentvault_tui.gateway.tools import UnmatchedToolError
 from agentvault_tui.home import Home
 from agentvault_tui.policy import shipped_catalogue
@@ -65,9 +67,80 @@ def test_a_pattern_for_tools_is_for_no_other_method() -> None:
 
 
 @pytest.mark.parametrize(
+    "name", ["read_a/b", "read_a b", "read_a:b", "read_a\n", "read_ä", "read_a\u200b"]
+)
+def test_a_name_with_other_characters_has_its_exact_entry_alone(name: str) -> None:
+    """In a pattern ``*`` stands for letters, digits, ``_``, ``-`` and ``.``."""
+    server = parse(URL + '[tools."read_*"]\nscope = "read:files"\n')
+    assert server.rule_of(name) is None
+    for good in ("read_", "read_a", "read_A-b.C_9"):
+        assert server.rule_of(good) is not None
+    entry = f'[tools.{json.dumps(name)}]\nscope = "write:files"\n'
+    rule = parse(URL + entry + RULE).rule_of(name)
+    assert rule is not None
+    assert rule.scope == "write:files"
+
+
+def test_a_name_that_may_be_another_tools_is_denied() -> None:
+    """By its fold, for entries of one tool; each has its own entry where both exist."""
+    text = URL + '[tools.get_user]\nscope = "delete:files"\n' + RULE
+    for name in ("getUser", "get-user", "GET_USER"):
+        assert parse(text).rule_of(name) is None
+    both = parse(text + '[tools.getUser]\nscope = "write:files"\n')
+    found = [both.rule_of(name) for name in ("get_user", "getUser")]
+    assert [r.scope for r in found if r] == ["delete:files", "write:files"]
+
+
+def test_a_name_that_is_read_below_the_top_is_there_in_one_spelling() -> None:
+    """Also where the name itself is not there: a lenient server goes by the other."""
+    text = URL + '[tools.x]\nscope = "read:files"\nparameters = { n = "/a/0/count" }\n'
+    server = parse(text)
+    assert action(server, "x", {"a": [{"count": 2}]}).parameters == {"n": 2}
+    for arguments in (
+        {"a": [{"Count": 2}]},
+        {"A": [{"count": 2}]},
+        {"a": [{"count": 1, "co_unt": 2}]},
+        {"a": [{"\u212aount": 1, "kount": 1, "co-unt": 2}]},
+    ):
+        with pytest.raises(UnmatchedToolError) as caught:
+            action(server, "x", arguments)
+        assert caught.value.reason == "unclear_call"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left"),
+    [
+        ({"path": "/a", "n": 2, "to": {"mail": "x"}}, []),
+        ({"path": "/a", "n": [1, 2]}, []),
+        ({"path": "/a", "count": 2}, []),
+        ({"path": "/a", "count": [1, 2]}, ["arguments/count"]),
+        ({"path": "/a", "files": ["x"]}, ["arguments/files"]),
+        ({"path": "/a", "body": "x"}, ["arguments/body"]),
+        ({"path": "/a", "to": {"mail": "x", "bcc": "y"}}, ["arguments/to/bcc"]),
+        ({"path": "/a", "to": {}}, ["arguments/to"]),
+        ({"path": "/a", **{f"x{n}": n for n in range(9)}}, 5),
+    ],
+)
+def test_what_an_action_does_not_state_of_a_call(
+    arguments: dict[str, Any], left: list[str] | int
+) -> None:
+    """A count says how many, not what; the first few are named."""
+    parameters = (
+        '{ n = "/n", mail = "/to/mail", files = "count:/files", count = "/count" }'
+    )
+    text = '[tools.x]\nscope = "read:files"\nresource = "fs:{path}"\nparameters = '
+    rule = parse(URL + text + parameters + "\n").rule_of("x")
+    assert rule is not None
+    found = unsaid(rule, arguments)
+    assert len(found) == left if isinstance(left, int) else found == left
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         {"path": "/a", "PATH": "/b"},
+        {"path": "/a", "pa th": "/b"},
+        {"Path": "/b"},
         {"path": "/a", "p_ath": "/b"},
         {"path": "/a", "p\u0430th": "/b"},
         {"path": None},

@@ -10,13 +10,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
+from support.needs import needs
 
 from agentvault_tui.model.claims import MFA_AT, ROLES
 from agentvault_tui.vault.provision import actions
 
 NODE = shutil.which("node")
-pytestmark = pytest.mark.skipif(NODE is None, reason="node is not installed")
+pytestmark = needs(NODE, "node", "apt-get install nodejs")
 RUNNER = Path(__file__).with_name("run-action.mjs")
 DEVICE = "oauth2-device-code"
 OTHERS = ["operator", "agentvault-root", "x", "helpdesk01-viewer"]

@@ -1,0 +1,378 @@
+"""How each agent host writes its hook calls, and reads their answers.
+
+docs/hosts.md says where this is from, and what each host does with a no.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+from agentvault_tui import strict_json
+
+_FILE_HEADER: Final = re.compile(
+    r"[*]{3}\s*(add|update|delete)\s+file\s*:(.*)|[*]{3}\s*(move)\s+to\s*:(.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_OF_PATCH: Final = ("files", "written", "deleted")
+"""Arguments that the hook adds to a patch; a call's own are refused."""
+
+
+class HookError(Exception):
+    """Why a call cannot be decided."""
+
+
+class HookCall(NamedTuple):
+    """One call, as its host tells of it."""
+
+    event: str
+    tool: str
+    arguments: dict[str, object]
+    cwd: str
+    server: str = ""
+    """The MCP server whose tool it is, by its name in the host or its URL."""
+    server_tool: str = ""
+    """The tool by the name it has at that server."""
+    roots: tuple[str, ...] = ()
+    """The project's folders, where the host states them."""
+
+
+class HookVerdict(NamedTuple):
+    """What the broker said, or why it could not be asked."""
+
+    allowed: bool
+    approved: bool
+    """Whether a person did, for exactly this call."""
+    message: str
+
+
+class HookAnswer(NamedTuple):
+    """What the host reads: standard output, standard error, exit code."""
+
+    out: object
+    err: str = ""
+    code: int = 0
+
+
+class HostWire(NamedTuple):
+    """How one host writes its hook calls, and reads their answers."""
+
+    read: Callable[[dict[str, object]], HookCall]
+    write: Callable[[HookCall, HookVerdict], HookAnswer]
+    unread: Callable[[str], HookAnswer]
+    """The no to a call that cannot be read."""
+    events: frozenset[str]
+    """The events that are a call of a tool, or a question about one."""
+    shells: Mapping[str, str]
+    """By tool, the argument that is a command line of a POSIX shell."""
+    plain: frozenset[str]
+    """Arguments that change nothing about the commands that such a tool runs."""
+    folder: str = ""
+    """The argument with the folder that a glob counts from."""
+    project: str = ""
+    """The variable in which the host names the project's folder."""
+    elsewhere: bool = False
+    """Whether a command may run in another folder than the one that is stated: a shell
+    lives on (Copilot CLI), or `workdir` is not told (Codex)."""
+    prose: Mapping[str, str] = {}
+    """By tool, the argument that holds the model's own words about the call, which
+    nothing acts on."""
+
+
+def _text(told: dict[str, object], *names: str) -> str:
+    found = next((told[name] for name in names if name in told), "")
+    if not isinstance(found, str):
+        raise HookError(f"{names[0]} is no text")
+    return found
+
+
+def _table(value: object, name: str) -> dict[str, object]:
+    """Return arguments, which some hosts write as JSON in a text."""
+    if isinstance(value, str):
+        try:
+            value = strict_json.loads(value)
+        except ValueError:
+            raise HookError(f"{name} is no JSON") from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise HookError(f"{name} is no object")
+    return value
+
+
+def _plain_call(told: dict[str, object]) -> HookCall:
+    """Read a call as Claude Code, Codex and Gemini write it."""
+    tool = _text(told, "tool_name")
+    arguments = _table(told.get("tool_input"), "tool_input")
+    if tool == "apply_patch":
+        arguments = _with_files(arguments, "command", "input", "patch")
+    event = _text(told, "hook_event_name")
+    context = told.get("mcp_context")  # of Gemini
+    if isinstance(context, dict) and "server_name" in context:
+        server, inner = _text(context, "server_name"), _text(context, "tool_name")
+    elif tool.startswith("mcp__"):
+        server, _, inner = tool.removeprefix("mcp__").partition("__")
+        if inner.startswith("_") or "__" in inner:
+            server = inner = ""  # it could be split in two ways
+    else:
+        server = inner = ""
+    return HookCall(event, tool, arguments, _text(told, "cwd"), server, inner)
+
+
+def _with_files(arguments: dict[str, object], *names: str) -> dict[str, object]:
+    """Add the files that a patch names, read as leniently as any host reads them.
+
+    Codex trims the lines that name a file, and takes all that follows as its name. A
+    move deletes the one file and writes the other.
+
+    Raises:
+        HookError: it names none, or an argument is called as one that is added.
+    """
+    if any(name in arguments for name in _OF_PATCH):
+        raise HookError(f"a patch has no arguments {', '.join(_OF_PATCH)}")
+    given = [arguments[name] for name in names if name in arguments]
+    if not given:
+        return arguments
+    texts = [
+        one for all_ in given for one in (all_ if isinstance(all_, list) else [all_])
+    ]
+    if not all(isinstance(one, str) for one in texts):
+        raise HookError("the patch is no text")
+    written, deleted, last = set[str](), set[str](), ""
+    for line in "\n".join(map(str, texts)).split("\n"):
+        if not (found := _FILE_HEADER.fullmatch(line.strip())):
+            continue
+        kind, name = (found[1] or found[3]).lower(), found[2] or found[4] or ""
+        name = name.removeprefix(" ")
+        if not name:
+            raise HookError("the patch names a file without a name")
+        (deleted if kind == "delete" else written).add(name)
+        if kind == "move":
+            deleted.add(last)
+            written.discard(last)
+        last = name
+    if not (written or deleted - {""}):
+        raise HookError("the patch names no file")
+    files = {"written": sorted(written), "deleted": sorted(deleted - {""})}
+    return arguments | {"files": sorted(written | deleted - {""}), **files}
+
+
+def _claude(call: HookCall, verdict: HookVerdict) -> HookAnswer:
+    """Answer PreToolUse and PermissionRequest of Claude Code.
+
+    What policy allows is no reason to skip the host's own rules and prompts; what a
+    person approved a moment ago is.
+    """
+    if call.event == "PermissionRequest":
+        return _permission(verdict)
+    if verdict.allowed and not verdict.approved:
+        return HookAnswer({})
+    return _pre_tool_use("allow" if verdict.allowed else "deny", verdict.message)
+
+
+def _codex(call: HookCall, verdict: HookVerdict) -> HookAnswer:
+    """Answer Codex: it takes a no or silence, and runs on after any other answer."""
+    if call.event == "PermissionRequest":
+        return _permission(verdict)
+    return (
+        HookAnswer(None) if verdict.allowed else _pre_tool_use("deny", verdict.message)
+    )
+
+
+def _pre_tool_use(decision: str, why: str) -> HookAnswer:
+    return HookAnswer(
+        {
+            "hookSpecificOutput": {
+                "hookEventName": "PreToolUse",
+                "permissionDecision": decision,
+                "permissionDecisionReason": why,
+            }
+        }
+    )
+
+
+def _permission(verdict: HookVerdict) -> HookAnswer:
+    decision: dict[str, object] = {"behavior": "allow"}
+    if not verdict.allowed:
+        decision = {"behavior": "deny", "message": verdict.message}
+    told = {"hookEventName": "PermissionRequest", "decision": decision}
+    return HookAnswer({"hookSpecificOutput": told})
+
+
+def blocked(why: str) -> HookAnswer:
+    """Block by exit code 2, with the reason on standard error."""
+    return HookAnswer(None, why, 2)
+
+
+def _cursor_call(told: dict[str, object]) -> HookCall:
+    event, cwd = _text(told, "hook_event_name"), _text(told, "cwd")
+    match event:
+        case "beforeShellExecution":
+            return HookCall(event, "Shell", {"command": _text(told, "command")}, cwd)
+        case "beforeMCPExecution":
+            arguments = _table(told.get("tool_input"), "tool_input")
+            names = ("url", "command")
+            server: dict[str, object] = {n: told[n] for n in names if n in told}
+            # Which server it is counts for what a person approves.
+            arguments |= {"mcp_server": server} if server else {}
+            name, tool = _cursor_server(server), _text(told, "tool_name")
+            return HookCall(event, f"MCP:{tool}", arguments, cwd, name, tool)
+        case "beforeReadFile":
+            return HookCall(event, "Read", {"file_path": _text(told, "file_path")}, cwd)
+    return _plain_call(told)
+
+
+def _with_roots(told: dict[str, object]) -> HookCall:
+    """Read a call of Cursor, and the folders that its window has open."""
+    call, roots = _cursor_call(told), told.get("workspace_roots")
+    given = roots if isinstance(roots, list) else []
+    return call._replace(roots=tuple(one for one in given if isinstance(one, str)))
+
+
+def _cursor_server(told: dict[str, object]) -> str:
+    """Return the URL of an MCP server, or the name that our own command gives it."""
+    if isinstance(url := told.get("url"), str) and url:
+        return url
+    try:
+        words = shlex.split(_text(told, "command"))
+    except ValueError:
+        return ""
+    for own in ([sys.argv[0]], [sys.executable, "-P", "-m", "agentvault_tui.cli"]):
+        if words[: len(own) + 2] == [*own, "mcp", "stdio"]:
+            return words[len(own) + 2] if len(words) > len(own) + 2 else ""
+    return ""
+
+
+def _cursor(_: HookCall, verdict: HookVerdict) -> HookAnswer:
+    if verdict.allowed:
+        return HookAnswer({"permission": "allow"})
+    return _cursor_no(verdict.message)
+
+
+def _cursor_no(why: str, code: int = 0) -> HookAnswer:
+    told = {"permission": "deny", "user_message": why, "agent_message": why}
+    return HookAnswer(told, "", code)
+
+
+def _gemini(_: HookCall, verdict: HookVerdict) -> HookAnswer:
+    if verdict.allowed:
+        return HookAnswer({"decision": "allow"})
+    return HookAnswer({"decision": "deny", "reason": verdict.message})
+
+
+def _files_of(arguments: dict[str, object], name: str) -> list[object]:
+    known = arguments.get(name, [])
+    return known if isinstance(known, list) else []
+
+
+def _copilot_call(told: dict[str, object]) -> HookCall:
+    """Read a call by the names of either of Copilot's formats."""
+    tool = _text(told, "toolName", "tool_name")
+    given = told.get("toolArgs", told.get("tool_input"))
+    if tool in {"apply_patch", "Edit"}:
+        if isinstance(given, str) and not given.lstrip().startswith("{"):
+            given = {"patch": given}
+        arguments = _with_files(_table(given, "toolArgs"), "patch", "input", "command")
+        for name in ("path", "file_path"):
+            if isinstance(path := arguments.get(name), str) and path:
+                more = dict.fromkeys((*_files_of(arguments, "files"), path))
+                wrote = dict.fromkeys((*_files_of(arguments, "written"), path))
+                arguments |= {"files": list(more), "written": list(wrote)}
+                arguments.setdefault("deleted", [])
+    else:
+        arguments = _table(given, "toolArgs")
+    event = _text(told, "hook_event_name", "hookEventName", "hookName")
+    if not event and ("toolResult" in told or "tool_response" in told):
+        event = "postToolUse"  # which its own format does not name
+    server, _, inner = tool.rpartition("-")  # wrong, and so unknown, for a-b-c
+    inner = inner if server else ""
+    return HookCall(event, tool, arguments, _text(told, "cwd"), server, inner)
+
+
+def _copilot(call: HookCall, verdict: HookVerdict) -> HookAnswer:
+    if call.event.lower() == "permissionrequest":
+        told = {"behavior": "allow" if verdict.allowed else "deny"}
+        more = {} if verdict.allowed else {"message": verdict.message}
+        return HookAnswer(told | more)
+    if verdict.allowed and not verdict.approved:
+        return HookAnswer({})
+    return HookAnswer(
+        {
+            "permissionDecision": "allow" if verdict.allowed else "deny",
+            "permissionDecisionReason": verdict.message,
+        }
+    )
+
+
+_TOOL_EVENTS: Final = frozenset({"PreToolUse", "PermissionRequest"})
+HOSTS: Final = {
+    "claude-code": HostWire(
+        _plain_call,
+        _claude,
+        blocked,
+        _TOOL_EVENTS,
+        {"Bash": "command"},
+        frozenset({"command", "timeout", "run_in_background", "description"}),
+        "path",
+        "CLAUDE_PROJECT_DIR",
+        prose=dict.fromkeys(("Bash", "Task", "Agent"), "description"),
+    ),
+    # Exit code 2 alone was seen to be ignored, so the answer says it.
+    "codex": HostWire(
+        _plain_call,
+        _codex,
+        lambda why: _pre_tool_use("deny", why),
+        _TOOL_EVENTS,
+        {"Bash": "command", "exec_command": "cmd"},
+        frozenset(
+            {
+                *("cmd", "command", "justification", "max_output_tokens", "timeout_ms"),
+                "yield_time_ms",
+            }
+        ),
+        elsewhere=True,
+        prose=dict.fromkeys(("Bash", "shell", "exec_command"), "justification"),
+    ),
+    "cursor": HostWire(
+        _with_roots,
+        _cursor,
+        lambda why: _cursor_no(why, 2),
+        frozenset(
+            {
+                *("beforeShellExecution", "beforeMCPExecution", "beforeReadFile"),
+                "preToolUse",
+            }
+        ),
+        {"Shell": "command"},
+        frozenset({"command"}),
+        "path",
+        "CURSOR_PROJECT_DIR",
+    ),
+    "gemini": HostWire(
+        _plain_call,
+        _gemini,
+        blocked,
+        frozenset({"BeforeTool"}),
+        {"run_shell_command": "command"},
+        frozenset({"command", "description", "is_background"}),
+        "dir_path",
+        "GEMINI_PROJECT_DIR",
+        prose={"run_shell_command": "description"},
+    ),
+    "copilot": HostWire(
+        _copilot_call,
+        _copilot,
+        blocked,
+        # By its own names an event is not named: each hook is for one.
+        frozenset({"", "preToolUse", "permissionRequest"}) | _TOOL_EVENTS,
+        {"bash": "command", "Bash": "command"},
+        frozenset({"command", "description"}),
+        "path",
+        elsewhere=True,
+        prose=dict.fromkeys(("bash", "powershell", "Bash"), "description"),
+    ),
+}
+"""By the name of the host; the shipped maps are of the same ones."""

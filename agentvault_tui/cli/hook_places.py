@@ -1,0 +1,361 @@
+"""Where the paths of a tool call lead, read on the machine that the host runs on.
+
+The hook resolves each path once, as it is when it asks: against the folder the host
+tells, with links followed. The broker may not see the same files, and decides on
+the result. Standard library alone, because a hook starts before each call.
+"""
+
+# A path that a call states is a text until it is known to be one.
+# ruff: noqa: PTH111, PTH112, PTH113, PTH116, PTH117, PTH118
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from itertools import pairwise
+from pathlib import PurePath
+from typing import Final, NamedTuple
+
+from agentvault_tui.cli.hook_repository import names_programs
+from agentvault_tui.shell_line import SimpleCommand, parse_line
+
+PROJECT, OUTSIDE, VAULT, UNKNOWN = "project", "outside", "vault", "unknown"
+LONGEST: Final = 1_024
+"""Characters of an argument that may be a path."""
+MOST_PARTS: Final = 64
+MOST_PLACES: Final = 512
+_GLOB: Final = re.compile(r"[*?\[\]{}()!]")
+_ELSEWHERE: Final = re.compile(r"(?:^|[{,(|!/])[/~]|\.\.|\\")
+"""In a pattern after its first glob: what may lead out of the folder it begins in."""
+_NAMES_GLOBS: Final = re.compile("glob|include|paths|pattern")
+_TOKENS: Final = re.compile(r"""[^\s'"`;|&()<>{},=]+""")
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_WITHOUT_PATHS: Final = _words(
+    "cmd command content description files justification new_source new_str new_string "
+    "old_str old_string patch prompt query url"
+)
+_FOLDERS: Final = (
+    *("workdir", "dir_path", "directory", "target_directory"),
+    *("path", "dir", "folder", "cwd"),
+)
+"""Arguments that say in which folder a pattern or a command line counts."""
+_CHANGING: Final = (
+    *("BASH_ENV", "ENV", "GIT_DIR", "GIT_WORK_TREE", "GIT_CONFIG", "GIT_EXEC_PATH"),
+    *("GIT_CONFIG_GLOBAL", "GIT_CONFIG_COUNT", "GIT_EXTERNAL_DIFF", "LD_PRELOAD"),
+    *("LD_LIBRARY_PATH", "RIPGREP_CONFIG_PATH"),
+)
+"""Variables that have a reading program run another, or read another repository."""
+
+_CONFIGURING_FOLDERS: Final = _words(
+    ".agents .cargo .claude .codex .copilot .cursor .devcontainer .direnv .gemini .git "
+    ".githooks .husky .idea .ssh .vscode"
+)
+_CONFIGURING_FILES: Final = _words(
+    ".bash_aliases .bash_login .bash_logout .bash_profile .bashrc .claude.json .envrc "
+    ".gitattributes .gitconfig .gitmodules .mcp.json .mise.toml .npmrc "
+    ".pre-commit-config.yaml .profile .tool-versions .yarnrc .yarnrc.yml .zlogin "
+    ".zlogout .zprofile .zshenv .zshrc gemini-extension.json mcp-config.json mcp.json "
+    "mise.toml rust-toolchain rust-toolchain.toml"
+)
+
+
+_WORKTREE: Final = re.compile(r"/\.claude/worktrees/(?=[^/.])")
+"""Claude Code puts working copies of a repository there."""
+
+
+class PathLocation(NamedTuple):
+    """One path that a call states, and where it leads now."""
+
+    resolved: str
+    where: str
+    """`PROJECT`, `OUTSIDE`, `VAULT` (AgentVault's home directory), or `UNKNOWN`."""
+    configures: bool = False
+    """Whether a change there makes a host, git, an editor or a shell run programs."""
+    folder: bool = False
+
+
+class PlacedCommand(NamedTuple):
+    """One simple command of a line, and where it would run."""
+
+    words: tuple[str, ...]
+    cwd: str
+    local: bool
+    """Whether the program itself is one of the project's files."""
+    configured: bool
+    """Whether git's repository there names programs, or cannot be read."""
+    places: tuple[tuple[int, PathLocation], ...]
+    """By the index of the word."""
+
+
+class PathLocator:
+    """Finds where paths lead, for one call."""
+
+    def __init__(
+        self,
+        cwd: str,
+        roots: Iterable[str],
+        vault: Iterable[str | PurePath],
+        environ: Mapping[str, str],
+        folder: str = "",
+    ) -> None:
+        """Resolve against *cwd*.
+
+        Args:
+            cwd: the folder that the host states.
+            roots: the project's folders.
+            vault: ours.
+            environ: of the host.
+            folder: the argument with the folder that a glob counts from.
+        """
+        self._folder = folder
+        self._environ = environ
+        self.cwd = os.path.realpath(cwd) if os.path.isabs(cwd) else ""
+        home = os.path.realpath(os.path.expanduser("~"))
+        real = {os.path.realpath(one) for one in roots if os.path.isabs(one)}
+        # A home directory, or what holds one, is no project.
+        self._roots = [one for one in real if not _is_within(home, one)]
+        self._vault = {os.path.realpath(one) for one in vault}
+        self._home = home
+        self._stats: dict[str, tuple[int, int] | None] = {}
+
+    def of(self, stated: str, base: str | None = None) -> PathLocation:
+        """Return where *stated* leads, from the folder *base* or the call's own."""
+        base = self.cwd if base is None else base
+        if (
+            not stated.isprintable()
+            or stated != stated.strip()
+            or not stated
+            or "://" in stated
+            or stated.count("/") > MOST_PARTS
+        ):
+            return PathLocation(stated, UNKNOWN)
+        text = os.path.expanduser(stated)
+        if text.startswith("~") or not (base or os.path.isabs(text)):
+            return PathLocation(stated, UNKNOWN)
+        try:
+            joined = os.path.join(base, text)
+            resolved, lexical = os.path.realpath(joined), os.path.normpath(joined)
+            if os.path.realpath(lexical) != resolved:
+                return PathLocation(
+                    resolved, UNKNOWN
+                )  # programs differ about `link/..`
+            return self._placed(resolved, lexical)
+        except (OSError, ValueError):
+            return PathLocation(stated, UNKNOWN)
+
+    def of_pattern(self, pattern: str, base: str | None = None) -> PathLocation:
+        """Return where all that a glob matches lies, if that can be told."""
+        lead: list[str] = []
+        parts = pattern.split("/")
+        while parts and not _GLOB.search(parts[0]):
+            lead.append(parts.pop(0))
+        if not parts:
+            return self.of(pattern, base)
+        rest = "/".join(parts)
+        start = "/".join(lead) + ("/" if lead == [""] else "")
+        place = self.of(start or ".", base)
+        if _ELSEWHERE.search(rest) or place.where == UNKNOWN:
+            return PathLocation(pattern, UNKNOWN)
+        return place._replace(resolved=os.path.join(place.resolved, rest))
+
+    def of_arguments(
+        self, arguments: Mapping[str, object]
+    ) -> list[tuple[str, str, bool, PathLocation]]:
+        """Return the argument, the text, whether as a pattern, and where it leads."""
+        base = self.base_of(arguments)
+        start = self.of(base) if base else PathLocation("", UNKNOWN)
+        found = [("", "", False, start)]
+        for name, value in arguments.items():
+            if name in _WITHOUT_PATHS:
+                continue
+            for text in value if isinstance(value, list) else [value]:
+                if not isinstance(text, str) or not 0 < len(text) <= LONGEST:
+                    continue
+                if len(found) >= MOST_PLACES:
+                    return found
+                found.append((name, text, False, self.of(text)))
+                if _NAMES_GLOBS.search(name) or _GLOB.search(text):
+                    found.append((name, text, True, self.of_pattern(text, base)))
+        return found
+
+    def base_of(self, arguments: Mapping[str, object]) -> str:
+        """Return the folder that a call's globs count from; empty if it is not clear.
+
+        An argument that the host does not read must not shift it.
+        """
+        named = [name for name in _FOLDERS if arguments.get(name) not in (None, "")]
+        if not named:
+            return self.cwd
+        stated = arguments[named[0]]
+        if named != [self._folder] or not isinstance(stated, str):
+            return ""
+        place = self.of(stated)
+        return "" if place.where == UNKNOWN else place.resolved
+
+    def of_line(self, line: str, base: str) -> tuple[PlacedCommand, ...] | None:
+        """Return the commands of a line that begins in the folder *base*.
+
+        Where that is not known, the line has to begin with ``cd`` and an absolute path.
+
+        Returns:
+            None where it is more than simple commands in the project.
+        """
+        parsed = parse_line(line)
+        if parsed is None or any(one in self._environ for one in _CHANGING):
+            return None
+        first = parsed[0].words
+        if not base and first[0] == "cd" and first[1:2] and first[1].startswith("/"):
+            base = "/"  # wherever the shell is, it goes there
+        elif not base or self.of(base).where != PROJECT:
+            return None
+        placed: list[PlacedCommand] = []
+        changes = any(one.words[0] == "cd" for one in parsed)
+        if changes and not self._changes_folder_plainly(parsed):
+            return None
+        for command in parsed:
+            if command.words[0] == "cd":
+                there = self.of(command.words[1], base)
+                if there.where != PROJECT or not there.folder:
+                    return None
+                base = there.resolved
+                continue
+            placed.append(self._command(command.words, base))
+        return tuple(placed)
+
+    def _changes_folder_plainly(self, parsed: tuple[SimpleCommand, ...]) -> bool:
+        """Tell whether all that follows a ``cd`` runs only where that leads."""
+        if "CDPATH" in self._environ:
+            return False
+        after = (*(one.joined for one in parsed[1:]), "")
+        return all(one.joined in {"", "&&", "|"} for one in parsed) and all(
+            one.joined in {"", "&&"}
+            and after[number] == "&&"
+            and len(one.words) == 2
+            and not one.words[1].startswith("-")
+            and ".." not in one.words[1].split("/")
+            for number, one in enumerate(parsed)
+            if one.words[0] == "cd"
+        )
+
+    def _command(self, words: tuple[str, ...], base: str) -> PlacedCommand:
+        places = [
+            (number, self.of(word, base))
+            for number, word in enumerate(words)
+            if number and not word.startswith("-")
+        ]
+        configured = words[0] == "git" and names_programs(base)
+        local = self._is_local(words[0], base)
+        return PlacedCommand(words, base, local, configured, tuple(places))
+
+    def _is_local(self, program: str, base: str) -> bool:
+        """Tell whether the first program of that name on PATH is the project's."""
+        for folder in self._environ.get("PATH", "").split(os.pathsep):
+            there = os.path.realpath(os.path.join(base, folder))
+            path = os.path.join(there, program)
+            if os.path.isfile(path) and os.access(path, os.X_OK):
+                inside = (there, os.path.realpath(path))
+                return any(
+                    _is_within(one, root) for one in inside for root in self._roots
+                )
+        return False
+
+    def reaches_vault(self, line: str) -> str:
+        """Return a word of any command line that leads into AgentVault's home."""
+        parsed = parse_line(line)
+        words: Iterable[str] = (word for one in parsed or () for word in one.words)
+        if parsed is None:
+            tokens = _TOKENS.findall(line.replace("${HOME}", "$HOME"))
+            words = (re.sub(r"^\$HOME(?=/|$)", "~", one) for one in tokens)
+        for number, word in enumerate(words):
+            if number >= MOST_PLACES:
+                break
+            for text in {word, word.partition("=")[2]} - {""}:
+                if self.of(text).where == VAULT:
+                    return text
+        return ""
+
+    def _placed(self, resolved: str, lexical: str) -> PathLocation:
+        folder = os.path.isdir(resolved)
+        configures = (
+            _names_configuration(resolved)
+            or _names_configuration(lexical)
+            or self._is_same(resolved, self._configuring)
+        )
+        where = OUTSIDE
+        if any(
+            _is_within(path, vault)
+            for path in (resolved, lexical)
+            for vault in self._vault
+        ) or self._is_same(resolved, self._vault):
+            where = VAULT
+        elif any(_is_within(one, resolved) for one in self._vault):
+            where = OUTSIDE  # all below it could be read
+        elif any(_is_within(resolved, root) for root in self._roots):
+            where = PROJECT
+        return PathLocation(resolved, where, configures, folder)
+
+    @cached_property
+    def _configuring(self) -> set[str]:
+        """Return the configuring folders there are, which other names may lead to."""
+        tops = [*self._roots, self._home]
+        return {
+            os.path.join(one, name) for one in tops for name in _CONFIGURING_FOLDERS
+        }
+
+    def _is_same(self, path: str, folders: set[str]) -> bool:
+        """Tell whether *path* is in one of *folders* under another name.
+
+        A file system that ignores case, or a mount, gives one folder several names; its
+        device and number are the same.
+        """
+        known = {self._stat(one) for one in folders} - {None}
+        above = [path, *map(str, PurePath(path).parents)]
+        return any(self._stat(one) in known for one in above)
+
+    def _stat(self, path: str) -> tuple[int, int] | None:
+        if path not in self._stats:
+            try:
+                found = os.stat(path)
+                self._stats[path] = found.st_dev, found.st_ino
+            except (OSError, ValueError):
+                self._stats[path] = None
+        return self._stats[path]
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _names_configuration(path: str) -> bool:
+    """Tell whether a component of *path* reads like one that has programs run.
+
+    Components are compared as lenient file systems do: without case, invisible
+    characters and closing dots, and by the short names of NTFS.
+    """
+    names = [_folded(name) for name in _WORKTREE.sub("/", path).split("/")]
+    return (
+        any(name in _CONFIGURING_FOLDERS or name.startswith("git~") for name in names)
+        or names[-1] in _CONFIGURING_FILES
+        or any(
+            one == ".github" and (below.startswith("copilot") or below == "hooks")
+            for one, below in pairwise(names)
+        )
+        or any(
+            one == ".config" and below in {"fish", "git", "systemd", "autostart"}
+            for one, below in pairwise(names)
+        )
+    )
+
+
+def _folded(name: str) -> str:
+    plain = unicodedata.normalize("NFKC", name).casefold()
+    shown = (c for c in plain if unicodedata.category(c) not in {"Cf", "Cc"})
+    return "".join(shown).rstrip(". ")

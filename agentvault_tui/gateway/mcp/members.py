@@ -1,0 +1,280 @@
+"""Members that MCP's schema names for each method: a message is built from these.
+
+A program that ignores case in names (Go's ``encoding/json`` does) reads ``Name`` as
+``name``. So a member whose name folds to a known one and is spelt differently is
+refused, and members that the schema does not name are dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any, Final, NamedTuple, TypeGuard
+
+from agentvault_tui.encoder import to_json
+from agentvault_tui.gateway.mcp.errors import INVALID_PARAMS, INVALID_REQUEST, McpError
+from agentvault_tui.gateway.names import alike, fold_name
+from agentvault_tui.json_document import Number
+from agentvault_tui.text import visible
+
+PREFIX: Final = "io.modelcontextprotocol/"
+"""How names begin that MCP reserves for itself (basic/index, ``_meta``)."""
+VERSION_KEY: Final = f"{PREFIX}protocolVersion"
+CAPABILITIES: Final = f"{PREFIX}clientCapabilities"
+CLIENT_INFO: Final = f"{PREFIX}clientInfo"
+_LOG_LEVEL: Final = f"{PREFIX}logLevel"
+PROTOCOL: Final = frozenset({VERSION_KEY, CAPABILITIES, CLIENT_INFO, _LOG_LEVEL})
+"""What each request of the modern era says of its client."""
+_RELATED_TASK: Final = f"{PREFIX}related-task"
+TASKS: Final = f"{PREFIX}tasks"
+"""The extension by which a call goes on after its answer, and no revocation cuts it."""
+TOP: Final = ("jsonrpc", "id", "method", "params", "result", "error")
+_META: Final = (
+    *("progressToken", "traceparent", "tracestate", "baggage"),
+    *(VERSION_KEY, CAPABILITIES, CLIENT_INFO, _LOG_LEVEL),
+    *(f"{PREFIX}subscriptionId", _RELATED_TASK),
+)
+_PAGE: Final = {"cursor": str}
+_RETRIED: Final = {"requestState": str, "inputResponses": dict}
+"""Of a request that is made again, in the modern era (basic/patterns/mrtr)."""
+_METHODS: Final[Mapping[str, Mapping[str, type]]] = {
+    "initialize": {"protocolVersion": str, "capabilities": dict, "clientInfo": dict},
+    "tools/list": _PAGE,
+    "prompts/list": _PAGE,
+    "resources/list": _PAGE,
+    "resources/templates/list": _PAGE,
+    "tools/call": {"name": str, "arguments": dict, **_RETRIED},
+    "prompts/get": {"name": str, "arguments": dict, **_RETRIED},
+    "resources/read": {"uri": str, **_RETRIED},
+    "completion/complete": {"ref": dict, "argument": dict, "context": dict},
+    "notifications/cancelled": {"requestId": object, "reason": str},
+}
+"""The schemas of 2026-07-28, 2025-11-25 and 2025-06-18; other methods have none."""
+_INNER: Final[Mapping[str, tuple[str, ...]]] = {
+    "ref": ("type", "name", "title", "uri"),
+    "argument": ("name", "value"),
+    "context": ("arguments",),
+    "clientInfo": (
+        *("name", "title", "version", "description", "websiteUrl", "icons"),
+    ),
+}
+"""Members of members. Arguments and a server's own words have names of their own."""
+_CAPABILITY: Final = (
+    *("experimental", "roots", "sampling", "elicitation", "extensions", "tasks"),
+)
+_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+MOST_VALUES: Final = 50_000
+MOST_OBJECTS: Final = 10_000
+"""Of a message: what a worker process has parsed is loaded between two turns of others,
+and 10,000 lists take 4 ms."""
+_LONGEST_NAME: Final = 512
+"""Characters of a name that is not ASCII: one fold of 50,000 takes 60 ms."""
+_TRACEPARENT: Final = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
+_TRACESTATE: Final = re.compile(r"[\x20-\x7e]{1,512}")
+_TRACE_BYTES: Final = 512
+"""Of both as the row has them."""
+
+
+_NO_TRACE: Final[Mapping[str, str]] = {}
+
+
+class RequestMeta(NamedTuple):
+    """The ``_meta`` of a request, as far as it leaves."""
+
+    members: dict[str, Any]
+    """Those that the digest covers."""
+    trace: Mapping[str, str] = _NO_TRACE
+    """Trace context (W3C), which is no part of the call."""
+    token: str | int | None = None
+    """By which the sender recognizes progress; replaced by one of ours."""
+    dropped: Sequence[str] = ()
+    """Names of the others."""
+
+
+def check_names(members: Mapping[str, object], known: Iterable[str]) -> None:
+    """Refuse a member whose name folds to a known one and is spelt differently.
+
+    Raises:
+        McpError: -32600.
+    """
+    folds = _folds(tuple(known))
+    for name in members:
+        if name not in folds.values() and (meant := folds.get(_fold(name))):
+            text = f"the member {visible(name, 60)} is spelt {meant}"
+            raise McpError(INVALID_REQUEST, text)
+
+
+def check_levels(value: object) -> None:
+    """Refuse names that fold alike in one object, at any depth, and too many values.
+
+    Raises:
+        McpError: -32602.
+    """
+    waiting, objects, values = [value] if _is_nest(value) else [], 0, 0
+    while waiting:
+        one = waiting.pop()
+        objects, values = objects + 1, values + len(one)
+        if objects > MOST_OBJECTS or values > MOST_VALUES:
+            text = (
+                f"more than {MOST_VALUES} values, or {MOST_OBJECTS} objects and lists"
+            )
+            raise McpError(INVALID_PARAMS, text)
+        if isinstance(one, dict):
+            for name in one:
+                _check_name(name)
+            if len(one) > 1 and (found := alike(one)):
+                first, other = (visible(name, 60) for name in found)
+                text = f"the members {first} and {other} may be one: leave one out"
+                raise McpError(INVALID_PARAMS, text)
+            waiting += [inner for inner in one.values() if _is_nest(inner)]
+        elif isinstance(one, list):
+            waiting += [inner for inner in one if _is_nest(inner)]
+
+
+def _is_nest(value: object) -> TypeGuard[dict[str, Any] | list[Any]]:
+    return isinstance(value, dict | list)
+
+
+def build_params(
+    method: str, given: Mapping[str, Any], *, modern: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the parameters that leave, and the names of those that are dropped.
+
+    Args:
+        method: of the message.
+        given: its ``params``, without ``_meta``.
+        modern: whether it is of an era in which requests are made again with answers.
+
+    Raises:
+        McpError: -32600 for a name in another spelling, -32602 for a wrong type.
+    """
+    known = _METHODS.get(method, {})
+    check_names(given, (*known, "_meta", "task"))
+    if method == "tools/call" and "task" in given:
+        raise McpError(INVALID_PARAMS, "calls are not made as tasks here")
+    found = {}
+    for name, kind in known.items():
+        value = given.get(name)
+        if value is None or (name in _RETRIED and not modern):
+            continue
+        if not isinstance(value, kind):
+            raise McpError(INVALID_PARAMS, f"{name} is of the wrong type")
+        found[name] = _inner(name, value)
+    dropped = [
+        name
+        for name, value in given.items()
+        if name not in found and (value is not None or name not in known)
+    ]
+    check_levels(found)
+    return found, dropped
+
+
+def build_meta(given: Mapping[str, Any]) -> RequestMeta:
+    """Return the ``_meta`` that leaves: MCP's own names, and trace context.
+
+    Raises:
+        McpError: -32600 for a name in another spelling, -32602 for a wrong type.
+    """
+    check_names(given, _META)
+    members: dict[str, Any] = {}
+    trace: dict[str, str] = {}
+    dropped: list[str] = []
+    for name, value in given.items():
+        plain = name.removeprefix(PREFIX)
+        if name == "progressToken":
+            continue
+        if name in {"traceparent", "tracestate"}:
+            form = _TRACEPARENT if name == "traceparent" else _TRACESTATE
+            if isinstance(value, str) and form.fullmatch(value):
+                trace[name] = value
+                continue
+        elif name == CAPABILITIES:
+            members[name] = _capabilities(value)
+            continue
+        elif name == CLIENT_INFO and isinstance(value, dict):
+            members[name] = _inner("clientInfo", value)
+            continue
+        elif name not in {plain, _RELATED_TASK} and _NAME.fullmatch(plain):
+            members[name] = value
+            continue
+        elif name != _RELATED_TASK and _fold(name).startswith(PREFIX):
+            text = f"the member {visible(name, 60)} is none of MCP's"
+            raise McpError(INVALID_REQUEST, text)
+        dropped.append(name)
+    is_too_long = len(to_json(trace)) > _TRACE_BYTES
+    if "tracestate" in trace and ("traceparent" not in trace or is_too_long):
+        del trace["tracestate"]
+        dropped.append("tracestate")
+    check_levels(members)
+    return RequestMeta(members, trace, _token(given), dropped)
+
+
+def _token(given: Mapping[str, Any]) -> str | int | None:
+    """Return the progress token (basic/patterns/progress): a text or an integer.
+
+    ``1.0`` and ``1e0`` are none: clients and servers compare them in several ways.
+    """
+    token = given.get("progressToken")
+    if isinstance(token, bool) or not isinstance(token, str | int | None):
+        raise McpError(INVALID_PARAMS, "progressToken is no text and no integer")
+    return token
+
+
+def _capabilities(value: object) -> dict[str, Any]:
+    """Return what a client says it can do, without tasks.
+
+    A client may define capabilities of its own (schema, ``ClientCapabilities``).
+    """
+    if not isinstance(value, dict):
+        raise McpError(INVALID_PARAMS, "clientCapabilities is no object")
+    check_names(value, _CAPABILITY)
+    found = {name: one for name, one in value.items() if name != "tasks"}
+    if isinstance(extensions := found.get("extensions"), dict):
+        found["extensions"] = {
+            name: one for name, one in extensions.items() if _fold(name) != TASKS
+        }
+    return found
+
+
+def _inner(name: str, value: Any) -> Any:
+    if (known := _INNER.get(name)) is None:
+        return value
+    check_names(value, known)
+    return {member: one for member, one in value.items() if member in known}
+
+
+@cache
+def _folds(known: tuple[str, ...]) -> dict[str, str]:
+    return {fold_name(name): name for name in known}
+
+
+def _fold(name: str) -> str:
+    _check_name(name)
+    return fold_name(name)
+
+
+def _check_name(name: str) -> None:
+    if "\0" in name:  # where some programs end a text
+        raise McpError(INVALID_PARAMS, f"{visible(name, 60)} is no name")
+    if len(name) > _LONGEST_NAME and not name.isascii():
+        text = f"a name has more than {_LONGEST_NAME} characters and is not ASCII"
+        raise McpError(INVALID_PARAMS, text)
+
+
+def plain(value: Any) -> Any:
+    """Return a document with the numbers that policy reads.
+
+    A number that JSON writes differently, such as ``1.50``, is its digits as text.
+    """
+    match value:
+        case dict():
+            return {name: plain(one) for name, one in value.items()}
+        case list():
+            return [plain(one) for one in value]
+        case Number():
+            number = float(value)
+            return number if repr(number) == value.text else value.text
+    return value

@@ -1,0 +1,195 @@
+"""Standard input of a server's program: it gets each line whole, or nothing of it.
+
+A line that a revocation overtakes is taken back, unless the program has some of it. So
+a line is written in one go where the pipe can take it whole: POSIX writes as much as
+``PIPE_BUF`` in one piece, and an empty pipe takes as much as it holds (pipe(7)).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import select
+import termios
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from agentvault_tui.model import AgentId
+
+_PIPE_BYTES: Final = 2**20
+"""What a user's pipe may hold on Linux (``/proc/sys/fs/pipe-max-size``)."""
+_LOOK_S: Final = 0.002
+"""Seconds between two looks at whether a pipe is empty, which no event tells."""
+_MOST_LINES: Final = 1_024
+"""Lines that wait; the program can ask for answers without end."""
+
+
+class PipeLine:
+    """One line on its way to a program."""
+
+    def __init__(
+        self, text: bytes, agent_id: AgentId | None, release: Callable[[], None]
+    ) -> None:
+        """Write nothing yet.
+
+        Args:
+            text: without its end.
+            agent_id: whose it is; None for the gateway's own.
+            release: called right before each piece is written; raises where no byte
+                of it may be written any more.
+        """
+        self.agent_id = agent_id
+        self.rest = memoryview(text + b"\n")
+        self.release = release
+        self.begun = False
+        """Whether the program has some of it, or all."""
+        self.given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the program has all of it; raises what stopped it."""
+
+    def fail(self, error: BaseException) -> None:
+        """End the wait for it."""
+        if not self.given.done():
+            self.given.set_exception(error)
+            self.given.exception()  # its sender may have left
+
+
+class LinePipe:
+    """The writing end of a program's standard input."""
+
+    def __init__(
+        self,
+        end: int,
+        on_broken: Callable[[], None],
+        on_halted: Callable[[PipeLine], None],
+    ) -> None:
+        """Write nothing yet.
+
+        Args:
+            end: the descriptor, which is closed with this.
+            on_broken: called when the program has closed its end.
+            on_halted: called when a line must not be completed: this writes no more.
+        """
+        self._end = end
+        self._on_broken, self._on_halted = on_broken, on_halted
+        self._lines: deque[PipeLine] = deque()
+        self._more = asyncio.Event()
+        self._halted = False
+        os.set_blocking(end, False)
+        with suppress(OSError, AttributeError):
+            fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self._feeding = asyncio.get_running_loop().create_task(self._feed())
+
+    @property
+    def half(self) -> PipeLine | None:
+        """Return the line of which the program has a part, if it has one."""
+        line = self._lines[0] if self._lines else None
+        return line if line is not None and line.begun and line.rest else None
+
+    @property
+    def is_read(self) -> bool:
+        """Tell whether the program has read all that was written."""
+        return not self._unread()
+
+    def put(
+        self,
+        text: bytes,
+        agent_id: AgentId | None = None,
+        release: Callable[[], None] = lambda: None,
+    ) -> PipeLine | None:
+        """Queue a line; return it, or None where none is taken; see `PipeLine`."""
+        if self._halted or len(self._lines) >= _MOST_LINES:
+            return None
+        line = PipeLine(text, agent_id, release)
+        self._lines.append(line)
+        self._more.set()
+        return line
+
+    def take_back(self, line: PipeLine) -> bool:
+        """Take back a line; tell whether the program got nothing of it."""
+        if line.begun:
+            return False
+        with suppress(ValueError):
+            self._lines.remove(line)
+        return True
+
+    def halt(self) -> list[PipeLine]:
+        """Write nothing any more; return the lines of which nothing was written."""
+        self._halted = True
+        left = [line for line in self._lines if not line.begun]
+        self._lines.clear()
+        return left
+
+    def close(self) -> None:
+        """Close it; what waits is not written."""
+        self.halt()
+        if self._end >= 0:
+            self._feeding.cancel()
+            asyncio.get_running_loop().remove_writer(self._end)
+            os.close(self._end)
+            self._end = -1
+
+    async def _feed(self) -> None:
+        try:
+            while not self._halted:
+                if not self._lines:
+                    self._more.clear()
+                    await self._more.wait()
+                    continue
+                await self._give(self._lines[0])
+        except OSError:
+            self._on_broken()
+
+    async def _give(self, line: PipeLine) -> None:
+        """Write a line, unless it is taken back or stopped."""
+        while line.rest:
+            if not line.begun and len(line.rest) > select.PIPE_BUF:
+                while self._unread() and self._is_next(line):  # noqa: ASYNC110
+                    await asyncio.sleep(_LOOK_S)
+            if not self._is_next(line):
+                return
+            try:
+                line.release()
+            except Exception as refusal:  # noqa: BLE001 - its sender raises it
+                self._stop(line, refusal)
+                return
+            taken = self._write(line.rest)
+            line.rest = line.rest[taken:]
+            line.begun = line.begun or taken > 0
+            if line.rest:
+                await self._writable()
+        self._lines.popleft()
+        if not line.given.done():
+            line.given.set_result(None)
+
+    def _is_next(self, line: PipeLine) -> bool:
+        return bool(self._lines) and self._lines[0] is line
+
+    def _stop(self, line: PipeLine, refusal: Exception) -> None:
+        self._lines.remove(line)
+        line.fail(refusal)
+        if line.begun:
+            self._on_halted(line)
+
+    def _write(self, piece: memoryview) -> int:
+        try:
+            return os.write(self._end, piece)
+        except BlockingIOError:
+            return 0
+
+    def _unread(self) -> int:
+        """Return how many bytes the program has not read yet."""
+        count = bytearray(4)
+        fcntl.ioctl(self._end, termios.FIONREAD, count)
+        return int.from_bytes(count, "little")
+
+    async def _writable(self) -> None:
+        loop, ready = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_writer(self._end, ready.set)
+        try:
+            await ready.wait()
+        finally:
+            if self._end >= 0:
+                loop.remove_writer(self._end)

@@ -1,0 +1,307 @@
+"""The input schemas of a server's tools: which arguments a tool declares.
+
+Only ``properties``, ``items`` and ``additionalProperties: false`` are read (JSON
+Schema 2020-12, core sections 10.3.1 and 10.3.2). An object with ``$ref`` or
+``patternProperties``, and whatever is described behind ``anyOf`` and the like, counts
+as open: its members are carried, shown and under the digest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final, TypeGuard
+
+import msgspec
+
+from agentvault_tui.clock import Clock
+from agentvault_tui.gateway.body import read_apart
+from agentvault_tui.gateway.mcp.errors import INVALID_PARAMS, McpError, SessionGoneError
+from agentvault_tui.gateway.mcp.messages import (
+    PARAMETER,
+    Envelope,
+    mismatch,
+    read_answer,
+    text_of,
+)
+from agentvault_tui.model import AgentId
+from agentvault_tui.text import visible
+from agentvault_tui.web.reply import Header, decode_header, encode_header
+from agentvault_tui.web.service_connection import UpstreamError
+
+AGE_S: Final = 60.0
+"""Seconds after which a server's list is asked for again."""
+WAIT_S: Final = 5.0
+"""Seconds that a call waits for the list; then the last one counts, or none."""
+_MOST_PAGES: Final = 20
+_MOST_TOOLS: Final = 2_000
+_MOST_LISTS: Final = 1_000
+"""Lists that are cached: one for each server, era and, by URL, agent."""
+_QUICK: Final = 32
+"""A list is read as fast as a body of a 32nd of its size: only names are kept of it."""
+_DEPTH: Final = 32
+_ANNOTATION: Final = "x-mcp-header"
+_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
+_NUMBER: Final = re.compile(r"-?[0-9]{1,32}(?:\.[0-9]{1,32})?")
+
+_UNREADABLE: Final = (
+    *(UpstreamError, McpError, SessionGoneError, TimeoutError, ValueError),
+)
+Path = tuple[str, ...]
+Page = Callable[[str | None], Awaitable[Envelope]]
+"""Asks the server for a page of its tools, after a cursor."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArgumentShape:
+    """The members that a schema declares for a value."""
+
+    members: Mapping[str, ArgumentShape]
+    closed: bool
+    """Whether it allows no other members."""
+    items: ArgumentShape | None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSchema:
+    """The input schema of one tool."""
+
+    shape: ArgumentShape
+    headers: Mapping[bytes, Path]
+    """By the header that repeats it: where in the arguments a value is."""
+
+    def check(self, arguments: Mapping[str, Any]) -> None:
+        """Refuse arguments that the schema does not declare, where it is closed.
+
+        Raises:
+            McpError: -32602.
+        """
+        waiting: list[tuple[ArgumentShape, Any, str]] = [(self.shape, arguments, "")]
+        while waiting:
+            shape, value, where = waiting.pop()
+            if isinstance(value, dict):
+                for name, one in value.items():
+                    inner = shape.members.get(name)
+                    if inner is not None:
+                        waiting.append((inner, one, f"{where}/{name}"))
+                    elif shape.closed:
+                        shown = visible(f"{where}/{name}", 120)
+                        text = f"the tool declares no argument {shown}"
+                        raise McpError(INVALID_PARAMS, text)
+            elif isinstance(value, list) and shape.items is not None:
+                waiting += [(shape.items, one, where) for one in value]
+
+    def check_headers(
+        self, headers: Sequence[Header], arguments: Mapping[str, Any]
+    ) -> None:
+        """Compare each ``Mcp-Param-*`` with the argument that it names.
+
+        Raises:
+            McpError: -32020; it names none, comes twice, or differs.
+        """
+        seen = set()
+        for header, raw in headers:
+            if not header.startswith(PARAMETER):
+                continue
+            shown, given = visible(header.decode("latin-1"), 80), decode_header(raw)
+            path = self.headers.get(header)
+            if path is None or header in seen:
+                raise mismatch(shown, given, "no such argument")
+            seen.add(header)
+            value = _text(_at(arguments, path))
+            if given is None or value is None or not _is_same(given, value):
+                raise mismatch(shown, given, value)
+
+    def headers_for(self, arguments: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Return the headers that repeat arguments, written from these."""
+        values = ((h, _text(_at(arguments, path))) for h, path in self.headers.items())
+        return [(h.decode(), encode_header(v)) for h, v in values if v is not None]
+
+
+@dataclass(slots=True)
+class ToolList:
+    """The tools of one server, as it last listed them."""
+
+    tools: dict[str, ToolSchema] = field(default_factory=dict)
+    read_at: float | None = None
+    """In boot seconds; None where it has to be asked for."""
+    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class ToolLists:
+    """The lists of tools of all servers, asked for when they are needed."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Start with none."""
+        self._clock = clock
+        self._lists: dict[object, ToolList] = {}
+
+    async def schema(
+        self, key: object, agent_id: AgentId, tool: str, ask: Page
+    ) -> ToolSchema | None:
+        """Return the schema of a *tool*; none where it cannot be had.
+
+        Args:
+            key: which list; another one for another server.
+            agent_id: the agent whose call it is.
+            tool: its name.
+            ask: asks the server for a page.
+
+        Raises:
+            CallRefusedError: the agent has too much under way to ask, or was cut off.
+        """
+        known = self._lists.get(key)
+        if known is None:
+            if len(self._lists) >= _MOST_LISTS:
+                self._lists.pop(next(iter(self._lists)))
+            known = self._lists[key] = ToolList()
+        async with known.asking:
+            now = self._clock.boot()
+            if known.read_at is None or now - known.read_at >= AGE_S:
+                known.read_at = now
+                try:
+                    async with asyncio.timeout(WAIT_S):
+                        known.tools = await _read_all(agent_id, ask)
+                except _UNREADABLE:
+                    pass  # the last list that could be read counts
+                except BaseException:
+                    known.read_at = None
+                    raise
+        return known.tools.get(tool)
+
+    async def note(self, key: object, agent_id: AgentId, result: bytes) -> None:
+        """Note the schemas of a page that the server sent to a client."""
+        if (known := self._lists.get(key)) is not None:
+            page, _ = await _read_page(agent_id, result)
+            if len(known.tools) + len(page) <= _MOST_TOOLS:
+                known.tools = known.tools | page
+
+    def changed(self, server: str) -> None:
+        """Ask a server for its list before its next call: it has another one."""
+        for key, known in self._lists.items():
+            if isinstance(key, tuple) and key[0] == server:
+                known.read_at = None
+
+
+async def _read_all(agent_id: AgentId, ask: Page) -> dict[str, ToolSchema]:
+    found: dict[str, ToolSchema] = {}
+    cursor: str | None = None
+    for _ in range(_MOST_PAGES):
+        answered = await ask(cursor)
+        if "result" not in answered:
+            break
+        result = bytes(answered["result"])
+        page, cursor = await _read_page(agent_id, result)
+        found |= page
+        if cursor is None or len(found) >= _MOST_TOOLS:
+            return found
+    raise ValueError("the list of tools cannot be had")
+
+
+async def _read_page(
+    agent_id: AgentId, result: bytes
+) -> tuple[dict[str, ToolSchema], str | None]:
+    """Return the tools of a page, and the cursor after which the next one is."""
+    return await read_apart(agent_id, len(result) // _QUICK, read_page, result)
+
+
+def read_page(result: bytes) -> tuple[dict[str, ToolSchema], str | None]:
+    """Return the tools of a page, and the cursor after which the next one is.
+
+    Raises:
+        ValueError: it is no list of tools.
+    """
+    known = read_answer(result)
+    try:
+        tools = msgspec.json.decode(known.get("tools", b"[]"), type=list[Envelope])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError("it is no list of tools") from error
+    found = {}
+    for tool in tools[:_MOST_TOOLS]:
+        name = text_of(tool, "name")
+        if name is None:
+            continue
+        try:
+            schema = msgspec.json.decode(tool.get("inputSchema", b"{}"))
+        except (msgspec.DecodeError, RecursionError):
+            schema = None
+        found[name] = read_schema(schema)
+    return found, text_of(known, "nextCursor")
+
+
+def read_schema(schema: object) -> ToolSchema:
+    """Return what an ``inputSchema`` declares; one that is no object is open."""
+    headers: dict[bytes, Path] = {}
+    for name, path in _annotated(schema):
+        key = PARAMETER + name.lower().encode() if _is_token(name) else b""
+        if not key or key in headers:
+            headers = {}  # clients leave such a tool out (transports, x-mcp-header)
+            break
+        headers[key] = path
+    return ToolSchema(_shape(schema, _DEPTH), headers)
+
+
+def _shape(schema: object, depth: int) -> ArgumentShape:
+    if not isinstance(schema, dict) or depth == 0:
+        return ArgumentShape({}, closed=False, items=None)
+    properties, items = schema.get("properties", {}), schema.get("items")
+    readable = (
+        isinstance(properties, dict)
+        and not {
+            *("$ref", "$dynamicRef", "$recursiveRef", "patternProperties"),
+        }
+        & schema.keys()
+    )
+    members = properties.items() if readable else ()
+    return ArgumentShape(
+        {name: _shape(one, depth - 1) for name, one in members},
+        closed=readable and schema.get("additionalProperties") is False,
+        items=_shape(items, depth - 1) if isinstance(items, dict) else None,
+    )
+
+
+def _annotated(schema: object) -> list[tuple[object, Path]]:
+    """Return the annotations on a chain of ``properties``, each with its path."""
+    found: list[tuple[object, Path]] = []
+    waiting: list[tuple[object, Path]] = [(schema, ())]
+    while waiting:
+        one, path = waiting.pop()
+        if not isinstance(one, dict):
+            continue
+        if path and _ANNOTATION in one:
+            found.append((one[_ANNOTATION], path))
+        properties = one.get("properties")
+        if isinstance(properties, dict) and len(path) < _DEPTH:
+            waiting += [(inner, (*path, name)) for name, inner in properties.items()]
+    return found
+
+
+def _is_token(name: object) -> TypeGuard[str]:
+    return isinstance(name, str) and _TOKEN.fullmatch(name) is not None
+
+
+def _at(arguments: Mapping[str, Any], path: Path) -> object:
+    value: object = arguments
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _text(value: object) -> str | None:
+    """Return a value as a header writes it; none where no header does."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case str() | int() | float():
+            return str(value)
+    return None
+
+
+def _is_same(given: str, value: str) -> bool:
+    """Tell whether a header has a value; numbers are compared as such."""
+    if _NUMBER.fullmatch(given) and _NUMBER.fullmatch(value):
+        return Decimal(given) == Decimal(value)
+    return given == value

@@ -1,0 +1,371 @@
+"""Where the paths of a call lead: in the project, elsewhere, into AgentVault's home."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from agentvault_tui.cli.hook_places import (
+    OUTSIDE,
+    PROJECT,
+    UNKNOWN,
+    VAULT,
+    PathLocation,
+    PathLocator,
+    PlacedCommand,
+)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project's folder, with the user's home and AgentVault's next to it."""
+    for name in ("project/src", "user", "vault/hosts", "elsewhere"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "project/src/a.py").touch()
+    (tmp_path / "project/link").symlink_to("src")
+    (tmp_path / "project/out").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "project/dangling").symlink_to(tmp_path / "elsewhere/new")
+    (tmp_path / "project/ours").symlink_to(tmp_path / "vault")
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    return tmp_path.resolve() / "project"
+
+
+def places(project: Path, environ: Mapping[str, str] | None = None) -> PathLocator:
+    vault = project.parent / "vault"
+    return PathLocator(
+        str(project), [str(project)], [vault], environ or {"PATH": ""}, "path"
+    )
+
+
+def line(project: Path, text: str, **environ: str) -> tuple[PlacedCommand, ...] | None:
+    found = places(project, {"PATH": "", **environ})
+    return found.of_line(text, found.cwd)
+
+
+@pytest.mark.parametrize(
+    ("stated", "where", "resolved"),
+    [
+        ("src/a.py", PROJECT, "src/a.py"),
+        ("./src//a.py", PROJECT, "src/a.py"),
+        ("src/../src/a.py", PROJECT, "src/a.py"),
+        ("link/a.py", PROJECT, "src/a.py"),
+        ("new/file", PROJECT, "new/file"),
+        (".", PROJECT, ""),
+        ("..", OUTSIDE, ".."),
+        ("../elsewhere/x", OUTSIDE, "../elsewhere/x"),
+        ("out", OUTSIDE, "../elsewhere"),
+        ("out/x", OUTSIDE, "../elsewhere/x"),
+        ("dangling", OUTSIDE, "../elsewhere/new"),
+        ("/etc/passwd", OUTSIDE, "/etc/passwd"),
+        ("~/x", OUTSIDE, "../user/x"),
+        ("../projectx", OUTSIDE, "../projectx"),
+        ("../vault", VAULT, "../vault"),
+        ("../vault/hosts/x.toml", VAULT, "../vault/hosts/x.toml"),
+        ("ours/x", VAULT, "../vault/x"),
+        ("ours/new/deep/x", VAULT, "../vault/new/deep/x"),
+    ],
+)
+def test_a_path_leads_where_its_links_lead(
+    project: Path, stated: str, where: str, resolved: str
+) -> None:
+    """Also one that is not there yet."""
+    found = places(project).of(stated)
+    wanted = os.path.normpath(project / resolved)
+    assert (found.where, found.resolved) == (where, wanted)
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        *("", " src/a.py", "src/a.py ", "\tx", "x\ny", "x\0", "\x1b[2J", "\u00a0x"),
+        *("file:///etc/passwd", "~nobody-there/x", "out/../x", "a/" * 100),
+    ],
+)
+def test_what_programs_read_in_several_ways_is_not_known(
+    project: Path, stated: str
+) -> None:
+    """Hosts trim, expand and shorten paths as they like."""
+    assert places(project).of(stated).where == UNKNOWN
+
+
+def test_without_a_folder_a_relative_path_is_not_known(project: Path) -> None:
+    """A host that tells no folder, or no absolute one, leaves it open."""
+    for cwd in ("", "src"):
+        found = PathLocator(cwd, [str(project)], [], {})
+        assert found.of("a.py").where == UNKNOWN
+        assert found.of(str(project / "a")).where == PROJECT
+
+
+@pytest.mark.parametrize("root", ["user", "", "/"])
+def test_a_home_directory_is_no_project(project: Path, root: str) -> None:
+    """Nor is what holds one: everything would be inside."""
+    top = project.parent / root
+    found = PathLocator(str(top), [str(top)], [], {})
+    assert found.of(str(project.parent / "user" / "x")).where == OUTSIDE
+
+
+def test_a_folder_that_holds_agentvaults_home_is_outside(project: Path) -> None:
+    """A search in it would read what is below."""
+    inside = project / "deep" / "vault"
+    inside.mkdir(parents=True)
+    found = PathLocator(str(project), [str(project)], [inside], {})
+    assert found.of(".").where == OUTSIDE
+    assert found.of("deep").where == OUTSIDE
+    assert found.of("src").where == PROJECT
+    assert found.of("deep/vault/x").where == VAULT
+
+
+def test_another_name_of_agentvaults_home_is_its_home(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system without case: the same folder by its device and number."""
+    found, vault = places(project), project.parent / "vault"
+    real = os.stat(vault)  # noqa: PTH116 - as it is read
+    numbers = real.st_dev, real.st_ino
+    monkeypatch.setattr(
+        found,
+        "_stat",
+        lambda path: numbers if path.casefold() == str(vault).casefold() else None,
+    )
+    assert found.of("../VAULT/x").where == VAULT
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        *(".claude/settings.json", ".codex/config.toml", ".cursor/hooks.json"),
+        *(".gemini/settings.json", ".github/copilot-instructions.md", ".mcp.json"),
+        *(
+            ".github/hooks/x.json",
+            ".git/hooks/pre-commit",
+            ".git/config",
+            ".gitmodules",
+        ),
+        *(".gitattributes", "src/.gitattributes", ".envrc", ".vscode/tasks.json"),
+        *(".idea/x", ".bashrc", ".zshrc", ".profile", ".husky/pre-commit", ".git"),
+        *("deep/repo/.git/config", "deep/.claude/hooks/x.sh", ".vscode/mcp.json"),
+        # As file systems take them that ignore case or invisible characters.
+        *(".GIT/config", ".Claude/settings.json", ".ｇit/x", ".gi\u200ct/x", "GIT~1/x"),
+        *(".git./config", ".CURSOR/hooks.json", "src/../.git/x", ".ENVRC"),
+    ],
+)
+def test_what_has_programs_run_later_configures(project: Path, stated: str) -> None:
+    """In every repository, in every spelling that a file system takes for it."""
+    if stated.isprintable():
+        assert places(project).of(stated).configures
+    else:  # it is not known at all, which a person decides
+        assert places(project).of(stated).where == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "stated",
+    ["src/a.py", "src/hooks/use.ts", ".github/workflows/x.yml", ".gitignore", "git/x"],
+)
+def test_other_files_do_not_configure(project: Path, stated: str) -> None:
+    """What names no program is a file like any other."""
+    assert not places(project).of(stated).configures
+
+
+def test_links_to_what_configures_configure(project: Path) -> None:
+    """By the name that is stated, and by where it leads."""
+    (project / "data").mkdir()
+    (project / ".git").symlink_to("data")
+    (project / "other").symlink_to("data")
+    (project / "claude").symlink_to(".claude")
+    (project / "x").symlink_to(project / ".envrc")
+    found = places(project)
+    for stated in (".git/hooks/x", "other/hooks/x", "data/x", "claude/x", "x"):
+        assert found.of(stated).configures, stated
+
+
+def test_a_working_copy_below_claude_is_a_project(project: Path) -> None:
+    """Claude Code puts them there; what is in them is as in any other."""
+    copy = project / ".claude" / "worktrees" / "one"
+    copy.mkdir(parents=True)
+    found = PathLocator(str(copy), [str(copy)], [], {})
+    assert not found.of("src/a.py").configures
+    assert found.of(".claude/settings.json").configures
+
+
+@pytest.mark.parametrize(
+    ("pattern", "where"),
+    [
+        ("**/*.py", PROJECT),
+        ("src/*.py", PROJECT),
+        ("src/{a,b}.py", PROJECT),
+        ("src/a.py", PROJECT),
+        ("../*", OUTSIDE),
+        ("../../**/x", OUTSIDE),
+        ("/etc/*", OUTSIDE),
+        ("/*", OUTSIDE),
+        ("~/*", OUTSIDE),
+        ("out/*", OUTSIDE),
+        ("../vault/*", VAULT),
+        ("ours/**", VAULT),
+        ("*/../../x", UNKNOWN),
+        ("{../x,y}", UNKNOWN),
+        ("{/etc/passwd,y}", UNKNOWN),
+        ("!(x)/../../y", UNKNOWN),
+        ("src/*\\..", UNKNOWN),
+    ],
+)
+def test_a_glob_lies_where_it_begins(project: Path, pattern: str, where: str) -> None:
+    """Unless what follows may lead out of that."""
+    assert places(project).of_pattern(pattern).where == where
+
+
+def test_arguments_are_found_with_the_folder_that_they_count_from(
+    project: Path,
+) -> None:
+    """The call's own folder comes first; a glob counts from the folder it names."""
+    given: dict[str, object] = {
+        "path": "src",
+        "pattern": "*.py",
+        "content": "../vault",
+        "include": ["a", "../vault/*"],
+        "limit": 3,
+        "long": "x" * 2_000,
+    }
+    found = places(project).of_arguments(given)
+    src = str(project / "src")
+    assert found[0] == ("", "", False, PathLocation(src, PROJECT, False, True))
+    named = {(name, text, glob): place for name, text, glob, place in found}
+    assert named["path", "src", False].resolved == src
+    assert named["pattern", "*.py", True].resolved == f"{src}/*.py"
+    assert named["include", "../vault/*", True].where == PROJECT  # src/../vault
+    assert not any(name in {"content", "limit", "long"} for name, *_ in named)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"workdir": "src"},
+        {"directory": "src", "path": "src"},
+        {"path": ["src"]},
+        {"path": {"x": 1}},
+        {"path": " src"},
+    ],
+)
+def test_an_argument_that_a_host_may_not_read_shifts_no_glob(
+    project: Path, more: dict[str, object]
+) -> None:
+    """`../*` from a folder that the host ignores leads elsewhere: it is not known."""
+    found = places(project).of_arguments({"pattern": "../*", **more})
+    named = {(name, glob): place for name, _, glob, place in found}
+    assert named["pattern", True].where == UNKNOWN
+    plain = places(project).of_arguments({"pattern": "../*", "path": "src"})
+    named = {(name, glob): place for name, _, glob, place in plain}
+    assert named["pattern", True].where == PROJECT
+
+
+def test_a_line_of_a_lasting_shell_says_where_it_begins(project: Path) -> None:
+    """Its folder may be another than the one that the host states."""
+    found = places(project)
+    assert found.of_line("ls", "") is None
+    assert found.of_line("cd src && ls", "") is None
+    assert found.of_line(f"cd {project.parent} && ls", "") is None
+    (command,) = found.of_line(f"cd {project}/src && ls", "") or ()
+    assert command.cwd == str(project / "src")
+
+
+def test_the_commands_of_a_line_are_placed(project: Path) -> None:
+    """Each word by itself, in the folder to which the line went."""
+    found = line(project, "cd src && cat a.py ../link | wc -l")
+    assert found is not None
+    cat, count = found
+    src = str(project / "src")
+    assert (cat.words, cat.cwd) == (("cat", "a.py", "../link"), src)
+    assert cat.places == (
+        (1, PathLocation(f"{src}/a.py", PROJECT)),
+        (2, PathLocation(src, PROJECT, False, True)),
+    )
+    assert (count.words, count.places) == (("wc", "-l"), ())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("ls `x`", "cd .. && ls", "cd out && ls", "cd ours && ls", "cd nowhere && ls"),
+        *(
+            "cd src; ls",
+            "cd src || ls",
+            "cd src | ls",
+            "ls | cd src && ls",
+            "cd - && ls",
+        ),
+        *("cd && ls", "cd src x && ls", "cd src && ls; cat x", "cd link/.. && ls"),
+        *("cd -P src && ls", "cd src/a.py && ls", "cd /etc && ls", "ls && cd src"),
+    ],
+)
+def test_a_line_that_may_run_elsewhere_is_not_placed(project: Path, text: str) -> None:
+    """If a `cd` fails, what follows must not run; and it stays in the project."""
+    assert line(project, text) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["RIPGREP_CONFIG_PATH", "GIT_DIR", "BASH_ENV", "GIT_CONFIG_COUNT"]
+)
+def test_variables_that_change_what_runs_leave_no_line_placed(
+    project: Path, name: str
+) -> None:
+    """They name programs, or another repository."""
+    assert line(project, "ls") is not None
+    assert line(project, "ls", **{name: "x"}) is None
+    assert line(project, "cd src && ls", CDPATH="/etc") is None
+
+
+def test_a_line_outside_the_project_is_not_placed(project: Path) -> None:
+    """Its first folder counts, too."""
+    found = places(project)
+    assert found.of_line("ls", str(project.parent)) is None
+    assert found.of_line("ls", "") is None
+
+
+@pytest.mark.parametrize("folder", ["bin", ".", ""])
+def test_a_program_of_the_project_is_local(project: Path, folder: str) -> None:
+    """By any entry of PATH that leads there; another's before it counts first."""
+    other = project.parent / "elsewhere"
+    (project / "bin").mkdir()
+    program = project / folder / "ls"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    (found,) = line(project, "ls", PATH=f"/nonexistent:{folder}") or ()
+    assert found.local
+    (other / "ls").write_text("#!/bin/sh\n")
+    (other / "ls").chmod(0o755)
+    (found,) = line(project, "ls", PATH=f"{other}:{folder}") or ()
+    assert not found.local
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("cat ../vault/x", "cat ours/x", "ls --file=../vault/x", "rm -rf ../vault"),
+        *(
+            "cat '../vault/x'",
+            "echo $(cat ../vault/x)",
+            "cat <../vault/x",
+            "x=../vault",
+        ),
+        "for i in 1; do cat ../vault/x; done",
+    ],
+)
+def test_a_line_that_names_agentvaults_home_reaches_it(
+    project: Path, text: str
+) -> None:
+    """Whether it is read or not."""
+    found = places(project)
+    assert found.reaches_vault(text)
+    assert not found.reaches_vault(text.replace("vault", "src").replace("ours", "src"))
+
+
+def test_home_in_a_line_is_the_users(project: Path) -> None:
+    """`~` and `$HOME` are looked behind where a shell would."""
+    vault = project.parent / "user" / ".vault"
+    vault.mkdir()
+    found = PathLocator(str(project), [str(project)], [vault], {})
+    for text in ("cat ~/.vault/x", 'cat "$HOME/.vault/x"', "cat ${HOME}/.vault/x"):
+        assert found.reaches_vault(text), text

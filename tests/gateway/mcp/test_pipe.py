@@ -1,0 +1,135 @@
+"""Lines for a program: whole and in order, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+
+from agentvault_tui.gateway.mcp.pipe import LinePipe, PipeLine
+
+
+class Ends:
+    """Both ends of a pipe, and what was said about it."""
+
+    def __init__(self) -> None:
+        self.reading, writing = os.pipe()
+        os.set_blocking(self.reading, False)
+        self.broken = asyncio.Event()
+        self.halted: list[PipeLine] = []
+        self.pipe = LinePipe(writing, self.broken.set, self.on_halted)
+
+    def on_halted(self, line: PipeLine) -> None:
+        self.halted.append(line)
+        self.pipe.halt()
+
+    def read(self) -> bytes:
+        """Return what is in the pipe now."""
+        try:
+            return os.read(self.reading, 2**22)
+        except BlockingIOError:
+            return b""
+
+    async def until_given(self, line: PipeLine) -> bytes:
+        """Read until a line was given whole; return all that was read."""
+        found = b""
+        async with asyncio.timeout(30):
+            while not line.given.done():
+                found += self.read()
+                await asyncio.sleep(0)
+        return found + self.read()
+
+    def put(self, text: bytes) -> PipeLine:
+        line = self.pipe.put(text)
+        assert line is not None
+        return line
+
+
+@pytest.fixture
+async def ends() -> AsyncIterator[Ends]:
+    ends = Ends()
+    yield ends
+    ends.pipe.close()
+    os.close(ends.reading)
+
+
+async def test_lines_are_written_whole_and_in_order(ends: Ends) -> None:
+    """Short ones, ones that fill the pipe, and longer ones."""
+    texts = [b"a" * size for size in (1, 5_000, 3, 1_500_000, 0, 900_000, 2)]
+    lines = [ends.put(text) for text in texts]
+    read = await ends.until_given(lines[-1])
+    assert read == b"".join(text + b"\n" for text in texts)
+    assert all(not line.rest for line in lines)
+
+
+async def test_a_line_is_begun_where_the_pipe_takes_it_whole(ends: Ends) -> None:
+    """Until then it is taken back without a trace."""
+    first, second = ends.put(b"1"), ends.put(b"2" * 60_000)
+    await first.given
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+    assert not second.begun
+    assert ends.pipe.take_back(second)
+    third = ends.put(b"3")
+    assert await ends.until_given(third) == b"1\n3\n"
+
+
+async def test_a_line_that_is_longer_than_the_pipe_is_halted(ends: Ends) -> None:
+    """Nothing follows the part that was written when its sender was cut off."""
+    cut = False
+
+    def release() -> None:
+        if cut:
+            raise PermissionError
+
+    line = ends.pipe.put(b"x" * 3_000_000, release=release)
+    behind = ends.put(b"next")
+    assert line is not None
+    while not line.begun:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    assert ends.pipe.half is line
+    assert not ends.pipe.take_back(line)
+    cut = True
+    found = b""
+    while not ends.halted:
+        found += ends.read()
+        await asyncio.sleep(0.001)
+    assert ends.halted == [line]
+    with pytest.raises(PermissionError):
+        line.given.result()
+    assert set(found + ends.read()) == {ord("x")}
+    assert not behind.given.done()
+    assert ends.pipe.put(b"more") is None
+
+
+async def test_a_refused_line_that_was_not_begun_harms_nobody(ends: Ends) -> None:
+    """The lines behind it are written."""
+
+    def release() -> None:
+        raise PermissionError
+
+    line = ends.pipe.put(b"no", release=release)
+    behind = ends.put(b"next")
+    assert line is not None
+    assert await ends.until_given(behind) == b"next\n"
+    with pytest.raises(PermissionError):
+        line.given.result()
+    assert ends.halted == []
+
+
+async def test_a_program_that_closes_its_input_is_noticed(ends: Ends) -> None:
+    """By the next line."""
+    os.close(ends.reading)
+    ends.put(b"x")
+    async with asyncio.timeout(30):
+        await ends.broken.wait()
+    ends.reading = os.open(os.devnull, os.O_RDONLY)
+
+
+async def test_lines_that_wait_are_bounded(ends: Ends) -> None:
+    """A program that reads nothing is not answered without end."""
+    ends.put(b"x" * 3_000_000)
+    accepted = sum(ends.pipe.put(b"y") is not None for _ in range(2_000))
+    assert accepted == 1_023
