@@ -248,7 +248,7 @@ class Calls:
             EventType.GATEWAY_ATTEMPT,
             broker.actor(agent),
             agent_id=agent.id,
-            action=call.action.action or None,
+            # No action: it is no use of a scope, and is counted as none.
             resource=call.action.resource,
             outcome=Outcome.ALLOWED,
             reason=reason,

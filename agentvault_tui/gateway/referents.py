@@ -284,7 +284,8 @@ async def _content(call: Call, answer: Answer) -> bytes:
     """
     named = dict(answer.headers)
     if answer.status != 200:
-        raise _UnreadableError(f"is not there: the service answers {answer.status}")
+        # The status is in the row: an agent may lack the scope to ask for it.
+        raise _UnreadableError("could not be fetched")
     coding = named.get(b"content-encoding", b"identity").strip().lower()
     if coding not in {b"", b"identity"}:
         raise _UnreadableError("is compressed")
