@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import Callable
 from typing import Final, NoReturn
 
 from agentvault_tui.broker.answers import Denied, Escalated
@@ -78,6 +79,9 @@ class Admission:
         """Decide as *broker* does; those that wait are held among *calls*."""
         self._broker = broker
         self._calls = calls
+        self.readings: list[Callable[[Action, object], str | None]] = []
+        """Each names another request that is the same action, if there is one; see
+        `routes.other_reading` and `servers.other_tool`."""
 
     # Who asks
 
@@ -300,9 +304,10 @@ class Admission:
         the token did not see the rest.
         """
         token = call.caller.token
-        if call.unsaid:
+        others = (read(call.action, call.meant) for read in self.readings)
+        if unsaid := (*filter(None, others), *call.unsaid):
             raise await self._calls.denied(
-                permit.request, ask_at_the_gateway(call.unsaid), permit.verdict
+                permit.request, ask_at_the_gateway(unsaid), permit.verdict
             )
         stepup = self._broker.stepups.find(token.stepup_id)
         asked = permit.request._replace(

@@ -67,6 +67,8 @@ class Call:
     """What a token may be for in the place of the action's resource (RFC 8707)."""
     unsaid: tuple[str, ...] = ()
     """Parts of the request that no parameter of its action states."""
+    meant: object = None
+    """The route or the rule of a tool that the call is of."""
     bound: NamedDocuments | None = None
     """The documents that an approval of it is about."""
     result: EventType = EventType.GATEWAY_RESULT

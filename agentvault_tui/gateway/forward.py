@@ -28,7 +28,7 @@ from agentvault_tui.gateway.request import (
     read_body,
     read_head,
 )
-from agentvault_tui.gateway.routes import other_reading
+from agentvault_tui.gateway.routes import unstated
 from agentvault_tui.gateway.services import Service, Services
 from agentvault_tui.gateway.spool import SpoolRoom
 from agentvault_tui.gateway.target import LONGEST
@@ -331,12 +331,9 @@ class Forwarder:
             wait=preference(said.get(b"prefer")),
             retry=_text(said.get(b"agentvault-request")),
             audience=self._admission.audience(caller, f"/gw/{service.name}"),
-            unsaid=reading.unsaid,
+            unsaid=(*unstated(found), *reading.unsaid) if elevated else (),
+            meant=found.route,
         )
-        if elevated and (
-            other := other_reading(self._services, service, found, call.action)
-        ):
-            call.unsaid = (other, *call.unsaid)
         try:
             if found.route is not None and found.route.binds:
                 call.bound = self._referents.of(call, request, reading.bound_ids)

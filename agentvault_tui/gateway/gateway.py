@@ -27,8 +27,10 @@ from agentvault_tui.gateway.config_folder import ConfigFolder
 from agentvault_tui.gateway.credentials import Credentials
 from agentvault_tui.gateway.forward import Forwarder
 from agentvault_tui.gateway.mcp import METADATA, McpApp, McpProcesses, McpServers
+from agentvault_tui.gateway.mcp.servers import other_tool
 from agentvault_tui.gateway.proxy_listener import ProxyListener
 from agentvault_tui.gateway.refusals import lease_over
+from agentvault_tui.gateway.routes import other_reading
 from agentvault_tui.gateway.secrets import Secrets
 from agentvault_tui.gateway.services import Service, ServiceHealth, Services
 from agentvault_tui.gateway.spool import SpoolRoom
@@ -100,6 +102,10 @@ class Gateway:
         self.calls.observe = self.proxy.runs.observe
         self.tools = ToolMaps(broker.home, lambda: broker.policy.catalogue)
         self.mcp_servers = McpServers(broker.home, lambda: broker.policy.catalogue)
+        self.admission.readings += [
+            lambda action, own: other_reading(self.services, action, own),
+            lambda action, own: other_tool(self.mcp_servers, action, own),
+        ]
         self._mcp_processes = McpProcesses(broker.clock)
         self._mcp = McpApp(
             broker,

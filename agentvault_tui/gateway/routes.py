@@ -68,34 +68,36 @@ def match(service: Service, method: str, target: Target) -> RouteMatch | None:
     return RouteMatch(None, service.unmatched, resource, {}, exact)
 
 
-def other_reading(
-    services: Iterable[Service], service: Service, found: RouteMatch, action: Action
-) -> str | None:
-    """Say why an action does not tell which request it is, if it does not.
+def unstated(found: RouteMatch) -> tuple[str, ...]:
+    """Return what the scope and resource of a request leave open about it."""
+    if found.route is None or found.route.method == "*":
+        return ("the method",)
+    if not found.exact or not _is_split(found.route, found.captures):
+        return ("this spelling of the path",)
+    return ()
 
-    Who approved the action alone, and not a request, may have meant another one: of
-    another method, route or service with the same scope, resource and parameters.
+
+def other_reading(
+    services: Iterable[Service], action: Action, own: object
+) -> str | None:
+    """Name a route, but for one, some request of which is an action as well.
+
+    Who approved the action alone, and not a request, may have meant that one.
 
     Args:
         services: all that there are.
-        service: of the request.
-        found: what the request is.
-        action: the action of the request.
+        action: the action of a call.
+        own: the route of the call, if it has one.
 
     Returns:
         a part of a sentence; None where no other request is this action.
     """
-    if found.route is None or found.route.method == "*":
-        return "the method"
-    if not found.exact or not _is_split(found.route, found.captures):
-        return "this spelling of the path"
     for other in services:
         unmatched = f"{other.name}:/" if other.unmatched == action.action else None
         if unmatched and (action.resource or "").startswith(unmatched):
-            return "which request of the service it is"
+            return f"which request of {other.name} it is"
         for route in other.routes:
-            own = other is service and route is found.route
-            if not own and _may_be(route, other.name, action):
+            if route is not own and _may_be(route, other.name, action):
                 return f"whether it is {route.method} {route.path}"
     return None
 
@@ -131,10 +133,10 @@ def _may_be(route: ServiceRoute, service: str, action: Action) -> bool:
     if template is None:
         names = (f"{{{name}}}" if name else text for text, name in route.segments)
         template = f"{service}:/{'/'.join(names)}"
-    return _has_form(action.resource or "", _CAPTURE.split(template)[::2])
+    return has_form(action.resource or "", _CAPTURE.split(template)[::2])
 
 
-def _has_form(text: str, literals: list[str]) -> bool:
+def has_form(text: str, literals: list[str]) -> bool:
     """Tell whether a text is these literals with anything between them."""
     first, last = literals[0], literals[-1]
     if len(literals) == 1:
