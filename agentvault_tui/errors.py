@@ -12,6 +12,7 @@
   * ServiceError              a service's file cannot be put in force
   * SealedError               what is sealed does not open with the keys here
   * UnreadableRequestError    a request that programs read in several ways
+  * ShareTakenError           an agent has its share of the places to wait in
   * LedgerError
     * LedgerUnwritableError   nothing can be recorded, so nothing is issued
       * StoreAwayError        the team's store answers nothing, or no primary does
@@ -158,6 +159,10 @@ class OutcomeUnknownError(LedgerUnwritableError):
 
 class LedgerBusyError(LedgerError):
     """The queue before the writer is full."""
+
+
+class ShareTakenError(AgentVaultError):
+    """An agent has its share of some bounded places, and no other is unused."""
 
 
 class OvertakenError(LedgerError):

@@ -21,6 +21,26 @@ def mcp_server_of(resource: str | None, issuer: str) -> str | None:
     return path[len(PREFIX) :] if path and path.startswith(PREFIX) else None
 
 
+def audiences_of(resource: str | None, issuer: str) -> frozenset[str]:
+    """Return the paths of the gateway that *resource* is the URLs of.
+
+    A token may be bound to several (RFC 8707 section 2): they are separated by blanks,
+    as no URL has one.
+
+    Returns:
+        each ``/mcp/NAME`` or ``/gw/NAME``; none where one of them is no such URL.
+    """
+    found = [audience_of(one, issuer) for one in (resource or "").split(" ")]
+    return frozenset() if None in found else frozenset(filter(None, found))
+
+
+def audience_claim(resource: str) -> str | list[str]:
+    """Return ``aud`` of a token: of several URLs a list (RFC 7519 section 4.1.3)."""
+    urls = resource.split(" ")
+    listed = len(urls) > 1 and all(_PATH.fullmatch(urlsplit(one).path) for one in urls)
+    return urls if listed else resource
+
+
 def audience_of(resource: str | None, issuer: str) -> str | None:
     """Return the path of the gateway that *resource* is the URL of.
 

@@ -64,11 +64,13 @@ from agentvault_tui.model import (
 from agentvault_tui.operator_api.advice import AdviceInfo
 from agentvault_tui.operator_api.planning import ShadowInfo
 from agentvault_tui.policy import Policy, PolicyTexts
+from agentvault_tui.policy.resources import SameAs
 from agentvault_tui.settings import Settings
 from agentvault_tui.vault import TenantClient
 from agentvault_tui.web.admission import AdmissionQueue
 from agentvault_tui.web.guard import StreamingApp
 from agentvault_tui.web.server import Listener, Server
+from agentvault_tui.web.shares import SharedPlaces
 
 log = logging.getLogger("agentvault.broker")
 
@@ -83,6 +85,8 @@ _ENDED_A_RECORD: Final = 100
 _PIECES_A_TURN: Final = 2
 """Of some hundred kilobytes, each about half a millisecond."""
 
+_MOST_WAITING: Final = 512
+"""Half of the connections that a listener has."""
 _TRIES: Final = 8
 """How often something is decided before its caller is told to come back."""
 _T = TypeVar("_T")
@@ -162,6 +166,10 @@ class DataPlane(Extension, Protocol):
     @property
     def in_flight(self) -> int:
         """How many calls are under way."""
+
+    @property
+    def notices(self) -> list[str]:
+        """What an operator should know, and no file of its is to blame for."""
 
     def streaming_apps(self) -> Mapping[bytes, StreamingApp]:
         """Return what it serves at the agents' listener, by the raw path's prefix."""
@@ -310,6 +318,10 @@ class Broker:
     stream_line: AdmissionQueue = field(init=False)
     """Admits pieces of the long bodies of calls that are under way, likewise."""
     limits: LimitUses = field(init=False)
+    same_as: SameAs = field(default_factory=SameAs)
+    """Suffixes that services ignore; the gateway fills it from its service files."""
+    waiting: SharedPlaces = field(init=False)
+    """Evaluations that wait for a person with their connection open."""
     callouts: CallOuts = field(init=False)
     uses: TokenUses = field(init=False)
     floods: Floods = field(init=False)
@@ -338,6 +350,7 @@ class Broker:
             for each_turn in (_CALLS_A_TURN, _PIECES_A_TURN)
         )
         self.limits = LimitUses(self.clock, self.ledger)
+        self.waiting = SharedPlaces(_MOST_WAITING, self.clock.boot)
         self.callouts = CallOuts(self.clock)
         self.uses = TokenUses(self.clock, self.ledger)
         self.floods = Floods(self.clock)

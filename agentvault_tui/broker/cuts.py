@@ -52,6 +52,7 @@ from agentvault_tui.model import (
     Token,
     TokenId,
 )
+from agentvault_tui.model.ids import holder_of
 
 log = logging.getLogger("agentvault.cuts")
 
@@ -350,7 +351,7 @@ class Cuts:
             case Panic():
                 return registry.panic or replace(change, on=False)
             case Cooldown():
-                return registry.stepups.cooldowns.of(change.agent_id)
+                return registry.stepups.cooldowns.of(change.requester)
             case OutboxStep():
                 return registry.step(change.agent_id, change.id)
             case Account() | DropAccount() | Lease():
@@ -447,7 +448,9 @@ def _cut(pending: Pending, change: Change) -> KeptCut | None:
             ident = f" {change.connection}"
             return _kept(pending, "account", change.agent_id, ident=ident)
         case Cooldown() if (doc := write_cooldown(change)) is not None:
-            return _kept(pending, "cooldown", change.agent_id, status=doc)
+            holder = holder_of(change.requester)
+            ident = change.requester
+            return _kept(pending, "cooldown", holder, ident=ident, status=doc)
         case _:
             return None
 

@@ -1,7 +1,8 @@
-"""Limit how many refusals of one agent are decided and recorded.
+"""Limit how many refusals of one requester are decided and recorded.
 
 A refusal costs an event, so an agent that goes on asking could fill the disk. Past its
 budget it is answered 429, and one event every ten seconds counts its refusals.
+A requester is an agent, or the chain of a token that was passed on; see `requester_of`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from agentvault_tui.clock import Clock
-from agentvault_tui.model import AgentId
 
 SPAN: Final = 10
 """Seconds over which refusals are counted, and for which a flooding agent is refused
@@ -47,12 +47,12 @@ class Floods:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._agents: dict[AgentId, _Agent] = {}
+        self._agents: dict[str, _Agent] = {}
 
-    def refused(self, agent_id: AgentId) -> None:
+    def refused(self, requester: str) -> None:
         """Count one refusal."""
         now = self._clock.boot()
-        agent = self._agents.setdefault(agent_id, _Agent(now, now))
+        agent = self._agents.setdefault(requester, _Agent(now, now))
         agent.credit = agent.credit_at(now) - 1
         agent.last = now
         if agent.flooding:  # decided as others were
@@ -65,9 +65,9 @@ class Floods:
         if agent.credit < 0 or now - agent.since >= SPAN:
             agent.flooding, agent.untold = True, agent.untold + agent.count
 
-    def limited(self, agent_id: AgentId) -> bool:
+    def limited(self, requester: str) -> bool:
         """Tell whether a request of the agent is to be answered 429, and count it."""
-        agent = self._agents.get(agent_id)
+        agent = self._agents.get(requester)
         if agent is None or not agent.flooding:
             return False
         now = self._clock.boot()
@@ -79,23 +79,23 @@ class Floods:
         agent.untold += 1
         return True
 
-    def due(self) -> Iterator[tuple[AgentId, int]]:
+    def due(self) -> Iterator[tuple[str, int]]:
         """Yield who floods and how often since last told, at most once every SPAN.
 
         What could not be recorded is to be given back by `again`.
         """
         now = self._clock.boot()
-        for agent_id, agent in list(self._agents.items()):
+        for requester, agent in list(self._agents.items()):
             still = now - agent.last >= SPAN
             waits = agent.told_at is not None and now - agent.told_at < SPAN
             if agent.untold and (still or not waits):
                 count, agent.untold, agent.told_at = agent.untold, 0, now
-                yield agent_id, count
+                yield requester, count
             if still and not agent.untold and agent.credit_at(now) >= BURST:
-                del self._agents[agent_id]
+                del self._agents[requester]
 
-    def tell_later(self, agent_id: AgentId, count: int) -> None:
+    def tell_later(self, requester: str, count: int) -> None:
         """Tell of *count* later: it could not be recorded now."""
         now = self._clock.boot()
-        agent = self._agents.setdefault(agent_id, _Agent(now, now))
+        agent = self._agents.setdefault(requester, _Agent(now, now))
         agent.untold, agent.told_at = agent.untold + count, None

@@ -56,6 +56,7 @@ from agentvault_tui.model import (
     Token,
     TokenId,
 )
+from agentvault_tui.model.ids import holder_of
 
 if TYPE_CHECKING:
     from agentvault_tui.ledger.shared_log import SharedLog
@@ -82,7 +83,7 @@ async def follow(
         if number % _A_TURN == _A_TURN - 1:
             await asyncio.sleep(0)
         await _take(broker, change)
-    denied = {one.agent_id for one in changes if isinstance(one, Cooldown)}
+    denied = {one.requester for one in changes if isinstance(one, Cooldown)}
     await _keep_cuts(broker, denied)
     for token in held:
         broker.outbox.keep_undelivered(token)  # it serves to revoke what it has
@@ -110,17 +111,17 @@ def _follow_event(broker: Broker, event: Event) -> None:
             _later(end_gathered(broker, sub, elsewhere=True))
 
 
-async def _keep_cuts(broker: Broker, denied: set[AgentId]) -> None:
+async def _keep_cuts(broker: Broker, denied: set[str]) -> None:
     """Put this broker's own cuts in force again: they are recorded after the others'.
 
     What was granted before they are recorded, by a broker that did not know of them,
-    ends as well. *denied* are the agents of which others recorded a cool-down.
+    ends as well. *denied* are those of which others recorded a cool-down.
     """
     for pending in (*broker.cuts.under_way, *broker.cuts.unrecorded):
         for change in pending.changes:
             if isinstance(change, Cooldown):
-                if change.agent_id in denied:
-                    _count_denial(broker, pending, change.agent_id)
+                if change.requester in denied:
+                    _count_denial(broker, pending, change.requester)
                 continue
             await _take(broker, _merged(broker, pending, change))
             if isinstance(change, StepUp) and not change.status.open:
@@ -136,11 +137,12 @@ async def _keep_cuts(broker: Broker, denied: set[AgentId]) -> None:
                     _later(broker.record_cut(draft, changes=[ended]))
 
 
-def _count_denial(broker: Broker, pending: Pending, agent_id: AgentId) -> None:
+def _count_denial(broker: Broker, pending: Pending, requester: str) -> None:
     """Count a denial of this broker after those that others recorded meanwhile."""
-    counted = broker.stepups.cooldowns.denied(agent_id)
+    counted = broker.stepups.cooldowns.denied(requester)
     if pending in broker.cuts.under_way:
         # Its own record, which knows nothing of the others', comes first.
+        agent_id = holder_of(requester)
         _later(broker.record_cut(changes=[counted], agent_id=agent_id))
 
 
@@ -283,7 +285,7 @@ def _put_panic(broker: Broker, panic: Panic) -> None:
 
 def _put_cooldown(broker: Broker, cooldown: Cooldown) -> None:
     known = broker.stepups.cooldowns
-    known.approved(cooldown.agent_id)
+    known.approved(cooldown.requester)
     if cooldown.until is not None:
         known.take_over([cooldown])
 

@@ -21,6 +21,7 @@ from agentvault_tui.ledger import Ledger
 from agentvault_tui.model import Draft, Event
 from agentvault_tui.policy import Inputs, Limit, LimitSet
 from agentvault_tui.policy.facts import LARGEST
+from agentvault_tui.policy.resources import reads_like
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -38,7 +39,7 @@ class WindowStanding(NamedTuple):
 
     limit: Limit
     key: str
-    """The agent's id, the resource or nothing, as the limit is counted by."""
+    """The agent's id, the fold of a resource or nothing, as the limit counts."""
     used: int
     left: int
     frees_at: datetime | None
@@ -124,18 +125,18 @@ class LimitUses:
     def standings(
         self, limits: Iterable[Limit], inputs: Inputs
     ) -> dict[str, tuple[int, int]]:
-        """Return what windows hold and have left before a request, by name in Cedar."""
-        now, who, resource = self.now(), inputs.who.id, inputs.facts.resource
-        found = {}
+        """Return what windows hold and have left before a request, by name in Cedar.
+
+        Of several windows that a limit counts it in, the one with the least left.
+        """
+        now, found = self.now(), {}
         for limit in limits:
-            window = self._windows[limit.id, limit.currency].get(
-                limit.key(who, resource)
+            windows = self._windows[limit.id, limit.currency]
+            count = max(
+                windows[key].count(now, limit.micros) if key in windows else 0
+                for key in limit.keys_of(inputs)
             )
-            if window is None:
-                found[limit.attribute] = 0, limit.most
-            else:
-                count = window.count(now, limit.micros)
-                found[limit.attribute] = min(count, LARGEST), max(0, limit.most - count)
+            found[limit.attribute] = min(count, LARGEST), max(0, limit.most - count)
         return found
 
     def retry_after(self, inputs: Inputs) -> int | None:
@@ -149,9 +150,10 @@ class LimitUses:
             units = limit.units(inputs)
             if units is None or units > limit.most:
                 return None
-            key = limit.key(inputs.who.id, inputs.facts.resource)
-            if window := self._windows[limit.id, limit.currency].get(key):
-                longest = max(longest, window.fits_in(units, now, limit))
+            windows = self._windows[limit.id, limit.currency]
+            for key in limit.keys_of(inputs):
+                if window := windows.get(key):
+                    longest = max(longest, window.fits_in(units, now, limit))
         return max(1, math.ceil(longest / 1_000_000))
 
     def reserve(
@@ -237,17 +239,19 @@ class LimitUses:
     def _each(
         self, agent_id: str, counted: Mapping[str, Any], into: _Windows
     ) -> Iterator[tuple[int, dict[str, UseWindow], str]]:
-        """Yield the units of each limit in force, its windows, and which it is."""
+        """Yield the units of each active limit, its windows, and each one's key."""
         for other in counted.get("others", ()):  # further resources of the same call
             yield from self._each(agent_id, other, into)
         known, resource = self._limits.by_id, counted.get("resource")
+        fold = reads_like(resource) if resource else None  # once, the literal was there
         for limit_id, used in counted.get("limits", {}).items():
             limit = known.get(limit_id)
             if limit is None or used.get("currency") != limit.currency:
                 continue
             units = used["count" if limit.currency is None else "amount"]
             windows = into[limit_id, limit.currency]
-            yield units, windows, limit.key(agent_id, resource)
+            for key in limit.keys(used.get("agents", (agent_id,)), fold):
+                yield units, windows, key
 
     def _hold(self, decision_id: str, held: _Held) -> None:
         entries = []

@@ -160,7 +160,7 @@ def trusted(broker: Broker, loaded: Loaded, found: StateDivergence) -> Loaded:
     now = broker.clock.now()
     ended = {one.id: as_cancelled(one, "state_changed", now) for one in found.stepups}
     gone = {token.id for token in (*found.tokens, *found.expired)}
-    cooling = {one.agent_id: one for one in (*loaded.cooldowns, *found.cooldowns)}
+    cooling = {one.requester: one for one in (*loaded.cooldowns, *found.cooldowns)}
     return replace(
         loaded,
         agents=tuple(cut.get(agent.id, agent) for agent in loaded.agents),
@@ -209,7 +209,7 @@ async def _record_divergence(broker: Broker, found: StateDivergence) -> None:
         "stepups": [one.id for one in (*found.stepups, *found.decided)],
         "accounts": [f"{one.agent_id} {one.connection}" for one in found.accounts],
         "leases": [f"{one.agent_id} {one.connection}" for one in found.leases],
-        "cooldowns": [one.agent_id for one in found.cooldowns],
+        "cooldowns": [one.requester for one in found.cooldowns],
         "steps": sorted(again),
     }
     await broker.record_cut(
@@ -370,8 +370,9 @@ async def _close_account(broker: Broker, kept: KeptCut, by: Actor) -> None:
 
 
 async def _wait_longer(broker: Broker, kept: KeptCut, _: Actor) -> None:
-    known, cooldown = broker.stepups.cooldowns, read_cooldown(kept.agent, kept.status)
-    if cooldown.denials > known.of(cooldown.agent_id).denials:
+    known = broker.stepups.cooldowns
+    cooldown = read_cooldown(kept.id or kept.agent, kept.status)
+    if cooldown.denials > known.of(cooldown.requester).denials:
         known.take_over([cooldown])
         await broker.record_cut(changes=[cooldown])
 

@@ -53,6 +53,7 @@ from agentvault_tui.errors import LedgerError, SettingsError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Ledger
 from agentvault_tui.model import Draft, EventType
+from agentvault_tui.model.ids import holder_of
 from agentvault_tui.operator_api.shapes import WireShape
 from agentvault_tui.process import (
     Child,
@@ -186,18 +187,20 @@ async def probe_tenant(broker: Broker, before: bool | None) -> bool:
 
 async def _floods(broker: Broker) -> None:
     """Record which agents flood, and how often each was refused."""
-    for agent_id, count in broker.floods.due():
+    for requester, count in broker.floods.due():
+        agent_id = holder_of(requester)
         draft = Draft(
             EventType.AGENT_FLOODING,
             SYSTEM,
             agent_id=agent_id,
             reason=f"refused {count} times: answered 429 until it pauses",
-            detail={"count": count},
+            detail={"count": count}
+            | ({"chain": requester} if requester != agent_id else {}),
         )
         try:
             await broker.record(draft)
         except LedgerError:
-            broker.floods.tell_later(agent_id, count)
+            broker.floods.tell_later(requester, count)
             raise
 
 

@@ -101,6 +101,8 @@ def warnings(broker: Broker) -> list[str]:
         )
     for extension in broker.extensions:
         found += extension.warnings
+    if broker.gateway is not None:
+        found += broker.gateway.notices
     found += broker.issuers.problems
     given_up = [s for s in broker.registry.steps() if s.status == "failed"]
     if given_up:

@@ -376,8 +376,9 @@ def stepup_draft(
 
 
 class Cooldowns:
-    """One small record an agent, in the ledger with the decision that made it.
+    """One small record a requester, in the ledger with the decision that made it.
 
+    A requester is an agent, or the chain of a passed-on token; see `requester_of`.
     Each denial since the last approval doubles the wait: push fatigue needs
     repetition, so repetition costs. Memory goes first and the record follows, in the
     same order, so that both say the same.
@@ -385,19 +386,19 @@ class Cooldowns:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._known: dict[AgentId, Cooldown] = {}
+        self._known: dict[str, Cooldown] = {}
 
     def take_over(self, cooldowns: Iterable[Cooldown]) -> None:
         """Know what the last process knew."""
-        self._known.update((known.agent_id, known) for known in cooldowns)
+        self._known.update((known.requester, known) for known in cooldowns)
 
-    def of(self, agent_id: AgentId) -> Cooldown:
-        """Return what is known of the agent, as the ledger keeps it."""
-        return self._known.get(agent_id) or Cooldown(agent_id)
+    def of(self, requester: str) -> Cooldown:
+        """Return what is known of a requester, as the ledger keeps it."""
+        return self._known.get(requester) or Cooldown(requester)
 
-    def remaining(self, agent_id: AgentId) -> float:
-        """Return the seconds the agent still waits; 0 when it need not."""
-        known = self.of(agent_id)
+    def remaining(self, requester: str) -> float:
+        """Return the seconds that a requester still waits; 0 when it need not."""
+        known = self.of(requester)
         if known.until is None:
             return 0.0
         if known.until.boot_id == self._clock.boot_id:
@@ -406,23 +407,23 @@ class Cooldowns:
             left = (known.until.wall - self._clock.now()).total_seconds()
         return max(0.0, min(left, _wait(known.denials)))
 
-    def denied(self, agent_id: AgentId) -> Cooldown:
-        """Make the agent wait; return what goes into the denial's transaction."""
-        denials = self.of(agent_id).denials + 1
+    def denied(self, requester: str) -> Cooldown:
+        """Make a requester wait; return what goes into the denial's transaction."""
+        denials = self.of(requester).denials + 1
         until = Deadline.after(self._clock, _wait(denials))
-        return self._put(Cooldown(agent_id, denials, until))
+        return self._put(Cooldown(requester, denials, until))
 
-    def approved(self, agent_id: AgentId) -> tuple[Cooldown, ...]:
+    def approved(self, requester: str) -> tuple[Cooldown, ...]:
         """Start anew; return what goes into the approval's transaction, if anything."""
-        return (Cooldown(agent_id),) if self._known.pop(agent_id, None) else ()
+        return (Cooldown(requester),) if self._known.pop(requester, None) else ()
 
     def restore(self, cooldown: Cooldown) -> None:
         """Put back what an approval that was not recorded had ended."""
-        if cooldown.until is not None and cooldown.agent_id not in self._known:
+        if cooldown.until is not None and cooldown.requester not in self._known:
             self._put(cooldown)
 
     def _put(self, cooldown: Cooldown) -> Cooldown:
-        self._known[cooldown.agent_id] = cooldown
+        self._known[cooldown.requester] = cooldown
         return cooldown
 
 

@@ -83,7 +83,7 @@ _INHERITED: Final = re.compile(
     "services",
     metavar="NAME",
     multiple=True,
-    help="A service it may reach; without any all that there are.",
+    help="A service that it may reach, and its token; without any, all of them.",
 )
 @click.option(
     "--pass-through",

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final, NoReturn
 
 from agentvault_tui.broker.answers import Denied, Escalated
-from agentvault_tui.broker.audience import audience_of
+from agentvault_tui.broker.audience import audiences_of
 from agentvault_tui.broker.core import Broker, decide_anew
 from agentvault_tui.broker.floods import SPAN
 from agentvault_tui.broker.usecases.decide import Request, decide
@@ -38,6 +38,7 @@ from agentvault_tui.gateway.refusals import (
     mismatch,
     pending,
     referent_changed,
+    too_many_connections,
     unauthorized,
     unavailable,
 )
@@ -58,13 +59,10 @@ from agentvault_tui.model import (
 from agentvault_tui.policy.inputs import LACKS_SCOPE
 from agentvault_tui.policy.subset import wider_parameter
 from agentvault_tui.text import visible
-from agentvault_tui.web.exchange import ClientGoneError
+from agentvault_tui.web.exchange import ClientGoneError, count_connection
 
 WAIT: Final = 25.0
 """Seconds a held call waits for a person where the agent does not say."""
-MOST_HELD: Final = 16
-"""Calls of an agent that wait with their connection open; identical ones are one
-step-up, so that its cap does not bound them."""
 _EVENTS: Final = {
     Outcome.DENIED: EventType.GATEWAY_REFUSED,
     Outcome.ESCALATED: EventType.GATEWAY_HELD,
@@ -126,24 +124,25 @@ class Admission:
         token = registry.token(hashed)
         if token is not None:
             agent = registry.agent(token.agent_id)
-            if broker.floods.limited(agent.id):
+            if broker.floods.limited(token.requester):
                 retry = (b"retry-after", b"%d" % SPAN)
                 text = f"refused too often: send no request for {SPAN} s"
                 raise CallRefusedError(429, "slow_down", "slow_down", text, retry)
+            if not count_connection(token.requester):
+                raise too_many_connections()
             registry.seen(agent.id)
             return Caller(token.principal(agent), token, source)
         owner = registry.owner_of_ended(hashed)
         if owner is not None and (why := refused(broker, registry.agent(owner))):
             if not broker.floods.limited(owner):
-                await self.refuse(
-                    registry.agent(owner), unauthorized(*why), Action((), ""), detail
-                )
+                request = self._request(registry.agent(owner), Action((), ""), detail)
+                await self._refuse(request, unauthorized(*why), owner)
             raise unauthorized(*why)
         raise unauthorized("invalid_token", "this is no live token of an agent")
 
     async def refuse(
         self,
-        agent: Agent,
+        caller: Caller,
         refusal: CallRefusedError,
         action: Action,
         detail: dict[str, object],
@@ -153,8 +152,13 @@ class Admission:
         Raises:
             CallRefusedError: *refusal*, with its decision's id.
         """
-        request = self._request(agent, action, detail)
-        self._broker.floods.refused(agent.id)
+        request = self._request(caller.agent, action, detail)
+        await self._refuse(request, refusal, caller.token.requester)
+
+    async def _refuse(
+        self, request: Request, refusal: CallRefusedError, requester: str
+    ) -> NoReturn:
+        self._broker.floods.refused(requester)
         try:
             await deny(self._broker, request, refusal.reason, refusal.text)
         except LedgerError as error:
@@ -206,8 +210,8 @@ class Admission:
             elif call.retry is None:
                 observe(caller, "held")
             if refusal.decision_id is None:  # its body could not be had
-                await self.refuse(caller.agent, refusal, call.action, call.detail)
-            self._broker.floods.refused(caller.agent.id)
+                await self.refuse(caller, refusal, call.action, call.detail)
+            self._broker.floods.refused(caller.token.requester)
             raise
         if call.stepup_id and call.retry is None:
             observe(caller, "held")
@@ -272,8 +276,8 @@ class Admission:
     def audience(self, caller: Caller, path: str) -> str | None:
         """Return for which URL the caller's token is good, if it is that of *path*."""
         resource = caller.token.resource
-        found = audience_of(resource, self._broker.issuer)
-        return resource if found == path else None
+        found = audiences_of(resource, self._broker.issuer)
+        return resource if path in found else None
 
     def is_asked(self, caller: Caller, scope: str) -> bool:
         """Tell whether a standard token must carry *scope* for a call under it.
@@ -341,8 +345,6 @@ class Admission:
             raise denial(answer)
         call.decision_id, call.stepup_id = answer.decision_id, answer.stepup.id
         wait = WAIT if call.wait is None else call.wait
-        if self._calls.held_of(call.caller.agent.id) >= MOST_HELD:
-            wait = 0.0
         return await self._waited(call, permit, answer, wait)
 
     async def _fetched(
@@ -376,7 +378,7 @@ class Admission:
 
     def _keep(self, call: Call, stepup_id: str, body: bytes | None) -> None:
         """Keep in memory all that a person decides about; see `HeldBodies.keep`."""
-        agent_id, bodies = call.caller.agent.id, self._calls.bodies
+        agent_id, bodies = call.caller.token.requester, self._calls.bodies
         bodies.keep(agent_id, stepup_id, body)
         for place, content in enumerate(call.bound.contents if call.bound else ()):
             bodies.keep(agent_id, referent_key(stepup_id, place), content)
@@ -387,15 +389,23 @@ class Admission:
         """Wait for a person's decision about *answer*'s step-up, then act on it."""
         broker, stepup = self._broker, answer.stepup
         wait = min(wait, stepup.expires.remaining(broker.clock))
+        wanted = asyncio.get_running_loop().create_future()
+        place = None
         if wait > 0 and stepup.status.open:
+            requester = call.caller.token.requester
+            place = self._calls.held.wait_in(requester, wanted)
+        if place is not None:  # else as with respond-async: 403, and it waits
             decided = asyncio.ensure_future(broker.stepups.decision(stepup.id))
-            with self._calls.holding(call) as cut:
-                await asyncio.wait(
-                    {decided, call.gone, cut},
-                    timeout=wait,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-            decided.cancel()
+            try:
+                with self._calls.holding(call) as cut:
+                    await asyncio.wait(
+                        {decided, call.gone, cut, wanted},
+                        timeout=wait,
+                        return_when=asyncio.FIRST_COMPLETED,
+                    )
+            finally:
+                place.leave()
+                decided.cancel()
             if call.gone.done():
                 raise ClientGoneError
             if call.cut is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -10,8 +11,8 @@ from typing import Final, ParamSpec, TypeVar
 from agentvault_tui.gateway.refusals import crowded, too_large
 from agentvault_tui.gateway.spool import Spool
 from agentvault_tui.gateway.workers import Workers
-from agentvault_tui.model import AgentId
 from agentvault_tui.web.reply import Header
+from agentvault_tui.web.shares import SharedPlaces
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -21,9 +22,6 @@ STREAM_CAP: Final = 2**30
 """Bytes of a body that nobody reads on the way."""
 ALL_BODIES: Final = 256 * 2**20
 """Bytes of all bodies that are in memory whole, or on their way there."""
-SHARE: Final = 4
-"""An agent may have as much as a quarter of what is free, so that colluding ones leave
-some to others (Choudhury and Hahne, 1998, dynamic queue thresholds)."""
 ALWAYS: Final = 256 * 2**10
 """Bytes that each agent may have in any case."""
 
@@ -36,7 +34,7 @@ WORKERS: Final = Workers()
 
 
 async def read_apart(
-    agent_id: AgentId,
+    agent_id: str,
     size: int,
     function: Callable[_P, _T],
     *args: _P.args,
@@ -60,52 +58,75 @@ async def read_apart(
 
 
 class BodyRoom:
-    """Counts the bytes of bodies in memory, by agent."""
+    """Counts the bytes of bodies in memory, by agent; see `SharedPlaces`."""
 
-    def __init__(self) -> None:
-        """Start with none."""
-        self._taken: Counter[AgentId] = Counter()
+    def __init__(
+        self,
+        total: int = ALL_BODIES,
+        always: int = ALWAYS,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Start with none.
 
-    def take(self, agent_id: AgentId, size: int) -> None:
-        """Count *size* more bytes, to be given back also where they are refused.
+        Args:
+            total: bytes of all agents.
+            always: bytes that each agent may have in any case.
+            now: a clock that is never set back.
+        """
+        self._bytes = SharedPlaces(total, now, always)
+        self._always = always
+        self._over: Counter[str] = Counter()
+        """Bytes that an agent has without a place, since it may have some always."""
+
+    def take(self, agent_id: str, size: int) -> None:
+        """Count *size* more bytes.
 
         Raises:
-            CallRefusedError: 503, where there is no room for them.
+            CallRefusedError: 503, where there is no room for them; none is counted.
         """
-        self._taken[agent_id] += size
-        self.check(agent_id)
+        if self._bytes.reserve(agent_id, size):
+            return
+        own = self._bytes.count(agent_id) + self._over[agent_id] + size
+        if own > self._always:
+            raise crowded()
+        self._over[agent_id] += size
 
-    def check(self, agent_id: AgentId, size: int = 0) -> None:
+    def check(self, agent_id: str, size: int) -> None:
         """See that *size* more bytes of an agent fit.
 
         Raises:
             CallRefusedError: 503; they do not.
         """
-        own = self._taken[agent_id] + size
-        free = ALL_BODIES - self._taken.total() - size
-        if own > max(free / SHARE, ALWAYS):
-            raise crowded()
+        self.take(agent_id, size)
+        self.give_back(agent_id, size)
+
+    @property
+    def taken(self) -> int:
+        """How many bytes are counted."""
+        return self._bytes.taken + self._over.total()
 
     @contextmanager
-    def counted(self, agent_id: AgentId) -> Iterator[Callable[[int], None]]:
+    def counted(self, agent_id: str) -> Iterator[Callable[[int], None]]:
         """Count bytes while a block runs; yield what counts more of them."""
         taken = 0
 
         def take(size: int) -> None:
             nonlocal taken
-            taken += size
             self.take(agent_id, size)
+            taken += size
 
         try:
             yield take
         finally:
             self.give_back(agent_id, taken)
 
-    def give_back(self, agent_id: AgentId, size: int) -> None:
+    def give_back(self, agent_id: str, size: int) -> None:
         """Count *size* bytes no more."""
-        self._taken[agent_id] -= size
-        if not self._taken[agent_id]:
-            del self._taken[agent_id]
+        over = min(size, self._over[agent_id])
+        self._over[agent_id] -= over
+        if not self._over[agent_id]:
+            del self._over[agent_id]
+        self._bytes.release(agent_id, size - over)
 
 
 def referent_key(stepup_id: str, place: int) -> str:
@@ -119,9 +140,9 @@ class HeldBodies(BodyRoom):
     def __init__(self) -> None:
         """Start with none."""
         super().__init__()
-        self._kept: dict[str, tuple[AgentId, bytes]] = {}
+        self._kept: dict[str, tuple[str, bytes]] = {}
 
-    def keep(self, agent_id: AgentId, stepup_id: str, body: bytes | None) -> None:
+    def keep(self, agent_id: str, stepup_id: str, body: bytes | None) -> None:
         """Keep the body of an agent's held call; None of an opaque one.
 
         A document that the call names has its own key; see `referent_key`.
@@ -130,7 +151,6 @@ class HeldBodies(BodyRoom):
             CallRefusedError: 503, where there is no room for it.
         """
         if body is not None and stepup_id not in self._kept:
-            self.check(agent_id, len(body))
             self.take(agent_id, len(body))
             self._kept[stepup_id] = agent_id, body
 
@@ -168,8 +188,8 @@ class Body:
         self.empty = self.length == 0 or (
             length is None and b"transfer-encoding" not in said
         )
-        self.agent_id: AgentId | None = None
-        """The agent that sends it, once that is known."""
+        self.agent_id: str | None = None
+        """For whom it counts, once that is known; see `Token.requester`."""
         self.spool: Spool | None = None
         """All of it on disk, where a person decides about it."""
         self._receive = receive
@@ -194,9 +214,9 @@ class Body:
             raise too_large(cap)
         pieces = []
         async for piece in self.pieces(cap):
-            self._taken += len(piece)
             if self.agent_id is not None:
                 self._room.take(self.agent_id, len(piece))
+            self._taken += len(piece)
             pieces.append(piece)
         return b"".join(pieces)
 

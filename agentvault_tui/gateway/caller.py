@@ -19,8 +19,8 @@ class Caller(NamedTuple):
 
     def foresee(self, broker: Broker, action: Action) -> Verdict:
         """Say how *action* would be answered now; see `decide.foresee`."""
-        depth = len(self.token.chain)
-        return foresee(broker, self.agent, action, self.source, depth=depth)
+        chain = self.token.chain
+        return foresee(broker, self.agent, action, self.source, chain=chain)
 
 
 class Permit(NamedTuple):

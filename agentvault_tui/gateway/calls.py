@@ -49,9 +49,13 @@ from agentvault_tui.model import (
     new_id,
 )
 from agentvault_tui.operator_api.gateway import CallInfo
+from agentvault_tui.web.shares import SharedPlaces
 
 log = logging.getLogger("agentvault.calls")
 
+MOST_HELD: Final = 128
+"""Calls that wait for a person with their connection open. Identical ones are one
+step-up, so that its cap does not bound them."""
 MOST_OPEN: Final = 256
 """Calls of one agent at once, held ones too: slow ones take no service from others."""
 MOVED: Final = "The service's file changed while this was decided. Ask again."
@@ -91,11 +95,13 @@ class Calls:
         self.share: Callable[[Call], None] | None = None
         """Told of each call that changed, for the other brokers of a team."""
         self._open: dict[str, Call] = {}
-        self._counts: Counter[tuple[AgentId, EventType]] = Counter()
+        self._counts: Counter[tuple[str, EventType]] = Counter()
         """How many of each agent are open, by the type of their result."""
         self._changed: dict[str, Call] = {}
         self._timer: asyncio.TimerHandle | None = None
         self.bodies = HeldBodies()
+        self.held = SharedPlaces(MOST_HELD, broker.clock.boot)
+        """Of calls that wait for a person with their connection open."""
         self._unrecorded: deque[Draft] = deque()
         """Results that the ledger could not take yet."""
         self._ended_of: set[str] = set()
@@ -129,13 +135,13 @@ class Calls:
     def _enter(self, call: Call) -> None:
         call.lease_over, call.broker = self._broker.lease_over, self._own
         self._open[call.id] = call
-        self._counts[call.caller.agent.id, call.result] += 1
+        self._counts[call.caller.token.requester, call.result] += 1
 
     def _leave(self, call: Call) -> bool:
         """Forget a call; tell whether it was open."""
         if self._open.pop(call.id, None) is None:
             return False
-        key = call.caller.agent.id, call.result
+        key = call.caller.token.requester, call.result
         self._counts[key] -= 1
         if not self._counts[key]:
             del self._counts[key]
@@ -163,13 +169,6 @@ class Calls:
             call.state = "sending"
             self._note(call)
 
-    def held_of(self, agent_id: AgentId) -> int:
-        """Return how many of an agent's calls are held, each with its connection."""
-        return sum(
-            call.state == "held" and call.caller.agent.id == agent_id
-            for call in self._open.values()
-        )
-
     # Out and back
 
     async def begin(self, call: Call, permit: Permit) -> None:
@@ -189,7 +188,7 @@ class Calls:
         call.decision_id = request.decision_id
         if overtaken := self._overtaken(call, permit):
             raise await self.denied(request, overtaken, permit.verdict)
-        if self._counts[agent.id, call.result] >= MOST_OPEN:
+        if self._counts[call.caller.token.requester, call.result] >= MOST_OPEN:
             raise await self.denied(request, too_many(), permit.verdict)
         reason, verdict = permit.verdict.reason, permit.verdict
         if call.stepup_id:
@@ -241,7 +240,8 @@ class Calls:
         if is_tunnel and call.caller.token.chain:
             text = "A token that was passed on opens no tunnel: no scope stands for it."
             raise unauthorized("passed_on", text)
-        if not is_tunnel and self._counts[agent.id, call.result] >= MOST_OPEN:
+        requester = call.caller.token.requester
+        if not is_tunnel and self._counts[requester, call.result] >= MOST_OPEN:
             raise too_many()
         call.decision_id = decision_id = DecisionId(new_id("dec"))
         draft = Draft(

@@ -234,7 +234,7 @@ class Forwarder:
         caller = await self._admission.authenticate(
             shown.secret, detail, incoming.token_sha256, incoming.source
         )
-        body.agent_id = caller.agent.id
+        body.agent_id = caller.token.requester
         try:
             try:
                 asked = _AgentRequest(incoming, caller, body, detail)
@@ -282,7 +282,7 @@ class Forwarder:
     async def _refuse(
         self, asked: _AgentRequest, refusal: CallRefusedError, about: Action
     ) -> NoReturn:
-        await self._admission.refuse(asked.caller.agent, refusal, about, asked.detail)
+        await self._admission.refuse(asked.caller, refusal, about, asked.detail)
 
     async def _read(
         self, head: RequestHead, asked: _AgentRequest
@@ -298,8 +298,8 @@ class Forwarder:
             elif head.kind != "none":
                 raw = await body.whole(head.rule.max_bytes)
             elevated = caller.token.kind is TokenKind.ELEVATED
-            job = head.job(elevated=elevated)
-            reading = await read_apart(caller.agent.id, len(raw), read_body, job, raw)
+            job, user = head.job(elevated=elevated), caller.token.requester
+            reading = await read_apart(user, len(raw), read_body, job, raw)
         except UnreadableRequestError as error:
             await self._refuse(asked, unreadable(error), head.about)
         except CallRefusedError as refusal:
@@ -352,7 +352,7 @@ class Forwarder:
         """
         content, body = parsed.request.content.encoded, parsed.body
         if content is None and body.spool is None:
-            agent_id = body.agent_id or AgentId("")
+            agent_id = body.agent_id or ""
             body.spool = await self._spools.spool(agent_id, body.pieces(), body.length)
             detail["body_sha256"] = body.spool.sha256
             detail["body_bytes"] = body.spool.size

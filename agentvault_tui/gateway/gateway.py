@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Final
 
 from starlette.routing import Route
@@ -31,6 +32,7 @@ from agentvault_tui.gateway.mcp.servers import other_tool
 from agentvault_tui.gateway.proxy_listener import ProxyListener
 from agentvault_tui.gateway.refusals import lease_over
 from agentvault_tui.gateway.routes import other_reading
+from agentvault_tui.gateway.same_as import beginnings_of
 from agentvault_tui.gateway.secrets import Secrets
 from agentvault_tui.gateway.services import Service, ServiceHealth, Services
 from agentvault_tui.gateway.spool import SpoolRoom
@@ -40,6 +42,7 @@ from agentvault_tui.gateway.upstream import IdleConnections, Upstream
 from agentvault_tui.ledger import Change, Meta
 from agentvault_tui.ledger.store_calls import StoreCalls
 from agentvault_tui.model import (
+    Action,
     Actor,
     AgentId,
     Draft,
@@ -102,10 +105,6 @@ class Gateway:
         self.calls.observe = self.proxy.runs.observe
         self.tools = ToolMaps(broker.home, lambda: broker.policy.catalogue)
         self.mcp_servers = McpServers(broker.home, lambda: broker.policy.catalogue)
-        self.admission.readings += [
-            lambda action, own: other_reading(self.services, action, own),
-            lambda action, own: other_tool(self.mcp_servers, action, own),
-        ]
         self._mcp_processes = McpProcesses(broker.clock)
         self._mcp = McpApp(
             broker,
@@ -118,6 +117,7 @@ class Gateway:
         )
         folders = self.services, self.tools, self.mcp_servers
         self._folders: tuple[ConfigFolder[Any], ...] = folders
+        self.admission.readings += self._readings()
         self._catalogue = broker.policy.catalogue.version
         self._told: list[str] = []
         self._turn = asyncio.Lock()
@@ -128,6 +128,13 @@ class Gateway:
         """The calls of all brokers of a team, where this is one."""
         self._telling: asyncio.Task[None] | None = None
         self._join_team(tell)
+
+    def _readings(self) -> list[Callable[[Action, object], str | None]]:
+        """Return what finds another request that is an approved action as well."""
+        return [
+            partial(other_reading, self.services),
+            partial(other_tool, self.mcp_servers),
+        ]
 
     def _join_team(
         self, tell: Callable[[str, Callable[[], WireShape]], None] | None
@@ -149,6 +156,11 @@ class Gateway:
     def warnings(self) -> list[str]:
         """Say which files are not in force as they stand, and why."""
         return [one for folder in self._folders for one in folder.warnings]
+
+    @property
+    def notices(self) -> list[str]:
+        """Say which process has the forward proxy's port."""
+        return self.proxy.notices
 
     @property
     def in_flight(self) -> int:
@@ -187,6 +199,10 @@ class Gateway:
                 if folder.changed():
                     # In a thread: hundreds of routes take longer than a call may wait.
                     await asyncio.to_thread(folder.reload)
+            self.broker.same_as.put(
+                (beginnings_of(one.name, (r.resource for r in one.routes)), one.same_as)
+                for one in self.services
+            )
 
     async def _look(self) -> None:
         if self.broker.files is not None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -21,10 +23,10 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
 from agentvault_tui.broker.surroundings import LOCAL
 from agentvault_tui.broker.usecases.decide import foresee
-from agentvault_tui.broker.usecases.evaluate import evaluate
+from agentvault_tui.broker.usecases.evaluate import Answer, evaluate
 from agentvault_tui.broker.usecases.request import refused
 from agentvault_tui.encoder import to_json
-from agentvault_tui.errors import NotFoundError, ServiceError
+from agentvault_tui.errors import NotFoundError, ServiceError, ShareTakenError
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.mcp.messages import canonical
 from agentvault_tui.gateway.mcp.servers import McpServer, McpServers
@@ -86,21 +88,20 @@ def routes(
         }
         wait = min(broker.settings.gateway.hook_wait, _WAIT_S) if asked.wait else 0
         gone = asyncio.ensure_future(request.receive())
+        decide = partial(
+            evaluate,
+            *(broker, agent, action),
+            about=about,
+            refusal=refusal,
+            gone=gone,
+            call=_described(host, asked.tool, body),
+            held=lambda stepup_id: calls.bodies.keep(agent.id, stepup_id, body),
+            source=LOCAL,
+            others=tuple(others),
+            person=does.person,
+        )
         try:
-            answer = await evaluate(
-                broker,
-                agent,
-                action,
-                about=about,
-                refusal=refusal,
-                wait=wait,
-                gone=gone,
-                call=_described(host, asked.tool, body),
-                held=lambda stepup_id: calls.bodies.keep(agent.id, stepup_id, body),
-                source=LOCAL,
-                others=tuple(others),
-                person=does.person,
-            )
+            answer = await _answer(decide, wait)
         finally:
             gone.cancel()
         if not isinstance(answer, Permitted):
@@ -108,6 +109,14 @@ def routes(
         return _info(answer)
 
     return [route(HOOK, hook)]
+
+
+async def _answer(decide: Callable[..., Awaitable[Answer]], wait: float) -> Answer:
+    """Decide, and wait for a person where the agent has a place to wait in."""
+    try:
+        return await decide(wait=wait)
+    except ShareTakenError:
+        return await decide()  # it waits, and the host asks again
 
 
 def _agent(broker: Broker, word: str) -> Agent:

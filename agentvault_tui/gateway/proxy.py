@@ -30,7 +30,7 @@ from agentvault_tui.gateway.connect import (
     unauthenticated,
 )
 from agentvault_tui.gateway.forward import Forwarder
-from agentvault_tui.gateway.refusals import CallRefusedError
+from agentvault_tui.gateway.refusals import CallRefusedError, too_many_connections
 from agentvault_tui.gateway.runs import RUN_KEY, CommandRun, Runs
 from agentvault_tui.gateway.services import Service, is_host
 from agentvault_tui.gateway.tunnel import carry, tunnel_call
@@ -251,7 +251,7 @@ class Proxy:
         detail: dict[str, Any],
     ) -> NoReturn:
         self._calls.observe(caller, "refused")
-        await self._admission.refuse(caller.agent, refusal, _NOTHING, detail)
+        await self._admission.refuse(caller, refusal, _NOTHING, detail)
 
     def opened(self, tunnel: Tunnel, close: Callable[[], object]) -> None:
         """Note that *tunnel* is open; *close* ends it at once."""
@@ -411,6 +411,8 @@ class ProxyAcceptor(Acceptor):
                 await self._hand_on(connected, since, place, head=head)
                 return True
             tunnel, caller, rule = await self.proxy.open(head)
+            if not place.count_for(caller.token.requester):
+                raise too_many_connections()
             if rule is not None:
                 self.places.works(place)
                 await self.proxy.pass_on(tunnel, caller, rule, connected)

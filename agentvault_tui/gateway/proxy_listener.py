@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import Final
 
 from agentvault_tui.broker.core import Broker
@@ -21,8 +21,11 @@ from agentvault_tui.model import AgentId
 from agentvault_tui.settings import parse_listen
 from agentvault_tui.web import Listener, Server, loopback_pair
 from agentvault_tui.web.local_ca import ProxyAuthority
+from agentvault_tui.web.port_holder import port_holder
 
-_USUAL: Final = ("127.0.0.1", 7718)
+log = logging.getLogger("agentvault.gateway")
+
+USUAL: Final = ("127.0.0.1", 7718)
 """Its place, unless the settings say another one."""
 
 
@@ -46,6 +49,8 @@ class ProxyListener:
         self._agents: Listener | None = None
         self._listener: Listener | None = None
         self._turn = asyncio.Lock()
+        self.notices: list[str] = []
+        """What an operator should know: which process has the usual port."""
 
     async def serve(self, server: Server, agents: Listener) -> Mapping[str, object]:
         """Listen on *server*, where the settings say so.
@@ -88,7 +93,8 @@ class ProxyListener:
                 )
             if self._listener is None:
                 proxy = self.proxy
-                bound, held = self._socket()
+                # In a thread: it may look at each process of this machine.
+                bound, held = await asyncio.to_thread(self._socket)
                 self._listener = await self._server.listen(
                     proxy,
                     bound,
@@ -103,11 +109,25 @@ class ProxyListener:
         settings = self._broker.settings
         wanted = settings.gateway.proxy
         if wanted not in {"", "auto"}:
-            return loopback_pair(*parse_listen(wanted))
+            host, port = parse_listen(wanted)
+            try:
+                return loopback_pair(host, port)
+            except ConflictError as error:
+                held = f"{error.what}, by {port_holder(port)}"
+                raise ConflictError(held, error.remedy) from error
+        self.notices = []
         if wanted == "auto" and settings.broker.address[1]:
-            with suppress(ConflictError):
-                return loopback_pair(*_USUAL)
-        return loopback_pair(_USUAL[0], 0)
+            try:
+                return loopback_pair(*USUAL)
+            except ConflictError:
+                notice = (
+                    f"The forward proxy's port {USUAL[1]} is taken by"
+                    f" {port_holder(USUAL[1])}: it listens at another port, and what is"
+                    " sent there reaches that process."
+                )
+                log.warning("%s", notice)
+                self.notices.append(notice)
+        return loopback_pair(USUAL[0], 0)
 
     async def look(self) -> None:
         """End runs that nobody asks about; close a proxy that only they needed."""
@@ -117,7 +137,7 @@ class ProxyListener:
             if listener is None or server is None or any(self.runs):
                 return
             if not self._broker.settings.gateway.proxy:
-                self._listener = None
+                self._listener, self.notices = None, []
                 await server.drop(listener)
 
     def cut(self, agent_id: AgentId | None, scopes: frozenset[str] | None) -> None:

@@ -189,7 +189,8 @@ class Referents:
         media = _media_type(answer)
         try:
             members = bound.binding.members
-            part = await read_apart(agent_id, len(content), selected, content, members)
+            user = call.caller.token.requester
+            part = await read_apart(user, len(content), selected, content, members)
         except ValueError:
             raise _UnreadableError("is not JSON with the members that count") from None
         url = bound.request.url

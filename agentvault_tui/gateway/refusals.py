@@ -104,6 +104,13 @@ def unavailable(error: LedgerError) -> CallRefusedError:
     return CallRefusedError(503, code, code, text, retry)
 
 
+def too_many_connections() -> CallRefusedError:
+    """Return the refusal of a connection beyond its agent's share of them."""
+    code = "temporarily_unavailable"
+    text = "This agent has its share of the connections: use those, or try again."
+    return CallRefusedError(503, code, "too_many_connections", text)
+
+
 def insufficient(scope: str) -> CallRefusedError:
     """Return the refusal of a token without *scope* (RFC 6750 section 3.1)."""
     challenge = f'Bearer error="insufficient_scope", scope="{scope}"'

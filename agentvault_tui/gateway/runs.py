@@ -41,7 +41,8 @@ class CommandRun:
     operator: Actor
     """Who runs it."""
     services: frozenset[str]
-    """Those it may reach through the proxy; empty for all."""
+    """Those that it may reach, and its tokens are bound to (RFC 8707); empty for all,
+    and for MCP servers too."""
     pass_through: tuple[PassThrough, ...]
     """Hosts that it may reach besides those of the settings."""
     key_sha256: str
@@ -155,7 +156,9 @@ class Runs:
 
     async def _issue(self, run: CommandRun) -> Granted:
         agent = self._broker.registry.agent(run.agent_id)
-        granted = await issue_for(self._broker, agent, (), None, run.operator)
+        named = [f"{self._broker.issuer}/gw/{one}" for one in sorted(run.services)]
+        bound = " ".join(named) or None
+        granted = await issue_for(self._broker, agent, (), bound, run.operator)
         run.token_sha256 = granted.token.sha256
         self._by_token[run.token_sha256] = run
         run.renewal = Deadline.after(self._broker.clock, granted.expires_in * _RENEWED)

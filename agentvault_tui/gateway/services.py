@@ -19,6 +19,7 @@ from agentvault_tui.broker.policy_files import NAME
 from agentvault_tui.errors import ServiceError
 from agentvault_tui.gateway.bindings import BindingTable
 from agentvault_tui.gateway.config_folder import ConfigFolder, check_scope
+from agentvault_tui.gateway.same_as import SAME_AS, parse_same_as
 from agentvault_tui.gateway.sources import HEADER_NAME
 from agentvault_tui.gateway.templates import (
     RouteDefaults,
@@ -192,6 +193,8 @@ class Service:
     """The routes by method and path."""
     method_override: bool = True
     """Whether it may take another method from a query or body (``_method``)."""
+    same_as: tuple[str, ...] = SAME_AS
+    """Suffixes that name no other resource; see `same_as.parse_same_as`."""
     listed: frozenset[str] = frozenset()
     """Headers that leave beside those that always do, in lower case."""
     drains_bodies: bool = False
@@ -214,6 +217,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     allow_http: bool = False
     ca_file: str = ""
     method_override: bool = True
+    same_as: tuple[str, ...] = SAME_AS
     headers: list[str] = []
     drains_bodies: bool = False
     credential: UpstreamCredential = UpstreamCredential()
@@ -281,6 +285,7 @@ def parse_service(name: str, text: str, catalogue: Catalogue, base: Path) -> Ser
         sha256=sha256_hex(text),
         index=RouteIndex(routes),
         method_override=table.method_override,
+        same_as=parse_same_as(table.same_as),
         listed=defaults.headers,
         drains_bodies=defaults.drains_bodies,
     )

@@ -22,7 +22,6 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from agentvault_tui.gateway.refusals import CallRefusedError, crowded, too_large
-from agentvault_tui.model import AgentId
 
 _T = TypeVar("_T")
 AGENTS: Final = 8
@@ -143,11 +142,11 @@ class SpoolRoom:
         """
         self.hold_bytes = hold_bytes
         self._folder = folder
-        self._taken: Counter[AgentId] = Counter()
+        self._taken: Counter[str] = Counter()
 
     async def spool(
         self,
-        agent_id: AgentId,
+        agent_id: str,
         pieces: AsyncIterator[bytes],
         length: int | None = None,
     ) -> Spool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import re
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from agentvault_tui.web.service_connection import (
     UpstreamError,
     late,
 )
+from agentvault_tui.web.shares import SharedPlaces
 
 Header = tuple[str, str]
 _CONNECTIONS: Final = 512
@@ -149,6 +151,11 @@ class Answer:
 _Owner = tuple["Upstream", ServiceOrigin, AgentId]
 
 
+def _user(owner: _Owner | None) -> str:
+    """Return for whom a connection counts; nothing for the broker's own."""
+    return "" if owner is None else owner[2]
+
+
 class IdleConnections:
     """Open connections, each of which waits for one agent's next request."""
 
@@ -246,30 +253,35 @@ class Upstream:
         self._bounds = bounds
         self._idle = idle or IdleConnections()
         self._trust = trust(service.ca_file)
-        self._free = asyncio.Semaphore(_CONNECTIONS)
+        self._places = SharedPlaces(_CONNECTIONS, time.monotonic)
         self._busy: dict[ServiceConnection, _Owner | None] = {}
         self._retired = False
 
     async def _connected(
         self, origin: ServiceOrigin, owner: _Owner | None
     ) -> ServiceConnection:
-        """Return a connection that nobody uses, or a new one once there may be."""
-        if owner and not self._free.locked() and (known := self._idle.take(owner)):
-            await self._free.acquire()
-            return known
+        """Return a connection that nobody uses, or a new one.
+
+        Raises:
+            UpstreamError: there is none, or the agent has its share of them.
+        """
+        user = _user(owner)
+        if not self._places.reserve(user, 1):
+            code = "temporarily_unavailable"
+            text = "this agent has its share of the connections to the service"
+            raise UpstreamError(503, code, text)
         try:
+            if owner and (known := self._idle.take(owner)):
+                return known
             async with asyncio.timeout(self._bounds.connect):
-                await self._free.acquire()
-                try:
-                    known = self._idle.take(owner) if owner else None
-                    return known or await self._connect(origin)
-                except BaseException:
-                    self._free.release()
-                    raise
-        except TimeoutError:
-            raise late() from None
-        except OSError:  # an ssl.SSLError is one
-            raise unreachable() from None
+                return await self._connect(origin)
+        except BaseException as error:
+            self._places.release(user, 1)
+            if isinstance(error, TimeoutError):
+                raise late() from None
+            if isinstance(error, OSError):  # an ssl.SSLError is one
+                raise unreachable() from None
+            raise
 
     async def _connect(self, origin: ServiceOrigin) -> ServiceConnection:
         return await service_connection(
@@ -320,7 +332,7 @@ class Upstream:
     def _done(self, connection: ServiceConnection) -> None:
         """Keep a connection that its agent can use again; end any other."""
         owner = self._busy.pop(connection)
-        self._free.release()
+        self._places.release(_user(owner), 1)
         if owner is None or self._retired or not connection.reusable:
             connection.abort()
         else:

@@ -26,7 +26,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final, ParamSpec, TypeVar
 
 from agentvault_tui.gateway.refusals import CallRefusedError
-from agentvault_tui.model import AgentId
 from agentvault_tui.process import harden
 
 _P = ParamSpec("_P")
@@ -52,11 +51,11 @@ class _Turns:
     """Jobs that wait, by agent: each agent in turn has its oldest job taken."""
 
     def __init__(self) -> None:
-        self._waiting: dict[AgentId, deque[_Job]] = {}
+        self._waiting: dict[str, deque[_Job]] = {}
         self._changed = threading.Condition()
         self._closed = False
 
-    def put(self, agent_id: AgentId, job: _Job) -> None:
+    def put(self, agent_id: str, job: _Job) -> None:
         with self._changed:
             self._waiting.setdefault(agent_id, deque()).append(job)
             self._changed.notify()
@@ -75,7 +74,7 @@ class _Turns:
                 self._changed.wait()
             return None
 
-    def drop(self, agent_id: AgentId, job: _Job) -> None:
+    def drop(self, agent_id: str, job: _Job) -> None:
         """Forget a job whose caller has left; one that was taken is not here."""
         with self._changed, contextlib.suppress(KeyError, ValueError):
             own = self._waiting[agent_id]
@@ -111,7 +110,7 @@ class Workers:
 
     async def run(
         self,
-        agent_id: AgentId,
+        agent_id: str,
         function: Callable[_P, _T],
         *args: _P.args,
         **none: _P.kwargs,

@@ -14,15 +14,18 @@ import msgspec
 import rfc8785
 
 MAX_BODY: Final = 8192
-"""Bytes a body may have, beside the members of its detail in `WHOLE`."""
+"""Bytes a body may have, beside the `whole_members` of its detail."""
 WHOLE: Final = frozenset({"facts", "counted"})
 """Members of a detail that are never cut: what a decision was made from, so that it can
 be made again, and what it counts. Their size is bounded by whoever puts them there.
 They are not searched: they repeat what the event says."""
+MAX_TARGET: Final = 8192
+"""Characters of a request's path, ``?`` and query; a service may read all of them."""
 MAX_DEPTH: Final = 12
 """Levels of a detail that are kept."""
 MAX_INT: Final = 2**53 - 1
 """RFC 8785 knows no larger integer."""
+_TARGET: Final = frozenset({"path", "query"})
 _MAX_DIGITS: Final = 4096
 _START: Final = 1024
 """Encoded bytes kept of what is too long."""
@@ -109,9 +112,23 @@ def clip(text: str, limit: int) -> str:
     return f"{_start(text, limit)}…[{len(encoded)} bytes, sha256:{digest}]"
 
 
+def whole_members(detail: dict[str, object]) -> dict[str, object]:
+    """Return the members of a detail that are never cut.
+
+    Those in `WHOLE`, and ``path`` and ``query``, where both together have at most
+    `MAX_TARGET` characters: a call's row says everything that a service is sent.
+    """
+    whole = {name: detail[name] for name in WHOLE & detail.keys()}
+    target = {name: detail[name] for name in detail if name in _TARGET}
+    texts = [one for one in target.values() if isinstance(one, str)]
+    if texts and sum(map(len, texts)) + len(texts) - 1 <= MAX_TARGET:
+        whole |= target
+    return whole
+
+
 def shrink_detail(detail: dict[str, object], limit: int) -> dict[str, object]:
     """Cut each member over 1 kB; where that is not enough, all of them."""
-    whole = {name: detail[name] for name in WHOLE & detail.keys()}
+    whole = whole_members(detail)
     rest = {name: member for name, member in detail.items() if name not in whole}
     shrunk = {
         name: member if len(canonical(member).encode()) <= _START else _cut(member)

@@ -24,6 +24,7 @@ from agentvault_tui.ledger.canonical import (
     quote,
     shrink_detail,
     well_formed,
+    whole_members,
 )
 from agentvault_tui.ledger.canonical import canonical as canonical_text
 from agentvault_tui.model import (
@@ -168,7 +169,7 @@ def _assemble(draft: Draft, detail: str, words: list[str], state: str) -> Prepar
     if state:
         size += len(state) if state.isascii() else len(state.encode())
     if size + len(after) + _SEQ_AND_TIME > MAX_BODY:
-        whole = {name: draft.detail[name] for name in WHOLE & draft.detail.keys()}
+        whole = whole_members(draft.detail)
         size -= len(canonical_text(whole).encode())
         if size + len(after) + _SEQ_AND_TIME > MAX_BODY:
             raise _TooLongError

@@ -153,6 +153,8 @@ def write_stepup(stepup: StepUp) -> str:
     details = value.pop("authorization_details") or "null"
     parameters, request = value.pop("parameters_json"), value.pop("request_json")
     del value["device"]
+    if not stepup.chain:
+        del value["chain"]
     return (
         f'{to_json(value)[:-1]},"parameters":{parameters}'
         f',"authorization_details":{details}'
@@ -178,10 +180,10 @@ def write_cooldown(cooldown: Cooldown) -> str | None:
     return to_json([cooldown.denials, *cooldown.until])
 
 
-def read_cooldown(agent_id: str, doc: str) -> Cooldown:
+def read_cooldown(requester: str, doc: str) -> Cooldown:
     """Return the cool-down `write_cooldown` wrote."""
     denials, *until = json.loads(doc)
-    return Cooldown(AgentId(agent_id), denials, msgspec.convert(until, Deadline))
+    return Cooldown(requester, denials, msgspec.convert(until, Deadline))
 
 
 def write_lease(lease: Lease) -> str | None:

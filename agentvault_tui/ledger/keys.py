@@ -95,7 +95,7 @@ def keys_of(
             if change.stepup_id is not None:
                 keys.add(f"stepups:{change.stepup_id}")
         elif isinstance(change, StepUp):
-            keys.add(f"meta:cooldown:{change.agent_id}")
+            keys.add(f"meta:cooldown:{change.requester}")
             people = (change.decided_by, *change.confirmed)
             keys.update(f"person:{one.sub}" for one in people if one is not None)
     return keys

@@ -86,12 +86,13 @@ class Panic:
 
 @dataclass(frozen=True, slots=True)
 class Cooldown:
-    """How often an agent was denied since its last approval, and how long it waits.
+    """How often a requester was denied since its last approval, and how long it waits.
 
+    That is an agent, or the chain of a token that was passed on; see `requester_of`.
     Stored with no *until* once an approval has ended it.
     """
 
-    agent_id: AgentId
+    requester: str
     denials: int = 0
     until: Deadline | None = None
 

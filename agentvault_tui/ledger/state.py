@@ -150,7 +150,7 @@ def _named(
         case Panic():
             return _PANIC, docs.PANIC.write(change)
         case Cooldown():
-            return f"{_COOLDOWN}{change.agent_id}", docs.write_cooldown(change)
+            return f"{_COOLDOWN}{change.requester}", docs.write_cooldown(change)
         case UsedAssertion():
             key = f"{_ASSERTION}{iso(change.expires)}"
             return f"{key} {change.client_id} {change.digest}", ""
@@ -201,8 +201,7 @@ def _unnamed(key: str, value: str | None) -> Change:
         case "panic":
             return docs.PANIC.read(value or "null")
         case "cooldown":
-            agent_id = AgentId(rest)
-            return docs.read_cooldown(rest, value) if value else Cooldown(agent_id)
+            return docs.read_cooldown(rest, value) if value else Cooldown(rest)
         case "jti":
             client_id, _, digest = second.partition(" ")
             return UsedAssertion(client_id, digest, parse_iso(first))

@@ -272,8 +272,8 @@ def _wrong_cooldowns(
         ).fetchone()
         try:
             until = Deadline(parse_iso(row[1]), 0.0, "")
-            agent_id = AgentId(key.removeprefix("cooldown:"))
-            cooldown = Cooldown(agent_id, int(row[0]), until)
+            requester = key.removeprefix("cooldown:")
+            cooldown = Cooldown(requester, int(row[0]), until)
         except (ValueError, TypeError):
             continue
         if not until.passed(clock):
@@ -388,7 +388,7 @@ class FullStateCheck:
         """Return the keys of rows that were removed and that no start writes again."""
         meta = {row[0]: row for row in db.execute("SELECT * FROM meta")}
         waits = _wrong_cooldowns(db, self._bound, meta, clock)
-        kept = {*meta, *(f"cooldown:{one.agent_id}" for one in waits)}
+        kept = {*meta, *(f"cooldown:{one.requester}" for one in waits)}
         if Rosters().at(db, head_seq(db)).panic is not None:
             kept.add("panic")
         for table in ("agents", "stepups"):

@@ -55,3 +55,25 @@ def sha256_hex(secret: str) -> str:
         64 hexadecimal digits.
     """
     return hashlib.sha256(secret.encode()).hexdigest()
+
+
+_PASSED_ON: Final = ">"
+
+
+def requester_of(agent_id: AgentId, chain: tuple[AgentId, ...]) -> str:
+    """Return what refusals and step-ups of a request count against.
+
+    Args:
+        agent_id: who holds the token.
+        chain: who passed it on, the first agent first (RFC 8693).
+
+    Returns:
+        the agent's id; of a passed-on token the ids of its chain, so that its use,
+        which those above its holder are able to make, takes nothing from the holder.
+    """
+    return _PASSED_ON.join((*chain, agent_id))
+
+
+def holder_of(requester: str) -> AgentId:
+    """Return the agent that holds the token, of what `requester_of` returned."""
+    return AgentId(requester.rpartition(_PASSED_ON)[2])

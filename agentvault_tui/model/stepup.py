@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.model.decision import Action, Risk, limits_nothing, other_details
-from agentvault_tui.model.ids import AgentId, DecisionId, StepUpId
+from agentvault_tui.model.ids import AgentId, DecisionId, StepUpId, requester_of
 
 UNSEEN_PARTS: Final = (
     "This approves a token for the action above. The content, query and headers of the "
@@ -183,11 +183,18 @@ class StepUp:
     """Whether it was asked by an evaluation: the same one spends the approval."""
     source: str | None = None
     """The address it was asked from, if that is known."""
+    chain: tuple[AgentId, ...] = ()
+    """Who passed on the token it was asked with, the first agent first."""
 
     repeat: Repeat | None = None
     """How often more the same is approved, where that is asked for."""
     repeat_of: StepUpId | None = None
     """The approval that stood in for a person here."""
+
+    @property
+    def requester(self) -> str:
+        """Return what it counts against while it waits, and once it is denied."""
+        return requester_of(self.agent_id, self.chain)
 
     def repeats(self, clock: Clock) -> bool:
         """Tell whether its approval still stands in for a person."""

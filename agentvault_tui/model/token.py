@@ -9,7 +9,13 @@ from typing import NamedTuple
 
 from agentvault_tui.clock import Deadline
 from agentvault_tui.model.agent import Agent
-from agentvault_tui.model.ids import AgentId, DecisionId, StepUpId, TokenId
+from agentvault_tui.model.ids import (
+    AgentId,
+    DecisionId,
+    StepUpId,
+    TokenId,
+    requester_of,
+)
 
 
 class TokenKind(StrEnum):
@@ -54,6 +60,11 @@ class Token(NamedTuple):
     def subject(self) -> AgentId:
         """Return whose authority it is: the first agent's (RFC 8693 section 4.1)."""
         return self.chain[0] if self.chain else self.agent_id
+
+    @property
+    def requester(self) -> str:
+        """Return what refusals of its use count against; see `requester_of`."""
+        return requester_of(self.agent_id, self.chain)
 
     def principal(self, holder: Agent) -> Agent:
         """Return *holder* as policy decides about what it does with this token.

@@ -320,11 +320,14 @@ type Request = {
 """
 
 
-def schema_text(catalogue: Catalogue, limits: Iterable[str] = ()) -> str:
+def schema_text(
+    catalogue: Catalogue, limits: Iterable[str] = (), *, alike: bool = False
+) -> str:
     """Write the schema: each scope is an action, in groups by risk, effect and reach.
 
     A rule that names a scope the catalogue lacks, or a limit that is not among
-    *limits*, then fails when it is loaded, and not by never matching.
+    *limits*, then fails when it is loaded, and not by never matching. *alike* adds the
+    attribute that no rule of a file may read; see `AlikeRules`.
     """
     groups = action_groups(catalogue)
     every = ", ".join(f'"{group}"' for group in groups)
@@ -334,6 +337,8 @@ def schema_text(catalogue: Catalogue, limits: Iterable[str] = ()) -> str:
         # What the window of each limit holds before this request, and has left.
         whole = "\n".join(["  limits: {", *held, "  },", "};"])
         head = head.rpartition("};")[0] + whole + "\n"
+    if alike:
+        head = head.rpartition("};")[0] + "  alike: Set<String>,\n};\n"
     lines = [head, f"action {every};"]
     # Cedar refuses a rule on a group without members; this one is in all of them and,
     # having no colon, is never asked for.

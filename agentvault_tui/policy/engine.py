@@ -13,6 +13,7 @@ import cedarpy
 
 from agentvault_tui.errors import PolicyError
 from agentvault_tui.model import Action, Agent, Outcome, Risk, Verdict
+from agentvault_tui.policy.alike import AlikeRules
 from agentvault_tui.policy.catalogue import Catalogue, action_groups, schema_text
 from agentvault_tui.policy.classes import Distinguish, RequestClasses
 from agentvault_tui.policy.explain import Decide, Explanation, would_change
@@ -39,7 +40,7 @@ from agentvault_tui.policy.texts import (
 from agentvault_tui.text import visible
 
 SHIPPED: Final = "shipped"
-_ENGINE: Final = "5"
+_ENGINE: Final = "6"
 """In every version: raised when the same texts come to be decided otherwise."""
 _KEPT_ANSWERS: Final = 4096
 _KEPT_AGENTS: Final = 1024
@@ -118,6 +119,7 @@ class Policy:
             self._refuse_misspelt()
         # The actions of the schema, with their groups; each decision adds its agent.
         self._actions = cedarpy.Entities.from_json_str("[]", self._schema)
+        self._alike = self._rules_of_folds(sorted(known))
         self.seen = seen
         """What whoever read the files saw of them: tells whether they changed."""
         self._entities = lru_cache(maxsize=_KEPT_AGENTS)(self._with_agent)
@@ -126,6 +128,13 @@ class Policy:
         }
         self._kept: OrderedDict[Hashable, Verdict] = OrderedDict()
         self._limits_read = lru_cache(maxsize=_KEPT_AGENTS)(self._find_limits_read)
+
+    def _rules_of_folds(self, limits: list[str]) -> AlikeRules:
+        pairs = zip(self.rules, self._every_reader, strict=True)
+        return AlikeRules(
+            [(rule.parsed, reader.actions) for rule, reader in pairs],
+            schema_text(self.catalogue, limits, alike=True),
+        )
 
     def _classes_of(self, scope: str) -> RequestClasses:
         return RequestClasses.of(
@@ -272,6 +281,7 @@ class Policy:
         key = (
             asked,
             inputs.named,
+            inputs.facts.same_as,
             who if len(allowed) < len(asked) else None,
             *[one.key(inputs) for one in classes],
         )
@@ -380,13 +390,20 @@ class Policy:
             }
             for name in scopes
         ]
+        entities = self._entities(who)
         results = cedarpy.is_authorized_batch(
-            requests, self._policies, self._entities(who), self._schema
+            requests, self._policies, entities, self._schema
         )
-        return [
-            self._clear(self._ruling(scope, result), inputs)
-            for scope, result in zip(scopes, results, strict=True)
-        ]
+        rulings = list(map(self._ruling, scopes, results))
+        if found := self._alike.found(inputs, scopes):
+            # What a rule says of the fold can make an answer stricter, never milder.
+            again = self._alike.ask(requests, found, entities)
+            folded = map(self._ruling, scopes, again)
+            rulings = [
+                max(both, key=lambda one: one.outcome.strictness)
+                for both in zip(rulings, folded, strict=True)
+            ]
+        return [self._clear(ruling, inputs) for ruling in rulings]
 
     def _clear(self, ruling: Ruling, inputs: Inputs) -> Ruling:
         """Escalate what is allowed although a rule reads something unclear.

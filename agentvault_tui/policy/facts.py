@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator
-from functools import lru_cache
-from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from agentvault_tui.lookalikes import skeleton
+from agentvault_tui.lookalikes import fold_characters, fold_text
 from agentvault_tui.model import Action
-from agentvault_tui.policy.resources import canonical
+from agentvault_tui.policy.resources import canonical, reads_like
 
 LARGEST: Final = 2**53 - 1
 """RFC 8785 and every JSON reader agree on whole numbers up to here; none above."""
@@ -20,6 +17,13 @@ PARAMETERS: Final = _READ | {"resource"}
 """What a rule may read of a request that the request may leave out."""
 _LONG_NAME: Final = 128
 ADDRESSED: Final = frozenset({"to", "cc", "bcc"})
+_KNOWN: Final = PARAMETERS | ADDRESSED
+_LETTERS_KNOWN: Final = frozenset("".join(_KNOWN))
+_LONGEST_KNOWN: Final = max(map(len, _KNOWN))
+_LETTERS: Final = {
+    code: chr(code).lower() if chr(code).isalnum() else None for code in range(128)
+}
+"""Lower case, and nothing of what is no letter or digit."""
 CURRENCY: Final = re.compile(r"[A-Z]{3}")
 _ADDRESS: Final = re.compile(r"[^\s,;:<>()\"*%#@]+(?:@[^\s,;:<>()\"*%#@]+)?")
 """One mailbox or user name: nothing that separates, groups, or stands for many."""
@@ -41,6 +45,15 @@ class Facts(NamedTuple):
     """The parameter ``count``: how many things are changed."""
     unclear: tuple[str, ...]
     """Names of parameters that were there but cannot be relied on, sorted."""
+    same_as: tuple[str, ...] = ()
+    """Suffixes that the service of the resource ignores."""
+
+    @property
+    def fold(self) -> str | None:
+        """Return the fold of the resource, by which limits and rules compare it too."""
+        return (
+            None if self.resource is None else reads_like(self.resource, self.same_as)
+        )
 
     def value(self, name: str) -> str | int | None:
         """Return the parameter a rule calls *name*, if it is stated clearly."""
@@ -49,7 +62,7 @@ class Facts(NamedTuple):
 
     def context(self) -> dict[str, Any]:
         """Return the attributes there are, by the names a rule uses."""
-        given = zip(_CONTEXT, self[:-1], strict=True)
+        given = zip(_CONTEXT, self[: len(_CONTEXT)], strict=True)
         context: dict[str, Any] = {n: value for n, value in given if value is not None}
         context["unclear"] = list(self.unclear)
         return context
@@ -69,8 +82,8 @@ def derive(action: Action) -> Facts:
     parameters = action.parameters
     if not parameters and action.resource is None:
         return _NOTHING_STATED
-    said = [(plain_name(name), value) for name, value in parameters.items()]
-    nested = [(plain_name(name), value) for name, value in _nested(parameters)]
+    said = [(_known_name(name), value) for name, value in parameters.items()]
+    nested = [(_known_name(name), value) for name, value in _nested(parameters)]
     # Another spelling, or a place inside another object, may be what the resource
     # server goes by: the policy must not have overlooked it.
     unclear = {
@@ -177,17 +190,29 @@ def _addressed(parameters: list[tuple[str, object]], *, stated: bool) -> int:
     return total
 
 
-@lru_cache(maxsize=256)
 def plain_name(name: str) -> str:
     """Return how *name* reads to a lenient program: no case, width or hidden marks.
 
     Letters of other scripts that look like one are taken for it.
     """
-    if len(name) > _LONG_NAME:
-        # Folding takes about a microsecond a character: what only fills goes first.
-        name = "".join(islice(filter(str.isalnum, name), _LONG_NAME))
     if name.isascii():
-        folded = name.lower()
-    else:
-        folded = unicodedata.normalize("NFKC", skeleton(name)[0]).casefold()
-    return "".join(filter(str.isalnum, folded))
+        return name.translate(_LETTERS)
+    # What only fills would be folded too: the names that count are short.
+    return "".join(filter(str.isalnum, fold_text(name[:_LONG_NAME])))
+
+
+def _known_name(name: str) -> str:
+    """Return the parameter that *name* reads like; nothing for any other name.
+
+    A request may have thousands, so that most are left at the first letter that no
+    parameter has.
+    """
+    if name.isascii():
+        plain = name.translate(_LETTERS)
+        return plain if plain in _KNOWN else ""
+    plain = ""
+    for character in fold_characters(name):
+        plain += "".join(filter(str.isalnum, character))
+        if not _LETTERS_KNOWN.issuperset(plain) or len(plain) > _LONGEST_KNOWN:
+            return ""
+    return plain if plain in _KNOWN else ""

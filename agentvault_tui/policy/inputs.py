@@ -106,6 +106,8 @@ class Inputs(NamedTuple):
     """Whether the agent itself asks for a person (CIBA Core 7)."""
     exempt: bool = False
     """Whether no limit stops it: its token was counted when it was given out."""
+    above: tuple[tuple[str, str], ...] = ()
+    """Ids and names of the agents that passed its token on, the first first."""
 
     @classmethod
     def of(
@@ -117,6 +119,8 @@ class Inputs(NamedTuple):
         *,
         backchannel: bool = False,
         exempt: bool = False,
+        same_as: tuple[str, ...] = (),
+        above: tuple[tuple[str, str], ...] = (),
     ) -> Inputs:
         """Collect the inputs of a request.
 
@@ -127,17 +131,20 @@ class Inputs(NamedTuple):
             details: ``authorization_details`` (RFC 9396), if any were sent.
             backchannel: whether the agent itself asks for a person.
             exempt: whether no limit stops it.
+            same_as: suffixes that the service of its resource ignores.
+            above: see `above`.
         """
         age = max(0, (environment.now - agent.created_at).days)
         return cls(
             Principal(agent.id, agent.name, agent.owner, agent.scopes, age),
             tuple(dict.fromkeys((action.action, *action.scopes))),
             action.named,
-            derive(action),
+            derive(action)._replace(same_as=same_as),
             environment,
             bool(details and other_details(details)),
             backchannel,
             exempt,
+            above,
         )
 
     def value(self, name: str) -> Any:
@@ -173,6 +180,10 @@ class Inputs(NamedTuple):
         }
         if self.unread or self.backchannel or self.exempt:
             record |= {name: True for name in _MARKS if getattr(self, name)}
+        if self.facts.same_as:
+            record["same_as"] = self.facts.same_as
+        if self.above:
+            record["above"] = self.above
         return record
 
     @classmethod
@@ -191,6 +202,7 @@ class Inputs(NamedTuple):
         who = facts["principal"]
         given: dict[str, Any] = {name: facts.get(name) for name in PARAMETERS}
         given["things"], given["unclear"] = given.pop("count"), tuple(facts["unclear"])
+        given["same_as"] = tuple(facts.get("same_as", ()))
         parts = {name: facts[name] for name in Environment._fields if name in facts}
         parts["now"] = parse_iso(facts["now"])
         parts["limits"] = {
@@ -204,6 +216,7 @@ class Inputs(NamedTuple):
             Facts(**given),
             Environment(**parts),
             **{name: bool(facts.get(name)) for name in _MARKS},
+            above=tuple((one, name) for one, name in facts.get("above", ())),
         )
 
 

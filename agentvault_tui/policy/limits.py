@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
@@ -97,17 +97,36 @@ class Limit:
     over: Outcome
     """What is answered beyond it."""
 
-    def applies(self, inputs: Inputs) -> bool:
-        """Tell whether a request is limited by this."""
-        who = inputs.who
-        known = not self.agents or who.id in self.agents or who.name in self.agents
-        return known and not self.scopes.isdisjoint(inputs.asked)
+    def agents_of(self, inputs: Inputs) -> tuple[str, ...]:
+        """Return the agents for which a request counts, the holder first.
 
-    def key(self, agent_id: str, resource: str | None) -> str:
-        """Return which of its windows a use is in; no resource is one more resource."""
+        A use of a token that was passed on counts for everyone above it too.
+        """
+        if self.scopes.isdisjoint(inputs.asked):
+            return ()
+        involved = ((inputs.who.id, inputs.who.name), *inputs.above)
+        return tuple(one for one, name in involved if self._is_for(one, name))
+
+    def _is_for(self, agent_id: str, name: str) -> bool:
+        return not self.agents or agent_id in self.agents or name in self.agents
+
+    def keys(self, agents: Iterable[str], fold: str | None) -> tuple[str, ...]:
+        """Return which of its windows a use is in.
+
+        Args:
+            agents: for which the use counts.
+            fold: of the resource; none is one more resource.
+
+        Returns:
+            the keys, each once.
+        """
         if self.per == "agent":
-            return agent_id
-        return (resource or "") if self.per == "resource" else ""
+            return tuple(dict.fromkeys(agents))
+        return ((fold or "") if self.per == "resource" else "",)
+
+    def keys_of(self, inputs: Inputs) -> tuple[str, ...]:
+        """Return the keys of the windows that a request is counted in or reads."""
+        return self.keys(self.agents_of(inputs) or (inputs.who.id,), inputs.facts.fold)
 
     def units(self, inputs: Inputs) -> int | None:
         """Return what a request uses of this; None where that cannot be told."""
@@ -184,10 +203,10 @@ class LimitSet:
 
     def applying(self, inputs: Inputs) -> tuple[Limit, ...]:
         """Return the limits of a request, in the order of the file."""
-        key = inputs.asked, inputs.who.id, inputs.who.name
+        key = inputs.asked, inputs.who.id, inputs.who.name, inputs.above
         found = self._applying.get(key)
         if found is None:
-            found = tuple(one for one in self.limits if one.applies(inputs))
+            found = tuple(one for one in self.limits if one.agents_of(inputs))
             if len(self._applying) >= _KEPT:
                 self._applying.clear()
             self._applying[key] = found
@@ -230,18 +249,20 @@ class LimitSet:
         An amount that cannot be counted, which only a person approves, is 0.
 
         Returns:
-            the units of each limit and the resource they are for; empty without any.
+            the units of each limit, with the agents where there are several, and the
+            fold of the resource; empty without any.
         """
         used = {limit.id: _used(limit, inputs) for limit in self.applying(inputs)}
         if not used:
             return {}
-        return {"limits": used, "resource": inputs.facts.resource}
+        return {"limits": used, "resource": inputs.facts.fold}
 
 
 def _used(limit: Limit, inputs: Inputs) -> dict[str, Any]:
-    if limit.currency is None:
-        return {"count": 1}
-    return {"amount": limit.units(inputs) or 0, "currency": limit.currency}
+    used: dict[str, Any] = {"count": 1}
+    if limit.currency is not None:
+        used = {"amount": limit.units(inputs) or 0, "currency": limit.currency}
+    return used | ({"agents": limit.agents_of(inputs)} if inputs.above else {})
 
 
 def _check(

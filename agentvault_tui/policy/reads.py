@@ -16,7 +16,7 @@ from typing import Final
 from cedarpy import pst
 
 from agentvault_tui.policy.inputs import READABLE, Inputs, Principal
-from agentvault_tui.policy.resources import reads_like, shortened
+from agentvault_tui.policy.resources import fold_pattern, reads_like, shortened
 
 _JOINS: Final = frozenset({"and", "or"})
 _OF_PRINCIPAL: Final = frozenset({"name", "owner"})
@@ -60,12 +60,12 @@ class RuleReads:
         return cls(
             id=rule_id,
             actions=admitted_actions(rule, members),
-            principals=_named(rule.principal),
-            resources=_named(rule.resource),
+            principals=named_ids(rule.principal),
+            resources=named_ids(rule.resource),
             reads=tuple(sorted(read_by(rule))),
             optional=optional,
             literals={folded: frozenset(group) for folded, group in literals.items()},
-            patterns=tuple((pattern, _folded(pattern)) for pattern in patterns),
+            patterns=tuple((pattern, fold_pattern(pattern)) for pattern in patterns),
             by_principal=by_principal,
         )
 
@@ -106,7 +106,7 @@ class RuleReads:
                 return True
             alike += "/" * short.endswith("/")
             if any(
-                not _matches(exact, resource) and _matches(pattern, alike)
+                not matches(exact, resource) and matches(pattern, alike)
                 for exact, pattern in self.patterns
             ):
                 return True
@@ -116,7 +116,7 @@ class RuleReads:
         ):
             return True
         return any(
-            _matches(exact, resource) != _matches(alike, folded)
+            matches(exact, resource) != matches(alike, folded)
             for exact, alike in self.patterns
         )
 
@@ -147,7 +147,7 @@ def admitted_actions(
 def read_by(rule: pst.Template) -> frozenset[str]:
     """Return the parameters that *rule* reads."""
     found = frozenset().union(*(_reads(clause.expr) for clause in rule.clauses))
-    return found if _named(rule.resource) is None else found | {"resource"}
+    return found if named_ids(rule.resource) is None else found | {"resource"}
 
 
 def nodes(node: object) -> Iterator[object]:
@@ -182,7 +182,7 @@ def _reads(node: object) -> frozenset[str]:
             return frozenset().union(*map(_reads, children(node)))
 
 
-def _named(constraint: object) -> frozenset[str] | None:
+def named_ids(constraint: object) -> frozenset[str] | None:
     """Return the ids a scope names; our entities have no parents."""
     match constraint:
         case (
@@ -197,7 +197,7 @@ def _named(constraint: object) -> frozenset[str] | None:
 
 def _compared(rule: pst.Template) -> tuple[set[str], list[tuple[str, ...]], bool]:
     """Return what *rule* compares a resource with: names, patterns, the agent's own."""
-    names = set(_named(rule.resource) or ())
+    names = set(named_ids(rule.resource) or ())
     patterns: list[tuple[str, ...]] = []
     by_principal = False
     for clause in rule.clauses:
@@ -205,7 +205,7 @@ def _compared(rule: pst.Template) -> tuple[set[str], list[tuple[str, ...]], bool
             if "resource" not in _reads(node):
                 continue
             if isinstance(node, pst.Like):
-                patterns.append(_parts(node.pattern))
+                patterns.append(pattern_parts(node.pattern))
             elif isinstance(node, pst.Is) or (
                 isinstance(node, pst.BinaryOp) and node.op not in _JOINS
             ):
@@ -220,7 +220,7 @@ def _compared(rule: pst.Template) -> tuple[set[str], list[tuple[str, ...]], bool
     return names, patterns, by_principal
 
 
-def _parts(pattern: Collection[object]) -> tuple[str, ...]:
+def pattern_parts(pattern: Collection[object]) -> tuple[str, ...]:
     """Cut a ``like`` pattern at its wildcards."""
     parts = [""]
     for element in pattern:
@@ -231,18 +231,7 @@ def _parts(pattern: Collection[object]) -> tuple[str, ...]:
     return tuple(parts)
 
 
-def _folded(parts: tuple[str, ...]) -> tuple[str, ...]:
-    """Fold a pattern; a slash beside a wildcard stays, for something stands there."""
-    last = len(parts) - 1
-    return tuple(
-        "/" * (index > 0 and part.startswith("/") and part != "/")
-        + reads_like(part)
-        + "/" * (index < last and part.endswith("/"))
-        for index, part in enumerate(parts)
-    )
-
-
-def _matches(parts: tuple[str, ...], text: str) -> bool:
+def matches(parts: tuple[str, ...], text: str) -> bool:
     """Match *text* against a pattern cut at its wildcards, in linear time."""
     first, *rest = parts
     if not rest:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 from urllib.parse import unquote
 
-from agentvault_tui.lookalikes import skeleton
+from agentvault_tui.lookalikes import fold_text
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _AUTHORITY: Final = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#]*)")
@@ -32,6 +33,16 @@ _HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _DOTS: Final = re.compile(r"[. ]+(?:;.*)?")
 """A dot segment, as some servers read it: without parameters, space and more dots."""
 _MOST_DECODING: Final = 4
+_MOST_PASSES: Final = 8
+"""Folding has settled after two or three."""
+_CACHED: Final = 256
+"""Longer resources take memory, and an agent chooses them."""
+LONGEST: Final = 8_448
+"""A path and query of the longest request, and the service's name before them."""
+_SLASHES: Final = re.compile("/+")
+_SEPARATORS: Final = re.compile("([/:])")
+_OWN_FOLD: Final = re.compile(r"[a-z][a-z0-9+-]*:[a-z0-9_~-]+(?:/[a-z0-9_~-]+)*")
+"""Most resources: nothing of them is folded."""
 
 
 def canonical(text: str) -> str | None:
@@ -47,11 +58,14 @@ def canonical(text: str) -> str | None:
 
     Returns:
         The form, or nothing for what programs are known to read in several ways:
-        control, invisible and unassigned characters, space other than single blanks
-        inside, backslashes, a ``%``, empty, ``.`` and ``..`` segments; in a URL also
+        more than 8,448 characters, control, invisible and unassigned ones, space other
+        than single blanks inside, backslashes, a ``%``, empty, ``.`` and ``..``
+        segments; in a URL also
         a fragment (RFC 8707 section 2), an empty query, an account, a port that goes
         without saying (RFC 3986 section 6.2.3), and a host that has other spellings.
     """
+    if len(text) > LONGEST:
+        return None
     if _SETTLED.fullmatch(text):
         return text
     try:
@@ -90,23 +104,111 @@ def shortened(resource: str) -> str:
     return found.group() + (path or "/")
 
 
-@lru_cache(maxsize=256)
-def reads_like(text: str) -> str:
-    """Return what is left of a spelling when all that programs may ignore is folded.
+def reads_like(text: str, same_as: tuple[str, ...] = ()) -> str:
+    """Return the fold of a resource: without all that programs may ignore.
 
-    Two resources that are the same here may be the same to a resource server. Only
-    ever compared, never decided by alone: it makes an answer stricter.
+    Case, escapes, look-alike and hidden characters, blanks, repeated slashes, dot
+    segments, a slash at the end, and a dot or one of *same_as* at the end of a segment
+    are folded. The fold of a fold is itself. Two resources that are the same here may
+    be the same to a resource server: an answer becomes stricter by it, and no milder.
+
+    Args:
+        text: the resource.
+        same_as: suffixes that a service ignores, such as ``.json``, in lower case.
+
+    Returns:
+        the fold.
     """
+    if _OWN_FOLD.fullmatch(text):
+        return text
+    return (_fold if len(text) <= _CACHED else _fold_long)(text, same_as)
+
+
+def _fold_once(text: str, same_as: tuple[str, ...]) -> str:
+    for _ in range(_MOST_PASSES):
+        before, text = text, _without_dots(_plain_text(text))
+        text = _without_endings(text.replace(":/", ":").strip("/"), same_as)
+        if text == before:
+            break
+    return text
+
+
+_fold: Final = lru_cache(maxsize=1024)(_fold_once)
+_fold_long: Final = lru_cache(maxsize=4)(_fold_once)
+"""An agent chooses them; each limit of one request asks for the same."""
+
+
+def fold_pattern(
+    parts: tuple[str, ...], same_as: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    """Return the fold of a ``like`` pattern that is cut at its wildcards."""
+    last = len(parts) - 1
+    return tuple(
+        _part_reads_like(part, same_as, begins=index == 0, ends=index == last)
+        for index, part in enumerate(parts)
+    )
+
+
+def _part_reads_like(
+    part: str, same_as: tuple[str, ...], *, begins: bool, ends: bool
+) -> str:
+    """Return the fold of a piece of a ``like`` pattern, between its wildcards.
+
+    A slash next to a wildcard stays, because the wildcard stands for something.
+
+    Args:
+        part: the piece.
+        same_as: see `reads_like`.
+        begins: whether the pattern begins with it.
+        ends: whether the pattern ends with it.
+
+    Returns:
+        the fold.
+    """
+    if begins and ends:
+        return reads_like(part, same_as)
+    text = _without_dots(_plain_text(part)).replace(":/", ":")
+    text = text.lstrip("/") if begins else text
+    text = text.rstrip("/") if ends else text
+    return _without_endings(text, same_as, begins=begins, ends=ends)
+
+
+def _plain_text(text: str) -> str:
+    """Return *text* decoded, in lower case, without what nobody sees."""
     for _ in range(_MOST_DECODING):
         decoded = unquote(text, errors="replace")
         if decoded == text:
             break
         text = decoded
-    folded = unicodedata.normalize("NFKC", skeleton(text)[0]).casefold()
-    kept = (c for c in folded if unicodedata.category(c) not in _HIDDEN)
-    text = "".join("".join(kept).split()).replace("\\", "/")
-    text = re.sub(r"/+", "/", text)
-    return _without_dots(text).replace(":/", ":").strip("/")
+    return _SLASHES.sub("/", fold_text(text).replace("\\", "/"))
+
+
+def _without_endings(
+    text: str, same_as: tuple[str, ...], *, begins: bool = True, ends: bool = True
+) -> str:
+    """Leave out dots and suffixes at the ends of segments.
+
+    Only in a piece of a pattern may that leave nothing: behind a wildcard.
+    """
+    if "." not in text:
+        return text
+    pieces = _SEPARATORS.split(text)
+    last = len(pieces) - 1
+    for index in range(0, len(pieces) if ends else last, 2):
+        least = 0 if index == 0 and not begins else 1
+        pieces[index] = _without_ending(pieces[index], same_as, least)
+    return "".join(pieces)
+
+
+def _without_ending(segment: str, same_as: tuple[str, ...], least: int) -> str:
+    while len(segment) > least:
+        shorter = segment.rstrip(".")
+        for suffix in same_as:
+            shorter = shorter.removesuffix(suffix)
+        if len(shorter) < least or shorter == segment:
+            break
+        segment = shorter
+    return segment
 
 
 def _without_dots(text: str) -> str:
@@ -114,7 +216,7 @@ def _without_dots(text: str) -> str:
     if "." not in text:
         return text
     kept: list[tuple[str, str]] = []
-    parts = re.split("([/:])", text)
+    parts = _SEPARATORS.split(text)
     for segment, mark in zip(parts[::2], [*parts[1::2], ""], strict=True):
         if segment == "..":
             if kept and kept[-1][1] == "/":
@@ -122,6 +224,49 @@ def _without_dots(text: str) -> str:
         elif segment != ".":
             kept.append((segment, mark))
     return "".join(segment + mark for segment, mark in kept)
+
+
+class SameAs:
+    """The suffixes that services ignore, by what their resources begin with.
+
+    They are found by the resource alone, so that a token request, an evaluation, a
+    call and an approval that is given out later are compared alike.
+    """
+
+    def __init__(self) -> None:
+        """Know no service yet."""
+        self._by_prefix: dict[str, frozenset[str]] = {}
+        self._found = lru_cache(maxsize=1024)(self._find)
+
+    def put(self, services: Iterable[tuple[Iterable[str], Iterable[str]]]) -> None:
+        """Replace what is known.
+
+        Args:
+            services: of each the literal beginnings of its resources, and its suffixes.
+        """
+        found: dict[str, frozenset[str]] = {}
+        for beginnings, suffixes in services:
+            for one in beginnings:
+                prefix = _part_reads_like(one, (), begins=True, ends=False)
+                found[prefix] = found.get(prefix, frozenset()) | frozenset(suffixes)
+        if found != self._by_prefix:
+            self._by_prefix = found
+            self._found.cache_clear()
+
+    def of(self, resource: str) -> tuple[str, ...]:
+        """Return the suffixes that count for *resource*, the longest first."""
+        return self._found(resource[:_CACHED]) if self._by_prefix else ()
+
+    def _find(self, resource: str) -> tuple[str, ...]:
+        folded = reads_like(resource)
+        found = frozenset[str]().union(
+            *(
+                suffixes
+                for prefix, suffixes in self._by_prefix.items()
+                if folded.startswith(prefix[: _CACHED // 2])
+            )
+        )
+        return tuple(sorted(found, key=lambda one: (-len(one), one)))
 
 
 def _decoded(found: re.Match[str]) -> str:

@@ -259,7 +259,8 @@ class LimitedDecider(Decider):
         now = self._now(record)
         held = {}
         for limit in limits:
-            count = self._window(limit, inputs).count(now, limit.micros)
+            windows = self._windows_of(limit, inputs)
+            count = max(one.count(now, limit.micros) for one in windows)
             held[limit.attribute] = count, max(0, limit.most - count)
         environment = inputs.environment._replace(limits=held)
         self.made += 1
@@ -284,11 +285,12 @@ class LimitedDecider(Decider):
     def _count(self, inputs: Inputs, record: RecordedDecision) -> None:
         for limit in self.policy.limits.applying(inputs):
             units = limit.units(inputs) or 0
-            self._window(limit, inputs).add(self._now(record), units)
+            for window in self._windows_of(limit, inputs):
+                window.add(self._now(record), units)
 
-    def _window(self, limit: Limit, inputs: Inputs) -> UseWindow:
-        key = limit.key(inputs.who.id, inputs.facts.resource)
-        return self._windows[limit.id, key]
+    def _windows_of(self, limit: Limit, inputs: Inputs) -> list[UseWindow]:
+        keys = limit.keys_of(inputs)
+        return [self._windows[limit.id, key] for key in keys]
 
     def _now(self, record: RecordedDecision) -> int:
         """Return the latest time so far: a clock set back opens no window again."""

@@ -9,9 +9,11 @@ from typing import Final
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.clock import iso, parse_iso
-from agentvault_tui.model import AgentId, Event, EventType, Outcome
+from agentvault_tui.model import Event, EventType, Outcome
 from agentvault_tui.model.claims import PASSKEY_COPIED
+from agentvault_tui.model.ids import requester_of
 from agentvault_tui.policy.limits import RULE as LIMIT_RULE
+from agentvault_tui.policy.resources import reads_like
 from agentvault_tui.watch.config import (
     DENIAL_BURST,
     LEDGER_FAULT,
@@ -40,7 +42,7 @@ class Signals:
         """
         self._broker = broker
         self.told = told
-        self._denied: dict[AgentId, deque[datetime]] = defaultdict(
+        self._denied: dict[str, deque[datetime]] = defaultdict(
             lambda: deque(maxlen=_BURST)
         )
 
@@ -73,7 +75,9 @@ class Signals:
         """Count a refusal; tell whether it is one of many in a short time."""
         if event.outcome is not Outcome.DENIED or event.agent_id is None:
             return False
-        times = self._denied[event.agent_id]
+        facts = event.detail.get("facts") or {}
+        above = tuple(one for one, _ in facts.get("above", ()))
+        times = self._denied[requester_of(event.agent_id, above)]
         times.append(event.time)
         return len(times) == _BURST and times[-1] - times[0] <= BURST_SPAN
 
@@ -83,8 +87,9 @@ class Signals:
         limit = self._broker.policy.limits.by_id.get(rule.removeprefix(LIMIT_RULE))
         if limit is None:
             return False  # of a file that is in force no more
-        key = limit.key(event.agent_id or "", event.resource)
-        return self._first(f"{rule} {key}", event.time, limit.within)
+        fold = reads_like(event.resource) if event.resource else None
+        keys = limit.keys([event.agent_id or ""], fold)
+        return self._first(f"{rule} {keys[0]}", event.time, limit.within)
 
     def _first(self, key: str, now: datetime, pause: timedelta) -> bool:
         """Tell whether *key* was not told within its pause; note that it is now."""

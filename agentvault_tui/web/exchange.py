@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextvars import ContextVar
 from http import HTTPStatus
 from typing import Final, Protocol
 
-from agentvault_tui.web.places import Limits, Places
+from agentvault_tui.web.places import ConnectionSlot, Limits, Places
 from agentvault_tui.web.reply import App, Header, Message, Scope, Shape
 from agentvault_tui.web.sockets import abort
 
@@ -57,6 +58,8 @@ class Connection(Protocol):
     port: Port
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
+    slot: ConnectionSlot | None
+    """Its place among the listener's, while it has one."""
     writable: asyncio.Event | None
     """Set once the peer reads again, where it does not."""
 
@@ -71,6 +74,27 @@ class Connection(Protocol):
 
     def finish(self) -> None:
         """Close after the running answer."""
+
+
+_CURRENT: Final[ContextVar[Exchange | None]] = ContextVar("exchange", default=None)
+"""The request that the running task answers."""
+
+
+def count_connection(agent: str) -> bool:
+    """Count the connection of the running request for the agent that it authenticated.
+
+    Args:
+        agent: its id, or the chain of a passed-on token.
+
+    Returns:
+        False where the agent has its share of the connections: the request is to be
+        refused with 503, and its connection ends with that answer.
+    """
+    exchange = _CURRENT.get()
+    if exchange is None or exchange.slot is None or exchange.slot.count_for(agent):
+        return True
+    exchange.keep_alive = False
+    return False
 
 
 class Exchange:
@@ -129,9 +153,15 @@ class Exchange:
         """Bytes of the answer that are still to come, where its length is known."""
         self._chunked = False
 
+    @property
+    def slot(self) -> ConnectionSlot | None:
+        """Return the place of its connection among the listener's."""
+        return self._connection.slot
+
     async def run(self) -> None:
         """Have the app answer; where it does not, answer for it or hang up."""
         port = self._connection.port
+        _CURRENT.set(self)  # of this task, which is this request's alone
         try:
             try:
                 await port.app(self.scope, self.receive, self.send)

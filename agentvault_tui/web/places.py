@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import resource
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
+
+from agentvault_tui.web.shares import SharedPlace, SharedPlaces
 
 _SPARE_FILES: Final = 256
 """Descriptors kept for the store, the other listeners and outgoing requests; at most
@@ -70,6 +73,30 @@ class ConnectionSlot:
     """Ends it at once; called when its place is given to another."""
     since: int = 0
     """When it began to wait, as a number that grows."""
+    places: Places | None = None
+    of_agent: SharedPlace | None = None
+    """Among those of its agent, from the first request that authenticated one."""
+
+    def count_for(self, agent: str) -> bool:
+        """Count the connection for an agent, unless it counts for one already.
+
+        Args:
+            agent: its id, or the chain of a passed-on token.
+
+        Returns:
+            False where the agent has its share of the connections and no other is
+            unused: the connection is to be closed.
+        """
+        if self.of_agent is not None or self.places is None:
+            return True
+        self.of_agent = self.places.of_agents.take(agent, self._end)
+        return self.of_agent is not None
+
+    def _end(self) -> None:
+        """Close it: its place was lent, and another agent needs it."""
+        if self.places is not None:
+            self.places.leave(self)
+        self.drop()
 
 
 @dataclass(slots=True)
@@ -94,11 +121,13 @@ class Places:
     A connection *waits* until a whole request came over it, and again after the
     answer. When slots run out, the user who has most of them gives one up, the longest
     waiting first, so that no user is shut out by another's. Where the kernel does not
-    tell whose they are, all are one user's, and only those that wait are dropped.
+    tell whose they are, all are one user's, and only those that wait are dropped. One
+    that an agent has beyond its share of all ends first.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, now: Callable[[], float] = time.monotonic) -> None:
         self._most = most
+        self.of_agents = SharedPlaces(most, now)
         self._count = 0
         self._turns = count()
         self._shares: dict[int | None, _Share] = {}
@@ -108,8 +137,10 @@ class Places:
     ) -> ConnectionSlot | None:
         """Give a slot to who connected, or None: all are at work. *drop* ends it."""
         unasked = self._count < self._most // _UNASKED
-        place = ConnectionSlot(None if unasked else user(), drop)
-        if self._count >= self._most and not self._make_room(place.user):
+        place = ConnectionSlot(None if unasked else user(), drop, places=self)
+        if self._count >= self._most and not (
+            self.of_agents.end_lent(1) or self._make_room(place.user)
+        ):
             return None
         self._count += 1
         self.waits(place)
@@ -136,6 +167,8 @@ class Places:
         share.waiting.pop(place, None)
         share.working.pop(place, None)
         self._count -= 1
+        if place.of_agent is not None:
+            place.of_agent.leave()
         if not share:
             del self._shares[place.user]
 

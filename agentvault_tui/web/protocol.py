@@ -53,7 +53,7 @@ class BoundedProtocol(asyncio.Protocol):
         self._pipeline: deque[Exchange] = deque()
         self._since = since
         """When the peer connected, if that was before its handshake."""
-        self._place = place
+        self.slot = place
         """Given already for the handshake, if there was one."""
         self._limits = port.limits
         self._now = loop.time
@@ -101,20 +101,20 @@ class BoundedProtocol(asyncio.Protocol):
 
     def _placed(self, transport: asyncio.Transport) -> bool:
         """Take a place, or the one of the handshake; tell whether there is one."""
-        if self._place is not None:
-            self._place.drop = transport.abort
+        if self.slot is not None:
+            self.slot.drop = transport.abort
         else:
-            self._place = self.port.places.take(
+            self.slot = self.port.places.take(
                 lambda: self.port.peer_uid(transport), transport.abort
             )
-        return self._place is not None
+        return self.slot is not None
 
     def connection_lost(self, _: Exception | None) -> None:
         """Stop every clock of this connection, and tell whoever waits for it."""
         self.port.connections.discard(self)
         self._deadline = None
-        if self._place is not None:
-            self.port.places.leave(self._place)
+        if self.slot is not None:
+            self.port.places.leave(self.slot)
         for timer in (self._timer, self._stalled):
             if timer is not None:
                 timer.cancel()
@@ -186,8 +186,8 @@ class BoundedProtocol(asyncio.Protocol):
 
     def answered(self, *, keep_alive: bool) -> None:
         """Go on with the next request, or give the place up if it is wanted."""
-        if self._place is not None and self._unanswered is None:
-            self.port.places.waits(self._place)
+        if self.slot is not None and self._unanswered is None:
+            self.port.places.waits(self.slot)
         if not keep_alive:
             self.transport.close()
         if self.transport.is_closing():
@@ -302,8 +302,8 @@ class BoundedProtocol(asyncio.Protocol):
         if (exchange := self._unanswered) is None:
             self._wait_for_next()
             return
-        if self._place is not None:
-            self.port.places.works(self._place)
+        if self.slot is not None:
+            self.port.places.works(self.slot)
         exchange.more_body = False
         exchange.wake()
 

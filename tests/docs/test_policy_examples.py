@@ -71,7 +71,7 @@ CASES: list[tuple[int, str, dict[str, Any], str]] = [
     (4, "write:calendar", {"owner": "eve@contractor.test"}, "escalated"),
     (4, "write:calendar", {}, "allowed"),
     (5, "write:calendar", {"resource": "calendar:board/1"}, "denied"),
-    (5, "write:calendar", {"resource": "calendar:Board"}, "escalated"),
+    (5, "write:calendar", {"resource": "calendar:Board"}, "denied"),
     (5, "write:calendar", {}, "escalated"),
     (5, "write:calendar", {"resource": "calendar:me"}, "allowed"),
     (6, "read:files", {"resource": "files:public/a.txt"}, "allowed"),

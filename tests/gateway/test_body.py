@@ -20,8 +20,9 @@ from agentvault_tui.gateway.body import (
 )
 from agentvault_tui.gateway.refusals import CallRefusedError
 from agentvault_tui.model import AgentId
+from agentvault_tui.web.shares import UNUSED_S
 
-ONE, TWO = AgentId("agt_1"), AgentId("agt_2")
+ONE, TWO, THREE = AgentId("agt_1"), AgentId("agt_2"), AgentId("agt_3")
 
 
 def body(room: BodyRoom, size: int, agent: AgentId = ONE, *, said: bool = True) -> Body:
@@ -39,9 +40,9 @@ def body(room: BodyRoom, size: int, agent: AgentId = ONE, *, said: bool = True) 
 
 
 async def test_one_agents_bodies_leave_room_for_others() -> None:
-    """Past its share an agent is 503; another one is not, and closing gives it back."""
+    """An agent alone may fill all but one share; then it is 503, and another is not."""
     room = BodyRoom()
-    held = [body(room, 8 * 2**20) for _ in range(6)]
+    held = [body(room, 8 * 2**20) for _ in range(28)]
     for one in held:
         await one.whole()
     late = body(room, 2**22)
@@ -49,25 +50,44 @@ async def test_one_agents_bodies_leave_room_for_others() -> None:
         await late.whole()
     late.close()
     assert refused.value.status == 503
-    await body(room, 2**20, TWO).whole()
+    await body(room, 8 * 2**20, TWO).whole()
+    with pytest.raises(CallRefusedError):
+        await body(room, 2**20).whole()
     held[0].close()
     held[0].close()
-    await body(room, 2**23).whole()
+    held[1].close()
+    await body(room, 8 * 2**20).whole()
+
+
+async def test_what_others_used_lately_is_not_lent() -> None:
+    """An eighth is an agent's own; more only where others had it ten seconds ago."""
+    now = 0.0
+    room = BodyRoom(now=lambda: now)
+    others = [body(room, 2**25 - BODY_CAP * 3, agent) for agent in (TWO, THREE)]
+    many = [body(room, BODY_CAP, agent) for agent in (TWO, THREE) for _ in range(3)]
+    for one in (*others, *many):
+        await one.whole()
+    for one in (*others, *many):
+        one.close()
+    room.take(ONE, 6 * 2**25)
+    with pytest.raises(CallRefusedError):
+        room.take(ONE, 2**24)
+    now = UNUSED_S
+    room.take(ONE, 2**24)
 
 
 def test_agents_that_fill_what_they_may_leave_some_to_the_next() -> None:
     """A few leave megabytes; a hundred shut nobody out of a small body."""
     room = BodyRoom()
     for number in range(100):
-        if number == 8:
-            room.check(AgentId("agt_late"), 8 * 2**20)
+        if number == 1:
+            room.check(AgentId("agt_late"), 2**25)
         agent = AgentId(f"agt_{number}")
         with suppress(CallRefusedError):
             while True:
-                room.check(agent, 2**16)
                 room.take(agent, 2**16)
     room.take(AgentId("agt_late"), ALWAYS)
-    assert room._taken.total() <= ALL_BODIES + 100 * ALWAYS
+    assert room.taken <= ALL_BODIES + 100 * ALWAYS
 
 
 async def test_a_large_body_is_read_in_another_process() -> None:
@@ -88,4 +108,4 @@ async def test_a_body_over_the_cap_is_413(said: bool) -> None:
         await large.whole()
     assert refused.value.status == 413
     large.close()
-    assert room._taken == {}
+    assert room.taken == 0

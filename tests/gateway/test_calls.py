@@ -31,6 +31,7 @@ from agentvault_tui.gateway import calls as calls_module
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import verify_ledger
 from agentvault_tui.model import Agent, Draft
+from agentvault_tui.web.shares import SharedPlaces
 
 BEARER = '[credential]\nkind = "bearer"\nsecret = "key"\n'
 ROUTES = """
@@ -490,7 +491,9 @@ async def test_waiting_ends_by_what_the_agent_prefers(stand: Stand, token: str) 
 async def test_identical_calls_share_a_step_up_and_not_all_wait(
     stand: Stand, agent: Agent, token: str
 ) -> None:
-    """Sixteen wait with their connection open; what comes then is told to retry."""
+    """So many wait with their connection open; what comes then is told to retry."""
+    calls = stand.gateway.calls
+    calls.held = SharedPlaces(16, stand.bench.clock.boot)
     asking = [
         asyncio.create_task(
             stand.client.post("/gw/api/transfers/a", headers=bearer(token), json=PAY)
@@ -498,7 +501,7 @@ async def test_identical_calls_share_a_step_up_and_not_all_wait(
         for _ in range(18)
     ]
     await stand.bench.until(lambda: sum(one.done() for one in asking) == 2)
-    assert stand.gateway.calls.held_of(agent.id) == 16
+    assert calls.held.count(agent.id) == 16
     early = [one.result() for one in asking if one.done()]
     assert {reply.status_code for reply in early} == {403}
     (stepup,) = stand.bench.broker.stepups.open()
@@ -506,6 +509,38 @@ async def test_identical_calls_share_a_step_up_and_not_all_wait(
     replies = await asyncio.gather(*asking)
     assert sorted(reply.status_code for reply in replies) == [200] + [403] * 17
     assert len(stand.upstream.received) == 1
+
+
+async def test_held_calls_of_one_agent_make_room_for_another(
+    stand: Stand, agent: Agent, token: str
+) -> None:
+    """The latest beyond its share is answered at once, and the other one waits."""
+    calls = stand.gateway.calls
+    calls.held = SharedPlaces(4, stand.bench.clock.boot)
+    path = "/gw/api/transfers/a"
+
+    def ask(shown: str) -> asyncio.Task[httpx.Response]:
+        asked = stand.client.post(path, headers=bearer(shown), json=PAY)
+        return asyncio.create_task(asked)
+
+    asking = [ask(token) for _ in range(4)]
+    await stand.bench.until(lambda: calls.held.count(agent.id) == 4)
+    scopes = "read:calendar", "send:payment"
+    other = await stand.agent(*scopes, name="other")
+    others = ask(await stand.token(other, "read:calendar"))
+    await stand.bench.until(lambda: calls.held.count(other.id) == 1)
+    await stand.bench.until(lambda: any(one.done() for one in asking))
+    (early,) = [one.result() for one in asking if one.done()]
+    assert early.status_code == 403
+    assert early.json()["auth_req_id"]
+    assert not others.done()
+    for stepup in stand.bench.broker.stepups.open():
+        await stand.approve(stepup.id)
+    assert (await others).status_code == 200
+    assert calls.held.taken == 0
+    assert sorted(one.status_code for one in await asyncio.gather(*asking)) == [
+        *(200, 403, 403, 403)
+    ]
 
 
 async def test_concurrent_retries_send_once(stand: Stand, token: str) -> None:

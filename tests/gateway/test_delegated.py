@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from gateway.test_calls import BEARER, ROUTES, bearer
 from support.bench import OPERATOR
 from support.gateway_stand import Received, Stand, endless, operators_http
 from support.patience import PATIENT
+from support.stepups import details_of
 
-from agentvault_tui.broker.answers import Granted
+from agentvault_tui.broker.answers import Denied, Escalated, Granted
+from agentvault_tui.broker.floods import BURST
 from agentvault_tui.broker.usecases.delegate import change_delegates, pass_on
 from agentvault_tui.broker.usecases.issue_for import issue_for
+from agentvault_tui.broker.usecases.policy_change import reload_policy
+from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.model import Action, Agent
+from agentvault_tui.policy.texts import shipped_policy
 
 READ = Action(("read:calendar",), "read:calendar")
 
@@ -126,3 +132,73 @@ async def test_ending_the_delegation_cuts_the_holders_calls(
         *(1, 1), 1,
     )  # fmt: skip
     assert (await stand.client.get(url, headers=shown)).status_code == 401
+
+
+async def test_refusals_of_a_passed_on_token_are_its_chains(
+    stand: Stand, pair: Pair
+) -> None:
+    """Who passed it on can flood with it, and the holder's own token goes on."""
+    shown = bearer(await pair.token())
+    mine = bearer(await stand.token(pair.second, "write:calendar"))
+    kind = {"Content-Type": "application/octet-stream"}
+    path = "/gw/api/upload/e1"
+    refused = await stand.client.put(path, headers=shown | kind, content=b"x")
+    assert refused.status_code == 403
+    floods = stand.bench.broker.floods
+    assert list(floods._agents) == [f"{pair.first.id}>{pair.second.id}"]
+    for _ in range(BURST):
+        floods.refused(f"{pair.first.id}>{pair.second.id}")
+    url = "/gw/api/events/e1"
+    assert (await stand.client.get(url, headers=shown)).status_code == 429
+    for own in (mine, bearer(await stand.token(pair.first, "read:calendar"))):
+        assert (await stand.client.get(url, headers=own)).status_code != 429
+
+
+ASK = """
+@id("ask") @why("A person decides.") @obligation("step_up") @optional("resource")
+permit (principal, action in [Action::"read:calendar", Action::"write:calendar"],
+        resource)
+when { context has resource && context.resource like "calendar:*" };
+"""
+
+
+async def test_step_ups_and_cool_downs_of_a_passed_on_token_are_its_chains(
+    stand: Stand, pair: Pair
+) -> None:
+    """What waits, and a person's no, leave the holder's own requests alone."""
+    broker = stand.bench.broker
+    limited = replace(broker.settings.stepup, max_pending=1)
+    broker.settings = replace(broker.settings, stepup=limited)
+    stand.bench.home.policy_file.write_text(shipped_policy() + ASK)
+    await reload_policy(broker)
+    shown = bearer(await pair.token(), Prefer="respond-async")
+
+    async def call(name: str) -> str:
+        reply = await stand.client.get(f"/gw/api/events/{name}", headers=shown)
+        return str(reply.json()["reason"])
+
+    async def own(name: str) -> Escalated | Denied:
+        action = Action(("write:calendar",), "write:calendar", f"calendar:{name}")
+        details = details_of(action)
+        answer = await request_token(
+            broker, pair.second, action, resource=None, details=details
+        )
+        assert isinstance(answer, Escalated | Denied)
+        return answer
+
+    assert await call("e1") == "stepup_required"
+    assert await call("e2") == "too_many_pending"
+    held = await own("e1")
+    assert isinstance(held, Escalated)
+    assert isinstance(await own("e2"), Denied)
+    (stepup,) = [one for one in broker.stepups.open() if one.chain]
+    assert stepup.chain == (pair.first.id,)
+    await stand.deny(stepup.id, "no")
+    assert await call("e1") == "cooling_down"
+    cooling = f"{pair.first.id}>{pair.second.id}"
+    async with stand.bench.restarted() as after:
+        cooldowns = after.broker.stepups.cooldowns
+        assert cooldowns.remaining(cooling) > 0
+        assert cooldowns.remaining(pair.second.id) == 0
+        (waits,) = after.broker.stepups.open()
+        assert (waits.id, waits.chain) == (held.stepup.id, ())

@@ -27,6 +27,7 @@ from agentvault_tui.policy import Policy
 from agentvault_tui.policy.limits import LimitSet
 from agentvault_tui.web import RequestGuard, Server
 from agentvault_tui.web.reply import problem
+from agentvault_tui.web.shares import SharedPlaces
 from agentvault_tui.web.sockets import unix_socket
 
 pytestmark = pytest.mark.slow
@@ -192,6 +193,17 @@ async def test_nobody_there_is_a_no_that_names_the_step_up(
     assert (await asked(bench, other))["permissionDecision"] == "deny"
     assert (await asked(bench, SHELL))["permissionDecision"] == "allow"
     assert (await asked(bench, SHELL))["permissionDecision"] == "deny"
+
+
+async def test_a_hook_without_a_place_to_wait_is_answered_at_once(
+    bench: Bench, agent: Agent
+) -> None:
+    """Where its agent has its share of them, it is denied and names the step-up."""
+    bench.broker.waiting = SharedPlaces(0, bench.clock.boot)
+    told = await asked(bench, SHELL)
+    (stepup,) = bench.broker.stepups.open()
+    assert told["permissionDecision"] == "deny"
+    assert stepup.id in told["permissionDecisionReason"]
 
 
 async def test_who_is_killed_while_waiting_spends_nothing(

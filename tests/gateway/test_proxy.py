@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import ssl
 import stat
 from collections.abc import AsyncIterator, Callable
@@ -19,10 +20,12 @@ from support.tls_front import trusted
 from support.web_kit import read_all
 
 from agentvault_tui.broker.answers import Granted
+from agentvault_tui.broker.status import warnings
 from agentvault_tui.broker.usecases.delegate import change_delegates, pass_on
 from agentvault_tui.broker.usecases.issue_for import issue_for
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
-from agentvault_tui.errors import LedgerUnwritableError, SettingsError
+from agentvault_tui.errors import ConflictError, LedgerUnwritableError, SettingsError
+from agentvault_tui.gateway import Gateway, proxy_listener
 from agentvault_tui.gateway import calls as calls_module
 from agentvault_tui.gateway import proxy as proxy_module
 from agentvault_tui.gateway import tunnel as tunnel_module
@@ -30,6 +33,7 @@ from agentvault_tui.gateway.call import Call
 from agentvault_tui.home import Home
 from agentvault_tui.model import Action, Agent
 from agentvault_tui.settings import GatewaySettings, PassThrough
+from agentvault_tui.web import loopback_pair
 from agentvault_tui.web.local_ca import CaFiles
 
 SERVICE = """
@@ -750,3 +754,37 @@ def test_the_settings_of_the_proxy_are_checked() -> None:
     for pattern in ("*", "*.", "https://example.com", "EXAMPLE.com", "a b", ""):
         with pytest.raises(SettingsError):
             GatewaySettings(pass_through=(pattern,))
+
+
+async def test_a_taken_port_is_told_with_the_process_that_has_it(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`auto` listens elsewhere, and status and log say so; a fixed port is refused."""
+    bound, held = loopback_pair("127.0.0.1", 0)
+    port = int(bound.getsockname()[1])
+    monkeypatch.setattr(proxy_listener, "USUAL", ("127.0.0.1", port))
+    broker = stand.bench.broker
+    settings = replace(
+        broker.settings,
+        broker=replace(broker.settings.broker, listen="127.0.0.1:7717"),
+        gateway=replace(broker.settings.gateway, proxy="auto"),
+    )
+    broker.settings = settings
+    try:
+        line = await stand.gateway.listen(stand.server, stand.listener)
+        assert str(port) not in str(line["proxy_url"])
+        (notice,) = stand.gateway.notices
+        assert f"port {port} is taken by" in notice
+        assert f"(pid {os.getpid()})" in notice
+        assert notice in caplog.text
+        broker.gateway = stand.gateway
+        assert notice in warnings(broker)
+        fixed = replace(settings.gateway, proxy=f"127.0.0.1:{port}")
+        broker.settings = replace(settings, gateway=fixed)
+        other = Gateway(broker)
+        with pytest.raises(ConflictError, match=rf"in use, by .*pid {os.getpid()}"):
+            await other.listen(stand.server, stand.listener)
+    finally:
+        for one in (bound, held):
+            if one is not None:
+                one.close()

@@ -13,7 +13,8 @@ from support.bench import OPERATOR
 from support.gateway_stand import Stand, operators_http
 from support.patience import PATIENT
 
-from agentvault_tui.broker.usecases.redeem import revoke_token
+from agentvault_tui.broker.audience import audience_claim
+from agentvault_tui.broker.usecases.redeem import introspect, revoke_token
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.errors import LedgerUnwritableError
@@ -97,6 +98,46 @@ async def test_a_run_has_a_key_for_the_proxy_and_says_at_its_end_what_it_did(
         await get(stand, run)
     issued = (await stand.bench.events("token.decision"))[0]
     assert issued.actor.name == "olga" or issued.actor.id == "uid:1000"
+
+
+async def test_a_token_of_a_run_for_services_is_good_for_those_alone(
+    stand: Stand, operators: httpx.AsyncClient, agent: Agent
+) -> None:
+    """At ``/gw/``, ``/mcp/``, the proxy and for resource servers, renewed ones too."""
+    for name in ("two", "three"):
+        await stand.service(SERVICE, name=name)
+    run = await started(operators, agent, services=["two", "api"])
+    assert run["services"].keys() == {"api", "two"}
+    server = await stand.bench.agent("server", resource_server=True)
+    for _ in range(2):
+        token = run["access_token"]
+        shown = {"Authorization": f"Bearer {token}"}
+        for name, status in (("api", 200), ("two", 200), ("three", 401)):
+            reply = await stand.client.get(f"/gw/{name}/x", headers=shown)
+            assert reply.status_code == status, reply.text
+        seen = await introspect(stand.bench.broker, server, token)
+        assert seen.token is None
+        mine = await introspect(stand.bench.broker, agent, token)
+        assert mine.token is not None
+        assert audience_claim(mine.token.resource or "") == [
+            f"{stand.bench.broker.issuer}/gw/{name}" for name in ("api", "two")
+        ]
+        stand.bench.clock.advance(run["expires_in"] * 0.8)
+        run |= {"access_token": (await news(operators, run))["access_token"]}
+    every = await started(operators, agent)
+    shown = {"Authorization": f"Bearer {every['access_token']}"}
+    assert (await stand.client.get("/gw/three/x", headers=shown)).status_code == 200
+
+
+async def test_a_bound_token_is_no_password_for_another_service_at_the_proxy(
+    stand: Stand, operators: httpx.AsyncClient, agent: Agent
+) -> None:
+    """The token in place of the run's key opens at the proxy what it is bound to."""
+    await stand.service(SERVICE, name="other", origin="http://127.0.0.1:9")
+    for names, status in ((["api"], 200), (["other"], 401)):
+        run = await started(operators, agent, services=names)
+        by_token = run | {"key": run["access_token"]}
+        assert await get(stand, by_token) == status
 
 
 async def test_each_key_is_its_own_runs_agent_and_no_token(

@@ -13,10 +13,11 @@ from typing import Any
 import httpx
 import pytest
 import uvloop
-from support.gateway_stand import SECRET, Received, Stand, Upstream
+from support.gateway_stand import SECRET, Received, Stand, Upstream, ok
 from support.tls_front import trusted
 
 from agentvault_tui.gateway import gateway as gateway_module
+from agentvault_tui.gateway import upstream as upstream_module
 from agentvault_tui.gateway.upstream import Upstream as Reached
 from agentvault_tui.home import Home
 from agentvault_tui.model import Agent
@@ -501,3 +502,36 @@ async def test_headers_of_one_hop_stay_there(
     assert reply.headers.get_list("date") == ["Tue, 24 Nov 2026 00:00:00 GMT"]
     assert reply.headers["agentvault-decision"] != "dec_forged"
     assert "cache-control" not in reply.headers
+
+
+async def test_one_agent_leaves_a_share_of_a_services_connections(
+    stand: Stand, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone it has all but one share; then it is 503 at once, and another is served."""
+    monkeypatch.setattr(upstream_module, "_CONNECTIONS", 16)
+    await stand.service(SERVICE)
+    begun, release = list[None](), asyncio.Event()
+
+    async def hold(_: Received, writer: asyncio.StreamWriter) -> None:
+        begun.append(None)
+        await release.wait()
+        await ok(_, writer)
+
+    stand.upstream.answer = hold
+    held = [
+        asyncio.create_task(stand.client.get("/gw/api/x", headers=headers))
+        for _ in range(14)
+    ]
+    await stand.bench.until(lambda: len(begun) == 14)
+    refused = await stand.client.get("/gw/api/x", headers=headers)
+    assert refused.status_code == 503
+    assert refused.json()["error"] == "temporarily_unavailable"
+    assert int(refused.headers["retry-after"]) >= 1
+    other = await stand.agent("read:calendar", name="other")
+    token = await stand.token(other, "read:calendar")
+    shown = {"Authorization": f"Bearer {token}"}
+    held.append(asyncio.create_task(stand.client.get("/gw/api/x", headers=shown)))
+    await stand.bench.until(lambda: len(begun) == 15)
+    release.set()
+    assert {one.status_code for one in await asyncio.gather(*held)} == {200}
+    assert (await stand.client.get("/gw/api/x", headers=headers)).status_code == 200

@@ -130,6 +130,19 @@ def test_what_is_too_long_keeps_its_digest_and_its_start() -> None:
     assert name == "n" * 254 + f"…[9000 bytes, sha256:{digest}]"
 
 
+@given(st.integers(0, 8192), st.text('/a%22é"', max_size=4))
+def test_the_target_of_a_call_is_written_whole(size: int, text: str) -> None:
+    """Path and query of up to 8,192 characters are in the row, whatever else is."""
+    path = ("/" + text * 3000)[:size]
+    query = "q" * (8191 - size) if size < 8192 else None
+    detail = prepare(decision(path=path, query=query, long="x" * 9000)).draft.detail
+    assert (detail["path"], detail["query"]) == (path, query)
+    assert "$cut" in detail["long"] or "$cut" in detail
+    other = prepare(decision(path="/" + "a" * 5000, query="q" * 4000)).draft.detail
+    assert "$cut" in other["path"]
+    assert "/a%22" in prepare(decision(path="/a%22")).text
+
+
 @pytest.mark.slow
 @given(st.binary(min_size=32, max_size=32), st.integers(1, 2**62), st.binary())
 def test_a_link_depends_on_every_part(previous: bytes, seq: int, body: bytes) -> None:

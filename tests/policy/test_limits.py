@@ -160,10 +160,26 @@ def test_a_limit_is_for_its_agents_and_scopes_alone(agent: Agent) -> None:
     for named in (agent.name, agent.id):
         text = COUNT.replace('"send:payment"', '"payments"') + f'agents = ["{named}"]'
         (limit,) = limits_of(text).limits
-        assert limit.applies(Inputs.of(agent, action("refund:payment"), ENVIRONMENT))
-        assert not limit.applies(Inputs.of(agent, action("read:email"), ENVIRONMENT))
+        assert limit.agents_of(Inputs.of(agent, action("refund:payment"), ENVIRONMENT))
+        assert not limit.agents_of(Inputs.of(agent, action("read:email"), ENVIRONMENT))
         paid = Inputs.of(other, action("send:payment"), ENVIRONMENT)
-        assert limit.applies(paid) is (named == agent.id)
+        assert bool(limit.agents_of(paid)) is (named == agent.id)
+
+
+def test_a_passed_on_token_counts_for_everyone_above_its_holder(agent: Agent) -> None:
+    """A use counts for the holder and each agent above it, each once in each window."""
+    above = (("agt_first", "first"), ("agt_second", "second"))
+    asked = Inputs.of(agent, action("send:payment"), ENVIRONMENT, above=above)
+    (each,) = limits_of(COUNT).limits
+    assert each.keys_of(asked) == (agent.id, "agt_first", "agt_second")
+    (shared,) = limits_of(COUNT + 'per = "all"').limits
+    assert shared.keys_of(asked) == ("",)
+    (named,) = limits_of(COUNT + 'agents = ["first"]').limits
+    assert named.keys_of(asked) == ("agt_first",)
+    assert LimitSet((named,)).applying(asked) == (named,)
+    counted = LimitSet((each,)).counted(asked)["limits"][each.id]
+    assert counted["agents"] == (agent.id, "agt_first", "agt_second")
+    assert Inputs.read(agent.id, asked.record()) == asked
 
 
 def test_a_request_of_several_scopes_is_counted_once(agent: Agent) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentvault_tui.policy.resources import canonical, reads_like
+from agentvault_tui.policy.resources import SameAs, canonical, reads_like
 
 
 @pytest.mark.parametrize(
@@ -107,3 +107,45 @@ def test_a_canonical_form_is_its_own_form(text: str) -> None:
     if form is not None:
         assert canonical(form) == form
         assert reads_like(form) == reads_like(text)
+
+
+SAME_AS = (".html", ".json", ".git")
+
+
+@given(st.text(st.sampled_from("aA.:/%25e\\ -\u0455\u200b\uff05\u212a"), max_size=24))
+def test_the_fold_of_a_fold_is_itself(text: str) -> None:
+    """A fold that the ledger has counted by is folded again to the same."""
+    for same_as in ((), SAME_AS):
+        fold = reads_like(text, same_as)
+        if canonical(text) is not None:
+            assert reads_like(fold, same_as) == fold
+
+
+@pytest.mark.parametrize(
+    ("spelling", "fold"),
+    [
+        ("github:acme/Repo.git", "github:acme/repo"),
+        ("github:acme/repo.git.json", "github:acme/repo"),
+        ("github:acme/repo./", "github:acme/repo"),
+        ("github:acme.git/repo", "github:acme/repo"),
+        ("github:acme/.git", "github:acme/.git"),
+        ("github:acme/repo.tar", "github:acme/repo.tar"),
+        ("https://API.example/x.json", "https:api.example/x"),
+    ],
+)
+def test_endings_that_a_service_ignores_are_folded(spelling: str, fold: str) -> None:
+    """A suffix of `same_as`, a dot and a slash at the end name the same resource."""
+    assert reads_like(spelling, SAME_AS) == fold
+
+
+def test_suffixes_are_found_by_what_a_resource_begins_with() -> None:
+    """The suffixes of a service count for its resources alone, in any spelling."""
+    same_as = SameAs()
+    assert same_as.of("github:acme/repo.git") == ()
+    same_as.put([(["github:", "GH:orgs/"], [".git", ".json"]), (["files:"], [])])
+    assert same_as.of("GitHub:acme/repo") == (".json", ".git")
+    assert same_as.of("gh:orgs/acme") == (".json", ".git")
+    assert same_as.of("gh:users/ada") == same_as.of("files:a.json") == ()
+    same_as.put([(["files:"], [".txt"])])
+    assert same_as.of("github:acme/repo") == ()
+    assert same_as.of("files:a.txt") == (".txt",)

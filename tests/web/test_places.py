@@ -82,6 +82,20 @@ def test_what_the_kernel_does_not_tell_is_one_users() -> None:
     assert door.dropped == []
 
 
+def test_connections_beyond_an_agents_share_end_for_another() -> None:
+    """One agent at work on all of them, of a user that is not known, shuts none out."""
+    door = Door(16)
+    for number in range(16):
+        assert door.at_work(f"hog {number}", user=None).count_for("hog")
+    new = door.at_work("new", user=None)
+    assert door.dropped == ["hog 15"]
+    assert new.count_for("other")
+    assert new.count_for("other")  # it counts once, for its first agent
+    assert door.at_work("again", user=None).count_for("other")
+    assert door.places.of_agents.count("hog") == 14
+    assert door.places.of_agents.count("other") == 2
+
+
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from("twvl"))))
 def test_slots_are_counted_right_for_any_sequence(steps: list[tuple[int, str]]) -> None:
     """Whatever happens, never more than there are, and none is lost or given twice."""

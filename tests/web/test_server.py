@@ -22,12 +22,15 @@ from support.web_kit import QUICK, Serve, echo, read_all, talk
 
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.web import App, Receive, Scope, Send, Server, run
+from agentvault_tui.web.exchange import count_connection
 from agentvault_tui.web.places import Limits, file_limit
+from agentvault_tui.web.reply import json_reply
 from agentvault_tui.web.sockets import tcp_socket, unix_socket
 
 GET = b"GET / HTTP/1.1\r\nHost: @\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: @\r\nContent-Length: 5\r\n\r\n"
 CLOSE = b"Connection: close\r\n\r\n"
+AGENT = b"GET /wait HTTP/1.1\r\nHost: @\r\nAgent: %b\r\n\r\n"
 STRANGER = """
 import os, socket, sys
 os.setuid(4321)
@@ -803,6 +806,55 @@ async def test_a_body_that_drips_is_closed(
 ) -> None:
     """A streamed one that makes no progress, and any other over its deadline."""
     assert await drip(serve, path, size, 0.1) == b""
+
+
+async def of_agents(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer an agent that its connection counts for it; hold what asks to wait."""
+    agent = dict(scope["headers"])[b"agent"].decode()
+    if not count_connection(agent):
+        await json_reply(503, {}, (b"retry-after", b"1")).send(send)
+        return
+    if scope["path"] == "/wait":
+        await receive()
+        await receive()
+    await json_reply(200, {"agent": agent}).send(send)
+
+
+async def test_an_agent_on_every_connection_shuts_no_other_out(serve: Serve) -> None:
+    """What it has beyond its share ends for others, and then it is refused with 503."""
+    listener = await serve(of_agents, limits=Limits(connections=16))
+    at = b"127.0.0.1:%d" % listener.port
+    held = []
+    for _ in range(16):
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        writer.write((AGENT % b"hog").replace(b"@", at))
+        held.append((reader, writer))
+    async with asyncio.timeout(PATIENT):
+        while listener.places.of_agents.count("hog") < 16:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        ask = (AGENT % b"other").replace(b"/wait", b"/").replace(CLOSE, b"")
+        ended = asyncio.create_task(held[-1][0].read())
+        said = await talk(listener, ask.replace(b"\r\n\r\n", b"\r\n" + CLOSE))
+        assert said.startswith(b"HTTP/1.1 200 ")
+        assert b'"agent": "other"' in said or b'"agent":"other"' in said
+        assert await ended == b""
+        refused = await talk(listener, (AGENT % b"hog").replace(b"/wait", b"/"))
+    assert refused.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: 1\r\n" in refused
+    assert b"connection: close\r\n" in refused  # sent by us: `talk` read to the end
+    assert listener.places.of_agents.count("hog") == 15
+    for _, writer in held:
+        writer.close()
+
+
+async def test_a_long_target_reaches_the_app(serve: Serve) -> None:
+    """8,192 bytes and more of a target are the app's to refuse, with usual headers."""
+    listener = await serve()
+    for size in (8_192, 8_192 + len("/gw/name") + 1, 12_000):
+        target = b"/" + b"a" * (size - 1)
+        head = GET.replace(b" / ", b" " + target + b" ")
+        said = await talk(listener, head.replace(b"\r\n\r\n", b"\r\n" + CLOSE))
+        assert said.startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("path", [b"/s/x", b"/other"], ids=["streamed", "other"])

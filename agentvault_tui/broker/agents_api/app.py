@@ -51,7 +51,7 @@ from agentvault_tui.broker.answers import (
     Provided,
     TenantUnavailable,
 )
-from agentvault_tui.broker.audience import audience_of
+from agentvault_tui.broker.audience import audience_of, audiences_of
 from agentvault_tui.broker.core import Broker, decide_anew
 from agentvault_tui.broker.floods import SPAN
 from agentvault_tui.broker.usecases.delegate import cut_off, pass_on
@@ -72,12 +72,14 @@ from agentvault_tui.errors import (
     LedgerUnwritableError,
     OutcomeUnknownError,
     OvertakenError,
+    ShareTakenError,
 )
 from agentvault_tui.ledger import UsedAssertion
 from agentvault_tui.model import DETAIL_TYPE, Agent, Token, TokenKind, sha256_hex
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.policy.resources import canonical_resource
 from agentvault_tui.vault.credentials import VAULT_GRANT
+from agentvault_tui.web.exchange import count_connection
 from agentvault_tui.web.forms import BodyError, parse_body
 from agentvault_tui.web.guard import read_body
 from agentvault_tui.web.reply import Receive, Reply, Scope, Send, json_reply
@@ -191,6 +193,8 @@ class AgentsApi:
         except LedgerBusyError:
             text = "too many decisions wait to be recorded"
             reply = unavailable(text, _BUSY_SECONDS).reply()
+        except ShareTakenError as error:
+            reply = unavailable(error.what, _BUSY_SECONDS).reply()
         await reply.send(send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Reply:
@@ -215,6 +219,9 @@ class AgentsApi:
             agent, used = self._broker.registry.agent(shown.agent_id), None
         else:
             agent, used = await self._client(authorization, form)
+        # What ends tokens is never refused for want of a place.
+        if path != REVOKE and not count_connection(agent.id):
+            raise ShareTakenError("this agent has its share of the connections")
         asked = post or (lambda *said: self._access(scope, receive, shown, *said[:2]))
 
         async def answer() -> Reply:
@@ -431,7 +438,7 @@ class AgentsApi:
         if token.chain:
             # Whoever passed it on has it too, and must not ask as its holder.
             raise _bad_token("the token was passed on, and says not who asks")
-        if audience_of(token.resource, self._issuer):
+        if audiences_of(token.resource, self._issuer):
             raise _bad_token("the token is for the gateway, and good there alone")
         return token
 

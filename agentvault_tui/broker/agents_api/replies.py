@@ -7,6 +7,7 @@ import unicodedata
 from typing import Any, Final, assert_never
 
 from agentvault_tui.broker import answers
+from agentvault_tui.broker.audience import audience_claim
 from agentvault_tui.errors import OutcomeUnknownError
 from agentvault_tui.model import TokenKind
 from agentvault_tui.text import clip
@@ -224,7 +225,7 @@ def introspection_reply(answer: answers.Introspection, client_id: str) -> Reply:
     if actor:
         body["act"] = actor  # RFC 8693 section 4.1: the holder outermost
     if token.resource is not None:
-        body["aud"] = token.resource
+        body["aud"] = audience_claim(token.resource)
     details = token.authorization_details or "[]"
     return json_reply(200, body, texts={"authorization_details": details})
 

@@ -20,6 +20,7 @@ from agentvault_tui.model import (
     StepUp,
     Verdict,
 )
+from agentvault_tui.model.ids import requester_of
 from agentvault_tui.policy import Environment, Inputs
 from agentvault_tui.policy.limits import RULE, Limit
 from agentvault_tui.policy.ruling import overruled
@@ -32,7 +33,7 @@ def foresee(
     source: str | None = None,
     *,
     details: tuple[Mapping[str, Any], ...] | None = None,
-    depth: int = 0,
+    chain: tuple[AgentId, ...] = (),
     **how: bool,
 ) -> Verdict:
     """Say how a request would be answered now, with all the facts it depends on.
@@ -46,16 +47,17 @@ def foresee(
         source: the address the request came from; None where it is not known, and a
             rule that reads it then permits nothing.
         details: ``authorization_details`` (RFC 9396), if any were sent.
-        depth: how often the token it acts on was passed on (RFC 8693).
+        chain: agents that passed on the token it acts on (RFC 8693), the first first.
         how: see `Inputs.of`.
 
     Returns:
         the verdict; its facts are `Inputs.record`.
     """
     environment = broker.surroundings.at(source)
-    if depth:
-        environment = environment._replace(delegated=True, depth=depth)
-    return foresee_at(broker, agent, action, environment, details, **how)
+    if chain:
+        environment = environment._replace(delegated=True, depth=len(chain))
+    above = tuple((one, broker.registry.agent(one).name) for one in chain)
+    return foresee_at(broker, agent, action, environment, details, above=above, **how)
 
 
 def foresee_at(
@@ -64,6 +66,8 @@ def foresee_at(
     action: Action,
     environment: Environment,
     details: tuple[Mapping[str, Any], ...] | None = None,
+    *,
+    above: tuple[tuple[str, str], ...] = (),
     **how: bool,
 ) -> Verdict:
     """Say how a request would be answered in an environment; see `foresee`.
@@ -74,13 +78,17 @@ def foresee_at(
         action: what for.
         environment: when, and from where.
         details: ``authorization_details`` (RFC 9396), if any were sent.
+        above: see `Inputs.above`.
         how: see `Inputs.of`.
 
     Returns:
         the verdict.
     """
     policy, uses = broker.policy, broker.limits
-    inputs = Inputs.of(agent, action, environment, details, **how)
+    same_as = broker.same_as.of(action.resource) if action.resource else ()
+    inputs = Inputs.of(
+        agent, action, environment, details, same_as=same_as, above=above, **how
+    )
     if limits := policy.limits_for(inputs):
         held = uses.standings(limits, inputs)
         inputs = inputs._replace(environment=environment._replace(limits=held))
@@ -179,6 +187,7 @@ class Request(NamedTuple):
             stepup.details,
             stepup.decision_id,
             source=stepup.source,
+            chain=stepup.chain,
         )
 
     def foresee(self, broker: Broker) -> Verdict:
@@ -203,9 +212,14 @@ class Request(NamedTuple):
             self.source,
             details=self.details,
             backchannel=self.backchannel,
-            depth=len(self.chain),
+            chain=self.chain,
             exempt=self.exempt,
         )
+
+    @property
+    def requester(self) -> str:
+        """Return what its refusals and step-ups count against; see `requester_of`."""
+        return requester_of(self.agent.id, self.chain)
 
     @property
     def scope(self) -> str:

@@ -25,6 +25,7 @@ from agentvault_tui.broker.usecases.request import (
     escalate,
     refused,
 )
+from agentvault_tui.errors import ShareTakenError
 from agentvault_tui.model import (
     Action,
     Agent,
@@ -85,6 +86,7 @@ async def evaluate(
 
     Raises:
         LedgerError: the decision could not be recorded.
+        ShareTakenError: the agent has its share of the places to wait in.
     """
     request = Request(
         *(agent, action, None, None, DecisionId("")),
@@ -115,15 +117,8 @@ async def _until_decided(
         left = ends - loop.time()
         if not isinstance(answer, Escalated) or left <= 0:
             return answer
-        decided = asyncio.ensure_future(broker.stepups.decision(answer.stepup.id))
-        try:
-            await asyncio.wait(
-                {decided, *([gone] if gone else ())},
-                timeout=left,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-        finally:
-            decided.cancel()
+        if not await _person(broker, agent, answer.stepup.id, left, gone):
+            return answer
         stepup = broker.stepups.find(answer.stepup.id)
         if (gone and gone.done()) or stepup is None or stepup.status.open:
             return answer
@@ -131,6 +126,35 @@ async def _until_decided(
             return refusal_of(broker, agent, stepup)
         if stepup.status is StepUpStatus.EXPIRED:
             return Denied("stepup_expired", _LATE, answer.decision_id)
+
+
+async def _person(
+    broker: Broker,
+    agent: Agent,
+    stepup_id: StepUpId,
+    timeout_s: float,
+    gone: asyncio.Future[Any] | None,
+) -> bool:
+    """Wait for a person's decision; tell whether to look what it is.
+
+    Raises:
+        ShareTakenError: the agent has its share of the places to wait in.
+    """
+    wanted = asyncio.get_running_loop().create_future()
+    place = broker.waiting.wait_in(agent.id, wanted)
+    if place is None:
+        raise ShareTakenError("this agent's share of waiting evaluations is taken")
+    decided = asyncio.ensure_future(broker.stepups.decision(stepup_id))
+    try:
+        await asyncio.wait(
+            {decided, wanted, *([gone] if gone else ())},
+            timeout=timeout_s,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+    finally:
+        place.leave()
+        decided.cancel()
+    return not wanted.done()
 
 
 async def _decide(

@@ -62,7 +62,19 @@ async def held_content(broker: Broker, stepup: StepUp) -> HeldContent:
 async def held_documents(
     broker: Broker, stepup: StepUp
 ) -> list[tuple[DocumentInfo, HeldContent]]:
-    """Return the documents that a held call names; see `held_content`."""
+    """Return the documents that a held call names, as they were fetched.
+
+    Args:
+        broker: the broker.
+        stepup: of a held call.
+
+    Returns:
+        each with its content; `LostBody` as for `held_content`.
+
+    Raises:
+        SealedError: another broker may have one, and the team's key is missing.
+        LedgerError: another broker may have one, and could not be asked.
+    """
     found: list[tuple[DocumentInfo, HeldContent]] = []
     for place, one in enumerate((stepup.request or {}).get("references", ())):
         said, body = convert(one, DocumentInfo), None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agentvault_tui.broker.answers import Denied, Granted
-from agentvault_tui.broker.audience import audience_of
+from agentvault_tui.broker.audience import audiences_of
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.surroundings import LOCAL
 from agentvault_tui.broker.usecases.decide import Request, decide, foresee
@@ -42,7 +42,7 @@ async def issue_for(
     """
     catalogue = broker.policy.catalogue
     resource = canonical_resource(resource)
-    acted_on = None if audience_of(resource, broker.issuer) else resource
+    acted_on = None if audiences_of(resource, broker.issuer) else resource
 
     def at_once(scope: str) -> bool:
         if scope not in catalogue:

@@ -225,8 +225,8 @@ async def _record_approval(
 ) -> None:
     """Write approval and token, and that earlier denials count no longer."""
     cooldowns = broker.stepups.cooldowns
-    before = cooldowns.of(approved.agent_id)
-    over = cooldowns.approved(approved.agent_id)
+    before = cooldowns.of(approved.requester)
+    over = cooldowns.approved(approved.requester)
     try:
         await broker.record(draft, changes=[approved, token, *over])
     except BaseException:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
-from agentvault_tui.broker.audience import audience_of
+from agentvault_tui.broker.audience import audiences_of
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.policy_files import (
     changed,
@@ -400,9 +400,9 @@ def _would_issue(broker: Broker, token: Token) -> bool:
         return not_denied(broker, agent, token.source) is not None
     if token.stepup_id is None:
         principal, action = token.principal(agent), action_of(broker, token)
-        depth = len(token.chain)
+        chain = token.chain
         verdict = foresee(
-            broker, principal, action, token.source, depth=depth, exempt=True
+            broker, principal, action, token.source, chain=chain, exempt=True
         )
         return verdict.outcome is Outcome.ALLOWED
     stepup = broker.stepups.find(token.stepup_id)
@@ -437,7 +437,7 @@ def action_of(broker: Broker, token: Token) -> Action:
     details: list[dict[str, Any]] = json.loads(token.authorization_details or "[]")
     ours = next((one for one in details if one.get("type") == DETAIL_TYPE), {})
     scopes = tuple(token.scope.split())
-    audience = audience_of(token.resource, broker.issuer)
+    audience = audiences_of(token.resource, broker.issuer)
     return Action(
         scopes,
         ours.get("action", scopes[0] if scopes else ""),

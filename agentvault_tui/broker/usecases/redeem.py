@@ -17,7 +17,7 @@ from agentvault_tui.broker.answers import (
     Spent,
     Waiting,
 )
-from agentvault_tui.broker.audience import audience_of
+from agentvault_tui.broker.audience import audiences_of
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.stepups import digest_of
 from agentvault_tui.broker.usecases.decide import (
@@ -124,7 +124,7 @@ async def introspect(broker: Broker, caller: Agent, token: str) -> Introspection
     if (
         seen is None
         or not found.scope  # says who asks at the gateway, and nothing to others
-        or audience_of(found.resource, broker.issuer)
+        or audiences_of(found.resource, broker.issuer)
     ):
         return Introspection(None)
     # The catalogue in force counts beside the one the token was issued under.

@@ -44,6 +44,8 @@ async def approval_for(
 
     Those that the request deviates from end.
     """
+    if request.chain:
+        return None  # nor do those of the holder end
     like = [
         stepup
         for stepup in broker.stepups.repeating(request.agent.id)
@@ -84,7 +86,7 @@ def check_repeat(stepup: StepUp, repeat: Repeat) -> None:
 
 def _covers(stepup: StepUp, request: Request, verdict: Verdict) -> bool:
     """Tell whether an approval's repeat is about *request* too."""
-    if (repeat := stepup.repeat) is None or request.chain:
+    if (repeat := stepup.repeat) is None:
         return False
     if (verdict.rule, verdict.policy_version) != (stepup.rule, stepup.policy_version):
         return False
@@ -122,6 +124,7 @@ def _same_place(stepup: StepUp, request: Request) -> bool:
         and stepup.connection == request.connection
         and stepup.request_json == request.call
         and stepup.evaluation == request.evaluation
+        and stepup.chain == request.chain
     )
 
 

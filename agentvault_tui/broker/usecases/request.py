@@ -312,13 +312,13 @@ async def escalate(
     waiting = [
         stepup
         for stepup in registry.stepups.open(request.agent.id)
-        if not stepup.expires.passed(broker.clock)
+        if stepup.chain == request.chain and not stepup.expires.passed(broker.clock)
     ]
     for stepup in waiting:
         if is_same(stepup, request):
             held(stepup.id)
             return await _collapse(broker, request, verdict, stepup)
-    if wait := registry.stepups.cooldowns.remaining(request.agent.id):
+    if wait := registry.stepups.cooldowns.remaining(request.requester):
         message = (
             f"A person said no. Requests that need a person wait {math.ceil(wait)} s "
             "more; "
@@ -450,6 +450,7 @@ def _new_stepup(
         request_json=request.call,
         evaluation=request.evaluation,
         source=request.source,
+        chain=request.chain,
         **asked_of(broker, request.scope, verdict.risk, (agent.id, *request.chain)),
     )
     return replace(stepup, digest=digest_of(stepup))

@@ -210,7 +210,7 @@ async def deny(broker: Broker, stepup_id: str, reason: str, operator: Actor) -> 
         decided_by=Evidence(operator.id, operator.name),
         denial=reason or None,
     )
-    waits = broker.stepups.cooldowns.denied(denied.agent_id)
+    waits = broker.stepups.cooldowns.denied(denied.requester)
     draft = stepup_draft(
         EventType.STEPUP_DENIED, operator, denied, reason=denied.denial
     )

@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from agentvault_tui.broker.audience import PREFIX, audience_of
+from agentvault_tui.broker.audience import PREFIX, audiences_of
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.gateway.admission import Admission
@@ -222,7 +222,7 @@ class McpApp:
             return
         gone = asyncio.get_running_loop().create_future()
         writer.exchange.on_gone = lambda: _settle(gone)
-        agent_id = caller.agent.id
+        agent_id = caller.token.requester
         with self._room.counted(agent_id) as take:
             body = await _read(receive, BODY_CAP, take)
             try:
@@ -264,7 +264,9 @@ class McpApp:
             CallRefusedError: it is for another server.
         """
         audience = self._admission.audience(caller, PREFIX + server.name)
-        if audience is None and audience_of(caller.token.resource, self._broker.issuer):
+        if audience is None and audiences_of(
+            caller.token.resource, self._broker.issuer
+        ):
             text = "this token was issued for another resource"
             raise unauthorized("invalid_token", text)
         return audience

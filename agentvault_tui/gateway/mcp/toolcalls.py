@@ -140,7 +140,7 @@ class McpCalls:
             words = ("access_denied", error.reason, error.message)
             refusal = CallRefusedError(403, *words)
             about = Action((rule.scope,), rule.scope) if rule else _NOTHING
-            await self._admission.refuse(asked.agent, refusal, about, detail)
+            await self._admission.refuse(asked.caller, refusal, about, detail)
         if is_tool:
             await self._check_schema(asked)
         described = _described(message.method, tool, detail, server.sha256)

@@ -17,6 +17,7 @@ from agentvault_tui.broker.usecases.stepup import begin_approval, deny
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.home import Home
 from agentvault_tui.model import EventType, StepUpStatus
+from agentvault_tui.web.shares import SharedPlaces
 
 ONE, MANY = "/access/v1/evaluation", "/access/v1/evaluations"
 READ: dict[str, Any] = {
@@ -530,3 +531,33 @@ async def test_discovery_names_the_endpoints(live: Live) -> None:
         "access_evaluation_endpoint": base + ONE,
         "access_evaluations_endpoint": base + MANY,
     }
+
+
+async def test_evaluations_that_wait_leave_places_to_others(
+    bench: Bench, live: Live, caller: Caller
+) -> None:
+    """One agent's waiting evaluations end for another's; its next is 503 at once."""
+    bench.broker.waiting = waiting = SharedPlaces(4, bench.clock.boot)
+
+    def wait(by: Caller) -> asyncio.Task[httpx.Response]:
+        return asyncio.create_task(post(by, PAY, Prefer="wait=20"))
+
+    mine = [wait(caller) for _ in range(4)]
+    await bench.until(lambda: waiting.taken == 4)
+    crowded = await post(caller, PAY, Prefer="wait=20")
+    assert (crowded.status_code, crowded.headers["retry-after"]) == (503, "1")
+    assert (await post(caller, READ)).status_code == 200
+    other = await live.caller("other")
+    others = wait(other)
+    await bench.until(lambda: any(one.done() for one in mine))
+    assert waiting.count(other.agent.id) == 1
+    (early,) = [one.result() for one in mine if one.done()]
+    assert early.json()["context"]["auth_req_id"]
+    (stepup,) = bench.broker.stepups.open(other.agent.id)
+    await say_yes(bench, stepup.id)
+    assert (await others).json()["decision"] is True
+    assert waiting.count(other.agent.id) == 0
+    for one in mine:
+        one.cancel()
+    await asyncio.wait(mine)
+    await bench.until(lambda: waiting.taken == 0)

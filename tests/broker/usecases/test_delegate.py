@@ -546,3 +546,43 @@ async def test_a_single_use_is_one_use_of_the_whole_tree(stage: Delegates) -> No
     assert sum(answer["active"] for answer in answers) == 1
     assert len(stage.bench.broker.registry.delegations) == 0
     assert not stage.bench.broker.registry.tokens_of(first.id)
+
+
+LIMIT = """
+[[limits]]
+id = "reads"
+scopes = ["read:calendar"]
+within = "1h"
+count = 3
+over = "deny"
+"""
+
+
+async def test_a_use_of_a_passed_on_token_counts_for_everyone_above(
+    stage: Delegates, line: tuple[Agent, Agent, Agent]
+) -> None:
+    """A limit on the first agent holds for what it passed on, over a restart too."""
+    first, second, third = line
+    (stage.bench.home.config / "limits.toml").write_text(LIMIT)
+    await reload_policy(stage.bench.broker)
+    token = await stage.token(first, "read:calendar")
+    token = await stage.passed(first, token, second)
+    await stage.passed(second, token, third)
+
+    def counts(bench: Bench) -> dict[str, int]:
+        return {one.key: one.used for one in bench.broker.limits.all()}
+
+    expected = {first.id: 3, second.id: 2, third.id: 1}
+    assert counts(stage.bench) == expected
+    refused = await stage.exchange(second, token, third)
+    assert refused.json()["reason"] == "limit_reached"
+    assert refused.json()["retry_after"] == 3600
+    (*_, last) = [
+        e for e in await stage.bench.events("token.decision") if e.detail.get("counted")
+    ]
+    assert last.agent_id == third.id
+    used = last.detail["counted"]["limits"]["reads"]
+    assert used == {"count": 1, "agents": [third.id, first.id, second.id]}
+    async with stage.bench.restarted() as after:
+        await after.broker.limits.ready()
+        assert counts(after) == expected

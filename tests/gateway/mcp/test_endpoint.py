@@ -16,7 +16,7 @@ from support.mcp_stand import MODERN, TOOLS, Client, McpStand, messages
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup import deny
-from agentvault_tui.gateway import body as body_module
+from agentvault_tui.gateway.body import BodyRoom
 from agentvault_tui.gateway.calls import Calls
 
 HELD = {"name": "delete_file", "arguments": {"path": "/a"}}
@@ -842,12 +842,11 @@ async def test_a_session_is_its_agents_alone(mcp: McpStand) -> None:
 
 
 async def test_an_agents_messages_in_memory_are_bounded(
-    mcp: McpStand, monkeypatch: pytest.MonkeyPatch
+    mcp: McpStand,
 ) -> None:
     """Past its share a message is 503, and what was read of it is let go of."""
     client = await mcp.client("modern")
-    monkeypatch.setattr(body_module, "ALL_BODIES", 20_000)
-    monkeypatch.setattr(body_module, "ALWAYS", 0)
+    mcp.stand.gateway._mcp._room = BodyRoom(4_000, 0)
     body, headers = client.request("tools/list", None)
     large = await client.post({**body, "padding": "x" * 4_000}, headers)
     assert large.status_code == 503

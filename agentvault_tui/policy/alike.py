@@ -1,0 +1,216 @@
+"""Rules asked a second time: about the fold of a resource.
+
+A rule compares the literal. A service may take ``REPO.git`` for ``repo``, so that the
+same rules are asked once more, and each comparison with a resource then holds for the
+literal or for the fold. The stricter of the two answers counts. The second one is
+asked for only where a comparison holds for the fold alone, which is rare.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+import cedarpy
+from cedarpy import pst
+
+from agentvault_tui.policy.inputs import Inputs, Principal
+from agentvault_tui.policy.reads import matches, named_ids, pattern_parts
+from agentvault_tui.policy.resources import fold_pattern, reads_like
+
+ALIKE: Final = "alike"
+"""In the context of the second request: the comparisons that hold for the fold."""
+_KEPT_SUFFIXES: Final = 16
+"""Lists of suffixes for which the comparisons' own folds are cached."""
+_OF_PRINCIPAL: Final = ("name", "owner")
+_RESOURCE: Final = (pst.Var("resource"), pst.GetAttr(pst.Var("context"), "resource"))
+
+
+class _Comparison(NamedTuple):
+    """What a rule compares a resource with."""
+
+    literals: frozenset[str] = frozenset()
+    pattern: tuple[str, ...] = ()
+    """Of ``like``, cut at the wildcards."""
+    principal: str = ""
+    """The attribute of the agent."""
+
+    def holds(self, resource: str, who: Principal) -> bool:
+        """Tell whether it holds for the literal."""
+        if self.pattern:
+            return matches(self.pattern, resource)
+        if self.principal:
+            return resource == (who.name if self.principal == "name" else who.owner)
+        return resource in self.literals
+
+    def folded(self, same_as: tuple[str, ...]) -> _Comparison:
+        """Return it as the fold of a resource is compared."""
+        return self._replace(
+            literals=frozenset(reads_like(one, same_as) for one in self.literals),
+            pattern=fold_pattern(self.pattern, same_as),
+        )
+
+    def holds_folded(self, fold: str, who: Principal, same_as: tuple[str, ...]) -> bool:
+        """Tell whether it, being `folded`, holds for the fold of a resource."""
+        if self.principal:
+            named = who.name if self.principal == "name" else who.owner
+            return fold == reads_like(named, same_as)
+        return self.holds(fold, who)
+
+
+class AlikeRules:
+    """The rules of a policy, as they are asked about the fold of a resource."""
+
+    def __init__(
+        self, rules: Iterable[tuple[pst.Template, Collection[str]]], schema: str
+    ) -> None:
+        """Rewrite the rules.
+
+        Args:
+            rules: each parsed rule, with the scopes that it applies to.
+            schema: in which requests have the attribute `ALIKE`.
+        """
+        self._comparisons: dict[_Comparison, str] = {}
+        by_scope: dict[str, set[_Comparison]] = defaultdict(set)
+        written = {}
+        for number, (rule, scopes) in enumerate(rules):
+            found: set[_Comparison] = set()
+            name = f"policy{number}"  # as Cedar numbers them; see `rules.position`
+            written[name] = replace(self._rewritten(rule, found), id=name)
+            for scope in scopes:
+                by_scope[scope] |= found
+        self._by_scope = {
+            scope: tuple(sorted(found, key=self._comparisons.__getitem__))
+            for scope, found in by_scope.items()
+        }
+        self._folded = lru_cache(maxsize=_KEPT_SUFFIXES)(self._fold)
+        self._schema = cedarpy.Schema.from_str(schema)
+        self._policies = cedarpy.PolicySet.from_pst(
+            pst.PolicySet(templates={}, static_policies=written, template_links=())
+        )
+
+    def found(self, inputs: Inputs, scopes: Sequence[str]) -> list[str]:
+        """Return which comparisons hold for the fold of the resource and not for it."""
+        resource, who = inputs.facts.resource, inputs.who
+        if resource is None or not self._comparisons:
+            return []
+        same_as, fold = inputs.facts.same_as, inputs.facts.fold or ""
+        folded = self._folded(same_as)
+        return sorted(
+            {
+                self._comparisons[one]
+                for scope in scopes
+                for one in self._by_scope.get(scope, ())
+                if folded[one].holds_folded(fold, who, same_as)
+                and not one.holds(resource, who)
+            }
+        )
+
+    def ask(
+        self,
+        requests: Sequence[Mapping[str, Any]],
+        found: list[str],
+        entities: cedarpy.Entities,
+    ) -> list[cedarpy.AuthzResult]:
+        """Evaluate requests once more, where *found* hold too."""
+        again = [
+            {**one, "context": {**one["context"], ALIKE: found}} for one in requests
+        ]
+        return cedarpy.is_authorized_batch(
+            again, self._policies, entities, self._schema
+        )
+
+    def _fold(self, same_as: tuple[str, ...]) -> dict[_Comparison, _Comparison]:
+        return {one: one.folded(same_as) for one in self._comparisons}
+
+    def _rewritten(self, rule: pst.Template, found: set[_Comparison]) -> pst.Template:
+        clauses = tuple(
+            replace(clause, expr=self._widened(clause.expr, found))
+            for clause in rule.clauses
+        )
+        if (ids := named_ids(rule.resource)) is not None:
+            (literal,) = ids
+            entity = pst.EntityUid(pst.EntityType("Resource", ()), literal)
+            exact = pst.BinaryOp("eq", pst.Var("resource"), pst.EntityLit(entity))
+            scope = pst.When(self._or_alike(exact, _Comparison(ids), found))
+            rule = replace(rule, resource=pst.ScopeAny())
+            clauses = (scope, *clauses)
+        return replace(rule, clauses=clauses)
+
+    def _widened(self, node: Any, found: set[_Comparison]) -> Any:
+        """Return an expression in which each comparison may hold for the fold too.
+
+        One of another form holds for the literal alone; `RuleReads` asks a person.
+        """
+        match node:
+            case pst.Like(base, pattern) if base in _RESOURCE:
+                compared = _Comparison(pattern=pattern_parts(pattern))
+                return self._or_alike(node, compared, found)
+            case pst.BinaryOp("not_eq", left, right):
+                equal = pst.BinaryOp("eq", left, right)
+                return pst.UnaryOp("not", self._widened(equal, found))
+            case pst.BinaryOp() if (told := _compared(node)) is not None:
+                return self._or_alike(node, told, found)
+        return _rebuilt(node, lambda one: self._widened(one, found))
+
+    def _or_alike(
+        self, node: object, compared: _Comparison, found: set[_Comparison]
+    ) -> pst.BinaryOp:
+        found.add(compared)
+        name = self._comparisons.setdefault(compared, f"{len(self._comparisons):05}")
+        known = pst.GetAttr(pst.Var("context"), ALIKE)
+        alike = pst.BinaryOp("contains", known, pst.StringLit(name))
+        return pst.BinaryOp("or", node, alike)  # type: ignore[arg-type]
+
+
+def _compared(node: pst.BinaryOp) -> _Comparison | None:
+    """Return what *node* compares the resource with, if it does nothing else."""
+    if node.op not in {"eq", "in", "contains", "contains_all", "contains_any"}:
+        return None
+    for one, other in ((node.left, node.right), (node.right, node.left)):
+        if one not in _RESOURCE and not (
+            isinstance(one, pst.Set) and one.elements and set(one.elements) <= _ONES
+        ):
+            continue
+        if isinstance(other, pst.GetAttr) and other.base == pst.Var("principal"):
+            known = other.attr in _OF_PRINCIPAL
+            return _Comparison(principal=other.attr) if known else None
+        listed = other.elements if isinstance(other, pst.Set) else (other,)
+        literals = [_literal(each) for each in listed]
+        if literals and None not in literals:
+            return _Comparison(frozenset(filter(None, literals)))
+    return None
+
+
+_ONES: Final = frozenset(_RESOURCE)
+
+
+def _literal(node: object) -> str | None:
+    match node:
+        case pst.StringLit(value):
+            return value
+        case pst.EntityLit(entity):
+            return entity.id
+    return None
+
+
+def _rebuilt(node: Any, change: Any) -> Any:
+    """Return *node* with *change* made to each part of it."""
+    if isinstance(node, tuple):
+        return tuple(change(one) for one in node)
+    if isinstance(node, pst.FrozenMap):
+        return pst.FrozenMap({name: change(one) for name, one in node.items()})
+    if not is_dataclass(node) or isinstance(node, type):
+        return node
+    parts = {one.name: getattr(node, one.name) for one in fields(node)}
+    changed = {name: _rebuilt_part(part, change) for name, part in parts.items()}
+    return node if changed == parts else replace(node, **changed)
+
+
+def _rebuilt_part(part: Any, change: Any) -> Any:
+    if isinstance(part, tuple | pst.FrozenMap):
+        return _rebuilt(part, change)
+    return change(part) if is_dataclass(part) else part
