@@ -78,8 +78,8 @@ class Admission:
         self._broker = broker
         self._calls = calls
         self.readings: list[Callable[[Action, object], str | None]] = []
-        """Each names another request that is the same action, if there is one; see
-        `routes.other_reading` and `servers.other_tool`."""
+        """Functions that return another request of the same action, if there is one;
+        see `routes.other_reading` and `servers.other_tool`."""
 
     # Who asks
 

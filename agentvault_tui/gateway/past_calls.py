@@ -1,7 +1,7 @@
-"""What recorded calls say of a service's file: what it drops, and what it would refuse.
+"""Check a service's file against recorded calls: parts it drops, or would refuse.
 
-The ledger has no body of a call, and rows of earlier versions have no header: what they
-do not say is not guessed.
+The ledger has no bodies, and rows of earlier versions have no headers; missing parts
+are not guessed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Fetch the documents that a held call names, for the person who decides about it.
 
-Each is a request of our own, built like an agent's: a path of the service's file, with
-the service's credential, on the agent's own connection. The agent never sees it.
+Each fetch is a request of the gateway, built like an agent's: a path of the service's
+file, with the service's credential, on the agent's own connection. The agent never sees
+the document.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def match(service: Service, method: str, target: Target) -> RouteMatch | None:
 
 
 def unstated(found: RouteMatch) -> tuple[str, ...]:
-    """Return what the scope and resource of a request leave open about it."""
+    """Return the parts of a request that its scope and resource do not determine."""
     if found.route is None or found.route.method == "*":
         return ("the method",)
     if not found.exact or not _is_split(found.route, found.captures):
@@ -80,17 +80,17 @@ def unstated(found: RouteMatch) -> tuple[str, ...]:
 def other_reading(
     services: Iterable[Service], action: Action, own: object
 ) -> str | None:
-    """Name a route, but for one, some request of which is an action as well.
+    """Return another route that has requests of the same action.
 
-    Who approved the action alone, and not a request, may have meant that one.
+    A person who approved only the action, and not a request, may have meant that route.
 
     Args:
-        services: all that there are.
+        services: all services.
         action: the action of a call.
-        own: the route of the call, if it has one.
+        own: the route of the call, if it has one; it is skipped.
 
     Returns:
-        a part of a sentence; None where no other request is this action.
+        a part of a sentence; None if no other route has this action.
     """
     for other in services:
         unmatched = f"{other.name}:/" if other.unmatched == action.action else None
@@ -103,9 +103,9 @@ def other_reading(
 
 
 def _is_split(route: ServiceRoute, captures: Mapping[str, str]) -> bool:
-    """Tell whether a resource of captures is that of no other captures.
+    """Tell whether the resource determines the captures.
 
-    Of ``{a}-{b}`` the captures ``x-y`` and ``z`` are ``x`` and ``y-z`` as well.
+    In ``{a}-{b}``, ``x-y`` and ``z`` give the same resource as ``x`` and ``y-z``.
     """
     parts = _CAPTURE.split(route.resource or "")
     pairs = zip(parts[1:-2:2], parts[2:-1:2], strict=True)

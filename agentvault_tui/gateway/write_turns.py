@@ -1,7 +1,7 @@
-"""Who may write below a document while an approved call that names it is under way.
+"""Order writes below a document with approved calls that name the document.
 
-From the second look at the document until the call's result, no other write below its
-URL leaves. Writes that were under way before come to their end first.
+From the second fetch of the document until the call's result, no other write below its
+URL is sent. Writes that were sent before finish first.
 """
 
 from __future__ import annotations

@@ -321,7 +321,7 @@ class StepUpRow:
 
     @property
     def token_alone(self) -> bool:
-        """Whether a token of ours is approved, and not one request."""
+        """Whether the approval issues a token, and is not for one request."""
         return not (self.request or self.evaluation or self.connection)
 
     def repeats(self, now: datetime) -> float:

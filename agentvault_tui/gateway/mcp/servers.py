@@ -182,17 +182,17 @@ def unsaid(rule: ToolRule, arguments: Mapping[str, Any]) -> list[str]:
 
 
 def other_tool(servers: Iterable[McpServer], action: Action, own: object) -> str | None:
-    """Name a tool, but for those of one rule, a call of which is an action as well.
+    """Return another tool that has calls of the same action.
 
-    A rule of several tools with a resource of its own does not say which one.
+    If a rule for several tools has a resource, that does not determine the tool.
 
     Args:
-        servers: all that there are.
+        servers: all servers.
         action: the action of a call.
-        own: the rule of the call, if it is one of a tool.
+        own: the rule of the call, if it is a call of a tool; it is skipped.
 
     Returns:
-        a part of a sentence; None where no other call is this action.
+        a part of a sentence; None if no other tool has this action.
     """
     for server in servers:
         name = server.name

@@ -1,7 +1,7 @@
-"""Which texts the shipped service files have had, so that an unchanged copy is renewed.
+"""Digests of service files that earlier versions shipped, to renew unchanged copies.
 
-A file in a home that still says what an earlier version shipped is nobody's own: the
-start after an upgrade writes what this version ships in its place.
+If a file in the home directory still has the text of an earlier version, the first
+start after an upgrade replaces it by the file of this version.
 """
 
 from __future__ import annotations
