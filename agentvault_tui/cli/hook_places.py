@@ -152,7 +152,7 @@ class PathLocator:
             return PathLocation(stated, UNKNOWN)
 
     def of_pattern(self, pattern: str, base: str | None = None) -> PathLocation:
-        """Return the place of everything that a glob matches, or `UNKNOWN`."""
+        """Return where all that a glob matches lies, if that can be told."""
         lead: list[str] = []
         parts = pattern.split("/")
         while parts and not _GLOB.search(parts[0]):
@@ -337,8 +337,8 @@ def _is_within(path: str, folder: str) -> bool:
 def _names_configuration(path: str) -> bool:
     """Tell whether a component of *path* is the name of a configuring file or folder.
 
-    Names are compared as lenient file systems do: without case, invisible characters
-    and final dots, and by the short names of NTFS.
+    Components are compared as lenient file systems do: without case, invisible
+    characters and closing dots, and by the short names of NTFS.
     """
     names = [_folded(name) for name in _WORKTREE.sub("/", path).split("/")]
     return (

@@ -27,8 +27,8 @@ ALWAYS: Final = 256 * 2**10
 
 
 IN_LOOP: Final = 4_096
-"""Bytes of the largest body that is read on the event loop: the worst known JSON of
-that size, an array of numbers, takes 1.4 ms; 64 KiB of it take 24 ms."""
+"""Bytes of a body that is read between two turns of others: the worst JSON known of
+that size, an array of numbers, takes 1.4 ms; of 64 KiB, 24 ms."""
 WORKERS: Final = Workers()
 """Shared by all gateways of this process."""
 

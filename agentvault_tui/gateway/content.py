@@ -18,11 +18,10 @@ import multipart
 from agentvault_tui.errors import UnreadableRequestError
 from agentvault_tui.gateway.names import alike, base_name, fold_name
 from agentvault_tui.gateway.overrides import check_overrides
-from agentvault_tui.gateway.target import Pair
+from agentvault_tui.gateway.target import Pair, decode_form_text
 from agentvault_tui.json_document import encode_document, read_document
 from agentvault_tui.strict_json import AmbiguousError
 from agentvault_tui.text import visible
-from agentvault_tui.web.forms import BodyError, form_value
 
 Kind = Literal["none", "json", "form", "multipart", "opaque"]
 READABLE: Final[tuple[Kind, ...]] = ("json", "form", "multipart")
@@ -251,7 +250,7 @@ def read_content(
         kind: see `ContentRule.kind_of`.
         media: of the body.
         raw: the body, not empty.
-        bases: base names (`base_name`) of the fields that parameters read.
+        bases: of the names of fields that parameters read.
 
     Returns:
         the content that is sent, and its fields.
@@ -365,17 +364,18 @@ def _json(raw: bytes) -> object:
 
 
 def _form(raw: bytes) -> list[Pair]:
+    if b"\0" in raw:  # servers end a name or value there
+        raise _ambiguous("the form holds NUL")
     pieces = [piece for piece in raw.split(b"&") if piece]
     if len(pieces) > _MOST_FIELDS:
         raise _unreadable(f"a form may have {_MOST_FIELDS} fields")
-    halves = (piece.partition(b"=") for piece in pieces)
     try:
-        return [
-            (form_value(name, capped=False), form_value(value, capped=False))
-            for name, _, value in halves
-        ]
-    except BodyError as error:
-        raise _ambiguous(f"the form cannot be decoded: {error.text}") from None
+        halves = (piece.decode().partition("=") for piece in pieces)
+        pairs = [(decode_form_text(n), decode_form_text(v)) for n, _, v in halves]
+    except ValueError as error:
+        what = getattr(error, "reason", None) or error
+        raise _ambiguous(f"the form cannot be decoded: {what}") from None
+    return pairs
 
 
 def _parts(raw: bytes, boundary: str) -> list[Part]:
@@ -436,8 +436,8 @@ def _check_names(names: Sequence[str], bases: frozenset[str]) -> None:
     """Refuse names of fields that a service may take for one name."""
     if not all(names):
         raise _ambiguous("a value of the body has no name")
-    if pair := alike(names):
-        raise _alike(pair)
+    if found := alike(names):
+        raise _alike(found)
     seen: dict[str, str] = {}
     for name in names if bases else ():
         base = base_name(name)

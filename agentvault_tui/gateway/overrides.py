@@ -1,7 +1,7 @@
 """Method overrides: fields and headers that frameworks read as the request's method.
 
 Rails, Laravel, Symfony and Spring read ``_method``, Salesforce ``_HttpMethod``,
-LoopBack ``$httpMethod``; many proxies and frameworks read the headers.
+LoopBack ``$httpMethod``, and many proxies and frameworks the headers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ METHODS: Final = frozenset(
     " PRI QUERY UNCHECKOUT UPDATE UPDATEREDIRECTREF VERSION-CONTROL "
     "BASELINE-CONTROL".split()
 )
-"""IANA's registry of HTTP methods, and a few others that servers know."""
+"""IANA's registry of HTTP methods, with a few that servers know beside it."""
 _METHOD: Final = "method"
 _NAMES: Final = frozenset(
     fold_name(name)
@@ -43,7 +43,7 @@ _END: Final = re.compile(r"[\[\]\0]")
 def is_override(name: str, value: object) -> bool:
     """Tell whether a service may take the field *name* for the request's method.
 
-    A plain ``method`` counts only if its value is an HTTP method.
+    A plain ``method`` is one only where its value is a method of HTTP.
     """
     by_name = _is_override(name)
     if by_name is None:
@@ -53,7 +53,7 @@ def is_override(name: str, value: object) -> bool:
 
 @lru_cache(maxsize=1024)
 def _is_override(name: str) -> bool | None:
-    """Decide by the name alone; None for a plain ``method``."""
+    """Tell the same by the name alone; None for a plain ``method``."""
     # PHP reads a dot of a field's name as an underscore.
     plain = _END.split(name.lstrip("["), maxsplit=1)[0].replace(".", "_")
     folded = fold_name(plain)

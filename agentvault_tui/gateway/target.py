@@ -17,18 +17,17 @@ from urllib.parse import quote, unquote_to_bytes
 from agentvault_tui.errors import UnreadableRequestError
 from agentvault_tui.gateway.names import alike, base_name
 from agentvault_tui.text import visible
-from agentvault_tui.web.forms import BodyError, form_value
 
 LONGEST: Final = 8_192
-"""Bytes of path, ``?`` and query together, as they are sent."""
+"""Bytes of path, ``?`` and query, as they are sent."""
 _VISIBLE: Final = re.compile(rb"[\x21-\x7e]*")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HIDDEN_MARKS: Final = re.compile(r"%(?:2e|2f|5c|00)", re.IGNORECASE)
 """Escapes that one program resolves to a dot segment, a separator or an end of text,
 and another one does not."""
 _LITERAL: Final = "!$&'()*+,=:@"
-"""Characters that a segment has unescaped, next to the unreserved ones: RFC 3986
-section 3.3 without ``;``, which some programs take for the start of a parameter."""
+"""What a segment holds unescaped beside unreserved characters: RFC 3986 section 3.3
+without ``;``, which some programs take for the begin of a parameter."""
 
 Pair = tuple[str, str]
 
@@ -74,7 +73,7 @@ class Target:
         """
         if not self.query:
             return [], False
-        values = [value for other, value in self.query if other == name]
+        values = [value for known, value in self.query if known == name]
         return values, self._bases[base_name(name)] > len(values)
 
     @cached_property
@@ -104,13 +103,29 @@ def parse_target(raw: bytes) -> Target:
     target = Target(_segments(raw_path), tuple(_pairs(raw_query)))
     if len(target.encoded) > LONGEST:
         raise _too_long()
-    if pair := alike(name for name, _ in target.query):
+    if found := alike(name for name, _ in target.query):
         raise UnreadableRequestError(
             "ambiguous_query",
-            f"the query has {visible(pair[0], 60)} and {visible(pair[1], 60)}, which"
+            f"the query has {visible(found[0], 60)} and {visible(found[1], 60)}, which"
             " a service may take for one name",
         )
     return target
+
+
+def decode_form_text(raw: str) -> str:
+    """Decode a name or value of ``application/x-www-form-urlencoded``.
+
+    Raises:
+        ValueError: an escape is malformed, not UTF-8, or NUL.
+    """
+    if "%" not in raw:
+        return raw.replace("+", " ")
+    if _BAD_ESCAPE.search(raw):
+        raise ValueError("a percent-escape is malformed")
+    text = unquote_to_bytes(raw.replace("+", " ")).decode()
+    if "\0" in text:
+        raise ValueError("it holds NUL")
+    return text
 
 
 def _segments(raw: bytes) -> tuple[str, ...]:
@@ -145,24 +160,25 @@ def _pairs(raw: bytes) -> list[Pair]:
     if not _VISIBLE.fullmatch(raw) or b"#" in raw:
         raise _bad_query("the query holds a byte that no URL has")
     pairs = []
-    for piece in filter(None, raw.split(b"&")):
-        name, _, value = piece.partition(b"=")
+    for piece in filter(None, raw.decode("ascii").split("&")):
+        name, _, value = piece.partition("=")
         try:
-            pair = form_value(name, capped=False), form_value(value, capped=False)
-        except BodyError as error:
-            raise _bad_query(f"the query cannot be decoded: {error.text}") from None
+            pair = decode_form_text(name), decode_form_text(value)
+        except ValueError as error:
+            what = getattr(error, "reason", None) or error
+            raise _bad_query(f"the query cannot be decoded: {what}") from None
         if not pair[0]:
             raise _bad_query("a value of the query has no name")
         pairs.append(pair)
     return pairs
 
 
-def _bad_path(text: str) -> UnreadableRequestError:
-    return UnreadableRequestError("bad_path", text)
+def _bad_path(what: str) -> UnreadableRequestError:
+    return UnreadableRequestError("bad_path", what)
 
 
-def _bad_query(text: str) -> UnreadableRequestError:
-    return UnreadableRequestError("bad_query", text)
+def _bad_query(what: str) -> UnreadableRequestError:
+    return UnreadableRequestError("bad_query", what)
 
 
 def _too_long() -> UnreadableRequestError:

@@ -110,10 +110,7 @@ def form_value(raw: bytes, *, capped: bool = True) -> str:
         # Decoded in C: with "=" for "%" this is quoted-printable (RFC 2045 section
         # 6.7), which has no other rule for text whose every "=" begins an escape.
         raw = binascii.a2b_qp(raw.replace(b"=", b"=3D").replace(b"%", b"="))
-    try:
-        return _checked(raw.decode(), capped=capped)
-    except UnicodeDecodeError:
-        raise BodyError(400, "a parameter is not UTF-8") from None
+    return _checked(_text(raw), capped=capped)
 
 
 def parse_object(body: bytes) -> dict[str, Any]:

@@ -226,7 +226,7 @@ class McpApp:
         with self._room.counted(agent_id) as take:
             body = await _read(receive, BODY_CAP, take)
             try:
-                # Names that are not ASCII take longer to fold.
+                # Names that are not ASCII take longer to compare.
                 weight = len(body) if body.isascii() else 4 * len(body)
                 message = await read_apart(agent_id, weight, read_message, body)
                 writer.message = message

@@ -36,16 +36,16 @@ class PipeLine:
         """Write nothing yet.
 
         Args:
-            text: the line, without its end.
-            agent_id: the agent that sends it; None for the gateway itself.
-            release: called right before each piece is written; raises if no more of it
-                may be written.
+            text: without its end.
+            agent_id: whose it is; None for the gateway's own.
+            release: called right before each piece is written; raises where no byte
+                of it may be written any more.
         """
         self.agent_id = agent_id
         self.rest = memoryview(text + b"\n")
         self.release = release
         self.begun = False
-        """Whether at least a part of it was written."""
+        """Whether the program has some of it, or all."""
         self.given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when all of it was written; raises the error that stopped it."""
 

@@ -60,7 +60,7 @@ _START_SECONDS: Final = 20.0
 WRITE_S: Final = 30.0
 """Seconds in which the process has to read a line."""
 GRACE_S: Final = 60.0
-"""Seconds that calls of other agents have to finish before a process is restarted."""
+"""Seconds that other agents' calls get to finish before a process is restarted."""
 _ANSWER_SECONDS: Final = 600.0
 """Without a word of progress."""
 _STOP_SECONDS: Final = 2.0
@@ -103,18 +103,18 @@ class PendingRequest:
 
     def __init__(self, agent_id: AgentId | None, progress: Progress) -> None:
         self.agent_id = agent_id
-        """The agent that sent it; None for the gateway itself."""
+        """Whose it is; None for the gateway's own."""
         self.answered: asyncio.Future[Envelope] = (
             asyncio.get_running_loop().create_future()
         )
         self.progress = progress
         self.heard = asyncio.Event()
-        """Set by each notice of progress."""
+        """Set by each notice of progress: it is at work."""
         self.line: PipeLine | None = None
 
     @property
     def written(self) -> bool:
-        """Whether all of it was written."""
+        """Whether the process was given all of it."""
         return self.line is not None and not self.line.rest
 
     def fail(self, error: Exception) -> None:
@@ -251,12 +251,12 @@ class McpProcess:
             self._halt(line)
 
     def _abandon(self, id_: int, waiting: PendingRequest) -> bool:
-        """Cancel a request whose client has left.
+        """Have the process stop a request that nobody waits for any more.
 
-        If the process has a part of the line, the line is completed first.
+        What it has half of is completed first: its agent may still send it.
 
         Returns:
-            whether the line is completed later, so that the process may still run it.
+            whether it is completed only later, and may be done.
         """
         line, pipe = waiting.line, self._pipe
         if line is None or pipe is None:
