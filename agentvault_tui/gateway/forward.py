@@ -481,7 +481,7 @@ async def _stream(
     failed: list[BaseException],
     pace: Callable[[], Awaitable[None]],
 ) -> AsyncIterator[bytes]:
-    """Yield an opaque body as it arrives; record its digest at the end.
+    """Yield an opaque body as it comes; its digest is known at the end.
 
     Args:
         call: the call that it belongs to.
