@@ -22,7 +22,7 @@ import os, pathlib, subprocess, sys, tempfile
 
 def test_leaves_a_process_and_a_file():
     left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    left.returncode = 0  # nobody waits for it
+    left.returncode = 0  # its exit is not awaited
     pathlib.Path(tempfile.gettempdir(), "left").write_text("")
     os.environ["COLUMNS"] = "7"
 

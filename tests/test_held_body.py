@@ -284,7 +284,7 @@ def test_another_media_type_than_the_usual_is_said() -> None:
 
 
 def test_more_members_than_there_is_room_for_are_counted() -> None:
-    """What says how much is there all the same, wherever it is in the document."""
+    """Amounts are shown, wherever they are in the document."""
     body = b'{"x":[%s],"amount":7}' % b",".join(b"0" for _ in range(9_000))
     found = shown("json", body)
     assert len(found.members) == SCREEN.members

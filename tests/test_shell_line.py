@@ -229,7 +229,7 @@ def test_anything_else_of_the_language_is_not_read(line: str) -> None:
 
 @given(st.text(ODD + "ls;&|", max_size=40))
 def test_no_text_makes_it_fail(line: str) -> None:
-    """What is read has words, none of them with a control character."""
+    """A parsed command has words, none of them with a control character."""
     for command in parse_line(line) or ():
         assert command.words[0]
         assert all("\n" not in word and "\0" not in word for word in command.words)

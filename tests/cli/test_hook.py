@@ -230,7 +230,7 @@ def test_only_the_line_that_the_host_runs_is_read(
 def test_where_the_folder_is_not_told_the_line_names_it(
     short: Path, stand: Stand, host: str
 ) -> None:
-    """Codex runs a command in a `workdir` of which no hook is told."""
+    """Codex runs a command in a `workdir` that it does not state to hooks."""
     given = {"command": "cd /srv && ls"}
     tool = "bash" if host == "copilot" else "Bash"
     run(short, host, {"tool_name": tool, "tool_input": given, "cwd": "/srv"})
@@ -253,7 +253,7 @@ def test_the_project_is_the_one_that_the_host_names(
     assert wheres == ["outside", "outside", last]
 
 
-def test_a_path_beside_a_patch_is_a_file_of_the_call(short: Path, stand: Stand) -> None:
+def test_a_path_next_to_a_patch_counts_as_a_file(short: Path, stand: Stand) -> None:
     """Copilot's Edit goes by one or the other."""
     patch = "*** Begin Patch\n*** Add File: a\n+x\n*** End Patch"
     given = {"patch": patch, "path": "b", "file_path": "c"}
@@ -479,7 +479,7 @@ def test_it_answers_five_seconds_before_any_host_gives_it_up() -> None:
 
 @pytest.mark.slow
 def test_its_time_counts_from_the_start_of_its_process() -> None:
-    """What the program needs to load is of the host's limit, too."""
+    """The time to load the program counts against the host's limit."""
     code = (
         "import time; from agentvault_tui.cli import hook; before = hook._age_s();"
         "began = time.monotonic(); sum(range(3_000_000)); after = hook._age_s();"
@@ -495,7 +495,7 @@ def test_its_time_counts_from_the_start_of_its_process() -> None:
 def test_a_call_above_256_kib_is_denied_with_that_reason(
     short: Path, stand: Stand, host: str
 ) -> None:
-    """Nobody would read it, and nothing of it is sent."""
+    """It is denied, and no part of it is sent."""
     call = json.dumps({**CALLS[host][0], "more": "x" * (256 * 1024)}).encode()
     code, told, err = run(short, host, call)
     assert refuses(host, code, told, err)
@@ -558,7 +558,7 @@ def test_the_files_of_a_patch_can_be_counted(
 def test_a_padded_header_of_a_patch_counts(
     short: Path, stand: Stand, patch: object, name: str
 ) -> None:
-    """Codex trims it before it reads it; so does whoever counts."""
+    """Codex trims the line before it reads it, and so does the hook."""
     call = {"tool_name": "apply_patch", "tool_input": {name: patch}}
     run(short, "codex", call)
     assert stand.asked[0][1]["arguments"]["deleted"] == ["x"]
@@ -615,7 +615,7 @@ def test_long_arguments_are_cut_and_named(short: Path, stand: Stand) -> None:
 def test_an_argument_with_a_long_name_is_part_of_the_call(
     short: Path, stand: Stand
 ) -> None:
-    """Its name is cut, with its digest; its value is there, and it counts as cut."""
+    """Its name is shortened, with a digest; it counts as shortened, its value stays."""
     for name in ("n" * 201, "n" * 70_000, "m" * 70_000):
         call = {**CALLS["claude-code"][0], "tool_input": {name: "rm", "command": "ls"}}
         run(short, "claude-code", call)

@@ -165,7 +165,7 @@ def test_what_has_programs_run_later_configures(project: Path, stated: str) -> N
     ["src/a.py", "src/hooks/use.ts", ".github/workflows/x.yml", ".gitignore", "git/x"],
 )
 def test_other_files_do_not_configure(project: Path, stated: str) -> None:
-    """What names no program is a file like any other."""
+    """A file that makes nothing run is a file like any other."""
     assert not places(project).of(stated).configures
 
 

@@ -1,4 +1,4 @@
-"""A repository that has git run programs is told from a plain one without git."""
+"""A repository that makes git run programs is recognized without running git."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_other_files_that_have_git_run_programs(
 def test_a_folder_that_git_does_not_take_for_a_repository_is_not_plain(
     repository: Path, name: str
 ) -> None:
-    """It would use one further up, whose configuration nobody read."""
+    """git would use a repository further up, with a configuration that was not read."""
     (repository / ".git" / name).rename(repository / "moved")
     assert names_programs(str(repository))
 

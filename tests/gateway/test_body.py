@@ -91,7 +91,7 @@ def test_agents_that_fill_what_they_may_leave_some_to_the_next() -> None:
 
 
 async def test_a_large_body_is_read_in_another_process() -> None:
-    """Whatever is made of it, others go on meanwhile; a small one costs no process."""
+    """Other requests continue while it is read; a small one uses no process."""
     try:
         assert await read_apart(ONE, IN_LOOP, os.getpid) == os.getpid()
         assert await read_apart(ONE, IN_LOOP + 1, os.getpid) != os.getpid()

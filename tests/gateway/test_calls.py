@@ -491,7 +491,7 @@ async def test_waiting_ends_by_what_the_agent_prefers(stand: Stand, token: str) 
 async def test_identical_calls_share_a_step_up_and_not_all_wait(
     stand: Stand, agent: Agent, token: str
 ) -> None:
-    """So many wait with their connection open; what comes then is told to retry."""
+    """That many wait with an open connection; further calls are told to retry."""
     calls = stand.gateway.calls
     calls.held = SharedPlaces(16, stand.bench.clock.boot)
     asking = [

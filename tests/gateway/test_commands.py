@@ -401,7 +401,7 @@ WORDS = st.sampled_from(
 
 @given(st.sampled_from(sorted(GTFOBINS)), st.lists(WORDS, max_size=5))
 def test_what_is_known_has_only_listed_options(program: str, words: list[str]) -> None:
-    """Whatever stands around them."""
+    """In any position on the line."""
     line = " ".join([program, *words])
     commands = placed(line)
     for one in SHIPPED:
@@ -538,7 +538,7 @@ def test_a_broken_entry_says_what_is_wrong(
 
 
 def test_no_value_of_a_shipped_option_is_a_path() -> None:
-    """What an option's value names is no resource, so none may name a file."""
+    """The value of an option is no resource, so no option may take a file."""
     paths = re.compile(r"file|dir|path$|from|input|output|contents|reference|newer")
     fine = {"--exclude-dir=", "-path", "-ipath"}  # patterns for names
     for one in SHIPPED:

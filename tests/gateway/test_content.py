@@ -140,7 +140,7 @@ def test_content_of_any_other_type_is_refused(text: str) -> None:
 def test_compressed_content_is_refused(
     header: tuple[bytes, bytes], coding: bytes
 ) -> None:
-    """A service would unpack bytes that nobody read here."""
+    """A service would decompress bytes that the gateway did not read."""
     code = refusal("", header, (b"content-encoding", coding), body=b"x")
     assert code == ("unsupported_body", 415)
 
@@ -202,7 +202,7 @@ def test_a_form_without_a_pair_is_no_body() -> None:
 
 
 def test_a_content_encoding_that_leaves_is_recorded_and_another_is_named() -> None:
-    """A service unpacks what it is told to unpack."""
+    """A service decodes an opaque body by the ``Content-Encoding`` that it gets."""
     one = service('body = "opaque"\ntypes = ["image/*"]')
     coded = (b"content-encoding", b"gzip")
     request, _ = read_request(one, "POST", "/x", kind("image/png"), coded, body=b"1")
@@ -250,7 +250,7 @@ def test_a_deeper_object_that_no_parameter_reads_may_have_similar_names() -> Non
 def test_content_that_is_not_of_its_type_is_unreadable(
     header: tuple[bytes, bytes], body: bytes
 ) -> None:
-    """What the type says and the bytes do not hold is refused."""
+    """A body that does not have the form of its type is refused."""
     assert refusal("", header, body=body) == ("unreadable_body", 400)
 
 
@@ -381,7 +381,7 @@ def test_keys_that_cannot_hold_are_refused(parse: Parse, keys: str) -> None:
 
 
 def test_an_opaque_body_is_no_place_of_a_parameter(parse: Parse) -> None:
-    """No parameter may read what nobody reads."""
+    """No parameter may read from a body that is not parsed."""
     with pytest.raises(Exception, match="opaque"):
         service('body = "opaque"\ntypes = ["a/b"]', 'x = "body:/x"')
 
@@ -394,7 +394,7 @@ def test_an_opaque_body_is_no_place_of_a_parameter(parse: Parse) -> None:
     )
 )
 def test_a_json_body_reads_as_it_was_decided(value: object) -> None:
-    """What leaves is the document that was read, or nothing leaves."""
+    """The encoded document equals the parsed one, or the body is refused."""
     try:
         one = content("", JSON, body=json.dumps(value).encode())
     except UnreadableRequestError:

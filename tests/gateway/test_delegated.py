@@ -137,7 +137,7 @@ async def test_ending_the_delegation_cuts_the_holders_calls(
 async def test_refusals_of_a_passed_on_token_are_its_chains(
     stand: Stand, pair: Pair
 ) -> None:
-    """Who passed it on can flood with it, and the holder's own token goes on."""
+    """Floods with a token that was passed on leave the holder's own token usable."""
     shown = bearer(await pair.token())
     mine = bearer(await stand.token(pair.second, "write:calendar"))
     kind = {"Content-Type": "application/octet-stream"}
@@ -165,7 +165,7 @@ when { context has resource && context.resource like "calendar:*" };
 async def test_step_ups_and_cool_downs_of_a_passed_on_token_are_its_chains(
     stand: Stand, pair: Pair
 ) -> None:
-    """What waits, and a person's no, leave the holder's own requests alone."""
+    """Its pending step-ups and denials do not count for the holder's own requests."""
     broker = stand.bench.broker
     limited = replace(broker.settings.stepup, max_pending=1)
     broker.settings = replace(broker.settings, stepup=limited)

@@ -149,7 +149,7 @@ async def hold(stand: Stand, case: Case) -> StepUp:
 
 @contextmanager
 def page_of(folder: Path, details: dict[str, Any]) -> Iterator[Phone]:
-    """Open the approval page of what the broker told the tenant, as alice."""
+    """Open the approval page of the request that the tenant got, as alice."""
     home = Home.locate(folder / "tenant")
     home.prepare()
     public = public_address(home, START)
@@ -282,7 +282,7 @@ async def _page_details(stand: Stand, stepup: StepUp) -> dict[str, Any]:
 async def test_a_body_that_is_lost_while_a_person_approves_is_not_approved(
     stand: Stand,
 ) -> None:
-    """The second factor counts for nothing if nobody can look at the call any more."""
+    """A second factor for a call with a lost body does not approve it."""
     stepup = await hold(stand, CASES[1])
     broker = stand.bench.broker
     await begin_approval(broker, stepup.id, stepup.digest, OPERATOR)
@@ -307,7 +307,7 @@ async def test_a_lost_body_that_is_sent_again_can_be_approved(stand: Stand) -> N
 
 
 async def test_bytes_that_the_digest_does_not_cover_are_lost(stand: Stand) -> None:
-    """Nobody approves a call whose bytes in memory are others."""
+    """A call with other bytes in memory cannot be approved."""
     stepup = await hold(stand, CASES[1])
     stand.gateway.calls.bodies = HeldBodies()
     stand.gateway.calls.bodies.keep(stepup.agent_id, stepup.id, b'{"amount":9000}')
@@ -320,7 +320,7 @@ async def test_bytes_that_the_digest_does_not_cover_are_lost(stand: Stand) -> No
 async def test_a_body_at_a_broker_that_cannot_be_asked_is_absent(
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That it is lost is not said, for it may not be."""
+    """It is not reported as lost, because another broker may have it."""
     stepup = await hold(stand, CASES[1])
 
     async def sealed(_: str) -> bytes:

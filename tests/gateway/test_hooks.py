@@ -496,7 +496,7 @@ permit (principal, action, resource);
 async def test_the_strictest_answer_of_a_lines_paths_counts(
     bench: Bench, agent: Agent, project: Path
 ) -> None:
-    """Wherever it stands in the line, and the row names that path."""
+    """In any position on the line; the row names that path."""
     bench.broker.policy = Policy(FORBIDDEN, bench.broker.policy.catalogue)
     for command in ("cat a secret b", "cat a; cat secret", "ls && cat ./secret"):
         told = await asked(bench, shell(project, command))
@@ -689,7 +689,7 @@ async def test_an_edit_of_what_runs_later_configures_the_host(
 async def test_nothing_reaches_into_agentvaults_home(
     bench: Bench, agent: Agent, impatient: None, project: Path
 ) -> None:
-    """By a path, a link, a glob, or a word of a command; nobody is asked."""
+    """By a path, link, glob or word of a command: it is denied without a person."""
     home = bench.home.data
     (project / "link").symlink_to(home)
     for call in (

@@ -102,7 +102,7 @@ def test_a_route_may_declare_a_name_that_it_reads() -> None:
         read("", "/items/1?_method=GET", route=route)
 
 
-async def test_an_override_reaches_no_service_and_asks_nobody(stand: Stand) -> None:
+async def test_an_override_reaches_no_service_and_no_person(stand: Stand) -> None:
     """It is recorded as refused before a person is asked."""
     await stand.service(ROUTES.replace("write:calendar", "send:payment"))
     agent = await stand.agent("send:payment", "read:calendar")

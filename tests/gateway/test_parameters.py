@@ -32,7 +32,7 @@ def parameters(
 
 
 def test_parameters_come_from_the_real_request(parse: Parse) -> None:
-    """Body, path, query and header are read, and nothing the agent says beside."""
+    """Body, path, query and header are read, and no other words of the agent."""
     read = parameters(
         parse,
         'amount = "body:/pay/0/amount~1minor"\nwho = "path:what"\ncount = "query:n"\n'
@@ -65,7 +65,7 @@ def test_a_form_is_an_object_of_its_fields(parse: Parse) -> None:
 
 
 def test_absent_parameters_are_left_out(parse: Parse) -> None:
-    """What the request does not have is no parameter, also without a body."""
+    """A value that the request lacks is no parameter, also without a body."""
     rules = (
         'amount = "body:/a/b"\ncount = "query:n"\nrecipients = "count:body:/to"\n'
         'x = "header:x-x"'
@@ -82,7 +82,7 @@ def test_absent_parameters_are_left_out(parse: Parse) -> None:
 def test_a_currency_is_a_code_of_three_letters_in_any_case(
     parse: Parse, said: str, known: str
 ) -> None:
-    """What only becomes one by Unicode's case rules is none that a rule names."""
+    """A code that only Unicode's case rules make a currency is not one."""
     body = f'{{"currency": "{said}"}}'.encode()
     assert parameters(parse, 'currency = "body:/currency"', body) == {"currency": known}
 
@@ -126,7 +126,7 @@ def test_what_cannot_be_relied_on_is_unclear(parse: Parse, body: bytes) -> None:
 def test_a_form_that_says_it_twice_is_unclear(
     parse: Parse, body: bytes, path: str
 ) -> None:
-    """An amount that stands twice, in any spelling or place, is none."""
+    """An amount that is there twice, in any spelling or place, is unclear."""
     read = parameters(parse, 'amount = "body:/amount"', body, FORM, path=path)
     assert not isinstance(read["amount"], int)
 
@@ -154,7 +154,7 @@ def test_a_form_that_says_it_twice_is_unclear(
 def test_recipients_are_counted_or_unclear(
     parse: Parse, body: bytes, count: int | None
 ) -> None:
-    """One text that may stand for many, or a cc beside the count, is unclear."""
+    """One text that may name many recipients, or a cc next to the count, is unclear."""
     read = parameters(parse, 'recipients = "count:body:/to"', body)
     assert read == {"recipients": count}
 
@@ -168,7 +168,7 @@ def test_counts_of_several_places_add_up(parse: Parse) -> None:
 
 
 def test_repeated_queries_and_headers_are_unclear_or_counted(parse: Parse) -> None:
-    """Said twice is unclear; a count counts each."""
+    """A repeated field is unclear; a count counts each."""
     rules = (
         'amount = "query:a"\nids = "count:query:id"\ntag = "header:tag"\n'
         'tags = "count:header:tag"'

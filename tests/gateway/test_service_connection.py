@@ -436,7 +436,7 @@ async def test_an_interim_answer_has_no_content(
 async def test_an_answer_before_the_end_of_its_request_ends_the_connection(
     reached: Reached, server: Upstream
 ) -> None:
-    """An early 4xx is passed on, and what is left of the body is nobody's request."""
+    """An early 4xx is passed on, and the rest of the body becomes no request."""
     heads: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -375,7 +375,7 @@ async def test_a_credential_does_not_pass_compressed(
 async def test_a_credential_does_not_pass_in_another_charset(
     stand: Stand, headers: dict[str, str], charset: str, codec: str, error: str
 ) -> None:
-    """It is read as declared; where nothing could be found, nothing passes."""
+    """It is searched as declared; a charset that hides the credential is refused."""
     await stand.service(SERVICE)
     text = f"you sent {''.join(f'&#{ord(one)};' for one in SECRET)}".encode(codec)
     kind = f"Content-Type: text/html; charset={charset}\r\n".encode()

@@ -132,7 +132,7 @@ def test_a_permit_needs_the_literal(pair: tuple[str, str]) -> None:
 def test_a_step_up_counts_by_the_fold_where_another_rule_permits(
     pair: tuple[str, str],
 ) -> None:
-    """What needs a person under one spelling needs one under all of them."""
+    """A request that needs a person in one spelling needs one in every spelling."""
     resource, spelling = pair
     rule = '@id("ask") @why("This one.") @obligation("step_up") @optional("resource")'
     told = f"permit (principal, action, resource) when {{ {EQUALS % resource} }};"
@@ -223,7 +223,7 @@ def test_answers_are_not_cached_across_suffixes() -> None:
 
 
 def test_recorded_facts_are_decided_alike() -> None:
-    """What the ledger has of a request gives the same answer again."""
+    """The recorded facts of a request give the same answer again."""
     policy = forbids(f"when {{ {EQUALS % 'github:acme/repo'} }};")
     asked = action("write:code", resource="github:acme/repo.git")
     inputs = Inputs.of(AGENT, asked, ENVIRONMENT, same_as=SAME_AS)

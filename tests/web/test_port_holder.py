@@ -40,7 +40,7 @@ def test_this_process_is_found_by_its_own_port() -> None:
 
 
 def test_another_users_process_is_named_by_its_user(tmp_path: Path) -> None:
-    """Where its files cannot be read, the table still says whose socket it is."""
+    """If the process's files cannot be read, the table still names the user."""
     row = ROW.format(port=7718, state="0A", uid=0, inode=42)
     proc = proc_of(tmp_path, row, "what is no row")
     assert port_holder(7718, proc) == (

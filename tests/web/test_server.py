@@ -821,7 +821,7 @@ async def of_agents(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def test_an_agent_on_every_connection_shuts_no_other_out(serve: Serve) -> None:
-    """What it has beyond its share ends for others, and then it is refused with 503."""
+    """Connections beyond its share end when others need them; then it gets 503."""
     listener = await serve(of_agents, limits=Limits(connections=16))
     at = b"127.0.0.1:%d" % listener.port
     held = []

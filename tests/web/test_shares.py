@@ -40,7 +40,7 @@ def test_an_eighth_and_at_least_two_are_an_agents_own(now: Now) -> None:
 
 
 def test_places_that_no_other_agent_used_lately_are_lent(now: Now) -> None:
-    """What others had within ten seconds is not lent, also once they gave it back."""
+    """A place that another agent used within ten seconds is not lent."""
     places = SharedPlaces(16, now)
     other = places.take("other", lambda: None)
     assert other is not None

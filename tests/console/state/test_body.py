@@ -85,7 +85,7 @@ def test_another_body_than_the_digests_is_not_shown(other: bytes) -> None:
 
 
 def test_an_empty_a_lost_and_an_unread_body_say_so() -> None:
-    """A body that is not there is said, with what helps."""
+    """A lost body is reported, with a remedy."""
     assert read(b"", "none").summary == "none"
     asked = request(b"{}")
     answer = HeldBody(sha256=None, bytes=2, base64=None)

@@ -65,7 +65,7 @@ async def test_what_is_counted_is_recorded_when_the_broker_stops(
 async def test_answers_and_cancellations_are_counted_too(
     mcp: McpStand, client: Any
 ) -> None:
-    """What the gateway answers to a server's own request is a message to it."""
+    """The gateway's answer to a request of the server counts as a message."""
     await client.call("ask")
     await mcp.stand.gateway.look()
     assert (None, "response", 1) in await counted(mcp)

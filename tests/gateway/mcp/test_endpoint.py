@@ -629,7 +629,7 @@ ODD = [None, True, 1, 1.5, "x", [], [[]], {}, {"a": [{}]}, -(2**70)]
 async def test_a_refused_notification_is_400_without_an_id(
     mcp: McpStand, client: Client, wrong: Any
 ) -> None:
-    """What it cancels is named by a text or an integer: anything else is -32602."""
+    """The cancelled request's id is a text or an integer; anything else is -32602."""
     body, headers = client.request("notifications/cancelled", {"requestId": wrong})
     del body["id"]
     answer = await client.post(body, headers)

@@ -12,7 +12,7 @@ from agentvault_tui.gateway.mcp.pipe import LinePipe, PipeLine
 
 
 class Ends:
-    """Both ends of a pipe, and what was said about it."""
+    """Both ends of a pipe, and the callbacks it made."""
 
     def __init__(self) -> None:
         self.reading, writing = os.pipe()

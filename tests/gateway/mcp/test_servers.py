@@ -70,7 +70,7 @@ def test_a_pattern_for_tools_is_for_no_other_method() -> None:
     "name", ["read_a/b", "read_a b", "read_a:b", "read_a\n", "read_ä", "read_a\u200b"]
 )
 def test_a_name_with_other_characters_has_its_exact_entry_alone(name: str) -> None:
-    """In a pattern ``*`` stands for letters, digits, ``_``, ``-`` and ``.``."""
+    """In a pattern, ``*`` matches letters, digits, ``_``, ``-`` and ``.``."""
     server = parse(URL + '[tools."read_*"]\nscope = "read:files"\n')
     assert server.rule_of(name) is None
     for good in ("read_", "read_a", "read_A-b.C_9"):

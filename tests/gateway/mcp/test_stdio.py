@@ -184,7 +184,7 @@ when another is."""
 LARGE = {"name": "read_large", "arguments": {"path": "/a", "x": "x" * 3_000_000}}
 """More than a pipe holds."""
 MIDDLE = {"name": "read_large", "arguments": {"path": "/a", "x": "x" * 900_000}}
-"""What a pipe holds, once it is empty."""
+"""The capacity of an empty pipe."""
 SMALL = {"name": "read_small", "arguments": {"path": "/b"}}
 
 
@@ -271,7 +271,7 @@ async def test_half_a_line_of_a_revoked_agent_waits_for_others_calls(
 async def test_a_process_with_half_a_line_is_restarted_after_a_minute(
     mcp: McpStand, slow: SlowServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever is in flight then may have been done: nobody saw its result."""
+    """A call in flight may have run: its result is unknown."""
     assert stdio.GRACE_S == 60
     monkeypatch.setattr(stdio, "GRACE_S", 0.05)
     asked = slow.ask(slow.one, LARGE)
@@ -334,7 +334,7 @@ async def test_half_a_line_whose_client_left_is_completed(
 async def test_a_line_that_waits_is_taken_back_by_a_revocation(
     mcp: McpStand, slow: SlowServer
 ) -> None:
-    """No byte of it is written; nobody else notices."""
+    """No byte of it is written, and other agents are not affected."""
     half = slow.ask(slow.two, LARGE)
     await slow.until(lambda: slow.has_half)
     asked = slow.ask(slow.one, SMALL)
@@ -349,7 +349,7 @@ async def test_a_line_that_waits_is_taken_back_by_a_revocation(
 
 
 async def test_one_agent_has_a_quarter_of_the_places(mcp: McpStand) -> None:
-    """64 of 256, and the next one is told to wait; another agent's call is served."""
+    """Of 256 places 64; the next call is refused, another agent's call is served."""
     assert (stdio.PLACES, stdio.SHARE, stdio.LEAST) == (256, 4, 2)
     one, two = [await mcp.client("modern", name=name) for name in ("a", "b")]
     await one.call("read_file", path="/a")
