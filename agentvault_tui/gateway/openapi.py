@@ -291,8 +291,8 @@ def _content(
 ) -> tuple[str | None, tuple[str, ...]]:
     """Return ``body`` and ``types`` of a route, by the request's media types.
 
-    JSON and forms need no key, but for methods that usually have no body. What is
-    neither is opaque, and the kind that can be read counts where there are several.
+    JSON and forms need a key only for methods that usually have no body. Other types
+    are opaque. If an operation has several types, a readable one counts.
     """
     body = _resolved(document, operation.get("requestBody"))
     media = [MediaType.parse(str(one)) for one in _mapping(body.get("content"))]

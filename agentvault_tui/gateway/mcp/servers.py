@@ -222,12 +222,12 @@ def _may_be(rule: ToolRule, server: str, action: Action) -> bool:
 
 
 def _check_spelling(path: _Path, arguments: object) -> None:
-    """Refuse another spelling of a name on a *path* that policy reads.
+    """Refuse a call that spells a name on a *path* that is read in another way.
 
-    A lenient server may read the other spelling.
+    A lenient server may go by the other spelling.
 
     Raises:
-        UnmatchedToolError: there is one.
+        UnmatchedToolError: it does.
     """
     value = arguments
     for name in path:
