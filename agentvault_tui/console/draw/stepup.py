@@ -173,7 +173,7 @@ def _whole(
         *(request_facts(row, body, width)),
         ("Rule", row.rule),
         ("Why ask", row.why),
-        ("You grant", f"{granted(row, this='')}. Recorded under your name."),
+        ("You grant", f"in your name: {granted(row, this='')}"),
         *([("Approvals", row.approvals)] if row.approvals else []),
         ("Asked", f"{row.requested_at:%Y-%m-%d} {clock_time(row.requested_at)}"),
         ("Expires", f"{row.expires_at:%Y-%m-%d} {clock_time(row.expires_at)}"),

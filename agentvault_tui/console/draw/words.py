@@ -32,7 +32,7 @@ _REFUSALS: Final = {
     "limit_reached": "a limit is reached",
     "on_trial": "taken away on trial, and can be given back",
     "method_override": "it names another method",
-    "no_route": "no route matches it",
+    "no_route": "no route or tool of its file matches it",
     "not_connected": "no account is connected",
     "panic": "everything is stopped",
     "parameter_required": "it lacks a value that its route requires",

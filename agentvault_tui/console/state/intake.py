@@ -559,10 +559,12 @@ def _gist(parameters: object) -> str:
 
 
 def _request(told: EventInfo) -> str:
-    """Name the request of a refused call that has no action; empty otherwise."""
+    """Name the request or tool of a refused call without an action; else empty."""
     if told.type != REFUSED or told.action:
         return ""
     detail = told.detail
+    if tool := detail.get("tool"):
+        return f"{tool}"
     return f"{detail['method']} {detail['path']}" if detail.get("path") else ""
 
 

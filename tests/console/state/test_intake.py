@@ -190,5 +190,7 @@ def test_a_refused_request_without_an_action_is_named_by_its_method_and_path() -
     told = {"type": "gateway.refused", "outcome": "denied", "reason": "bad_query"}
     row = Intake().event(filled(EventInfo, {**told, "detail": detail}))
     assert (row.note, row.action) == ("GET /search", "")
+    tool = {**told, "detail": {**detail, "tool": "frob"}}
+    assert Intake().event(filled(EventInfo, tool)).note == "frob"
     named = {**told, "action": "send:payment", "detail": detail}
     assert Intake().event(filled(EventInfo, named)).note == ""
