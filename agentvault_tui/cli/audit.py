@@ -104,7 +104,8 @@ def print_event(
     if event.outcome == "denied":
         told = event.detail
         called = told.get("tool") or f"{told.get('method')} {told.get('path')}"
-        about.append(out.shown(called) if told.get("path") or told.get("tool") else "")
+        if called not in about and (told.get("path") or told.get("tool")):
+            about.append(out.shown(called))
     # What came of a call is in the broker's words: its numbers are no code.
     came = event.type == "gateway.result" and not event.reason
     theirs = event.actor.kind == "agent" and not came

@@ -90,6 +90,10 @@ def list_stepups(
     )
 
 
+_HEX_BYTES: Final = 256
+"""Bytes of a body that is no text, so that the facts above them stay on the screen."""
+
+
 @stepup.command("show", example="agentvault stepup show sup_8m1c4tq9x2w7k3zn")
 @click.argument("stepup_id", metavar="ID")
 @click.option(
@@ -104,7 +108,9 @@ def show_stepup(session: CliSession, stepup_id: str, save: Path | None) -> None:
     brief = None if session.json else _BRIEF  # text is written from the bytes
     found = client.call(calls.STEPUP, brief, id=stepup_id)
     if save is not None:
-        _save_body(client.call(calls.STEPUP_BODY, id=stepup_id), save)
+        body = client.call(calls.STEPUP_BODY, id=stepup_id)
+        opaque = found.request is not None and found.request.body_kind == "opaque"
+        _save_body(body, save, opaque=opaque)
     if session.json:
         before = client.call(calls.BEFORE, id=stepup_id).stepups
         out.json({**asdict(found), "before": before})
@@ -232,15 +238,20 @@ def print_stepup(
     intake = Intake(ascii_only=out.ascii_only)
     row, shown = intake.stepup(item), None
     if row.request is not None and body is not None:
-        shown = told(row.request, body, ascii_only=out.ascii_only)
+        shown = told(row.request, body, ascii_only=out.ascii_only, hex_bytes=_HEX_BYTES)
     past = PastDecisions(tuple(map(intake.stepup, before)))
     asked = StepUpFacts(row, intake.shown(owner), past, SystemClock().now(), shown)
     rows, _ = whole(asked, out.pen, out.width or 100)
     out.rows(rows)
 
 
-def _save_body(answer: HeldBody, file: Path) -> None:
+def _save_body(answer: HeldBody, file: Path, *, opaque: bool) -> None:
     """Write a body to a new file that its owner alone can read."""
+    if answer.base64 is None and opaque:
+        raise NotFoundError(
+            "AgentVault hands out no content that it cannot read",
+            "compare the SHA-256 with that of the file that the agent sends",
+        )
     if answer.base64 is None:
         raise NotFoundError(
             "the body of that call is not in memory: it was decided, or the broker "

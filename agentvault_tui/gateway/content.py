@@ -49,6 +49,10 @@ _DISPOSITION: Final = re.compile(
 )
 """RFC 7578 section 4.2, without escapes and the forms of RFC 2231 and RFC 2047, which
 servers decode in different ways."""
+_UNEXPECTED: Final = (
+    "this route takes no body. Send the request without one, or an operator can add a"
+    ' body to the route, such as body = "json"'
+)
 _CODED: Final = re.compile(r"%(?:0d|0a|22)|=\?", re.IGNORECASE)
 _PLAIN_ENCODINGS: Final = frozenset({"7bit", "8bit", "binary"})
 
@@ -114,11 +118,13 @@ class ContentRule:
             UnreadableRequestError: 415 ``unsupported_body``; 400 ``unexpected_body``.
         """
         if self.kind == "none":
-            text = "a request of this route has no body"
-            raise UnreadableRequestError("unexpected_body", text)
-        kind = self._known(media) if media is not None else None
-        if media is None or kind is None:
-            raise self.refusal("the body is of another type, or of none")
+            raise UnreadableRequestError("unexpected_body", _UNEXPECTED)
+        if media is None:
+            raise self.refusal("the body has no Content-Type that can be read")
+        kind = self._known(media)
+        if kind is None:
+            named = visible(media.type, 60)
+            raise self.refusal(f"this route takes no body of the type {named}")
         if kind != "opaque" and not self._is_listed(media):
             read = {"charset", "boundary"} if kind == "multipart" else {"charset"}
             extra = any(name not in read for name, _ in media.parameters)
@@ -372,9 +378,10 @@ def _form(raw: bytes) -> list[Pair]:
     try:
         halves = (piece.decode().partition("=") for piece in pieces)
         pairs = [(decode_form_text(n), decode_form_text(v)) for n, _, v in halves]
+    except UnicodeDecodeError:
+        raise _ambiguous("the form is not UTF-8") from None
     except ValueError as error:
-        what = getattr(error, "reason", None) or error
-        raise _ambiguous(f"the form cannot be decoded: {what}") from None
+        raise _ambiguous(f"the form cannot be decoded: {error}") from None
     return pairs
 
 

@@ -185,7 +185,10 @@ def denial(denied: Denied) -> CallRefusedError:
 
 def pending(broker: Broker, stepup: StepUp, decision_id: str) -> CallRefusedError:
     """Return the answer about a call that waits for a person (as CIBA, RFC 9470)."""
-    text = "A person has to decide: repeat this request with AgentVault-Request."
+    text = (
+        "A person has to decide. Send this request again with the header"
+        f" AgentVault-Request: {stepup.id}"
+    )
     return CallRefusedError(
         403,
         PENDING,

@@ -49,6 +49,7 @@ from agentvault_tui.gateway.services import Service, UpstreamCredential
 from agentvault_tui.gateway.target import Pair, Target, parse_target
 from agentvault_tui.gateway.templates import ServiceRoute
 from agentvault_tui.model import Action
+from agentvault_tui.text import visible
 from agentvault_tui.web.reply import Header
 
 _USER_AGENT: Final = f"AgentVault/{__version__}"
@@ -235,7 +236,8 @@ def read_head(
     target = parse_target(raw_target)
     found = match(service, method, target)
     if found is None:
-        text = "no route of the service allows this"
+        path = visible(target.encoded_path, 200)
+        text = f"no route of services/{service.name}.toml matches {method} {path}"
         raise UnreadableRequestError("no_route", text, status=403)
     _check_credential(service.credential, target)
     route = found.route or UNMATCHED

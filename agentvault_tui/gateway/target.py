@@ -122,7 +122,10 @@ def decode_form_text(raw: str) -> str:
         return raw.replace("+", " ")
     if _BAD_ESCAPE.search(raw):
         raise ValueError("a percent-escape is malformed")
-    text = unquote_to_bytes(raw.replace("+", " ")).decode()
+    try:
+        text = unquote_to_bytes(raw.replace("+", " ")).decode()
+    except UnicodeDecodeError:
+        raise ValueError("a percent-escape is not UTF-8") from None
     if "\0" in text:
         raise ValueError("it holds NUL")
     return text
@@ -165,8 +168,7 @@ def _pairs(raw: bytes) -> list[Pair]:
         try:
             pair = decode_form_text(name), decode_form_text(value)
         except ValueError as error:
-            what = getattr(error, "reason", None) or error
-            raise _bad_query(f"the query cannot be decoded: {what}") from None
+            raise _bad_query(f"the query cannot be decoded: {error}") from None
         if not pair[0]:
             raise _bad_query("a value of the query has no name")
         pairs.append(pair)

@@ -17,6 +17,10 @@ _SINGLE: Final = frozenset(
     b"authorization content-length content-type host transfer-encoding".split()
 )
 """Said twice, two readers could each believe another one (RFC 9112 section 11)."""
+_BAD_TARGET: Final = (
+    "the request target holds a byte that no URL has: percent-encode everything but"
+    " visible ASCII"
+)
 _SLICE: Final = 4_096
 """Bytes the parser is fed at a time: it keeps unfinished lines; we count between."""
 _PAUSED_SECONDS: Final = 3_600.0
@@ -145,6 +149,8 @@ class BoundedProtocol(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._pass_over_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserInvalidURLError:
+            self._refuse(*(self._fault or (400, _BAD_TARGET)))
         except httptools.HttpParserError:
             self._refuse(*(self._fault or (400, "this is not well-formed HTTP")))
         else:

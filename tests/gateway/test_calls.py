@@ -180,6 +180,9 @@ async def test_what_is_refused_reaches_no_service(stand: Stand, agent: Agent) ->
         ), (url, body)
         assert reply.headers["agentvault-error"] == error
         assert body["error_description"]
+        if reason == "no_route":
+            named = f"services/api.toml matches {method} /"
+            assert named in body["error_description"]
         recorded = await stand.bench.events("gateway.refused")
         if reason != "no_token" and secret != "av_t_nothing":
             assert recorded[-1].decision_id == body["decision_id"], url

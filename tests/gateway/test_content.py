@@ -133,6 +133,8 @@ def test_content_of_any_other_type_is_refused(text: str) -> None:
     error = refused.value
     assert (error.code, error.status) == ("unsupported_body", 415)
     assert "application/json" in error.more["accepts"]  # type: ignore[operator]
+    named = text.partition(";")[0]
+    assert named in str(error) or "Content-Type" in str(error)
 
 
 @pytest.mark.parametrize("header", [JSON, FORM])
@@ -151,6 +153,8 @@ def test_a_body_where_none_is_expected_is_refused(method: str) -> None:
     body = b"POST /pay HTTP/1.1\r\n\r\n"
     code = refusal("", JSON, body=body, method=method)
     assert code == ("unexpected_body", 400)
+    with pytest.raises(UnreadableRequestError, match=r'add a body .* body = "json"'):
+        content("", JSON, body=body, method=method)
     assert content("", JSON, method=method) == Content()
     assert content('body = "json"', JSON, body=b"{}", method=method).encoded == b"{}"
 

@@ -78,6 +78,12 @@ def test_queries_that_cannot_be_decoded_are_refused(query: str) -> None:
     assert code_of(b"/a?" + query.encode("latin-1")) == "bad_query"
 
 
+def test_a_query_that_is_not_utf8_says_so() -> None:
+    """The agent reads what to mend, and no codec's words."""
+    with pytest.raises(UnreadableRequestError, match="escape is not UTF-8"):
+        parse_target(b"/a?b=%ff")
+
+
 @pytest.mark.parametrize(
     "query", ["n=1&N=2", "a_b=1&a-b=2", "k=1&%E2%84%AA=2", "s=1&%C5%BF=2", "ab&a%20b"]
 )

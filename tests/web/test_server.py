@@ -374,6 +374,16 @@ async def test_a_target_with_user_information_is_refused(serve: Serve) -> None:
     assert (await talk(listener, sent, host=False)).startswith(b"HTTP/1.1 400 ")
 
 
+async def test_a_target_that_is_not_encoded_is_refused_with_what_to_do(
+    serve: Serve,
+) -> None:
+    """A client that sends `é` as it is reads what to encode (RFC 3986 section 2)."""
+    sent = b"GET /a?x=\xc3\xa9 HTTP/1.1\r\nHost: @\r\n\r\n"
+    said = await talk(await serve(), sent)
+    assert said.startswith(b"HTTP/1.1 400 ")
+    assert b"percent-encode" in said
+
+
 async def test_pipelined_requests_are_answered_in_order(serve: Serve) -> None:
     """Two requests in one segment get two answers, a broken third none before them."""
     listener = await serve()

@@ -558,6 +558,7 @@ async def _page(
         one.status.value for one in await broker.ledger.stepups_before(stepup, _BEFORE)
     )
     told = ", ".join(f"{count} {word}" for word, count in sorted(ends.items()))
+    many = f"last {ends.total()}" if ends.total() > 1 else "one"
     agent = broker.registry.agent(stepup.agent_id)
     return {
         "id": stepup.id,
@@ -566,7 +567,7 @@ async def _page(
         "owner": agent.owner,
         "rule": stepup.rule,
         "count": stepup.count,
-        "before": f"last {ends.total()} like it: {told}" if told else "",
+        "before": f"{many} like it: {told}" if told else "",
         "reason": stepup.reason,
         "problem": stepup.problem,
         "body": await page_body(broker, stepup),

@@ -198,7 +198,7 @@ def _lately(
     for fold in fold_events(reversed(found))[: -most - 1 : -1]:
         event, state = fold.head, fold.state
         style = words.style(p, state)
-        parts = (event.note, words.deed(event), words.place(event))
+        parts = (words.note(event), words.deed(event), words.place(event))
         what = " ".join(part for part in parts if part)
         text = pen.clip(pen.own(what), max(width - LABEL - 20, 6))
         rows.append(

@@ -179,7 +179,7 @@ def _whole(
         *(request_facts(row, body, width)),
         ("Rule", row.rule),
         ("Why ask", row.why),
-        ("You grant", f"{granted(row, this='')}, under your name"),
+        ("You grant", f"in your name: {granted(row, this='')}"),
         *([("Not shown", UNSEEN_PARTS)] if row.token_alone else []),
         *([("Approvals", row.approvals)] if row.approvals else []),
         ("Asked", f"{row.requested_at:%Y-%m-%d} {clock_time(row.requested_at)}"),

@@ -15,20 +15,37 @@ if TYPE_CHECKING:
 
 _REFUSALS: Final = {
     "agent_revoked": "this agent is revoked",
+    "already_used": "its approval was used already",
+    "ambiguous_body": "its body can be read in two ways",
+    "ambiguous_headers": "its headers can be read in two ways",
+    "ambiguous_query": "its query can be read in two ways",
+    "ask_at_the_gateway": "its token does not state all that it sends",
+    "bad_path": "its path can be read in two ways",
+    "bad_query": "its query cannot be decoded",
+    "body_too_large": "its body is too large",
     "cooling_down": "asked again too soon after a denial",
+    "digest_mismatch": "it is not what was approved",
+    "header_not_listed": "it has a header that its route does not list",
     "hook_denied": "a call-out denied it",
     "hook_failed": "a call-out did not answer as it must",
     "insufficient_scope": "its token lacks the scope",
     "limit_reached": "a limit is reached",
     "on_trial": "taken away on trial, and can be given back",
+    "method_override": "it names another method",
+    "no_route": "no route or tool of its file matches it",
     "not_connected": "no account is connected",
     "panic": "everything is stopped",
+    "parameter_required": "it lacks a value that its route requires",
     "policy_forbids": "policy forbids it",
     "scope_not_granted": "not granted",
     "stepup_denied": "a person denied it",
     "too_many_pending": "too many requests wait already",
     "too_many_tokens": "it holds too many tokens already",
+    "unexpected_body": "its route takes no body",
     "unknown_connection": "nobody said what that connection is for",
+    "unknown_service": "no file describes that service",
+    "unreadable_body": "its body cannot be read",
+    "unsupported_body": "its route takes no such body",
 }
 _ENDINGS: Final = {
     "allowed_by_policy": "policy alone allowed it",
@@ -119,7 +136,15 @@ def deed(event: EventRow) -> str:
     The code itself stands in the event in full.
     """
     means = event.reason if event.type == "tenant.log" else ""
-    return means or event.action or _UNDECIDED.get(event.type) or event.type
+    undecided = _UNDECIDED.get(event.type)
+    if undecided and not event.action:
+        return event.note or undecided
+    return means or event.action or event.type
+
+
+def note(event: EventRow) -> str:
+    """Say how much it moves; empty where that is the deed itself."""
+    return "" if event.note == deed(event) else event.note
 
 
 def style(palette: Palette, event: EventRow) -> Style:
@@ -145,7 +170,7 @@ def place(event: EventRow) -> str:
 
 def beside(event: EventRow, said: str) -> list[str]:
     """Return what stands beside the deed: on what, then what is *said* of it."""
-    on = " ".join(part for part in (event.note, place(event)) if part)
+    on = " ".join(part for part in (note(event), place(event)) if part)
     parts = (on, "" if said == deed(event) else said)
     return [part for part in parts if part]
 

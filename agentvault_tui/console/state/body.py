@@ -22,11 +22,16 @@ READING: Final = BodyView("being read", problem="The body is being read.")
 
 
 def told(
-    request: HeldRequest, answer: HeldBody, *, ascii_only: bool = False
+    request: HeldRequest,
+    answer: HeldBody,
+    *,
+    ascii_only: bool = False,
+    hex_bytes: int = SHOWN,
 ) -> BodyView:
     """Make the broker's answer about a body readable; see `view`."""
     documents = [_decoded(one) for one in answer.documents]
-    return view(request, _decoded(answer.base64), documents, ascii_only=ascii_only)
+    body = _decoded(answer.base64)
+    return view(request, body, documents, ascii_only=ascii_only, hex_bytes=hex_bytes)
 
 
 def _decoded(text: str | None) -> bytes | None:
@@ -48,6 +53,7 @@ def view(
     documents: Sequence[bytes | None] = (),
     *,
     ascii_only: bool = False,
+    hex_bytes: int = SHOWN,
 ) -> BodyView:
     """Make a body readable; takes long for a large one, so not in an event loop.
 
@@ -56,6 +62,7 @@ def view(
         body: the bytes that will be sent; None if no broker has them.
         documents: those that the request names, likewise.
         ascii_only: whether the terminal takes ASCII alone.
+        hex_bytes: how many bytes are shown of a body that is no text.
 
     Returns:
         its members, and the bytes as they are.
@@ -90,22 +97,24 @@ def view(
     return BodyView(
         shown(found.summary),
         tuple((shown(name), shown(value)) for name, value in found.members),
-        tuple(_lines(raw, ascii_only=ascii_only)),
+        tuple(_lines(raw, hex_bytes, ascii_only=ascii_only)),
         found.warning if lost else problem,
         lost=lost,
     )
 
 
-def _lines(body: bytes, *, ascii_only: bool) -> Iterator[Shown]:
+def _lines(body: bytes, hex_bytes: int, *, ascii_only: bool) -> Iterator[Shown]:
     """Yield lines of text, their ends marked, or of anything else rows in hex."""
     first = body[:SHOWN]
     try:
         body.decode()
     except UnicodeDecodeError:
-        for start in range(0, len(first), _HEX):
+        for start in range(0, min(len(first), hex_bytes), _HEX):
             row = first[start : start + _HEX]
             plain = "".join(chr(b) if 32 <= b < 127 else "." for b in row)
             yield Shown(f"{start:06x}  {row.hex(' '):<{3 * _HEX}} {plain}")
+        if (left := len(first) - hex_bytes) > 0:
+            yield Shown(f"{left:,} bytes more: {_ALL}")
         return
     end = "⏎".translate(TWINS) if ascii_only else "⏎"
     *lines, last = first.decode(errors="ignore").split("\n")

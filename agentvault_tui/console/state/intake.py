@@ -72,6 +72,7 @@ from agentvault_tui.operator_api.shapes import (
 )
 from agentvault_tui.text import Shown, visible
 
+REFUSED: Final = "gateway.refused"
 RESULT: Final = "gateway.result"
 _WHOLE: Final = 700_000
 """More cells than the largest field the broker lets in can become."""
@@ -329,7 +330,7 @@ class Intake:
             self.shown(_ended(told) if told.type == RESULT else told.reason),
             word(told.rule),
             self.shown(told.decision_id, _NAME),
-            self.shown(_gist(parameters), _NAME) if parameters else _NOTHING,
+            self.shown(_gist(parameters) if parameters else _request(told), _NAME),
             self.shown(told.hash, _NAME),
         )
 
@@ -556,6 +557,16 @@ def _gist(parameters: object) -> str:
     if isinstance(count := known.get("count"), int):
         words.append(f"{count:,} item{'s' * (count != 1)}")
     return ", ".join(words)
+
+
+def _request(told: EventInfo) -> str:
+    """Name the request or tool of a refused call without an action; else empty."""
+    if told.type != REFUSED or told.action:
+        return ""
+    detail = told.detail
+    if tool := detail.get("tool"):
+        return f"{tool}"
+    return f"{detail['method']} {detail['path']}" if detail.get("path") else ""
 
 
 def _ended(result: EventInfo) -> str:

@@ -49,7 +49,8 @@ def tally(rows: Sequence[StepUpRow]) -> str:
         return "the first of its kind"
     states = ["approved" if row.status in _GRANTED else row.state for row in rows]
     words = ", ".join(f"{states.count(word)} {word}" for word in sorted({*states}))
-    return f"last {len(rows)} like it: {words}"
+    many = f"last {len(rows)}" if len(rows) > 1 else "one"
+    return f"{many} like it: {words}"
 
 
 def sentences(

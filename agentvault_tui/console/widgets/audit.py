@@ -23,6 +23,8 @@ from agentvault_tui.text import cell_width
 _PAGES_AT_ONCE: Final = 20
 _OUTCOME: Final = 10
 _TIME: Final = 9
+_ROOM_FOR_WHERE: Final = 30
+"""Cells of agent and action from which on the resource has room as well."""
 _ROOMY: Final = 84
 """From this width on a row also says why, and what was answered before."""
 
@@ -162,6 +164,8 @@ class AuditPane(Pane, can_focus=True):
             said = words.came(state) or said
             most = None if width >= _ROOMY else 1
             where = "  ".join(words.beside(event, said)[:most])
+            if room < _ROOM_FOR_WHERE:
+                where = ""
             rest = max(room - who - what - 2, 1) + max(_OUTCOME - cell_width(word), 0)
             if not where:  # with nothing beside it, a long word need not be cut
                 what, rest = what + rest, 0
@@ -289,8 +293,11 @@ class AuditPane(Pane, can_focus=True):
 
 def _columns(room: int) -> tuple[int, int]:
     """Return the widths of agent and action; the resource takes the rest."""
-    if room < 30:
+    if room < 20:
         return max(room - 1, 4), 0
+    if room < _ROOM_FOR_WHERE:
+        who = room * 4 // 10
+        return who, room - who - 3
     who = min(max(room * 3 // 10, 14), 20)
     return who, min(max(room * 3 // 10, 14), 18)
 

@@ -75,6 +75,8 @@ class LedgerList(AuditPane):
         deed, beside = words.deed(event), words.beside(event, why)
         if event.type == "tenant.log":  # a sentence: it says more than where
             what = max(what, min(cell_width(deed), room - who - 2))
+        elif deed == event.note:  # a request that names no action
+            what = max(what, min(cell_width(deed), (room - who) // 2))
         left: list[Piece] = [
             (pen.glyphs.cursor if here else " ", p.accent if here else p.muted),
             (f"{event.seq:>{number},} {self._time(event)} ", p.muted),

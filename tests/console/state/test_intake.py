@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec import UnsetType, convert, inspect
+from msgspec import Raw, UnsetType, convert, inspect
+from msgspec.json import encode as to_json
 from support.wire_shapes import filled
 
 from agentvault_tui.console.state.activity import read_activity
 from agentvault_tui.console.state.intake import Intake
 from agentvault_tui.console.state.stepups import handed_out, takes_back
+from agentvault_tui.held_body import Described
 from agentvault_tui.operator_api.history import ActivityInfo, EventInfo
 from agentvault_tui.operator_api.shapes import (
     AgentInfo,
@@ -45,11 +47,12 @@ def _hostile(kind: type[T]) -> st.SearchStrategy[T]:
 
 def _of(kind: inspect.Type) -> st.SearchStrategy[Any]:
     match kind:
-        case inspect.StructType(fields=fields):
+        case inspect.StructType(fields=fields, tag_field=tag_field, tag=tag):
+            tags = {} if tag_field is None else {tag_field: st.just(tag)}
             every = {one.encode_name: _of(one.type) for one in fields}
             needed = {one.encode_name for one in fields if one.required}
             return st.fixed_dictionaries(
-                {name: every[name] for name in every if name in needed},
+                tags | {name: every[name] for name in every if name in needed},
                 optional={name: every[name] for name in every if name not in needed},
             )
         case inspect.UnionType(types=types):
@@ -59,6 +62,8 @@ def _of(kind: inspect.Type) -> st.SearchStrategy[Any]:
             return _of(inner)
         case inspect.VarTupleType(item_type=item) | inspect.ListType(item_type=item):
             return st.lists(_of(item), max_size=2)
+        case inspect.TupleType(item_types=items):
+            return st.tuples(*map(_of, items))
         case inspect.DictType(value_type=inspect.CustomType() | inspect.AnyType()):
             return st.dictionaries(_TEXT, _JSON, max_size=3)
         case inspect.DictType(value_type=value):
@@ -69,6 +74,7 @@ def _of(kind: inspect.Type) -> st.SearchStrategy[Any]:
         inspect.FloatType: st.floats(),
         inspect.StrType: _TEXT,
         inspect.NoneType: st.none(),
+        inspect.RawType: _JSON.map(to_json).map(Raw),
     }
     return simple.get(type(kind), _JSON)
 
@@ -76,6 +82,8 @@ def _of(kind: inspect.Type) -> st.SearchStrategy[Any]:
 def _texts(value: Any) -> list[str]:
     if isinstance(value, str):
         return [value]
+    if isinstance(value, Described):
+        return []  # as the digest covers it: what draws it makes it visible
     if is_dataclass(value):
         return [t for f in fields(value) for t in _texts(getattr(value, f.name))]
     if isinstance(value, tuple | list):
@@ -174,3 +182,15 @@ def test_what_gets_no_token_says_so(more: dict[str, Any]) -> None:
     row = Intake().stepup(filled(StepUpInfo, {"resource": "a:b", **more}))
     said = takes_back(row) + handed_out(row)
     assert ("token" in said) is not bool(more)
+
+
+def test_a_refused_request_without_an_action_is_named_by_its_method_and_path() -> None:
+    """A person reads which request was refused, not that it was a call."""
+    detail = {"method": "GET", "path": "/search", "message": "no"}
+    told = {"type": "gateway.refused", "outcome": "denied", "reason": "bad_query"}
+    row = Intake().event(filled(EventInfo, {**told, "detail": detail}))
+    assert (row.note, row.action) == ("GET /search", "")
+    tool = {**told, "detail": {**detail, "tool": "frob"}}
+    assert Intake().event(filled(EventInfo, tool)).note == "frob"
+    named = {**told, "action": "send:payment", "detail": detail}
+    assert Intake().event(filled(EventInfo, named)).note == ""
