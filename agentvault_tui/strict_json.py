@@ -71,7 +71,8 @@ def decode(
         value: object = (decoder or _DECODER).decode(text)
     except RecursionError as error:
         raise ValueError("it nests too deep") from error
-    if isinstance(value, dict | list) and _nests_too_deep(value, depth):
+    # Most documents have too few brackets to nest so deep, those in texts included.
+    if text.count("[") + text.count("{") > depth and _nests_too_deep(value, depth):
         raise ValueError("it nests too deep")
     return value
 
@@ -127,7 +128,7 @@ _DECODER: Final = json.JSONDecoder(
 
 
 def _nests_too_deep(value: Any, depth: int) -> bool:
-    level = [value]
+    level = [value] if isinstance(value, dict | list) else []
     for _ in range(depth):
         members = (one.values() if isinstance(one, dict) else one for one in level)
         level = [

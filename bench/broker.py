@@ -4,8 +4,10 @@
 
 Against a real ``agentvault serve`` on a temporary home, at 1, 16 and 64 connections:
 first requests for actions that all differ, as agents send them, then the same bare
-request again and again; and in the same run against npm's oidc-provider (no policy,
-nothing durable) and OpenBao in dev mode (nothing durable) where they can be installed.
+request again and again, then differing ones under a policy whose rules also read the
+resource; and in the same run against npm's oidc-provider (no policy, nothing durable)
+and OpenBao, in dev mode (nothing durable) and with raft storage and a file audit, where
+they can be installed.
 Rounds alternate between the systems; what is printed is the median of the rounds.
 Targets: repeated, at one connection p50 at or below 0.9 ms, at 64 at least 4,000 a
 second; actions that differ at least 0.7 of that rate, and ahead of OpenBao at 64.
@@ -25,7 +27,14 @@ from dataclasses import dataclass, field
 import uvloop
 from support.disk import flushes
 from support.load import Result, ask_many
-from support.peers import Peer, UnavailableError, oidc_provider, openbao, workplace
+from support.peers import (
+    Peer,
+    UnavailableError,
+    oidc_provider,
+    openbao,
+    openbao_durable,
+    workplace,
+)
 from support.vault import Client, Vault, filesystem, vault
 
 LEVELS = {1: 2_000, 16: 8_000, 64: 16_000}
@@ -85,9 +94,12 @@ async def measure(rounds: int, *, peers: bool) -> bool:
                 ours,
             ),
         ]
+        strict = stack.enter_context(vault(resources=True))
+        others = [await strict.register(f"bench-{n}", SCOPE) for n in range(16)]
+        systems.append(System("by resource", strict.agents, _differing(others), strict))
         if peers:
             work = stack.enter_context(workplace())
-            for start in (oidc_provider, openbao):
+            for start in (oidc_provider, openbao, openbao_durable):
                 try:
                     peer = stack.enter_context(start(work))
                 except UnavailableError as reason:
@@ -121,7 +133,7 @@ def _again(peer: Peer) -> Callable[[int], list[bytes]]:
 
 
 def _report(systems: list[System], flush: float) -> bool:
-    differing, repeated, *peers = systems
+    differing, repeated, by_resource, *peers = systems
     print(
         f"{'':14}{'conns':>6}{'p50 ms':>9}{'p99 ms':>9}{'per s':>9}   differing's rate"
     )
@@ -133,7 +145,7 @@ def _report(systems: list[System], flush: float) -> bool:
                 f"{system.name:14}{connections:6}{row[0]:9.3f}{row[1]:9.3f}{row[2]:9.0f}"
                 + ("" if system is differing else f"   {ratio:.2f} x")
             )
-    for system in (differing, repeated):
+    for system in (differing, repeated, by_resource):
         for connections in (1, 64):
             print(_cost(system, connections))
     p50, rate = repeated.median(1, "p50"), repeated.median(64, "rate")

@@ -11,15 +11,14 @@ Target: five times the calls a second of fastmcp's proxy.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import sys
-import time
 from contextlib import ExitStack
 
 import uvloop
-from support.load import Result, ask_many, connect, request
+from support.load import Result, ask_many, request
 from support.peers import McpPair, UnavailableError, fastmcp, workplace
+from support.service import in_force, token_of
 from support.vault import Vault, vault
 
 CALLERS = 16
@@ -89,13 +88,8 @@ async def through(running: Vault, pair: McpPair, count: int) -> Result:
     command = f"command = {json.dumps(pair.command)}\n"
     (folder / "program.toml").write_text(command + TOOLS)
     client = await running.register("bench", "read:files")
-    line = await connect(running.agents)
-    _, body = await line.ask(client.token_request("read:files"))
-    line.close()
-    token = json.loads(body)["access_token"]
-    ends = time.monotonic() + 10
-    while len(await in_force(running)) < 2 and time.monotonic() < ends:  # noqa: ASYNC110
-        await asyncio.sleep(0.1)
+    token = await token_of(running, client, "read:files")
+    await in_force(running, 2)
     bearer = f"Bearer {token}"
     by_url = await measure(
         "AgentVault, by URL", running.agents, "/mcp/url", count, Authorization=bearer
@@ -108,12 +102,6 @@ async def through(running: Vault, pair: McpPair, count: int) -> Result:
         Authorization=bearer,
     )
     return by_url
-
-
-async def in_force(running: Vault) -> list[str]:
-    """Return the files of MCP servers that are in force."""
-    found = await running.operate("GET", "/api/audit?type=service.changed")
-    return [event["resource"] for event in found["events"]]
 
 
 def main() -> int:

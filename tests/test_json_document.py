@@ -51,3 +51,12 @@ def test_a_document_with_two_readings_is_refused(text: bytes) -> None:
     """Nothing is encoded again that readers of JSON take for different documents."""
     with pytest.raises(ValueError):
         read_document(text)
+
+
+@pytest.mark.parametrize(("begin", "end"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_a_document_nests_64_levels_at_most(begin: bytes, end: bytes) -> None:
+    """One level more is refused, whatever it is made of; brackets in texts are none."""
+    inner = b'"' + b"[{" * 80 + b'"'
+    read_document(begin * 64 + inner + end * 64)
+    with pytest.raises(ValueError, match="deep"):
+        read_document(begin * 65 + inner + end * 65)

@@ -162,6 +162,26 @@ def test_a_socket_path_too_long_is_refused_with_the_remedy(tmp_path: Path) -> No
     assert not home.data.exists()
 
 
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("", 10_485_760),
+        ("hold_bytes = 1073741824", 1_073_741_824),
+        ("hold_bytes = 1073741825", None),
+    ],
+)
+def test_a_held_opaque_body_has_ten_mib_and_up_to_one_gib(
+    home: Home, line: str, found: int | None
+) -> None:
+    """The default is 10 MiB, the most that can be set 1 GiB."""
+    home.config_file.write_text(f"[gateway]\n{line}\n")
+    if found is None:
+        with pytest.raises(SettingsError, match="hold_bytes"):
+            Settings.load(home, {})
+    else:
+        assert Settings.load(home, {}).gateway.hold_bytes == found
+
+
 def test_roles_are_auto_or_claim(home: Home) -> None:
     """From file and environment; another word is refused with those there are."""
     assert Settings.load(home, {}).operators.by_claim is False
@@ -180,10 +200,10 @@ def test_rules_of_approvals_are_read_from_an_array_of_tables(home: Home) -> None
         '[[stepup.rules]]\napprovals = 2\nscopes = ["payments"]\nrisk = "high"\n'
         "[[stepup.rules]]\nno_self = true\n"
     )
-    first, second = Settings.load(home, environ={}).stepup.rules
+    first, second = Settings.load(home, {}).stepup.rules
     assert (first.approvals, first.scopes, first.risk) == (2, ("payments",), "high")
     assert second.no_self
     for bad in ('approvals = "two"', "aprovals = 2", "approvals = 0", "approvals = 1"):
         home.config_file.write_text(f"[[stepup.rules]]\n{bad}\n")
         with pytest.raises(SettingsError):
-            Settings.load(home, environ={})
+            Settings.load(home, {})

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import quote_plus
 
@@ -64,6 +65,7 @@ class MediaType(NamedTuple):
     parameters: tuple[Pair, ...] = ()
 
     @classmethod
+    @lru_cache(maxsize=256)
     def parse(cls, text: str) -> MediaType | None:
         """Parse a media type; return None if programs may read it differently."""
         match = _MEDIA_TYPE.fullmatch(text.strip())
@@ -200,6 +202,14 @@ class Content:
     """None where an opaque body is streamed or spooled."""
     encoding: str | None = None
     """The ``Content-Encoding`` of an opaque body."""
+    sha256: str | None = field(init=False, default=None)
+    """Of ``encoded``; computed where a body is read, which may be a worker process."""
+
+    def __post_init__(self) -> None:
+        """Compute the digest."""
+        if self.encoded is not None:
+            digest = hashlib.sha256(self.encoded).hexdigest()
+            object.__setattr__(self, "sha256", digest)
 
     def described(self) -> dict[str, object]:
         """Return the members that describe it in `StepUp.request_json`."""

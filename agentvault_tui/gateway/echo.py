@@ -214,6 +214,8 @@ class Needles:
     """The digits that they have in base64 of any text, at each of three alignments."""
     hexadecimal: tuple[bytes, ...] = ()
     """In lower case."""
+    digit_runs: tuple[bytes, ...] = ()
+    """Their longest parts without a letter, which are there in any case of letters."""
     anchors: tuple[bytes, ...] = ()
     """Parts of `base64`; at least one is in a text that has it unbroken."""
     line_anchors: tuple[bytes, ...] = ()
@@ -245,9 +247,10 @@ class Needles:
             return True
         if self.wide and b"\0" in text and any(one in text for one in self.wide):
             return True
-        lower = text.lower()
-        if any(needle in lower for needle in self.hexadecimal):
-            return True
+        if any(run in text for run in self.digit_runs):
+            lower = text.lower()
+            if any(needle in lower for needle in self.hexadecimal):
+                return True
         if b"\n" in text or b"\r" in text or b"\\" in text:
             if any(anchor in text for anchor in self.line_anchors):
                 return self._has_base64(_BREAKS.sub(b"", text))
@@ -340,6 +343,7 @@ def needles(*secrets: bytes) -> Needles:
         wide=_shortest(wide),
         base64=tuple(based),
         hexadecimal=tuple(hexed),
+        digit_runs=tuple(max(re.split(rb"[a-f]", one), key=len) for one in hexed),
         anchors=tuple(set().union(*map(_anchors, based))),
         line_anchors=tuple(parts),
         escapes=_Escapes(characters),

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, NoReturn
 
 from agentvault_tui.errors import UnreadableRequestError
 from agentvault_tui.gateway.admission import Admission
-from agentvault_tui.gateway.body import STREAM_CAP, Body, BodyRoom, read_apart
+from agentvault_tui.gateway.body import STREAM_CAP, Body, BodyRoom, read_apart, weight
 from agentvault_tui.gateway.call import Call
 from agentvault_tui.gateway.caller import Caller
 from agentvault_tui.gateway.calls import Calls
@@ -39,6 +39,8 @@ from agentvault_tui.web.reply import Header
 from agentvault_tui.web.service_connection import UpstreamError
 
 _NOTHING: Final = Action((), "")
+_SMALL: Final = 1_024
+"""Bytes of a body that is read without a turn of its own."""
 _LARGE: Final = 65_536
 _STALLED_SECONDS: Final = 120.0
 """A service may take no byte of a body."""
@@ -229,7 +231,8 @@ class Forwarder:
         service = self._services.get(incoming.service)
         credential = service.credential if service else None
         shown = take_token(incoming.headers, incoming.raw_target, credential)
-        body = Body(incoming.headers, incoming.receive, self._room)
+        pace = self._admission.pace
+        body = Body(incoming.headers, incoming.receive, self._room, pace)
         detail = _detail(incoming, shown.raw_target)
         caller = await self._admission.authenticate(
             shown.secret, detail, incoming.token_sha256, incoming.source
@@ -298,7 +301,9 @@ class Forwarder:
                 raw = await body.whole(head.rule.max_bytes)
             elevated = caller.token.kind is TokenKind.ELEVATED
             job, user = head.job(elevated=elevated), caller.token.requester
-            reading = await read_apart(user, len(raw), read_body, job, raw)
+            if len(raw) > _SMALL:
+                await self._admission.step()
+            reading = await read_apart(user, weight(raw), read_body, job, raw)
         except UnreadableRequestError as error:
             await self._refuse(asked, unreadable(error), head.about)
         except CallRefusedError as refusal:
@@ -307,7 +312,8 @@ class Forwarder:
         request = ServiceRequest(head, content)
         detail.update(request.detail())
         if content.encoded is not None:
-            _known(detail, content.encoded)
+            detail["body_sha256"] = content.sha256
+            detail["body_bytes"] = len(content.encoded)
         said = {name: value for name, value in incoming.headers if name in _OURS}
         parsed = _Parsed(request, body)
         route = found.route
@@ -462,11 +468,6 @@ def _unlisted(error: UnreadableRequestError, headers: list[Header]) -> dict[str,
             )
         }
     return {}
-
-
-def _known(detail: dict[str, object], content: bytes) -> None:
-    detail["body_sha256"] = hashlib.sha256(content).hexdigest()
-    detail["body_bytes"] = len(content)
 
 
 async def _pieces_of(content: bytes) -> AsyncIterator[bytes]:

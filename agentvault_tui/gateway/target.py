@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 from urllib.parse import quote, unquote_to_bytes
@@ -20,11 +20,15 @@ from agentvault_tui.text import visible
 
 LONGEST: Final = 8_192
 """Bytes of path, ``?`` and query, as they are sent."""
+_MOST_PAIRS: Final = LONGEST // 3
+"""Pairs of a query: each is sent as a name, ``=`` and mostly ``&``."""
 _VISIBLE: Final = re.compile(rb"[\x21-\x7e]*")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HIDDEN_MARKS: Final = re.compile(r"%(?:2e|2f|5c|00)", re.IGNORECASE)
 """Escapes that one program resolves to a dot segment, a separator or an end of text,
 and another one does not."""
+_UNRESERVED: Final = re.compile(r"[A-Za-z0-9._~-]*")
+"""RFC 3986 section 2.3."""
 _LITERAL: Final = "!$&'()*+,=:@"
 """What a segment holds unescaped beside unreserved characters: RFC 3986 section 3.3
 without ``;``, which some programs take for the begin of a parameter."""
@@ -39,24 +43,22 @@ class Target:
     segments: tuple[str, ...]
     """The segments of the path; the last is empty after a final slash."""
     query: tuple[Pair, ...] = ()
+    encoded_path: str = field(init=False, repr=False, compare=False)
+    """The path as it is sent."""
+    encoded_query: str = field(init=False, repr=False, compare=False)
+    """The query as it is sent, without the ``?``."""
+
+    def __post_init__(self) -> None:
+        """Encode both."""
+        path = "/" + "/".join(_encode(one, _LITERAL) for one in self.segments)
+        pairs = [f"{_encode(name)}={_encode(value)}" for name, value in self.query]
+        object.__setattr__(self, "encoded_path", path)
+        object.__setattr__(self, "encoded_query", "&".join(pairs))
 
     @property
     def path(self) -> str:
         """Return the decoded path with its first slash."""
         return "/" + "/".join(self.segments)
-
-    @cached_property
-    def encoded_path(self) -> str:
-        """Return the path as it is sent."""
-        return "/" + "/".join(quote(one, safe=_LITERAL) for one in self.segments)
-
-    @cached_property
-    def encoded_query(self) -> str:
-        """Return the query as it is sent, without the ``?``."""
-        return "&".join(
-            f"{quote(name, safe='')}={quote(value, safe='')}"
-            for name, value in self.query
-        )
 
     @property
     def encoded(self) -> str:
@@ -103,7 +105,7 @@ def parse_target(raw: bytes) -> Target:
     target = Target(_segments(raw_path), tuple(_pairs(raw_query)))
     if len(target.encoded) > LONGEST:
         raise _too_long()
-    if found := alike(name for name, _ in target.query):
+    if found := alike(dict.fromkeys(name for name, _ in target.query)):
         raise UnreadableRequestError(
             "ambiguous_query",
             f"the query has {visible(found[0], 60)} and {visible(found[1], 60)}, which"
@@ -159,20 +161,31 @@ def _segments(raw: bytes) -> tuple[str, ...]:
     return segments
 
 
+def _encode(text: str, literal: str = "") -> str:
+    return text if _UNRESERVED.fullmatch(text) else quote(text, safe=literal)
+
+
 def _pairs(raw: bytes) -> list[Pair]:
     if not _VISIBLE.fullmatch(raw) or b"#" in raw:
         raise _bad_query("the query holds a byte that no URL has")
-    pairs = []
-    for piece in filter(None, raw.decode("ascii").split("&")):
-        name, _, value = piece.partition("=")
-        try:
-            pair = decode_form_text(name), decode_form_text(value)
-        except ValueError as error:
-            raise _bad_query(f"the query cannot be decoded: {error}") from None
-        if not pair[0]:
-            raise _bad_query("a value of the query has no name")
-        pairs.append(pair)
+    pieces = [piece for piece in raw.decode("ascii").split("&") if piece]
+    if len(pieces) > _MOST_PAIRS:
+        raise _too_long()
+    try:
+        pairs = [_decoded_pair(piece) for piece in pieces]
+    except ValueError as error:
+        raise _bad_query(f"the query cannot be decoded: {error}") from None
+    if not all(name for name, _ in pairs):
+        raise _bad_query("a value of the query has no name")
     return pairs
+
+
+def _decoded_pair(piece: str) -> Pair:
+    if "%" in piece:
+        name, _, value = piece.partition("=")
+        return decode_form_text(name), decode_form_text(value)
+    name, _, value = piece.replace("+", " ").partition("=")
+    return name, value
 
 
 def _bad_path(what: str) -> UnreadableRequestError:

@@ -40,8 +40,10 @@ _NICE: Final = 10
 _LENGTH: Final = struct.Struct("!Q")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Job:
+    """A function to call; compared by identity, since its body may be large."""
+
     function: Callable[..., Any]
     args: tuple[object, ...]
     future: Future[Any] = field(default_factory=Future)

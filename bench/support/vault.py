@@ -18,6 +18,8 @@ from urllib.parse import urlencode, urlsplit
 
 from support.load import connect, request
 
+from agentvault_tui.policy.texts import shipped_policy
+
 AGENTVAULT = [sys.executable, "-P", "-m", "agentvault_tui.cli"]
 _MEASURED = str(Path(__file__).with_name("turns.py"))
 
@@ -164,13 +166,35 @@ class Client:
         )
 
 
+_RESOURCES = """
+@id("not-the-board")
+@why("Nobody books the board's calendar.")
+@optional("resource")
+forbid (principal, action == Action::"write:calendar", resource)
+when { context has resource && context.resource like "calendar:board*" };
+
+@id("not-the-audit")
+@why("The auditors' calendar is theirs.")
+@optional("resource")
+forbid (principal, action in Action::"writes", resource == Resource::"calendar:audit");
+"""
+"""Rules that read the resource."""
+
+
 @contextlib.contextmanager
-def vault(kept: Path | None = None, turns: Path | None = None) -> Iterator[Vault]:
+def vault(
+    kept: Path | None = None, turns: Path | None = None, *, resources: bool = False
+) -> Iterator[Vault]:
     """Run a broker on a temporary home and remove both at the end, or on *kept*.
 
-    Its loop's longest turn is noted in *turns*, if given: see `turns`.
+    Args:
+        kept: the home, if it is there already.
+        turns: the file that notes its loop's longest turn; see `turns`.
+        resources: whether rules that read the resource follow the shipped ones.
     """
     home = kept or Path(tempfile.mkdtemp(prefix="av-bench-", dir=disk()))
+    if resources:
+        (home / "policy.cedar").write_text(f"{shipped_policy()}\n{_RESOURCES}")
     line = [sys.executable, "-P", _MEASURED, str(turns)] if turns else AGENTVAULT
     log = home / "broker.log"
     with log.open("wb") as stderr:

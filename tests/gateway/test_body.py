@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
 import pytest
@@ -17,6 +17,7 @@ from agentvault_tui.gateway.body import (
     Body,
     BodyRoom,
     read_apart,
+    weight,
 )
 from agentvault_tui.gateway.refusals import CallRefusedError
 from agentvault_tui.model import AgentId
@@ -25,7 +26,18 @@ from agentvault_tui.web.shares import UNUSED_S
 ONE, TWO, THREE = AgentId("agt_1"), AgentId("agt_2"), AgentId("agt_3")
 
 
-def body(room: BodyRoom, size: int, agent: AgentId = ONE, *, said: bool = True) -> Body:
+async def at_once() -> None:
+    """Wait for no turn."""
+
+
+def body(
+    room: BodyRoom,
+    size: int,
+    agent: AgentId = ONE,
+    *,
+    said: bool = True,
+    pace: Callable[[], Awaitable[None]] = at_once,
+) -> Body:
     async def pieces() -> AsyncIterator[bytes]:
         for start in range(0, size, 2**20):
             yield b"x" * min(2**20, size - start)
@@ -34,7 +46,7 @@ def body(room: BodyRoom, size: int, agent: AgentId = ONE, *, said: bool = True) 
     source = pieces()
     headers = [(b"content-length", b"%d" % size)]
     chunked = [(b"transfer-encoding", b"chunked")]
-    made = Body(headers if said else chunked, lambda: anext(source), room)
+    made = Body(headers if said else chunked, lambda: anext(source), room, pace)
     made.agent_id = agent
     return made
 
@@ -109,3 +121,27 @@ async def test_a_body_over_the_cap_is_413(said: bool) -> None:
     assert refused.value.status == 413
     large.close()
     assert room.taken == 0
+
+
+async def test_others_have_a_turn_between_the_pieces_of_a_large_body() -> None:
+    """A body of eight pieces waits eight times; one of a small piece waits for none."""
+    turns = []
+
+    async def pace() -> None:
+        turns.append(1)
+
+    await body(BodyRoom(), 8 * 2**20, pace=pace).whole()
+    assert len(turns) == 8
+    await body(BodyRoom(), 4_096, pace=pace).whole()
+    assert len(turns) == 8
+
+
+def test_no_body_above_64_kib_is_read_in_the_loop() -> None:
+    """Smaller ones may be, as far as reading them delays nobody."""
+    assert IN_LOOP <= 65_536
+
+
+def test_a_body_that_is_not_ascii_weighs_more() -> None:
+    """Names in other scripts take longer to compare."""
+    assert weight(b"a" * 100) == 100
+    assert weight("é".encode() * 50) == 400

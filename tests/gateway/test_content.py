@@ -384,6 +384,14 @@ def test_keys_that_cannot_hold_are_refused(parse: Parse, keys: str) -> None:
         parse(route)
 
 
+def test_a_route_reads_one_mib_and_up_to_ten(parse: Parse) -> None:
+    """The default is 1 MiB; a file may say up to 10 MiB for a route."""
+    route = '[[routes]]\nmethod = "POST"\npath = "/x"\nscope = "write:files"\n'
+    assert parse(route).routes[0].content.max_bytes == 1_048_576
+    most = parse(f"{route}max_body = 10485760\n")
+    assert most.routes[0].content.max_bytes == 10_485_760
+
+
 def test_an_opaque_body_is_no_place_of_a_parameter(parse: Parse) -> None:
     """No parameter may read from a body that is not parsed."""
     with pytest.raises(Exception, match="opaque"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import UnreadableRequestError
 from agentvault_tui.gateway.headers import (
     RequestHeaders,
@@ -134,6 +135,14 @@ def test_only_well_formed_trace_context_leaves(
     found = read(("traceparent", parent), ("tracestate", state))
     assert (len(found.trace), found.dropped) == (trace, dropped)
     assert found.leaving == ()
+
+
+def test_trace_context_has_512_bytes_at_most_in_a_row() -> None:
+    """As the row writes it: one byte more, and the ``tracestate`` is dropped."""
+    row = len(to_json({"traceparent": PARENT, "tracestate": ""}))
+    for size, kept in ((512 - row, 2), (513 - row, 1)):
+        found = read(("traceparent", PARENT), ("tracestate", "a" * size))
+        assert len(found.trace) == kept
 
 
 def test_names_of_dropped_headers_are_bounded() -> None:

@@ -193,6 +193,11 @@ async def test_an_equal_request_is_one_step_up_until_its_document_changes(
     assert fetched == [first, first, first, other]
 
 
+def test_a_document_that_is_bound_has_256_kib_at_most() -> None:
+    """The bound is the documented one; below is what happens above it."""
+    assert LARGEST == 262_144
+
+
 @pytest.mark.parametrize(
     "answer",
     [

@@ -135,3 +135,11 @@ def test_query_parameters_are_decoded_and_similar_names_noticed() -> None:
     assert target.query_values("q[0]") == ([], True)
     assert target.query_values("z") == ([], False)
     assert Target(("",)).query_values("q") == ([], False)
+
+
+def test_a_query_may_have_as_many_pairs_as_fit_when_they_are_sent() -> None:
+    """Each is at least three bytes, so that one more is 414 before any is decoded."""
+    assert len(parse_target(b"/?" + b"a&" * 2730).query) == 2730
+    with pytest.raises(UnreadableRequestError) as refused:
+        parse_target(b"/?" + b"%ZZ&" * 2731)
+    assert (refused.value.code, refused.value.status) == ("uri_too_long", 414)

@@ -192,3 +192,19 @@ async def test_workers_end_with_their_gateway() -> None:
         await until_gone(pid)
     assert await workers.run(ONE, json.loads, "1") == 1
     await asyncio.to_thread(workers.close)
+
+
+async def test_a_job_that_is_over_is_compared_with_no_other(workers: Workers) -> None:
+    """A job leaves those that wait without a look at what they hold."""
+
+    class Watched(bytes):
+        def __eq__(self, other: object) -> bool:
+            raise AssertionError("a body was compared")
+
+        __hash__ = bytes.__hash__
+
+        def __reduce__(self) -> tuple[type[bytes], tuple[bytes]]:
+            return bytes, (b"abc",)
+
+    asked = [workers.run(ONE, len, Watched(b"abc")) for _ in range(5)]
+    assert await asyncio.gather(*asked) == [3] * 5

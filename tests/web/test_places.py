@@ -5,7 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentvault_tui.web.places import ConnectionSlot, Places
+from agentvault_tui.web.places import ConnectionSlot, Limits, Places
+
+
+def test_an_unread_body_has_ten_seconds_or_64_kib() -> None:
+    """After an answer that came before the body was read whole."""
+    limits = Limits()
+    assert (limits.unread_seconds, limits.unread_bytes) == (10, 65_536)
 
 
 class Door:

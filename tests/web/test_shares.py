@@ -39,6 +39,11 @@ def test_an_eighth_and_at_least_two_are_an_agents_own(now: Now) -> None:
     assert SharedPlaces(2**28, now, 2**18).share == 2**25
 
 
+def test_others_had_it_lately_within_ten_seconds() -> None:
+    """The time is the documented one."""
+    assert UNUSED_S == 10
+
+
 def test_places_that_no_other_agent_used_lately_are_lent(now: Now) -> None:
     """A place that another agent used within ten seconds is not lent."""
     places = SharedPlaces(16, now)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
@@ -22,7 +22,7 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.gateway.admission import Admission
 from agentvault_tui.gateway.app import body_receiver
-from agentvault_tui.gateway.body import BODY_CAP, BodyRoom, read_apart
+from agentvault_tui.gateway.body import BODY_CAP, PACED, BodyRoom, read_apart, weight
 from agentvault_tui.gateway.caller import Caller
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.credentials import Credentials, take_token
@@ -224,11 +224,10 @@ class McpApp:
         writer.exchange.on_gone = lambda: _settle(gone)
         agent_id = caller.token.requester
         with self._room.counted(agent_id) as take:
-            body = await _read(receive, BODY_CAP, take)
+            body = await _read(receive, BODY_CAP, take, self._admission.pace)
             try:
-                # Names that are not ASCII take longer to compare.
-                weight = len(body) if body.isascii() else 4 * len(body)
-                message = await read_apart(agent_id, weight, read_message, body)
+                size = weight(body)
+                message = await read_apart(agent_id, size, read_message, body)
                 writer.message = message
                 if not self._servers.has(server):  # changed while the body came
                     raise _refusal(503, "temporarily_unavailable", _CHANGED)
@@ -496,9 +495,14 @@ def _version(
 
 
 async def _read(
-    receive: Receive, cap: int, take: Callable[[int], None] | None = None
+    receive: Receive,
+    cap: int,
+    take: Callable[[int], None] | None = None,
+    pace: Callable[[], Awaitable[None]] | None = None,
 ) -> bytes:
     """Return the whole body; *take* is called with the size of each piece.
+
+    Between two pieces *pace* waits for a turn.
 
     Raises:
         CallRefusedError: 413; 503 where too much is in memory.
@@ -512,6 +516,8 @@ async def _read(
             take(len(piece))
         if size > cap:
             raise too_large(cap)
+        if pace is not None and size > PACED:
+            await pace()
     return b"".join(pieces)
 
 
