@@ -22,6 +22,7 @@ from agentvault_tui.console.state.stepups import (
     subject,
     takes_back,
 )
+from agentvault_tui.model.stepup import UNSEEN_PARTS
 from agentvault_tui.text import Shown, cell_width, visible, visible_lines
 
 _WHEN_CELLS: Final = 11
@@ -83,6 +84,8 @@ def listed_before(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
 
 
 _MANY = 100_000
+_UNSEEN: Final = "content, query and headers of the request it is used for"
+"""The short form of `UNSEEN_PARTS`, on one row."""
 
 
 def brief(
@@ -100,6 +103,9 @@ def brief(
     wants, cut_wants = _wants(row, pen, width)
     on, cut_on = ([], False) if row.request else _on(row, pen, width)
     grant, cut_grant = pen.facts("You grant", granted(row), width, 3, pen.palette.text)
+    if row.token_alone:
+        unseen = pen.clip(_UNSEEN, width - LABEL)
+        grant.append(pen.fact("Not shown", (unseen, pen.palette.waiting)))
     tail = [*grant, *_approvals(row, pen, width), tally_row(asked, pen, width)]
     problem = _problem(row, pen, width)
     fixed = len([*warning, *agent, *wants, *on, *tail, *problem])
@@ -174,6 +180,7 @@ def _whole(
         ("Rule", row.rule),
         ("Why ask", row.why),
         ("You grant", f"in your name: {granted(row, this='')}"),
+        *(_own_words("Not shown", UNSEEN_PARTS, width) if row.token_alone else []),
         *([("Approvals", row.approvals)] if row.approvals else []),
         ("Asked", f"{row.requested_at:%Y-%m-%d} {clock_time(row.requested_at)}"),
         ("Expires", f"{row.expires_at:%Y-%m-%d} {clock_time(row.expires_at)}"),
@@ -353,9 +360,7 @@ def request_facts(
     for name, value in row.request.headers:
         yield "Header", f"{name}: {value}"
     yield "Body", body.summary
-    for number, line in enumerate(wrap(body.problem, max(width - LABEL, 8))):
-        if line:
-            yield "" if number else "  but", line
+    yield from _own_words("  but", body.problem, width)
     for name, value in body.members:
         yield "", f"{name} = {value}"
     said = row.request.body
@@ -363,6 +368,12 @@ def request_facts(
     for label, text in (*named, ("SHA-256", said.sha256)):
         if text:
             yield f"  {label}", visible(text)
+
+
+def _own_words(label: str, text: str, width: int) -> list[tuple[str, str]]:
+    """Break a sentence of ours at blanks; what others wrote breaks anywhere."""
+    lines = [line for line in wrap(text, max(width - LABEL, 8)) if line]
+    return [("" if number else label, line) for number, line in enumerate(lines)]
 
 
 def _raw(body: BodyView | None, pen: Pen, width: int) -> tuple[Row, ...]:
