@@ -69,7 +69,7 @@ async def demo(folder: Path) -> AsyncIterator[Home]:
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL)
     try:
         home = Home.locate(folder)
-        await until(lambda: unfolded(home))
+        await until(lambda: unfolded(home), 180)  # a busy machine is slow to start
         yield home
     finally:
         process.terminate()

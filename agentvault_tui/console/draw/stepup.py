@@ -180,7 +180,7 @@ def _whole(
         ("Rule", row.rule),
         ("Why ask", row.why),
         ("You grant", f"in your name: {granted(row, this='')}"),
-        *([("Not shown", UNSEEN_PARTS)] if row.token_alone else []),
+        *(_own_words("Not shown", UNSEEN_PARTS, width) if row.token_alone else []),
         *([("Approvals", row.approvals)] if row.approvals else []),
         ("Asked", f"{row.requested_at:%Y-%m-%d} {clock_time(row.requested_at)}"),
         ("Expires", f"{row.expires_at:%Y-%m-%d} {clock_time(row.expires_at)}"),
@@ -360,9 +360,7 @@ def request_facts(
     for name, value in row.request.headers:
         yield "Header", f"{name}: {value}"
     yield "Body", body.summary
-    for number, line in enumerate(wrap(body.problem, max(width - LABEL, 8))):
-        if line:
-            yield "" if number else "  but", line
+    yield from _own_words("  but", body.problem, width)
     for name, value in body.members:
         yield "", f"{name} = {value}"
     said = row.request.body
@@ -370,6 +368,12 @@ def request_facts(
     for label, text in (*named, ("SHA-256", said.sha256)):
         if text:
             yield f"  {label}", visible(text)
+
+
+def _own_words(label: str, text: str, width: int) -> list[tuple[str, str]]:
+    """Break a sentence of ours at blanks; what others wrote breaks anywhere."""
+    lines = [line for line in wrap(text, max(width - LABEL, 8)) if line]
+    return [("" if number else label, line) for number, line in enumerate(lines)]
 
 
 def _raw(body: BodyView | None, pen: Pen, width: int) -> tuple[Row, ...]:

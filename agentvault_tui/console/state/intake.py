@@ -561,12 +561,10 @@ def _gist(parameters: object) -> str:
 
 def _request(told: EventInfo) -> str:
     """Name the request or tool of a refused call without an action; else empty."""
-    if told.type != REFUSED or told.action:
+    tool, method, path = map(told.detail.get, ("tool", "method", "path"))
+    if told.type != REFUSED or told.action or not path:
         return ""
-    detail = told.detail
-    if tool := detail.get("tool"):
-        return f"{tool}"
-    return f"{detail['method']} {detail['path']}" if detail.get("path") else ""
+    return f"{tool}" if tool else f"{method} {path}"
 
 
 def _ended(result: EventInfo) -> str:

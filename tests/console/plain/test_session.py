@@ -430,7 +430,9 @@ def test_a_providers_token_is_told_for_what_it_is() -> None:
     now = stand.clock.now()
     rows = sentences.facts(StepUpFacts(row, Shown(""), PastDecisions(()), now))
     told = " ".join(" ".join(rows).split())
-    assert "You grant a token of the account at google-oauth2, once" in told
+    assert (
+        "You grant in your name: a token of the account at google-oauth2, once" in told
+    )
     assert "works there until the provider ends it" in told
     approved = sentences.of_stepup(stand.approve(row.id, "alice"), now)
     assert "only the provider can end that token" in approved
