@@ -19,7 +19,7 @@ from itertools import pairwise
 from pathlib import PurePath
 from typing import Final, NamedTuple
 
-from agentvault_tui.cli.hook_repository import names_programs
+from agentvault_tui.cli import hook_repository
 from agentvault_tui.shell_line import SimpleCommand, parse_line
 
 PROJECT, OUTSIDE, VAULT, UNKNOWN = "project", "outside", "vault", "unknown"
@@ -56,17 +56,29 @@ _CHANGING: Final = (
 
 _CONFIGURING_FOLDERS: Final = _words(
     ".agents .cargo .claude .codex .copilot .cursor .devcontainer .direnv .gemini .git "
-    ".githooks .husky .idea .ssh .vscode"
+    ".githooks .husky .idea .lefthook .mise .opencode .ssh .vscode .windsurf .zed"
 )
 _CONFIGURING_FILES: Final = _words(
-    ".bash_aliases .bash_login .bash_logout .bash_profile .bashrc .claude.json .envrc "
-    ".gitattributes .gitconfig .gitmodules .mcp.json .mise.toml .npmrc "
-    ".pre-commit-config.yaml .profile .tool-versions .yarnrc .yarnrc.yml .zlogin "
-    ".zlogout .zprofile .zshenv .zshrc gemini-extension.json mcp-config.json mcp.json "
-    "mise.toml rust-toolchain rust-toolchain.toml"
+    ".bash_aliases .bash_login .bash_logout .bash_profile .bashrc .claude.json "
+    ".devcontainer.json .dir-locals.el .envrc .exrc .gdbinit .gitattributes .gitconfig "
+    ".gitmodules .lldbinit .mcp.json .mise.local.toml .mise.toml .npmrc .nvim.lua "
+    ".nvimrc .pre-commit-config.yaml .profile .tool-versions .vimrc .yarnrc "
+    ".yarnrc.yml .zlogin .zlogout .zprofile .zshenv .zshrc gemini-extension.json head "
+    "mcp-config.json mcp.json mise.local.toml mise.toml opencode.json opencode.jsonc "
+    "rust-toolchain rust-toolchain.toml"
 )
+"""With ``head``, without which git takes no folder for a bare repository, whose
+``config`` names programs (gitrepository-layout(5))."""
+_CONFIGURING_ENDS: Final = re.compile(
+    r".+\.code-workspace|\.?lefthook(?:-local)?\.(?:ya?ml|toml|json)"
+)
+_OF_CONFIG: Final = _words("autostart fish git mise systemd")
+_OF_GITHUB: Final = re.compile(r"copilot.*|agents|hooks|lsp\.json|plugin|skills")
+"""Below ``.github``: what Copilot takes programs from."""
 
 
+_OF_PROCESS: Final = re.compile(r"//?(?:proc|dev/fd|dev/std[a-z]+)(?:/|$)")
+"""Paths that lead elsewhere in another process: ``/proc/self/cwd`` (proc(5))."""
 _WORKTREE: Final = re.compile(r"/\.claude/worktrees/(?=[^/.])")
 """Claude Code puts working copies of a repository there."""
 
@@ -90,7 +102,8 @@ class PlacedCommand(NamedTuple):
     local: bool
     """Whether the program itself is one of the project's files."""
     configured: bool
-    """Whether git's repository there names programs, or cannot be read."""
+    """Whether git's repository there names programs, leaves the project's folder, or
+    cannot be read."""
     places: tuple[tuple[int, PathLocation], ...]
     """By the index of the word."""
 
@@ -147,9 +160,12 @@ class PathLocator:
                 return PathLocation(
                     resolved, UNKNOWN
                 )  # programs differ about `link/..`
-            return self._placed(resolved, lexical)
+            place = self._placed(resolved, lexical)
         except (OSError, ValueError):
             return PathLocation(stated, UNKNOWN)
+        if place.where != VAULT and _OF_PROCESS.match(lexical):
+            return place._replace(where=UNKNOWN)
+        return place
 
     def of_pattern(self, pattern: str, base: str | None = None) -> PathLocation:
         """Return where all that a glob matches lies, if that can be told."""
@@ -239,7 +255,7 @@ class PathLocator:
             one.joined in {"", "&&"}
             and after[number] == "&&"
             and len(one.words) == 2
-            and not one.words[1].startswith("-")
+            and not one.words[1].startswith(("-", "+"))  # zsh counts folders so
             and ".." not in one.words[1].split("/")
             for number, one in enumerate(parsed)
             if one.words[0] == "cd"
@@ -251,7 +267,10 @@ class PathLocator:
             for number, word in enumerate(words)
             if number and not word.startswith("-")
         ]
-        configured = words[0] == "git" and names_programs(base)
+        configured = words[0] == "git" and (
+            hook_repository.names_programs(base)
+            or not hook_repository.is_within(base, self._roots)
+        )
         local = self._is_local(words[0], base)
         return PlacedCommand(words, base, local, configured, tuple(places))
 
@@ -338,18 +357,21 @@ def _names_configuration(path: str) -> bool:
     """Tell whether a component of *path* reads like one that has programs run.
 
     Components are compared as lenient file systems do: without case, invisible
-    characters and closing dots, and by the short names of NTFS.
+    characters and closing dots, and by the short names and streams of NTFS.
     """
-    names = [_folded(name) for name in _WORKTREE.sub("/", path).split("/")]
+    parts = _WORKTREE.sub("/", path).split("/")
+    names = [_folded(part.partition(":")[0]) for part in parts]
     return (
         any(name in _CONFIGURING_FOLDERS or name.startswith("git~") for name in names)
         or names[-1] in _CONFIGURING_FILES
+        or _CONFIGURING_ENDS.fullmatch(names[-1]) is not None
         or any(
-            one == ".github" and (below.startswith("copilot") or below == "hooks")
+            one == ".github" and _OF_GITHUB.fullmatch(below)
             for one, below in pairwise(names)
         )
         or any(
-            one == ".config" and below in {"fish", "git", "systemd", "autostart"}
+            one == ".config"
+            and below in {"fish", "git", "mise", "systemd", "autostart"}
             for one, below in pairwise(names)
         )
     )
