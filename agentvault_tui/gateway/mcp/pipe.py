@@ -46,6 +46,8 @@ class PipeLine:
         self.release = release
         self.begun = False
         """Whether the program has some of it, or all."""
+        self.end = 0
+        """How many bytes the pipe had taken when it had taken all of it."""
         self.given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the program has all of it; raises what stopped it."""
 
@@ -77,6 +79,7 @@ class LinePipe:
         self._lines: deque[PipeLine] = deque()
         self._more = asyncio.Event()
         self._halted = False
+        self._taken = 0
         os.set_blocking(end, False)
         with suppress(OSError, AttributeError):
             fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
@@ -92,6 +95,10 @@ class LinePipe:
     def is_read(self) -> bool:
         """Tell whether the program has read all that was written."""
         return not self._unread()
+
+    def has_read(self, line: PipeLine) -> bool:
+        """Tell whether the program has read all of a line from this pipe."""
+        return not line.rest and self._taken - self._unread() >= line.end
 
     def put(
         self,
@@ -158,9 +165,11 @@ class LinePipe:
             taken = self._write(line.rest)
             line.rest = line.rest[taken:]
             line.begun = line.begun or taken > 0
+            self._taken += taken
             if line.rest:
                 await self._writable()
         self._lines.popleft()
+        line.end = self._taken
         if not line.given.done():
             line.given.set_result(None)
 
