@@ -31,7 +31,11 @@ class PipeLine:
     """One line on its way to a program."""
 
     def __init__(
-        self, text: bytes, agent_id: AgentId | None, release: Callable[[], None]
+        self,
+        text: bytes,
+        agent_id: AgentId | None,
+        release: Callable[[], None],
+        sent: Callable[[], None],
     ) -> None:
         """Write nothing yet.
 
@@ -40,10 +44,12 @@ class PipeLine:
             agent_id: whose it is; None for the gateway's own.
             release: called right before each piece is written; raises where no byte
                 of it may be written any more.
+            sent: called as soon as the program has been given all of it, so that a
+                revocation finds it recorded.
         """
         self.agent_id = agent_id
         self.rest = memoryview(text + b"\n")
-        self.release = release
+        self.release, self.sent = release, sent
         self.begun = False
         """Whether the program has some of it, or all."""
         self.end = 0
@@ -105,11 +111,12 @@ class LinePipe:
         text: bytes,
         agent_id: AgentId | None = None,
         release: Callable[[], None] = lambda: None,
+        sent: Callable[[], None] = lambda: None,
     ) -> PipeLine | None:
         """Queue a line; return it, or None where none is taken; see `PipeLine`."""
         if self._halted or len(self._lines) >= _MOST_LINES:
             return None
-        line = PipeLine(text, agent_id, release)
+        line = PipeLine(text, agent_id, release, sent)
         self._lines.append(line)
         self._more.set()
         return line
@@ -170,6 +177,7 @@ class LinePipe:
                 await self._writable()
         self._lines.popleft()
         line.end = self._taken
+        line.sent()
         if not line.given.done():
             line.given.set_result(None)
 

@@ -158,12 +158,11 @@ class McpProcess:
                 cutters.append(lambda: self._cut(id_))
             text = message.encoded(id_, token)
             try:
-                await self._write(text, waiting, release)
-                sent(len(text))
+                await self._write(text, waiting, release, lambda: sent(len(text)))
                 return await self._answer(waiting)
             finally:
-                if not waiting.answered.done() and self._abandon(id_, waiting):
-                    sent(len(text))
+                if not waiting.answered.done():
+                    self._abandon(id_, waiting)
 
     @contextmanager
     def _entry(
@@ -250,26 +249,25 @@ class McpProcess:
         if not self._pipe.take_back(line):
             self._halt(line)
 
-    def _abandon(self, id_: int, waiting: PendingRequest) -> bool:
+    def _abandon(self, id_: int, waiting: PendingRequest) -> None:
         """Have the process stop a request that nobody waits for any more.
 
-        What it has half of is completed first: its agent may still send it.
-
-        Returns:
-            whether it is completed only later, and may be done.
+        What it has half of is completed first: its agent may still send it. It may be
+        done, and its row is written before, so that it counts as sent at once.
         """
         line, pipe = waiting.line, self._pipe
         if line is None or pipe is None:
-            return False
+            return
         if waiting.written:
             self._cancel(id_, waiting.agent_id)
-            return False
+            return
         if pipe.take_back(line) or pipe.half is not line:
-            return False
+            return
+        line.sent()
+        line.sent = lambda: None
         line.given.add_done_callback(
             lambda _: self._cancel(id_, waiting.agent_id) if not line.rest else None
         )
-        return True
 
     def _cancel(self, id_: int, agent_id: AgentId | None) -> None:
         """Have the process stop what it does for a request."""
@@ -284,7 +282,8 @@ class McpProcess:
         self,
         text: bytes,
         waiting: PendingRequest,
-        release: Callable[[], None] = lambda: None,
+        release: Callable[[], None],
+        sent: Callable[[], None],
     ) -> None:
         """Give the process a line, in its turn.
 
@@ -293,7 +292,7 @@ class McpProcess:
             CallRefusedError: it may not be sent.
         """
         pipe, agent_id = self._pipe, waiting.agent_id
-        line = pipe.put(text, agent_id, release) if pipe is not None else None
+        line = pipe.put(text, agent_id, release, sent) if pipe is not None else None
         if line is None or pipe is None:
             raise gone()
         waiting.line = line
