@@ -28,6 +28,8 @@ LONGEST: Final = 1_024
 MOST_PARTS: Final = 64
 MOST_PLACES: Final = 512
 _GLOB: Final = re.compile(r"[*?\[\]{}()!]")
+_BRACES: Final = re.compile(r"\{([^{}]*,[^{}]*)\}")
+MOST_ALTERNATIVES: Final = 64
 _ELSEWHERE: Final = re.compile(r"(?:^|[{,(|!/])[/~]|\.\.|\\")
 """In a pattern after its first glob: what may lead out of the folder it begins in."""
 _NAMES_GLOBS: Final = re.compile("glob|include|paths|pattern")
@@ -168,7 +170,21 @@ class PathLocator:
         return place
 
     def of_pattern(self, pattern: str, base: str | None = None) -> PathLocation:
-        """Return where all that a glob matches lies, if that can be told."""
+        """Return where all that a glob matches lies, if that can be told.
+
+        Each alternative of its braces is a glob of its own: ``.{.,}/x`` is ``../x``.
+        """
+        alternatives = _without_braces(pattern)
+        if len(alternatives) > MOST_ALTERNATIVES:
+            return PathLocation(pattern, UNKNOWN)
+        found = [self._of_glob(one, base) for one in alternatives]
+        for where in (VAULT, UNKNOWN, OUTSIDE):
+            for place in found:
+                if place.where == where:
+                    return place
+        return self._of_glob(pattern, base)
+
+    def _of_glob(self, pattern: str, base: str | None) -> PathLocation:
         lead: list[str] = []
         parts = pattern.split("/")
         while parts and not _GLOB.search(parts[0]):
@@ -347,6 +363,23 @@ class PathLocator:
             except (OSError, ValueError):
                 self._stats[path] = None
         return self._stats[path]
+
+
+def _without_braces(pattern: str) -> list[str]:
+    """Return what the braces of a glob stand for: more than there may be, if so many.
+
+    From the innermost outwards, as none of them nests another one.
+    """
+    done, waiting = list[str](), [pattern]
+    while waiting and len(done) + len(waiting) <= MOST_ALTERNATIVES:
+        one = waiting.pop()
+        if inner := _BRACES.search(one):
+            parts = inner[1].split(",")
+            start, end = one[: inner.start()], one[inner.end() :]
+            waiting += [f"{start}{part}{end}" for part in parts]
+        else:
+            done.append(one)
+    return done + waiting
 
 
 def _is_within(path: str, folder: str) -> bool:
