@@ -224,8 +224,10 @@ def _placed(host: HostWire, vault: Home, call: HookCall) -> dict[str, object]:
     found = places.of_arguments(call.arguments)
     reached = next((text for name, text, _, place in found if place.where == VAULT), "")
     for name in ("command", "cmd"):
-        if isinstance(line := call.arguments.get(name), str):
-            reached = reached or places.reaches_vault(line)
+        given = call.arguments.get(name)
+        for line in given if isinstance(given, list) else [given]:
+            if isinstance(line, str):
+                reached = reached or places.reaches_vault(line)
     lines, shell = None, host.shells.get(call.tool, "")
     others = ({"cmd", "command"} - {shell}) & call.arguments.keys()
     if shell and not others and call.arguments.keys() <= host.plain:

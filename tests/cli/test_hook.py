@@ -671,6 +671,18 @@ def test_what_the_model_says_of_its_call_is_no_argument(
     assert asked["reason"] == "List files"
 
 
+def test_each_word_of_a_command_in_words_may_reach_our_home(
+    short: Path, stand: Stand
+) -> None:
+    """Codex's `shell` has a list of words, of which one may be a whole line."""
+    line = f"cat {short}/config.toml"
+    for words in (["bash", "-lc", line], ["cat", f"{short}/config.toml"]):
+        call = {"tool_name": "shell", "tool_input": {"command": words}, "cwd": "/srv"}
+        run(short, "codex", call)
+    reached = [asked["reaches_vault"] for _, asked in stand.asked]
+    assert reached == [f"{short}/config.toml"] * 2
+
+
 @pytest.mark.parametrize("value", [{"a": 1}, "x" * 501])
 def test_what_cannot_be_prose_stays_an_argument(
     short: Path, stand: Stand, value: object
