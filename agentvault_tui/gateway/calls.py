@@ -216,39 +216,48 @@ class Calls:
             raise await self.denied(request, refusal, permit.verdict)
         self._begun(call, "calls")
 
-    async def begin_tunnel(self, call: Call) -> None:
-        """Record that a tunnel opens, which no policy decides about; see `begin`.
+    async def begin_apart(self, call: Call, reason: str) -> None:
+        """Record that a call goes out which policy does not decide about; see `begin`.
+
+        Args:
+            call: the call.
+            reason: ``pass_through``: a tunnel. ``referent``: the fetch of a document.
 
         Raises:
             CallRefusedError: its agent was cut off, or it could not be recorded.
         """
         try:
-            await decide_anew(lambda: self._begin_tunnel(call))
+            await decide_anew(lambda: self._begin_apart(call, reason))
         except LedgerBusyError as error:
             raise unavailable(error) from None
 
-    async def _begin_tunnel(self, call: Call) -> None:
+    async def _begin_apart(self, call: Call, reason: str) -> None:
         broker, agent = self._broker, call.caller.agent
         call.started_at, call.began = broker.clock.now(), broker.clock.boot()
-        if why := refused(broker, agent):
-            raise unauthorized(*why)
-        if call.caller.token.chain:
+        if over := self.cut_off(call.caller):
+            raise over
+        is_tunnel = reason == "pass_through"
+        if is_tunnel and call.caller.token.chain:
             text = "A token that was passed on opens no tunnel: no scope stands for it."
             raise unauthorized("passed_on", text)
+        requester = call.caller.token.requester
+        if not is_tunnel and self._counts[requester, call.result] >= MOST_OPEN:
+            raise too_many()
         call.decision_id = decision_id = DecisionId(new_id("dec"))
         draft = Draft(
             EventType.GATEWAY_ATTEMPT,
             broker.actor(agent),
             agent_id=agent.id,
+            # No action: it is no use of a scope, and is counted as none.
             resource=call.action.resource,
             outcome=Outcome.ALLOWED,
-            reason="pass_through",
+            reason=reason,
             decision_id=decision_id,
             detail=dict(call.detail),
         )
         with self._recording_attempt(call):
             await broker.record(draft)
-        self._begun(call, "tunnels")
+        self._begun(call, "tunnels" if is_tunnel else "calls")
 
     @contextlib.contextmanager
     def _recording_attempt(self, call: Call) -> Iterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +14,7 @@ from agentvault_tui.errors import ServiceError, UnreadableRequestError
 from agentvault_tui.gateway.config_folder import ConfigFolder
 from agentvault_tui.gateway.mcp.messages import CALL
 from agentvault_tui.gateway.names import fold_name
+from agentvault_tui.gateway.routes import has_form
 from agentvault_tui.gateway.services import (
     DENY,
     Service,
@@ -192,6 +193,46 @@ def unsaid(rule: ToolRule, arguments: Mapping[str, Any]) -> list[str]:
         else:
             found.append("arguments/" + "/".join(path))
     return found
+
+
+def other_tool(servers: Iterable[McpServer], action: Action, own: object) -> str | None:
+    """Name a tool, but for those of one rule, a call of which is an action as well.
+
+    A rule of several tools with a resource of its own does not say which one.
+
+    Args:
+        servers: all that there are.
+        action: the action of a call.
+        own: the rule of the call, if it is one of a tool.
+
+    Returns:
+        a part of a sentence; None where no other call is this action.
+    """
+    for server in servers:
+        name = server.name
+        place, _, tool = (action.resource or "").partition(":")
+        unmatched = server.tools.unmatched == action.action and place == name
+        if unmatched and own is not None and server.rule_of(tool, CALL) is None:
+            return f"whether it is the tool {visible(tool, 60)} of {name}"
+        for rule in server.tools.rules:
+            several = "*" in rule.pattern and bool(rule.resource)
+            if (rule is not own or several) and _may_be(rule, name, action):
+                return f"whether it is the tool {rule.pattern} of {name}"
+    return None
+
+
+def _may_be(rule: ToolRule, server: str, action: Action) -> bool:
+    """Tell whether some call of a rule's tools is an action."""
+    if rule.scope != action.action:
+        return False
+    stated = action.parameters
+    fixed = {n: v for n, v in rule.parameters.items() if isinstance(v, int)}
+    if not fixed.keys() <= stated.keys() <= rule.parameters.keys():
+        return False
+    if any(stated[name] != value for name, value in fixed.items()):
+        return False
+    template = rule.resource or f"{server}:{rule.pattern.replace('*', '{}')}"
+    return has_form(action.resource or "", re.split(r"\{[^{}]*\}", template))
 
 
 def paths_of(rule: ToolRule | None) -> list[_Path]:

@@ -180,6 +180,7 @@ class McpCalls:
             retry=retry.decode("latin-1") if retry else waited and waited[0],
             audience=asked.audience,
             unsaid=_unsaid(message, rule),
+            meant=rule,
         )
         verdict = asked.caller.foresee(self._broker, action)
         if call.retry is None and verdict.outcome is not Outcome.DENIED:
