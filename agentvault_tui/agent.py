@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import copy
 import functools
 import hashlib
 import http.client
@@ -250,14 +251,38 @@ def guard(
         @functools.wraps(function)
         def asked(*arguments: _P.args, **named: _P.kwargs) -> _R:
             try:
-                known.question(function, arguments, named).ask()
+                question = known.question(function, arguments, named)
+                question.evaluation.ask()
+                question.check()
             except RefusalError as error:
                 return cast("_R", known.refused(error))
-            return function(*arguments, **named)
+            return function(*question.bound.args, **question.bound.kwargs)
 
         return asked
 
     return decorate
+
+
+@dataclass(frozen=True)
+class _Question:
+    """One call, and what is asked about it."""
+
+    evaluation: _Evaluation
+    bound: inspect.BoundArguments
+    """Its arguments: what is JSON is a copy, which nobody else can change."""
+    describe: Mapping[str, Callable[[Any], object]]
+    parameters: Mapping[str, object]
+    """How the arguments were stated."""
+
+    def check(self) -> None:
+        """Check that the call is still the one that was allowed.
+
+        Raises:
+            RefusalError: an argument that is described is stated differently now.
+        """
+        if self.parameters != _stated_arguments(self.bound, self.describe)[1]:
+            text = "An argument was changed while the call waited for its answer."
+            raise RefusalError("arguments_changed", text)
 
 
 @dataclass(frozen=True)
@@ -293,10 +318,12 @@ class _Guard:
         @functools.wraps(function)
         async def asked(*arguments: Any, **named: Any) -> Any:
             try:
-                await self.question(function, arguments, named).ask_in_a_thread()
+                question = self.question(function, arguments, named)
+                await question.evaluation.ask_in_a_thread()
+                question.check()
             except RefusalError as error:
                 return self.refused(error)
-            return await function(*arguments, **named)
+            return await function(*question.bound.args, **question.bound.kwargs)
 
         return asked
 
@@ -305,7 +332,7 @@ class _Guard:
         function: Callable[..., object],
         arguments: tuple[Any, ...],
         named: dict[str, Any],
-    ) -> _Evaluation:
+    ) -> _Question:
         """Return what to ask about one call.
 
         Raises:
@@ -314,14 +341,14 @@ class _Guard:
         """
         bound = inspect.signature(function).bind(*arguments, **named)
         bound.apply_defaults()
-        given: dict[str, Any] = dict(bound.arguments)
-        described = {
-            name: self.describe[name](value) if name in self.describe else value
-            for name, value in given.items()
-        }
-        parameters = {name: _stated(name, one) for name, one in described.items()}
+        for name, value in bound.arguments.items():
+            # What is changed during the wait must not be what the function gets.
+            if isinstance(value, dict | list | tuple) and _is_json(value):
+                bound.arguments[name] = copy.deepcopy(value)
+        described, stated = _stated_arguments(bound, self.describe)
+        parameters = dict(stated)
         if self.parameters is not None:
-            parameters |= self.parameters(**given)
+            parameters |= self.parameters(**bound.arguments)
         on = self.resource or f"function:{function.__qualname__}"
         on = _PLACEHOLDER.sub(lambda found: str(described[found[1]]), on)
         try:
@@ -329,9 +356,9 @@ class _Guard:
         except (OSError, ValueError) as error:
             text = f"AgentVault could not be asked: {type(error).__name__}"
             raise RefusalError("undecided", text) from error
-        return _Evaluation(
-            vault, _body(self.scope, on, parameters, self.reason), self.wait
-        )
+        body = _body(self.scope, on, parameters, self.reason)
+        evaluation = _Evaluation(vault, body, self.wait)
+        return _Question(evaluation, bound, self.describe, stated)
 
     def refused(self, error: RefusalError) -> Any:
         """Return the result of a refused call, or raise *error*."""
@@ -349,6 +376,23 @@ def _body(
         "resource": {"type": kind, "id": name},
         **({"context": {"reason": reason}} if reason else {}),
     }
+
+
+def _stated_arguments(
+    bound: inspect.BoundArguments, describe: Mapping[str, Callable[[Any], object]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return arguments as they are described, and as an action's parameters.
+
+    Raises:
+        TypeError: one has no JSON form.
+    """
+    described = {
+        name: describe[name](value) if name in describe else value
+        for name, value in bound.arguments.items()
+    }
+    # A description may be a part of the argument, which changes with it.
+    stated = {n: copy.deepcopy(_stated(n, one)) for n, one in described.items()}
+    return described, stated
 
 
 def _stated(name: str, value: Any) -> Any:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -222,6 +223,65 @@ async def test_without_waiting_the_step_up_is_named(live: Live, vault: Vault) ->
     with pytest.raises(RefusalError):
         await pay("acct_1", 1, "USD")
     assert ran == [1]
+
+
+async def approve_waiting(bench: Bench) -> None:
+    stepup = bench.broker.stepups.open()[0]
+    await begin_approval(bench.broker, stepup.id, stepup.digest, OPERATOR)
+    bench.tenant.approve()
+
+
+async def test_the_function_gets_the_arguments_that_were_approved(
+    live: Live, vault: Vault
+) -> None:
+    """What its caller changes while a person decides, or later, is not sent."""
+    ran: list[object] = []
+    stepups = live.bench.broker.stepups
+
+    @guard("send:payment", resource="stripe:x", vault=vault)
+    async def pay(order: dict[str, Any], *more: list[int]) -> None:
+        await asyncio.sleep(0)
+        ran.append((order, *more))
+
+    order, more = {"to": ["acct_1"], "amount": 1}, [1]
+    asked = asyncio.create_task(pay(order, more))
+    await live.bench.until(lambda: bool(stepups.open()))
+    order["amount"] = 9_999
+    order["to"].append("acct_2")
+    more.append(2)
+    await approve_waiting(live.bench)
+    await asked
+    assert ran == [({"to": ["acct_1"], "amount": 1}, [1])]
+
+
+@pytest.mark.parametrize("later", [False, True])
+async def test_a_described_argument_that_changes_meanwhile_is_a_no(
+    live: Live, vault: Vault, later: bool
+) -> None:
+    """It cannot be copied, so it is stated again after the yes."""
+    ran: list[object] = []
+    stepups = live.bench.broker.stepups
+    options = {"resource": "stripe:x", "describe": {"order": vars}, "vault": vault}
+
+    @guard("send:payment", **options)
+    def pay(order: object) -> None:
+        ran.append(order)
+
+    @guard("send:payment", **options)
+    async def pay_later(order: object) -> None:
+        ran.append(order)
+
+    order = SimpleNamespace(to=["acct_1"])
+    asked = asyncio.create_task(
+        pay_later(order) if later else asyncio.to_thread(pay, order)
+    )
+    await live.bench.until(lambda: bool(stepups.open()))
+    order.to.append("acct_2")
+    await approve_waiting(live.bench)
+    with pytest.raises(RefusalError) as caught:
+        await asked
+    assert caught.value.reason == "arguments_changed"
+    assert ran == []
 
 
 async def test_a_cancelled_call_spends_no_approval(live: Live, vault: Vault) -> None:

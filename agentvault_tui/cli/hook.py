@@ -147,7 +147,8 @@ def _decided(host: str, agent: str, home: str | None, call: HookCall) -> HookVer
     from agentvault_tui.home import Home
 
     vault = Home.locate(home)
-    said = call.arguments.get(prose := HOSTS[host].prose.get(call.tool, ""))
+    prose = HOSTS[host].prose.get(call.tool)
+    said = call.arguments.get(prose) if prose else None
     if isinstance(said, str) and len(said) <= _REASON_LENGTH:
         rest = {name: one for name, one in call.arguments.items() if name != prose}
         call = call._replace(arguments=rest)
@@ -223,8 +224,10 @@ def _placed(host: HostWire, vault: Home, call: HookCall) -> dict[str, object]:
     found = places.of_arguments(call.arguments)
     reached = next((text for name, text, _, place in found if place.where == VAULT), "")
     for name in ("command", "cmd"):
-        if isinstance(line := call.arguments.get(name), str):
-            reached = reached or places.reaches_vault(line)
+        given = call.arguments.get(name)
+        for line in given if isinstance(given, list) else [given]:
+            if isinstance(line, str):
+                reached = reached or places.reaches_vault(line)
     lines, shell = None, host.shells.get(call.tool, "")
     others = ({"cmd", "command"} - {shell}) & call.arguments.keys()
     if shell and not others and call.arguments.keys() <= host.plain:
@@ -265,9 +268,11 @@ def _shortened(arguments: dict[str, object]) -> tuple[dict[str, object], list[st
         the arguments, and the names of those that are shortened.
 
     Raises:
-        HookError: there are too many of them.
+        HookError: there are too many of them, or one is called as another is cut.
     """
     named = {_short_name(name): name for name in arguments}
+    if len(named) != len(arguments):
+        raise HookError("two arguments of the call have one name")
     shown = {short: arguments[name] for short, name in named.items()}
     shortened = [short for short, name in named.items() if short != name]
     sizes = {name: len(json.dumps(value)) for name, value in shown.items()}

@@ -19,7 +19,7 @@ from itertools import pairwise
 from pathlib import PurePath
 from typing import Final, NamedTuple
 
-from agentvault_tui.cli.hook_repository import names_programs
+from agentvault_tui.cli import hook_repository
 from agentvault_tui.shell_line import SimpleCommand, parse_line
 
 PROJECT, OUTSIDE, VAULT, UNKNOWN = "project", "outside", "vault", "unknown"
@@ -28,6 +28,8 @@ LONGEST: Final = 1_024
 MOST_PARTS: Final = 64
 MOST_PLACES: Final = 512
 _GLOB: Final = re.compile(r"[*?\[\]{}()!]")
+_BRACES: Final = re.compile(r"\{([^{}]*,[^{}]*)\}")
+MOST_ALTERNATIVES: Final = 64
 _ELSEWHERE: Final = re.compile(r"(?:^|[{,(|!/])[/~]|\.\.|\\")
 """Parts after a pattern's first glob that may lead out of the folder it begins in."""
 _NAMES_GLOBS: Final = re.compile("glob|include|paths|pattern")
@@ -56,17 +58,29 @@ _CHANGING: Final = (
 
 _CONFIGURING_FOLDERS: Final = _words(
     ".agents .cargo .claude .codex .copilot .cursor .devcontainer .direnv .gemini .git "
-    ".githooks .husky .idea .ssh .vscode"
+    ".githooks .husky .idea .lefthook .mise .opencode .ssh .vscode .windsurf .zed"
 )
 _CONFIGURING_FILES: Final = _words(
-    ".bash_aliases .bash_login .bash_logout .bash_profile .bashrc .claude.json .envrc "
-    ".gitattributes .gitconfig .gitmodules .mcp.json .mise.toml .npmrc "
-    ".pre-commit-config.yaml .profile .tool-versions .yarnrc .yarnrc.yml .zlogin "
-    ".zlogout .zprofile .zshenv .zshrc gemini-extension.json mcp-config.json mcp.json "
-    "mise.toml rust-toolchain rust-toolchain.toml"
+    ".bash_aliases .bash_login .bash_logout .bash_profile .bashrc .claude.json "
+    ".devcontainer.json .dir-locals.el .envrc .exrc .gdbinit .gitattributes .gitconfig "
+    ".gitmodules .lldbinit .mcp.json .mise.local.toml .mise.toml .npmrc .nvim.lua "
+    ".nvimrc .pre-commit-config.yaml .profile .tool-versions .vimrc .yarnrc "
+    ".yarnrc.yml .zlogin .zlogout .zprofile .zshenv .zshrc gemini-extension.json head "
+    "mcp-config.json mcp.json mise.local.toml mise.toml opencode.json opencode.jsonc "
+    "rust-toolchain rust-toolchain.toml"
 )
+"""With ``head``, without which git takes no folder for a bare repository, whose
+``config`` names programs (gitrepository-layout(5))."""
+_CONFIGURING_ENDS: Final = re.compile(
+    r".+\.code-workspace|\.?lefthook(?:-local)?\.(?:ya?ml|toml|json)"
+)
+_OF_CONFIG: Final = _words("autostart fish git mise systemd")
+_OF_GITHUB: Final = re.compile(r"copilot.*|agents|hooks|lsp\.json|plugin|skills")
+"""Below ``.github``: what Copilot takes programs from."""
 
 
+_OF_PROCESS: Final = re.compile(r"//?(?:proc|dev/fd|dev/std[a-z]+)(?:/|$)")
+"""Paths that lead elsewhere in another process: ``/proc/self/cwd`` (proc(5))."""
 _WORKTREE: Final = re.compile(r"/\.claude/worktrees/(?=[^/.])")
 """The folder for Claude Code's working copies of a repository."""
 
@@ -90,7 +104,8 @@ class PlacedCommand(NamedTuple):
     local: bool
     """Whether the program itself is one of the project's files."""
     configured: bool
-    """Whether git's repository there names programs, or cannot be read."""
+    """Whether git's repository there names programs, leaves the project's folder, or
+    cannot be read."""
     places: tuple[tuple[int, PathLocation], ...]
     """By the index of the word."""
 
@@ -147,12 +162,29 @@ class PathLocator:
                 return PathLocation(
                     resolved, UNKNOWN
                 )  # programs differ about `link/..`
-            return self._placed(resolved, lexical)
+            place = self._placed(resolved, lexical)
         except (OSError, ValueError):
             return PathLocation(stated, UNKNOWN)
+        if place.where != VAULT and _OF_PROCESS.match(lexical):
+            return place._replace(where=UNKNOWN)
+        return place
 
     def of_pattern(self, pattern: str, base: str | None = None) -> PathLocation:
-        """Return where all that a glob matches lies, if that can be told."""
+        """Return where all that a glob matches lies, if that can be told.
+
+        Each alternative of its braces is a glob of its own: ``.{.,}/x`` is ``../x``.
+        """
+        alternatives = _without_braces(pattern)
+        if len(alternatives) > MOST_ALTERNATIVES:
+            return PathLocation(pattern, UNKNOWN)
+        found = [self._of_glob(one, base) for one in alternatives]
+        for where in (VAULT, UNKNOWN, OUTSIDE):
+            for place in found:
+                if place.where == where:
+                    return place
+        return self._of_glob(pattern, base)
+
+    def _of_glob(self, pattern: str, base: str | None) -> PathLocation:
         lead: list[str] = []
         parts = pattern.split("/")
         while parts and not _GLOB.search(parts[0]):
@@ -239,7 +271,7 @@ class PathLocator:
             one.joined in {"", "&&"}
             and after[number] == "&&"
             and len(one.words) == 2
-            and not one.words[1].startswith("-")
+            and not one.words[1].startswith(("-", "+"))  # zsh counts folders so
             and ".." not in one.words[1].split("/")
             for number, one in enumerate(parsed)
             if one.words[0] == "cd"
@@ -251,7 +283,10 @@ class PathLocator:
             for number, word in enumerate(words)
             if number and not word.startswith("-")
         ]
-        configured = words[0] == "git" and names_programs(base)
+        configured = words[0] == "git" and (
+            hook_repository.names_programs(base)
+            or not hook_repository.is_within(base, self._roots)
+        )
         local = self._is_local(words[0], base)
         return PlacedCommand(words, base, local, configured, tuple(places))
 
@@ -330,6 +365,23 @@ class PathLocator:
         return self._stats[path]
 
 
+def _without_braces(pattern: str) -> list[str]:
+    """Return what the braces of a glob stand for: more than there may be, if so many.
+
+    From the innermost outwards, as none of them nests another one.
+    """
+    done, waiting = list[str](), [pattern]
+    while waiting and len(done) + len(waiting) <= MOST_ALTERNATIVES:
+        one = waiting.pop()
+        if inner := _BRACES.search(one):
+            parts = inner[1].split(",")
+            start, end = one[: inner.start()], one[inner.end() :]
+            waiting += [f"{start}{part}{end}" for part in parts]
+        else:
+            done.append(one)
+    return done + waiting
+
+
 def _is_within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
@@ -338,18 +390,21 @@ def _names_configuration(path: str) -> bool:
     """Tell whether a component of *path* is the name of a configuring file or folder.
 
     Components are compared as lenient file systems do: without case, invisible
-    characters and closing dots, and by the short names of NTFS.
+    characters and closing dots, and by the short names and streams of NTFS.
     """
-    names = [_folded(name) for name in _WORKTREE.sub("/", path).split("/")]
+    parts = _WORKTREE.sub("/", path).split("/")
+    names = [_folded(part.partition(":")[0]) for part in parts]
     return (
         any(name in _CONFIGURING_FOLDERS or name.startswith("git~") for name in names)
         or names[-1] in _CONFIGURING_FILES
+        or _CONFIGURING_ENDS.fullmatch(names[-1]) is not None
         or any(
-            one == ".github" and (below.startswith("copilot") or below == "hooks")
+            one == ".github" and _OF_GITHUB.fullmatch(below)
             for one, below in pairwise(names)
         )
         or any(
-            one == ".config" and below in {"fish", "git", "systemd", "autostart"}
+            one == ".config"
+            and below in {"fish", "git", "mise", "systemd", "autostart"}
             for one, below in pairwise(names)
         )
     )

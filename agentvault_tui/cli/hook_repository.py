@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -65,6 +66,26 @@ def names_programs(folder: str) -> bool:
         return not _is_plain(Path(folder), top, git)
     except (OSError, ValueError):
         return True
+
+
+def is_within(folder: str, roots: Iterable[str]) -> bool:
+    """Tell whether the repository that git finds in *folder* is within one of *roots*.
+
+    git reads the whole repository from any of its folders: ``git show HEAD:FILE`` needs
+    no path, and prints a file that is next to the project's folder.
+
+    Args:
+        folder: an absolute path, links followed.
+        roots: the project's folders, links followed.
+
+    Returns:
+        True also where there is no repository.
+    """
+    try:
+        found = _repository(Path(folder))
+    except (OSError, ValueError):
+        return False
+    return found is None or any(found[0].is_relative_to(root) for root in roots)
 
 
 def _repository(folder: Path) -> tuple[Path, Path] | None:

@@ -29,7 +29,12 @@ from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import NotFoundError, ServiceError, ShareTakenError
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.mcp.messages import canonical
-from agentvault_tui.gateway.mcp.servers import McpServer, McpServers
+from agentvault_tui.gateway.mcp.servers import (
+    McpServer,
+    McpServers,
+    paths_of,
+    spelt_otherwise,
+)
 from agentvault_tui.gateway.refusals import CallRefusedError
 from agentvault_tui.gateway.tools import (
     IN_VAULT,
@@ -172,7 +177,9 @@ def _actions(
     try:
         if server is not None:
             rule = server.rule_of(asked.mcp_tool)
-            action = server.action_of(rule, asked.mcp_tool, asked.arguments)
+            given, paths = asked.arguments, paths_of(rule)
+            other = spelt_otherwise(paths, given)
+            action = server.action_of(rule, asked.mcp_tool, given, other=other)
             return ToolActions((action,)), None
         does = maps.of(host).actions_of(call)
     except UnmatchedToolError as error:

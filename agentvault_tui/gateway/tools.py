@@ -458,11 +458,28 @@ def _parameter(name: str, place: str | int, call: ToolCall) -> Any:
         return len(value) if isinstance(value, list | dict) else None
     if value is _ABSENT or value is None:
         return value
+    if _is_larger(value, LONGEST):
+        return None
     try:  # what has no canonical form can be under no digest
         size = len(value) if isinstance(value, str) else len(rfc8785.dumps(value))
     except rfc8785.CanonicalizationError:
         return None
     return value if size <= LONGEST else None
+
+
+def _is_larger(value: Any, most: int) -> bool:
+    """Tell whether JSON surely has more characters, without writing all of it."""
+    waiting, size = [value], 0
+    while waiting:
+        one = waiting.pop()
+        size += 1 + (len(one) if isinstance(one, str | list | dict) else 0)
+        if size > most + 1:
+            return True
+        if isinstance(one, dict):
+            waiting += [*one, *one.values()]
+        elif isinstance(one, list):
+            waiting += one
+    return False
 
 
 def _at(value: Any, tokens: Iterable[str]) -> Any:

@@ -628,6 +628,21 @@ def test_an_argument_with_a_long_name_is_part_of_the_call(
     assert len(names) == 3
 
 
+def test_an_argument_that_is_called_as_a_cut_name_is_a_no(
+    short: Path, stand: Stand
+) -> None:
+    """A person would see one of the two."""
+    long = "n" * 201
+    call = {**CALLS["claude-code"][0], "tool_input": {long: "rm"}}
+    run(short, "claude-code", call)
+    (cut,) = stand.asked[0][1]["arguments"]
+    code, told, err = run(
+        short, "claude-code", {**call, "tool_input": {long: "rm", cut: "ls"}}
+    )
+    assert refuses("claude-code", code, told, err)
+    assert len(stand.asked) == 1
+
+
 def test_a_call_with_too_many_arguments_is_a_no(short: Path, stand: Stand) -> None:
     """Cut or not, they would not fit."""
     given = {f"n{number}": "" for number in range(5_000)}
@@ -656,6 +671,18 @@ def test_what_the_model_says_of_its_call_is_no_argument(
     assert asked["reason"] == "List files"
 
 
+def test_each_word_of_a_command_in_words_may_reach_our_home(
+    short: Path, stand: Stand
+) -> None:
+    """Codex's `shell` has a list of words, of which one may be a whole line."""
+    line = f"cat {short}/config.toml"
+    for words in (["bash", "-lc", line], ["cat", f"{short}/config.toml"]):
+        call = {"tool_name": "shell", "tool_input": {"command": words}, "cwd": "/srv"}
+        run(short, "codex", call)
+    reached = [asked["reaches_vault"] for _, asked in stand.asked]
+    assert reached == [f"{short}/config.toml"] * 2
+
+
 @pytest.mark.parametrize("value", [{"a": 1}, "x" * 501])
 def test_what_cannot_be_prose_stays_an_argument(
     short: Path, stand: Stand, value: object
@@ -667,6 +694,9 @@ def test_what_cannot_be_prose_stays_an_argument(
     given = {"id": 1, "description": "It fails."}
     run(short, "claude-code", {"tool_name": "mcp__hub__issue", "tool_input": given})
     assert stand.asked[1][1]["arguments"] == given
+    given = {"": "It fails.", "id": 1}
+    run(short, "claude-code", {"tool_name": "mcp__hub__issue", "tool_input": given})
+    assert stand.asked[2][1]["arguments"] == given
 
 
 def _cursor_mcp(**server: str) -> dict[str, Any]:

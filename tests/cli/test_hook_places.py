@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -45,6 +46,14 @@ def line(project: Path, text: str, **environ: str) -> tuple[PlacedCommand, ...] 
     return found.of_line(text, found.cwd)
 
 
+def git(folder: Path, *arguments: str) -> None:
+    subprocess.run(
+        ["git", "-C", str(folder), *arguments],  # noqa: S607 - the system's git
+        check=True,
+        env={"PATH": "/usr/bin:/bin:/usr/local/bin", "HOME": str(folder)},
+    )
+
+
 @pytest.mark.parametrize(
     ("stated", "where", "resolved"),
     [
@@ -82,6 +91,8 @@ def test_a_path_leads_where_its_links_lead(
     [
         *("", " src/a.py", "src/a.py ", "\tx", "x\ny", "x\0", "\x1b[2J", "\u00a0x"),
         *("file:///etc/passwd", "~nobody-there/x", "out/../x", "a/" * 100),
+        *("/proc/self/cwd/src/a.py", "/proc/thread-self/root/x", "/dev/fd/0"),
+        *("/proc", "/dev/stdin", "//proc/self/cwd", "/dev/../proc/self/cwd"),
     ],
 )
 def test_what_programs_read_in_several_ways_is_not_known(
@@ -147,9 +158,15 @@ def test_another_name_of_agentvaults_home_is_its_home(
         *(".gitattributes", "src/.gitattributes", ".envrc", ".vscode/tasks.json"),
         *(".idea/x", ".bashrc", ".zshrc", ".profile", ".husky/pre-commit", ".git"),
         *("deep/repo/.git/config", "deep/.claude/hooks/x.sh", ".vscode/mcp.json"),
+        *(".devcontainer.json", "x.code-workspace", ".github/lsp.json", ".vimrc"),
+        *(".github/agents/x.agent.md", "mise.local.toml", ".config/mise/config.toml"),
+        *("lefthook.yml", ".lefthook-local.toml", ".opencode/plugin/x.js"),
+        # Folders that become repositories by it.
+        *("HEAD", "deep/HEAD", "deep/head"),
         # As file systems take them that ignore case or invisible characters.
         *(".GIT/config", ".Claude/settings.json", ".ｇit/x", ".gi\u200ct/x", "GIT~1/x"),
         *(".git./config", ".CURSOR/hooks.json", "src/../.git/x", ".ENVRC"),
+        *(".git::$INDEX_ALLOCATION/config", ".GITMODULES::$DATA"),
     ],
 )
 def test_what_has_programs_run_later_configures(project: Path, stated: str) -> None:
@@ -162,7 +179,10 @@ def test_what_has_programs_run_later_configures(project: Path, stated: str) -> N
 
 @pytest.mark.parametrize(
     "stated",
-    ["src/a.py", "src/hooks/use.ts", ".github/workflows/x.yml", ".gitignore", "git/x"],
+    [
+        *("src/a.py", "src/hooks/use.ts", ".github/workflows/x.yml", ".gitignore"),
+        *("git/x", "head.html", "agents/x", "src/HEAD.md"),
+    ],
 )
 def test_other_files_do_not_configure(project: Path, stated: str) -> None:
     """A file that makes nothing run is a file like any other."""
@@ -206,10 +226,21 @@ def test_a_working_copy_below_claude_is_a_project(project: Path) -> None:
         ("../vault/*", VAULT),
         ("ours/**", VAULT),
         ("*/../../x", UNKNOWN),
-        ("{../x,y}", UNKNOWN),
-        ("{/etc/passwd,y}", UNKNOWN),
+        ("{../x,y}", OUTSIDE),
+        ("{/etc/passwd,y}", OUTSIDE),
+        ("{../x", UNKNOWN),
         ("!(x)/../../y", UNKNOWN),
         ("src/*\\..", UNKNOWN),
+        ("{a,b}/{c,d}/*.{js,ts}", PROJECT),
+        ("src/{a..c}.py", UNKNOWN),
+        (".{.,}/elsewhere/x", OUTSIDE),
+        ("{.,a}{.,b}/vault/x", VAULT),
+        ("src/*/{.,x}{.{,x},y}/z", UNKNOWN),
+        (".{./elsewhere,x}/y", OUTSIDE),
+        ("{out,src}/x", OUTSIDE),
+        ("{src,{ours,x}}/**", VAULT),
+        ("{a,b}" * 9, UNKNOWN),
+        ("{,,,,,,,,}" * 100, UNKNOWN),
     ],
 )
 def test_a_glob_lies_where_it_begins(project: Path, pattern: str, where: str) -> None:
@@ -296,7 +327,13 @@ def test_the_commands_of_a_line_are_placed(project: Path) -> None:
             "ls | cd src && ls",
             "cd - && ls",
         ),
-        *("cd && ls", "cd src x && ls", "cd src && ls; cat x", "cd link/.. && ls"),
+        *(
+            "cd +0 && ls",
+            "cd && ls",
+            "cd src x && ls",
+            "cd src && ls; cat x",
+            "cd link/.. && ls",
+        ),
         *("cd -P src && ls", "cd src/a.py && ls", "cd /etc && ls", "ls && cd src"),
     ],
 )
@@ -315,6 +352,22 @@ def test_variables_that_change_what_runs_leave_no_line_placed(
     assert line(project, "ls") is not None
     assert line(project, "ls", **{name: "x"}) is None
     assert line(project, "cd src && ls", CDPATH="/etc") is None
+
+
+def test_a_repository_that_holds_the_project_is_not_read(project: Path) -> None:
+    """git prints the files next to a project from any folder below its repository."""
+    git(project.parent, "init", "-q")
+    (show,) = line(project, "git show HEAD:elsewhere/secret") or ()
+    assert show.configured
+    git(project, "init", "-q")
+    (show,) = line(project, "git show HEAD:src/a.py") or ()
+    assert not show.configured
+
+
+def test_a_path_of_another_process_reaches_agentvaults_home(project: Path) -> None:
+    """Where this one has it there, it is denied, and not left to a person."""
+    vault = project.parent / "vault"
+    assert places(project).of(f"/proc/self/root{vault}/x").where == VAULT
 
 
 def test_a_line_outside_the_project_is_not_placed(project: Path) -> None:

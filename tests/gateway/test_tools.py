@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agentvault_tui.errors import NotFoundError, ServiceError
 from agentvault_tui.gateway.mcp.servers import parse_server
@@ -17,6 +20,7 @@ from agentvault_tui.gateway.tools import (
     ToolMap,
     ToolMaps,
     UnmatchedToolError,
+    _is_larger,
     parse_tools,
     shipped_tools,
 )
@@ -263,3 +267,18 @@ def test_a_file_of_the_home_replaces_the_shipped_one(tmp_path: Path) -> None:
     assert "hosts/codex.toml" in maps.warnings[0]
     with pytest.raises(NotFoundError, match="nohost"):
         maps.of("nohost")
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-9, 99) | st.text(max_size=9),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=5), inner),
+    ),
+    st.integers(0, 40),
+)
+def test_a_parameter_that_is_surely_too_long_is_told_early(
+    value: object, most: int
+) -> None:
+    """One that has room is never taken for one that has not."""
+    if _is_larger(value, most):
+        assert len(rfc8785.dumps(value)) > most

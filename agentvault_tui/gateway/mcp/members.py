@@ -250,7 +250,10 @@ def _fold(name: str) -> str:
 
 
 def _check_name(name: str) -> None:
-    if "\0" in name:  # where some programs end a text
+    # NUL is where some programs end a text. What JavaScript copies by assignment takes
+    # the members of __proto__ for its own (ECMA-262, B.2.2.1), and every object of a
+    # shared process may get them.
+    if "\0" in name or name == "__proto__":
         raise McpError(INVALID_PARAMS, f"{visible(name, 60)} is no name")
     if len(name) > _LONGEST_NAME and not name.isascii():
         text = f"a name has more than {_LONGEST_NAME} characters and is not ASCII"

@@ -31,7 +31,11 @@ class PipeLine:
     """One line on its way to a program."""
 
     def __init__(
-        self, text: bytes, agent_id: AgentId | None, release: Callable[[], None]
+        self,
+        text: bytes,
+        agent_id: AgentId | None,
+        release: Callable[[], None],
+        sent: Callable[[], None],
     ) -> None:
         """Write nothing yet.
 
@@ -40,12 +44,16 @@ class PipeLine:
             agent_id: whose it is; None for the gateway's own.
             release: called right before each piece is written; raises where no byte
                 of it may be written any more.
+            sent: called as soon as the program has been given all of it, so that a
+                revocation finds it recorded.
         """
         self.agent_id = agent_id
         self.rest = memoryview(text + b"\n")
-        self.release = release
+        self.release, self.sent = release, sent
         self.begun = False
         """Whether the program has some of it, or all."""
+        self.end = 0
+        """How many bytes the pipe had taken when it had taken all of it."""
         self.given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when all of it was written; raises the error that stopped it."""
 
@@ -77,6 +85,7 @@ class LinePipe:
         self._lines: deque[PipeLine] = deque()
         self._more = asyncio.Event()
         self._halted = False
+        self._taken = 0
         os.set_blocking(end, False)
         with suppress(OSError, AttributeError):
             fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
@@ -93,16 +102,21 @@ class LinePipe:
         """Tell whether the program has read all that was written."""
         return not self._unread()
 
+    def has_read(self, line: PipeLine) -> bool:
+        """Tell whether the program has read all of a line from this pipe."""
+        return not line.rest and self._taken - self._unread() >= line.end
+
     def put(
         self,
         text: bytes,
         agent_id: AgentId | None = None,
         release: Callable[[], None] = lambda: None,
+        sent: Callable[[], None] = lambda: None,
     ) -> PipeLine | None:
         """Queue a line and return it; None if the queue is full or halted."""
         if self._halted or len(self._lines) >= _MOST_LINES:
             return None
-        line = PipeLine(text, agent_id, release)
+        line = PipeLine(text, agent_id, release, sent)
         self._lines.append(line)
         self._more.set()
         return line
@@ -158,9 +172,12 @@ class LinePipe:
             taken = self._write(line.rest)
             line.rest = line.rest[taken:]
             line.begun = line.begun or taken > 0
+            self._taken += taken
             if line.rest:
                 await self._writable()
         self._lines.popleft()
+        line.end = self._taken
+        line.sent()
         if not line.given.done():
             line.given.set_result(None)
 

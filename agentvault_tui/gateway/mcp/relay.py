@@ -25,10 +25,11 @@ from agentvault_tui.gateway.mcp.messages import (
     own_message,
     with_members,
 )
+from agentvault_tui.gateway.mcp.pending import Progress
 from agentvault_tui.gateway.mcp.processes import McpProcesses
 from agentvault_tui.gateway.mcp.servers import McpServer
 from agentvault_tui.gateway.mcp.sessions import McpSession
-from agentvault_tui.gateway.mcp.stdio import McpProcess, Progress
+from agentvault_tui.gateway.mcp.stdio import McpProcess
 from agentvault_tui.gateway.mcp.streamable import (
     Posted,
     ServerEvents,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -123,9 +123,21 @@ class McpServer:
         return self.tools.unmatched_rule
 
     def action_of(
-        self, rule: ToolRule | None, tool: str, arguments: dict[str, Any]
+        self,
+        rule: ToolRule | None,
+        tool: str,
+        arguments: dict[str, Any],
+        *,
+        other: tuple[str, str] | None,
     ) -> Action:
         """Return the action that a call is, read from its own arguments.
+
+        Args:
+            rule: what the call is by.
+            tool: its name.
+            arguments: its arguments.
+            other: what `spelt_otherwise` has found for the rule's `paths_of`, which
+                takes long where there are many arguments.
 
         Raises:
             UnmatchedToolError: it is none, or does not say clearly what on.
@@ -136,8 +148,10 @@ class McpServer:
         if len(arguments) > _MOST_ARGUMENTS:
             text = "The call has too many arguments."
             raise UnmatchedToolError("unclear_call", text)
-        for path in (*_stated(rule), *_counted(rule)):
-            _check_spelling(path, arguments)
+        if other is not None:
+            shown = f"{visible(other[0], 60)}, which is read as {visible(other[1], 60)}"
+            text = f"The call has an argument {shown}: leave it out."
+            raise UnmatchedToolError("unclear_call", text)
         return self.tools.action_by(rule, ToolCall(tool, arguments))
 
 
@@ -221,30 +235,37 @@ def _may_be(rule: ToolRule, server: str, action: Action) -> bool:
     return has_form(action.resource or "", re.split(r"\{[^{}]*\}", template))
 
 
-def _check_spelling(path: _Path, arguments: object) -> None:
-    """Refuse a call that spells a name on a *path* that is read in another way.
+def paths_of(rule: ToolRule | None) -> list[_Path]:
+    """Return where the arguments are that an action is read from."""
+    return [] if rule is None else _stated(rule) + _counted(rule)
+
+
+def spelt_otherwise(
+    paths: Sequence[_Path], arguments: object
+) -> tuple[str, str] | None:
+    """Return a name that is read as one on *paths* in another way, and that one.
 
     A lenient server may go by the other spelling.
-
-    Raises:
-        UnmatchedToolError: it does.
     """
-    value = arguments
-    for name in path:
-        if isinstance(value, list) and name.isascii() and name.isdigit():
-            value = value[int(name[:9])] if int(name[:9]) < len(value) else None
-            continue
-        if not isinstance(value, dict):
-            return
-        folded, plain = fold_name(name), plain_name(name)
-        for other in value:
-            if other != name and (
-                fold_name(other) == folded or plain_name(other) == plain
-            ):
-                shown = f"{visible(other, 60)}, which is read as {visible(name, 60)}"
-                text = f"The call has an argument {shown}: leave it out."
-                raise UnmatchedToolError("unclear_call", text)
-        value = value.get(name)
+    wanted: dict[int, tuple[object, set[str]]] = {}
+    for path in paths:
+        value = arguments
+        for name in path:
+            if isinstance(value, list) and name.isascii() and name.isdigit():
+                value = value[int(name[:9])] if int(name[:9]) < len(value) else None
+                continue
+            if not isinstance(value, dict):
+                break
+            wanted.setdefault(id(value), (value, set()))[1].add(name)
+            value = value.get(name)
+    for value, names in wanted.values():
+        folds = {fold_name(name): name for name in names}
+        plains = {plain_name(name): name for name in names}
+        for other in value if isinstance(value, dict) else ():
+            meant = folds.get(fold_name(other)) or plains.get(plain_name(other))
+            if meant is not None and other not in names:
+                return other, meant
+    return None
 
 
 def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpServer:

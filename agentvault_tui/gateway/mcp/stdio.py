@@ -36,6 +36,7 @@ from agentvault_tui.gateway.mcp.messages import (
     text_of,
     unsupported,
 )
+from agentvault_tui.gateway.mcp.pending import PendingRequest, Progress
 from agentvault_tui.gateway.mcp.pipe import LinePipe, PipeLine
 from agentvault_tui.gateway.mcp.program_log import ProgramLog, shown
 from agentvault_tui.gateway.mcp.servers import McpServer
@@ -46,8 +47,6 @@ from agentvault_tui.web.service_connection import UpstreamError
 
 log = logging.getLogger("agentvault.mcp")
 
-Progress = Callable[[Raw], None]
-"""Takes the parameters of a notification of progress."""
 _LINE_BYTES: Final = 16 * 2**20
 _PIECE: Final = 65_536
 PLACES: Final = 256
@@ -61,6 +60,8 @@ WRITE_S: Final = 30.0
 """Seconds in which the process has to read a line."""
 GRACE_S: Final = 60.0
 """Seconds that other agents' calls get to finish before a process is restarted."""
+LEFT_S: Final = 60.0
+"""Seconds for which a call that its client left has its place, if no answer comes."""
 _ANSWER_SECONDS: Final = 600.0
 """Without a word of progress."""
 _STOP_SECONDS: Final = 2.0
@@ -98,32 +99,6 @@ class BlockedInput:
             self.timer.cancel()
 
 
-class PendingRequest:
-    """One request to a process, until its answer."""
-
-    def __init__(self, agent_id: AgentId | None, progress: Progress) -> None:
-        self.agent_id = agent_id
-        """Whose it is; None for the gateway's own."""
-        self.answered: asyncio.Future[Envelope] = (
-            asyncio.get_running_loop().create_future()
-        )
-        self.progress = progress
-        self.heard = asyncio.Event()
-        """Set by each notice of progress: it is at work."""
-        self.line: PipeLine | None = None
-
-    @property
-    def written(self) -> bool:
-        """Whether the process was given all of it."""
-        return self.line is not None and not self.line.rest
-
-    def fail(self, error: Exception) -> None:
-        """End the wait for its answer."""
-        if not self.answered.done():
-            self.answered.set_exception(error)
-            self.answered.exception()  # its sender may have left
-
-
 class McpProcess:
     """One process of a server, in one era; started when it is needed, and again."""
 
@@ -142,6 +117,8 @@ class McpProcess:
         self._starting = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._waiting: dict[int, PendingRequest] = {}
+        self._left: dict[int, PendingRequest] = {}
+        """Requests that nobody waits for any more, and that it may still do."""
         self._blocked: BlockedInput | None = None
         self._next = 0
         self._failed = 0
@@ -181,12 +158,11 @@ class McpProcess:
                 cutters.append(lambda: self._cut(id_))
             text = message.encoded(id_, token)
             try:
-                await self._write(text, waiting, release)
-                sent(len(text))
+                await self._write(text, waiting, release, lambda: sent(len(text)))
                 return await self._answer(waiting)
             finally:
-                if not waiting.answered.done() and self._abandon(id_, waiting):
-                    sent(len(text))
+                if not waiting.answered.done():
+                    self._abandon(id_, waiting)
 
     @contextmanager
     def _entry(
@@ -199,22 +175,45 @@ class McpProcess:
         """
         if self._blocked is not None and self._blocked.for_good:
             raise busy("the server is about to be restarted: try again", 5)
-        own = sum(one.agent_id == agent_id for one in self._waiting.values())
+        # One that its client left is still work of the process: who leaves all of them
+        # must not have more under way than who waits.
+        under_way = [*self._waiting.values(), *self._left.values()]
+        own = sum(one.agent_id == agent_id for one in under_way)
         shared = not self.server.per_agent and agent_id is not None
         if shared and own >= max(PLACES // SHARE, LEAST):
             raise busy("too many requests of this agent to the server are under way", 1)
-        if len(self._waiting) >= PLACES:
+        if len(under_way) >= PLACES:
             raise busy("the server has too much to do: try again", 1)
         self._next += 1
         id_ = self._next
         self._waiting[id_] = waiting = PendingRequest(agent_id, progress)
+        pipe = self._pipe
         try:
             yield id_, waiting
         finally:
             self._waiting.pop(id_, None)
+            if waiting.is_open and pipe is self._pipe:
+                self._leave(id_, waiting)
             if not waiting.answered.done():
                 waiting.answered.cancel()
             self._unblock()
+
+    def _leave(self, id_: int, waiting: PendingRequest) -> None:
+        self._left[id_] = waiting
+        asyncio.get_running_loop().call_later(LEFT_S, self._free, id_)
+
+    def _free(self, id_: int) -> None:
+        """Free the place of a request that was left, if the process has read it.
+
+        MCP has no answer to what was cancelled (basic/utilities/cancellation).
+        """
+        left, pipe = self._left.get(id_), self._pipe
+        if left is None or left.line is None or pipe is None:
+            return
+        if pipe.has_read(left.line):
+            del self._left[id_]
+        else:
+            asyncio.get_running_loop().call_later(LEFT_S, self._free, id_)
 
     async def _answer(self, waiting: PendingRequest) -> Envelope:
         while True:
@@ -250,26 +249,25 @@ class McpProcess:
         if not self._pipe.take_back(line):
             self._halt(line)
 
-    def _abandon(self, id_: int, waiting: PendingRequest) -> bool:
+    def _abandon(self, id_: int, waiting: PendingRequest) -> None:
         """Have the process stop a request that nobody waits for any more.
 
-        What it has half of is completed first: its agent may still send it.
-
-        Returns:
-            whether it is completed only later, and may be done.
+        What it has half of is completed first: its agent may still send it. It may be
+        done, and its row is written before, so that it counts as sent at once.
         """
         line, pipe = waiting.line, self._pipe
         if line is None or pipe is None:
-            return False
+            return
         if waiting.written:
             self._cancel(id_, waiting.agent_id)
-            return False
+            return
         if pipe.take_back(line) or pipe.half is not line:
-            return False
+            return
+        line.sent()
+        line.sent = lambda: None
         line.given.add_done_callback(
             lambda _: self._cancel(id_, waiting.agent_id) if not line.rest else None
         )
-        return True
 
     def _cancel(self, id_: int, agent_id: AgentId | None) -> None:
         """Notify the process that a request is cancelled."""
@@ -284,7 +282,8 @@ class McpProcess:
         self,
         text: bytes,
         waiting: PendingRequest,
-        release: Callable[[], None] = lambda: None,
+        release: Callable[[], None],
+        sent: Callable[[], None],
     ) -> None:
         """Write a line to the process, in its turn.
 
@@ -293,7 +292,7 @@ class McpProcess:
             CallRefusedError: the line may not be sent.
         """
         pipe, agent_id = self._pipe, waiting.agent_id
-        line = pipe.put(text, agent_id, release) if pipe is not None else None
+        line = pipe.put(text, agent_id, release, sent) if pipe is not None else None
         if line is None or pipe is None:
             raise gone()
         waiting.line = line
@@ -488,7 +487,9 @@ class McpProcess:
             return
         method = text_of(envelope, "method")
         if method is None:
-            waiting = self._waiting.get(number_of(envelope, "id") or 0)
+            id_ = number_of(envelope, "id") or 0
+            self._left.pop(id_, None)
+            waiting = self._waiting.get(id_)
             if waiting is not None and not waiting.answered.done():
                 waiting.answered.set_result(envelope)
         elif "id" in envelope:
@@ -528,6 +529,7 @@ class McpProcess:
         """End the process; *own* if the program itself did not fail."""
         process, self._process = self._process, None
         pipe, self._pipe = self._pipe, None
+        self._left = {}
         blocked, self._blocked = self._blocked, None
         if blocked is not None:
             blocked.end()

@@ -20,7 +20,7 @@ from agentvault_tui.gateway.mcp.messages import (
     read_answer,
     text_of,
 )
-from agentvault_tui.gateway.mcp.stdio import Progress
+from agentvault_tui.gateway.mcp.pending import Progress
 from agentvault_tui.gateway.mcp.tool_schemas import ToolSchema
 from agentvault_tui.gateway.upstream import Answer, Outgoing, Upstream
 from agentvault_tui.model import AgentId

@@ -33,7 +33,13 @@ from agentvault_tui.gateway.mcp.messages import (
     read_answer,
 )
 from agentvault_tui.gateway.mcp.relay import AskedMessage, McpRelay
-from agentvault_tui.gateway.mcp.servers import McpServer, McpServers, unsaid
+from agentvault_tui.gateway.mcp.servers import (
+    McpServer,
+    McpServers,
+    paths_of,
+    spelt_otherwise,
+    unsaid,
+)
 from agentvault_tui.gateway.mcp.streamable import RefusedByServerError
 from agentvault_tui.gateway.refusals import CallRefusedError
 from agentvault_tui.gateway.tools import ToolRule, UnmatchedToolError
@@ -135,7 +141,12 @@ class McpCalls:
         rule = server.rule_of(tool, message.method)
         try:
             given = message.arguments if is_tool else message.params
-            action = server.action_of(rule, tool, given)
+            paths = paths_of(rule)
+            weight = message.size if paths else 0
+            other = await read_apart(
+                asked.agent.id, weight, spelt_otherwise, paths, given
+            )
+            action = server.action_of(rule, tool, given, other=other)
         except UnmatchedToolError as error:
             words = ("access_denied", error.reason, error.message)
             refusal = CallRefusedError(403, *words)

@@ -16,8 +16,9 @@ from support.mcp_stand import MODERN, TOOLS, Client, McpStand, messages
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup import deny
-from agentvault_tui.gateway.body import BodyRoom
+from agentvault_tui.gateway.body import IN_LOOP, BodyRoom, read_apart
 from agentvault_tui.gateway.calls import Calls
+from agentvault_tui.gateway.mcp import toolcalls
 
 HELD = {"name": "delete_file", "arguments": {"path": "/a"}}
 
@@ -548,6 +549,27 @@ async def test_strangers_are_told_scopes_that_no_agent_is_refused_for(
     await mcp.stand.agent("read:files", name="c")
     await mcp.stand.agent("read:files", name="d")
     assert await told() == ["read:files"]
+
+
+async def test_the_names_of_a_large_call_are_compared_in_a_worker(
+    mcp: McpStand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To fold thousands of names takes a second, in which nothing else would be
+    served; what is found is the same."""
+    ran: list[str] = []
+
+    async def noted(agent_id: str, size: int, function: Any, *args: Any) -> Any:
+        if size > IN_LOOP:
+            ran.append(function.__name__)
+        return await read_apart(agent_id, size, function, *args)
+
+    monkeypatch.setattr(toolcalls, "read_apart", noted)
+    client = await mcp.client("modern")
+    many = {f"é{number}": "x" * 10 for number in range(900)}
+    assert "isError" not in await client.call("read_file", path="/a", **many)
+    refused = await client.call("read_file", path="/a", pаth="/b", **many)
+    assert "which is read as path" in refused["content"][0]["text"]
+    assert ran.count("spelt_otherwise") == 2
 
 
 # Cut

@@ -177,6 +177,8 @@ def test_a_call_has_a_bounded_number_of_values(
         ('{"name":"x","name":"y"}', -32700),
         ('{"name":"x","arguments":{"a":1,"a":1},"_meta":{"b":1,"b":1}}', -32700),
         ('{"name":"x","arguments":{"a\\u0000":1}}', -32602),
+        ('{"name":"x","arguments":{"__proto__":{"to":1}}}', -32602),
+        ('{"name":"x","arguments":{"a":[{"\\u005f_proto__":{}}]}}', -32602),
         ('{"name":"x","arguments":{"a":NaN}}', -32700),
         ('{"name":"x","arguments":{"a":"\\ud800"}}', -32700),
         ('{"name":"x","arguments":{"%s":1}}' % ("\ufdfa" * 513), -32602),

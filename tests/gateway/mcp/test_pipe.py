@@ -55,6 +55,27 @@ async def ends() -> AsyncIterator[Ends]:
     os.close(ends.reading)
 
 
+async def test_a_line_that_the_program_has_is_sent(ends: Ends) -> None:
+    """No turn of the loop is between, in which a revocation would take it for one that
+    the program has not; what is not read yet is known, too."""
+    seen: list[bytes] = []
+    line = ends.pipe.put(b"a" * 1_500_000, sent=lambda: seen.append(ends.read()))
+    assert line is not None
+    read = b""
+    async with asyncio.timeout(30):
+        while not seen:
+            assert not ends.pipe.has_read(line)
+            read += ends.read()
+            await asyncio.sleep(0)
+    assert len(read + seen[0]) == 1_500_001
+    assert ends.pipe.has_read(line)
+    behind = ends.put(b"b")
+    await behind.given
+    assert not ends.pipe.has_read(behind)
+    assert ends.read() == b"b\n"
+    assert ends.pipe.has_read(behind)
+
+
 async def test_lines_are_written_whole_and_in_order(ends: Ends) -> None:
     """Short ones, ones that fill the pipe, and longer ones."""
     texts = [b"a" * size for size in (1, 5_000, 3, 1_500_000, 0, 900_000, 2)]

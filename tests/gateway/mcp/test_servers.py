@@ -10,7 +10,7 @@ import pytest
 
 from agentvault_tui.errors import ServiceError
 from agentvault_tui.gateway.mcp import McpServer, McpServers, parse_server
-from agentvault_tui.gateway.mcp.servers import unsaid
+from agentvault_tui.gateway.mcp.servers import paths_of, spelt_otherwise, unsaid
 from agentvault_tui.gateway.tools import UnmatchedToolError
 from agentvault_tui.home import Home
 from agentvault_tui.policy import shipped_catalogue
@@ -35,7 +35,9 @@ def parse(text: str) -> McpServer:
 
 
 def action(server: McpServer, tool: str, arguments: dict[str, Any]) -> Any:
-    return server.action_of(server.rule_of(tool), tool, arguments)
+    rule = server.rule_of(tool)
+    other = spelt_otherwise(paths_of(rule), arguments)
+    return server.action_of(rule, tool, arguments, other=other)
 
 
 def test_the_contracts_example_is_in_force() -> None:

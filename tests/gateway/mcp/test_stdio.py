@@ -331,6 +331,57 @@ async def test_half_a_line_whose_client_left_is_completed(
     assert ended[slow.one.agent.id] == "unknown"
 
 
+async def leave(slow: SlowServer, params: Any) -> None:
+    """Have agent one send a call, and go when the server's pipe has it."""
+    before = len(slow.process._left)
+    asked = slow.ask(slow.one, params)
+    await slow.until(
+        lambda: any(
+            one.written and one.agent_id == slow.one.agent.id
+            for one in slow.process._waiting.values()
+        )
+    )
+    asked.cancel()
+    await slow.until(lambda: len(slow.process._left) == before + 1)
+
+
+async def test_a_call_that_its_client_left_has_its_place_until_it_is_done(
+    slow: SlowServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who leaves its calls gives a server that is busy no more than who waits."""
+    monkeypatch.setattr(stdio, "PLACES", 8)  # of which one agent has two
+    monkeypatch.setattr(stdio, "LEFT_S", 0.01)
+    for _ in range(2):
+        await leave(slow, SMALL)
+    refused = await slow.one.send("tools/call", SMALL)
+    assert error_of(refused.json()["result"]) == "temporarily_unavailable"
+    behind = slow.ask(slow.two, SMALL)
+    slow.go.touch()
+    assert "isError" not in result_of(await behind)
+    await slow.until(lambda: not slow.process._left)
+    assert "isError" not in result_of(await slow.one.send("tools/call", SMALL))
+    assert slow.names() == ["read_wait", *["read_small"] * 4]
+
+
+async def test_a_call_that_was_left_and_is_never_answered_gives_its_place_back(
+    slow: SlowServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server does not answer what was cancelled: a minute after it has read it."""
+    assert stdio.LEFT_S == 60
+    monkeypatch.setattr(stdio, "PLACES", 8)
+    monkeypatch.setattr(stdio, "LEFT_S", 0.01)
+    slow.go.touch()
+    for _ in range(3):
+        asked = slow.ask(slow.one, {"name": "read_wait", "arguments": {"path": "/w"}})
+        count = len(slow.names())
+        await slow.until(lambda count=count: len(slow.names()) > count)
+        asked.cancel()
+        await slow.until(
+            lambda: len(slow.process._waiting) == 1 and not slow.process._left
+        )
+    assert not slow.done.exists()
+
+
 async def test_a_line_that_waits_is_taken_back_by_a_revocation(
     mcp: McpStand, slow: SlowServer
 ) -> None:
