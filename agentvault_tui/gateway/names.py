@@ -14,6 +14,7 @@ from typing import Final
 
 _IGNORED: Final = re.compile(r"[\s_-]+")
 _PARTS: Final = re.compile(r"[\[\].\0]")
+_MANGLED: Final = str.maketrans(".[", "__")
 
 
 def fold_name(name: str) -> str:
@@ -33,17 +34,63 @@ def _folded(name: str) -> str:
     return _IGNORED.sub("", unicodedata.normalize("NFKC", plain).casefold())
 
 
-def base_name(name: str) -> str:
-    """Return the fold that ``to``, ``to[]``, ``to.x`` and ``[to]`` have in common."""
+def field_readings(name: str) -> tuple[str, str]:
+    """Return the names by which servers know the field *name*, its parts left out.
+
+    Rack and qs end the name at the first bracket, some readers at a dot. PHP writes a
+    dot, and a bracket that is not closed, as ``_``: ``pay.to`` and ``pay[to`` are
+    ``pay_to``.
+    """
+    head, _, rest = name.partition("[")
+    whole = head if "]" in rest else name
+    return _PARTS.split(name.lstrip("[]"), maxsplit=1)[0], whole.translate(_MANGLED)
+
+
+def field_names(name: str) -> frozenset[str]:
+    """Return the folds of all that servers may take for the name of a field."""
     if name.isalnum():
-        return fold_name(name)
-    return fold_name(_PARTS.split(name.lstrip("["), maxsplit=1)[0])
+        return frozenset((fold_name(name),))
+    return frozenset(filter(None, map(fold_name, field_readings(name))))
+
+
+def last_part(name: str) -> str | None:
+    """Return the fold of the last part of a field's name; None where it has no parts.
+
+    ASP.NET Core reads ``payment.amount`` and ``payment[amount]`` as ``amount`` where
+    its handler calls the object ``payment``, and then no longer ``amount`` itself.
+    """
+    parts = [part for part in _PARTS.split(name) if part]
+    return fold_name(parts[-1]) if len(parts) > 1 else None
+
+
+def readings(name: str) -> frozenset[str]:
+    """Return `field_names` and `last_part` of a field's name."""
+    last = last_part(name)
+    return field_names(name) if last is None else field_names(name) | {last}
 
 
 def alike(names: Iterable[str]) -> tuple[str, str] | None:
     """Return the first two of *names* that fold alike and differ in spelling."""
+    return _first_two((fold_name(name), name) for name in names)
+
+
+def alike_fields(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return the first two names of fields that a server may read as one name."""
+    folds = ((fold_name(_mangled(name)), name) for name in names)
+    return _first_two(folds)
+
+
+def _mangled(name: str) -> str:
+    """Return a name as PHP writes it, its parts included."""
+    head, bracket, rest = name.partition("[")
+    if bracket and "]" not in rest:
+        return name.translate(_MANGLED)
+    return head.replace(".", "_") + bracket + rest
+
+
+def _first_two(folds: Iterable[tuple[str, str]]) -> tuple[str, str] | None:
     seen: dict[str, str] = {}
-    for name in names:
-        if (other := seen.setdefault(fold_name(name), name)) != name:
+    for fold, name in folds:
+        if (other := seen.setdefault(fold, name)) != name:
             return other, name
     return None

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from agentvault_tui.gateway.content import Fields
 from agentvault_tui.gateway.headers import ALWAYS, RequestHeaders
-from agentvault_tui.gateway.names import base_name
+from agentvault_tui.gateway.names import field_names, readings
 from agentvault_tui.gateway.target import Target
 from agentvault_tui.gateway.templates import ServiceRoute, Source
 from agentvault_tui.json_document import Number
@@ -99,6 +99,7 @@ class _ParameterReader:
         fields = parts.fields
         self._is_form = fields.kind in {"form", "multipart"}
         self._content: Any = fields.texts if self._is_form else fields.value
+        self._names = readings if self._is_form else field_names
         self._absent = fields.kind in {"none", "opaque"}
         self._bases: dict[int, Counter[str]] = {}
 
@@ -174,16 +175,20 @@ class _ParameterReader:
     def _in_fields(self, name: str) -> bool:
         """Tell whether a member of the body's top level reads like *name*."""
         content = self._content
-        return isinstance(content, dict) and self._named(content)[base_name(name)] > 0
+        if not isinstance(content, dict):
+            return False
+        return any(self._named(content)[one] for one in field_names(name))
 
     def _also(self, members: dict[str, object], token: str) -> bool:
         """Tell whether another member reads like *token*: ``Count`` or ``count[]``."""
-        return self._named(members)[base_name(token)] > (token in members)
+        named = self._named(members)
+        return any(named[one] > (token in members) for one in field_names(token))
 
     def _named(self, members: dict[str, object]) -> Counter[str]:
-        """Return how many members have each base name; counted once an object."""
+        """Return how many members may have each name; counted once an object."""
         if id(members) not in self._bases:
-            self._bases[id(members)] = Counter(map(base_name, members))
+            counted = Counter(one for name in members for one in self._names(name))
+            self._bases[id(members)] = counted
         return self._bases[id(members)]
 
     def _elsewhere(
@@ -200,7 +205,7 @@ class _ParameterReader:
         if not ADDRESSED & self._named(members).keys():
             return False
         return any(
-            base_name(key) in ADDRESSED and key not in counted
+            self._names(key) & ADDRESSED and key not in counted
             for key, value in members.items()
             if value
         )

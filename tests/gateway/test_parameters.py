@@ -178,7 +178,9 @@ def test_repeated_queries_and_headers_are_unclear_or_counted(parse: Parse) -> No
     assert read == {"amount": None, "ids": 2, "tag": "a, b", "tags": 2}
 
 
-@pytest.mark.parametrize("query", ["n=1&n[]=2", "n=1&n[0]=2", "N=1", "n=1&n.x=2"])
+@pytest.mark.parametrize(
+    "query", ["n=1&n[]=2", "n=1&n[0]=2", "N=1", "n=1&n.x=2", "n=1&a.n=2", "n=1&a[n]=2"]
+)
 @pytest.mark.parametrize("source", ["query:n", "count:query:n"])
 def test_a_query_in_two_spellings_is_unclear(
     parse: Parse, source: str, query: str
@@ -286,3 +288,19 @@ def test_large_values_are_unclear(parse: Parse) -> None:
     for number in (2**53, -(2**53)):
         large = parameters(parse, 'a = "body:/a"', b'{"a": %d}' % number)
         assert large == {"a": None}
+
+
+@pytest.mark.parametrize("field", ["pay.amount", "pay[amount", "pay%20amount"])
+def test_a_name_that_php_writes_as_another_is_unclear(parse: Parse, field: str) -> None:
+    """PHP reads all of these as ``pay_amount``."""
+    rule = 'amount = "body:/pay_amount"'
+    assert parameters(parse, rule, f"{field}=90".encode(), FORM) == {"amount": None}
+
+
+@pytest.mark.parametrize("field", ["pay.amount", "pay%5Bamount%5D"])
+def test_a_part_of_an_object_that_has_the_name_is_unclear(
+    parse: Parse, field: str
+) -> None:
+    """ASP.NET Core prefers it where its handler calls the object so."""
+    body = f"amount=1&{field}=90".encode()
+    assert parameters(parse, 'amount = "body:/amount"', body, FORM) == {"amount": None}
