@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Final
 
@@ -65,32 +65,37 @@ def last_part(name: str) -> str | None:
 
 def readings(name: str) -> frozenset[str]:
     """Return `field_names` and `last_part` of a field's name."""
+    if name.isalnum():
+        return frozenset((fold_name(name),))
     last = last_part(name)
     return field_names(name) if last is None else field_names(name) | {last}
 
 
 def alike(names: Iterable[str]) -> tuple[str, str] | None:
     """Return the first two of *names* that fold alike and differ in spelling."""
-    return _first_two((fold_name(name), name) for name in names)
+    return _first_two(fold_name, names)
 
 
 def alike_fields(names: Iterable[str]) -> tuple[str, str] | None:
     """Return the first two names of fields that a server may read as one name."""
-    folds = ((fold_name(_mangled(name)), name) for name in names)
-    return _first_two(folds)
+    return _first_two(lambda name: fold_name(_mangled(name)), names)
 
 
 def _mangled(name: str) -> str:
     """Return a name as PHP writes it, its parts included."""
+    if name.isalnum():
+        return name
     head, bracket, rest = name.partition("[")
     if bracket and "]" not in rest:
         return name.translate(_MANGLED)
     return head.replace(".", "_") + bracket + rest
 
 
-def _first_two(folds: Iterable[tuple[str, str]]) -> tuple[str, str] | None:
+def _first_two(
+    fold: Callable[[str], str], names: Iterable[str]
+) -> tuple[str, str] | None:
     seen: dict[str, str] = {}
-    for fold, name in folds:
-        if (other := seen.setdefault(fold, name)) != name:
+    for name in names:
+        if (other := seen.setdefault(fold(name), name)) != name:
             return other, name
     return None
