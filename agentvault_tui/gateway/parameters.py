@@ -16,12 +16,13 @@ from itertools import islice
 from typing import Any, Final
 
 from agentvault_tui.gateway.content import Fields
+from agentvault_tui.gateway.counting import how_many
 from agentvault_tui.gateway.headers import ALWAYS, RequestHeaders
 from agentvault_tui.gateway.names import field_names, readings
 from agentvault_tui.gateway.target import Target
 from agentvault_tui.gateway.templates import ServiceRoute, Source
 from agentvault_tui.json_document import Number
-from agentvault_tui.policy.facts import ADDRESSED, LARGEST, is_one_address
+from agentvault_tui.policy.facts import ADDRESSED, LARGEST
 
 _NUMBERS: Final = frozenset({"amount", "count", "recipients"})
 _LONGEST_VALUE: Final = 4_000
@@ -147,7 +148,7 @@ class _ParameterReader:
             return values
         if not values and source.kind != "body":
             return _ABSENT
-        return _how_many(name, values)
+        return how_many(name, values)
 
     def _in_body(self, name: str, source: Source, *, single: bool) -> Any:
         """Return the value at a pointer; None where a service may find another."""
@@ -250,34 +251,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(inner) for name, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _how_many(name: str, value: Any) -> int | None:
-    """Count the members of a list or object, or one text; None where it is neither.
-
-    Recipients are addresses: one that may name many cannot be counted.
-    """
-    if isinstance(value, str):
-        value = [value]
-    if not isinstance(value, list | dict):
-        return None
-    if name == "recipients" and not all(map(_is_one, value)):
-        return None
-    return len(value)
-
-
-def _is_one(recipient: object) -> bool:
-    """Tell whether a recipient, a text or an object about one, is not several."""
-    if isinstance(recipient, str):
-        return is_one_address(recipient)
-    if not isinstance(recipient, dict):
-        return False
-    return all(
-        is_one_address(value)
-        if isinstance(value, str) and "@" in value
-        else not isinstance(value, list | dict)
-        for value in recipient.values()
-    )
 
 
 def _unsaid(parts: RequestParts, stated: list[Source]) -> Iterator[str]:

@@ -144,6 +144,12 @@ def test_a_form_that_says_it_twice_is_unclear(
         (b'{"to": [{"email": "a@x.test,b@x.test"}]}', None),
         (b'{"to": [{"group": ["a@x.test", "b@x.test"]}]}', None),
         (b'{"to": [["a@x.test", "b@x.test"]]}', None),
+        (b'{"to": {"list": ["a@x.test", "b@x.test"]}}', None),
+        (b'{"to": {"0": "a@x.test,b@x.test"}}', None),
+        (b'{"to": {"a@x.test,b@x.test": "A"}}', None),
+        (b'{"to": {"all": {"list": {"0": "a@x.test", "1": "b@x.test"}}}}', None),
+        (b'{"to": {"email": "a@x.test", "name": "Ada Lovelace"}}', 2),
+        (b'{"to": [1, 2]}', None),
         (b'{"to": 1}', None),
         (b'{"to": null}', None),
         (b'{"to": "a@x.test", "cc": ["b@x.test"]}', None),
@@ -157,6 +163,34 @@ def test_recipients_are_counted_or_unclear(
     """One text that may stand for many, or a cc beside the count, is unclear."""
     read = parameters(parse, 'recipients = "count:body:/to"', body)
     assert read == {"recipients": count}
+
+
+@pytest.mark.parametrize(
+    ("body", "count"),
+    [
+        (b'{"ids": ["a", "b", {"id": "c", "tags": ["d"]}, 4]}', 4),
+        (b'{"ids": {"a": {"name": "A"}, "b": true}}', 2),
+        (b'{"ids": "a"}', 1),
+        (b'{"ids": [["a", "b", "c"]]}', None),
+        (b'{"ids": {"list": ["a", "b"]}}', None),
+        (b'{"ids": {"where": {"list": ["a", "b"]}}}', None),
+        (b'{"ids": {"where": {"in": {"0": "a"}}}}', None),
+        (b'{"ids": "1,2,3"}', None),
+        (b'{"ids": ["1|2", "3"]}', None),
+        (b'{"ids": {"1,2": true}}', None),
+    ],
+)
+def test_a_member_that_may_be_several_is_not_counted_as_one(
+    parse: Parse, body: bytes, count: int | None
+) -> None:
+    """APIs flatten lists, and split texts, that a count sees as one."""
+    assert parameters(parse, 'count = "count:body:/ids"', body) == {"count": count}
+
+
+def test_a_list_in_one_value_of_a_query_is_not_counted_as_one(parse: Parse) -> None:
+    """``ids=1,2,3`` is three to many APIs."""
+    read = parameters(parse, 'count = "count:query:ids"', path="/p?ids=1,2,3")
+    assert read == {"count": None}
 
 
 def test_counts_of_several_places_add_up(parse: Parse) -> None:
