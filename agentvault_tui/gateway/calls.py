@@ -277,7 +277,11 @@ class Calls:
         broker, agent = self._broker, call.caller.agent
         if over := self.cut_off(call.caller):
             return over
-        principal = call.caller.token.principal(broker.registry.agent(agent.id))
+        token = call.caller.token
+        # Of a token that this call uses up, its record says whether it still lives.
+        if permit.spends is not token and not broker.registry.lives(token):
+            return unauthorized(_GONE, "This token has ended.")
+        principal = token.principal(broker.registry.agent(agent.id))
         changed = broker.registry.epoch(agent.id) != permit.epoch
         if changed and call.action.action not in principal.scopes:
             return scope_taken()
