@@ -50,7 +50,10 @@ def field_names(name: str) -> frozenset[str]:
     """Return the folds of all that servers may take for the name of a field."""
     if name.isalnum():
         return frozenset((fold_name(name),))
-    return frozenset(filter(None, map(fold_name, field_readings(name))))
+    one, other = field_readings(name)
+    first = fold_name(one)
+    both = (first,) if one == other else (first, fold_name(other))
+    return frozenset(both) if all(both) else frozenset(filter(None, both))
 
 
 def last_part(name: str) -> str | None:
@@ -67,8 +70,8 @@ def readings(name: str) -> frozenset[str]:
     """Return `field_names` and `last_part` of a field's name."""
     if name.isalnum():
         return frozenset((fold_name(name),))
-    last = last_part(name)
-    return field_names(name) if last is None else field_names(name) | {last}
+    names, last = field_names(name), last_part(name)
+    return names if last is None or last in names else names | {last}
 
 
 def alike(names: Iterable[str]) -> tuple[str, str] | None:

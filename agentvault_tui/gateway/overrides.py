@@ -51,9 +51,12 @@ def is_override(name: str, value: object) -> bool:
 @lru_cache(maxsize=1024)
 def _is_override(name: str) -> bool | None:
     """Tell the same by the name alone; None for a plain ``method``."""
-    plain = [one for one in field_readings(name) if fold_name(one) == _METHOD]
+    if name.isascii() and "h" not in name and "H" not in name:
+        return False  # each of the names has one
+    folded = [(one, fold_name(one)) for one in set(field_readings(name))]
+    plain = [one for one, fold in folded if fold == _METHOD]
     if not plain:
-        return any(fold_name(one) in _NAMES for one in field_readings(name))
+        return any(fold in _NAMES for _, fold in folded)
     normal = {unicodedata.normalize("NFKC", one).casefold().strip() for one in plain}
     return None if normal == {_METHOD} else True
 

@@ -239,6 +239,8 @@ class RouteIndex:
             ]
             found.update(place for one in inner for place in one.rests)
             nodes = inner
+            if not nodes:
+                break  # an agent chooses how many segments follow
         found.update(place for one in nodes for place in one.ends)
         return [self._routes[place] for place in sorted(found)]
 
