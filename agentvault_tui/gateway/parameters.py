@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final
 
 from agentvault_tui.gateway.content import Fields
@@ -79,7 +79,8 @@ def unsaid(parts: RequestParts, parameters: Mapping[str, object]) -> tuple[str, 
         for source in sources
         if parameters.get(name) is not None and not source.counted
     ]
-    return tuple(islice(_unsaid(parts, stated), _MOST_UNSAID))
+    found = chain(_unsaid_route(parts.route, parameters), _unsaid(parts, stated))
+    return tuple(islice(found, _MOST_UNSAID))
 
 
 def missing(parts: RequestParts) -> str | None:
@@ -251,6 +252,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(inner) for name, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _unsaid_route(
+    route: ServiceRoute, parameters: Mapping[str, object]
+) -> Iterator[str]:
+    """Yield method and path, where the same action may be another request."""
+    if route.method == "*":
+        yield "method"
+    if any(parameters.keys() <= names for names in route.alike):
+        yield "path"
 
 
 def _unsaid(parts: RequestParts, stated: list[Source]) -> Iterator[str]:

@@ -27,6 +27,7 @@ from agentvault_tui.gateway.templates import (
     ServiceRoute,
     listed_headers,
     parse_route,
+    with_alike,
 )
 from agentvault_tui.home import Home
 from agentvault_tui.model import sha256_hex
@@ -267,6 +268,7 @@ def parse_service(name: str, text: str, catalogue: Catalogue, base: Path) -> Ser
         length = 0 if route.rest else len(route.segments)
         seen[route.method, length].append((number, route))
         routes.append(route)
+    routes = with_alike(routes)
     return Service(
         name=name,
         origin=origin,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import unquote
 
@@ -28,6 +28,8 @@ _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 _PLAIN_SEGMENT: Final = re.compile(r"[a-z0-9._~-]*")
 _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 _MOST_DECODING: Final = 4
+_MOST_COMPARED: Final = 128
+"""Routes of one scope that are compared with each other."""
 DEFAULT_BODY: Final = 2**20
 """Bytes of a readable body, where its route does not say."""
 
@@ -78,6 +80,8 @@ class ServiceRoute:
     """Whether ``Range`` leaves."""
     drains_bodies: bool = False
     """Whether the service reads each request's body to its end."""
+    alike: tuple[frozenset[str], ...] = ()
+    """Of each other route that may be the same action, the names of its parameters."""
 
     def names(self, kind: str) -> set[str]:
         """Return the names that the route itself reads in a place of this kind.
@@ -326,6 +330,50 @@ def parse_route(
         ),
         ranges=table.ranges,
         drains_bodies=defaults.drains_bodies if drains is None else drains,
+    )
+
+
+def with_alike(routes: Sequence[ServiceRoute]) -> list[ServiceRoute]:
+    """Return *routes*, each with those that may be the same action.
+
+    An action names scope, resource and parameters, and neither method nor path. Where
+    a scope has too many routes to compare, each counts as one of several.
+    """
+    by_scope: dict[str, list[ServiceRoute]] = {}
+    for route in routes:
+        by_scope.setdefault(route.scope, []).append(route)
+
+    def names(route: ServiceRoute) -> tuple[frozenset[str], ...]:
+        others = by_scope[route.scope]
+        if len(others) > _MOST_COMPARED:
+            return (frozenset(route.parameters),)
+        same = (one for one in others if _may_be_same(one, route))
+        return tuple({frozenset(one.parameters) for one in same})
+
+    return [replace(route, alike=names(route)) for route in routes]
+
+
+def _may_be_same(one: ServiceRoute, other: ServiceRoute) -> bool:
+    """Tell whether requests of two routes may have the same resource."""
+    if one is other:
+        return False
+    if one.resource is None or other.resource is None:
+        # The whole path: it has one route for each method.
+        both = one.resource is None and other.resource is None
+        return both and one.method != other.method and _meet(one.path, other.path)
+    return _meet(one.resource, other.resource)
+
+
+def _meet(one: str, other: str) -> bool:
+    """Tell whether what two templates begin with may be one text."""
+    (first, opened, _), (second, also_opened, _) = (
+        one.partition("{"),
+        other.partition("{"),
+    )
+    if not opened and not also_opened:
+        return first == second
+    return (first.startswith(second) and bool(also_opened)) or (
+        second.startswith(first) and bool(opened)
     )
 
 
