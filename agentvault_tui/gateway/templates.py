@@ -360,11 +360,11 @@ def _may_be_same(one: ServiceRoute, other: ServiceRoute) -> bool:
     if one.resource is None or other.resource is None:
         # The whole path: it has one route for each method.
         both = one.resource is None and other.resource is None
-        return both and one.method != other.method and _meet(one.path, other.path)
-    return _meet(one.resource, other.resource)
+        return both and one.method != other.method and may_meet(one.path, other.path)
+    return may_meet(one.resource, other.resource)
 
 
-def _meet(one: str, other: str) -> bool:
+def may_meet(one: str, other: str) -> bool:
     """Tell whether what two templates begin with may be one text."""
     (first, opened, _), (second, also_opened, _) = (
         one.partition("{"),

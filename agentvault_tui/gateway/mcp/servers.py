@@ -22,7 +22,7 @@ from agentvault_tui.gateway.services import (
     parse_origin,
 )
 from agentvault_tui.gateway.target import parse_target
-from agentvault_tui.gateway.templates import RouteIndex
+from agentvault_tui.gateway.templates import RouteIndex, may_meet
 from agentvault_tui.gateway.tools import (
     ToolCall,
     ToolMap,
@@ -120,6 +120,24 @@ class McpServer:
             if re.fullmatch(rule.matches.pattern, name, re.IGNORECASE):
                 return None
         return self.tools.unmatched_rule
+
+    def names_tool(self, rule: ToolRule, parameters: Mapping[str, object]) -> bool:
+        """Tell whether the action of a call, by *rule*, can be of one tool alone.
+
+        An action names scope, resource and parameters; without a template of its own,
+        the resource is the tool.
+        """
+        if not rule.resource:
+            return True
+        others = (
+            one
+            for one in self.tools.rules
+            if one is not rule
+            and one.scope == rule.scope
+            and parameters.keys() <= one.parameters.keys()
+            and may_meet(one.resource, rule.resource)
+        )
+        return "*" not in rule.pattern and next(others, None) is None
 
     def action_of(
         self, rule: ToolRule | None, tool: str, arguments: dict[str, Any]
