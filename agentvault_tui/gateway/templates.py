@@ -181,8 +181,8 @@ class RouteTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 def fold(segment: str) -> str:
     """Return how a decoded segment reads to a program that is lenient about it.
 
-    Case, compatibility forms (NFKC), further escapes and outer space are gone. Only
-    ever compared, to refuse: no request is taken for another one.
+    Case, compatibility forms (NFKC), further escapes, path parameters and outer space
+    are gone. Only ever compared, to refuse: no request is taken for another one.
     """
     if _PLAIN_SEGMENT.fullmatch(segment):
         return segment
@@ -191,7 +191,8 @@ def fold(segment: str) -> str:
         if decoded == segment:
             break
         segment = decoded
-    return unicodedata.normalize("NFKC", segment).casefold().strip()
+    segment = unicodedata.normalize("NFKC", segment).casefold()
+    return segment.partition(";")[0].strip()
 
 
 def core_length(segments: tuple[Any, ...]) -> int:
