@@ -21,7 +21,8 @@ def fold_name(name: str) -> str:
     """Return a name without case, compatibility forms, ``_``, ``-`` and blanks.
 
     Two names that are the same here may be one name to a service. The long s (U+017F)
-    and the Kelvin sign (U+212A) become ``s`` and ``k``.
+    and the Kelvin sign (U+212A) become ``s`` and ``k``, and the Turkish i (U+0130,
+    U+0131) is ``i``, as it is to Java's ``equalsIgnoreCase``.
     """
     if name.isascii():
         return name.lower() if name.isalnum() else _IGNORED.sub("", name).lower()
@@ -31,7 +32,8 @@ def fold_name(name: str) -> str:
 @lru_cache(maxsize=1024)
 def _folded(name: str) -> str:
     plain = unicodedata.normalize("NFKC", name).casefold()
-    return _IGNORED.sub("", unicodedata.normalize("NFKC", plain).casefold())
+    plain = unicodedata.normalize("NFKC", plain).casefold()
+    return _IGNORED.sub("", plain.replace("i\u0307", "i").replace("\u0131", "i"))
 
 
 def field_readings(name: str) -> tuple[str, str]:

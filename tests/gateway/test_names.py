@@ -27,6 +27,12 @@ def test_the_kelvin_sign_folds_to_k() -> None:
     assert fold_name("to\u212aen") == "token"
 
 
+@pytest.mark.parametrize("name", ["rec\u0131pient", "REC\u0130PIENT"])
+def test_the_turkish_i_folds_to_i(name: str) -> None:
+    """Java compares characters in both cases, one by one."""
+    assert fold_name(name) == "recipient"
+
+
 @pytest.mark.parametrize("name", ["to", "to[]", "to.x", "to[0]", "[to]", "T_o[a][b]"])
 def test_parts_of_one_field_have_the_same_base(name: str) -> None:
     """PHP, Rack and Express read all of these as ``to``, or as a part of it."""
