@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # A dot a second while a command runs: a silent minute looks like a hang.
 DOTTED = @$(1) & pid=$$!; while kill -0 $$pid 2>/dev/null; do printf .; sleep 1; done; echo; wait $$pid
 
-.PHONY: install demo test interop hosts check bench screenshots docs live-auth0 lock clean
+.PHONY: install demo test interop servers differential hosts check bench screenshots docs live-auth0 lock clean
 
 install: $(VENV)/runtime.stamp
 
@@ -24,6 +24,12 @@ test: $(VENV)/dev.stamp
 interop: $(VENV)/dev.stamp
 	@$(MAKE) --no-print-directory -j 3 $(INTEROP)
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest tests/interop -n 2 --dist loadfile
+
+# Real servers, which read what the gateway sent them: make test skips those that are not here.
+servers: $(VENV)/differential.stamp $(VENV)/differential-node.stamp $(VENV)/differential-go.stamp
+
+differential: servers
+	@PYTHONPATH=tests $(BIN)/python -m differential $(DIFFERENTIAL)
 
 # Agent hosts of 1 GB, which make interop leaves out: each behind its hooks.
 hosts: $(VENV)/interop-node.stamp $(VENV)/hosts-node.stamp
@@ -57,6 +63,7 @@ lock: $(VENV)/dev.stamp
 	$(LOCK) tests/interop/requirements.in -o tests/interop/requirements.txt
 	$(LOCK) tests/interop/management.in -o tests/interop/management.txt
 	$(LOCK) tests/interop/tools.in -o tests/interop/tools.txt
+	$(LOCK) tests/differential/requirements.in -o tests/differential/requirements.txt
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -105,4 +112,21 @@ $(VENV)/interop-node.stamp: tests/interop/package-lock.json $(VENV)/dev.stamp
 $(VENV)/hosts-node.stamp: tests/interop/hosts/package-lock.json $(VENV)/dev.stamp
 	@echo "installing agent hosts into tests/interop/hosts/node_modules"
 	$(call DOTTED,npm ci --prefix tests/interop/hosts --ignore-scripts --silent --no-audit --no-fund)
+	@touch $@
+
+# PHP, Ruby with rack and puma, and Go are the system's: see CONTRIBUTING.md.
+$(VENV)/differential.stamp: tests/differential/requirements.txt $(VENV)/dev.stamp
+	@echo "installing Flask, Django and FastAPI into $(VENV)/differential"
+	@$(PYTHON) -m venv --without-pip --clear $(VENV)/differential
+	@$(BIN)/uv pip install --quiet --python $(VENV)/differential --require-hashes -r $<
+	@touch $@
+
+$(VENV)/differential-node.stamp: tests/differential/package-lock.json $(VENV)/dev.stamp
+	@echo "installing Express into tests/differential/node_modules"
+	@if command -v npm >/dev/null; then npm ci --prefix tests/differential --ignore-scripts --silent --no-audit --no-fund; else echo "no npm here: Express is left out"; fi
+	@touch $@
+
+$(VENV)/differential-go.stamp: tests/differential/servers/golang/main.go tests/differential/servers/golang/mcp.go $(VENV)/dev.stamp
+	@echo "building the server of Go"
+	@if command -v go >/dev/null; then rm -f $(VENV)/differential-go/server; cd tests/differential/servers/golang && CGO_ENABLED=0 GOPROXY=off GOTOOLCHAIN=local go build -o $(CURDIR)/$(VENV)/differential-go/server .; else echo "no go here: its server is left out"; fi
 	@touch $@

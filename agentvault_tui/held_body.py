@@ -11,7 +11,7 @@ import hashlib
 import heapq
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import unquote_to_bytes
 
@@ -150,6 +150,26 @@ HeldContent: TypeAlias = (
 )
 
 
+class DocumentInfo(Struct, kw_only=True):
+    """A document that a held call names, as it was when it was fetched."""
+
+    url: str
+    sha256: str
+    """Of the members that count, as one JSON object, or of all of it."""
+    bytes: int
+    kind: str
+    """``json`` or ``opaque``."""
+    type: str | None = None
+    """The media type of an opaque one."""
+    content: HeldContent | UnsetType = UNSET
+    """As `HeldRequestInfo.body`."""
+
+    @property
+    def described(self) -> Described:
+        """Return it as a body is described."""
+        return Described(self.kind, self.type or "", self.bytes, self.sha256)
+
+
 class HeldRequestInfo(Struct, kw_only=True):
     """The HTTP request of a held call, without its credential."""
 
@@ -166,6 +186,8 @@ class HeldRequestInfo(Struct, kw_only=True):
     """The ``Content-Encoding`` of an opaque one."""
     configuration_sha256: str | None = None
     """Of the file that says where the request goes."""
+    references: tuple[DocumentInfo, ...] = ()
+    """Documents that it names: the approval is for them as they were fetched."""
     body: HeldContent | UnsetType = UNSET
     """The content that is sent. It is here only if one step-up is asked for, while that
     can be decided and the broker that holds the body can be asked."""
@@ -347,6 +369,40 @@ def text(said: Described, content: HeldContent, room: Room = SCREEN) -> BodyText
     return BodyText(f"{name}, {size}, {count}", tuple(shown), left, cut)
 
 
+def with_documents(
+    found: BodyText,
+    documents: Sequence[tuple[DocumentInfo, HeldContent]],
+    room: Room = SCREEN,
+) -> BodyText:
+    """Return the text of a body and, before it, of the documents that the call names.
+
+    Args:
+        found: the text of the body.
+        documents: each with its content.
+        room: how much is shown of each document.
+
+    Raises:
+        ForeignBodyError: see `text`.
+    """
+    members: list[tuple[str, str]] = []
+    warnings = [found.warning]
+    for said, content in documents:
+        one = text(said.described, content, room)
+        members.append((_DOCUMENT, f"{said.url} ({one.summary})"))
+        members += [
+            (name if name == _SHA256 else f"{_DOCUMENT} {name}", value)
+            for name, value in one.members
+        ]
+        warnings.append(one.warning and f"{said.url}: {one.warning}")
+        found = found._replace(left=found.left + one.left, cut=found.cut + one.cut)
+    return found._replace(
+        members=(*members, *found.members),
+        warning=" ".join(filter(None, warnings)),
+    )
+
+
+_DOCUMENT: Final = "The document"
+"""What a call names. No member is called that: a name with a blank is quoted."""
 _SHA256: Final = "its SHA-256"
 """Of the file above. No member is called that: a name with a blank is quoted."""
 

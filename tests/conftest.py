@@ -38,7 +38,17 @@ sys.dont_write_bytecode = False
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
 
-_SLOW = {"demo", "docs", "e2e", "interop", "live", "screens", "snapshots", "term"}
+_SLOW = {
+    "demo",
+    "differential",
+    "docs",
+    "e2e",
+    "interop",
+    "live",
+    "screens",
+    "snapshots",
+    "term",
+}
 """Folders whose tests start processes or draw many screens."""
 _WHOLE = {
     *("agents_api", "operators_api", "upstream", "usecases"),

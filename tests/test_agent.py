@@ -69,7 +69,7 @@ async def test_a_function_runs_after_a_yes(
         *(object(), Decimal(5), datetime(2026, 1, 1, tzinfo=UTC), b"x", {1, 2}),
         *(float("nan"), float("inf"), {1: "a"}, {"a": [object()]}, Path("/a")),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 async def test_an_argument_without_a_json_form_is_an_error_before_it_asks(
     live: Live, vault: Vault, value: object

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,10 +20,14 @@ from agentvault_tui.cli.framework import FILE, group, pass_session
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
+from agentvault_tui.clock import SystemClock
 from agentvault_tui.errors import ConflictError, UsageError
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.gateway import RouteInfo, ServiceInfo, TryInfo
 from agentvault_tui.operator_api.requests import TryRequest
+
+if TYPE_CHECKING:
+    from agentvault_tui.gateway import Service
 
 MAX_BODY = 40_000
 """Bytes of a body that is tried: in Base64 it has to fit an operator's request."""
@@ -87,6 +93,24 @@ def show(session: CliSession, name: str) -> None:
     )
     out.line()
     _print_routes(out, found)
+    _print_unlisted(out, found)
+
+
+def _print_unlisted(out: Output, found: ServiceInfo) -> None:
+    if not found.unlisted:
+        return
+    out.line()
+    out.line("Not listed, in the last day; add a line to the route or the file:")
+    rows = [
+        [
+            out.cell(one.name),
+            out.word("refused") if one.refused else out.cell("dropped"),
+            out.cell(one.calls),
+            out.cell(one.add or "no line allows it"),
+        ]
+        for one in found.unlisted
+    ]
+    out.table(("HEADER OR TYPE", "WAS", "CALLS", "LINE"), rows, keep=("LINE",))
 
 
 def _print_routes(out: Output, found: ServiceInfo) -> None:
@@ -171,8 +195,21 @@ def check_file(session: CliSession, path: Path) -> dict[str, Any]:
     told, service = check_config_file(session, path, parse_service, {"routes": 0})
     if service is not None:
         told["routes"] = len(service.routes)
-        told["notes"] = notes_of(session, service)
+        told["notes"] = [*notes_of(session, service), *_refused_now(session, service)]
     return told
+
+
+def _refused_now(session: CliSession, service: Service) -> list[str]:
+    """Say which calls of the last 30 days the file would refuse now."""
+    from agentvault_tui.gateway.past_calls import recorded_calls, refused_now
+    from agentvault_tui.ledger.schema import open_reader
+
+    database = session.home.database
+    if not database.exists():
+        return []
+    since = SystemClock().now() - timedelta(days=30)
+    with closing(open_reader(database)) as db:
+        return refused_now(service, recorded_calls(db, service.name, since))
 
 
 @services.command(

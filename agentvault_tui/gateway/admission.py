@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+from collections.abc import Callable
 from typing import Final, NoReturn
 
 from agentvault_tui.broker.answers import Denied, Escalated
@@ -23,7 +25,8 @@ from agentvault_tui.errors import (
     NotFoundError,
     OvertakenError,
 )
-from agentvault_tui.gateway.call import Call
+from agentvault_tui.gateway.body import referent_key
+from agentvault_tui.gateway.call import Call, NamedDocuments
 from agentvault_tui.gateway.caller import Caller, Permit
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.refusals import (
@@ -34,6 +37,7 @@ from agentvault_tui.gateway.refusals import (
     insufficient,
     mismatch,
     pending,
+    referent_changed,
     too_many_connections,
     unauthorized,
     unavailable,
@@ -45,6 +49,7 @@ from agentvault_tui.model import (
     EventType,
     Outcome,
     StepUp,
+    StepUpId,
     StepUpStatus,
     Token,
     TokenKind,
@@ -72,6 +77,9 @@ class Admission:
         """Decide as *broker* does; those that wait are held among *calls*."""
         self._broker = broker
         self._calls = calls
+        self.readings: list[Callable[[Action, object], str | None]] = []
+        """Each names another request that is the same action, if there is one; see
+        `routes.other_reading` and `servers.other_tool`."""
 
     # Who asks
 
@@ -300,9 +308,10 @@ class Admission:
         the token did not see the rest.
         """
         token = call.caller.token
-        if call.unsaid:
+        others = (read(call.action, call.meant) for read in self.readings)
+        if unsaid := (*filter(None, others), *call.unsaid):
             raise await self._calls.denied(
-                permit.request, ask_at_the_gateway(call.unsaid), permit.verdict
+                permit.request, ask_at_the_gateway(unsaid), permit.verdict
             )
         stepup = self._broker.stepups.find(token.stepup_id)
         asked = permit.request._replace(
@@ -319,6 +328,9 @@ class Admission:
         """Hold *call* for a person, and let it go out if they approve in time."""
         broker = self._broker
         body = await call.read()
+        stepup_id = StepUpId(new_id("sup"))
+        if call.bound is not None:
+            await self._fetched(call, call.bound, permit, stepup_id)
         permit = permit._replace(
             request=permit.request._replace(call=call.describe(body))
         )
@@ -326,15 +338,50 @@ class Admission:
             broker,
             permit.request,
             permit.verdict,
-            held=lambda one: self._calls.bodies.keep(
-                call.caller.token.requester, one, body
-            ),
+            held=lambda one: self._keep(call, one, body),
+            stepup_id=stepup_id,
         )
         if isinstance(answer, Denied):
             raise denial(answer)
         call.decision_id, call.stepup_id = answer.decision_id, answer.stepup.id
         wait = WAIT if call.wait is None else call.wait
         return await self._waited(call, permit, answer, wait)
+
+    async def _fetched(
+        self, call: Call, bound: NamedDocuments, permit: Permit, fresh: StepUpId
+    ) -> None:
+        """Fetch the documents that a call names, for a person.
+
+        The rows of the fetch name the step-up of the same request if one waits already
+        and its documents did not change, or else *fresh*.
+
+        Raises:
+            CallRefusedError: 403 ``referent_unreadable``; recorded.
+        """
+        bound.references = []
+        plain = json.loads(call.describe(await call.read()))
+        waiting = [
+            one
+            for one in self._broker.stepups.open(call.caller.agent.id)
+            if one.request is not None and one.request | {"references": []} == plain
+        ]
+        try:
+            for stepup in waiting[-1:]:
+                await bound.fetch(stepup.id)
+                if bound.references == (stepup.request or {})["references"]:
+                    return
+            await bound.fetch(fresh)
+        except CallRefusedError as refusal:
+            raise await self._calls.denied(
+                permit.request, refusal, permit.verdict
+            ) from None
+
+    def _keep(self, call: Call, stepup_id: str, body: bytes | None) -> None:
+        """Keep in memory all that a person decides about; see `HeldBodies.keep`."""
+        agent_id, bodies = call.caller.token.requester, self._calls.bodies
+        bodies.keep(agent_id, stepup_id, body)
+        for place, content in enumerate(call.bound.contents if call.bound else ()):
+            bodies.keep(agent_id, referent_key(stepup_id, place), content)
 
     async def _waited(
         self, call: Call, permit: Permit, answer: Escalated, wait: float
@@ -378,7 +425,8 @@ class Admission:
                 )
                 raise denial(denied)
         permit = permit._replace(verdict=verdict, epoch=epoch)
-        return self._decided(found, permit)
+        permit = self._decided(found, permit)
+        return await self._looked_again(call, found, permit)
 
     async def _retried(self, call: Call, permit: Permit, stepup_id: str) -> Permit:
         """Let a held call go out under the approval that it names."""
@@ -395,6 +443,9 @@ class Admission:
             )
             raise await self._calls.denied(permit.request, refusal, permit.verdict)
         body = await call.read()
+        if call.bound is not None:
+            # Which documents they were then: they are fetched again before it leaves.
+            call.bound.references = (stepup.request or {}).get("references", [])
         asked = permit.request._replace(call=call.describe(body))
         permit = permit._replace(request=asked)
         if not is_same(stepup, asked):
@@ -409,9 +460,36 @@ class Admission:
             answer = Escalated(stepup, message, left, stepup.decision_id)
             return await self._waited(call, permit, answer, call.wait or 0.0)
         try:
-            return self._decided(stepup, permit)
+            permit = self._decided(stepup, permit)
         except CallRefusedError as refusal:
             raise await self._calls.denied(asked, refusal, permit.verdict) from None
+        return await self._looked_again(call, stepup, permit)
+
+    async def _looked_again(self, call: Call, stepup: StepUp, permit: Permit) -> Permit:
+        """See that the documents of an approved call are still the approved ones.
+
+        Until the call is over no other write below them leaves.
+
+        Raises:
+            CallRefusedError: 403 ``referent_changed``, and the approval is spent; 403
+                ``referent_unreadable`` or 503, and it is not.
+        """
+        if call.bound is None:
+            return permit
+        try:
+            await call.bound.hold()
+            await call.bound.fetch(stepup.id)
+        except CallRefusedError as refusal:
+            raise await self._calls.denied(
+                permit.request, refusal, permit.verdict
+            ) from None
+        if call.bound.references == (stepup.request or {}).get("references"):
+            return permit
+        if permit.spends is not None:
+            await spend_token(self._broker, permit.request.agent, permit.spends)
+        raise await self._calls.denied(
+            permit.request, referent_changed(), permit.verdict
+        )
 
     def _decided(self, stepup: StepUp, permit: Permit) -> Permit:
         """Return what a decided step-up allows, which is one sending.

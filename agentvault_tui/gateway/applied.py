@@ -9,8 +9,9 @@ from typing import Final
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.policy_files import MAX_FILE, NAME, read_text
-from agentvault_tui.errors import ConflictError, ServiceError
+from agentvault_tui.errors import ConflictError, PolicyError, ServiceError
 from agentvault_tui.gateway.services import Services, parse_service
+from agentvault_tui.gateway.shipped.earlier import successor
 from agentvault_tui.home import put_private
 from agentvault_tui.ledger import EventQuery, Meta
 from agentvault_tui.model import EventType, sha256_hex
@@ -102,6 +103,23 @@ class AppliedServices:
                 f"service files were recorded and cannot be written ({error.strerror})",
                 "when there is room, apply again",
             ) from None
+
+    def renew(self) -> None:
+        """Replace copies of what an earlier version shipped, at the start.
+
+        In a team an operator applies the new ones: the store's texts count there.
+        """
+        if self._broker.files is not None:
+            return
+        for path in sorted(self._folder.glob("[!.]*.toml")):
+            try:
+                text = None if path.is_symlink() else read_text(path)
+                new = None if text is None else successor(text)
+                if new is not None:
+                    put_private(path, new.encode(), replace=True)
+                    log.info("renewed %s, a copy of a shipped file", path.name)
+            except (OSError, PolicyError) as error:
+                log.warning("%s is not renewed: %s", path.name, error)
 
     async def finish(self) -> None:
         """Write what was recorded and not written, if the process ended in between.

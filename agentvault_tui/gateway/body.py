@@ -129,6 +129,11 @@ class BodyRoom:
         self._bytes.release(agent_id, size - over)
 
 
+def referent_key(stepup_id: str, place: int) -> str:
+    """Return the name under which a document that a held call names is held."""
+    return f"{stepup_id}/{place}"
+
+
 class HeldBodies(BodyRoom):
     """What people decide about, in memory alone, until they have."""
 
@@ -139,6 +144,8 @@ class HeldBodies(BodyRoom):
 
     def keep(self, agent_id: str, stepup_id: str, body: bytes | None) -> None:
         """Keep the body of an agent's held call; None of an opaque one.
+
+        A document that the call names has its own key; see `referent_key`.
 
         Raises:
             CallRefusedError: 503, where there is no room for it.
@@ -153,8 +160,9 @@ class HeldBodies(BodyRoom):
 
     def keep_alone(self, stepup_ids: Iterable[str]) -> None:
         """Let go of all but those of *stepup_ids*."""
-        for stepup_id in self._kept.keys() - set(stepup_ids):
-            agent_id, body = self._kept.pop(stepup_id)
+        open_ids = set(stepup_ids)
+        for key in [one for one in self._kept if one.partition("/")[0] not in open_ids]:
+            agent_id, body = self._kept.pop(key)
             self.give_back(agent_id, len(body))
 
 

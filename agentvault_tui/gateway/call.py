@@ -6,13 +6,36 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from agentvault_tui.clock import iso
 from agentvault_tui.gateway.caller import Caller
 from agentvault_tui.gateway.refusals import CallRefusedError, lease_over
 from agentvault_tui.model import Action, Actor, EventType, new_id
 from agentvault_tui.operator_api.gateway import CallInfo
+
+
+class NamedDocuments(Protocol):
+    """The documents that a call names; see `referents.BoundDocuments`."""
+
+    references: list[dict[str, object]]
+    """How the request of a step-up names them."""
+    contents: tuple[bytes, ...]
+    """Those that were fetched last."""
+
+    async def fetch(self, stepup_id: str) -> None:
+        """Fetch all of them, for one step-up.
+
+        Raises:
+            CallRefusedError: 403 ``referent_unreadable``, or the fetch was cut.
+        """
+
+    async def hold(self) -> None:
+        """Let no other write below them out until the call is over.
+
+        Raises:
+            CallRefusedError: 503, another one does not end.
+        """
 
 
 @dataclass(eq=False, slots=True)
@@ -44,6 +67,10 @@ class Call:
     """What a token may be for in the place of the action's resource (RFC 8707)."""
     unsaid: tuple[str, ...] = ()
     """Parts of the request that no parameter of its action states."""
+    meant: object = None
+    """The route or the rule of a tool that the call is of."""
+    bound: NamedDocuments | None = None
+    """The documents that an approval of it is about."""
     result: EventType = EventType.GATEWAY_RESULT
     """The type of the event that says how it ended."""
     id: str = field(default_factory=lambda: new_id("call"))

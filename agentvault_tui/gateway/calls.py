@@ -216,39 +216,48 @@ class Calls:
             raise await self.denied(request, refusal, permit.verdict)
         self._begun(call, "calls")
 
-    async def begin_tunnel(self, call: Call) -> None:
-        """Record that a tunnel opens, which no policy decides about; see `begin`.
+    async def begin_apart(self, call: Call, reason: str) -> None:
+        """Record that a call goes out which policy does not decide about; see `begin`.
+
+        Args:
+            call: the call.
+            reason: ``pass_through``: a tunnel. ``referent``: the fetch of a document.
 
         Raises:
             CallRefusedError: its agent was cut off, or it could not be recorded.
         """
         try:
-            await decide_anew(lambda: self._begin_tunnel(call))
+            await decide_anew(lambda: self._begin_apart(call, reason))
         except LedgerBusyError as error:
             raise unavailable(error) from None
 
-    async def _begin_tunnel(self, call: Call) -> None:
+    async def _begin_apart(self, call: Call, reason: str) -> None:
         broker, agent = self._broker, call.caller.agent
         call.started_at, call.began = broker.clock.now(), broker.clock.boot()
-        if why := refused(broker, agent):
-            raise unauthorized(*why)
-        if call.caller.token.chain:
+        if over := self.cut_off(call.caller):
+            raise over
+        is_tunnel = reason == "pass_through"
+        if is_tunnel and call.caller.token.chain:
             text = "A token that was passed on opens no tunnel: no scope stands for it."
             raise unauthorized("passed_on", text)
+        requester = call.caller.token.requester
+        if not is_tunnel and self._counts[requester, call.result] >= MOST_OPEN:
+            raise too_many()
         call.decision_id = decision_id = DecisionId(new_id("dec"))
         draft = Draft(
             EventType.GATEWAY_ATTEMPT,
             broker.actor(agent),
             agent_id=agent.id,
+            # No action: it is no use of a scope, and is counted as none.
             resource=call.action.resource,
             outcome=Outcome.ALLOWED,
-            reason="pass_through",
+            reason=reason,
             decision_id=decision_id,
             detail=dict(call.detail),
         )
         with self._recording_attempt(call):
             await broker.record(draft)
-        self._begun(call, "tunnels")
+        self._begun(call, "tunnels" if is_tunnel else "calls")
 
     @contextlib.contextmanager
     def _recording_attempt(self, call: Call) -> Iterator[None]:
@@ -278,9 +287,6 @@ class Calls:
         if over := self.cut_off(call.caller):
             return over
         token = call.caller.token
-        # Of a token that this call uses up, its record says whether it still lives.
-        if permit.spends is not token and not broker.registry.lives(token):
-            return unauthorized(_GONE, "This token has ended.")
         principal = token.principal(broker.registry.agent(agent.id))
         changed = broker.registry.epoch(agent.id) != permit.epoch
         if changed and call.action.action not in principal.scopes:
@@ -291,6 +297,9 @@ class Calls:
             now = call.caller._replace(agent=principal).foresee(broker, call.action)
             if now.outcome.strictness > permit.verdict.outcome.strictness:
                 return CallRefusedError(403, "access_denied", "policy_changed", ANEW)
+        # Of a token that this call uses up, its record says whether it still lives.
+        if permit.spends is not token and not broker.registry.lives(token):
+            return unauthorized(_GONE, "This token has ended.")
         return None
 
     def cut_off(self, caller: Caller) -> CallRefusedError | None:

@@ -29,6 +29,7 @@ from agentvault_tui.strict_json import AmbiguousError
 from agentvault_tui.text import visible
 
 Kind = Literal["none", "json", "form", "multipart", "opaque"]
+READABLE: Final[tuple[Kind, ...]] = ("json", "form", "multipart")
 FORM: Final = "application/x-www-form-urlencoded"
 MULTIPART: Final = "multipart/form-data"
 BODILESS: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
@@ -154,6 +155,10 @@ class ContentRule:
 
     def _is_listed(self, media: MediaType) -> bool:
         return any(MediaType.parse(one) == media for one in self.types)
+
+    def takes(self, type_: str) -> bool:
+        """Tell whether the route takes a media type that has no parameters."""
+        return self._known(MediaType(type_)) is not None
 
     def type_sent(self, kind: Kind, media: MediaType) -> str:
         """Return the ``Content-Type`` that leaves, written by us."""

@@ -20,6 +20,7 @@ from agentvault_tui.gateway.caller import Caller
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.credentials import Credentials, Shown, take_token
 from agentvault_tui.gateway.echo import Echo
+from agentvault_tui.gateway.referents import Referents
 from agentvault_tui.gateway.refusals import CallRefusedError, too_large, unreadable
 from agentvault_tui.gateway.request import (
     RequestHead,
@@ -27,11 +28,13 @@ from agentvault_tui.gateway.request import (
     read_body,
     read_head,
 )
+from agentvault_tui.gateway.routes import unstated
 from agentvault_tui.gateway.services import Service, Services
 from agentvault_tui.gateway.spool import SpoolRoom
 from agentvault_tui.gateway.target import LONGEST
 from agentvault_tui.gateway.upstream import Answer, Outgoing, Upstream
 from agentvault_tui.model import Action, AgentId, TokenKind
+from agentvault_tui.text import visible
 from agentvault_tui.web.reply import Header
 from agentvault_tui.web.service_connection import UpstreamError
 
@@ -73,7 +76,8 @@ class Relayed:
     _answer: Answer
     _outgoing: Outgoing
     _body: Body
-    _calls: Calls
+    _over: Callable[[Call, str], None]
+    """Records how the call ended."""
     _pace: Callable[[], Awaitable[None]]
     """Waits for its turn between two pieces of a long answer."""
     _first: bytes | asyncio.Task[bytes] | None = None
@@ -157,7 +161,7 @@ class Relayed:
             self._outgoing.abort()
         self._answer.close()
         self._body.close()
-        self._calls.end(self.call, ended)
+        self._over(self.call, ended)
 
 
 class _AgentRequest(NamedTuple):
@@ -207,6 +211,7 @@ class Forwarder:
         self._services = services
         self._credentials = credentials
         self._upstream = upstream
+        self._referents = Referents(calls, credentials, upstream)
 
     async def perform(self, incoming: Incoming) -> Relayed:
         """Take one request through its whole life, up to the answer's first byte.
@@ -238,8 +243,12 @@ class Forwarder:
             except CallRefusedError:
                 self._calls.observe(caller, "refused")
                 raise
-            await self._admission.admit(call)
-            return await self._send(call, parsed)
+            try:
+                await self._admission.admit(call)
+                return await self._send(call, parsed)
+            except BaseException:
+                self._referents.turns.leave(call.id)
+                raise
         except BaseException:
             body.close()
             raise
@@ -267,6 +276,7 @@ class Forwarder:
                 has_body=await asked.body.begins(),
             )
         except UnreadableRequestError as error:
+            asked.detail.update(_unlisted(error, shown.headers))
             await self._refuse(asked, unreadable(error), _NOTHING)
 
     async def _refuse(
@@ -312,15 +322,23 @@ class Forwarder:
             detail=detail,
             read=lambda: self._shown(parsed, detail),
             describe=lambda _: request.described(
-                detail["body_sha256"], detail["body_bytes"]
+                detail["body_sha256"],
+                detail["body_bytes"],
+                call.bound.references if call.bound else (),
             ),
             gone=incoming.gone,
             in_force=lambda: self._services.has(service),
             wait=preference(said.get(b"prefer")),
             retry=_text(said.get(b"agentvault-request")),
             audience=self._admission.audience(caller, f"/gw/{service.name}"),
-            unsaid=reading.unsaid,
+            unsaid=(*unstated(found), *reading.unsaid) if elevated else (),
+            meant=found.route,
         )
+        try:
+            if found.route is not None and found.route.binds:
+                call.bound = self._referents.of(call, request, reading.bound_ids)
+        except UnreadableRequestError as error:
+            await self._refuse(asked, unreadable(error), head.about)
         return call, parsed
 
     async def _shown(self, parsed: _Parsed, detail: dict[str, object]) -> bytes | None:
@@ -349,6 +367,7 @@ class Forwarder:
         failed: list[BaseException] = []
         answer: Answer | None = None
         try:
+            await self._referents.write(call, request)
             attachment = await self._credentials.of(service, call.caller.agent)
             await calls.confirm()
 
@@ -382,13 +401,18 @@ class Forwarder:
             answer = await upstream.send(outgoing)
             await self._admission.step()
             call.status, call.state = answer.status, "streaming"
-            relayed = Relayed(call, answer, outgoing, body, calls, pace)
+            relayed = Relayed(call, answer, outgoing, body, self._over, pace)
             await relayed.begin()
         except BaseException as error:  # noqa: BLE001 - it is recorded and raised
             if answer is not None:
                 answer.close()
             raise self._failed(call, failed[0] if failed else error) from None
         return relayed
+
+    def _over(self, call: Call, ended: str) -> None:
+        """Record the result of a call, and let writes that waited for it go on."""
+        self._calls.end(call, ended)
+        self._referents.turns.leave(call.id)
 
     def _failed(self, call: Call, error: BaseException) -> BaseException:
         """Record that a call failed; return what its agent is told."""
@@ -424,6 +448,21 @@ def _detail(incoming: Incoming, raw_target: bytes) -> dict[str, object]:
         "body_sha256": None,
         "body_bytes": None,
     }
+
+
+def _unlisted(error: UnreadableRequestError, headers: list[Header]) -> dict[str, str]:
+    """Return what a row says of a header or media type that no file lists."""
+    if name := error.more.get("header"):
+        return {"header": visible(str(name), 64)}
+    named = dict(headers)
+    plain = named.get(b"content-encoding", b"identity").strip().lower() == b"identity"
+    if error.code == "unsupported_body" and plain:
+        return {
+            "media_type": visible(
+                named.get(b"content-type", b"").decode("latin-1"), 200
+            )
+        }
+    return {}
 
 
 def _known(detail: dict[str, object], content: bytes) -> None:

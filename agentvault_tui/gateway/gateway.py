@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Final
 
 from starlette.routing import Route
@@ -27,8 +28,10 @@ from agentvault_tui.gateway.config_folder import ConfigFolder
 from agentvault_tui.gateway.credentials import Credentials
 from agentvault_tui.gateway.forward import Forwarder
 from agentvault_tui.gateway.mcp import METADATA, McpApp, McpProcesses, McpServers
+from agentvault_tui.gateway.mcp.servers import other_tool
 from agentvault_tui.gateway.proxy_listener import ProxyListener
 from agentvault_tui.gateway.refusals import lease_over
+from agentvault_tui.gateway.routes import other_reading
 from agentvault_tui.gateway.same_as import beginnings_of
 from agentvault_tui.gateway.secrets import Secrets
 from agentvault_tui.gateway.services import Service, ServiceHealth, Services
@@ -39,6 +42,7 @@ from agentvault_tui.gateway.upstream import IdleConnections, Upstream
 from agentvault_tui.ledger import Change, Meta
 from agentvault_tui.ledger.store_calls import StoreCalls
 from agentvault_tui.model import (
+    Action,
     Actor,
     AgentId,
     Draft,
@@ -113,6 +117,7 @@ class Gateway:
         )
         folders = self.services, self.tools, self.mcp_servers
         self._folders: tuple[ConfigFolder[Any], ...] = folders
+        self.admission.readings += self._readings()
         self._catalogue = broker.policy.catalogue.version
         self._told: list[str] = []
         self._turn = asyncio.Lock()
@@ -123,6 +128,13 @@ class Gateway:
         """The calls of all brokers of a team, where this is one."""
         self._telling: asyncio.Task[None] | None = None
         self._join_team(tell)
+
+    def _readings(self) -> list[Callable[[Action, object], str | None]]:
+        """Return what finds another request that is an approved action as well."""
+        return [
+            partial(other_reading, self.services),
+            partial(other_tool, self.mcp_servers),
+        ]
 
     def _join_team(
         self, tell: Callable[[str, Callable[[], WireShape]], None] | None
@@ -159,6 +171,7 @@ class Gateway:
         """Read all files and record those that are not what the ledger knows."""
         file_limit(_FILES)
         await self._applied.finish()
+        await asyncio.to_thread(self._applied.renew)
         if self.broker.files is not None:
             await self.broker.files.look()
         await self._read()

@@ -199,6 +199,7 @@ def _check_limit(name: str) -> None:
             f"the header {shown} limits what this request does, and the service's file"
             f" does not list it. An operator can add {line} to the route",
             add=line,
+            header=name,
         )
 
 

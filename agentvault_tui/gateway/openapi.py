@@ -5,13 +5,20 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from agentvault_tui.errors import UsageError
+from agentvault_tui.gateway.content import (
+    BODILESS,
+    READABLE,
+    ContentRule,
+    MediaType,
+)
+from agentvault_tui.gateway.headers import ALWAYS, is_listable
 from agentvault_tui.gateway.services import origin_lines
 from agentvault_tui.text import visible
 
@@ -48,6 +55,10 @@ class _Operation:
     scope: str
     parameters: dict[str, str]
     note: str
+    headers: tuple[str, ...] = ()
+    """That the document declares, and that may leave."""
+    body: str | None = None
+    types: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, str]:
@@ -184,7 +195,16 @@ def _operations(
             said = f"{operation.get('operationId', '')} {operation.get('summary', '')}"
             scope = _scope(method, f"{template} {said}".lower())
             parameters = _parameters(document, operation) if method != "get" else {}
-            yield _Operation(method.upper(), path, scope, parameters, said.strip())
+            headers = _headers(document, (operations, operation))
+            kind, types = _content(document, operation, method.upper())
+            if kind in {"none", "opaque"}:
+                parameters = {}
+            yield _Operation(
+                *(method.upper(), path, scope, parameters, said.strip()),
+                headers=headers,
+                body=kind,
+                types=types,
+            )
 
 
 def _path(template: str) -> str | None:
@@ -247,6 +267,46 @@ def _parameters(
     return {}
 
 
+def _headers(
+    document: dict[str, object], places: Iterable[dict[str, object]]
+) -> tuple[str, ...]:
+    """Return the header parameters of an operation and of its path item.
+
+    OpenAPI ignores those called Accept, Content-Type and Authorization (3.1, 4.8.12.2),
+    and those that frame or route a request do not leave.
+    """
+    found: dict[str, str] = {}
+    for place in places:
+        declared = place.get("parameters")
+        for value in declared if isinstance(declared, list) else ():
+            one = _resolved(document, value)
+            name = str(one.get("name", ""))
+            if one.get("in") == "header" and is_listable(name):
+                found.setdefault(name.lower(), name)
+    return tuple(name for lowered, name in found.items() if lowered not in ALWAYS)
+
+
+def _content(
+    document: dict[str, object], operation: dict[str, object], method: str
+) -> tuple[str | None, tuple[str, ...]]:
+    """Return ``body`` and ``types`` of a route, by the request's media types.
+
+    JSON and forms need no key, but for methods that usually have no body. What is
+    neither is opaque, and the kind that can be read counts where there are several.
+    """
+    body = _resolved(document, operation.get("requestBody"))
+    media = [MediaType.parse(str(one)) for one in _mapping(body.get("content"))]
+    types = [one.type for one in media if one is not None]
+    rule = {kind: ContentRule(kind) for kind in READABLE}
+    known = {kind for kind in READABLE for one in types if rule[kind].takes(one)}
+    for kind in READABLE:
+        if kind in known:
+            usual = kind != "multipart" and method not in BODILESS
+            return (None if usual else kind), ()
+    opaque = tuple(dict.fromkeys(one for one in types if "*" not in one))
+    return ("opaque", opaque) if opaque else (None, ())
+
+
 def _credential(document: dict[str, object], name: str) -> list[str]:
     """Guess the credential from the first security scheme that is one of ours."""
     components = _mapping(document.get("components"))
@@ -282,6 +342,11 @@ def _route(one: _Operation) -> list[str]:
         f"path = {_text(one.path)}",
         f"scope = {_text(one.scope)}",
     ]
+    if one.body:
+        lines.append(f"body = {_text(one.body)}")
+    for key, values in (("types", one.types), ("headers", one.headers)):
+        if values:
+            lines.append(f"{key} = [{', '.join(map(_text, values))}]")
     if one.parameters:
         lines.append("[routes.parameters]")
         lines += [f"{name} = {_text(where)}" for name, where in one.parameters.items()]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable
-from typing import Protocol
+from datetime import timedelta
+from typing import Any, Final, Protocol
 
 import msgspec
 from msgspec import UNSET
@@ -30,13 +31,16 @@ from agentvault_tui.errors import (
     UnreadableRequestError,
     UsageError,
 )
+from agentvault_tui.gateway.body import referent_key
 from agentvault_tui.gateway.calls import Calls
+from agentvault_tui.gateway.past_calls import unlisted
 from agentvault_tui.gateway.probe import METHODS, UNREAD, probe
 from agentvault_tui.gateway.request import read_body, read_head
 from agentvault_tui.gateway.secrets import SecretChange, Secrets
 from agentvault_tui.gateway.services import Service, ServiceHealth, Services
 from agentvault_tui.gateway.team_calls import TeamCalls
 from agentvault_tui.gateway.templates import ServiceRoute
+from agentvault_tui.ledger import EventQuery
 from agentvault_tui.model import Actor, Agent, Draft, EventType
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.gateway import (
@@ -51,6 +55,7 @@ from agentvault_tui.operator_api.gateway import (
     ServiceList,
     ServiceProbe,
     TryInfo,
+    UnlistedInfo,
 )
 from agentvault_tui.operator_api.requests import (
     SecretNameRequest,
@@ -58,6 +63,9 @@ from agentvault_tui.operator_api.requests import (
     TryRequest,
     WireRequest,
 )
+
+_PAGES: Final = 5
+"""Of a thousand events of each type, for what a service's file does not list."""
 
 
 class Configured(Protocol):
@@ -97,7 +105,10 @@ def _service_routes(gateway: Configured) -> list[Route]:
         )
 
     async def show(request: Request) -> ServiceInfo:
-        return service_info(gateway, await _named(gateway, request.path_params["name"]))
+        info = service_info(gateway, await _named(gateway, request.path_params["name"]))
+        found = unlisted(info.name, await _last_day(gateway.broker))
+        info.unlisted = tuple(UnlistedInfo(**one._asdict()) for one in found)
+        return info
 
     async def attempt(request: Request) -> TryInfo:
         """Say what a request would be; its body may be longer than other members."""
@@ -115,6 +126,25 @@ def _service_routes(gateway: Configured) -> list[Route]:
         route(calls.TRY, attempt),
         route(calls.SERVICE, show),
     ]
+
+
+async def _last_day(broker: Broker) -> list[dict[str, Any]]:
+    """Return ``detail`` of the calls of a day, of the latest if there are many."""
+    found: list[dict[str, Any]] = []
+    since = broker.clock.now() - timedelta(days=1)
+    for kind in (
+        EventType.GATEWAY_ATTEMPT,
+        EventType.GATEWAY_REFUSED,
+        EventType.GATEWAY_HELD,
+    ):
+        before: int | None = None
+        for _ in range(_PAGES):
+            query = EventQuery(type=kind, since=since, before=before, limit=1000)
+            page = await broker.ledger.events(query)
+            found += [event.detail for event in page.events]
+            if (before := page.next) is None:
+                break
+    return found
 
 
 def _probe_routes(gateway: Configured, authority: Authority) -> list[Route]:
@@ -200,11 +230,19 @@ def _call_routes(gateway: Configured, authority: Authority) -> list[Route]:
         """Return what a person decides about, byte for byte, while it is in memory."""
         stepup = await known_stepup(gateway.broker, request.path_params["id"])
         said = stepup.request or {}
-        held = await gateway.held_body(stepup.id) if stepup.status.open else None
+        keys: list[str] = [stepup.id]
+        keys += [
+            referent_key(stepup.id, place)
+            for place, _ in enumerate(said.get("references", ()))
+        ]
+        held, *documents = [
+            await gateway.held_body(key) if stepup.status.open else None for key in keys
+        ]
         return HeldBody(
             sha256=said.get("body_sha256"),
             bytes=said.get("body_bytes"),
-            base64=None if held is None else base64.b64encode(held).decode(),
+            base64=_encoded(held),
+            documents=tuple(map(_encoded, documents)),
         )
 
     return [
@@ -212,6 +250,10 @@ def _call_routes(gateway: Configured, authority: Authority) -> list[Route]:
         route(calls.CUT_CALL, cut),
         route(calls.STEPUP_BODY, body),
     ]
+
+
+def _encoded(content: bytes | None) -> str | None:
+    return None if content is None else base64.b64encode(content).decode()
 
 
 def _secret_routes(gateway: Configured, authority: Authority) -> list[Route]:

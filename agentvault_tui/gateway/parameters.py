@@ -12,15 +12,17 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, Final
 
+from agentvault_tui.errors import UnreadableRequestError
 from agentvault_tui.gateway.content import Fields
 from agentvault_tui.gateway.counting import how_many
 from agentvault_tui.gateway.headers import ALWAYS, RequestHeaders
 from agentvault_tui.gateway.names import field_names, readings
+from agentvault_tui.gateway.sources import COMMIT_ID, Source
 from agentvault_tui.gateway.target import Target
-from agentvault_tui.gateway.templates import ServiceRoute, Source
+from agentvault_tui.gateway.templates import ServiceRoute
 from agentvault_tui.json_document import Number
 from agentvault_tui.policy.facts import ADDRESSED, LARGEST
 
@@ -79,8 +81,7 @@ def unsaid(parts: RequestParts, parameters: Mapping[str, object]) -> tuple[str, 
         for source in sources
         if parameters.get(name) is not None and not source.counted
     ]
-    found = chain(_unsaid_route(parts.route, parameters), _unsaid(parts, stated))
-    return tuple(islice(found, _MOST_UNSAID))
+    return tuple(islice(_unsaid(parts, stated), _MOST_UNSAID))
 
 
 def missing(parts: RequestParts) -> str | None:
@@ -90,7 +91,42 @@ def missing(parts: RequestParts) -> str | None:
         value = reader.value("", source)
         if value is None or value is _ABSENT:
             return str(source)
+        if source.commit and not (
+            isinstance(value, str) and COMMIT_ID.fullmatch(value)
+        ):
+            return f"{source}, a whole commit id"
     return None
+
+
+def bound_ids(parts: RequestParts) -> tuple[str | None, ...]:
+    """Return the values that name the documents a request's route binds.
+
+    Returns:
+        one for each binding; None where the path says all.
+
+    Raises:
+        UnreadableRequestError: ``parameter_required``, a value is missing or unclear.
+    """
+    reader = _ParameterReader(parts)
+    found: list[str | None] = []
+    for source in (one.id for one in parts.route.binds):
+        if source is None:
+            found.append(None)
+            continue
+        value = reader.value("", source)
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise required(str(source))
+        found.append(str(value))
+    return tuple(found)
+
+
+def required(lacks: str) -> UnreadableRequestError:
+    """Return the refusal of a request that lacks a value its route requires."""
+    return UnreadableRequestError(
+        "parameter_required",
+        f"a request of this route states {lacks}, once",
+        parameter=lacks,
+    )
 
 
 class _ParameterReader:
@@ -254,16 +290,6 @@ def _plain(value: Any) -> Any:
     return [_plain(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _unsaid_route(
-    route: ServiceRoute, parameters: Mapping[str, object]
-) -> Iterator[str]:
-    """Yield method and path, where the same action may be another request."""
-    if route.method == "*":
-        yield "method"
-    if any(parameters.keys() <= names for names in route.alike):
-        yield "path"
-
-
 def _unsaid(parts: RequestParts, stated: list[Source]) -> Iterator[str]:
     route = parts.route
     named = {(one.kind, one.name) for one in stated}
@@ -276,6 +302,8 @@ def _unsaid(parts: RequestParts, stated: list[Source]) -> Iterator[str]:
         *(("header", n) for n, _ in parts.headers.leaving if n not in ALWAYS),
     ]
     yield from (f"{kind}:{name}" for kind, name in sent if (kind, name) not in named)
+    # Its approver saw the name of a document, and not the document.
+    yield from (f"the document {one.get}" for one in route.binds)
     yield from _unsaid_fields(
         parts.fields, {one.pointer for one in stated if one.kind == "body"}
     )

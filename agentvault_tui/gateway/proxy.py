@@ -355,7 +355,7 @@ class Proxy:
             CallRefusedError: before anything was carried.
         """
         call = tunnel_call(caller, tunnel.host, tunnel.port)
-        await self._calls.begin_tunnel(call)
+        await self._calls.begin_apart(call, "pass_through")
 
         def close() -> None:
             call.cut = call.cut or no_way("run_ended", "this run has ended")

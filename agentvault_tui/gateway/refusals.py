@@ -130,6 +130,26 @@ def mismatch() -> CallRefusedError:
     return CallRefusedError(403, "digest_mismatch", "digest_mismatch", text)
 
 
+def referent_unreadable(url: str, text: str) -> CallRefusedError:
+    """Return the refusal of a call whose document cannot be shown to a person."""
+    text = f"the document {visible(url, 200)} {text}"
+    code = "referent_unreadable"
+    return CallRefusedError(403, "access_denied", code, text)
+
+
+def referent_changed() -> CallRefusedError:
+    """Return the refusal of a call whose document is not the approved one any more."""
+    text = "The document was changed after it was approved. Ask again."
+    return CallRefusedError(403, "access_denied", "referent_changed", text)
+
+
+def referent_busy() -> CallRefusedError:
+    """Return the refusal of a write to a document that another call uses."""
+    text = "another call changes this document: send it again later"
+    code = "temporarily_unavailable"
+    return CallRefusedError(503, code, "referent_busy", text)
+
+
 def ask_at_the_gateway(unsaid: Sequence[str]) -> CallRefusedError:
     """Return the refusal of an elevated token whose action does not state all of it.
 

@@ -17,6 +17,7 @@ from agentvault_tui.errors import UnreadableRequestError
 from agentvault_tui.gateway.content import (
     BODILESS,
     EMPTY,
+    FORM,
     NOTHING,
     Content,
     ContentRule,
@@ -36,8 +37,10 @@ from agentvault_tui.gateway.names import field_names
 from agentvault_tui.gateway.overrides import check_overrides
 from agentvault_tui.gateway.parameters import (
     RequestParts,
+    bound_ids,
     missing,
     read_parameters,
+    required,
     unsaid,
 )
 from agentvault_tui.gateway.routes import RouteMatch, match
@@ -49,6 +52,8 @@ from agentvault_tui.web.reply import Header
 
 _USER_AGENT: Final = f"AgentVault/{__version__}"
 _NO_BODY: Final = ContentRule("none")
+_COMMON_TYPES: Final = frozenset({None, "application/json", FORM})
+"""Types of content that say no more than its members: a patch is another thing."""
 UNMATCHED: Final = ServiceRoute("*", "*", "", None, {}, (("", "path"),), rest=True)
 """Stands for the route of a request that no route matches."""
 
@@ -125,6 +130,8 @@ class BodyReading(NamedTuple):
     parameters: dict[str, object]
     unsaid: tuple[str, ...]
     """Parts that no parameter states, if the token is elevated; see `unsaid`."""
+    bound_ids: tuple[str | None, ...] = ()
+    """See `bound_ids`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +175,23 @@ class ServiceRequest:
             **({"trace": dict(headers.trace)} if headers.trace else {}),
         }
 
-    def described(self, sha256: object, size: object) -> str:
+    def described(
+        self,
+        sha256: object,
+        size: object,
+        references: Sequence[Mapping[str, object]] = (),
+    ) -> str:
         """Return the request a person decides about; see `StepUp.request_json`.
 
-        Trace context is left out, since it differs between two tries of a client. The
-        SHA-256 of the service's file is there: an approval is for the credential and
-        the certificate authorities that the file named, too.
+        Args:
+            sha256: of the content.
+            size: of the content, in bytes.
+            references: the documents that the route binds; see `Referent.described`.
+
+        Returns:
+            JSON. Trace context is left out, since it differs between two tries of a
+            client. The SHA-256 of the service's file is there: an approval is for the
+            credential and the certificate authorities that the file named, too.
         """
         return to_json(
             {
@@ -183,6 +201,7 @@ class ServiceRequest:
                 "body_sha256": sha256,
                 "body_bytes": size,
                 **self.content.described(),
+                **({"references": list(references)} if self.head.route.binds else {}),
                 "configuration_sha256": self.head.service.sha256,
             }
         )
@@ -267,7 +286,8 @@ def read_body(job: BodyJob, raw: bytes) -> BodyReading:
         content = Content("opaque", str(job.media), None, job.encoding)
         fields = Fields("opaque")
     elif job.kind != "none" and job.media is not None:
-        sources = (*_body_sources(route), *route.requires)
+        bound = (one.id for one in route.binds if one.id is not None)
+        sources = (*_body_sources(route), *route.requires, *bound)
         pointers = [one.pointer for one in sources if one.kind == "body"]
         bases = frozenset().union(*(field_names(one[0]) for one in pointers))
         content, fields = read_content(job.rule, job.kind, job.media, raw, bases)
@@ -277,15 +297,13 @@ def read_body(job: BodyJob, raw: bytes) -> BodyReading:
             check_members(fields.value, pointers)
     parts = RequestParts(route, job.captures, job.target, job.headers, fields)
     if route.requires and (lacks := missing(parts)):
-        raise UnreadableRequestError(
-            "parameter_required",
-            f"a request of this route states {lacks}, once",
-            parameter=lacks,
-        )
+        raise required(lacks)
+    ids = bound_ids(parts) if route.binds else ()
     parameters = read_parameters(parts)
-    return BodyReading(
-        content, parameters, unsaid(parts, parameters) if job.elevated else ()
-    )
+    more = unsaid(parts, parameters) if job.elevated else ()
+    if job.elevated and content.type not in _COMMON_TYPES:
+        more = (f"the type {content.type}", *more)
+    return BodyReading(content, parameters, more, ids)
 
 
 def _check_credential(credential: UpstreamCredential, target: Target) -> None:

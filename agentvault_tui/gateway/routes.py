@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from agentvault_tui.gateway.services import DENY, Service
 from agentvault_tui.gateway.target import Target
 from agentvault_tui.gateway.templates import ServiceRoute, core_length, fold
+from agentvault_tui.model import Action
 from agentvault_tui.policy.resources import canonical
+
+_CAPTURE: Final = re.compile(r"\{([^{}]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +26,8 @@ class RouteMatch:
     resource: str
     """In canonical form where it has one."""
     captures: dict[str, str]
+    exact: bool = True
+    """Whether the resource is spelt like the request, and not its canonical form."""
 
 
 def match(service: Service, method: str, target: Target) -> RouteMatch | None:
@@ -50,13 +58,98 @@ def match(service: Service, method: str, target: Target) -> RouteMatch | None:
                 fixed.add(core_length(segments))
             if any(not odd <= fixed for odd in passed):
                 return None
-            resource = _resource(route, service, target, captures)
-            return RouteMatch(route, route.scope, resource, captures)
+            resource, exact = _resource(route, service, target, captures)
+            return RouteMatch(route, route.scope, resource, captures, exact)
         if (odd := route.differences(folded)) is not None:
             passed.append(odd)
     if passed or service.unmatched == DENY:
         return None
-    return RouteMatch(None, service.unmatched, _resource(None, service, target, {}), {})
+    resource, exact = _resource(None, service, target, {})
+    return RouteMatch(None, service.unmatched, resource, {}, exact)
+
+
+def unstated(found: RouteMatch) -> tuple[str, ...]:
+    """Return what the scope and resource of a request leave open about it."""
+    if found.route is None or found.route.method == "*":
+        return ("the method",)
+    if not found.exact or not _is_split(found.route, found.captures):
+        return ("this spelling of the path",)
+    return ()
+
+
+def other_reading(
+    services: Iterable[Service], action: Action, own: object
+) -> str | None:
+    """Name a route, but for one, some request of which is an action as well.
+
+    Who approved the action alone, and not a request, may have meant that one.
+
+    Args:
+        services: all that there are.
+        action: the action of a call.
+        own: the route of the call, if it has one.
+
+    Returns:
+        a part of a sentence; None where no other request is this action.
+    """
+    for other in services:
+        unmatched = f"{other.name}:/" if other.unmatched == action.action else None
+        if unmatched and (action.resource or "").startswith(unmatched):
+            return f"which request of {other.name} it is"
+        for route in other.routes:
+            if route is not own and _may_be(route, other.name, action):
+                return f"whether it is {route.method} {route.path}"
+    return None
+
+
+def _is_split(route: ServiceRoute, captures: Mapping[str, str]) -> bool:
+    """Tell whether a resource of captures is that of no other captures.
+
+    Of ``{a}-{b}`` the captures ``x-y`` and ``z`` are ``x`` and ``y-z`` as well.
+    """
+    parts = _CAPTURE.split(route.resource or "")
+    pairs = zip(parts[1:-2:2], parts[2:-1:2], strict=True)
+    return all(mark and mark not in captures[name] for name, mark in pairs)
+
+
+def _may_be(route: ServiceRoute, service: str, action: Action) -> bool:
+    """Tell whether some request of a route is an action."""
+    if route.scope != action.action:
+        return False
+    fixed = {
+        name: sources[0].value
+        for name, sources in route.parameters.items()
+        if sources[0].kind in {"path", "constant"}
+    }
+    stated = action.parameters
+    if not fixed.keys() <= stated.keys() <= route.parameters.keys():
+        return False
+    if any(
+        route.parameters[name][0].kind == "constant" and stated[name] != value
+        for name, value in fixed.items()
+    ):
+        return False
+    template = route.resource
+    if template is None:
+        names = (f"{{{name}}}" if name else text for text, name in route.segments)
+        template = f"{service}:/{'/'.join(names)}"
+    return has_form(action.resource or "", _CAPTURE.split(template)[::2])
+
+
+def has_form(text: str, literals: list[str]) -> bool:
+    """Tell whether a text is these literals with anything between them."""
+    first, last = literals[0], literals[-1]
+    if len(literals) == 1:
+        return text == first
+    if not text.startswith(first) or not text.endswith(last):
+        return False
+    place = len(first)
+    for literal in literals[1:-1]:
+        place = text.find(literal, place)
+        if place < 0:
+            return False
+        place += len(literal)
+    return place <= len(text) - len(last)
 
 
 def _resource(
@@ -64,8 +157,8 @@ def _resource(
     service: Service,
     target: Target,
     captures: dict[str, str],
-) -> str:
-    """Return the resource of a request.
+) -> tuple[str, bool]:
+    """Return the resource of a request, and whether that is its own spelling.
 
     A segment that holds ``%`` once it is decoded has no canonical form: a service that
     decodes twice reads another one, so that policy takes the resource for unclear.
@@ -78,7 +171,8 @@ def _resource(
         for part in parts[1:]:
             name, _, text = part.partition("}")
             resource += _once(captures[name]) + text
-    return canonical(resource) or resource
+    form = canonical(resource) or resource
+    return form, form == resource
 
 
 def _once(text: str) -> str:

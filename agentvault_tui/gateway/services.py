@@ -17,17 +17,17 @@ import msgspec
 
 from agentvault_tui.broker.policy_files import NAME
 from agentvault_tui.errors import ServiceError
+from agentvault_tui.gateway.bindings import BindingTable
 from agentvault_tui.gateway.config_folder import ConfigFolder, check_scope
 from agentvault_tui.gateway.same_as import SAME_AS, parse_same_as
+from agentvault_tui.gateway.sources import HEADER_NAME
 from agentvault_tui.gateway.templates import (
-    HEADER_NAME,
     RouteDefaults,
     RouteIndex,
     RouteTable,
     ServiceRoute,
     listed_headers,
     parse_route,
-    with_alike,
 )
 from agentvault_tui.home import Home
 from agentvault_tui.model import sha256_hex
@@ -224,6 +224,13 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     routes: list[RouteTable] = []
 
 
+_SHAPES: Final = {
+    "routes[]": RouteTable,
+    "routes[].binds[]": BindingTable,
+    "credential": UpstreamCredential,
+}
+
+
 def parse_service(name: str, text: str, catalogue: Catalogue, base: Path) -> Service:
     """Read and validate one service file.
 
@@ -239,9 +246,7 @@ def parse_service(name: str, text: str, catalogue: Catalogue, base: Path) -> Ser
     Raises:
         ServiceError: says what is wrong with it, and what may help.
     """
-    table = read_table(
-        text, _File, {"routes[]": RouteTable, "credential": UpstreamCredential}
-    )
+    table = read_table(text, _File, _SHAPES)
     origin = parse_origin(table.origin, allow_http=table.allow_http)
     table.credential.check(allow_http=table.allow_http)
     if table.unmatched != DENY:
@@ -268,7 +273,6 @@ def parse_service(name: str, text: str, catalogue: Catalogue, base: Path) -> Ser
         length = 0 if route.rest else len(route.segments)
         seen[route.method, length].append((number, route))
         routes.append(route)
-    routes = with_alike(routes)
     return Service(
         name=name,
         origin=origin,

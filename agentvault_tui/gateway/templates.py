@@ -5,53 +5,35 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import unquote
 
 import msgspec
 
 from agentvault_tui.errors import ServiceError, UnreadableRequestError
+from agentvault_tui.gateway.bindings import (
+    MOST,
+    Binding,
+    BindingTable,
+    parse_binding,
+)
 from agentvault_tui.gateway.body import BODY_CAP
 from agentvault_tui.gateway.config_folder import check_scope
 from agentvault_tui.gateway.content import DEFAULT_RULE, ContentRule, MediaType
 from agentvault_tui.gateway.headers import is_listable
+from agentvault_tui.gateway.sources import Source, read_source
 from agentvault_tui.gateway.target import parse_target
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.text import visible
 
-HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-"""RFC 9110 section 5.6.2."""
 _METHOD: Final = re.compile(r"[A-Z]+(?:-[A-Z]+)*|\*")
 _CAPTURE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_-]*)(\*?)\}")
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 _PLAIN_SEGMENT: Final = re.compile(r"[a-z0-9._~-]*")
-_POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 _MOST_DECODING: Final = 4
-_MOST_COMPARED: Final = 128
-"""Routes of one scope that are compared with each other."""
 DEFAULT_BODY: Final = 2**20
 """Bytes of a readable body, where its route does not say."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where in a request a parameter is read."""
-
-    kind: Literal["body", "path", "query", "header", "constant"]
-    name: str = ""
-    pointer: tuple[str, ...] = ()
-    """The reference tokens of a JSON Pointer (RFC 6901), unescaped."""
-    counted: bool = False
-    """Whether the parameter is how many there are, and not what."""
-    value: int = 0
-
-    def __str__(self) -> str:
-        if self.kind == "constant":
-            return str(self.value)
-        escaped = (one.replace("~", "~0").replace("/", "~1") for one in self.pointer)
-        where = "".join(f"/{one}" for one in escaped)
-        return f"{'count:' * self.counted}{self.kind}:{self.name or where}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +54,8 @@ class ServiceRoute:
     content: ContentRule = DEFAULT_RULE
     requires: tuple[Source, ...] = ()
     """Values without which a request is refused."""
+    binds: tuple[Binding, ...] = ()
+    """The documents that an approval of a request is about."""
     declared: tuple[Source, ...] = ()
     """Values that the service reads, though a name looks like a method override."""
     listed: frozenset[str] = frozenset()
@@ -80,8 +64,6 @@ class ServiceRoute:
     """Whether ``Range`` leaves."""
     drains_bodies: bool = False
     """Whether the service reads each request's body to its end."""
-    alike: tuple[frozenset[str], ...] = ()
-    """Of each other route that may be the same action, the names of its parameters."""
 
     def names(self, kind: str) -> set[str]:
         """Return the names that the route itself reads in a place of this kind.
@@ -171,6 +153,7 @@ class RouteTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     types: list[str] = []
     max_body: int = DEFAULT_BODY
     requires: list[str] = []
+    binds: list[BindingTable] = []
     read: list[str] = []
     headers: list[str] = []
     ranges: bool = False
@@ -311,6 +294,9 @@ def parse_route(
     content = _content_rule(table, parameters)
     sources = [one for some in parameters.values() for one in some]
     drains = table.drains_bodies
+    if len(table.binds) > MOST:
+        raise ServiceError(f"binds has more than {MOST} entries")
+    last = segments[-1][1] if rest else None
     return ServiceRoute(
         table.method,
         table.path,
@@ -320,8 +306,9 @@ def parse_route(
         segments,
         rest,
         content=content,
-        requires=tuple(_source("requires", one, names) for one in table.requires),
-        declared=tuple(_source("read", one, names) for one in table.read),
+        requires=tuple(read_source("requires", one, names) for one in table.requires),
+        binds=tuple(parse_binding(one, names, last) for one in table.binds),
+        declared=tuple(read_source("read", one, names) for one in table.read),
         listed=frozenset(
             (
                 *defaults.headers,
@@ -331,50 +318,6 @@ def parse_route(
         ),
         ranges=table.ranges,
         drains_bodies=defaults.drains_bodies if drains is None else drains,
-    )
-
-
-def with_alike(routes: Sequence[ServiceRoute]) -> list[ServiceRoute]:
-    """Return *routes*, each with those that may be the same action.
-
-    An action names scope, resource and parameters, and neither method nor path. Where
-    a scope has too many routes to compare, each counts as one of several.
-    """
-    by_scope: dict[str, list[ServiceRoute]] = {}
-    for route in routes:
-        by_scope.setdefault(route.scope, []).append(route)
-
-    def names(route: ServiceRoute) -> tuple[frozenset[str], ...]:
-        others = by_scope[route.scope]
-        if len(others) > _MOST_COMPARED:
-            return (frozenset(route.parameters),)
-        same = (one for one in others if _may_be_same(one, route))
-        return tuple({frozenset(one.parameters) for one in same})
-
-    return [replace(route, alike=names(route)) for route in routes]
-
-
-def _may_be_same(one: ServiceRoute, other: ServiceRoute) -> bool:
-    """Tell whether requests of two routes may have the same resource."""
-    if one is other:
-        return False
-    if one.resource is None or other.resource is None:
-        # The whole path: it has one route for each method.
-        both = one.resource is None and other.resource is None
-        return both and one.method != other.method and may_meet(one.path, other.path)
-    return may_meet(one.resource, other.resource)
-
-
-def may_meet(one: str, other: str) -> bool:
-    """Tell whether what two templates begin with may be one text."""
-    (first, opened, _), (second, also_opened, _) = (
-        one.partition("{"),
-        other.partition("{"),
-    )
-    if not opened and not also_opened:
-        return first == second
-    return (first.startswith(second) and bool(also_opened)) or (
-        second.startswith(first) and bool(opened)
     )
 
 
@@ -459,30 +402,10 @@ def _sources(
             raise ServiceError(f"{parameter} is negative")
         return (Source("constant", value=said),)
     sources = [said] if isinstance(said, str) else said
-    found = tuple(_source(parameter, one, names) for one in sources)
+    found = tuple(read_source(parameter, one, names) for one in sources)
     if not found or (len(found) > 1 and not all(one.counted for one in found)):
         raise ServiceError(
             f"{parameter} is read from several places",
             'only counts add up: ["count:body:/to", "count:body:/cc"]',
         )
     return found
-
-
-def _source(parameter: str, text: str, names: set[str]) -> Source:
-    counted = text.startswith("count:")
-    kind, _, name = text.removeprefix("count:").partition(":")
-    if kind == "body" and _POINTER.fullmatch(name):
-        tokens = name[1:].split("/")
-        pointer = tuple(one.replace("~1", "/").replace("~0", "~") for one in tokens)
-        return Source("body", pointer=pointer, counted=counted)
-    if kind == "path" and name in names and not counted:
-        return Source("path", name)
-    if kind == "query" and name:
-        return Source("query", name, counted=counted)
-    if kind == "header" and HEADER_NAME.fullmatch(name):
-        return Source("header", name.lower(), counted=counted)
-    raise ServiceError(
-        f"{visible(parameter, 60)} is read from '{visible(text, 80)}': nowhere",
-        "write body:/pointer, path:NAME of the path, query:NAME or header:NAME, with"
-        " count: before it for how many (not of a path)",
-    )

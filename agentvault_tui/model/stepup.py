@@ -13,6 +13,13 @@ from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.model.decision import Action, Risk, limits_nothing, other_details
 from agentvault_tui.model.ids import AgentId, DecisionId, StepUpId, requester_of
 
+UNSEEN_PARTS: Final = (
+    "This approves a token for the action above. The content, query and headers of the "
+    "request it is used for are not shown: the gateway opens only requests that say no "
+    "more."
+)
+"""What every face says where a token is approved, and not one request."""
+
 
 class StepUpStatus(StrEnum):
     """Where a step-up stands."""

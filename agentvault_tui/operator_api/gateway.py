@@ -63,6 +63,8 @@ class HeldBody(WireShape, kw_only=True):
     bytes: int | None
     base64: str | None
     """All of it; null once it is in memory no more: decided, or after a restart."""
+    documents: tuple[str | None, ...] = ()
+    """Those that the call names, likewise."""
 
 
 class RouteInfo(WireShape, kw_only=True):
@@ -84,6 +86,19 @@ class ServiceCredentialInfo(WireShape, kw_only=True):
     connection: str | None
 
 
+class UnlistedInfo(WireShape, kw_only=True):
+    """A header or media type of requests that a service's file does not list."""
+
+    kind: str
+    """``header`` or ``type``."""
+    name: str
+    calls: int
+    refused: bool
+    """Whether the request was refused; a header may be dropped instead."""
+    add: str | None
+    """The line that would allow it."""
+
+
 class ServiceInfo(WireShape, kw_only=True):
     """An upstream API that agents reach through the gateway."""
 
@@ -98,6 +113,8 @@ class ServiceInfo(WireShape, kw_only=True):
     missing or its file is not in force as it stands."""
     problem: str | None
     last_used_at: Moment | None
+    unlisted: tuple[UnlistedInfo, ...] = ()
+    """Of the last day; only if one service is asked for."""
 
 
 class ServiceList(WireShape, kw_only=True):

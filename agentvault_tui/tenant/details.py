@@ -159,6 +159,8 @@ class StepUpDetails(
     request: BoundRequest | None = None
     """Of a held call, which goes through once where a token would be issued else."""
 
+    evaluation: bool = False
+    """Whether the same question is answered with yes, and no token is issued."""
     page: PageDetails | None = None
     """Where the tenant has approval pages."""
 
@@ -168,6 +170,11 @@ class StepUpDetails(
         return self.request is None and limits_nothing(
             self.resource, self.parameters, self.other_details, self.connection
         )
+
+    @property
+    def token_alone(self) -> bool:
+        """Tell whether a token of ours is approved, and not one request."""
+        return not (self.request or self.evaluation or self.connection)
 
     @property
     def may_differ(self) -> list[str] | None:

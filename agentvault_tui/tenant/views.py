@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agentvault_tui.clock import iso
+from agentvault_tui.model.stepup import UNSEEN_PARTS
 from agentvault_tui.tenant.codes import StoredDeviceCode
 from agentvault_tui.tenant.details import PageBody, StepUpDetails, member_rows
 from agentvault_tui.text import Shown, in_full
@@ -78,6 +79,7 @@ def request_view(what: StepUpDetails) -> dict[str, object]:
         "warning": in_full(what.request.warning) if what.request else "",
         "repeat": what.repeat and what.repeat.words(),
         "unlimited": what.unlimited,
+        "unseen": UNSEEN_PARTS if what.token_alone else None,
         "ttl": what.ttl,
     }
 

@@ -508,3 +508,109 @@ async def test_a_retry_may_change_what_differs_between_two_tries_alone(
         assert reply.status_code == 200
     else:
         assert reply.json()["error"] == "digest_mismatch"
+
+
+TWINS = """
+[[routes]]
+method = "{method}"
+path = "/runs/{{id}}/pay"
+scope = "send:payment"
+resource = "stripe:{{id}}"
+[routes.parameters]
+amount = "body:/amount"
+"""
+CANCEL = """
+[[routes]]
+method = "POST"
+path = "/runs/{id}/cancel"
+scope = "send:payment"
+resource = "stripe:{id}"
+[routes.parameters]
+note = "body:/note"
+amount = "query:amount"
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "other", "reason"),
+    [
+        ("POST", "", "", None),
+        ("*", "", "", "ask_at_the_gateway"),
+        ("POST", CANCEL, "", "ask_at_the_gateway"),
+        ("POST", CANCEL.replace("POST", "PUT"), "", "ask_at_the_gateway"),
+        ("POST", CANCEL.replace("stripe:{id}", "stripe:{id}/end"), "", None),
+        ("POST", CANCEL.replace("query:amount", "path:id"), "", "ask_at_the_gateway"),
+        ("POST", CANCEL + 'id = "path:id"\n', "", None),
+        ("POST", CANCEL + "count = 1\n", "", None),
+        ("POST", "", CANCEL, "ask_at_the_gateway"),
+        ("POST", "", 'unmatched = "send:payment"\n', None),
+    ],
+)
+async def test_an_elevated_token_opens_a_route_that_its_action_tells_apart(
+    stand: Stand, method: str, more: str, other: str, reason: str | None
+) -> None:
+    """Who approved "pay, stripe:7" did not approve to cancel 7, at whatever service."""
+    await stand.secret()
+    text = BEARER + TWINS.format(method=method) + more
+    await stand.service(text)
+    if other:
+        await stand.service(other, "other")
+    agent = await stand.agent("send:payment")
+    body = {"amount": 5}
+    for _ in range(2):
+        token = await stand.elevated(agent, "stripe:7", body)
+        path = "/gw/api/runs/7/pay"
+        reply = await stand.client.post(path, headers=bearer(token), json=body)
+        assert reply.status_code == (403 if reason else 200), reply.text
+        assert reply.json()["reason"] == reason if reason else True
+    assert len(stand.upstream.received) == (0 if reason else 2)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "body"),
+    [
+        ("/transfers/a", "application/merge-patch+json", b'{"amount":5}'),
+        ("/transfers/a", "multipart/form-data; boundary=x", b""),
+        ("/transfers/a?x=1", "application/json", b'{"amount":5}'),
+        ("/transfers/a", "application/json", b'{"amount":5,"note":{}}'),
+        ("/transfers/a", "application/json", b'{"amount":5,"":[]}'),
+        ("/transfers/a", "application/x-www-form-urlencoded", b"amount=5&amount=5"),
+        ("/transfers/e%CC%81", "application/json", b'{"amount":5}'),
+    ],
+)
+async def test_what_an_action_does_not_state_is_asked_at_the_gateway(
+    stand: Stand, agent: Agent, path: str, kind: str, body: bytes
+) -> None:
+    """Another type, member, repetition or spelling was not seen by the approver."""
+    if "multipart" in kind:
+        await stand.service(
+            BEARER + ROUTES.replace('headers = ["Prefer"]', 'body = "multipart"')
+        )
+        part = b'--x\r\nContent-Disposition: form-data; name="amount"\r\n\r\n5\r\n'
+        body = part + b"--x--\r\n"
+    resource = "stripe:\u00e9" if "%" in path else "stripe:a"
+    token = await stand.elevated(agent, resource, {"amount": 5})
+    headers = bearer(token, **{"Content-Type": kind})
+    reply = await stand.client.post(f"/gw/api{path}", headers=headers, content=body)
+    assert (reply.status_code, reply.json()["reason"]) == (403, "ask_at_the_gateway")
+    assert stand.upstream.received == []
+    plain = path.partition("?")[0].replace("e%CC%81", "%C3%A9")
+    if "multipart" not in kind:  # nothing was spent
+        reply = await stand.client.post(
+            f"/gw/api{plain}", headers=bearer(token), json={"amount": 5}
+        )
+        assert reply.status_code == 200, reply.text
+
+
+async def test_a_resource_of_two_captures_tells_them_apart(stand: Stand) -> None:
+    """Who approved "stripe:x-y-z" did not say where the first capture ends."""
+    await stand.secret()
+    await stand.service(
+        f'{BEARER}[[routes]]\nmethod = "POST"\npath = "/{{a}}/to/{{b}}"\n'
+        'scope = "send:payment"\nresource = "stripe:{a}-{b}"\n'
+    )
+    agent = await stand.agent("send:payment")
+    for path, status in (("x/to/y-z", 200), ("x-y/to/z", 403)):
+        token = await stand.elevated(agent, "stripe:x-y-z", {})
+        reply = await stand.client.post(f"/gw/api/{path}", headers=bearer(token))
+        assert reply.status_code == status, reply.text

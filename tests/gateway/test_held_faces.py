@@ -18,11 +18,14 @@ import pytest
 from auth0_double.running import START, TenantThread
 from gateway.test_calls import BEARER, ROUTES, bearer
 from support.bench import OPERATOR
-from support.gateway_stand import Stand, operators_http
+from support.gateway_stand import Received, Stand, operators_http
 from support.phone import Phone, public_address
 
 from agentvault_tui import json_document
+from agentvault_tui.broker.answers import Escalated
+from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.stepups import with_repeat
+from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.stepup import begin_approval, offer
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.stepup import print_stepup
@@ -33,7 +36,8 @@ from agentvault_tui.errors import ConflictError, SealedError
 from agentvault_tui.gateway.body import HeldBodies
 from agentvault_tui.held_body import HeldRequestInfo
 from agentvault_tui.home import Home
-from agentvault_tui.model import EventType, StepUp
+from agentvault_tui.model import Action, EventType, StepUp
+from agentvault_tui.model.stepup import UNSEEN_PARTS
 from agentvault_tui.operator_api.codec import decode
 from agentvault_tui.operator_api.gateway import HeldBody
 from agentvault_tui.operator_api.shapes import StepUpInfo
@@ -108,13 +112,19 @@ CASES = [
 ]
 
 
+def with_pages(stand: Stand) -> Broker:
+    """Have the tenant show an approval page of each step-up."""
+    broker = stand.bench.broker
+    tenant = replace(broker.settings.tenant, url="https://ops.example/")
+    broker.settings = replace(broker.settings, tenant=tenant)
+    return broker
+
+
 async def hold(stand: Stand, case: Case) -> StepUp:
     """Have a call held, with that body in memory."""
     await stand.secret()
     await stand.service(BEARER + ROUTES)
-    broker = stand.bench.broker
-    tenant = replace(broker.settings.tenant, url="https://ops.example/")
-    broker.settings = replace(broker.settings, tenant=tenant)
+    broker = with_pages(stand)
     agent = await stand.agent("read:calendar", "send:payment")
     token = await stand.token(agent, "read:calendar")
     reply = await stand.client.post(
@@ -332,3 +342,102 @@ async def test_a_large_body_is_not_listed_on_the_approval_page(stand: Stand) -> 
     assert page["too_large"]
     assert page["members"] == ()
     assert page["summary"] == f"json, {len(body):,} bytes"
+
+
+BOUND = """
+[[routes]]
+method = "POST"
+path = "/drafts/send"
+scope = "send:payment"
+binds = [{ get = "/drafts/{id}", id = "body:/id" }]
+"""
+
+
+@pytest.mark.parametrize(
+    ("document", "members", "summary"),
+    [
+        (b'{"to":"eve","n":1.50}', [("/to", '"eve"'), ("/n", "1.50")], "JSON"),
+        (b"\xff\x00", [], "opaque"),
+    ],
+    ids=["json", "opaque"],
+)
+async def test_each_face_shows_the_documents_that_a_call_names(
+    stand: Stand,
+    short: Path,
+    document: bytes,
+    members: list[tuple[str, str]],
+    summary: str,
+) -> None:
+    """What is sent is another document than the body: a person reads both."""
+    await stand.secret()
+    await stand.service(BEARER + BOUND)
+    with_pages(stand)
+    agent = await stand.agent("send:payment", "read:files")
+    token = await stand.token(agent, "read:files")
+
+    async def answer(_: Received, writer: asyncio.StreamWriter) -> None:
+        length = b"Content-Length: %d\r\n\r\n" % len(document)
+        writer.write(b"HTTP/1.1 200 OK\r\n" + length + document)
+
+    stand.upstream.answer = answer
+    reply = await stand.client.post(
+        "/gw/api/drafts/send",
+        headers=bearer(token, Prefer="respond-async"),
+        json={"id": "d1"},
+    )
+    stepup = stand.bench.broker.stepups.get(reply.json()["auth_req_id"])
+    url = f"http://127.0.0.1:{stand.upstream.port}/drafts/d1"
+    found = await stand.bench.read(f"/api/agents/stepup/{stepup.id}")
+    (reference,) = found.json()["request"]["references"]
+    assert reference["url"] == url
+    assert reference["sha256"] == sha256(document).hexdigest()
+    assert reference["content"]["kind"] == ("json" if members else "opaque")
+    raw = await stand.bench.read(f"/api/agents/stepup/{stepup.id}/body")
+    row = Intake().stepup(decode(found.content, StepUpInfo))
+    assert row.request is not None
+    view = told(row.request, decode(raw.content, HeldBody))
+    (first, shown), *others = view.members
+    assert (first, shown.partition(" (")[0]) == ("The document", url)
+    assert f"({summary}, " in shown
+    named = [(f"The document {name}", value) for name, value in members]
+    assert others == [*named, ("/id", '"d1"')]
+    assert ("cannot read this content" in view.problem) == (not members)
+    details = await _page_details(stand, stepup)
+
+    def on_the_phone() -> str:
+        with page_of(short, details) as phone:
+            return html.unescape(phone.answer.text)
+
+    text = await asyncio.to_thread(on_the_phone)
+    assert url in text
+    assert all(value in text for _, value in members)
+    stand.gateway.calls.bodies._kept.pop(f"{stepup.id}/0")
+    with pytest.raises(ConflictError):
+        await begin_approval(stand.bench.broker, stepup.id, stepup.digest, OPERATOR)
+
+
+async def test_each_face_says_what_an_approved_token_leaves_unseen(
+    stand: Stand, short: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A token that is asked for by itself says nothing of the request's content."""
+    agent = await stand.agent("send:payment")
+    broker = with_pages(stand)
+    asked = await request_token(
+        broker,
+        agent,
+        Action(("send:payment",), "send:payment", "stripe:a", {"amount": 1}),
+        resource=None,
+        details=None,
+    )
+    assert isinstance(asked, Escalated)
+    answer = await stand.bench.read(f"/api/agents/stepup/{asked.stepup.id}")
+    print_stepup(Output(), decode(answer.content, StepUpInfo), (), "olga")
+    printed = "".join(capsys.readouterr().out.split())
+    assert UNSEEN_PARTS.replace(" ", "") in printed
+    details = await _page_details(stand, asked.stepup)
+
+    def on_the_phone() -> str:
+        with page_of(short, details) as phone:
+            return phone.answer.text
+
+    assert UNSEEN_PARTS in await asyncio.to_thread(on_the_phone)

@@ -223,3 +223,47 @@ def test_any_document_makes_a_file_that_parses(
     folder = tmp_path_factory.mktemp("api")
     service = made(folder, document)
     assert str(service.origin) == "https://shop.test"
+
+
+def test_header_parameters_and_media_types_are_taken_over(tmp_path: Path) -> None:
+    """What the document says a request has may leave; no header that frames it may."""
+    version = {"in": "header", "name": "X-Version"}
+    framing = [{"in": "header", "name": n} for n in ("Host", "Accept", "X_Odd")]
+
+    def takes(*types: str) -> dict[str, object]:
+        return {"requestBody": {"content": {one: {} for one in types}}}
+
+    document = {
+        "openapi": "3.1.0",
+        "servers": [{"url": "https://api.test"}],
+        "components": {"parameters": {"v": version}},
+        "paths": {
+            "/a": {
+                "parameters": [{"$ref": "#/components/parameters/v"}, *framing],
+                "post": {
+                    "parameters": [{"in": "header", "name": "If-Range"}],
+                    **takes("application/json; charset=utf-8", "image/png"),
+                },
+                "delete": takes("application/json"),
+                "put": takes("image/png", "application/pdf", "text/*"),
+                "patch": takes("multipart/form-data"),
+            },
+        },
+    }
+    path = tmp_path / "api.json"
+    path.write_text(json.dumps(document))
+    text = service_file("api", path, None)
+    routes = {
+        one.method: one
+        for one in parse_service("api", text, shipped_catalogue(), tmp_path).routes
+    }
+    assert routes["POST"].listed == {"x-version", "if-range"}
+    assert routes["DELETE"].listed == {"x-version"}
+    kinds = {method: one.content.kind for method, one in routes.items()}
+    assert kinds == {
+        "POST": None,
+        "DELETE": "json",
+        "PUT": "opaque",
+        "PATCH": "multipart",
+    }
+    assert routes["PUT"].content.types == ("image/png", "application/pdf")

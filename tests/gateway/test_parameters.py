@@ -313,41 +313,6 @@ def test_a_capture_that_the_resource_leaves_out_is_not_stated(parse: Parse) -> N
     assert reading.unsaid == ("path:message",)
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "body", "unsaid"),
-    [
-        ("POST", "/runs/7/rerun", b"", ("path",)),
-        ("POST", "/runs/7/approve", b"", ("path",)),
-        ("POST", "/runs/7/approve", b'{"by": "me"}', ()),
-        ("PUT", "/notes/7", b"", ("path",)),
-        ("GET", "/notes/7", b"", ()),
-        ("POST", "/any", b"", ("method",)),
-        ("POST", "/other/7", b"", ()),
-    ],
-)
-def test_a_route_that_is_no_action_of_its_own_is_not_stated(
-    parse: Parse, method: str, path: str, body: bytes, unsaid: tuple[str, ...]
-) -> None:
-    """A token to run 7 again does not approve it: neither action names the path."""
-    rows = [
-        ("POST", "/runs/{run}/rerun", "merge:code", "ci:{run}", {}),
-        ("POST", "/runs/{run}/approve", "merge:code", "ci:{run}", {"by": "body:/by"}),
-        ("PUT", "/notes/{id}", "write:records", "", {}),
-        ("DELETE", "/notes/{n}", "write:records", "", {}),
-        ("GET", "/notes/{id}", "read:records", "", {}),
-        ("*", "/any", "write:files", "", {}),
-        ("POST", "/other/{id}", "write:records", "other:{id}", {}),
-    ]
-    text = ""
-    for verb, template, scope, resource, read in rows:
-        text += f'[[routes]]\nmethod = "{verb}"\npath = "{template}"\n'
-        text += f'scope = "{scope}"\n' + f'resource = "{resource}"\n' * bool(resource)
-        text += "".join(f'parameters.{k} = "{v}"\n' for k, v in read.items())
-    headers = (JSON,) if body else ()
-    _, reading = read_request(parse(text), method, path, *headers, body=body)
-    assert reading.unsaid == unsaid
-
-
 def test_large_values_are_unclear(parse: Parse) -> None:
     """A value that no record should hold is not carried into one."""
     body = b'{"a": "%s", "amount": 5}' % (b"x" * 5000)

@@ -587,13 +587,13 @@ async def test_an_agent_revoked_while_its_tunnel_is_opened_has_none(
     """It is asked again in the turn in which the attempt is recorded."""
     passing(PassThrough("localhost", allow_private=True))
     calls, broker = proxied.stand.gateway.calls, proxied.stand.bench.broker
-    begin = calls.begin_tunnel
+    begin = calls.begin_apart
 
-    async def late(call: Call) -> None:
+    async def late(call: Call, reason: str) -> None:
         await revoke_agent(broker, proxied.agent.id, "", OPERATOR)
-        await begin(call)
+        await begin(call, reason)
 
-    monkeypatch.setattr(calls, "begin_tunnel", late)
+    monkeypatch.setattr(calls, "begin_apart", late)
     head, _, writer = await proxied.connect(f"localhost:{echo}")
     writer.close()
     assert head.startswith(b"HTTP/1.1 401"), head

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
 import pytest
+from support.gateway_stand import Received, Stand
 from support.policies import ENVIRONMENT
 from support.service_requests import FORM, JSON, action_of
 
@@ -24,6 +26,7 @@ POLICY = Policy(shipped_policy(), CATALOGUE)
 CALENDAR = "/calendar/v3/calendars/primary"
 GMAIL = "/gmail/v1/users/me"
 REPO = "/repos/acme/shop"
+COMMIT = "0123456789abcdef" * 2 + "01234567"
 ATTENDEES = [{"email": f"p{n}@acme.test"} for n in range(21)]
 
 
@@ -114,17 +117,18 @@ def test_reads_and_small_changes_pass(name: str, line: str, body: object) -> Non
         ("gmail", f"POST {GMAIL}/messages/batchDelete", {"ids": ["1"]}),
         ("gmail", f"POST {GMAIL}/messages/1/trash", None),
         ("gmail", f"DELETE {GMAIL}/threads/1", None),
-        ("github", f"PUT {REPO}/pulls/7/merge", {"sha": "1"}),
-        ("github", f"POST {REPO}/merges", {"base": "main", "head": "fix"}),
-        ("github", f"PATCH {REPO}/git/refs/heads/main", {"sha": "1", "force": True}),
+        ("github", f"PUT {REPO}/pulls/7/merge", {"sha": COMMIT}),
+        ("github", f"POST {REPO}/merges", {"base": "main", "head": COMMIT}),
+        ("github", f"PATCH {REPO}/git/refs/heads/main", {"sha": COMMIT, "force": True}),
         ("github", f"PUT {REPO}/contents/app.py", {"message": "m", "content": ""}),
-        ("github", f"POST {REPO}/pulls/7/reviews", {"event": "APPROVE"}),
-        ("github", f"POST {REPO}/deployments", {"ref": "main"}),
+        ("github", f"POST {REPO}/pulls/7/reviews", {"event": "X", "commit_id": COMMIT}),
+        ("github", f"POST {REPO}/deployments", {"ref": COMMIT}),
         ("github", f"POST {REPO}/actions/workflows/ci.yml/dispatches", {"ref": "m"}),
         ("github", f"POST {REPO}/releases", {"tag_name": "v1"}),
         ("github", f"DELETE {REPO}", None),
         ("github", f"DELETE {REPO}/git/refs/heads/fix", None),
         ("github", f"DELETE {REPO}/contents/app.py", {"sha": "1", "message": "m"}),
+        ("github", f"DELETE {REPO}/issues/7/assignees", {"assignees": ["ada"] * 11}),
         ("github-git", "POST /acme/shop.git/git-receive-pack", None),
         ("slack", "POST /api/chat.postMessage", {"channel": "C1", "text": "hi"}),
         ("slack", "GET /api/chat.postMessage?channel=C1&text=hi", None),
@@ -149,6 +153,88 @@ def test_what_cannot_be_undone_is_held(name: str, line: str, body: object) -> No
 
 
 @pytest.mark.parametrize(
+    ("line", "body"),
+    [
+        (f"PUT {REPO}/pulls/7/merge", None),
+        (f"PUT {REPO}/pulls/7/merge", {"merge_method": "squash"}),
+        (f"PUT {REPO}/pulls/7/merge", {"sha": COMMIT[:39]}),
+        (f"POST {REPO}/merges", {"base": "main", "head": "fix"}),
+        (f"PATCH {REPO}/git/refs/heads/main", {"sha": "HEAD"}),
+        (f"POST {REPO}/pulls/7/reviews", {"event": "APPROVE"}),
+        (f"POST {REPO}/deployments", {"ref": "main"}),
+        (f"POST {REPO}/deployments", {"ref": f"{COMMIT}^"}),
+        (f"POST {REPO}/deployments", {"ref": COMMIT.upper()}),
+        (f"POST {REPO}/deployments", {"ref": [COMMIT]}),
+        (f"POST {REPO}/releases", {"name": "1.0"}),
+        (f"DELETE {REPO}/contents/app.py", {"message": "m"}),
+    ],
+)
+def test_what_may_move_is_named_by_its_commit(line: str, body: object) -> None:
+    """A branch may be another commit tomorrow: a whole commit id is approved."""
+    assert decided("github", line, body)[0] == "parameter_required"
+
+
+_UNBOUND = {
+    # What the request itself says, or what does not change.
+    "github": {
+        *("merge-upstream", "contents", "pages", "{repo}", "{rest*}", "merges"),
+        *("{ref*}", "reviews", "deployments", "assignees", "requested_reviewers"),
+    },
+}
+
+
+def test_each_later_step_of_an_object_binds_it() -> None:
+    """A step such as ``/confirm`` says nothing of what is confirmed."""
+    for name, segments in (("stripe", "{step}"), ("gmail", "send")):
+        for route in shipped(name).routes:
+            last = route.path.rpartition("/")[2]
+            if last == segments and "messages" not in route.path:
+                assert route.binds, route.path
+    for route in shipped("github").routes:
+        if route.scope in {"merge:code", "deploy:code"} and not route.requires:
+            last = {*route.path.split("/")}
+            assert route.binds or last & _UNBOUND["github"], route.path
+
+
+async def test_a_pull_request_that_gets_another_base_is_not_merged(
+    stand: Stand,
+) -> None:
+    """Who merges into a branch approved that branch: agents may change it alone."""
+    pull = {
+        "title": "Fix",
+        "base": {"ref": "next"},
+        "head": {"label": "acme:fix", "sha": COMMIT},
+    }
+
+    async def answer(request: Received, writer: asyncio.StreamWriter) -> None:
+        if request.method == "PATCH":
+            pull["base"] = {"ref": json.loads(request.body)["base"]}
+        body = json.dumps(pull).encode()
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        )
+
+    stand.upstream.answer = answer
+    await stand.secret("github")
+    origin = f"http://127.0.0.1:{stand.upstream.port}"
+    await stand.service("", "github", head=shipped_file("github", origin))
+    coder = await stand.agent("merge:code", "write:code")
+    auth = {"Authorization": f"Bearer {await stand.token(coder, 'write:code')}"}
+    path = f"/gw/github{REPO}/pulls/7"
+    merge = asyncio.ensure_future(
+        stand.client.put(f"{path}/merge", json={"sha": COMMIT}, headers=auth)
+    )
+    stepup = await stand.pending()
+    shown = await stand.gateway.held_body(f"{stepup.id}/0")
+    assert json.loads(shown or b"")["/base/ref"] == "next"
+    moved = await stand.client.patch(path, json={"base": "main"}, headers=auth)
+    assert moved.status_code == 200
+    await stand.approve(stepup.id)
+    assert (await merge).json()["reason"] == "referent_changed"
+    assert [one.method for one in stand.upstream.received] == ["GET", "PATCH", "GET"]
+
+
+@pytest.mark.parametrize(
     ("name", "line"),
     [
         ("google-calendar", f"POST {CALENDAR}/acl"),
@@ -157,6 +243,7 @@ def test_what_cannot_be_undone_is_held(name: str, line: str, body: object) -> No
         ("gmail", f"POST {GMAIL}/settings/forwardingAddresses"),
         ("gmail", f"GET {GMAIL}/settings/filters"),
         ("gmail", "POST /batch/gmail/v1"),
+        ("gmail", f"POST /upload{GMAIL}/drafts/send?uploadType=media"),
         ("github", "POST /graphql"),
         ("github", f"PUT {REPO}/collaborators/eve"),
         ("github", f"POST {REPO}/transfer"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from msgspec import structs
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -20,7 +21,7 @@ from agentvault_tui.broker.operators_api.wire import (
     word_of,
 )
 from agentvault_tui.broker.shapes import stepup_info
-from agentvault_tui.broker.usecases.held import held_content
+from agentvault_tui.broker.usecases.held import held_content, held_documents
 from agentvault_tui.broker.usecases.stepup import (
     begin_approval,
     deny,
@@ -63,6 +64,10 @@ def _reading(broker: Broker) -> list[Route]:
         if query.body and info.request is not None and stepup.status.open:
             with suppress(SealedError, LedgerError):  # another broker has it
                 info.request.body = await held_content(broker, stepup)
+                info.request.references = tuple(
+                    structs.replace(said, content=content)
+                    for said, content in await held_documents(broker, stepup)
+                )
         return info
 
     async def before(request: Request) -> Response:

@@ -7,24 +7,31 @@ import logging
 from contextlib import suppress
 from typing import Final
 
+from msgspec import convert
+
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.errors import ConflictError, LedgerError, SealedError
 from agentvault_tui.held_body import (
     PAGE,
     BodyText,
     Described,
+    DocumentInfo,
     ForeignBodyError,
     HeldContent,
     LostBody,
     OpaqueBody,
+    Room,
     read,
     text,
+    with_documents,
 )
 from agentvault_tui.model import StepUp
 
 _PAGE_BYTES: Final = 64 * 1024
 """Bytes of a body whose members are listed on the approval page. A page is made for
 each held call, and the agent decides how large its body is."""
+_SMALL: Final = Room(20, 1_000, 6_000)
+"""Of each document on that page."""
 log = logging.getLogger("agentvault.stepup")
 
 
@@ -52,6 +59,36 @@ async def held_content(broker: Broker, stepup: StepUp) -> HeldContent:
         return LostBody()
 
 
+async def held_documents(
+    broker: Broker, stepup: StepUp
+) -> list[tuple[DocumentInfo, HeldContent]]:
+    """Return the documents that a held call names, as they were fetched.
+
+    Args:
+        broker: the broker.
+        stepup: of a held call.
+
+    Returns:
+        each with its content; `LostBody` as for `held_content`.
+
+    Raises:
+        SealedError: another broker may have one, and the team's key is missing.
+        LedgerError: another broker may have one, and could not be asked.
+    """
+    found: list[tuple[DocumentInfo, HeldContent]] = []
+    for place, one in enumerate((stepup.request or {}).get("references", ())):
+        said, body = convert(one, DocumentInfo), None
+        if broker.gateway is not None:
+            body = await broker.gateway.held_body(f"{stepup.id}/{place}")
+        try:
+            content = await asyncio.to_thread(read, said.described, body)
+        except ForeignBodyError:
+            log.exception("a document of step-up %s cannot be shown", stepup.id)
+            content = LostBody()
+        found.append((said, content))
+    return found
+
+
 async def check_not_lost(broker: Broker, stepup: StepUp) -> None:
     """Refuse to approve a held call whose body nobody can look at any more.
 
@@ -61,7 +98,9 @@ async def check_not_lost(broker: Broker, stepup: StepUp) -> None:
     if stepup.request_json is None:
         return
     with suppress(SealedError, LedgerError):  # another broker may have it
-        if isinstance(await held_content(broker, stepup), LostBody):
+        contents = [await held_content(broker, stepup)]
+        contents += [content for _, content in await held_documents(broker, stepup)]
+        if any(isinstance(one, LostBody) for one in contents):
             raise ConflictError(
                 "the body of this call is lost: the broker that held it has restarted",
                 f"agentvault stepup deny {stepup.id}; the agent may ask again",
@@ -78,14 +117,26 @@ async def page_body(broker: Broker, stepup: StepUp) -> dict[str, object] | None:
     said = Described.of(stepup.request or {})
     try:
         content = await held_content(broker, stepup)
-        if said.size > _PAGE_BYTES and not isinstance(content, OpaqueBody | LostBody):
+        documents = await held_documents(broker, stepup)
+        large = said.size > _PAGE_BYTES and not isinstance(
+            content, OpaqueBody | LostBody
+        )
+        if large:
             found = BodyText(f"{said.kind}, {said.size:,} bytes")
-            return {**found._asdict(), "too_large": True}
-        found = await asyncio.to_thread(text, said, content, PAGE)
+        else:
+            found = await asyncio.to_thread(text, said, content, PAGE)
+        found = await asyncio.to_thread(with_documents, found, documents, _SMALL)
     except (SealedError, LedgerError):
         return None
     except ForeignBodyError:
         log.exception("the body of step-up %s cannot be shown", stepup.id)
         content = LostBody()
         found = text(said, content)
-    return {**found._asdict(), "lost": isinstance(content, LostBody)}
+        large, documents = False, []
+    lost = any(isinstance(one, LostBody) for _, one in [(said, content), *documents])
+    return {
+        **found._asdict(),
+        "members": found.members[: 2 * PAGE.members],
+        "too_large": large,
+        "lost": lost,
+    }

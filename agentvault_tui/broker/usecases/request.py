@@ -293,6 +293,7 @@ async def escalate(
     verdict: Verdict,
     *,
     held: Callable[[StepUpId], None] = lambda _: None,
+    stepup_id: StepUpId | None = None,
 ) -> Escalated | Denied:
     """Hold the request for a person, or say why not: record either, and return it.
 
@@ -301,6 +302,7 @@ async def escalate(
         request: what waits, about one scope.
         verdict: policy's answer.
         held: called with the step-up before anybody can see or decide it.
+        stepup_id: the id of the step-up, where records name it already.
 
     Returns:
         the step-up, or a denial: too many wait, or the agent has to wait.
@@ -324,26 +326,30 @@ async def escalate(
         )
         return await deny(broker, request, "cooling_down", message, verdict)
     if standing is not None:
-        return await _repeated(broker, request, verdict, standing)
+        stepup = _new_stepup(broker, request, verdict, stepup_id)
+        return await _repeated(broker, request, verdict, standing, stepup)
     if len(waiting) >= limit:
         message = (
             f"{len(waiting)} requests of this agent already wait for a person, "
             f"the most there may be is {limit}. Wait for one to be decided."
         )
         return await deny(broker, request, "too_many_pending", message, verdict)
-    stepup = _new_stepup(broker, request, verdict)
+    stepup = _new_stepup(broker, request, verdict, stepup_id)
     held(stepup.id)
     return await _hold(broker, request, verdict, stepup)
 
 
 async def _repeated(
-    broker: Broker, request: Request, verdict: Verdict, standing: StepUp
+    broker: Broker,
+    request: Request,
+    verdict: Verdict,
+    standing: StepUp,
+    stepup: StepUp,
 ) -> Escalated | Denied:
     """Let an approval that was given for more than once stand in for a person.
 
     What is returned is approved: it is fetched, sent or spent as any approval.
     """
-    stepup = _new_stepup(broker, request, verdict)
     decided = decision(broker, request, Outcome.ALLOWED, REPEATED, verdict)
     decided.detail.pop("counted", None)  # that is when its token is given out
     asked = _asked(request, stepup)
@@ -415,10 +421,12 @@ def _escalated(
     return Escalated(stepup, verdict.message, left, request.decision_id)
 
 
-def _new_stepup(broker: Broker, request: Request, verdict: Verdict) -> StepUp:
+def _new_stepup(
+    broker: Broker, request: Request, verdict: Verdict, stepup_id: StepUpId | None
+) -> StepUp:
     action, agent = request.action, request.agent
     stepup = StepUp(
-        id=StepUpId(new_id("sup")),
+        id=stepup_id or StepUpId(new_id("sup")),
         agent_id=agent.id,
         agent_name=agent.name,
         scope=request.scope,

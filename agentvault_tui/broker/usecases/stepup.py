@@ -540,6 +540,7 @@ async def _shown_at_tenant(
         "requested_at": iso(stepup.requested_at),
         "requested_on": socket.gethostname(),
         **({"connection": stepup.connection} if stepup.connection else {}),
+        **({"evaluation": True} if stepup.evaluation else {}),
         **({"request": {name: sent.get(name) for name in members}} if sent else {}),
         **(
             {"page": await _page(broker, stepup, expires_in)}

@@ -22,6 +22,7 @@ from agentvault_tui.console.state.stepups import (
     subject,
     takes_back,
 )
+from agentvault_tui.model.stepup import UNSEEN_PARTS
 from agentvault_tui.text import Shown, cell_width, visible, visible_lines
 
 _WHEN_CELLS: Final = 11
@@ -83,6 +84,8 @@ def listed_before(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
 
 
 _MANY = 100_000
+_UNSEEN: Final = "content, query and headers of the request it is used for"
+"""The short form of `UNSEEN_PARTS`, on one row."""
 
 
 def brief(
@@ -100,6 +103,9 @@ def brief(
     wants, cut_wants = _wants(row, pen, width)
     on, cut_on = ([], False) if row.request else _on(row, pen, width)
     grant, cut_grant = pen.facts("You grant", granted(row), width, 3, pen.palette.text)
+    if row.token_alone:
+        unseen = pen.clip(_UNSEEN, width - LABEL)
+        grant.append(pen.fact("Not shown", (unseen, pen.palette.waiting)))
     tail = [*grant, *_approvals(row, pen, width), tally_row(asked, pen, width)]
     problem = _problem(row, pen, width)
     fixed = len([*warning, *agent, *wants, *on, *tail, *problem])
@@ -174,6 +180,7 @@ def _whole(
         ("Rule", row.rule),
         ("Why ask", row.why),
         ("You grant", f"{granted(row, this='')}, under your name"),
+        *([("Not shown", UNSEEN_PARTS)] if row.token_alone else []),
         *([("Approvals", row.approvals)] if row.approvals else []),
         ("Asked", f"{row.requested_at:%Y-%m-%d} {clock_time(row.requested_at)}"),
         ("Expires", f"{row.expires_at:%Y-%m-%d} {clock_time(row.expires_at)}"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import Final
 
 from agentvault_tui import held_body
@@ -24,13 +25,15 @@ def told(
     request: HeldRequest, answer: HeldBody, *, ascii_only: bool = False
 ) -> BodyView:
     """Make the broker's answer about a body readable; see `view`."""
-    if answer.base64 is None:
-        return view(request, None, ascii_only=ascii_only)
+    documents = [_decoded(one) for one in answer.documents]
+    return view(request, _decoded(answer.base64), documents, ascii_only=ascii_only)
+
+
+def _decoded(text: str | None) -> bytes | None:
     try:
-        body = base64.b64decode(answer.base64, validate=True)
+        return None if text is None else base64.b64decode(text, validate=True)
     except ValueError:
-        body = b""
-    return view(request, body, ascii_only=ascii_only)
+        return b""
 
 
 def unread(request: HeldRequest, why: Shown) -> BodyView:
@@ -40,13 +43,18 @@ def unread(request: HeldRequest, why: Shown) -> BodyView:
 
 
 def view(
-    request: HeldRequest, body: bytes | None, *, ascii_only: bool = False
+    request: HeldRequest,
+    body: bytes | None,
+    documents: Sequence[bytes | None] = (),
+    *,
+    ascii_only: bool = False,
 ) -> BodyView:
     """Make a body readable; takes long for a large one, so not in an event loop.
 
     Args:
         request: the held request, which the step-up's digest covers.
         body: the bytes that will be sent; None if no broker has them.
+        documents: those that the request names, likewise.
         ascii_only: whether the terminal takes ASCII alone.
 
     Returns:
@@ -60,6 +68,13 @@ def view(
     try:
         content = held_body.read(said, body)
         found = held_body.text(said, content)
+        known = len(found.warning)
+        named = [
+            (one, held_body.read(one.described, held))
+            for one, held in zip_longest(request.documents, documents)
+            if one is not None
+        ]
+        found = held_body.with_documents(found, named)
     except ForeignBodyError as error:
         words = f"Nothing is approved on this body: {error}."
         return BodyView("another body", problem=words, foreign=True)
@@ -68,7 +83,10 @@ def view(
     if len(raw) > SHOWN:
         missing.append(f"{len(raw) - SHOWN:,} of {len(raw):,} bytes are not shown")
     problem = f"{' and '.join(missing)}: {_ALL}" if missing else ""
-    lost = isinstance(content, LostBody)
+    # The dialog has the warning about the body itself.
+    problem = " ".join(filter(None, (shown(found.warning[known:].strip()), problem)))
+    contents = (content, *(one for _, one in named))
+    lost = any(isinstance(one, LostBody) for one in contents)
     return BodyView(
         shown(found.summary),
         tuple((shown(name), shown(value)) for name, value in found.members),

@@ -311,6 +311,7 @@ class Intake:
             self.shown(told.url, _WHOLE),
             self._rows(told.headers.items()),
             Described.of(asdict(told)),
+            told.references,
         )
 
     def event(self, told: EventInfo) -> EventRow:

@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from agentvault_tui.held_body import Described
+from agentvault_tui.held_body import Described, DocumentInfo
 from agentvault_tui.operator_api.shapes import OPEN
 from agentvault_tui.text import Shown
 
@@ -230,6 +230,8 @@ class HeldRequest(NamedTuple):
     headers: tuple[tuple[Shown, Shown], ...]
     body: Described
     """As it came: pass its texts through `text.visible`."""
+    documents: tuple[DocumentInfo, ...] = ()
+    """Those that it names, likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +318,11 @@ class StepUpRow:
     @property
     def open(self) -> bool:
         return self.status in OPEN
+
+    @property
+    def token_alone(self) -> bool:
+        """Whether a token of ours is approved, and not one request."""
+        return not (self.request or self.evaluation or self.connection)
 
     def repeats(self, now: datetime) -> float:
         """Return for how many seconds its approval still stands in for a person."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +14,7 @@ from agentvault_tui.errors import ServiceError, UnreadableRequestError
 from agentvault_tui.gateway.config_folder import ConfigFolder
 from agentvault_tui.gateway.mcp.messages import CALL
 from agentvault_tui.gateway.names import fold_name
+from agentvault_tui.gateway.routes import has_form
 from agentvault_tui.gateway.services import (
     DENY,
     Service,
@@ -22,7 +23,7 @@ from agentvault_tui.gateway.services import (
     parse_origin,
 )
 from agentvault_tui.gateway.target import parse_target
-from agentvault_tui.gateway.templates import RouteIndex, may_meet
+from agentvault_tui.gateway.templates import RouteIndex
 from agentvault_tui.gateway.tools import (
     ToolCall,
     ToolMap,
@@ -121,24 +122,6 @@ class McpServer:
                 return None
         return self.tools.unmatched_rule
 
-    def names_tool(self, rule: ToolRule, parameters: Mapping[str, object]) -> bool:
-        """Tell whether the action of a call, by *rule*, can be of one tool alone.
-
-        An action names scope, resource and parameters; without a template of its own,
-        the resource is the tool.
-        """
-        if not rule.resource:
-            return True
-        others = (
-            one
-            for one in self.tools.rules
-            if one is not rule
-            and one.scope == rule.scope
-            and parameters.keys() <= one.parameters.keys()
-            and may_meet(one.resource, rule.resource)
-        )
-        return "*" not in rule.pattern and next(others, None) is None
-
     def action_of(
         self, rule: ToolRule | None, tool: str, arguments: dict[str, Any]
     ) -> Action:
@@ -196,6 +179,46 @@ def unsaid(rule: ToolRule, arguments: Mapping[str, Any]) -> list[str]:
         else:
             found.append("arguments/" + "/".join(path))
     return found
+
+
+def other_tool(servers: Iterable[McpServer], action: Action, own: object) -> str | None:
+    """Name a tool, but for those of one rule, a call of which is an action as well.
+
+    A rule of several tools with a resource of its own does not say which one.
+
+    Args:
+        servers: all that there are.
+        action: the action of a call.
+        own: the rule of the call, if it is one of a tool.
+
+    Returns:
+        a part of a sentence; None where no other call is this action.
+    """
+    for server in servers:
+        name = server.name
+        place, _, tool = (action.resource or "").partition(":")
+        unmatched = server.tools.unmatched == action.action and place == name
+        if unmatched and own is not None and server.rule_of(tool, CALL) is None:
+            return f"whether it is the tool {visible(tool, 60)} of {name}"
+        for rule in server.tools.rules:
+            several = "*" in rule.pattern and bool(rule.resource)
+            if (rule is not own or several) and _may_be(rule, name, action):
+                return f"whether it is the tool {rule.pattern} of {name}"
+    return None
+
+
+def _may_be(rule: ToolRule, server: str, action: Action) -> bool:
+    """Tell whether some call of a rule's tools is an action."""
+    if rule.scope != action.action:
+        return False
+    stated = action.parameters
+    fixed = {n: v for n, v in rule.parameters.items() if isinstance(v, int)}
+    if not fixed.keys() <= stated.keys() <= rule.parameters.keys():
+        return False
+    if any(stated[name] != value for name, value in fixed.items()):
+        return False
+    template = rule.resource or f"{server}:{rule.pattern.replace('*', '{}')}"
+    return has_form(action.resource or "", re.split(r"\{[^{}]*\}", template))
 
 
 def _check_spelling(path: _Path, arguments: object) -> None:

@@ -168,7 +168,8 @@ class McpCalls:
             wait=wait,
             retry=retry.decode("latin-1") if retry else waited and waited[0],
             audience=asked.audience,
-            unsaid=_unsaid(message, rule, server, action),
+            unsaid=_unsaid(message, rule),
+            meant=rule,
         )
         verdict = asked.caller.foresee(self._broker, action)
         if call.retry is None and verdict.outcome is not Outcome.DENIED:
@@ -250,9 +251,7 @@ def detail_of(server: str) -> dict[str, Any]:
     }
 
 
-def _unsaid(
-    message: Message, rule: ToolRule | None, server: McpServer, action: Action
-) -> tuple[str, ...]:
+def _unsaid(message: Message, rule: ToolRule | None) -> tuple[str, ...]:
     """Return the first parts of a call that its action does not state.
 
     What the protocol says of the client is none: it is no part of what is done.
@@ -260,10 +259,7 @@ def _unsaid(
     meta = (f"_meta/{name}" for name in message.meta if name not in PROTOCOL)
     if message.method != CALL or rule is None:
         return (*(unsaid(rule, message.params) if rule else ()), *meta)
-    said = {"name", "arguments"}
-    if not server.names_tool(rule, action.parameters):
-        said.remove("name")
-    more = (name for name in message.params if name not in said)
+    more = (name for name in message.params if name not in {"name", "arguments"})
     return (*unsaid(rule, message.arguments), *more, *meta)
 
 

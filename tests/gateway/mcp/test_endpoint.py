@@ -449,6 +449,30 @@ async def test_a_token_for_one_action_opens_a_call_that_it_states_whole(
     ]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "more"),
+    [
+        ("read_*", ""),
+        ("read_file", 'delete_file = "stripe:{path}"'),
+    ],
+)
+async def test_a_token_for_one_action_opens_no_call_that_may_be_of_another_tool(
+    mcp: McpStand, pattern: str, more: str
+) -> None:
+    """Scope and resource do not say which of two tools their approver meant."""
+    text = f'[tools."{pattern}"]\nscope = "send:payment"\nresource = "stripe:{{to}}"\n'
+    for line in filter(None, [more]):
+        tool, _, resource = line.partition(" = ")
+        text += f'[tools.{tool}]\nscope = "send:payment"\nresource = {resource}\n'
+    await mcp.write(text)
+    agent = await mcp.stand.agent("send:payment")
+    token = await mcp.stand.elevated(agent, "stripe:acct_1", {})
+    client = Client(mcp.stand, agent, token, modern=True)
+    refused = await client.call("read_file", to="acct_1")
+    assert refusal_of(refused)["reason"] == "ask_at_the_gateway"
+    assert mcp.received() == []
+
+
 async def test_a_denied_call_says_so_and_why(mcp: McpStand, client: Client) -> None:
     """The person's reason reaches the model; nothing was sent."""
     asked = asyncio.ensure_future(client.call("delete_file", path="/a"))

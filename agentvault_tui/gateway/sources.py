@@ -1,0 +1,83 @@
+"""Where in a request a value is read, as the words of a service file say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from agentvault_tui.errors import ServiceError
+from agentvault_tui.text import visible
+
+HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+"""RFC 9110 section 5.6.2."""
+COMMIT_ID: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+"""A commit of git by its whole SHA-1 or SHA-256: no branch or tag moves it."""
+_POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where in a request a parameter is read."""
+
+    kind: Literal["body", "path", "query", "header", "constant"]
+    name: str = ""
+    pointer: tuple[str, ...] = ()
+    """The reference tokens of a JSON Pointer (RFC 6901), unescaped."""
+    counted: bool = False
+    """Whether the parameter is how many there are, and not what."""
+    value: int = 0
+    commit: bool = False
+    """Whether a request is refused whose value is not `COMMIT_ID`."""
+
+    def __str__(self) -> str:
+        if self.kind == "constant":
+            return str(self.value)
+        form = "count:" * self.counted + "commit:" * self.commit
+        return f"{form}{self.kind}:{self.name or write_pointer(self.pointer)}"
+
+
+def write_pointer(tokens: tuple[str, ...]) -> str:
+    """Return a JSON Pointer (RFC 6901) from its reference tokens."""
+    escaped = (one.replace("~", "~0").replace("/", "~1") for one in tokens)
+    return "".join(f"/{one}" for one in escaped)
+
+
+def read_pointer(text: str) -> tuple[str, ...] | None:
+    """Return the reference tokens of a JSON Pointer; None where *text* is none."""
+    if not _POINTER.fullmatch(text):
+        return None
+    tokens = text[1:].split("/")
+    return tuple(one.replace("~1", "/").replace("~0", "~") for one in tokens)
+
+
+def read_source(parameter: str, text: str, names: Collection[str]) -> Source:
+    """Read where a value is found.
+
+    Args:
+        parameter: the name of the parameter or key, for an error.
+        text: what the file has.
+        names: the segments that the path captures.
+
+    Raises:
+        ServiceError: it names no place of a request.
+    """
+    counted = text.startswith("count:")
+    commit = parameter == "requires" and text.startswith("commit:")
+    plain = text.removeprefix("count:" if counted else "commit:" if commit else "")
+    kind, _, name = plain.partition(":")
+    pointer = read_pointer(name) if kind == "body" else None
+    if pointer is not None:
+        return Source("body", pointer=pointer, counted=counted, commit=commit)
+    if kind == "path" and name in names and not counted:
+        return Source("path", name, commit=commit)
+    if kind == "query" and name:
+        return Source("query", name, counted=counted, commit=commit)
+    if kind == "header" and HEADER_NAME.fullmatch(name):
+        return Source("header", name.lower(), counted=counted, commit=commit)
+    raise ServiceError(
+        f"{visible(parameter, 60)} is read from '{visible(text, 80)}': nowhere",
+        "write body:/pointer, path:NAME of the path, query:NAME or header:NAME, with"
+        " count: before it for how many (not of a path)",
+    )

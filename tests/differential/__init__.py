@@ -1,0 +1,1 @@
+"""Send one hostile corpus through the gateway to real servers; compare all reports."""
