@@ -286,7 +286,8 @@ class Calls:
         broker, agent = self._broker, call.caller.agent
         if over := self.cut_off(call.caller):
             return over
-        principal = call.caller.token.principal(broker.registry.agent(agent.id))
+        token = call.caller.token
+        principal = token.principal(broker.registry.agent(agent.id))
         changed = broker.registry.epoch(agent.id) != permit.epoch
         if changed and call.action.action not in principal.scopes:
             return scope_taken()
@@ -296,6 +297,9 @@ class Calls:
             now = call.caller._replace(agent=principal).foresee(broker, call.action)
             if now.outcome.strictness > permit.verdict.outcome.strictness:
                 return CallRefusedError(403, "access_denied", "policy_changed", ANEW)
+        # Of a token that this call uses up, its record says whether it still lives.
+        if permit.spends is not token and not broker.registry.lives(token):
+            return unauthorized(_GONE, "This token has ended.")
         return None
 
     def cut_off(self, caller: Caller) -> CallRefusedError | None:

@@ -17,7 +17,12 @@ from urllib.parse import quote_plus
 import multipart
 
 from agentvault_tui.errors import UnreadableRequestError
-from agentvault_tui.gateway.names import alike, base_name, fold_name
+from agentvault_tui.gateway.names import (
+    alike,
+    alike_fields,
+    field_names,
+    fold_name,
+)
 from agentvault_tui.gateway.overrides import check_overrides
 from agentvault_tui.gateway.target import Pair, decode_form_text
 from agentvault_tui.json_document import encode_document, read_document
@@ -266,7 +271,7 @@ def read_content(
         kind: see `ContentRule.kind_of`.
         media: of the body.
         raw: the body, not empty.
-        bases: of the names of fields that parameters read.
+        bases: see `field_names`, of the fields that parameters read.
 
     Returns:
         the content that is sent, and its fields.
@@ -453,13 +458,13 @@ def _check_names(names: Sequence[str], bases: frozenset[str]) -> None:
     """Refuse names of fields that a service may take for one name."""
     if not all(names):
         raise _ambiguous("a value of the body has no name")
-    if found := alike(names):
+    if found := alike_fields(names):
         raise _alike(found)
     seen: dict[str, str] = {}
     for name in names if bases else ():
-        base = base_name(name)
-        if base in bases and (other := seen.setdefault(base, name)) != name:
-            raise _alike((other, name))
+        for base in field_names(name) & bases:
+            if (other := seen.setdefault(base, name)) != name:
+                raise _alike((other, name))
 
 
 def _alike(names: Pair) -> UnreadableRequestError:

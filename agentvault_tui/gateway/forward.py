@@ -482,7 +482,7 @@ async def _stream(
     failed: list[BaseException],
     pace: Callable[[], Awaitable[None]],
 ) -> AsyncIterator[bytes]:
-    """Yield an opaque body as it comes; its digest is known at the end.
+    """Yield an opaque body as it comes; note the digest of what was sent so far.
 
     Args:
         call: the call that it belongs to.
@@ -497,6 +497,9 @@ async def _stream(
             call.check()
             digest.update(piece)
             call.bytes_out += len(piece)
+            # At each piece: the service may answer, or the agent leave, before the end.
+            call.detail["body_sha256"] = digest.hexdigest()
+            call.detail["body_bytes"] = call.bytes_out
             stalled = loop.call_later(_STALLED_SECONDS, outgoing.abort)
             yield piece
             stalled.cancel()
@@ -505,8 +508,6 @@ async def _stream(
         failed.append(error)
         raise
     call.sent = True
-    call.detail["body_sha256"] = digest.hexdigest()
-    call.detail["body_bytes"] = call.bytes_out
 
 
 def preference(prefer: bytes | None) -> float | None:

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Final
 
 _IGNORED: Final = re.compile(r"[\s_-]+")
 _PARTS: Final = re.compile(r"[\[\].\0]")
+_MANGLED: Final = str.maketrans(".[", "__")
 
 
 def fold_name(name: str) -> str:
     """Return a name without case, compatibility forms, ``_``, ``-`` and blanks.
 
     Two names that are the same here may be one name to a service. The long s (U+017F)
-    and the Kelvin sign (U+212A) become ``s`` and ``k``.
+    and the Kelvin sign (U+212A) become ``s`` and ``k``, and the Turkish i (U+0130,
+    U+0131) is ``i``, as it is to Java's ``equalsIgnoreCase``.
     """
     if name.isascii():
         return name.lower() if name.isalnum() else _IGNORED.sub("", name).lower()
@@ -30,20 +32,75 @@ def fold_name(name: str) -> str:
 @lru_cache(maxsize=1024)
 def _folded(name: str) -> str:
     plain = unicodedata.normalize("NFKC", name).casefold()
-    return _IGNORED.sub("", unicodedata.normalize("NFKC", plain).casefold())
+    plain = unicodedata.normalize("NFKC", plain).casefold()
+    return _IGNORED.sub("", plain.replace("i\u0307", "i").replace("\u0131", "i"))
 
 
-def base_name(name: str) -> str:
-    """Return the fold that ``to``, ``to[]``, ``to.x`` and ``[to]`` have in common."""
+def field_readings(name: str) -> tuple[str, str]:
+    """Return the names by which servers know the field *name*, its parts left out.
+
+    Rack and qs end the name at the first bracket, some readers at a dot. PHP writes a
+    dot, and a bracket that is not closed, as ``_``: ``pay.to`` and ``pay[to`` are
+    ``pay_to``.
+    """
+    head, _, rest = name.partition("[")
+    whole = head if "]" in rest else name
+    return _PARTS.split(name.lstrip("[]"), maxsplit=1)[0], whole.translate(_MANGLED)
+
+
+def field_names(name: str) -> frozenset[str]:
+    """Return the folds of all that servers may take for the name of a field."""
     if name.isalnum():
-        return fold_name(name)
-    return fold_name(_PARTS.split(name.lstrip("["), maxsplit=1)[0])
+        return frozenset((fold_name(name),))
+    one, other = field_readings(name)
+    first = fold_name(one)
+    both = (first,) if one == other else (first, fold_name(other))
+    return frozenset(both) if all(both) else frozenset(filter(None, both))
+
+
+def last_part(name: str) -> str | None:
+    """Return the fold of the last part of a field's name; None where it has no parts.
+
+    ASP.NET Core reads ``payment.amount`` and ``payment[amount]`` as ``amount`` where
+    its handler calls the object ``payment``, and then no longer ``amount`` itself.
+    """
+    parts = [part for part in _PARTS.split(name) if part]
+    return fold_name(parts[-1]) if len(parts) > 1 else None
+
+
+def readings(name: str) -> frozenset[str]:
+    """Return `field_names` and `last_part` of a field's name."""
+    if name.isalnum():
+        return frozenset((fold_name(name),))
+    names, last = field_names(name), last_part(name)
+    return names if last is None or last in names else names | {last}
 
 
 def alike(names: Iterable[str]) -> tuple[str, str] | None:
     """Return the first two of *names* that fold alike and differ in spelling."""
+    return _first_two(fold_name, names)
+
+
+def alike_fields(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return the first two names of fields that a server may read as one name."""
+    return _first_two(lambda name: fold_name(_mangled(name)), names)
+
+
+def _mangled(name: str) -> str:
+    """Return a name as PHP writes it, its parts included."""
+    if name.isalnum():
+        return name
+    head, bracket, rest = name.partition("[")
+    if bracket and "]" not in rest:
+        return name.translate(_MANGLED)
+    return head.replace(".", "_") + bracket + rest
+
+
+def _first_two(
+    fold: Callable[[str], str], names: Iterable[str]
+) -> tuple[str, str] | None:
     seen: dict[str, str] = {}
     for name in names:
-        if (other := seen.setdefault(fold_name(name), name)) != name:
+        if (other := seen.setdefault(fold(name), name)) != name:
             return other, name
     return None

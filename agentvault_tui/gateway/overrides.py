@@ -6,14 +6,13 @@ LoopBack ``$httpMethod``, and many proxies and frameworks the headers.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
 from agentvault_tui.errors import UnreadableRequestError
-from agentvault_tui.gateway.names import fold_name
+from agentvault_tui.gateway.names import field_readings, fold_name
 from agentvault_tui.text import visible
 
 METHODS: Final = frozenset(
@@ -36,8 +35,6 @@ _NAMES: Final = frozenset(
         "X-HTTP-Verb",
     )
 )
-_END: Final = re.compile(r"[\[\]\0]")
-"""Where PHP, Rack and qs end the name of a field that has parts."""
 
 
 def is_override(name: str, value: object) -> bool:
@@ -54,13 +51,14 @@ def is_override(name: str, value: object) -> bool:
 @lru_cache(maxsize=1024)
 def _is_override(name: str) -> bool | None:
     """Tell the same by the name alone; None for a plain ``method``."""
-    # PHP reads a dot of a field's name as an underscore.
-    plain = _END.split(name.lstrip("["), maxsplit=1)[0].replace(".", "_")
-    folded = fold_name(plain)
-    if folded != _METHOD:
-        return folded in _NAMES
-    is_plain = unicodedata.normalize("NFKC", plain).casefold().strip() == _METHOD
-    return None if is_plain else True
+    if name.isascii() and "h" not in name and "H" not in name:
+        return False  # each of the names has one
+    folded = [(one, fold_name(one)) for one in set(field_readings(name))]
+    plain = [one for one, fold in folded if fold == _METHOD]
+    if not plain:
+        return any(fold in _NAMES for _, fold in folded)
+    normal = {unicodedata.normalize("NFKC", one).casefold().strip() for one in plain}
+    return None if normal == {_METHOD} else True
 
 
 def check_overrides(where: str, fields: Iterable[tuple[str, object]]) -> None:

@@ -17,13 +17,14 @@ from typing import Any, Final
 
 from agentvault_tui.errors import UnreadableRequestError
 from agentvault_tui.gateway.content import Fields
+from agentvault_tui.gateway.counting import how_many
 from agentvault_tui.gateway.headers import ALWAYS, RequestHeaders
-from agentvault_tui.gateway.names import base_name
+from agentvault_tui.gateway.names import field_names, readings
 from agentvault_tui.gateway.sources import COMMIT_ID, Source
 from agentvault_tui.gateway.target import Target
 from agentvault_tui.gateway.templates import ServiceRoute
 from agentvault_tui.json_document import plain_numbers
-from agentvault_tui.policy.facts import ADDRESSED, LARGEST, is_one_address
+from agentvault_tui.policy.facts import ADDRESSED, LARGEST
 
 _NUMBERS: Final = frozenset({"amount", "count", "recipients"})
 _LONGEST_VALUE: Final = 4_000
@@ -136,6 +137,7 @@ class _ParameterReader:
         fields = parts.fields
         self._is_form = fields.kind in {"form", "multipart"}
         self._content: Any = fields.texts if self._is_form else fields.value
+        self._names = readings if self._is_form else field_names
         self._absent = fields.kind in {"none", "opaque"}
         self._bases: dict[int, Counter[str]] = {}
 
@@ -183,7 +185,7 @@ class _ParameterReader:
             return values
         if not values and source.kind != "body":
             return _ABSENT
-        return _how_many(name, values)
+        return how_many(name, values)
 
     def _in_body(self, name: str, source: Source, *, single: bool) -> Any:
         """Return the value at a pointer; None where a service may find another."""
@@ -211,16 +213,20 @@ class _ParameterReader:
     def _in_fields(self, name: str) -> bool:
         """Tell whether a member of the body's top level reads like *name*."""
         content = self._content
-        return isinstance(content, dict) and self._named(content)[base_name(name)] > 0
+        if not isinstance(content, dict):
+            return False
+        return any(self._named(content)[one] for one in field_names(name))
 
     def _also(self, members: dict[str, object], token: str) -> bool:
         """Tell whether another member reads like *token*: ``Count`` or ``count[]``."""
-        return self._named(members)[base_name(token)] > (token in members)
+        named = self._named(members)
+        return any(named[one] > (token in members) for one in field_names(token))
 
     def _named(self, members: dict[str, object]) -> Counter[str]:
-        """Return how many members have each base name; counted once an object."""
+        """Return how many members may have each name; counted once an object."""
         if id(members) not in self._bases:
-            self._bases[id(members)] = Counter(map(base_name, members))
+            counted = Counter(one for name in members for one in self._names(name))
+            self._bases[id(members)] = counted
         return self._bases[id(members)]
 
     def _elsewhere(
@@ -237,7 +243,7 @@ class _ParameterReader:
         if not ADDRESSED & self._named(members).keys():
             return False
         return any(
-            base_name(key) in ADDRESSED and key not in counted
+            self._names(key) & ADDRESSED and key not in counted
             for key, value in members.items()
             if value
         )
@@ -269,34 +275,6 @@ def _typed(name: str, value: Any, *, text_only: bool) -> Any:
     # No record or program takes NUL for text; the token endpoint refuses it as well.
     unclear = len(written) > _LONGEST_VALUE or "\\u0000" in written
     return None if unclear else value
-
-
-def _how_many(name: str, value: Any) -> int | None:
-    """Count the members of a list or object, or one text; None where it is neither.
-
-    Recipients are addresses: one that may name many cannot be counted.
-    """
-    if isinstance(value, str):
-        value = [value]
-    if not isinstance(value, list | dict):
-        return None
-    if name == "recipients" and not all(map(_is_one, value)):
-        return None
-    return len(value)
-
-
-def _is_one(recipient: object) -> bool:
-    """Tell whether a recipient, a text or an object about one, is not several."""
-    if isinstance(recipient, str):
-        return is_one_address(recipient)
-    if not isinstance(recipient, dict):
-        return False
-    return all(
-        is_one_address(value)
-        if isinstance(value, str) and "@" in value
-        else not isinstance(value, list | dict)
-        for value in recipient.values()
-    )
 
 
 def _unsaid(parts: RequestParts, stated: list[Source]) -> Iterator[str]:

@@ -34,7 +34,7 @@ from agentvault_tui.gateway.headers import (
     nominated,
     read_headers,
 )
-from agentvault_tui.gateway.names import base_name
+from agentvault_tui.gateway.names import field_names
 from agentvault_tui.gateway.overrides import check_overrides
 from agentvault_tui.gateway.parameters import (
     RequestParts,
@@ -292,7 +292,7 @@ def read_body(job: BodyJob, raw: bytes) -> BodyReading:
         bound = (one.id for one in route.binds if one.id is not None)
         sources = (*_body_sources(route), *route.requires, *bound)
         pointers = [one.pointer for one in sources if one.kind == "body"]
-        bases = frozenset(base_name(pointer[0]) for pointer in pointers)
+        bases = frozenset().union(*(field_names(one[0]) for one in pointers))
         content, fields = read_content(job.rule, job.kind, job.media, raw, bases)
         if job.overridable:
             check_method(fields, route.names("body"))
@@ -316,8 +316,8 @@ def _check_credential(credential: UpstreamCredential, target: Target) -> None:
         UnreadableRequestError: ``ambiguous_query``.
     """
     if credential.kind == "query":
-        base = base_name(credential.name)
-        if any(base_name(name) == base for name, _ in target.query):
+        names = field_names(credential.name)
+        if any(field_names(name) & names for name, _ in target.query):
             raise UnreadableRequestError(
                 "ambiguous_query", "the query names the credential in another spelling"
             )

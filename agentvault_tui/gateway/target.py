@@ -15,7 +15,7 @@ from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
 from agentvault_tui.errors import UnreadableRequestError
-from agentvault_tui.gateway.names import alike, base_name
+from agentvault_tui.gateway.names import alike_fields, field_names, readings
 from agentvault_tui.text import visible
 
 LONGEST: Final = 8_192
@@ -76,11 +76,12 @@ class Target:
         if not self.query:
             return [], False
         values = [value for known, value in self.query if known == name]
-        return values, self._bases[base_name(name)] > len(values)
+        most = max((self._readings[one] for one in field_names(name)), default=0)
+        return values, most > len(values)
 
     @cached_property
-    def _bases(self) -> Counter[str]:
-        return Counter(base_name(name) for name, _ in self.query)
+    def _readings(self) -> Counter[str]:
+        return Counter(one for name, _ in self.query for one in readings(name))
 
 
 def parse_target(raw: bytes) -> Target:
@@ -105,7 +106,7 @@ def parse_target(raw: bytes) -> Target:
     target = Target(_segments(raw_path), tuple(_pairs(raw_query)))
     if len(target.encoded) > LONGEST:
         raise _too_long()
-    if found := alike(dict.fromkeys(name for name, _ in target.query)):
+    if found := alike_fields(dict.fromkeys(name for name, _ in target.query)):
         raise UnreadableRequestError(
             "ambiguous_query",
             f"the query has {visible(found[0], 60)} and {visible(found[1], 60)}, which"

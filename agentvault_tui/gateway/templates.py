@@ -160,8 +160,8 @@ class RouteTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 def fold(segment: str) -> str:
     """Return how a decoded segment reads to a program that is lenient about it.
 
-    Case, compatibility forms (NFKC), further escapes and outer space are gone. Only
-    ever compared, to refuse: no request is taken for another one.
+    Case, compatibility forms (NFKC), further escapes, path parameters and outer space
+    are gone. Only ever compared, to refuse: no request is taken for another one.
     """
     if _PLAIN_SEGMENT.fullmatch(segment):
         return segment
@@ -170,7 +170,8 @@ def fold(segment: str) -> str:
         if decoded == segment:
             break
         segment = decoded
-    return unicodedata.normalize("NFKC", segment).casefold().strip()
+    segment = unicodedata.normalize("NFKC", segment).casefold()
+    return segment.partition(";")[0].strip()
 
 
 def core_length(segments: tuple[Any, ...]) -> int:
@@ -222,6 +223,8 @@ class RouteIndex:
             ]
             found.update(place for one in inner for place in one.rests)
             nodes = inner
+            if not nodes:
+                break  # an agent chooses how many segments follow
         found.update(place for one in nodes for place in one.ends)
         return [self._routes[place] for place in sorted(found)]
 

@@ -20,6 +20,7 @@ from agentvault_tui.gateway.commands import (
     parse_entry,
 )
 from agentvault_tui.gateway.config_folder import ConfigFolder, check_scope
+from agentvault_tui.gateway.counting import how_many
 from agentvault_tui.home import Home
 from agentvault_tui.model import Action
 from agentvault_tui.operator_api.access import IN_PROJECT, HookCommand, HookPlace
@@ -455,7 +456,7 @@ def _parameter(name: str, place: str | int, call: ToolCall) -> Any:
     value = _at(call.arguments, tokens)
     counted = counted or (name == "count" and isinstance(value, list))
     if counted and value is not _ABSENT:
-        return len(value) if isinstance(value, list | dict) else None
+        return how_many(name, value) if isinstance(value, list | dict) else None
     if value is _ABSENT or value is None:
         return value
     if _is_larger(value, LONGEST):

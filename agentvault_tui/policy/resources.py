@@ -40,6 +40,9 @@ _CACHED: Final = 256
 LONGEST: Final = 8_448
 """Characters of the longest path and query, with the service's name."""
 _SLASHES: Final = re.compile("/+")
+_PATH_PARAMETERS: Final = re.compile(";[^/]*")
+"""RFC 3986 section 3.3: a proxy may write ``%3B`` as ``;``, and the server behind it
+leave out what follows, as servlet containers do."""
 _SEPARATORS: Final = re.compile("([/:])")
 _OWN_FOLD: Final = re.compile(r"[a-z][a-z0-9+-]*:[a-z0-9_~-]+(?:/[a-z0-9_~-]+)*")
 """Resources that are their own fold, as most are."""
@@ -108,9 +111,10 @@ def reads_like(text: str, same_as: tuple[str, ...] = ()) -> str:
     """Return the fold of a resource: everything that programs may ignore is removed.
 
     Case, escapes, look-alike and hidden characters, blanks, repeated slashes, dot
-    segments, a slash at the end, and a dot or one of *same_as* at the end of a segment
-    are folded. The fold of a fold is itself. Two resources with the same fold may be
-    the same to a resource server. The fold can make an answer stricter, never milder.
+    segments, a slash at the end, path parameters, and a dot or one of *same_as* at the
+    end of a segment are folded. The fold of a fold is itself. Two resources with the
+    same fold may be the same to a resource server. The fold can make an answer
+    stricter, never milder.
 
     Args:
         text: the resource.
@@ -126,7 +130,8 @@ def reads_like(text: str, same_as: tuple[str, ...] = ()) -> str:
 
 def _fold_once(text: str, same_as: tuple[str, ...]) -> str:
     for _ in range(_MOST_PASSES):
-        before, text = text, _without_dots(_plain_text(text))
+        before, text = text, _PATH_PARAMETERS.sub("", _plain_text(text))
+        text = _without_dots(text)
         text = _without_endings(text.replace(":/", ":").strip("/"), same_as)
         if text == before:
             break

@@ -56,6 +56,12 @@ headers = ["Prefer"]
 amount = "body:/amount"
 currency = "body:/currency"
 """
+NOTES = """
+[[routes]]
+method = "POST"
+path = "/notes/{id}"
+scope = "read:calendar"
+"""
 OCTETS = {"Content-Type": "application/octet-stream"}
 PAY = {"amount": 4200, "currency": "USD"}
 
@@ -726,6 +732,30 @@ async def test_an_agent_has_so_many_calls_at_once(
     assert [(await one).status_code for one in (*first, theirs)] == [200] * 3
     await stand.settled()
     assert (await ask(token)).status_code == 200
+
+
+async def test_a_token_that_ended_while_a_body_came_sends_nothing(
+    stand: Stand, agent: Agent
+) -> None:
+    """Its agent was revoked and restored meanwhile: the token is not back."""
+    broker = stand.bench.broker
+    token = await stand.token(agent, "read:calendar")
+    ended = asyncio.Event()
+
+    async def body() -> Any:
+        yield b'{"amount": 1,'
+        await revoke_agent(broker, agent.id, "now", broker.actor(agent))
+        await stand.restore(agent)
+        ended.set()
+        yield b' "currency": "USD"}'
+
+    headers = bearer(token, **{"Content-Type": "application/json"})
+    url = "/gw/api/notes/a"
+    await stand.service(BEARER + ROUTES + NOTES)
+    reply = await stand.client.post(url, headers=headers, content=body())
+    assert ended.is_set()
+    assert (reply.status_code, reply.json()["reason"]) == (401, "invalid_token")
+    assert stand.upstream.received == []
 
 
 async def test_a_revocation_that_overtakes_a_decision_sends_nothing(

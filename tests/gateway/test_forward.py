@@ -300,6 +300,23 @@ async def test_a_body_that_nobody_reads_streams_with_flat_memory(
     assert (result.detail["bytes_out"], result.detail["bytes_in"]) == (size, size)
 
 
+async def test_the_record_has_the_hash_of_what_left_of_a_body(
+    stand: Stand, token: str
+) -> None:
+    """The agent leaves amid its upload: what the service had is in the row."""
+    host = b"127.0.0.1:%d" % stand.listener.port
+    _, writer = await asyncio.open_connection("127.0.0.1", stand.listener.port)
+    lines = b"Content-Type: " + OCTETS.encode(), b"Content-Length: 1000000"
+    writer.write(request(b"PUT /gw/api/x HTTP/1.1", token, *lines).replace(b"@", host))
+    writer.write(b"secret rows")
+    await stand.bench.until(lambda: stand.upstream.bytes_read == 11)
+    writer.transport.abort()
+    (result,) = [e for e in await stand.after_result() if e.type == "gateway.result"]
+    assert result.detail["ended"] == "failed"
+    assert result.detail["body_bytes"] == result.detail["bytes_out"] == 11
+    assert result.detail["body_sha256"] == hashlib.sha256(b"secret rows").hexdigest()
+
+
 async def test_a_stream_begins_before_its_first_piece(stand: Stand, token: str) -> None:
     """A service that sends its head and waits is not held back, piece by piece."""
     go = asyncio.Event()

@@ -144,6 +144,12 @@ def test_a_form_that_says_it_twice_is_unclear(
         (b'{"to": [{"email": "a@x.test,b@x.test"}]}', None),
         (b'{"to": [{"group": ["a@x.test", "b@x.test"]}]}', None),
         (b'{"to": [["a@x.test", "b@x.test"]]}', None),
+        (b'{"to": {"list": ["a@x.test", "b@x.test"]}}', None),
+        (b'{"to": {"0": "a@x.test,b@x.test"}}', None),
+        (b'{"to": {"a@x.test,b@x.test": "A"}}', None),
+        (b'{"to": {"all": {"list": {"0": "a@x.test", "1": "b@x.test"}}}}', None),
+        (b'{"to": {"email": "a@x.test", "name": "Ada Lovelace"}}', 2),
+        (b'{"to": [1, 2]}', None),
         (b'{"to": 1}', None),
         (b'{"to": null}', None),
         (b'{"to": "a@x.test", "cc": ["b@x.test"]}', None),
@@ -157,6 +163,34 @@ def test_recipients_are_counted_or_unclear(
     """One text that may name many recipients, or a cc next to the count, is unclear."""
     read = parameters(parse, 'recipients = "count:body:/to"', body)
     assert read == {"recipients": count}
+
+
+@pytest.mark.parametrize(
+    ("body", "count"),
+    [
+        (b'{"ids": ["a", "b", {"id": "c", "tags": ["d"]}, 4]}', 4),
+        (b'{"ids": {"a": {"name": "A"}, "b": true}}', 2),
+        (b'{"ids": "a"}', 1),
+        (b'{"ids": [["a", "b", "c"]]}', None),
+        (b'{"ids": {"list": ["a", "b"]}}', None),
+        (b'{"ids": {"where": {"list": ["a", "b"]}}}', None),
+        (b'{"ids": {"where": {"in": {"0": "a"}}}}', None),
+        (b'{"ids": "1,2,3"}', None),
+        (b'{"ids": ["1|2", "3"]}', None),
+        (b'{"ids": {"1,2": true}}', None),
+    ],
+)
+def test_a_member_that_may_be_several_is_not_counted_as_one(
+    parse: Parse, body: bytes, count: int | None
+) -> None:
+    """APIs flatten lists, and split texts, that a count sees as one."""
+    assert parameters(parse, 'count = "count:body:/ids"', body) == {"count": count}
+
+
+def test_a_list_in_one_value_of_a_query_is_not_counted_as_one(parse: Parse) -> None:
+    """``ids=1,2,3`` is three to many APIs."""
+    read = parameters(parse, 'count = "count:query:ids"', path="/p?ids=1,2,3")
+    assert read == {"count": None}
 
 
 def test_counts_of_several_places_add_up(parse: Parse) -> None:
@@ -178,7 +212,9 @@ def test_repeated_queries_and_headers_are_unclear_or_counted(parse: Parse) -> No
     assert read == {"amount": None, "ids": 2, "tag": "a, b", "tags": 2}
 
 
-@pytest.mark.parametrize("query", ["n=1&n[]=2", "n=1&n[0]=2", "N=1", "n=1&n.x=2"])
+@pytest.mark.parametrize(
+    "query", ["n=1&n[]=2", "n=1&n[0]=2", "N=1", "n=1&n.x=2", "n=1&a.n=2", "n=1&a[n]=2"]
+)
 @pytest.mark.parametrize("source", ["query:n", "count:query:n"])
 def test_a_query_in_two_spellings_is_unclear(
     parse: Parse, source: str, query: str
@@ -286,3 +322,19 @@ def test_large_values_are_unclear(parse: Parse) -> None:
     for number in (2**53, -(2**53)):
         large = parameters(parse, 'a = "body:/a"', b'{"a": %d}' % number)
         assert large == {"a": None}
+
+
+@pytest.mark.parametrize("field", ["pay.amount", "pay[amount", "pay%20amount"])
+def test_a_name_that_php_writes_as_another_is_unclear(parse: Parse, field: str) -> None:
+    """PHP reads all of these as ``pay_amount``."""
+    rule = 'amount = "body:/pay_amount"'
+    assert parameters(parse, rule, f"{field}=90".encode(), FORM) == {"amount": None}
+
+
+@pytest.mark.parametrize("field", ["pay.amount", "pay%5Bamount%5D"])
+def test_a_part_of_an_object_that_has_the_name_is_unclear(
+    parse: Parse, field: str
+) -> None:
+    """ASP.NET Core prefers it where its handler calls the object so."""
+    body = f"amount=1&{field}=90".encode()
+    assert parameters(parse, 'amount = "body:/amount"', body, FORM) == {"amount": None}

@@ -85,7 +85,7 @@ def test_no_pair_of_the_query_is_like_the_credentials(parse: Parse) -> None:
     service = parse(
         '[credential]\nkind = "query"\nname = "api_key"\nsecret = "key"\n' + ROUTE
     )
-    for name in ("api_key", "API-Key", "apikey", "api_key[]"):
+    for name in ("api_key", "API-Key", "apikey", "api_key[]", "api.key", "api[key"):
         with pytest.raises(UnreadableRequestError) as refused:
             read_request(service, "POST", f"/pay/a?{name}=mine")
         assert refused.value.code == "ambiguous_query"

@@ -69,6 +69,8 @@ def test_unmatched_requests_are_denied_or_of_one_scope(parse: Parse) -> None:
         "/v1/%74ransfers%20/a",
         "/v1/%2574ransfers/a",
         "/v1/transfer%EF%BD%93/a",
+        "/v1/transfers%3Bv=1/a",
+        "/v1/transfers%253B/a",
     ],
 )
 def test_another_spelling_of_a_route_is_no_milder_request(
@@ -85,6 +87,7 @@ def test_another_spelling_of_a_route_is_no_milder_request(
         ("/v1/reports/a", "read:records"),
         ("/v1/TRANSFERS/a", None),
         ("/v1/transfers.json/a", None),
+        ("/v1/transfers%3Bv=1/a", None),
         ("/v1/transfers/a/", None),
         ("/V1/transfers/a", None),
     ],

@@ -85,7 +85,15 @@ def test_a_query_that_is_not_utf8_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["n=1&N=2", "a_b=1&a-b=2", "k=1&%E2%84%AA=2", "s=1&%C5%BF=2", "ab&a%20b"]
+    "query",
+    [
+        "n=1&N=2",
+        "a_b=1&a-b=2",
+        "k=1&%E2%84%AA=2",
+        "s=1&%C5%BF=2",
+        "ab&a%20b",
+        "a_b&a.b",
+    ],
 )
 def test_names_that_fold_alike_are_ambiguous(query: str) -> None:
     """A service may take either name for the other."""

@@ -76,7 +76,9 @@ def spellings(draw: st.DrawFn) -> tuple[str, str]:
             case 2:
                 told[index] = f"%{ord(told[index]):02X}"
     ending = draw(
-        st.sampled_from(["", "/", ".", ".git", ".JSON", ".git.", ".xml.json"])
+        st.sampled_from(
+            ["", "/", ".", ".git", ".JSON", ".git.", ".xml.json", ";v=1", ".git;a.b/"]
+        )
     )
     return resource, "".join(told) + ending
 

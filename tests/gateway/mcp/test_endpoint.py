@@ -409,6 +409,25 @@ async def test_what_a_server_asks_of_a_client_passes_where_each_try_is_a_call(
     assert len({one.detail["body_sha256"] for one in attempts}) == 2
 
 
+@pytest.mark.parametrize(
+    ("other", "pattern"), [("[tools.drop]\n", "read_file"), ("", '"read_*"')]
+)
+async def test_a_token_for_one_action_opens_no_tool_that_it_does_not_name(
+    mcp: McpStand, other: str, pattern: str
+) -> None:
+    """Two tools on one resource are one action: its approver saw no tool."""
+    rule = 'scope = "send:payment"\nresource = "stripe:{to}"\n'
+    rule += 'parameters = { amount = "/amount", currency = "/currency" }\n'
+    await mcp.write(f"[tools.{pattern}]\n{rule}" + (other and other + rule))
+    agent = await mcp.stand.agent("send:payment")
+    pay = {"amount": 1900, "currency": "USD"}
+    token = await mcp.stand.elevated(agent, "stripe:acct_1", pay)
+    client = Client(mcp.stand, agent, token, modern=True)
+    told = await client.call("read_file", to="acct_1", **pay)
+    assert refusal_of(told)["reason"] == "ask_at_the_gateway"
+    assert mcp.received() == []
+
+
 async def test_a_token_for_one_action_opens_a_call_that_it_states_whole(
     mcp: McpStand,
 ) -> None:
