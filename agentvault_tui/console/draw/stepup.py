@@ -179,7 +179,7 @@ def _whole(
         *(request_facts(row, body, width)),
         ("Rule", row.rule),
         ("Why ask", row.why),
-        ("You grant", f"in your name: {granted(row, this='')}"),
+        *_own_words("You grant", f"in your name: {granted(row, this='')}", width),
         *(_own_words("Not shown", UNSEEN_PARTS, width) if row.token_alone else []),
         *([("Approvals", row.approvals)] if row.approvals else []),
         ("Asked", f"{row.requested_at:%Y-%m-%d} {clock_time(row.requested_at)}"),
