@@ -212,9 +212,8 @@ def guard(
 ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     """Make a function, or a coroutine function, ask before each call.
 
-    The request, and the approval, are for this call with all its arguments: these are
-    the action's parameters, long ones by their digest. If an argument has no JSON form
-    and *describe* does not state it, the call raises `TypeError` before it asks.
+    Request and approval are for this call with all its arguments, long ones by digest.
+    If an argument has no JSON form, the call raises `TypeError` before it asks.
 
     Args:
         scope: the scope the function acts under.

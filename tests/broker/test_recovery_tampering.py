@@ -181,7 +181,7 @@ def served(bench: Bench, db: sqlite3.Connection) -> tuple[set[Any], bool]:
 
 
 def _cooling(kept: Any, agent: Agent) -> bool:
-    return any(one.agent_id == agent.id for one in kept.cooldowns)
+    return any(one.requester == agent.id for one in kept.cooldowns)
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from agentvault_tui.cli import proxy_port
 from agentvault_tui.cli.proxy_port import check_proxy_port
+from agentvault_tui.gateway import proxy_listener
 from agentvault_tui.model.finding import Finding, Level
 from agentvault_tui.settings import Settings
 from agentvault_tui.web import loopback_pair
@@ -29,7 +29,7 @@ def test_a_taken_port_is_named_with_its_process(
     """A fixed port that is taken is a fault, the usual one a warning."""
     bound, held = loopback_pair("127.0.0.1", 0)
     port = int(bound.getsockname()[1])
-    monkeypatch.setattr(proxy_port, "USUAL", ("127.0.0.1", port))
+    monkeypatch.setattr(proxy_listener, "USUAL", ("127.0.0.1", port))
     for proxy, level in (("auto", Level.WARNING), (f"127.0.0.1:{port}", Level.FAULT)):
         (found,) = findings(proxy)
         assert found.level is level

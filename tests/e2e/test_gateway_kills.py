@@ -29,6 +29,8 @@ allow_private = true
 method = "*"
 path = "/{rest*}"
 scope = "write:calendar"
+body = "opaque"
+types = ["application/octet-stream"]
 """
 
 
@@ -60,6 +62,7 @@ async def some_calls(
         async def one(number: int) -> None:
             content = chance.choice([None, b"short", b"y" * 200_000, slow()])
             headers = {"Authorization": f"Bearer {token}"}
+            headers["Content-Type"] = "application/octet-stream"
             await asyncio.sleep(chance.random() * 0.02)
             with suppress(httpx.TransportError):
                 await client.put(f"/gw/api/{number}", headers=headers, content=content)
@@ -135,6 +138,6 @@ async def test_what_a_service_received_is_what_the_ledger_says(
     for call, (ended,) in results.items():
         if ended == "done":
             assert received[attempts[call]] == 1
-    assert len(received) > CALLS // 4, "too few were sent to say anything"
+    assert len(received) > CALLS // 3, "too few were sent to say anything"
     verified = await asyncio.to_thread(command, home, "audit", "verify")
     assert verified["ok"]

@@ -86,6 +86,8 @@ def listed_before(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
 _MANY = 100_000
 _UNSEEN: Final = "content, query and headers of the request it is used for"
 """The short form of `UNSEEN_PARTS`, on one row."""
+_NARROW: Final = 60
+"""Cells of a dialog that has no row to spare for it."""
 
 
 def brief(
@@ -103,7 +105,9 @@ def brief(
     wants, cut_wants = _wants(row, pen, width)
     on, cut_on = ([], False) if row.request else _on(row, pen, width)
     grant, cut_grant = pen.facts("You grant", granted(row), width, 3, pen.palette.text)
-    if row.token_alone:
+    # Without a row to spare, approving waits until the full view has shown it.
+    narrow = row.token_alone and width < _NARROW
+    if row.token_alone and not narrow:
         unseen = pen.clip(_UNSEEN, width - LABEL)
         grant.append(pen.fact("Not shown", (unseen, pen.palette.waiting)))
     tail = [*grant, *_approvals(row, pen, width), tally_row(asked, pen, width)]
@@ -145,7 +149,7 @@ def brief(
     if left > len(words):
         rows.append(EMPTY)
     cut = cut_agent or cut_wants or cut_on or cut_with or cut_body or cut_why
-    return [*rows, *words][:height], cut or cut_grant or len(rows) > height
+    return [*rows, *words][:height], cut or cut_grant or narrow or len(rows) > height
 
 
 def whole(asked: StepUpFacts, pen: Pen, width: int) -> tuple[list[Row], int]:
