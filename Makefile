@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # A dot a second while a command runs: a silent minute looks like a hang.
 DOTTED = @$(1) & pid=$$!; while kill -0 $$pid 2>/dev/null; do printf .; sleep 1; done; echo; wait $$pid
 
-.PHONY: install demo test interop servers differential hosts check bench screenshots docs live-auth0 lock clean
+.PHONY: install demo test interop servers differential hosts lint check bench screenshots docs live-auth0 lock clean
 
 install: $(VENV)/runtime.stamp
 
@@ -35,11 +35,13 @@ differential: servers
 hosts: $(VENV)/interop-node.stamp $(VENV)/hosts-node.stamp
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest tests/interop/test_agent_hosts.py
 
-check: $(VENV)/dev.stamp
+lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check: lint
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not integration"
 
 bench: $(VENV)/dev.stamp
