@@ -46,7 +46,10 @@ from agentvault_tui.web import (
     public_socket,
     run,
 )
+from agentvault_tui.web.places import Limits
 
+LIMITS: Final = Limits(unread_bytes=2**20)
+"""A client that sends more than the tenant takes still reads its 413."""
 _LOCK_TRIES: Final = 30
 _LOCK_PAUSE: Final = 0.1
 _LONGEST_WORD: Final = 4096
@@ -160,8 +163,9 @@ async def _serve(
         if public is not None:
             tls = public.tls(clock)
             outside = public_socket(public.address, public.port)
-            await server.listen(opening.app(Surface.public_app), outside, tls=tls)
-        await server.listen(opening.app(Surface.app), bound, held=held)
+            app = opening.app(Surface.public_app)
+            await server.listen(app, outside, tls=tls, limits=LIMITS)
+        await server.listen(opening.app(Surface.app), bound, held=held, limits=LIMITS)
         put_private(port_file, str(port).encode(), replace=True)
         stopped = _stop_requested(stack)
         local = f"http://{HOST}:{port}/"

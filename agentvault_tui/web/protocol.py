@@ -438,14 +438,13 @@ class BoundedProtocol(asyncio.Protocol):
     def _stop_reading(self) -> None:
         """Close our side, and reset the connection after a moment.
 
-        RFC 9112 section 9.6: a reset may discard an answer that is not read yet.
+        RFC 9112 section 9.6: a reset may discard an answer that is not read yet. TLS
+        has no half-closed connection here; the moment is the same.
         """
-        if not self.transport.can_write_eof():
-            self.transport.abort()
-            return
         self._refused = True
         self.pause_reading()
-        self.transport.write_eof()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
         self._arm(_LINGER_SECONDS)
 
     @property

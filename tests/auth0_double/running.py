@@ -20,6 +20,7 @@ from agentvault_tui.home import Home
 from agentvault_tui.settings import StepUpSettings
 from agentvault_tui.tenant.device_page_client import Activation
 from agentvault_tui.tenant.parts import HOST, Run
+from agentvault_tui.tenant.process import LIMITS
 from agentvault_tui.tenant.users import NewUser
 from agentvault_tui.web import PublicAddress, Server, public_socket, run
 from agentvault_tui.web.sockets import tcp_socket
@@ -103,8 +104,8 @@ class TenantThread:
             if self.public is not None:
                 reached = public_socket(self.public.address, self.public.port)
                 tls = self.public.tls(self.clock)
-                await server.listen(outside, reached, tls=tls)
-            await server.listen(app, bound)
+                await server.listen(outside, reached, tls=tls, limits=LIMITS)
+            await server.listen(app, bound, limits=LIMITS)
             ready.set()
             await self._stopped.wait()
         store.close()
