@@ -23,6 +23,7 @@ from msgspec import Meta
 
 from agentvault_tui.errors import SettingsError
 from agentvault_tui.home import Home
+from agentvault_tui.model.stepup import CHANGE_KINDS
 from agentvault_tui.store_url import store_parameters
 from agentvault_tui.text import visible
 from agentvault_tui.toml_table import (
@@ -164,6 +165,50 @@ class StepUpRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 "a rule of stepup.rules asks for nothing more than usual",
                 "give approvals = 2, or no_self = true",
             )
+
+
+class ChangeRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which changes take several people, or nobody who asked for them."""
+
+    kinds: tuple[str, ...] = ()
+    """Of `CHANGE_KINDS`; none: every kind."""
+    approvals: Annotated[int, Meta(ge=1, le=10)] = 1
+    """How many different people have to approve."""
+    no_self: bool = False
+    """Whether the person who asked may not approve."""
+
+    def __post_init__(self) -> None:
+        """Refuse a rule that asks for nothing, or names what no change is of.
+
+        Raises:
+            SettingsError: it does.
+        """
+        if self.approvals == 1 and not self.no_self:
+            raise SettingsError(
+                "a rule of changes.rules asks for nothing more than usual",
+                "give approvals = 2, or no_self = true",
+            )
+        if unknown := sorted(set(self.kinds) - set(CHANGE_KINDS)):
+            raise SettingsError(
+                f"changes.rules names the unknown kind {visible(unknown[0], 60)}",
+                f"one of {', '.join(CHANGE_KINDS)}",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeSettings:
+    """``[changes]``: what loosens, and waits for a person's factor."""
+
+    expires_in: Annotated[int, Meta(ge=1, le=604_800)] = 86_400
+    """How long a change waits for a person, in seconds: 1 to 604800."""
+    socket: Literal["auto", "uid", "factor"] = "auto"
+    """``uid``: at the socket the local user is the check. ``factor``: what loosens
+    waits for an approver's factor there too, and so does an edit of a file that
+    loosens. ``auto``: ``factor`` once an agent runs as the broker's own user, by
+    ``connect`` or ``run``. Before there is an approver, always ``uid``."""
+    rules: tuple[ChangeRule, ...] = ()
+    """Which changes take several people, or nobody who asked for them:
+    ``[[changes.rules]]`` with ``kinds``, ``approvals``, ``no_self``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,6 +471,7 @@ class Settings:
     tokens: TokenSettings = field(default_factory=TokenSettings)
     delegation: DelegationSettings = field(default_factory=DelegationSettings)
     stepup: StepUpSettings = field(default_factory=StepUpSettings)
+    changes: ChangeSettings = field(default_factory=ChangeSettings)
     tenant: TenantSettings = field(default_factory=TenantSettings)
     operators: OperatorSettings = field(default_factory=OperatorSettings)
     store: StoreSettings = field(default_factory=StoreSettings)

@@ -34,6 +34,7 @@ from agentvault_tui.broker.histogram import Histogram
 from agentvault_tui.broker.issuers import Issuers
 from agentvault_tui.broker.limit_uses import LimitUses
 from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.riders import riding
 from agentvault_tui.broker.stepups import StepUps
 from agentvault_tui.broker.surroundings import Surroundings
 from agentvault_tui.broker.team import Team
@@ -61,6 +62,7 @@ from agentvault_tui.model import (
     Token,
     TokenId,
 )
+from agentvault_tui.model.event import LOOSENED
 from agentvault_tui.operator_api.advice import AdviceInfo
 from agentvault_tui.operator_api.planning import ShadowInfo
 from agentvault_tui.policy import Policy, PolicyTexts
@@ -127,6 +129,11 @@ class Verified:
     at: datetime
     complete: bool
     """Whether that was the end of the chain, with its state and all pages."""
+
+
+Carrier = Callable[[Mapping[str, Any], Actor], Awaitable[bytes]]
+"""Carries out the request of a change, as the person who approved it; returns the
+answer, JSON."""
 
 
 class CallsCut(NamedTuple):
@@ -291,6 +298,13 @@ class Broker:
     """Tells what was taken from an agent and is on trial now."""
     on_status: Callable[[], None] = lambda: None
     """Called when something in the status line changed."""
+    states: dict[str, Callable[[str], str]] = field(default_factory=dict)
+    """What a change would replace, as it is now, by the kind of thing; see
+    `usecases.changes`. A room that has such things adds its own."""
+    socket_by_factor: bool = False
+    """Whether what loosens needs a person's factor at the socket too, as it is now."""
+    carriers: dict[str, Carrier] = field(default_factory=dict)
+    """What carries out a change once it is approved, by method and path."""
     issuer: str = ""
     """The URL that agents reach it at, once they can."""
     gateway: DataPlane | None = None
@@ -394,6 +408,10 @@ class Broker:
         In a team nothing of this goes ahead of others: another broker may overtake it.
         """
         urgent = urgent and self.ledger.shared is None
+        rider = riding()
+        if rider is not None:
+            joined, rows = rider.join(drafts)
+            drafts, changes = (*joined,), [*changes, *rows]
         try:
             done = self.ledger.commit(*drafts, changes=changes, urgent=urgent)
         except BaseException:
@@ -404,6 +422,8 @@ class Broker:
             done = asyncio.ensure_future(done)
             for draft in drafts:
                 self.limits.submitted(draft, done)
+        if rider is not None and any(LOOSENED in one.detail for one in drafts):
+            rider.done = asyncio.ensure_future(done)
         return done
 
     async def known(self, find: Callable[[], _T]) -> _T:

@@ -356,6 +356,11 @@ class Gateway:
 
     def operator_routes(self, authority: Authority) -> list[Route]:
         """Return what it adds to the operators' HTTP."""
+
+        def service_now(name: str) -> str:
+            return sha256_hex(self.service_texts().get(name, ""))
+
+        self.broker.states["service"] = service_now
         return [
             *operators.routes(self, authority),
             *hooks.routes(self.broker, self.tools, self.mcp_servers, self.calls),

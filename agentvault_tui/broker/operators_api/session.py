@@ -46,7 +46,7 @@ def routes(sessions: Sessions, authority: Authority) -> list[Route]:
             uid=uid,
             user=_user(standing.session) if standing.session else None,
             role=standing.role,
-            refused=standing.refused,
+            refused={k: v for k, v in standing.refused.items() if k != Need.OWN},
             pending=sessions.pending(uid),
             problem=sessions.problem(uid),
         )

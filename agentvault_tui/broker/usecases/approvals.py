@@ -9,9 +9,14 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from agentvault_tui.broker.core import SYSTEM, Broker
-from agentvault_tui.broker.stepups import as_pending, stepup_draft
+from agentvault_tui.broker.stepups import as_pending, digest_of, stepup_draft
 from agentvault_tui.clock import iso
-from agentvault_tui.errors import IdentityError, LedgerError, SettingsError
+from agentvault_tui.errors import (
+    IdentityError,
+    LedgerError,
+    RefusedError,
+    SettingsError,
+)
 from agentvault_tui.ledger import EventQuery
 from agentvault_tui.model import (
     Actor,
@@ -57,8 +62,18 @@ def check_rules(broker: Broker) -> None:
                 )
 
 
-def needed(broker: Broker, scope: str, risk: str) -> Needed:
-    """Return what those of ``[[stepup.rules]]`` ask that mean such a step-up."""
+def needed(broker: Broker, stepup: StepUp) -> Needed:
+    """Return what the rules ask that mean such a step-up, or such a change."""
+    if stepup.change is None:
+        return _needed(broker, stepup.scope, stepup.risk.value)
+    kinds = set(stepup.change.kinds)
+    rules = broker.settings.changes.rules
+    meant = [rule for rule in rules if not rule.kinds or kinds & set(rule.kinds)]
+    most = max((rule.approvals for rule in meant), default=1)
+    return Needed(most, any(rule.no_self for rule in meant))
+
+
+def _needed(broker: Broker, scope: str, risk: str) -> Needed:
     meant = [
         rule
         for rule in broker.settings.stepup.rules
@@ -91,7 +106,7 @@ def asked_of(
 
     *agents* are the one that asks and those whose token it was passed.
     """
-    rules = needed(broker, scope, risk.value)
+    rules = _needed(broker, scope, risk.value)
     not_by = owners(broker, agents) if rules.no_self else ()
     return {"need": rules.approvals, "owners": not_by}
 
@@ -101,7 +116,7 @@ def with_approval(broker: Broker, stepup: StepUp, evidence: Evidence) -> StepUp:
 
     As many as it was asked with, or as the rules say by now.
     """
-    rules = needed(broker, stepup.scope, stepup.risk.value)
+    rules = needed(broker, stepup)
     need = max(stepup.need, rules.approvals)
     if need == 1:
         return stepup
@@ -114,15 +129,12 @@ def check_person(broker: Broker, stepup: StepUp, identity: Identity) -> None:
     Raises:
         IdentityError: with the stable reason.
     """
-    now = needed(broker, stepup.scope, stepup.risk.value)
-    excluded = set(stepup.owners)
-    if now.no_self:
-        excluded |= set(owners(broker, [stepup.agent_id]))
     called = (identity.sub, identity.name, identity.email)
-    if excluded & {one.casefold() for one in called if one}:
+    if is_own(broker, stepup, called):
+        owns = "asked for it" if stepup.change else "owns the agent"
         raise IdentityError(
             "own_request",
-            f"{visible(identity.name, 60)} owns the agent (no_self)",
+            f"{visible(identity.name, 60)} {owns} (no_self)",
             "another person has to approve",
         )
     if identity.sub in {one.sub for one in stepup.confirmed}:
@@ -131,6 +143,47 @@ def check_person(broker: Broker, stepup: StepUp, identity: Identity) -> None:
             f"{visible(identity.name, 60)} has approved this already",
             "another person has to as well",
         )
+
+
+def is_own(broker: Broker, stepup: StepUp, called: Iterable[str | None]) -> bool:
+    """Tell whether somebody *called* so may not approve: it is their own (no_self)."""
+    excluded = set(stepup.owners)
+    if needed(broker, stepup).no_self:
+        change = stepup.change
+        excluded |= (
+            {change.sub.casefold(), change.name.casefold()}
+            if change
+            else set(owners(broker, [stepup.agent_id]))
+        )
+    return bool(excluded & {one.casefold() for one in called if one})
+
+
+def check_not_own(broker: Broker, stepup: StepUp, operator: Actor) -> None:
+    """Refuse at once the person who asked for a change, where the rules say so.
+
+    Of an agent's step-up the factor shows who approves; see `check_person`.
+
+    Raises:
+        RefusedError: it is their own.
+    """
+    called = (operator.id, operator.name)
+    if stepup.change is not None and is_own(broker, stepup, called):
+        raise RefusedError(
+            "you asked for this change yourself (no_self)",
+            "another person has to approve it",
+        )
+
+
+def is_overtaken(broker: Broker, stepup: StepUp, started: StepUp) -> bool:
+    """Tell whether *stepup* is no longer what it was when its device flow began."""
+    return (
+        not stepup.status.open
+        or stepup.status is not started.status
+        or stepup.digest != started.digest
+        or digest_of(stepup) != started.digest
+        or stepup.id in broker.stepups.deciding
+        or stepup.expires.passed(broker.clock)
+    )
 
 
 def changed_since(

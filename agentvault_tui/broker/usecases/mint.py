@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker, decide_anew
-from agentvault_tui.broker.stepups import digest_of, stepup_draft
+from agentvault_tui.broker.stepups import stepup_draft
 from agentvault_tui.broker.usecases.approvals import (
     CUTTING,
     approved_by,
@@ -17,9 +17,11 @@ from agentvault_tui.broker.usecases.approvals import (
     check_person,
     confirm,
     end_gathered,
+    is_overtaken,
     told_of,
     with_approval,
 )
+from agentvault_tui.broker.usecases.changes import apply_change
 from agentvault_tui.broker.usecases.policy_change import still_issued
 from agentvault_tui.broker.uses import revoked_draft
 from agentvault_tui.clock import Deadline, iso
@@ -122,7 +124,11 @@ async def mint_verified(
                 "approve again",
             )
         await _end_overtaken(broker, started.id, verified)
-        minted = await mint_elevated(broker, started, evidence, tokens.id_token)
+        if started.change is None:
+            minted = await mint_elevated(broker, started, evidence, tokens.id_token)
+        else:
+            told = _told(evidence, tokens.id_token)
+            minted = await apply_change(broker, started, evidence, told)
         await _end_overtaken(broker, started.id, verified)
         return minted
 
@@ -157,7 +163,11 @@ async def mint_elevated(
     """
     registry = broker.registry
     stepup = registry.stepups.get(started.id)
-    if _changed(broker, stepup, started):
+    if (
+        is_overtaken(broker, stepup, started)
+        or stepup.policy_version != broker.policy.version
+        or not registry.serves(stepup.agent_id)
+    ):
         return False
     stepup, told = with_approval(broker, stepup, evidence), _told(evidence, id_token)
     if 0 < len({one.sub for one in stepup.confirmed}) < stepup.need:
@@ -204,20 +214,6 @@ def _begun(broker: Broker, stepup: StepUp, evidence: Evidence) -> Repeat | None:
     gone = max((broker.clock.now() - proven).total_seconds(), 0.0)
     ends = Deadline.after(broker.clock, max(repeat.within - gone, 0.0))
     return replace(repeat, left=repeat.count, expires=ends)
-
-
-def _changed(broker: Broker, stepup: StepUp, started: StepUp) -> bool:
-    """Tell whether *stepup* is no longer what it was when its device flow began."""
-    return (
-        not stepup.status.open
-        or stepup.status is not started.status
-        or stepup.digest != started.digest
-        or digest_of(stepup) != started.digest
-        or stepup.policy_version != broker.policy.version
-        or stepup.id in broker.stepups.deciding
-        or stepup.expires.passed(broker.clock)
-        or not broker.registry.serves(stepup.agent_id)
-    )
 
 
 async def _record_approval(

@@ -66,8 +66,6 @@ async def register(broker: Broker, asked: AgentRequest, operator: Actor) -> Regi
         LedgerUnwritableError: it could not be recorded.
     """
     agent = new_agent(broker, asked)
-    if not agent.scopes and not agent.resource_server:
-        raise UsageError("an agent needs at least one scope", "give --scope")
     check_scopes(broker, (*agent.scopes, *agent.serves))
     secret = None
     if agent.credential.kind == "none" and not agent.template:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
 from typing import Final
@@ -15,6 +15,7 @@ from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut
 from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.held_tokens import HeldTokens
 from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.usecases.changes import OUTDATED, subjects_of
 from agentvault_tui.broker.usecases.register import (
     check_end,
     check_subject_free,
@@ -31,12 +32,14 @@ from agentvault_tui.errors import (
     ConflictError,
     LedgerError,
     LedgerUnwritableError,
+    RefusedError,
     UsageError,
 )
 from agentvault_tui.ledger import (
     Change,
     DropAgentTokens,
     DropAllTokens,
+    EventQuery,
     OutboxStep,
     Panic,
 )
@@ -46,6 +49,7 @@ from agentvault_tui.model import (
     AgentId,
     AgentStatus,
     Draft,
+    Event,
     EventType,
     StepUp,
     Token,
@@ -57,6 +61,9 @@ TEMPLATE_REVOKED: Final = "template_revoked"
 FAILED: Final = "it stays so: that it ended could not be recorded"
 """The reason of the event about a grant whose record failed."""
 
+_OWN: Final = timedelta(minutes=10)
+"""How long an operator elsewhere may restore an agent that they revoked themselves."""
+_REVOKED_AT_MOST: Final = 100
 _NONE: Final = CallsCut()
 
 
@@ -291,7 +298,11 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
 
 
 async def restore_agent(
-    broker: Broker, agent_id: str, operator: Actor, until: datetime | None = None
+    broker: Broker,
+    agent_id: str,
+    operator: Actor,
+    until: datetime | None = None,
+    check: Callable[[Agent], Awaitable[None]] | None = None,
 ) -> Agent:
     """Serve the agent again; tokens revoked before stay revoked.
 
@@ -300,6 +311,7 @@ async def restore_agent(
         agent_id: which.
         operator: who decided.
         until: when it ends by itself now, if not when it did before.
+        check: refuses; called where no other restore of it is under way.
 
     Returns:
         the agent, active, or the template.
@@ -319,6 +331,9 @@ async def restore_agent(
                 raise UsageError("it is not revoked", "a new end is given to restore")
             return agent
         await broker.cuts.record_missed()
+        epoch = broker.registry.epoch(agent.id)
+        if check is not None:
+            await check(agent)
         if subject := agent.credential.subject:
             await more.enter_async_context(registry.giving_subject)
             check_subject_free(broker, subject, agent.id)
@@ -329,7 +344,6 @@ async def restore_agent(
             )
             active = replace(active, until=end_of(broker, until, template or None))
         check_end(broker, active)
-        epoch = broker.registry.epoch(agent.id)
         steps = broker.outbox.restore(agent.id)
         stays = partial(agent_draft, EventType.AGENT_REVOKED, operator, reason=FAILED)
         async with still_cut(broker, agent, stays(agent)):
@@ -341,6 +355,51 @@ async def restore_agent(
         broker.registry.put_agent(active)
         broker.outbox.take(steps)
         return active
+
+
+async def check_own(broker: Broker, operator: Actor, agent: Agent) -> None:
+    """Refuse to restore *agent* unless *operator* alone revoked it, and just now.
+
+    Args:
+        broker: the broker.
+        operator: who is signed in.
+        agent: revoked.
+
+    Raises:
+        RefusedError: somebody or something else has revoked it since it was served
+            last (a signal, its end, its template, panic), or it is too long ago.
+    """
+    refused = RefusedError(
+        "only an approver may restore this agent",
+        f"you may for {_OWN.seconds // 60} minutes where nobody but you has revoked it",
+    )
+    ended = agent.until is not None and agent.until.passed(broker.clock)
+    origin = agent.from_template and broker.registry.find_agent(agent.from_template)
+    if ended or broker.registry.panic is not None or (origin and origin.revoked_at):
+        raise refused
+    await broker.ledger.confirm()
+
+    async def newest(kind: EventType, after: int, of: AgentId | None) -> list[Event]:
+        query = EventQuery(type=kind, agent=of, limit=_REVOKED_AT_MOST)
+        page = await broker.ledger.events(query)
+        if page.next is not None and all(one.seq > after for one in page.events):
+            raise refused  # there may be more: unknown makes an answer stricter
+        return [one for one in page.events if one.seq > after]
+
+    served = await broker.ledger.events(
+        EventQuery(type=EventType.AGENT_RESTORED, agent=agent.id, limit=1)
+    )
+    if not served.events and served.next is not None:
+        raise refused
+    last = served.events[0].seq if served.events else 0
+    cuts = await newest(EventType.AGENT_REVOKED, last, agent.id)
+    if not cuts or cuts[-1].time < broker.clock.now() - _OWN:
+        raise refused
+    mine = all(
+        one.actor.id == operator.id and one.reason != TEMPLATE_REVOKED for one in cuts
+    )
+    if not mine or await newest(EventType.PANIC_ON, cuts[-1].seq, None):
+        raise refused
 
 
 async def lift_panic(broker: Broker, operator: Actor) -> int:
@@ -410,6 +469,12 @@ def _cut(broker: Broker, agent: Agent, reason: str) -> tuple[HeldTokens, list[St
     stepups = [
         cancelled(broker, stepup, reason)
         for stepup in (*broker.stepups.open(agent.id), *approved)
+    ]
+    about = f"agent:{agent.id}"
+    stepups += [
+        cancelled(broker, change, OUTDATED)
+        for change in broker.stepups.open(AgentId(""))
+        if change.change is not None and about in subjects_of(change)
     ]
     return tokens, stepups
 

@@ -27,7 +27,13 @@ from agentvault_tui.broker.stepups import (
     with_repeat,
 )
 from agentvault_tui.broker.team import WORK
-from agentvault_tui.broker.usecases.approvals import end_repeats
+from agentvault_tui.broker.usecases.approvals import check_not_own, end_repeats
+from agentvault_tui.broker.usecases.changes import (
+    OUTDATED,
+    cancel,
+    cancel_outdated,
+    is_current,
+)
 from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.usecases.held import check_not_lost, page_body
 from agentvault_tui.broker.usecases.mint import mint_verified
@@ -116,7 +122,11 @@ async def begin_approval(
         if not _is_shown(stepup, digest):
             what = "the digest is not the one stored"
             raise ConflictError(what, "open the step-up again")
-        if stepup.policy_version != broker.policy.version:
+        check_not_own(broker, stepup, operator)
+        if not is_current(broker, stepup):
+            if stepup.change is not None:
+                await cancel(broker, stepup, OUTDATED)
+                raise ConflictError(OUTDATED, "ask for it again")
             await _decide_again(broker, stepup)
             raise ConflictError(
                 "the policy changed since this was asked",
@@ -158,9 +168,12 @@ async def offer(broker: Broker, stepup: StepUp) -> None:
     Raises:
         TenantError: the tenant did not start the flow.
     """
-    if stepup.policy_version != broker.policy.version:
+    if not is_current(broker, stepup):
         broker.stepups.end_offer(stepup.id)
-        await _decide_again(broker, stepup)
+        if stepup.change is not None:
+            await cancel(broker, stepup, OUTDATED)
+        else:
+            await _decide_again(broker, stepup)
         return
     left = math.floor(stepup.expires.remaining(broker.clock))
     async with broker.stepups.locks[stepup.id]:
@@ -210,10 +223,13 @@ async def deny(broker: Broker, stepup_id: str, reason: str, operator: Actor) -> 
         decided_by=Evidence(operator.id, operator.name),
         denial=reason or None,
     )
-    waits = broker.stepups.cooldowns.denied(denied.requester)
     draft = stepup_draft(
         EventType.STEPUP_DENIED, operator, denied, reason=denied.denial
     )
+    if denied.change is not None:  # no agent asked, and none has to wait
+        await broker.record_cut(draft, changes=[denied])
+        return denied
+    waits = broker.stepups.cooldowns.denied(denied.requester)
     if waits.until is not None:
         until = iso(waits.until.wall)
         draft.detail.update(denials=waits.denials, cooling_until=until)
@@ -253,6 +269,7 @@ async def expire_due(broker: Broker) -> None:
         broker: the broker.
     """
     await expire(broker, broker.stepups.open())
+    await cancel_outdated(broker)
 
     def lasts(run: str) -> float:
         gone = broker.team is not None and broker.team.gone(run)
@@ -559,12 +576,13 @@ async def _page(
     )
     told = ", ".join(f"{count} {word}" for word, count in sorted(ends.items()))
     many = f"last {ends.total()}" if ends.total() > 1 else "one"
-    agent = broker.registry.agent(stepup.agent_id)
+    change = stepup.change
+    owner = change.name if change else broker.registry.agent(stepup.agent_id).owner
     return {
         "id": stepup.id,
         "digest": stepup.digest,
         "expires_in": expires_in,
-        "owner": agent.owner,
+        "owner": owner,
         "rule": stepup.rule,
         "count": stepup.count,
         "before": f"{many} like it: {told}" if told else "",

@@ -1,0 +1,470 @@
+"""A loosening waits for a person's factor, as a step-up does, and is then carried out.
+
+A change that waits is a step-up without an agent (`StepUp.change`): its digest, device
+flow, approval page, rules for several people, denial and expiry are the step-up's own.
+This module holds the rest: how it is asked for, when it is outdated, and how an
+approved one is carried out, by the same call that asked for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Final, NamedTuple
+
+from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.riders import Rider, ride
+from agentvault_tui.broker.stepups import digest_of, stepup_draft
+from agentvault_tui.broker.usecases.approvals import (
+    confirm,
+    is_overtaken,
+    needed,
+    told_of,
+    with_approval,
+)
+from agentvault_tui.clock import Deadline, iso
+from agentvault_tui.encoder import to_json
+from agentvault_tui.errors import AgentVaultError, ConflictError, LedgerError
+from agentvault_tui.ledger import docs
+from agentvault_tui.ledger.canonical import canonical
+from agentvault_tui.lookalikes import fold_name
+from agentvault_tui.model import (
+    CHANGE_ID,
+    Actor,
+    ActorKind,
+    AgentId,
+    ChangedText,
+    DecisionId,
+    Draft,
+    EventType,
+    Evidence,
+    Risk,
+    StepUp,
+    StepUpId,
+    StepUpStatus,
+    WaitingChange,
+    new_id,
+    new_secret,
+)
+from agentvault_tui.sealing import Seal
+from agentvault_tui.text import visible
+
+_MOST: Final = 64
+"""Changes that may wait at once."""
+_OF_ONE: Final = 16
+"""And of one person."""
+OUTDATED: Final = "what it would change has changed meanwhile"
+RULE: Final = "changes"
+"""The rule of a change: ``[[changes.rules]]`` say how many people it takes."""
+
+
+class ChangesSeal(Seal):
+    """The seal of requests that wait, and of answers that are shown once."""
+
+    WHOSE: ClassVar[str] = "changes"
+    LOST: ClassVar[str] = "changes that wait cannot be carried out"
+
+    def hmac(self, content: bytes) -> str:
+        """Return the HMAC of *content* (RFC 2104): it shows nothing of a secret."""
+        key = self.derive("request digest")
+        return hmac.new(key, content, hashlib.sha256).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a request would loosen."""
+
+    kinds: tuple[str, ...]
+    """Of `CHANGE_KINDS`; none: it loosens nothing."""
+    summary: str
+    about: str
+    """What it is about, for records and pages."""
+    subjects: tuple[str, ...] = ()
+    """What it would change: where one of these is changed, it is outdated."""
+    texts: tuple[ChangedText, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What else a person decides about: no secret."""
+    reason: str = ""
+    """Why, in the operator's words."""
+
+
+def text_change(name: str, before: str | None, after: str | None) -> ChangedText:
+    """Return a replaced text as events name it."""
+
+    def digest(text: str | None) -> str | None:
+        return None if text is None else hashlib.sha256(text.encode()).hexdigest()
+
+    return ChangedText(name, digest(before), digest(after))
+
+
+def basis(broker: Broker, subjects: Sequence[str]) -> str:
+    """Return the digest of the things that a change would replace, as they are now.
+
+    Args:
+        broker: the broker; its rooms know the things, by kind.
+        subjects: such as ``policy`` or ``agent:agt_…``.
+    """
+    now = {}
+    for one in subjects:
+        kind, _, name = one.partition(":")
+        now[one] = broker.states[kind](name)
+    return "sha256:" + hashlib.sha256(canonical(now).encode()).hexdigest()
+
+
+def states_of(broker: Broker) -> dict[str, Callable[[str], str]]:
+    """Return what the broker itself knows of the things that changes replace."""
+
+    def agent(name: str) -> str:
+        """Everything an agent may do, and whether it may now."""
+        return docs.write_agent(broker.registry.agent(name))
+
+    def panic(_: str) -> str:
+        panic = broker.registry.panic
+        return iso(panic.since) if panic and panic.on else ""
+
+    return {
+        "policy": lambda _: broker.policy.texts.digest(),
+        "agent": agent,
+        "name": lambda name: str(broker.registry.has_name(fold_name(name))),
+        "panic": panic,
+        "team key": lambda _: broker.team_key.told()[1] if broker.team_key else "",
+        "nothing": lambda _: "",
+    }
+
+
+def subjects_of(stepup: StepUp) -> tuple[str, ...]:
+    """Return what a waiting change would replace."""
+    return tuple(stepup.parameters["changes"])
+
+
+def is_current(broker: Broker, stepup: StepUp) -> bool:
+    """Tell whether *stepup* rests on what is so now: policy, or what it changes."""
+    if stepup.change is None:
+        return stepup.policy_version == broker.policy.version
+    try:
+        return basis(broker, subjects_of(stepup)) == stepup.policy_version
+    except (AgentVaultError, KeyError):
+        return False  # it is gone, or cannot be read: outdated
+
+
+class Asker(NamedTuple):
+    """Who asks for a change, and from where."""
+
+    actor: Actor
+    """Who is signed in, or the local user."""
+    seat: Actor
+    """The key of the session, or the local user."""
+
+
+async def ask(
+    broker: Broker,
+    call: str,
+    request: Mapping[str, Any],
+    wanted: Wanted,
+    asker: Asker,
+) -> StepUp:
+    """Hold a change until a person proves a factor for exactly it.
+
+    Args:
+        broker: the broker.
+        call: what carries it out, method and path.
+        request: its path parameters and body.
+        wanted: what it would loosen.
+        asker: who asks.
+
+    Returns:
+        the change; the same one if this was asked for already and still waits.
+
+    Raises:
+        ConflictError: too many wait.
+        SealedError: the key that the request is encrypted under is not here.
+    """
+    stepup = _new(broker, call, request, wanted, asker)
+    waiting = [one for one in broker.stepups.open(AgentId("")) if one.change]
+    for one in waiting:
+        if one.change and _same(one, stepup):
+            return one
+    theirs = sum(one.change.sub == asker.actor.id for one in waiting if one.change)
+    if len(waiting) >= _MOST or theirs >= _OF_ONE:
+        raise ConflictError(
+            f"{theirs} changes of yours already wait for a person, {len(waiting)} in"
+            " all",
+            "have them decided first: agentvault changes list",
+        )
+    draft = stepup_draft(
+        EventType.STEPUP_REQUESTED, asker.actor, stepup, reason=wanted.reason
+    )
+    draft.detail.update(
+        nonce=stepup.nonce,
+        parameters=stepup.parameters,
+        why=stepup.why,
+        risk=stepup.risk.value,
+        kinds=list(wanted.kinds),
+        expires_at=iso(stepup.expires.wall),
+        need=stepup.need,
+    )
+    broker.stepups.put(stepup)
+    try:
+        await broker.record(draft, changes=[stepup])
+    except BaseException:
+        broker.stepups.forget(stepup)
+        raise
+    return stepup
+
+
+def _same(one: StepUp, other: StepUp) -> bool:
+    a, b = one.change, other.change
+    if a is None or b is None:
+        return False
+    return (a.call, a.sub, a.seat, a.body_hmac, one.policy_version) == (
+        *(b.call, b.sub, b.seat, b.body_hmac, other.policy_version),
+    )
+
+
+def _seal(broker: Broker) -> ChangesSeal:
+    return ChangesSeal.of(broker.home, shared=broker.ledger.shared is not None)
+
+
+def _new(
+    broker: Broker,
+    call: str,
+    request: Mapping[str, Any],
+    wanted: Wanted,
+    asker: Asker,
+) -> StepUp:
+    content, seal = canonical(dict(request)).encode(), _seal(broker)
+    actor, seat = asker
+    change_id = StepUpId(new_id(CHANGE_ID))
+    texts = [[one.name, one.before, one.after] for one in wanted.texts]
+    change = WaitingChange(
+        kinds=wanted.kinds,
+        summary=wanted.summary,
+        call=call,
+        sub=actor.id,
+        name=actor.name,
+        seat=seat.id,
+        texts=wanted.texts,
+        body_hmac=seal.hmac(content),
+        sealed=b64encode(seal.close("request", change_id, 1, content)).decode(),
+    )
+    stepup = StepUp(
+        id=change_id,
+        agent_id=AgentId(""),
+        agent_name=actor.name,
+        scope="",
+        action=f"change:{wanted.kinds[0]}",
+        resource=wanted.about,
+        parameters_json=to_json(
+            {
+                **wanted.details,
+                "summary": wanted.summary,
+                "changes": list(wanted.subjects),
+                **({"texts": texts} if texts else {}),
+            }
+        ),
+        reason=wanted.reason or None,
+        rule=RULE,
+        why=wanted.summary,
+        risk=Risk.HIGH,
+        policy_version=basis(broker, wanted.subjects),
+        nonce=new_secret("n"),
+        digest="",
+        decision_id=DecisionId(new_id("dec")),
+        ttl=0,
+        requested_at=broker.clock.now(),
+        expires=Deadline.after(broker.clock, broker.settings.changes.expires_in),
+        change=change,
+    )
+    rules = needed(broker, stepup)
+    asked_by = (actor.id.casefold(), actor.name.casefold())
+    stepup = replace(
+        stepup,
+        need=rules.approvals,
+        owners=tuple(dict.fromkeys(asked_by)) if rules.no_self else (),
+    )
+    return replace(stepup, digest=digest_of(stepup))
+
+
+async def apply_change(
+    broker: Broker, started: StepUp, evidence: Evidence, told: dict[str, Any]
+) -> bool:
+    """Carry out a change that a person has approved, in one transaction with the proof.
+
+    Args:
+        broker: the broker.
+        started: the change as it was when its device flow began.
+        evidence: who approved, by what factor, when.
+        told: how that was proven, as events say it.
+
+    Returns:
+        whether it counts; False when it was decided or changed meanwhile.
+
+    Raises:
+        LedgerError: it could not be recorded, and nothing has changed.
+    """
+    stepup = broker.stepups.get(started.id)
+    if is_overtaken(broker, stepup, started):
+        return False
+    if not is_current(broker, stepup):
+        await cancel(broker, stepup, OUTDATED)
+        return True
+    stepup = with_approval(broker, stepup, evidence)
+    if 0 < len({one.sub for one in stepup.confirmed}) < stepup.need:
+        return await confirm(broker, stepup, told)
+    broker.stepups.deciding.add(stepup.id)
+    try:
+        await _carry_out(broker, stepup, evidence, told)
+    except LedgerError:
+        raise
+    except AgentVaultError as error:
+        broker.stepups.deciding.discard(stepup.id)
+        await cancel(broker, stepup, f"it could not be carried out: {error.what}")
+        return True
+    finally:
+        broker.stepups.deciding.discard(stepup.id)
+    broker.stepups.end_flow(stepup.id)
+    return True
+
+
+async def _carry_out(
+    broker: Broker, stepup: StepUp, evidence: Evidence, told: dict[str, Any]
+) -> None:
+    change = stepup.change
+    assert change is not None  # noqa: S101 - it is a change
+    seal = _seal(broker)
+    content = seal.open("request", stepup.id, 1, b64decode(change.sealed))
+    actor = Actor(ActorKind.OPERATOR, evidence.sub, evidence.name)
+    applied = replace(
+        stepup,
+        status=StepUpStatus.APPLIED,
+        decided_by=evidence,
+        decided_at=broker.clock.now(),
+        problem=None,
+        device=None,
+        change=replace(change, sealed=""),
+    )
+
+    def check() -> None:
+        """Refuse to record what was denied, ended by panic or outdated a moment ago."""
+        if not broker.stepups.get(stepup.id).status.open:
+            raise ConflictError("it was cancelled meanwhile")
+        if not is_current(broker, stepup):
+            raise ConflictError(OUTDATED)
+
+    draft = stepup_draft(EventType.CHANGE_APPLIED, actor, applied, **told)
+    people = stepup.confirmed or (evidence,)
+    detail = record_of(
+        change.kinds,
+        change.summary,
+        change.texts,
+        stepup.reason,
+        digest=stepup.digest,
+        proof="factor",
+        by=[told_of(one) for one in people],
+        requested_by={"sub": change.sub, "name": change.name},
+    )
+    check()
+    rider = Rider(actor, detail, draft, [applied], check)
+    answer = await carry(broker, rider, change.call, json.loads(content))
+    if not broker.stepups.get(stepup.id).status.open:
+        # A panic that came while it was recorded: its row is the later one.
+        await broker.record_cut(changes=[applied])
+    box = b64encode(seal.close("answer", stepup.id, 1, answer)).decode()
+    assert applied.change is not None  # noqa: S101 - it is a change
+    shown = replace(applied, change=replace(applied.change, result=box))
+    broker.stepups.put(shown)
+    await broker.record_cut(changes=[shown])
+
+
+async def carry(
+    broker: Broker, rider: Rider, call: str, request: Mapping[str, Any]
+) -> bytes:
+    """Carry out a call whose first event takes *rider* along; return its answer.
+
+    Raises:
+        AgentVaultError: as the call does.
+    """
+    with ride(rider):
+        answer = await broker.carriers[call](request, rider.actor)
+    if not rider.recorded:  # it changed nothing that has an event
+        rider.draft = rider.draft or Draft(EventType.CHANGE_APPLIED, rider.actor)
+        drafts, rows = rider.alone(())
+        await broker.record(*drafts, changes=rows)
+    return answer
+
+
+def record_of(
+    kinds: Sequence[str],
+    summary: str,
+    texts: Sequence[ChangedText],
+    why: str | None,
+    **more: object,
+) -> dict[str, Any]:
+    """Return what the event of a loosening says of it: ``detail.loosened``."""
+    return {
+        "kinds": list(kinds),
+        "summary": summary,
+        "why": why or None,
+        "texts": {
+            one.name: {"before": one.before, "after": one.after} for one in texts
+        },
+        **more,
+    }
+
+
+async def cancel(broker: Broker, stepup: StepUp, problem: str) -> None:
+    """End a change that waits: what it would change has changed, or it cannot be."""
+    ended = replace(
+        stepup,
+        status=StepUpStatus.CANCELLED,
+        decided_at=broker.clock.now(),
+        device=None,
+        problem=visible(problem, 300),
+    )
+    broker.stepups.put(ended)
+    broker.stepups.end_flow(stepup.id)
+    draft = stepup_draft(
+        EventType.STEPUP_CANCELLED, SYSTEM, ended, reason=ended.problem
+    )
+    await broker.record_cut(draft, changes=[ended])
+
+
+async def cancel_outdated(broker: Broker) -> None:
+    """Cancel changes whose subject was changed, and forget answers nobody fetched."""
+    for one in broker.stepups.open(AgentId("")):
+        waits = one.change is not None and one.id not in broker.stepups.deciding
+        if waits and not is_current(broker, one):
+            await cancel(broker, one, OUTDATED)
+    for one in broker.stepups.decided():
+        if one.change and one.change.result and one.expires.passed(broker.clock):
+            await _forget_answer(broker, one)
+
+
+async def _forget_answer(broker: Broker, stepup: StepUp) -> None:
+    assert stepup.change is not None  # noqa: S101 - it is a change
+    read = replace(stepup, change=replace(stepup.change, result=""))
+    await broker.record(changes=[read])
+    broker.stepups.put(read)
+
+
+async def take_answer(
+    broker: Broker, stepup: StepUp, seat: Actor
+) -> dict[str, Any] | None:
+    """Return the answer of a change that was carried out, once.
+
+    Only the session that asked gets it: to everybody else this is None.
+
+    Raises:
+        LedgerError: that it was given out could not be recorded.
+    """
+    change = stepup.change
+    if change is None or not change.result or seat.id != change.seat:
+        return None
+    box = b64decode(change.result)
+    answer: dict[str, Any] = json.loads(_seal(broker).open("answer", stepup.id, 1, box))
+    await _forget_answer(broker, stepup)
+    return answer
