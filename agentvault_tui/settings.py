@@ -21,9 +21,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta
 
+from agentvault_tui.approval_rules import ChangeRule, StepUpRule
 from agentvault_tui.errors import SettingsError
 from agentvault_tui.home import Home
-from agentvault_tui.model.stepup import CHANGE_KINDS
 from agentvault_tui.store_url import store_parameters
 from agentvault_tui.text import visible
 from agentvault_tui.toml_table import (
@@ -137,62 +137,6 @@ class DelegationSettings:
     """How often a token may be passed on, one agent after the other: 0 to 8."""
     max_children: Annotated[int, Meta(ge=0, le=1000)] = 20
     """How many live tokens one token may have been exchanged for: 0 to 1000."""
-
-
-_Risk = Literal["low", "medium", "high"]
-
-
-class StepUpRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which step-ups take several people, or nobody who owns the agent."""
-
-    approvals: Annotated[int, Meta(ge=1, le=10)] = 1
-    """How many different people have to approve."""
-    scopes: tuple[str, ...] = ()
-    """Scopes or groups of the catalogue; none: every scope."""
-    risk: _Risk | tuple[_Risk, ...] = ()
-    """One risk or several; none: every risk."""
-    no_self: bool = False
-    """Whether an owner of the agent, or of one that passed it a token, may not."""
-
-    def __post_init__(self) -> None:
-        """Refuse a rule that asks for nothing.
-
-        Raises:
-            SettingsError: it does not.
-        """
-        if self.approvals == 1 and not self.no_self:
-            raise SettingsError(
-                "a rule of stepup.rules asks for nothing more than usual",
-                "give approvals = 2, or no_self = true",
-            )
-
-
-class ChangeRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which changes take several people, or nobody who asked for them."""
-
-    kinds: tuple[str, ...] = ()
-    """Of `CHANGE_KINDS`; none: every kind."""
-    approvals: Annotated[int, Meta(ge=1, le=10)] = 1
-    """How many different people have to approve."""
-    no_self: bool = False
-    """Whether the person who asked may not approve."""
-
-    def __post_init__(self) -> None:
-        """Refuse a rule that asks for nothing, or names what no change is of.
-
-        Raises:
-            SettingsError: it does.
-        """
-        if self.approvals == 1 and not self.no_self:
-            raise SettingsError(
-                "a rule of changes.rules asks for nothing more than usual",
-                "give approvals = 2, or no_self = true",
-            )
-        if unknown := sorted(set(self.kinds) - set(CHANGE_KINDS)):
-            raise SettingsError(
-                f"changes.rules names the unknown kind {visible(unknown[0], 60)}",
-                f"one of {', '.join(CHANGE_KINDS)}",
-            )
 
 
 @dataclass(frozen=True, slots=True)

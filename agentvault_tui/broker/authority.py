@@ -39,6 +39,7 @@ from enum import StrEnum
 from typing import Final
 
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.socket_factor import asks_factor
 from agentvault_tui.broker.usecases.approvals import changed_since
 from agentvault_tui.broker.usecases.stepup import device_code, problem_of
 from agentvault_tui.clock import Clock, Deadline, iso
@@ -332,16 +333,16 @@ class Need(StrEnum):
     PEOPLE = "people"
 
 
-_ROLES: Final = {
+LEAST: Final = {
     Need.CUT: Role.OPERATOR,
     Need.GIVE: Role.OPERATOR,
     Need.OWN: Role.OPERATOR,
     Need.APPROVE: Role.APPROVER,
     Need.PEOPLE: Role.APPROVER,
 }
-_DEEDS: Final = {
-    Need.CUT: "cutting off",
-    Need.GIVE: "restoring, registering or giving scopes",
+DEEDS: Final = {
+    Need.CUT: "revoking, denying or taking away",
+    Need.GIVE: "restoring, registering, granting or loosening",
     Need.OWN: "restoring or registering",
     Need.APPROVE: "approving",
     Need.PEOPLE: "changing the tenant's people",
@@ -350,7 +351,7 @@ _DEEDS: Final = {
 
 def _least(need: Need, *, remote: bool) -> Role:
     """Return the least role that a decision needs."""
-    return Role.APPROVER if remote and need is Need.GIVE else _ROLES[need]
+    return Role.APPROVER if remote and need is Need.GIVE else LEAST[need]
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,7 +379,7 @@ class Authority:
         by_claim = self._by_claim or remote
         who = _who(session, role)
         refused = {
-            need.value: f"{_DEEDS[need]} needs the role {_least(need, remote=remote)};"
+            need.value: f"{DEEDS[need]} needs the role {_least(need, remote=remote)};"
             f" {who}"
             for need in Need
             if not _allowed(need, role, by_claim=by_claim, remote=remote)
@@ -386,7 +387,7 @@ class Authority:
         if session is not None and session.idle.passed(self.broker.clock):
             for need in (Need.GIVE, Need.OWN, Need.PEOPLE):
                 refused.setdefault(
-                    need.value, f"{_DEEDS[need]} needs a new sign-in; {_IDLE_WHY}"
+                    need.value, f"{DEEDS[need]} needs a new sign-in; {_IDLE_WHY}"
                 )
         return Standing(session, role, refused)
 
@@ -430,9 +431,9 @@ class Authority:
         """Tell whether *operator* is on another machine."""
         return is_remote(operator.id)
 
-    def by_factor(self, operator: Actor) -> bool:
+    async def by_factor(self, operator: Actor) -> bool:
         """Tell whether what loosens needs a person's factor, asked for from there."""
-        return is_remote(operator.id) or self.broker.socket_by_factor
+        return is_remote(operator.id) or await asks_factor(self.broker)
 
     async def admit(self, operator: Actor, access: Access, path: str) -> None:
         """Refuse a call of an operator elsewhere that their role does not allow.

@@ -301,8 +301,8 @@ class Broker:
     states: dict[str, Callable[[str], str]] = field(default_factory=dict)
     """What a change would replace, as it is now, by the kind of thing; see
     `usecases.changes`. A room that has such things adds its own."""
-    socket_by_factor: bool = False
-    """Whether what loosens needs a person's factor at the socket too, as it is now."""
+    has_approver: bool = False
+    """Whether somebody was found to have the role approver; see `socket_factor`."""
     carriers: dict[str, Carrier] = field(default_factory=dict)
     """What carries out a change once it is approved, by method and path."""
     issuer: str = ""

@@ -351,8 +351,10 @@ def _deciders(
 
 
 def _approvals(stepup: StepUp) -> shapes.ApprovalsInfo | None:
-    if stepup.need == 1 and not stepup.owners:
+    if stepup.need == 1 and not stepup.owners and not stepup.approvers:
         return None
+    named = " and ".join(" or ".join(one) for one in stepup.approvers)
+    who = f"approvers who are {named}" if named else "any approver"
     others = [one.name for one in stepup.confirmed]
     noun = "" if stepup.change else "the owner "
     own = [stepup.change.name] if stepup.change and stepup.owners else stepup.owners
@@ -361,7 +363,7 @@ def _approvals(stepup: StepUp) -> shapes.ApprovalsInfo | None:
         have=len(stepup.confirmed),
         need=stepup.need,
         by=tuple(filter(None, map(_decider, stepup.confirmed))),
-        may=f"any approver but {but}" if but else "any approver",
+        may=f"{who} but {but}" if but else who,
     )
 
 

@@ -157,6 +157,8 @@ def write_stepup(stepup: StepUp) -> str:
         del value["chain"]
     if stepup.change is None:
         del value["change"]
+    if not stepup.approvers:
+        del value["approvers"]
     return (
         f'{to_json(value)[:-1]},"parameters":{parameters}'
         f',"authorization_details":{details}'

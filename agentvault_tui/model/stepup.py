@@ -222,6 +222,8 @@ class StepUp:
     """How many different people have to approve it."""
     owners: tuple[str, ...] = ()
     """Who may not, case-folded: owners in the delegation chain, if a rule says so."""
+    approvers: tuple[tuple[str, ...], ...] = ()
+    """Who alone may: of each list at least one name has to be theirs."""
     confirmed: tuple[Evidence, ...] = ()
     """Who approved it, where several have to, in that order."""
     evaluation: bool = False

@@ -232,6 +232,9 @@ ROTATE_KEY: Final = _post(
 HOOK: Final = _post(
     Access.TIGHTEN, "/api/hooks/{host}", access.HookRequest, access.HookInfo
 )
+CONNECTED: Final = _post(
+    Access.MACHINE, "/api/hooks/{host}/connected", None, access.ConnectedInfo
+)
 RUN: Final = _post(Access.MACHINE, "/api/runs", access.RunRequest, access.RunInfo, 201)
 RUN_NEWS: Final = _post(Access.MACHINE, "/api/runs/{id}/news", None, access.RunNewsInfo)
 END_RUN: Final = _post(Access.MACHINE, "/api/runs/{id}/end", None, access.RunNewsInfo)

@@ -27,6 +27,9 @@ def only_tightens(before: Policy, after: Policy) -> bool:
     Args:
         before: the active policy.
         after: the one to be put in its place.
+
+    Returns:
+        whether all that changes is one of these.
     """
     return (
         before.catalogue.version == after.catalogue.version

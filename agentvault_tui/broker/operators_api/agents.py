@@ -135,7 +135,7 @@ def _registering(broker: Broker, authority: Authority) -> list[Route]:
         asked = await body_of(request, asks.AgentRequest)
         name = visible(asked.name, 60)
         wanted = Wanted(("agents",), "", f"a new agent, {name}")
-        if authority.by_factor(operator_of(request)):
+        if await authority.by_factor(operator_of(request)):
             new = new_agent(broker, asked)  # what cannot be is refused at once
             check_scopes(broker, (*new.scopes, *new.serves))
             loosens = new.scopes or new.delegates or new.resource_server
@@ -207,7 +207,7 @@ def _scoping(broker: Broker, authority: Authority) -> list[Route]:
             less = Wanted((), "", agent.id)
             return await changing.settle(request, body, less)
         seat, taken = operator_of(request), None
-        if body.ungrant and authority.by_factor(seat):
+        if body.ungrant and await authority.by_factor(seat):
             # Taking waits for nobody: not for the proof that the giving needs.
             actor = await authority.actor(seat, Need.CUT, agent.id)
             gone = frozenset(body.ungrant)
@@ -287,7 +287,7 @@ def _delegating(broker: Broker, authority: Authority) -> list[Route]:
         if not wider:
             return await changing.settle(request, body, Wanted((), "", agent.id))
         seat, taken = operator_of(request), None
-        if now - scopes and authority.by_factor(seat):
+        if now - scopes and await authority.by_factor(seat):
             actor = await authority.actor(seat, Need.CUT, agent.id)
             less = await change_delegates(broker, agent.id, to.id, now & scopes, actor)
             taken = _scopes_answer(broker, *less)
@@ -397,7 +397,7 @@ def _restoring(broker: Broker, authority: Authority) -> list[Route]:
             lifting = Wanted(("panic",), "lift the panic", "all agents", ("panic",))
             return await restoring.settle(request, body, lifting)
         seat = operator_of(request)
-        if not authority.by_factor(seat):
+        if not await authority.by_factor(seat):
             wanted = Wanted(("agents",), f"restore {visible(agent_id, 60)}", agent_id)
             return await restoring.settle(request, body, wanted)
         agent = await broker.known(lambda: broker.registry.agent(agent_id))

@@ -128,16 +128,13 @@ class Loosening(Generic[BodyT, AnswerT]):
             actor = await authority.actor(seat, least, about)
             done = await self.perform(body, actor, How(path, False, actor))
             return answer(done, self.call.status)
-        by_factor = authority.by_factor(seat) and not (
+        by_factor = await authority.by_factor(seat) and not (
             exempt and not authority.is_elsewhere(seat)
         )
         actor = await authority.actor(seat, Need.GIVE, about)
         asked = {"path": path, "body": msgspec.to_builtins(body)}
         if by_factor:
-            change = await ask(
-                authority.broker, self.name, asked, wanted, Asker(actor, seat)
-            )
-            return answer(change_info(change), 202)
+            return await self.hold(request, body, wanted, actor)
         told = record_of(
             wanted.kinds,
             wanted.summary,
@@ -148,6 +145,18 @@ class Loosening(Generic[BodyT, AnswerT]):
         )
         content = await carry(authority.broker, Rider(actor, told), self.name, asked)
         return Response(content, self.call.status, media_type="application/json")
+
+    async def hold(
+        self, request: Request, body: BodyT, wanted: Wanted, actor: Actor
+    ) -> Response:
+        """Hold a request until a person has approved it, and answer with the change."""
+        asked = {
+            "path": dict(request.path_params),
+            "body": msgspec.to_builtins(body),
+        }
+        asker = Asker(actor, operator_of(request))
+        change = await ask(self.authority.broker, self.name, asked, wanted, asker)
+        return answer(change_info(change), 202)
 
 
 def with_taken(answered: Response, taken: WireShape) -> Response:
@@ -163,7 +172,11 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
     """Return the routes about changes that wait for a person."""
 
     async def index(request: Request) -> Response:
-        """List the changes that wait, then the latest decided."""
+        """List the changes that wait, then the latest decided.
+
+        Raises:
+            UsageError: the status is none.
+        """
         await expire_due(broker)
         query = query_of(request, ChangeQuery)
         if query.status not in {None, *CHANGE_STATUSES}:

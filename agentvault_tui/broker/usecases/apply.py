@@ -129,7 +129,15 @@ Who = Callable[[FilesPlan], Awaitable[Actor]]
 
 
 def loosened(broker: Broker, plan: FilesPlan) -> tuple[str, ...]:
-    """Return which kinds of things *plan* loosens; none: it only tightens."""
+    """Return which kinds of things a plan loosens.
+
+    Args:
+        broker: the broker.
+        plan: what applying files would change.
+
+    Returns:
+        of `CHANGE_KINDS`; none: it only tightens.
+    """
     edits = plan.edits
     limits = edits.policy and not only_tightens(broker.policy, edits.policy)
     return (

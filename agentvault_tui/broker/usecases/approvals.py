@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
+from agentvault_tui.approval_rules import StepUpRule
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.stepups import as_pending, digest_of, stepup_draft
 from agentvault_tui.clock import iso
@@ -29,14 +30,18 @@ from agentvault_tui.model import (
     StepUp,
     StepUpStatus,
 )
+from agentvault_tui.model.claims import GROUPS
 from agentvault_tui.model.event import PERSON_CHANGES
-from agentvault_tui.settings import StepUpRule
 from agentvault_tui.text import visible
 from agentvault_tui.vault import Identity
-from agentvault_tui.vault.identity import is_listed
+from agentvault_tui.vault.identity import is_listed, verified_email
 
 CUTTING: Final = frozenset({"removed", "role"})
 """Changes of a person after which what they approved does not count any more."""
+
+
+_GROUP: Final = "group:"
+"""Begins the name of a group in a rule's ``approvers``."""
 
 
 class Needed(NamedTuple):
@@ -44,6 +49,8 @@ class Needed(NamedTuple):
 
     approvals: int = 1
     no_self: bool = False
+    approvers: tuple[tuple[str, ...], ...] = ()
+    """Of each rule that names some."""
 
 
 def check_rules(broker: Broker) -> None:
@@ -65,7 +72,8 @@ def check_rules(broker: Broker) -> None:
 def needed(broker: Broker, stepup: StepUp) -> Needed:
     """Return what the rules ask that mean such a step-up, or such a change."""
     if stepup.change is None:
-        return _needed(broker, stepup.scope, stepup.risk.value)
+        agents = (stepup.agent_id, *stepup.chain)
+        return _needed(broker, stepup.scope, stepup.risk.value, agents)
     kinds = set(stepup.change.kinds)
     rules = broker.settings.changes.rules
     meant = [rule for rule in rules if not rule.kinds or kinds & set(rule.kinds)]
@@ -73,14 +81,18 @@ def needed(broker: Broker, stepup: StepUp) -> Needed:
     return Needed(most, any(rule.no_self for rule in meant))
 
 
-def _needed(broker: Broker, scope: str, risk: str) -> Needed:
+def _needed(broker: Broker, scope: str, risk: str, agents: Iterable[AgentId]) -> Needed:
+    known = filter(None, map(broker.registry.find_agent, agents))
+    called = {name for one in known for name in (one.id, one.name)}
     meant = [
         rule
         for rule in broker.settings.stepup.rules
-        if _means(broker, rule, scope.split(), risk)
+        if (not rule.agents or called & {*rule.agents})
+        and _means(broker, rule, scope.split(), risk)
     ]
     most = max((rule.approvals for rule in meant), default=1)
-    return Needed(most, any(rule.no_self for rule in meant))
+    only = tuple(rule.approvers for rule in meant if rule.approvers)
+    return Needed(most, any(rule.no_self for rule in meant), only)
 
 
 def _means(broker: Broker, rule: StepUpRule, scopes: list[str], risk: str) -> bool:
@@ -106,9 +118,10 @@ def asked_of(
 
     *agents* are the one that asks and those whose token it was passed.
     """
-    rules = _needed(broker, scope, risk.value)
+    agents = tuple(agents)
+    rules = _needed(broker, scope, risk.value, agents)
     not_by = owners(broker, agents) if rules.no_self else ()
-    return {"need": rules.approvals, "owners": not_by}
+    return {"need": rules.approvals, "owners": not_by, "approvers": rules.approvers}
 
 
 def with_approval(broker: Broker, stepup: StepUp, evidence: Evidence) -> StepUp:
@@ -137,12 +150,32 @@ def check_person(broker: Broker, stepup: StepUp, identity: Identity) -> None:
             f"{visible(identity.name, 60)} {owns} (no_self)",
             "another person has to approve",
         )
+    for names in {*stepup.approvers, *needed(broker, stepup).approvers}:
+        if not _is_named(identity, names):
+            raise IdentityError(
+                "not_for_this",
+                f"{visible(identity.name, 60)} may not approve this",
+                f"only {', '.join(names)} may",
+            )
     if identity.sub in {one.sub for one in stepup.confirmed}:
         raise IdentityError(
             "already_approved",
             f"{visible(identity.name, 60)} has approved this already",
             "another person has to as well",
         )
+
+
+def _is_named(identity: Identity, names: tuple[str, ...]) -> bool:
+    """Tell whether a rule's approvers name a person, or a group of theirs."""
+    groups = set[str]()
+    for claim in GROUPS:
+        claimed = identity.claims.get(claim)
+        listed = claimed if isinstance(claimed, list) else [claimed]
+        groups |= {f"{_GROUP}{one}" for one in listed if isinstance(one, str)}
+    people = tuple(one for one in names if not one.startswith(_GROUP))
+    if groups & {*names}:
+        return True
+    return bool(people) and is_listed(people, identity.sub, verified_email(identity))
 
 
 def is_own(broker: Broker, stepup: StepUp, called: Iterable[str | None]) -> bool:

@@ -93,7 +93,16 @@ class Wanted:
 
 
 def text_change(name: str, before: str | None, after: str | None) -> ChangedText:
-    """Return a replaced text as events name it."""
+    """Return a replaced text as events name it.
+
+    Args:
+        name: of the file.
+        before: None where there was none.
+        after: None where it is removed.
+
+    Returns:
+        both by their SHA-256.
+    """
 
     def digest(text: str | None) -> str | None:
         return None if text is None else hashlib.sha256(text.encode()).hexdigest()
@@ -116,7 +125,14 @@ def basis(broker: Broker, subjects: Sequence[str]) -> str:
 
 
 def states_of(broker: Broker) -> dict[str, Callable[[str], str]]:
-    """Return what the broker itself knows of the things that changes replace."""
+    """Return what the broker itself knows of the things that changes replace.
+
+    Args:
+        broker: the broker.
+
+    Returns:
+        by kind of thing, what tells its state now from any other, by its name.
+    """
 
     def agent(name: str) -> str:
         """Everything an agent may do, and whether it may now."""
@@ -383,7 +399,16 @@ async def _carry_out(
 async def carry(
     broker: Broker, rider: Rider, call: str, request: Mapping[str, Any]
 ) -> bytes:
-    """Carry out a call whose first event takes *rider* along; return its answer.
+    """Carry out a call whose first event takes *rider* along.
+
+    Args:
+        broker: the broker.
+        rider: who, how proven and why.
+        call: method and path.
+        request: its path parameters and body.
+
+    Returns:
+        the call's answer, JSON.
 
     Raises:
         AgentVaultError: as the call does.
@@ -404,7 +429,18 @@ def record_of(
     why: str | None,
     **more: object,
 ) -> dict[str, Any]:
-    """Return what the event of a loosening says of it: ``detail.loosened``."""
+    """Return what the event of a loosening says of it: ``detail.loosened``.
+
+    Args:
+        kinds: of `CHANGE_KINDS`.
+        summary: in a few words.
+        texts: that were replaced.
+        why: in the operator's words.
+        **more: who, and how that was proven.
+
+    Returns:
+        the object.
+    """
     return {
         "kinds": list(kinds),
         "summary": summary,
@@ -456,7 +492,15 @@ async def take_answer(
 ) -> dict[str, Any] | None:
     """Return the answer of a change that was carried out, once.
 
-    Only the session that asked gets it: to everybody else this is None.
+    Only the session that asked gets it.
+
+    Args:
+        broker: the broker.
+        stepup: the change.
+        seat: where this is asked from.
+
+    Returns:
+        the answer; None to everybody else, and after the first time.
 
     Raises:
         LedgerError: that it was given out could not be recorded.

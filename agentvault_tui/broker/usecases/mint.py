@@ -124,11 +124,7 @@ async def mint_verified(
                 "approve again",
             )
         await _end_overtaken(broker, started.id, verified)
-        if started.change is None:
-            minted = await mint_elevated(broker, started, evidence, tokens.id_token)
-        else:
-            told = _told(evidence, tokens.id_token)
-            minted = await apply_change(broker, started, evidence, told)
+        minted = await mint_elevated(broker, started, evidence, tokens.id_token)
         await _end_overtaken(broker, started.id, verified)
         return minted
 
@@ -149,7 +145,7 @@ async def _end_overtaken(broker: Broker, asked: StepUpId, since: datetime) -> No
 async def mint_elevated(
     broker: Broker, started: StepUp, evidence: Evidence, id_token: str
 ) -> bool:
-    """Turn a verified approval into one token for one action.
+    """Turn a verified approval into one token for one action, or carry out a change.
 
     Args:
         broker: the broker.
@@ -162,6 +158,8 @@ async def mint_elevated(
         whether it was approved; False when it was decided, cut or changed meanwhile.
     """
     registry = broker.registry
+    if started.change is not None:
+        return await apply_change(broker, started, evidence, _told(evidence, id_token))
     stepup = registry.stepups.get(started.id)
     if (
         is_overtaken(broker, stepup, started)

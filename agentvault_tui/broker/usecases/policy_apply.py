@@ -90,6 +90,14 @@ async def preview(
 ) -> tuple[PolicyTexts, Policy]:
     """Return what the home's files say, and the policy that *texts* would make of it.
 
+    Args:
+        broker: the broker.
+        texts: what changes, by the names of `PolicyTexts`.
+        plan: the digest of the plan that this is; empty: none is compared.
+
+    Returns:
+        the texts now, and the policy.
+
     Raises:
         ConflictError: the plan is another, a file is a symbolic link, or it is what
             the files say already.

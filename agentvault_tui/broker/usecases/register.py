@@ -108,6 +108,13 @@ def registering(broker: Broker, *agents: Agent) -> Iterator[None]:
 def new_agent(broker: Broker, asked: AgentRequest) -> Agent:
     """Return the agent that is described, with its key or subject for a credential.
 
+    Args:
+        broker: the broker.
+        asked: what the operator says about it.
+
+    Returns:
+        the agent, not registered yet.
+
     Raises:
         UsageError: a text is missing or too long, a resource no URI, a key or subject
             unusable, or it would have no time; or a template is more than that.

@@ -123,15 +123,7 @@ async def begin_approval(
             what = "the digest is not the one stored"
             raise ConflictError(what, "open the step-up again")
         check_not_own(broker, stepup, operator)
-        if not is_current(broker, stepup):
-            if stepup.change is not None:
-                await cancel(broker, stepup, OUTDATED)
-                raise ConflictError(OUTDATED, "ask for it again")
-            await _decide_again(broker, stepup)
-            raise ConflictError(
-                "the policy changed since this was asked",
-                "it was decided anew; open it again",
-            )
+        await _check_current(broker, stepup)
         await check_not_lost(broker, stepup)
         if repeat is not None:
             check_repeat(stepup, repeat)
@@ -162,6 +154,22 @@ def _is_shown(stepup: StepUp, digest: str) -> bool:
     return any(hmac.compare_digest(one.encode(), digest.encode()) for one in shown)
 
 
+async def _check_current(broker: Broker, stepup: StepUp) -> None:
+    """Refuse to approve what rests on another policy, or on what was changed since.
+
+    Raises:
+        ConflictError: it was decided again, or is cancelled.
+    """
+    if is_current(broker, stepup):
+        return
+    if stepup.change is not None:
+        await cancel(broker, stepup, OUTDATED)
+        raise ConflictError(OUTDATED, "ask for it again")
+    await _decide_again(broker, stepup)
+    what = "the policy changed since this was asked"
+    raise ConflictError(what, "it was decided anew; open it again")
+
+
 async def offer(broker: Broker, stepup: StepUp) -> None:
     """Give a step-up that waits without a code its page at the tenant.
 
@@ -170,10 +178,8 @@ async def offer(broker: Broker, stepup: StepUp) -> None:
     """
     if not is_current(broker, stepup):
         broker.stepups.end_offer(stepup.id)
-        if stepup.change is not None:
-            await cancel(broker, stepup, OUTDATED)
-        else:
-            await _decide_again(broker, stepup)
+        with suppress(ConflictError):
+            await _check_current(broker, stepup)
         return
     left = math.floor(stepup.expires.remaining(broker.clock))
     async with broker.stepups.locks[stepup.id]:
@@ -223,9 +229,8 @@ async def deny(broker: Broker, stepup_id: str, reason: str, operator: Actor) -> 
         decided_by=Evidence(operator.id, operator.name),
         denial=reason or None,
     )
-    draft = stepup_draft(
-        EventType.STEPUP_DENIED, operator, denied, reason=denied.denial
-    )
+    kind = EventType.STEPUP_DENIED
+    draft = stepup_draft(kind, operator, denied, reason=denied.denial)
     if denied.change is not None:  # no agent asked, and none has to wait
         await broker.record_cut(draft, changes=[denied])
         return denied
