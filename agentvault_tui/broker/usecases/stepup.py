@@ -181,7 +181,7 @@ async def offer(broker: Broker, stepup: StepUp) -> None:
         with suppress(ConflictError):
             await _check_current(broker, stepup)
         return
-    left = math.floor(stepup.expires.remaining(broker.clock))
+    left = min(math.floor(stepup.expires.remaining(broker.clock)), 86_400)
     async with broker.stepups.locks[stepup.id]:
         if left < 1 or stepup.id in broker.stepups.flows:
             return
@@ -538,17 +538,17 @@ async def _shown_at_tenant(
     approval page its body: its digest is there, of bytes that only the broker keeps.
     *expires_in* is said where the code is for the approval page alone.
     """
-    sent = stepup.request
+    sent, change = stepup.request, stepup.change
     members = ("method", "url", *(f"body_{name}" for name in _BODY))
     return {
         "type": "agentvault:stepup",
-        "agent_id": stepup.agent_id,
+        "agent_id": stepup.agent_id or stepup.id,
         "agent_name": stepup.agent_name,
         "action": stepup.action,
-        "scope": stepup.scope,
+        "scope": stepup.scope or stepup.action,
         "resource": stepup.resource,
         "parameters": stepup.parameters,
-        "ttl": stepup.ttl,
+        **({"change": change.call} if change else {"ttl": stepup.ttl}),
         **(
             {"resource_indicator": stepup.resource_indicator}
             if stepup.resource_indicator != stepup.resource
@@ -581,13 +581,12 @@ async def _page(
     )
     told = ", ".join(f"{count} {word}" for word, count in sorted(ends.items()))
     many = f"last {ends.total()}" if ends.total() > 1 else "one"
-    change = stepup.change
-    owner = change.name if change else broker.registry.agent(stepup.agent_id).owner
+    find, change = broker.registry.agent, stepup.change
     return {
         "id": stepup.id,
         "digest": stepup.digest,
         "expires_in": expires_in,
-        "owner": owner,
+        "owner": change.name if change else find(stepup.agent_id).owner,
         "rule": stepup.rule,
         "count": stepup.count,
         "before": f"{many} like it: {told}" if told else "",
@@ -596,5 +595,6 @@ async def _page(
         "body": await page_body(broker, stepup),
         "need": stepup.need,
         "by": [[one.sub, one.name] for one in stepup.confirmed],
+        "only_by": [list(one) for one in stepup.approvers],
         "not_by": list(stepup.owners),
     }
