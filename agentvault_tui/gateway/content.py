@@ -347,7 +347,9 @@ def encode_multipart(parts: Sequence[Part]) -> tuple[str, bytes]:
 
 
 def check_members(value: object, pointers: Iterable[Sequence[str]]) -> None:
-    """Refuse names that fold alike in the objects that a parameter is read through.
+    """Refuse unclear names in the objects that a parameter is read through.
+
+    Names are unclear that fold alike, and ``__proto__``.
 
     The top object is always checked. Deeper objects that no parameter reads are shown
     and sent whole: in these, only exact duplicates are refused.
@@ -364,6 +366,10 @@ def check_members(value: object, pointers: Iterable[Sequence[str]]) -> None:
         inner: Any = value
         for token in (*pointer, None):
             if isinstance(inner, dict):
+                # JavaScript's Object.assign makes the members of __proto__ members of
+                # the copy (ECMA-262, B.2.2.1): a service would read them, we would not.
+                if "__proto__" in inner:
+                    raise _ambiguous("the body has a member named __proto__")
                 if id(inner) not in seen and (pair := alike(inner)):
                     raise _alike(pair)
                 seen.add(id(inner))
