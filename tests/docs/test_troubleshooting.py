@@ -40,8 +40,8 @@ def test_what_stops_a_start_is_quoted_as_it_is_said(
         homes[name].mkdir(mode=0o700)
     homes["open"].chmod(0o722)
     (homes["misspelt"] / "config.toml").write_text("[tokens]\nlaese = 5\n")
-    (homes["shared"] / "limits.toml").touch(0o600)
-    (homes["shared"] / "limits.toml").chmod(0o666)
+    (homes["shared"] / "policy.cedar").touch(0o600)
+    (homes["shared"] / "policy.cedar").chmod(0o666)
     homes["shared"].chmod(0o755)
     said = [
         vault.cli("serve"),
