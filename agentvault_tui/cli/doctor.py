@@ -160,7 +160,8 @@ def check_hosts(session: CliSession) -> Iterator[Finding]:
     for path in sorted((session.home.config / "hosts").glob("*.toml")):
         name = f"hosts/{path.name}"
         try:
-            found = parse_tools(path.stem, read_text(path) or "", catalogue)
+            text = read_text(path, session.home.config) or ""
+            found = parse_tools(path.stem, text, catalogue)
         except AgentVaultError as error:
             yield fault(f"{name}: {error.what}", error.remedy or "mend the file")
         else:
