@@ -21,7 +21,7 @@ from agentvault_tui.cli.agent_scopes import (
     split_scopes,
     ungrant_scopes,
 )
-from agentvault_tui.cli.audit import Moment
+from agentvault_tui.cli.event_search import Moment
 from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.lookup import agent_names, agent_pages, find_agent
 from agentvault_tui.cli.output import Cell, Output
