@@ -267,7 +267,8 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
 
     Args:
         broker: the broker.
-        reason: for the record, and every denial.
+        reason: for the record, and every denial. Given while everything is stopped
+            already, it is recorded as an event of its own and replaces the first one.
         operator: who decided.
 
     Returns:
@@ -275,13 +276,14 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
     """
     started = broker.clock.boot()
     registry = broker.registry
-    first = registry.panic is None
+    before = registry.panic
+    is_news = before is None or (bool(reason) and reason != before.reason)
     # A new object each time: a lift that is being recorded sees that it was overtaken.
-    registry.panic = (
-        replace(registry.panic)
-        if registry.panic
-        else Panic(True, broker.clock.now(), operator.name, reason)
-    )
+    if before is not None and not is_news:
+        registry.panic = replace(before)
+    else:
+        since = before.since if before else broker.clock.now()
+        registry.panic = Panic(True, since, operator.name, reason)
     calls = broker.cut_calls(None)
     approved = unused(broker)
     delegated = len(registry.delegations)
@@ -297,9 +299,10 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
         "calls_cut": calls.cut,
         "calls_sent": calls.sent,
         **({"delegated_revoked": delegated} if delegated else {}),
+        **({"since": iso(before.since)} if before else {}),
     }
     head = Draft(EventType.PANIC_ON, operator, reason=reason, detail=detail)
-    drafts: list[Draft] = [head] if first else []
+    drafts: list[Draft] = [head] if is_news else []
     # Also where memory has none: one may be on its way out, taken for a delivery.
     changes: list[Change] = [registry.panic, DropAllTokens()]
     changes += registry.stepups.end_repeats(registry.stepups.repeating(None))
