@@ -160,6 +160,13 @@ class Extension(Protocol):
         """End what is under way."""
 
 
+class WatchRoom(Extension, Protocol):
+    """The room of alerts and exports, as the broker sees it."""
+
+    def committed(self, events: Sequence[Event]) -> None:
+        """Take events that have just become durable, in the order of the chain."""
+
+
 class DataPlane(Extension, Protocol):
     """The gateway, as the broker knows it."""
 
@@ -295,7 +302,7 @@ class Broker:
     """The URL that agents reach it at, once they can."""
     gateway: DataPlane | None = None
     """Where agents act through the broker; None where it only issues tokens."""
-    watch: Extension | None = None
+    watch: WatchRoom | None = None
     """What looks at the ledger and tells others: alerts, exports, metrics."""
     decision_seconds: Histogram = field(default_factory=Histogram)
     """How long policy, limits and call-outs took."""
@@ -405,6 +412,11 @@ class Broker:
             for draft in drafts:
                 self.limits.submitted(draft, done)
         return done
+
+    def committed(self, events: Sequence[Event]) -> None:
+        """Show the watch events that have just become durable."""
+        if self.watch is not None:
+            self.watch.committed(events)
 
     async def known(self, find: Callable[[], _T]) -> _T:
         """Find what another broker may have recorded a moment ago.

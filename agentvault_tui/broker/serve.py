@@ -20,7 +20,7 @@ from agentvault_tui.broker.agents_api import AgentsApi
 from agentvault_tui.broker.announce import announce
 from agentvault_tui.broker.approval_pages import ApprovalPageOffers
 from agentvault_tui.broker.authority import Sessions
-from agentvault_tui.broker.core import SYSTEM, Broker, DataPlane, Extension, PolicyState
+from agentvault_tui.broker.core import SYSTEM, Broker, DataPlane, PolicyState, WatchRoom
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.follow import join_team, listen_to
 from agentvault_tui.broker.operators_api import operators_app
@@ -248,7 +248,7 @@ def run(
     clock: Clock | None = None,
     again: bool = False,
     gateway: Callable[[Broker, Tell], DataPlane] | None = None,
-    watch: Callable[[Broker], Extension] | None = None,
+    watch: Callable[[Broker], WatchRoom] | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT; print one JSON line on stdout when ready.
 
@@ -298,7 +298,7 @@ async def _serve(
     *,
     again: bool,
     gateway: Callable[[Broker, Tell], DataPlane] | None,
-    watch: Callable[[Broker], Extension] | None,
+    watch: Callable[[Broker], WatchRoom] | None,
 ) -> int:
     if files := chosen_files(home, settings.broker):
         server_context(files)  # now, before anything is opened

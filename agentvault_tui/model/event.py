@@ -107,6 +107,8 @@ class EventType(StrEnum):
     """The ledger was copied into this store; the events before are the source's."""
     ALERT_DEAD = "alert.dead"
     """An alert that its sink did not take for a day: somebody was not told."""
+    EXPORT_SKIPPED = "export.skipped"
+    """An event that a destination for programs refused even alone."""
     CLOCK_JUMP = "clock.jump"
 
 
@@ -178,6 +180,15 @@ class Event(NamedTuple):
     detail: dict[str, Any]
     hash: str
     """``sha256:…`` of this link of the chain."""
+
+
+LOOSENS: Final = "loosens"
+"""A member of the detail of an event: a change after which more may be allowed."""
+
+
+def loosens(event: Event) -> bool:
+    """Tell whether an event records a change after which more may be allowed."""
+    return event.detail.get(LOOSENS) is True
 
 
 PERSON_CHANGES: Final = ("added", "role", "password", "factor", "passkey", "removed")

@@ -20,11 +20,13 @@ from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.lures import mask_lures
 from agentvault_tui.model import Event, EventType, Risk, StepUp, fingerprint
+from agentvault_tui.model.event import loosens
 from agentvault_tui.text import Shown, clip, visible
 from agentvault_tui.watch.config import (
     DENIAL_BURST,
     LEDGER_FAULT,
     LIMIT_REACHED,
+    LOOSENED,
     NEEDS_PERSON,
     TENANT_FAULT,
 )
@@ -34,10 +36,15 @@ _TITLES: Final = {
     DENIAL_BURST: "An agent is denied again and again",
     LEDGER_FAULT: "The ledger has a fault",
     LIMIT_REACHED: "A limit is reached",
+    LOOSENED: "More is allowed than before",
     TENANT_FAULT: "The tenant has a fault",
 }
-_GRAVE: Final = frozenset({LEDGER_FAULT, EventType.PANIC_ON.value})
-"""Told at once, as high risk is, though no scope is at risk."""
+_GRAVE: Final = frozenset({LEDGER_FAULT, LOOSENED, EventType.PANIC_ON.value})
+"""Sent at once, as high risk is, though no scope is at risk."""
+_CALLS: Final = frozenset(
+    {EventType.STEPUP_REQUESTED, EventType.PANIC_ON, EventType.AUDIT_AMBIGUOUS}
+)
+"""Types of events that call people, whatever the risk."""
 _LONG: Final = 200
 _LISTED: Final = 20
 """Alerts that a digest names; the others are counted."""
@@ -110,6 +117,25 @@ def is_high(broker: Broker, kind: str, event: Event | None) -> bool:
     if kind in _GRAVE or event is None or event.type.value in _GRAVE:
         return True
     return risk_of(broker, event) is Risk.HIGH
+
+
+def asks_for_person(event: Event) -> bool:
+    """Tell whether an event asks for a person's decision."""
+    return event.type is EventType.STEPUP_REQUESTED
+
+
+def calls_people(broker: Broker, event: Event, *, risk: bool = True) -> bool:
+    """Tell whether the alert of an event waits for no other alert.
+
+    Args:
+        broker: the broker.
+        event: the event.
+        risk: whether high risk is reason enough. It depends on the active catalogue;
+            everything else depends on the event alone.
+    """
+    if event.type in _CALLS or loosens(event):
+        return True
+    return risk and risk_of(broker, event) is Risk.HIGH
 
 
 def agent_name(broker: Broker, event: Event) -> str:
