@@ -33,6 +33,7 @@ from agentvault_tui.broker.floods import Floods
 from agentvault_tui.broker.histogram import Histogram
 from agentvault_tui.broker.issuers import Issuers
 from agentvault_tui.broker.limit_uses import LimitUses
+from agentvault_tui.broker.rates import Rates
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.stepups import StepUps
 from agentvault_tui.broker.surroundings import Surroundings
@@ -332,6 +333,7 @@ class Broker:
     callouts: CallOuts = field(init=False)
     uses: TokenUses = field(init=False)
     floods: Floods = field(init=False)
+    rates: Rates = field(init=False)
     issuers: Issuers = field(init=False)
     cuts: Cuts = field(init=False)
     access: TenantAccess = field(init=False)
@@ -361,6 +363,7 @@ class Broker:
         self.callouts = CallOuts(self.clock)
         self.uses = TokenUses(self.clock, self.ledger)
         self.floods = Floods(self.clock)
+        self.rates = Rates(self.clock)
         self.issuers = Issuers(self.settings.issuers, self.home, self.clock)
         self.cuts = Cuts(self.ledger, self.registry, self.clock)
         self.cuts.on_change = lambda: self.on_status()  # noqa: PLW0108 - it is set later

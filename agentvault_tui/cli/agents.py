@@ -14,9 +14,11 @@ from msgspec.structs import replace
 from agentvault_tui.cli.agent_scopes import (
     grant_scopes,
     name_and_id,
+    rate_text,
     say_cut,
     serving,
     set_delegates,
+    set_rate,
     set_served,
     show_tree,
     split_scopes,
@@ -457,6 +459,7 @@ def _identity(out: Output, agent: AgentInfo) -> None:
                 ", ".join(f"{getattr(counts, word)} {word}" for word in OUTCOMES),
             ),
             ("live tokens", agent.live_tokens),
+            *([("a second", rate)] if (rate := rate_text(agent)) else []),
             *_ending(agent),
             *serving(agent),
         ]
@@ -522,4 +525,5 @@ agents.add_command(grant_scopes)
 agents.add_command(ungrant_scopes)
 agents.add_command(set_served)
 agents.add_command(set_delegates)
+agents.add_command(set_rate)
 agents.add_command(show_tree)

@@ -182,13 +182,13 @@ class Event(NamedTuple):
     """``sha256:…`` of this link of the chain."""
 
 
-LOOSENS: Final = "loosens"
-"""A member of the detail of an event: a change after which more may be allowed."""
+LOOSENED: Final = "loosened"
+"""The member of ``detail`` that says all of a loosening: see `CHANGE_APPLIED`."""
 
 
 def loosens(event: Event) -> bool:
-    """Tell whether an event records a change after which more may be allowed."""
-    return event.detail.get(LOOSENS) is True
+    """Tell whether *event* is of a loosening, whoever brought it and how."""
+    return LOOSENED in event.detail
 
 
 PERSON_CHANGES: Final = ("added", "role", "password", "factor", "passkey", "removed")
