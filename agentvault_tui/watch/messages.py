@@ -16,6 +16,7 @@ from typing import Final
 from agentvault_tui.broker.approval_pages import approval_page
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.clock import iso
+from agentvault_tui.disclosure import public_reason
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.lures import mask_lures
@@ -163,7 +164,9 @@ def compose(
         ("Resource", inert(event.resource) if event.resource else ""),
         ("Risk", risk.value if risk else ""),
         ("Answer", event.outcome.value if event.outcome else ""),
-        *_decided(event, stepup),
+        ("Reason", inert(_reason(event) or "")),
+        ("Rule", inert(event.rule or "")),
+        *_decided(stepup),
         *(_words(event) if details else ()),
     ]
     page = approval_page(broker, stepup) if stepup and stepup.status.open else None
@@ -186,16 +189,23 @@ def _named(event: Event, name: str) -> str:
     return f"{inert(name, 100)} ({event.agent_id})" if event.agent_id else ""
 
 
-def _decided(event: Event, stepup: StepUp | None) -> list[tuple[str, str]]:
-    """Return why, and of a step-up what it takes to tell it from any other."""
-    asks = event.type is EventType.STEPUP_REQUESTED
-    # The reason of a step-up's own event is what the agent says.
-    facts = [("Reason", "" if asks else inert(event.reason or ""))]
-    facts.append(("Rule", inert(event.rule or "")))
-    if stepup is not None:
-        facts.append(("Fingerprint", fingerprint(stepup.digest)))
-        facts.append(("Ends", iso(stepup.expires.wall)))
-    return facts
+def _decided(stepup: StepUp | None) -> list[tuple[str, str]]:
+    """Return what it takes to tell a step-up from any other."""
+    if stepup is None:
+        return []
+    ends = iso(stepup.expires.wall)
+    return [("Fingerprint", fingerprint(stepup.digest)), ("Ends", ends)]
+
+
+def _reason(event: Event) -> str | None:
+    """Return the reason, unless it may be an agent's words; see `_agent_says`."""
+    return public_reason(
+        {
+            "type": event.type.value,
+            "actor": {"kind": event.actor.kind.value},
+            "reason": event.reason,
+        }
+    )
 
 
 def _words(event: Event) -> list[tuple[str, str]]:
@@ -214,8 +224,8 @@ def _words(event: Event) -> list[tuple[str, str]]:
 
 
 def _agent_says(event: Event) -> str:
-    asks = event.type is EventType.STEPUP_REQUESTED
-    return str((event.reason if asks else event.detail.get("agent_says")) or "")
+    said = event.detail.get("agent_says")
+    return str(said or (event.reason if _reason(event) is None else "") or "")
 
 
 def _command(kind: str, event: Event, stepup: StepUp | None) -> str:
@@ -236,7 +246,6 @@ def _data(
     def shown(value: object) -> str | None:
         return visible(value, 4_000) if value else None
 
-    asks = event.type is EventType.STEPUP_REQUESTED
     risk = risk_of(broker, event)
     said: dict[str, object] = {
         "seq": event.seq,
@@ -248,7 +257,7 @@ def _data(
         "resource": shown(event.resource),
         "risk": risk and risk.value,
         "outcome": event.outcome and event.outcome.value,
-        "reason": None if asks else shown(event.reason),
+        "reason": shown(_reason(event)),
         "rule": shown(event.rule),
         "stepup_id": stepup and stepup.id,
         "fingerprint": stepup and fingerprint(stepup.digest),
