@@ -23,6 +23,7 @@ _MODE: Final = struct.Struct(">I")
 _FLAGS: Final = struct.Struct(">H")
 _EXTENSION: Final = struct.Struct(">4sI")
 _GITLINK: Final = 0o160000
+_OF_REPOSITORY: Final = ("HEAD", "info", "logs", "objects", "packed-refs", "refs")
 _MODES: Final = frozenset({0o100644, 0o100755, 0o100664, 0o120000})
 _ATTRIBUTES: Final = re.compile(r"(?:^|\s)(?:filter|diff|merge)\s*=", re.MULTILINE)
 _SECTION: Final = re.compile(r'\[([A-Za-z][A-Za-z0-9-]*)(?: +"([^"\\\n]*)")?\]')
@@ -130,6 +131,10 @@ def _is_plain(folder: Path, top: Path, git: Path) -> bool:
         return False  # run when a reading command refreshes the index
     if os.path.lexists(git / "config.worktree") or _has_submodule(git / "index"):
         return False
+    if os.path.lexists(git / "objects" / "info" / "alternates") or any(
+        (git / name).is_symlink() for name in _OF_REPOSITORY
+    ):
+        return False  # it has the history of another repository too
     between = [top, *(one for one in (folder, *folder.parents) if top in one.parents)]
     attributes = [
         git / "info" / "attributes",

@@ -158,6 +158,22 @@ def test_a_submodule_that_only_the_index_names_runs_programs(
     assert names_programs(str(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["objects", "refs", "HEAD", "info"])
+def test_a_repository_with_parts_of_another_is_not_plain(
+    repository: Path, name: str
+) -> None:
+    """git would print the history of a repository outside of the project."""
+    part = repository / ".git" / name
+    part.rename(repository / "moved")
+    part.symlink_to(repository / "moved")
+    assert names_programs(str(repository))
+    part.unlink()
+    (repository / "moved").rename(part)
+    assert not names_programs(str(repository))
+    (repository / ".git" / "objects" / "info" / "alternates").write_text("/x/objects\n")
+    assert names_programs(str(repository))
+
+
 def test_an_index_that_cannot_be_read_whole_is_not_plain(repository: Path) -> None:
     """Cut short, of another version, a link, or with its entries elsewhere."""
     (repository / "a").touch()
