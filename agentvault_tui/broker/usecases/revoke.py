@@ -262,6 +262,20 @@ def cut_agent(
     return Cut((revoked,), *counts, Kept.MEMORY, steps, calls, len(below)), in_force
 
 
+def _switch_on(broker: Broker, reason: str, operator: Actor) -> Panic:
+    """Return the panic switch, on; equal to what it was where nothing is new.
+
+    It is a new object each time: a lift that is being recorded sees that it was
+    overtaken.
+    """
+    before = broker.registry.panic
+    if before is None:
+        return Panic(True, broker.clock.now(), operator.name, reason)
+    if not reason or reason == before.reason:
+        return replace(before)
+    return replace(before, by=operator.name, reason=reason)
+
+
 async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
     """Stop everything: nothing is issued, active or redeemed until it is lifted.
 
@@ -277,13 +291,7 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
     started = broker.clock.boot()
     registry = broker.registry
     before = registry.panic
-    is_news = before is None or (bool(reason) and reason != before.reason)
-    # A new object each time: a lift that is being recorded sees that it was overtaken.
-    if before is not None and not is_news:
-        registry.panic = replace(before)
-    else:
-        since = before.since if before else broker.clock.now()
-        registry.panic = Panic(True, since, operator.name, reason)
+    switch = registry.panic = _switch_on(broker, reason, operator)
     calls = broker.cut_calls(None)
     approved = unused(broker)
     delegated = len(registry.delegations)
@@ -302,9 +310,9 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
         **({"since": iso(before.since)} if before else {}),
     }
     head = Draft(EventType.PANIC_ON, operator, reason=reason, detail=detail)
-    drafts: list[Draft] = [head] if is_news else []
+    drafts: list[Draft] = [] if switch == before else [head]
     # Also where memory has none: one may be on its way out, taken for a delivery.
-    changes: list[Change] = [registry.panic, DropAllTokens()]
+    changes: list[Change] = [switch, DropAllTokens()]
     changes += registry.stepups.end_repeats(registry.stepups.repeating(None))
     records: list[asyncio.Task[Kept]] = []
     with broker.cutting():
