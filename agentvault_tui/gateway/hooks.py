@@ -32,7 +32,12 @@ from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.usecases.evaluate import Answer, evaluate
 from agentvault_tui.broker.usecases.request import refused
 from agentvault_tui.encoder import to_json
-from agentvault_tui.errors import NotFoundError, ServiceError, ShareTakenError
+from agentvault_tui.errors import (
+    NotFoundError,
+    ServiceError,
+    ShareTakenError,
+    TooFastError,
+)
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.mcp.messages import canonical
 from agentvault_tui.gateway.mcp.servers import (
@@ -92,12 +97,8 @@ def routes(
             others = [one for one in does.actions if one is not action]
             if outcome is Outcome.ESCALATED or does.person:
                 refusal = _unshown(body, agent.id, calls)
-        about = {
-            "host": host,
-            "tool": asked.tool,
-            "arguments_sha256": digest,
-            "asked_by": operator_of(request).name,
-        }
+        about = {"host": host, "tool": asked.tool, "arguments_sha256": digest}
+        about["asked_by"] = operator_of(request).name
         wait = min(broker.settings.gateway.hook_wait, _WAIT_S) if asked.wait else 0
         gone = asyncio.ensure_future(request.receive())
         decide = partial(
@@ -114,6 +115,9 @@ def routes(
         )
         try:
             answer = await _answer(decide, wait)
+        except TooFastError as error:
+            text = error.diagnosis()
+            return HookInfo(outcome="denied", reason="slow_down", message=text)
         finally:
             gone.cancel()
         if not isinstance(answer, Permitted):

@@ -113,6 +113,8 @@ class EventType(StrEnum):
     """The ledger was copied into this store; the events before are the source's."""
     ALERT_DEAD = "alert.dead"
     """An alert that its sink did not take for a day: somebody was not told."""
+    EXPORT_SKIPPED = "export.skipped"
+    """An event that a destination for programs refused even alone."""
     CLOCK_JUMP = "clock.jump"
 
 

@@ -110,6 +110,9 @@ NEW_SECRET: Final = _post(
 SCOPES: Final = _post(
     Access.EITHER, f"{_AGENTS}/scopes", asks.ScopesRequest, shapes.ScopesAnswer
 )
+RATE: Final = _post(
+    Access.EITHER, f"{_AGENTS}/rate", asks.RateRequest, shapes.AgentInfo
+)
 DELEGATES: Final = _post(
     Access.EITHER, f"{_AGENTS}/delegates", asks.DelegatesRequest, shapes.ScopesAnswer
 )
@@ -122,6 +125,12 @@ TOKEN: Final = _post(
 )
 RESTORE: Final = _post(
     Access.EITHER, f"{_AGENTS}/restore", asks.RestoreRequest, shapes.RestoreAnswer
+)
+REVOKE_TOKEN: Final = _post(
+    Access.TIGHTEN,
+    "/api/tokens/revoke",
+    asks.TokenRevokeRequest,
+    access.TokenRevokeAnswer,
 )
 STEPUPS: Final = _get(_STEPUP, shapes.StepUpList, asks.StepUpQuery)
 STEPUP: Final = _get(f"{_STEPUP}/{{id}}", shapes.StepUpInfo, asks.StepUpShowQuery)

@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker, CallsCut
+from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.operators_api.changes import How, Loosening, with_taken
 from agentvault_tui.broker.operators_api.limits import near_the_end
 from agentvault_tui.broker.operators_api.past import activity_of
@@ -36,6 +37,8 @@ from agentvault_tui.broker.shapes import (
 from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.issue_for import issue_for
+from agentvault_tui.broker.usecases.own_restore import check_own
+from agentvault_tui.broker.usecases.rate import change_rate, raises_rate
 from agentvault_tui.broker.usecases.register import (
     check_scopes,
     new_agent,
@@ -43,18 +46,18 @@ from agentvault_tui.broker.usecases.register import (
 )
 from agentvault_tui.broker.usecases.revoke import (
     Cut,
-    check_own,
     lift_panic,
     panic,
     restore_agent,
     revoke_agent,
+    revoke_token,
 )
 from agentvault_tui.broker.usecases.scopes import (
     change_scopes,
     change_served,
     renew_secret,
 )
-from agentvault_tui.errors import RefusedError, UsageError
+from agentvault_tui.errors import ConflictError, RefusedError, UsageError
 from agentvault_tui.model import Actor, Agent, AgentId
 from agentvault_tui.operator_api import access, calls, history, shapes
 from agentvault_tui.operator_api import requests as asks
@@ -71,6 +74,7 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
         *_cutting(broker, authority),
         *_restoring(broker, authority),
         *_keeping(broker, authority),
+        *_bounding(broker, authority),
         *_delegating(broker, authority),
         *_issuing(broker, authority),
     ]
@@ -261,6 +265,34 @@ def _scopes_answer(
     )
 
 
+def _bounding(broker: Broker, authority: Authority) -> list[Route]:
+    """Return the route that bounds what an agent is permitted a second."""
+
+    async def do_change(
+        body: asks.RateRequest, operator: Actor, how: How
+    ) -> shapes.AgentInfo:
+        agent, wanted = broker.registry.agent(body.agent_id), body.decisions_a_second
+        if not how.loosens and raises_rate(broker, agent, wanted):
+            raise ConflictError(
+                "its rate was lowered meanwhile", "look, and set it again"
+            )
+        changed = await change_rate(broker, body.agent_id, wanted, operator)
+        return agent_info(changed, broker.registry)
+
+    async def rate(request: Request) -> Response:
+        """Say how many permitted decisions an agent may have a second."""
+        body = await body_of(request, asks.RateRequest)
+        agent = await broker.known(lambda: broker.registry.agent(body.agent_id))
+        number = body.decisions_a_second
+        wanted = _about(agent, f"permit {number} decisions a second of", rate=number)
+        if not raises_rate(broker, agent, number):
+            wanted = replace(wanted, kinds=())
+        return await changing.settle(request, body, wanted)
+
+    changing = Loosening(authority, calls.RATE, asks.RateRequest, do_change)
+    return [route(calls.RATE, rate)]
+
+
 def _delegating(broker: Broker, authority: Authority) -> list[Route]:
     async def do_change(
         body: asks.DelegatesRequest, operator: Actor, _: object
@@ -369,7 +401,21 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
             return structs.replace(ended, brokers=brokers)
         return ended
 
-    return [route(calls.REVOKE, revoke)]
+    async def end_token(request: Request) -> access.TokenRevokeAnswer:
+        """Revoke one live token."""
+        body = await body_of(request, asks.TokenRevokeRequest)
+        operator = await authority.actor(operator_of(request), Need.CUT, body.id)
+        ended, cut, kept = await revoke_token(broker, body.id, body.reason, operator)
+        return access.TokenRevokeAnswer(
+            id=body.id,
+            tokens_revoked=ended,
+            calls_cut=cut.cut,
+            calls_sent=cut.sent,
+            recorded=kept is Kept.LEDGER,
+            kept=kept,
+        )
+
+    return [route(calls.REVOKE, revoke), route(calls.REVOKE_TOKEN, end_token)]
 
 
 def _restoring(broker: Broker, authority: Authority) -> list[Route]:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from itertools import islice
 from typing import Final
@@ -32,14 +32,13 @@ from agentvault_tui.errors import (
     ConflictError,
     LedgerError,
     LedgerUnwritableError,
-    RefusedError,
+    NotFoundError,
     UsageError,
 )
 from agentvault_tui.ledger import (
     Change,
     DropAgentTokens,
     DropAllTokens,
-    EventQuery,
     OutboxStep,
     Panic,
 )
@@ -49,11 +48,12 @@ from agentvault_tui.model import (
     AgentId,
     AgentStatus,
     Draft,
-    Event,
     EventType,
     StepUp,
     Token,
+    TokenId,
 )
+from agentvault_tui.text import visible
 
 ENDED: Final = "ended"
 """The reason of a revocation at the end of an agent's time."""
@@ -61,9 +61,6 @@ TEMPLATE_REVOKED: Final = "template_revoked"
 FAILED: Final = "it stays so: that it ended could not be recorded"
 """The reason of the event about a grant whose record failed."""
 
-_OWN: Final = timedelta(minutes=10)
-"""How long an operator elsewhere may restore an agent that they revoked themselves."""
-_REVOKED_AT_MOST: Final = 100
 _NONE: Final = CallsCut()
 
 
@@ -160,6 +157,38 @@ async def revoke_agent(
     return replace(found, kept=kept, derived=len(derived))
 
 
+async def revoke_token(
+    broker: Broker, token_id: str, reason: str, operator: Actor
+) -> tuple[int, CallsCut, Kept]:
+    """Revoke one live token, with the calls it authorized and tokens exchanged for it.
+
+    Args:
+        broker: the broker.
+        token_id: identifies the token.
+        reason: for the record.
+        operator: who decided.
+
+    Returns:
+        the number of tokens that ended, the cancelled calls, and where it is durable.
+
+    Raises:
+        NotFoundError: no live token has this id.
+        LedgerUnwritableError: it is not known here, and the store did not answer.
+    """
+
+    def find() -> Token:
+        found = broker.registry.token_with_id(TokenId(token_id))
+        if found is None:
+            raise NotFoundError(
+                f"there is no live token '{visible(token_id, 60)}'",
+                "`agentvault tokens list` names them",
+            )
+        return found
+
+    ended, calls = broker.end_tokens([await broker.known(find)])
+    return len(ended), calls, await broker.record_ended(ended, operator, reason)
+
+
 async def _revoke_all(
     broker: Broker, agents: Sequence[Agent], reason: str, operator: Actor
 ) -> Kept | None:
@@ -234,12 +263,27 @@ def cut_agent(
     return Cut((revoked,), *counts, Kept.MEMORY, steps, calls, len(below)), in_force
 
 
+def _switch_on(broker: Broker, reason: str, operator: Actor) -> Panic:
+    """Return the panic switch, on; equal to what it was where nothing is new.
+
+    It is a new object each time: a lift that is being recorded sees that it was
+    overtaken.
+    """
+    before = broker.registry.panic
+    if before is None:
+        return Panic(True, broker.clock.now(), operator.name, reason)
+    if not reason or reason == before.reason:
+        return replace(before)
+    return replace(before, by=operator.name, reason=reason)
+
+
 async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
     """Stop everything: nothing is issued, active or redeemed until it is lifted.
 
     Args:
         broker: the broker.
-        reason: for the record, and every denial.
+        reason: for the record, and every denial. Given while everything is stopped
+            already, it is recorded as an event of its own and replaces the first one.
         operator: who decided.
 
     Returns:
@@ -247,13 +291,8 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
     """
     started = broker.clock.boot()
     registry = broker.registry
-    first = registry.panic is None
-    # A new object each time: a lift that is being recorded sees that it was overtaken.
-    registry.panic = (
-        replace(registry.panic)
-        if registry.panic
-        else Panic(True, broker.clock.now(), operator.name, reason)
-    )
+    before = registry.panic
+    switch = registry.panic = _switch_on(broker, reason, operator)
     calls = broker.cut_calls(None)
     approved = unused(broker)
     delegated = len(registry.delegations)
@@ -269,11 +308,12 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
         "calls_cut": calls.cut,
         "calls_sent": calls.sent,
         **({"delegated_revoked": delegated} if delegated else {}),
+        **({"since": iso(before.since)} if before else {}),
     }
     head = Draft(EventType.PANIC_ON, operator, reason=reason, detail=detail)
-    drafts: list[Draft] = [head] if first else []
+    drafts: list[Draft] = [] if switch == before else [head]
     # Also where memory has none: one may be on its way out, taken for a delivery.
-    changes: list[Change] = [registry.panic, DropAllTokens()]
+    changes: list[Change] = [switch, DropAllTokens()]
     changes += registry.stepups.end_repeats(registry.stepups.repeating(None))
     records: list[asyncio.Task[Kept]] = []
     with broker.cutting():
@@ -355,51 +395,6 @@ async def restore_agent(
         broker.registry.put_agent(active)
         broker.outbox.take(steps)
         return active
-
-
-async def check_own(broker: Broker, operator: Actor, agent: Agent) -> None:
-    """Refuse to restore *agent* unless *operator* alone revoked it, and just now.
-
-    Args:
-        broker: the broker.
-        operator: who is signed in.
-        agent: revoked.
-
-    Raises:
-        RefusedError: somebody or something else has revoked it since it was served
-            last (a signal, its end, its template, panic), or it is too long ago.
-    """
-    refused = RefusedError(
-        "only an approver may restore this agent",
-        f"you may for {_OWN.seconds // 60} minutes where nobody but you has revoked it",
-    )
-    ended = agent.until is not None and agent.until.passed(broker.clock)
-    origin = agent.from_template and broker.registry.find_agent(agent.from_template)
-    if ended or broker.registry.panic is not None or (origin and origin.revoked_at):
-        raise refused
-    await broker.ledger.confirm()
-
-    async def newest(kind: EventType, after: int, of: AgentId | None) -> list[Event]:
-        query = EventQuery(type=kind, agent=of, limit=_REVOKED_AT_MOST)
-        page = await broker.ledger.events(query)
-        if page.next is not None and all(one.seq > after for one in page.events):
-            raise refused  # there may be more: unknown makes an answer stricter
-        return [one for one in page.events if one.seq > after]
-
-    served = await broker.ledger.events(
-        EventQuery(type=EventType.AGENT_RESTORED, agent=agent.id, limit=1)
-    )
-    if not served.events and served.next is not None:
-        raise refused
-    last = served.events[0].seq if served.events else 0
-    cuts = await newest(EventType.AGENT_REVOKED, last, agent.id)
-    if not cuts or cuts[-1].time < broker.clock.now() - _OWN:
-        raise refused
-    mine = all(
-        one.actor.id == operator.id and one.reason != TEMPLATE_REVOKED for one in cuts
-    )
-    if not mine or await newest(EventType.PANIC_ON, cuts[-1].seq, None):
-        raise refused
 
 
 async def lift_panic(broker: Broker, operator: Actor) -> int:
