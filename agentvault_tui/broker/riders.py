@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from agentvault_tui.ledger import Change
-from agentvault_tui.model import Actor, Draft
+from agentvault_tui.model import Actor, ChangedText, Draft
 from agentvault_tui.model.event import LOOSENED
 
 _RIDING: Final[ContextVar[Rider | None]] = ContextVar("rider", default=None)
@@ -80,3 +81,69 @@ def ride(rider: Rider) -> Iterator[Rider]:
         yield rider
     finally:
         _RIDING.reset(token)
+
+
+def record_of(
+    kinds: Sequence[str],
+    summary: str,
+    texts: Sequence[ChangedText],
+    why: str | None,
+    **more: object,
+) -> dict[str, Any]:
+    """Return what the event of a loosening says of it: ``detail.loosened``.
+
+    Args:
+        kinds: of `CHANGE_KINDS`.
+        summary: in a few words.
+        texts: that were replaced.
+        why: in the operator's words.
+        **more: who, and how that was proven.
+
+    Returns:
+        the object.
+    """
+    return {
+        "kinds": list(kinds),
+        "summary": summary,
+        "why": why or None,
+        "texts": {
+            one.name: {"before": one.before, "after": one.after} for one in texts
+        },
+        **more,
+    }
+
+
+def text_change(name: str, before: str | None, after: str | None) -> ChangedText:
+    """Return a replaced text as events name it.
+
+    Args:
+        name: of the file.
+        before: None where there was none.
+        after: None where it is removed.
+
+    Returns:
+        both by their SHA-256.
+    """
+
+    def digest(text: str | None) -> str | None:
+        return None if text is None else hashlib.sha256(text.encode()).hexdigest()
+
+    return ChangedText(name, digest(before), digest(after))
+
+
+def by_file(kinds: Sequence[str], *texts: ChangedText) -> dict[str, Any]:
+    """Return what an event says of a change that an edited file brought.
+
+    Args:
+        kinds: of `CHANGE_KINDS`, of what it loosens; none: it only tightens.
+        texts: that were edited.
+
+    Returns:
+        members of the event's detail.
+    """
+    if not kinds:
+        return {"by": "file"}
+    summary = f"edited: {', '.join(one.name for one in texts)}"
+    by = [{"sub": "file", "name": "file"}]
+    told = record_of(kinds, summary, texts, None, proof="file", by=by)
+    return {"by": "file", LOOSENED: told}

@@ -30,6 +30,7 @@ from agentvault_tui.errors import (
 from agentvault_tui.home import file_stamp
 from agentvault_tui.ledger import Meta
 from agentvault_tui.model import Draft, Event, EventType
+from agentvault_tui.model.event import LOOSENED
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.alerts import (
     AlertList,
@@ -215,6 +216,8 @@ class Alerts:
             return
         after = self.file.sha256 if text else None
         draft = file_draft(self._path.name, kept.get("sha256"), after, SYSTEM)
+        if not self._lost_routes(kept.get("text", "")):
+            draft.detail.pop(LOOSENED, None)
         said = json.dumps({"sha256": after, "text": text})
         try:
             await self.broker.record(draft, changes=[Meta(_FILE, said)])
@@ -223,6 +226,17 @@ class Alerts:
             log.warning("a changed alerts.toml is recorded later: %s", error.what)
         else:
             self.broker.kept[_FILE] = said
+
+    def _lost_routes(self, before: str) -> bool:
+        """Tell whether somebody was called before whom the file calls no more."""
+        try:
+            known = parse_alerts(before, self.broker.home)
+        except ServiceError:
+            return True  # Unknown makes an answer stricter.
+        sinks = any(
+            self.file.sinks.get(name) != one for name, one in known.sinks.items()
+        )
+        return sinks or any(one not in self.file.routes for one in known.routes)
 
     async def _follow(self) -> None:
         """Work for exactly the sinks of the file."""

@@ -24,14 +24,13 @@ from agentvault_tui.broker.operators_api.wire import (
     query_of,
     route,
 )
-from agentvault_tui.broker.riders import Rider
+from agentvault_tui.broker.riders import Rider, record_of
 from agentvault_tui.broker.shapes import change_info
 from agentvault_tui.broker.usecases.changes import (
     Asker,
     Wanted,
     ask,
     carry,
-    record_of,
     take_answer,
 )
 from agentvault_tui.broker.usecases.stepup import (

@@ -14,6 +14,7 @@ from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker, decide_anew
 from agentvault_tui.broker.operators_api.changes import How, Loosening
 from agentvault_tui.broker.operators_api.wire import body_of, route
+from agentvault_tui.broker.riders import text_change
 from agentvault_tui.broker.usecases.apply import (
     AgentChange,
     FilesPlan,
@@ -22,7 +23,7 @@ from agentvault_tui.broker.usecases.apply import (
     plan_files,
 )
 from agentvault_tui.broker.usecases.apply_entries import entry_of, files_of
-from agentvault_tui.broker.usecases.changes import Wanted, text_change
+from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.broker.usecases.policy_apply import TextEdit, edits_of
 from agentvault_tui.errors import ConflictError
 from agentvault_tui.model import Actor, AgentId

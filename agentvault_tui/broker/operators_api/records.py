@@ -26,10 +26,11 @@ from agentvault_tui.broker.operators_api.wire import (
     route,
     word_of,
 )
+from agentvault_tui.broker.riders import text_change
 from agentvault_tui.broker.shapes import event_info, shape_from
 from agentvault_tui.broker.status import status_info
 from agentvault_tui.broker.surroundings import LOCAL, plain_address
-from agentvault_tui.broker.usecases.changes import Wanted, text_change
+from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.broker.usecases.decide import foresee_at
 from agentvault_tui.broker.usecases.policy_apply import apply_policy, preview
 from agentvault_tui.broker.usecases.policy_change import reset_policy

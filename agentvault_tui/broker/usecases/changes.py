@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final, NamedTuple
 
 from agentvault_tui.broker.core import SYSTEM, Broker
-from agentvault_tui.broker.riders import Rider, ride
+from agentvault_tui.broker.riders import Rider, record_of, ride
 from agentvault_tui.broker.stepups import digest_of, stepup_draft
 from agentvault_tui.broker.usecases.approvals import (
     confirm,
@@ -92,24 +92,6 @@ class Wanted:
     """Why, in the operator's words."""
 
 
-def text_change(name: str, before: str | None, after: str | None) -> ChangedText:
-    """Return a replaced text as events name it.
-
-    Args:
-        name: of the file.
-        before: None where there was none.
-        after: None where it is removed.
-
-    Returns:
-        both by their SHA-256.
-    """
-
-    def digest(text: str | None) -> str | None:
-        return None if text is None else hashlib.sha256(text.encode()).hexdigest()
-
-    return ChangedText(name, digest(before), digest(after))
-
-
 def basis(broker: Broker, subjects: Sequence[str]) -> str:
     """Return the digest of the things that a change would replace, as they are now.
 
@@ -143,7 +125,8 @@ def states_of(broker: Broker) -> dict[str, Callable[[str], str]]:
         return iso(panic.since) if panic and panic.on else ""
 
     return {
-        "policy": lambda _: broker.policy.texts.digest(),
+        # As recorded: a switch is in memory before its record.
+        "policy": lambda _: broker.kept.get("policy") or broker.policy.texts.digest(),
         "agent": agent,
         "name": lambda name: str(broker.registry.has_name(fold_name(name))),
         "panic": panic,
@@ -420,36 +403,6 @@ async def carry(
         drafts, rows = rider.alone(())
         await broker.record(*drafts, changes=rows)
     return answer
-
-
-def record_of(
-    kinds: Sequence[str],
-    summary: str,
-    texts: Sequence[ChangedText],
-    why: str | None,
-    **more: object,
-) -> dict[str, Any]:
-    """Return what the event of a loosening says of it: ``detail.loosened``.
-
-    Args:
-        kinds: of `CHANGE_KINDS`.
-        summary: in a few words.
-        texts: that were replaced.
-        why: in the operator's words.
-        **more: who, and how that was proven.
-
-    Returns:
-        the object.
-    """
-    return {
-        "kinds": list(kinds),
-        "summary": summary,
-        "why": why or None,
-        "texts": {
-            one.name: {"before": one.before, "after": one.after} for one in texts
-        },
-        **more,
-    }
 
 
 async def cancel(broker: Broker, stepup: StepUp, problem: str) -> None:

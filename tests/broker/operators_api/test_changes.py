@@ -19,6 +19,7 @@ from agentvault_tui.broker.answers import Escalated
 from agentvault_tui.broker.operators_api.app import operators_app
 from agentvault_tui.broker.operators_api.wire import guarded, route
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
+from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.gateway import Gateway
 from agentvault_tui.home import Home
@@ -520,3 +521,31 @@ def test_each_route_has_a_place_in_the_table(bench: Bench) -> None:
         *("/api/policy/explain", "/api/policy/plan", "/api/presence"),
         "/api/services/try",
     }
+
+
+async def test_the_shipped_policy_is_put_back_once_that_is_approved(
+    stand: Stand,
+) -> None:
+    """A reset is carried out as any change: its proof is in its own transaction."""
+    bench = stand.bench
+    bench.home.policy_file.write_text(STRICT)
+    await reload_policy(bench.broker)
+    bench.home.policy_file.unlink()
+    await reload_policy(bench.broker)
+    approver = await signed_in(stand, "approver")
+    change = await waits(await approver.post("/api/policy/reset"))
+    assert bench.broker.policy.text == STRICT
+    done = await approve(stand, approver, change)
+    assert done["status"] == "applied", done
+    assert bench.broker.policy.text == shipped_policy()
+
+
+async def test_an_edited_policy_is_recorded_by_file(stand: Stand) -> None:
+    """With what it loosens, for alerts; one that only tightens loosens nothing."""
+    bench = stand.bench
+    for text, kinds in ((STRICT, None), (MILD, ["policy"])):
+        bench.home.policy_file.write_text(text)
+        await reload_policy(bench.broker)
+        event = (await bench.events("policy.changed"))[-1]
+        assert event.detail["by"] == "file"
+        assert event.detail.get("loosened", {}).get("kinds") == kinds
