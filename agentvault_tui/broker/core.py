@@ -98,6 +98,10 @@ SYSTEM = Actor(ActorKind.SYSTEM, "broker", "broker")
 """The actor of expiry, start, stop and reload."""
 
 
+async def _takes_edits(_: Policy, __: Policy) -> bool:
+    return False
+
+
 @dataclass(slots=True)
 class PolicyState:
     """What is known of the policy in force, and which live tokens it decided about."""
@@ -120,6 +124,10 @@ class PolicyState:
     """What a policy that decides beside the one in force has counted."""
     applying: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while a policy is applied."""
+    hold: Callable[[Policy, Policy], Awaitable[bool]] = _takes_edits
+    """Tells whether an edit has to wait, from the active policy and the edited one."""
+    held: str | None = None
+    """The change that such an edit waits as, if one does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,10 @@ async def asks_factor(broker: Broker) -> bool:
     if wanted == "uid" or (wanted == "auto" and _SHARED not in broker.kept):
         return False
     if not broker.has_approver:
-        broker.has_approver = await _has_approver(broker)
+        try:
+            broker.has_approver = await _has_approver(broker)
+        except TenantError:
+            return True  # Unknown makes an answer stricter, until it is known.
     return broker.has_approver
 
 
@@ -54,7 +57,4 @@ async def _has_approver(broker: Broker) -> bool:
         query = EventQuery(type=EventType.STEPUP_APPROVED, limit=1)
         page = await broker.ledger.events(query)
         return bool(page.events or broker.settings.stepup.approvers)
-    try:
-        return await roles.held(api, Role.APPROVER.value)
-    except TenantError:
-        return True  # Unknown makes an answer stricter.
+    return await roles.held(api, Role.APPROVER.value)

@@ -36,7 +36,7 @@ from agentvault_tui.broker.operators_api.wire import (
     http_refusal,
     route,
 )
-from agentvault_tui.broker.usecases.changes import Wanted, states_of
+from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.errors import AgentVaultError, UsageError
 from agentvault_tui.model import Actor
 from agentvault_tui.operator_api import access, calls
@@ -55,7 +55,6 @@ def operators_app(broker: Broker, feed: Feed, sessions: Sessions) -> Starlette:
         an ASGI application.
     """
     authority = Authority(broker, sessions)
-    broker.states.update(states_of(broker))
     seats = Presence(broker.clock, feed.tell, authority.standing)
     sessions.on_change = seats.changed
     broker.chores.append(sessions.end_due)

@@ -180,6 +180,12 @@ async def take_over_policy(broker: Broker) -> None:
         if named and known:
             broker.files.put_policy(texts)
     broker.policy_state.recorded = version if known else "unknown"
+    if named and known and texts != broker.policy.texts:
+        # Edited while nothing ran.
+        last, edited = kept_policy(broker.home, texts), broker.policy
+        if await broker.policy_state.hold(last, edited):
+            last.seen, broker.policy = edited.seen, last
+            broker.limits.define(last.limits)
     if not known or broker.kept.get(_CHECKED) != broker.policy.version:
         _begin_recheck(broker)
 
@@ -215,7 +221,10 @@ async def _reload(broker: Broker, texts: PolicyTexts | None = None) -> None:
         log.warning("policy not reloaded: %s", broker.policy_state.problem)
         broker.on_status()
         return
-    if texts is None or broker.policy is last:  # else another broker's came meanwhile
+    if await broker.policy_state.hold(last, policy):
+        last.seen = policy.seen  # looked at again once the files are others
+        broker.policy_state.problem, broker.policy_state.refused = None, texts
+    elif texts is None or broker.policy is last:  # else another's came meanwhile
         await _put_in_force(broker, policy, SYSTEM)
 
 
