@@ -222,7 +222,8 @@ async def _reload(broker: Broker, texts: PolicyTexts | None = None) -> None:
         broker.on_status()
         return
     if await broker.policy_state.hold(last, policy):
-        last.seen = policy.seen  # looked at again once the files are others
+        if broker.policy_state.held:  # looked at again once the files are others
+            last.seen = policy.seen
         broker.policy_state.problem, broker.policy_state.refused = None, texts
     elif texts is None or broker.policy is last:  # else another's came meanwhile
         await _put_in_force(broker, policy, SYSTEM)

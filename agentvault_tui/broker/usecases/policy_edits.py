@@ -7,6 +7,7 @@ the files say something else by then, the change is cancelled.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
@@ -17,9 +18,12 @@ from agentvault_tui.broker.riders import text_change
 from agentvault_tui.broker.socket_factor import asks_factor
 from agentvault_tui.broker.usecases.changes import Asker, Wanted, ask
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
+from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.model import Actor, ActorKind
 from agentvault_tui.policy import Policy, PolicyTexts, only_tightens
 from agentvault_tui.policy.texts import FILES
+
+log = logging.getLogger("agentvault.policy")
 
 EDIT: Final = "EDIT policy"
 """Names the carrier of such a change, beside those of calls."""
@@ -61,7 +65,11 @@ async def _hold(broker: Broker, last: Policy, edited: Policy) -> bool:
         tuple(changed),
     )
     request = {"path": {}, "body": after._asdict()}
-    change = await ask(broker, EDIT, request, wanted, Asker(_FILE, _FILE))
+    try:
+        change = await ask(broker, EDIT, request, wanted, Asker(_FILE, _FILE))
+    except AgentVaultError as error:  # the next look asks again
+        log.warning("an edit of the policy waits: %s", error.what)
+        return True
     broker.policy_state.held = change.id
     broker.on_status()
     return True
