@@ -142,6 +142,20 @@ class Admission:
             raise unauthorized(*why)
         raise unauthorized("invalid_token", "this is no live token of an agent")
 
+    def check_live(self, caller: Caller) -> None:
+        """Refuse a caller whose token ended while the body of a request arrives.
+
+        A body may take long to arrive, and nothing decides about it before it is whole.
+
+        Raises:
+            CallRefusedError: 401; it is not recorded yet.
+        """
+        registry = self._broker.registry
+        if registry.token(caller.token.sha256) is None:
+            text = "this token ended while the body of its request arrived"
+            why = refused(self._broker, registry.agent(caller.agent.id))
+            raise unauthorized(*(why or ("invalid_token", text)))
+
     async def refuse(
         self,
         caller: Caller,
