@@ -25,7 +25,6 @@ from agentvault_tui.errors import (
     LedgerDamagedError,
     LedgerError,
     LedgerUnwritableError,
-    OvertakenError,
     StoreAwayError,
 )
 from agentvault_tui.ledger import schema, shared_log
@@ -51,6 +50,7 @@ from agentvault_tui.ledger.urgent_writer import (
     WAIT_SECONDS,
     Placed,
     UrgentWriter,
+    overtaken,
 )
 from agentvault_tui.model import Event
 from agentvault_tui.store_connection import CALL_SECONDS
@@ -350,9 +350,8 @@ class TeamWriter(UrgentWriter):
             made = followed_statements(self.head, followed, events, self.shared.systems)
             await self._write_copy(made, head)
         self.head, self.tip = head, head.tip
-        if head.batch:
-            self._whole = head
         self.on_commit()
+        keys = set[str]()
         if self.on_followed is _ignore:
             self._counts = None
             self._uncounted += len(followed.events)
@@ -370,8 +369,11 @@ class TeamWriter(UrgentWriter):
                         f" ({type(error).__name__}): restart this broker"
                     )
             keys = written_keys(events, changes, followed.rows)
-            self._beside |= keys
-            self._overtake(keys)
+        if head.batch:
+            # Not before memory has it: what is urgent is decided from that.
+            self._whole = head
+        self._beside |= keys
+        self._overtake(keys)
         if not followed.complete:
             return
         moved = head.revision > self._known
@@ -395,8 +397,15 @@ class TeamWriter(UrgentWriter):
                 if keys.isdisjoint(job.depends):
                     lane.append(job)
                 else:
-                    job.refuse(_overtaken())
+                    job.refuse(overtaken())
         self._count_eager()
+        cuts = list(self._cuts)
+        self._cuts.clear()
+        for job in cuts:
+            if job.exact and not keys.isdisjoint(job.depends):
+                job.refuse(overtaken())
+            else:
+                self._cuts.append(job)
 
     def _take(self) -> list[Job]:
         """Take nothing before what was asked earlier and decides about the same row.
@@ -574,12 +583,6 @@ class TeamWriter(UrgentWriter):
                 await self.shared.prune()
             except AgentVaultError:
                 self._examine = True
-
-
-def _overtaken() -> OvertakenError:
-    return OvertakenError(
-        "what this was decided from was changed meanwhile", "ask again"
-    )
 
 
 async def _ignore(_: tuple[Event, ...], __: Sequence[Change]) -> None:
