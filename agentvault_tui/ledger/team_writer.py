@@ -83,6 +83,8 @@ class TeamWriter(UrgentWriter):
         """Keys of what was followed while the last append was under way."""
         self._untaken: str | None = None
         """Why memory is not what the store has, if so."""
+        self._partly = False
+        """Whether rows before the head were left out, as they had changed since."""
 
     async def run(self, clock: Clock) -> None:
         """Write until closed, and listen to the store meanwhile."""
@@ -263,7 +265,10 @@ class TeamWriter(UrgentWriter):
         place_row = place_statement(head, self.shared.systems)
         await self._write_copy([*made.statements, place_row], head)
         self.head = self._whole = head
-        self._known = head.revision
+        if self._partly:  # what was left out is not known before the rest is followed
+            self._tell(head.revision + 1)
+        else:
+            self._known = head.revision
         if self._was_urgent:
             keys = set[str]().union(*(job.writes for job in jobs))
             self._beside |= keys
@@ -300,6 +305,7 @@ class TeamWriter(UrgentWriter):
             if self._own(end):  # it is among them, and not another's
                 continue
             complete = followed.complete
+            self._partly |= end is not None and followed.later
             await self._take_over(followed)
         self._examine &= end is not None
 
@@ -376,6 +382,9 @@ class TeamWriter(UrgentWriter):
         self._overtake(keys)
         if not followed.complete:
             return
+        if not head.batch:
+            return  # up to a transaction of our own, which tells what is known
+        self._partly = False
         moved = head.revision > self._known
         self._known = head.revision
         # What was told of meanwhile is followed next, unless there is nothing.

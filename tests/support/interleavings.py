@@ -115,6 +115,7 @@ def _operation(
 class Run:
     """One program under way: an agent of its own, and what was answered so far."""
 
+    team: list[Broker]
     agent: Agent
     server: Agent
     answers: dict[int, str] = field(default_factory=dict)
@@ -127,7 +128,7 @@ class Run:
         """Do *one* at a broker, again while it is too busy."""
         for _ in range(_BUSY_TRIES):
             answer = await getattr(self, f"_{one.kind}")(at, one)
-            if answer != "503":
+            if not answer.startswith("503"):
                 break
             await asyncio.sleep(0.02)
         self.answers[one.number] = answer
@@ -171,8 +172,10 @@ class Run:
         return f"{reply.status_code}"
 
     async def _complete(self, at: Broker, one: Operation) -> str:
-        stepups = at.bench.broker.stepups
         asked = StepUpId(self.ids.get(one.of, ""))
+        has_flow = (b for b in self.team if asked in b.bench.broker.stepups.flows)
+        at = next(has_flow, at)
+        stepups = at.bench.broker.stepups
         flow, code = stepups.flows.get(asked), stepups.codes.get(asked)
         if not asked:
             return "nothing to complete"
@@ -324,14 +327,14 @@ class Interleavings:
                     nearest, most = trace, alike
         return Difference(program, team, nearest)
 
-    async def _agents(self, at: Broker) -> Run:
+    async def _agents(self, team: list[Broker]) -> Run:
         name = f"agent {next(self._names)}"
-        agent = await at.agent(name, *SCOPES, "read:email")
-        server = await at.agent(f"{name} api", resource_server=True)
-        return Run(agent, server)
+        agent = await team[0].agent(name, *SCOPES, "read:email")
+        server = await team[0].agent(f"{name} api", resource_server=True)
+        return Run(team, agent, server)
 
     async def _run(self, program: Program) -> list[object]:
-        run = await self._agents(self._team[0])
+        run = await self._agents(self._team)
         trace = list[object]()
         for step in program:
             for relay in self._relays:
@@ -349,7 +352,7 @@ class Interleavings:
         return trace
 
     async def _replay(self, order: Sequence[Sequence[Operation]]) -> list[object]:
-        run = await self._agents(self._oracle)
+        run = await self._agents([self._oracle])
         trace = list[object]()
         for step in order:
             for one in step:
@@ -367,8 +370,13 @@ async def _know(one: Broker) -> None:
 
 
 def _told(run: Run, step: Sequence[Operation], seen: dict[str, object]) -> object:
-    numbers = sorted(one.number for one in step)
-    return [run.answers[one] for one in numbers], seen, run.held()
+    answers = {one.number: run.answers[one.number] for one in step}
+    denied = "403 agent_revoked" in answers.values()
+    for one in step if denied else ():
+        if one.kind == "revoke":  # it may count a token that was never handed out
+            status, _, stepups = answers[one.number].split()
+            answers[one.number] = f"{status} … {stepups}"
+    return sorted(answers.items()), seen, run.held()
 
 
 @asynccontextmanager
