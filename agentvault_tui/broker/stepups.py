@@ -225,6 +225,12 @@ class StepUps:
             self._repeated.add(stepup.id)
         return again
 
+    def count_less(self, stepup_id: StepUpId) -> None:
+        """Take back what `count_again` counted, as it was not recorded."""
+        known = self.find(stepup_id)
+        if known and known.status.open and stepup_id not in self.deciding:
+            self.put(replace(known, count=max(known.count - 1, 1)))
+
     def take_repeated(self) -> list[StepUp]:
         """Return those that were asked for again since the last time and still wait."""
         ids, self._repeated = self._repeated, set()

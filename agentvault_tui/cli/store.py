@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -210,10 +211,9 @@ def copy(session: CliSession, *, to: str) -> None:
         path = Path(to.removeprefix("sqlite:")).expanduser().absolute()
         path = path.parent if path.suffix == ".db" else path
         made = Home(path, path)
-        if not made.database.exists():
-            _copy_tenant(session, made, Settings())
+        people = partial(_copy_tenant, session, made, Settings())
         work = copy_to_home(
-            connector_of(session), made, session.operator, SystemClock()
+            *(connector_of(session), made, session.operator, SystemClock()), people
         )
     elif here:
         raise UsageError(
@@ -224,8 +224,8 @@ def copy(session: CliSession, *, to: str) -> None:
     else:
         settings = replace(session.settings, store=StoreSettings(url=to))
         connector = connector_of(session, to)
-        _copy_tenant(session, session.home, settings)
-        work = copy_to_store(session.home, connector, to, session.operator)
+        people = partial(_copy_tenant, session, session.home, settings)
+        work = copy_to_store(session.home, connector, to, session.operator, people)
     head = asyncio.run(work)
     if not session.out.print_json({"to": to, "head": head.seq, "hash": head.hash}):
         session.out.line(f"copied and verified; event {head.seq} there says so")

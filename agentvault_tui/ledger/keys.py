@@ -130,6 +130,8 @@ def _needed(record: Draft) -> Iterator[str]:
     agent_id = record.agent_id
     if record.outcome in _DECIDED or record.type in _GRANTING:
         yield from _of_agent(agent_id)
+        if asked := (record.detail or {}).get("stepup_id"):
+            yield f"stepups:{asked}"  # also where it only counts one that waits
     elif record.outcome is Outcome.DENIED:
         yield "meta:panic"
         for kind in ("agents:", "pending:", "meta:cooldown:") if agent_id else ():

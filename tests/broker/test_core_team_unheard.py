@@ -340,3 +340,18 @@ async def test_a_code_that_ran_out_does_not_undo_a_denial_elsewhere(
     assert loaded[StepUpId(asked)].status is StepUpStatus.DENIED
     for one in brokers:
         assert one.bench.broker.stepups.get(asked).status is StepUpStatus.DENIED
+
+
+async def test_a_request_like_one_that_was_denied_elsewhere_cools_down(
+    brokers: list[Broker],
+) -> None:
+    """Here the first one still waits: the second is not counted with it."""
+    a, b = brokers
+    agent = await a.agent("payer", "send:payment")
+    asked = await a.pay(agent)
+    await deafen(brokers)
+    await deny(b.bench.broker, asked, "no", OPERATOR)
+    assert a.bench.broker.stepups.get(asked).status is StepUpStatus.PENDING
+    assert await a.pay(agent) == "cooling_down"
+    assert await a.pay(agent, "stripe:other") == "cooling_down"
+    assert a.bench.broker.stepups.get(asked).count == 1
