@@ -155,7 +155,7 @@ def prepare(session: CliSession, *, yes: bool, finish: bool, role: str | None) -
 
     connector = connector_of(session)
     missing = asyncio.run(missing_statements(connector))
-    granted = grants(role) if role else ()
+    granted = grants(role, connector.database) if role else ()
     statements = (*missing, *granted)
     if not statements:
         told = "nothing to remove" if finish else "nothing to do"
@@ -266,6 +266,12 @@ def check_store(session: CliSession) -> Iterator[Finding]:
     yield ok(f"PostgreSQL {found.server}, schema {found.version}, head {found.head}")
     if found.fault:
         yield fault(found.fault, "agentvault audit accept --reason WHY")
+    if found.public:
+        yield warning(
+            f"every role of the server may {' and '.join(found.public)} on the database"
+            " of the team's store",
+            "agentvault store prepare, as the owner of the database",
+        )
     if found.durability == "asynchronous":
         yield warning(
             "replicas of the store lag behind it: a failover loses what was answered",
