@@ -248,7 +248,7 @@ class RevokeAnswer(WireShape, kw_only=True):
     everything) or ``memory``."""
     upstream: tuple[StepInfo, ...] = ()
     brokers: tuple[ConfirmedInfo, ...] | UnsetType = UNSET
-    """The other brokers of the team; absent without one, and while it is not told."""
+    """The other brokers of the team; absent without one."""
     others: str | UnsetType = UNSET
     """``not_told`` while the team's store is away."""
 
