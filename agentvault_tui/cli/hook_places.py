@@ -53,7 +53,7 @@ _FOLDERS: Final = (
 )
 """Arguments that name the folder of a pattern or a command line."""
 _CHANGING: Final = re.compile(
-    r"(?:BASH_ENV|ENV|RIPGREP_CONFIG_PATH|BASH_FUNC_.*|LD_.*|DYLD_.*"
+    r"(?:BASH_ENV|ENV|RIPGREP_CONFIG_PATH|LD_.*|DYLD_.*"
     r"|GIT_(?!(?:ASKPASS|(?:AUTHOR|COMMITTER|CURL|HTTP|LFS|PROXY|PS1|SSH|SSL)_[A-Z_]+"
     r"|EDITOR|MERGE_AUTOEDIT|OPTIONAL_LOCKS|PAGER|SEQUENCE_EDITOR|SSH"
     r"|TERMINAL_PROMPT)$).*)",
@@ -65,6 +65,8 @@ Of git's every one that is not known to be without influence on a reading comman
 configuration alone has six (git(1), git-config(1)). Git starts a pager for a terminal
 alone, and the hosts give it none.
 """
+_FUNCTION: Final = "BASH_FUNC_{}%%"
+"""The variable by which bash hands a function on, in the place of a program."""
 
 _CONFIGURING_FOLDERS: Final = _words(
     ".agents .cargo .claude .codex .copilot .cursor .devcontainer .direnv .gemini .git "
@@ -299,6 +301,8 @@ class PathLocator:
         """
         parsed = parse_line(line)
         if parsed is None or any(map(_CHANGING.fullmatch, self._environ)):
+            return None
+        if any(_FUNCTION.format(one.words[0]) in self._environ for one in parsed):
             return None
         first = parsed[0].words
         if not base and first[0] == "cd" and first[1:2] and first[1].startswith("/"):
