@@ -70,17 +70,20 @@ _FUNCTION: Final = "BASH_FUNC_{}%%"
 
 _CONFIGURING_FOLDERS: Final = _words(
     ".agents .cargo .claude .codex .copilot .cursor .devcontainer .direnv .gemini .git "
-    ".githooks .husky .idea .lefthook .mise .opencode .ssh .vscode .windsurf .zed"
+    ".githooks .helix .husky .idea .lefthook .mise .opencode .ssh .vscode .windsurf "
+    ".zed"
 )
 _CONFIGURING_FILES: Final = _words(
-    ".bash_aliases .bash_login .bash_logout .bash_profile .bashrc .claude.json "
-    ".devcontainer.json .dir-locals.el .env .envrc .exrc .gdbinit .gitattributes "
-    ".gitconfig .gitmodules .lldbinit .lvimrc .mcp.json .mise.local.toml .mise.toml "
-    ".npmrc .nvim.lua .nvimrc .pdbrc .perldb .pnpmfile.cjs .pre-commit-config.yaml "
-    ".profile .tool-versions .vimrc .yarnrc .yarnrc.yml .zlogin .zlogout .zprofile "
-    ".zshenv .zshrc gemini-extension.json head mcp-config.json mcp.json "
-    "mise.local.toml mise.toml opencode.json opencode.jsonc rust-toolchain "
-    "rust-toolchain.toml"
+    ".autoenv .autoenv.zsh .autoenv_leave.zsh .bash_aliases .bash_login "
+    ".bash_logout .bash_profile .bashrc .byebugrc .claude.json .devcontainer.json "
+    ".dir-locals-2.el .dir-locals.el .env .envrc .exrc .gdbinit .ghci "
+    ".gitattributes .gitconfig .gitmodules .iex.exs .irbrc .lldbinit .lvimrc "
+    ".mcp.json .mise.local.toml .mise.toml .npmrc .nvim.lua .nvimrc .pdbrc "
+    ".pdbrc.py .perldb .pnpmfile.cjs .pre-commit-config.yaml .profile .pryrc "
+    ".psysh.php .rdbgrc .rprofile .tool-versions .vimrc .yarnrc .yarnrc.yml "
+    ".zlogin .zlogout .zprofile .zshenv .zshrc gemini-extension.json head "
+    "mcp-config.json mcp.json mise.local.toml mise.toml opencode.json "
+    "opencode.jsonc rust-toolchain rust-toolchain.toml"
 )
 """With ``head``, without which git takes no folder for a bare repository, whose
 ``config`` names programs (gitrepository-layout(5)), and ``.env``, which Gemini CLI
@@ -480,8 +483,8 @@ def _names_configuration(path: str) -> bool:
             for one, below in pairwise(names)
         )
         or any(
-            one == ".config"
-            and below in {"fish", "git", "mise", "systemd", "autostart"}
+            (one == ".config" and below in _OF_CONFIG)
+            or (one == "mise" and below in {"config.toml", "conf.d"})
             for one, below in pairwise(names)
         )
     )

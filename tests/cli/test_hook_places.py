@@ -163,6 +163,7 @@ def test_another_name_of_agentvaults_home_is_its_home(
         *("lefthook.yml", ".lefthook-local.toml", ".opencode/plugin/x.js"),
         # Gemini CLI loads it; debuggers, editors and package managers run the others.
         *(".env", "src/.env", ".ENV", ".pdbrc", ".perldb", ".lvimrc", ".pnpmfile.cjs"),
+        *(".helix/languages.toml", ".autoenv.zsh", "mise/config.toml", ".irbrc"),
         # Folders that become repositories by it.
         *("HEAD", "deep/HEAD", "deep/head"),
         # As file systems take them that ignore case or invisible characters.
