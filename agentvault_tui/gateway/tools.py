@@ -483,16 +483,16 @@ def _are_elsewhere(arguments: Mapping[str, Any], place: tuple[str, ...]) -> bool
     left = _MOST_SEARCHED
     while waiting:
         path, value = waiting.pop()
-        inner = enumerate(value) if isinstance(value, list) else value.items()
+        is_list = isinstance(value, list)
+        inner = enumerate(value) if is_list else value.items()
         for key, one in inner:
-            left -= 1
-            below = (*path, str(key))
+            name, left = str(key), left - 1
+            below = (*path, name)
             if below == place or not one:
                 continue
-            is_list = isinstance(value, list)
             above = place[: len(below)] == below
             if left < 0 or not (
-                is_list or above or field_names(key).isdisjoint(ADDRESSED)
+                is_list or above or field_names(name).isdisjoint(ADDRESSED)
             ):
                 return True
             if isinstance(one, dict | list):
