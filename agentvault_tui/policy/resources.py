@@ -44,7 +44,11 @@ _PATH_PARAMETERS: Final = re.compile(";[^/]*")
 """RFC 3986 section 3.3: a proxy may write ``%3B`` as ``;``, and the server behind it
 leave out what follows, as servlet containers do."""
 _SEPARATORS: Final = re.compile("([/:])")
-_OWN_FOLD: Final = re.compile(r"[a-z][a-z0-9+-]*:[a-z0-9_~-]+(?:/[a-z0-9_~-]+)*")
+_WHOLE_NUMBER: Final = re.compile(r"\+?([0-9]+(?:_[0-9]+)*)(?:\.0*)?")
+"""A whole number as frameworks read one in a path: Flask and Django take ``042`` for
+42, and FastAPI takes ``+42``, ``4_2`` and ``42.0`` as well."""
+_OWN_SEGMENT: Final = "(?:0|[1-9][0-9]*|(?![0-9_]+(?:/|$))[a-z0-9_~-]+)"
+_OWN_FOLD: Final = re.compile(f"[a-z][a-z0-9+-]*:{_OWN_SEGMENT}(?:/{_OWN_SEGMENT})*")
 """Resources that are their own fold, as most are."""
 
 
@@ -111,10 +115,10 @@ def reads_like(text: str, same_as: tuple[str, ...] = ()) -> str:
     """Return the fold of a resource: everything that programs may ignore is removed.
 
     Case, escapes, look-alike and hidden characters, blanks, repeated slashes, dot
-    segments, a slash at the end, path parameters, and a dot or one of *same_as* at the
-    end of a segment are folded. The fold of a fold is itself. Two resources with the
-    same fold may be the same to a resource server. The fold can make an answer
-    stricter, never milder.
+    segments, a slash at the end, path parameters, a dot or one of *same_as* at the end
+    of a segment, and spellings of whole numbers are folded. The fold of a fold is
+    itself. Two resources with the same fold may be the same to a resource server. The
+    fold can make an answer stricter, never milder.
 
     Args:
         text: the resource.
@@ -133,6 +137,7 @@ def _fold_once(text: str, same_as: tuple[str, ...]) -> str:
         before, text = text, _PATH_PARAMETERS.sub("", _plain_text(text))
         text = _without_dots(text)
         text = _without_endings(text.replace(":/", ":").strip("/"), same_as)
+        text = _with_plain_numbers(text)
         if text == before:
             break
     return text
@@ -175,7 +180,8 @@ def _part_reads_like(
     text = _without_dots(_plain_text(part)).replace(":/", ":")
     text = text.lstrip("/") if begins else text
     text = text.rstrip("/") if ends else text
-    return _without_endings(text, same_as, begins=begins, ends=ends)
+    text = _without_endings(text, same_as, begins=begins, ends=ends)
+    return _with_plain_numbers(text, begins=begins, ends=ends)
 
 
 def _plain_text(text: str) -> str:
@@ -214,6 +220,19 @@ def _without_ending(segment: str, same_as: tuple[str, ...], least: int) -> str:
             break
         segment = shorter
     return segment
+
+
+def _with_plain_numbers(text: str, *, begins: bool = True, ends: bool = True) -> str:
+    """Write each segment that is a whole number with its digits alone.
+
+    A segment next to a wildcard of a pattern stays: it is a part of one.
+    """
+    pieces = _SEPARATORS.split(text)
+    last = len(pieces) - 1
+    for index in range(0 if begins else 2, len(pieces) if ends else last, 2):
+        if found := _WHOLE_NUMBER.fullmatch(pieces[index]):
+            pieces[index] = found[1].replace("_", "").lstrip("0") or "0"
+    return "".join(pieces)
 
 
 def _without_dots(text: str) -> str:
