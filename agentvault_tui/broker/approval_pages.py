@@ -7,7 +7,7 @@ import logging
 from typing import Final
 
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.broker.usecases.changes import is_current
+from agentvault_tui.broker.usecases.change_basis import is_current
 from agentvault_tui.broker.usecases.stepup import offer
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import LedgerError, TenantError, TenantRefusedError

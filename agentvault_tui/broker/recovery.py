@@ -14,7 +14,7 @@ from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.lifetimes import as_loaded
 from agentvault_tui.broker.stepups import as_cancelled, digest_of
 from agentvault_tui.broker.usecases.approvals import end_repeats
-from agentvault_tui.broker.usecases.changes import states_of
+from agentvault_tui.broker.usecases.change_basis import states_of
 from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.disconnect import close_accounts
 from agentvault_tui.broker.usecases.policy_change import keep_policy, take_over_policy
@@ -22,7 +22,7 @@ from agentvault_tui.broker.usecases.policy_edits import hold_policy_edits
 from agentvault_tui.broker.usecases.redeem import PARENT_ENDED
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent, revoke_ended
 from agentvault_tui.broker.usecases.scopes import change_scopes
-from agentvault_tui.broker.usecases.stepup import cancelled, cancelled_draft, deny
+from agentvault_tui.broker.usecases.stepup_end import cancelled, cancelled_draft, deny
 from agentvault_tui.broker.uses import revoked_draft
 from agentvault_tui.broker.verification import fault_recorded
 from agentvault_tui.clock import Clock, iso, parse_iso

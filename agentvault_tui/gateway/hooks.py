@@ -79,7 +79,7 @@ def routes(
         await note_shared_user(broker, operator_of(request))
         await broker.line.enter()
         if broker.floods.limited(agent.id):
-            return HookInfo(outcome="denied", reason="slow_down", message=_LIMITED)
+            return _slow_down(_LIMITED)
         body = canonical(asked.arguments)
         digest = asked.arguments_sha256 or hashlib.sha256(body).hexdigest()
         server = _server(broker, maps, servers, host, asked)
@@ -116,8 +116,7 @@ def routes(
         try:
             answer = await _answer(decide, wait)
         except TooFastError as error:
-            text = error.diagnosis()
-            return HookInfo(outcome="denied", reason="slow_down", message=text)
+            return _slow_down(error.diagnosis())
         finally:
             gone.cancel()
         if not isinstance(answer, Permitted):
@@ -135,6 +134,10 @@ def _connected_route(broker: Broker) -> Route:
         return ConnectedInfo(factor=await asks_factor(broker))
 
     return route(CONNECTED, connected)
+
+
+def _slow_down(message: str) -> HookInfo:
+    return HookInfo(outcome="denied", reason="slow_down", message=message)
 
 
 async def _answer(decide: Callable[..., Awaitable[Answer]], wait: float) -> Answer:

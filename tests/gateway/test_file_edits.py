@@ -10,7 +10,8 @@ from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
 from support.scripted_tenant import ALICE
 
-from agentvault_tui.broker.usecases.stepup import begin_approval, expire_due
+from agentvault_tui.broker.usecases.stepup import begin_approval
+from agentvault_tui.broker.usecases.stepup_end import expire_due
 from agentvault_tui.gateway import Gateway
 from agentvault_tui.home import Home
 from agentvault_tui.model import AgentId, StepUp

@@ -30,6 +30,7 @@ from agentvault_tui.broker.operators_api.changes import Loosening
 from agentvault_tui.broker.operators_api.presence import Presence
 from agentvault_tui.broker.operators_api.wire import (
     FaultHandler,
+    StaleMarker,
     body_of,
     error_problem,
     guarded,
@@ -78,7 +79,10 @@ def operators_app(broker: Broker, feed: Feed, sessions: Sessions) -> Starlette:
     ]
     return Starlette(
         routes=[guarded(one, authority) for one in served],
-        middleware=[Middleware(FaultHandler, broker.ledger.expect)],
+        middleware=[
+            Middleware(FaultHandler, broker.ledger.expect),
+            Middleware(StaleMarker, lambda: broker.ledger.store_problem is not None),
+        ],
         exception_handlers={
             AgentVaultError: error_problem,
             HTTPException: http_refusal,

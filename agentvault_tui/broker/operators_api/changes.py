@@ -33,12 +33,8 @@ from agentvault_tui.broker.usecases.changes import (
     carry,
     take_answer,
 )
-from agentvault_tui.broker.usecases.stepup import (
-    begin_approval,
-    deny,
-    expire_due,
-    known_stepup,
-)
+from agentvault_tui.broker.usecases.stepup import begin_approval, known_stepup
+from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.model import Actor, AgentId, StepUp
 from agentvault_tui.operator_api import calls

@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final, NamedTuple
 
@@ -26,12 +26,17 @@ from agentvault_tui.broker.usecases.approvals import (
     told_of,
     with_approval,
 )
+from agentvault_tui.broker.usecases.change_basis import (
+    OUTDATED,
+    basis,
+    forget_answer,
+    is_current,
+)
+from agentvault_tui.broker.usecases.stepup_end import cancel
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import AgentVaultError, ConflictError, LedgerError
-from agentvault_tui.ledger import docs
 from agentvault_tui.ledger.canonical import canonical
-from agentvault_tui.lookalikes import fold_name
 from agentvault_tui.model import (
     CHANGE_ID,
     Actor,
@@ -57,7 +62,6 @@ _MOST: Final = 64
 """Changes that may wait at once."""
 _OF_ONE: Final = 16
 """And of one person."""
-OUTDATED: Final = "what it would change has changed meanwhile"
 RULE: Final = "changes"
 """The rule of a change: ``[[changes.rules]]`` say how many people it takes."""
 
@@ -90,64 +94,6 @@ class Wanted:
     """What else a person decides about: no secret."""
     reason: str = ""
     """Why, in the operator's words."""
-
-
-def basis(broker: Broker, subjects: Sequence[str]) -> str:
-    """Return the digest of the things that a change would replace, as they are now.
-
-    Args:
-        broker: the broker; its rooms know the things, by kind.
-        subjects: such as ``policy`` or ``agent:agt_…``.
-    """
-    now = {}
-    for one in subjects:
-        kind, _, name = one.partition(":")
-        now[one] = broker.states[kind](name)
-    return "sha256:" + hashlib.sha256(canonical(now).encode()).hexdigest()
-
-
-def states_of(broker: Broker) -> dict[str, Callable[[str], str]]:
-    """Return what the broker itself knows of the things that changes replace.
-
-    Args:
-        broker: the broker.
-
-    Returns:
-        by kind of thing, what tells its state now from any other, by its name.
-    """
-
-    def agent(name: str) -> str:
-        """Everything an agent may do, and whether it may now."""
-        return docs.write_agent(broker.registry.agent(name))
-
-    def panic(_: str) -> str:
-        panic = broker.registry.panic
-        return iso(panic.since) if panic and panic.on else ""
-
-    return {
-        # As recorded: a switch is in memory before its record.
-        "policy": lambda _: broker.kept.get("policy") or broker.policy.texts.digest(),
-        "agent": agent,
-        "name": lambda name: str(broker.registry.has_name(fold_name(name))),
-        "panic": panic,
-        "team key": lambda _: broker.team_key.told()[1] if broker.team_key else "",
-        "nothing": lambda _: "",
-    }
-
-
-def subjects_of(stepup: StepUp) -> tuple[str, ...]:
-    """Return what a waiting change would replace."""
-    return tuple(stepup.parameters["changes"])
-
-
-def is_current(broker: Broker, stepup: StepUp) -> bool:
-    """Tell whether *stepup* rests on what is so now: policy, or what it changes."""
-    if stepup.change is None:
-        return stepup.policy_version == broker.policy.version
-    try:
-        return basis(broker, subjects_of(stepup)) == stepup.policy_version
-    except (AgentVaultError, KeyError):
-        return False  # it is gone, or cannot be read: outdated
 
 
 class Asker(NamedTuple):
@@ -309,7 +255,7 @@ async def apply_change(
     if is_overtaken(broker, stepup, started):
         return False
     if not is_current(broker, stepup):
-        await cancel(broker, stepup, OUTDATED)
+        await cancel(broker, stepup.id, OUTDATED, SYSTEM)
         return True
     stepup = with_approval(broker, stepup, evidence)
     if 0 < len({one.sub for one in stepup.confirmed}) < stepup.need:
@@ -321,7 +267,8 @@ async def apply_change(
         raise
     except AgentVaultError as error:
         broker.stepups.deciding.discard(stepup.id)
-        await cancel(broker, stepup, f"it could not be carried out: {error.what}")
+        why = visible(f"it could not be carried out: {error.what}", 300)
+        await cancel(broker, stepup.id, why, SYSTEM)
         return True
     finally:
         broker.stepups.deciding.discard(stepup.id)
@@ -405,41 +352,6 @@ async def carry(
     return answer
 
 
-async def cancel(broker: Broker, stepup: StepUp, problem: str) -> None:
-    """End a change that waits: what it would change has changed, or it cannot be."""
-    ended = replace(
-        stepup,
-        status=StepUpStatus.CANCELLED,
-        decided_at=broker.clock.now(),
-        device=None,
-        problem=visible(problem, 300),
-    )
-    broker.stepups.put(ended)
-    broker.stepups.end_flow(stepup.id)
-    draft = stepup_draft(
-        EventType.STEPUP_CANCELLED, SYSTEM, ended, reason=ended.problem
-    )
-    await broker.record_cut(draft, changes=[ended])
-
-
-async def cancel_outdated(broker: Broker) -> None:
-    """Cancel changes whose subject was changed, and forget answers nobody fetched."""
-    for one in broker.stepups.open(AgentId("")):
-        waits = one.change is not None and one.id not in broker.stepups.deciding
-        if waits and not is_current(broker, one):
-            await cancel(broker, one, OUTDATED)
-    for one in broker.stepups.decided():
-        if one.change and one.change.result and one.expires.passed(broker.clock):
-            await _forget_answer(broker, one)
-
-
-async def _forget_answer(broker: Broker, stepup: StepUp) -> None:
-    assert stepup.change is not None  # noqa: S101 - it is a change
-    read = replace(stepup, change=replace(stepup.change, result=""))
-    await broker.record(changes=[read])
-    broker.stepups.put(read)
-
-
 async def take_answer(
     broker: Broker, stepup: StepUp, seat: Actor
 ) -> dict[str, Any] | None:
@@ -463,5 +375,5 @@ async def take_answer(
         return None
     box = b64decode(change.result)
     answer: dict[str, Any] = json.loads(_seal(broker).open("answer", stepup.id, 1, box))
-    await _forget_answer(broker, stepup)
+    await forget_answer(broker, stepup)
     return answer

@@ -12,7 +12,8 @@ from support.scripted_tenant import ALICE
 
 from agentvault_tui.broker.status import warnings
 from agentvault_tui.broker.usecases.policy_change import keep_policy, reload_policy
-from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
+from agentvault_tui.broker.usecases.stepup import begin_approval
+from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
 from agentvault_tui.home import Home
 from agentvault_tui.model import AgentId, StepUp
 from agentvault_tui.policy import shipped_policy
