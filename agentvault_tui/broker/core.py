@@ -400,11 +400,11 @@ class Broker:
             for draft in drafts:
                 self.limits.release(draft.decision_id)
             raise
-        if any("counted" in draft.detail for draft in drafts):
-            done = asyncio.ensure_future(done)
-            for draft in drafts:
-                self.limits.submitted(draft, done)
-        return done
+        counted = [draft for draft in drafts if "counted" in draft.detail]
+        for draft in counted:
+            self.limits.submitted(draft, done)
+        # A caller that is cancelled does not undo the commit, nor hide its outcome.
+        return asyncio.shield(done) if counted else done
 
     async def known(self, find: Callable[[], _T]) -> _T:
         """Find what another broker may have recorded a moment ago.
