@@ -183,7 +183,7 @@ class Alerts:
             self.file = parse_alerts(text, self.broker.home)
             return
         try:
-            text = read_text(self._path) or ""
+            text = read_text(self._path, self.broker.home.config) or ""
         except PolicyError as error:
             raise ServiceError(error.what, error.remedy) from None
         self.file = parse_alerts(text, self.broker.home)
