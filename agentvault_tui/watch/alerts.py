@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -48,6 +48,7 @@ from agentvault_tui.watch.alert_followers import (
     AlertFollower,
     CallsFollower,
     DeadAlert,
+    HighRiskFollower,
 )
 from agentvault_tui.watch.chain import Chain
 from agentvault_tui.watch.config import (
@@ -80,6 +81,7 @@ _DEAD: Final = "alert_dead:"
 _EDIT: Final = "EDIT alerts"
 """Names what carries an approved edit of the file out."""
 _BY_FILE: Final = Actor(ActorKind.SYSTEM, "file", "file")
+_Lane = TypeVar("_Lane", bound=AlertFollower)
 
 
 class Alerts:
@@ -95,8 +97,9 @@ class Alerts:
         self._chain = Chain(broker)
         self._seen: tuple[int, ...] | str | None = None
         self._followers: dict[str, Follower[Any]] = {}
-        """By the sink's name; calls to people have followers of their own."""
+        """By the sink's name; what goes ahead of other alerts has its own."""
         self._callers: dict[str, CallsFollower] = {}
+        self._high: dict[str, HighRiskFollower] = {}
         self._tasks: dict[str, list[asyncio.Task[None]]] = {}
         self._dead: dict[str, DeadAlert] = {}
         self._fault: str | None = None
@@ -135,8 +138,8 @@ class Alerts:
 
     def _all_of(self, sink: str) -> list[Follower[Any]]:
         """Return the followers of a sink, the one that calls people first."""
-        caller = self._callers.get(sink)
-        return [*([caller] if caller else []), self._followers[sink]]
+        ahead = (self._callers.get(sink), self._high.get(sink))
+        return [*(one for one in ahead if one), self._followers[sink]]
 
     def _problem_of(self, sink: str) -> str | None:
         return next((one.problem for one in self._all_of(sink) if one.problem), None)
@@ -146,8 +149,8 @@ class Alerts:
         if self._followers:
             self._chain.take(events)
         if self._callers and any(calls_people(self.broker, one) for one in events):
-            for caller in self._callers.values():
-                caller.wake()
+            for ahead in (*self._callers.values(), *self._high.values()):
+                ahead.wake()
 
     async def start(self) -> None:
         """Put the file in force, and go on where the last process stopped.
@@ -314,13 +317,15 @@ class Alerts:
             exports = ExportFollower(*where, routes=routes, outlet=outlet)
             self._followers[name] = exports
         else:
-            # Two, each with a connection of its own: neither waits for the other.
-            sends, calls = (SENDERS[sink.kind](*self._reached(sink)) for _ in range(2))
-            bury = self._bury
-            follower = AlertFollower(*where, routes=routes, outlet=sends, bury=bury)
-            caller = CallsFollower(*where, routes=routes, outlet=calls, bury=bury)
-            caller.passed = follower.wake
-            self._followers[name], self._callers[name] = follower, caller
+            # Three, each with a connection of its own: none waits for another.
+            def made(kind: type[_Lane]) -> _Lane:
+                outlet = SENDERS[sink.kind](*self._reached(sink))
+                return kind(*where, routes=routes, outlet=outlet, bury=self._bury)
+
+            self._callers[name] = made(CallsFollower)
+            self._high[name] = made(HighRiskFollower)
+            self._followers[name] = follower = made(AlertFollower)
+            self._callers[name].passed = self._high[name].passed = follower.wake
         # What is under way ends with the lease, before another broker may begin it.
         self._tasks[name] = [
             asyncio.create_task(
@@ -341,7 +346,8 @@ class Alerts:
             await follower.save()
             await follower.outlet.aclose()
         del self._followers[name]
-        self._callers.pop(name, None)
+        for ahead in (self._callers, self._high):
+            ahead.pop(name, None)
 
     async def _keep(self, key: str, text: str | None) -> None:
         """Keep a small value, or forget it; where that fails, a later look does."""
