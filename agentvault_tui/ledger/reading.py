@@ -7,7 +7,6 @@ import contextlib
 import logging
 import sqlite3
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from typing import Concatenate, ParamSpec, TypeVar
 
 from agentvault_tui.home import Home
@@ -28,7 +27,7 @@ class Reading:
         self, home: Home, opened: Opened, indexer: Indexer, db: StoreConnection
     ) -> None:
         """Use `open` instead."""
-        self._home, self._opened = home, replace(opened, index=None)
+        self._home, self._ledger_id = home, opened.ledger_id
         self._indexer, self._db = indexer, db
         self._spawn: Spawn = lambda work, _: work.close()
         self._upto: Callable[[int], int] = lambda indexed: indexed
@@ -43,7 +42,7 @@ class Reading:
             LedgerUnwritableError: the ledger cannot be read now.
         """
         async with contextlib.AsyncExitStack() as undo:
-            indexer = await Indexer.open(home, opened)
+            indexer = await Indexer.open(home, opened.ledger_id, opened.index)
             undo.push_async_callback(indexer.close)
             with storage_errors(home.database):
                 db = await StoreConnection.open(lambda: open_searcher(home))
@@ -98,7 +97,7 @@ class Reading:
             before, db = self._indexer, self._db
             before.stop()
             await before.close()
-            self._indexer = await Indexer.open(self._home, self._opened)
+            self._indexer = await Indexer.open(self._home, self._ledger_id, None)
             with storage_errors(self._home.database):
                 self._db = await StoreConnection.open(lambda: open_searcher(self._home))
             self._index()

@@ -16,14 +16,11 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from agentvault_tui.home import Home, private_file
 from agentvault_tui.ledger import schema
 from agentvault_tui.ledger.schema import StoreConnection, transaction
-
-if TYPE_CHECKING:  # it verifies, and that reads the index
-    from agentvault_tui.ledger.opening import Opened
 
 _STEP: Final = 1024
 """Events indexed at a time while commits flow, and never fewer: each time writes whole
@@ -149,11 +146,11 @@ class Indexer:
         self._stopped = asyncio.Event()
 
     @classmethod
-    async def open(cls, home: Home, opened: Opened) -> Indexer:
-        """Open the index, or build an empty one when it is not as it was left."""
+    async def open(cls, home: Home, ledger_id: str, left: str | None) -> Indexer:
+        """Open the index, or build an empty one when it is not as it was *left*."""
         path = index_path(home)
         found = await asyncio.to_thread(index_digest, home)
-        kept = found is not None and found == opened.index
+        kept = found is not None and found == left
         for fresh in (False, True) if kept else (True,):
             db = None
             try:
@@ -163,7 +160,7 @@ class Indexer:
                 db = await StoreConnection.open(
                     lambda: _open_index(path, home.database)
                 )
-                indexed = await db.run(_check, opened.ledger_id)
+                indexed = await db.run(_check, ledger_id)
             except (sqlite3.Error, OSError, TypeError, ValueError):
                 if db is not None:
                     with contextlib.suppress(sqlite3.Error):
