@@ -15,7 +15,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 
 from agentvault_tui.clock import Clock
-from agentvault_tui.errors import LedgerUnwritableError
+from agentvault_tui.errors import LedgerDamagedError, LedgerUnwritableError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import activity, schema, state, uses
 from agentvault_tui.ledger.batch import Job
@@ -40,6 +40,7 @@ from agentvault_tui.ledger.query import (
     read_story,
     read_unfinished,
 )
+from agentvault_tui.ledger.reading import Reading
 from agentvault_tui.ledger.records import (
     Attempt,
     Change,
@@ -52,7 +53,7 @@ from agentvault_tui.ledger.records import (
     Story,
 )
 from agentvault_tui.ledger.schema import StoreConnection, storage_errors
-from agentvault_tui.ledger.search import Indexer, index_digest, open_searcher
+from agentvault_tui.ledger.search import index_digest
 from agentvault_tui.ledger.texts import read_texts
 from agentvault_tui.ledger.uses import Kind, StoredUse
 from agentvault_tui.ledger.uses_reader import UsesReader
@@ -136,9 +137,8 @@ class Ledger:
         self._loop = asyncio.get_running_loop()
         self._writer: Writer
         self._team: TeamWriter | None = None
-        self._reader: StoreConnection
         self.uses: UsesReader
-        self._indexer: Indexer
+        self._reading: Reading
         self._history: tuple[StoreConnection, History] | None = None
         self._history_lock = asyncio.Lock()
 
@@ -207,11 +207,9 @@ class Ledger:
             self._writer, self._team = writer, team
             self._write_head()
             self._shortage = await asyncio.to_thread(_shortage, home, before=False)
-            self._indexer = await Indexer.open(home, opened)
-            undo.push_async_callback(self._indexer.close)
+            self._reading = await Reading.open(home, opened)
+            undo.push_async_callback(self._reading.close)
             with storage_errors(home.database):
-                self._reader = await StoreConnection.open(lambda: open_searcher(home))
-                undo.push_async_callback(self._reader.close)
                 self.uses = UsesReader(home.database)
             undo.callback(self.uses.close)
             undo.push_async_callback(self._end_tasks)
@@ -229,7 +227,7 @@ class Ledger:
         self._spawn(self._writer.run(self._clock), "writer")
         self._spawn(self._keep_head_file(), "pulse")
         self._spawn(self._watch_space(), "space")
-        self._spawn(self._indexer.run(self._to_index), "indexer")
+        self._reading.start(self._spawn, self._to_index)
 
     def commit(
         self,
@@ -355,7 +353,7 @@ class Ledger:
     @property
     def index_lag(self) -> int:
         """How many events the text index is behind; searches are exact all the same."""
-        return self._writer.tip.seq - self._indexer.indexed
+        return self._writer.tip.seq - self._reading.indexed
 
     async def load(self) -> Loaded:
         """Read all state, without expired, dropped and voided tokens."""
@@ -378,7 +376,14 @@ class Ledger:
         """Read one page of events; ValueError: the limit is not 1 to 1000."""
         if not 1 <= query.limit <= 1000:
             raise ValueError(f"limit {query.limit} is not 1 to 1000")
-        return await self._read(read_page, query, self._clock)
+        if query.q is None:
+            return await self._read(read_page, query, self._clock)
+        await self._reading.renew()
+        try:
+            return await self._read(read_page, query, self._clock)
+        except LedgerDamagedError:  # of both files it may be the index
+            await self._reading.renew(damaged=True)
+            return await self._read(read_page, query, self._clock)
 
     async def activity(self, agent_id: AgentId, since: datetime) -> activity.Activity:
         """Read what an agent did: by scope, by reason, by quarter since a moment."""
@@ -473,21 +478,19 @@ class Ledger:
         if self._closed:
             return
         self._closed = True
-        self._indexer.stop()
         self._moved.set()
         self._closing.set()
-        # Whoever writes a file closes it last, and so empties its log.
-        await self._reader.close()
+        whole = await self._reading.close()
         self.uses.close()
         if self._history is not None:
             await self._history[0].close()
-        await self._indexer.close()
         self._writer.close()
         for task in tuple(self._tasks):
             await asyncio.gather(task, return_exceptions=True)
         self._writer.log.close()
         # A batch whose commit failed may yet be found behind the head this one knows.
-        certain = self._writer.problem is None
+        # Nor is an index vouched for that another process changed.
+        certain = self._writer.problem is None and whole
         index = await asyncio.to_thread(index_digest, self._home) if certain else None
         self._write_head(index)
         self._lock.release()
@@ -500,8 +503,7 @@ class Ledger:
     ) -> _T:
         if self._closed:
             raise LedgerUnwritableError("the ledger is closed")
-        with storage_errors(self._home.database):
-            return await self._reader.run(function, *args, **kwargs)
+        return await self._reading.run(function, *args, **kwargs)
 
     async def _keep_head_file(self) -> None:
         """Bring the head file up to date, and ask for chores, while events flow."""
@@ -527,10 +529,9 @@ class Ledger:
                 log.warning("the disk: %s", found or "there is room again")
                 self._announce_state()
 
-    def _to_index(self) -> int:
+    def _to_index(self, indexed: int) -> int:
         """Return up to where to index: the index takes none of the reserved space."""
-        short = self._shortage is not None
-        return self._indexer.indexed if short else self._writer.tip.seq
+        return indexed if self._shortage is not None else self._writer.tip.seq
 
     def _write_head(self, index: str | None = None) -> None:
         before = self._head_problem

@@ -26,6 +26,7 @@ from agentvault_tui.ledger.chain import PREFIX, genesis, link, text_of, written
 from agentvault_tui.ledger.headfile import read_witness
 from agentvault_tui.ledger.places import hash_at, head_seq
 from agentvault_tui.ledger.records import Head
+from agentvault_tui.ledger.search import index_problem
 from agentvault_tui.ledger.uses import UsesCheck
 from agentvault_tui.ledger.verify_state import FullStateCheck
 
@@ -158,12 +159,16 @@ def verify_ledger(
             row = db.execute("SELECT value FROM meta WHERE key = 'ledger'").fetchone()
             if row is None:
                 raise _BadError(None, "the ledger id is missing")  # noqa: TRY301 - one report for all
+            # Before the events: what is indexed while they are read is not missing.
+            compare_index = index_problem(home, str(row[0]))
             walk.start(str(row[0]), db)
             outside = None if witness is None else witness.head.seq
             at_witness = _walk_store(db, walk, outside, progress)
             if witness is not None:
                 _compare(walk, witness.ledger, witness.head, at_witness)
             _check_beside(db, walk, Path(f"{home.database}-wal"))
+            if problem := compare_index(db):
+                raise _BadError(None, problem)  # noqa: TRY301 - one report for all
         if witness is None and walk.seq:
             raise _BadError(None, "the head kept outside the database is missing")  # noqa: TRY301 - one report for all
     except _BadError as bad:

@@ -36,7 +36,7 @@ from agentvault_tui.broker.shapes import (
 )
 from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.broker.usecases.delegate import change_delegates
-from agentvault_tui.broker.usecases.ending import revoke_token
+from agentvault_tui.broker.usecases.ending import Cut, revoke_token
 from agentvault_tui.broker.usecases.issue_for import issue_for
 from agentvault_tui.broker.usecases.own_restore import check_own
 from agentvault_tui.broker.usecases.rate import change_rate, raises_rate
@@ -46,7 +46,6 @@ from agentvault_tui.broker.usecases.register import (
     register,
 )
 from agentvault_tui.broker.usecases.revoke import (
-    Cut,
     lift_panic,
     panic,
     restore_agent,
