@@ -54,9 +54,13 @@ _NEVER: Final = (
 """Headers that frame, route or authenticate a request: no file can list them."""
 _NEVER_BEGIN: Final = ("proxy-", "x-forwarded-", "agentvault-")
 _LIMITS: Final = re.compile(
-    r"if-.*|.*-if-.*|.*dry-run.*|.*-account|.*-context|overwrite|depth|destination"
+    r"if(?:-.*)?|.*-if-.*|.*dry-run.*|.*no-op|.*validate-only|.*test-mode|.*sandbox"
+    r"|.*simulat(?:e|ion)|.*-(?:account|tenant)(?:-id)?|.*-context|.*idempotency-key"
+    r"|overwrite|depth|destination|content-range|upload-offset|.*-copy-source"
 )
-"""Headers that limit the effect of a request, by their names."""
+"""Headers that limit the effect of a request, or say on what it is, by their names:
+without ``Content-Range`` (RFC 9110 section 14.4) a part replaces the whole, and
+without ``If`` (RFC 4918 section 10.4) a condition is lost."""
 _TEXT: Final = re.compile(rb"[\x20-\x7e]*")
 _NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^`|~-]+")
 """RFC 9110 section 5.6.2 without ``_``, which CGI takes for a dash."""

@@ -67,7 +67,9 @@ def test_only_listed_headers_leave() -> None:
     [
         *("If-Range", "If-Schedule-Tag-Match", "X-If-Version", "X-Dry-Run", "Dry-Run"),
         *("Overwrite", "Depth", "Destination", "Prefer", "Stripe-Account"),
-        *("X-Goog-Context", "x-ms-if-tags"),
+        *("X-Goog-Context", "x-ms-if-tags", "If", "Content-Range", "Upload-Offset"),
+        *("X-Validate-Only", "X-Test-Mode", "X-Sandbox", "X-Simulate", "X-No-Op"),
+        *("X-Account-Id", "X-Tenant-Id", "X-Amz-Copy-Source", "X-Idempotency-Key"),
     ],
 )
 def test_a_header_that_limits_the_effect_is_not_dropped(name: str) -> None:
