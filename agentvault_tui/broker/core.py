@@ -33,7 +33,10 @@ from agentvault_tui.broker.floods import Floods
 from agentvault_tui.broker.histogram import Histogram
 from agentvault_tui.broker.issuers import Issuers
 from agentvault_tui.broker.limit_uses import LimitUses
+from agentvault_tui.broker.pending_cuts import Decide
+from agentvault_tui.broker.rates import Rates
 from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.riders import riding
 from agentvault_tui.broker.stepups import StepUps
 from agentvault_tui.broker.surroundings import Surroundings
 from agentvault_tui.broker.team import Team
@@ -61,6 +64,7 @@ from agentvault_tui.model import (
     Token,
     TokenId,
 )
+from agentvault_tui.model.event import LOOSENED
 from agentvault_tui.operator_api.advice import AdviceInfo
 from agentvault_tui.operator_api.planning import ShadowInfo
 from agentvault_tui.policy import Policy, PolicyTexts
@@ -95,6 +99,10 @@ SYSTEM = Actor(ActorKind.SYSTEM, "broker", "broker")
 """The actor of expiry, start, stop and reload."""
 
 
+async def _takes_edits(_: Policy, __: Policy) -> bool:
+    return False
+
+
 @dataclass(slots=True)
 class PolicyState:
     """What is known of the policy in force, and which live tokens it decided about."""
@@ -117,6 +125,10 @@ class PolicyState:
     """What a policy that decides beside the one in force has counted."""
     applying: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while a policy is applied."""
+    hold: Callable[[Policy, Policy], Awaitable[bool]] = _takes_edits
+    """Tells whether an edit has to wait, from the active policy and the edited one."""
+    held: str | None = None
+    """The change that such an edit waits as, if one does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +141,21 @@ class Verified:
     """Whether that was the end of the chain, with its state and all pages."""
 
 
+Carrier = Callable[[Mapping[str, Any], Actor], Awaitable[bytes]]
+"""Carries out the request of a change, as the person who approved it; returns the
+answer, JSON."""
+
+
 class CallsCut(NamedTuple):
     """How many calls in flight a cut ended."""
 
     cut: int = 0
     sent: int = 0
     """Of these, those whose request had reached the upstream whole."""
+
+    def plus(self, more: CallsCut) -> CallsCut:
+        """Return both together."""
+        return CallsCut(self.cut + more.cut, self.sent + more.sent)
 
 
 class Extension(Protocol):
@@ -158,6 +179,13 @@ class Extension(Protocol):
 
     async def aclose(self) -> None:
         """End what is under way."""
+
+
+class WatchRoom(Extension, Protocol):
+    """The room of alerts and exports, as the broker sees it."""
+
+    def committed(self, events: Sequence[Event]) -> None:
+        """Take events that have just become durable, in the order of the chain."""
 
 
 class DataPlane(Extension, Protocol):
@@ -291,11 +319,18 @@ class Broker:
     """Tells what was taken from an agent and is on trial now."""
     on_status: Callable[[], None] = lambda: None
     """Called when something in the status line changed."""
+    states: dict[str, Callable[[str], str]] = field(default_factory=dict)
+    """What a change would replace, as it is now, by the kind of thing; see
+    `usecases.changes`. A room that has such things adds its own."""
+    has_approver: bool = False
+    """Whether somebody was found to have the role approver; see `socket_factor`."""
+    carriers: dict[str, Carrier] = field(default_factory=dict)
+    """What carries out a change once it is approved, by method and path."""
     issuer: str = ""
     """The URL that agents reach it at, once they can."""
     gateway: DataPlane | None = None
     """Where agents act through the broker; None where it only issues tokens."""
-    watch: Extension | None = None
+    watch: WatchRoom | None = None
     """What looks at the ledger and tells others: alerts, exports, metrics."""
     decision_seconds: Histogram = field(default_factory=Histogram)
     """How long policy, limits and call-outs took."""
@@ -325,6 +360,7 @@ class Broker:
     callouts: CallOuts = field(init=False)
     uses: TokenUses = field(init=False)
     floods: Floods = field(init=False)
+    rates: Rates = field(init=False)
     issuers: Issuers = field(init=False)
     cuts: Cuts = field(init=False)
     access: TenantAccess = field(init=False)
@@ -354,6 +390,7 @@ class Broker:
         self.callouts = CallOuts(self.clock)
         self.uses = TokenUses(self.clock, self.ledger)
         self.floods = Floods(self.clock)
+        self.rates = Rates(self.clock)
         self.issuers = Issuers(self.settings.issuers, self.home, self.clock)
         self.cuts = Cuts(self.ledger, self.registry, self.clock)
         self.cuts.on_change = lambda: self.on_status()  # noqa: PLW0108 - it is set later
@@ -394,6 +431,10 @@ class Broker:
         In a team nothing of this goes ahead of others: another broker may overtake it.
         """
         urgent = urgent and self.ledger.shared is None
+        rider = riding()
+        if rider is not None:
+            joined, rows = rider.join(drafts)
+            drafts, changes = (*joined,), [*changes, *rows]
         try:
             done = self.ledger.commit(*drafts, changes=changes, urgent=urgent)
         except BaseException:
@@ -404,7 +445,14 @@ class Broker:
             done = asyncio.ensure_future(done)
             for draft in drafts:
                 self.limits.submitted(draft, done)
+        if rider is not None and any(LOOSENED in one.detail for one in drafts):
+            rider.done = asyncio.ensure_future(done)
         return done
+
+    def committed(self, events: Sequence[Event]) -> None:
+        """Show the watch events that have just become durable."""
+        if self.watch is not None:
+            self.watch.committed(events)
 
     async def known(self, find: Callable[[], _T]) -> _T:
         """Find what another broker may have recorded a moment ago.
@@ -460,6 +508,10 @@ class Broker:
     ) -> Kept:
         """Persist a cut that is already in force; see `Cuts.record`."""
         return await self.cuts.record(drafts, changes, agent_id)
+
+    async def record_decided(self, decide: Decide) -> Kept:
+        """End rights, exactly in a team too; see `Cuts.record_decided`."""
+        return await self.cuts.record_decided(decide)
 
     async def record_ended(
         self, tokens: Sequence[Token], actor: Actor, reason: str

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -18,7 +19,7 @@ from typing import Any, Final, NamedTuple
 import click
 
 from agentvault_tui.cli.framework import command, pass_session
-from agentvault_tui.cli.hook_hosts import HOSTS
+from agentvault_tui.cli.hook_hosts import HOSTS, PROGRAM
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
@@ -333,6 +334,9 @@ def connect(
     merged = [(file, _merged(file)) for file in files]
     weak = [*CANNOT_KEEP[host], *(() if managed else (_EDITABLE,))]
     backups = [_write(file.path, text) for file, text in merged] if write else []
+    if write:
+        with suppress(UnreachableError):  # else its first hook tells the broker
+            session.client.call(calls.CONNECTED, host=host)
     if session.json:
         told = [
             {"path": str(file.path), "format": file.format, "content": text}
@@ -358,13 +362,10 @@ def connect(
 
 
 def _commands(session: CliSession, agent: str) -> HostCommands:
-    beside = Path(sys.executable).with_name("agentvault")
-    found = str(beside) if beside.exists() else shutil.which("agentvault")
-    program = (found,) if found else (sys.executable, "-P", "-m", "agentvault_tui.cli")
     chosen = session.home_option or os.environ.get("AGENTVAULT_HOME")
     home = ("--home", str(session.home.data)) if chosen else ()
     files = sorted((session.home.config / "mcp").glob("*.toml"))
-    return HostCommands(program, agent, home, tuple(file.stem for file in files))
+    return HostCommands(PROGRAM, agent, home, tuple(file.stem for file in files))
 
 
 def _merged(file: HostFile) -> str:

@@ -54,13 +54,12 @@ _NEVER: Final = (
 """Headers that frame, route or authenticate a request: no file can list them."""
 _NEVER_BEGIN: Final = ("proxy-", "x-forwarded-", "agentvault-")
 _LIMITS: Final = re.compile(
-    r"if(?:-.*)?|.*-if-.*|.*dry-run.*|.*no-op|.*validate-only|.*test-mode|.*sandbox"
-    r"|.*simulat(?:e|ion)|.*-(?:account|tenant)(?:-id)?|.*-context|.*idempotency-key"
-    r"|overwrite|depth|destination|content-range|upload-offset|.*-copy-source"
+    r"if(?:-.*)?|.*-if-.*|.*dry-run.*|.*-account(?:-id)?|.*-context|.*-tenant(?:-id)?"
+    r"|overwrite|depth|destination|content-range|upload-offset|.*-idempotency-key"
+    r"|.*-on-behalf-of|.*-copy-source|.*-upsert"
+    r"|x-(?:.*-)?(?:validate-only|test-mode|sandbox|simulate|no-?op|preview|draft)"
 )
-"""Headers that limit the effect of a request, or say on what it is, by their names:
-without ``Content-Range`` (RFC 9110 section 14.4) a part replaces the whole, and
-without ``If`` (RFC 4918 section 10.4) a condition is lost."""
+"""Headers that limit the effect of a request, by their names."""
 _TEXT: Final = re.compile(rb"[\x20-\x7e]*")
 _NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^`|~-]+")
 """RFC 9110 section 5.6.2 without ``_``, which CGI takes for a dash."""

@@ -70,6 +70,12 @@ class EventType(StrEnum):
     OPERATOR_REFUSED = "operator.refused"
     """A decision that whoever tried it has no role for."""
     POLICY_CHANGED = "policy.changed"
+    CHANGE_APPLIED = "change.applied"
+    """A loosening was approved by a person's factor, or a file brought it.
+
+    ``detail.loosened`` says all: kinds, digest, who, how proven, why, and the texts.
+    At the socket, where the uid is the proof, the event of the change itself has it.
+    """
     CONFIG_APPLIED = "config.applied"
     """What files say of agents, services and limits was put in force."""
     ADVICE_APPLIED = "advice.applied"
@@ -107,6 +113,8 @@ class EventType(StrEnum):
     """The ledger was copied into this store; the events before are the source's."""
     ALERT_DEAD = "alert.dead"
     """An alert that its sink did not take for a day: somebody was not told."""
+    EXPORT_SKIPPED = "export.skipped"
+    """An event that a destination for programs refused even alone."""
     CLOCK_JUMP = "clock.jump"
 
 
@@ -178,6 +186,15 @@ class Event(NamedTuple):
     detail: dict[str, Any]
     hash: str
     """``sha256:…`` of this link of the chain."""
+
+
+LOOSENED: Final = "loosened"
+"""The member of ``detail`` that says all of a loosening: see `CHANGE_APPLIED`."""
+
+
+def loosens(event: Event) -> bool:
+    """Tell whether *event* is of a loosening, whoever brought it and how."""
+    return LOOSENED in event.detail
 
 
 PERSON_CHANGES: Final = ("added", "role", "password", "factor", "passkey", "removed")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from decimal import Decimal
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
@@ -44,12 +45,14 @@ _PATH_PARAMETERS: Final = re.compile(";[^/]*")
 """RFC 3986 section 3.3: a proxy may write ``%3B`` as ``;``, and the server behind it
 leave out what follows, as servlet containers do."""
 _SEPARATORS: Final = re.compile("([/:])")
-_WHOLE_NUMBER: Final = re.compile(r"\+?([0-9]+(?:_[0-9]+)*)(?:\.0*)?")
-"""A whole number as frameworks read one in a path: Flask and Django take ``042`` for
-42, and FastAPI takes ``+42``, ``4_2`` and ``42.0`` as well."""
-_OWN_SEGMENT: Final = "(?:0|[1-9][0-9]*|(?![0-9_]+(?:/|$))[a-z0-9_~-]+)"
-_OWN_FOLD: Final = re.compile(f"[a-z][a-z0-9+-]*:{_OWN_SEGMENT}(?:/{_OWN_SEGMENT})*")
-"""Resources that are their own fold, as most are."""
+_OWN_FOLD: Final = re.compile(r"[a-z][a-z0-9+-]*:[a-z0-9_~-]+(?:/[a-z0-9_~-]+)*")
+"""Resources that are their own fold, as most are, unless they have an `_ODD_NUMBER`."""
+_ODD_NUMBER: Final = re.compile(r"(?:^|[:/])(?:-0|0[0-9x_]|-?[0-9]+[_e])")
+_NUMBER: Final = re.compile(
+    r"[+-]?(?:0x[0-9a-f]{1,16}|[0-9][0-9_]{0,39}(?:\.[0-9]{0,20})?(?:e\+?[0-9]{1,2})?)"
+)
+"""As converters of frameworks read a number: ``int`` and ``float`` of Python,
+``parseInt`` and ``Number`` of JavaScript."""
 
 
 def canonical(text: str) -> str | None:
@@ -115,10 +118,11 @@ def reads_like(text: str, same_as: tuple[str, ...] = ()) -> str:
     """Return the fold of a resource: everything that programs may ignore is removed.
 
     Case, escapes, look-alike and hidden characters, blanks, repeated slashes, dot
-    segments, a slash at the end, path parameters, a dot or one of *same_as* at the end
-    of a segment, and spellings of whole numbers are folded. The fold of a fold is
-    itself. Two resources with the same fold may be the same to a resource server. The
-    fold can make an answer stricter, never milder.
+    segments, a slash at the end, path parameters, and a dot or one of *same_as* at the
+    end of a segment are folded. A segment that is a whole number is written in plain
+    digits: ``042``, ``+42``, ``42.0``, ``4_2`` and ``0x2a`` are ``42``. The fold of a
+    fold is itself. Two resources with the same fold may be the same to a resource
+    server. The fold can make an answer stricter, never milder.
 
     Args:
         text: the resource.
@@ -127,7 +131,7 @@ def reads_like(text: str, same_as: tuple[str, ...] = ()) -> str:
     Returns:
         the fold.
     """
-    if _OWN_FOLD.fullmatch(text):
+    if _OWN_FOLD.fullmatch(text) and not _ODD_NUMBER.search(text):
         return text
     return (_fold if len(text) <= _CACHED else _fold_long)(text, same_as)
 
@@ -223,16 +227,29 @@ def _without_ending(segment: str, same_as: tuple[str, ...], least: int) -> str:
 
 
 def _with_plain_numbers(text: str, *, begins: bool = True, ends: bool = True) -> str:
-    """Write each segment that is a whole number with its digits alone.
+    """Write segments that are whole numbers in plain digits.
 
-    A segment next to a wildcard of a pattern stays: it is a part of one.
+    In a pattern a segment next to a wildcard may go on, so it stays as it is.
     """
     pieces = _SEPARATORS.split(text)
-    last = len(pieces) - 1
-    for index in range(0 if begins else 2, len(pieces) if ends else last, 2):
-        if found := _WHOLE_NUMBER.fullmatch(pieces[index]):
-            pieces[index] = found[1].replace("_", "").lstrip("0") or "0"
+    first, last = (0 if begins else 2), len(pieces) - (0 if ends else 1)
+    for index in range(first, last, 2):
+        if _NUMBER.fullmatch(pieces[index]):
+            pieces[index] = _plain_number(pieces[index])
     return "".join(pieces)
+
+
+def _plain_number(text: str) -> str:
+    sign = "-" if text.startswith("-") else ""
+    digits = text.lstrip("+-").replace("_", "")
+    if digits.startswith("0x"):
+        value = int(digits, 16)
+    else:
+        number = Decimal(digits)
+        if number != number.to_integral_value():
+            return text
+        value = int(number)
+    return f"{sign if value else ''}{value}"
 
 
 def _without_dots(text: str) -> str:

@@ -68,8 +68,8 @@ def test_only_listed_headers_leave() -> None:
         *("If-Range", "If-Schedule-Tag-Match", "X-If-Version", "X-Dry-Run", "Dry-Run"),
         *("Overwrite", "Depth", "Destination", "Prefer", "Stripe-Account"),
         *("X-Goog-Context", "x-ms-if-tags", "If", "Content-Range", "Upload-Offset"),
-        *("X-Validate-Only", "X-Test-Mode", "X-Sandbox", "X-Simulate", "X-No-Op"),
-        *("X-Account-Id", "X-Tenant-Id", "X-Amz-Copy-Source", "X-Idempotency-Key"),
+        *("X-Validate-Only", "X-Sandbox", "X-Test-Mode", "X-Account-Id", "X-Upsert"),
+        *("X-Idempotency-Key", "x-amz-copy-source", "X-On-Behalf-Of", "X-Noop"),
     ],
 )
 def test_a_header_that_limits_the_effect_is_not_dropped(name: str) -> None:

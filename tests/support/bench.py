@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from support.manual_clock import ManualClock
 from support.patience import PATIENT
@@ -67,11 +68,16 @@ class Bench:
             registry=Registry(clock),
         )
         self.feed = Feed(ledger, self.broker.registry, lambda: status_info(self.broker))
-        ledger.on_written = self.feed.publish
+
+        def written(events: tuple[Event, ...], changes: Sequence[Any]) -> None:
+            self.feed.publish(events, changes)
+            self.broker.committed(events)
+
+        ledger.on_written = written
 
         async def followed(events: tuple[Event, ...], changes: Sequence[Any]) -> None:
             await follow(self.broker, events, changes)
-            self.feed.publish(events, changes)
+            written(events, changes)
 
         ledger.on_followed = followed
 
@@ -117,6 +123,11 @@ class Bench:
             OPERATOR,
         )
         return registered.agent
+
+    async def made_from(self, **asked: Any) -> Agent:
+        """Register an agent from a template."""
+        request = msgspec.convert(asked, AgentRequest)
+        return (await register(self.broker, request, OPERATOR)).agent
 
     async def events(self, kind: str | None = None) -> list[Event]:
         page = await self.ledger.events(EventQuery(after=0, limit=1000))

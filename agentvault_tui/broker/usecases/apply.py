@@ -25,13 +25,13 @@ from agentvault_tui.broker.usecases.apply_entries import (
     filled,
 )
 from agentvault_tui.broker.usecases.delegate import delegates_draft, undelegate
+from agentvault_tui.broker.usecases.ending import InForce
 from agentvault_tui.broker.usecases.policy_apply import TextEdits, edits_of, putting
 from agentvault_tui.broker.usecases.register import registered_draft, registering
 from agentvault_tui.broker.usecases.revoke import (
     FAILED,
     TEMPLATE_REVOKED,
-    InForce,
-    cut_agent,
+    AgentEnd,
 )
 from agentvault_tui.broker.usecases.scopes import (
     changed_draft,
@@ -52,6 +52,7 @@ from agentvault_tui.model import (
     sha256_hex,
 )
 from agentvault_tui.operator_api.files import FilesRequest
+from agentvault_tui.policy import only_tightens
 from agentvault_tui.text import visible
 
 GONE: Final = "gone from the files that were applied"
@@ -60,8 +61,6 @@ _A_TURN: Final = 50
 """Agents that are compared, or narrowed, in one turn of the event loop."""
 _TOLD: Final = 20
 """Names in one sentence."""
-Who = Callable[[bool], Awaitable[Actor]]
-"""Returns who decides; it is told whether anything more may be done than before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +122,29 @@ class FilesApplied:
 
     plan: FilesPlan
     recorded: bool
+
+
+Who = Callable[[FilesPlan], Awaitable[Actor]]
+"""Returns who decides on a plan, or refuses it."""
+
+
+def loosened(broker: Broker, plan: FilesPlan) -> tuple[str, ...]:
+    """Return which kinds of things a plan loosens.
+
+    Args:
+        broker: the broker.
+        plan: what applying files would change.
+
+    Returns:
+        of `CHANGE_KINDS`; none: it only tightens.
+    """
+    edits = plan.edits
+    limits = edits.policy and not only_tightens(broker.policy, edits.policy)
+    return (
+        *(("services",) if edits.services else ()),
+        *(("limits",) if limits else ()),
+        *(("agents",) if any(one.widens for one in plan.changes) else ()),
+    )
 
 
 async def plan_files(
@@ -222,7 +244,7 @@ async def apply_files(broker: Broker, wanted: FilesRequest, who: Who) -> FilesAp
             await locks.enter_async_context(registry.giving_subject)
         edits = await edits_of(broker, wanted)
         plan = await plan_files(broker, wanted, came, edits)
-        operator = await who(plan.widens)
+        operator = await who(plan)
         if plan.widens:
             broker.ledger.check_writable()
             # A cut that is recorded after it would end what it gives.
@@ -238,11 +260,13 @@ async def _carry_out(broker: Broker, plan: FilesPlan, operator: Actor) -> bool:
     with registering(broker, *new):
         async with AsyncExitStack() as blocks:
             gone = {agent.id for agent in plan.pruned}
-            cuts = [
-                cut_agent(broker, one.id, TEMPLATE_REVOKED, operator)[1]
-                if one.from_template in gone
-                else cut_agent(broker, one.id, GONE, operator)[1]
+            whys = (
+                TEMPLATE_REVOKED if one.from_template in gone else GONE
                 for one in plan.pruned
+            )
+            cuts = [
+                AgentEnd(broker, one.id, why, operator).begin()
+                for one, why in zip(plan.pruned, whys, strict=True)
             ]
             cuts += await _narrow_all(broker, blocks, plan, operator)
             writing = putting(broker, plan.edits, operator, plan.digest)
@@ -298,9 +322,11 @@ async def _commit(
     ]
     changes: list[Change] = texts[1]
     for cut in cuts:
-        drafts += cut.drafts
+        drafts += cut.decided.drafts
         # The row of an agent that stays is written once, as it is in the end.
-        rows = (row for row in cut.changes if getattr(row, "id", None) not in new)
+        rows = (
+            row for row in cut.decided.changes if getattr(row, "id", None) not in new
+        )
         changes += rows
     for number, change in enumerate(plan.changes, 1):
         drafts += _drafts(broker.registry, change, new, operator, plan.digest)
@@ -309,8 +335,7 @@ async def _commit(
             await asyncio.sleep(0)
     if _moved(broker.registry, plan):
         raise _overtaken("what the files give was not given")
-    urgent = not plan.widens
-    await broker.ledger.commit(*drafts, changes=changes, urgent=urgent)
+    await broker.record(*drafts, changes=changes, urgent=not plan.widens)
 
 
 async def _narrow_all(
@@ -335,9 +360,11 @@ async def _narrow(
     if before is None or before != change.before:
         return cuts  # new, or cut off while others were narrowed: see `_moved`
     for to in change.receivers():
-        if taken := before.may_pass_on(to) - change.after.may_pass_on(to):
+        left = change.after.may_pass_on(to)
+        if before.may_pass_on(to) - left:
             agent, other = registry.agent(agent_id), registry.agent(to)
-            cuts.append(undelegate(broker, agent, other, taken, operator)[1])
+            _, ended = undelegate(broker, agent, other, left, operator)
+            cuts += [ended] if ended else []
     if gone := frozenset(before.scopes) - frozenset(change.after.scopes):
         block = ungranting(broker, registry.agent(agent_id), gone, operator)
         _, in_force = await blocks.enter_async_context(block)
