@@ -255,7 +255,8 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
             cut = await revoke_agent(broker, agent_id, body.reason, operator)
         ended = _ended(cut, broker, one=agent_id is not None)
         if broker.team is not None and not cut.recorded:
-            return structs.replace(ended, others="not_told")
+            brokers = broker.team.unnotified()
+            return structs.replace(ended, others="not_told", brokers=brokers)
         if broker.team is not None:
             brokers = await broker.team.confirmed(broker.ledger.head.seq)
             return structs.replace(ended, brokers=brokers)
