@@ -31,6 +31,7 @@ from agentvault_tui.broker.shapes import (
     step_info,
 )
 from agentvault_tui.broker.usecases.delegate import change_delegates
+from agentvault_tui.broker.usecases.ending import revoke_token
 from agentvault_tui.broker.usecases.issue_for import issue_for
 from agentvault_tui.broker.usecases.rate import change_rate, raises_rate
 from agentvault_tui.broker.usecases.register import (
@@ -43,7 +44,6 @@ from agentvault_tui.broker.usecases.revoke import (
     panic,
     restore_agent,
     revoke_agent,
-    revoke_token,
 )
 from agentvault_tui.broker.usecases.scopes import (
     change_scopes,

@@ -31,7 +31,6 @@ from agentvault_tui.clock import iso
 from agentvault_tui.errors import (
     ConflictError,
     LedgerUnwritableError,
-    NotFoundError,
     UsageError,
 )
 from agentvault_tui.ledger import (
@@ -52,7 +51,6 @@ from agentvault_tui.model import (
     Token,
     TokenId,
 )
-from agentvault_tui.text import visible
 
 ENDED: Final = "ended"
 """The reason of a revocation at the end of an agent's time."""
@@ -122,38 +120,6 @@ async def revoke_agent(
     derived = broker.registry.lifetimes.derived(end.agent.id)
     kept = await _revoke_all(broker, derived, TEMPLATE_REVOKED, operator) or kept
     return end.result(kept)
-
-
-async def revoke_token(
-    broker: Broker, token_id: str, reason: str, operator: Actor
-) -> tuple[int, CallsCut, Kept]:
-    """Revoke one live token, with the calls it authorized and tokens exchanged for it.
-
-    Args:
-        broker: the broker.
-        token_id: identifies the token.
-        reason: for the record.
-        operator: who decided.
-
-    Returns:
-        the number of tokens that ended, the cancelled calls, and where it is durable.
-
-    Raises:
-        NotFoundError: no live token has this id.
-        LedgerUnwritableError: it is not known here, and the store did not answer.
-    """
-
-    def find() -> Token:
-        found = broker.registry.token_with_id(TokenId(token_id))
-        if found is None:
-            raise NotFoundError(
-                f"there is no live token '{visible(token_id, 60)}'",
-                "`agentvault tokens list` names them",
-            )
-        return found
-
-    ended, calls = broker.end_tokens([await broker.known(find)])
-    return len(ended), calls, await broker.record_ended(ended, operator, reason)
 
 
 async def _revoke_all(
