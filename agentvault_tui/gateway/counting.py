@@ -11,8 +11,8 @@ from agentvault_tui.policy.facts import ADDRESSED, is_one_address
 
 COUNTED: Final = frozenset({"amount", "count", "currency", "recipients"})
 """Parameters that policy reads by value."""
-_MOST_SEARCHED: Final = 10_000
-"""Names and objects of a document that are searched: a few milliseconds."""
+_MOST_SEARCHED: Final = 100_000
+"""Names and objects of a document that are searched."""
 _SEVERAL: Final = re.compile("[,;|\r\n\uff0c\uff1b\u061b\u3001]")
 """Separators of the members of one text, in Latin, Arabic and wide punctuation."""
 
@@ -44,7 +44,8 @@ def is_elsewhere(name: str, document: Any, places: Collection[tuple[str, ...]]) 
     """Tell whether a document may state a parameter at another place too.
 
     A service may bind an inner object and read a member of the same name there;
-    ``cc`` and ``bcc`` reach people as ``to`` does.
+    ``cc`` and ``bcc`` reach people as ``to`` does. It takes as long as to fold each
+    name of the document, so a large one is for a worker process.
 
     Args:
         name: of the parameter.

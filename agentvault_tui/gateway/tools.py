@@ -88,6 +88,8 @@ class ToolCall:
     """Where its arguments lead on the machine of its host."""
     commands: Sequence[HookCommand] | None = None
     """The commands of its line, if it consists of simple commands only."""
+    unclear: frozenset[str] | None = None
+    """What `stated_twice` has found; None if it has not been asked."""
 
 
 class ToolActions(NamedTuple):
@@ -421,11 +423,38 @@ def _stated(
 
 
 def _parameters(rule: ToolRule, call: ToolCall) -> dict[str, Any]:
+    unclear = call.unclear
+    if unclear is None:
+        unclear = stated_twice(counted_places(rule), call.arguments)
     return {
-        name: value
+        name: None if name in unclear else value
         for name, place in rule.parameters.items()
-        if (value := _parameter(name, place, call)) is not _ABSENT
+        if name in unclear or (value := _parameter(name, place, call)) is not _ABSENT
     }
+
+
+def counted_places(rule: ToolRule | None) -> dict[str, tuple[str, ...]]:
+    """Return where the arguments are that policy reads by value, by parameter."""
+    places = {} if rule is None else rule.parameters
+    return {
+        name: tuple(_tokens(place))
+        for name, place in places.items()
+        if name in COUNTED and isinstance(place, str)
+    }
+
+
+def stated_twice(
+    places: Mapping[str, tuple[str, ...]], arguments: Mapping[str, Any]
+) -> frozenset[str]:
+    """Return the parameters of *places* that arguments state elsewhere too."""
+    return frozenset(
+        name for name, at in places.items() if is_elsewhere(name, arguments, {at})
+    )
+
+
+def _tokens(pointer: str) -> list[str]:
+    parts = pointer.removeprefix(_COUNT).split("/")[1:]
+    return [part.replace("~1", "/").replace("~0", "~") for part in parts]
 
 
 def _resource(rule: ToolRule, call: ToolCall) -> str:
@@ -447,13 +476,8 @@ def _parameter(name: str, place: str | int, call: ToolCall) -> Any:
     if isinstance(place, int):
         return place
     counted = place.startswith(_COUNT)
-    tokens = [
-        token.replace("~1", "/").replace("~0", "~")
-        for token in place.removeprefix(_COUNT).split("/")[1:]
-    ]
+    tokens = _tokens(place)
     if tokens[0] in call.omitted:
-        return None
-    if name in COUNTED and is_elsewhere(name, call.arguments, {tuple(tokens)}):
         return None
     value = _at(call.arguments, tokens)
     counted = counted or (name == "count" and isinstance(value, list))
