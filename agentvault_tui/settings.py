@@ -21,8 +21,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta
 
-from agentvault_tui.errors import SettingsError
+from agentvault_tui.errors import SettingsError, UsageError
 from agentvault_tui.home import Home
+from agentvault_tui.origins import read_origins
 from agentvault_tui.store_url import store_parameters
 from agentvault_tui.text import visible
 from agentvault_tui.toml_table import (
@@ -265,9 +266,26 @@ class ConnectionSettings:
     userinfo_endpoint: str = "auto"
     """Where the provider tells whose a token is (OIDC Core section 5.3): a URL,
     ``auto`` or ``none``."""
+    for_: tuple[str, ...] = ()
+    """Origins that the gateway may send its tokens to, such as
+    ``https://gmail.googleapis.com``; or ``none``. Left out: those of the services that
+    used it at the first start of a version with this rule, and no others."""
+
+    @property
+    def origins(self) -> tuple[str, ...] | None:
+        """Return the origins in one spelling; None if they are left out."""
+        return read_origins(self.for_) if self.for_ else None
 
     def __post_init__(self) -> None:
-        """Refuse a connection that stands for nothing: nothing would be decided."""
+        """Refuse a connection that stands for nothing: nothing would be decided.
+
+        Raises:
+            SettingsError: says so, or that ``for`` lists what is no origin.
+        """
+        try:
+            read_origins(self.for_)
+        except UsageError as error:
+            raise SettingsError(f"for: {error.what}", error.remedy) from None
         if not self.scopes:
             raise SettingsError(
                 "a connection needs scopes of the catalogue",

@@ -27,13 +27,14 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 from starlette.routing import Route
 
 from agentvault_tui.broker.assertion import ReplayStore
-from agentvault_tui.broker.callouts import CallOuts
+from agentvault_tui.broker.callouts import CallOuts, hook_uses
 from agentvault_tui.broker.cuts import Cuts, Kept
 from agentvault_tui.broker.floods import Floods
 from agentvault_tui.broker.histogram import Histogram
 from agentvault_tui.broker.issuers import Issuers
 from agentvault_tui.broker.limit_uses import LimitUses
 from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.secret_uses import SecretUses
 from agentvault_tui.broker.stepups import StepUps
 from agentvault_tui.broker.surroundings import Surroundings
 from agentvault_tui.broker.team import Team
@@ -323,6 +324,8 @@ class Broker:
     waiting: SharedPlaces = field(init=False)
     """Evaluations that wait for a person with their connection open."""
     callouts: CallOuts = field(init=False)
+    secret_uses: list[SecretUses] = field(init=False)
+    """Each returns which services or destinations of a room name a sealed secret."""
     uses: TokenUses = field(init=False)
     floods: Floods = field(init=False)
     issuers: Issuers = field(init=False)
@@ -352,6 +355,7 @@ class Broker:
         self.limits = LimitUses(self.clock, self.ledger)
         self.waiting = SharedPlaces(_MOST_WAITING, self.clock.boot)
         self.callouts = CallOuts(self.clock)
+        self.secret_uses = [lambda: hook_uses(self.policy.limits.hooks)]
         self.uses = TokenUses(self.clock, self.ledger)
         self.floods = Floods(self.clock)
         self.issuers = Issuers(self.settings.issuers, self.home, self.clock)

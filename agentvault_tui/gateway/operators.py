@@ -26,7 +26,6 @@ from agentvault_tui.broker.operators_api.wire import (
 from agentvault_tui.broker.usecases.stepup import known_stepup
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import (
-    AgentVaultError,
     NotFoundError,
     UnreadableRequestError,
     UsageError,
@@ -36,6 +35,7 @@ from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.past_calls import unlisted
 from agentvault_tui.gateway.probe import METHODS, UNREAD, probe
 from agentvault_tui.gateway.request import read_body, read_head
+from agentvault_tui.gateway.secret_origins import SecretOrigins
 from agentvault_tui.gateway.secrets import SecretChange, Secrets
 from agentvault_tui.gateway.services import Service, ServiceHealth, Services
 from agentvault_tui.gateway.team_calls import TeamCalls
@@ -48,7 +48,6 @@ from agentvault_tui.operator_api.gateway import (
     CallList,
     HeldBody,
     RouteInfo,
-    SecretInfo,
     SecretList,
     ServiceCredentialInfo,
     ServiceInfo,
@@ -74,6 +73,7 @@ class Configured(Protocol):
     broker: Broker
     services: Services
     secrets: Secrets
+    origins: SecretOrigins
     calls: Calls
     team_calls: TeamCalls | None
     health: dict[str, ServiceHealth]
@@ -259,18 +259,24 @@ def _encoded(content: bytes | None) -> str | None:
 def _secret_routes(gateway: Configured, authority: Authority) -> list[Route]:
     async def change(prepare: Callable[[], SecretChange]) -> SecretList:
         await gateway.secrets.change(prepare, gateway.broker.record)
-        return secret_list(gateway.secrets, gateway.services)
+        gateway.broker.on_status()
+        return gateway.origins.listing()
 
     async def actor(request: Request, need: Need, about: str) -> Actor:
         return await authority.actor(operator_of(request), need, about)
 
     async def listing(_: Request) -> SecretList:
-        return secret_list(gateway.secrets, gateway.services)
+        await gateway.look()
+        return gateway.origins.listing()
 
     async def keep(request: Request) -> SecretList:
         asked = await body_of(request, SecretRequest)
         who = await actor(request, Need.GIVE, f"secret {asked.name}")
-        return await change(lambda: gateway.secrets.set(asked.name, asked.value, who))
+        await gateway.look()
+        origins = gateway.origins.choose(asked.name, asked.value, asked.for_)
+        return await change(
+            lambda: gateway.secrets.set(asked.name, asked.value, who, origins)
+        )
 
     async def remove(request: Request) -> SecretList:
         asked = await body_of(request, SecretNameRequest)
@@ -294,7 +300,7 @@ def service_info(gateway: Configured, service: Service) -> ServiceInfo:
     """Return what operators see of a service, with how its last calls went."""
     seen = gateway.health.get(service.name)
     problem = gateway.services.problems.get(f"{service.name}.toml")
-    problem = problem or missing_secret(gateway, service)
+    problem = problem or gateway.origins.problem(service)
     health = "broken" if problem else "unused" if seen is None else "ok"
     if not problem and seen is not None and seen.problem:
         health, problem = "failing", seen.problem
@@ -313,35 +319,6 @@ def service_info(gateway: Configured, service: Service) -> ServiceInfo:
         health=health,
         problem=problem,
         last_used_at=None if seen is None else iso(seen.last_used),
-    )
-
-
-def missing_secret(gateway: Configured, service: Service) -> str | None:
-    """Say which secret of a service cannot be used, if one cannot."""
-    for name in service.credential.secrets:
-        try:
-            gateway.secrets.get(name)
-        except AgentVaultError as error:
-            return error.diagnosis()
-    return None
-
-
-def secret_list(secrets: Secrets, services: Services) -> SecretList:
-    """Return what is known of *secrets* and which *services* use them, no value."""
-    return SecretList(
-        secrets=tuple(
-            SecretInfo(
-                name=name,
-                created_at=row.created_at,
-                changed_at=row.changed_at,
-                changed_by=row.changed_by,
-                used_by=tuple(
-                    sorted(o.name for o in services if name in o.credential.secrets)
-                ),
-            )
-            for name, row in secrets.rows().items()
-        ),
-        key=secrets.root(),
     )
 
 

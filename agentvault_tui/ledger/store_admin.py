@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from dataclasses import dataclass
 from typing import Any, Final
 
+from agentvault_tui import __version__
+from agentvault_tui.errors import RefusedError
 from agentvault_tui.ledger.chain import genesis
-from agentvault_tui.ledger.store_schema import STATEMENTS
+from agentvault_tui.ledger.store_schema import (
+    FINISH,
+    FINISHED,
+    FINISHED_NOW,
+    STATEMENTS,
+)
 from agentvault_tui.store_connection import (
     VERSION,
     Connection,
@@ -62,11 +70,18 @@ class StoreInfo:
         return tuple(one for one, _, ago in self.brokers if ago <= LIVE_SECONDS)
 
 
-async def missing_statements(connector: Connector) -> tuple[str, ...]:
+async def missing_statements(
+    connector: Connector, *, finish: bool = False
+) -> tuple[str, ...]:
     """Return what would make the schema, or bring it up to date.
 
+    Args:
+        connector: of its owner.
+        finish: whether to end what only brokers of an earlier version need.
+
     Raises:
-        RefusedError: it is another team's, or of a newer version.
+        RefusedError: it is another team's, or of a newer version; or a broker of
+            another version lives, and what it needs would end.
         StoreAwayError: the store does not answer.
     """
     db = await connector.open()
@@ -75,9 +90,19 @@ async def missing_statements(connector: Connector) -> tuple[str, ...]:
         if not await _is_prepared(db):
             return STATEMENTS
         await connector.check_schema(db)
-        return ()
+        ((done,),) = await ask(db, FINISHED_NOW)
+        if not finish or int(done or 0) >= FINISHED:
+            return ()
+        brokers: Any = await ask(db, _BROKERS)
     finally:
         await close(db)
+    for name, doc, ago in brokers:
+        if ago <= LIVE_SECONDS and json.loads(doc).get("version") != __version__:
+            raise RefusedError(
+                f"the broker {name} lives, and is not of version {__version__}",
+                "stop it, or upgrade it first",
+            )
+    return FINISH
 
 
 async def prepare_store(
@@ -91,9 +116,10 @@ async def prepare_store(
     db = await connector.open()
     try:
         await ask(db, "BEGIN")
+        made = not await _is_prepared(db)
         for sql in (*statements, *grants):
             await ask(db, sql)
-        if statements:
+        if made:
             ledger = secrets.token_hex(16)
             values = (VERSION, connector.team, ledger, genesis(ledger))
             await ask(db, _HEAD, values)

@@ -335,6 +335,9 @@ class SecretRequest(WireRequest, kw_only=True):
 
     name: ShortId
     value: str
+    for_: tuple[str, ...] | None = field(default=None, name="for")
+    """Origins that it may be sent to, or ``none`` alone; left out: those of the
+    services and destinations that name it."""
 
     def __repr__(self) -> str:
         """Show the name alone."""
