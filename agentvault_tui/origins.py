@@ -52,7 +52,7 @@ def host_name(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class ServerOrigin:
     """Scheme, host and port (RFC 6454 section 4), or the path of a Unix socket."""
 
     scheme: str
@@ -61,7 +61,7 @@ class Origin:
     port: int
 
     @classmethod
-    def of(cls, parts: SplitResult) -> Origin:
+    def of(cls, parts: SplitResult) -> ServerOrigin:
         """Return the origin of a URL that was checked where it was read."""
         if parts.scheme == _UNIX:
             return cls(_UNIX, parts.path, 0)
@@ -69,7 +69,7 @@ class Origin:
         return cls(parts.scheme, parts.hostname or "", port)
 
     @classmethod
-    def parse(cls, text: str) -> Origin:
+    def parse(cls, text: str) -> ServerOrigin:
         """Read an origin that a person lists for a secret.
 
         Upper and lower case are the same host; every other spelling is another one,
@@ -141,7 +141,7 @@ def read_origins(texts: Iterable[str]) -> tuple[str, ...]:
             "a secret is for at most 64 origins, or for none",
             "--for https://HOST, once for each; or --for none alone",
         )
-    return tuple(sorted({str(Origin.parse(one)) for one in listed}))
+    return tuple(sorted({str(ServerOrigin.parse(one)) for one in listed}))
 
 
 def _no_origin(text: str) -> UsageError:

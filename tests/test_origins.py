@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentvault_tui.errors import UsageError
-from agentvault_tui.origins import Origin, read_origins
+from agentvault_tui.origins import ServerOrigin, read_origins
 
 
 @pytest.mark.parametrize(
@@ -31,8 +31,8 @@ from agentvault_tui.origins import Origin, read_origins
 )
 def test_an_origin_has_one_spelling(written: str, read: str) -> None:
     """Case and the scheme's own port do not matter, and nothing else is the same."""
-    assert str(Origin.parse(written)) == read
-    assert str(Origin.parse(read)) == read
+    assert str(ServerOrigin.parse(written)) == read
+    assert str(ServerOrigin.parse(read)) == read
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_an_origin_has_one_spelling(written: str, read: str) -> None:
 def test_whatever_is_no_origin_is_refused(text: str) -> None:
     """A path, an account, a wildcard or an odd spelling is not read as something."""
     with pytest.raises(UsageError):
-        Origin.parse(text)
+        ServerOrigin.parse(text)
 
 
 @given(st.text(max_size=40))
@@ -83,10 +83,10 @@ def test_no_text_breaks_the_parser(text: str) -> None:
     """Any text is an origin that reads as itself again, or is refused."""
     for one in (text, f"https://{text}", f"smtp://a.test:{text}", f"unix:/{text}"):
         try:
-            origin = Origin.parse(one)
+            origin = ServerOrigin.parse(one)
         except UsageError:
             continue
-        assert Origin.parse(str(origin)) == origin
+        assert ServerOrigin.parse(str(origin)) == origin
 
 
 @given(st.sampled_from(["https", "http", "smtp"]), st.text(max_size=30))
@@ -94,7 +94,7 @@ def test_what_is_listed_is_what_is_reached(scheme: str, text: str) -> None:
     """A text that is listed names the host that a client would take from it."""
     url = f"{scheme}://{text}"
     try:
-        origin = Origin.parse(url)
+        origin = ServerOrigin.parse(url)
     except UsageError:
         return
     assert (origin.scheme, origin.host) == (scheme, urlsplit(url).hostname)

@@ -18,7 +18,7 @@ from agentvault_tui.clock import Clock
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.model import Outcome, new_id
-from agentvault_tui.origins import Origin
+from agentvault_tui.origins import ServerOrigin
 from agentvault_tui.policy.limits import HookTable
 from agentvault_tui.strict_json import loads
 from agentvault_tui.text import visible
@@ -129,7 +129,7 @@ class CallOuts:
             ("Accept-Encoding", "identity"),
         ]
         if hook.secret:
-            key = self.open_secret(hook.secret, [Origin.of(at)]).reveal()
+            key = self.open_secret(hook.secret, [ServerOrigin.of(at)]).reveal()
             headers += webhook_headers(key, new_id("msg"), self._clock.now(), body)
         target = _PATH
         if at.scheme != "unix":
@@ -180,7 +180,7 @@ def hook_uses(hooks: Iterable[HookTable]) -> Iterator[SecretUse]:
     """Return which secrets sign requests, and where to."""
     for hook in hooks:
         if hook.secret:
-            origin = Origin.of(urlsplit(hook.url))
+            origin = ServerOrigin.of(urlsplit(hook.url))
             yield SecretUse("hook", hook.id, hook.secret, (origin,))
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from agentvault_tui.errors import AgentVaultError
-from agentvault_tui.origins import Origin
+from agentvault_tui.origins import ServerOrigin
 from agentvault_tui.vault import Secret
 
-OpenSecret = Callable[[str, Sequence[Origin] | None], Secret]
+OpenSecret = Callable[[str, Sequence[ServerOrigin] | None], Secret]
 """Opens a sealed secret by its name, for the origins that it would be sent to.
 
 They are all that the caller may connect to with it; None if the secret is itself the
@@ -23,7 +23,7 @@ class SecretUse(NamedTuple):
     name: str
     """Of the service or destination."""
     secret: str
-    origins: tuple[Origin, ...]
+    origins: tuple[ServerOrigin, ...]
     is_url: bool = False
     """Whether the secret is itself the URL that is posted to."""
 
@@ -31,7 +31,7 @@ class SecretUse(NamedTuple):
 SecretUses = Callable[[], Iterable[SecretUse]]
 
 
-def no_secret(name: str, _: Sequence[Origin] | None) -> Secret:
+def no_secret(name: str, _: Sequence[ServerOrigin] | None) -> Secret:
     """Refuse: nothing was composed that opens secrets.
 
     Raises:

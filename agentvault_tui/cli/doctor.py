@@ -141,6 +141,24 @@ def check_mcp(session: CliSession) -> Iterator[Finding]:
         yield from _file_findings("mcp", told, f"{len(told['tools'])} tools")
 
 
+def check_secrets(session: CliSession) -> Iterator[Finding]:
+    """Check where alerts and decision webhooks send their secrets.
+
+    Services and MCP servers are checked with their files.
+    """
+    from agentvault_tui.cli.secrets import home_secrets, home_uses
+    from agentvault_tui.gateway.secret_origins import use_problem
+
+    secrets, refused = home_secrets(session), False
+    for use in home_uses(session):
+        problem = use_problem(secrets, use) if use.kind in {"sink", "hook"} else None
+        if problem is not None:
+            refused = True
+            yield warning(f"{use.kind} {use.name} gets no secret: {problem}")
+    if not refused:
+        yield ok(f"{len(secrets.rows())} sealed, each for origins of its own")
+
+
 def _file_findings(area: str, told: dict[str, Any], size: str) -> Iterator[Finding]:
     name = f"{area}/{told['name']}.toml"
     for problem in told["problems"]:
@@ -521,6 +539,7 @@ _CHECKS: Final[dict[str, Callable[[CliSession], Iterator[Finding]]]] = {
     "services": check_services,
     "mcp": check_mcp,
     "hosts": check_hosts,
+    "secrets": check_secrets,
     "tls": check_tls,
     "broker": check_broker,
     "servers": check_servers,

@@ -274,7 +274,11 @@ def home_secrets(session: CliSession) -> Secrets:
 
 
 def home_uses(session: CliSession) -> list[SecretUse]:
-    """Return which secrets the files of a home name, as far as they can be read."""
+    """Return which secrets the files of a home name.
+
+    Raises:
+        AgentVaultError: policy, limits or alerts cannot be read.
+    """
     from agentvault_tui.broker.callouts import hook_uses
     from agentvault_tui.broker.policy_files import load_policy, read_text
     from agentvault_tui.gateway.mcp import McpServers

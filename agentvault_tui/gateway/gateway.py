@@ -82,24 +82,18 @@ class Gateway:
         """
         self.broker = broker
         self.services = Services(broker.home, lambda: broker.policy.catalogue)
-        shared = broker.team_key is not None
-        self.secrets = Secrets(
-            broker.home, broker.clock, shared=shared, cached=lambda: broker.kept
-        )
-        broker.callouts.open_secret = self.secrets.open
         self.mcp_servers = McpServers(broker.home, lambda: broker.policy.catalogue)
-        self.origins = SecretOrigins(
-            broker, self.secrets, self.services, self.mcp_servers
-        )
+        self.secrets = _secrets_of(broker)
+        origins = SecretOrigins(broker, self.secrets, self.services, self.mcp_servers)
+        self.origins = origins
         self.health: dict[str, ServiceHealth] = {}
         """By service; a call that ends says so here."""
         self.calls = Calls(broker, tell, self._note_health)
         self.admission = Admission(broker, self.calls)
         self._upstreams: dict[tuple[str, AgentId | None], Upstream] = {}
         self._idle = IdleConnections()
-        self.credentials = Credentials(
-            broker, self.secrets, self.origins.check, self.upstream
-        )
+        reached = origins.check, self.upstream
+        self.credentials = Credentials(broker, self.secrets, *reached)
         self.forwarder = Forwarder(
             self.calls,
             self.admission,
@@ -395,3 +389,13 @@ class Gateway:
             log.warning("changed files are recorded later: %s", error.what)
         else:
             self.broker.kept[_RECORDED] = kept
+
+
+def _secrets_of(broker: Broker) -> Secrets:
+    """Return the sealed secrets of a broker, which opens them for its rooms."""
+    shared = broker.team_key is not None
+    secrets = Secrets(
+        broker.home, broker.clock, shared=shared, cached=lambda: broker.kept
+    )
+    broker.callouts.open_secret = secrets.open
+    return secrets

@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 
 from agentvault_tui.broker.policy_files import NAME
 from agentvault_tui.errors import NotForOriginError, UsageError
-from agentvault_tui.origins import Origin
+from agentvault_tui.origins import ServerOrigin
 
 MAX_SECRET: Final = 4000
 LISTED: Final = "secret_for:"
@@ -73,7 +73,7 @@ def listed_text(origins: Sequence[str]) -> str:
     return msgspec.json.encode(list(origins)).decode()
 
 
-def url_origin(name: str, value: str) -> Origin:
+def url_origin(name: str, value: str) -> ServerOrigin:
     """Return the origin of a secret that is a URL; its path is a part of the secret.
 
     Raises:
@@ -82,7 +82,7 @@ def url_origin(name: str, value: str) -> Origin:
     try:
         parts = urlsplit(value)
         whole = f"{parts.scheme}://{parts.netloc}"
-        return Origin.parse(whole)
+        return ServerOrigin.parse(whole)
     except (ValueError, UsageError):
         raise NotForOriginError(
             f"the secret {name} is not a URL, as its destination needs",

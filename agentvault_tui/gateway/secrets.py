@@ -43,7 +43,7 @@ from agentvault_tui.gateway.secret_rows import (
 from agentvault_tui.home import Home, fsync_folder, put_private
 from agentvault_tui.ledger import Change, Meta
 from agentvault_tui.model import Actor, Draft, EventType
-from agentvault_tui.origins import NOWHERE, Origin
+from agentvault_tui.origins import NOWHERE, ServerOrigin
 from agentvault_tui.sealing import KEY_BYTES, Seal, team_keys
 from agentvault_tui.text import visible
 from agentvault_tui.vault import Secret
@@ -68,7 +68,7 @@ class SecretChange:
     changes: tuple[Change, ...] = ()
 
 
-class Record(Protocol):
+class RecordsChange(Protocol):
     """Records events and rows in one transaction."""
 
     def __call__(
@@ -140,7 +140,7 @@ class Secrets:
                 "it is not sealed with the team's key", "agentvault team key new"
             )
 
-    def open(self, name: str, to: Sequence[Origin] | None) -> Secret:
+    def open(self, name: str, to: Sequence[ServerOrigin] | None) -> Secret:
         """Return a secret, which is opened when it is sent; see `OpenSecret`.
 
         Raises:
@@ -158,7 +158,7 @@ class Secrets:
             self.check(name, [url_origin(name, value)])
         return Secret(lambda: self._open(seal, name, row))
 
-    def check(self, name: str, to: Iterable[Origin]) -> None:
+    def check(self, name: str, to: Iterable[ServerOrigin]) -> None:
         """Refuse what may not be sent to one of several origins.
 
         Raises:
@@ -191,7 +191,7 @@ class Secrets:
         listed = self._cached().get(f"{LISTED}{name}")
         return None if listed is None else tuple(msgspec.json.decode(listed))
 
-    def origin_of_url(self, name: str) -> Origin | None:
+    def origin_of_url(self, name: str) -> ServerOrigin | None:
         """Return the origin of a secret that is a URL, if it opens and is one."""
         row = self._read().secrets.get(name)
         if row is not None:
@@ -233,7 +233,7 @@ class Secrets:
         return whose
 
     async def change(
-        self, prepare: Callable[[], SecretChange | None], record: Record
+        self, prepare: Callable[[], SecretChange | None], record: RecordsChange
     ) -> None:
         """Prepare a change, record it and write it, if there is one, in turn.
 

@@ -31,7 +31,7 @@ from agentvault_tui.gateway.templates import (
 )
 from agentvault_tui.home import Home
 from agentvault_tui.model import sha256_hex
-from agentvault_tui.origins import Origin
+from agentvault_tui.origins import ServerOrigin
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.settings import CONNECTION
 from agentvault_tui.text import visible
@@ -145,11 +145,11 @@ class UpstreamCredential(
             parse_origin(self.token_endpoint, allow_http=allow_http, whole=False)
 
     @property
-    def token_origin(self) -> Origin | None:
+    def token_origin(self) -> ServerOrigin | None:
         """Return the origin of the token endpoint, if it has one."""
         if not self.token_endpoint:
             return None
-        return Origin.of(urlsplit(self.token_endpoint))
+        return ServerOrigin.of(urlsplit(self.token_endpoint))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ class Service:
     """One upstream API, as its file describes it."""
 
     name: str
-    origin: Origin
+    origin: ServerOrigin
     unmatched: str
     """``deny``, or the scope of requests that no route matches."""
     allow_private: bool
@@ -181,7 +181,7 @@ class Service:
     """Whether it reads each request's body to its end, as an operator has stated."""
 
     @property
-    def destinations(self) -> tuple[Origin, ...]:
+    def destinations(self) -> tuple[ServerOrigin, ...]:
         """Return where its secrets are sent, or a token that is had with them."""
         token_origin = self.credential.token_origin
         return (self.origin,) if token_origin is None else (self.origin, token_origin)
@@ -277,7 +277,7 @@ def parse_service(name: str, text: str, catalogue: Catalogue, base: Path) -> Ser
     )
 
 
-def parse_origin(url: str, *, allow_http: bool, whole: bool = True) -> Origin:
+def parse_origin(url: str, *, allow_http: bool, whole: bool = True) -> ServerOrigin:
     """Read the origin of *url*, whose host has one spelling alone.
 
     Args:
@@ -318,7 +318,7 @@ def parse_origin(url: str, *, allow_http: bool, whole: bool = True) -> Origin:
             "write a name in lower case (xn-- for other scripts) or an address as"
             " programs print it",
         )
-    return Origin.of(parts)
+    return ServerOrigin.of(parts)
 
 
 def origin_lines(url: str) -> list[str]:

@@ -21,7 +21,7 @@ from agentvault_tui.gateway.echo import Echo, EchoedError, PackedEcho
 from agentvault_tui.gateway.headers import HOP_BY_HOP
 from agentvault_tui.gateway.services import Service
 from agentvault_tui.model import AgentId
-from agentvault_tui.origins import Origin
+from agentvault_tui.origins import ServerOrigin
 from agentvault_tui.web.reach import service_connection, trust, unreachable
 from agentvault_tui.web.service_connection import (
     Bounds,
@@ -149,7 +149,7 @@ class Answer:
             done(self._connection)
 
 
-_Owner = tuple["Upstream", Origin, AgentId]
+_Owner = tuple["Upstream", ServerOrigin, AgentId]
 
 
 def _user(owner: _Owner | None) -> str:
@@ -259,7 +259,7 @@ class Upstream:
         self._retired = False
 
     async def _connected(
-        self, origin: Origin, owner: _Owner | None
+        self, origin: ServerOrigin, owner: _Owner | None
     ) -> ServiceConnection:
         """Return an idle connection of the owner, or a new one.
 
@@ -284,7 +284,7 @@ class Upstream:
                 raise unreachable() from None
             raise
 
-    async def _connect(self, origin: Origin) -> ServiceConnection:
+    async def _connect(self, origin: ServerOrigin) -> ServiceConnection:
         return await service_connection(
             origin.host,
             origin.port,
@@ -293,7 +293,9 @@ class Upstream:
             bounds=self._bounds,
         )
 
-    async def send(self, outgoing: Outgoing, origin: Origin | None = None) -> Answer:
+    async def send(
+        self, outgoing: Outgoing, origin: ServerOrigin | None = None
+    ) -> Answer:
         """Send a request, once, and return the answer when it has begun.
 
         Args:

@@ -22,7 +22,7 @@ from agentvault_tui.clock import seconds_of
 from agentvault_tui.errors import ServiceError
 from agentvault_tui.home import Home
 from agentvault_tui.model import EventType, Risk
-from agentvault_tui.origins import Origin
+from agentvault_tui.origins import ServerOrigin
 from agentvault_tui.text import visible
 from agentvault_tui.toml_table import read_table
 from agentvault_tui.web.reach import may_reach
@@ -267,13 +267,13 @@ def smtp_port(sink: SinkTable) -> int:
     return sink.port or (465 if implicit else 587 if sink.tls else 25)
 
 
-def origin_of(sink: SinkTable) -> Origin | None:
+def origin_of(sink: SinkTable) -> ServerOrigin | None:
     """Return where a sink's secrets are sent; None if a secret is itself the URL."""
     if sink.kind == "email":
-        return Origin("smtp", sink.host.lower(), smtp_port(sink))
+        return ServerOrigin("smtp", sink.host.lower(), smtp_port(sink))
     if sink.kind == "slack":
         return None
-    return Origin.of(urlsplit(sink.url or sink.endpoint or sink.address))
+    return ServerOrigin.of(urlsplit(sink.url or sink.endpoint or sink.address))
 
 
 def sink_uses(file: AlertsFile) -> Iterator[SecretUse]:

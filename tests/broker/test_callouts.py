@@ -24,7 +24,7 @@ from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.errors import NotForOriginError
 from agentvault_tui.model import Action, Actor, ActorKind, Agent
-from agentvault_tui.origins import Origin
+from agentvault_tui.origins import ServerOrigin
 from agentvault_tui.vault import Secret
 
 CALENDAR = Action(("write:calendar",), "write:calendar", "calendar:primary")
@@ -284,7 +284,7 @@ async def test_a_hook_that_is_pointed_elsewhere_is_not_signed_and_denies(
     asked: list[Any] = []
     wanted: list[str] = []
 
-    def only(_: str, to: Sequence[Origin] | None) -> Secret:
+    def only(_: str, to: Sequence[ServerOrigin] | None) -> Secret:
         wanted.extend(map(str, to or ()))
         if wanted[-1] != wanted[0]:
             raise NotForOriginError("the secret is not for it")

@@ -19,14 +19,14 @@ from agentvault_tui.errors import LedgerError, NotFoundError, SealedError
 from agentvault_tui.gateway.secrets import Secrets
 from agentvault_tui.home import Home, put_private
 from agentvault_tui.model import AgentId
-from agentvault_tui.origins import Origin
+from agentvault_tui.origins import ServerOrigin
 from agentvault_tui.vault import Secret
 from agentvault_tui.vault.kept_clients import ClientSecretsFile
 
 KEY = bytes(range(32))
 ANN, BOB = AgentId("agt_ann"), AgentId("agt_bob")
 VALUE, OTHER = "sk_live_4242", "sk_live_1881"
-HERE = Origin("https", "api.test", 443)
+HERE = ServerOrigin("https", "api.test", 443)
 
 
 @pytest.fixture

@@ -30,13 +30,13 @@ from agentvault_tui.gateway.gateway import Gateway
 from agentvault_tui.home import Home, put_private
 from agentvault_tui.ledger import Ledger, Meta
 from agentvault_tui.model import AgentId, Draft
-from agentvault_tui.origins import Origin
+from agentvault_tui.origins import ServerOrigin
 from agentvault_tui.sealing import key_ids, team_keys
 from agentvault_tui.vault import Secret
 
 ANN = AgentId("agt_ann")
 VALUE = "sk_live_4242"
-HERE = Origin("https", "api.test", 443)
+HERE = ServerOrigin("https", "api.test", 443)
 
 
 @pytest.fixture

@@ -21,11 +21,11 @@ from agentvault_tui.errors import (
 from agentvault_tui.gateway.secrets import Secrets
 from agentvault_tui.home import Home, put_private
 from agentvault_tui.model import Actor, ActorKind
-from agentvault_tui.origins import Origin
+from agentvault_tui.origins import ServerOrigin
 
 OLGA = Actor(ActorKind.OPERATOR, "uid:1000", "olga")
 VALUE = "sk_live_4242"
-HERE = Origin("https", "api.test", 443)
+HERE = ServerOrigin("https", "api.test", 443)
 
 
 @pytest.fixture
