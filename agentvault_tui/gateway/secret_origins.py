@@ -10,6 +10,7 @@ from typing import Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.secret_uses import SecretUse
+from agentvault_tui.broker.team_copies import put
 from agentvault_tui.errors import (
     AgentVaultError,
     LedgerError,
@@ -182,7 +183,8 @@ class SecretOrigins:
         """Record the origins of all that uses secrets and connections now."""
         drafts, changes = await asyncio.to_thread(self._found)
         await self._broker.record(*drafts, changes=changes)
-        self._broker.kept.update({one.key: one.value or "" for one in changes})
+        for one in changes:
+            put(self._broker.kept, one.key, one.value)
 
     def _found(self) -> tuple[list[Draft], list[Meta]]:
         broker, secrets = self._broker, self._secrets
@@ -223,7 +225,7 @@ class SecretOrigins:
         # Once they are sealed: a row without, from a copy of before, is sent nowhere.
         await broker.record(changes=[Meta(key, None) for key in listed])
         for key in listed:
-            broker.kept.pop(key, None)
+            put(broker.kept, key, None)
 
 
 def _sent_to(secrets: Secrets, use: SecretUse) -> list[str]:

@@ -21,7 +21,7 @@ from typing import ClassVar, Final, Protocol
 import msgspec
 from msgspec import UNSET
 
-from agentvault_tui.broker.team_copies import MEMBER
+from agentvault_tui.broker.team_copies import MEMBER, put
 from agentvault_tui.broker.team_files import TeamFiles
 from agentvault_tui.clock import Clock, iso
 from agentvault_tui.errors import (
@@ -65,7 +65,7 @@ class SecretChange:
 
     draft: Draft
     write: Callable[[], None]
-    changes: tuple[Change, ...] = ()
+    changes: tuple[Meta, ...] = ()
 
 
 class RecordsChange(Protocol):
@@ -91,7 +91,7 @@ class Secrets:
         environ: Mapping[str, str] = os.environ,
         *,
         shared: bool = False,
-        cached: Callable[[], Mapping[str, str]] = dict,
+        cached: Callable[[], dict[str, str]] = dict,
     ) -> None:
         """Read nothing yet.
 
@@ -101,7 +101,7 @@ class Secrets:
             environ: names systemd's credentials directory.
             shared: whether they are a team's, and sealed with its key.
             cached: returns the ledger's small values, with the origins of secrets that
-                are sealed without them.
+                are sealed without them; a change is put there once it is recorded.
         """
         self._home = home
         self._shared = shared
@@ -245,6 +245,8 @@ class Secrets:
             if change is None:
                 return
             await record(change.draft, changes=change.changes)
+            for listed in change.changes:
+                put(self._cached(), listed.key, listed.value)
             if self._team is None:
                 await asyncio.to_thread(change.write)
             else:
@@ -290,8 +292,8 @@ class Secrets:
         changed = SecretsContent(seal.key_id, version, {**content.secrets, name: row})
         draft = secret_draft(actor, "replaced" if before else "set", name, version)
         draft.detail["for"] = list(origins) or [NOWHERE]
-        listed = None if self.seals_origins else listed_text(origins)
-        changes = () if self.seals_origins else (Meta(f"{LISTED}{name}", listed),)
+        listed = Meta(f"{LISTED}{name}", listed_text(origins))
+        changes = () if self.seals_origins else (listed,)
         return SecretChange(draft, lambda: self._write(changed), changes)
 
     def remove(self, name: str, actor: Actor) -> SecretChange:

@@ -420,7 +420,7 @@ async def test_what_a_home_sealed_for_itself_is_sealed_anew_when_it_joins(
     a, b = brokers
     home, clock = a.bench.home, a.bench.clock
     alone = type(gateway_of(a).secrets)(home, clock)
-    alone.set("api", VALUE, OPERATOR).write()
+    alone.set("api", VALUE, OPERATOR, [str(HERE)]).write()
     issuer = a.bench.broker.vault.issuer
     VaultUsers(home, issuer).keep(ANN, VaultUser("auth0|ann", "Ann", Secret("refresh")))
     assert gateway_of(a).secrets.open("api", [HERE]).reveal() == VALUE

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,15 @@ from support.gateway_stand import (
     operators_http,
     standing,
 )
+from support.patience import PATIENT
+from support.postgres import Database
 
 from agentvault_tui.errors import LedgerUnwritableError, ServiceError
 from agentvault_tui.gateway.secret_origins import TAKEN, SecretOrigins
 from agentvault_tui.gateway.secret_rows import LISTED
+from agentvault_tui.gateway.secrets import SecretsSeal
+from agentvault_tui.home import put_private
+from agentvault_tui.ledger.store_schema import FINISH
 from agentvault_tui.model import Agent
 from agentvault_tui.settings import ConnectionSettings
 
@@ -439,3 +445,41 @@ async def test_a_broker_is_restarted_with_its_lists(short: Path) -> None:
         assert stand.gateway.secrets.origins("key") == (origin,)
         assert await stand.bench.events("secret.changed")
         assert TAKEN in stand.bench.broker.kept
+
+
+# A team
+
+
+async def test_a_teams_lists_are_checked_and_sealed_once_prepare_has_finished(
+    short: Path, store: Database, evil: Upstream
+) -> None:
+    """Brokers of the version before open what is set until then, and not afterwards."""
+    store.run("ALTER TABLE agentvault.head DROP COLUMN finished")
+    async with standing(short, store) as stand:
+        put_private(stand.bench.home.team_key, bytes(range(32)), replace=False)
+        secrets, broker = stand.gateway.secrets, stand.bench.broker
+        for name in ("key", "gone"):
+            set_ = partial(secrets.set, name, SECRET, OPERATOR, [at(stand.upstream)])
+            await secrets.change(set_, broker.record)
+        row = secrets.rows()["key"]
+        seal = SecretsSeal.of(stand.bench.home, shared=True)
+        sealed = "secret", "key", row.version, row.key, row.box
+        assert seal.unwrap(*sealed) == SECRET.encode()
+        agent = await stand.agent("read:calendar")
+        await put(stand, file(at(stand.upstream), kind="bearer", secret="key"))
+        assert await call(stand, agent) == (200, None)
+        await put(stand, file(at(evil), kind="bearer", secret="key"))
+        assert await call(stand, agent) == REFUSED
+        await secrets.change(partial(secrets.remove, "gone", OPERATOR), broker.record)
+        assert f"{LISTED}gone" not in broker.kept
+        for statement in FINISH:
+            store.run(statement)
+        async with asyncio.timeout(PATIENT):
+            while secrets.rows()["key"].bound is None:
+                await stand.gateway.look()
+        assert secrets.rows()["key"].bound == (at(stand.upstream),)
+        assert await call(stand, agent) == REFUSED
+        await put(stand, file(at(stand.upstream), kind="bearer", secret="key"))
+        assert await call(stand, agent) == (200, None)
+        await stand.gateway.look()
+        assert not [key for key in broker.kept if key.startswith(LISTED)]
