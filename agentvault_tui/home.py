@@ -6,9 +6,8 @@ A home that somebody else could fill, swap or take away is refused.
 from __future__ import annotations
 
 import fcntl
-import grp
+import logging
 import os
-import pwd
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -20,19 +19,14 @@ from typing import BinaryIO, Final
 import platformdirs
 
 from agentvault_tui.errors import SettingsError
+from agentvault_tui.trusted_files import check_file, check_trusted
 
 _SOCKET_PATH_CAP: Final = 100
 """``sun_path`` holds 108 bytes on Linux and 104 on macOS, with a closing NUL."""
-_WRITABLE: Final = stat.S_IWGRP | stat.S_IWOTH
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
-_OURS: Final = frozenset(
-    ("agentvault.db", "config.toml", "policy.cedar", "scopes.toml", "keymap.toml")
-)
-"""Names by which a folder is known to be a home; any one is enough."""
 _OPEN_FILES: Final = "/proc/self/fd"
-_LINKS: Final = 40
-"""As many symbolic links as Linux follows in one path."""
-_CHOOSE: Final = "choose a folder that only you can write in, with --home"
+_FOLDERS: Final = ("services", "mcp", "hosts", "tls", "keys", "tenant", "run")
+_log = logging.getLogger("agentvault.home")
 
 
 class _PathIn:
@@ -68,6 +62,8 @@ class Home:
     """Space that is given up for a start on a full disk."""
     unfinished = _PathIn("data", ".restore")
     """What a restore has unpacked and not moved into place."""
+    stop_order = _PathIn("data", "stop.order")
+    """The order to stop everything, left where the broker did not answer."""
     cut_marker = _PathIn("keys", "cuts-kept")
     """Says that every cut is in the ledger or in the journal."""
     config_file = _PathIn("config", "config.toml")
@@ -136,9 +132,11 @@ class Home:
             socket: where operators will connect, if not at the usual place.
 
         Raises:
-            SettingsError: the socket's path would be too long for the system.
+            SettingsError: the socket's path would be too long for the system, or others
+                could have written a file of the home.
         """
         check_socket_path(socket or self.socket)
+        self.check_files()
         for folder in (self.data, self.config, self.keys, self.tenant, self.run):
             private_folder(folder)
         for name in ("services", "mcp", "hosts"):
@@ -146,6 +144,40 @@ class Home:
             # may be a link to a folder under version control.
             if not os.path.lexists(self.config / name):
                 private_folder(self.config / name)
+
+    def check_files(self) -> None:
+        """Close files that others may write, while it is safe to believe them.
+
+        Call it before anything changes the mode of the home: it is what tells whether
+        others could reach the files.
+
+        Raises:
+            SettingsError: others could have written one.
+        """
+        for path in self.files():
+            if notice := self.check_file(path):
+                _log.warning("%s", notice)
+
+    def check_file(self, path: Path) -> str | None:
+        """Check one of the home's files; see `trusted_files.check_file`."""
+        private = path == self.config_file
+        return check_file(path, self.folder_of(path), private=private)
+
+    def folder_of(self, path: Path) -> Path:
+        """Return which of the home's two folders holds *path*."""
+        return self.data if path.is_relative_to(self.data) else self.config
+
+    def files(self) -> Iterator[Path]:
+        """Yield each file of the home."""
+        for folder in dict.fromkeys((self.data, self.config)):
+            for place in (folder, *(folder / name for name in _FOLDERS)):
+                try:
+                    paths = sorted(place.iterdir())
+                except OSError:
+                    continue  # not made yet, or not ours to read
+                for path in paths:
+                    if not path.name.startswith(".") and path.is_file():
+                        yield path
 
 
 def private_folder(folder: Path) -> None:
@@ -320,133 +352,3 @@ def check_socket_path(path: Path) -> None:
             f"the socket path {path} has {length} bytes, over the system's limit",
             "use a shorter --home, or give --socket a short path",
         )
-
-
-def check_trusted(folder: Path, *, may_be_link: bool = False) -> None:
-    """Refuse a home that someone else could fill, swap, or take away.
-
-    As strict as sshd with its StrictModes: the folder is ours and nobody else writes
-    in it, and everything on the way to it belongs to root or us and cannot be renamed
-    by others. Symbolic links on the way are followed where root or we made them
-    (``/tmp`` on macOS, ``/home`` on FreeBSD). What does not exist yet is made private.
-
-    Root is no exception: with a home in someone's folder root would follow what that
-    person puts there, and leave files that its owner cannot use afterwards.
-
-    Args:
-        folder: an absolute path.
-        may_be_link: whether the folder itself may be such a link; one named by hand
-            may not, since the name is what a person checks.
-
-    Raises:
-        SettingsError: says what is wrong with which folder, and the remedy.
-    """
-    if not may_be_link and folder.is_symlink():
-        raise SettingsError(
-            f"the home {folder} is a symbolic link",
-            f"give the folder itself: {folder.resolve()}",
-        )
-    links = 0
-    at, left = Path("/"), list(folder.parts[:0:-1])
-    while True:
-        found = at.lstat()
-        if stat.S_ISLNK(found.st_mode):
-            links += 1
-            if links > _LINKS:
-                raise SettingsError(f"the path {folder} goes in circles", _CHOOSE)
-            _check_link(at, found)
-            target = at.readlink()
-            left += reversed(target.parts[target.is_absolute() :])
-            at = Path("/") if target.is_absolute() else at.parent
-            continue
-        if not stat.S_ISDIR(found.st_mode):
-            raise SettingsError(f"{at} is not a folder", _CHOOSE)
-        if not left:
-            return _check_home(at, found)
-        _check_way(at, found)
-        name = left.pop()
-        at = at.parent if name == ".." else at / name
-        if not os.path.lexists(at):
-            return None
-
-
-def _check_link(link: Path, found: os.stat_result) -> None:
-    if found.st_uid not in {0, os.geteuid()}:
-        whose = user_name(found.st_uid)
-        raise SettingsError(
-            f"the link {link} on the way to the home belongs to {whose}", _CHOOSE
-        )
-
-
-def _check_way(folder: Path, found: os.stat_result) -> None:
-    """Refuse a folder in which others can rename what lies in it."""
-    if found.st_uid not in {0, os.geteuid()}:
-        raise SettingsError(
-            f"{folder} on the way to the home belongs to {user_name(found.st_uid)}",
-            f"run as that user, or {_CHOOSE}",
-        )
-    # In a sticky folder such as /tmp only its owner renames an entry (unlink(2)).
-    shared = found.st_mode & _WRITABLE and not found.st_mode & stat.S_ISVTX
-    if shared and (found.st_mode & stat.S_IWOTH or not _ours_alone(found)):
-        raise SettingsError(
-            f"others can write in {folder}, and so put another home in its place",
-            f"chmod go-w {folder}, or {_CHOOSE}",
-        )
-
-
-def _check_home(home: Path, found: os.stat_result) -> None:
-    if found.st_uid != os.geteuid():
-        raise SettingsError(
-            f"the home {home} belongs to {user_name(found.st_uid)}, not to you",
-            f"run as that user, or {_CHOOSE}",
-        )
-    mode = stat.S_IMODE(found.st_mode)
-    if found.st_mode & _OTHERS and _is_other_folder(home, found):
-        # A start gives its home mode 0700: on /tmp or /opt that locks everyone out.
-        raise SettingsError(
-            f"{home} is a folder that others use (mode {mode:04o}), not a home",
-            _CHOOSE,
-        )
-    if found.st_mode & _WRITABLE:
-        raise SettingsError(
-            f"others can write in the home {home} (mode {mode:04o})",
-            f"look at what is in it, then chmod 700 {home}",
-        )
-
-
-def _is_other_folder(folder: Path, found: os.stat_result) -> bool:
-    """Tell whether a folder serves something else than a home.
-
-    Returns:
-        True for a sticky folder that others can write in, such as ``/tmp``, and for
-        one that holds files but none that a home has.
-    """
-    if found.st_mode & stat.S_ISVTX and found.st_mode & _WRITABLE:
-        return True
-    try:
-        names = {entry.name for entry in os.scandir(folder)}
-    except PermissionError:
-        return False
-    return bool(names) and not names & _OURS
-
-
-def _ours_alone(found: os.stat_result) -> bool:
-    """Tell whether a folder's group is its owner's private one.
-
-    Where each user has a group of their own, folders are made with mode 0775.
-    """
-    try:
-        user, group = pwd.getpwuid(found.st_uid), grp.getgrgid(found.st_gid)
-    except KeyError:
-        return False
-    others = {p.pw_name for p in pwd.getpwall() if p.pw_gid == group.gr_gid}
-    members = others.union(group.gr_mem) - {user.pw_name}
-    return user.pw_gid == group.gr_gid and not members
-
-
-def user_name(uid: int) -> str:
-    """Return the name of a local user, or ``uid N`` where the system knows none."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"

@@ -479,7 +479,7 @@ class Settings:
         """
         settings = cls()
         for source, table in (
-            (str(home.config_file), read_toml(home.config_file)),
+            (str(home.config_file), read_toml(home.config_file, home.config)),
             ("environment", _from_environ(os.environ if environ is None else environ)),
             ("command line", _from_flags(flags or {})),
         ):

@@ -24,6 +24,7 @@ import msgspec
 
 from agentvault_tui.errors import ServiceError, SettingsError
 from agentvault_tui.text import visible
+from agentvault_tui.trusted_files import read_trusted
 
 _T = TypeVar("_T")
 _BARE: Final = re.compile("[A-Za-z0-9_-]+")
@@ -141,18 +142,16 @@ def unknown_setting(
     return SettingsError(f"unknown setting {shown} in {source}", remedy)
 
 
-def read_toml(path: Path) -> dict[str, object]:
-    """Read a file of TOML; one that is not there is empty.
+def read_toml(path: Path, home: Path) -> dict[str, object]:
+    """Read a file of TOML in the folder *home*; one that is not there is empty.
 
     Raises:
-        SettingsError: it cannot be read.
+        SettingsError: it cannot be read, or others could have written it.
     """
+    content = read_trusted(path, home)
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
+        return tomllib.loads((content or b"").decode())
+    except (ValueError, RecursionError) as error:
         # Not UTF-8, not TOML, or a number or nesting beyond what Python reads.
         raise SettingsError(f"{path} cannot be read ({error})") from error
 

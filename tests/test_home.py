@@ -9,7 +9,8 @@ import pytest
 from support.needs import as_root
 
 from agentvault_tui.errors import SettingsError
-from agentvault_tui.home import Home, check_trusted
+from agentvault_tui.home import Home
+from agentvault_tui.trusted_files import check_trusted
 
 STRANGER = 54_321
 

@@ -467,18 +467,23 @@ class Broker:
 
     async def record_ended(
         self, tokens: Sequence[Token], actor: Actor, reason: str
-    ) -> None:
+    ) -> Kept:
         """Persist that tokens ended which are out of memory already.
 
-        They are other agents', and ended with what they were exchanged for.
+        Returns:
+            where it is durable: the ledger, or another place for one of them.
         """
+        kept = Kept.LEDGER
         for start in range(0, len(tokens), _ENDED_A_RECORD):
             part = tokens[start : start + _ENDED_A_RECORD]
             drafts: list[Draft] = []
             for token in part:
                 drafts += self.uses.ended(token)
                 drafts.append(revoked_draft(token, actor, reason))
-            await self.record_cut(*drafts, changes=[DropToken(one.id) for one in part])
+            changes = [DropToken(one.id) for one in part]
+            place = await self.record_cut(*drafts, changes=changes)
+            kept = kept if place is Kept.LEDGER else place
+        return kept
 
     @property
     def extensions(self) -> tuple[Extension, ...]:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import ssl
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -25,6 +23,7 @@ from agentvault_tui.errors import SettingsError, TenantUnreachableError
 from agentvault_tui.home import Home
 from agentvault_tui.settings import IssuerSettings
 from agentvault_tui.text import visible
+from agentvault_tui.trusted_files import read_trusted
 from agentvault_tui.vault.issuer import check_endpoint
 from agentvault_tui.vault.refreshed import CachedDocument
 from agentvault_tui.web.reach import service_connection, trust
@@ -70,6 +69,7 @@ class Issuer:
         self.name = name
         self.settings = settings
         self._clock = clock
+        self._folder = folder
         self._file = folder / settings.jwks_file if settings.jwks_file else None
         if self._file is None:
             setting = f"issuers.{name}.jwks_uri"
@@ -123,12 +123,18 @@ class Issuer:
             if self._file is None:
                 content = await self._download()
             else:
-                content = await asyncio.to_thread(_read, self._file)
+                content = await asyncio.to_thread(self._read_file, self._file)
             return read_key_set(content.decode())
-        except (UpstreamError, OSError, ValueError) as error:
+        except (UpstreamError, SettingsError, OSError, ValueError) as error:
             what = f"the keys of the issuer {self.name} cannot be had at {at}"
             log.warning("%s: %s", what, visible(error, 120))
             raise TenantUnreachableError(f"{what} ({visible(error, 120)})") from error
+
+    def _read_file(self, path: Path) -> bytes:
+        content = read_trusted(path, self._folder, _MOST + 1)
+        if content is None or len(content) > _MOST:
+            raise ValueError("it is not there" if content is None else "it is too long")
+        return content
 
     async def _download(self) -> bytes:
         """Ask once, over a connection of its own; a redirect is an answer like any.
@@ -201,21 +207,3 @@ class Issuers:
         """Say in sentences which keys could not be had at the last try."""
         told = [one.problem for one in self._issuers.values() if one.problem]
         return [f"{one}; without them none of its tokens counts." for one in told]
-
-
-def _read(path: Path) -> bytes:
-    """Read a key set that nobody else can have written.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: others own or can write it or its folder.
-    """
-    with path.open("rb") as file:
-        for at, found in ((path, os.fstat(file.fileno())), (path, path.parent.stat())):
-            shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-            if found.st_uid not in {0, os.geteuid()} or shared:
-                raise ValueError(f"others can write {at}, or its folder")
-        content = file.read(_MOST + 1)
-    if len(content) > _MOST:
-        raise ValueError("it is too long")
-    return content

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from pathlib import Path
 from typing import Final
 
-from agentvault_tui.errors import ConflictError, PolicyError
+from agentvault_tui.errors import ConflictError, PolicyError, SettingsError
 from agentvault_tui.home import Home, file_stamp, put_private
 from agentvault_tui.policy import Policy, PolicyTexts
+from agentvault_tui.trusted_files import read_trusted
 
 MAX_FILE: Final = 256 * 1024
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -63,25 +62,29 @@ def changed(policy: Policy, home: Home) -> bool:
 
 def read_texts(home: Home) -> PolicyTexts:
     """Read the files."""
-    return PolicyTexts(*map(read_text, _files(home)))
+    return PolicyTexts(*(read_text(path, home.config) for path in _files(home)))
 
 
-def read_text(path: Path, most: int = MAX_FILE) -> str | None:
-    """Read one file of the home; None when it is not there, else a PolicyError."""
+def read_text(path: Path, home: Path | None, most: int = MAX_FILE) -> str | None:
+    """Read one file of the home; see `read_trusted`.
+
+    Args:
+        path: the file.
+        home: the home's folder for settings; None for a file that a person named.
+        most: bytes it may have.
+
+    Returns:
+        its text; None if there is no such file.
+
+    Raises:
+        PolicyError: it cannot be read, or others could have written it.
+    """
     try:
-        # Without O_NONBLOCK a FIFO in the file's place would hold the broker up.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
+        content = read_trusted(path, home, most + 1)
+    except SettingsError as error:
+        raise PolicyError(error.what, error.remedy) from error
+    if content is None:
         return None
-    except OSError as error:
-        raise PolicyError(f"{path} cannot be read ({error.strerror})") from error
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise PolicyError(f"{path} is not a plain file", "put a text file there")
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            content = file.read(most + 1)
-    finally:
-        os.close(descriptor)
     if len(content) > most:
         raise PolicyError(f"{path} is larger than {most // 1024} KiB")
     try:

@@ -28,6 +28,7 @@ from agentvault_tui.broker.operators_api.remote import RemoteGuard
 from agentvault_tui.broker.recovery import record_missed, take_over
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.status import status_info
+from agentvault_tui.broker.stop_order import order_watch
 from agentvault_tui.broker.team import while_working
 from agentvault_tui.broker.tenant_process import Announcement, TenantProcess
 from agentvault_tui.broker.upstream.tenant_log import MARK, TenantLog
@@ -105,6 +106,7 @@ async def upkeep(broker: Broker) -> None:
     works = [
         _repeat("upkeep", _looking(broker), _TICK),
         _repeat("ending agents", partial(revoke_ended, broker, late), _ENDS),
+        _repeat("looking for an order to stop", order_watch(broker), _ENDS),
         _repeat("asking the tenant", _probing(broker), _PULSE),
     ]
     if broker.files is not None:
@@ -416,6 +418,7 @@ async def _open(
     broker.on_status = feed.publish_status
     await take_over(broker, lambda: listen_to(ledger, broker, feed))
     await end_gathered_before(broker)
+    await order_watch(broker)()
     return broker, feed
 
 

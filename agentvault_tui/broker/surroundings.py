@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import ipaddress
 import logging
 import re
@@ -21,6 +22,7 @@ from agentvault_tui.home import Home, file_stamp
 from agentvault_tui.policy import Environment
 from agentvault_tui.settings import Network, Settings
 from agentvault_tui.text import visible
+from agentvault_tui.trusted_files import read_trusted
 
 LOCAL: Final = "127.0.0.1"
 """The source of what a command on this machine asks over the operators' socket."""
@@ -47,6 +49,7 @@ class Surroundings:
         self._zone = ZoneInfo(settings.policy.timezone)
         self._trusted = settings.broker.proxies
         named = settings.policy.country_database
+        self._folder = home.config
         self._database = home.config / named if named else None
         self._seen: object = None
         self.country_of = lru_cache(maxsize=_SOURCES)(_unknown)
@@ -97,11 +100,13 @@ class Surroundings:
             log.warning("the country database before is used: %s", error.diagnosis())
 
     def _load(self, path: Path) -> None:
-        # Whole into memory: a file that is cut short while mapped ends the process.
+        # Not mapped: if a mapped file becomes shorter, the process ends.
         seen = file_stamp(path)
         try:
-            reader = maxminddb.open_database(path, maxminddb.MODE_MEMORY)
-        except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:
+            content = read_trusted(path, self._folder)
+            database = io.BytesIO(content or b"")
+            reader = maxminddb.open_database(database, maxminddb.MODE_FD)
+        except (ValueError, maxminddb.InvalidDatabaseError) as error:
             raise SettingsError(
                 f"policy.country_database {path} cannot be read ({visible(error, 80)})",
                 "name a MaxMind file such as GeoLite2-Country.mmdb",

@@ -230,7 +230,7 @@ class TeamCopies:
         if known is not None and known[0] == stamp:
             return known
         most = _MAX_SEALED if tracked is not None and tracked.is_sealed else MAX_FILE
-        text = read_text(at, most)
+        text = read_text(at, self._home.folder_of(at), most)
         return None if text is None else (stamp, text)
 
     def _refused(
@@ -325,7 +325,10 @@ class TeamCopies:
             at, wanted = self._tracked[name].at, _of(name, texts)
             with locked_folder(at.parent):
                 try:
-                    now = _members(name, read_text(at, _MAX_SEALED) or "{}")
+                    now = _members(
+                        name,
+                        read_text(at, self._home.folder_of(at), _MAX_SEALED) or "{}",
+                    )
                 except PolicyError:
                     now = {}
                 # Of a file that is gone all of it, or the rest were taken for removed.

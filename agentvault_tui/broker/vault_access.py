@@ -30,6 +30,7 @@ from agentvault_tui.errors import (
 from agentvault_tui.home import Home, file_stamp, locked_folder, put_private
 from agentvault_tui.model import Account, AgentId
 from agentvault_tui.operator_api.requests import ConnectRequest
+from agentvault_tui.trusted_files import read_trusted
 from agentvault_tui.vault import (
     Cause,
     ClientSecret,
@@ -211,10 +212,9 @@ class VaultUsers:
         if seen is not None and seen == self._seen:
             return self._known
         try:
-            value = json.loads(self.path.read_bytes())
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError):
+            content = read_trusted(self.path, self._home.data)
+            value = {} if content is None else json.loads(content)
+        except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
             raise SettingsError(

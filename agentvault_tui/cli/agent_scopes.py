@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from agentvault_tui.cli.framework import command, pass_session
-from agentvault_tui.cli.lookup import find_agent
+from agentvault_tui.cli.lookup import agent_names, find_agent, scope_names
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.console.state.moments import plural
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.operator_api import calls, requests
+from agentvault_tui.operator_api.access import TokenRevokeAnswer
 from agentvault_tui.operator_api.shapes import AgentInfo, RevokeAnswer, ScopesAnswer
 from agentvault_tui.text import visible
 
@@ -18,8 +19,8 @@ _scope_option = click.option("--scope", "named", multiple=True, help="The same a
 
 
 @command("grant", example="agentvault agents grant calendar-agent read:contacts")
-@click.argument("ref", metavar="ID")
-@click.argument("scopes", metavar="S...", nargs=-1)
+@click.argument("ref", metavar="ID", shell_complete=agent_names)
+@click.argument("scopes", metavar="S...", nargs=-1, shell_complete=scope_names)
 @_scope_option
 @pass_session
 def grant_scopes(
@@ -30,8 +31,8 @@ def grant_scopes(
 
 
 @command("ungrant", example="agentvault agents ungrant calendar-agent write:calendar")
-@click.argument("ref", metavar="ID")
-@click.argument("scopes", metavar="S...", nargs=-1)
+@click.argument("ref", metavar="ID", shell_complete=agent_names)
+@click.argument("scopes", metavar="S...", nargs=-1, shell_complete=scope_names)
 @_scope_option
 @pass_session
 def ungrant_scopes(
@@ -42,12 +43,12 @@ def ungrant_scopes(
 
 
 @command(
-    "serves",
-    example="agentvault agents serves payments-api send:payment"
+    "set-serves",
+    example="agentvault agents set-serves payments-api send:payment"
     " --resource stripe:acct_42",
 )
-@click.argument("ref", metavar="ID")
-@click.argument("scopes", metavar="S...", nargs=-1)
+@click.argument("ref", metavar="ID", shell_complete=agent_names)
+@click.argument("scopes", metavar="S...", nargs=-1, shell_complete=scope_names)
 @click.option(
     "--resource", "resources", multiple=True, help="A resource it serves; repeat it."
 )
@@ -79,11 +80,11 @@ def set_served(
 
 
 @command(
-    "delegates",
-    example="agentvault agents delegates planner-agent --to search-agent"
+    "set-delegates",
+    example="agentvault agents set-delegates planner-agent --to search-agent"
     " --scope read:calendar",
 )
-@click.argument("ref", metavar="ID")
+@click.argument("ref", metavar="ID", shell_complete=agent_names)
 @click.option("--to", "other", required=True, help="The agent it may pass tokens to.")
 @click.option("--scope", "scopes", multiple=True, help="A scope of them; repeat it.")
 @click.option("--remove", is_flag=True, help="Nothing any more; what came of it ends.")
@@ -119,7 +120,7 @@ def set_delegates(
 
 
 @command("tree", example="agentvault agents tree planner-agent")
-@click.argument("ref", metavar="ID", required=False)
+@click.argument("ref", metavar="ID", required=False, shell_complete=agent_names)
 @pass_session
 def show_tree(session: CliSession, ref: str | None) -> None:
     """Show the live tokens that agents passed on, and what would end with each."""
@@ -167,7 +168,9 @@ def _change_scopes(session: CliSession, ref: str, **change: tuple[str, ...]) -> 
         )
 
 
-def say_cut(out: Output, answer: RevokeAnswer | ScopesAnswer) -> None:
+def say_cut(
+    out: Output, answer: RevokeAnswer | ScopesAnswer | TokenRevokeAnswer
+) -> None:
     """Print how many calls were cut."""
     if answer.calls_cut:
         out.line(

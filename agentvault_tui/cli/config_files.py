@@ -63,7 +63,8 @@ def check_config_file(
 
     told: dict[str, Any] = {"name": path.stem, "file": str(path), "ok": False}
     told |= {**shown, "problems": [], "notes": []}
-    text = read_text(path)
+    home = session.home.config
+    text = read_text(path, home if path.absolute().is_relative_to(home) else None)
     if text is None:
         raise NotFoundError(f"there is no file {path}")
     if not NAME.fullmatch(path.stem):
@@ -71,7 +72,7 @@ def check_config_file(
         return told, None
     try:
         catalogue = load_policy(session.home).catalogue
-        item = parse(path.stem, text, catalogue, session.home.config)
+        item = parse(path.stem, text, catalogue, home)
     except ServiceError as error:
         told["problems"] = [error.diagnosis()]
         return told, None

@@ -178,7 +178,8 @@ def check_hosts(session: CliSession) -> Iterator[Finding]:
     for path in sorted((session.home.config / "hosts").glob("*.toml")):
         name = f"hosts/{path.name}"
         try:
-            found = parse_tools(path.stem, read_text(path) or "", catalogue)
+            text = read_text(path, session.home.config) or ""
+            found = parse_tools(path.stem, text, catalogue)
         except AgentVaultError as error:
             yield fault(f"{name}: {error.what}", error.remedy or "mend the file")
         else:
@@ -374,7 +375,7 @@ def check_servers(session: CliSession) -> Iterator[Finding]:
             yield warning(
                 f"the resource server {visible(agent.name, 60)} sees every token, "
                 "and consumes those meant for other servers",
-                "agentvault agents serves NAME SCOPE --resource URI",
+                "agentvault agents set-serves NAME SCOPE --resource URI",
             )
 
 

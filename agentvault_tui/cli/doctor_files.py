@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from agentvault_tui.cli.session import CliSession
-from agentvault_tui.home import Home, check_socket_path, user_name
+from agentvault_tui.errors import SettingsError
+from agentvault_tui.home import Home, check_socket_path
 from agentvault_tui.model.finding import Finding, fault, ok, warning
+from agentvault_tui.trusted_files import user_name
 
 _LEAST_FREE: Final = 200 * 1024 * 1024
 """Below this a busy broker may run out of disk within hours."""
@@ -38,8 +40,8 @@ def check_files(session: CliSession) -> Iterator[Finding]:
     if not home.data.exists():
         yield ok("the home is not made yet: the first broker makes it")
         return
-    yield from _closed(home.config_file)
-    bad = list(_too_open(home))
+    refused = set[Path]()
+    bad = [*_written_by_others(home, refused), *_too_open(home, refused)]
     yield from bad
     if not bad:
         yield ok("folders and files are their owner's alone")
@@ -54,29 +56,23 @@ def check_files(session: CliSession) -> Iterator[Finding]:
         )
 
 
-def _closed(settings: Path) -> Iterator[Finding]:
-    """Close a settings file that others may read, and nothing worse.
-
-    Editors create such files. The file has no secret, and others could not change it.
-    """
-    try:
-        file = os.open(settings, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return  # none, a link, or not ours: `_too_open` says so
-    try:
-        found = os.fstat(file)
-        mode = stat.S_IMODE(found.st_mode)
-        ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.getuid()
-        if not ours or not mode & 0o077 or mode & 0o022:
-            return
-        os.fchmod(file, 0o600)
-    finally:
-        os.close(file)
-    yield warning(f"others could read {settings} (mode {mode:04o}): it is 0600 now")
+def _written_by_others(home: Home, refused: set[Path]) -> Iterator[Finding]:
+    """Close files that others may write, as a start does, or add them to *refused*."""
+    for path in home.files():
+        try:
+            notice = home.check_file(path)
+        except SettingsError as error:
+            refused.add(path)
+            yield fault(error.what, error.remedy)
+        else:
+            if notice:
+                yield warning(notice)
 
 
-def _too_open(home: Home) -> Iterator[Finding]:
+def _too_open(home: Home, refused: set[Path]) -> Iterator[Finding]:
     for path in _paths(home):
+        if path in refused:
+            continue
         try:
             found = path.lstat()
         except FileNotFoundError:

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from agentvault_tui.broker.policy_files import load_policy, read_text
-from agentvault_tui.cli.audit import Moment
+from agentvault_tui.cli.event_search import Moment
 from agentvault_tui.cli.framework import FILE, command, pass_session
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
@@ -112,9 +112,9 @@ def candidate(
         str(limits or home.limits_file),
     )
     texts = PolicyTexts(
-        text_of(rules) or read_text(home.policy_file),
-        text_of(scopes) or read_text(home.scopes_file),
-        text_of(limits) or read_text(home.limits_file),
+        text_of(rules) or read_text(home.policy_file, home.config),
+        text_of(scopes) or read_text(home.scopes_file, home.config),
+        text_of(limits) or read_text(home.limits_file, home.config),
     )
     return Policy.of(texts, sources, strict=strict)
 
@@ -123,7 +123,7 @@ def text_of(file: Path | None) -> str | None:
     """Read a file that was named on the command line."""
     if file is None:
         return None
-    text = read_text(file)
+    text = read_text(file, None)
     if text is None:
         raise NotFoundError(f"there is no file {file}", "check the path")
     return text or "\n"

@@ -292,7 +292,7 @@ def home_uses(session: CliSession) -> list[SecretUse]:
     servers = McpServers(home, lambda: policy.catalogue)
     services.reload()
     servers.reload()
-    alerts = parse_alerts(read_text(home.alerts_file) or "", home)
+    alerts = parse_alerts(read_text(home.alerts_file, home.config) or "", home)
     return [
         *service_uses(services, servers),
         *hook_uses(policy.limits.hooks),

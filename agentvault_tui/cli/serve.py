@@ -95,6 +95,7 @@ def serve(
         from agentvault_tui.process import log_level, start_tenant
 
         check_passkeys(session, settings, forget=forget_passkeys)
+        session.home.check_files()  # the tenant closes the home: afterwards is too late
         log_level("warning")  # an unknown one is told before anything starts
         tenant = None
         if not settings.tenant.issuer:

@@ -60,8 +60,8 @@ class CliSession:
     @property
     def operator(self) -> Actor:
         """Whoever runs this, as the ledger names them where no broker judges."""
-        from agentvault_tui.home import user_name
         from agentvault_tui.model import Actor, ActorKind
+        from agentvault_tui.trusted_files import user_name
 
         uid = os.getuid()
         return Actor(ActorKind.OPERATOR, f"uid:{uid}", user_name(uid))

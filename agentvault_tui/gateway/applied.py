@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from agentvault_tui.broker.core import Broker
@@ -113,7 +114,7 @@ class AppliedServices:
             return
         for path in sorted(self._folder.glob("[!.]*.toml")):
             try:
-                text = None if path.is_symlink() else read_text(path)
+                text = None if path.is_symlink() else self._read(path)
                 new = None if text is None else successor(text)
                 if new is not None:
                     put_private(path, new.encode(), replace=True)
@@ -151,4 +152,7 @@ class AppliedServices:
     def _text(self, name: str) -> str | None:
         if self._broker.files is not None:
             return self._broker.files.text(f"services/{name}.toml")
-        return read_text(self._folder / f"{name}.toml")
+        return self._read(self._folder / f"{name}.toml")
+
+    def _read(self, path: Path) -> str | None:
+        return read_text(path, self._broker.home.config)

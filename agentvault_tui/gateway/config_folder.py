@@ -66,6 +66,7 @@ class ConfigFolder(Generic[_ItemT]):
             parse: makes an item of a name and a text, or raises ServiceError.
         """
         self._team: TeamFiles | None = None
+        self._home = home
         self._folder = home.config / folder
         self._parse = parse
         self._items: dict[str, _ItemT] = {}
@@ -142,7 +143,7 @@ class ConfigFolder(Generic[_ItemT]):
                 problems[file] = NAME_FORM
                 continue
             try:
-                text = stat if isinstance(stat, str) else read_text(self._folder / file)
+                text = stat if isinstance(stat, str) else self._read(file)
                 if text is not None:
                     items[name] = self._parse(name, text)
             except (ServiceError, PolicyError) as error:
@@ -152,6 +153,9 @@ class ConfigFolder(Generic[_ItemT]):
         for name in set(items) - {file.removesuffix(".toml") for file in stats}:
             del items[name]
         self._items, self._problems, self._seen = items, problems, stats
+
+    def _read(self, file: str) -> str | None:
+        return read_text(self._folder / file, self._home.config)
 
     def _stats(self) -> Mapping[str, _Stamp]:
         if self._team is not None:

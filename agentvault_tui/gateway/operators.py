@@ -23,6 +23,7 @@ from agentvault_tui.broker.operators_api.wire import (
     operator_of,
     route,
 )
+from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.stepup import known_stepup
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import (
@@ -265,14 +266,21 @@ def _secret_routes(gateway: Configured, authority: Authority) -> list[Route]:
     async def actor(request: Request, need: Need, about: str) -> Actor:
         return await authority.actor(operator_of(request), need, about)
 
+    async def look() -> None:
+        """Read changed files, so that what was just written counts."""
+        broker = gateway.broker
+        await reload_policy(broker)
+        for extension in broker.extensions:
+            await extension.look()
+
     async def listing(_: Request) -> SecretList:
-        await gateway.look()
+        await look()
         return gateway.origins.listing()
 
     async def keep(request: Request) -> SecretList:
         asked = await body_of(request, SecretRequest)
         who = await actor(request, Need.GIVE, f"secret {asked.name}")
-        await gateway.look()
+        await look()
         origins = gateway.origins.choose(asked.name, asked.value, asked.for_)
         return await change(
             lambda: gateway.secrets.set(asked.name, asked.value, who, origins)

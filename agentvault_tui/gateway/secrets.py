@@ -30,6 +30,7 @@ from agentvault_tui.errors import (
     NotFoundError,
     SealedError,
     ServiceError,
+    SettingsError,
     UsageError,
 )
 from agentvault_tui.gateway.secret_rows import (
@@ -40,12 +41,13 @@ from agentvault_tui.gateway.secret_rows import (
     listed_text,
     url_origin,
 )
-from agentvault_tui.home import Home, fsync_folder, put_private
-from agentvault_tui.ledger import Change, Meta
+from agentvault_tui.home import Home, file_stamp, fsync_folder, put_private
+from agentvault_tui.ledger import Meta
 from agentvault_tui.model import Actor, Draft, EventType
 from agentvault_tui.origins import NOWHERE, ServerOrigin
 from agentvault_tui.sealing import KEY_BYTES, Seal, team_keys
 from agentvault_tui.text import visible
+from agentvault_tui.trusted_files import read_trusted
 from agentvault_tui.vault import Secret
 
 _KIND: Final = "secret"
@@ -494,16 +496,14 @@ class Secrets:
         """Return what the file says, read again when it is another."""
         path = self._file
         try:
-            found = path.stat()
-            seen = (found.st_ino, found.st_mtime_ns, found.st_size)
-            if seen != self._seen:
-                self._content = msgspec.json.decode(
-                    path.read_bytes(), type=SecretsContent
-                )
+            seen = file_stamp(path)
+            if seen is None or seen != self._seen:
+                content = read_trusted(path, self._home.data)
+                if content is None:
+                    return SecretsContent()
+                self._content = msgspec.json.decode(content, type=SecretsContent)
                 self._seen = seen
-        except FileNotFoundError:
-            return SecretsContent()
-        except (OSError, ValueError, RecursionError) as error:
+        except (SettingsError, ValueError, RecursionError) as error:
             raise ServiceError(
                 f"{path} cannot be read ({visible(error, 100)})",
                 "restore it, or move it away and set every secret again",

@@ -81,6 +81,9 @@ DELEGATES: Final = _post(
 )
 TREE: Final = _get("/api/delegations", access.DelegationTree, asks.TreeQuery)
 REVOKE: Final = _post(f"{_AGENTS}/revoke", asks.RevokeRequest, shapes.RevokeAnswer)
+REVOKE_TOKEN: Final = _post(
+    "/api/tokens/revoke", asks.TokenRevokeRequest, access.TokenRevokeAnswer
+)
 TOKEN: Final = _post(f"{_AGENTS}/token", access.IssueRequest, access.IssuedTokenInfo)
 RESTORE: Final = _post(f"{_AGENTS}/restore", asks.RestoreRequest, shapes.RestoreAnswer)
 STEPUPS: Final = _get(_STEPUP, shapes.StepUpList, asks.StepUpQuery)

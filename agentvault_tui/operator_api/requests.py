@@ -125,6 +125,13 @@ class RevokeRequest(OneOrAllRequest, kw_only=True):
     reason: Reason = ""
 
 
+class TokenRevokeRequest(WireRequest, kw_only=True):
+    """Revoke one live token."""
+
+    id: Word
+    reason: Reason = ""
+
+
 class StepUpQuery(WireShape, kw_only=True):
     """Which step-ups."""
 

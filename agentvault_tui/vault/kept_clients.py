@@ -9,6 +9,7 @@ from typing import ClassVar, Final
 from agentvault_tui.errors import NotFoundError, ServiceError, SettingsError
 from agentvault_tui.home import Home, locked_folder, put_private
 from agentvault_tui.sealing import Seal
+from agentvault_tui.trusted_files import read_trusted
 from agentvault_tui.vault.credentials import Secret
 from agentvault_tui.vault.issuer import check_issuer, origin
 
@@ -179,12 +180,11 @@ class ClientSecretsFile:
 
     def _read(self) -> dict[str, object]:
         try:
-            value = json.loads(self.path.read_bytes())
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
+            content = read_trusted(self.path, self._home.data)
+            value = {} if content is None else json.loads(content)
+        except (ValueError, RecursionError):
             # Without its cause: what a parser says may quote the file.
-            raise self._damaged() from (error if isinstance(error, OSError) else None)
+            raise self._damaged() from None
         if not isinstance(value, dict):
             raise self._damaged()
         return value

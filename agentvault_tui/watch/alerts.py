@@ -102,7 +102,7 @@ class Alerts:
     def _text(self) -> str:
         if self.broker.files is not None:
             return self.broker.files.text(self._path.name) or ""
-        return read_text(self._path) or ""
+        return read_text(self._path, self.broker.home.config) or ""
 
     @property
     def warnings(self) -> list[str]:

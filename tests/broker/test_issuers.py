@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import hmac
 import json
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,19 @@ import pytest
 from support.agents_http import BEARER, CIBA, DETAIL, Live, live_broker
 from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
-from support.needs import as_root
 from support.patience import PATIENT
 from support.workload import RSA, Platform, b64, jwk, key_for, platform, token
 
-from agentvault_tui.broker.issuers import Issuers, _read
+from agentvault_tui.broker.issuers import Issuer, Issuers
 from agentvault_tui.broker.usecases.register import register
 from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
 from agentvault_tui.clock import SystemClock
-from agentvault_tui.errors import ConflictError, SettingsError, UsageError
+from agentvault_tui.errors import (
+    ConflictError,
+    SettingsError,
+    TenantUnreachableError,
+    UsageError,
+)
 from agentvault_tui.home import Home
 from agentvault_tui.model import Agent
 from agentvault_tui.operator_api.requests import AgentRequest
@@ -650,9 +653,10 @@ async def test_keys_in_a_file(
         assert await stand.answer(stand.token()) == 401
         path.write_text(json.dumps({"keys": there.keys}))
         path.chmod(0o666)
+        bench.home.config.chmod(0o755)
         clock.advance(3700)
         assert await stand.answer(stand.token()) == 503
-        path.chmod(0o600)
+        bench.home.config.chmod(0o700)
         clock.advance(6)
         assert await stand.answer(stand.token()) == 200
 
@@ -672,34 +676,12 @@ async def test_a_token_that_expires_while_keys_are_fetched_is_refused(
     assert await answer == 401
 
 
-@pytest.mark.parametrize("of_folder", [False, True], ids=["file", "folder"])
-@pytest.mark.parametrize("mode", [0o720, 0o702])
-def test_keys_that_others_can_write_are_not_read(
-    tmp_path: Path, mode: int, of_folder: bool
-) -> None:
-    """Neither the group nor anybody else may write the file, or put another there."""
-    path = tmp_path / "keys" / "keys.json"
-    path.parent.mkdir(mode=0o700)
-    path.write_bytes(b"{}")
-    changed = path.parent if of_folder else path
-    changed.chmod(mode)
-    with pytest.raises(ValueError, match="others can write"):
-        _read(path)
-    changed.chmod(0o700)
-    assert _read(path) == b"{}"
-    path.write_bytes(b" " * 262_145)
-    with pytest.raises(ValueError, match="too long"):
-        _read(path)
-
-
-@as_root
-def test_keys_of_another_user_are_not_read(tmp_path: Path) -> None:
-    """Their owner could change them at any time."""
-    path = tmp_path / "keys.json"
-    path.touch()
-    os.chown(path, 12_345, -1)
-    with pytest.raises(ValueError, match="others can write"):
-        _read(path)
+async def test_a_file_of_keys_is_bounded(tmp_path: Path, clock: ManualClock) -> None:
+    """One that is too long is not read to its end."""
+    (tmp_path / "keys.json").write_bytes(b" " * 262_145)
+    one = IssuerSettings(ISSUER, AUDIENCE, jwks_file="keys.json")
+    with pytest.raises(TenantUnreachableError, match="too long"):
+        await Issuer("ci", one, tmp_path, clock)._fetch()
 
 
 @pytest.mark.parametrize(

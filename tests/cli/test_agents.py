@@ -18,8 +18,9 @@ from support.forked import agentvault
 from support.terminal import Terminal
 from support.wire_shapes import filled
 
-from agentvault_tui.cli.agents import _speaks_tls, print_elsewhere
+from agentvault_tui.cli.agents import _speaks_tls
 from agentvault_tui.cli.output import Output
+from agentvault_tui.cli.revoking import print_elsewhere
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock, iso
 from agentvault_tui.home import Home

@@ -85,19 +85,27 @@ def test_open_modes_are_a_fault_with_the_command(cli: Run, tmp_path: Path) -> No
 
 
 def test_settings_that_others_may_read_are_put_right(cli: Run, tmp_path: Path) -> None:
-    """That is a warning; what others may write, and a link, are left alone."""
+    """That is a warning; so is a file that they may write, in a home closed to them."""
     home = tmp_path / "h"
     home.mkdir(mode=0o700)
     file, link = home / "config.toml", tmp_path / "elsewhere"
-    for mode, left in ((0o644, 0o600), (0o640, 0o600), (0o664, 0o664)):
-        file.write_text("")
-        file.chmod(mode)
+    for name, mode in (
+        *(("config.toml", mode) for mode in (0o644, 0o640, 0o664, 0o666)),
+        ("limits.toml", 0o666),
+    ):
+        (home / name).write_text("")
+        (home / name).chmod(mode)
         answer = cli("--home", str(home), "doctor", "--json")
-        assert file.stat().st_mode & 0o777 == left
-        assert (answer.code == 0) is (left == 0o600)
-        level = "warning" if left == 0o600 else "fault"
-        assert f"{mode:04o}" in levels(answer, "files")[level]["what"]
-    assert set(levels(cli("--home", str(home), "doctor", "--json"), "files")) > {"ok"}
+        assert (home / name).stat().st_mode & 0o777 == 0o600
+        assert answer.code == 0
+        assert f"{mode:04o}" in levels(answer, "files")["warning"]["what"]
+    (home / "limits.toml").chmod(0o666)
+    home.chmod(0o711)
+    fault = levels(cli("--home", str(home), "doctor", "--json"), "files")["fault"]
+    assert fault["remedy"].endswith((f"chmod 600 {home}/limits.toml", f"0700 {home}"))
+    home.chmod(0o700)
+    cli("--home", str(home), "doctor", "--json")
+    assert set(levels(cli("--home", str(home), "doctor", "--json"), "files")) == {"ok"}
     file.rename(link)
     link.chmod(0o644)
     file.symlink_to(link)

@@ -92,3 +92,23 @@ def test_a_broken_alerts_file_stops_a_first_start(cli: Run, short: Path) -> None
     assert ended.code == 1
     assert len(ended.err.splitlines()) == 1
     assert "alerts.toml" in ended.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["config.toml", "policy.cedar", "services/x.toml"])
+def test_a_file_that_others_wrote_stops_each_start(
+    cli: Run, short: Path, name: str
+) -> None:
+    """The start names it and the remedy, and closes nothing before it was looked at."""
+    home, path = short / "h", short / "h" / name
+    path.parent.mkdir(mode=0o755, parents=True)
+    home.chmod(0o755)
+    (home / "config.toml").touch(0o600)
+    path.write_text("")
+    path.chmod(0o666)
+    for _ in range(2):
+        ended = cli("--home", str(home), "serve", "--listen", "127.0.0.1:0")
+        assert ended.code == 2
+        assert len(ended.err.splitlines()) == 1
+        assert f"others can write to {path}" in ended.err
+        assert f"chmod 600 {path}" in ended.err

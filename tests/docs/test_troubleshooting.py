@@ -35,11 +35,14 @@ def test_what_stops_a_start_is_quoted_as_it_is_said(
 ) -> None:
     """Each message of the table is had from a command that fails so."""
     port = vault.ready["agents_url"].rpartition(":")[2]
-    homes = {name: tmp_path / name for name in ("none", "open", "misspelt")}
-    for name in ("open", "misspelt"):
+    homes = {name: tmp_path / name for name in ("none", "open", "misspelt", "shared")}
+    for name in ("open", "misspelt", "shared"):
         homes[name].mkdir(mode=0o700)
     homes["open"].chmod(0o722)
     (homes["misspelt"] / "config.toml").write_text("[tokens]\nlaese = 5\n")
+    (homes["shared"] / "policy.cedar").touch(0o600)
+    (homes["shared"] / "policy.cedar").chmod(0o666)
+    homes["shared"].chmod(0o755)
     said = [
         vault.cli("serve"),
         vault.cli("agents", "list", "--home", str(homes["none"])),
@@ -50,6 +53,7 @@ def test_what_stops_a_start_is_quoted_as_it_is_said(
         vault.cli("doctor", "--home", str(homes["open"])),
         vault.cli("serve", "--home", str(tmp_path / ("x" * 100))),
         vault.cli("serve", "--home", str(homes["misspelt"])),
+        vault.cli("serve", "--home", str(homes["shared"])),
     ]
     text = " ".join(done.stdout + done.stderr for done in said)
     assert unsaid(quoted("Starting"), text) == [

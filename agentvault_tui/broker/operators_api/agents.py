@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker, CallsCut
+from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.operators_api.limits import near_the_end
 from agentvault_tui.broker.operators_api.past import activity_of
 from agentvault_tui.broker.operators_api.wire import (
@@ -41,6 +42,7 @@ from agentvault_tui.broker.usecases.revoke import (
     panic,
     restore_agent,
     revoke_agent,
+    revoke_token,
 )
 from agentvault_tui.broker.usecases.scopes import (
     change_scopes,
@@ -258,7 +260,25 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
         agent = await restore_agent(broker, agent_id, operator, until)
         return shapes.RestoreAnswer(agent=agent_info(agent, broker.registry))
 
-    return [route(calls.REVOKE, revoke), route(calls.RESTORE, restore)]
+    async def end_token(request: Request) -> access.TokenRevokeAnswer:
+        """Revoke one live token."""
+        body = await body_of(request, asks.TokenRevokeRequest)
+        operator = await authority.actor(operator_of(request), Need.CUT, body.id)
+        ended, cut, kept = await revoke_token(broker, body.id, body.reason, operator)
+        return access.TokenRevokeAnswer(
+            id=body.id,
+            tokens_revoked=ended,
+            calls_cut=cut.cut,
+            calls_sent=cut.sent,
+            recorded=kept is Kept.LEDGER,
+            kept=kept,
+        )
+
+    return [
+        route(calls.REVOKE, revoke),
+        route(calls.RESTORE, restore),
+        route(calls.REVOKE_TOKEN, end_token),
+    ]
 
 
 def _listing(

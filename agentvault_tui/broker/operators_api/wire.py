@@ -35,11 +35,11 @@ from agentvault_tui.errors import (
     TenantError,
     UsageError,
 )
-from agentvault_tui.home import user_name
 from agentvault_tui.model import Actor, ActorKind
 from agentvault_tui.operator_api.calls import AnswerT, ApiCall
 from agentvault_tui.operator_api.codec import encode
 from agentvault_tui.operator_api.shapes import ProblemInfo, WireShape
+from agentvault_tui.trusted_files import user_name
 from agentvault_tui.web.exchange import ClientGoneError
 from agentvault_tui.web.forms import BodyError, parse_object
 from agentvault_tui.web.guard import read_body

@@ -31,6 +31,7 @@ from agentvault_tui.errors import (
     ConflictError,
     LedgerError,
     LedgerUnwritableError,
+    NotFoundError,
     UsageError,
 )
 from agentvault_tui.ledger import (
@@ -49,7 +50,9 @@ from agentvault_tui.model import (
     EventType,
     StepUp,
     Token,
+    TokenId,
 )
+from agentvault_tui.text import visible
 
 ENDED: Final = "ended"
 """The reason of a revocation at the end of an agent's time."""
@@ -151,6 +154,38 @@ async def revoke_agent(
     kept = await in_force.record(broker, operator)
     kept = await _revoke_all(broker, derived, TEMPLATE_REVOKED, operator) or kept
     return replace(found, kept=kept, derived=len(derived))
+
+
+async def revoke_token(
+    broker: Broker, token_id: str, reason: str, operator: Actor
+) -> tuple[int, CallsCut, Kept]:
+    """Revoke one live token, with the calls it authorized and tokens exchanged for it.
+
+    Args:
+        broker: the broker.
+        token_id: identifies the token.
+        reason: for the record.
+        operator: who decided.
+
+    Returns:
+        the number of tokens that ended, the cancelled calls, and where it is durable.
+
+    Raises:
+        NotFoundError: no live token has this id.
+        LedgerUnwritableError: it is not known here, and the store did not answer.
+    """
+
+    def find() -> Token:
+        found = broker.registry.token_with_id(TokenId(token_id))
+        if found is None:
+            raise NotFoundError(
+                f"there is no live token '{visible(token_id, 60)}'",
+                "`agentvault tokens list` names them",
+            )
+        return found
+
+    ended, calls = broker.end_tokens([await broker.known(find)])
+    return len(ended), calls, await broker.record_ended(ended, operator, reason)
 
 
 async def _revoke_all(

@@ -123,6 +123,23 @@ async def test_a_file_that_is_put_back_counts_again(bench: Bench) -> None:
     await change(bench, shipped_policy())
 
 
+async def test_a_file_that_others_may_write_leaves_the_last_in_force(
+    bench: Bench,
+) -> None:
+    """While the broker runs, such a file decides nothing, and is warned of."""
+    strict = bench.broker.policy.version
+    bench.home.config.chmod(0o755)
+    bench.home.policy_file.write_text(NO_CALENDAR)
+    bench.home.policy_file.chmod(0o646)
+    await reload_policy(bench.broker)
+    assert bench.broker.policy.version == strict
+    (told,) = [one for one in warnings(bench.broker) if "others can write" in one]
+    assert f"chmod 600 {bench.home.policy_file}" in told
+    bench.home.policy_file.chmod(0o600)
+    await change(bench, NO_CALENDAR)
+    assert bench.broker.policy.version != strict
+
+
 async def test_a_file_that_is_broken_at_a_start_leaves_the_last_in_force(
     bench: Bench, again: Any
 ) -> None:
