@@ -74,7 +74,7 @@ class RecordsChange(Protocol):
     """Records events and rows in one transaction."""
 
     def __call__(
-        self, *drafts: Draft, changes: Sequence[Change] = ()
+        self, *drafts: Draft, changes: Sequence[Meta] = ()
     ) -> Awaitable[object]:
         """Return what is done once it is durable."""
 
