@@ -77,9 +77,9 @@ class BrokerSettings:
 
     def __post_init__(self) -> None:
         """Refuse what is not a loopback address, and proxies that are no networks."""
-        parse_listen(self.listen)
-        if self.metrics:
-            parse_listen(self.metrics)
+        for name, listen in (("listen", self.listen), ("metrics", self.metrics)):
+            if listen or name == "listen":
+                _check_listen(f"broker.{name}", listen)
         _ = self.proxies
 
     @property
@@ -510,6 +510,14 @@ def _network(text: str) -> Network:
             f"'{visible(text, 60)}' in broker.trusted_proxies is no address or network",
             "write 10.0.0.7 or 10.0.0.0/24",
         ) from None
+
+
+def _check_listen(setting: str, listen: str) -> None:
+    """Refuse what is not HOST:PORT of loopback, by the name of its setting."""
+    try:
+        parse_listen(listen)
+    except SettingsError as error:
+        raise SettingsError(f"{setting}: {error.what}", error.remedy) from None
 
 
 def parse_listen(listen: str) -> tuple[str, int]:

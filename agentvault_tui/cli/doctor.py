@@ -113,12 +113,16 @@ def check_settings(session: CliSession) -> Iterator[Finding]:
 def check_policy(session: CliSession) -> Iterator[Finding]:
     """Check policy and catalogue."""
     from agentvault_tui.broker.policy_files import load_policy
+    from agentvault_tui.cli.policy import check_granted, check_there
 
+    check_there(session)
     policy = load_policy(session.home)
     policy.catalogue.check_connections(session.settings.connection_scopes)
     yield ok(
         f"{len(policy.rules)} rules from {policy.source}, version {policy.version}"
     )
+    for what in check_granted(session, policy.catalogue):
+        yield warning(what, "put the scope back into scopes.toml, or ungrant it")
 
 
 def check_services(session: CliSession) -> Iterator[Finding]:

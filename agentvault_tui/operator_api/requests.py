@@ -39,7 +39,7 @@ class WireRequest(
 
 
 class AgentQuery(WireShape, kw_only=True, forbid_unknown_fields=True):
-    """Which agents: all of them with tokens when nothing is said."""
+    """Which agents: a page in the order of registration, or those that are named."""
 
     after: str | None = None
     ids: str | None = None
@@ -252,8 +252,8 @@ class ApplyRequest(WireRequest, kw_only=True):
     """The text of the file."""
     limits: str | None = None
     """The text of ``limits.toml``, where that changes too."""
-    plan: Annotated[str, Meta(max_length=80)] = ""
-    """The digest of the plan that this is; without one none is compared."""
+    plan: Annotated[str, Meta(max_length=80)] | None = None
+    """The digest of the plan that this is; left out, none is compared."""
     reason: Reason = ""
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -182,7 +183,7 @@ class LimitSet:
         _check([("limit", one) for one in tables.limits], source, catalogue)
         _check([("hook", one) for one in tables.hooks], source, catalogue)
         for hook in tables.hooks:
-            if not _URL.fullmatch(hook.url):
+            if not _URL.fullmatch(hook.url) or not _has_port(hook.url):
                 raise PolicyError(
                     f"{source}: the hook {hook.id} has the url {visible(hook.url, 80)}",
                     "https://HOST/PATH, http:// to a loopback address, or unix:/PATH",
@@ -263,6 +264,14 @@ def _used(limit: Limit, inputs: Inputs) -> dict[str, Any]:
     if limit.currency is not None:
         used = {"amount": limit.units(inputs) or 0, "currency": limit.currency}
     return used | ({"agents": limit.agents_of(inputs)} if inputs.above else {})
+
+
+def _has_port(url: str) -> bool:
+    """Tell whether the port of a URL is one; without any it is the scheme's."""
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 def _check(

@@ -163,7 +163,7 @@ class Trials:
             await revoke_agent(broker, info.agent_id, reason, operator)
         elif change.rule:
             text = f"{broker.policy.text.rstrip()}\n\n{change.rule}"
-            await apply_policy(broker, {"policy": text}, operator, "", reason)
+            await apply_policy(broker, {"policy": text}, operator, None, reason)
         return self._told(self._taken[info.id])
 
     async def give_back(self, advice_id: str, operator: Actor) -> AdviceInfo:
@@ -184,7 +184,7 @@ class Trials:
         elif rule := broker.policy.rule(f"advice:{advice_id}"):
             text = broker.policy.text.replace(rule.source, "", 1).rstrip() + "\n"
             reason = f"advice {advice_id} given back"
-            await apply_policy(broker, {"policy": text}, operator, "", reason)
+            await apply_policy(broker, {"policy": text}, operator, None, reason)
         await self._record(EventType.ADVICE_GIVEN_BACK, taken.info, operator)
         return self._told(self._taken[advice_id])
 

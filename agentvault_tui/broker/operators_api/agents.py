@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import UNSET, structs
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from agentvault_tui.broker.authority import Authority, Need
@@ -71,11 +71,8 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
 
 def _reading(broker: Broker) -> list[Route]:
     async def index(request: Request) -> Response:
-        """List all agents with their tokens, or a page of them, or those named."""
+        """List a page of agents, or those named."""
         registry, query = broker.registry, query_of(request, asks.AgentQuery)
-        if not request.query_params:
-            every = _listing(broker, registry.agents(), tokens=True)
-            return StreamingResponse(every, media_type="application/json")
         limit = query.limit
         if query.ids is not None:
             agents = _agents_of_ids(registry, query.ids.split(","))

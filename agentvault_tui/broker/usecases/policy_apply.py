@@ -40,7 +40,11 @@ from agentvault_tui.text import visible
 
 
 async def apply_policy(
-    broker: Broker, texts: Mapping[str, str], operator: Actor, plan: str, reason: str
+    broker: Broker,
+    texts: Mapping[str, str],
+    operator: Actor,
+    plan: str | None,
+    reason: str,
 ) -> None:
     """Record *texts*, write them into the home's files, and put them in force.
 
@@ -51,7 +55,8 @@ async def apply_policy(
         broker: the broker.
         texts: what changes, by the names of `PolicyTexts`.
         operator: who decided.
-        plan: the digest of the plan that this is; empty: none is compared.
+        plan: the digest of the plan that this is; None: none is compared. An empty
+            one is no plan's: a script whose plan failed applies nothing.
         reason: why, for the record.
 
     Raises:
@@ -63,14 +68,14 @@ async def apply_policy(
     async with broker.policy_state.applying:
         before = await _said(broker)
         wanted = before._replace(**texts)
-        if plan and plan != wanted.plan_digest(broker.policy.version):
+        if plan is not None and plan != wanted.plan_digest(broker.policy.version):
             raise ConflictError(
-                f"{visible(plan, 80)} is no plan of these texts under the policy in"
+                f"'{visible(plan, 80)}' is no plan of these texts under the policy in"
                 f" force, {broker.policy.version}",
                 "plan again: agentvault policy plan",
             )
         policy = await prepare(broker, before, wanted)
-        told = {"plan": plan or None, "why": reason}
+        told = {"plan": plan, "why": reason}
         draft, changes = records(broker, before, policy, operator, told)
         try:
             await broker.record(draft, changes=changes, urgent=True)
