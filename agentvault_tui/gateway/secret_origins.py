@@ -116,6 +116,16 @@ class SecretOrigins:
         taken = json.loads(self._broker.kept.get(TAKEN, "{}"))
         return tuple(taken.get(name, ()))
 
+    def _connected(self) -> Iterator[tuple[str, str, Service]]:
+        """Yield what is sent the tokens of connections: its kind and name first."""
+        reached = [("service", one.name, one) for one in self._services]
+        reached += [
+            ("mcp", one.name, one.service) for one in self._servers if one.service
+        ]
+        for kind, name, service in reached:
+            if service.credential.connection:
+                yield kind, name, service
+
     def problem(self, service: Service) -> str | None:
         """Return why a service's credential cannot be used, if so."""
         try:
@@ -135,13 +145,13 @@ class SecretOrigins:
                 found[f"{_CALLED[use.kind]} {use.name} gets no secret: {problem}"] = (
                     None
                 )
-        for service in self._services:
-            if service.credential.connection:
-                try:
-                    self.check(service)
-                except NotForOriginError as error:
-                    what = f"The service {service.name} gets no token"
-                    found[f"{what}: {error.diagnosis()}"] = None
+        for kind, name, service in self._connected():
+            try:
+                self.check(service)
+            except NotForOriginError as error:
+                found[f"{_CALLED[kind]} {name} gets no token: {error.diagnosis()}"] = (
+                    None
+                )
         return list(found)
 
     def choose(
@@ -203,8 +213,13 @@ class SecretOrigins:
         connections: dict[str, list[str]] = {}
         for name, one in broker.settings.connections.items():
             if one.origins is None:
-                used = (s for s in self._services if s.credential.connection == name)
-                connections[name] = sorted({str(service.origin) for service in used})
+                connections[name] = sorted(
+                    {
+                        str(service.origin)
+                        for _, _, service in self._connected()
+                        if service.credential.connection == name
+                    }
+                )
         if connections:
             draft = secret_draft(SYSTEM, "origins taken", None, 0)
             draft.detail["connections"] = connections

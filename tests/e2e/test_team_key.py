@@ -81,7 +81,7 @@ def call(broker: Vault, agent: Client) -> httpx.Response:
 
 
 def keep_secret(broker: Vault) -> httpx.Response:
-    body = {"name": "api", "value": VALUE, "for": ["none"]}
+    body = {"name": "api", "value": VALUE}
     return broker.operator.post("/api/secrets", json=body)
 
 
