@@ -77,9 +77,9 @@ class BrokerSettings:
 
     def __post_init__(self) -> None:
         """Refuse what is not a loopback address, and proxies that are no networks."""
-        for name, listen in (("listen", self.listen), ("metrics", self.metrics)):
-            if listen or name == "listen":
-                _check_listen(f"broker.{name}", listen)
+        parse_listen(self.listen, "broker.listen")
+        if self.metrics:
+            parse_listen(self.metrics, "broker.metrics")
         _ = self.proxies
 
     @property
@@ -124,9 +124,22 @@ class TokenSettings:
     """Lifetime of a token that policy allowed, in seconds: 1 to 86400."""
     elevated_ttl: Annotated[int, Meta(ge=1, le=300)] = 300
     """Lifetime of a token that a person approved, in seconds: 1 to 300."""
+    max_live: Annotated[int, Meta(ge=1, le=1_000_000)] = 5000
+    """How many live tokens one agent may hold: 1 to 1000000. It is refused another one
+    with the reason ``too_many_tokens``; none of those it has ends."""
     lease: Annotated[int, Meta(ge=1, le=3600)] = 60
     """The longest ``expires_in`` an agent is told for a provider's token, in seconds: 1
     to 3600. A revoked agent asks again within that time and is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSettings:
+    """``[ledger]``: what agents may cause to be recorded."""
+
+    decisions_a_second: Annotated[int, Meta(ge=0, le=1_000_000)] = 200
+    """How many decisions that need no person one agent may be permitted a second, by
+    each broker: to 1000000, after a burst of ten seconds' worth; 0: no bound. Above it
+    the answer is 429. ``agents set-rate`` sets it for one agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,7 +422,7 @@ class GatewaySettings:
     def __post_init__(self) -> None:
         """Refuse what is not a loopback address, and patterns that name no host."""
         if self.proxy not in {"", "auto"}:
-            parse_listen(self.proxy)
+            parse_listen(self.proxy, "gateway.proxy")
         _ = self.passed
 
     @property
@@ -442,6 +455,7 @@ class Settings:
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     policy: PolicySettings = field(default_factory=PolicySettings)
     tokens: TokenSettings = field(default_factory=TokenSettings)
+    ledger: LedgerSettings = field(default_factory=LedgerSettings)
     delegation: DelegationSettings = field(default_factory=DelegationSettings)
     stepup: StepUpSettings = field(default_factory=StepUpSettings)
     tenant: TenantSettings = field(default_factory=TenantSettings)
@@ -512,25 +526,27 @@ def _network(text: str) -> Network:
         ) from None
 
 
-def _check_listen(setting: str, listen: str) -> None:
-    """Refuse what is not HOST:PORT of loopback, by the name of its setting."""
-    try:
-        parse_listen(listen)
-    except SettingsError as error:
-        raise SettingsError(f"{setting}: {error.what}", error.remedy) from None
-
-
-def parse_listen(listen: str) -> tuple[str, int]:
+def parse_listen(listen: str, setting: str = "") -> tuple[str, int]:
     """Split ``HOST:PORT`` and insist on loopback.
+
+    Args:
+        listen: the text.
+        setting: where it was written, for the error.
+
+    Returns:
+        host and port.
 
     Raises:
         SettingsError: it is malformed, or not a loopback address.
     """
-    host, _, port = listen.rpartition(":")
+    where = f" in {setting}" if setting else ""
+    host, colon, port = listen.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65_535:
+    number = re.fullmatch("[0-9]{1,5}", port)
+    if not colon or not number or int(port) > 65_535:
         raise SettingsError(
-            f"'{listen}' is not HOST:PORT", "for example 127.0.0.1:7717"
+            f"'{visible(listen, 80)}'{where} is not HOST:PORT",
+            "for example 127.0.0.1:7717",
         )
     try:
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
@@ -538,7 +554,7 @@ def parse_listen(listen: str) -> tuple[str, int]:
         loopback = False
     if not loopback:
         raise SettingsError(
-            f"'{host}' is not a loopback address",
+            f"'{visible(host, 80)}'{where} is not a loopback address",
             "listen on 127.0.0.1 or [::1]; put a proxy with mutual TLS before it",
         )
     return "127.0.0.1" if host == "localhost" else host, int(port)

@@ -33,6 +33,8 @@ from agentvault_tui.broker.floods import Floods
 from agentvault_tui.broker.histogram import Histogram
 from agentvault_tui.broker.issuers import Issuers
 from agentvault_tui.broker.limit_uses import LimitUses
+from agentvault_tui.broker.pending_cuts import Decide
+from agentvault_tui.broker.rates import Rates
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.secret_uses import SecretUses
 from agentvault_tui.broker.stepups import StepUps
@@ -137,6 +139,10 @@ class CallsCut(NamedTuple):
     sent: int = 0
     """Of these, those whose request had reached the upstream whole."""
 
+    def plus(self, more: CallsCut) -> CallsCut:
+        """Return both together."""
+        return CallsCut(self.cut + more.cut, self.sent + more.sent)
+
 
 class Extension(Protocol):
     """A room that `serve` composes with the broker, which imports nothing of it."""
@@ -159,6 +165,13 @@ class Extension(Protocol):
 
     async def aclose(self) -> None:
         """End what is under way."""
+
+
+class WatchRoom(Extension, Protocol):
+    """The room of alerts and exports, as the broker sees it."""
+
+    def committed(self, events: Sequence[Event]) -> None:
+        """Take events that have just become durable, in the order of the chain."""
 
 
 class DataPlane(Extension, Protocol):
@@ -296,7 +309,7 @@ class Broker:
     """The URL that agents reach it at, once they can."""
     gateway: DataPlane | None = None
     """Where agents act through the broker; None where it only issues tokens."""
-    watch: Extension | None = None
+    watch: WatchRoom | None = None
     """What looks at the ledger and tells others: alerts, exports, metrics."""
     decision_seconds: Histogram = field(default_factory=Histogram)
     """How long policy, limits and call-outs took."""
@@ -328,6 +341,7 @@ class Broker:
     """Each returns which services or destinations of a room name a sealed secret."""
     uses: TokenUses = field(init=False)
     floods: Floods = field(init=False)
+    rates: Rates = field(init=False)
     issuers: Issuers = field(init=False)
     cuts: Cuts = field(init=False)
     access: TenantAccess = field(init=False)
@@ -358,6 +372,7 @@ class Broker:
         self.secret_uses = [lambda: hook_uses(self.policy.limits.hooks)]
         self.uses = TokenUses(self.clock, self.ledger)
         self.floods = Floods(self.clock)
+        self.rates = Rates(self.clock)
         self.issuers = Issuers(self.settings.issuers, self.home, self.clock)
         self.cuts = Cuts(self.ledger, self.registry, self.clock)
         self.cuts.on_change = lambda: self.on_status()  # noqa: PLW0108 - it is set later
@@ -409,6 +424,11 @@ class Broker:
             for draft in drafts:
                 self.limits.submitted(draft, done)
         return done
+
+    def committed(self, events: Sequence[Event]) -> None:
+        """Show the watch events that have just become durable."""
+        if self.watch is not None:
+            self.watch.committed(events)
 
     async def known(self, find: Callable[[], _T]) -> _T:
         """Find what another broker may have recorded a moment ago.
@@ -464,6 +484,10 @@ class Broker:
     ) -> Kept:
         """Persist a cut that is already in force; see `Cuts.record`."""
         return await self.cuts.record(drafts, changes, agent_id)
+
+    async def record_decided(self, decide: Decide) -> Kept:
+        """End rights, exactly in a team too; see `Cuts.record_decided`."""
+        return await self.cuts.record_decided(decide)
 
     async def record_ended(
         self, tokens: Sequence[Token], actor: Actor, reason: str

@@ -20,7 +20,7 @@ from agentvault_tui.broker.agents_api import AgentsApi
 from agentvault_tui.broker.announce import announce
 from agentvault_tui.broker.approval_pages import ApprovalPageOffers
 from agentvault_tui.broker.authority import Sessions
-from agentvault_tui.broker.core import SYSTEM, Broker, DataPlane, Extension, PolicyState
+from agentvault_tui.broker.core import SYSTEM, Broker, DataPlane, PolicyState, WatchRoom
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.follow import join_team, listen_to
 from agentvault_tui.broker.operators_api import operators_app
@@ -47,7 +47,7 @@ from agentvault_tui.broker.usecases.policy_change import (
     reload_policy,
 )
 from agentvault_tui.broker.usecases.revoke import revoke_ended
-from agentvault_tui.broker.usecases.stepup import expire_due
+from agentvault_tui.broker.usecases.stepup_end import expire_due
 from agentvault_tui.broker.verification import keep_verified
 from agentvault_tui.clock import Clock, SharedClock, SystemClock
 from agentvault_tui.errors import LedgerError, SettingsError
@@ -190,20 +190,36 @@ async def probe_tenant(broker: Broker, before: bool | None) -> bool:
 async def _floods(broker: Broker) -> None:
     """Record which agents flood, and how often each was refused."""
     for requester, count in broker.floods.due():
-        agent_id = holder_of(requester)
-        draft = Draft(
-            EventType.AGENT_FLOODING,
-            SYSTEM,
-            agent_id=agent_id,
-            reason=f"refused {count} times: answered 429 until it pauses",
-            detail={"count": count}
-            | ({"chain": requester} if requester != agent_id else {}),
-        )
-        try:
-            await broker.record(draft)
-        except LedgerError:
-            broker.floods.tell_later(requester, count)
-            raise
+        text = f"refused {count} times: answered 429 until it pauses"
+        later = broker.floods.tell_later
+        await _record_flood(broker, requester, count, text, later)
+    for requester, count, rate in broker.rates.due():
+        text = f"permitted {rate} times a second: answered 429 {count} times more"
+        later = broker.rates.notice_later
+        await _record_flood(broker, requester, count, text, later)
+
+
+async def _record_flood(
+    broker: Broker,
+    requester: str,
+    count: int,
+    text: str,
+    later: Callable[[str, int], None],
+) -> None:
+    agent_id = holder_of(requester)
+    chain = {} if requester == agent_id else {"chain": requester}
+    draft = Draft(
+        EventType.AGENT_FLOODING,
+        SYSTEM,
+        agent_id=agent_id,
+        reason=text,
+        detail={"count": count} | chain,
+    )
+    try:
+        await broker.record(draft)
+    except LedgerError:
+        later(requester, count)
+        raise
 
 
 def _drift(broker: Broker) -> float:
@@ -250,7 +266,7 @@ def run(
     clock: Clock | None = None,
     again: bool = False,
     gateway: Callable[[Broker, Tell], DataPlane] | None = None,
-    watch: Callable[[Broker], Extension] | None = None,
+    watch: Callable[[Broker], WatchRoom] | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT; print one JSON line on stdout when ready.
 
@@ -300,7 +316,7 @@ async def _serve(
     *,
     again: bool,
     gateway: Callable[[Broker, Tell], DataPlane] | None,
-    watch: Callable[[Broker], Extension] | None,
+    watch: Callable[[Broker], WatchRoom] | None,
 ) -> int:
     if files := chosen_files(home, settings.broker):
         server_context(files)  # now, before anything is opened

@@ -1,6 +1,9 @@
-"""``agentvault agents``: what an agent may ask for, serve and pass on."""
+"""``agentvault agents``: what an agent may ask for, serve, pass on, and how often."""
 
 from __future__ import annotations
+
+import re
+from typing import Final
 
 import click
 
@@ -15,6 +18,7 @@ from agentvault_tui.operator_api.access import TokenRevokeAnswer
 from agentvault_tui.operator_api.shapes import AgentInfo, RevokeAnswer, ScopesAnswer
 from agentvault_tui.text import visible
 
+_MOST_A_SECOND: Final = 1_000_000
 _scope_option = click.option("--scope", "named", multiple=True, help="The same as S.")
 
 
@@ -77,6 +81,38 @@ def set_served(
     out = session.out
     if not out.print_json(changed):
         out.fields([("agent", out.cell(changed.name, "strong", 60)), *serving(changed)])
+
+
+@command("set-rate", example="agentvault agents set-rate calendar-agent 500")
+@click.argument("ref", metavar="ID")
+@click.argument("number", metavar="N")
+@pass_session
+def set_rate(session: CliSession, ref: str, number: str) -> None:
+    """Set how many decisions that need no person an agent is permitted a second.
+
+    N is a number, 0 for no bound, or `default` for as many as the settings say.
+    """
+    wanted = None
+    if number != "default":
+        if not re.fullmatch("[0-9]{1,7}", number) or int(number) > _MOST_A_SECOND:
+            raise UsageError(
+                "N is no number of decisions a second",
+                f"give 1 to {_MOST_A_SECOND}, 0 for no bound, or default",
+            )
+        wanted = int(number)
+    agent, out = find_agent(session.client, ref), session.out
+    asked = requests.RateRequest(agent_id=agent.id, decisions_a_second=wanted)
+    changed = session.client.call(calls.RATE, asked)
+    if not out.print_json(changed):
+        text = rate_text(changed) or "as many as the settings say"
+        out.line(*name_and_id(out, changed), f" may be permitted {text} a second")
+
+
+def rate_text(agent: AgentInfo) -> str:
+    """Return how many decisions a second an agent is permitted; empty for the usual."""
+    if agent.decisions_a_second is None:
+        return ""
+    return f"{agent.decisions_a_second:,}" if agent.decisions_a_second else "any number"
 
 
 @command(

@@ -14,8 +14,10 @@ from msgspec.structs import replace
 from agentvault_tui.cli.agent_scopes import (
     grant_scopes,
     name_and_id,
+    rate_text,
     serving,
     set_delegates,
+    set_rate,
     set_served,
     show_tree,
     split_scopes,
@@ -390,6 +392,7 @@ def _identity(out: Output, agent: AgentInfo) -> None:
                 ", ".join(f"{getattr(counts, word)} {word}" for word in OUTCOMES),
             ),
             ("live tokens", agent.live_tokens),
+            *([("a second", rate)] if (rate := rate_text(agent)) else []),
             *_ending(agent),
             *serving(agent),
         ]
@@ -448,4 +451,5 @@ agents.add_command(grant_scopes)
 agents.add_command(ungrant_scopes)
 agents.add_command(set_served)
 agents.add_command(set_delegates)
+agents.add_command(set_rate)
 agents.add_command(show_tree)

@@ -24,6 +24,7 @@ from agentvault_tui.errors import (
     LedgerError,
     NotFoundError,
     OvertakenError,
+    TooFastError,
 )
 from agentvault_tui.gateway.body import referent_key
 from agentvault_tui.gateway.call import Call, NamedDocuments
@@ -38,6 +39,7 @@ from agentvault_tui.gateway.refusals import (
     mismatch,
     pending,
     referent_changed,
+    too_fast,
     too_many_connections,
     unauthorized,
     unavailable,
@@ -140,6 +142,20 @@ class Admission:
             raise unauthorized(*why)
         raise unauthorized("invalid_token", "this is no live token of an agent")
 
+    def check_live(self, caller: Caller) -> None:
+        """Refuse a caller whose token ended while the body of a request arrives.
+
+        A body may take long to arrive, and nothing decides about it before it is whole.
+
+        Raises:
+            CallRefusedError: 401; it is not recorded yet.
+        """
+        registry = self._broker.registry
+        if registry.token(caller.token.sha256) is None:
+            text = "this token ended while the body of its request arrived"
+            why = refused(self._broker, registry.agent(caller.agent.id))
+            raise unauthorized(*(why or ("invalid_token", text)))
+
     async def refuse(
         self,
         caller: Caller,
@@ -204,6 +220,8 @@ class Admission:
             raise
         except LedgerError as error:
             raise unavailable(error) from None
+        except TooFastError as error:
+            raise too_fast(error) from None
         except CallRefusedError as refusal:
             if refusal.error != PENDING:
                 observe(caller, "refused")
@@ -252,7 +270,10 @@ class Admission:
         permit = Permit(request, verdict, epoch)
         if token.kind is TokenKind.ELEVATED:
             return await self._elevated(call, permit)
-        if lacking and self.is_asked(call.caller, scope):
+        if lacking and (
+            self.is_asked(call.caller, scope)
+            or (verdict.outcome is Outcome.ALLOWED and self._is_narrowed(call.caller))
+        ):
             refusal = insufficient(scope)
             raise await self._calls.denied(request, refusal, verdict)
         if call.retry is not None:
@@ -286,6 +307,18 @@ class Admission:
         """
         action = Action((scope,), scope)
         return caller.foresee(self._broker, action).outcome is Outcome.ALLOWED
+
+    def _is_narrowed(self, caller: Caller) -> bool:
+        """Tell whether a token was asked for fewer scopes than its agent could have.
+
+        Such a token limits its bearer (RFC 6749 section 3.3), so it opens nothing under
+        another scope unless a person decides. A token without scopes says who asks.
+        """
+        carried = caller.token.scope.split()
+        return bool(carried) and any(
+            scope not in carried and self.is_asked(caller, scope)
+            for scope in caller.agent.scopes
+        )
 
     def _request(
         self, agent: Agent, action: Action, detail: dict[str, object]

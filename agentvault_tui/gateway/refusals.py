@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from agentvault_tui.broker.answers import POLL_INTERVAL, Denied
+from agentvault_tui.broker.answers import POLL_INTERVAL, RATE_RETRY, Denied
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.errors import (
     LedgerBusyError,
     LedgerError,
+    TooFastError,
     UnreadableRequestError,
 )
 from agentvault_tui.model import StepUp
@@ -78,6 +79,13 @@ def unreadable(error: UnreadableRequestError) -> CallRefusedError:
     return CallRefusedError(error.status, code, error.code, error.what, **more)
 
 
+def wrong_method() -> CallRefusedError:
+    """Return the refusal of a method that no service is sent."""
+    code = "method_not_allowed"
+    allow = (b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+    return CallRefusedError(405, code, code, "no service is sent this method", allow)
+
+
 def unauthorized(reason: str, text: str) -> CallRefusedError:
     """Return the refusal of a token (RFC 6750 section 3.1)."""
     challenge = (b"www-authenticate", b'Bearer error="invalid_token"')
@@ -102,6 +110,12 @@ def unavailable(error: LedgerError) -> CallRefusedError:
     retry = (b"retry-after", b"%d" % (_RETRY_SECONDS if busy else 5))
     code = "temporarily_unavailable"
     return CallRefusedError(503, code, code, text, retry)
+
+
+def too_fast(error: TooFastError) -> CallRefusedError:
+    """Return the refusal of a call beyond its agent's rate; nothing is recorded."""
+    retry = (b"retry-after", b"%d" % RATE_RETRY)
+    return CallRefusedError(429, "slow_down", "slow_down", error.diagnosis(), retry)
 
 
 def too_many_connections() -> CallRefusedError:

@@ -11,10 +11,14 @@ from agentvault_tui import __version__
 from agentvault_tui.errors import RefusedError
 from agentvault_tui.ledger.chain import genesis
 from agentvault_tui.ledger.store_schema import (
+    EXAMINE,
     FINISH,
     FINISHED,
     FINISHED_NOW,
+    PUBLIC,
     STATEMENTS,
+    closing_to_public,
+    updates,
 )
 from agentvault_tui.store_connection import (
     VERSION,
@@ -63,6 +67,8 @@ class StoreInfo:
     fault: str | None
     brokers: tuple[tuple[str, bytes, float], ...]
     """Each one's id, what it says of itself, and how many seconds ago it did."""
+    public: tuple[str, ...] = ()
+    """What any role of the server may do with the database."""
 
     @property
     def live(self) -> tuple[str, ...]:
@@ -87,15 +93,26 @@ async def missing_statements(
     db = await connector.open()
     try:
         connector.check_server(db)
-        if not await _is_prepared(db):
-            return STATEMENTS
-        await connector.check_schema(db)
-        ((done,),) = await ask(db, FINISHED_NOW)
-        if not finish or int(done or 0) >= FINISHED:
-            return ()
-        brokers: Any = await ask(db, _BROKERS)
+        ((database, user, source, queue),) = await ask(db, EXAMINE)
+        prepared = await _is_prepared(db)
+        if prepared:
+            await connector.check_schema(db)
+        statements = updates(source, queue=queue) if prepared else STATEMENTS
+        if prepared and finish:
+            statements = (*statements, *await _finishing(db))
+        if await _public(db):
+            statements = (*statements, *closing_to_public(database, user))
+        return statements
     finally:
         await close(db)
+
+
+async def _finishing(db: Connection) -> tuple[str, ...]:
+    """Return what states that no broker of an earlier version is left, if it is due."""
+    ((done,),) = await ask(db, FINISHED_NOW)
+    if int(done or 0) >= FINISHED:
+        return ()
+    brokers: Any = await ask(db, _BROKERS)
     for name, doc, ago in brokers:
         if ago <= LIVE_SECONDS and json.loads(doc).get("version") != __version__:
             raise RefusedError(
@@ -116,10 +133,9 @@ async def prepare_store(
     db = await connector.open()
     try:
         await ask(db, "BEGIN")
-        made = not await _is_prepared(db)
         for sql in (*statements, *grants):
             await ask(db, sql)
-        if made:
+        if STATEMENTS[0] in statements:
             ledger = secrets.token_hex(16)
             values = (VERSION, connector.team, ledger, genesis(ledger))
             await ask(db, _HEAD, values)
@@ -139,6 +155,7 @@ async def store_info(connector: Connector) -> StoreInfo:
     try:
         ((server, size, commit, named, replicas, *head),) = await ask(db, _INFO)
         brokers: Any = await ask(db, _BROKERS)
+        public = await _public(db)
     finally:
         await close(db)
     durability = "asynchronous" if replicas else "single"
@@ -147,8 +164,13 @@ async def store_info(connector: Connector) -> StoreInfo:
     version, team, ledger, seq, digest, time, fault = head
     return StoreInfo(
         *(server, size, durability, version, team, ledger),
-        *(seq, digest, time, fault, tuple(brokers)),
+        *(seq, digest, time, fault, tuple(brokers), public),
     )
+
+
+async def _public(db: Connection) -> tuple[str, ...]:
+    ((found,),) = await ask(db, PUBLIC)
+    return tuple(found or ())
 
 
 async def _is_prepared(db: Connection) -> bool:

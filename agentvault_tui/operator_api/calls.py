@@ -76,6 +76,7 @@ NEW_SECRET: Final = _post(
     f"{_AGENTS}/secret", asks.NewSecretRequest, shapes.NewAgentInfo
 )
 SCOPES: Final = _post(f"{_AGENTS}/scopes", asks.ScopesRequest, shapes.ScopesAnswer)
+RATE: Final = _post(f"{_AGENTS}/rate", asks.RateRequest, shapes.AgentInfo)
 DELEGATES: Final = _post(
     f"{_AGENTS}/delegates", asks.DelegatesRequest, shapes.ScopesAnswer
 )

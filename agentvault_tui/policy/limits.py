@@ -57,6 +57,15 @@ class _LimitTable(msgspec.Struct, forbid_unknown_fields=True):
     over: Literal["step_up", "deny"] = "step_up"
 
 
+def _is_url(url: str) -> bool:
+    """Tell whether a decision webhook may have *url*; its port is 1 to 65535."""
+    try:
+        port = urlsplit(url).port
+    except ValueError:
+        return False
+    return _URL.fullmatch(url) is not None and port != 0
+
+
 class HookTable(msgspec.Struct, forbid_unknown_fields=True):
     """One call-out, as ``[[hooks]]`` says it."""
 
@@ -183,7 +192,7 @@ class LimitSet:
         _check([("limit", one) for one in tables.limits], source, catalogue)
         _check([("hook", one) for one in tables.hooks], source, catalogue)
         for hook in tables.hooks:
-            if not _URL.fullmatch(hook.url) or not _has_port(hook.url):
+            if not _is_url(hook.url):
                 raise PolicyError(
                     f"{source}: the hook {hook.id} has the url {visible(hook.url, 80)}",
                     "https://HOST/PATH, http:// to a loopback address, or unix:/PATH",
@@ -264,14 +273,6 @@ def _used(limit: Limit, inputs: Inputs) -> dict[str, Any]:
     if limit.currency is not None:
         used = {"amount": limit.units(inputs) or 0, "currency": limit.currency}
     return used | ({"agents": limit.agents_of(inputs)} if inputs.above else {})
-
-
-def _has_port(url: str) -> bool:
-    """Tell whether the port of a URL is one; without any it is the scheme's."""
-    try:
-        return urlsplit(url).port != 0
-    except ValueError:
-        return False
 
 
 def _check(

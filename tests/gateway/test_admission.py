@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
@@ -18,8 +19,9 @@ from agentvault_tui.broker.answers import Escalated, Granted
 from agentvault_tui.broker.floods import BURST
 from agentvault_tui.broker.usecases.delegate import change_delegates, pass_on
 from agentvault_tui.broker.usecases.evaluate import evaluate
-from agentvault_tui.broker.usecases.issue_for import issue_for
+from agentvault_tui.broker.usecases.issue_for import issue_for, issue_unscoped
 from agentvault_tui.broker.usecases.policy_change import reload_policy
+from agentvault_tui.broker.usecases.rate import change_rate
 from agentvault_tui.broker.usecases.redeem import poll, revoke_token
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
@@ -158,6 +160,38 @@ async def test_a_scope_is_compared_whole(stand: Stand, agent: Agent) -> None:
     # What is decided anew about old requests must know that it was the token.
     (refused,) = await stand.bench.events("gateway.refused")
     assert refused.detail["facts"]["token_lacks_scope"] is True
+
+
+async def test_a_narrowed_token_opens_nothing_that_policy_merely_allows(
+    stand: Stand, agent: Agent
+) -> None:
+    """A person may let its bearer pay; a rule that allows small payments does not."""
+    small = "context has amount && context.amount <= 5000"
+    pays = 'permit (principal, action in Action::"payments", resource'
+    mine = f'@id("small")\n@why("Few.")\n@obligation("allow")\n{pays})'
+    text = re.sub(r'@id\("high-risk.*?;', "", shipped_policy(), flags=re.DOTALL)
+    text = text.replace(f"{pays});", f"{pays})\nunless {{ {small} }};")
+    text += f"{mine}\nwhen {{ {small} }};\n"
+    stand.bench.home.policy_file.write_text(text)
+    await reload_policy(stand.bench.broker)
+    assert not stand.bench.broker.policy_state.problem
+    narrowed = await stand.token(agent, "read:calendar")
+    whole = await stand.token(agent, "read:calendar write:calendar")
+    unscoped = await issue_unscoped(stand.bench.broker, agent, None, None)
+    assert isinstance(unscoped, Granted)
+
+    async def pay(token: str, amount: int) -> tuple[int, str | None]:
+        body = {"amount": amount, "currency": "USD"}
+        headers = bearer(token, Prefer="respond-async")
+        path = "/gw/api/transfers/a"
+        reply = await stand.client.post(path, headers=headers, json=body)
+        error = reply.headers.get("agentvault-error")
+        return reply.status_code, error
+
+    assert await pay(narrowed, 42) == (403, "insufficient_scope")
+    assert await pay(narrowed, 5001) == (403, "insufficient_user_authentication")
+    assert (await pay(whole, 42))[0] == 200
+    assert (await pay(unscoped.access_token, 42))[0] == 200
 
 
 async def mail_token(stand: Stand, agent: Agent) -> str:
@@ -614,3 +648,21 @@ async def test_a_resource_of_two_captures_tells_them_apart(stand: Stand) -> None
         token = await stand.elevated(agent, "stripe:x-y-z", {})
         reply = await stand.client.post(f"/gw/api/{path}", headers=bearer(token))
         assert reply.status_code == status, reply.text
+
+
+async def test_beyond_its_rate_a_call_waits_a_second(stand: Stand, token: str) -> None:
+    """429 with a second to wait; no record, no lock-out, and no byte upstream."""
+    broker = stand.bench.broker
+    await change_rate(broker, broker.registry.agents()[0].id, 1, OPERATOR)
+    url = "/gw/api/events/a"
+    # The token that it has was a permitted decision before its rate was set.
+    answers = [await stand.client.get(url, headers=bearer(token)) for _ in range(10)]
+    assert {one.status_code for one in answers} == {200}
+    before = len(await stand.records())
+    refused = await stand.client.get(url, headers=bearer(token))
+    assert (refused.status_code, refused.json()["error"]) == (429, "slow_down")
+    assert refused.headers["retry-after"] == "1"
+    assert len(await stand.records()) == before
+    assert len(stand.upstream.received) == 10
+    stand.bench.clock.advance(1)
+    assert (await stand.client.get(url, headers=bearer(token))).status_code == 200

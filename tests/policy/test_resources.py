@@ -110,9 +110,12 @@ def test_a_canonical_form_is_its_own_form(text: str) -> None:
 
 
 SAME_AS = (".html", ".json", ".git")
+NUMBERS = "42", "042", "+42", "42.0", "42.", "4_2", "0x2a", "0X2A", "4.2e1", "42e0"
 
 
-@given(st.text(st.sampled_from("aA.:/%25e\\ -\u0455\u200b\uff05\u212a"), max_size=24))
+@given(
+    st.text(st.sampled_from("aA.:/%0125e_x+\\ -\u0455\u200b\uff05\u212a"), max_size=24)
+)
 def test_the_fold_of_a_fold_is_itself(text: str) -> None:
     """A fold that the ledger has counted by is folded again to the same."""
     for same_as in ((), SAME_AS):
@@ -131,10 +134,15 @@ def test_the_fold_of_a_fold_is_itself(text: str) -> None:
         ("github:acme/.git", "github:acme/.git"),
         ("github:acme/repo.tar", "github:acme/repo.tar"),
         ("https://API.example/x.json", "https:api.example/x"),
+        *((f"acct:{one}/pay", "acct:42/pay") for one in NUMBERS),
+        ("acct:042.json", "acct:42"),
+        ("acct:-0", "acct:0"),
+        *((f"acct:{one}", f"acct:{one}") for one in ("42a", "4.2", "1.2.3", "x042")),
+        ("acct:9e99", "acct:9" + "0" * 99),
     ],
 )
 def test_endings_that_a_service_ignores_are_folded(spelling: str, fold: str) -> None:
-    """A suffix of `same_as`, a dot and a slash at the end name the same resource."""
+    """A suffix of `same_as`, a dot, a slash, and digits of a number, change nothing."""
     assert reads_like(spelling, SAME_AS) == fold
 
 

@@ -32,6 +32,7 @@ from agentvault_tui.broker.shapes import (
 )
 from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.issue_for import issue_for
+from agentvault_tui.broker.usecases.rate import change_rate, raises_rate
 from agentvault_tui.broker.usecases.register import (
     check_scopes,
     register,
@@ -64,6 +65,7 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
         *_reading(broker),
         *_cutting(broker, authority),
         *_keeping(broker, authority),
+        *_bounding(broker, authority),
         *_delegating(broker, authority),
         *_issuing(broker, authority),
     ]
@@ -173,6 +175,22 @@ def _scopes_answer(
     )
 
 
+def _bounding(broker: Broker, authority: Authority) -> list[Route]:
+    """Return the route that bounds what an agent is permitted a second."""
+
+    async def rate(request: Request) -> shapes.AgentInfo:
+        """Say how many permitted decisions an agent may have a second."""
+        body = await body_of(request, asks.RateRequest)
+        agent = await broker.known(lambda: broker.registry.agent(body.agent_id))
+        wanted = body.decisions_a_second
+        need = Need.GIVE if raises_rate(broker, agent, wanted) else Need.CUT
+        operator = await authority.actor(operator_of(request), need, agent.id)
+        changed = await change_rate(broker, agent.id, wanted, operator)
+        return agent_info(changed, broker.registry)
+
+    return [route(calls.RATE, rate)]
+
+
 def _delegating(broker: Broker, authority: Authority) -> list[Route]:
     async def delegates(request: Request) -> shapes.ScopesAnswer:
         """Say which scopes an agent may pass on to another; what is taken away ends."""
@@ -234,7 +252,8 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
             cut = await revoke_agent(broker, agent_id, body.reason, operator)
         ended = _ended(cut, broker, one=agent_id is not None)
         if broker.team is not None and not cut.recorded:
-            return structs.replace(ended, others="not_told")
+            brokers = broker.team.unnotified()
+            return structs.replace(ended, others="not_told", brokers=brokers)
         if broker.team is not None:
             brokers = await broker.team.confirmed(broker.ledger.head.seq)
             return structs.replace(ended, brokers=brokers)

@@ -27,6 +27,7 @@ from agentvault_tui.broker.operators_api import (
 from agentvault_tui.broker.operators_api.presence import Presence
 from agentvault_tui.broker.operators_api.wire import (
     FaultHandler,
+    StaleMarker,
     body_of,
     error_problem,
     http_refusal,
@@ -71,7 +72,10 @@ def operators_app(broker: Broker, feed: Feed, sessions: Sessions) -> Starlette:
                 one.operator_routes(authority) for one in broker.extensions
             ),
         ],
-        middleware=[Middleware(FaultHandler, broker.ledger.expect)],
+        middleware=[
+            Middleware(FaultHandler, broker.ledger.expect),
+            Middleware(StaleMarker, lambda: broker.ledger.store_problem is not None),
+        ],
         exception_handlers={
             AgentVaultError: error_problem,
             HTTPException: http_refusal,

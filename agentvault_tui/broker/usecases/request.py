@@ -26,6 +26,7 @@ from agentvault_tui.broker.usecases.repeat import approval_for, is_same, stand_i
 from agentvault_tui.broker.uses import revoked_draft
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.encoder import to_json
+from agentvault_tui.errors import LedgerError
 from agentvault_tui.ledger import DropToken
 from agentvault_tui.model import (
     Action,
@@ -170,8 +171,12 @@ async def issue(
     """Record, then return what *verdict* allows; it lives no longer than a *parent*."""
     registry, ttl = broker.registry, broker.settings.tokens.standard_ttl
     expires, ttl = registry.lifetimes.life(request.agent.id, ttl, parent)
-    if not registry.may_hold_more(request.agent.id):
-        message = "This agent holds too many live tokens. Use them, or revoke some."
+    most = broker.settings.tokens.max_live
+    if not registry.may_hold_more(request.agent.id, most):
+        message = (
+            f"This agent holds as many live tokens as one may, at most {most:,}. Use "
+            "them again, or hand some back (RFC 7009)."
+        )
         return await deny(broker, request, "too_many_tokens", message, verdict)
     secret = new_secret("av_t")
     single_use = broker.policy.catalogue.is_single_use(request.action.scopes)
@@ -410,7 +415,11 @@ async def _collapse(
     again = broker.stepups.count_again(stepup)
     draft = decision(broker, request, Outcome.ESCALATED, verdict.reason, verdict)
     draft.detail.update(stepup_id=stepup.id, count=again.count)
-    await broker.record(draft)
+    try:
+        await broker.record(draft)
+    except LedgerError:
+        broker.stepups.count_less(stepup.id)
+        raise
     return _escalated(broker, request, verdict, again)
 
 

@@ -452,6 +452,7 @@ class Intake:
             undelivered=f"{plural(dead, 'alert')} did not arrive" if dead else "",
             brokers=sum(one.alive for one in brokers),
             broker_names=tuple((self.word(i), self.word(name)) for i, name in names),
+            separated=told.stale is True,
         )
 
     def upstream(self, told: Iterable[StepInfo]) -> tuple[UpstreamStep, ...]:
