@@ -1,4 +1,4 @@
-"""Origins: scheme, host and port, in one spelling each; and names of hosts."""
+"""Origins, names of hosts, and addresses to listen on: one spelling of each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
-from agentvault_tui.errors import UsageError
+from agentvault_tui.errors import SettingsError, UsageError
 from agentvault_tui.text import visible
 
 NOWHERE: Final = "none"
@@ -49,6 +49,40 @@ def host_name(text: str) -> str:
             "a DNS name without * or port, or an IP address",
         )
     return name
+
+
+def parse_listen(listen: str, setting: str = "") -> tuple[str, int]:
+    """Split ``HOST:PORT`` and insist on loopback.
+
+    Args:
+        listen: the text.
+        setting: where it was written, for the error.
+
+    Returns:
+        host and port.
+
+    Raises:
+        SettingsError: it is malformed, or not a loopback address.
+    """
+    where = f" in {setting}" if setting else ""
+    host, colon, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    number = re.fullmatch("[0-9]{1,5}", port)
+    if not colon or not number or int(port) > 65_535:
+        raise SettingsError(
+            f"'{visible(listen, 80)}'{where} is not HOST:PORT",
+            "for example 127.0.0.1:7717",
+        )
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise SettingsError(
+            f"'{visible(host, 80)}'{where} is not a loopback address",
+            "listen on 127.0.0.1 or [::1]; put a proxy with mutual TLS before it",
+        )
+    return "127.0.0.1" if host == "localhost" else host, int(port)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from msgspec import Meta
 
 from agentvault_tui.errors import SettingsError, UsageError
 from agentvault_tui.home import Home
-from agentvault_tui.origins import read_origins
+from agentvault_tui.origins import parse_listen, read_origins
 from agentvault_tui.store_url import store_parameters
 from agentvault_tui.text import visible
 from agentvault_tui.toml_table import (
@@ -524,40 +524,6 @@ def _network(text: str) -> Network:
             f"'{visible(text, 60)}' in broker.trusted_proxies is no address or network",
             "write 10.0.0.7 or 10.0.0.0/24",
         ) from None
-
-
-def parse_listen(listen: str, setting: str = "") -> tuple[str, int]:
-    """Split ``HOST:PORT`` and insist on loopback.
-
-    Args:
-        listen: the text.
-        setting: where it was written, for the error.
-
-    Returns:
-        host and port.
-
-    Raises:
-        SettingsError: it is malformed, or not a loopback address.
-    """
-    where = f" in {setting}" if setting else ""
-    host, colon, port = listen.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    number = re.fullmatch("[0-9]{1,5}", port)
-    if not colon or not number or int(port) > 65_535:
-        raise SettingsError(
-            f"'{visible(listen, 80)}'{where} is not HOST:PORT",
-            "for example 127.0.0.1:7717",
-        )
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise SettingsError(
-            f"'{visible(host, 80)}'{where} is not a loopback address",
-            "listen on 127.0.0.1 or [::1]; put a proxy with mutual TLS before it",
-        )
-    return "127.0.0.1" if host == "localhost" else host, int(port)
 
 
 _Named = TypeVar("_Named", ConnectionSettings, IssuerSettings)
