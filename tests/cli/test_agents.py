@@ -187,6 +187,55 @@ def test_agents_revoke_ends_tokens_and_restore_serves_again(
     assert "ms: 1 token and 0 step-ups ended" in people.out
 
 
+@pytest.mark.parametrize(
+    ("line", "ended"),
+    [
+        (("--owner", "bulk"), {"bulk-a", "bulk-b"}),
+        (("--scope", "read:contacts"), {"bulk-b", "bulk-c"}),
+        (("--owner", "bulk", "--scope", "read:contacts"), {"bulk-b"}),
+    ],
+)
+def test_revoke_by_owner_and_scope_lists_and_ends_those_alone(
+    av: Run, line: tuple[str, ...], ended: set[str]
+) -> None:
+    """Both together mean agents of that owner with that scope; nothing ends unasked."""
+    every = {"bulk-a": ("bulk", "read:calendar"), "bulk-b": ("bulk", "read:contacts")}
+    every["bulk-c"] = ("other-owner", "read:contacts")
+    for name, (owner, scope) in every.items():
+        if av("agents", "show", name).code:
+            av("agents", "add", name, "--owner", owner, "--scope", scope)
+    try:
+        refused = av("revoke", *line)
+        assert refused.code == 1
+        assert "needs a yes" in refused.err
+        assert all(name in refused.out for name in ended)
+        assert f"{len(ended)} agent" in refused.out
+        planned = av("revoke", *line, "--plan", "--json").json["agents"]
+        assert {one["name"] for one in planned} == ended
+        assert {standing_of(av, name) for name in every} == {"active"}
+        done = av("revoke", *line, "--yes", "--reason", "gone", "--json")
+        assert done.code == 0
+        assert {one["agent"]["name"] for one in done.json["revoked"]} == ended
+        for name in every:
+            assert standing_of(av, name) == ("revoked" if name in ended else "active")
+        assert av("revoke", *line, "--yes").code == 4
+    finally:
+        for name in ended:
+            av("agents", "restore", name)
+
+
+def standing_of(av: Run, name: str) -> str:
+    return str(av("agents", "show", name, "--json").json["status"])
+
+
+@pytest.mark.parametrize(
+    "line", [("some-agent", "--owner", "o"), ("--all", "--scope", "read:email")]
+)
+def test_revoke_takes_one_way_to_choose(av: Run, line: tuple[str, ...]) -> None:
+    """An owner or a scope beside an id, or beside all, exits 2."""
+    assert av("revoke", *line, "--yes").code == 2
+
+
 def test_agents_revoke_all_stops_every_agent_until_restore_all(
     av: Run, agent: Agent
 ) -> None:
