@@ -83,6 +83,8 @@ class ScopesRequest(WireRequest, kw_only=True):
     agent_id: Word
     grant: tuple[str, ...] = ()
     ungrant: tuple[str, ...] = ()
+    seconds: Annotated[int, Meta(ge=1, le=31_622_400)] | None = None
+    """How long the scopes of `grant` last; left out, for good."""
     serves: tuple[str, ...] | UnsetType = UNSET
     """Scopes it serves, in place of those it did; empty for all."""
     resources: tuple[str, ...] | UnsetType = UNSET

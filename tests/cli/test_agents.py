@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from support.command_line import HOSTILE, Agent, Answer, Broker
 from support.forked import agentvault
+from support.patience import PATIENT
 from support.terminal import Terminal
 from support.wire_shapes import filled
 
@@ -222,6 +224,21 @@ def test_revoke_by_owner_and_scope_lists_and_ends_those_alone(
     finally:
         for name in ended:
             av("agents", "restore", name)
+
+
+def test_a_scope_that_is_granted_for_a_time_ends_by_itself(
+    av: Run, agent: Agent
+) -> None:
+    """The broker takes it, with nobody asking; a bad time changes nothing."""
+    for bad in ("0", "367d", "soon", "-1"):
+        line = ("agents", "grant", agent.name, "read:contacts", f"--for={bad}")
+        assert av(*line).code == 2
+    before = av("agents", "show", agent.name, "--json").json["scopes"]
+    line = ("agents", "grant", agent.name, "read:contacts", "--for", "1s", "--json")
+    assert "read:contacts" in av(*line).json["scopes"]
+    until = time.monotonic() + PATIENT
+    while (now := av("agents", "show", agent.name, "--json").json["scopes"]) != before:
+        assert time.monotonic() < until, now
 
 
 def standing_of(av: Run, name: str) -> str:

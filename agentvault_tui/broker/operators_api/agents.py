@@ -30,6 +30,7 @@ from agentvault_tui.broker.shapes import (
     shape_from,
     step_info,
 )
+from agentvault_tui.broker.usecases import timed_grants
 from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.issue_for import issue_for
 from agentvault_tui.broker.usecases.rate import change_rate, raises_rate
@@ -46,7 +47,6 @@ from agentvault_tui.broker.usecases.revoke import (
     revoke_token,
 )
 from agentvault_tui.broker.usecases.scopes import (
-    change_scopes,
     change_served,
     renew_secret,
 )
@@ -128,7 +128,7 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
 
     async def served(local: Actor, body: asks.ScopesRequest) -> shapes.ScopesAnswer:
         """Change what a resource server serves."""
-        if body.grant or body.ungrant:
+        if body.grant or body.ungrant or body.seconds is not None:
             raise UsageError("change what it may ask for and what it serves singly")
         operator = await authority.actor(local, Need.GIVE, body.agent_id)
         serves = None if body.serves is UNSET else body.serves
@@ -153,7 +153,10 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
             raise UsageError("a scope cannot be granted and taken away at once")
         need = Need.GIVE if grant else Need.CUT
         operator = await authority.actor(operator_of(request), need, body.agent_id)
-        changed = await change_scopes(broker, body.agent_id, grant, ungrant, operator)
+        if body.seconds is not None and not grant:
+            raise UsageError("seconds is how long granted scopes last", "give 'grant'")
+        wanted = body.agent_id, grant, ungrant, operator
+        changed = await timed_grants.grant(broker, *wanted, seconds=body.seconds)
         return _scopes_answer(broker, *changed)
 
     return [
