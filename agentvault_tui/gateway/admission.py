@@ -97,6 +97,10 @@ class Admission:
         """Let others have their turn, a revocation above all, before a next piece."""
         await self._broker.stream_line.enter()
 
+    async def pace_slow(self) -> None:
+        """Wait for a turn in which no other piece that takes long is searched."""
+        await self._broker.stream_line.enter(large=True)
+
     async def authenticate(
         self,
         secret: str | None,

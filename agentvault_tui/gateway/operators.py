@@ -9,13 +9,15 @@ from datetime import timedelta
 from typing import Any, Final, Protocol
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, structs
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
 from agentvault_tui import strict_json
 from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.operators_api.changes import Loosening
 from agentvault_tui.broker.operators_api.records import explained
 from agentvault_tui.broker.operators_api.wire import (
     body_of,
@@ -23,6 +25,7 @@ from agentvault_tui.broker.operators_api.wire import (
     operator_of,
     route,
 )
+from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.stepup import known_stepup
 from agentvault_tui.clock import iso
@@ -63,6 +66,8 @@ from agentvault_tui.operator_api.requests import (
     TryRequest,
     WireRequest,
 )
+from agentvault_tui.origins import NOWHERE
+from agentvault_tui.text import visible
 
 _PAGES: Final = 5
 """Of a thousand events of each type, for what a service's file does not list."""
@@ -266,25 +271,23 @@ def _secret_routes(gateway: Configured, authority: Authority) -> list[Route]:
     async def actor(request: Request, need: Need, about: str) -> Actor:
         return await authority.actor(operator_of(request), need, about)
 
-    async def look() -> None:
-        """Read changed files, so that what was just written counts."""
-        broker = gateway.broker
-        await reload_policy(broker)
-        for extension in broker.extensions:
-            await extension.look()
-
     async def listing(_: Request) -> SecretList:
-        await look()
+        await _look(gateway)
         return gateway.origins.listing()
 
-    async def keep(request: Request) -> SecretList:
-        asked = await body_of(request, SecretRequest)
-        who = await actor(request, Need.GIVE, f"secret {asked.name}")
-        await look()
+    async def do_keep(asked: SecretRequest, who: Actor, _: object) -> SecretList:
         origins = gateway.origins.choose(asked.name, asked.value, asked.for_)
         return await change(
             lambda: gateway.secrets.set(asked.name, asked.value, who, origins)
         )
+
+    async def keep(request: Request) -> Response:
+        asked = await body_of(request, SecretRequest)
+        await _look(gateway)
+        origins = gateway.origins.choose(asked.name, asked.value, asked.for_)
+        # A change that waits is for these, whatever files say once it is approved.
+        asked = structs.replace(asked, for_=origins or (NOWHERE,))
+        return await keeping.settle(request, asked, _setting(asked))
 
     async def remove(request: Request) -> SecretList:
         asked = await body_of(request, SecretNameRequest)
@@ -293,15 +296,42 @@ def _secret_routes(gateway: Configured, authority: Authority) -> list[Route]:
 
     async def rotate(request: Request) -> SecretList:
         await body_of(request, WireRequest)
-        who = await actor(request, Need.GIVE, "the secrets' key")
+        who = await actor(request, Need.OWN, "the secrets' key")
         return await change(lambda: gateway.secrets.rotate_key(who))
 
+    def secret_now(name: str) -> str:
+        row = gateway.secrets.row(name)
+        return str(row.version) if row else ""
+
+    gateway.broker.states["secret"] = secret_now
+    keeping = Loosening(authority, calls.SET_SECRET, SecretRequest, do_keep)
     return [
         route(calls.SECRETS, listing),
         route(calls.SET_SECRET, keep),
         route(calls.REMOVE_SECRET, remove),
         route(calls.ROTATE_KEY, rotate),
     ]
+
+
+async def _look(gateway: Configured) -> None:
+    """Read changed files, so that what was just written counts."""
+    broker = gateway.broker
+    await reload_policy(broker)
+    for extension in broker.extensions:
+        await extension.look()
+
+
+def _setting(asked: SecretRequest) -> Wanted:
+    """Return the loosening that setting a secret for its origins is."""
+    listed = list(asked.for_ or (NOWHERE,))
+    name, shown = visible(asked.name, 63), visible(", ".join(listed), 300)
+    return Wanted(
+        ("secrets",),
+        f"set the secret {name} for {shown}",
+        f"secret {name}",
+        (f"secret:{asked.name}",),
+        details={"for": listed},
+    )
 
 
 def service_info(gateway: Configured, service: Service) -> ServiceInfo:

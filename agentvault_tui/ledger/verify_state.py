@@ -508,7 +508,7 @@ def table_of(key: str) -> str:
         return "outbox"
     if key.startswith("agt_"):
         return "agents"
-    if key.startswith("sup_"):
+    if key.startswith(("sup_", "chg_")):
         return "stepups"
     if key == "panic" or key.startswith(("cooldown:", "account:", "lease:")):
         return "meta"

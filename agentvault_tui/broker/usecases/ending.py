@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.core import Broker, CallsCut
 from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.pending_cuts import Decide, Decided
 from agentvault_tui.broker.usecases.stepup_end import cancelled, cancelled_draft
-from agentvault_tui.model import Actor, AgentId, Draft, StepUp, StepUpId, Token
+from agentvault_tui.errors import NotFoundError
+from agentvault_tui.model import (
+    Actor,
+    AgentId,
+    Draft,
+    StepUp,
+    StepUpId,
+    Token,
+    TokenId,
+)
+from agentvault_tui.text import visible
 
 
 @dataclass(slots=True)
@@ -91,3 +101,35 @@ def unused(broker: Broker, agent_id: AgentId | None = None) -> list[StepUp]:
         for stepup in broker.stepups.approved(agent_id)
         if broker.registry.elevated(stepup.id)
     ]
+
+
+async def revoke_token(
+    broker: Broker, token_id: str, reason: str, operator: Actor
+) -> tuple[int, CallsCut, Kept]:
+    """Revoke one live token, with the calls it authorized and tokens exchanged for it.
+
+    Args:
+        broker: the broker.
+        token_id: identifies the token.
+        reason: for the record.
+        operator: who decided.
+
+    Returns:
+        the number of tokens that ended, the cancelled calls, and where it is durable.
+
+    Raises:
+        NotFoundError: no live token has this id.
+        LedgerUnwritableError: it is not known here, and the store did not answer.
+    """
+
+    def find() -> Token:
+        found = broker.registry.token_with_id(TokenId(token_id))
+        if found is None:
+            raise NotFoundError(
+                f"there is no live token '{visible(token_id, 60)}'",
+                "`agentvault tokens list` names them",
+            )
+        return found
+
+    ended, calls = broker.end_tokens([await broker.known(find)])
+    return len(ended), calls, await broker.record_ended(ended, operator, reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,6 +15,7 @@ from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut, decide_anew
 from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.pending_cuts import Decided
 from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.usecases.change_basis import changes_about
 from agentvault_tui.broker.usecases.ending import Cancelling, InForce, unused
 from agentvault_tui.broker.usecases.register import (
     check_end,
@@ -31,7 +32,6 @@ from agentvault_tui.clock import iso
 from agentvault_tui.errors import (
     ConflictError,
     LedgerUnwritableError,
-    NotFoundError,
     UsageError,
 )
 from agentvault_tui.ledger import (
@@ -52,7 +52,6 @@ from agentvault_tui.model import (
     Token,
     TokenId,
 )
-from agentvault_tui.text import visible
 
 ENDED: Final = "ended"
 """The reason of a revocation at the end of an agent's time."""
@@ -124,38 +123,6 @@ async def revoke_agent(
     return end.result(kept)
 
 
-async def revoke_token(
-    broker: Broker, token_id: str, reason: str, operator: Actor
-) -> tuple[int, CallsCut, Kept]:
-    """Revoke one live token, with the calls it authorized and tokens exchanged for it.
-
-    Args:
-        broker: the broker.
-        token_id: identifies the token.
-        reason: for the record.
-        operator: who decided.
-
-    Returns:
-        the number of tokens that ended, the cancelled calls, and where it is durable.
-
-    Raises:
-        NotFoundError: no live token has this id.
-        LedgerUnwritableError: it is not known here, and the store did not answer.
-    """
-
-    def find() -> Token:
-        found = broker.registry.token_with_id(TokenId(token_id))
-        if found is None:
-            raise NotFoundError(
-                f"there is no live token '{visible(token_id, 60)}'",
-                "`agentvault tokens list` names them",
-            )
-        return found
-
-    ended, calls = broker.end_tokens([await broker.known(find)])
-    return len(ended), calls, await broker.record_ended(ended, operator, reason)
-
-
 async def _revoke_all(
     broker: Broker, agents: Sequence[Agent], reason: str, operator: Actor
 ) -> Kept | None:
@@ -212,6 +179,7 @@ class AgentEnd:
             lambda: [
                 *broker.stepups.open(self.agent.id),
                 *unused(broker, self.agent.id),
+                *changes_about(broker, self.agent.id),
             ],
             lambda: broker.stepups.repeating(self.agent.id),
         )
@@ -420,7 +388,11 @@ def _may_be_used(stepup: StepUp) -> bool:
 
 
 async def restore_agent(
-    broker: Broker, agent_id: str, operator: Actor, until: datetime | None = None
+    broker: Broker,
+    agent_id: str,
+    operator: Actor,
+    until: datetime | None = None,
+    check: Callable[[Agent], Awaitable[None]] | None = None,
 ) -> Agent:
     """Serve the agent again; tokens revoked before stay revoked.
 
@@ -429,6 +401,7 @@ async def restore_agent(
         agent_id: which.
         operator: who decided.
         until: when it ends by itself now, if not when it did before.
+        check: refuses; called where no other restore of it is under way.
 
     Returns:
         the agent, active, or the template.
@@ -440,11 +413,15 @@ async def restore_agent(
             subject is another agent's by now.
         LedgerUnwritableError: granting needs its record first.
     """
-    return await decide_anew(lambda: _restore(broker, agent_id, operator, until))
+    return await decide_anew(lambda: _restore(broker, agent_id, operator, until, check))
 
 
 async def _restore(
-    broker: Broker, agent_id: str, operator: Actor, until: datetime | None
+    broker: Broker,
+    agent_id: str,
+    operator: Actor,
+    until: datetime | None,
+    check: Callable[[Agent], Awaitable[None]] | None,
 ) -> Agent:
     registry = broker.registry
     async with registry.changing[registry.agent(agent_id).id], AsyncExitStack() as more:
@@ -454,6 +431,9 @@ async def _restore(
                 raise UsageError("it is not revoked", "a new end is given to restore")
             return agent
         await broker.cuts.record_missed()
+        epoch = broker.registry.epoch(agent.id)
+        if check is not None:
+            await check(agent)
         if subject := agent.credential.subject:
             await more.enter_async_context(registry.giving_subject)
             check_subject_free(broker, subject, agent.id)
@@ -464,7 +444,6 @@ async def _restore(
             )
             active = replace(active, until=end_of(broker, until, template or None))
         check_end(broker, active)
-        epoch = broker.registry.epoch(agent.id)
         steps = broker.outbox.restore(agent.id)
         stays = partial(agent_draft, EventType.AGENT_REVOKED, operator, reason=FAILED)
         async with still_cut(broker, agent, stays(agent)):
