@@ -34,8 +34,8 @@ from agentvault_tui.errors import (
     LedgerDamagedError,
     LedgerUnwritableError,
     NotFoundError,
+    RefusedError,
     SettingsError,
-    UsageError,
 )
 from agentvault_tui.home import Home, fsync_folder, private_folder, put_private
 from agentvault_tui.ledger import DropAllTokens, Ledger, Panic, schema, verify_ledger
@@ -81,7 +81,7 @@ def restore_backup(
     Raises:
         NotFoundError: there is no such file.
         ConflictError: the home is not empty.
-        UsageError: the file is no backup, was changed or cut, is of a newer version,
+        RefusedError: the file is no backup, was changed or cut, is of a newer version,
             or others can write it.
         LedgerDamagedError: its ledger does not verify.
         LedgerUnwritableError: there is no room for it.
@@ -137,7 +137,7 @@ def _read_trailer(file: BinaryIO, source: Path) -> bytes:
         0,
         os.geteuid(),
     }:
-        raise UsageError(
+        raise RefusedError(
             f"others can write {source}, and what it restores is trusted",
             "see that it is the one you made, then copy it for yourself alone",
         )
@@ -148,7 +148,7 @@ def _read_trailer(file: BinaryIO, source: Path) -> bytes:
     if not re.fullmatch(
         re.escape(TRAILER % b"@").replace(b"@", b"[0-9a-f]{64}"), trailer
     ):
-        raise UsageError(
+        raise RefusedError(
             f"{source} is no backup, or its end is missing", "take another copy of it"
         )
     return trailer
@@ -188,8 +188,8 @@ def _unpack(file: BinaryIO, source: Path, trailer: bytes, staging: Path) -> None
         raise _changed(source)
 
 
-def _changed(source: Path) -> UsageError:
-    return UsageError(
+def _changed(source: Path) -> RefusedError:
+    return RefusedError(
         f"{source} is not as it was written", "take another copy of it, or an older one"
     )
 
@@ -208,7 +208,7 @@ def _read_manifest(file: BinaryIO, source: Path) -> Manifest:
     file.seek(0)
     newer = _release(manifest.version) > _release(__version__)
     if newer or manifest.format != FORMAT or manifest.schema > schema.VERSION:
-        raise UsageError(
+        raise RefusedError(
             f"{source} is a backup of AgentVault {manifest.version}, this is"
             f" {__version__}",
             "upgrade AgentVault, then restore",

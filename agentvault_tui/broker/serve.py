@@ -49,6 +49,7 @@ from agentvault_tui.broker.usecases.policy_change import (
 )
 from agentvault_tui.broker.usecases.revoke import revoke_ended
 from agentvault_tui.broker.usecases.stepup_end import expire_due
+from agentvault_tui.broker.usecases.timed_grants import end_due
 from agentvault_tui.broker.verification import keep_verified
 from agentvault_tui.clock import Clock, SharedClock, SystemClock
 from agentvault_tui.errors import LedgerError, SettingsError
@@ -430,6 +431,7 @@ async def _open(
     if ledger.shared is not None:
         await join_team(broker, ledger.shared)
     join_accounts(broker)
+    broker.chores.append(partial(end_due, broker))
     check_rules(broker)
     feed = Feed(ledger, broker.registry, lambda: status_info(broker))
     broker.on_status = feed.publish_status

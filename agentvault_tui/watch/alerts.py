@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -18,6 +18,7 @@ from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
 from agentvault_tui.broker.policy_files import read_text
 from agentvault_tui.broker.riders import riding, text_change
+from agentvault_tui.broker.secret_uses import OpenSecret, SecretUse
 from agentvault_tui.broker.socket_factor import asks_factor
 from agentvault_tui.broker.team import while_working
 from agentvault_tui.broker.team_files import file_draft
@@ -56,6 +57,7 @@ from agentvault_tui.watch.config import (
     AlertsFile,
     SinkTable,
     parse_alerts,
+    sink_uses,
 )
 from agentvault_tui.watch.exporters import EXPORTERS, Exporter
 from agentvault_tui.watch.messages import (
@@ -71,7 +73,7 @@ from agentvault_tui.watch.outbox import (
     KeptPlace,
     SinkPlace,
 )
-from agentvault_tui.watch.senders import SENDERS, OpenSecret, Sender, SinkError
+from agentvault_tui.watch.senders import SENDERS, Sender, SinkError
 
 log = logging.getLogger("agentvault.alerts")
 
@@ -121,6 +123,11 @@ class Alerts:
             return self.broker.files.text(self._path.name)
         return file_stamp(self._path)
 
+    def _text(self) -> str:
+        if self.broker.files is not None:
+            return self.broker.files.text(self._path.name) or ""
+        return read_text(self._path, self.broker.home.config) or ""
+
     @property
     def warnings(self) -> list[str]:
         """Say what of the file is not in force, and which sinks do not work."""
@@ -151,6 +158,15 @@ class Alerts:
         if self._callers and any(calls_people(self.broker, one) for one in events):
             for ahead in (*self._callers.values(), *self._high.values()):
                 ahead.wake()
+
+    def secret_uses(self) -> Iterator[SecretUse]:
+        """Return which sinks name secrets, from the file itself before `start`."""
+        file, text = self.file, self.broker.kept.get(_FILE, "{}")
+        if self._seen is None:
+            with contextlib.suppress(PolicyError, ServiceError):
+                file = parse_alerts(json.loads(text).get("text", ""), self.broker.home)
+                file = parse_alerts(self._text(), self.broker.home)
+        return sink_uses(file)
 
     async def start(self) -> None:
         """Put the file in force, and go on where the last process stopped.
@@ -216,12 +232,11 @@ class Alerts:
         """
         if self.broker.files is not None:
             # Whoever changed it has recorded it.
-            text = self.broker.files.text(self._path.name) or ""
             self.file = AlertsFile()  # the one before is in force nowhere else
-            self.file = parse_alerts(text, self.broker.home)
+            self.file = parse_alerts(self._text(), self.broker.home)
             return
         try:
-            text = read_text(self._path, self.broker.home.config) or ""
+            text = self._text()
         except PolicyError as error:
             raise ServiceError(error.what, error.remedy) from None
         kept = json.loads(self.broker.kept.get(_FILE, "{}"))

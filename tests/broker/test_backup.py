@@ -35,6 +35,7 @@ from agentvault_tui.errors import (
     LedgerDamagedError,
     LedgerUnwritableError,
     NotFoundError,
+    RefusedError,
     UsageError,
 )
 from agentvault_tui.home import Home
@@ -351,7 +352,7 @@ def test_a_changed_or_cut_backup_is_refused(
     other = short / "other"
     other.write_bytes(content)
     home = Home(short / "home", short / "home")
-    with pytest.raises(UsageError):
+    with pytest.raises(RefusedError):
         restore_backup(home, other, manual_clock(), OPERATOR)
     assert [path.name for path in home.data.glob("*")] in ([], ["run"])
 
@@ -368,7 +369,7 @@ def test_a_backup_of_a_newer_version_is_refused(
     told: dict[str, object], made: Path, home: Home, short: Path, clock: ManualClock
 ) -> None:
     """It is told which version made it."""
-    with pytest.raises(UsageError, match="is a backup of AgentVault"):
+    with pytest.raises(RefusedError, match="is a backup of AgentVault"):
         restore_backup(home, forged(made, short / "b", **told), clock, OPERATOR)
 
 
@@ -456,7 +457,7 @@ def test_a_backup_that_was_cut_and_signed_again_is_refused(
     cut = content[: int(len(content) * share)]
     digest = hashlib.sha256(cut).hexdigest()
     (short / "b").write_bytes(cut + f"agentvault-backup sha256:{digest}\n".encode())
-    with pytest.raises(UsageError, match="not as it was written"):
+    with pytest.raises(RefusedError, match="not as it was written"):
         restore_backup(home, short / "b", clock, OPERATOR)
     assert [path.name for path in home.data.iterdir()] == ["run"]
 
@@ -492,7 +493,7 @@ def test_a_target_that_is_there_or_in_the_home_is_refused(
         with pytest.raises(UsageError):
             make_backup(home, target, clock)
     assert (short / "there").read_text() == "kept"
-    with pytest.raises(UsageError, match="is no backup"):
+    with pytest.raises(RefusedError, match="is no backup"):
         restore_backup(Home(short / "e", short / "e"), short / "there", clock, OPERATOR)
     with pytest.raises(NotFoundError):
         restore_backup(Home(short / "e", short / "e"), short / "none", clock, OPERATOR)
@@ -505,7 +506,7 @@ def test_a_backup_that_others_can_write_is_refused(
     """Whoever writes it also writes its digest, and is then the home's owner."""
     shutil.copyfile(made, short / "b")
     (short / "b").chmod(mode)
-    with pytest.raises(UsageError, match="others can write"):
+    with pytest.raises(RefusedError, match="others can write"):
         restore_backup(home, short / "b", clock, OPERATOR)
 
 

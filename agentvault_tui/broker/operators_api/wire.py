@@ -167,7 +167,7 @@ async def error_problem(_: Request, error: Exception) -> Response:
     return problem(
         status,
         error.what,
-        error="sealed" if isinstance(error, SealedError) else type(error).__name__,
+        error=error.code if isinstance(error, SealedError) else type(error).__name__,
         needed_role=error.role if isinstance(error, ForbiddenError) else UNSET,
         remedy=error.remedy,
     )

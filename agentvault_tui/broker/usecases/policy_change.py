@@ -12,6 +12,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -39,6 +40,8 @@ from agentvault_tui.ledger import (
     Ledger,
     Meta,
 )
+from agentvault_tui.ledger.schema import read_home
+from agentvault_tui.ledger.state import read_meta
 from agentvault_tui.model import (
     DETAIL_TYPE,
     Action,
@@ -115,6 +118,15 @@ async def _kept(home: Home, ledger: Ledger) -> PolicyTexts | None:
             "put its files back, or write the shipped ones: agentvault policy init",
         )
     return None
+
+
+def last_texts(home: Home) -> PolicyTexts:
+    """Return the texts of the policy that was active last, as far as *home* knows."""
+    with suppress(LedgerError):
+        if home.database.exists():
+            with read_home(home) as db:
+                return _read_kept(read_meta(db, POLICY))[1]
+    return PolicyTexts()
 
 
 async def _finish_apply(home: Home, ledger: Ledger, kept: PolicyTexts) -> str | None:

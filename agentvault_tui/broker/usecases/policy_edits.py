@@ -78,6 +78,6 @@ async def _hold(broker: Broker, last: Policy, edited: Policy) -> bool:
 async def _carry(broker: Broker, request: Mapping[str, Any], actor: Actor) -> bytes:
     """Apply the edited texts, once they are approved."""
     texts = PolicyTexts(**request["body"])._asdict()
-    await apply_policy(broker, texts, actor, "", "")
+    await apply_policy(broker, texts, actor, None, "")
     broker.policy_state.held = None
     return b"{}"

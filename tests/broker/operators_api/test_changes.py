@@ -26,6 +26,7 @@ from agentvault_tui.home import Home
 from agentvault_tui.model import Actor, ActorKind
 from agentvault_tui.operator_api.calls import ACCESS, CALLS, Access, ApiCall
 from agentvault_tui.operator_api.shapes import HeadInfo
+from agentvault_tui.origins import ServerOrigin
 from agentvault_tui.policy import shipped_policy
 from agentvault_tui.settings import ChangeRule, ChangeSettings, Settings
 
@@ -127,7 +128,10 @@ async def loosenings(stand: Stand) -> dict[str, tuple[str, dict[str, Any]]]:
             "/api/agents/delegates",
             {"agent_id": agent.id, "to": other.id, "scopes": ["send:payment"]},
         ),
-        "secret": ("/api/secrets", {"name": "stripe", "value": "sk_live_1"}),
+        "secret": (
+            "/api/secrets",
+            {"name": "stripe", "value": "sk_live_1", "for": ["https://api.test"]},
+        ),
         "client secret": ("/api/agents/secret", {"agent_id": agent.id}),
         "token": ("/api/agents/token", {"agent_id": agent.id, "scope": "send:payment"}),
         "service": ("/api/files", {"services": {"stripe": SERVICE}}),
@@ -280,7 +284,7 @@ async def test_a_change_is_cancelled_once_its_subject_has_changed(
     asked = {"id": change["id"], "decision": "approve", "digest": change["digest"]}
     assert (await approver.post("/api/changes", **asked)).status_code == 202
     texts = {"policy": STRICT}
-    await apply_policy(stand.bench.broker, texts, OPERATOR, "", "")
+    await apply_policy(stand.bench.broker, texts, OPERATOR, None, "")
     stand.bench.tenant.approve()
     known = stand.bench.broker.stepups
     await stand.bench.until(lambda: known.get(change["id"]).status != "authorizing")
@@ -339,13 +343,17 @@ async def test_a_waiting_secret_is_encrypted_and_under_the_digest(
 ) -> None:
     """It is on the disk as a ciphertext alone, and another value has another digest."""
     approver = await signed_in(stand, "approver")
-    first = await waits(
-        await approver.post("/api/secrets", name="stripe", value="sk_live_one")
-    )
-    second = await waits(
-        await approver.post("/api/secrets", name="stripe", value="sk_live_two")
-    )
+    listed = {"for": ["https://api.test"]}
+
+    async def asked(value: str, **more: Any) -> dict[str, Any]:
+        given = {"name": "stripe", "value": value, **listed, **more}
+        return await waits(await approver.post("/api/secrets", **given))
+
+    first, second = await asked("sk_live_one"), await asked("sk_live_two")
     assert first["digest"] != second["digest"]
+    assert "for https://api.test" in first["summary"]
+    other = await asked("sk_live_one", **{"for": ["https://evil.test"]})
+    assert other["digest"] != first["digest"]
     files = [*stand.bench.home.database.parent.rglob("*")]
     written = b"".join(one.read_bytes() for one in files if one.is_file())
     assert b"sk_live" not in written
@@ -353,7 +361,8 @@ async def test_a_waiting_secret_is_encrypted_and_under_the_digest(
     assert done["status"] == "applied"
     gateway = stand.bench.broker.gateway
     assert isinstance(gateway, Gateway)
-    assert gateway.secrets.get("stripe").reveal() == "sk_live_one"
+    meant = [ServerOrigin.parse("https://api.test")]
+    assert gateway.secrets.open("stripe", meant).reveal() == "sk_live_one"
     now = (await approver.get(f"/api/changes/{second['id']}")).json()
     assert now["status"] == "cancelled"
 
