@@ -25,6 +25,7 @@ from agentvault_tui.clock import Clock
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.tenant.store import Store, TenantSeal
 from agentvault_tui.tenant.users import OTP_KIND, User, normal_name, user_of
+from agentvault_tui.web.shares import classes_of
 from agentvault_tui.web.sockets import tcp_user
 
 Factor = Literal["password", "otp", "code"]
@@ -266,6 +267,8 @@ class Origin:
     """The key of the device code it is for, if only the console could start that."""
     address: str | None = None
     """Of another machine, an IPv6 one as its network of 64 bits."""
+    site: str = ""
+    """Of such a network, the /48 that it is in."""
     secure: bool = False
     """Whether it came over TLS."""
     own: bool = False
@@ -284,6 +287,8 @@ class Lane:
     anyway, and not where it is not known who asks: that were a lock by name alone."""
     apart: bool = False
     """Whether one-time codes are counted apart from everybody else's as well."""
+    site: str = ""
+    """The /48 of an IPv6 address: its lanes have one turn among them (RFC 6177)."""
 
 
 class Lanes:
@@ -310,9 +315,9 @@ class Lanes:
         uid = None
         if client is not None and server is not None:
             uid = tcp_user((client.host, client.port), (server[0], server[1]))
-        address = None if client is None else _network(client.host)
+        address, site = (None, "") if client is None else _network(client.host)
         secure = request.url.scheme == "https"
-        return Origin(uid, request.cookies, code, address, secure, own)
+        return Origin(uid, request.cookies, code, address, site, secure, own)
 
     def lane(self, origin: Origin, who: str) -> Lane:
         """Return the lane of a sign-in as *who*, the subject or a stranger's digest."""
@@ -329,7 +334,7 @@ class Lanes:
         if origin.code is not None:
             return Lane(f"code-{origin.code}", trusted=True, by_name=False)
         if origin.uid is None and origin.address is not None:
-            return Lane(f"from-{origin.address}", trusted=False)
+            return Lane(f"from-{origin.address}", trusted=False, site=origin.site)
         if origin.uid is None:
             return Lane("anyone", trusted=False, by_name=False)
         return Lane(f"uid-{origin.uid}", trusted=False)
@@ -362,15 +367,15 @@ class Lanes:
         return hmac.new(self._key, text.encode(), "sha256").hexdigest()
 
 
-def _network(host: str) -> str | None:
-    """Return another machine's address as tries are counted by; None on loopback."""
-    address = ipaddress.ip_address(host)
-    if address.is_loopback:
-        return None
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    # A machine has as many addresses of its /64 as it likes (RFC 4291 section 2.5.4).
-    return str(ipaddress.ip_network((address, 64), strict=False).network_address)
+def _network(host: str) -> tuple[str | None, str]:
+    """Return another machine's address as tries are counted by, and its /48.
+
+    A machine has as many addresses of its /64 as it likes (RFC 4291 section 2.5.4).
+    """
+    if ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+        return None, ""
+    classes = classes_of(host)
+    return (classes[0], "") if len(classes) == 1 else (classes[1], classes[0])
 
 
 def proof_of(seal: TenantSeal, user_code: str) -> str:
@@ -425,8 +430,12 @@ class Turns:
         while (lane := self._next()) is not None:
             line = self._waiting.pop(lane)
             place = line.popleft()
+            # Behind the others, with all lanes of the same site.
+            site = lane.site or None
+            for one in [one for one in self._waiting if one.site == site]:
+                self._waiting[one] = self._waiting.pop(one)
             if line:
-                self._waiting[lane] = line  # behind the others
+                self._waiting[lane] = line
             if not place.done():
                 self._running[lane.trusted] += 1
                 place.set_result(None)

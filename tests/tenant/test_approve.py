@@ -594,6 +594,6 @@ def test_nobody_can_type_the_code_of_a_page(stand: Stand) -> None:
 
 def test_passwords_tried_from_another_machine_count_by_its_address() -> None:
     """A network stands for its machines; loopback is told apart by user."""
-    assert _network("192.168.1.7") == "192.168.1.7"
-    assert _network("2001:db8::1:2:3:4") == "2001:db8::"
-    assert _network("127.0.0.1") is None
+    assert _network("192.168.1.7") == ("192.168.1.7", "")
+    assert _network("2001:db8::1:2:3:4") == ("2001:db8::/64", "2001:db8::/48")
+    assert _network("127.0.0.1") == (None, "")
