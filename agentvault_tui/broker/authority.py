@@ -442,8 +442,6 @@ class Authority:
             )
             await self._broker.record(draft)
             raise ForbiddenError(role, why, "agentvault login, as someone who has it")
-        if found.session is not None:
-            self._sessions.used(operator.id)
         return actor
 
     def named(self, operator: Actor) -> Actor:

@@ -91,7 +91,8 @@ class Passkeys:
     ) -> None:
         self._store = store
         self._clock = clock
-        self._key = seal.derive("passkey challenge")
+        # A restore makes another epoch: what was answered before it is not open again.
+        self._key = seal.derive(f"passkey challenge {store.fact('epoch') or ''}")
         self.usable: Final = public.named
         """Whether there can be any: an address is no RP id (WebAuthn section 5.1.2)."""
         self._rp_id = public.host

@@ -24,6 +24,7 @@ from agentvault_tui.broker.operators_api import (
     session,
     stepups,
 )
+from agentvault_tui.broker.operators_api.idle import IdleRenewal
 from agentvault_tui.broker.operators_api.presence import Presence
 from agentvault_tui.broker.operators_api.wire import (
     FaultHandler,
@@ -71,7 +72,10 @@ def operators_app(broker: Broker, feed: Feed, sessions: Sessions) -> Starlette:
                 one.operator_routes(authority) for one in broker.extensions
             ),
         ],
-        middleware=[Middleware(FaultHandler, broker.ledger.expect)],
+        middleware=[
+            Middleware(IdleRenewal, sessions.used),
+            Middleware(FaultHandler, broker.ledger.expect),
+        ],
         exception_handlers={
             AgentVaultError: error_problem,
             HTTPException: http_refusal,
