@@ -13,6 +13,7 @@
   * SealedError               what is sealed does not open with the keys here
   * UnreadableRequestError    a request that programs read in several ways
   * ShareTakenError           an agent has its share of the places to wait in
+  * TooFastError              an agent is permitted more a second than it may be
   * LedgerError
     * LedgerUnwritableError   nothing can be recorded, so nothing is issued
       * StoreAwayError        the team's store answers nothing, or no primary does
@@ -163,6 +164,10 @@ class LedgerBusyError(LedgerError):
 
 class ShareTakenError(AgentVaultError):
     """An agent has its share of some bounded places, and no place is unused."""
+
+
+class TooFastError(AgentVaultError):
+    """An agent is permitted more a second than it may be: nothing was decided."""
 
 
 class OvertakenError(LedgerError):

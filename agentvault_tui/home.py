@@ -62,6 +62,8 @@ class Home:
     """Space that is given up for a start on a full disk."""
     unfinished = _PathIn("data", ".restore")
     """What a restore has unpacked and not moved into place."""
+    stop_order = _PathIn("data", "stop.order")
+    """The order to stop everything, left where the broker did not answer."""
     cut_marker = _PathIn("keys", "cuts-kept")
     """Says that every cut is in the ledger or in the journal."""
     config_file = _PathIn("config", "config.toml")

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from agentvault_tui import __version__
 from agentvault_tui.clock import parse_iso
+from agentvault_tui.disclosure import public_detail, public_reason
 
 VERSION: Final = "1.9.0"
 """Of the schema that records were validated against."""
@@ -66,8 +67,6 @@ _FAILED: Final = frozenset(
 _GRAVE: Final = frozenset({"panic.on", "audit.ambiguous"})
 _STATUS: Final = {1: "Success", 2: "Failure"}
 _SEVERITIES: Final = {1: "Informational", 2: "Low", 3: "Medium", 4: "High"}
-_PARAMETERS: Final = ("parameters", "agent_says", "facts")
-"""Members of an event's detail that hold what an agent sent."""
 
 
 def record(event: Mapping[str, Any], *, details: bool) -> dict[str, object]:
@@ -75,7 +74,8 @@ def record(event: Mapping[str, Any], *, details: bool) -> dict[str, object]:
 
     Args:
         event: the event, as the operators' API and exports write it.
-        details: whether the parameters of requests are told.
+        details: whether everything leaves, also the agent's own words; see
+            `disclosure`.
 
     Returns:
         the record, to be encoded as JSON.
@@ -87,7 +87,9 @@ def record(event: Mapping[str, Any], *, details: bool) -> dict[str, object]:
     activity = _activity(uid, event, deed)
     status = _status(event)
     severity = 4 if kind in _GRAVE else {1: 1, 2: 3}.get(status, 2)
-    kept = detail if details else _without(detail, _PARAMETERS)
+    shown, reason = detail, event["reason"]
+    if not details:
+        shown, reason = public_detail(kind, detail), public_reason(event)
     return {
         "activity_id": activity,
         "activity_name": _ACTIVITIES[uid].get(activity, deed or family),
@@ -119,9 +121,9 @@ def record(event: Mapping[str, Any], *, details: bool) -> dict[str, object]:
             "action": event["action"],
             "resource": event["resource"],
             "rule": event["rule"],
-            "detail": kept,
+            "detail": shown,
         },
-        **_said("status_detail", event["reason"]),
+        **_said("status_detail", reason),
         **_of_class(uid, event),
     }
 
@@ -129,10 +131,6 @@ def record(event: Mapping[str, Any], *, details: bool) -> dict[str, object]:
 def _said(name: str, value: object) -> dict[str, object]:
     """Return a member, if it has a value."""
     return {name: value} if value else {}
-
-
-def _without(detail: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, object]:
-    return {name: value for name, value in detail.items() if name not in names}
 
 
 def _activity(uid: int, event: Mapping[str, Any], deed: str) -> int:

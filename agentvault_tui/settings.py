@@ -123,9 +123,22 @@ class TokenSettings:
     """Lifetime of a token that policy allowed, in seconds: 1 to 86400."""
     elevated_ttl: Annotated[int, Meta(ge=1, le=300)] = 300
     """Lifetime of a token that a person approved, in seconds: 1 to 300."""
+    max_live: Annotated[int, Meta(ge=1, le=1_000_000)] = 5000
+    """How many live tokens one agent may hold: 1 to 1000000. It is refused another one
+    with the reason ``too_many_tokens``; none of those it has ends."""
     lease: Annotated[int, Meta(ge=1, le=3600)] = 60
     """The longest ``expires_in`` an agent is told for a provider's token, in seconds: 1
     to 3600. A revoked agent asks again within that time and is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSettings:
+    """``[ledger]``: what agents may cause to be recorded."""
+
+    decisions_a_second: Annotated[int, Meta(ge=0, le=1_000_000)] = 200
+    """How many decisions that need no person one agent may be permitted a second, by
+    each broker: to 1000000, after a burst of ten seconds' worth; 0: no bound. Above it
+    the answer is 429. ``agents set-rate`` sets it for one agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -424,6 +437,7 @@ class Settings:
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     policy: PolicySettings = field(default_factory=PolicySettings)
     tokens: TokenSettings = field(default_factory=TokenSettings)
+    ledger: LedgerSettings = field(default_factory=LedgerSettings)
     delegation: DelegationSettings = field(default_factory=DelegationSettings)
     stepup: StepUpSettings = field(default_factory=StepUpSettings)
     tenant: TenantSettings = field(default_factory=TenantSettings)

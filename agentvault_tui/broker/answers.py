@@ -10,6 +10,8 @@ from agentvault_tui.vault import Secret
 
 POLL_INTERVAL: Final = 2
 """Seconds an agent waits between two polls (CIBA Core 7.3 ``interval``)."""
+RATE_RETRY: Final = 1
+"""Seconds until an agent beyond its rate may ask again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from agentvault_tui.broker.floods import Floods
 from agentvault_tui.broker.histogram import Histogram
 from agentvault_tui.broker.issuers import Issuers
 from agentvault_tui.broker.limit_uses import LimitUses
+from agentvault_tui.broker.rates import Rates
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.stepups import StepUps
 from agentvault_tui.broker.surroundings import Surroundings
@@ -158,6 +159,13 @@ class Extension(Protocol):
 
     async def aclose(self) -> None:
         """End what is under way."""
+
+
+class WatchRoom(Extension, Protocol):
+    """The room of alerts and exports, as the broker sees it."""
+
+    def committed(self, events: Sequence[Event]) -> None:
+        """Take events that have just become durable, in the order of the chain."""
 
 
 class DataPlane(Extension, Protocol):
@@ -295,7 +303,7 @@ class Broker:
     """The URL that agents reach it at, once they can."""
     gateway: DataPlane | None = None
     """Where agents act through the broker; None where it only issues tokens."""
-    watch: Extension | None = None
+    watch: WatchRoom | None = None
     """What looks at the ledger and tells others: alerts, exports, metrics."""
     decision_seconds: Histogram = field(default_factory=Histogram)
     """How long policy, limits and call-outs took."""
@@ -325,6 +333,7 @@ class Broker:
     callouts: CallOuts = field(init=False)
     uses: TokenUses = field(init=False)
     floods: Floods = field(init=False)
+    rates: Rates = field(init=False)
     issuers: Issuers = field(init=False)
     cuts: Cuts = field(init=False)
     access: TenantAccess = field(init=False)
@@ -354,6 +363,7 @@ class Broker:
         self.callouts = CallOuts(self.clock)
         self.uses = TokenUses(self.clock, self.ledger)
         self.floods = Floods(self.clock)
+        self.rates = Rates(self.clock)
         self.issuers = Issuers(self.settings.issuers, self.home, self.clock)
         self.cuts = Cuts(self.ledger, self.registry, self.clock)
         self.cuts.on_change = lambda: self.on_status()  # noqa: PLW0108 - it is set later
@@ -405,6 +415,11 @@ class Broker:
             for draft in drafts:
                 self.limits.submitted(draft, done)
         return done
+
+    def committed(self, events: Sequence[Event]) -> None:
+        """Show the watch events that have just become durable."""
+        if self.watch is not None:
+            self.watch.committed(events)
 
     async def known(self, find: Callable[[], _T]) -> _T:
         """Find what another broker may have recorded a moment ago.
@@ -463,18 +478,23 @@ class Broker:
 
     async def record_ended(
         self, tokens: Sequence[Token], actor: Actor, reason: str
-    ) -> None:
+    ) -> Kept:
         """Persist that tokens ended which are out of memory already.
 
-        They are other agents', and ended with what they were exchanged for.
+        Returns:
+            where it is durable: the ledger, or another place for one of them.
         """
+        kept = Kept.LEDGER
         for start in range(0, len(tokens), _ENDED_A_RECORD):
             part = tokens[start : start + _ENDED_A_RECORD]
             drafts: list[Draft] = []
             for token in part:
                 drafts += self.uses.ended(token)
                 drafts.append(revoked_draft(token, actor, reason))
-            await self.record_cut(*drafts, changes=[DropToken(one.id) for one in part])
+            changes = [DropToken(one.id) for one in part]
+            place = await self.record_cut(*drafts, changes=changes)
+            kept = kept if place is Kept.LEDGER else place
+        return kept
 
     @property
     def extensions(self) -> tuple[Extension, ...]:

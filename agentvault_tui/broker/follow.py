@@ -342,6 +342,7 @@ def listen_to(ledger: Ledger, broker: Broker, feed: Feed) -> None:
 
     def publish(events: tuple[Event, ...], changes: Sequence[Change]) -> None:
         feed.publish(events, changes)
+        broker.committed(events)
         if broker.team is not None and events:
             broker.team.seq = events[-1].seq
 

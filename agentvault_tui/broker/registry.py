@@ -375,11 +375,21 @@ class Registry:
         token = self._elevated.get(stepup_id)
         return token if token and self.lives(token) and self.admits(token) else None
 
-    def may_hold_more(self, agent_id: AgentId) -> bool:
-        """Tell whether the agent's live tokens are within what one agent may take."""
+    def may_hold_more(self, agent_id: AgentId, most: int) -> bool:
+        """Tell whether the agent's live tokens are within what one agent may take.
+
+        Args:
+            agent_id: the agent.
+            most: how many it may hold.
+
+        Returns:
+            whether it holds fewer, and has room in memory.
+        """
         held = self._held.get(agent_id)
         if held is None:
             return True
+        if len(held) >= most and len(self.held(agent_id)) >= most:
+            return False
         now = self._clock.boot()
         if now - self._weighed_at >= _WEIGHED_FOR:
             self._weight = sum(one.weight for one in self._held.values())

@@ -20,7 +20,7 @@ from agentvault_tui.broker.agents_api import AgentsApi
 from agentvault_tui.broker.announce import announce
 from agentvault_tui.broker.approval_pages import ApprovalPageOffers
 from agentvault_tui.broker.authority import Sessions
-from agentvault_tui.broker.core import SYSTEM, Broker, DataPlane, Extension, PolicyState
+from agentvault_tui.broker.core import SYSTEM, Broker, DataPlane, PolicyState, WatchRoom
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.follow import join_team, listen_to
 from agentvault_tui.broker.operators_api import operators_app
@@ -29,6 +29,7 @@ from agentvault_tui.broker.operators_api.streams import is_urgent
 from agentvault_tui.broker.recovery import record_missed, take_over
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.status import status_info
+from agentvault_tui.broker.stop_order import order_watch
 from agentvault_tui.broker.team import while_working
 from agentvault_tui.broker.tenant_process import Announcement, TenantProcess
 from agentvault_tui.broker.upstream.tenant_log import MARK, TenantLog
@@ -104,6 +105,7 @@ async def upkeep(broker: Broker) -> None:
     works = [
         _repeat("upkeep", _looking(broker), _TICK),
         _repeat("ending agents", partial(revoke_ended, broker, late), _ENDS),
+        _repeat("looking for an order to stop", order_watch(broker), _ENDS),
         _repeat("asking the tenant", _probing(broker), _PULSE),
     ]
     if broker.files is not None:
@@ -187,20 +189,36 @@ async def probe_tenant(broker: Broker, before: bool | None) -> bool:
 async def _floods(broker: Broker) -> None:
     """Record which agents flood, and how often each was refused."""
     for requester, count in broker.floods.due():
-        agent_id = holder_of(requester)
-        draft = Draft(
-            EventType.AGENT_FLOODING,
-            SYSTEM,
-            agent_id=agent_id,
-            reason=f"refused {count} times: answered 429 until it pauses",
-            detail={"count": count}
-            | ({"chain": requester} if requester != agent_id else {}),
-        )
-        try:
-            await broker.record(draft)
-        except LedgerError:
-            broker.floods.tell_later(requester, count)
-            raise
+        text = f"refused {count} times: answered 429 until it pauses"
+        later = broker.floods.tell_later
+        await _record_flood(broker, requester, count, text, later)
+    for requester, count, rate in broker.rates.due():
+        text = f"permitted {rate} times a second: answered 429 {count} times more"
+        later = broker.rates.notice_later
+        await _record_flood(broker, requester, count, text, later)
+
+
+async def _record_flood(
+    broker: Broker,
+    requester: str,
+    count: int,
+    text: str,
+    later: Callable[[str, int], None],
+) -> None:
+    agent_id = holder_of(requester)
+    chain = {} if requester == agent_id else {"chain": requester}
+    draft = Draft(
+        EventType.AGENT_FLOODING,
+        SYSTEM,
+        agent_id=agent_id,
+        reason=text,
+        detail={"count": count} | chain,
+    )
+    try:
+        await broker.record(draft)
+    except LedgerError:
+        later(requester, count)
+        raise
 
 
 def _drift(broker: Broker) -> float:
@@ -248,7 +266,7 @@ def run(
     again: bool = False,
     notices: Sequence[str] = (),
     gateway: Callable[[Broker, Tell], DataPlane] | None = None,
-    watch: Callable[[Broker], Extension] | None = None,
+    watch: Callable[[Broker], WatchRoom] | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT; print one JSON line on stdout when ready.
 
@@ -301,7 +319,7 @@ async def _serve(
     *,
     again: bool,
     gateway: Callable[[Broker, Tell], DataPlane] | None,
-    watch: Callable[[Broker], Extension] | None,
+    watch: Callable[[Broker], WatchRoom] | None,
 ) -> int:
     if files := chosen_files(home, settings.broker):
         server_context(files)  # now, before anything is opened
@@ -419,6 +437,7 @@ async def _open(
     broker.on_status = feed.publish_status
     await take_over(broker, lambda: listen_to(ledger, broker, feed))
     await end_gathered_before(broker)
+    await order_watch(broker)()
     return broker, feed
 
 

@@ -88,6 +88,7 @@ def agent_info(
     return shapes.NewAgentInfo(
         **members,
         subject=agent.credential.subject,
+        decisions_a_second=agent.decisions_a_second,
         tokens_elevated=held.elevated,
         at_tenant=(foreseen or registry.foresee())(agent.id),
         upstream=tuple(map(step_info, steps)) if steps else (),

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import click
 
-from agentvault_tui.cli.framework import Group, pass_session
-from agentvault_tui.cli.lookup import find_agent
+from agentvault_tui.cli.framework import (
+    Group,
+    RenamedOption,
+    TimeSpan,
+    pass_session,
+)
+from agentvault_tui.cli.lookup import agent_names, find_agent
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
-from agentvault_tui.clock import seconds_of
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.advice import (
     AdviceInfo,
@@ -18,32 +22,19 @@ from agentvault_tui.operator_api.advice import (
 )
 
 
-class TimeSpan(click.ParamType[int]):
-    """An option that is a length of time: ``30d``."""
-
-    name = "time"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
-        """Return it in seconds; fail with the accepted form."""
-        if isinstance(value, int):
-            return value
-        if (seconds := seconds_of(str(value))) is None:
-            self.fail(f"'{value}' is no length of time: write 30d, 12h, 5m", param, ctx)
-        return seconds
-
-
 @click.group(
     "advise",
     cls=Group,
-    example="agentvault advise --window 30d",
+    example="agentvault advise --for 30d",
     invoke_without_command=True,
     prints_data=True,
 )
-@click.option("--agent", help="Id or unique name.")
+@click.option("--agent", help="Id or unique name.", shell_complete=agent_names)
 @click.option(
+    "--for",
     "--window",
+    "window",
+    cls=RenamedOption,
     type=TimeSpan(),
     default=0,
     help="How far back counts; [policy] advice_window, 30d, if not given.",

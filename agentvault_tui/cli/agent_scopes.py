@@ -1,25 +1,30 @@
-"""``agentvault agents``: what an agent may ask for, serve and pass on."""
+"""``agentvault agents``: what an agent may ask for, serve, pass on, and how often."""
 
 from __future__ import annotations
+
+import re
+from typing import Final
 
 import click
 
 from agentvault_tui.cli.framework import command, pass_session
-from agentvault_tui.cli.lookup import find_agent
+from agentvault_tui.cli.lookup import agent_names, find_agent, scope_names
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.console.state.moments import plural
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.operator_api import calls, requests
+from agentvault_tui.operator_api.access import TokenRevokeAnswer
 from agentvault_tui.operator_api.shapes import AgentInfo, RevokeAnswer, ScopesAnswer
 from agentvault_tui.text import visible
 
+_MOST_A_SECOND: Final = 1_000_000
 _scope_option = click.option("--scope", "named", multiple=True, help="The same as S.")
 
 
 @command("grant", example="agentvault agents grant calendar-agent read:contacts")
-@click.argument("ref", metavar="ID")
-@click.argument("scopes", metavar="S...", nargs=-1)
+@click.argument("ref", metavar="ID", shell_complete=agent_names)
+@click.argument("scopes", metavar="S...", nargs=-1, shell_complete=scope_names)
 @_scope_option
 @pass_session
 def grant_scopes(
@@ -30,8 +35,8 @@ def grant_scopes(
 
 
 @command("ungrant", example="agentvault agents ungrant calendar-agent write:calendar")
-@click.argument("ref", metavar="ID")
-@click.argument("scopes", metavar="S...", nargs=-1)
+@click.argument("ref", metavar="ID", shell_complete=agent_names)
+@click.argument("scopes", metavar="S...", nargs=-1, shell_complete=scope_names)
 @_scope_option
 @pass_session
 def ungrant_scopes(
@@ -42,12 +47,12 @@ def ungrant_scopes(
 
 
 @command(
-    "serves",
-    example="agentvault agents serves payments-api send:payment"
+    "set-serves",
+    example="agentvault agents set-serves payments-api send:payment"
     " --resource stripe:acct_42",
 )
-@click.argument("ref", metavar="ID")
-@click.argument("scopes", metavar="S...", nargs=-1)
+@click.argument("ref", metavar="ID", shell_complete=agent_names)
+@click.argument("scopes", metavar="S...", nargs=-1, shell_complete=scope_names)
 @click.option(
     "--resource", "resources", multiple=True, help="A resource it serves; repeat it."
 )
@@ -78,12 +83,44 @@ def set_served(
         out.fields([("agent", out.cell(changed.name, "strong", 60)), *serving(changed)])
 
 
+@command("set-rate", example="agentvault agents set-rate calendar-agent 500")
+@click.argument("ref", metavar="ID")
+@click.argument("number", metavar="N")
+@pass_session
+def set_rate(session: CliSession, ref: str, number: str) -> None:
+    """Set how many decisions that need no person an agent is permitted a second.
+
+    N is a number, 0 for no bound, or `default` for as many as the settings say.
+    """
+    wanted = None
+    if number != "default":
+        if not re.fullmatch("[0-9]{1,7}", number) or int(number) > _MOST_A_SECOND:
+            raise UsageError(
+                "N is no number of decisions a second",
+                f"give 1 to {_MOST_A_SECOND}, 0 for no bound, or default",
+            )
+        wanted = int(number)
+    agent, out = find_agent(session.client, ref), session.out
+    asked = requests.RateRequest(agent_id=agent.id, decisions_a_second=wanted)
+    changed = session.client.call(calls.RATE, asked)
+    if not out.print_json(changed):
+        text = rate_text(changed) or "as many as the settings say"
+        out.line(*name_and_id(out, changed), f" may be permitted {text} a second")
+
+
+def rate_text(agent: AgentInfo) -> str:
+    """Return how many decisions a second an agent is permitted; empty for the usual."""
+    if agent.decisions_a_second is None:
+        return ""
+    return f"{agent.decisions_a_second:,}" if agent.decisions_a_second else "any number"
+
+
 @command(
-    "delegates",
-    example="agentvault agents delegates planner-agent --to search-agent"
+    "set-delegates",
+    example="agentvault agents set-delegates planner-agent --to search-agent"
     " --scope read:calendar",
 )
-@click.argument("ref", metavar="ID")
+@click.argument("ref", metavar="ID", shell_complete=agent_names)
 @click.option("--to", "other", required=True, help="The agent it may pass tokens to.")
 @click.option("--scope", "scopes", multiple=True, help="A scope of them; repeat it.")
 @click.option("--remove", is_flag=True, help="Nothing any more; what came of it ends.")
@@ -119,7 +156,7 @@ def set_delegates(
 
 
 @command("tree", example="agentvault agents tree planner-agent")
-@click.argument("ref", metavar="ID", required=False)
+@click.argument("ref", metavar="ID", required=False, shell_complete=agent_names)
 @pass_session
 def show_tree(session: CliSession, ref: str | None) -> None:
     """Show the live tokens that agents passed on, and what would end with each."""
@@ -167,7 +204,9 @@ def _change_scopes(session: CliSession, ref: str, **change: tuple[str, ...]) -> 
         )
 
 
-def say_cut(out: Output, answer: RevokeAnswer | ScopesAnswer) -> None:
+def say_cut(
+    out: Output, answer: RevokeAnswer | ScopesAnswer | TokenRevokeAnswer
+) -> None:
     """Print how many calls were cut."""
     if answer.calls_cut:
         out.line(

@@ -14,19 +14,22 @@ from msgspec.structs import replace
 from agentvault_tui.cli.agent_scopes import (
     grant_scopes,
     name_and_id,
-    say_cut,
+    rate_text,
     serving,
     set_delegates,
+    set_rate,
     set_served,
     show_tree,
     split_scopes,
     ungrant_scopes,
 )
-from agentvault_tui.cli.audit import Moment
+from agentvault_tui.cli.event_search import Moment
 from agentvault_tui.cli.framework import group, pass_session
-from agentvault_tui.cli.lookup import agent_pages, find_agent
+from agentvault_tui.cli.lookup import agent_names, agent_pages, find_agent
 from agentvault_tui.cli.output import Cell, Output
+from agentvault_tui.cli.revoking import print_revoked, restore_agents
 from agentvault_tui.cli.session import CliSession
+from agentvault_tui.cli.stop import stop_all
 from agentvault_tui.clock import SystemClock, parse_iso
 from agentvault_tui.console.draw.glyphs import (
     ASCII,
@@ -35,10 +38,8 @@ from agentvault_tui.console.draw.glyphs import (
     fold_for,
     folded,
 )
-from agentvault_tui.console.state.intake import Intake
 from agentvault_tui.console.state.moments import FORMS_AHEAD, plural
 from agentvault_tui.console.state.records import QUARTERS
-from agentvault_tui.console.state.revocations import elsewhere
 from agentvault_tui.errors import SettingsError, UsageError
 from agentvault_tui.operator_api import calls, requests
 from agentvault_tui.operator_api.history import (
@@ -49,7 +50,6 @@ from agentvault_tui.operator_api.shapes import (
     OUTCOMES,
     AgentInfo,
     NewAgentInfo,
-    RevokeAnswer,
     ScopeInfo,
     StepUpInfo,
 )
@@ -58,15 +58,13 @@ from agentvault_tui.text import visible
 _BESIDE: Final = 24
 """Cells beside the bars of a day: the word, and the largest number."""
 _KEY_CAP: Final = 64 * 1024
-_KEPT: Final = {
-    "journal": "the cut journal keeps it, also over a restart",
-    "stop": "the next start of the broker stops everything",
-    "memory": "a restart of the broker would lose it",
-}
-"""Where a cut is until the ledger can write."""
 
 
-@group("agents", example="agentvault agents list")
+@group(
+    "agents",
+    example="agentvault agents list",
+    former={"serves": "set-serves", "delegates": "set-delegates"},
+)
 def agents() -> None:
     """Register agents, look at them, cut them off, let them back in.
 
@@ -111,7 +109,7 @@ def list_agents(session: CliSession) -> None:
 
 
 @agents.command("show", example="agentvault agents show calendar-agent")
-@click.argument("ref", metavar="ID")
+@click.argument("ref", metavar="ID", shell_complete=agent_names)
 @pass_session
 def show_agent(session: CliSession, ref: str) -> None:
     """Show one agent: what it may do, what it holds, what it did, and how often."""
@@ -203,7 +201,7 @@ def secret_group() -> None:
 
 
 @secret_group.command("new", example="agentvault agents secret new calendar-agent")
-@click.argument("ref", metavar="ID")
+@click.argument("ref", metavar="ID", shell_complete=agent_names)
 @pass_session
 def new_secret(session: CliSession, ref: str) -> None:
     """Make a client secret and print it, once; the one before stops working.
@@ -253,77 +251,30 @@ def _tell_new(session: CliSession, agent: NewAgentInfo) -> None:
     "revoke",
     example="agentvault agents revoke calendar-agent --reason 'runaway bookings'",
 )
-@click.argument("ref", metavar="ID", required=False)
+@click.argument("ref", metavar="ID", required=False, shell_complete=agent_names)
 @click.option("--all", "everyone", is_flag=True, help="The panic switch: every agent.")
 @click.option("--reason", default="", help="Why; it is recorded.")
 @click.option("--plan", is_flag=True, help="Say what would end, and revoke nothing.")
 @pass_session
 def revoke_agent(
     session: CliSession, ref: str | None, everyone: bool, reason: str, plan: bool
-) -> None:
-    """Cut an agent off: no token of it is worth anything once this returns.
+) -> int:
+    """Revoke an agent: none of its tokens is worth anything once this returns.
 
     With a template all agents end that were made from it.
     """
     _one_or_all(ref, everyone=everyone)
     if plan:
         _plan_revocation(session, ref)
-        return
+        return 0
     if everyone and not reason.strip():
         raise UsageError("stopping every agent is recorded with a reason", "--reason R")
-    client, out = session.client, session.out
     if everyone:
-        asked = requests.RevokeRequest(all=True, reason=reason)
-    else:
-        asked = requests.RevokeRequest(
-            agent_id=find_agent(client, str(ref)).id, reason=reason
-        )
-    answer = client.call(calls.REVOKE, asked)
-    if out.print_json(answer):
-        return
-    who = (
-        name_and_id(out, answer.agent)
-        if answer.agent
-        else [f"every agent ({answer.agents})"]
-    )
-    out.line(Cell(out.shown("revoked "), "bad"), *who)
-    out.line(
-        f"closed here in {answer.effective_ms:.1f} ms: "
-        f"{plural(answer.tokens_revoked, 'token')} and "
-        f"{plural(answer.stepups_cancelled, 'step-up')} ended"
-    )
-    if answer.agent and answer.delegated_revoked:
-        passed = plural(answer.delegated_revoked, "token")
-        out.line(f"{passed} of other agents ended that were passed on from those")
-    if answer.derived_revoked:
-        out.line(f"{plural(answer.derived_revoked, 'agent')} made from it revoked too")
-    say_cut(out, answer)
-    _say_brokers(out, answer)
-    if answer.agent:
-        print_elsewhere(out, answer.agent)
-    if not answer.recorded:
-        kept = _KEPT.get(answer.kept, _KEPT["memory"])
-        out.note(f"in force, and not in the ledger yet: {kept}")
-    if everyone:
-        out.line("nothing is issued until `agentvault agents restore --all`")
-
-
-def _say_brokers(out: Output, answer: RevokeAnswer) -> None:
-    """Print which other brokers of a team have cut it as well."""
-    if answer.others:
-        out.note("the team's store is away: other brokers are told once it is back")
-    if not answer.brokers:
-        return
-    done = [one.ms for one in answer.brokers if one.confirmed]
-    several = plural(len(answer.brokers), "other broker")
-    within = f" within {max(done):.1f} ms" if done else ""
-    out.line(f"confirmed by {len(done)} of {several}{within}")
-    for one in answer.brokers:
-        if not one.confirmed:
-            out.note(
-                f"{out.shown(one.id)} did not confirm: it carries no call once it has"
-                " said nothing for 2 s, and has to follow before it answers"
-            )
+        return stop_all(session, reason)
+    agent_id = find_agent(session.client, str(ref)).id
+    asked = requests.RevokeRequest(agent_id=agent_id, reason=reason)
+    print_revoked(session, session.client.call(calls.REVOKE, asked))
+    return 0
 
 
 def _plan_revocation(session: CliSession, ref: str | None) -> None:
@@ -346,7 +297,7 @@ def _plan_revocation(session: CliSession, ref: str | None) -> None:
 
 
 @agents.command("restore", example="agentvault agents restore --all")
-@click.argument("ref", metavar="ID", required=False)
+@click.argument("ref", metavar="ID", required=False, shell_complete=agent_names)
 @click.option("--all", "everyone", is_flag=True, help="Lift the panic switch.")
 @click.option(
     "--until",
@@ -359,23 +310,7 @@ def restore_agent(
 ) -> None:
     """Serve an agent again; tokens revoked before stay revoked."""
     _one_or_all(ref, everyone=everyone)
-    client, out = session.client, session.out
-    found = None if everyone else find_agent(client, str(ref))
-    which = {"agent_id": found.id} if found else {"all": True}
-    answer = client.call(calls.RESTORE, requests.RestoreRequest(**which, until=until))
-    if session.json:
-        out.json(answer)
-    elif answer.agent:
-        named = name_and_id(out, answer.agent)
-        if found and found.status == "revoked":
-            out.line(Cell(out.shown("restored "), "good"), *named)
-        else:
-            out.line(*named, " was not revoked, as far as this broker knows")
-    else:
-        out.line(
-            f"the panic is over: {plural(answer.agents or 0, 'agent')} served; "
-            "agents revoked singly stay revoked"
-        )
+    restore_agents(session, ref, until)
 
 
 def _one_or_all(ref: str | None, *, everyone: bool) -> None:
@@ -457,6 +392,7 @@ def _identity(out: Output, agent: AgentInfo) -> None:
                 ", ".join(f"{getattr(counts, word)} {word}" for word in OUTCOMES),
             ),
             ("live tokens", agent.live_tokens),
+            *([("a second", rate)] if (rate := rate_text(agent)) else []),
             *_ending(agent),
             *serving(agent),
         ]
@@ -489,13 +425,6 @@ def _standing(out: Output, agent: AgentInfo, *, stopped: bool) -> Cell:
     return out.word(agent.status)
 
 
-def print_elsewhere(out: Output, agent: AgentInfo) -> None:
-    """Print how far the tenant and providers are with an agent that was revoked."""
-    row = Intake(ascii_only=out.ascii_only).agent(agent)
-    for line in elsewhere(row, SystemClock().now()):
-        out.line(line.strip())
-
-
 def _day(out: Output, day: QuartersInfo) -> None:
     """Print the last 24 hours, a row an outcome, folded to the terminal's width."""
     fold = fold_for((out.width or QUARTERS + _BESIDE) - _BESIDE)
@@ -522,4 +451,5 @@ agents.add_command(grant_scopes)
 agents.add_command(ungrant_scopes)
 agents.add_command(set_served)
 agents.add_command(set_delegates)
+agents.add_command(set_rate)
 agents.add_command(show_tree)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 from errno import EACCES, EISDIR, EPERM
-from typing import Final, NoReturn
+from typing import Final, NoReturn, cast
 
 import click
 
 from agentvault_tui import __version__
-from agentvault_tui.cli.framework import Group, link_option, pass_session
+from agentvault_tui.cli.framework import (
+    CliCommand,
+    Group,
+    link_option,
+    pass_session,
+)
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import AgentVaultError
 
@@ -43,19 +49,29 @@ SECTIONS: Final = {
         "run": "Run a command as an agent.",
         "token": "Print a live token of an agent.",
     },
-    "Decide": {
-        "agents": "Register agents, cut them off, restore.",
+    "Stop and decide": {
+        "revoke": "Revoke an agent at once.",
+        "restore-agent": "Serve an agent again.",
+        "panic": "Stop every agent at once.",
+        "lift-panic": "End a panic.",
+        "approve": "Approve a step-up.",
+        "deny": "Deny a step-up.",
+        "stepup": "Show the requests that wait for a person.",
+    },
+    "Manage": {
+        "agents": "Register agents, revoke and restore them.",
+        "tokens": "List live tokens, revoke one.",
+        "scopes": "List the scopes of the catalogue.",
         "connections": "Connect accounts agents use, take them away.",
         "calls": "Calls in flight and held.",
         "limits": "What is used of limits, and what is left.",
         "mcp": "MCP servers that agents reach.",
         "services": "What agents reach through the gateway.",
         "secrets": "Seal the credentials of services.",
-        "stepup": "Decide requests that wait for a person.",
         "policy": "Check the policy, explain an answer.",
         "advise": "Find authority that agents do not need.",
-        "apply": "Put in force agents that are kept as files.",
-        "export-config": "Write what is in force as such files.",
+        "apply": "Apply agents that are described in files.",
+        "export-config": "Write the active configuration as such files.",
     },
     "Look back": {
         "status": "How the broker and its team are.",
@@ -69,6 +85,7 @@ SECTIONS: Final = {
         "whoami": "Say who is signed in.",
         "tenant": "People of the embedded tenant.",
         "auth0": "Prepare and examine an Auth0 tenant.",
+        "completion": "Complete commands and names in your shell.",
     },
 }
 """Each command's line in the help; it is the attribute of its name in its module."""
@@ -79,13 +96,31 @@ _MODULES: Final = {
     "demo": "console",
     "export-config": "files",
     "hook": "hosts",
+    "lift-panic": "stop",
     "limits": "status",
     "logout": "login",
+    "panic": "stop",
     "restore": "backup",
+    "scopes": "tokens",
     "token": "hosts",
     "whoami": "login",
 }
-"""Commands that stand in another's module."""
+"""Commands that are in the module of another."""
+_WORDS: Final = {
+    "revoke": "agents revoke",
+    "restore-agent": "agents restore",
+    "approve": "stepup approve",
+    "deny": "stepup deny",
+}
+"""Commands of a group that are top-level words as well."""
+_FORMER: Final = {
+    one.removesuffix("s") if one.endswith("s") else f"{one}s": one
+    for one in (
+        *("agents", "alerts", "calls", "connections", "limits", "scopes", "secrets"),
+        *("services", "stepup"),
+    )
+}
+"""The singular or plural of each group, which is the same command."""
 
 
 class _Root(Group):
@@ -100,6 +135,14 @@ class _Root(Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the command."""
+        if path := _WORDS.get(cmd_name):
+            group, _, name = path.partition(" ")
+            parent = cast("Group", self.get_command(ctx, group))
+            command = cast("CliCommand", copy.copy(parent.commands[name]))
+            command.name = cmd_name
+            command.example = command.example.replace(path, cmd_name)
+            return command
+        cmd_name = self.former.get(cmd_name, cmd_name)
         if cmd_name not in self.list_commands(ctx):
             return None
         module = f"agentvault_tui.cli.{_MODULES.get(cmd_name, cmd_name)}"
@@ -134,8 +177,9 @@ class _Root(Group):
 @click.group(
     "agentvault",
     cls=_Root,
+    former=_FORMER,
     invoke_without_command=True,
-    example="agentvault demo\nagentvault agents revoke calendar-agent",
+    example="agentvault demo\nagentvault revoke calendar-agent",
 )
 @link_option
 @click.version_option(__version__, message="agentvault %(version)s")

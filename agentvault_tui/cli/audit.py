@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from itertools import islice, takewhile
-from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import click
 from msgspec import to_builtins
 from msgspec.structs import replace
 
-from agentvault_tui.cli.framework import FILE, group, pass_session
-from agentvault_tui.cli.lookup import agent_pages, find_agent
+from agentvault_tui.cli.event_search import EventFilter, Moment, search_options
+from agentvault_tui.cli.evidence import export, verify
+from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import CliSession
-from agentvault_tui.clock import SystemClock, iso, parse_iso
+from agentvault_tui.clock import SystemClock, parse_iso
 from agentvault_tui.console.draw import words
-from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.moments import FORMS, FORMS_AHEAD, read_moment
 from agentvault_tui.console.state.records import stepup_state
 from agentvault_tui.errors import (
     LedgerDamagedError,
@@ -40,36 +38,16 @@ from agentvault_tui.operator_api.history import (
     StoryInfo,
 )
 from agentvault_tui.operator_api.proof import Proof
-from agentvault_tui.operator_api.requests import AuditQuery, PastQuery
+from agentvault_tui.operator_api.requests import PastQuery
 from agentvault_tui.operator_api.shapes import OPEN, OUTCOMES, HeadInfo, StatusInfo
 from agentvault_tui.text import Shown
 
-_PAGE: Final = 1000
 _RETRY: Final = 1.0
 
 
 @group("audit", example="agentvault audit tail --follow")
 def audit() -> None:
     """Read, search, export and verify the ledger."""
-
-
-class Moment(click.ParamType[str]):
-    """An option that is a moment; the command receives it as the wire writes it."""
-
-    name = "time"
-
-    def __init__(self, *, ahead: bool = False) -> None:
-        """Read lengths and times of day as past, or as *ahead*."""
-        self._ahead = ahead
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> str:
-        """Parse a moment; fail with the accepted forms."""
-        now, forms = SystemClock().now(), FORMS_AHEAD if self._ahead else FORMS
-        if (moment := read_moment(str(value), now, ahead=self._ahead)) is None:
-            self.fail(f"'{value}' is not a time: write {forms}", param, ctx)
-        return iso(moment)
 
 
 @cache
@@ -260,103 +238,6 @@ def _print_past(out: Output, found: PastInfo) -> None:
         out.note(f"unsure: {doubt}")
 
 
-@audit.command("export", on_home=True, example="agentvault audit export events.jsonl")
-@click.argument("file", type=FILE)
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["jsonl", "csv", "ocsf"]),
-    default="jsonl",
-    show_default=True,
-    help="Only JSON Lines can be verified.",
-)
-@click.option(
-    "--after",
-    metavar="SEQ",
-    type=click.IntRange(0),
-    default=0,
-    help="Only events after this number; they verify from there.",
-)
-@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
-@pass_session
-def export(
-    session: CliSession,
-    /,
-    *,
-    file: Path,
-    form: Literal["jsonl", "csv", "ocsf"],
-    after: int,
-    force: bool,
-) -> None:
-    """Write every event to FILE, mode 0600; needs no broker.
-
-    An existing FILE is kept unless --force is given; a file of the home always is.
-    """
-    if file.is_dir():
-        raise UsageError(f"{file} is a folder", "name a file")
-    from agentvault_tui.ledger import export_ledger
-
-    done = export_ledger(
-        *(session.home, file.absolute()),
-        form=form,
-        after=after,
-        replace=force,
-        now=SystemClock().now(),
-    )
-    out = session.out
-    if session.json:
-        out.json(
-            {
-                "file": str(file),
-                "format": form,
-                "ledger": done.ledger,
-                "events": done.count,
-                "head": done.last.seq,
-                "hash": done.last.hash,
-            }
-        )
-        return
-    out.line(f"{done.count} events up to {done.last.seq} in ", out.cell(file))
-    if form == "jsonl":
-        out.line("check it anywhere: agentvault audit verify ", out.cell(file))
-
-
-@audit.command("verify", example="agentvault audit verify events.jsonl")
-@click.argument("file", required=False, type=FILE)
-@pass_session
-def verify(session: CliSession, file: Path | None) -> int:
-    """Check the ledger, or an export in FILE, and name the first bad event.
-
-    Of the ledger also that agents, scopes, panic and tokens are as its events say.
-
-    Needs no broker. Exits 1 when the record is not the one that was written.
-    """
-    from agentvault_tui.ledger import verify_export, verify_ledger
-
-    found = verify_ledger(session.own_home) if file is None else verify_export(file)
-    out = session.out
-    if session.json:
-        out.json(
-            {
-                "ok": found.ok,
-                "events": found.events,
-                "head": found.head.seq,
-                "hash": found.head.hash,
-                "ledger": found.ledger,
-                "first_bad": found.first_bad,
-                "problem": found.problem,
-            }
-        )
-    elif found.ok:
-        out.line(out.word("ok"), f": {found.events} events, head {found.head.seq}")
-        out.line(out.cell(found.head.hash, "quiet"))
-    else:
-        where = "the ledger" if found.first_bad is None else f"event {found.first_bad}"
-        out.line(out.word("fault"), f": {where}: ", out.cell(found.problem, limit=500))
-        out.line(f"right up to event {found.head.seq}, {found.events} checked")
-    return 0 if found.ok else 1
-
-
 @audit.command(
     "accept",
     on_home=True,
@@ -410,7 +291,7 @@ def tail(
     found: Iterable[EventInfo]
     if after is None:
         latest = 20 if number is None else number
-        found = _newest(client, head + 1, latest, AuditQuery())
+        found = EventFilter().newest(client, head + 1, latest)
     elif after > head:
         raise NotFoundError(
             f"the ledger ends at event {head}, before {after}",
@@ -420,7 +301,7 @@ def tail(
     elif follow and number is not None:
         raise UsageError("-n would leave a gap", "follow --after SEQ without it")
     else:
-        behind = _oldest_first(client, AuditQuery(), after)
+        behind = EventFilter().oldest_first(client, after)
         known = takewhile(lambda event: event.seq <= head, behind)
         found = islice(known, number)
     name_of = _names(client)
@@ -435,106 +316,30 @@ def tail(
     example="agentvault audit search --agent payments-agent --outcome denied "
     "--since 2h invoice",
 )
-@click.option("--agent", help="Only this agent's: id or unique name.")
-@click.option("--outcome", help="Only those answered: allowed, denied or escalated.")
-@click.option("--type", "kind", help="Only this type, such as token.decision.")
-@click.option("--since", type=Moment(), help="Not before: a time, or 10m, 2h, 3d ago.")
-@click.option("--until", type=Moment(), help="Before: a time, or 10m, 2h, 3d ago.")
+@search_options
 @click.option(
     "-n",
     "number",
     type=click.IntRange(1),
     help="Only the latest so many; without it, all.",
 )
-@click.argument("text", nargs=-1)
 @pass_session
-def search(
-    session: CliSession, /, agent: str | None, number: int | None, **given: Any
-) -> None:
+def search(session: CliSession, /, number: int | None, **given: Any) -> None:
     """Print matching events, oldest first; TEXT may stand anywhere in them.
 
     TEXT with keys is a filter as in the console: owner:ann -outcome:allowed since:2h.
     """
     client, out = session.client, session.out
-    query, holds = _filtered(client, out, " ".join(given["text"]))
-    query.agent = _agent_id(client, agent) if agent else query.agent
-    query.outcome = given["outcome"] or query.outcome
-    query.type = given["kind"] or query.type
-    query.since = given["since"] or query.since
-    query.until = given["until"] or query.until
+    wanted = EventFilter.of(client, out, **given)
     found: Iterable[EventInfo]
     status = client.call(calls.STATUS)
     if number is None:
-        found = filter(holds, _oldest_first(client, query))
+        found = wanted.oldest_first(client)
     else:
-        found = _newest(client, status.ledger.head + 1, number, query, holds)
+        found = wanted.newest(client, status.ledger.head + 1, number)
     name_of, brokers = _names(client), _brokers(status)
     for event in found:
         print_event(out, event, name_of, brokers)
-
-
-def _agent_id(client: OperatorClient, word: str) -> str:
-    """Find an agent; an unknown id may still stand in the ledger."""
-    try:
-        return find_agent(client, word).id
-    except NotFoundError:
-        if word.startswith("agt_"):
-            return word
-        raise
-
-
-def _filtered(
-    client: OperatorClient, out: Output, text: str
-) -> tuple[AuditQuery, Callable[[EventInfo], bool]]:
-    """Read TEXT as the console's filter if it names a key of one, else as it stands.
-
-    Returns:
-        what the broker looks for, and what tells of an event whether all of it holds.
-    """
-    wanted = Filter.parse(text)
-    if not any(term.key for term in wanted.terms):
-        return AuditQuery(q=text or None), lambda _: True
-    if wanted.problem:
-        out.note(f"in the filter, {wanted.problem}")
-    mirror = Mirror(SystemClock())
-    mirror.intake.learn(client.call(calls.POLICY).catalogue)
-    for page in agent_pages(client):
-        for agent in page.agents:
-            mirror.take(agent)
-    now = mirror.clock.now()
-
-    def holds(event: EventInfo) -> bool:
-        return wanted.event(mirror.intake.event(event), mirror, now)
-
-    return wanted.query(mirror.agents, now, text=True), holds
-
-
-def _oldest_first(
-    client: OperatorClient, query: AuditQuery, after: int = 0
-) -> Iterator[EventInfo]:
-    cursor: int | None = after
-    while cursor is not None:
-        page = client.call(calls.AUDIT, replace(query, after=cursor, limit=_PAGE))
-        yield from page.events
-        cursor = page.next
-
-
-def _newest(
-    client: OperatorClient,
-    before: int,
-    number: int,
-    query: AuditQuery,
-    holds: Callable[[EventInfo], bool] | None = None,
-) -> list[EventInfo]:
-    """Return the latest *number* events below *before*, oldest first."""
-    found: list[EventInfo] = []
-    cursor: int | None = before
-    while cursor is not None and len(found) < number:
-        limit = _PAGE if holds else min(number - len(found), _PAGE)
-        page = client.call(calls.AUDIT, replace(query, before=cursor, limit=limit))
-        found += filter(holds, page.events) if holds else page.events
-        cursor = page.next
-    return found[:number][::-1]
 
 
 def _follow(session: CliSession, last: int, brokers: Mapping[str, str] | None) -> None:
@@ -561,3 +366,7 @@ def _follow(session: CliSession, last: int, brokers: Mapping[str, str] | None) -
                 out.note("the broker is gone: waiting for it (Ctrl-C ends this)")
             lost = True
         time.sleep(_RETRY)
+
+
+audit.add_command(export)
+audit.add_command(verify)

@@ -13,6 +13,7 @@ import click
 from agentvault_tui.cli.framework import FILE, command, pass_session
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
+from agentvault_tui.errors import NotFoundError
 from agentvault_tui.home import Home
 
 if TYPE_CHECKING:
@@ -63,13 +64,18 @@ def restore(session: CliSession, file: Path) -> None:
     """Restore the backup FILE into an empty home, with everything stopped.
 
     Every token issued before is revoked, every step-up cancelled, and nothing is
-    granted until `agents restore --all`: what was revoked since is not in FILE. Where
+    granted until `agentvault lift-panic`: what was revoked since is not in FILE. Where
     its settings name a team's store, that must be prepared and empty, and gets all.
     """
     from agentvault_tui.broker.restore import restore_backup
     from agentvault_tui.tenant.copying import into_team
 
     home = Home.locate(session.home_option)
+    if not os.path.lexists(file):
+        raise NotFoundError(
+            f"there is no backup file {file}",
+            f"to serve an agent again: agentvault restore-agent {file.name}",
+        )
     made, head = restore_backup(
         home, file.absolute(), SystemClock(), session.operator, into_team
     )
@@ -80,7 +86,7 @@ def restore(session: CliSession, file: Path) -> None:
         out.line(f"from the backup of {made.made_at}, up to event {made.seq}")
         out.note(
             "everything is stopped: start the broker, look at every agent, then"
-            " agentvault agents restore --all"
+            " agentvault lift-panic"
         )
         if os.environ.get("AGENTVAULT_STORE_URL"):
             out.note("before that, write the new store.url into its config.toml")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from agentvault_tui.cli.framework import command, link_option, pass_session
+from agentvault_tui.cli.framework import TimeSpan, command, link_option, pass_session
 from agentvault_tui.cli.output import require_screen
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import AgentVaultError, UnreachableError, UsageError
@@ -154,11 +154,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 @click.option(
     "--headless", is_flag=True, help="No console; print the counts at the end."
 )
-@click.option("--for", "seconds", type=float, help="Seconds to run.")
+@click.option("--for", "seconds", type=TimeSpan(), help="How long to run: 20, 5m.")
 @link_option
 @pass_session
 def demo(
-    session: CliSession, agents: int, rate: float, headless: bool, seconds: float | None
+    session: CliSession, agents: int, rate: float, headless: bool, seconds: int | None
 ) -> int:
     """Run tenant, broker, workspace API and agents, and open the console on them.
 

@@ -357,7 +357,7 @@ def check_servers(session: CliSession) -> Iterator[Finding]:
             yield warning(
                 f"the resource server {visible(agent.name, 60)} sees every token, "
                 "and consumes those meant for other servers",
-                "agentvault agents serves NAME SCOPE --resource URI",
+                "agentvault agents set-serves NAME SCOPE --resource URI",
             )
 
 

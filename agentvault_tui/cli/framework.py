@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from agentvault_tui.cli.session import CliSession
+from agentvault_tui.clock import seconds_of
 from agentvault_tui.errors import SettingsError
 
 pass_session = click.make_pass_decorator(CliSession, ensure=True)
@@ -18,6 +19,17 @@ pass_session = click.make_pass_decorator(CliSession, ensure=True)
 FILE: Final = click.Path(path_type=Path)
 
 _HELP_NAMES = {"help_option_names": ["-h", "--help"], "max_content_width": 96}
+
+
+_OPPOSITES: Final = tuple(
+    frozenset(pair.split())
+    for pair in (
+        *("revoke restore-agent", "revoke restore", "panic lift-panic", "approve deny"),
+        *("grant ungrant", "connect disconnect", "backup restore", "add remove"),
+        *("login logout", "apply give-back", "apply reset"),
+    )
+)
+_NEGATING: Final = ("un", "dis", "de", "lift", "no-", "in")
 
 
 def _remember(ctx: click.Context, parameter: click.Parameter, value: object) -> None:
@@ -34,6 +46,41 @@ link_option = click.option(
     help="How often the console repaints a stream, instead of console.link.",
 )
 """For what opens the console."""
+
+
+class RenamedOption(click.Option):
+    """An option whose former names go on working and are not in the help."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return the line of the help, with the first name alone."""
+        every, self.opts = self.opts, self.opts[:1]
+        try:
+            return super().get_help_record(ctx)
+        finally:
+            self.opts = every
+
+
+class TimeSpan(click.ParamType[int]):
+    """An option that is a length of time: ``30d``; a bare number is in seconds."""
+
+    name = "time"
+
+    def __init__(self, most: int = 0) -> None:
+        """Accept at most *most* seconds; 0 for any number."""
+        self.most = most
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Return it in seconds; fail with the accepted form."""
+        text = str(value)
+        bare = text.isascii() and text.isdecimal() and len(text) < 12
+        seconds = int(text) if bare else seconds_of(text)
+        if seconds is None:
+            self.fail(f"'{value}' is no length of time: write 30d, 12h, 5m", param, ctx)
+        if self.most and not 0 < seconds <= self.most:
+            self.fail(f"'{value}' is not between 1 and {self.most} s", param, ctx)
+        return seconds
 
 
 def _shared(*names: str, **attrs: Any) -> click.Option:
@@ -116,8 +163,16 @@ class Group(CliCommand, click.Group):
     command_class = CliCommand
     group_class = type
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, former: Mapping[str, str] | None = None, **kwargs: Any
+    ) -> None:
+        """Make a group; *former* maps names that go on working to those in the help."""
         super().__init__(*args, **{"prints_data": False, **kwargs})
+        self.former = former or {}
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command by its name or a former one."""
+        return super().get_command(ctx, self.former.get(cmd_name, cmd_name))
 
     def list_commands(
         self,
@@ -131,11 +186,25 @@ class Group(CliCommand, click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Resolve a command; suggest the nearest to an unknown one."""
         names = self.list_commands(ctx)
-        if args[0] not in names and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], names, n=1)
-            hint = f"did you mean {near[0]}" if near else f"known: {', '.join(names)}"
+        known = args[0] in names or args[0] in self.former
+        if not known and not args[0].startswith("-"):
+            near = _meant(args[0], names)
+            hint = f"did you mean {near}" if near else f"known: {', '.join(names)}"
             raise click.UsageError(f"no such command '{args[0]}': {hint}", ctx=ctx)
         return super().resolve_command(ctx, args)
+
+
+def _meant(word: str, names: Sequence[str]) -> str | None:
+    """Return the nearest name, unless a mistake might mean its opposite."""
+    near = difflib.get_close_matches(word, names, n=1)
+    if not near or any(
+        word.startswith(prefix) and not near[0].startswith(prefix)
+        for prefix in _NEGATING
+    ):
+        return None
+    (name,) = near
+    likely = {name, *difflib.get_close_matches(word, names, n=len(names))}
+    return None if any(pair <= likely for pair in _OPPOSITES if name in pair) else name
 
 
 def command(

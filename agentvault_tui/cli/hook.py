@@ -220,7 +220,10 @@ def _placed(host: HostWire, vault: Home, call: HookCall) -> dict[str, object]:
     # cwd does not count if the host names the project's folder: an agent may choose it.
     roots = [named] if named else list(call.roots)
     ours = (vault.data, vault.config, vault.operator_socket.parent)
-    places = PathLocator(call.cwd, roots, ours, os.environ, host.folder)
+    code = [os.path.dirname(os.path.dirname(__file__))]  # noqa: PTH120 - no import more
+    if sys.prefix != sys.base_prefix:
+        code.append(sys.prefix)  # a virtual environment, maybe the project's own
+    places = PathLocator(call.cwd, roots, ours, os.environ, host.folder, code=code)
     found = places.of_arguments(call.arguments)
     reached = next((text for name, text, _, place in found if place.where == VAULT), "")
     for name in ("command", "cmd"):

@@ -9,6 +9,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import PurePath
 from typing import Final, NamedTuple
 
 from agentvault_tui import strict_json
@@ -17,6 +18,12 @@ _FILE_HEADER: Final = re.compile(
     r"[*]{3}\s*(add|update|delete)\s+file\s*:(.*)|[*]{3}\s*(move)\s+to\s*:(.*)",
     re.IGNORECASE | re.DOTALL,
 )
+PROGRAM: Final = (sys.executable, "-E", "-P", "-m", "agentvault_tui.cli")
+"""The program that a host's configuration names.
+
+It takes no module from ``PYTHONPATH`` or the working folder: both may be the project's,
+and a file that an agent writes there would answer for the hook.
+"""
 _OF_PATCH: Final = ("files", "written", "deleted")
 """Arguments that the hook adds to a patch; a call that has one is refused."""
 
@@ -240,7 +247,8 @@ def _cursor_server(told: dict[str, object]) -> str:
         words = shlex.split(_text(told, "command"))
     except ValueError:
         return ""
-    for own in ([sys.argv[0]], [sys.executable, "-P", "-m", "agentvault_tui.cli"]):
+    script = str(PurePath(sys.executable).with_name("agentvault"))
+    for own in ([*PROGRAM], [sys.argv[0]], [script]):
         if words[: len(own) + 2] == [*own, "mcp", "stdio"]:
             return words[len(own) + 2] if len(words) > len(own) + 2 else ""
     return ""

@@ -15,7 +15,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import PurePath
 from typing import Final, NamedTuple
 
@@ -30,6 +30,9 @@ MOST_PLACES: Final = 512
 _GLOB: Final = re.compile(r"[*?\[\]{}()!]")
 _BRACES: Final = re.compile(r"\{([^{}]*,[^{}]*)\}")
 MOST_ALTERNATIVES: Final = 64
+MOST_ENTRIES: Final = 20_000
+"""Entries of folders that are looked at for links that one glob matches."""
+_ANY_NAME: Final = re.compile(".*", re.DOTALL)
 _ELSEWHERE: Final = re.compile(r"(?:^|[{,(|!/])[/~]|\.\.|\\")
 """Parts after a pattern's first glob that may lead out of the folder it begins in."""
 _NAMES_GLOBS: Final = re.compile("glob|include|paths|pattern")
@@ -49,12 +52,19 @@ _FOLDERS: Final = (
     *("path", "dir", "folder", "cwd"),
 )
 """Arguments that name the folder of a pattern or a command line."""
-_CHANGING: Final = (
-    *("BASH_ENV", "ENV", "GIT_DIR", "GIT_WORK_TREE", "GIT_CONFIG", "GIT_EXEC_PATH"),
-    *("GIT_CONFIG_GLOBAL", "GIT_CONFIG_COUNT", "GIT_EXTERNAL_DIFF", "LD_PRELOAD"),
-    *("LD_LIBRARY_PATH", "RIPGREP_CONFIG_PATH"),
+_CHANGING: Final = re.compile(
+    r"(?:BASH_ENV|ENV|RIPGREP_CONFIG_PATH|BASH_FUNC_.*|LD_.*|DYLD_.*"
+    r"|GIT_(?!(?:ASKPASS|(?:AUTHOR|COMMITTER|CURL|HTTP|LFS|PROXY|PS1|SSH|SSL)_[A-Z_]+"
+    r"|EDITOR|MERGE_AUTOEDIT|OPTIONAL_LOCKS|PAGER|SEQUENCE_EDITOR|SSH"
+    r"|TERMINAL_PROMPT)$).*)",
+    re.DOTALL,
 )
-"""Variables that make a reading program run another, or read another repository."""
+"""Variables that make a reading program run another, or read another repository.
+
+Of git's every one that is not known to be without influence on a reading command: its
+configuration alone has six (git(1), git-config(1)). Git starts a pager for a terminal
+alone, and the hosts give it none.
+"""
 
 _CONFIGURING_FOLDERS: Final = _words(
     ".agents .cargo .claude .codex .copilot .cursor .devcontainer .direnv .gemini .git "
@@ -62,15 +72,17 @@ _CONFIGURING_FOLDERS: Final = _words(
 )
 _CONFIGURING_FILES: Final = _words(
     ".bash_aliases .bash_login .bash_logout .bash_profile .bashrc .claude.json "
-    ".devcontainer.json .dir-locals.el .envrc .exrc .gdbinit .gitattributes .gitconfig "
-    ".gitmodules .lldbinit .mcp.json .mise.local.toml .mise.toml .npmrc .nvim.lua "
-    ".nvimrc .pre-commit-config.yaml .profile .tool-versions .vimrc .yarnrc "
-    ".yarnrc.yml .zlogin .zlogout .zprofile .zshenv .zshrc gemini-extension.json head "
-    "mcp-config.json mcp.json mise.local.toml mise.toml opencode.json opencode.jsonc "
-    "rust-toolchain rust-toolchain.toml"
+    ".devcontainer.json .dir-locals.el .env .envrc .exrc .gdbinit .gitattributes "
+    ".gitconfig .gitmodules .lldbinit .lvimrc .mcp.json .mise.local.toml .mise.toml "
+    ".npmrc .nvim.lua .nvimrc .pdbrc .perldb .pnpmfile.cjs .pre-commit-config.yaml "
+    ".profile .tool-versions .vimrc .yarnrc .yarnrc.yml .zlogin .zlogout .zprofile "
+    ".zshenv .zshrc gemini-extension.json head mcp-config.json mcp.json "
+    "mise.local.toml mise.toml opencode.json opencode.jsonc rust-toolchain "
+    "rust-toolchain.toml"
 )
 """With ``head``, without which git takes no folder for a bare repository, whose
-``config`` names programs (gitrepository-layout(5))."""
+``config`` names programs (gitrepository-layout(5)), and ``.env``, which Gemini CLI
+loads into its environment: its settings' place and ``NODE_OPTIONS`` can stand there."""
 _CONFIGURING_ENDS: Final = re.compile(
     r".+\.code-workspace|\.?lefthook(?:-local)?\.(?:ya?ml|toml|json)"
 )
@@ -120,6 +132,8 @@ class PathLocator:
         vault: Iterable[str | PurePath],
         environ: Mapping[str, str],
         folder: str = "",
+        *,
+        code: Iterable[str] = (),
     ) -> None:
         """Resolve against *cwd*.
 
@@ -129,6 +143,7 @@ class PathLocator:
             vault: AgentVault's folders.
             environ: the host's environment.
             folder: the argument with the folder that a glob starts from.
+            code: folders from which the hook itself takes its program.
         """
         self._folder = folder
         self._environ = environ
@@ -138,6 +153,7 @@ class PathLocator:
         # A home directory, or a folder above it, is no project.
         self._roots = [one for one in real if not _is_within(home, one)]
         self._vault = {os.path.realpath(one) for one in vault}
+        self._code = {os.path.realpath(one) for one in code}
         self._home = home
         self._stats: dict[str, tuple[int, int] | None] = {}
 
@@ -153,6 +169,10 @@ class PathLocator:
         ):
             return PathLocation(stated, UNKNOWN)
         text = os.path.expanduser(stated)
+        if stated[0] == "~" and os.path.lexists(
+            os.path.join(base, stated.partition("/")[0])
+        ):
+            return PathLocation(stated, UNKNOWN)  # some programs take it as it is
         if text.startswith("~") or not (base or os.path.isabs(text)):
             return PathLocation(stated, UNKNOWN)
         try:
@@ -182,9 +202,11 @@ class PathLocator:
             for place in found:
                 if place.where == where:
                     return place
-        return self._of_glob(pattern, base)
+        return self._of_glob(pattern, base, linked=False)
 
-    def _of_glob(self, pattern: str, base: str | None) -> PathLocation:
+    def _of_glob(
+        self, pattern: str, base: str | None, *, linked: bool = True
+    ) -> PathLocation:
         lead: list[str] = []
         parts = pattern.split("/")
         while parts and not _GLOB.search(parts[0]):
@@ -196,7 +218,42 @@ class PathLocator:
         place = self.of(start or ".", base)
         if _ELSEWHERE.search(rest) or place.where == UNKNOWN:
             return PathLocation(pattern, UNKNOWN)
+        if linked and place.where == PROJECT:
+            try:
+                where = self._by_links(place.resolved, parts)
+            except OSError:
+                where = UNKNOWN
+            place = place._replace(where=where)
         return place._replace(resolved=os.path.join(place.resolved, rest))
+
+    def _by_links(self, folder: str, parts: list[str]) -> str:
+        """Return where a glob leads through the links that it matches in *folder*.
+
+        `PROJECT` if no link leads out. Only as far as the first ``**``, which follows
+        no links.
+        """
+        folders, left, worst = [folder], MOST_ENTRIES, PROJECT
+        for number, part in enumerate(parts):
+            if "**" in part:
+                break
+            name, last, below = _name_of(part), number == len(parts) - 1, list[str]()
+            for entry in (one for there in folders for one in _entries(there)):
+                left -= 1
+                if left < 0:
+                    return UNKNOWN
+                if not name.fullmatch(entry.name):
+                    continue
+                place = self.of(entry.path) if entry.is_symlink() else None
+                if place is None:
+                    below += [entry.path] if entry.is_dir() else []
+                elif place.where == VAULT and not (last and place.folder):
+                    return VAULT
+                elif place.where == PROJECT:
+                    below += [place.resolved] if place.folder else []
+                elif not last:  # the last part lists a link, and nothing in it
+                    worst = OUTSIDE
+            folders = below
+        return worst
 
     def of_arguments(
         self, arguments: Mapping[str, object]
@@ -241,7 +298,7 @@ class PathLocator:
             None if it is more than simple commands in the project.
         """
         parsed = parse_line(line)
-        if parsed is None or any(one in self._environ for one in _CHANGING):
+        if parsed is None or any(map(_CHANGING.fullmatch, self._environ)):
             return None
         first = parsed[0].words
         if not base and first[0] == "cd" and first[1:2] and first[1].startswith("/"):
@@ -323,6 +380,7 @@ class PathLocator:
             _names_configuration(resolved)
             or _names_configuration(lexical)
             or self._is_same(resolved, self._configuring)
+            or any(_is_within(resolved, one) for one in self._code)
         )
         where = OUTSIDE
         if any(
@@ -363,6 +421,21 @@ class PathLocator:
             except (OSError, ValueError):
                 self._stats[path] = None
         return self._stats[path]
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    if not os.path.isdir(folder):
+        return []
+    with os.scandir(folder) as entries:
+        return list(islice(entries, MOST_ENTRIES + 1))
+
+
+def _name_of(part: str) -> re.Pattern[str]:
+    """Return what one part of a glob may match: more, where programs differ."""
+    if re.search(r"[^\w.*?\x20-]", part):
+        return _ANY_NAME
+    text = "".join({"*": ".*", "?": "."}.get(one, re.escape(one)) for one in part)
+    return re.compile(text, re.IGNORECASE | re.DOTALL)
 
 
 def _without_braces(pattern: str) -> list[str]:

@@ -10,11 +10,21 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 _LARGEST: Final = 65_536
+_LARGEST_INDEX: Final = 64 * 1024 * 1024
+_INDEX: Final = struct.Struct(">4sII")
+_MODE: Final = struct.Struct(">I")
+_FLAGS: Final = struct.Struct(">H")
+_EXTENSION: Final = struct.Struct(">4sI")
+_GITLINK: Final = 0o160000
+_OF_REPOSITORY: Final = ("HEAD", "info", "logs", "objects", "packed-refs", "refs")
+_MODES: Final = frozenset({0o100644, 0o100755, 0o100664, 0o120000})
 _ATTRIBUTES: Final = re.compile(r"(?:^|\s)(?:filter|diff|merge)\s*=", re.MULTILINE)
 _SECTION: Final = re.compile(r'\[([A-Za-z][A-Za-z0-9-]*)(?: +"([^"\\\n]*)")?\]')
 _VALUE: Final = re.compile(r"([A-Za-z][A-Za-z0-9-]*)(?: *=.*)?")
@@ -119,8 +129,12 @@ def _is_plain(folder: Path, top: Path, git: Path) -> bool:
         return False  # git reads the configuration of each submodule
     if os.path.lexists(git / "hooks" / "post-index-change"):
         return False  # run when a reading command refreshes the index
-    if os.path.lexists(git / "config.worktree"):
+    if os.path.lexists(git / "config.worktree") or _has_submodule(git / "index"):
         return False
+    if os.path.lexists(git / "objects" / "info" / "alternates") or any(
+        (git / name).is_symlink() for name in _OF_REPOSITORY
+    ):
+        return False  # it has the history of another repository too
     between = [top, *(one for one in (folder, *folder.parents) if top in one.parents)]
     attributes = [
         git / "info" / "attributes",
@@ -129,6 +143,64 @@ def _is_plain(folder: Path, top: Path, git: Path) -> bool:
     return _is_plain_config(_text(git / "config")) and not any(
         _ATTRIBUTES.search(_text(one)) for one in attributes if os.path.lexists(one)
     )
+
+
+def _has_submodule(index: Path) -> bool:
+    """Tell whether an entry of the index is a commit of another repository.
+
+    ``git status`` and ``git diff`` start git in the folder of each, also of one that
+    ``.gitmodules`` does not name, and so run what the configuration there names.
+    The form is gitformat-index(5); an index that is split or sparse lists not all
+    entries, and counts as if it had one.
+
+    Raises:
+        ValueError: it is of another form, a link, or too large to be read in time.
+    """
+    if not os.path.lexists(index):
+        return False
+    if index.is_symlink() or not index.is_file():
+        raise ValueError("no plain file")
+    with index.open("rb") as file:
+        raw = file.read(_LARGEST_INDEX + 1)
+    if not _INDEX.size <= len(raw) <= _LARGEST_INDEX:
+        raise ValueError("no index, or too large")
+    magic, version, count = _INDEX.unpack_from(raw)
+    if magic != b"DIRC" or version not in {2, 3, 4}:
+        raise ValueError("another form of an index")
+    for digest in (20, 32):  # SHA-1 or SHA-256, which the index itself does not say
+        with suppress(ValueError, struct.error):
+            return _lists_submodule(raw, version, count, digest)
+    raise ValueError("another form of an index")
+
+
+def _lists_submodule(raw: bytes, version: int, count: int, digest: int) -> bool:
+    """Read entries whose object names have *digest* bytes."""
+    at, end = _INDEX.size, len(raw) - digest
+    for _ in range(count):
+        (mode,) = _MODE.unpack_from(raw, at + 24)
+        if mode == _GITLINK:
+            return True
+        if mode not in _MODES:
+            raise ValueError("no entry")
+        start = at + 40 + digest
+        (flags,) = _FLAGS.unpack_from(raw, start)
+        start += 4 if version > 2 and flags & 0x4000 else 2
+        if version == 4:  # how much of the path before it is left out comes first
+            while raw[start : start + 1] >= b"\x80":
+                start += 1
+            start += 1
+        nul = raw.index(b"\0", start, end)
+        at = nul + 1 if version == 4 else at + ((nul - at) // 8 + 1) * 8
+    while at < end:
+        name, size = _EXTENSION.unpack_from(raw, at)
+        if not name.isalpha():
+            raise ValueError("no extension")
+        if name[:1].islower():
+            return True  # one without which the entries cannot be read
+        at += _EXTENSION.size + size
+    if at != end:
+        raise ValueError("no end")
+    return False
 
 
 def _text(path: Path) -> str:

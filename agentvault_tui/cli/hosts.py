@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import click
 
 from agentvault_tui.cli.framework import command, pass_session
-from agentvault_tui.cli.hook_hosts import HOSTS
+from agentvault_tui.cli.hook_hosts import HOSTS, PROGRAM
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
@@ -358,13 +358,10 @@ def connect(
 
 
 def _commands(session: CliSession, agent: str) -> HostCommands:
-    beside = Path(sys.executable).with_name("agentvault")
-    found = str(beside) if beside.exists() else shutil.which("agentvault")
-    program = (found,) if found else (sys.executable, "-P", "-m", "agentvault_tui.cli")
     chosen = session.home_option or os.environ.get("AGENTVAULT_HOME")
     home = ("--home", str(session.home.data)) if chosen else ()
     files = sorted((session.home.config / "mcp").glob("*.toml"))
-    return HostCommands(program, agent, home, tuple(file.stem for file in files))
+    return HostCommands(PROGRAM, agent, home, tuple(file.stem for file in files))
 
 
 def _merged(file: HostFile) -> str:

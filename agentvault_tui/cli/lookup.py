@@ -1,11 +1,15 @@
-"""Reads agents page by page, and finds one by its id or unique name."""
+"""Finds an agent by its id or unique name, and the names that a shell completes."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from agentvault_tui.errors import NotFoundError
+import click
+
+from agentvault_tui.cli.session import CliSession
+from agentvault_tui.errors import AgentVaultError, NotFoundError
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.client import OperatorClient
 from agentvault_tui.operator_api.requests import AgentQuery
@@ -49,3 +53,39 @@ def find_agent(client: OperatorClient, word: str) -> AgentInfo:
         if near
         else "`agentvault agents list` names them",
     )
+
+
+def _completing(
+    find: Callable[[OperatorClient], Iterable[str]],
+) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """Return a function by which the shell completes names that *find* returns."""
+
+    def complete(
+        ctx: click.Context,
+        _: click.Parameter,
+        incomplete: str,
+    ) -> list[str]:
+        # A key press is answered with no names where no broker answers.
+        with contextlib.suppress(AgentVaultError, OSError):
+            client = ctx.ensure_object(CliSession).client
+            return [name for name in find(client) if name.startswith(incomplete)]
+        return []
+
+    return complete
+
+
+def _agents(client: OperatorClient) -> Iterator[AgentInfo]:
+    return (agent for page in agent_pages(client, tokens=True) for agent in page.agents)
+
+
+agent_names = _completing(lambda client: [agent.name for agent in _agents(client)])
+token_ids = _completing(
+    lambda client: [one.id for agent in _agents(client) for one in agent.listed_tokens]
+)
+stepup_ids = _completing(
+    lambda client: [one.id for one in client.call(calls.STEPUPS).stepups]
+)
+service_names = _completing(
+    lambda client: [one.name for one in client.call(calls.SERVICES).services]
+)
+scope_names = _completing(lambda client: client.call(calls.POLICY).catalogue)

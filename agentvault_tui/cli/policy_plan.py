@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from agentvault_tui.broker.policy_files import load_policy, read_text
-from agentvault_tui.cli.audit import Moment
+from agentvault_tui.cli.event_search import Moment
 from agentvault_tui.cli.framework import FILE, command, pass_session
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession

@@ -17,7 +17,7 @@ from agentvault_tui.cli.config_files import (
     print_checks,
 )
 from agentvault_tui.cli.framework import FILE, group, pass_session
-from agentvault_tui.cli.lookup import find_agent
+from agentvault_tui.cli.lookup import find_agent, service_names
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
@@ -69,7 +69,7 @@ def list_services(session: CliSession) -> None:
 
 
 @services.command("show", example="agentvault services show stripe")
-@click.argument("name")
+@click.argument("name", shell_complete=service_names)
 @pass_session
 def show(session: CliSession, name: str) -> None:
     """Show one service: its routes, and where their parameters are read."""
@@ -217,7 +217,7 @@ def _refused_now(session: CliSession, service: Service) -> list[str]:
     example="agentvault services try stripe POST /v1/transfers/acct_42 "
     "--body transfer.json --agent payments-agent",
 )
-@click.argument("name")
+@click.argument("name", shell_complete=service_names)
 @click.argument("method")
 @click.argument("path")
 @click.option("--agent", required=True, help="Id or unique name.")
@@ -309,7 +309,7 @@ def _shown(value: object) -> object:
 
 
 @services.command("import", on_home=True, example="agentvault services import stripe")
-@click.argument("name")
+@click.argument("name", shell_complete=service_names)
 @click.option(
     "--openapi",
     type=FILE,

@@ -12,8 +12,13 @@ import click
 from msgspec.structs import asdict
 
 from agentvault_tui.cli.device import followed, print_device
-from agentvault_tui.cli.framework import group, pass_session
-from agentvault_tui.cli.lookup import find_agent
+from agentvault_tui.cli.framework import (
+    RenamedOption,
+    TimeSpan,
+    group,
+    pass_session,
+)
+from agentvault_tui.cli.lookup import agent_names, find_agent, stepup_ids
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
@@ -49,7 +54,11 @@ def stepup() -> None:
 @click.option(
     "--status", help="Only those: waiting, verifying, approved, denied and so on."
 )
-@click.option("--agent", help="Only this agent's: id or unique name.")
+@click.option(
+    "--agent",
+    help="Only this agent's: id or unique name.",
+    shell_complete=agent_names,
+)
 @click.option("-n", "--limit", type=click.IntRange(1, 1000), default=50)
 @pass_session
 def list_stepups(
@@ -95,7 +104,7 @@ _HEX_BYTES: Final = 256
 
 
 @stepup.command("show", example="agentvault stepup show sup_8m1c4tq9x2w7k3zn")
-@click.argument("stepup_id", metavar="ID")
+@click.argument("stepup_id", metavar="ID", shell_complete=stepup_ids)
 @click.option(
     "--save",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -119,12 +128,17 @@ def show_stepup(session: CliSession, stepup_id: str, save: Path | None) -> None:
 
 
 @stepup.command("approve", example="agentvault stepup approve sup_8m1c4tq9x2w7k3zn")
-@click.argument("stepup_id", metavar="ID")
+@click.argument("stepup_id", metavar="ID", shell_complete=stepup_ids)
 @click.option(
     "--repeat", "count", type=click.IntRange(1, 20), help="Approve N more like it."
 )
 @click.option(
-    "--within", type=click.IntRange(1, 3600), help="Seconds in which these may come."
+    "--for",
+    "--within",
+    "within",
+    cls=RenamedOption,
+    type=TimeSpan(most=3600),
+    help="How long these may come: 10m, an hour at most.",
 )
 @click.option(
     "--bound",
@@ -143,11 +157,11 @@ def approve_stepup(
 ) -> int:
     """Approve with a second factor: prints the code and waits for the tenant.
 
-    With --repeat and --within the next ones like it need no person: equal but for what
+    With --repeat and --for the next ones like it need no person: equal but for what
     --bound names, until one deviates. `stepup deny` ends what is left of them.
 
-    Exits 0 when approved, else 1. Leaving with Ctrl-C stops the waiting, not the
-    sign-in.
+    Exits 0 when approved, or recorded as one of several approvals, else 1. Leaving
+    with Ctrl-C stops the waiting, not the sign-in.
     """
     client, out = session.client, session.out
     repeat = _repeat(count, within, bounds)
@@ -177,13 +191,15 @@ def approve_stepup(
     )
     if not out.print_json(ended):
         _print_end(out, ended)
-    return 0 if ended.status in _GRANTED else 1
+    before, now = (one.approvals.have if one.approvals else 0 for one in (asked, ended))
+    is_recorded = ended.status == "pending" and now > before
+    return 0 if ended.status in _GRANTED or is_recorded else 1
 
 
 @stepup.command(
     "deny", example="agentvault stepup deny sup_8m1c4tq9x2w7k3zn --reason 'no invoice'"
 )
-@click.argument("stepup_id", metavar="ID")
+@click.argument("stepup_id", metavar="ID", shell_complete=stepup_ids)
 @click.option("--reason", default="", help="Why; the agent reads it.")
 @pass_session
 def deny_stepup(session: CliSession, stepup_id: str, reason: str) -> None:
@@ -201,7 +217,7 @@ def _repeat(
     if count is None and within is None and not bounds:
         return None
     if count is None or within is None:
-        raise UsageError("give --repeat N and --within SECONDS together")
+        raise UsageError("give --repeat N and --for TIME together")
     try:
         return requests.RepeatRequest.of(count, within, bounds)
     except ValueError as error:
@@ -275,6 +291,6 @@ def _print_end(out: Output, item: StepUpInfo) -> None:
         out.line("by ", out.cell(", ".join(one.name for one in people), limit=500))
     if item.approvals and item.status == "pending":
         has, need = item.approvals.have, item.approvals.need
-        out.line(f"approved by {has} of {need}; may still: {item.approvals.may}")
+        out.line(f"recorded, {has} of {need}; may still: {item.approvals.may}")
     if item.problem:
         out.line("problem: ", out.cell(item.problem, limit=500))

@@ -24,6 +24,7 @@ from agentvault_tui.errors import (
     LedgerError,
     NotFoundError,
     OvertakenError,
+    TooFastError,
 )
 from agentvault_tui.gateway.body import referent_key
 from agentvault_tui.gateway.call import Call, NamedDocuments
@@ -38,6 +39,7 @@ from agentvault_tui.gateway.refusals import (
     mismatch,
     pending,
     referent_changed,
+    too_fast,
     too_many_connections,
     unauthorized,
     unavailable,
@@ -204,6 +206,8 @@ class Admission:
             raise
         except LedgerError as error:
             raise unavailable(error) from None
+        except TooFastError as error:
+            raise too_fast(error) from None
         except CallRefusedError as refusal:
             if refusal.error != PENDING:
                 observe(caller, "refused")

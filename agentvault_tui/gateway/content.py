@@ -377,11 +377,30 @@ def check_members(value: object, pointers: Iterable[Sequence[str]]) -> None:
 
 def _json(raw: bytes) -> object:
     try:
-        return read_document(raw)
+        value = read_document(raw)
     except AmbiguousError as error:
         raise _ambiguous(f"the body is read in several ways: {error}") from None
     except ValueError as error:
         raise _unreadable(f"the body is not valid JSON: {error}") from None
+    # JavaScript's Object.assign makes the members of __proto__ members of the copy
+    # (ECMA-262, B.2.2.1): a service reads values there that no parameter stated.
+    if (b"proto" in raw or b"\\u" in raw) and _has_member(value, "__proto__"):
+        raise _ambiguous("the body has a member named __proto__")
+    return value
+
+
+def _has_member(value: object, name: str) -> bool:
+    """Tell whether an object of a document, at any depth, has a member."""
+    waiting = [value]
+    while waiting:
+        inner = waiting.pop()
+        if isinstance(inner, dict):
+            if name in inner:
+                return True
+            waiting += inner.values()
+        elif isinstance(inner, list):
+            waiting += inner
+    return False
 
 
 def _form(raw: bytes) -> list[Pair]:

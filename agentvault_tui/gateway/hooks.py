@@ -26,7 +26,12 @@ from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.usecases.evaluate import Answer, evaluate
 from agentvault_tui.broker.usecases.request import refused
 from agentvault_tui.encoder import to_json
-from agentvault_tui.errors import NotFoundError, ServiceError, ShareTakenError
+from agentvault_tui.errors import (
+    NotFoundError,
+    ServiceError,
+    ShareTakenError,
+    TooFastError,
+)
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.mcp.messages import canonical
 from agentvault_tui.gateway.mcp.servers import (
@@ -107,6 +112,9 @@ def routes(
         )
         try:
             answer = await _answer(decide, wait)
+        except TooFastError as error:
+            text = error.diagnosis()
+            return HookInfo(outcome="denied", reason="slow_down", message=text)
         finally:
             gone.cancel()
         if not isinstance(answer, Permitted):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from agentvault_tui.broker.answers import POLL_INTERVAL, Denied
+from agentvault_tui.broker.answers import POLL_INTERVAL, RATE_RETRY, Denied
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.errors import (
     LedgerBusyError,
     LedgerError,
+    TooFastError,
     UnreadableRequestError,
 )
 from agentvault_tui.model import StepUp
@@ -102,6 +103,12 @@ def unavailable(error: LedgerError) -> CallRefusedError:
     retry = (b"retry-after", b"%d" % (_RETRY_SECONDS if busy else 5))
     code = "temporarily_unavailable"
     return CallRefusedError(503, code, code, text, retry)
+
+
+def too_fast(error: TooFastError) -> CallRefusedError:
+    """Return the refusal of a call beyond its agent's rate; nothing is recorded."""
+    retry = (b"retry-after", b"%d" % RATE_RETRY)
+    return CallRefusedError(429, "slow_down", "slow_down", error.diagnosis(), retry)
 
 
 def too_many_connections() -> CallRefusedError:

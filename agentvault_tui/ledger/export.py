@@ -7,7 +7,7 @@ import io
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -63,8 +63,6 @@ def export_ledger(
     """
     if not home.database.exists():
         raise NotFoundError(f"there is no ledger at {home.database}")
-    if os.path.lexists(target):
-        _check_replaced(home, target, replace=replace)
     with (
         storage_errors(home.database),
         closing(schema.open_reader(home.database)) as db,
@@ -72,23 +70,51 @@ def export_ledger(
         schema.check_schema(db, home.database)
         ledger_id = read_ledger_id(db, home.database)
         header = _extent(db, ledger_id, after, now)
-        try:
-            with private_draft(target, replace=replace) as file:
-                lines = lines_of(db, after, header.last.seq)
-                if form == "csv":
-                    _write_csv(file, lines)
-                elif form == "ocsf":
-                    file.writelines(map(_ocsf_line, lines))
-                else:
-                    file.write(msgspec.json.encode(header) + b"\n")
-                    file.writelines(lines)
-        except FileExistsError as error:
-            raise UsageError(f"{target} is there already", _OTHER_NAME) from error
-        except OSError as error:
-            raise UsageError(
-                f"cannot write {target} ({error.strerror})", "choose another file"
-            ) from error
+        lines = lines_of(db, after, header.last.seq)
+        first = msgspec.json.encode(header) + b"\n"
+        write_export(home, target, first, lines, form=form, replace=replace)
     return header
+
+
+def write_export(
+    home: Home,
+    target: Path,
+    header: bytes,
+    lines: Iterable[bytes],
+    *,
+    form: Literal["jsonl", "csv", "ocsf"],
+    replace: bool,
+) -> None:
+    """Write exported events to *target*, mode 0600, whole or not at all.
+
+    Args:
+        home: no file of this home directory is replaced.
+        target: the file to write.
+        header: the first line, of JSON Lines alone.
+        lines: the events, as JSON Lines have them.
+        form: the format to write them in.
+        replace: whether a file that is there is replaced.
+
+    Raises:
+        UsageError: the target is there and not to be replaced, or cannot be written.
+    """
+    if os.path.lexists(target):
+        _check_replaced(home, target, replace=replace)
+    try:
+        with private_draft(target, replace=replace) as file:
+            if form == "csv":
+                _write_csv(file, lines)
+            elif form == "ocsf":
+                file.writelines(map(_ocsf_line, lines))
+            else:
+                file.write(header)
+                file.writelines(lines)
+    except FileExistsError as error:
+        raise UsageError(f"{target} is there already", _OTHER_NAME) from error
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {target} ({error.strerror})", "choose another file"
+        ) from error
 
 
 def _check_replaced(home: Home, target: Path, *, replace: bool) -> None:
@@ -122,7 +148,7 @@ def _ocsf_line(line: bytes) -> bytes:
     return to_json(ocsf.record(json.loads(line), details=True)).encode() + b"\n"
 
 
-def _write_csv(file: BinaryIO, lines: Iterator[bytes]) -> None:
+def _write_csv(file: BinaryIO, lines: Iterable[bytes]) -> None:
     text = io.TextIOWrapper(file, "utf-8", newline="")
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(COLUMNS)

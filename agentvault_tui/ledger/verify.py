@@ -4,21 +4,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, BinaryIO, Final
 
 import msgspec
 from msgspec import Meta
 
-from agentvault_tui.errors import LedgerDamagedError, NotFoundError
+from agentvault_tui.errors import LedgerDamagedError, NotFoundError, UsageError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import activity, schema
 from agentvault_tui.ledger.chain import PREFIX, genesis, link, text_of, written
@@ -76,6 +77,26 @@ class ExportHeader(msgspec.Struct, kw_only=True):
     exported_at: str
 
 
+class SelectionHeader(msgspec.Struct, kw_only=True):
+    """The first line of an export of chosen events."""
+
+    format: str = FORMAT
+    ledger: str
+    selection: dict[str, str]
+    """The filter, as it was typed."""
+    last: EventHash = msgspec.field(name="to")
+    """The head of the ledger at the export."""
+    count: int
+    exported_at: str
+
+
+_HEADERS: Final[
+    tuple[
+        msgspec.json.Decoder[ExportHeader] | msgspec.json.Decoder[SelectionHeader], ...
+    ]
+] = (msgspec.json.Decoder(ExportHeader), msgspec.json.Decoder(SelectionHeader))
+
+
 @dataclass(frozen=True, slots=True)
 class Verification:
     """What a verification found."""
@@ -89,6 +110,8 @@ class Verification:
     first_bad: int | None
     """The first event that is wrong; None when it is no single event."""
     problem: str | None
+    selection: bool = False
+    """Whether it is of chosen events, which were compared with a whole ledger."""
 
 
 _Counts = tuple[
@@ -151,22 +174,29 @@ def verify_ledger(
     return walk.report(None)
 
 
-def verify_export(path: Path) -> Verification:
-    """Check an export in JSON Lines; needs nothing but the file.
+def verify_export(path: Path, *, against: Path | None = None) -> Verification:
+    """Check an export in JSON Lines.
+
+    A whole export needs nothing but the file. A selection is right only if each of its
+    events is in the ledger that *against* holds, and if that ledger is right.
 
     Args:
         path: the file.
+        against: a home directory, or a whole export of the same ledger.
 
     Returns:
         what was checked, and the first sequence number that is wrong, if any.
 
     Raises:
         NotFoundError: there is no such file.
+        UsageError: it is no export, or *against* is none.
     """
     walk = _Walk(0, bytes(32))
     try:
         with path.open("rb") as file:
-            header = _read_header(file.readline(_LONGEST_LINE))
+            header = _read_header(path, file.readline(_LONGEST_LINE))
+            if isinstance(header, SelectionHeader):
+                return _verify_selection(file, header, against)
             walk = _Walk(header.first.seq, header.first.digest, header.ledger)
             if walk.seq == 0 and walk.hash != genesis(header.ledger):
                 raise _BadError(None, "the header's genesis is not its ledger's")  # noqa: TRY301 - one report for all
@@ -388,7 +418,11 @@ def _compare(walk: _Walk, ledger: str, head: Head, found: bytes | None) -> None:
 
 def _check_line(walk: _Walk, line: bytes) -> None:
     """Check one exported event: the line is its body with the hash put in front."""
-    expected = walk.seq + 1
+    walk.step(*_parse_line(line, walk.seq + 1))
+
+
+def _parse_line(line: bytes, expected: int) -> tuple[int, bytes, bytes]:
+    """Return number, hash and body of an exported event, which should be *expected*."""
     digest = line[len(LINE_START) : _HASH_END]
     if not (line.startswith(LINE_START) and line[_HASH_END : _HASH_END + 2] == b'",'):
         raise _BadError(expected, "its line is not an exported event's")
@@ -402,17 +436,131 @@ def _check_line(walk: _Walk, line: bytes) -> None:
         raise _BadError(expected, "its line is not an exported event's") from error
     if stored.hex().encode() != digest:
         raise _BadError(expected, "its hash is not written in lower case")
-    walk.step(seq, stored, body)
+    if type(seq) is not int:
+        raise _BadError(expected, "its line is not an exported event's")
+    return seq, stored, body
 
 
-def _read_header(line: bytes) -> ExportHeader:
-    try:
-        header = msgspec.json.decode(line, type=ExportHeader)
-    except (ValueError, RecursionError) as error:
-        raise _BadError(None, "the first line is not an export's header") from error
-    if header.format != FORMAT:
-        raise _BadError(None, f"the format is not {FORMAT}")
-    return header
+def _read_header(path: Path, line: bytes) -> ExportHeader | SelectionHeader:
+    """Read the first line of an export.
+
+    Raises:
+        UsageError: it is none, so that the file says nothing about a ledger.
+    """
+    for decoder in _HEADERS:
+        with contextlib.suppress(ValueError, RecursionError):
+            header = decoder.decode(line)
+            if header.format == FORMAT:
+                return header
+    raise UsageError(
+        f"{path} is no export that can be verified: its first line is no header of"
+        f" {FORMAT}",
+        "name a file of `agentvault audit export` or of `e` in the console",
+    )
+
+
+def _verify_selection(
+    file: BinaryIO, header: SelectionHeader, against: Path | None
+) -> Verification:
+    """Compare each event of a selection with the ledger that *against* holds."""
+    events, bad = 0, None
+    with ExitStack() as stack:
+        try:
+            recorded = None
+            if against is not None:
+                _check_ledger(header, against)
+                recorded = _recorded(stack, against)
+            for _ in _compared(file, header, recorded):
+                events += 1
+            if events != header.count:
+                raise _BadError(None, f"the header promises {header.count} events")  # noqa: TRY301 - one report for all
+            if recorded is None:
+                raise _BadError(None, "it was not compared with a ledger")  # noqa: TRY301 - one report for all
+        except _BadError as found:
+            bad = found
+    return Verification(
+        ok=bad is None,
+        events=events,
+        head=Head(header.last.seq, header.last.hash),
+        ledger=header.ledger,
+        first_bad=bad.seq if bad else None,
+        problem=bad.problem if bad else None,
+        selection=True,
+    )
+
+
+def _compared(
+    file: BinaryIO,
+    header: SelectionHeader,
+    recorded: Callable[[int], bytes | None] | None,
+) -> Iterator[int]:
+    """Yield the number of each event of a selection that is as it was recorded.
+
+    Raises:
+        _BadError: one is not, or the ledger's head is another than the header's.
+    """
+    last, newest = 0, None
+    while line := file.readline(_LONGEST_LINE):
+        seq, _, _ = _parse_line(line, last + 1)
+        if not last < seq <= header.last.seq:
+            raise _BadError(last + 1, "it is not in the order of the ledger")
+        if recorded is not None and recorded(seq) != line:
+            raise _BadError(seq, "it is not the event that was recorded")
+        last, newest = seq, line
+        yield seq
+    if recorded is None:
+        return
+    head = header.last
+    at_head = newest if last == head.seq else recorded(head.seq)
+    if at_head is None:
+        raise _BadError(None, f"the ledger ends before event {head.seq}")
+    if not at_head.startswith(b'{"hash":"%b"' % head.hash.encode()):
+        raise _BadError(head.seq, "it is not the head that the header names")
+
+
+def _check_ledger(header: SelectionHeader, against: Path) -> None:
+    """Verify the home directory or whole export that a selection is compared with.
+
+    Raises:
+        UsageError: it is a selection as well.
+        _BadError: it is not right, or another ledger.
+    """
+    whole = (
+        verify_ledger(Home.locate(against))
+        if against.is_dir()
+        else verify_export(against)
+    )
+    if whole.selection:
+        raise UsageError(f"{against} is a selection too", "name a whole export")
+    if not whole.ok:
+        raise _BadError(whole.first_bad, f"{against} is not right: {whole.problem}")
+    if whole.ledger != header.ledger:
+        raise _BadError(None, f"{against} is another ledger")
+
+
+def _recorded(stack: ExitStack, against: Path) -> Callable[[int], bytes | None]:
+    """Return a function that finds the exported line of an event.
+
+    It is called with growing numbers. Of a number that the ledger lacks it returns
+    None.
+    """
+    if against.is_dir():
+        home = Home.locate(against)
+        db = stack.enter_context(closing(schema.open_reader(home.database)))
+        upto = head_seq(db)
+        return lambda seq: next(lines_of(db, seq - 1, min(seq, upto)), None)
+    file = stack.enter_context(against.open("rb"))
+    header = _read_header(against, file.readline(_LONGEST_LINE))
+    at = header.first.seq if isinstance(header, ExportHeader) else 0
+
+    def find(seq: int) -> bytes | None:
+        nonlocal at
+        line = b""
+        while at < seq:
+            line, at = file.readline(_LONGEST_LINE), at + 1
+        return line or None
+
+    return find
 
 
 def lines_of(db: sqlite3.Connection, after: int, upto: int) -> Iterator[bytes]:

@@ -86,6 +86,8 @@ class Agent:
     """Whether other agents are made from it, whatever its status."""
     from_template: AgentId | None = None
     """The template that it was made from, and ends with."""
+    decisions_a_second: int | None = None
+    """Permitted decisions it may have a second, if not as many as others; 0 for any."""
     authenticated_as: str | None = None
     """``ISSUER:SUBJECT`` of the platform's token that a request came with; of a stored
     agent nothing."""

@@ -107,6 +107,8 @@ class EventType(StrEnum):
     """The ledger was copied into this store; the events before are the source's."""
     ALERT_DEAD = "alert.dead"
     """An alert that its sink did not take for a day: somebody was not told."""
+    EXPORT_SKIPPED = "export.skipped"
+    """An event that a destination for programs refused even alone."""
     CLOCK_JUMP = "clock.jump"
 
 
@@ -178,6 +180,15 @@ class Event(NamedTuple):
     detail: dict[str, Any]
     hash: str
     """``sha256:…`` of this link of the chain."""
+
+
+LOOSENED: Final = "loosened"
+"""The member of ``detail`` that says all of a loosening: see `CHANGE_APPLIED`."""
+
+
+def loosens(event: Event) -> bool:
+    """Tell whether *event* is of a loosening, whoever brought it and how."""
+    return LOOSENED in event.detail
 
 
 PERSON_CHANGES: Final = ("added", "role", "password", "factor", "passkey", "removed")

@@ -76,11 +76,15 @@ NEW_SECRET: Final = _post(
     f"{_AGENTS}/secret", asks.NewSecretRequest, shapes.NewAgentInfo
 )
 SCOPES: Final = _post(f"{_AGENTS}/scopes", asks.ScopesRequest, shapes.ScopesAnswer)
+RATE: Final = _post(f"{_AGENTS}/rate", asks.RateRequest, shapes.AgentInfo)
 DELEGATES: Final = _post(
     f"{_AGENTS}/delegates", asks.DelegatesRequest, shapes.ScopesAnswer
 )
 TREE: Final = _get("/api/delegations", access.DelegationTree, asks.TreeQuery)
 REVOKE: Final = _post(f"{_AGENTS}/revoke", asks.RevokeRequest, shapes.RevokeAnswer)
+REVOKE_TOKEN: Final = _post(
+    "/api/tokens/revoke", asks.TokenRevokeRequest, access.TokenRevokeAnswer
+)
 TOKEN: Final = _post(f"{_AGENTS}/token", access.IssueRequest, access.IssuedTokenInfo)
 RESTORE: Final = _post(f"{_AGENTS}/restore", asks.RestoreRequest, shapes.RestoreAnswer)
 STEPUPS: Final = _get(_STEPUP, shapes.StepUpList, asks.StepUpQuery)

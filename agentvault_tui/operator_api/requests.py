@@ -89,6 +89,14 @@ class ScopesRequest(WireRequest, kw_only=True):
     """Likewise; whichever of the two is absent stays as it is."""
 
 
+class RateRequest(WireRequest, kw_only=True):
+    """Say how many permitted decisions an agent may have a second."""
+
+    agent_id: Word
+    decisions_a_second: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    """0 for no bound; null, or absent, for as many as the settings say."""
+
+
 class DelegatesRequest(WireRequest, kw_only=True):
     """Say which scopes an agent may pass on to another, in place of those it could."""
 
@@ -122,6 +130,13 @@ class RestoreRequest(OneOrAllRequest, kw_only=True):
 class RevokeRequest(OneOrAllRequest, kw_only=True):
     """Cut one agent off, or all of them."""
 
+    reason: Reason = ""
+
+
+class TokenRevokeRequest(WireRequest, kw_only=True):
+    """Revoke one live token."""
+
+    id: Word
     reason: Reason = ""
 
 

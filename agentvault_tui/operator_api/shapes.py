@@ -163,7 +163,8 @@ class AgentInfo(PastAgentInfo, kw_only=True):
 
     subject: str | None = None
     """``ISSUER:SUBJECT`` of its platform's tokens, where it authenticates by them."""
-
+    decisions_a_second: int | None = None
+    """Permitted decisions it may have a second; null: as the settings say; 0: any."""
     tokens_elevated: int = 0
     next_token: TokenInfo | UnsetType | None = UNSET
     """Where tokens are not listed: the next to expire."""

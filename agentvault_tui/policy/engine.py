@@ -40,7 +40,7 @@ from agentvault_tui.policy.texts import (
 from agentvault_tui.text import visible
 
 SHIPPED: Final = "shipped"
-_ENGINE: Final = "6"
+_ENGINE: Final = "7"
 """In every version: raised when the same texts come to be decided otherwise."""
 _KEPT_ANSWERS: Final = 4096
 _KEPT_AGENTS: Final = 1024

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -19,7 +19,7 @@ from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
 from agentvault_tui.broker.policy_files import read_text
 from agentvault_tui.broker.team import while_working
 from agentvault_tui.broker.team_files import file_draft
-from agentvault_tui.clock import iso
+from agentvault_tui.clock import Clock, iso
 from agentvault_tui.errors import (
     LedgerError,
     NotFoundError,
@@ -29,7 +29,7 @@ from agentvault_tui.errors import (
 )
 from agentvault_tui.home import file_stamp
 from agentvault_tui.ledger import Meta
-from agentvault_tui.model import Draft, EventType
+from agentvault_tui.model import Draft, Event, EventType
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.alerts import (
     AlertList,
@@ -39,6 +39,12 @@ from agentvault_tui.operator_api.alerts import (
     SinkInfo,
     TestSinkRequest,
 )
+from agentvault_tui.watch.alert_followers import (
+    AlertFollower,
+    CallsFollower,
+    DeadAlert,
+)
+from agentvault_tui.watch.chain import Chain
 from agentvault_tui.watch.config import (
     LEDGER_FAULT,
     AlertsFile,
@@ -46,15 +52,17 @@ from agentvault_tui.watch.config import (
     parse_alerts,
 )
 from agentvault_tui.watch.exporters import EXPORTERS, Exporter
-from agentvault_tui.watch.messages import fault_message, trial_message
+from agentvault_tui.watch.messages import (
+    calls_people,
+    fault_message,
+    trial_message,
+)
 from agentvault_tui.watch.outbox import (
     PLACE,
-    AlertFollower,
-    Chain,
-    DeadAlert,
     ExportFollower,
     Follower,
     HeldAlerts,
+    KeptPlace,
     SinkPlace,
 )
 from agentvault_tui.watch.senders import SENDERS, OpenSecret, Sender, SinkError
@@ -79,7 +87,9 @@ class Alerts:
         self._chain = Chain(broker)
         self._seen: tuple[int, ...] | str | None = None
         self._followers: dict[str, Follower[Any]] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        """By the sink's name; calls to people have followers of their own."""
+        self._callers: dict[str, CallsFollower] = {}
+        self._tasks: dict[str, list[asyncio.Task[None]]] = {}
         self._dead: dict[str, DeadAlert] = {}
         self._fault: str | None = None
         self._looking = asyncio.Lock()
@@ -106,12 +116,26 @@ class Alerts:
             found.append(
                 f"alerts.toml cannot be put in force, {now} is: {self.problem}"
             )
-        found += [
-            f"Alerts do not reach {one.name}: {one.problem}"
-            for one in self._followers.values()
-            if one.problem
+        return found + [
+            f"Alerts do not reach {name}: {problem}"
+            for name in self._followers
+            if (problem := self._problem_of(name))
         ]
-        return found
+
+    def _all_of(self, sink: str) -> list[Follower[Any]]:
+        """Return the followers of a sink, the one that calls people first."""
+        caller = self._callers.get(sink)
+        return [*([caller] if caller else []), self._followers[sink]]
+
+    def _problem_of(self, sink: str) -> str | None:
+        return next((one.problem for one in self._all_of(sink) if one.problem), None)
+
+    def committed(self, events: Sequence[Event]) -> None:
+        """Take events that have just become durable; see `WatchRoom.committed`."""
+        self._chain.take(events)
+        if self._callers and any(calls_people(self.broker, one) for one in events):
+            for caller in self._callers.values():
+                caller.wake()
 
     async def start(self) -> None:
         """Put the file in force, and go on where the last process stopped.
@@ -154,8 +178,9 @@ class Alerts:
                 await self._follow()
                 self.broker.on_status()
         self._look_at_ledger()
-        for follower in self._followers.values():
-            follower.wake()
+        for name in self._followers:
+            for follower in self._all_of(name):
+                follower.wake()
 
     def _look_at_ledger(self) -> None:
         """Tell of a fault that no event can tell of now."""
@@ -164,11 +189,9 @@ class Alerts:
         before, self._fault = self._fault, fault
         if fault is None or before is not None:
             return  # told once a fault, however its words change
-        for follower in self._followers.values():
-            if isinstance(follower, AlertFollower) and any(
-                LEDGER_FAULT in one.events for one in follower.routes
-            ):
-                follower.tell(fault_message(self.broker, follower.name, fault))
+        for name, caller in self._callers.items():
+            if any(LEDGER_FAULT in one.events for one in caller.routes):
+                caller.tell(fault_message(self.broker, name, fault))
 
     async def _put_in_force(self) -> None:
         """Read the file, and record that it is another.
@@ -203,14 +226,13 @@ class Alerts:
 
     async def _follow(self) -> None:
         """Work for exactly the sinks of the file."""
-        for name, task in list(self._tasks.items()):
+        for name, follower in list(self._followers.items()):
             sink = self.file.sinks.get(name)
-            follower = self._followers[name]
             same = sink == follower.outlet.sink and (
                 self.file.routes_to(name) == follower.routes
             )
             if not same:
-                await self._stop(name, task)
+                await self._stop(name)
         for name, sink in self.file.sinks.items():
             if name not in self._followers:
                 await self._begin(name, sink)
@@ -229,36 +251,41 @@ class Alerts:
             place = SinkPlace(0 if sink.exports else head, sink.exports)
             await self._keep(key, msgspec.json.encode(place).decode())
         place.seq = min(place.seq, head)
-        where = name, self._chain, place
-        routes, outlet = self.file.routes_to(name), self._outlet(sink)
-        follower: Follower[Any]
-        if isinstance(outlet, Exporter):
-            follower = ExportFollower(*where, routes=routes, outlet=outlet)
-        else:
-            follower = AlertFollower(
-                *where, routes=routes, outlet=outlet, bury=self._bury
-            )
-        self._followers[name] = follower
-        # What is under way ends with the lease, before another broker may begin it.
-        work = asyncio.create_task(
-            while_working(self.broker.works, follower.run), name=f"sink {name}"
-        )
-        self._tasks[name] = work
-
-    def _outlet(self, sink: SinkTable) -> Sender | Exporter:
-        reached = sink, self._secret, self.broker.clock
+        where = name, self._chain, KeptPlace(self.broker, name, place)
+        routes = self.file.routes_to(name)
         if sink.exports:
-            return EXPORTERS[sink.kind](*reached)
-        return SENDERS[sink.kind](*reached)
+            outlet = EXPORTERS[sink.kind](*self._reached(sink))
+            exports = ExportFollower(*where, routes=routes, outlet=outlet)
+            self._followers[name] = exports
+        else:
+            # Two, each with a connection of its own: neither waits for the other.
+            sends, calls = (SENDERS[sink.kind](*self._reached(sink)) for _ in range(2))
+            bury = self._bury
+            follower = AlertFollower(*where, routes=routes, outlet=sends, bury=bury)
+            caller = CallsFollower(*where, routes=routes, outlet=calls, bury=bury)
+            caller.passed = follower.wake
+            self._followers[name], self._callers[name] = follower, caller
+        # What is under way ends with the lease, before another broker may begin it.
+        self._tasks[name] = [
+            asyncio.create_task(
+                while_working(self.broker.works, one.run), name=f"sink {name}"
+            )
+            for one in self._all_of(name)
+        ]
 
-    async def _stop(self, name: str, task: asyncio.Task[None]) -> None:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        follower = self._followers.pop(name)
-        del self._tasks[name]
-        await follower.save()
-        await follower.outlet.aclose()
+    def _reached(self, sink: SinkTable) -> tuple[SinkTable, OpenSecret, Clock]:
+        return sink, self._secret, self.broker.clock
+
+    async def _stop(self, name: str) -> None:
+        tasks = self._tasks.pop(name)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for follower in self._all_of(name):
+            await follower.save()
+            await follower.outlet.aclose()
+        del self._followers[name]
+        self._callers.pop(name, None)
 
     async def _keep(self, key: str, text: str | None) -> None:
         """Keep a small value, or forget it; where that fails, a later look does."""
@@ -298,8 +325,8 @@ class Alerts:
 
     async def aclose(self) -> None:
         """Stop all work, and keep where it was."""
-        for name, task in list(self._tasks.items()):
-            await self._stop(name, task)
+        for name in list(self._tasks):
+            await self._stop(name)
 
     async def try_sink(self, name: str) -> AlertSentInfo:
         """Send a test to a sink, now and once.
@@ -312,11 +339,13 @@ class Alerts:
         if sink is None:
             known = ", ".join(self.file.sinks) or "none is in alerts.toml"
             raise NotFoundError(f"there is no sink {name}", f"known: {known}")
-        outlet = self._outlet(sink)
-        message = trial_message(self.broker, name)
-        sends = (
-            outlet.export(()) if isinstance(outlet, Exporter) else outlet.send(message)
-        )
+        outlet: Sender | Exporter
+        if sink.exports:
+            outlet = EXPORTERS[sink.kind](*self._reached(sink))
+            sends = outlet.export(())
+        else:
+            outlet = SENDERS[sink.kind](*self._reached(sink))
+            sends = outlet.send(trial_message(self.broker, name))
         try:
             return await self._sent(name, sends)
         finally:
@@ -349,8 +378,8 @@ class Alerts:
             raise NotFoundError(
                 "no alert of that id was given up", "agentvault alerts dead"
             )
-        follower = self._followers.get(dead.sink)
-        if not isinstance(follower, AlertFollower):
+        follower = self._callers.get(dead.sink)
+        if follower is None:
             raise NotFoundError(
                 f"the sink {dead.sink} is not in alerts.toml any more", "put it back"
             )
@@ -394,17 +423,20 @@ class Alerts:
 
     def _sink_info(self, name: str, follower: Follower[Any]) -> SinkInfo:
         events = [word for one in follower.routes for word in one.events]
+        every = self._all_of(name)
+        tries = [one.next_at for one in every if one.next_at is not None]
+        sent = [one.sent_at for one in every if one.sent_at is not None]
         return SinkInfo(
             name=name,
             kind=follower.outlet.sink.kind,
             events=() if follower.place.exports else tuple(dict.fromkeys(events)),
             seq=follower.place.seq,
-            behind=follower.behind,
+            behind=max(self.broker.ledger.head.seq - follower.place.seq, 0),
             held=sum(one.count for one in follower.place.held.values()),
             dead=sum(one.sink == name for one in self._dead.values()),
-            problem=follower.problem,
-            next_at=iso(follower.next_at) if follower.next_at else None,
-            sent_at=iso(follower.sent_at) if follower.sent_at else None,
+            problem=self._problem_of(name),
+            next_at=iso(min(tries)) if tries else None,
+            sent_at=iso(max(sent)) if sent else None,
         )
 
     def routes(self, authority: Authority) -> list[Route]:

@@ -33,12 +33,14 @@ DENIAL_BURST: Final = "denial_burst"
 LEDGER_FAULT: Final = "ledger_fault"
 LIMIT_REACHED: Final = "limit_reached"
 TENANT_FAULT: Final = "tenant_fault"
+LOOSENED: Final = "loosened"
 SIGNALS: Final = (
     NEEDS_PERSON,
     DENIAL_BURST,
     LEDGER_FAULT,
     LIMIT_REACHED,
     TENANT_FAULT,
+    LOOSENED,
 )
 """What routes may name besides types of events."""
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -125,6 +127,8 @@ class AlertRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether parameters and the agent's own words are told."""
     digest: str = ""
     quiet: str = ""
+    after: str = ""
+    """Send a request for a person only once it has waited for so long."""
 
     @property
     def risks(self) -> tuple[Risk, ...]:
@@ -135,6 +139,11 @@ class AlertRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def gathers(self) -> timedelta:
         """How long alerts are gathered before they are told together."""
         return timedelta(seconds=seconds_of(self.digest) or 0)
+
+    @property
+    def waits(self) -> timedelta:
+        """How long a request for a person waits before it is sent."""
+        return timedelta(seconds=seconds_of(self.after) or 0)
 
     def quiet_until(self, now: datetime) -> datetime | None:
         """Return when the quiet hours that *now* is in end; None outside of any."""
@@ -345,10 +354,25 @@ def _check_route(route: AlertRoute, sinks: Mapping[str, SinkTable]) -> None:
         raise ServiceError("it names no sink, or no event", "write sinks and events")
     if route.digest and not timedelta() < route.gathers <= _LONGEST:
         raise ServiceError("digest is no time", 'write "1m": s, m, h or d; to 366d')
+    if route.after:
+        _check_after(route)
     if route.quiet and not _is_quiet(route.quiet):
         raise ServiceError(
             "quiet is no span of hours in a zone", 'write "22:00-07:00 Europe/Berlin"'
         )
+
+
+def _check_after(route: AlertRoute) -> None:
+    if not timedelta() < route.waits <= _LONGEST:
+        raise ServiceError("after is no time", 'write "2m": s, m, h or d; to 366d')
+    requests = {NEEDS_PERSON, EventType.STEPUP_REQUESTED.value}
+    if not route.events or set(route.events) - requests:
+        raise ServiceError(
+            "after is for requests that wait for a person",
+            f'events = ["{NEEDS_PERSON}"], and another route for the rest',
+        )
+    if route.digest:
+        raise ServiceError("a route has digest or after, not both", "write two routes")
 
 
 def _is_quiet(text: str) -> bool:

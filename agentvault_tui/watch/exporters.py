@@ -45,8 +45,12 @@ class Exporter(Outlet, ABC):
     """Takes every event, in order; what it took once it may be given again."""
 
     @abstractmethod
-    async def export(self, records: Sequence[OcsfRecord]) -> None:
-        """Hand records over; with none, try whether the sink takes any.
+    def encode(self, record: OcsfRecord) -> bytes:
+        """Return the bytes that leave for one event."""
+
+    @abstractmethod
+    async def export(self, messages: Sequence[bytes]) -> None:
+        """Send a page of encoded events; with none, try whether the sink takes any.
 
         Raises:
             SinkError: they did not arrive, or that is not known.
@@ -56,11 +60,14 @@ class Exporter(Outlet, ABC):
 class FileExporter(Exporter):
     """A file of JSON Lines, mode 0600; another program may rotate it."""
 
-    async def export(self, records: Sequence[OcsfRecord]) -> None:
-        """Append the records, durably."""
-        lines = [to_json(one.ocsf).encode() + b"\n" for one in records]
+    def encode(self, record: OcsfRecord) -> bytes:
+        """Return a line."""
+        return to_json(record.ocsf).encode() + b"\n"
+
+    async def export(self, messages: Sequence[bytes]) -> None:
+        """Append the lines, durably."""
         try:
-            await asyncio.to_thread(self._append, b"".join(lines))
+            await asyncio.to_thread(self._append, b"".join(messages))
         except OSError as error:
             raise SinkError(f"it cannot be written ({error.strerror})") from None
 
@@ -82,13 +89,15 @@ class FileExporter(Exporter):
 class OtlpExporter(HttpOutlet, Exporter):
     """An OpenTelemetry collector: log records over HTTP in JSON (OTLP 1.x)."""
 
-    async def export(self, records: Sequence[OcsfRecord]) -> None:
-        """Post the records as one request."""
-        scope = {"name": "agentvault", "version": __version__}
-        logs = {"scope": scope, "logRecords": [_log_record(one) for one in records]}
-        name = {"key": "service.name", "value": {"stringValue": "agentvault"}}
-        said = {"resource": {"attributes": [name]}, "scopeLogs": [logs]}
-        body = to_json({"resourceLogs": [said] if records else []}).encode()
+    def encode(self, record: OcsfRecord) -> bytes:
+        """Return a log record."""
+        return to_json(_log_record(record)).encode()
+
+    async def export(self, messages: Sequence[bytes]) -> None:
+        """Post the log records as one request."""
+        body = _REQUEST.replace(b"[]", b"[%b]" % b",".join(messages))
+        if not messages:
+            body = b'{"resourceLogs":[]}'
         url = f"{self.sink.endpoint.removesuffix('/').removesuffix('/v1/logs')}/v1/logs"
         headers = [("Content-Type", "application/json"), *self._headers()]
         await self.post(url, headers, body)
@@ -100,6 +109,16 @@ class OtlpExporter(HttpOutlet, Exporter):
         said = self.reveal(self.sink.headers_secret)
         pairs = [one.partition("=") for one in said.split(",")]
         return [(name.strip(), value.strip()) for name, _, value in pairs]
+
+
+_SCOPE: Final = {"name": "agentvault", "version": __version__}
+_SERVICE: Final = {"key": "service.name", "value": {"stringValue": "agentvault"}}
+_LOGS: Final = {
+    "resource": {"attributes": [_SERVICE]},
+    "scopeLogs": [{"scope": _SCOPE, "logRecords": []}],
+}
+_REQUEST: Final = to_json({"resourceLogs": [_LOGS]}).encode()
+"""A request, as far as it is the same for all; its one empty list takes the records."""
 
 
 def _log_record(record: OcsfRecord) -> dict[str, Any]:
@@ -131,16 +150,24 @@ class SyslogExporter(Exporter):
     _writer: asyncio.StreamWriter | None = None
     _reader: asyncio.StreamReader | None = None
 
-    async def export(self, records: Sequence[OcsfRecord]) -> None:
-        """Send the records, each as one message."""
+    def encode(self, record: OcsfRecord) -> bytes:
+        """Return a message, which over UDP fits into a datagram."""
+        message = syslog_message(record)
+        if len(message) > _DATAGRAM and self.sink.address.startswith("udp:"):
+            rest = {n: v for n, v in record.ocsf.items() if n != "unmapped"}
+            message = syslog_message(OcsfRecord(record.event, rest))
+        return message
+
+    async def export(self, messages: Sequence[bytes]) -> None:
+        """Send the messages, one after another."""
         address = parse_address(self.sink.address, private=self.sink.allow_private)
         transport, host, port = address
         try:
             async with asyncio.timeout(SECONDS):
                 if transport == "udp":
-                    await self._datagrams(records, host, port)
+                    await self._datagrams(messages, host, port)
                 else:
-                    await self._stream(records, transport, host, port)
+                    await self._stream(messages, transport, host, port)
         except TimeoutError:
             await self.aclose()
             raise SinkError("it does not take messages in time") from None
@@ -148,26 +175,19 @@ class SyslogExporter(Exporter):
             await self.aclose()
             raise SinkError("it cannot be reached, or broke off") from None
 
-    async def _datagrams(
-        self, records: Sequence[OcsfRecord], host: str, port: int
-    ) -> None:
+    async def _datagrams(self, messages: Sequence[bytes], host: str, port: int) -> None:
         family, address = (await resolved(host, private=self.sink.allow_private))[0]
         with socket.socket(family, socket.SOCK_DGRAM) as sender:
             sender.setblocking(False)
             sender.connect((address, port))
-            for record in records:
-                message = syslog_message(record)
-                if len(message) > _DATAGRAM:
-                    kept = {n: v for n, v in record.ocsf.items() if n != "unmapped"}
-                    message = syslog_message(OcsfRecord(record.event, kept))
+            for message in messages:
                 await asyncio.get_running_loop().sock_sendall(sender, message)
 
     async def _stream(
-        self, records: Sequence[OcsfRecord], transport: str, host: str, port: int
+        self, messages: Sequence[bytes], transport: str, host: str, port: int
     ) -> None:
         reader, writer = await self._connected(transport, host, port)
-        for record in records:
-            message = syslog_message(record)
+        for message in messages:
             writer.write(b"%d %b" % (len(message), message))
         await writer.drain()
         while _unacknowledged(writer):  # noqa: ASYNC110 - the kernel has no event

@@ -16,15 +16,18 @@ from typing import Final
 from agentvault_tui.broker.approval_pages import approval_page
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.clock import iso
+from agentvault_tui.disclosure import public_reason
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.lures import mask_lures
 from agentvault_tui.model import Event, EventType, Risk, StepUp, fingerprint
+from agentvault_tui.model.event import loosens
 from agentvault_tui.text import Shown, clip, visible
 from agentvault_tui.watch.config import (
     DENIAL_BURST,
     LEDGER_FAULT,
     LIMIT_REACHED,
+    LOOSENED,
     NEEDS_PERSON,
     TENANT_FAULT,
 )
@@ -34,10 +37,15 @@ _TITLES: Final = {
     DENIAL_BURST: "An agent is denied again and again",
     LEDGER_FAULT: "The ledger has a fault",
     LIMIT_REACHED: "A limit is reached",
+    LOOSENED: "More is allowed than before",
     TENANT_FAULT: "The tenant has a fault",
 }
-_GRAVE: Final = frozenset({LEDGER_FAULT, EventType.PANIC_ON.value})
-"""Told at once, as high risk is, though no scope is at risk."""
+_GRAVE: Final = frozenset({LEDGER_FAULT, LOOSENED, EventType.PANIC_ON.value})
+"""Sent at once, as high risk is, though no scope is at risk."""
+_CALLS: Final = frozenset(
+    {EventType.STEPUP_REQUESTED, EventType.PANIC_ON, EventType.AUDIT_AMBIGUOUS}
+)
+"""Types of events that call people, whatever the risk."""
 _LONG: Final = 200
 _LISTED: Final = 20
 """Alerts that a digest names; the others are counted."""
@@ -112,6 +120,25 @@ def is_high(broker: Broker, kind: str, event: Event | None) -> bool:
     return risk_of(broker, event) is Risk.HIGH
 
 
+def asks_for_person(event: Event) -> bool:
+    """Tell whether an event asks for a person's decision."""
+    return event.type is EventType.STEPUP_REQUESTED
+
+
+def calls_people(broker: Broker, event: Event, *, risk: bool = True) -> bool:
+    """Tell whether the alert of an event waits for no other alert.
+
+    Args:
+        broker: the broker.
+        event: the event.
+        risk: whether high risk is reason enough. It depends on the active catalogue;
+            everything else depends on the event alone.
+    """
+    if event.type in _CALLS or loosens(event):
+        return True
+    return risk and risk_of(broker, event) is Risk.HIGH
+
+
 def agent_name(broker: Broker, event: Event) -> str:
     """Return the name of the agent that an event is about."""
     if event.actor.id == event.agent_id:
@@ -137,7 +164,9 @@ def compose(
         ("Resource", inert(event.resource) if event.resource else ""),
         ("Risk", risk.value if risk else ""),
         ("Answer", event.outcome.value if event.outcome else ""),
-        *_decided(event, stepup),
+        ("Reason", inert(_reason(event) or "")),
+        ("Rule", inert(event.rule or "")),
+        *_decided(stepup),
         *(_words(event) if details else ()),
     ]
     page = approval_page(broker, stepup) if stepup and stepup.status.open else None
@@ -160,16 +189,23 @@ def _named(event: Event, name: str) -> str:
     return f"{inert(name, 100)} ({event.agent_id})" if event.agent_id else ""
 
 
-def _decided(event: Event, stepup: StepUp | None) -> list[tuple[str, str]]:
-    """Return why, and of a step-up what it takes to tell it from any other."""
-    asks = event.type is EventType.STEPUP_REQUESTED
-    # The reason of a step-up's own event is what the agent says.
-    facts = [("Reason", "" if asks else inert(event.reason or ""))]
-    facts.append(("Rule", inert(event.rule or "")))
-    if stepup is not None:
-        facts.append(("Fingerprint", fingerprint(stepup.digest)))
-        facts.append(("Ends", iso(stepup.expires.wall)))
-    return facts
+def _decided(stepup: StepUp | None) -> list[tuple[str, str]]:
+    """Return what it takes to tell a step-up from any other."""
+    if stepup is None:
+        return []
+    ends = iso(stepup.expires.wall)
+    return [("Fingerprint", fingerprint(stepup.digest)), ("Ends", ends)]
+
+
+def _reason(event: Event) -> str | None:
+    """Return the reason, unless it may be an agent's words; see `_agent_says`."""
+    return public_reason(
+        {
+            "type": event.type.value,
+            "actor": {"kind": event.actor.kind.value},
+            "reason": event.reason,
+        }
+    )
 
 
 def _words(event: Event) -> list[tuple[str, str]]:
@@ -188,8 +224,8 @@ def _words(event: Event) -> list[tuple[str, str]]:
 
 
 def _agent_says(event: Event) -> str:
-    asks = event.type is EventType.STEPUP_REQUESTED
-    return str((event.reason if asks else event.detail.get("agent_says")) or "")
+    said = event.detail.get("agent_says")
+    return str(said or (event.reason if _reason(event) is None else "") or "")
 
 
 def _command(kind: str, event: Event, stepup: StepUp | None) -> str:
@@ -210,7 +246,6 @@ def _data(
     def shown(value: object) -> str | None:
         return visible(value, 4_000) if value else None
 
-    asks = event.type is EventType.STEPUP_REQUESTED
     risk = risk_of(broker, event)
     said: dict[str, object] = {
         "seq": event.seq,
@@ -222,7 +257,7 @@ def _data(
         "resource": shown(event.resource),
         "risk": risk and risk.value,
         "outcome": event.outcome and event.outcome.value,
-        "reason": None if asks else shown(event.reason),
+        "reason": shown(_reason(event)),
         "rule": shown(event.rule),
         "stepup_id": stepup and stepup.id,
         "fingerprint": stepup and fingerprint(stepup.digest),

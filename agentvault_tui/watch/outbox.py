@@ -2,7 +2,8 @@
 
 A sink's place in the chain is its outbox: everything behind it is yet to be sent, so
 nothing is written for an alert before it is gone. What a route holds back (a digest,
-quiet hours) is noted with the place, and an alert that was given up has a row.
+quiet hours) is noted with the place, and an alert that was given up has a row. Alerts
+have two places: calls to people go ahead of all others (`alert_followers`).
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from datetime import datetime, timedelta
 from random import SystemRandom
 from typing import Final, Generic, TypeVar
@@ -19,41 +19,29 @@ from typing import Final, Generic, TypeVar
 import msgspec
 
 from agentvault_tui import ocsf
-from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.shapes import event_info
 from agentvault_tui.errors import LedgerError
-from agentvault_tui.ledger import EventQuery, Meta, Page
-from agentvault_tui.model import Event, EventType, Outcome
+from agentvault_tui.ledger import Meta
+from agentvault_tui.model import Draft, Event, EventType
+from agentvault_tui.watch.chain import PAGE, Chain
 from agentvault_tui.watch.config import AlertRoute
 from agentvault_tui.watch.exporters import Exporter, OcsfRecord
-from agentvault_tui.watch.messages import (
-    AlertMessage,
-    compose,
-    gathered,
-    is_high,
-)
-from agentvault_tui.watch.senders import Outlet, Sender, SinkError
-from agentvault_tui.watch.signals import BURST_SPAN, Signals
+from agentvault_tui.watch.senders import Outlet, SinkError
 
 log = logging.getLogger("agentvault.alerts")
 
-GIVE_UP: Final = timedelta(hours=24)
 _FIRST: Final = 1.0
 _LONGEST: Final = 300.0
-PAGE: Final = 100
-"""Events that are read, and exported, at once."""
+_PAGE_BYTES: Final = 511 * 1024
+"""Of the events that are exported at once, so that the whole stays below 512 KiB; a
+larger event goes alone."""
+_ENCODED_A_TURN: Final = 20
+"""Events that are encoded in one turn of the event loop, about two milliseconds."""
 _SAVE_EVERY: Final = 1.0
 """Seconds between two writings of a place while there is more to send."""
-_KEPT: Final = 500
-"""Alerts of a digest that are known singly; the others are counted."""
-_RESTS: Final = 24.0
-"""Times as long as it worked a sink rests, while agents ask."""
-_BUSY_SECONDS: Final = 0.5
-"""For so long after the ledger grew agents count as asking: commits come in groups."""
-_LOOK_COST: Final = 0.000_05
 _EXPORT_COST: Final = 0.000_1
-_SEND_COST: Final = 0.000_5
-"""Seconds of the event loop that an event takes: looked at, exported, told."""
+"""Seconds of the event loop that the export of an event takes."""
 PLACE: Final = "alerts:"
 """Prefix of the key that a sink's place is kept under."""
 _random: Final = SystemRandom().random
@@ -71,6 +59,13 @@ class HeldAlerts(msgspec.Struct):
     """What each is told as, and its event."""
 
 
+class CallsPlace(msgspec.Struct):
+    """Where the calls to people are, which wait for no other alert."""
+
+    seq: int
+    told: dict[str, str] = {}
+
+
 class SinkPlace(msgspec.Struct):
     """Where a sink is in the chain."""
 
@@ -82,61 +77,50 @@ class SinkPlace(msgspec.Struct):
     """What is not told again until when; see `Signals`."""
     held: dict[str, HeldAlerts] = {}
     """By the timing of the routes that hold them."""
+    calls: CallsPlace | None = None
+    """None where an older version was."""
+    policy: str = ""
+    """The version of the policy by which events were looked at last."""
+    again: int = 0
+    """Up to this event the risk was read by another policy: it decides nothing."""
 
 
-class DeadAlert(msgspec.Struct, frozen=True):
-    """An alert that was given up."""
+class KeptPlace:
+    """Where a sink is, in memory and in the ledger; its followers share it."""
 
-    id: str
-    sink: str
-    kind: str
-    title: str
-    entries: tuple[tuple[str, int], ...]
-    details: bool
-    at: datetime
-    """When what it tells of happened."""
-    died_at: datetime
-    problem: str
+    def __init__(self, broker: Broker, sink: str, place: SinkPlace) -> None:
+        """Begin at *place*."""
+        self.now = place
+        self.taken_over = 0
+        """How often another broker of the team was further."""
+        self._broker = broker
+        self._key = f"{PLACE}{sink}"
+
+    def catch_up(self) -> None:
+        """Go on from where another broker of the team was, which did this before."""
+        if text := self._broker.kept.get(self._key):
+            place = msgspec.json.decode(text, type=SinkPlace)
+            if _reached(place) > _reached(self.now):
+                self.now = place
+                self.taken_over += 1
+
+    async def save(self) -> None:
+        """Keep the place; a crash before it repeats what was sent since the last."""
+        if not self._broker.works():
+            return  # another broker's place is further
+        text = msgspec.json.encode(self.now).decode()
+        if self._broker.kept.get(self._key) == text:
+            return
+        try:
+            await self._broker.record(changes=[Meta(self._key, text)])
+        except LedgerError:
+            return  # what is sent stays sent; it may be repeated after a crash
+        self._broker.kept[self._key] = text
 
 
-class Chain:
-    """Reads events for all sinks, and throttles them while agents ask."""
-
-    def __init__(self, broker: Broker) -> None:
-        self.broker = broker
-        self._last: tuple[int, int, Page] | None = None
-        self._head = broker.ledger.head.seq
-        self._moved_at = float("-inf")
-
-    async def after(self, seq: int) -> Sequence[Event]:
-        """Return the next events after *seq*; sinks in step share one reading."""
-        head = self.broker.ledger.head.seq
-        if seq >= head:
-            return ()
-        if self._last is None or self._last[:2] != (seq, head):
-            query = EventQuery(after=seq, limit=PAGE)
-            self._last = seq, head, await self.broker.ledger.events(query)
-        return self._last[2].events
-
-    async def denied_before(self, seq: int) -> list[Event]:
-        """Return the refusals of the last minute up to *seq*, oldest first."""
-        query = EventQuery(before=seq + 1, outcome=Outcome.DENIED, limit=1000)
-        found = (await self.broker.ledger.events(query)).events
-        if not found:
-            return []
-        since = found[0].time - BURST_SPAN
-        return [event for event in reversed(found) if event.time >= since]
-
-    async def pace(self, seconds: float) -> None:
-        """Leave the event loop to agents, who ask while the ledger grows.
-
-        The work before this took about so many *seconds* of the loop.
-        """
-        head, now = self.broker.ledger.head.seq, asyncio.get_running_loop().time()
-        if head != self._head:
-            self._head, self._moved_at = head, now
-        busy = now - self._moved_at < _BUSY_SECONDS
-        await asyncio.sleep(seconds * _RESTS if busy else 0)
+def _reached(place: SinkPlace) -> int:
+    """Return a number that grows with a place, however its followers move."""
+    return place.seq + (place.calls.seq if place.calls else 0)
 
 
 class Follower(ABC, Generic[OutletT]):
@@ -146,14 +130,14 @@ class Follower(ABC, Generic[OutletT]):
         self,
         name: str,
         chain: Chain,
-        place: SinkPlace,
+        kept: KeptPlace,
         *,
         routes: tuple[AlertRoute, ...],
         outlet: OutletT,
     ) -> None:
-        """Begin at *place*, where it was left; *routes* name the sink."""
+        """Begin where *kept* was left; *routes* name the sink."""
         self.name = name
-        self.place = place
+        self.kept = kept
         self.routes = routes
         self.problem: str | None = None
         """Why the last try failed, if it did."""
@@ -169,8 +153,13 @@ class Follower(ABC, Generic[OutletT]):
         self._saved_at = 0.0
 
     @property
+    def place(self) -> SinkPlace:
+        """Where the sink is."""
+        return self.kept.now
+
+    @property
     def behind(self) -> int:
-        """How many events it has not seen."""
+        """How many events wait that it may look at."""
         return max(self.broker.ledger.head.seq - self.place.seq, 0)
 
     @abstractmethod
@@ -206,7 +195,7 @@ class Follower(ABC, Generic[OutletT]):
         while True:
             await self._news.wait()
             self._news.clear()
-            self._catch_up()
+            self.kept.catch_up()
             try:
                 while self.due and await self.step():
                     pass
@@ -220,27 +209,18 @@ class Follower(ABC, Generic[OutletT]):
                 log.exception("sink %s failed", self.name)
                 self._failed(SinkError("the broker failed: see its log"))
 
-    def _catch_up(self) -> None:
-        """Go on from where another broker of the team was, which did this before."""
-        if kept := self.broker.kept.get(f"{PLACE}{self.name}"):
-            place = msgspec.json.decode(kept, type=SinkPlace)
-            if place.seq > self.place.seq:
-                self.place = place
+    async def deliver(self, work: Awaitable[None]) -> None:
+        """Hand something to the sink, and note that it took it.
 
-    async def deliver(self, work: Callable[[], Awaitable[None]], cost: float) -> None:
-        """Hand something to the sink, and rest as long as agents need the loop.
-
-        For *cost* see `Chain.pace`.
+        Raises:
+            SinkError: it did not.
         """
-        if self.broker.clock.boot() - self._saved_at >= _SAVE_EVERY:
-            await self.save()
-        await work()
+        await work
         self.sent_at = self.broker.clock.now()
         self._delay, self.next_at = _FIRST, None
         if self.problem is not None:
             self.problem = None
             self.broker.on_status()
-        await self.chain.pace(cost)
 
     def _failed(self, error: SinkError) -> None:
         """Back off exponentially, with jitter."""
@@ -253,208 +233,87 @@ class Follower(ABC, Generic[OutletT]):
             self.broker.on_status()
 
     async def save(self) -> None:
-        """Keep the place; a crash before it repeats what was sent since the last."""
-        if not self.broker.works():
-            return  # another broker's place is further
+        """Keep the place; see `KeptPlace.save`."""
         self._saved_at = self.broker.clock.boot()
-        text = msgspec.json.encode(self.place).decode()
-        key = f"{PLACE}{self.name}"
-        if self.broker.kept.get(key) == text:
-            return
-        try:
-            await self.broker.record(changes=[Meta(key, text)])
-        except LedgerError:
-            return  # what is sent stays sent; it may be repeated after a crash
-        self.broker.kept[key] = text
+        await self.kept.save()
+
+    async def save_if_due(self) -> None:
+        """Keep the place, if that was a while ago."""
+        if self.broker.clock.boot() - self._saved_at >= _SAVE_EVERY:
+            await self.save()
 
 
 class ExportFollower(Follower[Exporter]):
-    """Exports every event to a sink for programs; nothing is ever given up.
+    """Exports every event to a sink for programs; none is given up for a fault.
 
-    Parameters are told where a route says so.
+    A page that the sink refuses for its content is halved, down to one event. That one
+    is skipped, and an event says so. Parameters leave where a route says so.
     """
+
+    _most = PAGE
+    """Events in the next page."""
+    _skipped = 0
+    """Events that were skipped since the sink took any."""
 
     async def step(self) -> bool:
         """Export the next page."""
-        events = await self.chain.after(self.place.seq)
+        events = (await self.chain.after(self.place.seq))[: self._most]
         if not events:
             return False
-        details = any(route.details for route in self.routes)
-        records = [
-            OcsfRecord(
-                event,
-                ocsf.record(msgspec.to_builtins(event_info(event)), details=details),
-            )
-            for event in events
-        ]
-        cost = len(records) * _EXPORT_COST
-        await self.deliver(lambda: self.outlet.export(records), cost)
-        self.place.seq = events[-1].seq
+        page = await self._encoded(events)
+        try:
+            await self.deliver(self.outlet.export(page))
+        except SinkError as error:
+            if not error.content:
+                raise
+            if len(page) == 1:
+                await self._skip(events[0], page[0], error)
+            self._most = max(len(page) // 2, 1)
+            return self.next_at is None
+        self._most, self._skipped = min(self._most * 2, PAGE), 0
+        self.place.seq = events[len(page) - 1].seq
+        await self.save_if_due()
+        await self.chain.pace(len(page) * _EXPORT_COST, self.place.seq)
         return True
 
-
-class AlertFollower(Follower[Sender]):
-    """Sends what the routes take to a sink for people."""
-
-    def __init__(
-        self,
-        name: str,
-        chain: Chain,
-        place: SinkPlace,
-        *,
-        routes: tuple[AlertRoute, ...],
-        outlet: Sender,
-        bury: Callable[[DeadAlert], Awaitable[None]],
-    ) -> None:
-        """Begin at *place*; *bury* records an alert that is given up."""
-        super().__init__(name, chain, place, routes=routes, outlet=outlet)
-        self._bury = bury
-        self._signals = Signals(self.broker, dict(place.told))
-        self._warm = False
-        self._kinds: tuple[int, list[str]] = (0, [])
-        """What the latest event may be told as: it counts once, however often tried."""
-        self._faults: deque[AlertMessage] = deque(maxlen=100)
-
-    def _catch_up(self) -> None:
-        before = self.place
-        super()._catch_up()
-        if self.place is not before:
-            self._signals = Signals(self.broker, dict(self.place.told))
-            self._warm = False
-
-    def tell(self, message: AlertMessage) -> None:
-        """Send what no event tells of, ahead of all others."""
-        self._faults.append(message)
-
-    @property
-    def has_more(self) -> bool:
-        """Whether something waits that is not in the chain, or is due now."""
-        return bool(self._faults) or self._ripe() is not None
-
-    def _ripe(self) -> str | None:
-        now = self.broker.clock.now()
-        found = [(one.due, key) for key, one in self.place.held.items()]
-        due, key = min(found, default=(None, None))
-        return key if due is not None and due <= now else None
-
-    async def step(self) -> bool:
-        """Send a fault, a digest that is due, or what the next events stand for."""
-        if self._faults:
-            await self._send(self._faults[0], (), details=False)
-            self._faults.popleft()
-            return True
-        if (key := self._ripe()) is not None:
-            held = self.place.held[key]
-            message = await self.rebuild(held)
-            if message is not None:
-                entries = tuple(held.entries)
-                await self._send(message, entries, details=held.details)
-            del self.place.held[key]
-            return True
-        if not self._warm:
-            self._signals.warm(await self.chain.denied_before(self.place.seq))
-            self._warm = True
-        events = await self.chain.after(self.place.seq)
-        for event in events:
-            await self._follow(event)
-            self.place.seq = event.seq
-            if self._signals.told != self.place.told:
-                self.place.told = dict(self._signals.told)
-            if self.next_at is not None or self._ripe() is not None:
+    async def _encoded(self, events: Sequence[Event]) -> list[bytes]:
+        """Return what leaves for the first of *events*, as many as a page may hold."""
+        details = any(route.details for route in self.routes)
+        page: list[bytes] = []
+        room = _PAGE_BYTES
+        for number, event in enumerate(events, start=1):
+            info = msgspec.to_builtins(event_info(event))
+            record = OcsfRecord(event, ocsf.record(info, details=details))
+            encoded = self.outlet.encode(record)
+            room -= len(encoded) + 1
+            if page and room < 0:
                 break
-        await self.chain.pace(len(events) * _LOOK_COST)
-        return bool(events)
+            page.append(encoded)
+            if number % _ENCODED_A_TURN == 0:
+                await asyncio.sleep(0)
+        return page
 
-    async def _follow(self, event: Event) -> None:
-        """Tell of one event, or hold it back."""
-        if event.type is EventType.ALERT_DEAD and event.resource == self.name:
-            return
-        if self._kinds[0] != event.seq:
-            self._kinds = event.seq, list(self._signals.of(event))
-        for route in self.routes:
-            found = [kind for kind in self._kinds[1] if kind in route.events]
-            if found and self._signals.takes(route, event):
-                await self._tell(route, found[0], event)
-                return
+    async def _skip(self, event: Event, encoded: bytes, error: SinkError) -> None:
+        """Go on behind an event that the sink refuses even alone.
 
-    async def _tell(self, route: AlertRoute, kind: str, event: Event) -> None:
-        now = self.broker.clock.now()
-        quiet = route.quiet_until(now) if route.quiet else None
-        if (quiet or route.digest) and not is_high(self.broker, kind, event):
-            key = f"{route.digest} {route.quiet} {route.details:d}"
-            held = self.place.held.get(key)
-            if held is None:
-                due = max(now + route.gathers, quiet or now)
-                held = HeldAlerts(now, due, route.details)
-                self.place.held[key] = held
-            held.count += 1
-            if len(held.entries) < _KEPT:
-                held.entries.append((kind, event.seq))
-            return
-        if self.is_superseded(event):
-            return
-        message = compose(self.broker, self.name, kind, event, details=route.details)
-        await self._send(message, ((kind, event.seq),), details=route.details)
+        A sink may refuse all there is, so that one event after another is skipped with
+        growing pauses. The event that says so is itself skipped without a word.
 
-    def is_superseded(self, event: Event) -> bool:
-        """Tell whether an event asks for a person who is needed no more."""
-        if event.type is not EventType.STEPUP_REQUESTED:
-            return False
-        stepup = self.broker.stepups.find(event.detail.get("stepup_id"))
-        return stepup is None or not stepup.status.open
-
-    async def rebuild(
-        self, held: HeldAlerts, *, asked: bool = False
-    ) -> AlertMessage | None:
-        """Return the message of alerts that were kept, or nothing if none is left.
-
-        Superseded ones are left out, unless an operator *asked* for them.
+        Raises:
+            LedgerError: that cannot be recorded now.
         """
-        messages = []
-        for kind, seq in held.entries:
-            event = await self.broker.ledger.event(seq)
-            if event is not None and (asked or not self.is_superseded(event)):
-                messages.append(
-                    compose(self.broker, self.name, kind, event, details=held.details)
-                )
-        if held.count == 1:
-            return messages[0] if messages else None
-        count = held.count - len(held.entries) + len(messages)
-        if count == 0:
-            return None
-        return gathered(
-            self.broker,
-            self.name,
-            messages,
-            count=count,
-            since=held.since,
-            first=held.entries[0][1],
-        )
-
-    async def _send(
-        self,
-        message: AlertMessage,
-        entries: tuple[tuple[str, int], ...],
-        *,
-        details: bool,
-    ) -> None:
-        """Send a message, or give it up when it has failed for a day."""
-        try:
-            await self.deliver(lambda: self.outlet.send(message), _SEND_COST)
-        except SinkError as error:
-            now = self.broker.clock.now()
-            if now - max(message.at, self.started) < GIVE_UP:
-                raise
-            dead = DeadAlert(
-                message.id,
-                self.name,
-                message.kind,
-                message.title,
-                entries,
-                details,
-                message.at,
-                now,
-                str(error),
+        log.warning("sink %s does not take event %d: %s", self.name, event.seq, error)
+        if event.type is not EventType.EXPORT_SKIPPED or event.resource != self.name:
+            detail = {"event": event.seq, "bytes": len(encoded)}
+            draft = Draft(
+                EventType.EXPORT_SKIPPED,
+                SYSTEM,
+                resource=self.name,
+                reason=str(error),
+                detail=detail,
             )
-            await self._bury(dead)
+            await self.broker.record(draft)
+        self.place.seq = event.seq
+        if self._skipped:
             self._failed(error)
+        self._skipped += 1

@@ -54,10 +54,18 @@ _JSON: Final = ("Content-Type", "application/json")
 class SinkError(Exception):
     """A sink did not take what was sent; the text holds no secret and no address."""
 
-    def __init__(self, text: str, wait: float = 0.0) -> None:
-        """Say why, and how many seconds the sink asks to be left alone."""
+    def __init__(self, text: str, wait: float = 0.0, *, content: bool = False) -> None:
+        """Say why.
+
+        Args:
+            text: why.
+            wait: seconds that the sink asks to be left alone.
+            content: whether the sink may take less, or something else: 413 and 400
+                (RFC 9110 sections 15.5.14 and 15.5.1).
+        """
         super().__init__(text)
         self.wait = wait
+        self.content = content
 
 
 class Outlet:
@@ -149,7 +157,8 @@ class HttpOutlet(Outlet):
         if not 200 <= status < 300:
             waits = [v for name, v in said.items() if name.lower() == b"retry-after"]
             wait = self._seconds(waits[-1].decode("latin-1")) if waits else 0.0
-            raise SinkError(f"it answered {status}", wait)
+            refused = f"it answered {status}"
+            raise SinkError(refused, wait, content=status in {400, 413})
 
     def _seconds(self, said: str) -> float:
         """Read ``Retry-After`` (RFC 9110 section 10.2.3)."""

@@ -11,6 +11,7 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.clock import iso, parse_iso
 from agentvault_tui.model import Event, EventType, Outcome
 from agentvault_tui.model.claims import PASSKEY_COPIED
+from agentvault_tui.model.event import loosens
 from agentvault_tui.model.ids import requester_of
 from agentvault_tui.policy.limits import RULE as LIMIT_RULE
 from agentvault_tui.policy.resources import reads_like
@@ -18,6 +19,7 @@ from agentvault_tui.watch.config import (
     DENIAL_BURST,
     LEDGER_FAULT,
     LIMIT_REACHED,
+    LOOSENED,
     NEEDS_PERSON,
     TENANT_FAULT,
     AlertRoute,
@@ -67,6 +69,8 @@ class Signals:
             yield LEDGER_FAULT
         if event.type in _TENANT or _tells_of_copy(event):
             yield TENANT_FAULT
+        if loosens(event):
+            yield LOOSENED
         if event.type is EventType.STEPUP_REQUESTED:
             yield _asked_by(event)
         yield event.type.value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -21,7 +21,7 @@ from agentvault_tui.broker.operators_api.wire import (
 )
 from agentvault_tui.broker.policy_files import kept_policy, read_texts
 from agentvault_tui.errors import NotFoundError
-from agentvault_tui.model import Actor
+from agentvault_tui.model import Actor, Event
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.advice import (
     AdviceInfo,
@@ -82,6 +82,10 @@ class LedgerWatch:
         """Read changed files and new events, and send what is due."""
         await self.alerts.look()
         await self._shadow.look()
+
+    def committed(self, events: Sequence[Event]) -> None:
+        """Take events that have just become durable; see `WatchRoom`."""
+        self.alerts.committed(events)
 
     def operator_routes(self, authority: Authority) -> list[Route]:
         """Return what it adds to the operators' HTTP."""

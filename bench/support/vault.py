@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -181,9 +182,20 @@ forbid (principal, action in Action::"writes", resource == Resource::"calendar:a
 """Rules that read the resource."""
 
 
+_UNBOUNDED = {
+    "AGENTVAULT_LEDGER_DECISIONS_A_SECOND": "0",
+    "AGENTVAULT_TOKENS_MAX_LIVE": "1000000",
+}
+"""A load of few agents stands for one of many: what bounds each would end it."""
+
+
 @contextlib.contextmanager
 def vault(
-    kept: Path | None = None, turns: Path | None = None, *, resources: bool = False
+    kept: Path | None = None,
+    turns: Path | None = None,
+    *,
+    resources: bool = False,
+    bounded: bool = False,
 ) -> Iterator[Vault]:
     """Run a broker on a temporary home and remove both at the end, or on *kept*.
 
@@ -191,6 +203,7 @@ def vault(
         kept: the home, if it is there already.
         turns: the file that notes its loop's longest turn; see `turns`.
         resources: whether rules that read the resource follow the shipped ones.
+        bounded: whether each agent's rate and tokens are bounded as by default.
     """
     home = kept or Path(tempfile.mkdtemp(prefix="av-bench-", dir=disk()))
     if resources:
@@ -203,6 +216,7 @@ def vault(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,
+            env=os.environ | ({} if bounded else _UNBOUNDED),
         )
     try:
         assert process.stdout is not None

@@ -189,7 +189,7 @@ def test_an_agents_texts_count_for_what_they_take(
     monkeypatch.setattr("agentvault_tui.broker.registry.HELD_CAP", cap)
     made, taken = token(clock), 0
     for number in range(1000):
-        if not registry.may_hold_more(made.agent_id):
+        if not registry.may_hold_more(made.agent_id, 10**6):
             break
         own = {member: f"{text}{number}"}
         one = made._replace(id=f"tok_{number}", sha256=f"{number}", **own)  # type: ignore[arg-type]
@@ -209,10 +209,10 @@ def test_agents_together_hold_no_more_than_there_is_room_for(
         one = made._replace(id=f"tok_{number}", sha256=f"{number}", agent_id=agent)  # type: ignore[arg-type]
         registry.put_token(one)
         clock.advance(1)
-    assert not any(registry.may_hold_more(AgentId(f"agt_{n}")) for n in range(3))
-    assert registry.may_hold_more(AgentId("agt_few"))
-    assert registry.may_hold_more(AgentId("agt_new"))
+    assert not any(registry.may_hold_more(AgentId(f"agt_{n}"), 10**6) for n in range(3))
+    assert registry.may_hold_more(AgentId("agt_few"), 10**6)
+    assert registry.may_hold_more(AgentId("agt_new"), 10**6)
     for number in range(200):
         registry.cut_tokens(AgentId(f"agt_{number % 3}"))
     clock.advance(1)
-    assert registry.may_hold_more(AgentId("agt_few"))
+    assert registry.may_hold_more(AgentId("agt_few"), 10**6)

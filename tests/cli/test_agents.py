@@ -18,8 +18,9 @@ from support.forked import agentvault
 from support.terminal import Terminal
 from support.wire_shapes import filled
 
-from agentvault_tui.cli.agents import _speaks_tls, print_elsewhere
+from agentvault_tui.cli.agents import _speaks_tls
 from agentvault_tui.cli.output import Output
+from agentvault_tui.cli.revoking import print_elsewhere
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock, iso
 from agentvault_tui.home import Home
@@ -457,3 +458,17 @@ def test_what_cannot_be_added_says_why(
     answer = av("agents", "add", "cannot-be", *given)
     assert answer.code == code, answer.err
     assert words in answer.err
+
+
+@pytest.mark.slow
+def test_set_rate_says_how_often_an_agent_is_permitted(av: Run, agent: Agent) -> None:
+    """A number, none, or the usual one; anything else is exit 2."""
+    set_rate = ("agents", "set-rate", agent.id)
+    assert "500 a second" in av(*set_rate, "500").out
+    assert av("agents", "show", agent.id, "--json").json["decisions_a_second"] == 500
+    assert "500" in av("agents", "show", agent.id).out
+    assert "any number a second" in av(*set_rate, "0").out
+    usual = av(*set_rate, "default", "--json")
+    assert "decisions_a_second" not in usual.json, usual.err
+    for odd in ("", "x", "1.5", "1000001"):
+        assert av(*set_rate, odd).code == 2

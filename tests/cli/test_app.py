@@ -38,9 +38,11 @@ CONTRACT = {
     *("audit search", "audit export", "audit verify", "policy check", "policy explain"),
     *("login", "logout", "whoami", "tenant user add", "tenant user list"),
     *("tenant user otp", "tenant activate", "tenant rotate-keys", "doctor"),
-    *("tls init", "tls show", "connect", "hook", "token"),
+    *("tls init", "tls show", "connect", "hook", "token", "revoke", "restore-agent"),
+    *("approve", "deny", "panic", "lift-panic", "scopes list", "tokens list"),
+    *("tokens revoke", "agents set-serves", "agents set-delegates", "completion"),
 }
-ANSWERS_NOTHING = {"mcp stdio", "console", "demo", "hook", "run", "serve"}
+ANSWERS_NOTHING = {"mcp stdio", "completion", "console", "demo", "hook", "run", "serve"}
 
 
 def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, CliCommand]]:
@@ -71,6 +73,40 @@ def test_help_has_an_example_and_the_shared_options(path: str, cli: Run) -> None
     assert f"agentvault {path}" in answer.out.partition("Example:")[2]
     assert "--home DIR" in answer.out
     assert ("--json" in answer.out) == (path not in ANSWERS_NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("typed", "same"),
+    [
+        *(("stepups list", "stepup list"), ("agent list", "agents list")),
+        *(("service list", "services list"), ("secret list", "secrets list")),
+        *(("agents serves", "agents set-serves"), ("alert list", "alerts list")),
+        ("agents delegates", "agents set-delegates"),
+    ],
+)
+def test_singular_plural_and_former_names_go_on_working(
+    typed: str, same: str, cli: Run
+) -> None:
+    """The help of both is that of one command."""
+    one, other = cli(*typed.split(), "--help"), cli(*same.split(), "--help")
+    assert (one.code, other.code) == (0, 0)
+    assert one.out.partition("Options:")[2] == other.out.partition("Options:")[2]
+
+
+@pytest.mark.parametrize("word", ["unrevoke", "unpanic", "disapprove", "lift_panic"])
+def test_a_suggestion_never_has_the_opposite_effect(word: str, cli: Run) -> None:
+    """Who wants to end a panic is not led to start one."""
+    answer = cli(word)
+    assert answer.code == 2
+    opposite = {"unrevoke": "revoke", "unpanic": "panic", "disapprove": "approve"}
+    assert f"did you mean {opposite.get(word, 'panic')}" not in answer.err
+
+
+def test_restore_refuses_the_name_of_an_agent(cli: Run, tmp_path: Path) -> None:
+    """It is about backups, and names the command for agents."""
+    answer = cli("--home", str(tmp_path / "h"), "restore", "payments-agent")
+    assert answer.code == 4
+    assert "agentvault restore-agent payments-agent" in answer.err
 
 
 def test_root_help_names_every_command(cli: Run) -> None:
@@ -104,7 +140,7 @@ def test_help_imports_none_of_the_heavy_rooms() -> None:
 @pytest.mark.parametrize(
     ("line", "hint"),
     [
-        (["agent"], "did you mean agents"),
+        (["agnts"], "did you mean agents"),
         (["agents", "lst"], "did you mean list"),
         (["agents", "add", "x"], "--owner"),
         (["agents", "list", "--nope"], "--nope"),

@@ -245,6 +245,41 @@ def test_export_verifies_elsewhere_and_is_private(
     assert "event 3" in people.out
 
 
+def test_a_filtered_export_verifies_as_a_selection(
+    av: Run, cli: Run, broker: Broker, agent: Agent, tmp_path: Path
+) -> None:
+    """It takes the filters of `search`, and is worth something beside a ledger only."""
+    agent.ask("read:calendar", {})
+    agent.ask("read:calendar", {})
+    chosen, whole = tmp_path / "chosen.jsonl", tmp_path / "whole.jsonl"
+    line = ("--agent", agent.id, "--outcome", "allowed")
+    done = av("audit", "export", str(chosen), *line, "--json").json
+    assert (done["events"], done["selection"]) == (2, True)
+    found = av("audit", "search", *line, "--json").lines
+    header, *events = map(json.loads, chosen.read_text().splitlines())
+    assert [event["seq"] for event in events] == [event["seq"] for event in found]
+    assert header["selection"]["filter"] == f"agent:{agent.id} outcome:allowed"
+    av("audit", "export", str(whole))
+    alone = cli("audit", "verify", str(chosen))
+    assert alone.code == 1
+    assert "selection of 2 events, not compared with a ledger" in alone.out
+    for against in (whole, broker.home):
+        told = cli("audit", "verify", str(chosen), "--against", str(against))
+        assert told.code == 0
+        assert f"selection of 2 events, each in the ledger up to {done['head']:,}" in (
+            told.out
+        )
+
+
+def test_another_file_is_no_fault_of_the_ledger(av: Run, tmp_path: Path) -> None:
+    """A file of another format exits 2, and no event is called wrong."""
+    file = tmp_path / "events.csv"
+    assert av("audit", "export", str(file), "--format", "csv").code == 0
+    answer = av("audit", "verify", str(file))
+    assert (answer.code, answer.out) == (2, "")
+    assert "is no export that can be verified" in answer.err
+
+
 def test_export_to_csv(av: Run, agent: Agent, tmp_path: Path) -> None:
     """`--format csv` writes one row an event, for spreadsheets."""
     file = tmp_path / "events.csv"

@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentvault_tui.cli import hook, hosts
+from agentvault_tui.cli.hook_hosts import PROGRAM
 from agentvault_tui.gateway import hooks
 from agentvault_tui.gateway.tools import SHIPPED, parse_tools, shipped_tools
 from agentvault_tui.policy import shipped_catalogue
@@ -704,7 +705,8 @@ def _cursor_mcp(**server: str) -> dict[str, Any]:
     return {"hook_event_name": event, "tool_name": "t", "tool_input": "{}", **server}
 
 
-OWN = [sys.executable, "-P", "-m", "agentvault_tui.cli", "mcp", "stdio", "files"]
+OWN = [*PROGRAM, "mcp", "stdio", "files"]
+FORMER = str(Path(sys.executable).with_name("agentvault")) + " mcp stdio files"
 CONTEXT = {"server_name": "files", "tool_name": "read_it"}
 MCP_TOOLS: list[tuple[str, dict[str, Any], tuple[str, str]]] = [
     ("claude-code", {"tool_name": "mcp__files__read"}, ("files", "read")),
@@ -719,6 +721,7 @@ MCP_TOOLS: list[tuple[str, dict[str, Any], tuple[str, str]]] = [
     ("gemini", {"tool_name": "mcp_files_read_it"}, ("", "")),
     ("copilot", {"toolName": "files-read"}, ("files", "read")),
     ("cursor", _cursor_mcp(command=shlex.join(OWN)), ("files", "t")),
+    ("cursor", _cursor_mcp(command=FORMER), ("files", "t")),
     ("cursor", _cursor_mcp(command="/opt/x mcp stdio files"), ("", "t")),
     ("cursor", _cursor_mcp(command="'"), ("", "t")),
     ("cursor", _cursor_mcp(url="http://a.test/mcp/x"), ("http://a.test/mcp/x", "t")),

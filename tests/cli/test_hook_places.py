@@ -161,6 +161,8 @@ def test_another_name_of_agentvaults_home_is_its_home(
         *(".devcontainer.json", "x.code-workspace", ".github/lsp.json", ".vimrc"),
         *(".github/agents/x.agent.md", "mise.local.toml", ".config/mise/config.toml"),
         *("lefthook.yml", ".lefthook-local.toml", ".opencode/plugin/x.js"),
+        # Gemini CLI loads it; debuggers, editors and package managers run the others.
+        *(".env", "src/.env", ".ENV", ".pdbrc", ".perldb", ".lvimrc", ".pnpmfile.cjs"),
         # Folders that become repositories by it.
         *("HEAD", "deep/HEAD", "deep/head"),
         # As file systems take them that ignore case or invisible characters.
@@ -246,6 +248,62 @@ def test_a_working_copy_below_claude_is_a_project(project: Path) -> None:
 def test_a_glob_lies_where_it_begins(project: Path, pattern: str, where: str) -> None:
     """Unless what follows may lead out of that."""
     assert places(project).of_pattern(pattern).where == where
+
+
+@pytest.mark.parametrize(
+    ("pattern", "where"),
+    [
+        ("o*/*.db", VAULT),
+        ("[o]urs/keys/*", VAULT),
+        ("?urs/**", VAULT),
+        ("O*S/x", VAULT),
+        ("src/*/back/ours/*", VAULT),
+        ("out*/*", OUTSIDE),
+        ("+(out)/x", VAULT),  # any name, where programs differ
+        ("dang*/x", OUTSIDE),
+        ("dang*", PROJECT),
+        ("link*/*.py", PROJECT),
+        ("s*/*.py", PROJECT),
+        ("o*", PROJECT),  # the links themselves are listed
+        ("**/*.db", PROJECT),  # it follows none
+        ("src/**/back/*", PROJECT),
+    ],
+)
+def test_a_glob_leads_where_the_links_that_it_matches_lead(
+    project: Path, pattern: str, where: str
+) -> None:
+    """A wildcard stands for the name of a link as well as the name itself does."""
+    (project / "src" / "deep").mkdir()
+    (project / "src" / "deep" / "back").symlink_to(project)
+    assert places(project).of_pattern(pattern).where == where
+
+
+def test_a_glob_over_too_many_files_is_not_known(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hook has to answer in time, and an unseen link may lead anywhere."""
+    monkeypatch.setattr("agentvault_tui.cli.hook_places.MOST_ENTRIES", 3)
+    assert places(project).of_pattern("s*/*.py").where == UNKNOWN
+
+
+def test_a_folder_called_as_the_home_is_not_the_home(project: Path) -> None:
+    """A shell does not expand a tilde in quotes, and some hosts expand none."""
+    for folder in (project / "~" / "project", project.parent / "user" / "project"):
+        folder.mkdir(parents=True)
+    (project / "~" / "project" / "x").symlink_to("/etc/passwd")
+    assert places(project).of("~/project/x").where == UNKNOWN
+    assert places(project).of("~other/x").where == UNKNOWN
+
+
+def test_the_code_of_the_hook_configures(project: Path) -> None:
+    """In a virtual environment of the project, an agent could write its answers."""
+    own = project / ".venv"
+    (own / "lib").mkdir(parents=True)
+    (project / "lib").symlink_to(own / "lib")
+    found = PathLocator(str(project), [str(project)], [], {}, code=[str(own)])
+    assert found.of(".venv/lib/sitecustomize.py").configures
+    assert found.of("lib/x.pth").configures
+    assert not found.of("src/a.py").configures
 
 
 def test_arguments_are_found_with_the_folder_that_they_count_from(
@@ -343,7 +401,13 @@ def test_a_line_that_may_run_elsewhere_is_not_placed(project: Path, text: str) -
 
 
 @pytest.mark.parametrize(
-    "name", ["RIPGREP_CONFIG_PATH", "GIT_DIR", "BASH_ENV", "GIT_CONFIG_COUNT"]
+    "name",
+    [
+        *("RIPGREP_CONFIG_PATH", "BASH_ENV", "BASH_FUNC_ls%%", "LD_AUDIT"),
+        *("GIT_DIR", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY"),
+        *("GIT_CONFIG_COUNT", "GIT_CONFIG_PARAMETERS", "GIT_CONFIG_SYSTEM"),
+        *("GIT_TRACE", "GIT_TRACE2_EVENT", "GIT_TRACE_CURL", "GIT_OF_THE_FUTURE"),
+    ],
 )
 def test_variables_that_change_what_runs_leave_no_line_placed(
     project: Path, name: str
@@ -352,6 +416,18 @@ def test_variables_that_change_what_runs_leave_no_line_placed(
     assert line(project, "ls") is not None
     assert line(project, "ls", **{name: "x"}) is None
     assert line(project, "cd src && ls", CDPATH="/etc") is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("GIT_ASKPASS", "GIT_AUTHOR_NAME", "GIT_EDITOR", "GIT_PAGER", "GIT_SSH"),
+        *("GIT_SSH_COMMAND", "GIT_SSL_CAINFO", "GIT_TERMINAL_PROMPT", "PAGER"),
+    ],
+)
+def test_usual_variables_change_nothing(project: Path, name: str) -> None:
+    """Editors and hosts set them, and no reading command uses them."""
+    assert line(project, "ls", **{name: "x"}) is not None
 
 
 def test_a_repository_that_holds_the_project_is_not_read(project: Path) -> None:

@@ -122,6 +122,77 @@ def test_other_files_that_have_git_run_programs(
     assert names_programs(str(repository / "src"))
 
 
+def git(folder: Path, *arguments: str) -> None:
+    who = ("-c", "user.name=a", "-c", "user.email=a@example.com")
+    subprocess.run(
+        ["git", "-C", str(folder), *who, *arguments],  # noqa: S607 - the system's git
+        check=True,
+        capture_output=True,
+        env={"PATH": "/usr/bin:/bin:/usr/local/bin", "HOME": str(folder)},
+    )
+
+
+@pytest.mark.parametrize("version", ["2", "3", "4"])
+@pytest.mark.parametrize("names", ["sha1", "sha256"])
+def test_a_submodule_that_only_the_index_names_runs_programs(
+    tmp_path: Path, version: str, names: str
+) -> None:
+    """`git status` starts git in it, and so what its own configuration names."""
+    git(tmp_path, "init", "-q", f"--object-format={names}")
+    for number in range(12):
+        (tmp_path / f"a-file-{number}").touch()
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "x")
+    (tmp_path / "later").touch()
+    git(tmp_path, "add", "-N", "later")
+    git(tmp_path, "update-index", "--index-version", version)
+    assert not names_programs(str(tmp_path))
+    sub = tmp_path / "b-sub"
+    sub.mkdir()
+    git(sub, "init", "-q", f"--object-format={names}")
+    git(sub, "commit", "-q", "--allow-empty", "-m", "x")
+    git(sub, "config", "core.fsmonitor", f"touch {tmp_path}/ran; false")
+    git(tmp_path, "add", "b-sub")
+    git(tmp_path, "status")
+    assert (tmp_path / "ran").exists()
+    assert names_programs(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["objects", "refs", "HEAD", "info"])
+def test_a_repository_with_parts_of_another_is_not_plain(
+    repository: Path, name: str
+) -> None:
+    """git would print the history of a repository outside of the project."""
+    part = repository / ".git" / name
+    part.rename(repository / "moved")
+    part.symlink_to(repository / "moved")
+    assert names_programs(str(repository))
+    part.unlink()
+    (repository / "moved").rename(part)
+    assert not names_programs(str(repository))
+    (repository / ".git" / "objects" / "info" / "alternates").write_text("/x/objects\n")
+    assert names_programs(str(repository))
+
+
+def test_an_index_that_cannot_be_read_whole_is_not_plain(repository: Path) -> None:
+    """Cut short, of another version, a link, or with its entries elsewhere."""
+    (repository / "a").touch()
+    git(repository, "add", "a")
+    index = repository / ".git" / "index"
+    whole = index.read_bytes()
+    assert not names_programs(str(repository))
+    for raw in (b"", whole[:40], whole[:-1], whole + b"x", b"DIRC\0\0\0\5" + whole[8:]):
+        index.write_bytes(raw)
+        assert names_programs(str(repository))
+    index.unlink()
+    index.symlink_to("HEAD")
+    assert names_programs(str(repository))
+    index.unlink()
+    index.write_bytes(whole)
+    git(repository, "update-index", "--split-index")
+    assert names_programs(str(repository))
+
+
 @pytest.mark.parametrize("name", ["HEAD", "objects", "refs"])
 def test_a_folder_that_git_does_not_take_for_a_repository_is_not_plain(
     repository: Path, name: str

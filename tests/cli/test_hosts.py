@@ -276,7 +276,8 @@ def test_a_toml_file_keeps_its_comments(connect: Run, place: Path) -> None:
     config = tomllib.loads(text)
     assert config["features"] == {"goals": False, "unified_exec_tty": False}
     server = config["mcp_servers"]["files"]
-    assert shlex.join(server["args"]).startswith("mcp stdio files --agent coder --home")
+    arguments = "-m agentvault_tui.cli mcp stdio files --agent coder --home"
+    assert f" {arguments} " in shlex.join(server["args"])
 
 
 def test_managed_settings_lock_hooks_and_servers(connect: Run) -> None:
@@ -286,7 +287,7 @@ def test_managed_settings_lock_hooks_and_servers(connect: Run) -> None:
     assert settings["allowManagedHooksOnly"] is True
     server = servers["mcpServers"]["files"]
     command = [server["command"], *server["args"]]
-    assert command[1:-2] == ["mcp", "stdio", "files", "--agent", "coder"]
+    assert command[5:-2] == ["mcp", "stdio", "files", "--agent", "coder"]
     assert settings["allowedMcpServers"] == [{"serverCommand": command}]
     assert not any("may edit" in line for line in told["cannot_keep"])
     hook = settings["hooks"]["PreToolUse"][0]["hooks"][0]
@@ -322,6 +323,31 @@ def test_a_hook_that_is_killed_or_missing_blocks_the_call(
         )
         assert ended.returncode == 2
         assert b"AgentVault did not decide" in ended.stderr
+
+
+@pytest.mark.parametrize("where", ["{place}", ".", ":/nowhere"])
+def test_no_file_of_the_project_answers_for_the_hook(
+    connect: Run, place: Path, where: str
+) -> None:
+    """PYTHONPATH often has the project's folder, where an agent may write modules."""
+    folder = place / "project"
+    for name in ("sitecustomize", "json", "agentvault_tui"):
+        answer = "import os\nprint('{}', flush=True)\nos._exit(0)\n"
+        (folder / f"{name}.py").write_text(answer)
+    told = connect("claude-code", "--agent", "coder", "--json").json["files"]
+    hook = json.loads(told[0]["content"])["hooks"]["PreToolUse"][0]["hooks"][0]
+    server = json.loads(told[1]["content"])["mcpServers"]["files"]
+    words = [server["command"], *server["args"]]
+    assert words[:5] == shlex.split(hook["command"])[:5]
+    ended = subprocess.run(
+        ["/bin/sh", "-c", hook["command"]],
+        check=False,
+        capture_output=True,
+        cwd=folder,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": where.format(place=folder)},
+        input=b"{",
+    )
+    assert (ended.returncode, ended.stdout) == (2, b"")
 
 
 def test_the_shipped_map_can_be_printed(connect: Run) -> None:

@@ -20,6 +20,7 @@ from agentvault_tui.broker.usecases.delegate import change_delegates, pass_on
 from agentvault_tui.broker.usecases.evaluate import evaluate
 from agentvault_tui.broker.usecases.issue_for import issue_for
 from agentvault_tui.broker.usecases.policy_change import reload_policy
+from agentvault_tui.broker.usecases.rate import change_rate
 from agentvault_tui.broker.usecases.redeem import poll, revoke_token
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
@@ -614,3 +615,21 @@ async def test_a_resource_of_two_captures_tells_them_apart(stand: Stand) -> None
         token = await stand.elevated(agent, "stripe:x-y-z", {})
         reply = await stand.client.post(f"/gw/api/{path}", headers=bearer(token))
         assert reply.status_code == status, reply.text
+
+
+async def test_beyond_its_rate_a_call_waits_a_second(stand: Stand, token: str) -> None:
+    """429 with a second to wait; no record, no lock-out, and no byte upstream."""
+    broker = stand.bench.broker
+    await change_rate(broker, broker.registry.agents()[0].id, 1, OPERATOR)
+    url = "/gw/api/events/a"
+    # The token that it has was a permitted decision before its rate was set.
+    answers = [await stand.client.get(url, headers=bearer(token)) for _ in range(10)]
+    assert {one.status_code for one in answers} == {200}
+    before = len(await stand.records())
+    refused = await stand.client.get(url, headers=bearer(token))
+    assert (refused.status_code, refused.json()["error"]) == (429, "slow_down")
+    assert refused.headers["retry-after"] == "1"
+    assert len(await stand.records()) == before
+    assert len(stand.upstream.received) == 10
+    stand.bench.clock.advance(1)
+    assert (await stand.client.get(url, headers=bearer(token))).status_code == 200

@@ -228,6 +228,7 @@ def test_a_content_encoding_that_leaves_is_recorded_and_another_is_named() -> No
         *(b'{"a_b": 1, "ab": 2}', '{"k": 1, "\u212a": 2}'.encode()),
         b'{"deep": {"in": 1, "IN": 2}}',
         b'{"list": [{"in": 1}, {"to": 1, "T o": 2}]}',
+        *(b'{"__proto__": {"a": 1}}', b'{"x": [{"\\u005f_proto__": {"in": 1}}]}'),
     ],
 )
 def test_json_of_several_readings_is_ambiguous(body: bytes) -> None:

@@ -18,6 +18,7 @@ from support.manual_clock import ManualClock
 
 from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.operators_api import operators_app
+from agentvault_tui.broker.usecases.rate import change_rate
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.usecases.stepup import begin_approval, deny
 from agentvault_tui.gateway import Gateway
@@ -766,3 +767,18 @@ async def test_one_approval_of_tests_may_be_for_the_next_ones(
         assert (await asked(bench, call))["permissionDecision"] == "allow"
     other = shell(project, "pytest -q -x src")
     assert (await asked(bench, other))["permissionDecision"] == "deny"
+
+
+async def test_beyond_its_rate_a_hook_is_denied_for_a_second(
+    bench: Bench, agent: Agent
+) -> None:
+    """The host is answered that it is too fast, without a record; then it goes on."""
+    await change_rate(bench.broker, agent.id, 1, OPERATOR)
+    for _ in range(10):
+        assert "permissionDecision" not in await asked(bench, READ)
+    told = await asked(bench, READ)
+    assert told["permissionDecision"] == "deny"
+    assert "a second" in told["permissionDecisionReason"]
+    assert len(await bench.events("access.decision")) == 10
+    bench.clock.advance(1)
+    assert "permissionDecision" not in await asked(bench, READ)

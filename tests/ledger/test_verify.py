@@ -363,10 +363,84 @@ def test_an_export_is_events_one_a_line(stored: Home, tmp_path: Path) -> None:
     [b"", b"\n", b"[]\n", b"{}\n", b"\xff\xfe", b"[" * 50_000, b"x" * 100_000],
 )
 def test_a_file_that_is_no_export_is_refused(tmp_path: Path, rubbish: bytes) -> None:
-    """Any other file is told to be no export."""
+    """A file of another format is no fault of the ledger, and is refused as such."""
     path = tmp_path / "rubbish"
     path.write_bytes(rubbish)
-    assert verify_export(path).problem == "the first line is not an export's header"
+    with pytest.raises(UsageError, match="is no export"):
+        verify_export(path)
+
+
+def selection(stored: Home, whole: Path, seqs: list[int], to: int = _COUNT) -> bytes:
+    """Return the file of a selection, of the lines of a whole export."""
+    export_ledger(stored, whole, replace=True, now=manual_clock().now())
+    first, *lines = whole.read_bytes().splitlines(keepends=True)
+    header = json.loads(first)
+    del header["from"]
+    digest = json.loads(lines[to - 1])["hash"]
+    chosen = {"selection": {"filter": "x"}, "count": len(seqs)}
+    header |= {**chosen, "to": {"seq": to, "hash": digest}}
+    text = json.dumps(header).encode() + b"\n"
+    return text + b"".join(lines[seq - 1] for seq in seqs)
+
+
+@pytest.mark.slow
+@_many
+@given(st.data())
+def test_a_selection_is_right_only_if_each_event_is_in_the_ledger(
+    stored: Home, data: st.DataObject
+) -> None:
+    """A home directory and a whole export tell every change of it, and alone none."""
+    folder = stored.data.parent
+    whole, chosen = folder / "whole.jsonl", folder / "chosen.jsonl"
+    seqs = sorted(data.draw(st.sets(st.integers(1, _COUNT))))
+    content = selection(stored, whole, seqs)
+    chosen.write_bytes(content)
+    assert not verify_export(chosen).ok
+    for against in (whole, stored.data):
+        report = verify_export(chosen, against=against)
+        assert (report.ok, report.selection) == (True, True)
+        assert (report.events, report.head.seq) == (len(seqs), _COUNT)
+    if not seqs:
+        return
+    lines = content.splitlines(keepends=True)
+    place = data.draw(st.integers(1, len(seqs)))
+    kind = data.draw(st.sampled_from(["flip", "drop", "double", "swap"]))
+    if kind == "flip":
+        line = bytearray(lines[place])
+        bit = data.draw(st.integers(0, 8 * len(line) - 9))
+        line[bit // 8] ^= 1 << bit % 8
+        lines[place] = bytes(line)
+    elif kind == "drop":
+        del lines[place]
+    elif kind == "double" or len(seqs) == 1:
+        lines.insert(place, lines[place])
+    else:
+        lines[1:] = lines[:0:-1]
+    chosen.write_bytes(b"".join(lines))
+    for against in (whole, stored.data):
+        assert not verify_export(chosen, against=against).ok
+
+
+def test_a_selection_is_compared_with_its_own_whole_ledger(
+    stored: Home, tmp_path: Path
+) -> None:
+    """A changed, shorter or foreign ledger, and another selection, prove nothing."""
+    whole, chosen = tmp_path / "whole.jsonl", tmp_path / "chosen.jsonl"
+    chosen.write_bytes(selection(stored, whole, [2, 3]))
+    with pytest.raises(UsageError, match="selection too"):
+        verify_export(chosen, against=chosen)
+    lines = whole.read_bytes().splitlines(keepends=True)
+    whole.write_bytes(b"".join([*lines[:5], *lines[6:]]))
+    assert "is not right" in str(verify_export(chosen, against=whole).problem)
+    header = json.loads(lines[0]) | {"ledger": "0" * 32}
+    whole.write_bytes(json.dumps(header).encode() + b"\n" + b"".join(lines[1:]))
+    assert not verify_export(chosen, against=whole).ok
+    short = selection(stored, whole, [2], to=5)
+    header = json.loads(short.splitlines()[0])
+    header["to"]["seq"] = 6
+    chosen.write_bytes(json.dumps(header).encode() + b"\n" + short.splitlines(True)[1])
+    report = verify_export(chosen, against=whole)
+    assert (report.ok, report.first_bad) == (False, 6)
 
 
 async def test_csv_is_inert(home: Home, clock: ManualClock, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from agentvault_tui.errors import NotFoundError
 from agentvault_tui.vault import Secret
 from agentvault_tui.watch import LedgerWatch
 from agentvault_tui.watch.alerts import Alerts
+from agentvault_tui.watch.outbox import Follower
 
 WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -68,12 +69,17 @@ class AlertStand:
                 await self.watch.look()
                 await asyncio.sleep(0.001)
 
+    @property
+    def followers(self) -> list[Follower[Any]]:
+        """Return the followers of all sinks."""
+        alerts = self.alerts
+        return [one for name in alerts._followers for one in alerts._all_of(name)]
+
     async def settle(self) -> None:
         """Look until every sink has seen the whole chain or waits to try again."""
 
         def done() -> bool:
-            followers = self.alerts._followers.values()
-            return not any(one.due for one in followers)
+            return not any(one.due for one in self.followers)
 
         await self.until(done)
 

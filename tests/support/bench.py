@@ -67,11 +67,16 @@ class Bench:
             registry=Registry(clock),
         )
         self.feed = Feed(ledger, self.broker.registry, lambda: status_info(self.broker))
-        ledger.on_written = self.feed.publish
+
+        def written(events: tuple[Event, ...], changes: Sequence[Any]) -> None:
+            self.feed.publish(events, changes)
+            self.broker.committed(events)
+
+        ledger.on_written = written
 
         async def followed(events: tuple[Event, ...], changes: Sequence[Any]) -> None:
             await follow(self.broker, events, changes)
-            self.feed.publish(events, changes)
+            written(events, changes)
 
         ledger.on_followed = followed
 

@@ -13,12 +13,15 @@ from typing import Any
 import pytest
 from support.alert_stand import AlertStand, answering
 from support.bench import PAYMENT, Bench
+from support.gateway_stand import Received
 from support.ocsf_check import faults
 from support.patience import PATIENT
 from support.tls_front import trusted
 
+from agentvault_tui.broker.core import SYSTEM
 from agentvault_tui.broker.usecases.request import request_token
-from agentvault_tui.model import Action
+from agentvault_tui.ledger import EventQuery
+from agentvault_tui.model import Action, Draft, EventType
 from agentvault_tui.web import reach
 from agentvault_tui.web.local_ca import CaFiles
 
@@ -303,3 +306,79 @@ async def test_exports_never_die(stand: AlertStand, bench: Bench) -> None:
     await stand.settle()
     otel = next(one for one in stand.alerts.listing().sinks if one.name == "otel")
     assert (otel.behind, otel.problem) == (0, None)
+
+
+def otlp(stand: AlertStand) -> str:
+    return f'[sinks.otel]\nkind="otlp"\nendpoint="{stand.url}/"\nallow_private=true\n'
+
+
+def logged(received: Received) -> list[dict[str, Any]]:
+    """Return the OCSF records of a request."""
+    (said,) = json.loads(received.body)["resourceLogs"]
+    logs = said["scopeLogs"][0]["logRecords"]
+    return [json.loads(one["body"]["stringValue"]) for one in logs]
+
+
+async def fill(bench: Bench, count: int, size: int = 0) -> None:
+    """Record events, each of about so many bytes."""
+    detail = {"path": "x" * size}  # which the ledger holds whole
+    drafts = [Draft(EventType.TENANT_AWAY, SYSTEM, detail=detail) for _ in range(count)]
+    await bench.broker.record(*drafts)
+
+
+@pytest.mark.parametrize("status", [413, 400])
+async def test_a_refused_page_is_halved_down_to_one_event_that_is_skipped(
+    stand: AlertStand, bench: Bench, status: int
+) -> None:
+    """The collector gets all others, in order, and a row says which it did not."""
+    taken: list[dict[str, Any]] = []
+
+    async def answer(received: Received, writer: asyncio.StreamWriter) -> None:
+        records = logged(received)
+        refused = any(one["metadata"]["sequence"] == 42 for one in records)
+        if not refused:
+            taken.extend(records)
+        await answering(status if refused else 200)(received, writer)
+
+    stand.server.answer = answer
+    await fill(bench, 150)
+    await stand.start(ROUTES, sinks=otlp(stand))
+    await stand.settle()
+    numbers = [record["metadata"]["sequence"] for record in taken]
+    head = bench.ledger.head.seq
+    assert numbers == [number for number in range(1, head + 1) if number != 42]
+    (row,) = [one for one in taken if one["message"] == "export.skipped"]
+    assert row["unmapped"]["resource"] == "otel"
+    assert row["unmapped"]["detail"]["event"] == 42
+    assert row["status_detail"] == f"it answered {status}"
+
+
+async def test_a_collector_that_refuses_everything_does_not_empty_the_outbox(
+    stand: AlertStand, bench: Bench
+) -> None:
+    """Skipping pauses longer each time, and the row of a skip makes no other row."""
+    stand.server.answer = answering(400)
+    await fill(bench, 50)
+    await stand.start(ROUTES, sinks=otlp(stand))
+    for _ in range(20):
+        await stand.settle()
+        bench.clock.advance(10)
+    query = EventQuery(type=EventType.EXPORT_SKIPPED)
+    skipped = (await bench.ledger.events(query)).events
+    assert 2 <= len(skipped) <= 10
+    assert "400" in stand.watch.warnings[0]
+
+
+async def test_pages_are_bounded_by_bytes(stand: AlertStand, bench: Bench) -> None:
+    """No request is larger than 512 KiB, unless one event alone is."""
+    await fill(bench, 150, size=8_000)
+    await stand.start('sinks = ["otel"]\ndetails = true', sinks=otlp(stand))
+    await stand.settle()
+    bodies = [one.body for one in stand.server.received]
+    assert 400 * 1024 < max(len(body) for body in bodies) <= 512 * 1024
+    numbers = [
+        record["metadata"]["sequence"]
+        for one in stand.server.received
+        for record in logged(one)
+    ]
+    assert numbers == list(range(1, bench.ledger.head.seq + 1))

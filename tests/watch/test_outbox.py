@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from support.alert_stand import AlertStand, answering
 from support.bench import OPERATOR, PAYMENT, Bench
 from support.gateway_stand import Received, endless
+from support.patience import PATIENT
 
 from agentvault_tui.broker.core import SYSTEM
 from agentvault_tui.broker.usecases.policy_change import reload_policy
@@ -19,7 +21,8 @@ from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.usecases.stepup import deny
 from agentvault_tui.clock import iso
-from agentvault_tui.model import Action, Agent, Draft, EventType
+from agentvault_tui.model import Action, Agent, Draft, EventType, Risk
+from agentvault_tui.policy.texts import shipped_scopes
 from agentvault_tui.watch.outbox import PLACE, SinkPlace
 
 PERSON = 'sinks = ["hook"]\nevents = ["needs_person"]'
@@ -182,17 +185,17 @@ async def test_an_alert_dies_after_a_day_and_is_sent_by_hand(
 async def test_a_stepup_that_ended_is_told_no_more(
     stand: AlertStand, bench: Bench
 ) -> None:
-    """What waits behind a sink that fails is dropped as superseded."""
-    await stand.start('sinks = ["hook"]\nevents = ["needs_person", "tenant.away"]')
+    """What waits at a sink that fails is dropped as superseded."""
+    await stand.start('sinks = ["hook"]\nevents = ["needs_person", "panic.on"]')
     stand.server.answer = answering(500, 200)
-    await note(bench)
-    await stand.settle()
     agent = await bench.agent()
     stepup_id = await ask(bench, agent)
+    await stand.settle()
     await deny(bench.broker, stepup_id, "no", OPERATOR)
+    await note(bench, EventType.PANIC_ON)
     bench.clock.advance(10)
     await stand.settle()
-    assert stand.kinds == ["tenant.away"] * 2
+    assert stand.kinds == ["needs_person", "panic.on"]
 
 
 async def test_alerts_go_on_after_a_crash(stand: AlertStand, bench: Bench) -> None:
@@ -201,7 +204,7 @@ async def test_alerts_go_on_after_a_crash(stand: AlertStand, bench: Bench) -> No
     await note(bench)
     await stand.settle()
     # Killed: nothing is saved any more, and nothing sent.
-    for task in stand.alerts._tasks.values():
+    for task in itertools.chain(*stand.alerts._tasks.values()):
         task.cancel()
     await note(bench, EventType.TENANT_BACK)
     async with bench.restarted() as again:
@@ -222,8 +225,7 @@ async def test_a_crash_between_sending_and_recording_repeats(
     async def lost() -> None:
         """Be killed before the place is kept."""
 
-    follower = stand.alerts._followers["hook"]
-    monkeypatch.setattr(follower, "save", lost)
+    monkeypatch.setattr(stand.alerts._followers["hook"].kept, "save", lost)
     await note(bench)
     await stand.settle()
     await stand.watch.aclose()
@@ -600,3 +602,111 @@ async def test_a_limit_is_told_once_in_its_window(
     await times(one, 3)
     await stand.settle()
     assert len(stand.received) == 3
+
+
+async def test_a_call_to_a_person_waits_for_no_other_alert(
+    stand: AlertStand, bench: Bench
+) -> None:
+    """It leaves while another alert is under way at a destination that hangs."""
+    begun = asyncio.Event()
+
+    async def hang(received: Received, writer: asyncio.StreamWriter) -> None:
+        if b'"tenant.away"' in received.body:
+            begun.set()
+            await asyncio.Event().wait()
+        await answering(200)(received, writer)
+
+    stand.server.answer = hang
+    await stand.start('sinks = ["hook"]\nevents = ["tenant.away", "needs_person"]')
+    await note(bench)
+    await stand.until(begun.is_set)
+    await ask(bench, await bench.agent())
+    await stand.until(lambda: "needs_person" in stand.kinds)
+
+
+async def test_a_call_to_a_person_needs_no_look_of_the_upkeep(
+    stand: AlertStand, bench: Bench
+) -> None:
+    """Its own event wakes its follower, however many routine events are before it."""
+    await stand.start(PERSON)
+    agent = await bench.agent()
+    drafts = [Draft(EventType.TENANT_AWAY, SYSTEM, reason=".") for _ in range(1_000)]
+    await bench.broker.record(*drafts)
+    await ask(bench, agent)
+    async with asyncio.timeout(PATIENT):
+        while not stand.kinds:  # noqa: ASYNC110 - the server has no event for it
+            await asyncio.sleep(0.001)
+    assert stand.kinds == ["needs_person"]
+
+
+async def test_an_alert_is_not_lost_when_its_risk_changes(
+    stand: AlertStand, bench: Bench
+) -> None:
+    """Neither follower leaves an event to the other one by different catalogues."""
+    stand.server.answer = answering(500, 200)
+    await stand.start('sinks = ["hook"]\nevents = ["tenant.away", "token.revoked"]')
+    await note(bench)
+    await stand.settle()  # other alerts wait behind the one that failed
+    event = Draft(EventType.TOKEN_REVOKED, SYSTEM, detail={"scope": "read:calendar"})
+    await bench.broker.record(event)
+    await stand.settle()
+    scopes = shipped_scopes().replace('risk = "low"', 'risk = "high"', 1)
+    bench.home.scopes_file.write_text(scopes)
+    await reload_policy(bench.broker)
+    assert bench.broker.policy.catalogue.get("read:calendar").risk is Risk.HIGH
+    bench.clock.advance(10)
+    await stand.settle()
+    assert stand.kinds == ["tenant.away", "tenant.away", "token.revoked"]
+
+
+async def test_a_route_calls_when_a_request_has_waited(
+    stand: AlertStand, bench: Bench
+) -> None:
+    """After its time, once, over a restart; not if somebody has decided meanwhile."""
+    await stand.start(f'{PERSON}\nafter = "2m"\n[[routes]]\n{PERSON}\nrisk = "low"')
+    agent = await bench.agent()
+    decided = await ask(bench, agent)
+    waiting = Action(PAYMENT.scopes, PAYMENT.action, "other", PAYMENT.parameters)
+    await ask(bench, agent, waiting)
+    await stand.settle()
+    assert not stand.received
+    await deny(bench.broker, decided, "no", OPERATOR)
+    await stand.watch.aclose()
+    async with bench.restarted() as again:
+        later = await stand.restarted(again)
+        bench.clock.advance(119)
+        await later.settle()
+        assert not stand.received
+        bench.clock.advance(2)
+        await later.settle()
+        assert [one["data"]["resource"] for one in stand.received] == ["other"]
+        bench.clock.advance(60)
+        await later.settle()
+        assert len(stand.received) == 1
+        await later.watch.aclose()
+
+
+async def test_a_request_is_sent_at_once_and_again_after_its_time(
+    stand: AlertStand, bench: Bench
+) -> None:
+    """A route with `after` takes nothing from another one, and its id is another."""
+    await stand.start(f'{PERSON}\nafter = "2m"\n[[routes]]\n{PERSON}')
+    await ask(bench, await bench.agent())
+    await stand.settle()
+    assert stand.kinds == ["needs_person"]
+    bench.clock.advance(121)
+    await stand.settle()
+    assert stand.kinds == ["needs_person"] * 2
+    assert len({one.header("webhook-id") for one in stand.server.received}) == 2
+
+
+async def test_a_loosening_is_sent_at_once(stand: AlertStand, bench: Bench) -> None:
+    """Whatever type its event has, and also in quiet hours."""
+    await stand.start(
+        'sinks = ["hook"]\nevents = ["loosened"]\nquiet = "09:00-11:00 UTC"'
+    )
+    kind = EventType.POLICY_CHANGED
+    for detail in ({"loosened": {"kinds": ["policy"]}}, {}):
+        await bench.broker.record(Draft(kind, SYSTEM, detail=detail))
+    await stand.settle()
+    assert stand.kinds == ["loosened"]

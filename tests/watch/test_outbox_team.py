@@ -80,7 +80,7 @@ async def test_what_a_dead_broker_had_sent_and_not_recorded_is_sent_again_once(
     async def lost() -> None:
         """Be killed before the place is kept."""
 
-    monkeypatch.setattr(dies.alerts._followers["hook"], "save", lost)
+    monkeypatch.setattr(dies.alerts._followers["hook"].kept, "save", lost)
     await away(first)
     await dies.settle()
     await known(brokers)

@@ -40,6 +40,7 @@ from agentvault_tui.broker.agents_api.replies import (
     outcome_unknown,
     poll_reply,
     token_reply,
+    too_fast,
     unavailable,
 )
 from agentvault_tui.broker.answers import (
@@ -73,6 +74,7 @@ from agentvault_tui.errors import (
     OutcomeUnknownError,
     OvertakenError,
     ShareTakenError,
+    TooFastError,
 )
 from agentvault_tui.ledger import UsedAssertion
 from agentvault_tui.model import DETAIL_TYPE, Agent, Token, TokenKind, sha256_hex
@@ -195,6 +197,8 @@ class AgentsApi:
             reply = unavailable(text, _BUSY_SECONDS).reply()
         except ShareTakenError as error:
             reply = unavailable(error.what, _BUSY_SECONDS).reply()
+        except TooFastError as error:
+            reply = too_fast(error).reply()
         await reply.send(send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Reply:
@@ -484,6 +488,8 @@ class AgentsApi:
             except OAuthError as fault:
                 self._broker.floods.refused(agent.id)
                 answers.append(fault_of(fault))
+            except TooFastError as error:
+                answers.append(fault_of(too_fast(error)))
             if answers[-1]["decision"] is last:
                 break
         return json_reply(200, {"evaluations": answers}, *echoed)

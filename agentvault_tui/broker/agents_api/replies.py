@@ -8,7 +8,7 @@ from typing import Any, Final, assert_never
 
 from agentvault_tui.broker import answers
 from agentvault_tui.broker.audience import audience_claim
-from agentvault_tui.errors import OutcomeUnknownError
+from agentvault_tui.errors import OutcomeUnknownError, TooFastError
 from agentvault_tui.model import TokenKind
 from agentvault_tui.text import clip
 from agentvault_tui.vault.credentials import TYPE_PROVIDER
@@ -82,6 +82,12 @@ def unavailable(text: str, seconds: int) -> OAuthError:
     """Return the fault of a broker that cannot answer now."""
     retry = (b"retry-after", b"%d" % seconds)
     return OAuthError(503, "temporarily_unavailable", text, headers=(retry,))
+
+
+def too_fast(error: TooFastError) -> OAuthError:
+    """Return the fault of a request beyond its agent's rate; the next second counts."""
+    retry = (b"retry-after", b"%d" % answers.RATE_RETRY)
+    return OAuthError(429, "slow_down", error.diagnosis(), headers=(retry,))
 
 
 def outcome_unknown(error: OutcomeUnknownError, seconds: int) -> Reply:

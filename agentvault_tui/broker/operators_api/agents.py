@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker, CallsCut
+from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.operators_api.limits import near_the_end
 from agentvault_tui.broker.operators_api.past import activity_of
 from agentvault_tui.broker.operators_api.wire import (
@@ -31,6 +32,7 @@ from agentvault_tui.broker.shapes import (
 )
 from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.issue_for import issue_for
+from agentvault_tui.broker.usecases.rate import change_rate, raises_rate
 from agentvault_tui.broker.usecases.register import (
     check_scopes,
     register,
@@ -41,6 +43,7 @@ from agentvault_tui.broker.usecases.revoke import (
     panic,
     restore_agent,
     revoke_agent,
+    revoke_token,
 )
 from agentvault_tui.broker.usecases.scopes import (
     change_scopes,
@@ -62,6 +65,7 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
         *_reading(broker),
         *_cutting(broker, authority),
         *_keeping(broker, authority),
+        *_bounding(broker, authority),
         *_delegating(broker, authority),
         *_issuing(broker, authority),
     ]
@@ -174,6 +178,22 @@ def _scopes_answer(
     )
 
 
+def _bounding(broker: Broker, authority: Authority) -> list[Route]:
+    """Return the route that bounds what an agent is permitted a second."""
+
+    async def rate(request: Request) -> shapes.AgentInfo:
+        """Say how many permitted decisions an agent may have a second."""
+        body = await body_of(request, asks.RateRequest)
+        agent = await broker.known(lambda: broker.registry.agent(body.agent_id))
+        wanted = body.decisions_a_second
+        need = Need.GIVE if raises_rate(broker, agent, wanted) else Need.CUT
+        operator = await authority.actor(operator_of(request), need, agent.id)
+        changed = await change_rate(broker, agent.id, wanted, operator)
+        return agent_info(changed, broker.registry)
+
+    return [route(calls.RATE, rate)]
+
+
 def _delegating(broker: Broker, authority: Authority) -> list[Route]:
     async def delegates(request: Request) -> shapes.ScopesAnswer:
         """Say which scopes an agent may pass on to another; what is taken away ends."""
@@ -258,7 +278,25 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
         agent = await restore_agent(broker, agent_id, operator, until)
         return shapes.RestoreAnswer(agent=agent_info(agent, broker.registry))
 
-    return [route(calls.REVOKE, revoke), route(calls.RESTORE, restore)]
+    async def end_token(request: Request) -> access.TokenRevokeAnswer:
+        """Revoke one live token."""
+        body = await body_of(request, asks.TokenRevokeRequest)
+        operator = await authority.actor(operator_of(request), Need.CUT, body.id)
+        ended, cut, kept = await revoke_token(broker, body.id, body.reason, operator)
+        return access.TokenRevokeAnswer(
+            id=body.id,
+            tokens_revoked=ended,
+            calls_cut=cut.cut,
+            calls_sent=cut.sent,
+            recorded=kept is Kept.LEDGER,
+            kept=kept,
+        )
+
+    return [
+        route(calls.REVOKE, revoke),
+        route(calls.RESTORE, restore),
+        route(calls.REVOKE_TOKEN, end_token),
+    ]
 
 
 def _listing(

@@ -12,6 +12,7 @@ from agentvault_tui.model import (
     DETAIL_TYPE,
     Action,
     Actor,
+    ActorKind,
     Agent,
     AgentId,
     DecisionId,
@@ -265,6 +266,7 @@ async def decide(broker: Broker, request: Request) -> Verdict:
 
     Raises:
         LedgerError: what limits hold cannot be read.
+        TooFastError: it would be permitted, beyond its agent's rate.
     """
     started, agent_id = broker.clock.boot(), request.agent.id
     epoch = broker.registry.epoch(agent_id)
@@ -279,8 +281,44 @@ async def decide(broker: Broker, request: Request) -> Verdict:
         broker.decision_seconds.observe(broker.clock.boot() - started)
 
 
+def check_rate(broker: Broker, request: Request) -> None:
+    """Count a decision that is permitted without a person.
+
+    Args:
+        broker: the broker.
+        request: what is permitted; of an operator, nothing is counted.
+
+    Raises:
+        TooFastError: its agent has had as many as it may; nothing is recorded.
+    """
+    asker, requester = request.agent, request.requester
+    if (by := request.asked_by) is not None:
+        if by.kind is not ActorKind.AGENT:
+            return
+        # It passes a token on: it asks, and its own rate counts.
+        asker, requester = broker.registry.agent(by.id), by.id
+    broker.rates.take(requester, rate_of(broker, asker.decisions_a_second))
+
+
+def rate_of(broker: Broker, own: int | None) -> int:
+    """Return how many permitted decisions a second that is; 0 for no bound.
+
+    Args:
+        broker: the broker.
+        own: an agent's own number, if it has one.
+
+    Returns:
+        that, or the number of the settings.
+    """
+    return broker.settings.ledger.decisions_a_second if own is None else own
+
+
 async def _decide(broker: Broker, request: Request) -> Verdict:
     verdict = request.foresee(broker)
+    if verdict.outcome is Outcome.ALLOWED and not (
+        request.backchannel or request.exempt
+    ):
+        check_rate(broker, request)
     if verdict.outcome is Outcome.ALLOWED and verdict.counted:
         broker.limits.reserve(request.decision_id, request.agent.id, verdict.counted)
     asked = broker.policy.limits.hooks_of

@@ -131,7 +131,7 @@ def _refusal(
     if missing := set(action.scopes) - agent.may_pass_on(other.id):
         return NOT_DELEGABLE, (
             f"An operator has not let you pass {' and '.join(sorted(missing))} on to "
-            "that agent: agentvault agents delegates."
+            "that agent: agentvault agents set-delegates."
         )
     if beyond := _wider(broker, parent, request):
         return "wider_than_parent", f"The {beyond} is not within your own token's."

@@ -8,7 +8,12 @@ from agentvault_tui.broker.answers import Denied, Granted
 from agentvault_tui.broker.audience import audiences_of
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.surroundings import LOCAL
-from agentvault_tui.broker.usecases.decide import Request, decide, foresee
+from agentvault_tui.broker.usecases.decide import (
+    Request,
+    check_rate,
+    decide,
+    foresee,
+)
 from agentvault_tui.broker.usecases.policy_change import not_denied
 from agentvault_tui.broker.usecases.request import deny, issue, refused
 from agentvault_tui.errors import RefusedError
@@ -109,6 +114,7 @@ async def issue_unscoped(
     if refusal := refused(broker, agent):
         return await deny(broker, request, *refusal)
     if verdict := not_denied(broker, agent, source):
+        check_rate(broker, request)
         return await issue(broker, request, verdict)
     text = "Policy denies this agent everything, or it was granted nothing."
     return await deny(broker, request, "scope_not_granted", text)

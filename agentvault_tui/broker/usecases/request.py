@@ -170,8 +170,12 @@ async def issue(
     """Record, then return what *verdict* allows; it lives no longer than a *parent*."""
     registry, ttl = broker.registry, broker.settings.tokens.standard_ttl
     expires, ttl = registry.lifetimes.life(request.agent.id, ttl, parent)
-    if not registry.may_hold_more(request.agent.id):
-        message = "This agent holds too many live tokens. Use them, or revoke some."
+    most = broker.settings.tokens.max_live
+    if not registry.may_hold_more(request.agent.id, most):
+        message = (
+            f"This agent holds as many live tokens as one may, at most {most:,}. Use "
+            "them again, or hand some back (RFC 7009)."
+        )
         return await deny(broker, request, "too_many_tokens", message, verdict)
     secret = new_secret("av_t")
     single_use = broker.policy.catalogue.is_single_use(request.action.scopes)

@@ -31,6 +31,7 @@ from agentvault_tui.errors import (
     ConflictError,
     LedgerError,
     LedgerUnwritableError,
+    NotFoundError,
     UsageError,
 )
 from agentvault_tui.ledger import (
@@ -49,7 +50,9 @@ from agentvault_tui.model import (
     EventType,
     StepUp,
     Token,
+    TokenId,
 )
+from agentvault_tui.text import visible
 
 ENDED: Final = "ended"
 """The reason of a revocation at the end of an agent's time."""
@@ -153,6 +156,38 @@ async def revoke_agent(
     return replace(found, kept=kept, derived=len(derived))
 
 
+async def revoke_token(
+    broker: Broker, token_id: str, reason: str, operator: Actor
+) -> tuple[int, CallsCut, Kept]:
+    """Revoke one live token, with the calls it authorized and tokens exchanged for it.
+
+    Args:
+        broker: the broker.
+        token_id: identifies the token.
+        reason: for the record.
+        operator: who decided.
+
+    Returns:
+        the number of tokens that ended, the cancelled calls, and where it is durable.
+
+    Raises:
+        NotFoundError: no live token has this id.
+        LedgerUnwritableError: it is not known here, and the store did not answer.
+    """
+
+    def find() -> Token:
+        found = broker.registry.token_with_id(TokenId(token_id))
+        if found is None:
+            raise NotFoundError(
+                f"there is no live token '{visible(token_id, 60)}'",
+                "`agentvault tokens list` names them",
+            )
+        return found
+
+    ended, calls = broker.end_tokens([await broker.known(find)])
+    return len(ended), calls, await broker.record_ended(ended, operator, reason)
+
+
 async def _revoke_all(
     broker: Broker, agents: Sequence[Agent], reason: str, operator: Actor
 ) -> Kept | None:
@@ -227,12 +262,27 @@ def cut_agent(
     return Cut((revoked,), *counts, Kept.MEMORY, steps, calls, len(below)), in_force
 
 
+def _switch_on(broker: Broker, reason: str, operator: Actor) -> Panic:
+    """Return the panic switch, on; equal to what it was where nothing is new.
+
+    It is a new object each time: a lift that is being recorded sees that it was
+    overtaken.
+    """
+    before = broker.registry.panic
+    if before is None:
+        return Panic(True, broker.clock.now(), operator.name, reason)
+    if not reason or reason == before.reason:
+        return replace(before)
+    return replace(before, by=operator.name, reason=reason)
+
+
 async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
     """Stop everything: nothing is issued, active or redeemed until it is lifted.
 
     Args:
         broker: the broker.
-        reason: for the record, and every denial.
+        reason: for the record, and every denial. Given while everything is stopped
+            already, it is recorded as an event of its own and replaces the first one.
         operator: who decided.
 
     Returns:
@@ -240,13 +290,8 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
     """
     started = broker.clock.boot()
     registry = broker.registry
-    first = registry.panic is None
-    # A new object each time: a lift that is being recorded sees that it was overtaken.
-    registry.panic = (
-        replace(registry.panic)
-        if registry.panic
-        else Panic(True, broker.clock.now(), operator.name, reason)
-    )
+    before = registry.panic
+    switch = registry.panic = _switch_on(broker, reason, operator)
     calls = broker.cut_calls(None)
     approved = unused(broker)
     delegated = len(registry.delegations)
@@ -262,11 +307,12 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
         "calls_cut": calls.cut,
         "calls_sent": calls.sent,
         **({"delegated_revoked": delegated} if delegated else {}),
+        **({"since": iso(before.since)} if before else {}),
     }
     head = Draft(EventType.PANIC_ON, operator, reason=reason, detail=detail)
-    drafts: list[Draft] = [head] if first else []
+    drafts: list[Draft] = [] if switch == before else [head]
     # Also where memory has none: one may be on its way out, taken for a delivery.
-    changes: list[Change] = [registry.panic, DropAllTokens()]
+    changes: list[Change] = [switch, DropAllTokens()]
     changes += registry.stepups.end_repeats(registry.stepups.repeating(None))
     records: list[asyncio.Task[Kept]] = []
     with broker.cutting():

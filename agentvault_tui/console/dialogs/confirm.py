@@ -74,6 +74,8 @@ class Confirm(Dialog[None], Generic[Answer]):
     REASON: ClassVar[bool] = False
     """Whether it takes a reason."""
     UNDER_WAY: ClassVar[str] = "under way"
+    FIRST: ClassVar[str] = "cancel"
+    """The input that has the focus at first."""
 
     finished = False
     """Whether it has happened."""
@@ -113,7 +115,7 @@ class Confirm(Dialog[None], Generic[Answer]):
     def on_mount(self) -> None:
         super().on_mount()
         # Not query_one: of a console that is left meanwhile it is never there.
-        self.sheet.query(CancelButton).focus()
+        self.sheet.query(f"#{self.FIRST}").focus()
 
     def state(self) -> object:
         return self.finished

@@ -25,22 +25,34 @@ _ASK: Final = f"type {WORD}: "
 
 
 class PanicDialog(Confirm[Revoked]):
-    """Stop everything after the typed word and Enter; no single key does it."""
+    """Stop everything after the typed word and Enter; no single key does it.
 
+    Enter counts wherever the focus is, except on Cancel. A reason may be typed before,
+    or added afterwards, as a second event.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("r", "add_reason", "add a reason", show=False)
+    ]
     DANGER: ClassVar[bool] = True
     REASON: ClassVar[bool] = True
     UNDER_WAY: ClassVar[str] = "stopping"
+    FIRST: ClassVar[str] = "word"
 
     def inputs(self) -> list[Widget]:
         return [
-            CancelButton("cancel", "Cancel"),
             LineInput("word", 12, longest=10, empty="_" * len(WORD)),
             LineInput("reason", 50, empty="none given"),
+            CancelButton("cancel", "Cancel"),
         ]
 
     def heading(self, pen: Pen) -> Row:
-        word = "Everything is stopped" if self.finished else "Stop everything"
-        return ((word, pen.palette.title),)
+        if self.finished:
+            return (("Everything is stopped", pen.palette.title),)
+        return (
+            ("Stop everything", pen.palette.title),
+            (" · NOT stopped yet", pen.palette.waiting),
+        )
 
     def obstacle(self) -> str | None:
         if self.desk.mirror.status.panic.on:
@@ -68,6 +80,12 @@ class PanicDialog(Confirm[Revoked]):
 
     def page(self, width: int, height: int) -> SheetPage:
         page = super().page(width, height)
+        if self.finished and isinstance(self.focused, LineInput):
+            pen = self.pen
+            keys = pen.keys([("Enter", "records the reason"), ("Esc", "leaves it")])
+            places = {"reason": (LABEL, len(page.body) + 1)}
+            footer = (EMPTY, pen.fact("Reason"), EMPTY, keys)
+            return replace(page, footer=footer, places=places)
         if self.finished:
             return page
         word = len(page.body) + 1
@@ -82,12 +100,9 @@ class PanicDialog(Confirm[Revoked]):
 
     def answers(self, pen: Pen) -> Row:
         blank = (" " * 14, pen.palette.text)
-        at = self.focused.id if self.focused else ""
-        if at == "word":
-            return (blank, *pen.keys([("Enter", "stops everything"), ("Tab", "next")]))
-        if at == "reason":
-            return (blank, *pen.keys([("Enter", "to the word"), ("Tab", "next")]))
-        return (blank, *pen.keys([("Tab", "to the word and the reason")]))
+        on_cancel = self.focused is not None and self.focused.id == "cancel"
+        enter = "cancels, and stops nothing" if on_cancel else "stops everything"
+        return (blank, *pen.keys([("Enter", enter), ("Tab", "next")]))
 
     def outcome(self, pen: Pen, width: int) -> list[Row]:
         """Say what ended and how fast."""
@@ -100,16 +115,27 @@ class PanicDialog(Confirm[Revoked]):
             *cautioned(pen, cut, width),
             EMPTY,
             pen.fact("Ended", (f"{cut.ended} of {agents}", pen.palette.strong)),
+            pen.fact("Reason", (self.reason() or "none given", pen.palette.text)),
+            *self.notes(pen, width),
             EMPTY,
             *pen.paragraph(
                 "Nothing is served until someone presses "
-                f"{self.desk.key('panic', '!')} and lifts it.",
+                f"{self.desk.key('panic', '!')} and lifts it. r adds a reason.",
                 width,
             ),
         ]
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "add_reason":
+            return self.finished
         return action != "confirm" and super().check_action(action, parameters)
+
+    def action_add_reason(self) -> None:
+        """Show the line for a reason, now that everything is stopped."""
+        reason = self.sheet.query_one("#reason", LineInput)
+        reason.display = True  # what is not on the sheet takes no focus
+        reason.focus()
+        self.update_page()
 
     def on_key(self, event: Key) -> None:
         """Take the first letter of the word also while Cancel has the focus."""
@@ -122,21 +148,34 @@ class PanicDialog(Confirm[Revoked]):
             event.prevent_default()
             self.update_page()
 
-    @on(Input.Submitted, "#word")
-    def _word_typed(self, event: Input.Submitted) -> None:
+    @on(Input.Submitted)
+    def _entered(self, event: Input.Submitted) -> None:
         event.stop()
         event.prevent_default()
-        if event.value.strip() != WORD:
+        word = self.sheet.query_one("#word", LineInput)
+        if self.finished:
+            self.set_focus(None)
+            if self.reason():
+                self.ask(self.act, self.reason_added)
+        elif word.value.strip() != WORD:
+            word.focus()
             self.say(f"Nothing was done: the word is {WORD}.")
         else:
             self.action_confirm()
 
-    @on(Input.Submitted, "#reason")
-    def _reason_typed(self, event: Input.Submitted) -> None:
+    @on(LineInput.Left)
+    def _left(self, event: LineInput.Left) -> None:
         event.stop()
         event.prevent_default()
-        self.sheet.query_one("#word", LineInput).focus()
-        self.update_page()
+        if self.finished:
+            self.set_focus(None)
+            self.update_page()
+        else:
+            self.dismiss()
+
+    def reason_added(self, _: Revoked) -> None:
+        """Say that the reason is on the record."""
+        self.say("The reason is recorded.")
 
     def act(self) -> Awaitable[Revoked]:
         return self.desk.link.panic(self.reason())

@@ -266,7 +266,7 @@ def _may(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
     p, agent = pen.palette, seen.agent
     rows: list[Row] = []
     if agent.resource_server:
-        serves = ", ".join(agent.serves) or "every token: agentvault agents serves"
+        serves = ", ".join(agent.serves) or "every token: agentvault agents set-serves"
         rows += pen.facts("Serves", serves, width, 3, p.text)[0]
     if not agent.scopes:
         words = "check others' tokens" if agent.resource_server else "do nothing"

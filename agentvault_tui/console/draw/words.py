@@ -60,6 +60,7 @@ _LOUD: Final = frozenset(
         "alert.dead",
         "audit.ambiguous",
         "clock.jump",
+        "export.skipped",
         "panic.on",
         "tenant.away",
         "tenant.log_gap",

@@ -1,4 +1,7 @@
-"""Exports the events a filter matches to a new private file."""
+"""Exports the events that a filter matches to a new private file.
+
+JSON Lines can be verified: see ``docs/ledger-format.md``.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,10 @@ import contextlib
 import csv
 import io
 import os
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from msgspec import to_builtins
 from msgspec.structs import replace
@@ -19,8 +23,13 @@ from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.csvrows import COLUMNS, cells
 from agentvault_tui.errors import UsageError
 from agentvault_tui.home import private_draft
-from agentvault_tui.operator_api.codec import encode
 from agentvault_tui.operator_api.history import EventInfo
+from agentvault_tui.operator_api.requests import LinksQuery
+from agentvault_tui.operator_api.selection import (
+    export_header,
+    export_line,
+    link_queries,
+)
 from agentvault_tui.text import visible
 
 _PAGE: Final = 250
@@ -46,18 +55,35 @@ class Export:
         """Write to *path*, which must not exist yet; when cut short, leave nothing."""
         try:
             with private_draft(path, replace=False) as draft:
-                file = io.TextIOWrapper(draft, encoding="utf-8", newline="")
-                await self._write(file, csv_form=path.suffix == ".csv")
-                file.detach()
+                await self._write(draft, csv_form=path.suffix == ".csv")
                 draft.flush()
                 await asyncio.to_thread(os.fsync, draft.fileno())
         except OSError as error:
             raise UsageError(f"cannot write there ({error.strerror})") from error
 
-    async def _write(self, file: io.TextIOBase, *, csv_form: bool) -> None:
-        rows = csv.writer(file, lineterminator="\r\n")
+    async def _write(self, draft: BinaryIO, *, csv_form: bool) -> None:
         if csv_form:
+            file = io.TextIOWrapper(draft, encoding="utf-8", newline="")
+            rows = csv.writer(file, lineterminator="\r\n")
             rows.writerow(COLUMNS)
+            async for event in self._matching():
+                self.written += 1
+                rows.writerow(cells(to_builtins(event)))
+            file.detach()
+            return
+        seqs: Sequence[int] = range(1, self.upto + 1)
+        if self._filter:
+            seqs = [event.seq async for event in self._matching()]
+        head = await self._link.link_list(LinksQuery(seq=str(self.upto)))
+        chosen = str(self._filter) if self._filter else None
+        draft.write(export_header(head, len(seqs), self._now, chosen))
+        for query in link_queries(seqs):
+            found = await self._link.link_list(query)
+            draft.writelines(map(export_line, found.links))
+            self.written += len(found.links)
+            self.looked = max(self.looked, found.links[-1].seq)
+
+    async def _matching(self) -> AsyncIterator[EventInfo]:
         mirror = self._link.mirror
         query = self._filter.query(mirror.agents, self._now, text=True)
         after: int | None = 0
@@ -68,12 +94,7 @@ class Export:
                 if event.seq > self.upto:
                     after = None
                 elif not self._filter or self._matches(event):
-                    self.written += 1
-                    if csv_form:
-                        rows.writerow(cells(to_builtins(event)))
-                    else:
-                        # As `audit search --json` writes them: pure ASCII.
-                        file.write(f"{encode(event).decode()}\n")
+                    yield event
             self.looked = self.upto if after is None else after
 
     def _matches(self, event: EventInfo) -> bool:

@@ -33,7 +33,12 @@ from agentvault_tui.operator_api.advice import AdviceInfo, AdviceList, AdviceQue
 from agentvault_tui.operator_api.alerts import RetryAlertRequest
 from agentvault_tui.operator_api.calls import AnswerT, ApiCall
 from agentvault_tui.operator_api.client import AsyncOperatorClient
-from agentvault_tui.operator_api.history import EventInfo, EventPageInfo, PastInfo
+from agentvault_tui.operator_api.history import (
+    EventInfo,
+    EventPageInfo,
+    LinkList,
+    PastInfo,
+)
 from agentvault_tui.operator_api.limits import CallOutInfo
 from agentvault_tui.operator_api.planning import PlanInfo, PlanRequest, PolicyInfo
 from agentvault_tui.operator_api.requests import (
@@ -294,12 +299,14 @@ class BrokerLink:
     async def past(self, moment: PastQuery) -> PastInfo:
         return await self._client.call(calls.PAST, moment)
 
+    async def link_list(self, query: LinksQuery) -> LinkList:
+        return await self._client.call(calls.LINKS, query)
+
     async def links(self, seqs: Iterable[int]) -> list[Proof]:
         """Read the proofs of events, to verify their links of the chain."""
         from agentvault_tui.operator_api.proof import Proof  # noqa: PLC0415 - as above
 
-        asked = LinksQuery(seq=",".join(map(str, seqs)))
-        found = await self._client.call(calls.LINKS, asked)
+        found = await self.link_list(LinksQuery(seq=",".join(map(str, seqs))))
         return [Proof.read(link, found.ledger) for link in found.links]
 
     async def story(self, seq: int) -> tuple[list[EventRow], bool]:

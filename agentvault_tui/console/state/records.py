@@ -30,6 +30,7 @@ EVENT_WORDS: Final = {
     "advice.given_back": "GIVEN BACK",
     "agent.scopes_changed": "SCOPES",
     "alert.dead": "ALERT DEAD",
+    "export.skipped": "NOT EXPORTED",
     "clock.jump": "CLOCK",
     "mcp.message": "MCP",
     "connection.added": "CONNECTED",

@@ -101,7 +101,9 @@ class McpCalls:
                 ended = "done"
             except CallRefusedError as refusal:
                 scoped = refusal.error == "insufficient_scope"
-                if refusal.status == 401 or (scoped and asked.version >= LEGACY[0]):
+                if refusal.status in {401, 429}:
+                    raise
+                if scoped and asked.version >= LEGACY[0]:
                     raise
                 held = refusal.more.get("auth_req_id")
                 if held and asked.modern and asks:

@@ -102,7 +102,7 @@ async def test_what_could_not_be_recorded_is_given_back(
         await write(bench, agent)
     monkeypatch.undo()
     assert used(bench) == 0
-    monkeypatch.setattr(bench.broker.registry, "may_hold_more", lambda _: False)
+    monkeypatch.setattr(bench.broker.registry, "may_hold_more", lambda *_: False)
     assert (await write(bench, agent)).reason == "too_many_tokens"
     assert used(bench) == 0
     assert bench.broker.limits._held == {}

@@ -225,6 +225,21 @@ async def test_nothing_is_lifted_before_the_ledger_was_verified(bench: Bench) ->
     assert bench.broker.registry.panic is not None
 
 
+async def test_a_reason_is_added_to_a_panic_as_a_second_event(bench: Bench) -> None:
+    """The switch keeps the time at which everything stopped, also over a restart."""
+    await panic(bench.broker, "", OPERATOR)
+    before = bench.broker.registry.panic
+    assert before is not None
+    await panic(bench.broker, "", OPERATOR)
+    await panic(bench.broker, "leaked key", OPERATOR)
+    reasons = [event.reason for event in await bench.events("panic.on")]
+    assert reasons == ["", "leaked key"]
+    async with bench.restarted() as again:
+        after = again.broker.registry.panic
+        assert after is not None
+        assert (after.since, after.reason) == (before.since, "leaked key")
+
+
 async def test_lifting_the_panic_leaves_single_revocations(bench: Bench) -> None:
     """After the panic agents revoked singly are still revoked, the others served."""
     one, two = await bench.agent("one"), await bench.agent("two")

@@ -213,15 +213,14 @@ async def test_the_outcome_says_once_what_keeps_steps_from_being_done() -> None:
 
 async def test_the_focus_starts_on_cancel_and_enter_cancels() -> None:
     """A hand on Enter leaves everything as it was."""
-    for make in (revoke, PanicDialog):
-        stand = scene()
-        async with opened(stand, make) as (app, pilot):
-            assert isinstance(app.focused, CancelButton)
-            app.settle()
-            await pilot.press("enter")
-            await pilot.pause()
-            assert not isinstance(app.screen, Dialog)
-            assert stand.actions.asked == []
+    stand = scene()
+    async with opened(stand, revoke) as (app, pilot):
+        assert isinstance(app.focused, CancelButton)
+        app.settle()
+        await pilot.press("enter")
+        await pilot.pause()
+        assert not isinstance(app.screen, Dialog)
+        assert stand.actions.asked == []
 
 
 async def test_only_y_revokes() -> None:
@@ -314,7 +313,7 @@ async def test_the_outcome_is_measured_and_follows_the_tenant() -> None:
     ],
 )
 @pytest.mark.parametrize(
-    ("make", "keys"), [(revoke, ["y"]), (PanicDialog, ["tab", *"panic", "enter"])]
+    ("make", "keys"), [(revoke, ["y"]), (PanicDialog, [*"panic", "enter"])]
 )
 async def test_what_is_not_in_the_ledger_yet_is_said(
     make: Callable[[Desk], Dialog[Any]], keys: list[str], kept: str, words: str
@@ -472,23 +471,55 @@ async def test_panic_needs_the_word_typed() -> None:
     """No key alone, no other word, and no word typed too soon stops everything."""
     stand = scene()
     async with opened(stand, PanicDialog) as (app, pilot):
+        assert "NOT stopped yet" in said(app)
         app.settle()
-        await pilot.press("y")
-        assert stand.actions.asked == []
-        await pilot.press("tab", *"panik")
+        await pilot.press("y", "enter")
+        assert "Nothing was done" in await finish(app, pilot)
+        await pilot.press("backspace", *"panik")
         app.settle()
         await pilot.press("enter")
         assert "Nothing was done" in await finish(app, pilot)
-        await pilot.press("backspace", "c", "tab", *"fire", "enter")
-        assert app.focused is not None
-        assert app.focused.id == "word"
         assert stand.actions.asked == []
+        await pilot.press("backspace", "c")
         app.settle()
         await pilot.press("enter")
         shown = await finish(app, pilot)
-        assert stand.actions.asked == [("panic", "fire")]
+        assert stand.actions.asked == [("panic", "")]
         assert "Everything is stopped" in shown
+        assert "NOT stopped" not in shown
         assert "closed here 1.9 ms" in shown
+
+
+async def test_enter_stops_everything_wherever_the_focus_is_but_on_cancel() -> None:
+    """With a reason typed, the first Enter stops; on Cancel, Enter says it cancels."""
+    stand = scene()
+    async with opened(stand, PanicDialog) as (app, pilot):
+        app.settle()
+        await pilot.press(*"panic", "tab", *"fire", "enter")
+        assert "Everything is stopped" in await finish(app, pilot)
+        assert stand.actions.asked == [("panic", "fire")]
+    stand = scene()
+    async with opened(stand, PanicDialog) as (app, pilot):
+        app.settle()
+        await pilot.press("tab", *"fire", "enter")
+        assert "Nothing was done" in await finish(app, pilot)
+        await pilot.press(*"panic", "tab", "tab")
+        assert "Enter cancels, and stops nothing" in await finish(app, pilot)
+        await pilot.press("enter")
+        assert stand.actions.asked == []
+
+
+async def test_a_reason_can_be_added_once_everything_is_stopped() -> None:
+    """It is sent as a second order, which records it."""
+    stand = scene()
+    async with opened(stand, PanicDialog) as (app, pilot):
+        app.settle()
+        await pilot.press(*"panic", "enter")
+        await finish(app, pilot)
+        app.settle()
+        await pilot.press("r", *"leak", "enter")
+        assert "The reason is recorded" in await finish(app, pilot)
+        assert stand.actions.asked == [("panic", ""), ("panic", "leak")]
 
 
 async def test_the_outcome_of_a_panic_counts_who_was_stopped_as_its_plan_does() -> None:
@@ -497,21 +528,19 @@ async def test_the_outcome_of_a_panic_counts_who_was_stopped_as_its_plan_does() 
     stand.add_agent("payments-api", resource_server=True)
     async with opened(stand, PanicDialog) as (app, pilot):
         assert "of 2 agents and 1 resource server" in said(app)
-        await pilot.press("tab", *"panic")
         app.settle()
-        await pilot.press("enter")
+        await pilot.press(*"panic", "enter")
         assert "Ended 5 tokens, 2 step-ups of 2 agents and 1 resource server" in (
             (await finish(app, pilot)).replace("│ ", "")
         )
 
 
 async def test_the_word_may_be_typed_while_cancel_has_the_focus() -> None:
-    """`!`, the word and Enter stop everything, without Tab in between."""
+    """The first letter of the word leads to its line."""
     stand = scene()
     async with opened(stand, PanicDialog) as (app, pilot):
-        await pilot.press(*"panic")
         app.settle()
-        await pilot.press("enter")
+        await pilot.press("tab", "tab", *"panic", "enter")
         assert "Everything is stopped" in await finish(app, pilot)
 
 
@@ -519,7 +548,7 @@ async def test_panic_by_paste_does_not_count_within_600_ms() -> None:
     """The word and Enter struck at once stop nothing."""
     stand = scene()
     async with opened(stand, PanicDialog) as (app, pilot):
-        await pilot.press("tab", *"panic", "enter")
+        await pilot.press(*"panic", "enter")
         assert "Too soon" in await finish(app, pilot)
         assert stand.actions.asked == []
 
@@ -529,7 +558,7 @@ async def test_panic_while_stopped_says_so() -> None:
     stand = stopped_scene()
     async with opened(stand, PanicDialog) as (app, pilot):
         app.settle()
-        await pilot.press("tab", *"panic", "enter")
+        await pilot.press(*"panic", "enter")
         assert "stopped already" in await finish(app, pilot)
         assert stand.actions.asked == []
 

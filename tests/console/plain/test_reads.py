@@ -110,7 +110,8 @@ async def test_what_matches_is_exported(session: Session, tmp_path: Path) -> Non
     file = tmp_path / "evidence.jsonl"
     said = await session.type(f"export {file} outcome:denied")
     assert f"4 events written to {file}, mode 0600" in said
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    header, *rows = map(json.loads, file.read_text().splitlines())
+    assert (header["count"], header["selection"]["filter"]) == (4, "outcome:denied")
     assert [row["outcome"] for row in rows] == ["denied"] * 4
     assert file.stat().st_mode & 0o777 == 0o600
     assert "Not written: that file is there" in await session.type(f"export {file}")

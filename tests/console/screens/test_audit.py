@@ -422,7 +422,7 @@ class Exporting:
 async def test_export_writes_what_the_filter_shows(
     stage: Stage, tmp_path: Path
 ) -> None:
-    """JSON Lines as the API gives them, 0600, and it says how many."""
+    """A selection that can be verified, 0600, and it says how many."""
     busy(stage.fake)
     path = tmp_path / "denied.jsonl"
     async with stage.on():
@@ -431,7 +431,8 @@ async def test_export_writes_what_the_filter_shows(
         export = Exporting(stage)
         await export.to(path)
         assert "4 events, mode 0600" in await export.done()
-    events = [json.loads(line) for line in path.read_text("ascii").splitlines()]
+    header, *events = map(json.loads, path.read_text().splitlines())
+    assert header["selection"] == {"filter": "outcome:denied"}
     assert events == [e for e in stage.fake.events if e["outcome"] == "denied"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
@@ -517,7 +518,7 @@ async def test_export_can_be_stopped_and_leaves_nothing(
             asked.set()
             await asyncio.Event().wait()
 
-        monkeypatch.setattr(stage.app.desk.link, "audit_page", never)
+        monkeypatch.setattr(stage.app.desk.link, "link_list", never)
         export = Exporting(stage)
         await export.to(folder / "a.jsonl")
         await asyncio.wait_for(asked.wait(), 10)

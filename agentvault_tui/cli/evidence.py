@@ -1,0 +1,202 @@
+"""``agentvault audit export`` and ``verify``: evidence that others can check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from agentvault_tui.cli.event_search import EventFilter, search_options
+from agentvault_tui.cli.framework import FILE, command, pass_session
+from agentvault_tui.cli.session import CliSession
+from agentvault_tui.clock import SystemClock
+from agentvault_tui.errors import UsageError
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.history import LinkInfo
+from agentvault_tui.operator_api.requests import LinksQuery
+from agentvault_tui.operator_api.selection import (
+    export_header,
+    export_line,
+    link_queries,
+)
+
+if TYPE_CHECKING:
+    from agentvault_tui.ledger.verify import EventHash
+
+
+@command("export", example="agentvault audit export events.jsonl")
+@click.argument("file", type=FILE)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "csv", "ocsf"]),
+    default="jsonl",
+    show_default=True,
+    help="Only JSON Lines can be verified.",
+)
+@click.option(
+    "--after",
+    metavar="SEQ",
+    type=click.IntRange(0),
+    default=0,
+    help="Only events after this number; they verify from there.",
+)
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@search_options
+@pass_session
+def export(
+    session: CliSession,
+    /,
+    *,
+    file: Path,
+    form: Literal["jsonl", "csv", "ocsf"],
+    after: int,
+    force: bool,
+    **given: Any,
+) -> None:
+    """Write events to FILE, mode 0600: all of them, or those that a filter chooses.
+
+    All of them needs no broker. A filter takes the options and TEXT of `audit search`;
+    such a selection is verified against the ledger: audit verify FILE --against HOME.
+    An existing FILE is kept unless --force is given; a file of the home directory
+    always is.
+    """
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder", "name a file")
+    if any(given.values()) or session.remote:
+        _export_chosen(
+            session, file.absolute(), given, form=form, after=after, force=force
+        )
+        return
+    from agentvault_tui.ledger import export_ledger
+
+    done = export_ledger(
+        *(session.home, file.absolute()),
+        form=form,
+        after=after,
+        replace=force,
+        now=SystemClock().now(),
+    )
+    _print_exported(
+        session, file, form=form, ledger=done.ledger, head=done.last, count=done.count
+    )
+
+
+def _export_chosen(
+    session: CliSession,
+    file: Path,
+    given: dict[str, Any],
+    *,
+    form: Literal["jsonl", "csv", "ocsf"],
+    after: int,
+    force: bool,
+) -> None:
+    """Export what a filter chooses, or all events of a broker elsewhere."""
+    from agentvault_tui.ledger.export import write_export
+
+    client = session.client
+    wanted = EventFilter.of(client, session.out, **given)
+    head_seq = client.call(calls.STATUS).ledger.head
+    head = client.call(calls.LINKS, LinksQuery(seq=str(head_seq)))
+    chosen = any(given.values()) or after > 0
+    seqs: list[int] | range = range(1, head_seq + 1)
+    if chosen:
+        found = wanted.oldest_first(client, after)
+        seqs = [event.seq for event in found if event.seq <= head_seq]
+    words = " ".join(filter(None, (wanted.described, f"after:{after}" * (after > 0))))
+    now = SystemClock().now()
+    lines = (
+        export_line(link)
+        for query in link_queries(seqs)
+        for link in client.call(calls.LINKS, query).links
+    )
+    header = export_header(head, len(seqs), now, words if chosen else None)
+    write_export(session.home, file, header, lines, form=form, replace=force)
+    _print_exported(
+        session,
+        file,
+        form=form,
+        ledger=head.ledger,
+        head=head.links[0],
+        count=len(seqs),
+        chosen=chosen,
+    )
+
+
+def _print_exported(
+    session: CliSession,
+    file: Path,
+    *,
+    form: str,
+    ledger: str,
+    head: EventHash | LinkInfo,
+    count: int,
+    chosen: bool = False,
+) -> None:
+    out = session.out
+    told = {"file": str(file), "format": form, "ledger": ledger, "events": count}
+    told |= {"head": head.seq, "hash": head.hash, "selection": chosen}
+    if out.print_json(told):
+        return
+    of = f" of {head.seq}" if chosen else f" up to {head.seq}"
+    out.line(f"{count} events{of} in ", out.cell(file))
+    if form == "jsonl":
+        against = " --against HOME" if chosen else ""
+        out.line("check it anywhere: agentvault audit verify ", out.cell(file), against)
+
+
+@command("verify", example="agentvault audit verify events.jsonl")
+@click.argument("file", required=False, type=FILE)
+@click.option(
+    "--against",
+    type=FILE,
+    metavar="HOME|FILE",
+    help="A home directory or a whole export that a selection is compared with.",
+)
+@pass_session
+def verify(session: CliSession, file: Path | None, against: Path | None) -> int:
+    """Check the ledger, or an export in FILE, and name the first bad event.
+
+    Of the ledger also that agents, scopes, panic and tokens are as its events say. A
+    selection of events is compared with a ledger, which is checked first.
+
+    Needs no broker. Exits 1 when the record is not the one that was written, or a
+    selection was not compared, and 2 if FILE is no export.
+    """
+    from agentvault_tui.ledger import verify_export, verify_ledger
+
+    if file is None:
+        if against is not None:
+            raise UsageError("--against is for an export", "name its FILE")
+        found = verify_ledger(session.own_home)
+    else:
+        found = verify_export(file, against=against)
+    out = session.out
+    told = {
+        "ok": found.ok,
+        "events": found.events,
+        "head": found.head.seq,
+        "hash": found.head.hash,
+        "ledger": found.ledger,
+        "first_bad": found.first_bad,
+        "problem": found.problem,
+        "selection": found.selection,
+    }
+    if out.print_json(told):
+        return 0 if found.ok else 1
+    if found.ok and found.selection:
+        events = f"selection of {found.events:,} events, each in the ledger up to"
+        out.line(out.word("ok"), f": {events} {found.head.seq:,}")
+        out.line(out.cell(found.head.hash, "quiet"))
+    elif found.ok:
+        out.line(out.word("ok"), f": {found.events} events, head {found.head.seq}")
+        out.line(out.cell(found.head.hash, "quiet"))
+    elif found.selection and found.first_bad is None and against is None:
+        out.line(f"selection of {found.events:,} events, not compared with a ledger")
+        out.note("compare it: --against HOME, or --against FILE with a whole export")
+    else:
+        where = "the ledger" if found.first_bad is None else f"event {found.first_bad}"
+        out.line(out.word("fault"), f": {where}: ", out.cell(found.problem, limit=500))
+        out.line(f"right up to event {found.head.seq}, {found.events} checked")
+    return 0 if found.ok else 1

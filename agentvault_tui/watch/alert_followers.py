@@ -1,0 +1,340 @@
+"""Sends what routes take to a sink for people: calls first, everything else behind.
+
+A sink has two followers with a place each. `CallsFollower` sends what calls people, and
+waits for nothing that agents can cause: it looks at each event as soon as it is durable
+and never rests. `AlertFollower` sends the rest at the pace that agents leave it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+
+from agentvault_tui.model import Event, EventType
+from agentvault_tui.watch.chain import Chain
+from agentvault_tui.watch.config import AlertRoute
+from agentvault_tui.watch.messages import (
+    AlertMessage,
+    asks_for_person,
+    calls_people,
+    compose,
+    gathered,
+    is_high,
+    message_id,
+)
+from agentvault_tui.watch.outbox import (
+    CallsPlace,
+    Follower,
+    HeldAlerts,
+    KeptPlace,
+    SinkPlace,
+)
+from agentvault_tui.watch.senders import Sender, SinkError
+from agentvault_tui.watch.signals import Signals
+
+GIVE_UP: Final = timedelta(hours=24)
+_LISTED: Final = 500
+"""Alerts of a digest that are listed; the others are counted."""
+_AFTER: Final = "after "
+"""Begins the key of a request for a person that is held back alone."""
+_LOOK_COST: Final = 0.000_05
+_SEND_COST: Final = 0.000_5
+"""Seconds of the event loop that an event takes: looked at, or sent."""
+
+
+class DeadAlert(msgspec.Struct, frozen=True):
+    """An alert that was given up."""
+
+    id: str
+    sink: str
+    kind: str
+    title: str
+    entries: tuple[tuple[str, int], ...]
+    details: bool
+    at: datetime
+    """When what it tells of happened."""
+    died_at: datetime
+    problem: str
+
+
+class AlertFollower(Follower[Sender]):
+    """Sends what the routes take, unless it calls people."""
+
+    def __init__(
+        self,
+        name: str,
+        chain: Chain,
+        kept: KeptPlace,
+        *,
+        routes: tuple[AlertRoute, ...],
+        outlet: Sender,
+        bury: Callable[[DeadAlert], Awaitable[None]],
+    ) -> None:
+        """Begin where *kept* was left; *bury* records an alert that is given up."""
+        super().__init__(name, chain, kept, routes=routes, outlet=outlet)
+        self._bury = bury
+        self._signals: Signals | None = None
+        self._taken_over = kept.taken_over
+        self._kinds: tuple[int, list[str]] = (0, [])
+        """The kinds of the latest event: it counts once, however often it is tried."""
+
+    @property
+    def calls(self) -> CallsPlace:
+        """Where the calls to people are."""
+        if self.place.calls is None:  # of an older version, which had one place
+            told = dict(self.place.told)
+            self.place.calls = CallsPlace(self.place.seq, told)
+        return self.place.calls
+
+    @property
+    def own(self) -> SinkPlace | CallsPlace:
+        """Where this follower is."""
+        return self.place
+
+    @property
+    def behind(self) -> int:
+        """How many events wait that it may look at: the calls are looked at first."""
+        return max(self.calls.seq - self.place.seq, 0)
+
+    def takes(self, event: Event) -> bool:
+        """Tell whether this follower sends an event, and not the other one.
+
+        Up to `SinkPlace.again` the other follower may have read another risk, and left
+        the event to this one. Then it is sent twice, with the same id, but never lost.
+        """
+        read_again = event.seq <= self.place.again
+        return not calls_people(self.broker, event, risk=not read_again)
+
+    async def step(self) -> bool:
+        """Send what the next events stand for."""
+        signals = await self._signals_now()
+        limit = self._limit()
+        found = await self.chain.after(self.own.seq)
+        events = [event for event in found if event.seq <= limit]
+        for event in events:
+            sends = await self._follow(event, signals)
+            self.own.seq = event.seq
+            if signals.told != self.own.told:
+                self.own.told = dict(signals.told)
+            if sends:
+                await self.save_if_due()
+            if self.next_at is not None or self.has_more:
+                break
+        await self._pace(len(events))
+        return bool(events)
+
+    def _limit(self) -> int:
+        """Return the last event that may be looked at now."""
+        version = self.broker.policy.version
+        if version != self.place.policy:
+            if self.place.policy:
+                self.place.again = self.broker.ledger.head.seq
+            self.place.policy = version
+        return self.calls.seq
+
+    async def _pace(self, events: int) -> None:
+        await self.chain.pace(events * _LOOK_COST, self.own.seq)
+
+    async def _signals_now(self) -> Signals:
+        """Return what the events before have counted up to."""
+        if self._taken_over != self.kept.taken_over:
+            self._taken_over, self._signals = self.kept.taken_over, None
+        if self._signals is None:
+            found = Signals(self.broker, dict(self.own.told))
+            found.warm(await self.chain.denied_before(self.own.seq))
+            self._signals = found
+        return self._signals
+
+    async def _follow(self, event: Event, signals: Signals) -> bool:
+        """Send one event, or hold it back; tell whether it was taken."""
+        if event.type is EventType.ALERT_DEAD and event.resource == self.name:
+            return False
+        if self._kinds[0] != event.seq:
+            self._kinds = event.seq, list(signals.of(event))
+        if not self.takes(event):
+            return False
+        fit = [
+            (route, kinds[0])
+            for route in self.routes
+            if (kinds := [kind for kind in self._kinds[1] if kind in route.events])
+            and signals.takes(route, event)
+        ]
+        for route, kind in [one for one in fit if not one[0].after][:1]:
+            await self._tell(route, kind, event)
+        for route, kind in fit:
+            if route.after and asks_for_person(event):
+                self._wait(route, kind, event)
+        return bool(fit)
+
+    def _wait(self, route: AlertRoute, kind: str, event: Event) -> None:
+        """Hold back a request for a person until it has waited for too long."""
+        due = event.time + route.waits
+        quiet = route.quiet_until(due) if route.quiet else None
+        if quiet and not is_high(self.broker, kind, event):
+            due = quiet
+        held = HeldAlerts(event.time, due, route.details, 1, [(kind, event.seq)])
+        request = event.detail.get("stepup_id", event.seq)
+        self.place.held[f"{_AFTER}{route.after} {request}"] = held
+
+    async def _tell(self, route: AlertRoute, kind: str, event: Event) -> None:
+        now = self.broker.clock.now()
+        quiet = route.quiet_until(now) if route.quiet else None
+        if (quiet or route.digest) and not is_high(self.broker, kind, event):
+            key = f"{route.digest} {route.quiet} {route.details:d}"
+            held = self.place.held.get(key)
+            if held is None:
+                due = max(now + route.gathers, quiet or now)
+                held = HeldAlerts(now, due, route.details)
+                self.place.held[key] = held
+            held.count += 1
+            if len(held.entries) < _LISTED:
+                held.entries.append((kind, event.seq))
+            return
+        if self.is_superseded(event):
+            return
+        message = compose(self.broker, self.name, kind, event, details=route.details)
+        await self._send(message, ((kind, event.seq),), details=route.details)
+
+    def is_superseded(self, event: Event) -> bool:
+        """Tell whether an event asks for a person who is needed no more."""
+        if event.type is not EventType.STEPUP_REQUESTED:
+            return False
+        stepup = self.broker.stepups.find(event.detail.get("stepup_id"))
+        return stepup is None or not stepup.status.open
+
+    async def rebuild(
+        self, held: HeldAlerts, *, asked: bool = False
+    ) -> AlertMessage | None:
+        """Return the message of alerts that were kept, or nothing if none is left.
+
+        Superseded ones are left out, unless an operator *asked* for them.
+        """
+        messages = []
+        for kind, seq in held.entries:
+            event = await self.broker.ledger.event(seq)
+            if event is not None and (asked or not self.is_superseded(event)):
+                messages.append(
+                    compose(self.broker, self.name, kind, event, details=held.details)
+                )
+        if held.count == 1:
+            return messages[0] if messages else None
+        count = held.count - len(held.entries) + len(messages)
+        if count == 0:
+            return None
+        return gathered(
+            self.broker,
+            self.name,
+            messages,
+            count=count,
+            since=held.since,
+            first=held.entries[0][1],
+        )
+
+    async def _send(
+        self,
+        message: AlertMessage,
+        entries: tuple[tuple[str, int], ...],
+        *,
+        details: bool,
+    ) -> None:
+        """Send a message, or give it up when it has failed for a day."""
+        try:
+            await self.deliver(self.outlet.send(message))
+            await self._rest()
+        except SinkError as error:
+            now = self.broker.clock.now()
+            if now - max(message.at, self.started) < GIVE_UP:
+                raise
+            dead = DeadAlert(
+                message.id,
+                self.name,
+                message.kind,
+                message.title,
+                entries,
+                details,
+                message.at,
+                now,
+                str(error),
+            )
+            await self._bury(dead)
+            self._failed(error)
+
+    async def _rest(self) -> None:
+        """Leave the loop to agents: what waits here was not to call anybody."""
+        await self.chain.pace(_SEND_COST)
+
+
+class CallsFollower(AlertFollower):
+    """Sends what calls people, and what was held back until now."""
+
+    def __init__(self, *where: Any, **reached: Any) -> None:
+        """See `AlertFollower`."""
+        super().__init__(*where, **reached)
+        self.passed: Callable[[], None] = lambda: None
+        """Called when it has looked at events: then the other follower may."""
+        self._faults: deque[AlertMessage] = deque(maxlen=100)
+
+    @property
+    def own(self) -> SinkPlace | CallsPlace:
+        """Where this follower is."""
+        return self.calls
+
+    @property
+    def behind(self) -> int:
+        """How many events it has not seen."""
+        return max(self.broker.ledger.head.seq - self.calls.seq, 0)
+
+    def takes(self, event: Event) -> bool:
+        """Tell whether an event calls people."""
+        return calls_people(self.broker, event)
+
+    def tell(self, message: AlertMessage) -> None:
+        """Send what no event tells of, ahead of all others."""
+        self._faults.append(message)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something waits that is not in the chain, or is due now."""
+        return bool(self._faults) or self._ripe() is not None
+
+    def _ripe(self) -> str | None:
+        now = self.broker.clock.now()
+        found = [(one.due, key) for key, one in self.place.held.items()]
+        due, key = min(found, default=(None, None))
+        return key if due is not None and due <= now else None
+
+    async def step(self) -> bool:
+        """Send a fault, what is due, or what the next events stand for."""
+        if self._faults:
+            await self._send(self._faults[0], (), details=False)
+            self._faults.popleft()
+            return True
+        if (key := self._ripe()) is not None:
+            held = self.place.held[key]
+            message = await self.rebuild(held)
+            if message is not None:
+                entries = tuple(held.entries)
+                if key.startswith(_AFTER):  # for receivers it is no repeat
+                    again = message_id(self.broker, self.name, key, entries[0][1])
+                    message = replace(message, id=again)
+                await self._send(message, entries, details=held.details)
+            del self.place.held[key]
+            return True
+        more = await super().step()
+        self.passed()
+        return more
+
+    def _limit(self) -> int:
+        return self.broker.ledger.head.seq
+
+    async def _pace(self, _: int) -> None:
+        await asyncio.sleep(0)
+
+    async def _rest(self) -> None:
+        """Go on at once."""
