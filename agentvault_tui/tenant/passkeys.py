@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,11 +26,13 @@ from webauthn.helpers.structs import (
     UserVerificationRequirement,
 )
 
+from agentvault_tui import strict_json
 from agentvault_tui.clock import Clock, iso
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model.claims import PASSKEY_COPIED
 from agentvault_tui.tenant.store import Row, Store, TenantSeal
 from agentvault_tui.tenant.users import User
+from agentvault_tui.text import visible
 from agentvault_tui.web import PublicAddress
 
 CHALLENGE_LIFE: Final = 300
@@ -40,6 +41,11 @@ _USES_KEPT: Final = 2 * 86_400
 """Seconds: longer than any step-up or random challenge lives."""
 _NONCE: Final = 16
 _TIME: Final = 8
+_UNREADABLE: Final = (
+    *(WebAuthnException, ValueError, TypeError, LookupError, AttributeError),
+    *(ArithmeticError, EOFError, RecursionError),
+)
+"""What reading an answer may raise: JSON, CBOR and COSE, of a stranger."""
 _MOST: Final = 20
 """Passkeys of one person."""
 
@@ -173,8 +179,8 @@ class Passkeys:
                 expected_origin=self._origin,
                 require_user_verification=True,
             )
-        except (WebAuthnException, ValueError, KeyError, TypeError) as error:
-            raise _bad(str(error)) from None
+        except _UNREADABLE as error:
+            raise _bad(visible(error, 200)) from None
         synced = made.credential_device_type is CredentialDeviceType.MULTI_DEVICE
         passkey = Passkey(
             bytes_to_base64url(made.credential_id),
@@ -210,10 +216,10 @@ class Passkeys:
                 did not grow.
         """
         try:
-            told = json.loads(answer)
+            told = _object(answer)
             row = self._store.find("passkeys", id=str(told["id"]), host=self._rp_id)
-            client_data = json.loads(_decoded(told, "clientDataJSON"))
-        except (WebAuthnException, ValueError, KeyError, TypeError):
+            client_data = _object(_decoded(told, "clientDataJSON"))
+        except _UNREADABLE:
             raise _bad("it cannot be read") from None
         if row is None:
             raise _bad("it is not registered here")
@@ -237,8 +243,8 @@ class Passkeys:
                 credential_current_sign_count=-1,
                 require_user_verification=True,
             )
-        except (WebAuthnException, ValueError, KeyError, TypeError) as error:
-            raise _bad(str(error)) from None
+        except _UNREADABLE as error:
+            raise _bad(visible(error, 200)) from None
         self._count(passkey, done.new_sign_count, challenge)
         return passkey
 
@@ -264,8 +270,8 @@ class Passkeys:
     def _signed_challenge(self, answer: str, about: str) -> bytes:
         """Return the challenge that *answer* signs, if it is a live one of ours."""
         challenge = b""
-        with suppress(ValueError, KeyError, TypeError):
-            data: Any = json.loads(_decoded(json.loads(answer), "clientDataJSON"))
+        with suppress(*_UNREADABLE):
+            data = _object(_decoded(_object(answer), "clientDataJSON"))
             challenge = base64url_to_bytes(data["challenge"])
         if not self.is_ours(challenge, about):
             raise _bad("the page it answers is out of date")
@@ -273,6 +279,19 @@ class Passkeys:
 
     def _mac(self, head: bytes, about: str) -> bytes:
         return hmac.new(self._key, head + about.encode(), "sha256").digest()
+
+
+def _object(text: str | bytes) -> dict[str, Any]:
+    """Read a JSON object of bounded depth.
+
+    Raises:
+        ValueError: it is no JSON.
+        TypeError: it is no object.
+    """
+    found = strict_json.loads(text)
+    if not isinstance(found, dict):
+        raise TypeError("it is no object")
+    return found
 
 
 def _decoded(told: Any, name: str) -> bytes:
