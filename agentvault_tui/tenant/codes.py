@@ -251,13 +251,14 @@ class DeviceCodes:
 
     def failed(self, code: StoredDeviceCode) -> None:
         """Count a failed sign-in; the fifth denies the code (T-08)."""
-        self._store.change(
-            "UPDATE device_codes SET failures = failures + 1, state ="
-            " CASE WHEN failures + 1 >= ? THEN 'denied' ELSE state END"
-            " WHERE device_code_hash = ? AND state = 'pending'",
-            _TRIES,
-            code.key,
-        )
+        with self._store.unflushed():
+            self._store.change(
+                "UPDATE device_codes SET failures = failures + 1, state ="
+                " CASE WHEN failures + 1 >= ? THEN 'denied' ELSE state END"
+                " WHERE device_code_hash = ? AND state = 'pending'",
+                _TRIES,
+                code.key,
+            )
 
     def approve(
         self,

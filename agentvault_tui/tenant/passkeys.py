@@ -198,6 +198,12 @@ class Passkeys:
             raise _bad("it is registered already")
         return passkey
 
+    def named_in(self, answer: str) -> str:
+        """Return the id of the passkey that *answer* names; empty if it names none."""
+        with suppress(*_UNREADABLE):
+            return str(_object(answer)["id"])
+        return ""
+
     def signed_in(self, answer: str, about: str) -> Passkey:
         """Verify a sign-in by a random challenge about *about*.
 

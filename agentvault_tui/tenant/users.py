@@ -170,6 +170,7 @@ class People:
         """Delete a user and what is kept of them; tell whether there was one."""
         with self._store.transaction():
             self._unlock(sub)
+            self._store.delete("lockouts", who=sub)
             self._end_begun(sub)
             for table in ("passkeys", "passkey_links"):
                 self._store.delete(table, sub=sub)
@@ -185,12 +186,22 @@ class People:
         self._store.update("device_codes", denied, sub=sub, state="approved")
 
     def _unlock(self, sub: str) -> None:
-        """Forget what is counted for a person, in any lane."""
+        """Forget what is counted for a person, in any lane.
+
+        A tenant that runs has counted more than the store has: rows of no failure tell
+        it when that was (`signin.Lockouts`).
+        """
         self._store.change(
             "DELETE FROM lockouts"
             " WHERE who = ? OR substr(who, length(who) - length(?)) = ' ' || ?",
             *(sub, sub, sub),
         )
+        now = self._clock.now().timestamp()
+        for factor in ("password", "otp"):
+            row = {"failures": 0, "locked_until": 0.0, "last_at": now}
+            self._store.put(
+                "lockouts", ("who", "factor"), who=sub, factor=factor, **row
+            )
 
 
 @dataclass(frozen=True, slots=True)

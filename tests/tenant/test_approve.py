@@ -197,6 +197,25 @@ def test_a_passkey_signs_in_by_a_challenge_of_its_own(stand: Stand) -> None:
     assert page.error == "bad_passkey"
 
 
+def test_tries_of_a_passkey_are_counted(stand: Stand) -> None:
+    """By its id and where they come from; another passkey has tries of its own."""
+    key, other = stand.passkey(stand.alice), stand.passkey(stand.alice)
+    stand.ask()
+
+    def tried(which: Authenticator, origin: str = "https://evil.example") -> str:
+        stand.phone.forget()
+        stand.phone.open(f"approve/{STEPUP}")
+        right, which.origin = which.origin, origin or which.origin
+        answer = which.get(stand.phone.options("passkey-sign-in"))
+        which.origin = right
+        return stand.phone.send("passkey-sign-in", credential=answer).error
+
+    assert [tried(key) for _ in range(6)] == ["bad_passkey"] * 5 + ["locked"]
+    assert tried(other, "") == ""
+    stand.tenant.clock.advance(30)
+    assert tried(key, "") == ""
+
+
 def lie(**members: Any) -> Callable[[Authenticator], None]:
     def change(key: Authenticator) -> None:
         for name, value in members.items():
