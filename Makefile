@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # A dot a second while a command runs: a silent minute looks like a hang.
 DOTTED = @$(1) & pid=$$!; while kill -0 $$pid 2>/dev/null; do printf .; sleep 1; done; echo; wait $$pid
 
-.PHONY: install demo test interop servers differential hosts lint check bench screenshots docs live-auth0 lock clean
+.PHONY: install demo test interleavings interop servers differential hosts lint check bench screenshots docs live-auth0 lock clean
 
 install: $(VENV)/runtime.stamp
 
@@ -19,6 +19,10 @@ demo: $(VENV)/runtime.stamp
 # Bytecode is kept whatever the environment says: ours is started a hundred times.
 test: $(VENV)/dev.stamp
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist worksteal
+
+# Random interleavings over three brokers, against what one broker answers.
+interleavings: $(VENV)/dev.stamp
+	@PYTHONPATH=tests $(BIN)/python -m support.run_interleavings $(INTERLEAVINGS)
 
 # Other people's clients, unmodified: what make test skips until they are here.
 interop: $(VENV)/dev.stamp

@@ -76,9 +76,9 @@ class BrokerSettings:
 
     def __post_init__(self) -> None:
         """Refuse what is not a loopback address, and proxies that are no networks."""
-        parse_listen(self.listen)
+        parse_listen(self.listen, "broker.listen")
         if self.metrics:
-            parse_listen(self.metrics)
+            parse_listen(self.metrics, "broker.metrics")
         _ = self.proxies
 
     @property
@@ -404,7 +404,7 @@ class GatewaySettings:
     def __post_init__(self) -> None:
         """Refuse what is not a loopback address, and patterns that name no host."""
         if self.proxy not in {"", "auto"}:
-            parse_listen(self.proxy)
+            parse_listen(self.proxy, "gateway.proxy")
         _ = self.passed
 
     @property
@@ -508,17 +508,27 @@ def _network(text: str) -> Network:
         ) from None
 
 
-def parse_listen(listen: str) -> tuple[str, int]:
+def parse_listen(listen: str, setting: str = "") -> tuple[str, int]:
     """Split ``HOST:PORT`` and insist on loopback.
+
+    Args:
+        listen: the text.
+        setting: where it was written, for the error.
+
+    Returns:
+        host and port.
 
     Raises:
         SettingsError: it is malformed, or not a loopback address.
     """
-    host, _, port = listen.rpartition(":")
+    where = f" in {setting}" if setting else ""
+    host, colon, port = listen.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65_535:
+    number = re.fullmatch("[0-9]{1,5}", port)
+    if not colon or not number or int(port) > 65_535:
         raise SettingsError(
-            f"'{listen}' is not HOST:PORT", "for example 127.0.0.1:7717"
+            f"'{visible(listen, 80)}'{where} is not HOST:PORT",
+            "for example 127.0.0.1:7717",
         )
     try:
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
@@ -526,7 +536,7 @@ def parse_listen(listen: str) -> tuple[str, int]:
         loopback = False
     if not loopback:
         raise SettingsError(
-            f"'{host}' is not a loopback address",
+            f"'{visible(host, 80)}'{where} is not a loopback address",
             "listen on 127.0.0.1 or [::1]; put a proxy with mutual TLS before it",
         )
     return "127.0.0.1" if host == "localhost" else host, int(port)

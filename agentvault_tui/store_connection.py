@@ -70,6 +70,11 @@ class Connector:
         self._parameters = store_parameters(url)
 
     @property
+    def database(self) -> str:
+        """The database's name."""
+        return str(self._parameters.get("dbname") or self.user)
+
+    @property
     def user(self) -> str:
         """Return whom PostgreSQL knows this broker as."""
         return self._parameters["user"]

@@ -21,7 +21,8 @@ from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
 
 from agentvault_tui.agent import RefusalError, Vault, guard
-from agentvault_tui.broker.usecases.stepup import begin_approval, deny
+from agentvault_tui.broker.usecases.stepup import begin_approval
+from agentvault_tui.broker.usecases.stepup_end import deny
 from agentvault_tui.home import Home
 from agentvault_tui.model import StepUpStatus
 

@@ -33,6 +33,7 @@ from agentvault_tui.broker.floods import Floods
 from agentvault_tui.broker.histogram import Histogram
 from agentvault_tui.broker.issuers import Issuers
 from agentvault_tui.broker.limit_uses import LimitUses
+from agentvault_tui.broker.pending_cuts import Decide
 from agentvault_tui.broker.rates import Rates
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.stepups import StepUps
@@ -136,6 +137,10 @@ class CallsCut(NamedTuple):
     cut: int = 0
     sent: int = 0
     """Of these, those whose request had reached the upstream whole."""
+
+    def plus(self, more: CallsCut) -> CallsCut:
+        """Return both together."""
+        return CallsCut(self.cut + more.cut, self.sent + more.sent)
 
 
 class Extension(Protocol):
@@ -475,6 +480,10 @@ class Broker:
     ) -> Kept:
         """Persist a cut that is already in force; see `Cuts.record`."""
         return await self.cuts.record(drafts, changes, agent_id)
+
+    async def record_decided(self, decide: Decide) -> Kept:
+        """End rights, exactly in a team too; see `Cuts.record_decided`."""
+        return await self.cuts.record_decided(decide)
 
     async def record_ended(
         self, tokens: Sequence[Token], actor: Actor, reason: str

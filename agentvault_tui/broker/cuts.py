@@ -10,49 +10,44 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
 from typing import Final
 
+from agentvault_tui.broker.pending_cuts import (
+    Decide,
+    Pending,
+    deduplicated,
+    kept_cuts,
+)
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.stepups import as_cancelled
 from agentvault_tui.clock import Clock, iso
-from agentvault_tui.errors import LedgerError
+from agentvault_tui.errors import ConflictError, LedgerError, OvertakenError
 from agentvault_tui.ledger import (
-    CAPACITY,
     Attempt,
     Change,
     Cooldown,
     CutJournal,
     DropAccount,
-    DropToken,
     KeptCut,
     Ledger,
     OutboxStep,
     Panic,
-    encode_cuts,
 )
-from agentvault_tui.ledger.docs import write_cooldown
 from agentvault_tui.model import (
     Account,
-    Actor,
-    ActorKind,
     Agent,
     AgentId,
-    AgentStatus,
     Draft,
     Event,
-    EventType,
     Lease,
     StepUp,
-    StepUpStatus,
     Token,
-    TokenId,
 )
-from agentvault_tui.model.ids import holder_of
 
 log = logging.getLogger("agentvault.cuts")
 
@@ -62,11 +57,10 @@ _STORE_WAIT: Final = 1.0
 """The same where the record is elsewhere, and the reply tells who has followed it."""
 _JOURNAL_WAIT: Final = 2.0
 """Seconds its reply waits for the journal: a disk may hang for good."""
+_TRIES: Final = 8
+"""How often a cut is decided again because of what others wrote."""
 _OWN: Final = 100
 """Own tokens that an agent may revoke while the ledger is not writable."""
-_WORDS: Final = 200
-_NOBODY: Final = Actor(ActorKind.SYSTEM, "broker", "broker")
-OVERFLOW: Final = "more was cut than the journal keeps singly"
 
 
 class Kept(StrEnum):
@@ -78,18 +72,6 @@ class Kept(StrEnum):
     """Neither could be written: the next start stops everything."""
     MEMORY = "memory"
     """The disk does not answer, or nothing on it can be changed."""
-
-
-@dataclass(eq=False, slots=True)
-class Pending:
-    """A cut in force, on its way to the ledger."""
-
-    drafts: tuple[Draft, ...]
-    changes: tuple[Change, ...]
-    agent_id: AgentId | None
-    since: int
-    """The ledger's head when it took effect."""
-    at: datetime
 
 
 @dataclass(slots=True)
@@ -158,9 +140,38 @@ class Cuts:
         Returns:
             where it is now; after about two seconds at most.
         """
-        pending = self._pending(drafts, changes, agent_id)
+        return await self._record(self._pending(drafts, changes, agent_id))
+
+    async def record_decided(self, decide: Decide) -> Kept:
+        """End rights in memory, and persist that as it is right when it is placed.
+
+        In a team that is in the store's transaction, on what the store holds: where
+        another broker wrote meanwhile what *decide* looks at, it is followed and
+        decided about again.
+
+        Args:
+            decide: what ends.
+
+        Returns:
+            where it is now; after about two seconds at most.
+
+        Raises:
+            ConflictError: another decision was first.
+        """
+        if (decided := decide()) is None:
+            with contextlib.suppress(LedgerError):  # it may be known elsewhere
+                await self.ledger.confirm()
+            if (decided := decide()) is None:
+                return Kept.LEDGER
+        pending = self._pending(*decided, None)
+        pending.decide, pending.sent = decide, [*decided.drafts]
+        return await self._record(pending)
+
+    async def _record(self, pending: Pending) -> Kept:
         self.under_way.append(pending)
-        commit = self._begin(pending)
+        # Begun at once: no other task has its turn before.
+        commit = asyncio.ensure_future(self._place(pending, self._begin(pending)))
+        self._track(commit)
         commit.add_done_callback(partial(self._settled, pending))
         wait = _LEDGER_WAIT if self.ledger.shared is None else _STORE_WAIT
         done, _ = await asyncio.wait({commit}, timeout=wait)
@@ -213,7 +224,7 @@ class Cuts:
             self.unrecorded = [
                 pending
                 for pending in self.unrecorded
-                if recorded.isdisjoint(id(draft) for draft in pending.drafts)
+                if recorded.isdisjoint(id(draft) for draft in pending.sent)
             ]
             self.missed([change for one in attempts for change in one.changes])
 
@@ -235,14 +246,9 @@ class Cuts:
             try:
                 while self.unrecorded:
                     first = self.unrecorded[0]
-                    known = [self._as_known(change) for change in first.changes]
-                    for draft in first.drafts:
-                        draft.detail.setdefault("took_effect_at", iso(first.at))
-                    await self.ledger.commit(
-                        *first.drafts,
-                        changes=[one for one in known if one is not None],
-                        urgent=True,
-                    )
+                    with contextlib.suppress(ConflictError):  # another was first
+                        if first.decide is None or first.decide_again():
+                            await self._place(first, self._begin(first))
                     self.unrecorded.remove(first)
             finally:
                 if recorded:
@@ -270,20 +276,49 @@ class Cuts:
             agent_id = drafts[0].agent_id
         at = self._since or self.clock.now()
         head = self.ledger.head.seq
-        return Pending(tuple(drafts), tuple(changes), agent_id, head, at)
+        told = tuple(drafts)
+        return Pending(told, tuple(changes), agent_id, head, at, sent=[*told])
 
-    def _begin(self, pending: Pending) -> asyncio.Future[tuple[Event, ...]]:
+    def _begin(
+        self, pending: Pending, *, exact: bool = True
+    ) -> asyncio.Future[tuple[Event, ...]]:
         """Commit at once: no other task has its turn before."""
         begun: asyncio.Future[tuple[Event, ...]]
-        drafts, changes = pending.drafts, pending.changes
+        changes: Sequence[Change] = pending.changes
+        if pending in self.unrecorded:
+            known = map(self._as_known, changes) if not pending.decide else changes
+            changes = [one for one in known if one is not None]
+            for draft in pending.drafts:
+                draft.detail.setdefault("took_effect_at", iso(pending.at))
         try:
             begun = asyncio.ensure_future(
-                self.ledger.commit(*drafts, changes=changes, urgent=True)
+                self.ledger.commit(
+                    *pending.drafts,
+                    changes=changes,
+                    urgent=True,
+                    exact=exact and pending.decide is not None,
+                )
             )
         except LedgerError as error:
             begun = asyncio.get_running_loop().create_future()
             begun.set_exception(error)
         return begun
+
+    async def _place(
+        self, pending: Pending, commit: asyncio.Future[tuple[Event, ...]]
+    ) -> tuple[Event, ...]:
+        """Decide and commit again while others change what *pending* was decided from.
+
+        After so many times it is placed as it is: a revocation waits for no one.
+        """
+        for left in reversed(range(_TRIES)):
+            try:
+                return await commit
+            except OvertakenError:
+                if not pending.decide_again():
+                    return ()
+                commit = self._begin(pending, exact=left > 0)
+        return await commit
 
     def _settled(
         self, pending: Pending, commit: asyncio.Future[tuple[Event, ...]]
@@ -293,6 +328,8 @@ class Cuts:
         late = pending in self.late
         if late:
             self.late.remove(pending)
+        if commit.cancelled():
+            return
         error = commit.exception()
         if isinstance(error, LedgerError):
             log.warning("a cut is in force and not recorded: %s", error.what)
@@ -306,7 +343,10 @@ class Cuts:
                 return self._outcome
             served = self._asked
             waiting = (*self.unrecorded, *self.late)
-            cuts = [*self.replaying, *(one for each in waiting for one in _cuts(each))]
+            cuts = [
+                *self.replaying,
+                *(one for each in waiting for one in kept_cuts(each)),
+            ]
             try:
                 self._outcome = await self._write(deduplicated(cuts))
             except OSError:
@@ -368,148 +408,3 @@ class Cuts:
         if isinstance(change, Lease):
             return self.registry.leases.of(*where) or change
         return self.registry.accounts.get(*where) or DropAccount(*where)
-
-
-def deduplicated(cuts: Iterable[KeptCut]) -> list[KeptCut]:
-    """Return *cuts* without repetitions, so that the journal holds them.
-
-    Where they are too many, an agent's become its revocation, and where even those
-    are, a panic goes first.
-    """
-    known: dict[object, KeptCut] = {}
-    for cut in cuts:
-        known.setdefault(cut.key, cut)
-    listed = list(known.values())
-    if len(encode_cuts(listed)) <= CAPACITY:
-        return listed
-    if panics := [cut for cut in listed if cut.kind == "panic"]:
-        listed = [cut for cut in listed if cut.kind not in {"token", "stepup"}]
-        if len(encode_cuts(listed)) <= CAPACITY:
-            return listed
-    short = {
-        cut.agent: KeptCut("revoke", cut.at, cut.by, cut.since, cut.agent, why=OVERFLOW)
-        for cut in listed
-        if cut.agent
-    }
-    fewer = [*panics, *short.values()]
-    if len(encode_cuts(fewer)) <= CAPACITY:
-        return fewer
-    first = listed[0]
-    why = (
-        "more agents were cut off than the journal holds: look at each before restoring"
-    )
-    stop = panics[:1] or [KeptCut("panic", first.at, first.by, first.since)]
-    room = CAPACITY // len(encode_cuts(fewer[-1:])) * 3 // 4
-    return [replace(stop[0], why=why), *list(short.values())[:room]]
-
-
-def _cuts(pending: Pending) -> Iterator[KeptCut]:
-    """Yield what of *pending* makes an answer stricter.
-
-    A panic or a revocation ends tokens and step-ups, so those are left out beside one.
-    """
-    found = [cut for one in pending.changes if (cut := _cut(pending, one)) is not None]
-    wide = {cut.agent for cut in found if cut.kind in {"revoke", "ungrant", "panic"}}
-    for cut in found:
-        if cut.kind not in {"token", "stepup"} or not wide & {cut.agent, ""}:
-            yield cut
-
-
-def _cut(pending: Pending, change: Change) -> KeptCut | None:
-    match change:
-        case Panic(on=True):
-            by = Actor(_actor(pending).kind, _actor(pending).id, change.by)
-            return _kept(pending, "panic", by=by, why=change.reason)
-        case Agent(status=AgentStatus.REVOKED):
-            drafts = (d for d in pending.drafts if d.type is EventType.AGENT_REVOKED)
-            why = next((draft.reason or "" for draft in drafts), "")
-            return _kept(pending, "revoke", change.id, why=why)
-        case Agent():
-            return _narrowed(pending, change)
-        case DropToken():
-            agent = _holder(pending, change.token_id)
-            return _kept(pending, "token", agent, ident=change.token_id)
-        case StepUp() if not change.status.open and (
-            change.status in _ENDED or change.repeat is not None
-        ):
-            why = change.denial or change.problem or ""
-            return _kept(
-                pending,
-                "stepup",
-                change.agent_id,
-                ident=change.id,
-                status=change.status.value,
-                why=why,
-            )
-        case Account(removing=True):
-            ident = f"{change.id} {change.connection}"
-            return _kept(pending, "account", change.agent_id, ident=ident)
-        case DropAccount():
-            ident = f" {change.connection}"
-            return _kept(pending, "account", change.agent_id, ident=ident)
-        case Cooldown() if (doc := write_cooldown(change)) is not None:
-            holder = holder_of(change.requester)
-            ident = change.requester
-            return _kept(pending, "cooldown", holder, ident=ident, status=doc)
-        case _:
-            return None
-
-
-def _narrowed(pending: Pending, agent: Agent) -> KeptCut | None:
-    if scopes := _taken(pending, agent):
-        return _kept(pending, "ungrant", agent.id, scopes=scopes)
-    told = (draft.detail for draft in pending.drafts)
-    if (ended := next((one for one in told if "undelegated" in one), None)) is None:
-        return None
-    to, taken = ended["delegate_to"], tuple(ended["undelegated"])
-    return _kept(pending, "undelegate", agent.id, ident=to, scopes=taken)
-
-
-def _holder(pending: Pending, token_id: TokenId) -> AgentId:
-    """Return whose token ended: with one, others of other agents may have."""
-    named = (d.agent_id for d in pending.drafts if d.detail.get("token_id") == token_id)
-    return next(named, None) or pending.agent_id or AgentId("")
-
-
-_ENDED: Final = frozenset(
-    (StepUpStatus.DENIED, StepUpStatus.CANCELLED, StepUpStatus.REDEEMED)
-)
-"""An expired step-up expires again after a start."""
-
-
-def _kept(
-    pending: Pending,
-    kind: str,
-    agent: AgentId | str = "",
-    *,
-    ident: str = "",
-    scopes: tuple[str, ...] = (),
-    status: str = "",
-    why: str = "",
-    by: Actor | None = None,
-) -> KeptCut:
-    actor = by or _actor(pending)
-    return KeptCut(
-        kind,
-        iso(pending.at),
-        (actor.kind.value, actor.id[:_WORDS], actor.name[:_WORDS]),
-        pending.since,
-        agent,
-        ident,
-        scopes,
-        status,
-        why[:_WORDS],
-    )
-
-
-def _actor(pending: Pending) -> Actor:
-    return pending.drafts[0].actor if pending.drafts else _NOBODY
-
-
-def _taken(pending: Pending, agent: Agent) -> tuple[str, ...]:
-    return tuple(
-        scope
-        for draft in pending.drafts
-        if draft.type is EventType.AGENT_SCOPES_CHANGED and draft.agent_id == agent.id
-        for scope in draft.detail.get("ungranted", ())
-    )

@@ -16,17 +16,14 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from agentvault_tui.broker.core import SYSTEM, Broker
-from agentvault_tui.broker.cuts import Pending
+from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.recovery import recover
 from agentvault_tui.broker.team import Team
 from agentvault_tui.broker.tenant_process import keep_client_id
 from agentvault_tui.broker.usecases.approvals import CUTTING, end_gathered
-from agentvault_tui.broker.usecases.mint import record_void
 from agentvault_tui.broker.usecases.policy_change import POLICY, follow_policy
-from agentvault_tui.broker.usecases.stepup import cancelled, cancelled_draft
-from agentvault_tui.errors import LedgerError, RefusedError, SealedError
+from agentvault_tui.errors import ConflictError, LedgerError, RefusedError, SealedError
 from agentvault_tui.ledger import (
     Change,
     Cooldown,
@@ -56,7 +53,6 @@ from agentvault_tui.model import (
     Token,
     TokenId,
 )
-from agentvault_tui.model.ids import holder_of
 
 if TYPE_CHECKING:
     from agentvault_tui.ledger.shared_log import SharedLog
@@ -83,8 +79,7 @@ async def follow(
         if number % _A_TURN == _A_TURN - 1:
             await asyncio.sleep(0)
         await _take(broker, change)
-    denied = {one.requester for one in changes if isinstance(one, Cooldown)}
-    await _keep_cuts(broker, denied)
+    await _keep_cuts(broker)
     for token in held:
         broker.outbox.keep_undelivered(token)  # it serves to revoke what it has
     for event in events:
@@ -111,56 +106,18 @@ def _follow_event(broker: Broker, event: Event) -> None:
             _later(end_gathered(broker, sub, elsewhere=True))
 
 
-async def _keep_cuts(broker: Broker, denied: set[str]) -> None:
-    """Put this broker's own cuts in force again: they are recorded after the others'.
+async def _keep_cuts(broker: Broker) -> None:
+    """Put this broker's own cuts into effect again, which are recorded later.
 
-    What was granted before they are recorded, by a broker that did not know of them,
-    ends as well. *denied* are those of which others recorded a cool-down.
+    What others granted before that, without knowledge of them, ends as well.
     """
     for pending in (*broker.cuts.under_way, *broker.cuts.unrecorded):
-        for change in pending.changes:
-            if isinstance(change, Cooldown):
-                if change.requester in denied:
-                    _count_denial(broker, pending, change.requester)
-                continue
-            await _take(broker, _merged(broker, pending, change))
-            if isinstance(change, StepUp) and not change.status.open:
-                granted = broker.registry.elevated(change.id)
-                if granted is not None and broker.registry.drop_token(granted):
-                    _later(record_void(broker, granted, "its approval was overtaken"))
-            elif isinstance(change, DropAgentTokens | DropAllTokens):
-                of = change.agent_id if isinstance(change, DropAgentTokens) else None
-                actor = pending.drafts[0].actor if pending.drafts else SYSTEM
-                for stepup in broker.stepups.open(of):
-                    ended = cancelled(broker, stepup, "agent_revoked")
-                    draft = cancelled_draft(ended, actor)
-                    _later(broker.record_cut(draft, changes=[ended]))
-
-
-def _count_denial(broker: Broker, pending: Pending, requester: str) -> None:
-    """Count a denial of this broker after those that others recorded meanwhile."""
-    counted = broker.stepups.cooldowns.denied(requester)
-    if pending in broker.cuts.under_way:
-        # Its own record, which knows nothing of the others', comes first.
-        agent_id = holder_of(requester)
-        _later(broker.record_cut(changes=[counted], agent_id=agent_id))
-
-
-def _merged(broker: Broker, pending: Pending, change: Change) -> Change:
-    """Return what becomes of an agent's row that others may have cut as well."""
-    if not isinstance(change, Agent):
-        return change
-    known = broker.registry.find_agent(change.client_id) or change
-    scopes = frozenset(known.scopes) & frozenset(change.scopes)
-    passed = frozenset(known.delegates) & frozenset(change.delegates)
-    of = change if pending in broker.cuts.under_way else known
-    merged = replace(of, scopes=tuple(sorted(scopes)), delegates=tuple(sorted(passed)))
-    if AgentStatus.REVOKED in {change.status, known.status}:
-        merged = merged.revoked(pending.at)
-    if of is change and merged != change:
-        # Its own record, which knows nothing of the other's cut, comes first.
-        _later(broker.record_cut(changes=[merged], agent_id=change.id))
-    return merged
+        if pending.decide is None:
+            for change in pending.changes:
+                await _take(broker, change)
+        else:
+            with suppress(ConflictError):  # another decision was first, and counts
+                pending.decide_again()
 
 
 _recording: Final[set[asyncio.Future[Any]]] = set()

@@ -20,7 +20,7 @@ from agentvault_tui.broker.usecases.policy_change import keep_policy, take_over_
 from agentvault_tui.broker.usecases.redeem import PARENT_ENDED
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent, revoke_ended
 from agentvault_tui.broker.usecases.scopes import change_scopes
-from agentvault_tui.broker.usecases.stepup import cancelled, cancelled_draft, deny
+from agentvault_tui.broker.usecases.stepup_end import cancelled, cancelled_draft, deny
 from agentvault_tui.broker.uses import revoked_draft
 from agentvault_tui.broker.verification import fault_recorded
 from agentvault_tui.clock import Clock, iso, parse_iso

@@ -29,7 +29,7 @@ from agentvault_tui.broker.backup import (
     Summed,
 )
 from agentvault_tui.broker.recovery import ended_stepups
-from agentvault_tui.broker.usecases.stepup import cancelled_draft
+from agentvault_tui.broker.usecases.stepup_end import cancelled_draft
 from agentvault_tui.clock import Clock, iso
 from agentvault_tui.errors import (
     ConflictError,

@@ -48,7 +48,7 @@ from agentvault_tui.broker.usecases.policy_change import (
     reload_policy,
 )
 from agentvault_tui.broker.usecases.revoke import revoke_ended
-from agentvault_tui.broker.usecases.stepup import expire_due
+from agentvault_tui.broker.usecases.stepup_end import expire_due
 from agentvault_tui.broker.verification import keep_verified
 from agentvault_tui.clock import Clock, SharedClock, SystemClock
 from agentvault_tui.errors import LedgerError, SettingsError

@@ -89,7 +89,7 @@ def warnings(broker: Broker) -> list[str]:
             f"{_KEPT[broker.cuts.kept]}"
         )
     journal = broker.cuts.journal
-    if journal is not None and journal.problem is not None:
+    if journal is not None and journal.problem is not None and journal.lasting:
         found.append(
             f"The next start stops everything, until agentvault agents restore --all: "
             f"{journal.problem}."

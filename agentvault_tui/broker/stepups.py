@@ -225,6 +225,12 @@ class StepUps:
             self._repeated.add(stepup.id)
         return again
 
+    def count_less(self, stepup_id: StepUpId) -> None:
+        """Take back what `count_again` counted, as it was not recorded."""
+        known = self.find(stepup_id)
+        if known and known.status.open and stepup_id not in self.deciding:
+            self.put(replace(known, count=max(known.count - 1, 1)))
+
     def take_repeated(self) -> list[StepUp]:
         """Return those that were asked for again since the last time and still wait."""
         ids, self._repeated = self._repeated, set()
@@ -411,7 +417,7 @@ class Cooldowns:
         """Make a requester wait; return what goes into the denial's transaction."""
         denials = self.of(requester).denials + 1
         until = Deadline.after(self._clock, _wait(denials))
-        return self._put(Cooldown(requester, denials, until))
+        return self.put(Cooldown(requester, denials, until))
 
     def approved(self, requester: str) -> tuple[Cooldown, ...]:
         """Start anew; return what goes into the approval's transaction, if anything."""
@@ -420,9 +426,10 @@ class Cooldowns:
     def restore(self, cooldown: Cooldown) -> None:
         """Put back what an approval that was not recorded had ended."""
         if cooldown.until is not None and cooldown.requester not in self._known:
-            self._put(cooldown)
+            self.put(cooldown)
 
-    def _put(self, cooldown: Cooldown) -> Cooldown:
+    def put(self, cooldown: Cooldown) -> Cooldown:
+        """Make a requester wait as *cooldown* says, in memory."""
         self._known[cooldown.requester] = cooldown
         return cooldown
 

@@ -289,6 +289,11 @@ class Team:
         """Return the other brokers that live."""
         return [one for one in self.members if one.id != self.id and one.alive]
 
+    def unnotified(self) -> tuple[ConfirmedInfo, ...]:
+        """Return the other brokers that were there when the store answered last."""
+        ids = sorted(one.id for one in self.others())
+        return tuple(ConfirmedInfo(id=one, confirmed=False, ms=0.0) for one in ids)
+
     def gone(self, run: str) -> bool:
         """Tell whether a process of a broker ended, or said nothing for long.
 

@@ -53,7 +53,7 @@ _FOLDERS: Final = (
 )
 """Arguments that name the folder of a pattern or a command line."""
 _CHANGING: Final = re.compile(
-    r"(?:BASH_ENV|ENV|RIPGREP_CONFIG_PATH|BASH_FUNC_.*|LD_.*|DYLD_.*"
+    r"(?:BASH_ENV|ENV|RIPGREP_CONFIG_PATH|LD_.*|DYLD_.*"
     r"|GIT_(?!(?:ASKPASS|(?:AUTHOR|COMMITTER|CURL|HTTP|LFS|PROXY|PS1|SSH|SSL)_[A-Z_]+"
     r"|EDITOR|MERGE_AUTOEDIT|OPTIONAL_LOCKS|PAGER|SEQUENCE_EDITOR|SSH"
     r"|TERMINAL_PROMPT)$).*)",
@@ -65,20 +65,25 @@ Of git's every one that is not known to be without influence on a reading comman
 configuration alone has six (git(1), git-config(1)). Git starts a pager for a terminal
 alone, and the hosts give it none.
 """
+_FUNCTION: Final = "BASH_FUNC_{}%%"
+"""The variable by which bash hands a function on, in the place of a program."""
 
 _CONFIGURING_FOLDERS: Final = _words(
     ".agents .cargo .claude .codex .copilot .cursor .devcontainer .direnv .gemini .git "
-    ".githooks .husky .idea .lefthook .mise .opencode .ssh .vscode .windsurf .zed"
+    ".githooks .helix .husky .idea .lefthook .mise .opencode .ssh .vscode .windsurf "
+    ".zed"
 )
 _CONFIGURING_FILES: Final = _words(
-    ".bash_aliases .bash_login .bash_logout .bash_profile .bashrc .claude.json "
-    ".devcontainer.json .dir-locals.el .env .envrc .exrc .gdbinit .gitattributes "
-    ".gitconfig .gitmodules .lldbinit .lvimrc .mcp.json .mise.local.toml .mise.toml "
-    ".npmrc .nvim.lua .nvimrc .pdbrc .perldb .pnpmfile.cjs .pre-commit-config.yaml "
-    ".profile .tool-versions .vimrc .yarnrc .yarnrc.yml .zlogin .zlogout .zprofile "
-    ".zshenv .zshrc gemini-extension.json head mcp-config.json mcp.json "
-    "mise.local.toml mise.toml opencode.json opencode.jsonc rust-toolchain "
-    "rust-toolchain.toml"
+    ".autoenv .autoenv.zsh .autoenv_leave.zsh .bash_aliases .bash_login "
+    ".bash_logout .bash_profile .bashrc .byebugrc .claude.json .devcontainer.json "
+    ".dir-locals-2.el .dir-locals.el .env .envrc .exrc .gdbinit .ghci "
+    ".gitattributes .gitconfig .gitmodules .iex.exs .irbrc .lldbinit .lvimrc "
+    ".mcp.json .mise.local.toml .mise.toml .npmrc .nvim.lua .nvimrc .pdbrc "
+    ".pdbrc.py .perldb .pnpmfile.cjs .pre-commit-config.yaml .profile .pryrc "
+    ".psysh.php .rdbgrc .rprofile .tool-versions .vimrc .yarnrc .yarnrc.yml "
+    ".zlogin .zlogout .zprofile .zshenv .zshrc gemini-extension.json head "
+    "mcp-config.json mcp.json mise.local.toml mise.toml opencode.json "
+    "opencode.jsonc rust-toolchain rust-toolchain.toml"
 )
 """With ``head``, without which git takes no folder for a bare repository, whose
 ``config`` names programs (gitrepository-layout(5)), and ``.env``, which Gemini CLI
@@ -300,6 +305,8 @@ class PathLocator:
         parsed = parse_line(line)
         if parsed is None or any(map(_CHANGING.fullmatch, self._environ)):
             return None
+        if any(_FUNCTION.format(one.words[0]) in self._environ for one in parsed):
+            return None
         first = parsed[0].words
         if not base and first[0] == "cd" and first[1:2] and first[1].startswith("/"):
             base = "/"  # wherever the shell is, it goes there
@@ -476,8 +483,8 @@ def _names_configuration(path: str) -> bool:
             for one, below in pairwise(names)
         )
         or any(
-            one == ".config"
-            and below in {"fish", "git", "mise", "systemd", "autostart"}
+            (one == ".config" and below in _OF_CONFIG)
+            or (one == "mise" and below in {"config.toml", "conf.d"})
             for one, below in pairwise(names)
         )
     )

@@ -11,7 +11,7 @@ from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.console.state.intake import Intake
 from agentvault_tui.console.state.moments import plural
-from agentvault_tui.console.state.revocations import elsewhere
+from agentvault_tui.console.state.revocations import elsewhere, unnotified
 from agentvault_tui.operator_api import calls, requests
 from agentvault_tui.operator_api.shapes import AgentInfo, RevokeAnswer
 
@@ -47,7 +47,7 @@ def print_revoked(session: CliSession, answer: RevokeAnswer) -> None:
     say_cut(out, answer)
     _say_brokers(out, answer)
     if answer.agent:
-        print_elsewhere(out, answer.agent)
+        print_elsewhere(out, answer.agent, everywhere=not unnotified(answer))
     if not answer.recorded:
         kept = _KEPT.get(answer.kept, _KEPT["memory"])
         out.note(f"in force, and not in the ledger yet: {kept}")
@@ -56,21 +56,14 @@ def print_revoked(session: CliSession, answer: RevokeAnswer) -> None:
 
 
 def _say_brokers(out: Output, answer: RevokeAnswer) -> None:
-    """Print which other brokers of a team have cut it as well."""
-    if answer.others:
-        out.note("the team's store is away: other brokers are told once it is back")
-    if not answer.brokers:
-        return
-    done = [one.ms for one in answer.brokers if one.confirmed]
-    several = plural(len(answer.brokers), "other broker")
-    within = f" within {max(done):.1f} ms" if done else ""
-    out.line(f"confirmed by {len(done)} of {several}{within}")
-    for one in answer.brokers:
-        if not one.confirmed:
-            out.note(
-                f"{out.shown(one.id)} did not confirm: it carries no call once it has"
-                " said nothing for 2 s, and has to follow before it answers"
-            )
+    """Print which other brokers of a team know of it, and which do not."""
+    for text in unnotified(answer):
+        out.note(out.shown(text))
+    done = [one.ms for one in answer.brokers or () if one.confirmed]
+    if answer.brokers and not answer.others:
+        several = plural(len(answer.brokers), "other broker")
+        within = f" within {max(done):.1f} ms" if done else ""
+        out.line(f"confirmed by {len(done)} of {several}{within}")
 
 
 def restore_agents(session: CliSession, ref: str | None, until: str | None) -> None:
@@ -94,8 +87,8 @@ def restore_agents(session: CliSession, ref: str | None, until: str | None) -> N
         )
 
 
-def print_elsewhere(out: Output, agent: AgentInfo) -> None:
+def print_elsewhere(out: Output, agent: AgentInfo, *, everywhere: bool = True) -> None:
     """Print how far the tenant and providers are with an agent that was revoked."""
     row = Intake(ascii_only=out.ascii_only).agent(agent)
-    for line in elsewhere(row, SystemClock().now()):
+    for line in elsewhere(row, SystemClock().now(), everywhere=everywhere):
         out.line(line.strip())

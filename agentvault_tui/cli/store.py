@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -154,7 +155,7 @@ def prepare(session: CliSession, *, yes: bool, finish: bool, role: str | None) -
 
     connector = connector_of(session)
     missing = asyncio.run(missing_statements(connector))
-    granted = grants(role) if role else ()
+    granted = grants(role, connector.database) if role else ()
     statements = (*missing, *granted)
     if not statements:
         told = "nothing to remove" if finish else "nothing to do"
@@ -210,10 +211,9 @@ def copy(session: CliSession, *, to: str) -> None:
         path = Path(to.removeprefix("sqlite:")).expanduser().absolute()
         path = path.parent if path.suffix == ".db" else path
         made = Home(path, path)
-        if not made.database.exists():
-            _copy_tenant(session, made, Settings())
+        people = partial(_copy_tenant, session, made, Settings())
         work = copy_to_home(
-            connector_of(session), made, session.operator, SystemClock()
+            *(connector_of(session), made, session.operator, SystemClock()), people
         )
     elif here:
         raise UsageError(
@@ -224,8 +224,8 @@ def copy(session: CliSession, *, to: str) -> None:
     else:
         settings = replace(session.settings, store=StoreSettings(url=to))
         connector = connector_of(session, to)
-        _copy_tenant(session, session.home, settings)
-        work = copy_to_store(session.home, connector, to, session.operator)
+        people = partial(_copy_tenant, session, session.home, settings)
+        work = copy_to_store(session.home, connector, to, session.operator, people)
     head = asyncio.run(work)
     if not session.out.print_json({"to": to, "head": head.seq, "hash": head.hash}):
         session.out.line(f"copied and verified; event {head.seq} there says so")
@@ -266,6 +266,12 @@ def check_store(session: CliSession) -> Iterator[Finding]:
     yield ok(f"PostgreSQL {found.server}, schema {found.version}, head {found.head}")
     if found.fault:
         yield fault(found.fault, "agentvault audit accept --reason WHY")
+    if found.public:
+        yield warning(
+            f"every role of the server may {' and '.join(found.public)} on the database"
+            " of the team's store",
+            "agentvault store prepare, as the owner of the database",
+        )
     if found.durability == "asynchronous":
         yield warning(
             "replicas of the store lag behind it: a failover loses what was answered",

@@ -97,6 +97,10 @@ class Admission:
         """Let others have their turn, a revocation above all, before a next piece."""
         await self._broker.stream_line.enter()
 
+    async def pace_slow(self) -> None:
+        """Wait for a turn in which no other piece that takes long is searched."""
+        await self._broker.stream_line.enter(large=True)
+
     async def authenticate(
         self,
         secret: str | None,
@@ -141,6 +145,20 @@ class Admission:
                 await self._refuse(request, unauthorized(*why), owner)
             raise unauthorized(*why)
         raise unauthorized("invalid_token", "this is no live token of an agent")
+
+    def check_live(self, caller: Caller) -> None:
+        """Refuse a caller whose token ended while the body of a request arrives.
+
+        A body may take long to arrive, and nothing decides about it before it is whole.
+
+        Raises:
+            CallRefusedError: 401; it is not recorded yet.
+        """
+        registry = self._broker.registry
+        if registry.token(caller.token.sha256) is None:
+            text = "this token ended while the body of its request arrived"
+            why = refused(self._broker, registry.agent(caller.agent.id))
+            raise unauthorized(*(why or ("invalid_token", text)))
 
     async def refuse(
         self,
@@ -256,7 +274,10 @@ class Admission:
         permit = Permit(request, verdict, epoch)
         if token.kind is TokenKind.ELEVATED:
             return await self._elevated(call, permit)
-        if lacking and self.is_asked(call.caller, scope):
+        if lacking and (
+            self.is_asked(call.caller, scope)
+            or (verdict.outcome is Outcome.ALLOWED and self._is_narrowed(call.caller))
+        ):
             refusal = insufficient(scope)
             raise await self._calls.denied(request, refusal, verdict)
         if call.retry is not None:
@@ -290,6 +311,18 @@ class Admission:
         """
         action = Action((scope,), scope)
         return caller.foresee(self._broker, action).outcome is Outcome.ALLOWED
+
+    def _is_narrowed(self, caller: Caller) -> bool:
+        """Tell whether a token was asked for fewer scopes than its agent could have.
+
+        Such a token limits its bearer (RFC 6749 section 3.3), so it opens nothing under
+        another scope unless a person decides. A token without scopes says who asks.
+        """
+        carried = caller.token.scope.split()
+        return bool(carried) and any(
+            scope not in carried and self.is_asked(caller, scope)
+            for scope in caller.agent.scopes
+        )
 
     def _request(
         self, agent: Agent, action: Action, detail: dict[str, object]

@@ -202,6 +202,9 @@ class Body:
         )
         self.agent_id: str | None = None
         """The requester that it counts for, once known; see `Token.requester`."""
+        self.check: Callable[[], None] = lambda: None
+        """Called with each piece until the body is whole; raises if its agent was
+        revoked."""
         self.spool: Spool | None = None
         """All of it on disk, if a person decides about it."""
         self._receive = receive
@@ -226,7 +229,7 @@ class Body:
         if (self.length or 0) > cap:
             raise too_large(cap)
         pieces = []
-        async for piece in self.pieces(cap):
+        async for piece in self.checked(cap):
             if self.agent_id is not None:
                 self._room.take(self.agent_id, len(piece))
             self._taken += len(piece)
@@ -234,6 +237,16 @@ class Body:
             if self._taken > PACED:
                 await self._pace()
         return b"".join(pieces)
+
+    async def checked(self, cap: int = STREAM_CAP) -> AsyncIterator[bytes]:
+        """Yield it as it arrives, as long as its agent may send it.
+
+        Raises:
+            CallRefusedError: 413, or 401; see `check`.
+        """
+        async for piece in self.pieces(cap):
+            self.check()
+            yield piece
 
     async def pieces(self, cap: int = STREAM_CAP) -> AsyncIterator[bytes]:
         """Yield it as it arrives.

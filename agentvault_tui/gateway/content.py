@@ -416,6 +416,9 @@ def _form(raw: bytes) -> list[Pair]:
         raise _ambiguous("the form is not UTF-8") from None
     except ValueError as error:
         raise _ambiguous(f"the form cannot be decoded: {error}") from None
+    if any(name.lower() == "_charset_" for name, _ in pairs):
+        # Servers decode the other fields by its value (HTML, section 4.10.21.7).
+        raise _ambiguous("the form names a charset")
     return pairs
 
 

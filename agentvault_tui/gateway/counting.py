@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from agentvault_tui.policy.facts import is_one_address
 
-_SEVERAL: Final = re.compile(r"[,;|\r\n]")
-"""What APIs separate the members of one text by."""
+_SEVERAL: Final = re.compile("[,;|\r\n\uff0c\uff1b\u061b\u3001]")
+"""Separators of the members of one text, in Latin, Arabic and wide punctuation."""
 
 
 def how_many(name: str, value: Any) -> int | None:
@@ -51,9 +51,9 @@ def _is_about_one(value: object) -> bool:
     A text with an ``@`` is one address.
     """
     if isinstance(value, dict):
-        return not any(isinstance(one, dict) for one in value.values()) and all(
-            map(_is_about_one, value.values())
-        )
+        plain = not any(isinstance(one, dict) for one in value.values())
+        named = sum("@" in name for name in value)  # addresses as names of members
+        return plain and named <= 1 and all(map(_is_about_one, value.values()))
     if isinstance(value, str) and "@" in value:
         return is_one_address(value)
     return not isinstance(value, list)

@@ -12,7 +12,7 @@ import json
 import re
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import chain, product
 from operator import itemgetter
@@ -34,8 +34,9 @@ _WINDOW: Final = 65_536
 _DENSE: Final = 8_192
 """The same for an answer full of escapes, each of which takes a microsecond."""
 _MARKS: Final = (b"\\", b"&", b"%")
-_BREAKS: Final = re.compile(rb"(?:(?:\\+[rn]|[\r\n])[ \t]*)+")
-"""Ends of lines, also as JSON writes them, and what indents the next line."""
+_BREAKS: Final = re.compile(rb"(?:(?:(?<!\\)\\++[rn]|[\r\n])[ \t]*)+")
+"""Ends of lines, also as JSON writes them, and what indents the next line. A run of
+backslashes is read once, from its first: an answer may consist of them."""
 _PARTIAL: Final = re.compile(
     rb"(?:%(?:25)*(?:2|[0-9a-fA-F])?"
     rb"|\\+(?:u[0-9a-fA-F]{0,3}|x[0-9a-fA-F]?)?"
@@ -59,12 +60,19 @@ _NAMES: Final = {
     b"QUOT": b'"',
     b"apos": b"'",
 }
+_PROBE: Final = 16
+"""Characters of a credential by which its beginning is found."""
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 _BASE64_MARKS: Final = b"+/-_=\r\n"
 
 
 class EchoedError(Exception):
     """An answer holds the credential that its request was given."""
+
+
+async def next_turn() -> None:
+    """Let others have their turn of the event loop."""
+    await asyncio.sleep(0)
 
 
 class _OffsetMap:
@@ -405,6 +413,16 @@ class Echo:
         """Bytes that are searched at a time; fewer in an answer full of escapes."""
         self._held = b""
 
+    def is_slow(self, arrived: bytes) -> bool:
+        """Tell whether *arrived* is full of escapes, which take long to search.
+
+        It is searched in smaller parts from then on, and so is the rest of the answer.
+        """
+        view = arrived[: self.window]
+        if sum(view.count(mark) for mark in _MARKS) > _DENSE // 8:
+            self.window = _DENSE
+        return self.window == _DENSE
+
     @property
     def waits(self) -> bool:
         """Whether it holds back what may be the beginning of a credential."""
@@ -427,9 +445,6 @@ class Echo:
         if not self.needles:
             return chunk
         data = self._held + chunk if self._held else chunk
-        marks = sum(data.count(mark) for mark in _MARKS if mark in data)
-        if marks > _DENSE // 8:
-            self.window = _DENSE
         start = len(data)
         for view in self._views(data):
             if self.needles.are_in(view):
@@ -457,10 +472,22 @@ class Echo:
 class PackedEcho:
     """Searches a compressed answer, which passes as it is, for a credential."""
 
-    def __init__(self, needles: Needles, width: int = 1) -> None:
-        """Look for what `needles` made of the secrets; *width* is `Echo.width`."""
+    def __init__(
+        self,
+        needles: Needles,
+        width: int = 1,
+        turn: Callable[[], Awaitable[None]] = next_turn,
+    ) -> None:
+        """Look for what `needles` made of the secrets.
+
+        Args:
+            needles: of the credential.
+            width: see `Echo.width`.
+            turn: waits for a turn; awaited before each part is searched.
+        """
         self._echo = Echo(needles)
         self._echo.width = width
+        self._turn = turn
         self._unpacker: Any = zlib.decompressobj(_GZIP_OR_ZLIB)
         self._begun = False
         self._held = b""
@@ -487,13 +514,12 @@ class PackedEcho:
                 self._unpacker, self._begun = raw, True
                 continue
             self._begun = True
+            await self._turn()
             self._echo.pass_on(found)
             full, data = len(found) == _DENSE, self._unpacker.unconsumed_tail
             if self._unpacker.eof:
                 data = self._unpacker.unused_data
                 self._unpacker = zlib.decompressobj(_GZIP_OR_ZLIB)
-            if full:
-                await asyncio.sleep(0)
         return b"" if self._echo.waits else self.rest()
 
     def rest(self) -> bytes:
@@ -505,9 +531,13 @@ class PackedEcho:
 def _overlap(data: bytes, needle: bytes) -> int:
     """Return how many bytes at the end of *data* are the beginning of *needle*."""
     start = max(len(data) - len(needle) + 1, 0)
-    first = needle[:1]
+    # A service may fill an answer with the first character of a credential.
+    first = needle[:_PROBE]
     while (start := data.find(first, start)) >= 0:
         if needle.startswith(data[start:]):
             return len(data) - start
         start += 1
+    for size in range(min(len(data), len(first) - 1), 0, -1):
+        if data.endswith(first[:size]):
+            return size
     return 0

@@ -21,7 +21,12 @@ from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.credentials import Credentials, Shown, take_token
 from agentvault_tui.gateway.echo import Echo
 from agentvault_tui.gateway.referents import Referents
-from agentvault_tui.gateway.refusals import CallRefusedError, too_large, unreadable
+from agentvault_tui.gateway.refusals import (
+    CallRefusedError,
+    too_large,
+    unreadable,
+    wrong_method,
+)
 from agentvault_tui.gateway.request import (
     RequestHead,
     ServiceRequest,
@@ -226,8 +231,7 @@ class Forwarder:
             ClientGoneError: nobody waits for an answer.
         """
         if incoming.method in {"TRACE", "CONNECT"}:
-            code = "method_not_allowed"
-            raise CallRefusedError(405, code, code, "no service is sent this method")
+            raise wrong_method()
         service = self._services.get(incoming.service)
         credential = service.credential if service else None
         shown = take_token(incoming.headers, incoming.raw_target, credential)
@@ -238,6 +242,7 @@ class Forwarder:
             shown.secret, detail, incoming.token_sha256, incoming.source
         )
         body.agent_id = caller.token.requester
+        body.check = lambda: self._admission.check_live(caller)
         try:
             try:
                 asked = _AgentRequest(incoming, caller, body, detail)
@@ -358,7 +363,7 @@ class Forwarder:
         content, body = parsed.request.content.encoded, parsed.body
         if content is None and body.spool is None:
             agent_id = body.agent_id or ""
-            body.spool = await self._spools.spool(agent_id, body.pieces(), body.length)
+            body.spool = await self._spools.spool(agent_id, body.checked(), body.length)
             detail["body_sha256"] = body.spool.sha256
             detail["body_bytes"] = body.spool.size
         return content
@@ -394,6 +399,7 @@ class Forwarder:
                 agent_id=call.caller.agent.id,
                 # A service may take a body that it leaves unread for the next request.
                 reuse=kind == "none" or request.head.route.drains_bodies,
+                pace=self._admission.pace_slow,
             )
             pace = self._admission.pace
             if encoded is None:

@@ -54,7 +54,10 @@ _NEVER: Final = (
 """Headers that frame, route or authenticate a request: no file can list them."""
 _NEVER_BEGIN: Final = ("proxy-", "x-forwarded-", "agentvault-")
 _LIMITS: Final = re.compile(
-    r"if-.*|.*-if-.*|.*dry-run.*|.*-account|.*-context|overwrite|depth|destination"
+    r"if(?:-.*)?|.*-if-.*|.*dry-run.*|.*-account(?:-id)?|.*-context|.*-tenant(?:-id)?"
+    r"|overwrite|depth|destination|content-range|upload-offset|.*-idempotency-key"
+    r"|.*-on-behalf-of|.*-copy-source|.*-upsert"
+    r"|x-(?:.*-)?(?:validate-only|test-mode|sandbox|simulate|no-?op|preview|draft)"
 )
 """Headers that limit the effect of a request, by their names."""
 _TEXT: Final = re.compile(rb"[\x20-\x7e]*")

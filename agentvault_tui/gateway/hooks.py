@@ -72,7 +72,7 @@ def routes(
         agent = _agent(broker, asked.agent)
         await broker.line.enter()
         if broker.floods.limited(agent.id):
-            return HookInfo(outcome="denied", reason="slow_down", message=_LIMITED)
+            return _slow_down(_LIMITED)
         body = canonical(asked.arguments)
         digest = asked.arguments_sha256 or hashlib.sha256(body).hexdigest()
         server = _server(broker, maps, servers, host, asked)
@@ -113,8 +113,7 @@ def routes(
         try:
             answer = await _answer(decide, wait)
         except TooFastError as error:
-            text = error.diagnosis()
-            return HookInfo(outcome="denied", reason="slow_down", message=text)
+            return _slow_down(error.diagnosis())
         finally:
             gone.cancel()
         if not isinstance(answer, Permitted):
@@ -122,6 +121,10 @@ def routes(
         return _info(answer)
 
     return [route(HOOK, hook)]
+
+
+def _slow_down(message: str) -> HookInfo:
+    return HookInfo(outcome="denied", reason="slow_down", message=message)
 
 
 async def _answer(decide: Callable[..., Awaitable[Answer]], wait: float) -> Answer:

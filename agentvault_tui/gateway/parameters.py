@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any, Final
 
@@ -160,7 +161,8 @@ class _ParameterReader:
         if source.kind == "path":
             # A service that decodes twice reads another segment.
             captured = self._parts.captures[source.name]
-            return None if "%" in captured else captured
+            again = self._in_query(source.name) or self._in_fields(source.name)
+            return None if again or "%" in captured else captured
         if source.kind == "body":
             return self._in_body(name, source, single=True)
         return _single(self._texts(source))
@@ -189,10 +191,12 @@ class _ParameterReader:
 
     def _in_body(self, name: str, source: Source, *, single: bool) -> Any:
         """Return the value at a pointer; None where a service may find another."""
-        if self._parts.target.query_values(source.pointer[0]) != ([], False):
+        if self._in_query(source.pointer[0]):
             return None  # services that read both differ in which one they prefer
         if self._absent:
             return _ABSENT
+        if name and self._is_inside(name, source):
+            return None
         value = self._content
         for depth, token in enumerate(source.pointer):
             if isinstance(value, dict):
@@ -209,6 +213,38 @@ class _ParameterReader:
             else:
                 return _ABSENT
         return value
+
+    def _in_query(self, name: str) -> bool:
+        """Tell whether a query parameter reads like *name*."""
+        return self._parts.target.query_values(name) != ([], False)
+
+    def _is_inside(self, name: str, source: Source) -> bool:
+        """Tell whether JSON has the name of a top-level member inside another object.
+
+        A service may bind that object and read the parameter there.
+        """
+        if len(source.pointer) != 1 or self._is_form:
+            return False
+        names = field_names(source.pointer[0])
+        return bool(
+            self._inner & (names | ADDRESSED if name == "recipients" else names)
+        )
+
+    @cached_property
+    def _inner(self) -> frozenset[str]:
+        """Return the folds of all names of a JSON document below its top object."""
+        found: set[str] = set()
+        content = self._content
+        waiting = list(content.values()) if isinstance(content, dict) else []
+        while waiting:
+            inner = waiting.pop()
+            if isinstance(inner, dict):
+                for name in inner:
+                    found |= field_names(name)
+                waiting += inner.values()
+            elif isinstance(inner, list):
+                waiting += inner
+        return frozenset(found)
 
     def _in_fields(self, name: str) -> bool:
         """Tell whether a member of the body's top level reads like *name*."""

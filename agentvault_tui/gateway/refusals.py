@@ -79,6 +79,13 @@ def unreadable(error: UnreadableRequestError) -> CallRefusedError:
     return CallRefusedError(error.status, code, error.code, error.what, **more)
 
 
+def wrong_method() -> CallRefusedError:
+    """Return the refusal of a method that no service is sent."""
+    code = "method_not_allowed"
+    allow = (b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+    return CallRefusedError(405, code, code, "no service is sent this method", allow)
+
+
 def unauthorized(reason: str, text: str) -> CallRefusedError:
     """Return the refusal of a token (RFC 6750 section 3.1)."""
     challenge = (b"www-authenticate", b'Bearer error="invalid_token"')

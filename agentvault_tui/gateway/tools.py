@@ -21,10 +21,12 @@ from agentvault_tui.gateway.commands import (
 )
 from agentvault_tui.gateway.config_folder import ConfigFolder, check_scope
 from agentvault_tui.gateway.counting import how_many
+from agentvault_tui.gateway.names import field_names
 from agentvault_tui.home import Home
 from agentvault_tui.model import Action
 from agentvault_tui.operator_api.access import IN_PROJECT, HookCommand, HookPlace
 from agentvault_tui.policy.catalogue import Catalogue, Effect
+from agentvault_tui.policy.facts import ADDRESSED
 from agentvault_tui.policy.resources import canonical, canonical_resource
 from agentvault_tui.text import visible
 from agentvault_tui.toml_table import read_table
@@ -332,6 +334,8 @@ def shipped_tools(host: str) -> str:
     return text
 
 
+_MOST_SEARCHED: Final = 5_000
+"""Values of a call that are searched for recipients: a few milliseconds."""
 _ABSENT: Final = object()
 """Stands for a parameter that a call does not have."""
 
@@ -453,6 +457,8 @@ def _parameter(name: str, place: str | int, call: ToolCall) -> Any:
     ]
     if tokens[0] in call.omitted:
         return None
+    if name == "recipients" and _are_elsewhere(call.arguments, tuple(tokens)):
+        return None
     value = _at(call.arguments, tokens)
     counted = counted or (name == "count" and isinstance(value, list))
     if counted and value is not _ABSENT:
@@ -466,6 +472,32 @@ def _parameter(name: str, place: str | int, call: ToolCall) -> Any:
     except rfc8785.CanonicalizationError:
         return None
     return value if size <= LONGEST else None
+
+
+def _are_elsewhere(arguments: Mapping[str, Any], place: tuple[str, ...]) -> bool:
+    """Tell whether recipients may be in an argument that is not at *place*.
+
+    ``cc`` and ``bcc`` reach people as ``to`` does, and so they do in an inner object.
+    """
+    waiting: list[tuple[tuple[str, ...], Any]] = [((), arguments)]
+    left = _MOST_SEARCHED
+    while waiting:
+        path, value = waiting.pop()
+        is_list = isinstance(value, list)
+        inner = enumerate(value) if is_list else value.items()
+        for key, one in inner:
+            name, left = str(key), left - 1
+            below = (*path, name)
+            if below == place or not one:
+                continue
+            above = place[: len(below)] == below
+            if left < 0 or not (
+                is_list or above or field_names(name).isdisjoint(ADDRESSED)
+            ):
+                return True
+            if isinstance(one, dict | list):
+                waiting.append((below, one))
+    return False
 
 
 def _is_larger(value: Any, most: int) -> bool:

@@ -12,12 +12,12 @@ import codecs
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
-from agentvault_tui.gateway.echo import Echo, EchoedError, PackedEcho
+from agentvault_tui.gateway.echo import Echo, EchoedError, PackedEcho, next_turn
 from agentvault_tui.gateway.headers import HOP_BY_HOP
 from agentvault_tui.gateway.services import Service, ServiceOrigin
 from agentvault_tui.model import AgentId
@@ -68,6 +68,8 @@ class Outgoing:
     reuse: bool | None = None
     """Whether the service reads its body to the end, so that the connection may carry
     another request; left out: only if there is no body."""
+    pace: Callable[[], Awaitable[None]] = next_turn
+    """Waits for a turn; awaited before a slow part of the answer is searched."""
     connection: ServiceConnection | None = None
     """Which it went out on, until that is used for another one."""
 
@@ -120,6 +122,8 @@ class Answer:
         echo = self._outgoing.echo
         try:
             while arrived := self._rest or await self._connection.read():
+                if echo.needles and echo.is_slow(arrived):
+                    await self._outgoing.pace()
                 chunk, self._rest = arrived[: echo.window], arrived[echo.window :]
                 self.bytes_in += len(chunk)
                 if clean := await self._searched(echo.pass_on(chunk)):
@@ -380,7 +384,7 @@ def _checked(connection: ServiceConnection, outgoing: Outgoing) -> PackedEcho | 
     if len(codings) > 1 or len(said) > 1 or not codings <= _PACKED:
         text = "the answer is compressed in a way that may hide the credential"
         raise UpstreamError(502, "credential_echoed", text)
-    return PackedEcho(echo.needles, echo.width)
+    return PackedEcho(echo.needles, echo.width, outgoing.pace)
 
 
 def _width(headers: list[tuple[bytes, bytes]]) -> int:

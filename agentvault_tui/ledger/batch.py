@@ -15,7 +15,7 @@ from agentvault_tui.clock import Clock, iso, parse_iso
 from agentvault_tui.errors import LedgerError
 from agentvault_tui.ledger.bindings import bind
 from agentvault_tui.ledger.chain import Prepared, genesis, link, prepare, written
-from agentvault_tui.ledger.keys import keys_of, written_keys
+from agentvault_tui.ledger.keys import ending_keys, keys_of, written_keys
 from agentvault_tui.ledger.records import Attempt, Change, Head
 from agentvault_tui.ledger.schema import transaction
 from agentvault_tui.ledger.state import (
@@ -49,6 +49,8 @@ class Job:
     """Whether it records a call through the gateway, and others go ahead."""
     lazy: bool = False
     """Whether it may wait a moment for others."""
+    exact: bool = False
+    """Whether an urgent one fails when others changed what it was decided from."""
     made: float = 0.0
     """When it came, in loop time, where others may keep it waiting."""
     _depends: frozenset[str] | None = None
@@ -58,7 +60,8 @@ class Job:
         """The keys of what it depends on; see `keys`."""
         if self._depends is None:
             drafts, changes = self.attempt.drafts, self.attempt.changes
-            self._depends = frozenset(keys_of(drafts, changes, self.rows))
+            more = ending_keys(changes) if self.exact else ()
+            self._depends = frozenset(keys_of(drafts, changes, self.rows)).union(more)
         return self._depends
 
     @property

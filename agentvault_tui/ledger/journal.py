@@ -22,6 +22,9 @@ list, overwritten in place after each, so that whoever can write the file alone 
 no older list back. Where the file cannot be written,
 the marker is deleted, for which a full disk has room: a start without it stops
 everything, as does one with a file that is damaged, missing or another ledger's.
+
+On a file system that has turned read-only the marker cannot be deleted either. Then a
+note is left on other file systems (`note_folders`), which stops the next start as well.
 """
 
 from __future__ import annotations
@@ -30,6 +33,9 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final
@@ -109,6 +115,8 @@ class CutJournal:
     """What the last process left."""
     problem: str | None = None
     """Why cuts may be missing, or cannot be kept: the next start stops everything."""
+    lasting: bool = True
+    """Whether that start finds it so: nothing says so where nothing can be written."""
     _selected: int = field(default=1, repr=False)
     _number: int = field(default=0, repr=False)
     """Of the list in the selected area."""
@@ -143,6 +151,8 @@ class CutJournal:
             journal.problem = (
                 f"a cut could not be kept, and {journal.marker} was removed to say so"
             )
+        elif note := next(journal._notes(), None):
+            journal.problem = f"a cut could not be kept, as {note} says"
         return journal
 
     def create(self) -> None:
@@ -172,16 +182,21 @@ class CutJournal:
             raise
         finally:
             os.close(descriptor)
+        for note in self._notes():
+            note.unlink(missing_ok=True)
         self._selected, self._number, self.problem = 1, number, None
+        self.lasting = True
 
     def write(self, cuts: list[KeptCut]) -> bool:
         """Keep exactly *cuts*, durably; where that fails, delete the marker.
+
+        Where that fails too, a note elsewhere does the same until the machine restarts.
 
         Returns:
             whether they are in the file. Where not, the next start stops everything.
 
         Raises:
-            OSError: the marker could not be deleted either.
+            OSError: neither was possible: a restart loses them.
         """
         if self.problem is None:
             try:
@@ -190,10 +205,47 @@ class CutJournal:
                 self.problem = f"{self.path} cannot be written ({error.strerror})"
             else:
                 return True
-        # Also where it is gone already: the folder must say so on disk.
-        self.marker.unlink(missing_ok=True)
-        fsync_folder(self.marker.parent)
+        try:
+            # Also where it is gone already: the folder must say so on disk.
+            self.marker.unlink(missing_ok=True)
+            fsync_folder(self.marker.parent)
+        except OSError:
+            self.lasting = self._leave_note()
+            if not self.lasting:
+                raise
+        else:
+            self.lasting = True
         return False
+
+    def _leave_note(self) -> bool:
+        """Leave a note in each folder that takes one; tell whether there is any."""
+        there = {note.parent for note in self._notes()}
+        for folder in note_folders():
+            if folder not in there:
+                with contextlib.suppress(OSError):
+                    # Its name cannot be foreseen, so that nobody else takes it.
+                    descriptor, _ = tempfile.mkstemp(dir=folder, prefix=self._prefix)
+                    try:
+                        os.write(descriptor, f"{self.problem}\n".encode())
+                        os.fsync(descriptor)
+                    finally:
+                        os.close(descriptor)
+                    there.add(folder)
+        return bool(there)
+
+    def _notes(self) -> Iterator[Path]:
+        """Yield the notes about this ledger that are ours."""
+        for folder in note_folders():
+            with contextlib.suppress(OSError):
+                for note in folder.glob(f"{self._prefix}*"):
+                    found = note.lstat()
+                    if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
+                        yield note
+
+    @property
+    def _prefix(self) -> str:
+        named = hashlib.sha256(_MAGIC + self.ledger_id.encode()).hexdigest()
+        return f"agentvault-stop-{named[:16]}-"
 
     def _write(self, cuts: list[KeptCut]) -> None:
         descriptor = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -274,6 +326,16 @@ class CutJournal:
         counted = number.to_bytes(8, "big")
         digest = hashlib.sha256(self.ledger_id.encode() + counted + payload).digest()
         return len(payload).to_bytes(4, "big") + counted + digest + payload
+
+
+def note_folders() -> tuple[Path, ...]:
+    """Return folders on other file systems, of which some outlast a process.
+
+    Those of a service's own (``PrivateTmp``) do not, so every one of them is used.
+    """
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
+    found = map(Path, (runtime, "/dev/shm", "/var/tmp", tempfile.gettempdir()))  # noqa: S108 - names are random, owners checked
+    return tuple(dict.fromkeys(one for one in found if one.is_dir()))
 
 
 def _write_all(descriptor: int, content: bytes, at: int) -> None:

@@ -56,8 +56,10 @@ def written_keys(
     # A text is kept under its own digest: whoever writes it writes the same.
     keys = {_of_row(*pair) for pair in rows if pair[0] != "texts"}
     for change in changes:
-        if isinstance(change, Token) and change.parent_id is not None:
-            keys.add(f"children:{change.parent_id}")
+        if isinstance(change, Token):
+            keys.update(f"held:{one}" for one in (change.agent_id, *change.chain))
+            if change.parent_id is not None:
+                keys.add(f"children:{change.parent_id}")
         elif isinstance(change, StepUp):
             keys.add(f"pending:{change.agent_id}")
         elif isinstance(change, Agent):
@@ -76,16 +78,15 @@ def keys_of(
 ) -> set[str]:
     """Return the keys of all that a commit depends on, what it changes included.
 
-    A commit that only reports, such as a denial, has none of an agent.
+    A commit that only reports, such as the end of a call, has none of an agent.
     """
-    keys = written_keys(records, changes, rows)
+    written = written_keys(records, changes, rows)
+    # Two grants to one agent do not meet: these are for whoever ends them.
+    keys = {key for key in written if not key.startswith("held:")}
     agents = (one for one in changes if isinstance(one, Agent))
     keys.update(f"agents:{one.from_template}" for one in agents if one.from_template)
     for record in records:
-        if record.outcome in _DECIDED or record.type in _GRANTING:
-            keys.update(_of_agent(record.agent_id))
-        if record.type is EventType.GATEWAY_ATTEMPT:
-            keys.add("services")
+        keys.update(_needed(record))
     for change in changes:
         if isinstance(change, Token):
             for one in (change.agent_id, *change.chain):
@@ -101,12 +102,42 @@ def keys_of(
     return keys
 
 
+def ending_keys(changes: Iterable[Change]) -> Iterator[str]:
+    """Yield the keys that an exact end of rights depends on besides (`Ledger.commit`).
+
+    It names the tokens and step-ups of each agent that it takes something from, so none
+    may be added before it that it does not name.
+    """
+    for change in changes:
+        if isinstance(change, Agent):
+            yield f"held:{change.id}"
+            yield f"pending:{change.id}"
+
+
 def _of_agent(agent_id: AgentId | None) -> Iterator[str]:
     """Yield the keys that whatever is granted to an agent depends on."""
     yield from _EVERYWHERE
     if agent_id is not None:
         yield f"agents:{agent_id}"
         yield f"voided:{agent_id}"
+
+
+def _needed(record: Draft) -> Iterator[str]:
+    """Yield the keys of what an event's decision follows from.
+
+    Of a denial not the policy's: it need not wait for what another broker changed.
+    """
+    agent_id = record.agent_id
+    if record.outcome in _DECIDED or record.type in _GRANTING:
+        yield from _of_agent(agent_id)
+        if asked := (record.detail or {}).get("stepup_id"):
+            yield f"stepups:{asked}"  # also where it only counts one that waits
+    elif record.outcome is Outcome.DENIED:
+        yield "meta:panic"
+        for kind in ("agents:", "pending:", "meta:cooldown:") if agent_id else ():
+            yield f"{kind}{agent_id}"
+    if record.type is EventType.GATEWAY_ATTEMPT:
+        yield "services"
 
 
 def _of_record(record: Draft | Event) -> Iterator[str]:

@@ -233,6 +233,7 @@ class Ledger:
         changes: Sequence[Change] = (),
         urgent: bool = False,
         lazy: bool = False,
+        exact: bool = False,
     ) -> asyncio.Future[tuple[Event, ...]]:
         """Put events and the changes they record in line for the disk.
 
@@ -240,9 +241,9 @@ class Ledger:
         that none of *drafts* can hold get an event of their own.
 
         An *urgent* commit (a revocation) goes ahead of all that waits, never finds
-        the line full, and is taken while the disk is nearly full. A *lazy* one, which
-        nobody waits for, shares the next transaction. Cancelling the caller does not
-        undo the commit.
+        the line full, and is taken while the disk is nearly full; an *exact* one fails
+        if another broker changed what it was decided from. A *lazy* one, which nobody
+        waits for, shares the next transaction. Cancelling the caller undoes nothing.
 
         Returns:
             what is done when all of it is durable, with the events.
@@ -250,7 +251,7 @@ class Ledger:
         Raises:
             LedgerBusyError: too many commits wait.
             OvertakenError: another broker, or a revocation here, wrote one of its
-                `keys` since this was called; never an urgent one.
+                `keys` since this was called; of urgent ones only an exact one.
             LedgerUnwritableError: nothing can be written now, or this was not; it may
                 yet be found to have been, see `on_recovered`.
             ValueError: an outcome on, or missing from, the wrong type of event.
@@ -261,7 +262,7 @@ class Ledger:
         if not urgent:
             self.check_writable()
         job = Job.of(drafts, changes, self._writer.numbers, self._writer.broker)
-        job.done, job.lazy = self._loop.create_future(), lazy
+        job.done, job.lazy, job.exact = self._loop.create_future(), lazy, exact
         job.of_call = bool(drafts) and drafts[-1].type in CALL_TYPES
         self._writer.submit(job, urgent=urgent)
         if not job.of_call:

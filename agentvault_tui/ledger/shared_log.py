@@ -87,6 +87,9 @@ class Followed:
     """The rows that changed, as they are now, by table."""
     complete: bool
     """Whether nothing follows; until then no rows are read."""
+    later: bool = False
+    """Whether more was written after the end that was asked for: a row that changed
+    before and after it is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -492,6 +495,7 @@ def followed(
                 "stop the brokers and keep the store as evidence",
             )
         previous = digested
+    later = end is not None and revision > end.revision + 1
     if end is not None:
         seq, revision, n, batch = end.tip.seq, end.revision, end.n, ""
     complete = at == seq
@@ -506,7 +510,7 @@ def followed(
     if not complete:
         return Followed(StoreHead(tip, known.revision, "", n), events, (), False)
     head = StoreHead(tip, revision, batch, n, fault)
-    return Followed(head, events, rows, True)
+    return Followed(head, events, rows, True, later)
 
 
 def _after(known: StoreHead) -> dict[str, Any]:

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agentvault_tui.ledger.chain import genesis
-from agentvault_tui.ledger.store_schema import STATEMENTS
+from agentvault_tui.ledger.store_schema import (
+    EXAMINE,
+    PUBLIC,
+    STATEMENTS,
+    closing_to_public,
+    updates,
+)
 from agentvault_tui.store_connection import (
     VERSION,
     Connection,
@@ -55,6 +61,8 @@ class StoreInfo:
     fault: str | None
     brokers: tuple[tuple[str, bytes, float], ...]
     """Each one's id, what it says of itself, and how many seconds ago it did."""
+    public: tuple[str, ...] = ()
+    """What any role of the server may do with the database."""
 
     @property
     def live(self) -> tuple[str, ...]:
@@ -72,10 +80,13 @@ async def missing_statements(connector: Connector) -> tuple[str, ...]:
     db = await connector.open()
     try:
         connector.check_server(db)
-        if not await _is_prepared(db):
-            return STATEMENTS
-        await connector.check_schema(db)
-        return ()
+        ((database, user, source, queue),) = await ask(db, EXAMINE)
+        if prepared := await _is_prepared(db):
+            await connector.check_schema(db)
+        statements = updates(source, queue=queue) if prepared else STATEMENTS
+        if await _public(db):
+            statements = (*statements, *closing_to_public(database, user))
+        return statements
     finally:
         await close(db)
 
@@ -93,7 +104,7 @@ async def prepare_store(
         await ask(db, "BEGIN")
         for sql in (*statements, *grants):
             await ask(db, sql)
-        if statements:
+        if STATEMENTS[0] in statements:
             ledger = secrets.token_hex(16)
             values = (VERSION, connector.team, ledger, genesis(ledger))
             await ask(db, _HEAD, values)
@@ -113,6 +124,7 @@ async def store_info(connector: Connector) -> StoreInfo:
     try:
         ((server, size, commit, named, replicas, *head),) = await ask(db, _INFO)
         brokers: Any = await ask(db, _BROKERS)
+        public = await _public(db)
     finally:
         await close(db)
     durability = "asynchronous" if replicas else "single"
@@ -121,8 +133,13 @@ async def store_info(connector: Connector) -> StoreInfo:
     version, team, ledger, seq, digest, time, fault = head
     return StoreInfo(
         *(server, size, durability, version, team, ledger),
-        *(seq, digest, time, fault, tuple(brokers)),
+        *(seq, digest, time, fault, tuple(brokers), public),
     )
+
+
+async def _public(db: Connection) -> tuple[str, ...]:
+    ((found,),) = await ask(db, PUBLIC)
+    return tuple(found or ())
 
 
 async def _is_prepared(db: Connection) -> bool:

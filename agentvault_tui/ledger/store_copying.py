@@ -7,11 +7,12 @@ went on from it would make a second truth.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import sqlite3
 import uuid
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +22,7 @@ from agentvault_tui.clock import Clock, SystemClock, iso
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import (
     LedgerDamagedError,
+    LedgerError,
     LedgerUnwritableError,
     RefusedError,
 )
@@ -50,20 +52,31 @@ _PATIENT: Final = 3600.0
 _EVENTS: Final = "SELECT seq, CAST(body AS BLOB), hash FROM events ORDER BY seq"
 _FILLED: Final = (
     "UPDATE agentvault.head SET ledger = %s, seq = %s, hash = %s, time = %s,"
-    " revision = 1, batch = %s, n = %s WHERE revision = 0"
+    " revision = 1, batch = %s, n = %s, fault = %s WHERE revision = 0"
 )
+_UNFINISHED: Final = "the copy into this store was not finished"
 
 
 async def copy_to_store(
-    home: Home, connector: Connector, to: str, actor: Actor
+    home: Home,
+    connector: Connector,
+    to: str,
+    actor: Actor,
+    copy_tenant: Callable[[], object] = lambda: None,
 ) -> Head:
     """Copy the ledger of *home* into an empty store.
+
+    Wherever it breaks off, at most one of both serves: the note that keeps the source
+    from serving is written before the first row, and the target is at fault until its
+    last event is written.
 
     Args:
         home: whose SQLite file is the source; no broker may run on it.
         connector: connects to the target, which is prepared for the team.
         to: the target as the event and the note name it.
         actor: who copies.
+        copy_tenant: copies what the embedded tenant has there; called once nothing is
+            left that refuses the copy.
 
     Returns:
         the head of the target: its last event says that it was copied.
@@ -72,7 +85,7 @@ async def copy_to_store(
         HomeInUseError: a broker runs on the home.
         RefusedError: the target is not empty, or cuts of the source are not recorded.
         LedgerDamagedError: the source is, or what arrived is not the same.
-        LedgerUnwritableError: one of both cannot be used now; the target stays empty.
+        LedgerUnwritableError: one of both cannot be used now.
     """
     create_file(home)
     lock = HomeLock(home.lock_file)
@@ -92,29 +105,47 @@ async def copy_to_store(
                 )
             db = await connector.connect()
             try:
+                await _check_empty(db)
+                await asyncio.to_thread(copy_tenant)
+                note = {"to": to, "head": opened.tip.seq + 1}
+                put_private(home.copied_file, to_json(note).encode(), replace=True)
                 await ask(db, f"SET statement_timeout = {_PATIENT * 1000:.0f}")
                 await _fill(db, source, opened.ledger_id)
                 await _compare(db, source, opened.ledger_id)
             finally:
                 await close(db)
-        head = await _record(connector, _draft(actor, opened.tip, to))
-        note = {"to": to, "head": head.seq}
-        put_private(home.copied_file, to_json(note).encode(), replace=True)
-        return head
+        return await _record(connector, _draft(actor, opened.tip, to))
     finally:
         lock.release()
 
 
+async def _check_empty(db: Connection) -> None:
+    ((revision,),) = await ask(db, "SELECT revision FROM agentvault.head")
+    if revision:
+        raise _not_empty()
+
+
+def _not_empty() -> RefusedError:
+    return RefusedError("the target is not empty", "prepare a new database for it")
+
+
 async def copy_to_home(
-    connector: Connector, home: Home, actor: Actor, clock: Clock
+    connector: Connector,
+    home: Home,
+    actor: Actor,
+    clock: Clock,
+    copy_tenant: Callable[[], object] = lambda: None,
 ) -> Head:
     """Copy a team's store into a home without a ledger.
+
+    Wherever it breaks off, at most one of both serves, as with `copy_to_store`.
 
     Args:
         connector: connects to the source; no broker may live on it.
         home: the target.
         actor: who copies.
         clock: what tells the time of the event that says so.
+        copy_tenant: copies what the embedded tenant has there.
 
     Returns:
         the head of the target: its last event says that it was copied.
@@ -137,12 +168,17 @@ async def copy_to_home(
         if path.stat().st_size:
             raise RefusedError(f"{path} is there", "name a folder without a ledger")
         try:
+            await shared.mark_copied(str(path))
             head = await _make(home, shared, info.ledger, actor, clock)
+            await asyncio.to_thread(copy_tenant)
         except BaseException:
             path.unlink()  # half a copy would be taken for a whole one
+            with suppress(LedgerError):  # else it says so, and takes --again
+                await shared.mark_copied(None)
             raise
+        # The chain tells of starts with a journal: one that is missing stops all.
+        CutJournal.open(home, info.ledger, expected=False, fresh=True)
         write_witness(home.head_file, Witness(info.ledger, head))
-        await shared.mark_copied(str(path))
         return head
     finally:
         await shared.close()
@@ -213,14 +249,13 @@ async def _fill(db: Connection, source: sqlite3.Connection, ledger_id: str) -> N
     """Write all of *source* in one transaction: it arrives whole, or not at all."""
     tip = read_tip(source, ledger_id)
     time = None if tip.time is None else iso(tip.time)
-    values = (ledger_id, tip.seq, tip.hash, time, uuid.uuid4(), last_n(source))
+    place = (ledger_id, tip.seq, tip.hash, time)
+    values = (*place, uuid.uuid4(), last_n(source), _UNFINISHED)
     try:
         async with db.transaction(), db.cursor() as cursor:
             await cursor.execute(_FILLED, values)
             if cursor.rowcount != 1:
-                raise RefusedError(
-                    "the target is not empty", "prepare a new database for it"
-                )
+                raise _not_empty()
             sql = "COPY agentvault.events FROM STDIN (FORMAT BINARY)"
             async with cursor.copy(sql) as copy:
                 copy.set_types(["int8", "bytea", "bytea"])
@@ -237,9 +272,15 @@ async def _fill(db: Connection, source: sqlite3.Connection, ledger_id: str) -> N
                     doc = to_json(row).encode()
                     await copy.write_row((table, key, n, 1, ends, doc))
     except (psycopg.Error, OSError) as error:
-        raise LedgerUnwritableError(
-            f"the copy did not arrive ({type(error).__name__})", "copy again"
-        ) from error
+        raise _broken_off(error) from error
+
+
+def _broken_off(error: Exception) -> LedgerUnwritableError:
+    return LedgerUnwritableError(
+        f"the copy may not have arrived ({type(error).__name__}): neither serves",
+        "copy again into a newly prepared database, or go on here: agentvault serve"
+        " --again",
+    )
 
 
 def _rows(source: sqlite3.Connection) -> Iterator[tuple[str, tuple[Any, ...]]]:
@@ -276,7 +317,7 @@ async def _compare(db: Connection, source: sqlite3.Connection, ledger_id: str) -
 
 
 async def _record(connector: Connector, draft: Draft) -> Head:
-    """Write the first event of the target that the source has not."""
+    """Write the first event of the target that the source has not; then it serves."""
     shared = _log(connector)
     try:
         known = await shared.end()
@@ -284,6 +325,9 @@ async def _record(connector: Connector, draft: Draft) -> Head:
         placed = await shared.append(known, [job], str(uuid.uuid4()), urgent=True)
         if placed.outcome != "placed":
             raise RefusedError("a broker wrote to the target already", "look at both")
+        await shared.set_fault(None)
         return Tip(placed.seq, placed.hash, placed.time).head
+    except LedgerUnwritableError as error:
+        raise _broken_off(error) from error
     finally:
         await shared.close()

@@ -119,8 +119,12 @@ ASKED: Final = (
 FROM_HERE_ON: Final = {"end_seq": 2**63 - 1, "end_revision": 2**63 - 1, "own": None}
 _NAMES: Final = {"seq": "known_seq", "revision": "known_revision", "limit": "most"}
 _MISSED: Final = FOLLOW % {**FROM_HERE_ON, **_NAMES, "own": "NULL"}
+_QUEUE: Final = """
+CREATE TABLE agentvault.queue ()"""
+"""Locked by whoever asks for the head, and by no role without rights to it: an advisory
+lock can be taken by any role that may connect."""
 _APPEND: Final = f"""
-CREATE FUNCTION agentvault.append(
+CREATE OR REPLACE FUNCTION agentvault.append(
   known uuid, known_seq bigint, known_revision bigint, most bigint,
   writer text, placed uuid, urgent boolean, depends text[], changes text[],
   parts bytea[], adds bigint[], kinds text[], keys text[], numbers bigint[],
@@ -137,7 +141,7 @@ BEGIN
   IF NOT urgent THEN
     -- These queue for their turn to ask for the head, and a revocation does not.
     BEGIN
-      PERFORM pg_advisory_xact_lock('agentvault.head'::regclass::oid::bigint);
+      LOCK TABLE agentvault.queue IN EXCLUSIVE MODE;
     EXCEPTION WHEN lock_not_available THEN
       RETURN QUERY SELECT -1, known_seq, known_revision, 0::bigint, 'wait',
         NULL::text, NULL::bytea, NULL::bytea, NULL::text;
@@ -367,22 +371,77 @@ STATEMENTS: Final = (
     *_OWN,
     *_GUARD,
     _TIME,
+    _QUEUE,
     _APPEND,
     *_TENANT,
 )
 """What makes the schema, of `store_connection.VERSION`, in a database without one."""
-_WRITTEN: Final = ("state", "appends", "written", "brokers", "calls", "asks")
+_WRITTEN: Final = ("state", "appends", "written", "brokers", "calls", "asks", "queue")
+_BROKERS_ROLES: Final = """
+DO $$ DECLARE role regrole; BEGIN
+  FOR role IN SELECT DISTINCT grantee FROM pg_class, aclexplode(relacl)
+    WHERE oid = 'agentvault.head'::regclass AND grantee <> 0
+      AND privilege_type = 'UPDATE' LOOP
+    EXECUTE format('GRANT SELECT, UPDATE ON agentvault.queue TO %s', role);
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO %s', current_database(), role);
+  END LOOP;
+END $$"""
+"""Gives what a role needs that serves already."""
+PUBLIC: Final = """
+SELECT array_agg(privilege_type::text ORDER BY privilege_type)
+FROM pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba)))
+WHERE datname = current_database() AND grantee = 0
+  AND privilege_type IN ('CONNECT', 'TEMPORARY')"""
+"""What any role of the server may do with the database."""
+EXAMINE: Final = (
+    "SELECT current_database(), current_user, prosrc,"
+    " to_regclass('agentvault.queue') IS NOT NULL"
+    " FROM (VALUES (1)) AS one LEFT JOIN pg_proc"
+    " ON pronamespace = to_regnamespace('agentvault') AND proname = 'append'"
+)
 
 
-def grants(role: str) -> tuple[str, ...]:
+def updates(source: str | None, *, queue: bool) -> tuple[str, ...]:
+    """Return what brings a schema of this version up to date.
+
+    Args:
+        source: of the function that appends, as the database has it.
+        queue: whether the table is there that it locks.
+    """
+    made = () if queue else (_QUEUE, _BROKERS_ROLES)
+    same = source is not None and source in _APPEND
+    return made if same else (*made, _APPEND)
+
+
+def closing_to_public(database: str, user: str) -> tuple[str, ...]:
+    """Return what keeps roles without rights out of the database.
+
+    Whoever may connect can hold locks and fill the disk with temporary tables.
+    """
+    name, role = _quoted(database), _quoted(user)
+    return (
+        f"GRANT CONNECT ON DATABASE {name} TO {role}",
+        _BROKERS_ROLES,
+        f"REVOKE CONNECT, TEMPORARY ON DATABASE {name} FROM PUBLIC",
+    )
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def grants(role: str, database: str = "") -> tuple[str, ...]:
     """Return what lets *role*, which owns nothing, serve as a broker.
 
-    It changes and deletes no event, and no table, trigger or function.
+    It changes and deletes no event, and no table, trigger or function. Without a
+    *database* anybody may connect to it.
     """
-    name = '"' + role.replace('"', '""') + '"'
+    name = _quoted(role)
+    connect = f"GRANT CONNECT ON DATABASE {_quoted(database)} TO {name}"
     written = ", ".join(f"agentvault.{one}" for one in _WRITTEN)
     every = "SELECT, INSERT, UPDATE, DELETE"
     return (
+        *((connect,) if database else ()),
         f"GRANT USAGE ON SCHEMA agentvault, agentvault_tenant TO {name}",
         f"GRANT SELECT, INSERT ON agentvault.events TO {name}",
         f"GRANT SELECT, UPDATE ON agentvault.head TO {name}",

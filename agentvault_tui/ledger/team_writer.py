@@ -25,7 +25,6 @@ from agentvault_tui.errors import (
     LedgerDamagedError,
     LedgerError,
     LedgerUnwritableError,
-    OvertakenError,
     StoreAwayError,
 )
 from agentvault_tui.ledger import schema, shared_log
@@ -51,6 +50,7 @@ from agentvault_tui.ledger.urgent_writer import (
     WAIT_SECONDS,
     Placed,
     UrgentWriter,
+    overtaken,
 )
 from agentvault_tui.model import Event
 from agentvault_tui.store_connection import CALL_SECONDS
@@ -83,6 +83,8 @@ class TeamWriter(UrgentWriter):
         """Keys of what was followed while the last append was under way."""
         self._untaken: str | None = None
         """Why memory is not what the store has, if so."""
+        self._partly = False
+        """Whether rows before the head were left out, as they had changed since."""
 
     async def run(self, clock: Clock) -> None:
         """Write until closed, and listen to the store meanwhile."""
@@ -263,7 +265,10 @@ class TeamWriter(UrgentWriter):
         place_row = place_statement(head, self.shared.systems)
         await self._write_copy([*made.statements, place_row], head)
         self.head = self._whole = head
-        self._known = head.revision
+        if self._partly:  # what was left out is not known before the rest is followed
+            self._tell(head.revision + 1)
+        else:
+            self._known = head.revision
         if self._was_urgent:
             keys = set[str]().union(*(job.writes for job in jobs))
             self._beside |= keys
@@ -300,6 +305,7 @@ class TeamWriter(UrgentWriter):
             if self._own(end):  # it is among them, and not another's
                 continue
             complete = followed.complete
+            self._partly |= end is not None and followed.later
             await self._take_over(followed)
         self._examine &= end is not None
 
@@ -350,9 +356,8 @@ class TeamWriter(UrgentWriter):
             made = followed_statements(self.head, followed, events, self.shared.systems)
             await self._write_copy(made, head)
         self.head, self.tip = head, head.tip
-        if head.batch:
-            self._whole = head
         self.on_commit()
+        keys = set[str]()
         if self.on_followed is _ignore:
             self._counts = None
             self._uncounted += len(followed.events)
@@ -370,10 +375,16 @@ class TeamWriter(UrgentWriter):
                         f" ({type(error).__name__}): restart this broker"
                     )
             keys = written_keys(events, changes, followed.rows)
-            self._beside |= keys
-            self._overtake(keys)
+        if head.batch:
+            # Not before memory has it: what is urgent is decided from that.
+            self._whole = head
+        self._beside |= keys
+        self._overtake(keys)
         if not followed.complete:
             return
+        if not head.batch:
+            return  # up to a transaction of our own, which tells what is known
+        self._partly = False
         moved = head.revision > self._known
         self._known = head.revision
         # What was told of meanwhile is followed next, unless there is nothing.
@@ -395,8 +406,15 @@ class TeamWriter(UrgentWriter):
                 if keys.isdisjoint(job.depends):
                     lane.append(job)
                 else:
-                    job.refuse(_overtaken())
+                    job.refuse(overtaken())
         self._count_eager()
+        cuts = list(self._cuts)
+        self._cuts.clear()
+        for job in cuts:
+            if job.exact and not keys.isdisjoint(job.depends):
+                job.refuse(overtaken())
+            else:
+                self._cuts.append(job)
 
     def _take(self) -> list[Job]:
         """Take nothing before what was asked earlier and decides about the same row.
@@ -574,12 +592,6 @@ class TeamWriter(UrgentWriter):
                 await self.shared.prune()
             except AgentVaultError:
                 self._examine = True
-
-
-def _overtaken() -> OvertakenError:
-    return OvertakenError(
-        "what this was decided from was changed meanwhile", "ask again"
-    )
 
 
 async def _ignore(_: tuple[Event, ...], __: Sequence[Change]) -> None:

@@ -19,6 +19,7 @@ from agentvault_tui.errors import (
     LedgerError,
     LedgerUnwritableError,
     OutcomeUnknownError,
+    OvertakenError,
     StoreAwayError,
 )
 from agentvault_tui.ledger.batch import Job
@@ -68,7 +69,7 @@ class UrgentWriter(Writer):
         self.head = head
         """The last transaction that the copy has."""
         self._whole = head
-        """The same, but none that was followed only up to a transaction of its own."""
+        """The last one that memory has too, and that was followed as a whole."""
         self.shared, self.broker = shared, shared.broker_id
         self._told = head.revision
         """The newest revision that anybody told of."""
@@ -196,7 +197,7 @@ class UrgentWriter(Writer):
             False,
         )
         until = loop.time() + DOUBT_SECONDS
-        while self.problem is None or (lost and not self._stopped):
+        while jobs and (self.problem is None or (lost and not self._stopped)):
             if not lost:  # else it may be there already, as it was sent
                 known = self._renumbered(jobs)
             self._answered.clear()
@@ -224,6 +225,7 @@ class UrgentWriter(Writer):
             lost = 0
             self._answered.set()
             await self._know(found.revision)
+            jobs = _still_right(jobs)
         for job in jobs:
             job.refuse(self._refusal())
 
@@ -257,6 +259,21 @@ class UrgentWriter(Writer):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2 * CALL_SECONDS):
                 await self._quiet.wait()
+
+
+def overtaken() -> OvertakenError:
+    """Return why a commit was not placed that others' writes made wrong."""
+    return OvertakenError(
+        "what this was decided from was changed meanwhile", "ask again"
+    )
+
+
+def _still_right(jobs: Sequence[Job]) -> Sequence[Job]:
+    """Refuse the exact ones, to be decided again; return those to be placed as is."""
+    for job in jobs:
+        if job.exact:
+            job.refuse(overtaken())
+    return [job for job in jobs if not job.exact]
 
 
 def _unknown() -> OutcomeUnknownError:

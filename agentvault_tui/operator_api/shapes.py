@@ -184,9 +184,8 @@ class AgentInfo(PastAgentInfo, kw_only=True):
     delegated_below: int = 0
     """Live tokens of others that a revocation ends: exchanged for its own."""
     derived: tuple[AgentRef, ...] = ()
-    """Agents that a revocation ends too, made from it; at most some."""
+    """Some of the `derived_total` agents made from it, which a revocation ends too."""
     derived_total: int = 0
-    """How many there are."""
 
 
 class ScopesAnswer(AgentInfo, kw_only=True):
@@ -248,7 +247,7 @@ class RevokeAnswer(WireShape, kw_only=True):
     everything) or ``memory``."""
     upstream: tuple[StepInfo, ...] = ()
     brokers: tuple[ConfirmedInfo, ...] | UnsetType = UNSET
-    """The other brokers of the team; absent without one, and while it is not told."""
+    """The other brokers of the team; absent without one."""
     others: str | UnsetType = UNSET
     """``not_told`` while the team's store is away."""
 

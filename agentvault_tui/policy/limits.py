@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -54,6 +55,15 @@ class _LimitTable(msgspec.Struct, forbid_unknown_fields=True):
     amount: _Number | UnsetType = UNSET
     currency: str | UnsetType = UNSET
     over: Literal["step_up", "deny"] = "step_up"
+
+
+def _is_url(url: str) -> bool:
+    """Tell whether a decision webhook may have *url*; its port is 1 to 65535."""
+    try:
+        port = urlsplit(url).port
+    except ValueError:
+        return False
+    return _URL.fullmatch(url) is not None and port != 0
 
 
 class HookTable(msgspec.Struct, forbid_unknown_fields=True):
@@ -182,7 +192,7 @@ class LimitSet:
         _check([("limit", one) for one in tables.limits], source, catalogue)
         _check([("hook", one) for one in tables.hooks], source, catalogue)
         for hook in tables.hooks:
-            if not _URL.fullmatch(hook.url):
+            if not _is_url(hook.url):
                 raise PolicyError(
                     f"{source}: the hook {hook.id} has the url {visible(hook.url, 80)}",
                     "https://HOST/PATH, http:// to a loopback address, or unix:/PATH",

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from decimal import Decimal
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
@@ -45,7 +46,13 @@ _PATH_PARAMETERS: Final = re.compile(";[^/]*")
 leave out what follows, as servlet containers do."""
 _SEPARATORS: Final = re.compile("([/:])")
 _OWN_FOLD: Final = re.compile(r"[a-z][a-z0-9+-]*:[a-z0-9_~-]+(?:/[a-z0-9_~-]+)*")
-"""Resources that are their own fold, as most are."""
+"""Resources that are their own fold, as most are, unless they have an `_ODD_NUMBER`."""
+_ODD_NUMBER: Final = re.compile(r"(?:^|[:/])(?:-0|0[0-9x_]|-?[0-9]+[_e])")
+_NUMBER: Final = re.compile(
+    r"[+-]?(?:0x[0-9a-f]{1,16}|[0-9][0-9_]{0,39}(?:\.[0-9]{0,20})?(?:e\+?[0-9]{1,2})?)"
+)
+"""As converters of frameworks read a number: ``int`` and ``float`` of Python,
+``parseInt`` and ``Number`` of JavaScript."""
 
 
 def canonical(text: str) -> str | None:
@@ -112,9 +119,10 @@ def reads_like(text: str, same_as: tuple[str, ...] = ()) -> str:
 
     Case, escapes, look-alike and hidden characters, blanks, repeated slashes, dot
     segments, a slash at the end, path parameters, and a dot or one of *same_as* at the
-    end of a segment are folded. The fold of a fold is itself. Two resources with the
-    same fold may be the same to a resource server. The fold can make an answer
-    stricter, never milder.
+    end of a segment are folded. A segment that is a whole number is written in plain
+    digits: ``042``, ``+42``, ``42.0``, ``4_2`` and ``0x2a`` are ``42``. The fold of a
+    fold is itself. Two resources with the same fold may be the same to a resource
+    server. The fold can make an answer stricter, never milder.
 
     Args:
         text: the resource.
@@ -123,7 +131,7 @@ def reads_like(text: str, same_as: tuple[str, ...] = ()) -> str:
     Returns:
         the fold.
     """
-    if _OWN_FOLD.fullmatch(text):
+    if _OWN_FOLD.fullmatch(text) and not _ODD_NUMBER.search(text):
         return text
     return (_fold if len(text) <= _CACHED else _fold_long)(text, same_as)
 
@@ -133,6 +141,7 @@ def _fold_once(text: str, same_as: tuple[str, ...]) -> str:
         before, text = text, _PATH_PARAMETERS.sub("", _plain_text(text))
         text = _without_dots(text)
         text = _without_endings(text.replace(":/", ":").strip("/"), same_as)
+        text = _with_plain_numbers(text)
         if text == before:
             break
     return text
@@ -175,7 +184,8 @@ def _part_reads_like(
     text = _without_dots(_plain_text(part)).replace(":/", ":")
     text = text.lstrip("/") if begins else text
     text = text.rstrip("/") if ends else text
-    return _without_endings(text, same_as, begins=begins, ends=ends)
+    text = _without_endings(text, same_as, begins=begins, ends=ends)
+    return _with_plain_numbers(text, begins=begins, ends=ends)
 
 
 def _plain_text(text: str) -> str:
@@ -214,6 +224,32 @@ def _without_ending(segment: str, same_as: tuple[str, ...], least: int) -> str:
             break
         segment = shorter
     return segment
+
+
+def _with_plain_numbers(text: str, *, begins: bool = True, ends: bool = True) -> str:
+    """Write segments that are whole numbers in plain digits.
+
+    In a pattern a segment next to a wildcard may go on, so it stays as it is.
+    """
+    pieces = _SEPARATORS.split(text)
+    first, last = (0 if begins else 2), len(pieces) - (0 if ends else 1)
+    for index in range(first, last, 2):
+        if _NUMBER.fullmatch(pieces[index]):
+            pieces[index] = _plain_number(pieces[index])
+    return "".join(pieces)
+
+
+def _plain_number(text: str) -> str:
+    sign = "-" if text.startswith("-") else ""
+    digits = text.lstrip("+-").replace("_", "")
+    if digits.startswith("0x"):
+        value = int(digits, 16)
+    else:
+        number = Decimal(digits)
+        if number != number.to_integral_value():
+            return text
+        value = int(number)
+    return f"{sign if value else ''}{value}"
 
 
 def _without_dots(text: str) -> str:

@@ -195,7 +195,7 @@ class ApprovalPages:
             decided_by=visible(str(told.get("by") or ""), 200),
             why=visible(str(told.get("why") or ""), 300),
             again=again,
-            denied=code.state == "denied" or status == "denied",
+            denied=code.authenticated_at is None,  # its state is "spent" meanwhile
         )
 
     # Signing in

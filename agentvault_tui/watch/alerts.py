@@ -132,7 +132,8 @@ class Alerts:
 
     def committed(self, events: Sequence[Event]) -> None:
         """Take events that have just become durable; see `WatchRoom.committed`."""
-        self._chain.take(events)
+        if self._followers:
+            self._chain.take(events)
         if self._callers and any(calls_people(self.broker, one) for one in events):
             for caller in self._callers.values():
                 caller.wake()

@@ -14,8 +14,8 @@ from agentvault_tui.watch.signals import BURST_SPAN
 
 PAGE: Final = 100
 """Events that are read at once."""
-_RECENT: Final = 2_000
-"""The newest events stay in memory, at least so many."""
+_RECENT: Final = 500
+"""The newest events stay in memory, at least so many: an event takes up to 30 KB."""
 _RESTS: Final = 24.0
 """Times as long as it worked a destination rests, while agents ask."""
 _BUSY_S: Final = 0.5

@@ -298,8 +298,10 @@ def parse_address(address: str, *, private: bool) -> tuple[str, str, int]:
 def _split(url: str, schemes: tuple[str, ...]) -> SplitResult:
     try:
         parts = urlsplit(url)
-        _ = parts.port  # raises where it is no port
+        port = parts.port  # raises if it is above 65535
     except ValueError:
+        port = 0
+    if port == 0:
         parts = SplitResult("", "", "", "", "")
     if not (url.isascii() and url.isprintable()) or " " in url or not parts.hostname:
         raise ServiceError(

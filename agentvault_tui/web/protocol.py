@@ -370,7 +370,7 @@ class BoundedProtocol(asyncio.Protocol):
         """
         method = self._parser.get_method()
         if method == b"CONNECT":
-            self._refuse(400, "this is not a proxy")
+            self._answer_connect()
             return
         version = self._parser.get_http_version().encode()
         head = [method, b" ", self._url, b" HTTP/", version, b"\r\n"]
@@ -379,6 +379,21 @@ class BoundedProtocol(asyncio.Protocol):
                 head += [name, b": ", value, b"\r\n"]
         self._parser = self._new_parser()
         self.data_received(b"".join([*head, b"\r\n", rest]))
+
+    def _answer_connect(self) -> None:
+        """Let the app refuse a ``CONNECT`` to a path, and read nothing behind it.
+
+        A host and port (RFC 9110 section 9.3.6) are for proxies.
+        """
+        if not self._url.startswith(b"/") or self._unanswered is not None:
+            self._refuse(400, "this is not a proxy")
+            return
+        self._streamed = self._url.startswith(self._limits.streamed)
+        self._latest = exchange = self._exchange()
+        exchange.keep_alive = exchange.more_body = self._streamed = False
+        self._refused, self._deadline = True, None
+        self.pause_reading()
+        self._start(exchange)
 
     def _arm(self, seconds: float) -> None:
         """Set the deadline; the timer only moves when it would come too late."""

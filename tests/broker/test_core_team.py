@@ -21,6 +21,7 @@ from support.stepups import approve
 from support.team_brokers import Broker, brokers_of, known
 
 from agentvault_tui.broker.team_files import TeamFiles
+from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
 from agentvault_tui.broker.usecases.policy_change import (
     POLICY,
@@ -33,7 +34,8 @@ from agentvault_tui.broker.usecases.revoke import (
     revoke_ended,
 )
 from agentvault_tui.broker.usecases.scopes import change_scopes, renew_secret
-from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
+from agentvault_tui.broker.usecases.stepup import begin_approval
+from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import LedgerUnwritableError, OvertakenError
 from agentvault_tui.home import Home
@@ -259,6 +261,32 @@ async def test_two_cuts_of_one_agent_at_two_brokers_both_hold(
                 loaded = (await b.bench.ledger.load()).agents
                 stored = {one for one in loaded if one.id == agent.id}
         assert len(found) == 1
+
+
+async def test_two_brokers_take_delegations_of_one_agent_at_once(
+    brokers: list[Broker],
+) -> None:
+    """A delegation that one took is not given back by the row that the other writes."""
+    a, b, _ = brokers
+    scopes = frozenset({"read:calendar"})
+    for number in range(5):
+        names = (f"{name} {number}" for name in ("one", "two", "three"))
+        one, two, three = [await a.agent(name, *scopes) for name in names]
+        for other in (two, three):
+            core = a.bench.broker
+            await change_delegates(core, one.id, other.id, scopes, OPERATOR)
+        await known(brokers)
+        await asyncio.gather(
+            *(
+                change_delegates(at.bench.broker, one.id, to.id, frozenset(), OPERATOR)
+                for at, to in ((a, two), (b, three))
+            )
+        )
+        await known(brokers)
+        loaded = {each.id: each for each in (await b.bench.ledger.load()).agents}
+        assert loaded[one.id].delegates == ()
+        for each in brokers:
+            assert each.bench.broker.registry.agent(one.id).delegates == ()
 
 
 async def test_a_step_up_that_expires_is_recorded_once(brokers: list[Broker]) -> None:

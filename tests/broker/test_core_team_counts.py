@@ -19,7 +19,8 @@ from support.stepups import details_of
 from support.team_brokers import ISSUER, Broker, brokers_of, known
 
 from agentvault_tui.broker.usecases.delegate import change_delegates
-from agentvault_tui.broker.usecases.stepup import begin_approval, deny
+from agentvault_tui.broker.usecases.stepup import begin_approval
+from agentvault_tui.broker.usecases.stepup_end import deny
 from agentvault_tui.model import ParameterBound, Repeat, StepUpStatus
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"

@@ -94,6 +94,39 @@ async def test_without_the_store_a_broker_grants_nothing_and_holds_nobody_up(
     )
 
 
+async def test_every_reading_without_the_store_is_marked(
+    brokers: list[Broker], relay: Relay
+) -> None:
+    """Lists, single objects and refusals alike, and none once the store is back."""
+    cut_off, _ = brokers
+    agent = await cut_off.agent("one", "read:calendar")
+    paths = [
+        "/api/agents",
+        "/api/agents?limit=1",
+        f"/api/agents/{agent.id}",
+        "/api/agents/agt_none",
+        "/api/agents/stepup",
+        "/api/audit",
+        "/api/policy",
+        "/api/limits",
+        "/api/files",
+        "/api/connections",
+        "/api/status",
+        "/api/auth/me",
+    ]
+    away(relay)
+    core = cut_off.bench.broker
+    await cut_off.bench.until(lambda: not core.ledger.writable)
+    for path in paths:
+        reply = await cut_off.operator.get(path)
+        assert reply.json()["stale"] is True, path
+        assert reply.text.count('"stale"') == 1, path
+    whole(relay)
+    await cut_off.bench.until(lambda: core.ledger.writable)
+    for path in paths:
+        assert "stale" not in (await cut_off.operator.get(path)).json(), path
+
+
 async def test_a_cut_whose_outcome_was_unknown_is_recorded_once(
     brokers: list[Broker], relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:

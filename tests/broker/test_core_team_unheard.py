@@ -20,8 +20,10 @@ from support.team_brokers import Broker, brokers_of, known
 
 from agentvault_tui.broker.answers import Escalated
 from agentvault_tui.broker.core import decide_anew
-from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
+from agentvault_tui.broker.usecases.delegate import change_delegates
+from agentvault_tui.broker.usecases.revoke import lift_panic, panic, revoke_agent
 from agentvault_tui.broker.usecases.stepup import begin_approval
+from agentvault_tui.broker.usecases.stepup_end import deny
 from agentvault_tui.model import (
     Account,
     AgentStatus,
@@ -33,6 +35,7 @@ from agentvault_tui.model import (
 )
 from agentvault_tui.model.event import user_changed
 from agentvault_tui.settings import StepUpRule
+from agentvault_tui.vault import FlowExpired
 
 BOB = ALICE | {"sub": "agentvault|bob"}
 
@@ -217,3 +220,138 @@ async def test_an_approval_of_who_was_removed_elsewhere_stands_in_for_nobody(
     again = await decide_anew(lambda: ask(a.bench, agent))
     assert isinstance(again, Escalated)
     assert again.stepup.status is StepUpStatus.PENDING
+
+
+async def test_a_scope_that_is_taken_ends_what_another_broker_gave_a_moment_ago(
+    brokers: list[Broker],
+) -> None:
+    """Its token, and the step-up that waits there: both are gone from the reply on."""
+    a, b = brokers
+    agent = await a.agent("payer", "read:calendar", "send:payment")
+    server = await a.agent("api", resource_server=True)
+    await deafen(brokers)
+    token = (await b.token(agent, "read:calendar")).json()["access_token"]
+    asked = await b.pay(agent)
+    assert a.bench.broker.registry.tokens_of(agent.id) == []
+    body = {"agent_id": agent.id, "ungrant": ["read:calendar", "send:payment"]}
+    assert (await a.operator.post("/api/agents/scopes", json=body)).status_code == 200
+    for one in brokers:
+        assert not await one.active(server, token)
+    await known(brokers)
+    for one in brokers:
+        found = one.bench.broker.stepups.get(asked)
+        assert (found.status, found.problem) == (
+            StepUpStatus.CANCELLED,
+            "scope_not_granted",
+        )
+    (event,) = await b.bench.events("agent.scopes_changed")
+    assert event.detail["tokens_revoked"] == 1
+
+
+async def test_a_delegation_that_is_taken_ends_what_was_passed_on_elsewhere(
+    brokers: list[Broker],
+) -> None:
+    """The other agent's token is worth nothing from the reply on."""
+    a, b = brokers
+    scopes = frozenset({"read:calendar"})
+    one, two = [await a.agent(name, *scopes) for name in ("one", "two")]
+    await change_delegates(a.bench.broker, one.id, two.id, scopes, OPERATOR)
+    await deafen(brokers)
+    parent = (await b.token(one, "read:calendar")).json()["access_token"]
+    kind = "urn:ietf:params:oauth:grant-type:token-exchange"
+    form = {"grant_type": kind, "subject_token": parent, "audience": two.id}
+    form["subject_token_type"] = "urn:ietf:params:oauth:token-type:access_token"
+    reply = await b.post(one, "/oauth/token", **form)
+    child = reply.json()["access_token"]
+    _, _, ended = await change_delegates(
+        a.bench.broker, one.id, two.id, frozenset(), OPERATOR
+    )
+    assert ended == 1
+    assert not await b.active(two, child)
+    assert await b.active(one, parent)
+
+
+async def test_a_revocation_counts_and_ends_what_another_broker_holds(
+    brokers: list[Broker],
+) -> None:
+    """Also a step-up that this broker has not followed: it is no zero in the reply."""
+    a, b = brokers
+    agent = await a.agent("payer", "read:calendar", "send:payment")
+    await deafen(brokers)
+    await b.token(agent, "read:calendar")
+    asked = await b.pay(agent)
+    body = {"agent_id": agent.id, "reason": "no"}
+    told = (await a.operator.post("/api/agents/revoke", json=body)).json()
+    assert (told["tokens_revoked"], told["stepups_cancelled"]) == (1, 1)
+    await known(brokers)
+    assert b.bench.broker.stepups.get(asked).status is StepUpStatus.CANCELLED
+
+
+async def test_a_panic_ends_what_another_broker_holds(brokers: list[Broker]) -> None:
+    """After it is lifted nothing of before is waiting, at any broker."""
+    a, b = brokers
+    agent = await a.agent("payer", "read:calendar", "send:payment")
+    await deafen(brokers)
+    token = (await b.token(agent, "read:calendar")).json()["access_token"]
+    asked = await b.pay(agent)
+    body = {"all": True, "reason": "drill"}
+    told = (await a.operator.post("/api/agents/revoke", json=body)).json()
+    assert (told["tokens_revoked"], told["stepups_cancelled"]) == (1, 1)
+    await lift_panic(b.bench.broker, OPERATOR)
+    await known(brokers)
+    for one in brokers:
+        assert one.bench.broker.stepups.get(asked).status is StepUpStatus.CANCELLED
+        assert not await one.active(agent, token)
+
+
+async def test_a_second_denial_at_another_broker_is_a_conflict(
+    brokers: list[Broker],
+) -> None:
+    """It neither counts nor changes who denied it."""
+    a, b = brokers
+    agent = await a.agent("payer", "send:payment")
+    asked = await a.pay(agent)
+    await deafen(brokers)
+    denial = {"id": asked, "decision": "deny", "reason": "first"}
+    assert (await a.operator.post("/api/agents/stepup", json=denial)).status_code == 200
+    assert b.bench.broker.stepups.get(asked).status is StepUpStatus.PENDING
+    again = denial | {"reason": "second"}
+    assert (await b.operator.post("/api/agents/stepup", json=again)).status_code == 409
+    assert b.bench.broker.stepups.get(asked).denial == "first"
+    assert b.bench.broker.stepups.cooldowns.of(agent.id).denials == 1
+    assert len(await b.bench.events("stepup.denied")) == 1
+
+
+async def test_a_code_that_ran_out_does_not_undo_a_denial_elsewhere(
+    brokers: list[Broker],
+) -> None:
+    """The step-up stays denied: it does not wait again."""
+    a, b = brokers
+    asked = await a.pay(await a.agent("payer", "send:payment"))
+    await begin(a, asked)
+    await deafen(brokers)
+    await deny(b.bench.broker, asked, "no", OPERATOR)
+    flow = a.bench.broker.stepups.flows[StepUpId(asked)]
+    a.bench.tenant.end(FlowExpired())
+    async with asyncio.timeout(PATIENT):
+        await asyncio.wait({flow})
+    await known(brokers)
+    loaded = {one.id: one for one in (await b.bench.ledger.load()).stepups}
+    assert loaded[StepUpId(asked)].status is StepUpStatus.DENIED
+    for one in brokers:
+        assert one.bench.broker.stepups.get(asked).status is StepUpStatus.DENIED
+
+
+async def test_a_request_like_one_that_was_denied_elsewhere_cools_down(
+    brokers: list[Broker],
+) -> None:
+    """Here the first one still waits: the second is not counted with it."""
+    a, b = brokers
+    agent = await a.agent("payer", "send:payment")
+    asked = await a.pay(agent)
+    await deafen(brokers)
+    await deny(b.bench.broker, asked, "no", OPERATOR)
+    assert a.bench.broker.stepups.get(asked).status is StepUpStatus.PENDING
+    assert await a.pay(agent) == "cooling_down"
+    assert await a.pay(agent, "stripe:other") == "cooling_down"
+    assert a.bench.broker.stepups.get(asked).count == 1

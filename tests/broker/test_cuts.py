@@ -17,7 +17,8 @@ from support.stepups import ask, latched, redeemable
 
 from agentvault_tui.broker.answers import Escalated, Granted
 from agentvault_tui.broker.core import SYSTEM
-from agentvault_tui.broker.cuts import OVERFLOW, Kept, deduplicated
+from agentvault_tui.broker.cuts import Kept
+from agentvault_tui.broker.pending_cuts import OVERFLOW, deduplicated
 from agentvault_tui.broker.recovery import record_missed, recover
 from agentvault_tui.broker.status import warnings
 from agentvault_tui.broker.usecases.disconnect import close_accounts
@@ -29,7 +30,7 @@ from agentvault_tui.broker.usecases.revoke import (
     revoke_agent,
 )
 from agentvault_tui.broker.usecases.scopes import change_scopes
-from agentvault_tui.broker.usecases.stepup import deny
+from agentvault_tui.broker.usecases.stepup_end import deny
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.ledger import (
     Attempt,

@@ -25,8 +25,7 @@ from agentvault_tui.broker.accounts import HeldProviderToken
 from agentvault_tui.broker.answers import Escalated, Granted
 from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.core import Broker, CallsCut
-from agentvault_tui.broker.cuts import Pending
-from agentvault_tui.broker.follow import _merged, _recording, follow
+from agentvault_tui.broker.follow import _recording, follow
 from agentvault_tui.broker.limit_uses import LimitUses
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.stepups import as_pending
@@ -48,7 +47,8 @@ from agentvault_tui.broker.usecases.revoke import (
     revoke_ended,
 )
 from agentvault_tui.broker.usecases.scopes import change_scopes
-from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
+from agentvault_tui.broker.usecases.stepup import begin_approval
+from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.home import Home
@@ -591,25 +591,6 @@ async def test_a_provider_token_that_a_cut_overtook_serves_to_revoke_it(
     await pair.catch_up()
     assert kept == [held]
     assert pair.other.registry.provider_tokens.of(agent.id) == ()
-
-
-async def test_what_two_brokers_took_of_an_agent_at_once_is_gone_at_both(
-    pair: Pair,
-) -> None:
-    """A delegation that another took is not given back by this broker's own cut."""
-    broker = pair.other
-    one, two, three = [await pair.bench.agent(name) for name in ("a", "b", "c")]
-    scopes = frozenset({"read:calendar"})
-    for other in (two, three):
-        args = (one.id, other.id, scopes, OPERATOR)
-        await change_delegates(pair.bench.broker, *args)
-    await pair.catch_up()
-    both = broker.registry.agent(one.id)
-    mine, theirs = (replace(both, delegates=both.delegates[i : i + 1]) for i in (0, 1))
-    broker.registry.put_agent(theirs)
-    merged = _merged(broker, Pending((), (mine,), one.id, 0, START), mine)
-    assert isinstance(merged, Agent)
-    assert merged.delegates == ()
 
 
 async def test_a_person_who_was_changed_elsewhere_is_signed_out_here(

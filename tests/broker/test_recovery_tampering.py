@@ -19,7 +19,7 @@ from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import lift_panic, panic, revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
-from agentvault_tui.broker.usecases.stepup import deny
+from agentvault_tui.broker.usecases.stepup_end import deny
 from agentvault_tui.clock import Clock
 from agentvault_tui.ledger import OutboxStep, verify_ledger
 from agentvault_tui.ledger.state import live_token_rows, load

@@ -20,7 +20,7 @@ from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.usecases import revoke
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.scopes import change_scopes
-from agentvault_tui.broker.usecases.stepup import expire_due
+from agentvault_tui.broker.usecases.stepup_end import expire_due
 from agentvault_tui.errors import ConflictError
 from agentvault_tui.ledger import DropAgentTokens, verify_ledger
 from agentvault_tui.model import Action, Agent, StepUpStatus, TokenId

@@ -15,7 +15,7 @@ from support.stepups import approve, ask, hold, latched
 from agentvault_tui.broker.answers import Expired, Granted
 from agentvault_tui.broker.serve import upkeep
 from agentvault_tui.broker.usecases.redeem import introspect, poll
-from agentvault_tui.broker.usecases.stepup import expire_due
+from agentvault_tui.broker.usecases.stepup_end import expire_due
 from agentvault_tui.clock import Deadline
 from agentvault_tui.ledger import verify_ledger
 from agentvault_tui.model import (

@@ -16,7 +16,7 @@ from agentvault_tui.broker import stepups as stepups_module
 from agentvault_tui.broker.answers import Denied, Escalated
 from agentvault_tui.broker.recovery import recover
 from agentvault_tui.broker.stepups import FIRST, LONGEST, Cooldowns
-from agentvault_tui.broker.usecases.stepup import deny
+from agentvault_tui.broker.usecases.stepup_end import deny
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.ledger import Attempt, Recovery
 from agentvault_tui.model import Agent, AgentId, Draft, Event, EventType

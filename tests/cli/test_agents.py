@@ -469,6 +469,6 @@ def test_set_rate_says_how_often_an_agent_is_permitted(av: Run, agent: Agent) ->
     assert "500" in av("agents", "show", agent.id).out
     assert "any number a second" in av(*set_rate, "0").out
     usual = av(*set_rate, "default", "--json")
-    assert "decisions_a_second" not in usual.json, usual.err
+    assert usual.json["decisions_a_second"] is None, usual.err
     for odd in ("", "x", "1.5", "1000001"):
         assert av(*set_rate, odd).code == 2

@@ -163,6 +163,7 @@ def test_another_name_of_agentvaults_home_is_its_home(
         *("lefthook.yml", ".lefthook-local.toml", ".opencode/plugin/x.js"),
         # Gemini CLI loads it; debuggers, editors and package managers run the others.
         *(".env", "src/.env", ".ENV", ".pdbrc", ".perldb", ".lvimrc", ".pnpmfile.cjs"),
+        *(".helix/languages.toml", ".autoenv.zsh", "mise/config.toml", ".irbrc"),
         # Folders that become repositories by it.
         *("HEAD", "deep/HEAD", "deep/head"),
         # As file systems take them that ignore case or invisible characters.
@@ -403,7 +404,7 @@ def test_a_line_that_may_run_elsewhere_is_not_placed(project: Path, text: str) -
 @pytest.mark.parametrize(
     "name",
     [
-        *("RIPGREP_CONFIG_PATH", "BASH_ENV", "BASH_FUNC_ls%%", "LD_AUDIT"),
+        *("RIPGREP_CONFIG_PATH", "BASH_ENV", "BASH_FUNC_ls%%", "LD_AUDIT", "ENV"),
         *("GIT_DIR", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY"),
         *("GIT_CONFIG_COUNT", "GIT_CONFIG_PARAMETERS", "GIT_CONFIG_SYSTEM"),
         *("GIT_TRACE", "GIT_TRACE2_EVENT", "GIT_TRACE_CURL", "GIT_OF_THE_FUTURE"),
@@ -423,6 +424,7 @@ def test_variables_that_change_what_runs_leave_no_line_placed(
     [
         *("GIT_ASKPASS", "GIT_AUTHOR_NAME", "GIT_EDITOR", "GIT_PAGER", "GIT_SSH"),
         *("GIT_SSH_COMMAND", "GIT_SSL_CAINFO", "GIT_TERMINAL_PROMPT", "PAGER"),
+        "BASH_FUNC_which%%",  # of another program
     ],
 )
 def test_usual_variables_change_nothing(project: Path, name: str) -> None:

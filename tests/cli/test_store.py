@@ -95,6 +95,46 @@ def test_a_prepared_store_says_what_it_is(
     assert "durability single" in told
 
 
+def test_a_prepared_store_is_closed_to_other_roles_of_the_server(
+    cli: Run, home: Home, database: Database
+) -> None:
+    """Who may not serve cannot connect; `doctor` warns where PUBLIC still may."""
+    at = ("--home", str(configured(home, database.url).data))
+    database.cluster.role("av_passer_by")
+    database.cluster.role("av_server")
+    prepared = cli("store", "prepare", "--broker", "av_server", "--yes", "--json", *at)
+    assert prepared.code == 0, prepared.err
+    with pytest.raises(psycopg.OperationalError, match="permission denied"):
+        database.cluster.session(database.name, "av_passer_by")
+    asyncio.run(filled(home, replace(database, user="av_server").settings))
+    for grant, warned in (("GRANT CONNECT", "GRANT"), ("REVOKE TEMP", "")):
+        word = "TO" if warned else "FROM"
+        database.run(f"{grant} ON DATABASE {database.name} {word} PUBLIC")
+        if not warned:
+            assert cli("store", "prepare", "--yes", *at).code == 0
+        findings = cli("doctor", "--json", *at).json["findings"]
+        told = [one["what"] for one in findings if one["area"] == "store"]
+        assert any("every role" in one for one in told) is bool(warned)
+
+
+def test_a_store_that_an_earlier_build_prepared_is_brought_up_to_date(
+    cli: Run, home: Home, database: Database
+) -> None:
+    """Its function and the table that it locks, with the rights of who serves."""
+    at = ("--home", str(configured(home, database.url).data))
+    database.cluster.role("av_server")
+    assert cli("store", "prepare", "--broker", "av_server", "--yes", *at).code == 0
+    database.run("DROP TABLE agentvault.queue")
+    (source,) = database.run("SELECT pg_get_functiondef('agentvault.append'::regproc)")
+    lock = "LOCK TABLE agentvault.queue IN EXCLUSIVE MODE"
+    older = str(source[0]).replace(lock, "PERFORM 1")
+    database.run(older)
+    missing = cli("store", "prepare", "--yes", "--json", *at)
+    assert missing.code == 0, missing.err
+    assert len(missing.json["statements"]) == 3
+    assert "nothing to do" in cli("store", "prepare", *at).out
+
+
 def test_a_broker_s_role_changes_no_event_and_no_table(
     cli: Run, home: Home, database: Database
 ) -> None:
@@ -141,7 +181,8 @@ def test_doctor_warns_of_a_replica_that_lags_behind(
         findings = cli("doctor", "--json", *at).json["findings"]
         replica.terminate()
     told = [one for one in findings if one["area"] == "store"]
-    (warned,) = [one for one in told if one["level"] == "warning"]
+    (warned,) = [one for one in told if "replicas" in one["what"]]
+    assert warned["level"] == "warning"
     assert "a failover loses what was answered" in warned["what"]
     assert "synchronous_standby_names" in warned["remedy"]
     assert not [one for one in told if "durability" in one["what"]]

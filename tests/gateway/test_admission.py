@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ from agentvault_tui.broker.answers import Escalated, Granted
 from agentvault_tui.broker.floods import BURST
 from agentvault_tui.broker.usecases.delegate import change_delegates, pass_on
 from agentvault_tui.broker.usecases.evaluate import evaluate
-from agentvault_tui.broker.usecases.issue_for import issue_for
+from agentvault_tui.broker.usecases.issue_for import issue_for, issue_unscoped
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.rate import change_rate
 from agentvault_tui.broker.usecases.redeem import poll, revoke_token
@@ -159,6 +160,38 @@ async def test_a_scope_is_compared_whole(stand: Stand, agent: Agent) -> None:
     # What is decided anew about old requests must know that it was the token.
     (refused,) = await stand.bench.events("gateway.refused")
     assert refused.detail["facts"]["token_lacks_scope"] is True
+
+
+async def test_a_narrowed_token_opens_nothing_that_policy_merely_allows(
+    stand: Stand, agent: Agent
+) -> None:
+    """A person may let its bearer pay; a rule that allows small payments does not."""
+    small = "context has amount && context.amount <= 5000"
+    pays = 'permit (principal, action in Action::"payments", resource'
+    mine = f'@id("small")\n@why("Few.")\n@obligation("allow")\n{pays})'
+    text = re.sub(r'@id\("high-risk.*?;', "", shipped_policy(), flags=re.DOTALL)
+    text = text.replace(f"{pays});", f"{pays})\nunless {{ {small} }};")
+    text += f"{mine}\nwhen {{ {small} }};\n"
+    stand.bench.home.policy_file.write_text(text)
+    await reload_policy(stand.bench.broker)
+    assert not stand.bench.broker.policy_state.problem
+    narrowed = await stand.token(agent, "read:calendar")
+    whole = await stand.token(agent, "read:calendar write:calendar")
+    unscoped = await issue_unscoped(stand.bench.broker, agent, None, None)
+    assert isinstance(unscoped, Granted)
+
+    async def pay(token: str, amount: int) -> tuple[int, str | None]:
+        body = {"amount": amount, "currency": "USD"}
+        headers = bearer(token, Prefer="respond-async")
+        path = "/gw/api/transfers/a"
+        reply = await stand.client.post(path, headers=headers, json=body)
+        error = reply.headers.get("agentvault-error")
+        return reply.status_code, error
+
+    assert await pay(narrowed, 42) == (403, "insufficient_scope")
+    assert await pay(narrowed, 5001) == (403, "insufficient_user_authentication")
+    assert (await pay(whole, 42))[0] == 200
+    assert (await pay(unscoped.access_token, 42))[0] == 200
 
 
 async def mail_token(stand: Stand, agent: Agent) -> str:

@@ -266,6 +266,7 @@ def test_content_that_is_not_of_its_type_is_unreadable(
         *(b"a=%f", b"a=%ff", b"a=%00", b"\xff=1", b"=1", b"a=1&A=2", b"a_b=1&a%20b=2"),
         *(b"to=1&to[]=2", b"to[0]=1&to.x=2", b"[to]=1&to=2"),
         *(b"]to=1&to=2", b"a_b=1&a.b=2", b"a_b=1&a%5Bb=2", b"t_o=1&t.o[x]=2"),
+        b"a=1&_Charset_=utf-16",
     ],
 )
 def test_forms_of_several_readings_are_ambiguous(body: bytes) -> None:

@@ -314,9 +314,25 @@ def test_the_end_of_a_stream_is_not_held_back_for_nothing() -> None:
 
 
 def test_an_answer_full_of_escapes_is_searched_in_small_parts() -> None:
-    """So that others have their turn in between."""
+    """So that others have their turn before each part, the first one too."""
     echo = Echo(needles(SECRET))
-    echo.pass_on(b"plain text " * 6_000)
+    assert not echo.is_slow(b"plain text " * 6_000)
     assert echo.window == 65_536
-    echo.pass_on(b"%41a" * 16_000)
+    assert echo.is_slow(b"%41a" * 16_000)
     assert echo.window == 8_192
+    assert echo.is_slow(b"plain text")
+
+
+@pytest.mark.parametrize("text", [b"\\", b"\\n ", b"%25", b"&amp;", b"k"])
+def test_a_long_credential_is_looked_for_in_linear_time(text: bytes) -> None:
+    """Text of the service's choice costs each byte of it the same.
+
+    Where each backslash of a run is read to the end of the run, the first part alone
+    takes minutes here.
+    """
+    echo = Echo(needles(b"k" * 1_000 + bytes(range(97, 123)) * 100))
+    data = text * (262_144 // len(text))
+    passed_on = [
+        echo.pass_on(data[at : at + 8_192]) for at in range(0, len(data), 8_192)
+    ]
+    assert b"".join((*passed_on, echo.rest())) == data

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import resource
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from support.bench import OPERATOR
 from support.gateway_stand import Received, Stand, endless
+from support.patience import PATIENT
 from support.web_kit import talk
 
+from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.model import Agent, Draft, EventType, Outcome
@@ -157,13 +162,22 @@ async def test_any_other_target_leaves_as_it_was_read(
 
 
 @pytest.mark.parametrize("method", [b"TRACE", b"CONNECT"])
+@pytest.mark.parametrize("body", [b"", b"GET /gw/api/x HTTP/1.1\r\n\r\n"])
 async def test_methods_that_no_service_is_sent_are_refused(
-    stand: Stand, token: str, method: bytes
+    stand: Stand, token: str, method: bytes, body: bytes
 ) -> None:
-    """TRACE would show the credential (RFC 9110 section 9.3.8)."""
+    """TRACE would show the credential (RFC 9110 section 9.3.8); what follows a CONNECT
+    is no request."""
     line = method + b" /gw/api/x HTTP/1.1"
-    reply = await talk(stand.listener, request(line, token, b"Connection: close"))
-    assert reply.startswith((b"HTTP/1.1 405", b"HTTP/1.1 400")), reply
+    lines = [b"Connection: close", *([b"Content-Length: %d" % len(body)] * bool(body))]
+    reply = await talk(stand.listener, request(line, token, *lines, body=body))
+    assert reply.startswith(b"HTTP/1.1 405 Method Not Allowed\r\n"), reply
+    assert reply.count(b"HTTP/1.1") == 1
+    assert b"\r\nagentvault-error: method_not_allowed\r\n" in reply
+    assert b"\r\nallow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n" in reply
+    assert json.loads(reply.partition(b"\r\n\r\n")[2])["error"] == (
+        "method_not_allowed"
+    )
     assert stand.upstream.received == []
 
 
@@ -561,3 +575,49 @@ async def test_a_thousand_slow_clients_delay_nobody(
     for writer in writers:
         writer.transport.abort()
     await asyncio.sleep(0)
+
+
+HELD = """
+[[routes]]
+method = "PUT"
+path = "/{file}"
+scope = "send:payment"
+body = "opaque"
+types = ["application/octet-stream"]
+"""
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["json", "spooled"])
+async def test_an_upload_of_a_revoked_agent_is_answered_at_its_next_byte(
+    stand: Stand, held: bool
+) -> None:
+    """Nobody has decided about it yet, so there is no call in flight to be cut."""
+    await stand.secret()
+    bearer = SERVICE.partition("[[routes]]")[0]
+    await stand.service(bearer + HELD if held else SERVICE)
+    agent = await stand.agent("write:calendar", "send:payment")
+    token = await stand.token(agent, "write:calendar")
+    kind = OCTETS if held else "application/json"
+    line = b"PUT /gw/api/file" if held else b"POST /gw/api/read/x"
+    head = request(
+        line + b" HTTP/1.1",
+        token,
+        b"Content-Type: " + kind.encode(),
+        b"Content-Length: 1000000",
+    )
+    port = stand.listener.port
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(head.replace(b"@", b"127.0.0.1:%d" % port) + b" " * 1_000)
+    forwarder = stand.gateway.forwarder
+    began = forwarder._spools._taken if held else forwarder._room._bytes
+    await stand.bench.until(
+        lambda: bool(began.total() if isinstance(began, Counter) else began.taken)
+    )
+    await revoke_agent(stand.bench.broker, agent.id, "", OPERATOR)
+    writer.write(b" ")
+    async with asyncio.timeout(PATIENT):
+        reply = await reader.readuntil(b"\r\n\r\n")
+    assert reply.startswith(b"HTTP/1.1 401 ")
+    writer.close()
+    (refused,) = await stand.bench.events("gateway.refused")
+    assert refused.reason == "agent_revoked"

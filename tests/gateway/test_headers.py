@@ -67,7 +67,9 @@ def test_only_listed_headers_leave() -> None:
     [
         *("If-Range", "If-Schedule-Tag-Match", "X-If-Version", "X-Dry-Run", "Dry-Run"),
         *("Overwrite", "Depth", "Destination", "Prefer", "Stripe-Account"),
-        *("X-Goog-Context", "x-ms-if-tags"),
+        *("X-Goog-Context", "x-ms-if-tags", "If", "Content-Range", "Upload-Offset"),
+        *("X-Validate-Only", "X-Sandbox", "X-Test-Mode", "X-Account-Id", "X-Upsert"),
+        *("X-Idempotency-Key", "x-amz-copy-source", "X-On-Behalf-Of", "X-Noop"),
     ],
 )
 def test_a_header_that_limits_the_effect_is_not_dropped(name: str) -> None:

@@ -20,7 +20,8 @@ from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.usecases.rate import change_rate
 from agentvault_tui.broker.usecases.revoke import revoke_agent
-from agentvault_tui.broker.usecases.stepup import begin_approval, deny
+from agentvault_tui.broker.usecases.stepup import begin_approval
+from agentvault_tui.broker.usecases.stepup_end import deny
 from agentvault_tui.gateway import Gateway
 from agentvault_tui.home import Home
 from agentvault_tui.model import Agent, Event, Outcome, Repeat, StepUp

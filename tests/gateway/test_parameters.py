@@ -99,10 +99,12 @@ def test_a_currency_is_a_code_of_three_letters_in_any_case(
         b'{"amount": -1, "currency": "USD"}',
         b'{"amount": 9007199254740993, "currency": "USD"}',
         b'{"Amount": 20, "currency": "USD"}',
+        b'{"amount": 1, "currency": "USD", "payment": {"amount": 20}}',
+        b'{"amount": 1, "currency": "USD", "items": [[{"A_mount": 20}]]}',
     ],
 )
 def test_what_cannot_be_relied_on_is_unclear(parse: Parse, body: bytes) -> None:
-    """An amount of a wrong type, or in two spellings, is unclear to policy."""
+    """An amount of a wrong type, or stated again elsewhere, is unclear to policy."""
     service = parse(TRANSFERS)
     facts = derive(action_of(service, "POST", "/v1/transfers/acct_1", JSON, body=body))
     assert facts.amount is None
@@ -155,6 +157,9 @@ def test_a_form_that_says_it_twice_is_unclear(
         (b'{"to": "a@x.test", "cc": ["b@x.test"]}', None),
         (b'{"to": "a@x.test", "BCC": "b@x.test"}', None),
         (b'{"to": "a@x.test", "cc": []}', 1),
+        (b'{"to": ["a@x.test"], "message": {"cc": ["b@x.test"]}}', None),
+        (b'{"to": ["a@x.test"], "x": [{"To": "b@x.test"}]}', None),
+        (b'{"to": [{"a@x.test": "A", "b@x.test": "B"}]}', None),
     ],
 )
 def test_recipients_are_counted_or_unclear(
@@ -178,6 +183,8 @@ def test_recipients_are_counted_or_unclear(
         (b'{"ids": "1,2,3"}', None),
         (b'{"ids": ["1|2", "3"]}', None),
         (b'{"ids": {"1,2": true}}', None),
+        ('{"ids": "1\uff1b2"}'.encode(), None),
+        ('{"ids": "1\u061b2"}'.encode(), None),
     ],
 )
 def test_a_member_that_may_be_several_is_not_counted_as_one(
@@ -247,6 +254,18 @@ def test_a_body_says_nothing_else_than_the_query(
     header = (b"content-type", kind or b"text/plain")
     read = action_of(service, "POST", "/pay?amount=20", header, body=body).parameters
     assert read == {"amount": 20 if known else None}
+
+
+@pytest.mark.parametrize(
+    ("body", "query"),
+    [(b'{"what": 9}', ""), (b'{"What": 9}', ""), (b"{}", "?what=9"), (b"", "?WHAT=9")],
+)
+def test_a_captured_value_that_is_stated_again_is_unclear(
+    parse: Parse, body: bytes, query: str
+) -> None:
+    """Frameworks merge the values of path, query and body in different orders."""
+    rule = 'amount = "path:what"'
+    assert parameters(parse, rule, body, path=f"/1{query}") == {"amount": None}
 
 
 def test_a_captured_segment_that_decodes_again_is_unclear(parse: Parse) -> None:

@@ -65,6 +65,34 @@ def test_parameters_are_read_by_pointer() -> None:
     assert action(FILES, "read_secret", ids=[]).parameters == {"count": 0, "n": 3}
 
 
+MANY = ["a@x.test", "b@x.test"]
+
+
+@pytest.mark.parametrize("place", ["count:/to", "/to", "count:/mail/to"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        *({"cc": MANY}, {"bcc": "b@x.test"}, {"Bcc": MANY}, {"BCC[]": MANY}),
+        *({"message": {"cc": MANY}}, {"messages": [{"x": 1}, {"to": MANY}]}),
+        {"many": list(range(1, 6_000))},  # more than is searched
+    ],
+)
+def test_recipients_elsewhere_make_them_unclear(
+    place: str, more: dict[str, Any]
+) -> None:
+    """Who is in `cc` is reached as well as who is in `to`, so a person decides."""
+    text = f'[tools.x]\nscope = "send:email"\nparameters = {{ recipients = "{place}" }}'
+    given: dict[str, Any] = {"to": ["a@x.test"]}
+    given = {"mail": given} if "mail" in place else given
+    stated = 1 if place.startswith("count:") else ["a@x.test"]
+    for harmless in ({}, {"cc": []}, {"bcc": None}, {"body": "to cc", "n": [1, [2]]}):
+        assert action(text, "x", **given, **harmless).parameters == {
+            "recipients": stated
+        }
+    assert action(text, "x", **given, **more).parameters == {"recipients": None}
+    assert action(text, "x", **more).parameters["recipients"] is None
+
+
 @pytest.mark.parametrize("ids", ["abc", 7, None])
 def test_what_cannot_be_counted_is_unclear(ids: object) -> None:
     """Unclear is None, for which policy makes a person decide."""

@@ -457,6 +457,30 @@ async def test_a_compressed_answer_passes_unread(
     assert got == bomb
 
 
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+async def test_a_slow_search_waits_for_its_turn(
+    stand: Stand, headers: dict[str, str], coding: str
+) -> None:
+    """One agent's answers full of escapes are searched one part in a turn of all."""
+    await stand.service(SERVICE)
+    text = b"%41" * 20_000
+    body = gzip.compress(text) if coding == "gzip" else text
+    sent = asyncio.Event()
+
+    async def escapes(_: Received, writer: asyncio.StreamWriter) -> None:
+        named = b"Content-Encoding: " + coding.encode()
+        writer.write(OK + named + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        sent.set()
+
+    stand.upstream.answer = escapes
+    with stand.bench.broker.stream_line.paused():
+        ask = asyncio.create_task(stand.client.get("/gw/api/x", headers=headers))
+        await asyncio.wait_for(sent.wait(), 10)
+        # Its head goes ahead, and no piece of it follows.
+        assert not (await asyncio.wait({ask}, timeout=0.5))[0]
+    assert (await ask).content == text
+
+
 async def test_headers_of_one_hop_stay_there(
     stand: Stand, headers: dict[str, str]
 ) -> None:

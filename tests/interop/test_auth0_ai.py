@@ -15,7 +15,7 @@ from support.tls_front import trusted
 from support.token_vault import Vaulted, recorded, vaulted
 
 from agentvault_tui.broker.usecases.revoke import revoke_agent
-from agentvault_tui.broker.usecases.stepup import deny
+from agentvault_tui.broker.usecases.stepup_end import deny
 
 
 @asynccontextmanager

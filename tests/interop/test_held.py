@@ -10,7 +10,7 @@ from support.bench import OPERATOR, Bench
 from support.peers import peer, with_node, with_python
 from support.tls_front import trusted
 
-from agentvault_tui.broker.usecases.stepup import deny
+from agentvault_tui.broker.usecases.stepup_end import deny
 
 OTHER = {**DETAIL, "parameters": {"amount": 7, "currency": "USD"}}
 

@@ -26,6 +26,7 @@ ON_FILE = {
     "test_opening_space",
     "test_recovery",
     "test_schema_damaged_rows",
+    "test_store_copying",
     "test_team_writer",
     "test_team_writer_faults",
 }

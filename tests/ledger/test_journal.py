@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -273,3 +277,83 @@ def _as_read(cuts: list[KeptCut]) -> list[KeptCut]:
 
 TestJournal = Journal.TestCase
 TestJournal.settings = settings(max_examples=12, stateful_step_count=12, deadline=None)
+
+
+@contextmanager
+def read_only(home: Home) -> Iterator[None]:
+    """Have nothing in a home written or deleted, as on a read-only file system."""
+    here, opens, unlink = home.data, os.open, Path.unlink
+
+    def refuse(path: Path) -> None:
+        if here in path.parents:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    def opened(path: Any, flags: int, *more: Any, **named: Any) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            refuse(Path(path))
+        return opens(path, flags, *more, **named)
+
+    def unlinked(path: Path, missing_ok: bool = False) -> None:
+        refuse(path)
+        unlink(path, missing_ok)
+
+    with (
+        mock.patch.object(os, "open", opened),
+        mock.patch.object(Path, "unlink", unlinked),
+    ):
+        yield
+
+
+@pytest.fixture
+def notes(short: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Folders on file systems that are not the home's."""
+    folders = short / "one", short / "two"
+    for folder in folders:
+        folder.mkdir()
+    monkeypatch.setattr(journal_module, "note_folders", lambda: folders)
+    return folders
+
+
+def test_a_cut_on_a_read_only_file_system_stops_the_next_start(
+    home: Home, notes: tuple[Path, Path]
+) -> None:
+    """Neither file nor marker can be changed: a note elsewhere says so."""
+    journal = new(home)
+    with read_only(home):
+        assert journal.write([CUT]) is False
+        assert journal.write([CUT]) is False
+    assert journal.lasting
+    assert [len([*folder.iterdir()]) for folder in notes] == [1, 1]
+    again = opened(home)
+    assert again.problem is not None
+    assert "agentvault-stop-" in again.problem
+    assert opened(home, ledger="cd" * 16).problem != again.problem
+    again.create()
+    assert opened(home).problem is None
+    assert [*notes[0].iterdir(), *notes[1].iterdir()] == []
+
+
+def test_a_note_that_is_not_ours_stops_nothing(
+    home: Home, notes: tuple[Path, Path]
+) -> None:
+    """Whoever may write in such a folder keeps no broker from granting by a link."""
+    journal = new(home)
+    with read_only(home):
+        journal.write([CUT])
+    (ours,) = notes[0].iterdir()
+    name = ours.name
+    journal.create()
+    (notes[0] / name).symlink_to(home.cut_journal)
+    assert opened(home).problem is None
+
+
+def test_where_no_note_can_be_left_nothing_is_promised(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller says that a restart loses the cut."""
+    monkeypatch.setattr(journal_module, "note_folders", lambda: (home.data / "no",))
+    journal = new(home)
+    with read_only(home), pytest.raises(OSError, match="Read-only"):
+        journal.write([CUT])
+    assert not journal.lasting
+    assert opened(home).problem is None

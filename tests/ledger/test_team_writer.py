@@ -448,9 +448,7 @@ async def test_a_cut_queues_behind_no_other_append(
     a = await team.broker("a")
     await a.commit(note())
     with team.other() as other:
-        other.execute(
-            "SELECT pg_advisory_xact_lock('agentvault.head'::regclass::oid::bigint)"
-        )
+        other.execute("LOCK TABLE agentvault.queue IN EXCLUSIVE MODE")
         b = await team.broker("b")
         granted = b.commit(decision(), changes=[token(clock)])
         (cut,) = await a.commit(note(EventType.AGENT_REVOKED), urgent=True)
@@ -460,6 +458,25 @@ async def test_a_cut_queues_behind_no_other_append(
         assert b.store_problem is None
     (event,) = await b.commit(decision(), changes=[token(clock)])
     assert event.seq == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", ["", "_shared"])
+async def test_a_role_without_rights_stops_no_grant(
+    team: Team, clock: ManualClock, shared: str
+) -> None:
+    """It may connect and take advisory locks; the table that brokers lock is theirs."""
+    a = await team.broker("a")
+    await a.commit(note())
+    cluster = team.store.cluster
+    cluster.role("av_stranger")
+    with cluster.session(team.store.name, "av_stranger") as db, db.transaction():
+        for number in range(3):
+            oid = "(SELECT oid::bigint FROM pg_class WHERE relname = 'head')"
+            db.execute(f"SELECT pg_advisory_xact_lock{shared}({oid} + {number})")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege), db.transaction():
+            db.execute("LOCK TABLE agentvault.queue IN ACCESS SHARE MODE")
+        await a.commit(decision(), changes=[token(clock)])
 
 
 @pytest.mark.slow

@@ -74,6 +74,10 @@ def answer(policy: Policy, agent: Agent, held: int, **parameters: Any) -> Verdic
             '[[hooks]]\nid = "h"\nscopes = ["reads"]\nurl = "https://u@a.test/"',
             "the url",
         ),
+        *(
+            (f'[[hooks]]\nid = "h"\nscopes = ["reads"]\nurl = "{url}"', "the url")
+            for url in ("https://a.test:99999/", "https://a.test:0/", "https://[::1/")
+        ),
         ('[[hooks]]\nid = "h"\nscopes = ["reads"]', "url"),
         ("[[limits]", "not TOML"),
         ("a = " + "[" * 5000, "not TOML"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentvault_tui.policy.resources import SameAs, canonical, reads_like
+from agentvault_tui.policy.resources import SameAs, canonical, fold_pattern, reads_like
 
 
 @pytest.mark.parametrize(
@@ -110,9 +110,55 @@ def test_a_canonical_form_is_its_own_form(text: str) -> None:
 
 
 SAME_AS = (".html", ".json", ".git")
+NUMBERS = "42", "042", "+42", "42.0", "42.", "4_2", "0x2a", "0X2A", "4.2e1", "42e0"
 
 
-@given(st.text(st.sampled_from("aA.:/%25e\\ -\u0455\u200b\uff05\u212a"), max_size=24))
+@given(st.text("0142_+.:/aj", max_size=16))
+def test_the_fold_of_a_number_is_itself(text: str) -> None:
+    """Numbers settle in one fold, next to dots, suffixes and slashes too."""
+    fold = reads_like(f"acct:{text}.json", SAME_AS)
+    assert reads_like(fold, SAME_AS) == fold
+
+
+@pytest.mark.parametrize(
+    ("spelling", "fold"),
+    [
+        *((f"acct:{one}", "acct:42") for one in ("42", "042", "0042", "+42", "42.0")),
+        *((f"acct:{one}", "acct:42") for one in ("4_2", "42.json", "042.", "\u06642")),
+        ("acct:000", "acct:0"),
+        ("acct:042/items/+7", "acct:42/items/7"),
+        ("acct:42a", "acct:42a"),
+        ("acct:-42", "acct:-42"),
+        ("acct:4.2", "acct:4.2"),
+    ],
+)
+def test_spellings_of_a_whole_number_name_one_resource(
+    spelling: str, fold: str
+) -> None:
+    """What Flask, Django and FastAPI convert to one number is one resource."""
+    assert reads_like(spelling, SAME_AS) == fold
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fold"),
+    [
+        (("acct:0042",), ("acct:42",)),
+        (("acct:", "/042"), ("acct:", "/42")),
+        (("acct:042/", ""), ("acct:42/", "")),
+        (("acct:0", ""), ("acct:0", "")),
+        (("", "042"), ("", "042")),
+    ],
+)
+def test_a_part_of_a_number_in_a_pattern_stays(
+    pattern: tuple[str, ...], fold: tuple[str, ...]
+) -> None:
+    """Only what stands between separators is a number; a wildcard goes on with it."""
+    assert fold_pattern(pattern) == fold
+
+
+@given(
+    st.text(st.sampled_from("aA.:/%0125e_x+\\ -\u0455\u200b\uff05\u212a"), max_size=24)
+)
 def test_the_fold_of_a_fold_is_itself(text: str) -> None:
     """A fold that the ledger has counted by is folded again to the same."""
     for same_as in ((), SAME_AS):
@@ -131,10 +177,15 @@ def test_the_fold_of_a_fold_is_itself(text: str) -> None:
         ("github:acme/.git", "github:acme/.git"),
         ("github:acme/repo.tar", "github:acme/repo.tar"),
         ("https://API.example/x.json", "https:api.example/x"),
+        *((f"acct:{one}/pay", "acct:42/pay") for one in NUMBERS),
+        ("acct:042.json", "acct:42"),
+        ("acct:-0", "acct:0"),
+        *((f"acct:{one}", f"acct:{one}") for one in ("42a", "4.2", "1.2.3", "x042")),
+        ("acct:9e99", "acct:9" + "0" * 99),
     ],
 )
 def test_endings_that_a_service_ignores_are_folded(spelling: str, fold: str) -> None:
-    """A suffix of `same_as`, a dot and a slash at the end name the same resource."""
+    """A suffix of `same_as`, a dot, a slash, and digits of a number, change nothing."""
     assert reads_like(spelling, SAME_AS) == fold
 
 

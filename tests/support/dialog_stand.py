@@ -40,7 +40,12 @@ from agentvault_tui.console.state.records import (
 from agentvault_tui.console.state.revocations import Revoked
 from agentvault_tui.operator_api.codec import encode
 from agentvault_tui.operator_api.requests import RepeatRequest
-from agentvault_tui.operator_api.shapes import AgentInfo, RevokeAnswer, ScopeInfo
+from agentvault_tui.operator_api.shapes import (
+    AgentInfo,
+    ConfirmedInfo,
+    RevokeAnswer,
+    ScopeInfo,
+)
 from agentvault_tui.text import Shown
 
 ISSUER = "http://127.0.0.1:49152"
@@ -67,6 +72,8 @@ class Scripted(BrokerLink):
         """Each held call whose body was asked for."""
         self.error: Exception | None = None
         self.kept = "ledger"
+        self.unnotified: tuple[str, ...] = ()
+        """Ids of brokers that a revocation does not reach."""
         """Whether what is cut reaches the ledger."""
         self.trees: dict[str, tuple[TreeRow, ...]] = {}
         """What was passed on of each agent's tokens."""
@@ -138,8 +145,14 @@ class Scripted(BrokerLink):
             stepups_cancelled=waiting,
             effective_ms=1.2,
             kept=self.kept,
+            **self._others(),
         )
         return Revoked(told, 3.4, steps)
+
+    def _others(self) -> dict[str, Any]:
+        late = self.unnotified
+        named = tuple(ConfirmedInfo(id=i, confirmed=False, ms=0.0) for i in late)
+        return {"brokers": named, "others": "not_told"} if late else {}
 
     async def restore(self, agent_id: str) -> float:
         await self._note("restore", agent_id)
@@ -154,7 +167,11 @@ class Scripted(BrokerLink):
         await self._note("panic", reason)
         self.stand.panic(reason)
         told = RevokeAnswer(
-            tokens_revoked=5, stepups_cancelled=2, effective_ms=1.9, kept=self.kept
+            tokens_revoked=5,
+            stepups_cancelled=2,
+            effective_ms=1.9,
+            kept=self.kept,
+            **self._others(),
         )
         return Revoked(told, 4.2, ())
 

@@ -27,7 +27,7 @@ from agentvault_tui.broker.usecases.mint import mint_elevated
 from agentvault_tui.broker.usecases.redeem import poll
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import restore_agent
-from agentvault_tui.broker.usecases.stepup import deny
+from agentvault_tui.broker.usecases.stepup_end import deny
 from agentvault_tui.clock import SharedClock, SystemClock
 from agentvault_tui.gateway import Gateway
 from agentvault_tui.home import Home

@@ -220,7 +220,7 @@ class Cluster:
 
     def role(self, name: str) -> None:
         """Make a role that may connect and owns nothing, unless it is there."""
-        if not self.run("postgres", "SELECT FROM pg_roles WHERE rolname = %s", name):
+        if not self.run("postgres", "SELECT 1 FROM pg_roles WHERE rolname = %s", name):
             quoted = name.replace('"', '""')
             self.run("postgres", f'CREATE ROLE "{quoted}" LOGIN')
 

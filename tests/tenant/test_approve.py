@@ -337,6 +337,9 @@ def test_a_no_needs_the_session_alone_and_says_who(stand: Stand) -> None:
     assert claims["sub"] == stand.alice.user.sub
     assert claims["https://agentvault.dev/stepup"]["decision"] == "deny"
     assert "amr" not in claims
+    # The broker knows of it, and has not told the page yet.
+    stand.phone.open(f"approve/{STEPUP}")
+    assert "Denied: waiting for the vault" in stand.phone.answer.text
 
 
 REPEAT = {"count": 5, "within": 600, "bounds": {"amount": {"max": 5000}}}

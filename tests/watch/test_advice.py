@@ -17,7 +17,7 @@ from agentvault_tui.broker.answers import Denied, Escalated
 from agentvault_tui.broker.serve import _record_start_or_stop
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.request import request_token
-from agentvault_tui.broker.usecases.stepup import deny
+from agentvault_tui.broker.usecases.stepup_end import deny
 from agentvault_tui.ledger.schema import open_reader
 from agentvault_tui.model import Action, Agent, EventType
 from agentvault_tui.operator_api.advice import AdviceInfo, AdvisedChange, change_texts

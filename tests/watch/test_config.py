@@ -106,6 +106,7 @@ def test_a_broken_sink_is_refused(text: str, said: str) -> None:
         "https://hooks.example.com/#x",
         "https://hooks.example.com/a b",
         "https://hooks.example.com:99999/",
+        "https://hooks.example.com:0/",
         "https:///x",
         "hooks.example.com",
         "",
@@ -149,6 +150,18 @@ def test_private_addresses_and_plain_http_take_a_word() -> None:
             "quiet",
         ),
         ('sinks = ["ops"]\nevents = ["panic.on"]\nevent = 1', "unknown key 'event'"),
+        ('sinks = ["ops"]\nevents = ["needs_person"]\nafter = "soon"', "after"),
+        ('sinks = ["ops"]\nevents = ["needs_person"]\nafter = "0s"', "after"),
+        ('sinks = ["ops"]\nevents = ["needs_person"]\nafter = "367d"', "after"),
+        ('sinks = ["ops"]\nevents = ["panic.on"]\nafter = "2m"', "for requests that"),
+        (
+            'sinks = ["ops"]\nevents = ["needs_person", "denial_burst"]\nafter = "2m"',
+            "for requests that",
+        ),
+        (
+            'sinks = ["ops"]\nevents = ["needs_person"]\nafter = "2m"\ndigest = "1m"',
+            "not both",
+        ),
     ],
 )
 def test_a_broken_route_is_refused(route: str, said: str) -> None:

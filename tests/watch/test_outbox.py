@@ -19,7 +19,7 @@ from agentvault_tui.broker.core import SYSTEM
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import revoke_agent
-from agentvault_tui.broker.usecases.stepup import deny
+from agentvault_tui.broker.usecases.stepup_end import deny
 from agentvault_tui.clock import iso
 from agentvault_tui.model import Action, Agent, Draft, EventType, Risk
 from agentvault_tui.policy.texts import shipped_scopes

@@ -31,6 +31,7 @@ from agentvault_tui.broker.shapes import (
     step_info,
 )
 from agentvault_tui.broker.usecases.delegate import change_delegates
+from agentvault_tui.broker.usecases.ending import revoke_token
 from agentvault_tui.broker.usecases.issue_for import issue_for
 from agentvault_tui.broker.usecases.rate import change_rate, raises_rate
 from agentvault_tui.broker.usecases.register import (
@@ -43,7 +44,6 @@ from agentvault_tui.broker.usecases.revoke import (
     panic,
     restore_agent,
     revoke_agent,
-    revoke_token,
 )
 from agentvault_tui.broker.usecases.scopes import (
     change_scopes,
@@ -255,7 +255,8 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
             cut = await revoke_agent(broker, agent_id, body.reason, operator)
         ended = _ended(cut, broker, one=agent_id is not None)
         if broker.team is not None and not cut.recorded:
-            return structs.replace(ended, others="not_told")
+            brokers = broker.team.unnotified()
+            return structs.replace(ended, others="not_told", brokers=brokers)
         if broker.team is not None:
             brokers = await broker.team.confirmed(broker.ledger.head.seq)
             return structs.replace(ended, brokers=brokers)

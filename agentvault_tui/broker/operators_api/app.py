@@ -28,6 +28,7 @@ from agentvault_tui.broker.operators_api.idle import IdleRenewal
 from agentvault_tui.broker.operators_api.presence import Presence
 from agentvault_tui.broker.operators_api.wire import (
     FaultHandler,
+    StaleMarker,
     body_of,
     error_problem,
     http_refusal,
@@ -75,6 +76,7 @@ def operators_app(broker: Broker, feed: Feed, sessions: Sessions) -> Starlette:
         middleware=[
             Middleware(IdleRenewal, sessions.used),
             Middleware(FaultHandler, broker.ledger.expect),
+            Middleware(StaleMarker, lambda: broker.ledger.store_problem is not None),
         ],
         exception_handlers={
             AgentVaultError: error_problem,

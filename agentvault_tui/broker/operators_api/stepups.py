@@ -23,12 +23,8 @@ from agentvault_tui.broker.operators_api.wire import (
 )
 from agentvault_tui.broker.shapes import stepup_info
 from agentvault_tui.broker.usecases.held import held_content, held_documents
-from agentvault_tui.broker.usecases.stepup import (
-    begin_approval,
-    deny,
-    expire_due,
-    known_stepup,
-)
+from agentvault_tui.broker.usecases.stepup import begin_approval, known_stepup
+from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
 from agentvault_tui.errors import LedgerError, SealedError
 from agentvault_tui.model import StepUpStatus
 from agentvault_tui.operator_api import calls, shapes

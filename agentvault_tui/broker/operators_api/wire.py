@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -52,6 +53,9 @@ log = logging.getLogger("agentvault.operators")
 
 _DIGITS: Final = re.compile(r"[0-9]{1,18}")
 _MISSING: Final = re.compile("Object missing required field `(.*)`")
+_OBJECTS: Final = frozenset({"application/json", "application/problem+json"})
+_STALE: Final = b'"stale":true'
+"""A member; in a text of JSON its quotes would be escaped."""
 _PART: Final = 32_768
 """Characters of a list that are written in one turn of the event loop."""
 _STATUS: Final[tuple[tuple[type[AgentVaultError], int], ...]] = (
@@ -180,6 +184,51 @@ class FaultHandler:
             log.exception("a request of an operator failed")
             told = problem(500, "the broker failed: see its log")
             await told(scope, receive, noticed)
+
+
+class StaleMarker:
+    """ASGI middleware: what is read while the team's store is away says so.
+
+    Each JSON object that a GET answers then has the member ``stale``.
+    """
+
+    def __init__(self, app: App, is_stale: Callable[[], bool]) -> None:
+        self._app = app
+        self._is_stale = is_stale
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and mark its answer."""
+        if scope["method"] == "GET":
+            send = self._marking(send)
+        await self._app(scope, receive, send)
+
+    def _marking(self, send: Send) -> Send:
+        started: Message | None = None
+
+        async def mark(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                kind = Headers(raw=message["headers"]).get("content-type", "")
+                if kind.partition(";")[0] in _OBJECTS and self._is_stale():
+                    started = message  # with the first part its length is known
+                    return
+            elif started is not None:
+                first, body = started, message.get("body", b"")
+                started = None
+                if body.startswith(b"{") and _STALE not in body:
+                    rest = body[1:].lstrip()
+                    comma = b"" if rest.startswith(b"}") else b","
+                    marked = b"{" + _STALE + comma + rest
+                    message = {**message, "body": marked}
+                    headers = MutableHeaders(raw=list(first["headers"]))
+                    if (length := headers.get("content-length")) is not None:
+                        longer = int(length) + len(marked) - len(body)
+                        headers["content-length"] = str(longer)
+                    first = {**first, "headers": headers.raw}
+                await send(first)
+            await send(message)
+
+        return mark
 
 
 async def http_refusal(_: Request, error: Exception) -> Response:

@@ -25,13 +25,13 @@ from agentvault_tui.broker.usecases.apply_entries import (
     filled,
 )
 from agentvault_tui.broker.usecases.delegate import delegates_draft, undelegate
+from agentvault_tui.broker.usecases.ending import InForce
 from agentvault_tui.broker.usecases.policy_apply import TextEdits, edits_of, putting
 from agentvault_tui.broker.usecases.register import registered_draft, registering
 from agentvault_tui.broker.usecases.revoke import (
     FAILED,
     TEMPLATE_REVOKED,
-    InForce,
-    cut_agent,
+    AgentEnd,
 )
 from agentvault_tui.broker.usecases.scopes import (
     changed_draft,
@@ -238,11 +238,13 @@ async def _carry_out(broker: Broker, plan: FilesPlan, operator: Actor) -> bool:
     with registering(broker, *new):
         async with AsyncExitStack() as blocks:
             gone = {agent.id for agent in plan.pruned}
-            cuts = [
-                cut_agent(broker, one.id, TEMPLATE_REVOKED, operator)[1]
-                if one.from_template in gone
-                else cut_agent(broker, one.id, GONE, operator)[1]
+            whys = (
+                TEMPLATE_REVOKED if one.from_template in gone else GONE
                 for one in plan.pruned
+            )
+            cuts = [
+                AgentEnd(broker, one.id, why, operator).begin()
+                for one, why in zip(plan.pruned, whys, strict=True)
             ]
             cuts += await _narrow_all(broker, blocks, plan, operator)
             writing = putting(broker, plan.edits, operator, plan.digest)
@@ -298,9 +300,11 @@ async def _commit(
     ]
     changes: list[Change] = texts[1]
     for cut in cuts:
-        drafts += cut.drafts
+        drafts += cut.decided.drafts
         # The row of an agent that stays is written once, as it is in the end.
-        rows = (row for row in cut.changes if getattr(row, "id", None) not in new)
+        rows = (
+            row for row in cut.decided.changes if getattr(row, "id", None) not in new
+        )
         changes += rows
     for number, change in enumerate(plan.changes, 1):
         drafts += _drafts(broker.registry, change, new, operator, plan.digest)
@@ -309,8 +313,7 @@ async def _commit(
             await asyncio.sleep(0)
     if _moved(broker.registry, plan):
         raise _overtaken("what the files give was not given")
-    urgent = not plan.widens
-    await broker.ledger.commit(*drafts, changes=changes, urgent=urgent)
+    await broker.record(*drafts, changes=changes, urgent=not plan.widens)
 
 
 async def _narrow_all(
@@ -335,9 +338,11 @@ async def _narrow(
     if before is None or before != change.before:
         return cuts  # new, or cut off while others were narrowed: see `_moved`
     for to in change.receivers():
-        if taken := before.may_pass_on(to) - change.after.may_pass_on(to):
+        left = change.after.may_pass_on(to)
+        if before.may_pass_on(to) - left:
             agent, other = registry.agent(agent_id), registry.agent(to)
-            cuts.append(undelegate(broker, agent, other, taken, operator)[1])
+            _, ended = undelegate(broker, agent, other, left, operator)
+            cuts += [ended] if ended else []
     if gone := frozenset(before.scopes) - frozenset(change.after.scopes):
         block = ungranting(broker, registry.agent(agent_id), gone, operator)
         _, in_force = await blocks.enter_async_context(block)

@@ -9,13 +9,14 @@ from functools import partial
 from typing import Final
 
 from agentvault_tui.broker.answers import Denied, Granted
-from agentvault_tui.broker.core import Broker, CallsCut
+from agentvault_tui.broker.core import Broker, CallsCut, decide_anew
 from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.delegations import MOST_PASSED_ON
+from agentvault_tui.broker.pending_cuts import Decided
 from agentvault_tui.broker.usecases.decide import Request, decide
+from agentvault_tui.broker.usecases.ending import InForce
 from agentvault_tui.broker.usecases.policy_change import action_of
 from agentvault_tui.broker.usecases.request import deny, issue, refused
-from agentvault_tui.broker.usecases.revoke import InForce
 from agentvault_tui.broker.usecases.scopes import record_change, scopes_draft
 from agentvault_tui.errors import LedgerUnwritableError, UsageError
 from agentvault_tui.model import (
@@ -183,22 +184,23 @@ async def change_delegates(
         ConflictError: it was cut off while the grant was being recorded.
         LedgerUnwritableError: a grant could not be recorded; what was taken away ended.
     """
-    agent, other = broker.registry.agent(agent_id), broker.registry.agent(to)
+    find = broker.registry.agent
+    agent = await broker.known(lambda: find(agent_id))
+    other = await broker.known(lambda: find(to))
     if agent.id == other.id:
         raise UsageError("an agent passes nothing on to itself")
-    before = agent.may_pass_on(other.id)
-    recorded, calls, ended = True, CallsCut(), 0
-    if taken := before - scopes:
-        calls, in_force = undelegate(broker, agent, other, taken, operator)
+    calls, in_force = undelegate(broker, agent, other, scopes, operator)
+    recorded, ended = True, 0
+    if in_force is not None:
         recorded = await in_force.record(broker, operator) is Kept.LEDGER
         ended = len(in_force.below)
-    if scopes - before:
+    if scopes - broker.registry.agent(agent.id).may_pass_on(other.id):
         if not recorded:
             raise LedgerUnwritableError(
                 "what was taken away is not on disk yet, so nothing was granted",
                 "grant again when the ledger can write",
             )
-        await _delegate(broker, agent, other, scopes, operator)
+        await decide_anew(lambda: _delegate(broker, agent, other, scopes, operator))
     return broker.registry.agent(agent.id), calls, ended
 
 
@@ -206,28 +208,46 @@ def undelegate(
     broker: Broker,
     agent: Agent,
     other: Agent,
-    taken: frozenset[str],
+    left: frozenset[str],
     operator: Actor,
-) -> tuple[CallsCut, InForce]:
-    """End the tokens of a delegation in memory.
+) -> tuple[CallsCut, InForce | None]:
+    """End in memory what a delegation allows beyond the scopes that are *left*.
 
     Returns:
-        the calls that were cut, and what is to be recorded.
+        the calls that were cut, and what is to be recorded; None where nothing ended
+        at any broker.
     """
-    registry = broker.registry
-    left = agent.may_pass_on(other.id) - taken
-    narrowed = with_delegate(agent, other.id, left)
-    registry.put_agent(narrowed)
-    registry.void_decisions(agent.id)
-    passed_on = [
-        token
-        for token in registry.delegations.passed_on_by(agent.id)
-        if token.agent_id == other.id and taken & set(token.scope.split())
-    ]
-    ended, calls = broker.end_tokens(passed_on)
-    draft = delegates_draft(operator, narrowed, other)
-    draft.detail.update(undelegated=sorted(taken), delegated_revoked=len(ended))
-    return calls, InForce((draft,), (narrowed,), tuple(ended), NOT_DELEGABLE)
+    registry, ended, gone = broker.registry, list[Token](), set[str]()
+    cut = CallsCut()
+
+    def decide() -> Decided | None:
+        nonlocal cut
+        known = registry.agent(agent.id)
+        before = known.may_pass_on(other.id)
+        if taken := before - left:
+            gone.update(taken)
+            registry.put_agent(with_delegate(known, other.id, before - taken))
+            registry.void_decisions(agent.id)
+        passed_on = [
+            token
+            for token in registry.delegations.passed_on_by(agent.id)
+            if token.agent_id == other.id and set(token.scope.split()) - left
+        ]
+        more, calls = broker.end_tokens(passed_on)
+        ended.extend(more)
+        cut = cut.plus(calls)
+        if not gone and not ended:
+            return None
+        narrowed = registry.agent(agent.id)
+        draft = delegates_draft(operator, narrowed, other)
+        draft.detail.update(undelegated=sorted(gone), delegated_revoked=len(ended))
+        return Decided((draft,), (narrowed,))
+
+    decided = decide()
+    if decided is None and broker.ledger.shared is None:
+        return cut, None
+    decided = decided or Decided((), ())
+    return cut, InForce(decide, decided, ended, NOT_DELEGABLE)
 
 
 async def _delegate(

@@ -32,7 +32,7 @@ from agentvault_tui.broker.usecases.policy_change import (
     still_issued,
 )
 from agentvault_tui.broker.usecases.request import ANEW, deny, refused
-from agentvault_tui.broker.usecases.stepup import expire
+from agentvault_tui.broker.usecases.stepup_end import expire
 from agentvault_tui.broker.uses import revoked_draft, seen_by, token_detail
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import LedgerError, LedgerUnwritableError, OvertakenError

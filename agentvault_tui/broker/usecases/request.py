@@ -26,6 +26,7 @@ from agentvault_tui.broker.usecases.repeat import approval_for, is_same, stand_i
 from agentvault_tui.broker.uses import revoked_draft
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.encoder import to_json
+from agentvault_tui.errors import LedgerError
 from agentvault_tui.ledger import DropToken
 from agentvault_tui.model import (
     Action,
@@ -414,7 +415,11 @@ async def _collapse(
     again = broker.stepups.count_again(stepup)
     draft = decision(broker, request, Outcome.ESCALATED, verdict.reason, verdict)
     draft.detail.update(stepup_id=stepup.id, count=again.count)
-    await broker.record(draft)
+    try:
+        await broker.record(draft)
+    except LedgerError:
+        broker.stepups.count_less(stepup.id)
+        raise
     return _escalated(broker, request, verdict, again)
 
 

@@ -11,17 +11,18 @@ from functools import partial
 from itertools import islice
 from typing import Final
 
-from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut
+from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut, decide_anew
 from agentvault_tui.broker.cuts import Kept
-from agentvault_tui.broker.held_tokens import HeldTokens
+from agentvault_tui.broker.pending_cuts import Decided
 from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.usecases.ending import Cancelling, InForce, unused
 from agentvault_tui.broker.usecases.register import (
     check_end,
     check_subject_free,
     end_of,
     ending_detail,
 )
-from agentvault_tui.broker.usecases.stepup import (
+from agentvault_tui.broker.usecases.stepup_end import (
     ENDED_A_TURN,
     cancelled,
     cancelled_draft,
@@ -29,13 +30,10 @@ from agentvault_tui.broker.usecases.stepup import (
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import (
     ConflictError,
-    LedgerError,
     LedgerUnwritableError,
-    NotFoundError,
     UsageError,
 )
 from agentvault_tui.ledger import (
-    Change,
     DropAgentTokens,
     DropAllTokens,
     OutboxStep,
@@ -44,15 +42,15 @@ from agentvault_tui.ledger import (
 from agentvault_tui.model import (
     Actor,
     Agent,
-    AgentId,
     AgentStatus,
     Draft,
     EventType,
     StepUp,
+    StepUpId,
+    StepUpStatus,
     Token,
     TokenId,
 )
-from agentvault_tui.text import visible
 
 ENDED: Final = "ended"
 """The reason of a revocation at the end of an agent's time."""
@@ -60,43 +58,9 @@ TEMPLATE_REVOKED: Final = "template_revoked"
 FAILED: Final = "it stays so: that it ended could not be recorded"
 """The reason of the event about a grant whose record failed."""
 
+_NAMED: Final = 100
+"""Tokens that an event names."""
 _NONE: Final = CallsCut()
-
-
-@dataclass(frozen=True, slots=True)
-class InForce:
-    """A cut that is in force in memory, and what is to be recorded of it."""
-
-    drafts: tuple[Draft, ...]
-    changes: tuple[Change, ...]
-    below: tuple[Token, ...] = ()
-    """Tokens of other agents that ended with it, each with an event of its own."""
-    reason: str = ""
-    """Why those ended."""
-
-    async def record(self, broker: Broker, operator: Actor) -> Kept:
-        """Persist it; return where it is now."""
-        with broker.cutting():
-            kept = await broker.record_cut(*self.drafts, changes=self.changes)
-            await broker.record_ended(self.below, operator, self.reason)
-        return kept
-
-    async def record_once(self, broker: Broker) -> Kept:
-        """Persist an agent's end, unless another broker of the team did; see `record`.
-
-        What another changed of it meanwhile is in memory by then, and looked at again.
-        """
-        agent_id = self.drafts[0].agent_id or ""
-        try:
-            await broker.record(*self.drafts, changes=self.changes)
-        except LedgerError:
-            if broker.registry.agent(agent_id) is not self.changes[0]:
-                return Kept.LEDGER
-            return await self.record(broker, SYSTEM)
-        # Also what others issued before it was recorded, and this one followed since.
-        broker.registry.cut_tokens(AgentId(agent_id))
-        await broker.record_ended(self.below, SYSTEM, self.reason)
-        return Kept.LEDGER
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,45 +111,15 @@ async def revoke_agent(
         LedgerUnwritableError: it is not known here, and the store did not answer.
     """
     await broker.known(lambda: broker.registry.agent(agent_id))
-    found, in_force = cut_agent(broker, agent_id, reason, operator)
-    derived = broker.registry.lifetimes.derived(found.agents[0].id)
-    if derived:
-        in_force.drafts[0].detail["derived_revoked"] = len(derived)
+    end = AgentEnd(broker, agent_id, reason, operator)
+    derived = broker.registry.lifetimes.derived(end.agent.id)
+    end.derived = len(derived)
+    in_force = end.begin()
     kept = await in_force.record(broker, operator)
+    # What another broker had made from it is known now.
+    derived = broker.registry.lifetimes.derived(end.agent.id)
     kept = await _revoke_all(broker, derived, TEMPLATE_REVOKED, operator) or kept
-    return replace(found, kept=kept, derived=len(derived))
-
-
-async def revoke_token(
-    broker: Broker, token_id: str, reason: str, operator: Actor
-) -> tuple[int, CallsCut, Kept]:
-    """Revoke one live token, with the calls it authorized and tokens exchanged for it.
-
-    Args:
-        broker: the broker.
-        token_id: identifies the token.
-        reason: for the record.
-        operator: who decided.
-
-    Returns:
-        the number of tokens that ended, the cancelled calls, and where it is durable.
-
-    Raises:
-        NotFoundError: no live token has this id.
-        LedgerUnwritableError: it is not known here, and the store did not answer.
-    """
-
-    def find() -> Token:
-        found = broker.registry.token_with_id(TokenId(token_id))
-        if found is None:
-            raise NotFoundError(
-                f"there is no live token '{visible(token_id, 60)}'",
-                "`agentvault tokens list` names them",
-            )
-        return found
-
-    ended, calls = broker.end_tokens([await broker.known(find)])
-    return len(ended), calls, await broker.record_ended(ended, operator, reason)
+    return end.result(kept)
 
 
 async def _revoke_all(
@@ -197,15 +131,12 @@ async def _revoke_all(
         where what is not in the ledger is kept; None where all is.
     """
     places: set[Kept] = set()
-    seen_by_all = operator is SYSTEM and broker.ledger.shared is not None
     for start in range(0, len(agents), ENDED_A_TURN):
         part = agents[start : start + ENDED_A_TURN]
-        cut = [cut_agent(broker, one.id, reason, operator)[1] for one in part]
-        records = (
-            one.record_once(broker) if seen_by_all else one.record(broker, operator)
-            for one in cut
-        )
-        places |= {*await asyncio.gather(*records)}
+        ends = [AgentEnd(broker, one.id, reason, operator).begin() for one in part]
+        places |= {
+            *await asyncio.gather(*(one.record(broker, operator) for one in ends))
+        }
     return broker.cuts.kept if places - {Kept.LEDGER} else None
 
 
@@ -223,43 +154,98 @@ async def revoke_ended(broker: Broker, late: float = 0.0) -> None:
         await _revoke_all(broker, ended, reason, SYSTEM)
 
 
-def cut_agent(
-    broker: Broker, agent_id: str, reason: str, operator: Actor
-) -> tuple[Cut, InForce]:
-    """Revoke one agent in memory; see `revoke_agent`."""
-    started = broker.clock.boot()
-    agent = broker.registry.agent(agent_id)
-    held = broker.registry.provider_tokens.of(agent.id)
-    revoked = agent.revoked(broker.clock.now())
-    broker.registry.put_agent(revoked)
-    calls = broker.cut_calls(revoked.id)
-    tokens, stepups = _cut(broker, revoked, "agent_revoked")
-    passed_on = broker.registry.delegations.passed_on_by(revoked.id)
-    below, _ = broker.end_tokens(passed_on)
-    repeats = broker.stepups.end_repeats(broker.stepups.repeating(revoked.id))
-    effective_ms = (broker.clock.boot() - started) * 1000
-    broker.revocation_seconds.observe(effective_ms / 1000)
-    steps = broker.outbox.cut(revoked.id, held)
-    broker.outbox.take(steps)
-    draft = agent_draft(EventType.AGENT_REVOKED, operator, revoked, reason)
-    draft.detail.update(
-        tokens=[token.id for token in islice(tokens, 100)],
-        tokens_revoked=len(tokens),
-        stepups_cancelled=len(stepups),
-        calls_cut=calls.cut,
-        calls_sent=calls.sent,
-        **({"delegated_revoked": len(below)} if below else {}),
-    )
-    cancels = (cancelled_draft(stepup, operator) for stepup in stepups)
-    ended: list[Change] = [*repeats, *stepups, *steps]
-    in_force = InForce(
-        (draft, *cancels),
-        (revoked, DropAgentTokens(revoked.id), *ended),
-        tuple(below),
-        "agent_revoked",
-    )
-    counts = len(tokens), len(stepups), effective_ms
-    return Cut((revoked,), *counts, Kept.MEMORY, steps, calls, len(below)), in_force
+class AgentEnd:
+    """The revocation of one agent, and all that ends with it."""
+
+    def __init__(
+        self, broker: Broker, agent_id: str, reason: str, operator: Actor
+    ) -> None:
+        """Revoke nothing yet; see `begin`."""
+        self.agent = broker.registry.agent(agent_id)
+        """The agent, revoked once it has begun."""
+        self.derived = 0
+        """Agents that were made from it, and end with it."""
+        self._broker, self._reason, self._operator = broker, reason, operator
+        self._at = broker.clock.now()
+        self._tokens: list[TokenId] = []
+        self._count, self._calls = 0, CallsCut()
+        self._steps: tuple[OutboxStep, ...] = ()
+        self._effective_ms = 0.0
+        self._below: list[Token] = []
+        self._stepups = Cancelling(
+            broker,
+            "agent_revoked",
+            lambda: [
+                *broker.stepups.open(self.agent.id),
+                *unused(broker, self.agent.id),
+            ],
+            lambda: broker.stepups.repeating(self.agent.id),
+        )
+
+    def begin(self) -> InForce:
+        """Revoke it in memory, with all that it holds or waits for, at once."""
+        broker, started = self._broker, self._broker.clock.boot()
+        held = broker.registry.provider_tokens.of(self.agent.id)
+        self._end()
+        self._effective_ms = (broker.clock.boot() - started) * 1000
+        broker.revocation_seconds.observe(self._effective_ms / 1000)
+        self._steps = broker.outbox.cut(self.agent.id, held)
+        broker.outbox.take(self._steps)
+        return InForce(self._decide, self._record(), self._below, "agent_revoked")
+
+    def _decide(self) -> Decided | None:
+        """End what others gave it meanwhile.
+
+        Where every broker of a team revokes it, at its end, one of them records that.
+        """
+        known = self._broker.registry.agent(self.agent.id)
+        revoked = known.status is AgentStatus.REVOKED and known is not self.agent
+        if revoked and self._operator is SYSTEM:
+            return None
+        if revoked:  # the other ended these
+            self._tokens, self._count = [], 0
+        self._end()
+        return self._record()
+
+    def _end(self) -> None:
+        broker, registry = self._broker, self._broker.registry
+        known = registry.agent(self.agent.id)
+        if known is not self.agent or known.status is not AgentStatus.REVOKED:
+            self.agent = known.revoked(self._at)
+            registry.put_agent(self.agent)
+        self._calls = self._calls.plus(broker.cut_calls(self.agent.id))
+        self._stepups.end()
+        tokens = registry.cut_tokens(self.agent.id)
+        self._count += len(tokens)
+        self._tokens += (token.id for token in islice(tokens, _NAMED))
+        passed_on = registry.delegations.passed_on_by(self.agent.id)
+        self._below += broker.end_tokens(passed_on)[0]
+
+    def _record(self) -> Decided:
+        draft = agent_draft(
+            EventType.AGENT_REVOKED, self._operator, self.agent, self._reason
+        )
+        below, derived = len(self._below), self.derived
+        draft.detail.update(
+            tokens=self._tokens[:_NAMED],
+            tokens_revoked=self._count,
+            stepups_cancelled=len(self._stepups),
+            calls_cut=self._calls.cut,
+            calls_sent=self._calls.sent,
+            **({"delegated_revoked": below} if below else {}),
+            **({"derived_revoked": derived} if derived else {}),
+        )
+        drop = DropAgentTokens(self.agent.id)
+        drafts = draft, *self._stepups.drafts(self._operator)
+        return Decided(drafts, (self.agent, drop, *self._stepups.changes, *self._steps))
+
+    def result(self, kept: Kept) -> Cut:
+        """Return what ended."""
+        counts = self._count, len(self._stepups), self._effective_ms
+        below = len(self._below)
+        return Cut(
+            (self.agent,), *counts, kept, self._steps, self._calls, below, self.derived
+        )
 
 
 def _switch_on(broker: Broker, reason: str, operator: Actor) -> Panic:
@@ -288,52 +274,115 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
     Returns:
         what ended, and in how many milliseconds.
     """
-    started = broker.clock.boot()
-    registry = broker.registry
-    before = registry.panic
-    switch = registry.panic = _switch_on(broker, reason, operator)
-    calls = broker.cut_calls(None)
-    approved = unused(broker)
-    delegated = len(registry.delegations)
-    count = registry.cut_all_tokens()
-    waiting = [*registry.stepups.open(), *approved]
-    effective_ms = (broker.clock.boot() - started) * 1000
-    broker.revocation_seconds.observe(effective_ms / 1000)
-    tokens = count()
-    detail = {
-        "agents": registry.agent_count,
-        "tokens_revoked": tokens,
-        "stepups_cancelled": len(waiting),
-        "calls_cut": calls.cut,
-        "calls_sent": calls.sent,
-        **({"delegated_revoked": delegated} if delegated else {}),
-        **({"since": iso(before.since)} if before else {}),
-    }
-    head = Draft(EventType.PANIC_ON, operator, reason=reason, detail=detail)
-    drafts: list[Draft] = [] if switch == before else [head]
-    # Also where memory has none: one may be on its way out, taken for a delivery.
-    changes: list[Change] = [switch, DropAllTokens()]
-    changes += registry.stepups.end_repeats(registry.stepups.repeating(None))
-    records: list[asyncio.Task[Kept]] = []
-    with broker.cutting():
-        for start in range(0, len(waiting) or 1, ENDED_A_TURN):
-            if start:
-                await asyncio.sleep(0)
-            for stepup in waiting[start : start + ENDED_A_TURN]:
-                now = registry.stepups.get(stepup.id)
-                if now is stepup or now.status.open:
-                    ended = cancelled(broker, now, "panic")
-                    drafts.append(cancelled_draft(ended, operator))
-                    changes.append(ended)
-            record = broker.record_cut(*drafts, changes=changes)
-            records.append(asyncio.create_task(record))
-            drafts, changes = [], []
-        recorded = set(await asyncio.gather(*records)) == {Kept.LEDGER}
+    end = PanicEnd(broker, reason, operator)
+    end.begin()
+    kept = await end.record()
     broker.on_status()
-    agents = tuple(registry.agents())
-    kept = Kept.LEDGER if recorded else broker.cuts.kept
-    counts = tokens, len(waiting), effective_ms
-    return Cut(agents, *counts, kept, calls=calls, delegated=delegated)
+    return end.result(kept)
+
+
+class PanicEnd:
+    """A panic, and all that ends with it."""
+
+    def __init__(self, broker: Broker, reason: str, operator: Actor) -> None:
+        """Stop nothing yet; see `begin`."""
+        self._broker, self._reason, self._operator = broker, reason, operator
+        self._panic: Panic | None = None
+        self._before: Panic | None = None
+        self._tokens, self._delegated, self._calls = 0, 0, CallsCut()
+        self._waiting: dict[StepUpId, StepUp] = {}
+        """Step-ups that are to be cancelled."""
+        self._cancelled: dict[StepUpId, StepUp] = {}
+        self._repeats: list[StepUp] = []
+        self._effective_ms = 0.0
+
+    def begin(self) -> None:
+        """Stop everything in memory, at once."""
+        started = self._broker.clock.boot()
+        count = self._stop()
+        self._effective_ms = (self._broker.clock.boot() - started) * 1000
+        self._broker.revocation_seconds.observe(self._effective_ms / 1000)
+        self._tokens += count()
+
+    def _stop(self) -> Callable[[], int]:
+        broker, registry = self._broker, self._broker.registry
+        if self._panic is None or registry.panic is not self._panic:
+            self._before = registry.panic
+            self._panic = _switch_on(broker, self._reason, self._operator)
+            registry.panic = self._panic
+        self._calls = self._calls.plus(broker.cut_calls(None))
+        waiting = [*registry.stepups.open(), *unused(broker)]
+        self._waiting |= {one.id: one for one in waiting}
+        self._delegated = max(self._delegated, len(registry.delegations))
+        return registry.cut_all_tokens()
+
+    def _decide(self) -> Decided:
+        """Stop what others added meanwhile."""
+        self._tokens += self._stop()()
+        stepups = self._broker.registry.stepups
+        self._repeats += stepups.end_repeats(stepups.repeating(None))
+        delegated = self._delegated
+        detail = {
+            "agents": self._broker.registry.agent_count,
+            "tokens_revoked": self._tokens,
+            "stepups_cancelled": len(self._cancelled) + len(self._waiting),
+            "calls_cut": self._calls.cut,
+            "calls_sent": self._calls.sent,
+            **({"delegated_revoked": delegated} if delegated else {}),
+            **({"since": iso(self._before.since)} if self._before else {}),
+        }
+        head = Draft(
+            EventType.PANIC_ON, self._operator, reason=self._reason, detail=detail
+        )
+        # Also where memory has none: one may be on its way out, taken for a delivery.
+        assert self._panic is not None  # noqa: S101 - it was stopped
+        ended = self._panic, DropAllTokens()
+        is_news = self._panic != self._before
+        return Decided((head,) if is_news else (), (*ended, *self._repeats))
+
+    async def record(self) -> Kept:
+        """Persist it, and then the end of each step-up that waits.
+
+        No request is added once the panic is placed, and all before it are known then.
+        """
+        record, kept = self._broker.record_decided, set[Kept]()
+        with self._broker.cutting():
+            records = [asyncio.create_task(record(self._decide))]
+            while records:
+                while part := list(islice(self._waiting.values(), ENDED_A_TURN)):
+                    cancel = partial(self._cancel, part)
+                    records.append(asyncio.create_task(record(cancel)))
+                    await asyncio.sleep(0)
+                kept |= {*await asyncio.gather(*records)}
+                records = []
+                if self._waiting:
+                    records.append(asyncio.create_task(record(self._decide)))
+        return Kept.LEDGER if kept == {Kept.LEDGER} else self._broker.cuts.kept
+
+    def _cancel(self, stepups: Sequence[StepUp]) -> Decided | None:
+        """Cancel those that nobody decided meanwhile."""
+        cancels, known = list[StepUp](), self._broker.stepups.find
+        for one in stepups:
+            self._waiting.pop(one.id, None)
+            now, ended = known(one.id), self._cancelled.pop(one.id, None)
+            if now is None or (now is not ended and not _may_be_used(now)):
+                continue
+            if ended is None or now is not ended:
+                ended = cancelled(self._broker, now, "panic")
+            self._cancelled[one.id] = ended
+            cancels.append(ended)
+        drafts = (cancelled_draft(one, self._operator) for one in cancels)
+        return Decided(tuple(drafts), tuple(cancels)) if cancels else None
+
+    def result(self, kept: Kept) -> Cut:
+        """Return what ended."""
+        agents = tuple(self._broker.registry.agents())
+        counts = self._tokens, len(self._cancelled), self._effective_ms
+        return Cut(agents, *counts, kept, calls=self._calls, delegated=self._delegated)
+
+
+def _may_be_used(stepup: StepUp) -> bool:
+    return stepup.status.open or stepup.status is StepUpStatus.APPROVED
 
 
 async def restore_agent(
@@ -357,6 +406,12 @@ async def restore_agent(
             subject is another agent's by now.
         LedgerUnwritableError: granting needs its record first.
     """
+    return await decide_anew(lambda: _restore(broker, agent_id, operator, until))
+
+
+async def _restore(
+    broker: Broker, agent_id: str, operator: Actor, until: datetime | None
+) -> Agent:
     registry = broker.registry
     async with registry.changing[registry.agent(agent_id).id], AsyncExitStack() as more:
         agent = registry.agent(agent_id)
@@ -404,6 +459,10 @@ async def lift_panic(broker: Broker, operator: Actor) -> int:
             or the ledger has to be verified first.
         LedgerUnwritableError: granting needs its record first.
     """
+    return await decide_anew(lambda: _lift_panic(broker, operator))
+
+
+async def _lift_panic(broker: Broker, operator: Actor) -> int:
     registry = broker.registry
     if registry.panic is not None:
         if broker.verify_first:
@@ -447,29 +506,6 @@ def _panic(registry: Registry) -> Panic | None:
 
 def _served(registry: Registry) -> int:
     return sum(agent.status is AgentStatus.ACTIVE for agent in registry.agents())
-
-
-def _cut(broker: Broker, agent: Agent, reason: str) -> tuple[HeldTokens, list[StepUp]]:
-    """End everything the agent holds or waits for, in memory, at once."""
-    approved = unused(broker, agent.id)
-    tokens = broker.registry.cut_tokens(agent.id)
-    stepups = [
-        cancelled(broker, stepup, reason)
-        for stepup in (*broker.stepups.open(agent.id), *approved)
-    ]
-    return tokens, stepups
-
-
-def unused(broker: Broker, agent_id: AgentId | None = None) -> list[StepUp]:
-    """Return approved step-ups whose token lives: a revocation ends the approval too.
-
-    What is being recorded as used up is not among them.
-    """
-    return [
-        stepup
-        for stepup in broker.stepups.approved(agent_id)
-        if broker.registry.elevated(stepup.id)
-    ]
 
 
 @asynccontextmanager

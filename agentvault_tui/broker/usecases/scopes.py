@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 
-from agentvault_tui.broker.core import Broker, CallsCut
+from agentvault_tui.broker.core import Broker, CallsCut, decide_anew
 from agentvault_tui.broker.cuts import Kept
+from agentvault_tui.broker.pending_cuts import Decided
+from agentvault_tui.broker.usecases.ending import Cancelling, InForce, unused
 from agentvault_tui.broker.usecases.register import (
     Registered,
     check_resources,
@@ -18,18 +20,16 @@ from agentvault_tui.broker.usecases.register import (
 )
 from agentvault_tui.broker.usecases.revoke import (
     FAILED,
-    InForce,
     agent_draft,
     still_cut,
     unless_overtaken,
-    unused,
 )
-from agentvault_tui.broker.usecases.stepup import cancelled, cancelled_draft
 from agentvault_tui.errors import ConflictError, LedgerUnwritableError
 from agentvault_tui.ledger import DropScopeTokens
 from agentvault_tui.model import (
     Actor,
     Agent,
+    AgentId,
     Credential,
     Draft,
     EventType,
@@ -85,7 +85,8 @@ async def change_scopes(
             "what was taken away is not on disk yet, so nothing was granted",
             "grant again when the ledger can write",
         )
-    return await _grant(broker, narrowed, grant, operator), calls, below
+    given = await decide_anew(lambda: _grant(broker, narrowed, grant, operator))
+    return given, calls, below
 
 
 @asynccontextmanager
@@ -102,41 +103,90 @@ async def ungranting(
         yield CallsCut(), None
         return
     registry = broker.registry
-    calls = broker.cut_calls(agent.id, ungrant)
-    registry.put_agent(_with_scopes(agent, frozenset(agent.scopes) - ungrant))
-    stepups = _cut_scopes(broker, agent, ungrant)
-    repeats = broker.stepups.end_repeats(
-        stepup
-        for stepup in broker.stepups.repeating(agent.id)
-        if ungrant & set(stepup.scope.split())
-    )
-    ended, carried, below = 0, set[str](), list[Token]()
+    end = ScopesEnd(broker, agent.id, ungrant, operator)
+    end.narrow()
     with registry.ending_scopes(agent.id, ungrant) as slices:
         for number, tokens in enumerate(slices):
-            ended += len(tokens)
-            below += broker.end_below(tokens)
-            carried.update(scope for token in tokens for scope in token.scope.split())
+            end.ended(tokens)
             if number:
                 await asyncio.sleep(0)
-        gone = ungrant & set(agent.scopes)
-        if not (gone or ended or stepups):
-            yield calls, None
-            return
-        # Anew: it may have been revoked between two slices.
-        current = registry.agent(agent.id)
-        narrowed = _with_scopes(current, frozenset(current.scopes) - ungrant)
-        draft = scopes_draft(operator, narrowed, ungranted=sorted(gone), tokens=ended)
-        cancels = (cancelled_draft(stepup, operator) for stepup in stepups)
-        drops = [DropScopeTokens(agent.id, one) for one in sorted(carried & ungrant)]
-        yield (
-            calls,
-            InForce(
-                (draft, *cancels),
-                (narrowed, *drops, *repeats, *stepups),
-                tuple(below),
-                "scope_not_granted",
+        yield end.calls, end.in_force()
+
+
+class ScopesEnd:
+    """The end of an agent's scopes, and of all that carries one of them."""
+
+    def __init__(
+        self, broker: Broker, agent_id: AgentId, taken: frozenset[str], operator: Actor
+    ) -> None:
+        """Take nothing yet; see `narrow`."""
+        self.calls = CallsCut()
+        """Calls that were cut."""
+        self._broker, self._agent_id = broker, agent_id
+        self._taken, self._operator = taken, operator
+        self._gone = frozenset[str]()
+        self._narrowed: Agent | None = None
+        self._tokens = 0
+        self._below: list[Token] = []
+        self._stepups = Cancelling(
+            broker,
+            "scope_not_granted",
+            lambda: self._with_one(
+                [*broker.stepups.open(agent_id), *unused(broker, agent_id)]
             ),
+            lambda: self._with_one(broker.stepups.repeating(agent_id)),
         )
+
+    def narrow(self) -> None:
+        """Take the scopes in memory, and end decisions and step-ups under them."""
+        broker, registry = self._broker, self._broker.registry
+        self.calls = self.calls.plus(broker.cut_calls(self._agent_id, self._taken))
+        agent = registry.agent(self._agent_id)
+        if agent is not self._narrowed:
+            gone = self._taken.intersection(agent.scopes)
+            if self._gone and not gone:  # another took them, and ended these
+                self._tokens = 0
+            self._gone = gone
+            self._narrowed = _with_scopes(agent, frozenset(agent.scopes) - gone)
+            registry.put_agent(self._narrowed)
+        self._stepups.end()
+        registry.void_decisions(self._agent_id)
+
+    def ended(self, tokens: Sequence[Token]) -> None:
+        """Count tokens that ended; end what was exchanged for them."""
+        self._tokens += len(tokens)
+        self._below += self._broker.end_below(tokens)
+
+    def in_force(self) -> InForce | None:
+        """Return what is to be recorded; None where nothing ended in any broker's."""
+        nothing = Decided((), ())
+        shared = self._broker.ledger.shared is not None
+        if (decided := self._record()) is None and not shared:
+            return None
+        reason = "scope_not_granted"
+        return InForce(self._decide, decided or nothing, self._below, reason)
+
+    def _decide(self) -> Decided | None:
+        self.narrow()
+        with self._broker.registry.ending_scopes(self._agent_id, self._taken) as slices:
+            for tokens in slices:
+                self.ended(tokens)
+        return self._record()
+
+    def _record(self) -> Decided | None:
+        if not (self._gone or self._tokens or len(self._stepups)):
+            return None
+        # As it is now: it may have been revoked between two slices.
+        agent = self._broker.registry.agent(self._agent_id)
+        gone = sorted(self._gone)
+        draft = scopes_draft(self._operator, agent, ungranted=gone, tokens=self._tokens)
+        drops = [DropScopeTokens(agent.id, one) for one in sorted(self._taken)]
+        drafts = draft, *self._stepups.drafts(self._operator)
+        return Decided(drafts, (agent, *drops, *self._stepups.changes))
+
+    def _with_one(self, stepups: Iterable[StepUp]) -> list[StepUp]:
+        """Return those of *stepups* that are for one of the scopes."""
+        return [one for one in stepups if self._taken & set(one.scope.split())]
 
 
 async def _grant(
@@ -306,18 +356,6 @@ def scopes_draft(
 
 def _with_scopes(agent: Agent, scopes: frozenset[str]) -> Agent:
     return replace(agent, scopes=tuple(sorted(scopes)))
-
-
-def _cut_scopes(broker: Broker, agent: Agent, ungrant: frozenset[str]) -> list[StepUp]:
-    """End decisions under way and step-ups for the scopes, in memory."""
-    registry = broker.registry
-    approved = unused(broker, agent.id)
-    registry.void_decisions(agent.id)
-    return [
-        cancelled(broker, stepup, "scope_not_granted")
-        for stepup in (*registry.stepups.open(agent.id), *approved)
-        if ungrant & set(stepup.scope.split())
-    ]
 
 
 def changed_draft(

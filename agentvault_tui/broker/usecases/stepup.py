@@ -12,33 +12,36 @@ import logging
 import math
 import socket
 from collections import Counter
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from msgspec import ValidationError, convert
 
-from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.core import SYSTEM, Broker, decide_anew
+from agentvault_tui.broker.pending_cuts import Decided
 from agentvault_tui.broker.stepups import (
-    as_pending,
     digest_of,
     stepup_draft,
     with_repeat,
 )
-from agentvault_tui.broker.team import WORK
-from agentvault_tui.broker.usecases.approvals import end_repeats
 from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.usecases.held import check_not_lost, page_body
 from agentvault_tui.broker.usecases.mint import mint_verified
 from agentvault_tui.broker.usecases.repeat import check_repeat
+from agentvault_tui.broker.usecases.stepup_end import (
+    back_to_pending,
+    cancel,
+    decidable,
+    deny,
+    expire_due,
+)
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import (
     ConflictError,
     IdentityError,
     LedgerError,
     NotFoundError,
-    OvertakenError,
     RefusedError,
     TenantError,
     UsageError,
@@ -47,9 +50,7 @@ from agentvault_tui.model import (
     Actor,
     ActorKind,
     DeviceCode,
-    Draft,
     EventType,
-    Evidence,
     Outcome,
     Repeat,
     StepUp,
@@ -75,10 +76,6 @@ log = logging.getLogger("agentvault.stepup")
 _BODY: Final = ("kind", "type", "encoding", "bytes", "sha256")
 _BEFORE: Final = 5
 """Earlier decisions of the same kind that an approval page counts."""
-ENDED_A_TURN: Final = 100
-"""Step-ups ended in one turn of the event loop: a few milliseconds."""
-_MARGIN: Final = 30
-"""Seconds that a code of another broker is given longer: its clock may differ."""
 
 
 async def begin_approval(
@@ -109,10 +106,11 @@ async def begin_approval(
         ConflictError: it is decided, changed or lost, or the policy changed.
         TenantError: the tenant did not start the flow; the step-up stays pending.
     """
-    _decidable(broker, stepup_id)  # no lock for what is over, or never was
+    # No lock for what is over, or never was.
+    await broker.known(lambda: decidable(broker, stepup_id))
     async with broker.stepups.locks[stepup_id]:
         await expire_due(broker)
-        stepup = _decidable(broker, stepup_id)
+        stepup = decidable(broker, stepup_id)
         if not _is_shown(stepup, digest):
             what = "the digest is not the one stored"
             raise ConflictError(what, "open the step-up again")
@@ -130,18 +128,22 @@ async def begin_approval(
             if wanted.digest == stepup.digest:
                 return stepup
             broker.stepups.end_flow(stepup.id)
-            await _back_to_pending(broker, stepup, "asked for with another repeat")
-        stepup = wanted
-        broker.stepups.end_offer(stepup.id)
-        try:
-            flow = await broker.tenant.start_device_flow(
-                authorization_details=[await _shown_at_tenant(broker, stepup)],
-                ttl=broker.settings.stepup.device_code_ttl,
-            )
-        except TenantError as error:
-            await _not_begun(broker, stepup_id, operator, error)
-            raise
-        return await _authorizing(broker, stepup, flow, operator)
+            await back_to_pending(broker, stepup, "asked for with another repeat")
+        return await _start(broker, wanted, operator)
+
+
+async def _start(broker: Broker, stepup: StepUp, operator: Actor) -> StepUp:
+    """Start the device flow for a step-up as it is to be approved."""
+    broker.stepups.end_offer(stepup.id)
+    try:
+        flow = await broker.tenant.start_device_flow(
+            authorization_details=[await _shown_at_tenant(broker, stepup)],
+            ttl=broker.settings.stepup.device_code_ttl,
+        )
+    except TenantError as error:
+        await _not_begun(broker, stepup.id, operator, error)
+        raise
+    return await _authorizing(broker, stepup, flow, operator)
 
 
 def _is_shown(stepup: StepUp, digest: str) -> bool:
@@ -180,47 +182,6 @@ async def offer(broker: Broker, stepup: StepUp) -> None:
             broker.stepups.codes[stepup.id] = flow  # its page is told that it is over
 
 
-async def deny(broker: Broker, stepup_id: str, reason: str, operator: Actor) -> StepUp:
-    """Deny a step-up, or end what is left of its repeats, in force before its record.
-
-    Args:
-        broker: the broker.
-        stepup_id: which.
-        reason: reaches the agent.
-        operator: who decided.
-
-    Returns:
-        the step-up, denied.
-
-    Raises:
-        NotFoundError: no such step-up.
-        ConflictError: it is decided already.
-    """
-    await expire_due(broker)
-    stepup = await broker.known(lambda: broker.stepups.get(stepup_id))
-    if stepup.repeats(broker.clock):
-        await end_repeats(broker, [stepup], operator, reason)
-        return broker.stepups.get(stepup_id)
-    stepup = _decidable(broker, stepup_id)
-    # Like a revocation it takes effect before its record, and waits for no disk.
-    denied = _ended(
-        broker,
-        stepup,
-        StepUpStatus.DENIED,
-        decided_by=Evidence(operator.id, operator.name),
-        denial=reason or None,
-    )
-    waits = broker.stepups.cooldowns.denied(denied.requester)
-    draft = stepup_draft(
-        EventType.STEPUP_DENIED, operator, denied, reason=denied.denial
-    )
-    if waits.until is not None:
-        until = iso(waits.until.wall)
-        draft.detail.update(denials=waits.denials, cooling_until=until)
-    await broker.record_cut(draft, changes=[denied, waits])
-    return denied
-
-
 async def known_stepup(broker: Broker, stepup_id: str) -> StepUp:
     """Return a step-up, however long ago it was decided.
 
@@ -236,6 +197,8 @@ async def known_stepup(broker: Broker, stepup_id: str) -> StepUp:
     """
     await expire_due(broker)
     try:
+        with suppress(LedgerError):  # a reading may be stale
+            return await broker.known(lambda: broker.stepups.get(stepup_id))
         return broker.stepups.get(stepup_id)
     except NotFoundError:
         # Ours are ASCII; SQLite refuses what is no Unicode.
@@ -246,96 +209,41 @@ async def known_stepup(broker: Broker, stepup_id: str) -> StepUp:
         return old
 
 
-async def expire_due(broker: Broker) -> None:
-    """End every step-up whose time is up, and let what nobody follows wait again.
-
-    Args:
-        broker: the broker.
-    """
-    await expire(broker, broker.stepups.open())
-
-    def lasts(run: str) -> float:
-        gone = broker.team is not None and broker.team.gone(run)
-        return WORK if gone else broker.settings.stepup.device_code_ttl + _MARGIN
-
-    for stepup in broker.stepups.forsaken(lasts) if broker.works() else ():
-        await _back_to_pending(broker, stepup, "its broker stopped; approve again")
-
-
-async def expire(broker: Broker, waiting: Iterable[StepUp]) -> None:
-    """End those of *waiting*, all open, whose time is up: no answer is a no."""
-    due = [stepup for stepup in waiting if stepup.expires.passed(broker.clock)]
-    for start in range(0, len(due), ENDED_A_TURN):
-        over = [
-            _ended(broker, stepup, StepUpStatus.EXPIRED)
-            for stepup in due[start : start + ENDED_A_TURN]
-            # Another may have been decided or have ended while the ones before it were
-            # recorded.
-            if broker.stepups.get(stepup.id).status.open
-            and stepup.id not in broker.stepups.deciding
-        ]
-        while over:
-            drafts = [stepup_draft(EventType.STEPUP_EXPIRED, SYSTEM, e) for e in over]
-            if broker.ledger.shared is None:
-                await broker.record_cut(*drafts, changes=over)
-                break
-            # Each broker of a team sees it: one records it.
-            with suppress(OvertakenError):
-                await broker.record(*drafts, changes=over)
-                break
-            over = [one for one in over if broker.stepups.find(one.id) is one]
-
-
-def _ended(
-    broker: Broker, stepup: StepUp, status: StepUpStatus, **changes: Any
-) -> StepUp:
-    """End a step-up and its device flow in memory: whoever looks next finds it over."""
-    now = broker.clock.now()
-    stepup = stepup.repeated_no_more()
-    ended = replace(stepup, status=status, decided_at=now, device=None, **changes)
-    broker.stepups.put(ended)
-    broker.stepups.end_flow(stepup.id)
-    return ended
-
-
-def cancelled(broker: Broker, stepup: StepUp, reason: str) -> StepUp:
-    """Cancel an open step-up in memory, its device flow with it."""
-    return _ended(broker, stepup, StepUpStatus.CANCELLED, problem=reason)
-
-
-def cancelled_draft(stepup: StepUp, actor: Actor) -> Draft:
-    """Return the event of a cancelled step-up."""
-    kind = EventType.STEPUP_CANCELLED
-    return stepup_draft(kind, actor, stepup, reason=stepup.problem)
-
-
 async def _authorizing(
     broker: Broker, asked: StepUp, flow: DeviceFlow, operator: Actor
 ) -> StepUp:
     """Record that the flow runs, and wait for the person in a task of its own."""
     stepup_id = asked.id
-    stepup = with_repeat(_decidable(broker, stepup_id), asked.repeat)
-    started = replace(
-        stepup,
-        status=StepUpStatus.AUTHORIZING,
-        device=device_code(flow),
-        problem=None,
-        begun_at=broker.clock.now(),
-        begun_by=broker.team.run_id if broker.team else "",
-    )
-    broker.stepups.put(started)
-    try:
-        await broker.record(
-            stepup_draft(EventType.STEPUP_AUTHORIZING, operator, started),
-            changes=[started],
+
+    async def begin() -> StepUp:
+        stepup = decidable(broker, stepup_id)
+        if with_repeat(stepup, asked.repeat).digest != asked.digest:
+            what = "it was decided about again, or with another repeat"
+            raise ConflictError(what, "open the step-up again")
+        started = replace(
+            with_repeat(stepup, asked.repeat),
+            status=StepUpStatus.AUTHORIZING,
+            device=device_code(flow),
+            problem=None,
+            begun_at=broker.clock.now(),
+            begun_by=broker.team.run_id if broker.team else "",
         )
-    except BaseException:
-        broker.stepups.put_back(started, stepup)
-        raise
+        broker.stepups.put(started)
+        try:
+            await broker.record(
+                stepup_draft(EventType.STEPUP_AUTHORIZING, operator, started),
+                changes=[started],
+            )
+        except BaseException:
+            broker.stepups.put_back(started, stepup)
+            raise
+        return started
+
+    started = await decide_anew(begin)
     current = broker.stepups.get(stepup_id)
     if current.status is StepUpStatus.AUTHORIZING:
         waiting = _await_person(broker, started, flow)
-        broker.stepups.follow(stepup.id, flow, waiting)
+        broker.stepups.follow(stepup_id, flow, waiting)
     return current
 
 
@@ -343,18 +251,21 @@ async def _not_begun(
     broker: Broker, stepup_id: str, operator: Actor, error: TenantError
 ) -> None:
     """Record who tried to approve, and that no device flow began."""
-    stepup = broker.stepups.get(stepup_id)
-    if (
-        stepup.status is StepUpStatus.PENDING
-        and stepup_id not in broker.stepups.deciding
-    ):
-        problem = visible(error.what, 200)
-        pending = replace(stepup, problem=problem)
-        broker.stepups.put(pending)
-        draft = stepup_draft(
-            EventType.STEPUP_NOT_APPROVED, operator, pending, reason=problem
-        )
-        await broker.record_cut(draft, changes=[pending])
+    problem, begun = visible(error.what, 200), None
+    kind = EventType.STEPUP_NOT_APPROVED
+
+    def decide() -> Decided | None:
+        nonlocal begun
+        stepup = broker.stepups.get(stepup_id)
+        if stepup is not begun:
+            waits = stepup.status is StepUpStatus.PENDING
+            if not waits or stepup_id in broker.stepups.deciding:
+                return None
+            broker.stepups.put(begun := replace(stepup, problem=problem))
+        draft = stepup_draft(kind, operator, begun, reason=problem)
+        return Decided((draft,), (begun,))
+
+    await broker.record_decided(decide)
 
 
 async def _await_person(broker: Broker, started: StepUp, flow: DeviceFlow) -> None:
@@ -369,19 +280,19 @@ async def _await_person(broker: Broker, started: StepUp, flow: DeviceFlow) -> No
                 return  # nobody used its page, or it has another code: that is no try
             away = broker.tenant.reachable is False
             problem = problem_of(result, away=away)
-            await _back_to_pending(broker, started, problem)
+            await back_to_pending(broker, started, problem)
             return
         await check_not_lost(broker, started)
         if not await mint_verified(broker, started, flow, result):
-            await _back_to_pending(broker, started, "no longer open")
+            await back_to_pending(broker, started, "no longer open")
     except (TenantError, LedgerError, ConflictError) as error:
         log.warning("step-up %s not approved: %s", started.id, error.what)
-        await _back_to_pending(broker, started, error.what)
+        await back_to_pending(broker, started, error.what)
     except Exception as error:
         # Nobody must wait for a flow that broke, nor take it for one that goes on.
         log.exception("step-up %s not approved", started.id)
         problem = f"the broker failed, see its log ({type(error).__name__})"
-        await _back_to_pending(broker, started, problem)
+        await back_to_pending(broker, started, problem)
 
 
 async def _answered_at_page(
@@ -408,14 +319,14 @@ async def _answered_at_page(
             await deny(broker, started.id, "", actor)
         return
     if started.device is not None:  # its code was spent by the answer
-        await _back_to_pending(broker, started, "asked for with another repeat")
+        await back_to_pending(broker, started, "asked for with another repeat")
     try:
         asked = convert(said.repeat, RepeatRequest | None)
         repeat = None if asked is None else asked.repeat
         alone = with_repeat(started, None).digest
         await begin_approval(broker, started.id, alone, actor, repeat)
     except (RefusedError, UsageError, ValidationError) as error:
-        await _back_to_pending(broker, started, visible(error, 200))
+        await back_to_pending(broker, started, visible(error, 200))
 
 
 def device_code(flow: DeviceFlow) -> DeviceCode:
@@ -446,26 +357,12 @@ def problem_of(
             return f"the tenant gave up: {visible(error, 40)} {visible(message, 120)}"
 
 
-async def _back_to_pending(broker: Broker, started: StepUp, problem: str) -> None:
-    """Let the request wait again, with the reason the last try failed."""
-    stepup = broker.stepups.get(started.id)
-    if not stepup.status.open or stepup.id in broker.stepups.deciding:
-        return
-    pending = as_pending(stepup, problem)
-    broker.stepups.put(pending)
-    await broker.record_cut(
-        stepup_draft(EventType.STEPUP_NOT_APPROVED, SYSTEM, pending, reason=problem),
-        changes=[pending],
-    )
-
-
 async def _decide_again(broker: Broker, stepup: StepUp) -> None:
     """Decide a step-up that was asked under an older policy anew."""
     agent = broker.registry.agent(stepup.agent_id)
     verdict = foresee(broker, agent, stepup.asked, stepup.source)
     if verdict.outcome is Outcome.DENIED:
-        ended = cancelled(broker, stepup, verdict.reason)
-        await broker.record_cut(cancelled_draft(ended, SYSTEM), changes=[ended])
+        await cancel(broker, stepup.id, verdict.reason, SYSTEM)
         return
     # Where the new policy would allow it, the person still decides: they have seen it.
     anew = replace(
@@ -494,16 +391,6 @@ async def _decide_again(broker: Broker, stepup: StepUp) -> None:
         facts=verdict.facts,
     )
     await broker.record(asked, changes=[anew])
-
-
-def _decidable(broker: Broker, stepup_id: str) -> StepUp:
-    stepup = broker.stepups.get(stepup_id)
-    if not stepup.status.open:
-        by = f" by {stepup.decided_by.name}" if stepup.decided_by else ""
-        raise ConflictError(f"this step-up is {stepup.status}{by} already")
-    if stepup.id in broker.stepups.deciding:
-        raise ConflictError("this step-up is being decided by someone else right now")
-    return stepup
 
 
 async def _shown_at_tenant(

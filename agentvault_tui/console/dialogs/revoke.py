@@ -85,7 +85,8 @@ class RevokeDialog(Confirm[Revoked]):
         mirror, now = self.desk.mirror, self.clock.now()
         dot = f" {pen.glyphs.separator} "
         who = (f"{self.agent.id}{dot}{self.agent.owner}", pen.palette.text)
-        told = consequences(self._row, ends(mirror, self.agent), now)
+        separated, cuts = mirror.status.separated, ends(mirror, self.agent)
+        told = consequences(self._row, cuts, now, separated=separated)
         here, *elsewhere = _section(pen, "Ends", told.ends, width, height)
         waiting = mirror.open_stepups(self.agent.id)[:_WAITING]
         named = [waits(pen, row, now, width) for row in waiting]
@@ -121,12 +122,12 @@ class RevokeDialog(Confirm[Revoked]):
             *pen.facts("Ended", answered, width, 2, pen.palette.strong)[0],
             *_not_done(pen, known, width),
             *left(pen, row, width),
-            *(counting(pen, row, self.clock.now(), width) or [_nothing_outside(pen)]),
+            *(counting(pen, row, self.clock.now(), width) or _outside(pen, cut)),
             EMPTY,
-            *pen.paragraph(self._now(row), width),
+            *pen.paragraph(self._now(row, cut), width),
         ]
 
-    def _now(self, row: AgentRow) -> str:
+    def _now(self, row: AgentRow, cut: Revoked) -> str:
         """Say what becomes of its next request, also when it was restored since."""
         if not row.revoked:
             return (
@@ -134,8 +135,9 @@ class RevokeDialog(Confirm[Revoked]):
                 "as before. What was cut stays cut."
             )
         key = self.desk.key("restore", "u")
+        where = "" if cut.everywhere else " at this broker"
         return (
-            f"Its next request is refused. {key} serves it again; "
+            f"Its next request{where} is refused. {key} serves it again; "
             "what was cut stays cut."
         )
 
@@ -172,9 +174,12 @@ def _not_done(pen: Pen, steps: Iterable[UpstreamStep], width: int) -> list[Row]:
     return rows
 
 
-def _nothing_outside(pen: Pen) -> Row:
-    text = ("nothing: every token handed out has ended", pen.palette.text)
-    return pen.fact("Still works", text)
+def _outside(pen: Pen, cut: Revoked) -> list[Row]:
+    if not cut.everywhere:
+        text = ("at the brokers named above", pen.palette.waiting)
+    else:
+        text = ("nothing: every token handed out has ended", pen.palette.text)
+    return [pen.fact("Still works", text)]
 
 
 def _upstream(pen: Pen, step: UpstreamStep) -> Row:

@@ -132,7 +132,9 @@ class DecisionCommands:
                 row = self.mirror.agents.get(agent.id, agent)
                 return (
                     *_told(agent.name, cut),
-                    *revocations.remains(row, self.mirror.clock.now()),
+                    *revocations.remains(
+                        row, self.mirror.clock.now(), everywhere=cut.everywhere
+                    ),
                     *caution(cut),
                 )
 
@@ -164,7 +166,8 @@ class DecisionCommands:
         elif not self._refused("revoke"):
 
             async def act() -> Iterable[str]:
-                return _told(undo.name, await take_back(self.desk, undo))
+                cut = await take_back(self.desk, undo)
+                return (*_told(undo.name, cut), *caution(cut))
 
             await self._carry_out(act)
 

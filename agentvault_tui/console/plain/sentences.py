@@ -221,7 +221,8 @@ def agent_facts(
 def cuts(mirror: Mirror, agent: AgentRow) -> str:
     """Tell what revoking an agent would end now, what it leaves, and until when."""
     here = draw_agent.ends(mirror, agent)
-    return " ".join(revocations.forecast(agent, here, mirror.clock.now()))
+    now, separated = mirror.clock.now(), mirror.status.separated
+    return " ".join(revocations.forecast(agent, here, now, separated=separated))
 
 
 def status(mirror: Mirror) -> Iterator[str]:

@@ -1,7 +1,6 @@
 """Conversion of the broker's answers to records, every foreign text to `Shown`.
 
-Words of a broker of another version that are unknown here are shown as they are, and
-moments that are none count as none.
+Unknown words of a broker are shown as they are, and bad moments count as none.
 """
 
 from __future__ import annotations
@@ -452,6 +451,7 @@ class Intake:
             undelivered=f"{plural(dead, 'alert')} did not arrive" if dead else "",
             brokers=sum(one.alive for one in brokers),
             broker_names=tuple((self.word(i), self.word(name)) for i, name in names),
+            separated=told.stale is True,
         )
 
     def upstream(self, told: Iterable[StepInfo]) -> tuple[UpstreamStep, ...]:

@@ -499,6 +499,8 @@ class StatusRow:
     """How many live that share the ledger; 0 where one has its own."""
     broker_names: tuple[tuple[Shown, Shown], ...] = ()
     """Ids of several brokers, and what tells them apart; none of one alone."""
+    separated: bool = False
+    """Whether the broker cannot reach its team's store."""
 
 
 class LinkState(StrEnum):

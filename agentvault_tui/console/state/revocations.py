@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from agentvault_tui.console.state.moments import clock_time, countdown, plural
 from agentvault_tui.console.state.records import AgentRow, UpstreamStep
 from agentvault_tui.operator_api.shapes import RevokeAnswer
+from agentvault_tui.text import visible
 
 _PROVIDERS: Final = 3
 """Of an agent, named one by one."""
@@ -62,13 +63,16 @@ class Consequences(NamedTuple):
         return self.works_until != [NOTHING_WORKS]
 
 
-def consequences(agent: AgentRow, here: str, now: datetime) -> Consequences:
+def consequences(
+    agent: AgentRow, here: str, now: datetime, *, separated: bool = False
+) -> Consequences:
     """Say what a revocation ends, what stays, and until when what is outside works.
 
     Args:
         agent: whom it would cut off, or did.
         here: what of it ends here.
         now: for how long a token that was handed out still works.
+        separated: whether the broker cannot notify the others of its team.
     """
     found = Consequences([f"{here}, at once", "all it asks for from then on"], [], [])
     if agent.at_tenant:
@@ -81,6 +85,10 @@ def consequences(agent: AgentRow, here: str, now: datetime) -> Consequences:
     if (left := outside(agent, now)) and agent.outside_until:
         end = f"{clock_time(agent.outside_until)}, in {countdown(left)}"
         found.works_until.append(f"{end}: a provider's token that it was given")
+    if separated:
+        found.works_until.append(
+            "the team's other brokers are notified: this one cannot reach the store"
+        )
     if not found.works_until:
         found.works_until.append(NOTHING_WORKS)
     for scope in agent.scopes:
@@ -105,9 +113,12 @@ def _accounts(agent: AgentRow, found: Consequences) -> None:
             )
 
 
-def forecast(agent: AgentRow, here: str, now: datetime) -> list[str]:
+def forecast(
+    agent: AgentRow, here: str, now: datetime, *, separated: bool = False
+) -> list[str]:
     """Say what revoking an agent would do as sentences; see `consequences`."""
-    ends, stays_, until = map("; ".join, consequences(agent, here, now))
+    told = consequences(agent, here, now, separated=separated)
+    ends, stays_, until = map("; ".join, told)
     left = f"It leaves {stays_ or 'nothing'}."
     works = "Still works" if until == NOTHING_WORKS else "Works until"
     return [f"Revoking ends {ends}.", left, f"{works} {until}."]
@@ -150,20 +161,29 @@ def took(ms: float) -> str:
     return f"{ms / 1000:.1f} s" if ms < 60_000 else countdown(ms / 1000)
 
 
-def elsewhere(agent: AgentRow, now: datetime) -> Iterator[str]:
+def elsewhere(
+    agent: AgentRow, now: datetime, *, everywhere: bool = True
+) -> Iterator[str]:
     """Tell how far the tenant and providers are with one that was revoked."""
     yield from [*steps(agent.upstream)] or ["  At the tenant: it held nothing there."]
-    yield from remains(agent, now)
+    yield from remains(agent, now, everywhere=everywhere)
 
 
-def remains(agent: AgentRow, now: datetime) -> Iterator[str]:
-    """Tell which accounts stay, for whom, and until when what is outside works."""
+def remains(
+    agent: AgentRow, now: datetime, *, everywhere: bool = True
+) -> Iterator[str]:
+    """Tell which accounts stay, for whom, and until when what is outside works.
+
+    Where not every broker of a team knows of it (*everywhere*), `unnotified` tells.
+    """
     for text in stays(agent):
         yield f"  Stays: {text}."
     works = "Still works nothing: every token handed out has ended"
     if (seconds := outside(agent, now)) and agent.outside_until:
         end = f"{clock_time(agent.outside_until)}, in {countdown(seconds)}"
         works = f"Works until {end}: the last token handed out before"
+    elif not everywhere:
+        return
     yield f"  {works}."
 
 
@@ -207,6 +227,11 @@ class Revoked:
         return f"{ended} ({told.calls_sent} sent whole)" if told.calls_sent else ended
 
     @property
+    def everywhere(self) -> bool:
+        """Whether each broker of the team knows of it."""
+        return not unnotified(self.told)
+
+    @property
     def tokens(self) -> str:
         return plural(self.told.tokens_revoked, "token")
 
@@ -221,8 +246,27 @@ class Revoked:
 
 
 def caution(answer: object) -> tuple[str, ...]:
-    """Warn of a revocation that is in force and not recorded yet."""
-    if not isinstance(answer, Revoked) or answer.told.kept == "ledger":
+    """Warn of a revocation that is not recorded, or not known to each broker, yet."""
+    if not isinstance(answer, Revoked):
         return ()
-    kept = _NOT_IN_LEDGER.get(answer.told.kept, _IN_MEMORY)
-    return (f"In force, but NOT in the ledger yet: {kept} agentvault doctor says why.",)
+    found = unnotified(answer.told)
+    if answer.told.kept != "ledger":
+        kept = _NOT_IN_LEDGER.get(answer.told.kept, _IN_MEMORY)
+        why = "agentvault doctor says why."
+        found += (f"In effect, but NOT in the ledger yet: {kept} {why}",)
+    return found
+
+
+def unnotified(answer: RevokeAnswer) -> tuple[str, ...]:
+    """Name the brokers of the team that have not been notified of a revocation."""
+    late = [visible(one.id, 40) for one in answer.brokers or () if not one.confirmed]
+    if answer.others:
+        named = ", ".join(late) or "the other brokers of the team"
+        told = f"NOT notified: {named}. Agents still work there until this broker "
+        told += "reaches the store again; revoke at one of those too."
+    elif late:
+        told = f"Not confirmed by {', '.join(late)}: its calls end within 2 s of its "
+        told += "last sign of life, and it follows the store before it grants anything."
+    else:
+        return ()
+    return (told,)

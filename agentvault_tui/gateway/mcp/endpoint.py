@@ -224,7 +224,8 @@ class McpApp:
         writer.exchange.on_gone = lambda: _settle(gone)
         agent_id = caller.token.requester
         with self._room.counted(agent_id) as take:
-            body = await _read(receive, BODY_CAP, take, self._admission.pace)
+            taken = self._taking(caller, take)
+            body = await _read(receive, BODY_CAP, taken, self._admission.pace)
             try:
                 size = weight(body)
                 message = await read_apart(agent_id, size, read_message, body)
@@ -255,6 +256,17 @@ class McpApp:
                 if session is not None:
                     self._sessions.end(session)
                 raise _no_session() from None
+
+    def _taking(
+        self, caller: Caller, take: Callable[[int], None]
+    ) -> Callable[[int], None]:
+        """Return what counts a piece of a body, as long as its agent may send it."""
+
+        def taken(size: int) -> None:
+            self._admission.check_live(caller)
+            take(size)
+
+        return taken
 
     def _audience(self, server: McpServer, caller: Caller) -> str | None:
         """Return for which URL the caller's token is good, if for one.

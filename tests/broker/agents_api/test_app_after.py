@@ -14,7 +14,7 @@ from support.bench import OPERATOR, Bench
 from agentvault_tui.broker.agents_api.app import EXCHANGE
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.revoke import revoke_agent
-from agentvault_tui.broker.usecases.stepup import deny
+from agentvault_tui.broker.usecases.stepup_end import deny
 
 
 def is_error(answer: httpx.Response, status: int, error: str) -> dict[str, Any]:

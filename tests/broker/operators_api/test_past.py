@@ -30,7 +30,8 @@ from agentvault_tui.broker.usecases.revoke import (
     revoke_agent,
 )
 from agentvault_tui.broker.usecases.scopes import change_scopes
-from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
+from agentvault_tui.broker.usecases.stepup import begin_approval
+from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
 from agentvault_tui.errors import ConflictError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Past

@@ -15,7 +15,8 @@ from support.stepups import details_of
 from agentvault_tui.broker.answers import Escalated
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.request import request_token
-from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
+from agentvault_tui.broker.usecases.stepup import begin_approval
+from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
 from agentvault_tui.clock import iso
 from agentvault_tui.home import Home
 from agentvault_tui.model import Action, Agent, StepUp, StepUpStatus

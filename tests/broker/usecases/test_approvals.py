@@ -25,7 +25,8 @@ from agentvault_tui.broker.usecases.approvals import (
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
-from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
+from agentvault_tui.broker.usecases.stepup import begin_approval
+from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
 from agentvault_tui.errors import ConflictError, SettingsError
 from agentvault_tui.model import Agent, AgentId, EventType, StepUp, StepUpStatus
 from agentvault_tui.model.event import user_changed

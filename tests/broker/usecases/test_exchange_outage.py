@@ -13,7 +13,8 @@ from support.token_vault import exchange
 
 from agentvault_tui.broker.serve import probe_tenant
 from agentvault_tui.broker.usecases.revoke import revoke_agent
-from agentvault_tui.broker.usecases.stepup import begin_approval, deny
+from agentvault_tui.broker.usecases.stepup import begin_approval
+from agentvault_tui.broker.usecases.stepup_end import deny
 from agentvault_tui.broker.vault_access import VaultAccess
 from agentvault_tui.errors import TenantError
 from agentvault_tui.model import StepUpStatus

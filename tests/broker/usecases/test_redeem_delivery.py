@@ -18,7 +18,7 @@ from agentvault_tui.broker.usecases.revoke import (
     restore_agent,
     revoke_agent,
 )
-from agentvault_tui.broker.usecases.stepup import deny
+from agentvault_tui.broker.usecases.stepup_end import deny
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.model import Draft, Event, EventType
 

@@ -33,7 +33,8 @@ from agentvault_tui.broker.usecases.revoke import (
     revoke_agent,
 )
 from agentvault_tui.broker.usecases.scopes import change_scopes
-from agentvault_tui.broker.usecases.stepup import begin_approval, deny, offer
+from agentvault_tui.broker.usecases.stepup import begin_approval, offer
+from agentvault_tui.broker.usecases.stepup_end import deny
 from agentvault_tui.errors import ConflictError, UsageError
 from agentvault_tui.ledger.schema import read_home
 from agentvault_tui.model import (

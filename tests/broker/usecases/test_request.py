@@ -16,7 +16,7 @@ from agentvault_tui.broker.stepups import digest_of
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import lift_panic, panic, revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
-from agentvault_tui.broker.usecases.stepup import deny
+from agentvault_tui.broker.usecases.stepup_end import deny
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.ledger import EventQuery
 from agentvault_tui.model import Action, Outcome, sha256_hex

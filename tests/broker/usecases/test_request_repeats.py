@@ -13,7 +13,7 @@ from support.stepups import approve, ask, hold
 from agentvault_tui.broker.answers import Escalated
 from agentvault_tui.broker.serve import show_repeated
 from agentvault_tui.broker.usecases.request import request_token
-from agentvault_tui.broker.usecases.stepup import deny
+from agentvault_tui.broker.usecases.stepup_end import deny
 from agentvault_tui.model import Action
 
 TWO = replace(PAYMENT, scopes=("send:payment", "write:calendar"))

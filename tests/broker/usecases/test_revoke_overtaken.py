@@ -22,7 +22,8 @@ from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import panic, restore_agent, revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes, renew_secret
-from agentvault_tui.broker.usecases.stepup import begin_approval, deny, expire_due
+from agentvault_tui.broker.usecases.stepup import begin_approval
+from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
 from agentvault_tui.errors import ConflictError, LedgerUnwritableError
 from agentvault_tui.ledger import verify_ledger
 from agentvault_tui.model import (

@@ -28,12 +28,8 @@ from agentvault_tui.broker.shapes import stepup_info
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
-from agentvault_tui.broker.usecases.stepup import (
-    begin_approval,
-    deny,
-    expire_due,
-    problem_of,
-)
+from agentvault_tui.broker.usecases.stepup import begin_approval, problem_of
+from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import (
     ConflictError,

@@ -16,7 +16,7 @@ from agentvault_tui.broker.usecases.revoke import (
     revoke_agent,
 )
 from agentvault_tui.broker.usecases.scopes import change_scopes, change_served
-from agentvault_tui.broker.usecases.stepup import deny
+from agentvault_tui.broker.usecases.stepup_end import deny
 from agentvault_tui.errors import ConflictError, LedgerUnwritableError
 from agentvault_tui.model import AgentStatus, EventType, StepUpStatus
 

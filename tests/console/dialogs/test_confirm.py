@@ -326,8 +326,39 @@ async def test_what_is_not_in_the_ledger_yet_is_said(
         await pilot.press(*keys)
         shown = await finish(app, pilot)
         assert "closed here" in shown
-        assert ("In force, but NOT in the ledger yet" in shown) is (kept != "ledger")
+        assert ("In effect, but NOT in the ledger yet" in shown) is (kept != "ledger")
         assert words in " ".join(shown.split())
+
+
+@pytest.mark.parametrize(
+    ("make", "keys"), [(revoke, ["y"]), (PanicDialog, [*"panic", "enter"])]
+)
+async def test_brokers_that_were_not_notified_are_named(
+    make: Callable[[Desk], Dialog[Any]], keys: list[str]
+) -> None:
+    """With the team's store away the agent still works there: no word says nothing."""
+    stand = scene()
+    stand.actions.unnotified = ("brk_b", "brk_c")
+    async with opened(stand, make) as (app, pilot):
+        app.settle()
+        await pilot.press(*keys)
+        shown = " ".join((await finish(app, pilot)).split())
+        assert "NOT notified: brk_b, brk_c" in shown
+        assert "nothing: every token" not in shown
+        assert "next request is refused" not in shown
+
+
+async def test_a_broker_without_its_store_promises_nothing_before_a_revocation() -> (
+    None
+):
+    """What still works afterwards is at the brokers that it cannot notify."""
+    stand = scene()
+    stand.mirror.status = replace(stand.mirror.status, separated=True)
+    async with opened(stand, revoke) as (app, _):
+        app.settle()
+        shown = " ".join(text_of(app).split())
+        assert "the team's other brokers are notified" in shown
+        assert "every token handed out ends" not in shown
 
 
 async def test_the_outcome_swallows_keys_then_closes() -> None:

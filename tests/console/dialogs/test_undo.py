@@ -111,7 +111,7 @@ async def test_an_undo_that_could_still_be_lost_says_so() -> None:
         await pilot.press("z")
         shown = await finish(app, pilot)
         assert "Revoked again calendar-agent" in shown
-        assert "In force, but NOT in the ledger yet" in shown
+        assert "In effect, but NOT in the ledger yet" in shown
 
 
 async def test_it_does_not_count_within_600_ms_of_the_restore() -> None:

@@ -232,7 +232,7 @@ async def test_what_could_still_be_lost_is_told(line: str, confirmed: str) -> No
     session = StandSession(scene())
     session.stand.actions.kept = "memory"
     shown = await session.type(line, confirmed)
-    assert "In force, but NOT in the ledger yet" in shown
+    assert "In effect, but NOT in the ledger yet" in shown
 
 
 async def test_restore_panic_and_lift_take_their_words() -> None:

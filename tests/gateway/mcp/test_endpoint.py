@@ -15,7 +15,7 @@ from support.mcp_stand import MODERN, TOOLS, Client, McpStand, messages
 
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
-from agentvault_tui.broker.usecases.stepup import deny
+from agentvault_tui.broker.usecases.stepup_end import deny
 from agentvault_tui.gateway.body import IN_LOOP, BodyRoom, read_apart
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.mcp import toolcalls

@@ -1,0 +1,135 @@
+"""What ends with a revocation: found again while other brokers add to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from agentvault_tui.broker.core import Broker, CallsCut
+from agentvault_tui.broker.cuts import Kept
+from agentvault_tui.broker.pending_cuts import Decide, Decided
+from agentvault_tui.broker.usecases.stepup_end import cancelled, cancelled_draft
+from agentvault_tui.errors import NotFoundError
+from agentvault_tui.model import (
+    Actor,
+    AgentId,
+    Draft,
+    StepUp,
+    StepUpId,
+    Token,
+    TokenId,
+)
+from agentvault_tui.text import visible
+
+
+@dataclass(slots=True)
+class InForce:
+    """A cut that is in effect in memory, and what finds out what to record of it."""
+
+    decide: Decide
+    """Finds out what ends, each time with what others added; see `Cuts`."""
+    decided: Decided
+    """The first answer."""
+    below: list[Token] = field(default_factory=list)
+    """Tokens of other agents that ended with it, each with an event of its own."""
+    reason: str = ""
+    """Why those ended."""
+
+    async def record(self, broker: Broker, operator: Actor) -> Kept:
+        """Persist it; return where it is now."""
+        with broker.cutting():
+            kept = await broker.record_decided(self.decide)
+            await broker.record_ended(self.below, operator, self.reason)
+        return kept
+
+
+class Cancelling:
+    """Step-ups that end with something else, and repeats of approvals."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        reason: str,
+        open_ones: Callable[[], Iterable[StepUp]],
+        repeating: Callable[[], Iterable[StepUp]],
+    ) -> None:
+        """Cancel what *open_ones* returns, and end what *repeating* does.
+
+        Args:
+            broker: the broker.
+            reason: why, for the step-ups' events.
+            open_ones: finds those that wait, or whose token nobody used.
+            repeating: finds approvals with repeats left.
+        """
+        self._broker, self._reason = broker, reason
+        self._open, self._repeating = open_ones, repeating
+        self._ended: dict[StepUpId, StepUp] = {}
+        self._repeats: dict[StepUpId, StepUp] = {}
+
+    def __len__(self) -> int:
+        """Return how many step-ups were cancelled."""
+        return len(self._ended)
+
+    def end(self) -> None:
+        """End those that there are now, in memory; forget what another decided."""
+        for of in (self._ended, self._repeats):
+            gone = [one for one in of if self._broker.stepups.find(one) is not of[one]]
+            for one in gone:
+                del of[one]
+        for stepup in self._open():
+            self._ended[stepup.id] = cancelled(self._broker, stepup, self._reason)
+        for stepup in self._broker.stepups.end_repeats(self._repeating()):
+            self._repeats[stepup.id] = stepup
+
+    def drafts(self, operator: Actor) -> list[Draft]:
+        """Return the events of the step-ups."""
+        return [cancelled_draft(one, operator) for one in self._ended.values()]
+
+    @property
+    def changes(self) -> list[StepUp]:
+        """The rows of all that ended."""
+        return [*self._repeats.values(), *self._ended.values()]
+
+
+def unused(broker: Broker, agent_id: AgentId | None = None) -> list[StepUp]:
+    """Return approved step-ups whose token lives: a revocation ends the approval too.
+
+    What is being recorded as used up is not among them.
+    """
+    return [
+        stepup
+        for stepup in broker.stepups.approved(agent_id)
+        if broker.registry.elevated(stepup.id)
+    ]
+
+
+async def revoke_token(
+    broker: Broker, token_id: str, reason: str, operator: Actor
+) -> tuple[int, CallsCut, Kept]:
+    """Revoke one live token, with the calls it authorized and tokens exchanged for it.
+
+    Args:
+        broker: the broker.
+        token_id: identifies the token.
+        reason: for the record.
+        operator: who decided.
+
+    Returns:
+        the number of tokens that ended, the cancelled calls, and where it is durable.
+
+    Raises:
+        NotFoundError: no live token has this id.
+        LedgerUnwritableError: it is not known here, and the store did not answer.
+    """
+
+    def find() -> Token:
+        found = broker.registry.token_with_id(TokenId(token_id))
+        if found is None:
+            raise NotFoundError(
+                f"there is no live token '{visible(token_id, 60)}'",
+                "`agentvault tokens list` names them",
+            )
+        return found
+
+    ended, calls = broker.end_tokens([await broker.known(find)])
+    return len(ended), calls, await broker.record_ended(ended, operator, reason)

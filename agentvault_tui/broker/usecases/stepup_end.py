@@ -1,0 +1,243 @@
+"""End step-ups: deny, cancel, expire them, or let them wait again.
+
+The first decision wins; in a team it is the first that the store holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, Final
+
+from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.cuts import Kept
+from agentvault_tui.broker.pending_cuts import Decided
+from agentvault_tui.broker.stepups import as_pending, stepup_draft
+from agentvault_tui.broker.team import WORK
+from agentvault_tui.broker.usecases.approvals import end_repeats
+from agentvault_tui.broker.uses import revoked_draft
+from agentvault_tui.clock import iso
+from agentvault_tui.errors import ConflictError
+from agentvault_tui.ledger import Change, Cooldown, DropToken
+from agentvault_tui.model import (
+    Actor,
+    Draft,
+    EventType,
+    Evidence,
+    StepUp,
+    StepUpId,
+    StepUpStatus,
+)
+
+ENDED_A_TURN: Final = 100
+"""Step-ups ended in one turn of the event loop: a few milliseconds."""
+_MARGIN: Final = 30
+"""Seconds that a code of another broker is given longer: its clock may differ."""
+
+
+async def deny(broker: Broker, stepup_id: str, reason: str, operator: Actor) -> StepUp:
+    """Deny a step-up, or end what is left of its repeats, in force before its record.
+
+    Args:
+        broker: the broker.
+        stepup_id: which.
+        reason: reaches the agent.
+        operator: who decided.
+
+    Returns:
+        the step-up, denied.
+
+    Raises:
+        NotFoundError: no such step-up.
+        ConflictError: it is decided already.
+    """
+    await expire_due(broker)
+    stepup = await broker.known(lambda: broker.stepups.get(stepup_id))
+    if stepup.repeats(broker.clock):
+        await end_repeats(broker, [stepup], operator, reason)
+        return broker.stepups.get(stepup_id)
+    denial = Denial(broker, stepup_id, reason, operator)
+    # Like a revocation it takes effect before its record, and waits for no disk.
+    denial.answered = await broker.record_decided(denial.decide) is not Kept.LEDGER
+    return broker.stepups.get(stepup_id)
+
+
+class Denial:
+    """A person's no; in a team the first decision that the store holds counts."""
+
+    def __init__(
+        self, broker: Broker, stepup_id: str, reason: str, operator: Actor
+    ) -> None:
+        """Deny nothing yet; see `decide`."""
+        self.answered = False
+        """Whether its reply left before its record: then it wins over an approval."""
+        self._broker, self._id = broker, stepup_id
+        self._reason, self._operator = reason or None, operator
+        self._denied: StepUp | None = None
+        self._before: Cooldown | None = None
+        self._waits: Cooldown | None = None
+
+    def decide(self) -> Decided:
+        """Deny it in memory, and have its requester wait.
+
+        Raises:
+            ConflictError: it is decided already.
+        """
+        broker, more = self._broker, list[tuple[Draft, Change]]()
+        stepup = broker.stepups.get(self._id)
+        if self._denied is None or stepup is not self._denied:
+            approved = broker.registry.elevated(stepup.id)
+            if self.answered and approved and broker.registry.drop_token(approved):
+                why = "its approval was overtaken"
+                draft = revoked_draft(approved, SYSTEM, why)
+                more.append((draft, DropToken(approved.id)))
+            else:
+                self._check(stepup)
+            by = Evidence(self._operator.id, self._operator.name)
+            more_of = {"decided_by": by, "denial": self._reason}
+            stepup = _ended(broker, stepup, StepUpStatus.DENIED, **more_of)
+            self._denied = stepup
+        waits = self._cool_down(stepup)
+        draft = stepup_draft(
+            EventType.STEPUP_DENIED, self._operator, stepup, reason=stepup.denial
+        )
+        if waits.until is not None:
+            until = iso(waits.until.wall)
+            draft.detail.update(denials=waits.denials, cooling_until=until)
+        drafts = draft, *(one for one, _ in more)
+        return Decided(drafts, (stepup, waits, *(one for _, one in more)))
+
+    def _check(self, stepup: StepUp) -> None:
+        try:
+            decidable(self._broker, stepup.id)
+        except ConflictError:
+            cooldowns = self._broker.stepups.cooldowns
+            if self._before and cooldowns.of(stepup.requester) is self._waits:
+                cooldowns.put(self._before)  # it does not count
+            raise
+
+    def _cool_down(self, stepup: StepUp) -> Cooldown:
+        """Count it after what others recorded, once."""
+        cooldowns = self._broker.stepups.cooldowns
+        known = cooldowns.of(stepup.requester)
+        if self._waits is None or known is not self._waits:
+            self._before, self._waits = known, cooldowns.denied(stepup.requester)
+        return self._waits
+
+
+async def expire_due(broker: Broker) -> None:
+    """End every step-up whose time is up, and let what nobody follows wait again.
+
+    Args:
+        broker: the broker.
+    """
+    await expire(broker, broker.stepups.open())
+
+    def lasts(run: str) -> float:
+        gone = broker.team is not None and broker.team.gone(run)
+        return WORK if gone else broker.settings.stepup.device_code_ttl + _MARGIN
+
+    for stepup in broker.stepups.forsaken(lasts) if broker.works() else ():
+        await back_to_pending(broker, stepup, "its broker stopped; approve again")
+
+
+async def expire(broker: Broker, waiting: Iterable[StepUp]) -> None:
+    """End those of *waiting*, all open, whose time is up: no answer is a no."""
+    due = [stepup for stepup in waiting if stepup.expires.passed(broker.clock)]
+    for start in range(0, len(due), ENDED_A_TURN):
+        part, over = due[start : start + ENDED_A_TURN], dict[StepUpId, StepUp]()
+
+        def decide(
+            part: list[StepUp] = part, over: dict[StepUpId, StepUp] = over
+        ) -> Decided | None:
+            # Another may have been decided or have ended meanwhile; of the brokers of a
+            # team, which all see it, one records it.
+            for one in part:
+                now = broker.stepups.get(one.id)
+                if now.status.open and one.id not in broker.stepups.deciding:
+                    over[one.id] = _ended(broker, now, StepUpStatus.EXPIRED)
+                elif now is not over.get(one.id):
+                    over.pop(one.id, None)
+            ended = tuple(over.values())
+            kind = EventType.STEPUP_EXPIRED
+            drafts = tuple(stepup_draft(kind, SYSTEM, one) for one in ended)
+            return Decided(drafts, ended) if ended else None
+
+        await broker.record_decided(decide)
+
+
+def _ended(
+    broker: Broker, stepup: StepUp, status: StepUpStatus, **changes: Any
+) -> StepUp:
+    """End a step-up and its device flow in memory: whoever looks next finds it over."""
+    now = broker.clock.now()
+    stepup = stepup.repeated_no_more()
+    ended = replace(stepup, status=status, decided_at=now, device=None, **changes)
+    broker.stepups.put(ended)
+    broker.stepups.end_flow(stepup.id)
+    return ended
+
+
+def cancelled(broker: Broker, stepup: StepUp, reason: str) -> StepUp:
+    """Cancel an open step-up in memory, its device flow with it."""
+    return _ended(broker, stepup, StepUpStatus.CANCELLED, problem=reason)
+
+
+async def cancel(
+    broker: Broker, stepup_id: StepUpId, reason: str, actor: Actor
+) -> None:
+    """Cancel a step-up, unless it is decided."""
+    ended: StepUp | None = None
+
+    def decide() -> Decided | None:
+        nonlocal ended
+        stepup = broker.stepups.get(stepup_id)
+        if ended is None or stepup is not ended:
+            if not stepup.status.open:
+                return None
+            ended = cancelled(broker, stepup, reason)
+        return Decided((cancelled_draft(ended, actor),), (ended,))
+
+    await broker.record_decided(decide)
+
+
+def cancelled_draft(stepup: StepUp, actor: Actor) -> Draft:
+    """Return the event of a cancelled step-up."""
+    kind = EventType.STEPUP_CANCELLED
+    return stepup_draft(kind, actor, stepup, reason=stepup.problem)
+
+
+async def back_to_pending(broker: Broker, started: StepUp, problem: str) -> None:
+    """Let the request wait again, with the reason the last try failed."""
+    pending: StepUp | None = None
+    kind, begun = EventType.STEPUP_NOT_APPROVED, broker.stepups.get(started.id)
+
+    def decide() -> Decided | None:
+        nonlocal pending
+        stepup = broker.stepups.get(started.id)
+        if pending is None or stepup is not pending:
+            if not stepup.status.open or stepup.id in broker.stepups.deciding:
+                return None
+            if stepup.begun_at != begun.begun_at:
+                return None  # begun again elsewhere
+            broker.stepups.put(pending := as_pending(stepup, problem))
+        draft = stepup_draft(kind, SYSTEM, pending, reason=problem)
+        return Decided((draft,), (pending,))
+
+    await broker.record_decided(decide)
+
+
+def decidable(broker: Broker, stepup_id: str) -> StepUp:
+    """Return a step-up that nobody has decided.
+
+    Raises:
+        NotFoundError: no such step-up.
+        ConflictError: it is decided, or is being decided.
+    """
+    stepup = broker.stepups.get(stepup_id)
+    if not stepup.status.open:
+        by = f" by {stepup.decided_by.name}" if stepup.decided_by else ""
+        raise ConflictError(f"this step-up is {stepup.status}{by} already")
+    if stepup.id in broker.stepups.deciding:
+        raise ConflictError("this step-up is being decided by someone else right now")
+    return stepup
