@@ -6,8 +6,10 @@ import asyncio
 import errno
 import os
 import re
+import secrets
 import shutil
 import socket
+import sqlite3
 import stat
 import tarfile
 from collections.abc import Callable
@@ -56,6 +58,13 @@ _DEEPEST: Final = 64
 _CHUNK: Final = 1024 * 1024
 _UNREADABLE: Final = (tarfile.TarError, ArithmeticError, LookupError, ValueError)
 """What reading a changed archive may raise."""
+_BEGUN: Final = frozenset(
+    {
+        *("device_codes", "access_tokens", "auth_codes", "connect_requests"),
+        *("passkey_links", "page_sessions", "activations"),
+    }
+)
+"""Tables of the embedded tenant that hold codes, links and sessions."""
 
 
 def restore_backup(
@@ -266,6 +275,7 @@ async def _continue_ledger(
             f"the backup's ledger does not verify: {found.problem}",
             "restore an older backup",
         )
+    _end_begun(home)
     # Of a team it was the copy of a store, and now is what a new one is made from.
     ledger = await Ledger.open(home, clock=clock, again=True)
     try:
@@ -293,6 +303,24 @@ async def _continue_ledger(
         )
     finally:
         await ledger.close()
+
+
+def _end_begun(home: Home) -> None:
+    """End what people have begun at the embedded tenant, as a copy to a team's does.
+
+    A session that was ended, or a link and a code that were used, after the backup was
+    made are as they were before; and challenges that were answered count as open.
+    """
+    path = home.tenant / "tenant.db"
+    if not path.exists():
+        return
+    with storage_errors(path), closing(sqlite3.connect(path)) as db, db:
+        there = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+        for table in there & _BEGUN:
+            db.execute(f"DELETE FROM {table}")  # noqa: S608 - one of ours
+        if "facts" in there:
+            epoch = secrets.token_hex(16)
+            db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", ("epoch", epoch))
 
 
 def _into_store(home: Home, actor: Actor, into_team: IntoTeam) -> None:

@@ -17,11 +17,13 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.operators_api.changes import How, Loosening
 from agentvault_tui.broker.operators_api.presence import Presence, seated
+from agentvault_tui.broker.operators_api.streams import EventStreams
 from agentvault_tui.broker.operators_api.wire import (
     body_of,
     integer_of,
     listing,
     moment_of,
+    operator_of,
     query_of,
     route,
     word_of,
@@ -57,6 +59,7 @@ def routes(
     broker: Broker, feed: Feed, presence: Presence, authority: Authority
 ) -> list[Route]:
     """Return the routes about records, status and policy."""
+    streams = EventStreams()
 
     async def audit(request: Request) -> Response:
         """Return a page of events."""
@@ -70,11 +73,13 @@ def routes(
         otherwise = "Last-Event-ID is not a sequence number"
         frames = feed.stream(None if raw is None else integer_of(raw, otherwise))
         face = query_of(request, asks.StreamQuery).face
-        return StreamingResponse(
+        stream = StreamingResponse(
             seated(request, presence, face, frames),
             media_type="text/event-stream",
             headers={"X-Accel-Buffering": "no"},
         )
+        seat = operator_of(request).id
+        return streams.bounded(stream, seat, authority.standing(seat).role)
 
     async def status(_: Request) -> shapes.StatusInfo:
         """Return the broker's status."""

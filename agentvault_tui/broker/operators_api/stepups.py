@@ -16,6 +16,7 @@ from agentvault_tui.broker.operators_api.wire import (
     body_of,
     listing,
     operator_of,
+    problem,
     query_of,
     route,
     word_of,
@@ -28,6 +29,7 @@ from agentvault_tui.errors import LedgerError, SealedError
 from agentvault_tui.model import StepUpStatus
 from agentvault_tui.operator_api import calls, shapes
 from agentvault_tui.operator_api import requests as asks
+from agentvault_tui.web.exchange import RESERVED
 
 
 def routes(broker: Broker, authority: Authority) -> list[Route]:
@@ -86,6 +88,8 @@ def _deciding(broker: Broker, authority: Authority) -> list[Route]:
         body = await body_of(request, asks.DecisionRequest)
         who, ends = operator_of(request), broker.registry.ends
         if body.decision == "approve":
+            if request.scope["state"].get(RESERVED):
+                return problem(503, "too many connections: this one is for denying")
             operator = await authority.actor(who, Need.APPROVE, body.id)
             repeat = None if body.repeat is None else body.repeat.repeat
             stepup = await begin_approval(
