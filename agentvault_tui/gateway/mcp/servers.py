@@ -272,10 +272,17 @@ def spelt_otherwise(
 
 
 def doubts(
-    paths: Sequence[_Path], places: Mapping[str, _Path], arguments: dict[str, Any]
+    paths: Sequence[_Path],
+    places: Mapping[str, _Path],
+    arguments: dict[str, Any],
+    answers: object = None,
 ) -> tuple[tuple[str, str] | None, frozenset[str]]:
-    """Return what `spelt_otherwise` and `stated_twice` say, for a worker process."""
-    return spelt_otherwise(paths, arguments), stated_twice(places, arguments)
+    """Return what `spelt_otherwise` and `stated_twice` say, for a worker process.
+
+    *answers* are those to a server's questions, which it reads besides the arguments.
+    """
+    twice = stated_twice(places, arguments) | stated_twice(places, {"": answers})
+    return spelt_otherwise(paths, arguments), twice
 
 
 def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpServer:

@@ -149,8 +149,9 @@ class McpCalls:
             given = message.arguments if is_tool else message.params
             paths = paths_of(rule)
             weight, places = message.size if paths else 0, counted_places(rule)
+            answers = message.params.get("inputResponses")
             other, unclear = await read_apart(
-                asked.agent.id, weight, doubts, paths, places, given
+                asked.agent.id, weight, doubts, paths, places, given, answers
             )
             action = server.action_of(rule, tool, given, other=other, unclear=unclear)
         except UnmatchedToolError as error:
