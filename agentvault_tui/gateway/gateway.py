@@ -86,15 +86,15 @@ class Gateway:
         self.services = Services(broker.home, lambda: broker.policy.catalogue)
         self.mcp_servers = McpServers(broker.home, lambda: broker.policy.catalogue)
         self.secrets = _secrets_of(broker)
-        origins = SecretOrigins(broker, self.secrets, self.services, self.mcp_servers)
-        self.origins = origins
+        used_by = self.services, self.mcp_servers
+        self.origins = SecretOrigins(broker, self.secrets, *used_by)
         self.health: dict[str, ServiceHealth] = {}
         """By service; a call that ends says so here."""
         self.calls = Calls(broker, tell, self._note_health)
         self.admission = Admission(broker, self.calls)
         self._upstreams: dict[tuple[str, AgentId | None], Upstream] = {}
         self._idle = IdleConnections()
-        reached = origins.check, self.upstream
+        reached = self.origins.check, self.upstream
         self.credentials = Credentials(broker, self.secrets, *reached)
         self.forwarder = Forwarder(
             self.calls,
@@ -104,9 +104,8 @@ class Gateway:
             upstream=self.upstream,
             spools=SpoolRoom(broker.home.run, broker.settings.gateway.hold_bytes),
         )
-        self.proxy = ProxyListener(
-            broker, self.forwarder, self.admission, self.calls, self.services
-        )
+        acting = self.forwarder, self.admission, self.calls, self.services
+        self.proxy = ProxyListener(broker, *acting)
         self.calls.observe = self.proxy.runs.observe
         self.tools = ToolMaps(broker.home, lambda: broker.policy.catalogue)
         self._mcp_processes = McpProcesses(broker.clock)
@@ -119,9 +118,9 @@ class Gateway:
             credentials=self.credentials,
             upstream=self.upstream,
         )
-        folders = self.services, self.tools, self.mcp_servers
-        self._folders: tuple[ConfigFolder[Any], ...] = folders
-        self._edits = FileEdits(broker, folders, _RECORDED, self.look)
+        self._folders: tuple[ConfigFolder[Any], ...]
+        self._folders = self.services, self.tools, self.mcp_servers
+        self._edits = FileEdits(broker, self._folders, _RECORDED, self.look)
         self.admission.readings += self._readings()
         self._catalogue = broker.policy.catalogue.version
         self._told: list[str] = []

@@ -205,6 +205,9 @@ async def reload_policy(broker: Broker) -> None:
     """Put changed files in force, unless `TeamFiles` compares them.
 
     What is in force is kept where they cannot be.
+
+    Args:
+        broker: whose files are looked at.
     """
     if broker.files is None and changed(broker.policy, broker.home):
         await _reload(broker)
