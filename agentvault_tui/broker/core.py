@@ -441,13 +441,13 @@ class Broker:
             for draft in drafts:
                 self.limits.release(draft.decision_id)
             raise
-        if any("counted" in draft.detail for draft in drafts):
-            done = asyncio.ensure_future(done)
-            for draft in drafts:
-                self.limits.submitted(draft, done)
+        counted = [draft for draft in drafts if "counted" in draft.detail]
+        for draft in counted:
+            self.limits.submitted(draft, done)
         if rider is not None and any(LOOSENED in one.detail for one in drafts):
             rider.done = asyncio.ensure_future(done)
-        return done
+        # A caller that is cancelled does not undo the commit, nor hide its outcome.
+        return asyncio.shield(done) if counted else done
 
     def committed(self, events: Sequence[Event]) -> None:
         """Show the watch events that have just become durable."""

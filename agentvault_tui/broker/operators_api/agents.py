@@ -109,7 +109,7 @@ def _reading(broker: Broker) -> list[Route]:
     async def activity(request: Request) -> history.ActivityInfo:
         """Return what one agent did, and what revoking it would end."""
         agent = broker.registry.agent(request.path_params["id"])
-        return await activity_of(broker, agent, near_the_end(broker, agent))
+        return await activity_of(broker, agent, await near_the_end(broker, agent))
 
     return [
         route(calls.AGENTS, index),

@@ -171,7 +171,6 @@ async def take_over_policy(broker: Broker) -> None:
     """
     broker.registry.admits = partial(admits, broker)
     broker.limits.define(broker.policy.limits)
-    await broker.limits.ready()
     named = await _named(broker.ledger)
     version, texts = _read_kept(broker.kept.get(POLICY))
     known = not named or texts.digest() == named
