@@ -257,7 +257,6 @@ def holders(held: Path) -> list[str]:
         ("backup", "b"),
         ("tenant", "user", "list"),
         ("audit", "verify"),
-        ("audit", "export", "x.jsonl"),
         ("policy", "init"),
     ],
     ids=" ".join,

@@ -22,6 +22,7 @@ from agentvault_tui.broker.operators_api.wire import (
     integer_of,
     listing,
     moment_of,
+    operator_of,
     query_of,
     route,
     word_of,
@@ -33,7 +34,7 @@ from agentvault_tui.broker.surroundings import LOCAL, plain_address
 from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.broker.usecases.decide import foresee_at
 from agentvault_tui.broker.usecases.policy_apply import apply_policy, preview
-from agentvault_tui.broker.usecases.policy_change import reset_policy
+from agentvault_tui.broker.usecases.policy_change import check_gone, reset_policy
 from agentvault_tui.broker.usecases.register import check_scopes
 from agentvault_tui.errors import NotFoundError, PolicyError, UsageError
 from agentvault_tui.ledger import EventQuery, Link
@@ -107,6 +108,10 @@ def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
     async def reset(request: Request) -> Response:
         """Let the shipped files count in the place of those that are gone."""
         body = await body_of(request, asks.WireRequest)
+        seat = operator_of(request)
+        if await authority.by_factor(seat):
+            await authority.actor(seat, Need.GIVE, "the shipped policy")
+            check_gone(broker)  # what cannot be is refused at once
         summary, about = "the shipped policy decides again", "the shipped policy"
         wanted = Wanted(("policy",), summary, about, ("policy",))
         return await resetting.settle(request, body, wanted)

@@ -110,7 +110,6 @@ async def loosenings(stand: Stand) -> dict[str, tuple[str, dict[str, Any]]]:
     return {
         "policy": ("/api/policy/apply", {"policy": MILD}),
         "limits": ("/api/policy/apply", {"policy": shipped_policy(), "limits": HOOK}),
-        "reset": ("/api/policy/reset", {}),
         "register": ("/api/agents", new),
         "from": ("/api/agents", {"name": "new", "from": template.id}),
         "server": (
@@ -152,7 +151,6 @@ scopes = ["send:payment"]
 KINDS = {
     "policy": "policy",
     "limits": "limits",
-    "reset": "policy",
     "lift": "panic",
     "secret": "secrets",
     "token": "tokens",
@@ -533,11 +531,15 @@ async def test_the_shipped_policy_is_put_back_once_that_is_approved(
     bench.home.policy_file.unlink()
     await reload_policy(bench.broker)
     approver = await signed_in(stand, "approver")
+    operator = await signed_in(stand, "operator", "olga")
+    assert (await operator.post("/api/policy/reset")).status_code == 403
     change = await waits(await approver.post("/api/policy/reset"))
     assert bench.broker.policy.text == STRICT
     done = await approve(stand, approver, change)
     assert done["status"] == "applied", done
     assert bench.broker.policy.text == shipped_policy()
+    assert (await approver.post("/api/policy/reset")).status_code == 409
+    assert (await operator.post("/api/policy/reset")).status_code == 403
 
 
 async def test_an_edited_policy_is_recorded_by_file(stand: Stand) -> None:
