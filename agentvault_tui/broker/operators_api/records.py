@@ -50,7 +50,7 @@ from agentvault_tui.model import (
 )
 from agentvault_tui.operator_api import calls, history, planning, shapes
 from agentvault_tui.operator_api import requests as asks
-from agentvault_tui.policy import Catalogue, Environment, only_tightens
+from agentvault_tui.policy import Catalogue, Environment, differences, only_tightens
 from agentvault_tui.policy.texts import FILES
 
 
@@ -165,7 +165,7 @@ async def _wanted(broker: Broker, asked: asks.ApplyRequest) -> Wanted:
             text_change(files[name], before.get(name), after.get(name))
             for name in changed
         ),
-        {"plan": asked.plan} if asked.plan else {},
+        {**differences(broker.policy, policy), "plan": asked.plan or None},
         asked.reason,
     )
 

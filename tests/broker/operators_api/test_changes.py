@@ -288,6 +288,27 @@ async def test_a_change_is_cancelled_once_its_subject_has_changed(
     assert stand.bench.broker.policy.text == STRICT
 
 
+async def test_who_approves_reads_what_changes(stand: Stand) -> None:
+    """Rules by id, where a service points, and the whole request but for secrets."""
+    approver = await signed_in(stand, "approver")
+    asked = {"policy": MILD, "reason": "tired of it"}
+    change = await waits(await approver.post("/api/policy/apply", **asked))
+    assert change["details"]["rules added"] == ["all"]
+    assert "payments-need-step-up" in change["details"]["rules removed"]
+    assert change["reason"] == "tired of it"
+    assert change["request"] is None
+    shown = (await approver.get(f"/api/changes/{change['id']}")).json()
+    assert shown["request"]["policy"] == MILD
+    files = {"services": {"stripe": SERVICE}}
+    change = await waits(await approver.post("/api/files", **files))
+    assert change["details"]["origins"] == {"stripe": "https://evil.example"}
+    secret = {"name": "stripe", "value": "sk_live_1"}
+    change = await waits(await approver.post("/api/secrets", **secret))
+    shown = (await approver.get(f"/api/changes/{change['id']}")).json()
+    assert shown["request"] is None
+    assert "sk_live_1" not in json.dumps(shown)
+
+
 async def test_panic_cancels_what_waits(stand: Stand) -> None:
     """Whoever stops everything need not look for what was about to be loosened."""
     approver = await signed_in(stand, "approver")
