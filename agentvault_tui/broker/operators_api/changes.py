@@ -31,6 +31,7 @@ from agentvault_tui.broker.usecases.changes import (
     Wanted,
     ask,
     carry,
+    request_of,
     take_answer,
 )
 from agentvault_tui.broker.usecases.stepup import begin_approval, known_stepup
@@ -187,7 +188,8 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
     async def show(request: Request) -> ChangeInfo:
         """Return one change; once, to the session that asked, with its answer."""
         change = await _named(broker, request.path_params["id"])
-        info = change_info(change)
+        body = request_of(broker, change) if change.status.open else None
+        info = replaced(change_info(change), request=body)
         result = await take_answer(broker, change, operator_of(request))
         if result is None:
             return info

@@ -35,7 +35,7 @@ from agentvault_tui.broker.surroundings import LOCAL, plain_address
 from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.broker.usecases.decide import foresee_at
 from agentvault_tui.broker.usecases.policy_apply import apply_policy, preview
-from agentvault_tui.broker.usecases.policy_change import reset_policy
+from agentvault_tui.broker.usecases.policy_change import check_gone, reset_policy
 from agentvault_tui.broker.usecases.register import check_scopes
 from agentvault_tui.errors import NotFoundError, PolicyError, UsageError
 from agentvault_tui.ledger import EventQuery, Link
@@ -51,7 +51,7 @@ from agentvault_tui.model import (
 )
 from agentvault_tui.operator_api import calls, history, planning, shapes
 from agentvault_tui.operator_api import requests as asks
-from agentvault_tui.policy import Catalogue, Environment, only_tightens
+from agentvault_tui.policy import Catalogue, Environment, differences, only_tightens
 from agentvault_tui.policy.texts import FILES
 
 
@@ -112,6 +112,10 @@ def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
     async def reset(request: Request) -> Response:
         """Let the shipped files count in the place of those that are gone."""
         body = await body_of(request, asks.WireRequest)
+        seat = operator_of(request)
+        if await authority.by_factor(seat):
+            await authority.actor(seat, Need.GIVE, "the shipped policy")
+            check_gone(broker)  # what cannot be is refused at once
         summary, about = "the shipped policy decides again", "the shipped policy"
         wanted = Wanted(("policy",), summary, about, ("policy",))
         return await resetting.settle(request, body, wanted)
@@ -165,7 +169,7 @@ async def _wanted(broker: Broker, asked: asks.ApplyRequest) -> Wanted:
             text_change(files[name], before.get(name), after.get(name))
             for name in changed
         ),
-        {"plan": asked.plan} if asked.plan else {},
+        {**differences(broker.policy, policy), "plan": asked.plan or None},
         asked.reason,
     )
 

@@ -254,14 +254,25 @@ async def reset_policy(broker: Broker, operator: Actor) -> None:
         ConflictError: none that was in force is gone.
         PolicyError: what is left cannot be put in force.
     """
-    gone = broker.policy.texts.gone(read_texts(broker.home))
-    if not gone:
+    check_gone(broker)
+    await _put_in_force(broker, load_policy(broker.home), operator)
+
+
+def check_gone(broker: Broker) -> None:
+    """Refuse to put shipped files back where none that was active is gone.
+
+    Args:
+        broker: the broker.
+
+    Raises:
+        ConflictError: none is.
+    """
+    if not broker.policy.texts.gone(read_texts(broker.home)):
         raise ConflictError(
             "no file of the policy in force is gone",
             "to return to the shipped policy, move policy.cedar and scopes.toml away"
             " first",
         )
-    await _put_in_force(broker, load_policy(broker.home), operator)
 
 
 def switch_policy(broker: Broker, policy: Policy) -> None:

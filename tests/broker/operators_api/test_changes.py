@@ -111,7 +111,6 @@ async def loosenings(stand: Stand) -> dict[str, tuple[str, dict[str, Any]]]:
     return {
         "policy": ("/api/policy/apply", {"policy": MILD}),
         "limits": ("/api/policy/apply", {"policy": shipped_policy(), "limits": HOOK}),
-        "reset": ("/api/policy/reset", {}),
         "register": ("/api/agents", new),
         "from": ("/api/agents", {"name": "new", "from": template.id}),
         "server": (
@@ -156,7 +155,6 @@ scopes = ["send:payment"]
 KINDS = {
     "policy": "policy",
     "limits": "limits",
-    "reset": "policy",
     "lift": "panic",
     "secret": "secrets",
     "token": "tokens",
@@ -292,6 +290,27 @@ async def test_a_change_is_cancelled_once_its_subject_has_changed(
     assert now["status"] == "cancelled"
     assert "changed meanwhile" in now["problem"]
     assert stand.bench.broker.policy.text == STRICT
+
+
+async def test_who_approves_reads_what_changes(stand: Stand) -> None:
+    """Rules by id, where a service points, and the whole request but for secrets."""
+    approver = await signed_in(stand, "approver")
+    asked = {"policy": MILD, "reason": "tired of it"}
+    change = await waits(await approver.post("/api/policy/apply", **asked))
+    assert change["details"]["rules added"] == ["all"]
+    assert "payments-need-step-up" in change["details"]["rules removed"]
+    assert change["reason"] == "tired of it"
+    assert change["request"] is None
+    shown = (await approver.get(f"/api/changes/{change['id']}")).json()
+    assert shown["request"]["policy"] == MILD
+    files = {"services": {"stripe": SERVICE}}
+    change = await waits(await approver.post("/api/files", **files))
+    assert change["details"]["origins"] == {"stripe": "https://evil.example"}
+    secret = {"name": "stripe", "value": "sk_live_1"}
+    change = await waits(await approver.post("/api/secrets", **secret))
+    shown = (await approver.get(f"/api/changes/{change['id']}")).json()
+    assert shown["request"] is None
+    assert "sk_live_1" not in json.dumps(shown)
 
 
 async def test_panic_cancels_what_waits(stand: Stand) -> None:
@@ -542,11 +561,15 @@ async def test_the_shipped_policy_is_put_back_once_that_is_approved(
     bench.home.policy_file.unlink()
     await reload_policy(bench.broker)
     approver = await signed_in(stand, "approver")
+    operator = await signed_in(stand, "operator", "olga")
+    assert (await operator.post("/api/policy/reset")).status_code == 403
     change = await waits(await approver.post("/api/policy/reset"))
     assert bench.broker.policy.text == STRICT
     done = await approve(stand, approver, change)
     assert done["status"] == "applied", done
     assert bench.broker.policy.text == shipped_policy()
+    assert (await approver.post("/api/policy/reset")).status_code == 409
+    assert (await operator.post("/api/policy/reset")).status_code == 403
 
 
 async def test_an_edited_policy_is_recorded_by_file(stand: Stand) -> None:
