@@ -56,7 +56,7 @@ LASTING_TYPES: Final = (
 )
 """The only events that bind rows of unbounded age: few, so a start reads them all."""
 PASSING_TYPES: Final = tuple(kind for kind in EventType if kind not in DECISION_TYPES)
-_PASSING: Final = ("tok_", "sup_", "cooldown:", "lease:", *DECIDING)
+_PASSING: Final = ("tok_", "sup_", "chg_", "cooldown:", "lease:", *DECIDING)
 """Keys that any event binds: of rows that expire, found by a scan back, and of those
 that `verify` alone compares."""
 _FINAL: Final = 2**62
