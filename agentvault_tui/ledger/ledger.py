@@ -137,8 +137,8 @@ class Ledger:
         self._loop = asyncio.get_running_loop()
         self._writer: Writer
         self._team: TeamWriter | None = None
-        self.uses: UsesReader
         self._reading: Reading
+        self.uses: UsesReader
         self._history: tuple[StoreConnection, History] | None = None
         self._history_lock = asyncio.Lock()
 

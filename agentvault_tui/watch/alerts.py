@@ -8,7 +8,6 @@ import json
 import logging
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
-from typing import Any, Final, TypeVar
 
 import msgspec
 from starlette.requests import Request
