@@ -21,6 +21,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta
 
+from agentvault_tui.approval_rules import ChangeRule, StepUpRule
 from agentvault_tui.errors import SettingsError
 from agentvault_tui.home import Home
 from agentvault_tui.store_url import store_parameters
@@ -151,32 +152,20 @@ class DelegationSettings:
     """How many live tokens one token may have been exchanged for: 0 to 1000."""
 
 
-_Risk = Literal["low", "medium", "high"]
+@dataclass(frozen=True, slots=True)
+class ChangeSettings:
+    """``[changes]``: what loosens, and waits for a person's factor."""
 
-
-class StepUpRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which step-ups take several people, or nobody who owns the agent."""
-
-    approvals: Annotated[int, Meta(ge=1, le=10)] = 1
-    """How many different people have to approve."""
-    scopes: tuple[str, ...] = ()
-    """Scopes or groups of the catalogue; none: every scope."""
-    risk: _Risk | tuple[_Risk, ...] = ()
-    """One risk or several; none: every risk."""
-    no_self: bool = False
-    """Whether an owner of the agent, or of one that passed it a token, may not."""
-
-    def __post_init__(self) -> None:
-        """Refuse a rule that asks for nothing.
-
-        Raises:
-            SettingsError: it does not.
-        """
-        if self.approvals == 1 and not self.no_self:
-            raise SettingsError(
-                "a rule of stepup.rules asks for nothing more than usual",
-                "give approvals = 2, or no_self = true",
-            )
+    expires_in: Annotated[int, Meta(ge=1, le=604_800)] = 86_400
+    """How long a change waits for a person, in seconds: 1 to 604800."""
+    socket: Literal["auto", "uid", "factor"] = "auto"
+    """``uid``: at the socket the local user is the check. ``factor``: what loosens
+    waits for an approver's factor there too, and so does an edit of a file that
+    loosens. ``auto``: ``factor`` once an agent runs as the broker's own user, by
+    ``connect`` or ``run``. Before there is an approver, always ``uid``."""
+    rules: tuple[ChangeRule, ...] = ()
+    """Which changes take several people, or nobody who asked for them:
+    ``[[changes.rules]]`` with ``kinds``, ``approvals``, ``no_self``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,6 +429,7 @@ class Settings:
     ledger: LedgerSettings = field(default_factory=LedgerSettings)
     delegation: DelegationSettings = field(default_factory=DelegationSettings)
     stepup: StepUpSettings = field(default_factory=StepUpSettings)
+    changes: ChangeSettings = field(default_factory=ChangeSettings)
     tenant: TenantSettings = field(default_factory=TenantSettings)
     operators: OperatorSettings = field(default_factory=OperatorSettings)
     store: StoreSettings = field(default_factory=StoreSettings)

@@ -1,7 +1,9 @@
 """Write what the documentation takes from the code: ``make docs``.
 
 The tables of ``docs/configuration.md`` come from ``agentvault_tui/settings.py``: the
-fields, their docstrings and their defaults. ``docs/overview.svg`` is drawn here.
+fields, their docstrings and their defaults. Those of roles come from the routes' needs,
+`operator_api.calls.ACCESS`, and from `broker.authority`.
+``docs/overview.svg`` is drawn here.
 """
 
 from __future__ import annotations
@@ -15,11 +17,15 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from agentvault_tui import settings
+from agentvault_tui.broker.authority import DEEDS, LEAST, Need
+from agentvault_tui.model.role import Role
+from agentvault_tui.operator_api.calls import ACCESS, Access
 from agentvault_tui.settings import NAMED, Settings
 
 FOLDER = Path(__file__).parent
 CONFIGURATION = FOLDER / "configuration.md"
 OVERVIEW = FOLDER / "overview.svg"
+WITH_ROLES = (FOLDER / "remote.md", FOLDER / "operate.md")
 FLAGS = {
     "broker.listen": "agentvault serve --listen",
     "broker.tls": "agentvault serve --tls",
@@ -80,6 +86,56 @@ def configuration(page: str) -> str:
     """Return *page* with its tables as the code has them."""
     return TABLE.sub(
         lambda found: "\n".join([found[1], *rows(found[2]), "", found[3]]), page
+    )
+
+
+ROLES = re.compile(r"(<!-- roles: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def named(*needs: Access) -> str:
+    """Return the calls with a body that need one of *needs* elsewhere."""
+    found = {
+        path for (verb, path), one in ACCESS.items() if one in needs and verb == "POST"
+    }
+    return ", ".join(f"`{path}`" for path in sorted(found))
+
+
+def elsewhere() -> Iterator[str]:
+    """Yield the table of what each role may do on another machine."""
+    yield "| role | may |"
+    yield "| --- | --- |"
+    yield "| none | nothing |"
+    yield f"| `viewer` | read: every `GET`, and {named(Access.READ)} |"
+    yield (
+        f"| `operator` | also tighten: {named(Access.TIGHTEN)}; deny at"
+        f" {named(Access.DECIDE)}; at {named(Access.EITHER)} the part that loosens"
+        " nothing |"
+    )
+    yield (
+        f"| `approver` | also approve at {named(Access.DECIDE)}, and loosen:"
+        f" {named(Access.LOOSEN)}, and the rest of {named(Access.EITHER)}; each time"
+        " with a factor proven for exactly that |"
+    )
+    here = named(Access.MACHINE)
+    yield f"| every role | 409, on the broker's machine alone: {here} |"
+
+
+def at_the_socket() -> Iterator[str]:
+    """Yield the table of what each role may do at the socket, once signed in."""
+    yield "| role | may |"
+    yield "| --- | --- |"
+    yield "| `viewer` | see everything |"
+    for role in (Role.OPERATOR, Role.APPROVER):
+        needs = [need for need in Need if need is not Need.OWN]
+        deeds = [DEEDS[need] for need in needs if LEAST[need] is role]
+        yield f"| `{role}` | also {'; '.join(deeds)} |"
+
+
+def roles(page: str) -> str:
+    """Return *page* with its tables of roles as the code has them."""
+    tables = {"elsewhere": elsewhere, "socket": at_the_socket}
+    return ROLES.sub(
+        lambda found: "\n".join([found[1], *tables[found[2]](), "", found[3]]), page
     )
 
 
@@ -228,3 +284,5 @@ def words(x: int, y: int, text: str, colour: str, style: str = 'font-size="16"')
 if __name__ == "__main__":
     OVERVIEW.write_text(overview())
     CONFIGURATION.write_text(configuration(CONFIGURATION.read_text()))
+    for page in WITH_ROLES:
+        page.write_text(roles(page.read_text()))

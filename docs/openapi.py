@@ -11,7 +11,13 @@ from typing import Any
 
 import msgspec
 
-from agentvault_tui.operator_api.calls import CALLS, EVENT_KINDS, EVENTS_PATH, ApiCall
+from agentvault_tui.operator_api.calls import (
+    CALLS,
+    EVENT_KINDS,
+    EVENTS_PATH,
+    Access,
+    ApiCall,
+)
 from agentvault_tui.operator_api.requests import StreamQuery
 from agentvault_tui.operator_api.shapes import ProblemInfo
 
@@ -98,11 +104,16 @@ def operation(call: ApiCall[Any]) -> dict[str, Any]:
     about = call.answer if call.method == "GET" else call.asks or call.answer
     summary = (about.__doc__ or "").partition("\n")[0].rstrip(".")
     told = {"description": summary, "content": {"application/json": answer}}
-    statuses = [call.status, *([call.also] if call.also else [])]
+    statuses = {call.status: told, **({call.also: told} if call.also else {})}
+    if call.access in {Access.EITHER, Access.LOOSEN} and call.also == 202:
+        content = {"schema": {"$ref": REF.format(name="ChangeInfo")}}
+        about = "It loosens something, and waits for an approver's factor"
+        statuses[202] = {"description": about, "content": {"application/json": content}}
     made: dict[str, Any] = {
         "summary": summary,
         "parameters": [*path_parameters(call.path)],
-        "responses": {**{str(status): told for status in statuses}, **REFUSED},
+        "x-needs-elsewhere": call.access.value,
+        "responses": {**{str(one): said for one, said in statuses.items()}, **REFUSED},
     }
     if call.method == "GET":
         made["parameters"] += query_parameters(call.asks)

@@ -7,6 +7,7 @@ import logging
 from typing import Final
 
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.usecases.change_basis import is_current
 from agentvault_tui.broker.usecases.stepup import offer
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import LedgerError, TenantError, TenantRefusedError
@@ -99,9 +100,7 @@ class ApprovalPageOffers:
         """Tell whether *stepup* is to be offered now; then it rests for a while."""
         broker, now = self._broker, self._broker.clock.boot()
         rests = self._rests.get(stepup.id, 0.0) > now
-        if broker.policy.version == stepup.policy_version and (
-            rests or stepup.id in broker.stepups.flows
-        ):
+        if (rests or stepup.id in broker.stepups.flows) and is_current(broker, stepup):
             return False
         if stepup.status is not StepUpStatus.PENDING:
             return False

@@ -19,9 +19,11 @@ off is free, granting costs.
   * *approving* may be begun: what counts is the role of the person who then proves a
     second factor, fresh from the tenant. See `mint.may_approve`.
 
-* Elsewhere nothing is done or shown without a role, whatever the setting. There a
-  session lasts its 12 hours, so that a console goes on watching; after 15 minutes
-  without a decision it gives nothing until a new sign-in.
+* Elsewhere nothing is done or shown without a role, whatever the setting:
+  `operator_api.calls.ACCESS` says which. *Giving* needs the role approver there, and
+  each time a factor that is proven for exactly that change; see `usecases.changes`.
+  A session there lasts its 12 hours, so that a console goes on watching; after 15
+  minutes without a decision it gives nothing until a new sign-in.
 
 Who has signed in, by device flow, is kept in memory by the seat.
 """
@@ -39,6 +41,7 @@ from functools import partial
 from typing import Final
 
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.socket_factor import asks_factor
 from agentvault_tui.broker.usecases.approvals import changed_since
 from agentvault_tui.broker.usecases.stepup import device_code, problem_of
 from agentvault_tui.clock import Clock, Deadline, iso
@@ -59,6 +62,7 @@ from agentvault_tui.model import (
     sha256_hex,
 )
 from agentvault_tui.model.role import Role, role_of
+from agentvault_tui.operator_api.calls import Access
 from agentvault_tui.settings import DEVICE_CODE_TTL_CAP
 from agentvault_tui.text import visible
 from agentvault_tui.vault import DeviceFlow, FlowTokens, Identity
@@ -358,22 +362,31 @@ class Need(StrEnum):
 
     CUT = "revoke"
     GIVE = "restore"
+    OWN = "own"
+    """Giving that an operator elsewhere may do too: see docs/remote.md."""
     APPROVE = "approve"
     PEOPLE = "people"
 
 
-_ROLES: Final = {
+LEAST: Final = {
     Need.CUT: Role.OPERATOR,
     Need.GIVE: Role.OPERATOR,
+    Need.OWN: Role.OPERATOR,
     Need.APPROVE: Role.APPROVER,
     Need.PEOPLE: Role.APPROVER,
 }
-_DEEDS: Final = {
-    Need.CUT: "cutting off",
-    Need.GIVE: "restoring, registering or giving scopes",
+DEEDS: Final = {
+    Need.CUT: "revoking, denying or taking away",
+    Need.GIVE: "restoring, registering, granting or loosening",
+    Need.OWN: "restoring or registering",
     Need.APPROVE: "approving",
     Need.PEOPLE: "changing the tenant's people",
 }
+
+
+def _least(need: Need, *, remote: bool) -> Role:
+    """Return the least role that a decision needs."""
+    return Role.APPROVER if remote and need is Need.GIVE else LEAST[need]
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,7 +403,7 @@ class Authority:
     """Decides whether an operator may make a decision."""
 
     def __init__(self, broker: Broker, sessions: Sessions) -> None:
-        self._broker = broker
+        self.broker = broker
         self._sessions = sessions
         self._by_claim = broker.settings.operators.by_claim
 
@@ -401,14 +414,15 @@ class Authority:
         by_claim = self._by_claim or remote
         who = _who(session, role)
         refused = {
-            need.value: f"{_DEEDS[need]} needs the role {_ROLES[need]}; {who}"
+            need.value: f"{DEEDS[need]} needs the role {_least(need, remote=remote)};"
+            f" {who}"
             for need in Need
             if not _allowed(need, role, by_claim=by_claim, remote=remote)
         }
-        if session is not None and session.idle.passed(self._broker.clock):
-            for need in (Need.GIVE, Need.PEOPLE):
+        if session is not None and session.idle.passed(self.broker.clock):
+            for need in (Need.GIVE, Need.OWN, Need.PEOPLE):
                 refused.setdefault(
-                    need.value, f"{_DEEDS[need]} needs a new sign-in; {_IDLE_WHY}"
+                    need.value, f"{DEEDS[need]} needs a new sign-in; {_IDLE_WHY}"
                 )
         return Standing(session, role, refused)
 
@@ -427,11 +441,12 @@ class Authority:
         """
         if need is not Need.CUT:
             # What others revoked, and whose sessions they ended, is known first.
-            await self._broker.ledger.confirm()
+            await self.broker.ledger.confirm()
         found = self.standing(operator.id)
         actor = self.named(operator)
         if need in found.refused:
-            why, role = found.refused[need], _ROLES[need].value
+            least = _least(need, remote=is_remote(operator.id))
+            why, role = found.refused[need], least.value
             draft = Draft(
                 EventType.OPERATOR_REFUSED,
                 actor,
@@ -440,9 +455,41 @@ class Authority:
                 reason=why,
                 detail={"uid": operator.id, "needed_role": role},
             )
-            await self._broker.record(draft)
+            await self.broker.record(draft)
             raise ForbiddenError(role, why, "agentvault login, as someone who has it")
         return actor
+
+    @staticmethod
+    def is_elsewhere(operator: Actor) -> bool:
+        """Tell whether *operator* is on another machine."""
+        return is_remote(operator.id)
+
+    async def by_factor(self, operator: Actor) -> bool:
+        """Tell whether what loosens needs a person's factor, asked for from there."""
+        return is_remote(operator.id) or await asks_factor(self.broker)
+
+    async def admit(self, operator: Actor, access: Access, path: str) -> None:
+        """Refuse a call of an operator elsewhere that their role does not allow.
+
+        At the socket the calls themselves ask for what they need.
+
+        Raises:
+            ConflictError: it is done on the broker's machine alone.
+            ForbiddenError: their role is not enough.
+        """
+        if not is_remote(operator.id) or access is Access.SESSION:
+            return
+        if access is Access.MACHINE:
+            raise ConflictError(
+                "that is done on the broker's machine alone",
+                "run the command there, as the user who runs the broker",
+            )
+        if self.standing(operator.id).role is None:
+            told = "nothing is shown without a role, and the tenant gives you none"
+            raise ForbiddenError(Role.VIEWER, told, "ask who manages the tenant")
+        if access is not Access.READ:
+            # What only an approver may do is refused to others where it is asked for.
+            await self.actor(operator, Need.CUT, path)
 
     def named(self, operator: Actor) -> Actor:
         """Return who is signed in at *operator*'s seat, or *operator*."""
@@ -456,7 +503,7 @@ def _allowed(need: Need, role: Role | None, *, by_claim: bool, remote: bool) -> 
     if need is Need.PEOPLE and not by_claim:
         return True
     if role is not None:
-        return role.includes(_ROLES[need])
+        return role.includes(_least(need, remote=remote))
     return not remote and (need in {Need.CUT, Need.APPROVE} or not by_claim)
 
 

@@ -36,6 +36,7 @@ from agentvault_tui.broker.limit_uses import LimitUses
 from agentvault_tui.broker.pending_cuts import Decide
 from agentvault_tui.broker.rates import Rates
 from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.riders import riding
 from agentvault_tui.broker.stepups import StepUps
 from agentvault_tui.broker.surroundings import Surroundings
 from agentvault_tui.broker.team import Team
@@ -63,6 +64,7 @@ from agentvault_tui.model import (
     Token,
     TokenId,
 )
+from agentvault_tui.model.event import LOOSENED
 from agentvault_tui.operator_api.advice import AdviceInfo
 from agentvault_tui.operator_api.planning import ShadowInfo
 from agentvault_tui.policy import Policy, PolicyTexts
@@ -97,6 +99,10 @@ SYSTEM = Actor(ActorKind.SYSTEM, "broker", "broker")
 """The actor of expiry, start, stop and reload."""
 
 
+async def _takes_edits(_: Policy, __: Policy) -> bool:
+    return False
+
+
 @dataclass(slots=True)
 class PolicyState:
     """What is known of the policy in force, and which live tokens it decided about."""
@@ -119,6 +125,10 @@ class PolicyState:
     """What a policy that decides beside the one in force has counted."""
     applying: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while a policy is applied."""
+    hold: Callable[[Policy, Policy], Awaitable[bool]] = _takes_edits
+    """Tells whether an edit has to wait, from the active policy and the edited one."""
+    held: str | None = None
+    """The change that such an edit waits as, if one does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +139,11 @@ class Verified:
     at: datetime
     complete: bool
     """Whether that was the end of the chain, with its state and all pages."""
+
+
+Carrier = Callable[[Mapping[str, Any], Actor], Awaitable[bytes]]
+"""Carries out the request of a change, as the person who approved it; returns the
+answer, JSON."""
 
 
 class CallsCut(NamedTuple):
@@ -304,6 +319,13 @@ class Broker:
     """Tells what was taken from an agent and is on trial now."""
     on_status: Callable[[], None] = lambda: None
     """Called when something in the status line changed."""
+    states: dict[str, Callable[[str], str]] = field(default_factory=dict)
+    """What a change would replace, as it is now, by the kind of thing; see
+    `usecases.changes`. A room that has such things adds its own."""
+    has_approver: bool = False
+    """Whether somebody was found to have the role approver; see `socket_factor`."""
+    carriers: dict[str, Carrier] = field(default_factory=dict)
+    """What carries out a change once it is approved, by method and path."""
     issuer: str = ""
     """The URL that agents reach it at, once they can."""
     gateway: DataPlane | None = None
@@ -409,17 +431,23 @@ class Broker:
         In a team nothing of this goes ahead of others: another broker may overtake it.
         """
         urgent = urgent and self.ledger.shared is None
+        rider = riding()
+        if rider is not None:
+            joined, rows = rider.join(drafts)
+            drafts, changes = (*joined,), [*changes, *rows]
         try:
             done = self.ledger.commit(*drafts, changes=changes, urgent=urgent)
         except BaseException:
             for draft in drafts:
                 self.limits.release(draft.decision_id)
             raise
-        if any("counted" in draft.detail for draft in drafts):
-            done = asyncio.ensure_future(done)
-            for draft in drafts:
-                self.limits.submitted(draft, done)
-        return done
+        counted = [draft for draft in drafts if "counted" in draft.detail]
+        for draft in counted:
+            self.limits.submitted(draft, done)
+        if rider is not None and any(LOOSENED in one.detail for one in drafts):
+            rider.done = asyncio.ensure_future(done)
+        # A caller that is cancelled does not undo the commit, nor hide its outcome.
+        return asyncio.shield(done) if counted else done
 
     def committed(self, events: Sequence[Event]) -> None:
         """Show the watch events that have just become durable."""

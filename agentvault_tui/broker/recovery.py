@@ -14,9 +14,11 @@ from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.lifetimes import as_loaded
 from agentvault_tui.broker.stepups import as_cancelled, digest_of
 from agentvault_tui.broker.usecases.approvals import end_repeats
+from agentvault_tui.broker.usecases.change_basis import states_of
 from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.disconnect import close_accounts
 from agentvault_tui.broker.usecases.policy_change import keep_policy, take_over_policy
+from agentvault_tui.broker.usecases.policy_edits import hold_policy_edits
 from agentvault_tui.broker.usecases.redeem import PARENT_ENDED
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent, revoke_ended
 from agentvault_tui.broker.usecases.scopes import change_scopes
@@ -108,6 +110,8 @@ async def take_over(broker: Broker, listen: Callable[[], None] = lambda: None) -
     orphans = broker.registry.end_tokens(broker.registry.orphans())
     await broker.record_ended(orphans, SYSTEM, PARENT_ENDED)
     await _cancel_changed(broker)
+    broker.states.update(states_of(broker))
+    hold_policy_edits(broker)
     await take_over_policy(broker)
     await apply_kept(broker)
     await revoke_ended(broker)
@@ -219,6 +223,7 @@ async def _record_divergence(broker: Broker, found: StateDivergence) -> None:
             reason="state_changed",
             detail={
                 "panic": found.panic is not None,
+                **({"limits": True} if found.limits else {}),
                 **{kind: ids[:_NAMED] for kind, ids in named.items() if ids},
             },
         ),
@@ -251,9 +256,6 @@ async def recover(broker: Broker, recovery: Recovery) -> None:
     written again as memory has it; what memory has nothing of was never handed out.
     """
     if recovery.found:
-        for attempt in recovery.attempts:
-            for draft in attempt.drafts:
-                broker.limits.found(draft)
         await broker.cuts.found(recovery.attempts)
     try:
         await record_missed(broker)

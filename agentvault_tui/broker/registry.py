@@ -194,6 +194,10 @@ class Registry:
         """Tell whether `fold_text` makes *folded* of an agent's name, or will."""
         return folded in self._names or folded in self.registering
 
+    def has_name(self, folded: str) -> bool:
+        """Tell whether `fold_name` makes *folded* of a registered agent's name."""
+        return folded in self._names
+
     def serves(self, agent_id: AgentId) -> bool:
         """Tell whether anything may be issued to or redeemed for the agent now."""
         return self.panic is None and self.lifetimes.is_active(agent_id)

@@ -28,6 +28,7 @@ from agentvault_tui.broker.operators_api.remote import CONNECTIONS, RemoteGuard
 from agentvault_tui.broker.operators_api.streams import is_urgent
 from agentvault_tui.broker.recovery import record_missed, take_over
 from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.settings_record import settings_record
 from agentvault_tui.broker.status import status_info
 from agentvault_tui.broker.stop_order import order_watch
 from agentvault_tui.broker.team import while_working
@@ -573,6 +574,9 @@ async def _close(broker: Broker) -> None:
 
 async def _record_start_or_stop(broker: Broker, kind: EventType) -> None:
     drafts, changes = policy_record(broker)
+    if kind is EventType.BROKER_STARTED:
+        told, rows = settings_record(broker)
+        drafts, changes = [*drafts, *told], [*changes, *rows]
     texts, named = kept_texts(broker.policy)
     # A ledger that cannot write must not keep a broker with kept cuts from serving.
     await broker.record_cut(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import asdict as asdict_of
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final, TypeVar
@@ -33,6 +34,7 @@ from agentvault_tui.model import (
     fingerprint,
 )
 from agentvault_tui.operator_api import access, history, shapes
+from agentvault_tui.operator_api.changes import ChangeInfo, PersonInfo, TextInfo
 
 TOKENS_SHOWN: Final = 100
 """Tokens of an agent that are listed, the soonest to expire."""
@@ -275,6 +277,40 @@ def stepup_info(stepup: StepUp, ends: Ends = _as_recorded) -> shapes.StepUpInfo:
     )
 
 
+def change_info(stepup: StepUp) -> ChangeInfo:
+    """Return a change that waits, or was decided, as every face shows it."""
+    change = stepup.change
+    assert change is not None  # noqa: S101 - callers look
+    details = stepup.parameters
+    for shown in ("summary", "changes", "texts"):
+        details.pop(shown, None)
+    return ChangeInfo(
+        id=stepup.id,
+        digest=stepup.digest,
+        fingerprint=fingerprint(stepup.digest),
+        kind=change.kinds[0],
+        kinds=change.kinds,
+        summary=change.summary,
+        call=change.call,
+        resource=stepup.resource,
+        details=details,
+        texts=tuple(TextInfo(**asdict_of(one)) for one in change.texts),
+        reason=stepup.reason,
+        requested_by=PersonInfo(sub=change.sub, name=change.name),
+        requested_at=iso(stepup.requested_at),
+        expires_at=iso(stepup.expires.wall),
+        status=stepup.status.value,
+        have=len(stepup.confirmed) or int(stepup.status is StepUpStatus.APPLIED),
+        need=stepup.need,
+        approvals=_approvals(stepup),
+        problem=stepup.problem,
+        decided_by=_deciders(stepup),
+        decided_at=_moment(stepup.decided_at),
+        denial=stepup.denial,
+        device=device_info(stepup.device) if stepup.device else None,
+    )
+
+
 def _repeat_info(repeat: Repeat, ends: Ends) -> shapes.RepeatInfo:
     expires_at = _moment(ends(repeat.expires) if repeat.expires else None)
     asked = repeat.asked
@@ -309,22 +345,26 @@ def device_info(device: DeviceCode) -> shapes.DeviceInfo:
 def _deciders(
     stepup: StepUp,
 ) -> shapes.DeciderInfo | tuple[shapes.DeciderInfo, ...] | None:
-    granted = {StepUpStatus.APPROVED, StepUpStatus.REDEEMED}
+    granted = {StepUpStatus.APPROVED, StepUpStatus.REDEEMED, StepUpStatus.APPLIED}
     if stepup.status in granted and stepup.confirmed:
         return tuple(filter(None, map(_decider, stepup.confirmed)))
     return _decider(stepup.decided_by)
 
 
 def _approvals(stepup: StepUp) -> shapes.ApprovalsInfo | None:
-    if stepup.need == 1 and not stepup.owners:
+    if stepup.need == 1 and not stepup.owners and not stepup.approvers:
         return None
+    named = " and ".join(" or ".join(one) for one in stepup.approvers)
+    who = f"approvers who are {named}" if named else "any approver"
     others = [one.name for one in stepup.confirmed]
-    but = " and ".join([*others, *(f"the owner {one}" for one in stepup.owners)])
+    noun = "" if stepup.change else "the owner "
+    own = [stepup.change.name] if stepup.change and stepup.owners else stepup.owners
+    but = " and ".join([*others, *(f"{noun}{one}" for one in own)])
     return shapes.ApprovalsInfo(
         have=len(stepup.confirmed),
         need=stepup.need,
         by=tuple(filter(None, map(_decider, stepup.confirmed))),
-        may=f"any approver but {but}" if but else "any approver",
+        may=f"{who} but {but}" if but else who,
     )
 
 

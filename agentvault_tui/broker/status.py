@@ -99,6 +99,14 @@ def warnings(broker: Broker) -> list[str]:
             f"The policy on disk cannot be put in force, the one before decides: "
             f"{broker.policy_state.problem}"
         )
+    if broker.policy_state.held and (
+        edit := broker.stepups.find(broker.policy_state.held)
+    ):
+        word = "waits for an approver" if edit.status.open else f"is {edit.status}"
+        found.append(
+            f"An edit of the policy that loosens it {word}, and the version before"
+            f" decides: agentvault stepup show {edit.id}"
+        )
     for extension in broker.extensions:
         found += extension.warnings
     if broker.gateway is not None:

@@ -319,6 +319,14 @@ def digest_of(stepup: StepUp) -> str:
 def tokenless(stepup: StepUp) -> dict[str, Any]:
     """Return what a step-up says besides: what not each one has."""
     said: dict[str, Any] = {"evaluation": True} if stepup.evaluation else {}
+    if change := stepup.change:
+        asked = {"sub": change.sub, "name": change.name}
+        said["change"] = {
+            "call": change.call,
+            "kinds": list(change.kinds),
+            "request_hmac": change.body_hmac,
+            "requested_by": asked,
+        }
     said |= {"repeat": stepup.repeat.asked} if stepup.repeat else {}
     said |= {"repeat_of": stepup.repeat_of} if stepup.repeat_of else {}
     return said | ({"request": stepup.request} if stepup.request_json else {})
@@ -366,7 +374,7 @@ def stepup_draft(
     return Draft(
         kind,
         actor,
-        agent_id=stepup.agent_id,
+        agent_id=stepup.agent_id or None,
         action=stepup.action,
         resource=stepup.resource,
         reason=reason,

@@ -22,6 +22,7 @@ from typing import Final
 import msgspec
 
 from agentvault_tui.broker.policy_files import MAX_FILE
+from agentvault_tui.broker.riders import by_file
 from agentvault_tui.broker.team_copies import (
     MEMBER,
     TeamCopies,
@@ -32,7 +33,16 @@ from agentvault_tui.broker.team_copies import (
 from agentvault_tui.errors import LedgerError, LedgerUnwritableError, OvertakenError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Change, EventQuery, Ledger, Meta
-from agentvault_tui.model import Actor, Draft, Event, EventType, sha256_hex
+from agentvault_tui.model import (
+    Actor,
+    ActorKind,
+    ChangedText,
+    Draft,
+    Event,
+    EventType,
+    sha256_hex,
+)
+from agentvault_tui.model.event import LOOSENED
 from agentvault_tui.policy.texts import FILES, PolicyTexts
 
 _ROW: Final = "file:"
@@ -46,6 +56,9 @@ _TRIES: Final = 8
 log = logging.getLogger("agentvault.team")
 
 
+_ALERTS: Final = "alerts.toml"
+
+
 def file_draft(
     file: str, before: str | None, after: str | None, actor: Actor, **told: object
 ) -> Draft:
@@ -57,7 +70,15 @@ def file_draft(
         after: the same of what it says now.
         actor: who changed it.
         told: what the event says besides.
+
+    An edit is nobody's: the event says that a file brought it, and whether it loosens.
     """
+    if actor.kind is ActorKind.SYSTEM and LOOSENED not in told:
+        # What is removed reaches nothing; for a host's map the shipped one counts then.
+        loosens = after is not None or file.startswith("hosts/")
+        kinds = ("alerts",) if file == _ALERTS else ("services",)
+        text = ChangedText(file, before, after)
+        told = by_file(kinds if loosens else (), text) | told
     word = "added" if before is None else "changed" if after else "removed"
     detail = {"file": file, "before": before, "after": after, **told}
     return Draft(

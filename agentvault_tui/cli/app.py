@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from errno import EACCES, EISDIR, EPERM
-from typing import Final, NoReturn, cast
+from typing import Any, Final, NoReturn, cast
 
 import click
 
@@ -198,6 +198,12 @@ def root(ctx: click.Context, session: CliSession) -> int | None:
     return None
 
 
+def _wait_for(session: CliSession, change: Any) -> object:
+    from agentvault_tui.cli.changes import wait_for
+
+    return wait_for(session, change)
+
+
 def run(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; say errors on stderr."""
     try:
@@ -205,7 +211,7 @@ def run(argv: Sequence[str] | None = None) -> int:
             args=None if argv is None else list(argv),
             prog_name="agentvault",
             standalone_mode=False,
-            obj=CliSession(),
+            obj=CliSession(waits=_wait_for),
         )
     except click.Abort:
         return INTERRUPTED

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -333,6 +334,9 @@ def connect(
     merged = [(file, _merged(file)) for file in files]
     weak = [*CANNOT_KEEP[host], *(() if managed else (_EDITABLE,))]
     backups = [_write(file.path, text) for file, text in merged] if write else []
+    if write:
+        with suppress(UnreachableError):  # else its first hook tells the broker
+            session.client.call(calls.CONNECTED, host=host)
     if session.json:
         told = [
             {"path": str(file.path), "format": file.format, "content": text}

@@ -21,8 +21,8 @@ from agentvault_tui.ledger.docs import read_agent
 from agentvault_tui.ledger.schema import read_home
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.planning import (
-    ChangeInfo,
     PlanInfo,
+    PlannedChangeInfo,
     PlanRequest,
     ShadowAnswer,
     ShadowRequest,
@@ -200,7 +200,7 @@ def _print_plan(out: Output, found: PlanInfo, names: dict[str, str]) -> None:
 
 
 def print_changes(
-    out: Output, changes: list[ChangeInfo], names: dict[str, str]
+    out: Output, changes: list[PlannedChangeInfo], names: dict[str, str]
 ) -> None:
     """Print what would be answered otherwise, or that nothing would be."""
     if not changes:

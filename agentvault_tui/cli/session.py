@@ -6,10 +6,10 @@ Rooms are imported when a command runs: ``--help`` must not pay for them.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from agentvault_tui.home import Home
     from agentvault_tui.ledger import Ledger
     from agentvault_tui.model import Actor
+    from agentvault_tui.operator_api.changes import ChangeInfo
     from agentvault_tui.operator_api.client import OperatorClient
     from agentvault_tui.operator_api.remote import RemoteBroker
     from agentvault_tui.settings import Settings
@@ -38,6 +39,9 @@ class CliSession:
     """``--connect``: instead of the setting ``operators.connect``."""
     ca_file: str | None = None
     """``--ca-file``: instead of the setting ``operators.ca_file``."""
+
+    waits: Callable[[CliSession, ChangeInfo], object] | None = None
+    """Waits for a change that a command became; see `cli.changes`."""
 
     @cached_property
     def home(self) -> Home:
@@ -145,7 +149,10 @@ class CliSession:
         """The client of the broker; it connects when used."""
         from agentvault_tui.operator_api.client import OperatorClient
 
-        return OperatorClient(self.remote or self.home.operator_socket)
+        client = OperatorClient(self.remote or self.home.operator_socket)
+        if self.waits is not None:
+            client.on_change = partial(self.waits, self)
+        return client
 
     @cached_property
     def out(self) -> Output:

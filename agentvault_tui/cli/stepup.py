@@ -38,7 +38,7 @@ from agentvault_tui.operator_api.gateway import HeldBody
 from agentvault_tui.operator_api.shapes import StepUpInfo
 
 _BRIEF: Final = requests.StepUpShowQuery(body=False)
-_GRANTED: Final = frozenset({"approved", "redeemed"})
+_GRANTED: Final = frozenset({"approved", "redeemed", "applied"})
 _BEGUN_ELSEWHERE: Final = (
     "another broker of the team began this, and the code is shown there: this waits "
     "for what becomes of it"
@@ -227,7 +227,9 @@ def _repeat(
 def _print_all(session: CliSession, item: StepUpInfo) -> None:
     client = session.client
     before = client.call(calls.BEFORE, id=item.id).stepups
-    owner = client.call(calls.AGENT, id=item.agent_id).owner
+    owner = ""
+    if item.agent_id:  # else a change, which no agent asks for
+        owner = client.call(calls.AGENT, id=item.agent_id).owner
     body = None
     if item.request is not None:
         try:

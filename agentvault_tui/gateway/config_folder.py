@@ -73,6 +73,10 @@ class ConfigFolder(Generic[_ItemT]):
         self._problems: dict[str, str] = {}
         self._seen: Mapping[str, _Stamp] | None = None
         self._again = False
+        self.admits: Callable[[str, str], bool] = lambda _, __: True
+        """Tells whether a text counts, from the file's path and its SHA-256."""
+        self.held: dict[str, str] = {}
+        """Texts that do not, by path: the file's version before counts."""
 
     def follow(self, team: TeamFiles) -> None:
         """Take texts from *team*, in place of the home's copies of them."""
@@ -132,20 +136,23 @@ class ConfigFolder(Generic[_ItemT]):
         stats = self._stats()
         seen = {} if self._again or self._seen is None else self._seen
         self._again = False
-        items, problems = dict(self._items), {}
+        items, same = dict(self._items), {f for f in stats if seen.get(f) == stats[f]}
+        problems = {f: why for f, why in self._problems.items() if f in same}
+        held = {p: self.held[p] for p in map(self._path, same) if p in self.held}
         for file, stat in stats.items():
             name = file.removesuffix(".toml")
-            if seen.get(file) == stat:
-                if file in self._problems:
-                    problems[file] = self._problems[file]
+            if file in same:
                 continue
             if not NAME.fullmatch(name):
                 problems[file] = NAME_FORM
                 continue
             try:
                 text = stat if isinstance(stat, str) else self._read(file)
-                if text is not None:
-                    items[name] = self._parse(name, text)
+                item = None if text is None else self._parse(name, text)
+                if item is not None and self.admits(self._path(file), item.sha256):
+                    items[name] = item
+                elif text is not None:
+                    held[self._path(file)] = text
             except (ServiceError, PolicyError) as error:
                 problems[file] = error.diagnosis()
                 if self._team is not None:
@@ -153,6 +160,10 @@ class ConfigFolder(Generic[_ItemT]):
         for name in set(items) - {file.removesuffix(".toml") for file in stats}:
             del items[name]
         self._items, self._problems, self._seen = items, problems, stats
+        self.held = held
+
+    def _path(self, file: str) -> str:
+        return f"{self._folder.name}/{file}"
 
     def _read(self, file: str) -> str | None:
         return read_text(self._folder / file, self._home.config)

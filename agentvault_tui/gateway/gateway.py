@@ -15,6 +15,7 @@ from starlette.routing import Route
 from agentvault_tui.broker.audience import PREFIX as MCP_PREFIX
 from agentvault_tui.broker.authority import Authority
 from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut
+from agentvault_tui.broker.riders import riding
 from agentvault_tui.broker.team_files import file_draft
 from agentvault_tui.errors import LedgerError
 from agentvault_tui.gateway import hooks, operators, runs_api
@@ -26,6 +27,7 @@ from agentvault_tui.gateway.call import Call
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.config_folder import ConfigFolder
 from agentvault_tui.gateway.credentials import Credentials
+from agentvault_tui.gateway.file_edits import FileEdits
 from agentvault_tui.gateway.forward import Forwarder
 from agentvault_tui.gateway.mcp import METADATA, McpApp, McpProcesses, McpServers
 from agentvault_tui.gateway.mcp.servers import other_tool
@@ -117,6 +119,7 @@ class Gateway:
         )
         folders = self.services, self.tools, self.mcp_servers
         self._folders: tuple[ConfigFolder[Any], ...] = folders
+        self._edits = FileEdits(broker, folders, _RECORDED, self.look)
         self.admission.readings += self._readings()
         self._catalogue = broker.policy.catalogue.version
         self._told: list[str] = []
@@ -160,7 +163,7 @@ class Gateway:
     @property
     def notices(self) -> list[str]:
         """Notices for operators, such as which process has the forward proxy's port."""
-        return self.proxy.notices
+        return [*self.proxy.notices, *self._edits.notices]
 
     @property
     def in_flight(self) -> int:
@@ -195,6 +198,7 @@ class Gateway:
                     team.copies.check_again()
                 for folder in self._folders:
                     folder.parse_again()
+            await self._edits.look()
             for folder in self._folders:
                 if folder.changed():
                     # In a thread: hundreds of routes take longer than a call may wait.
@@ -356,6 +360,11 @@ class Gateway:
 
     def operator_routes(self, authority: Authority) -> list[Route]:
         """Return what it adds to the operators' HTTP."""
+
+        def service_now(name: str) -> str:
+            return sha256_hex(self.service_texts().get(name, ""))
+
+        self.broker.states["service"] = service_now
         return [
             *operators.routes(self, authority),
             *hooks.routes(self.broker, self.tools, self.mcp_servers, self.calls),
@@ -369,9 +378,14 @@ class Gateway:
         if self.broker.files is not None:
             return  # whoever changed one has recorded it
         known: dict[str, str] = json.loads(self.broker.kept.get(_RECORDED, "{}"))
-        now = {key: sha for folder in self._folders for key, sha in folder.digests()}
+        await self._edits.ask()
+        held = {path for folder in self._folders for path in folder.held}
+        now = {path: known[path] for path in held & known.keys()}
+        now |= {key: sha for folder in self._folders for key, sha in folder.digests()}
+        rider = riding()
+        actor = rider.actor if rider else SYSTEM
         drafts = [
-            file_draft(file, known.get(file), now.get(file), SYSTEM)
+            file_draft(file, known.get(file), now.get(file), actor)
             for file in sorted(known.keys() | now.keys())
             if known.get(file) != now.get(file)
         ]

@@ -20,7 +20,13 @@ from starlette.routing import Route
 from agentvault_tui.broker.answers import Denied, Escalated, Permitted
 from agentvault_tui.broker.audience import mcp_server_of
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
+from agentvault_tui.broker.operators_api.wire import (
+    body_of,
+    local_operator_of,
+    operator_of,
+    route,
+)
+from agentvault_tui.broker.socket_factor import asks_factor, note_shared_user
 from agentvault_tui.broker.surroundings import LOCAL
 from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.usecases.evaluate import Answer, evaluate
@@ -49,8 +55,8 @@ from agentvault_tui.gateway.tools import (
     UnmatchedToolError,
 )
 from agentvault_tui.model import Action, Agent, AgentId, Outcome
-from agentvault_tui.operator_api.access import HookInfo, HookRequest
-from agentvault_tui.operator_api.calls import HOOK
+from agentvault_tui.operator_api.access import ConnectedInfo, HookInfo, HookRequest
+from agentvault_tui.operator_api.calls import CONNECTED, HOOK
 from agentvault_tui.text import visible
 
 _BEHIND: Final = "gateway_decides"
@@ -70,6 +76,7 @@ def routes(
         asked = await body_of(request, HookRequest, deep=True)
         host = request.path_params["host"]
         agent = _agent(broker, asked.agent)
+        await note_shared_user(broker, operator_of(request))
         await broker.line.enter()
         if broker.floods.limited(agent.id):
             return _slow_down(_LIMITED)
@@ -90,12 +97,8 @@ def routes(
             others = [one for one in does.actions if one is not action]
             if outcome is Outcome.ESCALATED or does.person:
                 refusal = _unshown(body, agent.id, calls)
-        about = {
-            "host": host,
-            "tool": asked.tool,
-            "arguments_sha256": digest,
-            "asked_by": operator_of(request).name,
-        }
+        about = {"host": host, "tool": asked.tool, "arguments_sha256": digest}
+        about["asked_by"] = operator_of(request).name
         wait = min(broker.settings.gateway.hook_wait, _WAIT_S) if asked.wait else 0
         gone = asyncio.ensure_future(request.receive())
         decide = partial(
@@ -120,7 +123,17 @@ def routes(
             broker.floods.refused(agent.id)
         return _info(answer)
 
-    return [route(HOOK, hook)]
+    return [route(HOOK, hook), _connected_route(broker)]
+
+
+def _connected_route(broker: Broker) -> Route:
+    async def connected(request: Request) -> ConnectedInfo:
+        """Note that an agent host was configured for the local user."""
+        operator = local_operator_of(request)
+        await note_shared_user(broker, operator)
+        return ConnectedInfo(factor=await asks_factor(broker))
+
+    return route(CONNECTED, connected)
 
 
 def _slow_down(message: str) -> HookInfo:

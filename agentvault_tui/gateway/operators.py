@@ -11,11 +11,13 @@ from typing import Any, Final, Protocol
 import msgspec
 from msgspec import UNSET
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
 from agentvault_tui import strict_json
 from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.operators_api.changes import Loosening
 from agentvault_tui.broker.operators_api.records import explained
 from agentvault_tui.broker.operators_api.wire import (
     body_of,
@@ -23,6 +25,7 @@ from agentvault_tui.broker.operators_api.wire import (
     operator_of,
     route,
 )
+from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.broker.usecases.stepup import known_stepup
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import (
@@ -63,6 +66,7 @@ from agentvault_tui.operator_api.requests import (
     TryRequest,
     WireRequest,
 )
+from agentvault_tui.text import visible
 
 _PAGES: Final = 5
 """Of a thousand events of each type, for what a service's file does not list."""
@@ -267,10 +271,15 @@ def _secret_routes(gateway: Configured, authority: Authority) -> list[Route]:
     async def listing(_: Request) -> SecretList:
         return secret_list(gateway.secrets, gateway.services)
 
-    async def keep(request: Request) -> SecretList:
-        asked = await body_of(request, SecretRequest)
-        who = await actor(request, Need.GIVE, f"secret {asked.name}")
+    async def do_keep(asked: SecretRequest, who: Actor, _: object) -> SecretList:
         return await change(lambda: gateway.secrets.set(asked.name, asked.value, who))
+
+    async def keep(request: Request) -> Response:
+        asked = await body_of(request, SecretRequest)
+        name = visible(asked.name, 63)
+        summary, subjects = f"set the secret {name}", (f"secret:{asked.name}",)
+        wanted = Wanted(("secrets",), summary, f"secret {name}", subjects)
+        return await keeping.settle(request, asked, wanted)
 
     async def remove(request: Request) -> SecretList:
         asked = await body_of(request, SecretNameRequest)
@@ -279,9 +288,15 @@ def _secret_routes(gateway: Configured, authority: Authority) -> list[Route]:
 
     async def rotate(request: Request) -> SecretList:
         await body_of(request, WireRequest)
-        who = await actor(request, Need.GIVE, "the secrets' key")
+        who = await actor(request, Need.OWN, "the secrets' key")
         return await change(lambda: gateway.secrets.rotate_key(who))
 
+    def secret_now(name: str) -> str:
+        row = gateway.secrets.row(name)
+        return str(row.version) if row else ""
+
+    gateway.broker.states["secret"] = secret_now
+    keeping = Loosening(authority, calls.SET_SECRET, SecretRequest, do_keep)
     return [
         route(calls.SECRETS, listing),
         route(calls.SET_SECRET, keep),

@@ -11,6 +11,7 @@ from agentvault_tui.broker.answers import Granted
 from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
+from agentvault_tui.broker.socket_factor import note_shared_user
 from agentvault_tui.errors import NotFoundError, SettingsError, UsageError
 from agentvault_tui.gateway.proxy_listener import ProxyListener
 from agentvault_tui.gateway.runs import CommandRun
@@ -37,6 +38,7 @@ def routes(
             operator_of(request), Need.GIVE, f"run as {asked.agent_id}"
         )
         agent = broker.registry.agent(asked.agent_id)
+        await note_shared_user(broker, operator_of(request))
         await look()
         for name in asked.services:
             if services.get(name) is None:

@@ -53,7 +53,7 @@ LASTING_TYPES: Final = (
 )
 """The only events that bind rows of unbounded age: few, so a start reads them all."""
 PASSING_TYPES: Final = tuple(kind for kind in EventType if kind not in DECISION_TYPES)
-_PASSING: Final = ("tok_", "sup_", "cooldown:", "lease:")
+_PASSING: Final = ("tok_", "sup_", "chg_", "cooldown:", "lease:")
 """Keys of rows that expire: bound by any event, and found by a scan back."""
 _FINAL: Final = 2**62
 """A dropped token stays dropped, whatever the numbers of its rows."""

@@ -155,6 +155,10 @@ def write_stepup(stepup: StepUp) -> str:
     del value["device"]
     if not stepup.chain:
         del value["chain"]
+    if stepup.change is None:
+        del value["change"]
+    if not stepup.approvers:
+        del value["approvers"]
     return (
         f'{to_json(value)[:-1]},"parameters":{parameters}'
         f',"authorization_details":{details}'

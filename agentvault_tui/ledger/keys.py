@@ -34,6 +34,7 @@ _GRANTING: Final = frozenset(
         EventType.STEPUP_REQUESTED,
         EventType.STEPUP_CONFIRMED,
         EventType.STEPUP_APPROVED,
+        EventType.CHANGE_APPLIED,
         EventType.CONNECTION_ADDED,
     }
 )

@@ -87,6 +87,8 @@ class StateDivergence:
     """Steps at the tenant or a provider whose rows were changed."""
     lost_steps: tuple[AgentId, ...] = ()
     """Agents with a step whose row was removed."""
+    limits: bool = False
+    """The windows of limits, which were derived again."""
 
     def __bool__(self) -> bool:
         """Tell whether there is anything."""
@@ -103,6 +105,7 @@ class StateDivergence:
             "leases": len(self.leases),
             "cool-downs": len(self.cooldowns),
             "tenant steps": len(self.steps) + len(self.lost_steps),
+            "set of limits' uses": int(self.limits),
         }
         return {kind: count for kind, count in kinds.items() if count}
 
@@ -508,7 +511,7 @@ def table_of(key: str) -> str:
         return "outbox"
     if key.startswith("agt_"):
         return "agents"
-    if key.startswith("sup_"):
+    if key.startswith(("sup_", "chg_")):
         return "stepups"
     if key == "panic" or key.startswith(("cooldown:", "account:", "lease:")):
         return "meta"

@@ -38,12 +38,16 @@ from agentvault_tui.model.ids import (
     sha256_hex,
 )
 from agentvault_tui.model.stepup import (
+    CHANGE_ID,
+    CHANGE_KINDS,
+    ChangedText,
     DeviceCode,
     Evidence,
     ParameterBound,
     Repeat,
     StepUp,
     StepUpStatus,
+    WaitingChange,
     fingerprint,
     repeat_words,
 )
@@ -51,6 +55,8 @@ from agentvault_tui.model.token import Token, TokenKind
 
 __all__ = [
     "CALL_TYPES",
+    "CHANGE_ID",
+    "CHANGE_KINDS",
     "DECISION_TYPES",
     "DETAIL_TYPE",
     "Account",
@@ -61,6 +67,7 @@ __all__ = [
     "AgentCounts",
     "AgentId",
     "AgentStatus",
+    "ChangedText",
     "Credential",
     "DecisionId",
     "Delegate",
@@ -83,6 +90,7 @@ __all__ = [
     "TokenId",
     "TokenKind",
     "Verdict",
+    "WaitingChange",
     "detail_members",
     "fingerprint",
     "limits_nothing",

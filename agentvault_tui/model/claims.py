@@ -12,6 +12,9 @@ Auth0's device flow gives no ``auth_time``, and an Action cannot set reserved na
 ROLES: Final = "https://agentvault.dev/roles"
 """What the person may do here: a list of ``viewer``, ``operator``, ``approver``."""
 
+GROUPS: Final = ("groups", "https://agentvault.dev/groups")
+"""The groups of the person: a list of names, or one. A tenant sets either of them."""
+
 STEPUP: Final = "https://agentvault.dev/stepup"
 """What the person decided about, and how: ``{"digest", "decision"}``, the decision
 ``approve``, ``deny``, or ``repeat`` with ``repeat``: they want to approve the next ones

@@ -70,6 +70,12 @@ class EventType(StrEnum):
     OPERATOR_REFUSED = "operator.refused"
     """A decision that whoever tried it has no role for."""
     POLICY_CHANGED = "policy.changed"
+    CHANGE_APPLIED = "change.applied"
+    """A loosening was approved by a person's factor, or a file brought it.
+
+    ``detail.loosened`` says all: kinds, digest, who, how proven, why, and the texts.
+    At the socket, where the uid is the proof, the event of the change itself has it.
+    """
     CONFIG_APPLIED = "config.applied"
     """What files say of agents, services and limits was put in force."""
     ADVICE_APPLIED = "advice.applied"

@@ -31,6 +31,8 @@ class StepUpStatus(StrEnum):
     DENIED = "denied"
     EXPIRED = "expired"
     CANCELLED = "cancelled"
+    APPLIED = "applied"
+    """Of a change: it was approved, and carried out."""
 
     @property
     def open(self) -> bool:
@@ -64,6 +66,49 @@ class Evidence(NamedTuple):
     """Whether they had the approver role: it counts where no list of approvers is."""
     email: str | None = None
     """Verified, in small letters: that list may name it."""
+
+
+CHANGE_KINDS: Final = (
+    *("policy", "limits", "services", "secrets", "issuers", "connections", "rules"),
+    *("alerts", "agents", "panic", "tokens", "team", "people"),
+)
+"""What a change may be of; ``[[changes.rules]]`` names them."""
+CHANGE_ID: Final = "chg"
+"""Prefix of the ids of changes that wait, which are step-ups otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedText:
+    """A text that a change replaces, by the SHA-256 of before and after."""
+
+    name: str
+    before: str | None
+    """None where there was none."""
+    after: str | None
+    """None where it is removed, or is secret: the change's HMAC covers it."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingChange:
+    """A loosening that waits for a person: the part that no agent's step-up has."""
+
+    kinds: tuple[str, ...]
+    """Of `CHANGE_KINDS`; the first names it."""
+    summary: str
+    call: str
+    """What carries it out: method and path of the operators' call."""
+    sub: str
+    """Who asked: their subject, or ``uid:`` and a number at the socket."""
+    name: str
+    seat: str
+    """Where they asked from: the key of their session, or the local user."""
+    texts: tuple[ChangedText, ...]
+    body_hmac: str
+    """Of the request, under the home directory's key or the team's."""
+    sealed: str
+    """The request, encrypted, in Base64; empty once it is over."""
+    result: str = ""
+    """The answer of the call, encrypted, until the session that asked has read it."""
 
 
 class ParameterBound(NamedTuple):
@@ -177,6 +222,8 @@ class StepUp:
     """How many different people have to approve it."""
     owners: tuple[str, ...] = ()
     """Who may not, case-folded: owners in the delegation chain, if a rule says so."""
+    approvers: tuple[tuple[str, ...], ...] = ()
+    """Who alone may: of each list at least one name has to be theirs."""
     confirmed: tuple[Evidence, ...] = ()
     """Who approved it, where several have to, in that order."""
     evaluation: bool = False
@@ -190,6 +237,11 @@ class StepUp:
     """How often more the same is approved, where that is asked for."""
     repeat_of: StepUpId | None = None
     """The approval that stood in for a person here."""
+    change: WaitingChange | None = None
+    """What is to be changed, where no agent asks but an operator.
+
+    `policy_version` is then the digest of what it would change.
+    """
 
     @property
     def requester(self) -> str:
@@ -223,7 +275,8 @@ class StepUp:
     @property
     def fetched(self) -> bool:
         """Tell whether the agent fetches a token; else it repeats what asked."""
-        return not self.evaluation and self.request_json is None
+        held = self.evaluation or self.request_json is not None
+        return not held and self.change is None
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -258,7 +311,7 @@ class StepUp:
     @property
     def unlimited(self) -> bool:
         """Tell whether nothing but the scope limits what the token is used for."""
-        if self.request_json is not None:
+        if self.request_json is not None or self.change is not None:
             return False
         others = other_details(self.details)
         return limits_nothing(self.resource, self.parameters, others, self.connection)

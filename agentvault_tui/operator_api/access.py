@@ -71,6 +71,13 @@ class HookCommand(WireRequest, kw_only=True):
     places: tuple[HookWord, ...] = ()
 
 
+class ConnectedInfo(WireShape, kw_only=True):
+    """An agent host was configured for the local user."""
+
+    factor: bool
+    """Whether what loosens needs an approver's factor at the socket now."""
+
+
 class HookRequest(WireRequest, kw_only=True):
     """A tool call that an agent's host is about to make."""
 

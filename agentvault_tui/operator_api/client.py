@@ -13,9 +13,9 @@ import http.client
 import logging
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
@@ -37,8 +37,9 @@ from agentvault_tui.operator_api.calls import (
     AnswerT,
     ApiCall,
 )
+from agentvault_tui.operator_api.changes import ChangeInfo
 from agentvault_tui.operator_api.codec import decode, encode
-from agentvault_tui.operator_api.shapes import ProblemInfo, WireShape
+from agentvault_tui.operator_api.shapes import ProblemInfo, StepUpInfo, WireShape
 from agentvault_tui.operator_api.sse import Decoder, Frame, OverlongError
 from agentvault_tui.text import visible
 
@@ -100,6 +101,8 @@ class OperatorClient:
         """
         self.broker = broker
         self._remote = None if isinstance(broker, Path) else broker
+        self.on_change: Callable[[ChangeInfo], object] = _waits
+        """Called with a change that a call became; returns the call's answer."""
         if isinstance(broker, Path):
             check_socket_path(broker)
 
@@ -145,6 +148,8 @@ class OperatorClient:
             connection.close()
         if response.status >= 400:
             raise _refusal(response.status, content)
+        if response.status == 202 and _is_change(call):
+            content = encode(self.on_change(_read(content, ChangeInfo)))
         return _read(content, call.answer)
 
     def reachable(self) -> bool:
@@ -256,6 +261,8 @@ class AsyncOperatorClient:
             raise _unreachable(error, self.broker) from error
         if response.status_code >= 400:
             raise _refusal(response.status_code, response.content)
+        if response.status_code == 202 and _is_change(call):
+            _waits(_read(response.content, ChangeInfo))
         return _read(response.content, call.answer)
 
     async def events(self, after: int, face: str) -> AsyncIterator[list[WireShape]]:
@@ -340,6 +347,24 @@ def remember_socket(home: Home, path: Path | None) -> None:
     else:
         private_file(pointer)
         pointer.write_text(f"{path}\n", "utf-8")
+
+
+def _is_change(call: ApiCall[Any]) -> bool:
+    """Tell whether a 202 of *call* is a change that waits for a person."""
+    return call.status != 202 and call.answer not in {ChangeInfo, StepUpInfo}
+
+
+def _waits(change: ChangeInfo) -> NoReturn:
+    """Raise that a change waits for a person.
+
+    Raises:
+        ConflictError: always.
+    """
+    raise ConflictError(
+        f"{visible(change.summary, 200)}: it waits for an approver's factor"
+        f" (fingerprint {change.fingerprint})",
+        f"agentvault stepup approve {change.id}",
+    )
 
 
 def _prepared(

@@ -10,7 +10,7 @@ from agentvault_tui.operator_api.requests import WireRequest
 from agentvault_tui.operator_api.shapes import Moment, ScopeInfo, WireShape
 
 
-class ChangeInfo(WireShape, kw_only=True):
+class PlannedChangeInfo(WireShape, kw_only=True):
     """Decisions that another policy would have answered otherwise."""
 
     agent: str
@@ -68,7 +68,7 @@ class PlanInfo(WireShape, kw_only=True):
     decisions: int
     mismatches: int
     """Records that do not follow from their own facts; see ``policy replay``."""
-    changes: list[ChangeInfo]
+    changes: list[PlannedChangeInfo]
     prompts_per_day: PromptsInfo
     days: float
     """The span of the history, at least one."""
@@ -85,7 +85,7 @@ class ShadowInfo(WireShape, kw_only=True):
     since: Moment
     decisions: int = 0
     differences: int = 0
-    by: list[ChangeInfo] = field(default_factory=list)
+    by: list[PlannedChangeInfo] = field(default_factory=list)
 
 
 class PolicyInfo(WireShape, kw_only=True):

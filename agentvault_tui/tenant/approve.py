@@ -8,7 +8,7 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -44,7 +44,7 @@ SESSION_SECONDS: Final = 12 * 3600
 nothing."""
 _SCRIPT: Final = (Path(__file__).parent / "static" / "passkey.js").read_bytes()
 SCRIPT_PATH: Final = f"/passkey/{hashlib.sha256(_SCRIPT).hexdigest()[:16]}.js"
-_STEPUP: Final = re.compile(r"sup_[0-9a-z]{8,64}")
+_STEPUP: Final = re.compile(r"(?:sup|chg)_[0-9a-z]{8,64}")
 _TRIES: Final = frozenset(map(str, range(12)))
 """Times that a page looks for a step-up that is not known yet, once a second. In a team
 another broker takes over offering pages within eight."""
@@ -388,18 +388,17 @@ class ApprovalPages:
         if user.sub in {sub for sub, _ in page.by}:
             return "You have approved this. Another person has to as well."
         if words(user) & set(page.not_by):
-            return "You own this agent. Another person has to approve."
+            return "This is your own request. Another person has to approve."
+        if not all(_names(user, names) for names in page.only_by):
+            return "Only people whom a rule names for such requests may approve it."
         return None
 
     def _may(self, user: User, page: PageDetails) -> bool:
         return not user.blocked and self._why_not(user, page) is None
 
     def _approver(self, user: User) -> bool:
-        listed = {one.casefold() for one in self._settings.approvers}
-        if not listed:
-            return user.approver
-        email = user.email if user.email_verified else None
-        return bool(listed & {user.sub.casefold(), (email or user.sub).casefold()})
+        listed = self._settings.approvers
+        return _names(user, listed) if listed else user.approver
 
     def _may_see(self, user: User) -> bool:
         """Tell whether *user* has a role here: agents have users of their own."""
@@ -540,3 +539,10 @@ def _scripted(answer: Response) -> Response:
 async def _script(_: Request) -> Response:
     headers = {"cache-control": "max-age=31536000, immutable"}
     return Response(_SCRIPT, headers=headers, media_type="text/javascript")
+
+
+def _names(user: User, listed: Iterable[str]) -> bool:
+    """Tell whether a list of subjects and addresses names *user*."""
+    email = user.email if user.email_verified else None
+    known = {user.sub.casefold(), (email or user.sub).casefold()}
+    return bool(known & {one.casefold() for one in listed})

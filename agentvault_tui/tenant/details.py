@@ -69,7 +69,7 @@ class PageBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class PageDetails(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What an approval page shows and checks beside the action."""
 
-    id: Annotated[str, Meta(pattern=r"\Asup_[0-9a-z]{8,64}\Z")]
+    id: Annotated[str, Meta(pattern=r"\A(sup|chg)_[0-9a-z]{8,64}\Z")]
     digest: Annotated[str, Meta(pattern=r"\Asha256:[0-9a-f]{64}\Z")]
     """Over all a person decides about: the challenge that a passkey signs."""
     expires_in: Annotated[int, Meta(ge=1, le=86_400)] | None = None
@@ -89,6 +89,8 @@ class PageDetails(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """How many different people have to approve."""
     by: tuple[tuple[str, str], ...] = ()
     """Subject and name of those who have."""
+    only_by: tuple[tuple[str, ...], ...] = ()
+    """Lists of subjects, addresses and ``group:`` names; only who is in each may."""
     not_by: tuple[str, ...] = ()
     """Case-folded subjects, names and addresses of those who may not."""
 
@@ -159,6 +161,8 @@ class StepUpDetails(
     request: BoundRequest | None = None
     """Of a held call, which goes through once where a token would be issued else."""
 
+    change: _Text | None = None
+    """Where an operator changes something and no agent asks: the call that does it."""
     evaluation: bool = False
     """Whether the same question is answered with yes, and no token is issued."""
     page: PageDetails | None = None
@@ -167,19 +171,21 @@ class StepUpDetails(
     @property
     def unlimited(self) -> bool:
         """Tell whether nothing but the scope limits what the token is used for."""
-        return self.request is None and limits_nothing(
+        bound = self.request is not None or self.change is not None
+        return not bound and limits_nothing(
             self.resource, self.parameters, self.other_details, self.connection
         )
 
     @property
     def token_alone(self) -> bool:
         """Tell whether a token of ours is approved, and not one request."""
-        return not (self.request or self.evaluation or self.connection)
+        bound = self.request or self.evaluation or self.change
+        return not (bound or self.connection)
 
     @property
     def may_differ(self) -> list[str] | None:
         """Return the parameters a repeat may bound; None where there can be none."""
-        if self.connection is not None:
+        if self.connection is not None or self.change is not None:
             return None
         # Policy reads some of a held call; its body says more to the service.
         named = () if self.request is not None else BOUNDED

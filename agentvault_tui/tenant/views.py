@@ -62,7 +62,7 @@ def request_view(what: StepUpDetails) -> dict[str, object]:
     carry, where that is more than the action.
     """
     texts = ("agent_id", "agent_name", "action", "resource", "why", "requested_on",
-             "connection", "scope")  # fmt: skip
+             "connection", "scope", "change")  # fmt: skip
     values = {name: getattr(what, name) for name in texts}
     if what.scope == what.action:
         values["scope"] = None

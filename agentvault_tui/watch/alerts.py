@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -17,10 +17,14 @@ from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
 from agentvault_tui.broker.policy_files import read_text
+from agentvault_tui.broker.riders import riding, text_change
+from agentvault_tui.broker.socket_factor import asks_factor
 from agentvault_tui.broker.team import while_working
 from agentvault_tui.broker.team_files import file_draft
+from agentvault_tui.broker.usecases.changes import Asker, Wanted, ask
 from agentvault_tui.clock import Clock, iso
 from agentvault_tui.errors import (
+    AgentVaultError,
     LedgerError,
     NotFoundError,
     PolicyError,
@@ -29,7 +33,8 @@ from agentvault_tui.errors import (
 )
 from agentvault_tui.home import file_stamp
 from agentvault_tui.ledger import Meta
-from agentvault_tui.model import Draft, Event, EventType
+from agentvault_tui.model import Actor, ActorKind, Draft, Event, EventType, sha256_hex
+from agentvault_tui.model.event import LOOSENED
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.alerts import (
     AlertList,
@@ -72,6 +77,9 @@ log = logging.getLogger("agentvault.alerts")
 _FILE: Final = "alerts_file"
 """The key that the text in force is kept under: a start with a broken file uses it."""
 _DEAD: Final = "alert_dead:"
+_EDIT: Final = "EDIT alerts"
+"""Names what carries an approved edit of the file out."""
+_BY_FILE: Final = Actor(ActorKind.SYSTEM, "file", "file")
 
 
 class Alerts:
@@ -93,7 +101,10 @@ class Alerts:
         self._dead: dict[str, DeadAlert] = {}
         self._fault: str | None = None
         self._looking = asyncio.Lock()
+        self._approved: set[str] = set()
+        """Edited texts that a person has approved."""
         self._path = broker.home.alerts_file
+        broker.states[_EDIT], broker.carriers[_EDIT] = self._now, self._carry
         if broker.files is not None:
             broker.files.copies.track(self._path.name, self._path, self._check)
             broker.files.in_force.append(lambda: [(self._path.name, self.file.sha256)])
@@ -210,12 +221,24 @@ class Alerts:
             text = read_text(self._path, self.broker.home.config) or ""
         except PolicyError as error:
             raise ServiceError(error.what, error.remedy) from None
-        self.file = parse_alerts(text, self.broker.home)
         kept = json.loads(self.broker.kept.get(_FILE, "{}"))
-        if kept.get("text", "") == text:
+        before, after = kept.get("text", ""), sha256_hex(text) if text else None
+        edited = parse_alerts(text, self.broker.home)
+        try:
+            loses = edited.lacks(parse_alerts(before, self.broker.home))
+        except ServiceError:
+            loses = True  # Unknown makes an answer stricter.
+        if loses and await self._has_to_wait(before, text):
+            self.file = parse_alerts(before, self.broker.home)
             return
-        after = self.file.sha256 if text else None
-        draft = file_draft(self._path.name, kept.get("sha256"), after, SYSTEM)
+        self.file = edited
+        if before == text:
+            return
+        rider = riding()
+        actor = rider.actor if rider else SYSTEM
+        draft = file_draft(self._path.name, kept.get("sha256"), after, actor)
+        if not loses:
+            draft.detail.pop(LOOSENED, None)
         said = json.dumps({"sha256": after, "text": text})
         try:
             await self.broker.record(draft, changes=[Meta(_FILE, said)])
@@ -224,6 +247,38 @@ class Alerts:
             log.warning("a changed alerts.toml is recorded later: %s", error.what)
         else:
             self.broker.kept[_FILE] = said
+
+    async def _has_to_wait(self, before: str, text: str) -> bool:
+        """Tell whether an edit that takes routes away needs an approver's factor."""
+        broker, name = self.broker, self._path.name
+        if text in self._approved or not await asks_factor(broker):
+            return False
+        wanted = Wanted(
+            ("alerts",),
+            f"edited on the broker's machine: {name}",
+            name,
+            (_EDIT,),
+            (text_change(name, before, text),),
+        )
+        request = {"path": {}, "body": {"text": text}}
+        try:
+            await ask(broker, _EDIT, request, wanted, Asker(_BY_FILE, _BY_FILE))
+        except AgentVaultError as error:
+            self._seen = None  # the next look asks again
+            log.warning("an edit of alerts.toml waits: %s", error.what)
+        return True
+
+    async def _carry(self, request: Mapping[str, Any], _: Actor) -> bytes:
+        """Put an approved edit in force, as it is on the disk."""
+        self._approved.add(request["body"]["text"])
+        self._seen = None
+        await self.look()
+        return b"{}"
+
+    def _now(self, _: str) -> str:
+        """Tell the file's state from any other: as recorded, and as it is on disk."""
+        text = read_text(self._path, self.broker.home.config)
+        return f"{self.broker.kept.get(_FILE)} {text}"
 
     async def _follow(self) -> None:
         """Work for exactly the sinks of the file."""

@@ -176,6 +176,11 @@ class AlertsFile(msgspec.Struct, frozen=True):
         """Return the routes that name a sink, in the order of the file."""
         return tuple(route for route in self.routes if sink in route.sinks)
 
+    def lacks(self, before: AlertsFile) -> bool:
+        """Tell whether a sink or route of *before* is gone, or is another now."""
+        sinks = any(self.sinks.get(name) != one for name, one in before.sinks.items())
+        return sinks or any(one not in self.routes for one in before.routes)
+
 
 def parse_alerts(text: str, home: Home) -> AlertsFile:
     """Read and validate ``alerts.toml``.

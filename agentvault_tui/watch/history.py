@@ -16,11 +16,12 @@ from typing import Any, Final
 
 import msgspec
 
-from agentvault_tui.broker.limit_uses import UseWindow, micros
+from agentvault_tui.broker.limit_uses import UseWindow
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.errors import LedgerDamagedError, NotFoundError, PolicyError
 from agentvault_tui.ledger.places import first_at, head_seq
 from agentvault_tui.ledger.texts import read_texts
+from agentvault_tui.ledger.uses import micros
 from agentvault_tui.model import DECISION_TYPES, EventType, Outcome, Verdict
 from agentvault_tui.policy import Policy, PolicyTexts
 from agentvault_tui.policy.engine import ToldApart

@@ -15,9 +15,9 @@ from agentvault_tui.broker.usecases.request import NO_SCOPE
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.model import Outcome, Verdict
 from agentvault_tui.operator_api.planning import (
-    ChangeInfo,
     MismatchInfo,
     PlanInfo,
+    PlannedChangeInfo,
     PromptsInfo,
     ReplayInfo,
 )
@@ -43,7 +43,7 @@ NO_FACTS: Final = "recorded before facts were kept"
 class Changes:
     """Decisions that would have been otherwise, by agent, scope and outcomes."""
 
-    def __init__(self, known: list[ChangeInfo]) -> None:
+    def __init__(self, known: list[PlannedChangeInfo]) -> None:
         self._found = {(c.agent, c.scope, c.was, c.to, c.reason): c for c in known}
 
     def add(self, record: RecordedDecision, verdict: Verdict) -> str:
@@ -55,17 +55,19 @@ class Changes:
             one = self._found.get(key)
             if one is None:
                 agent, scope, was, *_ = key
-                one = ChangeInfo(agent=agent, scope=scope, was=was, to=to, reason=why)
+                one = PlannedChangeInfo(
+                    agent=agent, scope=scope, was=was, to=to, reason=why
+                )
                 self._found[key] = one
             one.count += 1
             if len(one.examples) < EXAMPLES:
                 one.examples.append(record.seq)
         return to
 
-    def listed(self) -> list[ChangeInfo]:
+    def listed(self) -> list[PlannedChangeInfo]:
         """Return what would no longer be allowed first, and of each the most first."""
 
-        def rank(one: ChangeInfo) -> tuple[bool, int, str, str]:
+        def rank(one: PlannedChangeInfo) -> tuple[bool, int, str, str]:
             return one.was != Outcome.ALLOWED, -one.count, one.agent, one.scope
 
         return sorted(self._found.values(), key=rank)
@@ -175,7 +177,7 @@ def plan(
     )
 
 
-def stricter(changes: list[ChangeInfo]) -> bool:
+def stricter(changes: list[PlannedChangeInfo]) -> bool:
     """Tell whether something that was allowed would not be."""
     return any(one.was == Outcome.ALLOWED for one in changes)
 

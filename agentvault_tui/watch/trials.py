@@ -163,7 +163,9 @@ class Trials:
             await revoke_agent(broker, info.agent_id, reason, operator)
         elif change.rule:
             text = f"{broker.policy.text.rstrip()}\n\n{change.rule}"
-            await apply_policy(broker, {"policy": text}, operator, "", reason)
+            await apply_policy(
+                *(broker, {"policy": text}, operator, "", reason), may_loosen=False
+            )
         return self._told(self._taken[info.id])
 
     async def give_back(self, advice_id: str, operator: Actor) -> AdviceInfo:

@@ -8,10 +8,12 @@ from datetime import timedelta
 from typing import Final
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
 from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.operators_api.changes import How, Loosening
 from agentvault_tui.broker.operators_api.wire import (
     body_of,
     moment_of,
@@ -20,6 +22,7 @@ from agentvault_tui.broker.operators_api.wire import (
     route,
 )
 from agentvault_tui.broker.policy_files import kept_policy, read_texts
+from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.model import Actor, Event
 from agentvault_tui.operator_api import calls
@@ -36,6 +39,7 @@ from agentvault_tui.operator_api.planning import (
     ShadowRequest,
 )
 from agentvault_tui.operator_api.requests import WireRequest
+from agentvault_tui.text import visible
 from agentvault_tui.watch import metrics
 from agentvault_tui.watch.alerts import Alerts
 from agentvault_tui.watch.jobs import AdviceJob, Jobs, PlanJob
@@ -120,7 +124,8 @@ def _policy_routes(
     async def change(request: Request) -> ShadowAnswer:
         """Let another policy decide beside the one in force, or none any more."""
         asked = await body_of(request, ShadowRequest, deep=True)
-        await authority.actor(operator_of(request), Need.GIVE, "a shadow policy")
+        # It answers nothing, so that it loosens nothing.
+        await authority.actor(operator_of(request), Need.OWN, "a shadow policy")
         await shadow.set(asked.policy, asked.limits)
         return ShadowAnswer(shadow=broker.policy_state.shadow)
 
@@ -188,15 +193,33 @@ def _advice_routes(
         operator = await actor(request, Need.CUT)
         return await trials.dismiss(await named(request), operator)
 
-    async def give_back(request: Request) -> AdviceInfo:
-        """Give back what was taken away, and end the trial."""
-        await body_of(request, WireRequest)
-        operator = await actor(request, Need.GIVE)
-        return await trials.give_back(request.path_params["id"], operator)
-
     return [
         route(calls.ADVICE, show),
         route(calls.APPLY_ADVICE, apply),
         route(calls.DISMISS_ADVICE, dismiss),
-        route(calls.GIVE_BACK, give_back),
+        _give_back_route(broker, authority, trials),
     ]
+
+
+def _give_back_route(broker: Broker, authority: Authority, trials: Trials) -> Route:
+    async def do_give_back(_: WireRequest, operator: Actor, how: How) -> AdviceInfo:
+        return await trials.give_back(how.path["id"], operator)
+
+    async def give_back(request: Request) -> Response:
+        """Give back what was taken away, and end the trial."""
+        body = await body_of(request, WireRequest)
+        advice_id = request.path_params["id"]
+        about = f"advice {visible(advice_id, 80)}"
+        summary, subjects = f"give back what {about} took", (f"advice:{advice_id}",)
+        wanted = Wanted(("agents",), summary, about, subjects)
+        return await giving_back.settle(request, body, wanted)
+
+    def advice_now(advice_id: str) -> str:
+        status = (
+            one.status for one in trials.merge([], every=True) if one.id == advice_id
+        )
+        return next(status, "")
+
+    broker.states["advice"] = advice_now
+    giving_back = Loosening(authority, calls.GIVE_BACK, WireRequest, do_give_back)
+    return route(calls.GIVE_BACK, give_back)

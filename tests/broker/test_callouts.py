@@ -238,7 +238,7 @@ async def test_what_is_no_clear_answer_denies(bench: Bench, respond: Respond) ->
         denied = await ask(bench, agent)
     assert isinstance(denied, Denied)
     assert denied.reason == "hook_failed"
-    assert not list(bench.broker.limits.all())
+    assert not await bench.broker.limits.all()
     event = (await bench.events("token.decision"))[-1]
     assert event.detail["hooks"][0]["verdict"] == "failed"
 

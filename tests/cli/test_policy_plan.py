@@ -17,7 +17,7 @@ from agentvault_tui.errors import ConflictError
 from agentvault_tui.home import Home
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.client import OperatorClient
-from agentvault_tui.operator_api.planning import ChangeInfo, PlanRequest
+from agentvault_tui.operator_api.planning import PlannedChangeInfo, PlanRequest
 from agentvault_tui.policy import shipped_policy
 
 Run = Callable[..., Answer]
@@ -63,7 +63,7 @@ def test_a_change_that_policy_does_not_explain_says_why(
     """A call whose token would lack a scope is denied, though no rule says so."""
     told = {"agent": "a", "scope": "s", "from": "allowed", "to": "denied", "count": 7}
     reasons: tuple[dict[str, str], ...] = ({}, {"reason": "insufficient_scope"})
-    changes = [filled(ChangeInfo, {**told, **reason}) for reason in reasons]
+    changes = [filled(PlannedChangeInfo, {**told, **reason}) for reason in reasons]
     print_changes(Output(), changes, {"a": "payer"})
     _, plain, explained = capsys.readouterr().out.splitlines()
     assert plain.split() == ["payer", "s", "allowed", "denied", "7", "-"]

@@ -184,7 +184,7 @@ def test_two_people_approve_and_the_owner_is_not_one_of_them(
     phones = {name: Phone(Home.locate(vault.home), url) for name in people}
     request_id = hold(agent)
     open_page(phones["olga"], request_id, people["olga"])
-    assert "You own this agent" in phones["olga"].answer.text
+    assert "This is your own request" in phones["olga"].answer.text
     for name, have in (("alice", 0), ("bob", 1)):
         phone = phones[name]
         open_page(phone, request_id, people[name])

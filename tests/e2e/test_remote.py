@@ -200,6 +200,43 @@ def test_a_step_up_is_approved_and_denied_from_elsewhere(laptop: Laptop) -> None
     assert agent.poll(second).status_code == 200
 
 
+def test_a_loosening_from_elsewhere_waits_for_a_factor(laptop: Laptop) -> None:
+    """The command waits while a phone approves the change, and exits 1 for a no."""
+    vault = laptop.vault
+    vault.register("cook", "read:calendar")
+    laptop.login()
+    line = [*PROGRAM, *laptop.there, "agents", "grant", "cook", "send:payment"]
+    for decision, code in (("approve", 0), ("deny", 1)):
+        with subprocess.Popen(
+            [*line, "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=laptop.environment,
+        ) as process:
+            assert process.stderr is not None
+            assert process.stdout is not None
+            told = process.stderr.readline()
+            (change,) = re.findall(r"chg_\w{16}", told)
+            assert "this needs an approver's factor" in told
+            assert "and enter" in process.stderr.readline()
+            if decision == "approve":
+                laptop.prove(change, vault.approver("dora"))
+            else:
+                denied = laptop.do("stepup", "deny", change, "--reason", "no")
+                assert denied["status"] == "denied"
+            answer = process.stdout.read()
+            assert process.wait(PATIENT) == code, process.stderr.read()
+        if decision == "approve":
+            assert json.loads(answer)["scopes"] == ["read:calendar", "send:payment"]
+            (tail,) = laptop.run(
+                *(*laptop.there, "audit", "search", "--type", "change.applied"),
+                "--json",
+            ).lines
+            assert tail["actor"]["name"] == "dora"
+            laptop.do("agents", "ungrant", "cook", "send:payment")
+
+
 def holders(held: Path) -> list[str]:
     found = []
     for each in Path("/proc").glob("[0-9]*/cmdline"):

@@ -16,10 +16,8 @@ from hypothesis import strategies as st
 from support.ledger_kit import START, SYSTEM, decision, manual_clock, note
 from support.manual_clock import ManualClock
 
-from agentvault_tui.clock import iso
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import EventQuery, Ledger, Page, query
-from agentvault_tui.ledger import ledger as ledger_module
+from agentvault_tui.ledger import EventQuery, Ledger, Page
 from agentvault_tui.ledger.chain import search_text
 from agentvault_tui.ledger.query import read_page
 from agentvault_tui.ledger.search import open_searcher
@@ -292,40 +290,6 @@ async def test_an_older_copy_of_the_index_is_not_used(
     page = await again.events(EventQuery(q="calendar:prim", limit=1000))
     await again.close()
     assert len(page.events) == 1000
-
-
-async def test_what_counts_towards_limits_is_read_in_pages(
-    ledger: Ledger, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each use of the last time is read once, in order, and at most a page before."""
-    monkeypatch.setattr(query, "COUNTED_AT_ONCE", 5)
-    for number in range(40):
-        clock.advance(10)
-        counted = {"at": iso(clock.now()), "limits": {}, "number": number}
-        await ledger.commit(
-            decision(counted=counted), decision(parameters={"counted": {}})
-        )
-        await ledger.commit(note())
-    pages = [page async for page in ledger.counted(timedelta(seconds=100))]
-    assert {(latest, untold) for latest, _, untold in pages} == {(clock.now(), True)}
-    assert max(len(page) for _, page, _ in pages) <= 5
-    found = [use.counted["number"] for _, page, _ in pages for use in page]
-    assert found == list(range(found[0], 40))
-    # Of the window, the minute in which a decision may be recorded, and a page.
-    assert 40 - 16 - 6 <= found[0] <= 40 - 16
-    monkeypatch.setattr(ledger_module, "UNTOLD", 20)
-    everything = [page async for page in ledger.counted(timedelta(days=1))]
-    recent = [use for _, page, untold in everything if untold for use in page]
-    assert recent[-1].counted["number"] == 39
-    assert 7 <= len(recent) <= 7 + 5
-    assert sum(len(page) for _, page, _ in everything) == 40
-
-
-async def test_an_empty_ledger_has_no_uses(ledger: Ledger) -> None:
-    """A start before any event knows no latest time and counts nothing."""
-    assert [page async for page in ledger.counted(timedelta(days=1))] == [
-        (None, [], True)
-    ]
 
 
 def _page(home: Home, query: EventQuery, clock: ManualClock) -> Page:

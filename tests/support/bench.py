@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from support.manual_clock import ManualClock
 from support.patience import PATIENT
@@ -122,6 +123,11 @@ class Bench:
             OPERATOR,
         )
         return registered.agent
+
+    async def made_from(self, **asked: Any) -> Agent:
+        """Register an agent from a template."""
+        request = msgspec.convert(asked, AgentRequest)
+        return (await register(self.broker, request, OPERATOR)).agent
 
     async def events(self, kind: str | None = None) -> list[Event]:
         page = await self.ledger.events(EventQuery(after=0, limit=1000))

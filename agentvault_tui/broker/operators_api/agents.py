@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from msgspec import UNSET, structs
@@ -13,6 +16,7 @@ from starlette.routing import Route
 from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker, CallsCut
 from agentvault_tui.broker.cuts import Kept
+from agentvault_tui.broker.operators_api.changes import How, Loosening, with_taken
 from agentvault_tui.broker.operators_api.limits import near_the_end
 from agentvault_tui.broker.operators_api.past import activity_of
 from agentvault_tui.broker.operators_api.wire import (
@@ -30,12 +34,15 @@ from agentvault_tui.broker.shapes import (
     shape_from,
     step_info,
 )
+from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.ending import revoke_token
 from agentvault_tui.broker.usecases.issue_for import issue_for
+from agentvault_tui.broker.usecases.own_restore import check_own
 from agentvault_tui.broker.usecases.rate import change_rate, raises_rate
 from agentvault_tui.broker.usecases.register import (
     check_scopes,
+    new_agent,
     register,
 )
 from agentvault_tui.broker.usecases.revoke import (
@@ -50,10 +57,11 @@ from agentvault_tui.broker.usecases.scopes import (
     change_served,
     renew_secret,
 )
-from agentvault_tui.errors import UsageError
+from agentvault_tui.errors import ConflictError, RefusedError, UsageError
 from agentvault_tui.model import Actor, Agent, AgentId
 from agentvault_tui.operator_api import access, calls, history, shapes
 from agentvault_tui.operator_api import requests as asks
+from agentvault_tui.text import visible
 
 _MOST: Final = 500
 """Agents a page has, at most."""
@@ -64,6 +72,7 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
     return [
         *_reading(broker),
         *_cutting(broker, authority),
+        *_restoring(broker, authority),
         *_keeping(broker, authority),
         *_bounding(broker, authority),
         *_delegating(broker, authority),
@@ -100,7 +109,7 @@ def _reading(broker: Broker) -> list[Route]:
     async def activity(request: Request) -> history.ActivityInfo:
         """Return what one agent did, and what revoking it would end."""
         agent = broker.registry.agent(request.path_params["id"])
-        return await activity_of(broker, agent, near_the_end(broker, agent))
+        return await activity_of(broker, agent, await near_the_end(broker, agent))
 
     return [
         route(calls.AGENTS, index),
@@ -110,60 +119,138 @@ def _reading(broker: Broker) -> list[Route]:
 
 
 def _keeping(broker: Broker, authority: Authority) -> list[Route]:
-    async def add(request: Request) -> shapes.NewAgentInfo:
-        """Register an agent; its secret is in this answer alone."""
-        wanted = await body_of(request, asks.AgentRequest)
-        operator = await authority.actor(
-            operator_of(request), Need.GIVE, f"a new agent, {wanted.name}"
-        )
+    return [
+        *_registering(broker, authority),
+        *_scoping(broker, authority),
+    ]
+
+
+def _registering(broker: Broker, authority: Authority) -> list[Route]:
+    async def do_add(
+        wanted: asks.AgentRequest, operator: Actor, _: object
+    ) -> shapes.NewAgentInfo:
         registered = await register(broker, wanted, operator)
         return agent_info(
             registered.agent, broker.registry, client_secret=registered.client_secret
         )
 
-    async def secret(request: Request) -> shapes.NewAgentInfo:
+    async def add(request: Request) -> Response:
+        """Register an agent; its secret is in this answer alone."""
+        asked = await body_of(request, asks.AgentRequest)
+        name = visible(asked.name, 60)
+        wanted = Wanted(("agents",), "", f"a new agent, {name}")
+        if await authority.by_factor(operator_of(request)):
+            new = new_agent(broker, asked)  # what cannot be is refused at once
+            check_scopes(broker, (*new.scopes, *new.serves))
+            loosens = new.scopes or new.delegates or new.resource_server
+            wanted = Wanted(
+                ("agents",) if loosens else (),
+                f"register the agent {name}",
+                wanted.about,
+                (f"name:{asked.name}", *_template_of(asked)),
+                details={"scopes": list(new.scopes), "owner": visible(new.owner, 200)},
+            )
+        return await adding.settle(request, asked, wanted, need=Need.OWN)
+
+    async def do_renew(
+        body: asks.NewSecretRequest, operator: Actor, _: object
+    ) -> shapes.NewAgentInfo:
+        made = await renew_secret(broker, body.agent_id, operator)
+        return agent_info(made.agent, broker.registry, client_secret=made.client_secret)
+
+    async def secret(request: Request) -> Response:
         """Make a new client secret for an agent; it is in this answer alone."""
         body = await body_of(request, asks.NewSecretRequest)
         agent = await broker.known(lambda: broker.registry.agent(body.agent_id))
-        operator = await authority.actor(operator_of(request), Need.GIVE, agent.id)
-        made = await renew_secret(broker, agent.id, operator)
-        return agent_info(made.agent, broker.registry, client_secret=made.client_secret)
+        wanted = _about(agent, "give a new client secret to")
+        return await renewing.settle(request, body, wanted)
 
-    async def served(local: Actor, body: asks.ScopesRequest) -> shapes.ScopesAnswer:
-        """Change what a resource server serves."""
-        if body.grant or body.ungrant:
-            raise UsageError("change what it may ask for and what it serves singly")
-        operator = await authority.actor(local, Need.GIVE, body.agent_id)
+    adding = Loosening(authority, calls.REGISTER, asks.AgentRequest, do_add)
+    renewing = Loosening(authority, calls.NEW_SECRET, asks.NewSecretRequest, do_renew)
+    return [route(calls.REGISTER, add), route(calls.NEW_SECRET, secret)]
+
+
+def _template_of(asked: asks.AgentRequest) -> tuple[str, ...]:
+    return (f"agent:{asked.from_template}",) if asked.from_template else ()
+
+
+def _about(agent: Agent, verb: str, **details: object) -> Wanted:
+    """Return a loosening of one agent."""
+    summary = f"{verb} {visible(agent.name, 60)}"
+    subjects = (f"agent:{agent.id}",)
+    return Wanted(("agents",), summary, agent.id, subjects, details=details)
+
+
+def _scoping(broker: Broker, authority: Authority) -> list[Route]:
+    async def do_change(
+        body: asks.ScopesRequest, operator: Actor, _: object
+    ) -> shapes.ScopesAnswer:
+        if body.serves is UNSET and body.resources is UNSET:
+            grant, ungrant = frozenset(body.grant), frozenset(body.ungrant)
+            changed = await change_scopes(
+                broker, body.agent_id, grant, ungrant, operator
+            )
+            return _scopes_answer(broker, *changed)
         serves = None if body.serves is UNSET else body.serves
         resources = None if body.resources is UNSET else body.resources
         agent = await change_served(broker, body.agent_id, serves, resources, operator)
         return _scopes_answer(broker, agent, CallsCut(), 0)
 
-    async def scopes(request: Request) -> shapes.ScopesAnswer:
+    async def scopes(request: Request) -> Response:
         """Give and take scopes of one agent, or change what it serves.
+
+        Where giving waits for a person, what is taken away ends at once.
 
         Raises:
             UsageError: nothing is to be changed, or a scope both given and taken.
         """
         body = await body_of(request, asks.ScopesRequest)
-        if body.serves is not UNSET or body.resources is not UNSET:
-            return await served(operator_of(request), body)
-        check_scopes(broker, body.grant)
-        if not body.grant and not body.ungrant:
-            raise UsageError("nothing to change", "give 'grant' or 'ungrant'")
-        grant, ungrant = frozenset(body.grant), frozenset(body.ungrant)
-        if grant & ungrant:
-            raise UsageError("a scope cannot be granted and taken away at once")
-        need = Need.GIVE if grant else Need.CUT
-        operator = await authority.actor(operator_of(request), need, body.agent_id)
-        changed = await change_scopes(broker, body.agent_id, grant, ungrant, operator)
-        return _scopes_answer(broker, *changed)
+        _check_scopes_request(broker, body)
+        agent = await broker.known(lambda: broker.registry.agent(body.agent_id))
+        if body.serves is UNSET and body.resources is UNSET and not body.grant:
+            less = Wanted((), "", agent.id)
+            return await changing.settle(request, body, less)
+        seat, taken = operator_of(request), None
+        if body.ungrant and await authority.by_factor(seat):
+            # Taking waits for nobody: not for the proof that the giving needs.
+            actor = await authority.actor(seat, Need.CUT, agent.id)
+            gone = frozenset(body.ungrant)
+            changed = await change_scopes(broker, agent.id, frozenset(), gone, actor)
+            taken = _scopes_answer(broker, *changed)
+            agent = broker.registry.agent(agent.id)
+            body = structs.replace(body, ungrant=())
+        answered = await changing.settle(request, body, _granting(agent, body))
+        return answered if taken is None else with_taken(answered, taken)
 
-    return [
-        route(calls.REGISTER, add),
-        route(calls.NEW_SECRET, secret),
-        route(calls.SCOPES, scopes),
-    ]
+    changing = Loosening(authority, calls.SCOPES, asks.ScopesRequest, do_change)
+    return [route(calls.SCOPES, scopes)]
+
+
+def _granting(agent: Agent, body: asks.ScopesRequest) -> Wanted:
+    """Return what a request for more scopes, or other served ones, loosens."""
+    if body.grant:
+        given = " ".join(sorted(body.grant))
+        return _about(agent, f"grant {given} to", scopes=sorted(body.grant))
+    details = {
+        name: list(value)
+        for name, value in (("serves", body.serves), ("resources", body.resources))
+        if value is not UNSET
+    }
+    return _about(agent, "change what is served by", **details)
+
+
+def _check_scopes_request(broker: Broker, body: asks.ScopesRequest) -> None:
+    """Refuse a request that says nothing, or contradicts itself."""
+    if body.serves is not UNSET or body.resources is not UNSET:
+        if body.grant or body.ungrant:
+            raise UsageError("change what it may ask for and what it serves singly")
+        check_scopes(broker, body.serves or ())
+        return
+    check_scopes(broker, body.grant)
+    if not body.grant and not body.ungrant:
+        raise UsageError("nothing to change", "give 'grant' or 'ungrant'")
+    if {*body.grant} & {*body.ungrant}:
+        raise UsageError("a scope cannot be granted and taken away at once")
 
 
 def _scopes_answer(
@@ -181,33 +268,67 @@ def _scopes_answer(
 def _bounding(broker: Broker, authority: Authority) -> list[Route]:
     """Return the route that bounds what an agent is permitted a second."""
 
-    async def rate(request: Request) -> shapes.AgentInfo:
+    async def do_change(
+        body: asks.RateRequest, operator: Actor, how: How
+    ) -> shapes.AgentInfo:
+        agent, wanted = broker.registry.agent(body.agent_id), body.decisions_a_second
+        if not how.loosens and raises_rate(broker, agent, wanted):
+            raise ConflictError(
+                "its rate was lowered meanwhile", "look, and set it again"
+            )
+        changed = await change_rate(broker, body.agent_id, wanted, operator)
+        return agent_info(changed, broker.registry)
+
+    async def rate(request: Request) -> Response:
         """Say how many permitted decisions an agent may have a second."""
         body = await body_of(request, asks.RateRequest)
         agent = await broker.known(lambda: broker.registry.agent(body.agent_id))
-        wanted = body.decisions_a_second
-        need = Need.GIVE if raises_rate(broker, agent, wanted) else Need.CUT
-        operator = await authority.actor(operator_of(request), need, agent.id)
-        changed = await change_rate(broker, agent.id, wanted, operator)
-        return agent_info(changed, broker.registry)
+        number = body.decisions_a_second
+        wanted = _about(agent, f"permit {number} decisions a second of", rate=number)
+        if not raises_rate(broker, agent, number):
+            wanted = replace(wanted, kinds=())
+        return await changing.settle(request, body, wanted)
 
+    changing = Loosening(authority, calls.RATE, asks.RateRequest, do_change)
     return [route(calls.RATE, rate)]
 
 
 def _delegating(broker: Broker, authority: Authority) -> list[Route]:
-    async def delegates(request: Request) -> shapes.ScopesAnswer:
-        """Say which scopes an agent may pass on to another; what is taken away ends."""
+    async def do_change(
+        body: asks.DelegatesRequest, operator: Actor, _: object
+    ) -> shapes.ScopesAnswer:
+        scopes = frozenset(body.scopes)
+        changed = await change_delegates(
+            broker, body.agent_id, body.to, scopes, operator
+        )
+        return _scopes_answer(broker, *changed)
+
+    async def delegates(request: Request) -> Response:
+        """Set which scopes an agent may delegate to another; what is taken away ends.
+
+        Where giving waits for a person, what is taken away ends at once.
+        """
         body = await body_of(request, asks.DelegatesRequest)
         find = broker.registry.agent
         agent = await broker.known(lambda: find(body.agent_id))
         to = await broker.known(lambda: find(body.to))
         scopes = frozenset(body.scopes)
-        wider = scopes - agent.may_pass_on(to.id)
+        now = agent.may_pass_on(to.id)
+        wider = scopes - now
         check_scopes(broker, tuple(wider))
-        need = Need.GIVE if wider else Need.CUT
-        operator = await authority.actor(operator_of(request), need, agent.id)
-        changed = await change_delegates(broker, agent.id, to.id, scopes, operator)
-        return _scopes_answer(broker, *changed)
+        if not wider:
+            return await changing.settle(request, body, Wanted((), "", agent.id))
+        seat, taken = operator_of(request), None
+        if now - scopes and await authority.by_factor(seat):
+            actor = await authority.actor(seat, Need.CUT, agent.id)
+            less = await change_delegates(broker, agent.id, to.id, now & scopes, actor)
+            taken = _scopes_answer(broker, *less)
+            agent = find(agent.id)
+        given = " ".join(sorted(wider))
+        verb = f"let {visible(to.name, 60)} act with {given} of"
+        wanted = _about(agent, verb, to=to.id, scopes=sorted(scopes))
+        answered = await changing.settle(request, body, wanted)
+        return answered if taken is None else with_taken(answered, taken)
 
     async def tree(request: Request) -> access.DelegationTree:
         """Return the live tokens that were passed on, as trees."""
@@ -216,16 +337,16 @@ def _delegating(broker: Broker, authority: Authority) -> list[Route]:
             broker.registry.agent(query.agent)
         return delegation_tree(broker.registry, query.agent)
 
+    changing = Loosening(authority, calls.DELEGATES, asks.DelegatesRequest, do_change)
     return [route(calls.DELEGATES, delegates), route(calls.TREE, tree)]
 
 
 def _issuing(broker: Broker, authority: Authority) -> list[Route]:
     """Return the route that issues a token to the local user."""
 
-    async def token(request: Request) -> access.IssuedTokenInfo:
-        """Issue a token to the local user, who is recorded as who asked."""
-        body = await body_of(request, access.IssueRequest)
-        operator = await authority.actor(operator_of(request), Need.GIVE, body.agent_id)
+    async def do_issue(
+        body: access.IssueRequest, operator: Actor, _: object
+    ) -> access.IssuedTokenInfo:
         agent = broker.registry.agent(body.agent_id)
         wanted = tuple(body.scope.split())
         check_scopes(broker, wanted)
@@ -239,6 +360,25 @@ def _issuing(broker: Broker, authority: Authority) -> list[Route]:
             decision_id=granted.decision_id,
         )
 
+    async def token(request: Request) -> Response:
+        """Issue a token to the local user, who is recorded as who asked."""
+        body = await body_of(request, access.IssueRequest)
+        wanted = Wanted(("tokens",), "", body.agent_id)
+        if authority.is_elsewhere(operator_of(request)):
+            agent = broker.registry.agent(body.agent_id)
+            scopes = body.scope.split()
+            check_scopes(broker, tuple(scopes))
+            wanted = Wanted(
+                ("tokens",),
+                f"issue a token of {visible(agent.name, 60)} to who asks for this",
+                agent.id,
+                (f"agent:{agent.id}",),
+                details={"scopes": scopes, "resource": body.resource or None},
+            )
+        # An agent's token for its own user's command is no change of what it may do.
+        return await issuing.settle(request, body, wanted, exempt=True)
+
+    issuing = Loosening(authority, calls.TOKEN, access.IssueRequest, do_issue)
     return [route(calls.TOKEN, token)]
 
 
@@ -262,23 +402,6 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
             return structs.replace(ended, brokers=brokers)
         return ended
 
-    async def restore(request: Request) -> shapes.RestoreAnswer:
-        """Restore one agent, or lift the panic.
-
-        Raises:
-            UsageError: an end was given for all.
-        """
-        body = await body_of(request, asks.RestoreRequest)
-        agent_id, until = _one(body), moment_of(body.until, "until")
-        about = agent_id or "all agents"
-        operator = await authority.actor(operator_of(request), Need.GIVE, about)
-        if agent_id is None:
-            if until is not None:
-                raise UsageError("'until' is for one agent")
-            return shapes.RestoreAnswer(agents=await lift_panic(broker, operator))
-        agent = await restore_agent(broker, agent_id, operator, until)
-        return shapes.RestoreAnswer(agent=agent_info(agent, broker.registry))
-
     async def end_token(request: Request) -> access.TokenRevokeAnswer:
         """Revoke one live token."""
         body = await body_of(request, asks.TokenRevokeRequest)
@@ -293,11 +416,47 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
             kept=kept,
         )
 
-    return [
-        route(calls.REVOKE, revoke),
-        route(calls.RESTORE, restore),
-        route(calls.REVOKE_TOKEN, end_token),
-    ]
+    return [route(calls.REVOKE, revoke), route(calls.REVOKE_TOKEN, end_token)]
+
+
+def _restoring(broker: Broker, authority: Authority) -> list[Route]:
+    async def do_restore(
+        body: asks.RestoreRequest, operator: Actor, how: How
+    ) -> shapes.RestoreAnswer:
+        agent_id, until = _one(body), moment_of(body.until, "until")
+        if agent_id is None:
+            return shapes.RestoreAnswer(agents=await lift_panic(broker, operator))
+        own = None if how.loosens else partial(check_own, broker, operator)
+        agent = await restore_agent(broker, agent_id, operator, until, own)
+        return shapes.RestoreAnswer(agent=agent_info(agent, broker.registry))
+
+    async def restore(request: Request) -> Response:
+        """Restore one agent, or lift the panic.
+
+        Raises:
+            UsageError: an end was given for all.
+        """
+        body = await body_of(request, asks.RestoreRequest)
+        agent_id, until = _one(body), moment_of(body.until, "until")
+        if agent_id is None:
+            if until is not None:
+                raise UsageError("'until' is for one agent")
+            lifting = Wanted(("panic",), "lift the panic", "all agents", ("panic",))
+            return await restoring.settle(request, body, lifting)
+        seat = operator_of(request)
+        if not await authority.by_factor(seat):
+            wanted = Wanted(("agents",), f"restore {visible(agent_id, 60)}", agent_id)
+            return await restoring.settle(request, body, wanted)
+        agent = await broker.known(lambda: broker.registry.agent(agent_id))
+        wanted = _about(agent, "restore", until=body.until)
+        if until is None and authority.is_elsewhere(seat):
+            with suppress(RefusedError):
+                await check_own(broker, authority.named(seat), agent)
+                wanted = replace(wanted, kinds=())
+        return await restoring.settle(request, body, wanted, need=Need.OWN)
+
+    restoring = Loosening(authority, calls.RESTORE, asks.RestoreRequest, do_restore)
+    return [route(calls.RESTORE, restore)]
 
 
 def _listing(

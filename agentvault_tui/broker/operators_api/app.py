@@ -8,13 +8,15 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
-from agentvault_tui.broker.authority import Authority, Need, Sessions
+from agentvault_tui.broker.authority import Authority, Sessions
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.operators_api import (
     agents,
+    changes,
     connections,
     files,
     limits,
@@ -24,6 +26,7 @@ from agentvault_tui.broker.operators_api import (
     session,
     stepups,
 )
+from agentvault_tui.broker.operators_api.changes import Loosening
 from agentvault_tui.broker.operators_api.idle import IdleRenewal
 from agentvault_tui.broker.operators_api.presence import Presence
 from agentvault_tui.broker.operators_api.wire import (
@@ -31,11 +34,13 @@ from agentvault_tui.broker.operators_api.wire import (
     StaleMarker,
     body_of,
     error_problem,
+    guarded,
     http_refusal,
-    operator_of,
     route,
 )
+from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.errors import AgentVaultError, UsageError
+from agentvault_tui.model import Actor
 from agentvault_tui.operator_api import access, calls
 from agentvault_tui.operator_api import requests as asks
 
@@ -55,24 +60,26 @@ def operators_app(broker: Broker, feed: Feed, sessions: Sessions) -> Starlette:
     seats = Presence(broker.clock, feed.tell, authority.standing)
     sessions.on_change = seats.changed
     broker.chores.append(sessions.end_due)
+    served = [
+        *stepups.routes(broker, authority),
+        *agents.routes(broker, authority),
+        *connections.routes(broker, authority),
+        *records.routes(broker, feed, seats, authority),
+        *records.event_routes(broker),
+        *past.routes(broker),
+        *limits.routes(broker),
+        *files.routes(broker, authority),
+        *session.routes(sessions, authority),
+        *session.people_routes(broker, authority, sessions),
+        *presence.routes(broker, seats),
+        _team_route(broker, authority),
+        *changes.routes(broker, authority),
+        *chain.from_iterable(
+            one.operator_routes(authority) for one in broker.extensions
+        ),
+    ]
     return Starlette(
-        routes=[
-            *stepups.routes(broker, authority),
-            *agents.routes(broker, authority),
-            *connections.routes(broker, authority),
-            *records.routes(broker, feed, seats, authority),
-            *records.event_routes(broker),
-            *past.routes(broker),
-            *limits.routes(broker),
-            *files.routes(broker, authority),
-            *session.routes(sessions, authority),
-            *session.people_routes(broker, authority, sessions),
-            *presence.routes(broker, seats),
-            _team_route(broker, authority),
-            *chain.from_iterable(
-                one.operator_routes(authority) for one in broker.extensions
-            ),
-        ],
+        routes=[guarded(one, authority) for one in served],
         middleware=[
             Middleware(IdleRenewal, sessions.used),
             Middleware(FaultHandler, broker.ledger.expect),
@@ -86,14 +93,9 @@ def operators_app(broker: Broker, feed: Feed, sessions: Sessions) -> Starlette:
 
 
 def _team_route(broker: Broker, authority: Authority) -> Route:
-    async def make(request: Request) -> access.TeamKeyInfo:
-        """Make the team's first key, or another.
-
-        Raises:
-            UsageError: this broker is of no team.
-        """
-        asked = await body_of(request, asks.TeamKeyRequest)
-        actor = await authority.actor(operator_of(request), Need.GIVE, "the team's key")
+    async def do_make(
+        asked: asks.TeamKeyRequest, actor: Actor, _: object
+    ) -> access.TeamKeyInfo:
         if broker.team_key is None or broker.team is None:
             raise UsageError(
                 "this broker has a store of its own",
@@ -107,4 +109,16 @@ def _team_route(broker: Broker, authority: Authority) -> Route:
             missing=tuple(one.id for one in members if one.said.key != made.key),
         )
 
+    async def make(request: Request) -> Response:
+        """Make the team's first key, or another.
+
+        Raises:
+            UsageError: this broker is of no team.
+        """
+        asked = await body_of(request, asks.TeamKeyRequest)
+        summary = "give the team another key"
+        wanted = Wanted(("team",), summary, "the team's key", ("team key",))
+        return await making.settle(request, asked, wanted)
+
+    making = Loosening(authority, calls.TEAM_KEY, asks.TeamKeyRequest, do_make)
     return route(calls.TEAM_KEY, make)

@@ -9,6 +9,7 @@ from starlette.routing import Route
 
 from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.operators_api.changes import Loosening
 from agentvault_tui.broker.operators_api.wire import (
     answer,
     body_of,
@@ -18,13 +19,15 @@ from agentvault_tui.broker.operators_api.wire import (
     route,
 )
 from agentvault_tui.broker.shapes import account_info
+from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.broker.usecases.connect import begin, proceed
 from agentvault_tui.broker.usecases.disconnect import disconnect
 from agentvault_tui.broker.vault_access import Flow
 from agentvault_tui.clock import iso
-from agentvault_tui.model import Account
+from agentvault_tui.model import Account, Actor
 from agentvault_tui.operator_api import calls, shapes
 from agentvault_tui.operator_api import requests as asks
+from agentvault_tui.text import visible
 
 
 def routes(broker: Broker, authority: Authority) -> list[Route]:
@@ -70,11 +73,29 @@ def _known(broker: Broker, authority: Authority) -> list[Route]:
 
 
 def _connecting(broker: Broker, authority: Authority) -> list[Route]:
-    async def start(request: Request) -> shapes.ConnectStepInfo:
-        """Begin to connect an account: a page for a browser comes back."""
-        body = await body_of(request, asks.ConnectRequest)
-        await authority.actor(operator_of(request), Need.GIVE, body.agent_id)
+    async def do_start(
+        body: asks.ConnectRequest, _: Actor, __: object
+    ) -> shapes.ConnectStepInfo:
         return _flow(await begin(broker, body))
+
+    async def start(request: Request) -> Response:
+        """Begin to connect an account: a page for a browser comes back.
+
+        Elsewhere that page, and with it the flow, is the answer of an approved change.
+        """
+        body = await body_of(request, asks.ConnectRequest)
+        agent = broker.registry.find_agent(body.agent_id)
+        name = agent.name if agent else body.agent_id
+        summary = (
+            f"connect an account at {visible(body.connection, 60)} for"
+            f" {visible(name, 60)}"
+        )
+        details = {"connection": body.connection, "scopes": list(body.scopes)}
+        subjects = (f"agent:{body.agent_id}",)
+        wanted = Wanted(
+            ("connections",), summary, body.agent_id, subjects, details=details
+        )
+        return await starting.settle(request, body, wanted)
 
     async def go_on(request: Request) -> Response:
         """Take where the browser ended: another page, or the connected account."""
@@ -86,6 +107,7 @@ def _connecting(broker: Broker, authority: Authority) -> list[Route]:
         connection = _connection(broker, reached)
         return answer(shapes.ConnectStepInfo(step="done", connection=connection), 201)
 
+    starting = Loosening(authority, calls.CONNECT, asks.ConnectRequest, do_start)
     return [route(calls.CONNECT, start), route(calls.CONTINUE, go_on)]
 
 

@@ -7,19 +7,25 @@ from typing import Literal
 
 from msgspec.structs import asdict
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
 from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker, decide_anew
-from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
+from agentvault_tui.broker.operators_api.changes import How, Loosening
+from agentvault_tui.broker.operators_api.wire import body_of, route
+from agentvault_tui.broker.riders import text_change
 from agentvault_tui.broker.usecases.apply import (
     AgentChange,
     FilesPlan,
     apply_files,
+    loosened,
     plan_files,
 )
 from agentvault_tui.broker.usecases.apply_entries import entry_of, files_of
+from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.broker.usecases.policy_apply import TextEdit, edits_of
+from agentvault_tui.errors import ConflictError
 from agentvault_tui.model import Actor, AgentId
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.files import (
@@ -29,6 +35,7 @@ from agentvault_tui.operator_api.files import (
     FilesInfo,
     FilesRequest,
 )
+from agentvault_tui.text import visible
 
 
 def routes(broker: Broker, authority: Authority) -> list[Route]:
@@ -38,7 +45,7 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
         """Return what is in force, as files say it."""
         return await files_of(broker)
 
-    async def apply(request: Request) -> FilesAnswer:
+    async def apply(request: Request) -> FilesAnswer | Response:
         """Put in force what files say, or tell the difference."""
         wanted = await body_of(request, FilesRequest, deep=True)
         if wanted.plan:
@@ -47,15 +54,71 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
             plan = await plan_files(broker, wanted, came, edits)
             return _answer(broker, plan, applied=False, recorded=True)
 
-        async def who(widens: bool) -> Actor:
-            need = Need.GIVE if widens else Need.CUT
-            return await authority.actor(operator_of(request), need, "applied files")
+        came = await broker.ledger.applied()
+        plan = await plan_files(broker, wanted, came, await edits_of(broker, wanted))
+        local = Need.GIVE if plan.widens else Need.CUT
+        loosens = _loosened(broker, plan)
+        return await applying.settle(request, wanted, loosens, local=local)
+
+    async def do_apply(wanted: FilesRequest, operator: Actor, how: How) -> FilesAnswer:
+        async def who(plan: FilesPlan) -> Actor:
+            if loosened(broker, plan) and not how.loosens:
+                raise ConflictError(
+                    "this loosens what others tightened meanwhile",
+                    "see the difference: agentvault apply -f FILE --plan",
+                )
+            return operator
 
         done = await decide_anew(lambda: apply_files(broker, wanted, who))
         changed = bool(done.plan)
         return _answer(broker, done.plan, applied=changed, recorded=done.recorded)
 
+    applying = Loosening(authority, calls.APPLY_FILES, FilesRequest, do_apply)
     return [route(calls.FILES, show), route(calls.APPLY_FILES, apply)]
+
+
+def _loosened(broker: Broker, plan: FilesPlan) -> Wanted:
+    """Return what applying files would loosen: all of it is one change."""
+    agents = [one for one in plan.changes if one.widens]
+    kinds = loosened(broker, plan)
+    counts = {
+        "agents": len(plan.changes),
+        "revoked": len(plan.pruned),
+        "services": len(plan.edits.services),
+        "limits": int(plan.edits.limits is not None),
+    }
+    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    texts = [
+        text_change(f"services/{name}.toml", *pair)
+        for name, pair in plan.edits.services.items()
+    ]
+    if plan.edits.limits:
+        texts.append(text_change("limits.toml", *plan.edits.limits))
+    return Wanted(
+        kinds,
+        f"apply files: {told or 'nothing'}",
+        "applied files",
+        (
+            *(f"agent:{one.before.id}" for one in plan.changes if one.before),
+            *(f"agent:{one.id}" for one in plan.pruned),
+            *(f"name:{one.after.name}" for one in plan.changes if not one.before),
+            *(f"service:{name}" for name in plan.edits.services),
+            *(("policy",) if plan.edits.limits else ()),
+        ),
+        tuple(texts),
+        {
+            "digest": plan.digest,
+            "agents": [
+                {
+                    "name": visible(one.after.name, 60),
+                    "scopes": list(one.after.scopes),
+                    "new": one.before is None,
+                }
+                for one in agents
+            ],
+            **counts,
+        },
+    )
 
 
 def _answer(

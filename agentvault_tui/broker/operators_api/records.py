@@ -15,6 +15,7 @@ from starlette.routing import Route
 from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.feed import Feed
+from agentvault_tui.broker.operators_api.changes import How, Loosening
 from agentvault_tui.broker.operators_api.presence import Presence, seated
 from agentvault_tui.broker.operators_api.streams import EventStreams
 from agentvault_tui.broker.operators_api.wire import (
@@ -27,17 +28,20 @@ from agentvault_tui.broker.operators_api.wire import (
     route,
     word_of,
 )
+from agentvault_tui.broker.riders import text_change
 from agentvault_tui.broker.shapes import event_info, shape_from
 from agentvault_tui.broker.status import status_info
 from agentvault_tui.broker.surroundings import LOCAL, plain_address
+from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.broker.usecases.decide import foresee_at
-from agentvault_tui.broker.usecases.policy_apply import apply_policy
+from agentvault_tui.broker.usecases.policy_apply import apply_policy, preview
 from agentvault_tui.broker.usecases.policy_change import reset_policy
 from agentvault_tui.broker.usecases.register import check_scopes
 from agentvault_tui.errors import NotFoundError, PolicyError, UsageError
 from agentvault_tui.ledger import EventQuery, Link
 from agentvault_tui.model import (
     Action,
+    Actor,
     Agent,
     AgentId,
     Event,
@@ -47,7 +51,8 @@ from agentvault_tui.model import (
 )
 from agentvault_tui.operator_api import calls, history, planning, shapes
 from agentvault_tui.operator_api import requests as asks
-from agentvault_tui.policy import Catalogue, Environment
+from agentvault_tui.policy import Catalogue, Environment, only_tightens
+from agentvault_tui.policy.texts import FILES
 
 
 def routes(
@@ -98,24 +103,36 @@ def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
         """Decide a request without issuing anything, and say why."""
         return _explained(broker, await body_of(request, asks.ExplainRequest))
 
-    async def reset(request: Request) -> planning.PolicyInfo:
-        """Let the shipped files count in the place of those that are gone."""
-        await body_of(request, asks.WireRequest)
-        who = operator_of(request)
-        operator = await authority.actor(who, Need.GIVE, "the shipped policy")
+    async def do_reset(
+        _: asks.WireRequest, operator: Actor, __: object
+    ) -> planning.PolicyInfo:
         await reset_policy(broker, operator)
         return _in_force(broker)
 
-    async def apply(request: Request) -> planning.PolicyInfo:
+    async def reset(request: Request) -> Response:
+        """Let the shipped files count in the place of those that are gone."""
+        body = await body_of(request, asks.WireRequest)
+        summary, about = "the shipped policy decides again", "the shipped policy"
+        wanted = Wanted(("policy",), summary, about, ("policy",))
+        return await resetting.settle(request, body, wanted)
+
+    async def do_apply(
+        asked: asks.ApplyRequest, operator: Actor, how: How
+    ) -> planning.PolicyInfo:
+        await apply_policy(
+            *(broker, _texts(asked), operator, asked.plan, asked.reason),
+            may_loosen=how.loosens,
+        )
+        return _in_force(broker)
+
+    async def apply(request: Request) -> Response:
         """Replace the home's policy file and put it in force, with who and why."""
         asked = await body_of(request, asks.ApplyRequest, deep=True)
-        who = operator_of(request)
-        operator = await authority.actor(who, Need.GIVE, "a policy")
-        changed = {"policy": asked.policy}
-        if asked.limits is not None:
-            changed["limits"] = asked.limits
-        await apply_policy(broker, changed, operator, asked.plan, asked.reason)
-        return _in_force(broker)
+        wanted = await _wanted(broker, asked)
+        return await applying.settle(request, asked, wanted, local=Need.GIVE)
+
+    resetting = Loosening(authority, calls.RESET_POLICY, asks.WireRequest, do_reset)
+    applying = Loosening(authority, calls.APPLY_POLICY, asks.ApplyRequest, do_apply)
 
     return [
         route(calls.APPLY_POLICY, apply),
@@ -123,6 +140,34 @@ def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
         route(calls.EXPLAIN, explain),
         route(calls.RESET_POLICY, reset),
     ]
+
+
+def _texts(asked: asks.ApplyRequest) -> dict[str, str]:
+    limits = {} if asked.limits is None else {"limits": asked.limits}
+    return {"policy": asked.policy, **limits}
+
+
+async def _wanted(broker: Broker, asked: asks.ApplyRequest) -> Wanted:
+    """Return what a policy that is to be applied would loosen."""
+    _, policy = await preview(broker, _texts(asked), asked.plan)
+    before, after = broker.policy.texts.effective(), policy.texts.effective()
+    files = dict(zip(("policy", "scopes", "limits"), FILES, strict=True))
+    changed = [name for name in files if before.get(name) != after.get(name)]
+    kinds = tuple("limits" if name == "limits" else "policy" for name in changed)
+    named = " and ".join(files[name] for name in changed)
+    return Wanted(
+        () if only_tightens(broker.policy, policy) else kinds or ("policy",),
+        f"replace {named or 'the policy'}: version {broker.policy.version} becomes"
+        f" {policy.version}",
+        named or "policy.cedar",
+        ("policy",),
+        tuple(
+            text_change(files[name], before.get(name), after.get(name))
+            for name in changed
+        ),
+        {"plan": asked.plan} if asked.plan else {},
+        asked.reason,
+    )
 
 
 def _in_force(broker: Broker) -> planning.PolicyInfo:

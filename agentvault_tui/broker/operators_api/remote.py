@@ -19,7 +19,6 @@ from starlette.responses import Response
 
 from agentvault_tui.broker.authority import (
     Authority,
-    Need,
     Sessions,
     origin_of,
     remote_seat,
@@ -30,7 +29,7 @@ from agentvault_tui.broker.operators_api.streams import is_urgent
 from agentvault_tui.broker.operators_api.wire import answer, error_problem, problem
 from agentvault_tui.broker.shapes import device_info
 from agentvault_tui.clock import Clock, Deadline
-from agentvault_tui.errors import AgentVaultError, ConflictError, ForbiddenError
+from agentvault_tui.errors import AgentVaultError, ConflictError
 from agentvault_tui.model import (
     Actor,
     ActorKind,
@@ -39,7 +38,6 @@ from agentvault_tui.model import (
     new_secret,
     sha256_hex,
 )
-from agentvault_tui.model.role import Role
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.access import SignInInfo
 from agentvault_tui.web.reply import App, Message, Receive, Scope, Send
@@ -60,10 +58,6 @@ _TOLD_SECONDS: Final = 30
 _LOOK: Final = 0.5
 """Seconds between two looks whether the session of an open stream has ended."""
 _SESSION_CALLS: Final = frozenset({calls.ME.path, calls.LOGOUT.path})
-_CHANGES_NOTHING: Final = frozenset(
-    one.path for one in (calls.EXPLAIN, calls.PLAN, calls.LOOK, calls.TRY)
-)
-"""What a viewer may ask with a ``POST``; any other needs an operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,11 +235,10 @@ class RemoteGuard:
         return answer(await self._sign_ins.begin(operator), calls.SIGN_IN.status)
 
     async def _admitted(self, scope: Scope) -> str:
-        """Check session, key and role; return the seat, which the scope then names.
+        """Check session and key; return the seat, which the scope then names.
 
         Raises:
             ProofError: the request proves neither, or not both.
-            ForbiddenError: who has signed in has not the role it needs.
         """
         token = _token(scope)
         proof = self._proofs.read(scope, token)
@@ -258,18 +251,10 @@ class RemoteGuard:
         self._proofs.take(proof, seat)
         operator = _operator(seat, scope)
         scope["state"]["operator"] = operator
-        if scope["path"] in _SESSION_CALLS:
-            return seat
-        standing = self._authority.standing(seat)
-        if standing.session is None:
+        # Roles are checked by the routes themselves; see `app.guarded`.
+        own = scope["path"] in _SESSION_CALLS
+        if not own and self._authority.standing(seat).session is None:
             raise _invalid_token("nobody is signed in with it")
-        if standing.role is None:
-            told = "nothing is shown without a role, and the tenant gives you none"
-            raise ForbiddenError(Role.VIEWER, told, "ask who manages the tenant")
-        reads = scope["method"] in {"GET", "HEAD"}
-        if not reads and scope["path"] not in _CHANGES_NOTHING:
-            # Hooks and runs ask for no role at the socket: its uid is the check there.
-            await self._authority.actor(operator, Need.CUT, scope["path"])
         return seat
 
     async def _tell_stolen(self, operator: Actor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import UNSET, UnsetType
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
 from agentvault_tui.broker.authority import (
@@ -13,6 +14,7 @@ from agentvault_tui.broker.authority import (
     Sessions,
 )
 from agentvault_tui.broker.core import Broker, decide_anew
+from agentvault_tui.broker.operators_api.changes import Loosening
 from agentvault_tui.broker.operators_api.wire import (
     body_of,
     local_operator_of,
@@ -21,12 +23,15 @@ from agentvault_tui.broker.operators_api.wire import (
 )
 from agentvault_tui.broker.shapes import device_info
 from agentvault_tui.broker.usecases.approvals import CUTTING, end_gathered
+from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import ConflictError, TenantError, UsageError
+from agentvault_tui.model import Actor
 from agentvault_tui.model.event import PERSON_CHANGES, user_changed
 from agentvault_tui.model.role import Role
 from agentvault_tui.operator_api import calls, shapes
 from agentvault_tui.operator_api import requests as asks
+from agentvault_tui.text import visible
 from agentvault_tui.vault.management.objects import roles
 
 
@@ -46,7 +51,7 @@ def routes(sessions: Sessions, authority: Authority) -> list[Route]:
             uid=uid,
             user=_user(standing.session) if standing.session else None,
             role=standing.role,
-            refused=standing.refused,
+            refused={k: v for k, v in standing.refused.items() if k != Need.OWN},
             pending=sessions.pending(uid),
             problem=sessions.problem(uid),
         )
@@ -93,7 +98,7 @@ def people_routes(
 ) -> list[Route]:
     """Return the route that a change of people goes through before it is made."""
 
-    async def change(request: Request) -> shapes.ByInfo:
+    async def change(request: Request) -> shapes.ByInfo | Response:
         """Record a change that the caller then makes in the tenant's store.
 
         Raises:
@@ -109,11 +114,24 @@ def people_routes(
             )
         if body.change not in PERSON_CHANGES:
             raise UsageError(f"'change' must be one of {', '.join(PERSON_CHANGES)}")
-        if await _is_bound(broker):
-            about = f"{body.change} {body.user}"
+        about = f"{body.change} {body.user}"
+        bound = await _is_bound(broker)
+        if bound:
             actor = await authority.actor(operator, Need.PEOPLE, about)
         else:
             actor = authority.named(operator)
+        if body.change != "removed" and await authority.by_factor(operator):
+            summary = f"change a person of the tenant: {visible(about, 120)}"
+            details = {"change": body.change, "roles": list(body.roles)}
+            wanted = Wanted(
+                *(("people",), summary, visible(body.user, 60), ()), details=details
+            )
+            return await changing.hold(request, body, wanted, actor)
+        return await record(body, actor, None)
+
+    async def record(
+        body: asks.PeopleRequest, actor: Actor, _: object
+    ) -> shapes.ByInfo:
         # In force before its record: an approval that is recorded after it is refused.
         broker.changed[body.sub, body.change] = broker.clock.now()
         if body.change in CUTTING:
@@ -124,6 +142,7 @@ def people_routes(
         await sessions.end_due()
         return shapes.ByInfo(by=shapes.AgentRef(id=actor.id, name=actor.name))
 
+    changing = Loosening(authority, calls.PEOPLE, asks.PeopleRequest, record)
     return [route(calls.PEOPLE, change)]
 
 

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from agentvault_tui import strict_json
-from agentvault_tui.broker.authority import is_remote
+from agentvault_tui.broker.authority import Authority, is_remote
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.errors import (
     AgentVaultError,
@@ -37,11 +37,11 @@ from agentvault_tui.errors import (
     UsageError,
 )
 from agentvault_tui.model import Actor, ActorKind
-from agentvault_tui.operator_api.calls import AnswerT, ApiCall
+from agentvault_tui.operator_api.calls import ACCESS, AnswerT, ApiCall
 from agentvault_tui.operator_api.codec import encode
 from agentvault_tui.operator_api.shapes import ProblemInfo, WireShape
 from agentvault_tui.trusted_files import user_name
-from agentvault_tui.web.exchange import ClientGoneError
+from agentvault_tui.web.exchange import RESERVED, ClientGoneError
 from agentvault_tui.web.forms import BodyError, parse_object
 from agentvault_tui.web.guard import read_body
 from agentvault_tui.web.reply import App, Message, Receive, Scope, Send
@@ -75,6 +75,26 @@ _STATUS: Final[tuple[tuple[type[AgentVaultError], int], ...]] = (
 
 
 Handler = Callable[[Request], Awaitable[AnswerT | Response]]
+
+
+def guarded(route: Route, authority: Authority) -> Route:
+    """Return *route* so that it admits an operator elsewhere by its place in `ACCESS`.
+
+    Raises:
+        KeyError: it has none, and must not be served.
+    """
+    (method,) = (route.methods or {"GET"}) - {"HEAD"}
+    access, serve = ACCESS[method, route.path], route.endpoint
+
+    async def endpoint(request: Request) -> Response:
+        # Set where a session was checked: of nobody at the socket.
+        elsewhere: Actor | None = request.scope.get("state", {}).get("operator")
+        if elsewhere is not None:
+            await authority.admit(elsewhere, access, request.url.path)
+        served: Response = await serve(request)
+        return served
+
+    return Route(route.path, endpoint, methods=[method])
 
 
 def route(call: ApiCall[AnswerT], handler: Handler[AnswerT]) -> Route:
@@ -151,6 +171,13 @@ async def error_problem(_: Request, error: Exception) -> Response:
         needed_role=error.role if isinstance(error, ForbiddenError) else UNSET,
         remedy=error.remedy,
     )
+
+
+def denies_only(request: Request) -> Response | None:
+    """Return the refusal of an approval over a connection that is for denying."""
+    if not request.scope["state"].get(RESERVED):
+        return None
+    return problem(503, "too many connections: this one is for denying")
 
 
 class FaultHandler:

@@ -52,6 +52,7 @@ from agentvault_tui.model import (
     sha256_hex,
 )
 from agentvault_tui.operator_api.files import FilesRequest
+from agentvault_tui.policy import only_tightens
 from agentvault_tui.text import visible
 
 GONE: Final = "gone from the files that were applied"
@@ -60,8 +61,6 @@ _A_TURN: Final = 50
 """Agents that are compared, or narrowed, in one turn of the event loop."""
 _TOLD: Final = 20
 """Names in one sentence."""
-Who = Callable[[bool], Awaitable[Actor]]
-"""Returns who decides; it is told whether anything more may be done than before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +122,29 @@ class FilesApplied:
 
     plan: FilesPlan
     recorded: bool
+
+
+Who = Callable[[FilesPlan], Awaitable[Actor]]
+"""Returns who decides on a plan, or refuses it."""
+
+
+def loosened(broker: Broker, plan: FilesPlan) -> tuple[str, ...]:
+    """Return which kinds of things a plan loosens.
+
+    Args:
+        broker: the broker.
+        plan: what applying files would change.
+
+    Returns:
+        of `CHANGE_KINDS`; none: it only tightens.
+    """
+    edits = plan.edits
+    limits = edits.policy and not only_tightens(broker.policy, edits.policy)
+    return (
+        *(("services",) if edits.services else ()),
+        *(("limits",) if limits else ()),
+        *(("agents",) if any(one.widens for one in plan.changes) else ()),
+    )
 
 
 async def plan_files(
@@ -222,7 +244,7 @@ async def apply_files(broker: Broker, wanted: FilesRequest, who: Who) -> FilesAp
             await locks.enter_async_context(registry.giving_subject)
         edits = await edits_of(broker, wanted)
         plan = await plan_files(broker, wanted, came, edits)
-        operator = await who(plan.widens)
+        operator = await who(plan)
         if plan.widens:
             broker.ledger.check_writable()
             # A cut that is recorded after it would end what it gives.

@@ -8,10 +8,16 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
+from agentvault_tui.approval_rules import StepUpRule
 from agentvault_tui.broker.core import SYSTEM, Broker
-from agentvault_tui.broker.stepups import as_pending, stepup_draft
+from agentvault_tui.broker.stepups import as_pending, digest_of, stepup_draft
 from agentvault_tui.clock import iso
-from agentvault_tui.errors import IdentityError, LedgerError, SettingsError
+from agentvault_tui.errors import (
+    IdentityError,
+    LedgerError,
+    RefusedError,
+    SettingsError,
+)
 from agentvault_tui.ledger import Change, DropToken, EventQuery
 from agentvault_tui.model import (
     Actor,
@@ -24,14 +30,18 @@ from agentvault_tui.model import (
     StepUp,
     StepUpStatus,
 )
+from agentvault_tui.model.claims import GROUPS
 from agentvault_tui.model.event import PERSON_CHANGES
-from agentvault_tui.settings import StepUpRule
 from agentvault_tui.text import visible
 from agentvault_tui.vault import Identity
-from agentvault_tui.vault.identity import is_listed
+from agentvault_tui.vault.identity import is_listed, verified_email
 
 CUTTING: Final = frozenset({"removed", "role", "password", "factor"})
 """Changes of a person after which what they approved does not count any more."""
+
+
+_GROUP: Final = "group:"
+"""Begins the name of a group in a rule's ``approvers``."""
 
 
 class Needed(NamedTuple):
@@ -39,6 +49,8 @@ class Needed(NamedTuple):
 
     approvals: int = 1
     no_self: bool = False
+    approvers: tuple[tuple[str, ...], ...] = ()
+    """Of each rule that names some."""
 
 
 def check_rules(broker: Broker) -> None:
@@ -57,15 +69,30 @@ def check_rules(broker: Broker) -> None:
                 )
 
 
-def needed(broker: Broker, scope: str, risk: str) -> Needed:
-    """Return what those of ``[[stepup.rules]]`` ask that mean such a step-up."""
+def needed(broker: Broker, stepup: StepUp) -> Needed:
+    """Return what the rules ask that mean such a step-up, or such a change."""
+    if stepup.change is None:
+        agents = (stepup.agent_id, *stepup.chain)
+        return _needed(broker, stepup.scope, stepup.risk.value, agents)
+    kinds = set(stepup.change.kinds)
+    rules = broker.settings.changes.rules
+    meant = [rule for rule in rules if not rule.kinds or kinds & set(rule.kinds)]
+    most = max((rule.approvals for rule in meant), default=1)
+    return Needed(most, any(rule.no_self for rule in meant))
+
+
+def _needed(broker: Broker, scope: str, risk: str, agents: Iterable[AgentId]) -> Needed:
+    known = filter(None, map(broker.registry.find_agent, agents))
+    called = {name for one in known for name in (one.id, one.name)}
     meant = [
         rule
         for rule in broker.settings.stepup.rules
-        if _means(broker, rule, scope.split(), risk)
+        if (not rule.agents or called & {*rule.agents})
+        and _means(broker, rule, scope.split(), risk)
     ]
     most = max((rule.approvals for rule in meant), default=1)
-    return Needed(most, any(rule.no_self for rule in meant))
+    only = tuple(rule.approvers for rule in meant if rule.approvers)
+    return Needed(most, any(rule.no_self for rule in meant), only)
 
 
 def _means(broker: Broker, rule: StepUpRule, scopes: list[str], risk: str) -> bool:
@@ -91,9 +118,10 @@ def asked_of(
 
     *agents* are the one that asks and those whose token it was passed.
     """
-    rules = needed(broker, scope, risk.value)
+    agents = tuple(agents)
+    rules = _needed(broker, scope, risk.value, agents)
     not_by = owners(broker, agents) if rules.no_self else ()
-    return {"need": rules.approvals, "owners": not_by}
+    return {"need": rules.approvals, "owners": not_by, "approvers": rules.approvers}
 
 
 def with_approval(broker: Broker, stepup: StepUp, evidence: Evidence) -> StepUp:
@@ -101,7 +129,7 @@ def with_approval(broker: Broker, stepup: StepUp, evidence: Evidence) -> StepUp:
 
     As many as it was asked with, or as the rules say by now.
     """
-    rules = needed(broker, stepup.scope, stepup.risk.value)
+    rules = needed(broker, stepup)
     need = max(stepup.need, rules.approvals)
     if need == 1:
         return stepup
@@ -114,23 +142,81 @@ def check_person(broker: Broker, stepup: StepUp, identity: Identity) -> None:
     Raises:
         IdentityError: with the stable reason.
     """
-    now = needed(broker, stepup.scope, stepup.risk.value)
-    excluded = set(stepup.owners)
-    if now.no_self:
-        excluded |= set(owners(broker, [stepup.agent_id]))
     called = (identity.sub, identity.name, identity.email)
-    if excluded & {one.casefold() for one in called if one}:
+    if is_own(broker, stepup, called):
+        owns = "asked for it" if stepup.change else "owns the agent"
         raise IdentityError(
             "own_request",
-            f"{visible(identity.name, 60)} owns the agent (no_self)",
+            f"{visible(identity.name, 60)} {owns} (no_self)",
             "another person has to approve",
         )
+    for names in {*stepup.approvers, *needed(broker, stepup).approvers}:
+        if not _is_named(identity, names):
+            raise IdentityError(
+                "not_for_this",
+                f"{visible(identity.name, 60)} may not approve this",
+                f"only {', '.join(names)} may",
+            )
     if identity.sub in {one.sub for one in stepup.confirmed}:
         raise IdentityError(
             "already_approved",
             f"{visible(identity.name, 60)} has approved this already",
             "another person has to as well",
         )
+
+
+def _is_named(identity: Identity, names: tuple[str, ...]) -> bool:
+    """Tell whether a rule's approvers name a person, or a group of theirs."""
+    groups = set[str]()
+    for claim in GROUPS:
+        claimed = identity.claims.get(claim)
+        listed = claimed if isinstance(claimed, list) else [claimed]
+        groups |= {f"{_GROUP}{one}" for one in listed if isinstance(one, str)}
+    people = tuple(one for one in names if not one.startswith(_GROUP))
+    if groups & {*names}:
+        return True
+    return bool(people) and is_listed(people, identity.sub, verified_email(identity))
+
+
+def is_own(broker: Broker, stepup: StepUp, called: Iterable[str | None]) -> bool:
+    """Tell whether somebody *called* so may not approve: it is their own (no_self)."""
+    excluded = set(stepup.owners)
+    if needed(broker, stepup).no_self:
+        change = stepup.change
+        excluded |= (
+            {change.sub.casefold(), change.name.casefold()}
+            if change
+            else set(owners(broker, [stepup.agent_id]))
+        )
+    return bool(excluded & {one.casefold() for one in called if one})
+
+
+def check_not_own(broker: Broker, stepup: StepUp, operator: Actor) -> None:
+    """Refuse at once the person who asked for a change, where the rules say so.
+
+    Of an agent's step-up the factor shows who approves; see `check_person`.
+
+    Raises:
+        RefusedError: it is their own.
+    """
+    called = (operator.id, operator.name)
+    if stepup.change is not None and is_own(broker, stepup, called):
+        raise RefusedError(
+            "you asked for this change yourself (no_self)",
+            "another person has to approve it",
+        )
+
+
+def is_overtaken(broker: Broker, stepup: StepUp, started: StepUp) -> bool:
+    """Tell whether *stepup* is no longer what it was when its device flow began."""
+    return (
+        not stepup.status.open
+        or stepup.status is not started.status
+        or stepup.digest != started.digest
+        or digest_of(stepup) != started.digest
+        or stepup.id in broker.stepups.deciding
+        or stepup.expires.passed(broker.clock)
+    )
 
 
 def changed_since(

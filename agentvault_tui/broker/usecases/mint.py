@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker, decide_anew
-from agentvault_tui.broker.stepups import digest_of, stepup_draft
+from agentvault_tui.broker.stepups import stepup_draft
 from agentvault_tui.broker.usecases.approvals import (
     CUTTING,
     approved_by,
@@ -17,9 +17,11 @@ from agentvault_tui.broker.usecases.approvals import (
     check_person,
     confirm,
     end_gathered,
+    is_overtaken,
     told_of,
     with_approval,
 )
+from agentvault_tui.broker.usecases.changes import apply_change
 from agentvault_tui.broker.usecases.policy_change import still_issued
 from agentvault_tui.broker.uses import revoked_draft
 from agentvault_tui.clock import Deadline, iso
@@ -143,7 +145,7 @@ async def _end_overtaken(broker: Broker, asked: StepUpId, since: datetime) -> No
 async def mint_elevated(
     broker: Broker, started: StepUp, evidence: Evidence, id_token: str
 ) -> bool:
-    """Turn a verified approval into one token for one action.
+    """Turn a verified approval into one token for one action, or carry out a change.
 
     Args:
         broker: the broker.
@@ -156,8 +158,14 @@ async def mint_elevated(
         whether it was approved; False when it was decided, cut or changed meanwhile.
     """
     registry = broker.registry
+    if started.change is not None:
+        return await apply_change(broker, started, evidence, _told(evidence, id_token))
     stepup = registry.stepups.get(started.id)
-    if _changed(broker, stepup, started):
+    if (
+        is_overtaken(broker, stepup, started)
+        or stepup.policy_version != broker.policy.version
+        or not registry.serves(stepup.agent_id)
+    ):
         return False
     stepup, told = with_approval(broker, stepup, evidence), _told(evidence, id_token)
     if 0 < len({one.sub for one in stepup.confirmed}) < stepup.need:
@@ -204,20 +212,6 @@ def _begun(broker: Broker, stepup: StepUp, evidence: Evidence) -> Repeat | None:
     gone = max((broker.clock.now() - proven).total_seconds(), 0.0)
     ends = Deadline.after(broker.clock, max(repeat.within - gone, 0.0))
     return replace(repeat, left=repeat.count, expires=ends)
-
-
-def _changed(broker: Broker, stepup: StepUp, started: StepUp) -> bool:
-    """Tell whether *stepup* is no longer what it was when its device flow began."""
-    return (
-        not stepup.status.open
-        or stepup.status is not started.status
-        or stepup.digest != started.digest
-        or digest_of(stepup) != started.digest
-        or stepup.policy_version != broker.policy.version
-        or stepup.id in broker.stepups.deciding
-        or stepup.expires.passed(broker.clock)
-        or not broker.registry.serves(stepup.agent_id)
-    )
 
 
 async def _record_approval(

@@ -35,12 +35,18 @@ from agentvault_tui.errors import (
 from agentvault_tui.ledger import Change, Meta
 from agentvault_tui.model import Actor, Draft
 from agentvault_tui.operator_api.files import FilesRequest
-from agentvault_tui.policy import Policy, PolicyTexts
+from agentvault_tui.policy import Policy, PolicyTexts, only_tightens
 from agentvault_tui.text import visible
 
 
 async def apply_policy(
-    broker: Broker, texts: Mapping[str, str], operator: Actor, plan: str, reason: str
+    broker: Broker,
+    texts: Mapping[str, str],
+    operator: Actor,
+    plan: str,
+    reason: str,
+    *,
+    may_loosen: bool = True,
 ) -> None:
     """Record *texts*, write them into the home's files, and put them in force.
 
@@ -53,6 +59,7 @@ async def apply_policy(
         operator: who decided.
         plan: the digest of the plan that this is; empty: none is compared.
         reason: why, for the record.
+        may_loosen: whether anything may be allowed afterwards that was not before.
 
     Raises:
         ConflictError: the plan is another, a file is a symbolic link, or it is what
@@ -61,16 +68,13 @@ async def apply_policy(
         LedgerError: it could not be recorded; nothing was changed.
     """
     async with broker.policy_state.applying:
-        before = await _said(broker)
-        wanted = before._replace(**texts)
-        if plan and plan != wanted.plan_digest(broker.policy.version):
-            raise ConflictError(
-                f"{visible(plan, 80)} is no plan of these texts under the policy in"
-                f" force, {broker.policy.version}",
-                "plan again: agentvault policy plan",
-            )
-        policy = await prepare(broker, before, wanted)
+        before, policy = await preview(broker, texts, plan)
         told = {"plan": plan or None, "why": reason}
+        if not may_loosen and not only_tightens(broker.policy, policy):
+            raise ConflictError(
+                "the active policy has changed meanwhile, and this would loosen it",
+                "look at it, and apply again",
+            )
         draft, changes = records(broker, before, policy, operator, told)
         try:
             await broker.record(draft, changes=changes, urgent=True)
@@ -79,6 +83,35 @@ async def apply_policy(
             broker.policy_state.recorded = "unknown"
             raise
         await put_applied(broker, policy, changes)
+
+
+async def preview(
+    broker: Broker, texts: Mapping[str, str], plan: str
+) -> tuple[PolicyTexts, Policy]:
+    """Return what the home's files say, and the policy that *texts* would make of it.
+
+    Args:
+        broker: the broker.
+        texts: what changes, by the names of `PolicyTexts`.
+        plan: the digest of the plan that this is; empty: none is compared.
+
+    Returns:
+        the texts now, and the policy.
+
+    Raises:
+        ConflictError: the plan is another, a file is a symbolic link, or it is what
+            the files say already.
+        PolicyError: the texts cannot be put in force.
+    """
+    before = await _said(broker)
+    wanted = before._replace(**texts)
+    if plan and plan != wanted.plan_digest(broker.policy.version):
+        raise ConflictError(
+            f"{visible(plan, 80)} is no plan of these texts under the policy in"
+            f" force, {broker.policy.version}",
+            "plan again: agentvault policy plan",
+        )
+    return before, await prepare(broker, before, wanted)
 
 
 async def _said(broker: Broker) -> PolicyTexts:

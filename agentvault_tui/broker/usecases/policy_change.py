@@ -25,6 +25,7 @@ from agentvault_tui.broker.policy_files import (
     read_texts,
     write_texts,
 )
+from agentvault_tui.broker.riders import by_file, text_change
 from agentvault_tui.broker.stepups import stepup_draft
 from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.uses import revoked_draft
@@ -52,7 +53,8 @@ from agentvault_tui.model import (
     Token,
     Verdict,
 )
-from agentvault_tui.policy import Policy, PolicyTexts
+from agentvault_tui.policy import Policy, PolicyTexts, only_tightens
+from agentvault_tui.policy.texts import FILES
 
 POLICY_CHANGED: Final = "policy_changed"
 """The reason of a token that a changed policy would not issue."""
@@ -169,7 +171,6 @@ async def take_over_policy(broker: Broker) -> None:
     """
     broker.registry.admits = partial(admits, broker)
     broker.limits.define(broker.policy.limits)
-    await broker.limits.ready()
     named = await _named(broker.ledger)
     version, texts = _read_kept(broker.kept.get(POLICY))
     known = not named or texts.digest() == named
@@ -178,6 +179,12 @@ async def take_over_policy(broker: Broker) -> None:
         if named and known:
             broker.files.put_policy(texts)
     broker.policy_state.recorded = version if known else "unknown"
+    if named and known and texts != broker.policy.texts:
+        # Edited while nothing ran.
+        last, edited = kept_policy(broker.home, texts), broker.policy
+        if await broker.policy_state.hold(last, edited):
+            last.seen, broker.policy = edited.seen, last
+            broker.limits.define(last.limits)
     if not known or broker.kept.get(_CHECKED) != broker.policy.version:
         _begin_recheck(broker)
 
@@ -213,7 +220,11 @@ async def _reload(broker: Broker, texts: PolicyTexts | None = None) -> None:
         log.warning("policy not reloaded: %s", broker.policy_state.problem)
         broker.on_status()
         return
-    if texts is None or broker.policy is last:  # else another broker's came meanwhile
+    if await broker.policy_state.hold(last, policy):
+        if broker.policy_state.held:  # looked at again once the files are others
+            last.seen = policy.seen
+        broker.policy_state.problem, broker.policy_state.refused = None, texts
+    elif texts is None or broker.policy is last:  # else another's came meanwhile
         await _put_in_force(broker, policy, SYSTEM)
 
 
@@ -311,10 +322,28 @@ def policy_record(
     known = broker.kept.get(POLICY)
     moved = known is not None and before == after and known != copy.value
     if moved or (before is not None and before != after):
-        draft, texts = changed_draft(broker, policy, actor, {})
+        more = _by_file(broker) if actor is SYSTEM else {}
+        draft, texts = changed_draft(broker, policy, actor, more)
         drafts.append(draft)
         changes += texts
     return drafts, changes
+
+
+def _by_file(broker: Broker) -> dict[str, Any]:
+    """Return what the event says of an edit, against what was recorded last."""
+    _, before = _read_kept(broker.kept.get(POLICY))
+    old, new = before.effective(), broker.policy.texts.effective()
+    names = dict(zip(("policy", "scopes", "limits"), FILES, strict=True))
+    changed = [name for name in names if old.get(name) != new.get(name)]
+    if not changed:
+        return {}  # such as a version of ours that reads the same text otherwise
+    try:
+        tightens = only_tightens(kept_policy(broker.home, before), broker.policy)
+    except PolicyError:
+        tightens = False  # Unknown makes an answer stricter.
+    kinds = dict.fromkeys("limits" if one == "limits" else "policy" for one in changed)
+    texts = (text_change(names[one], old.get(one), new.get(one)) for one in changed)
+    return by_file(() if tightens else [*kinds], *texts)
 
 
 def changed_draft(

@@ -68,8 +68,6 @@ async def register(broker: Broker, asked: AgentRequest, operator: Actor) -> Regi
         LedgerUnwritableError: it could not be recorded.
     """
     agent = new_agent(broker, asked)
-    if not agent.scopes and not agent.resource_server:
-        raise UsageError("an agent needs at least one scope", "give --scope")
     check_scopes(broker, (*agent.scopes, *agent.serves))
     secret = None
     if agent.credential.kind == "none" and not agent.template:
@@ -111,6 +109,13 @@ def registering(broker: Broker, *agents: Agent) -> Iterator[None]:
 
 def new_agent(broker: Broker, asked: AgentRequest) -> Agent:
     """Return the agent that is described, with its key or subject for a credential.
+
+    Args:
+        broker: the broker.
+        asked: what the operator says about it.
+
+    Returns:
+        the agent, not registered yet.
 
     Raises:
         UsageError: a text is missing or too long, a resource no URI, a key or subject

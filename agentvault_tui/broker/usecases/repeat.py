@@ -64,6 +64,8 @@ def check_repeat(stepup: StepUp, repeat: Repeat) -> None:
     Raises:
         UsageError: it cannot.
     """
+    if stepup.change is not None:
+        raise UsageError("a change is approved for once")
     if stepup.connection is not None:
         raise UsageError("an approval for an account at a provider is for once")
     if repeat.bounds and stepup.request_json is not None:

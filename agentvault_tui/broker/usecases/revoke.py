@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,6 +15,7 @@ from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut, decide_anew
 from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.pending_cuts import Decided
 from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.usecases.change_basis import changes_about
 from agentvault_tui.broker.usecases.ending import Cancelling, InForce, unused
 from agentvault_tui.broker.usecases.register import (
     check_end,
@@ -178,6 +179,7 @@ class AgentEnd:
             lambda: [
                 *broker.stepups.open(self.agent.id),
                 *unused(broker, self.agent.id),
+                *changes_about(broker, self.agent.id),
             ],
             lambda: broker.stepups.repeating(self.agent.id),
         )
@@ -386,7 +388,11 @@ def _may_be_used(stepup: StepUp) -> bool:
 
 
 async def restore_agent(
-    broker: Broker, agent_id: str, operator: Actor, until: datetime | None = None
+    broker: Broker,
+    agent_id: str,
+    operator: Actor,
+    until: datetime | None = None,
+    check: Callable[[Agent], Awaitable[None]] | None = None,
 ) -> Agent:
     """Serve the agent again; tokens revoked before stay revoked.
 
@@ -395,6 +401,7 @@ async def restore_agent(
         agent_id: which.
         operator: who decided.
         until: when it ends by itself now, if not when it did before.
+        check: refuses; called where no other restore of it is under way.
 
     Returns:
         the agent, active, or the template.
@@ -406,11 +413,15 @@ async def restore_agent(
             subject is another agent's by now.
         LedgerUnwritableError: granting needs its record first.
     """
-    return await decide_anew(lambda: _restore(broker, agent_id, operator, until))
+    return await decide_anew(lambda: _restore(broker, agent_id, operator, until, check))
 
 
 async def _restore(
-    broker: Broker, agent_id: str, operator: Actor, until: datetime | None
+    broker: Broker,
+    agent_id: str,
+    operator: Actor,
+    until: datetime | None,
+    check: Callable[[Agent], Awaitable[None]] | None,
 ) -> Agent:
     registry = broker.registry
     async with registry.changing[registry.agent(agent_id).id], AsyncExitStack() as more:
@@ -420,6 +431,9 @@ async def _restore(
                 raise UsageError("it is not revoked", "a new end is given to restore")
             return agent
         await broker.cuts.record_missed()
+        epoch = broker.registry.epoch(agent.id)
+        if check is not None:
+            await check(agent)
         if subject := agent.credential.subject:
             await more.enter_async_context(registry.giving_subject)
             check_subject_free(broker, subject, agent.id)
@@ -430,7 +444,6 @@ async def _restore(
             )
             active = replace(active, until=end_of(broker, until, template or None))
         check_end(broker, active)
-        epoch = broker.registry.epoch(agent.id)
         steps = broker.outbox.restore(agent.id)
         stays = partial(agent_draft, EventType.AGENT_REVOKED, operator, reason=FAILED)
         async with still_cut(broker, agent, stays(agent)):

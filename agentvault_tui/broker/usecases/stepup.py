@@ -25,6 +25,8 @@ from agentvault_tui.broker.stepups import (
     stepup_draft,
     with_repeat,
 )
+from agentvault_tui.broker.usecases.approvals import check_not_own
+from agentvault_tui.broker.usecases.change_basis import OUTDATED, is_current
 from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.usecases.held import check_not_lost, page_body
 from agentvault_tui.broker.usecases.mint import mint_verified
@@ -114,12 +116,8 @@ async def begin_approval(
         if not _is_shown(stepup, digest):
             what = "the digest is not the one stored"
             raise ConflictError(what, "open the step-up again")
-        if stepup.policy_version != broker.policy.version:
-            await _decide_again(broker, stepup)
-            raise ConflictError(
-                "the policy changed since this was asked",
-                "it was decided anew; open it again",
-            )
+        check_not_own(broker, stepup, operator)
+        await _check_current(broker, stepup)
         await check_not_lost(broker, stepup)
         if repeat is not None:
             check_repeat(stepup, repeat)
@@ -154,17 +152,34 @@ def _is_shown(stepup: StepUp, digest: str) -> bool:
     return any(hmac.compare_digest(one.encode(), digest.encode()) for one in shown)
 
 
+async def _check_current(broker: Broker, stepup: StepUp) -> None:
+    """Refuse to approve what rests on another policy, or on what was changed since.
+
+    Raises:
+        ConflictError: it was decided again, or is cancelled.
+    """
+    if is_current(broker, stepup):
+        return
+    if stepup.change is not None:
+        await cancel(broker, stepup.id, OUTDATED, SYSTEM)
+        raise ConflictError(OUTDATED, "ask for it again")
+    await _decide_again(broker, stepup)
+    what = "the policy changed since this was asked"
+    raise ConflictError(what, "it was decided anew; open it again")
+
+
 async def offer(broker: Broker, stepup: StepUp) -> None:
     """Give a step-up that waits without a code its page at the tenant.
 
     Raises:
         TenantError: the tenant did not start the flow.
     """
-    if stepup.policy_version != broker.policy.version:
+    if not is_current(broker, stepup):
         broker.stepups.end_offer(stepup.id)
-        await _decide_again(broker, stepup)
+        with suppress(ConflictError):
+            await _check_current(broker, stepup)
         return
-    left = math.floor(stepup.expires.remaining(broker.clock))
+    left = min(math.floor(stepup.expires.remaining(broker.clock)), 86_400)
     async with broker.stepups.locks[stepup.id]:
         if left < 1 or stepup.id in broker.stepups.flows:
             return
@@ -403,17 +418,17 @@ async def _shown_at_tenant(
     approval page its body: its digest is there, of bytes that only the broker keeps.
     *expires_in* is said where the code is for the approval page alone.
     """
-    sent = stepup.request
+    sent, change = stepup.request, stepup.change
     members = ("method", "url", *(f"body_{name}" for name in _BODY))
     return {
         "type": "agentvault:stepup",
-        "agent_id": stepup.agent_id,
+        "agent_id": stepup.agent_id or stepup.id,
         "agent_name": stepup.agent_name,
         "action": stepup.action,
-        "scope": stepup.scope,
+        "scope": stepup.scope or stepup.action,
         "resource": stepup.resource,
         "parameters": stepup.parameters,
-        "ttl": stepup.ttl,
+        **({"change": change.call} if change else {"ttl": stepup.ttl}),
         **(
             {"resource_indicator": stepup.resource_indicator}
             if stepup.resource_indicator != stepup.resource
@@ -446,12 +461,12 @@ async def _page(
     )
     told = ", ".join(f"{count} {word}" for word, count in sorted(ends.items()))
     many = f"last {ends.total()}" if ends.total() > 1 else "one"
-    agent = broker.registry.agent(stepup.agent_id)
+    find, change = broker.registry.agent, stepup.change
     return {
         "id": stepup.id,
         "digest": stepup.digest,
         "expires_in": expires_in,
-        "owner": agent.owner,
+        "owner": change.name if change else find(stepup.agent_id).owner,
         "rule": stepup.rule,
         "count": stepup.count,
         "before": f"{many} like it: {told}" if told else "",
@@ -460,5 +475,6 @@ async def _page(
         "body": await page_body(broker, stepup),
         "need": stepup.need,
         "by": [[one.sub, one.name] for one in stepup.confirmed],
+        "only_by": [list(one) for one in stepup.approvers],
         "not_by": list(stepup.owners),
     }

@@ -15,12 +15,18 @@ from agentvault_tui.broker.pending_cuts import Decided
 from agentvault_tui.broker.stepups import as_pending, stepup_draft
 from agentvault_tui.broker.team import WORK
 from agentvault_tui.broker.usecases.approvals import end_repeats
+from agentvault_tui.broker.usecases.change_basis import (
+    OUTDATED,
+    forget_answer,
+    is_current,
+)
 from agentvault_tui.broker.uses import revoked_draft
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import ConflictError
 from agentvault_tui.ledger import Change, Cooldown, DropToken
 from agentvault_tui.model import (
     Actor,
+    AgentId,
     Draft,
     EventType,
     Evidence,
@@ -97,10 +103,12 @@ class Denial:
             more_of = {"decided_by": by, "denial": self._reason}
             stepup = _ended(broker, stepup, StepUpStatus.DENIED, **more_of)
             self._denied = stepup
-        waits = self._cool_down(stepup)
         draft = stepup_draft(
             EventType.STEPUP_DENIED, self._operator, stepup, reason=stepup.denial
         )
+        if stepup.change is not None:  # no agent asked, and none has to wait
+            return Decided((draft,), (stepup,))
+        waits = self._cool_down(stepup)
         if waits.until is not None:
             until = iso(waits.until.wall)
             draft.detail.update(denials=waits.denials, cooling_until=until)
@@ -132,6 +140,7 @@ async def expire_due(broker: Broker) -> None:
         broker: the broker.
     """
     await expire(broker, broker.stepups.open())
+    await _end_outdated(broker)
 
     def lasts(run: str) -> float:
         gone = broker.team is not None and broker.team.gone(run)
@@ -139,6 +148,17 @@ async def expire_due(broker: Broker) -> None:
 
     for stepup in broker.stepups.forsaken(lasts) if broker.works() else ():
         await back_to_pending(broker, stepup, "its broker stopped; approve again")
+
+
+async def _end_outdated(broker: Broker) -> None:
+    """Cancel changes whose subject was changed, and forget answers nobody fetched."""
+    for one in broker.stepups.open(AgentId("")):
+        waits = one.change is not None and one.id not in broker.stepups.deciding
+        if waits and not is_current(broker, one):
+            await cancel(broker, one.id, OUTDATED, SYSTEM)
+    for one in broker.stepups.decided():
+        if one.change and one.change.result and one.expires.passed(broker.clock):
+            await forget_answer(broker, one)
 
 
 async def expire(broker: Broker, waiting: Iterable[StepUp]) -> None:

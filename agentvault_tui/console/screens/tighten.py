@@ -29,7 +29,7 @@ from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.advice import AdviceInfo, change_texts
 from agentvault_tui.operator_api.calls import ApiCall
-from agentvault_tui.operator_api.planning import ChangeInfo, PlanInfo
+from agentvault_tui.operator_api.planning import PlanInfo, PlannedChangeInfo
 
 _READING: Final = "reading the history"
 _DAY: Final = 86_400
@@ -228,16 +228,16 @@ class AdviceScreen(ReadScreen):
         self.app.push_screen(dialog, lambda _: self.read_anew())
 
 
-class ChangePane(ReadPane[ChangeInfo]):
+class ChangePane(ReadPane[PlannedChangeInfo]):
     """One row for decisions that another policy answers otherwise."""
 
-    def take(self, changes: Sequence[ChangeInfo]) -> None:
+    def take(self, changes: Sequence[PlannedChangeInfo]) -> None:
         self.rows = {
             f"{one.agent} {one.scope} {one.was} {one.to} {one.reason or ''}": one
             for one in changes
         }
 
-    def row(self, row: ChangeInfo, width: int) -> Row:
+    def row(self, row: PlannedChangeInfo, width: int) -> Row:
         pen, p, shown = self.pen, self.pen.palette, self.mirror.intake.shown
         name = pen.column(self.mirror.agent_name(row.agent), _NAME)
         scope = pen.column(shown(row.scope), max(width - _NAME - 40, 8))
@@ -296,7 +296,7 @@ class PolicyScreen(ReadScreen):
         return boxes
 
     @property
-    def _here(self) -> ChangeInfo | None:
+    def _here(self) -> PlannedChangeInfo | None:
         pane = self.focused if isinstance(self.focused, ChangePane) else self.planned
         return pane.under_cursor
 

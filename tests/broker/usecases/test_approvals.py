@@ -11,12 +11,14 @@ import pytest
 from support.bench import OPERATOR, Bench
 from support.stepups import Gate, approve, hold, start
 
+from agentvault_tui.approval_rules import StepUpRule
 from agentvault_tui.broker.answers import Granted
 from agentvault_tui.broker.shapes import stepup_info
 from agentvault_tui.broker.stepups import digest_of
 from agentvault_tui.broker.usecases.approvals import (
     CUTTING,
     approved_by,
+    asked_of,
     check_rules,
     end_gathered,
     end_gathered_before,
@@ -28,9 +30,8 @@ from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
 from agentvault_tui.errors import ConflictError, SettingsError
-from agentvault_tui.model import Agent, AgentId, EventType, StepUp, StepUpStatus
+from agentvault_tui.model import Agent, AgentId, EventType, Risk, StepUp, StepUpStatus
 from agentvault_tui.model.event import user_changed
-from agentvault_tui.settings import StepUpRule
 
 TWO = StepUpRule(approvals=2, scopes=("payments",))
 
@@ -265,18 +266,26 @@ async def test_a_change_that_is_not_about_it_keeps_an_approval(
     assert approved.status is StepUpStatus.APPROVED
 
 
-def test_the_strictest_rule_that_fits_counts(bench: Bench) -> None:
+async def test_the_strictest_rule_that_fits_counts(bench: Bench) -> None:
     """By scope or group, by risk, or by both."""
+    _, stepup = await hold(bench)
     under(
         bench,
         StepUpRule(approvals=2, scopes=("payments",), risk="high"),
         StepUpRule(approvals=3, scopes=("send:payment",), risk=("low",)),
         StepUpRule(no_self=True, risk=("high", "medium")),
     )
-    assert needed(bench.broker, "send:payment", "high") == (2, True)
-    assert needed(bench.broker, "send:payment", "low") == (3, False)
-    assert needed(bench.broker, "write:calendar", "medium") == (1, True)
-    assert needed(bench.broker, "write:calendar", "low") == (1, False)
+
+    def asks(scope: str, risk: str) -> tuple[object, ...]:
+        asked = asked_of(bench.broker, scope, Risk(risk), ())
+        now = replace(stepup, scope=scope, risk=Risk(risk))
+        assert needed(bench.broker, now).approvals == asked["need"]
+        return needed(bench.broker, now)[:2]
+
+    assert asks("send:payment", "high") == (2, True)
+    assert asks("send:payment", "low") == (3, False)
+    assert asks("write:calendar", "medium") == (1, True)
+    assert asks("write:calendar", "low") == (1, False)
 
 
 def test_a_rule_that_would_ask_for_nobody_is_refused(bench: Bench) -> None:
@@ -326,3 +335,25 @@ async def test_what_a_changed_person_approved_and_nobody_used_ends(
 def test_each_change_that_may_hide_another_person_ends_approvals(change: str) -> None:
     """Whoever has the old factor, password or role may be somebody else."""
     assert change in CUTTING
+
+
+async def test_only_whom_a_rule_names_counts_for_its_requests(bench: Bench) -> None:
+    """By address or group, for an agent's requests; every interface says who may."""
+    rule = StepUpRule(agents=("payer",), approvers=("group:finance", "alice@acme.test"))
+    under(bench, rule)
+    _, stepup = await hold(bench)
+    info = stepup_info(stepup)
+    assert info.approvals is not None
+    assert "group:finance or alice@acme.test" in info.approvals.may
+    mallory = {**person("mallory"), "claims": {"groups": ["sales"]}}
+    refused = await confirm(bench, stepup, mallory)
+    assert refused.status is StepUpStatus.PENDING
+    assert "may not approve this" in str(refused.problem)
+    unverified = {**person("eve"), "email": "alice@acme.test"}
+    assert (await confirm(bench, stepup, unverified)).status is StepUpStatus.PENDING
+    fiona = {**person("fiona"), "claims": {"groups": ["finance"]}}
+    assert (await confirm(bench, stepup, fiona)).status is StepUpStatus.APPROVED
+    _, other = await hold(bench, "another")
+    assert stepup_info(other).approvals is None
+    anybody = await confirm(bench, other, person("mallory"))
+    assert anybody.status is StepUpStatus.APPROVED

@@ -368,7 +368,6 @@ async def test_an_agent_can_give_back_its_own_token_only(bench: Bench) -> None:
         ({"name": "x" * 101}, "1 to 100 characters"),
         ({"owner": ""}, "1 to 200 characters"),
         ({"purpose": "x" * 1001}, "at most 1000"),
-        ({"scopes": ()}, "at least one scope"),
         ({"scopes": ("write:calender",)}, "did you mean write:calendar"),
         ({"public_key": "not a key"}, ""),
     ],

@@ -1,0 +1,227 @@
+"""``/api/changes``, and how a call that may loosen something is answered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import UNSET
+from msgspec.structs import replace as replaced
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from agentvault_tui.broker.authority import Authority, Need
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.operators_api.wire import (
+    answer,
+    body_of,
+    denies_only,
+    listing,
+    operator_of,
+    query_of,
+    route,
+)
+from agentvault_tui.broker.riders import Rider, record_of
+from agentvault_tui.broker.shapes import change_info
+from agentvault_tui.broker.usecases.changes import (
+    Asker,
+    Wanted,
+    ask,
+    carry,
+    take_answer,
+)
+from agentvault_tui.broker.usecases.stepup import begin_approval, known_stepup
+from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
+from agentvault_tui.errors import NotFoundError, UsageError
+from agentvault_tui.model import Actor, AgentId, StepUp
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.calls import AnswerT, ApiCall
+from agentvault_tui.operator_api.changes import (
+    CHANGE_STATUSES,
+    ChangeDecision,
+    ChangeInfo,
+    ChangeQuery,
+)
+from agentvault_tui.operator_api.codec import encode
+from agentvault_tui.operator_api.shapes import WireShape
+
+BodyT = TypeVar("BodyT", bound=WireShape)
+
+
+class How(NamedTuple):
+    """How a call is carried out."""
+
+    path: dict[str, str]
+    """The parameters of its path."""
+    loosens: bool
+    """Whether it may loosen: at the socket, or approved by a person's factor."""
+    operator: Actor
+    """Who asked for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loosening(Generic[BodyT, AnswerT]):
+    """A call that may loosen something: at once, or once a person has approved it.
+
+    Approved, it is carried out by the same function and from the same request, which
+    the digest covers: there is no second way to change anything.
+    """
+
+    authority: Authority
+    call: ApiCall[AnswerT]
+    body: type[BodyT]
+    perform: Callable[[BodyT, Actor, How], Awaitable[AnswerT]]
+    """Carries it out, as that actor."""
+
+    def __post_init__(self) -> None:
+        """Register what carries the call out."""
+
+        async def carrier(request: Any, actor: Actor) -> bytes:
+            body = msgspec.convert(request["body"], self.body)
+            how = How(request["path"], True, actor)
+            return encode(await self.perform(body, actor, how))
+
+        self.authority.broker.carriers[self.name] = carrier
+
+    @property
+    def name(self) -> str:
+        """Return method and path: it names the call in a change."""
+        return f"{self.call.method} {self.call.path}"
+
+    async def settle(
+        self,
+        request: Request,
+        body: BodyT,
+        wanted: Wanted,
+        *,
+        exempt: bool = False,
+        need: Need = Need.CUT,
+        local: Need | None = None,
+    ) -> Response:
+        """Answer a request that was read: carry it out, or hold it as a change.
+
+        Args:
+            request: whose it is.
+            body: what it says.
+            wanted: what it would loosen.
+            exempt: whether the socket alone is enough under any setting.
+            need: of a request that loosens nothing.
+            local: of such a request at the socket, where that is another.
+
+        Raises:
+            ForbiddenError: their role is not enough.
+            AgentVaultError: as the call does.
+        """
+        authority, seat = self.authority, operator_of(request)
+        about, path = wanted.about, dict(request.path_params)
+        if not wanted.kinds:
+            elsewhere = authority.is_elsewhere(seat)
+            least = need if elsewhere else local or need
+            actor = await authority.actor(seat, least, about)
+            done = await self.perform(body, actor, How(path, False, actor))
+            return answer(done, self.call.status)
+        by_factor = await authority.by_factor(seat) and not (
+            exempt and not authority.is_elsewhere(seat)
+        )
+        actor = await authority.actor(seat, Need.GIVE, about)
+        asked = {"path": path, "body": msgspec.to_builtins(body)}
+        if by_factor:
+            return await self.hold(request, body, wanted, actor)
+        told = record_of(
+            wanted.kinds,
+            wanted.summary,
+            wanted.texts,
+            wanted.reason,
+            proof="uid",
+            by=[{"sub": actor.id, "name": actor.name}],
+        )
+        content = await carry(authority.broker, Rider(actor, told), self.name, asked)
+        return Response(content, self.call.status, media_type="application/json")
+
+    async def hold(
+        self, request: Request, body: BodyT, wanted: Wanted, actor: Actor
+    ) -> Response:
+        """Hold a request until a person has approved it, and answer with the change."""
+        asked = {
+            "path": dict(request.path_params),
+            "body": msgspec.to_builtins(body),
+        }
+        asker = Asker(actor, operator_of(request))
+        change = await ask(self.authority.broker, self.name, asked, wanted, asker)
+        return answer(change_info(change), 202)
+
+
+def with_taken(answered: Response, taken: WireShape) -> Response:
+    """Return the answer with a change that waits, and what was taken away at once."""
+    content: dict[str, object] = json.loads(bytes(answered.body))
+    content["taken"] = msgspec.to_builtins(taken)
+    return Response(
+        encode(content), answered.status_code, media_type="application/json"
+    )
+
+
+def routes(broker: Broker, authority: Authority) -> list[Route]:
+    """Return the routes about changes that wait for a person."""
+
+    async def index(request: Request) -> Response:
+        """List the changes that wait, then the latest decided.
+
+        Raises:
+            UsageError: the status is none.
+        """
+        await expire_due(broker)
+        query = query_of(request, ChangeQuery)
+        if query.status not in {None, *CHANGE_STATUSES}:
+            raise UsageError("unknown status", f"one of {', '.join(CHANGE_STATUSES)}")
+        known = [*broker.stepups.open(AgentId("")), *broker.stepups.decided()]
+        found = [
+            change_info(one)
+            for one in known
+            if one.change and query.status in {None, one.status}
+        ]
+        return await listing("changes", found[: query.limit])
+
+    async def show(request: Request) -> ChangeInfo:
+        """Return one change; once, to the session that asked, with its answer."""
+        change = await _named(broker, request.path_params["id"])
+        info = change_info(change)
+        result = await take_answer(broker, change, operator_of(request))
+        if result is None:
+            return info
+        secret = result.get("client_secret", UNSET)
+        return replaced(info, result=result, client_secret=secret)
+
+    async def decide(request: Request) -> Response:
+        """Begin to approve (202, the second factor follows), or deny."""
+        body = await body_of(request, ChangeDecision)
+        who = operator_of(request)
+        if body.decision == "approve":
+            if (refusal := denies_only(request)) is not None:
+                return refusal
+            operator = await authority.actor(who, Need.APPROVE, body.id)
+            await _named(broker, body.id)
+            begun = await begin_approval(broker, body.id, body.digest, operator)
+            return answer(change_info(begun), 202)
+        operator = await authority.actor(who, Need.CUT, body.id)
+        await _named(broker, body.id)
+        return answer(change_info(await deny(broker, body.id, body.reason, operator)))
+
+    return [
+        route(calls.CHANGES, index),
+        route(calls.CHANGE, show),
+        route(calls.DECIDE_CHANGE, decide),
+    ]
+
+
+async def _named(broker: Broker, change_id: str) -> StepUp:
+    missing = NotFoundError("no change has that id", "agentvault changes list")
+    if not change_id.startswith("chg_"):
+        raise missing
+    try:
+        return await known_stepup(broker, change_id)
+    except NotFoundError:
+        raise missing from None

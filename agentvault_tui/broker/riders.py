@@ -1,0 +1,149 @@
+"""Record a loosening in the same transaction as the change itself."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from agentvault_tui.ledger import Change
+from agentvault_tui.model import Actor, ChangedText, Draft
+from agentvault_tui.model.event import LOOSENED
+
+_RIDING: Final[ContextVar[Rider | None]] = ContextVar("rider", default=None)
+
+
+@dataclass
+class Rider:
+    """Who, how proven, why and which texts, for the first event of a change.
+
+    Either every event of the change and this are durable, or none: a loosening whose
+    proof is not on record must not be possible (NIST SP 800-53 AU-12).
+    """
+
+    actor: Actor
+    """Who decides; their first event takes it along."""
+    detail: dict[str, Any]
+    """``detail.loosened`` of that event."""
+    draft: Draft | None = None
+    """An event of its own to hold the detail, where a person's factor is the proof."""
+    changes: Sequence[Change] = ()
+    check: Callable[[], None] = lambda: None
+    """Raises when the change may not be carried out any more."""
+    done: asyncio.Future[Any] | None = field(default=None, init=False)
+
+    @property
+    def recorded(self) -> bool:
+        """Tell whether it is durable with an event of the change."""
+        done = self.done
+        return done is not None and done.done() and not self._failed(done)
+
+    @staticmethod
+    def _failed(done: asyncio.Future[Any]) -> bool:
+        return done.cancelled() or done.exception() is not None
+
+    def join(self, drafts: Sequence[Draft]) -> tuple[Sequence[Draft], Sequence[Change]]:
+        """Return *drafts* with this, and its rows; as they are where it has ridden."""
+        under_way = self.done is not None and not (
+            self.done.done() and self._failed(self.done)
+        )
+        mine = next((one for one in drafts if one.actor == self.actor), None)
+        if under_way or mine is None:
+            return drafts, ()
+        self.check()
+        return self.alone(drafts, mine)
+
+    def alone(
+        self, drafts: Sequence[Draft], mine: Draft | None = None
+    ) -> tuple[Sequence[Draft], Sequence[Change]]:
+        """Return *drafts* with this, whether or not one of them is the change's."""
+        draft = self.draft or mine
+        if draft is not None:
+            draft.detail[LOOSENED] = self.detail
+        own = (self.draft,) if self.draft is not None else ()
+        return (*own, *drafts), self.changes
+
+
+def riding() -> Rider | None:
+    """Return the rider of the change that this task carries out, if it does."""
+    return _RIDING.get()
+
+
+@contextmanager
+def ride(rider: Rider) -> Iterator[Rider]:
+    """Let *rider* ride with the first event that its actor records in the block."""
+    token = _RIDING.set(rider)
+    try:
+        yield rider
+    finally:
+        _RIDING.reset(token)
+
+
+def record_of(
+    kinds: Sequence[str],
+    summary: str,
+    texts: Sequence[ChangedText],
+    why: str | None,
+    **more: object,
+) -> dict[str, Any]:
+    """Return what the event of a loosening says of it: ``detail.loosened``.
+
+    Args:
+        kinds: of `CHANGE_KINDS`.
+        summary: in a few words.
+        texts: that were replaced.
+        why: in the operator's words.
+        **more: who, and how that was proven.
+
+    Returns:
+        the object.
+    """
+    return {
+        "kinds": list(kinds),
+        "summary": summary,
+        "why": why or None,
+        "texts": {
+            one.name: {"before": one.before, "after": one.after} for one in texts
+        },
+        **more,
+    }
+
+
+def text_change(name: str, before: str | None, after: str | None) -> ChangedText:
+    """Return a replaced text as events name it.
+
+    Args:
+        name: of the file.
+        before: None where there was none.
+        after: None where it is removed.
+
+    Returns:
+        both by their SHA-256.
+    """
+
+    def digest(text: str | None) -> str | None:
+        return None if text is None else hashlib.sha256(text.encode()).hexdigest()
+
+    return ChangedText(name, digest(before), digest(after))
+
+
+def by_file(kinds: Sequence[str], *texts: ChangedText) -> dict[str, Any]:
+    """Return what an event says of a change that an edited file brought.
+
+    Args:
+        kinds: of `CHANGE_KINDS`, of what it loosens; none: it only tightens.
+        texts: that were edited.
+
+    Returns:
+        members of the event's detail.
+    """
+    if not kinds:
+        return {"by": "file"}
+    summary = f"edited: {', '.join(one.name for one in texts)}"
+    by = [{"sub": "file", "name": "file"}]
+    told = record_of(kinds, summary, texts, None, proof="file", by=by)
+    return {"by": "file", LOOSENED: told}

@@ -1,0 +1,60 @@
+"""Tell whether the socket alone is enough for what loosens: ``[changes] socket``.
+
+The uid of the socket's peer is a person's only where no agent runs as that user. Once
+one does, what a person may do there an agent may do too, so that a factor is needed.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.errors import TenantError
+from agentvault_tui.ledger import EventQuery, Meta
+from agentvault_tui.model import Actor, EventType
+from agentvault_tui.model.role import Role
+from agentvault_tui.vault.management.objects import roles
+
+_SHARED: Final = "agent_shares_user"
+"""The name in the ledger of that an agent runs as the broker's own user."""
+
+
+async def note_shared_user(broker: Broker, operator: Actor) -> None:
+    """Note that an agent runs as *operator*, if that is the broker's own user.
+
+    Args:
+        broker: the broker.
+        operator: who used `agentvault run`, or `connect` and the hooks it writes.
+
+    Raises:
+        LedgerError: it could not be recorded.
+    """
+    if operator.id == f"uid:{os.getuid()}" and _SHARED not in broker.kept:
+        await broker.record(changes=[Meta(_SHARED, "1")])
+        broker.kept[_SHARED] = "1"
+
+
+async def asks_factor(broker: Broker) -> bool:
+    """Tell whether what loosens needs an approver's factor at the socket now.
+
+    From the moment that there is an approver; before, nobody could give one.
+    """
+    wanted = broker.settings.changes.socket
+    if wanted == "uid" or (wanted == "auto" and _SHARED not in broker.kept):
+        return False
+    if not broker.has_approver:
+        try:
+            broker.has_approver = await _has_approver(broker)
+        except TenantError:
+            return True  # Unknown makes an answer stricter, until it is known.
+    return broker.has_approver
+
+
+async def _has_approver(broker: Broker) -> bool:
+    api = broker.access.management
+    if api is None:  # a tenant that is asked nothing: has anybody approved here?
+        query = EventQuery(type=EventType.STEPUP_APPROVED, limit=1)
+        page = await broker.ledger.events(query)
+        return bool(page.events or broker.settings.stepup.approvers)
+    return await roles.held(api, Role.APPROVER.value)

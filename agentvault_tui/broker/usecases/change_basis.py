@@ -1,0 +1,91 @@
+"""What a waiting change would replace, and whether that is still as it was."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.clock import iso
+from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.ledger import docs
+from agentvault_tui.ledger.canonical import canonical
+from agentvault_tui.lookalikes import fold_text
+from agentvault_tui.model import AgentId, StepUp
+
+OUTDATED: Final = "what it would change has changed meanwhile"
+
+
+def basis(broker: Broker, subjects: Sequence[str]) -> str:
+    """Return the digest of the things that a change would replace, as they are now.
+
+    Args:
+        broker: the broker; its rooms know the things, by kind.
+        subjects: such as ``policy`` or ``agent:agt_…``.
+    """
+    now = {}
+    for one in subjects:
+        kind, _, name = one.partition(":")
+        now[one] = broker.states[kind](name)
+    return "sha256:" + hashlib.sha256(canonical(now).encode()).hexdigest()
+
+
+def states_of(broker: Broker) -> dict[str, Callable[[str], str]]:
+    """Return what the broker itself knows of the things that changes replace.
+
+    Args:
+        broker: the broker.
+
+    Returns:
+        by kind of thing, what tells its state now from any other, by its name.
+    """
+
+    def agent(name: str) -> str:
+        """Everything an agent may do, and whether it may now."""
+        return docs.write_agent(broker.registry.agent(name))
+
+    def panic(_: str) -> str:
+        panic = broker.registry.panic
+        return iso(panic.since) if panic and panic.on else ""
+
+    return {
+        # As recorded: a switch is in memory before its record.
+        "policy": lambda _: broker.kept.get("policy") or broker.policy.texts.digest(),
+        "agent": agent,
+        "name": lambda name: str(broker.registry.has_name(fold_text(name))),
+        "panic": panic,
+        "team key": lambda _: broker.team_key.told()[1] if broker.team_key else "",
+        "nothing": lambda _: "",
+    }
+
+
+def subjects_of(stepup: StepUp) -> tuple[str, ...]:
+    """Return what a waiting change would replace."""
+    return tuple(stepup.parameters["changes"])
+
+
+def is_current(broker: Broker, stepup: StepUp) -> bool:
+    """Tell whether *stepup* rests on what is so now: policy, or what it changes."""
+    if stepup.change is None:
+        return stepup.policy_version == broker.policy.version
+    try:
+        return basis(broker, subjects_of(stepup)) == stepup.policy_version
+    except (AgentVaultError, KeyError):
+        return False  # it is gone, or cannot be read: outdated
+
+
+def changes_about(broker: Broker, agent_id: AgentId) -> list[StepUp]:
+    """Return the changes that wait and would change an agent."""
+    about = f"agent:{agent_id}"
+    waiting = broker.stepups.open(AgentId(""))
+    return [one for one in waiting if one.change and about in subjects_of(one)]
+
+
+async def forget_answer(broker: Broker, stepup: StepUp) -> None:
+    """Remove the answer of a change that was carried out."""
+    if stepup.change is not None:
+        read = replace(stepup, change=replace(stepup.change, result=""))
+        await broker.record(changes=[read])
+        broker.stepups.put(read)

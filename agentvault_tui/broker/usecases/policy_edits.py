@@ -1,0 +1,83 @@
+"""An edit of the policy's files that loosens waits for an approver's factor.
+
+Only where `socket_factor` asks for one: who may edit the files may then be an agent.
+The version before decides meanwhile. Approved, exactly the edited texts are applied; if
+the files say something else by then, the change is cancelled.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Final
+
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.policy_files import read_texts
+from agentvault_tui.broker.riders import text_change
+from agentvault_tui.broker.socket_factor import asks_factor
+from agentvault_tui.broker.usecases.changes import Asker, Wanted, ask
+from agentvault_tui.broker.usecases.policy_apply import apply_policy
+from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.model import Actor, ActorKind
+from agentvault_tui.policy import Policy, PolicyTexts, only_tightens
+from agentvault_tui.policy.texts import FILES
+
+log = logging.getLogger("agentvault.policy")
+
+EDIT: Final = "EDIT policy"
+"""Names the carrier of such a change, beside those of calls."""
+_FILE: Final = Actor(ActorKind.SYSTEM, "file", "file")
+_ON_DISK: Final = "policy files"
+
+
+def hold_policy_edits(broker: Broker) -> None:
+    """Have edits that loosen wait, where a factor is asked for.
+
+    Args:
+        broker: the broker, before its policy's files are looked at.
+    """
+    broker.policy_state.hold = partial(_hold, broker)
+    broker.carriers[EDIT] = partial(_carry, broker)
+    broker.states[_ON_DISK] = lambda _: read_texts(broker.home).digest()
+
+
+async def _hold(broker: Broker, last: Policy, edited: Policy) -> bool:
+    """Tell whether *edited* has to wait; then it is asked for, once."""
+    broker.policy_state.held = None
+    if only_tightens(last, edited) or not await asks_factor(broker):
+        return False
+    before, after = last.texts, edited.texts
+    changed = [
+        text_change(name, was, now)
+        for name, was, now in zip(FILES, before, after, strict=True)
+        if was != now
+    ]
+    named = " and ".join(one.name for one in changed)
+    kinds = dict.fromkeys(
+        "limits" if one.name == "limits.toml" else "policy" for one in changed
+    )
+    wanted = Wanted(
+        tuple(kinds),
+        f"edited on the broker's machine: {named}",
+        named,
+        ("policy", _ON_DISK),
+        tuple(changed),
+    )
+    request = {"path": {}, "body": after._asdict()}
+    try:
+        change = await ask(broker, EDIT, request, wanted, Asker(_FILE, _FILE))
+    except AgentVaultError as error:  # the next look asks again
+        log.warning("an edit of the policy waits: %s", error.what)
+        return True
+    broker.policy_state.held = change.id
+    broker.on_status()
+    return True
+
+
+async def _carry(broker: Broker, request: Mapping[str, Any], actor: Actor) -> bytes:
+    """Apply the edited texts, once they are approved."""
+    texts = PolicyTexts(**request["body"])._asdict()
+    await apply_policy(broker, texts, actor, "", "")
+    broker.policy_state.held = None
+    return b"{}"

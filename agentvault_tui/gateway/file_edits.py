@@ -1,0 +1,117 @@
+"""Edits of service, MCP and host files wait for an approver, where a factor is asked.
+
+Such a file says where a secret goes, and which requests are which actions. A new text
+counts once it is recorded or approved; until then the version before does, or nothing.
+What is taken away counts at once, but for a host's file: the shipped one counts then.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.policy_files import read_text
+from agentvault_tui.broker.riders import text_change
+from agentvault_tui.broker.socket_factor import asks_factor
+from agentvault_tui.broker.usecases.changes import Asker, Wanted, ask
+from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.gateway.config_folder import ConfigFolder
+from agentvault_tui.model import Actor, ActorKind, ChangedText, sha256_hex
+
+log = logging.getLogger("agentvault.gateway")
+
+EDIT: Final = "EDIT file"
+"""Names the carrier of such a change, beside those of calls."""
+_FILE: Final = Actor(ActorKind.SYSTEM, "file", "file")
+_KIND: Final = "edited file"
+
+
+class FileEdits:
+    """Decides which texts of the gateway's files count."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        folders: tuple[ConfigFolder[Any], ...],
+        recorded: str,
+        read_again: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Admit every text until `look` is called.
+
+        Args:
+            broker: the broker.
+            folders: whose files.
+            recorded: the name in the ledger of the digests of what counted last.
+            read_again: reads all files, and records those that count.
+        """
+        self._broker, self._folders = broker, folders
+        self._recorded, self._read_again = recorded, read_again
+        self._approved: set[str] = set()
+        self._asks = False
+        for folder in folders:
+            folder.admits = self._admits
+        broker.states[_KIND] = self._on_disk
+        broker.carriers[EDIT] = self._carry
+
+    async def look(self) -> None:
+        """See whether new texts have to wait now, before files are read.
+
+        In a team the store's texts count, and an edit is the team's (`TeamFiles`).
+        """
+        broker = self._broker
+        known = broker.files is None and self._recorded in broker.kept
+        if known and any(folder.changed() for folder in self._folders):
+            self._asks = await asks_factor(broker)
+
+    async def ask(self) -> None:
+        """Ask a person about each text that waits."""
+        for folder in self._folders:
+            for path, text in folder.held.items():
+                before, after = self._known.get(path), sha256_hex(text)
+                wanted = Wanted(
+                    ("services",),
+                    f"edited on the broker's machine: {path}",
+                    path,
+                    (f"{_KIND}:{path}",),
+                    (ChangedText(path, before, after),),
+                )
+                request = {"path": {}, "body": {"sha256": after}}
+                asker = Asker(_FILE, _FILE)
+                try:
+                    await ask(self._broker, EDIT, request, wanted, asker)
+                except AgentVaultError as error:  # the next look asks again
+                    log.warning("an edit of %s waits: %s", path, error.what)
+
+    @property
+    def notices(self) -> list[str]:
+        """Say which edits wait, or were not approved."""
+        return [
+            f"An edit of {path} counts only once an approver has proven a factor for"
+            " it: agentvault stepup list"
+            for folder in self._folders
+            for path in folder.held
+        ]
+
+    @property
+    def _known(self) -> dict[str, str]:
+        known: dict[str, str] = json.loads(self._broker.kept.get(self._recorded, "{}"))
+        return known
+
+    def _admits(self, path: str, sha256: str) -> bool:
+        if not self._asks or sha256 in self._approved:
+            return True
+        return self._known.get(path) == sha256
+
+    def _on_disk(self, path: str) -> str:
+        text = read_text(self._broker.home.config / path, self._broker.home.config)
+        return f"{text_change(path, None, text).after} {self._known.get(path)}"
+
+    async def _carry(self, request: Mapping[str, Any], _: Actor) -> bytes:
+        self._approved.add(str(request["body"]["sha256"]))
+        for folder in self._folders:
+            folder.parse_again()
+        await self._read_again()
+        return b"{}"

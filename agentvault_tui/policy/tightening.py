@@ -1,0 +1,97 @@
+"""Tell a change of policy or limits that only refuses more from every other one.
+
+It is read off the parsed rules: what a plan over the history says is no proof, because
+the next request need not be like the ones before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cedarpy import pst
+
+from agentvault_tui.policy.engine import Policy
+from agentvault_tui.policy.limits import Limit, LimitSet
+from agentvault_tui.policy.reads import nodes
+from agentvault_tui.policy.rules import Obligation, PolicyRule
+
+
+def only_tightens(before: Policy, after: Policy) -> bool:
+    """Tell whether *after* refuses or escalates at least all that *before* does.
+
+    It may add a forbid, remove a permit that allows, turn one that allows into one that
+    steps up, and add a limit or lower its number. Comments, order and layout are no
+    change. Everything else counts as a loosening: also a new or removed step-up permit,
+    and any change of the catalogue.
+
+    Args:
+        before: the active policy.
+        after: the one to be put in its place.
+
+    Returns:
+        whether all that changes is one of these.
+    """
+    return (
+        before.catalogue.version == after.catalogue.version
+        and _rules_tighten(before.rules, after.rules)
+        and _limits_tighten(before.limits, after.limits, after.rules)
+    )
+
+
+def _rules_tighten(
+    before: tuple[PolicyRule, ...], after: tuple[PolicyRule, ...]
+) -> bool:
+    old, new = {one.id: one for one in before}, {one.id: one for one in after}
+    removed = (old[name] for name in old.keys() - new.keys())
+    added = (new[name] for name in new.keys() - old.keys())
+    return (
+        all(one.obligation is Obligation.ALLOW for one in removed)
+        and all(one.obligation is Obligation.DENY for one in added)
+        and all(
+            _rule_tightens(old[name], new[name]) for name in old.keys() & new.keys()
+        )
+    )
+
+
+def _rule_tightens(old: PolicyRule, new: PolicyRule) -> bool:
+    """Tell whether *new* is *old*, or asks a person where that allowed."""
+    was, now = dict(old.parsed.annotations), dict(new.parsed.annotations)
+    asks = old.obligation is Obligation.ALLOW and new.obligation is Obligation.STEP_UP
+    if old.obligation is not new.obligation and not asks:
+        return False
+    # A forbid denies with or without its annotation.
+    was.pop("obligation", None)
+    now.pop("obligation", None)
+    same = replace(old.parsed, annotations={}) == replace(new.parsed, annotations={})
+    return same and was == now
+
+
+def _limits_tighten(
+    before: LimitSet, after: LimitSet, rules: tuple[PolicyRule, ...]
+) -> bool:
+    old, new = before.by_id, after.by_id
+    lowered = {
+        one.attribute for name, one in old.items() if new.get(name, one).most < one.most
+    }
+    # A rule that reads what is left of a limit may forbid less where less is left.
+    if any(_reads_left(rule, lowered) for rule in rules):
+        return False
+    return (
+        {one.id: one for one in before.hooks} == {one.id: one for one in after.hooks}
+        and old.keys() <= new.keys()
+        and all(_limit_tightens(one, new[name]) for name, one in old.items())
+    )
+
+
+def _reads_left(rule: PolicyRule, attributes: set[str]) -> bool:
+    """Tell whether *rule* reads ``context.limits.NAME.left`` of one of *attributes*."""
+    for clause in rule.parsed.clauses:
+        for node in nodes(clause.expr):
+            match node:
+                case pst.GetAttr(pst.GetAttr(_, name), "left") if name in attributes:
+                    return True
+    return False
+
+
+def _limit_tightens(old: Limit, new: Limit) -> bool:
+    return new.most <= old.most and replace(new, most=old.most) == old

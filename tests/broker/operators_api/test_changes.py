@@ -1,0 +1,551 @@
+"""A loosening asked for elsewhere waits for an approver's factor for exactly that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from support.bench import OPERATOR, Bench
+from support.elsewhere import Elsewhere, Stand
+from support.manual_clock import ManualClock
+from support.scripted_tenant import ALICE
+from support.stepups import ask
+
+from agentvault_tui.broker.answers import Escalated
+from agentvault_tui.broker.operators_api.app import operators_app
+from agentvault_tui.broker.operators_api.wire import guarded, route
+from agentvault_tui.broker.usecases.policy_apply import apply_policy
+from agentvault_tui.broker.usecases.policy_change import reload_policy
+from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
+from agentvault_tui.gateway import Gateway
+from agentvault_tui.home import Home
+from agentvault_tui.model import Actor, ActorKind
+from agentvault_tui.operator_api.calls import ACCESS, CALLS, Access, ApiCall
+from agentvault_tui.operator_api.shapes import HeadInfo
+from agentvault_tui.policy import shipped_policy
+from agentvault_tui.settings import ChangeRule, ChangeSettings, Settings
+
+MILD = """
+@id("all") @why("Everything.") @obligation("allow")
+permit (principal, action, resource);
+"""
+FORBID = """
+@id("no-mail") @why("No mail.")
+forbid (principal, action == Action::"send:email", resource);
+"""
+STRICT = shipped_policy() + FORBID
+SERVICE = """
+origin = "https://evil.example"
+[credential]
+kind = "bearer"
+secret = "stripe"
+[[routes]]
+method = "POST"
+path = "/v1/x"
+scope = "send:payment"
+"""
+BOB = {**ALICE, "sub": "agentvault|bob"}
+
+
+@asynccontextmanager
+async def opened(bench: Bench) -> AsyncIterator[Stand]:
+    """Serve operators elsewhere, with a gateway, which has services and secrets."""
+    bench.broker.gateway = gateway = Gateway(bench.broker)
+    async with Stand.open(bench) as stand:
+        yield stand
+    await gateway.aclose()
+
+
+@pytest.fixture
+async def stand(bench: Bench) -> AsyncIterator[Stand]:
+    async with opened(bench) as stand:
+        yield stand
+
+
+async def signed_in(stand: Stand, role: str, name: str = "vera") -> Elsewhere:
+    operator = stand.operator()
+    await operator.sign_in(role, name=name)
+    return operator
+
+
+async def approve(
+    stand: Stand, person: Elsewhere, change: dict[str, Any], who: dict[str, Any] = ALICE
+) -> dict[str, Any]:
+    """Approve as *who* proves it; return the change as it is then."""
+    asked = {"id": change["id"], "decision": "approve", "digest": change["digest"]}
+    begun = await person.post("/api/changes", **asked)
+    assert begun.status_code == 202, begun.text
+    assert begun.json()["status"] == "authorizing"
+    assert begun.json()["device"]["user_code"]
+    stand.bench.tenant.approve(who=who)
+    known = stand.bench.broker.stepups
+    await stand.bench.until(lambda: known.get(change["id"]).status != "authorizing")
+    return dict((await person.get(f"/api/changes/{change['id']}")).json())
+
+
+async def waits(answer: httpx.Response) -> dict[str, Any]:
+    """Insist on a change that waits; return it."""
+    assert answer.status_code == 202, answer.text
+    change: dict[str, Any] = answer.json()
+    assert change["id"].startswith("chg_")
+    assert change["status"] == "pending"
+    assert change["fingerprint"] == change["digest"][7:11].upper()
+    assert (change["have"], change["need"], change["device"]) == (0, 1, None)
+    return change
+
+
+async def loosenings(stand: Stand) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return a request for each call that loosens."""
+    bench = stand.bench
+    agent = await bench.agent("payer")
+    other = await bench.agent("other")
+    revoked = await bench.agent("gone")
+    await revoke_agent(bench.broker, revoked.id, "r", OPERATOR)
+    new = {"name": "new", "owner": "o", "scopes": ["read:calendar"]}
+    template = await bench.agent("plan", template=True)
+    return {
+        "policy": ("/api/policy/apply", {"policy": MILD}),
+        "limits": ("/api/policy/apply", {"policy": shipped_policy(), "limits": HOOK}),
+        "reset": ("/api/policy/reset", {}),
+        "register": ("/api/agents", new),
+        "from": ("/api/agents", {"name": "new", "from": template.id}),
+        "server": (
+            "/api/agents",
+            {"name": "api", "owner": "o", "resource_server": True},
+        ),
+        "restore": ("/api/agents/restore", {"agent_id": revoked.id}),
+        "lift": ("/api/agents/restore", {"all": True}),
+        "grant": (
+            "/api/agents/scopes",
+            {"agent_id": agent.id, "grant": ["send:email"]},
+        ),
+        "delegate": (
+            "/api/agents/delegates",
+            {"agent_id": agent.id, "to": other.id, "scopes": ["send:payment"]},
+        ),
+        "secret": ("/api/secrets", {"name": "stripe", "value": "sk_live_1"}),
+        "client secret": ("/api/agents/secret", {"agent_id": agent.id}),
+        "token": ("/api/agents/token", {"agent_id": agent.id, "scope": "send:payment"}),
+        "service": ("/api/files", {"services": {"stripe": SERVICE}}),
+        "files": ("/api/files", {"agents": {"n": {"owner": "o"}}}),
+        "connect": (
+            "/api/connections",
+            {
+                "agent_id": agent.id,
+                "connection": "google",
+                "redirect_uri": "http://127.0.0.1:1/callback",
+            },
+        ),
+    }
+
+
+HOOK = """
+[[hooks]]
+id = "ask"
+url = "https://evil.example/"
+scopes = ["send:payment"]
+"""
+KINDS = {
+    "policy": "policy",
+    "limits": "limits",
+    "reset": "policy",
+    "lift": "panic",
+    "secret": "secrets",
+    "token": "tokens",
+    "service": "services",
+    "connect": "connections",
+}
+
+
+async def test_an_operator_elsewhere_loosens_nothing(stand: Stand) -> None:
+    """Every call that loosens needs the role approver, and says so."""
+    operator = await signed_in(stand, "operator")
+    before = stand.bench.broker.policy.version
+    for name, (path, body) in (await loosenings(stand)).items():
+        answer = await operator.post(path, **body)
+        assert answer.status_code == 403, (name, answer.text)
+        assert answer.json()["needed_role"] == "approver", name
+    broker = stand.bench.broker
+    assert broker.policy.version == before
+    assert broker.stepups.open() == []
+    assert not broker.home.secrets_file.exists()
+    assert not (broker.home.database.parent / "services" / "stripe.toml").exists()
+
+
+async def test_what_an_approver_loosens_waits_for_a_factor(stand: Stand) -> None:
+    """Nothing has changed when the answer comes, and the change says what it is of."""
+    approver = await signed_in(stand, "approver")
+    before = stand.bench.broker.policy.version
+    asked = await loosenings(stand)
+    for name, (path, body) in asked.items():
+        change = await waits(await approver.post(path, **body))
+        assert change["kind"] == KINDS.get(name, "agents"), name
+        assert change["requested_by"] == {"sub": "auth0|vera", "name": "vera"}
+    listed = (await approver.get("/api/changes")).json()["changes"]
+    assert len(listed) == len(asked)
+    assert stand.bench.broker.policy.version == before
+    assert not stand.bench.broker.home.secrets_file.exists()
+    texts = json.dumps([event.detail for event in await stand.bench.events()])
+    assert "sk_live_1" not in texts
+
+
+async def test_a_replaced_policy_pays_nothing_until_it_is_approved(
+    stand: Stand,
+) -> None:
+    """The hole: a payment of 1,000,000 passed after a lesser role replaced the rule."""
+    approver = await signed_in(stand, "approver")
+    agent = await stand.bench.agent("payer")
+    change = await waits(await approver.post("/api/policy/apply", policy=MILD))
+    assert isinstance(await ask(stand.bench, agent), Escalated)
+    done = await approve(stand, approver, change)
+    assert (done["status"], done["have"]) == ("applied", 1)
+    assert done["decided_by"]["sub"] == "agentvault|alice"
+    assert not isinstance(await ask(stand.bench, agent), Escalated)
+    (applied,) = await stand.bench.events("change.applied")
+    told = applied.detail["loosened"]
+    assert applied.detail["digest"] == told["digest"] == change["digest"]
+    assert told["proof"] == "factor"
+    assert told["by"][0]["sub"] == applied.actor.id == "agentvault|alice"
+    assert told["requested_by"]["sub"] == "auth0|vera"
+    assert [*told["texts"]] == ["policy.cedar"]
+    assert told["texts"]["policy.cedar"]["after"] == change["texts"][0]["after"]
+    (changed,) = await stand.bench.events("policy.changed")
+    assert changed.actor.id == "agentvault|alice"
+    assert "loosened" not in changed.detail
+
+
+async def test_the_tenants_page_shows_the_digest_that_is_approved(
+    stand: Stand,
+) -> None:
+    """Who enters the code sees what changes; another digest is refused."""
+    approver = await signed_in(stand, "approver")
+    change = await waits(await approver.post("/api/policy/apply", policy=MILD))
+    wrong = await approver.post(
+        "/api/changes", id=change["id"], decision="approve", digest="sha256:" + "0" * 64
+    )
+    assert wrong.status_code == 409
+    await approve(stand, approver, change)
+    (shown,) = stand.bench.tenant.shown[-1]
+    assert shown["fingerprint"] == change["fingerprint"]
+    assert shown["action"] == "change:policy"
+    assert shown["why"] == change["summary"]
+    assert shown["risk"] == "high"
+
+
+async def test_who_has_no_approver_role_at_the_tenant_approves_no_change(
+    stand: Stand,
+) -> None:
+    """The role that counts is the one of the person who proves the factor."""
+    approver = await signed_in(stand, "approver")
+    change = await waits(await approver.post("/api/policy/apply", policy=MILD))
+    oscar = {**ALICE, "sub": "agentvault|oscar", "roles": ("operator",)}
+    done = await approve(stand, approver, change, who=oscar)
+    assert done["status"] == "pending"
+    assert "not an allowed approver" in done["problem"]
+    operator = await signed_in(stand, "operator", "olga")
+    asked = {"id": change["id"], "decision": "approve", "digest": change["digest"]}
+    assert (await operator.post("/api/changes", **asked)).status_code == 403
+
+
+async def test_a_change_is_denied_by_an_operator_and_never_applied(
+    stand: Stand,
+) -> None:
+    """Denying needs the role operator; a decided change is a conflict."""
+    approver = await signed_in(stand, "approver")
+    operator = await signed_in(stand, "operator", "olga")
+    change = await waits(await approver.post("/api/policy/apply", policy=MILD))
+    denied = await operator.post(
+        "/api/changes", id=change["id"], decision="deny", reason="not now"
+    )
+    assert (denied.status_code, denied.json()["status"]) == (200, "denied")
+    asked = {"id": change["id"], "decision": "approve", "digest": change["digest"]}
+    assert (await approver.post("/api/changes", **asked)).status_code == 409
+    again = await operator.post("/api/changes", id=change["id"], decision="deny")
+    assert again.status_code == 409
+    missing = await operator.get("/api/changes/chg_0000000000000000")
+    assert missing.status_code == 404
+    assert (await operator.get("/api/changes/sup_x")).status_code == 404
+
+
+async def test_a_change_is_cancelled_once_its_subject_has_changed(
+    stand: Stand,
+) -> None:
+    """Also where it is being approved: the text it was made from is another now."""
+    approver = await signed_in(stand, "approver")
+    change = await waits(await approver.post("/api/policy/apply", policy=MILD))
+    asked = {"id": change["id"], "decision": "approve", "digest": change["digest"]}
+    assert (await approver.post("/api/changes", **asked)).status_code == 202
+    texts = {"policy": STRICT}
+    await apply_policy(stand.bench.broker, texts, OPERATOR, "", "")
+    stand.bench.tenant.approve()
+    known = stand.bench.broker.stepups
+    await stand.bench.until(lambda: known.get(change["id"]).status != "authorizing")
+    now = (await approver.get(f"/api/changes/{change['id']}")).json()
+    assert now["status"] == "cancelled"
+    assert "changed meanwhile" in now["problem"]
+    assert stand.bench.broker.policy.text == STRICT
+
+
+async def test_panic_cancels_what_waits(stand: Stand) -> None:
+    """Whoever stops everything need not look for what was about to be loosened."""
+    approver = await signed_in(stand, "approver")
+    change = await waits(await approver.post("/api/policy/apply", policy=MILD))
+    await panic(stand.bench.broker, "stop", OPERATOR)
+    now = (await approver.get(f"/api/changes/{change['id']}")).json()
+    assert (now["status"], now["problem"]) == ("cancelled", "panic")
+
+
+async def test_a_change_lives_a_day(stand: Stand, clock: ManualClock) -> None:
+    """`[changes] expires_in`: no answer is a no."""
+    approver = await signed_in(stand, "approver")
+    change = await waits(await approver.post("/api/policy/apply", policy=MILD))
+    clock.advance(12 * 3600 - 1)
+    (one,) = (await approver.get("/api/changes?status=pending")).json()["changes"]
+    assert one["id"] == change["id"]
+    clock.advance(12 * 3600 + 2)
+    again = await signed_in(stand, "viewer", "vic")
+    now = (await again.get(f"/api/changes/{change['id']}")).json()
+    assert now["status"] == "expired"
+
+
+async def test_a_secret_that_is_shown_once_is_given_to_who_asked(
+    stand: Stand,
+) -> None:
+    """By the change, once, and to that session alone."""
+    approver = await signed_in(stand, "approver")
+    other = await signed_in(stand, "approver", "bob")
+    body = {"name": "new", "owner": "o", "scopes": ["read:calendar"]}
+    change = await waits(await approver.post("/api/agents", **body))
+    done = await approve(stand, other, change)
+    assert done["status"] == "applied"
+    assert done["result"] is None
+    assert "client_secret" not in done
+    mine = (await approver.get(f"/api/changes/{change['id']}")).json()
+    assert mine["client_secret"].startswith("av_s_")
+    assert mine["result"]["name"] == "new"
+    again = (await approver.get(f"/api/changes/{change['id']}")).json()
+    assert again["result"] is None
+    assert "client_secret" not in again
+    texts = json.dumps([event.detail for event in await stand.bench.events()])
+    assert mine["client_secret"] not in texts
+
+
+async def test_a_waiting_secret_is_encrypted_and_under_the_digest(
+    stand: Stand,
+) -> None:
+    """It is on the disk as a ciphertext alone, and another value has another digest."""
+    approver = await signed_in(stand, "approver")
+    first = await waits(
+        await approver.post("/api/secrets", name="stripe", value="sk_live_one")
+    )
+    second = await waits(
+        await approver.post("/api/secrets", name="stripe", value="sk_live_two")
+    )
+    assert first["digest"] != second["digest"]
+    files = [*stand.bench.home.database.parent.rglob("*")]
+    written = b"".join(one.read_bytes() for one in files if one.is_file())
+    assert b"sk_live" not in written
+    done = await approve(stand, approver, first)
+    assert done["status"] == "applied"
+    gateway = stand.bench.broker.gateway
+    assert isinstance(gateway, Gateway)
+    assert gateway.secrets.get("stripe").reveal() == "sk_live_one"
+    now = (await approver.get(f"/api/changes/{second['id']}")).json()
+    assert now["status"] == "cancelled"
+
+
+async def test_what_takes_is_done_at_once_and_what_gives_waits(stand: Stand) -> None:
+    """One call that does both ends the scope before anybody proves a factor."""
+    approver = await signed_in(stand, "approver")
+    agent = await stand.bench.agent("payer")
+    answer = await approver.post(
+        "/api/agents/scopes",
+        agent_id=agent.id,
+        grant=["send:email"],
+        ungrant=["send:payment"],
+    )
+    change = await waits(answer)
+    assert change["taken"]["scopes"] == ["write:calendar"]
+    registry = stand.bench.broker.registry
+    assert registry.agent(agent.id).scopes == ("write:calendar",)
+    done = await approve(stand, approver, change)
+    assert done["status"] == "applied"
+    assert registry.agent(agent.id).scopes == ("send:email", "write:calendar")
+
+
+async def test_an_operator_tightens(stand: Stand) -> None:
+    """Takes a scope, adds a forbid, lowers a limit; a change that does both waits."""
+    operator = await signed_in(stand, "operator")
+    agent = await stand.bench.agent("payer")
+    took = await operator.post(
+        "/api/agents/scopes", agent_id=agent.id, ungrant=["send:payment"]
+    )
+    assert took.status_code == 200
+    stricter = await operator.post("/api/policy/apply", policy=STRICT)
+    assert stricter.status_code == 200, stricter.text
+    undone = await operator.post("/api/policy/apply", policy=shipped_policy())
+    assert undone.status_code == 403
+    new = {"name": "new", "owner": "o", "scopes": []}
+    assert (await operator.post("/api/agents", **new)).status_code == 201
+
+
+def by(sub: str) -> Actor:
+    return Actor(ActorKind.OPERATOR, sub, "somebody")
+
+
+@pytest.mark.parametrize("since", ["", "later", "another", "panic", "template"])
+async def test_an_operator_restores_what_they_alone_revoked_just_now(
+    stand: Stand, clock: ManualClock, since: str
+) -> None:
+    """For 10 minutes, unless anybody or anything else has revoked it since."""
+    operator = await signed_in(stand, "operator")
+    broker = stand.bench.broker
+    agent = await stand.bench.agent("payer")
+    if since == "template":
+        plan = await stand.bench.agent("plan", template=True)
+        made = {"name": "made", "from": plan.id}
+        agent = await stand.bench.made_from(**made)
+        await operator.post("/api/agents/revoke", agent_id=agent.id, reason="r")
+        await revoke_agent(broker, plan.id, "r", by("auth0|vera"))
+    else:
+        await operator.post("/api/agents/revoke", agent_id=agent.id, reason="r")
+    if since == "another":
+        await revoke_agent(broker, agent.id, "signal", by("agentvault|sig"))
+    if since == "panic":
+        await panic(broker, "stop", by("auth0|vera"))
+    clock.advance(10 * 60 + (1 if since == "later" else -1))
+    back = await operator.post("/api/agents/restore", agent_id=agent.id)
+    if since:
+        assert (back.status_code, back.json()["needed_role"]) == (403, "approver")
+    else:
+        assert back.status_code == 200
+        cut = await operator.post("/api/agents/revoke", agent_id=agent.id, reason="r")
+        assert cut.status_code == 200
+
+
+async def test_a_viewer_asks_no_agents_questions(stand: Stand) -> None:
+    """A hook and a run need no role at the socket; elsewhere they do."""
+    viewer = await signed_in(stand, "viewer")
+    hook = await viewer.post("/api/hooks/claude-code", agent="x", tool="Bash")
+    assert (hook.status_code, hook.json()["needed_role"]) == (403, "operator")
+    for path in ("/api/runs", "/api/runs/run_1/news", "/api/runs/run_1/end"):
+        assert (await viewer.post(path)).status_code == 409, path
+
+
+async def test_people_are_changed_on_the_machine_whatever_the_role(
+    stand: Stand,
+) -> None:
+    """409 for every role elsewhere: no role there makes an approver."""
+    for role in ("viewer", "operator", "approver"):
+        person = await signed_in(stand, role, role)
+        body = {"change": "role", "user": "eve", "sub": "s", "roles": ["approver"]}
+        answer = await person.post("/api/tenant/people", **body)
+        assert answer.status_code == 409, role
+    assert await stand.bench.events("tenant.user_changed") == []
+
+
+def with_rules(*rules: ChangeRule) -> Settings:
+    return Settings(changes=ChangeSettings(rules=rules))
+
+
+async def test_rules_ask_several_people_and_refuse_who_asked_at_once(
+    short: Any, clock: ManualClock
+) -> None:
+    """`[[changes.rules]]` by kind: two different people, and not the one who asked."""
+    rule = ChangeRule(kinds=("policy",), approvals=2, no_self=True)
+    bench = await Bench.open(Home.locate(short / "h"), clock, "", with_rules(rule))
+    async with opened(bench) as stand:
+        vera = await signed_in(stand, "approver")
+        bob = await signed_in(stand, "approver", "bob")
+        asked = await vera.post("/api/policy/apply", policy=MILD)
+        change = asked.json()
+        assert (asked.status_code, change["need"], change["have"]) == (202, 2, 0)
+        body = {"id": change["id"], "decision": "approve", "digest": change["digest"]}
+        own = await vera.post("/api/changes", **body)
+        assert own.status_code == 403
+        assert "no_self" in own.json()["detail"]
+        one = await approve(stand, bob, change)
+        assert (one["status"], one["have"]) == ("pending", 1)
+        twice = await approve(stand, bob, change)
+        assert "has approved this already" in twice["problem"]
+        vera_at_the_page = {**ALICE, "sub": "auth0|vera"}
+        self_made = await approve(stand, bob, change, who=vera_at_the_page)
+        assert "asked for it (no_self)" in self_made["problem"]
+        done = await approve(stand, bob, change, who=BOB)
+        assert (done["status"], done["have"]) == ("applied", 2)
+        (event,) = await bench.events("change.applied")
+        names = [one["sub"] for one in event.detail["loosened"]["by"]]
+        assert names == ["agentvault|alice", "agentvault|bob"]
+    await bench.close()
+
+
+async def test_a_change_outlives_a_restart(bench: Bench) -> None:
+    """It waits again, with its request sealed, and the chain vouches for its row."""
+    async with opened(bench) as stand:
+        approver = await signed_in(stand, "approver")
+        body = {"name": "new", "owner": "o", "scopes": ["read:calendar"]}
+        change = await waits(await approver.post("/api/agents", **body))
+    async with bench.restarted() as again, opened(again) as stand:
+        assert again.broker.state_problem is None
+        approver = await signed_in(stand, "approver")
+        (listed,) = (await approver.get("/api/changes")).json()["changes"]
+        assert listed["digest"] == change["digest"]
+        done = await approve(stand, approver, change)
+        assert done["status"] == "applied"
+        assert done["result"] is None  # the session that asked is over
+        assert again.broker.registry.agents_named("new")
+
+
+def test_each_route_has_a_place_in_the_table(bench: Bench) -> None:
+    """What is not in the table of routes and needs cannot be served."""
+    from agentvault_tui.broker.authority import Authority, Sessions  # noqa: PLC0415
+
+    sessions = Sessions(bench.broker)
+    app = operators_app(bench.broker, bench.feed, sessions)
+    for one in app.routes:
+        (method,) = one.methods - {"HEAD"}  # type: ignore[attr-defined]
+        assert (method, one.path) in ACCESS  # type: ignore[attr-defined]
+
+    async def handler(_: Any) -> HeadInfo:
+        return HeadInfo(head=1, hash="")
+
+    new = route(ApiCall("POST", "/api/new", HeadInfo), handler)
+    with pytest.raises(KeyError):
+        guarded(new, Authority(bench.broker, sessions))
+    posts = [one for one in CALLS if one.method == "POST" and one.access is Access.READ]
+    assert {one.path for one in posts} == {
+        *("/api/policy/explain", "/api/policy/plan", "/api/presence"),
+        "/api/services/try",
+    }
+
+
+async def test_the_shipped_policy_is_put_back_once_that_is_approved(
+    stand: Stand,
+) -> None:
+    """A reset is carried out as any change: its proof is in its own transaction."""
+    bench = stand.bench
+    bench.home.policy_file.write_text(STRICT)
+    await reload_policy(bench.broker)
+    bench.home.policy_file.unlink()
+    await reload_policy(bench.broker)
+    approver = await signed_in(stand, "approver")
+    change = await waits(await approver.post("/api/policy/reset"))
+    assert bench.broker.policy.text == STRICT
+    done = await approve(stand, approver, change)
+    assert done["status"] == "applied", done
+    assert bench.broker.policy.text == shipped_policy()
+
+
+async def test_an_edited_policy_is_recorded_by_file(stand: Stand) -> None:
+    """With what it loosens, for alerts; one that only tightens loosens nothing."""
+    bench = stand.bench
+    for text, kinds in ((STRICT, None), (MILD, ["policy"])):
+        bench.home.policy_file.write_text(text)
+        await reload_policy(bench.broker)
+        event = (await bench.events("policy.changed"))[-1]
+        assert event.detail["by"] == "file"
+        assert event.detail.get("loosened", {}).get("kinds") == kinds

@@ -1,0 +1,129 @@
+"""At the socket a factor is asked for once the uid is no person's alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from support.bench import Bench
+from support.manual_clock import ManualClock
+from support.scripted_tenant import ALICE
+
+from agentvault_tui.broker.authority import Sessions
+from agentvault_tui.broker.operators_api import operators_app
+from agentvault_tui.broker.socket_factor import asks_factor, note_shared_user
+from agentvault_tui.home import Home
+from agentvault_tui.model import Actor, ActorKind
+from agentvault_tui.settings import ChangeSettings, Settings, StepUpSettings
+from agentvault_tui.web import Receive, Scope, Send
+from agentvault_tui.web.sockets import Peer
+
+SELF = Actor(ActorKind.OPERATOR, f"uid:{os.getuid()}", "me")
+NEW = {"name": "new", "owner": "o", "scopes": ["read:calendar"]}
+
+
+@asynccontextmanager
+async def opened(
+    short: Path, clock: ManualClock, socket: Any, *approvers: str
+) -> AsyncIterator[tuple[Bench, httpx.AsyncClient]]:
+    settings = Settings(
+        changes=ChangeSettings(socket=socket),
+        stepup=StepUpSettings(approvers=approvers),
+    )
+    bench = await Bench.open(Home.locate(short / "h"), clock, "", settings)
+    app = operators_app(bench.broker, bench.feed, Sessions(bench.broker))
+
+    async def seated(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"] = {"peer": Peer(os.getuid(), None)}
+        await app(scope, receive, send)
+
+    transport = httpx.ASGITransport(seated)
+    async with httpx.AsyncClient(transport=transport, base_url="http://b/api") as http:
+        yield bench, http
+    await bench.close()
+
+
+@pytest.mark.parametrize(
+    ("socket", "there", "asked"),
+    [
+        ("uid", {"shared", "approver"}, False),
+        ("factor", {"approver"}, True),
+        ("factor", set(), False),
+        ("auto", {"shared", "approver"}, True),
+        ("auto", {"approver"}, False),
+        ("auto", {"shared"}, False),
+    ],
+)
+async def test_who_shares_the_user_decides(
+    short: Path, clock: ManualClock, socket: str, there: set[str], asked: bool
+) -> None:
+    """And never before somebody could approve."""
+    names = (ALICE["sub"],) if "approver" in there else ()
+    async with opened(short, clock, socket, *names) as (bench, _):
+        if "shared" in there:
+            await note_shared_user(bench.broker, SELF)
+        assert await asks_factor(bench.broker) is asked
+    async with opened(short, clock, socket, *names) as (bench, _):
+        assert await asks_factor(bench.broker) is asked  # a restart forgets nothing
+
+
+async def test_another_user_of_the_socket_is_no_agent_of_ours(
+    short: Path, clock: ManualClock
+) -> None:
+    """Only a run of the broker's own user tells."""
+    async with opened(short, clock, "auto", ALICE["sub"]) as (bench, _):
+        other = Actor(ActorKind.OPERATOR, f"uid:{os.getuid() + 1}", "other")
+        await note_shared_user(bench.broker, other)
+        assert not await asks_factor(bench.broker)
+
+
+async def test_with_factor_a_loosening_at_the_socket_waits(
+    short: Path, clock: ManualClock
+) -> None:
+    """What tightens, and a token for an agent's command, need the uid alone."""
+    async with opened(short, clock, "factor", ALICE["sub"]) as (bench, http):
+        agent = await bench.agent("payer", "read:calendar", "send:payment")
+        held = await http.post("/agents", json=NEW)
+        assert (held.status_code, held.json()["status"]) == (202, "pending")
+        assert held.json()["requested_by"]["sub"] == SELF.id
+        asked = {"agent_id": agent.id, "scope": "read:calendar"}
+        assert (await http.post("/agents/token", json=asked)).status_code == 200
+        gone = {"agent_id": agent.id, "ungrant": ["send:payment"]}
+        assert (await http.post("/agents/scopes", json=gone)).status_code == 200
+        cut = {"agent_id": agent.id, "reason": "r"}
+        assert (await http.post("/agents/revoke", json=cut)).status_code == 200
+        back = await http.post("/agents/restore", json={"agent_id": agent.id})
+        assert back.status_code == 202
+        change = held.json()
+        body = {"id": change["id"], "decision": "approve", "digest": change["digest"]}
+        assert (await http.post("/changes", json=body)).status_code == 202
+        bench.tenant.approve()
+        known = bench.broker.stepups
+        await bench.until(lambda: known.get(change["id"]).status != "authorizing")
+        done = (await http.get(f"/changes/{change['id']}")).json()
+        assert done["status"] == "applied"
+        assert done["client_secret"].startswith("av_s_")
+
+
+async def test_without_factor_a_loosening_is_one_event_that_says_so(
+    short: Path, clock: ManualClock
+) -> None:
+    """At once, with the uid for its proof; a revocation is no loosening."""
+    async with opened(short, clock, "uid") as (bench, http):
+        made = await http.post("/agents", json=NEW)
+        assert made.status_code == 201
+        agent_id = made.json()["id"]
+        cut = {"agent_id": agent_id, "reason": "r"}
+        await http.post("/agents/revoke", json=cut)
+        await http.post("/agents/restore", json={"agent_id": agent_id})
+        loosened = [e for e in await bench.events() if "loosened" in e.detail]
+        kinds = [event.type.value for event in loosened]
+        assert kinds == ["agent.registered", "agent.restored"]
+        told = loosened[0].detail["loosened"]
+        assert (told["kinds"], told["proof"]) == (["agents"], "uid")
+        assert told["by"] == [{"sub": SELF.id, "name": loosened[0].actor.name}]

@@ -1,0 +1,113 @@
+"""With a factor at the socket, an edit of the policy's files that loosens waits."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from support.bench import OPERATOR, Bench
+from support.manual_clock import ManualClock
+from support.scripted_tenant import ALICE
+
+from agentvault_tui.broker.status import warnings
+from agentvault_tui.broker.usecases.policy_change import keep_policy, reload_policy
+from agentvault_tui.broker.usecases.stepup import begin_approval
+from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
+from agentvault_tui.home import Home
+from agentvault_tui.model import AgentId, StepUp
+from agentvault_tui.policy import shipped_policy
+from agentvault_tui.settings import ChangeSettings, Settings, StepUpSettings
+
+MILD = """
+@id("all") @why("Everything.") @obligation("allow")
+permit (principal, action, resource);
+"""
+STRICT = (
+    shipped_policy()
+    + """
+@id("no-mail") @why("No mail.")
+forbid (principal, action == Action::"send:email", resource);
+"""
+)
+FACTOR = Settings(
+    changes=ChangeSettings(socket="factor"),
+    stepup=StepUpSettings(approvers=(ALICE["sub"],)),
+)
+
+
+@pytest.fixture
+async def bench(short: Path, clock: ManualClock) -> AsyncIterator[Bench]:
+    bench = await Bench.open(Home.locate(short / "home"), clock, "", FACTOR)
+    await keep_policy(bench.broker)
+    yield bench
+    await bench.close()
+
+
+async def edit(bench: Bench, text: str) -> None:
+    bench.home.policy_file.write_text(text)
+    await reload_policy(bench.broker)
+
+
+def waiting(bench: Bench) -> list[StepUp]:
+    return bench.broker.stepups.open(AgentId(""))
+
+
+async def approve(bench: Bench, change: StepUp) -> str:
+    await begin_approval(bench.broker, change.id, change.digest, OPERATOR)
+    bench.tenant.approve()
+    known = bench.broker.stepups
+    await bench.until(lambda: known.get(change.id).status != "authorizing")
+    return str(known.get(change.id).status.value)
+
+
+async def test_an_edit_that_loosens_waits_and_is_applied_once_approved(
+    bench: Bench,
+) -> None:
+    """The last version decides meanwhile, and it is asked for once."""
+    await edit(bench, MILD)
+    await reload_policy(bench.broker)
+    (change,) = waiting(bench)
+    assert bench.broker.policy.text == shipped_policy()
+    assert any(change.id in one for one in warnings(bench.broker))
+    assert await approve(bench, change) == "applied"
+    assert bench.broker.policy.text == MILD
+    (event,) = await bench.events("change.applied")
+    assert event.detail["loosened"]["requested_by"]["sub"] == "file"
+    assert not any(change.id in one for one in warnings(bench.broker))
+    await edit(bench, MILD + "// a comment")
+    assert waiting(bench) == []
+
+
+async def test_an_edit_that_tightens_counts_at_once(bench: Bench) -> None:
+    """And undoing it is a loosening."""
+    await edit(bench, STRICT)
+    assert bench.broker.policy.text == STRICT
+    await edit(bench, shipped_policy())
+    assert bench.broker.policy.text == STRICT
+    assert len(waiting(bench)) == 1
+
+
+async def test_an_edit_that_is_undone_or_denied_changes_nothing(bench: Bench) -> None:
+    """Whoever approves late approves what the file says, or nothing."""
+    await edit(bench, MILD)
+    (change,) = waiting(bench)
+    await edit(bench, STRICT)
+    await expire_due(bench.broker)
+    assert bench.broker.stepups.get(change.id).status == "cancelled"
+    await edit(bench, MILD)
+    (change,) = waiting(bench)
+    await deny(bench.broker, change.id, "no", OPERATOR)
+    assert bench.broker.policy.text == STRICT
+    assert any("is denied" in one for one in warnings(bench.broker))
+
+
+async def test_an_edit_while_nothing_runs_waits_too(bench: Bench) -> None:
+    """Who can stop and start the broker gets no further by it."""
+    await edit(bench, STRICT)
+    bench.home.policy_file.write_text(MILD)
+    async with bench.restarted(FACTOR) as again:
+        assert again.broker.policy.text == STRICT
+        (change,) = waiting(again)
+        assert await approve(again, change) == "applied"
+        assert again.broker.policy.text == MILD

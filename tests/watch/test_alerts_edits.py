@@ -1,0 +1,57 @@
+"""With a factor at the socket, an edit that takes alert routes away waits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from support.bench import OPERATOR, Bench
+from support.manual_clock import ManualClock
+from support.scripted_tenant import ALICE
+
+from agentvault_tui.broker.usecases.stepup import begin_approval
+from agentvault_tui.home import Home
+from agentvault_tui.model import AgentId
+from agentvault_tui.settings import ChangeSettings, Settings, StepUpSettings
+from agentvault_tui.watch.alerts import Alerts
+
+FACTOR = Settings(
+    changes=ChangeSettings(socket="factor"),
+    stepup=StepUpSettings(approvers=(ALICE["sub"],)),
+)
+ONE = """
+[sinks.log]
+kind = "file"
+path = "alerts.jsonl"
+[[routes]]
+sinks = ["log"]
+events = ["needs_person"]
+"""
+MORE = ONE + '[[routes]]\nsinks = ["log"]\nevents = ["panic.on"]\n'
+
+
+async def test_a_route_is_taken_away_once_that_is_approved(
+    short: Path, clock: ManualClock
+) -> None:
+    """One that is added counts at once; the file before goes on meanwhile."""
+    bench = await Bench.open(Home.locate(short / "home"), clock, "", FACTOR)
+    alerts = Alerts(bench.broker, lambda _: None)  # type: ignore[arg-type,return-value]
+    bench.home.alerts_file.write_text(ONE)
+    await alerts.start()
+    bench.home.alerts_file.write_text(MORE)
+    await alerts.look()
+    assert len(alerts.file.routes) == 2
+    bench.home.alerts_file.write_text("")
+    await alerts.look()
+    assert len(alerts.file.routes) == 2
+    (change,) = bench.broker.stepups.open(AgentId(""))
+    assert change.action == "change:alerts"
+    await begin_approval(bench.broker, change.id, change.digest, OPERATOR)
+    bench.tenant.approve()
+    known = bench.broker.stepups
+    await bench.until(lambda: known.get(change.id).status != "authorizing")
+    assert known.get(change.id).status == "applied"
+    assert alerts.file.routes == ()
+    loosened = [e for e in await bench.events() if "loosened" in e.detail]
+    assert [e.type.value for e in loosened] == ["change.applied"]
+    await alerts.aclose()
+    await bench.close()
