@@ -7,11 +7,14 @@ import logging
 import sqlite3
 
 import pytest
+from starlette.requests import Request
 from support.bench import Bench
 
 from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.operators_api import operators_app
+from agentvault_tui.broker.operators_api.wire import denies_only
 from agentvault_tui.web import Server
+from agentvault_tui.web.exchange import RESERVED
 from agentvault_tui.web.sockets import unix_socket
 
 
