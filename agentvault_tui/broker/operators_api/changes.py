@@ -19,6 +19,7 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.wire import (
     answer,
     body_of,
+    denies_only,
     listing,
     operator_of,
     query_of,
@@ -201,6 +202,8 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
         body = await body_of(request, ChangeDecision)
         who = operator_of(request)
         if body.decision == "approve":
+            if (refusal := denies_only(request)) is not None:
+                return refusal
             operator = await authority.actor(who, Need.APPROVE, body.id)
             await _named(broker, body.id)
             begun = await begin_approval(broker, body.id, body.digest, operator)

@@ -14,7 +14,7 @@ from agentvault_tui.web.reply import App, Message, Receive, Scope, Send
 _DECIDES: Final = frozenset(
     {
         *(calls.DECIDE.path, calls.REVOKE.path, calls.RESTORE.path, calls.SCOPES.path),
-        *(calls.APPLY_POLICY.path, calls.APPLY_FILES.path, "/api/changes"),
+        *(calls.APPLY_POLICY.path, calls.APPLY_FILES.path, calls.DECIDE_CHANGE.path),
     }
 )
 """Approving, denying, revoking, restoring, granting and applying."""

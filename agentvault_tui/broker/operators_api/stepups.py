@@ -14,9 +14,9 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.wire import (
     answer,
     body_of,
+    denies_only,
     listing,
     operator_of,
-    problem,
     query_of,
     route,
     word_of,
@@ -29,7 +29,6 @@ from agentvault_tui.errors import LedgerError, SealedError
 from agentvault_tui.model import StepUpStatus
 from agentvault_tui.operator_api import calls, shapes
 from agentvault_tui.operator_api import requests as asks
-from agentvault_tui.web.exchange import RESERVED
 
 
 def routes(broker: Broker, authority: Authority) -> list[Route]:
@@ -88,8 +87,8 @@ def _deciding(broker: Broker, authority: Authority) -> list[Route]:
         body = await body_of(request, asks.DecisionRequest)
         who, ends = operator_of(request), broker.registry.ends
         if body.decision == "approve":
-            if request.scope["state"].get(RESERVED):
-                return problem(503, "too many connections: this one is for denying")
+            if (refusal := denies_only(request)) is not None:
+                return refusal
             operator = await authority.actor(who, Need.APPROVE, body.id)
             repeat = None if body.repeat is None else body.repeat.repeat
             stepup = await begin_approval(

@@ -18,7 +18,9 @@ OF_SESSION: Final = 8
 """Event streams that one session may have open."""
 OF_VIEWERS: Final = 32
 """Event streams that all viewers may have open at a listener."""
-_URGENT: Final = frozenset({calls.REVOKE.path, calls.DECIDE.path, "/api/changes"})
+_URGENT: Final = frozenset(
+    {calls.REVOKE.path, calls.DECIDE.path, calls.DECIDE_CHANGE.path}
+)
 
 
 def is_urgent(scope: Scope) -> bool:

@@ -441,3 +441,26 @@ async def test_a_slow_tenant_holds_nobody_but_who_waits_for_it(
     assert asked == 2
     hang.set()
     assert [(await one).status_code for one in strangers] == [202] * 4
+
+
+async def test_a_role_has_half_of_the_places_and_revoking_has_its_own(
+    bench: Bench,
+) -> None:
+    """Requests of one role at work leave room for others, and for each revocation."""
+    limits = Limits(connections=6)
+    async with (
+        Stand.open(bench, limits=limits) as stand,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        agent = await bench.agent("payer")
+        olga, oscar = [await signed_in(stand, "operator") for _ in range(2)]
+        vera = await signed_in(stand, "viewer")
+        assert await streams(olga, 2, stack) == [200] * 2
+        assert await streams(oscar, 1, stack) == [200]
+        refused = await oscar.get("/api/status")
+        assert refused.status_code == 503
+        assert "role has too many" in refused.json()["detail"]
+        assert (await vera.get("/api/status")).status_code == 200
+        body = {"agent_id": agent.id, "reason": "now"}
+        revoked = await oscar.post("/api/agents/revoke", **body)
+        assert revoked.status_code == 200, revoked.text
