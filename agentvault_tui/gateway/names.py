@@ -15,6 +15,15 @@ from typing import Final
 _IGNORED: Final = re.compile(r"[\s_-]+")
 _PARTS: Final = re.compile(r"[\[\].\0]")
 _MANGLED: Final = str.maketrans(".[", "__")
+_MOST_FOLDED: Final = 50_000
+"""Characters of distinct names that are folded for one body. NFKC makes 18 of one
+character (U+FDFA), which takes 3 us."""
+
+
+def are_too_long(names: Iterable[str]) -> bool:
+    """Tell whether it takes too long to fold all of some names, each of them once."""
+    odd = {name for name in names if not name.isascii()}
+    return sum(map(len, odd)) > _MOST_FOLDED
 
 
 def fold_name(name: str) -> str:
