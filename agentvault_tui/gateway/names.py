@@ -27,11 +27,9 @@ def are_too_long(names: Iterable[str]) -> bool:
 
 
 def fold_name(name: str) -> str:
-    """Return a name without case, compatibility forms, ``_``, ``-`` and blanks.
+    """Return a name as `fold_case` does, without ``_``, ``-`` and blanks.
 
-    Two names that are the same here may be one name to a service. The long s (U+017F)
-    and the Kelvin sign (U+212A) become ``s`` and ``k``, and the Turkish i (U+0130,
-    U+0131) is ``i``, as it is to Java's ``equalsIgnoreCase``.
+    Two names that are the same here may be one name to a service.
     """
     if name.isascii():
         return name.lower() if name.isalnum() else _IGNORED.sub("", name).lower()
@@ -40,9 +38,18 @@ def fold_name(name: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _folded(name: str) -> str:
-    plain = unicodedata.normalize("NFKC", name).casefold()
-    plain = unicodedata.normalize("NFKC", plain).casefold()
-    return _IGNORED.sub("", plain.replace("i\u0307", "i").replace("\u0131", "i"))
+    return _IGNORED.sub("", fold_case(name))
+
+
+def fold_case(text: str) -> str:
+    """Return a text without case and compatibility forms.
+
+    The long s (U+017F) and the Kelvin sign (U+212A) become ``s`` and ``k``, and the
+    Turkish i (U+0130, U+0131) is ``i``, as it is to Java's ``equalsIgnoreCase``.
+    """
+    for _ in range(2):
+        text = unicodedata.normalize("NFKC", text).casefold()
+    return text.replace("i\u0307", "i").replace("\u0131", "i")
 
 
 def field_readings(name: str) -> tuple[str, str]:

@@ -324,10 +324,11 @@ def _unsaid(parts: RequestParts, stated: list[Source]) -> Iterator[str]:
     # Without a template of its own, the resource is the whole path.
     resource = "".join(f"{{{name}}}" for name in parts.captures)
     resource = resource if route.resource is None else route.resource
+    plain = ALWAYS - route.listed
     sent = [
         *(("path", name) for name in parts.captures if f"{{{name}}}" not in resource),
         *(("query", name) for name, _ in parts.target.query),
-        *(("header", n) for n, _ in parts.headers.leaving if n not in ALWAYS),
+        *(("header", name) for name, _ in parts.headers.leaving if name not in plain),
     ]
     yield from (f"{kind}:{name}" for kind, name in sent if (kind, name) not in named)
     # Its approver saw the name of a document, and not the document.
