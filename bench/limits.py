@@ -328,7 +328,7 @@ async def hooks(broker: Broker) -> float:
         hook = HookTable(
             "bench", f"http://127.0.0.1:{port}/", ["write:calendar"], 5_000, "key"
         )
-        broker.callouts.open_secret = lambda _: Secret(KEY)
+        broker.callouts.open_secret = lambda *_: Secret(KEY)
         took: list[float] = []
         for number in range(HOOKS):
             evaluation = {"subject": {"id": new_id("agt")}, "number": number}

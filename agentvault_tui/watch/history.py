@@ -61,7 +61,11 @@ class _Detail(msgspec.Struct):
     verdict: _Said | None = None
     """Policy's answer, where another one was given for a reason beside policy."""
     parameters: msgspec.Raw = msgspec.Raw()
+    resource_indicator: Any = None
+    """The resource of the request (RFC 8707), where its action names none."""
     stepup_id: str | None = None
+    for_: Any = msgspec.field(default=None, name="for")
+    """The step-up that a document was fetched for, of the gateway's own request."""
     count: int | None = None
     """Of a request that collapsed into a step-up that waited already."""
 

@@ -457,7 +457,7 @@ async def test_a_policy_applied_elsewhere_is_in_force_here(pair: Pair) -> None:
     """It decides at once, and nothing of it is recorded a second time."""
     text = pair.bench.broker.policy.texts.effective()["policy"]
     changed = {"policy": text + "\n// stricter\n"}
-    await apply_policy(pair.bench.broker, changed, OPERATOR, "", "why")
+    await apply_policy(pair.bench.broker, changed, OPERATOR, None, "why")
     await pair.catch_up()
     assert pair.other.policy.version == pair.bench.broker.policy.version
     await reload_policy(pair.other)

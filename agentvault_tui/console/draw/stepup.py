@@ -171,12 +171,10 @@ def _whole(
 ) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
     request = row.request
     facts: list[tuple[str, str]] = [
-        ("Agent", row.agent_name),
-        ("  id", row.agent_id),
-        ("  owner", owner or "not known here"),
+        *_asker(row, owner),
         *([("Wants to", f"{request.method} {request.url}")] if request else []),
         ("Is" if request else "Wants to", row.action),
-        ("  scope", row.scope),
+        *([("  scope", row.scope)] if row.scope else []),
         ("  risk", row.risk.upper()),
         ("On", row.resource or "nothing named"),
         *(_parameter_facts(row)),
@@ -203,13 +201,22 @@ def _whole(
     if request and not row.reason:
         return trusted, raw
     text, masked = pen.masked(row.reason)
-    rows = [EMPTY, (("The agent says (unverified)", pen.palette.muted),)]
+    who = "operator" if row.is_change else "agent"
+    rows = [EMPTY, ((f"The {who} says (unverified)", pen.palette.muted),)]
     rows += [
         ((line, pen.palette.unverified),) for line in wrap(text or "nothing", width)
     ]
     if masked:
         rows.append(((masked, pen.palette.waiting),))
     return trusted, (*raw, *rows)
+
+
+def _asker(row: StepUpRow, owner: str) -> list[tuple[str, str]]:
+    """Return who asks: an agent with its owner, or for a change an operator."""
+    if row.is_change:
+        return [("Operator", row.agent_name)]
+    owner = owner or "not known here"
+    return [("Agent", row.agent_name), ("  id", row.agent_id), ("  owner", owner)]
 
 
 def _status(row: StepUpRow) -> str:
@@ -243,16 +250,18 @@ def _agent(asked: StepUpFacts, pen: Pen, width: int) -> tuple[list[Row], bool]:
     """Write the agent, its id whole: a name proves nothing (T-03)."""
     row, palette = asked.row, pen.palette
     dot = f" {pen.glyphs.separator} "
-    room = width - LABEL - cell_width(row.agent_id) - len(dot)
+    room = width - LABEL - cell_width(row.agent_id or row.id) - len(dot)
     owner_room = min(cell_width(asked.owner), max(room // 3, 8)) + len(dot)
     name = pen.clip(row.agent_name, max(room - owner_room * bool(asked.owner), 8))
     cut_owner = False
-    pieces: list[Piece] = [(name, palette.strong), (dot + row.agent_id, palette.text)]
+    known = row.agent_id or row.id  # a change has no agent
+    pieces: list[Piece] = [(name, palette.strong), (dot + known, palette.text)]
     if asked.owner:
         owner_room = room - cell_width(name) - len(dot)
         pieces.append((dot + pen.clip(asked.owner, owner_room), palette.muted))
         cut_owner = pen.clip(asked.owner, owner_room) != asked.owner
-    return [pen.fact("Agent", *pieces)], name != row.agent_name or cut_owner
+    label = "Operator" if row.is_change else "Agent"
+    return [pen.fact(label, *pieces)], name != row.agent_name or cut_owner
 
 
 def _wants(row: StepUpRow, pen: Pen, width: int) -> tuple[list[Row], bool]:
@@ -485,8 +494,9 @@ def decided(asked: StepUpFacts, pen: Pen, width: int, *, elsewhere: bool) -> lis
     most = 2 if width >= _ROOMY else 1
     what, _ = pen.facts("For", subject(row), width, most, palette.text)
     name = pen.clip(row.agent_name, max(width - 40, 8))
+    label = "Operator" if row.is_change else "Agent"
     agent = pen.fact(
-        "Agent", (name, palette.strong), (f"  {row.agent_id}", palette.muted)
+        label, (name, palette.strong), (f"  {row.agent_id}", palette.muted)
     )
     rows = [agent, *what, EMPTY, *_ending(asked, pen, width)]
     if elsewhere:
@@ -498,7 +508,7 @@ def _ending(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
     row, nothing = asked.row, stages_of(asked.row).nothing
     when = clock_time(row.decided_at) if row.decided_at else ""
     match row.status:
-        case "approved" | "redeemed":
+        case "approved" | "redeemed" | "applied":
             return _approved(asked, pen, width)
         case "denied":
             who = row.decided_by.name if row.decided_by else "an operator"
@@ -537,6 +547,8 @@ def _approved(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
         _stage(pen, "done", f"approved by {name}", when),
         _stage(pen, "done", stages.ready, when),
     ]
+    if row.status == "applied":
+        return rows
     if row.status == "redeemed":
         at = clock_time(row.redeemed_at) if row.redeemed_at else ""
         rows.append(_stage(pen, "done", stages.used, at))

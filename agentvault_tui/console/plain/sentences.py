@@ -97,6 +97,8 @@ def of_stepup(row: StepUpRow, now: datetime) -> str:
         case "redeemed":
             told = f"{stages_of(row).used}. {handed_out(row)}{_repeats(row, now)}"
             return f"Step-up {mark}: approved{_by(row)}, {told}"
+        case "applied":
+            return f"Change {mark}: approved{_by(row)}, and applied."
         case "denied":
             told = f" It was told: {row.denial}" if row.denial else ""
             return f"Step-up {mark}: denied{_by(row)}.{told}"

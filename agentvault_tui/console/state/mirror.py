@@ -28,6 +28,7 @@ from agentvault_tui.console.state.records import (
     StepUpRow,
 )
 from agentvault_tui.console.state.tallies import ExpiryQueue, RatesByName, TokenStore
+from agentvault_tui.model.event import LOOSENED
 from agentvault_tui.operator_api.gateway import CallInfo
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.shapes import (
@@ -96,6 +97,9 @@ class AgentRoster:
 
 class Mirror:
     """The broker's state as this console last read it."""
+
+    loosened: tuple[datetime, str] | None = None
+    """When something was loosened last while it watched, what, and by whom."""
 
     def __init__(self, clock: Clock, *, ascii_only: bool = False) -> None:
         self.clock = clock
@@ -390,6 +394,7 @@ class Mirror:
             self._count(row)
         if row.type in DECISIONS:
             self._take_decision(row, data.detail)
+        self._note_loosening(row, data.detail.get(LOOSENED))
         match row.type:
             case "token.revoked" | "token.redeemed":
                 self._end_token(row.agent_id, data.detail)
@@ -409,6 +414,18 @@ class Mirror:
             case "broker.started":
                 self.restarted_at = row.time
                 self.versions.status += 1
+
+    def _note_loosening(self, row: EventRow, told: object) -> None:
+        """Note what was loosened, and by whom, for the masthead."""
+        if not isinstance(told, dict):
+            return
+        by = told.get("by")
+        people = by if isinstance(by, list) else []
+        names = [str(one.get("name")) for one in people if isinstance(one, dict)]
+        who = self.intake.shown(", ".join(names) or "the system", 60)
+        what = self.intake.shown(str(told.get("summary")), 120)
+        self.loosened = row.time, f"{what} (by {who})"
+        self.versions.status += 1
 
     # An object's own frame is sent before its event, and may hold an older state: so
     # events set what they report as well.

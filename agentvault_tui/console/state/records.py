@@ -321,9 +321,15 @@ class StepUpRow:
         return self.status in OPEN
 
     @property
+    def is_change(self) -> bool:
+        """Whether an operator asked for it, to loosen something, and no agent."""
+        return self.id.startswith("chg_")
+
+    @property
     def token_alone(self) -> bool:
         """Whether the approval issues a token, and is not for one request."""
-        return not (self.request or self.evaluation or self.connection)
+        bound = self.request or self.evaluation or self.is_change
+        return not (bound or self.connection)
 
     def repeats(self, now: datetime) -> float:
         """Return for how many seconds its approval still stands in for a person."""

@@ -12,7 +12,7 @@ from agentvault_tui.operator_api.requests import RepeatRequest
 from agentvault_tui.text import visible
 
 _DAY: Final = 86_400
-_GRANTED: Final = frozenset({"approved", "redeemed"})
+_GRANTED: Final = frozenset({"approved", "redeemed", "applied"})
 _FORM: Final = "Write how many more, and within how many seconds: 5 600 amount=5000"
 _SAME: Final = "exactly the same"
 
@@ -26,7 +26,8 @@ def ago(row: StepUpRow, now: datetime) -> str:
 
 def ended(row: StepUpRow) -> str:
     who = f" by {row.decided_by.name}" if row.decided_by else ""
-    used = f", {stages_of(row).used}" if row.status == "redeemed" else ""
+    over = row.status in {"redeemed", "applied"}
+    used = f", {stages_of(row).used}" if over else ""
     word = "approved" if row.status in _GRANTED else str(row.status)
     return f"{word}{who}{used}"
 
@@ -87,6 +88,8 @@ def changes(opened: StepUpRow, now: StepUpRow) -> tuple[str, ...]:
 
 def granted(row: StepUpRow, this: str = "exactly this, ") -> str:
     """Word what an approval grants: a provider's token is more than one action."""
+    if row.is_change:
+        return "exactly this change, once"
     if row.connection:
         return (
             f"a token of the account at {row.connection}, once: it may do all its "
@@ -155,8 +158,19 @@ _EVALUATION: Final = Stages(
 )
 
 
+_CHANGE: Final = Stages(
+    "change applied",
+    "not applied yet",
+    "applied",
+    ("not applied", "approval expired"),
+    "Nothing was changed",
+)
+
+
 def stages_of(row: StepUpRow) -> Stages:
-    """Word what an approval leads to: a token, a call that goes out, or a yes."""
+    """Word what an approval leads to: a token, a call, a yes, or a change."""
+    if row.is_change:
+        return _CHANGE
     if row.evaluation:
         return _EVALUATION
     return _CALL if row.request else _TOKEN
@@ -173,7 +187,7 @@ def summary(row: StepUpRow) -> str:
     """Summarise how it ended, for a list."""
     who = f" by {row.decided_by.name}" if row.decided_by else ""
     match row.status:
-        case "approved" | "redeemed":
+        case "approved" | "redeemed" | "applied":
             return ended(row)
         case "denied":
             return f"denied{who}"

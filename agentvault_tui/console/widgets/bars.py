@@ -145,6 +145,9 @@ class Masthead(Pane):
     def _notices(self) -> list[str]:
         mirror, link = self.mirror, self.mirror.link
         notices: list[str] = []
+        if mirror.loosened and mirror.clock.now() - mirror.loosened[0] < _NOTICE:
+            at, what = mirror.loosened
+            notices.append(f"LOOSENED at {clock_time(at)}: {what}")
         if link.state is LinkState.LOST:
             since = f" since {clock_time(link.since)}" if link.since else ""
             notices.append(
