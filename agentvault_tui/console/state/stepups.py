@@ -33,6 +33,8 @@ def ended(row: StepUpRow) -> str:
 
 def differs(then: StepUpRow, asked: StepUpRow) -> str:
     """Name what differed then, with the values of then."""
+    if asked.change and then.why != asked.why:
+        return str(then.why)
     old = dict((*then.parameters, *then.others))
     new = dict((*asked.parameters, *asked.others))
     found = [f"{name} {old[name]}" for name in old if new.get(name) != old[name]]
@@ -74,6 +76,7 @@ _FACTS = (
     ("how long it lasts", "ttl"),
     ("the connection", "connection"),
     ("the request", "request"),
+    ("a text", "texts"),
     ("the fingerprint", "digest"),
 )
 
@@ -92,6 +95,8 @@ def granted(row: StepUpRow, this: str = "exactly this, ") -> str:
             f"a token of the account at {row.connection}, once: it may do all its "
             "owner allowed, and works there until the provider ends it"
         )
+    if row.change:
+        return "exactly this change, once, carried out at once"
     if row.request:
         return (
             f"these bytes, once, within {countdown(row.ttl)}; "
@@ -114,6 +119,8 @@ def no_limits(row: StepUpRow) -> str:
 
 def subject(row: StepUpRow) -> str:
     """Name what is asked for: how much before where, for it is cut at its end."""
+    if row.change:
+        return f"change: {row.why}"
     if row.unlimited:
         return f"{row.action}, with no limits"
     much = f" {row.gist}" if row.gist else ""
@@ -155,8 +162,19 @@ _EVALUATION: Final = Stages(
 )
 
 
+_CHANGE: Final = Stages(
+    "change applied",
+    "not applied yet",
+    "applied",
+    ("not applied", "approval expired"),
+    "Nothing was changed",
+)
+
+
 def stages_of(row: StepUpRow) -> Stages:
     """Word what an approval leads to: a token, a call that goes out, or a yes."""
+    if row.change:
+        return _CHANGE
     if row.evaluation:
         return _EVALUATION
     return _CALL if row.request else _TOKEN
@@ -173,7 +191,7 @@ def summary(row: StepUpRow) -> str:
     """Summarise how it ended, for a list."""
     who = f" by {row.decided_by.name}" if row.decided_by else ""
     match row.status:
-        case "approved" | "redeemed":
+        case "approved" | "redeemed" | "applied":
             return ended(row)
         case "denied":
             return f"denied{who}"
@@ -186,6 +204,11 @@ def summary(row: StepUpRow) -> str:
 
 def cause(row: StepUpRow) -> str:
     return _CAUSES.get(row.problem, str(row.problem) or "the broker did not say why")
+
+
+def answered(row: StepUpRow) -> str:
+    """Name the words of a denial: an agent reads them, or who asked for a change."""
+    return "The reason" if row.change else "It was told"
 
 
 def handed_out(row: StepUpRow) -> str:
@@ -232,3 +255,29 @@ def read_repeat(text: str) -> RepeatRequest | str:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) < 16
+
+
+_FIRST: Final = ("amount", "currency", "recipients", "count")
+
+
+def rank(parameter: tuple[str, object]) -> int:
+    """Order parameters: those that rules limit come first."""
+    name, _ = parameter
+    return _FIRST.index(name) if name in _FIRST else len(_FIRST)
+
+
+def gist(parameters: object) -> str:
+    """Summarise how much an action moves: amount, recipients, items."""
+    known = parameters if isinstance(parameters, dict) else {}
+    amount, currency = known.get("amount"), known.get("currency")
+    recipients = known.get("recipients")
+    words = []
+    if isinstance(amount, int | float) and isinstance(currency, str):
+        words.append(f"{amount:,} {currency}")
+    if isinstance(recipients, list):
+        recipients = len(recipients)
+    if isinstance(recipients, int):
+        words.append(f"{recipients:,} recipient{'s' * (recipients != 1)}")
+    if isinstance(count := known.get("count"), int):
+        words.append(f"{count:,} item{'s' * (count != 1)}")
+    return ", ".join(words)
