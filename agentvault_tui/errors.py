@@ -11,6 +11,7 @@
   * PolicyError               a policy or catalogue cannot be put in force
   * ServiceError              a service's file cannot be put in force
   * SealedError               what is sealed does not open with the keys here
+    * NotForOriginError       a secret is not for where it would be sent
   * UnreadableRequestError    a request that programs read in several ways
   * ShareTakenError           an agent has its share of the places to wait in
   * TooFastError              an agent is permitted more a second than it may be
@@ -111,7 +112,19 @@ class ServiceError(AgentVaultError):
 
 
 class SealedError(AgentVaultError):
-    """What is sealed cannot be opened, or nothing sealed: the key is not here."""
+    """What is sealed cannot be opened, or nothing sealed: the key is not here.
+
+    Attributes:
+        code: the error code for clients.
+    """
+
+    code = "sealed"
+
+
+class NotForOriginError(SealedError):
+    """A secret is not opened: where it would be sent is not among its origins."""
+
+    code = "secret_not_for_origin"
 
 
 class UnreadableRequestError(AgentVaultError):

@@ -136,7 +136,8 @@ class Home:
                 could have written a file of the home.
         """
         check_socket_path(socket or self.socket)
-        self.check_files()
+        for notice in self.check_files():
+            _log.warning("%s", notice)
         for folder in (self.data, self.config, self.keys, self.tenant, self.run):
             private_folder(folder)
         for name in ("services", "mcp", "hosts"):
@@ -145,22 +146,27 @@ class Home:
             if not os.path.lexists(self.config / name):
                 private_folder(self.config / name)
 
-    def check_files(self) -> None:
+    def check_files(self, *, private: bool = False) -> list[str]:
         """Close files that others may write, while it is safe to believe them.
 
         Call it before anything changes the mode of the home: it is what tells whether
         others could reach the files.
 
+        Args:
+            private: whether to close ``config.toml`` also where others only read it.
+
+        Returns:
+            a warning for each that was closed.
+
         Raises:
             SettingsError: others could have written one.
         """
-        for path in self.files():
-            if notice := self.check_file(path):
-                _log.warning("%s", notice)
+        found = (self.check_file(path, private=private) for path in self.files())
+        return [notice for notice in found if notice]
 
-    def check_file(self, path: Path) -> str | None:
+    def check_file(self, path: Path, *, private: bool) -> str | None:
         """Check one of the home's files; see `trusted_files.check_file`."""
-        private = path == self.config_file
+        private = private and path == self.config_file
         return check_file(path, self.folder_of(path), private=private)
 
     def folder_of(self, path: Path) -> Path:

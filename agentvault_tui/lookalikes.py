@@ -29,8 +29,6 @@ _TABLE: Final = {
     for strangers, plains in _ALIKE
     for strange, plain in zip(strangers, plains, strict=True)
 }
-_BLANK: Final = dict.fromkeys((*range(33), 127))
-"""The ASCII characters that leave no mark."""
 _ENCLOSED: Final = (0x1F1E6, 0x1F150, 0x1F170)
 """Where A to Z begins among flags and among letters on dark discs and squares."""
 _HIDDEN: Final = re.compile(r"⟦U\+[0-9A-F]{4,6}⟧|\[U\+[0-9A-F]{4,6}\]")
@@ -67,7 +65,7 @@ _FOLDS: Final = _Folds()
 
 
 def fold_text(text: str) -> str:
-    """Fold a text to the form that a lenient program may compare.
+    """Fold a text to the form that a lenient program, or a hurried reader, compares.
 
     Case, width, look-alike letters, marks, blanks and hidden characters are folded,
     each character by itself: a megabyte takes some milliseconds.
@@ -85,19 +83,6 @@ def _unspelled(text: str) -> str:
     if "U+" in text:
         text = _HIDDEN.sub("", text)
     return _BREAK.sub(" ", text) if "\\n" in text or "⏎" in text else text
-
-
-def fold_name(name: str) -> str:
-    """Fold a name so that two which look alike to a hurried reader are equal.
-
-    Compatibility forms, case, marks, spaces and hidden characters are folded; letters
-    of other scripts that merely resemble Latin ones are not, which is why every screen
-    shows the id beside the name.
-    """
-    if name.isascii():
-        return name.lower().translate(_BLANK)
-    folded = unicodedata.normalize("NFKD", name).casefold()
-    return "".join(c for c in folded if unicodedata.category(c)[0] in "LNPS")
 
 
 def skeleton(shown: str) -> tuple[str, list[int]]:

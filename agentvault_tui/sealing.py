@@ -35,7 +35,8 @@ class Seal:
 
     The associated data names the kind, owner and version of what is sealed, each with
     its length before it, so that a ciphertext moved to another row, or an older one
-    put back in its place, does not open.
+    put back in its place, does not open. What else has to be as it was, such as where a
+    secret may be sent, is named there too: `bound`.
 
     A subclass is a use; `of` returns the seal of a use under the right key.
     """
@@ -116,7 +117,13 @@ class Seal:
         return self._derived(self._root, "key id")[:8].hex()
 
     def wrap(
-        self, kind: str, owner: str, version: int, secret: bytes
+        self,
+        kind: str,
+        owner: str,
+        version: int,
+        secret: bytes,
+        *,
+        bound: Sequence[str] | None = None,
     ) -> tuple[bytes, bytes]:
         """Seal *secret* under a new key of its own, and that key as `close` does.
 
@@ -124,34 +131,57 @@ class Seal:
             the sealed key, and the sealed secret.
         """
         key = secrets.token_bytes(KEY_BYTES)
-        box = type(self)(key).close(kind, owner, version, secret)
-        return self.close(f"{kind} key", owner, version, key), box
+        box = type(self)(key).close(kind, owner, version, secret, bound=bound)
+        return self.close(f"{kind} key", owner, version, key, bound=bound), box
 
     def unwrap(
-        self, kind: str, owner: str, version: int, wrapped: bytes, box: bytes
+        self,
+        kind: str,
+        owner: str,
+        version: int,
+        wrapped: bytes,
+        box: bytes,
+        *,
+        bound: Sequence[str] | None = None,
     ) -> bytes:
-        """Open what `wrap` made of the same kind, owner and version.
+        """Open what `wrap` made of the same kind, owner, version and *bound* words.
 
         Raises:
             SealedError: one of both is another's, an older one, or damaged.
         """
-        key = self.open(f"{kind} key", owner, version, wrapped)
-        return type(self)(key).open(kind, owner, version, box)
+        key = self.open(f"{kind} key", owner, version, wrapped, bound=bound)
+        return type(self)(key).open(kind, owner, version, box, bound=bound)
 
-    def close(self, kind: str, owner: str, version: int, secret: bytes) -> bytes:
+    def close(
+        self,
+        kind: str,
+        owner: str,
+        version: int,
+        secret: bytes,
+        *,
+        bound: Sequence[str] | None = None,
+    ) -> bytes:
         """Seal *secret* as version *version* of *owner*'s *kind*."""
         nonce = secrets.token_bytes(_NONCE)
-        data = _associated(kind, owner, version)
+        data = _associated(kind, owner, version, bound)
         box = AESGCM(self._derived(self._root, kind)).encrypt(nonce, secret, data)
         return _VERSION + nonce + box
 
-    def open(self, kind: str, owner: str, version: int, box: bytes) -> bytes:
-        """Open what `close` made of the same kind, owner and version.
+    def open(
+        self,
+        kind: str,
+        owner: str,
+        version: int,
+        box: bytes,
+        *,
+        bound: Sequence[str] | None = None,
+    ) -> bytes:
+        """Open what `close` made of the same kind, owner, version and *bound* words.
 
         Raises:
             SealedError: it is another's, an older one, damaged, or another key's.
         """
-        data = _associated(kind, owner, version)
+        data = _associated(kind, owner, version, bound)
         if box.startswith(_VERSION):
             nonce, sealed = box[1 : 1 + _NONCE], box[1 + _NONCE :]
             for root in self._roots:
@@ -210,8 +240,13 @@ def read_keys(path: Path, most: int = 1) -> list[bytes]:
     return keys
 
 
-def _associated(kind: str, owner: str, version: int) -> bytes:
-    parts = (_VERSION, kind.encode(), owner.encode(), str(version).encode())
+def _associated(
+    kind: str, owner: str, version: int, bound: Sequence[str] | None
+) -> bytes:
+    """Return the associated data; with an empty list it is not that without a list."""
+    words = [kind, owner, str(version)]
+    words += [] if bound is None else ["for", *bound]
+    parts = (_VERSION, *(word.encode() for word in words))
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 

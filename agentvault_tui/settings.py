@@ -22,8 +22,9 @@ import msgspec
 from msgspec import Meta
 
 from agentvault_tui.approval_rules import ChangeRule, StepUpRule
-from agentvault_tui.errors import SettingsError
+from agentvault_tui.errors import SettingsError, UsageError
 from agentvault_tui.home import Home
+from agentvault_tui.origins import parse_listen, read_origins
 from agentvault_tui.store_url import store_parameters
 from agentvault_tui.text import visible
 from agentvault_tui.toml_table import (
@@ -267,9 +268,26 @@ class ConnectionSettings:
     userinfo_endpoint: str = "auto"
     """Where the provider tells whose a token is (OIDC Core section 5.3): a URL,
     ``auto`` or ``none``."""
+    for_: tuple[str, ...] = ()
+    """Origins that the gateway may send its tokens to, such as
+    ``https://gmail.googleapis.com``; or ``none``. Left out: those of the services that
+    used it at the first start of a version with this rule, and no others."""
+
+    @property
+    def origins(self) -> tuple[str, ...] | None:
+        """Return the origins in one spelling; None if they are left out."""
+        return read_origins(self.for_) if self.for_ else None
 
     def __post_init__(self) -> None:
-        """Refuse a connection that stands for nothing: nothing would be decided."""
+        """Refuse a connection that stands for nothing: nothing would be decided.
+
+        Raises:
+            SettingsError: says so, or that ``for`` lists what is no origin.
+        """
+        try:
+            read_origins(self.for_)
+        except UsageError as error:
+            raise SettingsError(f"for: {error.what}", error.remedy) from None
         if not self.scopes:
             raise SettingsError(
                 "a connection needs scopes of the catalogue",
@@ -496,40 +514,6 @@ def _network(text: str) -> Network:
             f"'{visible(text, 60)}' in broker.trusted_proxies is no address or network",
             "write 10.0.0.7 or 10.0.0.0/24",
         ) from None
-
-
-def parse_listen(listen: str, setting: str = "") -> tuple[str, int]:
-    """Split ``HOST:PORT`` and insist on loopback.
-
-    Args:
-        listen: the text.
-        setting: where it was written, for the error.
-
-    Returns:
-        host and port.
-
-    Raises:
-        SettingsError: it is malformed, or not a loopback address.
-    """
-    where = f" in {setting}" if setting else ""
-    host, colon, port = listen.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    number = re.fullmatch("[0-9]{1,5}", port)
-    if not colon or not number or int(port) > 65_535:
-        raise SettingsError(
-            f"'{visible(listen, 80)}'{where} is not HOST:PORT",
-            "for example 127.0.0.1:7717",
-        )
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise SettingsError(
-            f"'{visible(host, 80)}'{where} is not a loopback address",
-            "listen on 127.0.0.1 or [::1]; put a proxy with mutual TLS before it",
-        )
-    return "127.0.0.1" if host == "localhost" else host, int(port)
 
 
 _Named = TypeVar("_Named", ConnectionSettings, IssuerSettings)

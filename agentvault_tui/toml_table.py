@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from keyword import iskeyword
 from pathlib import Path
 from typing import (
     Any,
@@ -74,7 +75,7 @@ def read_members(kind: type, table: object, name: str, source: str) -> dict[str,
     """Read the members of a dataclass from a table that a person wrote.
 
     Args:
-        kind: the dataclass.
+        kind: the dataclass; a field such as ``for_`` is the key ``for``.
         table: what TOML or the environment gave; a list may be one string with commas.
         name: what errors call the table.
         source: what errors call the place it is from.
@@ -87,14 +88,16 @@ def read_members(kind: type, table: object, name: str, source: str) -> dict[str,
     """
     if not isinstance(table, Mapping):
         raise no_table(name, source)
-    hints = get_type_hints(kind, include_extras=True)
+    found = get_type_hints(kind, include_extras=True)
+    hints = {key.removesuffix("_"): hint for key, hint in found.items()}
     members = {}
     for key, value in table.items():
         if key not in hints:
             raise unknown_setting(f"{name}.{key}", key, hints, source)
         hint = hints[key]
         try:
-            members[key] = msgspec.convert(_plain(value, hint), hint, strict=False)
+            field = f"{key}_" if iskeyword(key) else key
+            members[field] = msgspec.convert(_plain(value, hint), hint, strict=False)
         except msgspec.ValidationError as error:
             words = get_args(hint) if get_origin(hint) is Literal else ()
             words = tuple(hint) if _is_enum(hint) else words

@@ -138,7 +138,6 @@ async def turning(
     past = itertools.count(agents)
     stepping: list[tuple[str, Callable[[], Awaitable[Any]]]] = [
         ("nothing", lambda: asyncio.sleep(0.3)),
-        ("all agents with their tokens", lambda: read(running, "/api/agents")),
         ("a page of agents", lambda: read(running, "/api/agents?limit=500")),
         (
             "a page with tokens",

@@ -76,7 +76,8 @@ async def outbox(alerts: int, rounds: int) -> bool:
     sink.port = server.sockets[0].getsockname()[1]
     with vault() as ours:
         clients = [await ours.register(f"bench-{n}", SCOPE) for n in range(16)]
-        secret = {"name": "hook", "value": _KEY}
+        to = [f"http://127.0.0.1:{port}" for port in (1, sink.port)]
+        secret = {"name": "hook", "value": _KEY, "for": to}
         await ours.operate("POST", "/api/secrets", secret)
         await _point(ours, 1)  # nobody listens there
         await _fill(ours, clients, alerts)

@@ -76,7 +76,7 @@ def rows(section: str) -> Iterator[str]:
         told = texts[field.name]
         if flag := FLAGS.get(f"{section}.{field.name}"):
             told += f" Also `{flag}`."
-        cells = [f"`{field.name}`", f"`{toml(field.default)}`"]
+        cells = [f"`{field.name.removesuffix('_')}`", f"`{toml(field.default)}`"]
         if environment:
             cells.append(f"`AGENTVAULT_{section}_{field.name}`".upper())
         yield f"| {' | '.join((*cells, told))} |"

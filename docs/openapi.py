@@ -46,10 +46,15 @@ def operator_api() -> str:
             schema["description"] = inspect.cleandoc(schema["description"])
     for kind in answered:
         # A broker says every member but those that are absent, which have no value.
+        # One that is also written by hand leaves out what is as by default.
         schemas[kind.__name__]["required"] = [
             field.encode_name
             for field in msgspec.structs.fields(kind)
-            if field.default is not msgspec.UNSET
+            if field.required
+            or (
+                field.default is not msgspec.UNSET
+                and not kind.__struct_config__.omit_defaults
+            )
         ]
     paths: dict[str, dict[str, Any]] = {}
     for call in CALLS:

@@ -10,7 +10,8 @@ import pytest
 
 from agentvault_tui.errors import SettingsError
 from agentvault_tui.home import Home, private_file
-from agentvault_tui.settings import Settings, Switch, parse_listen
+from agentvault_tui.origins import parse_listen
+from agentvault_tui.settings import Settings, Switch
 
 
 @pytest.fixture

@@ -88,14 +88,14 @@ def test_settings_are_read_like_every_other_file(home: Home) -> None:
 
 
 def test_settings_that_others_only_read_are_put_right(
-    home: Home, caplog: pytest.LogCaptureFixture
+    home: Home,
 ) -> None:
     """A start closes them with a warning, also in an open home."""
     home.data.chmod(0o755)
     path = shared(home, "config.toml", 0o644)
-    home.prepare()
+    (notice,) = home.check_files(private=True)
     assert mode_of(path) == 0o600
-    assert f"others could read {path} (mode 0644)" in caplog.text
+    assert f"others could read {path} (mode 0644)" in notice
 
 
 @as_root

@@ -33,9 +33,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 from agentvault_tui.broker.core import Broker
@@ -71,6 +73,8 @@ _ABSOLUTE: Final = 12 * 3600
 """NIST SP 800-63B-4, AAL3: at most 12 hours."""
 _IDLE: Final = 15 * 60
 """Same: at most 15 minutes without use."""
+_STRANGERS: Final = 2
+"""Requests to the tenant, of eight at a time, for sign-ins from elsewhere."""
 _IDLE_WHY: Final = "nothing was decided for 15 minutes"
 
 
@@ -134,7 +138,8 @@ class Sessions:
         self._problems: dict[str, str] = {}
         self._over: list[Draft] = []
         """Sessions that expired and are not recorded yet."""
-        self._starting = asyncio.Lock()
+        self._starting: dict[str, asyncio.Task[_Login]] = {}
+        self._strangers = asyncio.Semaphore(_STRANGERS)
         broker.end_sessions = self.end_of
         self.on_change: Callable[[], None] = lambda: None
         """Called when someone signed in or out."""
@@ -183,17 +188,49 @@ class Sessions:
 
     async def login(self, operator: Actor) -> DeviceCode:
         """Start a device flow, or return the one under way."""
-        async with self._starting:
-            login = self._logins.get(operator.id)
-            if login is None:
-                self._problems.pop(operator.id, None)
-                ttl = await self._code_ttl()
-                flow = await self._broker.tenant.start_device_flow(
-                    ttl=ttl, origin=origin_of(operator)
-                )
-                login = _Login(flow, asyncio.create_task(self._wait(operator, flow)))
-                self._logins[operator.id] = login
+        seat = operator.id
+        if (login := self._logins.get(seat)) is None:
+            if (starting := self._starting.get(seat)) is None:
+                starting = asyncio.create_task(self._start(operator))
+                self._starting[seat] = starting
+                starting.add_done_callback(partial(self._started, seat))
+            # Of several that ask at once, one may leave.
+            await asyncio.wait({starting})
+            if starting.cancelled():
+                raise ConflictError("the sign-in was ended", "begin another one")
+            login = starting.result()
         return device_code(login.flow)
+
+    def _started(self, seat: str, starting: asyncio.Task[_Login]) -> None:
+        del self._starting[seat]
+        if not starting.cancelled():
+            starting.exception()  # also if all who asked have left
+
+    async def _start(self, operator: Actor) -> _Login:
+        """Ask the tenant for a device code; nobody else waits for its answer."""
+        self._problems.pop(operator.id, None)
+        ttl = await self._code_ttl()
+        async with self._turn(operator):
+            flow = await self._broker.tenant.start_device_flow(
+                ttl=ttl, origin=origin_of(operator)
+            )
+        waiting = asyncio.create_task(self._wait(operator, flow))
+        login = self._logins[operator.id] = _Login(flow, waiting)
+        return login
+
+    def _turn(self, operator: Actor) -> AbstractAsyncContextManager[object]:
+        """Return what is held during a request to the tenant.
+
+        Those of strangers have some of the connections alone: approvals use the rest.
+        """
+        return self._strangers if is_remote(operator.id) else nullcontext()
+
+    def cancel(self, seat: str) -> None:
+        """End a sign-in that is under way at a seat."""
+        if (login := self._logins.pop(seat, None)) is not None:
+            login.task.cancel()
+        if (starting := self._starting.get(seat)) is not None:
+            starting.cancel()
 
     async def _code_ttl(self) -> int:
         """Return the seconds a code may live: the most until someone has signed in.
@@ -211,9 +248,7 @@ class Sessions:
 
     async def logout(self, operator: Actor) -> None:
         """End the session and any sign-in under way."""
-        login = self._logins.pop(operator.id, None)
-        if login is not None:
-            login.task.cancel()
+        self.cancel(operator.id)
         if session := self.of(operator.id):
             del self._sessions[operator.id]
             self.on_change()
@@ -234,7 +269,7 @@ class Sessions:
 
     async def _wait(self, operator: Actor, flow: DeviceFlow) -> None:
         try:
-            end = await self._broker.tenant.wait(flow)
+            end = await self._broker.tenant.wait(flow, lambda: self._turn(operator))
             if not isinstance(end, FlowTokens):
                 away = self._broker.tenant.reachable is False
                 await self._refused(operator, problem_of(end, away=away))
@@ -422,8 +457,6 @@ class Authority:
             )
             await self.broker.record(draft)
             raise ForbiddenError(role, why, "agentvault login, as someone who has it")
-        if found.session is not None:
-            self._sessions.used(operator.id)
         return actor
 
     @staticmethod

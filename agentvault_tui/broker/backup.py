@@ -283,7 +283,7 @@ def _describe(
 ) -> tuple[Manifest, dict[str, tuple[int, bytes]]]:
     """Return the manifest of a snapshot, and the head file that belongs to it."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version != schema.UPGRADED:
+    if version not in schema.UPGRADED:
         schema.check_version(db, home.database)
     ledger = read_ledger_id(db, home.database)
     head = read_tip(db, ledger).head

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
+from agentvault_tui.broker.secret_uses import OpenSecret, SecretUse, no_secret
 from agentvault_tui.clock import Clock
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.model import Outcome, new_id
+from agentvault_tui.origins import ServerOrigin
 from agentvault_tui.policy.limits import HookTable
 from agentvault_tui.strict_json import loads
 from agentvault_tui.text import visible
-from agentvault_tui.vault import Secret
 from agentvault_tui.web.reach import service_connection, trust
 from agentvault_tui.web.service_connection import (
     Bounds,
@@ -69,8 +70,7 @@ class CallOuts:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.open_secret: Callable[[str], Secret] = _no_secret
-        """Returns a sealed secret by its name."""
+        self.open_secret: OpenSecret = no_secret
         self.last: dict[str, LastAsked] = {}
         """How each answered last, by its id."""
         self._idle: dict[str, list[ServiceConnection]] = {}
@@ -129,7 +129,7 @@ class CallOuts:
             ("Accept-Encoding", "identity"),
         ]
         if hook.secret:
-            key = self.open_secret(hook.secret).reveal()
+            key = self.open_secret(hook.secret, [ServerOrigin.of(at)]).reveal()
             headers += webhook_headers(key, new_id("msg"), self._clock.now(), body)
         target = _PATH
         if at.scheme != "unix":
@@ -176,6 +176,14 @@ class CallOuts:
                 idle.pop().abort()
 
 
+def hook_uses(hooks: Iterable[HookTable]) -> Iterator[SecretUse]:
+    """Return which secrets sign requests, and where to."""
+    for hook in hooks:
+        if hook.secret:
+            origin = ServerOrigin.of(urlsplit(hook.url))
+            yield SecretUse("hook", hook.id, hook.secret, (origin,))
+
+
 async def read_content(connection: ServiceConnection, most: int) -> bytes:
     """Return the body of an answer, of *most* bytes.
 
@@ -217,7 +225,3 @@ def _read(content: bytes) -> tuple[Outcome, str, str]:
     if decision is None:
         raise ValueError("its answer decides nothing")
     return Outcome.ALLOWED, "", why
-
-
-def _no_secret(name: str) -> Secret:
-    raise AgentVaultError(f"the secret {name} cannot be opened here", "")

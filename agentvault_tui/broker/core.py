@@ -27,7 +27,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 from starlette.routing import Route
 
 from agentvault_tui.broker.assertion import ReplayStore
-from agentvault_tui.broker.callouts import CallOuts
+from agentvault_tui.broker.callouts import CallOuts, hook_uses
 from agentvault_tui.broker.cuts import Cuts, Kept
 from agentvault_tui.broker.floods import Floods
 from agentvault_tui.broker.histogram import Histogram
@@ -37,6 +37,7 @@ from agentvault_tui.broker.pending_cuts import Decide
 from agentvault_tui.broker.rates import Rates
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.riders import riding
+from agentvault_tui.broker.secret_uses import SecretUses
 from agentvault_tui.broker.stepups import StepUps
 from agentvault_tui.broker.surroundings import Surroundings
 from agentvault_tui.broker.team import Team
@@ -358,6 +359,8 @@ class Broker:
     waiting: SharedPlaces = field(init=False)
     """Evaluations that wait for a person with their connection open."""
     callouts: CallOuts = field(init=False)
+    secret_uses: list[SecretUses] = field(init=False)
+    """Each returns which services or destinations of a room name a sealed secret."""
     uses: TokenUses = field(init=False)
     floods: Floods = field(init=False)
     rates: Rates = field(init=False)
@@ -388,6 +391,7 @@ class Broker:
         self.limits = LimitUses(self.clock, self.ledger)
         self.waiting = SharedPlaces(_MOST_WAITING, self.clock.boot)
         self.callouts = CallOuts(self.clock)
+        self.secret_uses = [lambda: hook_uses(self.policy.limits.hooks)]
         self.uses = TokenUses(self.clock, self.ledger)
         self.floods = Floods(self.clock)
         self.rates = Rates(self.clock)
@@ -441,13 +445,13 @@ class Broker:
             for draft in drafts:
                 self.limits.release(draft.decision_id)
             raise
-        if any("counted" in draft.detail for draft in drafts):
-            done = asyncio.ensure_future(done)
-            for draft in drafts:
-                self.limits.submitted(draft, done)
+        counted = [draft for draft in drafts if "counted" in draft.detail]
+        for draft in counted:
+            self.limits.submitted(draft, done)
         if rider is not None and any(LOOSENED in one.detail for one in drafts):
             rider.done = asyncio.ensure_future(done)
-        return done
+        # A caller that is cancelled does not undo the commit, nor hide its outcome.
+        return asyncio.shield(done) if counted else done
 
     def committed(self, events: Sequence[Event]) -> None:
         """Show the watch events that have just become durable."""

@@ -92,7 +92,7 @@ async def follow(
 
 def _follow_event(broker: Broker, event: Event) -> None:
     """Take over what no row of the state says."""
-    broker.limits.found(event)
+    broker.limits.count(event)
     if event.actor.kind is ActorKind.AGENT and event.agent_id is not None:
         broker.registry.seen(event.agent_id, event.time)
     _count_again(broker, event)

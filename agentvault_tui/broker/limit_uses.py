@@ -1,37 +1,36 @@
-"""What the rolling windows of limits hold: counted from the chain, reserved at once.
+"""Rolling windows of limits: read from the store as they are needed, reserved at once.
 
 A use is reserved in the turn that decides about it, so that any number of requests at
-once pass no limit, and counted once its event is durable. The chain alone says what was
-counted: a start reads it back, so that no restart and no change of the clock forgets.
+once pass no limit, and counted when its event is durable. The store has all uses that
+were counted (`ledger.uses`); memory has the totals of the windows that requests touch
+and the oldest uses in them, and what is reserved.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from array import array
-from bisect import bisect_right
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from agentvault_tui.clock import Clock, iso, parse_iso
+from agentvault_tui.clock import Clock, iso
 from agentvault_tui.ledger import Ledger
+from agentvault_tui.ledger.uses import (
+    MODULUS,
+    WindowKey,
+    counted_at,
+    micros,
+    moment,
+)
 from agentvault_tui.model import Draft, Event
 from agentvault_tui.policy import Inputs, Limit, LimitSet
 from agentvault_tui.policy.facts import LARGEST
-from agentvault_tui.policy.resources import reads_like
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
-_COUNTED_A_TURN: Final = 200
-"""Recorded uses that are counted in a turn of the event loop, about a millisecond."""
-_SPENT: Final = 1024
-"""Entries that have left a window before their memory is given back."""
-
-_Kind = tuple[str, str | None]
-"""A limit's id, and its currency."""
+_READ: Final = 64
+"""Uses that are read at once."""
+_IN_MEMORY: Final = 4096
+"""Uses of a window in memory, and windows that a sweep leaves there."""
 
 
 class WindowStanding(NamedTuple):
@@ -46,25 +45,22 @@ class WindowStanding(NamedTuple):
     """When something of it leaves the window next."""
 
 
-_Windows = defaultdict[_Kind, dict[str, "UseWindow"]]
-
-
 class LimitUses:
-    """The windows of the limits in force."""
+    """The windows of the active limits."""
 
     def __init__(self, clock: Clock, ledger: Ledger) -> None:
         self._clock = clock
         self._ledger = ledger
         self._limits = LimitSet()
-        self._windows: _Windows = defaultdict(dict)
-        """By kind, and by whose or of what they are."""
+        self._windows: dict[WindowKey, UseWindow] = {}
+        """Those that requests touched since the last sweep."""
         self._held: dict[str, _Held] = {}
         """What is reserved, by the decision's id."""
-        self._latest = 0
+        self._reserved: dict[WindowKey, int] = {}
+        """The same by window."""
+        self._latest = ledger.uses.latest()
         """The latest time that was seen, in microseconds: windows end there."""
-        self._loading: asyncio.Task[None] | None = None
-        self._meanwhile: list[tuple[str, _Held]] = []
-        """What was counted while it is loading."""
+        ledger.on_event.append(self.count)
 
     def now(self) -> int:
         """Return the time that windows end at; it never goes back."""
@@ -72,53 +68,17 @@ class LimitUses:
         return self._latest
 
     def define(self, limits: LimitSet) -> None:
-        """Count by *limits* from now on; what they count anew is read from the chain.
-
-        Until it is, `ready` waits.
-        """
-        if limits.limits == self._limits.limits:
-            self._limits = limits
+        """Use *limits* from now on: the store has counted for any of them."""
+        before, self._limits = self._limits.limits, limits
+        if limits.limits == before:
             return
-        self._limits = limits
-        if self._loading is not None:
-            self._loading.cancel()
-        self._loading = asyncio.get_running_loop().create_task(self._load())
-
-    async def ready(self) -> None:
-        """Wait until the windows hold what the chain has.
-
-        Raises:
-            LedgerError: it cannot be read.
-        """
-        while self._loading is not None:
-            await asyncio.shield(self._loading)
-
-    async def _load(self) -> None:
-        """Fill the windows with what the chain counted, and what is reserved."""
-        limits, longest = self._limits.limits, timedelta()
-        longest = max((one.within for one in limits), default=longest)
-        seen: set[str | None] = set()
-        filled: _Windows = defaultdict(dict)
-        async for latest, uses, untold in self._ledger.counted(longest):
-            if latest is not None:
-                self._latest = max(self._latest, micros(latest))
-            for number, use in enumerate(uses):
-                if number % _COUNTED_A_TURN == 0:
-                    await asyncio.sleep(0)  # a revocation waits for no history
-                if untold:  # all of a million would be looked through by each gc
-                    seen.add(use.decision_id)
-                self._count(use.agent_id, use.counted, filled)
-        # One turn from here on: what was counted meanwhile counts once.
-        self._windows = filled
-        for decision_id, held in self._meanwhile:
-            if decision_id not in seen:
-                self._count(held.agent_id, held.counted)
-        self._meanwhile.clear()
-        for decision_id, held in list(self._held.items()):
-            del self._held[decision_id]
-            if decision_id not in seen:
-                self._hold(decision_id, held)
-        self._loading = None
+        self._windows.clear()
+        self._reserved.clear()
+        held, self._held = self._held, {}
+        for decision_id, one in held.items():
+            self.reserve(decision_id, one.agent_id, one.counted)
+            again = self._held[decision_id]
+            self._held[decision_id] = again._replace(submitted=one.submitted)
 
     # One request
 
@@ -128,12 +88,16 @@ class LimitUses:
         """Return what windows hold and have left before a request, by name in Cedar.
 
         If a limit counts the request in several windows, the fullest one decides.
+
+        Raises:
+            LedgerError: the store cannot be read.
         """
         now, found = self.now(), {}
         for limit in limits:
-            windows = self._windows[limit.id, limit.currency]
+            kind, within = _kind(limit), limit.micros
             count = max(
-                windows[key].count(now, limit.micros) if key in windows else 0
+                self._window((*kind, key), within).count(now, within)
+                + self._reserved.get((*kind, key), 0)
                 for key in limit.keys_of(inputs)
             )
             found[limit.attribute] = min(count, LARGEST), max(0, limit.most - count)
@@ -150,11 +114,26 @@ class LimitUses:
             units = limit.units(inputs)
             if units is None or units > limit.most:
                 return None
-            windows = self._windows[limit.id, limit.currency]
             for key in limit.keys_of(inputs):
-                if window := windows.get(key):
-                    longest = max(longest, window.fits_in(units, now, limit))
+                window = (*_kind(limit), key)
+                excess = self._reserved.get(window, 0) + units - limit.most
+                within = limit.micros
+                fits_in = self._window(window, within).frees(excess, now, within)
+                longest = max(longest, fits_in)
         return max(1, math.ceil(longest / 1_000_000))
+
+    def _window(self, key: WindowKey, within: int) -> UseWindow:
+        """Return a window, read from the store unless it is in memory."""
+        if (found := self._windows.get(key)) is None:
+            seq, uses = self._ledger.head.seq, self._ledger.uses
+            stored = uses.window(key, seq)
+            found = UseWindow()
+            if stored is not None:
+                found = StoredUses(self._ledger, *stored)
+            found.seq = seq
+            found.leave(self.now() - within)
+            self._windows[key] = found
+        return found
 
     def reserve(
         self, decision_id: str, agent_id: str, counted: Mapping[str, Any]
@@ -167,113 +146,114 @@ class LimitUses:
             counted: as `LimitSet.counted` returns it.
         """
         self.release(decision_id)
-        self._hold(decision_id, _Held(agent_id, counted))
+        units = self._units(agent_id, counted)
+        self._held[decision_id] = _Held(agent_id, counted, units)
+        for window, more in units:
+            self._reserved[window] = self._reserved.get(window, 0) + more
 
     def release(self, decision_id: str | None) -> None:
         """Give back what is reserved for a decision, unless its record is under way."""
         held = self._held.get(decision_id or "")
         if held is not None and not held.submitted:
-            del self._held[decision_id or ""]
-            held.give_back()
+            self._give_back(decision_id or "")
 
     def submitted(self, draft: Draft, done: asyncio.Future[Any]) -> None:
-        """Count what *draft* says once *done*, its commit, is durable.
+        """Give back what *draft* reserved if *done*, its commit, fails.
 
-        One that was cancelled goes on without its caller: it counts.
+        If it does not, its event gives it back when it counts.
         """
         decision_id = draft.decision_id or ""
         held = self._held.get(decision_id)
         if held is None:
             return
-        self._held[decision_id] = held = held._replace(submitted=True)
+        self._held[decision_id] = held._replace(submitted=done)
 
-        def settle(future: asyncio.Future[Any]) -> None:
-            if self._held.get(decision_id) is not held:
-                return
-            del self._held[decision_id]
-            held.give_back()
-            if future.cancelled() or future.exception() is None:
-                self._count(held.agent_id, held.counted)
-                if self._loading is not None:
-                    self._meanwhile.append((decision_id, held))
+        def settle(_: asyncio.Future[Any]) -> None:
+            held = self._held.get(decision_id)
+            if held is not None and held.submitted is done:
+                self._give_back(decision_id)
 
         done.add_done_callback(settle)
 
-    def found(self, recorded: Draft | Event) -> None:
-        """Count what is durable and was not reserved here.
+    def _give_back(self, decision_id: str) -> None:
+        for window, units in self._held.pop(decision_id).units:
+            if left := self._reserved[window] - units:
+                self._reserved[window] = left
+            else:
+                del self._reserved[window]
 
-        It is of a commit that was reported as failed, or of another broker.
-        """
-        if recorded.agent_id is None or "counted" not in recorded.detail:
+    def _units(
+        self, agent_id: str | None, counted: Mapping[str, Any]
+    ) -> list[tuple[WindowKey, int]]:
+        """Return the units in each window of the active limits; see `units_of`."""
+        found, known = list[tuple[WindowKey, int]](), self._limits.by_id
+        for part in (counted, *counted.get("others", ())):
+            for name, used in part.get("limits", {}).items():
+                limit = known.get(name)
+                if limit is None or used.get("currency") != limit.currency:
+                    continue
+                units = used["count" if limit.currency is None else "amount"]
+                agents = used.get("agents", (agent_id or "",))
+                keys = limit.keys(agents, part.get("resource"))
+                found += [((*_kind(limit), key), units) for key in keys]
+        return found
+
+    def count(self, event: Event) -> None:
+        """Count a durable event, of this broker or another, instead of its reserve."""
+        counted, decision_id = event.detail.get("counted"), event.decision_id or ""
+        if counted is None:
             return
-        held = _Held(recorded.agent_id, recorded.detail["counted"])
-        self._count(*held[:2])
-        if self._loading is not None:
-            self._meanwhile.append((recorded.decision_id or "", held))
+        held = self._held.get(decision_id)
+        if held is not None and held.submitted:
+            self._give_back(decision_id)
+        at = counted_at(counted, event.time)
+        self._latest, touched = max(self._latest, at), list[UseWindow]()
+        for key, units in self._units(event.agent_id, counted):
+            window = self._windows.get(key)
+            if window is not None and window.seq < event.seq:
+                window.add(at, units)
+                touched.append(window)
+        for window in touched:  # an event may use one several times
+            window.seq = event.seq
 
     def stamp(self, counted: Mapping[str, Any]) -> dict[str, Any]:
         """Return *counted* with the time that it counts from."""
-        at = _EPOCH + timedelta(microseconds=self.now())
-        return {"at": iso(at), **counted}
+        return {"at": iso(moment(self.now())), **counted}
 
     # All of them
 
-    def all(self) -> Iterator[WindowStanding]:
-        """Yield what is in use of each limit, in the order of the file."""
-        now = self.now()
-        for limit in self._limits.limits:
-            for key, window in self._windows[limit.id, limit.currency].items():
-                if count := window.count(now, limit.micros):
-                    left, frees = max(0, limit.most - count), window.frees_at(limit)
-                    yield WindowStanding(limit, key, count, left, frees)
+    async def all(self) -> list[WindowStanding]:
+        """Read what is in use of each limit, in the order of the file."""
+        limits, now = self._limits.limits, self.now()
+        kinds = [(*_kind(one), now - one.micros) for one in limits]
+        reserved = self._reserved.copy()
+        stored = await self._ledger.windows(kinds, self._ledger.head.seq)
+        found = []
+        for limit, standings in zip(limits, stored, strict=True):
+            used = {one.key: (one.used, one.first) for one in standings}
+            kind = _kind(limit)
+            waiting = {key[3]: n for key, n in reserved.items() if key[:3] == kind}
+            for key in {**used, **waiting}:
+                count, first = used.get(key, (0, None))
+                count += waiting.get(key, 0)
+                left = max(0, limit.most - count)
+                frees = None if first is None else moment(first) + limit.within
+                found.append(WindowStanding(limit, key, count, left, frees))
+        return found
 
     def sweep(self) -> None:
-        """Forget windows that hold nothing any more."""
-        now, known = self.now(), self._limits.by_id
-        for kind, windows in list(self._windows.items()):
-            limit = known.get(kind[0])
-            for key, window in list(windows.items()):
-                if limit is None or not window.count(now, limit.micros):
-                    del windows[key]
+        """Forget windows in memory that hold nothing any more, all if they are many."""
+        now = self.now()
+        if len(self._windows) > _IN_MEMORY:
+            self._windows.clear()
+        for key, window in list(self._windows.items()):
+            limit = self._limits.by_id[key[0]]
+            if not window.count(now, limit.micros):
+                del self._windows[key]
 
-    def _each(
-        self, agent_id: str, counted: Mapping[str, Any], into: _Windows
-    ) -> Iterator[tuple[int, dict[str, UseWindow], str]]:
-        """Yield the units of each active limit, its windows, and each one's key."""
-        for other in counted.get("others", ()):  # further resources of the same call
-            yield from self._each(agent_id, other, into)
-        known, resource = self._limits.by_id, counted.get("resource")
-        fold = reads_like(resource) if resource else None  # old records: the literal
-        for limit_id, used in counted.get("limits", {}).items():
-            limit = known.get(limit_id)
-            if limit is None or used.get("currency") != limit.currency:
-                continue
-            units = used["count" if limit.currency is None else "amount"]
-            windows = into[limit_id, limit.currency]
-            for key in limit.keys(used.get("agents", (agent_id,)), fold):
-                yield units, windows, key
 
-    def _hold(self, decision_id: str, held: _Held) -> None:
-        entries = []
-        for units, windows, key in self._each(
-            held.agent_id, held.counted, self._windows
-        ):
-            window = windows.get(key)
-            if window is None:
-                window = windows[key] = UseWindow()
-            window.held += units
-            entries.append((window, units))
-        self._held[decision_id] = held._replace(entries=entries)
-
-    def _count(
-        self, agent_id: str, counted: Mapping[str, Any], into: _Windows | None = None
-    ) -> None:
-        """Count a use in the windows in force, or in others that are being filled."""
-        at = micros(parse_iso(counted["at"]))
-        self._latest = max(self._latest, at)
-        into = self._windows if into is None else into
-        for units, windows, key in self._each(agent_id, counted, into):
-            windows.setdefault(key, UseWindow()).add(at, units)
+def _kind(limit: Limit) -> tuple[str, str, str]:
+    return limit.id, limit.currency or "", limit.per
 
 
 class _Held(NamedTuple):
@@ -281,74 +261,102 @@ class _Held(NamedTuple):
 
     agent_id: str
     counted: Mapping[str, Any]
-    submitted: bool = False
-    """Whether the event that counts them is on its way to the disk."""
-    entries: list[tuple[UseWindow, int]] = []  # noqa: RUF012 - replaced, never filled
-    """The windows, with the units of each."""
-
-    def give_back(self) -> None:
-        """Give the reserved units back."""
-        for window, units in self.entries:
-            window.held -= units
+    units: list[tuple[WindowKey, int]]
+    """In each window of the active limits."""
+    submitted: asyncio.Future[Any] | None = None
+    """The commit of the event that counts them, once it is on its way to the disk."""
 
 
 class UseWindow:
-    """The uses of one limit by one key: times in microseconds, and units of each."""
+    """The uses of one limit by one key, in the order in which they leave."""
 
-    __slots__ = ("_start", "_times", "_total", "_units", "held")
+    __slots__ = ("_ahead", "_at", "_before", "_place", "_total", "seq")
 
     def __init__(self) -> None:
-        self._times = array("q")
-        self._units = array("q")
-        self._start = 0
-        """The first use that has not left the window."""
-        self._total = 0
-        self.held = 0
-        """Units that are reserved and not counted yet."""
+        self._ahead: list[tuple[int, int]] = []
+        """The oldest uses: the time of each, and the total before it."""
+        self._place = 0
+        """The first of those that has not left the window."""
+        self._total = self._before = self._at = 0
+        """The sum of all uses, of those that have left, and the time of the last."""
+        self.seq = 0
+        """The event up to which it was read: it is in it already."""
 
     def add(self, at: int, units: int) -> None:
-        """Count *units* at a time; commits may end in another order than they began."""
-        place = bisect_right(self._times, at, self._start)
-        self._times.insert(place, at)
-        self._units.insert(place, units)
-        self._total += units
+        """Count *units* at a time, at the earliest that of the use before."""
+        self._at = max(self._at, at)
+        self._ahead.append((self._at, self._total))
+        self._total = (self._total + units) % MODULUS
 
     def count(self, now: int, within: int) -> int:
-        """Return what the window holds at *now*."""
-        end, times, start = now - within, self._times, self._start
-        if start < len(times) and times[start] <= end:
-            self._forget(end)
-        return self._total + self.held
+        """Return the units in the window at *now*."""
+        ahead, place, end = self._ahead, self._place, now - within
+        if place < len(ahead) and ahead[place][0] <= end:
+            self.leave(end)
+        return (self._total - self._before) % MODULUS
 
-    def _forget(self, end: int) -> None:
-        """Drop the uses up to *end* from the total."""
-        times, start = self._times, self._start
-        while start < len(times) and times[start] <= end:
-            self._total -= self._units[start]
-            start += 1
-        if start > _SPENT and start * 2 > len(times):
-            del times[:start], self._units[:start]
-            start = 0
-        self._start = start
-
-    def fits_in(self, units: int, now: int, limit: Limit) -> int:
-        """Return in how many microseconds *units* fit."""
-        excess = self.count(now, limit.micros) + units - limit.most
-        place, within = self._start, limit.micros
-        while excess > 0 and place < len(self._times):
-            excess -= self._units[place]
+    def leave(self, end: int) -> None:
+        """Take the uses up to a time out of the window."""
+        ahead, place = self._ahead, self._place
+        while place < len(ahead) and ahead[place][0] <= end:
             place += 1
-        if excess > 0:
+        if place > _READ and place * 2 > len(ahead):
+            del ahead[:place]
+            place = 0
+        self._place = place
+        self._before = ahead[place][1] if place < len(ahead) else self._total
+
+    def frees(self, units: int, now: int, within: int) -> int:
+        """Return in how many microseconds the window holds at most -*units*."""
+        excess = self.count(now, within) + units
+        if excess <= 0:
+            return 0
+        if excess > (self._total - self._before) % MODULUS:
             return within  # what is reserved now leaves it then
-        return self._times[place - 1] + within - now if place > self._start else 0
+        return self._used_at(excess) + within - now
 
-    def frees_at(self, limit: Limit) -> datetime | None:
-        """Return when something leaves the window next."""
-        if self._start == len(self._times):
-            return None
-        return _EPOCH + timedelta(microseconds=self._times[self._start]) + limit.within
+    def _used_at(self, units: int) -> int:
+        """Return the time of the use with which the window reached *units*."""
+        after = self._ahead[self._place + 1 :]
+        for place, (_, before) in enumerate(after, self._place):
+            if (before - self._before) % MODULUS >= units:
+                return self._ahead[place][0]
+        return self._at
 
 
-def micros(moment: datetime) -> int:
-    """Return a time in microseconds, as `UseWindow` has it."""
-    return (moment - _EPOCH) // _MICROSECOND
+class StoredUses(UseWindow):
+    """A window with more uses in the store than in memory."""
+
+    __slots__ = ("_ledger", "_more", "_number")
+
+    def __init__(self, ledger: Ledger, number: int, at: int, total: int) -> None:
+        """Read the uses of window *number* when they are needed; see `leave`."""
+        super().__init__()
+        self._ledger = ledger
+        self._number = number
+        self._at, self._total = at, total
+        self._more = True
+        """Whether the store may have uses behind those in memory."""
+
+    def add(self, at: int, units: int) -> None:
+        """Count *units*; where not all are in memory, this one is not either."""
+        super().add(at, units)
+        if self._more:
+            self._ahead.pop()
+        elif len(self._ahead) > _IN_MEMORY:
+            del self._ahead[self._place + _READ :]
+            self._more = True
+
+    def leave(self, end: int) -> None:
+        """Take uses out, and read the next ones when all in memory have left."""
+        super().leave(end)
+        if self._more and self._place == len(self._ahead):
+            uses = self._ledger.uses.uses(self._number, end, self.seq, _READ)
+            self._ahead, self._place, self._more = uses, 0, len(uses) == _READ
+            self._before = uses[0][1] if uses else self._total
+
+    def _used_at(self, units: int) -> int:
+        if self._more and (self._ahead[-1][1] - self._before) % MODULUS < units:
+            reached_at = self._ledger.uses.reached_at
+            return reached_at(self._number, self._before, units, self._at)
+        return super()._used_at(units)

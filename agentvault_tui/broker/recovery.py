@@ -223,6 +223,7 @@ async def _record_divergence(broker: Broker, found: StateDivergence) -> None:
             reason="state_changed",
             detail={
                 "panic": found.panic is not None,
+                **({"limits": True} if found.limits else {}),
                 **{kind: ids[:_NAMED] for kind, ids in named.items() if ids},
             },
         ),
@@ -255,9 +256,6 @@ async def recover(broker: Broker, recovery: Recovery) -> None:
     written again as memory has it; what memory has nothing of was never handed out.
     """
     if recovery.found:
-        for attempt in recovery.attempts:
-            for draft in attempt.drafts:
-                broker.limits.found(draft)
         await broker.cuts.found(recovery.attempts)
     try:
         await record_missed(broker)

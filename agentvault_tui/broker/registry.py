@@ -32,7 +32,7 @@ from agentvault_tui.broker.subjects import Subjects
 from agentvault_tui.clock import Clock, Deadline, as_set_now
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.ledger import Loaded, OutboxStep, Panic
-from agentvault_tui.lookalikes import fold_name
+from agentvault_tui.lookalikes import fold_text
 from agentvault_tui.model import (
     Account,
     Agent,
@@ -156,7 +156,7 @@ class Registry:
 
     def agents_named(self, name: str) -> list[Agent]:
         """Return the agents with exactly that name: more than one in old vaults."""
-        alike = (self._agents[each] for each in self._names.get(fold_name(name), ()))
+        alike = (self._agents[each] for each in self._names.get(fold_text(name), ()))
         return [agent for agent in alike if agent.name == name]
 
     def agents_of_subject(self, text: str) -> list[Agent]:
@@ -177,7 +177,7 @@ class Registry:
     def put_agent(self, agent: Agent) -> None:
         """Remember *agent*, replacing what was known of it; its name never changes."""
         if agent.id not in self._agents:
-            folded = fold_name(agent.name)
+            folded = fold_text(agent.name)
             self._names[folded] = (*self._names.get(folded, ()), agent.id)
             insort(self._order, (agent.created_at, agent.id))
         known, self._agents[agent.id] = self._agents.get(agent.id), agent
@@ -191,7 +191,7 @@ class Registry:
             self.accounts.put(account)  # in use, or no longer
 
     def is_name_taken(self, folded: str) -> bool:
-        """Tell whether `fold_name` makes *folded* of an agent's name, or will."""
+        """Tell whether `fold_text` makes *folded* of an agent's name, or will."""
         return folded in self._names or folded in self.registering
 
     def has_name(self, folded: str) -> bool:

@@ -6,8 +6,10 @@ import asyncio
 import errno
 import os
 import re
+import secrets
 import shutil
 import socket
+import sqlite3
 import stat
 import tarfile
 from collections.abc import Callable
@@ -34,8 +36,8 @@ from agentvault_tui.errors import (
     LedgerDamagedError,
     LedgerUnwritableError,
     NotFoundError,
+    RefusedError,
     SettingsError,
-    UsageError,
 )
 from agentvault_tui.home import Home, fsync_folder, private_folder, put_private
 from agentvault_tui.ledger import DropAllTokens, Ledger, Panic, schema, verify_ledger
@@ -56,6 +58,13 @@ _DEEPEST: Final = 64
 _CHUNK: Final = 1024 * 1024
 _UNREADABLE: Final = (tarfile.TarError, ArithmeticError, LookupError, ValueError)
 """What reading a changed archive may raise."""
+_BEGUN: Final = frozenset(
+    {
+        *("device_codes", "access_tokens", "auth_codes", "connect_requests"),
+        *("passkey_links", "page_sessions", "activations"),
+    }
+)
+"""Tables of the embedded tenant that hold codes, links and sessions."""
 
 
 def restore_backup(
@@ -81,7 +90,7 @@ def restore_backup(
     Raises:
         NotFoundError: there is no such file.
         ConflictError: the home is not empty.
-        UsageError: the file is no backup, was changed or cut, is of a newer version,
+        RefusedError: the file is no backup, was changed or cut, is of a newer version,
             or others can write it.
         LedgerDamagedError: its ledger does not verify.
         LedgerUnwritableError: there is no room for it.
@@ -137,7 +146,7 @@ def _read_trailer(file: BinaryIO, source: Path) -> bytes:
         0,
         os.geteuid(),
     }:
-        raise UsageError(
+        raise RefusedError(
             f"others can write {source}, and what it restores is trusted",
             "see that it is the one you made, then copy it for yourself alone",
         )
@@ -148,7 +157,7 @@ def _read_trailer(file: BinaryIO, source: Path) -> bytes:
     if not re.fullmatch(
         re.escape(TRAILER % b"@").replace(b"@", b"[0-9a-f]{64}"), trailer
     ):
-        raise UsageError(
+        raise RefusedError(
             f"{source} is no backup, or its end is missing", "take another copy of it"
         )
     return trailer
@@ -188,8 +197,8 @@ def _unpack(file: BinaryIO, source: Path, trailer: bytes, staging: Path) -> None
         raise _changed(source)
 
 
-def _changed(source: Path) -> UsageError:
-    return UsageError(
+def _changed(source: Path) -> RefusedError:
+    return RefusedError(
         f"{source} is not as it was written", "take another copy of it, or an older one"
     )
 
@@ -208,7 +217,7 @@ def _read_manifest(file: BinaryIO, source: Path) -> Manifest:
     file.seek(0)
     newer = _release(manifest.version) > _release(__version__)
     if newer or manifest.format != FORMAT or manifest.schema > schema.VERSION:
-        raise UsageError(
+        raise RefusedError(
             f"{source} is a backup of AgentVault {manifest.version}, this is"
             f" {__version__}",
             "upgrade AgentVault, then restore",
@@ -266,6 +275,7 @@ async def _continue_ledger(
             f"the backup's ledger does not verify: {found.problem}",
             "restore an older backup",
         )
+    _end_begun(home)
     # Of a team it was the copy of a store, and now is what a new one is made from.
     ledger = await Ledger.open(home, clock=clock, again=True)
     try:
@@ -293,6 +303,24 @@ async def _continue_ledger(
         )
     finally:
         await ledger.close()
+
+
+def _end_begun(home: Home) -> None:
+    """End what people have begun at the embedded tenant, as a copy to a team's does.
+
+    A session that was ended, or a link and a code that were used, after the backup was
+    made are as they were before; and challenges that were answered count as open.
+    """
+    path = home.tenant / "tenant.db"
+    if not path.exists():
+        return
+    with storage_errors(path), closing(sqlite3.connect(path)) as db, db:
+        there = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+        for table in there & _BEGUN:
+            db.execute(f"DELETE FROM {table}")  # noqa: S608 - one of ours
+        if "facts" in there:
+            epoch = secrets.token_hex(16)
+            db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", ("epoch", epoch))
 
 
 def _into_store(home: Home, actor: Actor, into_team: IntoTeam) -> None:

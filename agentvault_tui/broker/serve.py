@@ -10,7 +10,7 @@ import logging
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -24,7 +24,8 @@ from agentvault_tui.broker.core import SYSTEM, Broker, DataPlane, PolicyState, W
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.follow import join_team, listen_to
 from agentvault_tui.broker.operators_api import operators_app
-from agentvault_tui.broker.operators_api.remote import RemoteGuard
+from agentvault_tui.broker.operators_api.remote import CONNECTIONS, RemoteGuard
+from agentvault_tui.broker.operators_api.streams import is_urgent
 from agentvault_tui.broker.recovery import record_missed, take_over
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.settings_record import settings_record
@@ -49,6 +50,7 @@ from agentvault_tui.broker.usecases.policy_change import (
 )
 from agentvault_tui.broker.usecases.revoke import revoke_ended
 from agentvault_tui.broker.usecases.stepup_end import expire_due
+from agentvault_tui.broker.usecases.timed_grants import end_due
 from agentvault_tui.broker.verification import keep_verified
 from agentvault_tui.clock import Clock, SharedClock, SystemClock
 from agentvault_tui.errors import LedgerError, SettingsError
@@ -84,14 +86,11 @@ Tell = Callable[[str, Callable[[], WireShape]], None]
 
 _BODY_CAP: Final = 4_194_304
 """Of operators' requests, so that one may hold a policy of the largest size."""
-_OPERATORS_ELSEWHERE: Final = 128
-"""Connections of operators on other machines, so that strangers take few of ours."""
 _TICK: Final = 0.5
 _ENDS: Final = 0.2
 """Seconds between two looks for agents whose time is over."""
 _FILES: Final = 0.2
-"""Seconds between two looks at files that a team has in common: an edit holds for all
-within a second."""
+"""Seconds between two looks at a team's files: edits hold for all within a second."""
 _LATE: Final = 0.6
 _PULSE: Final = 10.0
 """Seconds between an answer of the tenant and the next question."""
@@ -266,6 +265,7 @@ def run(
     tenant: Child | None = None,
     clock: Clock | None = None,
     again: bool = False,
+    notices: Sequence[str] = (),
     gateway: Callable[[Broker, Tell], DataPlane] | None = None,
     watch: Callable[[Broker], WatchRoom] | None = None,
 ) -> int:
@@ -278,6 +278,7 @@ def run(
         tenant: the embedded tenant's process, if it was started already.
         clock: what tells the time, if not the machine.
         again: whether to use a store that was copied elsewhere.
+        notices: warnings for the log.
         gateway: makes the data plane; without one the broker only issues tokens.
         watch: makes what looks at the ledger and tells others.
 
@@ -289,6 +290,8 @@ def run(
     """
     harden()
     log_json_lines()
+    for notice in notices:
+        log.warning("%s", notice)
     path = socket or home.socket
     home.prepare(path)
     process = None if settings.tenant.issuer else TenantProcess(home, tenant)
@@ -430,6 +433,7 @@ async def _open(
     if ledger.shared is not None:
         await join_team(broker, ledger.shared)
     join_accounts(broker)
+    broker.chores.append(partial(end_due, broker))
     check_rules(broker)
     feed = Feed(ledger, broker.registry, lambda: status_info(broker))
     broker.on_status = feed.publish_status
@@ -454,7 +458,9 @@ async def _until(stop: asyncio.Event, broker: Broker, feed: Feed, socket: Path) 
         sessions = Sessions(broker)
         api = operators_app(broker, feed, sessions)
         operators = RequestGuard(api, hosts=None, shape=problem, body_cap=_BODY_CAP)
-        await server.listen(operators, unix_socket(socket), shape=problem)
+        await server.listen(
+            operators, unix_socket(socket), shape=problem, urgent=is_urgent
+        )
         more = await _operators_elsewhere(server, broker, sessions, api)
         for extension in broker.extensions:
             more |= await extension.listen(server, agents)
@@ -502,7 +508,8 @@ async def _operators_elsewhere(
         # Before anything reads a body: a stranger's is never kept.
         RemoteGuard(guarded, broker, sessions, public.url),
         public_socket(public.address, public.port),
-        limits=Limits(connections=_OPERATORS_ELSEWHERE),
+        limits=Limits(connections=CONNECTIONS),
+        urgent=is_urgent,
         shape=problem,
         tls=public.tls(broker.clock),
     )

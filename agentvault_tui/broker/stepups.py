@@ -65,6 +65,8 @@ class StepUps:
         """Approvals that may stand in for a person again, by agent."""
         self.awaited: dict[StepUpId, set[asyncio.Future[None]]] = defaultdict(set)
         """Who waits for a decision, by step-up."""
+        self._unread: set[StepUpId] = set()
+        """Changes that were carried out and whose answer nobody has read."""
         self._repeated: set[StepUpId] = set()
         """Step-ups that were asked for again since `take_repeated`."""
 
@@ -83,6 +85,8 @@ class StepUps:
     def put(self, stepup: StepUp) -> None:
         """Remember *stepup*, replacing what was known of it."""
         self._known[stepup.id] = stepup
+        unread = stepup.change is not None and bool(stepup.change.result)
+        (self._unread.add if unread else self._unread.discard)(stepup.id)
         if stepup.repeats(self._clock):
             self._repeating[stepup.agent_id].add(stepup.id)
         elif stepup.id in self._repeating.get(stepup.agent_id, ()):
@@ -168,6 +172,10 @@ class StepUps:
             and stepup.begun_at is not None
             and (now - stepup.begun_at).total_seconds() > lasts(stepup.begun_by)
         ]
+
+    def unread(self) -> list[StepUp]:
+        """Return changes that were carried out and whose answer nobody has read."""
+        return [one for one in map(self.find, self._unread) if one is not None]
 
     @property
     def open_count(self) -> int:

@@ -21,6 +21,8 @@ _PLAIN: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,498}[\x21-\x7e])?")
 _BETWEEN: Final = re.compile("([/:])")
 _AUTHORITY: Final = re.compile("[^/:*]+://[^/*]+/.+")
 _ANY: Final = "*"
+_DOMAIN: Final = re.compile(r"[a-z0-9._*-]{1,255}")
+_SEGMENT: Final = re.compile(r"[A-Za-z0-9._*-]+")
 _REMEDY: Final = "for example github:repo:acme/app:ref:refs/heads/main"
 
 Shape = tuple[str, tuple[str, ...]]
@@ -33,6 +35,21 @@ def split_subject(text: str) -> tuple[Shape, tuple[str, ...]]:
     issuer, _, subject = text.partition(":")
     parts = _BETWEEN.split(subject)
     return (issuer, tuple(parts[1::2])), tuple(parts[::2])
+
+
+def _is_plain_path(subject: str) -> bool:
+    """Tell whether each segment of a SPIFFE ID's path is one (SPIFFE-ID section 2.2).
+
+    An escape, ``.``, ``..`` and an empty segment may name another workload to a program
+    that normalizes them. ``*`` is ours. Every other subject is plain.
+    """
+    scheme, _, rest = subject.partition("://")
+    if scheme.casefold() != "spiffe":
+        return True
+    domain, *segments = rest.split("/")
+    return bool(_DOMAIN.fullmatch(domain)) and all(
+        _SEGMENT.fullmatch(each) and each not in {".", ".."} for each in segments
+    )
 
 
 def check_subject(text: str) -> None:
@@ -52,6 +69,12 @@ def check_subject(text: str) -> None:
     issuer, _, subject = text.partition(":")
     if not CONNECTION.fullmatch(issuer) or not _PLAIN.fullmatch(subject):
         raise UsageError(f"{visible(text, 60)} is no ISSUER:SUBJECT", _REMEDY)
+    if not _is_plain_path(subject):
+        raise UsageError(
+            f"{visible(subject, 60)} has an empty segment, '.', '..' or an escape",
+            "write the path as SPIFFE-ID section 2.2 does: letters, digits, '.', '-'"
+            " and '_'",
+        )
     _, segments = split_subject(text)
     if not any(_ANY in each for each in segments):
         return
@@ -102,7 +125,8 @@ class Subjects:
 
         Nothing is folded: another case or a lookalike is another subject.
         """
-        if not _PLAIN.fullmatch(text.partition(":")[2]):
+        subject = text.partition(":")[2]
+        if not _PLAIN.fullmatch(subject) or not _is_plain_path(subject):
             return []
         shape, segments = key = split_subject(text)
         keys = {key: None}

@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from agentvault_tui.cli.framework import command, pass_session
+from agentvault_tui.cli.framework import TimeSpan, command, pass_session
 from agentvault_tui.cli.lookup import agent_names, find_agent, scope_names
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import CliSession
@@ -26,12 +26,23 @@ _scope_option = click.option("--scope", "named", multiple=True, help="The same a
 @click.argument("ref", metavar="ID", shell_complete=agent_names)
 @click.argument("scopes", metavar="S...", nargs=-1, shell_complete=scope_names)
 @_scope_option
+@click.option(
+    "--for",
+    "seconds",
+    metavar="TIME",
+    type=TimeSpan(366 * 24 * 3600),
+    help="They end by themselves after this time, such as 7d.",
+)
 @pass_session
 def grant_scopes(
-    session: CliSession, ref: str, scopes: tuple[str, ...], named: tuple[str, ...]
+    session: CliSession,
+    ref: str,
+    scopes: tuple[str, ...],
+    named: tuple[str, ...],
+    seconds: int | None,
 ) -> None:
-    """Let an agent ask for more scopes."""
-    _change_scopes(session, ref, grant=split_scopes(scopes + named))
+    """Let an agent ask for more scopes, with --for until their time is over."""
+    _change_scopes(session, ref, seconds, grant=split_scopes(scopes + named))
 
 
 @command("ungrant", example="agentvault agents ungrant calendar-agent write:calendar")
@@ -184,7 +195,12 @@ def show_tree(session: CliSession, ref: str | None) -> None:
         out.note(f"{plural(more, 'more token')}: name an agent to see its trees alone")
 
 
-def _change_scopes(session: CliSession, ref: str, **change: tuple[str, ...]) -> None:
+def _change_scopes(
+    session: CliSession,
+    ref: str,
+    seconds: int | None = None,
+    **change: tuple[str, ...],
+) -> None:
     if not any(change.values()):
         raise UsageError("no scope was named", "for example write:calendar")
     agent = find_agent(session.client, ref)
@@ -193,7 +209,7 @@ def _change_scopes(session: CliSession, ref: str, **change: tuple[str, ...]) -> 
             f"{agent.name} was not granted {', '.join(sorted(missing))}",
             f"it has {', '.join(agent.scopes) or 'no scope'}",
         )
-    asked = requests.ScopesRequest(agent_id=agent.id, **change)
+    asked = requests.ScopesRequest(agent_id=agent.id, seconds=seconds, **change)
     changed = session.client.call(calls.SCOPES, asked)
     if not session.out.print_json(changed):
         out = session.out

@@ -27,7 +27,12 @@ from agentvault_tui.cli.event_search import Moment
 from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.lookup import agent_names, agent_pages, find_agent
 from agentvault_tui.cli.output import Cell, Output
-from agentvault_tui.cli.revoking import print_revoked, restore_agents
+from agentvault_tui.cli.revoking import (
+    chosen_agents,
+    print_revoked,
+    restore_agents,
+    revoke_chosen,
+)
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.cli.stop import stop_all
 from agentvault_tui.clock import SystemClock, parse_iso
@@ -253,16 +258,36 @@ def _tell_new(session: CliSession, agent: NewAgentInfo) -> None:
 )
 @click.argument("ref", metavar="ID", required=False, shell_complete=agent_names)
 @click.option("--all", "everyone", is_flag=True, help="The panic switch: every agent.")
+@click.option("--owner", help="Every agent of this owner; shown first, and asked once.")
+@click.option("--scope", help="Every agent with this scope; with --owner: of these.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--reason", default="", help="Why; it is recorded.")
 @click.option("--plan", is_flag=True, help="Say what would end, and revoke nothing.")
 @pass_session
 def revoke_agent(
-    session: CliSession, ref: str | None, everyone: bool, reason: str, plan: bool
+    session: CliSession,
+    /,
+    *,
+    ref: str | None,
+    everyone: bool,
+    owner: str | None,
+    scope: str | None,
+    yes: bool,
+    reason: str,
+    plan: bool,
 ) -> int:
     """Revoke an agent: none of its tokens is worth anything once this returns.
 
-    With a template all agents end that were made from it.
+    With a template all agents end that were made from it. With --owner, --scope or both
+    the agents are listed with what they hold, and all end after one question.
     """
+    if owner is not None or scope is not None:
+        if ref is not None or everyone:
+            raise UsageError(
+                "--owner and --scope choose agents", "leave out ID and --all"
+            )
+        chosen = chosen_agents(session.client, owner, scope)
+        return revoke_chosen(session, chosen, reason, plan=plan, yes=yes)
     _one_or_all(ref, everyone=everyone)
     if plan:
         _plan_revocation(session, ref)

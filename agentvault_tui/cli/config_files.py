@@ -82,15 +82,17 @@ def check_config_file(
 
 def notes_of(session: CliSession, service: Service) -> list[str]:
     """Return why calls to *service* would fail although its file is in order."""
-    from agentvault_tui.clock import SystemClock
-    from agentvault_tui.gateway.secrets import Secrets
+    from agentvault_tui.cli.secrets import home_secrets
+    from agentvault_tui.errors import NotForOriginError
 
-    known = Secrets(session.home, SystemClock()).rows()
-    notes = [
-        f"the secret {name} is not set: agentvault secrets set {name}"
-        for name in service.credential.secrets
-        if name not in known
-    ]
+    secrets, notes = home_secrets(session), list[str]()
+    for name in service.credential.secrets:
+        try:
+            secrets.check(name, service.destinations)
+        except NotFoundError as error:
+            notes.append(f"the secret {name} is not set: {error.remedy}")
+        except NotForOriginError as error:
+            notes.append(error.diagnosis())
     connection = service.credential.connection
     if connection and connection not in session.settings.connections:
         note = f"config.toml has no [connections.{connection}]"

@@ -113,12 +113,16 @@ def check_settings(session: CliSession) -> Iterator[Finding]:
 def check_policy(session: CliSession) -> Iterator[Finding]:
     """Check policy and catalogue."""
     from agentvault_tui.broker.policy_files import load_policy
+    from agentvault_tui.cli.policy import check_granted, check_there
 
     policy = load_policy(session.home)
+    check_there(session)
     policy.catalogue.check_connections(session.settings.connection_scopes)
     yield ok(
         f"{len(policy.rules)} rules from {policy.source}, version {policy.version}"
     )
+    for what in check_granted(session, policy.catalogue):
+        yield warning(what, "put the scope back into scopes.toml, or ungrant it")
 
 
 def check_services(session: CliSession) -> Iterator[Finding]:
@@ -139,6 +143,24 @@ def check_mcp(session: CliSession) -> Iterator[Finding]:
 
     for told in (check_file(session, path) for path in config_files(session, "mcp")):
         yield from _file_findings("mcp", told, f"{len(told['tools'])} tools")
+
+
+def check_secrets(session: CliSession) -> Iterator[Finding]:
+    """Check where alerts and decision webhooks send their secrets.
+
+    Services and MCP servers are checked with their files.
+    """
+    from agentvault_tui.cli.secrets import home_secrets, home_uses
+    from agentvault_tui.gateway.secret_origins import use_problem
+
+    secrets, refused = home_secrets(session), False
+    for use in home_uses(session):
+        problem = use_problem(secrets, use) if use.kind in {"sink", "hook"} else None
+        if problem is not None:
+            refused = True
+            yield warning(f"{use.kind} {use.name} gets no secret: {problem}")
+    if not refused:
+        yield ok(f"{len(secrets.rows())} sealed, each for origins of its own")
 
 
 def _file_findings(area: str, told: dict[str, Any], size: str) -> Iterator[Finding]:
@@ -522,6 +544,7 @@ _CHECKS: Final[dict[str, Callable[[CliSession], Iterator[Finding]]]] = {
     "services": check_services,
     "mcp": check_mcp,
     "hosts": check_hosts,
+    "secrets": check_secrets,
     "tls": check_tls,
     "broker": check_broker,
     "servers": check_servers,

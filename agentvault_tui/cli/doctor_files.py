@@ -60,7 +60,7 @@ def _written_by_others(home: Home, refused: set[Path]) -> Iterator[Finding]:
     """Close files that others may write, as a start does, or add them to *refused*."""
     for path in home.files():
         try:
-            notice = home.check_file(path)
+            notice = home.check_file(path, private=True)
         except SettingsError as error:
             refused.add(path)
             yield fault(error.what, error.remedy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +23,8 @@ from agentvault_tui.operator_api.selection import (
 )
 
 if TYPE_CHECKING:
-    from agentvault_tui.ledger.verify import EventHash
+    from agentvault_tui.ledger.verify import EventHash, Verification
+    from agentvault_tui.operator_api.history import LinkList
 
 
 @command("export", example="agentvault audit export events.jsonl")
@@ -93,35 +95,57 @@ def _export_chosen(
     force: bool,
 ) -> None:
     """Export what a filter chooses, or all events of a broker elsewhere."""
-    from agentvault_tui.ledger.export import write_export
-
-    client = session.client
-    wanted = EventFilter.of(client, session.out, **given)
-    head_seq = client.call(calls.STATUS).ledger.head
-    head = client.call(calls.LINKS, LinksQuery(seq=str(head_seq)))
     chosen = any(given.values()) or after > 0
-    seqs: list[int] | range = range(1, head_seq + 1)
-    if chosen:
-        found = wanted.oldest_first(client, after)
-        seqs = [event.seq for event in found if event.seq <= head_seq]
-    words = " ".join(filter(None, (wanted.described, f"after:{after}" * (after > 0))))
-    now = SystemClock().now()
-    lines = (
-        export_line(link)
-        for query in link_queries(seqs)
-        for link in client.call(calls.LINKS, query).links
+    wanted = EventFilter.of(session.client, session.out, **given) if chosen else None
+    head, count = _write_chosen(
+        session, file, wanted, form=form, after=after, force=force
     )
-    header = export_header(head, len(seqs), now, words if chosen else None)
-    write_export(session.home, file, header, lines, form=form, replace=force)
     _print_exported(
         session,
         file,
         form=form,
         ledger=head.ledger,
         head=head.links[0],
-        count=len(seqs),
+        count=count,
         chosen=chosen,
     )
+
+
+def _write_chosen(
+    session: CliSession,
+    file: Path,
+    wanted: EventFilter | None,
+    *,
+    form: Literal["jsonl", "csv", "ocsf"],
+    after: int,
+    force: bool,
+) -> tuple[LinkList, int]:
+    """Write what a broker has of the events that a filter chooses; None: of all.
+
+    Returns:
+        the link of its head, and how many events there are.
+    """
+    from agentvault_tui.ledger.export import write_export
+
+    client = session.client
+    head_seq = client.call(calls.STATUS).ledger.head
+    head = client.call(calls.LINKS, LinksQuery(seq=str(head_seq)))
+    seqs: list[int] | range = range(1, head_seq + 1)
+    words = None
+    if wanted is not None:
+        found = wanted.oldest_first(client, after)
+        seqs = [event.seq for event in found if event.seq <= head_seq]
+        described = wanted.described, f"after:{after}" * (after > 0)
+        words = " ".join(filter(None, described))
+    now = SystemClock().now()
+    lines = (
+        export_line(link)
+        for query in link_queries(seqs)
+        for link in client.call(calls.LINKS, query).links
+    )
+    header = export_header(head, len(seqs), now, words)
+    write_export(session.home, file, header, lines, form=form, replace=force)
+    return head, len(seqs)
 
 
 def _print_exported(
@@ -146,6 +170,16 @@ def _print_exported(
         out.line("check it anywhere: agentvault audit verify ", out.cell(file), against)
 
 
+def _verify_elsewhere(session: CliSession) -> Verification:
+    """Check all events of a broker elsewhere, as it has them now."""
+    from agentvault_tui.ledger import verify_export
+
+    with tempfile.TemporaryDirectory(prefix="agentvault-") as folder:
+        file = Path(folder) / "ledger.jsonl"
+        _write_chosen(session, file, None, form="jsonl", after=0, force=False)
+        return verify_export(file)
+
+
 @command("verify", example="agentvault audit verify events.jsonl")
 @click.argument("file", required=False, type=FILE)
 @click.option(
@@ -158,8 +192,9 @@ def _print_exported(
 def verify(session: CliSession, file: Path | None, against: Path | None) -> int:
     """Check the ledger, or an export in FILE, and name the first bad event.
 
-    Of the ledger also that agents, scopes, panic and tokens are as its events say. A
-    selection of events is compared with a ledger, which is checked first.
+    Of the ledger also that agents, scopes, panic and tokens are as its events say; of a
+    broker elsewhere its events are read and checked here. A selection of events is
+    compared with a ledger, which is checked first.
 
     Needs no broker. Exits 1 when the record is not the one that was written, or a
     selection was not compared, and 2 if FILE is no export.
@@ -169,7 +204,11 @@ def verify(session: CliSession, file: Path | None, against: Path | None) -> int:
     if file is None:
         if against is not None:
             raise UsageError("--against is for an export", "name its FILE")
-        found = verify_ledger(session.own_home)
+        found = (
+            _verify_elsewhere(session)
+            if session.remote
+            else verify_ledger(session.home)
+        )
     else:
         found = verify_export(file, against=against)
     out = session.out

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Final, NamedTuple
 
@@ -24,6 +24,7 @@ PROGRAM: Final = (sys.executable, "-E", "-P", "-m", "agentvault_tui.cli")
 It takes no module from ``PYTHONPATH`` or the working folder: both may be the project's,
 and a file that an agent writes there would answer for the hook.
 """
+_HOME: Final = re.compile("--h")
 _OF_PATCH: Final = ("files", "written", "deleted")
 """Arguments that the hook adds to a patch; a call that has one is refused."""
 
@@ -250,8 +251,17 @@ def _cursor_server(told: dict[str, object]) -> str:
     script = str(PurePath(sys.executable).with_name("agentvault"))
     for own in ([*PROGRAM], [sys.argv[0]], [script]):
         if words[: len(own) + 2] == [*own, "mcp", "stdio"]:
-            return words[len(own) + 2] if len(words) > len(own) + 2 else ""
+            # With another home another broker decides about its calls, or none.
+            ours = _home_of(words) == _home_of(sys.argv)
+            return words[len(own) + 2] if ours and len(words) > len(own) + 2 else ""
     return ""
+
+
+def _home_of(words: Sequence[str]) -> list[str]:
+    """Return what a command line of ours says about the home, in any spelling."""
+    said = zip(words, [*words[1:], ""], strict=True)
+    homes = ((one.partition("=")[2] or then) for one, then in said if _HOME.match(one))
+    return list(homes)
 
 
 def _cursor(_: HookCall, verdict: HookVerdict) -> HookAnswer:

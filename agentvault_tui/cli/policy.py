@@ -67,6 +67,8 @@ def check(session: CliSession, file: Path | None) -> int:
     """
     out = session.out
     try:
+        if file is None:
+            check_there(session)
         found = _load(session, file)
     except PolicyError as error:
         if not session.json:
@@ -274,11 +276,11 @@ def init(session: CliSession) -> None:
 )
 @click.argument("file", type=FILE)
 @click.option("--limits", type=FILE, help="Replaces limits.toml too.")
-@click.option("--plan", default="", help="Refuse unless it is the plan of this digest.")
+@click.option("--plan", help="Refuse unless it is the plan of this digest.")
 @click.option("--reason", default="", help="Why, for the record.")
 @pass_session
 def apply(
-    session: CliSession, file: Path, limits: Path | None, plan: str, reason: str
+    session: CliSession, file: Path, limits: Path | None, plan: str | None, reason: str
 ) -> None:
     """Replace the home's policy.cedar with FILE and put it in force, on the record.
 
@@ -303,6 +305,25 @@ def _print_in_force(session: CliSession, answer: PolicyInfo) -> None:
         return
     source = session.out.cell(answer.source)
     session.out.line("in force: ", source, f", version {answer.version}")
+
+
+def check_there(session: CliSession) -> None:
+    """Check that no file of the active policy is gone from the home.
+
+    A team's homes have copies, which a broker writes again.
+
+    Raises:
+        PolicyError: one is: its last version stays active, and nothing replaces it.
+    """
+    from agentvault_tui.broker.usecases.policy_change import last_texts
+
+    if not session.settings.store.url:
+        load_policy(session.home, last_texts(session.home))
+
+
+def check_granted(session: CliSession, catalogue: Catalogue) -> list[str]:
+    """Say which scopes were granted, or stand for a connection, and have no entry."""
+    return list(_orphans(session, catalogue, _registered(session) or ()))
 
 
 def _load(session: CliSession, file: Path | None) -> Policy:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import ConflictError
 from agentvault_tui.model.finding import Finding, fault, ok, warning
-from agentvault_tui.settings import parse_listen
+from agentvault_tui.origins import parse_listen
 
 
 def check_proxy_port(session: CliSession) -> Iterator[Finding]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 from agentvault_tui.cli.agent_scopes import name_and_id, say_cut
-from agentvault_tui.cli.lookup import find_agent
-from agentvault_tui.cli.output import Cell, Output
+from agentvault_tui.cli.lookup import agent_pages, find_agent
+from agentvault_tui.cli.output import Cell, Output, confirm
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.console.state.intake import Intake
 from agentvault_tui.console.state.moments import plural
 from agentvault_tui.console.state.revocations import elsewhere, unnotified
+from agentvault_tui.errors import AgentVaultError, NotFoundError, RefusedError
 from agentvault_tui.operator_api import calls, requests
+from agentvault_tui.operator_api.client import OperatorClient
 from agentvault_tui.operator_api.shapes import AgentInfo, RevokeAnswer
+from agentvault_tui.text import visible
 
 _KEPT: Final = {
     "journal": "the cut journal keeps it, also over a restart",
@@ -21,6 +25,93 @@ _KEPT: Final = {
     "memory": "a restart of the broker would lose it",
 }
 """Where a cut is until the ledger can write."""
+
+
+def chosen_agents(
+    client: OperatorClient, owner: str | None, scope: str | None
+) -> list[AgentInfo]:
+    """Return the agents of an owner, or with a scope, that are not revoked yet.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    found = [
+        agent
+        for page in agent_pages(client, tokens=True)
+        for agent in page.agents
+        if agent.status != "revoked"
+        and owner in {None, agent.owner}
+        and (scope is None or scope in agent.scopes)
+    ]
+    if not found:
+        of = f" of {visible(owner, 80)}" if owner is not None else ""
+        with_ = f" with {visible(scope, 80)}" if scope is not None else ""
+        raise NotFoundError(
+            f"there is no agent{of}{with_} to revoke",
+            "`agentvault agents list` shows owners and scopes",
+        )
+    return found
+
+
+def revoke_chosen(
+    session: CliSession, chosen: list[AgentInfo], reason: str, *, plan: bool, yes: bool
+) -> int:
+    """Show agents with what each holds, ask once, and revoke all of them.
+
+    One that cannot be revoked keeps no other from it.
+
+    Returns:
+        the exit code: 1 if one could not be revoked.
+
+    Raises:
+        RefusedError: nobody said yes; nothing was changed.
+    """
+    out = session.out
+    held = sum(agent.live_tokens for agent in chosen)
+    size = f"{plural(len(chosen), 'agent')}, {plural(held, 'token')}"
+    if not out.json_mode:
+        _print_chosen(out, chosen)
+        out.line(size)
+    if plan:
+        out.print_json({"agents": chosen})
+        return 0
+    if not yes:
+        _ask(out, size)
+    failed, answers = dict[str, str](), list[RevokeAnswer]()
+    for agent in chosen:
+        asked = requests.RevokeRequest(agent_id=agent.id, reason=reason)
+        try:
+            answers.append(session.client.call(calls.REVOKE, asked))
+        except AgentVaultError as error:
+            failed[agent.id] = error.diagnosis()
+            continue
+        if not out.json_mode:
+            print_revoked(session, answers[-1])
+    if not out.print_json({"revoked": answers, "failed": failed}):
+        for agent_id, why in failed.items():
+            out.line(out.word("fault"), f": {agent_id}: ", out.cell(why, limit=300))
+    return 1 if failed else 0
+
+
+def _ask(out: Output, size: str) -> None:
+    if out.json_mode or not sys.stdin.isatty():
+        raise RefusedError(f"{size}: revoking these needs a yes", "give --yes")
+    if not confirm(f"Revoke all of them ({size})?"):
+        raise RefusedError("nothing was revoked")
+
+
+def _print_chosen(out: Output, chosen: list[AgentInfo]) -> None:
+    rows = [
+        [
+            out.cell(agent.name, "strong"),
+            agent.id,
+            out.cell(agent.owner),
+            out.cell(" ".join(agent.scopes), limit=300),
+            out.cell(agent.live_tokens),
+        ]
+        for agent in chosen
+    ]
+    out.table(("AGENT", "ID", "OWNER", "SCOPES", "TOKENS"), rows, keep=("AGENT", "ID"))
 
 
 def print_revoked(session: CliSession, answer: RevokeAnswer) -> None:

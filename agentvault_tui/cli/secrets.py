@@ -14,10 +14,17 @@ from agentvault_tui.cli.session import CliSession, sign_in_needed
 from agentvault_tui.errors import UnreachableError, UsageError
 from agentvault_tui.model import Actor
 from agentvault_tui.operator_api import calls
-from agentvault_tui.operator_api.gateway import SecretList
+from agentvault_tui.operator_api.gateway import (
+    MissingSecretInfo,
+    SecretInfo,
+    SecretList,
+    SecretUserInfo,
+)
 from agentvault_tui.operator_api.requests import SecretNameRequest, SecretRequest
+from agentvault_tui.text import visible
 
 if TYPE_CHECKING:
+    from agentvault_tui.broker.secret_uses import SecretUse
     from agentvault_tui.gateway.secrets import SecretChange, Secrets
 
 _MOST = 16_384
@@ -30,20 +37,79 @@ def secrets() -> None:
 
 @secrets.command("set", example="agentvault secrets set stripe-live < key.txt")
 @click.argument("name")
+@click.option(
+    "--for",
+    "listed",
+    metavar="ORIGIN",
+    multiple=True,
+    help="Where it may be sent: https://HOST, smtp://HOST:PORT and so on, several times"
+    " for several; or none. Left out: where the files that name it send it.",
+)
 @pass_session
-def set_secret(session: CliSession, name: str) -> None:
+def set_secret(session: CliSession, name: str, listed: tuple[str, ...]) -> None:
     """Seal a secret: its value is read from standard input, or asked for.
 
     A running broker seals and records it, and uses it from the next call on. With none
-    running that is done here.
+    running that is done here. It is sent to the origins that are listed for it, which
+    are sealed with it, and nowhere else: to change them, give the value again.
     """
+    from agentvault_tui.origins import NOWHERE, read_origins
+
+    origins = read_origins(listed) if listed else None
+    users = () if listed else _users(session, name)
     value = _value()
+    if origins is None:
+        origins = _origins_of(name, value, users)
 
     def ask() -> SecretList:
-        given = SecretRequest(name=name, value=value)
+        given = SecretRequest(name=name, value=value, for_=origins or (NOWHERE,))
         return session.client.call(calls.SET_SECRET, given)
 
-    _change(session, ask, lambda store, who: store.set(name, value, who), "set", name)
+    _change(
+        session,
+        ask,
+        lambda store, who: store.set(name, value, who, origins),
+        "set",
+        secret=name,
+        **{"for": origins or (NOWHERE,)},
+    )
+
+
+def _users(session: CliSession, name: str) -> tuple[SecretUserInfo, ...]:
+    """Return who names a secret, and show where that sends it before it is typed.
+
+    Raises:
+        UsageError: nothing names it.
+    """
+    found = _list(session)
+    known: list[SecretInfo | MissingSecretInfo] = [*found.secrets, *found.missing]
+    users = {one.name: one.users for one in known}.get(name, ())
+    if not users:
+        raise UsageError(
+            f"no service and no destination names the secret {visible(name, 80)}",
+            "say where it may be sent: --for https://HOST, or --for none",
+        )
+    for one in users:
+        where = "the URL that it is" if one.is_url else ", ".join(one.origins)
+        session.out.note(f"{name} is for {where} ({one.kind} {one.name})")
+    return users
+
+
+def _origins_of(
+    name: str, value: str, users: tuple[SecretUserInfo, ...]
+) -> tuple[str, ...]:
+    from agentvault_tui.errors import NotForOriginError
+    from agentvault_tui.origins import read_origins
+
+    origins = {origin for one in users for origin in one.origins}
+    if any(one.is_url for one in users):
+        from agentvault_tui.gateway.secret_rows import url_origin
+
+        try:
+            origins.add(str(url_origin(name, value)))
+        except NotForOriginError as error:
+            raise UsageError(error.what, "give the URL that is posted to") from None
+    return read_origins(origins)
 
 
 def _value() -> str:
@@ -65,13 +131,8 @@ def _value() -> str:
 @secrets.command("list", example="agentvault secrets list")
 @pass_session
 def list_secrets(session: CliSession) -> None:
-    """List names, dates, who set them and which services use them; never a value."""
-    try:
-        found = session.client.call(calls.SECRETS)
-    except UnreachableError:
-        if session.remote:
-            raise
-        found = _local(session)
+    """List names, origins, dates and who uses them; never a value."""
+    found = _list(session)
     out = session.out
     if out.print_json(found):
         return
@@ -81,15 +142,20 @@ def list_secrets(session: CliSession) -> None:
     rows = [
         [
             out.cell(one.name, "strong"),
+            out.cell(", ".join(one.for_), limit=300),
             out.cell(one.created_at[:19]),
             out.cell(one.changed_at[:19]),
             out.cell(one.changed_by),
-            out.cell(", ".join(one.used_by)),
+            out.cell(", ".join(map(_shown, one.users)), limit=300),
         ]
         for one in found.secrets
     ]
-    headers = ("NAME", "CREATED", "CHANGED", "BY", "USED BY")
-    out.table(headers, rows, keep=("NAME",))
+    headers = ("NAME", "FOR", "CREATED", "CHANGED", "BY", "USED BY")
+    out.table(headers, rows, keep=("NAME", "FOR", "USED BY"))
+
+
+def _shown(user: SecretUserInfo) -> str:
+    return f"{user.kind} {user.name}" + (" (refused)" if user.refused else "")
 
 
 @secrets.command("remove", example="agentvault secrets remove stripe-live")
@@ -101,7 +167,13 @@ def remove(session: CliSession, name: str) -> None:
     def ask() -> SecretList:
         return session.client.call(calls.REMOVE_SECRET, SecretNameRequest(name=name))
 
-    _change(session, ask, lambda store, who: store.remove(name, who), "removed", name)
+    _change(
+        session,
+        ask,
+        lambda store, who: store.remove(name, who),
+        "removed",
+        secret=name,
+    )
 
 
 @secrets.command("rotate-key", example="agentvault secrets rotate-key")
@@ -117,7 +189,6 @@ def rotate_key(session: CliSession) -> None:
         lambda: session.client.call(calls.ROTATE_KEY),
         lambda store, who: store.rotate_key(who),
         "key_rotated",
-        None,
     )
 
 
@@ -126,7 +197,7 @@ def _change(
     ask: Callable[[], SecretList],
     prepare: Callable[[Secrets, Actor], SecretChange],
     word: str,
-    name: str | None,
+    **told: object,
 ) -> None:
     """Have a running broker make a change; with none, make it here.
 
@@ -141,10 +212,10 @@ def _change(
         if session.settings.operators.by_claim and word != "removed":
             raise sign_in_needed(error, "this takes an operator") from None
         asyncio.run(_change_here(session, prepare))
-    told = {"secret": name, word: True} if name else {word: True}
-    if not session.out.print_json(told):
-        said = word.replace("_", " ")
-        session.out.line(f"{said} ", session.out.cell(name) if name else "")
+    if not session.out.print_json({**told, word: True}):
+        name = told.get("secret")
+        shown = session.out.cell(name) if isinstance(name, str) else ""
+        session.out.line(f"{word.replace('_', ' ')} ", shown)
 
 
 async def _change_here(
@@ -166,14 +237,64 @@ async def _change_here(
         await store.change(lambda: prepare(store, session.operator), ledger.commit)
 
 
+def _list(session: CliSession) -> SecretList:
+    try:
+        return session.client.call(calls.SECRETS)
+    except UnreachableError:
+        if session.remote:
+            raise
+        return _local(session)
+
+
 def _local(session: CliSession) -> SecretList:
     """Return the list of a home that no broker serves."""
-    from agentvault_tui.broker.policy_files import load_policy
-    from agentvault_tui.clock import SystemClock
-    from agentvault_tui.gateway.operators import secret_list
-    from agentvault_tui.gateway.secrets import Secrets
-    from agentvault_tui.gateway.services import Services
+    from agentvault_tui.gateway.secret_origins import secret_list
 
-    found = Services(session.home, lambda: load_policy(session.home).catalogue)
-    found.reload()
-    return secret_list(Secrets(session.home, SystemClock()), found)
+    return secret_list(home_secrets(session), home_uses(session))
+
+
+def home_secrets(session: CliSession) -> Secrets:
+    """Return the secrets of a home, with the origins that its ledger lists."""
+    from agentvault_tui.clock import SystemClock
+    from agentvault_tui.gateway.secret_rows import LISTED
+    from agentvault_tui.gateway.secrets import Secrets
+    from agentvault_tui.ledger.schema import read_home
+    from agentvault_tui.ledger.state import read_meta
+
+    home, shared = session.home, bool(session.settings.store.url)
+    listed: dict[str, str] = {}
+    found = Secrets(home, SystemClock(), shared=shared, cached=lambda: listed)
+    unsealed = [name for name, row in found.rows().items() if row.bound is None]
+    if unsealed and home.database.exists():
+        with read_home(home) as db:
+            for key in (f"{LISTED}{name}" for name in unsealed):
+                if (text := read_meta(db, key)) is not None:
+                    listed[key] = text
+    return found
+
+
+def home_uses(session: CliSession) -> list[SecretUse]:
+    """Return which secrets the files of a home name.
+
+    Raises:
+        AgentVaultError: policy, limits or alerts cannot be read.
+    """
+    from agentvault_tui.broker.callouts import hook_uses
+    from agentvault_tui.broker.policy_files import load_policy, read_text
+    from agentvault_tui.gateway.mcp import McpServers
+    from agentvault_tui.gateway.secret_origins import service_uses
+    from agentvault_tui.gateway.services import Services
+    from agentvault_tui.watch.config import parse_alerts, sink_uses
+
+    home = session.home
+    policy = load_policy(home)
+    services = Services(home, lambda: policy.catalogue)
+    servers = McpServers(home, lambda: policy.catalogue)
+    services.reload()
+    servers.reload()
+    alerts = parse_alerts(read_text(home.alerts_file, home.config) or "", home)
+    return [
+        *service_uses(services, servers),
+        *hook_uses(policy.limits.hooks),
+        *sink_uses(alerts),
+    ]

@@ -95,7 +95,7 @@ def serve(
         from agentvault_tui.process import log_level, start_tenant
 
         check_passkeys(session, settings, forget=forget_passkeys)
-        session.home.check_files()  # the tenant closes the home: afterwards is too late
+        notices = session.home.check_files(private=True)  # the tenant closes the home
         log_level("warning")  # an unknown one is told before anything starts
         tenant = None
         if not settings.tenant.issuer:
@@ -117,6 +117,7 @@ def serve(
             socket=where,
             tenant=tenant,
             again=again,
+            notices=notices,
             gateway=_data_plane,
             # The gateway, made before, opens secrets for both.
             watch=lambda broker: LedgerWatch(broker, broker.callouts.open_secret),

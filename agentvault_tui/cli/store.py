@@ -147,14 +147,15 @@ def check(session: CliSession) -> int:
 def prepare(session: CliSession, *, yes: bool, finish: bool, role: str | None) -> None:
     """Make the team's schema in an empty PostgreSQL database, or bring it up to date.
 
-    Prints the statements, and asks.
+    Prints the statements, and asks. With --finish, brokers seal the origins of secrets
+    with them, which those of an earlier version cannot open.
     """
     from agentvault_tui.cli.output import confirm
     from agentvault_tui.ledger.store_admin import missing_statements, prepare_store
     from agentvault_tui.ledger.store_schema import grants
 
     connector = connector_of(session)
-    missing = asyncio.run(missing_statements(connector))
+    missing = asyncio.run(missing_statements(connector, finish=finish))
     granted = grants(role, connector.database) if role else ()
     statements = (*missing, *granted)
     if not statements:

@@ -313,12 +313,15 @@ class Admission:
         return caller.foresee(self._broker, action).outcome is Outcome.ALLOWED
 
     def _is_narrowed(self, caller: Caller) -> bool:
-        """Tell whether a token was asked for fewer scopes than its agent could have.
+        """Tell whether a token was asked for less than its agent could have.
 
-        Such a token limits its bearer (RFC 6749 section 3.3), so it opens nothing under
-        another scope unless a person decides. A token without scopes says who asks.
+        It has fewer scopes, or states an action (RFC 9396 section 7). Such a token
+        limits its bearer (RFC 6749 section 3.3), so it opens nothing under another
+        scope unless a person decides. A token without scopes says who asks.
         """
         carried = caller.token.scope.split()
+        if carried and json.loads(caller.token.authorization_details or "[]"):
+            return True
         return bool(carried) and any(
             scope not in carried and self.is_asked(caller, scope)
             for scope in caller.agent.scopes

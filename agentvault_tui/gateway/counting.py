@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any, Final
 
-from agentvault_tui.policy.facts import is_one_address
+from agentvault_tui.gateway.names import field_names
+from agentvault_tui.policy.facts import ADDRESSED, is_one_address
 
+COUNTED: Final = frozenset({"amount", "count", "currency", "recipients"})
+"""Parameters that policy reads by value."""
+_MOST_SEARCHED: Final = 100_000
+"""Names and objects of a document that are searched."""
 _SEVERAL: Final = re.compile("[,;|\r\n\uff0c\uff1b\u061b\u3001]")
 """Separators of the members of one text, in Latin, Arabic and wide punctuation."""
 
@@ -32,6 +38,46 @@ def how_many(name: str, value: Any) -> int | None:
         return None
     names, about = all(_is_one(name, one) for one in value), list(value.values())
     return len(value) if names and all(map(_is_about_one, about)) else None
+
+
+def is_elsewhere(name: str, document: Any, places: Collection[tuple[str, ...]]) -> bool:
+    """Tell whether a document may state a parameter at another place too.
+
+    A service may bind an inner object and read a member of the same name there;
+    ``cc`` and ``bcc`` reach people as ``to`` does. It takes as long as to fold each
+    name of the document, so a large one is for a worker process.
+
+    Args:
+        name: of the parameter.
+        document: as JSON has it.
+        places: where the parameter is read, as the names on the way there.
+
+    Returns:
+        True also if there is more to search than time for it.
+    """
+    names = frozenset().union(*(field_names(one[-1]) for one in places))
+    if name == "recipients":
+        names |= ADDRESSED
+    above = {one[:depth] for one in places for depth in range(1, len(one))}
+    waiting: list[tuple[tuple[str, ...], Any]] = [((), document)]
+    left = _MOST_SEARCHED
+    while waiting:
+        path, value = waiting.pop()
+        is_list = isinstance(value, list)
+        for key, one in enumerate(value) if is_list else value.items():
+            is_nest = isinstance(one, dict | list)
+            if not one or (is_list and not is_nest):
+                continue
+            left, below = left - 1, (*path, str(key))
+            if below in places:
+                continue
+            if left < 0 or not (
+                is_list or below in above or names.isdisjoint(field_names(str(key)))
+            ):
+                return True
+            if is_nest:
+                waiting.append((below, one))
+    return False
 
 
 def _is_one(name: str, member: object) -> bool:

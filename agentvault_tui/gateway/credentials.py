@@ -19,10 +19,15 @@ from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.usecases.exchange import usable
 from agentvault_tui.broker.vault_access import SEALED
 from agentvault_tui.clock import Deadline
-from agentvault_tui.errors import AgentVaultError, LedgerError, SealedError
+from agentvault_tui.errors import (
+    AgentVaultError,
+    LedgerError,
+    NotForOriginError,
+    SealedError,
+)
 from agentvault_tui.gateway.echo import Echo, Needles, needles
-from agentvault_tui.gateway.secrets import Secrets
-from agentvault_tui.gateway.services import Service, UpstreamCredential, parse_origin
+from agentvault_tui.gateway.secrets import SecretChange, Secrets
+from agentvault_tui.gateway.services import Service, UpstreamCredential
 from agentvault_tui.gateway.upstream import Outgoing, Upstream
 from agentvault_tui.model import Agent, AgentId
 from agentvault_tui.vault import Cause, NoToken
@@ -135,12 +140,14 @@ class Credentials:
     """The credentials of all services: sealed secrets, and tokens fetched with them.
 
     A fetched token is kept for one agent, and dropped when that agent is cut off.
+    Where a credential may be sent is checked each time one is asked for.
     """
 
     def __init__(
         self,
         broker: Broker,
         secrets: Secrets,
+        check: Callable[[Service], None],
         upstream: Callable[[Service, AgentId | None], Upstream],
     ) -> None:
         """Fetch nothing yet.
@@ -148,10 +155,13 @@ class Credentials:
         Args:
             broker: whose vault access and clock are used.
             secrets: the sealed ones; a refresh token that is rotated is kept there.
+            check: refuses a service whose credential may not be sent to its origins;
+                see `SecretOrigins.check`.
             upstream: returns how a service is reached.
         """
         self._broker = broker
         self._secrets = secrets
+        self._check = check
         self._upstream = upstream
         self._kept: dict[tuple[str, AgentId | None], _Kept] = {}
         self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -162,17 +172,18 @@ class Credentials:
             if key[1] is not None and agent_id in {None, key[1]}:
                 del self._kept[key]
 
-    def _reveal(self, name: str) -> str:
-        return self._secrets.get(name).reveal()
+    def _reveal(self, name: str, service: Service) -> str:
+        return self._secrets.open(name, service.destinations).reveal()
 
     async def of(self, service: Service, agent: Agent) -> Attachment:
         """Return what is attached to a request of *agent* to *service*.
 
         Raises:
-            UpstreamError: there is no such secret, the key that opens it is not here,
-                or no token was given for it.
+            UpstreamError: there is no such secret, it is not for where it would be
+                sent, the key that opens it is not here, or no token was given for it.
         """
         try:
+            self._check(service)
             match service.credential.kind:
                 case "none":
                     return _NOTHING
@@ -186,6 +197,10 @@ class Credentials:
             log.warning("no credential for %s: %s", service.name, error)
             text = "the gateway cannot have a credential for this service now"
             raise UpstreamError(503, "temporarily_unavailable", text) from None
+        except NotForOriginError as error:
+            log.warning("no credential for %s: %s", service.name, error.diagnosis())
+            text = "the credential of this service is not for its origin: an operator"
+            raise UpstreamError(503, error.code, f"{text} has to look") from None
         except SealedError as error:
             log.warning("no credential for %s: %s", service.name, error.diagnosis())
             raise _unopened() from None
@@ -202,7 +217,7 @@ class Credentials:
         if kept is None or any(
             a is not b for a, b in zip(kept.made_of, made_of, strict=True)
         ):
-            secret = self._reveal(credential.secret)
+            secret = self._reveal(credential.secret, service)
             kept = _Kept(made_of, _attachment(credential, secret))
             self._kept[service.name, None] = kept
         return kept.attachment
@@ -262,10 +277,9 @@ class Credentials:
         What it gives in place of a refresh token is kept however long that takes.
         """
         credential = service.credential
-        outgoing = self._token_request(credential)
-        origin = parse_origin(
-            credential.token_endpoint, allow_http=service.allow_http, whole=False
-        )
+        listed = self._secrets.origins(credential.secret)
+        outgoing = self._token_request(service)
+        origin = credential.token_origin
         said_back = bytearray()
         async with asyncio.timeout(seconds):
             answer = await self._upstream(service, None).send(outgoing, origin)
@@ -284,13 +298,27 @@ class Credentials:
             raise _missing()
         if credential.kind == "refresh_token" and isinstance(rotated, str) and rotated:
             await self._secrets.change(
-                lambda: self._secrets.set(credential.secret, rotated, SYSTEM),
+                lambda: self._rotated(credential.secret, rotated, listed),
                 self._broker.record,
             )
         return fetched
 
-    def _token_request(self, credential: UpstreamCredential) -> Outgoing:
+    def _rotated(
+        self, name: str, value: str, listed: tuple[str, ...] | None
+    ) -> SecretChange | None:
+        """Prepare to keep a successor, for the origins of the one that it replaces.
+
+        Where an operator listed others meanwhile, what they set stays: a value never
+        comes under a list that it was not given for.
+        """
+        if listed is None or self._secrets.origins(name) != listed:
+            log.warning("%s was set again: its successor is not kept", name)
+            return None
+        return self._secrets.set(name, value, SYSTEM, listed)
+
+    def _token_request(self, service: Service) -> Outgoing:
         """Return what a token endpoint is asked (RFC 6749 sections 4.4.2 and 6)."""
+        credential = service.credential
         form: dict[str, str] = {"grant_type": credential.kind}
         secret_name = credential.secret
         headers = [
@@ -299,7 +327,7 @@ class Credentials:
             ("Accept-Encoding", "identity"),
         ]
         if credential.kind == "refresh_token":
-            form["refresh_token"] = self._reveal(credential.secret)
+            form["refresh_token"] = self._reveal(credential.secret, service)
             secret_name = credential.client_secret
         if credential.scope:
             form["scope"] = credential.scope
@@ -307,7 +335,7 @@ class Credentials:
             # RFC 6749 section 2.3.1: both are form-encoded first.
             said = (
                 quote_plus(credential.client_id),
-                quote_plus(self._reveal(secret_name)),
+                quote_plus(self._reveal(secret_name, service)),
             )
             basic = base64.b64encode(":".join(said).encode()).decode()
             headers.append(("Authorization", f"Basic {basic}"))

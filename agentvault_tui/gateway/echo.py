@@ -12,10 +12,9 @@ import json
 import re
 import zlib
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, product
-from operator import itemgetter
 from typing import Any, Final
 
 _SHORTEST: Final = 4
@@ -43,11 +42,7 @@ _PARTIAL: Final = re.compile(
     rb"|&(?:amp;)*(?:#(?:[xX]0*[0-9a-fA-F]{0,2}|0*[0-9]{0,3})|[a-zA-Z]{0,10}))\Z"
 )
 """The beginning of an escape."""
-_NUMBER: Final = re.compile(
-    rb"#(?:[xX]0*([0-9a-fA-F]{1,2})(?:;|(?![0-9a-fA-F]))"
-    rb"|0*([0-9]{1,3})(?:;|(?![0-9])))"
-)
-"""A reference of HTML, after its ``&``."""
+_ALNUM_PAIR: Final = rb"(?=[0-9A-Za-z](?:[0-9A-Za-z%]|\Z))"
 _AMPERSAND: Final = re.compile(rb"&(?:amp;)+(?=#)")
 _NAMES: Final = {
     b"amp": b"&",
@@ -106,15 +101,36 @@ class _Escapes:
         self.named = {name: one for name, one in _NAMES.items() if one in wanted}
         self.marks = wanted & {b"/", b'"', b"'", b"`", b"\\"}
         """Characters that are escaped by a backslash alone."""
-        self._kinds = {
-            b"\\": (self._backslash, {b"u", b"x", *self.marks}),
-            b"&": (
-                self._reference,
-                {b"#%c" % one for one in b"xX0123456789"}
-                | {name[:2] for name in self.named},
-            ),
-            b"%": (self._percent, {b"25", *self.digits}),
+        pairs = b"|".join(map(re.escape, self.digits))
+        references = b"|".join(self._references(characters))
+        patterns = {
+            # Of several backslashes, as in JSON within JSON, the first begins it.
+            b"\\": rb"\\(?<!\\\\)\\*+(?:u00(?:%b)|x(?:%b)%b)"
+            % (pairs, pairs, b"".join(b"|" + re.escape(one) for one in self.marks)),
+            b"&": b"&(?:%b)" % references,
+            # RFC 3986 section 2.1, and the same once more: %2573 is %73.
+            b"%": b"%%(?:(?>(?:25%b)*)(?:%b)%b)"
+            % (_ALNUM_PAIR, pairs, b"|25" if b"%" in wanted else b""),
         }
+        self._kinds = {mark: re.compile(one) for mark, one in patterns.items()}
+        """What finds each escape of these characters, by the mark it begins with."""
+
+    def _references(self, characters: Iterable[int]) -> Iterator[bytes]:
+        """Yield patterns of the references of HTML, after their ``&``."""
+        codes = sorted(set(characters))
+        hexadecimal = (b"%x" % one for one in codes)
+        either_case = b"|".join(
+            b"".join(b"[%b%b]" % (d, d.upper()) for d in map(bytes, zip(one)))
+            for one in hexadecimal
+        )
+        decimal = b"|".join(b"%d" % one for one in codes)
+        yield b"#[xX]0*+(?:%b)(?:;|(?![0-9a-fA-F]))" % either_case
+        yield b"#0*+(?:%b)(?:;|(?![0-9]))" % decimal
+        for name in self.named:
+            yield name + b";"
+        # Some names need no semicolon (HTML section 13.2.5.73).
+        for short in self.named.keys() & {b"amp", b"lt", b"gt", b"quot"}:
+            yield b"%b(?![^&;]{0,%d};)" % (short, 31 - len(short))
 
     def decode(self, text: bytes, around: int) -> bytes:
         """Return *text* with these escapes decoded; *text* itself if it has none.
@@ -160,54 +176,21 @@ class _Escapes:
 
     def _find(self, text: bytes, mark: bytes) -> list[tuple[int, int, bytes]]:
         """Return begin, end and character of the escapes that begin with *mark*."""
-        undo, starts = self._kinds[mark]
-        size = len(next(iter(starts)))
-        first, *pieces = text.split(mark)
-        # In most texts no escape is one of these characters.
-        if starts.isdisjoint(map(itemgetter(slice(size)), pieces)):
-            return []
-        found, at, last = [], len(first), 0
-        for piece in pieces:
-            if piece[:size] in starts:
-                character, length = undo(piece)
-                if character:
-                    begins = at
-                    while mark == b"\\" and begins > last and text[begins - 1] == 92:
-                        begins -= 1  # JSON within JSON
-                    last = at + 1 + length
-                    found.append((begins, last, character))
-            at += 1 + len(piece)
-        return found
+        return [
+            (*found.span(), self._character(found[0]))
+            for found in self._kinds[mark].finditer(text)
+        ]
 
-    def _percent(self, piece: bytes) -> tuple[bytes, int]:
-        end = 2
-        # RFC 3986 section 2.1, and the same once more: %2573 is %73.
-        while piece[end - 2 : end] == b"25" and piece[end : end + 2].isalnum():
-            end += 2
-        character = self.digits.get(piece[end - 2 : end])
-        return (character, end) if character else (self.digits.get(piece[:2], b""), 2)
-
-    def _backslash(self, piece: bytes) -> tuple[bytes, int]:
-        first = piece[:1]
-        if first == b"u":
-            is_ascii = piece[1:3] == b"00"
-            return self.digits.get(piece[3:5], b"") if is_ascii else b"", 5
-        if first == b"x":
-            return self.digits.get(piece[1:3], b""), 3
-        return first, 1
-
-    def _reference(self, piece: bytes) -> tuple[bytes, int]:
-        if found := _NUMBER.match(piece):
-            number = int(found[1], 16) if found[1] else int(found[2])
-            return self.digits.get(b"%02x" % number, b""), found.end()
-        name, semicolon, _ = piece[:32].partition(b";")
-        if semicolon:
-            return self.named.get(name, b""), len(name) + 1
-        # Some names need no semicolon (HTML section 13.2.5.73).
-        for short in (b"amp", b"lt", b"gt", b"quot"):
-            if piece.startswith(short):
-                return self.named.get(short, b""), len(short)
-        return b"", 0
+    def _character(self, escape: bytes) -> bytes:
+        """Return the character of one escape that was found."""
+        if not escape.startswith(b"&"):
+            return self.digits.get(escape[-2:]) or escape[-1:]
+        name = escape[1:].rstrip(b";")
+        if name.startswith(b"#"):
+            is_hex = name[1:2] in b"xX"
+            digits, base = (name[2:], 16) if is_hex else (name[1:], 10)
+            return bytes([int(digits, base)])
+        return self.named[name]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import tomllib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from agentvault_tui.broker.usecases.changes import Asker, Wanted, ask
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.gateway.config_folder import ConfigFolder
 from agentvault_tui.model import Actor, ActorKind, ChangedText, sha256_hex
+from agentvault_tui.text import visible
 
 log = logging.getLogger("agentvault.gateway")
 
@@ -77,6 +79,7 @@ class FileEdits:
                     path,
                     (f"{_KIND}:{path}",),
                     (ChangedText(path, before, after),),
+                    {"origin": _origin(text)},
                 )
                 request = {"path": {}, "body": {"sha256": after}}
                 asker = Asker(_FILE, _FILE)
@@ -115,3 +118,9 @@ class FileEdits:
             folder.parse_again()
         await self._read_again()
         return b"{}"
+
+
+def _origin(text: str) -> str:
+    """Return where a file sends requests, for the person who approves it."""
+    table = tomllib.loads(text)
+    return visible(str(table.get("origin") or table.get("url") or "nowhere"), 200)

@@ -35,6 +35,7 @@ from agentvault_tui.gateway.proxy_listener import ProxyListener
 from agentvault_tui.gateway.refusals import lease_over
 from agentvault_tui.gateway.routes import other_reading
 from agentvault_tui.gateway.same_as import beginnings_of
+from agentvault_tui.gateway.secret_origins import SecretOrigins
 from agentvault_tui.gateway.secrets import Secrets
 from agentvault_tui.gateway.services import Service, ServiceHealth, Services
 from agentvault_tui.gateway.spool import SpoolRoom
@@ -83,16 +84,18 @@ class Gateway:
         """
         self.broker = broker
         self.services = Services(broker.home, lambda: broker.policy.catalogue)
-        shared = broker.team_key is not None
-        self.secrets = Secrets(broker.home, broker.clock, shared=shared)
-        broker.callouts.open_secret = self.secrets.get
+        self.mcp_servers = McpServers(broker.home, lambda: broker.policy.catalogue)
+        self.secrets = _secrets_of(broker)
+        used_by = self.services, self.mcp_servers
+        self.origins = SecretOrigins(broker, self.secrets, *used_by)
         self.health: dict[str, ServiceHealth] = {}
         """By service; a call that ends says so here."""
         self.calls = Calls(broker, tell, self._note_health)
         self.admission = Admission(broker, self.calls)
         self._upstreams: dict[tuple[str, AgentId | None], Upstream] = {}
         self._idle = IdleConnections()
-        self.credentials = Credentials(broker, self.secrets, self.upstream)
+        reached = self.origins.check, self.upstream
+        self.credentials = Credentials(broker, self.secrets, *reached)
         self.forwarder = Forwarder(
             self.calls,
             self.admission,
@@ -101,12 +104,10 @@ class Gateway:
             upstream=self.upstream,
             spools=SpoolRoom(broker.home.run, broker.settings.gateway.hold_bytes),
         )
-        self.proxy = ProxyListener(
-            broker, self.forwarder, self.admission, self.calls, self.services
-        )
+        acting = self.forwarder, self.admission, self.calls, self.services
+        self.proxy = ProxyListener(broker, *acting)
         self.calls.observe = self.proxy.runs.observe
         self.tools = ToolMaps(broker.home, lambda: broker.policy.catalogue)
-        self.mcp_servers = McpServers(broker.home, lambda: broker.policy.catalogue)
         self._mcp_processes = McpProcesses(broker.clock)
         self._mcp = McpApp(
             broker,
@@ -117,9 +118,9 @@ class Gateway:
             credentials=self.credentials,
             upstream=self.upstream,
         )
-        folders = self.services, self.tools, self.mcp_servers
-        self._folders: tuple[ConfigFolder[Any], ...] = folders
-        self._edits = FileEdits(broker, folders, _RECORDED, self.look)
+        self._folders: tuple[ConfigFolder[Any], ...]
+        self._folders = self.services, self.tools, self.mcp_servers
+        self._edits = FileEdits(broker, self._folders, _RECORDED, self.look)
         self.admission.readings += self._readings()
         self._catalogue = broker.policy.catalogue.version
         self._told: list[str] = []
@@ -157,8 +158,9 @@ class Gateway:
 
     @property
     def warnings(self) -> list[str]:
-        """Say which files are not in force as they stand, and why."""
-        return [one for folder in self._folders for one in folder.warnings]
+        """Say which files are not in force, and which secrets may not be sent."""
+        found = [one for folder in self._folders for one in folder.warnings]
+        return found + self.origins.warnings
 
     @property
     def notices(self) -> list[str]:
@@ -179,6 +181,7 @@ class Gateway:
             await self.broker.files.look()
         await self._read()
         await self._record()
+        await self.origins.look()
         await self.calls.recover()
         if self.team_calls is not None:
             self._telling = asyncio.create_task(self.team_calls.run())
@@ -213,6 +216,7 @@ class Gateway:
             await self.broker.files.look()
         await self._read()
         await self._record()
+        await self.origins.look()
         self._mcp_processes.keep(frozenset(one.name for one in self.mcp_servers))
         if self.warnings != self._told:
             self._told = self.warnings
@@ -398,3 +402,13 @@ class Gateway:
             log.warning("changed files are recorded later: %s", error.what)
         else:
             self.broker.kept[_RECORDED] = kept
+
+
+def _secrets_of(broker: Broker) -> Secrets:
+    """Return the sealed secrets of a broker, which opens them for its rooms."""
+    shared = broker.team_key is not None
+    secrets = Secrets(
+        broker.home, broker.clock, shared=shared, cached=lambda: broker.kept
+    )
+    broker.callouts.open_secret = secrets.open
+    return secrets

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any, Final, Protocol
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, structs
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -26,10 +26,10 @@ from agentvault_tui.broker.operators_api.wire import (
     route,
 )
 from agentvault_tui.broker.usecases.changes import Wanted
+from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.stepup import known_stepup
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import (
-    AgentVaultError,
     NotFoundError,
     UnreadableRequestError,
     UsageError,
@@ -39,6 +39,7 @@ from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.past_calls import unlisted
 from agentvault_tui.gateway.probe import METHODS, UNREAD, probe
 from agentvault_tui.gateway.request import read_body, read_head
+from agentvault_tui.gateway.secret_origins import SecretOrigins
 from agentvault_tui.gateway.secrets import SecretChange, Secrets
 from agentvault_tui.gateway.services import Service, ServiceHealth, Services
 from agentvault_tui.gateway.team_calls import TeamCalls
@@ -51,7 +52,6 @@ from agentvault_tui.operator_api.gateway import (
     CallList,
     HeldBody,
     RouteInfo,
-    SecretInfo,
     SecretList,
     ServiceCredentialInfo,
     ServiceInfo,
@@ -66,6 +66,7 @@ from agentvault_tui.operator_api.requests import (
     TryRequest,
     WireRequest,
 )
+from agentvault_tui.origins import NOWHERE
 from agentvault_tui.text import visible
 
 _PAGES: Final = 5
@@ -78,6 +79,7 @@ class Configured(Protocol):
     broker: Broker
     services: Services
     secrets: Secrets
+    origins: SecretOrigins
     calls: Calls
     team_calls: TeamCalls | None
     health: dict[str, ServiceHealth]
@@ -263,23 +265,29 @@ def _encoded(content: bytes | None) -> str | None:
 def _secret_routes(gateway: Configured, authority: Authority) -> list[Route]:
     async def change(prepare: Callable[[], SecretChange]) -> SecretList:
         await gateway.secrets.change(prepare, gateway.broker.record)
-        return secret_list(gateway.secrets, gateway.services)
+        gateway.broker.on_status()
+        return gateway.origins.listing()
 
     async def actor(request: Request, need: Need, about: str) -> Actor:
         return await authority.actor(operator_of(request), need, about)
 
     async def listing(_: Request) -> SecretList:
-        return secret_list(gateway.secrets, gateway.services)
+        await _look(gateway)
+        return gateway.origins.listing()
 
     async def do_keep(asked: SecretRequest, who: Actor, _: object) -> SecretList:
-        return await change(lambda: gateway.secrets.set(asked.name, asked.value, who))
+        origins = gateway.origins.choose(asked.name, asked.value, asked.for_)
+        return await change(
+            lambda: gateway.secrets.set(asked.name, asked.value, who, origins)
+        )
 
     async def keep(request: Request) -> Response:
         asked = await body_of(request, SecretRequest)
-        name = visible(asked.name, 63)
-        summary, subjects = f"set the secret {name}", (f"secret:{asked.name}",)
-        wanted = Wanted(("secrets",), summary, f"secret {name}", subjects)
-        return await keeping.settle(request, asked, wanted)
+        await _look(gateway)
+        origins = gateway.origins.choose(asked.name, asked.value, asked.for_)
+        # A change that waits is for these, whatever files say once it is approved.
+        asked = structs.replace(asked, for_=origins or (NOWHERE,))
+        return await keeping.settle(request, asked, _setting(asked))
 
     async def remove(request: Request) -> SecretList:
         asked = await body_of(request, SecretNameRequest)
@@ -305,11 +313,32 @@ def _secret_routes(gateway: Configured, authority: Authority) -> list[Route]:
     ]
 
 
+async def _look(gateway: Configured) -> None:
+    """Read changed files, so that what was just written counts."""
+    broker = gateway.broker
+    await reload_policy(broker)
+    for extension in broker.extensions:
+        await extension.look()
+
+
+def _setting(asked: SecretRequest) -> Wanted:
+    """Return the loosening that setting a secret for its origins is."""
+    listed = list(asked.for_ or (NOWHERE,))
+    name, shown = visible(asked.name, 63), visible(", ".join(listed), 300)
+    return Wanted(
+        ("secrets",),
+        f"set the secret {name} for {shown}",
+        f"secret {name}",
+        (f"secret:{asked.name}",),
+        details={"for": listed},
+    )
+
+
 def service_info(gateway: Configured, service: Service) -> ServiceInfo:
     """Return what operators see of a service, with how its last calls went."""
     seen = gateway.health.get(service.name)
     problem = gateway.services.problems.get(f"{service.name}.toml")
-    problem = problem or missing_secret(gateway, service)
+    problem = problem or gateway.origins.problem(service)
     health = "broken" if problem else "unused" if seen is None else "ok"
     if not problem and seen is not None and seen.problem:
         health, problem = "failing", seen.problem
@@ -328,35 +357,6 @@ def service_info(gateway: Configured, service: Service) -> ServiceInfo:
         health=health,
         problem=problem,
         last_used_at=None if seen is None else iso(seen.last_used),
-    )
-
-
-def missing_secret(gateway: Configured, service: Service) -> str | None:
-    """Say which secret of a service cannot be used, if one cannot."""
-    for name in service.credential.secrets:
-        try:
-            gateway.secrets.get(name)
-        except AgentVaultError as error:
-            return error.diagnosis()
-    return None
-
-
-def secret_list(secrets: Secrets, services: Services) -> SecretList:
-    """Return what is known of *secrets* and which *services* use them, no value."""
-    return SecretList(
-        secrets=tuple(
-            SecretInfo(
-                name=name,
-                created_at=row.created_at,
-                changed_at=row.changed_at,
-                changed_by=row.changed_by,
-                used_by=tuple(
-                    sorted(o.name for o in services if name in o.credential.secrets)
-                ),
-            )
-            for name, row in secrets.rows().items()
-        ),
-        key=secrets.root(),
     )
 
 

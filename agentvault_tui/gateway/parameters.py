@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from agentvault_tui.errors import UnreadableRequestError
 from agentvault_tui.gateway.content import Fields
-from agentvault_tui.gateway.counting import how_many
+from agentvault_tui.gateway.counting import how_many, is_elsewhere
 from agentvault_tui.gateway.headers import ALWAYS, RequestHeaders
 from agentvault_tui.gateway.names import field_names, readings
 from agentvault_tui.gateway.sources import COMMIT_ID, Source
@@ -223,8 +223,12 @@ class _ParameterReader:
 
         A service may bind that object and read the parameter there.
         """
-        if len(source.pointer) != 1 or self._is_form:
+        if self._is_form or self._absent:
             return False
+        if len(source.pointer) != 1:
+            of_name = self._parts.route.parameters.get(name, ())
+            places = {one.pointer for one in of_name if one.kind == "body"}
+            return name == "recipients" and is_elsewhere(name, self._content, places)
         names = field_names(source.pointer[0])
         return bool(
             self._inner & (names | ADDRESSED if name == "recipients" else names)

@@ -18,7 +18,7 @@ from agentvault_tui.gateway.proxy import LIMITS, Proxy, ProxyAcceptor
 from agentvault_tui.gateway.runs import CommandRun, Runs
 from agentvault_tui.gateway.services import Service
 from agentvault_tui.model import AgentId
-from agentvault_tui.settings import parse_listen
+from agentvault_tui.origins import parse_listen
 from agentvault_tui.web import Listener, Server, loopback_pair
 from agentvault_tui.web.local_ca import ProxyAuthority
 from agentvault_tui.web.port_holder import port_holder

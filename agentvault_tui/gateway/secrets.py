@@ -2,47 +2,56 @@
 
 Each secret is sealed under a key of its own, which is wrapped by one root key: the
 home's (``keys/secrets.key``), or one that systemd hands over from its credentials
-(``LoadCredential=agentvault-secrets-key``). Both boxes are bound to the secret's name
-and to a version that no other row ever has, so none opens in another's place.
+(``LoadCredential=agentvault-secrets-key``). Both boxes are bound to the secret's name,
+to a version that no other row ever has, so none opens in another's place, and to the
+origins that the secret may be sent to: who changes these has to know the value.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_bytes
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Protocol
 
 import msgspec
+from msgspec import UNSET
 
-from agentvault_tui.broker.policy_files import NAME
-from agentvault_tui.broker.team_copies import MEMBER
+from agentvault_tui.broker.team_copies import MEMBER, put
 from agentvault_tui.broker.team_files import TeamFiles
 from agentvault_tui.clock import Clock, iso
 from agentvault_tui.errors import (
     ConflictError,
+    NotForOriginError,
     NotFoundError,
     SealedError,
     ServiceError,
     SettingsError,
     UsageError,
 )
+from agentvault_tui.gateway.secret_rows import (
+    LISTED,
+    SecretRow,
+    SecretsContent,
+    check_secret,
+    listed_text,
+    url_origin,
+)
 from agentvault_tui.home import Home, file_stamp, fsync_folder, put_private
+from agentvault_tui.ledger import Meta
 from agentvault_tui.model import Actor, Draft, EventType
+from agentvault_tui.origins import NOWHERE, ServerOrigin
 from agentvault_tui.sealing import KEY_BYTES, Seal, team_keys
 from agentvault_tui.text import visible
 from agentvault_tui.trusted_files import read_trusted
 from agentvault_tui.vault import Secret
 
-MAX_SECRET: Final = 4000
 _KIND: Final = "secret"
 _CREDENTIAL: Final = "agentvault-secrets-key"
-_UNSENDABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class SecretsSeal(Seal):
@@ -52,34 +61,22 @@ class SecretsSeal(Seal):
     LOST: ClassVar[str] = "every secret has to be set again"
 
 
-class SecretRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One sealed secret."""
-
-    version: int
-    key: bytes
-    """The key it is sealed under, wrapped by the root key."""
-    box: bytes
-    created_at: str
-    changed_at: str
-    changed_by: str
-
-
-class _Content(msgspec.Struct, frozen=True):
-    """The file."""
-
-    key: str = ""
-    """The id of the root key."""
-    last: int = 0
-    """The last version there was; each change of the file has a larger one."""
-    secrets: dict[str, SecretRow] = {}
-
-
 @dataclass(frozen=True, slots=True)
 class SecretChange:
     """A change that is prepared: first its event is recorded, then it is written."""
 
     draft: Draft
     write: Callable[[], None]
+    changes: tuple[Meta, ...] = ()
+
+
+class RecordsChange(Protocol):
+    """Records events and rows in one transaction."""
+
+    def __call__(
+        self, *drafts: Draft, changes: Sequence[Meta] = ()
+    ) -> Awaitable[object]:
+        """Return what is done once it is durable."""
 
 
 class Secrets:
@@ -96,6 +93,7 @@ class Secrets:
         environ: Mapping[str, str] = os.environ,
         *,
         shared: bool = False,
+        cached: Callable[[], dict[str, str]] = dict,
     ) -> None:
         """Read nothing yet.
 
@@ -104,15 +102,21 @@ class Secrets:
             clock: the time.
             environ: names systemd's credentials directory.
             shared: whether they are a team's, and sealed with its key.
+            cached: returns the ledger's small values, with the origins of secrets that
+                are sealed without them; a change is put there once it is recorded.
         """
         self._home = home
         self._shared = shared
+        self._cached = cached
+        self.seals_origins = not shared
+        """Whether origins are sealed: in a team, once no broker of a version lives that
+        could not open such a row."""
         self._file = home.secrets_file
         self._clock = clock
         folder = environ.get("CREDENTIALS_DIRECTORY")
         self._credentials = Path(folder) if folder else None
         self._seen: tuple[int, ...] | None = None
-        self._content = _Content()
+        self._content = SecretsContent()
         self._seal: SecretsSeal | None = None
         self._turn = asyncio.Lock()
         self._team: TeamFiles | None = None
@@ -138,22 +142,72 @@ class Secrets:
                 "it is not sealed with the team's key", "agentvault team key new"
             )
 
-    def get(self, name: str) -> Secret:
-        """Return a secret, which is opened when it is sent.
+    def open(self, name: str, to: Sequence[ServerOrigin] | None) -> Secret:
+        """Return a secret, which is opened when it is sent; see `OpenSecret`.
 
         Raises:
             NotFoundError: there is none of that name.
+            NotForOriginError: it may not be sent there.
             ServiceError: it, or the key it is wrapped by, cannot be read.
             SealedError: the team's key, which it is wrapped by, is not here.
         """
+        if to is not None:
+            self.check(name, to)
+        row = self._named(name)
+        seal = self._root()
+        value = self._open(seal, name, row)
+        if to is None:
+            self.check(name, [url_origin(name, value)])
+        return Secret(lambda: self._open(seal, name, row))
+
+    def check(self, name: str, to: Iterable[ServerOrigin]) -> None:
+        """Refuse what may not be sent to one of several origins.
+
+        Raises:
+            NotFoundError: there is no such secret.
+            NotForOriginError: says where it may be sent.
+            ServiceError: the file cannot be read.
+        """
+        self._named(name)
+        allowed = self.origins(name) or ()
+        for origin in map(str, to):
+            if origin not in allowed:
+                raise NotForOriginError(
+                    f"the secret {name} is not for {origin}: it is for"
+                    f" {', '.join(allowed) or NOWHERE}",
+                    f"give its value again: agentvault secrets set {name}"
+                    f" --for {origin}",
+                )
+
+    def origins(self, name: str) -> tuple[str, ...] | None:
+        """Return where a secret may be sent; None if nobody has listed that.
+
+        Raises:
+            ServiceError: the file cannot be read.
+        """
+        row = self._read().secrets.get(name)
+        if row is None:
+            return None
+        if row.bound is not None:
+            return row.bound
+        listed = self._cached().get(f"{LISTED}{name}")
+        return None if listed is None else tuple(msgspec.json.decode(listed))
+
+    def origin_of_url(self, name: str) -> ServerOrigin | None:
+        """Return the origin of a secret that is a URL, if it opens and is one."""
+        row = self._read().secrets.get(name)
+        if row is not None:
+            with suppress(ServiceError, SealedError, NotForOriginError):
+                return url_origin(name, self._open(self._root(), name, row))
+        return None
+
+    def _named(self, name: str) -> SecretRow:
         row = self._read().secrets.get(name)
         if row is None:
             raise NotFoundError(
                 f"there is no secret {name}", f"agentvault secrets set {name}"
             )
-        seal = self._root()
-        self._open(seal, name, row)
-        return Secret(lambda: self._open(seal, name, row))
+        return row
 
     def row(self, name: str) -> SecretRow | None:
         """Return a secret as it is sealed: another object once it was changed.
@@ -181,9 +235,7 @@ class Secrets:
         return whose
 
     async def change(
-        self,
-        prepare: Callable[[], SecretChange | None],
-        record: Callable[[Draft], Awaitable[object]],
+        self, prepare: Callable[[], SecretChange | None], record: RecordsChange
     ) -> None:
         """Prepare a change, record it and write it, if there is one, in turn.
 
@@ -194,30 +246,31 @@ class Secrets:
             change = await asyncio.to_thread(prepare)
             if change is None:
                 return
-            await record(change.draft)
+            await record(change.draft, changes=change.changes)
+            for listed in change.changes:
+                put(self._cached(), listed.key, listed.value)
             if self._team is None:
                 await asyncio.to_thread(change.write)
             else:
                 await self._team.publish(lambda: _write(prepare))
 
-    def set(self, name: str, value: str, actor: Actor) -> SecretChange:
+    def set(
+        self, name: str, value: str, actor: Actor, origins: Sequence[str] = ()
+    ) -> SecretChange:
         """Prepare to keep *value*, in place of any other of that name.
+
+        Args:
+            name: of the secret.
+            value: one line.
+            actor: who sets it.
+            origins: where it may be sent, as `read_origins` returns them.
 
         Raises:
             UsageError: the name is none, or no request can carry the value.
             ServiceError: the file or its key cannot be used.
             SealedError: the team's key is not here.
         """
-        if not NAME.fullmatch(name):
-            raise UsageError(
-                "that is no name for a secret",
-                "use lower-case letters, digits, - and _, at most 63",
-            )
-        if not value or len(value) > MAX_SECRET or _UNSENDABLE.search(value):
-            raise UsageError(
-                "the value is empty, too long, or holds control characters",
-                f"give one line of at most {MAX_SECRET} characters",
-            )
+        check_secret(name, value)
         content = self._read()
         before = content.secrets.get(name)
         seal = self._root()
@@ -227,7 +280,8 @@ class Secrets:
             content = self._sealed_anew(content, self._root(), seal)
         version = content.last + 1
         now = iso(self._clock.now())
-        wrapped, box = seal.wrap(_KIND, name, version, value.encode())
+        bound = tuple(origins) if self.seals_origins else None
+        wrapped, box = seal.wrap(_KIND, name, version, value.encode(), bound=bound)
         row = SecretRow(
             version=version,
             key=wrapped,
@@ -235,12 +289,14 @@ class Secrets:
             created_at=before.created_at if before else now,
             changed_at=now,
             changed_by=actor.name,
+            origins=UNSET if bound is None else bound,
         )
-        changed = _Content(seal.key_id, version, {**content.secrets, name: row})
-        word = "replaced" if before else "set"
-        return SecretChange(
-            _draft(actor, word, name, version), lambda: self._write(changed)
-        )
+        changed = SecretsContent(seal.key_id, version, {**content.secrets, name: row})
+        draft = secret_draft(actor, "replaced" if before else "set", name, version)
+        draft.detail["for"] = list(origins) or [NOWHERE]
+        listed = Meta(f"{LISTED}{name}", listed_text(origins))
+        changes = () if self.seals_origins else (listed,)
+        return SecretChange(draft, lambda: self._write(changed), changes)
 
     def remove(self, name: str, actor: Actor) -> SecretChange:
         """Prepare to forget a secret.
@@ -255,8 +311,11 @@ class Secrets:
         if row is None:
             raise NotFoundError(f"there is no secret {name}", "agentvault secrets list")
         changed = msgspec.structs.replace(content, last=content.last + 1, secrets=kept)
+        changes = (Meta(f"{LISTED}{name}", None),) if row.bound is None else ()
         return SecretChange(
-            _draft(actor, "removed", name, row.version), lambda: self._write(changed)
+            secret_draft(actor, "removed", name, row.version),
+            lambda: self._write(changed),
+            changes,
         )
 
     def rotate_key(self, actor: Actor) -> SecretChange:
@@ -327,22 +386,58 @@ class Secrets:
 
         return SecretChange(_rotated(actor, old, new, changed.last), write)
 
+    def seal_origins(self, actor: Actor) -> SecretChange | None:
+        """Prepare to seal the origins that were listed for secrets before, with them.
+
+        A secret for which nothing was listed stays as it is: it is sent nowhere.
+
+        Raises:
+            ServiceError: a secret cannot be opened, or a key cannot be used.
+            SealedError: the team's key is not here.
+        """
+        content = self._read()
+        found = {
+            name: listed
+            for name, row in content.secrets.items()
+            if row.bound is None and (listed := self.origins(name)) is not None
+        }
+        if not found:
+            return None
+        root = self._root()
+        changed = self._sealed_anew(content, root, root, found)
+        draft = secret_draft(actor, "origins sealed", None, changed.last)
+        draft.detail["secrets"] = sorted(found)
+        return SecretChange(draft, lambda: self._write(changed))
+
     def _sealed_anew(
-        self, content: _Content, old: SecretsSeal, new: SecretsSeal
-    ) -> _Content:
-        last, rows = content.last, {}
+        self,
+        content: SecretsContent,
+        old: SecretsSeal,
+        new: SecretsSeal,
+        listed: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> SecretsContent:
+        """Return the file under another key, or with origins that are *listed*."""
+        last, rows = content.last, dict(content.secrets)
         for name, row in content.secrets.items():
+            if listed is not None and name not in listed:
+                continue
             last += 1
             value = self._open(old, name, row).encode()
-            wrapped, box = new.wrap(_KIND, name, last, value)
+            bound = row.bound if listed is None else listed[name]
+            wrapped, box = new.wrap(_KIND, name, last, value, bound=bound)
             rows[name] = msgspec.structs.replace(
-                row, version=last, key=wrapped, box=box
+                row,
+                version=last,
+                key=wrapped,
+                box=box,
+                origins=UNSET if bound is None else bound,
             )
-        return _Content(new.key_id, last, rows)
+        return SecretsContent(new.key_id, last, rows)
 
     def _open(self, seal: SecretsSeal, name: str, row: SecretRow) -> str:
+        sealed = row.version, row.key, row.box
         try:
-            return seal.unwrap(_KIND, name, row.version, row.key, row.box).decode()
+            return seal.unwrap(_KIND, name, *sealed, bound=row.bound).decode()
         except (SealedError, ValueError):
             raise ServiceError(
                 f"the secret {name} does not open: it was changed or moved",
@@ -397,7 +492,7 @@ class Secrets:
     def _credential(self, name: str) -> SecretsSeal | None:
         return _key_file(self._credentials / name) if self._credentials else None
 
-    def _read(self) -> _Content:
+    def _read(self) -> SecretsContent:
         """Return what the file says, read again when it is another."""
         path = self._file
         try:
@@ -405,8 +500,8 @@ class Secrets:
             if seen is None or seen != self._seen:
                 content = read_trusted(path, self._home.data)
                 if content is None:
-                    return _Content()
-                self._content = msgspec.json.decode(content, type=_Content)
+                    return SecretsContent()
+                self._content = msgspec.json.decode(content, type=SecretsContent)
                 self._seen = seen
         except (SettingsError, ValueError, RecursionError) as error:
             raise ServiceError(
@@ -415,7 +510,7 @@ class Secrets:
             ) from None
         return self._content
 
-    def _write(self, content: _Content) -> None:
+    def _write(self, content: SecretsContent) -> None:
         path = self._file
         try:
             text = msgspec.json.format(msgspec.json.encode(content), indent=1)
@@ -435,12 +530,13 @@ def _write(prepare: Callable[[], SecretChange | None]) -> None:
 
 
 def _rotated(actor: Actor, old: SecretsSeal, new: SecretsSeal, last: int) -> Draft:
-    draft = _draft(actor, "key rotated", None, last)
+    draft = secret_draft(actor, "key rotated", None, last)
     draft.detail |= {"before": old.key_id, "after": new.key_id}
     return draft
 
 
-def _draft(actor: Actor, word: str, name: str | None, version: int) -> Draft:
+def secret_draft(actor: Actor, word: str, name: str | None, version: int) -> Draft:
+    """Return the event that a secret, or all of them, changed."""
     detail = {"secret": name, "version": version}
     kind = EventType.SECRET_CHANGED
     return Draft(kind, actor, resource=name, reason=word, detail=detail)

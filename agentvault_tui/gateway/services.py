@@ -31,6 +31,7 @@ from agentvault_tui.gateway.templates import (
 )
 from agentvault_tui.home import Home
 from agentvault_tui.model import sha256_hex
+from agentvault_tui.origins import ServerOrigin
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.settings import CONNECTION
 from agentvault_tui.text import visible
@@ -46,7 +47,7 @@ _FRAMING: Final = frozenset(
     " keep-alive te trailer transfer-encoding upgrade".split()
 )
 """Headers that frame or route a message: no credential travels in them."""
-_DEFAULT_PORTS: Final = {"https": 443, "http": 80}
+_SCHEMES: Final = frozenset({"https", "http"})
 _KINDS: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
     kind: (frozenset(needed.split()), frozenset(optional.split()))
     for kind, needed, optional in (
@@ -143,33 +144,12 @@ class UpstreamCredential(
         if self.token_endpoint:
             parse_origin(self.token_endpoint, allow_http=allow_http, whole=False)
 
-
-@dataclass(frozen=True, slots=True)
-class ServiceOrigin:
-    """Scheme, host and port (RFC 6454 section 4)."""
-
-    scheme: str
-    host: str
-    """In lower case; an IPv6 address without its brackets."""
-    port: int
-
     @property
-    def authority(self) -> str:
-        """Return the ``Host`` header: the default port is left out."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        default = _DEFAULT_PORTS[self.scheme] == self.port
-        return host if default else f"{host}:{self.port}"
-
-    @property
-    def is_private(self) -> bool:
-        """Tell whether the host says by itself that it is no public address."""
-        try:
-            return not ipaddress.ip_address(self.host).is_global
-        except ValueError:
-            return self.host.rpartition(".")[2] == "localhost"
-
-    def __str__(self) -> str:
-        return f"{self.scheme}://{self.authority}"
+    def token_origin(self) -> ServerOrigin | None:
+        """Return the origin of the token endpoint, if it has one."""
+        if not self.token_endpoint:
+            return None
+        return ServerOrigin.of(urlsplit(self.token_endpoint))
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +157,7 @@ class Service:
     """One upstream API, as its file describes it."""
 
     name: str
-    origin: ServiceOrigin
+    origin: ServerOrigin
     unmatched: str
     """``deny``, or the scope of requests that no route matches."""
     allow_private: bool
@@ -199,6 +179,12 @@ class Service:
     """Further headers that are sent, in lower case; see `headers.ALWAYS`."""
     drains_bodies: bool = False
     """Whether it reads each request's body to its end, as an operator has stated."""
+
+    @property
+    def destinations(self) -> tuple[ServerOrigin, ...]:
+        """Return where its secrets are sent, or a token that is had with them."""
+        token_origin = self.credential.token_origin
+        return (self.origin,) if token_origin is None else (self.origin, token_origin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +277,7 @@ def parse_service(name: str, text: str, catalogue: Catalogue, base: Path) -> Ser
     )
 
 
-def parse_origin(url: str, *, allow_http: bool, whole: bool = True) -> ServiceOrigin:
+def parse_origin(url: str, *, allow_http: bool, whole: bool = True) -> ServerOrigin:
     """Read the origin of *url*, whose host has one spelling alone.
 
     Args:
@@ -312,7 +298,7 @@ def parse_origin(url: str, *, allow_http: bool, whole: bool = True) -> ServiceOr
         host, port = parts.hostname or "", parts.port
     except ValueError:
         raise ServiceError(f"{shown} is no URL", "write https://HOST") from None
-    if parts.scheme not in _DEFAULT_PORTS or not parts.netloc:
+    if parts.scheme not in _SCHEMES or not parts.netloc:
         raise ServiceError(f"{shown} is no URL of https", "write https://HOST")
     if parts.scheme == "http" and not allow_http:
         raise ServiceError(
@@ -332,7 +318,7 @@ def parse_origin(url: str, *, allow_http: bool, whole: bool = True) -> ServiceOr
             "write a name in lower case (xn-- for other scripts) or an address as"
             " programs print it",
         )
-    return ServiceOrigin(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme])
+    return ServerOrigin.of(parts)
 
 
 def origin_lines(url: str) -> list[str]:

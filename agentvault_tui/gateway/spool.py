@@ -11,7 +11,6 @@ import hashlib
 import os
 import tempfile
 import threading
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -22,6 +21,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from agentvault_tui.gateway.refusals import CallRefusedError, crowded, too_large
+from agentvault_tui.web.shares import CappedPlaces
 
 _T = TypeVar("_T")
 AGENTS: Final = 8
@@ -143,7 +143,7 @@ class SpoolRoom:
         """
         self.hold_bytes = hold_bytes
         self._folder = folder
-        self._taken: Counter[str] = Counter()
+        self._places = CappedPlaces(hold_bytes * AGENTS)
 
     async def spool(
         self,
@@ -171,16 +171,12 @@ class SpoolRoom:
             nonlocal taken
             if taken + size > self.hold_bytes:
                 raise too_large(self.hold_bytes)
-            room = self.hold_bytes * AGENTS - self._taken.total()
-            if size > min(room, self.hold_bytes - self._taken[agent_id]):
+            if self._places.take({agent_id: self.hold_bytes}, size) is not None:
                 raise crowded()
             taken += size
-            self._taken[agent_id] += size
 
         def give_back() -> None:
-            self._taken[agent_id] -= taken
-            if not self._taken[agent_id]:
-                del self._taken[agent_id]
+            self._places.release((agent_id,), taken)
 
         take(length or 0)
         try:

@@ -20,13 +20,11 @@ from agentvault_tui.gateway.commands import (
     parse_entry,
 )
 from agentvault_tui.gateway.config_folder import ConfigFolder, check_scope
-from agentvault_tui.gateway.counting import how_many
-from agentvault_tui.gateway.names import field_names
+from agentvault_tui.gateway.counting import COUNTED, how_many, is_elsewhere
 from agentvault_tui.home import Home
 from agentvault_tui.model import Action
 from agentvault_tui.operator_api.access import IN_PROJECT, HookCommand, HookPlace
 from agentvault_tui.policy.catalogue import Catalogue, Effect
-from agentvault_tui.policy.facts import ADDRESSED
 from agentvault_tui.policy.resources import canonical, canonical_resource
 from agentvault_tui.text import visible
 from agentvault_tui.toml_table import read_table
@@ -90,6 +88,8 @@ class ToolCall:
     """Where its arguments lead on the machine of its host."""
     commands: Sequence[HookCommand] | None = None
     """The commands of its line, if it consists of simple commands only."""
+    unclear: frozenset[str] | None = None
+    """What `stated_twice` has found; None if it has not been asked."""
 
 
 class ToolActions(NamedTuple):
@@ -334,8 +334,6 @@ def shipped_tools(host: str) -> str:
     return text
 
 
-_MOST_SEARCHED: Final = 5_000
-"""Values of a call that are searched for recipients: a few milliseconds."""
 _ABSENT: Final = object()
 """Stands for a parameter that a call does not have."""
 
@@ -425,11 +423,38 @@ def _stated(
 
 
 def _parameters(rule: ToolRule, call: ToolCall) -> dict[str, Any]:
+    unclear = call.unclear
+    if unclear is None:
+        unclear = stated_twice(counted_places(rule), call.arguments)
     return {
-        name: value
+        name: None if name in unclear else value
         for name, place in rule.parameters.items()
-        if (value := _parameter(name, place, call)) is not _ABSENT
+        if name in unclear or (value := _parameter(name, place, call)) is not _ABSENT
     }
+
+
+def counted_places(rule: ToolRule | None) -> dict[str, tuple[str, ...]]:
+    """Return where the arguments are that policy reads by value, by parameter."""
+    places = {} if rule is None else rule.parameters
+    return {
+        name: tuple(_tokens(place))
+        for name, place in places.items()
+        if name in COUNTED and isinstance(place, str)
+    }
+
+
+def stated_twice(
+    places: Mapping[str, tuple[str, ...]], arguments: Mapping[str, Any]
+) -> frozenset[str]:
+    """Return the parameters of *places* that arguments state elsewhere too."""
+    return frozenset(
+        name for name, at in places.items() if is_elsewhere(name, arguments, {at})
+    )
+
+
+def _tokens(pointer: str) -> list[str]:
+    parts = pointer.removeprefix(_COUNT).split("/")[1:]
+    return [part.replace("~1", "/").replace("~0", "~") for part in parts]
 
 
 def _resource(rule: ToolRule, call: ToolCall) -> str:
@@ -451,13 +476,8 @@ def _parameter(name: str, place: str | int, call: ToolCall) -> Any:
     if isinstance(place, int):
         return place
     counted = place.startswith(_COUNT)
-    tokens = [
-        token.replace("~1", "/").replace("~0", "~")
-        for token in place.removeprefix(_COUNT).split("/")[1:]
-    ]
+    tokens = _tokens(place)
     if tokens[0] in call.omitted:
-        return None
-    if name == "recipients" and _are_elsewhere(call.arguments, tuple(tokens)):
         return None
     value = _at(call.arguments, tokens)
     counted = counted or (name == "count" and isinstance(value, list))
@@ -472,32 +492,6 @@ def _parameter(name: str, place: str | int, call: ToolCall) -> Any:
     except rfc8785.CanonicalizationError:
         return None
     return value if size <= LONGEST else None
-
-
-def _are_elsewhere(arguments: Mapping[str, Any], place: tuple[str, ...]) -> bool:
-    """Tell whether recipients may be in an argument that is not at *place*.
-
-    ``cc`` and ``bcc`` reach people as ``to`` does, and so they do in an inner object.
-    """
-    waiting: list[tuple[tuple[str, ...], Any]] = [((), arguments)]
-    left = _MOST_SEARCHED
-    while waiting:
-        path, value = waiting.pop()
-        is_list = isinstance(value, list)
-        inner = enumerate(value) if is_list else value.items()
-        for key, one in inner:
-            name, left = str(key), left - 1
-            below = (*path, name)
-            if below == place or not one:
-                continue
-            above = place[: len(below)] == below
-            if left < 0 or not (
-                is_list or above or field_names(name).isdisjoint(ADDRESSED)
-            ):
-                return True
-            if isinstance(one, dict | list):
-                waiting.append((below, one))
-    return False
 
 
 def _is_larger(value: Any, most: int) -> bool:

@@ -19,8 +19,9 @@ from typing import Final
 
 from agentvault_tui.gateway.echo import Echo, EchoedError, PackedEcho, next_turn
 from agentvault_tui.gateway.headers import HOP_BY_HOP
-from agentvault_tui.gateway.services import Service, ServiceOrigin
+from agentvault_tui.gateway.services import Service
 from agentvault_tui.model import AgentId
+from agentvault_tui.origins import ServerOrigin
 from agentvault_tui.web.reach import service_connection, trust, unreachable
 from agentvault_tui.web.service_connection import (
     Bounds,
@@ -152,7 +153,7 @@ class Answer:
             done(self._connection)
 
 
-_Owner = tuple["Upstream", ServiceOrigin, AgentId]
+_Owner = tuple["Upstream", ServerOrigin, AgentId]
 
 
 def _user(owner: _Owner | None) -> str:
@@ -262,7 +263,7 @@ class Upstream:
         self._retired = False
 
     async def _connected(
-        self, origin: ServiceOrigin, owner: _Owner | None
+        self, origin: ServerOrigin, owner: _Owner | None
     ) -> ServiceConnection:
         """Return an idle connection of the owner, or a new one.
 
@@ -287,7 +288,7 @@ class Upstream:
                 raise unreachable() from None
             raise
 
-    async def _connect(self, origin: ServiceOrigin) -> ServiceConnection:
+    async def _connect(self, origin: ServerOrigin) -> ServiceConnection:
         return await service_connection(
             origin.host,
             origin.port,
@@ -297,7 +298,7 @@ class Upstream:
         )
 
     async def send(
-        self, outgoing: Outgoing, origin: ServiceOrigin | None = None
+        self, outgoing: Outgoing, origin: ServerOrigin | None = None
     ) -> Answer:
         """Send a request, once, and return the answer when it has begun.
 

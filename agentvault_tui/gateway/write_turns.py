@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agentvault_tui.gateway.refusals import referent_busy
-from agentvault_tui.gateway.services import ServiceOrigin
 from agentvault_tui.gateway.target import Target
 from agentvault_tui.gateway.templates import core_length, fold
+from agentvault_tui.origins import ServerOrigin
 
 PATIENCE_S: Final = 10.0
 """Seconds that a write waits for another one."""
@@ -30,7 +30,7 @@ def folded(target: Target) -> _Path:
 
 @dataclass(eq=False, slots=True)
 class _Turn:
-    origin: ServiceOrigin
+    origin: ServerOrigin
     written: _Path | None
     guarded: tuple[_Path, ...]
     over: asyncio.Future[None] = field(
@@ -61,7 +61,7 @@ class WriteTurns:
     async def enter(
         self,
         key: str,
-        origin: ServiceOrigin,
+        origin: ServerOrigin,
         written: Target | None,
         guarded: Sequence[Target] = (),
         ended: asyncio.Future[None] | None = None,

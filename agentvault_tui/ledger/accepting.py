@@ -12,7 +12,7 @@ from typing import Final
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import LedgerDamagedError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import schema
+from agentvault_tui.ledger import schema, uses
 from agentvault_tui.ledger.activity import count_new
 from agentvault_tui.ledger.batch import Job, build, read_tip, write
 from agentvault_tui.ledger.bindings import bind
@@ -180,6 +180,7 @@ def _restore(
     wrong: list[tuple[object, ...]] = []
     state = FullStateCheck(home.database)
     state.begin(db)
+    used = uses.UsesCheck()
     for seq, digest, body, *columns in db.execute(
         "SELECT seq, hash, CAST(body AS BLOB), time, type, agent_id, outcome, text"
         " FROM events ORDER BY seq"
@@ -191,9 +192,13 @@ def _restore(
             )
         value = json.loads(body)
         state.learn(seq, value)
+        used.learn(db, value)
         previous, told = digest, columns_of(value)
         if told != tuple(columns):
             wrong.append((*told, seq))
+    if used.problem(db):
+        with schema.transaction(db, "BEGIN IMMEDIATE"):
+            uses.rebuild(db)
     if wrong:
         update = (
             "UPDATE events SET time = ?, type = ?, agent_id = ?, outcome = ?, text = ?"

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import chain
 from operator import attrgetter
 from typing import Final
 
@@ -26,6 +27,7 @@ from agentvault_tui.ledger.state import (
     row_of,
     state_statements,
 )
+from agentvault_tui.ledger.uses import use_statements
 from agentvault_tui.model import Draft, Event
 
 NUMBER: Final = re.compile(r'(?<=":")\d+(?=:)')
@@ -203,6 +205,7 @@ def place(tip: Tip, jobs: Sequence[Job], now: datetime, *, new_era: bool) -> Bat
     if new_era and rows:
         statements.append(("INSERT INTO eras VALUES (?)", (tip.seq + 1,)))
     statements += state_statements(changed)
+    statements += use_statements(chain.from_iterable(events))
     after = Tip(seq, digest, now) if rows else tip
     return Batch(jobs, tip, after, events, statements)
 

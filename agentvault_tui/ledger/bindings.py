@@ -36,6 +36,9 @@ CREDENTIAL: Final = "credential:"
 STEP: Final = "step:"
 UNBOUND: Final = ("app:", "jti:")
 """Prefixes of keys in ``meta`` that are not bound; see docs/threat-model.md."""
+DECIDING: Final = ("app:policy", "app:policy_checked", "app:tenant_log")
+"""Of those the keys that are bound all the same: a start decides by their values.
+Earlier versions bound none, so a row that no event binds is no fault."""
 LASTING_TYPES: Final = (
     EventType.AGENT_REGISTERED,
     EventType.AGENT_REVOKED,
@@ -53,8 +56,9 @@ LASTING_TYPES: Final = (
 )
 """The only events that bind rows of unbounded age: few, so a start reads them all."""
 PASSING_TYPES: Final = tuple(kind for kind in EventType if kind not in DECISION_TYPES)
-_PASSING: Final = ("tok_", "sup_", "chg_", "cooldown:", "lease:")
-"""Keys of rows that expire: bound by any event, and found by a scan back."""
+_PASSING: Final = ("tok_", "sup_", "chg_", "cooldown:", "lease:", *DECIDING)
+"""Keys that any event binds: of rows that expire, found by a scan back, and of those
+that `verify` alone compares."""
 _FINAL: Final = 2**62
 """A dropped token stays dropped, whatever the numbers of its rows."""
 _ROOM: Final = 640
@@ -83,7 +87,7 @@ def bindings(table: str, row: Row) -> Iterator[tuple[str, str]]:
             yield f"{CREDENTIAL}{row[0]}", f"{row[-1]}:{credential_digest(row[1])}"
         case "outbox":
             yield f"{STEP}{row[0]}", f"{row[-1]}:{digest(table, row[:-1])}"
-        case "meta" if row[0].startswith(UNBOUND):
+        case "meta" if row[0].startswith(UNBOUND) and row[0] not in DECIDING:
             return
         case "texts":
             return  # the events that name its digest bind it

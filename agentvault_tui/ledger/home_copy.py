@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from agentvault_tui.clock import iso
 from agentvault_tui.encoder import to_json
@@ -26,6 +26,7 @@ from agentvault_tui.ledger.state import (
     last_n,
     state_statements,
 )
+from agentvault_tui.ledger.uses import use_statements
 from agentvault_tui.model import Event
 
 Systems = list[tuple[str, int]]
@@ -50,7 +51,7 @@ def place_statement(head: StoreHead, systems: Systems) -> Statement:
 
 
 def followed_statements(
-    known: StoreHead, followed: Followed, events: Iterable[Event], systems: Systems
+    known: StoreHead, followed: Followed, events: Sequence[Event], systems: Systems
 ) -> list[Statement]:
     """Return what brings the copy from *known* to the head that was followed."""
     rows, eras = [], []
@@ -61,7 +62,7 @@ def followed_statements(
         if last is None or event.time < last:
             eras.append(("INSERT INTO eras VALUES (?)", (seq,)))
         last = event.time
-    statements = [*event_statements(rows), *eras]
+    statements = [*event_statements(rows), *eras, *use_statements(events)]
     if followed.complete:
         if not known.revision:
             emptied = (f"DELETE FROM {one}" for one in TABLES if one != "meta")  # noqa: S608

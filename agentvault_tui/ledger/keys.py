@@ -12,7 +12,7 @@ from typing import Final
 
 from agentvault_tui.ledger.records import Change
 from agentvault_tui.ledger.state import Row
-from agentvault_tui.lookalikes import fold_name
+from agentvault_tui.lookalikes import fold_text
 from agentvault_tui.model import (
     Agent,
     AgentId,
@@ -64,7 +64,7 @@ def written_keys(
         elif isinstance(change, StepUp):
             keys.add(f"pending:{change.agent_id}")
         elif isinstance(change, Agent):
-            keys.add(f"name:{fold_name(change.name)}")
+            keys.add(f"name:{fold_text(change.name)}")
             if change.credential.subject and change.status is not AgentStatus.REVOKED:
                 keys.add("subjects")  # no two may overlap
     for record in records:

@@ -7,15 +7,17 @@ import contextlib
 import itertools
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from datetime import datetime
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 
 from agentvault_tui.clock import Clock
-from agentvault_tui.errors import LedgerUnwritableError
+from agentvault_tui.errors import LedgerDamagedError, LedgerUnwritableError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import activity, schema, state
+from agentvault_tui.ledger import activity, schema, state, uses
 from agentvault_tui.ledger.batch import Job
 from agentvault_tui.ledger.headfile import Witness, write_witness
 from agentvault_tui.ledger.opening import (
@@ -31,20 +33,17 @@ from agentvault_tui.ledger.opening import (
 )
 from agentvault_tui.ledger.past import History, Past, PastActivity
 from agentvault_tui.ledger.query import (
-    UNTOLD,
-    counted_since,
     read_applied,
-    read_counted,
     read_links,
     read_one,
     read_page,
     read_story,
     read_unfinished,
 )
+from agentvault_tui.ledger.reading import Reading
 from agentvault_tui.ledger.records import (
     Attempt,
     Change,
-    CountedUse,
     EventQuery,
     Head,
     Link,
@@ -54,8 +53,10 @@ from agentvault_tui.ledger.records import (
     Story,
 )
 from agentvault_tui.ledger.schema import StoreConnection, storage_errors
-from agentvault_tui.ledger.search import Indexer, index_digest, open_searcher
+from agentvault_tui.ledger.search import index_digest
 from agentvault_tui.ledger.texts import read_texts
+from agentvault_tui.ledger.uses import Kind, StoredUse
+from agentvault_tui.ledger.uses_reader import UsesReader
 from agentvault_tui.ledger.verify_state import StateDivergence, diverged
 from agentvault_tui.ledger.writer import Writer
 from agentvault_tui.model import (
@@ -79,7 +80,6 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _Work = Coroutine[object, object, None]
 Written = Callable[[tuple[Event, ...], Sequence[Change]], None]
-Counted = tuple[datetime | None, list[CountedUse], bool]
 Followed = Callable[[tuple[Event, ...], Sequence[Change]], _Work]
 _SPACE_LOOK: Final = 0.5
 """Seconds between two looks at the free space."""
@@ -98,6 +98,7 @@ class Ledger:
             it may commit.
         on_written: told of every durable commit and its changes, in the order of the
             chain and before the caller of `commit` goes on.
+        on_event: each is called with every durable event, when `head` reaches it.
         on_followed: awaited with the events and changes of other brokers, in the order
             of the chain: this home's copy has them already, and nothing later is
             written or followed before it returns. Of a thing that changed several
@@ -113,6 +114,8 @@ class Ledger:
         self.on_recovered: Callable[[Recovery], _Work] | None = None
         self.on_written: Written | None = None
         self.on_followed: Followed | None = None
+        self.on_event: list[Callable[[Event], None]] = []
+        self.recounted = opened.recounted
         self.ledger_id = opened.ledger_id
         self._home = home
         self._clock = clock
@@ -134,8 +137,8 @@ class Ledger:
         self._loop = asyncio.get_running_loop()
         self._writer: Writer
         self._team: TeamWriter | None = None
-        self._reader: StoreConnection
-        self._indexer: Indexer
+        self._reading: Reading
+        self.uses: UsesReader
         self._history: tuple[StoreConnection, History] | None = None
         self._history_lock = asyncio.Lock()
 
@@ -150,10 +153,9 @@ class Ledger:
     ) -> Ledger:
         """Take the home's lock, and open, create or refuse its ledger.
 
-        With a team's store in *settings* the file is this home's copy of it. It is made
-        up to the store's head first; where the store is away it stays as it is, and
-        nothing is granted. A store that was copied elsewhere is used *again* only if
-        that is said.
+        With a team's store in *settings* the file is this home's copy of it, made up to
+        the store's head first; if the store is away, nothing is granted. A store that
+        was copied elsewhere is used only *again*.
 
         Raises:
             HomeInUseError: another broker has the home; says which process.
@@ -205,11 +207,11 @@ class Ledger:
             self._writer, self._team = writer, team
             self._write_head()
             self._shortage = await asyncio.to_thread(_shortage, home, before=False)
-            self._indexer = await Indexer.open(home, opened)
-            undo.push_async_callback(self._indexer.close)
+            self._reading = await Reading.open(home, opened)
+            undo.push_async_callback(self._reading.close)
             with storage_errors(home.database):
-                self._reader = await StoreConnection.open(lambda: open_searcher(home))
-            undo.push_async_callback(self._reader.close)
+                self.uses = UsesReader(home.database)
+            undo.callback(self.uses.close)
             undo.push_async_callback(self._end_tasks)
             self._start()
             undo.pop_all()
@@ -225,7 +227,7 @@ class Ledger:
         self._spawn(self._writer.run(self._clock), "writer")
         self._spawn(self._keep_head_file(), "pulse")
         self._spawn(self._watch_space(), "space")
-        self._spawn(self._indexer.run(self._to_index), "indexer")
+        self._reading.start(self._spawn, self._to_index)
 
     def commit(
         self,
@@ -351,7 +353,7 @@ class Ledger:
     @property
     def index_lag(self) -> int:
         """How many events the text index is behind; searches are exact all the same."""
-        return self._writer.tip.seq - self._indexer.indexed
+        return self._writer.tip.seq - self._reading.indexed
 
     async def load(self) -> Loaded:
         """Read all state, without expired, dropped and voided tokens."""
@@ -367,17 +369,21 @@ class Ledger:
 
     async def diverged(self, loaded: Loaded) -> StateDivergence:
         """Return what of *loaded* would be served although events say otherwise."""
-        return await self._read(diverged, loaded, self._clock)
+        found = await self._read(diverged, loaded, self._clock)
+        return replace(found, limits=self.recounted)
 
     async def events(self, query: EventQuery) -> Page:
-        """Read one page of events.
-
-        Raises:
-            ValueError: the limit is not 1 to 1000.
-        """
+        """Read one page of events; ValueError: the limit is not 1 to 1000."""
         if not 1 <= query.limit <= 1000:
             raise ValueError(f"limit {query.limit} is not 1 to 1000")
-        return await self._read(read_page, query, self._clock)
+        if query.q is None:
+            return await self._read(read_page, query, self._clock)
+        await self._reading.renew()
+        try:
+            return await self._read(read_page, query, self._clock)
+        except LedgerDamagedError:  # of both files it may be the index
+            await self._reading.renew(damaged=True)
+            return await self._read(read_page, query, self._clock)
 
     async def activity(self, agent_id: AgentId, since: datetime) -> activity.Activity:
         """Read what an agent did: by scope, by reason, by quarter since a moment."""
@@ -389,15 +395,9 @@ class Ledger:
             return None
         return await self._read(read_one, seq)
 
-    async def counted(self, within: timedelta) -> AsyncIterator[Counted]:
-        """Yield what counts in pages, and whether it may be untold; see `query`."""
-        begun = self.head.seq
-        latest, after = await self._read(counted_since, within)
-        last = -1
-        while after != last:
-            last = after
-            page, after = await self._read(read_counted, last)
-            yield latest, page, after > begun - UNTOLD
+    async def windows(self, kinds: Sequence[Kind], seq: int) -> list[list[StoredUse]]:
+        """Read the windows of limits; see `uses.windows`."""
+        return await self._read(uses.windows, kinds, seq)
 
     async def applied(self) -> frozenset[str]:
         """Read what files put there first; see `query.read_applied`."""
@@ -478,20 +478,19 @@ class Ledger:
         if self._closed:
             return
         self._closed = True
-        self._indexer.stop()
         self._moved.set()
         self._closing.set()
-        # Whoever writes a file closes it last, and so empties its log.
-        await self._reader.close()
+        whole = await self._reading.close()
+        self.uses.close()
         if self._history is not None:
             await self._history[0].close()
-        await self._indexer.close()
         self._writer.close()
         for task in tuple(self._tasks):
             await asyncio.gather(task, return_exceptions=True)
         self._writer.log.close()
         # A batch whose commit failed may yet be found behind the head this one knows.
-        certain = self._writer.problem is None
+        # Nor is an index vouched for that another process changed.
+        certain = self._writer.problem is None and whole
         index = await asyncio.to_thread(index_digest, self._home) if certain else None
         self._write_head(index)
         self._lock.release()
@@ -504,8 +503,7 @@ class Ledger:
     ) -> _T:
         if self._closed:
             raise LedgerUnwritableError("the ledger is closed")
-        with storage_errors(self._home.database):
-            return await self._reader.run(function, *args, **kwargs)
+        return await self._reading.run(function, *args, **kwargs)
 
     async def _keep_head_file(self) -> None:
         """Bring the head file up to date, and ask for chores, while events flow."""
@@ -531,10 +529,9 @@ class Ledger:
                 log.warning("the disk: %s", found or "there is room again")
                 self._announce_state()
 
-    def _to_index(self) -> int:
+    def _to_index(self, indexed: int) -> int:
         """Return up to where to index: the index takes none of the reserved space."""
-        short = self._shortage is not None
-        return self._indexer.indexed if short else self._writer.tip.seq
+        return indexed if self._shortage is not None else self._writer.tip.seq
 
     def _write_head(self, index: str | None = None) -> None:
         before = self._head_problem
@@ -554,12 +551,14 @@ class Ledger:
             self.on_state()
 
     def _written(self, events: tuple[Event, ...], attempt: Attempt) -> None:
-        if self.on_written is not None:
-            try:
+        try:
+            for event, listen in product(events, self.on_event):
+                listen(event)
+            if self.on_written is not None:
                 self.on_written(events, attempt.changes)
-            except Exception:
-                # What is durable stays so, whatever a listener makes of it.
-                log.exception("a listener to the ledger failed")
+        except Exception:
+            # What is durable stays so, whatever a listener makes of it.
+            log.exception("a listener to the ledger failed")
 
     async def _follow(
         self, events: tuple[Event, ...], changes: Sequence[Change]

@@ -19,7 +19,7 @@ from agentvault_tui.errors import (
     RefusedError,
 )
 from agentvault_tui.home import Home, private_file, put_private
-from agentvault_tui.ledger import schema
+from agentvault_tui.ledger import schema, uses
 from agentvault_tui.ledger.batch import Tip, read_tip
 from agentvault_tui.ledger.chain import written
 from agentvault_tui.ledger.headfile import Witness, read_witness
@@ -133,6 +133,8 @@ class Opened:
     last_n: int
     index: str | None
     """The digest of the text index when the last process stopped, if it told one."""
+    recounted: bool = False
+    """Whether the uses of limits were not as events say, and were derived again."""
 
 
 def create_file(home: Home) -> None:
@@ -214,8 +216,11 @@ def open_checked(
             )
         if not trust:
             compare(db, witness, ledger_id, tip.head)
+        if recounted := not uses.is_derived(db):
+            with schema.transaction(db, "BEGIN IMMEDIATE"):
+                uses.rebuild(db)
         index = None if witness is None else witness.index
-        return Opened(ledger_id, tip, last_n(db), index)
+        return Opened(ledger_id, tip, last_n(db), index, recounted)
 
 
 def read_ledger_id(db: sqlite3.Connection, path: Path) -> str:

@@ -12,16 +12,13 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Final
+from datetime import datetime
+from typing import Final
 
-import msgspec
-
-from agentvault_tui.clock import Clock, iso, parse_iso
-from agentvault_tui.ledger.canonical import MAX_INT
+from agentvault_tui.clock import Clock
 from agentvault_tui.ledger.chain import genesis, read_event, written
 from agentvault_tui.ledger.places import first_at, head_seq
-from agentvault_tui.ledger.records import CountedUse, EventQuery, Link, Page, Story
+from agentvault_tui.ledger.records import EventQuery, Link, Page, Story
 from agentvault_tui.ledger.schema import transaction
 from agentvault_tui.ledger.search import Match, indexed_upto, plan
 from agentvault_tui.model import DECISION_TYPES, Event, EventType
@@ -400,78 +397,6 @@ def read_applied(db: sqlite3.Connection) -> frozenset[str]:
         " AND json_extract(body, '$.detail.applied') IS NOT NULL"
     )
     return frozenset(row[0] for row in rows)
-
-
-def counted_since(
-    db: sqlite3.Connection, within: timedelta
-) -> tuple[datetime | None, int]:
-    """Find the events of the time *within* the latest that count towards limits.
-
-    Returns the latest time, and the number after which to read: at most
-    `COUNTED_AT_ONCE` events behind it are older than that.
-    """
-    # Time never goes back inside an era, so the last event of each has its latest.
-    (latest,) = db.execute(
-        "SELECT max(time) FROM events WHERE seq IN (SELECT first_seq - 1 FROM eras"
-        " UNION ALL SELECT max(seq) FROM events)"
-    ).fetchone()
-    if latest is None:
-        return None, 0
-    end = iso(parse_iso(latest) - within - _COMMITTING)
-    after = MAX_INT
-    while row := db.execute(
-        f"SELECT seq, body {_COUNTED_EVENTS} AND seq <= ? ORDER BY seq DESC"
-        f" LIMIT 1 OFFSET {COUNTED_AT_ONCE}",
-        (after,),
-    ).fetchone():
-        after, body = row
-        counted = _COUNTED.decode(body).detail.counted
-        if counted is not None and counted["at"] < end:
-            return parse_iso(latest), after
-    return parse_iso(latest), 0
-
-
-def read_counted(db: sqlite3.Connection, after: int) -> tuple[list[CountedUse], int]:
-    """Read a page of what counts towards limits behind event *after*, the oldest first.
-
-    Returns it with the number of its last event; *after* where none follows.
-    """
-    found: list[CountedUse] = []
-    rows = db.execute(
-        f"SELECT seq, body {_COUNTED_EVENTS} AND seq > ? ORDER BY seq"
-        f" LIMIT {COUNTED_AT_ONCE}",
-        (after,),
-    )
-    for seq, body in rows:
-        after, event = seq, _COUNTED.decode(body)
-        # An agent's own text may look alike.
-        if (counted := event.detail.counted) is not None:
-            found.append(CountedUse(event.agent_id or "", event.decision_id, counted))
-    return found, after
-
-
-UNTOLD: Final = 20_000
-"""More events than are durable, or followed, before anybody is told of them."""
-COUNTED_AT_ONCE: Final = 500
-"""Events of a page of `read_counted`: some milliseconds of decoding."""
-_COUNTED_EVENTS: Final = (
-    "FROM events INDEXED BY events_counted WHERE instr(body, '\"counted\":{') > 0"
-)
-_COMMITTING: Final = timedelta(minutes=1)
-"""What is decided later may be recorded before by less than this."""
-
-
-class _CountedDetail(msgspec.Struct):
-    counted: dict[str, Any] | None = None
-
-
-class _CountedEvent(msgspec.Struct):
-    detail: _CountedDetail
-    agent_id: str | None = None
-    decision_id: str | None = None
-
-
-_COUNTED: Final = msgspec.json.Decoder(_CountedEvent)
 
 
 def _carries(event: Event, name: str) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from agentvault_tui.clock import Deadline
 from agentvault_tui.model import (
@@ -33,15 +33,6 @@ class Head:
     """0 when nothing was recorded yet."""
     hash: str
     """``sha256:…``; the genesis hash when nothing was recorded yet."""
-
-
-class CountedUse(NamedTuple):
-    """What one event counts towards limits."""
-
-    agent_id: str
-    decision_id: str | None
-    counted: Mapping[str, Any]
-    """Its ``detail.counted``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,12 @@ from agentvault_tui.errors import (
     LedgerUnwritableError,
 )
 from agentvault_tui.home import Home
+from agentvault_tui.ledger import uses
 
-UPGRADED: Final = 4
-"""The version that a start brings up to date."""
+log = logging.getLogger(__name__)
 APPLICATION_ID: Final = 0x41475654
 """``AGVT``, in the file's header."""
-VERSION: Final = 5
+VERSION: Final = 6
 _TRANSIENT: Final = (
     "SQLITE_BUSY",
     "SQLITE_LOCKED",
@@ -101,14 +101,20 @@ BEGIN SELECT RAISE(ABORT, 'events are never deleted'); END;
 # `counted.upto` is the last event that tally and activity count, `tokens.seq` the event
 # that binds the row. The first trigger also stops INSERT OR REPLACE: it fires before
 # the conflict is resolved, while the DELETE trigger needs recursive_triggers.
-_ADDED: Final = """
+_TEXTS: Final = """
 CREATE TABLE texts (
   sha256 TEXT PRIMARY KEY, text TEXT NOT NULL, n INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX events_counted ON events (seq) WHERE instr(body, '"counted":{') > 0;
 """
-"""What version 5 has besides version 4, as further statements; a file of version 4
-gets them when it is opened to be written."""
+_CURRENT: Final = _TABLES + _TEXTS + uses.TABLES
+UPGRADED: Final = {
+    4: _TABLES,
+    5: _TABLES
+    + _TEXTS
+    + "CREATE INDEX events_counted ON events (seq)"
+    + " WHERE instr(body, '\"counted\":{') > 0;",
+}
+"""The versions that a start brings up to date, and their tables."""
 
 
 def open_writer(path: Path) -> sqlite3.Connection:
@@ -173,7 +179,7 @@ def reopen(db: sqlite3.Connection, path: Path) -> None:
 
 
 def prepare_schema(db: sqlite3.Connection, path: Path, ledger_id: str) -> None:
-    """Create the tables in an empty file, or bring those of version 4 up to date.
+    """Create the tables in an empty file, or bring older ones up to date.
 
     Raises:
         LedgerDamagedError: the file is not a ledger, or its tables are not ours.
@@ -183,24 +189,34 @@ def prepare_schema(db: sqlite3.Connection, path: Path, ledger_id: str) -> None:
     (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if version == 0 and tables == 0:
         db.executescript(
-            f"BEGIN IMMEDIATE; {_TABLES} {_ADDED}"
+            f"BEGIN IMMEDIATE; {_CURRENT}"
             f"PRAGMA application_id = {APPLICATION_ID};"
             f"PRAGMA user_version = {VERSION};"
             f"INSERT INTO meta VALUES ('ledger', '{ledger_id}', 0);"
             "INSERT INTO counted VALUES (0); COMMIT;"
         )
-    elif application == APPLICATION_ID and version == UPGRADED:
-        _refuse_changes(db, path, _TABLES)
-        db.executescript(
-            f"BEGIN IMMEDIATE; {_ADDED} PRAGMA user_version = {VERSION}; COMMIT;"
-        )
+    elif application == APPLICATION_ID and version in UPGRADED:
+        _refuse_changes(db, path, UPGRADED[version])
+        log.warning("%s: its schema %s is brought up to date, once", path, version)
+        with transaction(db, "BEGIN IMMEDIATE"):
+            _upgrade(db, version)
     check_schema(db, path)
+
+
+def _upgrade(db: sqlite3.Connection, version: int) -> None:
+    """Add what an older version lacks, inside of a transaction."""
+    lacks = uses.TABLES if version > min(UPGRADED) else _TEXTS + uses.TABLES
+    for statement in filter(None, map(str.strip, lacks.split(";"))):
+        db.execute(statement)
+    db.execute("DROP INDEX IF EXISTS events_counted")
+    uses.rebuild(db)
+    db.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def check_schema(db: sqlite3.Connection, path: Path) -> None:
     """Check that every table, index and trigger is there, word for word."""
     check_version(db, path)
-    _refuse_changes(db, path, _TABLES + _ADDED)
+    _refuse_changes(db, path, _CURRENT)
 
 
 def _refuse_changes(db: sqlite3.Connection, path: Path, tables: str) -> None:
@@ -220,7 +236,7 @@ def check_version(db: sqlite3.Connection, path: Path) -> None:
             f"this one knows {VERSION})",
             "upgrade AgentVault, or use another home",
         )
-    if application == APPLICATION_ID and version == UPGRADED:
+    if application == APPLICATION_ID and version in UPGRADED:
         raise LedgerDamagedError(
             f"{path} was written by an older AgentVault (schema {version})",
             "start the broker once, agentvault serve: it brings the file up to date",
@@ -237,7 +253,7 @@ def check_version(db: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def changes(db: sqlite3.Connection, tables: str = _TABLES + _ADDED) -> str | None:
+def changes(db: sqlite3.Connection, tables: str = _CURRENT) -> str | None:
     """Say which tables, indexes and triggers are gone, changed or added."""
     right, found = expected(tables), _definitions(db)
     told = [
@@ -250,7 +266,7 @@ def changes(db: sqlite3.Connection, tables: str = _TABLES + _ADDED) -> str | Non
     return ", ".join(told[:_TOLD] + more) or None
 
 
-def expected(tables: str = _TABLES + _ADDED) -> dict[tuple[str, str], str]:
+def expected(tables: str = _CURRENT) -> dict[tuple[str, str], str]:
     """Return the statements that make our tables, indexes and triggers."""
     with closing(sqlite3.connect(":memory:")) as db:
         db.executescript(tables)

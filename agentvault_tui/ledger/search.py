@@ -20,7 +20,6 @@ from typing import Final
 
 from agentvault_tui.home import Home, private_file
 from agentvault_tui.ledger import schema
-from agentvault_tui.ledger.opening import Opened
 from agentvault_tui.ledger.schema import StoreConnection, transaction
 
 _STEP: Final = 1024
@@ -35,6 +34,8 @@ _MUCH: Final = 20_000
 _CHECKPOINT_EVERY: Final = 32
 _LOOK: Final = 0.5
 """Seconds between looks for new events."""
+_EXAMINED_EVERY: Final = 20.0
+"""Seconds between looks whether another process changed the index."""
 _MOST_TRIGRAMS: Final = 24
 _PROBE: Final = 100
 _ANSWERS: Final = 500
@@ -132,17 +133,24 @@ def plan(
 class Indexer:
     """Feeds the index, slowly while the writer is busy."""
 
-    def __init__(self, db: StoreConnection | None, indexed: int) -> None:
+    def __init__(self, db: StoreConnection | None, indexed: int, path: Path) -> None:
         self.indexed = indexed
+        self.on_changed: Callable[[], None] = lambda: None
+        """Called once it was found that another process changed the index."""
         self._db = db
+        self._path = path
+        self._working = asyncio.Lock()
+        """Held while this one writes: the file is another one then."""
+        self._left: tuple[object, ...] | None = None
+        """The file as this one left it."""
         self._stopped = asyncio.Event()
 
     @classmethod
-    async def open(cls, home: Home, opened: Opened) -> Indexer:
-        """Open the index, or build an empty one when it is not as it was left."""
+    async def open(cls, home: Home, ledger_id: str, left: str | None) -> Indexer:
+        """Open the index, or build an empty one when it is not as it was *left*."""
         path = index_path(home)
         found = await asyncio.to_thread(index_digest, home)
-        kept = found is not None and found == opened.index
+        kept = found is not None and found == left
         for fresh in (False, True) if kept else (True,):
             db = None
             try:
@@ -152,38 +160,85 @@ class Indexer:
                 db = await StoreConnection.open(
                     lambda: _open_index(path, home.database)
                 )
-                indexed = await db.run(_check, opened.ledger_id)
+                indexed = await db.run(_check, ledger_id)
             except (sqlite3.Error, OSError, TypeError, ValueError):
                 if db is not None:
                     with contextlib.suppress(sqlite3.Error):
                         await db.close()
             else:
-                return cls(db, indexed)
-        return cls(None, 0)
+                made = cls(db, indexed, path)
+                await made._note()
+                return made
+        return cls(None, 0, path)
+
+    async def is_changed(self, *, wait: bool = False) -> bool:
+        """Tell whether another process changed the index, or replaced its file.
+
+        While it is being written that is not known before, which *wait* waits for.
+
+        What SQLite wrote for another connection shows in ``data_version``
+        (sqlite.org/pragma.html), and what was written past it in the file's status.
+        """
+        db = self._db
+        if db is None or (self._working.locked() and not wait):
+            return False
+        async with self._working:
+            try:
+                found = await db.run(_examine, self._path)
+            except (sqlite3.Error, OSError):
+                return True
+            return found != self._left
+
+    async def _note(self) -> None:
+        if self._db is not None:
+            self._left = await self._db.run(_examine, self._path)
 
     async def run(self, head: Callable[[], int]) -> None:
         """Index what was committed, until stopped."""
         seen, steps = head(), 0
-        db = self._db
+        db, loop = self._db, asyncio.get_running_loop()
+        examined = loop.time()
         while db is not None and not self._stopped.is_set():
+            if loop.time() - examined >= _EXAMINED_EVERY:
+                examined = loop.time()
+                if await self.is_changed():
+                    self.on_changed()
+                    return
             busy, seen = head() != seen, head()
             if self.indexed >= seen or (busy and seen - self.indexed < _STEP):
                 await self._rest(_LOOK)
                 continue
-            started = asyncio.get_running_loop().time()
+            started = loop.time()
             step = _STEP if busy else _IDLE_STEP
-            try:
-                self.indexed = await db.run(_feed, self.indexed, step)
-                steps += 1
-                if not busy or steps % _CHECKPOINT_EVERY == 0:
-                    await db.run(_checkpoint)
-            except (sqlite3.Error, ValueError):
+            steps += 1
+            due = not busy or steps % _CHECKPOINT_EVERY == 0
+            if not await self._work(db, step, checkpoint=due):
                 # Searches scan instead; a full disk may pass.
                 await self._rest(_LOOK * 10)
                 continue
-            spent = asyncio.get_running_loop().time() - started
+            spent = loop.time() - started
             factor = _REST if seen - self.indexed < _MUCH else _SHORT_REST
             await self._rest(spent * factor if busy else 0.001)
+
+    async def _work(self, db: StoreConnection, step: int, *, checkpoint: bool) -> bool:
+        """Index some events, unless another process changed the index before.
+
+        That it did is seen the next time: what this one wrote since counts as well.
+        """
+        async with self._working:
+            try:
+                same = await db.run(_examine, self._path) == self._left
+                upto = await db.run(_feed, self.indexed, step)
+                if checkpoint:
+                    await db.run(_checkpoint)
+                left = await db.run(_examine, self._path)
+                # Its own writing changes the file, and no ``data_version``.
+                if same and self._left and left[0] == self._left[0]:
+                    self._left = left
+            except (sqlite3.Error, OSError, ValueError):
+                return False
+            self.indexed = upto
+        return True
 
     def stop(self) -> None:
         """Stop soon."""
@@ -199,6 +254,39 @@ class Indexer:
     async def _rest(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopped.wait(), seconds)
+
+
+def _examine(db: sqlite3.Connection, path: Path) -> tuple[object, ...]:
+    """Return what differs once another process changed the index or its file."""
+    (version,) = db.execute("PRAGMA main.data_version").fetchone()
+    found = path.stat()
+    return version, found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns
+
+
+def index_problem(home: Home, ledger_id: str) -> Callable[[sqlite3.Connection], str]:
+    """Read up to where the index goes, and return what compares that with a ledger.
+
+    The index is written after the events that it names. One that knows of more than
+    the ledger has, or of others, shows that the ledger was changed.
+    """
+    path, known = index_path(home), None
+    with contextlib.suppress(sqlite3.Error):
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
+            known = db.execute("SELECT * FROM progress").fetchone()
+
+    def compare(db: sqlite3.Connection) -> str:
+        if known is None or known[0] != ledger_id or not known[1]:
+            return ""
+        sql = "SELECT hash FROM events WHERE seq = ?"
+        row = db.execute(sql, (known[1],)).fetchone()
+        if row is None:
+            return f"the text index has event {known[1]}, which the ledger lacks"
+        if row[0] != known[2]:
+            return f"the text index has another event {known[1]} than the ledger"
+        return ""
+
+    return compare
 
 
 def _open_index(path: Path, ledger: Path) -> sqlite3.Connection:

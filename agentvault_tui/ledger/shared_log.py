@@ -25,6 +25,8 @@ from agentvault_tui.ledger.state import Row
 from agentvault_tui.ledger.store_schema import (
     ASKED,
     CHANNEL,
+    FINISHED,
+    FINISHED_NOW,
     FOLLOW,
     FROM_HERE_ON,
     PRUNE,
@@ -295,6 +297,14 @@ class SharedLog:
         ((seq, digest, time, revision, batch, n),) = await ask(db, sql)
         tip = Tip(seq, digest, None if time is None else parse_iso(time))
         return StoreHead(tip, revision, batch, n)
+
+    async def finished(self) -> bool:
+        """Tell whether no broker of an earlier version has to read what is written.
+
+        `store prepare --finish` states that.
+        """
+        ((version,),) = await self.on_idle(FINISHED_NOW)
+        return int(version or 0) >= FINISHED
 
     async def contains(self, seq: int, digest: bytes) -> bool:
         """Tell whether the chain has the event of that number and hash."""

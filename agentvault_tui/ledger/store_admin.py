@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from dataclasses import dataclass
 from typing import Any, Final
 
+from agentvault_tui import __version__
+from agentvault_tui.errors import RefusedError
 from agentvault_tui.ledger.chain import genesis
 from agentvault_tui.ledger.store_schema import (
     EXAMINE,
+    FINISH,
+    FINISHED,
+    FINISHED_NOW,
     PUBLIC,
     STATEMENTS,
     closing_to_public,
@@ -70,25 +76,50 @@ class StoreInfo:
         return tuple(one for one, _, ago in self.brokers if ago <= LIVE_SECONDS)
 
 
-async def missing_statements(connector: Connector) -> tuple[str, ...]:
+async def missing_statements(
+    connector: Connector, *, finish: bool = False
+) -> tuple[str, ...]:
     """Return what would make the schema, or bring it up to date.
 
+    Args:
+        connector: of its owner.
+        finish: whether to end what only brokers of an earlier version need.
+
     Raises:
-        RefusedError: it is another team's, or of a newer version.
+        RefusedError: it is another team's, or of a newer version; or a broker of
+            another version lives, and what it needs would end.
         StoreAwayError: the store does not answer.
     """
     db = await connector.open()
     try:
         connector.check_server(db)
         ((database, user, source, queue),) = await ask(db, EXAMINE)
-        if prepared := await _is_prepared(db):
+        prepared = await _is_prepared(db)
+        if prepared:
             await connector.check_schema(db)
         statements = updates(source, queue=queue) if prepared else STATEMENTS
+        if prepared and finish:
+            statements = (*statements, *await _finishing(db))
         if await _public(db):
             statements = (*statements, *closing_to_public(database, user))
         return statements
     finally:
         await close(db)
+
+
+async def _finishing(db: Connection) -> tuple[str, ...]:
+    """Return what states that no broker of an earlier version is left, if it is due."""
+    ((done,),) = await ask(db, FINISHED_NOW)
+    if int(done or 0) >= FINISHED:
+        return ()
+    brokers: Any = await ask(db, _BROKERS)
+    for name, doc, ago in brokers:
+        if ago <= LIVE_SECONDS and json.loads(doc).get("version") != __version__:
+            raise RefusedError(
+                f"the broker {name} lives, and is not of version {__version__}",
+                "stop it, or upgrade it first",
+            )
+    return FINISH
 
 
 async def prepare_store(

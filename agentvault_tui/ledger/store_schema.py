@@ -13,10 +13,13 @@ from typing import Final
 CHANNEL: Final = "agentvault"
 """Of the notifications that a head moved."""
 
+FINISHED: Final = 1
+"""What `store prepare --finish` states: every broker opens secrets that are sealed with
+their origins."""
 _LISTED: Final = 256
 """Of so many transactions the keys that they wrote are kept."""
 _FOLLOWED: Final = (
-    """
+    f"""
 CREATE TABLE agentvault.head (
   one boolean PRIMARY KEY DEFAULT true CHECK (one),
   version integer NOT NULL,
@@ -31,7 +34,8 @@ CREATE TABLE agentvault.head (
   fault text,
   copied text,
   turn text,
-  turn_ends timestamptz NOT NULL DEFAULT '-infinity'
+  turn_ends timestamptz NOT NULL DEFAULT '-infinity',
+  finished integer NOT NULL DEFAULT {FINISHED}
 )""",
     """
 CREATE TABLE agentvault.events (
@@ -376,6 +380,12 @@ STATEMENTS: Final = (
     *_TENANT,
 )
 """What makes the schema, of `store_connection.VERSION`, in a database without one."""
+FINISHED_NOW: Final = "SELECT to_jsonb(h) ->> 'finished' FROM agentvault.head AS h"
+"""Also where an earlier version made the store, without such a column."""
+FINISH: Final = (
+    f"ALTER TABLE agentvault.head ADD finished integer NOT NULL DEFAULT {FINISHED}",
+)
+"""What ends with the last broker of an earlier version."""
 _WRITTEN: Final = ("state", "appends", "written", "brokers", "calls", "asks", "queue")
 _BROKERS_ROLES: Final = """
 DO $$ DECLARE role regrole; BEGIN

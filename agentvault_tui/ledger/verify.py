@@ -26,6 +26,8 @@ from agentvault_tui.ledger.chain import PREFIX, genesis, link, text_of, written
 from agentvault_tui.ledger.headfile import read_witness
 from agentvault_tui.ledger.places import hash_at, head_seq
 from agentvault_tui.ledger.records import Head
+from agentvault_tui.ledger.search import index_problem
+from agentvault_tui.ledger.uses import UsesCheck
 from agentvault_tui.ledger.verify_state import FullStateCheck
 
 FORMAT: Final = "agentvault-ledger/1"
@@ -157,12 +159,16 @@ def verify_ledger(
             row = db.execute("SELECT value FROM meta WHERE key = 'ledger'").fetchone()
             if row is None:
                 raise _BadError(None, "the ledger id is missing")  # noqa: TRY301 - one report for all
+            # Before the events: what is indexed while they are read is not missing.
+            compare_index = index_problem(home, str(row[0]))
             walk.start(str(row[0]), db)
             outside = None if witness is None else witness.head.seq
             at_witness = _walk_store(db, walk, outside, progress)
             if witness is not None:
                 _compare(walk, witness.ledger, witness.head, at_witness)
             _check_beside(db, walk, Path(f"{home.database}-wal"))
+            if problem := compare_index(db):
+                raise _BadError(None, problem)  # noqa: TRY301 - one report for all
         if witness is None and walk.seq:
             raise _BadError(None, "the head kept outside the database is missing")  # noqa: TRY301 - one report for all
     except _BadError as bad:
@@ -254,12 +260,15 @@ class _Walk:
         self.eras: list[int] = []
         self.tally: Counter[tuple[str, str, str]] = Counter()
         self.activity: dict[activity.Key, tuple[int, str]] = {}
+        self.uses: tuple[sqlite3.Connection, UsesCheck] | None = None
+        """Compares the uses of limits, where there is a store."""
         self.stored: _Counts | None = None
         """The counts of the store, in the snapshot of its last event."""
 
     def start(self, ledger: str, db: sqlite3.Connection) -> None:
         """Start from the genesis of *ledger*."""
         self.hash, self.ledger = genesis(ledger), ledger
+        self.uses = db, UsesCheck()
         if self.state is not None:
             self.state.begin(db)
 
@@ -276,6 +285,8 @@ class _Walk:
                 self.activity[key] = (self.activity.get(key, (0,))[0] + 1, columns[0])
             if self.state is not None:
                 self.state.learn(seq, value)
+            if self.uses is not None:
+                self.uses[1].learn(self.uses[0], value)
         self.seq, self.hash = expected, digest
 
     def count(
@@ -329,6 +340,8 @@ def _walk_store(
     walk.stored = _stored_counts(db)
     if walk.state is not None:
         walk.state_problems = walk.state.problems(db)
+    if walk.uses is not None and (told := walk.uses[1].problem(db)):
+        walk.state_problems.append(told)
     db.execute("COMMIT")
     return at_witness
 
@@ -383,7 +396,7 @@ def columns_of(value: dict[str, object]) -> tuple[object, ...]:
 
 def _check_columns(
     seq: int, body: bytes, columns: tuple[object, ...]
-) -> tuple[dict[str, object], activity.Fact]:
+) -> tuple[dict[str, Any], activity.Fact]:
     """Compare the columns beside a body with it; return it parsed, and its fact."""
     try:
         value = json.loads(str(body, "utf-8"))

@@ -22,6 +22,7 @@ from agentvault_tui.ledger import docs, state
 from agentvault_tui.ledger.bindings import (
     ALL_TOKENS,
     CREDENTIAL,
+    DECIDING,
     LASTING_TYPES,
     PASSING_TYPES,
     STEP,
@@ -87,6 +88,8 @@ class StateDivergence:
     """Steps at the tenant or a provider whose rows were changed."""
     lost_steps: tuple[AgentId, ...] = ()
     """Agents with a step whose row was removed."""
+    limits: bool = False
+    """The windows of limits, which were derived again."""
 
     def __bool__(self) -> bool:
         """Tell whether there is anything."""
@@ -103,6 +106,7 @@ class StateDivergence:
             "leases": len(self.leases),
             "cool-downs": len(self.cooldowns),
             "tenant steps": len(self.steps) + len(self.lost_steps),
+            "set of limits' uses": int(self.limits),
         }
         return {kind: count for kind, count in kinds.items() if count}
 
@@ -431,7 +435,7 @@ class FullStateCheck:
             there.add(f"{STEP}{row[0]}" if table == "outbox" else row[0])
             if table == "meta" and not str(row[0]).startswith(_KNOWN_META):
                 yield table, f"{name} {row[0]} is {_UNTOLD}"
-            elif table == "meta" and str(row[0]).startswith(("ledger", *UNBOUND)):
+            elif table == "meta" and self._unbound(str(row[0])):
                 continue
             elif not self._bound.holds(table, row):
                 known = any(key in self._bound for key, _ in bindings(table, row))
@@ -440,6 +444,12 @@ class FullStateCheck:
         for key, (_, found) in self._bound.items():
             if found and table_of(key) == table and key not in there:
                 yield table, f"{name} {key} is gone though its event is there"
+
+    def _unbound(self, key: str) -> bool:
+        """Tell whether no event has to bind the small record under *key*."""
+        if key in DECIDING:
+            return key not in self._bound
+        return key.startswith(("ledger", *UNBOUND))
 
     def _token_rows(
         self, db: sqlite3.Connection, now: str
@@ -510,6 +520,7 @@ def table_of(key: str) -> str:
         return "agents"
     if key.startswith(("sup_", "chg_")):
         return "stepups"
-    if key == "panic" or key.startswith(("cooldown:", "account:", "lease:")):
+    named = key == "panic" or key in DECIDING
+    if named or key.startswith(("cooldown:", "account:", "lease:")):
         return "meta"
     return ""

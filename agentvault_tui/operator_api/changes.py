@@ -88,6 +88,8 @@ class ChangeInfo(WireShape, kw_only=True):
     """While authorizing, for the session that began it, else null."""
     taken: Json | UnsetType = UNSET
     """The agent after the part that was taken away at once, where one call did both."""
+    request: Json | None = None
+    """The body that carries it out, where one change is read; null for secrets."""
     result: Json | None = None
     """The answer of the call, once, to the session that asked."""
     client_secret: str | UnsetType = UNSET

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from msgspec import UNSET, UnsetType, field
 
@@ -162,6 +163,20 @@ class TryInfo(WireShape, kw_only=True):
     decision: ExplainInfo | None = None
 
 
+class SecretUserInfo(WireShape, kw_only=True):
+    """One service or destination that names a secret."""
+
+    kind: Literal["service", "mcp", "sink", "hook"]
+    """``sink``: of ``alerts.toml``; ``hook``: a decision webhook of ``limits.toml``."""
+    name: str
+    origins: tuple[str, ...]
+    """Where it is sent."""
+    is_url: bool
+    """Whether the secret is itself the URL that is posted to."""
+    refused: bool
+    """Whether it is not sent: an origin is not among those of the secret."""
+
+
 class SecretInfo(WireShape, kw_only=True):
     """A sealed secret, without its value."""
 
@@ -169,13 +184,26 @@ class SecretInfo(WireShape, kw_only=True):
     created_at: Moment
     changed_at: Moment
     changed_by: str
+    for_: tuple[str, ...] = field(name="for")
+    """Where it may be sent: origins, or ``none`` alone."""
     used_by: tuple[str, ...]
-    """The services whose credential it is."""
+    """The names of `users`."""
+    users: tuple[SecretUserInfo, ...]
+    """The services and destinations that name it."""
+
+
+class MissingSecretInfo(WireShape, kw_only=True):
+    """A secret that a file names and that is not set."""
+
+    name: str
+    users: tuple[SecretUserInfo, ...]
 
 
 class SecretList(WireShape, kw_only=True):
     """The sealed secrets, by name."""
 
     secrets: tuple[SecretInfo, ...]
+    missing: tuple[MissingSecretInfo, ...]
+    """Those that files name and that are not set."""
     key: str
     """Whose key wraps them: ``home`` or ``systemd``; empty where there is none."""

@@ -39,7 +39,7 @@ class WireRequest(
 
 
 class AgentQuery(WireShape, kw_only=True, forbid_unknown_fields=True):
-    """Which agents: all of them with tokens when nothing is said."""
+    """Which agents: a page in the order of registration, or those that are named."""
 
     after: str | None = None
     ids: str | None = None
@@ -83,6 +83,8 @@ class ScopesRequest(WireRequest, kw_only=True):
     agent_id: Word
     grant: tuple[str, ...] = ()
     ungrant: tuple[str, ...] = ()
+    seconds: Annotated[int, Meta(ge=1, le=31_622_400)] | None = None
+    """How long the scopes of `grant` last; left out, for good."""
     serves: tuple[str, ...] | UnsetType = UNSET
     """Scopes it serves, in place of those it did; empty for all."""
     resources: tuple[str, ...] | UnsetType = UNSET
@@ -260,8 +262,8 @@ class ApplyRequest(WireRequest, kw_only=True):
     """The text of the file."""
     limits: str | None = None
     """The text of ``limits.toml``, where that changes too."""
-    plan: Annotated[str, Meta(max_length=80)] = ""
-    """The digest of the plan that this is; without one none is compared."""
+    plan: Annotated[str, Meta(max_length=80)] | None = None
+    """The digest of the plan that this is; left out, none is compared."""
     reason: Reason = ""
 
 
@@ -350,6 +352,9 @@ class SecretRequest(WireRequest, kw_only=True):
 
     name: ShortId
     value: str
+    for_: tuple[str, ...] | None = field(default=None, name="for")
+    """Origins that it may be sent to, or ``none`` alone; left out: those of the
+    services and destinations that name it."""
 
     def __repr__(self) -> str:
         """Show the name alone."""

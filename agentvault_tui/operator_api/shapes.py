@@ -17,7 +17,6 @@ from agentvault_tui.held_body import HeldRequestInfo
 Json: TypeAlias = dict[str, object]
 """A JSON object whose members others choose."""
 Moment = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
-
 OUTCOMES: Final = ("allowed", "denied", "escalated")
 OPEN: Final = frozenset({"pending", "authorizing"})
 """Statuses of step-ups that can still be decided."""

@@ -5,7 +5,7 @@ from agentvault_tui.policy.engine import SHIPPED, Policy
 from agentvault_tui.policy.inputs import Environment, Inputs
 from agentvault_tui.policy.limits import Limit, LimitSet
 from agentvault_tui.policy.texts import PolicyTexts, shipped_catalogue, shipped_policy
-from agentvault_tui.policy.tightening import only_tightens
+from agentvault_tui.policy.tightening import differences, only_tightens
 
 __all__ = [
     "SHIPPED",
@@ -17,6 +17,7 @@ __all__ = [
     "LimitSet",
     "Policy",
     "PolicyTexts",
+    "differences",
     "is_scope_name",
     "only_tightens",
     "shipped_catalogue",

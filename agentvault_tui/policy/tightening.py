@@ -38,6 +38,35 @@ def only_tightens(before: Policy, after: Policy) -> bool:
     )
 
 
+def differences(before: Policy, after: Policy) -> dict[str, list[str]]:
+    """Return what differs between two policies, for the person who approves it.
+
+    Args:
+        before: the active policy.
+        after: the one to be put in its place.
+
+    Returns:
+        ids of rules and limits, by how they differ; what there is none of is left out.
+    """
+    pairs: tuple[tuple[str, dict[str, object], dict[str, object]], ...] = (
+        ("rules", _rules_by_id(before), _rules_by_id(after)),
+        ("limits", {**before.limits.by_id}, {**after.limits.by_id}),
+    )
+    found: dict[str, list[str]] = {}
+    for noun, old, new in pairs:
+        both = old.keys() & new.keys()
+        found[f"{noun} added"] = sorted(new.keys() - old.keys())
+        found[f"{noun} removed"] = sorted(old.keys() - new.keys())
+        found[f"{noun} changed"] = sorted(one for one in both if old[one] != new[one])
+    if before.catalogue.version != after.catalogue.version:
+        found["catalogue"] = ["changed"]
+    return {name: ids for name, ids in found.items() if ids}
+
+
+def _rules_by_id(policy: Policy) -> dict[str, object]:
+    return {one.id: one.parsed for one in policy.rules}
+
+
 def _rules_tighten(
     before: tuple[PolicyRule, ...], after: tuple[PolicyRule, ...]
 ) -> bool:

@@ -133,11 +133,12 @@ class ActivationSessions:
             known = {"step": session.step, "sub": sub}
             known["authenticated_at"] = session.authenticated_at
         sets = "".join(f", {name} = ?" for name in known)
-        row = self._store.one(
-            f"UPDATE activations SET page = page + 1, used = 0{sets}"  # noqa: S608
-            " WHERE id_hash = ? RETURNING page",
-            *(*known.values(), session.key),
-        )
+        with self._store.unflushed():
+            row = self._store.one(
+                f"UPDATE activations SET page = page + 1, used = 0{sets}"  # noqa: S608
+                " WHERE id_hash = ? RETURNING page",
+                *(*known.values(), session.key),
+            )
         page = 0 if row is None else int(row["page"])
         if page > _PAGES:
             self.end(session)
@@ -158,9 +159,10 @@ class ActivationSessions:
         key, browser = sha256_hex(secret), sha256_hex(cookie)
         # One statement looks and marks: of two that are sent at once, one acts.
         mine = {"id_hash": key, "browser": browser}
-        acts = self._store.update(
-            "activations", {"used": 1}, **mine, page=int(page), used=0
-        )
+        with self._store.unflushed():
+            acts = self._store.update(
+                "activations", {"used": 1}, **mine, page=int(page), used=0
+            )
         row = self._store.find("activations", **mine)
         if row is None:
             return None

@@ -18,6 +18,7 @@ from agentvault_tui.model.claims import DETAILS_TYPES, EXTENSIONS_PATH, OUTCOME_
 from agentvault_tui.settings import StepUpSettings
 from agentvault_tui.tenant import details
 from agentvault_tui.tenant.activation import ActivationPages
+from agentvault_tui.tenant.approve import PATH as APPROVE_PATH
 from agentvault_tui.tenant.approve import ApprovalPages, RegistrationPages
 from agentvault_tui.tenant.clients import (
     AUTHORIZATION_CODE,
@@ -26,6 +27,7 @@ from agentvault_tui.tenant.clients import (
     REFRESH_TOKEN,
     TOKEN_VAULT,
 )
+from agentvault_tui.tenant.login import PATH as LOGIN_PATH
 from agentvault_tui.tenant.login import LoginPages
 from agentvault_tui.tenant.management.api import ManagementApi, ManagementCall
 from agentvault_tui.tenant.management.calls import CALLS
@@ -39,9 +41,13 @@ from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.passkeys import Passkeys
 from agentvault_tui.tenant.views import Views
 from agentvault_tui.web import BODY_CAP, App, Receive, RequestGuard, Scope, Send
+from agentvault_tui.web.places import Limits
+from agentvault_tui.web.reply import oauth_error
+from agentvault_tui.web.strangers import StrangersGuard
 
 DEVICE_PATH: Final = "/oauth/device/code"
 MANAGEMENT_PATH: Final = "/api/v2"
+_PAGES: Final = ("/activate", f"{LOGIN_PATH}/", f"{APPROVE_PATH}/", "/passkey/")
 _DEVICE_BODY_CAP: Final = 8 * BODY_CAP
 """Room for whatever a broker can hold: what an agent sent it in one body comes here
 as JSON in a form. "é", two bytes, is %5Cu00e9; 1e15 is 1000000000000000.0: up to four
@@ -114,7 +120,8 @@ class Surface:
             exception_handlers={HTTPException: _http_error, **AWAY},
         )
         app.router.redirect_slashes = False
-        return _guarded(app, frozenset(url.split("/")[2].encode() for url in urls))
+        guarded = _guarded(app, frozenset(url.split("/")[2].encode() for url in urls))
+        return StrangersGuard(guarded, Limits().connections, _waits, oauth_error)
 
 
 class Opening:
@@ -146,6 +153,26 @@ class Opening:
             await app(scope, receive, send)
 
         return answer
+
+
+def is_urgent(scope: Scope) -> bool:
+    """Tell whether a request denies something: such have connections of their own."""
+    path: str = scope["path"]
+    denies = path.startswith(APPROVE_PATH) and path.endswith("/deny")
+    return scope["method"] == "POST" and (denies or path == "/activate/cancel")
+
+
+def _waits(scope: Scope) -> bool:
+    """Tell whether anybody may send a request that may wait.
+
+    A factor is checked in turn, and a device code is stored.
+    """
+    path: str = scope["path"]
+    return (
+        scope["method"] == "POST"
+        and (path == DEVICE_PATH or path.startswith(_PAGES))
+        and not is_urgent(scope)
+    )
 
 
 def _guarded(app: App, hosts: frozenset[bytes]) -> App:

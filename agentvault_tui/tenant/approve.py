@@ -253,7 +253,12 @@ class ApprovalPages:
 
     async def _passkey(self, request: Request, form: Mapping[str, str]) -> User:
         cookie = request.cookies.get(COOKIE, "")
-        passkey = self._keys.signed_in(form.get("credential", ""), _SIGN_IN + cookie)
+        answer, sign_in = form.get("credential", ""), self._parts.sign_in
+        counted = sign_in.charge_passkey(
+            self._keys.named_in(answer), sign_in.lanes.origin(request)
+        )
+        passkey = self._keys.signed_in(answer, _SIGN_IN + cookie)
+        sign_in.lockouts.clear(counted, "code")
         user = self._parts.people.find(passkey.sub)
         if user is None or user.blocked:
             raise TenantRefusedError("blocked", "This user is blocked.")

@@ -23,10 +23,11 @@ _HALF: Final = 4
 _LONGEST: Final = 80
 _WIDE: Final = {0xFEE0 + code: code for code in range(0x21, 0x7F)}
 """Full-width forms, and what they are (Unicode, Halfwidth and Fullwidth Forms)."""
-_LIVE_CAP: Final = 256
-"""Codes that may wait for a person at once, of the whole tenant."""
-_SIGN_IN_CAP: Final = 64
-"""Of these, codes that sign an operator in; the rest is kept for approvals."""
+_PAGE, _AGENT, _SIGN_IN = "approval pages", "agents' requests", "sign-ins"
+_CAPS: Final = {_PAGE: 256, _AGENT: 256, _SIGN_IN: 64}
+"""What codes are for, and how many of them may wait for a person at once."""
+AGENT_CAP: Final = 16
+"""Codes of one agent's step-ups that may wait for a person."""
 _TRIES: Final = 5
 """Failed sign-ins on one code (RFC 8628 section 5.1)."""
 _KEPT: Final = timedelta(hours=1)
@@ -117,6 +118,21 @@ class StoredDeviceCode:
         return self.failures >= _TRIES
 
 
+class TooManyCodesError(TenantRefusedError):
+    """As many device codes wait for a person as may.
+
+    Attributes:
+        cap: how many those are. The client tells it from Auth0's rate limit by that.
+    """
+
+    def __init__(self, cap: int, whose: str) -> None:
+        super().__init__(
+            "too_many_requests",
+            f"{cap} device codes of {whose} are waiting for a person, as many as may.",
+        )
+        self.cap = cap
+
+
 class DeviceCodes:
     """The device codes of one store."""
 
@@ -138,9 +154,10 @@ class DeviceCodes:
         """Make a pair of codes that live *lifetime* seconds.
 
         Raises:
-            TenantRefusedError: ``too_many_requests``: too many are waiting already;
-                ``authorization_begun``: it is for the approval page alone, and a person
-                was given a code for the same step-up, which has that page as well.
+            TooManyCodesError: as many of its kind, or of its agent, wait as may.
+            TenantRefusedError: ``authorization_begun``: it is for the approval page
+                alone, and a person was given a code for the same step-up, which has
+                that page as well.
         """
         page = None if what is None else what.page
         with self._store.transaction():
@@ -154,30 +171,31 @@ class DeviceCodes:
                     "scope": scope,
                     "details": what and what.to_json(),
                     "audience": audience,
-                    "origin": origin,
+                    # Of a step-up it tells what the code counts for.
+                    "origin": origin
+                    if what is None
+                    else f"{_kind(what)} {what.agent_id}",
                 },
-                None if page is None else page.id,
+                what,
                 Deadline.after(self._clock, lifetime),
             )
 
     def _issue(
-        self, columns: Mapping[str, object], stepup_id: str | None, expires: Deadline
+        self,
+        columns: Mapping[str, object],
+        what: details.StepUpDetails | None,
+        expires: Deadline,
     ) -> CodePair:
         now = self._clock.now()
+        stepup_id = None if what is None or what.page is None else what.page.id
         self._store.change(
             "DELETE FROM device_codes WHERE expires_wall < ?", iso(now - _KEPT)
         )
-        signs_in = columns["details"] is None
-        if self._live() >= _LIVE_CAP or (
-            signs_in and self._live(sign_ins=True) >= _SIGN_IN_CAP
-        ):
-            raise TenantRefusedError(
-                "too_many_requests", "Too many device codes are waiting for a person."
-            )
         if stepup_id is not None:
             # One step-up has one code: what was asked before is not what is asked now.
             over = {"stepup_id": stepup_id, "state": "pending"}
             self._store.update("device_codes", {"state": "denied"}, **over)
+        self._check_room(what)
         while True:
             pair = CodePair(new_secret("av_d"), new_user_code())
             inserted = self._store.insert(
@@ -233,13 +251,14 @@ class DeviceCodes:
 
     def failed(self, code: StoredDeviceCode) -> None:
         """Count a failed sign-in; the fifth denies the code (T-08)."""
-        self._store.change(
-            "UPDATE device_codes SET failures = failures + 1, state ="
-            " CASE WHEN failures + 1 >= ? THEN 'denied' ELSE state END"
-            " WHERE device_code_hash = ? AND state = 'pending'",
-            _TRIES,
-            code.key,
-        )
+        with self._store.unflushed():
+            self._store.change(
+                "UPDATE device_codes SET failures = failures + 1, state ="
+                " CASE WHEN failures + 1 >= ? THEN 'denied' ELSE state END"
+                " WHERE device_code_hash = ? AND state = 'pending'",
+                _TRIES,
+                code.key,
+            )
 
     def approve(
         self,
@@ -293,15 +312,34 @@ class DeviceCodes:
         where = {"device_code_hash": code.key, "state": state}
         return bool(self._store.update("device_codes", to, **where))
 
-    def _live(self, *, sign_ins: bool = False) -> int:
-        row = self._store.one(
-            "SELECT count(*) AS n FROM device_codes"
-            " WHERE state = 'pending' AND expires_wall > ?"
-            " AND (details IS NULL OR ? = 0)",
-            iso(self._clock.now()),
-            sign_ins,
-        )
-        return 0 if row is None else int(row["n"])
+    def _check_room(self, what: details.StepUpDetails | None) -> None:
+        """Refuse one more code of a kind, or of an agent, that has as many as may be.
+
+        Raises:
+            TooManyCodesError: it has.
+        """
+        kind = _kind(what)
+        cap = _CAPS[kind]
+        live = "SELECT count(*) AS n FROM device_codes WHERE state = 'pending'"
+        live += " AND expires_wall > ? AND "
+        now = iso(self._clock.now())
+        if what is None:
+            row = self._store.one(f"{live} details IS NULL", now)
+        else:
+            begins = f"{kind} "
+            row = self._store.one(
+                f"{live} details IS NOT NULL AND substr(origin, 1, ?) = ?",
+                *(now, len(begins), begins),
+            )
+        if row is not None and int(row["n"]) >= cap:
+            raise TooManyCodesError(cap, kind)
+        if what is not None:
+            whose = [f"{one} {what.agent_id}" for one in (_PAGE, _AGENT)]
+            row = self._store.one(
+                f"{live} details IS NOT NULL AND origin IN (?, ?)", now, *whose
+            )
+            if row is not None and int(row["n"]) >= AGENT_CAP:
+                raise TooManyCodesError(AGENT_CAP, "this agent")
 
     def _hash(self, user_code: str) -> str:
         # Keyed: 34 bits are too few for a plain hash to hide.
@@ -327,5 +365,12 @@ class DeviceCodes:
             audience=row["audience"],
             **({} if row["amr"] is None else {"amr": tuple(json.loads(row["amr"]))}),
             outcome=row["outcome"],
-            origin=row["origin"],
+            origin=row["origin"] if row["details"] is None else None,
         )
+
+
+def _kind(what: details.StepUpDetails | None) -> str:
+    """Return what a code is for, which is what it counts as."""
+    if what is None:
+        return _SIGN_IN
+    return _PAGE if what.page and what.page.expires_in else _AGENT

@@ -60,6 +60,7 @@ class FileStore(Store):
         """
         for folder in (home.data, home.tenant, home.keys):
             private_folder(folder)
+        self.before_close = []
         self._path = home.tenant / _FILE
         try:
             private_file(self._path)
@@ -106,6 +107,8 @@ class FileStore(Store):
 
     def close(self) -> None:
         """Close the file."""
+        for write in self.before_close:
+            write()
         self._db.close()
 
     @contextmanager
@@ -118,6 +121,15 @@ class FileStore(Store):
             self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
+
+    @contextmanager
+    def unflushed(self) -> Iterator[None]:
+        """Run a block whose commits are in the log and not flushed (SQLite, WAL)."""
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        try:
+            yield
+        finally:
+            self._db.execute("PRAGMA synchronous = FULL")
 
     def check_may_move(self, issuer: str) -> None:
         """Refuse nothing: a home has one tenant."""

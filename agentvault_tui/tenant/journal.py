@@ -136,14 +136,15 @@ class Journal:
         elif error.error == "locked":
             kind = "limit_wc" if user is None else "gd_otp_rate_limit_exceed"
         details = {"error": error.error}
-        self.write(
-            kind,
-            request,
-            description=error.what,
-            client=client,
-            user=user,
-            details=details,
-        )
+        with self._store.unflushed():  # anybody can cause it
+            self.write(
+                kind,
+                request,
+                description=error.what,
+                client=client,
+                user=user,
+                details=details,
+            )
 
     def keep(self, log_id: str, kind: str, at: float, doc: str) -> None:
         self._store.insert("journal", log_id=log_id, type=kind, visible_at=at, doc=doc)

@@ -56,6 +56,7 @@ class LoginPages:
     def __init__(self, parts: Parts, views: Views) -> None:
         self._parts = parts
         self._views = views
+        self._kind = f"login state {parts.store.fact('epoch') or ''}"
 
     def routes(self) -> list[BaseRoute]:
         return [
@@ -248,7 +249,7 @@ class LoginPages:
         """Return what the next form brings back."""
         until = self._parts.clock.now().timestamp() + LIFETIME
         said = json.dumps([until, asdict(state)]).encode()
-        box = self._parts.seal.close(_KIND, sha256_hex(cookie), 1, said)
+        box = self._parts.seal.close(self._kind, sha256_hex(cookie), 1, said)
         return to_base64url(box)
 
     def _opened(self, sent: str, cookie: str) -> LoginState | None:
@@ -257,7 +258,7 @@ class LoginPages:
             return None
         try:
             box = from_base64url(sent)
-            raw = self._parts.seal.open(_KIND, sha256_hex(cookie), 1, box)
+            raw = self._parts.seal.open(self._kind, sha256_hex(cookie), 1, box)
         except (SealedError, ValueError):
             return None
         until, members = json.loads(raw)
@@ -283,7 +284,6 @@ LoginKind = Literal["authorize", "connect"]
 
 LIFETIME: Final = 600.0
 """Seconds from one page to the form it sends."""
-_KIND: Final = "login state"
 LONGEST: Final = 4_000
 """Characters a form's field may have."""
 

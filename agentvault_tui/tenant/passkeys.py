@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,11 +26,13 @@ from webauthn.helpers.structs import (
     UserVerificationRequirement,
 )
 
+from agentvault_tui import strict_json
 from agentvault_tui.clock import Clock, iso
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model.claims import PASSKEY_COPIED
 from agentvault_tui.tenant.store import Row, Store, TenantSeal
 from agentvault_tui.tenant.users import User
+from agentvault_tui.text import visible
 from agentvault_tui.web import PublicAddress
 
 CHALLENGE_LIFE: Final = 300
@@ -40,6 +41,11 @@ _USES_KEPT: Final = 2 * 86_400
 """Seconds: longer than any step-up or random challenge lives."""
 _NONCE: Final = 16
 _TIME: Final = 8
+_UNREADABLE: Final = (
+    *(WebAuthnException, ValueError, TypeError, LookupError, AttributeError),
+    *(ArithmeticError, EOFError, RecursionError),
+)
+"""What reading an answer may raise: JSON, CBOR and COSE, of a stranger."""
 _MOST: Final = 20
 """Passkeys of one person."""
 
@@ -91,7 +97,8 @@ class Passkeys:
     ) -> None:
         self._store = store
         self._clock = clock
-        self._key = seal.derive("passkey challenge")
+        # A restore makes another epoch: what was answered before it is not open again.
+        self._key = seal.derive(f"passkey challenge {store.fact('epoch') or ''}")
         self.usable: Final = public.named
         """Whether there can be any: an address is no RP id (WebAuthn section 5.1.2)."""
         self._rp_id = public.host
@@ -172,8 +179,8 @@ class Passkeys:
                 expected_origin=self._origin,
                 require_user_verification=True,
             )
-        except (WebAuthnException, ValueError, KeyError, TypeError) as error:
-            raise _bad(str(error)) from None
+        except _UNREADABLE as error:
+            raise _bad(visible(error, 200)) from None
         synced = made.credential_device_type is CredentialDeviceType.MULTI_DEVICE
         passkey = Passkey(
             bytes_to_base64url(made.credential_id),
@@ -190,6 +197,12 @@ class Passkeys:
         if not self._store.insert("passkeys", **columns):
             raise _bad("it is registered already")
         return passkey
+
+    def named_in(self, answer: str) -> str:
+        """Return the id of the passkey that *answer* names; empty if it names none."""
+        with suppress(*_UNREADABLE):
+            return str(_object(answer)["id"])
+        return ""
 
     def signed_in(self, answer: str, about: str) -> Passkey:
         """Verify a sign-in by a random challenge about *about*.
@@ -209,10 +222,10 @@ class Passkeys:
                 did not grow.
         """
         try:
-            told = json.loads(answer)
+            told = _object(answer)
             row = self._store.find("passkeys", id=str(told["id"]), host=self._rp_id)
-            client_data = json.loads(_decoded(told, "clientDataJSON"))
-        except (WebAuthnException, ValueError, KeyError, TypeError):
+            client_data = _object(_decoded(told, "clientDataJSON"))
+        except _UNREADABLE:
             raise _bad("it cannot be read") from None
         if row is None:
             raise _bad("it is not registered here")
@@ -236,8 +249,8 @@ class Passkeys:
                 credential_current_sign_count=-1,
                 require_user_verification=True,
             )
-        except (WebAuthnException, ValueError, KeyError, TypeError) as error:
-            raise _bad(str(error)) from None
+        except _UNREADABLE as error:
+            raise _bad(visible(error, 200)) from None
         self._count(passkey, done.new_sign_count, challenge)
         return passkey
 
@@ -263,8 +276,8 @@ class Passkeys:
     def _signed_challenge(self, answer: str, about: str) -> bytes:
         """Return the challenge that *answer* signs, if it is a live one of ours."""
         challenge = b""
-        with suppress(ValueError, KeyError, TypeError):
-            data: Any = json.loads(_decoded(json.loads(answer), "clientDataJSON"))
+        with suppress(*_UNREADABLE):
+            data = _object(_decoded(_object(answer), "clientDataJSON"))
             challenge = base64url_to_bytes(data["challenge"])
         if not self.is_ours(challenge, about):
             raise _bad("the page it answers is out of date")
@@ -272,6 +285,19 @@ class Passkeys:
 
     def _mac(self, head: bytes, about: str) -> bytes:
         return hmac.new(self._key, head + about.encode(), "sha256").digest()
+
+
+def _object(text: str | bytes) -> dict[str, Any]:
+    """Read a JSON object of bounded depth.
+
+    Raises:
+        ValueError: it is no JSON.
+        TypeError: it is no object.
+    """
+    found = strict_json.loads(text)
+    if not isinstance(found, dict):
+        raise TypeError("it is no object")
+    return found
 
 
 def _decoded(told: Any, name: str) -> bytes:

@@ -35,7 +35,7 @@ from agentvault_tui.home import (
 from agentvault_tui.process import harden, log_json_lines
 from agentvault_tui.settings import Settings
 from agentvault_tui.tenant.accounts import where
-from agentvault_tui.tenant.app import Opening, Surface
+from agentvault_tui.tenant.app import Opening, Surface, is_urgent
 from agentvault_tui.tenant.file_store import FileStore, open_store
 from agentvault_tui.tenant.parts import HOST, PORT_FILE, Parts, Run, issuer_of
 from agentvault_tui.tenant.store import Store, TenantSeal
@@ -164,8 +164,13 @@ async def _serve(
             tls = public.tls(clock)
             outside = public_socket(public.address, public.port)
             app = opening.app(Surface.public_app)
-            await server.listen(app, outside, tls=tls, limits=LIMITS)
-        await server.listen(opening.app(Surface.app), bound, held=held, limits=LIMITS)
+            await server.listen(app, outside, tls=tls, limits=LIMITS, urgent=is_urgent)
+        await server.listen(
+            *(opening.app(Surface.app), bound),
+            held=held,
+            limits=LIMITS,
+            urgent=is_urgent,
+        )
         put_private(port_file, str(port).encode(), replace=True)
         stopped = _stop_requested(stack)
         local = f"http://{HOST}:{port}/"

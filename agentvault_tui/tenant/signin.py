@@ -6,12 +6,13 @@ import asyncio
 import base64
 import hmac
 import ipaddress
+import logging
 import math
 import re
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -22,9 +23,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agentvault_tui.clock import Clock
-from agentvault_tui.errors import TenantRefusedError
+from agentvault_tui.errors import LedgerError, TenantRefusedError
+from agentvault_tui.model import sha256_hex
 from agentvault_tui.tenant.store import Store, TenantSeal
 from agentvault_tui.tenant.users import OTP_KIND, User, normal_name, user_of
+from agentvault_tui.web.shares import classes_of
 from agentvault_tui.web.sockets import tcp_user
 
 Factor = Literal["password", "otp", "code"]
@@ -38,10 +41,13 @@ _LONGEST: Final[dict[Factor, float]] = {"password": 60.0, "otp": 900.0, "code": 
 """Passwords are generated with 100 bits, so their lock only slows. One-time codes have
 20 bits and are asked for only after the right password: theirs is the long one."""
 _LANES_COUNTED: Final = 1000
+_WRITE_S: Final = 1.0
+"""Seconds between two writes of what was counted."""
 _STEP_SECONDS: Final = 30
 """Of one-time codes (RFC 6238 section 5.2)."""
 _OTP: Final = re.compile(r"[0-9]{6}")
 _SPACES: Final = re.compile(r"[ -]")
+_log = logging.getLogger("agentvault.tenant")
 
 
 class WrongSignInError(TenantRefusedError):
@@ -125,6 +131,24 @@ class SignIn:
         self.lockouts.clear(counted, "otp")
         return int(self._clock.now().timestamp())
 
+    def charge_passkey(self, credential_id: str, origin: Origin) -> str:
+        """Count one try to show a passkey, before it is verified.
+
+        Args:
+            credential_id: of the passkey, as the answer names it.
+            origin: where it comes from.
+
+        Returns:
+            what it counts for; `Lockouts.clear` forgets it once the passkey was right.
+
+        Raises:
+            TenantRefusedError: ``locked``.
+        """
+        named = sha256_hex(credential_id)[:32]
+        counted = f"{self.lanes.lane(origin, named).key} passkey-{named}"
+        self._charge(counted, "code")
+        return counted
+
     def _use_code(self, sub: str, code: str) -> bool:
         row = self._store.find("users", sub=sub)
         if row is None or not _OTP.fullmatch(code):
@@ -168,12 +192,34 @@ class SignIn:
             )
 
 
+@dataclass(slots=True)
+class _Tries:
+    """What is counted for one person, lane or browser."""
+
+    failures: int = 0
+    locked_until: float = 0.0
+    last_at: float = 0.0
+    stored: bool = False
+    """Whether the store has it; once it has not any more, somebody has ended it."""
+    ended_at: float = float("-inf")
+    """When a lock of the person was ended last, before these tries."""
+
+
 class Lockouts:
-    """Failed tries by person and lane, or browser, kept over restarts."""
+    """Failed tries by person and lane, or browser, kept over restarts.
+
+    They are counted in memory and written at most once a second, without a flush: a
+    guess costs the event loop no more than the work of looking at it.
+    """
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self._tries: dict[tuple[str, Factor], _Tries] = {}
+        self._unwritten: dict[tuple[str, Factor], None] = {}
+        self._written_at = float("-inf")
+        self._due: asyncio.TimerHandle | None = None
+        store.before_close.append(self.write)
 
     def charge(self, who: str, factor: Factor) -> float:
         """Count one try before it is checked, so that parallel ones all count.
@@ -182,31 +228,97 @@ class Lockouts:
             0.0, or the seconds to wait: then the try was not counted.
         """
         now = self._clock.now().timestamp()
-        with self._store.transaction():
-            row = self._store.find("lockouts", who=who, factor=factor)
-            failures = 0 if row is None else int(row["failures"])
-            # The wall clock, set back by a year, must not lock for a year; nor one
-            # that is a moment behind another broker's for a moment, where no lock is.
-            left = float(row["locked_until"]) - now if row else 0.0
-            left = left if failures >= FREE_TRIES else 0.0
-            if left > 0:
-                return min(left, _LONGEST[factor])
-            failures += 1
-            self._store.put(
-                "lockouts",
-                ("who", "factor"),
-                who=who,
-                factor=factor,
-                failures=failures,
-                locked_until=now + _lock(failures, factor),
-                last_at=now,
-            )
-            self._forget_lanes(factor)
+        tries = self._known(who, factor)
+        # The wall clock, set back by a year, must not lock for a year; nor one
+        # that is a moment behind another broker's for a moment, where no lock is.
+        left = tries.locked_until - now if tries.failures >= FREE_TRIES else 0.0
+        if left > 0:
+            return min(left, _LONGEST[factor])
+        tries.failures += 1
+        tries.locked_until, tries.last_at = now + _lock(tries.failures, factor), now
+        key = (who, factor)
+        self._tries.pop(key, None)  # the latest last
+        self._tries[key] = tries
+        self._unwritten[key] = None
+        self._forget()
+        self._write_soon()
         return 0.0
 
     def clear(self, who: str, factor: Factor) -> None:
         """Forget the tries: the last one was right."""
-        self._store.delete("lockouts", who=who, factor=factor)
+        tries = self._tries.pop((who, factor), None)
+        self._unwritten.pop((who, factor), None)
+        if tries is None or tries.stored:
+            self._store.delete("lockouts", who=who, factor=factor)
+
+    def _known(self, who: str, factor: Factor) -> _Tries:
+        """Return what is counted here, and by whoever shares the store."""
+        row = self._store.find("lockouts", who=who, factor=factor)
+        tries = self._tries.get((who, factor)) or _Tries()
+        if tries.stored and row is None:
+            tries = _Tries()
+        person = who.rpartition(" ")[2]
+        ended = self._store.find("lockouts", who=person, factor=factor, failures=0)
+        if ended is not None and tries.ended_at < ended["last_at"] >= tries.last_at:
+            tries = _Tries(ended_at=ended["last_at"])
+        if row is not None:
+            tries.stored = True
+            tries.failures = max(tries.failures, int(row["failures"]))
+            tries.locked_until = max(tries.locked_until, float(row["locked_until"]))
+        return tries
+
+    def _forget(self) -> None:
+        """Bound the memory that strangers' tries take, the oldest first.
+
+        What counts for a person alone stays, as in `_forget_lanes`.
+        """
+        while len(self._tries) > 2 * _LANES_COUNTED:
+            key = next((one for one in self._tries if " " in one[0]), None)
+            if key is None:
+                return
+            del self._tries[key]
+            self._unwritten.pop(key, None)
+
+    def _write_soon(self) -> None:
+        """Write now, or once the second is over."""
+        left = self._written_at + _WRITE_S - self._clock.boot()
+        if left <= 0:
+            self.write()
+        elif self._due is None:
+            with suppress(RuntimeError):  # no loop runs: the next try writes it
+                loop = asyncio.get_running_loop()
+                self._due = loop.call_later(left, self.write)
+
+    def write(self) -> None:
+        """Write what was counted since the last time."""
+        if self._due is not None:
+            self._due.cancel()
+        self._due, self._written_at = None, self._clock.boot()
+        unwritten, self._unwritten = self._unwritten, {}
+        if not unwritten:
+            return
+        try:
+            with self._store.unflushed(), self._store.transaction():
+                for who, factor in unwritten:
+                    self._put(who, factor, self._tries[who, factor])
+                for kind in {factor for _, factor in unwritten}:
+                    self._forget_lanes(kind)
+        except LedgerError as error:  # a team's store is away
+            _log.warning("failed tries are written later: %s", error.what)
+            self._unwritten = unwritten | self._unwritten
+
+    def _put(self, who: str, factor: Factor, tries: _Tries) -> None:
+        columns: dict[str, object] = {
+            "failures": tries.failures,
+            "locked_until": tries.locked_until,
+            "last_at": tries.last_at,
+        }
+        key = {"who": who, "factor": factor}
+        if not tries.stored:
+            self._store.put("lockouts", ("who", "factor"), **key, **columns)
+            tries.stored = True
+        elif not self._store.update("lockouts", columns, **key):
+            self._tries.pop((who, factor), None)  # ended meanwhile
 
     def _forget_lanes(self, factor: Factor) -> None:
         """Keep what anybody can cause from filling the disk.
@@ -266,6 +378,8 @@ class Origin:
     """The key of the device code it is for, if only the console could start that."""
     address: str | None = None
     """Of another machine, an IPv6 one as its network of 64 bits."""
+    site: str = ""
+    """Of such a network, the /48 that it is in."""
     secure: bool = False
     """Whether it came over TLS."""
     own: bool = False
@@ -284,6 +398,8 @@ class Lane:
     anyway, and not where it is not known who asks: that were a lock by name alone."""
     apart: bool = False
     """Whether one-time codes are counted apart from everybody else's as well."""
+    site: str = ""
+    """The /48 of an IPv6 address: its lanes have one turn among them (RFC 6177)."""
 
 
 class Lanes:
@@ -310,9 +426,9 @@ class Lanes:
         uid = None
         if client is not None and server is not None:
             uid = tcp_user((client.host, client.port), (server[0], server[1]))
-        address = None if client is None else _network(client.host)
+        address, site = (None, "") if client is None else _network(client.host)
         secure = request.url.scheme == "https"
-        return Origin(uid, request.cookies, code, address, secure, own)
+        return Origin(uid, request.cookies, code, address, site, secure, own)
 
     def lane(self, origin: Origin, who: str) -> Lane:
         """Return the lane of a sign-in as *who*, the subject or a stranger's digest."""
@@ -329,7 +445,7 @@ class Lanes:
         if origin.code is not None:
             return Lane(f"code-{origin.code}", trusted=True, by_name=False)
         if origin.uid is None and origin.address is not None:
-            return Lane(f"from-{origin.address}", trusted=False)
+            return Lane(f"from-{origin.address}", trusted=False, site=origin.site)
         if origin.uid is None:
             return Lane("anyone", trusted=False, by_name=False)
         return Lane(f"uid-{origin.uid}", trusted=False)
@@ -362,15 +478,15 @@ class Lanes:
         return hmac.new(self._key, text.encode(), "sha256").hexdigest()
 
 
-def _network(host: str) -> str | None:
-    """Return another machine's address as tries are counted by; None on loopback."""
-    address = ipaddress.ip_address(host)
-    if address.is_loopback:
-        return None
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    # A machine has as many addresses of its /64 as it likes (RFC 4291 section 2.5.4).
-    return str(ipaddress.ip_network((address, 64), strict=False).network_address)
+def _network(host: str) -> tuple[str | None, str]:
+    """Return another machine's address as tries are counted by, and its /48.
+
+    A machine has as many addresses of its /64 as it likes (RFC 4291 section 2.5.4).
+    """
+    if ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+        return None, ""
+    classes = classes_of(host)
+    return (classes[0], "") if len(classes) == 1 else (classes[1], classes[0])
 
 
 def proof_of(seal: TenantSeal, user_code: str) -> str:
@@ -425,8 +541,12 @@ class Turns:
         while (lane := self._next()) is not None:
             line = self._waiting.pop(lane)
             place = line.popleft()
+            # Behind the others, with all lanes of the same site.
+            site = lane.site or None
+            for one in [one for one in self._waiting if one.site == site]:
+                self._waiting[one] = self._waiting.pop(one)
             if line:
-                self._waiting[lane] = line  # behind the others
+                self._waiting[lane] = line
             if not place.done():
                 self._running[lane.trusted] += 1
                 place.set_result(None)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Final
 
 from agentvault_tui import sealing
@@ -39,6 +39,9 @@ class Store(ABC):
     statements, or stand in `transaction`, in which nobody else writes.
     """
 
+    before_close: list[Callable[[], None]]
+    """Called before it is closed, for what is written later than it happened."""
+
     @abstractmethod
     def close(self) -> None:
         """Let go of it."""
@@ -46,6 +49,13 @@ class Store(ABC):
     @abstractmethod
     def transaction(self) -> AbstractContextManager[None]:
         """Run the block in one transaction, during which nobody else writes."""
+
+    def unflushed(self) -> AbstractContextManager[None]:
+        """Run a block whose writes need not survive a power cut.
+
+        For what a stranger can cause: the event loop waits for no flush of the disk.
+        """
+        return nullcontext()
 
     @abstractmethod
     def check_may_move(self, issuer: str) -> None:

@@ -70,6 +70,7 @@ class TeamStore(Store):
             SettingsError: the library for PostgreSQL is not installed.
         """
         require_library()
+        self.before_close = []
         self._home = home
         self._connector = Connector(settings.store.url, settings.team.name)
         self._clock = clock
@@ -87,6 +88,8 @@ class TeamStore(Store):
 
     def close(self) -> None:
         """Close the connection, and end the thread."""
+        for write in self.before_close:
+            write()
         if self._db is not None:
             self._wait(close(self._db))
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -170,19 +170,38 @@ class People:
         """Delete a user and what is kept of them; tell whether there was one."""
         with self._store.transaction():
             self._unlock(sub)
-            for table in ("passkeys", "passkey_links", "page_sessions"):
+            self._store.delete("lockouts", who=sub)
+            self._end_begun(sub)
+            for table in ("passkeys", "passkey_links"):
                 self._store.delete(table, sub=sub)
             self._store.delete("connected_accounts", user_id=sub)
             self._store.delete("access_tokens", sub=sub)
             return bool(self._store.delete("users", sub=sub))
 
+    def _end_begun(self, sub: str) -> None:
+        """End a person's sessions, and what they approved and nobody has fetched."""
+        for table in ("page_sessions", "activations"):
+            self._store.delete(table, sub=sub)
+        denied = {"state": "denied", "sub": None}
+        self._store.update("device_codes", denied, sub=sub, state="approved")
+
     def _unlock(self, sub: str) -> None:
-        """Forget what is counted for a person, in any lane."""
+        """Forget what is counted for a person, in any lane.
+
+        A tenant that runs has counted more than the store has: rows of no failure tell
+        it when that was (`signin.Lockouts`).
+        """
         self._store.change(
             "DELETE FROM lockouts"
             " WHERE who = ? OR substr(who, length(who) - length(?)) = ' ' || ?",
             *(sub, sub, sub),
         )
+        now = self._clock.now().timestamp()
+        for factor in ("password", "otp"):
+            row = {"failures": 0, "locked_until": 0.0, "last_at": now}
+            self._store.put(
+                "lockouts", ("who", "factor"), who=sub, factor=factor, **row
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +307,9 @@ class UserStore(People):
             NotFoundError: there is no such user.
         """
         user, held = self.named(name), checked_roles(roles)
-        self._store.update("users", {"roles": json.dumps(held)}, sub=user.sub)
+        with self._store.transaction():
+            self._store.update("users", {"roles": json.dumps(held)}, sub=user.sub)
+            self._end_begun(user.sub)
         return replace(user, roles=held)
 
     def reset_password(self, name: str) -> str:
@@ -301,10 +322,10 @@ class UserStore(People):
         """
         user, password = self.named(name), _new_password()
         hashed = {"password_hash": self._hasher.hash(password)}
-        self._store.update("users", hashed, sub=user.sub)
-        self._unlock(user.sub)
-        for table in ("page_sessions", "activations"):
-            self._store.delete(table, sub=user.sub)
+        with self._store.transaction():
+            self._store.update("users", hashed, sub=user.sub)
+            self._unlock(user.sub)
+            self._end_begun(user.sub)
         return password
 
     def remove(self, name: str) -> User:
@@ -340,7 +361,7 @@ class UserStore(People):
         """Forget passkeys by their ids; whoever is signed in with one is signed out."""
         for key in keys:
             for one in self.passkeys(id=key):
-                self._store.delete("page_sessions", sub=one["sub"])
+                self._end_begun(str(one["sub"]))
             self._store.delete("passkeys", id=key)
 
     def reset_otp(self, name: str) -> tuple[str, str]:
@@ -364,6 +385,7 @@ class UserStore(People):
             fresh = {"otp_sealed": box, "otp_version": version, "otp_last_step": 0}
             self._store.update("users", fresh, sub=sub)
             self._unlock(sub)
+            self._end_begun(sub)
         return secret, _otpauth(normal_name(name), secret)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime
 from typing import Final
 
@@ -119,9 +120,18 @@ class TenantClient(Tenant):
         """Ask the token endpoint once; an outage is an answer, not an error."""
         return await poll_once(self, self.client_id, flow)
 
-    async def wait(self, flow: DeviceFlow) -> End:
-        """Poll until the person decided or the code ran out."""
-        return await poll_until_ended(self, flow, lambda: self.poll_once(flow))
+    async def wait(
+        self,
+        flow: DeviceFlow,
+        turn: Callable[[], AbstractAsyncContextManager[object]] = nullcontext,
+    ) -> End:
+        """Poll until the person decided or the code ran out, each time in a *turn*."""
+
+        async def poll() -> Poll:
+            async with turn():
+                return await self.poll_once(flow)
+
+        return await poll_until_ended(self, flow, poll)
 
     async def verify_id_token(
         self, raw: str, *, not_before: datetime, until: Deadline | None = None

@@ -93,7 +93,8 @@ def refused(
     *scope* is what the call needs, for when the tenant does not say.
     """
     found = read_refusal(reply)
-    if reply.status == 429:
+    # The embedded tenant's own caps are no rate limit.
+    if reply.status == 429 and "cap" not in (reply.body or {}):
         pause = reply.wait(now) or 0.0
         told = f" for {pause:.0f} s" if pause else ""
         return TenantBusyError(

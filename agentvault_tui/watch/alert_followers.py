@@ -1,8 +1,10 @@
 """Sends what routes take to a sink for people: calls first, everything else behind.
 
-A sink has two followers with a place each. `CallsFollower` sends what calls people, and
-waits for nothing that agents can cause: it looks at each event as soon as it is durable
-and never rests. `AlertFollower` sends the rest at the pace that agents leave it.
+A sink has three followers with a place each. `CallsFollower` sends what calls people by
+its type, and waits for nothing that agents can cause without a bound: it looks at each
+event as soon as it is durable and never rests. `HighRiskFollower` does the same for
+everything else of high risk, of which a policy may permit an agent much.
+`AlertFollower` sends the rest at the pace that agents leave it.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Literal
 
 import msgspec
 
@@ -29,10 +31,10 @@ from agentvault_tui.watch.messages import (
     message_id,
 )
 from agentvault_tui.watch.outbox import (
-    CallsPlace,
     Follower,
     HeldAlerts,
     KeptPlace,
+    LanePlace,
     SinkPlace,
 )
 from agentvault_tui.watch.senders import Sender, SinkError
@@ -64,7 +66,7 @@ class DeadAlert(msgspec.Struct, frozen=True):
 
 
 class AlertFollower(Follower[Sender]):
-    """Sends what the routes take, unless it calls people."""
+    """Sends what the routes take, unless it goes ahead of others."""
 
     def __init__(
         self,
@@ -85,28 +87,21 @@ class AlertFollower(Follower[Sender]):
         """The kinds of the latest event: it counts once, however often it is tried."""
 
     @property
-    def calls(self) -> CallsPlace:
-        """Where the calls to people are."""
-        if self.place.calls is None:  # of an older version, which had one place
-            told = dict(self.place.told)
-            self.place.calls = CallsPlace(self.place.seq, told)
-        return self.place.calls
-
-    @property
-    def own(self) -> SinkPlace | CallsPlace:
+    def own(self) -> SinkPlace | LanePlace:
         """Where this follower is."""
         return self.place
 
     @property
     def behind(self) -> int:
-        """How many events wait that it may look at: the calls are looked at first."""
-        return max(self.calls.seq - self.place.seq, 0)
+        """How many events wait that it may look at: those ahead look at them first."""
+        lanes = (self.place.calls, self.place.high)
+        return max(min(one.seq for one in lanes if one) - self.place.seq, 0)
 
     def takes(self, event: Event) -> bool:
-        """Tell whether this follower sends an event, and not the other one.
+        """Tell whether this follower sends an event, and none of those ahead.
 
-        Up to `SinkPlace.again` the other follower may have read another risk, and left
-        the event to this one. Then it is sent twice, with the same id, but never lost.
+        Up to `SinkPlace.again` the one for high risk may have read another risk, and
+        left the event to this one. Then it may be sent twice, with the same id.
         """
         read_again = event.seq <= self.place.again
         return not calls_people(self.broker, event, risk=not read_again)
@@ -136,7 +131,7 @@ class AlertFollower(Follower[Sender]):
             if self.place.policy:
                 self.place.again = self.broker.ledger.head.seq
             self.place.policy = version
-        return self.calls.seq
+        return self.place.seq + self.behind
 
     async def _pace(self, events: int) -> None:
         await self.chain.pace(events * _LOOK_COST, self.own.seq)
@@ -270,29 +265,67 @@ class AlertFollower(Follower[Sender]):
         await self.chain.pace(_SEND_COST)
 
 
-class CallsFollower(AlertFollower):
-    """Sends what calls people, and what was held back until now."""
+class AheadFollower(AlertFollower):
+    """Sends what waits for no other alert."""
 
-    def __init__(self, *where: Any, **reached: Any) -> None:
-        """See `AlertFollower`."""
-        super().__init__(*where, **reached)
-        self.passed: Callable[[], None] = lambda: None
-        """Called when it has looked at events: then the other follower may."""
-        self._faults: deque[AlertMessage] = deque(maxlen=100)
+    lane: ClassVar[Literal["calls", "high"]]
+    """The member of `SinkPlace` that says where it is."""
+    passed: Callable[[], None] = staticmethod(lambda: None)
+    """Called when it has looked at events: then `AlertFollower` may."""
 
     @property
-    def own(self) -> SinkPlace | CallsPlace:
+    def own(self) -> SinkPlace | LanePlace:
         """Where this follower is."""
-        return self.calls
+        lane: LanePlace = getattr(self.place, self.lane)
+        return lane
 
     @property
     def behind(self) -> int:
         """How many events it has not seen."""
-        return max(self.broker.ledger.head.seq - self.calls.seq, 0)
+        return max(self.broker.ledger.head.seq - self.own.seq, 0)
+
+    async def step(self) -> bool:
+        """Send what the next events stand for, and let the others look at them."""
+        more = await super().step()
+        self.passed()
+        return more
+
+    def _limit(self) -> int:
+        return self.broker.ledger.head.seq
+
+    async def _pace(self, _: int) -> None:
+        await asyncio.sleep(0)
+
+    async def _rest(self) -> None:
+        """Go on at once."""
+
+
+class HighRiskFollower(AheadFollower):
+    """Sends what is of high risk and calls nobody by its type."""
+
+    lane = "high"
 
     def takes(self, event: Event) -> bool:
-        """Tell whether an event calls people."""
-        return calls_people(self.broker, event)
+        """Tell whether an event is of high risk alone."""
+        broker = self.broker
+        return not calls_people(broker, event, risk=False) and calls_people(
+            broker, event
+        )
+
+
+class CallsFollower(AheadFollower):
+    """Sends what calls people by its type, and what was held back until now."""
+
+    lane = "calls"
+
+    def __init__(self, *where: Any, **reached: Any) -> None:
+        """See `AlertFollower`."""
+        super().__init__(*where, **reached)
+        self._faults: deque[AlertMessage] = deque(maxlen=100)
+
+    def takes(self, event: Event) -> bool:
+        """Tell whether an event calls people by its type."""
+        return calls_people(self.broker, event, risk=False)
 
     def tell(self, message: AlertMessage) -> None:
         """Send what no event tells of, ahead of all others."""
@@ -326,15 +359,4 @@ class CallsFollower(AlertFollower):
                 await self._send(message, entries, details=held.details)
             del self.place.held[key]
             return True
-        more = await super().step()
-        self.passed()
-        return more
-
-    def _limit(self) -> int:
-        return self.broker.ledger.head.seq
-
-    async def _pace(self, _: int) -> None:
-        await asyncio.sleep(0)
-
-    async def _rest(self) -> None:
-        """Go on at once."""
+        return await super().step()

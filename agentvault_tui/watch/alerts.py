@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -18,6 +18,7 @@ from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
 from agentvault_tui.broker.policy_files import read_text
 from agentvault_tui.broker.riders import riding, text_change
+from agentvault_tui.broker.secret_uses import OpenSecret, SecretUse
 from agentvault_tui.broker.socket_factor import asks_factor
 from agentvault_tui.broker.team import while_working
 from agentvault_tui.broker.team_files import file_draft
@@ -48,6 +49,7 @@ from agentvault_tui.watch.alert_followers import (
     AlertFollower,
     CallsFollower,
     DeadAlert,
+    HighRiskFollower,
 )
 from agentvault_tui.watch.chain import Chain
 from agentvault_tui.watch.config import (
@@ -55,6 +57,7 @@ from agentvault_tui.watch.config import (
     AlertsFile,
     SinkTable,
     parse_alerts,
+    sink_uses,
 )
 from agentvault_tui.watch.exporters import EXPORTERS, Exporter
 from agentvault_tui.watch.messages import (
@@ -70,7 +73,7 @@ from agentvault_tui.watch.outbox import (
     KeptPlace,
     SinkPlace,
 )
-from agentvault_tui.watch.senders import SENDERS, OpenSecret, Sender, SinkError
+from agentvault_tui.watch.senders import SENDERS, Sender, SinkError
 
 log = logging.getLogger("agentvault.alerts")
 
@@ -80,6 +83,7 @@ _DEAD: Final = "alert_dead:"
 _EDIT: Final = "EDIT alerts"
 """Names what carries an approved edit of the file out."""
 _BY_FILE: Final = Actor(ActorKind.SYSTEM, "file", "file")
+_Lane = TypeVar("_Lane", bound=AlertFollower)
 
 
 class Alerts:
@@ -95,8 +99,9 @@ class Alerts:
         self._chain = Chain(broker)
         self._seen: tuple[int, ...] | str | None = None
         self._followers: dict[str, Follower[Any]] = {}
-        """By the sink's name; calls to people have followers of their own."""
+        """By the sink's name; what goes ahead of other alerts has its own."""
         self._callers: dict[str, CallsFollower] = {}
+        self._high: dict[str, HighRiskFollower] = {}
         self._tasks: dict[str, list[asyncio.Task[None]]] = {}
         self._dead: dict[str, DeadAlert] = {}
         self._fault: str | None = None
@@ -118,6 +123,11 @@ class Alerts:
             return self.broker.files.text(self._path.name)
         return file_stamp(self._path)
 
+    def _text(self) -> str:
+        if self.broker.files is not None:
+            return self.broker.files.text(self._path.name) or ""
+        return read_text(self._path, self.broker.home.config) or ""
+
     @property
     def warnings(self) -> list[str]:
         """Say what of the file is not in force, and which sinks do not work."""
@@ -135,8 +145,8 @@ class Alerts:
 
     def _all_of(self, sink: str) -> list[Follower[Any]]:
         """Return the followers of a sink, the one that calls people first."""
-        caller = self._callers.get(sink)
-        return [*([caller] if caller else []), self._followers[sink]]
+        ahead = (self._callers.get(sink), self._high.get(sink))
+        return [*(one for one in ahead if one), self._followers[sink]]
 
     def _problem_of(self, sink: str) -> str | None:
         return next((one.problem for one in self._all_of(sink) if one.problem), None)
@@ -146,8 +156,17 @@ class Alerts:
         if self._followers:
             self._chain.take(events)
         if self._callers and any(calls_people(self.broker, one) for one in events):
-            for caller in self._callers.values():
-                caller.wake()
+            for ahead in (*self._callers.values(), *self._high.values()):
+                ahead.wake()
+
+    def secret_uses(self) -> Iterator[SecretUse]:
+        """Return which sinks name secrets, from the file itself before `start`."""
+        file, text = self.file, self.broker.kept.get(_FILE, "{}")
+        if self._seen is None:
+            with contextlib.suppress(PolicyError, ServiceError):
+                file = parse_alerts(json.loads(text).get("text", ""), self.broker.home)
+                file = parse_alerts(self._text(), self.broker.home)
+        return sink_uses(file)
 
     async def start(self) -> None:
         """Put the file in force, and go on where the last process stopped.
@@ -213,12 +232,11 @@ class Alerts:
         """
         if self.broker.files is not None:
             # Whoever changed it has recorded it.
-            text = self.broker.files.text(self._path.name) or ""
             self.file = AlertsFile()  # the one before is in force nowhere else
-            self.file = parse_alerts(text, self.broker.home)
+            self.file = parse_alerts(self._text(), self.broker.home)
             return
         try:
-            text = read_text(self._path, self.broker.home.config) or ""
+            text = self._text()
         except PolicyError as error:
             raise ServiceError(error.what, error.remedy) from None
         kept = json.loads(self.broker.kept.get(_FILE, "{}"))
@@ -314,13 +332,15 @@ class Alerts:
             exports = ExportFollower(*where, routes=routes, outlet=outlet)
             self._followers[name] = exports
         else:
-            # Two, each with a connection of its own: neither waits for the other.
-            sends, calls = (SENDERS[sink.kind](*self._reached(sink)) for _ in range(2))
-            bury = self._bury
-            follower = AlertFollower(*where, routes=routes, outlet=sends, bury=bury)
-            caller = CallsFollower(*where, routes=routes, outlet=calls, bury=bury)
-            caller.passed = follower.wake
-            self._followers[name], self._callers[name] = follower, caller
+            # Three, each with a connection of its own: none waits for another.
+            def made(kind: type[_Lane]) -> _Lane:
+                outlet = SENDERS[sink.kind](*self._reached(sink))
+                return kind(*where, routes=routes, outlet=outlet, bury=self._bury)
+
+            self._callers[name] = made(CallsFollower)
+            self._high[name] = made(HighRiskFollower)
+            self._followers[name] = follower = made(AlertFollower)
+            self._callers[name].passed = self._high[name].passed = follower.wake
         # What is under way ends with the lease, before another broker may begin it.
         self._tasks[name] = [
             asyncio.create_task(
@@ -341,7 +361,8 @@ class Alerts:
             await follower.save()
             await follower.outlet.aclose()
         del self._followers[name]
-        self._callers.pop(name, None)
+        for ahead in (self._callers, self._high):
+            ahead.pop(name, None)
 
     async def _keep(self, key: str, text: str | None) -> None:
         """Keep a small value, or forget it; where that fails, a later look does."""

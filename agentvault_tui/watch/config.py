@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, time, timedelta
 from pathlib import Path
@@ -17,10 +17,12 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from agentvault_tui.broker.secret_uses import SecretUse
 from agentvault_tui.clock import seconds_of
 from agentvault_tui.errors import ServiceError
 from agentvault_tui.home import Home
 from agentvault_tui.model import EventType, Risk
+from agentvault_tui.origins import ServerOrigin
 from agentvault_tui.text import visible
 from agentvault_tui.toml_table import read_table
 from agentvault_tui.web.reach import may_reach
@@ -271,6 +273,30 @@ def _check_email(sink: SinkTable) -> None:
             "without TLS everybody on the way reads it",
             'tls = "starttls", or allow_private = true and no password',
         )
+
+
+def smtp_port(sink: SinkTable) -> int:
+    """Return the port of an email sink, by how it is encrypted if none is given."""
+    implicit = sink.tls == "implicit"
+    return sink.port or (465 if implicit else 587 if sink.tls else 25)
+
+
+def origin_of(sink: SinkTable) -> ServerOrigin | None:
+    """Return where a sink's secrets are sent; None if a secret is itself the URL."""
+    if sink.kind == "email":
+        return ServerOrigin("smtp", sink.host.lower(), smtp_port(sink))
+    if sink.kind == "slack":
+        return None
+    return ServerOrigin.of(urlsplit(sink.url or sink.endpoint or sink.address))
+
+
+def sink_uses(file: AlertsFile) -> Iterator[SecretUse]:
+    """Return which sinks name secrets, and where they are sent."""
+    for name, sink in file.sinks.items():
+        for secret in sink.secrets:
+            origin = origin_of(sink)
+            to = () if origin is None else (origin,)
+            yield SecretUse("sink", name, secret, to, is_url=origin is None)
 
 
 def parse_url(url: str, *, private: bool) -> SplitResult:

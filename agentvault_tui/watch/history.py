@@ -16,11 +16,12 @@ from typing import Any, Final
 
 import msgspec
 
-from agentvault_tui.broker.limit_uses import UseWindow, micros
+from agentvault_tui.broker.limit_uses import UseWindow
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.errors import LedgerDamagedError, NotFoundError, PolicyError
 from agentvault_tui.ledger.places import first_at, head_seq
 from agentvault_tui.ledger.texts import read_texts
+from agentvault_tui.ledger.uses import micros
 from agentvault_tui.model import DECISION_TYPES, EventType, Outcome, Verdict
 from agentvault_tui.policy import Policy, PolicyTexts
 from agentvault_tui.policy.engine import ToldApart
@@ -60,7 +61,11 @@ class _Detail(msgspec.Struct):
     verdict: _Said | None = None
     """Policy's answer, where another one was given for a reason beside policy."""
     parameters: msgspec.Raw = msgspec.Raw()
+    resource_indicator: Any = None
+    """The resource of the request (RFC 8707), where its action names none."""
     stepup_id: str | None = None
+    for_: Any = msgspec.field(default=None, name="for")
+    """The step-up that a document was fetched for, of the gateway's own request."""
     count: int | None = None
     """Of a request that collapsed into a step-up that waited already."""
 

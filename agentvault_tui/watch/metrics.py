@@ -14,7 +14,7 @@ from starlette.routing import Route
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.histogram import BOUNDS, Histogram
 from agentvault_tui.model import Outcome
-from agentvault_tui.settings import parse_listen
+from agentvault_tui.origins import parse_listen
 from agentvault_tui.text import visible
 from agentvault_tui.web import Server
 from agentvault_tui.web.guard import RequestGuard, loopback_hosts

@@ -3,7 +3,7 @@
 A sink's place in the chain is its outbox: everything behind it is yet to be sent, so
 nothing is written for an alert before it is gone. What a route holds back (a digest,
 quiet hours) is noted with the place, and an alert that was given up has a row. Alerts
-have two places: calls to people go ahead of all others (`alert_followers`).
+have three places: calls to people go ahead of all others (`alert_followers`).
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class HeldAlerts(msgspec.Struct):
     """What each is told as, and its event."""
 
 
-class CallsPlace(msgspec.Struct):
-    """Where the calls to people are, which wait for no other alert."""
+class LanePlace(msgspec.Struct):
+    """Where alerts are that wait for no others."""
 
     seq: int
     told: dict[str, str] = {}
@@ -77,8 +77,10 @@ class SinkPlace(msgspec.Struct):
     """What is not told again until when; see `Signals`."""
     held: dict[str, HeldAlerts] = {}
     """By the timing of the routes that hold them."""
-    calls: CallsPlace | None = None
-    """None where an older version was."""
+    calls: LanePlace | None = None
+    """Of what calls people by its type; None where an older version was."""
+    high: LanePlace | None = None
+    """Of everything else of high risk."""
     policy: str = ""
     """The version of the policy by which events were looked at last."""
     again: int = 0
@@ -90,7 +92,7 @@ class KeptPlace:
 
     def __init__(self, broker: Broker, sink: str, place: SinkPlace) -> None:
         """Begin at *place*."""
-        self.now = place
+        self.now = _filled(place)
         self.taken_over = 0
         """How often another broker of the team was further."""
         self._broker = broker
@@ -101,7 +103,7 @@ class KeptPlace:
         if text := self._broker.kept.get(self._key):
             place = msgspec.json.decode(text, type=SinkPlace)
             if _reached(place) > _reached(self.now):
-                self.now = place
+                self.now = _filled(place)
                 self.taken_over += 1
 
     async def save(self) -> None:
@@ -118,9 +120,18 @@ class KeptPlace:
         self._broker.kept[self._key] = text
 
 
+def _filled(place: SinkPlace) -> SinkPlace:
+    """Return the place of an older version, which had one for all, with those ahead."""
+    if not place.exports:
+        place.calls = place.calls or LanePlace(place.seq, dict(place.told))
+        place.high = place.high or LanePlace(place.seq, dict(place.told))
+    return place
+
+
 def _reached(place: SinkPlace) -> int:
     """Return a number that grows with a place, however its followers move."""
-    return place.seq + (place.calls.seq if place.calls else 0)
+    lanes = (place.calls, place.high)
+    return place.seq + sum(lane.seq for lane in lanes if lane)
 
 
 class Follower(ABC, Generic[OutletT]):

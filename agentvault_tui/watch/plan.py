@@ -7,13 +7,16 @@ import json
 import sqlite3
 from collections import Counter, OrderedDict
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
+import msgspec
 from msgspec import UNSET
 
 from agentvault_tui.broker.usecases.request import NO_SCOPE
 from agentvault_tui.clock import parse_iso
-from agentvault_tui.model import Outcome, Verdict
+from agentvault_tui.ledger.docs import read_agent
+from agentvault_tui.ledger.places import head_seq
+from agentvault_tui.model import Action, EventType, Outcome, Verdict
 from agentvault_tui.operator_api.planning import (
     MismatchInfo,
     PlanInfo,
@@ -22,12 +25,14 @@ from agentvault_tui.operator_api.planning import (
     ReplayInfo,
 )
 from agentvault_tui.policy import Policy
+from agentvault_tui.policy.facts import PARAMETERS, derive
 from agentvault_tui.watch.history import (
     INSUFFICIENT,
     Decider,
     KeptPolicies,
     LimitedDecider,
     RecordedDecision,
+    bodies,
     records,
 )
 
@@ -38,6 +43,9 @@ _WAITS: Final = frozenset({"cooling_down", "too_many_pending"})
 NOT_ASKED: Final = "policy was not asked"
 """The agent or everything was stopped, or the like."""
 NO_FACTS: Final = "recorded before facts were kept"
+_CUT: Final = b'"$cut"'
+_SHORTENED: Final = "…["
+"""In texts and objects that the ledger has shortened; see `ledger.canonical`."""
 
 
 class Changes:
@@ -191,20 +199,118 @@ def _days(first: str, last: str) -> float:
 def replay(db: sqlite3.Connection) -> ReplayInfo:
     """Decide every recorded decision again, under the version that its record names.
 
-    Return how many there were, and the first that does not follow from its facts.
+    Return how many there were, and the first that does not follow from its facts, whose
+    facts are not those of its action, or that cannot be decided again and should.
     """
-    found, versions = ReplayInfo(), KeptPolicies(db)
+    found, versions, chain = ReplayInfo(), KeptPolicies(db), _Chain(db)
     for record in records(db):
         again = decided_again(record, versions)
-        if isinstance(again, str):
+        wrong = chain.wrong(record, again)
+        if isinstance(again, Verdict):
+            found.decisions += 1
+            wrong = wrong or mismatch(record, again)
+        elif wrong is None:
             found.apart[again] = found.apart.get(again, 0) + 1
-            continue
-        found.decisions += 1
-        if wrong := mismatch(record, again):
+        if wrong is not None:
             found.mismatches += 1
             found.first = found.first or wrong
     found.made = versions.made
     return found
+
+
+class _Chain:
+    """What events before a decision say about it."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._has_facts = False
+        """Whether decisions are recorded with their facts by now."""
+        rows = db.execute("SELECT doc FROM agents")
+        self._names: dict[str, str] = {
+            one.id: one.name for one in (read_agent(doc) for (doc,) in rows)
+        }
+        kinds = EventType.BROKER_STARTED, EventType.POLICY_CHANGED
+        self._versions = {
+            version
+            for _, body in bodies(db, kinds, 0, head_seq(db))
+            for version in _NAMED.decode(body).detail.versions
+        }
+
+    def wrong(
+        self, record: RecordedDecision, again: Verdict | str
+    ) -> MismatchInfo | None:
+        """Return what of *record* events contradict, or no decision leaves out."""
+        if not record.detail.facts:
+            # Policy is not asked about who is revoked, nor about a document that the
+            # gateway itself fetches for the person who decides.
+            refused = record.outcome == Outcome.DENIED
+            fetched = record.type == EventType.GATEWAY_ATTEMPT and record.detail.for_
+            asked = record.rule is not None or not (refused or fetched)
+            if not (asked and self._has_facts):
+                return None
+            return _wrong(record, "facts", None, "facts that it was made from")
+        self._has_facts = True
+        version = record.detail.policy_version
+        if self._versions and version not in self._versions:
+            return _wrong(record, "policy_version", version, "one that was active")
+        if isinstance(again, str):
+            return None  # of texts that were not kept, or of another engine
+        facts = msgspec.json.decode(record.detail.facts)
+        name, known = facts["principal"]["name"], self._names.get(record.agent_id)
+        if name != known:
+            return _wrong(record, "agent", known, str(name))
+        return _not_stated(record, facts)
+
+
+class _NamedVersions(msgspec.Struct):
+    policy_version: str | None = None
+    before: str | None = None
+    after: str | None = None
+
+    @property
+    def versions(self) -> list[str]:
+        found = self.policy_version, self.before, self.after
+        return [one for one in found if one is not None]
+
+
+class _Naming(msgspec.Struct):
+    detail: _NamedVersions = msgspec.field(default_factory=_NamedVersions)
+
+
+_NAMED: Final = msgspec.json.Decoder(_Naming)
+
+
+def _not_stated(record: RecordedDecision, facts: dict[str, Any]) -> MismatchInfo | None:
+    """Return which fact is not read from action, resource and parameters of a record.
+
+    What is unclear is left out: the record has numbers in one form alone, and what is
+    too long is shortened there.
+    """
+    scopes = [str(one) for one in facts["scopes"]]
+    if scopes[0] != (record.action or ""):
+        return _wrong(record, "action", record.action, scopes[0])
+    if not {*record.scope.split()} <= {*scopes}:
+        return _wrong(record, "scope", record.scope, " ".join(scopes))
+    raw = bytes(record.detail.parameters) or b"{}"
+    given = msgspec.json.decode(raw)
+    if _CUT in raw or not isinstance(given, dict):
+        return None
+    stated = derive(Action((), "", record.resource, given)).context()
+    resources = [stated.get("resource")]
+    if record.resource == record.detail.resource_indicator:
+        resources.append(None)
+    for name in sorted(PARAMETERS):
+        if name in facts["unclear"]:
+            continue
+        decided, read = facts.get(name), stated.get(name)
+        if name == "resource" and _SHORTENED in (record.resource or ""):
+            continue
+        if decided not in (resources if name == "resource" else [read]):
+            return _wrong(record, name, _text(read), str(_text(decided)))
+    return None
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 def decided_again(record: RecordedDecision, versions: KeptPolicies) -> Verdict | str:
@@ -245,4 +351,5 @@ def mismatch(record: RecordedDecision, verdict: Verdict) -> MismatchInfo | None:
 def _wrong(
     record: RecordedDecision, fact: str, recorded: str | None, decided: str
 ) -> MismatchInfo:
+    """Return that *fact* of a record is not as it was decided."""
     return MismatchInfo(seq=record.seq, fact=fact, recorded=recorded, decided=decided)

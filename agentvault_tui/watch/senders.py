@@ -13,7 +13,7 @@ import smtplib
 import socket
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC
 from email.message import EmailMessage
@@ -22,11 +22,11 @@ from email.utils import format_datetime, parsedate_to_datetime
 from typing import Final
 from urllib.parse import SplitResult
 
+from agentvault_tui.broker.secret_uses import OpenSecret
 from agentvault_tui.clock import Clock, iso
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import AgentVaultError
-from agentvault_tui.vault import Secret
-from agentvault_tui.watch.config import SinkTable, parse_url
+from agentvault_tui.watch.config import SinkTable, origin_of, parse_url, smtp_port
 from agentvault_tui.watch.messages import AlertMessage
 from agentvault_tui.web.reach import connected_to, service_connection, trust
 from agentvault_tui.web.service_connection import (
@@ -36,7 +36,6 @@ from agentvault_tui.web.service_connection import (
 )
 from agentvault_tui.web.webhooks import webhook_headers
 
-OpenSecret = Callable[[str], Secret]
 SECONDS: Final = 10.0
 """A try may take: it delays what comes after it at the same sink."""
 _BOUNDS: Final = Bounds(
@@ -80,10 +79,12 @@ class Outlet:
         """Return a sealed secret, right before it is sent.
 
         Raises:
-            SinkError: there is none of that name, or it does not open.
+            SinkError: there is none of that name, it does not open, or this sink is
+                not where it may be sent.
         """
+        origin = origin_of(self.sink)
         try:
-            return self._secret(name).reveal()
+            return self._secret(name, None if origin is None else [origin]).reveal()
         except AgentVaultError as error:
             raise SinkError(error.diagnosis()) from error
 
@@ -290,11 +291,12 @@ class EmailSender(Sender):
         mail["Auto-Submitted"] = "auto-generated"  # RFC 3834 section 5
         mail.set_content(message.text)
         implicit = sink.tls == "implicit" or (sink.tls is True and sink.port == 465)
-        port = sink.port or (465 if implicit else 587 if sink.tls else 25)
         password = self.reveal(sink.password) if sink.password else ""
         try:
             context = trust(sink.ca_file) if sink.tls else None
-            connected = await connected_to(sink.host, port, private=sink.allow_private)
+            connected = await connected_to(
+                sink.host, smtp_port(sink), private=sink.allow_private
+            )
         except (UpstreamError, OSError):
             raise SinkError("it cannot be reached") from None
         session = _Smtp(connected, sink.host, context, implicit=implicit)

@@ -164,7 +164,7 @@ class Trials:
         elif change.rule:
             text = f"{broker.policy.text.rstrip()}\n\n{change.rule}"
             await apply_policy(
-                *(broker, {"policy": text}, operator, "", reason), may_loosen=False
+                *(broker, {"policy": text}, operator, None, reason), may_loosen=False
             )
         return self._told(self._taken[info.id])
 
@@ -186,7 +186,7 @@ class Trials:
         elif rule := broker.policy.rule(f"advice:{advice_id}"):
             text = broker.policy.text.replace(rule.source, "", 1).rstrip() + "\n"
             reason = f"advice {advice_id} given back"
-            await apply_policy(broker, {"policy": text}, operator, "", reason)
+            await apply_policy(broker, {"policy": text}, operator, None, reason)
         await self._record(EventType.ADVICE_GIVEN_BACK, taken.info, operator)
         return self._told(self._taken[advice_id])
 

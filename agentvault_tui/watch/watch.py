@@ -22,6 +22,7 @@ from agentvault_tui.broker.operators_api.wire import (
     route,
 )
 from agentvault_tui.broker.policy_files import kept_policy, read_texts
+from agentvault_tui.broker.secret_uses import OpenSecret
 from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.model import Actor, Event
@@ -43,7 +44,6 @@ from agentvault_tui.text import visible
 from agentvault_tui.watch import metrics
 from agentvault_tui.watch.alerts import Alerts
 from agentvault_tui.watch.jobs import AdviceJob, Jobs, PlanJob
-from agentvault_tui.watch.senders import OpenSecret
 from agentvault_tui.watch.shadow import Shadow
 from agentvault_tui.watch.trials import Trials
 from agentvault_tui.web import Listener, Server
@@ -62,6 +62,7 @@ class LedgerWatch:
         """Read nothing yet; *secret* opens a sealed one by its name."""
         self.broker = broker
         self.alerts = Alerts(broker, secret)
+        broker.secret_uses.append(self.alerts.secret_uses)
         self._jobs = Jobs(broker)
         self._shadow = Shadow(broker)
         self._trials = Trials(broker)

@@ -30,6 +30,14 @@ class ClientGoneError(Exception):
     """The client left before its request was whole; nobody waits for an answer."""
 
 
+Urgent = Callable[[Scope], bool]
+"""Tells whether a request may use the connections that are reserved."""
+
+
+RESERVED: Final = "reserved"
+"""In the state of a request that came over one of those connections."""
+
+
 class Port(Protocol):
     """What a connection needs from the listener that accepted it."""
 
@@ -39,6 +47,8 @@ class Port(Protocol):
     places: Places
     connections: set[Connection]
     tasks: set[asyncio.Task[None]]
+    urgent: Urgent | None
+    """None: no connections are reserved."""
     date: bytes
     """The ``Date`` header, as a line."""
 

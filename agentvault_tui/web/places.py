@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
@@ -16,6 +16,9 @@ _SPARE_FILES: Final = 256
 half of what there may be."""
 _UNASKED: Final = 16
 """The first of so many parts of the places are given unasked: asking costs a call."""
+_RESERVED: Final = 16
+"""One of so many parts is for urgent requests, besides the places for all."""
+_LEAST_RESERVED: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +71,16 @@ def file_limit(wanted: int) -> int:
 class ConnectionSlot:
     """One connection, or one TLS handshake, that counts against the number there is."""
 
-    user: int | None
+    user: Hashable
+    """A local user's uid, or the address of another machine, an IPv6 one as its /48;
+    None where the kernel does not tell."""
     drop: Callable[[], object]
     """Ends it at once; called when its place is given to another."""
     since: int = 0
     """When it began to wait, as a number that grows."""
-    places: Places | None = None
+    places: Places = field(kw_only=True)
+    reserved: bool = False
+    """Whether it is one of the places that urgent requests alone may use."""
     of_agent: SharedPlace | None = None
     """Its place in the agent's share, from the first authenticated request on."""
 
@@ -87,16 +94,27 @@ class ConnectionSlot:
             False if the agent has its share of the connections and none is unused: the
             caller closes the connection.
         """
-        if self.of_agent is not None or self.places is None:
+        if self.of_agent is not None:
             return True
         self.of_agent = self.places.of_agents.take(agent, self._end)
         return self.of_agent is not None
 
     def _end(self) -> None:
         """Close the connection: another agent needs its place, which was lent."""
-        if self.places is not None:
-            self.places.leave(self)
+        self.leave()
         self.drop()
+
+    def waits(self) -> None:
+        """Note that no request is being answered."""
+        self.places.waits(self)
+
+    def works(self) -> None:
+        """Note that a whole request came, which is being answered."""
+        self.places.works(self)
+
+    def leave(self) -> None:
+        """Release it; without effect if it was given to another."""
+        self.places.leave(self)
 
 
 @dataclass(slots=True)
@@ -122,29 +140,69 @@ class Places:
     answer. When slots run out, the user who has most of them gives one up, the longest
     waiting first, so that no user is shut out by another's. Where the kernel does not
     tell whose they are, all are one user's, and only those that wait are dropped. A
-    connection beyond its agent's share is closed first.
+    connection beyond its agent's share is closed first. Another machine has no more
+    than half of the slots.
+
+    With *urgent* there are slots besides, for connections that come when all are
+    working: each may carry urgent requests alone.
     """
 
-    def __init__(self, most: int, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        most: int,
+        now: Callable[[], float] = time.monotonic,
+        *,
+        urgent: bool = False,
+    ) -> None:
         self._most = most
+        self._reserve = (
+            Places(max(most // _RESERVED, _LEAST_RESERVED), now) if urgent else None
+        )
         self.of_agents = SharedPlaces(most, now)
         self._count = 0
         self._turns = count()
-        self._shares: dict[int | None, _Share] = {}
+        self._shares: dict[Hashable, _Share] = {}
 
     def take(
-        self, user: Callable[[], int | None], drop: Callable[[], object]
+        self,
+        user: Callable[[], Hashable],
+        drop: Callable[[], object],
+        machine: str | None = None,
     ) -> ConnectionSlot | None:
-        """Give a slot to who connected, or None: all are at work. *drop* ends it."""
+        """Give a slot to who connected.
+
+        Args:
+            user: asks the kernel which local user it is.
+            drop: ends the connection.
+            machine: of another machine, the outermost class of its address.
+
+        Returns:
+            the slot; None if all are at work.
+        """
         unasked = self._count < self._most // _UNASKED
-        place = ConnectionSlot(None if unasked else user(), drop, places=self)
-        if self._count >= self._most and not (
-            self.of_agents.end_lent(1) or self._make_room(place.user)
-        ):
-            return None
+        named = machine or (None if unasked else user())
+        place = ConnectionSlot(named, drop, places=self)
+        if not self._has_room(named, machine):
+            if self._reserve is None:
+                return None
+            reserved = self._reserve.take(lambda: named, drop, machine)
+            if reserved is not None:
+                reserved.reserved = True
+            return reserved
         self._count += 1
         self.waits(place)
         return place
+
+    def _has_room(self, user: Hashable, machine: str | None) -> bool:
+        """Tell whether there is a slot for *user*, or could be made."""
+        mine = self._shares.get(user) or _Share()
+        if machine is not None and len(mine) >= max(self._most // 2, 1):
+            if not mine.waiting:
+                return False
+            self._give_up(mine.oldest)
+        return self._count < self._most or (
+            self.of_agents.end_lent(1) or self._make_room(user)
+        )
 
     def waits(self, place: ConnectionSlot) -> None:
         """Note that no request is being answered."""
@@ -172,7 +230,7 @@ class Places:
         if not share:
             del self._shares[place.user]
 
-    def _make_room(self, user: int | None) -> bool:
+    def _make_room(self, user: Hashable) -> bool:
         """End one connection for a new one of *user*'s; tell whether that could be."""
         mine = self._shares.get(user) or _Share()
         most = max(self._shares.values(), key=len)
@@ -189,9 +247,12 @@ class Places:
             if not others:
                 return False
             given = min(others, key=lambda place: place.since)
-        self.leave(given)
-        given.drop()
+        self._give_up(given)
         return True
+
+    def _give_up(self, place: ConnectionSlot) -> None:
+        self.leave(place)
+        place.drop()
 
     @property
     def _unknown(self) -> _Share | None:

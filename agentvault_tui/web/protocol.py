@@ -9,9 +9,10 @@ from urllib.parse import unquote
 
 import httptools
 
-from agentvault_tui.web.exchange import STATUS_LINE, Exchange, Port
+from agentvault_tui.web.exchange import RESERVED, STATUS_LINE, Exchange, Port
 from agentvault_tui.web.places import ConnectionSlot
 from agentvault_tui.web.reply import Header, Reply
+from agentvault_tui.web.sockets import machine_of
 
 _SINGLE: Final = frozenset(
     b"authorization content-length content-type host transfer-encoding".split()
@@ -109,7 +110,9 @@ class BoundedProtocol(asyncio.Protocol):
             self.slot.drop = transport.abort
         else:
             self.slot = self.port.places.take(
-                lambda: self.port.peer_uid(transport), transport.abort
+                lambda: self.port.peer_uid(transport),
+                transport.abort,
+                machine_of(transport),
             )
         return self.slot is not None
 
@@ -118,7 +121,7 @@ class BoundedProtocol(asyncio.Protocol):
         self.port.connections.discard(self)
         self._deadline = None
         if self.slot is not None:
-            self.port.places.leave(self.slot)
+            self.slot.leave()
         for timer in (self._timer, self._stalled):
             if timer is not None:
                 timer.cancel()
@@ -193,7 +196,7 @@ class BoundedProtocol(asyncio.Protocol):
     def answered(self, *, keep_alive: bool) -> None:
         """Go on with the next request, or give the place up if it is wanted."""
         if self.slot is not None and self._unanswered is None:
-            self.port.places.waits(self.slot)
+            self.slot.waits()
         if not keep_alive:
             self.transport.close()
         if self.transport.is_closing():
@@ -274,7 +277,12 @@ class BoundedProtocol(asyncio.Protocol):
         self._arm(self._began + self._limits.request_seconds - now)
         self._streamed = self._url.startswith(self._limits.streamed)
         waits = self._unanswered is not None
-        self._latest = exchange = self._exchange()
+        exchange = self._exchange()
+        if self.slot is not None and self.slot.reserved:
+            exchange.scope["state"][RESERVED] = True
+            if self.port.urgent is None or not self.port.urgent(exchange.scope):
+                self._fail(503, "too many connections")
+        self._latest = exchange
         if waits:
             self.pause_reading()
             self._pipeline.append(exchange)
@@ -309,7 +317,7 @@ class BoundedProtocol(asyncio.Protocol):
             self._wait_for_next()
             return
         if self.slot is not None:
-            self.port.places.works(self.slot)
+            self.slot.works()
         exchange.more_body = False
         exchange.wake()
 

@@ -11,6 +11,8 @@ import ipaddress
 import os
 import socket
 import ssl
+from contextlib import suppress
+from functools import lru_cache
 from typing import Final
 
 import certifi
@@ -30,6 +32,7 @@ _CONNECT_SECONDS: Final = 10.0
 _BROADCAST: Final = ipaddress.IPv4Address("255.255.255.255")
 
 
+@lru_cache(maxsize=1024)
 def may_reach(address: str, *, private: bool) -> bool:
     """Tell whether a service may be at *address*, which was resolved.
 
@@ -63,12 +66,15 @@ async def resolved(
     Raises:
         OSError: it has none, or one that is not allowed: see `may_reach`.
     """
-    found = await asyncio.get_running_loop().getaddrinfo(
-        host, None, type=socket.SOCK_STREAM
-    )
-    addresses: list[tuple[socket.AddressFamily, str]] = list(
-        dict.fromkeys((kind, str(at[0])) for kind, *_, at in found)
-    )
+    addresses: list[tuple[socket.AddressFamily, str]] = []
+    with suppress(ValueError):  # an address needs no thread that looks it up
+        ip = ipaddress.ip_address(host)
+        addresses = [(socket.AF_INET if ip.version == 4 else socket.AF_INET6, str(ip))]
+    if not addresses:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            host, None, type=socket.SOCK_STREAM
+        )
+        addresses = list(dict.fromkeys((kind, str(at[0])) for kind, *_, at in found))
     for _, address in addresses:
         if not may_reach(address, private=private):
             raise _RefusedAddressError(errno.EACCES, "address not allowed")

@@ -19,11 +19,11 @@ from typing import Final, Self, TypeVar
 import uvloop
 
 from agentvault_tui.clock import Clock
-from agentvault_tui.web.exchange import Connection
+from agentvault_tui.web.exchange import Connection, Urgent
 from agentvault_tui.web.places import ConnectionSlot, Limits, Places, file_limit
 from agentvault_tui.web.protocol import BoundedProtocol, written
 from agentvault_tui.web.reply import App, Scope, Shape, oauth_error
-from agentvault_tui.web.sockets import Peer, peer_of, tcp_peer_uid
+from agentvault_tui.web.sockets import Peer, machine_of, peer_of, tcp_peer_uid
 from agentvault_tui.web.tls import ServerTls
 
 _log = logging.getLogger("agentvault.web")
@@ -92,7 +92,11 @@ class Acceptor(ABC):
             self._begin(connected)
 
     def _begin(self, connected: socket.socket) -> None:
-        place = self.places.take(lambda: tcp_peer_uid(connected), connected.close)
+        place = self.places.take(
+            lambda: tcp_peer_uid(connected),
+            connected.close,
+            machine_of(connected),
+        )
         if place is None:
             connected.close()
             return
@@ -122,7 +126,7 @@ class Acceptor(ABC):
         if error is not None:
             _log.error("a handshake broke", exc_info=error)
         if task.cancelled() or error is not None or not task.result():
-            self.places.leave(place)
+            place.leave()
 
     async def peek(self, connected: socket.socket, size: int = 1) -> bytes:
         """Return up to *size* first bytes, left in the socket; none at its end."""
@@ -228,6 +232,7 @@ class Listener:
         tls: ServerTls | None,
         held: socket.socket | None,
         acceptor: AcceptorFactory | None = None,
+        urgent: Urgent | None = None,
     ) -> None:
         self.limits = limits
         self.shape = shape
@@ -244,7 +249,8 @@ class Listener:
         self._tls = tls
         self._acceptor = acceptor
         self._server: asyncio.Server | Acceptor | None = None
-        self.places = Places(file_limit(limits.connections))
+        self.urgent = urgent
+        self.places = Places(file_limit(limits.connections), urgent=urgent is not None)
         self._dated = -1.0
 
     @property
@@ -358,11 +364,13 @@ class Server:
         tls: ServerTls | None = None,
         held: socket.socket | None = None,
         acceptor: AcceptorFactory | None = None,
+        urgent: Urgent | None = None,
     ) -> Listener:
         """Serve *app* on *bound*, over TLS where given.
 
         `stop` closes *bound* and *held*, a socket that keeps a port from others. An
-        *acceptor* decides itself what becomes a connection.
+        *acceptor* decides itself what becomes a connection. Where all connections are
+        at work, there are more for requests that are *urgent*.
         """
         listener = Listener(
             app,
@@ -373,6 +381,7 @@ class Server:
             tls=tls,
             held=held,
             acceptor=acceptor,
+            urgent=urgent,
         )
         self._listeners.append(listener)
         await listener.start()

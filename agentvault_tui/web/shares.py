@@ -1,15 +1,18 @@
-"""Share bounded places among agents, so that no agent shuts the others out.
+"""Share bounded places, so that no agent, operator or stranger shuts the others out.
 
-An agent may always have an eighth of the places, and more if no other agent used them
-in the last seconds. A place beyond its share is lent: it ends when another agent needs
-it.
+* `SharedPlaces`: an agent may always have an eighth of the places, and more if no other
+  agent used them in the last seconds. A place beyond its share is lent: it ends when
+  another agent needs it.
+* `CappedPlaces`: users and classes of users have caps.
+* `FairPlaces`: a stranger who has most of the places gives one up.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+import ipaddress
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -189,3 +192,145 @@ class SharedPlaces:
         known.change(by, self._now())
         self.taken += by
         return known
+
+
+class CappedPlaces:
+    """A bounded number of places, or bytes, that users and classes of users have."""
+
+    def __init__(self, total: int) -> None:
+        """Have *total* places, of which none is taken."""
+        self.total = total
+        self.counts: Counter[str] = Counter()
+        """Places by user or class."""
+        self.taken = 0
+
+    def take(self, caps: Mapping[str, int], size: int = 1) -> str | None:
+        """Take *size* places for a user who is in several classes.
+
+        Args:
+            caps: each class, and how many places all in it may have.
+            size: how many.
+
+        Returns:
+            None if they were taken; else the class that has as many as it may, or an
+            empty string if there are not as many free.
+        """
+        if self.taken + size > self.total:
+            return ""
+        for name, most in caps.items():
+            if self.counts[name] + size > most:
+                return name
+        self._change(caps, size)
+        return None
+
+    def release(self, caps: Iterable[str], size: int = 1) -> None:
+        """Release places of those classes."""
+        self._change(caps, -size)
+
+    def _change(self, caps: Iterable[str], by: int) -> None:
+        self.taken += by
+        for name in caps:
+            self.counts[name] += by
+            if not self.counts[name]:
+                del self.counts[name]
+
+
+@dataclass(eq=False, slots=True)
+class FairPlace:
+    """One place of a peer; `FairPlaces.leave` releases it."""
+
+    classes: tuple[str, ...]
+    end: Callable[[], object]
+    """Ends its use, before another peer gets the place."""
+
+
+class FairPlaces:
+    """A bounded number of places; the class that has most of them gives one up.
+
+    Each class of a peer is inside the one before it: an IPv6 address is in its /64, and
+    that in its /48 (RFC 4291 section 2.5.4). No class has more than half of the places.
+    """
+
+    def __init__(self, total: int) -> None:
+        """Have *total* places, of which none is taken."""
+        self.total = total
+        self._places: dict[FairPlace, None] = {}
+        self._counts: Counter[tuple[str, ...]] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def take(
+        self, classes: tuple[str, ...], end: Callable[[], object]
+    ) -> FairPlace | None:
+        """Take a place.
+
+        Args:
+            classes: those of the peer, the outermost first.
+            end: called when another peer is given the place.
+
+        Returns:
+            the place; None if no other class has more.
+        """
+        crowded = self._counts[classes[:1]] >= max(self.total // 2, 1)
+        if crowded or len(self._places) >= self.total:
+            given = self._latest_of_most(classes, within=classes[:1] if crowded else ())
+            if given is None:
+                return None
+            self.leave(given)
+            given.end()
+        place = FairPlace(classes, end)
+        self._places[place] = None
+        self._counts.update(_prefixes(classes))
+        return place
+
+    def leave(self, place: FairPlace) -> None:
+        """Release a place; without effect if it was given to another."""
+        if place in self._places:
+            del self._places[place]
+            self._counts.subtract(_prefixes(place.classes))
+            self._counts = +self._counts
+
+    def _latest_of_most(
+        self, classes: tuple[str, ...], within: tuple[str, ...]
+    ) -> FairPlace | None:
+        """Return the place that is given to a peer of *classes*."""
+        prefix, own = within, True
+        while (most := self._most_below(prefix)) is not None:
+            mine = classes[: len(prefix) + 1]
+            if own and self._counts[most] <= self._counts[mine]:
+                most = mine
+            elif own and self._counts[most] <= self._counts[mine] + 1:
+                return None
+            own, prefix = own and most == mine, most
+        if own:
+            return None  # all the others have as few
+        return next(one for one in reversed(self._places) if _is_in(one, prefix))
+
+    def _most_below(self, prefix: tuple[str, ...]) -> tuple[str, ...] | None:
+        size = len(prefix)
+        below = [
+            name
+            for name in reversed(self._counts)
+            if len(name) == size + 1 and name[:size] == prefix
+        ]
+        return max(below, key=self._counts.__getitem__, default=None)
+
+
+def _is_in(place: FairPlace, prefix: tuple[str, ...]) -> bool:
+    return place.classes[: len(prefix)] == prefix
+
+
+def _prefixes(classes: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    return (classes[: size + 1] for size in range(len(classes)))
+
+
+def classes_of(address: str) -> tuple[str, ...]:
+    """Return the classes of an address: of IPv6 the /48, the /64 and the address."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped is not None:
+            return (str(found.ipv4_mapped),)
+        nets = (ipaddress.ip_network((found, size), strict=False) for size in (48, 64))
+        return (*map(str, nets), str(found))
+    return (str(found),)

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from agentvault_tui.errors import ConflictError, SettingsError
 from agentvault_tui.home import check_socket_path, private_folder
+from agentvault_tui.web.shares import classes_of
 
 _UCRED: Final = struct.Struct("=iII")
 """``struct ucred`` of unix(7): pid, uid, gid."""
@@ -221,6 +222,26 @@ def tcp_peer_uid(connected: socket.socket) -> int | None:
         return tcp_user(connected.getpeername(), connected.getsockname())
     except OSError:
         return None
+
+
+def machine_of(connected: socket.socket | asyncio.Transport) -> str | None:
+    """Return the outermost class of another machine's address.
+
+    None for a process of this machine, and for a peer that has left.
+    """
+    try:
+        peername = (
+            connected.getpeername()
+            if isinstance(connected, socket.socket)
+            else connected.get_extra_info("peername")
+        )
+    except OSError:
+        return None
+    if not isinstance(peername, tuple):
+        return None  # a Unix socket
+    address = ipaddress.ip_address(peername[0].partition("%")[0])
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return None if mapped.is_loopback else classes_of(peername[0])[0]
 
 
 def tcp_user(peer: Sequence[Any], local: Sequence[Any]) -> int | None:

@@ -18,9 +18,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.bench import OPERATOR, PAYMENT, Bench
-from support.ledger_kit import decision, make_version_4, manual_clock, tamper
+from support.ledger_kit import decision, make_older, manual_clock, tamper
 from support.manual_clock import ManualClock
 from support.restoring import restore_backup
+from support.tenant_store import open_store as open_tenant
+from support.tenant_store import open_users, seal_of
 
 from agentvault_tui.broker import backup, restore
 from agentvault_tui.broker.answers import Denied, Escalated, Granted
@@ -35,14 +37,23 @@ from agentvault_tui.errors import (
     LedgerDamagedError,
     LedgerUnwritableError,
     NotFoundError,
+    RefusedError,
     UsageError,
 )
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import EventQuery, Ledger, schema, verify_ledger
 from agentvault_tui.ledger.opening import HomeLock
 from agentvault_tui.model import Action, Agent, StepUpStatus
+from agentvault_tui.tenant.codes import DeviceCodes
+from agentvault_tui.tenant.passkeys import Passkeys
+from agentvault_tui.web import PublicAddress
+from agentvault_tui.web.tls import TlsFiles
 
 CALENDAR = Action(("read:calendar",), "read:calendar", "calendar:primary", {})
+PHONES = PublicAddress(
+    *("127.0.0.1", 7719, "https://ops.example:7719/", "ops.example"),
+    TlsFiles(Path("cert.pem"), Path("key.pem")),
+)
 FILES = {
     "config.toml": "[stepup]\nmax_pending = 2\n",
     "services/mail.toml": "# not read here\n",
@@ -193,6 +204,34 @@ def test_nothing_of_before_is_in_force_after_a_restore(
     asyncio.run(look())
 
 
+def test_a_restore_ends_what_people_had_begun(
+    home: Home, short: Path, clock: ManualClock
+) -> None:
+    """Page sessions, links, codes and challenges: what ended since would live again."""
+    fill(home, clock)
+    now = clock.now().timestamp()
+    for file in home.tenant.glob("tenant.db*"):
+        file.unlink()
+    with open_users(home) as users:
+        sub = users.add("carol").user.sub
+    with closing(open_tenant(home)) as store:
+        store.insert("page_sessions", cookie_hash="c", sub=sub, expires_at=now + 900)
+        store.insert("passkey_links", link_hash="l", sub=sub, expires_at=now + 900)
+        codes = DeviceCodes(store, seal_of(home), clock)
+        codes.issue("client", "openid", None, 120)
+        before = Passkeys(store, seal_of(home), clock, PHONES).challenge("x")
+    make_backup(home, short / "b", clock)
+    there = Home(short / "there", short / "there")
+    restore_backup(there, short / "b", clock, OPERATOR)
+    with closing(open_tenant(there)) as store:
+        for table in ("page_sessions", "passkey_links", "device_codes"):
+            assert store.all(f"SELECT * FROM {table}") == []
+        assert len(store.all("SELECT * FROM users")) == 1
+        keys = Passkeys(store, seal_of(there), clock, PHONES)
+        assert not keys.is_ours(before, "x")
+        assert keys.is_ours(keys.challenge("x"), "x")
+
+
 def test_a_home_in_two_folders_is_restored_into_two_or_one(
     home: Home, short: Path, clock: ManualClock
 ) -> None:
@@ -307,7 +346,7 @@ def test_a_backup_of_version_4_is_restored_and_brought_up_to_date(
 ) -> None:
     """Whoever backs up before the first start of a new version can go back to that."""
     fill(home, clock)
-    make_version_4(home)
+    make_older(home, 4)
     assert make_backup(home, short / "b", clock).schema == 4
     there = Home(short / "there", short / "there")
     restore_backup(there, short / "b", clock, OPERATOR)
@@ -351,7 +390,7 @@ def test_a_changed_or_cut_backup_is_refused(
     other = short / "other"
     other.write_bytes(content)
     home = Home(short / "home", short / "home")
-    with pytest.raises(UsageError):
+    with pytest.raises(RefusedError):
         restore_backup(home, other, manual_clock(), OPERATOR)
     assert [path.name for path in home.data.glob("*")] in ([], ["run"])
 
@@ -368,7 +407,7 @@ def test_a_backup_of_a_newer_version_is_refused(
     told: dict[str, object], made: Path, home: Home, short: Path, clock: ManualClock
 ) -> None:
     """It is told which version made it."""
-    with pytest.raises(UsageError, match="is a backup of AgentVault"):
+    with pytest.raises(RefusedError, match="is a backup of AgentVault"):
         restore_backup(home, forged(made, short / "b", **told), clock, OPERATOR)
 
 
@@ -456,7 +495,7 @@ def test_a_backup_that_was_cut_and_signed_again_is_refused(
     cut = content[: int(len(content) * share)]
     digest = hashlib.sha256(cut).hexdigest()
     (short / "b").write_bytes(cut + f"agentvault-backup sha256:{digest}\n".encode())
-    with pytest.raises(UsageError, match="not as it was written"):
+    with pytest.raises(RefusedError, match="not as it was written"):
         restore_backup(home, short / "b", clock, OPERATOR)
     assert [path.name for path in home.data.iterdir()] == ["run"]
 
@@ -492,7 +531,7 @@ def test_a_target_that_is_there_or_in_the_home_is_refused(
         with pytest.raises(UsageError):
             make_backup(home, target, clock)
     assert (short / "there").read_text() == "kept"
-    with pytest.raises(UsageError, match="is no backup"):
+    with pytest.raises(RefusedError, match="is no backup"):
         restore_backup(Home(short / "e", short / "e"), short / "there", clock, OPERATOR)
     with pytest.raises(NotFoundError):
         restore_backup(Home(short / "e", short / "e"), short / "none", clock, OPERATOR)
@@ -505,7 +544,7 @@ def test_a_backup_that_others_can_write_is_refused(
     """Whoever writes it also writes its digest, and is then the home's owner."""
     shutil.copyfile(made, short / "b")
     (short / "b").chmod(mode)
-    with pytest.raises(UsageError, match="others can write"):
+    with pytest.raises(RefusedError, match="others can write"):
         restore_backup(home, short / "b", clock, OPERATOR)
 
 

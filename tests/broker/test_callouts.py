@@ -7,7 +7,7 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from agentvault_tui.broker.usecases.evaluate import evaluate
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import revoke_agent
+from agentvault_tui.errors import NotForOriginError
 from agentvault_tui.model import Action, Actor, ActorKind, Agent
+from agentvault_tui.origins import ServerOrigin
 from agentvault_tui.vault import Secret
 
 CALENDAR = Action(("write:calendar",), "write:calendar", "calendar:primary")
@@ -101,7 +103,7 @@ async def test_a_call_out_is_asked_an_evaluation_with_the_decision_so_far(
     asked: list[Any] = []
     key = b"0123456789abcdef0123456789abcdef"
     secret = "whsec_" + base64.b64encode(key).decode()
-    bench.broker.callouts.open_secret = lambda _: Secret(secret)
+    bench.broker.callouts.open_secret = lambda *_: Secret(secret)
     agent = await bench.agent()
     async with listening(answers('{"decision": true}', asked=asked)) as url:
         await hooked(bench, url, url)
@@ -238,7 +240,7 @@ async def test_what_is_no_clear_answer_denies(bench: Bench, respond: Respond) ->
         denied = await ask(bench, agent)
     assert isinstance(denied, Denied)
     assert denied.reason == "hook_failed"
-    assert not list(bench.broker.limits.all())
+    assert not await bench.broker.limits.all()
     event = (await bench.events("token.decision"))[-1]
     assert event.detail["hooks"][0]["verdict"] == "failed"
 
@@ -275,6 +277,33 @@ async def test_nobody_is_reached_where_none_may_be(bench: Bench) -> None:
         assert (await ask(bench, agent)).reason == "hook_failed"
 
 
+async def test_a_hook_that_is_pointed_elsewhere_is_not_signed_and_denies(
+    bench: Bench,
+) -> None:
+    """Its secret is opened for the URL's origin alone, also over an open connection."""
+    asked: list[Any] = []
+    wanted: list[str] = []
+
+    def only(_: str, to: Sequence[ServerOrigin] | None) -> Secret:
+        wanted.extend(map(str, to or ()))
+        if wanted[-1] != wanted[0]:
+            raise NotForOriginError("the secret is not for it")
+        return Secret("whsec_AAAA")
+
+    bench.broker.callouts.open_secret = only
+    agent = await bench.agent()
+    async with (
+        listening(answers(TRUE)) as first,
+        listening(answers(TRUE, asked=asked)) as other,
+    ):
+        await hooked(bench, first, first)
+        assert isinstance(await ask(bench, agent), Granted)
+        await hooked(bench, first, other)
+        assert (await ask(bench, agent)).reason == "hook_failed"
+    assert asked == []
+    assert wanted == [url.removesuffix("/ask?x=1") for url in (first, other)]
+
+
 async def test_call_outs_are_asked_at_once_each_in_its_own_budget(bench: Bench) -> None:
     """None waits for another: each answers only once all were asked."""
     agent = await bench.agent()
@@ -286,7 +315,7 @@ async def test_call_outs_are_asked_at_once_each_in_its_own_budget(bench: Bench) 
         await there.wait()
         await answers(TRUE)(reader, writer)
 
-    bench.broker.callouts.open_secret = lambda _: Secret("whsec_AAAA")
+    bench.broker.callouts.open_secret = lambda *_: Secret("whsec_AAAA")
     async with listening(together) as url:
         await hooked(bench, url, url, url)
         assert isinstance(await ask(bench, agent), Granted)

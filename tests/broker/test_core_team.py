@@ -395,10 +395,10 @@ async def test_a_policy_applied_at_one_broker_leaves_the_limits_of_another_s(
 ) -> None:
     """Also where this home's files do not say yet what was decided a moment ago."""
     a, b = (one.bench for one in brokers[:2])
-    await apply_policy(a.broker, {"limits": "# none\n"}, OPERATOR, "", "why")
+    await apply_policy(a.broker, {"limits": "# none\n"}, OPERATOR, None, "why")
     await b.ledger.confirm()
     text = b.broker.policy.texts.effective()["policy"] + "// ours\n"
-    await apply_policy(b.broker, {"policy": text}, OPERATOR, "", "why")
+    await apply_policy(b.broker, {"policy": text}, OPERATOR, None, "why")
     await a.ledger.confirm()
     assert a.broker.policy.texts == b.broker.policy.texts
     assert a.broker.policy.texts[::2] == (text, "# none\n")
@@ -412,7 +412,7 @@ async def test_a_policy_that_no_event_names_is_in_force_nowhere(
     agent = await a.agent("one", "read:calendar")
     before = b.bench.broker.policy.texts
     text = before.effective()["policy"] + "// ours\n"
-    await apply_policy(a.bench.broker, {"policy": text}, OPERATOR, "", "why")
+    await apply_policy(a.bench.broker, {"policy": text}, OPERATOR, None, "why")
     await known(brokers)
     assert b.bench.broker.policy.texts.policy == text
     forged = {"version": "1", **before._asdict()}
@@ -430,7 +430,7 @@ async def test_a_home_that_was_not_in_step_starts_with_the_team_s_policy(
     home.prepare()
     text = brokers[0].bench.broker.policy.texts.effective()["policy"]
     await apply_policy(
-        brokers[0].bench.broker, {"policy": text + "// ours\n"}, OPERATOR, "", "why"
+        brokers[0].bench.broker, {"policy": text + "// ours\n"}, OPERATOR, None, "why"
     )
     home.policy_file.write_text("permit (principal, action, resource);")
     late = await Bench.open(home, clock, settings=store.settings)

@@ -1,12 +1,13 @@
-"""What windows hold is exactly what was counted, at every moment of any history."""
+"""What windows hold is exactly what events count, at every moment of any history."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import settings
@@ -15,11 +16,22 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from support.manual_clock import ManualClock
 from support.policies import CATALOGUE, ENVIRONMENT, action
 
+from agentvault_tui.broker import limit_uses
 from agentvault_tui.broker.limit_uses import LimitUses
-from agentvault_tui.clock import iso
-from agentvault_tui.ledger import CountedUse
-from agentvault_tui.model import Agent, Draft
-from agentvault_tui.policy import Inputs, LimitSet
+from agentvault_tui.clock import parse_iso
+from agentvault_tui.home import Home
+from agentvault_tui.ledger import EventQuery, Ledger, verify_ledger
+from agentvault_tui.model import (
+    Actor,
+    ActorKind,
+    Agent,
+    AgentId,
+    DecisionId,
+    Draft,
+    EventType,
+    Outcome,
+)
+from agentvault_tui.policy import Inputs, Limit, LimitSet
 
 START = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
 TEXT = """
@@ -42,14 +54,22 @@ per = "all"
 within = "30s"
 count = 4
 """
+EDITS = (
+    TEXT,
+    TEXT.replace("60s", "15s").replace("90s", "300s"),
+    TEXT.replace('"all"\nwithin', '"agent"\nwithin').replace('per = "resource"\n', ""),
+    TEXT.replace('amount = 100\ncurrency = "USD"', "count = 7").replace("= 5", "= 9"),
+    "",
+)
 LIMITS = LimitSet.parse(TEXT, "limits.toml", CATALOGUE)
 AGENTS = ("agt_1", "agt_2")
 RESOURCES = (None, "x:1", "x:2")
+_T = TypeVar("_T")
 
 
 def agent_called(agent_id: str) -> Agent:
     return Agent(
-        id=agent_id,  # type: ignore[arg-type]
+        id=AgentId(agent_id),
         client_id=agent_id,
         name=agent_id,
         owner="o",
@@ -59,45 +79,48 @@ def agent_called(agent_id: str) -> Agent:
     )
 
 
-class Chain:
-    """What a ledger would give back: the uses that were recorded."""
-
-    def __init__(self) -> None:
-        self.uses: list[CountedUse] = []
-        self.latest: datetime | None = None
-
-    async def counted(
-        self, within: timedelta
-    ) -> AsyncIterator[tuple[datetime | None, list[CountedUse], bool]]:
-        latest = self.latest or START
-        last = [use for use in self.uses if use.counted["at"] > iso(latest - within)]
-        for use in (*last, None):
-            yield latest, [] if use is None else [use], True
+def draft_of(key: str, agent: str, counted: dict[str, Any]) -> Draft:
+    return Draft(
+        EventType.TOKEN_DECISION,
+        Actor(ActorKind.AGENT, agent, agent),
+        agent_id=AgentId(agent),
+        outcome=Outcome.ALLOWED,
+        decision_id=DecisionId(key),
+        detail={"counted": counted},
+    )
 
 
 class Windows(RuleBasedStateMachine):
-    """Requests in any order against a list of what was counted, and when."""
+    """Requests, edits and restarts in any order, against a count over all events."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.loop = asyncio.new_event_loop()
-        self.clock, self.chain = ManualClock(START), Chain()
-        self.latest, self.number = START, 0
-        self.counted: list[tuple[datetime, str, str | None, int]] = []
-        self.pending: dict[str, tuple[datetime, str, str | None, int, Any]] = {}
-        self.uses = self.started()
+        self.folder = tempfile.TemporaryDirectory(prefix="h-")
+        self.home = Home.locate(Path(self.folder.name) / "home")
+        self.home.prepare()
+        self.runner = asyncio.Runner()
+        self.clock = ManualClock(START)
+        self.limits = LIMITS
+        self.latest, self.recorded, self.number = START, START, 0
+        self.pending: dict[str, tuple[str, dict[str, Any]]] = {}
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        """The agent and ``detail.counted`` of each event, read back from the ledger."""
+        self.run(self.start())
+
+    def run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return self.runner.run(work)
 
     def teardown(self) -> None:
-        self.loop.close()
+        self.run(self.ledger.close())
+        self.runner.close()
+        assert verify_ledger(self.home).ok
+        self.folder.cleanup()
 
-    def started(self) -> LimitUses:
-        async def start() -> LimitUses:
-            uses = LimitUses(self.clock, self.chain)  # type: ignore[arg-type]
-            uses.define(LIMITS)
-            await uses.ready()
-            return uses
-
-        return self.loop.run_until_complete(start())
+    async def start(self) -> None:
+        self.ledger = await Ledger.open(self.home, clock=self.clock)
+        assert not self.ledger.recounted
+        self.uses = LimitUses(self.clock, self.ledger)
+        self.uses.define(self.limits)
 
     def inputs(self, agent_id: str, resource: str | None, amount: int) -> Inputs:
         asked = action("send:payment", resource=resource, amount=amount, currency="USD")
@@ -113,19 +136,19 @@ class Windows(RuleBasedStateMachine):
         amount=st.integers(0, 60),
     )
     def asks(self, agent: str, resource: str | None, amount: int) -> None:
-        """Reserve where it fits; the model says whether it does."""
-        now = self.now()
-        held = self.uses.standings(LIMITS.limits, self.inputs(agent, resource, amount))
+        """Reserve where it fits; the count over all events says whether it does."""
+        limits = self.limits
+        held = self.uses.standings(limits.limits, self.inputs(agent, resource, amount))
         environment = ENVIRONMENT._replace(limits=held)
         inputs = self.inputs(agent, resource, amount)._replace(environment=environment)
-        fits = LIMITS.answer(inputs) is None
-        assert fits is self.fits(now, agent, resource, amount)
-        if not fits:
+        fits = limits.answer(inputs) is None
+        assert fits is self.fits(self.now(), inputs)
+        if not fits or not limits.limits:
             return
         self.number += 1
-        counted = self.uses.stamp(LIMITS.counted(inputs))
+        counted = self.uses.stamp(limits.counted(inputs))
         self.uses.reserve(f"dec_{self.number}", agent, counted)
-        self.pending[f"dec_{self.number}"] = (now, agent, resource, amount, counted)
+        self.pending[f"dec_{self.number}"] = agent, counted
 
     @rule(data=st.data(), how=st.sampled_from(["commit", "fail", "refuse", "cancel"]))
     def ends(self, data: st.DataObject, how: str) -> None:
@@ -137,55 +160,79 @@ class Windows(RuleBasedStateMachine):
             del self.pending[key]
             self.uses.release(key)
         else:
-            self.commit(key, how)
+            self.run(self.commit(key, how))
 
-    def commit(self, key: str, how: str) -> None:
-        at, agent, resource, amount, counted = self.pending.pop(key)
-        done = self.loop.create_future()
-        draft: Draft = SimpleNamespace(decision_id=key)  # type: ignore[assignment]
+    async def commit(self, key: str, how: str) -> None:
+        agent, counted = self.pending.pop(key)
+        draft = draft_of(key, agent, counted)
+        if how == "fail":
+            done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        else:
+            done = self.ledger.commit(draft)
         self.uses.submitted(draft, done)
         self.uses.release(key)  # too late: its record is under way
         if how == "fail":
             done.set_exception(OSError("disk"))
-        else:
-            done.cancel() if how == "cancel" else done.set_result(())
-            self.counted.append((at, agent, resource, amount))
-            self.chain.uses.append(CountedUse(agent, key, counted))
-            self.chain.latest = max(self.chain.latest or START, at)
-        self.loop.run_until_complete(asyncio.sleep(0))
+            await asyncio.wait({done})
+            done.exception()
+            return
+        await (asyncio.shield(done) if how == "cancel" else done)
+        page = await self.ledger.events(EventQuery(after=0, limit=1000))
+        self.recorded = max(one.time for one in page.events)
+        self.events = [
+            (str(e.agent_id), dict(e.detail["counted"])) for e in page.events
+        ]
+
+    @rule(text=st.sampled_from(EDITS))
+    def edits(self, text: str) -> None:
+        """Every limit has counted under its id, whatever else it was."""
+        self.limits = LimitSet.parse(text, "limits.toml", CATALOGUE)
+        self.uses.define(self.limits)
 
     @rule()
     def restarts(self) -> None:
-        """Kill: what is not durable is given back, what is stays counted."""
+        """What is not durable is given back, what is stays counted."""
         self.pending.clear()
-        self.latest = max(self.chain.latest or START, START)
-        self.uses = self.started()
+        self.run(self.ledger.close())
+        self.run(self.start())
+        self.latest = self.recorded
 
     @rule()
     def sweeps(self) -> None:
         self.uses.sweep()
 
     def now(self) -> datetime:
-        self.latest = max(self.latest, self.clock.now())
+        ats = [parse_iso(counted["at"]) for _, counted in self.events]
+        self.latest = max(self.latest, self.clock.now(), *ats)
         return self.latest
 
-    def held(
-        self, now: datetime, within: int, agent: str | None, resource: Any, what: int
-    ) -> int:
-        """Sum what the model has in a window: 1 or the amount of each use."""
-        rows = [row[:4] for row in self.pending.values()]
-        inside = [r for r in self.counted if r[0] > now - timedelta(seconds=within)]
-        return sum(
-            (1, row[3])[what]
-            for row in (*rows, *inside)
-            if agent in {None, row[1]} and resource in {"any", row[2]}
-        )
+    def held(self, now: datetime, limit: Limit, agent: str, resource: Any) -> int:
+        """Sum the units that one window holds, over all events and what is reserved."""
+        total, latest = 0, START
+        rows = [(*row, False) for row in self.events]
+        for who, counted, reserved in (
+            *rows,
+            *((*row, True) for row in self.pending.values()),
+        ):
+            used = counted["limits"].get(limit.id)
+            if used is None or used.get("currency") != limit.currency:
+                continue
+            if limit.per == "agent" and who != agent:
+                continue
+            if limit.per == "resource" and counted["resource"] != resource:
+                continue
+            latest = max(latest, parse_iso(counted["at"]))
+            if reserved or latest > now - limit.within:
+                total += used["count" if limit.currency is None else "amount"]
+        return total
 
-    def fits(self, now: datetime, agent: str, resource: str | None, n: int) -> bool:
-        return (
-            self.held(now, 60, agent, "any", 0) + 1 <= 5
-            and self.held(now, 90, None, resource, 1) + n <= 100
-            and self.held(now, 30, None, "any", 0) + 1 <= 4
+    def fits(self, now: datetime, inputs: Inputs, after: int = 0) -> bool:
+        now += timedelta(seconds=after)
+        return all(
+            self.held(now, one, inputs.who.id, inputs.facts.fold)
+            + (one.units(inputs) or 0)
+            <= one.most
+            for one in self.limits.limits
         )
 
     @invariant()
@@ -193,40 +240,67 @@ class Windows(RuleBasedStateMachine):
         now = self.now()
         for agent in AGENTS:
             for resource in RESOURCES:
-                found = self.uses.standings(
-                    LIMITS.limits, self.inputs(agent, resource, 1)
-                )
+                inputs = self.inputs(agent, resource, 1)
+                found = self.uses.standings(self.limits.limits, inputs)
                 assert [count for count, _ in found.values()] == [
-                    self.held(now, 60, agent, "any", 0),
-                    self.held(now, 90, None, resource, 1),
-                    self.held(now, 30, None, "any", 0),
+                    self.held(now, one, agent, inputs.facts.fold)
+                    for one in self.limits.limits
                 ]
 
+    @rule()
+    def all_are_listed_that_hold_something(self) -> None:
+        now, found = self.now(), self.run(self.uses.all())
+        for limit, key, used, left, frees_at in found:
+            assert used == self.held(now, limit, key, key or None)
+            assert left == max(0, limit.most - used)
+            assert frees_at is None or now < frees_at <= now + limit.within
 
-Windows.TestCase.settings = settings(max_examples=40, stateful_step_count=30)
+    @rule(agent=st.sampled_from(AGENTS), amount=st.integers(0, 100))
+    def waits_as_told(self, agent: str, amount: int) -> None:
+        """The same request fits after the seconds it is told, not one before."""
+        inputs, now = self.inputs(agent, None, amount), self.now()
+        wait = self.uses.retry_after(inputs)
+        if self.pending or not self.limits.limits:
+            return  # what is reserved leaves at a time that nobody knows
+        assert wait is not None
+        assert self.fits(now, inputs, wait)
+        assert wait == 1 or not self.fits(now, inputs, wait - 1)
+
+
+Windows.TestCase.settings = settings(max_examples=20, stateful_step_count=25)
 TestWindows = pytest.mark.slow(Windows.TestCase)
 
 
-@pytest.mark.parametrize("gone", [0, 3, 15])
-def test_the_same_request_fits_once_the_seconds_it_is_told_are_over(gone: int) -> None:
-    """In whole seconds, rounded up; and not one second before."""
+@pytest.mark.parametrize("size", [3, 1000])
+def test_long_windows_are_read_piece_by_piece(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """However few uses are in memory at a time, counts and waits are the same."""
+    monkeypatch.setattr(limit_uses, "_READ", size)
+    monkeypatch.setattr(limit_uses, "_IN_MEMORY", size * 2)
+    machine = Windows()
+    machine.edits(TEXT.replace("= 5", "= 50").replace("= 4", "= 40"))
+    try:
+        for number in range(60):
+            machine.clock.jump_wall(1.5)
+            machine.asks(AGENTS[number % 2], RESOURCES[number % 3], number % 7)
+            for key in sorted(machine.pending):
+                machine.run(machine.commit(key, "commit"))
+            if number % 20 == 19:
+                machine.sweeps()
+                machine.restarts()
+            if number % 3 == 0:
+                machine.windows_hold_what_was_counted()
+                machine.waits_as_told(AGENTS[0], number % 100)
+        machine.all_are_listed_that_hold_something()
+    finally:
+        machine.teardown()
+
+
+def test_a_request_that_would_never_fit_is_told_no_time() -> None:
+    """More than the whole window may hold."""
     machine = Windows()
     try:
-        for second in (0, 7, 20, 40, 41):
-            moment = START + timedelta(seconds=second, milliseconds=300)
-            machine.clock.jump_wall((moment - machine.clock.now()).total_seconds())
-            machine.asks("agt_1", RESOURCES[second % 3], 1)
-            for key in list(machine.pending):
-                machine.commit(key, "commit")
-            machine.uses.sweep()
-        asked = machine.inputs("agt_1", None, 1)
-        machine.clock.jump_wall(gone)
-        wait = machine.uses.retry_after(asked)
-        assert wait is not None
-        now = machine.now()
-        assert len(machine.counted) == 5
-        assert not machine.fits(now + timedelta(seconds=wait - 1), "agt_1", None, 1)
-        assert machine.fits(now + timedelta(seconds=wait), "agt_1", None, 1)
         assert machine.uses.retry_after(machine.inputs("agt_1", None, 101)) is None
     finally:
         machine.teardown()

@@ -62,6 +62,13 @@ def test_subjects_of_platforms_may_be_registered(subject: str) -> None:
         "spire:spiffe:///*",
         "spire:spiffe://acme.test:*/a",
         "x:*/y://z",
+        "spire:spiffe://acme.test/ns//sa/a",
+        "spire:spiffe://acme.test/ns/./sa",
+        "spire:spiffe://acme.test/ns/../sa",
+        "spire:spiffe://acme.test/ns/%2e%2e/sa",
+        "spire:spiffe://acme.test/ns/a/",
+        "spire:SPIFFE://acme.test/../sa",
+        "spire:spiffe:///ns",
         "github:repo:acme/app:ref:refs/heads/m\u0430in",
         "github:repo:acme/app\n",
         "github: repo:acme/app",
@@ -95,6 +102,17 @@ def test_a_star_is_one_whole_segment() -> None:
         "github:repo:evil/acme/app:ref:refs/heads/main",
     ):
         assert not matching(pattern, subject), subject
+
+
+@pytest.mark.parametrize("odd", ["", ".", "..", "%2e%2e", "%2E", "a%2fb"])
+def test_a_spiffe_id_with_an_odd_segment_is_nobodys(odd: str) -> None:
+    """A star stands for none of them (SPIFFE-ID section 2.2)."""
+    assert matching(
+        "spire:spiffe://acme.test/ns/*/sa", "spire:spiffe://acme.test/ns/a/sa"
+    )
+    assert not matching(
+        "spire:spiffe://acme.test/ns/*/sa", f"spire:spiffe://acme.test/ns/{odd}/sa"
+    )
 
 
 def test_all_that_match_are_found() -> None:

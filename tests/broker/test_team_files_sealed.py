@@ -19,12 +19,14 @@ from agentvault_tui.errors import LedgerError, NotFoundError, SealedError
 from agentvault_tui.gateway.secrets import Secrets
 from agentvault_tui.home import Home, put_private
 from agentvault_tui.model import AgentId
+from agentvault_tui.origins import ServerOrigin
 from agentvault_tui.vault import Secret
 from agentvault_tui.vault.kept_clients import ClientSecretsFile
 
 KEY = bytes(range(32))
 ANN, BOB = AgentId("agt_ann"), AgentId("agt_bob")
 VALUE, OTHER = "sk_live_4242", "sk_live_1881"
+HERE = ServerOrigin("https", "api.test", 443)
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ async def put(one: Member, name: str, value: str | None) -> None:
         lambda: (
             secrets.remove(name, OPERATOR)
             if value is None
-            else secrets.set(name, value, OPERATOR)
+            else secrets.set(name, value, OPERATOR, [str(HERE)])
         ),
         one.bench.broker.record,
     )
@@ -52,7 +54,7 @@ async def get(one: Member, name: str) -> str | None:
     """Return what a call that is admitted at that broker now would carry."""
     await one.bench.ledger.confirm()
     try:
-        return one.gateway.secrets.get(name).reveal()
+        return one.gateway.secrets.open(name, [HERE]).reveal()
     except NotFoundError:
         return None
 
@@ -159,7 +161,7 @@ async def test_what_is_not_sealed_with_the_team_s_key_stays_in_its_home(
     """It is warned of, and shared once it is sealed anew."""
     alone = homes[2]
     secrets = Secrets(alone, clock)
-    secrets.set("api", VALUE, OPERATOR).write()
+    secrets.set("api", VALUE, OPERATOR, [str(HERE)]).write()
     async with member(alone, clock, store) as c:
         issuer = c.bench.broker.vault.issuer
         VaultUsers(alone, issuer).keep(ANN, user("ann", "refresh-ann"))
@@ -202,7 +204,7 @@ async def test_a_home_that_joins_keeps_its_own_secrets_beside(
         assert json.loads(beside.read_bytes()) == json.loads(own)
         assert "secrets.json.local is an edit" in c.warnings
         with pytest.raises(SealedError):
-            c.gateway.secrets.get("api")
+            c.gateway.secrets.open("api", [HERE])
         put_private(homes[2].team_key, KEY, replace=False)
         assert await get(c, "api") == VALUE
 

@@ -30,11 +30,13 @@ from agentvault_tui.gateway.gateway import Gateway
 from agentvault_tui.home import Home, put_private
 from agentvault_tui.ledger import Ledger, Meta
 from agentvault_tui.model import AgentId, Draft
+from agentvault_tui.origins import ServerOrigin
 from agentvault_tui.sealing import key_ids, team_keys
 from agentvault_tui.vault import Secret
 
 ANN = AgentId("agt_ann")
 VALUE = "sk_live_4242"
+HERE = ServerOrigin("https", "api.test", 443)
 
 
 @pytest.fixture
@@ -154,7 +156,7 @@ async def seal_something(brokers: list[Broker]) -> None:
     for one in brokers:
         secrets = gateway_of(one).secrets
         await secrets.change(
-            lambda: secrets.set("api", VALUE, OPERATOR),  # noqa: B023 - awaited here
+            lambda: secrets.set("api", VALUE, OPERATOR, [str(HERE)]),  # noqa: B023 - awaited here
             one.bench.broker.record,
         )
         user = VaultUser("auth0|ann", "Ann", Secret("refresh"))
@@ -163,7 +165,7 @@ async def seal_something(brokers: list[Broker]) -> None:
 
 def opens(brokers: list[Broker]) -> None:
     for one in brokers:
-        assert gateway_of(one).secrets.get("api").reveal() == VALUE
+        assert gateway_of(one).secrets.open("api", [HERE]).reveal() == VALUE
         kept = one.bench.broker.vault.users.of(ANN)
         assert kept is not None
         assert kept.refresh_token.reveal() == "refresh"
@@ -418,10 +420,10 @@ async def test_what_a_home_sealed_for_itself_is_sealed_anew_when_it_joins(
     a, b = brokers
     home, clock = a.bench.home, a.bench.clock
     alone = type(gateway_of(a).secrets)(home, clock)
-    alone.set("api", VALUE, OPERATOR).write()
+    alone.set("api", VALUE, OPERATOR, [str(HERE)]).write()
     issuer = a.bench.broker.vault.issuer
     VaultUsers(home, issuer).keep(ANN, VaultUser("auth0|ann", "Ann", Secret("refresh")))
-    assert gateway_of(a).secrets.get("api").reveal() == VALUE
+    assert gateway_of(a).secrets.open("api", [HERE]).reveal() == VALUE
     await key_of(a).make(OPERATOR, lost=False)
     opens([a])
     assert gateway_of(a).secrets.root() == "team"
@@ -441,7 +443,7 @@ async def test_without_the_key_nothing_is_sealed_with_another(
     _, b = brokers
     users, user = b.bench.broker.vault.users, VaultUser("sub", "Ann", Secret("refresh"))
     for use in (
-        lambda: gateway_of(b).secrets.set("api", VALUE, OPERATOR),
+        lambda: gateway_of(b).secrets.set("api", VALUE, OPERATOR, [str(HERE)]),
         lambda: users.keep(ANN, user),
     ):
         with pytest.raises(SealedError, match=r"team\.key is not here") as error:
@@ -486,7 +488,7 @@ async def test_what_does_not_open_stops_the_change_and_is_told(
     bring(a, b)
     await look(a, b)
     secrets = gateway_of(a).secrets
-    secrets.set("api", VALUE, OPERATOR).write()
+    secrets.set("api", VALUE, OPERATOR, [str(HERE)]).write()
     content = json.loads(a.bench.home.secrets_file.read_text())
     content["secrets"]["api"]["version"] += 1
     broken = json.dumps(content).encode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from support.command_line import HOSTILE, Agent, Answer, Broker
 from support.forked import agentvault
+from support.patience import PATIENT
 from support.terminal import Terminal
 from support.wire_shapes import filled
 
@@ -185,6 +187,70 @@ def test_agents_revoke_ends_tokens_and_restore_serves_again(
     assert "access_token" in agent.ask("read:calendar", {})
     people = av("agents", "revoke", agent.id)
     assert "ms: 1 token and 0 step-ups ended" in people.out
+
+
+@pytest.mark.parametrize(
+    ("line", "ended"),
+    [
+        (("--owner", "bulk"), {"bulk-a", "bulk-b"}),
+        (("--scope", "read:contacts"), {"bulk-b", "bulk-c"}),
+        (("--owner", "bulk", "--scope", "read:contacts"), {"bulk-b"}),
+    ],
+)
+def test_revoke_by_owner_and_scope_lists_and_ends_those_alone(
+    av: Run, line: tuple[str, ...], ended: set[str]
+) -> None:
+    """Both together mean agents of that owner with that scope; nothing ends unasked."""
+    every = {"bulk-a": ("bulk", "read:calendar"), "bulk-b": ("bulk", "read:contacts")}
+    every["bulk-c"] = ("other-owner", "read:contacts")
+    for name, (owner, scope) in every.items():
+        if av("agents", "show", name).code:
+            av("agents", "add", name, "--owner", owner, "--scope", scope)
+    try:
+        refused = av("revoke", *line)
+        assert refused.code == 1
+        assert "needs a yes" in refused.err
+        assert all(name in refused.out for name in ended)
+        assert f"{len(ended)} agent" in refused.out
+        planned = av("revoke", *line, "--plan", "--json").json["agents"]
+        assert {one["name"] for one in planned} == ended
+        assert {standing_of(av, name) for name in every} == {"active"}
+        done = av("revoke", *line, "--yes", "--reason", "gone", "--json")
+        assert done.code == 0
+        assert {one["agent"]["name"] for one in done.json["revoked"]} == ended
+        for name in every:
+            assert standing_of(av, name) == ("revoked" if name in ended else "active")
+        assert av("revoke", *line, "--yes").code == 4
+    finally:
+        for name in ended:
+            av("agents", "restore", name)
+
+
+def test_a_scope_that_is_granted_for_a_time_ends_by_itself(
+    av: Run, agent: Agent
+) -> None:
+    """The broker takes it, with nobody asking; a bad time changes nothing."""
+    for bad in ("0", "367d", "soon", "-1"):
+        line = ("agents", "grant", agent.name, "read:contacts", f"--for={bad}")
+        assert av(*line).code == 2
+    before = av("agents", "show", agent.name, "--json").json["scopes"]
+    line = ("agents", "grant", agent.name, "read:contacts", "--for", "1s", "--json")
+    assert "read:contacts" in av(*line).json["scopes"]
+    until = time.monotonic() + PATIENT
+    while (now := av("agents", "show", agent.name, "--json").json["scopes"]) != before:
+        assert time.monotonic() < until, now
+
+
+def standing_of(av: Run, name: str) -> str:
+    return str(av("agents", "show", name, "--json").json["status"])
+
+
+@pytest.mark.parametrize(
+    "line", [("some-agent", "--owner", "o"), ("--all", "--scope", "read:email")]
+)
+def test_revoke_takes_one_way_to_choose(av: Run, line: tuple[str, ...]) -> None:
+    """An owner or a scope beside an id, or beside all, exits 2."""
+    assert av("revoke", *line, "--yes").code == 2
 
 
 def test_agents_revoke_all_stops_every_agent_until_restore_all(

@@ -722,6 +722,8 @@ MCP_TOOLS: list[tuple[str, dict[str, Any], tuple[str, str]]] = [
     ("copilot", {"toolName": "files-read"}, ("files", "read")),
     ("cursor", _cursor_mcp(command=shlex.join(OWN)), ("files", "t")),
     ("cursor", _cursor_mcp(command=FORMER), ("files", "t")),
+    ("cursor", _cursor_mcp(command=f"{FORMER} --home /x"), ("", "t")),
+    ("cursor", _cursor_mcp(command=f"{FORMER} --agent a --home=/x"), ("", "t")),
     ("cursor", _cursor_mcp(command="/opt/x mcp stdio files"), ("", "t")),
     ("cursor", _cursor_mcp(command="'"), ("", "t")),
     ("cursor", _cursor_mcp(url="http://a.test/mcp/x"), ("http://a.test/mcp/x", "t")),

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from support.command_line import HOSTILE, Agent, Answer, Broker
+from support.ledger_kit import agent as agent_named
+from support.ledger_kit import manual_clock
 
+from agentvault_tui.broker.usecases.policy_change import POLICY
+from agentvault_tui.home import Home
+from agentvault_tui.ledger import Ledger, Meta
 from agentvault_tui.policy import shipped_policy
 
 Run = Callable[..., Answer]
@@ -93,6 +100,42 @@ def test_check_knows_the_homes_agents(av: Run, agent: Agent, tmp_path: Path) -> 
     assert "which was granted to " in answer.out
     assert "policy.cedar" not in answer.out
     assert ": every use of it is denied" in answer.out
+
+
+async def recorded(home: Home, **texts: str) -> None:
+    """Record what was active last, and an agent with a scope of its own."""
+    home.prepare()
+    ledger = await Ledger.open(home, clock=manual_clock())
+    said = {"version": "v1", "policy": None, "scopes": None, "limits": None, **texts}
+    rows = Meta(POLICY, json.dumps(said)), agent_named(scopes=("read:boats",))
+    await ledger.commit(changes=rows)
+    await ledger.close()
+
+
+@pytest.mark.parametrize("file", ["policy.cedar", "scopes.toml", "limits.toml"])
+def test_a_file_of_the_active_policy_that_is_gone_is_a_fault(
+    cli: Run, tmp_path: Path, file: str
+) -> None:
+    """Neither check nor doctor takes the shipped one for it; both exit 1."""
+    asyncio.run(recorded(Home(tmp_path, tmp_path), **{file.partition(".")[0]: "text"}))
+    for line in (("policy", "check"), ("policy", "check", "--json"), ("doctor",)):
+        answer = cli("--home", str(tmp_path), *line)
+        assert answer.code == 1, line
+        assert f"{file} was in force and is gone" in answer.out + answer.err
+    one = tmp_path / "mine.cedar"
+    one.write_text(shipped_policy())
+    asked = cli("--home", str(tmp_path), "policy", "check", str(one))
+    assert "is gone" not in asked.out + asked.err
+
+
+def test_doctor_names_granted_scopes_that_the_catalogue_lacks(
+    cli: Run, tmp_path: Path
+) -> None:
+    """Every use of them is denied; the agent that has one is named."""
+    asyncio.run(recorded(Home(tmp_path, tmp_path)))
+    findings = cli("--home", str(tmp_path), "doctor", "--json").json["findings"]
+    told = [one["what"] for one in findings if one["level"] == "warning"]
+    assert any("read:boats, which was granted to" in what for what in told)
 
 
 def test_check_of_a_missing_file_exits_four(cli: Run, tmp_path: Path) -> None:

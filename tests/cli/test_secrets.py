@@ -50,8 +50,13 @@ def test_secrets_are_kept_with_a_broker_and_without(
     run = av if broker_runs else lambda *a: cli("--home", str(tmp_path), *a)
     name = f"cli-{broker_runs}".lower()
     type_in(f"{CANARY}\n".encode())
-    assert run("secrets", "set", name, "--json").json == {"secret": name, "set": True}
+    to = ("--for", "HTTPS://api.test:443", "--for", "smtp://m.test")
+    told = {"secret": name, "set": True}
+    told |= {"for": ["https://api.test", "smtp://m.test:587"]}
+    assert run("secrets", "set", name, *to, "--json").json == told
     listed = run("secrets", "list", "--json")
+    (row,) = [one for one in listed.json["secrets"] if one["name"] == name]
+    assert (row["for"], row["used_by"]) == (told["for"], [])
     assert name in names(listed)
     assert listed.json["key"] == "home"
     assert CANARY not in listed.out + run("secrets", "list").out
@@ -77,10 +82,142 @@ def test_values_that_cannot_be_sent_are_refused(
 ) -> None:
     """Nothing, several lines, other encodings and too much exit 2, and set nothing."""
     type_in(content)
-    answer = av("secrets", "set", "never")
+    answer = av("secrets", "set", "never", "--for", "none")
     assert answer.code == 2
     assert answer.err.count("\n") == 1
     assert "never" not in names(av("secrets", "list", "--json"))
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        ("https://api.test/v1",),
+        ("api.test",),
+        ("none", "https://api.test"),
+        ("https://api.test@evil.test",),
+        ("",),
+    ],
+)
+def test_a_list_that_is_none_is_refused_before_the_value_is_read(
+    av: Run, listed: tuple[str, ...]
+) -> None:
+    """It exits 2 and sets nothing; nobody types a value in vain."""
+    options = [word for one in listed for word in ("--for", one)]
+    assert av("secrets", "set", "never", *options).code == 2
+    assert "never" not in names(av("secrets", "list", "--json"))
+
+
+def test_a_secret_that_nothing_names_needs_a_list(
+    av: Run, cli: Run, tmp_path: Path
+) -> None:
+    """With a broker and without one it exits 2, and says how to list origins."""
+    for answer in (
+        av("secrets", "set", "never"),
+        cli("--home", str(tmp_path), "secrets", "set", "never"),
+    ):
+        assert answer.code == 2
+        assert "--for" in answer.err
+
+
+SERVICE = """origin = "https://api.stripe.test"
+[credential]
+kind = "client_credentials"
+secret = "shared"
+client_id = "me"
+token_endpoint = "https://login.stripe.test:8443/token"
+"""
+ALERTS = """[sinks.ops]
+kind = "webhook"
+url = "https://hooks.acme.test/in"
+secret = "shared"
+[sinks.mail]
+kind = "email"
+host = "Mail.acme.test"
+from = "a@acme.test"
+to = "b@acme.test"
+username = "a"
+password = "shared"
+[sinks.chat]
+kind = "slack"
+url_secret = "chat"
+"""
+LIMITS = """[[hooks]]
+id = "risk"
+url = "https://risk.acme.test/ask"
+scopes = ["payments"]
+secret = "shared"
+"""
+MCP = """url = "https://mcp.acme.test/mcp"
+[credential]
+kind = "bearer"
+secret = "shared"
+"""
+
+
+@pytest.fixture
+def configured(tmp_path: Path) -> Path:
+    """A home whose files name secrets in each way there is; no broker runs."""
+    for name, text in (
+        ("services/stripe.toml", SERVICE),
+        ("mcp/tools.toml", MCP),
+        ("alerts.toml", ALERTS),
+        ("limits.toml", LIMITS),
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o600)
+    return tmp_path
+
+
+def test_without_a_list_the_origins_of_all_that_name_it_are_shown_and_taken(
+    cli: Run, type_in: Callable[[bytes], None], configured: Path
+) -> None:
+    """Services with their token endpoint, MCP servers, sinks and webhooks; Slack's URL
+    is for its own origin.
+    """
+    home = ("--home", str(configured))
+    origins = [
+        "https://api.stripe.test",
+        "https://hooks.acme.test",
+        "https://login.stripe.test:8443",
+        "https://mcp.acme.test",
+        "https://risk.acme.test",
+        "smtp://mail.acme.test:587",
+    ]
+    type_in(b"value")
+    answer = cli(*home, "secrets", "set", "shared", "--json")
+    assert answer.json["for"] == origins
+    assert all(origin in answer.err for origin in origins)
+    type_in(b"https://Hooks.slack.test/services/T0/B0/key")
+    answer = cli(*home, "secrets", "set", "chat", "--json")
+    assert answer.json["for"] == ["https://hooks.slack.test"]
+    type_in(b"no url")
+    assert cli(*home, "secrets", "set", "chat").code == 2
+    listed = {
+        one["name"]: one
+        for one in cli(*home, "secrets", "list", "--json").json["secrets"]
+    }
+    assert listed["shared"]["for"] == origins
+    assert listed["shared"]["used_by"] == ["stripe", "risk", "tools", "mail", "ops"]
+    assert listed["chat"]["used_by"] == ["chat"]
+    assert not any(user["refused"] for one in listed.values() for user in one["users"])
+    shown = cli(*home, "secrets", "list").out
+    assert "sink ops" in shown
+    assert "https://hooks.slack.test" in shown
+
+
+def test_doctor_names_who_gets_no_secret(
+    cli: Run, type_in: Callable[[bytes], None], configured: Path
+) -> None:
+    """Before a broker starts, doctor says which file sends a secret elsewhere."""
+    home = ("--home", str(configured))
+    type_in(b"value")
+    assert cli(*home, "secrets", "set", "shared", "--for", "https://a.test").code == 0
+    found = cli(*home, "doctor", "--json").json["findings"]
+    told = [one["what"] for one in found if one["level"] == "warning"]
+    for user in ("stripe", "tools", "sink ops", "sink mail", "hook risk"):
+        assert any(user in what and "is not for" in what for what in told), user
 
 
 def test_the_value_is_no_argument(av: Run) -> None:
@@ -94,7 +231,8 @@ def test_a_claimed_role_is_needed_where_nobody_can_show_one(
     """With roles from the tenant, setting takes a broker; removing never does."""
     (tmp_path / "config.toml").write_text('[operators]\nroles = "claim"\n')
     type_in(b"x")
-    assert cli("--home", str(tmp_path), "secrets", "set", "a").code == 3
+    line = ("--home", str(tmp_path), "secrets", "set", "a", "--for", "none")
+    assert cli(*line).code == 3
     assert cli("--home", str(tmp_path), "secrets", "remove", "a").code == 4
 
 
@@ -127,9 +265,10 @@ def test_a_secret_is_nowhere_in_the_clear(tmp_path: Path) -> None:
             seen.append(done.stdout + done.stderr)
             return done.stdout
 
+        to = ("--for", "https://api.stripe.com")
         ours, theirs = pty.openpty()
         with subprocess.Popen(
-            [*PROGRAM, "--home", str(home), "secrets", "set", "stripe-live"],
+            [*PROGRAM, "--home", str(home), "secrets", "set", "stripe-live", *to],
             stdin=theirs,
             stdout=subprocess.PIPE,
             stderr=theirs,
@@ -174,12 +313,13 @@ def test_the_broker_reads_what_was_set_while_it_did_not_run(
 ) -> None:
     """A home that a broker has is never changed from beside it."""
     type_in(CANARY.encode())
-    assert av("secrets", "set", "beside").code == 0
+    line = ("secrets", "set", "beside", "--for", "none")
+    assert av(*line).code == 0
     socket = broker.home / "run" / "agentvault.sock"
     moved = socket.rename(socket.with_suffix(".away"))
     try:
         type_in(b"other")
-        answer = av("secrets", "set", "beside")
+        answer = av(*line)
         assert answer.code == 1
         assert "broker" in answer.err
     finally:

@@ -95,6 +95,31 @@ def test_a_prepared_store_says_what_it_is(
     assert "durability single" in told
 
 
+def test_finish_states_once_that_no_older_broker_lives(
+    cli: Run, home: Home, database: Database
+) -> None:
+    """It exits 1 while a broker of another version lives, and changes nothing then."""
+    at = ("--home", str(configured(home, database.url).data))
+    assert cli("store", "prepare", "--yes", *at).code == 0
+    assert "nothing to remove" in cli("store", "prepare", "--finish", *at).out
+    database.run("ALTER TABLE agentvault.head DROP COLUMN finished")
+    assert "nothing to do" in cli("store", "prepare", *at).out
+    database.run(
+        "INSERT INTO agentvault.brokers VALUES ('brk_old', clock_timestamp(), %s, 'r')",
+        b'{"version": "0.0.9"}',
+    )
+    refused = cli("store", "prepare", "--finish", "--yes", *at)
+    assert refused.code == 1
+    assert "brk_old" in refused.err
+    ago = "seen = seen - interval '1 minute'"
+    database.run(f"UPDATE agentvault.brokers SET {ago} WHERE id = 'brk_old'")
+    asked = cli("store", "prepare", "--finish", *at)
+    assert (asked.code, "ADD finished" in asked.out) == (1, True)
+    assert cli("store", "prepare", "--finish", "--yes", *at).code == 0
+    assert "nothing to remove" in cli("store", "prepare", "--finish", *at).out
+    assert cli("store", "check", *at).code == 0
+
+
 def test_a_prepared_store_is_closed_to_other_roles_of_the_server(
     cli: Run, home: Home, database: Database
 ) -> None:

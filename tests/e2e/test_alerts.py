@@ -56,6 +56,7 @@ def test_an_alert_survives_kill_9_between_decision_and_alert(home: Path) -> None
     with slack() as (url, received, arrived):
         with serving(home) as vault:
             secret = {"name": "slack", "value": "http://127.0.0.1:1/nobody"}
+            secret |= {"for": ["http://127.0.0.1:1"]}  # type: ignore[dict-item]
             assert vault.operator.post("/api/secrets", json=secret).is_success
             (home / "alerts.toml").write_text(TOML)
             agent = vault.register("payments-agent", "send:payment")

@@ -249,7 +249,8 @@ async def test_a_person_approves_with_a_passkey_in_chromium(
     vault, url = public
     sink = Upstream()
     await sink.start()
-    secret = {"name": "hook", "value": WEBHOOK_SECRET}
+    to = [f"http://127.0.0.1:{sink.port}"]
+    secret = {"name": "hook", "value": WEBHOOK_SECRET, "for": to}
     assert vault.operator.post("/api/secrets", json=secret).is_success
     (vault.home / "alerts.toml").write_text(ALERTS.format(sink.port))
     async with asyncio.timeout(PATIENT):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.command_line import plain_environment
 from support.forked import Forked
-from support.ledger_kit import decision, make_version_4, manual_clock
+from support.ledger_kit import decision, make_older, manual_clock
 from support.vault import serving
 
 from agentvault_tui.home import Home
@@ -28,12 +28,15 @@ def old(short: Path) -> Home:
     async def fill() -> None:
         ledger = await Ledger.open(home, clock=clock)
         for start in range(0, EVENTS, 1_000):
-            drafts = (decision(counted={"n": n}) for n in range(start, start + 1_000))
+            drafts = (
+                decision(counted={"limits": {"a": {"count": 1}}, "resource": f"x:{n}"})
+                for n in range(start, start + 1_000)
+            )
             await asyncio.gather(*map(ledger.commit, drafts))
         await ledger.close()
 
     asyncio.run(fill())
-    make_version_4(home)
+    make_older(home, 4)
     return home
 
 
@@ -65,16 +68,16 @@ def test_an_upgrade_that_is_killed_is_done_by_the_next_start(old: Home) -> None:
             os.sched_yield()
         process.kill()
         process.wait()
-    assert version(old) in {schema.UPGRADED, schema.VERSION}
+    assert version(old) in {4, schema.VERSION}
     check_served(old)
 
 
 def test_an_upgrade_without_room_leaves_the_home_as_it_was(old: Home) -> None:
     """The start says so and ends; with room the next one does it.
 
-    The room is enough for the log's index, and not for that of events.
+    The room is enough for the log's index, and not for the uses of limits.
     """
     with started(old, room=65_536) as process:
         assert process.wait() == 1
-    assert version(old) == schema.UPGRADED
+    assert version(old) == 4
     check_served(old)

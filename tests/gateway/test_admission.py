@@ -194,6 +194,32 @@ async def test_a_narrowed_token_opens_nothing_that_policy_merely_allows(
     assert (await pay(unscoped.access_token, 42))[0] == 200
 
 
+async def test_a_token_that_states_an_action_opens_no_other_scope(
+    stand: Stand, agent: Agent
+) -> None:
+    """Also where a rule reads resources, so that policy issues no bare token at all."""
+    text = shipped_policy() + (
+        '@id("no-x")\n@why("It is closed.")\n'
+        'forbid (principal, action, resource == Resource::"api:x");\n'
+    )
+    stand.bench.home.policy_file.write_text(text)
+    await reload_policy(stand.bench.broker)
+    action = Action(("read:files",), "read:files", "day:1", {})
+    more = frozenset({"read:files"})
+    await change_scopes(stand.bench.broker, agent.id, more, frozenset(), OPERATOR)
+    reader = stand.bench.broker.registry.agent(agent.id)
+    granted = await request_token(
+        stand.bench.broker, reader, action, resource=None, details=details_of(action)
+    )
+    assert isinstance(granted, Granted), granted
+    shown = bearer(granted.access_token)
+    reply = await stand.client.get("/gw/api/days/1", headers=shown)
+    assert reply.status_code == 200
+    reply = await stand.client.post("/gw/api/mails?to=a", headers=shown)
+    assert (reply.status_code, reply.json()["error"]) == (403, "insufficient_scope")
+    assert len(stand.upstream.received) == 1
+
+
 async def mail_token(stand: Stand, agent: Agent) -> str:
     """Return a token that policy issues at once, good for one message."""
     action = Action(("send:email",), "send:email", "mail:ada", {"recipients": 1})

@@ -370,7 +370,7 @@ async def test_asking_again_for_a_held_call_uses_up_no_limit(
     await stand.approve(one)
     assert (await upload("2", **{"agentvault-request": one})).status_code == 200
     assert bench.broker.limits._held == {}
-    assert sum(one.used for one in bench.broker.limits.all()) == 1
+    assert sum(one.used for one in await bench.broker.limits.all()) == 1
 
 
 async def test_a_token_without_a_scope_opens_what_asks_a_person(stand: Stand) -> None:

@@ -18,6 +18,7 @@ from agentvault_tui.broker.accounts import HeldProviderToken
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.clock import Deadline
 from agentvault_tui.model import Account, Agent
+from agentvault_tui.settings import ConnectionSettings
 from agentvault_tui.vault import ProviderToken, Secret
 
 ROUTE = '[[routes]]\nmethod = "GET"\npath = "/{rest*}"\nscope = "read:calendar"\n'
@@ -244,6 +245,13 @@ async def test_a_secret_is_encoded_for_where_it_stands(
     assert base64.b64decode(pair) == b"a%3Ab:a+b%26c%3Dd%25e%3Af%2Bg%2Fh"
 
 
+def listed(stand: Stand, *origins: str) -> None:
+    """List where tokens of a connection may be sent."""
+    broker = stand.bench.broker
+    known = {"google-oauth2": ConnectionSettings(("read:calendar",), for_=origins)}
+    broker.settings = replace(broker.settings, connections=known)
+
+
 def endpoint_of(stand: Stand) -> str:
     return f"http://127.0.0.1:{stand.upstream.port}/token"
 
@@ -292,6 +300,7 @@ async def test_a_connected_account_gives_its_own_agents_calls_a_token(
     stand: Stand, agent: Agent
 ) -> None:
     """The provider's token of the agent's account is attached, until it is cut off."""
+    listed(stand, f"http://127.0.0.1:{stand.upstream.port}")
     await stand.service(credential(kind="connection", connection="google-oauth2"))
     reply = await call(stand, agent)
     assert (reply.status_code, reply.json()["error"]) == (502, "upstream_unreachable")
@@ -356,6 +365,7 @@ async def test_a_provider_token_that_a_revocation_overtook_is_revoked_there(
 
     monkeypatch.setattr(broker.vault, "exchange", exchange)
     monkeypatch.setattr(broker.outbox, "keep_undelivered", kept.append)
+    listed(stand, f"http://127.0.0.1:{stand.upstream.port}")
     await stand.service(credential(kind="connection", connection="google-oauth2"))
     assert (await call(stand, agent)).status_code == 401
     assert [one.token.reveal() for one in kept] == ["ya29.late"]

@@ -543,12 +543,12 @@ async def test_a_line_counts_for_each_of_its_paths(
     assert await asked(bench, shell(project, "cat e")) == {}
     told = await asked(bench, shell(project, "cat f"))
     assert "limit all" in told["permissionDecisionReason"]
-    used = {(one.limit.id, one.key): one.used for one in bench.broker.limits.all()}
+    found = await bench.broker.limits.all()
+    used = {(one.limit.id, one.key): one.used for one in found}
     assert sum(used.values()) == 8 + 4
     async with bench.restarted() as again:  # and it is in the record
         again.broker.limits.define(limits)
-        await again.broker.limits.ready()
-        kept = again.broker.limits.all()
+        kept = await again.broker.limits.all()
         assert {(one.limit.id, one.key): one.used for one in kept} == used
 
 

@@ -52,6 +52,17 @@ def test_parameters_come_from_the_real_request(parse: Parse) -> None:
     }
 
 
+def test_recipients_next_to_a_counted_place_deep_in_a_body_are_unclear(
+    parse: Parse,
+) -> None:
+    """A mail API takes several groups of them; a rule counts those that it names."""
+    rules = 'recipients = ["count:body:/all/0/to", "count:body:/all/0/cc"]'
+    one = b'{"to": ["a@x.test"], "cc": ["b@x.test"]}'
+    assert parameters(parse, rules, b'{"all": [%b]}' % one) == {"recipients": 2}
+    for body in (b'{"all": [%b, %b]}', b'{"all": [%b], "bcc": [%b]}'):
+        assert parameters(parse, rules, body % (one, one)) == {"recipients": None}
+
+
 def test_a_form_is_an_object_of_its_fields(parse: Parse) -> None:
     """Numbers and currencies in a form are what they say."""
     read = parameters(

@@ -21,9 +21,11 @@ from agentvault_tui.errors import (
 from agentvault_tui.gateway.secrets import Secrets
 from agentvault_tui.home import Home, put_private
 from agentvault_tui.model import Actor, ActorKind
+from agentvault_tui.origins import ServerOrigin
 
 OLGA = Actor(ActorKind.OPERATOR, "uid:1000", "olga")
 VALUE = "sk_live_4242"
+HERE = ServerOrigin("https", "api.test", 443)
 
 
 @pytest.fixture
@@ -39,7 +41,11 @@ def secrets_of(home: Home, credentials: Path | None = None) -> Secrets:
 
 def keep(secrets: Secrets, **values: str) -> None:
     for name, value in values.items():
-        secrets.set(name, value, OLGA).write()
+        secrets.set(name, value, OLGA, [str(HERE)]).write()
+
+
+def opened(secrets: Secrets, name: str) -> str:
+    return secrets.open(name, [HERE]).reveal()
 
 
 def tampered(home: Home, change: Any) -> Secrets:
@@ -55,10 +61,10 @@ def test_a_secret_is_what_was_set(home: Home) -> None:
     secrets = secrets_of(home)
     keep(secrets, stripe=VALUE, other="é")
     again = secrets_of(home)
-    assert again.get("stripe").reveal() == secrets.get("stripe").reveal() == VALUE
-    assert again.get("other").reveal() == "é"
+    assert opened(again, "stripe") == opened(secrets, "stripe") == VALUE
+    assert opened(again, "other") == "é"
     assert list(again.rows()) == ["other", "stripe"]
-    assert VALUE not in repr(again.get("stripe")) + repr(again.rows())
+    assert VALUE not in repr(again.open("stripe", [HERE])) + repr(again.rows())
     assert again.root() == "home"
     assert home.secrets_file.stat().st_mode & 0o777 == 0o600
     assert (home.keys / "secrets.key").stat().st_mode & 0o777 == 0o600
@@ -71,10 +77,10 @@ def test_a_changed_file_is_read_again(home: Home) -> None:
     keep(secrets, a="one")
     other = secrets_of(home)
     keep(other, a="two")
-    assert secrets.get("a").reveal() == "two"
+    assert opened(secrets, "a") == "two"
     other.remove("a", OLGA).write()
     with pytest.raises(NotFoundError):
-        secrets.get("a")
+        opened(secrets, "a")
 
 
 def test_the_event_comes_before_the_file_and_has_no_value(home: Home) -> None:
@@ -86,8 +92,8 @@ def test_the_event_comes_before_the_file_and_has_no_value(home: Home) -> None:
     second, gone = secrets.set("a", VALUE, OLGA), secrets.remove("a", OLGA)
     told = [(c.draft.reason, c.draft.resource, c.draft.detail) for c in (first, second)]
     assert told == [
-        ("set", "a", {"secret": "a", "version": 1}),
-        ("replaced", "a", {"secret": "a", "version": 2}),
+        ("set", "a", {"secret": "a", "version": 1, "for": ["none"]}),
+        ("replaced", "a", {"secret": "a", "version": 2, "for": ["none"]}),
     ]
     assert gone.draft.reason == "removed"
     assert VALUE not in str([first.draft, second.draft, gone.draft])
@@ -134,9 +140,9 @@ def test_a_row_opens_only_where_it_was_sealed(home: Home) -> None:
     kept = home.secrets_file.read_text()
     for change in (swap, rename, mix, put_back):
         with pytest.raises(ServiceError, match="does not open"):
-            tampered(home, change).get("a")
+            opened(tampered(home, change), "a")
         home.secrets_file.write_text(kept)
-    assert secrets_of(home).get("a").reveal() == "three"
+    assert opened(secrets_of(home), "a") == "three"
 
 
 @pytest.mark.parametrize(
@@ -146,7 +152,7 @@ def test_a_broken_file_is_said_and_not_overwritten(home: Home, text: str) -> Non
     """What cannot be read is neither taken for empty nor replaced."""
     home.secrets_file.write_text(text)
     secrets = secrets_of(home)
-    for use in (secrets.rows, lambda: secrets.get("a")):
+    for use in (secrets.rows, lambda: opened(secrets, "a")):
         with pytest.raises(ServiceError):
             use()
     with pytest.raises(ServiceError):
@@ -162,11 +168,11 @@ def test_rotation_makes_the_old_key_worthless(home: Home) -> None:
     change = secrets.rotate_key(OLGA)
     change.write()
     assert change.draft.detail["before"] != change.draft.detail["after"]
-    assert [secrets_of(home).get(n).reveal() for n in "ab"] == ["one", "two"]
+    assert [opened(secrets_of(home), n) for n in "ab"] == ["one", "two"]
     assert sorted(p.name for p in home.keys.iterdir()) == ["secrets.key"]
     (home.keys / "secrets.key").write_bytes(old_key)
     with pytest.raises(ServiceError, match="is not here"):
-        secrets_of(home).get("a")
+        opened(secrets_of(home), "a")
 
 
 @pytest.mark.parametrize("steps", range(4))
@@ -188,9 +194,9 @@ def test_a_rotation_that_stops_anywhere_loses_nothing(
         with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
             patch.setattr(Path, "replace", replace)
             secrets_of(home).rotate_key(OLGA).write()
-        assert secrets_of(home).get("a").reveal() == "one"
+        assert opened(secrets_of(home), "a") == "one"
     secrets_of(home).rotate_key(OLGA).write()
-    assert secrets_of(home).get("a").reveal() == "one"
+    assert opened(secrets_of(home), "a") == "one"
 
 
 def test_systemds_key_is_used_and_rotated(home: Home, tmp_path: Path) -> None:
@@ -211,7 +217,7 @@ def test_systemds_key_is_used_and_rotated(home: Home, tmp_path: Path) -> None:
     current.write_bytes(os.urandom(32))
     secrets_of(home, credentials).rotate_key(OLGA).write()
     (credentials / "agentvault-secrets-key-previous").unlink()
-    assert secrets_of(home, credentials).get("a").reveal() == "one"
+    assert opened(secrets_of(home, credentials), "a") == "one"
 
 
 def test_a_homes_key_moves_to_systemds(home: Home, tmp_path: Path) -> None:
@@ -224,7 +230,7 @@ def test_a_homes_key_moves_to_systemds(home: Home, tmp_path: Path) -> None:
     assert secrets.root() == "home"
     secrets.rotate_key(OLGA).write()
     assert secrets_of(home, credentials).root() == "systemd"
-    assert secrets_of(home, credentials).get("a").reveal() == "one"
+    assert opened(secrets_of(home, credentials), "a") == "one"
     assert list(home.keys.iterdir()) == []
 
 
@@ -233,14 +239,16 @@ def test_a_damaged_key_is_said(home: Home) -> None:
     keep(secrets_of(home), a="one")
     (home.keys / "secrets.key").write_bytes(b"short")
     with pytest.raises(ServiceError, match="32 bytes"):
-        secrets_of(home).get("a")
+        opened(secrets_of(home), "a")
     with pytest.raises(ServiceError):
         secrets_of(home).set("a", "two", OLGA)
 
 
 def of_team(home: Home) -> Secrets:
     clock = ManualClock(datetime(2026, 11, 24, tzinfo=UTC))
-    return Secrets(home, clock, {}, shared=True)
+    secrets = Secrets(home, clock, {}, shared=True)
+    secrets.seals_origins = True
+    return secrets
 
 
 def test_a_teams_secrets_are_sealed_with_its_key_alone(home: Home) -> None:
@@ -251,13 +259,13 @@ def test_a_teams_secrets_are_sealed_with_its_key_alone(home: Home) -> None:
     secrets = of_team(home)
     keep(secrets, a=VALUE)
     assert secrets.root() == "team"
-    assert of_team(home).get("a").reveal() == VALUE
+    assert opened(of_team(home), "a") == VALUE
     with pytest.raises(UsageError, match="team's key"):
         secrets.rotate_key(OLGA)
     assert [path.name for path in home.keys.iterdir()] == ["team.key"]
     home.team_key.unlink()
     for use in (
-        lambda: of_team(home).get("a"),
+        lambda: opened(of_team(home), "a"),
         lambda: of_team(home).set("b", VALUE, OLGA),
         lambda: of_team(home).seal_anew(OLGA),
     ):
@@ -266,7 +274,7 @@ def test_a_teams_secrets_are_sealed_with_its_key_alone(home: Home) -> None:
         assert "agentvault team key import" in error.value.remedy
     put_private(home.team_key, b"o" * 32, replace=False)
     with pytest.raises(SealedError, match="which the secrets are sealed with"):
-        of_team(home).get("a")
+        opened(of_team(home), "a")
     assert list(of_team(home).rows()) == ["a"]
 
 
@@ -278,10 +286,10 @@ def test_a_secret_that_is_set_in_a_home_that_joined_seals_all_for_the_team(
     keep(alone, a="one")
     put_private(home.team_key, b"k" * 32, replace=False)
     secrets = of_team(home)
-    assert secrets.get("a").reveal() == "one"
+    assert opened(secrets, "a") == "one"
     keep(secrets, b="two")
     (home.keys / "secrets.key").unlink()
-    assert [of_team(home).get(one).reveal() for one in "ab"] == ["one", "two"]
+    assert [opened(of_team(home), one) for one in "ab"] == ["one", "two"]
     assert of_team(home).seal_anew(OLGA) is None
 
 
@@ -299,7 +307,7 @@ def test_a_teams_secrets_are_sealed_anew_with_another_key(home: Home) -> None:
     after = json.loads(home.secrets_file.read_text())
     assert change.draft.detail["after"] == after["key"]
     put_private(home.team_key, b"n" * 32, replace=True)
-    assert [of_team(home).get(one).reveal() for one in "ab"] == ["one", "two"]
+    assert [opened(of_team(home), one) for one in "ab"] == ["one", "two"]
     home.secrets_file.write_text(json.dumps(before))
     with pytest.raises(SealedError):
-        of_team(home).get("a")
+        opened(of_team(home), "a")

@@ -118,7 +118,7 @@ async def test_one_agent_has_an_eighth_of_the_room(tmp_path: Path) -> None:
     with pytest.raises(CallRefusedError) as raised:
         await room.spool(ONE, pieces(b""), 1_001)
     assert (raised.value.status, raised.value.error) == (413, "body_too_large")
-    assert room._taken == {}
+    assert room._places.taken == 0
     held = [await room.spool(ONE, pieces(b"x" * 600))]
     late = await refused(room, ONE, b"x" * 500)
     assert late.status == 503
@@ -132,7 +132,7 @@ async def test_one_agent_has_an_eighth_of_the_room(tmp_path: Path) -> None:
         one.close()
         one.close()
         await gone(one)
-    assert room._taken == {}
+    assert room._places.taken == 0
 
 
 async def test_a_body_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ async def test_a_body_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(ConnectionError):
         await room.spool(ONE, broken())
-    assert room._taken == {}
+    assert room._places.taken == 0
 
 
 async def test_a_full_disk_is_503(small_disk: Path) -> None:

@@ -458,8 +458,9 @@ token_endpoint = "http://127.0.0.1:{a.upstream.port}/token"
 """
     a.upstream.answer = rotating
     secrets = a.gateway.secrets
+    to = [f"http://127.0.0.1:{a.upstream.port}"]
     await secrets.change(
-        lambda: secrets.set("key", SECRET, OPERATOR), a.bench.broker.record
+        lambda: secrets.set("key", SECRET, OPERATOR, to), a.bench.broker.record
     )
     await a.service(credential + ROUTES, name="rotating")
     _, headers = await agent_of(a)
@@ -486,8 +487,9 @@ async def test_a_call_carries_the_secret_that_was_set_last_at_any_broker(
     async def change(prepare: Callable[[], Any]) -> None:
         await a.gateway.secrets.change(prepare, a.bench.broker.record)
 
+    secrets, to = a.gateway.secrets, [f"http://127.0.0.1:{a.upstream.port}"]
     for value in ("first", "second"):
-        await change(lambda: a.gateway.secrets.set("key", value, OPERATOR))  # noqa: B023
+        await change(lambda: secrets.set("key", value, OPERATOR, to))  # noqa: B023
         reply = await b.client.get("/gw/api/events/1", headers=headers)
         assert reply.status_code == 200, reply.text
         carried = a.upstream.received[-1].header("authorization")

@@ -74,7 +74,7 @@ MANY = ["a@x.test", "b@x.test"]
     [
         *({"cc": MANY}, {"bcc": "b@x.test"}, {"Bcc": MANY}, {"BCC[]": MANY}),
         *({"message": {"cc": MANY}}, {"messages": [{"x": 1}, {"to": MANY}]}),
-        {"many": list(range(1, 6_000))},  # more than is searched
+        {"many": [{"x": 1}] * 60_000},  # more than is searched
     ],
 )
 def test_recipients_elsewhere_make_them_unclear(
@@ -91,6 +91,20 @@ def test_recipients_elsewhere_make_them_unclear(
         }
     assert action(text, "x", **given, **more).parameters == {"recipients": None}
     assert action(text, "x", **more).parameters["recipients"] is None
+
+
+@pytest.mark.parametrize("name", ["amount", "count", "currency"])
+def test_what_policy_reads_is_unclear_if_an_inner_object_has_it_too(name: str) -> None:
+    """A server may read it there; other parameters are what they are."""
+    text = (
+        '[tools.x]\nscope = "send:payment"\n'
+        f'parameters = {{ {name} = "/pay/{name}", note = "/note" }}'
+    )
+    given: dict[str, Any] = {"pay": {name: 7}, "note": "n", "more": {"note": "m"}}
+    assert action(text, "x", **given).parameters == {name: 7, "note": "n"}
+    for more in ({name: 9}, {"items": [{name.upper(): 9}]}, {"o": {f"{name}[]": 9}}):
+        found = action(text, "x", **given, **more)
+        assert found.parameters == {name: None, "note": "n"}
 
 
 @pytest.mark.parametrize("ids", ["abc", 7, None])

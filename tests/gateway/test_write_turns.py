@@ -8,12 +8,12 @@ import pytest
 
 from agentvault_tui.gateway import write_turns
 from agentvault_tui.gateway.refusals import CallRefusedError
-from agentvault_tui.gateway.services import ServiceOrigin
 from agentvault_tui.gateway.target import Target, parse_target
 from agentvault_tui.gateway.write_turns import WriteTurns
+from agentvault_tui.origins import ServerOrigin
 
-HERE = ServiceOrigin("https", "api.test", 443)
-OTHER = ServiceOrigin("https", "api.test", 8443)
+HERE = ServerOrigin("https", "api.test", 443)
+OTHER = ServerOrigin("https", "api.test", 8443)
 
 
 def at(path: str) -> Target:
@@ -34,7 +34,7 @@ def at(path: str) -> Target:
     ],
 )
 async def test_what_is_below_a_document_waits(
-    origin: ServiceOrigin, path: str, waits: bool
+    origin: ServerOrigin, path: str, waits: bool
 ) -> None:
     """In any spelling, and at the same origin alone."""
     turns = WriteTurns()

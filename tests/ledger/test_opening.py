@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.ledger_kit import decision, fill, make_version_4, tamper
+from support.ledger_kit import decision, fill, make_older, tamper
 from support.manual_clock import ManualClock
 
 from agentvault_tui.errors import LedgerDamagedError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import EventQuery, Ledger, verify_ledger
+from agentvault_tui.ledger import EventQuery, Ledger, schema, verify_ledger
 from agentvault_tui.ledger.schema import read_home
 
 
@@ -205,12 +205,13 @@ async def test_a_newer_schema_is_told(home: Home, clock: ManualClock) -> None:
     assert "newer AgentVault" in await refused(home, clock)
 
 
-async def test_a_start_brings_a_file_of_version_4_up_to_date(
-    home: Home, clock: ManualClock
+@pytest.mark.parametrize("version", sorted(schema.UPGRADED))
+async def test_a_start_brings_an_older_file_up_to_date(
+    home: Home, clock: ManualClock, version: int
 ) -> None:
-    """What version 4 recorded stays, verifies and is gone on from; reading waits."""
+    """What it recorded stays, verifies and is gone on from; reading waits."""
     await fill(home, clock, 3)
-    make_version_4(home)
+    make_older(home, version)
     with pytest.raises(LedgerDamagedError, match="older AgentVault"), read_home(home):
         pass
     ledger = await Ledger.open(home, clock=clock)
@@ -220,7 +221,7 @@ async def test_a_start_brings_a_file_of_version_4_up_to_date(
     assert [event.seq for event in page.events] == [1, 2, 3, 4]
     assert verify_ledger(home).ok
     with closing(sqlite3.connect(home.database)) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (5,)
+        assert db.execute("PRAGMA user_version").fetchone() == (6,)
 
 
 async def test_a_changed_file_of_version_4_is_not_upgraded(
@@ -228,7 +229,7 @@ async def test_a_changed_file_of_version_4_is_not_upgraded(
 ) -> None:
     """A table that version 4 did not have is told, and the version stays."""
     await fill(home, clock)
-    make_version_4(home)
+    make_older(home, 4)
     tamper(home, "CREATE TABLE other (x)")
     assert "the table other was added" in await refused(home, clock)
     with closing(sqlite3.connect(home.database)) as db:

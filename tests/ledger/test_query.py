@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -15,12 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.ledger_kit import START, SYSTEM, decision, manual_clock, note
 from support.manual_clock import ManualClock
+from support.patience import PATIENT
 
-from agentvault_tui.clock import iso
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import EventQuery, Ledger, Page, query
-from agentvault_tui.ledger import ledger as ledger_module
+from agentvault_tui.ledger import EventQuery, Ledger, Page, search
 from agentvault_tui.ledger.chain import search_text
+from agentvault_tui.ledger.headfile import read_witness
 from agentvault_tui.ledger.query import read_page
 from agentvault_tui.ledger.search import open_searcher
 from agentvault_tui.model import AgentId, Draft, Event, EventType, Outcome
@@ -294,43 +296,73 @@ async def test_an_older_copy_of_the_index_is_not_used(
     assert len(page.events) == 1000
 
 
-async def test_what_counts_towards_limits_is_read_in_pages(
-    ledger: Ledger, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each use of the last time is read once, in order, and at most a page before."""
-    monkeypatch.setattr(query, "COUNTED_AT_ONCE", 5)
-    for number in range(40):
-        clock.advance(10)
-        counted = {"at": iso(clock.now()), "limits": {}, "number": number}
-        await ledger.commit(
-            decision(counted=counted), decision(parameters={"counted": {}})
-        )
-        await ledger.commit(note())
-    pages = [page async for page in ledger.counted(timedelta(seconds=100))]
-    assert {(latest, untold) for latest, _, untold in pages} == {(clock.now(), True)}
-    assert max(len(page) for _, page, _ in pages) <= 5
-    found = [use.counted["number"] for _, page, _ in pages for use in page]
-    assert found == list(range(found[0], 40))
-    # Of the window, the minute in which a decision may be recorded, and a page.
-    assert 40 - 16 - 6 <= found[0] <= 40 - 16
-    monkeypatch.setattr(ledger_module, "UNTOLD", 20)
-    everything = [page async for page in ledger.counted(timedelta(days=1))]
-    recent = [use for _, page, untold in everything if untold for use in page]
-    assert recent[-1].counted["number"] == 39
-    assert 7 <= len(recent) <= 7 + 5
-    assert sum(len(page) for _, page, _ in everything) == 40
-
-
-async def test_an_empty_ledger_has_no_uses(ledger: Ledger) -> None:
-    """A start before any event knows no latest time and counts nothing."""
-    assert [page async for page in ledger.counted(timedelta(days=1))] == [
-        (None, [], True)
-    ]
-
-
 def _page(home: Home, query: EventQuery, clock: ManualClock) -> Page:
     db = open_searcher(home)
     try:
         return read_page(db, query, clock)
     finally:
         db.close()
+
+
+def hollow(index: Path) -> None:
+    with closing(sqlite3.connect(index)) as db, db:
+        db.execute("DELETE FROM words_data WHERE id > 10")
+
+
+def overwrite(index: Path) -> None:
+    with index.open("r+b") as file:
+        file.seek(8192)
+        file.write(bytes(64))
+
+
+def replace_it(index: Path) -> None:
+    other = index.with_suffix(".other")
+    shutil.copy(index, other)
+    other.replace(index)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stopped", [False, True])
+@pytest.mark.parametrize("change", [hollow, overwrite, replace_it])
+async def test_an_index_that_was_changed_meanwhile_hides_nothing(
+    home: Home, clock: ManualClock, change: Callable[[Path], None], *, stopped: bool
+) -> None:
+    """Neither to a search while the broker runs, nor to the next start."""
+    ledger = await Ledger.open(home, clock=clock)
+    await deny(ledger, 500)
+    await indexed(ledger)
+    change(home.database.with_name("index.db"))
+    if stopped:
+        await ledger.close()
+        told = read_witness(home.head_file)
+        assert told is not None
+        assert told.index is None
+        ledger = await Ledger.open(home, clock=clock)
+    for _ in range(2):
+        page = await ledger.events(EventQuery(q="calendar:prim", limit=1000))
+        assert len(page.events) == 500
+        await indexed(ledger)
+    await ledger.close()
+    told = read_witness(home.head_file)
+    assert told is not None
+    assert told.index is not None
+
+
+@pytest.mark.slow
+async def test_an_index_that_was_changed_is_built_again_without_a_search(
+    home: Home, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The indexer looks by itself: here at once, else every 20 s."""
+    monkeypatch.setattr(search, "_EXAMINED_EVERY", 0.0)
+    monkeypatch.setattr(search, "_LOOK", 0.001)
+    ledger = await Ledger.open(home, clock=clock)
+    await deny(ledger, 50)
+    await indexed(ledger)
+    index = home.database.with_name("index.db")
+    before = index.stat().st_ino
+    hollow(index)
+    async with asyncio.timeout(PATIENT):
+        while not index.exists() or index.stat().st_ino == before:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await indexed(ledger)
+    await ledger.close()

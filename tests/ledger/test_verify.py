@@ -27,6 +27,7 @@ from agentvault_tui.home import Home
 from agentvault_tui.ledger import (
     DropToken,
     Ledger,
+    Meta,
     export_ledger,
     verify_export,
     verify_ledger,
@@ -483,3 +484,45 @@ def test_the_independent_verifier_runs_alone(stored: Home, tmp_path: Path) -> No
         check=True,
     )
     assert ran.stdout.split() == [str(_COUNT), done.last.hash]
+
+
+async def test_a_text_index_that_knows_more_than_the_ledger_is_a_fault(
+    stored: Home, tmp_path: Path
+) -> None:
+    """It is written after the events that it names: an older ledger was put back."""
+    home = Home(tmp_path / "home", tmp_path / "home")
+    shutil.copytree(stored.data, home.data)
+    assert verify_ledger(home).ok
+    names = (home.database.name, home.head_file.relative_to(home.data))
+    older = {name: (home.data / name).read_bytes() for name in names}
+    ledger = await Ledger.open(home, clock=manual_clock())
+    await ledger.commit(note())
+    while ledger.index_lag:  # noqa: ASYNC110 - the indexer tells nobody
+        await asyncio.sleep(0.01)
+    await ledger.close()
+    assert verify_ledger(home).ok
+    for name, content in older.items():
+        (home.data / name).write_bytes(content)
+    report = verify_ledger(home)
+    assert not report.ok
+    assert "the text index has event" in str(report.problem)
+
+
+@pytest.mark.parametrize("key", ["policy", "policy_checked", "tenant_log"])
+@pytest.mark.parametrize("change", ["UPDATE meta SET value = 'x'", "DELETE FROM meta"])
+async def test_a_small_record_that_decides_is_compared_with_its_event(
+    tmp_path: Path, key: str, change: str
+) -> None:
+    """Which policy is active, what was checked with it, and what was read of a log."""
+    home = Home(tmp_path, tmp_path)
+    home.prepare()
+    ledger = await Ledger.open(home, clock=manual_clock())
+    await ledger.commit(note(), changes=[Meta(key, "1")])
+    await ledger.commit(changes=[Meta(key, "2"), Meta("another", "3")])
+    await ledger.close()
+    assert verify_ledger(home).ok
+    with closing(sqlite3.connect(home.database)) as db, db:
+        db.execute(f"{change} WHERE key = 'app:{key}'")
+    report = verify_ledger(home)
+    assert not report.ok
+    assert f"app:{key}" in str(report.problem)

@@ -85,6 +85,8 @@ def test_the_broker_answers_as_the_document_says(vault: Vault, operation: Any) -
 def test_what_there_is_is_shown_as_the_document_says(vault: Vault) -> None:
     """An agent with a token, a step-up that is approved, events, and the past."""
     vault.operator.post("/api/agents/restore", json={"all": True})
+    template = {"name": "kind", "owner": "ops", "scopes": ["read:email"]}
+    vault.operator.post("/api/agents", json={**template, "template": True})
     payer = vault.register("payer", "send:payment", "read:email")
     assert payer.token("read:email").status_code == 200
     stepup = {"id": payer.token("send:payment", PAYMENT).json()["auth_req_id"]}
@@ -94,7 +96,12 @@ def test_what_there_is_is_shown_as_the_document_says(vault: Vault) -> None:
     begun = show(vault, "POST", "/api/agents/stepup", body=approval)
     assert begun["device"]["user_code"]
     assert show(vault, "GET", "/api/agents/{id}", agent)["tokens"]
-    assert show(vault, "GET", "/api/agents")["agents"]
+    listed = show(vault, "GET", "/api/agents")["agents"]
+    assert listed
+    assert not [one for one in listed if "tokens" in one]  # as `tokens` defaults
+    every = show(vault, "GET", "/api/agents", query={"tokens": "true"})["agents"]
+    assert [one["tokens"] for one in every if one["id"] == payer.agent_id] != [[]]
+    assert show(vault, "GET", "/api/files")["agents"].keys() >= {"kind", "payer"}
     assert show(vault, "GET", "/api/agents/{id}/activity", agent)["scopes"]
     show(vault, "GET", "/api/agents/stepup/{id}/before", stepup)
     head = show(vault, "GET", "/api/status")["ledger"]["head"]

@@ -70,6 +70,17 @@ def answer(policy: Policy, agent: Agent, held: int, **parameters: Any) -> Verdic
         (COUNT + 'over = "allow"', "Invalid enum value"),
         ('[[hooks]]\nid = "h"\nscopes = ["reads"]\nurl = "http://a.test/"', "the url"),
         ('[[hooks]]\nid = "h"\nscopes = ["reads"]\nurl = "file:///x"', "the url"),
+        *(
+            (f'[[hooks]]\nid = "h"\nscopes = ["reads"]\nurl = "{url}"', "the url")
+            for url in (
+                *("https://a.test:99999/", "https://a.test:0/", "https://a.test:x/"),
+                *(
+                    "http://127.0.0.1:99999/",
+                    "http://localhost:0",
+                    "http://[::1]:65536",
+                ),
+            )
+        ),
         (
             '[[hooks]]\nid = "h"\nscopes = ["reads"]\nurl = "https://u@a.test/"',
             "the url",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from support.bench import Bench
@@ -12,6 +12,7 @@ from support.gateway_stand import Received, Upstream
 from support.patience import PATIENT
 
 from agentvault_tui.errors import NotFoundError
+from agentvault_tui.origins import ServerOrigin
 from agentvault_tui.vault import Secret
 from agentvault_tui.watch import LedgerWatch
 from agentvault_tui.watch.alerts import Alerts
@@ -37,7 +38,7 @@ class AlertStand:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server.port}"
 
-    def secret(self, name: str) -> Secret:
+    def secret(self, name: str, _: Sequence[ServerOrigin] | None) -> Secret:
         if name not in self.secrets:
             raise NotFoundError(f"there is no secret {name}", "set it")
         return Secret(self.secrets[name])

@@ -143,7 +143,9 @@ class Stand:
             hosts=frozenset({host.encode()}),
             shape=problem,
         )
-        guard = RemoteGuard(guarded, bench.broker, sessions, f"https://{host}/")
+        most = (limits or Limits()).connections
+        url = f"https://{host}/"
+        guard = RemoteGuard(guarded, bench.broker, sessions, url, most)
         async with Server(bench.clock) as server:
             tls = ServerTls(files, ServerName(HOST, bench.clock))
             listener = await server.listen(

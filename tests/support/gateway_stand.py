@@ -168,8 +168,12 @@ class Stand:
         await self.gateway.look()
         assert not self.gateway.warnings, self.gateway.warnings
 
-    async def secret(self, name: str = "key", value: str = SECRET) -> None:
-        change = self.gateway.secrets.set(name, value, OPERATOR)
+    async def secret(
+        self, name: str = "key", value: str = SECRET, *origins: str
+    ) -> None:
+        """Set a secret, for the upstream unless other *origins* are given."""
+        to = origins or (f"http://127.0.0.1:{self.upstream.port}",)
+        change = self.gateway.secrets.set(name, value, OPERATOR, to)
         await self.bench.broker.record(change.draft)
         change.write()
 

@@ -169,11 +169,14 @@ def tamper(home: Home, *statements: str) -> None:
     db.close()
 
 
-def make_version_4(home: Home) -> None:
-    """Take from the file what version 5 added, so that it is one of version 4."""
+def make_older(home: Home, version: int) -> None:
+    """Make the file one of an older version: with its tables and indexes alone."""
     with closing(sqlite3.connect(home.database)) as db:
-        added = schema.expected().keys() - schema.expected(schema._TABLES).keys()
-        for kind, name in added:
-            db.execute(f"DROP {kind} IF EXISTS {name}")
-        db.execute("PRAGMA user_version = 4")
+        wanted = schema.expected(schema.UPGRADED[version])
+        for kind, name in schema.expected().keys() - wanted.keys():
+            if not name.startswith("sqlite_"):
+                db.execute(f"DROP {kind} IF EXISTS {name}")
+        for one in wanted.keys() - schema.expected().keys():
+            db.execute(wanted[one])
+        db.execute(f"PRAGMA user_version = {version}")
         db.commit()

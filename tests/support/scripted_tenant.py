@@ -78,8 +78,9 @@ class ScriptedTenant(Tenant):
         self._ends.append(asyncio.get_running_loop().create_future())
         return flow
 
-    async def wait(self, flow: DeviceFlow) -> End:
-        return await self._ends[self.flows.index(flow)]
+    async def wait(self, flow: DeviceFlow, turn: object = None) -> End:
+        # Shielded: who waits no more does not end the flow.
+        return await asyncio.shield(self._ends[self.flows.index(flow)])
 
     async def verify_id_token(
         self, raw: str, *, not_before: datetime, until: Deadline | None = None

@@ -27,7 +27,7 @@ class Member:
         self.bench, self.home = bench, bench.home
         broker = bench.broker
         self.gateway = broker.gateway = Gateway(broker)
-        self.watch = broker.watch = LedgerWatch(broker, lambda _: Secret("hidden"))
+        self.watch = broker.watch = LedgerWatch(broker, lambda *_: Secret("hidden"))
 
     @property
     def files(self) -> TeamFiles:

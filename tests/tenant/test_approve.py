@@ -197,6 +197,25 @@ def test_a_passkey_signs_in_by_a_challenge_of_its_own(stand: Stand) -> None:
     assert page.error == "bad_passkey"
 
 
+def test_tries_of_a_passkey_are_counted(stand: Stand) -> None:
+    """By its id and where they come from; another passkey has tries of its own."""
+    key, other = stand.passkey(stand.alice), stand.passkey(stand.alice)
+    stand.ask()
+
+    def tried(which: Authenticator, origin: str = "https://evil.example") -> str:
+        stand.phone.forget()
+        stand.phone.open(f"approve/{STEPUP}")
+        right, which.origin = which.origin, origin or which.origin
+        answer = which.get(stand.phone.options("passkey-sign-in"))
+        which.origin = right
+        return stand.phone.send("passkey-sign-in", credential=answer).error
+
+    assert [tried(key) for _ in range(6)] == ["bad_passkey"] * 5 + ["locked"]
+    assert tried(other, "") == ""
+    stand.tenant.clock.advance(30)
+    assert tried(key, "") == ""
+
+
 def lie(**members: Any) -> Callable[[Authenticator], None]:
     def change(key: Authenticator) -> None:
         for name, value in members.items():
@@ -597,6 +616,6 @@ def test_nobody_can_type_the_code_of_a_page(stand: Stand) -> None:
 
 def test_passwords_tried_from_another_machine_count_by_its_address() -> None:
     """A network stands for its machines; loopback is told apart by user."""
-    assert _network("192.168.1.7") == "192.168.1.7"
-    assert _network("2001:db8::1:2:3:4") == "2001:db8::"
-    assert _network("127.0.0.1") is None
+    assert _network("192.168.1.7") == ("192.168.1.7", "")
+    assert _network("2001:db8::1:2:3:4") == ("2001:db8::/64", "2001:db8::/48")
+    assert _network("127.0.0.1") == (None, "")

@@ -20,9 +20,11 @@ from agentvault_tui.tenant.codes import (
     USER_CODE_LETTERS,
     DeviceCodes,
     StoredDeviceCode,
+    TooManyCodesError,
     new_user_code,
     normal_user_code,
 )
+from agentvault_tui.tenant.details import StepUpDetails
 
 
 @pytest.fixture
@@ -160,3 +162,62 @@ def test_a_page_alone_takes_nobodys_code(
     given = codes.issue("c", "openid", shown("b"), 120)
     clock.advance(121)
     codes.issue("c", "openid", shown("b", expires_in=600), 600)
+
+
+def stepup(number: int, agent: str = "agt_1", *, page: bool = True) -> StepUpDetails:
+    """Return the details of a step-up, of its page alone or of a code."""
+    shown = {
+        "id": f"sup_{number:016x}",
+        "digest": f"sha256:{number:064x}",
+        "expires_in": 300 if page else None,
+    }
+    told = {**DETAILS, "agent_id": agent, "page": shown}
+    return details.read(json.dumps([told]))
+
+
+def test_codes_are_counted_apart_by_what_they_are_for(codes: DeviceCodes) -> None:
+    """Full of one kind there is room for the others; the refusal names the cap."""
+    kinds = {
+        "approval pages": (256, lambda n: stepup(n, f"agt_{n}")),
+        "agents' requests": (256, lambda n: stepup(n + 999, f"agt_{n}", page=False)),
+        "sign-ins": (64, lambda _: None),
+    }
+    for kind, (cap, what) in kinds.items():
+        for number in range(cap):
+            codes.issue("client", "openid", what(number), 120)
+        with pytest.raises(TooManyCodesError, match=f"{cap} device codes of {kind}"):
+            codes.issue("client", "openid", what(cap), 120)
+
+
+def test_the_step_ups_of_one_agent_hold_16_codes(
+    codes: DeviceCodes, clock: ManualClock
+) -> None:
+    """Pages and codes together; another agent has its own, and what is over is none."""
+    for number in range(16):
+        codes.issue("client", "openid", stepup(number, page=number % 2 == 0), 120)
+    for page in (True, False):
+        with pytest.raises(TooManyCodesError, match="16 device codes of this agent"):
+            codes.issue("client", "openid", stepup(99, page=page), 120)
+    codes.issue("client", "openid", stepup(99, "agt_12"), 120)
+    clock.advance(120)
+    codes.issue("client", "openid", stepup(99), 120)
+
+
+def test_a_code_that_is_replaced_ends_first(codes: DeviceCodes) -> None:
+    """So an agent with all of its codes may have each of its step-ups begun."""
+    for number in range(16):
+        codes.issue("client", "openid", stepup(number), 120)
+    for number in range(16):
+        codes.issue("client", "openid", stepup(number, page=False), 120)
+    waiting = [codes.by_stepup(f"sup_{number:016x}") for number in range(16)]
+    assert [code and code.page and code.page.expires_in for code in waiting] == (
+        [None] * 16
+    )
+
+
+def test_the_kind_of_a_code_is_no_place_that_it_comes_from(codes: DeviceCodes) -> None:
+    """Only of a sign-in it is shown where it was begun."""
+    pair = codes.issue("client", "openid", stepup(1), 120, origin="192.0.2.1")
+    code = codes.by_key(sha256_hex(pair.device_code))
+    assert code is not None
+    assert code.origin is None

@@ -8,12 +8,14 @@ import sqlite3
 import stat
 import traceback
 from base64 import urlsafe_b64decode
+from contextlib import closing
 from pathlib import Path
 
 import pyotp
 import pytest
 from auth0_double.running import TenantThread
-from support.tenant_store import open_users, seal_of
+from support.manual_clock import ManualClock
+from support.tenant_store import open_store, open_users, seal_of
 
 from agentvault_tui.errors import (
     ConflictError,
@@ -23,7 +25,9 @@ from agentvault_tui.errors import (
     UsageError,
 )
 from agentvault_tui.home import Home
+from agentvault_tui.model import sha256_hex
 from agentvault_tui.model.claims import ROLES
+from agentvault_tui.tenant.codes import DeviceCodes
 from agentvault_tui.tenant.store import TenantSeal
 from agentvault_tui.tenant.users import OTP_KIND, strong_hasher
 
@@ -202,3 +206,43 @@ def test_an_id_token_names_the_users_roles(tenant: TenantThread) -> None:
     body = tenant.poll(flow).json()["id_token"].split(".")[1]
     claims = json.loads(urlsafe_b64decode(body + "=" * (-len(body) % 4)))
     assert claims[ROLES] == ["viewer", "operator"]
+
+
+@pytest.mark.parametrize("change", ["password", "factor", "role", "passkey", "removed"])
+def test_a_change_of_a_person_ends_what_they_began(
+    home: Home, change: str, clock: ManualClock
+) -> None:
+    """Page sessions, steps of a code, and an approval that nobody has fetched."""
+    with open_users(home) as users, closing(open_store(home)) as store:
+        subs = [users.add(name).user.sub for name in ("ann", "bob")]
+        codes = DeviceCodes(store, seal_of(home), clock)
+        store.insert(
+            "passkeys",
+            id="k",
+            sub=subs[0],
+            public_key=b"",
+            counter=0,
+            synced=0,
+            host="h",
+            created_at="now",
+        )
+        keys = []
+        for sub in subs:
+            row = {"sub": sub, "expires_at": 9e9}
+            store.insert("page_sessions", cookie_hash=sub, **row)
+            pair = codes.issue("client", "openid", None, 120)
+            code = codes.by_key(sha256_hex(pair.device_code))
+            assert code is not None
+            assert codes.approve(code, sub, "s", 1)
+            keys.append(code.key)
+        {
+            "password": lambda: users.reset_password("ann"),
+            "factor": lambda: users.reset_otp("ann"),
+            "role": lambda: users.set_roles("ann", ["viewer"]),
+            "passkey": lambda: users.remove_passkeys(["k"]),
+            "removed": lambda: users.remove("ann"),
+        }[change]()
+        left = [row["sub"] for row in store.all("SELECT sub FROM page_sessions")]
+        assert left == [subs[1]]
+        now = [codes.by_key(key) for key in keys]
+        assert [code and code.state for code in now] == ["denied", "approved"]

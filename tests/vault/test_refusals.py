@@ -165,3 +165,13 @@ def test_scopes_are_read_from_any_sentence(text: str) -> None:
     scopes = read_refusal(TenantReply(403, body)).scopes
     assert len(scopes) <= 20
     assert all(one.isprintable() and " " not in one for one in scopes)
+
+
+def test_a_cap_of_the_embedded_tenant_is_no_rate_limit() -> None:
+    """Auth0 names no cap: of ours the refusal says which it is."""
+    told = "16 device codes of this agent are waiting for a person, as many as may."
+    body = {"error": "too_many_requests", "error_description": told, "cap": 16}
+    error = refused(TenantReply(429, body), "start the device flow", NOON)
+    assert type(error) is TenantRefusedError
+    assert told.rstrip(".") in error.what
+    assert "rate limit" not in error.diagnosis()

@@ -20,7 +20,7 @@ from agentvault_tui.web.server import Server
 
 async def metrics(bench: Bench) -> dict[str, float]:
     """Read all metrics, by name and labels."""
-    bench.broker.watch = LedgerWatch(bench.broker, Secret)
+    bench.broker.watch = LedgerWatch(bench.broker, lambda name, _: Secret(name))
     answer = await bench.read("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     lines = [line for line in answer.text.splitlines() if not line.startswith("#")]
@@ -80,7 +80,7 @@ async def test_loopback_has_metrics_and_nothing_else(bench: Bench) -> None:
     """``[broker] metrics`` answers GET /metrics to loopback's own names alone."""
     where = BrokerSettings(metrics="127.0.0.1:0")
     bench.broker.settings = replace(bench.broker.settings, broker=where)
-    watch = LedgerWatch(bench.broker, Secret)
+    watch = LedgerWatch(bench.broker, lambda name, _: Secret(name))
     async with (
         Server(bench.clock) as server,
         httpx.AsyncClient(trust_env=False, timeout=PATIENT) as client,

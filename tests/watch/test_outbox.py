@@ -710,3 +710,48 @@ async def test_a_loosening_is_sent_at_once(stand: AlertStand, bench: Bench) -> N
         await bench.broker.record(Draft(kind, SYSTEM, detail=detail))
     await stand.settle()
     assert stand.kinds == ["loosened"]
+
+
+async def test_a_call_to_a_person_does_not_wait_for_permitted_high_risk(
+    stand: AlertStand, bench: Bench
+) -> None:
+    """A policy may permit an agent much of high risk, and each is an alert ahead."""
+    begun = asyncio.Event()
+
+    async def hang(received: Received, writer: asyncio.StreamWriter) -> None:
+        if b'"token.revoked"' in received.body:
+            begun.set()
+            await asyncio.Event().wait()
+        await answering(200)(received, writer)
+
+    stand.server.answer = hang
+    await stand.start(
+        'sinks = ["hook"]\nevents = ["token.revoked", "tenant.away", "needs_person"]'
+    )
+    event = Draft(EventType.TOKEN_REVOKED, SYSTEM, detail={"scope": "send:payment"})
+    await bench.broker.record(event)
+    await stand.until(begun.is_set)
+    await ask(bench, await bench.agent())
+    await stand.until(lambda: "needs_person" in stand.kinds)
+
+
+async def test_a_place_of_an_older_version_is_gone_on_from(
+    stand: AlertStand, bench: Bench
+) -> None:
+    """It had one place for all alerts: nothing is sent twice, nothing is lost."""
+    await stand.start('sinks = ["hook"]\nevents = ["tenant.away", "panic.on"]')
+    await note(bench)
+    await stand.settle()
+    await stand.watch.aclose()
+    key = f"{PLACE}hook"
+    kept = msgspec.json.decode(bench.broker.kept[key])
+    for newer in ("calls", "high", "policy", "again"):
+        del kept[newer]
+    bench.broker.kept[key] = msgspec.json.encode(kept).decode()
+    await note(bench, EventType.PANIC_ON)
+    await note(bench)
+    later = AlertStand(bench, stand.server)
+    await later.watch.start()
+    await later.settle()
+    assert sorted(stand.kinds) == ["panic.on", "tenant.away", "tenant.away"]
+    await later.watch.aclose()

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from support.bench import PAYMENT, Bench
@@ -57,7 +58,7 @@ async def copy_of_last(bench: Bench, **changed: object) -> None:
     """Record the last decision once more, with other members."""
     event = (await bench.events("token.decision"))[-1]
     detail = json.loads(json.dumps(event.detail))
-    for name in ("facts", "policy_version", "verdict"):
+    for name in ("facts", "policy_version", "verdict", "parameters", "scope"):
         if name in changed:
             detail[name] = changed.pop(name)
             if detail[name] is None:
@@ -145,17 +146,85 @@ async def test_the_first_that_does_not_follow_is_named(
     )
 
 
-async def test_what_cannot_be_decided_again_is_counted_apart(bench: Bench) -> None:
-    """Records without facts, or under texts that are gone or no policy any more."""
+@pytest.mark.parametrize(
+    ("changed", "fact"),
+    [
+        ({"policy_version": "0123456789ab"}, "policy_version"),
+        ({"policy_version": None}, "policy_version"),
+        ({"facts": None}, "facts"),
+        ({"facts": None, "rule": None}, "facts"),
+        ({"facts": None, "policy_version": None, "rule": "forged"}, "facts"),
+    ],
+)
+@pytest.mark.parametrize("outcome", [Outcome.ALLOWED, Outcome.ESCALATED])
+async def test_a_decision_that_cannot_be_decided_again_is_a_mismatch(
+    bench: Bench, changed: dict[str, object], fact: str, outcome: Outcome
+) -> None:
+    """A denial that is forged to pass hides behind no missing fact or version."""
     await start(bench)
     await ask(bench, await bench.agent(), CALENDAR)
-    await copy_of_last(bench, facts={}, policy_version="0123456789ab")
-    await copy_of_last(bench, facts={"a": 1}, policy_version="0123456789ab")
-    await copy_of_last(bench, facts=None)
+    await ask(bench, await bench.agent("other"), UNGRANTED)
+    await copy_of_last(bench, **changed, outcome=outcome)
     found = replayed(bench)
-    assert (found.decisions, found.mismatches) == (1, 0)
-    assert found.apart[NO_FACTS] == 1
-    assert found.apart["policy 0123456789ab: its texts were not kept"] == 2
+    assert found.mismatches == 1
+    assert found.first is not None
+    assert (found.first.seq, found.first.fact) == (bench.ledger.head.seq, fact)
+
+
+@pytest.mark.parametrize(
+    ("changed", "fact"),
+    [
+        ({"action": "write:email"}, "action"),
+        ({"scope": "write:calendar send:payment"}, "scope"),
+        ({"resource": "stripe:acct_1"}, "resource"),
+        ({"resource": None}, "resource"),
+        ({"parameters": {"amount": 1, "currency": "USD"}}, "amount"),
+        ({"parameters": {"amount": 4200, "currency": "EUR"}}, "currency"),
+        ({"parameters": {}}, "amount"),
+        (
+            {"parameters": {"amount": 4200, "currency": "USD", "recipients": ["a"]}},
+            "recipients",
+        ),
+        ({"agent": True}, "agent"),
+    ],
+)
+async def test_facts_are_those_of_the_action_beside_them(
+    bench: Bench, changed: dict[str, object], fact: str
+) -> None:
+    """Who reads the record is shown the action that was decided about, and no other."""
+    await start(bench)
+    other = await bench.agent("other")
+    await hold(bench)
+    if changed.pop("agent", False):
+        changed["agent_id"] = other.id
+    await copy_of_last(bench, **changed)
+    found = replayed(bench)
+    assert (found.decisions, found.mismatches) == (2, 1)
+    assert found.first is not None
+    assert (found.first.seq, found.first.fact) == (bench.ledger.head.seq, fact)
+
+
+async def test_what_was_recorded_before_facts_were_kept_is_counted_apart(
+    bench: Bench,
+) -> None:
+    """So are refusals that policy was not asked about, and texts that are gone."""
+    agent = await bench.agent()
+    await ask(bench, agent, CALENDAR)
+    await copy_of_last(bench)
+    found = replayed(bench)  # no start has recorded a version
+    assert (found.decisions, found.mismatches) == (0, 0)
+    assert sum(found.apart.values()) == 2
+
+
+async def test_old_records_without_facts_come_before_all_others(bench: Bench) -> None:
+    """An old ledger is no forged one."""
+    await start(bench)
+    agent = await bench.agent()
+    draft = Draft(EventType.TOKEN_DECISION, OPERATOR, agent_id=agent.id, rule="old")
+    await bench.ledger.commit(replace(draft, outcome=Outcome.ALLOWED, reason="granted"))
+    await ask(bench, agent, CALENDAR)
+    found = replayed(bench)
+    assert (found.decisions, found.mismatches, found.apart) == (1, 0, {NO_FACTS: 1})
 
 
 async def test_facts_that_are_none_are_damage(bench: Bench) -> None:

@@ -19,15 +19,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.alert_stand import WEBHOOK_SECRET, AlertStand, answering
-from support.bench import PAYMENT, Bench
+from support.bench import OPERATOR, PAYMENT, Bench
 from support.gateway_stand import Upstream, endless
 from support.patience import PATIENT
 from support.tls_front import trusted
 
 from agentvault_tui.broker.usecases.request import request_token
-from agentvault_tui.errors import SealedError
+from agentvault_tui.errors import NotForOriginError, SealedError
+from agentvault_tui.gateway.secrets import Secrets
 from agentvault_tui.model import Action
 from agentvault_tui.vault import Secret
+from agentvault_tui.watch import LedgerWatch
 from agentvault_tui.watch.config import SinkTable
 from agentvault_tui.watch.messages import inert, trial_message
 from agentvault_tui.watch.senders import EmailSender, SinkError
@@ -243,7 +245,7 @@ def mail_sink(server: Smtp, **more: object) -> SinkTable:
 
 
 def sender(bench: Bench, sink: SinkTable) -> EmailSender:
-    return EmailSender(sink, lambda name: Secret(f"the-{name}"), bench.clock)
+    return EmailSender(sink, lambda name, _: Secret(f"the-{name}"), bench.clock)
 
 
 async def test_mail_is_plain_text_to_all(stand: AlertStand, bench: Bench) -> None:
@@ -395,3 +397,51 @@ async def test_a_sink_whose_secret_does_not_open_says_so(stand: AlertStand) -> N
         await stand.alerts.try_sink("hook")
     stand.secrets = right
     assert (await stand.alerts.try_sink("hook")).ok
+
+
+ELSEWHERE = {
+    "webhook": 'kind="webhook"\nurl="{url}/in"\nsecret="key"\n',
+    "slack": 'kind="slack"\nurl_secret="key"\n',
+    "ntfy": 'kind="ntfy"\nurl="{url}/topic"\ntoken="key"\n',
+    "otlp": 'kind="otlp"\nendpoint="{url}"\nheaders_secret="key"\n',
+    "email": (
+        'kind="email"\nhost="127.0.0.1"\nport={port}\nfrom="a@acme.test"\n'
+        'to="b@acme.test"\nusername="a"\npassword="key"\n'
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+@pytest.mark.parametrize("listed", ["elsewhere", "https", "port", "none", "here"])
+async def test_a_sink_gets_its_secret_where_it_was_meant_to_go_alone(
+    bench: Bench, server: Upstream, kind: str, listed: str
+) -> None:
+    """Another host, scheme or port is another place: it is not even connected to."""
+    scheme = "smtp" if kind == "email" else "http"
+    origins = {
+        "elsewhere": [f"{scheme}://elsewhere.test:{server.port}"],
+        "https": [f"https://127.0.0.1:{server.port}"],
+        "port": [f"{scheme}://127.0.0.1:{server.port - 1}"],
+        "none": [],
+        "here": [f"{scheme}://127.0.0.1:{server.port}"],
+    }[listed]
+    url = f"http://127.0.0.1:{server.port}"
+    value = f"{url}/T0/B0/x" if kind == "slack" else WEBHOOK_SECRET
+    secrets = Secrets(bench.home, bench.clock, {})
+    secrets.set("key", value, OPERATOR, origins).write()
+    sink = ELSEWHERE[kind].format(url=url, port=server.port)
+    text = f"[sinks.ops]\n{sink}allow_private=true\n"
+    bench.home.alerts_file.write_text(text)
+    watch = LedgerWatch(bench.broker, secrets.open)
+    await watch.start()
+    try:
+        if listed == "here":
+            await watch.alerts.try_sink("ops")
+        else:
+            with pytest.raises(NotForOriginError) as refused:
+                await watch.alerts.try_sink("ops")
+            assert refused.value.code == "secret_not_for_origin"
+            assert value not in refused.value.diagnosis()
+    finally:
+        await watch.aclose()
+    assert (server.connections > 0) is (listed == "here")

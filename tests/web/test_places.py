@@ -121,3 +121,57 @@ def test_slots_are_counted_right_for_any_sequence(steps: list[tuple[int, str]]) 
         live = [name for name in there if name not in dropped]
         assert places._count == len(live) <= 3
         assert sum(map(len, places._shares.values())) == len(live)
+
+
+def test_another_machine_has_half_of_the_places() -> None:
+    """At its half it gives up what waits of its own, and is refused if all work."""
+    places, dropped = Places(8), list[int]()
+
+    def take(number: int, machine: str | None) -> ConnectionSlot | None:
+        return places.take(lambda: None, lambda: dropped.append(number), machine)
+
+    slots = [take(number, "2001:db8::/48") for number in range(4)]
+    assert take(4, "2001:db8::/48")
+    assert dropped == [0]
+    for slot in slots[1:]:
+        assert slot is not None
+        slot.works()
+    assert take(5, "2001:db8::/48")
+    assert dropped == [0, 4]
+    assert take(6, "2001:db8:1::/48")
+    assert dropped == [0, 4]
+
+
+def test_sixteen_networks_at_work_take_no_place_from_another() -> None:
+    """One that has none gets one of whoever has most, though all are at work."""
+    places, dropped = Places(64), list[str]()
+    for number in range(64):
+        machine = f"2001:db8:{number % 16}::/48"
+        slot = places.take(
+            lambda: None,
+            lambda name=machine: dropped.append(name),  # type: ignore[misc]
+            machine,
+        )
+        assert slot is not None
+        slot.works()
+    assert places.take(lambda: None, lambda: None, "192.0.2.1")
+    assert len(dropped) == 1
+
+
+def test_urgent_requests_have_places_besides() -> None:
+    """They are given once all others are at work, and are found out by their mark."""
+    places, slots = Places(16, urgent=True), list[ConnectionSlot]()
+    for _ in range(20):
+        slot = places.take(lambda: 1, lambda: None)
+        assert slot is not None
+        slot.works()
+        slots.append(slot)
+    assert [slot.reserved for slot in slots] == [False] * 16 + [True] * 4
+    assert places.take(lambda: 1, lambda: None) is None
+    slots[-1].leave()
+    slots[0].leave()
+    for reserved in (False, True):
+        slot = places.take(lambda: 1, lambda: None)
+        assert slot is not None
+        slot.works()
+        assert slot.reserved is reserved

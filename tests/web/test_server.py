@@ -910,3 +910,30 @@ async def test_a_short_rest_of_a_body_leaves_the_connection(serve: Serve) -> Non
             await reader.readuntil(b"\r\n\r\n")
             writer.write(b"123456789")
     writer.close()
+
+
+async def test_urgent_requests_are_served_though_all_places_are_taken(
+    serve: Serve,
+) -> None:
+    """A reserved connection carries them alone, and others are told 503."""
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/slow":
+            await asyncio.Event().wait()
+        await echo(scope, receive, send)
+
+    def urgent(scope: Scope) -> bool:
+        return bool(scope["path"] == "/revoke")
+
+    listener = await serve(slow, limits=Limits(connections=4), urgent=urgent)
+    blocked = GET.replace(b"GET / ", b"GET /slow ")
+    tasks = [asyncio.create_task(talk(listener, blocked)) for _ in range(4)]
+    async with asyncio.timeout(PATIENT):
+        while len(listener.tasks) < 4:  # noqa: ASYNC110 - seen from outside
+            await asyncio.sleep(0.01)
+    for _ in range(2):
+        assert b" 503 " in await talk(listener, GET[:-2] + CLOSE)
+        revoke = GET.replace(b"GET / ", b"GET /revoke ")
+        assert b" 200 " in await talk(listener, revoke[:-2] + CLOSE)
+    for task in tasks:
+        task.cancel()

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentvault_tui.web.shares import UNUSED_S, SharedPlace, SharedPlaces
+from agentvault_tui.web.shares import (
+    UNUSED_S,
+    CappedPlaces,
+    FairPlace,
+    FairPlaces,
+    SharedPlace,
+    SharedPlaces,
+    classes_of,
+)
 
 
 class Now:
@@ -118,3 +128,67 @@ def test_counts_are_those_of_the_places(steps: list[tuple[str, str]]) -> None:
         assert places.taken == len(there) <= places.total
         for name in "abc":
             assert places.count(name) == sum(one.user == name for one in there)
+
+
+def test_a_class_of_users_has_no_more_than_its_cap() -> None:
+    """Each class is counted, and which one is full is told."""
+    places = CappedPlaces(5)
+    assert places.take({"one": 2, "viewer": 3}, 2) is None
+    assert places.take({"one": 2, "viewer": 3}) == "one"
+    assert places.take({"two": 2, "viewer": 3}) is None
+    assert places.take({"two": 2, "viewer": 3}) == "viewer"
+    assert places.take({"three": 9}, 3) == ""
+    places.release({"one": 2, "viewer": 3}, 2)
+    assert (places.taken, dict(places.counts)) == (1, {"two": 1, "viewer": 1})
+
+
+def test_the_classes_of_an_address() -> None:
+    """A /64 is one machine's and a /48 one site's (RFC 4291, RFC 6177)."""
+    nets = ("2001:db8:1::/48", "2001:db8:1:2::/64")
+    assert classes_of("2001:db8:1:2::3%eth0") == (*nets, "2001:db8:1:2::3")
+    assert classes_of("::ffff:192.0.2.1") == classes_of("192.0.2.1") == ("192.0.2.1",)
+
+
+def test_a_newcomer_gets_a_place_of_the_network_with_most() -> None:
+    """Sixteen networks of many addresses shut no other one out; the latest goes."""
+    places, ended = FairPlaces(64), list[str]()
+    for number in range(64):
+        address = f"2001:db8:{number % 16:x}:{number}::1"
+        assert places.take(classes_of(address), lambda a=address: ended.append(a))  # type: ignore[misc]
+    assert places.take(classes_of("192.0.2.1"), lambda: None)
+    assert len(ended) == 1
+    assert places.take(classes_of("192.0.2.1"), lambda: None)
+    assert len(ended) == 2
+
+
+def test_within_a_network_the_same_holds() -> None:
+    """A /48 at its half gives up a place of the /64 that has most."""
+    places, ended = FairPlaces(8), list[str]()
+    for address in ("2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:0:1::1"):
+        assert places.take(classes_of(address), lambda a=address: ended.append(a))  # type: ignore[misc]
+    assert places.take(classes_of("2001:db8:0:2::1"), lambda: None)
+    assert ended == ["2001:db8::3"]
+    assert places.take(classes_of("2001:db8:0:1::2"), lambda: None) is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 11), st.booleans()), max_size=60))
+def test_fair_places_are_counted_right_for_any_sequence(
+    steps: list[tuple[int, bool]],
+) -> None:
+    """No class has more than half, none is lost, and no network shuts out a new one."""
+    places, there = FairPlaces(6), dict[int, FairPlace]()
+    for number, (who, leaves) in enumerate(steps):
+        if leaves and there:
+            places.leave(there.pop(sorted(there)[who % len(there)]))
+            continue
+        classes = classes_of(f"2001:db8:{who % 3}:{who % 2}::{who:x}")
+        before = Counter(place.classes[0] for place in there.values())
+        place = places.take(classes, lambda n=number: there.pop(n))  # type: ignore[misc]
+        if place is not None:
+            there[number] = place
+        else:
+            assert before[classes[0]] >= max(before.values()) - 1
+        assert len(places) == len(there) <= 6
+        held = Counter(place.classes[0] for place in there.values())
+        assert max(held.values(), default=0) <= 3
+        assert sum(places._counts.values()) == 3 * len(there)

@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec import UNSET, structs
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from agentvault_tui.broker.authority import Authority, Need
@@ -34,9 +34,10 @@ from agentvault_tui.broker.shapes import (
     shape_from,
     step_info,
 )
+from agentvault_tui.broker.usecases import timed_grants
 from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.broker.usecases.delegate import change_delegates
-from agentvault_tui.broker.usecases.ending import revoke_token
+from agentvault_tui.broker.usecases.ending import Cut, revoke_token
 from agentvault_tui.broker.usecases.issue_for import issue_for
 from agentvault_tui.broker.usecases.own_restore import check_own
 from agentvault_tui.broker.usecases.rate import change_rate, raises_rate
@@ -46,14 +47,12 @@ from agentvault_tui.broker.usecases.register import (
     register,
 )
 from agentvault_tui.broker.usecases.revoke import (
-    Cut,
     lift_panic,
     panic,
     restore_agent,
     revoke_agent,
 )
 from agentvault_tui.broker.usecases.scopes import (
-    change_scopes,
     change_served,
     renew_secret,
 )
@@ -82,11 +81,8 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
 
 def _reading(broker: Broker) -> list[Route]:
     async def index(request: Request) -> Response:
-        """List all agents with their tokens, or a page of them, or those named."""
+        """List a page of agents, or those named."""
         registry, query = broker.registry, query_of(request, asks.AgentQuery)
-        if not request.query_params:
-            every = _listing(broker, registry.agents(), tokens=True)
-            return StreamingResponse(every, media_type="application/json")
         limit = query.limit
         if query.ids is not None:
             agents = _agents_of_ids(registry, query.ids.split(","))
@@ -109,7 +105,7 @@ def _reading(broker: Broker) -> list[Route]:
     async def activity(request: Request) -> history.ActivityInfo:
         """Return what one agent did, and what revoking it would end."""
         agent = broker.registry.agent(request.path_params["id"])
-        return await activity_of(broker, agent, near_the_end(broker, agent))
+        return await activity_of(broker, agent, await near_the_end(broker, agent))
 
     return [
         route(calls.AGENTS, index),
@@ -187,9 +183,8 @@ def _scoping(broker: Broker, authority: Authority) -> list[Route]:
     ) -> shapes.ScopesAnswer:
         if body.serves is UNSET and body.resources is UNSET:
             grant, ungrant = frozenset(body.grant), frozenset(body.ungrant)
-            changed = await change_scopes(
-                broker, body.agent_id, grant, ungrant, operator
-            )
+            wanted = body.agent_id, grant, ungrant, operator
+            changed = await timed_grants.grant(broker, *wanted, seconds=body.seconds)
             return _scopes_answer(broker, *changed)
         serves = None if body.serves is UNSET else body.serves
         resources = None if body.resources is UNSET else body.resources
@@ -215,7 +210,8 @@ def _scoping(broker: Broker, authority: Authority) -> list[Route]:
             # Taking waits for nobody: not for the proof that the giving needs.
             actor = await authority.actor(seat, Need.CUT, agent.id)
             gone = frozenset(body.ungrant)
-            changed = await change_scopes(broker, agent.id, frozenset(), gone, actor)
+            ends = agent.id, frozenset[str](), gone, actor
+            changed = await timed_grants.grant(broker, *ends, seconds=None)
             taken = _scopes_answer(broker, *changed)
             agent = broker.registry.agent(agent.id)
             body = structs.replace(body, ungrant=())
@@ -230,6 +226,10 @@ def _granting(agent: Agent, body: asks.ScopesRequest) -> Wanted:
     """Return what a request for more scopes, or other served ones, loosens."""
     if body.grant:
         given = " ".join(sorted(body.grant))
+        if body.seconds is not None:
+            verb = f"for {body.seconds} s grant {given} to"
+            details = {"scopes": sorted(body.grant), "seconds": body.seconds}
+            return _about(agent, verb, **details)
         return _about(agent, f"grant {given} to", scopes=sorted(body.grant))
     details = {
         name: list(value)
@@ -242,13 +242,15 @@ def _granting(agent: Agent, body: asks.ScopesRequest) -> Wanted:
 def _check_scopes_request(broker: Broker, body: asks.ScopesRequest) -> None:
     """Refuse a request that says nothing, or contradicts itself."""
     if body.serves is not UNSET or body.resources is not UNSET:
-        if body.grant or body.ungrant:
+        if body.grant or body.ungrant or body.seconds is not None:
             raise UsageError("change what it may ask for and what it serves singly")
         check_scopes(broker, body.serves or ())
         return
     check_scopes(broker, body.grant)
     if not body.grant and not body.ungrant:
         raise UsageError("nothing to change", "give 'grant' or 'ungrant'")
+    if body.seconds is not None and not body.grant:
+        raise UsageError("seconds is how long granted scopes last", "give 'grant'")
     if {*body.grant} & {*body.ungrant}:
         raise UsageError("a scope cannot be granted and taken away at once")
 

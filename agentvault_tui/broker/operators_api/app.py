@@ -27,6 +27,7 @@ from agentvault_tui.broker.operators_api import (
     stepups,
 )
 from agentvault_tui.broker.operators_api.changes import Loosening
+from agentvault_tui.broker.operators_api.idle import IdleRenewal
 from agentvault_tui.broker.operators_api.presence import Presence
 from agentvault_tui.broker.operators_api.wire import (
     FaultHandler,
@@ -80,6 +81,7 @@ def operators_app(broker: Broker, feed: Feed, sessions: Sessions) -> Starlette:
     return Starlette(
         routes=[guarded(one, authority) for one in served],
         middleware=[
+            Middleware(IdleRenewal, sessions.used),
             Middleware(FaultHandler, broker.ledger.expect),
             Middleware(StaleMarker, lambda: broker.ledger.store_problem is not None),
         ],

@@ -19,6 +19,7 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.wire import (
     answer,
     body_of,
+    denies_only,
     listing,
     operator_of,
     query_of,
@@ -31,6 +32,7 @@ from agentvault_tui.broker.usecases.changes import (
     Wanted,
     ask,
     carry,
+    request_of,
     take_answer,
 )
 from agentvault_tui.broker.usecases.stepup import begin_approval, known_stepup
@@ -187,7 +189,8 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
     async def show(request: Request) -> ChangeInfo:
         """Return one change; once, to the session that asked, with its answer."""
         change = await _named(broker, request.path_params["id"])
-        info = change_info(change)
+        body = request_of(broker, change) if change.status.open else None
+        info = replaced(change_info(change), request=body)
         result = await take_answer(broker, change, operator_of(request))
         if result is None:
             return info
@@ -199,6 +202,8 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
         body = await body_of(request, ChangeDecision)
         who = operator_of(request)
         if body.decision == "approve":
+            if (refusal := denies_only(request)) is not None:
+                return refusal
             operator = await authority.actor(who, Need.APPROVE, body.id)
             await _named(broker, body.id)
             begun = await begin_approval(broker, body.id, body.digest, operator)

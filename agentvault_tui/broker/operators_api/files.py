@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -108,6 +109,9 @@ def _loosened(broker: Broker, plan: FilesPlan) -> Wanted:
         tuple(texts),
         {
             "digest": plan.digest,
+            "origins": {
+                name: _origin(after) for name, (_, after) in plan.edits.services.items()
+            },
             "agents": [
                 {
                     "name": visible(one.after.name, 60),
@@ -119,6 +123,11 @@ def _loosened(broker: Broker, plan: FilesPlan) -> Wanted:
             **counts,
         },
     )
+
+
+def _origin(text: str | None) -> str:
+    """Return where a service's file sends requests, for the person who approves it."""
+    return visible(str(tomllib.loads(text or "").get("origin", "nowhere")), 200)
 
 
 def _answer(

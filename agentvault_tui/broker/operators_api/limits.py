@@ -36,7 +36,8 @@ def routes(broker: Broker) -> list[Route]:
         """Return the limits in force, and the windows that hold something."""
         known = broker.policy.limits
         uses = sorted(
-            broker.limits.all(), key=lambda use: (use.left / use.limit.most, use.key)
+            await broker.limits.all(),
+            key=lambda use: (use.left / use.limit.most, use.key),
         )
         return LimitList(
             limits=tuple(map(limit_info, known.limits)),
@@ -72,7 +73,7 @@ def _health(broker: Broker, hook: HookTable) -> dict[str, Any]:
     }
 
 
-def near_the_end(broker: Broker, agent: Agent) -> LimitList:
+async def near_the_end(broker: Broker, agent: Agent) -> LimitList:
     """Return the windows of which an agent has at most a fifth left, and their limits.
 
     Of a limit a resource, all windows.
@@ -81,7 +82,7 @@ def near_the_end(broker: Broker, agent: Agent) -> LimitList:
     uses = sorted(
         (
             use
-            for use in broker.limits.all()
+            for use in await broker.limits.all()
             if use.left * 5 <= use.limit.most
             and not use.limit.scopes.isdisjoint(agent.scopes)
             and not (use.limit.agents and use.limit.agents.isdisjoint(names))

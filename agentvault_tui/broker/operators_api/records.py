@@ -17,11 +17,13 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.operators_api.changes import How, Loosening
 from agentvault_tui.broker.operators_api.presence import Presence, seated
+from agentvault_tui.broker.operators_api.streams import EventStreams
 from agentvault_tui.broker.operators_api.wire import (
     body_of,
     integer_of,
     listing,
     moment_of,
+    operator_of,
     query_of,
     route,
     word_of,
@@ -33,7 +35,7 @@ from agentvault_tui.broker.surroundings import LOCAL, plain_address
 from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.broker.usecases.decide import foresee_at
 from agentvault_tui.broker.usecases.policy_apply import apply_policy, preview
-from agentvault_tui.broker.usecases.policy_change import reset_policy
+from agentvault_tui.broker.usecases.policy_change import check_gone, reset_policy
 from agentvault_tui.broker.usecases.register import check_scopes
 from agentvault_tui.errors import NotFoundError, PolicyError, UsageError
 from agentvault_tui.ledger import EventQuery, Link
@@ -49,7 +51,7 @@ from agentvault_tui.model import (
 )
 from agentvault_tui.operator_api import calls, history, planning, shapes
 from agentvault_tui.operator_api import requests as asks
-from agentvault_tui.policy import Catalogue, Environment, only_tightens
+from agentvault_tui.policy import Catalogue, Environment, differences, only_tightens
 from agentvault_tui.policy.texts import FILES
 
 
@@ -57,6 +59,7 @@ def routes(
     broker: Broker, feed: Feed, presence: Presence, authority: Authority
 ) -> list[Route]:
     """Return the routes about records, status and policy."""
+    streams = EventStreams()
 
     async def audit(request: Request) -> Response:
         """Return a page of events."""
@@ -70,11 +73,13 @@ def routes(
         otherwise = "Last-Event-ID is not a sequence number"
         frames = feed.stream(None if raw is None else integer_of(raw, otherwise))
         face = query_of(request, asks.StreamQuery).face
-        return StreamingResponse(
+        stream = StreamingResponse(
             seated(request, presence, face, frames),
             media_type="text/event-stream",
             headers={"X-Accel-Buffering": "no"},
         )
+        seat = operator_of(request).id
+        return streams.bounded(stream, seat, authority.standing(seat).role)
 
     async def status(_: Request) -> shapes.StatusInfo:
         """Return the broker's status."""
@@ -107,6 +112,10 @@ def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
     async def reset(request: Request) -> Response:
         """Let the shipped files count in the place of those that are gone."""
         body = await body_of(request, asks.WireRequest)
+        seat = operator_of(request)
+        if await authority.by_factor(seat):
+            await authority.actor(seat, Need.GIVE, "the shipped policy")
+            check_gone(broker)  # what cannot be is refused at once
         summary, about = "the shipped policy decides again", "the shipped policy"
         wanted = Wanted(("policy",), summary, about, ("policy",))
         return await resetting.settle(request, body, wanted)
@@ -160,7 +169,7 @@ async def _wanted(broker: Broker, asked: asks.ApplyRequest) -> Wanted:
             text_change(files[name], before.get(name), after.get(name))
             for name in changed
         ),
-        {"plan": asked.plan} if asked.plan else {},
+        {**differences(broker.policy, policy), "plan": asked.plan or None},
         asked.reason,
     )
 

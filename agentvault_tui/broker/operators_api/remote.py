@@ -8,8 +8,9 @@ who they are with a second factor. Neither is of use without the other.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-from dataclasses import dataclass
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final
 
@@ -24,6 +25,7 @@ from agentvault_tui.broker.authority import (
 )
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.dpop import ALGORITHMS, ProofError, Proofs
+from agentvault_tui.broker.operators_api.streams import is_urgent
 from agentvault_tui.broker.operators_api.wire import answer, error_problem, problem
 from agentvault_tui.broker.shapes import device_info
 from agentvault_tui.clock import Clock, Deadline
@@ -39,10 +41,18 @@ from agentvault_tui.model import (
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.access import SignInInfo
 from agentvault_tui.web.reply import App, Message, Receive, Scope, Send
+from agentvault_tui.web.shares import CappedPlaces, FairPlace, FairPlaces, classes_of
+
+CONNECTIONS: Final = 128
+"""Places of the listener for operators elsewhere."""
 
 _SIGN_INS: Final = 16
-"""Sign-ins that may be under way: each has the broker ask the tenant for it."""
+"""Sign-ins that may be under way: each has the broker ask the tenant for it. One /48
+may have half of them."""
 _OF_ONE_ADDRESS: Final = 4
+"""Of these, of one IPv4 address or IPv6 /64."""
+_BEGINNING: Final = 120
+"""Seconds that the tenant has to begin one."""
 _TOLD_SECONDS: Final = 30
 """How long after its code has expired a sign-in still tells that it did."""
 _LOOK: Final = 0.5
@@ -56,6 +66,7 @@ class _SignIn:
 
     seat: str
     network: str
+    place: FairPlace
     until: Deadline
     """When it is forgotten, unless somebody has signed in with it."""
 
@@ -67,7 +78,7 @@ class SignIns:
         self._sessions = sessions
         self._clock = clock
         self._held: dict[str, _SignIn] = {}
-        self._beginning = asyncio.Lock()
+        self._places = FairPlaces(_SIGN_INS)
 
     async def begin(self, operator: Actor) -> SignInInfo:
         """Begin a sign-in for *operator*, whose name is the address they come from.
@@ -80,22 +91,52 @@ class SignIns:
             ConflictError: the key was used for one.
             TenantError: the tenant begins none.
         """
-        async with self._beginning:
-            waiting = self._sweep()
-            if any(one.seat == operator.id for one in self._held.values()):
-                raise ConflictError("this key was used before", "make another key")
-            network = _network(operator.name)
-            here = sum(one.network == network for one in waiting)
-            if len(waiting) >= _SIGN_INS or here >= _OF_ONE_ADDRESS:
-                told = "too many sign-ins are under way: try again in a few minutes"
-                raise ProofError("slow_down", told, 503)
+        waiting = self._sweep()
+        if any(one.seat == operator.id for one in self._held.values()):
+            raise ConflictError("this key was used before", "make another key")
+        token = new_secret("av_s")
+        digest = sha256_hex(token)
+        begun = self._count(operator, digest, waiting)
+        try:
             device = device_info(await self._sessions.login(operator))
-            token = new_secret("av_s")
-            lasts = device.expires_in + _TOLD_SECONDS
-            until = Deadline.after(self._clock, lasts)
-            self._held[sha256_hex(token)] = _SignIn(operator.id, network, until)
+        except BaseException as error:
+            ended = digest not in self._held
+            self._end(digest)
+            if ended and isinstance(error, ConflictError):
+                raise _too_many() from None  # its place was given to another network
+            raise
+        if digest not in self._held:
+            raise _too_many()
+        until = Deadline.after(self._clock, device.expires_in + _TOLD_SECONDS)
+        self._held[digest] = replace(begun, until=until)
         origin = origin_of(operator)
         return SignInInfo(access_token=token, device=device, origin=origin)
+
+    def _count(
+        self, operator: Actor, digest: str, waiting: Sequence[_SignIn]
+    ) -> _SignIn:
+        """Count a sign-in, before anything waits for it.
+
+        Raises:
+            ProofError: too many are under way.
+        """
+        classes = classes_of(operator.name)
+        network = classes[:2][-1]
+        place = None
+        if sum(one.network == network for one in waiting) < _OF_ONE_ADDRESS:
+            place = self._places.take(classes, lambda: self._end(digest))
+        if place is None:
+            raise _too_many()
+        until = Deadline.after(self._clock, _BEGINNING)
+        self._held[digest] = _SignIn(operator.id, network, place, until)
+        return self._held[digest]
+
+    def _end(self, digest: str) -> None:
+        """Forget a sign-in that has not ended, and have the tenant asked no more."""
+        found = self._held.pop(digest, None)
+        if found is not None:
+            self._places.leave(found.place)
+            self._sessions.cancel(found.seat)
 
     def seat(self, token: str) -> str | None:
         """Return the seat of the key that *token* is good with."""
@@ -108,9 +149,10 @@ class SignIns:
         waiting = []
         for digest, one in list(self._held.items()):
             if self._sessions.of(one.seat) is not None:
+                self._places.leave(one.place)
                 continue
             if one.until.passed(self._clock):
-                del self._held[digest]
+                self._end(digest)
                 self._sessions.forget(one.seat)
             else:
                 waiting.append(one)
@@ -120,8 +162,25 @@ class SignIns:
 class RemoteGuard:
     """ASGI middleware: whom of those elsewhere the operators' application answers."""
 
-    def __init__(self, app: App, broker: Broker, sessions: Sessions, url: str) -> None:
-        """Guard *app*; clients name it *url*, with a slash at the end."""
+    def __init__(
+        self,
+        app: App,
+        broker: Broker,
+        sessions: Sessions,
+        url: str,
+        connections: int = CONNECTIONS,
+    ) -> None:
+        """Guard *app*.
+
+        Args:
+            app: what is guarded.
+            broker: whose operators they are.
+            sessions: who has signed in.
+            url: how clients name it, with a slash at the end.
+            connections: places of its listener; a session or a role has half of them.
+        """
+        self._requests = CappedPlaces(sys.maxsize)
+        self._most = max(connections // 2, 1)
         self._app = app
         self._broker = broker
         self._sessions = sessions
@@ -152,7 +211,22 @@ class RemoteGuard:
         if response is not None:
             await response(scope, receive, with_nonce)
             return
-        await self._app(scope, self._while_signed_in(seat, receive), with_nonce)
+        caps = self._caps(scope, seat)
+        if self._requests.take(caps) is not None:
+            told = "your session or role has too many requests under way"
+            await problem(503, told)(scope, receive, with_nonce)
+            return
+        try:
+            await self._app(scope, self._while_signed_in(seat, receive), with_nonce)
+        finally:
+            self._requests.release(caps)
+
+    def _caps(self, scope: Scope, seat: str) -> dict[str, int]:
+        """Return what a request counts for; revoking and denying count for nothing."""
+        if is_urgent(scope):
+            return {}
+        role = self._authority.standing(seat).role
+        return {seat: self._most, f"role {role}": self._most}
 
     async def _sign_in(self, scope: Scope) -> Response:
         proof = self._proofs.read(scope, None)
@@ -230,12 +304,9 @@ def _operator(seat: str, scope: Scope) -> Actor:
     return Actor(ActorKind.OPERATOR, seat, scope["client"][0])
 
 
-def _network(address: str) -> str:
-    """Return whose *address* it is: of IPv6 a site has 2**64 of them (RFC 4291)."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    if found.version == 4:
-        return address
-    return str(ipaddress.ip_network((found, 64), strict=False))
+def _too_many() -> ProofError:
+    told = "too many sign-ins are under way: try again in a few minutes"
+    return ProofError("slow_down", told, 503)
 
 
 def _invalid_token(why: str) -> ProofError:

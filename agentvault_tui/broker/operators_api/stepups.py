@@ -14,6 +14,7 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.wire import (
     answer,
     body_of,
+    denies_only,
     listing,
     operator_of,
     query_of,
@@ -86,6 +87,8 @@ def _deciding(broker: Broker, authority: Authority) -> list[Route]:
         body = await body_of(request, asks.DecisionRequest)
         who, ends = operator_of(request), broker.registry.ends
         if body.decision == "approve":
+            if (refusal := denies_only(request)) is not None:
+                return refusal
             operator = await authority.actor(who, Need.APPROVE, body.id)
             repeat = None if body.repeat is None else body.repeat.repeat
             stepup = await begin_approval(

@@ -41,7 +41,7 @@ from agentvault_tui.operator_api.calls import ACCESS, AnswerT, ApiCall
 from agentvault_tui.operator_api.codec import encode
 from agentvault_tui.operator_api.shapes import ProblemInfo, WireShape
 from agentvault_tui.trusted_files import user_name
-from agentvault_tui.web.exchange import ClientGoneError
+from agentvault_tui.web.exchange import RESERVED, ClientGoneError
 from agentvault_tui.web.forms import BodyError, parse_object
 from agentvault_tui.web.guard import read_body
 from agentvault_tui.web.reply import App, Message, Receive, Scope, Send
@@ -167,10 +167,17 @@ async def error_problem(_: Request, error: Exception) -> Response:
     return problem(
         status,
         error.what,
-        error="sealed" if isinstance(error, SealedError) else type(error).__name__,
+        error=error.code if isinstance(error, SealedError) else type(error).__name__,
         needed_role=error.role if isinstance(error, ForbiddenError) else UNSET,
         remedy=error.remedy,
     )
+
+
+def denies_only(request: Request) -> Response | None:
+    """Return the refusal of an approval over a connection that is for denying."""
+    if not request.scope["state"].get(RESERVED):
+        return None
+    return problem(503, "too many connections: this one is for denying")
 
 
 class FaultHandler:

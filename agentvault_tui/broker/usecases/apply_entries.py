@@ -23,7 +23,7 @@ from agentvault_tui.broker.usecases.register import (
 )
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.errors import UsageError
-from agentvault_tui.lookalikes import fold_name
+from agentvault_tui.lookalikes import fold_text
 from agentvault_tui.model import Agent, AgentId, AgentStatus, Delegate
 from agentvault_tui.operator_api.files import AgentEntry, FilesInfo
 from agentvault_tui.operator_api.requests import AgentRequest
@@ -165,7 +165,7 @@ def check_names(registry: Registry, new: Iterable[str]) -> None:
     """Refuse new names that a hurried reader takes for another."""
     seen: dict[str, str] = {}
     for name in new:
-        folded = fold_name(name)
+        folded = fold_text(name)
         if registry.is_name_taken(folded) or folded in seen:
             other = visible(seen.get(folded, "one that is registered"), 60)
             raise UsageError(

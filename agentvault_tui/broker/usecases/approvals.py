@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -18,7 +18,7 @@ from agentvault_tui.errors import (
     RefusedError,
     SettingsError,
 )
-from agentvault_tui.ledger import EventQuery
+from agentvault_tui.ledger import Change, DropToken, EventQuery
 from agentvault_tui.model import (
     Actor,
     ActorKind,
@@ -36,7 +36,7 @@ from agentvault_tui.text import visible
 from agentvault_tui.vault import Identity
 from agentvault_tui.vault.identity import is_listed, verified_email
 
-CUTTING: Final = frozenset({"removed", "role"})
+CUTTING: Final = frozenset({"removed", "role", "password", "factor"})
 """Changes of a person after which what they approved does not count any more."""
 
 
@@ -296,7 +296,7 @@ async def end_repeats(
 
 
 async def _record(
-    broker: Broker, drafts: list[Draft], changes: list[StepUp], *, elsewhere: bool
+    broker: Broker, drafts: list[Draft], changes: Sequence[Change], *, elsewhere: bool
 ) -> None:
     """Record what ended; *elsewhere* all brokers of a team do, and one is first."""
     if not elsewhere:
@@ -319,6 +319,7 @@ async def end_gathered(broker: Broker, sub: str, *, elsewhere: bool = False) -> 
     """
     theirs = [one for one in broker.stepups.repeating(None) if sub in approved_by(one)]
     await end_repeats(broker, theirs, SYSTEM, "approver_changed", elsewhere=elsewhere)
+    await _end_unused(broker, sub, elsewhere=elsewhere)
     for one in broker.stepups.open():
         if one.id in broker.stepups.deciding:
             continue  # `mint_verified` looks once that is recorded
@@ -334,6 +335,29 @@ async def end_gathered(broker: Broker, sub: str, *, elsewhere: bool = False) -> 
             *(EventType.STEPUP_NOT_APPROVED, SYSTEM, anew), reason=reason, have=0
         )
         await _record(broker, [draft], [anew], elsewhere=elsewhere)
+
+
+async def _end_unused(broker: Broker, sub: str, *, elsewhere: bool) -> None:
+    """Cancel what a person approved and no agent has used, its token with it."""
+    drafts, changes = list[Draft](), list[Change]()
+    for stepup in list(broker.stepups.approved(None)):
+        token = broker.registry.elevated(stepup.id)
+        if token is None or sub not in approved_by(stepup):
+            continue
+        if not broker.registry.drop_token(token):
+            continue  # it is being redeemed
+        ended = replace(
+            stepup.repeated_no_more(),
+            status=StepUpStatus.CANCELLED,
+            decided_at=broker.clock.now(),
+            problem="approver_changed",
+        )
+        broker.stepups.put(ended)
+        kind, why = EventType.STEPUP_CANCELLED, ended.problem
+        drafts.append(stepup_draft(kind, SYSTEM, ended, reason=why))
+        changes += [DropToken(token.id), ended]
+    if drafts:
+        await _record(broker, drafts, changes, elsewhere=elsewhere)
 
 
 def approved_by(stepup: StepUp) -> set[str]:

@@ -12,7 +12,7 @@ from agentvault_tui.clock import iso
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.ledger import docs
 from agentvault_tui.ledger.canonical import canonical
-from agentvault_tui.lookalikes import fold_name
+from agentvault_tui.lookalikes import fold_text
 from agentvault_tui.model import AgentId, StepUp
 
 OUTDATED: Final = "what it would change has changed meanwhile"
@@ -54,7 +54,7 @@ def states_of(broker: Broker) -> dict[str, Callable[[str], str]]:
         # As recorded: a switch is in memory before its record.
         "policy": lambda _: broker.kept.get("policy") or broker.policy.texts.digest(),
         "agent": agent,
-        "name": lambda name: str(broker.registry.has_name(fold_name(name))),
+        "name": lambda name: str(broker.registry.has_name(fold_text(name))),
         "panic": panic,
         "team key": lambda _: broker.team_key.told()[1] if broker.team_key else "",
         "nothing": lambda _: "",

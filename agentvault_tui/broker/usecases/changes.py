@@ -352,6 +352,30 @@ async def carry(
     return answer
 
 
+def request_of(broker: Broker, stepup: StepUp) -> dict[str, Any] | None:
+    """Return the body that carries a waiting change out, for who decides about it.
+
+    Args:
+        broker: the broker.
+        stepup: the change.
+
+    Returns:
+        the body; None where it holds a secret, or the change is over.
+
+    Raises:
+        SealedError: the key that it is encrypted under is not here.
+    """
+    change = stepup.change
+    if change is None or not change.sealed or "secrets" in change.kinds:
+        return None
+    box = b64decode(change.sealed)
+    request: dict[str, Any] = json.loads(
+        _seal(broker).open("request", stepup.id, 1, box)
+    )
+    body: dict[str, Any] = request["body"]
+    return body
+
+
 async def take_answer(
     broker: Broker, stepup: StepUp, seat: Actor
 ) -> dict[str, Any] | None:

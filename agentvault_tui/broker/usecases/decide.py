@@ -270,7 +270,6 @@ async def decide(broker: Broker, request: Request) -> Verdict:
     """
     started, agent_id = broker.clock.boot(), request.agent.id
     epoch = broker.registry.epoch(agent_id)
-    await broker.limits.ready()
     try:
         verdict = await _decide(broker, request)
         if broker.registry.epoch(agent_id) == epoch:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from agentvault_tui.broker.core import Broker, CallsCut
 from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.pending_cuts import Decide, Decided
 from agentvault_tui.broker.usecases.stepup_end import cancelled, cancelled_draft
 from agentvault_tui.errors import NotFoundError
+from agentvault_tui.ledger import OutboxStep
 from agentvault_tui.model import (
     Actor,
+    Agent,
     AgentId,
     Draft,
     StepUp,
@@ -20,6 +23,8 @@ from agentvault_tui.model import (
     TokenId,
 )
 from agentvault_tui.text import visible
+
+_NONE: Final = CallsCut()
 
 
 @dataclass(slots=True)
@@ -41,6 +46,31 @@ class InForce:
             kept = await broker.record_decided(self.decide)
             await broker.record_ended(self.below, operator, self.reason)
         return kept
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What a revocation cut, and how long that took."""
+
+    agents: tuple[Agent, ...]
+    tokens: int
+    stepups: int
+    effective_ms: float
+    """From the call until nothing was served any more."""
+    kept: Kept
+    """Where it is durable; if not in the ledger, it is recorded when that works."""
+    steps: tuple[OutboxStep, ...] = ()
+    """What is still to be done at the tenant and at providers."""
+    calls: CallsCut = _NONE
+    delegated: int = 0
+    """Tokens that were exchanged for those, directly or further."""
+    derived: int = 0
+    """Agents that were made from it, and ended with it."""
+
+    @property
+    def recorded(self) -> bool:
+        """Tell whether its event is durable."""
+        return self.kept is Kept.LEDGER
 
 
 class Cancelling:

@@ -43,7 +43,7 @@ async def apply_policy(
     broker: Broker,
     texts: Mapping[str, str],
     operator: Actor,
-    plan: str,
+    plan: str | None,
     reason: str,
     *,
     may_loosen: bool = True,
@@ -57,7 +57,8 @@ async def apply_policy(
         broker: the broker.
         texts: what changes, by the names of `PolicyTexts`.
         operator: who decided.
-        plan: the digest of the plan that this is; empty: none is compared.
+        plan: the digest of the plan that this is; None: none is compared. An empty
+            one is no plan's: a script whose plan failed applies nothing.
         reason: why, for the record.
         may_loosen: whether anything may be allowed afterwards that was not before.
 
@@ -69,7 +70,7 @@ async def apply_policy(
     """
     async with broker.policy_state.applying:
         before, policy = await preview(broker, texts, plan)
-        told = {"plan": plan or None, "why": reason}
+        told = {"plan": plan, "why": reason}
         if not may_loosen and not only_tightens(broker.policy, policy):
             raise ConflictError(
                 "the active policy has changed meanwhile, and this would loosen it",
@@ -86,14 +87,14 @@ async def apply_policy(
 
 
 async def preview(
-    broker: Broker, texts: Mapping[str, str], plan: str
+    broker: Broker, texts: Mapping[str, str], plan: str | None
 ) -> tuple[PolicyTexts, Policy]:
     """Return what the home's files say, and the policy that *texts* would make of it.
 
     Args:
         broker: the broker.
         texts: what changes, by the names of `PolicyTexts`.
-        plan: the digest of the plan that this is; empty: none is compared.
+        plan: the digest of the plan that this is; None: none is compared.
 
     Returns:
         the texts now, and the policy.
@@ -105,9 +106,9 @@ async def preview(
     """
     before = await _said(broker)
     wanted = before._replace(**texts)
-    if plan and plan != wanted.plan_digest(broker.policy.version):
+    if plan is not None and plan != wanted.plan_digest(broker.policy.version):
         raise ConflictError(
-            f"{visible(plan, 80)} is no plan of these texts under the policy in"
+            f"'{visible(plan, 80)}' is no plan of these texts under the policy in"
             f" force, {broker.policy.version}",
             "plan again: agentvault policy plan",
         )

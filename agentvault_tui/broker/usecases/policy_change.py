@@ -12,6 +12,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -39,6 +40,8 @@ from agentvault_tui.ledger import (
     Ledger,
     Meta,
 )
+from agentvault_tui.ledger.schema import read_home
+from agentvault_tui.ledger.state import read_meta
 from agentvault_tui.model import (
     DETAIL_TYPE,
     Action,
@@ -117,6 +120,15 @@ async def _kept(home: Home, ledger: Ledger) -> PolicyTexts | None:
     return None
 
 
+def last_texts(home: Home) -> PolicyTexts:
+    """Return the texts of the policy that was active last, as far as *home* knows."""
+    with suppress(LedgerError):
+        if home.database.exists():
+            with read_home(home) as db:
+                return _read_kept(read_meta(db, POLICY))[1]
+    return PolicyTexts()
+
+
 async def _finish_apply(home: Home, ledger: Ledger, kept: PolicyTexts) -> str | None:
     """Write the files that `apply_policy` recorded, if the process ended before.
 
@@ -171,7 +183,6 @@ async def take_over_policy(broker: Broker) -> None:
     """
     broker.registry.admits = partial(admits, broker)
     broker.limits.define(broker.policy.limits)
-    await broker.limits.ready()
     named = await _named(broker.ledger)
     version, texts = _read_kept(broker.kept.get(POLICY))
     known = not named or texts.digest() == named
@@ -194,6 +205,9 @@ async def reload_policy(broker: Broker) -> None:
     """Put changed files in force, unless `TeamFiles` compares them.
 
     What is in force is kept where they cannot be.
+
+    Args:
+        broker: whose files are looked at.
     """
     if broker.files is None and changed(broker.policy, broker.home):
         await _reload(broker)
@@ -240,14 +254,25 @@ async def reset_policy(broker: Broker, operator: Actor) -> None:
         ConflictError: none that was in force is gone.
         PolicyError: what is left cannot be put in force.
     """
-    gone = broker.policy.texts.gone(read_texts(broker.home))
-    if not gone:
+    check_gone(broker)
+    await _put_in_force(broker, load_policy(broker.home), operator)
+
+
+def check_gone(broker: Broker) -> None:
+    """Refuse to put shipped files back where none that was active is gone.
+
+    Args:
+        broker: the broker.
+
+    Raises:
+        ConflictError: none is.
+    """
+    if not broker.policy.texts.gone(read_texts(broker.home)):
         raise ConflictError(
             "no file of the policy in force is gone",
             "to return to the shipped policy, move policy.cedar and scopes.toml away"
             " first",
         )
-    await _put_in_force(broker, load_policy(broker.home), operator)
 
 
 def switch_policy(broker: Broker, policy: Policy) -> None:

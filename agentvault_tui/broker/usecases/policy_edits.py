@@ -20,7 +20,7 @@ from agentvault_tui.broker.usecases.changes import Asker, Wanted, ask
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.model import Actor, ActorKind
-from agentvault_tui.policy import Policy, PolicyTexts, only_tightens
+from agentvault_tui.policy import Policy, PolicyTexts, differences, only_tightens
 from agentvault_tui.policy.texts import FILES
 
 log = logging.getLogger("agentvault.policy")
@@ -63,6 +63,7 @@ async def _hold(broker: Broker, last: Policy, edited: Policy) -> bool:
         named,
         ("policy", _ON_DISK),
         tuple(changed),
+        differences(last, edited),
     )
     request = {"path": {}, "body": after._asdict()}
     try:
@@ -78,6 +79,6 @@ async def _hold(broker: Broker, last: Policy, edited: Policy) -> bool:
 async def _carry(broker: Broker, request: Mapping[str, Any], actor: Actor) -> bytes:
     """Apply the edited texts, once they are approved."""
     texts = PolicyTexts(**request["body"])._asdict()
-    await apply_policy(broker, texts, actor, "", "")
+    await apply_policy(broker, texts, actor, None, "")
     broker.policy_state.held = None
     return b"{}"

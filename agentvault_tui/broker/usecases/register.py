@@ -17,7 +17,7 @@ from agentvault_tui.broker.public_key import parse_public_key
 from agentvault_tui.broker.subjects import check_subject
 from agentvault_tui.clock import Deadline, iso, parse_iso
 from agentvault_tui.errors import ConflictError, UsageError
-from agentvault_tui.lookalikes import fold_name
+from agentvault_tui.lookalikes import fold_text
 from agentvault_tui.model import (
     Actor,
     Agent,
@@ -31,8 +31,10 @@ from agentvault_tui.model import (
 )
 from agentvault_tui.operator_api.requests import AgentRequest
 from agentvault_tui.policy.resources import canonical
-from agentvault_tui.text import visible
+from agentvault_tui.text import in_full, visible
 
+_HIDDEN: Final = "⟦U+"
+"""How `in_full` begins to spell a character that is not seen."""
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
 _OWNER_CAP: Final = 200
 _PURPOSE_CAP: Final = 1000
@@ -93,7 +95,7 @@ def registering(broker: Broker, *agents: Agent) -> Iterator[None]:
     registry = broker.registry
     with ExitStack() as undo:
         for agent in agents:
-            folded = fold_name(agent.name)
+            folded = fold_text(agent.name)
             if registry.is_name_taken(folded):
                 raise ConflictError(
                     f"an agent has the name {visible(agent.name, 60)}, or one that "
@@ -278,6 +280,13 @@ def check_scopes(broker: Broker, scopes: tuple[str, ...]) -> None:
 def _check_texts(asked: AgentRequest) -> None:
     if not _NAME.fullmatch(asked.name) or not asked.name.strip():
         raise UsageError("a name has 1 to 100 characters, on one line")
+    # Unicode UTR 36 section 2: they make a name read as another one.
+    if _HIDDEN in in_full(asked.name):
+        raise UsageError(
+            f"the name {visible(asked.name, 60)} holds bidirectional or invisible"
+            " characters",
+            "write it without them",
+        )
     if not 1 <= len(asked.owner) <= _OWNER_CAP:
         raise UsageError(
             f"an owner has 1 to {_OWNER_CAP} characters", "who answers for this agent?"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from itertools import islice
@@ -16,7 +16,8 @@ from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.pending_cuts import Decided
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.usecases.change_basis import changes_about
-from agentvault_tui.broker.usecases.ending import Cancelling, InForce, unused
+from agentvault_tui.broker.usecases.ending import Cancelling, Cut, InForce, unused
+from agentvault_tui.broker.usecases.panic_end import PanicEnd
 from agentvault_tui.broker.usecases.register import (
     check_end,
     check_subject_free,
@@ -25,8 +26,6 @@ from agentvault_tui.broker.usecases.register import (
 )
 from agentvault_tui.broker.usecases.stepup_end import (
     ENDED_A_TURN,
-    cancelled,
-    cancelled_draft,
 )
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import (
@@ -36,7 +35,6 @@ from agentvault_tui.errors import (
 )
 from agentvault_tui.ledger import (
     DropAgentTokens,
-    DropAllTokens,
     OutboxStep,
     Panic,
 )
@@ -46,9 +44,6 @@ from agentvault_tui.model import (
     AgentStatus,
     Draft,
     EventType,
-    StepUp,
-    StepUpId,
-    StepUpStatus,
     Token,
     TokenId,
 )
@@ -61,32 +56,6 @@ FAILED: Final = "it stays so: that it ended could not be recorded"
 
 _NAMED: Final = 100
 """Tokens that an event names."""
-_NONE: Final = CallsCut()
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """What a revocation cut, and how long that took."""
-
-    agents: tuple[Agent, ...]
-    tokens: int
-    stepups: int
-    effective_ms: float
-    """From the call until nothing was served any more."""
-    kept: Kept
-    """Where it is durable; if not in the ledger, it is recorded when that works."""
-    steps: tuple[OutboxStep, ...] = ()
-    """What is still to be done at the tenant and at providers."""
-    calls: CallsCut = _NONE
-    delegated: int = 0
-    """Tokens that were exchanged for those, directly or further."""
-    derived: int = 0
-    """Agents that were made from it, and ended with it."""
-
-    @property
-    def recorded(self) -> bool:
-        """Tell whether its event is durable."""
-        return self.kept is Kept.LEDGER
 
 
 async def revoke_agent(
@@ -250,20 +219,6 @@ class AgentEnd:
         )
 
 
-def _switch_on(broker: Broker, reason: str, operator: Actor) -> Panic:
-    """Return the panic switch, on; equal to what it was where nothing is new.
-
-    It is a new object each time: a lift that is being recorded sees that it was
-    overtaken.
-    """
-    before = broker.registry.panic
-    if before is None:
-        return Panic(True, broker.clock.now(), operator.name, reason)
-    if not reason or reason == before.reason:
-        return replace(before)
-    return replace(before, by=operator.name, reason=reason)
-
-
 async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
     """Stop everything: nothing is issued, active or redeemed until it is lifted.
 
@@ -281,110 +236,6 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
     kept = await end.record()
     broker.on_status()
     return end.result(kept)
-
-
-class PanicEnd:
-    """A panic, and all that ends with it."""
-
-    def __init__(self, broker: Broker, reason: str, operator: Actor) -> None:
-        """Stop nothing yet; see `begin`."""
-        self._broker, self._reason, self._operator = broker, reason, operator
-        self._panic: Panic | None = None
-        self._before: Panic | None = None
-        self._tokens, self._delegated, self._calls = 0, 0, CallsCut()
-        self._waiting: dict[StepUpId, StepUp] = {}
-        """Step-ups that are to be cancelled."""
-        self._cancelled: dict[StepUpId, StepUp] = {}
-        self._repeats: list[StepUp] = []
-        self._effective_ms = 0.0
-
-    def begin(self) -> None:
-        """Stop everything in memory, at once."""
-        started = self._broker.clock.boot()
-        count = self._stop()
-        self._effective_ms = (self._broker.clock.boot() - started) * 1000
-        self._broker.revocation_seconds.observe(self._effective_ms / 1000)
-        self._tokens += count()
-
-    def _stop(self) -> Callable[[], int]:
-        broker, registry = self._broker, self._broker.registry
-        if self._panic is None or registry.panic is not self._panic:
-            self._before = registry.panic
-            self._panic = _switch_on(broker, self._reason, self._operator)
-            registry.panic = self._panic
-        self._calls = self._calls.plus(broker.cut_calls(None))
-        waiting = [*registry.stepups.open(), *unused(broker)]
-        self._waiting |= {one.id: one for one in waiting}
-        self._delegated = max(self._delegated, len(registry.delegations))
-        return registry.cut_all_tokens()
-
-    def _decide(self) -> Decided:
-        """Stop what others added meanwhile."""
-        self._tokens += self._stop()()
-        stepups = self._broker.registry.stepups
-        self._repeats += stepups.end_repeats(stepups.repeating(None))
-        delegated = self._delegated
-        detail = {
-            "agents": self._broker.registry.agent_count,
-            "tokens_revoked": self._tokens,
-            "stepups_cancelled": len(self._cancelled) + len(self._waiting),
-            "calls_cut": self._calls.cut,
-            "calls_sent": self._calls.sent,
-            **({"delegated_revoked": delegated} if delegated else {}),
-            **({"since": iso(self._before.since)} if self._before else {}),
-        }
-        head = Draft(
-            EventType.PANIC_ON, self._operator, reason=self._reason, detail=detail
-        )
-        # Also where memory has none: one may be on its way out, taken for a delivery.
-        assert self._panic is not None  # noqa: S101 - it was stopped
-        ended = self._panic, DropAllTokens()
-        is_news = self._panic != self._before
-        return Decided((head,) if is_news else (), (*ended, *self._repeats))
-
-    async def record(self) -> Kept:
-        """Persist it, and then the end of each step-up that waits.
-
-        No request is added once the panic is placed, and all before it are known then.
-        """
-        record, kept = self._broker.record_decided, set[Kept]()
-        with self._broker.cutting():
-            records = [asyncio.create_task(record(self._decide))]
-            while records:
-                while part := list(islice(self._waiting.values(), ENDED_A_TURN)):
-                    cancel = partial(self._cancel, part)
-                    records.append(asyncio.create_task(record(cancel)))
-                    await asyncio.sleep(0)
-                kept |= {*await asyncio.gather(*records)}
-                records = []
-                if self._waiting:
-                    records.append(asyncio.create_task(record(self._decide)))
-        return Kept.LEDGER if kept == {Kept.LEDGER} else self._broker.cuts.kept
-
-    def _cancel(self, stepups: Sequence[StepUp]) -> Decided | None:
-        """Cancel those that nobody decided meanwhile."""
-        cancels, known = list[StepUp](), self._broker.stepups.find
-        for one in stepups:
-            self._waiting.pop(one.id, None)
-            now, ended = known(one.id), self._cancelled.pop(one.id, None)
-            if now is None or (now is not ended and not _may_be_used(now)):
-                continue
-            if ended is None or now is not ended:
-                ended = cancelled(self._broker, now, "panic")
-            self._cancelled[one.id] = ended
-            cancels.append(ended)
-        drafts = (cancelled_draft(one, self._operator) for one in cancels)
-        return Decided(tuple(drafts), tuple(cancels)) if cancels else None
-
-    def result(self, kept: Kept) -> Cut:
-        """Return what ended."""
-        agents = tuple(self._broker.registry.agents())
-        counts = self._tokens, len(self._cancelled), self._effective_ms
-        return Cut(agents, *counts, kept, calls=self._calls, delegated=self._delegated)
-
-
-def _may_be_used(stepup: StepUp) -> bool:
-    return stepup.status.open or stepup.status is StepUpStatus.APPROVED
 
 
 async def restore_agent(

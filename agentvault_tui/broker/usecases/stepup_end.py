@@ -156,8 +156,8 @@ async def _end_outdated(broker: Broker) -> None:
         waits = one.change is not None and one.id not in broker.stepups.deciding
         if waits and not is_current(broker, one):
             await cancel(broker, one.id, OUTDATED, SYSTEM)
-    for one in broker.stepups.decided():
-        if one.change and one.change.result and one.expires.passed(broker.clock):
+    for one in broker.stepups.unread():
+        if one.expires.passed(broker.clock):
             await forget_answer(broker, one)
 
 

@@ -172,7 +172,7 @@ def _what(pen: Pen, row: StepUpRow, width: int, names: int) -> Row:
     room, what = max(width - names, 8), subject(row)
     short = f"{row.action} {row.gist}".strip()
     narrow = cell_width(what) > room and cell_width(short) + _WHERE_LEAST > room
-    if narrow and not row.change:
+    if narrow and not row.is_change:
         what = short  # whole, rather than the beginning of a longer text
     what = pen.clip(what, room)
     return (*warning, (name + blank, pen.palette.strong), (what, pen.palette.text))

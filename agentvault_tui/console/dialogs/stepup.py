@@ -163,7 +163,7 @@ class StepUpDialog(Dialog[None]):
         footer = self._foot(asked, pen, width, height)
         room = height - len(footer)
         title: Row = (
-            ("Change  " if row.change else "Step-up  ", pen.palette.title),
+            ("Change  " if row.is_change else "Step-up  ", pen.palette.title),
             (row.fingerprint, pen.palette.accent),
         )
         if self.viewing:
@@ -236,8 +236,8 @@ class StepUpDialog(Dialog[None]):
         """Offer what the stage of the request allows."""
         match action:
             case "agent":
-                return not self.row.change
-            case "repeat" if self.row.change:
+                return not self.row.is_change
+            case "repeat" if self.row.is_change:
                 return False
             case "approve" | "repeat":
                 waits = self.row.status == "pending" and not self._lost
@@ -255,7 +255,7 @@ class StepUpDialog(Dialog[None]):
         if self.row.device is not None:
             # Not the complete one: the code in it is for the approver's eyes.
             return "link", self.row.device.verification_uri
-        return "change id" if self.row.change else "step-up id", self.stepup_id
+        return "change id" if self.row.is_change else "step-up id", self.stepup_id
 
     @property
     def _lost(self) -> bool:
@@ -469,7 +469,7 @@ class StepUpDialog(Dialog[None]):
 
     def _footer(self, pen: Pen, width: int) -> list[Row]:
         if self.telling:
-            who = "The requester" if self.row.change else "The agent"
+            who = "The requester" if self.row.is_change else "The agent"
             typed = f"{who} will read this. Enter denies, Esc goes back."
             return [
                 *[EMPTY, ((typed, pen.palette.muted),)],

@@ -118,7 +118,7 @@ def brief(
     why_text = f"{row.rule}: {row.why}"
     more_why = len(pen.facts("", why_text, width, max(height, 1))[0]) - 1
     roomy = row.reason and max(said, 1) + more_why <= spare - 3
-    silent = row.request or row.change  # what asks need not say a word
+    silent = row.request or row.is_change  # what asks need not say a word
     words_least = 0 if silent else 1
     words_min = 3 if roomy else words_least
     body_min = 3 if row.request else 0
@@ -129,7 +129,7 @@ def brief(
     spare -= len(body)
     most_why = max(2 + spare - words_least, 1)  # the blank row gives way too
     why, cut_why = pen.facts("Why ask", why_text, width, most_why)
-    if row.change:  # its row is the one of what changes
+    if row.is_change:  # its row is the one of what changes
         why, cut_why = [], False
     spare -= len(why) - 1
     past = past[: max(spare - words_min, 0)]
@@ -149,7 +149,7 @@ def brief(
     words: list[Row] = []
     if row.reason or not silent:
         words = _words(row, pen, width, max(left - 1, min(left, 1)))
-    if left > len(words) and (words or not row.change):
+    if left > len(words) and (words or not row.is_change):
         rows.append(EMPTY)
     cut = cut_agent or cut_wants or cut_on or cut_with or cut_body or cut_why
     return [*rows, *words][:height], cut or cut_grant or len(rows) > height
@@ -187,20 +187,20 @@ def _whole(
     facts: list[tuple[str, str]] = [
         *_asker(row, owner),
         *([("Wants to", f"{request.method} {request.url}")] if request else []),
-        ("Is" if request or row.change else "Wants to", row.action),
-        *([] if row.change else [("  scope", row.scope)]),
+        ("Is" if request or row.is_change else "Wants to", row.action),
+        *([] if row.is_change else [("  scope", row.scope)]),
         ("  risk", row.risk.upper()),
         ("On", row.resource or "nothing named"),
         *(_parameter_facts(row)),
         *(request_facts(row, body, width)),
         ("Rule", row.rule),
-        *([] if row.change else [("Why ask", row.why)]),
+        *([] if row.is_change else [("Why ask", row.why)]),
         *_own_words("You grant", f"in your name: {granted(row, this='')}", width),
         *(_own_words("Not shown", UNSEEN_PARTS, width) if row.token_alone else []),
         *([("Approvals", row.approvals)] if row.approvals else []),
         ("Asked", f"{row.requested_at:%Y-%m-%d} {clock_time(row.requested_at)}"),
         ("Expires", f"{row.expires_at:%Y-%m-%d} {clock_time(row.expires_at)}"),
-        ("Change" if row.change else "Step-up", row.id),
+        ("Change" if row.is_change else "Step-up", row.id),
         ("Digest", row.digest),
         ("Fingerprint", row.fingerprint),
         ("Status", _status(row)),
@@ -212,10 +212,10 @@ def _whole(
         rows += _in_full(label, value, pen, width)
     trusted = tuple(rows)
     raw = _raw(body, pen, width) if request else ()
-    if (request or row.change) and not row.reason:
+    if (request or row.is_change) and not row.reason:
         return trusted, raw
     text, masked = pen.masked(row.reason)
-    says = _SAYS_OPERATOR if row.change else _SAYS
+    says = _SAYS_OPERATOR if row.is_change else _SAYS
     rows = [EMPTY, ((f"The {says}", pen.palette.muted),)]
     rows += [
         ((line, pen.palette.unverified),) for line in wrap(text or "nothing", width)
@@ -227,7 +227,7 @@ def _whole(
 
 def _asker(row: StepUpRow, owner: str) -> list[tuple[str, str]]:
     """Name the agent that asks, or the operator, with what is asked for."""
-    if row.change:
+    if row.is_change:
         return [("Operator", row.agent_name), ("Change", row.why)]
     return [
         ("Agent", row.agent_name),
@@ -266,7 +266,7 @@ def unreadable(request: HeldRequest, pen: Pen) -> Shown:
 def _agent(asked: StepUpFacts, pen: Pen, width: int) -> tuple[list[Row], bool]:
     """Write the agent, its id whole: a name proves nothing (T-03)."""
     row, palette = asked.row, pen.palette
-    if row.change:
+    if row.is_change:
         return pen.facts("Operator", row.agent_name, width, 1, palette.strong)
     dot = f" {pen.glyphs.separator} "
     room = width - LABEL - cell_width(row.agent_id) - len(dot)
@@ -292,7 +292,7 @@ def _wants(row: StepUpRow, pen: Pen, width: int) -> tuple[list[Row], bool]:
         rows, cut = pen.facts(label, text, width, 2, pen.palette.strong)
         label, on = "Is", f" on {row.resource}" if row.resource else ""
         whole_action = f"{row.action}{on}"
-    elif row.change:
+    elif row.is_change:
         rows, cut = pen.facts("Change", row.why, width, 3, pen.palette.strong)
         label = "Is"
     action = pen.clip(whole_action, room)
@@ -320,7 +320,7 @@ def _with(row: StepUpRow, pen: Pen, width: int, most: int) -> tuple[list[Row], b
     texts = [(text.name, _short(text, pen)) for text in row.texts]
     said = (*row.parameters, *row.others, *texts)
     label = "Policy read" if row.request else "With"
-    if not said and row.change:
+    if not said and row.is_change:
         return [], False
     if not said:
         return [pen.fact(label, ("no parameters", pen.palette.muted))], False
@@ -464,7 +464,7 @@ def _words(row: StepUpRow, pen: Pen, width: int, most: int) -> list[Row]:
         lines = [*kept, pen.clip(" ".join(lines[most - 3 :]), inner)]
         left = len(text) - sum(len(line) for line in lines)
         more = plural(max(left, 1), "character") + " more"
-    head = f" the {_SAYS_OPERATOR if row.change else _SAYS} "
+    head = f" the {_SAYS_OPERATOR if row.is_change else _SAYS} "
     foot = pen.own(" · ".join(part for part in (masked, more) if part))
     foot = f" {foot} " if foot else ""
     side = (box.vertical, palette.line)
@@ -494,7 +494,7 @@ def _words(row: StepUpRow, pen: Pen, width: int, most: int) -> list[Row]:
 def _parameter_facts(row: StepUpRow) -> Iterator[tuple[str, str]]:
     """Give name and value rows of their own: neither can pass for the other."""
     label = "Policy read" if row.request else "With"
-    if not row.parameters and not row.change:
+    if not row.parameters and not row.is_change:
         yield label, "no parameters"
     for name, value in row.parameters:
         yield label, name

@@ -32,7 +32,7 @@ def decided(asked: StepUpFacts, pen: Pen, width: int, *, elsewhere: bool) -> lis
     agent = pen.fact(
         "Agent", (name, palette.strong), (f"  {row.agent_id}", palette.muted)
     )
-    if row.change:
+    if row.is_change:
         agent = pen.fact("Operator", (name, palette.strong))
     rows = [agent, *what, EMPTY, *_ending(asked, pen, width)]
     if elsewhere:
@@ -48,7 +48,7 @@ def _ending(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
             return _approved(asked, pen, width)
         case "denied":
             who = row.decided_by.name if row.decided_by else "an operator"
-            told = "" if row.change else "It was told no."
+            told = "" if row.is_change else "It was told no."
             told = f"{answered(row)}: {row.denial}" if row.denial else told
             return [
                 _stage(pen, "ended", pen.clip(f"denied by {who}", width - 14), when),
@@ -60,8 +60,8 @@ def _ending(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
                 _stage(pen, "ended", "expired", clock_time(row.expires_at)),
                 *pen.paragraph(
                     f"Nobody decided within {waited}, which counts as no. "
-                    f"{nothing}; {'it' if row.change else 'the agent'} may "
-                    f"{'be asked for' if row.change else 'ask'} again.",
+                    f"{nothing}; {'it' if row.is_change else 'the agent'} may "
+                    f"{'be asked for' if row.is_change else 'ask'} again.",
                     width,
                 ),
             ]
@@ -85,7 +85,7 @@ def _approved(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
         _stage(pen, "done", f"approved by {name}", when),
         _stage(pen, "done", stages.ready, when),
     ]
-    if row.change:
+    if row.is_change:
         return rows
     if row.status == "redeemed":
         at = clock_time(row.redeemed_at) if row.redeemed_at else ""

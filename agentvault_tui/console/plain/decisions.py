@@ -85,7 +85,7 @@ class DecisionCommands:
         row = self._open_stepup(what)
         if row is None or self._refused("approve"):
             return
-        if row.change and more.strip():
+        if row.is_change and more.strip():
             self.say("A change is approved once: leave out how many more.")
             return
         repeat = read_repeat(more) if more.strip() else None
@@ -119,7 +119,7 @@ class DecisionCommands:
             await self.desk.link.deny(row.id, reason.strip())
             return ()
 
-        reader = "The requester" if row.change else "The agent"
+        reader = "The requester" if row.is_change else "The agent"
         told = f"{reader} will read your reason. " if reason else ""
         does = "end what is left of its repeats" if repeats else "deny it"
         self._ask(does, {row.fingerprint}, act, "" if repeats else told)

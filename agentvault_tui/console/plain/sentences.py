@@ -109,11 +109,11 @@ def of_stepup(row: StepUpRow, now: datetime) -> str:
 
 
 def kind(row: StepUpRow) -> str:
-    return "Change" if row.change else "Step-up"
+    return "Change" if row.is_change else "Step-up"
 
 
 def _wants(row: StepUpRow) -> str:
-    what = f"asks for a {subject(row)}" if row.change else f"wants {subject(row)}"
+    what = f"asks for a {subject(row)}" if row.is_change else f"wants {subject(row)}"
     return f"{row.agent_name} {what}"
 
 

@@ -462,6 +462,8 @@ class Mirror:
             return
         about = detail.get("stepup_id")
         stepup = self.stepups.get(str(about))
+        if row.type == "change.applied" and stepup is None:
+            return  # a file brought it, and nobody approved
         mark = stepup.fingerprint if stepup else self.intake.shown("a step-up")
         of = f" of {self.agent_name(row.agent_id)}" if row.agent_id else ""
         what = f"{mark}, {row.action}{of}"

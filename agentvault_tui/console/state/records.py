@@ -334,14 +334,14 @@ class StepUpRow:
         return self.status in OPEN
 
     @property
-    def change(self) -> bool:
+    def is_change(self) -> bool:
         """Whether an operator asks for a change, and no agent for an action."""
         return self.id.startswith(f"{CHANGE_ID}_")
 
     @property
     def token_alone(self) -> bool:
         """Whether the approval issues a token, and is not for one request."""
-        bound = self.request or self.evaluation or self.change
+        bound = self.request or self.evaluation or self.is_change
         return not (bound or self.connection)
 
     def repeats(self, now: datetime) -> float:

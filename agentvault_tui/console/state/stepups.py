@@ -33,7 +33,7 @@ def ended(row: StepUpRow) -> str:
 
 def differs(then: StepUpRow, asked: StepUpRow) -> str:
     """Name what differed then, with the values of then."""
-    if asked.change and then.why != asked.why:
+    if asked.is_change and then.why != asked.why:
         return str(then.why)
     old = dict((*then.parameters, *then.others))
     new = dict((*asked.parameters, *asked.others))
@@ -95,7 +95,7 @@ def granted(row: StepUpRow, this: str = "exactly this, ") -> str:
             f"a token of the account at {row.connection}, once: it may do all its "
             "owner allowed, and works there until the provider ends it"
         )
-    if row.change:
+    if row.is_change:
         return "exactly this change, once, carried out at once"
     if row.request:
         return (
@@ -119,7 +119,7 @@ def no_limits(row: StepUpRow) -> str:
 
 def subject(row: StepUpRow) -> str:
     """Name what is asked for: how much before where, for it is cut at its end."""
-    if row.change:
+    if row.is_change:
         return f"change: {row.why}"
     if row.unlimited:
         return f"{row.action}, with no limits"
@@ -173,7 +173,7 @@ _CHANGE: Final = Stages(
 
 def stages_of(row: StepUpRow) -> Stages:
     """Word what an approval leads to: a token, a call that goes out, or a yes."""
-    if row.change:
+    if row.is_change:
         return _CHANGE
     if row.evaluation:
         return _EVALUATION
@@ -208,7 +208,7 @@ def cause(row: StepUpRow) -> str:
 
 def answered(row: StepUpRow) -> str:
     """Name the words of a denial: an agent reads them, or who asked for a change."""
-    return "The reason" if row.change else "It was told"
+    return "The reason" if row.is_change else "It was told"
 
 
 def handed_out(row: StepUpRow) -> str:

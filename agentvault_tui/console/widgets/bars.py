@@ -295,6 +295,6 @@ class StepUpBar(Pane):
         # A figure cut short is another figure: how much stands before where.
         much = f"  {pen.clip(row.gist, 40)}" if row.gist else ""
         room = min(width - cells(start) - cells(end) - cell_width(much) - 3, 60)
-        place = row.why if row.change else row.resource
+        place = row.why if row.is_change else row.resource
         where = f"  {pen.clip(place, room)}" if place and room > 3 else ""
         return pen.spread((*start, (much, p.strong), (where, p.muted)), end, width)

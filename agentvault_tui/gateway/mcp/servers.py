@@ -32,6 +32,7 @@ from agentvault_tui.gateway.tools import (
     ToolTable,
     UnmatchedToolError,
     make_map,
+    stated_twice,
 )
 from agentvault_tui.home import Home
 from agentvault_tui.model import Action
@@ -129,6 +130,7 @@ class McpServer:
         arguments: dict[str, Any],
         *,
         other: tuple[str, str] | None,
+        unclear: frozenset[str] | None = None,
     ) -> Action:
         """Return the action that a call is, read from its own arguments.
 
@@ -138,6 +140,7 @@ class McpServer:
             arguments: its arguments.
             other: what `spelt_otherwise` has found for the rule's `paths_of`, which
                 takes long where there are many arguments.
+            unclear: what `stated_twice` has found, which takes as long.
 
         Raises:
             UnmatchedToolError: it is none, or does not say clearly what on.
@@ -152,7 +155,7 @@ class McpServer:
             shown = f"{visible(other[0], 60)}, which is read as {visible(other[1], 60)}"
             text = f"The call has an argument {shown}: leave it out."
             raise UnmatchedToolError("unclear_call", text)
-        return self.tools.action_by(rule, ToolCall(tool, arguments))
+        return self.tools.action_by(rule, ToolCall(tool, arguments, unclear=unclear))
 
 
 def _stated(rule: ToolRule) -> list[_Path]:
@@ -266,6 +269,20 @@ def spelt_otherwise(
             if meant is not None and other not in names:
                 return other, meant
     return None
+
+
+def doubts(
+    paths: Sequence[_Path],
+    places: Mapping[str, _Path],
+    arguments: dict[str, Any],
+    answers: object = None,
+) -> tuple[tuple[str, str] | None, frozenset[str]]:
+    """Return what `spelt_otherwise` and `stated_twice` say, for a worker process.
+
+    *answers* are those to a server's questions, which it reads besides the arguments.
+    """
+    twice = stated_twice(places, arguments) | stated_twice(places, {"": answers})
+    return spelt_otherwise(paths, arguments), twice
 
 
 def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpServer:

@@ -36,13 +36,17 @@ from agentvault_tui.gateway.mcp.relay import AskedMessage, McpRelay
 from agentvault_tui.gateway.mcp.servers import (
     McpServer,
     McpServers,
+    doubts,
     paths_of,
-    spelt_otherwise,
     unsaid,
 )
 from agentvault_tui.gateway.mcp.streamable import RefusedByServerError
 from agentvault_tui.gateway.refusals import CallRefusedError
-from agentvault_tui.gateway.tools import ToolRule, UnmatchedToolError
+from agentvault_tui.gateway.tools import (
+    ToolRule,
+    UnmatchedToolError,
+    counted_places,
+)
 from agentvault_tui.model import Action, Outcome, StepUpStatus
 from agentvault_tui.web.service_connection import UpstreamError
 
@@ -144,11 +148,12 @@ class McpCalls:
         try:
             given = message.arguments if is_tool else message.params
             paths = paths_of(rule)
-            weight = message.size if paths else 0
-            other = await read_apart(
-                asked.agent.id, weight, spelt_otherwise, paths, given
+            weight, places = message.size if paths else 0, counted_places(rule)
+            answers = message.params.get("inputResponses")
+            other, unclear = await read_apart(
+                asked.agent.id, weight, doubts, paths, places, given, answers
             )
-            action = server.action_of(rule, tool, given, other=other)
+            action = server.action_of(rule, tool, given, other=other, unclear=unclear)
         except UnmatchedToolError as error:
             words = ("access_denied", error.reason, error.message)
             refusal = CallRefusedError(403, *words)

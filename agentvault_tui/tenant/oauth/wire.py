@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from agentvault_tui.encoder import to_base64url
 from agentvault_tui.errors import LedgerError, SealedError, TenantRefusedError
+from agentvault_tui.tenant.codes import TooManyCodesError
 from agentvault_tui.web import BodyError, parse_body, parse_form, read_body
 
 FORM: Final = "application/x-www-form-urlencoded"
@@ -87,6 +88,8 @@ def refusal(error: TenantRefusedError) -> Response:
     body: dict[str, object] = {"error": error.error, "error_description": error.what}
     if error.error == "unauthorized_client":
         body["error_uri"] = _GRANTS_DOC
+    if isinstance(error, TooManyCodesError):
+        body["cap"] = error.cap
     if isinstance(error, DeniedByPersonError):
         body["id_token"] = error.id_token
     return reply(error.status or _STATUS.get(error.error, 400), body)

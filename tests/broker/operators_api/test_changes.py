@@ -26,6 +26,7 @@ from agentvault_tui.home import Home
 from agentvault_tui.model import Actor, ActorKind
 from agentvault_tui.operator_api.calls import ACCESS, CALLS, Access, ApiCall
 from agentvault_tui.operator_api.shapes import HeadInfo
+from agentvault_tui.origins import ServerOrigin
 from agentvault_tui.policy import shipped_policy
 from agentvault_tui.settings import ChangeRule, ChangeSettings, Settings
 
@@ -110,7 +111,6 @@ async def loosenings(stand: Stand) -> dict[str, tuple[str, dict[str, Any]]]:
     return {
         "policy": ("/api/policy/apply", {"policy": MILD}),
         "limits": ("/api/policy/apply", {"policy": shipped_policy(), "limits": HOOK}),
-        "reset": ("/api/policy/reset", {}),
         "register": ("/api/agents", new),
         "from": ("/api/agents", {"name": "new", "from": template.id}),
         "server": (
@@ -127,7 +127,10 @@ async def loosenings(stand: Stand) -> dict[str, tuple[str, dict[str, Any]]]:
             "/api/agents/delegates",
             {"agent_id": agent.id, "to": other.id, "scopes": ["send:payment"]},
         ),
-        "secret": ("/api/secrets", {"name": "stripe", "value": "sk_live_1"}),
+        "secret": (
+            "/api/secrets",
+            {"name": "stripe", "value": "sk_live_1", "for": ["https://api.test"]},
+        ),
         "client secret": ("/api/agents/secret", {"agent_id": agent.id}),
         "token": ("/api/agents/token", {"agent_id": agent.id, "scope": "send:payment"}),
         "service": ("/api/files", {"services": {"stripe": SERVICE}}),
@@ -152,7 +155,6 @@ scopes = ["send:payment"]
 KINDS = {
     "policy": "policy",
     "limits": "limits",
-    "reset": "policy",
     "lift": "panic",
     "secret": "secrets",
     "token": "tokens",
@@ -280,7 +282,7 @@ async def test_a_change_is_cancelled_once_its_subject_has_changed(
     asked = {"id": change["id"], "decision": "approve", "digest": change["digest"]}
     assert (await approver.post("/api/changes", **asked)).status_code == 202
     texts = {"policy": STRICT}
-    await apply_policy(stand.bench.broker, texts, OPERATOR, "", "")
+    await apply_policy(stand.bench.broker, texts, OPERATOR, None, "")
     stand.bench.tenant.approve()
     known = stand.bench.broker.stepups
     await stand.bench.until(lambda: known.get(change["id"]).status != "authorizing")
@@ -288,6 +290,27 @@ async def test_a_change_is_cancelled_once_its_subject_has_changed(
     assert now["status"] == "cancelled"
     assert "changed meanwhile" in now["problem"]
     assert stand.bench.broker.policy.text == STRICT
+
+
+async def test_who_approves_reads_what_changes(stand: Stand) -> None:
+    """Rules by id, where a service points, and the whole request but for secrets."""
+    approver = await signed_in(stand, "approver")
+    asked = {"policy": MILD, "reason": "tired of it"}
+    change = await waits(await approver.post("/api/policy/apply", **asked))
+    assert change["details"]["rules added"] == ["all"]
+    assert "payments-need-step-up" in change["details"]["rules removed"]
+    assert change["reason"] == "tired of it"
+    assert change["request"] is None
+    shown = (await approver.get(f"/api/changes/{change['id']}")).json()
+    assert shown["request"]["policy"] == MILD
+    files = {"services": {"stripe": SERVICE}}
+    change = await waits(await approver.post("/api/files", **files))
+    assert change["details"]["origins"] == {"stripe": "https://evil.example"}
+    secret = {"name": "stripe", "value": "sk_live_1"}
+    change = await waits(await approver.post("/api/secrets", **secret))
+    shown = (await approver.get(f"/api/changes/{change['id']}")).json()
+    assert shown["request"] is None
+    assert "sk_live_1" not in json.dumps(shown)
 
 
 async def test_panic_cancels_what_waits(stand: Stand) -> None:
@@ -339,13 +362,17 @@ async def test_a_waiting_secret_is_encrypted_and_under_the_digest(
 ) -> None:
     """It is on the disk as a ciphertext alone, and another value has another digest."""
     approver = await signed_in(stand, "approver")
-    first = await waits(
-        await approver.post("/api/secrets", name="stripe", value="sk_live_one")
-    )
-    second = await waits(
-        await approver.post("/api/secrets", name="stripe", value="sk_live_two")
-    )
+    listed = {"for": ["https://api.test"]}
+
+    async def asked(value: str, **more: Any) -> dict[str, Any]:
+        given = {"name": "stripe", "value": value, **listed, **more}
+        return await waits(await approver.post("/api/secrets", **given))
+
+    first, second = await asked("sk_live_one"), await asked("sk_live_two")
     assert first["digest"] != second["digest"]
+    assert "for https://api.test" in first["summary"]
+    other = await asked("sk_live_one", **{"for": ["https://evil.test"]})
+    assert other["digest"] != first["digest"]
     files = [*stand.bench.home.database.parent.rglob("*")]
     written = b"".join(one.read_bytes() for one in files if one.is_file())
     assert b"sk_live" not in written
@@ -353,7 +380,8 @@ async def test_a_waiting_secret_is_encrypted_and_under_the_digest(
     assert done["status"] == "applied"
     gateway = stand.bench.broker.gateway
     assert isinstance(gateway, Gateway)
-    assert gateway.secrets.get("stripe").reveal() == "sk_live_one"
+    meant = [ServerOrigin.parse("https://api.test")]
+    assert gateway.secrets.open("stripe", meant).reveal() == "sk_live_one"
     now = (await approver.get(f"/api/changes/{second['id']}")).json()
     assert now["status"] == "cancelled"
 
@@ -533,11 +561,15 @@ async def test_the_shipped_policy_is_put_back_once_that_is_approved(
     bench.home.policy_file.unlink()
     await reload_policy(bench.broker)
     approver = await signed_in(stand, "approver")
+    operator = await signed_in(stand, "operator", "olga")
+    assert (await operator.post("/api/policy/reset")).status_code == 403
     change = await waits(await approver.post("/api/policy/reset"))
     assert bench.broker.policy.text == STRICT
     done = await approve(stand, approver, change)
     assert done["status"] == "applied", done
     assert bench.broker.policy.text == shipped_policy()
+    assert (await approver.post("/api/policy/reset")).status_code == 409
+    assert (await operator.post("/api/policy/reset")).status_code == 403
 
 
 async def test_an_edited_policy_is_recorded_by_file(stand: Stand) -> None:

@@ -38,7 +38,7 @@ def by_scope(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 async def read(bench: Bench, agent: Agent) -> dict[str, Any]:
     """Return what ``GET /api/agents/{id}/activity`` answers."""
-    near = near_the_end(bench.broker, agent)
+    near = await near_the_end(bench.broker, agent)
     found: dict[str, Any] = as_json(await activity_of(bench.broker, agent, near))
     return found
 

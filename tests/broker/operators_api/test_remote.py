@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
-from support.bench import Bench
+from support.bench import OPERATOR, Bench
 from support.elsewhere import HOST, Elsewhere, Stand
 from support.manual_clock import ManualClock
 from support.patience import PATIENT
@@ -384,3 +384,83 @@ async def test_ed25519_keys_sign_proofs_too(stand: Stand) -> None:
     operator.proof = lambda *a, **k: real(*a, header={"alg": "Ed25519"}, **k)  # type: ignore[method-assign]
     await operator.sign_in("viewer")
     assert (await operator.get("/api/agents")).status_code == 200
+
+
+async def streams(operator: Elsewhere, count: int, stack: Any) -> list[int]:
+    """Open event streams that stay open; return their statuses."""
+    found = []
+    for _ in range(count):
+        headers = {
+            "DPoP": operator.proof("GET", "/api/events"),
+            "Authorization": f"DPoP {operator.token}",
+        }
+        stream = operator.http.stream("GET", "/api/events", headers=headers)
+        found.append((await stack.enter_async_context(stream)).status_code)
+    return found
+
+
+async def test_a_session_has_eight_event_streams_and_viewers_32(stand: Stand) -> None:
+    """One more is 503, other sessions have theirs, and one that ends makes room."""
+    async with contextlib.AsyncExitStack() as stack:
+        for number in range(4):
+            vera = await signed_in(stand, "viewer")
+            async with contextlib.AsyncExitStack() as ended:
+                assert await streams(vera, 1, ended) == [200]
+            async with asyncio.timeout(PATIENT):
+                while (await streams(vera, 1, stack)) != [200]:
+                    pass
+            assert await streams(vera, 8, stack) == [200] * 7 + [503], number
+        last = await signed_in(stand, "viewer")
+        assert await streams(last, 1, stack) == [503]
+        olga = await signed_in(stand, "approver")
+        assert await streams(olga, 9, stack) == [200] * 8 + [503]
+        assert (await last.get("/api/status")).status_code == 200
+
+
+async def test_a_slow_tenant_holds_nobody_but_who_waits_for_it(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strangers' sign-ins are counted first, hold no lock, and use two places."""
+    hang, asked = asyncio.Event(), 0
+    start = stand.bench.tenant.start_device_flow
+
+    async def slow(**more: Any) -> Any:
+        nonlocal asked
+        if more["origin"]:
+            asked += 1
+            await hang.wait()
+        return await start(**more)
+
+    monkeypatch.setattr(stand.bench.tenant, "start_device_flow", slow)
+    strangers = [asyncio.create_task(stand.operator().begin()) for _ in range(4)]
+    async with asyncio.timeout(PATIENT):
+        while len(stand.sessions._starting) < 4:  # noqa: ASYNC110 - seen from outside
+            await asyncio.sleep(0.01)
+        assert (await stand.operator().begin()).status_code == 503
+        assert (await stand.sessions.login(OPERATOR)).user_code
+    assert asked == 2
+    hang.set()
+    assert [(await one).status_code for one in strangers] == [202] * 4
+
+
+async def test_a_role_has_half_of_the_places_and_revoking_has_its_own(
+    bench: Bench,
+) -> None:
+    """Requests of one role at work leave room for others, and for each revocation."""
+    limits = Limits(connections=6)
+    async with (
+        Stand.open(bench, limits=limits) as stand,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        agent = await bench.agent("payer")
+        olga, oscar = [await signed_in(stand, "operator") for _ in range(2)]
+        vera = await signed_in(stand, "viewer")
+        assert await streams(olga, 2, stack) == [200] * 2
+        assert await streams(oscar, 1, stack) == [200]
+        refused = await oscar.get("/api/status")
+        assert refused.status_code == 503
+        assert "role has too many" in refused.json()["detail"]
+        assert (await vera.get("/api/status")).status_code == 200
+        body = {"agent_id": agent.id, "reason": "now"}
+        revoked = await oscar.post("/api/agents/revoke", **body)
+        assert revoked.status_code == 200, revoked.text

@@ -7,11 +7,14 @@ import logging
 import sqlite3
 
 import pytest
+from starlette.requests import Request
 from support.bench import Bench
 
 from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.operators_api import operators_app
+from agentvault_tui.broker.operators_api.wire import denies_only
 from agentvault_tui.web import Server
+from agentvault_tui.web.exchange import RESERVED
 from agentvault_tui.web.sockets import unix_socket
 
 
@@ -76,3 +79,14 @@ async def test_a_body_that_breaks_off_is_no_fault_of_ours(
         writer.close()
         await bench.until(lambda: not listener.tasks)
     assert [record.getMessage() for record in caplog.records] == []
+
+
+def test_a_reserved_connection_carries_no_approval() -> None:
+    """It is for denying: an approval over it is 503, and not one over any other."""
+    state: dict[str, object] = {}
+    request = Request({"type": "http", "state": state})
+    assert denies_only(request) is None
+    state[RESERVED] = True
+    refusal = denies_only(request)
+    assert refusal is not None
+    assert (refusal.status_code, refusal.headers["retry-after"]) == (503, "1")

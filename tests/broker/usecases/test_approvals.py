@@ -9,18 +9,22 @@ from typing import Any
 import msgspec
 import pytest
 from support.bench import OPERATOR, Bench
-from support.stepups import Gate, hold, start
+from support.stepups import Gate, approve, hold, start
 
 from agentvault_tui.approval_rules import StepUpRule
+from agentvault_tui.broker.answers import Granted
 from agentvault_tui.broker.shapes import stepup_info
 from agentvault_tui.broker.stepups import digest_of
 from agentvault_tui.broker.usecases.approvals import (
+    CUTTING,
+    approved_by,
     asked_of,
     check_rules,
     end_gathered,
     end_gathered_before,
     needed,
 )
+from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup import begin_approval
@@ -318,3 +322,38 @@ async def test_only_whom_a_rule_names_counts_for_its_requests(bench: Bench) -> N
     assert stepup_info(other).approvals is None
     anybody = await confirm(bench, other, person("mallory"))
     assert anybody.status is StepUpStatus.APPROVED
+
+
+@pytest.mark.parametrize("fetched", [False, True])
+async def test_what_a_changed_person_approved_and_nobody_used_ends(
+    bench: Bench, *, fetched: bool
+) -> None:
+    """Its token with it, whether the agent has fetched it or not; others' stay."""
+    agent, stepup = await hold(bench)
+    server = await bench.agent("api", resource_server=True)
+    await approve(bench, stepup)
+    (who,) = approved_by(bench.broker.stepups.get(stepup.id))
+    token = ""
+    if fetched:
+        granted = await poll(bench.broker, agent, stepup.id)
+        assert isinstance(granted, Granted)
+        token = granted.access_token
+    await end_gathered(bench.broker, "agentvault|somebody")
+    assert bench.broker.stepups.get(stepup.id).status is StepUpStatus.APPROVED
+    await end_gathered(bench.broker, who)
+    ended = bench.broker.stepups.get(stepup.id)
+    assert (ended.status, ended.problem) == (
+        StepUpStatus.CANCELLED,
+        "approver_changed",
+    )
+    assert bench.broker.registry.elevated(stepup.id) is None
+    if fetched:
+        assert (await introspect(bench.broker, server, token)).token is None
+    async with bench.restarted() as again:
+        assert list(again.broker.registry.tokens_of(agent.id)) == []
+
+
+@pytest.mark.parametrize("change", ["removed", "role", "password", "factor"])
+def test_each_change_that_may_hide_another_person_ends_approvals(change: str) -> None:
+    """Whoever has the old factor, password or role may be somebody else."""
+    assert change in CUTTING

@@ -13,12 +13,13 @@ from support.bench import OPERATOR, Bench
 
 from agentvault_tui.broker.agents_api import AgentsApi
 from agentvault_tui.broker.usecases import delegate
+from agentvault_tui.broker.usecases.decide import decide
 from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.register import register
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
-from agentvault_tui.model import Agent, Draft, sha256_hex
+from agentvault_tui.model import Agent, Draft, Verdict, sha256_hex
 from agentvault_tui.operator_api.requests import AgentRequest
 from agentvault_tui.policy.texts import shipped_policy
 from agentvault_tui.settings import DelegationSettings
@@ -313,11 +314,13 @@ async def test_sixty_four_at_once_never_pass_max_children(
     first, second, _ = line
     parent = await stage.token(first, "read:calendar")
 
-    async def asked() -> None:
-        await asyncio.sleep(0.01)
+    async def slowly(*args: Any, **more: Any) -> Verdict:
+        verdict = await decide(*args, **more)
+        await asyncio.sleep(0.01)  # as a call-out takes
+        return verdict
 
     if slow:
-        monkeypatch.setattr(stage.bench.broker.limits, "ready", asked)
+        monkeypatch.setattr(delegate, "decide", slowly)
     replies = await asyncio.gather(
         *(stage.exchange(first, parent, second) for _ in range(64))
     )
@@ -569,11 +572,11 @@ async def test_a_use_of_a_passed_on_token_counts_for_everyone_above(
     token = await stage.passed(first, token, second)
     await stage.passed(second, token, third)
 
-    def counts(bench: Bench) -> dict[str, int]:
-        return {one.key: one.used for one in bench.broker.limits.all()}
+    async def counts(bench: Bench) -> dict[str, int]:
+        return {one.key: one.used for one in await bench.broker.limits.all()}
 
     expected = {first.id: 3, second.id: 2, third.id: 1}
-    assert counts(stage.bench) == expected
+    assert await counts(stage.bench) == expected
     refused = await stage.exchange(second, token, third)
     assert refused.json()["reason"] == "limit_reached"
     assert refused.json()["retry_after"] == 3600
@@ -584,5 +587,4 @@ async def test_a_use_of_a_passed_on_token_counts_for_everyone_above(
     used = last.detail["counted"]["limits"]["reads"]
     assert used == {"count": 1, "agents": [third.id, first.id, second.id]}
     async with stage.bench.restarted() as after:
-        await after.broker.limits.ready()
-        assert counts(after) == expected
+        assert await counts(after) == expected

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from support.bench import OPERATOR, Bench
+from support.gateway_stand import operators_http
 from support.stepups import ask
 
 from agentvault_tui.broker.answers import Denied
@@ -34,12 +35,23 @@ async def started(bench: Bench) -> Bench:
     return bench
 
 
-async def apply(bench: Bench, text: str, plan: str = "") -> None:
+async def apply(bench: Bench, text: str, plan: str | None = None) -> None:
     await apply_policy(bench.broker, {"policy": text}, OPERATOR, plan, "Less mail.")
 
 
 async def changes(bench: Bench) -> list[Any]:
     return await bench.events("policy.changed")
+
+
+async def test_an_empty_plan_is_no_plan(started: Bench) -> None:
+    """A script whose plan failed, and left its variable empty, applies nothing."""
+    with pytest.raises(ConflictError, match="is no plan of these texts"):
+        await apply(started, NARROW, "")
+    body = {"policy": NARROW, "plan": "", "reason": "why"}
+    async with operators_http(started) as http:
+        assert (await http.post("/api/policy/apply", json=body)).status_code == 409
+    assert await changes(started) == []
+    assert not started.home.policy_file.exists()
 
 
 async def test_applying_replaces_the_file_and_says_who_and_why(started: Bench) -> None:

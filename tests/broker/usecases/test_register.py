@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from support.bench import Bench
 
-from agentvault_tui import lookalikes
 from agentvault_tui.broker import registry
 from agentvault_tui.broker.usecases import register
-from agentvault_tui.errors import ConflictError
-from agentvault_tui.lookalikes import fold_name
+from agentvault_tui.broker.usecases.apply_entries import check_names
+from agentvault_tui.errors import ConflictError, UsageError
+from agentvault_tui.lookalikes import fold_text
 
 
-@pytest.mark.parametrize("twin", ["Payer", "pa\u200byer", " payer", "ｐａｙｅｒ"])
+@pytest.mark.parametrize("twin", ["Payer", " payer", "ｐａｙｅｒ"])
 async def test_a_name_that_looks_like_another_is_refused(
     bench: Bench, twin: str
 ) -> None:
@@ -42,15 +40,43 @@ async def test_registering_folds_no_name_but_the_new_one(
         return counted
 
     for module in (register, registry):
-        monkeypatch.setattr(module, "fold_name", counting(fold_name))
+        monkeypatch.setattr(module, "fold_text", counting(fold_text))
     for number in range(20):
         await bench.agent(f"agent-{number}")
     assert set(folded[-2:]) == {"agent-19"}
     assert len(folded) == 40
 
 
-@pytest.mark.slow
-@given(st.text(st.characters(max_codepoint=127), max_size=30))
-def test_ascii_names_fold_as_all_others_do(name: str) -> None:
-    """The short way for ASCII gives what the Unicode way gives."""
-    assert fold_name(name) == lookalikes.fold_name(f"{name}é").removesuffix("e")
+@pytest.mark.parametrize(
+    "twin",
+    ["Agent-One", "agent\u2011one", "\u0430gent-one", "ag\u0435nt - one", "ａgent-one"],
+)
+async def test_a_name_that_folds_to_another_is_refused(bench: Bench, twin: str) -> None:
+    """At registration and in files: letters of other scripts look alike too."""
+    await bench.agent("agent-one")
+    with pytest.raises(ConflictError, match="looks alike"):
+        await bench.agent(twin)
+    with pytest.raises(UsageError, match="looks like"):
+        check_names(bench.broker.registry, [twin])
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "\u202e",
+        "\u2066",
+        "\u200b",
+        "\u00ad",
+        "\ufeff",
+        "\u3164",
+        "\ufe0f",
+        "\U000e0041",
+    ],
+)
+async def test_a_name_with_hidden_characters_is_refused(
+    bench: Bench, hidden: str
+) -> None:
+    """Bidirectional and invisible ones make a name read as another."""
+    with pytest.raises(UsageError, match="bidirectional or invisible"):
+        await bench.agent(f"pay{hidden}ments")
+    await bench.agent("Z\u00fcrich \u6771\u4eac")

@@ -79,7 +79,7 @@ def test_texts_of_any_shape_are_read(texts: Any) -> None:
 def test_a_change_has_no_agent_and_no_token() -> None:
     """What it says of itself is worded for a change; what is like it, by summary."""
     row = Stand().propose(SUMMARY, details={"scopes": ["send:payment"], "until": None})
-    assert row.change
+    assert row.is_change
     assert not row.token_alone
     assert not row.unlimited
     assert row.parameters == (("scopes", '["send:payment"]'),)
@@ -100,3 +100,7 @@ def test_an_applied_change_ends_with_its_event() -> None:
         f"carol approved {row.fingerprint}, change:agents"
     ]
     assert stand.mirror.events[-1].reason == SUMMARY
+    by_file = {"loosened": {**RECORD, "by": [{"sub": "file", "name": "file"}]}}
+    tell(stand.mirror, "audit", event(100, detail=by_file))
+    assert len(stand.mirror.presence.news) == 1
+    assert stand.mirror.loosenings.recent()[-1].words.startswith("by file at")

@@ -10,7 +10,12 @@ import pytest
 
 from agentvault_tui.errors import ServiceError
 from agentvault_tui.gateway.mcp import McpServer, McpServers, parse_server
-from agentvault_tui.gateway.mcp.servers import paths_of, spelt_otherwise, unsaid
+from agentvault_tui.gateway.mcp.servers import (
+    doubts,
+    paths_of,
+    spelt_otherwise,
+    unsaid,
+)
 from agentvault_tui.gateway.tools import UnmatchedToolError
 from agentvault_tui.home import Home
 from agentvault_tui.policy import shipped_catalogue
@@ -205,3 +210,16 @@ def test_a_broken_file_leaves_the_one_before_in_force(tmp_path: Path) -> None:
     path.unlink()
     servers.reload()
     assert servers.get("files") is None
+
+
+def test_what_policy_reads_is_unclear_if_an_answer_to_the_server_has_it_too() -> None:
+    """The agent writes the answers as well, and a server may act on them."""
+    places = {"recipients": ("to",), "amount": ("pay", "amount")}
+    given = {"to": ["a@x.test"], "pay": {"amount": 7}}
+    for answers, unclear in (
+        (None, set()),
+        ({"q": {"action": "accept", "content": {"note": "to"}}}, set()),
+        ({"q": {"action": "accept", "content": {"bcc": ["b"]}}}, {"recipients"}),
+        ({"q": {"content": {"Amount": 9, "to": "b"}}}, {"amount", "recipients"}),
+    ):
+        assert doubts([], places, given, answers) == (None, unclear)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from support.patience import PATIENT
 
 from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.revoke import revoke_agent
+from agentvault_tui.settings import ConnectionSettings
 
 Respond = Callable[[Received, asyncio.StreamWriter], Any]
 
@@ -370,9 +372,20 @@ async def test_a_connected_account_is_used_for_its_agent_alone(mcp: McpStand) ->
     url = f"http://127.0.0.1:{mcp.stand.upstream.port}/mcp"
     head = f'url = "{url}"\nallow_http = true\nallow_private = true\n'
     credential = '[credential]\nkind = "connection"\nconnection = "google-oauth2"\n'
-    await mcp.write(TOOLS + credential, head=head)
-    client = await mcp.client("modern", *SCOPES)
-    assert error_of(await client.call("read_file", path="/a")) == "upstream_unreachable"
+    client, broker = await mcp.client("modern", *SCOPES), mcp.stand.bench.broker
+    for origin, code in (
+        ("https://other.test", "secret_not_for_origin"),
+        (url.removesuffix("/mcp"), "upstream_unreachable"),
+    ):
+        listed = ConnectionSettings(("read:files",), for_=(origin,))
+        known = {"google-oauth2": listed}
+        broker.settings = replace(broker.settings, connections=known)
+        if code == "upstream_unreachable":
+            await mcp.write(TOOLS + credential, head=head)
+        else:
+            with pytest.raises(AssertionError, match="The MCP server"):
+                await mcp.write(TOOLS + credential, head=head)
+        assert error_of(await client.call("read_file", path="/a")) == code
     assert mcp.stand.upstream.received == []
 
 

@@ -129,10 +129,12 @@ def test_sign_ins_leave_room_for_approvals(tenant: TenantThread) -> None:
         pass
     assert answer.status_code == 429
     assert answer.json()["error"] == "too_many_requests"
-    for _ in range(192):
+    assert answer.json()["cap"] == 64
+    for _ in range(16):
         tenant.flow()
     details = json.dumps([DETAILS])
-    assert tenant.ask(authorization_details=details).status_code == 429
+    assert tenant.ask(authorization_details=details).json()["cap"] == 16
+    tenant.flow({**DETAILS, "agent_id": "agt_another"})
     tenant.clock.advance(120)
     tenant.flow(None)
     tenant.flow()
