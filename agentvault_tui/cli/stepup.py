@@ -78,6 +78,7 @@ def list_stepups(
         out.line("nothing waits for a person")
         return
     from agentvault_tui.console.state.intake import Intake
+    from agentvault_tui.console.state.stepups import subject
 
     read = Intake(ascii_only=out.ascii_only).stepup
     out.table(
@@ -87,7 +88,12 @@ def list_stepups(
                 item.id,
                 out.word(stepup_state(item.status)),
                 out.cell(item.agent_name, "strong", 40),
-                out.cell(f"{row.action} {row.gist}".strip(), limit=60),
+                out.cell(
+                    subject(row)
+                    if row.is_change
+                    else f"{row.action} {row.gist}".strip(),
+                    limit=60,
+                ),
                 out.cell("NOTHING LIMITS IT", "bad")
                 if item.unlimited
                 else out.cell(item.resource, limit=40),

@@ -40,6 +40,7 @@ def test_a_change_is_listed_shown_denied_and_approved() -> None:
         listed = said(vault, "list", "--status", "waiting")
         for words in (first["id"], first["summary"], "0 of 1", first["fingerprint"]):
             assert words in listed
+        assert f"change: {first['summary']}" in vault.cli("stepup", "list").stdout
         shown = said(vault, "show", first["id"])
         for words in ("Operator", first["summary"], first["digest"], "first of its"):
             assert words in " ".join(shown.split())
