@@ -21,7 +21,7 @@ from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.screens.watch import Watch
 
-WHY = "Not for you: cutting off needs the role operator; victor is viewer."
+WHY = "Not for you: revoking, denying or taking away needs the role operator"
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_the_broker_refuses_whatever_a_face_lets_through(vault: Vault) -> None:
     assert (answer.status_code, answer.json()["needed_role"]) == (403, "operator")
     done = vault.cli("agents", "revoke", "payer")
     assert done.returncode == 1
-    assert "cutting off needs the role operator; victor is viewer" in done.stderr
+    assert "taking away needs the role operator; victor is viewer" in done.stderr
     assert "agentvault login" in done.stderr
     assert vault.cli("agents", "list").returncode == 0
 
