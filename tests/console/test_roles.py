@@ -73,7 +73,7 @@ async def test_the_console_says_who_one_is_and_refuses_with_the_reason(
         await until(lambda: isinstance(app.screen, Watch))
         await pilot.press("s")
         await until(lambda: isinstance(app.screen, StepUpDialog))
-        for key, word in (("d", "cutting off"), ("a", "approving needs the role")):
+        for key, word in (("d", "revoking"), ("a", "approving needs the role")):
             while f"Not for you: {word}" not in unboxed(app):
                 # News about the request arms it anew: a key may have come too early.
                 await until(lambda: armed(app))
