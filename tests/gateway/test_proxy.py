@@ -138,7 +138,11 @@ async def proxied(stand: Stand, short: Path) -> AsyncIterator[Proxied]:
     broker.settings = replace(broker.settings, gateway=gateway)
     line = await stand.gateway.listen(stand.server, stand.listener)
     found = Proxied(stand, secure, str(line["proxy_url"]), str(line["ca_file"]))
-    await stand.secret()
+    places = (
+        *(f"https://{found.at}", f"https://127.0.0.1:{secure.port}"),
+        *(f"http://127.0.0.1:{stand.upstream.port}", "https://other.test"),
+    )
+    await stand.secret("key", SECRET, *places)
     ca = CaFiles.of(other).ca
     origin = f"https://{found.at}"
     head = f'origin = "{origin}"\nallow_private = true\nca_file = "{ca}"\n'
