@@ -43,6 +43,7 @@ _MEMBERS: Final = frozenset(
         # Numbers, truth values and times.
         *("count", "need", "have", "ttl", "retry_after", "expires_at", "expires_in"),
         *("single_use", "evaluation", "fresh", "tool_error", "token_lacks_scope"),
+        "token_narrowed",
         *("bytes", "bytes_in", "bytes_out", "body_bytes", "port", "ms", "date"),
         *("cooling_until", "denials", "repeat", "repeat_left", "took_effect_at"),
         *("token_fetch_before", "auth_time", "seconds", "issuer", "ip", "roles"),

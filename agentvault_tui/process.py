@@ -175,7 +175,7 @@ def start_tenant(home: Home) -> Child:
         # -P: a json.py in the folder we were started from must not be imported.
         process = subprocess.Popen(
             [
-                *(sys.executable, "-P", "-m", "agentvault_tui.tenant"),
+                *(sys.executable, "-E", "-P", "-m", "agentvault_tui.tenant"),
                 *home_arguments(home),
                 *("--parent-fd", str(theirs.fileno())),
             ],

@@ -121,7 +121,7 @@ async def stop_for_fault(broker: Broker, found: dict[str, Any]) -> None:
 async def _verify(broker: Broker) -> dict[str, Any] | str:
     """Run the verifier; return what it found, or why it found nothing."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "agentvault_tui.ledger"),
+        *(sys.executable, "-E", "-P", "-m", "agentvault_tui.ledger"),
         *home_arguments(broker.home),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

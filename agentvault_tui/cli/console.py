@@ -99,7 +99,14 @@ def own_broker(home: Home) -> Iterator[Path]:
     log = home.run / "broker.log"
     private_file(log)
     # -P: a json.py in the folder we were started from must not be imported.
-    line = [sys.executable, "-P", "-m", "agentvault_tui.cli", *home_arguments(home)]
+    line = [
+        sys.executable,
+        "-E",
+        "-P",
+        "-m",
+        "agentvault_tui.cli",
+        *home_arguments(home),
+    ]
     with log.open("wb") as errors:
         process = subprocess.Popen(
             [*line, "serve", "--until-stdin-closes"],

@@ -204,6 +204,11 @@ def check_versions(_: CliSession) -> Iterator[Finding]:
         f"{platform.system()} {platform.release()}"
     )
     yield ok(", ".join(f"{name} {metadata.version(name)}" for name in _LIBRARIES))
+    if "PYTHONPATH" in os.environ:
+        yield warning(
+            "PYTHONPATH is set: who can write to its folders has AgentVault run code",
+            "start AgentVault with PYTHONPATH unset",
+        )
     version = sqlite3.sqlite_version_info
     if resets_can_race(version):
         # Named as a warning although we avoid it: other programs on the file do not.

@@ -70,7 +70,7 @@ async def prepare(home: Path) -> Approver:
         write_private(folder / "approver.json", json.dumps(kept))
     approver = load(home)
     line = shlex.join(
-        [sys.executable, "-P", "-m", "agentvault_tui.demo", "--home", str(home)]
+        [sys.executable, "-E", "-P", "-m", "agentvault_tui.demo", "--home", str(home)]
     )
     write_private(approver.script, f'#!/bin/sh\nexec {line} "$@"\n', 0o700)
     return approver

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from agentvault_tui.errors import AgentVaultError, RefusedError, UsageError
 
-AGENTVAULT: Final = (sys.executable, "-P", "-m", "agentvault_tui.cli")
+AGENTVAULT: Final = (sys.executable, "-E", "-P", "-m", "agentvault_tui.cli")
 """What the installed script ``agentvault`` runs, whether or not it is on the PATH."""
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None

@@ -58,7 +58,7 @@ from agentvault_tui.model import (
     new_id,
     sha256_hex,
 )
-from agentvault_tui.policy.inputs import LACKS_SCOPE
+from agentvault_tui.policy.inputs import LACKS_SCOPE, NARROWED
 from agentvault_tui.policy.subset import wider_parameter
 from agentvault_tui.text import visible
 from agentvault_tui.web.exchange import ClientGoneError, count_connection
@@ -264,8 +264,9 @@ class Admission:
         verdict = await decide(broker, request)
         lacking = token.kind is TokenKind.STANDARD and scope not in token.scope.split()
         if lacking:
-            marked = {**verdict.facts, LACKS_SCOPE: True}
-            verdict = verdict._replace(facts=marked)
+            narrowed = self._is_narrowed(call.caller)
+            marks = {LACKS_SCOPE: True, **({NARROWED: True} if narrowed else {})}
+            verdict = verdict._replace(facts={**verdict.facts, **marks})
         if verdict.outcome is Outcome.DENIED:
             denied = await deny(
                 broker, request, verdict.reason, verdict.message, verdict
@@ -276,7 +277,7 @@ class Admission:
             return await self._elevated(call, permit)
         if lacking and (
             self.is_asked(call.caller, scope)
-            or (verdict.outcome is Outcome.ALLOWED and self._is_narrowed(call.caller))
+            or (verdict.outcome is Outcome.ALLOWED and narrowed)
         ):
             refusal = insufficient(scope)
             raise await self._calls.denied(request, refusal, verdict)

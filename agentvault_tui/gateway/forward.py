@@ -500,6 +500,8 @@ async def _stream(
     digest, loop = hashlib.sha256(), asyncio.get_running_loop()
     try:
         async for piece in (body.spool or body).pieces():
+            if call.bytes_out:  # not behind the last piece: then all of it is sent
+                await pace()
             call.check()
             digest.update(piece)
             call.bytes_out += len(piece)
@@ -509,7 +511,6 @@ async def _stream(
             stalled = loop.call_later(_STALLED_SECONDS, outgoing.abort)
             yield piece
             stalled.cancel()
-            await pace()
     except Exception as error:
         failed.append(error)
         raise

@@ -219,7 +219,7 @@ class _Worker:
             # -P: a json.py in the folder we were started from must not be imported.
             # It does not get our environment, which may have secrets.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "agentvault_tui.gateway.workers"],
+                [sys.executable, "-E", "-P", "-m", "agentvault_tui.gateway.workers"],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -270,7 +270,7 @@ def _hold(url: str, secret: bytes, seconds: float) -> None:
     private_folder(path.parent)
     path.unlink(missing_ok=True)
     # -P: a json.py in the folder we were started from must not be imported.
-    module = (sys.executable, "-P", "-m", "agentvault_tui.operator_api.holder")
+    module = (sys.executable, "-E", "-P", "-m", "agentvault_tui.operator_api.holder")
     process = subprocess.Popen(
         [*module, str(path), f"{seconds:.0f}"],
         stdin=subprocess.PIPE,

@@ -23,6 +23,9 @@ ENVIRONMENT: Final = REPORTED | {
 LACKS_SCOPE: Final = "token_lacks_scope"
 """In ``detail.facts`` of a call whose standard token has not the scope of its action:
 it is refused where policy would issue such a token."""
+NARROWED: Final = "token_narrowed"
+"""The same of a token that was asked for less than its agent could have: it is refused
+where no person decides."""
 
 
 class Principal(NamedTuple):

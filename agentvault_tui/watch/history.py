@@ -26,7 +26,7 @@ from agentvault_tui.model import DECISION_TYPES, EventType, Outcome, Verdict
 from agentvault_tui.policy import Policy, PolicyTexts
 from agentvault_tui.policy.engine import ToldApart
 from agentvault_tui.policy.facts import PARAMETERS
-from agentvault_tui.policy.inputs import ENVIRONMENT, LACKS_SCOPE, Inputs
+from agentvault_tui.policy.inputs import ENVIRONMENT, LACKS_SCOPE, NARROWED, Inputs
 from agentvault_tui.policy.limits import Limit
 
 _CHUNK: Final = 2_000
@@ -179,6 +179,10 @@ def _token_request(record: RecordedDecision) -> RecordedDecision | None:
     return msgspec.structs.replace(record, detail=detail)
 
 
+def _is_narrowed(record: RecordedDecision) -> bool:
+    return NARROWED in _FACTS.decode(record.detail.facts)
+
+
 class Decider:
     """One policy that answers records; equal facts are decided once."""
 
@@ -194,7 +198,8 @@ class Decider:
         """Answer a *record* that has facts as its door would.
 
         The gateway refuses a call whose token lacks its scope where policy would issue
-        a token with that scope; where policy would not, it decides about each call.
+        a token with that scope; where policy would not, it decides about each call, and
+        a token that was asked for less than its agent could have needs a person.
 
         Raises:
             LedgerDamagedError: its facts are none.
@@ -202,7 +207,9 @@ class Decider:
         plain = _token_request(record)
         issued = plain is not None and self.decide(plain).outcome is Outcome.ALLOWED
         verdict = self.decide(record)
-        if not issued or verdict.outcome is Outcome.DENIED:
+        alone = plain is not None and verdict.outcome is Outcome.ALLOWED
+        refused = issued or (alone and _is_narrowed(record))
+        if not refused or verdict.outcome is Outcome.DENIED:
             return verdict
         return verdict._replace(outcome=Outcome.DENIED, reason=INSUFFICIENT)
 

@@ -77,7 +77,7 @@ class Jobs:
         """
         async with self._turn:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "agentvault_tui.watch"),
+                *(sys.executable, "-E", "-P", "-m", "agentvault_tui.watch"),
                 *home_arguments(self._broker.home),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,

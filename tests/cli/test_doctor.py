@@ -125,6 +125,14 @@ def test_root_is_warned(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(levels(cli("doctor", "--json"), "user")) == {"ok"}
 
 
+def test_a_pythonpath_is_warned_of(
+    cli: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An agent that writes to its folder would have the broker run its module."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert "PYTHONPATH is set" in cli("doctor").out
+
+
 def test_a_home_that_is_refused_is_one_fault(cli: Run, tmp_path: Path) -> None:
     """Said once, with the remedy; what needs no home is still looked at."""
     tmp_path.chmod(0o777)

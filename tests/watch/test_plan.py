@@ -242,6 +242,21 @@ async def test_a_call_whose_token_would_need_the_scope_is_foreseen(
     assert found.prompts_per_day.then == 2
 
 
+async def test_a_narrowed_token_is_foreseen_to_need_a_person(stand: Stand) -> None:
+    """Its bearer gets nothing by a rule alone that the token was not asked for."""
+    agent = await stand.agent("send:payment", "read:calendar", "write:calendar")
+    small = ANY.replace(";", " when { context has amount && context.amount > 0 };")
+    text = f'@id("small") @why("w") @obligation("allow")\n{small}'
+    whole, narrowed = "read:calendar write:calendar", "read:calendar"
+    for scope, to in ((whole, "allowed"), (narrowed, "denied")):
+        token = await stand.token(agent, scope)
+        await held(stand, token)
+        with closing(open_reader(stand.bench.home.database)) as db:
+            found = planned(db, stand.bench, text)
+        assert ("send:payment", "escalated", to, 1) in changes(found)
+    assert "insufficient_scope" in {one.reason for one in found.changes}
+
+
 async def test_what_a_token_has_or_a_person_approved_is_not_refused_for_its_scope(
     stand: Stand,
 ) -> None:
