@@ -51,7 +51,8 @@ class FileEdits:
         """
         self._broker, self._folders = broker, folders
         self._recorded, self._read_again = recorded, read_again
-        self._approved: set[str] = set()
+        self._approved: set[tuple[str, str]] = set()
+        """Path and SHA-256 of a text while its approved change is carried out."""
         self._asks = False
         for folder in folders:
             folder.admits = self._admits
@@ -81,7 +82,7 @@ class FileEdits:
                     (ChangedText(path, before, after),),
                     {"origin": _origin(text)},
                 )
-                request = {"path": {}, "body": {"sha256": after}}
+                request = {"path": {}, "body": {"file": path, "sha256": after}}
                 asker = Asker(_FILE, _FILE)
                 try:
                     await ask(self._broker, EDIT, request, wanted, asker)
@@ -104,7 +105,7 @@ class FileEdits:
         return known
 
     def _admits(self, path: str, sha256: str) -> bool:
-        if not self._asks or sha256 in self._approved:
+        if not self._asks or (path, sha256) in self._approved:
             return True
         return self._known.get(path) == sha256
 
@@ -113,10 +114,15 @@ class FileEdits:
         return f"{text_change(path, None, text).after} {self._known.get(path)}"
 
     async def _carry(self, request: Mapping[str, Any], _: Actor) -> bytes:
-        self._approved.add(str(request["body"]["sha256"]))
-        for folder in self._folders:
-            folder.parse_again()
-        await self._read_again()
+        approved = str(request["body"].get("file")), str(request["body"]["sha256"])
+        self._approved.add(approved)
+        try:
+            for folder in self._folders:
+                folder.parse_again()
+            await self._read_again()
+        finally:
+            # Once: a text that is replaced and comes back is another change.
+            self._approved.discard(approved)
         return b"{}"
 
 

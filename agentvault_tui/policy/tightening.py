@@ -102,8 +102,10 @@ def _limits_tighten(
     lowered = {
         one.attribute for name, one in old.items() if new.get(name, one).most < one.most
     }
-    # A rule that reads what is left of a limit may forbid less where less is left.
-    if any(_reads_left(rule, lowered) for rule in rules):
+    added = {new[name].attribute for name in new.keys() - old.keys()}
+    # A rule that reads what is left of a limit may forbid less where less is left, and
+    # one that asks whether there is a limit where there is one more.
+    if any(_reads(rule, lowered | added, added) for rule in rules):
         return False
     return (
         {one.id: one for one in before.hooks} == {one.id: one for one in after.hooks}
@@ -112,14 +114,22 @@ def _limits_tighten(
     )
 
 
-def _reads_left(rule: PolicyRule, attributes: set[str]) -> bool:
-    """Tell whether *rule* reads ``context.limits.NAME.left`` of one of *attributes*."""
+def _reads(rule: PolicyRule, touched: set[str], added: set[str]) -> bool:
+    """Tell whether *rule* reads more of limits *touched* than what they count.
+
+    Or whether there is one, where limits were *added*.
+    """
+    read = counted = 0
     for clause in rule.parsed.clauses:
         for node in nodes(clause.expr):
             match node:
-                case pst.GetAttr(pst.GetAttr(_, name), "left") if name in attributes:
+                case pst.HasAttr(_, attrs) if added and {*attrs} & {"limits", *added}:
                     return True
-    return False
+                case pst.GetAttr(pst.GetAttr(_, name), "count") if name in touched:
+                    counted += 1
+                case pst.GetAttr(_, name) if name in touched:
+                    read += 1
+    return read > counted
 
 
 def _limit_tightens(old: Limit, new: Limit) -> bool:

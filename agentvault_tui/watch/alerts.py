@@ -107,7 +107,7 @@ class Alerts:
         self._fault: str | None = None
         self._looking = asyncio.Lock()
         self._approved: set[str] = set()
-        """Edited texts that a person has approved."""
+        """An edited text while its approved change is carried out."""
         self._path = broker.home.alerts_file
         broker.states[_EDIT], broker.carriers[_EDIT] = self._now, self._carry
         if broker.files is not None:
@@ -288,9 +288,14 @@ class Alerts:
 
     async def _carry(self, request: Mapping[str, Any], _: Actor) -> bytes:
         """Put an approved edit in force, as it is on the disk."""
-        self._approved.add(request["body"]["text"])
+        text = str(request["body"]["text"])
+        self._approved.add(text)
         self._seen = None
-        await self.look()
+        try:
+            await self.look()
+        finally:
+            # Once: a text that is replaced and comes back is another change.
+            self._approved.discard(text)
         return b"{}"
 
     def _now(self, _: str) -> str:

@@ -179,9 +179,13 @@ class AlertsFile(msgspec.Struct, frozen=True):
         return tuple(route for route in self.routes if sink in route.sinks)
 
     def lacks(self, before: AlertsFile) -> bool:
-        """Tell whether a sink or route of *before* is gone, or is another now."""
+        """Tell whether a sink or route of *before* is gone, or is another now.
+
+        The first route that takes an event sends it: one that is put in front of
+        others takes their alerts from them, so that new ones stand at the end.
+        """
         sinks = any(self.sinks.get(name) != one for name, one in before.sinks.items())
-        return sinks or any(one not in self.routes for one in before.routes)
+        return sinks or self.routes[: len(before.routes)] != before.routes
 
 
 def parse_alerts(text: str, home: Home) -> AlertsFile:

@@ -102,3 +102,27 @@ async def test_an_edit_points_a_service_nowhere_until_it_is_approved(
         await gateway.look()
         assert origin(gateway) == ""
         assert waiting(bench) == []
+
+
+async def test_an_approval_of_an_edit_counts_once_and_for_its_file_alone(
+    short: Path, clock: ManualClock
+) -> None:
+    """A text that was approved, and replaced since, waits again; so does a copy."""
+    async with started(short, clock, Settings()) as (bench, gateway):
+        file = bench.home.config / "services" / "stripe.toml"
+        file.write_text(FIRST)
+        await gateway.look()
+    async with started(short, clock) as (bench, gateway):
+        for text in (EVIL, FIRST):
+            file.write_text(text)
+            await gateway.look()
+            (change,) = waiting(bench)
+            await approve(bench, change)
+        assert origin(gateway) == "https://api.stripe.com"
+        file.write_text(EVIL)
+        await gateway.look()
+        assert origin(gateway) == "https://api.stripe.com"
+        file.with_name("copy.toml").write_text(EVIL)
+        await gateway.look()
+        assert gateway.services.get("copy") is None
+        assert len(waiting(bench)) == 2

@@ -151,6 +151,18 @@ def test_lowering_a_limit_whose_rest_a_rule_reads_is_a_loosening() -> None:
     assert only_tightens(before, policy(reads + FORBID, LIMITS))
 
 
+@pytest.mark.parametrize(
+    "condition",
+    ["context has limits", "context has limits.mails"],
+)
+def test_a_limit_whose_presence_a_rule_asks_for_is_a_loosening(condition: str) -> None:
+    """It forbids nothing any more once somebody adds a limit, however high."""
+    rule = '@id("x") @why("X.")\nforbid (principal, action, resource)\nunless '
+    asks = f"{rule}{{ {condition} }};\n"
+    before, after = policy(BASE + asks), policy(BASE + asks, LIMITS)
+    assert not only_tightens(before, after)
+
+
 def test_another_catalogue_is_a_loosening() -> None:
     """What a scope is decides which rules read its requests."""
     text = shipped_scopes().replace('risk = "high"', 'risk = "low"', 1)

@@ -9,6 +9,7 @@ from support.manual_clock import ManualClock
 from support.scripted_tenant import ALICE
 
 from agentvault_tui.broker.usecases.stepup import begin_approval
+from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
 from agentvault_tui.home import Home
 from agentvault_tui.model import AgentId
 from agentvault_tui.settings import ChangeSettings, Settings, StepUpSettings
@@ -26,6 +27,7 @@ path = "alerts.jsonl"
 sinks = ["log"]
 events = ["needs_person"]
 """
+LATER = '[[routes]]\nsinks = ["log"]\nevents = ["needs_person"]\ndigest = "366d"\n'
 MORE = ONE + '[[routes]]\nsinks = ["log"]\nevents = ["panic.on"]\n'
 
 
@@ -40,6 +42,13 @@ async def test_a_route_is_taken_away_once_that_is_approved(
     bench.home.alerts_file.write_text(MORE)
     await alerts.look()
     assert len(alerts.file.routes) == 2
+    sinks, routes = MORE.split("[[routes]]", 1)
+    bench.home.alerts_file.write_text(f"{sinks}{LATER}[[routes]]{routes}")
+    await alerts.look()
+    assert len(alerts.file.routes) == 2  # the new one would take their alerts
+    await expire_due(bench.broker)
+    (change,) = bench.broker.stepups.open(AgentId(""))
+    await deny(bench.broker, change.id, "", OPERATOR)
     bench.home.alerts_file.write_text("")
     await alerts.look()
     assert len(alerts.file.routes) == 2
@@ -53,5 +62,10 @@ async def test_a_route_is_taken_away_once_that_is_approved(
     assert alerts.file.routes == ()
     loosened = [e for e in await bench.events() if "loosened" in e.detail]
     assert [e.type.value for e in loosened] == ["change.applied"]
+    bench.home.alerts_file.write_text(ONE)
+    await alerts.look()
+    bench.home.alerts_file.write_text("")
+    await alerts.look()
+    assert len(alerts.file.routes) == 1  # the approval was for once
     await alerts.aclose()
     await bench.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from msgspec import UNSET
@@ -18,11 +18,13 @@ from agentvault_tui.broker.policy_files import (
     signature,
     write_texts,
 )
+from agentvault_tui.broker.socket_factor import asks_factor
 from agentvault_tui.broker.usecases.policy_change import (
     APPLYING,
     changed_draft,
     copy_of,
     policy_is_recorded,
+    reload_policy,
     switch_policy,
 )
 from agentvault_tui.errors import (
@@ -104,8 +106,8 @@ async def preview(
             the files say already.
         PolicyError: the texts cannot be put in force.
     """
-    before = await _said(broker)
-    wanted = before._replace(**texts)
+    before, counts = await _said(broker)
+    wanted = counts._replace(**texts)
     if plan is not None and plan != wanted.plan_digest(broker.policy.version):
         raise ConflictError(
             f"'{visible(plan, 80)}' is no plan of these texts under the policy in"
@@ -115,11 +117,19 @@ async def preview(
     return before, await prepare(broker, before, wanted)
 
 
-async def _said(broker: Broker) -> PolicyTexts:
-    """Return what the home's files say: a team's, once they are in step with it."""
+async def _said(broker: Broker) -> tuple[PolicyTexts, PolicyTexts]:
+    """Return what the home's files say, and what of it counts.
+
+    A team's files are read once they are in step with it. Where an edit needs a factor,
+    the active texts count: whoever approves another change has not seen the edit.
+    """
     if broker.files is not None:
         await broker.files.look()
-    return read_texts(broker.home)
+    if not await asks_factor(broker):
+        said = read_texts(broker.home)
+        return said, said
+    await reload_policy(broker)  # what only tightens counts at once
+    return read_texts(broker.home), broker.policy.texts
 
 
 async def prepare(broker: Broker, before: PolicyTexts, wanted: PolicyTexts) -> Policy:
@@ -154,8 +164,11 @@ def records(
 async def put_applied(broker: Broker, policy: Policy, changes: list[Change]) -> None:
     """Write the home's files and decide by *policy*, once *changes* are recorded."""
     problem = write_texts(broker.home, policy.texts)
-    # Read again only if somebody changes the files after this.
+    # Read again only if somebody changes the files after this, or an edit waits.
     policy.seen = signature(broker.home)
+    with suppress(PolicyError):
+        if problem is None and read_texts(broker.home) != policy.texts:
+            policy.seen = ()
     switch_policy(broker, policy)
     broker.policy_state.problem = problem
     policy_is_recorded(broker, changes)
@@ -208,11 +221,11 @@ async def edits_of(broker: Broker, wanted: FilesRequest) -> TextEdits:
             compare = broker.gateway.changed_services
             befores = await asyncio.to_thread(compare, wanted.services)
             services = {n: (was, wanted.services[n]) for n, was in befores.items()}
-        before, now = await _said(broker), broker.policy.texts
+        (before, counts), now = await _said(broker), broker.policy.texts
         after = wanted.limits
         if after is not UNSET and not after == before.limits == now.limits:
             limits = now.limits, after
-            policy = await prepare(broker, before, before._replace(limits=after))
+            policy = await prepare(broker, before, counts._replace(limits=after))
     except (PolicyError, ServiceError) as error:
         raise UsageError(error.what, error.remedy) from None
     return TextEdits(services, limits, before, policy)

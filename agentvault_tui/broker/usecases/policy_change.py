@@ -27,6 +27,7 @@ from agentvault_tui.broker.policy_files import (
     write_texts,
 )
 from agentvault_tui.broker.riders import by_file, text_change
+from agentvault_tui.broker.socket_factor import asks_factor
 from agentvault_tui.broker.stepups import stepup_draft
 from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.uses import revoked_draft
@@ -254,25 +255,36 @@ async def reset_policy(broker: Broker, operator: Actor) -> None:
         ConflictError: none that was in force is gone.
         PolicyError: what is left cannot be put in force.
     """
-    check_gone(broker)
-    await _put_in_force(broker, load_policy(broker.home), operator)
+    texts = None
+    gone = check_gone(broker)
+    if await asks_factor(broker):  # what else the files say was approved by nobody
+        names = dict(zip(FILES, PolicyTexts._fields, strict=True))
+        texts = broker.policy.texts._replace(**{names[one]: None for one in gone})
+    policy = load_policy(broker.home, texts=texts)
+    if texts is not None:
+        policy.seen = ()  # an edit that waits is looked at again
+    await _put_in_force(broker, policy, operator)
 
 
-def check_gone(broker: Broker) -> None:
+def check_gone(broker: Broker) -> tuple[str, ...]:
     """Refuse to put shipped files back where none that was active is gone.
 
     Args:
         broker: the broker.
 
+    Returns:
+        the names of those that are.
+
     Raises:
         ConflictError: none is.
     """
-    if not broker.policy.texts.gone(read_texts(broker.home)):
+    if not (gone := broker.policy.texts.gone(read_texts(broker.home))):
         raise ConflictError(
             "no file of the policy in force is gone",
             "to return to the shipped policy, move policy.cedar and scopes.toml away"
             " first",
         )
+    return gone
 
 
 def switch_policy(broker: Broker, policy: Policy) -> None:

@@ -306,7 +306,7 @@ async def test_who_approves_reads_what_changes(stand: Stand) -> None:
     files = {"services": {"stripe": SERVICE}}
     change = await waits(await approver.post("/api/files", **files))
     assert change["details"]["origins"] == {"stripe": "https://evil.example"}
-    secret = {"name": "stripe", "value": "sk_live_1"}
+    secret = {"name": "stripe", "value": "sk_live_1", "for": ["https://api.test"]}
     change = await waits(await approver.post("/api/secrets", **secret))
     shown = (await approver.get(f"/api/changes/{change['id']}")).json()
     assert shown["request"] is None

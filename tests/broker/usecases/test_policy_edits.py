@@ -11,12 +11,18 @@ from support.manual_clock import ManualClock
 from support.scripted_tenant import ALICE
 
 from agentvault_tui.broker.status import warnings
-from agentvault_tui.broker.usecases.policy_change import keep_policy, reload_policy
+from agentvault_tui.broker.usecases.policy_apply import apply_policy
+from agentvault_tui.broker.usecases.policy_change import (
+    keep_policy,
+    reload_policy,
+    reset_policy,
+)
 from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
 from agentvault_tui.home import Home
 from agentvault_tui.model import AgentId, StepUp
 from agentvault_tui.policy import shipped_policy
+from agentvault_tui.policy.texts import shipped_scopes
 from agentvault_tui.settings import ChangeSettings, Settings, StepUpSettings
 
 MILD = """
@@ -111,3 +117,38 @@ async def test_an_edit_while_nothing_runs_waits_too(bench: Bench) -> None:
         (change,) = waiting(again)
         assert await approve(again, change) == "applied"
         assert again.broker.policy.text == MILD
+
+
+async def test_another_change_does_not_bring_in_an_edit_that_waits(
+    bench: Bench,
+) -> None:
+    """Neither an apply nor a reset: nobody approved what else the files say by then."""
+    risky = shipped_scopes()
+    bench.home.scopes_file.write_text(risky.replace('"high"', '"low"'))
+    before = bench.broker.policy.catalogue.version
+    await apply_policy(bench.broker, {"policy": STRICT}, OPERATOR, None, "")
+    assert bench.broker.policy.text == STRICT
+    assert bench.broker.policy.catalogue.version == before
+    await reload_policy(bench.broker)
+    await expire_due(bench.broker)
+    (change,) = waiting(bench)
+    assert change.change is not None
+    assert [one.name for one in change.change.texts] == ["scopes.toml"]
+    bench.home.policy_file.unlink()
+    await reset_policy(bench.broker, OPERATOR)
+    assert bench.broker.policy.text == shipped_policy()
+    assert bench.broker.policy.catalogue.version == before
+    await reload_policy(bench.broker)
+    await expire_due(bench.broker)
+    assert len(waiting(bench)) == 1
+
+
+async def test_an_edit_that_waits_does_not_keep_anybody_from_tightening(
+    bench: Bench,
+) -> None:
+    """Or whoever can write a file decides that nothing is refused any more."""
+    await edit(bench, MILD)
+    assert len(waiting(bench)) == 1
+    texts = {"policy": STRICT}
+    await apply_policy(bench.broker, texts, OPERATOR, None, "", may_loosen=False)
+    assert bench.broker.policy.text == STRICT
