@@ -329,6 +329,7 @@ def _delegating(broker: Broker, authority: Authority) -> list[Route]:
         given = " ".join(sorted(wider))
         verb = f"let {visible(to.name, 60)} act with {given} of"
         wanted = _about(agent, verb, to=to.id, scopes=sorted(scopes))
+        wanted = replace(wanted, subjects=(*wanted.subjects, f"agent:{to.id}"))
         answered = await changing.settle(request, body, wanted)
         return answered if taken is None else with_taken(answered, taken)
 
