@@ -312,6 +312,13 @@ async def test_who_approves_reads_what_changes(stand: Stand) -> None:
     files = {"services": {"stripe": SERVICE}}
     change = await waits(await approver.post("/api/files", **files))
     assert change["details"]["origins"] == {"stripe": "https://evil.example"}
+    await stand.bench.agent("payer", "send:payment")
+    payer = {"owner": "eve", "scopes": ["send:payment"], "purpose": "tests"}
+    change = await waits(await approver.post("/api/files", agents={"payer": payer}))
+    assert change["details"]["agents"][0]["changed"] == ["owner"]
+    server = {"name": "api", "owner": "o", "serves": ["send:payment"]}
+    change = await waits(await approver.post("/api/agents", **server))
+    assert change["details"]["serves"] == ["send:payment"]
     listed = {"for": ["https://api.test"]}
     secret = {"name": "stripe", "value": "sk_live_1", **listed}
     change = await waits(await approver.post("/api/secrets", **secret))
