@@ -14,6 +14,7 @@ from starlette.routing import Route
 from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker, decide_anew
 from agentvault_tui.broker.operators_api.changes import How, Loosening
+from agentvault_tui.broker.operators_api.idle import decides_nothing
 from agentvault_tui.broker.operators_api.wire import body_of, route
 from agentvault_tui.broker.riders import text_change
 from agentvault_tui.broker.usecases.apply import (
@@ -53,10 +54,13 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
             came = await broker.ledger.applied()
             edits = await edits_of(broker, wanted)
             plan = await plan_files(broker, wanted, came, edits)
+            decides_nothing(request)
             return _answer(broker, plan, applied=False, recorded=True)
 
         came = await broker.ledger.applied()
         plan = await plan_files(broker, wanted, came, await edits_of(broker, wanted))
+        if not plan:
+            decides_nothing(request)
         local = Need.GIVE if plan.widens else Need.CUT
         loosens = _loosened(broker, plan)
         return await applying.settle(request, wanted, loosens, local=local)
