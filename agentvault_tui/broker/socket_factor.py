@@ -7,10 +7,12 @@ one does, what a person may do there an agent may do too, so that a factor is ne
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Final
 
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.errors import TenantError
+from agentvault_tui.broker.team_copies import put
+from agentvault_tui.errors import LedgerError, TenantError
 from agentvault_tui.ledger import EventQuery, Meta
 from agentvault_tui.model import Actor, EventType
 from agentvault_tui.model.role import Role
@@ -18,6 +20,9 @@ from agentvault_tui.vault.management.objects import roles
 
 _SHARED: Final = "agent_shares_user"
 """The name in the ledger of that an agent runs as the broker's own user."""
+_APPROVER: Final = "approver_existed"
+"""The name in the ledger of that a factor was asked for at the socket: removing the
+last approver, which needs none, must not end that."""
 
 
 async def note_shared_user(broker: Broker, operator: Actor) -> None:
@@ -38,17 +43,22 @@ async def note_shared_user(broker: Broker, operator: Actor) -> None:
 async def asks_factor(broker: Broker) -> bool:
     """Tell whether what loosens needs an approver's factor at the socket now.
 
-    From the moment that there is an approver; before, nobody could give one.
+    From the moment that there is an approver; before, nobody could give one. That lasts
+    when the approver is removed, over restarts too: what ends it is a setting.
     """
     wanted = broker.settings.changes.socket
     if wanted == "uid" or (wanted == "auto" and _SHARED not in broker.kept):
         return False
-    if not broker.has_approver:
+    if not broker.has_approver and _APPROVER not in broker.kept:
         try:
             broker.has_approver = await _has_approver(broker)
         except TenantError:
             return True  # Unknown makes an answer stricter, until it is known.
-    return broker.has_approver
+    if broker.has_approver and _APPROVER not in broker.kept:
+        with suppress(LedgerError):  # or at the next look
+            await broker.record(changes=[Meta(_APPROVER, "1")])
+            put(broker.kept, _APPROVER, "1")
+    return broker.has_approver or _APPROVER in broker.kept
 
 
 async def _has_approver(broker: Broker) -> bool:

@@ -221,6 +221,9 @@ def _give_back_route(broker: Broker, authority: Authority, trials: Trials) -> Ro
             kinds = ("policy",) if taken.change.rule else ("agents",)
             details = {"agent": taken.agent_id, **to_builtins(taken.change)}
             wanted = Wanted(kinds, summary, about, (*subjects,), details=details)
+        elif await authority.by_factor(operator_of(request)):
+            await authority.actor(operator_of(request), Need.GIVE, about)
+            raise NotFoundError(f"nothing was taken away by {about}")
         return await giving_back.settle(request, body, wanted)
 
     def taken_by(advice_id: str) -> AdviceInfo | None:
