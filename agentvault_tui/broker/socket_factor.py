@@ -13,7 +13,10 @@ from typing import Final
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.team_copies import put
 from agentvault_tui.errors import LedgerError, TenantError
+from agentvault_tui.home import Home
 from agentvault_tui.ledger import EventQuery, Meta
+from agentvault_tui.ledger.schema import read_home
+from agentvault_tui.ledger.state import read_meta
 from agentvault_tui.model import Actor, EventType
 from agentvault_tui.model.role import Role
 from agentvault_tui.vault.management.objects import roles
@@ -68,3 +71,19 @@ async def _has_approver(broker: Broker) -> bool:
         page = await broker.ledger.events(query)
         return bool(page.events or broker.settings.stepup.approvers)
     return await roles.held(api, Role.APPROVER.value)
+
+
+def asked_before(home: Home) -> tuple[bool, bool]:
+    """Return what a home's ledger has of this, for commands while no broker runs.
+
+    Args:
+        home: the home.
+
+    Returns:
+        whether an agent ran as its user, and whether a factor was asked for.
+    """
+    if not home.database.exists():
+        return False, False
+    with read_home(home) as db:
+        shared, asked = (read_meta(db, name) for name in (_SHARED, _APPROVER))
+        return shared is not None, asked is not None
