@@ -90,8 +90,7 @@ _TICK: Final = 0.5
 _ENDS: Final = 0.2
 """Seconds between two looks for agents whose time is over."""
 _FILES: Final = 0.2
-"""Seconds between two looks at files that a team has in common: an edit holds for all
-within a second."""
+"""Seconds between two looks at a team's files: edits hold for all within a second."""
 _LATE: Final = 0.6
 _PULSE: Final = 10.0
 """Seconds between an answer of the tenant and the next question."""

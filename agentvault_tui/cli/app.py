@@ -57,6 +57,7 @@ SECTIONS: Final = {
         "approve": "Approve a step-up.",
         "deny": "Deny a step-up.",
         "stepup": "Show the requests that wait for a person.",
+        "changes": "Show the changes that wait for an approver.",
     },
     "Manage": {
         "agents": "Register agents, revoke and restore them.",
@@ -116,8 +117,8 @@ _WORDS: Final = {
 _FORMER: Final = {
     one.removesuffix("s") if one.endswith("s") else f"{one}s": one
     for one in (
-        *("agents", "alerts", "calls", "connections", "limits", "scopes", "secrets"),
-        *("services", "stepup"),
+        *("agents", "alerts", "calls", "changes", "connections", "limits", "scopes"),
+        *("secrets", "services", "stepup"),
     )
 }
 """The singular or plural of each group, which is the same command."""

@@ -1,16 +1,142 @@
-"""Waits for a change that a command became: a loosening needs an approver's factor."""
+"""``agentvault changes``: list changes, show, approve and deny them.
+
+Also waits for a change that a command became: a loosening needs an approver's factor.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+import click
 
 from agentvault_tui.cli.device import followed, print_device
+from agentvault_tui.cli.framework import group, pass_session
+from agentvault_tui.cli.lookup import change_ids
 from agentvault_tui.cli.session import CliSession
-from agentvault_tui.errors import AgentVaultError, RefusedError, UnreachableError
+from agentvault_tui.cli.stepup import follow_approval, print_all, print_end
+from agentvault_tui.console.state.records import STEPUP_WORDS, stepup_state
+from agentvault_tui.errors import (
+    AgentVaultError,
+    NotFoundError,
+    RefusedError,
+    UnreachableError,
+)
 from agentvault_tui.operator_api import calls
-from agentvault_tui.operator_api.changes import ChangeDecision, ChangeInfo
+from agentvault_tui.operator_api.changes import ChangeDecision, ChangeInfo, ChangeQuery
+from agentvault_tui.operator_api.shapes import OPEN, StepUpInfo
 
-_OPEN: Final = frozenset({"pending", "authorizing"})
+
+@group("changes", example="agentvault changes list")
+def changes() -> None:
+    """Decide the changes that wait for an approver's second factor."""
+
+
+@changes.command("list", example="agentvault changes list --status waiting")
+@click.option(
+    "--status", help="Only those: waiting, verifying, applied, denied and so on."
+)
+@click.option("-n", "--limit", type=click.IntRange(1, 1000), default=50)
+@pass_session
+def list_changes(session: CliSession, status: str | None, limit: int) -> None:
+    """List what waits, then what was decided last."""
+    out, wire = session.out, {word: name for name, word in STEPUP_WORDS.items()}
+    status = wire.get(status, status) if status else None
+    answer = session.client.call(calls.CHANGES, ChangeQuery(status=status, limit=limit))
+    if out.print_json(answer):
+        return
+    if not answer.changes:
+        out.line("no change waits" if status is None else "no such change")
+        return
+    out.table(
+        (
+            "ID",
+            "STATUS",
+            "REQUESTED BY",
+            "CHANGE",
+            "APPROVED",
+            "FINGERPRINT",
+            "EXPIRES",
+        ),
+        [
+            [
+                item.id,
+                out.word(stepup_state(item.status)),
+                out.cell(item.requested_by.name, "strong", 40),
+                out.cell(item.summary, limit=120),
+                f"{item.have} of {item.need}",
+                *(item.fingerprint, item.expires_at[:16] + "Z"),
+            ]
+            for item in answer.changes
+        ],
+        keep=("ID", "CHANGE"),
+    )
+
+
+@changes.command("show", example="agentvault changes show chg_8m1c4tq9x2w7k3zn")
+@click.argument("change_id", metavar="ID", shell_complete=change_ids)
+@pass_session
+def show_change(session: CliSession, change_id: str) -> None:
+    """Show exactly what would change, its fingerprint, and who may approve it.
+
+    The answer of a change that was applied is given once, to the session that asked
+    for it: as `result`, below the rest.
+    """
+    client, out = session.client, session.out
+    if session.json:
+        out.json(client.call(calls.CHANGE, id=change_id))
+        return
+    print_all(session, _named(session, change_id))
+    if (result := client.call(calls.CHANGE, id=change_id).result) is not None:
+        out.line()
+        out.line("result")
+        out.json(result)
+
+
+@changes.command("approve", example="agentvault changes approve chg_8m1c4tq9x2w7k3zn")
+@click.argument("change_id", metavar="ID", shell_complete=change_ids)
+@pass_session
+def approve_change(session: CliSession, change_id: str) -> int:
+    """Approve with a second factor: prints the code and waits for the tenant.
+
+    Exits 0 when applied, or recorded as one of several approvals, else 1. Leaving
+    with Ctrl-C stops the waiting, not the sign-in.
+    """
+    client, out = session.client, session.out
+    asked = _named(session, change_id)
+    if not session.json:
+        print_all(session, asked)
+    # The digest of what was printed above, not of whatever is there by now.
+    approval = ChangeDecision(id=asked.id, decision="approve", digest=asked.digest)
+    started = client.call(calls.DECIDE_CHANGE, approval)
+    if session.json:
+        out.json(started)
+    ended, code = follow_approval(session, asked, started)
+    if not out.print_json(ended):
+        print_end(out, ended)
+    return code
+
+
+@changes.command(
+    "deny", example="agentvault changes deny chg_8m1c4tq9x2w7k3zn --reason 'not now'"
+)
+@click.argument("change_id", metavar="ID", shell_complete=change_ids)
+@click.option("--reason", default="", help="Why; the requester reads it.")
+@pass_session
+def deny_change(session: CliSession, change_id: str, reason: str) -> None:
+    """Say no; needs no second factor, and works while someone is approving."""
+    denial = ChangeDecision(id=change_id, decision="deny", reason=reason)
+    denied = session.client.call(calls.DECIDE_CHANGE, denial)
+    if not session.out.print_json(denied):
+        print_end(session.out, denied)
+
+
+def _named(session: CliSession, change_id: str) -> StepUpInfo:
+    """Return the change as a step-up: reading that gives no answer away.
+
+    Raises:
+        NotFoundError: no change has that id.
+    """
+    if not change_id.startswith("chg_"):
+        raise NotFoundError("no change has that id", "agentvault changes list")
+    return session.client.call(calls.STEPUP, id=change_id)
 
 
 def wait_for(session: CliSession, change: ChangeInfo) -> object:
@@ -41,7 +167,7 @@ def wait_for(session: CliSession, change: ChangeInfo) -> object:
         raise
     except AgentVaultError as error:  # such as no_self: another person has to
         device = None
-        out.note(f"{error.what}; elsewhere: agentvault stepup approve {change.id}")
+        out.note(f"{error.what}; elsewhere: agentvault changes approve {change.id}")
     if device is not None and session.json:
         # The command's own data is all there is on stdout.
         out.note(f"open {device.verification_uri} and enter {device.user_code}")
@@ -50,7 +176,7 @@ def wait_for(session: CliSession, change: ChangeInfo) -> object:
     ended = followed(
         session,
         lambda: client.call(calls.CHANGE, id=change.id),
-        lambda now: now.status in _OPEN,
+        lambda now: now.status in OPEN,
     )
     if ended.status != "applied":
         why = ended.denial or ended.problem

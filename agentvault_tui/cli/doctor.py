@@ -115,8 +115,8 @@ def check_policy(session: CliSession) -> Iterator[Finding]:
     from agentvault_tui.broker.policy_files import load_policy
     from agentvault_tui.cli.policy import check_granted, check_there
 
-    check_there(session)
     policy = load_policy(session.home)
+    check_there(session)
     policy.catalogue.check_connections(session.settings.connection_scopes)
     yield ok(
         f"{len(policy.rules)} rules from {policy.source}, version {policy.version}"

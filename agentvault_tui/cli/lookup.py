@@ -85,6 +85,9 @@ token_ids = _completing(
 stepup_ids = _completing(
     lambda client: [one.id for one in client.call(calls.STEPUPS).stepups]
 )
+change_ids = _completing(
+    lambda client: [one.id for one in client.call(calls.CHANGES).changes]
+)
 service_names = _completing(
     lambda client: [one.name for one in client.call(calls.SERVICES).services]
 )

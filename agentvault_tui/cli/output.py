@@ -33,7 +33,9 @@ _STYLES: Final[Mapping[str, Mapping[str, Any]]] = {
     "quiet": {"dim": True},
 }
 _WORDS: Final = {
-    **dict.fromkeys(("active", "allowed", "approved", "redeemed", "ok"), "good"),
+    **dict.fromkeys(
+        ("active", "allowed", "applied", "approved", "redeemed", "ok"), "good"
+    ),
     **dict.fromkeys(
         ("revoked", "stopped", "denied", "high", "fault", "cancelled", "refused"), "bad"
     ),

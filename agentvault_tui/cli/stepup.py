@@ -34,6 +34,7 @@ from agentvault_tui.errors import (
 )
 from agentvault_tui.model import repeat_words
 from agentvault_tui.operator_api import calls, requests
+from agentvault_tui.operator_api.changes import ChangeInfo
 from agentvault_tui.operator_api.gateway import HeldBody
 from agentvault_tui.operator_api.shapes import StepUpInfo
 
@@ -77,6 +78,7 @@ def list_stepups(
         out.line("nothing waits for a person")
         return
     from agentvault_tui.console.state.intake import Intake
+    from agentvault_tui.console.state.stepups import subject
 
     read = Intake(ascii_only=out.ascii_only).stepup
     out.table(
@@ -86,7 +88,12 @@ def list_stepups(
                 item.id,
                 out.word(stepup_state(item.status)),
                 out.cell(item.agent_name, "strong", 40),
-                out.cell(f"{row.action} {row.gist}".strip(), limit=60),
+                out.cell(
+                    subject(row)
+                    if row.is_change
+                    else f"{row.action} {row.gist}".strip(),
+                    limit=60,
+                ),
                 out.cell("NOTHING LIMITS IT", "bad")
                 if item.unlimited
                 else out.cell(item.resource, limit=40),
@@ -124,7 +131,7 @@ def show_stepup(session: CliSession, stepup_id: str, save: Path | None) -> None:
         before = client.call(calls.BEFORE, id=stepup_id).stepups
         out.json({**asdict(found), "before": before})
     else:
-        _print_all(session, found)
+        print_all(session, found)
 
 
 @stepup.command("approve", example="agentvault stepup approve sup_8m1c4tq9x2w7k3zn")
@@ -167,7 +174,7 @@ def approve_stepup(
     repeat = _repeat(count, within, bounds)
     asked = client.call(calls.STEPUP, _BRIEF, id=stepup_id)
     if not session.json:
-        _print_all(session, asked)
+        print_all(session, asked)
     # The digest of what was printed above, not of whatever stands there by now.
     approval = requests.DecisionRequest(
         id=asked.id, decision="approve", digest=asked.digest, repeat=repeat
@@ -175,25 +182,47 @@ def approve_stepup(
     started = client.call(calls.DECIDE, approval)
     if session.json:
         out.json(started)
-    elif started.device:
-        if started.repeat is not None:
-            most = {n: one["max"] for n, one in started.repeat.bounds.items()}
-            told = repeat_words(started.repeat.count, started.repeat.within, most)
-            out.line("with ", out.cell(told))
-            out.line("fingerprint ", out.cell(started.fingerprint, "strong"))
+    elif started.device and started.repeat is not None:
+        most = {n: one["max"] for n, one in started.repeat.bounds.items()}
+        told = repeat_words(started.repeat.count, started.repeat.within, most)
+        out.line("with ", out.cell(told))
+        out.line("fingerprint ", out.cell(started.fingerprint, "strong"))
+    ended, code = follow_approval(session, asked, started)
+    if not out.print_json(ended):
+        print_end(out, ended)
+    return code
+
+
+def follow_approval(
+    session: CliSession, asked: StepUpInfo, started: StepUpInfo | ChangeInfo
+) -> tuple[StepUpInfo, int]:
+    """Print where the second factor is proven, and wait for what becomes of it.
+
+    Args:
+        session: whose command it is.
+        asked: the request before.
+        started: the answer to the decision.
+
+    Returns:
+        the request then; and 0 where it was approved, or this approval recorded as
+        one of several, else 1.
+
+    Raises:
+        UnreachableError: the broker does not answer.
+    """
+    client = session.client
+    if started.device and not session.json:
         print_device(session, started.device)
-    elif started.status == "authorizing":
-        out.note(_BEGUN_ELSEWHERE)
+    elif started.status == "authorizing" and not started.device:
+        session.out.note(_BEGUN_ELSEWHERE)
     ended = followed(
         session,
-        lambda: client.call(calls.STEPUP, _BRIEF, id=stepup_id),
+        lambda: client.call(calls.STEPUP, _BRIEF, id=asked.id),
         lambda item: item.status == "authorizing",
     )
-    if not out.print_json(ended):
-        _print_end(out, ended)
     before, now = (one.approvals.have if one.approvals else 0 for one in (asked, ended))
     is_recorded = ended.status == "pending" and now > before
-    return 0 if ended.status in _GRANTED or is_recorded else 1
+    return ended, 0 if ended.status in _GRANTED or is_recorded else 1
 
 
 @stepup.command(
@@ -207,7 +236,7 @@ def deny_stepup(session: CliSession, stepup_id: str, reason: str) -> None:
     denial = requests.DecisionRequest(id=stepup_id, decision="deny", reason=reason)
     denied = session.client.call(calls.DECIDE, denial)
     if not session.out.print_json(denied):
-        _print_end(session.out, denied)
+        print_end(session.out, denied)
 
 
 def _repeat(
@@ -224,7 +253,8 @@ def _repeat(
         raise UsageError(str(error)) from None
 
 
-def _print_all(session: CliSession, item: StepUpInfo) -> None:
+def print_all(session: CliSession, item: StepUpInfo) -> None:
+    """Print a request with what the broker knows about it."""
     client = session.client
     before = client.call(calls.BEFORE, id=item.id).stepups
     owner = ""
@@ -286,7 +316,8 @@ def _save_body(answer: HeldBody, file: Path, *, opaque: bool) -> None:
         opened.write(base64.b64decode(answer.base64))
 
 
-def _print_end(out: Output, item: StepUpInfo) -> None:
+def print_end(out: Output, item: StepUpInfo | ChangeInfo) -> None:
+    """Print how a request stands after a decision."""
     out.line(out.word(stepup_state(item.status)), " ", out.cell(item.id))
     if by := item.decided_by:
         people = by if isinstance(by, tuple) else (by,)

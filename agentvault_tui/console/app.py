@@ -33,6 +33,7 @@ from agentvault_tui.console.messages import (
     ShowAudit,
     ShowKeys,
     ShowList,
+    ShowStepUp,
 )
 from agentvault_tui.console.screens.base import PULSES, PaneScreen, PolledScreen
 from agentvault_tui.console.screens.watch import Watch
@@ -230,6 +231,12 @@ class ConsoleApp(Keyed, App[int]):
 
         if here := self._pane_screen():
             self.push_screen(AgentScreen(here.desk, message.agent_id))
+
+    def on_show_step_up(self, message: ShowStepUp) -> None:
+        from agentvault_tui.console.dialogs.stepup import StepUpDialog  # noqa: PLC0415
+
+        if row := self.desk.mirror.stepups.get(message.stepup_id):
+            self.push_screen(StepUpDialog(self.desk, row))
 
     def on_show_audit(self, message: ShowAudit) -> None:
         """Show the audit at an event, with the filter of the screen that asks."""

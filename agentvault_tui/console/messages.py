@@ -22,6 +22,13 @@ class ShowAgent(Message):
 
 
 @dataclass
+class ShowStepUp(Message):
+    """Open the dialog of a step-up or change over the screen in front."""
+
+    stepup_id: str
+
+
+@dataclass
 class ShowAudit(Message):
     """Open the audit screen with a filter: held at event *seq*, or following."""
 

@@ -78,6 +78,18 @@ _KINDS: Final[Mapping[int, type[AgentVaultError]]] = {
 }
 
 
+class ChangeWaitsError(ConflictError):
+    """The call became a change that waits for an approver's factor."""
+
+    def __init__(self, change: ChangeInfo) -> None:
+        super().__init__(
+            f"{visible(change.summary, 200)}: it waits for an approver's factor"
+            f" (fingerprint {change.fingerprint})",
+            f"agentvault changes approve {change.id}",
+        )
+        self.change = change
+
+
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path, timeout: float | None) -> None:
         super().__init__("localhost")
@@ -358,13 +370,9 @@ def _waits(change: ChangeInfo) -> NoReturn:
     """Raise that a change waits for a person.
 
     Raises:
-        ConflictError: always.
+        ChangeWaitsError: always.
     """
-    raise ConflictError(
-        f"{visible(change.summary, 200)}: it waits for an approver's factor"
-        f" (fingerprint {change.fingerprint})",
-        f"agentvault stepup approve {change.id}",
-    )
+    raise ChangeWaitsError(change)
 
 
 def _prepared(

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.bench import OPERATOR, PAYMENT, Bench
-from support.ledger_kit import decision, make_version_4, manual_clock, tamper
+from support.ledger_kit import decision, make_older, manual_clock, tamper
 from support.manual_clock import ManualClock
 from support.restoring import restore_backup
 from support.tenant_store import open_store as open_tenant
@@ -346,7 +346,7 @@ def test_a_backup_of_version_4_is_restored_and_brought_up_to_date(
 ) -> None:
     """Whoever backs up before the first start of a new version can go back to that."""
     fill(home, clock)
-    make_version_4(home)
+    make_older(home, 4)
     assert make_backup(home, short / "b", clock).schema == 4
     there = Home(short / "there", short / "there")
     restore_backup(there, short / "b", clock, OPERATOR)

@@ -40,6 +40,7 @@ CONTRACT = {
     *("tenant user otp", "tenant activate", "tenant rotate-keys", "doctor"),
     *("tls init", "tls show", "connect", "hook", "token", "revoke", "restore-agent"),
     *("approve", "deny", "panic", "lift-panic", "scopes list", "tokens list"),
+    *("changes list", "changes show", "changes approve", "changes deny"),
     *("tokens revoke", "agents set-serves", "agents set-delegates", "completion"),
 }
 ANSWERS_NOTHING = {"mcp stdio", "completion", "console", "demo", "hook", "run", "serve"}

@@ -57,6 +57,9 @@ async def test_what_the_next_start_does_with_kept_cuts_is_said(
     """How many it applies; or that it stops everything, and why."""
     home = Home.locate(tmp_path / "h")
     home.prepare()
+    # The tester's own broker may have the usual port.
+    home.config_file.write_text('[gateway]\nproxy = "127.0.0.1:0"\n')
+    home.config_file.chmod(0o600)
     ledger = await Ledger.open(home, clock=manual_clock())
     await ledger.commit(decision())
     await ledger.close()

@@ -83,6 +83,7 @@ _ELSEWHERE = {
     ("LiftDialog", "y"),
     ("ExportDialog", "enter"),
     ("Confirm", "enter"),
+    ("PanicDialog", "r"),
     # Each confirmation has its own word for it, and the panic none.
     ("Confirm", "y"),
     ("AdviceDialog", "y"),

@@ -21,7 +21,8 @@ from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.screens.watch import Watch
 
-WHY = "Not for you: cutting off needs the role operator; victor is viewer."
+NEEDS = "revoking, denying or taking away needs the role operator; victor is viewer"
+WHY = f"Not for you: {NEEDS}."
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ async def test_the_console_says_who_one_is_and_refuses_with_the_reason(
         await until(lambda: isinstance(app.screen, Watch))
         await pilot.press("s")
         await until(lambda: isinstance(app.screen, StepUpDialog))
-        for key, word in (("d", "cutting off"), ("a", "approving needs the role")):
+        for key, word in (("d", "revoking, deny"), ("a", "approving needs the role")):
             while f"Not for you: {word}" not in unboxed(app):
                 # News about the request arms it anew: a key may have come too early.
                 await until(lambda: armed(app))
@@ -99,7 +100,7 @@ def test_the_broker_refuses_whatever_a_face_lets_through(vault: Vault) -> None:
     assert (answer.status_code, answer.json()["needed_role"]) == (403, "operator")
     done = vault.cli("agents", "revoke", "payer")
     assert done.returncode == 1
-    assert "cutting off needs the role operator; victor is viewer" in done.stderr
+    assert NEEDS in done.stderr
     assert "agentvault login" in done.stderr
     assert vault.cli("agents", "list").returncode == 0
 

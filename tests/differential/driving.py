@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from support.gateway_stand import Stand, standing
+from support.gateway_stand import SECRET, Stand, standing
 
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import EventQuery
@@ -233,8 +233,8 @@ async def put_service(stand: Stand, tap: Tap) -> None:
         ROUTE.format(kind=kind, body=body, parameters=parameters)
         for kind, (body, parameters) in ROUTES.items()
     )
-    await stand.secret()
     origin = f"http://127.0.0.1:{tap.port}"
+    await stand.secret("key", SECRET, origin)
     await stand.service(SERVICE + routes, origin=origin)
 
 

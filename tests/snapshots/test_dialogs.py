@@ -206,8 +206,8 @@ SCENES: dict[str, tuple[Callable[[Desk], Dialog[Any]], Change, list[str], Change
         [],
         lost,
     ),
-    "panic": (PanicDialog, nothing, ["tab", *"pan"], nothing),
-    "stopped": (PanicDialog, nothing, ["tab", *"panic", "enter"], nothing),
+    "panic": (PanicDialog, nothing, [*"pan"], nothing),
+    "stopped": (PanicDialog, nothing, [*"panic", "enter"], nothing),
     "lift": (LiftDialog, lambda stand: stand.panic("runaway bookings"), [], nothing),
 }
 MONO = [

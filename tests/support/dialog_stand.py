@@ -239,6 +239,29 @@ class Stand:
         }
         return self.put(shape)
 
+    def propose(self, why: str, kind: str = "agents", **more: Any) -> StepUpRow:
+        """Let alice ask for a change: as the broker sends it, as a step-up."""
+        number = len(self.state.stepups) + 1
+        details = more.pop("details", {})
+        usual = {"summary": why, "changes": ["policy"], **details}
+        self.state.agents.setdefault("", {"id": "", "name": "alice"})
+        row = self.ask(
+            "",
+            f"change:{kind}",
+            **{
+                "id": f"chg_{number:016d}",
+                "scope": "",
+                "resource": "policy.cedar",
+                "parameters": usual,
+                "rule": "changes",
+                "why": why,
+                "ttl": 0,
+                **more,
+            },
+        )
+        del self.state.agents[""]
+        return row
+
     def hold(self, agent_id: str, body: bytes | None, **more: Any) -> StepUpRow:
         """Let an agent's call be held; without *body* the broker has it no more."""
         kind, media_type = more.pop("kind", ("json", "application/json"))

@@ -145,7 +145,8 @@ class Run:
         body = reply.json()
         if reply.status_code == 200:
             self.tokens[one.number] = body["access_token"]
-        if reply.status_code == 503:
+        asked_again = "changed while it asked" in body.get("error_description", "")
+        if reply.status_code == 503 or asked_again:
             return "503"
         why = body.get("reason") or body.get("error") or body.get("scope")
         return f"{reply.status_code} {why}"

@@ -23,9 +23,10 @@ from agentvault_tui.console.desk import (
 )
 from agentvault_tui.console.draw import theme
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, cells
-from agentvault_tui.console.messages import ShowKeys
+from agentvault_tui.console.messages import ShowKeys, ShowStepUp
 from agentvault_tui.console.term.keyed import Keyed, key_label, moves
 from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.operator_api.client import ChangeWaitsError
 from agentvault_tui.text import cell_width
 
 
@@ -352,6 +353,9 @@ class Dialog(Keyed, ModalScreen[Result]):
         async def work() -> None:
             try:
                 answer = await request()
+            except ChangeWaitsError as waits:
+                self.busy = False
+                await self._waits(waits)
             except AgentVaultError as error:
                 self.busy = False
                 self._failed(error)
@@ -363,6 +367,20 @@ class Dialog(Keyed, ModalScreen[Result]):
         # On the app: a dialog's own workers are cancelled when it closes, and a
         # decision on its way must not be.
         self.app.run_worker(work(), group="decisions")
+
+    async def _waits(self, waits: ChangeWaitsError) -> None:
+        """Show the change that the decision became: an approver has to confirm it."""
+        try:
+            row = await self.desk.link.waiting(waits.change.id)
+        except AgentVaultError:
+            self._failed(waits)
+            return
+        if self.is_current:
+            self.dismiss()
+            self.app.post_message(ShowStepUp(row.id))
+        else:
+            text = f"Change {row.fingerprint} waits for an approver: {row.why}"
+            self.app.notify(text, severity="warning", markup=False, timeout=15)
 
     def _failed(self, error: AgentVaultError) -> None:
         shown = self.desk.mirror.intake.shown(error.diagnosis(), 300)

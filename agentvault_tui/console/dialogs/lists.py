@@ -95,7 +95,7 @@ class StepUpsDialog(ListDialog[None]):
 
     def action_agent(self) -> None:
         row = self.desk.mirror.stepups.get(self.cursor)
-        if row is not None:
+        if row is not None and row.agent_id:
             self.app.post_message(ShowAgent(row.agent_id))
 
     def action_open(self) -> None:
@@ -171,7 +171,8 @@ def _what(pen: Pen, row: StepUpRow, width: int, names: int) -> Row:
     blank = " " * (names - cell_width(name))
     room, what = max(width - names, 8), subject(row)
     short = f"{row.action} {row.gist}".strip()
-    if cell_width(what) > room and cell_width(short) + _WHERE_LEAST > room:
+    narrow = cell_width(what) > room and cell_width(short) + _WHERE_LEAST > room
+    if narrow and not row.is_change:
         what = short  # whole, rather than the beginning of a longer text
     what = pen.clip(what, room)
     return (*warning, (name + blank, pen.palette.strong), (what, pen.palette.text))

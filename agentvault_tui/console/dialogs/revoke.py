@@ -194,7 +194,7 @@ class RestoreDialog(Confirm[float]):
         Binding("y", "confirm", "restore"),
         Binding("z", "undo", "undo: revoke it again"),
     ]
-    NEED: ClassVar[str] = "restore"
+    NEED: ClassVar[str] = "own"
     UNDER_WAY: ClassVar[str] = "restoring"
 
     def __init__(self, desk: Desk, agent: AgentRow) -> None:

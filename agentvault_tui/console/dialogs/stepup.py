@@ -18,9 +18,9 @@ from agentvault_tui.console.draw.stepup import (
     PastDecisions,
     StepUpFacts,
     brief,
-    decided,
     whole,
 )
+from agentvault_tui.console.draw.stepup_end import decided
 from agentvault_tui.console.messages import ShowAgent
 from agentvault_tui.console.state.body import READING, unread
 from agentvault_tui.console.state.presence import listed
@@ -163,7 +163,7 @@ class StepUpDialog(Dialog[None]):
         footer = self._foot(asked, pen, width, height)
         room = height - len(footer)
         title: Row = (
-            ("Step-up  ", pen.palette.title),
+            ("Change  " if row.is_change else "Step-up  ", pen.palette.title),
             (row.fingerprint, pen.palette.accent),
         )
         if self.viewing:
@@ -235,6 +235,10 @@ class StepUpDialog(Dialog[None]):
     ) -> bool | None:
         """Offer what the stage of the request allows."""
         match action:
+            case "agent":
+                return not self.row.is_change
+            case "repeat" if self.row.is_change:
+                return False
             case "approve" | "repeat":
                 waits = self.row.status == "pending" and not self._lost
                 return waits and not self._typing
@@ -251,7 +255,7 @@ class StepUpDialog(Dialog[None]):
         if self.row.device is not None:
             # Not the complete one: the code in it is for the approver's eyes.
             return "link", self.row.device.verification_uri
-        return "step-up id", self.stepup_id
+        return "change id" if self.row.is_change else "step-up id", self.stepup_id
 
     @property
     def _lost(self) -> bool:
@@ -465,14 +469,10 @@ class StepUpDialog(Dialog[None]):
 
     def _footer(self, pen: Pen, width: int) -> list[Row]:
         if self.telling:
+            who = "The requester" if self.row.is_change else "The agent"
+            typed = f"{who} will read this. Enter denies, Esc goes back."
             return [
-                EMPTY,
-                (
-                    (
-                        "The agent will read this. Enter denies, Esc goes back.",
-                        pen.palette.muted,
-                    ),
-                ),
+                *[EMPTY, ((typed, pen.palette.muted),)],
                 (("Reason: ", pen.palette.text),),
             ]
         if self.repeating:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Piece, Row, wrap
 from agentvault_tui.console.state import stepups
-from agentvault_tui.console.state.moments import clock_time, countdown, plural
-from agentvault_tui.console.state.records import BodyView, HeldRequest, StepUpRow
+from agentvault_tui.console.state.moments import clock_time, plural
+from agentvault_tui.console.state.records import (
+    BodyView,
+    HeldRequest,
+    StepUpRow,
+    TextRow,
+)
 from agentvault_tui.console.state.stepups import (
-    cause,
+    answered,
     ended,
     granted,
-    handed_out,
     no_limits,
-    stages_of,
-    subject,
-    takes_back,
 )
 from agentvault_tui.model.stepup import UNSEEN_PARTS
 from agentvault_tui.text import Shown, cell_width, visible, visible_lines
@@ -84,6 +85,10 @@ def listed_before(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
 
 
 _MANY = 100_000
+_DIGEST: Final = 12
+"""Digits of a text's digest on one row."""
+_SAYS: Final = "agent says (unverified)"
+_SAYS_OPERATOR: Final = "reason given with it"
 _UNSEEN: Final = "content, query and headers of the request it is used for"
 """The short form of `UNSEEN_PARTS`, on one row."""
 _NARROW: Final = 60
@@ -104,21 +109,17 @@ def brief(
     past = listed_before(asked, pen, width)
     wants, cut_wants = _wants(row, pen, width)
     on, cut_on = ([], False) if row.request else _on(row, pen, width)
-    grant, cut_grant = pen.facts("You grant", granted(row), width, 3, pen.palette.text)
-    # Without a row to spare, approving waits until the full view has shown it.
-    narrow = row.token_alone and width < _NARROW
-    if row.token_alone and not narrow:
-        unseen = pen.clip(_UNSEEN, width - LABEL)
-        grant.append(pen.fact("Not shown", (unseen, pen.palette.waiting)))
+    grant, cut_grant = _grant(row, pen, width)
     tail = [*grant, *_approvals(row, pen, width), tally_row(asked, pen, width)]
     problem = _problem(row, pen, width)
     fixed = len([*warning, *agent, *wants, *on, *tail, *problem])
     spare = height - fixed - 2
-    said = len(row.parameters) + len(row.others)
+    said = len(row.parameters) + len(row.others) + len(row.texts)
     why_text = f"{row.rule}: {row.why}"
     more_why = len(pen.facts("", why_text, width, max(height, 1))[0]) - 1
     roomy = row.reason and max(said, 1) + more_why <= spare - 3
-    words_least = 0 if row.request else 1
+    silent = row.request or row.is_change  # what asks need not say a word
+    words_least = 0 if silent else 1
     words_min = 3 if roomy else words_least
     body_min = 3 if row.request else 0
     most_with = max(spare - words_min - body_min, 1)
@@ -128,6 +129,8 @@ def brief(
     spare -= len(body)
     most_why = max(2 + spare - words_least, 1)  # the blank row gives way too
     why, cut_why = pen.facts("Why ask", why_text, width, most_why)
+    if row.is_change:  # its row is the one of what changes
+        why, cut_why = [], False
     spare -= len(why) - 1
     past = past[: max(spare - words_min, 0)]
     rows = [
@@ -144,12 +147,23 @@ def brief(
     ]
     left = height - len(rows)
     words: list[Row] = []
-    if row.reason or not row.request:  # with a request of HTTP it says nothing
+    if row.reason or not silent:
         words = _words(row, pen, width, max(left - 1, min(left, 1)))
-    if left > len(words):
+    if left > len(words) and (words or not row.is_change):
         rows.append(EMPTY)
     cut = cut_agent or cut_wants or cut_on or cut_with or cut_body or cut_why
-    return [*rows, *words][:height], cut or cut_grant or narrow or len(rows) > height
+    return [*rows, *words][:height], cut or cut_grant or len(rows) > height
+
+
+def _grant(row: StepUpRow, pen: Pen, width: int) -> tuple[list[Row], bool]:
+    """Write what an approval grants, and what of it nobody sees here."""
+    rows, cut = pen.facts("You grant", granted(row), width, 3, pen.palette.text)
+    # Without a row to spare, approving waits until the full view has shown it.
+    narrow = row.token_alone and width < _NARROW
+    if row.token_alone and not narrow:
+        unseen = pen.clip(_UNSEEN, width - LABEL)
+        rows.append(pen.fact("Not shown", (unseen, pen.palette.waiting)))
+    return rows, cut or narrow
 
 
 def whole(asked: StepUpFacts, pen: Pen, width: int) -> tuple[list[Row], int]:
@@ -173,36 +187,36 @@ def _whole(
     facts: list[tuple[str, str]] = [
         *_asker(row, owner),
         *([("Wants to", f"{request.method} {request.url}")] if request else []),
-        ("Is" if request else "Wants to", row.action),
-        *([("  scope", row.scope)] if row.scope else []),
+        ("Is" if request or row.is_change else "Wants to", row.action),
+        *([] if row.is_change else [("  scope", row.scope)]),
         ("  risk", row.risk.upper()),
         ("On", row.resource or "nothing named"),
         *(_parameter_facts(row)),
         *(request_facts(row, body, width)),
         ("Rule", row.rule),
-        ("Why ask", row.why),
+        *([] if row.is_change else [("Why ask", row.why)]),
         *_own_words("You grant", f"in your name: {granted(row, this='')}", width),
         *(_own_words("Not shown", UNSEEN_PARTS, width) if row.token_alone else []),
         *([("Approvals", row.approvals)] if row.approvals else []),
         ("Asked", f"{row.requested_at:%Y-%m-%d} {clock_time(row.requested_at)}"),
         ("Expires", f"{row.expires_at:%Y-%m-%d} {clock_time(row.expires_at)}"),
-        ("Step-up", row.id),
+        ("Change" if row.is_change else "Step-up", row.id),
         ("Digest", row.digest),
         ("Fingerprint", row.fingerprint),
         ("Status", _status(row)),
         *([("Last try", row.problem)] if row.problem and row.open else []),
-        *([("It was told", row.denial)] if row.denial else []),
+        *([(answered(row), row.denial)] if row.denial else []),
     ]
     rows: list[Row] = _warning(row, body, pen, width)
     for label, value in facts:
         rows += _in_full(label, value, pen, width)
     trusted = tuple(rows)
     raw = _raw(body, pen, width) if request else ()
-    if request and not row.reason:
+    if (request or row.is_change) and not row.reason:
         return trusted, raw
     text, masked = pen.masked(row.reason)
-    who = "operator" if row.is_change else "agent"
-    rows = [EMPTY, ((f"The {who} says (unverified)", pen.palette.muted),)]
+    says = _SAYS_OPERATOR if row.is_change else _SAYS
+    rows = [EMPTY, ((f"The {says}", pen.palette.muted),)]
     rows += [
         ((line, pen.palette.unverified),) for line in wrap(text or "nothing", width)
     ]
@@ -212,11 +226,14 @@ def _whole(
 
 
 def _asker(row: StepUpRow, owner: str) -> list[tuple[str, str]]:
-    """Return who asks: an agent with its owner, or for a change an operator."""
+    """Name the agent that asks, or the operator, with what is asked for."""
     if row.is_change:
-        return [("Operator", row.agent_name)]
-    owner = owner or "not known here"
-    return [("Agent", row.agent_name), ("  id", row.agent_id), ("  owner", owner)]
+        return [("Operator", row.agent_name), ("Change", row.why)]
+    return [
+        ("Agent", row.agent_name),
+        ("  id", row.agent_id),
+        ("  owner", owner or "not known here"),
+    ]
 
 
 def _status(row: StepUpRow) -> str:
@@ -249,19 +266,19 @@ def unreadable(request: HeldRequest, pen: Pen) -> Shown:
 def _agent(asked: StepUpFacts, pen: Pen, width: int) -> tuple[list[Row], bool]:
     """Write the agent, its id whole: a name proves nothing (T-03)."""
     row, palette = asked.row, pen.palette
+    if row.is_change:
+        return pen.facts("Operator", row.agent_name, width, 1, palette.strong)
     dot = f" {pen.glyphs.separator} "
-    room = width - LABEL - cell_width(row.agent_id or row.id) - len(dot)
+    room = width - LABEL - cell_width(row.agent_id) - len(dot)
     owner_room = min(cell_width(asked.owner), max(room // 3, 8)) + len(dot)
     name = pen.clip(row.agent_name, max(room - owner_room * bool(asked.owner), 8))
     cut_owner = False
-    known = row.agent_id or row.id  # a change has no agent
-    pieces: list[Piece] = [(name, palette.strong), (dot + known, palette.text)]
+    pieces: list[Piece] = [(name, palette.strong), (dot + row.agent_id, palette.text)]
     if asked.owner:
         owner_room = room - cell_width(name) - len(dot)
         pieces.append((dot + pen.clip(asked.owner, owner_room), palette.muted))
         cut_owner = pen.clip(asked.owner, owner_room) != asked.owner
-    label = "Operator" if row.is_change else "Agent"
-    return [pen.fact(label, *pieces)], name != row.agent_name or cut_owner
+    return [pen.fact("Agent", *pieces)], name != row.agent_name or cut_owner
 
 
 def _wants(row: StepUpRow, pen: Pen, width: int) -> tuple[list[Row], bool]:
@@ -275,6 +292,9 @@ def _wants(row: StepUpRow, pen: Pen, width: int) -> tuple[list[Row], bool]:
         rows, cut = pen.facts(label, text, width, 2, pen.palette.strong)
         label, on = "Is", f" on {row.resource}" if row.resource else ""
         whole_action = f"{row.action}{on}"
+    elif row.is_change:
+        rows, cut = pen.facts("Change", row.why, width, 3, pen.palette.strong)
+        label = "Is"
     action = pen.clip(whole_action, room)
     left = pen.fact(label, (action, pen.palette.strong))
     rows.append(pen.spread(left, mark, width))
@@ -297,8 +317,11 @@ def _with(row: StepUpRow, pen: Pen, width: int, most: int) -> tuple[list[Row], b
 
     Members of other details follow, under a label of their own.
     """
-    said = (*row.parameters, *row.others)
+    texts = [(text.name, _short(text, pen)) for text in row.texts]
+    said = (*row.parameters, *row.others, *texts)
     label = "Policy read" if row.request else "With"
+    if not said and row.is_change:
+        return [], False
     if not said:
         return [pen.fact(label, ("no parameters", pen.palette.muted))], False
     shown = said
@@ -309,7 +332,8 @@ def _with(row: StepUpRow, pen: Pen, width: int, most: int) -> tuple[list[Row], b
     column = max((cell_width(pen.clip(n, 16)) for n, _ in shown), default=0)
     rows: list[Row] = []
     cut = missing > 0
-    labels = {0: label, len(row.parameters): "Also"}
+    named = len(row.parameters) + len(row.others)
+    labels = {0: label, len(row.parameters): "Also", named: "Text"}
     for number, (raw_name, raw_value) in enumerate(shown):
         name = pen.clip(raw_name, column)
         room = width - LABEL - column - 2
@@ -328,6 +352,13 @@ def _with(row: StepUpRow, pen: Pen, width: int, most: int) -> tuple[list[Row], b
         more = f"{plural(missing, kind)} {'more' if shown else 'to view'}"
         rows.append(pen.fact("" if rows else label, (more, pen.palette.waiting)))
     return rows, cut
+
+
+def _short(text: TextRow, pen: Pen) -> str:
+    """Write the beginnings of both digests: the full view has them whole."""
+    before, after = text.before[:_DIGEST], text.after[:_DIGEST]
+    arrow = pen.own("→")
+    return f"{before or 'none'} {arrow} {after or 'removed or secret'}  SHA-256"
 
 
 def _body(
@@ -433,7 +464,7 @@ def _words(row: StepUpRow, pen: Pen, width: int, most: int) -> list[Row]:
         lines = [*kept, pen.clip(" ".join(lines[most - 3 :]), inner)]
         left = len(text) - sum(len(line) for line in lines)
         more = plural(max(left, 1), "character") + " more"
-    head = " the agent says (unverified) "
+    head = f" the {_SAYS_OPERATOR if row.is_change else _SAYS} "
     foot = pen.own(" · ".join(part for part in (masked, more) if part))
     foot = f" {foot} " if foot else ""
     side = (box.vertical, palette.line)
@@ -463,7 +494,7 @@ def _words(row: StepUpRow, pen: Pen, width: int, most: int) -> list[Row]:
 def _parameter_facts(row: StepUpRow) -> Iterator[tuple[str, str]]:
     """Give name and value rows of their own: neither can pass for the other."""
     label = "Policy read" if row.request else "With"
-    if not row.parameters:
+    if not row.parameters and not row.is_change:
         yield label, "no parameters"
     for name, value in row.parameters:
         yield label, name
@@ -471,6 +502,10 @@ def _parameter_facts(row: StepUpRow) -> Iterator[tuple[str, str]]:
     for name, value in row.others:
         yield "Also", name
         yield "  is", value
+    for text in row.texts:
+        yield "Text", text.name
+        yield "  SHA-256", text.before or "none before"
+        yield "  becomes", text.after or "removed, or secret"
 
 
 def _in_full(label: str, value: str, pen: Pen, width: int) -> list[Row]:
@@ -480,87 +515,3 @@ def _in_full(label: str, value: str, pen: Pen, width: int) -> list[Row]:
         pen.fact(label if number == 0 else "", (line, pen.palette.text))
         for number, line in enumerate(lines)
     ]
-
-
-_COLUMN: Final = 36
-_ROOMY: Final = 60
-"""From this width on a dialog has rows to spare."""
-_ELSEWHERE: Final = "This was decided elsewhere while it was open here."
-
-
-def decided(asked: StepUpFacts, pen: Pen, width: int, *, elsewhere: bool) -> list[Row]:
-    """Write how the request ended; *elsewhere* when not by a key in this dialog."""
-    row, palette = asked.row, pen.palette
-    most = 2 if width >= _ROOMY else 1
-    what, _ = pen.facts("For", subject(row), width, most, palette.text)
-    name = pen.clip(row.agent_name, max(width - 40, 8))
-    label = "Operator" if row.is_change else "Agent"
-    agent = pen.fact(
-        label, (name, palette.strong), (f"  {row.agent_id}", palette.muted)
-    )
-    rows = [agent, *what, EMPTY, *_ending(asked, pen, width)]
-    if elsewhere:
-        rows += [EMPTY, *pen.paragraph(_ELSEWHERE, width, palette.waiting)]
-    return rows
-
-
-def _ending(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
-    row, nothing = asked.row, stages_of(asked.row).nothing
-    when = clock_time(row.decided_at) if row.decided_at else ""
-    match row.status:
-        case "approved" | "redeemed" | "applied":
-            return _approved(asked, pen, width)
-        case "denied":
-            who = row.decided_by.name if row.decided_by else "an operator"
-            told = f"It was told: {row.denial}" if row.denial else "It was told no."
-            return [
-                _stage(pen, "ended", pen.clip(f"denied by {who}", width - 14), when),
-                *pen.paragraph(f"{nothing}. {told}", width),
-            ]
-        case "expired":
-            waited = countdown((row.expires_at - row.requested_at).total_seconds())
-            return [
-                _stage(pen, "ended", "expired", clock_time(row.expires_at)),
-                *pen.paragraph(
-                    f"Nobody decided within {waited}, which counts as no. "
-                    f"{nothing}; the agent may ask again.",
-                    width,
-                ),
-            ]
-    return [
-        _stage(pen, "ended", "cancelled", when),
-        *pen.paragraph(f"Because {cause(row)}. {nothing}.", width),
-    ]
-
-
-def _approved(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
-    """Write each stage with the time the broker gives for it."""
-    row, by, stages = asked.row, asked.row.decided_by, stages_of(asked.row)
-    when = clock_time(row.decided_at) if row.decided_at else ""
-    proof = ", ".join(by.amr) if by else ""
-    verified = clock_time(by.auth_time) if by and by.auth_time else when
-    name = pen.clip(by.name if by else "an approver", max(width - 30, 8))
-    begun = clock_time(row.begun_at) if row.begun_at else ""
-    rows = [
-        _stage(pen, "done", "code shown", begun),
-        _stage(pen, "done", pen.clip(f"factor verified ({proof})", 40), verified),
-        _stage(pen, "done", f"approved by {name}", when),
-        _stage(pen, "done", stages.ready, when),
-    ]
-    if row.status == "applied":
-        return rows
-    if row.status == "redeemed":
-        at = clock_time(row.redeemed_at) if row.redeemed_at else ""
-        rows.append(_stage(pen, "done", stages.used, at))
-        return [*rows, EMPTY, *pen.paragraph(handed_out(row), width)]
-    minted = row.decided_at or asked.now
-    left = (minted + timedelta(seconds=row.ttl) - asked.now).total_seconds()
-    if left <= 0:
-        rows.append(_stage(pen, "ended", *stages.lapsed))
-        return rows
-    rows.append(_stage(pen, "current", stages.unused, f"{countdown(left)} left"))
-    return [*rows, EMPTY, *pen.paragraph(takes_back(row), width)]
-
-
-def _stage(pen: Pen, state: str, words: str, when: str) -> Row:
-    return pen.stage(state, words, when, _COLUMN)

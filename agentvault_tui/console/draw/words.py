@@ -78,6 +78,7 @@ _DECIDED: Final = frozenset(
         "agent.changed",
         "agent.restored",
         "agent.scopes_changed",
+        "change.applied",
         "config.applied",
         "panic.off",
         "policy.changed",

@@ -52,6 +52,7 @@ from agentvault_tui.operator_api.requests import (
     RepeatRequest,
     RestoreRequest,
     RevokeRequest,
+    StepUpShowQuery,
     TreeQuery,
 )
 from agentvault_tui.operator_api.shapes import (
@@ -413,6 +414,14 @@ class BrokerLink:
             id=stepup_id, decision="approve", digest=digest, repeat=repeat
         )
         return await self._decide(asked, None)
+
+    async def waiting(self, change_id: str) -> StepUpRow:
+        """Read a change that waits, and list it."""
+        told = await self._client.call(
+            calls.STEPUP, StepUpShowQuery(body=False), id=change_id
+        )
+        self.mirror.apply(told)
+        return self.mirror.intake.stepup(told)
 
     async def deny(self, stepup_id: str, reason: str) -> StepUpRow:
         """Turn a request down; *reason* reaches the agent."""

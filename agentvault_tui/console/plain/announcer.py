@@ -53,6 +53,7 @@ class Announcer:
         self._out = out
         self._told_seq: int | None = None
         self._told: dict[Shown, tuple[Shown, Shown]] | None = None
+        self._loosened_seq = 0
         self._link = ""
         self._warned: tuple[str, ...] = ()
         self._others: dict[Shown, OperatorRow] | None = None
@@ -71,6 +72,7 @@ class Announcer:
         self._tell_link()
         self._tell_presence()
         if self.mirror.clock.boot() >= self.hold_until:
+            self._tell_loosened()
             self._tell_stepups()
             self._tell_events()
 
@@ -136,6 +138,14 @@ class Announcer:
         self._told = told
         self.say(*(sentences.of_stepup(row, now) for row in news))
 
+    def _tell_loosened(self) -> None:
+        """Announce loosenings, each once, whatever is held back or filtered."""
+        rows = self.mirror.loosenings.recent()
+        new = [row for row in rows if row.seq > self._loosened_seq]
+        self.say(*(f"LOOSENED {row.words}." for row in new))
+        if new:
+            self._loosened_seq = new[-1].seq
+
     def _tell_events(self) -> None:
         """Announce new events; of a flood the first ones and a count."""
         mirror = self.mirror
@@ -147,7 +157,7 @@ class Announcer:
         self._told_seq = mirror.last_seq
         new = [event for event in new if self._asked_for(event)]
         # A step-up is told by its own sentence, which says more.
-        new = [event for event in new if not event.type.startswith("stepup.")]
+        new = [e for e in new if not e.type.startswith(("stepup.", "change."))]
         if self._held is not None:
             self._held += len(new)
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -29,6 +30,7 @@ from agentvault_tui.console.state.revocations import Revoked, caution
 from agentvault_tui.console.state.stepups import read_repeat
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.model import repeat_words
+from agentvault_tui.operator_api.client import ChangeWaitsError
 from agentvault_tui.text import Shown
 
 _WORD: Final = "panic"
@@ -83,6 +85,9 @@ class DecisionCommands:
         row = self._open_stepup(what)
         if row is None or self._refused("approve"):
             return
+        if row.is_change and more.strip():
+            self.say("A change is approved once: leave out how many more.")
+            return
         repeat = read_repeat(more) if more.strip() else None
         if isinstance(repeat, str):
             self.say(self.mirror.intake.shown(repeat, 200))
@@ -114,7 +119,8 @@ class DecisionCommands:
             await self.desk.link.deny(row.id, reason.strip())
             return ()
 
-        told = "The agent will read your reason. " if reason else ""
+        reader = "The requester" if row.is_change else "The agent"
+        told = f"{reader} will read your reason. " if reason else ""
         does = "end what is left of its repeats" if repeats else "deny it"
         self._ask(does, {row.fingerprint}, act, "" if repeats else told)
 
@@ -147,7 +153,7 @@ class DecisionCommands:
             self.reads.unknown("agent", what)
         elif not agent.revoked:
             self.say(f"{agent.name} is served: there is nothing to restore.")
-        elif not self._refused("restore"):
+        elif not self._refused("own"):
 
             async def act() -> Iterable[str]:
                 since = self.mirror.last_seq
@@ -247,9 +253,21 @@ class DecisionCommands:
     async def _carry_out(self, act: Callable[[], Awaitable[Iterable[str]]]) -> None:
         try:
             self.say(*(await act()))
+        except ChangeWaitsError as waits:
+            await self._waits(waits)
         except AgentVaultError as error:
             shown = self.mirror.intake.shown(error.diagnosis(), 300)
             self.say(f"Not done: {shown}")
+
+    async def _waits(self, waits: ChangeWaitsError) -> None:
+        """Tell of the change that the decision became; the news tell all of it."""
+        mark = self.mirror.intake.shown(waits.change.fingerprint, 8)
+        self.say(
+            f"Not done yet: it is change {mark}, which waits for an approver. Type:"
+            f" show {mark}"
+        )
+        with contextlib.suppress(AgentVaultError):  # the stream brings it too
+            await self.desk.link.waiting(waits.change.id)
 
     def _refused(self, need: str = "") -> bool:
         refusal = self.desk.refusal(need)

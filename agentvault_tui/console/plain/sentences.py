@@ -28,6 +28,7 @@ from agentvault_tui.console.state.records import (
     TreeRow,
 )
 from agentvault_tui.console.state.stepups import (
+    answered,
     cause,
     handed_out,
     no_limits,
@@ -74,37 +75,46 @@ def of_row(mirror: Mirror, fold: Fold) -> str:
 
 def of_stepup(row: StepUpRow, now: datetime) -> str:
     """Tell where a request stands, and the command that goes on from there."""
-    mark = row.fingerprint
+    mark, name = row.fingerprint, kind(row)
     match row.status:
         case "pending" if row.problem:
             return (
-                f"Step-up {mark}: {row.problem}. It is waiting again; "
+                f"{name} {mark}: {row.problem}. It is waiting again; "
                 f"approve {mark} gives a new code."
             )
         case "pending":
             left = countdown(row.remaining(now))
             limits = f"{no_limits(row)} " if row.unlimited else ""
             return (
-                f"{limits}STEP-UP {mark} waiting: {row.agent_name} wants {subject(row)}"
+                f"{limits}{name.upper()} {mark} waiting: {_wants(row)}"
                 f", risk {row.risk}. It ends in {left}. Type: show {mark}"
             )
         case "authorizing":
-            return f"Step-up {mark}: verifying the second factor at the tenant."
+            return f"{name} {mark}: verifying the second factor at the tenant."
+        case "applied":
+            return f"{name} {mark}: applied{_by(row)}."
         case "approved":
             unused = f"{stages_of(row).unused.capitalize()}."
             told = takes_back(row) if row.connection else unused
-            return f"Step-up {mark}: approved{_by(row)}. {told}{_repeats(row, now)}"
+            return f"{name} {mark}: approved{_by(row)}. {told}{_repeats(row, now)}"
         case "redeemed":
             told = f"{stages_of(row).used}. {handed_out(row)}{_repeats(row, now)}"
-            return f"Step-up {mark}: approved{_by(row)}, {told}"
-        case "applied":
-            return f"Change {mark}: approved{_by(row)}, and applied."
+            return f"{name} {mark}: approved{_by(row)}, {told}"
         case "denied":
-            told = f" It was told: {row.denial}" if row.denial else ""
-            return f"Step-up {mark}: denied{_by(row)}.{told}"
+            told = f" {answered(row)}: {row.denial}" if row.denial else ""
+            return f"{name} {mark}: denied{_by(row)}.{told}"
         case "expired":
-            return f"Step-up {mark}: expired. Nobody decided, which counts as no."
-    return f"Step-up {mark}: cancelled, because {cause(row)}."
+            return f"{name} {mark}: expired. Nobody decided, which counts as no."
+    return f"{name} {mark}: cancelled, because {cause(row)}."
+
+
+def kind(row: StepUpRow) -> str:
+    return "Change" if row.is_change else "Step-up"
+
+
+def _wants(row: StepUpRow) -> str:
+    what = f"asks for a {subject(row)}" if row.is_change else f"wants {subject(row)}"
+    return f"{row.agent_name} {what}"
 
 
 def _repeats(row: StepUpRow, now: datetime) -> str:
@@ -119,10 +129,7 @@ def _repeats(row: StepUpRow, now: datetime) -> str:
 
 def gist(row: StepUpRow) -> str:
     """Tell a request in a line: its mark, whose it is, and what it wants."""
-    return (
-        f"Step-up {row.fingerprint}: {row.agent_name} wants {subject(row)}, "
-        f"risk {row.risk}."
-    )
+    return f"{kind(row)} {row.fingerprint}: {_wants(row)}, risk {row.risk}."
 
 
 def waited(row: StepUpRow, then: datetime) -> str:
@@ -156,7 +163,7 @@ def facts(asked: StepUpFacts) -> Iterator[str]:
     """Tell all of a request: trusted facts first, the agent's own words last."""
     row, now = asked.row, asked.now
     left = f", ends in {countdown(row.remaining(now))}" if row.open else ""
-    yield f"Step-up {row.fingerprint}, {row.state}{left}"
+    yield f"{kind(row)} {row.fingerprint}, {row.state}{left}"
     rows, _ = whole(asked, PEN, WIDTH)
     yield from written(rows)
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from msgspec.structs import asdict
 
 from agentvault_tui.clock import parse_iso, span
+from agentvault_tui.console.state.changes import ChangeParts, loosened
 from agentvault_tui.console.state.moments import plural, size
 from agentvault_tui.console.state.records import (
     RISKS,
@@ -39,6 +40,7 @@ from agentvault_tui.console.state.records import (
     TreeRow,
     UpstreamStep,
 )
+from agentvault_tui.console.state.stepups import gist, rank
 from agentvault_tui.console.state.tallies import TokenStore
 from agentvault_tui.held_body import Described, HeldRequestInfo
 from agentvault_tui.model import (
@@ -255,6 +257,7 @@ class Intake:
 
     def stepup(self, told: StepUpInfo) -> StepUpRow:
         """Convert a step-up; what a person decides about is kept whole."""
+        change = ChangeParts.of(told)
         return StepUpRow(
             id=self.shown(told.id, _NAME),
             agent_id=self.shown(told.agent_id, _NAME),
@@ -262,7 +265,7 @@ class Intake:
             action=self.shown(told.action, _WHOLE),
             scope=self.shown(told.scope or told.action, _WHOLE),
             resource=self.shown(told.resource, _WHOLE),
-            parameters=self._rows(sorted(told.parameters.items(), key=_rank)),
+            parameters=self._rows(sorted(change.details.items(), key=rank)),
             reason=self.shown(told.reason, _WHOLE),
             rule=self.shown(told.rule),
             why=self.shown(told.why, 1000),
@@ -279,12 +282,13 @@ class Intake:
             decided_at=moment(told.decided_at),
             denial=self.shown(told.denial, 400),
             device=self._device(told.device),
-            gist=self.shown(_gist(told.parameters), _NAME),
+            gist=self.shown(gist(told.parameters), _NAME),
             begun_at=moment(told.begun_at),
             redeemed_at=moment(told.redeemed_at),
             connection=self.shown(told.connection, _NAME),
             others=self._others(told),
-            unlimited=limits_nothing(
+            unlimited=not change.is_change
+            and limits_nothing(
                 told.resource,
                 told.parameters,
                 other_details(told.authorization_details),
@@ -293,7 +297,8 @@ class Intake:
             request=self._request(told.request),
             evaluation=told.evaluation,
             repeat=self._repeat(told.repeat),
-            approvals=self._approvals(told.approvals),
+            approvals=self._approvals(told.approvals) or self.shown(change.may),
+            texts=change.rows(self.shown),
         )
 
     def _repeat(self, told: RepeatInfo | None) -> RepeatRow | None:
@@ -326,10 +331,12 @@ class Intake:
             word(told.action),
             word(told.resource),
             told.outcome if told.outcome in OUTCOMES else "",
-            self.shown(_ended(told) if told.type == RESULT else told.reason),
+            self.shown(
+                _ended(told) if told.type == RESULT else told.reason or loosened(told)
+            ),
             word(told.rule),
             self.shown(told.decision_id, _NAME),
-            self.shown(_gist(parameters) if parameters else _request(told), _NAME),
+            self.shown(gist(parameters) if parameters else _request(told), _NAME),
             self.shown(told.hash, _NAME),
         )
 
@@ -531,32 +538,6 @@ def moment(raw: str | None) -> datetime | None:
 def token_key(token_id: str) -> int:
     """Return 32 bits that stand for a token's id."""
     return hash(token_id) & 0xFFFF_FFFF
-
-
-_FIRST: Final = ("amount", "currency", "recipients", "count")
-
-
-def _rank(parameter: tuple[str, object]) -> int:
-    """Order parameters: those that rules limit come first."""
-    name, _ = parameter
-    return _FIRST.index(name) if name in _FIRST else len(_FIRST)
-
-
-def _gist(parameters: object) -> str:
-    """Summarise how much an action moves: amount, recipients, items."""
-    known = parameters if isinstance(parameters, dict) else {}
-    amount, currency = known.get("amount"), known.get("currency")
-    recipients = known.get("recipients")
-    words = []
-    if isinstance(amount, int | float) and isinstance(currency, str):
-        words.append(f"{amount:,} {currency}")
-    if isinstance(recipients, list):
-        recipients = len(recipients)
-    if isinstance(recipients, int):
-        words.append(f"{recipients:,} recipient{'s' * (recipients != 1)}")
-    if isinstance(count := known.get("count"), int):
-        words.append(f"{count:,} item{'s' * (count != 1)}")
-    return ", ".join(words)
 
 
 def _request(told: EventInfo) -> str:

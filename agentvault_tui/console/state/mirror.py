@@ -15,6 +15,7 @@ from typing import Final
 from msgspec import structs
 
 from agentvault_tui.clock import Clock
+from agentvault_tui.console.state.changes import Loosenings
 from agentvault_tui.console.state.intake import Intake, token_key
 from agentvault_tui.console.state.presence import DECISIONS, OperatorsPresent
 from agentvault_tui.console.state.records import (
@@ -28,7 +29,6 @@ from agentvault_tui.console.state.records import (
     StepUpRow,
 )
 from agentvault_tui.console.state.tallies import ExpiryQueue, RatesByName, TokenStore
-from agentvault_tui.model.event import LOOSENED
 from agentvault_tui.operator_api.gateway import CallInfo
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.shapes import (
@@ -98,13 +98,10 @@ class AgentRoster:
 class Mirror:
     """The broker's state as this console last read it."""
 
-    loosened: tuple[datetime, str] | None = None
-    """When something was loosened last while it watched, what, and by whom."""
-
     def __init__(self, clock: Clock, *, ascii_only: bool = False) -> None:
-        self.clock = clock
+        self.clock, self.versions = clock, Versions()
         self.intake = Intake(ascii_only=ascii_only)
-        self.versions = Versions()
+        self.loosenings = Loosenings(clock, self.intake.shown)
         self.agents: dict[str, AgentRow] = {}
         """All clients; see `servers`."""
         self.loaded = False
@@ -266,7 +263,9 @@ class Mirror:
         self._reset_rates()
         self.last_hash = ""
         for event in events:
-            self._remember(self.intake.event(event))
+            row = self.intake.event(event)
+            self._remember(row)
+            self.loosenings.note(event, row.time, live=False)
             self.last_hash = event.hash
         self.last_seq = self.read_from = after
         self.revoked_by.clear()
@@ -390,11 +389,11 @@ class Mirror:
         self.last_hash = data.hash
         self._remember(row)
         self.versions.events += 1
+        self.versions.status += self.loosenings.note(data, row.time, live=True)
         if row.outcome:
             self._count(row)
         if row.type in DECISIONS:
             self._take_decision(row, data.detail)
-        self._note_loosening(row, data.detail.get(LOOSENED))
         match row.type:
             case "token.revoked" | "token.redeemed":
                 self._end_token(row.agent_id, data.detail)
@@ -409,23 +408,12 @@ class Mirror:
                 | "stepup.denied"
                 | "stepup.expired"
                 | "stepup.cancelled"
+                | "change.applied"
             ):
                 self._close_stepup(row, data.detail)
             case "broker.started":
                 self.restarted_at = row.time
                 self.versions.status += 1
-
-    def _note_loosening(self, row: EventRow, told: object) -> None:
-        """Note what was loosened, and by whom, for the masthead."""
-        if not isinstance(told, dict):
-            return
-        by = told.get("by")
-        people = by if isinstance(by, list) else []
-        names = [str(one.get("name")) for one in people if isinstance(one, dict)]
-        who = self.intake.shown(", ".join(names) or "the system", 60)
-        what = self.intake.shown(str(told.get("summary")), 120)
-        self.loosened = row.time, f"{what} (by {who})"
-        self.versions.status += 1
 
     # An object's own frame is sent before its event, and may hold an older state: so
     # events set what they report as well.
@@ -461,21 +449,24 @@ class Mirror:
         known = self.stepups.get(str(detail.get("stepup_id")))
         if known is None or not known.open:
             return
-        status = self.intake.shown(row.type.removeprefix("stepup."), 20)
+        status = self.intake.shown(row.type.rpartition(".")[2], 20)
         self.stepups[known.id] = replace(known, status=status, decided_at=row.time)
         self.versions.stepups += 1
         self.versions.agents += 1
 
     def _take_decision(self, row: EventRow, detail: Json) -> None:
         """Note another operator's decision, with what it is about."""
-        if not row.type.startswith("stepup."):
+        if not row.type.startswith(("stepup.", "change.")):
             what = self.agent_name(row.agent_id) if row.agent_id else ""
             self.presence.heard(row, row.agent_id, what)
             return
         about = detail.get("stepup_id")
         stepup = self.stepups.get(str(about))
+        if row.type == "change.applied" and stepup is None:
+            return  # a file brought it, and nobody approved
         mark = stepup.fingerprint if stepup else self.intake.shown("a step-up")
-        what = f"{mark}, {row.action} of {self.agent_name(row.agent_id)}"
+        of = f" of {self.agent_name(row.agent_id)}" if row.agent_id else ""
+        what = f"{mark}, {row.action}{of}"
         self.presence.heard(row, str(about), what)
 
     def _remember(self, row: EventRow) -> None:

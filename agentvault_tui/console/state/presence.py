@@ -18,7 +18,7 @@ _SHOWN: Final = 256
 _NAME: Final = 40
 _ID: Final = 64
 _REASON: Final = 300
-NEEDS: Final = ("revoke", "restore", "approve")
+NEEDS: Final = ("revoke", "restore", "own", "approve")
 """Kinds of decisions, as the broker names what an operator may not do."""
 _NEWS: Final = 20
 _FRESH: Final = 8.0
@@ -26,6 +26,7 @@ _FRESH: Final = 8.0
 _OWN: Final = 10.0
 """Seconds within which the event of one's own decision comes."""
 _SAID: Final = {
+    "change.applied": "approved",
     "stepup.approved": "approved",
     "stepup.denied": "denied",
     "agent.revoked": "revoked",

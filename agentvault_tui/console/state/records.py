@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from agentvault_tui.held_body import Described, DocumentInfo
+from agentvault_tui.model import CHANGE_ID
 from agentvault_tui.operator_api.shapes import OPEN
 from agentvault_tui.text import Shown
 
@@ -263,6 +264,16 @@ class RepeatRow(NamedTuple):
     """Until when it stands in for a person; None before the approval."""
 
 
+class TextRow(NamedTuple):
+    """A text that a change replaces, by the SHA-256 of before and after."""
+
+    name: Shown
+    before: Shown
+    """Empty where there was none."""
+    after: Shown
+    """Empty where it is removed, or is secret."""
+
+
 @dataclass(frozen=True, slots=True)
 class StepUpRow:
     """A request held for a person. Texts are whole: cut them where they are drawn."""
@@ -315,6 +326,8 @@ class StepUpRow:
     """How often more the same is, or is to be, approved."""
     approvals: Shown = _NOTHING
     """Who has approved and who may still; empty where one person decides."""
+    texts: tuple[TextRow, ...] = ()
+    """Texts that a change replaces."""
 
     @property
     def open(self) -> bool:
@@ -322,8 +335,8 @@ class StepUpRow:
 
     @property
     def is_change(self) -> bool:
-        """Whether an operator asked for it, to loosen something, and no agent."""
-        return self.id.startswith("chg_")
+        """Whether an operator asks for a change, and no agent for an action."""
+        return self.id.startswith(f"{CHANGE_ID}_")
 
     @property
     def token_alone(self) -> bool:

@@ -12,7 +12,7 @@ from agentvault_tui.operator_api.requests import RepeatRequest
 from agentvault_tui.text import visible
 
 _DAY: Final = 86_400
-_GRANTED: Final = frozenset({"approved", "redeemed", "applied"})
+_GRANTED: Final = frozenset({"approved", "redeemed"})
 _FORM: Final = "Write how many more, and within how many seconds: 5 600 amount=5000"
 _SAME: Final = "exactly the same"
 
@@ -26,14 +26,15 @@ def ago(row: StepUpRow, now: datetime) -> str:
 
 def ended(row: StepUpRow) -> str:
     who = f" by {row.decided_by.name}" if row.decided_by else ""
-    over = row.status in {"redeemed", "applied"}
-    used = f", {stages_of(row).used}" if over else ""
+    used = f", {stages_of(row).used}" if row.status == "redeemed" else ""
     word = "approved" if row.status in _GRANTED else str(row.status)
     return f"{word}{who}{used}"
 
 
 def differs(then: StepUpRow, asked: StepUpRow) -> str:
     """Name what differed then, with the values of then."""
+    if asked.is_change and then.why != asked.why:
+        return str(then.why)
     old = dict((*then.parameters, *then.others))
     new = dict((*asked.parameters, *asked.others))
     found = [f"{name} {old[name]}" for name in old if new.get(name) != old[name]]
@@ -75,6 +76,7 @@ _FACTS = (
     ("how long it lasts", "ttl"),
     ("the connection", "connection"),
     ("the request", "request"),
+    ("a text", "texts"),
     ("the fingerprint", "digest"),
 )
 
@@ -88,13 +90,13 @@ def changes(opened: StepUpRow, now: StepUpRow) -> tuple[str, ...]:
 
 def granted(row: StepUpRow, this: str = "exactly this, ") -> str:
     """Word what an approval grants: a provider's token is more than one action."""
-    if row.is_change:
-        return "exactly this change, once"
     if row.connection:
         return (
             f"a token of the account at {row.connection}, once: it may do all its "
             "owner allowed, and works there until the provider ends it"
         )
+    if row.is_change:
+        return "exactly this change, once, carried out at once"
     if row.request:
         return (
             f"these bytes, once, within {countdown(row.ttl)}; "
@@ -117,6 +119,8 @@ def no_limits(row: StepUpRow) -> str:
 
 def subject(row: StepUpRow) -> str:
     """Name what is asked for: how much before where, for it is cut at its end."""
+    if row.is_change:
+        return f"change: {row.why}"
     if row.unlimited:
         return f"{row.action}, with no limits"
     much = f" {row.gist}" if row.gist else ""
@@ -168,7 +172,7 @@ _CHANGE: Final = Stages(
 
 
 def stages_of(row: StepUpRow) -> Stages:
-    """Word what an approval leads to: a token, a call, a yes, or a change."""
+    """Word what an approval leads to: a token, a call that goes out, or a yes."""
     if row.is_change:
         return _CHANGE
     if row.evaluation:
@@ -200,6 +204,11 @@ def summary(row: StepUpRow) -> str:
 
 def cause(row: StepUpRow) -> str:
     return _CAUSES.get(row.problem, str(row.problem) or "the broker did not say why")
+
+
+def answered(row: StepUpRow) -> str:
+    """Name the words of a denial: an agent reads them, or who asked for a change."""
+    return "The reason" if row.is_change else "It was told"
 
 
 def handed_out(row: StepUpRow) -> str:
@@ -246,3 +255,29 @@ def read_repeat(text: str) -> RepeatRequest | str:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) < 16
+
+
+_FIRST: Final = ("amount", "currency", "recipients", "count")
+
+
+def rank(parameter: tuple[str, object]) -> int:
+    """Order parameters: those that rules limit come first."""
+    name, _ = parameter
+    return _FIRST.index(name) if name in _FIRST else len(_FIRST)
+
+
+def gist(parameters: object) -> str:
+    """Summarise how much an action moves: amount, recipients, items."""
+    known = parameters if isinstance(parameters, dict) else {}
+    amount, currency = known.get("amount"), known.get("currency")
+    recipients = known.get("recipients")
+    words = []
+    if isinstance(amount, int | float) and isinstance(currency, str):
+        words.append(f"{amount:,} {currency}")
+    if isinstance(recipients, list):
+        recipients = len(recipients)
+    if isinstance(recipients, int):
+        words.append(f"{recipients:,} recipient{'s' * (recipients != 1)}")
+    if isinstance(count := known.get("count"), int):
+        words.append(f"{count:,} item{'s' * (count != 1)}")
+    return ", ".join(words)

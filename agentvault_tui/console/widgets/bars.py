@@ -8,6 +8,7 @@ from typing import Final
 
 from agentvault_tui.console.desk import UNDO_KEY, offered_undo, undo_bar
 from agentvault_tui.console.draw.lines import Piece, Row, cells, wrap
+from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import clock_time, countdown, plural
 from agentvault_tui.console.state.presence import listed
 from agentvault_tui.console.state.records import LinkState, LinkView, StepUpRow
@@ -126,6 +127,8 @@ class Masthead(Pane):
                 " What to do: agentvault doctor"
             )
             found += self._banner(text, width)
+        for notice in loosened(mirror):
+            found += self._notice(notice, width)
         for warning in mirror.warnings.values():
             found += self._banner(warning, width)
         for notice in self._notices():
@@ -145,9 +148,6 @@ class Masthead(Pane):
     def _notices(self) -> list[str]:
         mirror, link = self.mirror, self.mirror.link
         notices: list[str] = []
-        if mirror.loosened and mirror.clock.now() - mirror.loosened[0] < _NOTICE:
-            at, what = mirror.loosened
-            notices.append(f"LOOSENED at {clock_time(at)}: {what}")
         if link.state is LinkState.LOST:
             since = f" since {clock_time(link.since)}" if link.since else ""
             notices.append(
@@ -188,6 +188,15 @@ class Masthead(Pane):
         if len(rows) <= _LINES:
             return rows
         return [rows[0], pen.clip(" ".join(rows[1:]), room)]
+
+
+def loosened(mirror: Mirror) -> list[str]:
+    """Word the loosenings of the last minute on one line: the last, and how many."""
+    rows = mirror.loosenings.recent()
+    if not rows:
+        return []
+    many = f" ({len(rows)} in 60 s, this is the last)" if len(rows) > 1 else ""
+    return [f"LOOSENED{many} {rows[-1].words}"]
 
 
 _GAPS: Final = (3, 2)
@@ -286,5 +295,6 @@ class StepUpBar(Pane):
         # A figure cut short is another figure: how much stands before where.
         much = f"  {pen.clip(row.gist, 40)}" if row.gist else ""
         room = min(width - cells(start) - cells(end) - cell_width(much) - 3, 60)
-        where = f"  {pen.clip(row.resource, room)}" if row.resource and room > 3 else ""
+        place = row.why if row.is_change else row.resource
+        where = f"  {pen.clip(place, room)}" if place and room > 3 else ""
         return pen.spread((*start, (much, p.strong), (where, p.muted)), end, width)

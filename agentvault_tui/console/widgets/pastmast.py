@@ -12,7 +12,7 @@ from agentvault_tui.console.draw.lines import Piece, Row, cells
 from agentvault_tui.console.state.moments import ago, clock_time
 from agentvault_tui.console.state.past import LedgerPlace, PastMirror, when
 from agentvault_tui.console.state.records import LinkState
-from agentvault_tui.console.widgets.bars import Masthead
+from agentvault_tui.console.widgets.bars import Masthead, loosened
 from agentvault_tui.console.widgets.pane import Painted
 
 WORD: Final = "PAST"
@@ -112,6 +112,7 @@ class PastMasthead(Masthead):
     def _now(self) -> list[str]:
         live, told = self._live, []
         key = self.desk.key("time", "t")
+        told += [f"Now: {words}" for words in loosened(live)]
         if live.link.state in {LinkState.LOST, LinkState.STALE}:
             told.append(f"Now: the link is {live.link.state}: {live.link.reason}")
         if live.status.panic.on and not self._past.status.panic.on:

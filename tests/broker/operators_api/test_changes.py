@@ -319,8 +319,7 @@ async def test_who_approves_reads_what_changes(stand: Stand) -> None:
     server = {"name": "api", "owner": "o", "serves": ["send:payment"]}
     change = await waits(await approver.post("/api/agents", **server))
     assert change["details"]["serves"] == ["send:payment"]
-    listed = {"for": ["https://api.test"]}
-    secret = {"name": "stripe", "value": "sk_live_1", **listed}
+    secret = {"name": "stripe", "value": "sk_live_1", "for": ["https://api.test"]}
     change = await waits(await approver.post("/api/secrets", **secret))
     shown = (await approver.get(f"/api/changes/{change['id']}")).json()
     assert shown["request"] is None

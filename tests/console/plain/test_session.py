@@ -12,19 +12,25 @@ from pathlib import Path
 import pytest
 from support.dialog_stand import scene
 from support.fake_operator import FakeOperator
+from support.fake_state import START
 from support.line_person import at_lines
 from support.plain_session import StandSession
-from support.wire_shapes import tell
+from support.wire_shapes import filled, tell
 
+from agentvault_tui.clock import iso
 from agentvault_tui.console.draw.stepup import PastDecisions, StepUpFacts
 from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.plain.session import typed_lines
 from agentvault_tui.console.state.records import LinkState, RepeatRow, TreeRow
 from agentvault_tui.errors import TenantUnreachableError
+from agentvault_tui.operator_api.changes import ChangeInfo
+from agentvault_tui.operator_api.client import ChangeWaitsError
 from agentvault_tui.text import Shown
 
 CALENDAR = "agt_0000000000000002"
 DIGEST = "sha256:7f3a" + "09c4" * 15
+AFTER = START + timedelta(hours=24)
+WAITING = {"id": "chg_1", "fingerprint": "0005", "summary": "restore calendar-agent"}
 
 
 async def test_approving_shows_the_facts_then_takes_the_fingerprint() -> None:
@@ -438,3 +444,32 @@ def test_a_providers_token_is_told_for_what_it_is() -> None:
     assert "only the provider can end that token" in approved
     redeemed = sentences.of_stepup(stand.redeem(row.id), now)
     assert "works until the provider ends it" in redeemed
+
+
+async def test_a_change_and_a_loosening_are_told_in_words_of_their_own() -> None:
+    """A restore that became a change says so, and a loosening is told once."""
+    stand = scene()
+    session = StandSession(stand)
+    session.news()
+    row = stand.propose("restore calendar-agent", expires_at=iso(AFTER))
+    assert (
+        f"CHANGE {row.fingerprint} waiting: alice asks for a change: restore"
+        " calendar-agent, risk high."
+    ) in session.news()
+    stand.agent(CALENDAR, status="revoked")
+    stand.actions.error = ChangeWaitsError(filled(ChangeInfo, WAITING))
+    shown = await session.type("restore calendar-agent", "calendar-agent")
+    assert f"Not done yet: it is change {row.fingerprint}, which waits" in shown
+    assert "is served again" not in shown
+    stand.actions.error = None
+    shown = await session.type(f"approve {row.fingerprint}", row.fingerprint)
+    assert session.asked[-1] == ("approve", row.id, row.digest)
+    loosened = {"summary": row.why, "by": [{"sub": "1", "name": "carol"}]}
+    detail = {"stepup_id": row.id, "loosened": loosened}
+    event = stand.state.add_event("change.applied", detail=detail)
+    await session.type("hold")
+    tell(stand.mirror, "audit", event)
+    told = session.news()
+    assert told.count("LOOSENED by carol at") == 1
+    assert f"Change {row.fingerprint}: applied" in told
+    assert "LOOSENED" not in session.news()

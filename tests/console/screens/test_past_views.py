@@ -152,7 +152,8 @@ async def test_an_export_holds_what_there_was(stage: Stage, tmp_path: Path) -> N
         dialog.sheet.query_one(LineInput).value = str(file)
         await stage.pilot.press("enter")
         await settle(stage.pilot, lambda: bool(dialog.done))
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    header, *rows = map(json.loads, file.read_text().splitlines())
+    assert (header["from"]["seq"], header["to"]["seq"]) == (0, HERE)
     assert [row["seq"] for row in rows] == list(range(1, HERE + 1))
 
 

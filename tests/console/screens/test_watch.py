@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.screens.agent import AgentScreen
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.records import LinkState
-from agentvault_tui.console.state.stepups import granted
 from agentvault_tui.console.widgets.pane import Pane
 
 
@@ -596,37 +594,6 @@ async def test_the_restart_notice_goes_away(stage: Stage) -> None:
         stage.watch.pulse()
         assert "restarted" not in stage.text("masthead")
         assert iso(stage.clock.now()).startswith("2026-11-24T14:03")
-
-
-async def test_a_loosening_stays_in_the_head_for_a_minute(stage: Stage) -> None:
-    """Every operator sees what was loosened and by whom, however it came about."""
-    busy(stage.fake)
-    told = {"summary": "replace policy.cedar", "by": [{"sub": "s", "name": "dora"}]}
-    async with stage.on():
-        stage.fake.now += timedelta(seconds=1)
-        add = partial(stage.fake.add_event, detail={"loosened": told})
-        await asyncio.to_thread(add, "change.applied")
-        await stage.see("masthead", "replace policy.cedar (by dora)")
-        assert "LOOSENED at 14:02" in stage.text("masthead")
-        stage.clock.advance(2)
-        stage.clock.jump_wall(70)
-        stage.watch.pulse()
-        assert "LOOSENED" not in stage.text("masthead")
-
-
-async def test_a_change_waits_as_a_step_up_of_no_agent(stage: Stage) -> None:
-    """Its operator and its kind are in the bar, and the dialog says what it grants."""
-    busy(stage.fake)
-    nobody = {"id": "", "name": "vera"}
-    change = {"id": "chg_0000000000000007", "action": "change:policy", "scope": ""}
-    more = {"resource": "policy.cedar", "ttl": 0, "why": "replace policy.cedar"}
-    async with stage.on():
-        add = partial(stage.fake.add_stepup, nobody, **change, **more)
-        await asyncio.to_thread(add)
-        await stage.see("waiting", "2 waiting")
-        (row,) = [r for r in stage.app.desk.mirror.stepups.values() if r.is_change]
-        assert granted(row) == "exactly this change, once"
-        assert not row.token_alone
 
 
 @pytest.mark.slow

@@ -1,0 +1,104 @@
+"""How a step-up or a change ended, as rows."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from agentvault_tui.console.draw.lines import EMPTY, Pen, Row
+from agentvault_tui.console.draw.stepup import StepUpFacts
+from agentvault_tui.console.state.moments import clock_time, countdown
+from agentvault_tui.console.state.stepups import (
+    answered,
+    cause,
+    handed_out,
+    stages_of,
+    subject,
+    takes_back,
+)
+
+_COLUMN: Final = 36
+_ROOMY: Final = 60
+"""From this width on a dialog has rows to spare."""
+_ELSEWHERE: Final = "This was decided elsewhere while it was open here."
+
+
+def decided(asked: StepUpFacts, pen: Pen, width: int, *, elsewhere: bool) -> list[Row]:
+    """Write how the request ended; *elsewhere* when not by a key in this dialog."""
+    row, palette = asked.row, pen.palette
+    most = 2 if width >= _ROOMY else 1
+    what, _ = pen.facts("For", subject(row), width, most, palette.text)
+    name = pen.clip(row.agent_name, max(width - 40, 8))
+    agent = pen.fact(
+        "Agent", (name, palette.strong), (f"  {row.agent_id}", palette.muted)
+    )
+    if row.is_change:
+        agent = pen.fact("Operator", (name, palette.strong))
+    rows = [agent, *what, EMPTY, *_ending(asked, pen, width)]
+    if elsewhere:
+        rows += [EMPTY, *pen.paragraph(_ELSEWHERE, width, palette.waiting)]
+    return rows
+
+
+def _ending(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
+    row, nothing = asked.row, stages_of(asked.row).nothing
+    when = clock_time(row.decided_at) if row.decided_at else ""
+    match row.status:
+        case "approved" | "redeemed" | "applied":
+            return _approved(asked, pen, width)
+        case "denied":
+            who = row.decided_by.name if row.decided_by else "an operator"
+            told = "" if row.is_change else "It was told no."
+            told = f"{answered(row)}: {row.denial}" if row.denial else told
+            return [
+                _stage(pen, "ended", pen.clip(f"denied by {who}", width - 14), when),
+                *pen.paragraph(f"{nothing}. {told}", width),
+            ]
+        case "expired":
+            waited = countdown((row.expires_at - row.requested_at).total_seconds())
+            return [
+                _stage(pen, "ended", "expired", clock_time(row.expires_at)),
+                *pen.paragraph(
+                    f"Nobody decided within {waited}, which counts as no. "
+                    f"{nothing}; {'it' if row.is_change else 'the agent'} may "
+                    f"{'be asked for' if row.is_change else 'ask'} again.",
+                    width,
+                ),
+            ]
+    return [
+        _stage(pen, "ended", "cancelled", when),
+        *pen.paragraph(f"Because {cause(row)}. {nothing}.", width),
+    ]
+
+
+def _approved(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
+    """Write each stage with the time the broker gives for it."""
+    row, by, stages = asked.row, asked.row.decided_by, stages_of(asked.row)
+    when = clock_time(row.decided_at) if row.decided_at else ""
+    proof = ", ".join(by.amr) if by else ""
+    verified = clock_time(by.auth_time) if by and by.auth_time else when
+    name = pen.clip(by.name if by else "an approver", max(width - 30, 8))
+    begun = clock_time(row.begun_at) if row.begun_at else ""
+    rows = [
+        _stage(pen, "done", "code shown", begun),
+        _stage(pen, "done", pen.clip(f"factor verified ({proof})", 40), verified),
+        _stage(pen, "done", f"approved by {name}", when),
+        _stage(pen, "done", stages.ready, when),
+    ]
+    if row.is_change:
+        return rows
+    if row.status == "redeemed":
+        at = clock_time(row.redeemed_at) if row.redeemed_at else ""
+        rows.append(_stage(pen, "done", stages.used, at))
+        return [*rows, EMPTY, *pen.paragraph(handed_out(row), width)]
+    minted = row.decided_at or asked.now
+    left = (minted + timedelta(seconds=row.ttl) - asked.now).total_seconds()
+    if left <= 0:
+        rows.append(_stage(pen, "ended", *stages.lapsed))
+        return rows
+    rows.append(_stage(pen, "current", stages.unused, f"{countdown(left)} left"))
+    return [*rows, EMPTY, *pen.paragraph(takes_back(row), width)]
+
+
+def _stage(pen: Pen, state: str, words: str, when: str) -> Row:
+    return pen.stage(state, words, when, _COLUMN)

@@ -1,0 +1,63 @@
+"""`agentvault changes` against a broker whose socket asks for a factor."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.command_line import running
+from support.patience import PATIENT
+from support.vault import Vault, plain_environment, serving
+
+
+def asked(vault: Vault, path: str, **body: Any) -> dict[str, Any]:
+    """Ask for a loosening; return the change that waits."""
+    answer = vault.operator.post(path, json=body)
+    assert answer.status_code == 202, answer.text
+    return dict(answer.json())
+
+
+def said(vault: Vault, *argv: str, code: int = 0) -> str:
+    done = vault.cli("changes", *argv)
+    assert done.returncode == code, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_change_is_listed_shown_denied_and_approved() -> None:
+    """By its own commands, in words of a change; the answer is given once."""
+    with (
+        tempfile.TemporaryDirectory(prefix="h-") as folder,
+        serving(Path(folder), AGENTVAULT_CHANGES_SOCKET="factor") as vault,
+    ):
+        ann = vault.approver("ann")
+        payer = vault.register("payer")
+        grant = {"agent_id": payer.agent_id, "grant": ["send:payment"]}
+        first = asked(vault, "/api/agents/scopes", **grant)
+        listed = said(vault, "list", "--status", "waiting")
+        for words in (first["id"], first["summary"], "0 of 1", first["fingerprint"]):
+            assert words in listed
+        assert f"change: {first['summary']}" in vault.cli("stepup", "list").stdout
+        shown = said(vault, "show", first["id"])
+        for words in ("Operator", first["summary"], first["digest"], "first of its"):
+            assert words in " ".join(shown.split())
+        assert "token" not in shown
+        assert "denied" in said(vault, "deny", first["id"], "--reason", "not now")
+        denied = json.loads(said(vault, "list", "--status", "denied", "--json"))
+        assert [one["denial"] for one in denied["changes"]] == ["not now"]
+        assert "no change has that id" in said(vault, "show", "sup_1", code=4)
+
+        new = {"name": "new", "owner": "o", "scopes": ["read:calendar"]}
+        change = asked(vault, "/api/agents", **new)["id"]
+        argv = ("--home", folder, "changes", "approve", change, "--json")
+        with running(argv, plain_environment()) as process:
+            assert process.stdout is not None
+            vault.activate(json.loads(process.stdout.readline())["device"], ann)
+            rest, _ = process.communicate(timeout=PATIENT)
+        assert process.returncode == 0
+        assert json.loads(rest)["status"] == "applied"
+        assert '"client_secret":"av_s_' in said(vault, "show", change)
+        assert "client_secret" not in said(vault, "show", change)
