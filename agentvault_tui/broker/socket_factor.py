@@ -7,17 +7,25 @@ one does, what a person may do there an agent may do too, so that a factor is ne
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Final
 
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.errors import TenantError
+from agentvault_tui.broker.team_copies import put
+from agentvault_tui.errors import LedgerError, TenantError
+from agentvault_tui.home import Home
 from agentvault_tui.ledger import EventQuery, Meta
+from agentvault_tui.ledger.schema import read_home
+from agentvault_tui.ledger.state import read_meta
 from agentvault_tui.model import Actor, EventType
 from agentvault_tui.model.role import Role
 from agentvault_tui.vault.management.objects import roles
 
 _SHARED: Final = "agent_shares_user"
 """The name in the ledger of that an agent runs as the broker's own user."""
+_APPROVER: Final = "approver_existed"
+"""The name in the ledger of that a factor was asked for at the socket: removing the
+last approver, which needs none, must not end that."""
 
 
 async def note_shared_user(broker: Broker, operator: Actor) -> None:
@@ -38,17 +46,22 @@ async def note_shared_user(broker: Broker, operator: Actor) -> None:
 async def asks_factor(broker: Broker) -> bool:
     """Tell whether what loosens needs an approver's factor at the socket now.
 
-    From the moment that there is an approver; before, nobody could give one.
+    From the moment that there is an approver; before, nobody could give one. That lasts
+    when the approver is removed, over restarts too: what ends it is a setting.
     """
     wanted = broker.settings.changes.socket
     if wanted == "uid" or (wanted == "auto" and _SHARED not in broker.kept):
         return False
-    if not broker.has_approver:
+    if not broker.has_approver and _APPROVER not in broker.kept:
         try:
             broker.has_approver = await _has_approver(broker)
         except TenantError:
             return True  # Unknown makes an answer stricter, until it is known.
-    return broker.has_approver
+    if broker.has_approver and _APPROVER not in broker.kept:
+        with suppress(LedgerError):  # or at the next look
+            await broker.record(changes=[Meta(_APPROVER, "1")])
+            put(broker.kept, _APPROVER, "1")
+    return broker.has_approver or _APPROVER in broker.kept
 
 
 async def _has_approver(broker: Broker) -> bool:
@@ -58,3 +71,19 @@ async def _has_approver(broker: Broker) -> bool:
         page = await broker.ledger.events(query)
         return bool(page.events or broker.settings.stepup.approvers)
     return await roles.held(api, Role.APPROVER.value)
+
+
+def asked_before(home: Home) -> tuple[bool, bool]:
+    """Return what a home's ledger has of this, for commands while no broker runs.
+
+    Args:
+        home: the home.
+
+    Returns:
+        whether an agent ran as its user, and whether a factor was asked for.
+    """
+    if not home.database.exists():
+        return False, False
+    with read_home(home) as db:
+        shared, asked = (read_meta(db, name) for name in (_SHARED, _APPROVER))
+        return shared is not None, asked is not None

@@ -16,7 +16,7 @@ from agentvault_tui.errors import (
     UsageError,
 )
 from agentvault_tui.model import Draft
-from agentvault_tui.model.event import user_changed
+from agentvault_tui.model.event import LOOSENED, user_changed
 from agentvault_tui.operator_api import calls, requests
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def check_passkeys(session: CliSession, settings: Settings, *, forget: bool) -> 
         for person in users.all():
             gone = [str(one["id"]) for one in lost if one["sub"] == person.sub]
             if gone:
-                record_change(session, users, "passkey", person)
+                record_change(session, users, "passkey", person, takes=True)
                 users.remove_passkeys(gone)
 
 
@@ -81,8 +81,12 @@ def record_change(
     change: str,
     person: User | str,
     roles: Iterable[str] = (),
+    *,
+    takes: bool = False,
 ) -> None:
     """Record a change of people before it is made; whoever may not make it is refused.
+
+    One that *takes* something away, as removing a person does, needs no factor.
 
     A running broker judges and records it. With none running it goes into the ledger
     from here, and where a change needs a role there is nobody to show it to.
@@ -95,12 +99,42 @@ def record_change(
         )
         session.client.call(calls.PEOPLE, changed)
     except UnreachableError as error:
-        bound = session.settings.operators.by_claim
-        if bound and any(one.approver and not one.blocked for one in users.all()):
+        settings = session.settings
+        approver = any(one.approver and not one.blocked for one in users.all())
+        if settings.operators.by_claim and approver:
             who = "changing people takes an approver"
             raise sign_in_needed(error, who) from None
         draft = user_changed(session.operator, change, name, sub, held)
+        if change != "removed" and not takes:
+            _check_factor(session, error, draft, approver=approver)
         asyncio.run(_commit(session, draft))
+
+
+def _check_factor(
+    session: CliSession, error: UnreachableError, draft: Draft, *, approver: bool
+) -> None:
+    """Refuse what needs a person's factor: there is no broker to prove it to.
+
+    Or whoever shares the broker's user would end it, and make themselves an approver.
+    Where a setting has ended that a factor is asked for, alerts say so.
+    """
+    from agentvault_tui.broker.riders import record_of
+    from agentvault_tui.broker.socket_factor import asked_before
+
+    shared, asked = asked_before(session.home)
+    socket = session.settings.changes.socket
+    if socket == "factor" or (socket == "auto" and shared):
+        if asked or approver:
+            raise type(error)(
+                f"{error.what}, and changing people takes an approver's factor"
+                " ([changes] socket)",
+                "agentvault serve, then this command again",
+            )
+    elif asked:
+        by = [{"sub": session.operator.id, "name": session.operator.name}]
+        summary = f"change a person of the tenant: {draft.action} {draft.resource}"
+        told = record_of(("people",), summary, (), None, proof="uid", by=by)
+        draft.detail[LOOSENED] = told
 
 
 async def _commit(session: CliSession, draft: Draft) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
+from msgspec import to_builtins
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -211,15 +212,27 @@ def _give_back_route(broker: Broker, authority: Authority, trials: Trials) -> Ro
         body = await body_of(request, WireRequest)
         advice_id = request.path_params["id"]
         about = f"advice {visible(advice_id, 80)}"
-        summary, subjects = f"give back what {about} took", (f"advice:{advice_id}",)
-        wanted = Wanted(("agents",), summary, about, subjects)
+        summary, subjects = f"give back what {about} took", [f"advice:{advice_id}"]
+        wanted = Wanted(("agents",), summary, about, (*subjects,))
+        if (taken := taken_by(advice_id)) is not None:
+            # Of whoever is revoked again, or narrowed, meanwhile, nothing comes back.
+            subjects += [f"agent:{taken.agent_id}"] if taken.agent_id else []
+            subjects += ["policy"] if taken.change.rule else []
+            kinds = ("policy",) if taken.change.rule else ("agents",)
+            details = {"agent": taken.agent_id, **to_builtins(taken.change)}
+            wanted = Wanted(kinds, summary, about, (*subjects,), details=details)
+        elif await authority.by_factor(operator_of(request)):
+            await authority.actor(operator_of(request), Need.GIVE, about)
+            raise NotFoundError(f"nothing was taken away by {about}")
         return await giving_back.settle(request, body, wanted)
 
+    def taken_by(advice_id: str) -> AdviceInfo | None:
+        known = trials.merge([], every=True)
+        return next((one for one in known if one.id == advice_id), None)
+
     def advice_now(advice_id: str) -> str:
-        status = (
-            one.status for one in trials.merge([], every=True) if one.id == advice_id
-        )
-        return next(status, "")
+        taken = taken_by(advice_id)
+        return taken.status if taken else ""
 
     broker.states["advice"] = advice_now
     giving_back = Loosening(authority, calls.GIVE_BACK, WireRequest, do_give_back)

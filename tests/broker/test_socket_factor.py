@@ -72,6 +72,18 @@ async def test_who_shares_the_user_decides(
         assert await asks_factor(bench.broker) is asked  # a restart forgets nothing
 
 
+async def test_without_its_last_approver_a_factor_is_asked_for_still(
+    short: Path, clock: ManualClock
+) -> None:
+    """Removing that person needs no factor, and must not open what needs one."""
+    async with opened(short, clock, "factor", ALICE["sub"]) as (bench, _):
+        assert await asks_factor(bench.broker)
+    async with opened(short, clock, "factor") as (bench, http):
+        assert (await http.post("/agents", json=NEW)).status_code == 202
+    async with opened(short, clock, "uid") as (bench, http):
+        assert (await http.post("/agents", json=NEW)).status_code == 201
+
+
 async def test_another_user_of_the_socket_is_no_agent_of_ours(
     short: Path, clock: ManualClock
 ) -> None:

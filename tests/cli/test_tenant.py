@@ -137,6 +137,21 @@ def test_every_change_of_people_has_its_event(line: Line) -> None:
     ]
 
 
+@pytest.mark.slow
+def test_without_a_broker_nobody_becomes_an_approver_where_a_factor_is_asked_for(
+    line: Line,
+) -> None:
+    """Who ends the broker that would ask for it gets no further by it."""
+    line.env["AGENTVAULT_OPERATORS_ROLES"] = "auto"
+    line.env["AGENTVAULT_CHANGES_SOCKET"] = "factor"
+    line.add("ann", "approver")
+    refused = line("tenant", "user", "add", "mallory", "--role", "approver")
+    assert refused.returncode == 3
+    assert "takes an approver's factor" in refused.stderr
+    assert line("tenant", "user", "password", "ann").returncode == 3
+    assert [user for _, _, user in line.changes()] == ["ann"]
+
+
 def public(line: Line, host: str) -> None:
     """Have phones reach the tenant of the home as *host*."""
     home = Path(line.env["AGENTVAULT_HOME"])

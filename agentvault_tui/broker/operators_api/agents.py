@@ -43,6 +43,7 @@ from agentvault_tui.broker.usecases.own_restore import check_own
 from agentvault_tui.broker.usecases.rate import change_rate, raises_rate
 from agentvault_tui.broker.usecases.register import (
     check_scopes,
+    ending_detail,
     new_agent,
     register,
 )
@@ -57,7 +58,7 @@ from agentvault_tui.broker.usecases.scopes import (
     renew_secret,
 )
 from agentvault_tui.errors import ConflictError, RefusedError, UsageError
-from agentvault_tui.model import Actor, Agent, AgentId
+from agentvault_tui.model import Actor, Agent, AgentId, sha256_hex
 from agentvault_tui.operator_api import access, calls, history, shapes
 from agentvault_tui.operator_api import requests as asks
 from agentvault_tui.text import visible
@@ -144,7 +145,7 @@ def _registering(broker: Broker, authority: Authority) -> list[Route]:
                 f"register the agent {name}",
                 wanted.about,
                 (f"name:{asked.name}", *_template_of(asked)),
-                details={"scopes": list(new.scopes), "owner": visible(new.owner, 200)},
+                details=_described(new),
             )
         return await adding.settle(request, asked, wanted, need=Need.OWN)
 
@@ -164,6 +165,21 @@ def _registering(broker: Broker, authority: Authority) -> list[Route]:
     adding = Loosening(authority, calls.REGISTER, asks.AgentRequest, do_add)
     renewing = Loosening(authority, calls.NEW_SECRET, asks.NewSecretRequest, do_renew)
     return [route(calls.REGISTER, add), route(calls.NEW_SECRET, secret)]
+
+
+def _described(new: Agent) -> dict[str, object]:
+    """Return what a new agent would be, for the person who approves it."""
+    credential, key = new.credential, new.credential.public_key
+    told: dict[str, object] = {
+        "scopes": list(new.scopes),
+        "owner": visible(new.owner, 200),
+        "subject": visible(credential.subject or "", 200),
+        "public_key_sha256": sha256_hex(key) if key else "",
+        "serves": list(new.serves),
+        "resources": list(new.resources),
+        **ending_detail(new),
+    }
+    return {name: value for name, value in told.items() if value or name == "scopes"}
 
 
 def _template_of(asked: asks.AgentRequest) -> tuple[str, ...]:
@@ -329,6 +345,7 @@ def _delegating(broker: Broker, authority: Authority) -> list[Route]:
         given = " ".join(sorted(wider))
         verb = f"let {visible(to.name, 60)} act with {given} of"
         wanted = _about(agent, verb, to=to.id, scopes=sorted(scopes))
+        wanted = replace(wanted, subjects=(*wanted.subjects, f"agent:{to.id}"))
         answered = await changing.settle(request, body, wanted)
         return answered if taken is None else with_taken(answered, taken)
 

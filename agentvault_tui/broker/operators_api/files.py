@@ -14,6 +14,7 @@ from starlette.routing import Route
 from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker, decide_anew
 from agentvault_tui.broker.operators_api.changes import How, Loosening
+from agentvault_tui.broker.operators_api.idle import decides_nothing
 from agentvault_tui.broker.operators_api.wire import body_of, route
 from agentvault_tui.broker.riders import text_change
 from agentvault_tui.broker.usecases.apply import (
@@ -53,10 +54,13 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
             came = await broker.ledger.applied()
             edits = await edits_of(broker, wanted)
             plan = await plan_files(broker, wanted, came, edits)
+            decides_nothing(request)
             return _answer(broker, plan, applied=False, recorded=True)
 
         came = await broker.ledger.applied()
         plan = await plan_files(broker, wanted, came, await edits_of(broker, wanted))
+        if not plan:
+            decides_nothing(request)
         local = Need.GIVE if plan.widens else Need.CUT
         loosens = _loosened(broker, plan)
         return await applying.settle(request, wanted, loosens, local=local)
@@ -81,7 +85,7 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
 def _loosened(broker: Broker, plan: FilesPlan) -> Wanted:
     """Return what applying files would loosen: all of it is one change."""
     agents = [one for one in plan.changes if one.widens]
-    kinds = loosened(broker, plan)
+    kinds, name_of = loosened(broker, plan), _names(broker, plan)
     counts = {
         "agents": len(plan.changes),
         "revoked": len(plan.pruned),
@@ -108,6 +112,7 @@ def _loosened(broker: Broker, plan: FilesPlan) -> Wanted:
         ),
         tuple(texts),
         {
+            **counts,
             "digest": plan.digest,
             "origins": {
                 name: _origin(after) for name, (_, after) in plan.edits.services.items()
@@ -117,10 +122,10 @@ def _loosened(broker: Broker, plan: FilesPlan) -> Wanted:
                     "name": visible(one.after.name, 60),
                     "scopes": list(one.after.scopes),
                     "new": one.before is None,
+                    "changed": [each.field for each in _fields(one, name_of)],
                 }
                 for one in agents
             ],
-            **counts,
         },
     )
 
@@ -133,11 +138,7 @@ def _origin(text: str | None) -> str:
 def _answer(
     broker: Broker, plan: FilesPlan, *, applied: bool, recorded: bool
 ) -> FilesAnswer:
-    new = {one.after.id: one.after for one in plan.changes}
-
-    def name_of(agent_id: AgentId) -> str:
-        return (new.get(agent_id) or broker.registry.agent(agent_id)).name
-
+    name_of = _names(broker, plan)
     changes = [
         FileChange(
             kind="agent",
@@ -167,6 +168,11 @@ def _answer(
         gone=tuple(agent.name for agent in plan.gone),
         notes=plan.notes,
     )
+
+
+def _names(broker: Broker, plan: FilesPlan) -> Callable[[AgentId], str]:
+    new = {one.after.id: one.after for one in plan.changes}
+    return lambda agent: (new.get(agent) or broker.registry.agent(agent)).name
 
 
 def _text_change(

@@ -18,6 +18,12 @@ _DECIDES: Final = frozenset(
     }
 )
 """Approving, denying, revoking, restoring, granting and applying."""
+_READS: Final = "decides_nothing"
+
+
+def decides_nothing(request: Request) -> None:
+    """Note that a request to such a path only reads, such as a plan."""
+    setattr(request.state, _READS, True)
 
 
 class IdleRenewal:
@@ -41,7 +47,9 @@ class IdleRenewal:
             return
 
         async def noticed(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] < 300:
+            begins = message["type"] == "http.response.start"
+            reads = _READS in scope["state"]
+            if begins and message["status"] < 300 and not reads:
                 self._used(operator_of(Request(scope)).id)
             await send(message)
 

@@ -112,12 +112,14 @@ def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
     async def reset(request: Request) -> Response:
         """Let the shipped files count in the place of those that are gone."""
         body = await body_of(request, asks.WireRequest)
-        seat = operator_of(request)
-        if await authority.by_factor(seat):
-            await authority.actor(seat, Need.GIVE, "the shipped policy")
-            check_gone(broker)  # what cannot be is refused at once
+        seat, kinds = operator_of(request), ["policy"]
         summary, about = "the shipped policy decides again", "the shipped policy"
-        wanted = Wanted(("policy",), summary, about, ("policy",))
+        if await authority.by_factor(seat):
+            await authority.actor(seat, Need.GIVE, about)
+            gone = check_gone(broker)  # what cannot be is refused at once
+            kinds = ["limits" if one == "limits.toml" else "policy" for one in gone]
+            summary = f"{summary}, for {' and '.join(gone)}"
+        wanted = Wanted((*dict.fromkeys(kinds),), summary, about, ("policy",))
         return await resetting.settle(request, body, wanted)
 
     async def do_apply(

@@ -24,11 +24,17 @@ from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.gateway import Gateway
 from agentvault_tui.home import Home
 from agentvault_tui.model import Actor, ActorKind
+from agentvault_tui.operator_api.advice import (
+    AdviceEvidence,
+    AdviceInfo,
+    AdvisedChange,
+)
 from agentvault_tui.operator_api.calls import ACCESS, CALLS, Access, ApiCall
 from agentvault_tui.operator_api.shapes import HeadInfo
 from agentvault_tui.origins import ServerOrigin
 from agentvault_tui.policy import shipped_policy
 from agentvault_tui.settings import ChangeRule, ChangeSettings, Settings
+from agentvault_tui.watch.watch import LedgerWatch
 
 MILD = """
 @id("all") @why("Everything.") @obligation("allow")
@@ -306,6 +312,13 @@ async def test_who_approves_reads_what_changes(stand: Stand) -> None:
     files = {"services": {"stripe": SERVICE}}
     change = await waits(await approver.post("/api/files", **files))
     assert change["details"]["origins"] == {"stripe": "https://evil.example"}
+    await stand.bench.agent("payer", "send:payment")
+    payer = {"owner": "eve", "scopes": ["send:payment"], "purpose": "tests"}
+    change = await waits(await approver.post("/api/files", agents={"payer": payer}))
+    assert change["details"]["agents"][0]["changed"] == ["owner"]
+    server = {"name": "api", "owner": "o", "serves": ["send:payment"]}
+    change = await waits(await approver.post("/api/agents", **server))
+    assert change["details"]["serves"] == ["send:payment"]
     secret = {"name": "stripe", "value": "sk_live_1", "for": ["https://api.test"]}
     change = await waits(await approver.post("/api/secrets", **secret))
     shown = (await approver.get(f"/api/changes/{change['id']}")).json()
@@ -581,3 +594,43 @@ async def test_an_edited_policy_is_recorded_by_file(stand: Stand) -> None:
         event = (await bench.events("policy.changed"))[-1]
         assert event.detail["by"] == "file"
         assert event.detail.get("loosened", {}).get("kinds") == kinds
+
+
+async def test_what_advice_took_does_not_come_back_once_others_took_it(
+    bench: Bench,
+) -> None:
+    """A waiting give-back restores nobody who was revoked meanwhile, and says whom."""
+    bench.broker.watch = watch = LedgerWatch(bench.broker, lambda _: None)  # type: ignore[arg-type,return-value]
+    async with opened(bench) as stand:
+        approver = await signed_in(stand, "approver")
+        agent = await bench.agent("idle")
+        info = AdviceInfo(
+            id="adv_1",
+            kind="idle_agent",
+            agent_id=agent.id,
+            scope="",
+            evidence=AdviceEvidence(since="", until=""),
+            change=AdvisedChange(revoke=True),
+        )
+        await watch._trials.apply(info, OPERATOR, 3600)
+        change = await waits(await approver.post("/api/advice/adv_1/give-back"))
+        assert change["details"]["agent"] == agent.id
+        assert change["details"]["revoke"] is True
+        await revoke_agent(bench.broker, agent.id, "an incident", by("auth0|sig"))
+        now = (await approver.get(f"/api/changes/{change['id']}")).json()
+        assert now["status"] == "cancelled"
+    await watch.aclose()
+
+
+async def test_a_reset_is_of_the_kinds_of_the_files_that_are_gone(
+    stand: Stand,
+) -> None:
+    """Or rules for limits are passed by deleting their file."""
+    bench = stand.bench
+    bench.home.limits_file.write_text(HOOK)
+    await reload_policy(bench.broker)
+    bench.home.limits_file.unlink()
+    await reload_policy(bench.broker)
+    approver = await signed_in(stand, "approver")
+    change = await waits(await approver.post("/api/policy/reset"))
+    assert change["kind"] == "limits"

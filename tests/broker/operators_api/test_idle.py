@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from support.bench import Bench
+from support.elsewhere import Stand
 
 from agentvault_tui.broker.operators_api.idle import IdleRenewal
 from agentvault_tui.model import Actor, ActorKind
@@ -54,3 +56,24 @@ async def test_a_decision_renews_where_it_was_made(path: str, status: int) -> No
 async def test_what_programs_send_renews_nothing(method: str, path: str) -> None:
     """Polling, reading, looking and planning."""
     assert not await renewed(method, path, 200)
+
+
+async def test_a_plan_of_files_renews_nothing(bench: Bench) -> None:
+    """Nor does applying what is so already: programs compare files often."""
+    async with Stand.open(bench) as stand:
+        operator = stand.operator()
+        await operator.sign_in("operator")
+
+        async def idle_at() -> str:
+            me = (await operator.get("/api/auth/me")).json()
+            return str(me["user"]["idle_at"])
+
+        before = await idle_at()
+        bench.clock.advance(60)
+        for body in ({"plan": True}, {}):
+            answer = await operator.post("/api/files", agents={}, **body)
+            assert answer.status_code == 200
+            assert await idle_at() == before
+        agent = await bench.agent("payer")
+        await operator.post("/api/agents/revoke", agent_id=agent.id, reason="r")
+        assert await idle_at() > before
