@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import json
 import resource
-from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -609,10 +608,8 @@ async def test_an_upload_of_a_revoked_agent_is_answered_at_its_next_byte(
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(head.replace(b"@", b"127.0.0.1:%d" % port) + b" " * 1_000)
     forwarder = stand.gateway.forwarder
-    began = forwarder._spools._taken if held else forwarder._room._bytes
-    await stand.bench.until(
-        lambda: bool(began.total() if isinstance(began, Counter) else began.taken)
-    )
+    began = forwarder._spools._places if held else forwarder._room._bytes
+    await stand.bench.until(lambda: began.taken > 0)
     await revoke_agent(stand.bench.broker, agent.id, "", OPERATOR)
     writer.write(b" ")
     async with asyncio.timeout(PATIENT):
