@@ -320,6 +320,7 @@ async def test_a_changed_service_file_voids_an_approval(
     await stand.secret("other", "another-secret-value")
     if change == "origin":
         place = f"http://localhost:{stand.upstream.port}"
+        await stand.secret("key", SECRET, place)
         await stand.service(BEARER + ROUTES, origin=place)
     elif change == "credential":
         await stand.service(BEARER.replace("key", "other") + ROUTES)
@@ -754,7 +755,7 @@ async def test_a_token_that_ended_while_a_body_came_sends_nothing(
     await stand.service(BEARER + ROUTES + NOTES)
     reply = await stand.client.post(url, headers=headers, content=body())
     assert ended.is_set()
-    assert (reply.status_code, reply.json()["reason"]) == (401, "invalid_token")
+    assert (reply.status_code, reply.json()["reason"]) == (401, "agent_revoked")
     assert stand.upstream.received == []
 
 
