@@ -321,7 +321,14 @@ def _resource(named: str) -> str:
 
 
 def ending_detail(agent: Agent) -> dict[str, object]:
-    """Return what an event says of when and with what *agent* ends."""
+    """Return what an event says of when and with what an agent ends.
+
+    Args:
+        agent: the agent.
+
+    Returns:
+        members of the event's detail.
+    """
     told: dict[str, object] = {}
     if agent.until is not None:
         told["until"] = iso(agent.until.wall)
