@@ -20,6 +20,7 @@ from agentvault_tui.errors import UnreadableRequestError
 from agentvault_tui.gateway.names import (
     alike,
     alike_fields,
+    are_too_long,
     field_names,
     fold_name,
 )
@@ -47,7 +48,12 @@ _JSON: Final = re.compile(
     r"application/(?:(?!.*(?:urlencoded|form))[\w!#$&^.-]+\+)?json"
 )
 """Without names in which a service may look for another type."""
-_FIELDS: Final = ("json", "urlencoded", "form", "multipart")
+_FIELDS: Final = re.compile(
+    "json|urlencoded|form|multipart|yaml|graphql|(?<!^image/svg[+])xml"
+)
+"""Marks of a media type in which services look for fields."""
+_BRIEF_FIELDS: Final = re.compile("json|urlencoded|xml")
+"""Those in a boundary or charset: browsers write ``WebKitFormBoundary``."""
 _DISPOSITION: Final = re.compile(
     r'form-data[ \t]*;[ \t]*name="([^"\\\x00-\x1f\x7f]+)"'
     r'(?:[ \t]*;[ \t]*filename="([^"\\\x00-\x1f\x7f]*)")?[ \t]*',
@@ -61,6 +67,11 @@ _UNEXPECTED: Final = (
 )
 _CODED: Final = re.compile(r"%(?:0d|0a|22)|=\?", re.IGNORECASE)
 _PLAIN_ENCODINGS: Final = frozenset({"7bit", "8bit", "binary"})
+
+
+def has_fields(type_: str) -> bool:
+    """Tell whether services may look for fields in content of a media type."""
+    return _FIELDS.search(type_) is not None
 
 
 class MediaType(NamedTuple):
@@ -154,10 +165,18 @@ class ContentRule:
         """Tell whether the file lists a type as opaque.
 
         A wildcard covers no type in which services look for fields, such as
-        ``image/x+json``: the file has to name such a type exactly.
+        ``image/x+json``: the file has to name such a type exactly. A parameter must not
+        hold such a type, since services search the whole header for it.
         """
+        if self._is_listed(media):
+            return True
+        for name, value in media.parameters:
+            brief = name in {"boundary", "charset"}
+            marks = _BRIEF_FIELDS if brief else _FIELDS
+            if marks.search(f"{name}={value.lower()}"):
+                return False
         listed = {one.lower() for one in self.types}
-        if any(word in media.type for word in _FIELDS):
+        if has_fields(media.type):
             return media.type in listed
         return bool({media.type, media.type.partition("/")[0] + "/*"} & listed)
 
@@ -238,6 +257,8 @@ class Fields(NamedTuple):
     value: Any = None
     """A JSON document; or the pairs of a form or multipart body, in which the value of
     a file is None."""
+    inner: frozenset[str] = frozenset()
+    """Names of the objects in parts of a multipart body that are JSON."""
 
     @property
     def texts(self) -> dict[str, list[str | None]]:
@@ -294,7 +315,8 @@ def read_content(
     fields = [(p.name, None if p.is_file else p.content.decode()) for p in parts]
     boundary, encoded = encode_multipart(parts)
     content = Content(kind, f"{MULTIPART}; boundary={boundary}", encoded)
-    return content, Fields(kind, fields)
+    inner = _inner_names(parts) if bases else frozenset()
+    return content, Fields(kind, fields, inner)
 
 
 def check_method(fields: Fields, declared: Iterable[str]) -> None:
@@ -382,25 +404,34 @@ def _json(raw: bytes) -> object:
         raise _ambiguous(f"the body is read in several ways: {error}") from None
     except ValueError as error:
         raise _unreadable(f"the body is not valid JSON: {error}") from None
-    # JavaScript's Object.assign makes the members of __proto__ members of the copy
-    # (ECMA-262, B.2.2.1): a service reads values there that no parameter stated.
-    if (b"proto" in raw or b"\\u" in raw) and _has_member(value, "__proto__"):
-        raise _ambiguous("the body has a member named __proto__")
+    if b"proto" in raw or b"\\u" in raw or not raw.isascii():
+        names = member_names([value])
+        # JavaScript's Object.assign makes the members of __proto__ members of the copy
+        # (ECMA-262, B.2.2.1): a service reads values there that no parameter stated.
+        if "__proto__" in names:
+            raise _ambiguous("the body has a member named __proto__")
+        _check_length(names)
     return value
 
 
-def _has_member(value: object, name: str) -> bool:
-    """Tell whether an object of a document, at any depth, has a member."""
-    waiting = [value]
+def member_names(values: Iterable[object]) -> set[str]:
+    """Return the names of all objects in some JSON values, at any depth."""
+    names: set[str] = set()
+    waiting = list(values)
     while waiting:
         inner = waiting.pop()
         if isinstance(inner, dict):
-            if name in inner:
-                return True
+            names |= inner.keys()
             waiting += inner.values()
         elif isinstance(inner, list):
             waiting += inner
-    return False
+    return names
+
+
+def _check_length(names: Iterable[str]) -> None:
+    """Refuse names that would make the agents who wait for their turn wait long."""
+    if are_too_long(names):
+        raise _unreadable("the names in the body that are not ASCII are too long")
 
 
 def _form(raw: bytes) -> list[Pair]:
@@ -443,6 +474,31 @@ def _parts(raw: bytes, boundary: str) -> list[Part]:
     return parts
 
 
+def _inner_names(parts: Iterable[Part]) -> frozenset[str]:
+    """Return the names of the objects in parts whose media type says JSON.
+
+    Frameworks bind such a part as the body's fields, also where it has a file name, as
+    each Blob of a browser has.
+
+    Raises:
+        UnreadableRequestError: ``ambiguous_body``; a part is no JSON, or a field is of
+            another type that has fields of its own.
+    """
+    documents = []
+    for part in parts:
+        if "json" in (part.type or ""):
+            try:
+                documents.append(_json(part.content))
+            except UnreadableRequestError as error:
+                text = f"a part is not read in one way: {error.what}"
+                raise _ambiguous(text) from None
+        elif not part.is_file and has_fields(part.type or ""):
+            raise _ambiguous("a field of the body has fields of its own")
+    names = member_names(documents)
+    _check_length(names)
+    return frozenset(names)
+
+
 def _part(segment: multipart.MultipartSegment, content: bytes) -> Part:
     headers: dict[str, str] = {}
     for name, value in segment.headerlist:
@@ -480,6 +536,7 @@ def _check_names(names: Sequence[str], bases: frozenset[str]) -> None:
     """Refuse names of fields that a service may take for one name."""
     if not all(names):
         raise _ambiguous("a value of the body has no name")
+    _check_length(names)
     if found := alike_fields(names):
         raise _alike(found)
     seen: dict[str, str] = {}

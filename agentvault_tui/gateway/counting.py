@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from functools import cache
 from typing import Any, Final
 
 from agentvault_tui.gateway.names import field_names
@@ -58,8 +59,14 @@ def is_elsewhere(name: str, document: Any, places: Collection[tuple[str, ...]]) 
     names = frozenset().union(*(field_names(one[-1]) for one in places))
     if name == "recipients":
         names |= ADDRESSED
+
+    @cache
+    def is_other(key: str) -> bool:
+        return names.isdisjoint(field_names(key))
+
     above = {one[:depth] for one in places for depth in range(1, len(one))}
-    waiting: list[tuple[tuple[str, ...], Any]] = [((), document)]
+    is_nest = isinstance(document, dict | list)
+    waiting: list[tuple[tuple[str, ...], Any]] = [((), document)] if is_nest else []
     left = _MOST_SEARCHED
     while waiting:
         path, value = waiting.pop()
@@ -71,9 +78,7 @@ def is_elsewhere(name: str, document: Any, places: Collection[tuple[str, ...]]) 
             left, below = left - 1, (*path, str(key))
             if below in places:
                 continue
-            if left < 0 or not (
-                is_list or below in above or names.isdisjoint(field_names(str(key)))
-            ):
+            if left < 0 or not (is_list or below in above or is_other(str(key))):
                 return True
             if is_nest:
                 waiting.append((below, one))

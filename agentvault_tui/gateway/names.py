@@ -15,14 +15,21 @@ from typing import Final
 _IGNORED: Final = re.compile(r"[\s_-]+")
 _PARTS: Final = re.compile(r"[\[\].\0]")
 _MANGLED: Final = str.maketrans(".[", "__")
+_MOST_FOLDED: Final = 50_000
+"""Characters of distinct names that are folded for one body. NFKC makes 18 of one
+character (U+FDFA), which takes 3 us."""
+
+
+def are_too_long(names: Iterable[str]) -> bool:
+    """Tell whether it takes too long to fold all of some names, each of them once."""
+    odd = {name for name in names if not name.isascii()}
+    return sum(map(len, odd)) > _MOST_FOLDED
 
 
 def fold_name(name: str) -> str:
-    """Return a name without case, compatibility forms, ``_``, ``-`` and blanks.
+    """Return a name as `fold_case` does, without ``_``, ``-`` and blanks.
 
-    Two names that are the same here may be one name to a service. The long s (U+017F)
-    and the Kelvin sign (U+212A) become ``s`` and ``k``, and the Turkish i (U+0130,
-    U+0131) is ``i``, as it is to Java's ``equalsIgnoreCase``.
+    Two names that are the same here may be one name to a service.
     """
     if name.isascii():
         return name.lower() if name.isalnum() else _IGNORED.sub("", name).lower()
@@ -31,9 +38,18 @@ def fold_name(name: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _folded(name: str) -> str:
-    plain = unicodedata.normalize("NFKC", name).casefold()
-    plain = unicodedata.normalize("NFKC", plain).casefold()
-    return _IGNORED.sub("", plain.replace("i\u0307", "i").replace("\u0131", "i"))
+    return _IGNORED.sub("", fold_case(name))
+
+
+def fold_case(text: str) -> str:
+    """Return a text without case and compatibility forms.
+
+    The long s (U+017F) and the Kelvin sign (U+212A) become ``s`` and ``k``, and the
+    Turkish i (U+0130, U+0131) is ``i``, as it is to Java's ``equalsIgnoreCase``.
+    """
+    for _ in range(2):
+        text = unicodedata.normalize("NFKC", text).casefold()
+    return text.replace("i\u0307", "i").replace("\u0131", "i")
 
 
 def field_readings(name: str) -> tuple[str, str]:

@@ -17,8 +17,8 @@ from itertools import islice
 from typing import Any, Final
 
 from agentvault_tui.errors import UnreadableRequestError
-from agentvault_tui.gateway.content import Fields
-from agentvault_tui.gateway.counting import how_many, is_elsewhere
+from agentvault_tui.gateway.content import Fields, member_names
+from agentvault_tui.gateway.counting import COUNTED, how_many, is_elsewhere
 from agentvault_tui.gateway.headers import ALWAYS, RequestHeaders
 from agentvault_tui.gateway.names import field_names, readings
 from agentvault_tui.gateway.sources import COMMIT_ID, Source
@@ -161,24 +161,30 @@ class _ParameterReader:
         if source.kind == "path":
             # A service that decodes twice reads another segment.
             captured = self._parts.captures[source.name]
-            again = self._in_query(source.name) or self._in_fields(source.name)
+            again = self._in_query(source.name) or self._in_fields(name, source.name)
             return None if again or "%" in captured else captured
         if source.kind == "body":
             return self._in_body(name, source, single=True)
-        return _single(self._texts(source))
+        return _single(self._texts(name, source))
 
-    def _texts(self, source: Source) -> list[str] | None:
+    def _texts(self, name: str, source: Source) -> list[str] | None:
         """Return the values of a query parameter or header; None where unclear."""
         if source.kind == "query":
             values, other = self._parts.target.query_values(source.name)
             # Services that read query and body differ in which one they prefer.
-            return None if other or self._in_fields(source.name) else values
+            return None if other or self._in_fields(name, source.name) else values
+        plain = source.name.lower().removeprefix("x-")
+        if any(
+            self._in_query(one) or self._in_fields(name, one)
+            for one in (source.name, plain)
+        ):
+            return None  # services that read several places prefer one of them
         value = self._parts.headers.value(source.name)
         return [] if value is None else [value]
 
     def _count(self, name: str, source: Source) -> Any:
         if source.kind in {"query", "header"}:
-            values = self._texts(source)
+            values = self._texts(name, source)
             if source.kind == "header" and values is not None:
                 values = [one for value in values for one in value.split(",")]
         else:
@@ -219,16 +225,14 @@ class _ParameterReader:
         return self._parts.target.query_values(name) != ([], False)
 
     def _is_inside(self, name: str, source: Source) -> bool:
-        """Tell whether JSON has the name of a top-level member inside another object.
+        """Tell whether JSON has the name of a parameter inside another object.
 
         A service may bind that object and read the parameter there.
         """
-        if self._is_form or self._absent:
-            return False
-        if len(source.pointer) != 1:
+        if len(source.pointer) != 1 and not self._is_form:
             of_name = self._parts.route.parameters.get(name, ())
             places = {one.pointer for one in of_name if one.kind == "body"}
-            return name == "recipients" and is_elsewhere(name, self._content, places)
+            return name in COUNTED and is_elsewhere(name, self._content, places)
         names = field_names(source.pointer[0])
         return bool(
             self._inner & (names | ADDRESSED if name == "recipients" else names)
@@ -236,26 +240,23 @@ class _ParameterReader:
 
     @cached_property
     def _inner(self) -> frozenset[str]:
-        """Return the folds of all names of a JSON document below its top object."""
-        found: set[str] = set()
-        content = self._content
-        waiting = list(content.values()) if isinstance(content, dict) else []
-        while waiting:
-            inner = waiting.pop()
-            if isinstance(inner, dict):
-                for name in inner:
-                    found |= field_names(name)
-                waiting += inner.values()
-            elif isinstance(inner, list):
-                waiting += inner
-        return frozenset(found)
+        """Return the folds of all names of JSON below the body's top level."""
+        inner = self._parts.fields.inner
+        if not self._is_form and isinstance(self._content, dict):
+            inner = frozenset(member_names(self._content.values()))
+        return frozenset().union(*map(field_names, inner))
 
-    def _in_fields(self, name: str) -> bool:
-        """Tell whether a member of the body's top level reads like *name*."""
-        content = self._content
+    def _in_fields(self, parameter: str, name: str) -> bool:
+        """Tell whether a member of the body reads like *name*.
+
+        At its top level, or where policy reads the parameter by value, at any.
+        """
+        content, names = self._content, field_names(name)
         if not isinstance(content, dict):
             return False
-        return any(self._named(content)[one] for one in field_names(name))
+        if parameter in COUNTED and not names.isdisjoint(self._inner):
+            return True
+        return any(self._named(content)[one] for one in names)
 
     def _also(self, members: dict[str, object], token: str) -> bool:
         """Tell whether another member reads like *token*: ``Count`` or ``count[]``."""
@@ -323,10 +324,11 @@ def _unsaid(parts: RequestParts, stated: list[Source]) -> Iterator[str]:
     # Without a template of its own, the resource is the whole path.
     resource = "".join(f"{{{name}}}" for name in parts.captures)
     resource = resource if route.resource is None else route.resource
+    plain = ALWAYS - route.listed
     sent = [
         *(("path", name) for name in parts.captures if f"{{{name}}}" not in resource),
         *(("query", name) for name, _ in parts.target.query),
-        *(("header", n) for n, _ in parts.headers.leaving if n not in ALWAYS),
+        *(("header", name) for name, _ in parts.headers.leaving if name not in plain),
     ]
     yield from (f"{kind}:{name}" for kind, name in sent if (kind, name) not in named)
     # Its approver saw the name of a document, and not the document.

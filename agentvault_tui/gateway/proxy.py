@@ -334,9 +334,11 @@ class Proxy:
         secured = transport.get_extra_info("sslcontext") is not None
         if service is None or secured != (service.origin.scheme == "https"):
             tunnel.problem = misdirected_request("the service speaks another scheme")
-        elif secured and not _is_address(tunnel.host):
+        elif secured:
             name = asked_name(transport)
-            if name is None or name.lower() != tunnel.host:
+            # RFC 6066 section 3: an address is no name that a client asks for.
+            allowed = {tunnel.host, *([None] if _is_address(tunnel.host) else [])}
+            if (name and name.lower()) not in allowed:
                 text = "the handshake asks for another name than the tunnel's target"
                 tunnel.problem = misdirected_request(text)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
@@ -22,6 +21,7 @@ from agentvault_tui.gateway.body import BODY_CAP
 from agentvault_tui.gateway.config_folder import check_scope
 from agentvault_tui.gateway.content import DEFAULT_RULE, ContentRule, MediaType
 from agentvault_tui.gateway.headers import is_listable
+from agentvault_tui.gateway.names import fold_case
 from agentvault_tui.gateway.sources import Source, read_source
 from agentvault_tui.gateway.target import parse_target
 from agentvault_tui.policy.catalogue import Catalogue
@@ -104,7 +104,8 @@ class ServiceRoute:
             escapes, suffixes or a final slash takes for this route's; None when it
             takes none of them.
         """
-        own = self.segments[: core_length(self.segments)]
+        # Without a last slash, a lenient router reads the rest of the path as empty.
+        own = self.segments[: core_length(self.segments) - self.rest]
         if len(folded) < len(own) or (len(folded) > len(own) and not self.rest):
             return None
         odd = {len(folded)} if len(own) == len(folded) else set()
@@ -170,8 +171,7 @@ def fold(segment: str) -> str:
         if decoded == segment:
             break
         segment = decoded
-    segment = unicodedata.normalize("NFKC", segment).casefold()
-    return segment.partition(";")[0].strip()
+    return fold_case(segment).partition(";")[0].strip()
 
 
 def core_length(segments: tuple[Any, ...]) -> int:

@@ -257,7 +257,9 @@ class Upstream:
         self.service = service
         self._bounds = bounds
         self._idle = idle or IdleConnections()
-        self._trust = trust(service.ca_file)
+        # Reading the system's authorities takes 35 ms: not for a service on http.
+        secure = service.origin.scheme == "https" or service.ca_file
+        self._trust = trust(service.ca_file) if secure else None
         self._places = SharedPlaces(_CONNECTIONS, time.monotonic)
         self._busy: dict[ServiceConnection, _Owner | None] = {}
         self._retired = False
@@ -289,11 +291,14 @@ class Upstream:
             raise
 
     async def _connect(self, origin: ServerOrigin) -> ServiceConnection:
+        secure = origin.scheme == "https"
+        if secure and self._trust is None:
+            self._trust = trust(self.service.ca_file)
         return await service_connection(
             origin.host,
             origin.port,
             private=self.service.allow_private,
-            tls=self._trust if origin.scheme == "https" else None,
+            tls=self._trust if secure else None,
             bounds=self._bounds,
         )
 

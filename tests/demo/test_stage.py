@@ -20,12 +20,15 @@ import termios
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from support import forked
 from support.patience import PATIENT
+from support.vault import serving
 
 from agentvault_tui.model import StepUpStatus
 
@@ -47,9 +50,10 @@ async def start(
 
 
 async def run(home: Path | None, *arguments: str) -> tuple[int, str, str]:
-    process = await start(home, *arguments)
-    out, err = await process.communicate()
-    return process.returncode or 0, out.decode(), err.decode()
+    where = ("--home", str(home)) if home else ()
+    forking = partial(forked.run, *where, *arguments, env=dict(os.environ))
+    done = await asyncio.to_thread(forking)
+    return done.returncode, done.stdout, done.stderr
 
 
 async def test_a_temporary_home_is_gone_afterwards(short: Path) -> None:
@@ -448,20 +452,11 @@ async def test_demo_options_out_of_range_are_refused(
 async def test_foreign_agents_are_left_alone(tmp_path: Path) -> None:
     """A home with an agent of the same name, not the demo's, is refused."""
     home = tmp_path / "h"
-    serve = await start(home, "serve", "--listen", "127.0.0.1:0")
-    assert serve.stdout is not None
-    await serve.stdout.readline()
-    added = await run(
-        home,
-        *("agents", "add", "email-agent", "--owner", "me@acme.test"),
-        *("--scope", "read:email", "--json"),
-    )
-    assert added[0] == 0, added
-    busy = await run(home, *("demo", "--headless", "--for", "1"))
-    serve.terminate()
-    await serve.communicate()
+    with serving(home, tenant=False) as vault:
+        vault.register("email-agent", "read:email")
+        busy = await run(home, *("demo", "--headless", "--for", "1"))
     code, _, err = await run(home, *("demo", "--headless", "--for", "1"))
     assert code == 1
     assert "email-agent" in err
     assert busy[0] == 1
-    assert str(serve.pid) in busy[2]
+    assert str(vault.ready["pid"]) in busy[2]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sqlite3
 import stat
+import tempfile
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +20,13 @@ from support.vault import CIBA, PAYMENT, Vault, serving
 from support.vault_stepups import hold, start, stepup_until
 
 from agentvault_tui.tenant.device_page_client import Activation
+
+
+@pytest.fixture(scope="module")
+def vault() -> Iterator[Vault]:
+    """One for all: each test has agents and people of its own."""
+    with tempfile.TemporaryDirectory(prefix="h-") as home, serving(Path(home)) as vault:
+        yield vault
 
 
 def test_an_approved_payment_from_the_request_to_its_one_redemption(
@@ -230,7 +239,7 @@ def test_uses_counted_since_the_last_record_are_written_at_the_stop(
     tmp_path: Path,
 ) -> None:
     """SIGTERM right after the answers: the ledger on disk has every one of them."""
-    with serving(tmp_path) as own:
+    with serving(tmp_path, tenant=False) as own:
         agent = own.register("reader", "read:calendar")
         server = own.register("api", resource_server=True, serves=["read:calendar"])
         token = agent.token("read:calendar").json()["access_token"]

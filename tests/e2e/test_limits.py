@@ -36,13 +36,13 @@ def test_sixty_four_at_once_and_a_kill_pass_a_limit_by_none(home: Path) -> None:
     """Exactly its count is issued; what was issued before a kill -9 stays counted."""
     home.mkdir(parents=True, exist_ok=True)
     (home / "limits.toml").write_text(LIMITS)
-    with serving(home) as vault:
+    with serving(home, tenant=False) as vault:
         client = vault.register("agent", "write:calendar")
         with ThreadPoolExecutor(16) as pool:
             few = list(pool.map(lambda _: client.token("write:calendar"), range(12)))
         vault.kill()
     assert [one.status_code for one in few] == [200] * 12
-    with serving(home) as vault:
+    with serving(home, tenant=False) as vault:
         assert standing(vault) == (12, 8)
         client = vault.again(client)
         with ThreadPoolExecutor(16) as pool:
@@ -81,7 +81,7 @@ def test_a_kill_while_a_call_out_is_asked_uses_nothing(home: Path) -> None:
     )
     one = LIMITS.replace("count = 20", "count = 1")
     (home / "limits.toml").write_text(one + hook)
-    with serving(home) as vault, ThreadPoolExecutor(1) as pool:
+    with serving(home, tenant=False) as vault, ThreadPoolExecutor(1) as pool:
         client = vault.register("agent", "write:calendar")
         waiting = pool.submit(client.token, "write:calendar")
         assert asked.wait(PATIENT)
@@ -89,7 +89,7 @@ def test_a_kill_while_a_call_out_is_asked_uses_nothing(home: Path) -> None:
         with pytest.raises(httpx.TransportError):
             waiting.result(PATIENT)
     answer.set()
-    with serving(home) as vault:
+    with serving(home, tenant=False) as vault:
         assert json.loads(vault.cli("limits", "--json").stdout)["uses"] == []
         found = vault.operator.get("/api/audit?type=token.decision").json()
         assert found["events"] == []

@@ -93,7 +93,7 @@ def test_kill_9_while_policies_are_applied(home: Path) -> None:
     sent, answered = [""], [""]
     number = itertools.count()
     for _ in range(4):
-        with serving(home) as vault:
+        with serving(home, tenant=False) as vault:
             in_force = check_applied(vault)
             # What was answered is in force, or what was being applied after it.
             assert in_force in sent[sent.index(answered[-1]) :]
@@ -119,7 +119,7 @@ def test_kill_9_while_policies_are_applied(home: Path) -> None:
             assert enough.wait(PATIENT)
             vault.kill()
             thread.join(PATIENT)
-    with serving(home) as vault:
+    with serving(home, tenant=False) as vault:
         check_applied(vault)
         assert vault.cli("audit", "verify").returncode == 0
         assert vault.cli("policy", "replay").returncode == 0

@@ -196,8 +196,31 @@ def test_opaque_content_keeps_type_and_encoding() -> None:
     assert (one.kind, one.type, one.encoded) == ("opaque", "image/png", None)
     assert one.headers[1] == ("Content-Encoding", "gzip")
     assert content(keys, kind("application/x-git-request"), body=b"1").kind == "opaque"
-    for other in ("imag/png", "image/x+json", "image/form-data"):
+    assert content(keys, kind("image/svg+xml"), body=b"1").type == "image/svg+xml"
+    others = ("x+json", "form-data", "xml", "x+xml", "yaml", "graphql")
+    for other in ("imag/png", *(f"image/{one}" for one in others)):
         assert refusal(keys, kind(other), body=b"1")[1] == 415
+
+
+def test_a_parameter_of_an_opaque_type_holds_no_type_with_fields() -> None:
+    """Laravel searches the whole header for ``/json``."""
+    keys = 'body = "opaque"\ntypes = ["image/*", "multipart/mixed"]'
+    for good in (
+        'image/png; a="b"',
+        "image/png; charset=utf-8",
+        "multipart/mixed; boundary=----WebKitFormBoundary7",
+    ):
+        assert content(keys, kind(good), body=b"1").kind == "opaque"
+    for bad in (
+        'image/png; a="/json"',
+        "image/png; a=+JSON",
+        "image/png; json=1",
+        "image/png; a=text/xml",
+        "image/png; a=multipart/form-data",
+        'multipart/mixed; boundary="/json"',
+        'image/png; charset="/json"',
+    ):
+        assert refusal(keys, kind(bad), body=b"1")[1] == 415
 
 
 def test_a_form_without_a_pair_is_no_body() -> None:
@@ -242,6 +265,36 @@ def test_a_deeper_object_that_no_parameter_reads_may_have_similar_names() -> Non
     body = b'{"deep":{"x":{"a":1,"A":2}},"list":[{"a":1,"A":2}]}'
     rules = 'a = "body:/deep/in"\nb = "body:/list/1/to"'
     assert content("", JSON, body=body, parameters=rules).encoded == body
+
+
+LIGATURES = "\ufdfa" * 1_000
+"""Each becomes 18 characters as its name is compared."""
+
+
+@pytest.mark.parametrize(
+    ("header", "body"),
+    [
+        (JSON, json.dumps({"a": [{f"{LIGATURES}{n}": 1 for n in range(50)}]}).encode()),
+        (
+            JSON,
+            json.dumps(
+                {f"{LIGATURES}{n}": 1 for n in range(50)}, ensure_ascii=False
+            ).encode(),
+        ),
+        (FORM, "&".join(f"{LIGATURES}{n}=1" for n in range(50)).encode()),
+    ],
+)
+def test_names_that_take_long_to_compare_are_refused(
+    header: tuple[bytes, bytes], body: bytes
+) -> None:
+    """Other agents' bodies wait for the same worker, so its work is bounded."""
+    assert refusal("", header, body=body) == ("unreadable_body", 400)
+
+
+def test_names_in_any_script_pass_as_often_as_they_come() -> None:
+    """A table of records repeats its names; each is compared once."""
+    body = json.dumps({"rows": [{"\u540d\u524d" * 10: 1}] * 5_000})
+    assert content("", JSON, body=body.encode()).kind == "json"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from support.service_files import TRANSFERS
 from support.service_requests import FORM, JSON, action_of, read_request
 
+from agentvault_tui.errors import UnreadableRequestError
 from agentvault_tui.gateway import Service
 from agentvault_tui.policy.facts import derive
 
@@ -277,6 +278,100 @@ def test_a_captured_value_that_is_stated_again_is_unclear(
     """Frameworks merge the values of path, query and body in different orders."""
     rule = 'amount = "path:what"'
     assert parameters(parse, rule, body, path=f"/1{query}") == {"amount": None}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"items": [{"amount": 1}, {"amount": 9}]}',
+        b'{"items": [{"amount": 1}], "amount": 9}',
+        b'{"items": [{"amount": 1}], "x": [{"y": {"Amount": 9}}]}',
+    ],
+)
+def test_a_value_deep_in_a_body_that_is_stated_again_is_unclear(
+    parse: Parse, body: bytes
+) -> None:
+    """A service may act on the other items too, or on the top."""
+    rule = 'amount = "body:/items/0/amount"'
+    assert parameters(parse, rule, b'{"items": [{"amount": 1}, {"id": 2}]}') == {
+        "amount": 1
+    }
+    assert parameters(parse, rule, body) == {"amount": None}
+
+
+@pytest.mark.parametrize(
+    ("body", "query"),
+    [
+        *((b'{"amount": 9}', ""), (b'{"x-amount": 9}', ""), (b"{}", "?X_Amount=9")),
+        *((b"", "?amount=9"), (b'{"pay": [{"amount": 9}]}', "")),
+    ],
+)
+def test_a_header_that_is_stated_again_is_unclear(
+    parse: Parse, body: bytes, query: str
+) -> None:
+    """Services differ in which place they prefer."""
+    rule, headers = 'amount = "header:X-Amount"', (JSON, (b"x-amount", b"1"))
+    assert parameters(parse, rule, b'{"id": 9}', *headers) == {"amount": 1}
+    read = parameters(parse, rule, body, *headers, path=f"/pay{query}")
+    assert read == {"amount": None}
+
+
+@pytest.mark.parametrize("source", ["path:what", "query:amount"])
+def test_a_value_that_an_inner_object_states_again_is_unclear(
+    parse: Parse, source: str
+) -> None:
+    """A service may bind the object and read the parameter there."""
+    name = source.partition(":")[2].encode()
+    read = parameters(
+        parse,
+        f'amount = "{source}"',
+        b'{"payment": {"%b": 9}}' % name,
+        path="/1?amount=1",
+    )
+    assert read == {"amount": None}
+
+
+def part(head: bytes, content: bytes) -> bytes:
+    """Write one part of a multipart body."""
+    head = b"Content-Disposition: form-data; " + head
+    return b"--x\r\n%b\r\n\r\n%b\r\n" % (head, content)
+
+
+@pytest.mark.parametrize("file", [b"", b'; filename="blob"'])
+@pytest.mark.parametrize("name", [b"amount", b"AMOUNT"])
+def test_a_part_of_json_that_states_a_field_again_makes_it_unclear(
+    parse: Parse, file: bytes, name: bytes
+) -> None:
+    """A framework may bind the part, which each Blob of a browser is a file of."""
+    kind = (b"content-type", b"multipart/form-data; boundary=x")
+    head = b'name="pay"%b\r\nContent-Type: application/json' % file
+    for inner, amount in ((b'{"id": 1}', 1), (b'[{"%b": 9}]' % name, None)):
+        body = part(b'name="amount"', b"1") + part(head, inner) + b"--x--\r\n"
+        read = parameters(
+            parse,
+            'amount = "body:/amount"',
+            body,
+            kind,
+            keys='body = "multipart"',
+        )
+        assert read == {"amount": amount}
+
+
+@pytest.mark.parametrize(
+    ("type_", "content"),
+    [("application/json", b"{"), ("text/xml", b"<a/>"), ("application/x-yaml", b"")],
+)
+def test_a_part_with_fields_that_are_not_read_is_refused(
+    parse: Parse, type_: str, content: bytes
+) -> None:
+    """Policy would not see the parameters in it."""
+    kind = (b"content-type", b"multipart/form-data; boundary=x")
+    head = b'name="pay"\r\nContent-Type: ' + type_.encode()
+    body = part(b'name="amount"', b"1") + part(head, content) + b"--x--\r\n"
+    rule, keys = 'amount = "body:/amount"', 'body = "multipart"'
+    with pytest.raises(UnreadableRequestError) as refused:
+        parameters(parse, rule, body, kind, keys=keys)
+    assert refused.value.code == "ambiguous_body"
 
 
 def test_a_captured_segment_that_decodes_again_is_unclear(parse: Parse) -> None:

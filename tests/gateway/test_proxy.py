@@ -138,7 +138,11 @@ async def proxied(stand: Stand, short: Path) -> AsyncIterator[Proxied]:
     broker.settings = replace(broker.settings, gateway=gateway)
     line = await stand.gateway.listen(stand.server, stand.listener)
     found = Proxied(stand, secure, str(line["proxy_url"]), str(line["ca_file"]))
-    await stand.secret()
+    places = (
+        *(f"https://{found.at}", f"https://127.0.0.1:{secure.port}"),
+        *(f"http://127.0.0.1:{stand.upstream.port}", "https://other.test"),
+    )
+    await stand.secret("key", SECRET, *places)
     ca = CaFiles.of(other).ca
     origin = f"https://{found.at}"
     head = f'origin = "{origin}"\nallow_private = true\nca_file = "{ca}"\n'
@@ -294,6 +298,21 @@ async def test_target_sni_and_host_agree_or_nothing_is_sent(
         reply = await proxied.ask(get(first, host), name=name)
         assert reply.startswith(b"HTTP/1.1 421"), (host, name, first, reply)
     assert proxied.secure.received == []
+
+
+async def test_a_tunnel_to_an_address_takes_no_name_in_its_handshake(
+    proxied: Proxied, short: Path
+) -> None:
+    """A name of a server is none of the target's; a client of an address sends none."""
+    at = f"127.0.0.1:{proxied.secure.port}"
+    ca = CaFiles.of(Home.locate(short / "tls")).ca
+    head = f'origin = "https://{at}"\nallow_private = true\nca_file = "{ca}"\n'
+    await proxied.stand.service(SERVICE, head=head)
+    for name, misdirected in (("other.test", True), ("127.0.0.1", False)):
+        asked = await proxied.secured(at, name=name)
+        reply = await proxied.ask(get(host=at.encode()), asked=asked)
+        status = b"HTTP/1.1 421" if misdirected else b"HTTP/1.1 200"
+        assert reply.startswith(status), (name, reply)
 
 
 async def test_plain_http_in_a_tunnel_to_a_service_of_https_is_misdirected(

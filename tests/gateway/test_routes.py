@@ -106,6 +106,27 @@ def test_a_wide_route_takes_no_other_spelling_of_an_earlier_one(
     assert (one and one.scope) == (scope if matches else None)
 
 
+@pytest.mark.parametrize("path", ["/files", "/FILES", "/f%C4%B1les/x", "/F%C4%B0LES"])
+@pytest.mark.parametrize("wide", ["/{all*}", "/{one}", None])
+def test_a_route_of_the_rest_of_a_path_is_meant_without_its_slash_too(
+    parse: Parse, path: str, wide: str | None
+) -> None:
+    """A router that is not strict takes both paths for one, and i without a dot."""
+    first = (
+        '[[routes]]\nmethod = "POST"\npath = "/files/{p*}"\nscope = "delete:files"\n'
+    )
+    wider = f'[[routes]]\nmethod = "*"\npath = "{wide}"\nscope = "read:records"\n'
+    head = "" if wide else 'unmatched = "read:records"\n'
+    service = parse(head + first + (wider if wide else ""))
+    assert found(service, "POST", path) is None
+    own = parse(
+        first + '[[routes]]\nmethod = "*"\npath = "/files"\nscope = "read:files"\n'
+    )
+    named = found(own, "POST", "/files")
+    assert named is not None
+    assert named.scope == "read:files"
+
+
 @pytest.mark.parametrize("file", [STRIPE, 'unmatched = "read:records"'])
 def test_a_resource_has_one_spelling(parse: Parse, file: str) -> None:
     """A rule about it compares characters: one composed in two ways is the same."""

@@ -27,7 +27,9 @@ import pytest
 from support.needs import Reporting
 from support.patience import PATIENT
 
-from agentvault_tui import console
+from agentvault_tui import console, process
+from agentvault_tui.home import Home
+from agentvault_tui.process import start_tenant
 
 _CONTEXT: Final = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
@@ -40,6 +42,7 @@ _CONTEXT.set_forkserver_preload(
         "agentvault_tui.broker.serve",
         "agentvault_tui.console.app",
         "agentvault_tui.gateway",
+        "agentvault_tui.tenant.process",
         "agentvault_tui.tenant.users",
         "agentvault_tui.watch",
     ]
@@ -171,6 +174,43 @@ def run(
         return subprocess.CompletedProcess(argv, code, out.read(), err.read())
 
 
+class _ForkedTenant(subprocess.Popen[bytes]):
+    """The tenant's process, forked from the broker's, which has imported it."""
+
+    def _execute_child(self, args: Any, *more: Any) -> None:
+        """Fork where `Popen` starts a program: *args* is its command line.
+
+        The process that forks has one thread and has opened nothing yet.
+        """
+        lent = more[3]
+        theirs_in, _, _, theirs_out = more[9:13]
+        self.pid = os.fork()
+        if self.pid:
+            self._child_created = True
+            os.close(theirs_in)
+            os.close(theirs_out)
+            return
+        try:
+            os.dup2(theirs_in, 0)
+            os.dup2(theirs_out, 1)
+            for one in (int(path.name) for path in list(Path("/dev/fd").iterdir())):
+                if one > 2 and one not in lent:
+                    with contextlib.suppress(OSError):
+                        os.close(one)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # as its __main__ does
+            options = args[args.index("agentvault_tui.tenant") + 1 :]
+            from agentvault_tui.tenant.process import main  # noqa: PLC0415 - the child's
+
+            os._exit(main(options))
+        finally:
+            os._exit(1)
+
+
+def _start_tenant(home: Home) -> process.Child:
+    with mock.patch.object(subprocess, "Popen", _ForkedTenant):
+        return start_tenant(home)
+
+
 def _begin(
     function: Callable[..., object],
     arguments: Sequence[Any],
@@ -200,6 +240,8 @@ def agentvault(*argv: str, room: int | None = None, folder: Path | None = None) 
     if room is not None:
         _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, most))
+    # Not the broker's own name for it: a running one has threads, and starts a program.
+    process.start_tenant = _start_tenant
     from agentvault_tui.cli import main  # noqa: PLC0415 - no import before the fork's
 
     main()

@@ -175,7 +175,7 @@ async def revoke_token(broker: Broker, agent: Agent, token: str) -> None:
 
 
 async def end_token(broker: Broker, agent: Agent, found: Token) -> None:
-    """End a live token that its agent has no more use for.
+    """End a live token that its agent has no more use for, and the calls it opened.
 
     Args:
         broker: the broker.
@@ -187,8 +187,9 @@ async def end_token(broker: Broker, agent: Agent, found: Token) -> None:
     """
     if not broker.cuts.may_end(agent.id):
         raise LedgerUnwritableError("what you ended before is not recorded yet")
-    if broker.registry.drop_token(found):
-        below, actor = broker.end_below([found]), broker.actor(agent)
+    ended, _ = broker.end_tokens([found])
+    if found in ended:
+        below, actor = [one for one in ended if one is not found], broker.actor(agent)
         await broker.record_cut(
             *broker.uses.ended(found),
             revoked_draft(found, actor, "handed back"),

@@ -321,13 +321,13 @@ def _resource(named: str) -> str:
 
 
 def ending_detail(agent: Agent) -> dict[str, object]:
-    """Return what an event says of when and with what an agent ends.
+    """Return what an event says of the end of an agent.
 
     Args:
         agent: the agent.
 
     Returns:
-        members of the event's detail.
+        members of ``detail``: when it ends, and the template that it ends with.
     """
     told: dict[str, object] = {}
     if agent.until is not None:
