@@ -23,6 +23,7 @@ from agentvault_tui.broker.usecases.redeem import PARENT_ENDED
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent, revoke_ended
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup_end import cancelled, cancelled_draft, deny
+from agentvault_tui.broker.usecases.timed_grants import end_due
 from agentvault_tui.broker.uses import revoked_draft
 from agentvault_tui.broker.verification import fault_recorded
 from agentvault_tui.clock import Clock, iso, parse_iso
@@ -115,6 +116,7 @@ async def take_over(broker: Broker, listen: Callable[[], None] = lambda: None) -
     await take_over_policy(broker)
     await apply_kept(broker)
     await revoke_ended(broker)
+    await end_due(broker)
     if broker.registry.panic is not None:
         broker.verify_first = await fault_recorded(broker)
 
