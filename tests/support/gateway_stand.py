@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -150,6 +151,8 @@ class Stand:
 
     def __init__(self, bench: Bench, gateway: Gateway, upstream: Upstream) -> None:
         self.bench, self.gateway, self.upstream = bench, gateway, upstream
+        self._key, self._key_for = "", tuple[str, ...]()
+        """The secret key, and where it may be sent: wherever a service of it is."""
         self.listener: Listener
         self.server: Server
         self.client: httpx.AsyncClient
@@ -162,9 +165,13 @@ class Stand:
         """Put a service file in force; *text* follows its head."""
         origin = more.get("origin", f"http://127.0.0.1:{self.upstream.port}")
         head = f'origin = "{origin}"\nallow_http = true\nallow_private = true\n'
+        head = more.get("head", head)
+        (where,) = re.findall(r'^origin = "(.*)"', head, re.MULTILINE)[:1] or ("",)
+        if self._key and where not in self._key_for:
+            await self.secret("key", self._key, *self._key_for, where)
         folder = self.bench.home.config / "services"
         folder.mkdir(exist_ok=True)
-        (folder / f"{name}.toml").write_text(more.get("head", head) + text)
+        (folder / f"{name}.toml").write_text(head + text)
         await self.gateway.look()
         assert not self.gateway.warnings, self.gateway.warnings
 
@@ -173,6 +180,8 @@ class Stand:
     ) -> None:
         """Set a secret, for the upstream unless other *origins* are given."""
         to = origins or (f"http://127.0.0.1:{self.upstream.port}",)
+        if name == "key":
+            self._key, self._key_for = value, to
         change = self.gateway.secrets.set(name, value, OPERATOR, to)
         await self.bench.broker.record(change.draft)
         change.write()
