@@ -36,7 +36,9 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """`agentvault serve` as a process of its own, on a free port."""
     home = tmp_path_factory.mktemp("h")
     line = ("--home", str(home), "serve", "--listen", "127.0.0.1:0")
-    with running(line, plain_environment(), stderr=None) as process:
+    # Others make approvers and run commands here: their changes are not to wait.
+    env = plain_environment(AGENTVAULT_CHANGES_SOCKET="uid")
+    with running(line, env, stderr=None) as process:
         assert process.stdout is not None
         said = json.loads(process.stdout.readline())
         yield Broker(home, said["agents_url"], said["pid"])

@@ -417,7 +417,7 @@ def test_hostile_names_are_shown_inert(av: Run, broker: Broker, folder: Path) ->
     name = json.dumps("\u202eevil\u200b")
     (folder / "a.toml").write_text(f'[agents.{name}]\nowner = "o"\n')
     planned = av("apply", "-f", str(folder), "--plan")
-    assert planned.code == 1
+    assert planned.code == 2
     assert "\u202e" not in planned.out + planned.err
     assert broker.home.exists()
 

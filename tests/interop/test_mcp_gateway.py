@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.bench import OPERATOR
-from support.gateway_stand import Stand, standing
+from support.gateway_stand import SECRET, Stand, standing
 from support.peers import INTEROP, PYTHON, TOOLS, answer, peer, with_node, with_python
 
 from agentvault_tui.broker.usecases.register import register
@@ -135,10 +135,10 @@ async def test_a_client_uses_a_server_by_url(
     stand: Stand, server: int, mode: str, version: str
 ) -> None:
     """The same, over Streamable HTTP with a credential, in the era both speak."""
-    await stand.secret()
     python = SERVERS[server]
     async with peer("mcp_server.py", python=python, argument="http") as running:
         port = (await running.says())["port"]
+        await stand.secret("key", SECRET, f"http://127.0.0.1:{port}")
         head = f'url = "http://127.0.0.1:{port}/mcp"\nallow_http = true\n'
         credential = '[credential]\nkind = "bearer"\nsecret = "key"\n'
         await serve(stand, head + "allow_private = true\n" + credential)
