@@ -441,9 +441,11 @@ def phone_of(home: Home) -> Iterator[Phone]:
 
 
 def test_wrong_passwords_and_keys_of_one_tenant(two_of_a_tenant: list[Home]) -> None:
-    """Wrong passwords at two brokers lock at both, and so do a browser's wrong codes: at
-    the fifth of one broker at the latest, as counts are shared once a second. A key that
-    one rotates the other publishes."""
+    """Wrong passwords at two brokers lock at both, and so do a browser's wrong codes.
+
+    Counts are shared once a second, so the fifth at one broker locks at the latest. A
+    key that one rotates the other publishes.
+    """
     first, second = two_of_a_tenant
     with (
         serving(first.data) as a,
