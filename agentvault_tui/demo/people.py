@@ -8,6 +8,7 @@ Token Vault keep what comes of it, and the agents never see any of it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -93,6 +94,7 @@ _SETTINGS: Final = f"""\
 # What an account that agents use there stands for; the demo wrote this.
 [connections.{WORKSPACE}]
 scopes = ["read:contacts"]
+for = ["ORIGIN"]
 
 [policy]
 # The demo is minutes old; by itself advice is about 30 days.
@@ -100,15 +102,27 @@ advice_window = 60
 """
 
 
-def prepare(home: Path) -> None:
-    """Say in a new home's settings what the connection stands for.
+_WRITTEN: Final = re.compile(re.escape(_SETTINGS).replace("ORIGIN", '[^"]*'))
 
-    A home that has a ledger or settings is as its owner wants it: where those say
-    nothing of the connection, the broker refuses to make one, and names what helps.
+
+def prepare(home: Path, origin: str) -> Path:
+    """Write the settings of a new home directory: the connection, and its origin.
+
+    A home directory that has a ledger or settings is as its owner wants it, unless the
+    demo wrote its settings: the workspace has another port each time.
+
+    Args:
+        home: the home directory.
+        origin: the workspace's, to which accounts' tokens may be sent.
+
+    Returns:
+        the home directory.
     """
     file = home / "config.toml"
-    if not file.exists() and not (home / "agentvault.db").exists():
-        write_private(file, _SETTINGS)
+    is_new = not file.exists() and not (home / "agentvault.db").exists()
+    if is_new or (file.exists() and _WRITTEN.fullmatch(file.read_text("utf-8"))):
+        write_private(file, _SETTINGS.replace("ORIGIN", origin))
+    return home
 
 
 async def connect(

@@ -117,7 +117,6 @@ async def _play(
 ) -> tuple[int, dict[str, Any]]:
     """Run it; return the exit code, and what the ledger holds at the end."""
     clock, ending = SystemClock(), asyncio.Event()
-    people.prepare(home)
     write_limits_and_sinks(home)
     if opens:
         print(  # noqa: T201 - the command's output
@@ -126,7 +125,7 @@ async def _play(
     with _signals(ending):
         async with (
             open_workspace() as place,
-            processes.serving(home) as ready,
+            processes.serving(people.prepare(home, place.url)) as ready,
             Operator(ready.socket) as operator,
         ):
             clients, person, *_ = await asyncio.gather(

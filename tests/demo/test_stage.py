@@ -356,6 +356,8 @@ async def test_agents_use_their_owners_accounts_until_revoked(
     _, operators = running
     found = {one["agent_name"]: one for one in await accounts(operators, 3)}
     assert set(found) == {"calendar-agent", "email-agent", "payments-agent"}
+    warnings = (await operators.get("/api/status")).json()["warnings"]
+    assert not [one for one in warnings if "gets no" in one]
     shared = found["calendar-agent"]["shared_with"]
     assert [other["name"] for other in shared] == ["email-agent"]
     assert found["payments-agent"]["shared_with"] == []
