@@ -8,6 +8,7 @@ sees the objects again.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from typing import Final
 
@@ -20,7 +21,9 @@ from agentvault_tui.broker.shapes import (
 )
 from agentvault_tui.ledger import Change, EventQuery, Ledger
 from agentvault_tui.model import Agent, AgentId, Event, StepUp, Token
+from agentvault_tui.model.event import loosens
 from agentvault_tui.operator_api.codec import encode
+from agentvault_tui.operator_api.history import LoosenedInfo
 from agentvault_tui.operator_api.shapes import HeadInfo, StatusInfo, WireShape
 
 BACKLOG: Final = 16 * 1024 * 1024
@@ -31,6 +34,8 @@ _FRAMES_A_TURN: Final = 5
 """Frames written in a turn of the event loop, about 2 ms."""
 _GATHER: Final = 0.02
 """Seconds in which frames are gathered into one write."""
+_LOOSENINGS: Final = 16
+"""Most recent loosenings that are sent to each console that joins."""
 
 
 class Feed:
@@ -43,6 +48,7 @@ class Feed:
         self._registry = registry
         self._status = status
         self._listeners: set[_Listener] = set()
+        self._loosened = deque[Event](maxlen=_LOOSENINGS)
 
     @property
     def watched(self) -> bool:
@@ -53,6 +59,8 @@ class Feed:
         """Send one durable commit, in the order of the ledger."""
         for event in events:
             self._registry.count(event)
+            if loosens(event):
+                self._loosened.append(event)
         if not self._listeners:
             return
         self._send("".join(self._objects(changes)))
@@ -87,6 +95,9 @@ class Feed:
                 last_event_id = None
             status = self._status()
             yield frame("status", status) + frame("tenant", status.tenant)
+            # A busy feed soon leaves them out of the page that a console begins with.
+            for event in list(self._loosened):
+                yield frame("loosened", LoosenedInfo(event=event_info(event)))
             sent = head.seq
             if last_event_id is not None:
                 async for text, seq in self._replay(last_event_id, head.seq):

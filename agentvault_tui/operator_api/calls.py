@@ -271,6 +271,7 @@ EVENT_KINDS: Final[dict[str, type[WireShape]]] = {
     "token": shapes.TokenInfo,
     "stepup": shapes.StepUpInfo,
     "audit": history.EventInfo,
+    "loosened": history.LoosenedInfo,
     "tenant": shapes.TenantInfo,
     "status": shapes.StatusInfo,
     "presence": shapes.PresenceInfo,

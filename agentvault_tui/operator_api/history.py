@@ -43,6 +43,12 @@ class EventInfo(WireShape, kw_only=True):
     hash: str = ""
 
 
+class LoosenedInfo(WireShape, kw_only=True):
+    """A recent loosening, sent to a client that joins the stream."""
+
+    event: EventInfo
+
+
 class EventPageInfo(WireShape, kw_only=True):
     """Events: newest first with ``before``, oldest first with ``after``."""
 

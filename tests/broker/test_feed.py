@@ -16,8 +16,9 @@ from support.postgres import Database
 from support.team_brokers import brokers_of
 
 from agentvault_tui.broker.usecases import revoke
-from agentvault_tui.ledger import DropAgentTokens, shared_log
+from agentvault_tui.ledger import DropAgentTokens, EventQuery, shared_log
 from agentvault_tui.model import AgentStatus
+from agentvault_tui.model.event import LOOSENED, EventType
 
 
 async def test_a_restored_agent_is_sent_as_active(
@@ -40,6 +41,24 @@ async def test_a_restored_agent_is_sent_as_active(
         if line.startswith("data: ")
     ]
     assert states == ["active"]
+
+
+async def test_a_console_that_joins_is_sent_the_recent_loosenings(bench: Bench) -> None:
+    """However many events followed: the header shows a loosening for 60 seconds."""
+    by = {"kinds": ["agents"], "summary": "grant payer", "by": [{"sub": "auth0|1"}]}
+    await bench.agent()
+    [event] = (await bench.ledger.events(EventQuery(limit=1))).events
+    applied = event._replace(type=EventType.CHANGE_APPLIED, detail={LOOSENED: by})
+    bench.feed.publish([applied], [])
+    bench.feed.publish([event] * 2000, [])
+    stream = bench.feed.stream(None)
+    await anext(stream)
+    frames = await anext(stream)
+    await stream.aclose()
+    kind, data = frames.splitlines()[:2]
+    assert kind == "event: loosened"
+    told = json.loads(data.removeprefix("data: "))["event"]
+    assert (told["seq"], told["detail"][LOOSENED]) == (event.seq, by)
 
 
 async def test_a_feed_tells_in_order_what_other_brokers_record(

@@ -30,7 +30,7 @@ from agentvault_tui.console.state.records import (
 )
 from agentvault_tui.console.state.tallies import ExpiryQueue, RatesByName, TokenStore
 from agentvault_tui.operator_api.gateway import CallInfo
-from agentvault_tui.operator_api.history import EventInfo
+from agentvault_tui.operator_api.history import EventInfo, LoosenedInfo
 from agentvault_tui.operator_api.shapes import (
     AgentInfo,
     CountsInfo,
@@ -281,6 +281,10 @@ class Mirror:
         match told:
             case EventInfo():
                 self._take_event(told)
+            case LoosenedInfo():
+                event = told.event
+                at = self.intake.event(event).time
+                self.versions.status += self.loosenings.note(event, at, live=False)
             case AgentInfo():
                 self._take_agent(told)
             case TokenInfo():
@@ -291,9 +295,8 @@ class Mirror:
                 self._take_call(told)
             case StatusInfo():
                 self._take_status(told)
-            case TenantInfo():
-                if self._status is not None:
-                    self._take_status(structs.replace(self._status, tenant=told))
+            case TenantInfo() if self._status is not None:
+                self._take_status(structs.replace(self._status, tenant=told))
             case PresenceInfo():
                 self.presence.take(told)
                 self.versions.status += 1

@@ -16,6 +16,7 @@ from support.wire_shapes import filled, tell
 from agentvault_tui.clock import iso
 from agentvault_tui.console.state.changes import Loosenings
 from agentvault_tui.console.state.intake import Intake
+from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.stepups import differs, granted, subject
 from agentvault_tui.operator_api.history import EventInfo
 
@@ -51,6 +52,17 @@ def test_a_loosening_is_shown_for_a_minute(live: bool, ago: int, stays: int) -> 
     assert [row.words for row in seen.recent()] == [words]
     clock.advance(0.2)
     assert seen.recent() == []
+
+
+def test_a_loosening_from_before_the_first_page_is_shown() -> None:
+    """A console that joins is sent it, and shows it for what is left of the minute."""
+    clock = ManualClock(START + timedelta(seconds=20))
+    mirror = Mirror(clock)
+    tell(mirror, "loosened", {"event": event()})
+    clock.advance(39.9)
+    assert [row.seq for row in mirror.loosenings.recent()] == [1]
+    clock.advance(0.2)
+    assert mirror.loosenings.recent() == []
 
 
 JSON = st.recursive(
