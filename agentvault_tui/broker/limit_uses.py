@@ -92,15 +92,16 @@ class LimitUses:
         Raises:
             LedgerError: the store cannot be read.
         """
-        now, found = self.now(), {}
+        now, fold, found = self.now(), inputs.facts.fold, {}
+        windows, reserved = self._windows, self._reserved
         for limit in limits:
-            kind, within = _kind(limit), limit.micros
-            count = max(
-                self._window((*kind, key), within).count(now, within)
-                + self._reserved.get((*kind, key), 0)
-                for key in limit.keys_of(inputs)
-            )
-            found[limit.attribute] = min(count, LARGEST), max(0, limit.most - count)
+            within, fullest = limit.micros, 0
+            for key in limit.windows_of(inputs, fold):
+                window = windows.get(key) or self._window(key, within)
+                count = window.count(now, within) + reserved.get(key, 0)
+                fullest = max(fullest, count)
+            left = limit.most - fullest
+            found[limit.attribute] = min(fullest, LARGEST), max(0, left)
         return found
 
     def retry_after(self, inputs: Inputs) -> int | None:
@@ -109,13 +110,12 @@ class LimitUses:
         Returns:
             at least 1, rounded up; None when it never would.
         """
-        now, longest = self.now(), 0
+        now, fold, longest = self.now(), inputs.facts.fold, 0
         for limit in self._limits.applying(inputs):
             units = limit.units(inputs)
             if units is None or units > limit.most:
                 return None
-            for key in limit.keys_of(inputs):
-                window = (*_kind(limit), key)
+            for window in limit.windows_of(inputs, fold):
                 excess = self._reserved.get(window, 0) + units - limit.most
                 within = limit.micros
                 fits_in = self._window(window, within).frees(excess, now, within)
@@ -187,15 +187,17 @@ class LimitUses:
     ) -> list[tuple[WindowKey, int]]:
         """Return the units in each window of the active limits; see `units_of`."""
         found, known = list[tuple[WindowKey, int]](), self._limits.by_id
+        holder = (agent_id or "",)
         for part in (counted, *counted.get("others", ())):
+            resource = part.get("resource")
             for name, used in part.get("limits", {}).items():
                 limit = known.get(name)
                 if limit is None or used.get("currency") != limit.currency:
                     continue
                 units = used["count" if limit.currency is None else "amount"]
-                agents = used.get("agents", (agent_id or "",))
-                keys = limit.keys(agents, part.get("resource"))
-                found += [((*_kind(limit), key), units) for key in keys]
+                agents = used.get("agents", holder)
+                for window in limit.windows(agents, resource):
+                    found.append((window, units))
         return found
 
     def count(self, event: Event) -> None:
@@ -225,14 +227,13 @@ class LimitUses:
     async def all(self) -> list[WindowStanding]:
         """Read what is in use of each limit, in the order of the file."""
         limits, now = self._limits.limits, self.now()
-        kinds = [(*_kind(one), now - one.micros) for one in limits]
+        kinds = [(*one.kind, now - one.micros) for one in limits]
         reserved = self._reserved.copy()
         stored = await self._ledger.windows(kinds, self._ledger.head.seq)
         found = []
         for limit, standings in zip(limits, stored, strict=True):
             used = {one.key: (one.used, one.first) for one in standings}
-            kind = _kind(limit)
-            waiting = {key[3]: n for key, n in reserved.items() if key[:3] == kind}
+            waiting = {k[3]: n for k, n in reserved.items() if k[:3] == limit.kind}
             for key in {**used, **waiting}:
                 count, first = used.get(key, (0, None))
                 count += waiting.get(key, 0)
@@ -250,10 +251,6 @@ class LimitUses:
             limit = self._limits.by_id[key[0]]
             if not window.count(now, limit.micros):
                 del self._windows[key]
-
-
-def _kind(limit: Limit) -> tuple[str, str, str]:
-    return limit.id, limit.currency or "", limit.per
 
 
 class _Held(NamedTuple):

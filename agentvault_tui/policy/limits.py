@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
@@ -93,6 +93,8 @@ class Limit:
     scopes: frozenset[str]
     agents: frozenset[str]
     """Names or ids; empty for every agent."""
+    kind: tuple[str, str, str]
+    """The id, the currency or an empty string, and `per`: see `windows`."""
     per: str
     """``agent``, ``resource`` or ``all``: what has a window of its own."""
     within: timedelta
@@ -114,29 +116,48 @@ class Limit:
         """
         if self.scopes.isdisjoint(inputs.asked):
             return ()
+        if not self.agents and not inputs.above:
+            return (inputs.who.id,)
         involved = ((inputs.who.id, inputs.who.name), *inputs.above)
         return tuple(one for one, name in involved if self._is_for(one, name))
 
     def _is_for(self, agent_id: str, name: str) -> bool:
         return not self.agents or agent_id in self.agents or name in self.agents
 
-    def keys(self, agents: Iterable[str], fold: str | None) -> tuple[str, ...]:
-        """Return the keys of the windows that a use counts in.
+    def windows(
+        self, agents: Sequence[str], fold: str | None
+    ) -> tuple[tuple[str, str, str, str], ...]:
+        """Return the windows that a use counts in.
 
         Args:
             agents: those for which the use counts.
             fold: of the resource; None counts as one more resource.
 
         Returns:
-            the keys, each once.
+            `kind` and the key of each, each once.
         """
+        if self.per == "agent" and len(agents) == 1:
+            return ((*self.kind, agents[0]),)
         if self.per == "agent":
-            return tuple(dict.fromkeys(agents))
-        return ((fold or "") if self.per == "resource" else "",)
+            return tuple((*self.kind, one) for one in dict.fromkeys(agents))
+        return ((*self.kind, (fold or "") if self.per == "resource" else ""),)
 
-    def keys_of(self, inputs: Inputs) -> tuple[str, ...]:
-        """Return the keys of the windows that a request counts in or reads."""
-        return self.keys(self.agents_of(inputs) or (inputs.who.id,), inputs.facts.fold)
+    def windows_of(
+        self, inputs: Inputs, fold: str | None
+    ) -> tuple[tuple[str, str, str, str], ...]:
+        """Return the windows that a request counts in or reads.
+
+        Args:
+            inputs: of the request.
+            fold: of its resource: `Facts.fold`, which computes it at each access.
+
+        Returns:
+            as `windows`.
+        """
+        agents: tuple[str, ...] = ()
+        if self.per == "agent":
+            agents = self.agents_of(inputs) or (inputs.who.id,)
+        return self.windows(agents, fold)
 
     def units(self, inputs: Inputs) -> int | None:
         """Return what a request uses of this; None where that cannot be told."""
@@ -324,16 +345,18 @@ def _limit(table: _LimitTable, source: str, groups: Mapping[str, list[str]]) -> 
         shown = visible(table.within, 40)
         raise fault(f"is within '{shown}'", "for example 60s, 30m, 24h or 30d; to 366d")
     most = table.amount if table.count is UNSET else table.count
+    currency = None if table.currency is UNSET else table.currency
     return Limit(
         id=table.id,
         attribute=table.id.replace("-", "_"),
         scopes=_scopes(table.scopes, groups),
         agents=frozenset(table.agents),
+        kind=(table.id, currency or "", table.per),
         per=table.per,
         within=timedelta(seconds=seconds),
         micros=seconds * 1_000_000,
         span=table.within,
         most=most if most is not UNSET else 0,
-        currency=None if table.currency is UNSET else table.currency,
+        currency=currency,
         over=Outcome.DENIED if table.over == "deny" else Outcome.ESCALATED,
     )

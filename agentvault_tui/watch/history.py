@@ -21,7 +21,7 @@ from agentvault_tui.clock import parse_iso
 from agentvault_tui.errors import LedgerDamagedError, NotFoundError, PolicyError
 from agentvault_tui.ledger.places import first_at, head_seq
 from agentvault_tui.ledger.texts import read_texts
-from agentvault_tui.ledger.uses import micros
+from agentvault_tui.ledger.uses import WindowKey, micros
 from agentvault_tui.model import DECISION_TYPES, EventType, Outcome, Verdict
 from agentvault_tui.policy import Policy, PolicyTexts
 from agentvault_tui.policy.engine import ToldApart
@@ -254,7 +254,7 @@ class LimitedDecider(Decider):
 
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy)
-        self._windows: dict[tuple[str, str], UseWindow] = defaultdict(UseWindow)
+        self._windows: dict[WindowKey, UseWindow] = defaultdict(UseWindow)
         self._asked: Inputs | None = None
         self._open: dict[str, Inputs] = {}
         self._latest = 0
@@ -301,8 +301,8 @@ class LimitedDecider(Decider):
                 window.add(self._now(record), units)
 
     def _windows_of(self, limit: Limit, inputs: Inputs) -> list[UseWindow]:
-        keys = limit.keys_of(inputs)
-        return [self._windows[limit.id, key] for key in keys]
+        windows = limit.windows_of(inputs, inputs.facts.fold)
+        return [self._windows[one] for one in windows]
 
     def _now(self, record: RecordedDecision) -> int:
         """Return the latest time so far: a clock set back opens no window again."""

@@ -92,8 +92,8 @@ class Signals:
         if limit is None:
             return False  # of a file that is in force no more
         fold = reads_like(event.resource) if event.resource else None
-        keys = limit.keys([event.agent_id or ""], fold)
-        return self._first(f"{rule} {keys[0]}", event.time, limit.within)
+        window = limit.windows([event.agent_id or ""], fold)[0]
+        return self._first(f"{rule} {window[3]}", event.time, limit.within)
 
     def _first(self, key: str, now: datetime, pause: timedelta) -> bool:
         """Tell whether *key* was not told within its pause; note that it is now."""

@@ -21,7 +21,6 @@ from support.patience import PATIENT
 from support.scripted_tenant import ScriptedTenant
 from support.stepups import ask, details_of, hold
 
-from agentvault_tui.broker import limit_uses
 from agentvault_tui.broker.accounts import HeldProviderToken
 from agentvault_tui.broker.answers import Escalated, Granted
 from agentvault_tui.broker.authority import Sessions
@@ -178,7 +177,7 @@ def memory(
         "counts": {one: registry.counts(one) for one in ids},
         "seen": {one: registry.last_seen(one) for one in ids},
         "limits": {
-            one: limits._window((*limit_uses._kind(limit), one), limit.micros).count(
+            one: limits._window((*limit.kind, one), limit.micros).count(
                 limits.now(), limit.micros
             )
             for limit in limits._limits.limits

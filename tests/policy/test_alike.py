@@ -154,7 +154,8 @@ def test_every_spelling_is_counted_in_the_same_window(pair: tuple[str, str]) -> 
             return
         asked = action("write:code", resource=one)
         inputs = Inputs.of(AGENT, asked, ENVIRONMENT, same_as=SAME_AS)
-        keys |= set(limits.limits[0].keys_of(inputs))
+        windows = limits.limits[0].windows_of(inputs, inputs.facts.fold)
+        keys |= {window[3] for window in windows}
         assert limits.counted(inputs)["resource"] == inputs.facts.fold
     assert keys == {reads_like(pair[0], SAME_AS)}
 

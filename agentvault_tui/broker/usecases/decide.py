@@ -121,6 +121,8 @@ def strictest(verdicts: Sequence[Verdict], limits: Mapping[str, Limit]) -> Verdi
     Returns:
         the first of the strictest; the others' uses are in ``counted["others"]``.
     """
+    if len(verdicts) == 1:
+        return verdicts[0]
     verdict = max(verdicts, key=lambda one: one.outcome.strictness)
     seen, parts = set[tuple[str, object]](), list[dict[str, Any]]()
     for counted in (one.counted for one in verdicts if one.counted):
