@@ -24,6 +24,9 @@ from agentvault_tui.text import visible
 
 _PROGRAM: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 _OPTION: Final = re.compile(r"-#|--|-[A-Za-z0-9-][^\s*]*(?: ?\*)?")
+_VALUE_IN_BUNDLE: Final = re.compile(r"[0-9][0-9,.]*|[,:;]")
+"""Values that may follow their option in the same word. Programs with a parser of
+their own (`tree`) read letters there as further options."""
 _LONG_OF_ONE_DASH: Final = re.compile(r"-[A-Za-z0-9][A-Za-z0-9-]+")
 _KINDS: Final = frozenset({"path", "file", "any"})
 _RUNNING: Final = frozenset(
@@ -54,7 +57,7 @@ class CommandEntry:
     subcommand: tuple[str, ...]
     flags: frozenset[str]
     valued: frozenset[str]
-    """Options whose value is the next word, or the rest of the same word."""
+    """Options whose value is the next word; see `_VALUE_IN_BUNDLE` and ``=``."""
     attached: tuple[str, ...]
     """Beginnings of options whose value is always the rest of the same word."""
     kinds: tuple[str, ...]
@@ -137,15 +140,25 @@ class CommandEntry:
             return 1 if mark and name in self.valued else 0
         if "-#" in self.flags and word[1:].isascii() and word[1:].isdigit():
             return 1
-        listed = self.flags | self.valued
-        if any(_LONG_OF_ONE_DASH.fullmatch(one) for one in listed):
+        if any(_LONG_OF_ONE_DASH.fullmatch(one) for one in self.flags | self.valued):
             return 0  # such a program takes no bundles
+        return self._bundle(word, value=value)
+
+    def _bundle(self, word: str, *, value: bool) -> int:
+        """Return how many words a bundle of short options takes; 0 if one is unknown.
+
+        Args:
+            word: the bundle.
+            value: whether the next word may be the value of its last option.
+        """
         for number, letter in enumerate(word[1:], 2):
             if f"-{letter}" in self.flags:
                 continue
-            if f"-{letter}" in self.valued:
-                return 1 if word[number:] else (2 if value else 0)
-            return 0
+            if f"-{letter}" not in self.valued:
+                return 0
+            if rest := word[number:]:
+                return 1 if _VALUE_IN_BUNDLE.fullmatch(rest) else 0
+            return 2 if value else 0
         return 1 if word[1:] else 0
 
 

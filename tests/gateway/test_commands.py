@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 import tomllib
 from importlib import resources
 
@@ -59,6 +60,15 @@ def entry(**more: object) -> CommandEntry:
 
 def matches(one: CommandEntry, line: str) -> bool:
     return match_line([one], placed(line)) is not None
+
+
+def test_an_option_with_a_value_ends_a_bundle() -> None:
+    """`tree -Po x FILE` writes the file: `tree` reads `o` as one more option."""
+    for one in SHIPPED:
+        line = " ".join((min(one.programs), *one.subcommand))
+        for option in (name for name in one.valued if len(name) == 2):
+            for letter in string.ascii_letters:
+                assert not matches(one, f"{line} {option}{letter} x a.py"), line
 
 
 @pytest.mark.parametrize(
