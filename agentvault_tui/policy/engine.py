@@ -148,6 +148,10 @@ class Policy:
         found = [self._classes[name] for name in scopes if name in self._classes]
         return frozenset(name for one in found for name, _ in one.attributes)
 
+    def ids_of_readers(self) -> frozenset[str]:
+        """Return the rules that read a parameter, the environment or the resource."""
+        return frozenset(one.id for one in self._every_reader if one.reads_request)
+
     def told_apart(self, scopes: Collection[str]) -> ToldApart:
         """Return what answers for *scopes* depend on, by the names of the facts."""
         read = {name.partition(".")[0] for name in self.read_by_rules(scopes)}

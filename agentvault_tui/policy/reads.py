@@ -69,6 +69,12 @@ class RuleReads:
             by_principal=by_principal,
         )
 
+    @property
+    def reads_request(self) -> bool:
+        """Whether it depends on more than the agent and the action."""
+        named = self.resources is not None or self.literals or self.patterns
+        return bool(self.reads or named or self.by_principal)
+
     def unclear(self, inputs: Inputs) -> tuple[str, ...]:
         """Return what this rule reads and the request does not say clearly.
 

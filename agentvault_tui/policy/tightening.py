@@ -19,10 +19,12 @@ from agentvault_tui.policy.rules import Obligation, PolicyRule
 def only_tightens(before: Policy, after: Policy) -> bool:
     """Tell whether *after* refuses or escalates at least all that *before* does.
 
-    It may add a forbid, remove a permit that allows, turn one that allows into one that
-    steps up, and add a limit or lower its number. Comments, order and layout are no
-    change. Everything else counts as a loosening: also a new or removed step-up permit,
-    and any change of the catalogue.
+    It may add a forbid, remove a permit that allows and reads nothing of the request,
+    turn one that allows into one that steps up, and add a limit or lower its number.
+    Comments, order and layout are no change. Everything else counts as a loosening:
+    also a new or removed step-up permit, and any change of the catalogue. If a removed
+    permit read a parameter, a request that does not state it clearly was escalated,
+    and another permit might allow it from then on.
 
     Args:
         before: the active policy.
@@ -33,7 +35,7 @@ def only_tightens(before: Policy, after: Policy) -> bool:
     """
     return (
         before.catalogue.version == after.catalogue.version
-        and _rules_tighten(before.rules, after.rules)
+        and _rules_tighten(before, after)
         and _limits_tighten(before.limits, after.limits, after.rules)
     )
 
@@ -67,14 +69,16 @@ def _rules_by_id(policy: Policy) -> dict[str, object]:
     return {one.id: one.parsed for one in policy.rules}
 
 
-def _rules_tighten(
-    before: tuple[PolicyRule, ...], after: tuple[PolicyRule, ...]
-) -> bool:
-    old, new = {one.id: one for one in before}, {one.id: one for one in after}
+def _rules_tighten(before: Policy, after: Policy) -> bool:
+    old, new = ({one.id: one for one in rules} for rules in (before.rules, after.rules))
+    reading = before.ids_of_readers()
     removed = (old[name] for name in old.keys() - new.keys())
     added = (new[name] for name in new.keys() - old.keys())
     return (
-        all(one.obligation is Obligation.ALLOW for one in removed)
+        all(
+            one.obligation is Obligation.ALLOW and one.id not in reading
+            for one in removed
+        )
         and all(one.obligation is Obligation.DENY for one in added)
         and all(
             _rule_tightens(old[name], new[name]) for name in old.keys() & new.keys()

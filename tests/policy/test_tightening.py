@@ -65,6 +65,7 @@ TIGHTER = {
 }
 LOOSER = {
     "a forbid is gone": without("never"),
+    "a permit that reads a parameter is gone": without("mail"),
     "a step-up permit is gone": without("pay"),
     "a new step-up permit": BASE
     + '@id("new") @why("New.") @obligation("step_up")\n'
@@ -106,6 +107,24 @@ def test_every_other_change_of_the_rules_is_a_loosening(name: str) -> None:
     """Also where it tightens as well, and where the history would show no change."""
     assert LOOSER[name] != BASE
     assert not only_tightens(policy(BASE), policy(LOOSER[name])), LOOSER[name]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "resource) when { context has count && context.count < 5 };",
+        "resource) when { context has source };",
+        'resource == Resource::"gmail:me");',
+        'resource) when { context has resource && context.resource like "gmail:*" };',
+    ],
+)
+def test_a_permit_that_reads_the_request_is_not_removed_as_a_tightening(
+    head: str,
+) -> None:
+    """Without it, another permit may allow a request that left the value unclear."""
+    narrow = '@id("few") @why("Few.") @obligation("allow")\n'
+    narrow += f'permit (principal, action == Action::"read:calendar", {head}\n'
+    assert not only_tightens(policy(BASE + narrow), policy(BASE)), narrow
 
 
 HOOKED = LIMITS + (
