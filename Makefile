@@ -54,10 +54,12 @@ bench: $(VENV)/dev.stamp
 screenshots: $(VENV)/dev.stamp
 	@$(BIN)/python screenshots/make.py
 
-# What the docs take from the code: settings, the operators' API, the overview's picture.
-docs: $(VENV)/dev.stamp
+# What the docs take from the code (settings, the operators' API, the overview's picture),
+# then the site: open docs/_site/index.html.
+docs: $(VENV)/docs.stamp
 	@$(BIN)/python docs/make.py
 	@$(BIN)/python docs/openapi.py
+	@$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_site
 
 # Opt-in, and changes a real tenant: see docs/auth0.md, "A live run".
 live-auth0: $(VENV)/dev.stamp
@@ -66,6 +68,7 @@ live-auth0: $(VENV)/dev.stamp
 lock: $(VENV)/dev.stamp
 	$(LOCK) --extra postgres --group build pyproject.toml -o requirements/runtime.txt
 	$(LOCK) -c requirements/runtime.txt --extra postgres --group dev --group build pyproject.toml -o requirements/dev.txt
+	$(LOCK) -c requirements/dev.txt --group pyproject.toml:docs -o requirements/docs.txt
 	$(LOCK) tests/interop/requirements.in -o tests/interop/requirements.txt
 	$(LOCK) tests/interop/management.in -o tests/interop/management.txt
 	$(LOCK) tests/interop/tools.in -o tests/interop/tools.txt
@@ -88,6 +91,11 @@ $(VENV)/runtime.stamp: requirements/runtime.txt pyproject.toml | $(BIN)/python
 $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/runtime.stamp
 	@echo "installing the tools of the tests and checks"
 	$(call DOTTED,$(PIP) --require-hashes -r requirements/dev.txt)
+	@touch $@
+
+$(VENV)/docs.stamp: requirements/docs.txt $(VENV)/dev.stamp
+	@echo "installing Sphinx for the site"
+	@$(PIP) --require-hashes -r $<
 	@touch $@
 
 # Each in an environment of its own: auth0-ai needs an auth0-python before 5.

@@ -54,7 +54,8 @@ NOT_TYPED = {
 SHELL = frozenset("|<>$;&*?~`\\\n")
 """What a shell does something about."""
 NUMBERS = count(1)
-ALONE = ("README.md", "agents.md", "policy.md", "token-vault.md")
+ALONE = ("agents.md", "policy.md", "quickstart.md", "token-vault.md")
+HIDDEN_KEY = DOCS / "hide-an-api-key.md"
 """Pages that register who is there, or change what the broker starts with."""
 ELSEWHERE = (
     # What needs the network, a browser's window or a service manager, by its start.
@@ -328,7 +329,7 @@ def reading(page: Path | None) -> Iterator[Reader]:
         if page and page.name == "token-vault.md":
             (Path(home) / "config.toml").write_text(blocks(page, "toml")[0])
         reader = Reader(Path(home), ending, alone=page is not None)
-        if page is None or page.name != "README.md":
+        if page is None or page.name != "quickstart.md":
             reader.populate()
         yield reader
 
@@ -364,13 +365,16 @@ def test_every_command_of_the_page_works(page: Path, reader: Reader) -> None:
     for one in programs:
         program(one)
     for block in blocks(page, "toml"):
-        if block.startswith("# services/orders.toml"):  # the reader writes this one
-            (reader.home / "services" / "orders.toml").write_text(block)
         if block.startswith("[issuers."):
             (reader.home / "config.toml").write_text(block)
             reader.serve()
             address = reader.vault.ready["agents_url"].rstrip("/")
             reader.variables["AGENTVAULT_URL"] = address
+    if page.name in {HIDDEN_KEY.name, "gateway.md"}:
+        (orders,) = blocks(HIDDEN_KEY, "toml")
+        (reader.home / "services" / "orders.toml").write_text(orders)
+    if page.name == "gateway.md":  # which goes on from there
+        reader.type("agentvault secrets set orders")
     for command in typed:
         reader.type(command)
     reader.finish()
