@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
 from cedarpy import pst
 
@@ -163,15 +164,19 @@ def nodes(node: object) -> Iterator[object]:
         yield from nodes(child)
 
 
-def children(node: object) -> Iterator[object]:
+def children(node: Any) -> Iterator[object]:
     """Yield the parts of a node of the syntax tree."""
-    if not is_dataclass(node):
-        return
-    for field in fields(node):
-        value = getattr(node, field.name)
+    for name in _members(type(node)):
+        value = getattr(node, name)
         if isinstance(value, Mapping):
             value = tuple(value.values())
         yield from value if isinstance(value, tuple) else (value,)
+
+
+@cache
+def _members(kind: type) -> tuple[str, ...]:
+    """Return the names of the members of a type of node; none of any other type."""
+    return tuple(one.name for one in fields(kind)) if is_dataclass(kind) else ()
 
 
 def _reads(node: object) -> frozenset[str]:

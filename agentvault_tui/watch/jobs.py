@@ -1,17 +1,18 @@
-"""Run what reads all of the history in a process beside the broker's, one at a time."""
+"""Run jobs that read the whole history in processes of their own, one of each kind."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import sys
+from collections import Counter, defaultdict
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.errors import LedgerUnwritableError
+from agentvault_tui.errors import ConflictError, LedgerUnwritableError, PolicyError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger.schema import read_home
 from agentvault_tui.operator_api.advice import AdviceList, HitRateInfo
@@ -25,6 +26,10 @@ from agentvault_tui.watch.plan import plan
 
 AnswerT = TypeVar("AnswerT", bound=WireShape)
 _CANDIDATE = "the candidate"
+_MOST: Final = 2
+"""Jobs of one operator that may run or wait."""
+REFUSED: Final = 3
+"""Exit code of a job whose policy is refused."""
 
 
 class PlanJob(msgspec.Struct, tag="plan"):
@@ -63,40 +68,68 @@ Job = PlanJob | AdviceJob
 
 
 class Jobs:
-    """Runs jobs one after another."""
+    """Runs jobs of each kind one after another."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._turn = asyncio.Lock()
+        self._turns: defaultdict[type[Job], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._asked: Counter[str] = Counter()
+        """Jobs that run or wait, by the id of the operator who asked."""
 
-    async def run(self, job: Job, answer: type[AnswerT]) -> AnswerT:
-        """Run *job*; return its *answer*.
+    async def run(self, job: Job, answer: type[AnswerT], by: str) -> AnswerT:
+        """Run *job* when those of its kind that were asked for before have ended.
+
+        Args:
+            job: the job.
+            answer: the type of its answer.
+            by: the operator who asks.
+
+        Returns:
+            the answer.
 
         Raises:
+            PolicyError: the job's policy is refused.
+            ConflictError: as many jobs of this operator run or wait as may.
             LedgerUnwritableError: its process ended before it was done.
         """
-        async with self._turn:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-E", "-P", "-m", "agentvault_tui.watch"),
-                *home_arguments(self._broker.home),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
+        if self._asked[by] >= _MOST:
+            raise ConflictError(
+                f"{_MOST} plans or advices that you asked for are still computed",
+                "wait until one has ended",
             )
-            assert process.stdin is not None  # noqa: S101 - both are pipes
-            assert process.stdout is not None  # noqa: S101
-            try:
-                with contextlib.suppress(ConnectionError):
-                    process.stdin.write(msgspec.json.encode(job) + b"\n")
-                    await process.stdin.drain()
-                told = await process.stdout.read()
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
+        self._asked[by] += 1
         try:
-            return decode(told, answer)
+            async with self._turns[type(job)]:
+                code, output = await self._run(job)
+        finally:
+            self._asked[by] -= 1
+        if code == REFUSED:
+            raise PolicyError(*msgspec.json.decode(output, type=tuple[str, str]))
+        try:
+            return decode(output, answer)
         except ValueError as error:
             raise LedgerUnwritableError(
                 "the process that reads the history ended before it was done",
                 "look at the broker's log",
             ) from error
+
+    async def _run(self, job: Job) -> tuple[int, bytes]:
+        """Return the exit code and the output of a process that does *job*."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-E", "-P", "-m", "agentvault_tui.watch"),
+            *home_arguments(self._broker.home),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert process.stdin is not None  # noqa: S101 - both are pipes
+        assert process.stdout is not None  # noqa: S101
+        try:
+            with contextlib.suppress(ConnectionError):
+                process.stdin.write(msgspec.json.encode(job) + b"\n")
+                await process.stdin.drain()
+            output = await process.stdout.read()
+            return await process.wait(), output
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()

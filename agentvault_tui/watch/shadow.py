@@ -21,7 +21,7 @@ from agentvault_tui.errors import LedgerError, PolicyError
 from agentvault_tui.ledger import Meta
 from agentvault_tui.ledger.schema import open_reader
 from agentvault_tui.operator_api.planning import ShadowInfo
-from agentvault_tui.policy import PolicyTexts
+from agentvault_tui.policy import Policy, PolicyTexts
 from agentvault_tui.watch.history import Decider, LimitedDecider, records
 from agentvault_tui.watch.plan import Changes, outcome_by
 
@@ -57,7 +57,8 @@ class Shadow:
             found: dict[str, Any] = msgspec.json.decode(kept)
             texts = PolicyTexts(**found["texts"])
             info = msgspec.convert(found["info"], ShadowInfo)
-            self._take(texts, info, found["seq"], found.get("began"))
+            policy = kept_policy(self._broker.home, texts)
+            self._take(policy, info, found["seq"], found.get("began"))
         except (PolicyError, ValueError, TypeError, LookupError) as error:
             log.warning("the shadow policy is off: %s", error)
 
@@ -83,13 +84,14 @@ class Shadow:
             texts = texts._replace(limits=limits)
         # The version is known once it is read.
         info = ShadowInfo(version="", since=iso(broker.clock.now()))
-        self._take(texts, info, head, None if limits is None else head)
+        began = None if limits is None else head
+        policy = await asyncio.to_thread(kept_policy, broker.home, texts)
+        self._take(policy, info, head, began)
         await self.save()
 
     def _take(
-        self, texts: PolicyTexts, info: ShadowInfo, seq: int, began: int | None
+        self, policy: Policy, info: ShadowInfo, seq: int, began: int | None
     ) -> None:
-        policy = kept_policy(self._broker.home, texts)
         info.version = policy.version
         limited = began is not None and policy.limits.limits
         self._decider = LimitedDecider(policy) if limited else Decider(policy)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final
@@ -22,7 +21,7 @@ from agentvault_tui.broker.operators_api.wire import (
     query_of,
     route,
 )
-from agentvault_tui.broker.policy_files import kept_policy, read_texts
+from agentvault_tui.broker.policy_files import read_texts
 from agentvault_tui.broker.secret_uses import OpenSecret
 from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.errors import NotFoundError
@@ -118,10 +117,9 @@ def _policy_routes(
         asked = await body_of(request, PlanRequest, deep=True)
         since = moment_of(asked.since or None, "since")
         texts = read_texts(broker.home)._replace(policy=asked.policy)
-        await asyncio.to_thread(kept_policy, broker.home, texts)  # or it is refused
         lasts = broker.settings.stepup.expires_in
         job = PlanJob(texts, broker.policy.version, lasts, since)
-        return await jobs.run(job, PlanInfo)
+        return await jobs.run(job, PlanInfo, operator_of(request).id)
 
     async def change(request: Request) -> ShadowAnswer:
         """Let another policy decide beside the one in force, or none any more."""
@@ -153,18 +151,18 @@ def _advice_routes(
     """Return the routes about advice."""
     listed: _Listed = {}
 
-    async def read(window: int) -> list[AdviceInfo]:
+    async def read(request: Request, window: int) -> list[AdviceInfo]:
         """Find what the history advises now; what is shown can be decided about."""
         until = broker.clock.now()
         job = AdviceJob(broker.policy.texts, until - timedelta(seconds=window), until)
-        found = (await jobs.run(job, AdviceList)).advice
+        found = (await jobs.run(job, AdviceList, operator_of(request).id)).advice
         _keep(listed, window, found)
         return found
 
     async def named(request: Request) -> AdviceInfo:
         advice_id = request.path_params["id"]
         if _named(listed, advice_id) is None:
-            await read(broker.settings.policy.advice_window)
+            await read(request, broker.settings.policy.advice_window)
         if (found := _named(listed, advice_id)) is None:
             raise NotFoundError(
                 f"there is no advice {advice_id[:80]}", "agentvault advise lists it"
@@ -179,7 +177,7 @@ def _advice_routes(
         """Return what agents do not need, with evidence, and how often that held."""
         query = query_of(request, AdviceQuery)
         window = query.window or broker.settings.policy.advice_window
-        found = trials.merge(await read(window), every=query.all)
+        found = trials.merge(await read(request, window), every=query.all)
         shown = [one for one in found if query.agent in ("", one.agent_id)]
         return AdviceList(advice=shown, hit_rate=trials.hits, window=window)
 

@@ -98,6 +98,20 @@ def test_broken_policies_are_refused_with_line_and_reason(
         assert f"policy line {line}: " in told
 
 
+@pytest.mark.parametrize(
+    ("commas", "rules", "says"),
+    [
+        (1001, 1, "more than 1000 commas"),
+        (900, 12, "more than 10000 commas and operators"),
+    ],
+)
+def test_long_lists_are_refused(commas: int, rules: int, says: str) -> None:
+    """Cedar parses a rule and validates a policy in one step: all else waits for it."""
+    rule = GOOD.replace(";", f" when {{ [{'1,' * commas}1].contains(1) }};\n")
+    with pytest.raises(PolicyError, match=says):
+        load(rule * rules)
+
+
 def test_a_fault_in_a_later_rule_names_that_rule() -> None:
     """With many rules, the one that does not fit the schema is named with its line."""
     rules = [
