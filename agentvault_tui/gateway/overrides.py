@@ -1,7 +1,8 @@
 """Method overrides: fields and headers that frameworks read as the request's method.
 
 Rails, Laravel, Symfony and Spring read ``_method``, Salesforce ``_HttpMethod``,
-LoopBack ``$httpMethod``, and many proxies and frameworks the headers.
+LoopBack ``$httpMethod``, and many proxies and frameworks the headers. Google's front
+ends read further headers from the query parameter ``$httpHeaders``.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ _NAMES: Final = frozenset(
     fold_name(name)
     for name in (
         "_HttpMethod",
+        "$httpHeaders",
         "$httpMethod",
         "X-HTTP-Method",
         "X-HTTP-Method-Override",

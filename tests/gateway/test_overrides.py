@@ -32,6 +32,7 @@ NAMES = [
         "[_method]",
     ),
     *("$httpMethod", "$HTTP_METHOD", "_HttpMethod", "X-HTTP-Method", "x_http_method"),
+    *("$httpHeaders", "$HTTPHEADERS"),
     *("X-HTTP-Method-Override", "x.http.method.override", "X-Method-Override"),
     *("X-HTTP-Verb", "x http verb", "\uff3fmethod"),
 ]
