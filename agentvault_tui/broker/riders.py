@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from agentvault_tui.ledger import Change
 from agentvault_tui.model import Actor, ChangedText, Draft
 from agentvault_tui.model.event import LOOSENED
 
+_COMPARED: Final = 4_000_000
+"""Pairs of lines that are compared, in about 0.1 s: 2,000 lines with as many."""
 _RIDING: Final[ContextVar[Rider | None]] = ContextVar("rider", default=None)
 
 
@@ -122,13 +125,28 @@ def text_change(name: str, before: str | None, after: str | None) -> ChangedText
         after: None where it is removed.
 
     Returns:
-        both by their SHA-256.
+        both by their SHA-256, and how they differ.
     """
 
     def digest(text: str | None) -> str | None:
         return None if text is None else hashlib.sha256(text.encode()).hexdigest()
 
-    return ChangedText(name, digest(before), digest(after))
+    return ChangedText(name, digest(before), digest(after), _diff(before, after))
+
+
+def _diff(before: str | None, after: str | None) -> str:
+    """Return the differing lines of two texts with three lines around each place.
+
+    Comparing is quadratic, so that long texts are compared as a whole: all lines of
+    the one are removed and all of the other added.
+    """
+    old, new = (before or "").splitlines(), (after or "").splitlines()
+    if len(old) * len(new) > _COMPARED:
+        lines = [*(f"-{line}" for line in old), *(f"+{line}" for line in new)]
+    else:
+        # The names of the files are known; the third line is the first place.
+        lines = [*difflib.unified_diff(old, new, lineterm="")][2:]
+    return "\n".join(lines)
 
 
 def by_file(kinds: Sequence[str], *texts: ChangedText) -> dict[str, Any]:

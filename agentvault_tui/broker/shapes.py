@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict as asdict_of
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final, TypeVar
@@ -277,8 +276,16 @@ def stepup_info(stepup: StepUp, ends: Ends = _as_recorded) -> shapes.StepUpInfo:
     )
 
 
-def change_info(stepup: StepUp) -> ChangeInfo:
-    """Return a change that waits, or was decided, as every face shows it."""
+def change_info(stepup: StepUp, *, whole: bool = True) -> ChangeInfo:
+    """Return a change that waits, or was decided, as every face shows it.
+
+    Args:
+        stepup: the change.
+        whole: whether the differing lines of texts are included.
+
+    Returns:
+        the change.
+    """
     change = stepup.change
     assert change is not None  # noqa: S101 - callers look
     details = stepup.parameters
@@ -294,7 +301,15 @@ def change_info(stepup: StepUp) -> ChangeInfo:
         call=change.call,
         resource=stepup.resource,
         details=details,
-        texts=tuple(TextInfo(**asdict_of(one)) for one in change.texts),
+        texts=tuple(
+            TextInfo(
+                name=one.name,
+                before=one.before,
+                after=one.after,
+                diff=one.diff if whole else UNSET,
+            )
+            for one in change.texts
+        ),
         reason=stepup.reason,
         requested_by=PersonInfo(sub=change.sub, name=change.name),
         requested_at=iso(stepup.requested_at),

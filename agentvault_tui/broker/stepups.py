@@ -329,11 +329,13 @@ def tokenless(stepup: StepUp) -> dict[str, Any]:
     said: dict[str, Any] = {"evaluation": True} if stepup.evaluation else {}
     if change := stepup.change:
         asked = {"sub": change.sub, "name": change.name}
+        diffs = {one.name: one.diff for one in change.texts if one.diff}
         said["change"] = {
             "call": change.call,
             "kinds": list(change.kinds),
             "request_hmac": change.body_hmac,
             "requested_by": asked,
+            **({"diffs": diffs} if diffs else {}),
         }
     said |= {"repeat": stepup.repeat.asked} if stepup.repeat else {}
     said |= {"repeat_of": stepup.repeat_of} if stepup.repeat_of else {}

@@ -5,11 +5,14 @@ Also waits for a change that a command became: a loosening needs an approver's f
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
 from agentvault_tui.cli.device import followed, print_device
 from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.lookup import change_ids
+from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.cli.stepup import follow_approval, print_all, print_end
 from agentvault_tui.console.state.records import STEPUP_WORDS, stepup_state
@@ -22,6 +25,10 @@ from agentvault_tui.errors import (
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.changes import ChangeDecision, ChangeInfo, ChangeQuery
 from agentvault_tui.operator_api.shapes import OPEN, StepUpInfo
+
+_DIFF: Final = {"+": "good", "-": "bad"}
+_LINE: Final = 8_000
+"""Characters of a line that are printed: as many as a rule may have."""
 
 
 @group("changes", example="agentvault changes list")
@@ -84,10 +91,12 @@ def show_change(session: CliSession, change_id: str) -> None:
         out.json(client.call(calls.CHANGE, id=change_id))
         return
     print_all(session, _named(session, change_id))
-    if (result := client.call(calls.CHANGE, id=change_id).result) is not None:
+    info = client.call(calls.CHANGE, id=change_id)
+    _print_texts(out, info)
+    if info.result is not None:
         out.line()
         out.line("result")
-        out.json(result)
+        out.json(info.result)
 
 
 @changes.command("approve", example="agentvault changes approve chg_8m1c4tq9x2w7k3zn")
@@ -103,6 +112,8 @@ def approve_change(session: CliSession, change_id: str) -> int:
     asked = _named(session, change_id)
     if not session.json:
         print_all(session, asked)
+        if asked.status in OPEN:  # else its answer might be given away here
+            _print_texts(out, client.call(calls.CHANGE, id=change_id))
     # The digest of what was printed above, not of whatever is there by now.
     approval = ChangeDecision(id=asked.id, decision="approve", digest=asked.digest)
     started = client.call(calls.DECIDE_CHANGE, approval)
@@ -126,6 +137,16 @@ def deny_change(session: CliSession, change_id: str, reason: str) -> None:
     denied = session.client.call(calls.DECIDE_CHANGE, denial)
     if not session.out.print_json(denied):
         print_end(session.out, denied)
+
+
+def _print_texts(out: Output, change: ChangeInfo) -> None:
+    """Print the differing lines of each text that is replaced."""
+    for text in change.texts:
+        if text.diff:
+            out.line()
+            out.line(out.cell(text.name, "strong"))
+            for line in str(text.diff).splitlines():
+                out.line(out.cell(line, _DIFF.get(line[:1], "quiet"), limit=_LINE))
 
 
 def _named(session: CliSession, change_id: str) -> StepUpInfo:

@@ -86,6 +86,9 @@ class ChangedText:
     """None where there was none."""
     after: str | None
     """None where it is removed, or is secret: the change's HMAC covers it."""
+    diff: str = ""
+    """Lines of a unified diff; the digest of the change covers it. Empty if the texts
+    are not known where the change is asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,8 @@ class TextInfo(WireShape, kw_only=True):
     name: str
     before: str | None
     after: str | None
+    diff: str | UnsetType = UNSET
+    """Lines of a unified diff, where one change is read."""
 
 
 class ChangeInfo(WireShape, kw_only=True):

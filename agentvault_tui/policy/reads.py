@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from functools import cache
 from typing import Any, Final
 
 from cedarpy import pst
@@ -173,10 +172,16 @@ def children(node: Any) -> Iterator[object]:
         yield from value if isinstance(value, tuple) else (value,)
 
 
-@cache
-def _members(kind: type) -> tuple[str, ...]:
+def _members(kind: type[Any]) -> tuple[str, ...]:
     """Return the names of the members of a type of node; none of any other type."""
-    return tuple(one.name for one in fields(kind)) if is_dataclass(kind) else ()
+    if (found := _MEMBERS.get(kind)) is None:
+        names = tuple(one.name for one in fields(kind)) if is_dataclass(kind) else ()
+        found = _MEMBERS[kind] = names
+    return found
+
+
+_MEMBERS: Final[dict[type[Any], tuple[str, ...]]] = {}
+"""`dataclasses.fields` costs more than the rest of a walk."""
 
 
 def _reads(node: object) -> frozenset[str]:

@@ -180,7 +180,7 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
             raise UsageError("unknown status", f"one of {', '.join(CHANGE_STATUSES)}")
         known = [*broker.stepups.open(AgentId("")), *broker.stepups.decided()]
         found = [
-            change_info(one)
+            change_info(one, whole=False)
             for one in known
             if one.change and query.status in {None, one.status}
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -18,6 +19,8 @@ from support.stepups import ask
 from agentvault_tui.broker.answers import Escalated
 from agentvault_tui.broker.operators_api.app import operators_app
 from agentvault_tui.broker.operators_api.wire import guarded, route
+from agentvault_tui.broker.riders import text_change
+from agentvault_tui.broker.stepups import digest_of
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
@@ -224,6 +227,37 @@ async def test_a_replaced_policy_pays_nothing_until_it_is_approved(
     (changed,) = await stand.bench.events("policy.changed")
     assert changed.actor.id == "agentvault|alice"
     assert "loosened" not in changed.detail
+
+
+async def test_a_changed_text_is_shown_as_the_lines_that_differ(stand: Stand) -> None:
+    """An approver reads what is added and removed; the digest covers these lines."""
+    approver = await signed_in(stand, "approver")
+    looser = shipped_policy().replace("recipients <= 20", "recipients <= 9000")
+    change = await waits(await approver.post("/api/policy/apply", policy=looser))
+    read = (await approver.get(f"/api/changes/{change['id']}")).json()
+    (text,) = read["texts"]
+    lines = text["diff"].splitlines()
+    assert [one for one in lines if one.startswith(("+", "-"))] == [
+        *("-" + one for one in shipped_policy().splitlines() if "<= 20" in one),
+        *("+" + one for one in looser.splitlines() if "<= 9000" in one),
+    ]
+    listed = (await approver.get("/api/changes")).json()["changes"]
+    assert "diff" not in listed[0]["texts"][0]
+    events = json.dumps([event.detail for event in await stand.bench.events()])
+    assert "9000" not in events
+
+    stepup = stand.bench.broker.stepups.get(change["id"])
+    assert stepup.change is not None
+    texts = (replace(stepup.change.texts[0], diff=""),)
+    hidden = replace(stepup, change=replace(stepup.change, texts=texts))
+    assert digest_of(hidden) != stepup.digest
+
+
+async def test_long_texts_are_shown_without_being_compared() -> None:
+    """Comparing 60,000 lines with as many would stop the event loop."""
+    old, new = "a\n" * 60_000, "b\n" * 60_000
+    lines = text_change("policy.cedar", old, new).diff.splitlines()
+    assert lines == ["-a"] * 60_000 + ["+b"] * 60_000
 
 
 async def test_the_tenants_page_shows_the_digest_that_is_approved(
