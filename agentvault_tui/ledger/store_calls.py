@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from agentvault_tui.ledger.store_schema import ASKED, CHANNEL
+from agentvault_tui.ledger.store_schema import ASKED
 
 if TYPE_CHECKING:  # it imports psycopg, which few need
     from agentvault_tui.ledger.shared_log import SharedLog
@@ -46,7 +46,7 @@ WITH old AS (
 put AS (
   INSERT INTO agentvault.asks SELECT %s, u, clock_timestamp(), %b
   FROM unnest(%s::text[]) AS u ON CONFLICT DO NOTHING)
-SELECT pg_notify('{CHANNEL}', ''), {_NO_WAIT}
+SELECT {_NO_WAIT}
 """  # noqa: S608 - same
 _FORGET: Final = f"""
 WITH told AS (
@@ -129,6 +129,7 @@ class StoreCalls:
             LedgerUnwritableError: the store did not answer.
         """
         await self._shared.on_idle(_ASK, (name, doc, list(brokers)))
+        self._shared.announce()
 
     async def answers(self, name: str) -> dict[str, bytes]:
         """Return what was answered so far, by broker.

@@ -223,7 +223,6 @@ BEGIN
     IF became.revision % {_LISTED // 4} = 0 THEN
       DELETE FROM agentvault.written WHERE revision <= became.revision - {_LISTED};
     END IF;
-    PERFORM pg_notify('agentvault', became.revision::text);
   END IF;
   RETURN QUERY SELECT -1, became.seq, became.revision, became.n, outcome,
     became.time, became.hash, NULL::bytea, NULL::text;

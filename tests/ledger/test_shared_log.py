@@ -233,6 +233,52 @@ async def test_what_arrives_late_is_placed_once_or_never(store: Database) -> Non
     await log.close()
 
 
+async def test_a_server_that_takes_no_notification_takes_every_transaction(
+    store: Database,
+) -> None:
+    """Any role can fill the server's one queue: then brokers poll, and append."""
+    store.run("REVOKE EXECUTE ON FUNCTION pg_catalog.pg_notify FROM PUBLIC")
+    writing, listening = log_of(store, "brk_1"), log_of(store, "brk_2")
+    known, seen = await writing.end(), asyncio.Event()
+    revision = known.revision + 1
+
+    def on_revision(found: int) -> None:
+        if found >= revision:
+            seen.set()
+
+    tasks = [
+        asyncio.create_task(log.listen(told))
+        for log, told in ((writing, lambda _: None), (listening, on_revision))
+    ]
+    found = await writing.append(
+        known, [job_of("deny", "agt_1", known)], _new(), urgent=False
+    )
+    assert found.outcome == "placed"
+    async with asyncio.timeout(PATIENT):
+        await seen.wait()
+    assert not any(task.done() for task in tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    await writing.close()
+    await listening.close()
+
+
+async def test_an_append_notifies_the_other_brokers(store: Database) -> None:
+    """The notification comes from a connection of its own, after the transaction."""
+    log = log_of(store, "brk_1")
+    listening = asyncio.create_task(log.listen(lambda _: None))
+    other = await log_of(store, "brk_2")._connector.connect()
+    await other.execute("LISTEN agentvault")
+    known = await log.end()
+    await log.append(known, [job_of("deny", "agt_1", known)], _new(), urgent=False)
+    assert [one async for one in other.notifies(timeout=PATIENT, stop_after=1)]
+    await other.close()
+    listening.cancel()
+    await asyncio.wait([listening])
+    await log.close()
+
+
 async def test_without_a_list_of_what_was_written_a_broker_follows_first(
     store: Database,
 ) -> None:
