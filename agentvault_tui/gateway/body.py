@@ -17,7 +17,9 @@ from agentvault_tui.web.shares import SharedPlaces
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 BODY_CAP: Final = 10 * 2**20
-"""Bytes of a body that policy reads, or a person."""
+"""Most bytes of a body that policy reads, or a person."""
+DEFAULT_BODY: Final = 2**20
+"""The same where no file says otherwise."""
 STREAM_CAP: Final = 2**30
 """Bytes of a body that nobody reads on the way."""
 ALL_BODIES: Final = 256 * 2**20

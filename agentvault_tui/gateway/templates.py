@@ -17,7 +17,7 @@ from agentvault_tui.gateway.bindings import (
     BindingTable,
     parse_binding,
 )
-from agentvault_tui.gateway.body import BODY_CAP
+from agentvault_tui.gateway.body import BODY_CAP, DEFAULT_BODY
 from agentvault_tui.gateway.config_folder import check_scope
 from agentvault_tui.gateway.content import DEFAULT_RULE, ContentRule, MediaType
 from agentvault_tui.gateway.headers import is_listable
@@ -32,7 +32,6 @@ _CAPTURE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_-]*)(\*?)\}")
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 _PLAIN_SEGMENT: Final = re.compile(r"[a-z0-9._~-]*")
 _MOST_DECODING: Final = 4
-DEFAULT_BODY: Final = 2**20
 """Bytes of a readable body, where its route does not say."""
 
 
@@ -332,11 +331,20 @@ def listed_headers(names: Sequence[str]) -> frozenset[str]:
     return frozenset(name.lower() for name in names)
 
 
+def check_cap(max_body: int) -> None:
+    """Check a ``max_body``.
+
+    Raises:
+        ServiceError: it is not between 1 and `BODY_CAP`.
+    """
+    if not 0 < max_body <= BODY_CAP:
+        raise ServiceError(f"max_body is at most {BODY_CAP} bytes")
+
+
 def _content_rule(
     table: RouteTable, parameters: Mapping[str, tuple[Source, ...]]
 ) -> ContentRule:
-    if not 0 < table.max_body <= BODY_CAP:
-        raise ServiceError(f"max_body is at most {BODY_CAP} bytes")
+    check_cap(table.max_body)
     kind = table.body
     for one in table.types:
         wild = one.endswith("/*") and kind == "opaque"

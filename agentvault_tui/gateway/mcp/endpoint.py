@@ -22,7 +22,7 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.gateway.admission import Admission
 from agentvault_tui.gateway.app import body_receiver
-from agentvault_tui.gateway.body import BODY_CAP, PACED, BodyRoom, read_apart, weight
+from agentvault_tui.gateway.body import PACED, BodyRoom, read_apart, weight
 from agentvault_tui.gateway.caller import Caller
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.credentials import Credentials, take_token
@@ -225,7 +225,7 @@ class McpApp:
         agent_id = caller.token.requester
         with self._room.counted(agent_id) as take:
             taken = self._taking(caller, take)
-            body = await _read(receive, BODY_CAP, taken, self._admission.pace)
+            body = await _read(receive, server.max_body, taken, self._admission.pace)
             try:
                 size = weight(body)
                 message = await read_apart(agent_id, size, read_message, body)

@@ -11,6 +11,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from agentvault_tui.errors import ServiceError, UnreadableRequestError
+from agentvault_tui.gateway.body import DEFAULT_BODY
 from agentvault_tui.gateway.config_folder import ConfigFolder
 from agentvault_tui.gateway.mcp.messages import CALL
 from agentvault_tui.gateway.names import fold_name
@@ -23,7 +24,7 @@ from agentvault_tui.gateway.services import (
     parse_origin,
 )
 from agentvault_tui.gateway.target import parse_target
-from agentvault_tui.gateway.templates import RouteIndex
+from agentvault_tui.gateway.templates import RouteIndex, check_cap
 from agentvault_tui.gateway.tools import (
     ToolCall,
     ToolMap,
@@ -55,6 +56,7 @@ class McpServerFile(ToolMapFile, forbid_unknown_fields=True, kw_only=True):
 
     command: tuple[str, ...] = ()
     per_agent: bool = False
+    max_body: int = DEFAULT_BODY
     url: str = ""
     allow_private: bool = False
     allow_http: bool = False
@@ -72,6 +74,8 @@ class McpServer:
     """The program that speaks MCP on its standard input and output, if it is one."""
     per_agent: bool
     """Whether each agent has a process of its own."""
+    max_body: int
+    """Bytes that a client's message may have."""
     service: Service | None
     """Where it is reached, if by URL."""
     target: str
@@ -307,6 +311,7 @@ def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpS
             "it is reached in no way, or in two",
             'write command = ["PROGRAM", "ARGUMENT"], or url = "https://HOST/mcp"',
         )
+    check_cap(table.max_body)
     tools = make_map(name, text, table, catalogue)
     if table.command:
         _check_command(table)
@@ -318,7 +323,15 @@ def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpS
             )
         service = _service(name, table, base, tools.sha256)
         target = _target(table.url)
-    return McpServer(name, table.command, table.per_agent, service, target, tools)
+    return McpServer(
+        name,
+        table.command,
+        table.per_agent,
+        table.max_body,
+        service,
+        target,
+        tools,
+    )
 
 
 def _check_command(table: McpServerFile) -> None:

@@ -198,7 +198,9 @@ class SlowServer:
     async def begin(self) -> None:
         paths = map(str, (self.go, self.done, self.log))
         command = [sys.executable, "-c", SLOW_READER, *paths]
-        await self.mcp.write(head=f"command = {json.dumps(command)}\n")
+        await self.mcp.write(
+            head=f"command = {json.dumps(command)}\nmax_body = 4_000_000\n"
+        )
         self.one = await self.mcp.client("modern", name="one")
         self.two = await self.mcp.client("modern", name="two")
         self.asked = self.ask(
@@ -282,6 +284,16 @@ async def test_a_process_with_half_a_line_is_restarted_after_a_minute(
     ended = {e.agent_id: e for e in await mcp.stand.settled() if "ms" in e.detail}
     assert ended[slow.one.agent.id].detail["ended"] == "cut"
     assert ended[slow.two.agent.id].detail["ended"] == "unknown"
+
+
+async def test_a_message_over_the_cap_is_refused_before_it_is_read_whole(
+    mcp: McpStand,
+) -> None:
+    """A message of 9 MB stopped the event loop for 60 ms and more."""
+    client = await mcp.client("modern")
+    answer = await client.send("tools/call", LARGE)
+    assert answer.status_code == 413
+    assert mcp.received() == []
 
 
 @pytest.mark.parametrize("params", [LARGE, MIDDLE])
