@@ -16,6 +16,7 @@ from agentvault_tui import strict_json
 from agentvault_tui.strict_json import AmbiguousError
 
 _DEPTH: Final = 64
+_EXACT: Final = 2**53
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
@@ -90,6 +91,22 @@ def plain_numbers(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: plain_numbers(inner) for name, inner in value.items()}
     return [plain_numbers(one) for one in value] if isinstance(value, list) else value
+
+
+def plain_name(value: object) -> str | None:
+    """Return a text or a whole number as the name of a thing.
+
+    Args:
+        value: a member of a document.
+
+    Returns:
+        the text or digits; None for anything else, and for a number that programs may
+        read in several ways: a `Number`, or one beyond what a double holds (RFC 8259
+        section 6).
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value) if abs(value) < _EXACT else None
+    return value if isinstance(value, str) else None
 
 
 def _integer(digits: str) -> int | Number:

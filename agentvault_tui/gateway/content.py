@@ -36,7 +36,9 @@ FORM: Final = "application/x-www-form-urlencoded"
 MULTIPART: Final = "multipart/form-data"
 BODILESS: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 """Methods whose requests have no body, unless a route says so."""
-_MOST_FIELDS: Final = 10_000
+_MOST_FIELDS: Final = 1_000
+"""Fields of a form, and pairs of a query likewise: PHP (`max_input_vars`), Node
+(`querystring`, `qs`) and Go (multipart) read no more, and say nothing."""
 _MEDIA_TYPE: Final = re.compile(
     r"([\w!#$&^.+-]+/[\w!#$&^.+-]+)[ \t]*"
     r"((?:;[ \t]*(?:[\w.-]+=(?:\"[^\"\\]*\"|[^\s\";,]+))?[ \t]*)*)",

@@ -24,7 +24,7 @@ from agentvault_tui.gateway.names import field_names, readings
 from agentvault_tui.gateway.sources import COMMIT_ID, Source
 from agentvault_tui.gateway.target import Target
 from agentvault_tui.gateway.templates import ServiceRoute
-from agentvault_tui.json_document import plain_numbers
+from agentvault_tui.json_document import plain_name, plain_numbers
 from agentvault_tui.policy.facts import ADDRESSED, LARGEST
 
 _NUMBERS: Final = frozenset({"amount", "count", "recipients"})
@@ -115,9 +115,9 @@ def bound_ids(parts: RequestParts) -> tuple[str | None, ...]:
             found.append(None)
             continue
         value = reader.value("", source)
-        if isinstance(value, bool) or not isinstance(value, str | int):
+        if (name := plain_name(value)) is None:
             raise required(str(source))
-        found.append(str(value))
+        found.append(name)
     return tuple(found)
 
 

@@ -20,7 +20,8 @@ from agentvault_tui.text import visible
 
 LONGEST: Final = 8_192
 """Bytes of path, ``?`` and query, as they are sent."""
-_MOST_PAIRS: Final = LONGEST // 3
+_MOST_PAIRS: Final = 1_000
+"""As of a form's fields."""
 """Pairs of a query: each is sent as a name, ``=`` and mostly ``&``."""
 _VISIBLE: Final = re.compile(rb"[\x21-\x7e]*")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -171,7 +172,7 @@ def _pairs(raw: bytes) -> list[Pair]:
         raise _bad_query("the query holds a byte that no URL has")
     pieces = [piece for piece in raw.decode("ascii").split("&") if piece]
     if len(pieces) > _MOST_PAIRS:
-        raise _too_long()
+        raise _bad_query(f"a query may have {_MOST_PAIRS} values")
     try:
         pairs = [_decoded_pair(piece) for piece in pieces]
     except ValueError as error:

@@ -22,6 +22,7 @@ from agentvault_tui.gateway.commands import (
 from agentvault_tui.gateway.config_folder import ConfigFolder, check_scope
 from agentvault_tui.gateway.counting import COUNTED, how_many, is_elsewhere
 from agentvault_tui.home import Home
+from agentvault_tui.json_document import plain_name
 from agentvault_tui.model import Action
 from agentvault_tui.operator_api.access import IN_PROJECT, HookCommand, HookPlace
 from agentvault_tui.policy.catalogue import Catalogue, Effect
@@ -90,6 +91,8 @@ class ToolCall:
     """The commands of its line, if it consists of simple commands only."""
     unclear: frozenset[str] | None = None
     """What `stated_twice` has found; None if it has not been asked."""
+    spelled: frozenset[str] = frozenset()
+    """Top-level arguments that are numbers of another spelling, such as ``420e-1``."""
 
 
 class ToolActions(NamedTuple):
@@ -459,14 +462,14 @@ def _tokens(pointer: str) -> list[str]:
 
 def _resource(rule: ToolRule, call: ToolCall) -> str:
     def argument(found: re.Match[str]) -> str:
-        value = call.arguments.get(found[1])
-        if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
+        name = plain_name(call.arguments.get(found[1]))
+        if not name or found[1] in call.spelled:
             raise UnmatchedToolError(
                 "unclear_call",
                 f"The call of {visible(call.tool, 80)} does not say its "
                 f"{visible(found[1], 60)}.",
             )
-        return str(value)
+        return name
 
     return _PLACEHOLDER.sub(argument, rule.resource)
 

@@ -47,12 +47,16 @@ leave out what follows, as servlet containers do."""
 _SEPARATORS: Final = re.compile("([/:])")
 _OWN_FOLD: Final = re.compile(r"[a-z][a-z0-9+-]*:[a-z0-9_~-]+(?:/[a-z0-9_~-]+)*")
 """Resources that are their own fold, as most are, unless they have an `_ODD_NUMBER`."""
-_ODD_NUMBER: Final = re.compile(r"(?:^|[:/])(?:-0|0[0-9x_]|-?[0-9]+[_e])")
+_ODD_NUMBER: Final = re.compile(r"(?:^|[:/])(?:-0|0[0-9xbo_]|-?[0-9]+[_e]|-?[0-9]{16})")
 _NUMBER: Final = re.compile(
-    r"[+-]?(?:0x[0-9a-f]{1,16}|[0-9][0-9_]{0,39}(?:\.[0-9]{0,20})?(?:e\+?[0-9]{1,2})?)"
+    r"[+-]?(?:0x[0-9a-f]{1,16}|0b[01]{1,64}|0o[0-7]{1,22}"
+    r"|[0-9][0-9_]{0,39}(?:\.[0-9]{0,20})?(?:e[+-]?[0-9]{1,2})?)"
 )
 """As converters of frameworks read a number: ``int`` and ``float`` of Python,
 ``parseInt`` and ``Number`` of JavaScript."""
+_BASES: Final = {"0x": 16, "0b": 2, "0o": 8}
+_EXACT: Final = 2**53
+"""Whole numbers up to here are doubles; readers of doubles round larger ones."""
 
 
 def canonical(text: str) -> str | None:
@@ -120,9 +124,10 @@ def reads_like(text: str, same_as: tuple[str, ...] = ()) -> str:
     Case, escapes, look-alike and hidden characters, blanks, repeated slashes, dot
     segments, a slash at the end, path parameters, and a dot or one of *same_as* at the
     end of a segment are folded. A segment that is a whole number is written in plain
-    digits: ``042``, ``+42``, ``42.0``, ``4_2`` and ``0x2a`` are ``42``. The fold of a
-    fold is itself. Two resources with the same fold may be the same to a resource
-    server. The fold can make an answer stricter, never milder.
+    digits: ``042``, ``+42``, ``42.0``, ``420e-1``, ``4_2`` and ``0x2a`` are ``42``; one
+    above 2^53 is rounded to a double. The fold of a fold is itself. Two resources with
+    the same fold may be the same to a resource server. The fold can make an answer
+    stricter, never milder.
 
     Args:
         text: the resource.
@@ -242,13 +247,15 @@ def _with_plain_numbers(text: str, *, begins: bool = True, ends: bool = True) ->
 def _plain_number(text: str) -> str:
     sign = "-" if text.startswith("-") else ""
     digits = text.lstrip("+-").replace("_", "")
-    if digits.startswith("0x"):
-        value = int(digits, 16)
+    if base := _BASES.get(digits[:2]):
+        value = int(digits, base)
     else:
         number = Decimal(digits)
         if number != number.to_integral_value():
             return text
         value = int(number)
+    if value > _EXACT:
+        value = int(float(value))
     return f"{sign if value else ''}{value}"
 
 

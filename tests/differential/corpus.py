@@ -368,6 +368,12 @@ def _form(draw: st.DrawFn) -> bytes:
             return draw(_pairs()) + draw(
                 _of("\r\n", "\n", "\x00", "&", "#", "&_method=")
             )
+        case 3:
+            # PHP, Node and Go read so many fields and no more.
+            many = draw(st.sampled_from([990, 999, 1_000, 1_010]))
+            return b"&".join(b"f%d=" % number for number in range(many)) + (
+                b"&" + draw(_pairs())
+            )
     return draw(_pairs())
 
 

@@ -302,7 +302,7 @@ def test_names_in_any_script_pass_as_often_as_they_come() -> None:
     [
         *[(JSON, b"amount=1"), (JSON, b"{} {}"), (JSON, b"\xff"), (JSON, b"01")],
         *[(JSON, b"[" * 65 + b"]" * 65), (JSON, b"9" * 5000), (JSON, b"1e999")],
-        *[(JSON, '{"a": 1}'.encode("utf-16")), (FORM, b"&".join([b"a=1"] * 10_001))],
+        *[(JSON, '{"a": 1}'.encode("utf-16")), (FORM, b"&".join([b"a=1"] * 1_001))],
     ],
 )
 def test_content_that_is_not_of_its_type_is_unreadable(

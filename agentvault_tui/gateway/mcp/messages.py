@@ -39,6 +39,7 @@ from agentvault_tui.gateway.mcp.members import (
     check_names,
 )
 from agentvault_tui.json_document import (
+    Number,
     encode_document,
     plain_numbers,
     read_document,
@@ -119,6 +120,8 @@ class Message:
     """Of the canonical form of the arguments, or of the parameters of other calls."""
     size: int
     """Bytes of the body that it was parsed from."""
+    spelled: frozenset[str] = frozenset()
+    """Arguments that are numbers of another spelling: see `plain_numbers`."""
     waited: tuple[str, bool] | None = None
     """If it answers an ``input_required`` of ours (basic/patterns/mrtr): the step-up of
     the call that is retried, and whether its user waits on."""
@@ -220,6 +223,7 @@ def build_message(
         dropped=tuple(names_for_record(dropped)),
         sha256=digest_of(digested),
         size=size,
+        spelled=frozenset(n for n, v in digested.items() if isinstance(v, Number)),
         waited=waited,
     )
 

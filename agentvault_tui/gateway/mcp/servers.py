@@ -135,6 +135,7 @@ class McpServer:
         *,
         other: tuple[str, str] | None,
         unclear: frozenset[str] | None = None,
+        spelled: frozenset[str] = frozenset(),
     ) -> Action:
         """Return the action that a call is, read from its own arguments.
 
@@ -145,6 +146,7 @@ class McpServer:
             other: what `spelt_otherwise` has found for the rule's `paths_of`, which
                 takes long where there are many arguments.
             unclear: what `stated_twice` has found, which takes as long.
+            spelled: see `ToolCall.spelled`.
 
         Raises:
             UnmatchedToolError: it is none, or does not say clearly what on.
@@ -159,7 +161,8 @@ class McpServer:
             shown = f"{visible(other[0], 60)}, which is read as {visible(other[1], 60)}"
             text = f"The call has an argument {shown}: leave it out."
             raise UnmatchedToolError("unclear_call", text)
-        return self.tools.action_by(rule, ToolCall(tool, arguments, unclear=unclear))
+        call = ToolCall(tool, arguments, unclear=unclear, spelled=spelled)
+        return self.tools.action_by(rule, call)
 
 
 def _stated(rule: ToolRule) -> list[_Path]:

@@ -153,7 +153,14 @@ class McpCalls:
             other, unclear = await read_apart(
                 asked.agent.id, weight, doubts, paths, places, given, answers
             )
-            action = server.action_of(rule, tool, given, other=other, unclear=unclear)
+            action = server.action_of(
+                rule,
+                tool,
+                given,
+                other=other,
+                unclear=unclear,
+                spelled=message.spelled,
+            )
         except UnmatchedToolError as error:
             words = ("access_denied", error.reason, error.message)
             refusal = CallRefusedError(403, *words)

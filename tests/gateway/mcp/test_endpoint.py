@@ -167,6 +167,20 @@ async def test_arguments_that_say_two_things_are_refused(mcp: McpStand) -> None:
     assert mcp.received() == []
 
 
+@pytest.mark.parametrize("number", ["420e-1", "42.0", "-0", "9007199254740993"])
+async def test_a_resource_is_no_number_that_programs_read_apart(
+    mcp: McpStand, number: str
+) -> None:
+    """JavaScript reads ``420e-1`` as 42, and 2^53 + 1 as 2^53."""
+    client = await mcp.client("modern")
+    body, headers = client.request("tools/call", {"name": "read_file"})
+    body["params"]["arguments"] = {"path": 0}
+    raw = json.dumps(body).replace('{"path": 0}', f'{{"path": {number}}}').encode()
+    result = messages(await client.post(raw, headers))[-1]["result"]
+    assert refusal_of(result)["reason"] == "unclear_call"
+    assert mcp.received() == []
+
+
 async def test_a_scope_that_was_not_granted_is_refused_in_the_result(
     mcp: McpStand,
 ) -> None:
