@@ -174,7 +174,7 @@ def _cut_agent(broker: Broker, change: DropAgentTokens) -> None:
 async def _cut_scope(broker: Broker, agent_id: AgentId, scope: str) -> None:
     taken = frozenset({scope})
     broker.cut_calls(agent_id, taken)
-    broker.registry.void_decisions(agent_id)
+    broker.registry.void_decisions(agent_id, taken)
     with broker.registry.ending_scopes(agent_id, taken) as slices:
         for tokens in slices:
             broker.end_below(tokens)
@@ -191,13 +191,10 @@ def _put_agent(broker: Broker, agent: Agent) -> None:
         broker.cut_calls(agent.id)
     if taken := frozenset(known.scopes) - frozenset(agent.scopes):
         broker.cut_calls(agent.id, taken)
-    narrower = [
-        one.agent_id
-        for one in known.delegates
-        if one.scopes and set(one.scopes) - agent.may_pass_on(one.agent_id)
-    ]
-    if taken or narrower:
-        registry.void_decisions(agent.id)
+    for one in known.delegates:
+        taken |= set(one.scopes) - agent.may_pass_on(one.agent_id)
+    if taken:
+        registry.void_decisions(agent.id, taken)
 
 
 def _put_stepup(broker: Broker, stepup: StepUp) -> None:

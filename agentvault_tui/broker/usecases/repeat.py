@@ -192,7 +192,8 @@ async def stand_in(
         decided_at=broker.clock.now(),
     )
     stepup = replace(stepup, digest=digest_of(stepup))
-    token, epoch = elevated_token(broker, stepup), registry.epoch(agent_id)
+    token = elevated_token(broker, stepup)
+    epoch = registry.epoch(agent_id, token.scope)
     who = Actor(ActorKind.OPERATOR, by.sub, by.name) if by else SYSTEM
     draft = stepup_draft(EventType.STEPUP_APPROVED, who, stepup, reason=stepup.reason)
     draft.detail.update(
@@ -210,7 +211,7 @@ async def stand_in(
     drafts = [draft, decided] if stepup.fetched else [draft]
     with broker.stepups.unless_overtaken(used, standing):  # it counts before the wait
         await broker.record(*drafts, changes=[used, stepup, token])
-    if registry.epoch(agent_id) != epoch:
+    if registry.epoch(agent_id, token.scope) != epoch:
         ended = as_cancelled(stepup, "revoked", broker.clock.now())
         await record_void(broker, token, "revoked while it was approved", ended)
         return None
