@@ -35,7 +35,12 @@ from agentvault_tui.broker.usecases.request import ANEW, deny, refused
 from agentvault_tui.broker.usecases.stepup_end import expire
 from agentvault_tui.broker.uses import revoked_draft, seen_by, token_detail
 from agentvault_tui.clock import iso
-from agentvault_tui.errors import LedgerError, LedgerUnwritableError, OvertakenError
+from agentvault_tui.errors import (
+    LedgerBusyError,
+    LedgerError,
+    LedgerUnwritableError,
+    OvertakenError,
+)
 from agentvault_tui.ledger import ALLOWED, DropToken
 from agentvault_tui.model import (
     Agent,
@@ -411,7 +416,7 @@ async def _record_redemption(
     try:
         ended = [revoked_draft(one, broker.actor(caller), "used") for one in family]
         await broker.record(*drafts, draft, *ended, changes=changes)
-    except OvertakenError:
+    except (OvertakenError, LedgerBusyError):  # it was not written
         broker.stepups.put_back(stepup, approved)
         broker.registry.put_back([token, *family])
         raise

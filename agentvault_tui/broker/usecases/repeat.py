@@ -7,6 +7,7 @@ is equal but for what it bounds. The first that deviates ends the rest.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -180,7 +181,8 @@ async def stand_in(
         the step-up, approved; None when a revocation overtook it.
 
     Raises:
-        LedgerError: it could not be recorded; the approval counts as used all the same.
+        LedgerError: it could not be recorded; if its outcome is unknown, the approval
+            counts as used all the same.
     """
     registry, agent_id = broker.registry, stepup.agent_id
     used, by = standing.used_again(), standing.decided_by
@@ -209,8 +211,13 @@ async def stand_in(
     decided.detail.update(stepup_id=stepup.id, repeat_of=standing.id)
     # The first has the hashes of the rows, where a start looks for them.
     drafts = [draft, decided] if stepup.fetched else [draft]
-    with broker.stepups.unless_overtaken(used, standing):  # it counts before the wait
-        await broker.record(*drafts, changes=[used, stepup, token])
+    record = broker.record(*drafts, changes=[used, stepup, token])
+    written = asyncio.ensure_future(record)
+    broker.stepups.note_use(used, written)  # it counts before the wait
+    try:
+        await written
+    finally:
+        broker.stepups.settle_uses()
     if registry.epoch(agent_id, token.scope) != epoch:
         ended = as_cancelled(stepup, "revoked", broker.clock.now())
         await record_void(broker, token, "revoked while it was approved", ended)

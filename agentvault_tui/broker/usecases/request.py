@@ -318,11 +318,12 @@ async def escalate(
         for stepup in registry.stepups.open(request.agent.id)
         if stepup.chain == request.chain and not stepup.expires.passed(broker.clock)
     ]
-    for stepup in waiting:
+    wait = registry.stepups.cooldowns.remaining(request.requester)
+    for stepup in waiting if standing is None or wait else ():
         if is_same(stepup, request):
             held(stepup.id)
             return await _collapse(broker, request, verdict, stepup)
-    if wait := registry.stepups.cooldowns.remaining(request.requester):
+    if wait:
         message = (
             f"A person said no. Requests that need a person wait {math.ceil(wait)} s "
             "more; "
