@@ -20,7 +20,7 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.recovery import recover
 from agentvault_tui.broker.team import Team
-from agentvault_tui.broker.tenant_process import keep_client_id
+from agentvault_tui.broker.tenant_process import TenantProcess
 from agentvault_tui.broker.usecases.approvals import CUTTING, end_gathered
 from agentvault_tui.broker.usecases.policy_change import POLICY, follow_policy
 from agentvault_tui.errors import ConflictError, LedgerError, RefusedError, SealedError
@@ -314,8 +314,15 @@ def listen_to(ledger: Ledger, broker: Broker, feed: Feed) -> None:
     ledger.on_recovered = recovered
 
 
-async def join_team(broker: Broker, shared: SharedLog) -> None:
+async def join_team(
+    broker: Broker, shared: SharedLog, process: TenantProcess | None = None
+) -> None:
     """Say to the team's other brokers that this one lives.
+
+    Args:
+        broker: this one.
+        shared: the team's log.
+        process: its embedded tenant, if it runs one.
 
     Raises:
         RefusedError: another process has this broker's id, or this one would serve an
@@ -329,8 +336,8 @@ async def join_team(broker: Broker, shared: SharedLog) -> None:
     assert key is not None and files is not None  # noqa: S101, PT018 - it is shared
     version = lambda: f"{broker.policy.version} {files.version()}"  # noqa: E731
     broker.chores.append(key.look)
-    if own:
-        key.seals_anew.append(partial(keep_client_id, broker.home, broker.ledger))
+    if process is not None:
+        key.changed = partial(process.follow_key, broker.tenant)
     team = broker.team = key.team = Team(
         *(broker.ledger, shared, broker.clock, version),
         tenant=issuer,
