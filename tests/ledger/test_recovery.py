@@ -318,8 +318,8 @@ async def test_a_stop_during_recovery_leaves_a_batch_for_the_next_start(
     await ledger.close()
     monkeypatch.undo()
     events, tokens = await _after_start(home, clock)
-    told = [(one.reason, one.detail["voided"]) for one in events]
-    assert told == ([("batch_found", ["tok_1"])] if arrives else [])
+    voided = [(one.reason, one.detail["voided"]) for one in events]
+    assert voided == ([("batch_found", ["tok_1"])] if arrives else [])
     assert tokens == 0
     assert await _after_start(home, clock) == (events, 0)
 

@@ -337,9 +337,9 @@ class AgentsApi:
             )
             if isinstance(answer, Escalated) and not answer.stepup.status.open:
                 # An approval stood in for a person: there is nothing to poll for.
-                get, asked = self._broker.stepups.get, answer.stepup.id
+                find, stepup_id = self._broker.stepups.get, answer.stepup.id
                 given = await decide_anew(
-                    lambda: deliver(self._broker, agent, get(asked))
+                    lambda: deliver(self._broker, agent, find(stepup_id))
                 )
                 return poll_reply(self._counted(agent, given))
             return token_reply(self._counted(agent, answer))

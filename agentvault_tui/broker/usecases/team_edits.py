@@ -47,7 +47,7 @@ class _Edits:
 
     def __init__(self, broker: Broker, files: TeamFiles) -> None:
         self._broker, self._files = broker, files
-        self._asked: dict[str, tuple[str | None, StepUpId]] = {}
+        self._changes: dict[str, tuple[str | None, StepUpId]] = {}
         """For which text a change was asked for, and its id."""
 
     async def hold(self, edits: Mapping[str, str | None]) -> Collection[str]:
@@ -63,19 +63,19 @@ class _Edits:
         self._files.waiting = found.keys()
         await self._cancel_outdated({path: edits[path] for path in found})
         for path, loosens in found.items():
-            if path not in self._asked:
+            if path not in self._changes:
                 await self._ask(path, edits[path], loosens)
         return found.keys()
 
     async def _cancel_outdated(self, waiting: Mapping[str, str | None]) -> None:
         """Cancel changes that were asked for other texts than those that wait."""
         stepups = self._broker.stepups
-        for path, (text, change_id) in list(self._asked.items()):
+        for path, (text, change_id) in list(self._changes.items()):
             if path in waiting and waiting[path] == text:
                 continue
             if change_id in stepups.deciding:
                 continue  # it is being carried out, which is why the edit is gone
-            del self._asked[path]
+            del self._changes[path]
             change = stepups.find(change_id)
             if change is not None and change.status.open:
                 await cancel(self._broker, change_id, OUTDATED, _FILE)
@@ -96,7 +96,7 @@ class _Edits:
         except AgentVaultError as error:  # the next look asks again
             log.warning("an edit of %s waits: %s", path, error.what)
             return
-        self._asked[path] = text, change.id
+        self._changes[path] = text, change.id
         self._broker.on_status()
 
     async def carry(self, request: Mapping[str, Any], actor: Actor) -> bytes:

@@ -149,12 +149,13 @@ async def test_a_file_that_counted_before_the_team_needs_no_approval(
     homes, clock, store = place
     put_private(homes[0].team_key, bytes(range(32)), replace=False)
     async with member(homes[0], clock, store) as one:
-        recorded = one.gateway._edits
-        assert recorded._judge(API, None, ONE) is not None
-        kept = one.bench.broker.kept
-        kept[recorded._recorded] = '{"' + API + '": "' + sha256_hex(ONE) + '"}'
-        assert recorded._judge(API, None, ONE) is None
-        assert recorded._judge(API, None, EVIL) is not None
-        assert recorded._judge(API, ONE, EVIL) is not None
-        await recorded.forget()
-        assert recorded._judge(API, None, ONE) is not None
+        edits = one.gateway._edits
+        assert edits._judge(API, None, ONE) is not None
+        one.bench.broker.kept[edits._recorded] = (
+            '{"' + API + '": "' + sha256_hex(ONE) + '"}'
+        )
+        assert edits._judge(API, None, ONE) is None
+        assert edits._judge(API, None, EVIL) is not None
+        assert edits._judge(API, ONE, EVIL) is not None
+        await edits.forget()
+        assert edits._judge(API, None, ONE) is not None
