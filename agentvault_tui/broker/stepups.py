@@ -134,20 +134,27 @@ class StepUps:
         if found is now or asked_again:
             self.put(replace(before, count=found.count))
 
-    def note_use(
+    async def use_again(
         self, used: StepUp, written: asyncio.Future[tuple[Event, ...]]
     ) -> None:
-        """Count a use of an approval's repeats while its record is being written.
+        """Count a use of an approval's repeats, from before its record is written.
 
         Args:
             used: the approval, with one repeat less.
-            written: the record's outcome; see `settle_uses`.
+            written: the record's outcome.
+
+        Raises:
+            LedgerError: as the record does.
         """
         uses = self._uses.get(used.id, ())
         self.put(used)
         self._uses[used.id] = (*uses, written)
+        try:
+            await written
+        finally:
+            self._settle_uses()
 
-    def settle_uses(self) -> None:
+    def _settle_uses(self) -> None:
         """Count no use whose record certainly was not written.
 
         What another broker recorded, or an end of the repeats, counts in place of uses
@@ -220,7 +227,7 @@ class StepUps:
 
     def repeating(self, agent_id: AgentId | None) -> list[StepUp]:
         """Return approvals that still stand in for a person; of all agents for None."""
-        self.settle_uses()
+        self._settle_uses()
         agents = list(self._repeating) if agent_id is None else [agent_id]
         ids = [one for each in agents for one in self._repeating.get(each, ())]
         found = map(self.find, ids)

@@ -181,8 +181,7 @@ async def stand_in(
         the step-up, approved; None when a revocation overtook it.
 
     Raises:
-        LedgerError: it could not be recorded; if its outcome is unknown, the approval
-            counts as used all the same.
+        LedgerError: it could not be recorded, or may not be: then it counts as used.
     """
     registry, agent_id = broker.registry, stepup.agent_id
     used, by = standing.used_again(), standing.decided_by
@@ -212,12 +211,7 @@ async def stand_in(
     # The first has the hashes of the rows, where a start looks for them.
     drafts = [draft, decided] if stepup.fetched else [draft]
     record = broker.record(*drafts, changes=[used, stepup, token])
-    written = asyncio.ensure_future(record)
-    broker.stepups.note_use(used, written)  # it counts before the wait
-    try:
-        await written
-    finally:
-        broker.stepups.settle_uses()
+    await broker.stepups.use_again(used, asyncio.ensure_future(record))
     if registry.epoch(agent_id, token.scope) != epoch:
         ended = as_cancelled(stepup, "revoked", broker.clock.now())
         await record_void(broker, token, "revoked while it was approved", ended)
