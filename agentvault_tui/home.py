@@ -26,6 +26,7 @@ _SOCKET_PATH_CAP: Final = 100
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _OPEN_FILES: Final = "/proc/self/fd"
 _FOLDERS: Final = ("services", "mcp", "hosts", "tls", "keys", "tenant", "run")
+_WRITTEN_BY_PEOPLE: Final = frozenset((".toml", ".cedar"))
 _log = logging.getLogger("agentvault.home")
 
 
@@ -153,7 +154,8 @@ class Home:
         others could reach the files.
 
         Args:
-            private: whether to close ``config.toml`` also where others only read it.
+            private: whether to close settings and policy also where others only read
+                them.
 
         Returns:
             a warning for each that was closed.
@@ -166,7 +168,7 @@ class Home:
 
     def check_file(self, path: Path, *, private: bool) -> str | None:
         """Check one of the home's files; see `trusted_files.check_file`."""
-        private = private and path == self.config_file
+        private = private and path.suffix in _WRITTEN_BY_PEOPLE
         return check_file(path, self.folder_of(path), private=private)
 
     def folder_of(self, path: Path) -> Path:

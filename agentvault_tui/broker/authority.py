@@ -42,7 +42,7 @@ from typing import Final
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.socket_factor import asks_factor
-from agentvault_tui.broker.usecases.approvals import changed_since
+from agentvault_tui.broker.usecases.approvals import approved_by, changed_since
 from agentvault_tui.broker.usecases.stepup import device_code, problem_of
 from agentvault_tui.clock import Clock, Deadline, iso
 from agentvault_tui.errors import (
@@ -59,6 +59,7 @@ from agentvault_tui.model import (
     DeviceCode,
     Draft,
     EventType,
+    StepUp,
     sha256_hex,
 )
 from agentvault_tui.model.role import Role, role_of
@@ -425,6 +426,26 @@ class Authority:
                     need.value, f"{DEEDS[need]} needs a new sign-in; {_IDLE_WHY}"
                 )
         return Standing(session, role, refused)
+
+    def renew_once_approved(self, seat: str, begun: StepUp) -> None:
+        """Renew a session's idle time once its person has approved what it began.
+
+        Args:
+            seat: whose session.
+            begun: what is about to be approved.
+        """
+        flow = self.broker.stepups.flows.get(begun.id)
+        session, before = self._sessions.of(seat), approved_by(begun)
+        if flow is None or session is None:
+            return
+        sub = session.identity.sub
+
+        def ended(_: object) -> None:
+            now = self.broker.stepups.find(begun.id)
+            if now is not None and sub in approved_by(now) - before:
+                self._sessions.used(seat)
+
+        flow.add_done_callback(ended)
 
     async def actor(self, operator: Actor, need: Need, about: str) -> Actor:
         """Return who decides, as the record shall name them.

@@ -20,7 +20,7 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.recovery import recover
 from agentvault_tui.broker.team import Team
-from agentvault_tui.broker.tenant_process import keep_client_id
+from agentvault_tui.broker.tenant_process import TenantProcess
 from agentvault_tui.broker.usecases.approvals import CUTTING, end_gathered
 from agentvault_tui.broker.usecases.policy_change import POLICY, follow_policy
 from agentvault_tui.errors import ConflictError, LedgerError, RefusedError, SealedError
@@ -174,7 +174,7 @@ def _cut_agent(broker: Broker, change: DropAgentTokens) -> None:
 async def _cut_scope(broker: Broker, agent_id: AgentId, scope: str) -> None:
     taken = frozenset({scope})
     broker.cut_calls(agent_id, taken)
-    broker.registry.void_decisions(agent_id)
+    broker.registry.void_decisions(agent_id, taken)
     with broker.registry.ending_scopes(agent_id, taken) as slices:
         for tokens in slices:
             broker.end_below(tokens)
@@ -191,13 +191,10 @@ def _put_agent(broker: Broker, agent: Agent) -> None:
         broker.cut_calls(agent.id)
     if taken := frozenset(known.scopes) - frozenset(agent.scopes):
         broker.cut_calls(agent.id, taken)
-    narrower = [
-        one.agent_id
-        for one in known.delegates
-        if one.scopes and set(one.scopes) - agent.may_pass_on(one.agent_id)
-    ]
-    if taken or narrower:
-        registry.void_decisions(agent.id)
+    for one in known.delegates:
+        taken |= set(one.scopes) - agent.may_pass_on(one.agent_id)
+    if taken:
+        registry.void_decisions(agent.id, taken)
 
 
 def _put_stepup(broker: Broker, stepup: StepUp) -> None:
@@ -317,8 +314,15 @@ def listen_to(ledger: Ledger, broker: Broker, feed: Feed) -> None:
     ledger.on_recovered = recovered
 
 
-async def join_team(broker: Broker, shared: SharedLog) -> None:
+async def join_team(
+    broker: Broker, shared: SharedLog, process: TenantProcess | None = None
+) -> None:
     """Say to the team's other brokers that this one lives.
+
+    Args:
+        broker: this one.
+        shared: the team's log.
+        process: its embedded tenant, if it runs one.
 
     Raises:
         RefusedError: another process has this broker's id, or this one would serve an
@@ -332,8 +336,8 @@ async def join_team(broker: Broker, shared: SharedLog) -> None:
     assert key is not None and files is not None  # noqa: S101, PT018 - it is shared
     version = lambda: f"{broker.policy.version} {files.version()}"  # noqa: E731
     broker.chores.append(key.look)
-    if own:
-        key.seals_anew.append(partial(keep_client_id, broker.home, broker.ledger))
+    if process is not None:
+        key.changed = partial(process.follow_key, broker.tenant)
     team = broker.team = key.team = Team(
         *(broker.ledger, shared, broker.clock, version),
         tenant=issuer,

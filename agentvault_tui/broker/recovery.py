@@ -23,6 +23,7 @@ from agentvault_tui.broker.usecases.redeem import PARENT_ENDED
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent, revoke_ended
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup_end import cancelled, cancelled_draft, deny
+from agentvault_tui.broker.usecases.team_edits import hold_team_edits
 from agentvault_tui.broker.usecases.timed_grants import end_due
 from agentvault_tui.broker.uses import revoked_draft
 from agentvault_tui.broker.verification import fault_recorded
@@ -113,6 +114,7 @@ async def take_over(broker: Broker, listen: Callable[[], None] = lambda: None) -
     await _cancel_changed(broker)
     broker.states.update(states_of(broker))
     hold_policy_edits(broker)
+    hold_team_edits(broker)
     await take_over_policy(broker)
     await apply_kept(broker)
     await revoke_ended(broker)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right, insort
-from collections import OrderedDict, defaultdict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -56,6 +56,10 @@ _WEIGHED_FOR: Final = 1.0
 _NAMED: Final = 5
 _NO_COUNTS: Final = AgentCounts()
 _ENDED_KEPT: Final = 20_000
+_ANY: Final = "any"
+_ALL: Final = "all"
+"""Keys beside those of scopes, which have a colon."""
+_NEVER_VOIDED: Final = Counter[str]()
 _SLICE: Final = 1000
 """Tokens or agents looked at in one turn of the event loop by what can wait."""
 Foreseen = Callable[[AgentId], tuple[str, ...]]
@@ -97,7 +101,8 @@ class Registry:
         """Tokens that were cut, to be removed from `_tokens`."""
         self._counts: dict[AgentId, AgentCounts] = {}
         self._last_seen: dict[AgentId, datetime] = {}
-        self._epochs: dict[AgentId, int] = defaultdict(int)
+        self._epochs: dict[AgentId, Counter[str]] = defaultdict(Counter)
+        """How often decisions were voided: by scope, all of them, and any."""
         self._epoch = 0
         """Counts how often the tokens of all agents were cut."""
         self.admits: Callable[[Token], bool] = lambda _: True
@@ -202,17 +207,35 @@ class Registry:
         """Tell whether anything may be issued to or redeemed for the agent now."""
         return self.panic is None and self.lifetimes.is_active(agent_id)
 
-    def epoch(self, agent_id: AgentId) -> tuple[int, bool]:
-        """Return a value that changes whenever the agent's tokens are cut.
+    def epoch(self, agent_id: AgentId, scope: str | None = None) -> tuple[int, bool]:
+        """Return a value that changes whenever decisions for the agent are voided.
 
-        A use-case compares it before and after a wait: what was decided before a
-        revocation must not leave after it.
+        A use-case compares it before and after a wait: a decision that was made before
+        a revocation must not take effect after it.
+
+        Args:
+            agent_id: the agent.
+            scope: the decision's scopes, separated by spaces: a change of other scopes
+                does not change the value. If None, each change of the agent does.
+
+        Returns:
+            a number, and whether panic is off.
         """
-        return self._epoch + self._epochs.get(agent_id, 0), self.panic is None
+        voided = self._epochs.get(agent_id, _NEVER_VOIDED)
+        about = (_ANY,) if scope is None else (_ALL, *scope.split())
+        return self._epoch + sum(voided[each] for each in about), self.panic is None
 
-    def void_decisions(self, agent_id: AgentId) -> None:
-        """Let nothing that is being decided for the agent right now take effect."""
-        self._epochs[agent_id] += 1
+    def void_decisions(
+        self, agent_id: AgentId, scopes: Iterable[str] | None = None
+    ) -> None:
+        """Void the agent's decisions under way that are about one of *scopes*, or all.
+
+        Args:
+            agent_id: the agent.
+            scopes: what it may use no longer; None if every decision is void.
+        """
+        about = (_ALL,) if scopes is None else scopes
+        self._epochs[agent_id].update((_ANY, *about))
         self.provider_tokens.drop(agent_id)
 
     def seen(self, agent_id: AgentId, at: datetime | None = None) -> None:
@@ -326,13 +349,13 @@ class Registry:
         """Remember *tokens*, which are about to be used up, until that is recorded."""
         for token in tokens:
             parent = self.delegations.parent(token)
-            self._used[token.id] = self.epoch(token.agent_id), parent
+            self._used[token.id] = self.epoch(token.agent_id, token.scope), parent
 
     def put_back(self, tokens: Iterable[Token]) -> None:
         """Make tokens usable again whose use was not written, unless they ended."""
         for token in tokens:
             epoch, parent = self._used.pop(token.id, (None, None))
-            if epoch == self.epoch(token.agent_id):
+            if epoch == self.epoch(token.agent_id, token.scope):
                 self.put_token(token, parent)
 
     def used_up(self, token_id: TokenId) -> None:

@@ -431,7 +431,7 @@ async def _open(
     for name, at in found.providers.items():
         broker.outlook.give(name, at)
     if ledger.shared is not None:
-        await join_team(broker, ledger.shared)
+        await join_team(broker, ledger.shared, tenant)
     join_accounts(broker)
     broker.chores.append(partial(end_due, broker))
     check_rules(broker)
@@ -530,7 +530,7 @@ def _tenant_log(broker: Broker) -> TenantLog:
 
     return TenantLog(
         *(broker.clock, broker.tenant.issuer, broker.access, broker.record),
-        console=broker.tenant.client_id,
+        console=lambda: broker.tenant.client_id,
         mark=broker.kept.get(MARK, ""),
         on_problem=on_problem,
     )

@@ -11,7 +11,6 @@ import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -19,12 +18,13 @@ from typing import Any, Final
 import rfc8785
 
 from agentvault_tui.clock import Clock, Deadline
-from agentvault_tui.errors import NotFoundError, OvertakenError
+from agentvault_tui.errors import LedgerBusyError, NotFoundError, OvertakenError
 from agentvault_tui.ledger import Cooldown
 from agentvault_tui.model import (
     Actor,
     AgentId,
     Draft,
+    Event,
     EventType,
     Repeat,
     StepUp,
@@ -63,6 +63,8 @@ class StepUps:
         """When each waiting one was last polled, in boot seconds."""
         self._repeating: dict[AgentId, set[StepUpId]] = defaultdict(set)
         """Approvals that may stand in for a person again, by agent."""
+        self._uses: dict[StepUpId, tuple[asyncio.Future[tuple[Event, ...]], ...]] = {}
+        """Uses of repeats that are being recorded, as long as only uses change them."""
         self.awaited: dict[StepUpId, set[asyncio.Future[None]]] = defaultdict(set)
         """Who waits for a decision, by step-up."""
         self._unread: set[StepUpId] = set()
@@ -84,6 +86,9 @@ class StepUps:
 
     def put(self, stepup: StepUp) -> None:
         """Remember *stepup*, replacing what was known of it."""
+        before = self._known.get(stepup.id)
+        if before is not None and stepup.repeat is not before.repeat:
+            self._uses.pop(stepup.id, None)  # what is known now counts
         self._known[stepup.id] = stepup
         unread = stepup.change is not None and bool(stepup.change.result)
         (self._unread.add if unread else self._unread.discard)(stepup.id)
@@ -129,15 +134,45 @@ class StepUps:
         if found is now or asked_again:
             self.put(replace(before, count=found.count))
 
-    @contextmanager
-    def unless_overtaken(self, now: StepUp, before: StepUp) -> Iterator[None]:
-        """Remember a step-up as *now* in a block that records it; see `put_back`."""
-        self.put(now)
+    async def use_again(
+        self, used: StepUp, written: asyncio.Future[tuple[Event, ...]]
+    ) -> None:
+        """Count a use of an approval's repeats, from before its record is written.
+
+        Args:
+            used: the approval, with one repeat less.
+            written: the record's outcome.
+
+        Raises:
+            LedgerError: as the record does.
+        """
+        uses = self._uses.get(used.id, ())
+        self.put(used)
+        self._uses[used.id] = (*uses, written)
         try:
-            yield
-        except OvertakenError:
-            self.put_back(now, before)
-            raise
+            await written
+        finally:
+            self._settle_uses()
+
+    def _settle_uses(self) -> None:
+        """Count no use whose record certainly was not written.
+
+        What another broker recorded, or an end of the repeats, counts in place of uses
+        that began before it.
+        """
+        for stepup_id, uses in list(self._uses.items()):
+            found, over = self.find(stepup_id), [one for one in uses if one.done()]
+            unwritten = sum(
+                isinstance(one.exception(), OvertakenError | LedgerBusyError)
+                for one in over
+                if not one.cancelled()
+            )
+            if unwritten and found and (repeat := found.repeat):
+                more = replace(repeat, left=repeat.left + unwritten)
+                self.put(replace(found, repeat=more))
+            self._uses.pop(stepup_id, None)
+            if left := tuple(one for one in uses if not one.done()):
+                self._uses[stepup_id] = left
 
     def find(self, stepup_id: str | None) -> StepUp | None:
         """Return the step-up with that id, if it is known."""
@@ -192,6 +227,7 @@ class StepUps:
 
     def repeating(self, agent_id: AgentId | None) -> list[StepUp]:
         """Return approvals that still stand in for a person; of all agents for None."""
+        self._settle_uses()
         agents = list(self._repeating) if agent_id is None else [agent_id]
         ids = [one for each in agents for one in self._repeating.get(each, ())]
         found = map(self.find, ids)

@@ -16,8 +16,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -86,6 +95,19 @@ def file_draft(
     )
 
 
+class Loosens(NamedTuple):
+    """What an edit loosens."""
+
+    kinds: tuple[str, ...]
+    """Of `CHANGE_KINDS`."""
+    details: Mapping[str, str] = MappingProxyType({})
+    """What a person who approves it sees besides."""
+
+
+Judge = Callable[[str, str | None, str | None], Loosens | None]
+"""Judges an edit by its path, and the texts before and after: None loosens nothing."""
+
+
 class TeamFiles:
     """The files that a team's homes have in common, as this broker has them."""
 
@@ -116,6 +138,13 @@ class TeamFiles:
         self.on_policy: Callable[[PolicyTexts, str | None], Awaitable[None]]
         """Awaited with what this home's policy files say, edits included, and why one
         of them cannot be read or written, if so."""
+        self.judges: dict[str, Judge] = {}
+        """By file or folder, what tells whether an edit loosens."""
+        self.hold: Callable[[Mapping[str, str | None]], Awaitable[Collection[str]]]
+        self.hold = _hold_nothing
+        """Awaited with edits; returns the paths of those that are not recorded yet."""
+        self.waiting: Collection[str] = ()
+        """The paths of edits that wait for a person."""
         self._ledger = ledger
         self._kept = kept
         self._actor = actor
@@ -264,6 +293,8 @@ class TeamFiles:
                     copies.problems[path] for path in FILES if path in copies.problems
                 ]
                 await self.on_policy(said, whys[0] if whys else None)
+            for path in tuple(await self.hold(edits)):
+                del edits[path]
             recorded = change is None or not copies.lost
             for part in _parts(edits):
                 recorded = recorded and await self._record(part, texts)
@@ -340,6 +371,11 @@ class TeamFiles:
         if digest_of(text) != self._named.get(path):
             return "the store has another text than its events name"
         return None
+
+
+async def _hold_nothing(_: Mapping[str, str | None]) -> Collection[str]:
+    """Stand in until edits are judged."""
+    return ()
 
 
 def _inside(folder: str, values: Mapping[str, str]) -> dict[str, str]:

@@ -166,6 +166,8 @@ class TeamKey:
         """Why what is sealed does not open here, or is not sealed anew."""
         self.publish: Callable[[], Awaitable[object]] = lambda: asyncio.sleep(0)
         """Awaited once all is sealed anew: lets the other brokers have it."""
+        self.changed: Callable[[], Awaitable[object]] = lambda: asyncio.sleep(0)
+        """Awaited once the key in force is the only one of this home."""
         self.on_problem: Callable[[], None] = lambda: None
         """Called when `problem` changed."""
         self._home, self._ledger, self._actor = home, ledger, actor
@@ -252,6 +254,7 @@ class TeamKey:
             await self._ledger.commit(draft, changes=[meta])
             self._record = after
         await asyncio.to_thread(self._put_away)
+        await self.changed()
         self._done = record.key
 
     def _is_turn(self, record: KeyRecord) -> bool:

@@ -15,10 +15,10 @@ from typing import ClassVar, Final
 from agentvault_tui import sealing
 from agentvault_tui.errors import SealedError, TenantUnreachableError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import Ledger, Meta
+from agentvault_tui.ledger import Ledger
 from agentvault_tui.model import new_id, new_secret
 from agentvault_tui.process import Child, start_tenant
-from agentvault_tui.vault import ClientSecret, Secret
+from agentvault_tui.vault import ClientSecret, Secret, TenantClient
 from agentvault_tui.vault.provider import Endpoints
 
 log = logging.getLogger("agentvault.tenant_process")
@@ -73,10 +73,26 @@ class TenantProcess:
         Where *ledger* is a team's, other brokers serve this tenant as well.
         """
         if ledger is not None and ledger.shared is not None:
-            self._client_id = await team_client_id(self._home, ledger)
+            self._client_id = await asyncio.to_thread(team_client_id, self._home)
         announcement = await self._spawn()
         self._watch = asyncio.create_task(self._keep())
         return announcement
+
+    async def follow_key(self, client: TenantClient) -> None:
+        """Run the tenant with another client id, if the team's key has changed.
+
+        What people approve at that moment has to be begun again.
+
+        Args:
+            client: asks the tenant for this broker.
+        """
+        client_id = await asyncio.to_thread(team_client_id, self._home)
+        if client_id == self._client_id:
+            return
+        log.info("the team's key has changed: the embedded tenant is started again")
+        self._client_id = client.client_id = client_id
+        if self._child is not None:
+            self._child.close()
 
     async def stop(self) -> None:
         """End it."""
@@ -150,53 +166,22 @@ class TenantProcess:
                 await self._spawn()
 
 
-CLIENT: Final = "tenant_client"
-"""The name in the ledger of what a team's brokers call the console's application."""
-
-
-_ABOUT: Final = ("client id", "console", 1)
-
-
 class _ClientSeal(sealing.Seal):
-    """Seals the client id that a team's brokers share."""
+    """Derives the client id that a team's brokers share."""
 
     WHOSE: ClassVar[str] = "tenant client"
-    LOST: ClassVar[str] = "nobody can sign in"
 
 
-async def team_client_id(home: Home, ledger: Ledger) -> str:
+def team_client_id(home: Home) -> str:
     """Return the client id that a team's brokers share.
 
-    Each goes on with a device code of another's then. It follows from the key that the
-    team had first, and is kept, so that changing the key changes it at no broker.
+    Each goes on with a device code of another's then. It follows from the team's key:
+    another key makes another id, once every broker has that key.
     """
-    kept = await ledger.meta(CLIENT)
     try:
         seal = _ClientSeal.of(home, shared=True)
-        if kept is None:
-            return _derived(seal)
-        return seal.open(*_ABOUT, bytes.fromhex(kept)).decode()
-    except (SealedError, ValueError):
+    except SealedError:
         return new_id("app")  # nobody signs in without the key: it seals their factors
-
-
-async def keep_client_id(home: Home, ledger: Ledger) -> None:
-    """Seal the client id with the key in force, and keep it, unless that is done.
-
-    One that opens with no key here, since that was lost, is made anew.
-    """
-    kept, seal = await ledger.meta(CLIENT), _ClientSeal.of(home, shared=True)
-    box = seal.close(*_ABOUT, _derived(seal).encode())
-    if kept is not None:
-        with contextlib.suppress(SealedError, ValueError):
-            renewed = seal.renewed(*_ABOUT, bytes.fromhex(kept))
-            if renewed is None:
-                return
-            box = renewed
-    await ledger.commit(changes=[Meta(CLIENT, box.hex())])
-
-
-def _derived(seal: _ClientSeal) -> str:
     return f"app_{seal.derive('console').hex()}"
 
 

@@ -281,10 +281,11 @@ class Admission:
         ):
             refusal = insufficient(scope)
             raise await self._calls.denied(request, refusal, verdict)
-        if call.retry is not None:
+        # One that was approved already is here again where another broker was first.
+        if (approved := call.retry or call.stepup_id) is not None:
             # Its own sending reserves what it uses; asking for it uses nothing.
             broker.limits.release(request.decision_id)
-            return await self._retried(call, permit, call.retry)
+            return await self._retried(call, permit, approved)
         if verdict.outcome is Outcome.ESCALATED:
             return await self._held(call, permit)
         return permit._replace(spends=token) if token.single_use else permit

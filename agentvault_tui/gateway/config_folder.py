@@ -78,6 +78,11 @@ class ConfigFolder(Generic[_ItemT]):
         self.held: dict[str, str] = {}
         """Texts that do not, by path: the file's version before counts."""
 
+    @property
+    def name(self) -> str:
+        """The folder's name in the home directory."""
+        return self._folder.name
+
     def follow(self, team: TeamFiles) -> None:
         """Take texts from *team*, in place of the home's copies of them."""
         self._team = team

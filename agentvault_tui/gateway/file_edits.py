@@ -11,15 +11,19 @@ import json
 import logging
 import tomllib
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.policy_files import read_text
 from agentvault_tui.broker.riders import text_change
 from agentvault_tui.broker.socket_factor import asks_factor
+from agentvault_tui.broker.team_copies import put
+from agentvault_tui.broker.team_files import Loosens
 from agentvault_tui.broker.usecases.changes import Asker, Wanted, ask
-from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.errors import AgentVaultError, LedgerError
 from agentvault_tui.gateway.config_folder import ConfigFolder
+from agentvault_tui.ledger import Meta
 from agentvault_tui.model import Actor, ActorKind, ChangedText, sha256_hex
 from agentvault_tui.text import visible
 
@@ -58,11 +62,15 @@ class FileEdits:
             folder.admits = self._admits
         broker.states[_KIND] = self._on_disk
         broker.carriers[EDIT] = self._carry
+        if broker.files is not None:
+            names = (folder.name for folder in folders)
+            broker.files.judges.update(dict.fromkeys(names, self._judge))
 
     async def look(self) -> None:
         """See whether new texts have to wait now, before files are read.
 
-        In a team the store's texts count, and an edit is the team's (`TeamFiles`).
+        In a team the store's texts count, and an edit waits before it is the store's
+        (`team_edits`).
         """
         broker = self._broker
         known = broker.files is None and self._recorded in broker.kept
@@ -95,9 +103,34 @@ class FileEdits:
         return [
             f"An edit of {path} counts only once an approver has proven a factor for"
             " it: agentvault stepup list"
-            for folder in self._folders
-            for path in folder.held
+            for path in self._held()
         ]
+
+    async def forget(self) -> None:
+        """Forget what counted before the ledger was a team's: its rows count now."""
+        if self._recorded in self._broker.kept:
+            with suppress(LedgerError):  # or at the next start
+                await self._broker.record(changes=[Meta(self._recorded, None)])
+                put(self._broker.kept, self._recorded, None)
+
+    def _held(self) -> list[str]:
+        files = self._broker.files
+        held = [path for folder in self._folders for path in folder.held]
+        return held + sorted(files.waiting if files is not None else ())
+
+    def _judge(
+        self, path: str, before: str | None, after: str | None
+    ) -> Loosens | None:
+        """Judge an edit of a team's file.
+
+        What is taken away loosens nothing, but for a host's file: the shipped one
+        counts then. Nor does a file that counted before the ledger was a team's.
+        """
+        if after is None and not path.startswith("hosts/"):
+            return None
+        if before is None and after and self._known.get(path) == sha256_hex(after):
+            return None
+        return Loosens(("services",), {"origin": _origin(after or "")})
 
     @property
     def _known(self) -> dict[str, str]:

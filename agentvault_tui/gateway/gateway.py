@@ -177,8 +177,8 @@ class Gateway:
         file_limit(_FILES)
         await self._applied.finish()
         await asyncio.to_thread(self._applied.renew)
-        if self.broker.files is not None:
-            await self.broker.files.look()
+        if self.broker.files is not None and await self.broker.files.look():
+            await self._edits.forget()
         await self._read()
         await self._record()
         await self.origins.look()

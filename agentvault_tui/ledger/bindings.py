@@ -36,9 +36,14 @@ CREDENTIAL: Final = "credential:"
 STEP: Final = "step:"
 UNBOUND: Final = ("app:", "jti:")
 """Prefixes of keys in ``meta`` that are not bound; see docs/threat-model.md."""
-DECIDING: Final = ("app:policy", "app:policy_checked", "app:tenant_log")
-"""Of those the keys that are bound all the same: a start decides by their values.
-Earlier versions bound none, so a row that no event binds is no fault."""
+MAYBE_BOUND: Final = (
+    *("app:policy", "app:policy_checked", "app:tenant_log"),
+    *("app:agent_shares_user", "app:approver_existed"),
+)
+"""Of those the keys that are bound all the same: a broker decides by their values.
+Earlier builds bound none, so a row that no event binds is no fault."""
+_DECIDING: Final = ("app:secret_origins", "app:secret_for:", "app:grant_ends:")
+"""Prefixes of keys in ``meta`` that every row has to be bound under, likewise."""
 LASTING_TYPES: Final = (
     EventType.AGENT_REGISTERED,
     EventType.AGENT_REVOKED,
@@ -56,7 +61,11 @@ LASTING_TYPES: Final = (
 )
 """The only events that bind rows of unbounded age: few, so a start reads them all."""
 PASSING_TYPES: Final = tuple(kind for kind in EventType if kind not in DECISION_TYPES)
-_PASSING: Final = ("tok_", "sup_", "chg_", "cooldown:", "lease:", *DECIDING)
+_PASSING: Final = (
+    *("tok_", "sup_", "chg_", "cooldown:", "lease:"),
+    *MAYBE_BOUND,
+    *_DECIDING,
+)
 """Keys that any event binds: of rows that expire, found by a scan back, and of those
 that `verify` alone compares."""
 _FINAL: Final = 2**62
@@ -87,7 +96,7 @@ def bindings(table: str, row: Row) -> Iterator[tuple[str, str]]:
             yield f"{CREDENTIAL}{row[0]}", f"{row[-1]}:{credential_digest(row[1])}"
         case "outbox":
             yield f"{STEP}{row[0]}", f"{row[-1]}:{digest(table, row[:-1])}"
-        case "meta" if row[0].startswith(UNBOUND) and row[0] not in DECIDING:
+        case "meta" if row[0].startswith(UNBOUND) and not is_deciding(row[0]):
             return
         case "texts":
             return  # the events that name its digest bind it
@@ -95,6 +104,11 @@ def bindings(table: str, row: Row) -> Iterator[tuple[str, str]]:
             yield row[0], f"{row[-1]}:"
         case _:
             yield row[0], f"{row[-1]}:{digest(table, row[:-1])}"
+
+
+def is_deciding(key: str) -> bool:
+    """Tell whether a broker decides by the value under a key of ``meta``."""
+    return key in MAYBE_BOUND or key.startswith(_DECIDING)
 
 
 def credential_digest(doc: str) -> str:

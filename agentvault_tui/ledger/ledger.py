@@ -26,9 +26,7 @@ from agentvault_tui.ledger.opening import (
     create_file,
     keep_room,
     make_room,
-    open_checked,
-    refuse_copied,
-    refuse_copy,
+    open_alone,
     shortage,
 )
 from agentvault_tui.ledger.past import History, Past, PastActivity
@@ -198,9 +196,7 @@ class Ledger:
                 undo.push_async_callback(team.shared.close)
             else:
                 team = None
-                refuse_copied(home, again=again)
-                opened = await db.run(open_checked, home, trust=False)
-                await db.run(refuse_copy, again=again)
+                opened = await db.run(open_alone, home, clock, again=again)
                 writer = Writer(db, home.database, opened.ledger_id, opened.tip)
                 writer.numbers = itertools.count(opened.last_n + 1)
             self = cls(home, clock, lock, opened)

@@ -8,10 +8,11 @@ import os
 import secrets
 import sqlite3
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from agentvault_tui.clock import Clock
 from agentvault_tui.errors import (
     HomeInUseError,
     LedgerDamagedError,
@@ -25,6 +26,7 @@ from agentvault_tui.ledger.chain import written
 from agentvault_tui.ledger.headfile import Witness, read_witness
 from agentvault_tui.ledger.places import hash_at
 from agentvault_tui.ledger.records import Head
+from agentvault_tui.ledger.recovery import settle_note
 from agentvault_tui.ledger.schema import storage_errors
 from agentvault_tui.ledger.state import last_n
 from agentvault_tui.ledger.verify import check_tail
@@ -189,6 +191,33 @@ def copied_elsewhere(to: str) -> tuple[str, str]:
         f"this store was copied to {to:.200}",
         "use that one; to go on from this one all the same: agentvault serve --again",
     )
+
+
+def open_alone(
+    db: sqlite3.Connection, home: Home, clock: Clock, *, again: bool
+) -> Opened:
+    """Open the ledger of one broker, and settle what the last process left in doubt.
+
+    Args:
+        db: the connection that will write.
+        home: whose ledger.
+        clock: the clock.
+        again: whether a ledger is used that was copied elsewhere, or is a copy.
+
+    Returns:
+        what a start needs to know of it.
+
+    Raises:
+        LedgerDamagedError: the file is not the one the last process left.
+        LedgerUnwritableError: it cannot be opened now.
+        RefusedError: it was copied, or is a copy.
+    """
+    refuse_copied(home, again=again)
+    opened = open_checked(db, home, trust=False)
+    with storage_errors(home.database):
+        refuse_copy(db, again=again)
+        tip = settle_note(db, home.database, opened.ledger_id, opened.tip, clock)
+        return replace(opened, tip=tip, last_n=last_n(db))
 
 
 def open_checked(

@@ -3,25 +3,96 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import LedgerDamagedError, OutcomeUnknownError
 from agentvault_tui.ledger.batch import Batch, Job, Tip, build, read_tip, write
 from agentvault_tui.ledger.bindings import LEDGER
+from agentvault_tui.ledger.places import hash_at
 from agentvault_tui.ledger.records import Attempt, DropToken, Recovery
 from agentvault_tui.ledger.schema import StoreConnection
 from agentvault_tui.ledger.state import has_row, last_n
-from agentvault_tui.model import Draft, EventType, Token
+from agentvault_tui.model import Draft, EventType, Token, TokenId
 
 if TYPE_CHECKING:  # it imports psycopg, which few need
     from agentvault_tui.ledger.shared_log import Appended, StoreHead
 
 _NAMED: Final = 40
 """Tokens named in the event; the count is always there."""
+
+log = logging.getLogger("agentvault.ledger")
+
+
+class _Note(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A batch whose commit failed, for the start after a process that was killed."""
+
+    ledger: str
+    first: int
+    last: int
+    hash: str
+    """Of its last event, in hexadecimal."""
+    error: str
+    tokens: list[TokenId]
+
+
+def note_path(database: Path) -> Path:
+    """Return where the note about a batch in doubt is, next to the *database*."""
+    return Path(f"{database}-doubt")
+
+
+def settle_note(
+    db: sqlite3.Connection, database: Path, ledger_id: str, tip: Tip, clock: Clock
+) -> Tip:
+    """Record the outcome of a batch that the last process left in doubt.
+
+    Its callers were answered that it failed. If it is in the chain all the same, the
+    tokens in it are void, and an event says so, unless that process wrote both.
+
+    Args:
+        db: the writing connection, before anything else is written.
+        database: its file.
+        ledger_id: the ledger's own name.
+        tip: where the chain ends.
+        clock: the clock.
+
+    Returns:
+        where the chain ends now.
+
+    Raises:
+        sqlite3.Error: it could not be recorded.
+    """
+    path = note_path(database)
+    try:
+        note = msgspec.json.decode(path.read_bytes(), type=_Note)
+    except FileNotFoundError:
+        return tip
+    except msgspec.MsgspecError:  # killed while it was written: nobody had an answer
+        log.warning("%s cannot be read, and is removed", path)
+        path.unlink()
+        return tip
+    last = hash_at(db, ledger_id, note.last)
+    if note.ledger == ledger_id and last is not None and last.hex() == note.hash:
+        kind = EventType.AUDIT_AMBIGUOUS.value
+        sql = "SELECT 1 FROM events WHERE seq = ? AND type = ?"
+        if db.execute(sql, (note.last + 1, kind)).fetchone() is None:
+            places = note.first, note.last
+            draft = ambiguous(note.tokens, places, note.error, found=True)
+            voids = [DropToken(each) for each in note.tokens]
+            job = Job.of([draft], voids, itertools.count(last_n(db) + 1))
+            batch = build(tip, [job], clock)
+            write(db, batch.statements)
+            tip = batch.after
+    path.unlink()
+    return tip
 
 
 class DoubtfulBatch:
@@ -37,6 +108,31 @@ class DoubtfulBatch:
         }
         self._written: dict[bytes, tuple[Tip, Recovery]] = {}
         """Earlier tries at recording this, doubtful themselves."""
+
+    def write_note(self, database: Path) -> None:
+        """Leave a note for the next start: this process may be killed before `settle`.
+
+        It is not flushed, since the disk has just failed to: what a process wrote
+        outlives a kill. On a disk that takes no note there is none.
+        """
+        batch = self._batch
+        if batch.after is batch.before:
+            return  # no event says that anything was decided
+        note = _Note(
+            ledger=self._ledger_id,
+            first=batch.before.seq + 1,
+            last=batch.after.seq,
+            hash=batch.after.hash.hex(),
+            error=self._error,
+            tokens=_tokens(job.attempt for job in batch.jobs),
+        )
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        try:
+            descriptor = os.open(note_path(database), flags, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(msgspec.json.encode(note))
+        except OSError as error:
+            log.warning("no note of the batch that failed: %s", error)
 
     async def settle(self, db: StoreConnection, clock: Clock) -> tuple[Tip, Recovery]:
         """Look what is there, void the batch's tokens, and record both."""
@@ -64,8 +160,9 @@ class DoubtfulBatch:
     ) -> tuple[Tip, Recovery]:
         attempts = tuple(job.attempt for job in self._batch.jobs)
         places = self._batch.before.seq + 1, self._batch.after.seq
-        draft, tokens = ambiguous(attempts, places, self._error, found=found)
-        voids = [DropToken(token.id) for token in tokens]
+        tokens = _tokens(attempts)
+        draft = ambiguous(tokens, places, self._error, found=found)
+        voids = [DropToken(each) for each in tokens]
         job = Job.of([draft], voids, itertools.count(stored_n))
         batch = build(tip, [job], clock)
         recovery = Recovery(found, attempts, batch.events[0][0])
@@ -75,16 +172,20 @@ class DoubtfulBatch:
 
 
 def ambiguous(
-    attempts: Iterable[Attempt], places: tuple[int, int], error: str, *, found: bool
-) -> tuple[Draft, list[Token]]:
-    """Return the event about a batch whose commit failed, and the tokens it issued.
+    tokens: Sequence[TokenId], places: tuple[int, int], error: str, *, found: bool
+) -> Draft:
+    """Return the event about a batch whose commit failed.
 
-    The *places* are the numbers of its first and last event, had it been written; and
-    *found* tells whether it was.
+    Args:
+        tokens: those that it issued.
+        places: the numbers of its first and last event, had it been written.
+        error: why its commit failed.
+        found: whether it was written.
+
+    Returns:
+        the event.
     """
-    changes = [change for attempt in attempts for change in attempt.changes]
-    tokens = [change for change in changes if isinstance(change, Token)]
-    draft = Draft(
+    return Draft(
         EventType.AUDIT_AMBIGUOUS,
         LEDGER,
         reason="batch_found" if found else "batch_not_found",
@@ -93,10 +194,15 @@ def ambiguous(
             "first_seq": places[0],
             "last_seq": places[1],
             "tokens": len(tokens),
-            "voided": [token.id for token in tokens[:_NAMED]],
+            "voided": list(tokens[:_NAMED]),
         },
     )
-    return draft, tokens
+
+
+def _tokens(attempts: Iterable[Attempt]) -> list[TokenId]:
+    """Return the tokens that commits issue."""
+    changes = (change for attempt in attempts for change in attempt.changes)
+    return [change.id for change in changes if isinstance(change, Token)]
 
 
 def _look(db: sqlite3.Connection, ledger_id: str) -> tuple[Tip, int]:
@@ -152,8 +258,10 @@ class Doubt:
         found, count = self.found, sum(len(job.prepared) for job in self.jobs)
         last = found.seq if found else self.head.tip.seq + count
         places = last - count + 1, last
-        draft, tokens = ambiguous(
-            self.attempts, places, self.error, found=found is not None
+        changes = [change for one in self.attempts for change in one.changes]
+        tokens = [change for change in changes if isinstance(change, Token)]
+        draft = ambiguous(
+            _tokens(self.attempts), places, self.error, found=found is not None
         )
         drafts = [draft, *(map(_undelivered, tokens) if self.found else ())]
         return Job.of(drafts, [DropToken(token.id) for token in tokens], numbers)

@@ -22,8 +22,8 @@ from agentvault_tui.ledger import docs, state
 from agentvault_tui.ledger.bindings import (
     ALL_TOKENS,
     CREDENTIAL,
-    DECIDING,
     LASTING_TYPES,
+    MAYBE_BOUND,
     PASSING_TYPES,
     STEP,
     UNBOUND,
@@ -32,6 +32,7 @@ from agentvault_tui.ledger.bindings import (
     bindings,
     credential_digest,
     digest,
+    is_deciding,
     read_bound,
 )
 from agentvault_tui.ledger.past_agents import Roster, Rosters, clock_moved
@@ -447,8 +448,8 @@ class FullStateCheck:
 
     def _unbound(self, key: str) -> bool:
         """Tell whether no event has to bind the small record under *key*."""
-        if key in DECIDING:
-            return key not in self._bound
+        if is_deciding(key):
+            return key in MAYBE_BOUND and key not in self._bound
         return key.startswith(("ledger", *UNBOUND))
 
     def _token_rows(
@@ -520,7 +521,7 @@ def table_of(key: str) -> str:
         return "agents"
     if key.startswith(("sup_", "chg_")):
         return "stepups"
-    named = key == "panic" or key in DECIDING
+    named = key == "panic" or is_deciding(key)
     if named or key.startswith(("cooldown:", "account:", "lease:")):
         return "meta"
     return ""

@@ -30,7 +30,7 @@ from agentvault_tui.ledger import schema
 from agentvault_tui.ledger.activity import Counts, count_new
 from agentvault_tui.ledger.batch import Batch, Job, Tip, build, write
 from agentvault_tui.ledger.records import Attempt, Recovery
-from agentvault_tui.ledger.recovery import DoubtfulBatch
+from agentvault_tui.ledger.recovery import DoubtfulBatch, note_path
 from agentvault_tui.ledger.schema import StoreConnection
 from agentvault_tui.ledger.state import prune
 from agentvault_tui.model import Event
@@ -296,9 +296,11 @@ class Writer:
         """Refuse commits until the store was opened anew and takes an event."""
         self.problem = f"the ledger cannot be written ({error})"
         self._counts = None
+        doubt = DoubtfulBatch(batch, self._ledger_id, str(error))
+        # Before its callers are answered: from then on a kill must not lose it.
+        await asyncio.to_thread(doubt.write_note, self._path)
         self._fail([*batch.jobs, *self._waiting()])
         self.on_problem()
-        doubt = DoubtfulBatch(batch, self._ledger_id, str(error))
         delay = _FIRST_RETRY
         while not self._closing:
             await asyncio.sleep(delay)
@@ -310,6 +312,7 @@ class Writer:
                 )
                 await self._db.run(schema.reopen, self._path)
                 self.tip, recovery = await doubt.settle(self._db, clock)
+                await asyncio.to_thread(note_path(self._path).unlink, missing_ok=True)
             except LedgerDamagedError as lost:
                 self.problem = str(lost)
                 self.on_problem()

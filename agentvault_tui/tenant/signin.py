@@ -197,6 +197,8 @@ class _Tries:
     """What is counted for one person, lane or browser."""
 
     failures: int = 0
+    unwritten: int = 0
+    """How many of those the store does not have yet."""
     locked_until: float = 0.0
     last_at: float = 0.0
     stored: bool = False
@@ -209,7 +211,8 @@ class Lockouts:
     """Failed tries by person and lane, or browser, kept over restarts.
 
     They are counted in memory and written at most once a second, without a flush: a
-    guess costs the event loop no more than the work of looking at it.
+    guess costs the event loop no more than the work of looking at it. Where brokers
+    share the store, each adds its own, so that within a second all are one count.
     """
 
     def __init__(self, store: Store, clock: Clock) -> None:
@@ -235,6 +238,7 @@ class Lockouts:
         if left > 0:
             return min(left, _LONGEST[factor])
         tries.failures += 1
+        tries.unwritten += 1
         tries.locked_until, tries.last_at = now + _lock(tries.failures, factor), now
         key = (who, factor)
         self._tries.pop(key, None)  # the latest last
@@ -263,7 +267,8 @@ class Lockouts:
             tries = _Tries(ended_at=ended["last_at"])
         if row is not None:
             tries.stored = True
-            tries.failures = max(tries.failures, int(row["failures"]))
+            written = int(row["failures"]) + tries.unwritten
+            tries.failures = max(tries.failures, written)
             tries.locked_until = max(tries.locked_until, float(row["locked_until"]))
         return tries
 
@@ -300,14 +305,25 @@ class Lockouts:
         try:
             with self._store.unflushed(), self._store.transaction():
                 for who, factor in unwritten:
-                    self._put(who, factor, self._tries[who, factor])
+                    self._put(who, factor)
                 for kind in {factor for _, factor in unwritten}:
                     self._forget_lanes(kind)
         except LedgerError as error:  # a team's store is away
             _log.warning("failed tries are written later: %s", error.what)
             self._unwritten = unwritten | self._unwritten
+            return
+        for key in unwritten:
+            if (tries := self._tries.get(key)) is not None:
+                tries.unwritten = 0
 
-    def _put(self, who: str, factor: Factor, tries: _Tries) -> None:
+    def _put(self, who: str, factor: Factor) -> None:
+        """Add what is not written to what brokers that share the store have counted."""
+        tries = self._known(who, factor)
+        if not tries.unwritten:
+            self._tries.pop((who, factor), None)  # ended meanwhile
+            return
+        lock = tries.last_at + _lock(tries.failures, factor)
+        tries.locked_until = max(tries.locked_until, lock)
         columns: dict[str, object] = {
             "failures": tries.failures,
             "locked_until": tries.locked_until,
@@ -317,8 +333,8 @@ class Lockouts:
         if not tries.stored:
             self._store.put("lockouts", ("who", "factor"), **key, **columns)
             tries.stored = True
-        elif not self._store.update("lockouts", columns, **key):
-            self._tries.pop((who, factor), None)  # ended meanwhile
+        else:
+            self._store.update("lockouts", columns, **key)
 
     def _forget_lanes(self, factor: Factor) -> None:
         """Keep what anybody can cause from filling the disk.

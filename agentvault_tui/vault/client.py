@@ -72,7 +72,7 @@ class TenantClient(Tenant):
         super().__init__(issuer, clock, local=local, timeout=timeout, sleep=sleep)
         self._mfa_at_required = mfa_at_required
         self._amr_required = amr_required
-        self.client_id: Final = client_id
+        self.client_id = client_id
         self._keys = CachedDocument(self._fetch_keys, clock, burst=_KEY_FETCHES)
 
     async def start_device_flow(

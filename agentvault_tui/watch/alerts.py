@@ -21,7 +21,7 @@ from agentvault_tui.broker.riders import riding, text_change
 from agentvault_tui.broker.secret_uses import OpenSecret, SecretUse
 from agentvault_tui.broker.socket_factor import asks_factor
 from agentvault_tui.broker.team import while_working
-from agentvault_tui.broker.team_files import file_draft
+from agentvault_tui.broker.team_files import Loosens, file_draft
 from agentvault_tui.broker.usecases.changes import Asker, Wanted, ask
 from agentvault_tui.clock import Clock, iso
 from agentvault_tui.errors import (
@@ -113,6 +113,7 @@ class Alerts:
         if broker.files is not None:
             broker.files.copies.track(self._path.name, self._path, self._check)
             broker.files.in_force.append(lambda: [(self._path.name, self.file.sha256)])
+            broker.files.judges[self._path.name] = self._judge
 
     def _check(self, _: str, text: str) -> None:
         parse_alerts(text, self.broker.home)
@@ -242,10 +243,7 @@ class Alerts:
         kept = json.loads(self.broker.kept.get(_FILE, "{}"))
         before, after = kept.get("text", ""), sha256_hex(text) if text else None
         edited = parse_alerts(text, self.broker.home)
-        try:
-            loses = edited.lacks(parse_alerts(before, self.broker.home))
-        except ServiceError:
-            loses = True  # Unknown makes an answer stricter.
+        loses = self._loses(before, edited)
         if loses and await self._has_to_wait(before, text):
             self.file = parse_alerts(before, self.broker.home)
             return
@@ -265,6 +263,18 @@ class Alerts:
             log.warning("a changed alerts.toml is recorded later: %s", error.what)
         else:
             self.broker.kept[_FILE] = said
+
+    def _loses(self, before: str, edited: AlertsFile) -> bool:
+        """Tell whether an edit takes routes away, or puts one in front of others."""
+        try:
+            return edited.lacks(parse_alerts(before, self.broker.home))
+        except ServiceError:
+            return True  # Unknown makes an answer stricter.
+
+    def _judge(self, _: str, before: str | None, after: str | None) -> Loosens | None:
+        """Judge an edit of a team's file."""
+        edited = parse_alerts(after or "", self.broker.home)
+        return Loosens(("alerts",)) if self._loses(before or "", edited) else None
 
     async def _has_to_wait(self, before: str, text: str) -> bool:
         """Tell whether an edit that takes routes away needs an approver's factor."""

@@ -18,10 +18,14 @@ from support.patience import PATIENT
 from support.ports import bind_error
 
 from agentvault_tui import process as process_module
-from agentvault_tui.broker.tenant_process import Announcement, TenantProcess
+from agentvault_tui.broker.tenant_process import (
+    Announcement,
+    TenantProcess,
+    team_client_id,
+)
 from agentvault_tui.clock import SystemClock
-from agentvault_tui.errors import TenantUnreachableError
-from agentvault_tui.home import Home
+from agentvault_tui.errors import TenantError, TenantUnreachableError
+from agentvault_tui.home import Home, put_private
 from agentvault_tui.process import start_tenant
 from agentvault_tui.settings import Settings
 from agentvault_tui.tenant.device_page_client import Activation
@@ -101,6 +105,32 @@ async def test_an_approval_under_way_outlives_the_tenant(
     await asyncio.to_thread(approve)
     assert isinstance(await client.poll_once(flow), FlowTokens)
     await client.aclose()
+
+
+@pytest.mark.slow
+async def test_a_team_key_that_changed_gives_a_running_tenant_another_client(
+    process: TenantProcess, home: Home
+) -> None:
+    """Its successor takes the client that follows from the new key, and no other."""
+    found = await process.start()
+    clock = SystemClock()
+    client = TenantClient(found.issuer, found.client_id, clock, timeout=PATIENT)
+    before = TenantClient(found.issuer, found.client_id, clock, timeout=PATIENT)
+    first, ended = pid(process), process._ended
+    put_private(home.team_key, bytes(range(32)), replace=False)
+    await process.follow_key(client)
+    assert client.client_id == team_client_id(home) != found.client_id
+    await ended.wait()
+    assert await client.probe()  # waits for the successor
+    assert pid(process) != first
+    assert (await client.start_device_flow(ttl=120)).user_code
+    with pytest.raises(TenantError):
+        await before.start_device_flow(ttl=120)
+    now = pid(process)
+    await process.follow_key(client)
+    assert pid(process) == now
+    for one in (client, before):
+        await one.aclose()
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from agentvault_tui.cli.doctor import resets_can_race
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import CutJournal, KeptCut, Ledger
 from agentvault_tui.operator_api.shapes import StatusInfo
+from agentvault_tui.policy.texts import shipped_policy, shipped_scopes
 from agentvault_tui.web.local_ca import renew
 
 Run = Callable[..., Answer]
@@ -114,6 +115,27 @@ def test_settings_that_others_may_read_are_put_right(cli: Run, tmp_path: Path) -
     file.symlink_to(link)
     cli("--home", str(home), "doctor", "--json")
     assert link.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
+def test_a_policy_that_others_may_read_is_put_right(
+    cli: Run, tmp_path: Path, mode: int
+) -> None:
+    """That is a warning for each file that people write, and a fault for others."""
+    home = tmp_path / "h"
+    home.mkdir(mode=0o700)
+    texts = {"policy.cedar": shipped_policy(), "scopes.toml": shipped_scopes()}
+    for name, text in (texts | {"limits.toml": "", "alerts.toml": ""}).items():
+        (home / name).write_text(text)
+        (home / name).chmod(mode)
+        answer = cli("--home", str(home), "doctor", "--json")
+        assert f"{mode:04o}" in levels(answer, "files")["warning"]["what"]
+        assert (answer.code, set(levels(answer, "files"))) == (0, {"ok", "warning"})
+        assert (home / name).stat().st_mode & 0o777 == 0o600
+    (home / "start.reserve").touch(mode)
+    (home / "start.reserve").chmod(mode)
+    answer = cli("--home", str(home), "doctor", "--json")
+    assert "start.reserve" in levels(answer, "files")["fault"]["what"]
 
 
 def test_root_is_warned(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,15 +23,21 @@ from support.needs import need
 from agentvault_tui.clock import Clock, SystemClock
 from agentvault_tui.errors import LedgerDamagedError, LedgerUnwritableError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import Ledger, Recovery, opening, verify_ledger
+from agentvault_tui.ledger import (
+    EventQuery,
+    Ledger,
+    Recovery,
+    opening,
+    verify_ledger,
+)
 from agentvault_tui.ledger.batch import Batch, Job, Tip, build, read_tip, write
 from agentvault_tui.ledger.headfile import Witness, write_witness
 from agentvault_tui.ledger.records import Attempt, Change
-from agentvault_tui.ledger.recovery import DoubtfulBatch
+from agentvault_tui.ledger.recovery import DoubtfulBatch, note_path
 from agentvault_tui.ledger.schema import StoreConnection, open_writer, set_up_writer
 from agentvault_tui.ledger.state import Statement
 from agentvault_tui.ledger.writer import Writer
-from agentvault_tui.model import Draft, EventType
+from agentvault_tui.model import Draft, Event, EventType
 
 KILLS = int(os.environ.get("AGENTVAULT_TEST_KILLS", "30"))
 """200 before a release."""
@@ -274,29 +280,99 @@ async def test_a_doubtful_batch_is_found_or_found_missing(
     assert verify_ledger(home).ok
 
 
-async def test_a_stop_during_recovery_does_not_make_the_batch_foreign(
-    home: Home, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The next start finds it behind the head that was known, and goes on from it."""
+def _flush_fails(monkeypatch: pytest.MonkeyPatch, *, arrives: bool = True) -> None:
+    """Let each transaction fail, also if it *arrives*; nothing can be opened again."""
 
     def arrive(db: sqlite3.Connection, statements: list[Statement]) -> None:
-        write(db, statements)
+        if arrives:
+            write(db, statements)
         raise sqlite3.OperationalError("disk I/O error")
 
     def fail(*_: object) -> None:
         raise sqlite3.OperationalError("disk I/O error")
 
-    ledger = await Ledger.open(home, clock=clock)
-    await ledger.commit(decision())
     monkeypatch.setattr("agentvault_tui.ledger.writer.write", arrive)
     monkeypatch.setattr("agentvault_tui.ledger.schema.reopen", fail)
+
+
+async def _after_start(home: Home, clock: ManualClock) -> tuple[list[Event], int]:
+    """Return the events after the first two, and the number of live tokens."""
+    ledger = await Ledger.open(home, clock=clock)
+    page = await ledger.events(EventQuery(after=2, limit=10))
+    tokens = len((await ledger.load()).tokens)
+    await ledger.close()
+    assert verify_ledger(home).ok
+    return list(page.events), tokens
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_a_stop_during_recovery_leaves_a_batch_for_the_next_start(
+    home: Home, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, *, arrives: bool
+) -> None:
+    """A decision that was answered as failed is void, and one event says so, once."""
+    ledger = await Ledger.open(home, clock=clock)
+    await ledger.commit(decision())
+    _flush_fails(monkeypatch, arrives=arrives)
     with pytest.raises(LedgerUnwritableError):
-        await ledger.commit(decision())
+        await ledger.commit(decision(), changes=[token(clock)])
     await ledger.close()
     monkeypatch.undo()
-    ledger = await Ledger.open(home, clock=clock)
-    assert ledger.head.seq == 2
+    events, tokens = await _after_start(home, clock)
+    voided = [(one.reason, one.detail["voided"]) for one in events]
+    assert voided == ([("batch_found", ["tok_1"])] if arrives else [])
+    assert tokens == 0
+    assert await _after_start(home, clock) == (events, 0)
+
+
+def _answered_and_killed(folder: Path) -> None:
+    """Commit under a disk that fails to flush; report the refusal, and hang."""
+
+    async def commit() -> None:
+        clock = SystemClock()
+        ledger = await Ledger.open(Home(folder, folder), clock=clock)
+        await ledger.commit(decision())
+        _flush_fails(pytest.MonkeyPatch())
+        with pytest.raises(LedgerUnwritableError):
+            await ledger.commit(decision(), changes=[token(clock)])
+        print("refused", flush=True)
+        await asyncio.Event().wait()
+
+    asyncio.run(commit())
+
+
+async def test_a_kill_after_a_failed_flush_leaves_no_allowed_decision(
+    tmp_path: Path,
+) -> None:
+    """If the process that answered 503 is killed, the next start voids the token."""
+    home = Home(tmp_path, tmp_path)
+    reading, writing = os.pipe()
+    streams = (reading, writing, 2)
+    broker = Process(_answered_and_killed, tmp_path, env=os.environ, streams=streams)
+    os.close(writing)
+    with os.fdopen(reading) as lines:
+        assert lines.readline() == "refused\n"
+        broker.kill()
+        broker.wait()
+    ledger = await Ledger.open(home, clock=SystemClock())
+    page = await ledger.events(EventQuery(after=2, limit=10))
+    tokens = (await ledger.load()).tokens
     await ledger.close()
+    assert [one.reason for one in page.events] == ["batch_found"]
+    assert tokens == ()
+    assert verify_ledger(home).ok
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff", b'{"ledger": 1}'])
+async def test_a_note_that_cannot_be_read_stops_no_start(
+    home: Home, clock: ManualClock, content: bytes
+) -> None:
+    """A process was killed while it wrote the note: no caller had an answer yet."""
+    await (await Ledger.open(home, clock=clock)).close()
+    note_path(home.database).write_bytes(content)
+    ledger = await Ledger.open(home, clock=clock)
+    await ledger.close()
+    assert ledger.head.seq == 0
+    assert not note_path(home.database).exists()
 
 
 async def test_the_event_about_a_doubtful_batch_is_written_once(

@@ -508,12 +508,21 @@ async def test_a_text_index_that_knows_more_than_the_ledger_is_a_fault(
     assert "the text index has event" in str(report.problem)
 
 
-@pytest.mark.parametrize("key", ["policy", "policy_checked", "tenant_log"])
+LISTED = ["secret_origins", "secret_for:stripe", "grant_ends:agt_1:send:payment"]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("policy", "policy_checked", "tenant_log", "agent_shares_user"),
+        *("approver_existed", *LISTED),
+    ],
+)
 @pytest.mark.parametrize("change", ["UPDATE meta SET value = 'x'", "DELETE FROM meta"])
 async def test_a_small_record_that_decides_is_compared_with_its_event(
     tmp_path: Path, key: str, change: str
 ) -> None:
-    """Which policy is active, what was checked with it, and what was read of a log."""
+    """Which policy is active, where a secret may go, and when a grant ends."""
     home = Home(tmp_path, tmp_path)
     home.prepare()
     ledger = await Ledger.open(home, clock=manual_clock())
@@ -523,6 +532,23 @@ async def test_a_small_record_that_decides_is_compared_with_its_event(
     assert verify_ledger(home).ok
     with closing(sqlite3.connect(home.database)) as db, db:
         db.execute(f"{change} WHERE key = 'app:{key}'")
+    report = verify_ledger(home)
+    assert not report.ok
+    assert f"app:{key}" in str(report.problem)
+
+
+@pytest.mark.parametrize("key", LISTED)
+async def test_a_small_record_that_no_event_tells_of_is_a_fault(
+    tmp_path: Path, key: str
+) -> None:
+    """If it was put there, a secret would be sent to a place that nobody chose."""
+    home = Home(tmp_path, tmp_path)
+    home.prepare()
+    ledger = await Ledger.open(home, clock=manual_clock())
+    await ledger.commit(note(), changes=[Meta("another", "3")])
+    await ledger.close()
+    with closing(sqlite3.connect(home.database)) as db, db:
+        db.execute("INSERT INTO meta VALUES (?, '[]', 99)", (f"app:{key}",))
     report = verify_ledger(home)
     assert not report.ok
     assert f"app:{key}" in str(report.problem)

@@ -78,22 +78,10 @@ def _program(rng: random.Random) -> Program:
         orders *= (1, 1, 2, 6)[size]
         before, step = tuple(made), list[Operation]()
         for broker in rng.sample(range(3), size):
-            one = _operation(rng, len(made), broker, before)
-            if not _may_lose_an_approval((*step, one)):
-                step.append(one)
-                made.append(one)
+            step.append(_operation(rng, len(made), broker, before))
+            made.append(step[-1])
         program.append(step)
     return program
-
-
-def _may_lose_an_approval(step: Sequence[Operation]) -> bool:
-    """Tell whether a step delivers an approved token while scopes of its agent change.
-
-    A change of scopes voids every decision under way for the agent. A delivery that was
-    overtaken at the same time is then lost, and the agent has to ask again.
-    """
-    kinds = {one.kind for one in step}
-    return "poll" in kinds and not kinds.isdisjoint({"take", "grant", "other"})
 
 
 def _operation(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.bench import Bench
@@ -69,10 +71,11 @@ class Member:
 
 @asynccontextmanager
 async def member(
-    home: Home, clock: ManualClock, store: Database
+    home: Home, clock: ManualClock, store: Database, **more: Any
 ) -> AsyncIterator[Member]:
-    """Open one home more, or one again, and start what is in it."""
-    bench = await Bench.open(home, clock, settings=store.settings)
+    """Open one home more, or one again, with *more* settings; start what is in it."""
+    settings = replace(store.settings, **more)
+    bench = await Bench.open(home, clock, settings=settings)
     listen_to(bench.ledger, bench.broker, bench.feed)
     try:
         made = Member(bench)

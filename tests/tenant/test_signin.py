@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
 from datetime import timedelta
 from http.cookies import SimpleCookie
-from pathlib import Path
 from typing import Literal
 
 import httpx
@@ -31,7 +29,6 @@ from agentvault_tui.tenant.device_page_client import (
     TenantPage,
     read_page,
 )
-from agentvault_tui.tenant.file_store import FileStore
 from agentvault_tui.tenant.signin import (
     Lane,
     Lanes,
@@ -502,90 +499,3 @@ def test_the_unknown_users_hash_has_the_parameters_of_others() -> None:
     with pytest.raises(VerifyMismatchError):
         hasher.verify(stored, "")
     assert _of_no_password(hasher) != stored
-
-
-class Counting(FileStore):
-    """Counts what is written, and whether it waits for a flush of the disk."""
-
-    def __init__(self, home: Home) -> None:
-        self.commits, self.flushed = 0, 0
-        super().__init__(home, checkpoints=True)
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        ((mode,),) = self._db.execute("PRAGMA synchronous").fetchall()
-        self.commits += 1
-        self.flushed += mode != 1  # 1 is NORMAL: SQLite flushes at checkpoints alone
-        with super().transaction():
-            yield
-
-
-def test_guesses_are_counted_in_memory_and_written_once_a_second(
-    tmp_path: Path,
-) -> None:
-    """A thousand cost one commit and no flush; none is lost over a restart."""
-    home, clock = Home.locate(tmp_path / "home"), ManualClock(START)
-    store = Counting(home)
-    lockouts = Lockouts(store, clock)
-    store.commits = store.flushed = 0
-    for number in range(1000):
-        assert lockouts.charge(f"browser {number}", "code") == 0.0
-    for _ in range(5):
-        assert lockouts.charge("from-x ann", "password") == 0.0
-    assert lockouts.charge("from-x ann", "password") == 30.0
-    assert (store.commits, store.flushed) == (1, 0)
-    clock.advance(1)
-    lockouts.charge("browser 0", "code")
-    assert (store.commits, store.flushed) == (2, 0)
-    lockouts.charge("browser 0", "code")
-    store.close()
-    store = Counting(home)
-    again = Lockouts(store, clock)
-    assert again.charge("from-x ann", "password") == 29.0
-    row = store.find("lockouts", who="browser 0", factor="code")
-    assert row is not None
-    assert row["failures"] == 3
-    store.close()
-
-
-def test_a_lock_that_was_ended_elsewhere_is_ended_here(tmp_path: Path) -> None:
-    """Another process resets a factor; what another broker counted counts here."""
-    home, clock = Home.locate(tmp_path / "home"), ManualClock(START)
-    store = Counting(home)
-    one, other = Lockouts(store, clock), Lockouts(store, clock)
-    for _ in range(5):
-        clock.advance(1)
-        one.charge("ann", "otp")
-    assert other.charge("ann", "otp") == one.charge("ann", "otp") == 30.0
-    store.delete("lockouts", who="ann", factor="otp")
-    assert one.charge("ann", "otp") == other.charge("ann", "otp") == 0.0
-    store.close()
-
-
-def test_the_memory_that_guesses_take_is_bounded(tmp_path: Path) -> None:
-    """Strangers with as many cookies as they like fill neither memory nor disk."""
-    store = Counting(Home.locate(tmp_path / "home"))
-    clock = ManualClock(START)
-    lockouts = Lockouts(store, clock)
-    for number in range(5000):
-        lockouts.charge(f"browser {number}", "code")
-    assert len(lockouts._tries) <= 2000
-    clock.advance(1)
-    lockouts.charge("browser x", "code")
-    assert len(store.all("SELECT who FROM lockouts")) <= 1001
-    store.close()
-
-
-def test_a_reset_ends_a_lock_that_is_not_written_yet(tmp_path: Path) -> None:
-    """Also that of a browser, within the second in which it began."""
-    home, clock = Home.locate(tmp_path / "home"), ManualClock(START)
-    with open_users(home, clock=clock) as users, closing(open_store(home)) as store:
-        ann = users.add("ann").user
-        lockouts = Lockouts(store, clock)
-        for who in (ann.sub, f"browser-x {ann.sub}"):
-            for _ in range(5):
-                lockouts.charge(who, "otp")
-        clock.advance(0.1)
-        users.reset_otp("ann")
-        for who in (ann.sub, f"browser-x {ann.sub}"):
-            assert [lockouts.charge(who, "otp") for _ in range(6)] == [0.0] * 5 + [30.0]

@@ -252,7 +252,6 @@ class AgentsApi:
         if self._broker.ledger.shared is not None:
             await noting  # another broker may have been shown the same assertion
         try:
-            # Side by side: the ledger writes both with one flush.
             return await decide_anew(answer)
         finally:
             await noting
@@ -338,7 +337,10 @@ class AgentsApi:
             )
             if isinstance(answer, Escalated) and not answer.stepup.status.open:
                 # An approval stood in for a person: there is nothing to poll for.
-                given = await deliver(self._broker, agent, answer.stepup)
+                find, stepup_id = self._broker.stepups.get, answer.stepup.id
+                given = await decide_anew(
+                    lambda: deliver(self._broker, agent, find(stepup_id))
+                )
                 return poll_reply(self._counted(agent, given))
             return token_reply(self._counted(agent, answer))
         if grant == CIBA:

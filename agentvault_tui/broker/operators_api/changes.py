@@ -207,6 +207,7 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
             operator = await authority.actor(who, Need.APPROVE, body.id)
             await _named(broker, body.id)
             begun = await begin_approval(broker, body.id, body.digest, operator)
+            authority.renew_once_approved(who.id, begun)
             return answer(change_info(begun), 202)
         operator = await authority.actor(who, Need.CUT, body.id)
         await _named(broker, body.id)

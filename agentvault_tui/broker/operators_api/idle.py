@@ -29,7 +29,9 @@ def decides_nothing(request: Request) -> None:
 class IdleRenewal:
     """Renews a session after a request that decided something and was answered 2xx.
 
-    Polling, reading and refused requests renew nothing: programs send them too (NIST SP
+    One answered 202 has decided nothing yet: a change was asked for, or an approval was
+    begun, which renews once it is given (`Authority.renew_once_approved`). Polling,
+    reading and refused requests renew nothing: programs send them too (NIST SP
     800-63B-4 section 2.3.3).
     """
 
@@ -48,8 +50,8 @@ class IdleRenewal:
 
         async def noticed(message: Message) -> None:
             begins = message["type"] == "http.response.start"
-            reads = _READS in scope["state"]
-            if begins and message["status"] < 300 and not reads:
+            decided = begins and message["status"] < 300 and message["status"] != 202
+            if decided and _READS not in scope["state"]:
                 self._used(operator_of(Request(scope)).id)
             await send(message)
 

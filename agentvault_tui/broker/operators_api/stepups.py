@@ -94,6 +94,7 @@ def _deciding(broker: Broker, authority: Authority) -> list[Route]:
             stepup = await begin_approval(
                 broker, body.id, body.digest, operator, repeat
             )
+            authority.renew_once_approved(who.id, stepup)
             return answer(stepup_info(stepup, ends()), 202)
         operator = await authority.actor(who, Need.CUT, body.id)
         stepup = await deny(broker, body.id, body.reason, operator)

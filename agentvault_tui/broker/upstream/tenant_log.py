@@ -329,23 +329,21 @@ class TenantLog:
         access: TenantAccess,
         record: Record,
         *,
-        console: str = "",
+        console: Callable[[], str] = lambda: "",
         mark: str = "",
         on_problem: Callable[[str | None], None] = lambda _: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """Follow the log of *issuer* from *mark*, the place as it was kept.
 
-        *console* is the client that operators sign in with, and *on_problem* is told
-        why the log cannot be read, and when it can again.
+        *console* returns the client that operators sign in with, and *on_problem* is
+        called with why the log cannot be read, and when it can again.
         """
         self._clock = clock
         self._issuer = issuer
         self._access = access
         self._record = record
-        # A tenant that treats the id as a secret logs a part of its hash.
-        alias = f"run_{sha256_hex(console)[:16]}"
-        self._consoles = (console, alias) if console else ()
+        self._console = console
         self._place = self._kept = Place.read(mark, issuer)
         self._sleep = sleep
         self._on_problem = on_problem
@@ -392,7 +390,11 @@ class TenantLog:
         page, gap = await self._next(api, place, now, take)
         self._take = min(take * 2, logs.MOST)
         rows = [row for row in page.rows if str(row["log_id"]) > place.row]
-        events = drafts(rows, self._access.holdings, self._consoles)
+        console = self._console()
+        # A tenant that treats the id as a secret logs a part of its hash.
+        alias = f"run_{sha256_hex(console)[:16]}"
+        consoles = (console, alias) if console else ()
+        events = drafts(rows, self._access.holdings, consoles)
         if rows:
             place = Place.of(self._issuer, page.rows, page.resume, now)
         await self._record_read(

@@ -271,10 +271,10 @@ async def decide(broker: Broker, request: Request) -> Verdict:
         TooFastError: it would be permitted, beyond its agent's rate.
     """
     started, agent_id = broker.clock.boot(), request.agent.id
-    epoch = broker.registry.epoch(agent_id)
+    epoch = broker.registry.epoch(agent_id, request.scope)
     try:
         verdict = await _decide(broker, request)
-        if broker.registry.epoch(agent_id) == epoch:
+        if broker.registry.epoch(agent_id, request.scope) == epoch:
             return verdict
         broker.limits.release(request.decision_id)
         return _overtaken(broker, request, verdict)

@@ -227,7 +227,7 @@ def undelegate(
         if taken := before - left:
             gone.update(taken)
             registry.put_agent(with_delegate(known, other.id, before - taken))
-            registry.void_decisions(agent.id)
+            registry.void_decisions(agent.id, taken)
         passed_on = [
             token
             for token in registry.delegations.passed_on_by(agent.id)

@@ -173,11 +173,11 @@ async def _decide(
         case Outcome.DENIED:
             return await deny(broker, request, verdict.reason, verdict.message, verdict)
         case Outcome.ALLOWED:
-            epoch = broker.registry.epoch(agent.id)
+            epoch = broker.registry.epoch(agent.id, request.scope)
             await broker.record(
                 decision(broker, request, Outcome.ALLOWED, verdict.reason, verdict)
             )
-            if broker.registry.epoch(agent.id) != epoch:
+            if broker.registry.epoch(agent.id, request.scope) != epoch:
                 return await _overtaken(broker, request)
             if verdict.policy_version != broker.policy.version:
                 now = request.foresee(broker)

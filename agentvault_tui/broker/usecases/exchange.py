@@ -120,7 +120,7 @@ async def exchange(
         # Nobody is asked to approve the use of an account that is not there.
         denied = await deny(broker, request, "not_connected", _CONNECT, verdict)
         return Disconnected(NOT_CONNECTED, denied.message, denied.decision_id)
-    epoch = _epoch(broker, agent.id)
+    epoch = _epoch(broker, agent.id, request.scope)
     if verdict.outcome is Outcome.ESCALATED:
         return await _as_approved(broker, request, verdict, account, epoch)
     await broker.record(
@@ -140,7 +140,7 @@ async def deliver_approved(
     """Give the agent that polls what a person approved, once (CIBA Core 10.1.1)."""
     connection = stepup.connection or ""
     account = usable(broker, agent.id, connection)
-    epoch = _epoch(broker, agent.id)
+    epoch = _epoch(broker, agent.id, stepup.scope)
     if account is None or stepup.parameters != _whose(account):
         return Disconnected(NOT_CONNECTED, _CONNECT, stepup.decision_id)
     request = _request(broker, agent, connection, account, stepup.source)
@@ -312,14 +312,14 @@ async def _deliver(broker: Broker, permit: _Permit) -> Exchanged:
     return Provided(held.token, held.scope, expires_in, permit.decision_id)
 
 
-def _epoch(broker: Broker, agent_id: AgentId) -> _Epoch:
+def _epoch(broker: Broker, agent_id: AgentId, scope: str) -> _Epoch:
     """Return what changes whenever a decision must not take effect any more."""
-    return broker.registry.epoch(agent_id), broker.policy.version
+    return broker.registry.epoch(agent_id, scope), broker.policy.version
 
 
 def _overtaken(broker: Broker, permit: _Permit) -> bool:
     """Tell whether agent, scopes, account or policy were changed since the decision."""
-    return _epoch(broker, permit.agent.id) != permit.epoch
+    return _epoch(broker, permit.agent.id, permit.scope) != permit.epoch
 
 
 async def _void(broker: Broker, permit: _Permit) -> Denied:

@@ -180,12 +180,12 @@ async def mint_elevated(
         device=None,
         repeat=_begun(broker, stepup, evidence),
     )
-    epoch = registry.epoch(stepup.agent_id)
+    epoch = registry.epoch(stepup.agent_id, token.scope)
     broker.stepups.deciding.add(stepup.id)
     try:
         draft = _approval(approved, token, evidence, told)
         await _record_approval(broker, approved, token, draft)
-        if registry.epoch(stepup.agent_id) != epoch:
+        if registry.epoch(stepup.agent_id, token.scope) != epoch:
             ended = registry.stepups.get(stepup.id)
             await record_void(
                 broker, token, "revoked while it was being approved", ended

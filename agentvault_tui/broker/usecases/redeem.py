@@ -35,7 +35,12 @@ from agentvault_tui.broker.usecases.request import ANEW, deny, refused
 from agentvault_tui.broker.usecases.stepup_end import expire
 from agentvault_tui.broker.uses import revoked_draft, seen_by, token_detail
 from agentvault_tui.clock import iso
-from agentvault_tui.errors import LedgerError, LedgerUnwritableError, OvertakenError
+from agentvault_tui.errors import (
+    LedgerBusyError,
+    LedgerError,
+    LedgerUnwritableError,
+    OvertakenError,
+)
 from agentvault_tui.ledger import ALLOWED, DropToken
 from agentvault_tui.model import (
     Agent,
@@ -142,10 +147,10 @@ async def introspect(broker: Broker, caller: Agent, token: str) -> Introspection
     if elevated and not _as_approved(broker, found):
         await record_void(broker, found, "it is not what was approved")
         return Introspection(None)
-    epoch = broker.registry.epoch(found.agent_id)
+    epoch = broker.registry.epoch(found.agent_id, found.scope)
     await _record_redemption(broker, caller, found, family)
     alive = (
-        broker.registry.epoch(found.agent_id) == epoch
+        broker.registry.epoch(found.agent_id, found.scope) == epoch
         and broker.registry.serves(caller.id)
         and not found.expires.passed(broker.clock)
     )
@@ -262,7 +267,8 @@ async def _give_out(
         issued_at=broker.clock.now(),
         expires=expires,
     )
-    epoch, version = registry.epoch(agent.id), broker.policy.version
+    epoch = registry.epoch(agent.id, token.scope)
+    version = broker.policy.version
     try:
         draft = _delivery(broker, agent, stepup, token)
         if verdict.counted:
@@ -276,7 +282,7 @@ async def _give_out(
         raise
     finally:
         registry.used_up(minted.id)
-    if registry.epoch(agent.id) != epoch:
+    if registry.epoch(agent.id, token.scope) != epoch:
         await record_void(broker, token, "revoked while it was being delivered")
         reason, message = refused(broker, agent) or ("agent_revoked", "Revoked.")
         return Denied(reason, message, stepup.decision_id)
@@ -347,9 +353,9 @@ async def spend_approval(
     minted = broker.registry.elevated(stepup.id)
     if minted is None:
         return False
-    epoch = broker.registry.epoch(agent.id)
+    epoch = broker.registry.epoch(agent.id, minted.scope)
     spent = await spend_token(broker, agent, minted, *drafts)
-    return spent and broker.registry.epoch(agent.id) == epoch
+    return spent and broker.registry.epoch(agent.id, minted.scope) == epoch
 
 
 async def spend_token(
@@ -410,7 +416,7 @@ async def _record_redemption(
     try:
         ended = [revoked_draft(one, broker.actor(caller), "used") for one in family]
         await broker.record(*drafts, draft, *ended, changes=changes)
-    except OvertakenError:
+    except (OvertakenError, LedgerBusyError):  # it was not written
         broker.stepups.put_back(stepup, approved)
         broker.registry.put_back([token, *family])
         raise

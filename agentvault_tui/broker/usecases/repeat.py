@@ -7,6 +7,7 @@ is equal but for what it bounds. The first that deviates ends the rest.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -180,7 +181,7 @@ async def stand_in(
         the step-up, approved; None when a revocation overtook it.
 
     Raises:
-        LedgerError: it could not be recorded; the approval counts as used all the same.
+        LedgerError: it could not be recorded, or may not be: then it counts as used.
     """
     registry, agent_id = broker.registry, stepup.agent_id
     used, by = standing.used_again(), standing.decided_by
@@ -192,7 +193,8 @@ async def stand_in(
         decided_at=broker.clock.now(),
     )
     stepup = replace(stepup, digest=digest_of(stepup))
-    token, epoch = elevated_token(broker, stepup), registry.epoch(agent_id)
+    token = elevated_token(broker, stepup)
+    epoch = registry.epoch(agent_id, token.scope)
     who = Actor(ActorKind.OPERATOR, by.sub, by.name) if by else SYSTEM
     draft = stepup_draft(EventType.STEPUP_APPROVED, who, stepup, reason=stepup.reason)
     draft.detail.update(
@@ -208,9 +210,9 @@ async def stand_in(
     decided.detail.update(stepup_id=stepup.id, repeat_of=standing.id)
     # The first has the hashes of the rows, where a start looks for them.
     drafts = [draft, decided] if stepup.fetched else [draft]
-    with broker.stepups.unless_overtaken(used, standing):  # it counts before the wait
-        await broker.record(*drafts, changes=[used, stepup, token])
-    if registry.epoch(agent_id) != epoch:
+    record = broker.record(*drafts, changes=[used, stepup, token])
+    await broker.stepups.use_again(used, asyncio.ensure_future(record))
+    if registry.epoch(agent_id, token.scope) != epoch:
         ended = as_cancelled(stepup, "revoked", broker.clock.now())
         await record_void(broker, token, "revoked while it was approved", ended)
         return None

@@ -196,7 +196,8 @@ async def issue(
         parent_id=parent.id if parent else None,
         chain=(*parent.chain, parent.agent_id) if parent else (),
     )
-    epochs = [registry.epoch(one) for one in (request.agent.id, *token.chain)]
+    holders = request.agent.id, *token.chain
+    epochs = [registry.epoch(one, token.scope) for one in holders]
     reason = verdict.reason if request.scope else NO_SCOPE
     draft = decision(broker, request, Outcome.ALLOWED, reason, verdict)
     draft.detail.update(
@@ -213,9 +214,7 @@ async def issue(
     except BaseException:
         registry.delegations.remove(token)
         raise
-    overtaken = epochs != [
-        registry.epoch(one) for one in (token.agent_id, *token.chain)
-    ]
+    overtaken = epochs != [registry.epoch(one, token.scope) for one in holders]
     if overtaken or (parent is not None and not registry.lives(parent)):
         registry.delegations.remove(token)
         return await _voided(broker, request, token)
@@ -319,11 +318,12 @@ async def escalate(
         for stepup in registry.stepups.open(request.agent.id)
         if stepup.chain == request.chain and not stepup.expires.passed(broker.clock)
     ]
-    for stepup in waiting:
+    wait = registry.stepups.cooldowns.remaining(request.requester)
+    for stepup in waiting if standing is None or wait else ():
         if is_same(stepup, request):
             held(stepup.id)
             return await _collapse(broker, request, verdict, stepup)
-    if wait := registry.stepups.cooldowns.remaining(request.requester):
+    if wait:
         message = (
             f"A person said no. Requests that need a person wait {math.ceil(wait)} s "
             "more; "

@@ -150,7 +150,7 @@ class ScopesEnd:
             self._narrowed = _with_scopes(agent, frozenset(agent.scopes) - gone)
             registry.put_agent(self._narrowed)
         self._stepups.end()
-        registry.void_decisions(self._agent_id)
+        registry.void_decisions(self._agent_id, self._taken)
 
     def ended(self, tokens: Sequence[Token]) -> None:
         """Count tokens that ended; end what was exchanged for them."""

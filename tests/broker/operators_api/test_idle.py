@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from support.bench import Bench
-from support.elsewhere import Stand
+from support.elsewhere import Elsewhere, Stand
 
 from agentvault_tui.broker.operators_api.idle import IdleRenewal
 from agentvault_tui.model import Actor, ActorKind
@@ -41,8 +41,8 @@ async def renewed(method: str, path: str, status: int) -> bool:
     ],
 )
 async def test_a_decision_renews_where_it_was_made(path: str, status: int) -> None:
-    """Approve, deny, revoke, restore, grant and apply; not one that was refused."""
-    assert await renewed("POST", path, status) is (status < 300)
+    """A decision that was refused, or that waits for a person (202), renews nothing."""
+    assert await renewed("POST", path, status) is (status == 200)
 
 
 @pytest.mark.parametrize(
@@ -58,22 +58,47 @@ async def test_what_programs_send_renews_nothing(method: str, path: str) -> None
     assert not await renewed(method, path, 200)
 
 
+async def idle_at(person: Elsewhere) -> str:
+    """Return when the person's session has been idle for too long."""
+    me = (await person.get("/api/auth/me")).json()
+    return str(me["user"]["idle_at"])
+
+
+@pytest.mark.parametrize("sub", ["auth0|vera", "auth0|other"])
+async def test_a_session_is_renewed_once_its_person_has_approved(
+    bench: Bench, sub: str
+) -> None:
+    """To ask for a change, and to begin its approval, renews nothing."""
+    agent = await bench.agent("payer")
+    async with Stand.open(bench) as stand:
+        approver = stand.operator()
+        await approver.sign_in("approver")
+        before = await idle_at(approver)
+        bench.clock.advance(60)
+        body = {"agent_id": agent.id, "grant": ["read:calendar"]}
+        change = (await approver.post("/api/agents/scopes", **body)).json()
+        asked = {"id": change["id"], "decision": "approve", "digest": change["digest"]}
+        assert (await approver.post("/api/changes", **asked)).status_code == 202
+        assert await idle_at(approver) == before
+        who = {"sub": sub, "roles": ("approver",), "amr": ("mfa", "otp")}
+        bench.tenant.approve(who=who)
+        known = bench.broker.stepups
+        await bench.until(lambda: not known.get(change["id"]).status.open)
+        await bench.until(lambda: change["id"] not in known.flows)
+        assert (await idle_at(approver) > before) is (sub == "auth0|vera")
+
+
 async def test_a_plan_of_files_renews_nothing(bench: Bench) -> None:
     """Nor does applying what is so already: programs compare files often."""
     async with Stand.open(bench) as stand:
         operator = stand.operator()
         await operator.sign_in("operator")
-
-        async def idle_at() -> str:
-            me = (await operator.get("/api/auth/me")).json()
-            return str(me["user"]["idle_at"])
-
-        before = await idle_at()
+        before = await idle_at(operator)
         bench.clock.advance(60)
         for body in ({"plan": True}, {}):
             answer = await operator.post("/api/files", agents={}, **body)
             assert answer.status_code == 200
-            assert await idle_at() == before
+            assert await idle_at(operator) == before
         agent = await bench.agent("payer")
         await operator.post("/api/agents/revoke", agent_id=agent.id, reason="r")
-        assert await idle_at() > before
+        assert await idle_at(operator) > before

@@ -60,7 +60,7 @@ async def test_each_row_is_told_once_over_restarts(site: Site) -> None:
 
 async def test_signing_in_at_the_console_is_told(site: Site) -> None:
     """The client that operators sign in with is ours, though no agent's."""
-    log = follower(site, console=site.tenant.client_id)
+    log = follower(site, console=lambda: site.tenant.client_id)
     await log.read()
     flow = site.tenant.flow()
     alice = site.tenant.users.add(f"{new_id('alice')}@acme.test", approver=True)

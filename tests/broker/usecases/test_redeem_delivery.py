@@ -18,8 +18,9 @@ from agentvault_tui.broker.usecases.revoke import (
     restore_agent,
     revoke_agent,
 )
+from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup_end import deny
-from agentvault_tui.errors import LedgerUnwritableError
+from agentvault_tui.errors import LedgerUnwritableError, OvertakenError
 from agentvault_tui.model import Draft, Event, EventType
 
 
@@ -151,6 +152,53 @@ async def test_a_failed_delivery_gives_nothing_back_to_an_agent_cut_meanwhile(
     await restore_agent(bench.broker, agent.id, OPERATOR)
     assert bench.broker.registry.elevated(stepup.id) is None
     assert not isinstance(await poll(bench.broker, agent, stepup.id), Granted)
+
+
+@pytest.mark.parametrize("written", [True, False])
+@pytest.mark.parametrize("taken", ["write:calendar", "send:payment"])
+async def test_a_change_of_other_scopes_costs_no_approval(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, taken: str, *, written: bool
+) -> None:
+    """If a scope is taken during a delivery, only an approval of that scope ends."""
+    agent, stepup = await hold(bench)
+    await approve(bench, stepup)
+    commit = bench.ledger.commit
+
+    async def taken_meanwhile(*drafts: Draft, **more: Any) -> tuple[Event, ...]:
+        if drafts and drafts[0].type is EventType.TOKEN_DELIVERED:
+            monkeypatch.undo()
+            scopes = frozenset({taken})
+            await change_scopes(bench.broker, agent.id, frozenset(), scopes, OPERATOR)
+            if not written:
+                raise OvertakenError("another broker wrote it", "ask again")
+        return await commit(*drafts, **more)
+
+    monkeypatch.setattr(bench.ledger, "commit", taken_meanwhile)
+    ends = taken == "send:payment"
+    if written:
+        first = await poll(bench.broker, agent, stepup.id)
+        assert isinstance(first, Denied if ends else Granted)
+    else:
+        with pytest.raises(OvertakenError):
+            await poll(bench.broker, agent, stepup.id)
+        again = await poll(bench.broker, agent, stepup.id)
+        assert isinstance(again, Granted) is not ends
+    assert len(bench.broker.registry.tokens_of(agent.id)) == (not ends)
+
+
+@pytest.mark.parametrize("taken", ["write:calendar", "send:payment"])
+async def test_a_redemption_next_to_a_change_of_other_scopes_is_active(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, taken: str
+) -> None:
+    """If a scope is taken during a redemption, only a token of that scope is void."""
+    agent, server, secret = await redeemable(bench)
+    gate = Gate(bench, monkeypatch, EventType.TOKEN_REDEEMED)
+    asking = asyncio.create_task(introspect(bench.broker, server, secret))
+    await gate.reached.wait()
+    scopes = frozenset({taken})
+    await change_scopes(bench.broker, agent.id, frozenset(), scopes, OPERATOR)
+    gate.open.set()
+    assert ((await asking).token is None) is (taken == "send:payment")
 
 
 async def test_an_approved_token_nobody_fetches_expires(

@@ -1,0 +1,161 @@
+"""With a factor at the socket, an edit of a team's file waits for an approver."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+from support.bench import OPERATOR
+from support.manual_clock import ManualClock
+from support.postgres import Database
+from support.scripted_tenant import ALICE
+from support.team_members import Member, member, seen
+
+from agentvault_tui.broker.usecases.stepup import begin_approval
+from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
+from agentvault_tui.home import Home, put_private
+from agentvault_tui.model import AgentId, StepUp, sha256_hex
+from agentvault_tui.settings import ChangeSettings, StepUpSettings
+
+FACTOR: dict[str, Any] = {
+    "changes": ChangeSettings(socket="factor"),
+    "stepup": StepUpSettings(approvers=(ALICE["sub"],)),
+}
+API = "services/api.toml"
+ONE, EVIL = (f'origin = "https://{name}.test"\n' for name in ("one", "evil"))
+SIEM = '[sinks.siem]\nkind = "file"\npath = "siem.jsonl"\n'
+
+
+Place = tuple[list[Home], ManualClock, Database]
+
+
+@pytest.fixture
+def place(homes: list[Home], clock: ManualClock, store: Database) -> Place:
+    return homes, clock, store
+
+
+@asynccontextmanager
+async def team(place: Place, file: str, text: str) -> AsyncIterator[list[Member]]:
+    """Open two brokers that ask for a factor, with a file that counts already."""
+    homes, clock, store = place
+    for home in homes[:2]:
+        put_private(home.team_key, bytes(range(32)), replace=False)
+    async with member(homes[0], clock, store) as first:
+        first.path(file).write_text(text)
+        await first.look()
+    async with AsyncExitStack() as stack:
+        members = [
+            await stack.enter_async_context(member(home, clock, store, **FACTOR))
+            for home in homes[:2]
+        ]
+        await seen(*members)
+        assert [one.files.text(file) for one in members] == [text, text]
+        yield members
+
+
+def waiting(one: Member) -> list[StepUp]:
+    return one.bench.broker.stepups.open(AgentId(""))
+
+
+async def approve(one: Member, change: StepUp) -> None:
+    await begin_approval(one.bench.broker, change.id, change.digest, OPERATOR)
+    one.bench.tenant.approve()
+    known = one.bench.broker.stepups
+    await one.bench.until(lambda: not known.get(change.id).status.open)
+
+
+@pytest.mark.parametrize("at", [0, 1])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        (API, ONE, EVIL),
+        ("services/new.toml", "", EVIL),
+        ("mcp/tickets.toml", "", 'url = "https://mcp.test/mcp"\n'),
+        ("hosts/claude-code.toml", "", 'unmatched = "read:files"\n'),
+        ("alerts.toml", SIEM, ""),
+    ],
+)
+async def test_an_edit_that_loosens_counts_once_it_is_approved_at_any_broker(
+    place: Place, edit: tuple[str, str, str], at: int
+) -> None:
+    """Until then the version before does, everywhere; then exactly the edited text."""
+    file, before, after = edit
+    first = (file, before) if before else (API, ONE)
+    async with team(place, *first) as (a, b):
+        a.path(file).write_text(after)
+        for _ in range(2):
+            await seen(a, b)
+        assert [one.files.text(file) for one in (a, b)] == [before or None] * 2
+        (change,) = waiting(a)
+        assert [one.id for one in waiting(b)] == [change.id]
+        assert any(file in one for one in a.gateway.notices)
+        approver = (a, b)[at]
+        await approve(approver, change)
+        await seen(a, b, a)
+        assert [one.files.text(file) for one in (a, b)] == [after, after]
+        assert [one.says(file) for one in (a, b)] == [after, after]
+        assert approver.bench.broker.stepups.get(change.id).status == "applied"
+        changed = (await a.bench.events("service.changed"))[-1]
+        assert (changed.actor.id, changed.resource) == (ALICE["sub"], file)
+        assert waiting(a) == waiting(b) == []
+        assert not any(file in one for one in a.gateway.notices)
+
+
+async def test_an_edit_that_is_undone_or_denied_changes_nothing(
+    place: Place,
+) -> None:
+    """An undone edit cancels its change; a denied one is not asked about again."""
+    async with team(place, API, ONE) as (a, b):
+        a.path(API).write_text(EVIL)
+        await seen(a, b)
+        (first,) = waiting(b)
+        a.path(API).write_text(ONE)
+        await seen(a, b)
+        assert b.bench.broker.stepups.get(first.id).status == "cancelled"
+        a.path(API).write_text(EVIL)
+        await seen(a, b)
+        (second,) = waiting(b)
+        await deny(b.bench.broker, second.id, "no", OPERATOR)
+        for _ in range(2):
+            await seen(a, b)
+        assert waiting(a) == []
+        assert (a.origin(), b.origin()) == ("https://one.test",) * 2
+        assert a.says(API) == EVIL
+
+
+async def test_a_change_of_the_file_elsewhere_cancels_the_change_that_waits(
+    place: Place,
+) -> None:
+    """The edit is kept beside the file, and its approval brings nothing in."""
+    async with team(place, API, ONE) as (a, b):
+        a.path(API).write_text(EVIL)
+        await seen(a, b)
+        (change,) = waiting(b)
+        b.path(API).unlink()  # which is taken away at once
+        await seen(b, a, b)
+        for one in (a, b):
+            await expire_due(one.bench.broker)
+        assert b.bench.broker.stepups.get(change.id).status == "cancelled"
+        assert (a.origin(), b.origin(), a.says(API)) == (None, None, None)
+        assert a.says(f"{API}.local") == EVIL
+
+
+async def test_a_file_that_counted_before_the_team_needs_no_approval(
+    place: Place,
+) -> None:
+    """It is the text that the copied ledger records, and no other one."""
+    homes, clock, store = place
+    put_private(homes[0].team_key, bytes(range(32)), replace=False)
+    async with member(homes[0], clock, store) as one:
+        edits = one.gateway._edits
+        assert edits._judge(API, None, ONE) is not None
+        one.bench.broker.kept[edits._recorded] = (
+            '{"' + API + '": "' + sha256_hex(ONE) + '"}'
+        )
+        assert edits._judge(API, None, ONE) is None
+        assert edits._judge(API, None, EVIL) is not None
+        assert edits._judge(API, ONE, EVIL) is not None
+        await edits.forget()
+        assert edits._judge(API, None, ONE) is not None
