@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 @click.option(
     "--again",
     is_flag=True,
-    help="Go on from a store that was copied elsewhere: it is another truth then.",
+    help="Start from this store although it was copied: the two will diverge.",
 )
 @click.option("--until-stdin-closes", is_flag=True, hidden=True)
 @pass_session

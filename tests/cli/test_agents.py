@@ -354,7 +354,7 @@ def test_what_is_elsewhere_is_told_as_plain_mode_tells_it(
     print_elsewhere(Output(), filled(AgentInfo, {"status": "revoked"}))
     assert capsys.readouterr().out.splitlines() == [
         "At the tenant: it held nothing there.",
-        "Still works nothing: every token handed out has ended.",
+        "Nothing still works: all tokens have ended.",
     ]
 
 
