@@ -225,22 +225,30 @@ class PathLocator:
             return PathLocation(pattern, UNKNOWN)
         if linked and place.where == PROJECT:
             try:
-                where = self._by_links(place.resolved, parts)
+                where = self._by_links(place.resolved, parts, first=not lead)
             except OSError:
                 where = UNKNOWN
             place = place._replace(where=where)
         return place._replace(resolved=os.path.join(place.resolved, rest))
 
-    def _by_links(self, folder: str, parts: list[str]) -> str:
+    def _by_links(self, folder: str, parts: list[str], *, first: bool) -> str:
         """Return where a glob leads through the links that it matches in *folder*.
 
-        `PROJECT` if no link leads out. Only as far as the first ``**``, which follows
-        no links.
+        Only as far as the first ``**``: if the pattern begins with it, programs follow
+        no links there, else node-glob follows one.
+
+        Args:
+            folder: in which the first of *parts* is matched.
+            parts: of the pattern, from the first with a wildcard on.
+            first: whether the pattern begins with them.
+
+        Returns:
+            the worst place; `PROJECT` if no link leads out.
         """
         folders, left, worst = [folder], MOST_ENTRIES, PROJECT
-        for number, part in enumerate(parts):
-            if "**" in part:
-                break
+        plain = next((n for n, one in enumerate(parts) if "**" in one), len(parts))
+        one_level = ["*"] if plain < len(parts) and (plain or not first) else []
+        for number, part in enumerate([*parts[:plain], *one_level]):
             name, last, below = _name_of(part), number == len(parts) - 1, list[str]()
             for entry in (one for there in folders for one in _entries(there)):
                 left -= 1

@@ -268,6 +268,9 @@ def test_a_glob_lies_where_it_begins(project: Path, pattern: str, where: str) ->
         ("o*", PROJECT),  # the links themselves are listed
         ("**/*.db", PROJECT),  # it follows none
         ("src/**/back/*", PROJECT),
+        ("src/**/passwd", OUTSIDE),  # node-glob follows one link there
+        ("s*/**/passwd", OUTSIDE),
+        ("**/src/**/passwd", PROJECT),
     ],
 )
 def test_a_glob_leads_where_the_links_that_it_matches_lead(
@@ -276,6 +279,8 @@ def test_a_glob_leads_where_the_links_that_it_matches_lead(
     """A wildcard stands for the name of a link as well as the name itself does."""
     (project / "src" / "deep").mkdir()
     (project / "src" / "deep" / "back").symlink_to(project)
+    if pattern.endswith("/passwd"):
+        (project / "src" / "etc").symlink_to("/etc")
     assert places(project).of_pattern(pattern).where == where
 
 
