@@ -396,6 +396,7 @@ class PathLocator:
             or _names_configuration(lexical)
             or self._is_same(resolved, self._configuring)
             or any(_is_within(resolved, one) for one in self._code)
+            or hook_repository.configures_bare(resolved)
         )
         where = OUTSIDE
         if any(

@@ -113,11 +113,27 @@ def _repository(folder: Path) -> tuple[Path, Path] | None:
             if not all(_has(git, name) for name in ("HEAD", "objects", "refs")):
                 raise ValueError("git would look further up")
             return top, git
-        if _has(top, "HEAD") and any(
-            _has(top, name) for name in ("objects", "refs", "commondir")
-        ):
+        if _is_bare(top):
             raise ValueError("a bare repository")
     return None
+
+
+def _is_bare(folder: Path) -> bool:
+    """Tell whether git may take a folder for a bare repository."""
+    names = ("objects", "refs", "commondir")
+    return _has(folder, "HEAD") and any(_has(folder, name) for name in names)
+
+
+def configures_bare(path: str) -> bool:
+    """Tell whether a file is part of a bare repository, such as its ``config``.
+
+    Args:
+        path: an absolute path, links followed.
+    """
+    try:
+        return any(_is_bare(one) for one in Path(path).parents)
+    except (OSError, ValueError):
+        return True
 
 
 def _has(folder: Path, name: str) -> bool:

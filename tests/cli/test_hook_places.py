@@ -192,6 +192,16 @@ def test_other_files_do_not_configure(project: Path, stated: str) -> None:
     assert not places(project).of(stated).configures
 
 
+def test_files_of_a_bare_repository_configure(project: Path) -> None:
+    """Its config names programs, for any git that runs in that folder later."""
+    (project / "fix" / "refs").mkdir(parents=True)
+    (project / "fix" / "HEAD").write_text("ref: refs/heads/main")
+    found = places(project)
+    for stated in ("fix/config", "fix/info/attributes", "fix/refs/new"):
+        assert found.of(stated).configures, stated
+    assert not found.of("src/a.py").configures
+
+
 def test_links_to_what_configures_configure(project: Path) -> None:
     """By the name that is stated, and by where it leads."""
     (project / "data").mkdir()
