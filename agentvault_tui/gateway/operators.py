@@ -34,10 +34,11 @@ from agentvault_tui.errors import (
     UnreadableRequestError,
     UsageError,
 )
-from agentvault_tui.gateway.body import referent_key
+from agentvault_tui.gateway.body import read_apart, referent_key, weight
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.past_calls import unlisted
 from agentvault_tui.gateway.probe import METHODS, UNREAD, probe
+from agentvault_tui.gateway.refusals import CallRefusedError
 from agentvault_tui.gateway.request import read_body, read_head
 from agentvault_tui.gateway.secret_origins import SecretOrigins
 from agentvault_tui.gateway.secrets import SecretChange, Secrets
@@ -125,7 +126,8 @@ def _service_routes(gateway: Configured) -> list[Route]:
             raise UsageError(f"the body is wrong: {error}") from None
         agent = gateway.broker.registry.agent(asked.agent_id)
         service = await _named(gateway, asked.service)
-        return _tried(gateway, agent, service, asked, body)
+        by = operator_of(request)
+        return await _tried(gateway, agent, service, asked, body=body, by=by)
 
     return [
         route(calls.SERVICES, listing),
@@ -182,10 +184,19 @@ async def _named(gateway: Configured, name: str) -> Service:
     return service
 
 
-def _tried(
-    gateway: Configured, agent: Agent, service: Service, asked: TryRequest, body: bytes
+async def _tried(
+    gateway: Configured,
+    agent: Agent,
+    service: Service,
+    asked: TryRequest,
+    *,
+    body: bytes,
+    by: Actor,
 ) -> TryInfo:
-    """Read a request as the gateway does, and return policy's answer."""
+    """Read a request as the gateway does, and return policy's answer.
+
+    The body is read in the worker processes, with the operator's share of them.
+    """
     try:
         received = [
             (name.lower().encode(), value.encode())
@@ -199,9 +210,13 @@ def _tried(
             has_body=bool(body),
         )
         too_large = len(body) > head.rule.max_bytes
-        reading = None if too_large else read_body(head.job(), body)
+        reading = None
+        if not too_large:
+            reading = await read_apart(by.id, weight(body), read_body, head.job(), body)
     except UnreadableRequestError as error:
         return TryInfo(route=None, error=error.code, description=error.what)
+    except CallRefusedError as error:
+        return TryInfo(route=None, error=error.error, description=str(error))
     if reading is None:
         return TryInfo(route=None, error="body_too_large", description="")
     found, action = head.found, head.action(reading.parameters)

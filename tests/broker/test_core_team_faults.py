@@ -17,14 +17,22 @@ from support.postgres_relay import Relay
 from support.team_brokers import Broker, brokers_of, known
 
 from agentvault_tui.broker.follow import join_team
+from agentvault_tui.broker.usecases.changes import Asker, Wanted, ask
 from agentvault_tui.broker.usecases.revoke import (
     lift_panic,
     panic,
     restore_agent,
     revoke_agent,
 )
+from agentvault_tui.home import put_private
 from agentvault_tui.ledger import team_writer, urgent_writer
-from agentvault_tui.model import ActorKind, Agent, AgentStatus, EventType
+from agentvault_tui.model import (
+    ActorKind,
+    Agent,
+    AgentStatus,
+    EventType,
+    StepUpStatus,
+)
 
 
 @pytest.fixture
@@ -91,6 +99,31 @@ async def test_without_the_store_a_broker_grants_nothing_and_holds_nobody_up(
     assert event.detail["took_effect_at"]
     assert (await other.token(agent, "read:calendar")).json()["reason"] == (
         "agent_revoked"
+    )
+
+
+async def test_a_change_that_is_denied_without_the_store_is_not_said_to_be_denied(
+    brokers: list[Broker], relay: Relay
+) -> None:
+    """An approver may still apply it at another broker, and nothing takes that back."""
+    for one in brokers:
+        put_private(one.bench.home.team_key, bytes(range(32)), replace=False)
+    cut_off, other = brokers
+    wanted = Wanted(("secrets",), "set the secret k3", "k3")
+    asker = Asker(OPERATOR, OPERATOR)
+    change = await ask(cut_off.bench.broker, "POST /x", {"body": {}}, wanted, asker)
+    await known(brokers)
+    away(relay)
+    core = cut_off.bench.broker
+    await cut_off.bench.until(lambda: not core.ledger.writable)
+    body = {"id": change.id, "decision": "deny", "reason": "no"}
+    reply = await cut_off.operator.post("/api/changes", json=body)
+    assert reply.status_code == 503, reply.text
+    assert "another broker may still apply it" in reply.text
+    assert other.bench.broker.stepups.get(change.id).status.open
+    whole(relay)
+    await other.bench.until(
+        lambda: other.bench.broker.stepups.get(change.id).status is StepUpStatus.DENIED
     )
 
 

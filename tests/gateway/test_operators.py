@@ -25,6 +25,7 @@ from agentvault_tui.broker.operators_api.wire import local_operator_of
 from agentvault_tui.errors import ConflictError
 from agentvault_tui.gateway import Gateway
 from agentvault_tui.gateway import probe as probe_module
+from agentvault_tui.gateway.body import WORKERS
 from agentvault_tui.home import Home
 from agentvault_tui.model import Actor, ActorKind
 from agentvault_tui.settings import OperatorSettings
@@ -83,6 +84,27 @@ async def test_a_secret_that_is_set_mends_its_service(
     assert "sk_1" not in str(after)
     (event,) = await bench.events("secret.changed")
     assert (event.resource, event.reason) == ("stripe", "set")
+
+
+async def test_a_large_body_that_is_tried_is_read_in_a_worker(
+    bench: Bench, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixty of them, by one viewer, stopped the event loop for seconds."""
+    agent = await bench.agent("payer", "send:payment")
+    asked_by: list[str] = []
+    run = WORKERS.run
+
+    async def counted(who: str, *args: Any, **keywords: Any) -> Any:
+        asked_by.append(who)
+        return await run(who, *args, **keywords)
+
+    monkeypatch.setattr(WORKERS, "run", counted)
+    body = base64.b64encode(b'{"amount": 1, "x": [%s0]}' % (b"0," * 50_000)).decode()
+    headers = {"Content-Type": "application/json"}
+    answer = await tried(http, agent_id=agent.id, body=body, headers=headers)
+    assert answer.json()["parameters"] == {"amount": 1}
+    (operator,) = asked_by
+    assert operator.startswith("uid:")
 
 
 async def test_a_try_is_no_decision(bench: Bench, http: httpx.AsyncClient) -> None:

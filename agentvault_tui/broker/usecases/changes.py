@@ -315,11 +315,18 @@ async def _carry_out(
     )
     check()
     rider = Rider(actor, detail, draft, [applied], check)
-    answer = await carry(broker, rider, change.call, json.loads(content))
+    box = ""
+    try:
+        answer = await carry(broker, rider, change.call, json.loads(content))
+        box = b64encode(seal.close("answer", stepup.id, 1, answer)).decode()
+    except AgentVaultError as error:
+        if not rider.recorded:
+            raise
+        # It is on record as applied: only a step behind the record has failed.
+        applied = replace(applied, problem=visible(error.what, 300))
     if not broker.stepups.get(stepup.id).status.open:
         # A panic that came while it was recorded: its row is the later one.
         await broker.record_cut(changes=[applied])
-    box = b64encode(seal.close("answer", stepup.id, 1, answer)).decode()
     assert applied.change is not None  # noqa: S101 - it is a change
     shown = replace(applied, change=replace(applied.change, result=box))
     broker.stepups.put(shown)

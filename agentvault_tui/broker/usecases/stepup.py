@@ -43,6 +43,7 @@ from agentvault_tui.errors import (
     ConflictError,
     IdentityError,
     LedgerError,
+    LedgerUnwritableError,
     NotFoundError,
     RefusedError,
     TenantError,
@@ -330,7 +331,8 @@ async def _answered_at_page(
         return
     actor = Actor(ActorKind.OPERATOR, said.sub, said.name)
     if said.denied:
-        with suppress(ConflictError):  # decided elsewhere a moment before
+        # Decided elsewhere a moment before, or the store does not answer.
+        with suppress(ConflictError, LedgerUnwritableError):
             await deny(broker, started.id, "", actor)
         return
     if started.device is not None:  # its code was spent by the answer

@@ -22,7 +22,7 @@ from agentvault_tui.broker.usecases.change_basis import (
 )
 from agentvault_tui.broker.uses import revoked_draft
 from agentvault_tui.clock import iso
-from agentvault_tui.errors import ConflictError
+from agentvault_tui.errors import ConflictError, LedgerUnwritableError
 from agentvault_tui.ledger import Change, Cooldown, DropToken
 from agentvault_tui.model import (
     Actor,
@@ -56,6 +56,8 @@ async def deny(broker: Broker, stepup_id: str, reason: str, operator: Actor) -> 
     Raises:
         NotFoundError: no such step-up.
         ConflictError: it is decided already.
+        LedgerUnwritableError: it is a change, and the team's store does not answer:
+            it is denied here, and can still be approved at another broker.
     """
     await expire_due(broker)
     stepup = await broker.known(lambda: broker.stepups.get(stepup_id))
@@ -65,7 +67,15 @@ async def deny(broker: Broker, stepup_id: str, reason: str, operator: Actor) -> 
     denial = Denial(broker, stepup_id, reason, operator)
     # Like a revocation it takes effect before its record, and waits for no disk.
     denial.answered = await broker.record_decided(denial.decide) is not Kept.LEDGER
-    return broker.stepups.get(stepup_id)
+    denied = broker.stepups.get(stepup_id)
+    if denied.change is not None and denial.answered and broker.team is not None:
+        # What an approval elsewhere applies cannot be taken back, as a token can.
+        raise LedgerUnwritableError(
+            "it is denied at this broker alone: the store does not answer, so that"
+            " another broker may still apply it",
+            "deny it at another broker too",
+        )
+    return denied
 
 
 class Denial:

@@ -24,6 +24,7 @@ from agentvault_tui.broker.stepups import digest_of
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
+from agentvault_tui.errors import OvertakenError
 from agentvault_tui.gateway import Gateway
 from agentvault_tui.home import Home
 from agentvault_tui.model import Actor, ActorKind
@@ -227,6 +228,32 @@ async def test_a_replaced_policy_pays_nothing_until_it_is_approved(
     (changed,) = await stand.bench.events("policy.changed")
     assert changed.actor.id == "agentvault|alice"
     assert "loosened" not in changed.detail
+
+
+async def test_a_change_on_record_is_applied_whatever_fails_behind_it(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its own effect cancelled it as outdated, and the asker saw a failure."""
+    approver = await signed_in(stand, "approver")
+    agent = await stand.bench.agent("payer", "read:calendar")
+    carriers = stand.bench.broker.carriers
+    (name,) = (one for one in carriers if one.endswith("/api/agents/scopes"))
+    carry = carriers[name]
+
+    async def failing(request: Any, actor: Actor) -> bytes:
+        await carry(request, actor)
+        raise OvertakenError("another broker wrote first")
+
+    monkeypatch.setitem(carriers, name, failing)
+    body = {"agent_id": agent.id, "grant": ["send:payment"]}
+    change = await waits(await approver.post("/api/agents/scopes", **body))
+    done = await approve(stand, approver, change)
+    assert done["status"] == "applied"
+    assert done["problem"] == "another broker wrote first"
+    assert "send:payment" in stand.bench.broker.registry.agent(agent.id).scopes
+    (applied,) = await stand.bench.events("change.applied")
+    assert applied.detail["digest"] == change["digest"]
+    assert await stand.bench.events("stepup.cancelled") == []
 
 
 async def test_a_changed_text_is_shown_as_the_lines_that_differ(stand: Stand) -> None:
