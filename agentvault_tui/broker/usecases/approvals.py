@@ -36,7 +36,7 @@ from agentvault_tui.text import visible
 from agentvault_tui.vault import Identity
 from agentvault_tui.vault.identity import is_listed, verified_email
 
-CUTTING: Final = frozenset({"removed", "role", "password", "factor"})
+CUTTING: Final = frozenset({"removed", "role", "password", "factor", "passkey"})
 """Changes of a person after which what they approved does not count any more."""
 
 

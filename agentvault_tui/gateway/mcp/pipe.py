@@ -57,6 +57,14 @@ class PipeLine:
         self.given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when all of it was written; raises the error that stopped it."""
 
+    def forget(self) -> None:
+        """Release the text and the call, once all of it was written.
+
+        A request that its client has left stays until the program has read it.
+        """
+        self.rest = memoryview(b"")
+        self.release = self.sent = lambda: None
+
     def fail(self, error: BaseException) -> None:
         """End the wait for it."""
         if not self.given.done():
@@ -178,6 +186,7 @@ class LinePipe:
         self._lines.popleft()
         line.end = self._taken
         line.sent()
+        line.forget()
         if not line.given.done():
             line.given.set_result(None)
 

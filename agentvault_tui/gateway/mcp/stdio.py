@@ -199,6 +199,7 @@ class McpProcess:
             self._unblock()
 
     def _leave(self, id_: int, waiting: PendingRequest) -> None:
+        waiting.progress = lambda _: None  # it holds the call
         self._left[id_] = waiting
         asyncio.get_running_loop().call_later(LEFT_S, self._free, id_)
 

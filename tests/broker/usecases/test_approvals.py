@@ -353,7 +353,7 @@ async def test_what_a_changed_person_approved_and_nobody_used_ends(
         assert list(again.broker.registry.tokens_of(agent.id)) == []
 
 
-@pytest.mark.parametrize("change", ["removed", "role", "password", "factor"])
+@pytest.mark.parametrize("change", ["removed", "role", "password", "factor", "passkey"])
 def test_each_change_that_may_hide_another_person_ends_approvals(change: str) -> None:
     """Whoever has the old factor, password or role may be somebody else."""
     assert change in CUTTING

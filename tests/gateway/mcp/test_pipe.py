@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import weakref
 from collections.abc import AsyncIterator
 
 import pytest
@@ -147,6 +148,25 @@ async def test_a_program_that_closes_its_input_is_noticed(ends: Ends) -> None:
     async with asyncio.timeout(30):
         await ends.broken.wait()
     ends.reading = os.open(os.devnull, os.O_RDONLY)
+
+
+async def test_a_line_that_was_written_holds_neither_its_text_nor_its_call(
+    ends: Ends,
+) -> None:
+    """A client that leaves each call would else fill memory with what it sent."""
+
+    class Sender:
+        def sent(self) -> None:
+            pass
+
+    sender = Sender()
+    ended = weakref.ref(sender)
+    line = ends.pipe.put(b"x" * 1000, sent=sender.sent)
+    del sender
+    assert line is not None
+    await ends.until_given(line)
+    assert ended() is None
+    assert line.rest.obj == b""
 
 
 async def test_lines_that_wait_are_bounded(ends: Ends) -> None:
