@@ -26,6 +26,7 @@ from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.gateway.body import IN_LOOP, BodyRoom, read_apart
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.mcp import toolcalls
+from agentvault_tui.gateway.mcp.messages import LEGACY
 
 
 def finish(until: str) -> None:
@@ -33,6 +34,7 @@ def finish(until: str) -> None:
     Path(until).touch()
 
 
+@pytest.mark.parametrize("client", ["modern", *LEGACY], indirect=True)
 async def test_an_allowed_call_has_two_records_and_its_result(
     mcp: McpStand, client: Client
 ) -> None:
