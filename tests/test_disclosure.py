@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway.test_calls import BEARER, PAY, ROUTES, bearer, held
 from hypothesis import given
 from hypothesis import strategies as st
 from support.alert_stand import AlertStand
 from support.bench import OPERATOR, PAYMENT
+from support.call_kit import BEARER, PAY, ROUTES, bearer, held
 from support.gateway_stand import Stand, Upstream, standing
 
 from agentvault_tui.broker.usecases.evaluate import evaluate

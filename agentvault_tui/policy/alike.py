@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -18,8 +18,9 @@ import cedarpy
 from cedarpy import pst
 
 from agentvault_tui.policy.inputs import Inputs, Principal
-from agentvault_tui.policy.reads import matches, named_ids, pattern_parts
+from agentvault_tui.policy.reads import matches, named_ids, part_names, pattern_parts
 from agentvault_tui.policy.resources import fold_pattern, reads_like
+from agentvault_tui.policy.rules import parse_schema
 
 ALIKE: Final = "alike"
 """The context attribute with the comparisons that hold for the fold."""
@@ -87,7 +88,7 @@ class AlikeRules:
             for scope, found in by_scope.items()
         }
         self._folded = lru_cache(maxsize=_KEPT_SUFFIXES)(self._fold)
-        self._schema = cedarpy.Schema.from_str(schema)
+        self._schema = parse_schema(schema)
         self._policies = cedarpy.PolicySet.from_pst(
             pst.PolicySet(templates={}, static_policies=written, template_links=())
         )
@@ -203,9 +204,7 @@ def _rebuilt(node: Any, change: Any) -> Any:
         return tuple(change(one) for one in node)
     if isinstance(node, pst.FrozenMap):
         return pst.FrozenMap({name: change(one) for name, one in node.items()})
-    if not is_dataclass(node) or isinstance(node, type):
-        return node
-    parts = {one.name: getattr(node, one.name) for one in fields(node)}
+    parts = {name: getattr(node, name) for name in part_names(type(node))}
     changed = {name: _rebuilt_part(part, change) for name, part in parts.items()}
     return node if changed == parts else replace(node, **changed)
 
@@ -213,4 +212,4 @@ def _rebuilt(node: Any, change: Any) -> Any:
 def _rebuilt_part(part: Any, change: Any) -> Any:
     if isinstance(part, tuple | pst.FrozenMap):
         return _rebuilt(part, change)
-    return change(part) if is_dataclass(part) else part
+    return change(part) if part_names(type(part)) else part

@@ -28,6 +28,7 @@ from agentvault_tui.policy.rules import (
     UNREAD_DETAILS,
     Obligation,
     PolicyRule,
+    parse_schema,
     position,
     read_rules,
 )
@@ -105,7 +106,7 @@ class Policy:
         said = (text, written, catalogue.version, limits.version)
         self.version: Final = _version(_ENGINE, *filter(None, said))
         """Short hash over policy, schema, catalogue and limits."""
-        self._schema = cedarpy.Schema.from_str(written)
+        self._schema = parse_schema(written)
         self._policies, self.rules = read_rules(text, source, self._schema, known)
         members = action_members(action_groups(catalogue))
         self._every_reader = readers = [
@@ -123,9 +124,7 @@ class Policy:
         self.seen = seen
         """What whoever read the files saw of them: tells whether they changed."""
         self._entities = lru_cache(maxsize=_KEPT_AGENTS)(self._with_agent)
-        self._classes = {
-            scope.name: self._classes_of(scope.name) for scope in catalogue
-        }
+        self._classes = self._classes_by_scope()
         self._kept: OrderedDict[Hashable, Verdict] = OrderedDict()
         self._limits_read = lru_cache(maxsize=_KEPT_AGENTS)(self._find_limits_read)
 
@@ -136,12 +135,18 @@ class Policy:
             schema_text(self.catalogue, limits, alike=True),
         )
 
-    def _classes_of(self, scope: str) -> RequestClasses:
-        return RequestClasses.of(
-            rule.parsed
-            for rule, reader in zip(self.rules, self._every_reader, strict=True)
-            if scope in reader.actions
-        )
+    def _classes_by_scope(self) -> dict[str, RequestClasses]:
+        """Analyse the rules of each scope; scopes with the same rules share it."""
+        found: dict[tuple[int, ...], RequestClasses] = {}
+        by_scope = {}
+        for scope in self.catalogue:
+            readers = enumerate(self._every_reader)
+            applying = tuple(n for n, one in readers if scope.name in one.actions)
+            if applying not in found:
+                parsed = [self.rules[number].parsed for number in applying]
+                found[applying] = RequestClasses.of(parsed)
+            by_scope[scope.name] = found[applying]
+        return by_scope
 
     def read_by_rules(self, scopes: Iterable[str]) -> frozenset[str]:
         """Return what of parameters and environment rules for *scopes* read."""

@@ -113,9 +113,8 @@ def first_misspelt(
 
 def _misspelt(rule: pst.Template, catalogue: Catalogue) -> Iterator[str]:
     """Yield names that the broker never sends."""
-    for note in rule.annotations:
-        near = difflib.get_close_matches(note, ANNOTATIONS, n=1)
-        if note not in ANNOTATIONS and near:
+    for note in sorted(rule.annotations.keys() - ANNOTATIONS):
+        if near := difflib.get_close_matches(note, ANNOTATIONS, n=1):
             yield f"the annotation @{visible(note, 40)} is unknown: @{near[0]}?"
     for name in _agents_named(rule):
         if not name.startswith("agt_"):

@@ -165,22 +165,22 @@ def nodes(node: object) -> Iterator[object]:
 
 def children(node: Any) -> Iterator[object]:
     """Yield the parts of a node of the syntax tree."""
-    for name in _members(type(node)):
+    for name in part_names(type(node)):
         value = getattr(node, name)
         if isinstance(value, Mapping):
             value = tuple(value.values())
         yield from value if isinstance(value, tuple) else (value,)
 
 
-def _members(kind: type[Any]) -> tuple[str, ...]:
-    """Return the names of the members of a type of node; none of any other type."""
-    if (found := _MEMBERS.get(kind)) is None:
+def part_names(kind: type[Any]) -> tuple[str, ...]:
+    """List the names of the parts that nodes of a *kind* have; others have none."""
+    if (found := _PARTS.get(kind)) is None:
         names = tuple(one.name for one in fields(kind)) if is_dataclass(kind) else ()
-        found = _MEMBERS[kind] = names
+        found = _PARTS[kind] = names
     return found
 
 
-_MEMBERS: Final[dict[type[Any], tuple[str, ...]]] = {}
+_PARTS: Final[dict[type[Any], tuple[str, ...]]] = {}
 """`dataclasses.fields` costs more than the rest of a walk."""
 
 

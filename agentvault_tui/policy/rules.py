@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final
 
 import cedarpy
@@ -105,6 +106,12 @@ def read_rules(
         _check_limits(rule, source, limits)
     _validate(text, source, schema, rules)
     return policies, rules
+
+
+@lru_cache(maxsize=8)
+def parse_schema(text: str) -> cedarpy.Schema:
+    """Parse a schema (5 ms), which all policies over one catalogue share."""
+    return cedarpy.Schema.from_str(text)
 
 
 def position(policy_id: str) -> int:

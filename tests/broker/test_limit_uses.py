@@ -293,6 +293,7 @@ def test_long_windows_are_read_piece_by_piece(
                 machine.windows_hold_what_was_counted()
                 machine.waits_as_told(AGENTS[0], number % 100)
         machine.all_are_listed_that_hold_something()
+        assert len(machine.events) == 60
     finally:
         machine.teardown()
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.command_line import Answer, Broker
+from support.needs import program
 
 Run = Callable[..., Answer]
 
@@ -18,9 +18,7 @@ def test_a_shell_reads_its_script(shell: str, cli: Run) -> None:
     """The script is of that shell's language."""
     script = cli("completion", shell).out
     assert f"{shell}_complete" in script
-    if (program := shutil.which(shell)) is None:
-        pytest.skip(f"{shell} is not installed")
-    subprocess.run([program, "-n"], input=script, text=True, check=True)
+    subprocess.run([program(shell), "-n"], input=script, text=True, check=True)
 
 
 def test_install_writes_where_bash_looks(

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,15 @@ class Stand:
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(folder / "run" / "agentvault.sock"))
         self.listener.listen()
-        threading.Thread(target=self._serve, daemon=True).start()
+        self.thread = threading.Thread(target=self._serve)
+        self.thread.start()
+
+    def close(self) -> None:
+        """End the thread first: it could accept at another socket of that number."""
+        with suppress(OSError):  # it is closed already
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+        self.listener.close()
 
     def _serve(self) -> None:
         while True:
@@ -83,7 +91,7 @@ def stand(short: Path) -> Iterator[Stand]:
     (short / "run").mkdir()
     stand = Stand(short)
     yield stand
-    stand.listener.close()
+    stand.close()
 
 
 @contextmanager
@@ -425,7 +433,7 @@ def test_a_broker_that_hangs_is_a_no(
     short: Path, stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The hook answers before its host gives it up."""
-    stand.listener.close()
+    stand.close()
     (short / "run" / "agentvault.sock").unlink()
     silent = socket.socket(socket.AF_UNIX)
     silent.bind(str(short / "run" / "agentvault.sock"))

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.command_line import Answer, plain_environment, running
-from support.patience import PATIENT
+from support.command_line import Answer
+from support.vault import serving
 
 Run = Callable[..., Answer]
-
-
-def serve(home: Path) -> Any:
-    """Run a broker on *home*."""
-    line = ("--home", str(home), "serve", "--listen", "127.0.0.1:0")
-    return running(line, plain_environment(), stderr=None)
 
 
 def test_panic_stops_every_agent_until_it_is_lifted(av: Run) -> None:
@@ -39,27 +30,19 @@ def test_an_order_left_without_a_broker_stops_the_next_start(
     """The start obeys before it serves, on the record of who gave the order and why."""
     home = tmp_path / "h"
     at = ("--home", str(home))
-    with serve(home) as broker:
-        assert broker.stdout is not None
-        broker.stdout.readline()
-        broker.terminate()
-        assert broker.wait(PATIENT) == 0
+    with serving(home, tenant=False) as vault:
+        pass
+    assert vault.process.returncode == 0
     left = cli(*at, "panic", "--reason", "leaked")
     assert left.code == 0
     assert "the next start stops everything" in left.out
-    with serve(home) as broker:
-        assert broker.stdout is not None
-        broker.stdout.readline()
+    with serving(home, tenant=False):
         panic = cli(*at, "status", "--json").json["panic"]
         assert (panic["on"], panic["reason"]) == (True, "leaked")
         (event,) = cli(*at, "audit", "search", "--type", "panic.on", "--json").lines
         assert event["actor"]["kind"] == "operator"
         assert cli(*at, "lift-panic").code == 0
-        broker.terminate()
-        assert broker.wait(PATIENT) == 0
-    with serve(home) as broker:  # the order was obeyed once
-        assert broker.stdout is not None
-        broker.stdout.readline()
+    with serving(home, tenant=False):  # the order was obeyed once
         assert cli(*at, "status", "--json").json["panic"]["on"] is False
 
 
@@ -70,21 +53,19 @@ def test_a_broker_that_does_not_answer_obeys_as_soon_as_it_runs(
     """While it is stopped the command says that nothing was stopped, and exits 1."""
     home = tmp_path / "h"
     at = ("--home", str(home))
-    with serve(home) as broker:
-        assert broker.stdout is not None
-        pid = json.loads(broker.stdout.readline())["pid"]
-        os.kill(pid, signal.SIGSTOP)
+    with serving(home, tenant=False) as vault:
+        vault.process.send_signal(signal.SIGSTOP)
         try:
             left = cli(*at, "panic", "--reason", "it hangs")
         finally:
-            os.kill(pid, signal.SIGCONT)
+            vault.process.send_signal(signal.SIGCONT)
         assert left.code == 1
         assert "NOT stopped yet" in left.out
         while not (panic := cli(*at, "status", "--json").json["panic"])["on"]:
-            assert broker.poll() is None
+            assert vault.process.poll() is None
         assert panic["reason"] == "it hangs"
         while (home / "stop.order").exists():
-            assert broker.poll() is None
+            assert vault.process.poll() is None
 
 
 def test_panic_on_an_empty_folder_leaves_nothing(cli: Run, tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import uvloop
 from support.bench import bench, clock
+from support.call_kit import BEARER, ROUTES
 from support.gateway_stand import Stand, standing
 
 from agentvault_tui.gateway import Service, Services
 from agentvault_tui.gateway.services import parse_service
 from agentvault_tui.home import Home
+from agentvault_tui.model import Agent
 from agentvault_tui.policy import shipped_catalogue
 
 __all__ = ["bench", "clock"]
@@ -55,3 +57,17 @@ async def stand(short: Path) -> AsyncIterator[Stand]:
     """A broker with its gateway on a socket, and an upstream that counts."""
     async with standing(short) as opened:
         yield opened
+
+
+@pytest.fixture
+async def agent(stand: Stand) -> Agent:
+    """An agent of a service that reads, uploads and pays."""
+    await stand.secret()
+    await stand.service(BEARER + ROUTES)
+    return await stand.agent("read:calendar", "write:calendar", "send:payment")
+
+
+@pytest.fixture
+async def token(stand: Stand, agent: Agent) -> str:
+    """Its token for all but payments, which a person decides."""
+    return await stand.token(agent, "read:calendar write:calendar")

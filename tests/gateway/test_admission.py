@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 import pytest
-from gateway.test_calls import BEARER, PAY, ROUTES, again, bearer, held
 from httpx import Response
 from support.bench import OPERATOR
+from support.call_kit import BEARER, PAY, ROUTES, again, bearer, held
 from support.gateway_stand import Stand
 from support.stepups import details_of
 from support.web_kit import talk

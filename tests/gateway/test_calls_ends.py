@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
-from gateway.test_calls import BEARER, PAY, ROUTES, bearer
 from support.bench import OPERATOR
+from support.call_kit import BEARER, PAY, ROUTES, bearer
 from support.gateway_stand import Received, Stand, ok
 
 from agentvault_tui.broker.usecases.policy_change import reload_policy
@@ -29,11 +29,6 @@ async def agent(stand: Stand) -> Agent:
     until = iso(stand.bench.clock.now() + timedelta(seconds=60))
     scopes = "read:calendar", "write:calendar", "send:payment"
     return await stand.bench.agent("agent", *scopes, until=until)
-
-
-@pytest.fixture
-async def token(stand: Stand, agent: Agent) -> str:
-    return await stand.token(agent, "read:calendar write:calendar")
 
 
 def read(stand: Stand, token: str, name: str = "e1") -> asyncio.Task[httpx.Response]:

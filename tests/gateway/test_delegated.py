@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from gateway.test_calls import BEARER, ROUTES, bearer
 from support.bench import OPERATOR
+from support.call_kit import BEARER, ROUTES, bearer
 from support.gateway_stand import Received, Stand, endless, operators_http
 from support.patience import PATIENT
 from support.stepups import details_of

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import pytest
 from auth0_double.running import START, TenantThread
-from gateway.test_calls import BEARER, ROUTES, bearer
 from support.bench import OPERATOR
+from support.call_kit import BEARER, ROUTES, bearer
 from support.gateway_stand import Received, Stand, operators_http
 from support.phone import Phone, public_address
 

@@ -6,7 +6,7 @@ from contextlib import closing
 from datetime import timedelta
 
 import pytest
-from gateway.test_calls import BEARER, ROUTES, bearer
+from support.call_kit import BEARER, ROUTES, bearer
 from support.gateway_stand import Stand
 
 from agentvault_tui.cli.output import Output

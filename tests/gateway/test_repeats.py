@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx
 import pytest
-from gateway.test_calls import BEARER, PAY, ROUTES, bearer
 from support.bench import OPERATOR
+from support.call_kit import PAY, bearer
 from support.gateway_stand import Stand
 
 from agentvault_tui.broker.usecases.stepup import begin_approval
@@ -23,13 +23,6 @@ from agentvault_tui.model import (
 )
 
 URL = "/gw/api/transfers/acct_42"
-
-
-@pytest.fixture
-async def agent(stand: Stand) -> Agent:
-    await stand.secret()
-    await stand.service(BEARER + ROUTES)
-    return await stand.agent("read:calendar", "write:calendar", "send:payment")
 
 
 async def test_an_approval_for_more_sends_the_same_bytes_again(

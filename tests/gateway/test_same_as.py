@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from gateway.test_calls import bearer
+from support.call_kit import bearer
 from support.gateway_stand import Stand
 from support.stepups import details_of
 

@@ -365,4 +365,6 @@ async def test_an_index_that_was_changed_is_built_again_without_a_search(
         while not index.exists() or index.stat().st_ino == before:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     await indexed(ledger)
+    page = await ledger.events(EventQuery(q="calendar:prim", limit=1000))
+    assert len(page.events) == 50
     await ledger.close()

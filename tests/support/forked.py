@@ -32,21 +32,8 @@ from agentvault_tui.home import Home
 from agentvault_tui.process import start_tenant
 
 _CONTEXT: Final = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
-    [
-        "__main__",  # the script that started pytest, or each fork would run it
-        "agentvault_tui.cli.app",
-        "agentvault_tui.cli.doctor",
-        "agentvault_tui.cli.serve",
-        "agentvault_tui.cli.tenant",
-        "agentvault_tui.broker.serve",
-        "agentvault_tui.console.app",
-        "agentvault_tui.gateway",
-        "agentvault_tui.tenant.process",
-        "agentvault_tui.tenant.users",
-        "agentvault_tui.watch",
-    ]
-)
+# First the script that started pytest, or each fork would run it.
+_CONTEXT.set_forkserver_preload(["__main__", "support.preloaded"])
 _STREAMS: Final = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 _LOG_BYTES: Final = 8192
 """How much of a process's log a failure shows: the end of it."""
@@ -67,8 +54,10 @@ class Process:
 
         With *session* it is the leader of a session of its own, without a terminal.
         """
-        with mock.patch.dict(os.environ, console._TEXTUAL):
-            forkserver.ensure_running()  # Textual reads them when it is loaded
+        # Textual reads its own when it is loaded; Python 3.11 hands on no `sys.path`.
+        path = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        with mock.patch.dict(os.environ, console._TEXTUAL | path):
+            forkserver.ensure_running()
         lent = [Connection(os.dup(one)) for one in streams]
         self._process = _CONTEXT.Process(
             target=_begin,

@@ -196,3 +196,17 @@ class McpStand:
     def processes(self) -> set[str]:
         """Return the processes that were given anything."""
         return {line.partition(" ")[0] for line in self.log.read_text().splitlines()}
+
+
+HELD = {"name": "delete_file", "arguments": {"path": "/a"}}
+
+
+def text_of(result: dict[str, Any]) -> str:
+    return str(result["content"][0]["text"])
+
+
+def refusal_of(result: dict[str, Any]) -> dict[str, Any]:
+    assert result["isError"] is True
+    said = dict(json.loads(result["content"][1]["text"]))
+    assert said == result["_meta"]["agentvault.dev/refusal"]
+    return said

@@ -11,6 +11,9 @@ from agentvault_tui.web import Listener, Receive, Scope, Send, read_body
 from agentvault_tui.web.places import Limits
 from agentvault_tui.web.reply import json_reply
 
+GET = b"GET / HTTP/1.1\r\nHost: @\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: @\r\nContent-Length: 5\r\n\r\n"
+CLOSE = b"Connection: close\r\n\r\n"
 Serve = Callable[..., Awaitable[Listener]]
 QUICK = Limits(head_seconds=0.3, request_seconds=0.6, idle_seconds=0.4)
 """The same limits as in production, in tenths."""

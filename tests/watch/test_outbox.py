@@ -622,6 +622,7 @@ async def test_a_call_to_a_person_waits_for_no_other_alert(
     await stand.until(begun.is_set)
     await ask(bench, await bench.agent())
     await stand.until(lambda: "needs_person" in stand.kinds)
+    assert stand.kinds == ["tenant.away", "needs_person"]
 
 
 async def test_a_call_to_a_person_needs_no_look_of_the_upkeep(
@@ -733,6 +734,7 @@ async def test_a_call_to_a_person_does_not_wait_for_permitted_high_risk(
     await stand.until(begun.is_set)
     await ask(bench, await bench.agent())
     await stand.until(lambda: "needs_person" in stand.kinds)
+    assert stand.kinds == ["token.revoked", "needs_person"]
 
 
 async def test_a_place_of_an_older_version_is_gone_on_from(

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway.test_calls import BEARER, ROUTES, again, bearer, held
 from support.bench import PAYMENT, Bench
+from support.call_kit import BEARER, ROUTES, again, bearer, held
 from support.gateway_stand import Stand, standing
 from support.manual_clock import ManualClock
 from support.stepups import approve, ask

@@ -6,6 +6,8 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -625,15 +627,19 @@ def test_each_route_has_a_place_in_the_table(bench: Bench) -> None:
     }
 
 
+async def load_and_delete(bench: Bench, file: Path, text: str) -> None:
+    """Load a file of rules, and then delete it: its text stays the active version."""
+    for change in (partial(file.write_text, text), file.unlink):
+        change()
+        await reload_policy(bench.broker)
+
+
 async def test_the_shipped_policy_is_put_back_once_that_is_approved(
     stand: Stand,
 ) -> None:
     """A reset is carried out as any change: its proof is in its own transaction."""
     bench = stand.bench
-    bench.home.policy_file.write_text(STRICT)
-    await reload_policy(bench.broker)
-    bench.home.policy_file.unlink()
-    await reload_policy(bench.broker)
+    await load_and_delete(bench, bench.home.policy_file, STRICT)
     approver = await signed_in(stand, "approver")
     operator = await signed_in(stand, "operator", "olga")
     assert (await operator.post("/api/policy/reset")).status_code == 403
@@ -687,11 +693,7 @@ async def test_a_reset_is_of_the_kinds_of_the_files_that_are_gone(
     stand: Stand,
 ) -> None:
     """Or rules for limits are passed by deleting their file."""
-    bench = stand.bench
-    bench.home.limits_file.write_text(HOOK)
-    await reload_policy(bench.broker)
-    bench.home.limits_file.unlink()
-    await reload_policy(bench.broker)
+    await load_and_delete(stand.bench, stand.bench.home.limits_file, HOOK)
     approver = await signed_in(stand, "approver")
     change = await waits(await approver.post("/api/policy/reset"))
     assert change["kind"] == "limits"

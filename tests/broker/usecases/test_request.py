@@ -230,7 +230,7 @@ async def test_memory_grows_by_the_length_of_what_agents_send(
     bench: Bench, wanted: Action
 ) -> None:
     """Tokens and step-ups hold an agent's JSON as text: many values cost no more."""
-    sent = json.dumps([{"type": "x", "parameters": {"a": [{} for _ in range(4000)]}}])
+    sent = json.dumps([{"type": "x", "parameters": {"a": [{} for _ in range(1000)]}}])
     agents = [await bench.agent(f"agent-{number}") for number in range(2)]
     tracemalloc.start()
     try:

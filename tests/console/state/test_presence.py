@@ -102,22 +102,18 @@ async def test_a_decision_is_news_to_the_other_only(
     async with linked(vault, tmp_path) as here:
         await alone(here)
         async with linked(vault, tmp_path) as there:
-            await decided(here, there, asked)
-
-
-async def decided(here: BrokerLink, there: BrokerLink, asked: str) -> None:
-    """Deny and revoke at *there*; see it as news *here*."""
-    await until(lambda: asked in here.mirror.stepups)
-    row = here.mirror.stepups[asked]
-    await there.deny(asked, "no")
-    await until(lambda: here.mirror.presence.news)
-    text = f"{NAME} denied {row.fingerprint}, send:payment of two"
-    assert list(here.mirror.presence.news) == [text]
-    await there.revoke(row.agent_id, "why not")
-    await until(lambda: len(here.mirror.presence.news) == 2)
-    assert here.mirror.presence.news[1] == f"{NAME} revoked two"
-    await until(lambda: there.mirror.last_seq == here.mirror.last_seq)
-    assert not there.mirror.presence.news
+            await until(lambda: asked in here.mirror.stepups)
+            row = here.mirror.stepups[asked]
+            news = here.mirror.presence.news
+            await there.deny(asked, "no")
+            await until(lambda: news)
+            text = f"{NAME} denied {row.fingerprint}, send:payment of two"
+            assert list(news) == [text]
+            await there.revoke(row.agent_id, "why not")
+            await until(lambda: len(news) == 2)
+            assert news[1] == f"{NAME} revoked two"
+            await until(lambda: there.mirror.last_seq == here.mirror.last_seq)
+            assert not there.mirror.presence.news
 
 
 @pytest.mark.slow

@@ -11,20 +11,22 @@ from typing import Any
 import httpx
 import pytest
 from support.bench import OPERATOR
-from support.mcp_stand import MODERN, TOOLS, Client, McpStand, messages
+from support.mcp_stand import (
+    HELD,
+    TOOLS,
+    Client,
+    McpStand,
+    messages,
+    refusal_of,
+    text_of,
+)
 
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
-from agentvault_tui.broker.usecases.stepup_end import deny
 from agentvault_tui.gateway.body import IN_LOOP, BodyRoom, read_apart
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.mcp import toolcalls
-
-HELD = {"name": "delete_file", "arguments": {"path": "/a"}}
-
-
-def text_of(result: dict[str, Any]) -> str:
-    return str(result["content"][0]["text"])
+from agentvault_tui.gateway.mcp.messages import LEGACY
 
 
 def finish(until: str) -> None:
@@ -32,13 +34,7 @@ def finish(until: str) -> None:
     Path(until).touch()
 
 
-def refusal_of(result: dict[str, Any]) -> dict[str, Any]:
-    assert result["isError"] is True
-    said = dict(json.loads(result["content"][1]["text"]))
-    assert said == result["_meta"]["agentvault.dev/refusal"]
-    return said
-
-
+@pytest.mark.parametrize("client", ["modern", *LEGACY], indirect=True)
 async def test_an_allowed_call_has_two_records_and_its_result(
     mcp: McpStand, client: Client
 ) -> None:
@@ -59,48 +55,6 @@ async def test_an_allowed_call_has_two_records_and_its_result(
     assert ended.detail["ended"] == "done"
     assert ended.detail["bytes_in"] > 0
     assert len(mcp.received()) == 1
-
-
-async def test_numbers_pass_both_ways_with_their_digits(
-    mcp: McpStand, client: Client
-) -> None:
-    """Both ways as they were written; members MCP does not name stay here, and ids are
-    the client's own."""
-    body, headers = client.request(
-        "tools/call", {"name": "read_file", "arguments": {"path": "/a", "x": 1.0}}
-    )
-    raw = (
-        json.dumps(body).replace('"x": 1.0', '"x": 1.0e2').replace("{", '{"zz": 1, ', 1)
-    )
-    raw = raw.replace(f'"id": {body["id"]}', '"id": "sept-7"')
-    answer = await client.post(raw.encode(), headers)
-    assert '"kept" : 1.5' in answer.text
-    assert '"unknown" : 1.0' in answer.text
-    assert answer.json()["id"] == "sept-7"
-    assert answer.json()["result"]["unknown"] == {"kept": 1.5}
-    assert "zz" not in mcp.received()[0]
-    assert '"x":1.0e2' in mcp.log.read_text()
-    (attempt,) = await mcp.stand.bench.events("gateway.attempt")
-    assert attempt.detail["dropped"] == ["zz"]
-
-
-async def test_line_ends_in_a_body_make_no_second_message(
-    mcp: McpStand, client: Client
-) -> None:
-    """What is white space in JSON can not end the line that a process reads."""
-    body, headers = client.request(
-        "tools/call",
-        {"name": "read_file", "arguments": {"path": "/a", "x": 1, "y": "sep"}},
-    )
-    smuggled = (
-        '{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"name":"crash"}}'
-    )
-    raw = json.dumps(body).replace('"x": 1', f'"x": \n{smuggled}\r\n')
-    raw = raw.replace('"sep"', '"\u2028\u0085"')
-    answer = await client.post(raw.encode(), headers)
-    assert answer.status_code == 200, answer.text
-    assert [one["params"]["name"] for one in mcp.received()] == ["read_file"]
-    assert mcp.received()[0]["params"]["arguments"]["y"] == "\u2028\u0085"
 
 
 async def test_tools_are_listed_as_the_agents_scopes_allow(mcp: McpStand) -> None:
@@ -156,29 +110,6 @@ async def test_a_tool_that_nothing_maps_is_refused(
     assert "read_*" in text_of(result)
     assert mcp.received() == []
     assert await mcp.stand.records() == [("refused", reason)]
-
-
-async def test_arguments_that_say_two_things_are_refused(mcp: McpStand) -> None:
-    """One that is read and missing, or there in another spelling, is no clear call."""
-    client = await mcp.client("modern")
-    for arguments in ({"Path": "/b"}, {}, {"path": ["/a"]}):
-        result = await client.call("read_file", **arguments)
-        assert refusal_of(result)["reason"] == "unclear_call"
-    assert mcp.received() == []
-
-
-@pytest.mark.parametrize("number", ["420e-1", "42.0", "-0", "9007199254740993"])
-async def test_a_resource_is_no_number_that_programs_read_apart(
-    mcp: McpStand, number: str
-) -> None:
-    """JavaScript reads ``420e-1`` as 42, and 2^53 + 1 as 2^53."""
-    client = await mcp.client("modern")
-    body, headers = client.request("tools/call", {"name": "read_file"})
-    body["params"]["arguments"] = {"path": 0}
-    raw = json.dumps(body).replace('{"path": 0}', f'{{"path": {number}}}').encode()
-    result = messages(await client.post(raw, headers))[-1]["result"]
-    assert refusal_of(result)["reason"] == "unclear_call"
-    assert mcp.received() == []
 
 
 async def test_a_scope_that_was_not_granted_is_refused_in_the_result(
@@ -274,264 +205,6 @@ async def test_a_token_for_another_server_is_refused(mcp: McpStand) -> None:
 
 
 # Held calls
-
-
-async def test_a_held_call_reports_progress_and_goes_out_when_approved(
-    mcp: McpStand, client: Client
-) -> None:
-    """The client hears that a person is waited for, then has the server's result."""
-    body, headers = client.request("tools/call", HELD, progressToken="t")
-    meta = dict(body["params"]["_meta"])
-    del meta["progressToken"]
-    told: list[dict[str, Any]] = []
-    http = mcp.stand.client
-    async with http.stream("POST", "/mcp/files", json=body, headers=headers) as answer:
-        async for line in answer.aiter_lines():
-            if not line.startswith("data: "):
-                continue
-            told.append(json.loads(line.removeprefix("data: ")))
-            if len(told) == 1:
-                (call,) = mcp.stand.gateway.calls
-                assert (call.service, call.path) == ("mcp/files", "delete_file")
-                assert (call.state, mcp.received()) == ("held", [])
-                stepup = await mcp.stand.pending()
-                assert stepup.request is not None
-                assert stepup.request["url"] == "mcp://files/delete_file"
-                held = mcp.stand.gateway.calls.bodies.of(stepup.id)
-                assert json.loads(held or b"") == {
-                    name: one for name, one in body["params"].items() if name != "_meta"
-                } | ({"_meta": meta} if meta else {})
-                await mcp.stand.approve(stepup.id)
-    progress = [one["params"] for one in told if "params" in one]
-    assert progress[0]["progressToken"] == "t"
-    assert stepup.id in progress[0]["message"]
-    assert progress[-1]["unknown"] is True
-    assert json.loads(text_of(told[-1]["result"])) == {"path": "/a"}
-    assert [kind for kind, _ in await mcp.stand.records()] == [
-        "held",
-        "attempt",
-        "result",
-    ]
-
-
-async def test_the_same_call_passes_once_after_the_wait(
-    mcp: McpStand, client: Client
-) -> None:
-    """The result names auth_req_id, the tool tells, and only these arguments pass."""
-    client.extra = {"prefer": "wait=0"}
-    told = refusal_of(await client.call("delete_file", path="/a"))
-    id_ = told["auth_req_id"]
-    assert told["error"] == "insufficient_user_authentication"
-    again = refusal_of(await client.call("delete_file", path="/a"))
-    assert again["auth_req_id"] == id_
-    waits = await client.call("agentvault_check", auth_req_id=id_)
-    assert json.loads(waits["content"][1]["text"])["status"] == "pending"
-    await mcp.stand.approve(id_)
-    told = await client.call("agentvault_check", auth_req_id=id_)
-    assert json.loads(told["content"][1]["text"])["status"] == "approved"
-    other = refusal_of(await client.call("delete_file", path="/b"))
-    assert other["auth_req_id"] != id_
-    assert mcp.received() == []
-    body, headers = client.request("tools/call", HELD, progressToken="new")
-    sent = messages(await client.post(body, headers))[-1]
-    assert "isError" not in sent["result"]
-    told = await client.call("agentvault_check", auth_req_id=id_)
-    assert json.loads(told["content"][1]["text"])["status"] == "redeemed"
-    third = refusal_of(await client.call("delete_file", path="/a"))
-    assert third["auth_req_id"] not in {id_, other["auth_req_id"]}
-    assert len(mcp.received()) == 1
-
-
-CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
-
-
-@pytest.mark.parametrize("offered", [{}, {"form": {}}])
-async def test_a_client_that_shows_forms_is_asked_to_wait(
-    mcp: McpStand, offered: dict[str, Any]
-) -> None:
-    """A held call is input_required; made again with its state it waits on, and goes
-    out as it was asked, once: the state and the answer are no part of it."""
-    client = await mcp.client("modern")
-    client.extra = {"prefer": "wait=0"}
-    can = {CAPABILITIES: {"elicitation": offered}}
-    told = messages(await client.send("tools/call", HELD, **can))[-1]["result"]
-    assert told["resultType"] == "input_required"
-    (name,) = told["inputRequests"]
-    asked = told["inputRequests"][name]
-    assert (asked["method"], asked["params"]["mode"]) == ("elicitation/create", "form")
-    (stepup,) = mcp.stand.bench.broker.stepups.open()
-    assert stepup.id in asked["params"]["message"]
-    state = {"requestState": told["requestState"]}
-    accepted = {"inputResponses": {name: {"action": "accept", "content": {}}}, **state}
-    again = await client.send("tools/call", HELD | accepted, **can)
-    assert messages(again)[-1]["result"]["requestState"] == told["requestState"]
-    client.extra = {}
-    waiting = asyncio.create_task(client.send("tools/call", HELD | accepted, **can))
-    await mcp.stand.pending()
-    await mcp.stand.approve(stepup.id)
-    result = messages(await waiting)[-1]["result"]
-    assert json.loads(text_of(result)) == {"path": "/a"}
-    (sent,) = mcp.received()
-    assert not sent["params"].keys() & {"requestState", "inputResponses"}
-    used = messages(await client.send("tools/call", HELD | accepted, **can))
-    assert refusal_of(used[-1]["result"])["error"] == "already_used"
-
-
-async def test_who_does_not_wait_or_shows_no_forms_is_told_the_id(
-    mcp: McpStand,
-) -> None:
-    """A declined form, a client of URLs alone, and a forged state pass nothing."""
-    client = await mcp.client("modern")
-    client.extra = {"prefer": "wait=0"}
-    only = {CAPABILITIES: {"elicitation": {"url": {}}}}
-    told = messages(await client.send("tools/call", HELD, **only))[-1]["result"]
-    id_ = refusal_of(told)["auth_req_id"]
-    forms: dict[str, Any] = {CAPABILITIES: {"elicitation": {}}}
-    declined = {
-        "requestState": f"agentvault:{id_}",
-        "inputResponses": {"agentvault:": {"action": "decline"}},
-    }
-    told = messages(await client.send("tools/call", HELD | declined, **only))[-1]
-    assert refusal_of(told["result"])["auth_req_id"] == id_
-    told = messages(await client.send("tools/call", HELD | declined, **forms))[-1]
-    assert refusal_of(told["result"])["error"] == "digest_mismatch"
-    forged = {"requestState": "agentvault:sup_other"}
-    told = messages(await client.send("tools/call", HELD | forged, **forms))[-1]
-    assert refusal_of(told["result"])["reason"] == "unknown_request"
-    other = await mcp.client("modern", name="other")
-    await mcp.stand.approve(id_)
-    told = messages(await other.send("tools/call", HELD | declined, **forms))[-1]
-    assert refusal_of(told["result"])["reason"] == "unknown_request"
-    assert mcp.received() == []
-
-
-async def test_what_a_server_asks_of_a_client_passes_where_each_try_is_a_call(
-    mcp: McpStand,
-) -> None:
-    """In the modern era a server's input_required, and the answer to it, are relayed,
-    and decided and recorded as two calls."""
-    client = await mcp.client("modern")
-    params: dict[str, Any] = {"name": "ask", "arguments": {"form": True}}
-    told = messages(await client.send("tools/call", params))[-1]["result"]
-    assert told["resultType"] == "input_required"
-    said = {"inputResponses": {"q": {"action": "accept", "content": {"x": 1}}}}
-    again = params | said | {"requestState": told["requestState"]}
-    told = messages(await client.send("tools/call", again))[-1]["result"]
-    answered = json.loads(text_of(told))
-    assert answered == said["inputResponses"] | {"state": "theirs"}
-    attempts = await mcp.stand.bench.events("gateway.attempt")
-    assert len({one.detail["body_sha256"] for one in attempts}) == 2
-
-
-@pytest.mark.parametrize(
-    ("other", "pattern"), [("[tools.drop]\n", "read_file"), ("", '"read_*"')]
-)
-async def test_a_token_for_one_action_opens_no_tool_that_it_does_not_name(
-    mcp: McpStand, other: str, pattern: str
-) -> None:
-    """Two tools on one resource are one action: its approver saw no tool."""
-    rule = 'scope = "send:payment"\nresource = "stripe:{to}"\n'
-    rule += 'parameters = { amount = "/amount", currency = "/currency" }\n'
-    await mcp.write(f"[tools.{pattern}]\n{rule}" + (other and other + rule))
-    agent = await mcp.stand.agent("send:payment")
-    pay = {"amount": 1900, "currency": "USD"}
-    token = await mcp.stand.elevated(agent, "stripe:acct_1", pay)
-    client = Client(mcp.stand, agent, token, modern=True)
-    told = await client.call("read_file", to="acct_1", **pay)
-    assert refusal_of(told)["reason"] == "ask_at_the_gateway"
-    assert mcp.received() == []
-
-
-async def test_a_token_for_one_action_opens_a_call_that_it_states_whole(
-    mcp: McpStand,
-) -> None:
-    """Its approver saw the action alone: a call with more is refused, unspent."""
-    text = (
-        '[tools.read_file]\nscope = "send:payment"\nresource = "stripe:{to}"\n'
-        'parameters = { amount = "/amount", currency = "/currency" }\n'
-    )
-    await mcp.write(text)
-    agent = await mcp.stand.agent("send:payment")
-    pay = {"amount": 1900, "currency": "USD"}
-    token = await mcp.stand.elevated(agent, "stripe:acct_1", pay)
-    client = Client(mcp.stand, agent, token, modern=True)
-    more = await client.call("read_file", to="acct_1", **pay, memo="x")
-    assert refusal_of(more)["reason"] == "ask_at_the_gateway"
-    assert "arguments/memo" in text_of(more)
-    assert "isError" not in await client.call("read_file", to="acct_1", **pay)
-    assert [one["params"]["arguments"] for one in mcp.received()] == [
-        {"to": "acct_1", **pay}
-    ]
-
-
-@pytest.mark.parametrize(
-    ("pattern", "more"),
-    [
-        ("read_*", ""),
-        ("read_file", 'delete_file = "stripe:{path}"'),
-    ],
-)
-async def test_a_token_for_one_action_opens_no_call_that_may_be_of_another_tool(
-    mcp: McpStand, pattern: str, more: str
-) -> None:
-    """Scope and resource do not say which of two tools their approver meant."""
-    text = f'[tools."{pattern}"]\nscope = "send:payment"\nresource = "stripe:{{to}}"\n'
-    for line in filter(None, [more]):
-        tool, _, resource = line.partition(" = ")
-        text += f'[tools.{tool}]\nscope = "send:payment"\nresource = {resource}\n'
-    await mcp.write(text)
-    agent = await mcp.stand.agent("send:payment")
-    token = await mcp.stand.elevated(agent, "stripe:acct_1", {})
-    client = Client(mcp.stand, agent, token, modern=True)
-    refused = await client.call("read_file", to="acct_1")
-    assert refusal_of(refused)["reason"] == "ask_at_the_gateway"
-    assert mcp.received() == []
-
-
-async def test_a_denied_call_says_so_and_why(mcp: McpStand, client: Client) -> None:
-    """The person's reason reaches the model; nothing was sent."""
-    asked = asyncio.ensure_future(client.call("delete_file", path="/a"))
-    stepup = await mcp.stand.pending()
-    await deny(mcp.stand.bench.broker, stepup.id, "not today", OPERATOR)
-    result = await asked
-    assert refusal_of(result)["reason"] == "stepup_denied"
-    assert "not today" in text_of(result)
-    told = await client.call("agentvault_check", auth_req_id=stepup.id)
-    assert "not today" in text_of(told)
-    assert mcp.received() == []
-
-
-async def test_a_changed_file_of_a_server_voids_an_approval(
-    mcp: McpStand, client: Client
-) -> None:
-    """An approved call reaches no other program: neither made again nor waiting."""
-    client.extra = {"prefer": "respond-async"}
-    result = await client.call("delete_file", path="/a")
-    one = json.loads(result["content"][1]["text"])["auth_req_id"]
-    client.extra = {}
-    waiting = asyncio.create_task(client.call("delete_file", path="/b"))
-    await mcp.stand.pending()
-    (two,) = (s.id for s in mcp.stand.bench.broker.stepups.open() if s.id != one)
-    await mcp.stand.approve(one)
-    await mcp.write(TOOLS + "# another command\n")
-    await mcp.stand.approve(two)
-    assert "service_changed" in (await waiting)["content"][1]["text"]
-    client.extra = {"prefer": "respond-async"}
-    if not client.modern:
-        await client.begin()
-    again = await client.call("delete_file", path="/a")
-    assert json.loads(again["content"][1]["text"])["auth_req_id"] != one
-    assert mcp.received() == []
-
-
-async def test_nobody_learns_of_another_agents_held_call(mcp: McpStand) -> None:
-    """To another agent, a call that is held is one that is not there."""
-    one, two = await mcp.client("modern"), await mcp.client("legacy")
-    one.extra = {"prefer": "respond-async"}
-    id_ = refusal_of(await one.call("delete_file", path="/a"))["auth_req_id"]
-    for wrong in (id_, "sup_0000", 7):
-        told = await two.call("agentvault_check", auth_req_id=wrong)
-        assert refusal_of(told)["reason"] == "unknown_request"
 
 
 async def test_parameters_are_read_from_the_arguments(mcp: McpStand) -> None:
@@ -643,16 +316,6 @@ async def test_a_call_in_flight_is_cut(mcp: McpStand, client: Client, how: str) 
     finish(never)
 
 
-async def test_a_revoked_agents_client_is_told_by_401(
-    mcp: McpStand, client: Client
-) -> None:
-    """With the reason; its sessions are gone, also once it is restored."""
-    await revoke_agent(mcp.stand.bench.broker, client.agent.id, "stolen", OPERATOR)
-    answer = await client.send("tools/call", HELD)
-    assert (answer.status_code, answer.json()["reason"]) == (401, "agent_revoked")
-    assert "resource_metadata=" in answer.headers["www-authenticate"]
-
-
 async def test_cancelling_stops_the_call_and_no_other(mcp: McpStand) -> None:
     """By its id, in its own session; another client's of the same id goes on."""
     until = str(mcp.log) + ".done"
@@ -675,68 +338,6 @@ async def test_cancelling_stops_the_call_and_no_other(mcp: McpStand) -> None:
     assert "result" in (await asked[1]).json()
     await mcp.stand.bench.until(lambda: mcp.received("notifications/cancelled"))
     assert len(mcp.received("notifications/cancelled")) == 1
-
-
-ODD = [None, True, 1, 1.5, "x", [], [[]], {}, {"a": [{}]}, -(2**70)]
-
-
-@pytest.mark.parametrize("wrong", [[], {}, 1.0, True, None, [1]])
-async def test_a_refused_notification_is_400_without_an_id(
-    mcp: McpStand, client: Client, wrong: Any
-) -> None:
-    """The cancelled request's id is a text or an integer; anything else is -32602."""
-    body, headers = client.request("notifications/cancelled", {"requestId": wrong})
-    del body["id"]
-    answer = await client.post(body, headers)
-    assert answer.status_code == 400
-    assert answer.json()["id"] is None
-    assert answer.json()["error"]["code"] == -32602
-    params = {"name": "read_file", "arguments": {"path": "/a"}}
-    body, headers = client.request("tools/call", params)
-    del body["id"]
-    answer = await client.post(body, headers)
-    assert answer.status_code == 400
-    assert (answer.json()["id"], answer.json()["error"]["code"]) == (None, -32600)
-    assert mcp.received() == []
-
-
-async def test_no_type_of_a_member_is_a_fault(mcp: McpStand, client: Client) -> None:
-    """Every member of every method as every type of JSON: answered, and never 500."""
-    members = {
-        "tools/call": ("name", "arguments", "requestState", "inputResponses", "task"),
-        "tools/list": ("cursor",),
-        "initialize": ("protocolVersion", "capabilities", "clientInfo"),
-        "notifications/cancelled": ("requestId", "reason"),
-        "notifications/initialized": ("x",),
-        "completion/complete": ("ref", "argument", "context"),
-    }
-    metas = ("progressToken", "traceparent", "clientInfo", "clientCapabilities")
-    bodies = []
-    for method, names in members.items():
-        for odd in ODD:
-            good = {"name": "read_file", "arguments": {"path": "/a"}}
-            given = good if method == "tools/call" else {}
-            bodies += [(method, {**given, name: odd}, {}) for name in names]
-            bodies += [
-                (method, given, {name if name[0] in "pt" else f"{META}{name}": odd})
-                for name in metas
-            ]
-    for method, params, meta in bodies:
-        body, headers = client.request(method, params, **meta)
-        if method.startswith("notifications"):
-            del body["id"]
-        if not isinstance(headers.get("mcp-name", ""), str):
-            del headers["mcp-name"]
-        answer = await client.post(body, headers)
-        assert answer.status_code < 500, (body, answer.text)
-    for name in ("jsonrpc", "id", "method", "params", "result"):
-        for odd in ODD:
-            body, headers = client.request("tools/list")
-            answer = await client.post({**body, name: odd}, headers)
-            assert answer.status_code < 500, (name, odd)
-
-
-META = "io.modelcontextprotocol/"
 
 
 async def test_an_attempt_that_a_crash_left_has_a_result_that_names_the_tool(
@@ -794,89 +395,6 @@ async def test_a_server_of_the_handshake_alone_sends_clients_there(
     assert "isError" not in await legacy.call("read_file", path="/a")
 
 
-async def test_discovery_says_what_is_served_here(mcp: McpStand) -> None:
-    """The server's own words, of which what ends at the gateway is left out."""
-    client = await mcp.client("modern")
-    answer = await client.send("server/discover")
-    assert answer.json()["result"]["supportedVersions"] == [MODERN]
-    legacy = await mcp.client("legacy")
-    body, headers = legacy.request(
-        "initialize",
-        {"protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": {}},
-    )
-    result = (await legacy.post(body, headers)).json()["result"]
-    assert result["capabilities"] == {"tools": {}}
-    assert result["protocolVersion"] == "2025-11-25"
-    assert result["unknown"] == {"kept": 1.5}
-
-
-@pytest.mark.parametrize(
-    ("header", "value"),
-    [
-        ("mcp-method", "tools/list"),
-        ("mcp-method", None),
-        ("mcp-name", "write_file"),
-        ("mcp-name", None),
-        ("mcp-protocol-version", "2025-11-25"),
-        ("mcp-param-path", "/b"),
-        ("mcp-param-path", "=?base64?L2I=?="),
-    ],
-)
-async def test_headers_that_differ_from_the_body_are_refused(
-    mcp: McpStand, header: str, value: str | None
-) -> None:
-    """400 and -32020 before anything is decided or sent."""
-    client = await mcp.client("modern")
-    params = {"name": "read_file", "arguments": {"path": "/a"}}
-    body, headers = client.request("tools/call", params)
-    if value is None:
-        del headers[header]
-    else:
-        headers[header] = value
-    answer = await client.post(body, headers)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (400, -32020)
-    assert mcp.received() == []
-
-
-async def test_headers_that_agree_in_another_spelling_pass(mcp: McpStand) -> None:
-    """Base64 is decoded before it is compared (2026-07-28, transports)."""
-    client = await mcp.client("modern")
-    params = {"name": "read_file", "arguments": {"path": "/ä"}}
-    body, headers = client.request("tools/call", params)
-    headers |= {"mcp-name": "=?base64?cmVhZF9maWxl?="}
-    assert (await client.post(body, headers)).status_code == 200
-
-
-@pytest.mark.parametrize(
-    ("body", "code"),
-    [
-        (b"", -32700),
-        (b"{", -32700),
-        (b'{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}', -32700),
-        (b'[{"jsonrpc":"2.0","id":1,"method":"ping"}]', -32600),
-        (b'{"id":1,"method":"ping"}', -32600),
-        (b'{"jsonrpc":"2.0","id":true,"method":"ping"}', -32600),
-        (b'{"jsonrpc":"2.0","id":null,"method":"ping"}', -32600),
-        (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}', -32600),
-        (b'{"jsonrpc":"2.0","id":1,"method":"ping","result":1}', -32600),
-        (b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"_meta":1}}', -32600),
-        (b"[" * 70 + b"]" * 70, -32700),
-        (b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}', -32600),
-    ],
-)
-async def test_what_is_no_message_is_refused(
-    mcp: McpStand, body: bytes, code: int
-) -> None:
-    """400 with the code of JSON-RPC; the process hears of none."""
-    client = await mcp.client("modern")
-    _, headers = client.request("ping")
-    for name in ("mcp-protocol-version", "mcp-method"):
-        del headers[name]
-    answer = await client.post(body, headers)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)
-    assert not mcp.log.exists()
-
-
 async def test_a_session_is_its_agents_alone(mcp: McpStand) -> None:
     """404 for another agent's, for one that ended, and at another server."""
     one, two = (
@@ -927,26 +445,3 @@ async def test_other_methods_are_decided_or_not_served(mcp: McpStand) -> None:
     await mcp.stand.approve(error["data"]["auth_req_id"])
     assert "result" in (await client.send("resources/read", params)).json()
     assert len(mcp.received("resources/read")) == 1
-
-
-async def test_a_flooding_agent_is_told_to_keep_still(mcp: McpStand) -> None:
-    """429 as at the token endpoint; nothing is decided."""
-    client = await mcp.client("modern")
-    mcp.stand.bench.broker.floods.limited = lambda _: True  # type: ignore[method-assign]
-    answer = await client.send("tools/call", HELD)
-    assert (answer.status_code, answer.json()["error"]) == (429, "slow_down")
-
-
-async def test_other_requests_than_post_are_refused(mcp: McpStand) -> None:
-    """GET opens no stream; an unknown server is 404; a page of another site 403."""
-    client = await mcp.client("modern")
-    _, headers = client.request("ping")
-    got = await mcp.stand.client.get("/mcp/files", headers=headers)
-    assert (got.status_code, got.headers["allow"]) == (405, "POST, DELETE")
-    deleted = await mcp.stand.client.delete("/mcp/files", headers=headers)
-    assert deleted.status_code == 405
-    unknown = await mcp.stand.client.post("/mcp/none", headers=headers)
-    assert (unknown.status_code, unknown.json()["error"]) == (404, "unknown_service")
-    headers["origin"] = "https://evil.test"
-    foreign = await mcp.stand.client.post("/mcp/files", headers=headers)
-    assert foreign.status_code == 403

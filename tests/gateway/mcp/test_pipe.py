@@ -142,12 +142,13 @@ async def test_a_refused_line_that_was_not_begun_harms_nobody(ends: Ends) -> Non
 
 
 async def test_a_program_that_closes_its_input_is_noticed(ends: Ends) -> None:
-    """By the next line."""
+    """If a program closes its input, the next line reports that and is not sent."""
     os.close(ends.reading)
-    ends.put(b"x")
+    line = ends.put(b"x")
     async with asyncio.timeout(30):
         await ends.broken.wait()
     ends.reading = os.open(os.devnull, os.O_RDONLY)
+    assert not line.given.done()
 
 
 async def test_a_line_that_was_written_holds_neither_its_text_nor_its_call(

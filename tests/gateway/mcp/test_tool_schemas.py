@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from support.gateway_stand import Received, standing
 from support.mcp_stand import Client, McpStand, messages
 
 from agentvault_tui.gateway.mcp import tool_schemas
-from agentvault_tui.gateway.mcp.errors import McpError
+from agentvault_tui.gateway.mcp.errors import INVALID_PARAMS, McpError
 from agentvault_tui.gateway.mcp.tool_schemas import read_schema
 
 OPEN = {"type": "object", "properties": {"path": {"type": "string"}}}
@@ -79,9 +78,14 @@ JSON = st.recursive(
 def test_no_schema_of_a_server_breaks_anything(schema: Any, arguments: Any) -> None:
     """It lets a call pass, or refuses an argument."""
     read = read_schema(schema)
-    read.headers_for(arguments)
-    with contextlib.suppress(McpError):
+    headers = dict(read.headers_for(arguments))
+    assert {name.encode() for name in headers} <= read.headers.keys()
+    code = INVALID_PARAMS
+    try:
         read.check(arguments)
+    except McpError as refused:
+        code = refused.code
+    assert code == INVALID_PARAMS
 
 
 REGION = {
