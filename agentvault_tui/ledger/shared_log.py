@@ -18,13 +18,10 @@ import psycopg
 
 from agentvault_tui.clock import Clock, SharedClock, parse_iso
 from agentvault_tui.encoder import to_json
-from agentvault_tui.errors import (
-    LedgerDamagedError,
-    LedgerUnwritableError,
-    RefusedError,
-)
+from agentvault_tui.errors import LedgerDamagedError, LedgerUnwritableError
 from agentvault_tui.ledger.batch import NUMBER, Job, Tip, placed_rows
 from agentvault_tui.ledger.chain import link
+from agentvault_tui.ledger.notifier import Notifier
 from agentvault_tui.ledger.state import Row
 from agentvault_tui.ledger.store_schema import (
     ASKED,
@@ -140,8 +137,8 @@ class SharedLog:
         """Whose last commit may not have reached its replicas."""
         self._idle: list[Connection] = []
         self._closed = False
-        self._written = asyncio.Event()
-        """Set when others have something to read: see `announce`."""
+        self.notifier = Notifier(connector)
+        """Notifies the other brokers while `listen` runs."""
         self._looks = asyncio.Semaphore(pool)
         self._next_look: asyncio.Task[int] | None = None
         self.on_asked: Callable[[], None] = lambda: None
@@ -206,7 +203,7 @@ class SharedLog:
             raise LedgerUnwritableError("a commit has not reached its replicas")
         _, seq, revision, n, outcome, time, digest, *_ = answer
         if outcome == "placed":
-            self.announce()
+            self.notifier.announce()
         at = None if time is None else parse_iso(time)
         return Appended(outcome, seq, digest, at, revision, n, missed)
 
@@ -416,34 +413,6 @@ class SharedLog:
             self._idle.append(db)
         return found
 
-    def announce(self) -> None:
-        """Have the other brokers notified while `listen` runs."""
-        self._written.set()
-
-    async def _notify(self) -> None:
-        """Notify the other brokers after each `announce`, on a connection of its own.
-
-        PostgreSQL has one queue of notifications for the whole server, and each role
-        of it can fill the queue. The commit of a transaction that notifies then fails
-        (PostgreSQL documentation, NOTIFY, notes), so that no other transaction may
-        notify: without notifications the brokers poll.
-        """
-        db: Connection | None = None
-        try:
-            while True:
-                await self._written.wait()
-                self._written.clear()
-                try:
-                    if db is None or db.closed:
-                        db = await self._connector.connect()
-                    await ask(db, "SELECT pg_notify(%s, '')", (CHANNEL,))
-                except (LedgerUnwritableError, RefusedError) as error:
-                    log.debug("the other brokers were not notified: %s", error)
-                    await asyncio.sleep(_POLL_SECONDS)
-        finally:
-            if db is not None:
-                await close(db)
-
     async def listen(self, on_revision: Callable[[int], None]) -> None:
         """Tell of the head's revision whenever it moved, and at least every 200 ms.
 
@@ -455,7 +424,7 @@ class SharedLog:
         """
         db = await self._connector.connect()
         sql = f"SELECT {_TIME}, revision, EXISTS ({ASKED}) FROM agentvault.head"  # noqa: S608 - same
-        notifying = asyncio.create_task(self._notify())
+        notifying = asyncio.create_task(self.notifier.run())
         try:
             await ask(db, f"LISTEN {CHANNEL}", ())
             while True:

@@ -129,7 +129,7 @@ class StoreCalls:
             LedgerUnwritableError: the store did not answer.
         """
         await self._shared.on_idle(_ASK, (name, doc, list(brokers)))
-        self._shared.announce()
+        self._shared.notifier.announce()
 
     async def answers(self, name: str) -> dict[str, bytes]:
         """Return what was answered so far, by broker.

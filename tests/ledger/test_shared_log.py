@@ -264,21 +264,6 @@ async def test_a_server_that_takes_no_notification_takes_every_transaction(
     await listening.close()
 
 
-async def test_an_append_notifies_the_other_brokers(store: Database) -> None:
-    """The notification comes from a connection of its own, after the transaction."""
-    log = log_of(store, "brk_1")
-    listening = asyncio.create_task(log.listen(lambda _: None))
-    other = await log_of(store, "brk_2")._connector.connect()
-    await other.execute("LISTEN agentvault")
-    known = await log.end()
-    await log.append(known, [job_of("deny", "agt_1", known)], _new(), urgent=False)
-    assert [one async for one in other.notifies(timeout=PATIENT, stop_after=1)]
-    await other.close()
-    listening.cancel()
-    await asyncio.wait([listening])
-    await log.close()
-
-
 async def test_without_a_list_of_what_was_written_a_broker_follows_first(
     store: Database,
 ) -> None:
