@@ -40,6 +40,7 @@ from agentvault_tui.operator_api.planning import PolicyInfo
 from agentvault_tui.operator_api.shapes import ExplainInfo, Json
 from agentvault_tui.policy import Catalogue, Environment, Policy
 from agentvault_tui.policy.texts import shipped_policy, shipped_scopes
+from agentvault_tui.presenters.amounts import used_and_left
 from agentvault_tui.text import visible
 from agentvault_tui.toml_table import read_members
 
@@ -515,7 +516,8 @@ def _print_answer(out: Output, answer: ExplainInfo) -> None:
         ]
     )
     for limit in answer.limits:
-        left = f"{limit.allows}: {limit.used} used, {limit.left} left"
+        used = used_and_left(limit.used, limit.left, limit.currency, scale=limit.scale)
+        left = f"{limit.allows}: {used}"
         out.line("limit ", out.cell(limit.id), "  ", out.cell(left))
     if answer.would_change:
         out.line()

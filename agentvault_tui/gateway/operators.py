@@ -211,6 +211,7 @@ def _tried(
         scope=action.action,
         resource=found.resource,
         parameters=action.parameters,
+        money=action.money,
         decision=explained(gateway.broker, agent, action),
     )
 
@@ -370,4 +371,5 @@ def _route_info(one: ServiceRoute) -> RouteInfo:
             name: " + ".join(map(str, sources))
             for name, sources in one.parameters.items()
         },
+        unit=one.amounts.unit,
     )

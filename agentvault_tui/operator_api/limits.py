@@ -14,7 +14,11 @@ class LimitInfo(WireShape, kw_only=True):
     per: str
     within: str
     most: int
+    """In ten-thousandths where `scale` is 4, as are `used` and `left`."""
     currency: str | None
+    scale: int | None = None
+    """Digits after the point of amounts in major units; null for an amount in the unit
+    of each service, and for a number of requests."""
     over: str
 
 

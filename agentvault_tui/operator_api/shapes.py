@@ -13,6 +13,7 @@ from typing import Annotated, Final, TypeAlias
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from agentvault_tui.held_body import HeldRequestInfo
+from agentvault_tui.model import Money
 
 Json: TypeAlias = dict[str, object]
 """A JSON object whose members others choose."""
@@ -316,6 +317,8 @@ class StepUpInfo(WireShape, kw_only=True):
     action: str
     resource: str | None
     parameters: Json
+    money: Money | None = None
+    """How the amount is written, if the service of the request says so."""
     resource_indicator: str | None = None
     authorization_details: tuple[Json, ...] | None = None
     """RFC 9396, as a resource server will be told."""
@@ -489,8 +492,12 @@ class ExplainedLimit(WireShape, kw_only=True):
 
     id: str
     used: int
+    """In ten-thousandths where `scale` is 4, as is `left`."""
     left: int
     allows: str
+    currency: str | None = None
+    scale: int | None = None
+    """Digits after the point of amounts in major units."""
 
 
 # Connections

@@ -70,7 +70,7 @@ def request_view(what: StepUpDetails) -> dict[str, object]:
     return {
         **shown,
         "fingerprint": what.fingerprint,
-        "parameters": _rows(what.parameters.items()),
+        "parameters": _rows(what.shown_parameters().items()),
         "risk": what.risk.value,
         "requested_at": f"{what.requested_at:%Y-%m-%d %H:%M:%S} UTC",
         "requested_at_iso": iso(what.requested_at),

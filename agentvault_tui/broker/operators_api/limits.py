@@ -109,6 +109,7 @@ def limit_info(limit: Limit) -> LimitInfo:
         within=limit.span,
         most=limit.most,
         currency=limit.currency,
+        scale=limit.scale,
         over="deny" if limit.over is Outcome.DENIED else "step_up",
     )
 

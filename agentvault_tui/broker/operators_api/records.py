@@ -291,8 +291,14 @@ def _explained_limits(
     for limit in broker.policy.limits.limits:
         held = facts.get("limits", {}).get(limit.attribute)
         if held and not limit.scopes.isdisjoint(facts["scopes"]):
-            used, left, told = held["count"], held["left"], limit.told()
-            yield shapes.ExplainedLimit(id=limit.id, used=used, left=left, allows=told)
+            yield shapes.ExplainedLimit(
+                id=limit.id,
+                used=held["count"],
+                left=held["left"],
+                allows=limit.told(),
+                currency=limit.currency,
+                scale=limit.scale,
+            )
 
 
 def _call_outs(broker: Broker, action: Action, outcome: Outcome) -> Iterator[str]:
