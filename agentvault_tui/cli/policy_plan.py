@@ -28,6 +28,7 @@ from agentvault_tui.operator_api.planning import (
     ShadowRequest,
 )
 from agentvault_tui.policy import Policy, PolicyTexts
+from agentvault_tui.presenters.amounts import render_spans
 
 
 @command("plan", example="agentvault policy plan new.cedar --since 30d")
@@ -213,11 +214,13 @@ def print_changes(
             out.word(one.was),
             out.cell(f"{one.to}: {one.reason}") if one.reason else out.word(one.to),
             out.cell(one.count),
+            out.cell(render_spans(one.amounts), limit=60),
             out.cell(", ".join(map(str, one.examples))),
         ]
         for one in changes
     ]
-    out.table(("AGENT", "SCOPE", "WAS", "WOULD BE", "COUNT", "EVENTS"), rows)
+    headers = ("AGENT", "SCOPE", "WAS", "WOULD BE", "COUNT", "AMOUNTS", "EVENTS")
+    out.table(headers, rows)
 
 
 def _print_apart(out: Output, apart: dict[str, int]) -> None:

@@ -32,24 +32,12 @@ class AmountRule(NamedTuple):
 
     unit: Literal["minor", "major"] | None = None
     """None where the file does not say it: the unit is unknown."""
-    exponents: Mapping[str, int] = {}
+    exponents: tuple[tuple[str, int], ...] = ()
+    """Where the service differs from ISO 4217."""
 
     def money(self, parameters: Mapping[str, Any]) -> Money | None:
-        """Return how the amount of a request is written.
-
-        Args:
-            parameters: of the request.
-
-        Returns:
-            None if it states no amount, or if unit or currency are unknown.
-        """
-        currency = parameters.get("currency")
-        if self.unit is None or "amount" not in parameters:
-            return None
-        if not isinstance(currency, str):
-            return None
-        exponent = self.exponents.get(currency, EXPONENTS.get(currency))
-        return None if exponent is None else Money(self.unit, exponent)
+        """Return how the amount of a request is written; see `Money.of`."""
+        return Money.of(self.unit, parameters, EXPONENTS | dict(self.exponents))
 
 
 NO_MONEY: Final = MoneyTable()
@@ -69,7 +57,7 @@ def amount_rule(route: MoneyTable, service: MoneyTable) -> AmountRule:
                 f"money: the exponent of {visible(code, 20)} is {exponent}",
                 f"name a currency by three capital letters, with 0 to {MOST_DIGITS}",
             )
-    return AmountRule(route.unit or service.unit, exponents or {})
+    return AmountRule(route.unit or service.unit, tuple((exponents or {}).items()))
 
 
 def amount_sources(

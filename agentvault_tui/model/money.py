@@ -24,7 +24,7 @@ _CODES: Final = {
     3: "BHD IQD JOD KWD LYD OMR TND",
     4: "CLF UYW",
 }
-EXPONENTS: Final[Mapping[str, int]] = {
+EXPONENTS: Final[dict[str, int]] = {
     code: exponent for exponent, codes in _CODES.items() for code in codes.split()
 }
 """Digits of the minor unit, by currency: ISO 4217, list one of 2026-01-01.
@@ -50,6 +50,29 @@ class Money:
         is_known = type(self.exponent) is int and 0 <= self.exponent <= MOST_DIGITS
         if self.unit not in {"minor", "major"} or not is_known:
             raise ValueError("it is no unit of an amount")
+
+    @classmethod
+    def of(
+        cls,
+        unit: Literal["minor", "major"] | None,
+        parameters: Mapping[str, Any],
+        exponents: Mapping[str, int] = EXPONENTS,
+    ) -> Money | None:
+        """Return how the amount of a request is written.
+
+        Args:
+            unit: of the amount; None if it is unknown.
+            parameters: of the request.
+            exponents: of the currencies.
+
+        Returns:
+            None if unit or currency are unknown, or it states no amount.
+        """
+        currency = parameters.get("currency")
+        if unit is None or "amount" not in parameters or not isinstance(currency, str):
+            return None
+        exponent = exponents.get(currency)
+        return None if exponent is None else cls(unit, exponent)
 
     @classmethod
     def read(cls, value: object) -> Money | None:

@@ -8,8 +8,8 @@ from typing import Literal
 from msgspec import UNSET, UnsetType, field
 
 from agentvault_tui.model import Money
+from agentvault_tui.operator_api.planning import ExplainInfo
 from agentvault_tui.operator_api.shapes import (
-    ExplainInfo,
     Json,
     MemberInfo,
     Moment,

@@ -471,35 +471,6 @@ class ScopeInfo(WireShape, kw_only=True):
     revoking: str | None = None
 
 
-class ExplainInfo(WireShape, kw_only=True):
-    """How policy would answer, by which rule, and what would change it."""
-
-    decision: str
-    reason: str
-    rule: str
-    why: str
-    risk: str
-    message: str
-    policy_version: str
-    rule_text: str | None
-    rule_line: int | None
-    would_change: tuple[str, ...]
-    limits: tuple[ExplainedLimit, ...] = ()
-
-
-class ExplainedLimit(WireShape, kw_only=True):
-    """A limit of the request that was asked about, before it."""
-
-    id: str
-    used: int
-    """In ten-thousandths where `scale` is 4, as is `left`."""
-    left: int
-    allows: str
-    currency: str | None = None
-    scale: int | None = None
-    """Digits after the point of amounts in major units."""
-
-
 # Connections
 
 

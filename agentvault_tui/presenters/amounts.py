@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from agentvault_tui.model import Money
 from agentvault_tui.model.money import EXPONENTS
@@ -88,6 +88,29 @@ def render_units(units: int, currency: str | None, *, scale: int | None) -> str:
     whole, _, fraction = f"{Decimal(units).scaleb(-scale):f}".partition(".")
     digits = fraction.rstrip("0").ljust(EXPONENTS.get(currency, 0), "0")
     return f"{whole}{digits and f'.{digits}'} {currency}"
+
+
+class AmountSpan(Protocol):
+    """The least and the largest of several amounts in one currency."""
+
+    currency: str
+    unit_known: bool
+    least: str
+    most: str
+
+
+def render_spans(amounts: Iterable[AmountSpan]) -> str:
+    """Render the least and the largest amounts, by currency.
+
+    Returns:
+        ``12.00 to 40.00 USD``, ``40.00 USD``, or ``1200 to 4000 USD, unit unknown``.
+    """
+    found = []
+    for one in amounts:
+        both = one.least if one.least == one.most else f"{one.least} to {one.most}"
+        unit = "" if one.unit_known else f", {UNIT_UNKNOWN}"
+        found.append(f"{both}{one.currency and f' {one.currency}'}{unit}")
+    return "; ".join(found)
 
 
 def used_and_left(
