@@ -22,6 +22,7 @@ from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.errors import ConflictError, UsageError
+from agentvault_tui.model import Money
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.gateway import RouteInfo, ServiceInfo, TryInfo
 from agentvault_tui.operator_api.requests import TryRequest
@@ -286,7 +287,7 @@ def _print_try(out: Output, answer: TryInfo) -> None:
         out.line(out.word("refused"), " ", out.cell(answer.error), ": ", said)
         return
     one = answer.route
-    stated = shown_parameters(answer.parameters, answer.money)
+    stated = shown_parameters(answer.parameters, Money.read(answer.money))
     out.fields(
         [
             (

@@ -15,7 +15,7 @@ from agentvault_tui.operator_api import calls as api
 from agentvault_tui.operator_api.gateway import CallInfo, broker_names
 from agentvault_tui.operator_api.limits import CallOutInfo, LimitInfo, LimitUseInfo
 from agentvault_tui.operator_api.shapes import StatusInfo, TeamInfo
-from agentvault_tui.presenters.amounts import render_units
+from agentvault_tui.presenters.amounts import bare_units, render_units
 
 _HEADERS = ("CALL", "AGENT", "STATE", "SERVICE", "REQUEST", "AGE", "IN", "OUT")
 
@@ -204,11 +204,9 @@ def _limit_row(limit: LimitInfo, use: LimitUseInfo | None) -> tuple[str, ...]:
     used, rest = (use.used, use.left) if use else (0, limit.most)
 
     def amount(units: int) -> str:
-        if limit.scale is None:
-            return str(units)
-        return render_units(units, limit.currency, scale=limit.scale)
+        return bare_units(units, limit.currency, in_major=limit.in_major)
 
-    most = render_units(limit.most, limit.currency, scale=limit.scale)
+    most = render_units(limit.most, limit.currency, in_major=limit.in_major)
     return (
         limit.id,
         whose,

@@ -66,6 +66,7 @@ from agentvault_tui.operator_api.requests import (
     TryRequest,
     WireRequest,
 )
+from agentvault_tui.operator_api.shapes import MoneyInfo
 from agentvault_tui.origins import NOWHERE
 from agentvault_tui.text import visible
 
@@ -211,7 +212,7 @@ def _tried(
         scope=action.action,
         resource=found.resource,
         parameters=action.parameters,
-        money=action.money,
+        money=msgspec.convert(action.money, MoneyInfo | None, from_attributes=True),
         decision=explained(gateway.broker, agent, action),
     )
 

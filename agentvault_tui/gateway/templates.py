@@ -418,8 +418,10 @@ def _sources(
     if not parameter or not parameter.isprintable():
         raise ServiceError("a parameter has no name")
     if isinstance(said, int):
-        if said < 0 or parameter == DESTINATIONS:
-            raise ServiceError(f"{parameter} is {said}")
+        if said < 0:
+            raise ServiceError(f"{parameter} is negative")
+        if parameter == DESTINATIONS:
+            raise ServiceError(f"{parameter} is a number")
         return (Source("constant", value=said),)
     sources = [said] if isinstance(said, str) else said
     found = tuple(read_source(parameter, one, names) for one in sources)

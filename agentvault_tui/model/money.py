@@ -76,12 +76,19 @@ class Money:
 
     @classmethod
     def read(cls, value: object) -> Money | None:
-        """Return what `written` wrote; None for anything else."""
-        if not isinstance(value, Mapping) or value.keys() != {"unit", "exponent"}:
-            return None
+        """Return what `written` wrote; None for anything else.
+
+        Args:
+            value: a mapping, or an object with the members as attributes.
+        """
+        given: Mapping[str, Any] = (
+            value
+            if isinstance(value, Mapping)
+            else {name: getattr(value, name, None) for name in ("unit", "exponent")}
+        )
         try:
-            return cls(value["unit"], value["exponent"])
-        except (TypeError, ValueError):  # a list has no hash
+            return cls(given["unit"], given["exponent"])
+        except (KeyError, TypeError, ValueError):  # a list has no hash
             return None
 
     @property

@@ -7,12 +7,12 @@ from typing import Literal
 
 from msgspec import UNSET, UnsetType, field
 
-from agentvault_tui.model import Money
 from agentvault_tui.operator_api.planning import ExplainInfo
 from agentvault_tui.operator_api.shapes import (
     Json,
     MemberInfo,
     Moment,
+    MoneyInfo,
     WireShape,
 )
 
@@ -163,8 +163,7 @@ class TryInfo(WireShape, kw_only=True):
     scope: str = ""
     resource: str = ""
     parameters: Json = field(default_factory=dict)
-    money: Money | None = None
-    """How the amount is written, if that is known."""
+    money: MoneyInfo | None = None
     decision: ExplainInfo | None = None
 
 

@@ -14,11 +14,11 @@ class LimitInfo(WireShape, kw_only=True):
     per: str
     within: str
     most: int
-    """In ten-thousandths where `scale` is 4, as are `used` and `left`."""
+    """Requests, or an amount in the unit of each service."""
     currency: str | None
-    scale: int | None = None
-    """Digits after the point of amounts in major units; null for an amount in the unit
-    of each service, and for a number of requests."""
+    in_major: bool = False
+    """Whether `most`, `used` and `left` are ten-thousandths of the currency's major
+    unit."""
     over: str
 
 

@@ -13,7 +13,6 @@ from typing import Annotated, Final, TypeAlias
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from agentvault_tui.held_body import HeldRequestInfo
-from agentvault_tui.model import Money
 
 Json: TypeAlias = dict[str, object]
 """A JSON object whose members others choose."""
@@ -307,6 +306,15 @@ class ApprovalsInfo(WireShape, kw_only=True):
     may: str
 
 
+class MoneyInfo(WireShape, kw_only=True):
+    """How the amount of a request is written, as its service's file says."""
+
+    unit: str
+    """``minor`` or ``major``."""
+    exponent: int
+    """Digits of the minor unit of the currency."""
+
+
 class StepUpInfo(WireShape, kw_only=True):
     """A request held for a person: everything they decide about."""
 
@@ -317,8 +325,7 @@ class StepUpInfo(WireShape, kw_only=True):
     action: str
     resource: str | None
     parameters: Json
-    money: Money | None = None
-    """How the amount is written, if the service of the request says so."""
+    money: MoneyInfo | None = None
     resource_indicator: str | None = None
     authorization_details: tuple[Json, ...] | None = None
     """RFC 9396, as a resource server will be told."""

@@ -26,7 +26,7 @@ from agentvault_tui.model.money import MOST_DIGITS
 from agentvault_tui.policy.catalogue import Catalogue, action_groups
 from agentvault_tui.policy.facts import CURRENCY, LARGEST, cedar_decimal
 from agentvault_tui.policy.inputs import Inputs
-from agentvault_tui.presenters.amounts import render_units, used_and_left
+from agentvault_tui.presenters.amounts import bare_units, render_units
 from agentvault_tui.text import visible
 from agentvault_tui.toml_table import read_table
 
@@ -205,14 +205,17 @@ class Limit:
         both = (Decimal(one).scaleb(-MOST_DIGITS) for one in (count, left))
         return dict(zip(("count", "left"), map(cedar_decimal, both), strict=True))
 
-    @property
-    def scale(self) -> int | None:
-        """Return the digits after the point of amounts in major units."""
-        return MOST_DIGITS if self.in_major else None
+    def standing(self, count: int, left: int) -> str:
+        """Return in words what a window holds and has left."""
+        both = (
+            bare_units(one, self.currency, in_major=self.in_major)
+            for one in (count, left)
+        )
+        return "{} used, {} left".format(*both)
 
     def told(self) -> str:
         """Return it in words: ``20 in 24h``."""
-        most = render_units(self.most, self.currency, scale=self.scale)
+        most = render_units(self.most, self.currency, in_major=self.in_major)
         return f"{most} in {self.span}"
 
 
@@ -310,8 +313,7 @@ class LimitSet:
                 text = f"The limit {limit.id} counts {form}."
                 one = LimitAnswer(limit, Outcome.ESCALATED, "stepup_required", text)
             elif units > left:
-                used = used_and_left(count, left, limit.currency, scale=limit.scale)
-                text = f"At most {limit.told()}: {used}."
+                text = f"At most {limit.told()}: {limit.standing(count, left)}."
                 one = LimitAnswer(limit, limit.over, LIMIT_REACHED, text)
             else:
                 continue

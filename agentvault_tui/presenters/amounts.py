@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any, Final, Protocol
 
 from agentvault_tui.model import Money
-from agentvault_tui.model.money import EXPONENTS
+from agentvault_tui.model.money import EXPONENTS, MOST_DIGITS
 
 _CURRENCY: Final = re.compile("[A-Z]{3}")
 _NUMBER: Final = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,20})?")
@@ -69,23 +69,23 @@ def shown_parameters(
     return {**parameters, "amount": render_amount(parameters, money)}
 
 
-def render_units(units: int, currency: str | None, *, scale: int | None) -> str:
+def render_units(units: int, currency: str | None, *, in_major: bool) -> str:
     """Render what a limit allows, or what of it is used or left.
 
     Args:
         units: requests, or an amount.
         currency: of an amount; None where requests are counted.
-        scale: digits after the point of an amount in major units; None for an amount
-            in the unit of each service.
+        in_major: whether an amount is in ten-thousandths of the major unit, and not in
+            the unit of each service.
 
     Returns:
         ``20``, ``500.00 USD``, or ``500000 USD (unit unknown)``.
     """
     if currency is None:
-        return str(units)
-    if scale is None:
+        return f"{units:,}"
+    if not in_major:
         return f"{units} {currency} ({UNIT_UNKNOWN})"
-    whole, _, fraction = f"{Decimal(units).scaleb(-scale):f}".partition(".")
+    whole, _, fraction = f"{Decimal(units).scaleb(-MOST_DIGITS):f}".partition(".")
     digits = fraction.rstrip("0").ljust(EXPONENTS.get(currency, 0), "0")
     return f"{whole}{digits and f'.{digits}'} {currency}"
 
@@ -113,14 +113,9 @@ def render_spans(amounts: Iterable[AmountSpan]) -> str:
     return "; ".join(found)
 
 
-def used_and_left(
-    used: int, left: int, currency: str | None, *, scale: int | None
-) -> str:
-    """Render what is used and left of a limit beside what it allows."""
-    if scale is None:
-        return f"{used} used, {left} left"
-    both = (render_units(one, currency, scale=scale) for one in (used, left))
-    return "{} used, {} left".format(*both)
+def bare_units(units: int, currency: str | None, *, in_major: bool) -> str:
+    """Render what is used or left of a limit, beside what it allows."""
+    return render_units(units, currency if in_major else None, in_major=in_major)
 
 
 def _exact(parameters: Mapping[str, Any], money: Money) -> Decimal | None:

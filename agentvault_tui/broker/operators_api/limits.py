@@ -109,7 +109,7 @@ def limit_info(limit: Limit) -> LimitInfo:
         within=limit.span,
         most=limit.most,
         currency=limit.currency,
-        scale=limit.scale,
+        in_major=limit.in_major,
         over="deny" if limit.over is Outcome.DENIED else "step_up",
     )
 

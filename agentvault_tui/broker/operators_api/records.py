@@ -54,7 +54,6 @@ from agentvault_tui.operator_api import calls, history, planning, shapes
 from agentvault_tui.operator_api import requests as asks
 from agentvault_tui.policy import Catalogue, Environment, differences, only_tightens
 from agentvault_tui.policy.texts import FILES
-from agentvault_tui.presenters.amounts import used_and_left
 
 
 def routes(
@@ -295,7 +294,7 @@ def _explained_limits(
         held = facts.get("limits", {}).get(limit.attribute)
         if held and not limit.scopes.isdisjoint(facts["scopes"]):
             used, left, told = held["count"], held["left"], limit.told()
-            words = used_and_left(used, left, limit.currency, scale=limit.scale)
+            words = limit.standing(used, left)
             yield planning.ExplainedLimit(
                 id=limit.id, used=used, left=left, allows=told, standing=words
             )

@@ -259,10 +259,10 @@ class Intake:
 
     def stepup(self, told: StepUpInfo) -> StepUpRow:
         """Convert a step-up; what a person decides about is kept whole."""
-        change = ChangeParts.of(told)
+        change, money = ChangeParts.of(told), Money.read(told.money)
         details = change.details
         if not change.is_change:
-            details = shown_parameters(details, told.money)
+            details = shown_parameters(details, money)
         return StepUpRow(
             id=self.shown(told.id, _NAME),
             agent_id=self.shown(told.agent_id, _NAME),
@@ -287,7 +287,7 @@ class Intake:
             decided_at=moment(told.decided_at),
             denial=self.shown(told.denial, 400),
             device=self._device(told.device),
-            gist=self.shown(gist(told.parameters, told.money), _NAME),
+            gist=self.shown(gist(told.parameters, money), _NAME),
             begun_at=moment(told.begun_at),
             redeemed_at=moment(told.redeemed_at),
             connection=self.shown(told.connection, _NAME),
@@ -370,9 +370,7 @@ class Intake:
         """Convert what is used of limits, and why their file is not in force."""
         rows = []
         for limit in told.limits:
-            most = f"{limit.most:,}"
-            if limit.currency is not None:
-                most = render_units(limit.most, limit.currency, scale=limit.scale)
+            most = render_units(limit.most, limit.currency, in_major=limit.in_major)
             allows = self.shown(f"{most} in {limit.within}", 40)
             beyond = self.shown("a person" if limit.over == "step_up" else "denied", 9)
             uses: list[LimitUseInfo | None] = [
@@ -389,8 +387,10 @@ class Intake:
                         left,
                         self.shown(
                             f"{left:,}"
-                            if limit.scale is None
-                            else render_units(left, limit.currency, scale=limit.scale),
+                            if not limit.in_major
+                            else render_units(
+                                left, limit.currency, in_major=limit.in_major
+                            ),
                             40,
                         ),
                         allows,

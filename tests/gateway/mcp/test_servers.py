@@ -16,7 +16,7 @@ from agentvault_tui.gateway.mcp.servers import (
     spelt_otherwise,
     unsaid,
 )
-from agentvault_tui.gateway.tools import UnmatchedToolError
+from agentvault_tui.gateway.tools import ArgumentPlace, UnmatchedToolError
 from agentvault_tui.home import Home
 from agentvault_tui.policy import shipped_catalogue
 
@@ -214,7 +214,10 @@ def test_a_broken_file_leaves_the_one_before_in_force(tmp_path: Path) -> None:
 
 def test_what_policy_reads_is_unclear_if_an_answer_to_the_server_has_it_too() -> None:
     """The agent writes the answers as well, and a server may act on them."""
-    places = {"recipients": ("to",), "amount": ("pay", "amount")}
+    places = {
+        "recipients": ArgumentPlace(("to",), addressed=True),
+        "amount": ArgumentPlace(("pay", "amount"), addressed=False),
+    }
     given = {"to": ["a@x.test"], "pay": {"amount": 7}}
     for answers, unclear in (
         (None, set()),
