@@ -23,7 +23,7 @@ def widen(spans: list[AmountSpanInfo], facts: Mapping[str, Any]) -> None:
     amount = facts.get("amount") if major is None else major
     if amount is None:
         return
-    text = f"{Decimal(amount):f}"
+    text = f"{Decimal(amount):f}".removesuffix(".0")  # of yen, in the ledger
     for place, one in enumerate(spans):
         if (one.currency, one.unit_known) == (currency, major is not None):
             least = min(one.least, text, key=Decimal)
