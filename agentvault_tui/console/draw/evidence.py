@@ -197,6 +197,8 @@ def _detail(
         if name == "details" and isinstance(value, dict):
             yield from _detail(pen, mirror, value, width, raw_key)
             continue
+        if name == "parameters" and isinstance(value, dict):
+            value = shown_parameters(value, Money.read(detail.get("money")))
         label = _LABELS.get(name) or shown(name, 11).replace("_", " ").capitalize()
         text = value if isinstance(value, str) else _json(value)
         key = raw_key if name in _THEIRS else ""
