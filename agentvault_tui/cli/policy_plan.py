@@ -207,6 +207,7 @@ def print_changes(
     if not changes:
         out.line(out.word("ok"), ": nothing would be answered otherwise")
         return
+    with_amounts = any(one.amounts for one in changes)
     rows = [
         [
             out.cell(names.get(one.agent, one.agent)),
@@ -214,12 +215,13 @@ def print_changes(
             out.word(one.was),
             out.cell(f"{one.to}: {one.reason}") if one.reason else out.word(one.to),
             out.cell(one.count),
-            out.cell(render_spans(one.amounts), limit=60),
+            *([out.cell(render_spans(one.amounts), limit=60)] if with_amounts else ()),
             out.cell(", ".join(map(str, one.examples))),
         ]
         for one in changes
     ]
-    headers = ("AGENT", "SCOPE", "WAS", "WOULD BE", "COUNT", "AMOUNTS", "EVENTS")
+    amounts = ("AMOUNTS",) if with_amounts else ()
+    headers = ("AGENT", "SCOPE", "WAS", "WOULD BE", "COUNT", *amounts, "EVENTS")
     out.table(headers, rows)
 
 

@@ -301,7 +301,7 @@ async def test_news_is_told_once_and_in_sentences() -> None:
     first = session.news()
     assert "The link to the broker is live." in first
     assert "STEP-UP 7F3A waiting: payments-agent wants send:payment" in first
-    assert " 420,000 USD on stripe:acct_42, risk high" in first
+    assert " 420000 USD, unit unknown on stripe:acct_42, risk high" in first
     assert "denied by bob" not in first
     assert session.news() == ""
     agent = stand.state.agents[CALENDAR]
