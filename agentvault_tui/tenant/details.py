@@ -21,7 +21,7 @@ from agentvault_tui.model import (
     repeat_words,
 )
 from agentvault_tui.model.stepup import BOUNDED
-from agentvault_tui.presenters.amounts import shown_parameters
+from agentvault_tui.presenters.amounts import render_amount
 from agentvault_tui.text import visible
 
 TYPE: Final = "agentvault:stepup"
@@ -200,11 +200,12 @@ class StepUpDetails(
         named = () if self.request is not None else BOUNDED
         return [name for name in named if name in self.parameters]
 
-    def shown_parameters(self) -> dict[str, object]:
-        """Return the parameters as pages list them."""
+    @property
+    def amount(self) -> str:
+        """Return the amount in words; empty if the request states none."""
         if self.change is not None:
-            return self.parameters
-        return shown_parameters(self.parameters, self.money)
+            return ""
+        return render_amount(self.parameters, self.money)
 
     def others(self) -> list[tuple[str, object]]:
         """Return what else a resource server will read, one row a member."""
