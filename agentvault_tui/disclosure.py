@@ -35,7 +35,7 @@ _MEMBERS: Final = frozenset(
         *("token_id", "parent_token_id", "stepup_id", "call_id", "for", "log_id"),
         *("digest", "nonce", "body_sha256", "arguments_sha256", "token_sha256"),
         *("id_token_sha256", "policy_version", "chain", "pass_on_to", "broker"),
-        *("account", "repeat_of", "client_id", "user_id", "sub", "user"),
+        *("money", "account", "repeat_of", "client_id", "user_id", "sub", "user"),
         # Scopes and names of the catalogue, the settings and the service files.
         *("scope", "asked_scope", "provider_scope", "risk", "service", "server"),
         # Codes, and what a parser with a fixed vocabulary read.

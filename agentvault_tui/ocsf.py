@@ -12,6 +12,8 @@ from typing import Any, Final
 from agentvault_tui import __version__
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.disclosure import public_detail, public_reason
+from agentvault_tui.model import Money
+from agentvault_tui.presenters.amounts import render_amount
 
 VERSION: Final = "1.9.0"
 """Of the schema that records were validated against."""
@@ -122,6 +124,7 @@ def record(event: Mapping[str, Any], *, details: bool) -> dict[str, object]:
             "resource": event["resource"],
             "rule": event["rule"],
             "detail": shown,
+            **(_amount(detail) if details else {}),
         },
         **_said("status_detail", reason),
         **_of_class(uid, event),
@@ -131,6 +134,13 @@ def record(event: Mapping[str, Any], *, details: bool) -> dict[str, object]:
 def _said(name: str, value: object) -> dict[str, object]:
     """Return a member, if it has a value."""
     return {name: value} if value else {}
+
+
+def _amount(detail: Mapping[str, Any]) -> dict[str, object]:
+    """Return the amount of the action in words, if its parameters state one."""
+    stated = detail.get("parameters")
+    given = stated if isinstance(stated, Mapping) else {}
+    return _said("amount", render_amount(given, Money.read(detail.get("money"))))
 
 
 def _activity(uid: int, event: Mapping[str, Any], deed: str) -> int:

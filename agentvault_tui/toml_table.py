@@ -6,6 +6,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from enum import StrEnum
 from keyword import iskeyword
 from pathlib import Path
@@ -35,6 +36,8 @@ _LINE: Final = 76
 def read_table(text: str, shape: type[_T], inner: Mapping[str, type[Any]]) -> _T:
     """Read TOML as *shape*; an unknown key names the nearest known one.
 
+    A number with a fraction is a `Decimal` where the shape takes anything.
+
     Args:
         text: what the file says.
         shape: the struct of its top level.
@@ -44,8 +47,8 @@ def read_table(text: str, shape: type[_T], inner: Mapping[str, type[Any]]) -> _T
         ServiceError: it is no TOML, or no such table.
     """
     try:
-        table = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
+        table = tomllib.loads(text, parse_float=Decimal)
+    except (ValueError, RecursionError, ArithmeticError) as error:
         raise ServiceError(f"it is not TOML ({visible(error, 200)})") from None
     return convert_table(table, shape, inner)
 
@@ -57,7 +60,8 @@ def convert_table(
     try:
         return msgspec.convert(table, shape)
     except msgspec.ValidationError as error:
-        what, _, place = str(error).partition(" - at `$")
+        text = str(error).replace("got `decimal`", "got `float`")
+        what, _, place = text.partition(" - at `$")
         place = place.removesuffix("`").lstrip(".")
         where = f"{visible(place, 80)}: " if place else ""
         if not (found := re.search(r"unknown field `(.*)`", what, re.DOTALL)):

@@ -192,7 +192,7 @@ class LimitUses:
             resource = part.get("resource")
             for name, used in part.get("limits", {}).items():
                 limit = known.get(name)
-                if limit is None or used.get("currency") != limit.currency:
+                if limit is None or used.get("currency", "") != limit.counted_in:
                     continue
                 units = used["count" if limit.currency is None else "amount"]
                 agents = used.get("agents", holder)

@@ -337,7 +337,7 @@ def digest_of(stepup: StepUp) -> str:
 
     It covers all that a resource server will be told; absent members are null.
     ``request`` is there only for a call that the gateway holds, ``evaluation`` only
-    for an evaluation.
+    for an evaluation, ``money`` only where a service says how amounts are written.
 
     Returns:
         ``sha256:`` and 64 hexadecimal digits.
@@ -375,6 +375,7 @@ def tokenless(stepup: StepUp) -> dict[str, Any]:
         }
     said |= {"repeat": stepup.repeat.asked} if stepup.repeat else {}
     said |= {"repeat_of": stepup.repeat_of} if stepup.repeat_of else {}
+    said |= {"money": stepup.money.written} if stepup.money else {}
     return said | ({"request": stepup.request} if stepup.request_json else {})
 
 

@@ -20,6 +20,7 @@ from agentvault_tui.operator_api.advice import (
     ApplyAdviceRequest,
     change_texts,
 )
+from agentvault_tui.presenters.amounts import render_spans
 
 
 @click.group(
@@ -122,6 +123,8 @@ def _print(out: Output, one: AdviceInfo, name: str) -> None:
         out.line(f"  would have refused {seen.would_have_refused}: events {listed}")
     if seen.prompts_saved:
         out.line(f"  would have spared {seen.prompts_saved} prompts")
+    if seen.amounts:
+        out.line("  amounts ", out.cell(render_spans(seen.amounts), limit=200))
     for what, text in change_texts(one.change):
         for line in text.splitlines():
             out.line(f"  {what}: ", out.cell(line, limit=400))

@@ -34,10 +34,10 @@ from agentvault_tui.errors import (
 from agentvault_tui.home import put_private
 from agentvault_tui.ledger.docs import read_agent
 from agentvault_tui.ledger.schema import open_reader
-from agentvault_tui.model import Action, Agent, AgentId
+from agentvault_tui.model import Action, Agent, AgentId, Money
 from agentvault_tui.operator_api import calls, requests
-from agentvault_tui.operator_api.planning import PolicyInfo
-from agentvault_tui.operator_api.shapes import ExplainInfo, Json
+from agentvault_tui.operator_api.planning import ExplainInfo, PolicyInfo
+from agentvault_tui.operator_api.shapes import Json
 from agentvault_tui.policy import Catalogue, Environment, Policy
 from agentvault_tui.policy.texts import shipped_policy, shipped_scopes
 from agentvault_tui.text import visible
@@ -144,6 +144,7 @@ def _print_check(out: Output, told: dict[str, Any], found: Policy) -> None:
 @click.option("--action", required=True, help="The scope it would use.")
 @click.option("--resource", help="What it would use it on.")
 @click.option("--parameters", help="A JSON object, as in authorization_details.")
+@click.option("--unit", type=click.Choice(["minor", "major"]), help="Of the amount.")
 @click.option("--at", "now", help="When it would ask; now if not given.")
 @click.option("--source", help="The address it would ask from; else this machine.")
 @click.option("--country", help="The country of the source, such as DE.")
@@ -366,6 +367,7 @@ class _Case:
     action: str = ""
     resource: str = ""
     parameters: dict[str, Any] = field(default_factory=dict)
+    unit: Literal["minor", "major"] | None = None
     agent: dict[str, Any] = field(default_factory=dict)
     rule: str | None = None
     reason: str | None = None
@@ -432,6 +434,7 @@ def _run(found: Policy, zone: ZoneInfo, case: _Case, who: _CaseAgent) -> dict[st
         case.resource or None,
         case.parameters,
         named=bool(case.action) or len(scopes) == 1,
+        money=Money.of(case.unit, case.parameters),
     )
     environment = Environment.at(
         now,
@@ -515,7 +518,7 @@ def _print_answer(out: Output, answer: ExplainInfo) -> None:
         ]
     )
     for limit in answer.limits:
-        left = f"{limit.allows}: {limit.used} used, {limit.left} left"
+        left = f"{limit.allows}: {limit.standing}"
         out.line("limit ", out.cell(limit.id), "  ", out.cell(left))
     if answer.would_change:
         out.line()

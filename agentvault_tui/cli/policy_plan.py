@@ -28,6 +28,7 @@ from agentvault_tui.operator_api.planning import (
     ShadowRequest,
 )
 from agentvault_tui.policy import Policy, PolicyTexts
+from agentvault_tui.presenters.amounts import render_spans
 
 
 @command("plan", example="agentvault policy plan new.cedar --since 30d")
@@ -206,6 +207,7 @@ def print_changes(
     if not changes:
         out.line(out.word("ok"), ": nothing would be answered otherwise")
         return
+    with_amounts = any(one.amounts for one in changes)
     rows = [
         [
             out.cell(names.get(one.agent, one.agent)),
@@ -213,11 +215,14 @@ def print_changes(
             out.word(one.was),
             out.cell(f"{one.to}: {one.reason}") if one.reason else out.word(one.to),
             out.cell(one.count),
+            *([out.cell(render_spans(one.amounts), limit=60)] if with_amounts else ()),
             out.cell(", ".join(map(str, one.examples))),
         ]
         for one in changes
     ]
-    out.table(("AGENT", "SCOPE", "WAS", "WOULD BE", "COUNT", "EVENTS"), rows)
+    amounts = ("AMOUNTS",) if with_amounts else ()
+    headers = ("AGENT", "SCOPE", "WAS", "WOULD BE", "COUNT", *amounts, "EVENTS")
+    out.table(headers, rows)
 
 
 def _print_apart(out: Output, apart: dict[str, int]) -> None:

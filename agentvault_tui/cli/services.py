@@ -22,9 +22,11 @@ from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.errors import ConflictError, UsageError
+from agentvault_tui.model import Money
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.gateway import RouteInfo, ServiceInfo, TryInfo
 from agentvault_tui.operator_api.requests import TryRequest
+from agentvault_tui.presenters.amounts import shown_parameters
 
 if TYPE_CHECKING:
     from agentvault_tui.gateway import Service
@@ -129,7 +131,10 @@ def _print_routes(out: Output, found: ServiceInfo) -> None:
 
 
 def _parameters(one: RouteInfo) -> str:
-    return ", ".join(f"{name} = {where}" for name, where in one.parameters.items())
+    places = dict(one.parameters)
+    if one.unit and "amount" in places:
+        places["amount"] += f" ({one.unit} units)"
+    return ", ".join(f"{name} = {where}" for name, where in places.items())
 
 
 @services.command("check", on_home=True, example="agentvault services check stripe")
@@ -282,6 +287,7 @@ def _print_try(out: Output, answer: TryInfo) -> None:
         out.line(out.word("refused"), " ", out.cell(answer.error), ": ", said)
         return
     one = answer.route
+    stated = shown_parameters(answer.parameters, Money.read(answer.money))
     out.fields(
         [
             (
@@ -290,7 +296,7 @@ def _print_try(out: Output, answer: TryInfo) -> None:
             ),
             ("action", out.cell(answer.scope, "strong")),
             ("resource", answer.resource),
-            *((name, _shown(value)) for name, value in answer.parameters.items()),
+            *((name, _shown(value)) for name, value in stated.items()),
         ]
     )
     if (decision := answer.decision) is not None:

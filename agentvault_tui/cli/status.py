@@ -15,6 +15,7 @@ from agentvault_tui.operator_api import calls as api
 from agentvault_tui.operator_api.gateway import CallInfo, broker_names
 from agentvault_tui.operator_api.limits import CallOutInfo, LimitInfo, LimitUseInfo
 from agentvault_tui.operator_api.shapes import StatusInfo, TeamInfo
+from agentvault_tui.presenters.amounts import bare_units, render_units
 
 _HEADERS = ("CALL", "AGENT", "STATE", "SERVICE", "REQUEST", "AGE", "IN", "OUT")
 
@@ -200,13 +201,18 @@ def _limit_row(limit: LimitInfo, use: LimitUseInfo | None) -> tuple[str, ...]:
         if use.frees_at is not None:
             left = parse_iso(use.frees_at) - SystemClock().now()
             frees = span(max(1, round(left.total_seconds())))
-    unit = f" {limit.currency}" if limit.currency else ""
+    used, rest = (use.used, use.left) if use else (0, limit.most)
+
+    def amount(units: int) -> str:
+        return bare_units(units, limit.currency, in_major=limit.in_major)
+
+    most = render_units(limit.most, limit.currency, in_major=limit.in_major)
     return (
         limit.id,
         whose,
-        str(use.used if use else 0),
-        str(use.left if use else limit.most),
-        f"{limit.most}{unit} in {limit.within}",
+        amount(used),
+        amount(rest),
+        f"{most} in {limit.within}",
         frees,
         "a person" if limit.over == "step_up" else "denied",
     )

@@ -153,6 +153,16 @@ per = "agent"
 within = "1h"
 count = 80
 over = "deny"
+
+# Payments of all services together, in dollars and not in cents: the workspace's file
+# states that it writes cents.
+[[limits]]
+id = "payments-a-day"
+scopes = ["send:payment"]
+per = "all"
+within = "24h"
+amount_major = 500
+currency = "USD"
 """
 
 
@@ -320,7 +330,7 @@ async def _records_agent_reaches_too_far(agent: ExampleAgent) -> None:
 
 
 async def _payment_over_the_limit(agent: ExampleAgent) -> None:
-    """Request 4,200 USD, which a person decides; later invoices follow."""
+    """Request 42.00 USD, which a person decides; later invoices follow."""
     await agent.rest(4.0)
     invoice = _FIRST_INVOICE
     await agent.run(payment(invoice, 4_200))

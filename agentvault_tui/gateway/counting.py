@@ -10,7 +10,9 @@ from typing import Any, Final
 from agentvault_tui.gateway.names import field_names
 from agentvault_tui.policy.facts import ADDRESSED, is_one_address
 
-COUNTED: Final = frozenset({"amount", "count", "currency", "recipients"})
+COUNTED: Final = frozenset(
+    {"amount", "count", "currency", "destinations", "recipients"}
+)
 """Parameters that policy reads by value."""
 _MOST_SEARCHED: Final = 100_000
 """Names and objects of a document that are searched."""
@@ -41,7 +43,9 @@ def how_many(name: str, value: Any) -> int | None:
     return len(value) if names and all(map(_is_about_one, about)) else None
 
 
-def is_elsewhere(name: str, document: Any, places: Collection[tuple[str, ...]]) -> bool:
+def is_elsewhere(
+    document: Any, places: Collection[tuple[str, ...]], *, addressed: bool
+) -> bool:
     """Tell whether a document may state a parameter at another place too.
 
     A service may bind an inner object and read a member of the same name there;
@@ -49,15 +53,16 @@ def is_elsewhere(name: str, document: Any, places: Collection[tuple[str, ...]]) 
     name of the document, so a large one is for a worker process.
 
     Args:
-        name: of the parameter.
         document: as JSON has it.
         places: where the parameter is read, as the names on the way there.
+        addressed: whether the parameter is about all whom ``to``, ``cc`` and ``bcc``
+            name.
 
     Returns:
         True also if there is more to search than time for it.
     """
     names = frozenset().union(*(field_names(one[-1]) for one in places))
-    if name == "recipients":
+    if addressed:
         names |= ADDRESSED
 
     @cache

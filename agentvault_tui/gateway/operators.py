@@ -67,6 +67,7 @@ from agentvault_tui.operator_api.requests import (
     TryRequest,
     WireRequest,
 )
+from agentvault_tui.operator_api.shapes import MoneyInfo
 from agentvault_tui.origins import NOWHERE
 from agentvault_tui.text import visible
 
@@ -226,6 +227,7 @@ async def _tried(
         scope=action.action,
         resource=found.resource,
         parameters=action.parameters,
+        money=msgspec.convert(action.money, MoneyInfo | None, from_attributes=True),
         decision=explained(gateway.broker, agent, action),
     )
 
@@ -385,4 +387,5 @@ def _route_info(one: ServiceRoute) -> RouteInfo:
             name: " + ".join(map(str, sources))
             for name, sources in one.parameters.items()
         },
+        unit=one.amounts.unit,
     )

@@ -24,7 +24,8 @@ from agentvault_tui.gateway.names import field_names, readings
 from agentvault_tui.gateway.sources import COMMIT_ID, Source
 from agentvault_tui.gateway.target import Target
 from agentvault_tui.gateway.templates import ServiceRoute
-from agentvault_tui.json_document import plain_name, plain_numbers
+from agentvault_tui.json_document import Number, plain_name, plain_numbers
+from agentvault_tui.policy.destinations import read_domains, read_hosts
 from agentvault_tui.policy.facts import ADDRESSED, LARGEST
 
 _NUMBERS: Final = frozenset({"amount", "count", "recipients"})
@@ -80,7 +81,7 @@ def unsaid(parts: RequestParts, parameters: Mapping[str, object]) -> tuple[str, 
         source
         for name, sources in parts.route.parameters.items()
         for source in sources
-        if parameters.get(name) is not None and not source.counted
+        if parameters.get(name) is not None and not (source.counted or source.places)
     ]
     return tuple(islice(_unsaid(parts, stated), _MOST_UNSAID))
 
@@ -144,6 +145,8 @@ class _ParameterReader:
 
     def parameter(self, name: str, sources: tuple[Source, ...]) -> Any:
         """Return a parameter's value, None where it is unclear, or `_ABSENT`."""
+        if sources[0].places:
+            return self._destinations(name, sources)
         if not sources[0].counted:
             source = sources[0]
             text_only = source.kind != "body" or self._is_form
@@ -153,6 +156,24 @@ class _ParameterReader:
         if None in counts:
             return None
         return sum(stated) if stated else _ABSENT
+
+    def _destinations(self, name: str, sources: tuple[Source, ...]) -> Any:
+        """Return the hosts and domains at all of *sources*, sorted."""
+        found: set[str] = set()
+        for source in sources:
+            values = self._several(name, source)
+            if values is None:
+                return None
+            if values is _ABSENT or values == []:
+                continue
+            values = values if isinstance(values, list) else [values]
+            read = read_domains if source.places == "domains" else read_hosts
+            if (names := read(values)) is None:
+                return None
+            found.update(names)
+        if not found:
+            return _ABSENT
+        return _typed(name, sorted(found), text_only=False)
 
     def value(self, name: str, source: Source) -> Any:
         """Return the one value at *source*, as text or as JSON has it."""
@@ -183,17 +204,23 @@ class _ParameterReader:
         return [] if value is None else [value]
 
     def _count(self, name: str, source: Source) -> Any:
-        if source.kind in {"query", "header"}:
-            values = self._texts(name, source)
-            if source.kind == "header" and values is not None:
-                values = [one for value in values for one in value.split(",")]
-        else:
-            values = self._in_body(name, source, single=False)
+        values = self._several(name, source)
         if values is None or isinstance(values, _Absent):
             return values
         if not values and source.kind != "body":
             return _ABSENT
         return how_many(name, values)
+
+    def _several(self, name: str, source: Source) -> Any:
+        """Return all values at *source*: texts, or as JSON has them."""
+        if source.kind in {"query", "header"}:
+            values = self._texts(name, source)
+            if source.kind == "header" and values is not None:
+                values = [one for value in values for one in value.split(",")]
+            return values
+        if source.kind == "path":
+            return self.value(name, source)
+        return self._in_body(name, source, single=False)
 
     def _in_body(self, name: str, source: Source, *, single: bool) -> Any:
         """Return the value at a pointer; None where a service may find another."""
@@ -232,11 +259,19 @@ class _ParameterReader:
         if len(source.pointer) != 1 and not self._is_form:
             of_name = self._parts.route.parameters.get(name, ())
             places = {one.pointer for one in of_name if one.kind == "body"}
-            return name in COUNTED and is_elsewhere(name, self._content, places)
+            return name in COUNTED and is_elsewhere(
+                self._content, places, addressed=self._is_addressed(name)
+            )
         names = field_names(source.pointer[0])
         return bool(
-            self._inner & (names | ADDRESSED if name == "recipients" else names)
+            self._inner & (names | ADDRESSED if self._is_addressed(name) else names)
         )
+
+    def _is_addressed(self, name: str) -> bool:
+        """Tell whether ``to``, ``cc`` and ``bcc`` say the same as a parameter."""
+        sources = self._parts.route.parameters.get(name, ())
+        domains = any(one.places == "domains" for one in sources)
+        return domains or name == "recipients"
 
     @cached_property
     def _inner(self) -> frozenset[str]:
@@ -274,7 +309,7 @@ class _ParameterReader:
         self, name: str, members: dict[str, object], source: Source, depth: int
     ) -> bool:
         """Tell whether recipients are also where the route does not count them."""
-        if name != "recipients" or depth != len(source.pointer) - 1:
+        if not self._is_addressed(name) or depth != len(source.pointer) - 1:
             return False
         counted = {
             one.pointer[depth]
@@ -304,6 +339,8 @@ def _typed(name: str, value: Any, *, text_only: bool) -> Any:
     """
     if isinstance(value, _Absent) or value is None:
         return value
+    if name == "amount" and isinstance(value, Number):
+        return value.text  # no float: policy and faces have the digits as sent
     if isinstance(value, str):
         if text_only and name in _NUMBERS and _NUMBER.fullmatch(value):
             value = int(value)

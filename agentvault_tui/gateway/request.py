@@ -88,7 +88,10 @@ class RequestHead:
     def action(self, parameters: Mapping[str, object]) -> Action:
         """Return the action of the request, with *parameters*."""
         found = self.found
-        return Action((found.scope,), found.scope, found.resource, dict(parameters))
+        return Action(
+            *((found.scope,), found.scope, found.resource, dict(parameters)),
+            money=self.route.amounts.money(parameters),
+        )
 
     def job(self, *, elevated: bool = False) -> BodyJob:
         """Return the inputs of `read_body`, which a worker process may run.

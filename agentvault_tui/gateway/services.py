@@ -17,6 +17,7 @@ import msgspec
 
 from agentvault_tui.broker.policy_files import NAME
 from agentvault_tui.errors import ServiceError
+from agentvault_tui.gateway.amounts import NO_MONEY, MoneyTable, amount_rule
 from agentvault_tui.gateway.bindings import BindingTable
 from agentvault_tui.gateway.config_folder import ConfigFolder, check_scope
 from agentvault_tui.gateway.same_as import SAME_AS, parse_same_as
@@ -207,12 +208,15 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     headers: list[str] = []
     drains_bodies: bool = False
     credential: UpstreamCredential = UpstreamCredential()
+    money: MoneyTable = NO_MONEY
     routes: list[RouteTable] = []
 
 
 _SHAPES: Final = {
     "routes[]": RouteTable,
     "routes[].binds[]": BindingTable,
+    "routes[].money": MoneyTable,
+    "money": MoneyTable,
     "credential": UpstreamCredential,
 }
 
@@ -239,7 +243,10 @@ def parse_service(name: str, text: str, catalogue: Catalogue, base: Path) -> Ser
         check_scope(table.unmatched, catalogue, "unmatched")
     if len(table.routes) > MAX_ROUTES:
         raise ServiceError(f"it has more than {MAX_ROUTES} routes")
-    defaults = RouteDefaults(listed_headers(table.headers), table.drains_bodies)
+    amount_rule(NO_MONEY, table.money)  # refused also where no route has amounts
+    defaults = RouteDefaults(
+        listed_headers(table.headers), table.drains_bodies, table.money
+    )
     routes: list[ServiceRoute] = []
     # By method and length, none for those that take the rest: others cannot cover it.
     seen: dict[tuple[str, int], list[tuple[int, ServiceRoute]]] = defaultdict(list)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from agentvault_tui.errors import ServiceError
 from agentvault_tui.text import visible
@@ -14,6 +14,9 @@ HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 """RFC 9110 section 5.6.2."""
 COMMIT_ID: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 """A commit of git by its whole SHA-1 or SHA-256: no branch or tag moves it."""
+DESTINATIONS: Final = "destinations"
+"""The parameter of the hosts and mail domains that a request reaches."""
+PLACES: Final = frozenset({"domains", "hosts"})
 _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 
 
@@ -27,6 +30,8 @@ class Source:
     """The reference tokens of a JSON Pointer (RFC 6901), unescaped."""
     counted: bool = False
     """Whether the parameter is how many there are, and not what."""
+    places: Literal["", "domains", "hosts"] = ""
+    """Whether the parameter is the domains of mail addresses or the hosts of URLs."""
     value: int = 0
     commit: bool = False
     """Whether a request is refused whose value is not `COMMIT_ID`."""
@@ -35,6 +40,7 @@ class Source:
         if self.kind == "constant":
             return str(self.value)
         form = "count:" * self.counted + "commit:" * self.commit
+        form += f"{self.places}:" if self.places else ""
         return f"{form}{self.kind}:{self.name or write_pointer(self.pointer)}"
 
 
@@ -63,19 +69,29 @@ def read_source(parameter: str, text: str, names: Collection[str]) -> Source:
     Raises:
         ServiceError: it names no place of a request.
     """
-    counted = text.startswith("count:")
-    commit = parameter == "requires" and text.startswith("commit:")
-    plain = text.removeprefix("count:" if counted else "commit:" if commit else "")
-    kind, _, name = plain.partition(":")
+    form, _, rest = text.partition(":")
+    is_places = parameter == DESTINATIONS and form in PLACES
+    if parameter == DESTINATIONS and not is_places:
+        raise ServiceError(
+            f"{DESTINATIONS} is read from '{visible(text, 80)}'",
+            "write domains: before the place of mail addresses, hosts: before that of"
+            ' URLs, as in "domains:body:/to"',
+        )
+    marked: dict[str, Any] = {"counted": form == "count"}
+    if is_places:
+        marked = {"places": form}
+    elif parameter == "requires" and form == "commit":
+        marked = {"commit": True}
+    kind, _, name = (rest if any(marked.values()) else text).partition(":")
     pointer = read_pointer(name) if kind == "body" else None
     if pointer is not None:
-        return Source("body", pointer=pointer, counted=counted, commit=commit)
-    if kind == "path" and name in names and not counted:
-        return Source("path", name, commit=commit)
+        return Source("body", pointer=pointer, **marked)
+    if kind == "path" and name in names and not marked.get("counted"):
+        return Source("path", name, **marked)
     if kind == "query" and name:
-        return Source("query", name, counted=counted, commit=commit)
+        return Source("query", name, **marked)
     if kind == "header" and HEADER_NAME.fullmatch(name):
-        return Source("header", name.lower(), counted=counted, commit=commit)
+        return Source("header", name.lower(), **marked)
     raise ServiceError(
         f"{visible(parameter, 60)} is read from '{visible(text, 80)}': nowhere",
         "write body:/pointer, path:NAME of the path, query:NAME or header:NAME, with"

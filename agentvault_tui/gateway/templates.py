@@ -11,6 +11,14 @@ from urllib.parse import unquote
 import msgspec
 
 from agentvault_tui.errors import ServiceError, UnreadableRequestError
+from agentvault_tui.gateway.amounts import (
+    NO_MONEY,
+    UNKNOWN,
+    AmountRule,
+    MoneyTable,
+    amount_rule,
+    amount_sources,
+)
 from agentvault_tui.gateway.bindings import (
     MOST,
     Binding,
@@ -22,7 +30,7 @@ from agentvault_tui.gateway.config_folder import check_scope
 from agentvault_tui.gateway.content import DEFAULT_RULE, ContentRule, MediaType
 from agentvault_tui.gateway.headers import is_listable
 from agentvault_tui.gateway.names import fold_case
-from agentvault_tui.gateway.sources import Source, read_source
+from agentvault_tui.gateway.sources import DESTINATIONS, Source, read_source
 from agentvault_tui.gateway.target import parse_target
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.text import visible
@@ -63,6 +71,7 @@ class ServiceRoute:
     """Whether ``Range`` leaves."""
     drains_bodies: bool = False
     """Whether the service reads each request's body to its end."""
+    amounts: AmountRule = UNKNOWN
 
     def names(self, kind: str) -> set[str]:
         """Return the names that the route itself reads in a place of this kind.
@@ -155,6 +164,7 @@ class RouteTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     ranges: bool = False
     drains_bodies: bool | None = None
     parameters: dict[str, str | int | list[str]] = {}
+    money: MoneyTable = NO_MONEY
 
 
 def fold(segment: str) -> str:
@@ -257,6 +267,7 @@ class RouteDefaults(NamedTuple):
 
     headers: frozenset[str] = frozenset()
     drains_bodies: bool = False
+    money: MoneyTable = NO_MONEY
 
 
 _NO_DEFAULTS: Final = RouteDefaults()
@@ -286,6 +297,10 @@ def parse_route(
     parameters = {
         name: _sources(name, said, names) for name, said in table.parameters.items()
     }
+    parameters = amount_sources(
+        *(parameters, table.money, defaults.money, names),
+        readable=table.body not in {"none", "opaque"},
+    )
     content = _content_rule(table, parameters)
     sources = [one for some in parameters.values() for one in some]
     drains = table.drains_bodies
@@ -313,6 +328,7 @@ def parse_route(
         ),
         ranges=table.ranges,
         drains_bodies=defaults.drains_bodies if drains is None else drains,
+        amounts=amount_rule(table.money, defaults.money),
     )
 
 
@@ -404,12 +420,16 @@ def _sources(
     if isinstance(said, int):
         if said < 0:
             raise ServiceError(f"{parameter} is negative")
+        if parameter == DESTINATIONS:
+            raise ServiceError(f"{parameter} is a number")
         return (Source("constant", value=said),)
     sources = [said] if isinstance(said, str) else said
     found = tuple(read_source(parameter, one, names) for one in sources)
-    if not found or (len(found) > 1 and not all(one.counted for one in found)):
+    if not found or (
+        len(found) > 1 and not all(one.counted or one.places for one in found)
+    ):
         raise ServiceError(
             f"{parameter} is read from several places",
-            'only counts add up: ["count:body:/to", "count:body:/cc"]',
+            'only counts and destinations add up: ["count:body:/to", "count:body:/cc"]',
         )
     return found

@@ -21,11 +21,13 @@ from agentvault_tui.gateway.commands import (
 )
 from agentvault_tui.gateway.config_folder import ConfigFolder, check_scope
 from agentvault_tui.gateway.counting import COUNTED, how_many, is_elsewhere
+from agentvault_tui.gateway.sources import DESTINATIONS, PLACES
 from agentvault_tui.home import Home
 from agentvault_tui.json_document import plain_name
 from agentvault_tui.model import Action
 from agentvault_tui.operator_api.access import IN_PROJECT, HookCommand, HookPlace
 from agentvault_tui.policy.catalogue import Catalogue, Effect
+from agentvault_tui.policy.destinations import read_domains, read_hosts
 from agentvault_tui.policy.resources import canonical, canonical_resource
 from agentvault_tui.text import visible
 from agentvault_tui.toml_table import read_table
@@ -44,7 +46,6 @@ LONGEST: Final = 16_384
 """Characters of a parameter: more, nobody reads before approving."""
 _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
-_COUNT: Final = "count:"
 _OF_FILE: Final = re.compile(r"file:\{([^{}]*)\}")
 """A resource that is the file an argument names: that argument is a path."""
 MOST_RESOURCES: Final = 256
@@ -123,7 +124,8 @@ class ToolRule:
     resource: str
     """A template: ``{argument}`` is an argument; empty for ``NAME:TOOL``."""
     parameters: Mapping[str, str | int]
-    """A JSON Pointer into the arguments (RFC 6901), ``count:`` and one, or a number."""
+    """A JSON Pointer into the arguments (RFC 6901), ``count:``, ``domains:`` or
+    ``hosts:`` and one, or a number."""
     paths: tuple[str, ...] = ()
     """Arguments that are paths; ``{path}`` is each in turn."""
     needed: bool = False
@@ -261,11 +263,18 @@ def _rule(pattern: str, tool: ToolTable, catalogue: Catalogue) -> ToolRule:
     if "{" in left or "}" in left or "{}" in tool.resource:
         raise ServiceError(f"{where}: resource names an argument as {{argument}}")
     for name, place in tool.parameters.items():
-        pointer = place.removeprefix(_COUNT) if isinstance(place, str) else "/"
+        form, pointer = place_of(place) if isinstance(place, str) else ("", "/")
         if not _POINTER.fullmatch(pointer):
             raise ServiceError(
                 f"{where}: parameter '{visible(name, 60)}' is no JSON Pointer",
                 "write /argument, count:/argument, or a whole number",
+            )
+        if (form in PLACES) is not (name == DESTINATIONS):
+            raise ServiceError(
+                f"{where}: parameter '{visible(name, 60)}' is read from"
+                f" '{visible(place, 60)}'",
+                f"{DESTINATIONS}, and nothing else, has domains:/argument for mail"
+                " addresses or hosts:/argument for URLs",
             )
     parts = (re.escape(part) for part in pattern.split("*"))
     matches = re.compile("[A-Za-z0-9_.-]*".join(parts))
@@ -436,27 +445,47 @@ def _parameters(rule: ToolRule, call: ToolCall) -> dict[str, Any]:
     }
 
 
-def counted_places(rule: ToolRule | None) -> dict[str, tuple[str, ...]]:
+class ArgumentPlace(NamedTuple):
+    """Where the arguments are that state a parameter."""
+
+    tokens: tuple[str, ...]
+    """Of a JSON Pointer."""
+    addressed: bool
+    """Whether ``to``, ``cc`` and ``bcc`` say the same."""
+
+
+def counted_places(rule: ToolRule | None) -> dict[str, ArgumentPlace]:
     """Return where the arguments are that policy reads by value, by parameter."""
     places = {} if rule is None else rule.parameters
     return {
-        name: tuple(_tokens(place))
+        name: ArgumentPlace(
+            tuple(_tokens(place)), name == "recipients" or place.startswith("domains:")
+        )
         for name, place in places.items()
         if name in COUNTED and isinstance(place, str)
     }
 
 
 def stated_twice(
-    places: Mapping[str, tuple[str, ...]], arguments: Mapping[str, Any]
+    places: Mapping[str, ArgumentPlace], arguments: Mapping[str, Any]
 ) -> frozenset[str]:
     """Return the parameters of *places* that arguments state elsewhere too."""
     return frozenset(
-        name for name, at in places.items() if is_elsewhere(name, arguments, {at})
+        name
+        for name, at in places.items()
+        if is_elsewhere(arguments, {at.tokens}, addressed=at.addressed)
     )
 
 
-def _tokens(pointer: str) -> list[str]:
-    parts = pointer.removeprefix(_COUNT).split("/")[1:]
+def place_of(place: str) -> tuple[str, str]:
+    """Return the form of a parameter's place, such as ``count``, and the pointer."""
+    form, colon, pointer = place.partition(":")
+    is_form = colon and (form == "count" or form in PLACES)
+    return (form, pointer) if is_form else ("", place)
+
+
+def _tokens(place: str) -> list[str]:
+    parts = place_of(place)[1].split("/")[1:]
     return [part.replace("~1", "/").replace("~0", "~") for part in parts]
 
 
@@ -478,12 +507,15 @@ def _parameter(name: str, place: str | int, call: ToolCall) -> Any:
     """Return a parameter's value, None where it is unclear, or `_ABSENT`."""
     if isinstance(place, int):
         return place
-    counted = place.startswith(_COUNT)
-    tokens = _tokens(place)
+    form, tokens = place_of(place)[0], _tokens(place)
     if tokens[0] in call.omitted:
         return None
     value = _at(call.arguments, tokens)
-    counted = counted or (name == "count" and isinstance(value, list))
+    if form in PLACES and value is not _ABSENT:
+        read = read_domains if form == "domains" else read_hosts
+        names = read(value if isinstance(value, list) else [value])
+        value = names and list(names)
+    counted = form == "count" or (name == "count" and isinstance(value, list))
     if counted and value is not _ABSENT:
         return how_many(name, value) if isinstance(value, list | dict) else None
     if value is _ABSENT or value is None:

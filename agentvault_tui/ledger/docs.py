@@ -159,6 +159,8 @@ def write_stepup(stepup: StepUp) -> str:
         del value["change"]
     if not stepup.approvers:
         del value["approvers"]
+    if stepup.money is None:
+        del value["money"]
     return (
         f'{to_json(value)[:-1]},"parameters":{parameters}'
         f',"authorization_details":{details}'

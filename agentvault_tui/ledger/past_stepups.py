@@ -27,6 +27,7 @@ from agentvault_tui.model import (
     Event,
     EventType,
     Evidence,
+    Money,
     Risk,
     StepUp,
     StepUpId,
@@ -179,6 +180,7 @@ def _begun(event: Event, step_id: StepUpId) -> StepUp:
         request_json=to_json(held) if isinstance(held, dict) else None,
         evaluation=detail.get("evaluation") is True,
         need=detail["need"] if isinstance(detail.get("need"), int) else 1,
+        money=Money.read(detail.get("money")),
     )
 
 

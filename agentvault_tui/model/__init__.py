@@ -37,6 +37,7 @@ from agentvault_tui.model.ids import (
     new_secret,
     sha256_hex,
 )
+from agentvault_tui.model.money import Money
 from agentvault_tui.model.stepup import (
     CHANGE_ID,
     CHANGE_KINDS,
@@ -78,6 +79,7 @@ __all__ = [
     "Evidence",
     "IssuedProviderToken",
     "Lease",
+    "Money",
     "Outcome",
     "ParameterBound",
     "Repeat",

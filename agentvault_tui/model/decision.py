@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
+from agentvault_tui.model.money import Money
+
 DETAIL_TYPE: Final = "agentvault:action"
 """The type of ``authorization_details`` (RFC 9396) that policy reads."""
 
@@ -64,6 +66,8 @@ class Action:
     """The agent's own words: never evidence, always shown last."""
     named: bool = True
     """Whether the request said which scope the action is performed under."""
+    money: Money | None = None
+    """How its amount is written; only a service's file says so, never an agent."""
 
 
 def other_details(

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.model.decision import Action, Risk, limits_nothing, other_details
 from agentvault_tui.model.ids import AgentId, DecisionId, StepUpId, requester_of
+from agentvault_tui.model.money import Money
 
 UNSEEN_PARTS: Final = (
     "This approves a token for the action above. The content, query and headers of the "
@@ -245,6 +246,8 @@ class StepUp:
 
     `policy_version` is then the digest of what it would change.
     """
+    money: Money | None = None
+    """How the amount is written, if the service of the request says so."""
 
     @property
     def requester(self) -> str:
@@ -309,6 +312,7 @@ class StepUp:
             self.parameters,
             self.reason,
             named=self.connection is None,
+            money=self.money,
         )
 
     @property

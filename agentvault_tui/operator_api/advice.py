@@ -8,6 +8,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType, field, to_builtins
 
+from agentvault_tui.operator_api.planning import AmountSpanInfo
 from agentvault_tui.operator_api.requests import WireRequest
 from agentvault_tui.operator_api.shapes import Json, Moment, WireShape
 
@@ -29,6 +30,8 @@ class AdviceEvidence(WireShape, kw_only=True):
     refused: list[int] = field(default_factory=list)
     """Events that are such requests, at most 20."""
     prompts_saved: int = 0
+    amounts: list[AmountSpanInfo] = field(default_factory=list)
+    """Of the requests that a person approved, by currency."""
 
 
 class AdvisedChange(WireShape, kw_only=True, omit_defaults=True):

@@ -165,7 +165,7 @@ PAST_ACTIVITY: Final = _get(
 )
 POLICY: Final = _get("/api/policy", planning.PolicyInfo, asks.PolicyQuery)
 EXPLAIN: Final = _post(
-    Access.READ, "/api/policy/explain", asks.ExplainRequest, shapes.ExplainInfo
+    Access.READ, "/api/policy/explain", asks.ExplainRequest, planning.ExplainInfo
 )
 APPLY_POLICY: Final = _post(
     Access.EITHER, "/api/policy/apply", asks.ApplyRequest, planning.PolicyInfo

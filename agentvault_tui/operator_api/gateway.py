@@ -7,11 +7,12 @@ from typing import Literal
 
 from msgspec import UNSET, UnsetType, field
 
+from agentvault_tui.operator_api.planning import ExplainInfo
 from agentvault_tui.operator_api.shapes import (
-    ExplainInfo,
     Json,
     MemberInfo,
     Moment,
+    MoneyInfo,
     WireShape,
 )
 
@@ -77,6 +78,8 @@ class RouteInfo(WireShape, kw_only=True):
     resource: str | None
     parameters: dict[str, str]
     """Where each is read; several places that add up have ``+`` between them."""
+    unit: Literal["minor", "major"] | None = None
+    """Of its amounts, if the service's file states it."""
 
 
 class ServiceCredentialInfo(WireShape, kw_only=True):
@@ -160,6 +163,7 @@ class TryInfo(WireShape, kw_only=True):
     scope: str = ""
     resource: str = ""
     parameters: Json = field(default_factory=dict)
+    money: MoneyInfo | None = None
     decision: ExplainInfo | None = None
 
 

@@ -14,7 +14,11 @@ class LimitInfo(WireShape, kw_only=True):
     per: str
     within: str
     most: int
+    """Requests, or an amount in the unit of each service."""
     currency: str | None
+    in_major: bool = False
+    """Whether `most`, `used` and `left` are ten-thousandths of the currency's major
+    unit."""
     over: str
 
 

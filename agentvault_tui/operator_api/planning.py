@@ -1,4 +1,4 @@
-"""The operators' wire about policies that are tried against the recorded history."""
+"""The operators' wire about the answers of policy, to requests and to the history."""
 
 from __future__ import annotations
 
@@ -8,6 +8,44 @@ from msgspec import UNSET, Meta, UnsetType, field
 
 from agentvault_tui.operator_api.requests import WireRequest
 from agentvault_tui.operator_api.shapes import Moment, ScopeInfo, WireShape
+
+
+class ExplainedLimit(WireShape, kw_only=True):
+    """A limit of the request that was asked about, before it."""
+
+    id: str
+    used: int
+    left: int
+    allows: str
+    standing: str = ""
+    """Used and left, in words: the numbers may be ten-thousandths of a currency."""
+
+
+class ExplainInfo(WireShape, kw_only=True):
+    """How policy would answer, by which rule, and what would change it."""
+
+    decision: str
+    reason: str
+    rule: str
+    why: str
+    risk: str
+    message: str
+    policy_version: str
+    rule_text: str | None
+    rule_line: int | None
+    would_change: tuple[str, ...]
+    limits: tuple[ExplainedLimit, ...] = ()
+
+
+class AmountSpanInfo(WireShape, kw_only=True):
+    """The least and the largest amount of some decisions, in one currency."""
+
+    currency: str
+    """Empty where it is unknown."""
+    unit_known: bool
+    """Whether the amounts are in major units; otherwise their unit is unknown."""
+    least: str
+    most: str
 
 
 class PlannedChangeInfo(WireShape, kw_only=True):
@@ -26,6 +64,8 @@ class PlannedChangeInfo(WireShape, kw_only=True):
     count: int = 0
     examples: list[int] = field(default_factory=list)
     """Events that are such decisions, oldest first."""
+    amounts: list[AmountSpanInfo] = field(default_factory=list)
+    """Their amounts, by currency."""
 
 
 class MismatchInfo(WireShape, kw_only=True):

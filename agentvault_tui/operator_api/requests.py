@@ -276,6 +276,8 @@ class ExplainRequest(WireRequest, kw_only=True):
     action: Annotated[str, Meta(max_length=4000)] = ""
     resource: Annotated[str, Meta(max_length=4000)] = ""
     parameters: Json = field(default_factory=dict)
+    unit: Literal["minor", "major"] | None = None
+    """Of the amount, as a service's file would state it; by ISO 4217."""
     now: Word | None = None
     source: Word | None = None
     country: Annotated[str, Meta(pattern="^[A-Z]{2}$")] | None = None

@@ -306,6 +306,15 @@ class ApprovalsInfo(WireShape, kw_only=True):
     may: str
 
 
+class MoneyInfo(WireShape, kw_only=True):
+    """How the amount of a request is written, as its service's file says."""
+
+    unit: str
+    """``minor`` or ``major``."""
+    exponent: int
+    """Digits of the minor unit of the currency."""
+
+
 class StepUpInfo(WireShape, kw_only=True):
     """A request held for a person: everything they decide about."""
 
@@ -316,6 +325,7 @@ class StepUpInfo(WireShape, kw_only=True):
     action: str
     resource: str | None
     parameters: Json
+    money: MoneyInfo | None = None
     resource_indicator: str | None = None
     authorization_details: tuple[Json, ...] | None = None
     """RFC 9396, as a resource server will be told."""
@@ -466,31 +476,6 @@ class ScopeInfo(WireShape, kw_only=True):
     description: str
     risk: str
     revoking: str | None = None
-
-
-class ExplainInfo(WireShape, kw_only=True):
-    """How policy would answer, by which rule, and what would change it."""
-
-    decision: str
-    reason: str
-    rule: str
-    why: str
-    risk: str
-    message: str
-    policy_version: str
-    rule_text: str | None
-    rule_line: int | None
-    would_change: tuple[str, ...]
-    limits: tuple[ExplainedLimit, ...] = ()
-
-
-class ExplainedLimit(WireShape, kw_only=True):
-    """A limit of the request that was asked about, before it."""
-
-    id: str
-    used: int
-    left: int
-    allows: str
 
 
 # Connections

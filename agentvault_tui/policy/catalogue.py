@@ -303,6 +303,8 @@ type Request = {
   amount?: Long,      // in the unit the agent's resource server uses
   currency?: String,
   count?: Long,
+  amount_major?: decimal,   // in major units, if the service's file states its unit
+  destinations?: Set<String>,   // hosts and mail domains
   // Names of those that were sent and cannot be relied on.
   unclear: Set<String>,
   // When it came in; weekday (1 Monday to 7), hour and minute by [policy] timezone.
@@ -320,20 +322,27 @@ type Request = {
 """
 
 
+_NO_LIMITS: Final[Mapping[str, str]] = {}
+
+
 def schema_text(
-    catalogue: Catalogue, limits: Iterable[str] = (), *, alike: bool = False
+    catalogue: Catalogue, limits: Mapping[str, str] = _NO_LIMITS, *, alike: bool = False
 ) -> str:
     """Write the schema: each scope is an action, in groups by risk, effect and reach.
 
     A rule that names a scope the catalogue lacks, or a limit that is not among
-    *limits*, then fails when it is loaded, and not by never matching. *alike* adds the
-    attribute that no rule of a file may read; see `AlikeRules`.
+    *limits*, which have the types of their numbers, then fails when it is loaded, and
+    not by never matching. *alike* adds the attribute that no rule of a file may read;
+    see `AlikeRules`.
     """
     groups = action_groups(catalogue)
     every = ", ".join(f'"{group}"' for group in groups)
     applies = "appliesTo { principal: Agent, resource: Resource, context: Request };"
     head = _HEAD
-    if held := [f"    {name}: {{ count: Long, left: Long }}," for name in limits]:
+    if held := [
+        f"    {name}: {{ count: {kind}, left: {kind} }},"
+        for name, kind in sorted(limits.items())
+    ]:
         # What the window of each limit holds before this request, and has left.
         whole = "\n".join(["  limits: {", *held, "  },", "};"])
         head = head.rpartition("};")[0] + whole + "\n"

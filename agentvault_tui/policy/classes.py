@@ -13,18 +13,20 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
 
 from cedarpy import pst
 
 from agentvault_tui.clock import parse_iso
-from agentvault_tui.policy.facts import PARAMETERS
+from agentvault_tui.policy.facts import PARAMETERS, Facts
 from agentvault_tui.policy.inputs import ENVIRONMENT, Inputs
 from agentvault_tui.policy.reads import children
 
 _EQUALITY: Final = frozenset({"eq", "not_eq"})
 _ORDER: Final = frozenset({"less", "less_eq", "greater", "greater_eq"})
+_DECIMAL_ORDER: Final = frozenset(f"decimal_{name}" for name in _ORDER)
 Distinguish = Callable[[Any], Hashable]
 
 
@@ -93,11 +95,17 @@ class RequestClasses:
             tuple((name, uses[name].distinguish()) for name in sorted(read)),
         )
 
+    def hidden(self, facts: Facts) -> tuple[str, ...]:
+        """Return what of `Facts.hidden` rules read."""
+        hidden = facts.hidden
+        return hidden and tuple(n for n, _ in self.attributes if n in hidden)
+
     def key(self, inputs: Inputs) -> Hashable:
         """Return the same for two requests only if all rules answer them alike."""
         return (
             inputs.who if self.by_principal else None,
             inputs.facts.unclear,
+            self.hidden(inputs.facts),
             *[distinguish(inputs.value(name)) for name, distinguish in self.attributes],
         )
 
@@ -155,6 +163,10 @@ def _compared(op: str, read: object, other: object) -> tuple[str, Any] | None:
             literal = value
         case pst.UnaryOp("datetime", pst.StringLit(text)) if ordered:
             literal = _parsed(parse_iso, text)
+        case pst.UnaryOp("decimal", pst.StringLit(text)) if (
+            op in _EQUALITY | _DECIMAL_ORDER
+        ):
+            literal = Decimal(text)
         case pst.UnaryOp("ip", pst.StringLit(text)) if op == "is_in_range":
             literal = _parsed(lambda one: ipaddress.ip_network(one, strict=False), text)
     return None if name is None or literal is None else (name, literal)

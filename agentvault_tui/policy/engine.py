@@ -94,8 +94,9 @@ class Policy:
         Raises:
             PolicyError: the text is not a policy this broker can put in force.
         """
-        known = frozenset(one.attribute for one in limits.limits)
-        written = schema_text(catalogue, sorted(known))
+        types = {one.attribute: one.cedar_type for one in limits.limits}
+        known = frozenset(types)
+        written = schema_text(catalogue, types)
         self.limits: Final = limits
         self.text: Final = text
         self.source: Final = source
@@ -120,7 +121,7 @@ class Policy:
             self._refuse_misspelt()
         # The actions of the schema, with their groups; each decision adds its agent.
         self._actions = cedarpy.Entities.from_json_str("[]", self._schema)
-        self._alike = self._rules_of_folds(sorted(known))
+        self._alike = self._rules_of_folds(types)
         self.seen = seen
         """What whoever read the files saw of them: tells whether they changed."""
         self._entities = lru_cache(maxsize=_KEPT_AGENTS)(self._with_agent)
@@ -128,7 +129,7 @@ class Policy:
         self._kept: OrderedDict[Hashable, Verdict] = OrderedDict()
         self._limits_read = lru_cache(maxsize=_KEPT_AGENTS)(self._find_limits_read)
 
-    def _rules_of_folds(self, limits: list[str]) -> AlikeRules:
+    def _rules_of_folds(self, limits: dict[str, str]) -> AlikeRules:
         pairs = zip(self.rules, self._every_reader, strict=True)
         return AlikeRules(
             [(rule.parsed, reader.actions) for rule, reader in pairs],
@@ -160,12 +161,16 @@ class Policy:
     def told_apart(self, scopes: Collection[str]) -> ToldApart:
         """Return what answers for *scopes* depend on, by the names of the facts."""
         read = {name.partition(".")[0] for name in self.read_by_rules(scopes)}
+        classes: dict[str, list[Distinguish]] = {}
+        for pair in (("amount", "amount_major"), ("recipients", "destinations")):
+            if not read.isdisjoint(pair):  # one without the other is `Facts.hidden`
+                read.update(pair)
+                classes |= {name: [] for name in pair}
         found = [self._classes[name] for name in scopes if name in self._classes]
         if any(not one.scopes.isdisjoint(scopes) for one in self.limits.limits):
             # A limit adds values up, for some agents: nothing is alike for it.
-            read |= {"limits", "amount", "currency"}
+            read |= {"limits", "amount", "amount_major", "currency"}
             return ToldApart(True, frozenset(read), {})
-        classes: dict[str, list[Distinguish]] = {}
         for name, distinguish in (pair for one in found for pair in one.attributes):
             if name in PARAMETERS:
                 classes.setdefault(name, []).append(distinguish)
@@ -379,13 +384,7 @@ class Policy:
         if self.limits.limits:
             held = inputs.environment.limits
             context["limits"] = {
-                one.attribute: dict(
-                    zip(
-                        ("count", "left"),
-                        held.get(one.attribute, (0, one.most)),
-                        strict=True,
-                    )
-                )
+                one.attribute: one.context(*held.get(one.attribute, (0, one.most)))
                 for one in self.limits.limits
             }
         context["scopes"] = [name for name in asked if name in self.catalogue]

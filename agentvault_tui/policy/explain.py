@@ -15,6 +15,8 @@ from agentvault_tui.text import visible
 Decide = Callable[[Agent, Action], Verdict]
 
 _NUMBERS: Final = ("recipients", "amount", "count")
+_VALID: Final = {"currency": "USD", "destinations": ["acme.test"]}
+"""A valid value of parameters that are no numbers."""
 _NOTHING: Final = (
     "Nothing in the request or the grant changes this: only the policy does, or the"
     " scope's risk or effect in the catalogue."
@@ -133,7 +135,7 @@ def _with(action: Action, name: str, value: object) -> Action:
     kept = {
         key: old
         for key, old in action.parameters.items()
-        if (plain := plain_name(key)) != name
+        if (plain := plain_name(key)) != name.replace("_", "")
         and not (name == "recipients" and plain in ADDRESSED)
     }
     return replace(action, parameters={**kept, name: value})
@@ -151,7 +153,9 @@ def _mended(action: Action, facts: Facts) -> Action:
         if name == "resource":
             action = _on(action, None)
         else:
-            action = _with(action, name, "USD" if name == "currency" else 1)
+            action = _with(action, name, _VALID.get(name, 1))
+    if "amount_major" in action.parameters:  # which no request states
+        del action.parameters["amount_major"]
     # What an unreadable amount hid: it has no currency either.
     return _with(action, "currency", "USD") if derive(action).unclear else action
 

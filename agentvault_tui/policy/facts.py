@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from agentvault_tui.lookalikes import fold_characters, fold_text
 from agentvault_tui.model import Action
+from agentvault_tui.model.money import MOST_DIGITS
+from agentvault_tui.policy.destinations import is_destination, read_domains
 from agentvault_tui.policy.resources import canonical, reads_like
 
 LARGEST: Final = 2**53 - 1
 """RFC 8785 and every JSON reader agree on whole numbers up to here; none above."""
-_READ: Final = frozenset({"recipients", "amount", "currency", "count"})
+_READ: Final = frozenset(
+    {"recipients", "amount", "amount_major", "currency", "count", "destinations"}
+)
 PARAMETERS: Final = _READ | {"resource"}
 """What a rule may read of a request that the request may leave out."""
 _LONG_NAME: Final = 128
 ADDRESSED: Final = frozenset({"to", "cc", "bcc"})
-_KNOWN: Final = PARAMETERS | ADDRESSED
+_NAMING: Final = ADDRESSED | {"recipients"}
+_KNOWN: Final = {name.replace("_", ""): name for name in PARAMETERS | ADDRESSED}
+"""Names by their letters."""
 _LETTERS_KNOWN: Final = frozenset("".join(_KNOWN))
 _LONGEST_KNOWN: Final = max(map(len, _KNOWN))
 _LETTERS: Final = {
@@ -43,6 +50,10 @@ class Facts(NamedTuple):
     currency: str | None
     things: int | None
     """The parameter ``count``: how many things are changed."""
+    amount_major: Decimal | None
+    """The amount in major units, where the unit is known and Cedar has the number."""
+    destinations: tuple[str, ...] | None
+    """Hosts and mail domains that it reaches, sorted."""
     unclear: tuple[str, ...]
     """Names of parameters that were there but cannot be relied on, sorted."""
     same_as: tuple[str, ...] = ()
@@ -55,22 +66,60 @@ class Facts(NamedTuple):
             None if self.resource is None else reads_like(self.resource, self.same_as)
         )
 
-    def value(self, name: str) -> str | int | None:
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """Return the attributes that are absent though the request is about one.
+
+        An amount in major units with a fraction is no `amount`, one whose unit is
+        unknown no `amount_major`, and a count of recipients no `destinations`: no
+        request leaves these out as one does that is about no money and no mail.
+        """
+        unclear, found = self.unclear, []
+        if (self.amount is None) is not (self.amount_major is None):
+            found.append("amount" if self.amount is None else "amount_major")
+        elif self.amount is None and {"amount", "amount_major"} & {*unclear}:
+            found += ["amount", "amount_major"]
+        addressed = self.recipients is not None or "recipients" in unclear
+        if self.destinations is None and addressed:
+            found.append("destinations")
+        return tuple(found)
+
+    def value(self, name: str) -> Any:
         """Return the parameter a rule calls *name*, if it is stated clearly."""
-        found: str | int | None = getattr(self, "things" if name == "count" else name)
-        return found
+        return getattr(self, "things" if name == "count" else name)
 
     def context(self) -> dict[str, Any]:
         """Return the attributes there are, by the names a rule uses."""
         given = zip(_CONTEXT, self[: len(_CONTEXT)], strict=True)
         context: dict[str, Any] = {n: value for n, value in given if value is not None}
+        if self.amount_major is not None:
+            context["amount_major"] = cedar_decimal(self.amount_major)
+        if self.destinations is not None:
+            context["destinations"] = list(self.destinations)
         context["unclear"] = list(self.unclear)
         return context
 
 
-_CONTEXT: Final = ("resource", "recipients", "amount", "currency", "count")
+_CONTEXT: Final = (
+    *("resource", "recipients", "amount", "currency", "count", "amount_major"),
+    "destinations",
+)
 """What a rule calls the members, in their order, but for ``unclear``."""
-_NOTHING_STATED: Final = Facts(None, None, None, None, None, ())
+_NOTHING_STATED: Final = Facts(None, None, None, None, None, None, None, ())
+_LARGEST_DECIMAL: Final = Decimal(2**63 - 1).scaleb(-MOST_DIGITS)
+"""Cedar's decimal is a signed 64-bit number of ten-thousandths."""
+
+
+def read_fact(name: str, value: Any) -> Any:
+    """Return a fact as `Facts` has it from its form in the ledger, which is JSON."""
+    if value is not None and name == "amount_major":
+        return Decimal(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def cedar_decimal(number: Decimal) -> str:
+    """Return a number as Cedar's ``decimal()`` reads it: with a point and digits."""
+    return f"{number:f}" if "." in f"{number:f}" else f"{number:f}.0"
 
 
 def derive(action: Action) -> Facts:
@@ -92,14 +141,16 @@ def derive(action: Action) -> Facts:
         if plain in _READ and name != plain
     }
     unclear.update(plain for plain, _ in nested if plain in _READ)
+    if "amount_major" in parameters:
+        unclear.add("amount_major")  # which is computed, and never stated
     recipients = _read(parameters, "recipients", _how_many, unclear)
     addressed = _addressed([*said, *nested], stated="recipients" in parameters)
     if addressed > (recipients or 0):
         # One recipient declared, or none, and five hundred in bcc.
         recipients = None
         unclear.add("recipients")
-    amount = _read(parameters, "amount", _whole, unclear)
     currency = _read(parameters, "currency", _currency, unclear)
+    amount, major = _amounts(action, currency, unclear)
     if amount is not None and currency is None:
         unclear.add("currency")
     count = _read(parameters, "count", _whole, unclear)
@@ -109,9 +160,64 @@ def derive(action: Action) -> Facts:
         unclear.add("resource")
     elif action.resource and resource is None:
         unclear.add("resource")
+    places = _destinations(parameters, [*said, *nested], recipients, unclear)
     return Facts(
-        resource or None, recipients, amount, currency, count, tuple(sorted(unclear))
+        *(resource or None, recipients, amount, currency, count, major, places),
+        tuple(sorted(unclear)),
     )
+
+
+def _amounts(
+    action: Action, currency: str | None, unclear: set[str]
+) -> tuple[int | None, Decimal | None]:
+    """Read the amount: as a whole number of its unit, and in major units.
+
+    One that is clear in major units alone, such as ``42.50``, is not unclear.
+    """
+    parameters, major = action.parameters, None
+    if action.money and currency and not {"amount", "amount_major"} & unclear:
+        major = action.money.in_major_units(parameters.get("amount"))
+        if major is not None and major > _LARGEST_DECIMAL:
+            major = None
+    if major is not None and isinstance(parameters["amount"], str):
+        return None, major
+    amount = _read(parameters, "amount", _whole, unclear)
+    return amount, None if amount is None else major
+
+
+def _destinations(
+    parameters: dict[str, Any],
+    said: list[tuple[str, Any]],
+    recipients: int | None,
+    unclear: set[str],
+) -> tuple[str, ...] | None:
+    """Read the hosts and mail domains that a request reaches.
+
+    Without a parameter for them, they are those of the addresses that it names, if it
+    names all of its recipients. With both, no address may be elsewhere.
+    """
+    named = [v for name, v in said if name in _NAMING and v is not None and v != []]
+    listed = [v for v in named if type(v) is not int]
+    if "destinations" not in parameters and not (listed and recipients):
+        return None
+    domains = read_domains(listed)
+    if "destinations" in parameters:
+        stated: tuple[str, ...] | None
+        stated = _read(parameters, "destinations", _hosts, unclear)
+        if stated and listed and not (domains and {*domains} <= {*stated}):
+            unclear.add("destinations")
+        return None if "destinations" in unclear else stated
+    count = sum(len(one) if isinstance(one, list) else 1 for one in listed)
+    return domains if count >= (recipients or 0) else None
+
+
+def _hosts(value: object) -> tuple[str, ...] | None:
+    """Accept a list of hosts, each in its one spelling."""
+    if not isinstance(value, list) or not value:
+        return None
+    if not all(isinstance(one, str) and is_destination(one) for one in value):
+        return None
+    return tuple(sorted({*value}))
 
 
 def _nested(parameters: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -209,10 +315,10 @@ def _known_name(name: str) -> str:
     """
     if name.isascii():
         plain = name.translate(_LETTERS)
-        return plain if plain in _KNOWN else ""
+        return _KNOWN.get(plain, "")
     plain = ""
     for character in fold_characters(name):
         plain += "".join(filter(str.isalnum, character))
         if not _LETTERS_KNOWN.issuperset(plain) or len(plain) > _LONGEST_KNOWN:
             return ""
-    return plain if plain in _KNOWN else ""
+    return _KNOWN.get(plain, "")

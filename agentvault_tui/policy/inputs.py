@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.model import Action, Agent, other_details
-from agentvault_tui.policy.facts import PARAMETERS, Facts, derive
+from agentvault_tui.policy.facts import PARAMETERS, Facts, derive, read_fact
 
 REPORTED: Final = frozenset({"source", "country"})
 """What a rule may read of where a request came from; either may be unknown."""
@@ -203,7 +203,7 @@ class Inputs(NamedTuple):
             TypeError: likewise.
         """
         who = facts["principal"]
-        given: dict[str, Any] = {name: facts.get(name) for name in PARAMETERS}
+        given = {name: read_fact(name, facts.get(name)) for name in PARAMETERS}
         given["things"], given["unclear"] = given.pop("count"), tuple(facts["unclear"])
         given["same_as"] = tuple(facts.get("same_as", ()))
         parts = {name: facts[name] for name in Environment._fields if name in facts}

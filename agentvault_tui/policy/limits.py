@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from decimal import Decimal
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -21,9 +22,11 @@ from msgspec import UNSET, Meta, UnsetType
 from agentvault_tui.clock import seconds_of
 from agentvault_tui.errors import PolicyError, ServiceError
 from agentvault_tui.model import Action, Outcome
+from agentvault_tui.model.money import MOST_DIGITS
 from agentvault_tui.policy.catalogue import Catalogue, action_groups
-from agentvault_tui.policy.facts import CURRENCY, LARGEST
+from agentvault_tui.policy.facts import CURRENCY, LARGEST, cedar_decimal
 from agentvault_tui.policy.inputs import Inputs
+from agentvault_tui.presenters.amounts import bare_units, render_units
 from agentvault_tui.text import visible
 from agentvault_tui.toml_table import read_table
 
@@ -43,6 +46,7 @@ _URL: Final = re.compile(
 
 _Words = Annotated[list[str], Meta(min_length=1, max_length=500)]
 _Number = Annotated[int, Meta(ge=1, le=LARGEST)]
+_MAJOR: Final = re.compile(r"(?:0|[1-9][0-9]{0,11})(?:\.[0-9]{1,4})?")
 
 
 class _LimitTable(msgspec.Struct, forbid_unknown_fields=True):
@@ -53,6 +57,8 @@ class _LimitTable(msgspec.Struct, forbid_unknown_fields=True):
     per: Literal["agent", "resource", "all"] = "agent"
     count: _Number | UnsetType = UNSET
     amount: _Number | UnsetType = UNSET
+    amount_major: Any = UNSET
+    """A number, or a text of digits with a point."""
     currency: str | UnsetType = UNSET
     over: Literal["step_up", "deny"] = "step_up"
 
@@ -83,6 +89,10 @@ class _Tables(msgspec.Struct, forbid_unknown_fields=True):
     hooks: Annotated[list[HookTable], Meta(max_length=_MOST_HOOKS)] = []
 
 
+_AMOUNTS: Final = frozenset({"amount", "amount_major", "currency"})
+_MAJOR_UNITS: Final = f"/{10**MOST_DIGITS}"
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
     """How much of some scopes may be used in a rolling window."""
@@ -94,7 +104,7 @@ class Limit:
     agents: frozenset[str]
     """Names or ids; empty for every agent."""
     kind: tuple[str, str, str]
-    """The id, the currency or an empty string, and `per`: see `windows`."""
+    """The id, `counted_in` and `per`: see `windows`."""
     per: str
     """``agent``, ``resource`` or ``all``: what has a window of its own."""
     within: timedelta
@@ -103,9 +113,12 @@ class Limit:
     span: str
     """And as it was written: ``24h``."""
     most: int
-    """How many requests, or what sum of amounts, the window may hold."""
+    """How many requests, or what sum of amounts, the window may hold; of amounts in
+    major units in ten-thousandths, as Cedar has them."""
     currency: str | None
     """Of amounts; None where requests are counted."""
+    in_major: bool
+    """Whether amounts are counted in major units, and not in each service's own."""
     over: Outcome
     """What is answered beyond it."""
 
@@ -164,15 +177,46 @@ class Limit:
         if self.currency is None:
             return 1
         facts = inputs.facts
-        known = facts.currency == self.currency and not {"amount", "currency"} & {
-            *facts.unclear
-        }
-        return facts.amount if known else None
+        if facts.currency != self.currency or not _AMOUNTS.isdisjoint(facts.unclear):
+            return None
+        if not self.in_major:
+            return facts.amount
+        major = facts.amount_major
+        return None if major is None else int(major.scaleb(MOST_DIGITS))
+
+    @property
+    def counted_in(self) -> str:
+        """Return what its windows count: nothing for requests, else a currency.
+
+        Amounts in major units are counted in ten-thousandths: ``USD/10000``. So
+        windows of the two kinds of amounts are never mixed up.
+        """
+        return self.kind[1]
+
+    @property
+    def cedar_type(self) -> str:
+        """Return the type of its numbers in Cedar."""
+        return "decimal" if self.in_major else "Long"
+
+    def context(self, count: int, left: int) -> dict[str, int | str]:
+        """Return what its fullest window holds and has left, as rules read it."""
+        if not self.in_major:
+            return {"count": count, "left": left}
+        both = (Decimal(one).scaleb(-MOST_DIGITS) for one in (count, left))
+        return dict(zip(("count", "left"), map(cedar_decimal, both), strict=True))
+
+    def standing(self, count: int, left: int) -> str:
+        """Return in words what a window holds and has left."""
+        both = (
+            bare_units(one, self.currency, in_major=self.in_major)
+            for one in (count, left)
+        )
+        return "{} used, {} left".format(*both)
 
     def told(self) -> str:
         """Return it in words: ``20 in 24h``."""
-        unit = f" {self.currency}" if self.currency else ""
-        return f"{self.most}{unit} in {self.span}"
+        most = render_units(self.most, self.currency, in_major=self.in_major)
+        return f"{most} in {self.span}"
 
 
 class LimitAnswer(NamedTuple):
@@ -263,10 +307,13 @@ class LimitSet:
             count, left = held.get(limit.attribute) or (0, limit.most)
             units = 1 if limit.currency is None else limit.units(inputs)
             if units is None:
-                text = f"The limit {limit.id} counts whole numbers of {limit.currency}."
+                form = f"whole numbers of {limit.currency}"
+                if limit.in_major:
+                    form = f"amounts in {limit.currency} whose unit is known"
+                text = f"The limit {limit.id} counts {form}."
                 one = LimitAnswer(limit, Outcome.ESCALATED, "stepup_required", text)
             elif units > left:
-                text = f"At most {limit.told()}: {count} used, {left} left."
+                text = f"At most {limit.told()}: {limit.standing(count, left)}."
                 one = LimitAnswer(limit, limit.over, LIMIT_REACHED, text)
             else:
                 continue
@@ -292,7 +339,7 @@ class LimitSet:
 def _used(limit: Limit, inputs: Inputs) -> dict[str, Any]:
     used: dict[str, Any] = {"count": 1}
     if limit.currency is not None:
-        used = {"amount": limit.units(inputs) or 0, "currency": limit.currency}
+        used = {"amount": limit.units(inputs) or 0, "currency": limit.counted_in}
     return used | ({"agents": limit.agents_of(inputs)} if inputs.above else {})
 
 
@@ -327,15 +374,37 @@ def _scopes(names: Collection[str], groups: Mapping[str, list[str]]) -> frozense
     return frozenset(scope for name in names for scope in groups.get(name, [name]))
 
 
+def _ten_thousandths(
+    table: _LimitTable, fault: Callable[[str, str], PolicyError]
+) -> int:
+    """Read ``amount_major``, in the ten-thousandths that Cedar's decimal has."""
+    value = table.amount_major
+    is_number = isinstance(value, int | Decimal | str) and not isinstance(value, bool)
+    if not is_number or not _MAJOR.fullmatch(str(value)) or not Decimal(str(value)):
+        raise fault(
+            f"has the amount_major '{visible(str(value), 40)}'",
+            'a number above 0 such as 500, or a text such as "499.50"',
+        )
+    return int(Decimal(str(value)).scaleb(MOST_DIGITS))
+
+
 def _limit(table: _LimitTable, source: str, groups: Mapping[str, list[str]]) -> Limit:
     """Check what one ``[[limits]]`` table says together."""
 
     def fault(what: str, remedy: str) -> PolicyError:
         return PolicyError(f"{source}: the limit {table.id} {what}", remedy)
 
-    if (table.count is UNSET) is (table.amount is UNSET):
-        raise fault("counts nothing, or two things", "give it either count or amount")
-    if (table.currency is UNSET) is not (table.amount is UNSET):
+    major = UNSET if table.amount_major is UNSET else _ten_thousandths(table, fault)
+    stated = [
+        one
+        for one in (table.count, table.amount, major)
+        if not isinstance(one, UnsetType)
+    ]
+    if len(stated) != 1:
+        raise fault(
+            "counts nothing, or two things", "give it count, amount or amount_major"
+        )
+    if (table.currency is UNSET) is (table.count is UNSET):
         raise fault("has an amount or a currency alone", "give it both, or neither")
     if table.currency is not UNSET and not CURRENCY.fullmatch(table.currency):
         shown = visible(table.currency, 40)
@@ -344,19 +413,20 @@ def _limit(table: _LimitTable, source: str, groups: Mapping[str, list[str]]) -> 
     if not 0 < seconds <= _LONGEST.total_seconds():
         shown = visible(table.within, 40)
         raise fault(f"is within '{shown}'", "for example 60s, 30m, 24h or 30d; to 366d")
-    most = table.amount if table.count is UNSET else table.count
     currency = None if table.currency is UNSET else table.currency
+    counted_in = f"{currency or ''}{'' if major is UNSET else _MAJOR_UNITS}"
     return Limit(
         id=table.id,
         attribute=table.id.replace("-", "_"),
         scopes=_scopes(table.scopes, groups),
         agents=frozenset(table.agents),
-        kind=(table.id, currency or "", table.per),
+        kind=(table.id, counted_in, table.per),
         per=table.per,
         within=timedelta(seconds=seconds),
         micros=seconds * 1_000_000,
         span=table.within,
-        most=most if most is not UNSET else 0,
+        most=stated[0],
         currency=currency,
+        in_major=major is not UNSET,
         over=Outcome.DENIED if table.over == "deny" else Outcome.ESCALATED,
     )

@@ -20,6 +20,7 @@ import cedarpy
 from cedarpy import pst
 
 from agentvault_tui.policy.catalogue import Catalogue
+from agentvault_tui.policy.destinations import is_destination
 from agentvault_tui.policy.facts import CURRENCY, LARGEST, PARAMETERS
 from agentvault_tui.policy.inputs import ENVIRONMENT
 from agentvault_tui.policy.reads import RuleReads, children, nodes
@@ -162,7 +163,8 @@ def _vocabulary(node: object, catalogue: Catalogue) -> _Vocabulary | None:
         case pst.GetAttr(pst.Var("context"), "unclear"):
             return PARAMETERS
         case pst.GetAttr(
-            pst.Var("context"), "currency" | "country" | "resource" as name
+            pst.Var("context"),
+            "currency" | "country" | "destinations" | "resource" as name,
         ):
             return name
         case pst.Set(elements):
@@ -186,10 +188,12 @@ def _not_in(vocabulary: _Vocabulary, text: str) -> str | None:
     shown = visible(text, 60)
     if vocabulary == "resource":
         return _not_canonical(text)
+    if vocabulary == "destinations":
+        known = is_destination(text)
+        return None if known else f'"{shown}" is no host or mail domain in lower case'
     if vocabulary in _CODES:
         form, _, told = _CODES[vocabulary]
-        known = form.fullmatch(text)
-        return None if known else f'"{shown}" is no {vocabulary}: {told}'
+        return None if form.fullmatch(text) else f'"{shown}" is no {vocabulary}: {told}'
     if text in vocabulary:
         return None
     return f'"{shown}" is never sent there{_near(text, vocabulary)}'

@@ -83,11 +83,12 @@ class RuleReads:
         who, facts = inputs.who, inputs.facts
         if self.principals is not None and who.id not in self.principals:
             return ()
-        resource = facts.resource
+        resource, hidden = facts.resource, facts.hidden
         found = [
             name
             for name in self.reads
             if name in facts.unclear
+            or name in hidden
             or (name not in self.optional and inputs.value(name) is None)
         ]
         if resource is not None and "resource" in self.reads:

@@ -32,6 +32,9 @@ _NEEDED = {
     "amount": "a whole number",
     "currency": "three capital letters such as USD",
     "count": "a whole number",
+    "amount_major": "computed: the service's file states the unit, the currency is one"
+    " of ISO 4217, and the request has no parameter of this name",
+    "destinations": "a list of hosts in lower case, which all addresses are at",
     "resource": "named, and spelt as the policy's rules spell it",
     "source": "told to the broker, as a plain address",
     "country": "known to the broker",

@@ -13,8 +13,15 @@ from msgspec.json import encode
 from agentvault_tui import strict_json
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.held_body import PAGE, Described
-from agentvault_tui.model import Risk, detail_members, limits_nothing, repeat_words
+from agentvault_tui.model import (
+    Money,
+    Risk,
+    detail_members,
+    limits_nothing,
+    repeat_words,
+)
 from agentvault_tui.model.stepup import BOUNDED
+from agentvault_tui.presenters.amounts import render_amount
 from agentvault_tui.text import visible
 
 TYPE: Final = "agentvault:stepup"
@@ -144,6 +151,8 @@ class StepUpDetails(
     scope: _Text
     resource: _Text | None = None
     parameters: dict[str, object]
+    money: Money | None = None
+    """How the amount is written, if the service of the request says so."""
     risk: Risk
     why: _Text
     fingerprint: Annotated[str, Meta(pattern=r"\A[0-9A-F]{4}\Z")]
@@ -190,6 +199,13 @@ class StepUpDetails(
         # Policy reads some of a held call; its body says more to the service.
         named = () if self.request is not None else BOUNDED
         return [name for name in named if name in self.parameters]
+
+    @property
+    def amount(self) -> str:
+        """Return the amount in words; empty if the request states none."""
+        if self.change is not None:
+            return ""
+        return render_amount(self.parameters, self.money)
 
     def others(self) -> list[tuple[str, object]]:
         """Return what else a resource server will read, one row a member."""

@@ -180,7 +180,10 @@ class Activation:
             **{one: shown(one) for one in _FIELDS},
             user_code=shown("user_code") or Shown(""),
             parameters=_shown_rows(page.parameters),
-            values=tuple(_value(text, kind) for _, text, kind in page.parameters),
+            values=tuple(
+                _value(text, kind)
+                for text, (_, _, kind) in zip(page.sent, page.parameters, strict=True)
+            ),
             others=_shown_rows(page.others),
             request=_shown_rows(page.request),
             unlimited="unlimited" in page.values,
@@ -256,7 +259,9 @@ class TenantPage:
     forms: dict[str, Form] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
     parameters: list[tuple[str, str, str]] = field(default_factory=list)
-    """Names, values, and whether a value is ``text`` or ``json``."""
+    """Names, texts, and whether a value is ``text`` or ``json``."""
+    sent: list[str] = field(default_factory=list)
+    """The values of `parameters` as they were sent, where the text is another."""
     others: list[tuple[str, str, str]] = field(default_factory=list)
     """Likewise, of what else a resource server will read."""
     request: list[tuple[str, str, str]] = field(default_factory=list)
@@ -283,6 +288,7 @@ class _Reader(HTMLParser):
         self._depth = 0
         self._text: list[str] = []
         self._name = ""
+        self._sent: str | None = None
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Note the page's step, a form or field of it, and where marked text begins."""
@@ -302,6 +308,7 @@ class _Reader(HTMLParser):
             if kind in held:
                 self._mark, self._tag = (kind, held[kind]), tag
                 self._depth, self._text = 1, []
+                self._sent = held.get("data-sent")
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "form":
@@ -326,5 +333,7 @@ class _Reader(HTMLParser):
             self._name = text
         else:
             page = self.page
+            if kind == "data-parameter":
+                page.sent.append(text if self._sent is None else self._sent)
             lists = {"data-other": page.others, "data-request": page.request}
             lists.get(kind, page.parameters).append((self._name, text, name))

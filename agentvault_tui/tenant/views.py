@@ -70,7 +70,7 @@ def request_view(what: StepUpDetails) -> dict[str, object]:
     return {
         **shown,
         "fingerprint": what.fingerprint,
-        "parameters": _rows(what.parameters.items()),
+        "parameters": _rows(what.parameters.items(), what.amount),
         "risk": what.risk.value,
         "requested_at": f"{what.requested_at:%Y-%m-%d %H:%M:%S} UTC",
         "requested_at_iso": iso(what.requested_at),
@@ -97,10 +97,16 @@ def body_view(body: PageBody) -> dict[str, object]:
 
 
 def _rows(
-    members: Iterable[tuple[str, object]],
-) -> tuple[tuple[Shown, Shown, str], ...]:
+    members: Iterable[tuple[str, object]], amount: str = ""
+) -> tuple[tuple[Shown, Shown, str, Shown | None], ...]:
+    """Return name, text, kind, and the value as it was sent if the text is another.
+
+    *amount*, if there is one, is shown in the place of the member of this name.
+    """
     return tuple(
-        (in_full(name), in_full(value), kind)
+        (in_full(name), in_full(amount), kind, in_full(value))
+        if amount and name == "amount"
+        else (in_full(name), in_full(value), kind, None)
         for name, value, kind in member_rows(members)
     )
 

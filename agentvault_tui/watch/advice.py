@@ -14,6 +14,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from itertools import pairwise
 from statistics import median
 from typing import Any, Final, NamedTuple
@@ -36,9 +37,11 @@ from agentvault_tui.operator_api.advice import (
     AdviceInfo,
     AdvisedChange,
 )
+from agentvault_tui.operator_api.planning import AmountSpanInfo
 from agentvault_tui.policy import Inputs, Policy
 from agentvault_tui.policy.limits import RULE
 from agentvault_tui.policy.rules import Obligation, PolicyRule
+from agentvault_tui.watch.amount_spans import widen
 from agentvault_tui.watch.history import Decider, bodies, records
 
 _USED: Final = frozenset({EventType.TOKEN_USED, EventType.TOKEN_REDEEMED})
@@ -112,11 +115,15 @@ class _ScopeUse:
         """Of the window; no more than tell that they are too many."""
 
 
+_NUMBERS: Final = (*BOUNDED, "amount_major")
+
+
 class _Asked:
     """How a person answered the step-ups of an agent, scope and rule in the window."""
 
     __slots__ = (
-        *("approved", "currencies", "facts", "numbers", "otherwise", "resources"),
+        *("amounts", "approved", "currencies", "facts", "numbers", "otherwise"),
+        "resources",
     )
 
     def __init__(self) -> None:
@@ -124,8 +131,9 @@ class _Asked:
         self.facts: dict[str, Any] | None = None
         """Of the last that was approved."""
         self.resources: set[str | None] = set()
-        self.numbers: dict[str, set[object]] = {name: set() for name in BOUNDED}
+        self.numbers: dict[str, set[object]] = {name: set() for name in _NUMBERS}
         """As policy read them; None where a request had none."""
+        self.amounts: list[AmountSpanInfo] = []
         self.currencies: set[object] = set()
 
 
@@ -267,6 +275,7 @@ class UseHistory:
             # What is unclear has no bound, and so no rule.
             values.add(_plain(() if given["unclear"] else given.get(name)))
         asked.currencies.add(_plain(given.get("currency")))
+        widen(asked.amounts, given)
 
 
 def advise(db: sqlite3.Connection, policy: Policy, window: Window) -> list[AdviceInfo]:
@@ -384,6 +393,7 @@ def _about_rules(history: UseHistory, policy: Policy) -> Iterator[AdviceInfo]:
             change = AdvisedChange(rule=spared)
             found = _advice(history, "always_approved", agent, scope, change)
             found.evidence.prompts_saved = asked.approved
+            found.evidence.amounts = asked.amounts
             yield found
 
 
@@ -514,8 +524,20 @@ def _approved(agent: str, scope: str, asked: _Asked) -> str | None:
         return None
     same = [f"context.resource == {name}" for name in sorted(map(str, names))]
     told.append(f"context has resource && ({' || '.join(same)})")
-    for name, values in asked.numbers.items():
+    majors = asked.numbers["amount_major"]
+    if majors != {None}:
+        if not all(isinstance(one, str) for one in majors):
+            return None
+        most = max(map(str, majors), key=Decimal)
+        told.append(
+            "context has amount_major && context.amount_major.lessThanOrEqual"
+            f'(decimal("{most}"))'
+        )
+    for name in BOUNDED:
+        values = asked.numbers[name]
         if values == {None}:  # a rule that reads it escalates what lacks it
+            continue
+        if name == "amount" and majors != {None}:
             continue
         known = [one for one in values if isinstance(one, int)]
         if len(known) != len(values):

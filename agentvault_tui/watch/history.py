@@ -25,7 +25,7 @@ from agentvault_tui.ledger.uses import WindowKey, micros
 from agentvault_tui.model import DECISION_TYPES, EventType, Outcome, Verdict
 from agentvault_tui.policy import Policy, PolicyTexts
 from agentvault_tui.policy.engine import ToldApart
-from agentvault_tui.policy.facts import PARAMETERS
+from agentvault_tui.policy.facts import PARAMETERS, read_fact
 from agentvault_tui.policy.inputs import ENVIRONMENT, LACKS_SCOPE, NARROWED, Inputs
 from agentvault_tui.policy.limits import Limit
 
@@ -61,6 +61,7 @@ class _Detail(msgspec.Struct):
     verdict: _Said | None = None
     """Policy's answer, where another one was given for a reason beside policy."""
     parameters: msgspec.Raw = msgspec.Raw()
+    money: Any = None
     resource_indicator: Any = None
     """The resource of the request (RFC 8707), where its action names none."""
     stepup_id: str | None = None
@@ -150,7 +151,7 @@ def _apart(
         yield bytes(_FACTS.decode(facts["principal"])["scopes"])
     for name, raw in facts.items():
         if name in told.classes:
-            value = msgspec.json.decode(raw)
+            value = read_fact(name, msgspec.json.decode(raw))
             yield name
             for distinguish in told.classes[name]:
                 yield distinguish(value)

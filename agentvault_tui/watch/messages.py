@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from agentvault_tui.broker.approval_pages import approval_page
 from agentvault_tui.broker.core import Broker
@@ -20,8 +20,9 @@ from agentvault_tui.disclosure import public_reason
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.lures import mask_lures
-from agentvault_tui.model import Event, EventType, Risk, StepUp, fingerprint
+from agentvault_tui.model import Event, EventType, Money, Risk, StepUp, fingerprint
 from agentvault_tui.model.event import loosens
+from agentvault_tui.presenters.amounts import render_amount, shown_parameters
 from agentvault_tui.text import Shown, clip, visible
 from agentvault_tui.watch.config import (
     DENIAL_BURST,
@@ -213,14 +214,21 @@ def _words(event: Event) -> list[tuple[str, str]]:
 
     The agent chooses a parameter's name: it stands where no label of ours does.
     """
-    parameters = event.detail.get("parameters")
+    parameters, money = _parameters(event)
     told = []
-    for name, value in (parameters if isinstance(parameters, dict) else {}).items():
+    for name, value in shown_parameters(parameters, money).items():
         said = inert(value if isinstance(value, str) else to_json(value))
         told.append(("Parameter", f"{inert(name, 60)} = {said}"))
     if said := _agent_says(event):
         told.append(("Agent says", inert(mask_lures(visible(said)).text)))
     return told
+
+
+def _parameters(event: Event) -> tuple[dict[str, Any], Money | None]:
+    """Return the parameters of the action, and how its amount is written."""
+    stated = event.detail.get("parameters")
+    given = stated if isinstance(stated, dict) else {}
+    return given, Money.read(event.detail.get("money"))
 
 
 def _agent_says(event: Event) -> str:
@@ -266,6 +274,7 @@ def _data(
     }
     if details:
         said["parameters"] = event.detail.get("parameters")
+        said["amount"] = shown(render_amount(*_parameters(event)))
         said["agent_says"] = shown(_agent_says(event))
     return said
 

@@ -16,7 +16,7 @@ from agentvault_tui.broker.usecases.request import NO_SCOPE
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.ledger.docs import read_agent
 from agentvault_tui.ledger.places import head_seq
-from agentvault_tui.model import Action, EventType, Outcome, Verdict
+from agentvault_tui.model import Action, EventType, Money, Outcome, Verdict
 from agentvault_tui.operator_api.planning import (
     MismatchInfo,
     PlanInfo,
@@ -26,6 +26,7 @@ from agentvault_tui.operator_api.planning import (
 )
 from agentvault_tui.policy import Policy
 from agentvault_tui.policy.facts import PARAMETERS, derive
+from agentvault_tui.watch.amount_spans import widen
 from agentvault_tui.watch.history import (
     INSUFFICIENT,
     Decider,
@@ -43,6 +44,8 @@ _WAITS: Final = frozenset({"cooling_down", "too_many_pending"})
 NOT_ASKED: Final = "policy was not asked"
 """The agent or everything was stopped, or the like."""
 NO_FACTS: Final = "recorded before facts were kept"
+_NEWER: Final = frozenset({"amount_major", "destinations"})
+"""Facts that records of earlier versions do not have."""
 _CUT: Final = b'"$cut"'
 _SHORTENED: Final = "…["
 """In texts and objects that the ledger has shortened; see `ledger.canonical`."""
@@ -68,6 +71,8 @@ class Changes:
                 )
                 self._found[key] = one
             one.count += 1
+            if record.has_facts:
+                widen(one.amounts, msgspec.json.decode(record.detail.facts))
             if len(one.examples) < EXAMPLES:
                 one.examples.append(record.seq)
         return to
@@ -294,12 +299,14 @@ def _not_stated(record: RecordedDecision, facts: dict[str, Any]) -> MismatchInfo
     given = msgspec.json.decode(raw)
     if _CUT in raw or not isinstance(given, dict):
         return None
-    stated = derive(Action((), "", record.resource, given)).context()
+    money = Money.read(record.detail.money)
+    action = Action((), "", record.resource, given, money=money)
+    stated = derive(action).context()
     resources = [stated.get("resource")]
     if record.resource == record.detail.resource_indicator:
         resources.append(None)
     for name in sorted(PARAMETERS):
-        if name in facts["unclear"]:
+        if name in facts["unclear"] or (name in _NEWER and name not in facts):
             continue
         decided, read = facts.get(name), stated.get(name)
         if name == "resource" and _SHORTENED in (record.resource or ""):

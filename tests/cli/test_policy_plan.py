@@ -43,6 +43,7 @@ def test_a_plan_tells_what_would_no_longer_be_allowed(
         "count": 1,
         "from": "allowed",
         "to": "denied",
+        "amounts": [],
     }
     assert av("audit", "show", str(seq), "--json").json["event"]["agent_id"] == agent.id
     shown = av("policy", "plan", str(new), "--since", "1h")

@@ -110,7 +110,7 @@ def test_show_tells_what_was_decided_before(av: Run, agent: Agent) -> None:
     av("stepup", "deny", first["auth_req_id"], "--reason", "no")
     shown = av("stepup", "show", second)
     assert "one like it: 1 denied" in shown.out
-    assert "amount 3900, no to" in shown.out
+    assert "amount 3900 USD, unit unknown, no to" in shown.out
     before = av("stepup", "show", second, "--json").json["before"]
     assert [each["id"] for each in before] == [first["auth_req_id"]]
 

@@ -11,7 +11,7 @@ import pytest
 from support.policies import ENVIRONMENT
 
 from agentvault_tui.cli.app import run as run_line
-from agentvault_tui.model import Action, Agent, AgentId
+from agentvault_tui.model import Action, Agent, AgentId, Money
 from agentvault_tui.policy import Policy, shipped_catalogue, shipped_policy
 from agentvault_tui.policy.catalogue import schema_text
 
@@ -109,6 +109,56 @@ def test_the_cases_file_shown_passes(tmp_path: Path) -> None:
     rules.write_text(policy_with(0).text)
     line = ["--home", str(tmp_path), "policy", "test", str(cases)]
     assert run_line([*line, "--policy", str(rules)]) == 0
+
+
+AMOUNTS, OUTSIDE = re.findall(
+    r"```cedar\n(.*?)```",
+    TEXT.partition("## Amounts and destinations")[2].partition("\n## ")[0],
+    re.DOTALL,
+)
+(SHIPPED_OUTSIDE,) = re.findall(
+    r'^(// @id\("mail-to-others-needs-step-up"\)\n(?:// .*\n)+)',
+    shipped_policy(),
+    re.MULTILINE,
+)
+UNCOMMENTED = SHIPPED_OUTSIDE.replace("// ", "")
+ANY = (
+    '@id("any") @why("w") @obligation("allow") permit (principal, action, resource);\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("rule", "scope", "asked", "outcome"),
+    [
+        (AMOUNTS, "send:payment", {"amount": 5000, "currency": "USD"}, "allowed"),
+        (AMOUNTS, "send:payment", {"amount": 5001, "currency": "USD"}, "escalated"),
+        (AMOUNTS, "send:payment", {"amount": 5000, "currency": "JPY"}, "escalated"),
+        (AMOUNTS, "send:payment", {}, "escalated"),
+        *(
+            (rule, "send:email", {"recipients": [address]}, outcome)
+            for rule in (
+                OUTSIDE,
+                re.sub("^// ", "", SHIPPED_OUTSIDE, flags=re.MULTILINE),
+            )
+            for address, outcome in (
+                *(("a@acme.test", "allowed"), ("a@evil.test", "escalated")),
+                *(("a@acme.test.evil.test", "escalated"), ("ada", "escalated")),
+            )
+        ),
+    ],
+)
+def test_rules_about_amounts_and_destinations_do_what_is_said(
+    rule: str, scope: str, asked: dict[str, Any], outcome: str
+) -> None:
+    """Those of the page, and the one that the shipped policy has as a comment."""
+    policy = Policy(ANY + rule, CATALOGUE)
+    assert policy.problems() == []
+    agent = Agent(
+        *(AgentId("agt_1"), "", "agent", "alice@acme.test", "", (scope,)),
+        created_at=datetime.now(UTC),
+    )
+    action = Action((scope,), scope, None, asked, money=Money.of("minor", asked))
+    assert policy.decide(agent, action, ENVIRONMENT).outcome.value == outcome
 
 
 def test_the_schema_shown_is_the_schema() -> None:

@@ -116,7 +116,8 @@ def test_an_incident_line_by_line(trouble: Trouble, tmp_path: Path) -> None:
     with at_lines([*PROGRAM, "--home", home, "console", "--plain"], env) as person:
         # Notice.
         told = person.hears("STEP-UP ")
-        assert f"{trouble.name} wants send:payment 4,200 USD on stripe:acct_42" in told
+        wants = f"{trouble.name} wants send:payment 4200 USD, unit unknown"
+        assert f"{wants} on stripe:acct_42" in told
         show = re.search(r"Type: (show (\w{4}))", told)
         assert show is not None
         # Inspect and deny.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from typing import Any
 
@@ -9,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentvault_tui.model import Action
-from agentvault_tui.policy.facts import LARGEST, derive
+from agentvault_tui.model import Action, Money
+from agentvault_tui.policy.facts import LARGEST, PARAMETERS, derive, read_fact
 
 
 def facts(**parameters: Any) -> Any:
@@ -192,3 +193,148 @@ def test_any_parameters_reduce_to_typed_facts(parameters: Any, resource: Any) ->
     for name in ("recipients", "amount", "currency", "count"):
         if name in parameters:
             assert (name in found.context()) != (name in found.unclear)
+
+
+def paid(money: Money | None, **parameters: Any) -> Any:
+    named = Action(("send:payment",), "send:payment", None, parameters, money=money)
+    return derive(named)
+
+
+@pytest.mark.parametrize(
+    ("money", "amount", "whole", "major"),
+    [
+        (Money("minor", 2), 4200, 4200, "42.00"),
+        (Money("minor", 0), 4200, 4200, "4200"),
+        (Money("major", 2), 42, 42, "42.00"),
+        (Money("major", 2), "42.5", None, "42.50"),
+        (None, 4200, 4200, None),
+        (Money("minor", 0), LARGEST, LARGEST, None),
+        (Money("minor", 2), LARGEST, LARGEST, "90071992547409.91"),
+    ],
+)
+def test_an_amount_is_read_in_major_units_where_its_unit_is_known(
+    money: Money | None, amount: object, whole: int | None, major: str | None
+) -> None:
+    """Exactly; Cedar's decimal ends at 922337203685477.5807."""
+    found = paid(money, amount=amount, currency="USD")
+    assert (found.amount, found.unclear) == (whole, ())
+    assert found.context().get("amount_major") == (
+        f"{major}.0" if major == "4200" else major
+    )
+    missing = ("amount",) if whole is None else ("amount_major",)
+    assert found.hidden == (missing if whole is None or major is None else ())
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"amount": "1e3", "currency": "USD"},
+        {"amount": 42.5, "currency": "USD"},
+        {"amount": "42.505", "currency": "USD"},
+        {"amount": -42, "currency": "USD"},
+        {"amount": 2**53, "currency": "USD"},
+        {"amount": 42, "currency": "usd"},
+        {"amount": 42, "currency": "USD", "Amount": 7},
+        {"amount": 42, "currency": "USD", "pay": {"amount": 7}},
+        {"amount": "42.50", "currency": "USD", "amount_major": "1.00"},
+        {"amount": 42, "currency": "USD", "AmountMajor": 1},
+    ],
+)
+def test_an_amount_that_is_not_clear_has_no_major_units(
+    parameters: dict[str, Any],
+) -> None:
+    """What is misspelt, stated twice or not exact is for a person to decide."""
+    found = paid(Money("major", 2), **parameters)
+    assert found.amount_major is None
+    assert found.unclear
+    assert {"amount_major"} <= {*found.unclear, *found.hidden}
+
+
+def test_no_agent_states_the_unit_of_an_amount() -> None:
+    """A parameter in its name is unclear, and nothing is read from it."""
+    found = facts(amount=4200, currency="USD", amount_major="1.00")
+    assert (found.amount_major, found.unclear) == (None, ("amount_major",))
+    assert facts(amount=4200, currency="USD", unit="major").amount_major is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "places"),
+    [
+        ({"recipients": ["a@acme.test", "b@x.test"]}, ("acme.test", "x.test")),
+        (
+            {"recipients": 2, "to": "a@acme.test", "cc": ["b@x.test"]},
+            ("acme.test", "x.test"),
+        ),
+        ({"destinations": ["x.test", "acme.test"]}, ("acme.test", "x.test")),
+        (
+            {"recipients": ["a@acme.test"], "destinations": ["acme.test", "x.test"]},
+            ("acme.test", "x.test"),
+        ),
+        ({"recipients": 1, "destinations": ["acme.test"]}, ("acme.test",)),
+        ({"recipients": ["ada", "a@acme.test"]}, None),
+        ({"recipients": 3, "to": ["a@acme.test"]}, None),
+        ({"recipients": 3}, None),
+        ({"to": "2026-12-31"}, None),
+        ({}, None),
+    ],
+)
+def test_destinations_are_those_of_the_addresses_or_stated(
+    parameters: dict[str, Any], places: tuple[str, ...] | None
+) -> None:
+    """Of all recipients, or of none."""
+    found = facts(**parameters)
+    assert found.destinations == places
+    assert "destinations" not in found.unclear
+    reached = "recipients" in parameters and places is None
+    assert ("destinations" in found.hidden) is reached
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"destinations": []},
+        {"destinations": "acme.test"},
+        {"destinations": ["Acme.test"]},
+        {"destinations": ["acme.test", 3]},
+        {"destinations": ["acme.test"], "Destinations": ["evil.test"]},
+        {"destinations": ["acme.test"], "mail": {"destinations": ["evil.test"]}},
+        {"destinations": ["acme.test"], "recipients": ["a@evil.test"]},
+        {"destinations": ["acme.test"], "recipients": 1, "to": "a@evil.test"},
+        {"destinations": ["acme.test"], "recipients": ["a@acme.test", "evil"]},
+        {"destinations": ["acme.test"], "recipients": 2, "m": {"bcc": ["a@evil.test"]}},
+    ],
+)
+def test_destinations_that_do_not_cover_all_addresses_are_unclear(
+    parameters: dict[str, Any],
+) -> None:
+    """No address is elsewhere than the request states."""
+    found = facts(**parameters)
+    assert found.destinations is None
+    assert "destinations" in found.unclear
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["amount", "amount_major", "currency", "destinations", "recipients", "to"]
+        ),
+        st.one_of(
+            st.none(),
+            st.booleans(),
+            st.integers(),
+            st.floats(),
+            st.sampled_from(["42.50", "USD", "a@acme.test", "acme.test", "NaN"]),
+            st.lists(st.sampled_from(["a@acme.test", "acme.test", 3]), max_size=3),
+        ),
+    ),
+    st.sampled_from([None, Money("minor", 2), Money("major", 2), Money("major", 0)]),
+)
+def test_facts_are_read_again_as_they_were_recorded(
+    parameters: dict[str, Any], money: Money | None
+) -> None:
+    """The ledger has each fact in JSON: a replay decides about the same request."""
+    found = paid(money, **parameters)
+    context = json.loads(json.dumps(found.context()))
+    for name in PARAMETERS:
+        assert read_fact(name, context.get(name)) == found.value(name)
+    assert tuple(context["unclear"]) == found.unclear

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.policies import CATALOGUE, ENVIRONMENT, action
 
 from agentvault_tui.errors import PolicyError
-from agentvault_tui.model import Agent, Outcome, Verdict
+from agentvault_tui.model import Agent, Money, Outcome, Verdict
 from agentvault_tui.policy import (
     Inputs,
     Limit,
@@ -24,6 +24,8 @@ from agentvault_tui.policy import (
 HEAD = '[[limits]]\nid = "a-day"\nscopes = ["send:payment"]\nwithin = "24h"\n'
 COUNT = HEAD + "count = 3\n"
 AMOUNT = HEAD + 'amount = 500\ncurrency = "USD"\n'
+MAJOR = HEAD + 'amount_major = 500\ncurrency = "USD"\n'
+MINOR_UNITS = Money("minor", 2)
 ALLOW_ALL = (
     '@id("all") @why("w") @obligation("allow") permit (principal, action, resource);'
 )
@@ -67,6 +69,17 @@ def answer(policy: Policy, agent: Agent, held: int, **parameters: Any) -> Verdic
         (HEAD + "amount = 5", "has an amount or a currency alone"),
         (COUNT + 'currency = "USD"', "has an amount or a currency alone"),
         (AMOUNT.replace("USD", "usd"), "has the currency 'usd'"),
+        (HEAD + "amount_major = 5", "has an amount or a currency alone"),
+        (MAJOR + "count = 5", "or two things"),
+        (MAJOR + "amount = 5", "or two things"),
+        *(
+            (MAJOR.replace("500", value), "has the amount_major")
+            for value in (
+                *("0", "-1", "0.0", "1e3", "nan", "inf", "true", "[]", "1979-05-27"),
+                *('""', '"1e3"', '"-1"', '"0.00"', '"1,000"', '"500 "', '"500."'),
+                *("0.00001", '"0.00001"', "1" * 13, f'"{"1" * 13}"', '"NaN"'),
+            )
+        ),
         (HEAD + "count = 0", ">= 1"),
         (HEAD + "count = -1", ">= 1"),
         (HEAD + "count = 1.0", "got `float`"),
@@ -160,6 +173,67 @@ def test_an_amount_that_cannot_be_counted_is_for_a_person(
     inputs = Inputs.of(agent, action("send:payment", **parameters), ENVIRONMENT)
     counted = policy.limits.counted(inputs)["limits"]
     assert counted == {"a-day": {"amount": 0, "currency": "USD"}}
+
+
+@pytest.mark.parametrize("written", ["499.50", '"499.50"', '"499.5"', "499.5000"])
+def test_an_amount_in_major_units_is_read_exactly(written: str) -> None:
+    """As a number or a text, it is a decimal."""
+    (limit,) = limits_of(MAJOR.replace("500", written)).limits
+    assert (limit.most, limit.counted_in) == (4_995_000, "USD/10000")
+    assert limit.told() == "499.50 USD in 24h"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "money", "outcome"),
+    [
+        ({"amount": 10_000, "currency": "USD"}, MINOR_UNITS, Outcome.ALLOWED),
+        ({"amount": 10_001, "currency": "USD"}, MINOR_UNITS, Outcome.DENIED),
+        ({"amount": "100.00", "currency": "USD"}, Money("major", 2), Outcome.ALLOWED),
+        ({"amount": "100.01", "currency": "USD"}, Money("major", 2), Outcome.DENIED),
+        ({"amount": 1, "currency": "USD"}, None, Outcome.ESCALATED),
+        ({"amount": 1, "currency": "EUR"}, MINOR_UNITS, Outcome.ESCALATED),
+        ({"amount": 1}, MINOR_UNITS, Outcome.ESCALATED),
+        ({}, MINOR_UNITS, Outcome.ESCALATED),
+        ({"amount": "1e0", "currency": "USD"}, Money("major", 2), Outcome.ESCALATED),
+        ({"amount_major": "1.00", "currency": "USD"}, None, Outcome.ESCALATED),
+        (
+            {"amount": 1, "currency": "USD", "amount_major": "1.00"},
+            MINOR_UNITS,
+            Outcome.ESCALATED,
+        ),
+    ],
+)
+def test_a_limit_in_major_units_adds_up_all_services(
+    agent: Agent, parameters: dict[str, Any], money: Money | None, outcome: Outcome
+) -> None:
+    """Without a unit or in another currency, a person decides, and nothing counts."""
+    policy = policy_of(MAJOR + 'over = "deny"')
+    environment = ENVIRONMENT._replace(limits={"a_day": (4_000_000, 1_000_000)})
+    asked = replace(action("send:payment", **parameters), money=money)
+    inputs = Inputs.of(agent, asked, environment)
+    verdict = policy.answer(inputs)
+    assert verdict.outcome is outcome
+    counted = policy.limits.counted(inputs)["limits"]["a-day"]
+    assert counted["currency"] == "USD/10000"
+    assert (counted["amount"] == 0) is (outcome is Outcome.ESCALATED)
+    if outcome is Outcome.DENIED:
+        words = "At most 500.00 USD in 24h: 400.00 USD used, 100.00 USD left."
+        assert words in verdict.message
+
+
+def test_rules_read_a_limit_in_major_units_as_a_decimal(agent: Agent) -> None:
+    """What it holds and has left compares with amounts of rules."""
+    left = "context.limits.a_day.left"
+    rule = RULE.format(f'{left}.lessThan(decimal("200.00"))')
+    policy = policy_of(MAJOR, ALLOW_ALL + rule)
+    for held, outcome in ((3_000_000, Outcome.ALLOWED), (3_000_001, Outcome.DENIED)):
+        environment = ENVIRONMENT._replace(limits={"a_day": (held, 5_000_000 - held)})
+        asked = replace(
+            action("send:payment", amount=1, currency="USD"), money=MINOR_UNITS
+        )
+        assert policy.decide(agent, asked, environment).outcome is outcome
+    with pytest.raises(PolicyError):
+        policy_of(MAJOR, ALLOW_ALL + RULE.format(f"{left} < 200"))
 
 
 def test_of_several_limits_the_first_in_the_file_among_the_strictest_is_named(

@@ -34,6 +34,11 @@ MISSPELT = [
     ('context has currency && context.currency like "eu*"', "no currency is like"),
     ('context.unclear.contains("amuont")', '"amuont" is never sent there: amount?'),
     ('context.unclear.containsAny(["amuont", "count"])', "amuont"),
+    ('context has destinations && context.destinations == ["A.test"]', "no host"),
+    (
+        'context has destinations && ["a@b.test"].containsAll(context.destinations)',
+        '"a@b.test" is no host or mail domain',
+    ),
     ('context.performs == "send:paymnet"', '"send:paymnet" is never sent there: send:'),
     ('context.performs like "sned:*"', 'sent there is like "sned:*"'),
     ('context.scopes.contains("read:calender")', "read:calendar?"),

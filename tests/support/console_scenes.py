@@ -139,7 +139,10 @@ def _answers(fake: FakeOperator, agents: dict[str, Any]) -> None:
         "escalated",
         resource="stripe:acct_42",
         rule="payments-need-step-up",
-        detail={"parameters": {"amount": 4200, "currency": "USD"}},
+        detail={
+            "parameters": {"amount": 4200, "currency": "USD"},
+            "money": {"unit": "minor", "exponent": 2},
+        },
     )
     fake.decide(
         agents["calendar-agent"],

@@ -217,6 +217,7 @@ class Stand:
             "scope": action,
             "resource": "stripe:acct_42",
             "parameters": {},
+            "money": {"unit": "minor", "exponent": 2},
             "reason": None,
             "rule": "payments-need-step-up",
             "why": "money leaves the company",

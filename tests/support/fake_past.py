@@ -108,7 +108,10 @@ def incident(fake: FakeState) -> dict[str, Any]:
         "escalated",
         resource="stripe:acct_42",
         rule="payments-need-step-up",
-        detail={"parameters": {"amount": 4200, "currency": "USD"}},
+        detail={
+            "parameters": {"amount": 4200, "currency": "USD"},
+            "money": {"unit": "minor", "exponent": 2},
+        },
     )
     fake.add_stepup(agents["payments-agent"])
     fake.add_event("stepup.requested", agents["payments-agent"], action="send:payment")

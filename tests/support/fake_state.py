@@ -166,6 +166,7 @@ class FakeState:
             "action": "send:payment",
             "resource": "stripe:acct_42",
             "parameters": {"amount": 4200, "currency": "USD", "to": "Northwind GmbH"},
+            "money": {"unit": "minor", "exponent": 2},
             "reason": "Invoice 1881 is due today.",
             "rule": "payments-need-step-up",
             "why": "Money leaves the company.",

@@ -89,7 +89,27 @@ def test_the_pages_show_every_member_of_the_request(
     assert shown.why == DETAILS["why"]
     assert shown.requested_on == "ops-1"
     assert shown.requested_at == "2026-11-24 10:00:00 UTC"
-    assert shown.parameters == (("amount", "4200"), ("currency", "USD"))
+    assert shown.parameters == (
+        ("amount", "4200 USD, unit unknown"),
+        ("currency", "USD"),
+    )
+
+
+def test_the_pages_show_an_amount_in_its_unit(tenant: TenantThread) -> None:
+    """The broker names the unit; one that is none starts no device flow."""
+    money: dict[str, object] = {"unit": "minor", "exponent": 2}
+    flow = tenant.flow({**DETAILS, "money": money})
+    with Activation() as pages:
+        shown = pages.open(tenant.issuer, flow["user_code"])
+    assert dict(shown.parameters)["amount"] == "42.00 USD (4200 minor units)"
+    for wrong in (
+        *("minor", {}, {"unit": "minor"}, {"unit": "cents", "exponent": 2}),
+        *({**money, "exponent": exponent} for exponent in (-1, 5, 2.0, "2", None)),
+    ):
+        asked = json.dumps([{**DETAILS, "money": wrong}])
+        answer = tenant.ask(authorization_details=asked)
+        assert answer.status_code == 400
+        assert answer.json()["error"] == "invalid_authorization_details"
 
 
 def test_the_pages_say_what_is_bound_of_a_held_call(

@@ -122,7 +122,7 @@ def test_the_page_shows_what_is_asked_to_who_signed_in(stand: Stand) -> None:
     assert page.values["rule"] == "payments-need-step-up"
     assert page.values["owner"] == "bob@acme.test"
     assert page.values["before"] == "last 2 like it: 2 redeemed"
-    assert ("amount", "4200", "json") in page.parameters
+    assert ("amount", "4200 USD, unit unknown", "json") in page.parameters
     assert "KDRT" not in stand.phone.answer.text
     assert "evil.example" not in stand.phone.answer.text
     assert "1 code and 1 link masked" in stand.phone.answer.text

@@ -19,9 +19,10 @@ from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.stepup_end import deny
 from agentvault_tui.ledger.schema import open_reader
-from agentvault_tui.model import Action, Agent, EventType
+from agentvault_tui.model import Action, Agent, EventType, Money
 from agentvault_tui.operator_api.advice import AdviceInfo, AdvisedChange, change_texts
 from agentvault_tui.policy import Policy, PolicyTexts, shipped_policy
+from agentvault_tui.presenters.amounts import render_spans
 from agentvault_tui.watch.advice import Window, advise, rhythm_of
 
 DAY = 86_400.0
@@ -305,6 +306,36 @@ async def test_prompts_that_were_always_approved_are_told_with_a_rule(
     assert await outcome(500) == "allowed"
     assert await outcome(501) == "escalated"
     assert await outcome(500, "stripe:acct_43") == "escalated"
+
+
+async def test_a_rule_for_amounts_in_major_units_bounds_them_exactly(
+    bench: Bench, clock: ManualClock
+) -> None:
+    """An amount with a fraction is no whole number, and is bounded all the same."""
+    agent = await bench.agent("payer", "send:payment")
+
+    def pay(amount: str) -> Action:
+        parameters = {"amount": amount, "currency": "USD"}
+        scope = "send:payment"
+        place = "stripe:acct_42"
+        return Action((scope,), scope, place, parameters, money=Money("major", 2))
+
+    for amount in ("12.00", "40.50", "9.99", "39.00", "20.00"):
+        held = await ask(bench, agent, pay(amount))
+        await approve(bench, held.stepup)
+    (found,) = advice(bench, clock)
+    rule = str(found.change.rule)
+    assert 'context.amount_major.lessThanOrEqual(decimal("40.50"))' in rule
+    assert render_spans(found.evidence.amounts) == "9.99 to 40.50 USD"
+    text = shipped_policy()
+    for name in ("payments-need-step-up", "high-risk-needs-step-up"):
+        (source,) = [one.source for one in bench.broker.policy.rules if one.id == name]
+        text = text.replace(source, "")
+    bench.broker.policy = Policy.of(PolicyTexts(text + rule), SOURCES)
+    for amount, outcome in (("40.50", "allowed"), ("40.51", "escalated")):
+        await ask(bench, agent, pay(amount))
+        events = await bench.events("token.decision")
+        assert events[-1].outcome == outcome
 
 
 def test_a_limit_that_is_advised_reads_as_limits_toml() -> None:

@@ -20,9 +20,10 @@ from agentvault_tui.broker.serve import _record_start_or_stop
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.redeem import poll
 from agentvault_tui.ledger.schema import open_reader
-from agentvault_tui.model import Action, EventType
+from agentvault_tui.model import Action, EventType, Money
 from agentvault_tui.operator_api.planning import PlanInfo
 from agentvault_tui.policy import Policy, PolicyTexts, shipped_policy
+from agentvault_tui.presenters.amounts import render_spans
 from agentvault_tui.watch.plan import plan, replay, stricter
 from agentvault_tui.watch.shadow import Shadow
 
@@ -97,6 +98,26 @@ async def test_what_would_be_otherwise_is_told_with_examples(
     assert first.agent == agent.id
     events = await bench.events("token.decision")
     assert first.examples == [e.seq for e in events[:5]]
+
+
+async def test_changes_say_the_amounts_of_what_would_be_otherwise(
+    bench: Bench, db: sqlite3.Connection
+) -> None:
+    """By currency, in major units or with the remark that the unit is unknown."""
+    agent = await bench.agent()
+
+    def pay(amount: int, money: Money | None) -> Action:
+        parameters = {"amount": amount, "currency": "USD"}
+        return Action(("send:payment",), "send:payment", "r", parameters, money=money)
+
+    for amount in (4000, 1200):
+        await ask(bench, agent, pay(amount, Money("minor", 2)))
+    await ask(bench, agent, pay(7, None))
+    found = planned(db, bench, NOTHING)
+    assert found.mismatches == 0
+    (one,) = found.changes
+    text = "12.00 to 40.00 USD; 7 USD, unit unknown"
+    assert render_spans(one.amounts) == text
 
 
 async def test_repeats_of_what_would_wait_are_one_prompt(

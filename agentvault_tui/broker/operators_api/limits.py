@@ -109,6 +109,7 @@ def limit_info(limit: Limit) -> LimitInfo:
         within=limit.span,
         most=limit.most,
         currency=limit.currency,
+        in_major=limit.in_major,
         over="deny" if limit.over is Outcome.DENIED else "step_up",
     )
 

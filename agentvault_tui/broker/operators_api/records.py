@@ -46,6 +46,7 @@ from agentvault_tui.model import (
     AgentId,
     Event,
     EventType,
+    Money,
     Outcome,
     Verdict,
 )
@@ -99,7 +100,7 @@ def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
         version = query_of(request, asks.PolicyQuery).version
         return await _kept(broker, version) if version else _in_force(broker)
 
-    async def explain(request: Request) -> shapes.ExplainInfo:
+    async def explain(request: Request) -> planning.ExplainInfo:
         """Decide a request without issuing anything, and say why."""
         return _explained(broker, await body_of(request, asks.ExplainRequest))
 
@@ -233,7 +234,7 @@ def _query(request: Request) -> EventQuery:
     )
 
 
-def _explained(broker: Broker, asked: asks.ExplainRequest) -> shapes.ExplainInfo:
+def _explained(broker: Broker, asked: asks.ExplainRequest) -> planning.ExplainInfo:
     action = asked.action
     scopes = asked.scopes or tuple(asked.scope.split()) or ((action,) if action else ())
     if not scopes:
@@ -245,6 +246,7 @@ def _explained(broker: Broker, asked: asks.ExplainRequest) -> shapes.ExplainInfo
         asked.resource or None,
         asked.parameters,
         named=bool(action) or len(scopes) == 1,
+        money=Money.of(asked.unit, asked.parameters),
     )
     environment = broker.surroundings.at(
         plain_address(asked.source) if asked.source else LOCAL,
@@ -263,14 +265,14 @@ def explained(
     agent: Agent,
     action: Action,
     environment: Environment | None = None,
-) -> shapes.ExplainInfo:
+) -> planning.ExplainInfo:
     """Return how policy would answer *action* for *agent*, by which rule."""
     at = environment or broker.surroundings.at(LOCAL)
     decide = partial(foresee_at, broker, environment=at)
     explanation = broker.policy.explain(decide, agent, action)
     verdict = explanation.verdict
     return shape_from(
-        shapes.ExplainInfo,
+        planning.ExplainInfo,
         verdict,
         decision=verdict.outcome.value,
         risk=verdict.risk.value,
@@ -286,13 +288,16 @@ def explained(
 
 def _explained_limits(
     broker: Broker, verdict: Verdict
-) -> Iterator[shapes.ExplainedLimit]:
+) -> Iterator[planning.ExplainedLimit]:
     facts: Mapping[str, Any] = verdict.facts
     for limit in broker.policy.limits.limits:
         held = facts.get("limits", {}).get(limit.attribute)
         if held and not limit.scopes.isdisjoint(facts["scopes"]):
             used, left, told = held["count"], held["left"], limit.told()
-            yield shapes.ExplainedLimit(id=limit.id, used=used, left=left, allows=told)
+            words = limit.standing(used, left)
+            yield planning.ExplainedLimit(
+                id=limit.id, used=used, left=left, allows=told, standing=words
+            )
 
 
 def _call_outs(broker: Broker, action: Action, outcome: Outcome) -> Iterator[str]:

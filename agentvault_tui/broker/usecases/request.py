@@ -460,6 +460,7 @@ def _new_stepup(
         evaluation=request.evaluation,
         source=request.source,
         chain=request.chain,
+        money=action.money,
         **asked_of(broker, request.scope, verdict.risk, (agent.id, *request.chain)),
     )
     return replace(stepup, digest=digest_of(stepup))
@@ -493,6 +494,8 @@ def decision(
     }
     if action.parameters:
         detail["parameters"] = action.parameters
+    if action.money:
+        detail["money"] = action.money.written
     if action.reason:
         detail["agent_says"] = action.reason
     if verdict is not None:

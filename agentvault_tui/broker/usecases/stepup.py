@@ -430,6 +430,7 @@ async def _shown_at_tenant(
         "scope": stepup.scope or stepup.action,
         "resource": stepup.resource,
         "parameters": stepup.parameters,
+        **({"money": stepup.money.written} if stepup.money else {}),
         **({"change": change.call} if change else {"ttl": stepup.ttl}),
         **(
             {"resource_indicator": stepup.resource_indicator}

@@ -340,7 +340,7 @@ def _limits(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
         if one.frees_at is not None:
             seconds = (one.frees_at - seen.now).total_seconds()
             frees = f", some frees in {countdown(seconds)}"
-        left = f"{one.left:,} of {one.allows} left"
+        left = f"{one.rest} of {one.allows} left"
         row = pen.fact(
             "" if rows else "Limits",
             (left, p.waiting if one.left else p.danger),

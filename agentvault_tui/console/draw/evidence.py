@@ -13,9 +13,11 @@ from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, cells
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import plural
 from agentvault_tui.console.state.records import EventRow
+from agentvault_tui.model import Money
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.proof import Proof
 from agentvault_tui.operator_api.shapes import Json
+from agentvault_tui.presenters.amounts import shown_parameters
 from agentvault_tui.text import in_full, visible_lines
 
 MOST: Final = 100
@@ -197,8 +199,11 @@ def _detail(
         if name == "details" and isinstance(value, dict):
             yield from _detail(pen, mirror, value, width, raw_key)
             continue
+        said = value
+        if name == "parameters" and isinstance(value, dict):
+            said = shown_parameters(value, Money.read(detail.get("money")))
         label = _LABELS.get(name) or shown(name, 11).replace("_", " ").capitalize()
-        text = value if isinstance(value, str) else _json(value)
+        text = said if isinstance(said, str) else _json(said)
         key = raw_key if name in _THEIRS else ""
         yield from _text(pen, label, shown(text, _WHOLE), width, key)
 

@@ -59,7 +59,7 @@ class LimitsPane(ListPane[LimitRow]):
 
 
 def _left(row: LimitRow) -> str:
-    return f"{row.left:,} of {row.allows}"
+    return f"{row.rest} of {row.allows}"
 
 
 class CallOutsPane(Pane):

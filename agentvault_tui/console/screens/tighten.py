@@ -30,6 +30,7 @@ from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.advice import AdviceInfo, change_texts
 from agentvault_tui.operator_api.calls import ApiCall
 from agentvault_tui.operator_api.planning import PlanInfo, PlannedChangeInfo
+from agentvault_tui.presenters.amounts import render_spans
 
 _READING: Final = "reading the history"
 _DAY: Final = 86_400
@@ -123,9 +124,11 @@ class AdviceEvidencePane(Pane):
         costs = f"would have refused {seen.would_have_refused:,} requests in that time"
         if seen.prompts_saved:
             costs = f"would have spared {seen.prompts_saved:,} prompts"
+            if seen.amounts:
+                costs += f" of {render_spans(seen.amounts)}"
         rows = [
             *pen.facts("Uses", shown(uses, 300), width - 2, 2)[0],
-            *pen.facts("By it", costs, width - 2, 2)[0],
+            *pen.facts("By it", shown(costs, 300), width - 2, 2)[0],
         ]
         for what, text in change_texts(one.change):
             for number, line in enumerate(text.splitlines()):
@@ -247,6 +250,7 @@ class ChangePane(ReadPane[PlannedChangeInfo]):
             (name, p.strong),
             (scope, p.text),
             (f"{row.was} {pen.own('→')} {row.to}{why}", p.outcome(row.to)),
+            (f"  {shown(render_spans(row.amounts))}" if row.amounts else "", p.muted),
         )
         return pen.cut(line, width - 3)
 

@@ -44,6 +44,7 @@ from agentvault_tui.console.state.stepups import gist, rank
 from agentvault_tui.console.state.tallies import TokenStore
 from agentvault_tui.held_body import Described, HeldRequestInfo
 from agentvault_tui.model import (
+    Money,
     detail_members,
     limits_nothing,
     other_details,
@@ -71,6 +72,7 @@ from agentvault_tui.operator_api.shapes import (
     StepUpInfo,
     TokenInfo,
 )
+from agentvault_tui.presenters.amounts import render_units, shown_parameters
 from agentvault_tui.text import Shown, visible
 
 REFUSED: Final = "gateway.refused"
@@ -257,7 +259,10 @@ class Intake:
 
     def stepup(self, told: StepUpInfo) -> StepUpRow:
         """Convert a step-up; what a person decides about is kept whole."""
-        change = ChangeParts.of(told)
+        change, money = ChangeParts.of(told), Money.read(told.money)
+        details = change.details
+        if not change.is_change:
+            details = shown_parameters(details, money)
         return StepUpRow(
             id=self.shown(told.id, _NAME),
             agent_id=self.shown(told.agent_id, _NAME),
@@ -265,7 +270,7 @@ class Intake:
             action=self.shown(told.action, _WHOLE),
             scope=self.shown(told.scope or told.action, _WHOLE),
             resource=self.shown(told.resource, _WHOLE),
-            parameters=self._rows(sorted(change.details.items(), key=rank)),
+            parameters=self._rows(sorted(details.items(), key=rank)),
             reason=self.shown(told.reason, _WHOLE),
             rule=self.shown(told.rule),
             why=self.shown(told.why, 1000),
@@ -282,7 +287,7 @@ class Intake:
             decided_at=moment(told.decided_at),
             denial=self.shown(told.denial, 400),
             device=self._device(told.device),
-            gist=self.shown(gist(told.parameters), _NAME),
+            gist=self.shown(gist(told.parameters, money), _NAME),
             begun_at=moment(told.begun_at),
             redeemed_at=moment(told.redeemed_at),
             connection=self.shown(told.connection, _NAME),
@@ -322,6 +327,7 @@ class Intake:
     def event(self, told: EventInfo) -> EventRow:
         """Convert an event; repeated words are cached, for the hot path."""
         word, parameters = self.word, told.detail.get("parameters")
+        money = Money.read(told.detail.get("money"))
         return EventRow(
             told.seq,
             moment(told.time) or _EPOCH,
@@ -336,7 +342,9 @@ class Intake:
             ),
             word(told.rule),
             self.shown(told.decision_id, _NAME),
-            self.shown(gist(parameters) if parameters else _request(told), _NAME),
+            self.shown(
+                gist(parameters, money) if parameters else _request(told), _NAME
+            ),
             self.shown(told.hash, _NAME),
         )
 
@@ -362,8 +370,8 @@ class Intake:
         """Convert what is used of limits, and why their file is not in force."""
         rows = []
         for limit in told.limits:
-            unit = f" {limit.currency}" if limit.currency else ""
-            allows = self.shown(f"{limit.most:,}{unit} in {limit.within}", 40)
+            most = render_units(limit.most, limit.currency, in_major=limit.in_major)
+            allows = self.shown(f"{most} in {limit.within}", 40)
             beyond = self.shown("a person" if limit.over == "step_up" else "denied", 9)
             uses: list[LimitUseInfo | None] = [
                 use for use in told.uses if use.limit == limit.id
@@ -377,6 +385,14 @@ class Intake:
                         self.shown(limit.id, _NAME),
                         self.shown(whose, _NAME),
                         left,
+                        self.shown(
+                            f"{left:,}"
+                            if not limit.in_major
+                            else render_units(
+                                left, limit.currency, in_major=limit.in_major
+                            ),
+                            40,
+                        ),
                         allows,
                         None if use is None else moment(use.frees_at),
                         beyond,

@@ -437,6 +437,8 @@ class LimitRow(NamedTuple):
     limit: Shown
     whose: Shown
     left: int
+    rest: Shown
+    """What is left, in words."""
     allows: Shown
     frees_at: datetime | None
     beyond: Shown

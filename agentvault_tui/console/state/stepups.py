@@ -8,7 +8,9 @@ from typing import Final, NamedTuple
 
 from agentvault_tui.console.state.moments import countdown
 from agentvault_tui.console.state.records import StepUpRow
+from agentvault_tui.model import Money
 from agentvault_tui.operator_api.requests import RepeatRequest
+from agentvault_tui.presenters.amounts import headline_amount
 from agentvault_tui.text import visible
 
 _DAY: Final = 86_400
@@ -266,14 +268,11 @@ def rank(parameter: tuple[str, object]) -> int:
     return _FIRST.index(name) if name in _FIRST else len(_FIRST)
 
 
-def gist(parameters: object) -> str:
+def gist(parameters: object, money: Money | None) -> str:
     """Summarise how much an action moves: amount, recipients, items."""
     known = parameters if isinstance(parameters, dict) else {}
-    amount, currency = known.get("amount"), known.get("currency")
     recipients = known.get("recipients")
-    words = []
-    if isinstance(amount, int | float) and isinstance(currency, str):
-        words.append(f"{amount:,} {currency}")
+    words = [amount] if (amount := headline_amount(known, money)) else []
     if isinstance(recipients, list):
         recipients = len(recipients)
     if isinstance(recipients, int):

@@ -26,6 +26,7 @@ from agentvault_tui.gateway.services import (
 from agentvault_tui.gateway.target import parse_target
 from agentvault_tui.gateway.templates import RouteIndex, check_cap
 from agentvault_tui.gateway.tools import (
+    ArgumentPlace,
     ToolCall,
     ToolMap,
     ToolMapFile,
@@ -33,6 +34,7 @@ from agentvault_tui.gateway.tools import (
     ToolTable,
     UnmatchedToolError,
     make_map,
+    place_of,
     stated_twice,
 )
 from agentvault_tui.home import Home
@@ -47,7 +49,6 @@ _TOOL: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _ARGUMENT: Final = re.compile(r"\{([^{}]*)\}")
 _MOST_ARGUMENTS: Final = 1_000
 _MOST_UNSAID: Final = 5
-_COUNT: Final = "count:"
 _Path = tuple[str, ...]
 
 
@@ -168,14 +169,14 @@ class McpServer:
 def _stated(rule: ToolRule) -> list[_Path]:
     """Return the paths of arguments that the action states by value."""
     named: list[_Path] = [(name,) for name in _ARGUMENT.findall(rule.resource)]
-    places = (one for one in rule.parameters.values() if isinstance(one, str))
-    return named + [_path(one) for one in places if not one.startswith(_COUNT)]
+    places = (place_of(p) for p in rule.parameters.values() if isinstance(p, str))
+    return named + [_path(pointer) for form, pointer in places if not form]
 
 
 def _counted(rule: ToolRule) -> list[_Path]:
-    """Return the paths of arguments that the action only counts."""
-    places = (one for one in rule.parameters.values() if isinstance(one, str))
-    return [_path(one[len(_COUNT) :]) for one in places if one.startswith(_COUNT)]
+    """Return the paths of arguments that the action only counts, or names in part."""
+    places = (place_of(p) for p in rule.parameters.values() if isinstance(p, str))
+    return [_path(pointer) for form, pointer in places if form]
 
 
 def _path(pointer: str) -> _Path:
@@ -190,7 +191,8 @@ def unsaid(rule: ToolRule, arguments: Mapping[str, Any]) -> list[str]:
     only if its action states everything that is sent.
     """
     stated, count = set(_stated(rule)), rule.parameters.get("count")
-    counted = _path(count) if isinstance(count, str) else None  # where it is a list
+    # Where it is a list.
+    counted = _path(place_of(count)[1]) if isinstance(count, str) else None
     found: list[str] = []
     waiting: list[tuple[_Path, Any]] = [((name,), v) for name, v in arguments.items()]
     while waiting and len(found) < _MOST_UNSAID:
@@ -280,7 +282,7 @@ def spelt_otherwise(
 
 def doubts(
     paths: Sequence[_Path],
-    places: Mapping[str, _Path],
+    places: Mapping[str, ArgumentPlace],
     arguments: dict[str, Any],
     answers: object = None,
 ) -> tuple[tuple[str, str] | None, frozenset[str]]:

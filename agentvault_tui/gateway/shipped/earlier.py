@@ -42,8 +42,12 @@ TEXTS: Final[dict[str, tuple[str, ...]]] = {
         "236330a5f73b5e9095d2a0ed87e37d2c18097a7cf04baeeba48c58a404bd0e35",
         "0ffbfe241236ca1d733e75128481ef7bf2e7c5a7817d6201d2b1477fb4f01aa0",
         "d68ae428ccbdff10416ed49954b4e9e614a6a11ba3a2a18dea3137ea362a6804",
+        "3fb7b838af08b001610a7b5db136892da74910fdcf4e41d5cc53d293029ef795",
     ),
-    "workspace": ("6afe503c6e030a5d94e16e0d300201ac925fb21ff5bf9681cfb0368943043f8e",),
+    "workspace": (
+        "6afe503c6e030a5d94e16e0d300201ac925fb21ff5bf9681cfb0368943043f8e",
+        "2c6940b2e42a5f6702b5de7aa0602db96b22f10cbc7aefff805ed7ed6dd9c2d4",
+    ),
 }
 """SHA-256 of each text that a file has had, by its name; the last is this version's."""
 

@@ -462,7 +462,7 @@ async def test_requests_that_would_be_cancelled_are_named() -> None:
     ) as (app, _):
         shown = said(app)
         assert "Ends 0 tokens, 1 step-up, at once" in shown
-        assert "4:12 left send:payment 420,000 USD" in shown
+        assert "4:12 left send:payment 4200.00 USD" in shown
 
 
 async def test_what_is_revoked_already_is_said() -> None:

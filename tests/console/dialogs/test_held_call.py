@@ -77,7 +77,7 @@ async def test_a_held_call_shows_request_parameters_and_body_on_a_small_screen()
         assert any(
             row.startswith("Is          send:payment on stripe:acct_42") for row in rows
         )
-        assert "Policy read amount    4200" in rows
+        assert "Policy read amount    42.00 USD (4200 minor units)" in rows
         start = rows.index("Body        JSON, 72 bytes, 4 members")
         assert rows[start + 1 : start + 5] == [
             "/amount = 4200",

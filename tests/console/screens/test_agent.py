@@ -210,7 +210,7 @@ async def test_what_would_be_cancelled_is_named(
         assert "WAITING 1 step-up" in here.text("who")
         facts = here.text("facts")
         assert "ends 0 tokens, 1 step-up" in facts
-        assert "4:12 left  send:payment  4,200 USD" in facts
+        assert "4:12 left  send:payment  42.00 USD" in facts
 
 
 async def test_the_cursor_tells_the_numbers_of_its_quarter(

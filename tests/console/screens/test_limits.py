@@ -90,7 +90,7 @@ async def test_sums_stand_whole_and_call_outs_say_whether_they_answer(
         ]
         async with running(console(fake.socket, short), size=size) as pilot:
             shown = await opened(pilot)
-            assert "1,488,000 of 1,500,000 USD in 24h" in shown
+            assert "1,488,000 of 1500000 USD (unit unknown) in 24h" in shown
             assert max(map(len, shown.splitlines())) <= size[0]
             rows = {row.split()[0]: row for row in shown.splitlines() if row.split()}
             assert "answered in 3 ms" in rows["freeze"]

@@ -220,7 +220,7 @@ async def test_where_it_goes_gives_way_to_how_much(stage: Stage) -> None:
     stage.fake.stepups[first["id"]] = {**first, "status": "authorizing"}
     async with stage.on(80, 24):
         bar = stage.text("waiting")
-    assert "4,200 USD" in bar
+    assert "42.00 USD" in bar
     assert "stripe:acct_42" not in bar
     assert "verifying · ends 4:12" in bar
 
@@ -232,7 +232,7 @@ async def test_what_waits_cannot_be_missed(stage: Stage) -> None:
     async with stage.on():
         bar = stage.text("waiting")
         assert "STEP-UP  2 waiting · oldest 0:48" in bar
-        assert "payments-agent  send:payment  4,200 USD  stripe:acct_42" in bar
+        assert "payments-agent  send:payment  42.00 USD  stripe:acct_42" in bar
         assert "ends 4:12" in bar
         for stepup in list(stage.fake.stepups.values()):
             decided = {**stepup, "status": "denied"}

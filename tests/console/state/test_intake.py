@@ -171,7 +171,7 @@ def test_the_gist_names_amounts_and_recipients() -> None:
     """What an action moves is said in a few words, with units."""
     intake = Intake()
     pay = {"parameters": {"amount": 4200, "currency": "USD"}}
-    assert intake.stepup(filled(StepUpInfo, pay)).gist == "4,200 USD"
+    assert intake.stepup(filled(StepUpInfo, pay)).gist == "4200 USD, unit unknown"
     mail = {"detail": {"parameters": {"recipients": ["a", "b"]}}}
     assert intake.event(filled(EventInfo, mail)).note == "2 recipients"
 

@@ -16,7 +16,7 @@ from agentvault_tui.gateway.mcp.servers import (
     spelt_otherwise,
     unsaid,
 )
-from agentvault_tui.gateway.tools import UnmatchedToolError
+from agentvault_tui.gateway.tools import ArgumentPlace, UnmatchedToolError
 from agentvault_tui.home import Home
 from agentvault_tui.policy import shipped_catalogue
 
@@ -212,9 +212,42 @@ def test_a_broken_file_leaves_the_one_before_in_force(tmp_path: Path) -> None:
     assert servers.get("files") is None
 
 
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        ({"to": ["a@Acme.test", "b@x.test"]}, ["acme.test", "x.test"]),
+        ({"to": "a@acme.test"}, ["acme.test"]),
+        ({}, False),
+        ({"to": "a@acme.test,b@evil.test"}, None),
+        ({"to": ["a@acme.test", 3]}, None),
+        ({"to": "a@acme.test", "cc": "b@evil.test"}, None),
+        ({"to": "a@acme.test", "mail": {"bcc": ["b@evil.test"]}}, None),
+    ],
+)
+def test_destinations_of_a_tool_are_read_as_those_of_a_service(
+    arguments: dict[str, Any], found: Any
+) -> None:
+    """All addresses, or the parameter is unclear; no argument is stated by it."""
+    text = '[tools.mail]\nscope = "send:email"\n[tools.mail.parameters]\n'
+    server = parse(URL + text + 'destinations = "domains:/to"\n')
+    asked = action(server, "mail", arguments)
+    assert asked.parameters.get("destinations", False) == found
+    if arguments:
+        assert "arguments/to" in unsaid(server.tools.rules[0], arguments)
+    hooked = parse(URL + text + 'destinations = "hosts:/url"\n')
+    stated = action(hooked, "mail", {"url": "https://hooks.acme.test/"}).parameters
+    assert stated == {"destinations": ["hooks.acme.test"]}
+    for wrong in ('to = "domains:/to"', 'destinations = "/to"', "destinations = 3"):
+        with pytest.raises(ServiceError):
+            parse(URL + text + wrong)
+
+
 def test_what_policy_reads_is_unclear_if_an_answer_to_the_server_has_it_too() -> None:
     """The agent writes the answers as well, and a server may act on them."""
-    places = {"recipients": ("to",), "amount": ("pay", "amount")}
+    places = {
+        "recipients": ArgumentPlace(("to",), addressed=True),
+        "amount": ArgumentPlace(("pay", "amount"), addressed=False),
+    }
     given = {"to": ["a@x.test"], "pay": {"amount": 7}}
     for answers, unclear in (
         (None, set()),

@@ -1,0 +1,1 @@
+"""Records in words: the same on every face."""
