@@ -173,11 +173,7 @@ class McpCalls:
         async def body() -> bytes:
             return held
 
-        headers, waited = dict(asked.headers), message.waited
-        retry = headers.get(b"agentvault-request")
-        wait = preference(headers.get(b"prefer"))
-        if wait is None and waited is not None:
-            wait = WAIT if waited[1] else 0.0
+        wait, retry = _waiting(asked)
         call = Call(
             caller=asked.caller,
             service=detail["service"],
@@ -191,7 +187,7 @@ class McpCalls:
             gone=asked.gone,
             in_force=lambda: self._servers.has(server),
             wait=wait,
-            retry=retry.decode("latin-1") if retry else waited and waited[0],
+            retry=retry,
             audience=asked.audience,
             unsaid=_unsaid(message, rule),
             meant=rule,
@@ -259,6 +255,16 @@ class McpCalls:
             if session is not None:
                 session.running.pop(key, None)
         return envelope
+
+
+def _waiting(asked: AskedMessage) -> tuple[float | None, str | None]:
+    """Return for how long a call waits for a person, and which it tries again."""
+    headers, waited = dict(asked.headers), asked.message.waited
+    retry = headers.get(b"agentvault-request")
+    wait = preference(headers.get(b"prefer"))
+    if wait is None and waited is not None:
+        wait = WAIT if waited[1] else 0.0
+    return wait, retry.decode("latin-1") if retry else waited and waited[0]
 
 
 def detail_of(server: str) -> dict[str, Any]:
