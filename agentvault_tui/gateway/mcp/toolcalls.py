@@ -145,35 +145,15 @@ class McpCalls:
         held = message.held()
         detail = _recorded(server, message, tool, held)
         rule = server.rule_of(tool, message.method)
-        try:
-            given = message.arguments if is_tool else message.params
-            paths = paths_of(rule)
-            weight, places = message.size if paths else 0, counted_places(rule)
-            answers = message.params.get("inputResponses")
-            other, unclear = await read_apart(
-                asked.agent.id, weight, doubts, paths, places, given, answers
-            )
-            action = server.action_of(
-                rule,
-                tool,
-                given,
-                other=other,
-                unclear=unclear,
-                spelled=message.spelled,
-            )
-        except UnmatchedToolError as error:
-            words = ("access_denied", error.reason, error.message)
-            refusal = CallRefusedError(403, *words)
-            about = Action((rule.scope,), rule.scope) if rule else _NOTHING
-            await self._admission.refuse(asked.caller, refusal, about, detail)
+        action = await self._read_action(asked, rule, tool, detail)
         if is_tool:
             await self._check_schema(asked)
         described = _described(message.method, tool, detail, server.sha256)
+        wait, retry = _waiting(asked)
 
         async def body() -> bytes:
             return held
 
-        wait, retry = _waiting(asked)
         call = Call(
             caller=asked.caller,
             service=detail["service"],
@@ -196,6 +176,35 @@ class McpCalls:
         if call.retry is None and verdict.outcome is not Outcome.DENIED:
             call.retry = self._approved(call, described)
         return call
+
+    async def _read_action(
+        self,
+        asked: AskedMessage,
+        rule: ToolRule | None,
+        tool: str,
+        detail: dict[str, Any],
+    ) -> Action:
+        """Return the action that a request is by *rule*.
+
+        Raises:
+            CallRefusedError: it is none; recorded with *detail*.
+        """
+        message = asked.message
+        given = message.arguments if message.method == CALL else message.params
+        paths = paths_of(rule)
+        weight, places = message.size if paths else 0, counted_places(rule)
+        answers = message.params.get("inputResponses")
+        other, unclear = await read_apart(
+            asked.agent.id, weight, doubts, paths, places, given, answers
+        )
+        found = {"unclear": unclear, "spelled": message.spelled}
+        try:
+            return asked.server.action_of(rule, tool, given, other=other, **found)
+        except UnmatchedToolError as error:
+            words = ("access_denied", error.reason, error.message)
+            refusal = CallRefusedError(403, *words)
+            about = Action((rule.scope,), rule.scope) if rule else _NOTHING
+            await self._admission.refuse(asked.caller, refusal, about, detail)
 
     async def _check_schema(self, asked: AskedMessage) -> None:
         """Check a call against the schema of its tool, if its server lists one.
