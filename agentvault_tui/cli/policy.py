@@ -56,14 +56,15 @@ policy.add_command(shadow)
 
 @policy.command("check", on_home=True, example="agentvault policy check policy.cedar")
 @click.argument("file", required=False, type=FILE)
+@click.option("--strict", is_flag=True, help="Let warnings fail the check too.")
 @pass_session
-def check(session: CliSession, file: Path | None) -> int:
-    """Check FILE, or the policy in force, without putting anything in force.
+def check(session: CliSession, file: Path | None, *, strict: bool) -> int:
+    """Check FILE, or the active policy, without applying anything.
 
     FILE is a policy or, when its name ends in .toml, a catalogue or limits. Where the
     home has registered agents, ids and granted scopes are compared with them. Needs no
-    broker. Exits 1 when something can never match, names what is not there, or could
-    not be put in force.
+    broker. Exits 1 if something can never match, names what does not exist, or could
+    not be applied. A rule that never decides is a warning.
     """
     out = session.out
     try:
@@ -77,16 +78,24 @@ def check(session: CliSession, file: Path | None) -> int:
         return 1
     agents = _registered(session)
     ids = None if agents is None else [agent.id for agent in agents]
+    faults = found.problems(ids)
     problems = [
-        {"line": one.line, "rule": one.rule, "problem": one.what}
-        for one in found.problems(ids)
+        {
+            "line": one.line,
+            "rule": one.rule,
+            "problem": one.what,
+            "severity": "error" if one.is_error else "warning",
+        }
+        for one in faults
     ]
+    orphans = [*_orphans(session, found.catalogue, agents or ())]
     problems += [
-        {"line": None, "rule": None, "problem": what}
-        for what in _orphans(session, found.catalogue, agents or ())
+        {"line": None, "rule": None, "problem": what, "severity": "error"}
+        for what in orphans
     ]
+    failed = any(strict or one["severity"] == "error" for one in problems)
     told = {
-        "ok": not problems,
+        "ok": not failed,
         "source": found.source,
         "version": found.version,
         "problems": problems,
@@ -100,19 +109,15 @@ def check(session: CliSession, file: Path | None) -> int:
         ],
     }
     if not out.print_json(told):
-        _print_check(out, told, found)
-    return 1 if problems else 0
+        for sentence in (*(f"{found.source} {one}" for one in faults), *orphans):
+            out.line(out.cell(sentence, limit=1000))
+        if not failed:
+            _print_check(out, told, found)
+    return 1 if failed else 0
 
 
 def _print_check(out: Output, told: dict[str, Any], found: Policy) -> None:
     source = out.cell(told["source"])
-    for one in told["problems"]:
-        line, rule, what = (out.cell(value, limit=400) for value in one.values())
-        # Without a rule it is about the catalogue or the settings, not this file.
-        place = (source, " line ", line, ": the rule ", rule, ": ")
-        out.line(*(place if one["rule"] else ()), what)
-    if told["problems"]:
-        return
     out.line(out.word("ok"), f": {len(told['rules'])} rules from ", source)
     if (limits := found.limits).version:
         hooks = plural(len(limits.hooks), "call-out")
@@ -278,17 +283,29 @@ def init(session: CliSession) -> None:
 @click.argument("file", type=FILE)
 @click.option("--limits", type=FILE, help="Replaces limits.toml too.")
 @click.option("--plan", help="Refuse unless it is the plan of this digest.")
+@click.option("--strict", is_flag=True, help="Refuse warnings of policy check too.")
 @click.option("--reason", default="", help="Why, for the record.")
 @pass_session
 def apply(
-    session: CliSession, file: Path, limits: Path | None, plan: str | None, reason: str
+    session: CliSession,
+    file: Path,
+    limits: Path | None,
+    plan: str | None,
+    reason: str,
+    *,
+    strict: bool,
 ) -> None:
-    """Replace the home's policy.cedar with FILE and put it in force, on the record.
+    """Replace the home's policy.cedar with FILE and activate it, on the record.
 
-    File and record change in one step: who, why, and the digest of the plan.
+    File and record change in one step: who, why, and the digest of the plan. What
+    policy check calls an error is refused.
     """
     asked = requests.ApplyRequest(
-        policy=text_of(file) or "", limits=text_of(limits), plan=plan, reason=reason
+        policy=text_of(file) or "",
+        limits=text_of(limits),
+        plan=plan,
+        strict=strict,
+        reason=reason,
     )
     answer = session.client.call(calls.APPLY_POLICY, asked)
     _print_in_force(session, answer)
@@ -302,9 +319,16 @@ def reset(session: CliSession) -> None:
 
 
 def _print_in_force(session: CliSession, answer: PolicyInfo) -> None:
-    if session.out.print_json({"version": answer.version, "source": answer.source}):
+    told = {
+        "version": answer.version,
+        "source": answer.source,
+        "warnings": list(answer.warnings),
+    }
+    if session.out.print_json(told):
         return
     source = session.out.cell(answer.source)
+    for warning in answer.warnings:
+        session.out.line(source, " ", session.out.cell(warning, limit=1000))
     session.out.line("in force: ", source, f", version {answer.version}")
 
 

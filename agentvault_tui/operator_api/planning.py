@@ -135,6 +135,8 @@ class PolicyInfo(WireShape, kw_only=True):
     source: str = ""
     text: str
     problem: str | None = None
+    warnings: tuple[str, ...] = ()
+    """What ``policy check`` says of the active policy without refusing it."""
     shadow: ShadowInfo | None = None
     catalogue: dict[str, ScopeInfo]
     texts: dict[str, str] | UnsetType = UNSET

@@ -264,6 +264,8 @@ class ApplyRequest(WireRequest, kw_only=True):
     """The text of ``limits.toml``, where that changes too."""
     plan: Annotated[str, Meta(max_length=80)] | None = None
     """The digest of the plan that this is; left out, none is compared."""
+    strict: bool = False
+    """Whether warnings of ``policy check`` refuse it too, as its errors do."""
     reason: Reason = ""
 
 

@@ -64,15 +64,34 @@ _CODES: Final[Mapping[object, tuple[re.Pattern[str], int, str]]] = {
     "country": (re.compile("[A-Z]{2}"), 2, "two capital letters, such as DE"),
 }
 _STRICTNESS: Final = (Obligation.ALLOW, Obligation.STEP_UP, Obligation.DENY)
+_CONTRADICT: Final = "its conditions contradict each other, so the rule never matches"
+_NEVER_DECIDES: Final = {
+    Obligation.ALLOW: "{} never decides: {} allows everything it matches",
+    Obligation.STEP_UP: (
+        "{} never decides: {} asks a person for everything it matches"
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyProblem:
-    """What is wrong with one rule, and where it starts."""
+    """A fault of one rule, and where the rule starts."""
 
     line: int
     rule: str
     what: str
+    is_error: bool
+    """Whether the rule can never match, or names what does not exist.
+
+    All others are warnings: the rule works, and says more than it does.
+    """
+
+    def __str__(self) -> str:
+        """Return the fault as a sentence, with its place."""
+        severity = "" if self.is_error else "warning: "
+        named = self.what.startswith(f"{self.rule} ")
+        rule = "" if named else f"the rule {self.rule}: "
+        return f"line {self.line}: {severity}{rule}{self.what}"
 
 
 def problems(
@@ -81,24 +100,36 @@ def problems(
     catalogue: Catalogue,
     agents: Collection[str] | None = None,
 ) -> list[PolicyProblem]:
-    """Return what is wrong with *rules*, in the order of the file.
+    """List the faults of *rules*, in the order of the file.
 
-    What is misspelt, and what is constant, hidden by another rule or about an agent
-    that is not one of the registered *agents*, if they are known.
+    Args:
+        rules: the rules of one policy.
+        readers: what each of them reads, in the same order.
+        catalogue: the scopes that there are.
+        agents: the ids of the registered agents, if they are known.
+
+    Returns:
+        errors (misspelt names, rules that can never match, agents that are not
+        registered) and warnings (constant parts, rules that never decide).
     """
     found: list[PolicyProblem] = []
     for index, rule in enumerate(rules):
-        told = [*_misspelt(rule.parsed, catalogue)]
-        told += [*_constant(rule.parsed)] or _contradictions(rule.parsed)
-        for name in _agents_named(rule.parsed) - set(agents or ()):
-            if agents is not None and name.startswith("agt_"):
-                told.append(f"no agent {visible(name, 60)} is registered")
+        errors, warnings = [*_misspelt(rule.parsed, catalogue)], list[str]()
+        constant = [*_constant(rule.parsed)]
+        if not _can_match(rule.parsed):
+            errors += constant or [_CONTRADICT]
+        else:
+            warnings += constant or _impossible(rule.parsed)
+        if agents is not None:
+            errors += [
+                f"no agent {visible(name, 60)} is registered"
+                for name in sorted(_agents_named(rule.parsed) - {*agents})
+                if name.startswith("agt_")
+            ]
         if hider := _hidden_by(index, rules, readers):
-            told.append(
-                f"it never decides: the rule {hider.id} on line {hider.line} covers"
-                " all of it without a condition"
-            )
-        found += [PolicyProblem(rule.line, rule.id, what) for what in told]
+            warnings.append(_NEVER_DECIDES[hider.obligation].format(rule.id, hider.id))
+        found += [PolicyProblem(rule.line, rule.id, what, True) for what in errors]
+        found += [PolicyProblem(rule.line, rule.id, what, False) for what in warnings]
     return found
 
 
@@ -108,7 +139,7 @@ def first_misspelt(
     """Return the first problem for which *rules* must be refused."""
     for rule in rules:
         for what in _misspelt(rule.parsed, catalogue):
-            return PolicyProblem(rule.line, rule.id, what)
+            return PolicyProblem(rule.line, rule.id, what, is_error=True)
     return None
 
 
@@ -259,6 +290,22 @@ def _out_of_range(node: object) -> Iterator[str]:
                     )
 
 
+def _can_match(rule: pst.Template) -> bool:
+    """Tell whether any request can match *rule*."""
+    answers = [(_evaluated(one.expr), isinstance(one, pst.When)) for one in rule.clauses]
+    constant = any(answer is not None and answer is not w for answer, w in answers)
+    return not constant and _can_hold(_condition(rule))
+
+
+def _condition(rule: pst.Template) -> object:
+    """Return the one condition under which the clauses of *rule* hold."""
+    held = (
+        clause.expr if isinstance(clause, pst.When) else pst.UnaryOp("not", clause.expr)
+        for clause in rule.clauses
+    )
+    return reduce(lambda a, b: pst.BinaryOp("and", a, b), held, pst.BoolLit(True))
+
+
 def _constant(rule: pst.Template) -> Iterator[str]:
     """Yield conditions that no request can change."""
     for clause in rule.clauses:
@@ -273,6 +320,16 @@ def _constant(rule: pst.Template) -> Iterator[str]:
             yield f"{word} is always {str(answer).lower()}, so it makes no difference"
         else:
             yield f"{word} is always {str(answer).lower()}, so the rule never matches"
+
+
+def _impossible(rule: pst.Template) -> list[str]:
+    """List the parts of conditions that can never hold."""
+    return [
+        f"a part of {'when' if isinstance(clause, pst.When) else 'unless'} contradicts"
+        " itself, so it is always false"
+        for clause in rule.clauses
+        for _ in _impossible_parts(clause.expr)
+    ]
 
 
 def _constant_parts(node: object) -> Iterator[object]:
@@ -313,21 +370,6 @@ _ABSENT: Final = object()
 _OTHER: Final = object()
 """A value that is equal to none of the constants."""
 _VARIABLE: Final = (pst.Var, pst.GetAttr)
-
-
-def _contradictions(rule: pst.Template) -> Iterator[str]:
-    """Yield conditions that can never hold together."""
-    held = [
-        clause.expr if isinstance(clause, pst.When) else pst.UnaryOp("not", clause.expr)
-        for clause in rule.clauses
-    ]
-    if held and not _can_hold(reduce(lambda a, b: pst.BinaryOp("and", a, b), held)):
-        yield "its conditions contradict each other, so the rule never matches"
-        return
-    for clause in rule.clauses:
-        word = "when" if isinstance(clause, pst.When) else "unless"
-        for _ in _impossible_parts(clause.expr):
-            yield f"a part of {word} contradicts itself, so it is always false"
 
 
 def _impossible_parts(node: object) -> Iterator[object]:
@@ -444,28 +486,44 @@ def _agents_named(rule: pst.Template) -> set[str]:
 def _hidden_by(
     index: int, rules: Sequence[PolicyRule], readers: Sequence[RuleReads]
 ) -> PolicyRule | None:
-    """Return a rule without conditions that decides wherever this one matches.
+    """Find a rule that decides wherever this one matches.
 
-    A rule that reads a parameter is never hidden: it holds requests that are unclear.
+    A forbid is never that rule: what an emergency puts above others is not their fault.
+    One that allows hides no rule that reads a parameter, because such a rule holds
+    requests that are unclear.
     """
     mine, reader = rules[index], readers[index]
-    if not reader.actions or (reader.reads and reader.resources is None):
+    if not reader.actions:
         return None
     for place, other in enumerate(rules):
         theirs = readers[place]
         stricter = _STRICTNESS.index(other.obligation) - _STRICTNESS.index(
             mine.obligation
         )
+        clear = reader.resources is not None or not reader.reads
         if (
             place != index
-            and not other.parsed.clauses
+            and other.obligation in _NEVER_DECIDES
             and (stricter > 0 or (stricter == 0 and place < index))
+            and (other.obligation is Obligation.STEP_UP or clear)
             and reader.actions <= theirs.actions
             and _covers(theirs.principals, reader.principals)
             and _covers(theirs.resources, reader.resources)
+            and _implies(mine.parsed, other.parsed)
         ):
             return other
     return None
+
+
+def _implies(narrow: pst.Template, wide: pst.Template) -> bool:
+    """Tell whether the conditions of *wide* hold wherever those of *narrow* do."""
+    if not wide.clauses:
+        return True
+    wider, narrower = _condition(wide), _condition(narrow)
+    # A cheap test first: a policy has thousands of pairs of rules.
+    if not _values_to_try(wider).keys() <= _values_to_try(narrower).keys():
+        return False
+    return not _can_hold(pst.BinaryOp("and", narrower, pst.UnaryOp("not", wider)))
 
 
 def _covers(wide: frozenset[str] | None, narrow: frozenset[str] | None) -> bool:

@@ -81,6 +81,52 @@ def test_check_lists_what_can_never_match(cli: Run, tmp_path: Path) -> None:
     assert [one["rule"] for one in told.json["problems"]] == ["a", "b", "c"]
 
 
+HIDDEN = """
+@id("small-payments")
+@why("Up to 50.")
+@obligation("allow")
+permit (principal, action == Action::"send:payment", resource)
+when { context has amount && context.amount <= 5000 };
+"""
+NEVER = '@id("n") @why("w") forbid (principal, action, resource) when { false };'
+
+
+def test_check_warns_of_a_rule_that_never_decides(cli: Run, tmp_path: Path) -> None:
+    """A warning is printed, and fails the check only with --strict."""
+    file = tmp_path / "mine.cedar"
+    file.write_text(shipped_policy() + HIDDEN)
+    line = ("--home", str(tmp_path), "policy", "check", str(file))
+    says = (
+        "warning: small-payments never decides: payments-need-step-up asks a person"
+        " for everything it matches"
+    )
+    for more, code in ((), 0), (("--strict",), 1):
+        answer = cli(*line, *more)
+        assert (answer.code, says in answer.out) == (code, True)
+        told = cli(*line, *more, "--json").json
+        assert (told["ok"], told["problems"][0]["severity"]) == (not code, "warning")
+
+
+def test_apply_refuses_what_check_calls_an_error(av: Run, tmp_path: Path) -> None:
+    """Errors refuse the policy, warnings only with --strict, and a forbid never."""
+    file = tmp_path / "mine.cedar"
+    shipped = shipped_policy()
+    cases = (
+        (shipped + NEVER, (), 1, "when is always false, so the rule never matches"),
+        (shipped + HIDDEN, ("--strict",), 1, "small-payments never decides"),
+        (shipped + HIDDEN, (), 0, "small-payments never decides"),
+        (NEVER.replace("when { false }", "") + shipped, ("--strict",), 0, "in force"),
+    )
+    try:
+        for text, more, code, says in cases:
+            file.write_text(text)
+            answer = av("policy", "apply", str(file), *more)
+            assert (answer.code, says in answer.out + answer.err) == (code, True), says
+    finally:
+        file.write_text(shipped)
+        av("policy", "apply", str(file))
+
+
 def test_check_knows_the_homes_agents(av: Run, agent: Agent, tmp_path: Path) -> None:
     """Ids of nobody, and catalogues without scopes that agents have, exit 1."""
     file = tmp_path / "mine.cedar"

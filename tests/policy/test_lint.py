@@ -202,16 +202,74 @@ def test_conditions_that_can_hold_together_are_not_told(clauses: str) -> None:
 
 
 def test_a_rule_that_never_decides_is_told() -> None:
-    """A rule that another one without conditions covers is named with that one."""
+    """A rule that another one covers is named with that one."""
     allow = '@id("a") @why("w") @obligation("allow") permit'
     covered = f'{RULE};\n{allow} (principal, action in Action::"reads", resource);'
-    (what,) = found(covered)
-    assert what.startswith("it never decides: the rule r on line 1 covers all of it")
-    assert found(f"{allow} (principal, action, resource);\n{RULE};") != []
+    says = ["a never decides: r asks a person for everything it matches"]
+    assert found(covered) == says
+    assert found(f"{allow} (principal, action, resource);\n{RULE};") == says
     narrow = RULE.replace("action,", 'action in Action::"payments",')
     assert found(f"{narrow};\n{allow} (principal, action, resource);") == []
     reads = "when { context has count && context.count > 9 }"
-    assert found(f"{RULE};\n{allow} (principal, action, resource) {reads};") == []
+    assert found(f"{RULE};\n{allow} (principal, action, resource) {reads};") == says
+    first = f"{allow} (principal, action, resource);\n"
+    later = allow.replace("a", "b", 1)
+    assert found(f"{first}{later} (principal, action, resource);") != []
+    assert found(f"{first}{later} (principal, action, resource) {reads};") == []
+
+
+@pytest.mark.parametrize(
+    ("narrow", "wide", "hidden"),
+    [
+        ("context.amount <= 50", "context.amount <= 100", True),
+        ("context.amount <= 100", "context.amount <= 50", False),
+        ("context.amount <= 50 && context.amount > 9", "context.amount < 51", True),
+        ("context.amount <= 50", "principal.name == \"x\"", False),
+        ("context.amount * 2 < 9", "context.amount * 2 < 99", False),
+    ],
+)
+def test_a_stricter_rule_hides_what_its_conditions_cover(
+    narrow: str, wide: str, hidden: bool
+) -> None:
+    """A rule that asks a person wherever another one allows is named, and no other."""
+    head = "(principal, action, resource) when { context has amount &&"
+    text = (
+        f'@id("a") @why("w") @obligation("allow") permit {head} {narrow} }};\n'
+        f'@id("s") @why("w") @obligation("step_up") permit {head} {wide} }};'
+    )
+    assert (found(text) != []) is hidden
+
+
+@pytest.mark.parametrize("who", ["principal", 'principal == Agent::"agt_1"'])
+def test_a_forbid_above_the_shipped_policy_has_no_problem(who: str) -> None:
+    """Rules that a broader forbid hides are not reported, also rules that forbid."""
+    forbid = f'@id("stop") @why("w") forbid ({who}, action, resource);'
+    narrow = forbid.replace("action,", 'action in Action::"sends",')
+    text = f"{forbid}\n{narrow.replace('stop', 'narrow')}\n{shipped_policy()}"
+    assert found(text, ["agt_1"]) == []
+
+
+@pytest.mark.parametrize("head", ["permit", "forbid"])
+@pytest.mark.parametrize(
+    ("clause", "is_error"),
+    [
+        ("when { false }", True),
+        ("when { context.hour > 24 }", True),
+        ("when { context.hour > 9 && context.hour < 8 }", True),
+        ('when { principal == Agent::"agt_7" }', True),
+        ("when { true }", False),
+        ("when { context.hour > 9 || context.hour > 24 }", False),
+    ],
+)
+def test_a_rule_that_can_never_match_is_an_error(
+    head: str, clause: str, is_error: bool
+) -> None:
+    """A rule that no request can match protects nothing; the rest are warnings."""
+    text = f"{RULE.replace('permit', head)} {clause};"
+    if head == "forbid":
+        text = text.replace('@obligation("step_up")', "")
+    (problem,) = Policy(text, CATALOGUE).problems(["agt_1"])
+    assert problem.is_error is is_error
 
 
 def test_agents_are_compared_with_those_registered() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -34,7 +34,11 @@ from agentvault_tui.broker.status import status_info
 from agentvault_tui.broker.surroundings import LOCAL, plain_address
 from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.broker.usecases.decide import foresee_at
-from agentvault_tui.broker.usecases.policy_apply import apply_policy, preview
+from agentvault_tui.broker.usecases.policy_apply import (
+    apply_policy,
+    check_rules,
+    preview,
+)
 from agentvault_tui.broker.usecases.policy_change import check_gone, reset_policy
 from agentvault_tui.broker.usecases.register import check_scopes
 from agentvault_tui.errors import NotFoundError, PolicyError, UsageError
@@ -130,7 +134,7 @@ def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
             *(broker, _texts(asked), operator, asked.plan, asked.reason),
             may_loosen=how.loosens,
         )
-        return _in_force(broker)
+        return _in_force(broker, map(str, broker.policy.problems()))
 
     async def apply(request: Request) -> Response:
         """Replace the home's policy file and put it in force, with who and why."""
@@ -157,6 +161,7 @@ def _texts(asked: asks.ApplyRequest) -> dict[str, str]:
 async def _wanted(broker: Broker, asked: asks.ApplyRequest) -> Wanted:
     """Return what a policy that is to be applied would loosen."""
     _, policy = await preview(broker, _texts(asked), asked.plan)
+    await check_rules(broker, policy, strict=asked.strict)
     before, after = broker.policy.texts.effective(), policy.texts.effective()
     files = dict(zip(("policy", "scopes", "limits"), FILES, strict=True))
     changed = [name for name in files if before.get(name) != after.get(name)]
@@ -177,8 +182,11 @@ async def _wanted(broker: Broker, asked: asks.ApplyRequest) -> Wanted:
     )
 
 
-def _in_force(broker: Broker) -> planning.PolicyInfo:
+def _in_force(
+    broker: Broker, warnings: Iterable[str] = ()
+) -> planning.PolicyInfo:
     return planning.PolicyInfo(
+        warnings=tuple(warnings),
         version=broker.policy.version,
         source=broker.policy.source,
         text=broker.policy.text,

@@ -38,6 +38,7 @@ from agentvault_tui.ledger import Change, Meta
 from agentvault_tui.model import Actor, Draft
 from agentvault_tui.operator_api.files import FilesRequest
 from agentvault_tui.policy import Policy, PolicyTexts, only_tightens
+from agentvault_tui.policy.lint import PolicyProblem
 from agentvault_tui.text import visible
 
 
@@ -115,6 +116,36 @@ async def preview(
             "plan again: agentvault policy plan",
         )
     return before, await prepare(broker, before, wanted)
+
+
+async def check_rules(broker: Broker, policy: Policy, *, strict: bool) -> None:
+    """Refuse a policy for what ``policy check`` calls an error in it.
+
+    An error that the active policy has already refuses nothing: a rule about an agent
+    that was removed must not delay an emergency.
+
+    Args:
+        broker: whose active policy and agents it is compared with.
+        policy: the one to be put in the active one's place.
+        strict: whether warnings are errors.
+
+    Raises:
+        PolicyError: it has one that is new; with line, rule and reason.
+    """
+    agents = [agent.id for agent in broker.registry.agents()]
+
+    def find(one: Policy) -> list[PolicyProblem]:
+        found = one.problems(agents)
+        return [problem for problem in found if problem.is_error or strict]
+
+    # In a thread: it compares each rule with all the others.
+    there, found = await asyncio.to_thread(lambda: (find(broker.policy), find(policy)))
+    active = {(one.rule, one.what) for one in there}
+    new = [one for one in found if (one.rule, one.what) not in active]
+    if new:
+        raise PolicyError(
+            f"{policy.source} {new[0]}", "agentvault policy check lists all there is"
+        )
 
 
 async def _said(broker: Broker) -> tuple[PolicyTexts, PolicyTexts]:

@@ -54,6 +54,27 @@ async def test_an_empty_plan_is_no_plan(started: Bench) -> None:
     assert not started.home.policy_file.exists()
 
 
+NEVER = '@id("n") @why("w") forbid (principal, action, resource) when { false };'
+
+
+async def test_errors_of_policy_check_are_refused(started: Bench) -> None:
+    """Nothing is recorded or written; an error that is active already delays nothing."""
+    gone = '@id("g") @why("w") forbid (principal == Agent::"agt_0000000000000000",'
+    for text, says in (
+        (shipped_policy() + NEVER, "the rule n: when is always false"),
+        (f"{shipped_policy()}{gone} action, resource);", "is registered"),
+    ):
+        async with operators_http(started) as http:
+            answer = await http.post("/api/policy/apply", json={"policy": text})
+        assert (answer.status_code, says in answer.text) == (409, True)
+    assert await changes(started) == []
+    assert not started.home.policy_file.exists()
+    await apply(started, shipped_policy() + NEVER)
+    async with operators_http(started) as http:
+        answer = await http.post("/api/policy/apply", json={"policy": NARROW + NEVER})
+    assert answer.status_code == 200
+
+
 async def test_applying_replaces_the_file_and_says_who_and_why(started: Bench) -> None:
     """The next decision is the new policy's; the record names person, reason, plan."""
     broker, agent = started.broker, await started.agent()
