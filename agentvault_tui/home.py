@@ -25,7 +25,9 @@ _SOCKET_PATH_CAP: Final = 100
 """``sun_path`` holds 108 bytes on Linux and 104 on macOS, with a closing NUL."""
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _OPEN_FILES: Final = "/proc/self/fd"
-_FOLDERS: Final = ("services", "mcp", "hosts", "tls", "keys", "tenant", "run")
+_FOLDERS: Final = tuple(
+    "services mcp hosts scopes.d tls keys tenant run".split()  # noqa: SIM905
+)
 _WRITTEN_BY_PEOPLE: Final = frozenset((".toml", ".cedar"))
 _log = logging.getLogger("agentvault.home")
 
@@ -75,6 +77,8 @@ class Home:
     """Where alerts and events go, if present."""
     scopes_file = _PathIn("config", "scopes.toml")
     """The catalogue that replaces the shipped one, if present."""
+    scopes_folder = _PathIn("config", "scopes.d")
+    """Files that add scopes to the catalogue."""
     limits_file = _PathIn("config", "limits.toml")
     """The limits and call-outs, if there are any."""
     keys = _PathIn("data", "keys")
@@ -141,7 +145,7 @@ class Home:
             _log.warning("%s", notice)
         for folder in (self.data, self.config, self.keys, self.tenant, self.run):
             private_folder(folder)
-        for name in ("services", "mcp", "hosts"):
+        for name in ("services", "mcp", "hosts", "scopes.d"):
             # For people to write files in. One that is there stays as they have it: it
             # may be a link to a folder under version control.
             if not os.path.lexists(self.config / name):

@@ -46,7 +46,7 @@ MANIFEST: Final = "manifest.json"
 _SETTINGS: Final = frozenset(
     {
         *("alerts.toml", "config.toml", "hosts", "keymap.toml", "limits.toml", "mcp"),
-        *("policy.cedar", "scopes.toml", "services", "tls"),
+        *("policy.cedar", "scopes.d", "scopes.toml", "services", "tls"),
     }
 )
 """What is restored into the settings' folder, where the home that was backed up had one

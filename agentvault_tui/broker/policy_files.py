@@ -9,6 +9,7 @@ from typing import Final
 from agentvault_tui.errors import ConflictError, PolicyError, SettingsError
 from agentvault_tui.home import Home, file_stamp, put_private
 from agentvault_tui.policy import Policy, PolicyTexts
+from agentvault_tui.policy.texts import pack_files, unpack_files
 from agentvault_tui.trusted_files import read_trusted
 
 MAX_FILE: Final = 256 * 1024
@@ -62,7 +63,43 @@ def changed(policy: Policy, home: Home) -> bool:
 
 def read_texts(home: Home) -> PolicyTexts:
     """Read the files."""
-    return PolicyTexts(*(read_text(path, home.config) for path in _files(home)))
+    policy, scopes, limits = (read_text(path, home.config) for path in _files(home))
+    return PolicyTexts(policy, scopes, limits, read_own_scopes(home))
+
+
+def read_own_scopes(home: Home) -> str | None:
+    """Read the files of ``scopes.d``, as `PolicyTexts.own_scopes` has them.
+
+    Raises:
+        PolicyError: the folder or a file cannot be read, or has a bad name; or they
+            are too large together.
+    """
+    try:
+        paths = _own_files(home)
+    except OSError as error:
+        raise PolicyError(
+            f"{home.scopes_folder} cannot be read ({error.strerror})"
+        ) from error
+    found: dict[str, str] = {}
+    for path in paths:
+        if NAME.fullmatch(path.stem) is None:
+            raise PolicyError(f"{path} has a bad name", NAME_FORM)
+        if (text := read_text(path, home.config)) is not None:
+            found[path.name] = text
+    if sum(map(len, found.values())) > MAX_FILE:
+        raise PolicyError(
+            f"the files of {home.scopes_folder} are larger than {MAX_FILE // 1024} KiB"
+        )
+    return pack_files(found)
+
+
+def _own_files(home: Home) -> list[Path]:
+    """List the files of ``scopes.d``; OSError: the folder cannot be read."""
+    try:
+        paths = sorted(home.scopes_folder.iterdir())
+    except FileNotFoundError:
+        return []
+    return [path for path in paths if path.suffix == ".toml" and path.name[0] != "."]
 
 
 def read_text(path: Path, home: Path | None, most: int = MAX_FILE) -> str | None:
@@ -102,7 +139,7 @@ def check_replaceable(home: Home) -> None:
     Raises:
         ConflictError: one of the home's files is one.
     """
-    for path in _files(home):
+    for path in (*_files(home), *_own_files(home)):
         if path.is_symlink():
             raise ConflictError(
                 f"{path} is a symbolic link", "change the file that it points to"
@@ -117,16 +154,23 @@ def write_texts(home: Home, texts: PolicyTexts) -> str | None:
     """
     try:
         now = read_texts(home)
-        for path, text, old in zip(_files(home), texts, now, strict=True):
+        for path, text, old in zip(_files(home), texts, now, strict=False):
             if text is not None and text != old:
                 put_private(path, text.encode(), replace=True)
+        old_scopes = unpack_files(now.own_scopes)
+        own_scopes = unpack_files(texts.own_scopes)
+        for name in old_scopes.keys() - own_scopes.keys():
+            (home.scopes_folder / name).unlink()
+        for name, text in own_scopes.items():
+            if text != old_scopes.get(name):
+                put_private(home.scopes_folder / name, text.encode(), replace=True)
     except (OSError, PolicyError) as error:
         return f"the policy that was applied is in force, and not in its file ({error})"
     return None
 
 
-def _sources(home: Home) -> tuple[str, str, str]:
-    return str(home.policy_file), str(home.scopes_file), str(home.limits_file)
+def _sources(home: Home) -> tuple[str, ...]:
+    return *map(str, _files(home)), str(home.scopes_folder)
 
 
 def _files(home: Home) -> tuple[Path, ...]:
@@ -135,4 +179,8 @@ def _files(home: Home) -> tuple[Path, ...]:
 
 def signature(home: Home) -> _Signature:
     """Return what tells whether a file of *home* was changed since."""
-    return tuple(map(file_stamp, _files(home)))
+    try:
+        own = _own_files(home)
+    except OSError:
+        own = []
+    return tuple(map(file_stamp, (*_files(home), home.scopes_folder, *own)))

@@ -14,7 +14,7 @@ from agentvault_tui.broker.shapes import panic_info, shape_from
 from agentvault_tui.broker.team import Team
 from agentvault_tui.clock import iso
 from agentvault_tui.operator_api import shapes
-from agentvault_tui.policy.texts import FILES
+from agentvault_tui.policy.texts import is_policy_file
 from agentvault_tui.text import visible
 
 _KEPT: Final = {
@@ -139,7 +139,7 @@ def _file_warnings(broker: Broker) -> Iterator[str]:
     if broker.files is None:
         return
     for file, why in sorted(broker.files.copies.problems.items()):
-        if file in FILES:
+        if is_policy_file(file):
             continue  # told as the policy's problem
         yield f"{visible(file, 120)} is not in force as this home has it: {why}"
     for path in broker.files.copies.aside:

@@ -29,7 +29,7 @@ from agentvault_tui.errors import (
 )
 from agentvault_tui.home import Home, file_stamp, locked_folder, put_private
 from agentvault_tui.model import sha256_hex
-from agentvault_tui.policy.texts import FILES
+from agentvault_tui.policy.texts import is_policy_file
 
 _MAX_SEALED: Final = 64 * 1024 * 1024
 """Of a sealed file."""
@@ -52,7 +52,7 @@ class _Tracked(NamedTuple):
 
     @property
     def is_folder(self) -> bool:
-        return not self.at.suffix
+        return self.at.suffix in {"", ".d"}
 
     @property
     def is_sealed(self) -> bool:
@@ -132,7 +132,7 @@ class TeamCopies:
         edits, outdated = dict[str, str | None](), dict[str, str | None]()
         problems: dict[str, str] = {}
         self.aside = self._read_copies(problems)
-        joins = self._joins and not texts.keys() <= set(FILES)
+        joins = self._joins and not all(map(is_policy_file, texts))
         unread = dict(problems)
         stamps = {path: stamp for path, (stamp, _) in self._read.items()}
         now = texts, stamps, unread, file_stamp(self._home.team_key)
@@ -169,7 +169,7 @@ class TeamCopies:
         """Tell whether a copy that differs from *text* was edited while in step."""
         last = self._base.get(path)
         in_step = path in unusable or last == digest_of(text)
-        if self._joins and path in FILES:
+        if self._joins and is_policy_file(path):
             return False  # the team has a policy already, if no other files
         return in_step and self._edited(path, copy)
 

@@ -52,7 +52,14 @@ from agentvault_tui.model import (
     sha256_hex,
 )
 from agentvault_tui.model.event import LOOSENED
-from agentvault_tui.policy.texts import FILES, PolicyTexts
+from agentvault_tui.policy.texts import (
+    FILES,
+    SCOPES_FOLDER,
+    PolicyTexts,
+    is_policy_file,
+    pack_files,
+    unpack_files,
+)
 
 _ROW: Final = "file:"
 """Begins the key of a file's row; its path follows."""
@@ -228,8 +235,9 @@ class TeamFiles:
     def put_policy(self, texts: PolicyTexts) -> None:
         """Know what the policy's files say, by the policy that was recorded last."""
         known = dict(self._texts)
-        for path, text in zip(FILES, texts, strict=True):
-            put(known, path, text)
+        for path in filter(is_policy_file, self._texts):
+            del known[path]
+        known |= _policy_paths(texts)
         self._policy, self._texts = texts, known
 
     async def tell(self) -> None:
@@ -287,10 +295,11 @@ class TeamFiles:
                     lambda: copies.compare(texts, seen, keep=change is None)
                 )
                 await asyncio.to_thread(copies.keep_base)
-            said = PolicyTexts(*(edits.pop(path, texts.get(path)) for path in FILES))
+            said = _policy_of(texts, edits)
+            edits = {path: edits[path] for path in edits if not is_policy_file(path)}
             if self._policy is not None and self._texts is texts:
                 whys = [
-                    copies.problems[path] for path in FILES if path in copies.problems
+                    why for path, why in copies.problems.items() if is_policy_file(path)
                 ]
                 await self.on_policy(said, whys[0] if whys else None)
             for path in tuple(await self.hold(edits)):
@@ -351,7 +360,7 @@ class TeamFiles:
         for path in paths:
             text = self._rows.get(path)
             why = None if text is None else self._why_unusable(path, text)
-            if path in FILES:  # what these say, the policy's own row does
+            if is_policy_file(path):  # what these say, the policy's own row does
                 put(unusable, f"{_ROW}{path}", why)
                 continue
             put(unusable, path, why)
@@ -360,7 +369,7 @@ class TeamFiles:
 
     def _why_unusable(self, path: str, text: str) -> str | None:
         sealed = MEMBER in path
-        if path in FILES or self.copies.place(path) is None:
+        if is_policy_file(path) or self.copies.place(path) is None:
             # Of a tenant that another home still asks, or asked before.
             return "" if sealed else "it is no file that a home may have"
         most = _MAX_MEMBER if sealed else MAX_FILE
@@ -376,6 +385,24 @@ class TeamFiles:
 async def _hold_nothing(_: Mapping[str, str | None]) -> Collection[str]:
     """Stand in until edits are judged."""
     return ()
+
+
+def _policy_paths(texts: PolicyTexts) -> Texts:
+    """Return the texts of a policy's files, by their paths."""
+    own = unpack_files(texts.own_scopes)
+    paths = dict(zip(FILES, texts[:3], strict=False))
+    paths |= {f"{SCOPES_FOLDER}/{name}": text for name, text in own.items()}
+    return {path: text for path, text in paths.items() if text is not None}
+
+
+def _policy_of(texts: Texts, edits: Mapping[str, str | None]) -> PolicyTexts:
+    """Return the texts of the policy's files, with *edits* of them."""
+    after = dict(texts)
+    for path, text in edits.items():
+        put(after, path, text)
+    policy, scopes, limits = map(after.get, FILES[:3])
+    own_scopes = pack_files(_inside(SCOPES_FOLDER, after))
+    return PolicyTexts(policy, scopes, limits, own_scopes)
 
 
 def _inside(folder: str, values: Mapping[str, str]) -> dict[str, str]:

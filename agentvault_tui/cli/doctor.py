@@ -122,7 +122,7 @@ def check_policy(session: CliSession) -> Iterator[Finding]:
         f"{len(policy.rules)} rules from {policy.source}, version {policy.version}"
     )
     for what in check_granted(session, policy.catalogue):
-        yield warning(what, "put the scope back into scopes.toml, or ungrant it")
+        yield warning(what, "put the scope back into its file, or ungrant it")
 
 
 def check_services(session: CliSession) -> Iterator[Finding]:

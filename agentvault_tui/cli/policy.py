@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, cast
-from zoneinfo import ZoneInfo
+from typing import Any, cast
 
 import click
 
 from agentvault_tui.broker.policy_files import load_policy
-from agentvault_tui.broker.surroundings import LOCAL, plain_address
 from agentvault_tui.cli.framework import FILE, group, pass_session
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.output import Output
+from agentvault_tui.cli.policy_cases import test as test_cases
+from agentvault_tui.cli.policy_new import new
 from agentvault_tui.cli.policy_plan import candidate, plan, replay, shadow, text_of
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.console.state.moments import plural
@@ -34,14 +31,12 @@ from agentvault_tui.errors import (
 from agentvault_tui.home import put_private
 from agentvault_tui.ledger.docs import read_agent
 from agentvault_tui.ledger.schema import open_reader
-from agentvault_tui.model import Action, Agent, AgentId, Money
+from agentvault_tui.model import Agent
 from agentvault_tui.operator_api import calls, requests
 from agentvault_tui.operator_api.planning import ExplainInfo, PolicyInfo
 from agentvault_tui.operator_api.shapes import Json
-from agentvault_tui.policy import Catalogue, Environment, Policy
-from agentvault_tui.policy.texts import shipped_policy, shipped_scopes
-from agentvault_tui.text import visible
-from agentvault_tui.toml_table import read_members
+from agentvault_tui.policy import Catalogue, Policy
+from agentvault_tui.policy.texts import SCOPES_FOLDER, shipped_policy, shipped_scopes
 
 
 @group("policy", example="agentvault policy check")
@@ -49,6 +44,8 @@ def policy() -> None:
     """Check and test the policy, and explain its answers."""
 
 
+policy.add_command(test_cases)
+policy.add_command(new)
 policy.add_command(plan)
 policy.add_command(replay)
 policy.add_command(shadow)
@@ -61,7 +58,8 @@ policy.add_command(shadow)
 def check(session: CliSession, file: Path | None, *, strict: bool) -> int:
     """Check FILE, or the active policy, without applying anything.
 
-    FILE is a policy or, when its name ends in .toml, a catalogue or limits. Where the
+    FILE is a policy or, if its name ends in .toml, a catalogue, limits, or a file of
+    own scopes in a folder called scopes.d. Where the
     home has registered agents, ids and granted scopes are compared with them. Needs no
     broker. Exits 1 if something can never match, names what does not exist, or could
     not be applied. A rule that never decides is a warning.
@@ -79,7 +77,7 @@ def check(session: CliSession, file: Path | None, *, strict: bool) -> int:
     agents = _registered(session)
     ids = None if agents is None else [agent.id for agent in agents]
     faults = found.problems(ids)
-    problems = [
+    problems: list[dict[str, Any]] = [
         {
             "line": one.line,
             "rule": one.rule,
@@ -180,50 +178,6 @@ def explain(
         _print_answer(session.out, answer)
 
 
-@policy.command("test", on_home=True, example="agentvault policy test cases.toml")
-@click.argument("file", type=FILE)
-@click.option("--policy", "rules", type=FILE, help="Instead of the home's.")
-@click.option("--scopes", type=FILE, help="Instead of the home's.")
-@pass_session
-def test(
-    session: CliSession, file: Path, rules: Path | None, scopes: Path | None
-) -> int:
-    """Run the cases of FILE: requests, each with the answer that is expected.
-
-    FILE is TOML, or JSON when its name ends in .json; docs/policy.md has its form.
-    Needs no broker. Exits 1 when a case is answered otherwise.
-    """
-    out = session.out
-    found = candidate(session, rules, scopes)
-    zone = ZoneInfo(session.settings.policy.timezone)
-    results = [_run(found, zone, *case) for case in _cases(file, found.catalogue)]
-    failed = sum(not one["ok"] for one in results)
-    if session.json:
-        out.json(
-            {
-                "ok": not failed,
-                "passed": len(results) - failed,
-                "failed": failed,
-                "source": found.source,
-                "version": found.version,
-                "cases": results,
-            }
-        )
-        return 1 if failed else 0
-    for one in results:
-        if not one["ok"]:
-            wanted = ", ".join(str(value) for value in one["expected"].values())
-            got, name = one["answer"], out.cell(one["name"], limit=120)
-            out.line(out.word("fault"), " ", name, ": expected ", out.cell(wanted))
-            answer = f"{got['decision']}, rule {got['rule']}, reason {got['reason']}"
-            out.line("      got ", out.cell(answer, limit=200))
-            out.line("      ", out.cell(got["message"], limit=600))
-    word = out.word("fault") if failed else out.word("ok")
-    source = out.cell(found.source)
-    out.line(word, f": {len(results) - failed} of {len(results)} cases, by ", source)
-    return 1 if failed else 0
-
-
 @policy.command("show", example="agentvault policy show --version 0f3a5c7e9b1d")
 @click.option("--version", default="", help="The policy that was in force as this.")
 @pass_session
@@ -253,15 +207,19 @@ def show(session: CliSession, version: str) -> None:
 
 
 @policy.command("init", on_home=True, example="agentvault policy init")
+@click.option("--scopes", is_flag=True, help="Write scopes.toml too.")
 @pass_session
-def init(session: CliSession) -> None:
-    """Write the shipped policy.cedar and scopes.toml into the home, to edit.
+def init(session: CliSession, *, scopes: bool) -> None:
+    """Write the shipped policy.cedar into the home directory, to edit.
 
-    Never replaces a file. A running broker then has your files in force, which say
-    what the shipped ones say until you change them.
+    Never replaces a file. A running broker then uses your file, which decides as the
+    shipped one until you change it. Put scopes of your own into scopes.d/NAME.toml; a
+    scopes.toml replaces the shipped catalogue as a whole.
     """
     home = session.home
-    texts = {home.policy_file: shipped_policy(), home.scopes_file: shipped_scopes()}
+    texts = {home.policy_file: shipped_policy()}
+    if scopes:
+        texts[home.scopes_file] = shipped_scopes()
     there = [str(path) for path in texts if path.exists()]
     if there:
         raise ConflictError(
@@ -357,128 +315,11 @@ def _load(session: CliSession, file: Path | None) -> Policy:
         return candidate(session, file, None, strict=False)
     # Both are TOML: a catalogue has scopes, and limits say so in name or tables.
     text = text_of(file) or ""
+    if file.absolute().parent.name == SCOPES_FOLDER:
+        return candidate(session, None, None, own=(file.name, text), strict=False)
     if "limits" in file.name or re.search(r"(?m)^\[\[(limits|hooks)", text):
         return candidate(session, None, None, file, strict=False)
     return candidate(session, None, file, strict=False)
-
-
-@dataclass
-class _Cases:
-    """A file of cases: ``agent`` holds for each that says no other."""
-
-    agent: dict[str, Any]
-    cases: list[dict[str, Any]]
-
-
-@dataclass
-class _CaseAgent:
-    """The agent of a case."""
-
-    id: str
-    name: str
-    owner: str
-    scopes: tuple[str, ...]
-    age_days: int = 0
-
-
-@dataclass
-class _Case:
-    """A request, and what is expected of its answer."""
-
-    name: str
-    expect: Literal["allowed", "denied", "escalated"]
-    scope: str = ""
-    action: str = ""
-    resource: str = ""
-    parameters: dict[str, Any] = field(default_factory=dict)
-    unit: Literal["minor", "major"] | None = None
-    agent: dict[str, Any] = field(default_factory=dict)
-    rule: str | None = None
-    reason: str | None = None
-    now: datetime | None = None
-    source: str | None = None
-    country: str | None = None
-    depth: int = 0
-
-
-def _cases(file: Path, catalogue: Catalogue) -> Iterator[tuple[_Case, _CaseAgent]]:
-    """Read a file of cases, each with its agent."""
-    text = text_of(file) or ""
-    try:
-        read = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{file} cannot be read ({visible(error)})") from error
-    table = read_members(_Cases, read, "the table", str(file))
-    shared = {
-        "id": "agt_0000000000000000",
-        "name": "agent",
-        "owner": "owner@example.test",
-        "scopes": [scope.name for scope in catalogue],
-        **read_members(_CaseAgent, table.get("agent", {}), "agent", str(file)),
-    }
-    if not table.get("cases"):
-        raise UsageError(f"{file} has no cases", "write each as [[cases]]")
-    for number, given in enumerate(table["cases"], start=1):
-        name = f"case {number}"
-        members = read_members(_Case, given, name, str(file))
-        if "expect" not in members:
-            raise UsageError(
-                f"{name} in {file} has no 'expect'", "allowed, denied or escalated"
-            )
-        case = _Case(**{"name": name, **members})
-        agent = {**shared, **case.agent}
-        who = _CaseAgent(**read_members(_CaseAgent, agent, f"{name}.agent", str(file)))
-        asked = case.scope.split()
-        for scope in asked or [""]:
-            if scope not in catalogue:
-                near = " or ".join(catalogue.nearest(scope))
-                what = f"{name} in {file}: unknown scope '{visible(scope, 60)}'"
-                raise UsageError(what, f"did you mean {near}" if near else "")
-        if case.action and case.action not in asked:
-            raise UsageError(f"{name} in {file}: 'action' is one of the scopes")
-        yield case, who
-
-
-def _run(found: Policy, zone: ZoneInfo, case: _Case, who: _CaseAgent) -> dict[str, Any]:
-    """Decide one case and compare the answer."""
-    scopes = tuple(case.scope.split())
-    now = (case.now or datetime.now(UTC)).astimezone(UTC)
-    agent = Agent(
-        id=AgentId(who.id),
-        client_id=who.id,
-        name=who.name,
-        owner=who.owner,
-        purpose="",
-        scopes=who.scopes,
-        created_at=now - timedelta(days=who.age_days),
-    )
-    asked = Action(
-        scopes,
-        case.action or scopes[0],
-        case.resource or None,
-        case.parameters,
-        named=bool(case.action) or len(scopes) == 1,
-        money=Money.of(case.unit, case.parameters),
-    )
-    environment = Environment.at(
-        now,
-        zone,
-        source=plain_address(case.source) if case.source else LOCAL,
-        country=case.country,
-        delegated=case.depth > 0,
-        depth=case.depth,
-    )
-    verdict = found.decide(agent, asked, environment)
-    answer = {
-        "decision": verdict.outcome.value,
-        "rule": verdict.rule,
-        "reason": verdict.reason,
-        "message": verdict.message,
-    }
-    expected = {"decision": case.expect, "rule": case.rule, "reason": case.reason}
-    expected = {key: value for key, value in expected.items() if value is not None}
-    ok = all(answer[key] == value for key, value in expected.items())
-    return {"name": case.name, "ok": ok, "expected": expected, "answer": answer}
 
 
 def _registered(session: CliSession) -> list[Agent] | None:

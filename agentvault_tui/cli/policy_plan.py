@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from agentvault_tui.broker.policy_files import load_policy, read_text
+from agentvault_tui.broker.policy_files import load_policy, read_own_scopes, read_text
 from agentvault_tui.cli.event_search import Moment
 from agentvault_tui.cli.framework import FILE, command, pass_session
 from agentvault_tui.cli.output import Output
@@ -28,6 +28,7 @@ from agentvault_tui.operator_api.planning import (
     ShadowRequest,
 )
 from agentvault_tui.policy import Policy, PolicyTexts
+from agentvault_tui.policy.texts import pack_files, unpack_files
 from agentvault_tui.presenters.amounts import render_spans
 
 
@@ -103,20 +104,38 @@ def candidate(
     scopes: Path | None,
     limits: Path | None = None,
     *,
+    own: tuple[str, str] | None = None,
     strict: bool = True,
 ) -> Policy:
-    """Build a policy from the named files, and the home's for the rest."""
+    """Build a policy from the named files, and the home's for the rest.
+
+    Args:
+        session: the command's.
+        rules: a policy.
+        scopes: a catalogue, for the shipped one or scopes.toml.
+        limits: limits.
+        own: name and text of a file of scopes.d.
+        strict: refuse misspelt names; else `Policy.problems` lists them.
+
+    Raises:
+        PolicyError: it cannot be applied.
+    """
     home = session.home
     sources = (
         str(rules or home.policy_file),
         str(scopes or home.scopes_file),
         str(limits or home.limits_file),
+        str(home.scopes_folder),
     )
     texts = PolicyTexts(
         text_of(rules) or read_text(home.policy_file, home.config),
         text_of(scopes) or read_text(home.scopes_file, home.config),
         text_of(limits) or read_text(home.limits_file, home.config),
+        read_own_scopes(home),
     )
+    if own is not None:
+        files = {**unpack_files(texts.own_scopes), own[0]: own[1]}
+        texts = texts._replace(own_scopes=pack_files(files))
     return Policy.of(texts, sources, strict=strict)
 
 

@@ -88,6 +88,10 @@ class Catalogue:
         Raises:
             PolicyError: it is not TOML, or a scope in it is malformed; with the line.
         """
+        return cls(cls._read(text, source))
+
+    @staticmethod
+    def _read(text: str, source: str) -> dict[str, Entry]:
         try:
             table = tomllib.loads(text)
         except (ValueError, RecursionError) as error:
@@ -107,7 +111,30 @@ class Catalogue:
             )
         if len(scopes) > MAX_SCOPES:
             raise PolicyError(f"{source} holds more than {MAX_SCOPES} scopes")
-        return cls({name: _entry(text, source, name, scopes[name]) for name in scopes})
+        return {name: _entry(text, source, name, scopes[name]) for name in scopes}
+
+    def extended(self, text: str, source: str, shipped: Catalogue) -> Catalogue:
+        """Return this catalogue with the scopes of one more file.
+
+        Args:
+            text: the file, written like ``scopes.toml``.
+            source: its name in errors.
+            shipped: the catalogue whose scopes no such file may redefine.
+
+        Raises:
+            PolicyError: it is no catalogue, or defines a scope that exists already.
+        """
+        own = self._read(text, source)
+        for name in own:
+            if name in self or name in shipped:
+                raise _fault(
+                    *(text, source, name),
+                    f"{name} is defined already",
+                    "give yours another name; scopes.toml replaces shipped scopes",
+                )
+        if len(self) + len(own) > MAX_SCOPES:
+            raise PolicyError(f"with {source} there are more than {MAX_SCOPES} scopes")
+        return Catalogue({**self._entries, **own})
 
     def get(self, name: str) -> Scope | None:
         """Return the scope called *name*, or None."""

@@ -33,11 +33,7 @@ from agentvault_tui.policy.rules import (
     read_rules,
 )
 from agentvault_tui.policy.ruling import UNCLEAR, Ruling, message, overruled
-from agentvault_tui.policy.texts import (
-    PolicyTexts,
-    shipped_catalogue,
-    shipped_policy,
-)
+from agentvault_tui.policy.texts import FILES, PolicyTexts, shipped_policy
 from agentvault_tui.text import visible
 
 SHIPPED: Final = "shipped"
@@ -196,7 +192,7 @@ class Policy:
     def of(
         cls,
         texts: PolicyTexts,
-        sources: tuple[str, str, str],
+        sources: tuple[str, ...] = FILES,
         seen: Hashable = None,
         *,
         strict: bool = True,
@@ -205,19 +201,17 @@ class Policy:
 
         Args:
             texts: what was written.
-            sources: what errors call each of the texts.
+            sources: what errors call each of the texts, in the order of `FILES`; for
+                those left out their usual names.
             seen: kept as `seen`.
             strict: refuse what is misspelt; else `problems` tells it.
 
         Raises:
             PolicyError: it cannot be put in force, with line and reason.
         """
-        policy_source, scopes_source, limits_source = sources
-        catalogue = (
-            shipped_catalogue()
-            if texts.scopes is None
-            else Catalogue.parse(texts.scopes, scopes_source)
-        )
+        sources = (*sources, *FILES[len(sources) :])
+        policy_source, _, limits_source, _ = sources
+        catalogue = texts.catalogue(sources)
         if texts.policy is None:
             text, policy_source = shipped_policy(), SHIPPED
         else:

@@ -12,7 +12,6 @@ import operator
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from itertools import product
 from typing import Any, Final
 
@@ -292,18 +291,21 @@ def _out_of_range(node: object) -> Iterator[str]:
 
 def _can_match(rule: pst.Template) -> bool:
     """Tell whether any request can match *rule*."""
-    answers = [(_evaluated(one.expr), isinstance(one, pst.When)) for one in rule.clauses]
+    answers = [
+        (_evaluated(one.expr), isinstance(one, pst.When)) for one in rule.clauses
+    ]
     constant = any(answer is not None and answer is not w for answer, w in answers)
     return not constant and _can_hold(_condition(rule))
 
 
-def _condition(rule: pst.Template) -> object:
+def _condition(rule: pst.Template) -> Any:
     """Return the one condition under which the clauses of *rule* hold."""
-    held = (
-        clause.expr if isinstance(clause, pst.When) else pst.UnaryOp("not", clause.expr)
-        for clause in rule.clauses
-    )
-    return reduce(lambda a, b: pst.BinaryOp("and", a, b), held, pst.BoolLit(True))
+    found: Any = pst.BoolLit(True)
+    for clause in rule.clauses:
+        when = isinstance(clause, pst.When)
+        held = clause.expr if when else pst.UnaryOp("not", clause.expr)
+        found = pst.BinaryOp("and", found, held)
+    return found
 
 
 def _constant(rule: pst.Template) -> Iterator[str]:

@@ -511,7 +511,7 @@ def test_a_home_that_is_not_empty_is_left_alone(
     assert [path.name for path in home.data.iterdir()] == ["config.toml"]
     busy = Home(short / "busy", short / "busy")
     busy.prepare()
-    for name in ("hosts", "mcp", "services", "keys", "tenant"):
+    for name in ("hosts", "mcp", "scopes.d", "services", "keys", "tenant"):
         (busy.data / name).rmdir()
     lock = HomeLock(busy.lock_file)
     with pytest.raises(HomeInUseError):

@@ -264,6 +264,42 @@ async def test_an_edit_is_recorded_once_the_catalogue_has_its_scope(
     assert b.origin() == "https://one.test"
 
 
+BOATS = """[scopes."read:boats"]
+description = "See the boats."
+risk = "low"
+revoking = "Stops it."
+"""
+
+
+async def test_own_scopes_are_the_teams(a: Member, b: Member) -> None:
+    """A file that one home gets is in each home, and removed from each likewise."""
+    file = "scopes.d/boats.toml"
+    a.path(file).write_text(BOATS)
+    await a.look()
+    await seen(a, b)
+    for one in (a, b):
+        assert "read:boats" in one.bench.broker.policy.catalogue
+        assert one.says(file) == BOATS
+    b.path(file).unlink()
+    await b.look()
+    await seen(b, a)
+    for one in (a, b):
+        assert "read:boats" not in one.bench.broker.policy.catalogue
+        assert one.says(file) is None
+
+
+async def test_broken_own_scopes_are_in_no_home_but_one(a: Member, b: Member) -> None:
+    """The home that has them says so; the team decides as before."""
+    version = a.bench.broker.policy.version
+    a.path("scopes.d/boats.toml").write_text(BOATS.replace("low", "lowest"))
+    await a.look()
+    await seen(a, b)
+    for one in (a, b):
+        assert one.bench.broker.policy.version == version
+    assert "boats.toml line 1" in str(a.bench.broker.policy_state.problem)
+    assert b.says("scopes.d/boats.toml") is None
+
+
 async def test_a_row_that_is_too_large_is_not_in_force(a: Member, b: Member) -> None:
     """No home could have it; whoever recorded it is no broker of ours."""
     large = service("one") + "#" * MAX_FILE

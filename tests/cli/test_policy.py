@@ -81,6 +81,32 @@ def test_check_lists_what_can_never_match(cli: Run, tmp_path: Path) -> None:
     assert [one["rule"] for one in told.json["problems"]] == ["a", "b", "c"]
 
 
+BOATS = """[scopes."{}"]
+description = "See the boats."
+risk = "low"
+revoking = "Stops it."
+"""
+
+
+def test_check_reads_files_of_own_scopes(cli: Run, tmp_path: Path) -> None:
+    """A file of scopes.d adds scopes, before and after it is in the home directory."""
+    home, draft = tmp_path / "home", tmp_path / "scopes.d" / "boats.toml"
+    draft.parent.mkdir()
+    home.mkdir(mode=0o700)
+    (home / "scopes.d").mkdir(mode=0o700)
+    draft.write_text(BOATS.format("read:boats"))
+    line = ("--home", str(home), "policy", "check")
+    scopes = {one["scope"] for one in cli(*line, str(draft), "--json").json["scopes"]}
+    assert {"read:boats", "send:payment"} <= scopes
+    draft.write_text(BOATS.format("send:payment"))
+    answer = cli(*line, str(draft))
+    assert answer.code == 1
+    assert "scopes.d/boats.toml line 1: send:payment is defined already" in answer.err
+    (home / "scopes.d" / "boats.toml").write_text(BOATS.format("read:boats"))
+    found = cli(*line, "--json").json["scopes"]
+    assert "read:boats" in {one["scope"] for one in found}
+
+
 HIDDEN = """
 @id("small-payments")
 @why("Up to 50.")
@@ -107,7 +133,9 @@ def test_check_warns_of_a_rule_that_never_decides(cli: Run, tmp_path: Path) -> N
         assert (told["ok"], told["problems"][0]["severity"]) == (not code, "warning")
 
 
-def test_apply_refuses_what_check_calls_an_error(av: Run, tmp_path: Path) -> None:
+def test_apply_refuses_what_check_calls_an_error(
+    av: Run, broker: Broker, tmp_path: Path
+) -> None:
     """Errors refuse the policy, warnings only with --strict, and a forbid never."""
     file = tmp_path / "mine.cedar"
     shipped = shipped_policy()
@@ -123,8 +151,8 @@ def test_apply_refuses_what_check_calls_an_error(av: Run, tmp_path: Path) -> Non
             answer = av("policy", "apply", str(file), *more)
             assert (answer.code, says in answer.out + answer.err) == (code, True), says
     finally:
-        file.write_text(shipped)
-        av("policy", "apply", str(file))
+        (broker.home / "policy.cedar").unlink()
+        assert av("policy", "reset").code == 0
 
 
 def test_check_knows_the_homes_agents(av: Run, agent: Agent, tmp_path: Path) -> None:
@@ -216,105 +244,16 @@ def test_explain_refuses_what_is_unknown(av: Run, agent: Agent) -> None:
     assert av(*line, "read:email", "--agent", "nobody").code == 4
 
 
-CASES = """
-[agent]
-scopes = ["send:payment", "read:calendar"]
-
-[[cases]]
-name = "payments wait"
-scope = "send:payment"
-parameters = { amount = 5, currency = "USD" }
-expect = "escalated"
-rule = "payments-need-step-up"
-
-[[cases]]
-name = "reading passes"
-scope = "read:calendar"
-expect = "allowed"
-reason = "granted"
-
-[[cases]]
-name = "what was not granted is denied"
-scope = "delete:files"
-agent.scopes = ["read:files"]
-expect = "denied"
-"""
-
-
-def test_cases_are_decided_and_compared(cli: Run, tmp_path: Path) -> None:
-    """Cases answered as expected exit 0; one that is not exits 1 and says what came."""
-    file = tmp_path / "cases.toml"
-    file.write_text(CASES)
-    home = ("--home", str(tmp_path))
-    answer = cli(*home, "policy", "test", str(file))
-    assert (answer.code, answer.out.split(" by ")[0]) == (0, "ok: 3 of 3 cases,")
-    file.write_text(CASES.replace('"allowed"', '"denied"'))
-    answer = cli(*home, "policy", "test", str(file))
-    assert answer.code == 1
-    assert "reading passes: expected denied, granted" in answer.out
-    assert "got allowed, rule granted-low-and-medium-risk, reason granted" in answer.out
-    told = cli(*home, "policy", "test", str(file), "--json")
-    assert (told.code, told.json["ok"], told.json["failed"]) == (1, False, 1)
-    assert [one["ok"] for one in told.json["cases"]] == [True, False, True]
-    assert told.json["cases"][1]["answer"]["decision"] == "allowed"
-
-
-def test_cases_may_be_json_and_about_files_not_in_place(
-    cli: Run, tmp_path: Path
-) -> None:
-    """A policy and a catalogue can be tried before they are put into the home."""
-    file, rules, scopes = (tmp_path / n for n in ("c.json", "p.cedar", "s.toml"))
-    scopes.write_text(
-        '[scopes."read:boats"]\ndescription = "d"\nrisk = "low"\nrevoking = "r"\n'
-    )
-    rules.write_text(
-        '@id("a") @why("w") @obligation("allow") permit'
-        ' (principal == Agent::"agt_1", action, resource)'
-        " when { context has amount && context.amount < 5 };"
-    )
-    case = {"scope": "read:boats", "agent": {"id": "agt_1"}}
-    cases = [
-        {**case, "parameters": {"amount": 4}, "expect": "allowed", "rule": "a"},
-        {**case, "parameters": {"amount": 4.0}, "expect": "denied"},
-        {"scope": "read:boats", "parameters": {"amount": 4}, "expect": "denied"},
-    ]
-    file.write_text(json.dumps({"cases": cases}))
-    given = ("--policy", str(rules), "--scopes", str(scopes))
-    answer = cli("--home", str(tmp_path), "policy", "test", str(file), *given)
-    assert answer.code == 0, answer.out
-
-
-def test_wrong_cases_are_wrong_usage(cli: Run, tmp_path: Path) -> None:
-    """A case that is misspelt, empty or about no scope exits 2 and is named."""
-    file = tmp_path / "cases.toml"
-    for text, says in (
-        ("", "has no cases"),
-        ("cases = [", "cannot be read"),
-        ("[[case]]", "did you mean cases"),
-        ('[[cases]]\nscope = "read:files"', "case 1 in"),
-        ('[[cases]]\nscop = "x"\nexpect = "denied"', "did you mean scope"),
-        ('[[cases]]\nscope = 5\nexpect = "denied"', "expected `str`, got `int`"),
-        ('[[cases]]\nscope = "reed:files"\nexpect = "denied"', "mean read:files"),
-        ('[[cases]]\nexpect = "denied"', "unknown scope"),
-        (
-            '[[cases]]\nscope = "read:files"\naction = "x:y"\nexpect = "denied"',
-            "'action' is one of the scopes",
-        ),
-    ):
-        file.write_text(text)
-        answer = cli("--home", str(tmp_path), "policy", "test", str(file))
-        assert answer.code == 2, text
-        assert says in answer.err, text
-    assert cli("policy", "test", str(tmp_path / "none")).code == 4
-
-
 def test_init_writes_what_is_shipped_and_replaces_nothing(
     cli: Run, tmp_path: Path
 ) -> None:
-    """Both files are written to edit, 0600, and never over one that is there."""
+    """Files are written to edit, 0600, and never over an existing one."""
     home = tmp_path / "home"
     assert cli("--home", str(home), "policy", "init").code == 0
     rules = home / "policy.cedar"
+    assert not (home / "scopes.toml").exists()
+    rules.unlink()
+    assert cli("--home", str(home), "policy", "init", "--scopes").code == 0
     assert rules.read_text() == shipped_policy()
     assert rules.stat().st_mode & 0o777 == 0o600
     assert cli("--home", str(home), "policy", "check").code == 0

@@ -224,7 +224,7 @@ def test_a_rule_that_never_decides_is_told() -> None:
         ("context.amount <= 50", "context.amount <= 100", True),
         ("context.amount <= 100", "context.amount <= 50", False),
         ("context.amount <= 50 && context.amount > 9", "context.amount < 51", True),
-        ("context.amount <= 50", "principal.name == \"x\"", False),
+        ("context.amount <= 50", 'principal.name == "x"', False),
         ("context.amount * 2 < 9", "context.amount * 2 < 99", False),
     ],
 )

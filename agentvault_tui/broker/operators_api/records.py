@@ -56,7 +56,13 @@ from agentvault_tui.model import (
 )
 from agentvault_tui.operator_api import calls, history, planning, shapes
 from agentvault_tui.operator_api import requests as asks
-from agentvault_tui.policy import Catalogue, Environment, differences, only_tightens
+from agentvault_tui.policy import (
+    Catalogue,
+    Environment,
+    PolicyTexts,
+    differences,
+    only_tightens,
+)
 from agentvault_tui.policy.texts import FILES
 
 
@@ -163,7 +169,7 @@ async def _wanted(broker: Broker, asked: asks.ApplyRequest) -> Wanted:
     _, policy = await preview(broker, _texts(asked), asked.plan)
     await check_rules(broker, policy, strict=asked.strict)
     before, after = broker.policy.texts.effective(), policy.texts.effective()
-    files = dict(zip(("policy", "scopes", "limits"), FILES, strict=True))
+    files = dict(zip(PolicyTexts._fields, FILES, strict=True))
     changed = [name for name in files if before.get(name) != after.get(name)]
     kinds = tuple("limits" if name == "limits" else "policy" for name in changed)
     named = " and ".join(files[name] for name in changed)
@@ -182,9 +188,7 @@ async def _wanted(broker: Broker, asked: asks.ApplyRequest) -> Wanted:
     )
 
 
-def _in_force(
-    broker: Broker, warnings: Iterable[str] = ()
-) -> planning.PolicyInfo:
+def _in_force(broker: Broker, warnings: Iterable[str] = ()) -> planning.PolicyInfo:
     return planning.PolicyInfo(
         warnings=tuple(warnings),
         version=broker.policy.version,
@@ -201,7 +205,7 @@ async def _kept(broker: Broker, version: str) -> planning.PolicyInfo:
     texts = await broker.ledger.texts(version)
     problem = None
     try:
-        catalogue = _catalogue(Catalogue.parse(texts["scopes"], "scopes.toml"))
+        catalogue = _catalogue(PolicyTexts(**texts).catalogue())
     except PolicyError as error:
         catalogue, problem = {}, error.diagnosis()
     return planning.PolicyInfo(

@@ -170,9 +170,9 @@ def _read_kept(value: str | None) -> tuple[str | None, PolicyTexts]:
     """Return version and texts of the copy in the ledger, nothing of a broken one."""
     try:
         kept = json.loads(value or "{}")
-        return kept["version"], PolicyTexts(
-            kept["policy"], kept["scopes"], kept.get("limits")
-        )
+        version = kept.pop("version")
+        # Rows of earlier versions have no limits or own scopes.
+        return version, PolicyTexts(kept.pop("policy"), kept.pop("scopes"), **kept)
     except (ValueError, TypeError, LookupError):
         return None, PolicyTexts()
 
@@ -371,7 +371,7 @@ def _by_file(broker: Broker) -> dict[str, Any]:
     """Return what the event says of an edit, against what was recorded last."""
     _, before = _read_kept(broker.kept.get(POLICY))
     old, new = before.effective(), broker.policy.texts.effective()
-    names = dict(zip(("policy", "scopes", "limits"), FILES, strict=True))
+    names = dict(zip(PolicyTexts._fields, FILES, strict=True))
     changed = [name for name in names if old.get(name) != new.get(name)]
     if not changed:
         return {}  # such as a version of ours that reads the same text otherwise

@@ -58,7 +58,7 @@ NEVER = '@id("n") @why("w") forbid (principal, action, resource) when { false };
 
 
 async def test_errors_of_policy_check_are_refused(started: Bench) -> None:
-    """Nothing is recorded or written; an error that is active already delays nothing."""
+    """Nothing is recorded or written; an active error delays no other change."""
     gone = '@id("g") @why("w") forbid (principal == Agent::"agt_0000000000000000",'
     for text, says in (
         (shipped_policy() + NEVER, "the rule n: when is always false"),

@@ -22,7 +22,7 @@ from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
 from agentvault_tui.home import Home
 from agentvault_tui.model import AgentId, StepUp
 from agentvault_tui.policy import shipped_policy
-from agentvault_tui.policy.texts import shipped_scopes
+from agentvault_tui.policy.texts import PolicyTexts, shipped_scopes
 from agentvault_tui.settings import ChangeSettings, Settings, StepUpSettings
 
 MILD = """
@@ -36,6 +36,11 @@ STRICT = (
 forbid (principal, action == Action::"send:email", resource);
 """
 )
+BOATS = """[scopes."read:boats"]
+description = "See the boats."
+risk = "low"
+revoking = "Stops it."
+"""
 FACTOR = Settings(
     changes=ChangeSettings(socket="factor"),
     stepup=StepUpSettings(approvers=(ALICE["sub"],)),
@@ -141,6 +146,27 @@ async def test_another_change_does_not_bring_in_an_edit_that_waits(
     await reload_policy(bench.broker)
     await expire_due(bench.broker)
     assert len(waiting(bench)) == 1
+
+
+async def test_an_edit_of_own_scopes_waits_and_is_applied_as_it_was_shown(
+    bench: Bench,
+) -> None:
+    """A new scope counts once a person approved it, also after a restart."""
+    file = bench.home.scopes_folder / "boats.toml"
+    file.write_text(BOATS)
+    await reload_policy(bench.broker)
+    await expire_due(bench.broker)
+    assert "read:boats" not in bench.broker.policy.catalogue
+    (change,) = waiting(bench)
+    assert change.change is not None
+    assert [one.name for one in change.change.texts] == ["scopes.d"]
+    assert await approve(bench, change) == "applied"
+    assert "read:boats" in bench.broker.policy.catalogue
+    version = bench.broker.policy.version
+    kept = await bench.ledger.texts(version)
+    assert PolicyTexts(**kept).catalogue().get("read:boats") is not None
+    async with bench.restarted(FACTOR) as again:
+        assert again.broker.policy.version == version
 
 
 async def test_an_edit_that_waits_does_not_keep_anybody_from_tightening(
