@@ -204,13 +204,17 @@ class DataPlane(Extension, Protocol):
         """Return what it serves at the agents' listener, by the raw path's prefix."""
 
     def cut(
-        self, agent_id: AgentId | None, scopes: frozenset[str] | None = None
+        self,
+        agent_id: AgentId | None,
+        scopes: frozenset[str] | None = None,
+        by: Actor | None = None,
     ) -> CallsCut:
-        """Cut calls in flight, before this returns.
+        """Cancel calls in flight, before this returns.
 
         Args:
             agent_id: whose; None for every agent's.
             scopes: under which; None for any.
+            by: who decided that, for their records; None if it is not known here.
 
         Returns:
             how many were cut. No byte of them reaches an upstream or an agent any more.
@@ -481,10 +485,13 @@ class Broker:
             yield
 
     def cut_calls(
-        self, agent_id: AgentId | None, scopes: frozenset[str] | None = None
+        self,
+        agent_id: AgentId | None,
+        scopes: frozenset[str] | None = None,
+        by: Actor | None = None,
     ) -> CallsCut:
-        """Cut calls through the gateway; see `DataPlane.cut`."""
-        return self.gateway.cut(agent_id, scopes) if self.gateway else CallsCut()
+        """Cancel calls through the gateway; see `DataPlane.cut`."""
+        return self.gateway.cut(agent_id, scopes, by) if self.gateway else CallsCut()
 
     def end_below(self, tokens: Iterable[Token]) -> list[Token]:
         """End what was exchanged for *tokens*; see `end_tokens`."""

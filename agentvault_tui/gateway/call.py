@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from msgspec import to_builtins
+
 from agentvault_tui.clock import iso
 from agentvault_tui.gateway.caller import Caller
 from agentvault_tui.gateway.refusals import CallRefusedError, lease_over
 from agentvault_tui.model import Action, Actor, EventType, new_id
 from agentvault_tui.operator_api.gateway import CallInfo
+from agentvault_tui.operator_api.history import ActorInfo
 
 
 class NamedDocuments(Protocol):
@@ -80,8 +83,8 @@ class Call:
     """In boot seconds."""
     bytes_in: int = 0
     bytes_out: int = 0
-    sent: bool = False
-    """Whether the request has reached the upstream whole."""
+    sent: bool | None = False
+    """Whether the request has reached the upstream whole; None: it cannot be known."""
     status: int | None = None
     ended: str | None = None
     problem: str | None = None
@@ -92,7 +95,7 @@ class Call:
     cut: CallRefusedError | None = None
     """Why it must not go on."""
     cut_by: Actor | None = None
-    """The operator who cut this call alone."""
+    """Who cancelled it, or revoked what it was made with, if that is known here."""
     broker: str | None = None
     """The broker of a team whose call it is."""
     lease_over: Callable[[], bool] = lambda: False
@@ -115,6 +118,22 @@ class Call:
         if self.cut is not None:
             raise self.cut
 
+    def outcome(self) -> dict[str, object]:
+        """Return the members of its result's detail that say how it ended."""
+        return {
+            "status": self.status,
+            "bytes_in": self.bytes_in,
+            "bytes_out": self.bytes_out,
+            "request_whole": self.sent,
+            "ended": self.ended,
+            **({"cut_by": to_builtins(self._cut_by())} if self.cut_by else {}),
+        }
+
+    def _cut_by(self) -> ActorInfo | None:
+        if (by := self.cut_by) is None:
+            return None
+        return ActorInfo(kind=by.kind.value, id=by.id, name=by.name)
+
     def info(self) -> CallInfo:
         """Return it as operators see it."""
         agent = self.caller.agent
@@ -130,6 +149,8 @@ class Call:
             started_at=iso(self.started_at) if self.started_at else "",
             bytes_in=self.bytes_in,
             bytes_out=self.bytes_out,
+            request_whole=self.sent,
+            cut_by=self._cut_by(),
             status=self.status,
             ended=self.ended,
             decision_id=self.decision_id,

@@ -29,6 +29,7 @@ from agentvault_tui.gateway.call import Call
 from agentvault_tui.gateway.caller import Caller, Permit
 from agentvault_tui.gateway.refusals import (
     CallRefusedError,
+    authority_ended,
     denial,
     lease_over,
     scope_taken,
@@ -358,16 +359,12 @@ class Calls:
             agent_id=call.caller.agent.id,
             action=call.action.action or None,
             resource=call.action.resource,
-            reason=call.problem,
+            reason=call.cut.reason if call.cut is not None else call.problem,
             decision_id=DecisionId(call.decision_id) if call.decision_id else None,
             detail={
                 **call.detail,
-                "status": call.status,
-                "bytes_in": call.bytes_in,
-                "bytes_out": call.bytes_out,
+                **call.outcome(),
                 "ms": round((broker.clock.boot() - call.began) * 1000),
-                "ended": call.ended,
-                **({"cut_by": call.cut_by.name} if call.cut_by else {}),
             },
         )
         self._record(draft)
@@ -397,16 +394,13 @@ class Calls:
     # Cut
 
     def cut(
-        self, agent_id: AgentId | None, scopes: frozenset[str] | None = None
+        self,
+        agent_id: AgentId | None,
+        scopes: frozenset[str] | None = None,
+        by: Actor | None = None,
     ) -> CallsCut:
-        """Cut calls in flight; see `DataPlane.cut`."""
-        if scopes is not None:
-            refusal = scope_taken()
-        elif agent_id is None:
-            refusal = unauthorized("panic", "Everything is stopped by an operator.")
-        else:
-            text = "This agent was revoked by an operator."
-            refusal = unauthorized("agent_revoked", text)
+        """Cancel calls in flight; see `DataPlane.cut`."""
+        refusal = authority_ended(agent_id, scopes)
         cut = sent = 0
         for call in list(self._open.values()):
             token = call.caller.token
@@ -414,9 +408,9 @@ class Calls:
                 agent_id in {None, call.caller.agent.id, *token.chain}
                 and (scopes is None or call.action.action in scopes)
                 and call.state != "held"
-                and self._cut(call, refusal)
+                and self._cut(call, refusal, by)
             ):
-                cut, sent = cut + 1, sent + call.sent
+                cut, sent = cut + 1, sent + bool(call.sent)
         return CallsCut(cut, sent)
 
     def over(self, call_id: str) -> None:
@@ -441,7 +435,7 @@ class Calls:
         """Cut calls in flight made with one of *tokens*; see `DataPlane.cut_tokens`."""
         made = [one for one in self if one.caller.token.id in tokens]
         cut = [call for call in made if self._cut(call, _ended())]
-        return CallsCut(len(cut), sum(call.sent for call in cut))
+        return CallsCut(len(cut), sum(bool(call.sent) for call in cut))
 
     def cut_one(self, call_id: str, operator: Actor) -> Call:
         """Cut one call, as *operator* asks; a held one goes on waiting for a retry.
@@ -452,16 +446,18 @@ class Calls:
         call = self._open.get(call_id)
         if call is None:
             raise NotFoundError("no call in flight has that id", "agentvault calls")
-        call.cut_by = operator
         text = "An operator cut this call."
-        self._cut(call, CallRefusedError(403, "access_denied", "call_cut", text))
+        refusal = CallRefusedError(403, "access_denied", "call_cut", text)
+        self._cut(call, refusal, operator)
         return call
 
-    def _cut(self, call: Call, refusal: CallRefusedError) -> bool:
+    def _cut(
+        self, call: Call, refusal: CallRefusedError, by: Actor | None = None
+    ) -> bool:
         if call.cut is not None:
             return False
         refusal.decision_id = call.decision_id
-        call.cut = refusal
+        call.cut, call.cut_by = refusal, by
         for act in call.on_cut:
             act()
         self._note(call)
@@ -498,7 +494,7 @@ class Calls:
                     decision_id=attempt.decision_id,
                     detail={
                         **detail,
-                        **dict.fromkeys(("status", "bytes_in", "bytes_out", "ms")),
+                        **dict.fromkeys(_UNKNOWN),
                         "ended": "failed" if withheld else "unknown",
                     },
                 )
@@ -595,6 +591,7 @@ _TOLD: Final = tuple(
     " arguments_sha256".split()
 )
 """What an attempt says that its result says again."""
+_UNKNOWN: Final = ("status", "bytes_in", "bytes_out", "request_whole", "ms")
 _SETTLE_EVERY: Final = 2_000
 """Events between two notes of where attempts have their results."""
 _CLOSING: Final = 1.0

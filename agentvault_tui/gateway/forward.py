@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NamedTuple, NoReturn
 
 from agentvault_tui.errors import UnreadableRequestError
@@ -383,7 +384,7 @@ class Forwarder:
 
             def attach(outgoing: Outgoing) -> None:
                 calls.release(call)
-                call.on_cut.append(outgoing.abort)
+                call.on_cut.append(partial(_abort, call, outgoing))
                 attachment.attach(outgoing)
                 call.sent = encoded is not None
                 call.bytes_out = len(encoded or b"")
@@ -515,6 +516,13 @@ async def _stream(
         failed.append(error)
         raise
     call.sent = True
+
+
+def _abort(call: Call, outgoing: Outgoing) -> None:
+    """Close a call's connection, and note how much of its request had left."""
+    if unsent := outgoing.unsent_bytes:
+        call.sent, call.bytes_out = False, max(call.bytes_out - unsent, 0)
+    outgoing.abort()
 
 
 def preference(prefer: bytes | None) -> float | None:

@@ -245,10 +245,13 @@ class Gateway:
         }
 
     def cut(
-        self, agent_id: AgentId | None, scopes: frozenset[str] | None = None
+        self,
+        agent_id: AgentId | None,
+        scopes: frozenset[str] | None = None,
+        by: Actor | None = None,
     ) -> CallsCut:
-        """Cut calls in flight, and forget what was fetched for the agent."""
-        cut = self.calls.cut(agent_id, scopes)
+        """Cancel calls in flight, and forget what was fetched for the agent."""
+        cut = self.calls.cut(agent_id, scopes, by)
         self.proxy.cut(agent_id, scopes)
         if scopes is None:
             self.credentials.drop(agent_id)

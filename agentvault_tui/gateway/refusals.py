@@ -13,7 +13,7 @@ from agentvault_tui.errors import (
     TooFastError,
     UnreadableRequestError,
 )
-from agentvault_tui.model import StepUp
+from agentvault_tui.model import AgentId, StepUp
 from agentvault_tui.text import visible
 from agentvault_tui.web.reply import Header, Reply, json_reply
 
@@ -90,6 +90,22 @@ def unauthorized(reason: str, text: str) -> CallRefusedError:
     """Return the refusal of a token (RFC 6750 section 3.1)."""
     challenge = (b"www-authenticate", b'Bearer error="invalid_token"')
     return CallRefusedError(401, "invalid_token", reason, text, challenge)
+
+
+def authority_ended(
+    agent_id: AgentId | None, scopes: frozenset[str] | None
+) -> CallRefusedError:
+    """Return the refusal of a call in flight whose authority ended meanwhile.
+
+    Args:
+        agent_id: the agent that was revoked; None for a panic.
+        scopes: the scopes that were taken from it; None for all.
+    """
+    if scopes is not None:
+        return scope_taken()
+    if agent_id is None:
+        return unauthorized("panic", "Everything is stopped by an operator.")
+    return unauthorized("agent_revoked", "This agent was revoked by an operator.")
 
 
 def lease_over() -> CallRefusedError:

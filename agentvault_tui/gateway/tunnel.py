@@ -39,6 +39,7 @@ def tunnel_call(caller: Caller, host: str, port: int) -> Call:
         gone=asyncio.get_running_loop().create_future(),
         in_force=lambda: True,
         result=EventType.GATEWAY_TUNNEL,
+        sent=None,
     )
 
 

@@ -83,6 +83,13 @@ class Outgoing:
         """
         return not self.body if self.reuse is None else self.reuse
 
+    @property
+    def unsent_bytes(self) -> int:
+        """How much of the request the kernel does not have yet."""
+        if self.connection is None:
+            return 0
+        return self.connection.transport.get_write_buffer_size()
+
     def abort(self) -> None:
         """Send and receive nothing any more; what the kernel holds is dropped."""
         if self.connection is not None:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from msgspec import UNSET, UnsetType, field
 
+from agentvault_tui.operator_api.history import ActorInfo
 from agentvault_tui.operator_api.planning import ExplainInfo
 from agentvault_tui.operator_api.shapes import (
     Json,
@@ -33,6 +34,10 @@ class CallInfo(WireShape, kw_only=True):
     bytes_in: int
     """Of the body that was received from the service."""
     bytes_out: int
+    request_whole: bool | None = None
+    """Whether the service may have the whole request; null if it cannot be known."""
+    cut_by: ActorInfo | None = None
+    """Who cancelled the call, or revoked its agent."""
     status: int | None
     ended: str | None
     """``done``, ``failed`` or ``cut``."""

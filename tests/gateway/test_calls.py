@@ -11,7 +11,14 @@ import httpx
 import pytest
 from support.bench import OPERATOR
 from support.call_kit import BEARER, OCTETS, PAY, ROUTES, bearer
-from support.gateway_stand import SECRET, Received, Stand, endless, ok
+from support.gateway_stand import (
+    SECRET,
+    Received,
+    Stand,
+    endless,
+    ok,
+    operators_http,
+)
 from support.patience import PATIENT
 
 from agentvault_tui.broker.usecases.issue_for import issue_for
@@ -298,8 +305,39 @@ async def test_a_revocation_cuts_calls_in_flight(
     assert (two.status_code, two.json()["reason"]) == (401, "agent_revoked")
     assert stand.upstream.bytes_read == 5
     assert len(stand.upstream.received) == sent
-    ends = [e.detail["ended"] for e in await stand.settled() if "result" in e.type]
-    assert ends == ["cut", "cut", "cut"]
+    results = [e for e in await stand.settled() if "result" in e.type]
+    assert [one.detail["ended"] for one in results] == ["cut", "cut", "cut"]
+    assert {one.reason for one in results} == {"agent_revoked"}
+    # Of the upload a part had left, and of the two others all.
+    whole = [one.detail["request_whole"] for one in results]
+    assert (whole.count(True), whole.count(False)) == (2, 1)
+    by = broker.actor(agent)
+    said = {"kind": by.kind.value, "id": by.id, "name": by.name}
+    assert all(one.detail["cut_by"] == said for one in results)
+
+
+async def test_a_cancelled_call_says_whether_its_body_had_left(
+    stand: Stand, agent: Agent
+) -> None:
+    """A service that has not taken the whole body cannot act on it."""
+    big = '[[routes]]\nmethod = "POST"\npath = "/big"\nscope = "write:calendar"\n'
+    await stand.service(f"{BEARER}{big}max_body = {10 * 2**20}\n")
+    token = await stand.token(agent, "write:calendar")
+    stand.upstream.reads = asyncio.Event()
+    body = {"text": "x" * (9 * 2**20)}
+    sends = asyncio.create_task(
+        stand.client.post("/gw/api/big", headers=bearer(token), json=body)
+    )
+    await stand.bench.until(lambda: len(stand.upstream.received) == 1)
+    (call,) = stand.gateway.calls
+    async with operators_http(stand.bench) as http:
+        told = (await http.post(f"/api/calls/{call.id}/cut")).json()
+    assert (await sends).json()["reason"] == "call_cut"
+    assert told["request_whole"] is False
+    assert 0 < told["bytes_out"] < 9 * 2**20
+    assert told["cut_by"]["name"] == "uid 1000"
+    (result,) = [e for e in await stand.settled() if "result" in e.type]
+    assert result.detail["bytes_out"] == told["bytes_out"]
 
 
 async def test_a_panic_and_a_scope_taken_cut_what_they_are_about(

@@ -200,7 +200,8 @@ async def test_a_call_is_cut_from_any_broker_and_its_end_is_recorded_once(
             assert again.status_code == 404
     (result,) = [e for e in await a.after_result() if e.type == "gateway.result"]
     assert result.detail["ended"] == "cut"
-    assert result.detail["cut_by"] == "uid 1000"
+    assert result.detail["cut_by"]["name"] == "uid 1000"
+    assert result.reason == "call_cut"
 
 
 async def test_a_call_that_no_broker_has_cannot_be_cut(stands: list[Stand]) -> None:

@@ -84,6 +84,8 @@ class Upstream:
     bytes_read: int = 0
     keep: int = 2**24
     """Bytes of bodies that are kept."""
+    reads: asyncio.Event | None = None
+    """Set once bodies are to be read; without it they are at once."""
     port: int = 0
     _server: asyncio.Server | None = None
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -125,6 +127,8 @@ class Upstream:
         request = Received(method, target, headers)
         self.received.append(request)
         said = dict(headers)
+        if self.reads is not None:
+            await self.reads.wait()
         if said.get("transfer-encoding") == "chunked":
             while size := int(await reader.readuntil(b"\r\n"), 16):
                 piece = await reader.readexactly(size)

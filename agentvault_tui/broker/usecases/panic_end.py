@@ -73,7 +73,7 @@ class PanicEnd:
             self._before = registry.panic
             self._panic = _switch_on(broker, self._reason, self._operator)
             registry.panic = self._panic
-        self._calls = self._calls.plus(broker.cut_calls(None))
+        self._calls = self._calls.plus(broker.cut_calls(None, by=self._operator))
         waiting = [*registry.stepups.open(), *unused(broker)]
         self._waiting |= {one.id: one for one in waiting}
         self._delegated = max(self._delegated, len(registry.delegations))

@@ -184,7 +184,8 @@ class AgentEnd:
         if known is not self.agent or known.status is not AgentStatus.REVOKED:
             self.agent = known.revoked(self._at)
             registry.put_agent(self.agent)
-        self._calls = self._calls.plus(broker.cut_calls(self.agent.id))
+        cut = broker.cut_calls(self.agent.id, by=self._operator)
+        self._calls = self._calls.plus(cut)
         self._stepups.end()
         tokens = registry.cut_tokens(self.agent.id)
         self._count += len(tokens)

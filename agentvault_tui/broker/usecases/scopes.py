@@ -140,7 +140,8 @@ class ScopesEnd:
     def narrow(self) -> None:
         """Take the scopes in memory, and end decisions and step-ups under them."""
         broker, registry = self._broker, self._broker.registry
-        self.calls = self.calls.plus(broker.cut_calls(self._agent_id, self._taken))
+        cut = broker.cut_calls(self._agent_id, self._taken, self._operator)
+        self.calls = self.calls.plus(cut)
         agent = registry.agent(self._agent_id)
         if agent is not self._narrowed:
             gone = self._taken.intersection(agent.scopes)

@@ -573,7 +573,10 @@ def _ended(result: EventInfo) -> str:
         return "unknown (the broker stopped)"
     bytes_in = size(came) if isinstance(came, int) else "nothing"
     if ended == "cut":
-        by = f" by {detail['cut_by']}" if detail.get("cut_by") else ""
+        who = detail.get("cut_by")
+        # Records of earlier versions have the name alone.
+        name = who.get("name") if isinstance(who, dict) else who
+        by = f" by {name}" if name else ""
         return f"cut at {bytes_in}{by}"
     if ended == "failed":
         return f"failed at {bytes_in}: {result.reason or 'it broke off'}"

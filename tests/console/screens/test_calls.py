@@ -220,7 +220,11 @@ async def test_each_service_says_how_its_last_calls_went(short: Path) -> None:
     [
         ({"ended": "done", "status": 200, "ms": 212}, None, "200 in 212 ms, 3.1 kB"),
         ({"ended": "done", "status": 201, "ms": 20_232}, None, "201 in 20 s, 3.1 kB"),
-        ({"ended": "cut", "status": 200, "cut_by": "alice"}, None, "by alice"),
+        (
+            {"ended": "cut", "status": 200, "cut_by": {"name": "alice"}},
+            None,
+            "by alice",
+        ),
         ({"ended": "failed", "status": None}, "upstream_reset", "upstream_reset"),
         ({"ended": "unknown", "bytes_in": None}, None, "(the broker stopped)"),
     ],
