@@ -150,7 +150,9 @@ class Alerts:
         return [*(one for one in ahead if one), self._followers[sink]]
 
     def _problem_of(self, sink: str) -> str | None:
-        return next((one.problem for one in self._all_of(sink) if one.problem), None)
+        tried = (one.problem for one in self._all_of(sink) if one.problem)
+        # A secret that is missing is known before the first alert needs it.
+        return next(tried, None) or self._followers[sink].outlet.secret_problem()
 
     def committed(self, events: Sequence[Event]) -> None:
         """Take events that have just become durable; see `WatchRoom.committed`."""

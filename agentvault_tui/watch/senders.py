@@ -88,6 +88,15 @@ class Outlet:
         except AgentVaultError as error:
             raise SinkError(error.diagnosis()) from error
 
+    def secret_problem(self) -> str | None:
+        """Return why a secret that it is reached with cannot be sent, if so."""
+        try:
+            for name in self.sink.secrets:
+                self.reveal(name)
+        except SinkError as error:
+            return str(error)
+        return None
+
     async def aclose(self) -> None:
         """Close what is open."""
 

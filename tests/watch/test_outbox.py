@@ -548,9 +548,12 @@ async def test_a_missing_secret_is_told_and_looked_for_again(
     """A secret may be set after the file: until then the sink waits."""
     key = stand.secrets.pop("hook")
     await stand.start('sinks = ["hook"]\nevents = ["tenant.away"]')
+    # Before any alert needs it.
+    assert "no secret hook" in stand.watch.warnings[0]
+    (sink,) = stand.watch.alerts.listing().sinks
+    assert "no secret hook" in str(sink.problem)
     await note(bench)
     await stand.settle()
-    assert "no secret hook" in stand.watch.warnings[0]
     stand.secrets["hook"] = key
     bench.clock.advance(10)
     await stand.settle()
