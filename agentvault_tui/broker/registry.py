@@ -143,14 +143,14 @@ class Registry:
         return self._agents.get(AgentId(agent_id))
 
     def agents(self) -> list[Agent]:
-        """Return every agent, oldest first."""
+        """Return every agent but removed ones, oldest first."""
         return [self._agents[agent_id] for _, agent_id in self._order]
 
     def agents_after(self, agent_id: str | None, limit: int) -> list[Agent]:
         """Return a page of agents, oldest first: those registered after *agent_id*.
 
-        Agents are never removed and keep their place, so pages read one after another
-        hold every agent that was there at the first one exactly once.
+        Agents keep their place, so pages read one after another hold every agent that
+        is there at the first and the last one exactly once.
         """
         start = 0
         if agent_id is not None:
@@ -176,16 +176,13 @@ class Registry:
 
     @property
     def agent_count(self) -> int:
-        """How many agents are registered."""
-        return len(self._agents)
+        """How many agents are registered, without removed ones."""
+        return len(self._order)
 
     def put_agent(self, agent: Agent) -> None:
-        """Remember *agent*, replacing what was known of it; its name never changes."""
-        if agent.id not in self._agents:
-            folded = fold_text(agent.name)
-            self._names[folded] = (*self._names.get(folded, ()), agent.id)
-            insort(self._order, (agent.created_at, agent.id))
+        """Remember *agent*, replacing what was known of it."""
         known, self._agents[agent.id] = self._agents.get(agent.id), agent
+        self._list(agent, known)
         before, subject = known and known.credential.subject, agent.credential.subject
         if before and before != subject:
             self.subjects.discard(before, agent.id)
@@ -194,6 +191,27 @@ class Registry:
         self.lifetimes.put(agent, known)
         for account in self.accounts.of(agent.id):
             self.accounts.put(account)  # in use, or no longer
+
+    def _list(self, agent: Agent, known: Agent | None) -> None:
+        """Have *agent* in the lists of agents under its name; remove a removed one."""
+        removed, place = agent.removed_at is not None, (agent.created_at, agent.id)
+        listed = known is not None and known.removed_at is None
+        if known and known.name == agent.name and listed is not removed:
+            return
+        if known and listed:
+            folded = fold_text(known.name)
+            others = tuple(one for one in self._names[folded] if one != agent.id)
+            if others:
+                self._names[folded] = others
+            else:
+                del self._names[folded]
+            if removed:
+                self._order.remove(place)
+        if not removed:
+            folded = fold_text(agent.name)
+            self._names[folded] = (*self._names.get(folded, ()), agent.id)
+            if known is None or known.removed_at is not None:
+                insort(self._order, place)
 
     def is_name_taken(self, folded: str) -> bool:
         """Tell whether `fold_text` makes *folded* of an agent's name, or will."""

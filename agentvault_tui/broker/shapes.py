@@ -89,6 +89,7 @@ def agent_info(
     return shapes.NewAgentInfo(
         **members,
         subject=agent.credential.subject,
+        removed_at=_moment(agent.removed_at),
         decisions_a_second=agent.decisions_a_second,
         tokens_elevated=held.elevated,
         at_tenant=(foreseen or registry.foresee())(agent.id),

@@ -19,7 +19,9 @@ from agentvault_tui.operator_api.shapes import AgentInfo, RevokeAnswer, ScopesAn
 from agentvault_tui.text import visible
 
 _MOST_A_SECOND: Final = 1_000_000
-_scope_option = click.option("--scope", "named", multiple=True, help="The same as S.")
+_scope_option = click.option(
+    "--scope", "named", multiple=True, help="The same as S.", shell_complete=scope_names
+)
 
 
 @command("grant", example="agentvault agents grant calendar-agent read:contacts")
@@ -94,8 +96,40 @@ def set_served(
         out.fields([("agent", out.cell(changed.name, "strong", 60)), *serving(changed)])
 
 
+@command("rename", example="agentvault agents rename calendar-agent meetings-agent")
+@click.argument("ref", metavar="ID", shell_complete=agent_names)
+@click.argument("name")
+@pass_session
+def rename(session: CliSession, ref: str, name: str) -> None:
+    """Give an agent another name; its id, tokens and history stay.
+
+    Refused for an agent that is in a file which `agentvault apply` read. Rules of the
+    policy that compare principal.name then no longer match it.
+    """
+    agent, out = find_agent(session.client, ref), session.out
+    asked = requests.RenameRequest(agent_id=agent.id, name=name)
+    renamed = session.client.call(calls.RENAME_AGENT, asked)
+    if not out.print_json(renamed):
+        out.line(out.cell(agent.name, limit=60), " is now ", *name_and_id(out, renamed))
+
+
+@command("remove", example="agentvault agents remove calendar-agent")
+@click.argument("ref", metavar="ID", shell_complete=agent_names)
+@pass_session
+def remove(session: CliSession, ref: str) -> None:
+    """Take a revoked agent out of all lists, for good; its history stays.
+
+    Its name may be given to another agent afterwards.
+    """
+    agent, out = find_agent(session.client, ref), session.out
+    asked = requests.AgentRemoveRequest(agent_id=agent.id)
+    removed = session.client.call(calls.REMOVE_AGENT, asked)
+    if not out.print_json(removed):
+        out.line("removed ", *name_and_id(out, removed))
+
+
 @command("set-rate", example="agentvault agents set-rate calendar-agent 500")
-@click.argument("ref", metavar="ID")
+@click.argument("ref", metavar="ID", shell_complete=agent_names)
 @click.argument("number", metavar="N")
 @pass_session
 def set_rate(session: CliSession, ref: str, number: str) -> None:
@@ -133,7 +167,13 @@ def rate_text(agent: AgentInfo) -> str:
 )
 @click.argument("ref", metavar="ID", shell_complete=agent_names)
 @click.option("--to", "other", required=True, help="The agent it may pass tokens to.")
-@click.option("--scope", "scopes", multiple=True, help="A scope of them; repeat it.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    help="A scope of them; repeat it.",
+    shell_complete=scope_names,
+)
 @click.option("--remove", is_flag=True, help="Nothing any more; what came of it ends.")
 @pass_session
 def set_delegates(

@@ -15,6 +15,8 @@ from agentvault_tui.cli.agent_scopes import (
     grant_scopes,
     name_and_id,
     rate_text,
+    remove,
+    rename,
     serving,
     set_delegates,
     set_rate,
@@ -25,7 +27,7 @@ from agentvault_tui.cli.agent_scopes import (
 )
 from agentvault_tui.cli.event_search import Moment
 from agentvault_tui.cli.framework import group, pass_session
-from agentvault_tui.cli.lookup import agent_names, agent_pages, find_agent
+from agentvault_tui.cli.lookup import agent_names, agent_pages, find_agent, scope_names
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.revoking import (
     chosen_agents,
@@ -137,7 +139,11 @@ def show_agent(session: CliSession, ref: str) -> None:
 @click.argument("name")
 @click.option("--owner", default="", help="Who answers for it.")
 @click.option(
-    "--scope", "scopes", multiple=True, help="A scope it may ask for; repeat it."
+    "--scope",
+    "scopes",
+    multiple=True,
+    help="A scope it may ask for; repeat it.",
+    shell_complete=scope_names,
 )
 @click.option("--purpose", default="", help="What it is for.")
 @click.option(
@@ -259,7 +265,11 @@ def _tell_new(session: CliSession, agent: NewAgentInfo) -> None:
 @click.argument("ref", metavar="ID", required=False, shell_complete=agent_names)
 @click.option("--all", "everyone", is_flag=True, help="The panic switch: every agent.")
 @click.option("--owner", help="Every agent of this owner; shown first, and asked once.")
-@click.option("--scope", help="Every agent with this scope; with --owner: of these.")
+@click.option(
+    "--scope",
+    help="Every agent with this scope; with --owner: of these.",
+    shell_complete=scope_names,
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--reason", default="", help="Why; it is recorded.")
 @click.option("--plan", is_flag=True, help="Say what would end, and revoke nothing.")
@@ -384,7 +394,9 @@ def _print_agent(
 
     mirror = Mirror(SystemClock(), ascii_only=out.ascii_only)
     mirror.intake.learn(catalogue)
-    alone: dict[str, Any] = dict.fromkeys(("until", "from_template", "subject"))
+    alone: dict[str, Any] = dict.fromkeys(
+        ("until", "from_template", "subject", "removed_at")
+    )
     shown = replace(agent, template=False, **alone)  # `_identity` tells these
     for told in (shown, *waiting):
         mirror.take(told)
@@ -410,6 +422,7 @@ def _identity(out: Output, agent: AgentInfo) -> None:
             ("purpose", agent.purpose),
             *([("subject", out.cell(agent.subject))] if agent.subject else []),
             ("status", out.word(agent.status)),
+            ("removed", agent.removed_at) if agent.removed_at else None,
             ("registered", agent.created_at),
             ("last seen", agent.last_seen_at),
             (
@@ -472,6 +485,8 @@ def _day(out: Output, day: QuartersInfo) -> None:
         )
 
 
+agents.add_command(rename)
+agents.add_command(remove)
 agents.add_command(grant_scopes)
 agents.add_command(ungrant_scopes)
 agents.add_command(set_served)

@@ -19,7 +19,7 @@ from typing import Final
 import click
 
 from agentvault_tui.cli.framework import group, pass_session
-from agentvault_tui.cli.lookup import find_agent
+from agentvault_tui.cli.lookup import agent_names, find_agent
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import parse_iso
@@ -193,7 +193,7 @@ def connections() -> None:
     example="agentvault connections add calendar-agent google-oauth2 "
     "--scope https://www.googleapis.com/auth/calendar",
 )
-@click.argument("ref", metavar="AGENT")
+@click.argument("ref", metavar="AGENT", shell_complete=agent_names)
 @click.argument("connection", metavar="CONNECTION")
 @click.option(
     "--scope",
@@ -238,7 +238,9 @@ def add_connection(
 
 
 @connections.command("list", example="agentvault connections list --json")
-@click.option("--agent", help="Only this agent's: id or unique name.")
+@click.option(
+    "--agent", help="Only this agent's: id or unique name.", shell_complete=agent_names
+)
 @pass_session
 def list_connections(session: CliSession, agent: str | None) -> None:
     """List accounts: whose they are, what they allow, and which agents share one."""
@@ -274,7 +276,7 @@ def list_connections(session: CliSession, agent: str | None) -> None:
 @connections.command(
     "remove", example="agentvault connections remove calendar-agent google-oauth2"
 )
-@click.argument("ref", metavar="AGENT")
+@click.argument("ref", metavar="AGENT", shell_complete=agent_names)
 @click.argument("connection", metavar="CONNECTION")
 @click.option(
     "--shared", is_flag=True, help="Also when other agents use the same account."

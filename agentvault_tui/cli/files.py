@@ -133,6 +133,7 @@ def _read_files(source: Path) -> FilesRequest:
     for path in _paths(source):
         content = _read(path, left, follow=path == source)
         left -= len(content)
+        names: list[str] = []
         for kind, name in _take(wanted, path, content):
             if (other := places.setdefault((kind, name), path)) is not path:
                 raise UsageError(
@@ -140,6 +141,9 @@ def _read_files(source: Path) -> FilesRequest:
                     f" and in {visible(path, 200)}",
                     "keep one of them",
                 )
+            if kind == "agent":
+                names.append(name)
+        wanted.places[visible(path.absolute(), 200)] = tuple(names)
     return wanted
 
 

@@ -20,7 +20,7 @@ import click
 
 from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.hook_hosts import HOSTS, PROGRAM
-from agentvault_tui.cli.lookup import find_agent
+from agentvault_tui.cli.lookup import agent_names, find_agent, scope_names
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.errors import SettingsError, UnreachableError, UsageError
@@ -30,8 +30,20 @@ from agentvault_tui.text import visible
 
 
 @command("token", example="agentvault token --agent coder")
-@click.option("--agent", "ref", metavar="ID", required=True, help="Whose: id or name.")
-@click.option("--scope", default="", help="What for; else all that is allowed at once.")
+@click.option(
+    "--agent",
+    "ref",
+    metavar="ID",
+    required=True,
+    help="Whose: id or name.",
+    shell_complete=agent_names,
+)
+@click.option(
+    "--scope",
+    default="",
+    help="What for; else all that is allowed at once.",
+    shell_complete=scope_names,
+)
 @click.option("--resource", default="", help="What it is good on alone (RFC 8707).")
 @click.option(
     "--header", is_flag=True, help="Print JSON of an Authorization header instead."
@@ -62,7 +74,13 @@ def token(
     prints_data=False,
 )
 @click.argument("host", type=click.Choice(sorted(HOSTS)))
-@click.option("--agent", metavar="ID", required=True, help="Whose call: id or name.")
+@click.option(
+    "--agent",
+    metavar="ID",
+    required=True,
+    help="Whose call: id or name.",
+    shell_complete=agent_names,
+)
 @pass_session
 def hook(session: CliSession, host: str, agent: str) -> int:
     """Decide one tool call of an agent host, read from standard input.
@@ -296,7 +314,14 @@ _FILES: Final[Mapping[str, Callable[..., list[HostFile]]]] = {
     example="agentvault connect claude-code --agent coder --write",
 )
 @click.argument("host", type=click.Choice(list(_FILES)))
-@click.option("--agent", "ref", metavar="ID", required=True, help="Whose calls.")
+@click.option(
+    "--agent",
+    "ref",
+    metavar="ID",
+    required=True,
+    help="Whose calls.",
+    shell_complete=agent_names,
+)
 @click.option(
     "--write", is_flag=True, help="Write it, and keep a copy of what was there."
 )

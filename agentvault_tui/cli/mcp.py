@@ -14,7 +14,7 @@ from agentvault_tui.cli.config_files import (
     print_checks,
 )
 from agentvault_tui.cli.framework import group, pass_session
-from agentvault_tui.cli.lookup import find_agent
+from agentvault_tui.cli.lookup import agent_names, find_agent
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import UnreachableError
 
@@ -92,7 +92,14 @@ def check_file(session: CliSession, path: Path) -> dict[str, Any]:
     "stdio", example="agentvault mcp stdio files --agent coder", prints_data=False
 )
 @click.argument("name")
-@click.option("--agent", "ref", metavar="ID", required=True, help="Whose: id or name.")
+@click.option(
+    "--agent",
+    "ref",
+    metavar="ID",
+    required=True,
+    help="Whose: id or name.",
+    shell_complete=agent_names,
+)
 @pass_session
 def stdio(session: CliSession, name: str, ref: str) -> int:
     """Be an MCP server on standard input and output, for a host that starts it.

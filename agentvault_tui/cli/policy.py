@@ -15,7 +15,7 @@ import click
 
 from agentvault_tui.broker.policy_files import load_policy
 from agentvault_tui.cli.framework import FILE, group, pass_session
-from agentvault_tui.cli.lookup import find_agent
+from agentvault_tui.cli.lookup import agent_names, find_agent, scope_names
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.policy_cases import test as test_cases
 from agentvault_tui.cli.policy_new import new
@@ -143,8 +143,15 @@ def _print_check(out: Output, told: dict[str, Any], found: Policy) -> None:
     example="agentvault policy explain --agent payments-agent --action send:payment "
     '--parameters \'{"amount":4200,"currency":"USD"}\'',
 )
-@click.option("--agent", required=True, help="Id or unique name.")
-@click.option("--action", required=True, help="The scope it would use.")
+@click.option(
+    "--agent", required=True, help="Id or unique name.", shell_complete=agent_names
+)
+@click.option(
+    "--action",
+    required=True,
+    help="The scope it would use.",
+    shell_complete=scope_names,
+)
 @click.option("--resource", help="What it would use it on.")
 @click.option("--parameters", help="A JSON object, as in authorization_details.")
 @click.option("--unit", type=click.Choice(["minor", "major"]), help="Of the amount.")
@@ -332,7 +339,8 @@ def _registered(session: CliSession) -> list[Agent] | None:
             rows = db.execute("SELECT doc FROM agents ORDER BY id").fetchall()
     except sqlite3.Error:
         return None
-    return [read_agent(doc) for (doc,) in rows]
+    agents = (read_agent(doc) for (doc,) in rows)
+    return [agent for agent in agents if agent.removed_at is None]
 
 
 def _orphans(

@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 import click
 
 from agentvault_tui.cli.framework import command, pass_session
+from agentvault_tui.cli.lookup import scope_names
 from agentvault_tui.cli.policy_cases import print_failed, run_cases
 from agentvault_tui.cli.policy_plan import candidate
 from agentvault_tui.cli.session import CliSession
@@ -80,7 +81,11 @@ class _Condition:
     " --when 'amount > 1000000'",
 )
 @click.argument("name")
-@click.option("--scope", help="Scopes or groups the rule is about; asked if left out.")
+@click.option(
+    "--scope",
+    help="Scopes or groups the rule is about; asked if left out.",
+    shell_complete=scope_names,
+)
 @click.option("--answer", help="allow, ask or deny; asked if left out.")
 @click.option("--when", help="A condition, or always; asked if left out.")
 @click.option("--why", default="", help="The sentence that an approver reads.")

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import click
 
 from agentvault_tui.cli.framework import command, pass_session
-from agentvault_tui.cli.lookup import find_agent
+from agentvault_tui.cli.lookup import agent_names, find_agent, service_names
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import AgentVaultError, NotFoundError
 from agentvault_tui.home import private_folder, put_private
@@ -76,7 +76,12 @@ _INHERITED: Final = re.compile(
     context_settings={"allow_interspersed_args": False},
 )
 @click.option(
-    "--agent", "ref", metavar="ID", required=True, help="As whom: id or name."
+    "--agent",
+    "ref",
+    metavar="ID",
+    required=True,
+    help="As whom: id or name.",
+    shell_complete=agent_names,
 )
 @click.option(
     "--service",
@@ -84,6 +89,7 @@ _INHERITED: Final = re.compile(
     metavar="NAME",
     multiple=True,
     help="A service that it may reach, and its token; without any, all of them.",
+    shell_complete=service_names,
 )
 @click.option(
     "--pass-through",

@@ -17,7 +17,7 @@ from agentvault_tui.cli.config_files import (
     print_checks,
 )
 from agentvault_tui.cli.framework import FILE, group, pass_session
-from agentvault_tui.cli.lookup import find_agent, service_names
+from agentvault_tui.cli.lookup import agent_names, find_agent, service_names
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
@@ -225,7 +225,9 @@ def _refused_now(session: CliSession, service: Service) -> list[str]:
 @click.argument("name", shell_complete=service_names)
 @click.argument("method")
 @click.argument("path")
-@click.option("--agent", required=True, help="Id or unique name.")
+@click.option(
+    "--agent", required=True, help="Id or unique name.", shell_complete=agent_names
+)
 @click.option("--body", type=FILE, help="A file; - is stdin.")
 @click.option("--content-type", help="Else JSON or a form, by how the body begins.")
 @click.option("--header", "headers", multiple=True, metavar="NAME:VALUE")

@@ -211,7 +211,9 @@ class History:
             place=place,
             hash=written(row[0]),
             moment=moment,
-            agents=tuple(roster.agents.values()),
+            agents=tuple(
+                one for one in roster.agents.values() if one.removed_at is None
+            ),
             counts=counts,
             minute={
                 agent: _less(count, earlier.get(agent))

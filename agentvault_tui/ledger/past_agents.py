@@ -212,6 +212,8 @@ def _change(roster: Roster, event: Event, agent: Agent, *, failed: bool) -> None
         case EventType.AGENT_CHANGED if not failed:
             agent = replace(
                 agent,
+                name=text_or_start(event.detail.get("agent")),
+                removed_at=event.time if _is_removed(event) else None,
                 owner=text_or_start(event.detail.get("owner")),
                 purpose=text_or_start(event.detail.get("purpose")),
                 resource_server=event.detail.get("resource_server") is True,
@@ -234,6 +236,11 @@ def _change(roster: Roster, event: Event, agent: Agent, *, failed: bool) -> None
         kept = [s for s in scopes if not (failed and s in given)]
         agent = replace(agent, scopes=tuple(kept))
     roster.agents[agent.id] = agent
+
+
+def _is_removed(event: Event) -> bool:
+    changed = event.detail.get("changed")
+    return isinstance(changed, list) and "removed" in changed
 
 
 def _scopes(

@@ -79,6 +79,8 @@ class Agent:
     """A resource server's resources: likewise, these and what is below them."""
     credential: Credential = Credential()
     revoked_at: datetime | None = None
+    removed_at: datetime | None = None
+    """Since when it is in no list, and cannot be restored; its history stays."""
     delegates: tuple[Delegate, ...] = ()
     until: Deadline | None = None
     """When it is revoked by itself."""

@@ -113,6 +113,12 @@ SCOPES: Final = _post(
 RATE: Final = _post(
     Access.EITHER, f"{_AGENTS}/rate", asks.RateRequest, shapes.AgentInfo
 )
+RENAME_AGENT: Final = _post(
+    Access.LOOSEN, f"{_AGENTS}/rename", asks.RenameRequest, shapes.AgentInfo
+)
+REMOVE_AGENT: Final = _post(
+    Access.EITHER, f"{_AGENTS}/remove", asks.AgentRemoveRequest, shapes.AgentInfo
+)
 DELEGATES: Final = _post(
     Access.EITHER, f"{_AGENTS}/delegates", asks.DelegatesRequest, shapes.ScopesAnswer
 )

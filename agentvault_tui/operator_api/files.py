@@ -47,6 +47,8 @@ class FilesRequest(WireRequest, kw_only=True):
 
     agents: dict[str, AgentEntry] = field(default_factory=dict)
     """By name."""
+    places: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The names of the agents in each file, for the person who renames one."""
     services: dict[str, str] = field(default_factory=dict)
     """The texts of service files, by name; those that are absent stay as they are."""
     limits: str | UnsetType = UNSET

@@ -99,6 +99,19 @@ class RateRequest(WireRequest, kw_only=True):
     """0 for no bound; null, or absent, for as many as the settings say."""
 
 
+class RenameRequest(WireRequest, kw_only=True):
+    """Give an agent another name."""
+
+    agent_id: Word
+    name: Word
+
+
+class AgentRemoveRequest(WireRequest, kw_only=True):
+    """Take a revoked agent out of all lists; its history stays."""
+
+    agent_id: Word
+
+
 class DelegatesRequest(WireRequest, kw_only=True):
     """Say which scopes an agent may pass on to another, in place of those it could."""
 

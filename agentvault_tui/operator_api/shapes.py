@@ -26,9 +26,6 @@ class WireShape(Struct, kw_only=True):
     """A request, an answer, or a part of one."""
 
 
-# Agents and what they hold
-
-
 class AgentRef(WireShape, kw_only=True):
     """An agent by its id and name."""
 
@@ -160,6 +157,8 @@ class PastAgentInfo(WireShape, kw_only=True):
 class AgentInfo(PastAgentInfo, kw_only=True):
     """An agent with how it stands, and what a revocation would do."""
 
+    removed_at: Moment | None = None
+    """Since when it is in no list; told once more when that begins."""
     subject: str | None = None
     """``ISSUER:SUBJECT`` of its platform's tokens, where it authenticates by them."""
     decisions_a_second: int | None = None

@@ -42,6 +42,26 @@ def test_add_prints_the_secret_once_and_it_works(av: Run, agent: Agent) -> None:
     assert agent.secret not in json.dumps(shown)
 
 
+def test_rename_and_remove(av: Run, tmp_path: Path) -> None:
+    """An agent of an applied file keeps its name; only a revoked one is removed."""
+    file = tmp_path / "agents.toml"
+    file.write_text('[agents.of-a-file]\nowner = "o@acme.test"\n')
+    assert av("apply", "-f", str(file)).code == 0
+    refused = av("agents", "rename", "of-a-file", "other")
+    assert (refused.code, f"is in the file {file}" in refused.err) == (1, True)
+    file.write_text("[agents]\n")
+    assert av("apply", "-f", str(file)).code == 0
+    assert "other" in av("agents", "rename", "of-a-file", "other").out
+    assert av("agents", "remove", "other").code == 1
+    assert av("revoke", "other").code == 0
+    removed = av("agents", "remove", "other", "--json").json
+    assert removed["removed_at"]
+    listed = av("agents", "list", "--json").json["agents"]
+    assert removed["id"] not in {one["id"] for one in listed}
+    assert av("agents", "show", removed["id"]).code == 0
+    assert removed["id"] in av("audit", "search", "--agent", removed["id"]).out
+
+
 @pytest.mark.slow
 def test_add_json_has_three_members(av: Run) -> None:
     """The members are the contract's."""

@@ -38,6 +38,9 @@ def test_install_writes_where_bash_looks(
         (("revoke", "compl"), {"completes-names"}),
         (("scopes", "li"), {"list"}),
         (("agents", "grant", "x", "send:pay"), {"send:payment"}),
+        (("agents", "add", "x", "--scope", "send:pay"), {"send:payment"}),
+        (("token", "--agent", "compl"), {"completes-names"}),
+        (("agents", "rename", "compl"), {"completes-names"}),
     ],
 )
 def test_names_are_completed(

@@ -39,6 +39,11 @@ from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.ending import Cut, revoke_token
 from agentvault_tui.broker.usecases.issue_for import issue_for
+from agentvault_tui.broker.usecases.naming import (
+    check_rename,
+    remove_agent,
+    rename_agent,
+)
 from agentvault_tui.broker.usecases.own_restore import check_own
 from agentvault_tui.broker.usecases.rate import change_rate, raises_rate
 from agentvault_tui.broker.usecases.register import (
@@ -75,6 +80,7 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
         *_restoring(broker, authority),
         *_keeping(broker, authority),
         *_bounding(broker, authority),
+        *_naming(broker, authority),
         *_delegating(broker, authority),
         *_issuing(broker, authority),
     ]
@@ -309,6 +315,43 @@ def _bounding(broker: Broker, authority: Authority) -> list[Route]:
 
     changing = Loosening(authority, calls.RATE, asks.RateRequest, do_change)
     return [route(calls.RATE, rate)]
+
+
+def _naming(broker: Broker, authority: Authority) -> list[Route]:
+    """Return the routes that rename an agent, and remove a revoked one."""
+
+    async def do_rename(
+        body: asks.RenameRequest, operator: Actor, _: object
+    ) -> shapes.AgentInfo:
+        renamed = await rename_agent(broker, body.agent_id, body.name, operator)
+        return agent_info(renamed, broker.registry)
+
+    async def rename(request: Request) -> Response:
+        """Give an agent another name: a loosening, because rules may name agents."""
+        body = await body_of(request, asks.RenameRequest)
+        agent = await broker.known(lambda: broker.registry.agent(body.agent_id))
+        check_rename(broker, agent, body.name)
+        wanted = _about(agent, f"give the name {visible(body.name, 60)} to")
+        subjects = (*wanted.subjects, f"name:{body.name}")
+        return await renaming.settle(request, body, replace(wanted, subjects=subjects))
+
+    async def do_remove(
+        body: asks.AgentRemoveRequest, operator: Actor, _: object
+    ) -> shapes.AgentInfo:
+        removed = await remove_agent(broker, body.agent_id, operator)
+        return agent_info(removed, broker.registry)
+
+    async def remove(request: Request) -> Response:
+        """Take a revoked agent out of all lists; its history stays."""
+        body = await body_of(request, asks.AgentRemoveRequest)
+        agent = await broker.known(lambda: broker.registry.agent(body.agent_id))
+        return await removing.settle(request, body, Wanted((), "", agent.id))
+
+    renaming = Loosening(authority, calls.RENAME_AGENT, asks.RenameRequest, do_rename)
+    removing = Loosening(
+        authority, calls.REMOVE_AGENT, asks.AgentRemoveRequest, do_remove
+    )
+    return [route(calls.RENAME_AGENT, rename), route(calls.REMOVE_AGENT, remove)]
 
 
 def _delegating(broker: Broker, authority: Authority) -> list[Route]:

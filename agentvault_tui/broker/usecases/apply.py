@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from shlex import quote
@@ -26,6 +26,7 @@ from agentvault_tui.broker.usecases.apply_entries import (
 )
 from agentvault_tui.broker.usecases.delegate import delegates_draft, undelegate
 from agentvault_tui.broker.usecases.ending import InForce
+from agentvault_tui.broker.usecases.naming import note_places
 from agentvault_tui.broker.usecases.policy_apply import TextEdits, edits_of, putting
 from agentvault_tui.broker.usecases.register import registered_draft, registering
 from agentvault_tui.broker.usecases.revoke import (
@@ -165,7 +166,7 @@ async def plan_files(
         UsageError: what a file says cannot be.
         ConflictError: the number of agents to be revoked is another.
     """
-    said = to_builtins(replaced(wanted, plan=False, prune=UNSET))
+    said = to_builtins(replaced(wanted, plan=False, prune=UNSET, places={}))
     digest = sha256_hex(canonical(said))
     entries = filled(broker.registry, wanted.agents)
     there = {name: agent_named(broker.registry, name) for name in entries}
@@ -250,6 +251,8 @@ async def apply_files(broker: Broker, wanted: FilesRequest, who: Who) -> FilesAp
             # A cut that is recorded after it would end what it gives.
             await broker.cuts.record_missed()
         recorded = not plan or await _carry_out(broker, plan, operator)
+        with suppress(LedgerError):  # it is noted by the next apply
+            await note_places(broker, wanted.places)
         return FilesApplied(plan, recorded)
 
 

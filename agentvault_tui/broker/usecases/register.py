@@ -277,16 +277,24 @@ def check_scopes(broker: Broker, scopes: tuple[str, ...]) -> None:
             )
 
 
-def _check_texts(asked: AgentRequest) -> None:
-    if not _NAME.fullmatch(asked.name) or not asked.name.strip():
+def check_name(name: str) -> None:
+    """Refuse what cannot be the name of an agent.
+
+    Raises:
+        UsageError: it is empty, too long, or reads as another name.
+    """
+    if not _NAME.fullmatch(name) or not name.strip():
         raise UsageError("a name has 1 to 100 characters, on one line")
     # Unicode UTR 36 section 2: they make a name read as another one.
-    if _HIDDEN in in_full(asked.name):
+    if _HIDDEN in in_full(name):
         raise UsageError(
-            f"the name {visible(asked.name, 60)} holds bidirectional or invisible"
-            " characters",
+            f"the name {visible(name, 60)} holds bidirectional or invisible characters",
             "write it without them",
         )
+
+
+def _check_texts(asked: AgentRequest) -> None:
+    check_name(asked.name)
     if not 1 <= len(asked.owner) <= _OWNER_CAP:
         raise UsageError(
             f"an owner has 1 to {_OWNER_CAP} characters", "who answers for this agent?"

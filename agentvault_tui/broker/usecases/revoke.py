@@ -282,6 +282,8 @@ async def _restore(
             if until is not None:
                 raise UsageError("it is not revoked", "a new end is given to restore")
             return agent
+        if agent.removed_at is not None:
+            raise ConflictError("it was removed", "register another agent")
         await broker.cuts.record_missed()
         epoch = broker.registry.epoch(agent.id)
         if check is not None:

@@ -335,6 +335,13 @@ class Mirror:
     def _take_agent(self, data: AgentInfo) -> None:
         agent = self.intake.agent(data)
         before = self.agents.get(agent.id)
+        if data.removed_at is not None:
+            self.agents.pop(agent.id, None)
+            self.revoked.discard(agent.id)
+            self.servers.discard(agent.id)
+            self.versions.agents += 1
+            self.versions.roster += 1
+            return
         self.agents[agent.id] = agent
         # Every decision after the snapshot is counted from its own event: an agent
         # frame of a busy moment may already hold counts whose events come later.

@@ -61,6 +61,14 @@ def test_an_agent_frame_does_not_count_twice(told: Told) -> None:
     assert told.mirror.counts(agent["id"]) == CountsInfo(allowed=2)
 
 
+def test_a_removed_agent_leaves_the_lists(told: Told) -> None:
+    """Its frame says since when; nothing of it is drawn from then on."""
+    agent = told.add_agent("a", "read:email")
+    told.send("agent", {**agent, "status": "revoked", "removed_at": iso(START)})
+    assert agent["id"] not in told.mirror.agents
+    assert not told.mirror.revoked
+
+
 def test_events_of_a_snapshot_are_not_counted_again(told: Told) -> None:
     """What the snapshot's counts hold already is only remembered, not added."""
     agent = told.add_agent("a", "read:email")

@@ -1,0 +1,155 @@
+"""Rename an agent, and remove a revoked one from the lists of agents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.usecases.register import check_name, registering
+from agentvault_tui.broker.usecases.revoke import FAILED
+from agentvault_tui.broker.usecases.scopes import changed_draft, record_change
+from agentvault_tui.errors import ConflictError
+from agentvault_tui.ledger import Meta
+from agentvault_tui.lookalikes import fold_text
+from agentvault_tui.model import Actor, Agent, AgentStatus, Credential
+from agentvault_tui.text import visible
+
+_PLACES: Final = "applied_files"
+"""The name in the ledger of the files that were applied, with their agents' names."""
+
+
+async def rename_agent(
+    broker: Broker, agent_id: str, name: str, operator: Actor
+) -> Agent:
+    """Give an agent another name; its id, tokens and history stay.
+
+    Args:
+        broker: the broker.
+        agent_id: the agent.
+        name: the new one.
+        operator: who decided.
+
+    Returns:
+        the renamed agent.
+
+    Raises:
+        NotFoundError: no such agent.
+        UsageError: the name cannot be one of an agent.
+        ConflictError: the name is taken, or a file that was applied has the agent; or
+            it was revoked meanwhile.
+        LedgerUnwritableError: it could not be recorded, and stays as it was.
+    """
+    async with broker.registry.changing[broker.registry.agent(agent_id).id]:
+        await broker.cuts.record_missed()
+        agent = broker.registry.agent(agent_id)
+        check_rename(broker, agent, name)
+        after = replace(agent, name=name)
+        draft = changed_draft(operator, after, ["name"])
+        draft.detail["name_before"] = agent.name
+        stays = partial(changed_draft, operator, changed=[], reason=FAILED)
+        # A change of case alone keeps the folded name, which is its own.
+        others = [after] if fold_text(name) != fold_text(agent.name) else []
+        with registering(broker, *others):
+            await record_change(broker, agent, after, draft, stays)
+            after = replace(broker.registry.agent(agent.id), name=name)
+            broker.registry.put_agent(after)
+        return after
+
+
+def check_rename(broker: Broker, agent: Agent, name: str) -> None:
+    """Refuse a name that an agent cannot have, and a rename that `apply` would undo.
+
+    Args:
+        broker: the broker.
+        agent: the agent.
+        name: the new name.
+
+    Raises:
+        UsageError: the name cannot be one of an agent.
+        ConflictError: the agent was removed, or a file that was applied has it.
+    """
+    check_name(name)
+    if agent.removed_at is not None:
+        raise ConflictError(f"{visible(agent.name, 60)} was removed")
+    for file, names in _places(broker).items():
+        if agent.name in names:
+            raise ConflictError(
+                f"{visible(agent.name, 60)} is in the file {visible(file, 200)}, which"
+                " apply would register again under its old name",
+                "take it out of that file and apply the file, then rename the agent",
+            )
+
+
+async def remove_agent(broker: Broker, agent_id: str, operator: Actor) -> Agent:
+    """Take a revoked agent out of all lists, for good; its history stays.
+
+    Its name may be given to another agent afterwards.
+
+    Args:
+        broker: the broker.
+        agent_id: the agent.
+        operator: who decided.
+
+    Returns:
+        the agent, as it is recorded last.
+
+    Raises:
+        NotFoundError: no such agent.
+        ConflictError: it is not revoked, or its revocation is not finished.
+        LedgerUnwritableError: it could not be recorded, and stays as it was.
+    """
+    async with broker.registry.changing[broker.registry.agent(agent_id).id]:
+        await broker.cuts.record_missed()
+        agent = broker.registry.agent(agent_id)
+        if agent.removed_at is not None:
+            return agent
+        shown = visible(agent.name, 60)
+        if agent.status is not AgentStatus.REVOKED:
+            raise ConflictError(
+                f"{shown} is not revoked", f"agentvault revoke {shown}, then remove it"
+            )
+        if any(one.status == "pending" for one in broker.registry.steps_of(agent.id)):
+            raise ConflictError(
+                f"the revocation of {shown} is not finished at the tenant",
+                "agentvault agents show has what is left; remove it afterwards",
+            )
+        now = broker.clock.now()
+        after = replace(agent, removed_at=now, credential=Credential(), delegates=())
+        draft = changed_draft(operator, after, ["removed"])
+        stays = partial(changed_draft, operator, changed=[], reason=FAILED)
+        await record_change(broker, agent, after, draft, stays)
+        broker.registry.put_agent(after)
+        return after
+
+
+async def note_places(broker: Broker, places: Mapping[str, Sequence[str]]) -> None:
+    """Remember which file has which agents, for `check_rename`.
+
+    Args:
+        broker: the broker.
+        places: the names of the agents in each file that was applied.
+
+    Raises:
+        LedgerError: it could not be recorded.
+    """
+    # A file that was not applied this time says what it said before, as far as no
+    # other file has its agents by now.
+    moved = {name for names in places.values() for name in names}
+    known = {
+        file: [name for name in names if name not in moved]
+        for file, names in _places(broker).items()
+    } | {file: sorted(names) for file, names in places.items()}
+    found = {file: names for file, names in sorted(known.items()) if names}
+    text = json.dumps(found, ensure_ascii=False)
+    if text != broker.kept.get(_PLACES, "{}"):
+        await broker.record(changes=[Meta(_PLACES, text)])
+        broker.kept[_PLACES] = text
+
+
+def _places(broker: Broker) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = json.loads(broker.kept.get(_PLACES, "{}"))
+    return found

@@ -1,0 +1,131 @@
+"""Agents are renamed, and revoked ones removed; history and ids stay."""
+
+from __future__ import annotations
+
+import pytest
+from support.bench import OPERATOR, Bench
+from support.gateway_stand import operators_http
+
+from agentvault_tui.broker.usecases.apply import apply_files
+from agentvault_tui.broker.usecases.naming import remove_agent, rename_agent
+from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
+from agentvault_tui.errors import ConflictError, NotFoundError, UsageError
+from agentvault_tui.model import Actor
+from agentvault_tui.operator_api.files import AgentEntry, FilesRequest
+
+
+async def who(_: object) -> Actor:
+    return OPERATOR
+
+
+async def apply(bench: Bench, file: str, *names: str) -> None:
+    """Apply a file that has agents of these names."""
+    agents = {name: AgentEntry(owner="o@acme.test") for name in names}
+    wanted = FilesRequest(agents=agents, places={file: names})
+    await apply_files(bench.broker, wanted, who)
+
+
+async def test_a_renamed_agent_is_found_by_its_new_name_alone(bench: Bench) -> None:
+    """Its id stays, another agent may have the old name, and a restart knows both."""
+    agent = await bench.agent("mail")
+    await rename_agent(bench.broker, agent.id, "post", OPERATOR)
+    (event,) = await bench.events("agent.changed")
+    assert event.actor == OPERATOR
+    detail = event.detail
+    assert (detail["changed"], detail["name_before"]) == (["name"], "mail")
+    assert detail["agent"] == "post"
+    other = await bench.agent("mail")
+    async with bench.restarted() as again:
+        assert again.broker.state_problem is None
+        registry = again.broker.registry
+        assert [one.id for one in registry.agents_named("post")] == [agent.id]
+        assert [one.id for one in registry.agents_named("mail")] == [other.id]
+        assert len(registry.agents()) == 2
+
+
+@pytest.mark.parametrize("name", ["other", "OTHER", "", "a\nb", "ma\u200bil"])
+async def test_a_name_that_is_taken_or_reads_as_another_is_refused(
+    bench: Bench, name: str
+) -> None:
+    """As at registration; nothing is recorded."""
+    agent, _ = await bench.agent("mail"), await bench.agent("other")
+    with pytest.raises((ConflictError, UsageError)):
+        await rename_agent(bench.broker, agent.id, name, OPERATOR)
+    assert await bench.events("agent.changed") == []
+    await rename_agent(bench.broker, agent.id, "Mail", OPERATOR)
+    assert bench.broker.registry.agents_named("Mail") != []
+
+
+async def test_an_agent_of_a_file_is_not_renamed(bench: Bench) -> None:
+    """The refusal names the file; once the agent is out of it, it is renamed."""
+    await apply(bench, "/etc/av/agents.toml", "mail", "post")
+    await apply(bench, "/etc/av/others.toml", "third")
+    (agent,) = bench.broker.registry.agents_named("mail")
+    with pytest.raises(ConflictError, match=r"is in the file /etc/av/agents\.toml"):
+        await rename_agent(bench.broker, agent.id, "letters", OPERATOR)
+    async with bench.restarted() as again:
+        with pytest.raises(ConflictError, match=r"agents\.toml"):
+            await rename_agent(again.broker, agent.id, "letters", OPERATOR)
+        await apply(again, "/etc/av/agents.toml", "post")
+        await rename_agent(again.broker, agent.id, "letters", OPERATOR)
+
+
+async def test_a_removed_agent_is_in_no_list_and_is_never_restored(
+    bench: Bench,
+) -> None:
+    """Its events stay, its name is free, and the state verifies after a restart."""
+    agent = await bench.agent("mail")
+    with pytest.raises(ConflictError, match="mail is not revoked"):
+        await remove_agent(bench.broker, agent.id, OPERATOR)
+    await revoke_agent(bench.broker, agent.id, "over", OPERATOR)
+    removed = await remove_agent(bench.broker, agent.id, OPERATOR)
+    assert removed.credential.kind == "none"
+    again = await bench.agent("mail")
+    async with bench.restarted() as later:
+        broker = later.broker
+        assert broker.state_problem is None
+        assert [one.id for one in broker.registry.agents()] == [again.id]
+        assert broker.registry.agent_count == 1
+        assert [one.id for one in broker.registry.agents_after(None, 9)] == [again.id]
+        with pytest.raises(ConflictError, match="was removed"):
+            await restore_agent(broker, agent.id, OPERATOR)
+        with pytest.raises(ConflictError, match="was removed"):
+            await rename_agent(broker, agent.id, "other", OPERATOR)
+        await revoke_agent(broker, agent.id, "once more", OPERATOR)
+        assert not broker.registry.serves(agent.id)
+        assert [one.id for one in broker.registry.agents()] == [again.id]
+        assert await later.events("agent.registered") != []
+
+
+async def test_the_past_has_old_names_and_removed_agents(bench: Bench) -> None:
+    """What a console shows of a moment is what there was then."""
+    agent = await bench.agent("mail")
+    before = bench.broker.ledger.head.seq
+    await rename_agent(bench.broker, agent.id, "post", OPERATOR)
+    await revoke_agent(bench.broker, agent.id, "over", OPERATOR)
+    await remove_agent(bench.broker, agent.id, OPERATOR)
+    past = await bench.broker.ledger.past(seq=before)
+    assert [one.name for one in past.agents] == ["mail"]
+    later = await bench.broker.ledger.past()
+    assert later.agents == ()
+
+
+async def test_operators_rename_and_remove_over_http(bench: Bench) -> None:
+    """The answers have the agent; the lists have it no more, its own address does."""
+    agent = await bench.agent("mail")
+    async with operators_http(bench) as http:
+        asked = {"agent_id": agent.id, "name": "post"}
+        answer = await http.post("/api/agents/rename", json=asked)
+        assert (answer.status_code, answer.json()["name"]) == (200, "post")
+        refused = await http.post("/api/agents/remove", json={"agent_id": agent.id})
+        assert refused.status_code == 409
+        await revoke_agent(bench.broker, agent.id, "over", OPERATOR)
+        answer = await http.post("/api/agents/remove", json={"agent_id": agent.id})
+        assert answer.json()["removed_at"]
+        assert (await http.get("/api/agents")).json()["agents"] == []
+        alone = (await http.get(f"/api/agents/{agent.id}")).json()
+        assert (alone["status"], alone["name"]) == ("revoked", "post")
+        nobody = {"agent_id": "agt_0000000000000000", "name": "x"}
+        assert (await http.post("/api/agents/rename", json=nobody)).status_code == 404
+    with pytest.raises(NotFoundError):
+        await remove_agent(bench.broker, "agt_0000000000000000", OPERATOR)
