@@ -87,6 +87,7 @@ SECTIONS: Final = {
         "tenant": "People of the embedded tenant.",
         "auth0": "Prepare and examine an Auth0 tenant.",
         "completion": "Complete commands and names in your shell.",
+        "man": "Manual pages.",
     },
 }
 """Each command's line in the help; it is the attribute of its name in its module."""

@@ -59,7 +59,7 @@ def test_rename_and_remove(av: Run, tmp_path: Path) -> None:
     listed = av("agents", "list", "--json").json["agents"]
     assert removed["id"] not in {one["id"] for one in listed}
     assert av("agents", "show", removed["id"]).code == 0
-    assert removed["id"] in av("audit", "search", "--agent", removed["id"]).out
+    assert "of-a-file" in av("audit", "search", "--agent", removed["id"]).out
 
 
 @pytest.mark.slow
