@@ -46,6 +46,7 @@ class CommandTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     subcommand: str = ""
     options: list[str] = []
     arguments: str | list[str] = "none"
+    bundles: bool = False
     resource: str = ""
 
 
@@ -60,6 +61,8 @@ class CommandEntry:
     """Options whose value is the next word; see `_VALUE_IN_BUNDLE` and ``=``."""
     attached: tuple[str, ...]
     """Beginnings of options whose value is always the rest of the same word."""
+    bundles: bool
+    """Whether the program parses a word of several short options as getopt(3) does."""
     kinds: tuple[str, ...]
     """The kinds of the first arguments; see `_KINDS`."""
     rest: str
@@ -140,8 +143,8 @@ class CommandEntry:
             return 1 if mark and name in self.valued else 0
         if "-#" in self.flags and word[1:].isascii() and word[1:].isdigit():
             return 1
-        if any(_LONG_OF_ONE_DASH.fullmatch(one) for one in self.flags | self.valued):
-            return 0  # such a program takes no bundles
+        if not self.bundles:
+            return 0  # how such a program reads the letters is its own affair
         return self._bundle(word, value=value)
 
     def _bundle(self, word: str, *, value: bool) -> int:
@@ -188,18 +191,12 @@ def parse_entry(table: CommandTable, catalogue: Catalogue, where: str) -> Comman
                 f"{where}: '{visible(option, 60)}' is not an option",
                 'write "-l", "--all", "-n *" with a value, "--color=*", "-#" or "--"',
             )
-    kinds = [table.arguments] if isinstance(table.arguments, str) else table.arguments
-    positions = [one.removesuffix("*") for one in kinds]
-    if isinstance(table.arguments, str):
-        rest = "" if positions == ["none"] else positions[0]
-        positions = []
-    else:
-        rest = positions.pop() if kinds and kinds[-1].endswith("*") else ""
-    starred = any(one.endswith("*") for one in kinds[:-1])
-    if starred or not {*positions, rest} <= _KINDS | {""} or "" in positions:
+    positions, rest = _kinds_of(table, where)
+    names = (one.partition(" ")[0] for one in table.options)
+    if table.bundles and any(map(_LONG_OF_ONE_DASH.fullmatch, names)):
         raise ServiceError(
-            f"{where}: arguments has an unknown kind",
-            'write "none", "any", "path", "file", or one each: ["any", "path*"]',
+            f"{where}: a program with options like -name takes no bundles",
+            "leave bundles out",
         )
     scope = catalogue.get(table.scope)
     reads_paths = not {"path", "file"}.isdisjoint({*positions, rest})
@@ -217,12 +214,31 @@ def parse_entry(table: CommandTable, catalogue: Catalogue, where: str) -> Comman
             for one in table.options
             if one.endswith("*") and not one.endswith(" *")
         ),
-        kinds=tuple(positions),
+        bundles=table.bundles,
+        kinds=positions,
         rest=rest,
         scope=table.scope,
         resource=table.resource or ("file:{path}" if reads_paths else ""),
         risky=scope is not None and scope.risk is Risk.HIGH,
     )
+
+
+def _kinds_of(table: CommandTable, where: str) -> tuple[tuple[str, ...], str]:
+    """Return the kinds of the first arguments, and that of all others."""
+    kinds = [table.arguments] if isinstance(table.arguments, str) else table.arguments
+    positions = [one.removesuffix("*") for one in kinds]
+    if isinstance(table.arguments, str):
+        rest = "" if positions == ["none"] else positions[0]
+        positions = []
+    else:
+        rest = positions.pop() if kinds and kinds[-1].endswith("*") else ""
+    starred = any(one.endswith("*") for one in kinds[:-1])
+    if starred or not {*positions, rest} <= _KINDS | {""} or "" in positions:
+        raise ServiceError(
+            f"{where}: arguments has an unknown kind",
+            'write "none", "any", "path", "file", or one each: ["any", "path*"]',
+        )
+    return tuple(positions), rest
 
 
 def match_line(

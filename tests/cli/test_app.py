@@ -43,7 +43,9 @@ CONTRACT = {
     *("changes list", "changes show", "changes approve", "changes deny"),
     *("tokens revoke", "agents set-serves", "agents set-delegates", "completion"),
 }
-ANSWERS_NOTHING = {"mcp stdio", "completion", "console", "demo", "hook", "run", "serve"}
+ANSWERS_NOTHING = {
+    *("mcp stdio", "completion", "console", "demo", "hook", "man", "run", "serve")
+}
 
 
 def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, CliCommand]]:

@@ -468,11 +468,30 @@ OPTIONS = ["-l", "-a", "-n *", "--all", "--lines *", "--color=*", "-U*", "-#", "
 )
 def test_options_are_those_of_the_list(line: str, known: bool) -> None:
     """Bundled, with a value, with one in the same word, and after arguments."""
-    assert matches(entry(options=OPTIONS, arguments="any"), line) is known
+    one = entry(options=OPTIONS, arguments="any", bundles=True)
+    assert matches(one, line) is known
+
+
+@pytest.mark.parametrize("line", ["p -la", "p -n5", "p -ln 5", "p -l5"])
+def test_options_are_bundled_only_where_the_entry_says_so(line: str) -> None:
+    """Other programs make something else of the letters of one word."""
+    assert not matches(entry(options=OPTIONS, arguments="any"), line)
+    assert matches(entry(options=OPTIONS, arguments="any"), "p -l -n 5 -U3 --lines=5")
+
+
+@pytest.mark.parametrize(
+    "line", ["tree -Po x f", "tree -Io x f", "tree -Lo 1 f", "tree -nPo '*' .envrc d"]
+)
+def test_a_letter_of_tree_begins_no_option_that_writes(line: str) -> None:
+    """Its parser takes the next word for the value of P, and goes on in the first."""
+    assert match_line(SHIPPED, placed(line)) is None
+    assert match_line(SHIPPED, placed("tree -a -L 2 -P '*.py' src")) is not None
 
 
 def test_long_options_of_one_dash_are_not_bundled() -> None:
     """`find -ls` is no `-l` and `-s`."""
+    with pytest.raises(ServiceError, match="takes no bundles"):
+        entry(options=["-name *", "-l"], bundles=True)
     one = entry(options=["-name *", "-l", "-s"], arguments="path")
     assert matches(one, "p -l -s -name x")
     assert not matches(one, "p -ls")
