@@ -45,6 +45,7 @@ SECTIONS: Final = {
     },
     "Put agents behind it": {
         "connect": "Configure an agent host, such as Claude Code.",
+        "disconnect": "Take AgentVault out of a host's configuration.",
         "hook": "Decide a tool call that a host's hook asks about.",
         "run": "Run a command as an agent.",
         "token": "Print a live token of an agent.",

@@ -10,7 +10,7 @@ import shutil
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
@@ -21,11 +21,13 @@ import click
 from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.hook_hosts import HOSTS, PROGRAM
 from agentvault_tui.cli.lookup import agent_names, find_agent, scope_names
+from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.errors import SettingsError, UnreachableError, UsageError
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.access import IssueRequest
+from agentvault_tui.operator_api.shapes import AgentInfo
 from agentvault_tui.text import visible
 
 
@@ -241,6 +243,7 @@ def _unmanaged(host: str, *, managed: bool) -> None:
         )
 
 
+_OF_OTHERS: Final = "call:tool"
 _SHELL: Final = (
     "A command line is decided as a whole. Its effect on the network is decided "
     "only where the host itself runs under `agentvault run`."
@@ -298,7 +301,7 @@ CANNOT_KEEP: Final[Mapping[str, tuple[str, ...]]] = {
     ),
 }
 """By host: what no configuration makes it keep."""
-_FILES: Final[Mapping[str, Callable[..., list[HostFile]]]] = {
+FILES_OF: Final[Mapping[str, Callable[..., list[HostFile]]]] = {
     "claude-code": _claude_code,
     "codex": _codex,
     "cursor": _cursor,
@@ -313,7 +316,7 @@ _FILES: Final[Mapping[str, Callable[..., list[HostFile]]]] = {
     on_home=True,
     example="agentvault connect claude-code --agent coder --write",
 )
-@click.argument("host", type=click.Choice(list(_FILES)))
+@click.argument("host", type=click.Choice(list(FILES_OF)))
 @click.option(
     "--agent",
     "ref",
@@ -350,15 +353,17 @@ def connect(
 
         out.raw(shipped_tools("copilot" if host == "vscode" else host).rstrip())
         return
+    lacks: list[str] = []
     try:
-        name = find_agent(session.client, ref).name
+        agent = find_agent(session.client, ref)
+        name, lacks = agent.name, _lacking(session, host, agent)
     except UnreachableError:
         name = ref
         out.note("no broker runs, so nobody knows whether there is such an agent")
-    files = _FILES[host](_commands(session, name), Path.home(), managed=managed)
+    files = FILES_OF[host](_commands(session, name), Path.home(), managed=managed)
     merged = [(file, _merged(file)) for file in files]
     weak = [*CANNOT_KEEP[host], *(() if managed else (_EDITABLE,))]
-    backups = [_write(file.path, text) for file, text in merged] if write else []
+    backups = [write_file(file.path, text) for file, text in merged] if write else []
     if write:
         with suppress(UnreachableError):  # else its first hook tells the broker
             session.client.call(calls.CONNECTED, host=host)
@@ -367,23 +372,47 @@ def connect(
             {"path": str(file.path), "format": file.format, "content": text}
             for file, text in merged
         ]
-        out.json({"files": told, "cannot_keep": weak})
+        out.json({"files": told, "cannot_keep": weak, "missing_scopes": lacks})
         return
-    for number, (file, text) in enumerate(merged):
-        if not write:
-            out.line(out.cell(f"# {file.path}", "strong"))
-            out.raw(text)
-            continue
-        if backups[number] is None:
-            out.line(f"unchanged {visible(file.path, 400)}")
-            continue
-        kept = f" (what was there: {backups[number]})" if backups[number] else ""
-        out.line(f"wrote {visible(file.path, 400)}{visible(kept, 400)}")
+    if write:
+        _print_written(out, [file.path for file, _ in merged], backups)
+    for file, text in () if write else merged:
+        out.line(out.cell(f"# {file.path}", "strong"))
+        out.raw(text)
     out.line(out.cell(f"{host} cannot keep:", "strong"))
     for line in weak:
         out.line(f"- {line}")
+    if lacks:
+        out.line(f"{visible(name, 60)} lacks scopes that tools of {host} need:")
+        out.line("  agentvault agents grant ", shlex.join([visible(name, 100), *lacks]))
     if not write:
         out.note("nothing was written: give --write")
+
+
+def _print_written(
+    out: Output, paths: Sequence[Path], copies: Sequence[str | None]
+) -> None:
+    """Print which files were written, and where copies of what was there are."""
+    for path, copy in zip(paths, copies, strict=True):
+        kept = f" (what was there: {copy})" if copy else ""
+        verb = "unchanged" if copy is None else "wrote"
+        out.line(f"{verb} {visible(path, 400)}{visible(kept, 400)}")
+
+
+def _lacking(session: CliSession, host: str, agent: AgentInfo) -> list[str]:
+    """Return the scopes that the map of a host needs and an agent was not granted.
+
+    Without the scope of other MCP servers' tools, which is for every such tool that the
+    host can reach.
+    """
+    from agentvault_tui.broker.policy_files import read_text, read_texts
+    from agentvault_tui.gateway.tools import parse_tools, shipped_tools
+
+    home, name = session.home, "copilot" if host == "vscode" else host
+    text = read_text(home.config / "hosts" / f"{name}.toml", home.config)
+    catalogue = read_texts(home).catalogue()
+    needed = parse_tools(name, text or shipped_tools(name), catalogue).scopes
+    return sorted(needed - {*agent.scopes, _OF_OTHERS})
 
 
 def _commands(session: CliSession, agent: str) -> HostCommands:
@@ -437,7 +466,7 @@ def _joined(known: Any, wanted: Any) -> Any:
         }
     lists = isinstance(known, list) and isinstance(wanted, list)
     if lists and all(isinstance(one, dict) for one in wanted):
-        there = (one if one in wanted else _foreign(one) for one in known)
+        there = (one if one in wanted else foreign(one) for one in known)
         kept = [one for one in there if one is not None]
         return kept + [one for one in wanted if one not in kept]
     return wanted
@@ -449,12 +478,17 @@ _OURS: Final = re.compile(
 """Command lines of `HostCommands` in JSON, whose program may stand in quotes."""
 
 
-def _foreign(entry: Any) -> Any:
+def is_ours(entry: object) -> bool:
+    """Tell whether `connect` wrote a handler of hooks or an MCP server."""
+    return _OURS.search(json.dumps(entry)) is not None
+
+
+def foreign(entry: Any) -> Any:
     """Return what `connect` did not write of an entry of a list; None for nothing."""
     if isinstance(entry, dict) and isinstance(handlers := entry.get("hooks"), list):
-        left = [one for one in map(_foreign, handlers) if one is not None]
+        left = [one for one in map(foreign, handlers) if one is not None]
         return entry | {"hooks": left} if left or not handlers else None
-    return None if _OURS.search(json.dumps(entry)) else entry
+    return None if is_ours(entry) else entry
 
 
 def _with_tables(text: str, known: dict[str, Any], wanted: dict[str, Any]) -> str:
@@ -487,8 +521,12 @@ def _with_tables(text: str, known: dict[str, Any], wanted: dict[str, Any]) -> st
     return text
 
 
-def _write(path: Path, text: str) -> str | None:
-    """Write *text* at *path*, whole or not at all.
+def write_file(path: Path, text: str) -> str | None:
+    """Write a file of a host, whole or not at all, and keep a copy of it.
+
+    Args:
+        path: the file; if it is a link, what it points to.
+        text: its new text.
 
     Returns:
         where a copy of what was there is, empty if nothing was; None where the file

@@ -184,6 +184,15 @@ class ToolMap:
         )
 
     @property
+    def scopes(self) -> frozenset[str]:
+        """Return the scopes that calls of the tools of a host may need."""
+        found = {CONFIGURE} if self.unmatched == DENY else {CONFIGURE, self.unmatched}
+        for rule in self.rules:
+            found |= {rule.scope, *(one.scope for one in rule.commands)}
+            found |= {DELETE} if rule.deletes else set()
+        return frozenset(found)
+
+    @property
     def unmatched_rule(self) -> ToolRule | None:
         """Return the rule for what no other is for; nothing where that is denied."""
         if self.unmatched == DENY:

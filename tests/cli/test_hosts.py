@@ -307,6 +307,23 @@ def test_a_misspelt_agent_is_noticed(av: Run, place: Path) -> None:
     assert av("connect", "codex", "--agent", "codre").code == 4
 
 
+@pytest.mark.parametrize("host", CANNOT_KEEP)
+def test_the_grant_line_has_the_scopes_that_an_agent_lacks(
+    av: Run, reader: Agent, place: Path, host: str
+) -> None:
+    """What it prints can be typed, and afterwards nothing is missing."""
+    told = av("connect", host, "--agent", reader.name)
+    (line,) = (one for one in told.out.splitlines() if "agents grant" in one)
+    words = shlex.split(line)
+    assert {"run:tests", "configure:host", "write:files"} <= {*words}
+    assert not {"read:files", "execute:command", "call:tool"} & {*words}
+    assert av(*words[1:]).code == 0
+    again = av("connect", host, "--agent", reader.name)
+    assert "agents grant" not in again.out
+    told = av("connect", host, "--agent", reader.name, "--json")
+    assert told.json["missing_scopes"] == []
+
+
 @pytest.mark.parametrize("host", ["claude-code", "codex", "gemini"])
 def test_a_hook_that_is_killed_or_missing_blocks_the_call(
     connect: Run, host: str
