@@ -1,0 +1,154 @@
+"""The tables of docs/hosts.md: ten tasks take two approvals, and no escape passes."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.bench import OPERATOR, Bench
+from support.manual_clock import ManualClock
+
+from agentvault_tui.broker.authority import Sessions
+from agentvault_tui.broker.operators_api import operators_app
+from agentvault_tui.broker.usecases.stepup import begin_approval
+from agentvault_tui.cli import hook
+from agentvault_tui.cli.hook_hosts import HOSTS, HookVerdict
+from agentvault_tui.gateway import Gateway
+from agentvault_tui.home import Home
+from agentvault_tui.model import Agent, Repeat
+from agentvault_tui.settings import GatewaySettings, Settings
+from agentvault_tui.web import RequestGuard, Server
+from agentvault_tui.web.reply import problem
+from agentvault_tui.web.sockets import unix_socket
+
+pytestmark = pytest.mark.slow
+HOST = "claude-code"
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "hosts.md").read_text()
+SCOPES = re.findall(r"--scope ([a-z:]+)", PAGE.split("2. Register the agent")[1])[:7]
+
+
+def table(head: str) -> list[list[str]]:
+    """Return the rows of the table that begins with *head*."""
+    rows = PAGE.split(f"{head}\n")[1].split("\n\n")[0].splitlines()[1:]
+    return [re.split(r" (?<!\\\\)\| ", row.strip("| ")) for row in rows]
+
+
+def spans(cell: str) -> list[str]:
+    return [one.replace("\\|", "|") for one in re.findall(r"`([^`]*)`", cell)]
+
+
+TASKS = [
+    (row[0], spans(row[1]), int(row[2]))
+    for row in table("| task | calls | approvals |")
+]
+ESCAPES = [line for row in table("| what is tried | lines |") for line in spans(row[1])]
+
+
+def test_the_tables_have_ten_tasks_and_forty_escapes() -> None:
+    """Together the tasks take at most two approvals."""
+    assert (len(TASKS), len(ESCAPES), len({*ESCAPES})) == (10, 40, 40)
+    assert sum(approvals for *_, approvals in TASKS) <= 2
+
+
+@pytest.fixture
+def project(short: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with a few files, and a link that leads out of it."""
+    folder = short / "project"
+    for name in ("src/app.py", "src/old.py", "README.md", "ls"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("def total():\n    return 1\n\n")
+    (folder / "ls").chmod(0o755)
+    other = short / "other"
+    other.mkdir()
+    (other / "secret").write_text("secret")
+    (folder / "out").symlink_to(other)
+    git = shutil.which("git") or "git"
+    subprocess.run([git, "init", "-q", str(folder)], check=True)
+    monkeypatch.setenv("CLAUDE_PROJECT_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture
+async def bench(short: Path) -> AsyncIterator[Bench]:
+    """A broker whose operators' socket listens in its home, and hooks do not wait."""
+    home = Home.locate(short / "home")
+    clock = ManualClock(datetime(2026, 11, 24, tzinfo=UTC))
+    settings = Settings(gateway=GatewaySettings(hook_wait=0))
+    opened = await Bench.open(home, clock, settings=settings)
+    gateway = opened.broker.gateway = Gateway(opened.broker)
+    await gateway.start()
+    async with Server(opened.clock) as server:
+        app = operators_app(opened.broker, opened.feed, Sessions(opened.broker))
+        guard = RequestGuard(app, hosts=None, shape=problem)
+        await server.listen(guard, unix_socket(home.socket), shape=problem)
+        yield opened
+    await opened.close()
+
+
+def tool_call(text: str, project: Path) -> dict[str, Any]:
+    """Return the event that Claude Code hands to its hook for a call of the table."""
+    tool, _, rest = text.partition(" ")
+    given: dict[str, dict[str, Any]] = {
+        "Read": {"file_path": str(project / rest)},
+        "Write": {"file_path": str(project / rest), "content": "x"},
+        "Edit": {
+            "file_path": str(project / rest),
+            "old_string": "return 1",
+            "new_string": "return 2",
+        },
+        "Grep": {"pattern": rest},
+        "Glob": {"pattern": rest},
+        "WebFetch": {"url": rest, "prompt": "x"},
+    }
+    known = tool in given
+    return {
+        "hook_event_name": "PreToolUse",
+        "tool_name": tool if known else "Bash",
+        "tool_input": given[tool] if known else {"command": text},
+        "cwd": str(project),
+    }
+
+
+async def decided(bench: Bench, agent: Agent, text: str, project: Path) -> HookVerdict:
+    """Ask as the hook's process does, with the call as the host tells of it."""
+    call = HOSTS[HOST].read(tool_call(text, project))
+    home = str(bench.home.data)
+    return await asyncio.to_thread(hook._decided, HOST, agent.name, home, call)
+
+
+async def test_ten_tasks_need_at_most_two_approvals(
+    bench: Bench, project: Path
+) -> None:
+    """Each call of the table passes, with the approvals that its row says."""
+    agent = await bench.agent("coder", *SCOPES)
+    for task, calls, expected in TASKS:
+        approvals = 0
+        for text in calls:
+            told = await decided(bench, agent, text, project)
+            if not told.allowed:
+                approvals += 1
+                (stepup,) = bench.broker.stepups.open()
+                repeat = Repeat(20, 1_800)
+                await begin_approval(
+                    bench.broker, stepup.id, stepup.digest, OPERATOR, repeat
+                )
+                bench.tenant.approve()
+                await bench.until(lambda: not bench.broker.stepups.open())
+                told = await decided(bench, agent, text, project)
+            assert told.allowed, (task, text, told.message)
+        assert approvals == expected, task
+
+
+@pytest.mark.parametrize("text", ESCAPES)
+async def test_no_escape_passes(bench: Bench, project: Path, text: str) -> None:
+    """A person decides, or it is denied, and nothing is read or run meanwhile."""
+    agent = await bench.agent("coder", *SCOPES, "configure:host")
+    told = await decided(bench, agent, text, project)
+    assert not told.allowed, text
