@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from contextlib import closing
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from agentvault_tui.cli.lookup import agent_names, find_agent, service_names
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
-from agentvault_tui.errors import ConflictError, UsageError
+from agentvault_tui.errors import ConflictError, NotFoundError, UsageError
 from agentvault_tui.model import Money
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.gateway import RouteInfo, ServiceInfo, TryInfo
@@ -314,6 +315,44 @@ def _print_try(out: Output, answer: TryInfo) -> None:
 
 def _shown(value: object) -> object:
     return "unclear" if value is None else value
+
+
+@services.command("learn", on_home=True, example="agentvault services learn stripe")
+@click.argument("name", shell_complete=service_names)
+@pass_session
+def learn(session: CliSession, name: str) -> None:
+    """Draft routes of NAME for calls of the last day that no route matched.
+
+    Prints them as tables of a service's file, with a guessed scope, for a person to
+    finish: nothing is written.
+    """
+    from agentvault_tui.broker.policy_files import load_policy, read_text
+    from agentvault_tui.gateway.learning import draft_text, learn_routes
+    from agentvault_tui.gateway.past_calls import recorded_calls
+    from agentvault_tui.gateway.services import parse_service
+    from agentvault_tui.ledger.schema import read_home
+    from agentvault_tui.model import EventType
+
+    home, out = session.home, session.out
+    (path,) = config_files(session, "services", name)
+    text = read_text(path, home.config) or ""
+    service = parse_service(path.stem, text, load_policy(home).catalogue, home.config)
+    if not home.database.exists():
+        raise NotFoundError(f"there is no ledger at {home.database}")
+    since = SystemClock().now() - timedelta(days=1)
+    with read_home(home) as db:
+        kinds = EventType.GATEWAY_REFUSED, EventType.GATEWAY_ATTEMPT
+        rows = [
+            one
+            for kind in kinds
+            for one in recorded_calls(db, service.name, since, kind)
+        ]
+    found = learn_routes(service, rows)
+    if not out.print_json({"routes": [asdict(one) for one in found]}):
+        if found:
+            out.raw(draft_text(found).rstrip())
+        else:
+            out.note(f"every call of {service.name} in the last day has its route")
 
 
 @services.command("import", on_home=True, example="agentvault services import stripe")

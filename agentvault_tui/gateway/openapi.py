@@ -23,7 +23,7 @@ from agentvault_tui.gateway.services import origin_lines
 from agentvault_tui.text import visible
 
 MAX_DOCUMENT: Final = 64 * 1024 * 1024
-_METHODS: Final = ("get", "head", "post", "put", "patch", "delete")
+METHODS: Final = ("get", "head", "post", "put", "patch", "delete")
 _PAYS: Final = re.compile(
     r"pay(?!load)|payout|charge|transfer|invoice|subscri|refund|withdraw|checkout|topup"
 )
@@ -49,12 +49,15 @@ _MOST_REFS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
-class _Operation:
+class DraftedRoute:
+    """One operation of a service, as a route."""
+
     method: str
     path: str
     scope: str
     parameters: dict[str, str]
     note: str
+    """Words that describe it, for a comment."""
     headers: tuple[str, ...] = ()
     """That the document declares, and that may leave."""
     body: str | None = None
@@ -96,7 +99,7 @@ def service_file(name: str, path: Path, origin: str | None) -> str:
     origin = origin or server
     if not origin:
         raise UsageError(f"{path} names no server with a host", "give --origin")
-    operations: dict[tuple[str, str], _Operation] = {}
+    operations: dict[tuple[str, str], DraftedRoute] = {}
     skipped: list[str] = []
     for one in _operations(document, prefix, skipped):
         other = operations.get(one.key)
@@ -114,8 +117,11 @@ def service_file(name: str, path: Path, origin: str | None) -> str:
         *_credential(document, name),
     ]
     head += [_comment(f"Left out, for no route can name it: {one}") for one in skipped]
-    routes = sorted(operations.values(), key=_place)
-    return "\n".join([*head, *(line for one in routes for line in _route(one))]) + "\n"
+    routes = sorted(operations.values(), key=place_of)
+    return (
+        "\n".join([*head, *(line for one in routes for line in route_lines(one))])
+        + "\n"
+    )
 
 
 def _read(path: Path) -> dict[str, object]:
@@ -181,11 +187,11 @@ def _server(document: dict[str, object]) -> tuple[str, str]:
 
 def _operations(
     document: dict[str, object], prefix: str, skipped: list[str]
-) -> Iterator[_Operation]:
+) -> Iterator[DraftedRoute]:
     for template, item in _mapping(document.get("paths")).items():
         operations = _resolved(document, item)
-        path = _path(prefix + str(template))
-        for method in _METHODS:
+        path = path_template(prefix + str(template))
+        for method in METHODS:
             operation = operations.get(method)
             if not isinstance(operation, dict):
                 continue
@@ -193,13 +199,13 @@ def _operations(
                 skipped.append(f"{method.upper()} {template}")
                 continue
             said = f"{operation.get('operationId', '')} {operation.get('summary', '')}"
-            scope = _scope(method, f"{template} {said}".lower())
+            scope = guess_scope(method, f"{template} {said}".lower())
             parameters = _parameters(document, operation) if method != "get" else {}
             headers = _headers(document, (operations, operation))
             kind, types = _content(document, operation, method.upper())
             if kind in {"none", "opaque"}:
                 parameters = {}
-            yield _Operation(
+            yield DraftedRoute(
                 *(method.upper(), path, scope, parameters, said.strip()),
                 headers=headers,
                 body=kind,
@@ -207,7 +213,7 @@ def _operations(
             )
 
 
-def _path(template: str) -> str | None:
+def path_template(template: str) -> str | None:
     """Return a template whose captures are whole segments; None where none can be."""
     segments = []
     for segment in template.removeprefix("/").split("/"):
@@ -231,7 +237,7 @@ def _path(template: str) -> str | None:
     return "/" + "/".join(segments)
 
 
-def _scope(method: str, words: str) -> str:
+def guess_scope(method: str, words: str) -> str:
     """Guess what an operation does: the strictest thing that its words say."""
     if method in {"get", "head"}:
         return "read:records"
@@ -328,13 +334,14 @@ def _credential(document: dict[str, object], name: str) -> list[str]:
     return ["[credential]", 'kind = "none"']
 
 
-def _place(one: _Operation) -> list[tuple[bool, str]]:
+def place_of(one: DraftedRoute) -> list[tuple[bool, str]]:
     """Sort narrower paths before wider ones, so that each route can match."""
     segments = one.path.split("/")
     return [*((part.startswith("{"), part) for part in segments), (False, one.method)]
 
 
-def _route(one: _Operation) -> list[str]:
+def route_lines(one: DraftedRoute) -> list[str]:
+    """Encode a route as lines of TOML."""
     lines = ["", _comment(one.note)] if one.note else [""]
     lines += [
         "[[routes]]",

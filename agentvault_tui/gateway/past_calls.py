@@ -89,12 +89,22 @@ def _line(kind: str, name: str) -> str | None:
 
 
 def recorded_calls(
-    db: sqlite3.Connection, service: str, since: datetime
+    db: sqlite3.Connection,
+    service: str,
+    since: datetime,
+    kind: EventType = EventType.GATEWAY_ATTEMPT,
 ) -> Iterator[dict[str, Any]]:
-    """Yield ``detail`` of each call of a service that went out since a moment."""
+    """Yield ``detail`` of each call of a service since a moment, the latest first.
+
+    Args:
+        db: a reader of the ledger.
+        service: the service's name.
+        since: the earliest moment.
+        kind: calls that went out, or refused requests.
+    """
     rows = db.execute(
         "SELECT body FROM events WHERE type = ? ORDER BY seq DESC LIMIT ?",
-        (EventType.GATEWAY_ATTEMPT.value, _MOST_ROWS),
+        (kind.value, _MOST_ROWS),
     )
     for (body,) in rows:
         event = json.loads(body)

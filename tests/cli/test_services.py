@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 from support.command_line import Agent, Answer, Broker
 from support.service_files import TRANSFERS
@@ -81,6 +82,25 @@ def test_a_refused_request_says_why(
     answer = av(*line, "--body", str(file), "--json")
     assert answer.code == 1
     assert answer.json["error"].startswith(error)
+
+
+def test_calls_without_a_route_are_drafted(av: Run, agent: Agent, stripe: Path) -> None:
+    """The draft is printed, and nothing is written; without such calls there is none."""
+    before = stripe.read_text()
+    assert "has its route" in av("services", "learn", "stripe").err
+    token = agent.ask("read:calendar", {})["access_token"]
+    answer = httpx.get(
+        f"{agent.broker.url}/gw/stripe/v9/things/4711",
+        headers={"Authorization": f"Bearer {token}"},
+        trust_env=False,
+    )
+    assert answer.json()["reason"] == "no_route"
+    told = av("services", "learn", "stripe")
+    assert (told.code, 'path = "/v9/things/{thing}"' in told.out) == (0, True)
+    (route,) = av("services", "learn", "stripe", "--json").json["routes"]
+    assert (route["method"], route["calls"]) == ("GET", 1)
+    assert stripe.read_text() == before
+    assert av("services", "learn", "nonsense").code == 4
 
 
 def test_services_are_listed_and_shown(av: Run, stripe: Path) -> None:
