@@ -85,7 +85,7 @@ def test_a_refused_request_says_why(
 
 
 def test_calls_without_a_route_are_drafted(av: Run, agent: Agent, stripe: Path) -> None:
-    """The draft is printed, and nothing is written; without such calls there is none."""
+    """The draft is printed, and nothing is written; without calls there is none."""
     before = stripe.read_text()
     assert "has its route" in av("services", "learn", "stripe").err
     token = agent.ask("read:calendar", {})["access_token"]
