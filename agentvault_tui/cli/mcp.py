@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -16,7 +18,15 @@ from agentvault_tui.cli.config_files import (
 from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.lookup import agent_names, find_agent
 from agentvault_tui.cli.session import CliSession
-from agentvault_tui.errors import UnreachableError
+from agentvault_tui.errors import (
+    ConflictError,
+    UnreachableError,
+    UsageError,
+)
+from agentvault_tui.home import put_private
+
+if TYPE_CHECKING:
+    from agentvault_tui.gateway.mcp import McpServer
 
 _NONE = "no MCP servers: write mcp/NAME.toml, docs/gateway.md says how"
 
@@ -86,6 +96,108 @@ def check_file(session: CliSession, path: Path) -> dict[str, Any]:
     if not told["tools"] and told["unmatched"] == "deny":
         told["notes"].append("no tool is mapped, so every call is refused")
     return told
+
+
+@mcp.command(
+    "import", example="agentvault mcp import files -- mcp-server-filesystem /srv/shared"
+)
+@click.argument("name")
+@click.argument("words", metavar="[COMMAND...]", nargs=-1)
+@click.option("--url", help="Where the server is, instead of a command.")
+@click.option("--secret", help="The sealed secret that its URL takes as bearer token.")
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@pass_session
+def import_server(
+    session: CliSession,
+    name: str,
+    words: tuple[str, ...],
+    *,
+    url: str | None,
+    secret: str | None,
+    force: bool,
+) -> None:
+    """Write mcp/NAME.toml with the tools of a server, each with a guessed scope.
+
+    The program is started once, as your user, and asked for its tools; or --url is. A
+    running broker uses the file at once: check each scope.
+    """
+    from agentvault_tui.broker.policy_files import NAME, NAME_FORM, load_policy
+    from agentvault_tui.gateway.mcp import parse_server
+    from agentvault_tui.gateway.mcp.drafting import draft_file
+
+    if not NAME.fullmatch(name):
+        raise UsageError("that is no name for a server", NAME_FORM)
+    if bool(words) == bool(url):
+        raise UsageError(
+            "a server is reached by a command or by a URL",
+            "give -- COMMAND, or --url URL",
+        )
+    if secret and not url:
+        raise UsageError("--secret is for a URL", "a program has what its user has")
+    home, out = session.home, session.out
+    catalogue = load_policy(home).catalogue
+    head = _head(words, url, secret)
+    probed = parse_server(name, "\n".join(head), catalogue, home.config)
+    tools = asyncio.run(_tools_of(session, probed, url, secret))
+    text = draft_file(name, head, tools)
+    server = parse_server(name, text, catalogue, home.config)
+    path = home.config / "mcp" / f"{name}.toml"
+    home.prepare()
+    try:
+        put_private(path, text.encode(), replace=force)
+    except FileExistsError:
+        raise ConflictError(
+            f"{path} is there already", "--force replaces it; nothing was written"
+        ) from None
+    rules = [{"tool": one.pattern, "scope": one.scope} for one in server.tools.rules]
+    if out.print_json({"written": str(path), "tools": rules}):
+        return
+    out.line("wrote ", out.cell(str(path), limit=1000), f": {len(rules)} tools")
+    rows = [[out.cell(one["tool"], "strong"), out.cell(one["scope"])] for one in rules]
+    out.table(("TOOL", "SCOPE"), rows)
+    out.note("scopes are guesses: check each, and remove tools that agents do not need")
+
+
+def _head(words: tuple[str, ...], url: str | None, secret: str | None) -> list[str]:
+    """Return the lines of a file that say how a server is reached."""
+    from agentvault_tui.gateway.services import origin_lines
+    from agentvault_tui.toml_table import write_value
+
+    if url is None:
+        return [f"command = {write_value(words)}"]
+    parts = urlsplit(url)
+    lines = [f"url = {write_value(url)}"]
+    lines += origin_lines(f"{parts.scheme}://{parts.netloc}")[1:]
+    if secret:
+        # One line, because a table would take in the lines that follow.
+        lines.append(
+            f'credential = {{ kind = "bearer", secret = {write_value(secret)} }}'
+        )
+    return lines
+
+
+async def _tools_of(
+    session: CliSession, server: McpServer, url: str | None, secret: str | None
+) -> list[dict[str, Any]]:
+    """Ask a server for its tools."""
+    from agentvault_tui.cli.secrets import home_secrets
+    from agentvault_tui.clock import SystemClock
+    from agentvault_tui.gateway.mcp.drafting import tools_of_program, tools_of_url
+    from agentvault_tui.gateway.mcp.errors import McpError
+    from agentvault_tui.web.service_connection import UpstreamError
+
+    try:
+        if url is None:
+            return await tools_of_program(server, SystemClock())
+        token = None
+        if secret and server.service is not None:
+            secrets = home_secrets(session)
+            token = secrets.open(secret, server.service.destinations).reveal()
+        return await tools_of_url(url, token)
+    except UpstreamError as error:
+        raise UnreachableError(f"the server {server.name}: {error.text}") from None
+    except McpError as error:
+        raise UnreachableError(f"the server {server.name}: {error}") from None
 
 
 @mcp.command(

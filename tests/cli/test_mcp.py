@@ -178,3 +178,43 @@ def test_stdio_needs_a_broker(cli: Run, tmp_path: Path) -> None:
     """Without one: exit 3, and a line that says how to start one."""
     told = cli("--home", str(tmp_path), "mcp", "stdio", "files", "--agent", "a")
     assert told.code == 3
+
+
+def test_a_server_is_imported(cli: Run, tmp_path: Path) -> None:
+    """Its program is started once, in the era that it speaks, and ends again."""
+    home = ("--home", str(tmp_path / "home"))
+    log = tmp_path / "log"
+    for name, era in (("old", "legacy"), ("new", "modern")):
+        program = (sys.executable, mcp_peer.__file__, str(log), era)
+        line = ("mcp", "import", name, "--", *program)
+        told = cli(*home, *line)
+        assert (told.code, f"{name}.toml: 7 tools" in told.out) == (0, True), told.err
+        again = cli(*home, *line)
+        assert (again.code, "--force replaces it" in again.err) == (1, True)
+    assert cli(*home, "mcp", "check", "old").code == 0
+    text = (tmp_path / "home" / "mcp" / "old.toml").read_text()
+    assert '[tools.delete_file]\nscope = "delete:records"' in text
+    pids = {line.split()[0] for line in log.read_text().splitlines()}
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "says"),
+    [
+        (("../x", "--", "true"), 2, "no name"),
+        (("x",), 2, "by a command or by a URL"),
+        (("x", "--url", "https://a.test/", "--", "true"), 2, "by a command or by"),
+        (("x", "--secret", "s", "--", "true"), 2, "--secret is for a URL"),
+        (("x", "--", "/no/such/program"), 3, "cannot be started"),
+        (("x", "--", "false"), 3, "process ended"),
+        (("x", "--url", "http://127.0.0.1:9/mcp"), 3, "cannot be reached"),
+        (("x", "--url", "nonsense"), 1, "is no URL"),
+    ],
+)
+def test_an_import_that_fails_writes_nothing(
+    cli: Run, tmp_path: Path, line: tuple[str, ...], code: int, says: str
+) -> None:
+    """Each fault is one sentence."""
+    told = cli("--home", str(tmp_path / "home"), "mcp", "import", *line)
+    assert (told.code, says in told.err) == (code, True), told.err
+    assert not list(tmp_path.rglob("*.toml"))

@@ -1,0 +1,254 @@
+"""Draft the file of an MCP server from its list of tools, for a person to finish."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final
+
+import httpx
+import msgspec
+
+from agentvault_tui.clock import Clock
+from agentvault_tui.errors import UsageError
+from agentvault_tui.gateway.mcp.errors import McpError
+from agentvault_tui.gateway.mcp.messages import CLIENT, LEGACY, own_message
+from agentvault_tui.gateway.mcp.servers import McpServer
+from agentvault_tui.gateway.mcp.stdio import McpProcess, ProcessEvents
+from agentvault_tui.gateway.openapi import guess_scope
+from agentvault_tui.text import visible
+from agentvault_tui.toml_table import write_key, write_value
+from agentvault_tui.web.service_connection import UpstreamError
+
+Tool = dict[str, Any]
+_Ask = Callable[[dict[str, Any]], Awaitable[Mapping[str, Any]]]
+_MOST_PAGES: Final = 50
+_MOST_TOOLS: Final = 1_000
+_MOST_BYTES: Final = 4 * 2**20
+_TIMEOUT_S: Final = 15.0
+_READS: Final = re.compile(
+    r"(?:get|list|read|search|find|show|view|describe|fetch|query|count|check|stat)"
+    r"(?![a-z])"
+)
+_FILE: Final = re.compile(r"(?:file|dir|directory|folder)?_?path|filename|file")
+_OBJECT: Final = re.compile(r"uri|url|id|.*_id|name|repo|table|channel|key")
+_OF_FILES: Final = {
+    "read:records": "read:files",
+    "write:records": "write:files",
+    "delete:records": "delete:files",
+}
+_STATED: Final = ("amount", "currency", "count")
+
+
+async def tools_of_program(server: McpServer, clock: Clock) -> list[Tool]:
+    """Start a server's program once, and read its tools.
+
+    Raises:
+        UpstreamError: it does not start, or does not answer.
+        McpError: it speaks no revision of MCP that is known.
+    """
+    events = ProcessEvents(lambda *_: None, lambda _: None)
+    for modern in (False, True):
+        process = McpProcess(server, clock, events, modern=modern)
+        try:
+            await process.start()
+
+            async def ask(
+                params: dict[str, Any],
+                process: McpProcess = process,
+                modern: bool = modern,
+            ) -> Mapping[str, Any]:
+                message = own_message("tools/list", modern=modern, **params)
+                envelope = await process.ask(message, None)
+                return {name: json.loads(bytes(one)) for name, one in envelope.items()}
+
+            return await _read_all(ask)
+        except (McpError, UpstreamError):
+            if modern:
+                raise
+        finally:
+            await process.aclose()
+    raise AssertionError  # each turn returns or raises
+
+
+async def tools_of_url(url: str, token: str | None) -> list[Tool]:
+    """Ask a server at a URL for its tools (MCP 2025-06-18, Streamable HTTP).
+
+    Args:
+        url: of its endpoint.
+        token: its bearer token, if it wants one.
+
+    Raises:
+        UpstreamError: it does not answer, or refuses.
+    """
+    headers = {"Accept": "application/json, text/event-stream"}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    async with httpx.AsyncClient(
+        headers=headers, timeout=_TIMEOUT_S, trust_env=False, follow_redirects=False
+    ) as http:
+        begin = {"protocolVersion": LEGACY[0], "capabilities": {}, "clientInfo": CLIENT}
+        found, session = await _post(http, url, "initialize", begin, 1)
+        if "result" not in found:
+            raise _refused("it refuses initialize")
+        http.headers["MCP-Protocol-Version"] = LEGACY[0]
+        if session is not None:
+            http.headers["Mcp-Session-Id"] = session
+        await _post(http, url, "notifications/initialized", {}, None)
+
+        async def ask(params: dict[str, Any]) -> Mapping[str, Any]:
+            answer, _ = await _post(http, url, "tools/list", params, 2)
+            return answer
+
+        return await _read_all(ask)
+
+
+async def _post(
+    http: httpx.AsyncClient,
+    url: str,
+    method: str,
+    params: dict[str, Any],
+    id_: int | None,
+) -> tuple[Mapping[str, Any], str | None]:
+    """Send a message; return the answer to it, and the session that it names."""
+    body: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": params}
+    if id_ is not None:
+        body["id"] = id_
+    try:
+        async with http.stream("POST", url, json=body) as reply:
+            if reply.status_code in {401, 403}:
+                raise _refused("it wants a credential: give --secret NAME")
+            if not reply.is_success:
+                raise _refused(f"it answers {reply.status_code}")
+            session = reply.headers.get("mcp-session-id")
+            text = bytearray()
+            async for piece in reply.aiter_bytes():
+                text += piece
+                if len(text) > _MOST_BYTES:
+                    raise _refused("its answer is too large")
+                if id_ is not None and (found := _answer(bytes(text), id_)):
+                    return found, session
+            return {}, session
+    except httpx.HTTPError as error:
+        raise _refused(f"it cannot be reached ({type(error).__name__})") from None
+
+
+def _answer(text: bytes, id_: int) -> Mapping[str, Any] | None:
+    """Find the answer to a request in JSON, or in server-sent events so far."""
+    parts = [line[5:] for line in text.splitlines() if line.startswith(b"data:")]
+    for part in parts or [text]:
+        try:
+            value = msgspec.json.decode(part)
+        except msgspec.DecodeError:
+            continue
+        if isinstance(value, dict) and value.get("id") == id_:
+            return value
+    return None
+
+
+def _refused(why: str) -> UpstreamError:
+    return UpstreamError(502, "upstream_unreachable", why)
+
+
+async def _read_all(ask: _Ask) -> list[Tool]:
+    """Read all pages of a list of tools."""
+    found: list[Tool] = []
+    cursor: object = None
+    for _ in range(_MOST_PAGES):
+        answer = await ask({} if cursor is None else {"cursor": cursor})
+        result = answer.get("result")
+        tools = result.get("tools") if isinstance(result, dict) else None
+        if not isinstance(tools, list):
+            raise _refused("it has no list of tools")
+        found += [one for one in tools if isinstance(one, dict)]
+        cursor = result.get("nextCursor") if isinstance(result, dict) else None
+        if cursor is None or len(found) >= _MOST_TOOLS:
+            break
+    return found[:_MOST_TOOLS]
+
+
+def draft_file(name: str, head: Iterable[str], tools: Iterable[Tool]) -> str:
+    """Write ``mcp/NAME.toml`` with an entry for each tool.
+
+    A scope is guessed by the words of the tool's name, and by its annotations where
+    these are stricter, or the name says nothing. Each guess is for a person to check:
+    both are the server's own words.
+
+    Args:
+        name: of the server.
+        head: the lines that say how it is reached.
+        tools: as the server lists them.
+
+    Returns:
+        TOML.
+
+    Raises:
+        UsageError: the server has no tool that an entry could name.
+    """
+    lines = [
+        "# Drafted from the server's own list of tools, which may say anything: check",
+        "# each scope, and remove the tools that agents do not need.",
+        *head,
+        'unmatched = "deny"',
+    ]
+    entries = 0
+    for tool in tools:
+        entry = _entry(name, tool)
+        entries += any(line.startswith("[") for line in entry)
+        lines += entry
+    if not entries:
+        raise UsageError("the server has no tools", "write mcp/NAME.toml by hand")
+    return "\n".join(lines) + "\n"
+
+
+def _entry(server: str, tool: Tool) -> list[str]:
+    tool_name = str(tool.get("name", ""))
+    shown = visible(" ".join(tool_name.split()), 100)
+    if not re.fullmatch(r"[\x21-\x7e]{1,128}", tool_name) or "*" in tool_name:
+        return ["", f"# Left out, for no entry can name it: {shown}"]
+    schema = tool.get("inputSchema")
+    schema = schema if isinstance(schema, dict) else {}
+    declared = schema.get("properties")
+    names = [str(one) for one in declared] if isinstance(declared, dict) else []
+    needed = schema.get("required")
+    required = [str(one) for one in needed] if isinstance(needed, list) else []
+    scope = _scope(tool_name, tool.get("annotations"))
+    if any(_FILE.fullmatch(one.lower()) for one in names):
+        scope = _OF_FILES.get(scope, scope)
+    lines = [f"[tools.{write_key(tool_name)}]", f'scope = "{scope}"']
+    for pattern in (_FILE, _OBJECT):
+        plain = (one for one in required if re.fullmatch(r"[A-Za-z0-9_.-]+", one))
+        if found := next((one for one in plain if pattern.fullmatch(one.lower())), ""):
+            lines.append(f"resource = {write_value(f'{server}:{{{found}}}')}")
+            break
+    stated: dict[str, str] = {one: f"/{one}" for one in _STATED if one in names}
+    for one in ("recipients", "to"):
+        if one in names:
+            stated["recipients"] = f"count:/{one}"
+            break
+    if stated:
+        pairs = ", ".join(f"{key} = {write_value(at)}" for key, at in stated.items())
+        lines.append(f"parameters = {{ {pairs} }}")
+    said = visible(" ".join(str(tool.get("description", "")).split()), 100)
+    return ["", *([f"# {said}"] if said else []), *lines]
+
+
+def _scope(name: str, annotations: object) -> str:
+    """Guess what a tool does; the stricter one where name and annotations differ."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+", "_", name).lower()
+    by_name = guess_scope("post", words)
+    notes = annotations if isinstance(annotations, dict) else {}
+    if by_name != "write:records":
+        return "read:records" if _is_read(words, notes) else by_name
+    if notes.get("destructiveHint") is True and notes.get("readOnlyHint") is not True:
+        return "delete:records"
+    reads = _READS.match(words) is not None or notes.get("readOnlyHint") is True
+    return (
+        "read:records" if reads and notes.get("readOnlyHint") is not False else by_name
+    )
+
+
+def _is_read(words: str, notes: Mapping[str, Any]) -> bool:
+    """Tell whether name and annotations both say that a tool reads (get_invoice)."""
+    return _READS.match(words) is not None and notes.get("readOnlyHint") is True

@@ -1,0 +1,155 @@
+"""Files of MCP servers are drafted from their lists of tools."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from agentvault_tui.errors import UsageError
+from agentvault_tui.gateway.mcp import parse_server
+from agentvault_tui.gateway.mcp.drafting import draft_file, tools_of_url
+from agentvault_tui.policy import shipped_catalogue
+from agentvault_tui.web.service_connection import UpstreamError
+
+HEAD = ['command = ["x"]']
+
+
+def tool(name: str, *arguments: str, **notes: bool) -> dict[str, Any]:
+    schema = {"properties": {one: {} for one in arguments}, "required": [*arguments]}
+    return {"name": name, "inputSchema": schema, "annotations": notes}
+
+
+def drafted(*tools: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return scope and resource of each tool in the drafted file, which is parsed."""
+    text = draft_file("srv", HEAD, tools)
+    server = parse_server("srv", text, shipped_catalogue(), Path("/"))
+    return {one.pattern: (one.scope, one.resource) for one in server.tools.rules}
+
+
+@pytest.mark.parametrize(
+    ("given", "scope"),
+    [
+        (tool("list_issues"), "read:records"),
+        (tool("getIssue"), "read:records"),
+        (tool("create_issue"), "write:records"),
+        (tool("delete_issue"), "delete:records"),
+        (tool("send_message"), "send:email"),
+        (tool("create_payout"), "send:payment"),
+        (tool("get_invoice"), "send:payment"),
+        (tool("get_invoice", readOnlyHint=True), "read:records"),
+        (tool("delete_issue", readOnlyHint=True), "delete:records"),
+        (tool("list_issues", readOnlyHint=False), "write:records"),
+        (tool("frobnicate"), "write:records"),
+        (tool("frobnicate", readOnlyHint=True), "read:records"),
+        (tool("frobnicate", destructiveHint=True), "delete:records"),
+        (tool("read_file", "path"), "read:files"),
+        (tool("write_file", "path"), "write:files"),
+        (tool("remove_file", "filePath"), "delete:files"),
+    ],
+)
+def test_a_scope_is_guessed_by_name_and_annotations(
+    given: dict[str, Any], scope: str
+) -> None:
+    """The stricter of the two counts; what says nothing writes."""
+    ((found, _),) = drafted(given).values()
+    assert found == scope
+
+
+def test_a_resource_is_what_a_needed_argument_names() -> None:
+    """A path first, then an id; an argument that may be left out is none."""
+    assert drafted(tool("read_file", "path"))["read_file"][1] == "srv:{path}"
+    assert drafted(tool("get_issue", "issue_id"))["get_issue"][1] == "srv:{issue_id}"
+    optional = tool("get_issue", "issue_id")
+    optional["inputSchema"]["required"] = []
+    assert drafted(optional)["get_issue"][1] == ""
+
+
+def test_amounts_and_recipients_are_read() -> None:
+    """So that policy decides on them."""
+    text = draft_file("s", HEAD, [tool("pay", "amount", "currency", "to")])
+    assert 'amount = "/amount"' in text
+    assert 'recipients = "count:/to"' in text
+
+
+HOSTILE = '"]\nscope = "read:records"\n[tools.x'
+
+
+def test_a_server_s_words_write_no_line_of_the_file() -> None:
+    """Names that no entry can have are left out, and descriptions are comments."""
+    odd = {
+        "name": "do",
+        "description": f"x\n[tools.evil]\nscope = 'read:files' \x1b[31m{HOSTILE}",
+        "inputSchema": {"properties": {HOSTILE: {}}, "required": [HOSTILE]},
+    }
+    given = [odd, tool(HOSTILE), tool("a*"), tool(""), {"name": 3}, tool("ok]")]
+    assert {*drafted(*given)} == {"do", "3", "ok]"}
+    assert "\x1b" not in draft_file("srv", HEAD, given)
+
+
+def test_a_server_without_tools_has_no_draft() -> None:
+    """A file that refuses every call is not written."""
+    with pytest.raises(UsageError, match="has no tools"):
+        draft_file("srv", HEAD, [tool("a*")])
+
+
+class Peer(BaseHTTPRequestHandler):
+    """A server at a URL: two pages of tools, the second as events."""
+
+    token: ClassVar[str] = ""
+
+    def do_POST(self) -> None:
+        size = int(self.headers["content-length"])
+        asked = json.loads(self.rfile.read(size))
+        if self.token and self.headers["authorization"] != f"Bearer {self.token}":
+            return self._say(401, b"", "text/plain")
+        if asked["method"] == "initialize":
+            result: dict[str, Any] = {"protocolVersion": "2025-11-25"}
+        elif "id" not in asked:
+            return self._say(202, b"", "text/plain")
+        elif self.headers["mcp-session-id"] != "s1":
+            return self._say(400, b"", "text/plain")
+        elif "cursor" in asked["params"]:
+            answer = {"id": asked["id"], "result": {"tools": [{"name": "two"}]}}
+            text = f"event: message\ndata: {json.dumps(answer)}\n\n"
+            return self._say(200, text.encode(), "text/event-stream")
+        else:
+            result = {"tools": [{"name": "one"}], "nextCursor": "c"}
+        text = json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result})
+        return self._say(200, text.encode(), "application/json")
+
+    def _say(self, status: int, body: bytes, kind: str) -> None:
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        self.send_header("mcp-session-id", "s1")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Peer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/mcp"
+    server.shutdown()
+    server.server_close()
+
+
+async def test_all_pages_of_a_server_at_a_url_are_read(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its session, as JSON and as events; a credential is asked for by name."""
+    assert [one["name"] for one in await tools_of_url(url, None)] == ["one", "two"]
+    monkeypatch.setattr(Peer, "token", "secret")
+    with pytest.raises(UpstreamError, match="--secret NAME"):
+        await tools_of_url(url, None)
+    assert len(await tools_of_url(url, "secret")) == 2
