@@ -113,6 +113,8 @@ class McpProcess:
         self._clock = clock
         self._events = events
         self._process: asyncio.subprocess.Process | None = None
+        self._latest: asyncio.subprocess.Process | None = None
+        """The one that was started last, also once it was killed."""
         self._pipe: LinePipe | None = None
         self._starting = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -390,7 +392,7 @@ class McpProcess:
                 raise
             finally:
                 os.close(theirs)
-            self._process = process
+            self._process = self._latest = process
             self._pipe = LinePipe(ours, self._kill, self._halt)
             loop = asyncio.get_running_loop()
             self._tasks = [
@@ -556,6 +558,8 @@ class McpProcess:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._latest is not None:
+            await self._latest.wait()  # one that was killed has not ended yet
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
