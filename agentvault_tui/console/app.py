@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 
 _GONE: Final = 2.0
 """Seconds between looks whether the terminal is still there."""
+LABEL: Final = 16
+"""Cells of the label of a vault, at most."""
 _ROUNDS: Final = 8
 """How often the next key waits for messages that the key before has led to."""
 
@@ -289,6 +291,7 @@ class ConsoleApp(Keyed, App[int]):
         elif isinstance(event, Key) and event.key == "ctrl+q":
             await super().on_event(event)  # leaving waits for nothing
         else:
+            self.desk.absence.press()
             self._typed.append(event)
             if not self._handling:
                 await self._next_typed()
@@ -381,7 +384,8 @@ def build(
     pause = PULSES[settings.console.link]
     link = BrokerLink(mirror, broker, memory, read_only=read_only, pause=pause)
     saved = SavedFilters(config_folder)
-    desk = Desk(link, alphabet, pause, saved=saved)
+    label = mirror.intake.shown(settings.console.label, LABEL)
+    desk = Desk(link, alphabet, pause, saved=saved, label=label)
     name_ways(desk, broker, environ)
     said = ". ".join(text for text in (note, complaint) if text)
     app = ConsoleApp(

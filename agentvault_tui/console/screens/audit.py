@@ -157,7 +157,7 @@ class AuditScreen(FilteredScreen):
     def __init__(self, desk: Desk, message: ShowAudit) -> None:
         super().__init__(desk)
         self._shown_for = message
-        self.feed = EventWindow(desk.mirror)
+        self.feed = EventWindow(desk.mirror, collapse=True)
         self.feed.narrow(Filter.parse(message.filter))
         checked = LinkVerdicts(desk.mirror)
         self.list = LedgerList(desk, self.feed, checked)
@@ -242,6 +242,7 @@ class AuditScreen(FilteredScreen):
         else:
             found.append(("Enter", "event"))
         found += [follow_key(self.feed.follow), ("@", "go to"), ("/", "filter")]
+        found += [("0", "everything" if self.feed.notable else "what matters")]
         if self.decides and self.chosen is not None:
             found.append(("r", "revoke agent"))
         found += [("e", "export"), ("o", "agent"), ("y", "copy id")]
@@ -284,6 +285,8 @@ class AuditScreen(FilteredScreen):
             return
         if self.focused is self.evidence and not self._apart:
             self.set_focus(self.list)
+        elif not self.open and self.list.fold():
+            return
         elif self.open:
             self.open = False
             self.set_focus(self.list)

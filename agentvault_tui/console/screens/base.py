@@ -31,6 +31,7 @@ from agentvault_tui.console.widgets.pane import ListPane, Pane
 from agentvault_tui.errors import AgentVaultError
 
 if TYPE_CHECKING:
+    from agentvault_tui.console.state.feed import EventWindow
     from agentvault_tui.console.widgets.filterbar import FilterBar
 
 Hint = tuple[str, str]
@@ -509,8 +510,10 @@ class FilteredScreen(PaneScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         # Before anything else, so that the very next byte is already text.
         Binding("slash", "filter", "filter", priority=True, show=False),
+        Binding("0", "matters", "only what matters, or everything"),
     ]
     bar: FilterBar | None = None
+    feed: EventWindow
 
     # What a screen says
 
@@ -567,6 +570,12 @@ class FilteredScreen(PaneScreen):
         await self.action_filter()
         if self.bar is not None:
             self.bar.ask_name()
+
+    def action_matters(self) -> None:
+        """Leave routine out of the rows, or show everything again."""
+        self.feed.show_notable(not self.feed.notable)
+        self.place()
+        self.paint_all()
 
     def leave_filter(self) -> bool:
         """Take one step out of the filter; tell whether there was one."""

@@ -73,10 +73,11 @@ from agentvault_tui.operator_api.shapes import (
     TokenInfo,
 )
 from agentvault_tui.presenters.amounts import render_units, shown_parameters
+from agentvault_tui.presenters.outcomes import outcome_word, reason_words
 from agentvault_tui.text import Shown, visible
 
 REFUSED: Final = "gateway.refused"
-RESULT: Final = "gateway.result"
+RESULTS: Final = frozenset({"gateway.result", "gateway.tunnel"})
 _WHOLE: Final = 700_000
 """More cells than the largest field the broker lets in can become."""
 _NAME: Final = 80
@@ -338,7 +339,7 @@ class Intake:
             word(told.resource),
             told.outcome if told.outcome in OUTCOMES else "",
             self.shown(
-                _ended(told) if told.type == RESULT else told.reason or loosened(told)
+                _ended(told) if told.type in RESULTS else told.reason or loosened(told)
             ),
             word(told.rule),
             self.shown(told.decision_id, _NAME),
@@ -346,6 +347,7 @@ class Intake:
                 gist(parameters, money) if parameters else _request(told), _NAME
             ),
             self.shown(told.hash, _NAME),
+            outcome_word(told.type, told.outcome, told.reason, told.detail),
         )
 
     def call(self, told: CallInfo) -> CallRow:
@@ -561,25 +563,28 @@ def _request(told: EventInfo) -> str:
     tool, method, path = map(told.detail.get, ("tool", "method", "path"))
     if told.type != REFUSED or told.action or not path:
         return ""
-    return f"{tool}" if tool else f"{method} {path}"
+    at = told.detail.get("service") or told.detail.get("server")
+    parts = (at, tool) if tool else (method, at, path)
+    return " ".join(str(part) for part in parts if part)
 
 
 def _ended(result: EventInfo) -> str:
-    """Say how a call ended: its status first, or why it has none."""
+    """Say how a call ended, next to its outcome word: status, time and bytes."""
     detail = result.detail
     ended, status = detail.get("ended"), detail.get("status")
     came, took = detail.get("bytes_in"), detail.get("ms")
     if ended == "unknown":
-        return "unknown (the broker stopped)"
+        return reason_words(result.reason or "") or "the broker stopped"
     bytes_in = size(came) if isinstance(came, int) else "nothing"
     if ended == "cut":
-        by = f" by {detail['cut_by']}" if detail.get("cut_by") else ""
-        return f"cut at {bytes_in}{by}"
+        by = f", by {detail['cut_by']}" if detail.get("cut_by") else ""
+        return f"after {bytes_in}{by}"
     if ended == "failed":
-        return f"failed at {bytes_in}: {result.reason or 'it broke off'}"
+        why = reason_words(result.reason or "") or "the connection broke"
+        return f"{why}, after {bytes_in}"
     took = took if isinstance(took, int) else 0
     within = f"{took} ms" if took < 10_000 else span(took / 1000)
-    return f"{status or 'done'} in {within}, {bytes_in}"
+    return f"{status or 'ended'} in {within}, {bytes_in}"
 
 
 def _host(issuer: str) -> str:
