@@ -23,7 +23,7 @@ from textual.theme import Theme
 from textual.widget import Widget
 
 from agentvault_tui.clock import Clock
-from agentvault_tui.console.desk import Desk, name_ways
+from agentvault_tui.console.desk import LABEL, Desk, name_ways
 from agentvault_tui.console.draw import glyphs, theme
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.link.memory import HeadStore
@@ -53,8 +53,6 @@ if TYPE_CHECKING:
 
 _GONE: Final = 2.0
 """Seconds between looks whether the terminal is still there."""
-LABEL: Final = 16
-"""Cells of the label of a vault, at most."""
 _ROUNDS: Final = 8
 """How often the next key waits for messages that the key before has led to."""
 
@@ -372,13 +370,18 @@ def build(
     memory_folder: Path | None = None,
     config_folder: Path | None = None,
     note: str | None = None,
+    known_to: int = 0,
     environ: Mapping[str, str] | None = None,
 ) -> ConsoleApp:
-    """Return the app for *broker*; it connects when it runs."""
+    """Return the app for *broker*; it connects when it runs.
+
+    The header announces no loosening up to the event *known_to*.
+    """
     environ = os.environ if environ is None else environ
     alphabet = glyphs.choose(settings.console.ascii, environ)
     name, complaint = theme.choose(settings.console.theme, environ)
     mirror = Mirror(clock, ascii_only=alphabet.ascii_only)
+    mirror.loosenings.known_to = known_to
     memory = HeadStore(broker, memory_folder)
     # Nobody sees more often than the screen looks.
     pause = PULSES[settings.console.link]

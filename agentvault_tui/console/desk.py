@@ -39,6 +39,8 @@ ARM_SECONDS: Final = 0.6
 
 UNDO_SECONDS: Final = 10.0
 UNDO_KEY: Final = "z"
+LABEL: Final = 16
+"""Cells of the label of a vault, at most."""
 _UNDO_REASON: Final = "the restore was undone"
 _UNDO_BAR: Final = 10
 _COPIED: Final = 60

@@ -21,6 +21,8 @@ _WHO: Final = (15, 22)
 _WHAT: Final = (15, 22)
 _WHERE: Final = 17
 """Cells that a resource has before a detail has any."""
+_DETAIL: Final = 22
+"""Cells that a count with its time, or a status with its time and size, needs."""
 _EXPLAINED: Final = frozenset({"denied", "failed"})
 """Outcomes whose reason may take a second line."""
 
@@ -49,7 +51,8 @@ class FeedColumns(NamedTuple):
         if room < what + 8:
             return cls(lead, who, room, 0, 0)
         room -= what
-        where = min(room, max(_WHERE, room * 45 // 100))
+        most = max(_WHERE + 7, room * 45 // 100)
+        where = min(room, most, max(_WHERE, room - _DETAIL))
         return cls(lead, who, what, where, room - where)
 
     @property
@@ -79,7 +82,8 @@ def _why(mirror: Mirror, line: FeedRow) -> str:
     why = words.why(mirror, state)
     if not why and state is not event and state.word == event.word:
         why = words.why(mirror, event)
-    if line.word == "changed" and event.agent_id and event.actor:
+    named = mirror.agent_name(event.agent_id) if event.agent_id else event.actor
+    if line.word == "changed" and event.actor not in {"", named}:
         by = f"by {event.actor}"
         why = f"{by}: {why}" if why else by
     return why
