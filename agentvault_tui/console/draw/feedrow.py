@@ -67,12 +67,13 @@ class FeedColumns(NamedTuple):
 def _since(line: FeedRow) -> str:
     if line.count == 1:
         return ""
-    kinds = f" of {line.kinds} kinds" if line.kinds > 1 else ""
-    return f"{kinds} since {hms(line.first)}"
+    return f" since {hms(line.first)}"
 
 
 def _times(line: FeedRow) -> str:
-    return f"\u00d7{line.count:,}" if line.count > 1 else ""
+    """Say how often; of rows of a flood also of how many kinds."""
+    kinds = f" of {line.kinds:,} kinds" if line.kinds > 1 else ""
+    return f"\u00d7{line.count:,}{kinds}" if line.count > 1 else ""
 
 
 def _why(mirror: Mirror, line: FeedRow) -> str:
@@ -178,8 +179,11 @@ def _detail(
 ) -> str:
     """Write how often and since when, then why: each whole, or not at all."""
     room, much = columns.detail, words.note(line.head)
+    if line.word in ROUTINE and line.count == 1 and not (mark or much):
+        why = pen.own(_why(mirror, line))
+        return why if cell_width(why) <= room else ""
     apart = much if not _fits_where(columns, words.place(line.head), much) else ""
-    times, why = _times(line), "" if told else _why(mirror, line)
+    times, why = _times(line), "" if told or line.kinds > 1 else _why(mirror, line)
     full = times + _since(line)
     shown = pen.own(mark)
     for choices in ((full, times), (apart,), (why,)):

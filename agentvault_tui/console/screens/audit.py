@@ -16,12 +16,8 @@ from agentvault_tui.console.draw.evidence import EventEvidence, LinkVerdicts
 from agentvault_tui.console.draw.layout import Box, plan_audit
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.messages import ShowAudit
-from agentvault_tui.console.screens.base import (
-    LAST_KEYS,
-    TYPING_KEYS,
-    FilteredScreen,
-    follow_key,
-)
+from agentvault_tui.console.screens.base import LAST_KEYS, TYPING_KEYS, follow_key
+from agentvault_tui.console.screens.filtered import FilteredScreen
 from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.moments import (

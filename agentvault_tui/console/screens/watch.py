@@ -11,12 +11,8 @@ from textual.binding import Binding, BindingType
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.layout import Box, plan
 from agentvault_tui.console.messages import ShowAudit, ShowPast
-from agentvault_tui.console.screens.base import (
-    LAST_KEYS,
-    TYPING_KEYS,
-    FilteredScreen,
-    follow_key,
-)
+from agentvault_tui.console.screens.base import LAST_KEYS, TYPING_KEYS, follow_key
+from agentvault_tui.console.screens.filtered import FilteredScreen
 from agentvault_tui.console.state.agents import AgentView
 from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.filters import Filter

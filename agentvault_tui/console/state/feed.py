@@ -14,6 +14,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import takewhile
+from operator import attrgetter
 from typing import Final
 
 from msgspec import UNSET
@@ -438,5 +439,4 @@ def _seq(row: EventRow) -> int:
     return row.seq
 
 
-def _anchor(line: FeedRow) -> int:
-    return line.anchor
+_anchor: Final = attrgetter("anchor")

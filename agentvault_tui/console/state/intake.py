@@ -327,8 +327,11 @@ class Intake:
 
     def event(self, told: EventInfo) -> EventRow:
         """Convert an event; repeated words are cached, for the hot path."""
-        word, parameters = self.word, told.detail.get("parameters")
-        money = Money.read(told.detail.get("money"))
+        word, detail = self.word, told.detail
+        much = _request(told)
+        if parameters := detail.get("parameters"):
+            much = gist(parameters, Money.read(detail.get("money")))
+        ended = _ended(told) if told.type in RESULTS else ""
         return EventRow(
             told.seq,
             moment(told.time) or _EPOCH,
@@ -338,16 +341,12 @@ class Intake:
             word(told.action),
             word(told.resource),
             told.outcome if told.outcome in OUTCOMES else "",
-            self.shown(
-                _ended(told) if told.type in RESULTS else told.reason or loosened(told)
-            ),
+            self.shown(ended or told.reason or loosened(told)),
             word(told.rule),
             self.shown(told.decision_id, _NAME),
-            self.shown(
-                gist(parameters, money) if parameters else _request(told), _NAME
-            ),
+            self.shown(much, _NAME) if much else _NOTHING,
             self.shown(told.hash, _NAME),
-            outcome_word(told.type, told.outcome, told.reason, told.detail),
+            outcome_word(told.type, told.outcome, told.reason, detail),
         )
 
     def call(self, told: CallInfo) -> CallRow:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import islice
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from agentvault_tui.console.state.records import EventRow
@@ -52,8 +53,10 @@ class Fold(NamedTuple):
         Uses are recorded late, so one counts only while nothing else has happened; an
         approval that came to nothing leaves the request waiting.
         """
+        if not self.later:
+            return self.head
         changes = [row for row in self.later if row.type not in _NO_CHANGE]
-        return (changes or self.later or [self.head])[-1]
+        return (changes or self.later)[-1]
 
     @property
     def events(self) -> list[EventRow]:
@@ -90,7 +93,10 @@ def fold(rows: Iterable[EventRow], *, whole: bool = False) -> list[Fold]:
 class FeedRow:
     """One row of the feed: a request, or many that are alike."""
 
-    __slots__ = ("count", "first", "first_seq", "folds", "key", "kinds")
+    __slots__ = (
+        *("anchor", "count", "first", "first_seq"),
+        *("folds", "key", "kinds", "word"),
+    )
 
     def __init__(self, key: Key, first: Fold) -> None:
         self.key = key
@@ -100,7 +106,11 @@ class FeedRow:
         self.first: datetime = first.head.time
         self.first_seq = first.head.seq
         self.kinds = 1
-        """How many rows a flood's are collapsed into this one."""
+        """How many rows of a flood are collapsed into this one."""
+        self.anchor = first.head.seq
+        """The number of its latest request: rows stand in this order."""
+        self.word = first.state.word
+        """Its outcome word: a request that gets another one leaves for another row."""
 
     @property
     def last(self) -> Fold:
@@ -115,15 +125,6 @@ class FeedRow:
         return self.folds[-1].state
 
     @property
-    def word(self) -> str:
-        return self.folds[-1].state.word
-
-    @property
-    def anchor(self) -> int:
-        """The number of its latest request: rows stand in this order."""
-        return self.folds[-1].head.seq
-
-    @property
     def missing(self) -> tuple[int, int] | None:
         return self.folds[0].missing
 
@@ -131,8 +132,12 @@ class FeedRow:
         return any(row.seq == seq for one in self.folds for row in one.events)
 
     def add(self, entry: Fold) -> None:
-        insort(self.folds, entry, key=_seq)
         self.count += 1
+        if entry.head.seq > self.anchor:
+            self.folds.append(entry)
+            self.anchor = entry.head.seq
+        else:
+            insort(self.folds, entry, key=_seq)
         if entry.head.seq < self.first_seq:
             self.first, self.first_seq = entry.head.time, entry.head.seq
         if len(self.folds) > RETAINED:
@@ -142,6 +147,7 @@ class FeedRow:
         """Take all that another row counts."""
         self.folds = sorted((*self.folds, *other.folds), key=_seq)[-RETAINED:]
         self.count, self.kinds = self.count + other.count, self.kinds + other.kinds
+        self.anchor, self.word = self.folds[-1].head.seq, self.folds[-1].state.word
         if other.first_seq < self.first_seq:
             self.first, self.first_seq = other.first, other.first_seq
 
@@ -149,6 +155,8 @@ class FeedRow:
         """Take an entry out; tell whether any is left."""
         self.folds = [one for one in self.folds if one is not entry]
         self.count -= 1
+        if self.folds:
+            self.anchor = self.folds[-1].head.seq
         if self.folds and entry.head.seq == self.first_seq:
             first = self.folds[0].head
             self.first, self.first_seq = first.time, first.seq
@@ -422,8 +430,7 @@ class Repeats:
         yield from (FeedRow((*row.key, one.head.seq), one) for one in entries)
 
 
-def _anchor(row: FeedRow) -> int:
-    return row.anchor
+_anchor: Final = attrgetter("anchor")
 
 
 def _figure(note: str) -> float:

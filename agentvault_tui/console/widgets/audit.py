@@ -206,7 +206,8 @@ class AuditPane(Pane, can_focus=True):
     def _row(
         self, line: FeedRow, columns: FeedColumns, *, here: bool, mark: str
     ) -> list[Row]:
-        pen, p, event = self.pen, self.pen.palette, line.head
+        pen, event = self._pen or self.pen, line.head  # it was looked up for the title
+        p = pen.palette
         lead: Row = (
             (pen.glyphs.cursor if here else " ", p.accent if here else p.muted),
             (self._when(event), p.muted),
