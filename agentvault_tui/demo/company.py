@@ -58,8 +58,13 @@ class Company:
             life.create_task(_play_scenario(list(self.agents.values())))
         await asyncio.gather(*(agent.finish() for agent in self.agents.values()))
 
-    async def connect(self) -> None:
-        """Connect the owners' accounts; a command under way is never cancelled."""
+    async def connect(self, after_s: float = 0.0) -> None:
+        """Connect the owners' accounts, some seconds later if so, or at the end.
+
+        A command under way is never cancelled: it would still write to the home.
+        """
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.stopping.wait(), after_s)
         self.problems.extend(
             await people.connect(self.home, self.operator, self.agents.items())
         )

@@ -35,6 +35,8 @@ from agentvault_tui.qr import draw
 
 _OUTCOMES: Final = ("allowed", "denied", "escalated")
 _SEED: Final = 42
+_SETTLED: Final = 2.0
+"""Seconds after which accounts are connected where no console opens."""
 _BESIDE: Final = 37
 """Cells for words beside the QR code: both fit on a terminal of 80 x 24."""
 
@@ -140,7 +142,9 @@ async def _play(
             ) as company:
                 started = clock.boot()
                 async with asyncio.TaskGroup() as setting_up:
-                    connecting = setting_up.create_task(company.connect())
+                    connecting = setting_up.create_task(
+                        company.connect(0.0 if opens else _SETTLED)
+                    )
                     if opens:
                         await _welcome(home, person, ready.agents_url, ending)
                         await connecting  # no header is to announce our own set-up

@@ -261,7 +261,7 @@ class Repeats:
         family = head.resource.partition("/")[0]
         what: str = head.action or head.note or head.type
         if word == "changed":
-            what, who = head.type, f"{who} {head.actor}"
+            what, who = str(head.type), f"{who} {head.actor}"
         # What needs a person, and what follows a gap, is never one of several.
         alone = head.seq if word == "waiting" or entry.missing else 0
         return (self._epoch, who, what, family, alone, word)
@@ -389,7 +389,7 @@ class Repeats:
                 floods.setdefault((row.key[0], agent), []).append(row)
             else:
                 yield row
-        for (epoch, agent), several in floods.items():
+        for (epoch, flooding), several in floods.items():
             if len(several) <= MOST_OF_A_FLOOD:
                 yield from several
                 continue
@@ -397,7 +397,7 @@ class Repeats:
             waiting = sum(row.key[-1] == "waiting" for row in several)
             own = max(MOST_OF_A_FLOOD - 1, waiting)
             yield from several[:own]
-            yield from self._rest((epoch, agent, "rest"), several[own:])
+            yield from self._rest((epoch, flooding, "rest"), several[own:])
 
     def _weight(self, row: FeedRow) -> tuple[bool, bool, int, float, int]:
         denied = row.key[-1] == "denied"
