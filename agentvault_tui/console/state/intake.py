@@ -328,10 +328,9 @@ class Intake:
     def event(self, told: EventInfo) -> EventRow:
         """Convert an event; repeated words are cached, for the hot path."""
         word, detail = self.word, told.detail
-        much = _request(told)
-        if parameters := detail.get("parameters"):
-            much = gist(parameters, Money.read(detail.get("money")))
-        ended = _ended(told) if told.type in RESULTS else ""
+        money, parameters = detail.get("money"), detail.get("parameters")
+        much = gist(parameters, Money.read(money)) if parameters else _request(told)
+        came = _ended(told) if told.type in RESULTS else ""
         return EventRow(
             told.seq,
             moment(told.time) or _EPOCH,
@@ -341,7 +340,7 @@ class Intake:
             word(told.action),
             word(told.resource),
             told.outcome if told.outcome in OUTCOMES else "",
-            self.shown(ended or told.reason or loosened(told)),
+            self.shown(came or told.reason or loosened(told)),
             word(told.rule),
             self.shown(told.decision_id, _NAME),
             self.shown(much, _NAME) if much else _NOTHING,
@@ -563,7 +562,7 @@ def _request(told: EventInfo) -> str:
     if told.type != REFUSED or told.action or not path:
         return ""
     at = told.detail.get("service") or told.detail.get("server")
-    parts = (at, tool) if tool else (method, at, path)
+    parts = (at, tool, "") if tool else (method, at, path)
     return " ".join(str(part) for part in parts if part)
 
 
@@ -581,8 +580,8 @@ def _ended(result: EventInfo) -> str:
     if ended == "failed":
         why = reason_words(result.reason or "") or "the connection broke"
         return f"{why}, after {bytes_in}"
-    took = took if isinstance(took, int) else 0
-    within = f"{took} ms" if took < 10_000 else span(took / 1000)
+    ms = took if isinstance(took, int) else 0
+    within = f"{ms} ms" if ms < 10_000 else span(ms / 1000)
     return f"{status or 'ended'} in {within}, {bytes_in}"
 
 
