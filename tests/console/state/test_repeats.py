@@ -104,9 +104,9 @@ def test_the_riskiest_denial_of_a_scope_is_never_collapsed(ledger: Ledger) -> No
     for amounts in ([1] * 50 + [900_000] + [1] * 50, [7] * 50, [950_000]):
         for amount in amounts:
             ledger.pay(amount)
-        rows = {row.head.note: row.count for row in ledger.rows}
-        assert rows.get("900,000 USD", rows.get("950,000 USD")) == 1
-    assert rows["950,000 USD"] == 1
+        rows = {row.head.note.partition(" ")[0]: row.count for row in ledger.rows}
+        assert rows.get("900000", rows.get("950000")) == 1
+    assert rows["950000"] == 1
     assert sum(rows.values()) == ledger.seq
 
 
