@@ -433,6 +433,9 @@ class ConsoleSettings:
     """``fast`` or ``slow``: how often the console repaints a stream of events."""
     mouse: Switch = Switch.OFF
     """``true``, ``false`` or ``auto``: on, but off over SSH."""
+    label: str = ""
+    """What this vault is called, such as ``PROD``: in the header and in the titles of
+    dialogs, at most 16 cells."""
     ascii: Literal["auto", "yes", "no"] = "auto"
     """Draw in ASCII: ``yes``, ``no`` or ``auto``, by the locale."""
 

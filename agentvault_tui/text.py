@@ -34,7 +34,10 @@ _LIKE_SPELLED: Final = re.compile("⟦(?=U\\+[0-9A-F]{4,6}⟧)|⏎")
 _LIKE_ESCAPED: Final = re.compile(r"\\(?=n|u[0-9a-f]{4}|U[0-9a-f]{8})", re.IGNORECASE)
 """What `visible` itself writes, in a text as it came."""
 TWINS: Final = str.maketrans(
-    {"·": "-", "…": "~", "→": ">", "▒": "#", "—": "-", "⟦": "[", "⟧": "]", "⏎": "\\n"}
+    {
+        **dict(zip("·…→▒—×⟦⟧", "-~>#-x[]", strict=True)),
+        "⏎": "\\n",
+    }
 )
 """Our own characters in ASCII."""
 _NARROW: Final = re.compile("[ -~\u00a1-\u00ac\u00ae-\u02ff‐-‧←-⇿─-◼✓✗]*")

@@ -140,7 +140,7 @@ def paint(bench: Bench) -> None:
     print(f"first paint of a bare Textual app: {statistics.median(bare):.3f} s")
     ratios = [mine / its for mine, its in zip(ours, bare, strict=True)]
     if statistics.median(ours) > 0.45:
-        bench.verdicts.say("first paint / bare Textual", ratios, "", 1.5)
+        bench.verdicts.say("first paint / bare Textual", ratios, "", 1.3)
     else:
         print(f"first paint / bare Textual: {statistics.median(ratios):.2f}")
         bench.verdicts.say("first paint", ours, "s", 0.45)
@@ -180,7 +180,7 @@ def busy(bench: Bench) -> None:
             late.append(waits[int(len(waits) * 0.95)])
     print(f"events a second, as they came: {statistics.median(asked):.0f}")
     print(f"writes a second to the terminal: {statistics.median(frames):.1f}")
-    bench.verdicts.say("busy, share of a core", core, "%", 4)
+    bench.verdicts.say("busy, share of a core", core, "%", 2.7)
     _against("busy", ratios)
     bench.verdicts.say("busy, written", wire, "kB/s", 30)
     print(f"key to paint, median: {statistics.median(middle):.1f} ms")

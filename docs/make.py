@@ -3,6 +3,7 @@
 The tables of ``docs/configuration.md`` come from ``agentvault_tui/settings.py``: the
 fields, their docstrings and their defaults. Those of roles come from the routes' needs,
 `operator_api.calls.ACCESS`, and from `broker.authority`.
+Outcome words and reasons of ``docs/events.md`` come from `presenters.outcomes`.
 ``docs/overview.svg`` is drawn here.
 """
 
@@ -20,11 +21,13 @@ from agentvault_tui import settings
 from agentvault_tui.broker.authority import DEEDS, LEAST, Need
 from agentvault_tui.model.role import Role
 from agentvault_tui.operator_api.calls import ACCESS, Access
+from agentvault_tui.presenters.outcomes import OUTCOME_WORDS, REASONS
 from agentvault_tui.settings import NAMED, Settings
 
 FOLDER = Path(__file__).parent
 CONFIGURATION = FOLDER / "configuration.md"
 OVERVIEW = FOLDER / "overview.svg"
+EVENTS = FOLDER / "events.md"
 WITH_ROLES = (FOLDER / "remote.md", FOLDER / "operate.md")
 FLAGS = {
     "broker.listen": "agentvault serve --listen",
@@ -137,6 +140,25 @@ def roles(page: str) -> str:
     return ROLES.sub(
         lambda found: "\n".join([found[1], *tables[found[2]](), "", found[3]]), page
     )
+
+
+WORDS = re.compile(r"(<!-- words: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def worded(page: str) -> str:
+    """Return *page* with the tables of outcomes and reasons as every face has them."""
+    tables = {
+        "outcomes": ("outcome", "means", OUTCOME_WORDS),
+        "reasons": ("reason", "in words", REASONS),
+    }
+
+    def table(found: re.Match[str]) -> str:
+        name, means, texts = tables[found[2]]
+        rows = [f"| `{code}` | {text} |" for code, text in texts.items()]
+        head = [f"| {name} | {means} |", "| --- | --- |"]
+        return "\n".join([found[1], *head, *rows, "", found[3]])
+
+    return WORDS.sub(table, page)
 
 
 # The card has a background of its own: as readable on a white page as on a dark one.
@@ -284,5 +306,6 @@ def words(x: int, y: int, text: str, colour: str, style: str = 'font-size="16"')
 if __name__ == "__main__":
     OVERVIEW.write_text(overview())
     CONFIGURATION.write_text(configuration(CONFIGURATION.read_text()))
+    EVENTS.write_text(worded(EVENTS.read_text()))
     for page in WITH_ROLES:
         page.write_text(roles(page.read_text()))

@@ -45,6 +45,13 @@ def unfolded(home: Home) -> bool:
     return waiting >= 2 and len(accounts) >= 3
 
 
+def head(home: Home) -> int:
+    """Return the number of the last event."""
+    transport = httpx.HTTPTransport(uds=str(home.socket))
+    with httpx.Client(transport=transport, base_url="http://broker") as client:
+        return int(client.get("/api/status").json()["ledger"]["head"])
+
+
 def confirmed(home: Home, name: str) -> bool:
     """Tell whether nothing of the agent's revocation is pending any more."""
     transport = httpx.HTTPTransport(uds=str(home.socket))
@@ -86,6 +93,7 @@ async def console(home: Home, size: tuple[int, int]) -> AsyncIterator[Pilot[int]
         clock=SystemClock(),
         environ={"TERM": "xterm-256color", "COLORTERM": "truecolor", "LANG": "C.UTF-8"},
         memory_folder=home.data / "console",
+        known_to=await asyncio.to_thread(head, home),  # the demo's own set-up
     )
     app.desk.activate = "agentvault tenant activate"  # as for the usual home
     async with app.run_test(size=size) as pilot:

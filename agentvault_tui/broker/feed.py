@@ -8,6 +8,7 @@ sees the objects again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from typing import Final
@@ -32,8 +33,15 @@ _HEARTBEAT: Final = 5.0
 _PAGE: Final = 500
 _FRAMES_A_TURN: Final = 5
 """Frames written in a turn of the event loop, about 2 ms."""
-_GATHER: Final = 0.02
-"""Seconds in which frames are gathered into one write."""
+_ROUTINE_S: Final = 0.1
+"""Seconds in which routine is gathered into one write, at most."""
+_GATHER_S: Final = 0.02
+"""Seconds between two writes, also of what is sent at once."""
+_AT_ONCE: Final = (
+    *("stepup.", "change.", "panic.", "agent.revoked", "agent.restored"),
+    *("agent.flooding", "alert.", "audit.", "clock.", "ledger.", "tenant."),
+)
+"""Beginnings of the types of events that wait for no routine."""
 _LOOSENINGS: Final = 16
 """Most recent loosenings that are sent to each console that joins."""
 
@@ -63,15 +71,19 @@ class Feed:
                 self._loosened.append(event)
         if not self._listeners:
             return
-        self._send("".join(self._objects(changes)))
+        urgent = any(isinstance(change, StepUp) for change in changes)
+        self._send("".join(self._objects(changes)), urgent=urgent)
         for event in events:
-            self._send(frame("audit", event_info(event), event.seq), event.seq)
+            text = frame("audit", event_info(event), event.seq)
+            urgent = loosens(event) or event.type.startswith(_AT_ONCE)
+            self._send(text, event.seq, urgent=urgent)
 
     def publish_status(self) -> None:
         """Send the status line anew: panic, ledger, tenant or policy changed."""
         if self._listeners:
             status = self._status()
-            self._send(frame("status", status) + frame("tenant", status.tenant))
+            text = frame("status", status) + frame("tenant", status.tenant)
+            self._send(text, urgent=True)
 
     def tell(self, name: str, data: Callable[[], WireShape]) -> None:
         """Send what is in no ledger; *data* is made only if somebody listens."""
@@ -161,10 +173,10 @@ class Feed:
         agent = self._registry.find_agent(agent_id)
         return [frame("agent", agent_info(agent, self._registry))] if agent else []
 
-    def _send(self, text: str, seq: int = 0) -> None:
+    def _send(self, text: str, seq: int = 0, *, urgent: bool = False) -> None:
         if text:
             for listener in self._listeners:
-                listener.put(text, seq)
+                listener.put(text, seq, urgent=urgent)
 
 
 class _Listener:
@@ -173,11 +185,17 @@ class _Listener:
     def __init__(self) -> None:
         self._queue: list[tuple[str, int]] = []
         self._arrived = asyncio.Event()
+        self._urgent = asyncio.Event()
         self._ended = False
         self._behind = 0
+        self._sent_at = float("-inf")
+        """When the last write was, by the loop's clock."""
 
-    def put(self, text: str, seq: int) -> None:
-        """Queue *text*; a console too far behind is cut off and resumes by id."""
+    def put(self, text: str, seq: int, *, urgent: bool) -> None:
+        """Queue *text*; a console too far behind is cut off and resumes by id.
+
+        What is *urgent* is sent at once, with all that was queued before it.
+        """
         self._behind += len(text)
         if self._behind > BACKLOG:
             self._ended = True
@@ -185,11 +203,14 @@ class _Listener:
         if not self._ended:
             self._queue.append((text, seq))
         self._arrived.set()
+        if urgent or self._ended:
+            self._urgent.set()
 
     def end(self) -> None:
         """Close the stream; what was not sent is read again from the ledger."""
         self._ended = True
         self._arrived.set()
+        self._urgent.set()
 
     async def frames(self, sent: int) -> AsyncIterator[str]:
         """Yield what arrives, in batches, leaving out events up to *sent*."""
@@ -199,12 +220,25 @@ class _Listener:
             except TimeoutError:
                 yield ": still here\n\n"
                 continue
-            await asyncio.sleep(_GATHER)
+            await self._gather()
             self._arrived.clear()
+            self._urgent.clear()
             batch, self._queue, self._behind = self._queue, [], 0
             text = "".join(text for text, seq in batch if seq == 0 or seq > sent)
             if text:
                 yield text
+
+    async def _gather(self) -> None:
+        """Let routine gather until something urgent arrives.
+
+        However often that happens, writes are some time apart: an agent can make
+        requests that wait for a person, and every console is sent each of them.
+        """
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._urgent.wait(), _ROUTINE_S)
+        await asyncio.sleep(max(self._sent_at + _GATHER_S - loop.time(), 0))
+        self._sent_at = loop.time()
 
 
 def frame(name: str, data: WireShape, event_id: int | None = None) -> str:

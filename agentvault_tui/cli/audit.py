@@ -40,6 +40,7 @@ from agentvault_tui.operator_api.history import (
 from agentvault_tui.operator_api.proof import Proof
 from agentvault_tui.operator_api.requests import PastQuery
 from agentvault_tui.operator_api.shapes import OPEN, OUTCOMES, HeadInfo, StatusInfo
+from agentvault_tui.presenters.outcomes import event_phrase
 from agentvault_tui.text import Shown
 
 _RETRY: Final = 1.0
@@ -75,14 +76,17 @@ def print_event(
         return
     mirror = _empty_mirror(ascii_only=out.ascii_only)
     row = mirror.intake.event(event)
-    why, about = words.why(mirror, row), [words.place(row), row.note]
+    deed, why = words.deed(row), words.why(mirror, row)
+    if event.type == "tenant.log":  # a sentence, which the last column has room for
+        deed, why = event_phrase(event.type), row.reason
+    about = [words.place(row), words.note(row)]
     if event.actor.kind != "agent" and event.agent_id:
         # Whose it is stands nowhere else in what others did about an agent.
         about.append(out.shown(event.detail.get("agent") or name_of(event.agent_id)))
     if event.outcome == "denied":
         told = event.detail
         called = told.get("tool") or f"{told.get('method')} {told.get('path')}"
-        if called not in about and (told.get("path") or told.get("tool")):
+        if row.action and (told.get("path") or told.get("tool")):
             about.append(out.shown(called))
     # What came of a call is in the broker's words: its numbers are no code.
     came = event.type == "gateway.result" and not event.reason
@@ -96,10 +100,10 @@ def print_event(
     out.row(
         (7, out.cell(event.seq, "quiet")),
         (20, out.cell(event.time[:19] + "Z", "quiet")),
-        (10, out.word(row.word.lower())),
+        (8, out.word(row.word)),
         *by,
         (18, Cell(row.actor, "strong")),
-        (20, Cell(row.action or row.type)),
+        (20, Cell(Shown(deed))),
         (30, Cell(Shown(" ".join(filter(None, about))))),
         (0, out.own_words(why) if theirs else Cell(Shown(why))),
     )

@@ -34,10 +34,14 @@ _STARTED: Final = (
 @click.option(
     "--plain", is_flag=True, help="Line by line, for screen readers and logs."
 )
+@click.option("--known-to", type=click.IntRange(0), default=0, hidden=True)
 @link_option
 @pass_session
-def console(session: CliSession, read_only: bool, plain: bool) -> int:
-    """Open the console on a running broker."""
+def console(session: CliSession, read_only: bool, plain: bool, known_to: int) -> int:
+    """Open the console on a running broker.
+
+    With --known-to N the header announces no loosening up to event N.
+    """
     if not plain:
         require_screen()
     client = session.client
@@ -46,7 +50,9 @@ def console(session: CliSession, read_only: bool, plain: bool) -> int:
             f"no broker answers at {client.broker}",
             "`agentvault` starts one with its console, `agentvault serve` one to keep",
         )
-    return open_console(session, client.broker, read_only=read_only, plain=plain)
+    return open_console(
+        session, client.broker, read_only=read_only, plain=plain, known_to=known_to
+    )
 
 
 def open_or_start(session: CliSession) -> int:
@@ -67,6 +73,7 @@ def open_console(
     read_only: bool = False,
     plain: bool = False,
     note: str = "",
+    known_to: int = 0,
 ) -> int:
     """Run the console over *broker*."""
     if plain:
@@ -78,6 +85,7 @@ def open_console(
         read_only=read_only,
         settings=session.settings,
         broker_note=note,
+        known_to=known_to,
         config_folder=session.home.config,
     )
 

@@ -34,10 +34,14 @@ _STYLES: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 _WORDS: Final = {
     **dict.fromkeys(
-        ("active", "allowed", "applied", "approved", "redeemed", "ok"), "good"
+        ("active", "allowed", "applied", "approved", "done", "redeemed", "ok"), "good"
     ),
     **dict.fromkeys(
-        ("revoked", "stopped", "denied", "high", "fault", "cancelled", "refused"), "bad"
+        (
+            *("revoked", "stopped", "denied", "failed", "high", "fault"),
+            *("cancelled", "refused"),
+        ),
+        "bad",
     ),
     **dict.fromkeys(
         (
@@ -46,6 +50,7 @@ _WORDS: Final = {
             "verifying",
             "pending",
             "medium",
+            "unknown",
             "warning",
             "expired",
         ),

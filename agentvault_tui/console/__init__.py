@@ -32,6 +32,7 @@ def run(
     memory_folder: Path | None = None,
     config_folder: Path | None = None,
     clock: Clock | None = None,
+    known_to: int = 0,
 ) -> int:
     """Show the console of *broker* until the operator leaves.
 
@@ -43,6 +44,7 @@ def run(
         config_folder: where saved filters and the user's keys are; may be nowhere.
         memory_folder: where the last head seen is kept; by default the user's state.
         clock: the source of now.
+        known_to: the header announces no loosening up to this event.
 
     Returns:
         the exit code.
@@ -64,6 +66,7 @@ def run(
         memory_folder=memory_folder,
         config_folder=config_folder,
         note=broker_note,
+        known_to=known_to,
     )
     app.loaded = _keep
     app.run(mouse=takes_mouse(settings.console.mouse, os.environ))

@@ -23,7 +23,7 @@ from textual.theme import Theme
 from textual.widget import Widget
 
 from agentvault_tui.clock import Clock
-from agentvault_tui.console.desk import Desk, name_ways
+from agentvault_tui.console.desk import LABEL, Desk, name_ways
 from agentvault_tui.console.draw import glyphs, theme
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.link.memory import HeadStore
@@ -289,6 +289,7 @@ class ConsoleApp(Keyed, App[int]):
         elif isinstance(event, Key) and event.key == "ctrl+q":
             await super().on_event(event)  # leaving waits for nothing
         else:
+            self.desk.absence.press()
             self._typed.append(event)
             if not self._handling:
                 await self._next_typed()
@@ -369,19 +370,25 @@ def build(
     memory_folder: Path | None = None,
     config_folder: Path | None = None,
     note: str | None = None,
+    known_to: int = 0,
     environ: Mapping[str, str] | None = None,
 ) -> ConsoleApp:
-    """Return the app for *broker*; it connects when it runs."""
+    """Return the app for *broker*; it connects when it runs.
+
+    The header announces no loosening up to the event *known_to*.
+    """
     environ = os.environ if environ is None else environ
     alphabet = glyphs.choose(settings.console.ascii, environ)
     name, complaint = theme.choose(settings.console.theme, environ)
     mirror = Mirror(clock, ascii_only=alphabet.ascii_only)
+    mirror.loosenings.known_to = known_to
     memory = HeadStore(broker, memory_folder)
     # Nobody sees more often than the screen looks.
     pause = PULSES[settings.console.link]
     link = BrokerLink(mirror, broker, memory, read_only=read_only, pause=pause)
     saved = SavedFilters(config_folder)
-    desk = Desk(link, alphabet, pause, saved=saved)
+    label = mirror.intake.shown(settings.console.label, LABEL)
+    desk = Desk(link, alphabet, pause, saved=saved, label=label)
     name_ways(desk, broker, environ)
     said = ". ".join(text for text in (note, complaint) if text)
     app = ConsoleApp(

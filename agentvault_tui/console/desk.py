@@ -20,6 +20,7 @@ from textual.app import App
 from agentvault_tui.console.draw.glyphs import Glyphs
 from agentvault_tui.console.draw.lines import Pen, Row
 from agentvault_tui.console.link.link import BrokerLink
+from agentvault_tui.console.state.absence import Absence
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.console.state.revocations import Revoked, caution
@@ -38,6 +39,8 @@ ARM_SECONDS: Final = 0.6
 
 UNDO_SECONDS: Final = 10.0
 UNDO_KEY: Final = "z"
+LABEL: Final = 16
+"""Cells of the label of a vault, at most."""
 _UNDO_REASON: Final = "the restore was undone"
 _UNDO_BAR: Final = 10
 _COPIED: Final = 60
@@ -83,9 +86,18 @@ class Desk:
     saved: SavedFilters = field(default_factory=SavedFilters)
     undo: Undo | None = None
     """The last restore, while it can be taken back; see `offered_undo`."""
+    label: str = ""
+    """What the operator calls this vault, such as ``PROD``."""
     begun: dict[str, datetime] = field(default_factory=dict)
     """When this console started the second factor, by step-up: the approver compares
     it with the tenant's page (RFC 8628 section 5.4)."""
+
+    absence: Absence = field(init=False)
+    """What has happened since the operator's last key."""
+
+    def __post_init__(self) -> None:
+        """Count from now on."""
+        self.absence = Absence(self.link.mirror.clock)
 
     @property
     def mirror(self) -> Mirror:

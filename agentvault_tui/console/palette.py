@@ -19,7 +19,8 @@ from agentvault_tui.console.dialogs.info import OperatorsDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.draw import theme
 from agentvault_tui.console.messages import GoToAgent
-from agentvault_tui.console.screens.base import FilteredScreen, PaneScreen
+from agentvault_tui.console.screens.base import PaneScreen
+from agentvault_tui.console.screens.filtered import FilteredScreen
 from agentvault_tui.console.state.records import StepUpRow
 from agentvault_tui.console.state.stepups import subject
 from agentvault_tui.text import Shown

@@ -35,9 +35,6 @@ from agentvault_tui.demo.workspace import OwnersGuard, WorkspaceStore
 from agentvault_tui.errors import AgentVaultError, ConflictError, UnreachableError
 
 _LIMITS: Final = httpx.Limits(max_connections=64, max_keepalive_connections=64)
-_OPENED: Final = 2.0
-"""Seconds that a console takes to open, at most: people sign in after that, for the
-first screen to come as soon as it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +56,15 @@ class Company:
             for agent in self.agents.values():
                 life.create_task(agent.live(rate * agent.role.weight / total))
             life.create_task(_play_scenario(list(self.agents.values())))
-            life.create_task(self._connect())
         await asyncio.gather(*(agent.finish() for agent in self.agents.values()))
 
-    async def _connect(self) -> None:
-        """Connect the owners' accounts, once the console is open."""
+    async def connect(self, after_s: float = 0.0) -> None:
+        """Connect the owners' accounts, some seconds later if so, or at the end.
+
+        A command under way is never cancelled: it would still write to the home.
+        """
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.stopping.wait(), _OPENED)
-        # Never cancelled: a command under way would still write to the home.
+            await asyncio.wait_for(self.stopping.wait(), after_s)
         self.problems.extend(
             await people.connect(self.home, self.operator, self.agents.items())
         )

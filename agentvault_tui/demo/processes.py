@@ -91,14 +91,15 @@ async def stop(process: asyncio.subprocess.Process) -> None:
 
 
 async def console(
-    home: Path, link: str | None, *, passing: bool
+    home: Path, link: str | None, set_up: int, *, passing: bool
 ) -> asyncio.subprocess.Process:
     """Open ``agentvault console`` on *home* in this terminal, for that kind of link.
 
-    Of a *passing* home nothing is to be remembered: what a console keeps elsewhere of
-    the ledgers it saw goes into the home, and with it.
+    The demo's own set-up ends with the event *set_up*. Of a *passing* home nothing is
+    to be remembered: what a console keeps elsewhere of the ledgers it saw goes into
+    the home, and with it.
     """
-    line = [*AGENTVAULT, "--home", str(home), "console"]
+    line = [*AGENTVAULT, "--home", str(home), "console", "--known-to", str(set_up)]
     if link is not None:
         line += ["--link", link]
     environ = dict(os.environ)

@@ -35,6 +35,8 @@ from agentvault_tui.qr import draw
 
 _OUTCOMES: Final = ("allowed", "denied", "escalated")
 _SEED: Final = 42
+_SETTLED: Final = 2.0
+"""Seconds after which accounts are connected where no console opens."""
 _BESIDE: Final = 37
 """Cells for words beside the QR code: both fit on a terminal of 80 x 24."""
 
@@ -108,8 +110,8 @@ def _home(named: str | None) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-_Opens = Callable[[], Awaitable[asyncio.subprocess.Process]]
-"""Opens the console."""
+_Opens = Callable[[int], Awaitable[asyncio.subprocess.Process]]
+"""Opens the console; the demo's own set-up ends with that event."""
 
 
 async def _play(
@@ -139,9 +141,14 @@ async def _play(
                 home, ready, place, clients, operator, seed=_SEED
             ) as company:
                 started = clock.boot()
-                if opens:
-                    await _welcome(home, person, ready.agents_url, ending)
-                code = await _work(company, rate, seconds, opens, ending)
+                async with asyncio.TaskGroup() as setting_up:
+                    connecting = setting_up.create_task(
+                        company.connect(0.0 if opens else _SETTLED)
+                    )
+                    if opens:
+                        await _welcome(home, person, ready.agents_url, ending)
+                        await connecting  # no header is to announce our own set-up
+                    code = await _work(company, rate, seconds, opens, ending)
             for problem in company.problems:
                 print(f"agentvault: {problem}", file=sys.stderr)  # noqa: T201 - its face
             took = round(clock.boot() - started, 1)
@@ -183,7 +190,7 @@ async def _work(
         return 0
     async with asyncio.TaskGroup() as whole:
         whole.create_task(company.work(rate))
-        console = await opens() if opens else None
+        console = await opens(await company.operator.head()) if opens else None
         ended = asyncio.create_task(ending.wait())
         closed = asyncio.create_task(console.wait()) if console else None
         waits = {ended, closed} if closed else {ended}

@@ -15,6 +15,7 @@ from support.patience import PATIENT
 from support.postgres import Database
 from support.team_brokers import brokers_of
 
+from agentvault_tui.broker import feed
 from agentvault_tui.broker.usecases import revoke
 from agentvault_tui.ledger import DropAgentTokens, EventQuery, shared_log
 from agentvault_tui.model import AgentStatus
@@ -59,6 +60,34 @@ async def test_a_console_that_joins_is_sent_the_recent_loosenings(bench: Bench) 
     assert kind == "event: loosened"
     told = json.loads(data.removeprefix("data: "))["event"]
     assert (told["seq"], told["detail"][LOOSENED]) == (event.seq, by)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(EventType.PANIC_ON, EventType.AGENT_REVOKED, EventType.STEPUP_REQUESTED),
+        *(EventType.AUDIT_AMBIGUOUS, EventType.TENANT_AWAY),
+    ],
+)
+async def test_what_matters_waits_for_no_routine(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, kind: EventType
+) -> None:
+    """It is sent at once, behind the routine that was gathered until then."""
+    monkeypatch.setattr(feed, "_ROUTINE_S", 3600.0)
+    await bench.agent()
+    [event] = (await bench.ledger.events(EventQuery(limit=1))).events
+    stream = bench.feed.stream(None)
+    await anext(stream)
+    routine = event._replace(type=EventType.TOKEN_USED, seq=event.seq + 1)
+    bench.feed.publish([routine], [])
+    waits = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)
+    bench.feed.publish([event._replace(type=kind, seq=event.seq + 2)], [])
+    async with asyncio.timeout(PATIENT):
+        told = await waits
+    await stream.aclose()
+    numbers = re.findall(r"^id: (\d+)$", told, re.MULTILINE)
+    assert numbers == [str(event.seq + 1), str(event.seq + 2)]
 
 
 async def test_a_feed_tells_in_order_what_other_brokers_record(

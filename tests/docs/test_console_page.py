@@ -38,7 +38,7 @@ def test_each_filter_shown_is_understood() -> None:
     (block,) = blocks(PAGE, "text")
     named = re.findall(r"filters, such as `([^`]+)`", README.read_text())
     shown = [*block.splitlines(), *named]
-    assert len(shown) == 3
+    assert len(shown) == 4
     for line in shown:
         assert Filter.parse(line).problem == "", line
 

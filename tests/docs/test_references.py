@@ -15,6 +15,7 @@ from support.pages import DOCS, ROOT
 from agentvault_tui.cli.app import root
 from agentvault_tui.ledger.schema import VERSION
 from agentvault_tui.model import EventType
+from agentvault_tui.presenters.outcomes import REASONS
 
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
 ROOMS = tuple(
@@ -112,12 +113,15 @@ def test_every_command_that_is_named_exists(page: Path) -> None:
 
 
 def test_what_is_made_from_the_code_is_as_the_code() -> None:
-    """`make docs` would change no table of settings or roles, and no picture."""
+    """`make docs` would change no table of settings, roles or words, and no picture."""
     made = runpy.run_path(str(DOCS / "make.py"))
     page = (DOCS / "configuration.md").read_text()
     assert made["configuration"](page) == page
     for one in made["WITH_ROLES"]:
         assert made["roles"](one.read_text()) == one.read_text()
+    events = (DOCS / "events.md").read_text()
+    assert made["worded"](events) == events
+    assert all(f"| `{code}` | {text} |" in events for code, text in REASONS.items())
     assert made["overview"]() == (DOCS / "overview.svg").read_text()
 
 

@@ -22,7 +22,7 @@ from agentvault_tui.console.desk import (
     undone,
 )
 from agentvault_tui.console.draw import theme
-from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, cells
+from agentvault_tui.console.draw.lines import EMPTY, Pen, Piece, Row, cells
 from agentvault_tui.console.messages import ShowKeys, ShowStepUp
 from agentvault_tui.console.term.keyed import Keyed, key_label, moves
 from agentvault_tui.errors import AgentVaultError
@@ -275,9 +275,14 @@ class Dialog(Keyed, ModalScreen[Result]):
             self.note = ""
         width, height = self.room()
         page = replace(self.page(width - 4, height - 2), foot=self.foot())
+        marks: list[Piece] = []
+        if self.desk.label:
+            marks.append((f"{self.desk.label} ", self.pen.palette.danger))
+            marks.append((f"{self.pen.glyphs.separator} ", self.pen.palette.muted))
         if self.desk.past:
-            mark = ("PAST  ", self.pen.palette.waiting)
-            page = replace(page, title=(mark, *page.title))
+            marks.append(("PAST  ", self.pen.palette.waiting))
+        if marks:
+            page = replace(page, title=(*marks, *page.title))
         rows = len(page.body) + len(page.footer) + 2
         self.sheet.show(page, self.pen, width, min(rows, height))
 

@@ -8,9 +8,10 @@ from typing import ClassVar, Final
 
 from textual.app import App
 from textual.binding import ActiveBinding, Binding, BindingType
+from textual.events import Key
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.dialogs.base import Scrolled, SheetPage, key_name
+from agentvault_tui.console.dialogs.base import DECIDES, Scrolled, SheetPage, key_name
 from agentvault_tui.console.draw.glyphs import Glyphs
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Row
 from agentvault_tui.console.state.filters import KEYS
@@ -20,6 +21,8 @@ from agentvault_tui.text import cell_width
 
 _KEYS: Final = 22
 """Cells of the column of keys."""
+_QUERY: Final = 40
+"""Characters that are searched for, at most."""
 _NAMED: Final = 60
 """From this width on each row ends in the name that a keymap knows it by."""
 _WORDS: Final = {
@@ -55,11 +58,21 @@ class _Line:
 
     words: str
     name: str
+    active: ActiveBinding
     keys: list[str] = field(default_factory=list)
+
+    def matches(self, words: list[str]) -> bool:
+        """Tell whether all *words* are in what it does, its name or its keys."""
+        text = " ".join((self.words, self.name, *self.keys)).lower()
+        return all(word in text for word in words)
 
 
 class HelpDialog(Scrolled):
-    """List the bindings that were active where the operator asked."""
+    """List the bindings that were active where the operator asked.
+
+    A slash searches them, and Enter runs the one under the cursor; a key that decides
+    is named, and does so by itself alone.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("question_mark", "leave", "close", show=False)
@@ -68,13 +81,36 @@ class HelpDialog(Scrolled):
 
     def __init__(self, desk: Desk, bindings: Mapping[str, ActiveBinding]) -> None:
         self.bindings_there = dict(bindings)
+        self.sought: str | None = None
+        """What is searched for; None while nothing is typed."""
+        self.cursor: int | None = None
+        """The line that Enter runs, among those found; none until one is chosen."""
         super().__init__(desk)
 
     def page(self, width: int, height: int) -> SheetPage:
         """List keys by purpose, then the filter language and the marks."""
         pen = self.pen
+        body = self._keys(pen, width)
+        if self.sought is None:
+            body += self._rest(pen, width)
+        arrows = f"{pen.glyphs.up} {pen.glyphs.down}"
+        if self.sought is None:
+            hints = [("Esc", "close"), ("/", "search")]
+            hints += [(arrows, "more")] * (len(body) + 2 > height)
+        else:
+            hints = [("Enter", "run it"), (arrows, "choose"), ("Esc", "all keys")]
+        footer = [*self.notes(pen, width), EMPTY, pen.keys(hints)]
+        title: Row = (("Keys that work here", pen.palette.title),)
+        remark: Row = ()
+        if self.sought is not None:
+            remark = (("/", pen.palette.key), (f"{self.sought}_", pen.palette.strong))
+        return SheetPage(title, remark, tuple(body), tuple(footer))
+
+    def _keys(self, pen: Pen, width: int) -> list[Row]:
+        """List the keys that are found, the one that Enter runs on its ground."""
         body: list[Row] = []
-        for heading, lines in self._groups().items():
+        number = 0
+        for heading, lines in self._found().items():
             title: Row = ((heading, pen.palette.title),)
             if body:
                 body.append(EMPTY)
@@ -82,7 +118,17 @@ class HelpDialog(Scrolled):
                 named = (("name in keymap.toml", pen.palette.muted),)
                 title = pen.spread(title, named, width)
             body.append(title)
-            body += [self._row(pen, line, width) for line in lines]
+            for line in lines:
+                row = self._row(pen, line, width)
+                if number == self.cursor:
+                    row = tuple((t, pen.palette.under_cursor(s)) for t, s in row)
+                body.append(row)
+                number += 1
+        return body or [((f"No key does that: {self.sought}", pen.palette.text),)]
+
+    def _rest(self, pen: Pen, width: int) -> list[Row]:
+        """Explain the filter language, the marks and the keymap."""
+        body: list[Row] = []
         if self._filters:
             body += [EMPTY, (("Filter", pen.palette.title),)]
             for sign, words in _LANGUAGE:
@@ -90,13 +136,73 @@ class HelpDialog(Scrolled):
         body += [EMPTY, (("Marks", pen.palette.title),)]
         for sign, words in _marks(pen.glyphs):
             body += _explained(pen, sign, words, width)
-        body += [EMPTY, *self._keymap(pen, width)]
-        more = len(body) + 2 > height
-        hints = [("Esc", "close")]
-        hints += [(f"{pen.glyphs.up} {pen.glyphs.down}", "more")] * more
-        footer = [EMPTY, pen.keys(hints)]
-        title = (("Keys that work here", pen.palette.title),)
-        return SheetPage(title, (), tuple(body), tuple(footer))
+        return [*body, EMPTY, *self._keymap(pen, width)]
+
+    # Searching
+
+    def on_key(self, event: Key) -> None:
+        """Search for what is typed; choose a key by the arrows."""
+        typed = event.character if event.is_printable else None
+        query = self.sought
+        if query is None:
+            if typed != "/":
+                return
+            self.search("")
+        elif event.key == "escape":
+            self.search(None)
+        elif event.key == "backspace":
+            self.search(query[:-1] if query else None)
+        elif event.key in {"up", "down"}:
+            self._choose(1 if event.key == "down" else -1)
+        elif event.key == "enter":
+            self._run()
+        elif typed and len(query) < _QUERY:
+            self.search(f"{query}{typed}".lstrip())
+        else:
+            return
+        event.stop()
+        event.prevent_default()
+
+    def search(self, query: str | None) -> None:
+        """Show the keys that *query* finds, all of them for None."""
+        self.sought, self.note = query, ""
+        self.cursor = 0 if query is not None and self._lines() else None
+        self.sheet.scroll_body(-len(self.sheet.page.body))
+        self.update_page()
+
+    def _choose(self, step: int) -> None:
+        last = len(self._lines()) - 1
+        here = -1 if self.cursor is None else self.cursor
+        self.cursor = min(max(here + step, 0), last) if last >= 0 else None
+        self.update_page()
+        # Headings and blanks are rows too: twice as many are room enough.
+        row = 2 * (self.cursor or 0)
+        if not self.sheet.top <= row < self.sheet.top + self.sheet.room:
+            self.sheet.scroll_body(step)
+
+    def _run(self) -> None:
+        """Close, and do what the key under the cursor does."""
+        if self.cursor is None:
+            return
+        line = self._lines()[self.cursor]
+        if line.name in DECIDES:
+            self.note = f"{' or '.join(line.keys)} decides; Enter never does."
+            self.update_page()
+            return
+        action, node = line.active.binding.action, line.active.node
+        self.dismiss()
+        self.app.call_later(self.app.run_action, action, node)
+
+    def _lines(self) -> list[_Line]:
+        return [line for lines in self._found().values() for line in lines]
+
+    def _found(self) -> dict[str, list[_Line]]:
+        words = (self.sought or "").lower().split()
+        found = {
+            name: [line for line in lines if line.matches(words)]
+            for name, lines in self._groups().items()
+        }
+        return {name: lines for name, lines in found.items() if lines}
 
     def _with_keys(self, words: str) -> str:
         key = self.desk.key
@@ -116,7 +222,7 @@ class HelpDialog(Scrolled):
             binding = active.binding
             words = _WORDS.get(binding.action, binding.description)
             lines = groups[_purpose(active)]
-            line = lines.setdefault(words, _Line(words, binding.id or ""))
+            line = lines.setdefault(words, _Line(words, binding.id or "", active))
             key = key_name(binding)
             if key not in line.keys:
                 line.keys.append(key)

@@ -10,7 +10,6 @@ from agentvault_tui.console.draw import upstream, words
 from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Row, cells, wrap
 from agentvault_tui.console.state.activity import ActivityRow, ScopeUse
 from agentvault_tui.console.state.agents import SOON
-from agentvault_tui.console.state.feed import fold as fold_events
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import ago, countdown, lasting, plural
 from agentvault_tui.console.state.records import (
@@ -19,7 +18,9 @@ from agentvault_tui.console.state.records import (
     ScopeRow,
     StepUpRow,
 )
+from agentvault_tui.console.state.repeats import fold as fold_events
 from agentvault_tui.console.state.revocations import consequences
+from agentvault_tui.presenters.outcomes import reason_words
 
 _LATELY: Final = 6
 _DELEGATES: Final = 4
@@ -198,14 +199,14 @@ def _lately(
     for fold in fold_events(reversed(found))[: -most - 1 : -1]:
         event, state = fold.head, fold.state
         style = words.style(p, state)
-        parts = (words.note(event), words.deed(event), words.place(event))
+        parts = (words.deed(event), words.target(event))
         what = " ".join(part for part in parts if part)
-        text = pen.clip(pen.own(what), max(width - LABEL - 20, 6))
+        text = pen.clip(pen.own(what), max(width - LABEL - 18, 6))
         rows.append(
             pen.fact(
                 "" if rows else "Lately",
                 (f"{event.time:%H:%M:%S} ", p.muted),
-                (f"{state.word:<10} ", style),
+                (f"{state.word:<8} ", style),
                 (text, p.text),
             )
         )
@@ -428,7 +429,7 @@ def _refused(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
         row = pen.fact(
             "" if rows else "Denied",
             (f"{denial.count:>6,}  ", p.denied),
-            (words.refusal(denial.reason), p.text),
+            (reason_words(denial.reason), p.text),
             (last, p.muted),
         )
         rows.append(pen.cut(row, width))

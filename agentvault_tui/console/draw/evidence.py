@@ -163,7 +163,7 @@ def _members(
     ago = (mirror.clock.now() - row.time).total_seconds()
     when = f"{row.time:%Y-%m-%d %H:%M:%S.%f}Z"
     yield pen.fact("When", (when, p.text), (f"  {_ago(ago)}", p.muted))
-    word, style = row.word, p.outcome(row.outcome)
+    word, style = row.word, words.style(p, row)
     yield pen.fact("What", (row.type, p.text), (f"  {word}", style))
     kind = shown(event.actor.kind, 20) if event else ""
     who = shown(event.actor.id, 200) if event else ""
@@ -242,7 +242,8 @@ def _story(pen: Pen, row: EventRow, known: EventEvidence, width: int) -> Iterato
                 f"{'+' if gap else ''}{gap or f'{event.time:%H:%M:%S}'}".rjust(11),
                 p.muted,
             ),
-            (f"  {event.word:<10}", p.outcome(event.outcome)),
+            (f"  {event.word:<8}", words.style(p, event)),
+            (f" {pen.clip(words.deed(event), 24):<24}", p.text),
             (f" {pen.clip(event.actor, 24)}", p.text),
             (f"  {event.reason}" if event.type == "agent.revoked" else "", p.muted),
         )

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-TWO_COLUMNS: Final = 100
+TWO_COLUMNS: Final = 120
+"""From this width on the home screen has columns; below it stacks."""
 THREE_COLUMNS: Final = 160
 _TIGHT: Final = 16
 """Below this many rows one column shows one pane."""
-_LAST_AUDIT: Final = 6
-_LAST_AGENTS: Final = 5
+_ONE_LINE: Final = 100
+"""From this width on what waits has room on one line."""
+_MOST_AGENTS: Final = 8
+"""Agents of a stacked screen, in one line each."""
+_LEAST_AGENTS: Final = 3
+_AGENT_COLUMNS: Final = 100
+"""From this width on the screen of an agent has columns."""
 
 
 class Box(NamedTuple):
@@ -46,38 +52,47 @@ def frame(
 
 
 def plan(
-    width: int, height: int, *, masthead: int, waiting: bool, filtering: bool, big: str
+    width: int,
+    height: int,
+    *,
+    masthead: int,
+    waiting: bool,
+    filtering: bool,
+    big: str,
+    agents: int,
 ) -> dict[str, Box]:
-    """Place the panes of the home screen in one, two or three columns.
+    """Place the panes of the home screen, stacked or in two or three columns.
 
-    *big* is the pane that has, or last had, the focus.
+    *big* is the pane that has, or last had, the focus; there are so many *agents*.
     """
-    bar = (2 if height >= _TIGHT else 1) if waiting else 0
+    stacked = width < TWO_COLUMNS
+    low = height < _TIGHT or _ONE_LINE <= width < TWO_COLUMNS
+    bar = (1 if low else 2) if waiting else 0
     boxes, top = frame(width, height, masthead, bar, "filter" if filtering else "")
     top += height - top - filtering >= _TIGHT
     body = Box(0, top, width, max(height - 1 - filtering - top, 1))
-    if width < TWO_COLUMNS:
-        return boxes | _one(body, big)
+    if stacked:
+        return boxes | _stacked(body, big, agents)
     return boxes | (_two(body, big) if width < THREE_COLUMNS else _three(body))
 
 
-def _one(body: Box, big: str) -> dict[str, Box]:
-    """One pane large; where there is room, the other one's last rows below it."""
+def _stacked(body: Box, big: str, agents: int) -> dict[str, Box]:
+    """Agents in one line each over the feed; on low screens one of the two."""
     x, y, width, height = body
-    if height < _TIGHT - 3 or big == "details":
-        return {big: body}
-    other = "audit" if big == "agents" else "agents"
-    small = _LAST_AUDIT if other == "audit" else _LAST_AGENTS
+    if height < _TIGHT - 3:
+        return {"audit" if big == "audit" else "agents": body}
+    listed = min(agents, _MOST_AGENTS, max(height // 3, _LEAST_AGENTS))
+    upper = 1 + max(listed, _LEAST_AGENTS)
     return {
-        big: Box(x, y, width, height - small - 1),
-        other: Box(x, y + height - small, width, small),
+        "agents": Box(x, y, width, upper),
+        "audit": Box(x, y + upper, width, height - upper),
     }
 
 
 def _two(body: Box, big: str) -> dict[str, Box]:
     """Agents over details at the left, or one of them; the audit at the right."""
     x, y, width, height = body
-    left = min(max(width * 43 // 100, 50), 68)
+    left = min(width * 40 // 100, 60)
     below = min(max(height * 2 // 5, 10), 24)
     if height - below < 8:
         below = 0
@@ -181,7 +196,7 @@ def plan_agent(
     body = Box(0, top, width, max(height - 1 - top, 1))
     if height < _LOW:
         return boxes | _small(body, big)
-    if width < TWO_COLUMNS:
+    if width < _AGENT_COLUMNS:
         return boxes | _agent_one(body, big, day=day)
     wide = _agent_two if width < WIDE else _agent_three
     return boxes | wide(body, day=day)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentvault_tui.clock import SystemClock
-from agentvault_tui.console.desk import Desk, name_ways
+from agentvault_tui.console.desk import LABEL, Desk, name_ways
 from agentvault_tui.console.draw import glyphs
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.link.memory import HeadStore
@@ -33,10 +33,15 @@ def run(
     settings: Settings,
     broker_note: str = "",
     config_folder: Path | None = None,
+    known_to: int = 0,
 ) -> int:
-    """Run a session with *broker* until the operator leaves."""
+    """Run a session with *broker* until the operator leaves.
+
+    Loosenings up to the event *known_to* are not announced.
+    """
     alphabet = glyphs.choose(settings.console.ascii, os.environ)
     mirror = Mirror(SystemClock(), ascii_only=alphabet.ascii_only)
+    mirror.loosenings.known_to = known_to
     link = BrokerLink(mirror, broker, HeadStore(broker), read_only=read_only)
     link.face = "plain"
     saved = SavedFilters(config_folder)
@@ -45,6 +50,8 @@ def run(
     plain = PlainSession(desk, sys.stdout)
     if desk.elsewhere:
         plain.say(f"Connected to {desk.elsewhere}.")
+    if label := mirror.intake.shown(settings.console.label, LABEL):
+        plain.say(f"This vault is {label}.")
     if broker_note:
         plain.say(broker_note)
     try:

@@ -7,16 +7,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from agentvault_tui.console.draw import agent as draw_agent
-from agentvault_tui.console.draw import theme
+from agentvault_tui.console.draw import theme, words
 from agentvault_tui.console.draw.agent import AgentContext
 from agentvault_tui.console.draw.glyphs import SPOKEN
 from agentvault_tui.console.draw.lines import Pen, Row
 from agentvault_tui.console.draw.stepup import StepUpFacts, whole
-from agentvault_tui.console.draw.words import came as came_of
-from agentvault_tui.console.draw.words import population, why
 from agentvault_tui.console.state import revocations
 from agentvault_tui.console.state.activity import ActivityRow
-from agentvault_tui.console.state.feed import Fold
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import clock_time, countdown, plural, size
 from agentvault_tui.console.state.presence import OperatorRow
@@ -27,6 +24,7 @@ from agentvault_tui.console.state.records import (
     StepUpRow,
     TreeRow,
 )
+from agentvault_tui.console.state.repeats import Fold
 from agentvault_tui.console.state.stepups import (
     answered,
     cause,
@@ -53,24 +51,24 @@ def written(rows: Iterable[Row]) -> list[str]:
 
 
 def of_event(mirror: Mirror, event: EventRow) -> str:
-    when = clock_time(event.time)
+    """Tell an event: when, who, its outcome word, what it is about, and why."""
     who = mirror.agent_name(event.agent_id) if event.agent_id else event.actor
-    what = f"{event.action} on {event.resource}" if event.resource else event.action
-    because = why(mirror, event)
-    tail = f": {because}." if because else "."
-    if event.outcome:
-        return f"{when} {who} {event.outcome} {what}{tail}"
+    on = words.place(event)
+    what = f"{words.deed(event)} on {on}" if on else words.deed(event)
     by = f" by {event.actor}" if event.actor != who else ""
-    words = " ".join(part for part in (event.word, who, what) if part)
-    return f"{when} {words}{by}{tail}"
+    because = words.why(mirror, event)
+    tail = f": {because}." if because else "."
+    return f"{clock_time(event.time)} {who} {event.word} {what}{by}{tail}"
 
 
 def of_row(mirror: Mirror, fold: Fold) -> str:
     """Tell a row of the audit: what was decided, and how it stands since."""
     said, state = of_event(mirror, fold.head), fold.state
-    if came := came_of(state):
-        return f"{said} {state.word} {came}."
-    return f"{said} {state.word} {clock_time(state.time)}." if fold.later else said
+    if state is fold.head:
+        return said
+    because = words.why(mirror, state)
+    came = f"{state.word} {clock_time(state.time)}"
+    return f"{said} {came}: {because}." if because else f"{said} {came}."
 
 
 def of_stepup(row: StepUpRow, now: datetime) -> str:
@@ -250,7 +248,7 @@ def status(mirror: Mirror) -> Iterator[str]:
     waiting = plural(len(mirror.open_stepups()), "step-up")
     pace = mirror.decisions()
     yield (
-        f"{population(mirror)}, {revoked:,} revoked; {waiting} "
+        f"{words.population(mirror)}, {revoked:,} revoked; {waiting} "
         f"waiting; {plural(pace, 'decision')} in the last minute."
     )
     if told.panic.on:

@@ -16,12 +16,8 @@ from agentvault_tui.console.draw.evidence import EventEvidence, LinkVerdicts
 from agentvault_tui.console.draw.layout import Box, plan_audit
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.messages import ShowAudit
-from agentvault_tui.console.screens.base import (
-    LAST_KEYS,
-    TYPING_KEYS,
-    FilteredScreen,
-    follow_key,
-)
+from agentvault_tui.console.screens.base import LAST_KEYS, TYPING_KEYS, follow_key
+from agentvault_tui.console.screens.filtered import FilteredScreen
 from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.moments import (
@@ -157,7 +153,7 @@ class AuditScreen(FilteredScreen):
     def __init__(self, desk: Desk, message: ShowAudit) -> None:
         super().__init__(desk)
         self._shown_for = message
-        self.feed = EventWindow(desk.mirror)
+        self.feed = EventWindow(desk.mirror, collapse=True)
         self.feed.narrow(Filter.parse(message.filter))
         checked = LinkVerdicts(desk.mirror)
         self.list = LedgerList(desk, self.feed, checked)
@@ -242,6 +238,7 @@ class AuditScreen(FilteredScreen):
         else:
             found.append(("Enter", "event"))
         found += [follow_key(self.feed.follow), ("@", "go to"), ("/", "filter")]
+        found += [("0", "everything" if self.feed.notable else "what matters")]
         if self.decides and self.chosen is not None:
             found.append(("r", "revoke agent"))
         found += [("e", "export"), ("o", "agent"), ("y", "copy id")]
@@ -284,6 +281,8 @@ class AuditScreen(FilteredScreen):
             return
         if self.focused is self.evidence and not self._apart:
             self.set_focus(self.list)
+        elif not self.open and self.list.fold():
+            return
         elif self.open:
             self.open = False
             self.set_focus(self.list)

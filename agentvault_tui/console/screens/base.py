@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -21,17 +21,12 @@ from textual.widgets import Input
 from agentvault_tui.console.desk import Desk, copy, offered_undo, undo_restore
 from agentvault_tui.console.draw.layout import Box, frame
 from agentvault_tui.console.messages import ShowAgent, ShowKeys, ShowList
-from agentvault_tui.console.state.completion import before_colons
-from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import AgentRow, EventRow, LinkState
 from agentvault_tui.console.term.keyed import Keyed
 from agentvault_tui.console.widgets.bars import KeyBar, Masthead, StepUpBar
 from agentvault_tui.console.widgets.pane import ListPane, Pane
 from agentvault_tui.errors import AgentVaultError
-
-if TYPE_CHECKING:
-    from agentvault_tui.console.widgets.filterbar import FilterBar
 
 Hint = tuple[str, str]
 """A key, and what it does."""
@@ -501,98 +496,3 @@ class PolledScreen(PaneScreen):
 
     def action_follow(self) -> None:
         """Nothing is held here."""
-
-
-class FilteredScreen(PaneScreen):
-    """A screen whose panes are narrowed by one line of the filter language."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        # Before anything else, so that the very next byte is already text.
-        Binding("slash", "filter", "filter", priority=True, show=False),
-    ]
-    bar: FilterBar | None = None
-
-    # What a screen says
-
-    def narrow(self, wanted: Filter) -> None:
-        """Filter the panes by what is typed."""
-        raise NotImplementedError
-
-    def back(self) -> None:
-        """Give the focus back to the pane that had it."""
-        raise NotImplementedError
-
-    # The bar
-
-    def lines(self) -> Sequence[Widget]:
-        return [self.bar] if self.bar else []
-
-    @property
-    def typing(self) -> bool:
-        return self.bar is not None and self.bar.typing
-
-    @property
-    def filtering(self) -> bool:
-        return self.bar is not None and (self.typing or bool(self.bar.text.strip()))
-
-    async def complete(self) -> None:
-        """Load what the first frame did without: the field a filter is typed in."""
-        from agentvault_tui.console.widgets.filterbar import FilterBar
-
-        # Whoever leaves at once leaves before there is anything to put it on.
-        if self.bar is None and self.is_attached:
-            self.bar = FilterBar(self.desk)
-            self.bar.display = False
-            await self.mount(self.bar)
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        if action == "filter":
-            return not self.typing
-        return super().check_action(action, parameters)
-
-    async def action_filter(self) -> None:
-        await self.complete()
-        if self.bar is not None:
-            self.bar.display = True
-            self.set_focus(self.bar.field)
-            self.place()
-
-    async def use_filter(self, text: str) -> None:
-        await self.complete()
-        if self.bar is not None:
-            self.bar.show(text)
-            self.place()
-
-    async def name_filter(self) -> None:
-        await self.action_filter()
-        if self.bar is not None:
-            self.bar.ask_name()
-
-    def leave_filter(self) -> bool:
-        """Take one step out of the filter; tell whether there was one."""
-        if self.bar is None or not self.filtering:
-            return False
-        self.bar.clear()
-        self.back()
-        return True
-
-    def on_filter_bar_changed(self, message: FilterBar.Changed) -> None:
-        wanted = Filter.parse(message.text, before_colons(self.desk.mirror))
-        if self.bar is not None:
-            self.bar.complain(wanted.problem)
-        self.narrow(wanted)
-
-    def on_filter_bar_applied(self) -> None:
-        self.back()
-
-    def on_filter_bar_listed(self) -> None:
-        self.action_saved_filters()
-
-    def action_saved_filters(self) -> None:
-        from agentvault_tui.console.dialogs.lists import SavedDialog
-
-        self.app.push_screen(SavedDialog(self.desk), self._chosen_filter)
-
-    async def _chosen_filter(self, text: str | None) -> None:
-        if text is not None:
-            await self.use_filter(text)

@@ -11,12 +11,8 @@ from textual.binding import Binding, BindingType
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.layout import Box, plan
 from agentvault_tui.console.messages import ShowAudit, ShowPast
-from agentvault_tui.console.screens.base import (
-    LAST_KEYS,
-    TYPING_KEYS,
-    FilteredScreen,
-    follow_key,
-)
+from agentvault_tui.console.screens.base import LAST_KEYS, TYPING_KEYS, follow_key
+from agentvault_tui.console.screens.filtered import FilteredScreen
 from agentvault_tui.console.state.agents import AgentView
 from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.filters import Filter
@@ -28,7 +24,7 @@ from agentvault_tui.console.widgets.agents import (
     AgentPane,
     DetailsPane,
 )
-from agentvault_tui.console.widgets.audit import AuditPane, EventMoved, EventOpened
+from agentvault_tui.console.widgets.audit import EventMoved, EventOpened, FeedPane
 from agentvault_tui.console.widgets.pane import Pane, Rule
 
 _NEWS_SECONDS: Final = 6
@@ -74,15 +70,15 @@ class Watch(FilteredScreen):
         Binding("i", "acknowledge", "acknowledge: let it leave the top"),
     ]
 
-    PANES = (AgentPane, DetailsPane, AuditPane)
+    PANES = (AgentPane, DetailsPane, FeedPane)
 
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk)
         self.view = AgentView(desk.mirror)
-        self.feed = EventWindow(desk.mirror)
+        self.feed = EventWindow(desk.mirror, collapse=True)
         self.agents = AgentPane(desk, self.view)
         self.details = DetailsPane(desk, self.agents)
-        self.audit = AuditPane(desk, self.feed)
+        self.audit = FeedPane(desk, self.feed)
         self.rules = (Rule(desk, id="rule"), Rule(desk, id="rule2"))
         self.panes = (
             self.masthead,
@@ -112,6 +108,7 @@ class Watch(FilteredScreen):
             self._ticked = self.second
             mirror.tick(mirror.clock.now())
         tell_news(self.app, mirror.presence)
+        self.desk.absence.take(mirror)
         streamed = self.feed.update()
         if self.covered:
             return
@@ -145,6 +142,7 @@ class Watch(FilteredScreen):
             waiting=bool(self.desk.mirror.open_stepups()),
             filtering=self.filtering,
             big=(self.big and self.big.id) or "agents",
+            agents=max(len(self.view.order), 1),
         )
 
     def stops(self) -> list[Pane]:
@@ -166,6 +164,7 @@ class Watch(FilteredScreen):
             found += self.named("revoke", "restore", "acknowledge")
             found.append(("Enter", "agent"))
         found += [("/", "filter"), *self.named("panic", "calls"), (":", "command")]
+        found += [("0", "everything" if self.feed.notable else "what matters")]
         found += [] if audit else [follow]
         found += [("L", "audit"), ("t", "time"), ("Tab", "pane"), ("y", "copy id")]
         self.keybar.show((*found, *LAST_KEYS))
@@ -188,6 +187,8 @@ class Watch(FilteredScreen):
             return
         if self.big is self.details:
             self.focus_on(self.agents)
+        elif self.audit.fold():
+            return
         elif not self.feed.follow:
             self.audit.action_follow()
         elif self.big is self.audit:

@@ -81,6 +81,8 @@ class Loosenings:
     def __init__(self, clock: Clock, shown: Show) -> None:
         self._clock = clock
         self._shown = shown
+        self.known_to = 0
+        """Up to this event the operator knows of all loosenings, and is shown none."""
         self._rows: deque[LooseningRow] = deque(maxlen=_RETAINED)
 
     def recent(self) -> list[LooseningRow]:
@@ -100,7 +102,7 @@ class Loosenings:
         Returns:
             whether it is one that was not noted before.
         """
-        if LOOSENED not in told.detail:
+        if LOOSENED not in told.detail or told.seq <= self.known_to:
             return False
         if self._rows and told.seq <= self._rows[-1].seq:
             return False

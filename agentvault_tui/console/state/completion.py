@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from agentvault_tui.console.state.filters import (
+    ANSWERS,
     KEYS,
     STATUSES,
     TYPES,
@@ -18,11 +19,10 @@ from agentvault_tui.console.state.filters import (
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import RISKS
 from agentvault_tui.console.state.saved import SavedFilters
-from agentvault_tui.operator_api.shapes import OUTCOMES
 
 _SPANS: Final = ("10m", "1h", "1d", "7d")
 _FIXED: Final[Mapping[str, Iterable[str]]] = {
-    "outcome": OUTCOMES,
+    "outcome": ANSWERS,
     "risk": tuple(reversed(RISKS)),
     "status": STATUSES,
     "type": sorted(TYPES),

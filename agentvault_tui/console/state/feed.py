@@ -3,6 +3,9 @@
 However long the ledger is, only a stretch of it is held: what is on the screen and a
 margin. Past either end of that stretch the next page is read from the broker, so the
 rows are always one unbroken run of what the filter lets through.
+
+Where repeats collapse, rows are shown by `Repeats`: while following they outlive their
+events, and of what is read back each `RING` events collapse for themselves.
 """
 
 from __future__ import annotations
@@ -11,15 +14,18 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Final, NamedTuple
+from operator import attrgetter
+from typing import Final
 
 from msgspec import UNSET
 from msgspec.structs import replace
 
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.mirror import RING, Mirror
-from agentvault_tui.console.state.records import EventPage, EventRow
+from agentvault_tui.console.state.records import RISKS, EventPage, EventRow
+from agentvault_tui.console.state.repeats import FeedRow, Repeats, fold
 from agentvault_tui.operator_api.requests import AuditQuery
+from agentvault_tui.presenters.outcomes import ROUTINE
 
 KEPT: Final = RING
 """Rows held while following."""
@@ -29,55 +35,8 @@ MARGIN: Final = 3 * PAGE
 
 _AHEAD: Final = 3
 """Screens read ahead, so that a page key held down finds its rows there."""
-
-
-class Fold(NamedTuple):
-    """One row of the audit: an event, and what came of the decision it is part of."""
-
-    head: EventRow
-    later: list[EventRow]
-    missing: tuple[int, int] | None = None
-    """The first and last number of events that are not there, right before it."""
-
-    @property
-    def state(self) -> EventRow:
-        """The event that says how it stands.
-
-        Uses are recorded late, so one counts only while nothing else has happened; an
-        approval that came to nothing leaves the request waiting.
-        """
-        changes = [row for row in self.later if row.type not in _NO_CHANGE]
-        return (changes or self.later or [self.head])[-1]
-
-    @property
-    def events(self) -> list[EventRow]:
-        return [self.head, *self.later]
-
-
-_NO_CHANGE: Final = frozenset({"token.used", "stepup.not_approved", "stepup.confirmed"})
-
-
-def fold(rows: Iterable[EventRow], *, whole: bool = False) -> list[Fold]:
-    """Fold what shares a decision into one row, at the place of its first event.
-
-    Of a *whole* run of events nothing is folded over a number that is not there.
-    """
-    folds: list[Fold] = []
-    places: dict[str, int] = {}
-    before: int | None = None
-    for row in rows:
-        missing = None
-        if whole and before is not None and row.seq - before > 1:
-            missing = before + 1, row.seq - 1
-            places.clear()
-        before = row.seq
-        if (place := places.get(row.decision_id)) is not None:
-            folds[place].later.append(row)
-            continue
-        if row.decision_id:
-            places[row.decision_id] = len(folds)
-        folds.append(Fold(row, [], missing))
-    return folds
+_AHEAD_COLLAPSED: Final = 3
+"""Rows read ahead where a page of events may add none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +50,20 @@ class PageRequest:
 class EventWindow:
     """The events behind the audit pane and the audit screen."""
 
-    def __init__(self, mirror: Mirror) -> None:
+    def __init__(
+        self, mirror: Mirror, *, collapse: bool = False, bounded: bool = True
+    ) -> None:
+        """Follow.
+
+        Args:
+            mirror: what was read from the broker.
+            collapse: whether repeats are one row.
+            bounded: whether an agent that floods has at most three rows then.
+        """
         self._mirror = mirror
+        self._collapses, self._bounded = collapse, bounded
+        self.every = False
+        """Whether each entry has its row: around a place that was gone to."""
         self.filter = Filter()
         self.rows: list[EventRow] = []
         self.follow = True
@@ -117,17 +88,102 @@ class EventWindow:
         self._seen = 0
         self._ledger = 0
         self._turn = 0
-        self._folds: list[Fold] = []
-        self._folded: tuple[int, ...] = ()
+        self._lines: list[FeedRow] = []
+        self._drawn: tuple[object, ...] | None = None
+        self.notable = False
+        """Whether routine is left out."""
+        self._repeats = self._new_repeats()
+        self._stale = False
+        """Whether rows were read back or dropped since they were collapsed."""
+        self._breaks: list[int] = []
+        """Numbers over which nothing collapses: what is read back ends somewhere."""
 
     @property
-    def folds(self) -> list[Fold]:
-        """The rows as they are shown; folded again when others are held."""
-        rows = self.rows
-        held = (self._turn, len(rows), rows[0].seq, rows[-1].seq) if rows else ()
-        if held != self._folded:
-            self._folded, self._folds = held, fold(rows, whole=not self.filter)
-        return self._folds
+    def _collapse(self) -> bool:
+        return self._collapses and not self.every
+
+    @property
+    def lines(self) -> list[FeedRow]:
+        """The rows as they are shown, oldest first."""
+        if self._stale:
+            self._collapse_again()
+        rows, repeats = self.rows, self._repeats
+        drawn: tuple[object, ...]
+        if self._collapse:
+            shown = (len(repeats.unfolded), self.notable)
+            drawn = (id(repeats), repeats.version, *shown)
+        else:
+            ends = (rows[0].seq, rows[-1].seq) if rows else ()
+            drawn = (self._turn, len(rows), self.notable, *ends)
+        if drawn != self._drawn:
+            self._drawn = drawn
+            self._lines = self._drawn_again()
+        return self._lines
+
+    def _drawn_again(self) -> list[FeedRow]:
+        if self._collapse:
+            return self._repeats.rows(notable=self.notable)
+        entries = fold(self.rows, whole=not self.filter)
+        lines = [FeedRow((one.head.seq,), one) for one in entries]
+        return [one for one in lines if not (self.notable and one.word in ROUTINE)]
+
+    def _new_repeats(self) -> Repeats:
+        scope = self._mirror.intake.scope
+        named = any(term.key == "agent" for term in self.filter.terms)
+        return Repeats(
+            lambda action: RISKS.index(scope(action).risk),
+            bounded=self._bounded and not named,
+            whole=not self.filter,
+        )
+
+    def _collapse_again(self, *, carry: bool = True) -> None:
+        """Collapse all rows anew, and keep what outlived its events."""
+        self._stale = False
+        if not self._collapse:
+            return
+        before, self._repeats = self._repeats, self._new_repeats()
+        breaks = iter(sorted(self._breaks))
+        stop = next(breaks, None)
+        for row in self.rows:
+            while stop is not None and row.seq >= stop:
+                self._repeats.part()
+                stop = next(breaks, None)
+            self._repeats.add(row)
+        if carry:
+            self._repeats.carry(before, self.rows[0].seq if self.rows else 0)
+
+    def unfold(self) -> bool:
+        """Show each entry of the row under the cursor; tell whether it has several."""
+        line = self.lines[self.index] if self.lines else None
+        if line is None or line.count == 1:
+            return False
+        self.hold()
+        self.cursor = line.anchor
+        self._repeats.unfolded.add(line.key)
+        self.version += 1
+        return True
+
+    def fold(self) -> bool:
+        """Collapse again what was unfolded; tell whether there was anything."""
+        unfolded = bool(self._repeats.unfolded)
+        self._repeats.unfolded.clear()
+        self.version += unfolded
+        return unfolded
+
+    def show_notable(self, notable: bool) -> None:
+        """Leave routine out, or show everything; the cursor stays near its place."""
+        self.notable = notable
+        if not self.follow and self.lines:
+            self.cursor = self.lines[self.index].anchor
+        self.version += 1
+
+    @property
+    def routine(self) -> int:
+        """How many entries are left out as routine."""
+        if self.notable and not self._collapse:
+            entries = fold(self.rows, whole=not self.filter)
+            return sum(one.state.word in ROUTINE for one in entries)
+        return self._repeats.routine if self.notable else 0
 
     @property
     def looked_at(self) -> int:
@@ -143,13 +199,17 @@ class EventWindow:
 
     @property
     def index(self) -> int:
-        """Where the cursor stands among `folds`; at the newest while following."""
-        if self.follow or not self.rows:
-            return max(len(self.folds) - 1, 0)
-        row = self.rows[self._place]
-        place = bisect_left(self.folds, row.seq, key=lambda one: one.head.seq)
-        if place == len(self.folds) or self.folds[place].head is not row:
-            place = next(n for n, one in enumerate(self.folds) if row in one.later)
+        """Where the cursor stands among `lines`; at the newest while following."""
+        lines = self.lines
+        if self.follow or not lines:
+            return max(len(lines) - 1, 0)
+        seq = self.cursor
+        if not self._collapse and self.rows:
+            seq = self.rows[self._place].seq
+        place = bisect_left(lines, seq, key=_anchor)
+        if place == len(lines) or lines[place].anchor != seq:
+            held = (n for n, line in enumerate(lines) if line.holds(seq))
+            place = next(held, min(place, len(lines) - 1))
         return place
 
     @property
@@ -161,9 +221,13 @@ class EventWindow:
     @property
     def under_cursor(self) -> EventRow | None:
         """The event under the cursor, be it the first of its row or not."""
-        if self.follow:
-            return self.folds[-1].head if self.folds else None
-        return self.rows[self._place] if self.rows else None
+        lines = self.lines
+        if self.follow or not self.rows:
+            return lines[-1].head if lines else None
+        row = self.rows[self._place]
+        if self._collapse and lines and row.seq != self.cursor:
+            return lines[self.index].head
+        return row
 
     # What arrives
 
@@ -178,6 +242,8 @@ class EventWindow:
             self._seen, self._ledger = last, self._mirror.versions.ledger
             # What is held stays readable; no page of another ledger is put to it.
             self.foreign |= replaced
+            if replaced and self.follow:
+                self._repeats = self._new_repeats()
             self.uncounted = True
             self.version += 1
             if self.follow:
@@ -190,6 +256,9 @@ class EventWindow:
         if self.follow:
             self.top = last
             self.rows += fresh
+            if self._collapse and not self._stale:
+                for row in fresh:
+                    self._repeats.add(row)
             if len(self.rows) > KEPT:
                 self._drop_older(len(self.rows) - KEPT)
         else:
@@ -201,6 +270,7 @@ class EventWindow:
     def narrow(self, wanted: Filter, *, stay: bool = False) -> None:
         """Apply a filter, and follow, or *stay* at the cursor."""
         self.filter = wanted
+        self._repeats = self._new_repeats()
         if stay and not self.follow:
             self._start_at(self.cursor)
         else:
@@ -209,23 +279,24 @@ class EventWindow:
     def hold(self) -> None:
         if self.follow:
             self.update()
-            self.cursor = self.folds[-1].head.seq if self.rows else self._seen
+            self.cursor = self.lines[-1].anchor if self.lines else self._seen
             self.follow = False
             self._wait_anew()
             self.version += 1
 
     def resume(self) -> None:
         self.follow = True
-        self.foreign = False
+        self.foreign = self.every = False
         self._turn += 1
         self._wait_anew()
         self._take_recent()
         self.version += 1
 
     def jump(self, seq: int) -> None:
-        """Hold at the event with that number, or the next there is."""
+        """Hold at the event with that number, or the next there is, among every one."""
         held = not self.follow
         self.hold()
+        self.every = True
         seq = min(max(seq, 1), max(self._seen, 1))
         if self.foreign or (held and self.rows and self.floor <= seq <= self.top):
             self.cursor = seq
@@ -236,14 +307,14 @@ class EventWindow:
     def move(self, rows: int) -> None:
         """Move the cursor by *rows*; any move holds."""
         self.hold()
-        if not self.rows:
+        if not self.lines:
             return
         wanted = self.index + rows
-        if wanted >= len(self.folds):
+        if wanted >= len(self.lines):
             self._extend()
             wanted = self.index + rows
-        wanted = min(max(wanted, 0), len(self.folds) - 1)
-        self.cursor = self.folds[wanted].head.seq
+        wanted = min(max(wanted, 0), len(self.lines) - 1)
+        self.cursor = self.lines[wanted].anchor
         self.version += 1
 
     # Pages
@@ -253,12 +324,12 @@ class EventWindow:
         if self.foreign or (self.follow and not self.filter):
             return None
         if self.follow:
-            short = len(self.folds) < height and not self.exhausted
+            short = len(self.rows) < height and not self.exhausted
             return self._want(before=self.floor) if short else None
-        near = height * _AHEAD
+        near = _AHEAD_COLLAPSED if self._collapse else height * _AHEAD
         if self.index < near and not self.exhausted:
             return self._want(before=self.floor)
-        if len(self.folds) - self.index <= near and self.top < self._limit:
+        if len(self.lines) - self.index <= near and self.top < self._limit:
             return self._want(after=self.top)
         return None
 
@@ -269,19 +340,31 @@ class EventWindow:
         if want.query.before is not UNSET:
             if want.query.before != self.floor:
                 return False
+            self._break(self.floor, min(self._breaks, default=self.top + 1))
             self.exhausted = page.next is None
             self.floor = page.next or 1
             self.rows[:0] = self._sift(reversed(page.rows))
             if not self.follow:
-                self._drop_newer(len(self.rows) - self._place - MARGIN)
+                self._drop_newer(len(self.rows) - self._place - self._margin)
         else:
             if want.query.after != self.top:
                 return False
+            self._break(self.top + 1, max(self._breaks, default=self.floor))
             self.top = self._limit if page.next is None else min(page.next, self._limit)
             self.rows += self._sift(row for row in page.rows if row.seq <= self.top)
-            self._drop_older(self._place - MARGIN)
+            self._drop_older(self._place - self._margin)
+        self._stale = True
         self.version += 1
         return True
+
+    @property
+    def _margin(self) -> int:
+        return 3 * RING if self._collapse else MARGIN
+
+    def _break(self, here: int, last: int) -> None:
+        """Let nothing collapse over *here* if much has since the *last* break."""
+        if abs(last - here) >= RING:
+            self._breaks.append(here)
 
     def _want(self, **place: int) -> PageRequest:
         now = self._mirror.clock.now()
@@ -299,6 +382,8 @@ class EventWindow:
         else:
             self.rows, self.exhausted = [], seq < 1
             self.floor, self.top = seq + 1, seq
+            self._breaks.clear()
+        self._collapse_again(carry=False)
         self.version += 1
 
     def _take_recent(self) -> None:
@@ -308,6 +393,8 @@ class EventWindow:
         self.floor = events[0].seq if events else self._seen + 1
         self.exhausted = self.floor <= 1
         self.rows = self._sift(events)
+        self._breaks.clear()
+        self._stale = True
 
     def _wait_anew(self) -> None:
         self.arrived = 0
@@ -323,7 +410,8 @@ class EventWindow:
         if events and events[0].seq <= self.top + 1:
             self.rows += self._sift(self._newer(self.top))
             self.top = self._seen = self._mirror.last_seq
-            self._drop_older(self._place - MARGIN)
+            self._drop_older(self._place - self._margin)
+            self._stale = True
 
     def _drop_older(self, count: int) -> None:
         if count > 0:
@@ -349,3 +437,6 @@ class EventWindow:
 
 def _seq(row: EventRow) -> int:
     return row.seq
+
+
+_anchor: Final = attrgetter("anchor")

@@ -20,10 +20,15 @@ from typing import Final
 from agentvault_tui.clock import iso
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import FORMS, read_moment
-from agentvault_tui.console.state.records import EVENT_WORDS, RISKS, AgentRow, EventRow
+from agentvault_tui.console.state.records import RISKS, AgentRow, EventRow
 from agentvault_tui.model import EventType
 from agentvault_tui.operator_api.requests import AuditQuery
 from agentvault_tui.operator_api.shapes import OUTCOMES
+from agentvault_tui.presenters.outcomes import (
+    EVENT_PHRASES,
+    OUTCOME_WORDS,
+    event_phrase,
+)
 from agentvault_tui.text import visible
 
 KEYS: Final = (
@@ -44,7 +49,9 @@ STATUSES: Final = ("active", "revoked", "template", "waiting")
 _TERM: Final = re.compile(r'(-)?(?:([A-Za-z\u212a]+):)?(?:"([^"]*)("?)|(\S*))')
 _KEYED: Final = re.compile(r"[A-Za-z\u212a]+:")
 _BLANK_OR_DASH: Final = re.compile(r"\s|^-")
-_FIXED: Final = {"outcome": OUTCOMES, "risk": RISKS, "status": STATUSES}
+ANSWERS: Final = (*OUTCOMES, *(one for one in OUTCOME_WORDS if one not in OUTCOMES))
+"""The recorded answers of decisions, and outcome words of all other events."""
+_FIXED: Final = {"outcome": ANSWERS, "risk": RISKS, "status": STATUSES}
 _ANY_DAY: Final = datetime(2026, 11, 24, tzinfo=UTC)
 _NEAR: Final = 0.75
 """How alike two keys are before one is taken for a slip: `event` is no `agent`."""
@@ -141,8 +148,8 @@ _SPELLED: Final = re.compile(r"[0-9a-f]{3,6}")
 """May be part of how a hidden character is spelled out here, and only here."""
 TYPES: Final = tuple(map(str, EventType))
 _OURS: Final = (
-    *("recipients", "items", *OUTCOMES, *TYPES),
-    *("provider", "returned", *(word.lower() for word in EVENT_WORDS.values())),
+    *("recipients", "items", *ANSWERS, *TYPES),
+    *(phrase.lower() for phrase in EVENT_PHRASES.values()),
 )
 """What an event is searched for here and the ledger's text does not hold."""
 
@@ -213,8 +220,7 @@ class Filter:
                 continue
             key, value = term.key, term.value
             if key == "outcome":
-                outcomes = [word for word in OUTCOMES if word.startswith(value)]
-                found.outcome = outcomes[0] if len(outcomes) == 1 else found.outcome
+                found.outcome = _recorded(value) or found.outcome
             elif key == "type" and value in TYPES:
                 found.type = value
             elif key == "agent":
@@ -278,9 +284,20 @@ def _of_agent(
             return ("revoked" if row.revoked else status).startswith(value)
         case "outcome":
             counts = mirror.counts(row.id)
-            words = (word for word in OUTCOMES if word.startswith(value))
-            return any(getattr(counts, word) > 0 for word in words)
+            words = [word for word in OUTCOMES if word.startswith(value)]
+            return any(getattr(counts, word) > 0 for word in words) if words else None
     return None
+
+
+def _recorded(value: str) -> str | None:
+    """Return the recorded answer that *value* begins, if no other word does too."""
+    found = [word for word in ANSWERS if word.startswith(value)]
+    return found[0] if len(found) == 1 and found[0] in OUTCOMES else None
+
+
+def _answer(row: EventRow) -> str:
+    """Return a decision's recorded answer, or the outcome word of another event."""
+    return row.outcome or (row.word if row.word not in OUTCOMES else "")
 
 
 def _of_event(
@@ -290,8 +307,9 @@ def _of_event(
     value = term.value
     match term.key:
         case "":
-            what = (row.type, row.word, row.action, row.resource, row.outcome, row.note)
-            why = (row.reason, row.rule, row.agent_id, row.decision_id)
+            phrase = event_phrase(row.type)
+            what = (row.type, phrase, row.word, row.action, row.resource, row.note)
+            why = (row.outcome, row.reason, row.rule, row.agent_id, row.decision_id)
             texts = (mirror.agent_name(row.agent_id), row.actor, *what, *why)
             return value in " ".join(texts).lower()
         case "agent":
@@ -305,7 +323,8 @@ def _of_event(
         case "resource":
             return value in row.resource.lower()
         case "outcome" | "type" as key:
-            return bool(getattr(row, key).startswith(value))
+            has = row.type if key == "type" else _answer(row)
+            return has.startswith(value) and bool(has)
         case "risk":
             risk = mirror.intake.scope(row.action).risk if row.action else ""
             return risk.startswith(value)

@@ -73,10 +73,11 @@ from agentvault_tui.operator_api.shapes import (
     TokenInfo,
 )
 from agentvault_tui.presenters.amounts import render_units, shown_parameters
+from agentvault_tui.presenters.outcomes import outcome_word, reason_words
 from agentvault_tui.text import Shown, visible
 
 REFUSED: Final = "gateway.refused"
-RESULT: Final = "gateway.result"
+RESULTS: Final = frozenset({"gateway.result", "gateway.tunnel"})
 _WHOLE: Final = 700_000
 """More cells than the largest field the broker lets in can become."""
 _NAME: Final = 80
@@ -326,8 +327,10 @@ class Intake:
 
     def event(self, told: EventInfo) -> EventRow:
         """Convert an event; repeated words are cached, for the hot path."""
-        word, parameters = self.word, told.detail.get("parameters")
-        money = Money.read(told.detail.get("money"))
+        word, detail = self.word, told.detail
+        money, parameters = detail.get("money"), detail.get("parameters")
+        much = gist(parameters, Money.read(money)) if parameters else _request(told)
+        came = _ended(told) if told.type in RESULTS else ""
         return EventRow(
             told.seq,
             moment(told.time) or _EPOCH,
@@ -337,15 +340,12 @@ class Intake:
             word(told.action),
             word(told.resource),
             told.outcome if told.outcome in OUTCOMES else "",
-            self.shown(
-                _ended(told) if told.type == RESULT else told.reason or loosened(told)
-            ),
+            self.shown(came or told.reason or loosened(told)),
             word(told.rule),
             self.shown(told.decision_id, _NAME),
-            self.shown(
-                gist(parameters, money) if parameters else _request(told), _NAME
-            ),
+            self.shown(much, _NAME) if much else _NOTHING,
             self.shown(told.hash, _NAME),
+            outcome_word(told.type, told.outcome, told.reason, detail),
         )
 
     def call(self, told: CallInfo) -> CallRow:
@@ -561,28 +561,31 @@ def _request(told: EventInfo) -> str:
     tool, method, path = map(told.detail.get, ("tool", "method", "path"))
     if told.type != REFUSED or told.action or not path:
         return ""
-    return f"{tool}" if tool else f"{method} {path}"
+    at = told.detail.get("service") or told.detail.get("server")
+    parts = (at, tool, "") if tool else (method, at, path)
+    return " ".join(str(part) for part in parts if part)
 
 
 def _ended(result: EventInfo) -> str:
-    """Say how a call ended: its status first, or why it has none."""
+    """Say how a call ended, next to its outcome word: status, time and bytes."""
     detail = result.detail
     ended, status = detail.get("ended"), detail.get("status")
     came, took = detail.get("bytes_in"), detail.get("ms")
     if ended == "unknown":
-        return "unknown (the broker stopped)"
+        return reason_words(result.reason or "") or "the broker stopped"
     bytes_in = size(came) if isinstance(came, int) else "nothing"
     if ended == "cut":
         who = detail.get("cut_by")
         # Records of earlier versions have the name alone.
         name = who.get("name") if isinstance(who, dict) else who
-        by = f" by {name}" if name else ""
-        return f"cut at {bytes_in}{by}"
+        by = f", by {name}" if name else ""
+        return f"after {bytes_in}{by}"
     if ended == "failed":
-        return f"failed at {bytes_in}: {result.reason or 'it broke off'}"
-    took = took if isinstance(took, int) else 0
-    within = f"{took} ms" if took < 10_000 else span(took / 1000)
-    return f"{status or 'done'} in {within}, {bytes_in}"
+        why = reason_words(result.reason or "") or "the connection broke"
+        return f"{why}, after {bytes_in}"
+    ms = took if isinstance(took, int) else 0
+    within = f"{ms} ms" if ms < 10_000 else span(ms / 1000)
+    return f"{status or 'ended'} in {within}, {bytes_in}"
 
 
 def _host(issuer: str) -> str:

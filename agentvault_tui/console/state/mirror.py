@@ -150,6 +150,9 @@ class Mirror:
         """The status as it came."""
         self._reset_rates()
 
+    _behind: tuple[int, float] | None = None
+    """An event that was recorded and has not come, and since when, by boot."""
+
     def _reset_rates(self) -> None:
         self._decided, self._allowed, self._denied = (RatesByName() for _ in range(3))
 
@@ -312,6 +315,16 @@ class Mirror:
                 self.versions.agents += 1
             self._check_tokens(agent_id)
 
+    def behind_s(self) -> float:
+        """Return for how many seconds the feed has been behind the ledger."""
+        if not self.link.live:
+            since = self.link.since
+            lost = self.link.state is LinkState.LOST and self.loaded and since
+            return (self.clock.now() - since).total_seconds() if lost and since else 0.0
+        if self._behind is None or self.last_seq >= self._behind[0]:
+            return 0.0
+        return self.clock.boot() - self._behind[1]
+
     def set_link(self, state: LinkState, reason: str = "") -> None:
         if state is self.link.state and reason == self.link.reason:
             return
@@ -386,6 +399,11 @@ class Mirror:
 
     def _take_status(self, data: StatusInfo) -> None:
         self._status = data
+        head = data.ledger.head
+        if head <= self.last_seq:
+            self._behind = None
+        elif self._behind is None or self.last_seq >= self._behind[0]:
+            self._behind = head, self.clock.boot()
         status = self.intake.status(data)
         if status != self.status:
             self.status = status

@@ -26,36 +26,6 @@ def stepup_state(status: str) -> str:
     return STEPUP_WORDS.get(status, status)
 
 
-EVENT_WORDS: Final = {
-    "advice.applied": "ON TRIAL",
-    "advice.given_back": "GIVEN BACK",
-    "agent.scopes_changed": "SCOPES",
-    "alert.dead": "ALERT DEAD",
-    "export.skipped": "NOT EXPORTED",
-    "clock.jump": "CLOCK",
-    "mcp.message": "MCP",
-    "connection.added": "CONNECTED",
-    "operator.not_signed_in": "UNVERIFIED",
-    "operator.refused": "FORBIDDEN",
-    "panic.off": "LIFTED",
-    "panic.on": "PANIC",
-    "policy.changed": "POLICY",
-    "secret.changed": "SECRET",
-    "service.changed": "SERVICE",
-    "state.recorded": "STATE",
-    "stepup.authorizing": "VERIFYING",
-    "stepup.not_approved": "UNVERIFIED",
-    "stepup.repeat_ended": "NO REPEAT",
-    "stepup.requested": "WAITING",
-    "tenant.log": "TENANT LOG",
-    "tenant.log_gap": "GAP",
-    "tenant.user_changed": "USER",
-    "token.not_exchanged": "WITHHELD",
-    "upstream.revocation": "TENANT",
-}
-"""How a type of event is called where that is not the end of its name."""
-
-
 @dataclass(frozen=True, slots=True)
 class ScopeRow:
     """A scope as the broker's catalogue describes it."""
@@ -466,19 +436,8 @@ class EventRow(NamedTuple):
     """How much the action moves, when its parameters say so."""
     hash: Shown = _NOTHING
     """As the broker told it with the event."""
-
-    @property
-    def word(self) -> str:
-        """The word it is shown and found by."""
-        if self.outcome:
-            return self.outcome.upper()
-        if self.type == "gateway.result":
-            return self.reason.partition(" ")[0].upper()
-        if self.type == "upstream.revocation" and self.resource.startswith(AT):
-            return "PROVIDER"
-        if self.type == "token.revoked" and self.reason == "handed back":
-            return "RETURNED"  # by the agent itself (RFC 7009)
-        return EVENT_WORDS.get(self.type, self.type.rpartition(".")[2].upper())
+    word: str = "changed"
+    """Its outcome word, one of `presenters.outcomes.OUTCOME_WORDS`."""
 
 
 @dataclass(frozen=True, slots=True)

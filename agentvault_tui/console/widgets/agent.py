@@ -10,12 +10,12 @@ from rich.style import Style
 from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.draw import words
 from agentvault_tui.console.draw.agent import AgentContext, ends, facts
+from agentvault_tui.console.draw.feedrow import FeedColumns
 from agentvault_tui.console.draw.glyphs import bars, fold_for, folded
 from agentvault_tui.console.draw.lines import Piece, Row, cells
 from agentvault_tui.console.state.activity import ActivityRow, Day
-from agentvault_tui.console.state.feed import EventWindow, Fold
+from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.moments import ago, plural
 from agentvault_tui.console.state.records import (
@@ -293,6 +293,10 @@ def _word_at(line: list[str], place: int) -> range:
     return range(begins, ends)
 
 
+_WHEN: Final = {True: 9, False: 13}
+"""Cells of a time, by whether all of them are today's."""
+
+
 @dataclass(frozen=True, slots=True)
 class AgentFilter(Filter):
     """Match one agent's events by id, so that no other agent's name matches."""
@@ -314,7 +318,7 @@ class EventsPane(AuditPane):
     """The audit pane, of one agent: without its name, with more of the rest."""
 
     def __init__(self, desk: Desk, agent_id: str) -> None:
-        feed = EventWindow(desk.mirror)
+        feed = EventWindow(desk.mirror, collapse=True, bounded=False)
         feed.narrow(AgentFilter(agent_id=agent_id))
         super().__init__(desk, feed, id="events")
 
@@ -322,30 +326,19 @@ class EventsPane(AuditPane):
     def _none(self) -> str:
         return "Nothing has happened."  # it is narrowed to the agent, by no filter
 
-    def _row(self, fold: Fold, width: int, *, here: bool) -> list[Row]:
-        pen, event, p = self.pen, fold.head, self.pen.palette
-        word, style = fold.state.word, words.style(p, fold.state)
-        said = "" if event.outcome else words.why(self.mirror, event)
-        where = pen.own(" ".join(words.beside(event, said)))
-        room = width // 2 if where else width - len(word) - 13
-        left: Row = (
-            (pen.glyphs.cursor if here else " ", p.accent if here else p.muted),
-            (f"{self._when(event)} ", p.muted),
-            (pen.clip(words.deed(event), max(room, 8)), p.text),
-        )
-        right = ((f" {word} ", style),)
-        left = (*left, (f"  {where}" if where else "", p.muted))
-        rows: list[Row] = [pen.spread(left, right, width)]
-        if self._tall(fold) == 2:
-            why = pen.clip(words.why(self.mirror, event), max(width - 13, 4))
-            rows.append(((" " * 12 + why, p.muted),))
-        return rows
+    def _columns(self, width: int) -> FeedColumns:
+        today = self._today(self.feed.lines[0].head)
+        return FeedColumns.of(width, 1 + _WHEN[today], named=False)
 
     def _when(self, event: EventRow) -> str:
         """Write the time; the day too, once it is not today's."""
-        now = self.mirror.clock.now()
-        same = event.time.date() == now.date()
-        return f"{event.time:%H:%M:%S}" if same else f"{event.time:%d %b %H:%M}"
+        if self._today(self.feed.lines[0].head):
+            return f"{event.time:%H:%M:%S} "
+        form = "%H:%M:%S" if self._today(event) else "%d %b %H:%M"
+        return f"{event.time:{form}}".ljust(_WHEN[False])
+
+    def _today(self, event: EventRow) -> bool:
+        return event.time.date() == self.mirror.clock.now().date()
 
     def _title(self, width: int) -> Row:
         pen, p, feed = self.pen, self.pen.palette, self.feed

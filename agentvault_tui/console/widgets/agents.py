@@ -14,6 +14,7 @@ from textual.message import Message
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.agent import details
+from agentvault_tui.console.draw.layout import TWO_COLUMNS
 from agentvault_tui.console.draw.lines import Pen, Piece, Row, cells
 from agentvault_tui.console.state.agents import SOON, AgentView, Attention
 from agentvault_tui.console.state.mirror import Mirror
@@ -35,7 +36,7 @@ _OWNER: Final = 8
 _GAP: Final = "  "
 _KEPT: Final = 200
 """Cards kept as they were drawn; more are never on one screen."""
-_MAY: Final = {2: 36, 3: 2}
+_MAY: Final = {1: 2, 2: 36, 3: 2}
 """Cells that scopes leave free, by the rows of a card."""
 
 Size = tuple[int, int]
@@ -98,7 +99,7 @@ def _card(
     holds = _holds(pen, mirror, agent)
     now, stopped = mirror.clock.now(), mirror.status.panic.on
     state = _state(pen, agent, look, now, stopped=stopped)
-    if rows == 2:
+    if rows <= 2:
         # As wide as a column, and wider for a name that would be cut.
         free = width - cells(state) - cells(holds) - 2
         wide = max(min(_NAME, width - 30), min(cell_width(agent.name), free), 8)
@@ -110,6 +111,10 @@ def _card(
         open_still = _elsewhere(pen, mirror, agent) if agent.revoked else []
         if open_still and cells(left) + cells(holds) >= width:
             holds = _joined(pen, open_still)
+        if rows == 1:
+            room = width - cells(left) - cells(holds) - 4
+            counts = _counts(pen, mirror, agent, room)
+            return [pen.spread(left, (*counts, (_GAP, p.text), *holds), width)]
         return [
             pen.spread(left, holds, width),
             pen.spread(may, _counts(pen, mirror, agent, width // 2 + 2), width),
@@ -337,6 +342,8 @@ class AgentPane(Pane, can_focus=True):
     @property
     def rows_a_card(self) -> int:
         width, height = self.size
+        if self.app.size.width < TWO_COLUMNS:
+            return 1
         return 3 if width < 76 and height >= 14 else 2
 
     @property

@@ -5,28 +5,28 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import ClassVar, Final
 
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.draw import words
-from agentvault_tui.console.draw.lines import Piece, Row, cells
-from agentvault_tui.console.state.feed import EventWindow, Fold
+from agentvault_tui.console.draw.feedrow import FeedColumns, draw_feed_row
+from agentvault_tui.console.draw.lines import Row
+from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.moments import hms
 from agentvault_tui.console.state.records import EventRow
+from agentvault_tui.console.state.repeats import FeedRow
 from agentvault_tui.console.widgets.pane import Painted, Pane
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.text import cell_width
 
 _PAGES_AT_ONCE: Final = 20
-_OUTCOME: Final = 10
 _TIME: Final = 9
-_ROOM_FOR_WHERE: Final = 30
-"""Cells of agent and action from which on the resource has room as well."""
-_ROOMY: Final = 84
-"""From this width on a row also says why, and what was answered before."""
+_PINNED: Final = frozenset({"denied", "waiting", "failed", "unknown", "cut"})
+"""Outcomes that routine does not scroll away while the feed is followed."""
+_PINNED_FOR: Final = timedelta(minutes=10)
 
 
 class EventMoved(Message):
@@ -73,20 +73,27 @@ class AuditPane(Pane, can_focus=True):
         self._lines: list[Painted] = []
 
     def draw(self, width: int, height: int) -> Sequence[Painted]:
-        title: Painted = (self._title(width), None)
-        folds = self.feed.folds
-        if not folds:
+        top: list[Painted] = [(row, None) for row in self._top(width)]
+        lines = self.feed.lines
+        if not lines:
             self.on_screen = []
             text = self.pen.own(f" {self._nothing()}")
-            return [title, ((), None), (((text, self.pen.palette.muted),), None)]
-        key = (width, height, self.has_focus, self.pen, *self._depends())
+            return [*top, ((), None), (((text, self.pen.palette.muted),), None)]
+        room = max(height - len(top), 1)
+        key = (width, room, self.has_focus, self.pen, *self._depends())
         if key != self._key:
-            self._key, self._lines = key, self._window(folds, width, height - 1)
-        return [title, *self._lines]
+            self._key, self._lines = key, self._window(lines, width, room)
+        return [*top, *self._lines]
+
+    def _top(self, width: int) -> list[Row]:
+        """Write what stands above the rows."""
+        return [self._title(width)]
 
     def _depends(self) -> tuple[object, ...]:
         """Return what, when it changes, makes the lines be drawn anew."""
-        return (self.feed.version, self.mirror.versions.roster, self.unread)
+        versions = self.mirror.versions
+        changed = (versions.roster, versions.stepups)
+        return (self.feed.version, self.feed.notable, *changed, self.unread)
 
     def _nothing(self) -> str:
         """Say why there is no row; what was not looked at yet is never passed over."""
@@ -103,100 +110,117 @@ class AuditPane(Pane, can_focus=True):
     def _none(self) -> str:
         return f"Nothing matches. {self.desk.key('out', 'Esc')} clears the filter."
 
-    def _window(self, folds: list[Fold], width: int, height: int) -> list[Painted]:
+    def _window(self, lines: list[FeedRow], width: int, height: int) -> list[Painted]:
         """Fill *height* lines upwards from the lowest row in sight."""
         index = self.feed.index
-        low = index if self.feed.follow else self._lowest(folds, index, height)
+        columns, marks = self._columns(width), self._fingerprints()
+        if self.feed.follow:
+            seen = self._latest(lines, columns, height)
+        else:
+            low = self._lowest(lines, columns, index, height)
+            seen = lines[max(low - height + 1, 0) : low + 1]
         upwards: list[Painted] = []
-        bottom = low
-        while low >= 0 and len(upwards) < height:
-            here = not self.feed.follow and low == index
+        shown: list[FeedRow] = []
+        for line in reversed(seen):
+            if len(upwards) >= height:
+                break
+            here = not self.feed.follow and line is lines[index]
             over = self.pen.palette.cursor if here and self.has_focus else None
-            drawn = [(row, over) for row in self._row(folds[low], width, here=here)]
-            upwards += reversed(drawn)
-            upwards += self._gap(folds[low], first=not low)
-            low -= 1
-        seen = folds[low + 1 : bottom + 1]
-        self.on_screen = sorted(event for one in seen for event in one.events)
+            drawn = self._row(line, columns, here=here, mark=marks.get(line.anchor, ""))
+            upwards += [(row, over) for row in reversed(drawn)]
+            upwards += self._gap(line, first=line is lines[0])
+            shown.append(line)
+        self.on_screen = sorted(event for line in shown for event in line.last.events)
         return upwards[:height][::-1]
 
-    def _gap(self, fold: Fold, *, first: bool) -> list[Painted]:
+    def _latest(
+        self, lines: list[FeedRow], columns: FeedColumns, height: int
+    ) -> list[FeedRow]:
+        """Return the latest rows; lately refused ones stay in sight over routine."""
+        tall = sum(columns.tall(self.mirror, line) for line in lines[: height + 1])
+        if tall <= height:
+            return lines
+        since = self.mirror.clock.now() - _PINNED_FOR
+        chosen: set[int] = set()
+        room = height * 2 // 3
+        for line in reversed(lines):
+            if line.word in _PINNED and line.head.time > since:
+                room -= columns.tall(self.mirror, line)
+                if room < 0:
+                    break
+                chosen.add(id(line))
+        room = height - sum(
+            columns.tall(self.mirror, line) for line in lines if id(line) in chosen
+        )
+        for line in reversed(lines):
+            if room <= 0:
+                break
+            if id(line) not in chosen:
+                room -= columns.tall(self.mirror, line)
+                chosen.add(id(line))
+        return [line for line in lines if id(line) in chosen]
+
+    def _fingerprints(self) -> dict[int, str]:
+        """Return the fingerprints of requests that wait, by their events' numbers."""
+        waits = {
+            (row.agent_id, row.action, row.resource): row.fingerprint
+            for row in self.mirror.open_stepups()
+        }
+        if not waits:
+            return {}
+        return {
+            line.anchor: waits.get(
+                (line.head.agent_id, line.head.action, line.head.resource), ""
+            )
+            for line in self.feed.lines
+            if line.word == "waiting"
+        }
+
+    def _columns(self, width: int) -> FeedColumns:
+        return FeedColumns.of(width, 1 + _TIME)
+
+    def _gap(self, line: FeedRow, *, first: bool) -> list[Painted]:
         """Say what is missing before a row: numbers have no gaps of their own."""
         if first and self.unread and not self.feed.exhausted:
             waiting = self.pen.palette.waiting
             return [(((f"   not read: {self.unread}", waiting),), None)]
-        if not fold.missing:
+        if not line.missing:
             return []
-        start, end = fold.missing
+        start, end = line.missing
         text = f"   {end - start + 1:,} missing: {start:,} to {end:,}"
         return [(((text, self.pen.palette.danger),), None)]
 
-    def _lowest(self, folds: list[Fold], index: int, height: int) -> int:
+    def _lowest(
+        self, lines: list[FeedRow], columns: FeedColumns, index: int, height: int
+    ) -> int:
         """Return the lowest row to show so that the cursor is in sight."""
-        low = bisect_left(folds, self._bottom, key=lambda fold: fold.head.seq)
-        low = max(min(low, len(folds) - 1), index)
-        while (
-            low > index and sum(self._tall(f) for f in folds[index : low + 1]) > height
-        ):
+        low = bisect_left(lines, self._bottom, key=lambda line: line.anchor)
+        low = max(min(low, len(lines) - 1), index)
+        rows = sum(columns.tall(self.mirror, line) for line in lines[index : low + 1])
+        while low > index and rows > height:
+            rows -= columns.tall(self.mirror, lines[low])
             low -= 1
-        self._bottom = folds[low].head.seq
+        self._bottom = lines[low].anchor
         return low
 
-    def _tall(self, fold: Fold) -> int:
-        denied = fold.head.outcome == "denied" and words.why(self.mirror, fold.head)
-        return 2 if denied else 1
-
-    def _row(self, fold: Fold, width: int, *, here: bool) -> list[Row]:
-        pen, event, state = self.pen, fold.head, fold.state
+    def _row(
+        self, line: FeedRow, columns: FeedColumns, *, here: bool, mark: str
+    ) -> list[Row]:
+        pen, event = self._pen or self.pen, line.head  # it was looked up for the title
         p = pen.palette
-        name = self.mirror.agent_name(event.agent_id) if event.agent_id else event.actor
-        word, style = state.word, words.style(p, state)
-        mark = pen.glyphs.cursor if here else " "
-        room = width - 2 - _TIME - _OUTCOME - 1
-        who, what = _columns(room)
-        left: list[Piece] = [
-            (mark, p.accent if here else p.muted),
-            (f"{hms(event.time)} ", p.muted),
-            (pad(pen.clip(name or " ", who), who + 1), p.text),
-        ]
-        if what:
-            said = "" if event.outcome == "denied" else words.why(self.mirror, event)
-            said = words.came(state) or said
-            most = None if width >= _ROOMY else 1
-            where = "  ".join(words.beside(event, said)[:most])
-            if room < _ROOM_FOR_WHERE:
-                where = ""
-            rest = max(room - who - what - 2, 1) + max(_OUTCOME - cell_width(word), 0)
-            if not where:  # with nothing beside it, a long word need not be cut
-                what, rest = what + rest, 0
-            deed = words.deed(event)
-            if event.type == "tenant.log":  # a sentence: it says more than where
-                more = min(max(cell_width(deed) - what, 0), rest)
-                what, rest = what + more, rest - more
-            elif cell_width(where) > rest:  # what the deed leaves of its column
-                spare = min(max(what - cell_width(deed), 0), cell_width(where) - rest)
-                what, rest = what - spare, rest + spare
-            action = pen.clip(deed, what)
-            left.append((pad(action, what + 1), p.text))
-            if rest:
-                left.append((pen.clip(pen.own(where), rest), p.muted))
-        # Few runs of style: at 500 events a second this is what goes over the wire.
-        gap = width - 1 - cell_width(word) - cells(tuple(left))
-        roomy = fold.later and width >= _ROOMY
-        course = f" {event.word} {pen.glyphs.arrow} " if roomy else ""
-        course = course if cell_width(course) <= gap else ""
-        blank = " " * (gap - cell_width(course)) + course
-        rows: list[Row] = [(*left, (blank, p.muted), (f"{word} ", style))]
-        if self._tall(fold) == 2:
-            why = pen.clip(words.why(self.mirror, event), max(width - _TIME - 4, 4))
-            rows.append((("   " + " " * _TIME, p.muted), (why, p.muted)))
-        return rows
+        lead: Row = (
+            (pen.glyphs.cursor if here else " ", p.accent if here else p.muted),
+            (self._when(event), p.muted),
+        )
+        return draw_feed_row(pen, self.mirror, line, columns, lead=lead, mark=mark)
+
+    def _when(self, event: EventRow) -> str:
+        return f"{hms(event.time)} "
 
     def _title(self, width: int) -> Row:
         pen, p, feed = self.pen, self.pen.palette, self.feed
         pace = self.mirror.decisions()
-        row: Row = self.heading("Audit")
-        row = (*row, *self._standing())
+        row: Row = (*self.heading("Audit"), *self._standing())
         if feed.filter:
             shown = f"  {len(feed.rows):,} of {feed.looked_at:,}"
             row = (*row, (shown, p.text), (f", {feed.hidden:,} hidden", p.waiting))
@@ -213,7 +237,8 @@ class AuditPane(Pane, can_focus=True):
         if feed.foreign:
             text = f"  OF A LEDGER THAT WAS REPLACED {dash} {end} shows the new one"
             return ((text, p.danger),)
-        held: Row = (("  HELD", p.waiting),)
+        every = ", every event" if feed.every else ""
+        held: Row = (("  HELD", p.waiting), (every, p.text))
         if feed.uncounted:
             return (*held, (f"  many new {dash} {end}", p.waiting))
         if feed.arrived:
@@ -222,8 +247,8 @@ class AuditPane(Pane, can_focus=True):
 
     def action_move(self, rows: int) -> None:
         """Move the cursor; the first move holds."""
-        if self.feed.follow and self.feed.folds:
-            self._bottom = self.feed.folds[-1].head.seq
+        if self.feed.follow and self.feed.lines:
+            self._bottom = self.feed.lines[-1].anchor
         self.feed.move(rows)
         self.after_move()
 
@@ -234,14 +259,18 @@ class AuditPane(Pane, can_focus=True):
         self.action_move(direction * max(self.size.height - 2, 1))
 
     def action_oldest(self) -> None:
-        self.action_move(-len(self.feed.folds))
+        self.action_move(-len(self.feed.lines))
 
     def action_follow(self) -> None:
         self.feed.resume()
         self.after_move()
 
     def action_open(self) -> None:
-        self.post_message(EventOpened())
+        """Show each of several that are alike, or the event in full."""
+        if self.feed.unfold():
+            self.after_move()
+        else:
+            self.post_message(EventOpened())
 
     def toggle(self) -> None:
         if self.feed.follow:
@@ -279,6 +308,13 @@ class AuditPane(Pane, can_focus=True):
             self.took()
         self.settled()
 
+    def fold(self) -> bool:
+        """Collapse again what was unfolded; tell whether there was anything."""
+        folded = self.feed.fold()
+        if folded:
+            self.after_move()
+        return folded
+
     def took(self) -> None:
         self.paint()
 
@@ -291,18 +327,29 @@ class AuditPane(Pane, can_focus=True):
             self._reading.cancel()
 
 
-def _columns(room: int) -> tuple[int, int]:
-    """Return the widths of agent and action; the resource takes the rest."""
-    if room < 20:
-        return max(room - 1, 4), 0
-    if room < _ROOM_FOR_WHERE:
-        who = room * 4 // 10
-        return who, room - who - 3
-    who = min(max(room * 3 // 10, 14), 20)
-    return who, min(max(room * 3 // 10, 14), 18)
+class FeedPane(AuditPane):
+    """The audit as it happens, under what has happened since the last key."""
 
+    def _top(self, width: int) -> list[Row]:
+        rows = super()._top(width)
+        found = None if self.desk.past else self.desk.absence.parts()
+        if found is not None:
+            since, parts = found
+            rows.append(self._since(f"{since:%H:%M}", parts, width))
+        return rows
 
-def pad(text: str, width: int) -> str:
-    """Fill *text* up to that many cells."""
-    blank = width - cell_width(text)
-    return text + " " * max(blank, 0)
+    def _since(self, since: str, parts: list[str], width: int) -> Row:
+        """Write what happened since the last key, as many parts as fit."""
+        pen, p = self.pen, self.pen.palette
+        start = f" since {since}, your last key: "
+        text, room = "", width - cell_width(start) - 1
+        for number, part in enumerate(parts):
+            more = f"{text} {pen.glyphs.separator} {part}" if text else part
+            rest = len(parts) - number - 1
+            if cell_width(more) + (len(f" +{rest}") if rest else 0) > room:
+                text = f"{text} +{rest + 1}" if text else pen.clip(part, room)
+                break
+            text = more
+        if not parts:
+            return ((f"{start}nothing that matters", p.muted),)
+        return ((start, p.muted), (pen.own(text), p.waiting))

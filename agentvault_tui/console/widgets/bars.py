@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
+from agentvault_tui.clock import span
 from agentvault_tui.console.desk import UNDO_KEY, offered_undo, undo_bar
 from agentvault_tui.console.draw.lines import Piece, Row, cells, wrap
 from agentvault_tui.console.state.mirror import Mirror
@@ -18,13 +19,20 @@ from agentvault_tui.text import cell_width
 _NOTICE: Final = timedelta(seconds=60)
 _MOST: Final = 5
 _LINES: Final = 2
+_BEHIND_S: Final = 2.0
+"""From so many seconds on the header says that the feed is behind."""
 
 
 class Masthead(Pane):
     """One line of state, and below it a line for each thing that is wrong."""
 
+    _most_lines = _LINES
+
     def draw(self, width: int, height: int) -> Sequence[Painted]:
-        return [(self._state(width), None), *self.banners(width)][:height]
+        banners = self.banners(width)
+        if len(banners) >= height:  # each on one line, so that the worst all show
+            banners = self.banners(width, lines=1)
+        return [(self._state(width), None), *banners][:height]
 
     def wanted(self, width: int) -> int:
         return 1 + len(self.banners(width))
@@ -45,11 +53,13 @@ class Masthead(Pane):
                     (tenant, p.danger),
                 ),
             ),
+            (0, ((self.desk.label, p.panic),)),
             (0, self._link_state(mirror.link)),
             (1, (("read-only", p.waiting),) if self.desk.read_only else ()),
             (1, self._elsewhere()),
             (3, self._me()),
             (2, self._ledger()),
+            (1, self._hidden()),
             (4, ((plural(agents, "agent"), p.text),) if mirror.loaded else ()),
             (5, self._pace() if mirror.loaded else ()),
             (4, self._others()),
@@ -61,8 +71,11 @@ class Masthead(Pane):
         def total() -> int:
             return sum(cells(row) + len(gap) for _, row in facts) + cells(right)
 
-        while len(facts) > 1 and total() > width:
-            facts.remove(max(facts, key=lambda fact: fact[0]))
+        while total() > width:
+            least = max(facts, key=lambda fact: fact[0])
+            if not least[0]:
+                break
+            facts.remove(least)
         left: list[Piece] = [] if facts[0][0] == 6 else [(" ", p.text)]
         for number, (_, row) in enumerate(facts):
             left += [(gap if number else "", p.text), *row]
@@ -77,7 +90,24 @@ class Masthead(Pane):
         g, p = self.pen.glyphs, self.pen.palette
         mark = g.live if link.live else g.lost
         styles = {LinkState.LIVE: p.accent, LinkState.LOST: p.danger}
-        return ((f"{mark} {link.state.value}", styles.get(link.state, p.waiting)),)
+        state: Row = (
+            (f"{mark} {link.state.value}", styles.get(link.state, p.waiting)),
+        )
+        behind = self.mirror.behind_s()
+        if behind < _BEHIND_S:
+            return state
+        return (*state, (f" feed {span(int(behind))} behind", p.waiting))
+
+    def _hidden(self) -> Row:
+        """Say how many rows of the feed are left out, and by which key they come."""
+        feed = getattr(self.screen, "feed", None)
+        if feed is None or not feed.notable:
+            return ()
+        p, key = self.pen.palette, self.desk.key("matters", "0")
+        return (
+            (f"{feed.routine:,} routine hidden ", p.waiting),
+            (f"({key})", p.key),
+        )
 
     def _elsewhere(self) -> Row:
         if not self.desk.elsewhere:
@@ -112,11 +142,12 @@ class Masthead(Pane):
         broken = "ledger" in self.mirror.warnings
         mark = (g.failed, p.danger) if broken else (g.done, p.accent)
         of = f" of {status.brokers} brokers" if status.brokers else ""
-        return (("ledger ", p.muted), mark, (f" {head:,}", p.text), (of, p.muted))
+        count = ((f" {head:,}", p.text), (f" event{'s' * (head != 1)}{of}", p.muted))
+        return (("ledger ", p.muted), mark, *count)
 
-    def banners(self, width: int) -> list[Painted]:
-        """Return what is wrong, the worst first, each on a line of its own."""
-        mirror = self.mirror
+    def banners(self, width: int, *, lines: int = _LINES) -> list[Painted]:
+        """Return what is wrong, the worst first, each on at most so many *lines*."""
+        mirror, self._most_lines = self.mirror, lines
         found: list[Painted] = []
         if mirror.status.panic.on:
             found += self._banner(self._panic(), width)
@@ -185,9 +216,10 @@ class Masthead(Pane):
         """Break *text* into two lines at most."""
         pen, room = self.pen, max(room, 8)
         rows = wrap(pen.own(text), room)
-        if len(rows) <= _LINES:
+        most = self._most_lines
+        if len(rows) <= most:
             return rows
-        return [rows[0], pen.clip(" ".join(rows[1:]), room)]
+        return [*rows[: most - 1], pen.clip(" ".join(rows[most - 1 :]), room)]
 
 
 def loosened(mirror: Mirror) -> list[str]:
@@ -261,8 +293,16 @@ class StepUpBar(Pane):
             return []
         head, first = self._head(waiting, width), self._first(waiting[0], width)
         if height == 1:
-            return [(head, None)]
+            return [(self._line(waiting, width), None)]
         return [(head, None), (first, None)]
+
+    def _line(self, waiting: list[StepUpRow], width: int) -> Row:
+        """Write both rows on one line."""
+        p = self.pen.palette
+        mark, *first = self._first(waiting[0], width - 28)
+        key = (self.desk.key("step-ups", "s"), p.key)
+        head: Row = (mark, (f" STEP-UP  {len(waiting)} waiting ", p.waiting))
+        return self.pen.spread((*head, *first), (key, (" open ", p.text)), width)
 
     def _head(self, waiting: list[StepUpRow], width: int) -> Row:
         pen, p, g = self.pen, self.pen.palette, self.pen.glyphs

@@ -8,20 +8,19 @@ from typing import ClassVar, Final
 from textual.binding import BindingType
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.draw import words
 from agentvault_tui.console.draw.evidence import EventEvidence, LinkVerdicts, evidence
-from agentvault_tui.console.draw.lines import Piece, Row, cells
-from agentvault_tui.console.state.feed import EventWindow, Fold
+from agentvault_tui.console.draw.feedrow import FeedColumns
+from agentvault_tui.console.draw.lines import Row
+from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.records import EventRow
+from agentvault_tui.console.state.repeats import FeedRow
 from agentvault_tui.console.term.keyed import moves
-from agentvault_tui.console.widgets.audit import AuditPane, EventMoved, pad
+from agentvault_tui.console.widgets.audit import AuditPane, EventMoved
 from agentvault_tui.console.widgets.pane import Painted, ScrollPane
-from agentvault_tui.text import cell_width
 
-_COURSE: Final = 22
-"""Cells of what was answered, and of what came of it."""
+_TIME: Final = 13
 _WIDE: Final = 96
-"""From here on numbers, milliseconds and reasons have columns of their own."""
+"""From here on numbers and milliseconds have columns of their own."""
 
 
 class LedgerList(AuditPane):
@@ -52,58 +51,42 @@ class LedgerList(AuditPane):
     def settled(self) -> None:
         if self._going:
             self._going = False
-            folds, below = self.feed.folds, (self.size.height - 1) // 2
-            low = min(self.feed.index + below, len(folds) - 1)
-            self._bottom = folds[low].head.seq if folds else 0
+            lines, below = self.feed.lines, (self.size.height - 1) // 2
+            low = min(self.feed.index + below, len(lines) - 1)
+            self._bottom = lines[low].anchor if lines else 0
             self.post_message(EventMoved())
         self.paint()
 
     def _depends(self) -> tuple[object, ...]:
         return (*super()._depends(), self._checked.version)
 
-    def _row(self, fold: Fold, width: int, *, here: bool) -> list[Row]:
+    def _columns(self, width: int) -> FeedColumns:
         if width < _WIDE:
-            return self._flagged(fold, super()._row(fold, width, here=here))
-        pen, p, event, state = self.pen, self.pen.palette, fold.head, fold.state
-        word, outcome = state.word, words.style(p, state)
-        before = f"{event.word} {pen.glyphs.arrow} " if fold.later else ""
-        name = self.mirror.agent_name(event.agent_id) if event.agent_id else event.actor
-        number = max(len(f"{self.mirror.last_seq:,}"), 7)
-        room = width - 2 - 13 - number - 1 - _COURSE - 1
-        who, what = room * 22 // 100, room * 20 // 100
-        why = words.why(self.mirror, state)
-        deed, beside = words.deed(event), words.beside(event, why)
-        if event.type == "tenant.log":  # a sentence: it says more than where
-            what = max(what, min(cell_width(deed), room - who - 2))
-        elif deed == event.note:  # a request that names no action
-            what = max(what, min(cell_width(deed), (room - who) // 2))
-        left: list[Piece] = [
-            (pen.glyphs.cursor if here else " ", p.accent if here else p.muted),
-            (f"{event.seq:>{number},} {self._time(event)} ", p.muted),
-            (pad(pen.clip(name or " ", who), who + 1), p.text),
-            (pad(pen.clip(deed, what), what + 1), p.text),
-        ]
-        rest = width - 3 - cells(tuple(left)) - len(before) - len(word)
-        left.append((pen.clip(pen.own("  ".join(beside)), rest), p.muted))
-        gap = width - 1 - len(before) - len(word) - cells(tuple(left))
-        blank = " " * max(gap, 1)
-        row: Row = (*left, (blank + before, p.muted), (f"{word} ", outcome))
-        return self._flagged(fold, [row])
+            return super()._columns(width)
+        return FeedColumns.of(width, 1 + self._number + 1 + _TIME)
 
-    def _tall(self, fold: Fold) -> int:
-        return 1 if self.size.width >= _WIDE else super()._tall(fold)
+    @property
+    def _number(self) -> int:
+        return max(len(f"{self.mirror.last_seq:,}"), 7)
 
-    def _time(self, event: EventRow) -> str:
-        """Write the time of day, or the date and a rough time if it was another day."""
-        if event.time.date() == self.mirror.clock.now().date():
-            return f"{event.time:%H:%M:%S.%f}"[:12]
-        return f"{event.time:%m-%d %H:%M} "
-
-    def _flagged(self, fold: Fold, rows: list[Row]) -> list[Row]:
-        if not any(self._checked.problem(event.seq) for event in fold.events):
+    def _row(
+        self, line: FeedRow, columns: FeedColumns, *, here: bool, mark: str
+    ) -> list[Row]:
+        rows = super()._row(line, columns, here=here, mark=mark)
+        if not any(self._checked.problem(event.seq) for event in line.last.events):
             return rows
-        mark = (self.pen.glyphs.failed, self.pen.palette.danger)
-        return [(mark, *rows[0][1:]), *rows[1:]]
+        failed = (self.pen.glyphs.failed, self.pen.palette.danger)
+        return [(failed, *rows[0][1:]), *rows[1:]]
+
+    def _when(self, event: EventRow) -> str:
+        """Write number and time; of another day the date and a rough time."""
+        if self.size.width < _WIDE:
+            return super()._when(event)
+        today = event.time.date() == self.mirror.clock.now().date()
+        when = (
+            f"{event.time:%H:%M:%S.%f}"[:12] if today else f"{event.time:%m-%d %H:%M} "
+        )
+        return f"{event.seq:>{self._number},} {when} "
 
     def _title(self, width: int) -> Row:
         pen, p, feed = self.pen, self.pen.palette, self.feed

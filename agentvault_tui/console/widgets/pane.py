@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from operator import itemgetter
 from typing import ClassVar, Final, Generic, TypeVar
 
 from rich.segment import Segment
@@ -22,7 +21,6 @@ from agentvault_tui.console.term.keyed import Keyed, ListCursor, moves, relabel
 from agentvault_tui.text import cell_width
 
 _PLAIN: Final = Style()
-_style: Final = itemgetter(1)
 
 WHEEL: Final = 3
 """Rows a notch of the wheel moves."""
@@ -110,12 +108,17 @@ class Pane(Keyed, Widget):
     def _strip(self, painted: Painted, width: int) -> Strip:
         row, over = painted
         segments: list[Segment] = []
-        used = 0
-        # One run of a style is one escape sequence on the wire.
-        for style, run in groupby(row, _style):
-            if text := "".join([text for text, _ in run]):
-                used += cell_width(text)
-                segments.append(Segment(text, self._ink(style, over)))
+        used, run, before = 0, "", _PLAIN
+        # One run of a style is one escape sequence on the wire. Styles are a palette's
+        # own objects, and comparing them by value costs more than all the rest.
+        for text, style in (*row, ("", None)):
+            if style is before:
+                run += text
+                continue
+            if run:
+                used += cell_width(run)
+                segments.append(Segment(run, self._ink(before, over)))
+            run, before = text, style or _PLAIN
         if used < width:
             segments.append(Segment(" " * (width - used), self._ink(_PLAIN, over)))
         strip = Strip(segments, max(used, width))

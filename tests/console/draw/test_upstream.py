@@ -174,15 +174,13 @@ def test_a_row_of_the_tenants_log_is_told_by_its_words(pen: Pen, told: Told) -> 
         reason="Token Vault gave a token",
     )
     event = told.mirror.events[-1]
-    assert event.word == "TENANT LOG"
+    assert event.word == "changed"
     assert words.deed(event) == "Token Vault gave a token"
-    said = words.why(told.mirror, event)
-    assert words.beside(event, said) == ["workspace"]
+    assert (words.target(event), words.why(told.mirror, event)) == ("workspace", "")
     said = sentences.of_event(told.mirror, event)
-    assert "seta on workspace" in said
-    assert said.endswith("by tenant: Token Vault gave a token.")
+    assert said.endswith("changed Token Vault gave a token on workspace by tenant.")
     lately = text(details(pen, told.mirror, agent, (100, 0), ""))
-    assert "TENANT LOG Token Vault gave a token" in lately
+    assert "changed Token Vault gave a token" in lately
 
 
 def test_a_step_says_at_whose_place_it_is_done(told: Told) -> None:
@@ -201,11 +199,11 @@ def test_a_step_says_at_whose_place_it_is_done(told: Told) -> None:
             reason="confirmed",
         )
         event = told.mirror.events[-1]
-        beside = words.beside(event, words.why(told.mirror, event))
-        said[event.word] = [words.deed(event), *beside]
+        why = words.why(told.mirror, event)
+        said[words.deed(event)] = (words.target(event), why)
     assert said == {
-        "PROVIDER": ["provider token", "at google-oauth2", "confirmed"],
-        "TENANT": ["vault grant", "confirmed"],
+        "revocation step: provider token": ("at google-oauth2", "confirmed"),
+        "revocation step: vault grant": ("", "confirmed"),
     }
 
 
@@ -235,8 +233,7 @@ def test_a_gap_in_the_tenants_log_catches_the_eye(told: Told) -> None:
     told.add_event("tenant.log_gap", reason="rows may be missing")
     event = told.mirror.events[-1]
     assert words.loud(event)
-    said = words.why(told.mirror, event)
-    assert words.beside(event, said) == ["rows may be missing"]
+    assert words.why(told.mirror, event) == "rows may be missing"
 
 
 @pytest.mark.parametrize("how", [half_done, uncredited])

@@ -337,6 +337,8 @@ async def test_enter_shows_an_event_in_full(fake: FakeOperator, tmp_path: Path) 
         await here.pilot.press("tab", "k", "k")
         event = here.screen.events.feed.under_cursor
         assert event is not None
+        await here.pilot.press("enter")  # shows each of several that are alike
+        assert here.screen.events.feed.under_cursor == event
         await here.pilot.press("enter")
         await settle(here.pilot, lambda: isinstance(here.app.screen, AuditScreen))
         audit: Any = here.app.screen

@@ -109,6 +109,8 @@ async def test_enter_opens_the_event_under_the_cursor(stage: Stage) -> None:
     async with stage.on(open=""):
         watch = stage.app.watch_screen
         await stage.pilot.press("shift+tab", "k", "k", "k")
+        if watch.feed.lines[watch.feed.index].count > 1:
+            await stage.pilot.press("enter")  # shows each of those that are alike
         seq = watch.feed.cursor
         await stage.enter("enter")
         assert (stage.seq, stage.screen.open) == (seq, True)
@@ -198,7 +200,7 @@ async def test_what_is_in_sight_is_computed_again_here(stage: Stage) -> None:
         await stage.press("k")
         rows = len(stage.screen.list.on_screen)
         assert f"✓ {rows} on screen verified here" in stage.text("audit")
-        assert rows > 20
+        assert rows > 5
 
 
 async def test_a_changed_body_is_found(stage: Stage) -> None:
@@ -240,7 +242,10 @@ async def test_brackets_walk_through_the_story(stage: Stage) -> None:
         await stage.press("right_square_bracket")
         assert stage.seq == last["seq"]
         # The list has one row for both, which says how it stands.
-        assert stage.text("audit").count("WAITING → REDEEMED") == 1
+        rows = stage.text("audit").splitlines()
+        assert (
+            len([row for row in rows if "send:payment" in row and "done" in row]) == 1
+        )
         await stage.press("left_square_bracket", "escape", "j")
         assert stage.seq == first["seq"] + 1
 
@@ -267,7 +272,7 @@ async def test_a_call_that_nobody_decided_is_called_so(stage: Stage) -> None:
     refused = {"outcome": "denied", "reason": "agent_revoked"}
     stage.fake.add_event("gateway.refused", agents["payments-agent"], **refused)
     async with stage.on():
-        assert "a call  " in stage.text("audit")
+        assert " call  " in stage.text("audit")
         assert "gateway" not in stage.text("audit")
 
 
@@ -317,6 +322,8 @@ async def test_an_agents_event_opens_among_its_others(stage: Stage) -> None:
         agent = stage.app.screen
         assert isinstance(agent, AgentScreen)
         await stage.pilot.press("tab", "k")
+        if agent.events.feed.lines[agent.events.feed.index].count > 1:
+            await stage.pilot.press("enter")
         await stage.enter("enter")
         assert stage.screen.open
         rows = stage.screen.feed.rows

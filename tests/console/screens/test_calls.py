@@ -225,8 +225,13 @@ async def test_each_service_says_how_its_last_calls_went(short: Path) -> None:
             None,
             "by alice",
         ),
-        ({"ended": "failed", "status": None}, "upstream_reset", "upstream_reset"),
-        ({"ended": "unknown", "bytes_in": None}, None, "(the broker stopped)"),
+        ({"ended": "done", "status": 500, "ms": 9}, None, "500 in 9 ms, 3.1 kB"),
+        (
+            {"ended": "failed", "status": None},
+            "upstream_reset",
+            "the service closed the connection, after 3.1 kB",
+        ),
+        ({"ended": "unknown", "bytes_in": None}, None, "the broker stopped"),
     ],
 )
 async def test_attempt_and_result_are_one_row_that_completes(
@@ -246,18 +251,18 @@ async def test_attempt_and_result_are_one_row_that_completes(
                 return [line for line in lines if "mail:outbox" in line]
 
             (before,) = audit()
-            assert before.rstrip().endswith("ALLOWED")
+            assert before.rstrip().endswith("allowed")
             detail = {"bytes_in": 3_100, **result}
             fake.add_event(
                 "gateway.result", agent, reason=reason, detail=detail, **same
             )
             await settle(pilot, lambda: len(app.desk.mirror.events) == 2)
             (after,) = audit()
-            word = str(result["status"] if result["ended"] == "done" else "")
-            assert after.rstrip().endswith(word or result["ended"].upper())
-            assert words.removeprefix(f"{word} ") in after
-            row = app.desk.mirror.events[-1]
-            assert words in row.reason
+            word = "failed" if result.get("status") == 500 else result["ended"]
+            assert f" {word} " in after
+            assert words in app.desk.mirror.events[-1].reason
+            if word in {"done", "failed"}:
+                assert words in " ".join(text_of(app).split())
 
 
 def test_sizes_are_rounded_down() -> None:

@@ -54,7 +54,7 @@ async def test_an_agent_is_shown_as_it_was(stage: Stage) -> None:
         await stage.see("facts", "used 1 time, last 0 s ago")
         assert "46:00" in stage.text("facts")
         assert "Events  up to then" in stage.text("events")
-        assert "REGISTERED" in stage.text("events")
+        assert "agent registered" in stage.text("events")
         assert "then" in stage.text("day")
         assert stage.fake.activity_reads == 0
         assert "t now" in stage.text("keys")

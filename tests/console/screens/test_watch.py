@@ -197,7 +197,7 @@ async def test_the_head_says_what_is_connected(stage: Stage) -> None:
     busy(stage.fake)
     async with stage.on():
         head = stage.text("masthead")
-    assert "acme.eu.auth0.com   ● live   ledger ✓ 23   6 agents   22 dec" in head
+    assert "acme.eu.auth0.com   ● live   ledger ✓ 23 events   6 agents   22 dec" in head
     assert head.endswith("14:02:11Z")
 
 
@@ -210,7 +210,7 @@ async def test_the_head_says_how_many_brokers_share_the_ledger(stage: Stage) -> 
     brokers = [{**known, "alive": one, "in_step": one, "reason": None} for one in lives]
     stage.fake.team = {"name": "payments", "store": "postgresql", "brokers": brokers}
     async with stage.on():
-        assert "ledger ✓ 23 of 3 brokers" in stage.text("masthead")
+        assert "ledger ✓ 23 events of 3 brokers" in stage.text("masthead")
 
 
 async def test_where_it_goes_gives_way_to_how_much(stage: Stage) -> None:
@@ -264,7 +264,7 @@ async def test_details_follow_the_cursor(stage: Stage) -> None:
         "58:40",
         "ends 2 tokens, 0 step-ups, at once",
         "events already booked stay",
-        "14:02:09 ALLOWED",
+        "14:02:09 allowed",
     ):
         assert words in details
 
@@ -432,9 +432,10 @@ async def test_following_and_holding(stage: Stage) -> None:
 @pytest.mark.slow
 async def test_older_events_are_read_when_someone_scrolls(stage: Stage) -> None:
     """Beyond what the console holds it asks the broker, page by page."""
-    agent = stage.fake.add_agent("mailer", "read:email")
+    several = [stage.fake.add_agent(f"mailer-{n}", "read:email") for n in range(45)]
     for number in range(450):
-        stage.fake.decide(agent, "read:email", "allowed", resource=f"mail:{number}")
+        agent, resource = several[number % 45], f"mail:{number}"
+        stage.fake.decide(agent, "read:email", "allowed", resource=resource)
     async with stage.on():
         await stage.pilot.press("tab", "tab")
         for _ in range(8):
@@ -522,15 +523,24 @@ async def test_an_empty_vault_says_how_to_begin(stage: Stage) -> None:
         assert "agentvault agents add" in stage.text("agents")
 
 
-async def test_tab_swaps_the_large_pane_where_it_is_narrow(stage: Stage) -> None:
-    """At 80x24 one pane is large, the other shows its last rows."""
+@pytest.mark.parametrize("size", [(80, 24), (100, 30), (119, 40)])
+async def test_below_120_columns_the_screen_stacks(
+    stage: Stage, size: tuple[int, int]
+) -> None:
+    """Agents have one line each, eight at most; the feed has the full width."""
     busy(stage.fake)
-    async with stage.on(80, 24):
+    for number in range(9):
+        stage.fake.add_agent(f"agent-{number}", "read:email")
+    async with stage.on(*size):
         agents, audit = stage.watch.agents, stage.watch.audit
-        assert agents.size.height > audit.size.height
+        assert audit.size.width == size[0]
+        assert 4 <= agents.size.height <= 9
+        lines = stage.text("agents").splitlines()
+        assert all("agent" in line for line in lines[1:])
+        assert lines[1].startswith("▌calendar-agent")
+        assert not stage.watch.details.display
         await stage.pilot.press("tab")
-        await stage.pilot.pause()
-        assert agents.size.height < audit.size.height
+        assert stage.watch.focused is audit
 
 
 @pytest.mark.slow

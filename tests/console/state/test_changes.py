@@ -54,6 +54,15 @@ def test_a_loosening_is_shown_for_a_minute(live: bool, ago: int, stays: int) -> 
     assert seen.recent() == []
 
 
+def test_loosenings_that_the_operator_knows_are_not_shown() -> None:
+    """The demo's own set-up is no news; what follows it is."""
+    seen = Loosenings(ManualClock(START), Intake().shown)
+    seen.known_to = 1
+    assert not seen.note(filled(EventInfo, event()), START, live=False)
+    assert seen.note(filled(EventInfo, event(2)), START, live=True)
+    assert [row.seq for row in seen.recent()] == [2]
+
+
 def test_a_loosening_from_before_the_first_page_is_shown() -> None:
     """A console that joins is sent it, and shows it for what is left of the minute."""
     clock = ManualClock(START + timedelta(seconds=20))

@@ -12,10 +12,11 @@ from support.fake_state import START, FakeState
 from support.manual_clock import ManualClock
 from support.wire_shapes import filled, tell
 
-from agentvault_tui.console.state.feed import KEPT, MARGIN, PAGE, EventWindow, fold
+from agentvault_tui.console.state.feed import KEPT, MARGIN, PAGE, EventWindow
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.mirror import RING, Mirror
 from agentvault_tui.console.state.records import EventPage
+from agentvault_tui.console.state.repeats import fold
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.requests import AuditQuery
 
@@ -347,16 +348,16 @@ def _row(told: Told, type_: str, decision: str, **more: Any) -> None:
 @pytest.mark.parametrize(
     ("later", "state"),
     [
-        (["token.used"], "USED"),
-        (["token.used", "token.revoked"], "RETURNED"),
-        (["token.revoked", "token.used"], "RETURNED"),
-        (["stepup.requested"], "WAITING"),
-        (["stepup.requested", "stepup.authorizing"], "VERIFYING"),
-        (["stepup.requested", "stepup.not_approved"], "WAITING"),
-        (["stepup.requested", "stepup.approved", "token.delivered"], "DELIVERED"),
-        (["stepup.requested", "stepup.denied"], "DENIED"),
-        (["stepup.requested", "stepup.expired"], "EXPIRED"),
-        (["token.delivered", "token.redeemed", "token.used"], "REDEEMED"),
+        (["token.used"], "done"),
+        (["token.used", "token.revoked"], "done"),
+        (["token.revoked", "token.used"], "done"),
+        (["stepup.requested"], "waiting"),
+        (["stepup.requested", "stepup.authorizing"], "waiting"),
+        (["stepup.requested", "stepup.not_approved"], "waiting"),
+        (["stepup.requested", "stepup.approved", "token.delivered"], "done"),
+        (["stepup.requested", "stepup.denied"], "denied"),
+        (["stepup.requested", "stepup.expired"], "denied"),
+        (["token.delivered", "token.redeemed", "token.used"], "done"),
     ],
 )
 def test_a_decision_and_what_came_of_it_are_one_row(
@@ -368,10 +369,10 @@ def test_a_decision_and_what_came_of_it_are_one_row(
     for type_ in later:
         _row(told, type_, "dec_1", reason="handed back")
     told.feed.update()
-    first, second = told.feed.folds[-2:]
+    first, second = (line.last for line in told.feed.lines[-2:])
     assert [event.type for event in first.events] == ["token.decision", *later]
     assert first.state.word == state
-    assert (second.state.word, second.later) == ("DENIED", [])
+    assert (second.state.word, second.later) == ("denied", [])
 
 
 def test_the_cursor_moves_by_rows_and_stays_on_the_event_it_was_sent_to(
@@ -386,7 +387,7 @@ def test_the_cursor_moves_by_rows_and_stays_on_the_event_it_was_sent_to(
     told.feed.jump(last)
     assert told.feed.under_cursor
     assert told.feed.under_cursor.seq == last
-    assert told.feed.folds[told.feed.index].head.seq == second
+    assert told.feed.lines[told.feed.index].head.seq == second
     told.feed.move(-1)
     assert told.feed.cursor == first
     told.feed.move(1)
@@ -413,3 +414,86 @@ def test_folding_loses_no_event_and_no_gap(steps: list[tuple[int, str]]) -> None
         assert len({event.decision_id for event in one.events}) == 1
     gaps = [one.missing for one in folds if one.missing]
     assert sum(end - start + 1 for start, end in gaps) == missing
+
+
+@pytest.fixture
+def collapsed(told: Told) -> Told:
+    """The feed of the home screen, where repeats are one row."""
+    told.feed = EventWindow(told.mirror, collapse=True)
+    return told
+
+
+def test_rows_outlive_their_events_also_while_held(collapsed: Told) -> None:
+    """A denial is still there after a flood, and counts stay when the feed is held."""
+    told = collapsed
+    told.happen(1, "denied")
+    told.feed.update()
+    for _ in range(6):
+        told.happen(1_000)
+        told.feed.update()
+    lines = [(line.word, line.count) for line in told.feed.lines]
+    assert lines == [("denied", 1), ("allowed", 6_000)]
+    told.feed.move(-1)
+    assert [(line.word, line.count) for line in told.feed.lines] == lines
+    assert told.feed.under_cursor
+    assert told.feed.under_cursor.outcome == "denied"
+
+
+def test_enter_unfolds_and_one_step_out_folds_again(collapsed: Told) -> None:
+    """Unfolded, the cursor walks through each of the repeats."""
+    told = collapsed
+    told.happen(1, "denied")
+    told.happen(5)
+    told.feed.update()
+    assert told.feed.unfold()
+    assert [line.count for line in told.feed.lines] == [1] * 6
+    told.feed.move(-2)
+    assert told.feed.cursor == 4
+    assert not told.feed.unfold()
+    assert told.feed.fold()
+    assert [line.count for line in told.feed.lines] == [1, 5]
+    assert not told.feed.fold()
+
+
+@pytest.mark.slow
+def test_history_that_is_all_alike_is_read_to_its_start(collapsed: Told) -> None:
+    """What is read back collapses for itself, so that going up goes on."""
+    told = collapsed
+    told.happen(1, "denied")
+    told.happen(4 * RING)
+    told.feed.update()
+    for _ in range(20):
+        told.feed.move(-1)
+        told.read(30)
+    assert told.feed.exhausted
+    assert told.feed.under_cursor
+    assert told.feed.under_cursor.seq == 1
+    assert sum(line.count for line in told.feed.lines) >= 4 * RING
+
+
+def test_only_what_matters_counts_what_it_leaves_out(collapsed: Told) -> None:
+    """The cursor stays, and everything comes back."""
+    told = collapsed
+    told.happen(4)
+    told.happen(1, "denied")
+    told.happen(3)
+    told.feed.update()
+    told.feed.show_notable(True)
+    assert [line.word for line in told.feed.lines] == ["denied"]
+    assert told.feed.routine == 7
+    told.feed.show_notable(False)
+    assert (len(told.feed.lines), told.feed.routine) == (2, 0)
+
+
+def test_around_a_place_that_was_gone_to_each_event_has_its_row(
+    collapsed: Told,
+) -> None:
+    """A number leads to that event among its neighbours, until the feed follows."""
+    told = collapsed
+    told.happen(50)
+    told.feed.update()
+    told.feed.jump(20)
+    assert [line.anchor for line in told.feed.lines] == list(range(1, 51))
+    assert told.feed.index == 19
+    told.feed.resume()
+    assert [line.count for line in told.feed.lines] == [50]

@@ -13,12 +13,13 @@ from support.wire_shapes import filled
 
 from agentvault_tui.clock import iso
 from agentvault_tui.console.state.filters import KEYS, TYPES, Filter
-from agentvault_tui.console.state.intake import RESULT, Intake
+from agentvault_tui.console.state.intake import Intake
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import read_moment
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.requests import AuditQuery
 from agentvault_tui.operator_api.shapes import AgentInfo
+from agentvault_tui.presenters.outcomes import OUTCOME_WORDS, event_phrase
 
 _AGENT = Intake().agent(
     filled(
@@ -144,7 +145,13 @@ def test_a_filter_matches_events_by_each_key(text: str, expected: bool) -> None:
         ("pay -since:soon", "at 5: since takes 10m, 2h, 1d ago, 14:02, or"),
         ("since:99:00", "at 1: since takes"),
         ("x foo:bar", "at 3: no key foo:, so it is looked for as text"),
-        ("outcome:nope", "at 1: outcome is allowed, denied or escalated, never nope"),
+        (
+            "outcome:nope",
+            (
+                "at 1: outcome is allowed, denied, escalated, waiting, done, failed,"
+                " unknown, cut or changed, never nope"
+            ),
+        ),
         ("status: denied", "at 1: status: has no value; write it right after"),
         ("risk:x outcome:y", "at 1: risk is low, medium or high"),
     ],
@@ -264,14 +271,28 @@ def test_a_dash_negates_a_term(text: str, quoted: bool) -> None:
         assert opposite.agent(_AGENT, _MIRROR, _WAITING) is not held
 
 
-@pytest.mark.parametrize("type_", sorted({*TYPES} - {RESULT}))
+@pytest.mark.parametrize("type_", TYPES)
 def test_the_word_on_screen_finds_its_event(type_: str) -> None:
-    """Typing what the audit calls an event finds it, and asks the broker for no text.
+    """Typing what the feed calls an event finds it, and asks the broker for no text.
 
     The ledger's own text does not hold that word, so the broker could not find it.
     """
     told = filled(EventInfo, {"seq": 7, "time": iso(START), "type": type_})
     row = Intake().event(told)
-    wanted = Filter.parse(f'"{row.word.lower()}"')
-    assert wanted.event(row, _MIRROR)
-    assert wanted.query({}, START, text=True) == AuditQuery()
+    for said in (row.word, event_phrase(row.type)):
+        wanted = Filter.parse(f'"{said.lower()}"')
+        assert wanted.event(row, _MIRROR)
+        assert wanted.query({}, START, text=True) == AuditQuery()
+
+
+def test_each_outcome_word_filters_and_the_broker_leaves_none_out() -> None:
+    """What the broker looks for itself is only what decisions recorded."""
+    for word in OUTCOME_WORDS:
+        wanted = Filter.parse(f"outcome:{word}")
+        asked = wanted.query({}, START).outcome
+        assert asked == (word if word in {"allowed", "denied"} else None)
+        assert not wanted.problem
+    told = {"seq": 1, "type": "gateway.result", "detail": {"status": 500}}
+    failed = Intake().event(filled(EventInfo, told))
+    assert Filter.parse("outcome:failed").event(failed, _MIRROR)
+    assert not Filter.parse("outcome:done").event(failed, _MIRROR)
