@@ -42,7 +42,7 @@ async def test_approving_shows_the_facts_then_takes_the_fingerprint() -> None:
     assert "ABCD" not in told
     assert "1 code and 1 link masked" in told
     assert "Before last 3 like it: 2 approved, 1 denied" in told
-    assert "14:04:11Z denied by bob amount 3900.00 USD (390000 minor units)" in told
+    assert "14:04:11Z denied by bob amount 3900.00 USD (390000 minor un~" in told
     assert told.index("denied by bob") < told.index("(unverified)")
     assert session.asked == []
     shown = await session.type("7F3A")
