@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import re
 from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 import click
 
@@ -55,6 +57,11 @@ def find_agent(client: OperatorClient, word: str) -> AgentInfo:
     )
 
 
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@/+-]*")
+"""Names that a shell may complete: it inserts them without quotes, and runs what is in
+them. A name that begins with ``-`` would be an option."""
+
+
 def _completing(
     find: Callable[[OperatorClient], Iterable[str]],
 ) -> Callable[[click.Context, click.Parameter, str], list[str]]:
@@ -68,7 +75,11 @@ def _completing(
         # A key press is answered with no names where no broker answers.
         with contextlib.suppress(AgentVaultError, OSError):
             client = ctx.ensure_object(CliSession).client
-            return [name for name in find(client) if name.startswith(incomplete)]
+            return [
+                name
+                for name in find(client)
+                if name.startswith(incomplete) and _PLAIN.fullmatch(name)
+            ]
         return []
 
     return complete

@@ -28,6 +28,7 @@ from agentvault_tui.model import Action
 from agentvault_tui.operator_api.access import IN_PROJECT, HookCommand, HookPlace
 from agentvault_tui.policy.catalogue import Catalogue, Effect
 from agentvault_tui.policy.destinations import read_domains, read_hosts
+from agentvault_tui.policy.resources import LONGEST as LONGEST_RESOURCE
 from agentvault_tui.policy.resources import canonical, canonical_resource
 from agentvault_tui.text import visible
 from agentvault_tui.toml_table import read_table
@@ -55,6 +56,7 @@ DELETE: Final = "delete:files"
 _OUTSIDE: Final = (
     "It uses files outside the project's folder, or files that cannot be determined."
 )
+_TOO_LONG: Final = f"The resource of the call has over {LONGEST_RESOURCE} characters."
 _PATHLIKE: Final = re.compile("path|file|dir|folder|uri|root", re.IGNORECASE)
 """Names of arguments that some version of a host may take for a path."""
 
@@ -206,6 +208,8 @@ class ToolMap:
             UnmatchedToolError: an argument that its resource names is missing.
         """
         resource = _resource(rule, call) or f"{self.name}:{call.tool}"
+        if len(resource) > LONGEST_RESOURCE:  # every list of requests would have it
+            raise UnmatchedToolError("unclear_call", _TOO_LONG)
         resource = canonical(resource) or resource
         return Action((rule.scope,), rule.scope, resource, _parameters(rule, call))
 

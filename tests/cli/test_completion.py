@@ -50,16 +50,18 @@ def test_names_are_completed(
     av: Run,
     process: Callable[..., Answer],
 ) -> None:
-    """An agent, a command and a scope are completed; no broker means no names."""
-    av(
-        "agents",
-        "add",
+    """An agent, a command and a scope are completed; no broker means no names.
+
+    A shell inserts a name without quotes and runs what is in it.
+    """
+    names = (
         "completes-names",
-        "--owner",
-        "alice",
-        "--scope",
-        "read:calendar",
+        "completes-$(touch${IFS}x)",
+        "completes;x",
+        "completes x",
     )
+    for name in names:
+        av("agents", "add", name, "--owner", "alice", "--scope", "read:calendar")
     line = " ".join(("agentvault", *words))
     env = {
         "_AGENTVAULT_COMPLETE": "bash_complete",

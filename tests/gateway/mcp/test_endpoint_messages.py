@@ -60,7 +60,7 @@ async def test_line_ends_in_a_body_make_no_second_message(
 async def test_arguments_that_say_two_things_are_refused(mcp: McpStand) -> None:
     """One that is read and missing, or there in another spelling, is no clear call."""
     client = await mcp.client("modern")
-    for arguments in ({"Path": "/b"}, {}, {"path": ["/a"]}):
+    for arguments in ({"Path": "/b"}, {}, {"path": ["/a"]}, {"path": "é" * 8_500}):
         result = await client.call("read_file", **arguments)
         assert refusal_of(result)["reason"] == "unclear_call"
     assert mcp.received() == []
