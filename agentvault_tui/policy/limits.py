@@ -306,7 +306,11 @@ class LimitSet:
         for limit in self.applying(inputs):
             count, left = held.get(limit.attribute) or (0, limit.most)
             units = 1 if limit.currency is None else limit.units(inputs)
-            if units is None:
+            if limit.per == "resource" and "resource" in inputs.facts.unclear:
+                # A service may take it for a resource that has a window.
+                text = f"The limit {limit.id} counts by resource, which is unclear."
+                one = LimitAnswer(limit, Outcome.ESCALATED, "stepup_required", text)
+            elif units is None:
                 form = f"whole numbers of {limit.currency}"
                 if limit.in_major:
                     form = f"amounts in {limit.currency} whose unit is known"

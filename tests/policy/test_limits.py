@@ -262,6 +262,24 @@ def test_a_limit_is_for_its_agents_and_scopes_alone(agent: Agent) -> None:
         assert bool(limit.agents_of(paid)) is (named == agent.id)
 
 
+@pytest.mark.parametrize(
+    ("resource", "outcome"),
+    [
+        ("acct_1", Outcome.ALLOWED),
+        (None, Outcome.ALLOWED),
+        ("acct_1%20", Outcome.ESCALATED),
+        ("acct_1\u200b", Outcome.ESCALATED),
+    ],
+)
+def test_a_limit_by_resource_leaves_an_unclear_one_to_a_person(
+    agent: Agent, resource: str | None, outcome: Outcome
+) -> None:
+    """Else a spelling that a service trims has a window of its own."""
+    policy = policy_of(COUNT + 'per = "resource"\n')
+    asked = replace(action("send:payment"), resource=resource)
+    assert policy.decide(agent, asked, ENVIRONMENT).outcome is outcome
+
+
 def keys_of(limit: Limit, inputs: Inputs) -> list[str]:
     """Return the keys of the windows that a request counts in."""
     return [window[3] for window in limit.windows_of(inputs, inputs.facts.fold)]
