@@ -97,6 +97,18 @@ class ForbiddenError(RefusedError):
         self.role = role
 
 
+class FactorRefusedError(RefusedError):
+    """A factor that was typed at a console is missing or wrong.
+
+    Attributes:
+        factor: the tenant's stable code, such as ``wrong_otp``.
+    """
+
+    def __init__(self, factor: str, what: str, remedy: str = "") -> None:
+        super().__init__(what, remedy)
+        self.factor = factor
+
+
 class UnreachableError(AgentVaultError):
     """No broker answers."""
 

@@ -557,7 +557,8 @@ async def _agents_listener(server: Server, broker: Broker) -> Listener:
 async def _close(broker: Broker) -> None:
     for extension in broker.extensions:
         await extension.aclose()
-    flows = list(broker.stepups.flows.values())
+    begun = broker.stepups.flows.values()
+    flows = [one.task for each in begun for one in each.values()]
     for task in flows:
         task.cancel()
     await asyncio.gather(*flows, return_exceptions=True)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from agentvault_tui.tenant.device_page_client import Details
 
 _TRIES: Final = 3
-_AGAIN: Final = frozenset({"wrong_sign_in", "wrong_otp"})
+_AGAIN: Final = frozenset({"wrong_sign_in", "wrong_otp", "used_otp"})
 _OUTCOMES: Final = {
     "approved": "the broker accepted it",
     "confirmed": "what asked for the code shows whether it was accepted",

@@ -363,7 +363,7 @@ class StepUpInfo(WireShape, kw_only=True):
     begun_at: Moment | None = None
     redeemed_at: Moment | None = None
     device: DeviceInfo | None = None
-    """While authorizing, else null."""
+    """The caller's own, while authorizing; null for everybody else."""
 
 
 class StepUpList(WireShape, kw_only=True):
@@ -525,6 +525,20 @@ class UserSessionInfo(WireShape, kw_only=True):
     idle_at: Moment
 
 
+class DeskInfo(WireShape, kw_only=True):
+    """Who may approve here with a one-time code alone: see `Factor`."""
+
+    name: str
+    since: Moment
+    """When both factors were proven."""
+    fresh_until: Moment
+    """From then on the password is asked for as well."""
+    passkey_only: bool
+    """Whether a one-time code approves nothing of high risk."""
+    page: str | None = None
+    """The tenant's address on this machine, where passkeys for localhost work."""
+
+
 class MeInfo(WireShape, kw_only=True):
     """Who the broker sees at the socket, and what they may not do."""
 
@@ -539,6 +553,8 @@ class MeInfo(WireShape, kw_only=True):
     """What this operator may not do, each with the reason."""
     pending: bool
     problem: str | None
+    desk: DeskInfo | None = None
+    """Null where nobody signed in, and at Auth0."""
 
 
 class SeatInfo(WireShape, kw_only=True):
@@ -580,4 +596,6 @@ class ProblemInfo(WireShape, kw_only=True):
     detail: str = ""
     error: str | UnsetType = UNSET
     needed_role: str | UnsetType = UNSET
+    factor: str | UnsetType = UNSET
+    """Which factor is missing or wrong, where one was typed at a console."""
     remedy: str | UnsetType = UNSET

@@ -14,7 +14,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from agentvault_tui.errors import AgentVaultError
-from agentvault_tui.model.claims import DETAILS_TYPES, EXTENSIONS_PATH, OUTCOME_PATH
+from agentvault_tui.model.claims import (
+    CONFIRM_PATH,
+    DETAILS_TYPES,
+    EXTENSIONS_PATH,
+    OUTCOME_PATH,
+)
 from agentvault_tui.settings import StepUpSettings
 from agentvault_tui.tenant import details
 from agentvault_tui.tenant.activation import ActivationPages
@@ -27,6 +32,7 @@ from agentvault_tui.tenant.clients import (
     REFRESH_TOKEN,
     TOKEN_VAULT,
 )
+from agentvault_tui.tenant.desk import DeskConfirmation
 from agentvault_tui.tenant.login import PATH as LOGIN_PATH
 from agentvault_tui.tenant.login import LoginPages
 from agentvault_tui.tenant.management.api import ManagementApi, ManagementCall
@@ -90,7 +96,11 @@ class Surface:
             routes += ApprovalPages(parts, views, keys, settings).routes()
             if keys.usable:
                 routes += RegistrationPages(parts, views, keys).routes()
-        local = [Route(OUTCOME_PATH, device.outcome, methods=["POST"])]
+        confirm = DeskConfirmation(parts, settings).confirm
+        local = [
+            Route(OUTCOME_PATH, device.outcome, methods=["POST"]),
+            Route(CONFIRM_PATH, confirm, methods=["POST"]),
+        ]
         return cls(parts, grants, list(CALLS), routes, local)
 
     def app(self) -> App:

@@ -191,10 +191,8 @@ class DeviceCodes:
         self._store.change(
             "DELETE FROM device_codes WHERE expires_wall < ?", iso(now - _KEPT)
         )
-        if stepup_id is not None:
-            # One step-up has one code: what was asked before is not what is asked now.
-            over = {"stepup_id": stepup_id, "state": "pending"}
-            self._store.update("device_codes", {"state": "denied"}, **over)
+        if what is not None and what.page is not None:
+            self._end_outdated(what.page)
         self._check_room(what)
         while True:
             pair = CodePair(new_secret("av_d"), new_user_code())
@@ -214,15 +212,21 @@ class DeviceCodes:
 
     def _begun(self, page: PageDetails) -> bool:
         """Tell whether a code for more than the page waits, for the same digest."""
+        return any(_is_same(code, page) for code in self._waiting(page.id))
+
+    def _waiting(self, stepup_id: str) -> list[StoredDeviceCode]:
         sql = "SELECT * FROM device_codes WHERE stepup_id = ? AND state = 'pending'"
-        codes = map(self._read, self._store.all(sql, page.id))
-        return any(
-            code is not None
-            and code.page is not None
-            and (code.page.digest, code.page.expires_in) == (page.digest, None)
-            and self.open(code)
-            for code in codes
-        )
+        codes = filter(None, map(self._read, self._store.all(sql, stepup_id)))
+        return list(filter(self.open, codes))
+
+    def _end_outdated(self, page: PageDetails) -> None:
+        """End the codes of another digest of a step-up, and those for its page alone.
+
+        Codes of the same digest stay: each person who approves has one.
+        """
+        for code in self._waiting(page.id):
+            if not _is_same(code, page):
+                self._move(code, "pending", {"state": "denied"})
 
     def by_key(self, key: str) -> StoredDeviceCode | None:
         return self._read(self._store.find("device_codes", device_code_hash=key))
@@ -239,8 +243,10 @@ class DeviceCodes:
         """Find the last code of a step-up, whatever became of it."""
         return self._read(
             self._store.one(
-                "SELECT * FROM device_codes WHERE stepup_id = ?"
-                " ORDER BY created_at DESC, state = 'pending' DESC LIMIT 1",
+                # Behind the others those that ended without anybody's answer.
+                "SELECT * FROM device_codes WHERE stepup_id = ? ORDER BY"
+                " state = 'denied' AND sub IS NULL AND outcome IS NULL,"
+                " created_at DESC, state = 'pending' DESC LIMIT 1",
                 stepup_id,
             )
         )
@@ -290,7 +296,9 @@ class DeviceCodes:
         return self._decide(code, changes)
 
     def tell(self, code: StoredDeviceCode, outcome: str) -> None:
-        """Note what became of the step-up; a code that waits is over with it."""
+        """Note what became of the step-up; the codes that wait are over with it."""
+        for one in self._waiting(code.page.id) if code.page else ():
+            self._move(one, "pending", {"state": "denied", "outcome": outcome})
         self._store.change(
             "UPDATE device_codes SET outcome = ?, state ="
             " CASE WHEN state = 'pending' THEN 'denied' ELSE state END"
@@ -367,6 +375,15 @@ class DeviceCodes:
             outcome=row["outcome"],
             origin=row["origin"] if row["details"] is None else None,
         )
+
+
+def _is_same(code: StoredDeviceCode, page: PageDetails) -> bool:
+    """Tell whether a code is for exactly this page's digest, and not for a page alone.
+
+    *page* is of a new code.
+    """
+    known = code.page
+    return known is not None and (known.digest, known.expires_in) == (page.digest, None)
 
 
 def _kind(what: details.StepUpDetails | None) -> str:

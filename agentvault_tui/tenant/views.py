@@ -31,6 +31,7 @@ _STATUSES: Final = {
     "code_over": 410,
     "wrong_sign_in": 403,
     "wrong_otp": 403,
+    "used_otp": 403,
     "locked": 429,
     "busy": 503,
     "blocked": 403,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,9 +26,11 @@ from agentvault_tui.broker.operators_api.wire import (
 from agentvault_tui.broker.shapes import device_info
 from agentvault_tui.broker.usecases.approvals import CUTTING, end_gathered
 from agentvault_tui.broker.usecases.changes import Wanted
+from agentvault_tui.broker.usecases.stepup import DeskSession
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import ConflictError, TenantError, UsageError
 from agentvault_tui.model import Actor
+from agentvault_tui.model.claims import SIGN_IN_FRESH_S
 from agentvault_tui.model.event import PERSON_CHANGES, user_changed
 from agentvault_tui.model.role import Role
 from agentvault_tui.operator_api import calls, shapes
@@ -37,6 +41,7 @@ from agentvault_tui.vault.management.objects import roles
 
 def routes(sessions: Sessions, authority: Authority) -> list[Route]:
     """Return the routes about the operator's own session."""
+    broker = authority.broker
 
     def about(
         uid: str,
@@ -54,6 +59,7 @@ def routes(sessions: Sessions, authority: Authority) -> list[Route]:
             refused={k: v for k, v in standing.refused.items() if k != Need.OWN},
             pending=sessions.pending(uid),
             problem=sessions.problem(uid),
+            desk=_desk(broker, sessions.desk(uid)),
         )
 
     async def login(request: Request) -> shapes.MeInfo:
@@ -78,6 +84,17 @@ def routes(sessions: Sessions, authority: Authority) -> list[Route]:
         route(calls.LOGOUT, logout),
         route(calls.ME, me),
     ]
+
+
+def _desk(broker: Broker, signed_in: DeskSession | None) -> shapes.DeskInfo | None:
+    if signed_in is None:
+        return None
+    return shapes.DeskInfo(
+        name=signed_in.name,
+        since=iso(signed_in.since),
+        fresh_until=iso(signed_in.since + timedelta(seconds=SIGN_IN_FRESH_S)),
+        passkey_only=broker.settings.stepup.passkey_only,
+    )
 
 
 def _user(session: Session) -> shapes.UserSessionInfo:

@@ -211,7 +211,6 @@ def is_overtaken(broker: Broker, stepup: StepUp, started: StepUp) -> bool:
     """Tell whether *stepup* is no longer what it was when its device flow began."""
     return (
         not stepup.status.open
-        or stepup.status is not started.status
         or stepup.digest != started.digest
         or digest_of(stepup) != started.digest
         or stepup.id in broker.stepups.deciding
@@ -245,6 +244,8 @@ async def confirm(broker: Broker, stepup: StepUp, told: dict[str, Any]) -> bool:
     """
     last = stepup.confirmed[-1]
     waiting = replace(stepup, status=StepUpStatus.PENDING, device=None, problem=None)
+    if broker.stepups.others_approve(stepup.id):  # with codes of their own
+        waiting = replace(stepup, problem=None)
     draft = stepup_draft(
         EventType.STEPUP_CONFIRMED,
         Actor(ActorKind.OPERATOR, last.sub, last.name),
@@ -266,7 +267,8 @@ async def confirm(broker: Broker, stepup: StepUp, told: dict[str, Any]) -> bool:
         broker.stepups.put(replace(waiting, count=now.count))
     finally:
         broker.stepups.deciding.discard(stepup.id)
-    broker.stepups.end_flow(stepup.id)
+    if not broker.stepups.others_approve(stepup.id):
+        broker.stepups.end_flow(stepup.id)
     return True
 
 
