@@ -40,8 +40,9 @@ from agentvault_tui.console.state.records import (
     TreeRow,
     UpstreamStep,
 )
-from agentvault_tui.console.state.stepups import gist, rank
+from agentvault_tui.console.state.stepups import rank
 from agentvault_tui.console.state.tallies import TokenStore
+from agentvault_tui.headline import gist, wish
 from agentvault_tui.held_body import Described, HeldRequestInfo
 from agentvault_tui.model import (
     Money,
@@ -264,6 +265,17 @@ class Intake:
         details = change.details
         if not change.is_change:
             details = shown_parameters(details, money)
+        unlimited = not change.is_change and limits_nothing(
+            *(told.resource, told.parameters),
+            other_details(told.authorization_details),
+            told.connection,
+        )
+        wanted = wish(
+            *(told.action, told.resource, told.parameters, money),
+            unlimited=unlimited,
+            connection=told.connection,
+            change=told.why if change.is_change else None,
+        )
         return StepUpRow(
             id=self.shown(told.id, _NAME),
             agent_id=self.shown(told.agent_id, _NAME),
@@ -289,17 +301,12 @@ class Intake:
             denial=self.shown(told.denial, 400),
             device=self._device(told.device),
             gist=self.shown(gist(told.parameters, money), _NAME),
+            wish=self.shown(wanted),
             begun_at=moment(told.begun_at),
             redeemed_at=moment(told.redeemed_at),
             connection=self.shown(told.connection, _NAME),
             others=self._others(told),
-            unlimited=not change.is_change
-            and limits_nothing(
-                told.resource,
-                told.parameters,
-                other_details(told.authorization_details),
-                told.connection,
-            ),
+            unlimited=unlimited,
             request=self._request(told.request),
             evaluation=told.evaluation,
             repeat=self._repeat(told.repeat),

@@ -278,6 +278,8 @@ class StepUpRow:
     device: DeviceRow | None
     gist: Shown = _NOTHING
     """How much the action moves, when its parameters say so."""
+    wish: Shown = _NOTHING
+    """What is wanted, in words: "pay 4,200 USD to Northwind GmbH"."""
     begun_at: datetime | None = None
     """When the tenant gave the last code for it."""
     redeemed_at: datetime | None = None
@@ -307,6 +309,11 @@ class StepUpRow:
     def is_change(self) -> bool:
         """Whether an operator asks for a change, and no agent for an action."""
         return self.id.startswith(f"{CHANGE_ID}_")
+
+    @property
+    def headline(self) -> str:
+        """Who wants what, in one sentence."""
+        return f"{self.agent_name} wants to {self.wish}"
 
     @property
     def token_alone(self) -> bool:
