@@ -535,8 +535,6 @@ class DeskInfo(WireShape, kw_only=True):
     """From then on the password is asked for as well."""
     passkey_only: bool
     """Whether a one-time code approves nothing of high risk."""
-    page: str | None = None
-    """The tenant's address on this machine, where passkeys for localhost work."""
 
 
 class MeInfo(WireShape, kw_only=True):
@@ -555,6 +553,8 @@ class MeInfo(WireShape, kw_only=True):
     problem: str | None
     desk: DeskInfo | None = None
     """Null where nobody signed in, and at Auth0."""
+    page: str | None = None
+    """Root of the approval pages that a browser of the caller's can open."""
 
 
 class SeatInfo(WireShape, kw_only=True):

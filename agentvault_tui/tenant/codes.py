@@ -30,6 +30,9 @@ AGENT_CAP: Final = 16
 """Codes of one agent's step-ups that may wait for a person."""
 _TRIES: Final = 5
 """Failed sign-ins on one code (RFC 8628 section 5.1)."""
+_LISTED_FOR: Final = timedelta(days=1)
+_LISTED: Final = 100
+"""Step-ups that the pages list, and decided codes that are stored for that."""
 _KEPT: Final = timedelta(hours=1)
 """How long a code that is over is still told apart from one that never was."""
 
@@ -110,6 +113,8 @@ class StoredDeviceCode:
         answer: dict[str, Any] = {"digest": self.page.digest, "decision": decision}
         if decision == "deny" and told.get("status") == "instead":
             answer |= {"decision": "repeat", "repeat": told["repeat"]}
+        elif decision == "deny" and told.get("status") == "waiting":
+            answer |= {"reason": told["reason"], "stop": told["stop"]}
         return answer
 
     @property
@@ -188,9 +193,7 @@ class DeviceCodes:
     ) -> CodePair:
         now = self._clock.now()
         stepup_id = None if what is None or what.page is None else what.page.id
-        self._store.change(
-            "DELETE FROM device_codes WHERE expires_wall < ?", iso(now - _KEPT)
-        )
+        self._forget(now)
         if what is not None and what.page is not None:
             self._end_outdated(what.page)
         self._check_room(what)
@@ -209,6 +212,16 @@ class DeviceCodes:
             )
             if inserted:
                 return pair
+
+    def _forget(self, now: datetime) -> None:
+        """Delete what is over: of what was decided the last day's, and few of it."""
+        self._store.change(
+            "DELETE FROM device_codes WHERE expires_wall < ?"
+            " AND (outcome IS NULL OR created_at < ? OR created_at <= coalesce((SELECT"
+            " created_at FROM device_codes WHERE outcome IS NOT NULL"
+            " ORDER BY created_at DESC LIMIT 1 OFFSET ?), ''))",
+            *(iso(now - _KEPT), iso(now - _LISTED_FOR), _LISTED),
+        )
 
     def _begun(self, page: PageDetails) -> bool:
         """Tell whether a code for more than the page waits, for the same digest."""
@@ -279,9 +292,33 @@ class DeviceCodes:
         how = {"state": "approved", "amr": json.dumps(amr)}
         return self._decide(code, {**how, **who})
 
-    def deny(self, code: StoredDeviceCode, sub: str | None = None) -> bool:
-        """Deny *code*, as *sub* if they signed in; False if it was decided before."""
-        return self._decide(code, {"state": "denied", "sub": sub})
+    def deny(
+        self,
+        code: StoredDeviceCode,
+        sub: str | None = None,
+        reason: str = "",
+        *,
+        stop: bool = False,
+    ) -> bool:
+        """Deny *code*, as *sub* if they signed in; False if it was decided before.
+
+        *reason* is for the agent; *stop* asks the broker to revoke it as well.
+        """
+        changes: dict[str, object] = {"state": "denied", "sub": sub}
+        if reason or stop:
+            told = {"status": "waiting", "reason": reason, "stop": stop}
+            changes["outcome"] = json.dumps(told)
+        return self._decide(code, changes)
+
+    def of_pages(self) -> list[StoredDeviceCode]:
+        """Return the last code of each step-up that has a page, newest first."""
+        rows = self._store.all(
+            "SELECT stepup_id FROM device_codes WHERE stepup_id IS NOT NULL"
+            " GROUP BY stepup_id ORDER BY max(created_at) DESC LIMIT ?",
+            _LISTED,
+        )
+        found = [self.by_stepup(row["stepup_id"]) for row in rows]
+        return [code for code in found if code is not None]
 
     def ask_instead(
         self, code: StoredDeviceCode, sub: str, repeat: Mapping[str, object] | None

@@ -15,7 +15,7 @@ from support.phone import Phone, public_address
 from agentvault_tui.home import Home
 from agentvault_tui.model import sha256_hex
 from agentvault_tui.settings import StepUpSettings
-from agentvault_tui.tenant.approve import RegistrationPages
+from agentvault_tui.tenant.registration import RegistrationPages
 from agentvault_tui.tenant.device_page_client import TenantPage
 from agentvault_tui.tenant.signin import _network
 from agentvault_tui.tenant.users import NewUser, User

@@ -14,6 +14,7 @@ from agentvault_tui.broker.authority import (
     Need,
     Session,
     Sessions,
+    is_remote,
 )
 from agentvault_tui.broker.core import Broker, decide_anew
 from agentvault_tui.broker.operators_api.changes import Loosening
@@ -24,7 +25,7 @@ from agentvault_tui.broker.operators_api.wire import (
     route,
 )
 from agentvault_tui.broker.shapes import device_info
-from agentvault_tui.broker.usecases.approvals import CUTTING, end_gathered
+from agentvault_tui.broker.usecases.approvals import CUTTING, end_gathered, pages_at
 from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.broker.usecases.stepup import DeskSession
 from agentvault_tui.clock import iso
@@ -60,6 +61,7 @@ def routes(sessions: Sessions, authority: Authority) -> list[Route]:
             pending=sessions.pending(uid),
             problem=sessions.problem(uid),
             desk=_desk(broker, sessions.desk(uid)),
+            page=pages_at(broker, here=not is_remote(uid)) or None,
         )
 
     async def login(request: Request) -> shapes.MeInfo:

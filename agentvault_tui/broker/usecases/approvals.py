@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 from agentvault_tui.approval_rules import StepUpRule
 from agentvault_tui.broker.core import SYSTEM, Broker
@@ -35,6 +36,7 @@ from agentvault_tui.model.event import PERSON_CHANGES
 from agentvault_tui.text import visible
 from agentvault_tui.vault import Identity
 from agentvault_tui.vault.identity import is_listed, verified_email
+from agentvault_tui.web.public import LocalSite, PublicAddress
 
 CUTTING: Final = frozenset({"removed", "role", "password", "factor", "passkey"})
 """Changes of a person after which what they approved does not count any more."""
@@ -103,6 +105,20 @@ def _means(broker: Broker, rule: StepUpRule, scopes: list[str], risk: str) -> bo
     return not rule.scopes or any(
         in_group(scope, word) for scope in scopes for word in rule.scopes
     )
+
+
+def pages_at(broker: Broker, *, here: bool = True) -> str:
+    """Return the root of the embedded tenant's approval pages; empty at Auth0.
+
+    Without an address for phones they are for browsers of this machine, which *here*
+    says the caller is on.
+    """
+    if public := PublicAddress.of(broker.home, broker.settings.tenant):
+        return public.url
+    port = urlsplit(broker.tenant.issuer).port
+    if broker.tenant_kind != "embedded" or port is None or not here:
+        return ""
+    return LocalSite(port).url
 
 
 def owners(broker: Broker, agents: Iterable[AgentId]) -> tuple[str, ...]:

@@ -26,12 +26,13 @@ from agentvault_tui.broker.stepups import (
     stepup_draft,
     with_repeat,
 )
-from agentvault_tui.broker.usecases.approvals import check_not_own
+from agentvault_tui.broker.usecases.approvals import check_not_own, pages_at
 from agentvault_tui.broker.usecases.change_basis import OUTDATED, is_current
 from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.usecases.held import check_not_lost, page_body
 from agentvault_tui.broker.usecases.mint import mint_verified
 from agentvault_tui.broker.usecases.repeat import check_repeat
+from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.usecases.stepup_end import (
     back_to_pending,
     cancel,
@@ -389,7 +390,10 @@ async def _answered_at_page(
     if said.denied:
         # Decided elsewhere a moment before, or the store does not answer.
         with suppress(ConflictError, LedgerUnwritableError):
-            await deny(broker, started.id, "", actor)
+            await deny(broker, started.id, said.reason, actor)
+        if said.stop and started.agent_id:
+            why = said.reason or "stopped on the approval page"
+            await revoke_agent(broker, started.agent_id, why, actor)
         return
     if started.device is not None:  # its code was spent by the answer
         await back_to_pending(broker, started, "asked for with another repeat")
@@ -505,7 +509,7 @@ async def _shown_at_tenant(
         **({"request": {name: sent.get(name) for name in members}} if sent else {}),
         **(
             {"page": await _page(broker, stepup, expires_in)}
-            if broker.settings.tenant.url
+            if pages_at(broker)
             else {}
         ),
     }
