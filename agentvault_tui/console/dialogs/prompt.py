@@ -13,7 +13,7 @@ from agentvault_tui.console.draw.lines import EMPTY, Pen, Row
 from agentvault_tui.console.state.moments import clock_time
 from agentvault_tui.console.state.records import StepUpRow
 from agentvault_tui.console.widgets.line_input import LineInput
-from agentvault_tui.errors import FactorRefusedError
+from agentvault_tui.errors import AgentVaultError, FactorRefusedError
 from agentvault_tui.operator_api.requests import Factor
 from agentvault_tui.operator_api.shapes import DeskInfo
 from agentvault_tui.text import Shown, visible
@@ -21,6 +21,8 @@ from agentvault_tui.text import Shown, visible
 _CODE: Final = re.compile(r"[0-9]{6}")
 _STEP_S: Final = 30
 """Of one-time codes (RFC 6238 section 5.2)."""
+_ENDS: Final = frozenset({"sign_in_needed", "passkey_needed"})
+"""Refusals after which no code typed here helps."""
 _LABEL: Final = "Code from your authenticator   "
 _ALSO_LABEL: Final = "Password                       "
 _RULED_OUT: Final = "High risk needs a passkey here ([stepup] passkey_only)."
@@ -34,8 +36,8 @@ class CodeInput(LineInput):
         self.restrict = "[0-9]*"
 
     async def _on_key(self, event: events.Key) -> None:
-        if event.character is None or event.character.isdigit():
-            await super()._on_key(event)
+        if event.is_printable and not (event.character or "").isdigit():
+            event.prevent_default()  # the input's own handler, which would take it
 
     def check_consume_key(self, key: str, character: str | None) -> bool:
         """Tell whether a key is for this input: a digit."""
@@ -103,9 +105,12 @@ class DeskPrompt:
         self.code.value = ""
         return factor
 
-    def refused(self, error: FactorRefusedError, now: datetime) -> None:
-        """Note which factor the tenant did not accept."""
+    def stays(self, error: AgentVaultError, now: datetime) -> bool:
+        """Note which factor the tenant did not accept; tell whether to ask again."""
         self._wait_until = None
+        if not isinstance(error, FactorRefusedError) or error.factor in _ENDS:
+            self.info = None
+            return False
         if error.factor == "password_needed":
             self._password_due = True
         elif error.factor == "used_otp":
@@ -114,6 +119,7 @@ class DeskPrompt:
         elif error.factor == "wrong_sign_in":
             self.password.value = ""
         self.note = visible(error.what, 200)
+        return True
 
     def close(self) -> None:
         """Close the prompt, and forget what was typed."""

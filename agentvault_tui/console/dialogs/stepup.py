@@ -11,15 +11,18 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Input
 
-from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.desk import Desk, open_page
 from agentvault_tui.console.dialogs.base import Dialog, SheetPage
 from agentvault_tui.console.dialogs.factor import factor
 from agentvault_tui.console.dialogs.past_decisions import StepUpHistory
 from agentvault_tui.console.dialogs.prompt import DeskPrompt
-from agentvault_tui.console.draw.lines import EMPTY, Pen, Row
+from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, cells
 from agentvault_tui.console.draw.stepup import (
     StepUpFacts,
     brief,
+    head,
+    head_end,
+    in_full,
     whole,
 )
 from agentvault_tui.console.draw.stepup_end import decided
@@ -27,7 +30,7 @@ from agentvault_tui.console.messages import ShowAgent
 from agentvault_tui.console.state.body import READING, unread
 from agentvault_tui.console.state.presence import listed
 from agentvault_tui.console.state.records import StepUpRow
-from agentvault_tui.console.state.stepups import changes, read_repeat, stages_of
+from agentvault_tui.console.state.stepups import changes, read_repeat
 from agentvault_tui.console.term.keyed import moves
 from agentvault_tui.console.widgets.line_input import LineInput
 from agentvault_tui.errors import AgentVaultError, FactorRefusedError
@@ -61,13 +64,16 @@ class StepUpDialog(Dialog[None]):
         Binding("m", "repeat", "approve more like it"),
         Binding("v", "view", "view all"),
         Binding("p", "device", "on another device"),
-        Binding("o", "agent", "its agent"),
+        Binding("o", "page", "open in the browser"),
+        Binding("i", "agent", "its agent"),
         Binding("escape", "leave", "back"),
         *moves("scroll"),
     ]
     WIDTH: ClassVar[int] = 96
 
-    def __init__(self, desk: Desk, stepup: StepUpRow) -> None:
+    def __init__(self, desk: Desk, stepup: StepUpRow, then: str = "") -> None:
+        """Show *stepup*; *then* is the key that a list was left by, as its action."""
+        self._then = then
         self.stepup_id = stepup.id
         self.digest = stepup.digest
         self.opened = self.row = stepup
@@ -81,6 +87,8 @@ class StepUpDialog(Dialog[None]):
         self.repeating = False
         """Whether it is being typed how often more it is approved."""
         self.prompt = DeskPrompt()
+        self.pages = ""
+        """Root of the tenant's pages, where a browser of ours can open them."""
         self._repeat: RepeatRequest | None = None
         """How often more the same is approved, as it was typed."""
         self._shown = {stepup.digest}
@@ -96,6 +104,10 @@ class StepUpDialog(Dialog[None]):
     def inputs(self) -> list[Widget]:
         return [LineInput("reason", 56), *self.prompt.inputs]
 
+    @property
+    def typing(self) -> bool:
+        return self.telling or self.repeating
+
     def state(self) -> object:
         """Let keys wait after a change of stage or a new problem.
 
@@ -107,7 +119,7 @@ class StepUpDialog(Dialog[None]):
             (row.status, row.problem, row.digest, changes(self.opened, row)),
             (
                 self.viewing,
-                (self._typing, self.prompt.open, self.prompt.sent),
+                (self.typing, self.prompt.open, self.prompt.sent),
                 self.body and self.body.summary,
             ),
             past if past is None else tuple(each.id for each in past),
@@ -134,16 +146,13 @@ class StepUpDialog(Dialog[None]):
         pen, row = self.pen, self.row
         asked = self._asked()
         footer, inputs = self._foot(asked, pen, width, height)
-        room = height - len(footer)
-        title: Row = (
-            ("Change  " if row.is_change else "Step-up  ", pen.palette.title),
-            (row.fingerprint, pen.palette.accent),
-        )
+        room, about = height - len(footer), ""
+        remark = head_end(row, pen, asked.now, sure=self.desk.mirror.link.live)
         if self.viewing:
             body, self._trusted = whole(asked, pen, width)
-            title = (*title, (self._in_full(len(body), room), pen.palette.muted))
+            about = in_full(self.sheet.top + 1, len(body), room)
         elif row.status == "authorizing" and not (self.prompt.open or self.prompt.sent):
-            title = (*title, ("  verify it is you", pen.palette.muted))
+            about = "verify it is you"
             shown = row.begun_at or self._code_seen
             times = (self.desk.begun.get(self.stepup_id), shown)
             # Without colour nobody can know what is dark on light: no code then.
@@ -152,20 +161,15 @@ class StepUpDialog(Dialog[None]):
             body = factor(asked, times, pen, size, self.desk, picture=picture)
         elif row.open:
             body, _ = brief(asked, pen, width, room)
+            about = row.headline
         else:
             body = decided(asked, pen, width, elsewhere=self._elsewhere())
         if not self.viewing:
             self.sheet.top = 0
-        typing = self.telling or self.repeating
-        places = {"reason": (8, len(body) + len(footer) - 1)} if typing else {}
+        places = {"reason": (8, len(body) + len(footer) - 1)} if self.typing else {}
         places |= {one: (at, len(body) + line) for one, (at, line) in inputs.items()}
-        return SheetPage(
-            title,
-            self._remark(pen),
-            tuple(body),
-            tuple(footer),
-            places,
-        )
+        title = head(row, pen, about, width - cells(remark))
+        return SheetPage(title, remark, tuple(body), tuple(footer), places)
 
     def update_page(self) -> None:
         """Draw, and note when the last trusted fact has been on the screen."""
@@ -183,6 +187,10 @@ class StepUpDialog(Dialog[None]):
             if self.row.open and not self.desk.read_only:
                 read: Callable[[], Awaitable[None]] = self._read_me
                 self.run_worker(read, group="me", exclusive=True)
+            if self._then == "view":
+                self.call_after_refresh(self.action_view)
+            elif self._then == "reason":
+                self.call_after_refresh(self._ask_reason)
 
     def on_unmount(self) -> None:
         if not self.desk.past:
@@ -222,8 +230,10 @@ class StepUpDialog(Dialog[None]):
                 return self.row.status == "pending" and self._may_ask()
             case "device":
                 return self.prompt.open
+            case "page":
+                return bool(self.pages) and self.row.open and not self.typing
             case "deny" | "reason" | "view":
-                return self.row.open and not self._typing
+                return self.row.open and not self.typing
             case "scroll":
                 return self.viewing
         return super().check_action(action, parameters)
@@ -242,10 +252,6 @@ class StepUpDialog(Dialog[None]):
         """Whether the body of a held call is lost: then it can only be denied."""
         return self.body is not None and self.body.lost
 
-    @property
-    def _typing(self) -> bool:
-        return self.telling or self.repeating
-
     def _may_ask(self) -> bool:
         """Tell whether the second factor can be asked for: no code of ours waits."""
         row = self.row
@@ -253,7 +259,7 @@ class StepUpDialog(Dialog[None]):
             row.status == "authorizing"
             and (row.device is None or self.prompt.usable(row))
         )
-        busy = self._typing or self.prompt.open or self.prompt.sent
+        busy = self.typing or self.prompt.open or self.prompt.sent
         return waits and not self._lost and not busy
 
     def action_approve(self) -> None:
@@ -305,26 +311,14 @@ class StepUpDialog(Dialog[None]):
 
     def _failed(self, error: AgentVaultError) -> None:
         """Stay at the prompt where a factor was not accepted."""
-        if not isinstance(error, FactorRefusedError) or not self.is_attached:
-            super()._failed(error)
-            return
-        if error.factor in {"sign_in_needed", "passkey_needed"}:
-            self.prompt.info = None
-            self._close_prompt()
-            super()._failed(error)
-            return
-        self.prompt.refused(error, self.clock.now())
-        self.update_page()
-        if self.prompt.open:
-            self.prompt.first.focus()
-
-    def action_repeat(self) -> None:
-        """Ask how often more the same is approved, and then for the second factor."""
-        if self.may_decide("approve") and self._may_begin():
-            self.repeating = True
-            self.viewing = False
+        typed = isinstance(error, FactorRefusedError) and self.is_attached
+        if typed and self.prompt.stays(error, self.clock.now()):
             self.update_page()
-            self.sheet.query_one("#reason", LineInput).focus()
+            if self.prompt.open:
+                self.prompt.first.focus()
+            return
+        self._close_prompt()
+        super()._failed(error)
 
     def _may_begin(self) -> bool:
         """Tell whether nothing changed and no cut value is unread; if not, say so."""
@@ -359,15 +353,35 @@ class StepUpDialog(Dialog[None]):
 
     def action_reason(self) -> None:
         if self.may_decide("revoke"):
-            self.telling = True
-            self.viewing = False
-            self.update_page()
-            self.sheet.query_one("#reason", LineInput).focus()
+            self._ask_reason()
+
+    def _ask_reason(self) -> None:
+        self.telling = True
+        self.viewing = False
+        self.update_page()
+        self.sheet.query_one("#reason", LineInput).focus()
+
+    def action_page(self) -> None:
+        """Open the approval page in a browser here, or say how to reach it."""
+        if self.may_decide("approve") and self._may_begin():
+            self._close_prompt()
+            if self.row.device is None:
+                self.ask(lambda: self._approve(self._repeat, None), self._on_page)
+            else:
+                self._on_page(self.row)
+
+    def _on_page(self, answer: StepUpRow) -> None:
+        self._heard(answer)
+        link = f"{self.pages}approve/{self.stepup_id}"
+        self.note = open_page(self.app, self.desk, link)
+        self.update_page()
 
     @on(Input.Submitted)
     def _told(self, event: Input.Submitted) -> None:
         event.stop()
-        if self.prompt.open:
+        if event.input is self.prompt.password and not self.prompt.code.value:
+            self.prompt.code.focus()
+        elif self.prompt.open:
             self._send_code()
         elif self.repeating:
             wanted = read_repeat(event.value)
@@ -418,7 +432,13 @@ class StepUpDialog(Dialog[None]):
 
     async def _read_me(self) -> None:
         with suppress(AgentVaultError):  # then another device proves it
-            self.prompt.info = (await self.desk.link.me()).desk
+            me = await self.desk.link.me()
+            self.prompt.info, self.pages = me.desk, me.page or ""
+            self.refresh_bindings()
+            if self._then == "approve" and self.prompt.usable(self.row):
+                self._then = ""
+                if self._may_ask() and self._may_begin():
+                    self._open_prompt()
 
     async def _approve(
         self, repeat: RepeatRequest | None, factor: Factor | None
@@ -491,19 +511,6 @@ class StepUpDialog(Dialog[None]):
             self._asked_here or self.stepup_id in self.desk.begun
         )
 
-    def _remark(self, pen: Pen) -> Row:
-        row, now = self.row, self.clock.now()
-        if not row.open:
-            word = stages_of(row).used if row.status == "redeemed" else str(row.status)
-            return ((word, pen.palette.muted),)
-        sure = self.desk.mirror.link.live
-        request = pen.ends("request", row.remaining(now), sure=sure)
-        if row.device is None:
-            return request
-        code = (row.device.expires_at - now).total_seconds()
-        dot = (f" {pen.glyphs.separator} ", pen.palette.muted)
-        return (*pen.ends("code", code), dot, *request)
-
     def _foot(
         self, asked: StepUpFacts, pen: Pen, width: int, height: int
     ) -> tuple[list[Row], dict[str, tuple[int, int]]]:
@@ -567,7 +574,7 @@ class StepUpDialog(Dialog[None]):
                 *[EMPTY, ((typed, pen.palette.muted),)],
                 (("Repeat: ", pen.palette.text),),
             ]
-        hints = self.hints("approve", "deny", "reason", "view", "leave")
+        hints = self.hints("approve", "deny", "reason", "view", "page", "leave")
         if self.viewing:
             keys = f"{self.desk.key('down', 'j')} {self.desk.key('up', 'k')}"
             hints = [*self.hints("approve", "deny", "leave"), (keys, "read on")]
@@ -578,18 +585,12 @@ class StepUpDialog(Dialog[None]):
         # On the second stage the QR code may need this row.
         return rows if self.row.status == "authorizing" else [EMPTY, *rows]
 
-    def _in_full(self, rows: int, room: int) -> str:
-        if rows <= room:
-            return "  in full"
-        first = self.sheet.top + 1
-        return f"  in full, rows {first} to {min(first + room - 1, rows)} of {rows}"
-
     def _note_viewed(self) -> None:
         if self.viewing and self.sheet.top + self.sheet.room >= self._trusted > 0:
             self._viewed = True
 
     def _stop_telling(self) -> None:
-        if self._typing:
+        if self.typing:
             self.telling = self.repeating = False
             self.sheet.query_one("#reason", LineInput).value = ""
             self.set_focus(None)
