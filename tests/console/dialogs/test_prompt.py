@@ -65,14 +65,9 @@ async def test_the_facts_stay_on_the_screen_with_the_prompt() -> None:
         await decide(app, pilot, "a")
         shown = text_of(app)
         row = stand.mirror.stepups[ID]
-        for fact in (
-            row.agent_name,
-            row.action,
-            row.resource,
-            row.fingerprint,
-            "alice",
-        ):
+        for fact in (row.agent_name, row.action, row.resource, row.fingerprint):
             assert fact in shown
+        assert "alice" in shown
 
 
 async def test_after_eight_hours_the_password_is_asked_above_the_code() -> None:
