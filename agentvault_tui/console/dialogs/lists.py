@@ -105,7 +105,7 @@ class StepUpsDialog(ListDialog[None]):
         keys = pen.key_rows(self.hints(*actions), width)
         footer = [*self.notes(pen, width), EMPTY, *keys]
         self.show_line(lines.get(self.cursor, 0), height - len(footer))
-        title = (("Waiting  ", pen.palette.title), self._count(pen, waiting))
+        title = (("Step-ups  ", pen.palette.title), self._count(pen, waiting))
         return SheetPage(title, self._oldest(pen, waiting), tuple(body), tuple(footer))
 
     def copies(self) -> tuple[str, str] | None:
@@ -170,10 +170,9 @@ class StepUpsDialog(ListDialog[None]):
             state = f"{pen.clip(listed(eyes, 1), 20)} looks  {state}"
         style = pen.palette.waiting if soon else pen.palette.text
         end: Row = (
-            (state, pen.palette.accent),
+            (f"{state}{row.fingerprint}  ", pen.palette.accent),
             (countdown(left) + (" SOON" if soon else ""), style),
         )
-        end = ((f"{row.fingerprint}  ", pen.palette.accent), *end)
         mark = (f"{pen.glyphs.risk(row.risk)} ", pen.palette.risk(row.risk))
         return self._line(pen, row, mark, end, width)
 

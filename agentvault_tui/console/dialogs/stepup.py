@@ -365,6 +365,7 @@ class StepUpDialog(Dialog[None]):
         """Open the approval page in a browser here, or say how to reach it."""
         if self.may_decide("approve") and self._may_begin():
             self._close_prompt()
+            self.desk.begun.setdefault(self.stepup_id, self.clock.now())
             if self.row.device is None:
                 self.ask(lambda: self._approve(self._repeat, None), self._on_page)
             else:
@@ -372,6 +373,7 @@ class StepUpDialog(Dialog[None]):
 
     def _on_page(self, answer: StepUpRow) -> None:
         self._heard(answer)
+        self.update_page()  # a new stage forgets the note of the one before
         link = f"{self.pages}approve/{self.stepup_id}"
         self.note = open_page(self.app, self.desk, link)
         self.update_page()
