@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from support.chromium import chromium, needs_chromium
+from support.command_line import PROGRAM, plain_environment
 from support.console_terminal import Open, opener
 from support.patience import PATIENT
 from support.person import Bare, Operator
@@ -180,3 +182,33 @@ async def test_a_passkey_for_localhost_approves_in_the_browser(
         await tab.until("!!document.querySelector('[data-status=approved]')")
     decided = stepup_until(vault, asked, "approved")
     assert decided["decided_by"]["amr"][1:] == ["user", "mfa"]
+
+
+def test_the_command_reads_the_code_from_standard_input(
+    desk: tuple[Vault, Open],
+) -> None:
+    """It is no argument; without a sign-in, or without six digits, nothing begins."""
+    vault, _ = desk
+    agent = vault.register("payer", "send:payment")
+    asked = hold(agent)
+    line = [*PROGRAM, "--home", str(vault.home), "stepup", "approve", asked, "--here"]
+
+    def run(text: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            line,
+            input=text,
+            capture_output=True,
+            text=True,
+            env=plain_environment(PYTHONPATH=str(Path(__file__).parents[2])),
+            check=False,
+        )
+
+    assert "nobody is signed in here" in run("000000\n").stderr
+    user = sign_in(vault)
+    short = run("12345\n")
+    assert (short.returncode, short.stderr.count("\n")) == (2, 1)
+    code = fresh_code(user)
+    done = run(f"{code[:3]} {code[3:]}\n")
+    assert done.returncode == 0, done.stderr
+    assert code not in done.stdout + done.stderr
+    assert stepup_until(vault, asked, "approved")["decided_by"]["name"] == "alice"
