@@ -6,6 +6,7 @@
   * NotFoundError             no such agent, step-up or user (exit 4)
   * RefusedError              it ran and the answer is no (exit 1)
     * ConflictError           someone or something was first
+    * FactorRefusedError      a factor typed at a console is missing or wrong
     * ForbiddenError          whoever asks has not the role it needs
   * UnreachableError          no broker answers (exit 3)
   * PolicyError               a policy or catalogue cannot be put in force

@@ -40,11 +40,10 @@ from agentvault_tui.console.state.records import (
 from agentvault_tui.console.state.revocations import Revoked
 from agentvault_tui.operator_api.codec import encode
 from agentvault_tui.operator_api.requests import Factor, RepeatRequest
+from agentvault_tui.operator_api.sessions import DeskInfo, MeInfo
 from agentvault_tui.operator_api.shapes import (
     AgentInfo,
     ConfirmedInfo,
-    DeskInfo,
-    MeInfo,
     RevokeAnswer,
     ScopeInfo,
 )

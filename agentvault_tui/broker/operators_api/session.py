@@ -36,6 +36,7 @@ from agentvault_tui.model.event import PERSON_CHANGES, user_changed
 from agentvault_tui.model.role import Role
 from agentvault_tui.operator_api import calls, shapes
 from agentvault_tui.operator_api import requests as asks
+from agentvault_tui.operator_api.sessions import DeskInfo, MeInfo, UserSessionInfo
 from agentvault_tui.text import visible
 from agentvault_tui.vault.management.objects import roles
 
@@ -48,10 +49,10 @@ def routes(sessions: Sessions, authority: Authority) -> list[Route]:
         uid: str,
         local: str | UnsetType = UNSET,
         device: shapes.DeviceInfo | UnsetType = UNSET,
-    ) -> shapes.MeInfo:
+    ) -> MeInfo:
         """Return who the operator is signed in as, and what they may do."""
         standing = authority.standing(uid)
-        return shapes.MeInfo(
+        return MeInfo(
             local=local,
             device=device,
             uid=uid,
@@ -64,19 +65,19 @@ def routes(sessions: Sessions, authority: Authority) -> list[Route]:
             page=pages_at(broker, here=not is_remote(uid)) or None,
         )
 
-    async def login(request: Request) -> shapes.MeInfo:
+    async def login(request: Request) -> MeInfo:
         """Begin to sign in, or return the sign-in under way."""
         operator = local_operator_of(request)
         device = device_info(await sessions.login(operator))
         return about(operator.id, device=device)
 
-    async def logout(request: Request) -> shapes.MeInfo:
+    async def logout(request: Request) -> MeInfo:
         """End the session."""
         operator = operator_of(request)
         await sessions.logout(operator)
         return about(operator.id)
 
-    async def me(request: Request) -> shapes.MeInfo:
+    async def me(request: Request) -> MeInfo:
         """Return who is signed in, and what they may not do."""
         operator = operator_of(request)
         return about(operator.id, local=operator.name)
@@ -88,10 +89,10 @@ def routes(sessions: Sessions, authority: Authority) -> list[Route]:
     ]
 
 
-def _desk(broker: Broker, signed_in: DeskSession | None) -> shapes.DeskInfo | None:
+def _desk(broker: Broker, signed_in: DeskSession | None) -> DeskInfo | None:
     if signed_in is None:
         return None
-    return shapes.DeskInfo(
+    return DeskInfo(
         name=signed_in.name,
         since=iso(signed_in.since),
         fresh_until=iso(signed_in.since + timedelta(seconds=SIGN_IN_FRESH_S)),
@@ -99,8 +100,8 @@ def _desk(broker: Broker, signed_in: DeskSession | None) -> shapes.DeskInfo | No
     )
 
 
-def _user(session: Session) -> shapes.UserSessionInfo:
-    return shapes.UserSessionInfo(
+def _user(session: Session) -> UserSessionInfo:
+    return UserSessionInfo(
         sub=session.identity.sub,
         name=session.identity.name,
         email=session.identity.email,

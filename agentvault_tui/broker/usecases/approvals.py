@@ -110,8 +110,14 @@ def _means(broker: Broker, rule: StepUpRule, scopes: list[str], risk: str) -> bo
 def pages_at(broker: Broker, *, here: bool = True) -> str:
     """Return the root of the embedded tenant's approval pages; empty at Auth0.
 
-    Without an address for phones they are for browsers of this machine, which *here*
-    says the caller is on.
+    Without an address for phones they are for browsers of this machine.
+
+    Args:
+        broker: the broker.
+        here: whether the caller is on this machine.
+
+    Returns:
+        the URL, which ends in a slash.
     """
     if public := PublicAddress.of(broker.home, broker.settings.tenant):
         return public.url

@@ -407,7 +407,14 @@ async def _answered_at_page(
 
 
 def device_code(flow: DeviceFlow) -> DeviceCode:
-    """Return what of a started flow a person is shown; its secret stays behind."""
+    """Return what of a started flow a person is shown; its secret stays behind.
+
+    Args:
+        flow: as the tenant started it.
+
+    Returns:
+        user code, addresses and times.
+    """
     return DeviceCode(
         user_code=flow.user_code,
         verification_uri=flow.verification_uri,

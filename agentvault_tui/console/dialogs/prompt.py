@@ -15,7 +15,7 @@ from agentvault_tui.console.state.records import StepUpRow
 from agentvault_tui.console.widgets.line_input import LineInput
 from agentvault_tui.errors import AgentVaultError, FactorRefusedError
 from agentvault_tui.operator_api.requests import Factor
-from agentvault_tui.operator_api.shapes import DeskInfo
+from agentvault_tui.operator_api.sessions import DeskInfo
 from agentvault_tui.text import Shown, visible
 
 _CODE: Final = re.compile(r"[0-9]{6}")

@@ -56,10 +56,10 @@ from agentvault_tui.operator_api.requests import (
     StepUpShowQuery,
     TreeQuery,
 )
+from agentvault_tui.operator_api.sessions import MeInfo
 from agentvault_tui.operator_api.shapes import (
     AgentPage,
     HeadInfo,
-    MeInfo,
     PresenceInfo,
     WireShape,
 )

@@ -13,7 +13,7 @@ from agentvault_tui.clock import iso
 from agentvault_tui.console.dialogs.lists import StepUpsDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.errors import FactorRefusedError
-from agentvault_tui.operator_api.shapes import DeskInfo
+from agentvault_tui.operator_api.sessions import DeskInfo
 
 from .test_stepup import ID, decide, opened, scene
 from .test_stepups import crowded
