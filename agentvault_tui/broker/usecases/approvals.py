@@ -36,7 +36,7 @@ from agentvault_tui.model.event import PERSON_CHANGES
 from agentvault_tui.text import visible
 from agentvault_tui.vault import Identity
 from agentvault_tui.vault.identity import is_listed, verified_email
-from agentvault_tui.web.public import LocalSite, PublicAddress
+from agentvault_tui.web.public import LocalSite
 
 CUTTING: Final = frozenset({"removed", "role", "password", "factor", "passkey"})
 """Changes of a person after which what they approved does not count any more."""
@@ -119,8 +119,8 @@ def pages_at(broker: Broker, *, here: bool = True) -> str:
     Returns:
         the URL, which ends in a slash.
     """
-    if public := PublicAddress.of(broker.home, broker.settings.tenant):
-        return public.url
+    if url := broker.settings.tenant.url:  # checked at the start
+        return f"{url.rstrip('/')}/"
     port = urlsplit(broker.tenant.issuer).port
     if broker.tenant_kind != "embedded" or port is None or not here:
         return ""
