@@ -113,6 +113,6 @@ def test_an_agents_text_is_quoted_bounded_and_inert(text: str, place: str) -> No
 
 def test_what_moves_is_summed_up_only_where_it_is_clear() -> None:
     """A wrong type is left out: what is shown is what the policy read."""
-    assert gist({"amount": "4200", "currency": "USD"}, None) == "amount unclear"
+    assert gist({"amount": [4200], "currency": "USD"}, None) == "amount unclear"
     assert gist({"recipients": 1, "count": 2}, None) == "1 recipient, 2 items"
     assert gist(None, None) == ""

@@ -455,7 +455,7 @@ class Authority:
             seat: whose session.
             begun: what is about to be approved.
         """
-        flow = self.broker.stepups.flows.get(begun.id)
+        flow = self.broker.stepups.flows.get(begun.id, {}).get(seat)
         session, before = self._sessions.of(seat), approved_by(begun)
         if flow is None or session is None:
             return
@@ -466,7 +466,7 @@ class Authority:
             if now is not None and sub in approved_by(now) - before:
                 self._sessions.used(seat)
 
-        flow.add_done_callback(ended)
+        flow.task.add_done_callback(ended)
 
     async def actor(self, operator: Actor, need: Need, about: str) -> Actor:
         """Return who decides, as the record shall name them.

@@ -195,6 +195,7 @@ def _title(kind: str, stepup: StepUp | None, *, details: bool) -> str:
     words = headline(
         *(stepup.agent_name, stepup.action, stepup.resource),
         stepup.parameters if details else {},
+        stepup.money,
         connection=stepup.connection,
         change=change if details else change and "something that needs an approver",
     )
