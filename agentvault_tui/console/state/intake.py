@@ -262,19 +262,19 @@ class Intake:
     def stepup(self, told: StepUpInfo) -> StepUpRow:
         """Convert a step-up; what a person decides about is kept whole."""
         change, money = ChangeParts.of(told), Money.read(told.money)
-        details = change.details
-        if not change.is_change:
+        details, others = change.details, other_details(told.authorization_details)
+        asked = (told.resource, told.parameters)
+        bare = limits_nothing(*asked, others, told.connection)
+        unlimited, about = bare and not change.is_change, None
+        if change.is_change:
+            about = told.why
+        else:
             details = shown_parameters(details, money)
-        unlimited = not change.is_change and limits_nothing(
-            *(told.resource, told.parameters),
-            other_details(told.authorization_details),
-            told.connection,
-        )
         wanted = wish(
-            *(told.action, told.resource, told.parameters, money),
+            *(told.action, *asked, money),
             unlimited=unlimited,
             connection=told.connection,
-            change=told.why if change.is_change else None,
+            change=about,
         )
         return StepUpRow(
             id=self.shown(told.id, _NAME),
