@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
 from agentvault_tui.held_body import Described, DocumentInfo
 from agentvault_tui.model import CHANGE_ID
+from agentvault_tui.operator_api.limits import LimitInfo, LimitUseInfo
 from agentvault_tui.operator_api.shapes import OPEN
 from agentvault_tui.text import Shown
 
@@ -513,3 +515,20 @@ class LinkView:
     @property
     def live(self) -> bool:
         return self.state is LinkState.LIVE
+
+
+def host_of(issuer: str) -> str:
+    """Return host and port of an issuer, or all of it where that is no URL."""
+    try:
+        return urlsplit(issuer).netloc or issuer
+    except ValueError:
+        return issuer
+
+
+def whose_limit(limit: LimitInfo, use: LimitUseInfo | None) -> str:
+    """Name whose use of a limit a row is."""
+    if limit.per == "all":
+        return "everyone"
+    if use is None:
+        return "nothing used"
+    return use.agent_name or use.resource or "no resource"
