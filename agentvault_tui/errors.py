@@ -6,6 +6,7 @@
   * NotFoundError             no such agent, step-up or user (exit 4)
   * RefusedError              it ran and the answer is no (exit 1)
     * ConflictError           someone or something was first
+    * FactorRefusedError      a factor typed at a console is missing or wrong
     * ForbiddenError          whoever asks has not the role it needs
   * UnreachableError          no broker answers (exit 3)
   * PolicyError               a policy or catalogue cannot be put in force
@@ -95,6 +96,18 @@ class ForbiddenError(RefusedError):
     def __init__(self, role: str, what: str, remedy: str = "") -> None:
         super().__init__(what, remedy)
         self.role = role
+
+
+class FactorRefusedError(RefusedError):
+    """A factor that was typed at a console is missing or wrong.
+
+    Attributes:
+        factor: the tenant's stable code, such as ``wrong_otp``.
+    """
+
+    def __init__(self, factor: str, what: str, remedy: str = "") -> None:
+        super().__init__(what, remedy)
+        self.factor = factor
 
 
 class UnreachableError(AgentVaultError):

@@ -7,11 +7,13 @@ import logging
 from typing import Final
 
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.usecases.approvals import pages_at
 from agentvault_tui.broker.usecases.change_basis import is_current
 from agentvault_tui.broker.usecases.stepup import offer
+from agentvault_tui.clock import iso
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import LedgerError, TenantError, TenantRefusedError
-from agentvault_tui.model import StepUp, StepUpId, StepUpStatus
+from agentvault_tui.model import AgentStatus, StepUp, StepUpId, StepUpStatus
 from agentvault_tui.web.public import PublicAddress
 
 _LOOK: Final = 0.25
@@ -55,8 +57,8 @@ class ApprovalPageOffers:
         """Not before when, in boot seconds, each is offered anew."""
 
     async def run(self) -> None:
-        """Look after the pages until cancelled, where phones reach the tenant."""
-        if not self._broker.settings.tenant.url:
+        """Look after the pages until cancelled, if there are any."""
+        if not pages_at(self._broker):
             return
         while True:
             try:
@@ -77,7 +79,9 @@ class ApprovalPageOffers:
         """
         stepups = self._broker.stepups
         # Of a team's brokers one offers: a new code ends the one before.
-        for stepup in stepups.open() if self._broker.works() else ():
+        # Without an address for phones a page begins with a person's own code.
+        offers = self._broker.works() and self._broker.settings.tenant.url
+        for stepup in stepups.open() if offers else ():
             if self._is_due(stepup):
                 try:
                     await offer(self._broker, stepup)
@@ -89,7 +93,9 @@ class ApprovalPageOffers:
             if known is not None and known.status.open:
                 continue
             if known is not None and self._told.get(stepup_id) is not known.status:
-                await self._broker.tenant.tell_outcome(flow, _outcome(known))
+                await self._broker.tenant.tell_outcome(
+                    flow, _outcome(self._broker, known)
+                )
                 self._told[stepup_id] = known.status
             if known is None or known.status is not StepUpStatus.APPROVED:
                 del stepups.codes[stepup_id]
@@ -108,8 +114,12 @@ class ApprovalPageOffers:
         return True
 
 
-def _outcome(stepup: StepUp) -> str:
+def _outcome(broker: Broker, stepup: StepUp) -> str:
     people = stepup.confirmed or ([stepup.decided_by] if stepup.decided_by else [])
     by = ", ".join(one.name for one in people)
-    why = stepup.denial or stepup.problem
-    return to_json({"status": stepup.status.value, "by": by, "why": why})
+    told: dict[str, object] = {"status": stepup.status.value, "by": by}
+    told["why"] = stepup.denial or stepup.problem
+    told["at"] = iso(stepup.decided_at) if stepup.decided_at else None
+    agent = broker.registry.find_agent(stepup.agent_id)
+    told["stopped"] = agent is not None and agent.status is AgentStatus.REVOKED
+    return to_json(told)

@@ -43,7 +43,11 @@ from typing import Final
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.socket_factor import asks_factor
 from agentvault_tui.broker.usecases.approvals import approved_by, changed_since
-from agentvault_tui.broker.usecases.stepup import device_code, problem_of
+from agentvault_tui.broker.usecases.stepup import (
+    DeskSession,
+    device_code,
+    problem_of,
+)
 from agentvault_tui.clock import Clock, Deadline, iso
 from agentvault_tui.errors import (
     AgentVaultError,
@@ -135,6 +139,9 @@ class Sessions:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._sessions: dict[str, Session] = {}
+        self._desks: dict[str, DeskSession] = {}
+        """Who signed in last at each seat; it outlives the idle time, as it approves
+        nothing without a fresh one-time code."""
         self._logins: dict[str, _Login] = {}
         self._problems: dict[str, str] = {}
         self._over: list[Draft] = []
@@ -158,6 +165,10 @@ class Sessions:
             _session_draft(EventType.OPERATOR_LOGOUT, session.identity, uid, why)
         )
         return None
+
+    def desk(self, uid: str) -> DeskSession | None:
+        """Return who may approve at this seat with a one-time code: none at Auth0."""
+        return self._desks.get(uid)
 
     def used(self, uid: str) -> None:
         """Begin the idle time of a live session anew, unless it has passed."""
@@ -250,6 +261,7 @@ class Sessions:
     async def logout(self, operator: Actor) -> None:
         """End the session and any sign-in under way."""
         self.cancel(operator.id)
+        self._desks.pop(operator.id, None)
         if session := self.of(operator.id):
             del self._sessions[operator.id]
             self.on_change()
@@ -260,6 +272,8 @@ class Sessions:
     def end_of(self, sub: str) -> None:
         """End every session of a person who was changed; `end_due` records it."""
         ended = {u: s for u, s in self._sessions.items() if s.identity.sub == sub}
+        for uid in [uid for uid, one in self._desks.items() if one.sub == sub]:
+            del self._desks[uid]
         for uid, session in ended.items():
             del self._sessions[uid]
             why = "changed at the tenant"
@@ -333,6 +347,13 @@ class Sessions:
             Deadline.after(clock, _ABSOLUTE),
             Deadline.after(clock, _IDLE),
         )
+        self._desks.pop(operator.id, None)
+        sid = identity.claims.get("sid")
+        if self._broker.tenant_kind == "embedded" and isinstance(sid, str):
+            self._desks[operator.id] = DeskSession(
+                *(operator.id, identity.sub, identity.name, sid),
+                since=identity.authenticated_at,
+            )
         if self._is_outdated(identity):  # while that was being recorded
             self.end_of(identity.sub)
         self.on_change()
@@ -434,7 +455,7 @@ class Authority:
             seat: whose session.
             begun: what is about to be approved.
         """
-        flow = self.broker.stepups.flows.get(begun.id)
+        flow = self.broker.stepups.flows.get(begun.id, {}).get(seat)
         session, before = self._sessions.of(seat), approved_by(begun)
         if flow is None or session is None:
             return
@@ -445,7 +466,7 @@ class Authority:
             if now is not None and sub in approved_by(now) - before:
                 self._sessions.used(seat)
 
-        flow.add_done_callback(ended)
+        flow.task.add_done_callback(ended)
 
     async def actor(self, operator: Actor, need: Need, about: str) -> Actor:
         """Return who decides, as the record shall name them.

@@ -557,7 +557,7 @@ async def _agents_listener(server: Server, broker: Broker) -> Listener:
 async def _close(broker: Broker) -> None:
     for extension in broker.extensions:
         await extension.aclose()
-    flows = list(broker.stepups.flows.values())
+    flows = [f.task for own in broker.stepups.flows.values() for f in own.values()]
     for task in flows:
         task.cancel()
     await asyncio.gather(*flows, return_exceptions=True)

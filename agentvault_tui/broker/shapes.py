@@ -254,8 +254,13 @@ def token_info(token: Token, ends: Ends = _as_recorded) -> shapes.TokenInfo:
     )
 
 
-def stepup_info(stepup: StepUp, ends: Ends = _as_recorded) -> shapes.StepUpInfo:
-    """Return *stepup* as consoles render and approvers decide it."""
+def stepup_info(
+    stepup: StepUp, ends: Ends = _as_recorded, device: DeviceCode | None = None
+) -> shapes.StepUpInfo:
+    """Return *stepup* as consoles render and approvers decide it.
+
+    *device* is the caller's own: nobody is shown the code of another person.
+    """
     return shape_from(
         shapes.StepUpInfo,
         stepup,
@@ -273,15 +278,18 @@ def stepup_info(stepup: StepUp, ends: Ends = _as_recorded) -> shapes.StepUpInfo:
         fetched_at=_moment(stepup.fetched_at),
         begun_at=_moment(stepup.begun_at),
         redeemed_at=_moment(stepup.redeemed_at),
-        device=device_info(stepup.device) if stepup.device else None,
+        device=device_info(device) if device else None,
     )
 
 
-def change_info(stepup: StepUp, *, whole: bool = True) -> ChangeInfo:
+def change_info(
+    stepup: StepUp, device: DeviceCode | None = None, *, whole: bool = True
+) -> ChangeInfo:
     """Return a change that waits, or was decided, as every face shows it.
 
     Args:
         stepup: the change.
+        device: the caller's own, as for `stepup_info`.
         whole: whether the differing lines of texts are included.
 
     Returns:
@@ -323,7 +331,7 @@ def change_info(stepup: StepUp, *, whole: bool = True) -> ChangeInfo:
         decided_by=_deciders(stepup),
         decided_at=_moment(stepup.decided_at),
         denial=stepup.denial,
-        device=device_info(stepup.device) if stepup.device else None,
+        device=device_info(device) if device else None,
     )
 
 

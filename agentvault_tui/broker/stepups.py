@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import rfc8785
 
@@ -43,6 +43,22 @@ _DOUBLINGS: Final = 5
 """Denials after which the wait is the longest."""
 
 
+OFFER: Final = ""
+"""Stands for who began the device flow of an approval page: anybody may answer it."""
+
+
+class PersonalFlow(NamedTuple):
+    """One device flow of a step-up, and the task that polls for it."""
+
+    flow: DeviceFlow
+    task: asyncio.Task[None]
+
+    def end(self) -> None:
+        """Stop polling, unless it is the poll that found the end."""
+        if self.task is not asyncio.current_task():
+            self.task.cancel()
+
+
 class StepUps:
     """Step-ups by id; of each its device flow, its decision and when it was polled."""
 
@@ -53,12 +69,13 @@ class StepUps:
         self._open_of: dict[AgentId, set[StepUpId]] = defaultdict(set)
         self.deciding: set[StepUpId] = set()
         """Step-ups whose decision is being recorded: the first decision wins."""
-        self.flows: dict[StepUpId, asyncio.Task[None]] = {}
-        """Device flows under way, one a step-up."""
+        self.flows: dict[StepUpId, dict[str, PersonalFlow]] = {}
+        """Device flows under way, of each step-up by who began them: `OFFER` for the
+        one of its approval page."""
         self.codes: dict[StepUpId, DeviceFlow] = {}
         """The last device flow of each, over or not, for its approval page."""
         self.locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        """Held while a device flow is started: two consoles share one."""
+        """Held while a device flow is started: a seat's consoles share one."""
         self.polled: dict[StepUpId, float] = {}
         """When each waiting one was last polled, in boot seconds."""
         self._repeating: dict[AgentId, set[StepUpId]] = defaultdict(set)
@@ -292,32 +309,56 @@ class StepUps:
         stepup_id: StepUpId,
         flow: DeviceFlow,
         work: Coroutine[object, object, None],
+        who: str = OFFER,
     ) -> None:
-        """Follow a device flow in a task of its own, until `end_flow`."""
+        """Follow a device flow in a task of its own, until `end_flow`.
+
+        *who* began it: the seat of an operator, or nobody, for an approval page.
+        """
         self.codes[stepup_id] = flow
-        task = self.flows[stepup_id] = asyncio.create_task(work)
-        task.add_done_callback(lambda done: self._flow_ended(stepup_id, done))
+        mine = self.flows.setdefault(stepup_id, {})
+        if (before := mine.pop(who, None)) is not None:
+            before.end()
+        task = asyncio.create_task(work)
+        mine[who] = PersonalFlow(flow, task)
+        task.add_done_callback(lambda done: self._flow_ended(stepup_id, who, done))
+
+    def flow_of(self, stepup_id: StepUpId, who: str) -> DeviceFlow | None:
+        """Return the device flow that an operator's seat has begun, while it runs."""
+        found = self.flows.get(stepup_id, {}).get(who) if who != OFFER else None
+        over = found is None or found.flow.expires.passed(self._clock)
+        return None if found is None or over else found.flow
+
+    def others_approve(self, stepup_id: StepUpId) -> bool:
+        """Tell whether a device flow other than the current task's is under way."""
+        mine = asyncio.current_task()
+        flows = self.flows.get(stepup_id, {}).items()
+        return any(who != OFFER and one.task is not mine for who, one in flows)
 
     def end_offer(self, stepup_id: StepUpId) -> None:
         """Stop following the flow of an approval page: another takes its place."""
-        task = self.flows.pop(stepup_id, None)
-        if task is not None and task is not asyncio.current_task():
-            task.cancel()
+        if (offered := self.flows.get(stepup_id, {}).pop(OFFER, None)) is not None:
+            offered.end()
 
     def end_flow(self, stepup_id: StepUpId) -> None:
-        """Stop following a device flow whose step-up is over."""
-        task = self.flows.pop(stepup_id, None)
+        """Stop following the device flows of a step-up that is over."""
+        flows = self.flows.pop(stepup_id, {})
         # A flow whose approval is being recorded goes on: it will find that it was
         # overtaken, and record that.
-        running = task is not None and task is not asyncio.current_task()
-        if task is not None and running and stepup_id not in self.deciding:
-            task.cancel()
+        if stepup_id not in self.deciding:
+            for one in flows.values():
+                one.end()
         self.polled.pop(stepup_id, None)
         self.locks.pop(stepup_id, None)
 
-    def _flow_ended(self, stepup_id: StepUpId, task: asyncio.Task[None]) -> None:
-        if self.flows.get(stepup_id) is task:
-            del self.flows[stepup_id]
+    def _flow_ended(
+        self, stepup_id: StepUpId, who: str, task: asyncio.Task[None]
+    ) -> None:
+        flows = self.flows.get(stepup_id, {})
+        if who in flows and flows[who].task is task:
+            del flows[who]
+            if not flows:
+                del self.flows[stepup_id]
         if not task.cancelled() and (error := task.exception()):
             log.error("device flow of %s broke", stepup_id, exc_info=error)
 

@@ -13,7 +13,8 @@ from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock, parse_iso
 from agentvault_tui.operator_api import calls
-from agentvault_tui.operator_api.shapes import MeInfo, PresenceInfo
+from agentvault_tui.operator_api.sessions import MeInfo
+from agentvault_tui.operator_api.shapes import PresenceInfo
 
 if TYPE_CHECKING:
     from agentvault_tui.operator_api.remote import RemoteBroker

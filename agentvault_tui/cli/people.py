@@ -33,7 +33,7 @@ def check_passkeys(session: CliSession, settings: Settings, *, forget: bool) -> 
     """
     from agentvault_tui.tenant.file_store import is_kept
     from agentvault_tui.tenant.users import UserStore
-    from agentvault_tui.web.public import PublicAddress
+    from agentvault_tui.web.public import LOCALHOST, PublicAddress
 
     public = PublicAddress.of(session.home, settings.tenant)
     if public is None or not is_kept(session.home, settings):
@@ -44,7 +44,7 @@ def check_passkeys(session: CliSession, settings: Settings, *, forget: bool) -> 
             held = users.passkeys()
         except (LedgerError, SealedError):
             return  # nobody can sign in until the team's store, or its key, is there
-        lost = [one for one in held if one["host"] != public.host]
+        lost = [one for one in held if one["host"] not in {public.host, LOCALHOST}]
         if lost and not forget:
             raise SettingsError(
                 f"passkeys ({len(lost)}) are for {lost[0]['host']}, and "

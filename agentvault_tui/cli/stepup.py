@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import base64
 import os
+import re
+import sys
 from collections.abc import Iterable
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +25,7 @@ from agentvault_tui.cli.framework import (
 from agentvault_tui.cli.lookup import agent_names, find_agent, stepup_ids
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
-from agentvault_tui.clock import SystemClock
+from agentvault_tui.clock import SystemClock, parse_iso
 from agentvault_tui.console.state.records import (
     STEPUP_WORDS,
     stepup_state,
@@ -37,6 +41,7 @@ from agentvault_tui.operator_api import calls, requests
 from agentvault_tui.operator_api.changes import ChangeInfo
 from agentvault_tui.operator_api.gateway import HeldBody
 from agentvault_tui.operator_api.shapes import StepUpInfo
+from agentvault_tui.text import visible
 
 _BRIEF: Final = requests.StepUpShowQuery(body=False)
 _GRANTED: Final = frozenset({"approved", "redeemed", "applied"})
@@ -106,6 +111,9 @@ def list_stepups(
     )
 
 
+_OTP: Final = re.compile(r"[0-9]{6}")
+_LINE: Final = 300
+"""Characters of a line of standard input that are read."""
 _HEX_BYTES: Final = 256
 """Bytes of a body that is no text, so that the facts above them stay on the screen."""
 
@@ -154,15 +162,26 @@ def show_stepup(session: CliSession, stepup_id: str, save: Path | None) -> None:
     metavar="NAME=MAX",
     help="Where those may differ, up to MAX: amount, count, recipients; repeat it.",
 )
+@click.option(
+    "--here",
+    is_flag=True,
+    help="Ask for a one-time code here, where you have signed in; no other device.",
+)
 @pass_session
 def approve_stepup(
     session: CliSession,
     stepup_id: str,
+    *,
     count: int | None,
     within: int | None,
     bounds: tuple[str, ...],
+    here: bool,
 ) -> int:
     """Approve with a second factor: prints the code and waits for the tenant.
+
+    With --here the one-time code of whoever did `agentvault login` approves. It is
+    asked for, or read from standard input: one line, and the password on a second if
+    the sign-in is older than eight hours.
 
     With --repeat and --for the next ones like it need no person: equal but for what
     --bound names, until one deviates. `stepup deny` ends what is left of them.
@@ -177,7 +196,11 @@ def approve_stepup(
         print_all(session, asked)
     # The digest of what was printed above, not of whatever stands there by now.
     approval = requests.DecisionRequest(
-        id=asked.id, decision="approve", digest=asked.digest, repeat=repeat
+        id=asked.id,
+        decision="approve",
+        digest=asked.digest,
+        repeat=repeat,
+        factor=_factor(session) if here else None,
     )
     started = client.call(calls.DECIDE, approval)
     if session.json:
@@ -187,10 +210,34 @@ def approve_stepup(
         told = repeat_words(started.repeat.count, started.repeat.within, most)
         out.line("with ", out.cell(told))
         out.line("fingerprint ", out.cell(started.fingerprint, "strong"))
+    if here:
+        started.device = None  # nobody needs its code any more
     ended, code = follow_approval(session, asked, started)
     if not out.print_json(ended):
         print_end(out, ended)
     return code
+
+
+def _factor(session: CliSession) -> requests.Factor:
+    """Read what a person types to approve here: never an argument, never shown.
+
+    Raises:
+        UsageError: nobody signed in here, or it is no code.
+    """
+    desk = session.client.call(calls.ME).desk
+    if desk is None:
+        raise UsageError("nobody is signed in here", "agentvault login")
+    due = datetime.now(UTC) >= parse_iso(desk.fresh_until)
+    if sys.stdin.isatty():
+        otp = click.prompt(f"One-time code of {visible(desk.name, 40)}", err=True)
+        hidden = partial(click.prompt, hide_input=True, err=True)
+        password = hidden("Password") if due else ""
+    else:
+        otp, password = (sys.stdin.readline(_LINE).strip() for _ in range(2))
+    otp = str(otp).replace(" ", "")
+    if not _OTP.fullmatch(otp):
+        raise UsageError("a one-time code has six digits")
+    return requests.Factor(otp=otp, password=str(password))
 
 
 def follow_approval(

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import click
 
@@ -31,9 +32,10 @@ from agentvault_tui.text import clip
 
 if TYPE_CHECKING:
     from agentvault_tui.tenant.device_page_client import Details
+    from agentvault_tui.web.public import LocalSite
 
 _TRIES: Final = 3
-_AGAIN: Final = frozenset({"wrong_sign_in", "wrong_otp"})
+_AGAIN: Final = frozenset({"wrong_sign_in", "wrong_otp", "used_otp"})
 _OUTCOMES: Final = {
     "approved": "the broker accepted it",
     "confirmed": "what asked for the code shows whether it was accepted",
@@ -400,10 +402,11 @@ def new_otp(session: CliSession, name: str) -> None:
 @click.option("--remove", metavar="ID", help="Forget this passkey; `user list` has it.")
 @pass_session
 def passkey(session: CliSession, name: str, remove: str | None) -> None:
-    """Print a link that adds a passkey for NAME on the phone that opens it.
+    """Print a link that adds a passkey for NAME in the browser that opens it.
 
     It is good once, for ten minutes, and for whoever has it: give it to NAME alone.
-    Needs [tenant] listen and url, with a host name.
+    With [tenant] listen and url, and a host name, phones can open it. Without them it
+    is for browsers of this machine, at http://localhost, while the broker runs.
     """
     from agentvault_tui.tenant.users import LINK_SECONDS
 
@@ -422,19 +425,39 @@ def passkey(session: CliSession, name: str, remove: str | None) -> None:
         from agentvault_tui.web.public import PublicAddress
 
         public = PublicAddress.of(session.home, session.settings.tenant)
-        if public is None or not public.named:
+        site = public or _on_this_machine(session)
+        if not site.named:
             raise UsageError(
                 "phones do not reach the tenant by a host name",
                 "set listen, url, tls_cert and tls_key of [tenant] in config.toml",
             )
         record_change(session, users, "passkey", person)
-        link = f"{public.url}passkey/{users.invite_passkey(person)}"
+        link = f"{site.url}passkey/{users.invite_passkey(person)}"
     told = {"user": person.name, "link": link, "expires_in": LINK_SECONDS}
     if session.out.print_json(told):
         return
-    print_qr(session.out, link)
+    if public is not None:
+        print_qr(session.out, link)
     session.out.line(session.out.cell(link, "strong", 500))
-    session.out.note("good once, for 10 minutes, on the phone that opens it")
+    where = "on this machine" if public is None else "on the phone that opens it"
+    session.out.note(f"good once, for 10 minutes, {where}")
+
+
+def _on_this_machine(session: CliSession) -> LocalSite:
+    """Return where the tenant's pages are for browsers of this machine.
+
+    Raises:
+        UnreachableError: no broker runs, so nobody serves them.
+    """
+    from agentvault_tui.web.public import LocalSite
+
+    page = session.client.call(calls.ME).page
+    port = urlsplit(page or "").port
+    if port is None:
+        raise UsageError(
+            "the tenant has no pages on this machine", "agentvault tenant user list"
+        )
+    return LocalSite(port)
 
 
 @user.command("password", example="agentvault tenant user password alice")

@@ -8,7 +8,10 @@ when the agent was restored, whatever the cursor is on by then.
 from __future__ import annotations
 
 import math
+import os
 import shlex
+import sys
+import webbrowser
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -28,6 +31,7 @@ from agentvault_tui.console.state.saved import SavedFilters
 from agentvault_tui.console.term.keyed import key_label
 from agentvault_tui.errors import AgentVaultError, UnreachableError
 from agentvault_tui.home import Home
+from agentvault_tui.qr import on_loopback, tunnel
 from agentvault_tui.text import Shown, visible
 
 if TYPE_CHECKING:
@@ -259,6 +263,24 @@ async def _take_back(app: App[object], desk: Desk, undo: Undo) -> None:
         done = not caution(cut)
     severity: Literal["information", "warning"] = "information" if done else "warning"
     app.notify(said, severity=severity, markup=False)
+
+
+_DISPLAYS: Final = ("DISPLAY", "WAYLAND_DISPLAY")
+
+
+def open_page(app: App[object], desk: Desk, link: str) -> str:
+    """Copy *link*, and open it where this terminal's machine has a browser's screen.
+
+    Returns:
+        what to say: where to open it, and over SSH the tunnel that leads there.
+    """
+    App.copy_to_clipboard(app, link)
+    if on_loopback(link) and (line := tunnel(link, desk.ssh)):
+        return f"Copied. Where your browser is, run {line} and open {link}"
+    shown = sys.platform == "darwin" or any(map(os.environ.get, _DISPLAYS))
+    if not desk.ssh and shown and webbrowser.open(link):
+        return f"Copied and opened: {link}"
+    return f"Copied. Open {link}"
 
 
 def copy(app: App[object], kind: str, what: str) -> None:

@@ -26,6 +26,11 @@ PASSKEY_COPIED: Final = "passkey_copied"
 """What the embedded tenant's log calls a passkey whose counter did not grow."""
 OUTCOME_PATH: Final = "/oauth/device/outcome"
 """Where the embedded tenant is told what became of a step-up, on loopback."""
+CONFIRM_PATH: Final = "/oauth/device/confirm"
+"""Where the broker sends the embedded tenant a one-time code that was typed at a
+console, on loopback."""
+SIGN_IN_FRESH_S: Final = 8 * 3600
+"""Seconds for which a sign-in with both factors stands for the password there."""
 DETAILS_TYPES: Final = "authorization_details_types_supported"
 """RFC 9396 section 10, here of the device flow: what a tenant shows the person who
 approves. Auth0 has such details elsewhere, and not in this flow."""

@@ -20,6 +20,7 @@ from agentvault_tui.operator_api import (
     shapes,
 )
 from agentvault_tui.operator_api import requests as asks
+from agentvault_tui.operator_api.sessions import MeInfo
 from agentvault_tui.operator_api.shapes import WireShape
 
 AnswerT = TypeVar("AnswerT", bound=WireShape)
@@ -215,12 +216,12 @@ TEAM_KEY: Final = _post(
 )
 PRESENCE: Final = _get("/api/presence", shapes.PresenceInfo)
 LOOK: Final = _post(Access.READ, "/api/presence", asks.LookRequest, shapes.PresenceInfo)
-LOGIN: Final = _post(Access.MACHINE, "/api/auth/login", None, shapes.MeInfo, 202)
+LOGIN: Final = _post(Access.MACHINE, "/api/auth/login", None, MeInfo, 202)
 SIGN_IN: Final = _post(
     Access.SESSION, "/api/auth/session", None, access.SignInInfo, 202
 )
-LOGOUT: Final = _post(Access.SESSION, "/api/auth/logout", None, shapes.MeInfo)
-ME: Final = ApiCall("GET", "/api/auth/me", shapes.MeInfo, access=Access.SESSION)
+LOGOUT: Final = _post(Access.SESSION, "/api/auth/logout", None, MeInfo)
+ME: Final = ApiCall("GET", "/api/auth/me", MeInfo, access=Access.SESSION)
 PEOPLE: Final = _post(
     Access.MACHINE, "/api/tenant/people", asks.PeopleRequest, shapes.ByInfo
 )

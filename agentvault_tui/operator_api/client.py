@@ -23,6 +23,7 @@ import msgspec
 from agentvault_tui.errors import (
     AgentVaultError,
     ConflictError,
+    FactorRefusedError,
     LedgerUnwritableError,
     NotFoundError,
     RefusedError,
@@ -412,6 +413,9 @@ def _refusal(status: int, content: bytes) -> AgentVaultError:
         problem = ProblemInfo()
     what = problem.detail or f"the broker answered with HTTP status {status}"
     remedy = problem.remedy if problem.remedy is not msgspec.UNSET else ""
+    if isinstance(problem.factor, str):
+        factor = visible(problem.factor, 40)
+        return FactorRefusedError(factor, visible(what, 1000), visible(remedy, 1000))
     kind = _KINDS.get(status, RefusedError)
     return kind(visible(what, 1000), visible(remedy, 1000))
 

@@ -217,6 +217,18 @@ class RepeatRequest(WireRequest, kw_only=True):
         return cls(count=count, within=within, bounds=most)
 
 
+class Factor(WireRequest, kw_only=True):
+    """What a person who is signed in here types to approve; in no repr or log."""
+
+    otp: Annotated[str, Meta(min_length=1, max_length=16)]
+    """The one-time code that their authenticator shows now."""
+    password: Annotated[str, Meta(max_length=256)] = ""
+    """Where the sign-in is older than eight hours."""
+
+    def __repr__(self) -> str:
+        return "Factor(…)"
+
+
 class DecisionRequest(WireRequest, kw_only=True):
     """Approve the step-up with exactly this digest, or deny it."""
 
@@ -225,6 +237,8 @@ class DecisionRequest(WireRequest, kw_only=True):
     digest: Annotated[str, Meta(max_length=4000)] = ""
     repeat: RepeatRequest | None = None
     """Approve the next ones like it too."""
+    factor: Factor | None = None
+    """Approve it here; without one the answer has a code for another device."""
     reason: Reason = ""
 
 

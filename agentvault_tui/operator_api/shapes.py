@@ -363,7 +363,7 @@ class StepUpInfo(WireShape, kw_only=True):
     begun_at: Moment | None = None
     redeemed_at: Moment | None = None
     device: DeviceInfo | None = None
-    """While authorizing, else null."""
+    """The caller's own, while authorizing; null for everybody else."""
 
 
 class StepUpList(WireShape, kw_only=True):
@@ -512,35 +512,6 @@ class RemovedInfo(WireShape, kw_only=True):
 # People
 
 
-class UserSessionInfo(WireShape, kw_only=True):
-    """An operator who is signed in."""
-
-    sub: str
-    name: str
-    email: str | None
-    roles: tuple[str, ...]
-    amr: tuple[str, ...]
-    since: Moment
-    expires_at: Moment
-    idle_at: Moment
-
-
-class MeInfo(WireShape, kw_only=True):
-    """Who the broker sees at the socket, and what they may not do."""
-
-    local: str | UnsetType = UNSET
-    """The local user's name; only in the answer to ``GET /api/auth/me``."""
-    device: DeviceInfo | UnsetType = UNSET
-    """Only in the answer to ``POST /api/auth/login``."""
-    uid: str
-    user: UserSessionInfo | None
-    role: str | None = None
-    refused: dict[str, str] = field(default_factory=dict)
-    """What this operator may not do, each with the reason."""
-    pending: bool
-    problem: str | None
-
-
 class SeatInfo(WireShape, kw_only=True):
     """One operator's open stream."""
 
@@ -580,4 +551,6 @@ class ProblemInfo(WireShape, kw_only=True):
     detail: str = ""
     error: str | UnsetType = UNSET
     needed_role: str | UnsetType = UNSET
+    factor: str | UnsetType = UNSET
+    """Which factor is missing or wrong, where one was typed at a console."""
     remedy: str | UnsetType = UNSET

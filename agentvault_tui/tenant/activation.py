@@ -22,7 +22,7 @@ from agentvault_tui.tenant.codes import StoredDeviceCode, normal_user_code
 from agentvault_tui.tenant.journal import LogCode
 from agentvault_tui.tenant.oauth.wire import page_form
 from agentvault_tui.tenant.parts import Parts
-from agentvault_tui.tenant.signin import Origin
+from agentvault_tui.tenant.signin import GUESSES, Origin
 from agentvault_tui.tenant.store import Store, TenantSeal
 from agentvault_tui.tenant.users import People, User
 from agentvault_tui.tenant.views import (
@@ -349,7 +349,7 @@ class ActivationPages:
         session, code = form.session, form.code
         _log.warning("sign-in refused: %s", error.error)
         self._parts.journal.sign_in_refused(form.request, error, session.user)
-        if error.error in {"wrong_sign_in", "wrong_otp"}:
+        if error.error in GUESSES:
             self._parts.codes.failed(code)
             now = self._parts.codes.by_key(code.key)
             if now is None or not self._parts.codes.open(now):

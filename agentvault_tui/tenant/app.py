@@ -14,12 +14,16 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from agentvault_tui.errors import AgentVaultError
-from agentvault_tui.model.claims import DETAILS_TYPES, EXTENSIONS_PATH, OUTCOME_PATH
+from agentvault_tui.model.claims import (
+    CONFIRM_PATH,
+    DETAILS_TYPES,
+    EXTENSIONS_PATH,
+    OUTCOME_PATH,
+)
 from agentvault_tui.settings import StepUpSettings
 from agentvault_tui.tenant import details
 from agentvault_tui.tenant.activation import ActivationPages
-from agentvault_tui.tenant.approve import PATH as APPROVE_PATH
-from agentvault_tui.tenant.approve import ApprovalPages, RegistrationPages
+from agentvault_tui.tenant.approve import ApprovalPages
 from agentvault_tui.tenant.clients import (
     AUTHORIZATION_CODE,
     CLIENT_CREDENTIALS,
@@ -27,6 +31,7 @@ from agentvault_tui.tenant.clients import (
     REFRESH_TOKEN,
     TOKEN_VAULT,
 )
+from agentvault_tui.tenant.desk import DeskConfirmation
 from agentvault_tui.tenant.login import PATH as LOGIN_PATH
 from agentvault_tui.tenant.login import LoginPages
 from agentvault_tui.tenant.management.api import ManagementApi, ManagementCall
@@ -37,8 +42,10 @@ from agentvault_tui.tenant.oauth import grants as grant
 from agentvault_tui.tenant.oauth.device import DeviceGrant
 from agentvault_tui.tenant.oauth.grants import GrantType, OAuthEndpoints
 from agentvault_tui.tenant.oauth.wire import AWAY, away, reply
+from agentvault_tui.tenant.page_sessions import PATH as APPROVE_PATH
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.passkeys import Passkeys
+from agentvault_tui.tenant.registration import RegistrationPages
 from agentvault_tui.tenant.views import Views
 from agentvault_tui.web import BODY_CAP, App, Receive, RequestGuard, Scope, Send
 from agentvault_tui.web.places import Limits
@@ -47,7 +54,10 @@ from agentvault_tui.web.strangers import StrangersGuard
 
 DEVICE_PATH: Final = "/oauth/device/code"
 MANAGEMENT_PATH: Final = "/api/v2"
-_PAGES: Final = ("/activate", f"{LOGIN_PATH}/", f"{APPROVE_PATH}/", "/passkey/")
+_PAGES: Final = (
+    *("/activate", f"{LOGIN_PATH}/", f"{APPROVE_PATH}/", "/passkey/"),
+    *("/sign-in", "/passkey-sign-in"),
+)
 _DEVICE_BODY_CAP: Final = 8 * BODY_CAP
 """Room for whatever a broker can hold: what an agent sent it in one body comes here
 as JSON in a form. "é", two bytes, is %5Cu00e9; 1e15 is 1000000000000000.0: up to four
@@ -85,12 +95,16 @@ class Surface:
             *parts.provider.routes(),
             Mount("/me/v1", MyAccount(parts).app()),
         ]
-        if parts.public is not None:
-            keys = Passkeys(parts.store, parts.seal, parts.clock, parts.public)
+        if parts.pages is not None:
+            keys = Passkeys(parts.store, parts.seal, parts.clock, parts.pages)
             routes += ApprovalPages(parts, views, keys, settings).routes()
             if keys.usable:
                 routes += RegistrationPages(parts, views, keys).routes()
-        local = [Route(OUTCOME_PATH, device.outcome, methods=["POST"])]
+        confirm = DeskConfirmation(parts, settings).confirm
+        local = [
+            Route(OUTCOME_PATH, device.outcome, methods=["POST"]),
+            Route(CONFIRM_PATH, confirm, methods=["POST"]),
+        ]
         return cls(parts, grants, list(CALLS), routes, local)
 
     def app(self) -> App:
@@ -99,9 +113,10 @@ class Surface:
         The broker names the issuer's host there, and this machine's people loopback's.
         """
         management = Mount(MANAGEMENT_PATH, ManagementApi(self.parts, self.calls).app())
-        return self._guarded(
-            [management, *self.local], {self.parts.local, self.parts.issuer}
-        )
+        urls = {self.parts.local, self.parts.issuer}
+        if self.parts.pages is not None:
+            urls.add(self.parts.pages.url)
+        return self._guarded([management, *self.local], urls)
 
     def public_app(self) -> App:
         """Return the app for phones: the same without the Management API."""
@@ -158,7 +173,7 @@ class Opening:
 def is_urgent(scope: Scope) -> bool:
     """Tell whether a request denies something: such have connections of their own."""
     path: str = scope["path"]
-    denies = path.startswith(APPROVE_PATH) and path.endswith("/deny")
+    denies = path.startswith(APPROVE_PATH) and path.endswith(("/deny", "/stop"))
     return scope["method"] == "POST" and (denies or path == "/activate/cancel")
 
 

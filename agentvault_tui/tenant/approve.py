@@ -1,8 +1,8 @@
-"""The pages on a phone: decide about one step-up, and register a passkey."""
+"""The pages on a phone: what waits, and the decision about one step-up."""
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 import hmac
 import json
 import logging
@@ -10,49 +10,50 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 from msgspec import to_builtins
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from agentvault_tui.clock import iso
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.lures import mask_lures
-from agentvault_tui.model import sha256_hex
 from agentvault_tui.settings import StepUpSettings
 from agentvault_tui.tenant.codes import StoredDeviceCode
 from agentvault_tui.tenant.details import AskedRepeat, PageDetails
 from agentvault_tui.tenant.oauth.wire import page_form
-from agentvault_tui.tenant.parts import Parts
-from agentvault_tui.tenant.passkeys import CounterError, Passkeys
-from agentvault_tui.tenant.users import User
-from agentvault_tui.tenant.views import (
-    Problem,
-    Views,
-    body_view,
-    browser_cookie,
+from agentvault_tui.tenant.page_sessions import (
+    PATH,
+    SCRIPT_PATH,
+    PageSessions,
+    back,
+    cookie_of,
+    problem_of,
+    script,
+    scripted,
 )
+from agentvault_tui.tenant.parts import Parts
+from agentvault_tui.tenant.passkeys import Passkeys
+from agentvault_tui.tenant.users import User
+from agentvault_tui.tenant.views import Problem, Views, body_view, headline_of
 from agentvault_tui.text import in_full, visible
 
-COOKIE: Final = "__Host-agentvault_session"
-PATH: Final = "/approve"
-SESSION_SECONDS: Final = 12 * 3600
-"""NIST SP 800-63B-4, AAL3: at most 12 hours. It shows and denies, and approves
-nothing."""
-_SCRIPT: Final = (Path(__file__).parent / "static" / "passkey.js").read_bytes()
-SCRIPT_PATH: Final = f"/passkey/{hashlib.sha256(_SCRIPT).hexdigest()[:16]}.js"
 _STEPUP: Final = re.compile(r"(?:sup|chg)_[0-9a-z]{8,64}")
-_TRIES: Final = frozenset(map(str, range(12)))
-"""Times that a page looks for a step-up that is not known yet, once a second. In a team
-another broker takes over offering pages within eight."""
-_SIGN_IN: Final = "sign-in "
+_LOOK_S: Final = 0.25
+_SOON_S: Final = 10.0
+"""How long a page waits for a step-up that is not known yet: in a team another broker
+takes over offering pages within eight seconds."""
+_HEARD_S: Final = 2.5
+"""How long an answer waits for what the broker makes of it; it asks each second."""
+_LONGEST_REASON: Final = 200
+_DAY: Final = timedelta(days=1)
 _OVER: Final = Problem("code_over", "This request does not wait for anybody any more.")
 _CHANGED: Final = Problem("changed", "This request has changed. Look at it again.")
 _STALE: Final = Problem("stale_form", "This page is out of date. Look at it again.")
-_LINK_OVER: Final = Problem("code_over", "This link was used, or its time is over.")
 _log = logging.getLogger("agentvault.tenant")
 
 
@@ -85,6 +86,7 @@ class ApprovalPages:
         self._keys = keys
         self._settings = settings
         self._form_key = parts.seal.derive("approval form")
+        self._sessions = PageSessions(parts, views, keys, self._signed_out)
 
     def routes(self) -> list[BaseRoute]:
         """Return the routes; a step got by a link begins again."""
@@ -93,25 +95,80 @@ class ApprovalPages:
             "factors": self._by_factors,
             "repeat": self._repeat,
             "deny": self._deny,
+            "stop": self._stop,
         }
         one = f"{PATH}/{{id}}"
-        ways = {"sign-in": self._password, "passkey-sign-in": self._passkey}
         return [
-            Route(SCRIPT_PATH, _script),
+            Route("/", self._inbox),
+            *self._sessions.routes(""),
+            Route(SCRIPT_PATH, script),
             Route(one, self._show),
-            Route(f"{one}/leave", self._leave, methods=["POST"]),
-            *(
-                Route(f"{one}/{name}", partial(self._sign_in, way), methods=["POST"])
-                for name, way in ways.items()
-            ),
+            *self._sessions.routes(one),
             *(
                 Route(f"{one}/{name}", partial(self._submitted, act), methods=["POST"])
                 for name, act in steps.items()
             ),
         ]
 
+    async def _inbox(self, request: Request) -> Response:
+        """List what waits, newest first, and what was decided today."""
+        user = self._sessions.user(request)
+        if user is None:
+            return self._sessions.sign_in_page(request, None)
+        codes = self._parts.codes.of_pages() if self._may_see(user) else []
+        now = self._parts.clock.now()
+        waiting = [one for one in codes if self._parts.codes.open(one)]
+        today = [one for one in codes if one.outcome and one.created_at > now - _DAY]
+        answer = self._views.page(
+            "inbox",
+            user=user.name,
+            waiting=[self._listed(one) for one in waiting],
+            decided=[self._listed(one) for one in today],
+            script=SCRIPT_PATH,
+        )
+        return scripted(answer)
+
+    def _listed(self, code: StoredDeviceCode) -> dict[str, object]:
+        """Return a row of the inbox."""
+        told = _outcome_of(code)
+        what, page = code.details, code.page
+        return {
+            "id": None if page is None else page.id,
+            "headline": "" if what is None else headline_of(what),
+            "fingerprint": "" if what is None else what.fingerprint,
+            "risk": "high" if what is None else what.risk.value,
+            "status": str(told.get("status", "waiting")),
+            "by": visible(str(told.get("by") or ""), 80),
+            "ends": iso(code.expires.wall),
+            "left": _left(code, self._parts.clock.now()),
+        }
+
     async def _show(self, request: Request) -> Response:
-        return self._page(request, self._user(request))
+        user = self._sessions.user(request)
+        known = _STEPUP.fullmatch(request.path_params["id"])
+        if user is not None and known and self._may_see(user):
+            await self._until(request, lambda code: code is not None, _SOON_S)
+        return self._page(request, user)
+
+    async def _until(
+        self,
+        request: Request,
+        done: Callable[[StoredDeviceCode | None], bool],
+        seconds: float,
+    ) -> None:
+        """Wait a little for what the broker tells of a step-up.
+
+        A link may be opened before the broker has told of its step-up, and an answer
+        is shown with what came of it.
+        """
+        stepup_id = request.path_params["id"]
+        for _ in range(round(seconds / _LOOK_S)):
+            if done(self._parts.codes.by_stepup(stepup_id)):
+                return
+            await asyncio.sleep(_LOOK_S)
+
+    async def _signed_out(self, request: Request, problem: Problem | None) -> Response:
+        return self._sessions.sign_in_page(request, problem)
 
     def _page(
         self, request: Request, user: User | None, problem: Problem | None = None
@@ -119,17 +176,11 @@ class ApprovalPages:
         """Show what a person may see of the step-up now."""
         stepup_id = request.path_params["id"]
         if user is None:
-            return self._sign_in_page(request, problem)
-        known = _STEPUP.fullmatch(stepup_id)
+            return self._sessions.sign_in_page(request, problem)
+        known = _STEPUP.fullmatch(stepup_id) and self._may_see(user)
         code = self._parts.codes.by_stepup(stepup_id) if known else None
         page = None if code is None else code.page
-        may_see = self._may_see(user)
-        again = self._next_try(request) if may_see and code is None else None
-        if again is not None:
-            return self._views.page(
-                "approve-soon", problem, user=user.name, again=again
-            )
-        if code is None or page is None or not may_see:
+        if code is None or page is None:
             return self._views.page("approve-over", problem or _OVER, user=user.name)
         if code.outcome is not None or code.sub is not None:
             return self._result(code, page, user)
@@ -146,6 +197,9 @@ class ApprovalPages:
             by=[visible(name, 64) for _, name in page.by],
             may=[one.name for one in self._parts.people.all() if self._may(one, page)],
             why_not=self._why_not(user, page),
+            may_stop=self._may_deny(user)
+            and code.details is not None
+            and code.details.change is None,
             says=_masked(page.reason),
             body=None if page.body is None else body_view(page.body),
             before=in_full(page.before),
@@ -155,21 +209,10 @@ class ApprovalPages:
             last_try=None if page.problem is None else in_full(page.problem),
             options=self._options(user, page),
             factors=not self._passkey_only(code),
+            left=_left(code, self._parts.clock.now()),
             script=SCRIPT_PATH,
         )
-        return _scripted(answer)
-
-    def _next_try(self, request: Request) -> str | None:
-        """Return where to look again for a step-up that is not known yet.
-
-        A link may be opened before the broker has told of its step-up.
-        """
-        tried = request.query_params.get("try", "0")
-        if tried not in _TRIES:
-            return None
-        path = f"{PATH}/{request.path_params['id']}"
-        known = _STEPUP.fullmatch(request.path_params["id"])
-        return f"{path}?try={int(tried) + 1}" if known else None
+        return scripted(answer)
 
     def _options(self, user: User, page: PageDetails) -> str | None:
         """Return what the person's passkey is asked to sign; None: they have none."""
@@ -180,11 +223,10 @@ class ApprovalPages:
     def _result(
         self, code: StoredDeviceCode, page: PageDetails, user: User
     ) -> Response:
-        """Show the outcome, and whether it was used; the page polls itself."""
-        told: dict[str, Any] = json.loads(code.outcome) if code.outcome else {}
+        """Show the outcome, and whether it was used; the page's script looks again."""
+        told = _outcome_of(code)
         status = str(told.get("status", "waiting"))
-        again = {"waiting": 1, "instead": 1, "approved": 3}.get(status)
-        return self._views.step(
+        answer = self._views.step(
             "approve-result",
             code,
             "",
@@ -194,99 +236,18 @@ class ApprovalPages:
             status=status,
             decided_by=visible(str(told.get("by") or ""), 200),
             why=visible(str(told.get("why") or ""), 300),
-            again=again,
+            stopped=told.get("stopped") is True,
+            again=status in {"waiting", "instead", "approved"},
             denied=code.authenticated_at is None,  # its state is "spent" meanwhile
-        )
-
-    # Signing in
-
-    def _sign_in_page(self, request: Request, problem: Problem | None) -> Response:
-        cookie = browser_cookie(request.cookies.get(COOKIE))
-        options = None
-        if self._keys.usable:
-            challenge = self._keys.challenge(_SIGN_IN + cookie)
-            options = self._keys.request_options(challenge)
-        answer = self._views.page(
-            "approve-sign-in",
-            problem,
-            action=f"{PATH}/{visible(request.path_params['id'], 80)}",
-            options=options,
             script=SCRIPT_PATH,
         )
-        _set_cookie(answer, cookie)
-        return _scripted(answer)
-
-    async def _sign_in(
-        self,
-        way: Callable[[Request, Mapping[str, str]], Awaitable[User]],
-        request: Request,
-    ) -> Response:
-        form = await page_form(request)
-        try:
-            user = await way(request, form)
-        except TenantRefusedError as error:
-            self._refused(request, error)
-            return self._page(request, None, _problem(error))
-        # A new value: whoever planted the one before is not signed in with it.
-        cookie = secrets.token_urlsafe(32)
-        now = self._parts.clock.now().timestamp()
-        store = self._parts.store
-        store.change("DELETE FROM page_sessions WHERE expires_at < ?", now)
-        store.insert(
-            "page_sessions",
-            cookie_hash=sha256_hex(cookie),
-            sub=user.sub,
-            expires_at=now + SESSION_SECONDS,
-        )
-        answer = _back(request)
-        _set_cookie(answer, cookie)
-        return answer
-
-    async def _password(self, request: Request, form: Mapping[str, str]) -> User:
-        user = await self._parts.sign_in.password(
-            form.get("user", ""),
-            form.get("password", ""),
-            self._parts.sign_in.lanes.origin(request),
-        )
-        self._parts.journal.signed_in(request, user, None, mfa=False)
-        return user
-
-    async def _passkey(self, request: Request, form: Mapping[str, str]) -> User:
-        cookie = request.cookies.get(COOKIE, "")
-        answer, sign_in = form.get("credential", ""), self._parts.sign_in
-        counted = sign_in.charge_passkey(
-            self._keys.named_in(answer), sign_in.lanes.origin(request)
-        )
-        passkey = self._keys.signed_in(answer, _SIGN_IN + cookie)
-        sign_in.lockouts.clear(counted, "code")
-        user = self._parts.people.find(passkey.sub)
-        if user is None or user.blocked:
-            raise TenantRefusedError("blocked", "This user is blocked.")
-        self._parts.journal.signed_in(request, user, None, mfa=True)
-        return user
-
-    async def _leave(self, request: Request) -> Response:
-        """Sign this browser out."""
-        cookie = request.cookies.get(COOKIE, "")
-        self._parts.store.delete("page_sessions", cookie_hash=sha256_hex(cookie))
-        return _back(request)
-
-    def _user(self, request: Request) -> User | None:
-        """Return who is signed in at this browser."""
-        cookie = request.cookies.get(COOKIE, "")
-        row = self._parts.store.find("page_sessions", cookie_hash=sha256_hex(cookie))
-        now = self._parts.clock.now().timestamp()
-        # Not one whose end is further away than any: the clock was set back.
-        if row is None or not now < row["expires_at"] <= now + SESSION_SECONDS:
-            return None
-        user = self._parts.people.find(row["sub"])
-        return None if user is None or user.blocked else user
+        return scripted(answer)
 
     # Deciding
 
     async def _submitted(self, act: _Act, request: Request) -> Response:
         """Act on a form if it is about what waits now, and shown to this person."""
-        fields, user = await page_form(request), self._user(request)
+        fields, user = await page_form(request), self._sessions.user(request)
         stepup_id = request.path_params["id"]
         known = user and self._may_see(user) and _STEPUP.fullmatch(stepup_id)
         code = self._parts.codes.by_stepup(stepup_id) if known else None
@@ -303,9 +264,10 @@ class ApprovalPages:
         try:
             await act(_Submitted(request, user, code, page, fields))
         except TenantRefusedError as error:
-            self._refused(request, error, user)
-            return self._page(request, user, _problem(error))
-        return _back(request)
+            self._sessions.refused(request, error, user)
+            return self._page(request, user, problem_of(error))
+        await self._until(request, _is_heard, _HEARD_S)
+        return back(request)
 
     async def _by_passkey(self, form: _Submitted) -> None:
         self._check_may(form)
@@ -340,12 +302,19 @@ class ApprovalPages:
         if not self._parts.codes.ask_instead(form.code, form.user.sub, wanted):
             raise TenantRefusedError(_OVER.code, _OVER.text)
 
-    async def _deny(self, form: _Submitted) -> None:
+    async def _deny(self, form: _Submitted, *, stop: bool = False) -> None:
         if not self._may_deny(form.user):
             raise TenantRefusedError("not_yours", "Your role may look, and not deny.")
-        if not self._parts.codes.deny(form.code, form.user.sub):
+        reason = visible(form.fields.get("reason", "").strip(), _LONGEST_REASON)
+        if not self._parts.codes.deny(form.code, form.user.sub, reason, stop=stop):
             raise TenantRefusedError(_OVER.code, _OVER.text)
         _log.info("step-up denied by %s", form.user.sub)
+
+    async def _stop(self, form: _Submitted) -> None:
+        """Deny it, and have the broker revoke the agent: both free of a factor."""
+        if form.code.details is None or form.code.details.change is not None:
+            raise TenantRefusedError("bad_request", "No agent asks for this.")
+        await self._deny(form, stop=True)
 
     def _approve(self, form: _Submitted, at: int, amr: tuple[str, ...]) -> None:
         # The first decision wins: a statement that changes a row that waits.
@@ -360,18 +329,6 @@ class ApprovalPages:
         client = self._parts.clients.by_key(form.code.client)
         self._parts.journal.signed_in(form.request, form.user, client, mfa=True)
         _log.info("step-up confirmed by %s", form.user.sub)
-
-    def _refused(
-        self, request: Request, error: TenantRefusedError, user: User | None = None
-    ) -> None:
-        """Note it in the log; as the broker's client's, where it must reach the audit.
-
-        What strangers can cause alone is nobody's there.
-        """
-        broker = None
-        if user is not None or isinstance(error, CounterError):
-            broker = self._parts.clients.find(self._parts.run.client_id)
-        self._parts.journal.sign_in_refused(request, error, user, broker)
 
     # Who may
 
@@ -413,74 +370,8 @@ class ApprovalPages:
 
     def _form_token(self, request: Request, page: PageDetails) -> str:
         """Return what shows that a form is from this session's page of this digest."""
-        about = f"{request.cookies.get(COOKIE, '')} {page.id} {page.digest}"
+        about = f"{cookie_of(request)} {page.id} {page.digest}"
         return hmac.new(self._form_key, about.encode(), "sha256").hexdigest()
-
-
-class RegistrationPages:
-    """``/passkey/TOKEN``: good once, for whoever the owner of the home gave it to."""
-
-    def __init__(self, parts: Parts, views: Views, keys: Passkeys) -> None:
-        self._parts = parts
-        self._views = views
-        self._keys = keys
-
-    def routes(self) -> list[BaseRoute]:
-        """Return the routes."""
-        return [
-            Route("/passkey/{token}", self._show),
-            Route("/passkey/{token}", self._register, methods=["POST"]),
-        ]
-
-    async def _show(self, request: Request) -> Response:
-        return self._page(request)
-
-    def _page(self, request: Request, problem: Problem | None = None) -> Response:
-        token = request.path_params["token"]
-        user = self._user(token)
-        if user is None:
-            return self._views.page("passkey-over", _LINK_OVER)
-        answer = self._views.page(
-            "passkey",
-            problem,
-            user=user.name,
-            action=f"/passkey/{token}",
-            options=self._keys.creation_options(user, _about(token)),
-            script=SCRIPT_PATH,
-        )
-        return _scripted(answer)
-
-    async def _register(self, request: Request) -> Response:
-        form, token = await page_form(request), request.path_params["token"]
-        user = self._user(token)
-        if user is None:
-            return self._views.page("passkey-over", _LINK_OVER)
-        try:
-            with self._parts.store.transaction():
-                # Of two brokers that are sent the same link one finds it.
-                link = {"link_hash": sha256_hex(token)}
-                if not self._parts.store.delete("passkey_links", **link):
-                    return self._views.page("passkey-over", _LINK_OVER)
-                passkey = self._keys.register(
-                    user, _about(token), form.get("credential", "")
-                )
-        except TenantRefusedError as error:
-            return self._page(request, _problem(error))
-        self._parts.journal.write(
-            "gd_enrollment_complete",
-            request,
-            user=user,
-            client=self._parts.clients.find(self._parts.run.client_id),
-            description=f"passkey {passkey.id[:12]} registered",
-        )
-        return self._views.page("passkey-done", user=user.name)
-
-    def _user(self, token: str) -> User | None:
-        """Return whose link this is, while it is good."""
-        store, now = self._parts.store, self._parts.clock.now().timestamp()
-        store.change("DELETE FROM passkey_links WHERE expires_at <= ?", now)
-        row = store.find("passkey_links", link_hash=sha256_hex(token))
-        return None if row is None else self._parts.people.find(row["sub"])
 
 
 def words(user: User) -> set[str]:
@@ -497,48 +388,9 @@ def _masked(reason: str | None) -> dict[str, object] | None:
     return {"text": masked.text, "masked": masked.said}
 
 
-def _about(token: str) -> str:
-    return f"register {token}"
-
-
 def _challenge(page: PageDetails) -> bytes:
     """Return the digest's 32 bytes: what a passkey signs is what is approved."""
     return bytes.fromhex(page.digest.removeprefix("sha256:"))
-
-
-def _problem(error: TenantRefusedError) -> Problem:
-    return Problem(error.error, f"{error.what} {error.remedy}".strip())
-
-
-def _back(request: Request) -> Response:
-    """Send the browser to the step-up's own page."""
-    where = f"{PATH}/{visible(request.path_params['id'], 80)}"
-    return RedirectResponse(where, 303, {"cache-control": "no-store"})
-
-
-def _set_cookie(answer: Response, cookie: str) -> None:
-    # Lax: a link in a chat leads here with it. Every form's origin is checked.
-    answer.set_cookie(
-        COOKIE,
-        cookie,
-        max_age=SESSION_SECONDS,
-        path="/",
-        secure=True,
-        httponly=True,
-        samesite="lax",
-    )
-
-
-def _scripted(answer: Response) -> Response:
-    """Let a page run our one script; passkeys are asked for by script alone."""
-    policy = answer.headers["content-security-policy"]
-    answer.headers["content-security-policy"] = f"{policy}; script-src 'self'"
-    return answer
-
-
-async def _script(_: Request) -> Response:
-    headers = {"cache-control": "max-age=31536000, immutable"}
-    return Response(_SCRIPT, headers=headers, media_type="text/javascript")
 
 
 def _names(user: User, listed: Iterable[str]) -> bool:
@@ -546,3 +398,23 @@ def _names(user: User, listed: Iterable[str]) -> bool:
     email = user.email if user.email_verified else None
     known = {user.sub.casefold(), (email or user.sub).casefold()}
     return bool(known & {one.casefold() for one in listed})
+
+
+def _outcome_of(code: StoredDeviceCode) -> dict[str, Any]:
+    """Return what became of a step-up, as far as the broker has told it."""
+    told: dict[str, Any] = json.loads(code.outcome) if code.outcome else {}
+    return told
+
+
+def _is_heard(code: StoredDeviceCode | None) -> bool:
+    """Tell whether the broker has said what it made of an answer."""
+    waits = {"waiting", "instead"}
+    if code is None or (code.outcome is None and code.sub is None):
+        return True
+    return str(_outcome_of(code).get("status", "waiting")) not in waits
+
+
+def _left(code: StoredDeviceCode, now: datetime) -> str:
+    """Write how long a step-up still waits, as ``4:39``."""
+    seconds = max(int((code.expires.wall - now).total_seconds()), 0)
+    return f"{seconds // 60}:{seconds % 60:02}"

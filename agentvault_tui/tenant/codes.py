@@ -30,6 +30,9 @@ AGENT_CAP: Final = 16
 """Codes of one agent's step-ups that may wait for a person."""
 _TRIES: Final = 5
 """Failed sign-ins on one code (RFC 8628 section 5.1)."""
+_LISTED_FOR: Final = timedelta(days=1)
+_LISTED: Final = 100
+"""Step-ups that the pages list, and decided codes that are stored for that."""
 _KEPT: Final = timedelta(hours=1)
 """How long a code that is over is still told apart from one that never was."""
 
@@ -110,6 +113,8 @@ class StoredDeviceCode:
         answer: dict[str, Any] = {"digest": self.page.digest, "decision": decision}
         if decision == "deny" and told.get("status") == "instead":
             answer |= {"decision": "repeat", "repeat": told["repeat"]}
+        elif decision == "deny" and told.get("status") == "waiting":
+            answer |= {"reason": told["reason"], "stop": told["stop"]}
         return answer
 
     @property
@@ -188,13 +193,9 @@ class DeviceCodes:
     ) -> CodePair:
         now = self._clock.now()
         stepup_id = None if what is None or what.page is None else what.page.id
-        self._store.change(
-            "DELETE FROM device_codes WHERE expires_wall < ?", iso(now - _KEPT)
-        )
-        if stepup_id is not None:
-            # One step-up has one code: what was asked before is not what is asked now.
-            over = {"stepup_id": stepup_id, "state": "pending"}
-            self._store.update("device_codes", {"state": "denied"}, **over)
+        self._forget(now)
+        if what is not None and what.page is not None:
+            self._end_outdated(what.page)
         self._check_room(what)
         while True:
             pair = CodePair(new_secret("av_d"), new_user_code())
@@ -212,17 +213,33 @@ class DeviceCodes:
             if inserted:
                 return pair
 
+    def _forget(self, now: datetime) -> None:
+        """Delete what is over: of what was decided the last day's, and few of it."""
+        self._store.change(
+            "DELETE FROM device_codes WHERE expires_wall < ?"
+            " AND (outcome IS NULL OR created_at < ? OR created_at <= coalesce((SELECT"
+            " created_at FROM device_codes WHERE outcome IS NOT NULL"
+            " ORDER BY created_at DESC LIMIT 1 OFFSET ?), ''))",
+            *(iso(now - _KEPT), iso(now - _LISTED_FOR), _LISTED),
+        )
+
     def _begun(self, page: PageDetails) -> bool:
         """Tell whether a code for more than the page waits, for the same digest."""
+        return any(_is_same(code, page) for code in self._waiting(page.id))
+
+    def _waiting(self, stepup_id: str) -> list[StoredDeviceCode]:
         sql = "SELECT * FROM device_codes WHERE stepup_id = ? AND state = 'pending'"
-        codes = map(self._read, self._store.all(sql, page.id))
-        return any(
-            code is not None
-            and code.page is not None
-            and (code.page.digest, code.page.expires_in) == (page.digest, None)
-            and self.open(code)
-            for code in codes
-        )
+        codes = filter(None, map(self._read, self._store.all(sql, stepup_id)))
+        return list(filter(self.open, codes))
+
+    def _end_outdated(self, page: PageDetails) -> None:
+        """End the codes of another digest of a step-up, and those for its page alone.
+
+        Codes of the same digest stay: each person who approves has one.
+        """
+        for code in self._waiting(page.id):
+            if not _is_same(code, page):
+                self._move(code, "pending", {"state": "denied"})
 
     def by_key(self, key: str) -> StoredDeviceCode | None:
         return self._read(self._store.find("device_codes", device_code_hash=key))
@@ -239,8 +256,10 @@ class DeviceCodes:
         """Find the last code of a step-up, whatever became of it."""
         return self._read(
             self._store.one(
-                "SELECT * FROM device_codes WHERE stepup_id = ?"
-                " ORDER BY created_at DESC, state = 'pending' DESC LIMIT 1",
+                # Behind the others those that ended without anybody's answer.
+                "SELECT * FROM device_codes WHERE stepup_id = ? ORDER BY"
+                " state = 'denied' AND sub IS NULL AND outcome IS NULL,"
+                " created_at DESC, state = 'pending' DESC LIMIT 1",
                 stepup_id,
             )
         )
@@ -273,9 +292,33 @@ class DeviceCodes:
         how = {"state": "approved", "amr": json.dumps(amr)}
         return self._decide(code, {**how, **who})
 
-    def deny(self, code: StoredDeviceCode, sub: str | None = None) -> bool:
-        """Deny *code*, as *sub* if they signed in; False if it was decided before."""
-        return self._decide(code, {"state": "denied", "sub": sub})
+    def deny(
+        self,
+        code: StoredDeviceCode,
+        sub: str | None = None,
+        reason: str = "",
+        *,
+        stop: bool = False,
+    ) -> bool:
+        """Deny *code*, as *sub* if they signed in; False if it was decided before.
+
+        *reason* is for the agent; *stop* asks the broker to revoke it as well.
+        """
+        changes: dict[str, object] = {"state": "denied", "sub": sub}
+        if reason or stop:
+            told = {"status": "waiting", "reason": reason, "stop": stop}
+            changes["outcome"] = json.dumps(told)
+        return self._decide(code, changes)
+
+    def of_pages(self) -> list[StoredDeviceCode]:
+        """Return the last code of each step-up that has a page, newest first."""
+        rows = self._store.all(
+            "SELECT stepup_id FROM device_codes WHERE stepup_id IS NOT NULL"
+            " GROUP BY stepup_id ORDER BY max(created_at) DESC LIMIT ?",
+            _LISTED,
+        )
+        found = [self.by_stepup(row["stepup_id"]) for row in rows]
+        return [code for code in found if code is not None]
 
     def ask_instead(
         self, code: StoredDeviceCode, sub: str, repeat: Mapping[str, object] | None
@@ -290,7 +333,9 @@ class DeviceCodes:
         return self._decide(code, changes)
 
     def tell(self, code: StoredDeviceCode, outcome: str) -> None:
-        """Note what became of the step-up; a code that waits is over with it."""
+        """Note what became of the step-up; the codes that wait are over with it."""
+        for one in self._waiting(code.page.id) if code.page else ():
+            self._move(one, "pending", {"state": "denied", "outcome": outcome})
         self._store.change(
             "UPDATE device_codes SET outcome = ?, state ="
             " CASE WHEN state = 'pending' THEN 'denied' ELSE state END"
@@ -367,6 +412,15 @@ class DeviceCodes:
             outcome=row["outcome"],
             origin=row["origin"] if row["details"] is None else None,
         )
+
+
+def _is_same(code: StoredDeviceCode, page: PageDetails) -> bool:
+    """Tell whether a code is for exactly this page's digest, and not for a page alone.
+
+    *page* is of a new code.
+    """
+    known = code.page
+    return known is not None and (known.digest, known.expires_in) == (page.digest, None)
 
 
 def _kind(what: details.StepUpDetails | None) -> str:

@@ -33,6 +33,7 @@ KEPT: Final = 10_000
 _CODES: Final[dict[str, LogCode]] = {
     "wrong_sign_in": "fp",
     "wrong_otp": "gd_auth_failed",
+    "used_otp": "gd_auth_failed",
     "bad_passkey": "gd_auth_failed",
     "passkey_copied": "gd_auth_failed",
 }

@@ -24,7 +24,7 @@ from agentvault_tui.tenant.signin import SignIn
 from agentvault_tui.tenant.store import Store, TenantSeal, rebase
 from agentvault_tui.tenant.tokens import AccessTokens, RefreshTokens, TokenService
 from agentvault_tui.tenant.users import People, strong_hasher
-from agentvault_tui.web import PublicAddress
+from agentvault_tui.web import LocalSite, PublicAddress
 
 HOST: Final = "127.0.0.1"
 PORT_FILE: Final = "port"
@@ -71,6 +71,7 @@ class Parts:
         *,
         run: Run,
         public: PublicAddress | None = None,
+        localhost: bool = False,
         hasher: PasswordHasher | None = None,
         apis: type[Apis] = Apis,
         refresh: RefreshTokens | None = None,
@@ -78,7 +79,8 @@ class Parts:
         """Make the services of the tenant in *store*, which the caller closes.
 
         It is reached on loopback at *port*, and by phones where it is *public*, which
-        then is the issuer.
+        then is the issuer. *localhost* says that no other process can answer at *port*
+        of either loopback: then the approval pages are there if phones have none.
 
         Raises:
             TenantError: the store cannot be used.
@@ -87,6 +89,8 @@ class Parts:
         """
         self.local: Final = f"http://{HOST}:{port}/"
         self.public: Final = public
+        self.pages: Final = public or (LocalSite(port) if localhost else None)
+        """Where people approve in a browser, if they do."""
         self.issuer: Final = issuer_of(self.local, public)
         rebase(store, self.issuer)
         self.store, self.seal, self.clock, self.run = store, seal, clock, run

@@ -20,7 +20,7 @@ from agentvault_tui.model.claims import PASSKEY_COPIED
 from agentvault_tui.tenant.store import Row, Store, TenantSeal
 from agentvault_tui.tenant.users import User
 from agentvault_tui.text import visible
-from agentvault_tui.web import PublicAddress
+from agentvault_tui.web import LocalSite, PublicAddress
 
 if TYPE_CHECKING:
     from webauthn.helpers.structs import PublicKeyCredentialDescriptor
@@ -83,16 +83,20 @@ class Passkeys:
     """The passkeys of one store, at the host of one URL."""
 
     def __init__(
-        self, store: Store, seal: TenantSeal, clock: Clock, public: PublicAddress
+        self,
+        store: Store,
+        seal: TenantSeal,
+        clock: Clock,
+        site: PublicAddress | LocalSite,
     ) -> None:
         self._store = store
         self._clock = clock
         # A restore makes another epoch: what was answered before it is not open again.
         self._key = seal.derive(f"passkey challenge {store.fact('epoch') or ''}")
-        self.usable: Final = public.named
+        self.usable: Final = site.named
         """Whether there can be any: an address is no RP id (WebAuthn section 5.1.2)."""
-        self._rp_id = public.host
-        self._origin = public.url.rstrip("/")
+        self._rp_id = site.host
+        self._origin = site.url.rstrip("/")
 
     def of(self, sub: str) -> list[Passkey]:
         """Return the passkeys of *sub* that this host takes."""

@@ -151,7 +151,12 @@ async def _serve(
 
         def make() -> Surface:
             seal = TenantSeal.of(home, shared=bool(settings.store.url))
-            parts = Parts(store, seal, port, clock, run=given.run, public=public)
+            parts = Parts(
+                *(store, seal, port, clock),
+                run=given.run,
+                public=public,
+                localhost=True,  # `loopback_pair` holds both, here or in our parent
+            )
             return Surface.of(parts, settings.stepup)
 
         if settings.store.url:

@@ -47,6 +47,8 @@ _STEP_SECONDS: Final = 30
 """Of one-time codes (RFC 6238 section 5.2)."""
 _OTP: Final = re.compile(r"[0-9]{6}")
 _SPACES: Final = re.compile(r"[ -]")
+GUESSES: Final = frozenset({"wrong_sign_in", "wrong_otp"})
+"""Refusals that count as a guess against the device code as well."""
 _log = logging.getLogger("agentvault.tenant")
 
 
@@ -117,16 +119,22 @@ class SignIn:
             when the person was authenticated, in epoch seconds.
 
         Raises:
-            TenantRefusedError: ``wrong_otp`` or ``locked``.
+            TenantRefusedError: ``wrong_otp``, ``used_otp`` or ``locked``.
         """
         lane = self.lanes.lane(origin, user.sub)
         counted = f"{lane.key} {user.sub}" if lane.apart else user.sub
         self._charge(counted, "otp")
-        if not self._use_code(user.sub, _SPACES.sub("", code)):
+        matching = self._steps_of(user.sub, _SPACES.sub("", code))
+        if not matching:
             raise TenantRefusedError(
-                "wrong_otp",
-                "The one-time code is not right, or was used before.",
-                "Wait for your app to show the next one.",
+                "wrong_otp", "The one-time code is not right.", "Look again, and retry."
+            )
+        if not self._use_step(user.sub, *matching):
+            left = _STEP_SECONDS - int(self._clock.now().timestamp()) % _STEP_SECONDS
+            raise TenantRefusedError(
+                "used_otp",
+                "This one-time code was used already.",
+                f"Wait for the next code (0:{left:02}).",
             )
         self.lockouts.clear(counted, "otp")
         return int(self._clock.now().timestamp())
@@ -149,20 +157,25 @@ class SignIn:
         self._charge(counted, "code")
         return counted
 
-    def _use_code(self, sub: str, code: str) -> bool:
+    def _steps_of(self, sub: str, code: str) -> tuple[int, list[int]] | None:
+        """Return the seed's version, and the steps near now that *code* is of."""
         row = self._store.find("users", sub=sub)
         if row is None or not _OTP.fullmatch(code):
-            return False
+            return None
         version = int(row["otp_version"])
         secret = self._seal.open(OTP_KIND, sub, version, row["otp_sealed"]).decode()
         totp = pyotp.TOTP(secret)
         now = int(self._clock.now().timestamp()) // _STEP_SECONDS
-        # RFC 6238 section 5.2: one step of delay either way, and each step once.
-        matching = [
+        # RFC 6238 section 5.2: one step of delay either way.
+        steps = [
             step
             for step in (now - 1, now, now + 1)
             if hmac.compare_digest(totp.generate_otp(step), code)
         ]
+        return (version, steps) if steps else None
+
+    def _use_step(self, sub: str, version: int, steps: list[int]) -> bool:
+        """Spend one of *steps*, each once (RFC 6238 section 5.2)."""
         # One statement looks and marks, so of two that send the same code one wins.
         return any(
             self._store.change(
@@ -173,7 +186,7 @@ class SignIn:
                 version,
                 step,
             )
-            for step in matching
+            for step in steps
         )
 
     def _matches(self, stored: str, password: str) -> bool:

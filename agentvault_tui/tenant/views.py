@@ -14,10 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agentvault_tui.clock import iso
+from agentvault_tui.headline import headline
 from agentvault_tui.model.stepup import UNSEEN_PARTS
 from agentvault_tui.tenant.codes import StoredDeviceCode
 from agentvault_tui.tenant.details import PageBody, StepUpDetails, member_rows
-from agentvault_tui.text import Shown, in_full
+from agentvault_tui.text import Shown, in_full, visible
 
 _HERE: Final = Path(__file__).parent
 _STYLE: Final = (_HERE / "static" / "tenant.css").read_bytes()
@@ -31,6 +32,7 @@ _STATUSES: Final = {
     "code_over": 410,
     "wrong_sign_in": 403,
     "wrong_otp": 403,
+    "used_otp": 403,
     "locked": 429,
     "busy": 503,
     "blocked": 403,
@@ -70,6 +72,7 @@ def request_view(what: StepUpDetails) -> dict[str, object]:
     return {
         **shown,
         "fingerprint": what.fingerprint,
+        "headline": headline_of(what),
         "parameters": _rows(what.parameters.items(), what.amount),
         "risk": what.risk.value,
         "requested_at": f"{what.requested_at:%Y-%m-%d %H:%M:%S} UTC",
@@ -82,6 +85,16 @@ def request_view(what: StepUpDetails) -> dict[str, object]:
         "unseen": UNSEEN_PARTS if what.token_alone else None,
         "ttl": what.ttl,
     }
+
+
+def headline_of(what: StepUpDetails) -> Shown:
+    """Say who wants what, in the words of every other face."""
+    return headline(
+        *(what.agent_name, what.action, what.resource, what.parameters, what.money),
+        unlimited=what.unlimited,
+        connection=what.connection,
+        change=what.why if what.change is not None else None,
+    )
 
 
 def body_view(body: PageBody) -> dict[str, object]:
@@ -124,6 +137,7 @@ class Views:
 
     def __init__(self, issuer: str) -> None:
         self._issuer = issuer
+        self._host = visible(issuer.split("/")[2], 60)
         self._templates = Environment(
             loader=FileSystemLoader(_HERE / "templates"),
             autoescape=True,
@@ -136,7 +150,12 @@ class Views:
         self, name: str, problem: Problem | None = None, **values: object
     ) -> Response:
         html = self._templates.get_template(f"{name}.html").render(
-            step=name, problem=problem, issuer=self._issuer, style=STYLE_PATH, **values
+            step=name,
+            problem=problem,
+            issuer=self._issuer,
+            host=self._host,
+            style=STYLE_PATH,
+            **{"user": None, **values},
         )
         status = 200 if problem is None else _STATUSES[problem.code]
         return Response(html, status, headers=_HEADERS, media_type="text/html")
@@ -158,6 +177,7 @@ class Views:
             origin=None if code.origin is None else in_full(code.origin),
             user_code=user_code,
             form_token=form_token,
+            ends=iso(code.expires.wall),
             issued_at=f"{code.created_at:%H:%M:%S} UTC",
             usable_until=f"{code.expires.wall:%H:%M:%S} UTC",
             **values,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime
 from typing import Final
@@ -12,8 +12,9 @@ from typing import Final
 from joserfc.jwk import RSAKey
 
 from agentvault_tui.clock import Clock, Deadline, span
-from agentvault_tui.errors import IdentityError, TenantError
-from agentvault_tui.model.claims import OUTCOME_PATH
+from agentvault_tui.errors import IdentityError, TenantError, TenantRefusedError
+from agentvault_tui.model.claims import CONFIRM_PATH, OUTCOME_PATH
+from agentvault_tui.text import visible
 from agentvault_tui.vault.device import (
     DeviceFlow,
     End,
@@ -195,6 +196,26 @@ class TenantClient(Tenant):
         }
         url = f"{self.issuer}{OUTCOME_PATH.removeprefix('/')}"
         await self.send("POST", url, form=form)
+
+    async def confirm(self, flow: DeviceFlow, form: Mapping[str, str]) -> None:
+        """Have the embedded tenant approve a flow by a one-time code typed here.
+
+        Args:
+            flow: the flow; its ID token then proves the approval, as any other's does.
+            form: ``sub``, ``session``, ``otp`` and perhaps ``password``.
+
+        Raises:
+            TenantRefusedError: a factor is missing or wrong; `error` says which.
+            TenantError: the tenant does not answer.
+        """
+        known = {"client_id": self.client_id, "device_code": flow.device_code}
+        url = f"{self.issuer}{CONFIRM_PATH.removeprefix('/')}"
+        reply = await self.send("POST", url, form={**known, **form})
+        if reply.status == 204:
+            return
+        code = visible(reply.error or "unavailable", 40)
+        what = reply.description or f"the tenant answered {reply.status}"
+        raise TenantRefusedError(code, what, status=reply.status)
 
     async def verify_login(
         self, raw: str, *, client_id: str, nonce: str

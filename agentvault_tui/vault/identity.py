@@ -68,6 +68,10 @@ class PageAnswer(NamedTuple):
     """Whether it is a no; else they want to approve with another repeat."""
     repeat: object = None
     """Which, as JSON; None: with none."""
+    reason: str = ""
+    """Of a no: it reaches the agent."""
+    stop: bool = False
+    """Whether the agent is to be revoked as well."""
 
 
 def is_approver(identity: Identity, approvers: Sequence[str]) -> bool:
@@ -227,12 +231,16 @@ def page_answer_of(claims: IdTokenClaims, digest: str) -> PageAnswer:
     answer = dict(said) if isinstance(said, dict) else {}
     kind = answer.get("decision")
     repeat = answer.pop("repeat", None) if kind == "repeat" else None
+    reason: object = answer.pop("reason", "") if kind == "deny" else ""
+    stop = kind == "deny" and answer.pop("stop", False) is True
     if answer not in [{"digest": digest, "decision": k} for k in ("deny", "repeat")]:
         raise _claims("it answers something else")
     return PageAnswer(
         *(claims["sub"], _name(claims), _words(claims, ROLES)),
         denied=kind == "deny",
         repeat=repeat,
+        reason=visible(reason, 300),
+        stop=stop,
     )
 
 

@@ -19,6 +19,7 @@ from agentvault_tui.clock import iso
 from agentvault_tui.disclosure import public_reason
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import NotFoundError
+from agentvault_tui.headline import headline
 from agentvault_tui.lures import mask_lures
 from agentvault_tui.model import Event, EventType, Money, Risk, StepUp, fingerprint
 from agentvault_tui.model.event import loosens
@@ -176,7 +177,7 @@ def compose(
         id=message_id(broker, sink, kind, event.seq),
         kind=kind,
         at=event.time,
-        title=_TITLES.get(kind, kind),
+        title=_title(kind, stepup, details=details),
         facts=tuple((label, said) for label, said in facts if said),
         high=is_high(broker, kind, event),
         command=command,
@@ -184,6 +185,21 @@ def compose(
         data=_data(broker, event, stepup, details=details)
         | {"command": command, "page": page},
     )
+
+
+def _title(kind: str, stepup: StepUp | None, *, details: bool) -> str:
+    """Return who wants what, as every face words it; parameters only in *details*."""
+    if stepup is None or kind != NEEDS_PERSON:
+        return _TITLES.get(kind, kind)
+    change = stepup.why if stepup.change is not None else None
+    words = headline(
+        *(stepup.agent_name, stepup.action, stepup.resource),
+        stepup.parameters if details else {},
+        stepup.money,
+        connection=stepup.connection,
+        change=change if details else change and "something that needs an approver",
+    )
+    return inert(words)
 
 
 def _named(event: Event, name: str) -> str:

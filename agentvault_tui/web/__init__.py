@@ -6,7 +6,7 @@ from agentvault_tui.web.guard import (
     RequestGuard,
     read_body,
 )
-from agentvault_tui.web.public import PublicAddress
+from agentvault_tui.web.public import LOCALHOST, LocalSite, PublicAddress
 from agentvault_tui.web.reply import (
     App,
     Receive,
@@ -21,9 +21,11 @@ from agentvault_tui.web.sockets import (
 
 __all__ = [
     "BODY_CAP",
+    "LOCALHOST",
     "App",
     "BodyError",
     "Listener",
+    "LocalSite",
     "PublicAddress",
     "Receive",
     "RequestGuard",

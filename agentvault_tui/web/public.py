@@ -88,6 +88,27 @@ class PublicAddress:
         return ServerTls(self.files, ServerName(self.host, clock))
 
 
+LOCALHOST: Final = "localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSite:
+    """Where browsers of this machine reach the tenant's pages: passkeys work there.
+
+    A browser takes http://localhost for a secure context (WebAuthn section 5). It is
+    ours alone only while the tenant holds the port on 127.0.0.1 and on ::1.
+    """
+
+    port: int
+    host: str = LOCALHOST
+    named: bool = True
+
+    @property
+    def url(self) -> str:
+        """The root of the pages."""
+        return f"http://{LOCALHOST}:{self.port}/"
+
+
 def _listen(text: str, section: str) -> tuple[str, int]:
     found = _LISTEN.fullmatch(text)
     try:

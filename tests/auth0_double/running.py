@@ -56,7 +56,9 @@ class TenantThread:
         *,
         public: PublicAddress | None = None,
         settings: StepUpSettings | None = None,
+        localhost: bool = False,
     ) -> None:
+        self.localhost = localhost
         self.public = public
         self.settings = settings or StepUpSettings()
         self.home = home
@@ -96,6 +98,7 @@ class TenantThread:
             self.faults,
             settings=self.settings,
             public=self.public,
+            localhost=self.localhost,
             run=replace(self.run, client_id=self.client_id),
             hasher=CHEAP,
         )

@@ -142,10 +142,10 @@ async def begin(broker: Broker, asked: str, repeat: Repeat | None = None) -> Non
 async def approve(broker: Broker, asked: str, who: dict[str, Any] = ALICE) -> StepUp:
     """Let a person use their code; return the step-up once that was judged."""
     core = broker.bench.broker
-    flow = core.stepups.flows[StepUpId(asked)]
+    (flow,) = core.stepups.flows[StepUpId(asked)].values()
     broker.bench.tenant.approve(who=who)
     async with asyncio.timeout(PATIENT):
-        await asyncio.wait({flow})
+        await asyncio.wait({flow.task})
     return core.stepups.get(asked)
 
 
@@ -331,10 +331,10 @@ async def test_a_code_that_ran_out_does_not_undo_a_denial_elsewhere(
     await begin(a, asked)
     await deafen(brokers)
     await deny(b.bench.broker, asked, "no", OPERATOR)
-    flow = a.bench.broker.stepups.flows[StepUpId(asked)]
+    (flow,) = a.bench.broker.stepups.flows[StepUpId(asked)].values()
     a.bench.tenant.end(FlowExpired())
     async with asyncio.timeout(PATIENT):
-        await asyncio.wait({flow})
+        await asyncio.wait({flow.task})
     await known(brokers)
     loaded = {one.id: one for one in (await b.bench.ledger.load()).stepups}
     assert loaded[StepUpId(asked)].status is StepUpStatus.DENIED

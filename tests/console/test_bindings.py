@@ -84,6 +84,9 @@ _ELSEWHERE = {
     ("ExportDialog", "enter"),
     ("Confirm", "enter"),
     ("PanicDialog", "r"),
+    # Only where somebody signed in, or the tenant has pages for browsers here.
+    ("StepUpDialog", "p"),
+    ("StepUpDialog", "o"),
     # Each confirmation has its own word for it, and the panic none.
     ("Confirm", "y"),
     ("AdviceDialog", "y"),

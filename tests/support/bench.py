@@ -135,9 +135,12 @@ class Bench:
 
     async def read(self, path: str) -> httpx.Response:
         """Read *path* of the operators' HTTP."""
-        app = httpx.ASGITransport(
-            operators_app(self.broker, self.feed, Sessions(self.broker))
-        )
+        served = operators_app(self.broker, self.feed, Sessions(self.broker))
+
+        async def seated(scope: Any, receive: Any, send: Any) -> None:
+            await served({**scope, "state": {"operator": OPERATOR}}, receive, send)
+
+        app = httpx.ASGITransport(seated)
         async with httpx.AsyncClient(transport=app, base_url="http://b") as client:
             return await client.get(path)
 
@@ -148,8 +151,9 @@ class Bench:
                 await asyncio.sleep(0.001)
 
     async def close(self) -> None:
-        for task in list(self.broker.stepups.flows.values()):
-            task.cancel()
+        begun = self.broker.stepups.flows.values()
+        for one in [one for each in begun for one in each.values()]:
+            one.task.cancel()
         await self.ledger.close()
 
 

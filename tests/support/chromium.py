@@ -127,7 +127,9 @@ def public_key_pin(certificate: Path) -> str:
 
 
 @asynccontextmanager
-async def chromium(folder: Path, host: str, certificate: Path) -> AsyncIterator[Tab]:
+async def chromium(
+    folder: Path, host: str = "", certificate: Path | None = None
+) -> AsyncIterator[Tab]:
     """Run Chromium; *host* is this machine, and *certificate* is trusted."""
     # It leaves files where temporary ones are, and a socket, whose path is to be short.
     temporary = await asyncio.to_thread(tempfile.mkdtemp, prefix="c-")
@@ -151,17 +153,23 @@ async def chromium(folder: Path, host: str, certificate: Path) -> AsyncIterator[
 
 
 def _start(
-    folder: Path, temporary: str, host: str, certificate: Path
+    folder: Path, temporary: str, host: str, certificate: Path | None
 ) -> subprocess.Popen[str]:
     assert PROGRAM is not None
+    trusted = []
+    if certificate is not None:
+        pin = public_key_pin(certificate)
+        trusted = [
+            f"--host-resolver-rules=MAP {host} 127.0.0.1",
+            f"--ignore-certificate-errors-spki-list={pin}",
+        ]
     # Without a sandbox: it opens our own pages alone, also where a container has none.
     return subprocess.Popen(
         [
             *(PROGRAM, "--headless=new", "--no-sandbox", "--disable-gpu"),
             *("--no-first-run", "--remote-debugging-port=0", "about:blank"),
             f"--user-data-dir={folder}",
-            f"--host-resolver-rules=MAP {host} 127.0.0.1",
-            f"--ignore-certificate-errors-spki-list={public_key_pin(certificate)}",
+            *trusted,
         ],
         env={**os.environ, "TMPDIR": temporary},
         stdout=subprocess.DEVNULL,

@@ -39,7 +39,8 @@ from agentvault_tui.console.state.records import (
 )
 from agentvault_tui.console.state.revocations import Revoked
 from agentvault_tui.operator_api.codec import encode
-from agentvault_tui.operator_api.requests import RepeatRequest
+from agentvault_tui.operator_api.requests import Factor, RepeatRequest
+from agentvault_tui.operator_api.sessions import DeskInfo, MeInfo
 from agentvault_tui.operator_api.shapes import (
     AgentInfo,
     ConfirmedInfo,
@@ -77,6 +78,8 @@ class Scripted(BrokerLink):
         """Whether what is cut reaches the ledger."""
         self.trees: dict[str, tuple[TreeRow, ...]] = {}
         """What was passed on of each agent's tokens."""
+        self.signed_in: DeskInfo | None = None
+        """Who may approve here with a one-time code."""
         self.hold: asyncio.Event | None = None
         """When set, answers wait for it."""
 
@@ -87,10 +90,20 @@ class Scripted(BrokerLink):
         if self.error is not None:
             raise self.error
 
+    async def me(self) -> MeInfo:
+        return MeInfo(
+            uid="uid:1000", user=None, pending=False, problem=None, desk=self.signed_in
+        )
+
     async def approve(
-        self, stepup_id: str, digest: str, repeat: RepeatRequest | None = None
+        self,
+        stepup_id: str,
+        digest: str,
+        repeat: RepeatRequest | None = None,
+        factor: Factor | None = None,
     ) -> StepUpRow:
         said = [encode(repeat).decode()] if repeat else []
+        said += [factor.otp, factor.password] if factor else []
         await self._note("approve", stepup_id, digest, *said)
         self.stand.authorize(stepup_id)
         return self.stand.mirror.stepups[stepup_id]

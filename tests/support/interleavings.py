@@ -177,7 +177,8 @@ class Run:
         has_flow = (b for b in self.team if asked in b.bench.broker.stepups.flows)
         at = next(has_flow, at)
         stepups = at.bench.broker.stepups
-        flow, code = stepups.flows.get(asked), stepups.codes.get(asked)
+        own, code = stepups.flows.get(asked, {}), stepups.codes.get(asked)
+        flow = next((one.task for one in own.values() if one.flow is code), None)
         if not asked:
             return "nothing to complete"
         if flow is not None and code is not None:

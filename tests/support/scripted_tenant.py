@@ -15,6 +15,7 @@ from support.manual_clock import ManualClock
 
 from agentvault_tui.clock import Deadline
 from agentvault_tui.errors import IdentityError, TenantUnreachableError
+from agentvault_tui.model.claims import STEPUP
 from agentvault_tui.vault import DeviceFlow, FlowDenied, FlowTokens, Identity, Tenant
 from agentvault_tui.vault.device import End
 from agentvault_tui.vault.identity import PageAnswer
@@ -89,7 +90,12 @@ class ScriptedTenant(Tenant):
         who = self._approvers[raw]
         if isinstance(who, IdentityError):
             raise who
-        began = self.flows[int(raw.rpartition("-")[2])].started_at
+        number = int(raw.rpartition("-")[2])
+        began = self.flows[number].started_at
+        page = self.shown[number][0].get("page") if self.shown[number] else None
+        signed = {}
+        if page is not None:  # a tenant with pages signs what was decided
+            signed[STEPUP] = {"digest": page["digest"], "decision": "approve"}
         return Identity(
             sub=who["sub"],
             name=who["sub"].rpartition("|")[2],
@@ -98,7 +104,7 @@ class ScriptedTenant(Tenant):
             roles=who["roles"],
             amr=who["amr"],
             authenticated_at=began + self.took,
-            claims=who.get("claims", {}),
+            claims=who.get("claims", signed),
         )
 
     async def verify_page_answer(

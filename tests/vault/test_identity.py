@@ -564,16 +564,23 @@ async def test_an_answer_of_the_page_names_its_digest_and_needs_no_factor(
     bare = changed(claims, amr=GONE, acr=GONE, auth_time=GONE, **{MFA_AT: GONE})
     raw = tenant.sign({**bare, STEPUP: denied})
     found = await client.verify_page_answer(raw, digest="sha256:7f", until=until)
-    assert found == ("auth0|u1", "Alice", ("approver",), True, None)
+    alice = ("auth0|u1", "Alice", ("approver",))
+    assert found == (*alice, True, None, "", False)
+    stop = {**denied, "reason": "no\x1b[2J invoice", "stop": True}
+    raw = tenant.sign({**bare, STEPUP: stop})
+    found = await client.verify_page_answer(raw, digest="sha256:7f", until=until)
+    assert found == (*alice, True, None, "no⟦U+001B⟧[2J invoice", True)
     more = {**denied, "decision": "repeat", "repeat": {"count": 2}}
     raw = tenant.sign({**bare, STEPUP: more})
     found = await client.verify_page_answer(raw, digest="sha256:7f", until=until)
-    assert found == ("auth0|u1", "Alice", ("approver",), False, {"count": 2})
+    assert found == (*alice, False, {"count": 2}, "", False)
     for wrong in (
         {**bare, STEPUP: {**denied, "decision": "approve"}},
         {**bare, STEPUP: {**denied, "digest": "sha256:80"}},
         {**bare, STEPUP: {**more, "digest": "sha256:80"}},
         {**bare, STEPUP: {**denied, "repeat": {"count": 2}}},
+        {**bare, STEPUP: {**more, "stop": True}},
+        {**bare, STEPUP: {**denied, "decision": "approve", "stop": True}},
         {**bare, STEPUP: "deny"},
         {**bare, STEPUP: denied, "aud": "another"},
         bare,

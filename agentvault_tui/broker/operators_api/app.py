@@ -61,7 +61,7 @@ def operators_app(broker: Broker, feed: Feed, sessions: Sessions) -> Starlette:
     sessions.on_change = seats.changed
     broker.chores.append(sessions.end_due)
     served = [
-        *stepups.routes(broker, authority),
+        *stepups.routes(broker, authority, sessions),
         *agents.routes(broker, authority),
         *connections.routes(broker, authority),
         *records.routes(broker, feed, seats, authority),

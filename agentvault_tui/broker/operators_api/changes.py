@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.operators_api.stepups import own_device
 from agentvault_tui.broker.operators_api.wire import (
     answer,
     body_of,
@@ -190,8 +191,10 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
         """Return one change; once, to the session that asked, with its answer."""
         change = await _named(broker, request.path_params["id"])
         body = request_of(broker, change) if change.status.open else None
-        info = replaced(change_info(change), request=body)
-        result = await take_answer(broker, change, operator_of(request))
+        who = operator_of(request)
+        device = own_device(broker, who)(change)
+        info = replaced(change_info(change, device), request=body)
+        result = await take_answer(broker, change, who)
         if result is None:
             return info
         secret = result.get("client_secret", UNSET)
@@ -206,9 +209,12 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
                 return refusal
             operator = await authority.actor(who, Need.APPROVE, body.id)
             await _named(broker, body.id)
-            begun = await begin_approval(broker, body.id, body.digest, operator)
+            begun = await begin_approval(
+                broker, body.id, body.digest, operator, seat=who.id
+            )
             authority.renew_once_approved(who.id, begun)
-            return answer(change_info(begun), 202)
+            device = own_device(broker, who)(begun)
+            return answer(change_info(begun, device), 202)
         operator = await authority.actor(who, Need.CUT, body.id)
         await _named(broker, body.id)
         return answer(change_info(await deny(broker, body.id, body.reason, operator)))

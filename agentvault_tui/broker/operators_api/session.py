@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,6 +14,7 @@ from agentvault_tui.broker.authority import (
     Need,
     Session,
     Sessions,
+    is_remote,
 )
 from agentvault_tui.broker.core import Broker, decide_anew
 from agentvault_tui.broker.operators_api.changes import Loosening
@@ -22,30 +25,34 @@ from agentvault_tui.broker.operators_api.wire import (
     route,
 )
 from agentvault_tui.broker.shapes import device_info
-from agentvault_tui.broker.usecases.approvals import CUTTING, end_gathered
+from agentvault_tui.broker.usecases.approvals import CUTTING, end_gathered, pages_at
 from agentvault_tui.broker.usecases.changes import Wanted
+from agentvault_tui.broker.usecases.stepup import DeskSession
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import ConflictError, TenantError, UsageError
 from agentvault_tui.model import Actor
+from agentvault_tui.model.claims import SIGN_IN_FRESH_S
 from agentvault_tui.model.event import PERSON_CHANGES, user_changed
 from agentvault_tui.model.role import Role
 from agentvault_tui.operator_api import calls, shapes
 from agentvault_tui.operator_api import requests as asks
+from agentvault_tui.operator_api.sessions import DeskInfo, MeInfo, UserSessionInfo
 from agentvault_tui.text import visible
 from agentvault_tui.vault.management.objects import roles
 
 
 def routes(sessions: Sessions, authority: Authority) -> list[Route]:
     """Return the routes about the operator's own session."""
+    broker = authority.broker
 
     def about(
         uid: str,
         local: str | UnsetType = UNSET,
         device: shapes.DeviceInfo | UnsetType = UNSET,
-    ) -> shapes.MeInfo:
+    ) -> MeInfo:
         """Return who the operator is signed in as, and what they may do."""
         standing = authority.standing(uid)
-        return shapes.MeInfo(
+        return MeInfo(
             local=local,
             device=device,
             uid=uid,
@@ -54,21 +61,23 @@ def routes(sessions: Sessions, authority: Authority) -> list[Route]:
             refused={k: v for k, v in standing.refused.items() if k != Need.OWN},
             pending=sessions.pending(uid),
             problem=sessions.problem(uid),
+            desk=_desk(broker, sessions.desk(uid)),
+            page=pages_at(broker, here=not is_remote(uid)) or None,
         )
 
-    async def login(request: Request) -> shapes.MeInfo:
+    async def login(request: Request) -> MeInfo:
         """Begin to sign in, or return the sign-in under way."""
         operator = local_operator_of(request)
         device = device_info(await sessions.login(operator))
         return about(operator.id, device=device)
 
-    async def logout(request: Request) -> shapes.MeInfo:
+    async def logout(request: Request) -> MeInfo:
         """End the session."""
         operator = operator_of(request)
         await sessions.logout(operator)
         return about(operator.id)
 
-    async def me(request: Request) -> shapes.MeInfo:
+    async def me(request: Request) -> MeInfo:
         """Return who is signed in, and what they may not do."""
         operator = operator_of(request)
         return about(operator.id, local=operator.name)
@@ -80,8 +89,19 @@ def routes(sessions: Sessions, authority: Authority) -> list[Route]:
     ]
 
 
-def _user(session: Session) -> shapes.UserSessionInfo:
-    return shapes.UserSessionInfo(
+def _desk(broker: Broker, signed_in: DeskSession | None) -> DeskInfo | None:
+    if signed_in is None:
+        return None
+    return DeskInfo(
+        name=signed_in.name,
+        since=iso(signed_in.since),
+        fresh_until=iso(signed_in.since + timedelta(seconds=SIGN_IN_FRESH_S)),
+        passkey_only=broker.settings.stepup.passkey_only,
+    )
+
+
+def _user(session: Session) -> UserSessionInfo:
+    return UserSessionInfo(
         sub=session.identity.sub,
         name=session.identity.name,
         email=session.identity.email,

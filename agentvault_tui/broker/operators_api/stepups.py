@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 from msgspec import structs
@@ -9,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from agentvault_tui.broker.authority import Authority, Need
+from agentvault_tui.broker.authority import Authority, Need, Sessions
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.wire import (
     answer,
@@ -23,17 +24,32 @@ from agentvault_tui.broker.operators_api.wire import (
 )
 from agentvault_tui.broker.shapes import stepup_info
 from agentvault_tui.broker.usecases.held import held_content, held_documents
-from agentvault_tui.broker.usecases.stepup import begin_approval, known_stepup
+from agentvault_tui.broker.usecases.stepup import (
+    begin_approval,
+    confirm_here,
+    device_code,
+    known_stepup,
+)
 from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
 from agentvault_tui.errors import LedgerError, SealedError
-from agentvault_tui.model import StepUpStatus
+from agentvault_tui.model import Actor, DeviceCode, StepUp, StepUpStatus
 from agentvault_tui.operator_api import calls, shapes
 from agentvault_tui.operator_api import requests as asks
 
 
-def routes(broker: Broker, authority: Authority) -> list[Route]:
+def routes(broker: Broker, authority: Authority, sessions: Sessions) -> list[Route]:
     """Return the routes about step-ups."""
-    return [*_reading(broker), *_deciding(broker, authority)]
+    return [*_reading(broker), *_deciding(broker, authority, sessions)]
+
+
+def own_device(broker: Broker, who: Actor) -> Callable[[StepUp], DeviceCode | None]:
+    """Return a function that has the code which a seat has of a step-up, if any."""
+
+    def of(stepup: StepUp) -> DeviceCode | None:
+        flow = broker.stepups.flow_of(stepup.id, who.id) if stepup.status.open else None
+        return device_code(flow) if flow else None
+
+    return of
 
 
 def _reading(broker: Broker) -> list[Route]:
@@ -50,14 +66,16 @@ def _reading(broker: Broker) -> list[Route]:
             and status in {None, stepup.status}
         ]
         ends = broker.registry.ends()
-        found = (stepup_info(stepup, ends) for stepup in picked[: query.limit])
+        own = own_device(broker, operator_of(request))
+        found = (stepup_info(one, ends, own(one)) for one in picked[: query.limit])
         return await listing("stepups", found)
 
     async def show(request: Request) -> shapes.StepUpInfo:
         """Return one step-up, of any age; for an open held call with its content."""
         query = query_of(request, asks.StepUpShowQuery)
         stepup = await known_stepup(broker, request.path_params["id"])
-        info = stepup_info(stepup, broker.registry.ends())
+        own = own_device(broker, operator_of(request))
+        info = stepup_info(stepup, broker.registry.ends(), own(stepup))
         if query.body and info.request is not None and stepup.status.open:
             with suppress(SealedError, LedgerError):  # another broker has it
                 info.request.body = await held_content(broker, stepup)
@@ -81,7 +99,7 @@ def _reading(broker: Broker) -> list[Route]:
     ]
 
 
-def _deciding(broker: Broker, authority: Authority) -> list[Route]:
+def _deciding(broker: Broker, authority: Authority, sessions: Sessions) -> list[Route]:
     async def decide(request: Request) -> Response:
         """Begin to approve (202, the second factor follows), or deny."""
         body = await body_of(request, asks.DecisionRequest)
@@ -92,10 +110,14 @@ def _deciding(broker: Broker, authority: Authority) -> list[Route]:
             operator = await authority.actor(who, Need.APPROVE, body.id)
             repeat = None if body.repeat is None else body.repeat.repeat
             stepup = await begin_approval(
-                broker, body.id, body.digest, operator, repeat
+                broker, body.id, body.digest, operator, repeat, seat=who.id
             )
             authority.renew_once_approved(who.id, stepup)
-            return answer(stepup_info(stepup, ends()), 202)
+            if body.factor is not None:
+                signed_in = sessions.desk(who.id)
+                await confirm_here(broker, body.id, signed_in, body.factor)
+            device = own_device(broker, who)(stepup)
+            return answer(stepup_info(stepup, ends(), device), 202)
         operator = await authority.actor(who, Need.CUT, body.id)
         stepup = await deny(broker, body.id, body.reason, operator)
         return answer(stepup_info(stepup, ends()))

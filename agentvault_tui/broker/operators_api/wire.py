@@ -25,6 +25,7 @@ from agentvault_tui.clock import parse_iso
 from agentvault_tui.errors import (
     AgentVaultError,
     ConflictError,
+    FactorRefusedError,
     ForbiddenError,
     LedgerBusyError,
     LedgerUnwritableError,
@@ -143,6 +144,7 @@ def problem(
     *,
     error: str | UnsetType = UNSET,
     needed_role: str | UnsetType = UNSET,
+    factor: str | UnsetType = UNSET,
     remedy: str = "",
 ) -> Response:
     """Return a problem document (RFC 9457), whose title is that of the status."""
@@ -152,6 +154,7 @@ def problem(
         detail=detail,
         error=error,
         needed_role=needed_role,
+        factor=factor,
         remedy=remedy or UNSET,
     )
     headers = {"Retry-After": "1"} if status == 503 else {}
@@ -169,6 +172,7 @@ async def error_problem(_: Request, error: Exception) -> Response:
         error.what,
         error=error.code if isinstance(error, SealedError) else type(error).__name__,
         needed_role=error.role if isinstance(error, ForbiddenError) else UNSET,
+        factor=error.factor if isinstance(error, FactorRefusedError) else UNSET,
         remedy=error.remedy,
     )
 

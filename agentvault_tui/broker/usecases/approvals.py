@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 from agentvault_tui.approval_rules import StepUpRule
 from agentvault_tui.broker.core import SYSTEM, Broker
@@ -35,6 +36,7 @@ from agentvault_tui.model.event import PERSON_CHANGES
 from agentvault_tui.text import visible
 from agentvault_tui.vault import Identity
 from agentvault_tui.vault.identity import is_listed, verified_email
+from agentvault_tui.web.public import LocalSite
 
 CUTTING: Final = frozenset({"removed", "role", "password", "factor", "passkey"})
 """Changes of a person after which what they approved does not count any more."""
@@ -103,6 +105,26 @@ def _means(broker: Broker, rule: StepUpRule, scopes: list[str], risk: str) -> bo
     return not rule.scopes or any(
         in_group(scope, word) for scope in scopes for word in rule.scopes
     )
+
+
+def pages_at(broker: Broker, *, here: bool = True) -> str:
+    """Return the root of the embedded tenant's approval pages; empty at Auth0.
+
+    Without an address for phones they are for browsers of this machine.
+
+    Args:
+        broker: the broker.
+        here: whether the caller is on this machine.
+
+    Returns:
+        the URL, which ends in a slash.
+    """
+    if url := broker.settings.tenant.url:  # checked at the start
+        return f"{url.rstrip('/')}/"
+    port = urlsplit(broker.tenant.issuer).port
+    if broker.tenant_kind != "embedded" or port is None or not here:
+        return ""
+    return LocalSite(port).url
 
 
 def owners(broker: Broker, agents: Iterable[AgentId]) -> tuple[str, ...]:
@@ -211,7 +233,6 @@ def is_overtaken(broker: Broker, stepup: StepUp, started: StepUp) -> bool:
     """Tell whether *stepup* is no longer what it was when its device flow began."""
     return (
         not stepup.status.open
-        or stepup.status is not started.status
         or stepup.digest != started.digest
         or digest_of(stepup) != started.digest
         or stepup.id in broker.stepups.deciding
@@ -245,6 +266,8 @@ async def confirm(broker: Broker, stepup: StepUp, told: dict[str, Any]) -> bool:
     """
     last = stepup.confirmed[-1]
     waiting = replace(stepup, status=StepUpStatus.PENDING, device=None, problem=None)
+    if broker.stepups.others_approve(stepup.id):  # with codes of their own
+        waiting = replace(stepup, problem=None)
     draft = stepup_draft(
         EventType.STEPUP_CONFIRMED,
         Actor(ActorKind.OPERATOR, last.sub, last.name),
@@ -266,7 +289,8 @@ async def confirm(broker: Broker, stepup: StepUp, told: dict[str, Any]) -> bool:
         broker.stepups.put(replace(waiting, count=now.count))
     finally:
         broker.stepups.deciding.discard(stepup.id)
-    broker.stepups.end_flow(stepup.id)
+    if not broker.stepups.others_approve(stepup.id):
+        broker.stepups.end_flow(stepup.id)
     return True
 
 

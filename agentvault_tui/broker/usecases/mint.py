@@ -18,6 +18,7 @@ from agentvault_tui.broker.usecases.approvals import (
     confirm,
     end_gathered,
     is_overtaken,
+    pages_at,
     told_of,
     with_approval,
 )
@@ -97,7 +98,7 @@ async def mint_verified(
     check_person(broker, broker.stepups.get(started.id), identity)
     said = identity.claims.get(STEPUP)
     # A tenant with approval pages signs what was decided; no other yes stands for it.
-    if (said is not None or broker.settings.tenant.url) and said != {
+    if (said is not None or pages_at(broker)) and said != {
         "digest": started.digest,
         "decision": "approve",
     }:

@@ -14,7 +14,8 @@ import socket
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final
+from datetime import datetime
+from typing import Final, NamedTuple
 
 from msgspec import ValidationError, convert
 
@@ -25,12 +26,13 @@ from agentvault_tui.broker.stepups import (
     stepup_draft,
     with_repeat,
 )
-from agentvault_tui.broker.usecases.approvals import check_not_own
+from agentvault_tui.broker.usecases.approvals import check_not_own, pages_at
 from agentvault_tui.broker.usecases.change_basis import OUTDATED, is_current
 from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.usecases.held import check_not_lost, page_body
 from agentvault_tui.broker.usecases.mint import mint_verified
 from agentvault_tui.broker.usecases.repeat import check_repeat
+from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.usecases.stepup_end import (
     back_to_pending,
     cancel,
@@ -41,12 +43,14 @@ from agentvault_tui.broker.usecases.stepup_end import (
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import (
     ConflictError,
+    FactorRefusedError,
     IdentityError,
     LedgerError,
     LedgerUnwritableError,
     NotFoundError,
     RefusedError,
     TenantError,
+    TenantRefusedError,
     UsageError,
 )
 from agentvault_tui.model import (
@@ -64,7 +68,7 @@ from agentvault_tui.model import (
     other_details,
 )
 from agentvault_tui.model.role import Role, role_of
-from agentvault_tui.operator_api.requests import RepeatRequest
+from agentvault_tui.operator_api.requests import Factor, RepeatRequest
 from agentvault_tui.text import visible
 from agentvault_tui.vault import (
     DeviceFlow,
@@ -75,6 +79,18 @@ from agentvault_tui.vault import (
 )
 
 log = logging.getLogger("agentvault.stepup")
+
+
+class DeskSession(NamedTuple):
+    """Who proved both factors at a seat, for as long as they do not sign out."""
+
+    seat: str
+    sub: str
+    name: str
+    sid: str
+    """Of the ID token: it shows the tenant that it was there."""
+    since: datetime
+
 
 _BODY: Final = ("kind", "type", "encoding", "bytes", "sha256")
 _BEFORE: Final = 5
@@ -87,11 +103,14 @@ async def begin_approval(
     digest: str,
     operator: Actor,
     repeat: Repeat | None = None,
+    *,
+    seat: str | None = None,
 ) -> StepUp:
     """Start the device flow for exactly what *digest* stands for (RFC 8628).
 
-    Asked again while it runs, the same device code is returned; with another repeat
-    it begins anew, under the digest of action and repeat.
+    Asked again from the same seat while it runs, it goes on with the same device code;
+    at another seat another begins. With another repeat all of them end, and one begins
+    under the digest of action and repeat.
 
     Args:
         broker: where it waits.
@@ -99,9 +118,10 @@ async def begin_approval(
         digest: what the operator was shown.
         operator: who asks.
         repeat: how often more the same is approved.
+        seat: where they ask from, if that is not their id.
 
     Returns:
-        the step-up, authorizing, with its device code.
+        the step-up, authorizing; `StepUps.flow_of` has the seat's device code.
 
     Raises:
         NotFoundError: no such step-up.
@@ -123,15 +143,52 @@ async def begin_approval(
         if repeat is not None:
             check_repeat(stepup, repeat)
         wanted = with_repeat(stepup, repeat)
+        seat = operator.id if seat is None else seat
         if stepup.status is StepUpStatus.AUTHORIZING:
-            if wanted.digest == stepup.digest:
+            if wanted.digest != stepup.digest:
+                broker.stepups.end_flow(stepup.id)
+                await back_to_pending(broker, stepup, "asked for with another repeat")
+            elif broker.stepups.flow_of(stepup.id, seat):
                 return stepup
-            broker.stepups.end_flow(stepup.id)
-            await back_to_pending(broker, stepup, "asked for with another repeat")
-        return await _start(broker, wanted, operator)
+        return await _start(broker, wanted, operator, seat)
 
 
-async def _start(broker: Broker, stepup: StepUp, operator: Actor) -> StepUp:
+async def confirm_here(
+    broker: Broker, stepup_id: str, signed_in: DeskSession | None, factor: Factor
+) -> None:
+    """Have the tenant approve the flow of a seat by what was typed there.
+
+    The tenant verifies both factors, and the flow ends with an ID token like any other:
+    the approval is verified and recorded where every approval is.
+
+    Args:
+        broker: the broker.
+        stepup_id: whose flow the seat has begun.
+        signed_in: who signed in at that seat.
+        factor: the one-time code, and the password where it is needed.
+
+    Raises:
+        FactorRefusedError: a factor is missing or wrong, or nobody signed in.
+        ConflictError: the flow is over.
+        TenantError: the tenant does not answer.
+    """
+    if signed_in is None:
+        raise FactorRefusedError(
+            "sign_in_needed", "nobody is signed in here", "agentvault login"
+        )
+    flow = broker.stepups.flow_of(StepUpId(stepup_id), signed_in.seat)
+    if flow is None:
+        raise ConflictError("its code is over", "approve again")
+    form = {"sub": signed_in.sub, "session": signed_in.sid, "otp": factor.otp}
+    if factor.password:
+        form["password"] = factor.password
+    try:
+        await broker.tenant.confirm(flow, form)
+    except TenantRefusedError as error:
+        raise FactorRefusedError(error.error, error.what) from None
+
+
+async def _start(broker: Broker, stepup: StepUp, operator: Actor, seat: str) -> StepUp:
     """Start the device flow for a step-up as it is to be approved."""
     broker.stepups.end_offer(stepup.id)
     try:
@@ -142,7 +199,7 @@ async def _start(broker: Broker, stepup: StepUp, operator: Actor) -> StepUp:
     except TenantError as error:
         await _not_begun(broker, stepup.id, operator, error)
         raise
-    return await _authorizing(broker, stepup, flow, operator)
+    return await _authorizing(broker, stepup, flow, operator, seat)
 
 
 def _is_shown(stepup: StepUp, digest: str) -> bool:
@@ -226,7 +283,7 @@ async def known_stepup(broker: Broker, stepup_id: str) -> StepUp:
 
 
 async def _authorizing(
-    broker: Broker, asked: StepUp, flow: DeviceFlow, operator: Actor
+    broker: Broker, asked: StepUp, flow: DeviceFlow, operator: Actor, seat: str
 ) -> StepUp:
     """Record that the flow runs, and wait for the person in a task of its own."""
     stepup_id = asked.id
@@ -259,7 +316,7 @@ async def _authorizing(
     current = broker.stepups.get(stepup_id)
     if current.status is StepUpStatus.AUTHORIZING:
         waiting = _await_person(broker, started, flow)
-        broker.stepups.follow(stepup_id, flow, waiting)
+        broker.stepups.follow(stepup_id, flow, waiting, seat)
     return current
 
 
@@ -333,7 +390,10 @@ async def _answered_at_page(
     if said.denied:
         # Decided elsewhere a moment before, or the store does not answer.
         with suppress(ConflictError, LedgerUnwritableError):
-            await deny(broker, started.id, "", actor)
+            await deny(broker, started.id, said.reason, actor)
+        if said.stop and started.agent_id:
+            why = said.reason or "stopped on the approval page"
+            await revoke_agent(broker, started.agent_id, why, actor)
         return
     if started.device is not None:  # its code was spent by the answer
         await back_to_pending(broker, started, "asked for with another repeat")
@@ -347,7 +407,14 @@ async def _answered_at_page(
 
 
 def device_code(flow: DeviceFlow) -> DeviceCode:
-    """Return what of a started flow a person is shown; its secret stays behind."""
+    """Return what of a started flow a person is shown; its secret stays behind.
+
+    Args:
+        flow: as the tenant started it.
+
+    Returns:
+        user code, addresses and times.
+    """
     return DeviceCode(
         user_code=flow.user_code,
         verification_uri=flow.verification_uri,
@@ -449,7 +516,7 @@ async def _shown_at_tenant(
         **({"request": {name: sent.get(name) for name in members}} if sent else {}),
         **(
             {"page": await _page(broker, stepup, expires_in)}
-            if broker.settings.tenant.url
+            if pages_at(broker)
             else {}
         ),
     }

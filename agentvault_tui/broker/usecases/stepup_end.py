@@ -250,7 +250,10 @@ async def back_to_pending(broker: Broker, started: StepUp, problem: str) -> None
                 return None
             if stepup.begun_at != begun.begun_at:
                 return None  # begun again elsewhere
-            broker.stepups.put(pending := as_pending(stepup, problem))
+            pending = as_pending(stepup, problem)
+            if broker.stepups.others_approve(stepup.id):  # with codes of their own
+                pending = replace(stepup, problem=problem)
+            broker.stepups.put(pending)
         draft = stepup_draft(kind, SYSTEM, pending, reason=problem)
         return Decided((draft,), (pending,))
 

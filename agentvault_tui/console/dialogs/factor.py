@@ -48,8 +48,8 @@ def factor(
     width, height = size
     if device is None and asked.row.status == "authorizing":
         return pen.paragraph(
-            "Another broker of the team began this: the code is shown there. When that "
-            "code is over, this can be approved here.",
+            "Somebody else approves this, with a code of their own. You can approve it "
+            f"as well: {desk.key('approve', 'a')} gives you yours.",
             width,
         )
     if device is None:

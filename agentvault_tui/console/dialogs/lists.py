@@ -16,7 +16,7 @@ from agentvault_tui.console.messages import ShowAgent
 from agentvault_tui.console.state.moments import clock_time, countdown
 from agentvault_tui.console.state.presence import listed
 from agentvault_tui.console.state.records import StepUpRow
-from agentvault_tui.console.state.stepups import subject, summary
+from agentvault_tui.console.state.stepups import summary
 from agentvault_tui.console.term.keyed import ListCursor, moves
 from agentvault_tui.text import cell_width
 
@@ -59,12 +59,28 @@ class StepUpsDialog(ListDialog[None]):
     """List requests: those that wait, and those decided lately."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "open", "open"),
-        Binding("o", "agent", "its agent"),
+        Binding("enter", "open", "look"),
+        Binding("a", "approve", "approve"),
+        Binding("d", "deny", "deny"),
+        Binding("n", "reason", "deny, say why"),
+        Binding("v", "view", "view all"),
+        Binding("i", "agent", "its agent"),
         *moves("move"),
         Binding("escape,s", "leave", "back"),
     ]
     WIDTH: ClassVar[int] = 116
+
+    def state(self) -> object:
+        """Let keys wait after another request came under the cursor, or was decided."""
+        row = self.desk.mirror.stepups.get(self.cursor)
+        return row and (row.id, row.digest, row.status)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer decisions about a request that waits."""
+        if action in {"approve", "deny", "reason", "view"}:
+            row = self.desk.mirror.stepups.get(self.cursor)
+            return row is not None and row.open
+        return super().check_action(action, parameters)
 
     def page(self, width: int, height: int) -> SheetPage:
         """List what waits, oldest first, then what was decided lately."""
@@ -85,7 +101,9 @@ class StepUpsDialog(ListDialog[None]):
             for row, end in zip(done, ends, strict=True):
                 lines[row.id] = len(body)
                 body.append(self._decided(pen, row, end.ljust(column), width))
-        footer = [EMPTY, pen.keys(self.hints("open", "agent", "copy", "leave"))]
+        actions = ("open", "approve", "deny", "reason", "view", "agent", "leave")
+        keys = pen.key_rows(self.hints(*actions), width)
+        footer = [*self.notes(pen, width), EMPTY, *keys]
         self.show_line(lines.get(self.cursor, 0), height - len(footer))
         title = (("Step-ups  ", pen.palette.title), self._count(pen, waiting))
         return SheetPage(title, self._oldest(pen, waiting), tuple(body), tuple(footer))
@@ -99,9 +117,33 @@ class StepUpsDialog(ListDialog[None]):
             self.app.post_message(ShowAgent(row.agent_id))
 
     def action_open(self) -> None:
+        self._open("")
+
+    def action_approve(self) -> None:
+        """Open the request under the cursor, which shows it all, and ask for a code."""
+        self._open("approve")
+
+    def action_reason(self) -> None:
+        self._open("reason")
+
+    def action_view(self) -> None:
+        self._open("view")
+
+    def action_deny(self) -> None:
+        """Deny the request under the cursor, and that one alone."""
+        row = self.desk.mirror.stepups.get(self.cursor)
+        if row is not None and self.may_decide("revoke"):
+            self.ask(lambda: self.desk.link.deny(row.id, ""), self._denied)
+
+    def _denied(self, row: StepUpRow) -> None:
+        self._decided_there(None)
+        self.say(f"Denied {row.fingerprint}: {row.headline}.")
+
+    def _open(self, then: str) -> None:
         row = self.desk.mirror.stepups.get(self.cursor)
         if row is not None:
-            self.app.push_screen(StepUpDialog(self.desk, row), self._decided_there)
+            dialog = StepUpDialog(self.desk, row, then=then)
+            self.app.push_screen(dialog, self._decided_there)
 
     def _decided_there(self, _: None) -> None:
         """Go on to what waits next, once what was under the cursor was decided."""
@@ -116,7 +158,9 @@ class StepUpsDialog(ListDialog[None]):
         mirror = self.desk.mirror
         done = [row for row in mirror.stepups.values() if not row.open]
         done.sort(key=lambda row: row.decided_at or row.expires_at, reverse=True)
-        return mirror.open_stepups(), done[:_DECIDED]
+        waiting = mirror.open_stepups()
+        waiting.sort(key=lambda row: row.expires_at)
+        return waiting, done[:_DECIDED]
 
     def _waiting(self, pen: Pen, row: StepUpRow, width: int) -> Row:
         left = row.remaining(self.clock.now())
@@ -126,7 +170,7 @@ class StepUpsDialog(ListDialog[None]):
             state = f"{pen.clip(listed(eyes, 1), 20)} looks  {state}"
         style = pen.palette.waiting if soon else pen.palette.text
         end: Row = (
-            (state, pen.palette.accent),
+            (f"{state}{row.fingerprint}  ", pen.palette.accent),
             (countdown(left) + (" SOON" if soon else ""), style),
         )
         mark = (f"{pen.glyphs.risk(row.risk)} ", pen.palette.risk(row.risk))
@@ -150,10 +194,14 @@ class StepUpsDialog(ListDialog[None]):
         return (f"{len(waiting)} waiting", style)
 
     def _oldest(self, pen: Pen, waiting: list[StepUpRow]) -> Row:
+        """Say how old the oldest is, and when the first of them ends."""
         if not waiting:
             return ()
-        age = countdown(waiting[0].age(self.clock.now()))
-        return ((f"oldest {age}", pen.palette.muted),)
+        now = self.clock.now()
+        age = countdown(max(row.age(now) for row in waiting))
+        first = countdown(waiting[0].remaining(now))
+        words = f"oldest {age} {pen.glyphs.separator} the first ends in {first}"
+        return ((words, pen.palette.muted),)
 
 
 def _name_cells(width: int) -> int:
@@ -169,7 +217,7 @@ def _what(pen: Pen, row: StepUpRow, width: int, names: int) -> Row:
         width -= cells(warning)
     name = pen.clip(row.agent_name, names - 2)
     blank = " " * (names - cell_width(name))
-    room, what = max(width - names, 8), subject(row)
+    room, what = max(width - names, 8), str(row.wish)
     short = f"{row.action} {row.gist}".strip()
     narrow = cell_width(what) > room and cell_width(short) + _WHERE_LEAST > room
     if narrow and not row.is_change:

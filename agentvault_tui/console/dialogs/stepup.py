@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import ClassVar, Final
 
 from textual import on
@@ -10,14 +11,18 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Input
 
-from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.desk import Desk, open_page
 from agentvault_tui.console.dialogs.base import Dialog, SheetPage
 from agentvault_tui.console.dialogs.factor import factor
-from agentvault_tui.console.draw.lines import EMPTY, Pen, Row
+from agentvault_tui.console.dialogs.past_decisions import StepUpHistory
+from agentvault_tui.console.dialogs.prompt import DeskPrompt
+from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, cells
 from agentvault_tui.console.draw.stepup import (
-    PastDecisions,
     StepUpFacts,
     brief,
+    head,
+    head_end,
+    in_full,
     whole,
 )
 from agentvault_tui.console.draw.stepup_end import decided
@@ -25,11 +30,11 @@ from agentvault_tui.console.messages import ShowAgent
 from agentvault_tui.console.state.body import READING, unread
 from agentvault_tui.console.state.presence import listed
 from agentvault_tui.console.state.records import StepUpRow
-from agentvault_tui.console.state.stepups import changes, read_repeat, stages_of
+from agentvault_tui.console.state.stepups import changes, read_repeat
 from agentvault_tui.console.term.keyed import moves
 from agentvault_tui.console.widgets.line_input import LineInput
-from agentvault_tui.errors import AgentVaultError
-from agentvault_tui.operator_api.requests import RepeatRequest
+from agentvault_tui.errors import AgentVaultError, FactorRefusedError
+from agentvault_tui.operator_api.requests import Factor, RepeatRequest
 from agentvault_tui.text import Shown
 
 _GONE: Final = "The broker lists this request no more: nothing can be decided here."
@@ -45,42 +50,6 @@ _TYPED: Final = "How many more, within SECONDS, differing up to: 5 600 amount=50
 _TYPED_OF_CALL: Final = "How many more of exactly these bytes, within SECONDS: 5 600"
 
 
-class StepUpHistory:
-    """Reads what was decided before about the same agent and action."""
-
-    def __init__(self, desk: Desk, asked: StepUpRow) -> None:
-        self.told = PastDecisions()
-        self._desk = desk
-        self._asked = asked
-        self._seen_at = -1
-        self._seen: frozenset[tuple[str, str]] = frozenset()
-
-    def stale(self) -> bool:
-        """Tell whether to read: at first, and when one like it was decided since."""
-        version = self._desk.mirror.versions.stepups
-        if version == self._seen_at:
-            return False
-        first, self._seen_at = self._seen_at == -1, version
-        known, self._seen = self._seen, self._decided()
-        return first or known != self._seen
-
-    async def read(self) -> None:
-        """Read it; what was read before stays when the broker does not answer."""
-        try:
-            self.told = PastDecisions(await self._desk.link.before(self._asked.id))
-        except AgentVaultError as error:
-            problem = self._desk.mirror.intake.shown(error.what, 80)
-            self.told = PastDecisions(self.told.rows, problem)
-
-    def _decided(self) -> frozenset[tuple[str, str]]:
-        kind = (self._asked.agent_id, self._asked.action)
-        return frozenset(
-            (row.id, row.status)
-            for row in self._desk.mirror.stepups.values()
-            if not row.open and (row.agent_id, row.action) == kind
-        )
-
-
 class StepUpDialog(Dialog[None]):
     """Decide one step-up, whatever other requests arrive meanwhile.
 
@@ -94,13 +63,17 @@ class StepUpDialog(Dialog[None]):
         Binding("n", "reason", "deny, say why"),
         Binding("m", "repeat", "approve more like it"),
         Binding("v", "view", "view all"),
-        Binding("o", "agent", "its agent"),
+        Binding("p", "device", "on another device"),
+        Binding("o", "page", "open in the browser"),
+        Binding("i", "agent", "its agent"),
         Binding("escape", "leave", "back"),
         *moves("scroll"),
     ]
     WIDTH: ClassVar[int] = 96
 
-    def __init__(self, desk: Desk, stepup: StepUpRow) -> None:
+    def __init__(self, desk: Desk, stepup: StepUpRow, then: str = "") -> None:
+        """Show *stepup*; *then* is the key that a list was left by, as its action."""
+        self._then = then
         self.stepup_id = stepup.id
         self.digest = stepup.digest
         self.opened = self.row = stepup
@@ -113,6 +86,11 @@ class StepUpDialog(Dialog[None]):
         self.telling = False
         self.repeating = False
         """Whether it is being typed how often more it is approved."""
+        self.prompt = DeskPrompt()
+        self.pages = ""
+        """Root of the tenant's pages, where a browser of ours can open them."""
+        self._repeat: RepeatRequest | None = None
+        """How often more the same is approved, as it was typed."""
         self._shown = {stepup.digest}
         """Digests of the request as shown here: alone, and with a repeat."""
         self._cut = False
@@ -124,7 +102,11 @@ class StepUpDialog(Dialog[None]):
         super().__init__(desk)
 
     def inputs(self) -> list[Widget]:
-        return [LineInput("reason", 56)]
+        return [LineInput("reason", 56), *self.prompt.inputs]
+
+    @property
+    def typing(self) -> bool:
+        return self.telling or self.repeating
 
     def state(self) -> object:
         """Let keys wait after a change of stage or a new problem.
@@ -137,7 +119,7 @@ class StepUpDialog(Dialog[None]):
             (row.status, row.problem, row.digest, changes(self.opened, row)),
             (
                 self.viewing,
-                self.telling or self.repeating,
+                (self.typing, self.prompt.open, self.prompt.sent),
                 self.body and self.body.summary,
             ),
             past if past is None else tuple(each.id for each in past),
@@ -151,26 +133,26 @@ class StepUpDialog(Dialog[None]):
             self._code_seen = self.desk.begun.get(self.stepup_id, now)
         if self.row.status != "pending" and self.repeating:
             self._stop_telling()
+        if self.row.status == "pending":
+            self.prompt.sent = False
         if not self.row.open:
             self.viewing = False
             self._stop_telling()
+            self._close_prompt()
         self.refresh_bindings()
 
     def page(self, width: int, height: int) -> SheetPage:
         """Draw the stage the request is in, or all of it while it is viewed."""
         pen, row = self.pen, self.row
         asked = self._asked()
-        footer = self._foot(asked, pen, width, height)
-        room = height - len(footer)
-        title: Row = (
-            ("Change  " if row.is_change else "Step-up  ", pen.palette.title),
-            (row.fingerprint, pen.palette.accent),
-        )
+        footer, inputs = self._foot(asked, pen, width, height)
+        room, about = height - len(footer), ""
+        remark = head_end(row, pen, asked.now, sure=self.desk.mirror.link.live)
         if self.viewing:
             body, self._trusted = whole(asked, pen, width)
-            title = (*title, (self._in_full(len(body), room), pen.palette.muted))
-        elif row.status == "authorizing":
-            title = (*title, ("  verify it is you", pen.palette.muted))
+            about = in_full(self.sheet.top + 1, len(body), room)
+        elif row.status == "authorizing" and not (self.prompt.open or self.prompt.sent):
+            about = "verify it is you"
             shown = row.begun_at or self._code_seen
             times = (self.desk.begun.get(self.stepup_id), shown)
             # Without colour nobody can know what is dark on light: no code then.
@@ -179,19 +161,15 @@ class StepUpDialog(Dialog[None]):
             body = factor(asked, times, pen, size, self.desk, picture=picture)
         elif row.open:
             body, _ = brief(asked, pen, width, room)
+            about = row.headline
         else:
             body = decided(asked, pen, width, elsewhere=self._elsewhere())
         if not self.viewing:
             self.sheet.top = 0
-        typing = self.telling or self.repeating
-        places = {"reason": (8, len(body) + len(footer) - 1)} if typing else {}
-        return SheetPage(
-            title,
-            self._remark(pen),
-            tuple(body),
-            tuple(footer),
-            places,
-        )
+        places = {"reason": (8, len(body) + len(footer) - 1)} if self.typing else {}
+        places |= {one: (at, len(body) + line) for one, (at, line) in inputs.items()}
+        title = head(row, pen, about, width - cells(remark))
+        return SheetPage(title, remark, tuple(body), tuple(footer), places)
 
     def update_page(self) -> None:
         """Draw, and note when the last trusted fact has been on the screen."""
@@ -206,6 +184,13 @@ class StepUpDialog(Dialog[None]):
     def on_mount(self) -> None:
         if not self.desk.past:
             self.desk.link.look(self.stepup_id)
+            if self.row.open and not self.desk.read_only:
+                read: Callable[[], Awaitable[None]] = self._read_me
+                self.run_worker(read, group="me", exclusive=True)
+            if self._then == "view":
+                self.call_after_refresh(self.action_view)
+            elif self._then == "reason":
+                self.call_after_refresh(self._ask_reason)
 
     def on_unmount(self) -> None:
         if not self.desk.past:
@@ -239,11 +224,16 @@ class StepUpDialog(Dialog[None]):
                 return not self.row.is_change
             case "repeat" if self.row.is_change:
                 return False
-            case "approve" | "repeat":
-                waits = self.row.status == "pending" and not self._lost
-                return waits and not self._typing
+            case "approve":
+                return self._may_ask()
+            case "repeat":
+                return self.row.status == "pending" and self._may_ask()
+            case "device":
+                return self.prompt.open
+            case "page":
+                return bool(self.pages) and self.row.open and not self.typing
             case "deny" | "reason" | "view":
-                return self.row.open and not self._typing
+                return self.row.open and not self.typing
             case "scroll":
                 return self.viewing
         return super().check_action(action, parameters)
@@ -262,21 +252,73 @@ class StepUpDialog(Dialog[None]):
         """Whether the body of a held call is lost: then it can only be denied."""
         return self.body is not None and self.body.lost
 
-    @property
-    def _typing(self) -> bool:
-        return self.telling or self.repeating
+    def _may_ask(self) -> bool:
+        """Tell whether the second factor can be asked for: no code of ours waits."""
+        row = self.row
+        waits = row.status == "pending" or (
+            row.status == "authorizing"
+            and (row.device is None or self.prompt.usable(row))
+        )
+        busy = self.typing or self.prompt.open or self.prompt.sent
+        return waits and not self._lost and not busy
 
     def action_approve(self) -> None:
-        """Begin the device flow, if nothing changed and no cut value is unread."""
-        self._begin(None)
+        """Ask for a one-time code here, where somebody signed in, or begin the flow."""
+        if not self.prompt.usable(self.row):
+            self._begin(None)
+        elif self.may_decide("approve") and self._may_begin():
+            self._open_prompt()
 
-    def action_repeat(self) -> None:
-        """Ask how often more the same is approved, and then for the second factor."""
-        if self.may_decide("approve") and self._may_begin():
-            self.repeating = True
-            self.viewing = False
+    def action_device(self) -> None:
+        """Begin the flow for another device, in place of the prompt."""
+        if self.may_decide("approve"):
+            self._close_prompt()
+            self._begin(self._repeat)
+
+    def _open_prompt(self) -> None:
+        self.viewing = False
+        first = self.prompt.begin(self.clock.now())
+        self.refresh_bindings()
+        self.update_page()
+        first.focus()
+
+    def _close_prompt(self) -> None:
+        if self.prompt.open:
+            self.prompt.close()
+            self.set_focus(None)
+            self.refresh_bindings()
+
+    def _send_code(self) -> None:
+        """Approve by what was typed, exactly the request that is shown."""
+        if not self.may_decide("approve"):
+            return
+        if self._altered():
+            self.say("The request is not the one this was opened for. Go back.")
+            return
+        factor = self.prompt.take()
+        if isinstance(factor, LineInput):
+            factor.focus()
             self.update_page()
-            self.sheet.query_one(LineInput).focus()
+            return
+        self.desk.begun.setdefault(self.stepup_id, self.clock.now())
+        self._asked_here = True
+        self.ask(lambda: self._approve(self._repeat, factor), self._accepted)
+
+    def _accepted(self, answer: StepUpRow) -> None:
+        self._close_prompt()
+        self.prompt.sent = True
+        self._heard(answer)
+
+    def _failed(self, error: AgentVaultError) -> None:
+        """Stay at the prompt where a factor was not accepted."""
+        typed = isinstance(error, FactorRefusedError) and self.is_attached
+        if typed and self.prompt.stays(error, self.clock.now()):
+            self.update_page()
+            if self.prompt.open:
+                self.prompt.first.focus()
+            return
+        self._close_prompt()
+        super()._failed(error)
 
     def _may_begin(self) -> bool:
         """Tell whether nothing changed and no cut value is unread; if not, say so."""
@@ -296,7 +338,14 @@ class StepUpDialog(Dialog[None]):
             self.desk.begun[self.stepup_id] = self.clock.now()
             self.note = "Asking the tenant for a code."
             self._asked_here = True
-            self.ask(lambda: self._approve(repeat), self._heard)
+            self._repeat = repeat
+            self.ask(lambda: self._approve(repeat, None), self._begun)
+
+    def _begun(self, answer: StepUpRow) -> None:
+        """Ask for the code of a request with its repeat, once that is shown."""
+        self._heard(answer)
+        if self._repeat is not None and self.prompt.usable(self._latest()):
+            self._open_prompt()
 
     def action_deny(self) -> None:
         if self.may_decide("revoke"):
@@ -304,15 +353,39 @@ class StepUpDialog(Dialog[None]):
 
     def action_reason(self) -> None:
         if self.may_decide("revoke"):
-            self.telling = True
-            self.viewing = False
-            self.update_page()
-            self.sheet.query_one(LineInput).focus()
+            self._ask_reason()
+
+    def _ask_reason(self) -> None:
+        self.telling = True
+        self.viewing = False
+        self.update_page()
+        self.sheet.query_one("#reason", LineInput).focus()
+
+    def action_page(self) -> None:
+        """Open the approval page in a browser here, or say how to reach it."""
+        if self.may_decide("approve") and self._may_begin():
+            self._close_prompt()
+            self.desk.begun.setdefault(self.stepup_id, self.clock.now())
+            if self.row.device is None:
+                self.ask(lambda: self._approve(self._repeat, None), self._on_page)
+            else:
+                self._on_page(self.row)
+
+    def _on_page(self, answer: StepUpRow) -> None:
+        self._heard(answer)
+        self.update_page()  # a new stage forgets the note of the one before
+        link = f"{self.pages}approve/{self.stepup_id}"
+        self.note = open_page(self.app, self.desk, link)
+        self.update_page()
 
     @on(Input.Submitted)
     def _told(self, event: Input.Submitted) -> None:
         event.stop()
-        if self.repeating:
+        if event.input is self.prompt.password and not self.prompt.code.value:
+            self.prompt.code.focus()
+        elif self.prompt.open:
+            self._send_code()
+        elif self.repeating:
             wanted = read_repeat(event.value)
             if isinstance(wanted, str):
                 self.say(wanted)
@@ -328,6 +401,7 @@ class StepUpDialog(Dialog[None]):
     def _not_told(self, event: LineInput.Left) -> None:
         event.stop()
         self._stop_telling()
+        self._close_prompt()
         self.update_page()
 
     def action_view(self) -> None:
@@ -358,8 +432,22 @@ class StepUpDialog(Dialog[None]):
 
     # Inside
 
-    async def _approve(self, repeat: RepeatRequest | None) -> StepUpRow:
-        answer = await self.desk.link.approve(self.stepup_id, self.digest, repeat)
+    async def _read_me(self) -> None:
+        with suppress(AgentVaultError):  # then another device proves it
+            me = await self.desk.link.me()
+            self.prompt.info, self.pages = me.desk, me.page or ""
+            self.refresh_bindings()
+            if self._then == "approve" and self.prompt.usable(self.row):
+                self._then = ""
+                if self._may_ask() and self._may_begin():
+                    self._open_prompt()
+
+    async def _approve(
+        self, repeat: RepeatRequest | None, factor: Factor | None
+    ) -> StepUpRow:
+        answer = await self.desk.link.approve(
+            self.stepup_id, self.digest, repeat, factor
+        )
         if not changes(self.opened, answer):
             self._shown.add(answer.digest)  # with the repeat that was typed here
         return answer
@@ -425,23 +513,30 @@ class StepUpDialog(Dialog[None]):
             self._asked_here or self.stepup_id in self.desk.begun
         )
 
-    def _remark(self, pen: Pen) -> Row:
-        row, now = self.row, self.clock.now()
-        if not row.open:
-            word = stages_of(row).used if row.status == "redeemed" else str(row.status)
-            return ((word, pen.palette.muted),)
-        sure = self.desk.mirror.link.live
-        request = pen.ends("request", row.remaining(now), sure=sure)
-        if row.device is None:
-            return request
-        code = (row.device.expires_at - now).total_seconds()
-        dot = (f" {pen.glyphs.separator} ", pen.palette.muted)
-        return (*pen.ends("code", code), dot, *request)
-
-    def _foot(self, asked: StepUpFacts, pen: Pen, width: int, height: int) -> list[Row]:
+    def _foot(
+        self, asked: StepUpFacts, pen: Pen, width: int, height: int
+    ) -> tuple[list[Row], dict[str, tuple[int, int]]]:
         """Write notes and keys; a cut value is told before anyone presses a key."""
+        if self.prompt.open:
+            keys = pen.key_rows(self.hints("page", "device", "leave"), width)
+            rows, inputs = self.prompt.rows(self.row, pen, width, asked.now, keys)
+            notes = self._notes(pen, width)
+            return [*notes, *rows], {
+                one: (at, line + len(notes)) for one, (at, line) in inputs.items()
+            }
+        return self._foot_of_keys(asked, pen, width, height), {}
+
+    def _foot_of_keys(
+        self, asked: StepUpFacts, pen: Pen, width: int, height: int
+    ) -> list[Row]:
         keys = self._footer(pen, width)
         footer = [*self._notes(pen, width), *keys]
+        if self.prompt.sent and self.row.open:
+            stages = [
+                pen.stage("done", "code accepted by the tenant", ""),
+                pen.stage("current", "the broker verifies it", ""),
+            ]
+            return [EMPTY, *stages, *footer]
         if self.row.status != "pending" or self.viewing:
             return footer
         _, self._cut = brief(asked, pen, width, height - len(footer))
@@ -481,7 +576,7 @@ class StepUpDialog(Dialog[None]):
                 *[EMPTY, ((typed, pen.palette.muted),)],
                 (("Repeat: ", pen.palette.text),),
             ]
-        hints = self.hints("approve", "deny", "reason", "view", "leave")
+        hints = self.hints("approve", "deny", "reason", "view", "page", "leave")
         if self.viewing:
             keys = f"{self.desk.key('down', 'j')} {self.desk.key('up', 'k')}"
             hints = [*self.hints("approve", "deny", "leave"), (keys, "read on")]
@@ -492,19 +587,13 @@ class StepUpDialog(Dialog[None]):
         # On the second stage the QR code may need this row.
         return rows if self.row.status == "authorizing" else [EMPTY, *rows]
 
-    def _in_full(self, rows: int, room: int) -> str:
-        if rows <= room:
-            return "  in full"
-        first = self.sheet.top + 1
-        return f"  in full, rows {first} to {min(first + room - 1, rows)} of {rows}"
-
     def _note_viewed(self) -> None:
         if self.viewing and self.sheet.top + self.sheet.room >= self._trusted > 0:
             self._viewed = True
 
     def _stop_telling(self) -> None:
-        if self._typing:
+        if self.typing:
             self.telling = self.repeating = False
-            self.sheet.query_one(LineInput).value = ""
+            self.sheet.query_one("#reason", LineInput).value = ""
             self.set_focus(None)
             self.refresh_bindings()

@@ -51,6 +51,43 @@ class StepUpFacts:
     """Of a held call."""
 
 
+_HEAD_LEAST: Final = 16
+"""Cells below which a headline says too little to be shown."""
+
+
+def head(row: StepUpRow, pen: Pen, about: str, width: int) -> Row:
+    """Write the title within *width* cells: mark, and headline or what is shown."""
+    palette = pen.palette
+    kind = "Change  " if row.is_change else "Step-up  "
+    title: Row = ((kind, palette.title), (row.fingerprint, palette.accent))
+    room = width - len(kind) - cell_width(row.fingerprint) - 8
+    if not about or room < _HEAD_LEAST:
+        return title
+    style = palette.text if about == row.headline else palette.muted
+    return (*title, (f"  {pen.clip(about, room)}", style))
+
+
+def head_end(row: StepUpRow, pen: Pen, now: datetime, *, sure: bool) -> Row:
+    """Write how long code and request last, or how the request ended."""
+    if not row.open:
+        used = stepups.stages_of(row).used
+        word = used if row.status == "redeemed" else str(row.status)
+        return ((word, pen.palette.muted),)
+    request = pen.ends("request", row.remaining(now), sure=sure)
+    if row.device is None:
+        return request
+    code = (row.device.expires_at - now).total_seconds()
+    dot = (f" {pen.glyphs.separator} ", pen.palette.muted)
+    return (*pen.ends("code", code), dot, *request)
+
+
+def in_full(first: int, rows: int, room: int) -> str:
+    """Say which of *rows* rows are in view, from the *first* on."""
+    if rows <= room:
+        return "in full"
+    return f"in full, rows {first} to {min(first + room - 1, rows)} of {rows}"
+
+
 def tally_row(asked: StepUpFacts, pen: Pen, width: int) -> Row:
     rows, problem = asked.before
     if rows is None:

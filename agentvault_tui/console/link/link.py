@@ -46,6 +46,7 @@ from agentvault_tui.operator_api.requests import (
     AuditQuery,
     BeforeQuery,
     DecisionRequest,
+    Factor,
     LinksQuery,
     LookRequest,
     PastQuery,
@@ -55,6 +56,7 @@ from agentvault_tui.operator_api.requests import (
     StepUpShowQuery,
     TreeQuery,
 )
+from agentvault_tui.operator_api.sessions import MeInfo
 from agentvault_tui.operator_api.shapes import (
     AgentPage,
     HeadInfo,
@@ -404,16 +406,32 @@ class BrokerLink:
         self._looked.set()
 
     async def approve(
-        self, stepup_id: str, digest: str, repeat: RepeatRequest | None = None
+        self,
+        stepup_id: str,
+        digest: str,
+        repeat: RepeatRequest | None = None,
+        factor: Factor | None = None,
     ) -> StepUpRow:
         """Begin the second factor for exactly the request with that *digest*.
 
         With *repeat* the next ones like it are approved too, under a digest of both.
+        With a *factor* that was typed here no other device is needed.
+
+        Raises:
+            FactorRefusedError: it is wrong, or not enough.
         """
         asked = DecisionRequest(
-            id=stepup_id, decision="approve", digest=digest, repeat=repeat
+            id=stepup_id,
+            decision="approve",
+            digest=digest,
+            repeat=repeat,
+            factor=factor,
         )
         return await self._decide(asked, None)
+
+    async def me(self) -> MeInfo:
+        """Read who is signed in here."""
+        return await self._client.call(calls.ME)
 
     async def waiting(self, change_id: str) -> StepUpRow:
         """Read a change that waits, and list it."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Final
-from urllib.parse import urlsplit
+from typing import Any, Final
 
 from msgspec.structs import asdict
 
@@ -39,9 +38,12 @@ from agentvault_tui.console.state.records import (
     TokenScope,
     TreeRow,
     UpstreamStep,
+    host_of,
+    whose_limit,
 )
-from agentvault_tui.console.state.stepups import gist, rank
+from agentvault_tui.console.state.stepups import rank
 from agentvault_tui.console.state.tallies import TokenStore
+from agentvault_tui.headline import gist, wish
 from agentvault_tui.held_body import Described, HeldRequestInfo
 from agentvault_tui.model import (
     Money,
@@ -54,7 +56,7 @@ from agentvault_tui.operator_api.access import DelegationTree
 from agentvault_tui.operator_api.alerts import AlertList
 from agentvault_tui.operator_api.gateway import CallInfo, ServiceList, broker_names
 from agentvault_tui.operator_api.history import EventInfo
-from agentvault_tui.operator_api.limits import LimitInfo, LimitList, LimitUseInfo
+from agentvault_tui.operator_api.limits import LimitList, LimitUseInfo
 from agentvault_tui.operator_api.shapes import (
     OUTCOMES,
     AccountInfo,
@@ -261,9 +263,14 @@ class Intake:
     def stepup(self, told: StepUpInfo) -> StepUpRow:
         """Convert a step-up; what a person decides about is kept whole."""
         change, money = ChangeParts.of(told), Money.read(told.money)
-        details = change.details
-        if not change.is_change:
+        details, others = change.details, other_details(told.authorization_details)
+        asked, about = (told.resource, told.parameters), None
+        bare = limits_nothing(*asked, others, told.connection)
+        if change.is_change:
+            bare, about = False, told.why
+        else:
             details = shown_parameters(details, money)
+        how: dict[str, Any] = {"unlimited": bare, "change": about}
         return StepUpRow(
             id=self.shown(told.id, _NAME),
             agent_id=self.shown(told.agent_id, _NAME),
@@ -289,17 +296,14 @@ class Intake:
             denial=self.shown(told.denial, 400),
             device=self._device(told.device),
             gist=self.shown(gist(told.parameters, money), _NAME),
+            wish=self.shown(
+                wish(told.action, *asked, money, connection=told.connection, **how)
+            ),
             begun_at=moment(told.begun_at),
             redeemed_at=moment(told.redeemed_at),
             connection=self.shown(told.connection, _NAME),
             others=self._others(told),
-            unlimited=not change.is_change
-            and limits_nothing(
-                told.resource,
-                told.parameters,
-                other_details(told.authorization_details),
-                told.connection,
-            ),
+            unlimited=bare,
             request=self._request(told.request),
             evaluation=told.evaluation,
             repeat=self._repeat(told.repeat),
@@ -378,7 +382,7 @@ class Intake:
             ]
             for use in uses or (None,):
                 left = limit.most if use is None else use.left
-                whose = _whose(limit, use)
+                whose = whose_limit(limit, use)
                 rows.append(
                     LimitRow(
                         self.shown(f"{limit.id} {whose}", _NAME * 2),
@@ -459,7 +463,7 @@ class Intake:
         names = broker_names(brokers).items()
         return StatusRow(
             version=self.shown(told.version, 20),
-            tenant=self.shown(_host(told.tenant.issuer), 60),
+            tenant=self.shown(host_of(told.tenant.issuer), 60),
             tenant_reachable=told.tenant.reachable is not False,
             head=told.ledger.head,
             writable=told.ledger.writable is not False,
@@ -586,18 +590,3 @@ def _ended(result: EventInfo) -> str:
     ms = took if isinstance(took, int) else 0
     within = f"{ms} ms" if ms < 10_000 else span(ms / 1000)
     return f"{status or 'ended'} in {within}, {bytes_in}"
-
-
-def _host(issuer: str) -> str:
-    try:
-        return urlsplit(issuer).netloc or issuer
-    except ValueError:
-        return issuer
-
-
-def _whose(limit: LimitInfo, use: LimitUseInfo | None) -> str:
-    if limit.per == "all":
-        return "everyone"
-    if use is None:
-        return "nothing used"
-    return use.agent_name or use.resource or "no resource"

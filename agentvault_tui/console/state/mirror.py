@@ -21,6 +21,7 @@ from agentvault_tui.console.state.presence import DECISIONS, OperatorsPresent
 from agentvault_tui.console.state.records import (
     AgentRow,
     CallRow,
+    DeviceRow,
     EventRow,
     LinkState,
     LinkView,
@@ -112,22 +113,22 @@ class Mirror:
         self.servers: set[str] = set()
         """Clients that are resource servers: they check others' tokens."""
         self.stepups: dict[str, StepUpRow] = {}
+        self._codes: dict[str, tuple[str, DeviceRow]] = {}
+        """Codes of this console, each with the digest that it is for."""
         self.calls: dict[str, CallRow] = {}
         """Those that are held or in flight."""
         self.events: deque[EventRow] = deque(maxlen=RING)
         """The latest, oldest first."""
         self.presence = OperatorsPresent(clock, self.intake)
-        self.status = StatusRow()
-        self.link = LinkView()
+        self.status, self.link = StatusRow(), LinkView()
         self.warnings: dict[str, Shown] = {}
         """The console's own, by kind; they stay until what they warn of ends."""
         self.cuts: dict[str, float] = {}
         """Revocations this console asked for: milliseconds here, steps elsewhere."""
         self.restarted_at: datetime | None = None
         """When the broker last started while this console watched."""
-        self.last_seq, self.last_hash = 0, ""
-        self.read_from = 0
-        """After which event every one was seen here."""
+        self.last_seq, self.last_hash, self.read_from = 0, "", 0
+        """The last: after which event every one was seen here."""
         self.revoked_by: dict[str, int] = {}
         """The last event that revoked an agent, of those seen here."""
         self.wants: set[str] = set()
@@ -374,8 +375,24 @@ class Mirror:
         self._endings.note(agent_id, tokens.ends)
         self.versions.agents += 1
 
+    def _with_own_code(self, row: StepUpRow) -> StepUpRow:
+        """Return *row* with the code that this console was given for it, if any.
+
+        Answers to this console have it; the stream, which all share, has no codes.
+        """
+        own = self._codes.pop(row.id, None)
+        if row.status != "authorizing":
+            return row
+        if row.device is None and own is not None:
+            digest, device = own
+            if digest == row.digest and device.expires_at > self.clock.now():
+                row = replace(row, device=device)
+        if row.device is not None:
+            self._codes[row.id] = (row.digest, row.device)
+        return row
+
     def _take_stepup(self, data: StepUpInfo) -> None:
-        row = self.intake.stepup(data)
+        row = self._with_own_code(self.intake.stepup(data))
         self.stepups[row.id] = row
         if len(self.stepups) > 2 * _DECIDED_KEPT:
             decided = [row for row in self.stepups.values() if not row.open]

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
 from agentvault_tui.held_body import Described, DocumentInfo
 from agentvault_tui.model import CHANGE_ID
+from agentvault_tui.operator_api.limits import LimitInfo, LimitUseInfo
 from agentvault_tui.operator_api.shapes import OPEN
 from agentvault_tui.text import Shown
 
@@ -278,6 +280,8 @@ class StepUpRow:
     device: DeviceRow | None
     gist: Shown = _NOTHING
     """How much the action moves, when its parameters say so."""
+    wish: Shown = _NOTHING
+    """What is wanted, in words: "pay 4,200 USD to Northwind GmbH"."""
     begun_at: datetime | None = None
     """When the tenant gave the last code for it."""
     redeemed_at: datetime | None = None
@@ -307,6 +311,11 @@ class StepUpRow:
     def is_change(self) -> bool:
         """Whether an operator asks for a change, and no agent for an action."""
         return self.id.startswith(f"{CHANGE_ID}_")
+
+    @property
+    def headline(self) -> str:
+        """Who wants what, in one sentence."""
+        return f"{self.agent_name} wants to {self.wish}"
 
     @property
     def token_alone(self) -> bool:
@@ -506,3 +515,20 @@ class LinkView:
     @property
     def live(self) -> bool:
         return self.state is LinkState.LIVE
+
+
+def host_of(issuer: str) -> str:
+    """Return host and port of an issuer, or all of it where that is no URL."""
+    try:
+        return urlsplit(issuer).netloc or issuer
+    except ValueError:
+        return issuer
+
+
+def whose_limit(limit: LimitInfo, use: LimitUseInfo | None) -> str:
+    """Name whose use of a limit a row is."""
+    if limit.per == "all":
+        return "everyone"
+    if use is None:
+        return "nothing used"
+    return use.agent_name or use.resource or "no resource"

@@ -8,9 +8,7 @@ from typing import Final, NamedTuple
 
 from agentvault_tui.console.state.moments import countdown
 from agentvault_tui.console.state.records import StepUpRow
-from agentvault_tui.model import Money
 from agentvault_tui.operator_api.requests import RepeatRequest
-from agentvault_tui.presenters.amounts import headline_amount
 from agentvault_tui.text import visible
 
 _DAY: Final = 86_400
@@ -266,17 +264,3 @@ def rank(parameter: tuple[str, object]) -> int:
     """Order parameters: those that rules limit come first."""
     name, _ = parameter
     return _FIRST.index(name) if name in _FIRST else len(_FIRST)
-
-
-def gist(parameters: object, money: Money | None) -> str:
-    """Summarise how much an action moves: amount, recipients, items."""
-    known = parameters if isinstance(parameters, dict) else {}
-    recipients = known.get("recipients")
-    words = [amount] if (amount := headline_amount(known, money)) else []
-    if isinstance(recipients, list):
-        recipients = len(recipients)
-    if isinstance(recipients, int):
-        words.append(f"{recipients:,} recipient{'s' * (recipients != 1)}")
-    if isinstance(count := known.get("count"), int):
-        words.append(f"{count:,} item{'s' * (count != 1)}")
-    return ", ".join(words)

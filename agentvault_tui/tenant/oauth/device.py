@@ -14,6 +14,7 @@ from agentvault_tui.model import sha256_hex
 from agentvault_tui.tenant import details
 from agentvault_tui.tenant.clients import DEVICE_CODE, Client
 from agentvault_tui.tenant.codes import StoredDeviceCode
+from agentvault_tui.tenant.desk import remember_sign_in
 from agentvault_tui.tenant.oauth.grants import GrantResult, TokenRequest
 from agentvault_tui.tenant.oauth.wire import (
     DeniedByPersonError,
@@ -185,6 +186,9 @@ class DeviceGrant:
             parts.apis.for_user(asked.client, api, code.scope),
             api,
         )
+        if code.details is None and asked.client.of_run:
+            at = code.authenticated_at or 0
+            remember_sign_in(parts, code.sub or "", code.sid or "", at)
         _log.info("device code redeemed by %s", code.sub)
         return GrantResult(issued.answer, issued.user, audience=code.audience)
 

@@ -85,7 +85,8 @@ def reply(status: int, body: Mapping[str, object]) -> Response:
 
 def refusal(error: TenantRefusedError) -> Response:
     """Write a refusal in Auth0's envelope, with the status it has in its flow."""
-    body: dict[str, object] = {"error": error.error, "error_description": error.what}
+    text = f"{error.what} {error.remedy}".rstrip()
+    body: dict[str, object] = {"error": error.error, "error_description": text}
     if error.error == "unauthorized_client":
         body["error_uri"] = _GRANTS_DOC
     if isinstance(error, TooManyCodesError):

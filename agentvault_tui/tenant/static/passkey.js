@@ -1,5 +1,6 @@
 "use strict";
-// Asks the device for a passkey, and sends its answer with the form it belongs to.
+// Asks the device for a passkey, and sends its answer with the form it belongs to;
+// counts down, and looks again for what came of an answer.
 const bytes = (text) =>
   Uint8Array.from(atob(text.replace(/-/g, "+").replace(/_/g, "/")), (c) => c.charCodeAt(0));
 const text = (buffer) =>
@@ -42,3 +43,29 @@ for (const form of document.querySelectorAll("form[data-options]")) {
     }
   });
 }
+
+const pad = (number) => String(number).padStart(2, "0");
+
+function countDown() {
+  for (const time of document.querySelectorAll("time[data-ends]")) {
+    const left = Math.max(Math.floor((Date.parse(time.dataset.ends) - Date.now()) / 1000), 0);
+    time.textContent = `${Math.floor(left / 60)}:${pad(left % 60)}`;
+  }
+}
+
+async function lookAgain() {
+  const main = document.querySelector("main[data-again]");
+  if (!main) return;
+  try {
+    const answer = await fetch(location.href, { cache: "no-store" });
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const [now, next] = [document, page].map((one) => one.querySelector("main [data-status]"));
+    if (!next || next.dataset.status !== now.dataset.status) location.reload();
+  } catch (error) {
+    // The network was away for a moment: the next look may find it.
+  }
+  setTimeout(lookAgain, 2000);
+}
+
+if (document.querySelector("time[data-ends]")) setInterval(countDown, 1000);
+setTimeout(lookAgain, 1000);

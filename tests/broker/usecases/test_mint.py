@@ -63,7 +63,7 @@ def stopped(bench: Bench, stepup: StepUp) -> None:
         changed(digest="sha256:00"),
         changed(nonce="another"),
         changed(policy_version="another"),
-        changed(status=StepUpStatus.PENDING),
+        changed(status=StepUpStatus.CANCELLED),
         denying,
         too_late,
         cut_off,

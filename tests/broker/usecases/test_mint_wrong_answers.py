@@ -88,7 +88,8 @@ def answers(
 async def tried(bench: Bench, stepup: StepUp) -> StepUp:
     """Begin the approval, and return the step-up once the tenant has answered."""
     await start(bench, stepup)
-    await bench.broker.stepups.flows[stepup.id]
+    (flow,) = bench.broker.stepups.flows[stepup.id].values()
+    await flow.task
     return bench.broker.stepups.get(stepup.id)
 
 

@@ -135,10 +135,10 @@ async def test_a_denial_while_authorizing_ends_the_flow(bench: Bench) -> None:
     """Denied while the code is out, a later yes at the tenant changes nothing."""
     agent, stepup = await hold(bench)
     await start(bench, stepup)
-    flow = bench.broker.stepups.flows[stepup.id]
+    (flow,) = bench.broker.stepups.flows[stepup.id].values()
     await deny(bench.broker, stepup.id, "wrong amount", OPERATOR)
     with pytest.raises(asyncio.CancelledError):
-        await flow
+        await flow.task
     answer = await poll(bench.broker, agent, stepup.id)
     assert isinstance(answer, Denied)
     assert answer.reason == "stepup_denied"
@@ -207,7 +207,8 @@ async def test_what_a_broker_that_died_began_can_be_approved_at_another(
     team: Any = SimpleNamespace(run_id="here", gone=lambda run: gone and run == "here")
     bench.broker.team = team
     await start(bench, stepup)
-    bench.broker.stepups.flows.pop(stepup.id).cancel()
+    (flow,) = bench.broker.stepups.flows.pop(stepup.id).values()
+    flow.task.cancel()
     clock.advance(lasts)
     await expire_due(bench.broker)
     assert status(bench, stepup) is StepUpStatus.AUTHORIZING

@@ -238,16 +238,17 @@ async def test_a_problem_is_told_with_the_way_to_try_again() -> None:
         assert stand.actions.asked == [("approve", ID, DIGEST)]
 
 
-async def test_a_step_up_that_another_broker_began_says_where_its_code_is() -> None:
-    """A broker has the codes that it asked for itself: the dialog waits for none."""
+async def test_who_finds_a_step_up_begun_by_others_gets_a_code_of_their_own() -> None:
+    """Nobody waits for another person's code: `a` asks for one."""
     stand = scene()
-    stand.authorize(ID)
-    stand.change(ID, device=None)
-    async with opened(stand) as (app, _):
+    stand.change(ID, status="authorizing", device=None)
+    async with opened(stand) as (app, pilot):
         app.settle()
         shown = " ".join(text_of(app).split())
-        assert "Another broker of the team began this" in shown
+        assert "Somebody else approves this, with a code of their own." in shown
         assert "asking the tenant" not in shown
+        await decide(app, pilot, "a")
+        assert stand.actions.asked == [("approve", ID, stand.mirror.stepups[ID].digest)]
 
 
 async def test_an_error_is_said_and_nothing_is_claimed() -> None:
