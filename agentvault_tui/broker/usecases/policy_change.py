@@ -216,7 +216,9 @@ async def reload_policy(broker: Broker) -> None:
 
 async def _edited(broker: Broker, texts: PolicyTexts, problem: str | None) -> None:
     """Put in force what this home's files say, unless one of them has a problem."""
-    state = broker.policy_state
+    state, now = broker.policy_state, broker.policy
+    if problem is not None or texts == now.texts:
+        await _undo(broker)
     if problem is not None:
         if problem != state.problem:
             state.problem, state.refused = problem, None
@@ -225,12 +227,20 @@ async def _edited(broker: Broker, texts: PolicyTexts, problem: str | None) -> No
         await _reload(broker, texts)
 
 
+async def _undo(broker: Broker) -> None:
+    """Cancel the change of an edit that the files do not have any more."""
+    if broker.policy_state.held:
+        broker.policy_state.refused = None
+        await broker.policy_state.hold(broker.policy, broker.policy)
+
+
 async def _reload(broker: Broker, texts: PolicyTexts | None = None) -> None:
     last = broker.policy
     try:
         # In a thread: it takes about as long as fifty decisions.
         policy = await asyncio.to_thread(load_policy, broker.home, last.texts, texts)
     except PolicyError as error:
+        await _undo(broker)
         broker.policy_state.problem = error.diagnosis()
         broker.policy_state.refused = texts
         log.warning("policy not reloaded: %s", broker.policy_state.problem)

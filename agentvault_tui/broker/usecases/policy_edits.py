@@ -2,7 +2,9 @@
 
 Only where `socket_factor` asks for one: who may edit the files may then be an agent.
 The version before decides meanwhile. Approved, exactly the edited texts are applied; if
-the files say something else by then, the change is cancelled.
+the files say something else by then, the change is cancelled. In a team any broker can
+approve: the other home directories do not have the edit, so that only the broker whose
+files were edited cancels.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.policy_files import read_texts
 from agentvault_tui.broker.riders import text_change
 from agentvault_tui.broker.socket_factor import asks_factor
+from agentvault_tui.broker.usecases.change_basis import OUTDATED, subjects_of
 from agentvault_tui.broker.usecases.changes import Asker, Wanted, ask
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
+from agentvault_tui.broker.usecases.stepup_end import cancel
 from agentvault_tui.errors import AgentVaultError
-from agentvault_tui.model import Actor, ActorKind
+from agentvault_tui.model import Actor, ActorKind, AgentId, StepUp
 from agentvault_tui.policy import Policy, PolicyTexts, differences, only_tightens
 from agentvault_tui.policy.texts import FILES
 
@@ -29,6 +33,8 @@ EDIT: Final = "EDIT policy"
 """Names the carrier of such a change, beside those of calls."""
 _FILE: Final = Actor(ActorKind.SYSTEM, "file", "file")
 _ON_DISK: Final = "policy files"
+_AT_BROKER: Final = "policy files of a broker"
+"""The same in a team: its state is the same everywhere, see `_cancel_outdated`."""
 
 
 def hold_policy_edits(broker: Broker) -> None:
@@ -40,13 +46,47 @@ def hold_policy_edits(broker: Broker) -> None:
     broker.policy_state.hold = partial(_hold, broker)
     broker.carriers[EDIT] = partial(_carry, broker)
     broker.states[_ON_DISK] = lambda _: read_texts(broker.home).digest()
+    broker.states[_AT_BROKER] = lambda _: ""
+    waiting = _changes_of(broker)
+    broker.policy_state.held = waiting[-1].id if waiting else None
 
 
 async def _hold(broker: Broker, last: Policy, edited: Policy) -> bool:
     """Tell whether *edited* has to wait; then it is asked for, once."""
     broker.policy_state.held = None
-    if only_tightens(last, edited) or not await asks_factor(broker):
-        return False
+    waits = (
+        last.texts != edited.texts
+        and not only_tightens(last, edited)
+        and await asks_factor(broker)
+    )
+    held = await _ask(broker, last, edited) if waits else None
+    await _cancel_outdated(broker, held)
+    return waits
+
+
+def _edit_of(broker: Broker) -> str:
+    """Name the edited files, as a change of them does."""
+    shared = broker.ledger.shared
+    return f"{_AT_BROKER}:{shared.broker_id}" if shared else _ON_DISK
+
+
+def _changes_of(broker: Broker) -> list[StepUp]:
+    """Return the changes of this home's files that wait."""
+    edit, waiting = _edit_of(broker), broker.stepups.open(AgentId(""))
+    return [one for one in waiting if one.change and edit in subjects_of(one)]
+
+
+async def _cancel_outdated(broker: Broker, held: str | None) -> None:
+    """Cancel the changes of this home's files, but for *held*."""
+    # One that is being carried out is why the files are no longer edited.
+    spared = {held, *broker.stepups.deciding}
+    for one in _changes_of(broker):
+        if one.id not in spared:
+            await cancel(broker, one.id, OUTDATED, _FILE)
+
+
+async def _ask(broker: Broker, last: Policy, edited: Policy) -> str | None:
+    """Ask a person about *edited*; return the id of the change, if it could be."""
     before, after = last.texts, edited.texts
     changed = [
         text_change(name, was, now)
@@ -61,7 +101,7 @@ async def _hold(broker: Broker, last: Policy, edited: Policy) -> bool:
         tuple(kinds),
         f"edited on the broker's machine: {named}",
         named,
-        ("policy", _ON_DISK),
+        ("policy", _edit_of(broker)),
         tuple(changed),
         differences(last, edited),
     )
@@ -70,10 +110,10 @@ async def _hold(broker: Broker, last: Policy, edited: Policy) -> bool:
         change = await ask(broker, EDIT, request, wanted, Asker(_FILE, _FILE))
     except AgentVaultError as error:  # the next look asks again
         log.warning("an edit of the policy waits: %s", error.what)
-        return True
+        return None
     broker.policy_state.held = change.id
     broker.on_status()
-    return True
+    return change.id
 
 
 async def _carry(broker: Broker, request: Mapping[str, Any], actor: Actor) -> bytes:

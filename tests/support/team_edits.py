@@ -1,0 +1,69 @@
+"""Two brokers of a team that ask for a factor, with an edit that waits."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+from support.bench import OPERATOR
+from support.manual_clock import ManualClock
+from support.postgres import Database
+from support.scripted_tenant import ALICE
+from support.team_members import Member, member, seen
+
+from agentvault_tui.broker.usecases.policy_apply import apply_policy
+from agentvault_tui.broker.usecases.stepup import begin_approval
+from agentvault_tui.home import Home, put_private
+from agentvault_tui.model import AgentId, StepUp
+from agentvault_tui.policy import shipped_policy
+from agentvault_tui.settings import ChangeSettings, StepUpSettings
+
+FACTOR: dict[str, Any] = {
+    "changes": ChangeSettings(socket="factor"),
+    "stepup": StepUpSettings(approvers=(ALICE["sub"],)),
+}
+RULES = f"{shipped_policy()}// of the team\n"
+API = "services/api.toml"
+ONE, EVIL = (f'origin = "https://{name}.test"\n' for name in ("one", "evil"))
+
+
+Place = tuple[list[Home], ManualClock, Database]
+
+
+@pytest.fixture
+def place(homes: list[Home], clock: ManualClock, store: Database) -> Place:
+    return homes, clock, store
+
+
+@asynccontextmanager
+async def team(place: Place, file: str, text: str) -> AsyncIterator[list[Member]]:
+    """Open two brokers that ask for a factor, with a file that counts already."""
+    homes, clock, store = place
+    for home in homes[:2]:
+        put_private(home.team_key, bytes(range(32)), replace=False)
+    async with member(homes[0], clock, store) as first:
+        rules = {"policy": RULES}
+        await apply_policy(first.bench.broker, rules, OPERATOR, None, "")
+        first.path(file).write_text(text)
+        await first.look()
+    async with AsyncExitStack() as stack:
+        members = [
+            await stack.enter_async_context(member(home, clock, store, **FACTOR))
+            for home in homes[:2]
+        ]
+        await seen(*members)
+        assert [one.files.text(file) for one in members] == [text, text]
+        yield members
+
+
+def waiting(one: Member) -> list[StepUp]:
+    return one.bench.broker.stepups.open(AgentId(""))
+
+
+async def approve(one: Member, change: StepUp) -> None:
+    await begin_approval(one.bench.broker, change.id, change.digest, OPERATOR)
+    one.bench.tenant.approve()
+    known = one.bench.broker.stepups
+    await one.bench.until(lambda: not known.get(change.id).status.open)
