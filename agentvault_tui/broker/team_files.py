@@ -76,7 +76,13 @@ _ALERTS: Final = "alerts.toml"
 
 
 def file_draft(
-    file: str, before: str | None, after: str | None, actor: Actor, **told: object
+    file: str,
+    before: str | None,
+    after: str | None,
+    actor: Actor,
+    *,
+    opens: bool = False,
+    **told: object,
 ) -> Draft:
     """Return the event that a file of the home is in force as it is now.
 
@@ -85,13 +91,13 @@ def file_draft(
         before: the SHA-256 of what it said before; None where it was not there.
         after: the same of what it says now.
         actor: who changed it.
+        opens: whether its removal loosens something.
         told: what the event says besides.
 
     An edit is nobody's: the event says that a file brought it, and whether it loosens.
     """
     if actor.kind is ActorKind.SYSTEM and LOOSENED not in told:
-        # What is removed reaches nothing; for a host's map the shipped one counts then.
-        loosens = after is not None or file.startswith("hosts/")
+        loosens = after is not None or opens
         kinds = ("alerts",) if file == _ALERTS else ("services",)
         text = ChangedText(file, before, after)
         told = by_file(kinds if loosens else (), text) | told
@@ -109,6 +115,8 @@ class Loosens(NamedTuple):
     """Of `CHANGE_KINDS`."""
     details: Mapping[str, str] = MappingProxyType({})
     """What a person who approves it sees besides."""
+    instead: str | None = None
+    """The text that counts once the file is removed."""
 
 
 Judge = Callable[[str, str | None, str | None], Loosens | None]
@@ -190,6 +198,11 @@ class TeamFiles:
         """Return why files of a folder are not in force as they stand, likewise."""
         return _inside(name, self.copies.problems)
 
+    def judge(self, path: str, text: str | None) -> Loosens | None:
+        """Return what an edit loosens, if it does; with None the file's removal."""
+        judge = self.judges.get(path.partition("/")[0])
+        return judge and judge(path, self._texts.get(path), text)
+
     def change(
         self, texts: Mapping[str, str | None], actor: Actor, **told: object
     ) -> tuple[list[Draft], list[Change]]:
@@ -201,7 +214,10 @@ class TeamFiles:
         for path, text in texts.items():
             if MEMBER not in path:  # whoever changes what is sealed has recorded it
                 before, after = self._named.get(path), digest_of(text)
-                drafts.append(file_draft(path, before, after, actor, **told))
+                opens = text is None and bool(self.judge(path, None))
+                drafts.append(
+                    file_draft(path, before, after, actor, opens=opens, **told)
+                )
             changes.append(Meta(f"{_ROW}{path}", text))
         return drafts, changes
 

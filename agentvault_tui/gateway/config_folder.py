@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
 from agentvault_tui.broker.policy_files import NAME, NAME_FORM, read_text
@@ -51,8 +52,8 @@ class ConfigFolder(Generic[_ItemT]):
     """The files ``NAME.toml`` of one folder of the home, each in force while it parses.
 
     A file that breaks leaves what it said before in force and is a warning; one that
-    is gone is in force no more. In a team the store's texts count, and no other: one
-    that cannot be in force here leaves nothing in force.
+    is gone is in force no more, once `admits` allows that. In a team the store's texts
+    count, and no other: one that cannot be in force here leaves nothing in force.
     """
 
     def __init__(
@@ -70,13 +71,17 @@ class ConfigFolder(Generic[_ItemT]):
         self._folder = home.config / folder
         self._parse = parse
         self._items: dict[str, _ItemT] = {}
+        self._texts: dict[str, str] = {}
+        """Of the items at least, by name."""
         self._problems: dict[str, str] = {}
         self._seen: Mapping[str, _Stamp] | None = None
         self._again = False
-        self.admits: Callable[[str, str], bool] = lambda _, __: True
-        """Tells whether a text counts, from the file's path and its SHA-256."""
-        self.held: dict[str, str] = {}
-        """Texts that do not, by path: the file's version before counts."""
+        self.admits: Callable[[str, str | None], bool] = lambda _, __: True
+        """Tells whether a text counts, from the file's path and its SHA-256; with None,
+        whether the file's removal does."""
+        self.held: dict[str, str | None] = {}
+        """Texts that do not, by path: the last version stays active. None: the file was
+        removed."""
 
     @property
     def name(self) -> str:
@@ -135,6 +140,18 @@ class ConfigFolder(Generic[_ItemT]):
         folder = self._folder.name
         return [(f"{folder}/{n}.toml", one.sha256) for n, one in self._items.items()]
 
+    def texts(self) -> dict[str, str]:
+        """Return the texts of the files in force, by path."""
+        return {self._path(f"{name}.toml"): self._texts[name] for name in self._items}
+
+    def restore(self, texts: Mapping[str, str]) -> None:
+        """Put in force, by path, what was in force before a start and still parses."""
+        for path, text in texts.items():
+            name = path.partition("/")[2].removesuffix(".toml")
+            with suppress(ServiceError, PolicyError):
+                self._items[name] = self._parse(name, text)
+                self._texts[name] = text
+
     def reload(self) -> None:
         """Read what changed and put it in force."""
         # Taken first: a file that changes while it is read is read again.
@@ -155,7 +172,7 @@ class ConfigFolder(Generic[_ItemT]):
                 text = stat if isinstance(stat, str) else self._read(file)
                 item = None if text is None else self._parse(name, text)
                 if item is not None and self.admits(self._path(file), item.sha256):
-                    items[name] = item
+                    items[name], self._texts[name] = item, str(text)
                 elif text is not None:
                     held[self._path(file)] = text
             except (ServiceError, PolicyError) as error:
@@ -163,7 +180,11 @@ class ConfigFolder(Generic[_ItemT]):
                 if self._team is not None:
                     items.pop(name, None)
         for name in set(items) - {file.removesuffix(".toml") for file in stats}:
-            del items[name]
+            path = self._path(f"{name}.toml")
+            if self.admits(path, None):
+                del items[name]
+            else:
+                held[path] = None
         self._items, self._problems, self._seen = items, problems, stats
         self.held = held
 

@@ -1,8 +1,10 @@
 """Edits of service, MCP and host files wait for an approver, where a factor is asked.
 
 Such a file says where a secret goes, and which requests are which actions. A new text
-counts once it is recorded or approved; until then the version before does, or nothing.
-What is taken away counts at once, but for a host's file: the shipped one counts then.
+counts once it is recorded or approved; until then the last version stays active, after
+a restart too. A removal counts at once if it only refuses more. It waits as well if the
+shipped map of a host counts then, or if the service's host is one of
+``gateway.pass_through``: agents would reach it through the proxy, unread.
 """
 
 from __future__ import annotations
@@ -12,19 +14,23 @@ import logging
 import tomllib
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.policy_files import read_text
 from agentvault_tui.broker.riders import text_change
 from agentvault_tui.broker.socket_factor import asks_factor
-from agentvault_tui.broker.team_copies import put
+from agentvault_tui.broker.team_copies import digest_of, put
 from agentvault_tui.broker.team_files import Loosens
 from agentvault_tui.broker.usecases.changes import Asker, Wanted, ask
 from agentvault_tui.errors import AgentVaultError, LedgerError
 from agentvault_tui.gateway.config_folder import ConfigFolder
+from agentvault_tui.gateway.tools import SHIPPED, shipped_tools
 from agentvault_tui.ledger import Meta
-from agentvault_tui.model import Actor, ActorKind, ChangedText, sha256_hex
+from agentvault_tui.model import Actor, ActorKind, sha256_hex
+from agentvault_tui.origins import ServerOrigin
 from agentvault_tui.text import visible
 
 log = logging.getLogger("agentvault.gateway")
@@ -33,6 +39,9 @@ EDIT: Final = "EDIT file"
 """Names the carrier of such a change, beside those of calls."""
 _FILE: Final = Actor(ActorKind.SYSTEM, "file", "file")
 _KIND: Final = "edited file"
+_TEXT: Final = "gateway_text:"
+"""Begins the name in the ledger of the text that counted last; its path follows."""
+_KINDS: Final = ("services",)
 
 
 class FileEdits:
@@ -55,9 +64,10 @@ class FileEdits:
         """
         self._broker, self._folders = broker, folders
         self._recorded, self._read_again = recorded, read_again
-        self._approved: set[tuple[str, str]] = set()
-        """Path and SHA-256 of a text while its approved change is carried out."""
-        self._asks = False
+        self._approved: set[tuple[str, str | None]] = set()
+        """Path and SHA-256 of a text while its approved change is carried out; None of
+        a file that was removed."""
+        self._asks = self._looked = False
         for folder in folders:
             folder.admits = self._admits
         broker.states[_KIND] = self._on_disk
@@ -76,26 +86,66 @@ class FileEdits:
         known = broker.files is None and self._recorded in broker.kept
         if known and any(folder.changed() for folder in self._folders):
             self._asks = await asks_factor(broker)
+            if self._asks and not self._looked:
+                self._restore()
+            self._looked = True
+
+    def _restore(self) -> None:
+        """Let the texts that counted last count again: the disk may have others."""
+        last = {path: self._broker.kept.get(f"{_TEXT}{path}") for path in self._known}
+        for folder in self._folders:
+            texts = {
+                path: text
+                for path, text in last.items()
+                if text is not None
+                and path.startswith(f"{folder.name}/")
+                and sha256_hex(text) == self._known[path]
+            }
+            folder.restore(texts)
 
     async def ask(self) -> None:
         """Ask a person about each text that waits."""
         for folder in self._folders:
             for path, text in folder.held.items():
-                before, after = self._known.get(path), sha256_hex(text)
+                before = folder.texts().get(path)
+                loosens = self._judge(path, before or "", text) or Loosens(_KINDS)
+                verb, after = "edited", text
+                if text is None:
+                    verb, after = "removed", loosens.instead
+                shown = replace(
+                    text_change(path, before, after), before=self._known.get(path)
+                )
                 wanted = Wanted(
-                    ("services",),
-                    f"edited on the broker's machine: {path}",
+                    _KINDS,
+                    f"{verb} on the broker's machine: {path}",
                     path,
                     (f"{_KIND}:{path}",),
-                    (ChangedText(path, before, after),),
-                    {"origin": _origin(text)},
+                    (shown,),
+                    loosens.details,
                 )
-                request = {"path": {}, "body": {"file": path, "sha256": after}}
-                asker = Asker(_FILE, _FILE)
+                body = {"file": path, "sha256": digest_of(text)}
+                request, asker = {"path": {}, "body": body}, Asker(_FILE, _FILE)
                 try:
                     await ask(self._broker, EDIT, request, wanted, asker)
                 except AgentVaultError as error:  # the next look asks again
                     log.warning("an edit of %s waits: %s", path, error.what)
+
+    def rows(self) -> list[Meta]:
+        """Return what records the texts that count, as far as the ledger lacks them."""
+        now: dict[str, str | None] = {}
+        for folder in self._folders:
+            now |= folder.texts()
+        known = self._broker.kept
+        now |= {
+            key.removeprefix(_TEXT): None
+            for key in known
+            if key.startswith(_TEXT) and key.removeprefix(_TEXT) not in now
+        }
+        return [
+            Meta(f"{_TEXT}{path}", text)
+            for path, text in now.items()
+            if known.get(f"{_TEXT}{path}") != text
+        ]
 
     @property
     def notices(self) -> list[str]:
@@ -108,10 +158,13 @@ class FileEdits:
 
     async def forget(self) -> None:
         """Forget what counted before the ledger was a team's: its rows count now."""
-        if self._recorded in self._broker.kept:
+        kept = self._broker.kept
+        if self._recorded in kept:
+            names = [self._recorded, *(key for key in kept if key.startswith(_TEXT))]
             with suppress(LedgerError):  # or at the next start
-                await self._broker.record(changes=[Meta(self._recorded, None)])
-                put(self._broker.kept, self._recorded, None)
+                await self._broker.record(changes=[Meta(name, None) for name in names])
+                for name in names:
+                    put(kept, name, None)
 
     def _held(self) -> list[str]:
         files = self._broker.files
@@ -123,31 +176,58 @@ class FileEdits:
     ) -> Loosens | None:
         """Judge an edit of a team's file.
 
-        What is taken away loosens nothing, but for a host's file: the shipped one
-        counts then. Nor does a file that counted before the ledger was a team's.
+        Nothing is loosened by a file that counted before the ledger was a team's.
         """
-        if after is None and not path.startswith("hosts/"):
+        if after is None:
+            return self.opened_by(path, before)
+        if before is None and self._known.get(path) == sha256_hex(after):
             return None
-        if before is None and after and self._known.get(path) == sha256_hex(after):
+        return Loosens(_KINDS, {"origin": _origin(after)})
+
+    def opened_by(self, path: str, before: str | None = None) -> Loosens | None:
+        """Return what the removal of a file loosens, if it does not only refuse more.
+
+        Args:
+            path: the file's, in the home directory.
+            before: its active text; the recorded one if None.
+
+        Returns:
+            what it loosens; None: nothing.
+        """
+        folder, _, file = path.partition("/")
+        name = file.removesuffix(".toml")
+        if folder == "hosts" and name in SHIPPED:
+            then = {"then": "the shipped map of this host counts"}
+            return Loosens(_KINDS, then, shipped_tools(name))
+        text = before or self._broker.kept.get(f"{_TEXT}{path}")
+        if folder != "services" or not text:
             return None
-        return Loosens(("services",), {"origin": _origin(after or "")})
+        origin = ServerOrigin.of(urlsplit(tomllib.loads(text)["origin"]))
+        passed = self._broker.settings.gateway.passed
+        if not any(one.covers(origin.host, origin.port) for one in passed):
+            return None
+        then = {"then": f"agents reach {origin.host} through the proxy, unread"}
+        return Loosens(_KINDS, then)
 
     @property
     def _known(self) -> dict[str, str]:
         known: dict[str, str] = json.loads(self._broker.kept.get(self._recorded, "{}"))
         return known
 
-    def _admits(self, path: str, sha256: str) -> bool:
+    def _admits(self, path: str, sha256: str | None) -> bool:
         if not self._asks or (path, sha256) in self._approved:
             return True
+        if sha256 is None:
+            folders = (one.texts().get(path) for one in self._folders)
+            return self.opened_by(path, next(filter(None, folders), None)) is None
         return self._known.get(path) == sha256
 
     def _on_disk(self, path: str) -> str:
         text = read_text(self._broker.home.config / path, self._broker.home.config)
-        return f"{text_change(path, None, text).after} {self._known.get(path)}"
+        return f"{digest_of(text)} {self._known.get(path)}"
 
     async def _carry(self, request: Mapping[str, Any], _: Actor) -> bytes:
-        approved = str(request["body"].get("file")), str(request["body"]["sha256"])
+        approved = str(request["body"].get("file")), request["body"]["sha256"]
         self._approved.add(approved)
         try:
             for folder in self._folders:

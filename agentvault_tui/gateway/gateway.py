@@ -16,6 +16,7 @@ from agentvault_tui.broker.audience import PREFIX as MCP_PREFIX
 from agentvault_tui.broker.authority import Authority
 from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut
 from agentvault_tui.broker.riders import riding
+from agentvault_tui.broker.team_copies import put
 from agentvault_tui.broker.team_files import file_draft
 from agentvault_tui.errors import LedgerError
 from agentvault_tui.gateway import hooks, operators, runs_api
@@ -392,19 +393,22 @@ class Gateway:
         rider = riding()
         actor = rider.actor if rider else SYSTEM
         drafts = [
-            file_draft(file, known.get(file), now.get(file), actor)
+            file_draft(file, known.get(file), now.get(file), actor, opens=opens)
             for file in sorted(known.keys() | now.keys())
             if known.get(file) != now.get(file)
+            for opens in [self._edits.opened_by(file) is not None]
         ]
-        if not drafts:
+        rows = self._edits.rows()
+        if not drafts and not rows:
             return
-        kept = json.dumps(now)
+        rows.append(Meta(_RECORDED, json.dumps(now)))
         try:
-            await self.broker.record(*drafts, changes=[Meta(_RECORDED, kept)])
+            await self.broker.record(*drafts, changes=rows)
         except LedgerError as error:
             log.warning("changed files are recorded later: %s", error.what)
         else:
-            self.broker.kept[_RECORDED] = kept
+            for row in rows:
+                put(self.broker.kept, row.key, row.value)
 
 
 def _secrets_of(broker: Broker) -> Secrets:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
 from support.scripted_tenant import ALICE
@@ -13,9 +15,15 @@ from support.scripted_tenant import ALICE
 from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.broker.usecases.stepup_end import expire_due
 from agentvault_tui.gateway import Gateway
+from agentvault_tui.gateway.tools import shipped_tools
 from agentvault_tui.home import Home
 from agentvault_tui.model import AgentId, StepUp
-from agentvault_tui.settings import ChangeSettings, Settings, StepUpSettings
+from agentvault_tui.settings import (
+    ChangeSettings,
+    GatewaySettings,
+    Settings,
+    StepUpSettings,
+)
 
 FACTOR = Settings(
     changes=ChangeSettings(socket="factor"),
@@ -55,6 +63,19 @@ def origin(gateway: Gateway) -> str:
     return "" if service is None else str(service.origin)
 
 
+def maps(gateway: Gateway, tool: str = "Read") -> bool:
+    """Tell whether the map of Claude Code names a tool: else it is denied."""
+    rules = gateway.tools.of("claude-code").rules
+    return any(rule.matches.fullmatch(tool) for rule in rules)
+
+
+def differing(change: StepUp) -> list[str]:
+    """Return the lines that a change shows of its one text."""
+    assert change.change is not None
+    (text,) = change.change.texts
+    return text.diff.splitlines()
+
+
 async def approve(bench: Bench, change: StepUp) -> None:
     await begin_approval(bench.broker, change.id, change.digest, OPERATOR)
     bench.tenant.approve()
@@ -89,7 +110,7 @@ async def test_an_edit_points_a_service_nowhere_until_it_is_approved(
         file.write_text(EVIL)
         await gateway.look()
     async with started(short, clock) as (bench, gateway):
-        assert origin(gateway) == ""  # what is in force now is not on the disk
+        assert origin(gateway) == "https://api.stripe.com"  # no longer on the disk
         (change,) = waiting(bench)
         await approve(bench, change)
         assert bench.broker.stepups.get(change.id).status == "applied"
@@ -126,3 +147,122 @@ async def test_an_approval_of_an_edit_counts_once_and_for_its_file_alone(
         await gateway.look()
         assert gateway.services.get("copy") is None
         assert len(waiting(bench)) == 2
+
+
+async def test_who_approves_an_edit_sees_the_lines_that_differ(
+    short: Path, clock: ManualClock
+) -> None:
+    """Also of a new file whose command runs as the broker's user, and after a start."""
+    command = 'command = ["/bin/sh", "-c", "id"]\n[tools."*"]\nscope = "read:files"\n'
+    async with started(short, clock, Settings()) as (bench, gateway):
+        file = bench.home.config / "services" / "stripe.toml"
+        file.write_text(FIRST)
+        await gateway.look()
+    async with started(short, clock) as (bench, gateway):
+        (bench.home.config / "mcp" / "x.toml").write_text(command)
+        await gateway.look()
+        (change,) = waiting(bench)
+        assert [f"+{line}" for line in command.splitlines()] == differing(change)[1:]
+    file.write_text(EVIL)
+    async with started(short, clock) as (bench, gateway):
+        changes = {one.resource: one for one in waiting(bench)}
+        lines = differing(changes["services/stripe.toml"])
+        assert [one for one in lines if one[0] in "+-"] == [
+            '-origin = "https://api.stripe.com"',
+            '+origin = "https://evil.example"',
+        ]
+
+
+@pytest.mark.parametrize("then", ["removed", "edited", "folder gone"])
+async def test_a_strict_map_counts_until_its_removal_is_approved(
+    short: Path, clock: ManualClock, then: str
+) -> None:
+    """The shipped map would count in its place; after a restart the last one does."""
+    strict = 'unmatched = "deny"\n[tools.Bash]\nscope = "execute:command"\n'
+    async with started(short, clock, Settings()) as (bench, gateway):
+        file = bench.home.config / "hosts" / "claude-code.toml"
+        assert maps(gateway)
+        file.write_text(strict)
+        await gateway.look()
+    async with started(short, clock) as (bench, gateway):
+        if then == "edited":
+            file.write_text(shipped_tools("claude-code"))
+        elif then == "removed":
+            file.unlink()
+        else:
+            file.parent.rename(file.parent.with_name("away"))
+        await gateway.look()
+        await gateway.look()
+        assert not maps(gateway)
+        (change,) = waiting(bench)
+        assert "+[tools.Read]" in differing(change)
+    async with started(short, clock) as (bench, gateway):
+        assert not maps(gateway)
+        (change,) = waiting(bench)
+        await approve(bench, change)
+        assert bench.broker.stepups.get(change.id).status == "applied"
+        assert maps(gateway)
+        assert waiting(bench) == []
+        (changed,) = (await bench.events("service.changed"))[-1:]
+        assert changed.actor.id == ALICE["sub"]
+    async with started(short, clock) as (bench, gateway):
+        assert maps(gateway)
+
+
+async def test_a_removal_that_is_undone_cancels_its_change(
+    short: Path, clock: ManualClock
+) -> None:
+    """The file is there again with the text that never stopped counting."""
+    async with started(short, clock, Settings()) as (bench, gateway):
+        file = bench.home.config / "hosts" / "claude-code.toml"
+        file.write_text('unmatched = "deny"\n')
+        await gateway.look()
+    async with started(short, clock) as (bench, gateway):
+        file.unlink()
+        await gateway.look()
+        (change,) = waiting(bench)
+        file.write_text('unmatched = "deny"\n')
+        await gateway.look()
+        await expire_due(bench.broker)
+        assert bench.broker.stepups.get(change.id).status == "cancelled"
+        assert not maps(gateway)
+
+
+@pytest.mark.parametrize("passed", ["*.stripe.com", "api.stripe.com:443", "other.com"])
+async def test_a_service_of_a_host_that_is_passed_through_is_removed_once_approved(
+    short: Path, clock: ManualClock, passed: str
+) -> None:
+    """Without it agents would reach that host through the proxy, unread."""
+    through = GatewaySettings(pass_through=(passed,))
+    opens = passed != "other.com"
+    async with started(short, clock, Settings(gateway=through)) as (bench, gateway):
+        file = bench.home.config / "services" / "stripe.toml"
+        file.write_text(FIRST)
+        await gateway.look()
+    async with started(short, clock, replace(FACTOR, gateway=through)) as both:
+        bench, gateway = both
+        file.unlink()
+        await gateway.look()
+        assert origin(gateway) == ("https://api.stripe.com" if opens else "")
+        assert len(waiting(bench)) == opens
+        for change in waiting(bench):
+            assert "api.stripe.com through the proxy" in change.parameters["then"]
+            await approve(bench, change)
+        assert origin(gateway) == ""
+
+
+async def test_a_removal_that_loosens_is_recorded_as_one(
+    short: Path, clock: ManualClock
+) -> None:
+    """Where no factor is asked it counts at once, and the event says so."""
+    through = GatewaySettings(pass_through=("*.stripe.com",))
+    async with started(short, clock, Settings(gateway=through)) as (bench, gateway):
+        for host in ("stripe.com", "other.com"):
+            file = bench.home.config / "services" / "stripe.toml"
+            file.write_text(FIRST.replace("stripe.com", host))
+            await gateway.look()
+            file.unlink()
+            await gateway.look()
+            removed = (await bench.events("service.changed"))[-1]
+            assert removed.reason == "removed"
+            assert ("loosened" in removed.detail) is (host == "stripe.com")

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.riders import text_change
 from agentvault_tui.broker.socket_factor import asks_factor
 from agentvault_tui.broker.team_copies import digest_of
 from agentvault_tui.broker.team_files import Loosens, TeamFiles
@@ -20,7 +21,7 @@ from agentvault_tui.broker.usecases.change_basis import OUTDATED
 from agentvault_tui.broker.usecases.changes import Asker, Wanted, ask
 from agentvault_tui.broker.usecases.stepup_end import cancel
 from agentvault_tui.errors import AgentVaultError
-from agentvault_tui.model import Actor, ActorKind, ChangedText, StepUpId
+from agentvault_tui.model import Actor, ActorKind, StepUpId
 
 log = logging.getLogger("agentvault.team")
 
@@ -54,9 +55,7 @@ class _Edits:
         """Ask a person about each edit that loosens; return the paths that wait."""
         found: dict[str, Loosens] = {}
         for path, text in edits.items():
-            judge = self._files.judges.get(path.partition("/")[0])
-            judged = judge and judge(path, self._files.text(path), text)
-            if judged:
+            if judged := self._files.judge(path, text):
                 found[path] = judged
         if found and not await asks_factor(self._broker):
             found = {}
@@ -81,13 +80,15 @@ class _Edits:
                 await cancel(self._broker, change_id, OUTDATED, _FILE)
 
     async def _ask(self, path: str, text: str | None, loosens: Loosens) -> None:
-        before = digest_of(self._files.text(path))
+        verb, after = "edited", text
+        if text is None:
+            verb, after = "removed", loosens.instead
         wanted = Wanted(
             loosens.kinds,
-            f"edited on a broker's machine: {path}",
+            f"{verb} on a broker's machine: {path}",
             path,
             (f"{_STATE}:{path}",),
-            (ChangedText(path, before, digest_of(text)),),
+            (text_change(path, self._files.text(path), after),),
             loosens.details,
         )
         request = {"path": {}, "body": {"file": path, "text": text}}

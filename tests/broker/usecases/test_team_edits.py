@@ -14,6 +14,7 @@ from agentvault_tui.model import sha256_hex
 
 __all__ = ["place"]
 
+DENY = 'unmatched = "deny"\n'
 SIEM = '[sinks.siem]\nkind = "file"\npath = "siem.jsonl"\n'
 
 
@@ -26,21 +27,29 @@ SIEM = '[sinks.siem]\nkind = "file"\npath = "siem.jsonl"\n'
         ("mcp/tickets.toml", "", 'url = "https://mcp.test/mcp"\n'),
         ("hosts/claude-code.toml", "", 'unmatched = "read:files"\n'),
         ("alerts.toml", SIEM, ""),
+        ("hosts/claude-code.toml", DENY, None),
     ],
 )
 async def test_an_edit_that_loosens_counts_once_it_is_approved_at_any_broker(
-    place: Place, edit: tuple[str, str, str], at: int
+    place: Place, edit: tuple[str, str, str | None], at: int
 ) -> None:
     """Until then the version before does, everywhere; then exactly the edited text."""
     file, before, after = edit
     first = (file, before) if before else (API, ONE)
     async with team(place, *first) as (a, b):
-        a.path(file).write_text(after)
+        if after is None:
+            a.path(file).unlink()
+        else:
+            a.path(file).write_text(after)
         for _ in range(2):
             await seen(a, b)
         assert [one.files.text(file) for one in (a, b)] == [before or None] * 2
         (change,) = waiting(a)
         assert [one.id for one in waiting(b)] == [change.id]
+        assert change.change is not None
+        lines = change.change.texts[0].diff.splitlines()
+        assert len(lines) > 1
+        assert {f"+{line}" for line in (after or "").splitlines()} <= {*lines}
         assert any(file in one for one in a.gateway.notices)
         approver = (a, b)[at]
         await approve(approver, change)
