@@ -140,13 +140,23 @@ def _diff(before: str | None, after: str | None) -> str:
     Comparing is quadratic, so that long texts are compared as a whole: all lines of
     the one are removed and all of the other added.
     """
-    old, new = (before or "").splitlines(), (after or "").splitlines()
+    old, new = _lines(before), _lines(after)
     if len(old) * len(new) > _COMPARED:
         lines = [*(f"-{line}" for line in old), *(f"+{line}" for line in new)]
     else:
         # The names of the files are known; the third line is the first place.
         lines = [*difflib.unified_diff(old, new, lineterm="")][2:]
     return "\n".join(lines)
+
+
+def _lines(text: str | None) -> list[str]:
+    """Divide a text where the parsers of policies and files do.
+
+    At no other line break of Unicode: if one became a line feed, a comment could
+    become a rule, and no line would differ.
+    """
+    lines = (text or "").split("\n")
+    return lines if lines[-1] else lines[:-1]
 
 
 def by_file(kinds: Sequence[str], *texts: ChangedText) -> dict[str, Any]:

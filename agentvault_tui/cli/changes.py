@@ -145,7 +145,7 @@ def _print_texts(out: Output, change: ChangeInfo) -> None:
         if text.diff:
             out.line()
             out.line(out.cell(text.name, "strong"))
-            for line in str(text.diff).splitlines():
+            for line in str(text.diff).split("\n"):
                 out.line(out.cell(line, _DIFF.get(line[:1], "quiet"), limit=_LINE))
 
 

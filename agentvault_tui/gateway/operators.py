@@ -321,7 +321,8 @@ def _secret_routes(gateway: Configured, authority: Authority) -> list[Route]:
         return str(row.version) if row else ""
 
     gateway.broker.states["secret"] = secret_now
-    keeping = Loosening(authority, calls.SET_SECRET, SecretRequest, do_keep)
+    set_call = calls.SET_SECRET, SecretRequest
+    keeping = Loosening(authority, *set_call, do_keep, ("value",))
     return [
         route(calls.SECRETS, listing),
         route(calls.SET_SECRET, keep),

@@ -73,6 +73,23 @@ class PageBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Whether it can only be denied."""
 
 
+class PageText(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The lines that differ in a text that a change replaces."""
+
+    name: str
+    lines: tuple[str, ...] = ()
+    left: Annotated[int, Meta(ge=0)] = 0
+    """Lines that are not among them."""
+
+
+class PageTexts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The texts that a change replaces; see `broker.shown_texts`."""
+
+    texts: tuple[PageText, ...] = ()
+    more: Annotated[int, Meta(ge=0)] = 0
+    """Texts that are not among them."""
+
+
 class PageDetails(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What an approval page shows and checks beside the action."""
 
@@ -174,6 +191,8 @@ class StepUpDetails(
     """Where an operator changes something and no agent asks: the call that does it."""
     evaluation: bool = False
     """Whether the same question is answered with yes, and no token is issued."""
+    texts: PageTexts = PageTexts()
+    """Of a change."""
     page: PageDetails | None = None
     """Where the tenant has approval pages."""
 

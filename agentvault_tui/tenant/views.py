@@ -17,7 +17,12 @@ from agentvault_tui.clock import iso
 from agentvault_tui.headline import headline
 from agentvault_tui.model.stepup import UNSEEN_PARTS
 from agentvault_tui.tenant.codes import StoredDeviceCode
-from agentvault_tui.tenant.details import PageBody, StepUpDetails, member_rows
+from agentvault_tui.tenant.details import (
+    PageBody,
+    PageTexts,
+    StepUpDetails,
+    member_rows,
+)
 from agentvault_tui.text import Shown, in_full, visible
 
 _HERE: Final = Path(__file__).parent
@@ -78,6 +83,8 @@ def request_view(what: StepUpDetails) -> dict[str, object]:
         "requested_at": f"{what.requested_at:%Y-%m-%d %H:%M:%S} UTC",
         "requested_at_iso": iso(what.requested_at),
         "others": _rows(what.others()),
+        "texts": _texts(what.texts),
+        "more_texts": what.texts.more,
         "request": None if what.request is None else _rows(what.request.rows()),
         "warning": in_full(what.request.warning) if what.request else "",
         "repeat": what.repeat and what.repeat.words(),
@@ -95,6 +102,19 @@ def headline_of(what: StepUpDetails) -> Shown:
         connection=what.connection,
         change=what.why if what.change is not None else None,
     )
+
+
+def _texts(shown: PageTexts) -> list[dict[str, object]]:
+    """Return the lines that differ, displayable, each with its kind."""
+    kinds = {"+": "added", "-": "removed", "@": "place"}
+    return [
+        {
+            "name": in_full(text.name),
+            "lines": [(in_full(one), kinds.get(one[:1], "same")) for one in text.lines],
+            "left": text.left,
+        }
+        for text in shown.texts
+    ]
 
 
 def body_view(body: PageBody) -> dict[str, object]:

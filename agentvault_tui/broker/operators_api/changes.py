@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -28,6 +28,7 @@ from agentvault_tui.broker.operators_api.wire import (
 )
 from agentvault_tui.broker.riders import Rider, record_of
 from agentvault_tui.broker.shapes import change_info
+from agentvault_tui.broker.shown_texts import shown_request
 from agentvault_tui.broker.usecases.changes import (
     Asker,
     Wanted,
@@ -78,6 +79,9 @@ class Loosening(Generic[BodyT, AnswerT]):
     body: type[BodyT]
     perform: Callable[[BodyT, Actor, How], Awaitable[AnswerT]]
     """Carries it out, as that actor."""
+    apart: tuple[str, ...] = ()
+    """Members of the body that a change shows as texts, or that are secret. The others
+    are shown whether or not the change's details name them."""
 
     def __post_init__(self) -> None:
         """Register what carries the call out."""
@@ -153,6 +157,9 @@ class Loosening(Generic[BodyT, AnswerT]):
             "body": msgspec.to_builtins(body),
         }
         asker = Asker(actor, operator_of(request))
+        apart = (*self.apart, "reason") if wanted.reason else self.apart
+        details = shown_request(body, apart, wanted.details)
+        wanted = replace(wanted, details=details)
         change = await ask(self.authority.broker, self.name, asked, wanted, asker)
         return answer(change_info(change), 202)
 

@@ -27,8 +27,9 @@ from agentvault_tui.broker.usecases.apply import (
 from agentvault_tui.broker.usecases.apply_entries import entry_of, files_of
 from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.broker.usecases.policy_apply import TextEdit, edits_of
+from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import ConflictError
-from agentvault_tui.model import Actor, AgentId
+from agentvault_tui.model import Actor, Agent, AgentId, ChangedText
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.files import (
     AgentFieldChange,
@@ -37,7 +38,7 @@ from agentvault_tui.operator_api.files import (
     FilesInfo,
     FilesRequest,
 )
-from agentvault_tui.text import visible
+from agentvault_tui.text import in_full, visible
 
 
 def routes(broker: Broker, authority: Authority) -> list[Route]:
@@ -78,13 +79,13 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
         changed = bool(done.plan)
         return _answer(broker, done.plan, applied=changed, recorded=done.recorded)
 
-    applying = Loosening(authority, calls.APPLY_FILES, FilesRequest, do_apply)
+    apart = "agents", "services", "limits"
+    applying = Loosening(authority, calls.APPLY_FILES, FilesRequest, do_apply, apart)
     return [route(calls.FILES, show), route(calls.APPLY_FILES, apply)]
 
 
 def _loosened(broker: Broker, plan: FilesPlan) -> Wanted:
     """Return what applying files would loosen: all of it is one change."""
-    agents = [one for one in plan.changes if one.widens]
     kinds, name_of = loosened(broker, plan), _names(broker, plan)
     counts = {
         "agents": len(plan.changes),
@@ -93,7 +94,8 @@ def _loosened(broker: Broker, plan: FilesPlan) -> Wanted:
         "limits": int(plan.edits.limits is not None),
     }
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    texts = [
+    texts = [_agent_change(one, name_of) for one in plan.changes]
+    texts += [
         text_change(f"services/{name}.toml", *pair)
         for name, pair in plan.edits.services.items()
     ]
@@ -114,20 +116,41 @@ def _loosened(broker: Broker, plan: FilesPlan) -> Wanted:
         {
             **counts,
             "digest": plan.digest,
-            "origins": {
-                name: _origin(after) for name, (_, after) in plan.edits.services.items()
-            },
-            "agents": [
-                {
-                    "name": visible(one.after.name, 60),
-                    "scopes": list(one.after.scopes),
-                    "new": one.before is None,
-                    "changed": [each.field for each in _fields(one, name_of)],
-                }
-                for one in agents
+            "origins": [
+                f"{name}: {_origin(after)}"
+                for name, (_, after) in plan.edits.services.items()
             ],
+            "agents revoked": [visible(one.name, 60) for one in plan.pruned],
         },
     )
+
+
+def _agent_change(
+    change: AgentChange, name_of: Callable[[AgentId], str]
+) -> ChangedText:
+    """Return an agent before and after as texts: one line a field and value."""
+
+    def text(agent: Agent) -> str:
+        entry = asdict(entry_of(agent, name_of))
+        return "".join(f"{line}\n" for line in _lines(entry))
+
+    before = text(change.before) if change.before else None
+    return text_change(
+        f"agent {in_full(change.after.name)}", before, text(change.after)
+    )
+
+
+def _lines(value: object, field: str = "") -> Iterator[str]:
+    """Yield one line for each value, each with the names that lead to it."""
+    if isinstance(value, dict):
+        for name, one in value.items():
+            shown = str(name) if not field else f"{field} {to_json(name)}"
+            yield from _lines(one, shown)
+    elif isinstance(value, tuple):
+        for one in value:
+            yield from _lines(one, field)
+    elif value:
+        yield f"{field} = {to_json(value)}"
 
 
 def _origin(text: str | None) -> str:

@@ -48,6 +48,7 @@ from agentvault_tui.model import (
     Actor,
     Agent,
     AgentId,
+    ChangedText,
     Event,
     EventType,
     Money,
@@ -64,6 +65,9 @@ from agentvault_tui.policy import (
     only_tightens,
 )
 from agentvault_tui.policy.texts import FILES
+
+_NAMES: Final = dict(zip(FILES, PolicyTexts._fields, strict=True))
+"""The member of `PolicyTexts` of each of the policy's files."""
 
 
 def routes(
@@ -124,13 +128,18 @@ def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
         """Let the shipped files count in the place of those that are gone."""
         body = await body_of(request, asks.WireRequest)
         seat, kinds = operator_of(request), ["policy"]
+        texts: list[ChangedText] = []
         summary, about = "the shipped policy decides again", "the shipped policy"
         if await authority.by_factor(seat):
             await authority.actor(seat, Need.GIVE, about)
             gone = check_gone(broker)  # what cannot be is refused at once
             kinds = ["limits" if one == "limits.toml" else "policy" for one in gone]
             summary = f"{summary}, for {' and '.join(gone)}"
-        wanted = Wanted((*dict.fromkeys(kinds),), summary, about, ("policy",))
+            now = broker.policy.texts
+            names = dict.fromkeys(_NAMES[one] for one in gone)
+            texts = _changed(now, now._replace(**names))
+        kinds = [*dict.fromkeys(kinds)]
+        wanted = Wanted((*kinds,), summary, about, ("policy",), (*texts,))
         return await resetting.settle(request, body, wanted)
 
     async def do_apply(
@@ -149,7 +158,8 @@ def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
         return await applying.settle(request, asked, wanted, local=Need.GIVE)
 
     resetting = Loosening(authority, calls.RESET_POLICY, asks.WireRequest, do_reset)
-    applying = Loosening(authority, calls.APPLY_POLICY, asks.ApplyRequest, do_apply)
+    apply_call = calls.APPLY_POLICY, asks.ApplyRequest
+    applying = Loosening(authority, *apply_call, do_apply, ("policy", "limits"))
 
     return [
         route(calls.APPLY_POLICY, apply),
@@ -168,24 +178,30 @@ async def _wanted(broker: Broker, asked: asks.ApplyRequest) -> Wanted:
     """Return what a policy that is to be applied would loosen."""
     _, policy = await preview(broker, _texts(asked), asked.plan)
     await check_rules(broker, policy, strict=asked.strict)
-    before, after = broker.policy.texts.effective(), policy.texts.effective()
-    files = dict(zip(PolicyTexts._fields, FILES, strict=True))
-    changed = [name for name in files if before.get(name) != after.get(name)]
-    kinds = tuple("limits" if name == "limits" else "policy" for name in changed)
-    named = " and ".join(files[name] for name in changed)
+    texts = _changed(broker.policy.texts, policy.texts)
+    changed = [one.name for one in texts]
+    kinds = tuple("limits" if one == "limits.toml" else "policy" for one in changed)
+    named = " and ".join(changed)
     return Wanted(
         () if only_tightens(broker.policy, policy) else kinds or ("policy",),
         f"replace {named or 'the policy'}: version {broker.policy.version} becomes"
         f" {policy.version}",
         named or "policy.cedar",
         ("policy",),
-        tuple(
-            text_change(files[name], before.get(name), after.get(name))
-            for name in changed
-        ),
+        (*texts,),
         {**differences(broker.policy, policy), "plan": asked.plan or None},
         asked.reason,
     )
+
+
+def _changed(before: PolicyTexts, after: PolicyTexts) -> list[ChangedText]:
+    """Return the policy's files whose active texts differ."""
+    old, new = before.effective(), after.effective()
+    return [
+        text_change(file, old.get(name), new.get(name))
+        for file, name in _NAMES.items()
+        if old.get(name) != new.get(name)
+    ]
 
 
 def _in_force(broker: Broker, warnings: Iterable[str] = ()) -> planning.PolicyInfo:

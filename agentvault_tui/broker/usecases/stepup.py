@@ -21,6 +21,7 @@ from msgspec import ValidationError, convert
 
 from agentvault_tui.broker.core import SYSTEM, Broker, decide_anew
 from agentvault_tui.broker.pending_cuts import Decided
+from agentvault_tui.broker.shown_texts import shown_texts
 from agentvault_tui.broker.stepups import (
     digest_of,
     stepup_draft,
@@ -63,6 +64,7 @@ from agentvault_tui.model import (
     StepUp,
     StepUpId,
     StepUpStatus,
+    WaitingChange,
     fingerprint,
     new_secret,
     other_details,
@@ -498,7 +500,7 @@ async def _shown_at_tenant(
         "resource": stepup.resource,
         "parameters": stepup.parameters,
         **({"money": stepup.money.written} if stepup.money else {}),
-        **({"change": change.call} if change else {"ttl": stepup.ttl}),
+        **(_shown_change(broker, change) if change else {"ttl": stepup.ttl}),
         **(
             {"resource_indicator": stepup.resource_indicator}
             if stepup.resource_indicator != stepup.resource
@@ -520,6 +522,14 @@ async def _shown_at_tenant(
             else {}
         ),
     }
+
+
+def _shown_change(broker: Broker, change: WaitingChange) -> dict[str, object]:
+    """Return what is of a change alone; our own tenant shows the lines of its texts."""
+    shown: dict[str, object] = {"change": change.call}
+    if change.texts and broker.tenant_kind == "embedded":
+        shown["texts"] = shown_texts(change.texts)
+    return shown
 
 
 async def _page(

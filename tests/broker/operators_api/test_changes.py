@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from support.bench import OPERATOR, Bench
 from support.elsewhere import Elsewhere, Stand
+from support.loosenings import (
+    HOOK,
+    MILD,
+    SERVICE,
+    STRICT,
+    loosenings,
+    opened,
+    signed_in,
+    waits,
+)
 from support.manual_clock import ManualClock
 from support.scripted_tenant import ALICE
 from support.stepups import ask
@@ -42,47 +50,13 @@ from agentvault_tui.policy import shipped_policy
 from agentvault_tui.settings import ChangeRule, ChangeSettings, Settings
 from agentvault_tui.watch.watch import LedgerWatch
 
-MILD = """
-@id("all") @why("Everything.") @obligation("allow")
-permit (principal, action, resource);
-"""
-FORBID = """
-@id("no-mail") @why("No mail.")
-forbid (principal, action == Action::"send:email", resource);
-"""
-STRICT = shipped_policy() + FORBID
-SERVICE = """
-origin = "https://evil.example"
-[credential]
-kind = "bearer"
-secret = "stripe"
-[[routes]]
-method = "POST"
-path = "/v1/x"
-scope = "send:payment"
-"""
 BOB = {**ALICE, "sub": "agentvault|bob"}
-
-
-@asynccontextmanager
-async def opened(bench: Bench) -> AsyncIterator[Stand]:
-    """Serve operators elsewhere, with a gateway, which has services and secrets."""
-    bench.broker.gateway = gateway = Gateway(bench.broker)
-    async with Stand.open(bench) as stand:
-        yield stand
-    await gateway.aclose()
 
 
 @pytest.fixture
 async def stand(bench: Bench) -> AsyncIterator[Stand]:
     async with opened(bench) as stand:
         yield stand
-
-
-async def signed_in(stand: Stand, role: str, name: str = "vera") -> Elsewhere:
-    operator = stand.operator()
-    await operator.sign_in(role, name=name)
-    return operator
 
 
 async def approve(
@@ -100,70 +74,6 @@ async def approve(
     return dict((await person.get(f"/api/changes/{change['id']}")).json())
 
 
-async def waits(answer: httpx.Response) -> dict[str, Any]:
-    """Insist on a change that waits; return it."""
-    assert answer.status_code == 202, answer.text
-    change: dict[str, Any] = answer.json()
-    assert change["id"].startswith("chg_")
-    assert change["status"] == "pending"
-    assert change["fingerprint"] == change["digest"][7:11].upper()
-    assert (change["have"], change["need"], change["device"]) == (0, 1, None)
-    return change
-
-
-async def loosenings(stand: Stand) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return a request for each call that loosens."""
-    bench = stand.bench
-    agent = await bench.agent("payer")
-    other = await bench.agent("other")
-    revoked = await bench.agent("gone")
-    await revoke_agent(bench.broker, revoked.id, "r", OPERATOR)
-    new = {"name": "new", "owner": "o", "scopes": ["read:calendar"]}
-    template = await bench.agent("plan", template=True)
-    return {
-        "policy": ("/api/policy/apply", {"policy": MILD}),
-        "limits": ("/api/policy/apply", {"policy": shipped_policy(), "limits": HOOK}),
-        "register": ("/api/agents", new),
-        "from": ("/api/agents", {"name": "new", "from": template.id}),
-        "server": (
-            "/api/agents",
-            {"name": "api", "owner": "o", "resource_server": True},
-        ),
-        "restore": ("/api/agents/restore", {"agent_id": revoked.id}),
-        "lift": ("/api/agents/restore", {"all": True}),
-        "grant": (
-            "/api/agents/scopes",
-            {"agent_id": agent.id, "grant": ["send:email"]},
-        ),
-        "delegate": (
-            "/api/agents/delegates",
-            {"agent_id": agent.id, "to": other.id, "scopes": ["send:payment"]},
-        ),
-        "secret": (
-            "/api/secrets",
-            {"name": "stripe", "value": "sk_live_1", "for": ["https://api.test"]},
-        ),
-        "client secret": ("/api/agents/secret", {"agent_id": agent.id}),
-        "token": ("/api/agents/token", {"agent_id": agent.id, "scope": "send:payment"}),
-        "service": ("/api/files", {"services": {"stripe": SERVICE}}),
-        "files": ("/api/files", {"agents": {"n": {"owner": "o"}}}),
-        "connect": (
-            "/api/connections",
-            {
-                "agent_id": agent.id,
-                "connection": "google",
-                "redirect_uri": "http://127.0.0.1:1/callback",
-            },
-        ),
-    }
-
-
-HOOK = """
-[[hooks]]
-id = "ask"
-url = "https://evil.example/"
-scopes = ["send:payment"]
-"""
 KINDS = {
     "policy": "policy",
     "limits": "limits",
@@ -374,11 +284,14 @@ async def test_who_approves_reads_what_changes(stand: Stand) -> None:
     assert shown["request"]["policy"] == MILD
     files = {"services": {"stripe": SERVICE}}
     change = await waits(await approver.post("/api/files", **files))
-    assert change["details"]["origins"] == {"stripe": "https://evil.example"}
+    assert change["details"]["origins"] == ["stripe: https://evil.example"]
     await stand.bench.agent("payer", "send:payment")
     payer = {"owner": "eve", "scopes": ["send:payment"], "purpose": "tests"}
     change = await waits(await approver.post("/api/files", agents={"payer": payer}))
-    assert change["details"]["agents"][0]["changed"] == ["owner"]
+    shown = (await approver.get(f"/api/changes/{change['id']}")).json()
+    assert [one["name"] for one in shown["texts"]] == ["agent payer"]
+    lines = shown["texts"][0]["diff"].splitlines()
+    assert lines[1:3] == ['-owner = "olga"', '+owner = "eve"']
     server = {"name": "api", "owner": "o", "serves": ["send:payment"]}
     change = await waits(await approver.post("/api/agents", **server))
     assert change["details"]["serves"] == ["send:payment"]
