@@ -38,11 +38,14 @@ UNBOUND: Final = ("app:", "jti:")
 """Prefixes of keys in ``meta`` that are not bound; see docs/threat-model.md."""
 MAYBE_BOUND: Final = (
     *("app:policy", "app:policy_checked", "app:tenant_log"),
-    *("app:agent_shares_user", "app:approver_existed"),
+    *("app:agent_shares_user", "app:approver_existed", "app:gateway_files"),
 )
 """Of those the keys that are bound all the same: a broker decides by their values.
 Earlier builds bound none, so a row that no event binds is no fault."""
-_DECIDING: Final = ("app:secret_origins", "app:secret_for:", "app:grant_ends:")
+_DECIDING: Final = (
+    *("app:secret_origins", "app:secret_for:", "app:grant_ends:"),
+    "app:gateway_text:",
+)
 """Prefixes of keys in ``meta`` that every row has to be bound under, likewise."""
 LASTING_TYPES: Final = (
     EventType.AGENT_REGISTERED,

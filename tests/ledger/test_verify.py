@@ -508,21 +508,24 @@ async def test_a_text_index_that_knows_more_than_the_ledger_is_a_fault(
     assert "the text index has event" in str(report.problem)
 
 
-LISTED = ["secret_origins", "secret_for:stripe", "grant_ends:agt_1:send:payment"]
+LISTED = [
+    *("secret_origins", "secret_for:stripe", "grant_ends:agt_1:send:payment"),
+    "gateway_text:hosts/claude-code.toml",
+]
 
 
 @pytest.mark.parametrize(
     "key",
     [
         *("policy", "policy_checked", "tenant_log", "agent_shares_user"),
-        *("approver_existed", *LISTED),
+        *("approver_existed", "gateway_files", *LISTED),
     ],
 )
 @pytest.mark.parametrize("change", ["UPDATE meta SET value = 'x'", "DELETE FROM meta"])
 async def test_a_small_record_that_decides_is_compared_with_its_event(
     tmp_path: Path, key: str, change: str
 ) -> None:
-    """Which policy is active, where a secret may go, and when a grant ends."""
+    """Such as the active policy, where a secret may go, and when a grant ends."""
     home = Home(tmp_path, tmp_path)
     home.prepare()
     ledger = await Ledger.open(home, clock=manual_clock())
