@@ -38,6 +38,7 @@ from agentvault_tui.console.state.records import (
     UpstreamStep,
 )
 from agentvault_tui.console.state.revocations import Revoked
+from agentvault_tui.operator_api.changes import ChangeInfo
 from agentvault_tui.operator_api.codec import encode
 from agentvault_tui.operator_api.requests import Factor, RepeatRequest
 from agentvault_tui.operator_api.sessions import DeskInfo, MeInfo
@@ -135,6 +136,14 @@ class Scripted(BrokerLink):
         ascii_only = self.stand.desk.glyphs.ascii_only
         return view(request, body, ascii_only=ascii_only)
 
+    async def change(self, change_id: str) -> ChangeInfo:
+        self.read_bodies.append(change_id)
+        if self.error is not None:
+            raise self.error
+        row = self.stand.mirror.stepups[change_id]
+        asked = {"id": change_id, "digest": row.digest, "texts": self.stand.texts}
+        return filled(ChangeInfo, asked)
+
     async def tree(self, agent_id: str | None) -> tuple[TreeRow, ...]:
         return self.trees.get(agent_id or "", ())
 
@@ -201,6 +210,8 @@ class Stand:
         self.state = FakeState(START)
         self.mirror = Mirror(self.clock, ascii_only=ascii_only)
         self.bodies: dict[str, bytes] = {}
+        self.texts: list[dict[str, Any]] = []
+        """Of each change that is read."""
         """Of held calls, as the broker keeps them, by step-up."""
         scopes = {n: ScopeInfo(**one) for n, one in self.state.catalogue.items()}
         self.mirror.intake.learn(scopes)

@@ -13,6 +13,7 @@ from textual.widgets import Input
 
 from agentvault_tui.console.desk import Desk, open_page
 from agentvault_tui.console.dialogs.base import Dialog, SheetPage
+from agentvault_tui.console.dialogs.change_lines import ChangeLines
 from agentvault_tui.console.dialogs.factor import factor
 from agentvault_tui.console.dialogs.past_decisions import StepUpHistory
 from agentvault_tui.console.dialogs.prompt import DeskPrompt
@@ -79,6 +80,7 @@ class StepUpDialog(Dialog[None]):
         self.opened = self.row = stepup
         """As it was when this was opened, and the last that was heard of it."""
         self.history = StepUpHistory(desk, stepup)
+        self.lines = ChangeLines(desk, stepup)
         self.body = READING if stepup.request else None
         """The body of a held call."""
         self._body_due = 0.0
@@ -121,6 +123,7 @@ class StepUpDialog(Dialog[None]):
                 self.viewing,
                 (self.typing, self.prompt.open, self.prompt.sent),
                 self.body and self.body.summary,
+                self.lines.missing,
             ),
             past if past is None else tuple(each.id for each in past),
         )
@@ -178,6 +181,9 @@ class StepUpDialog(Dialog[None]):
             read: Callable[[], Awaitable[None]] = self._read_history
             self.run_worker(read, group="history", exclusive=True)
         self._want_body()
+        if self.is_attached and self.lines.due():
+            lines: Callable[[], Awaitable[None]] = self._read_lines
+            self.run_worker(lines, group="lines", exclusive=True)
         super().update_page()
         self._note_viewed()
 
@@ -464,6 +470,11 @@ class StepUpDialog(Dialog[None]):
             read: Callable[[], Awaitable[None]] = self._read_body
             self.run_worker(read, group="body", exclusive=True)
 
+    async def _read_lines(self) -> None:
+        await self.lines.read()
+        self._viewed = False
+        self.update_page()
+
     async def _read_body(self) -> None:
         if (request := self.opened.request) is None:
             return
@@ -499,7 +510,7 @@ class StepUpDialog(Dialog[None]):
         agent = self.desk.mirror.agents.get(self.row.agent_id)
         owner = agent.owner if agent else Shown("")
         told, now = self.history.told, self.clock.now()
-        return StepUpFacts(self.row, owner, told, now, self.body)
+        return StepUpFacts(self.row, owner, told, now, self.body, self.lines.shown)
 
     def _altered(self) -> bool:
         """Tell whether this is no longer what was shown when the dialog opened."""
@@ -588,6 +599,8 @@ class StepUpDialog(Dialog[None]):
         return rows if self.row.status == "authorizing" else [EMPTY, *rows]
 
     def _note_viewed(self) -> None:
+        if self.lines.missing:
+            return
         if self.viewing and self.sheet.top + self.sheet.room >= self._trusted > 0:
             self._viewed = True
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from agentvault_tui.console.draw.change_lines import NO_LINES, ShownLines, line_rows
 from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Piece, Row, wrap
 from agentvault_tui.console.state import stepups
 from agentvault_tui.console.state.moments import clock_time, plural
@@ -49,6 +50,8 @@ class StepUpFacts:
     now: datetime
     body: BodyView | None = None
     """Of a held call."""
+    lines: ShownLines = NO_LINES
+    """Of a change."""
 
 
 _HEAD_LEAST: Final = 16
@@ -189,6 +192,7 @@ def brief(
     if left > len(words) and (words or not row.is_change):
         rows.append(EMPTY)
     cut = cut_agent or cut_wants or cut_on or cut_with or cut_body or cut_why
+    cut = cut or bool(row.texts)  # the full view alone has their lines
     return [*rows, *words][:height], cut or cut_grant or len(rows) > height
 
 
@@ -209,6 +213,7 @@ def whole(asked: StepUpFacts, pen: Pen, width: int) -> tuple[list[Row], int]:
     What was before stands after them: it informs, and is not what is granted.
     """
     facts, words = _whole(asked.row, asked.owner, asked.body, pen, width)
+    facts = (*facts, *line_rows(asked.lines, pen, width))
     past = [
         tally_row(asked, pen, width),
         *listed_before(asked, pen, width),

@@ -32,6 +32,7 @@ from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.advice import AdviceInfo, AdviceList, AdviceQuery
 from agentvault_tui.operator_api.alerts import RetryAlertRequest
 from agentvault_tui.operator_api.calls import AnswerT, ApiCall
+from agentvault_tui.operator_api.changes import ChangeInfo
 from agentvault_tui.operator_api.client import AsyncOperatorClient
 from agentvault_tui.operator_api.history import (
     EventInfo,
@@ -397,6 +398,10 @@ class BrokerLink:
         answer = await self._client.call(calls.STEPUP_BODY, id=stepup_id)
         ascii_only = self.mirror.intake.ascii_only
         return await asyncio.to_thread(told, request, answer, ascii_only=ascii_only)
+
+    async def change(self, change_id: str) -> ChangeInfo:
+        """Read a change that waits, with the lines of its texts that differ."""
+        return await self._client.call(calls.CHANGE, id=change_id)
 
     # Deciding
 

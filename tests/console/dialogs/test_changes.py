@@ -24,6 +24,7 @@ from agentvault_tui.operator_api.changes import ChangeInfo
 
 SUMMARY = "replace policy.cedar, limits.toml: version 12ab34cd becomes 99ee77aa"
 BEFORE, AFTER = "1f2e3d4c5b6a7980" * 4, "9a8b7c6d5e4f3021" * 4
+DIFF = "@@ -1,2 +1,2 @@\n // rules\n-recipients <= 20\n+recipients <= 9000\u202e"
 APPROVALS = {"have": 1, "need": 2, "may": "any approver but bob and alice"}
 BOB = {"sub": "auth0|2", "name": "bob", "amr": ["otp", "mfa"], "auth_time": None}
 NOT_OF_A_CHANGE = ("Agent ", "agent", "token", "edeem", "with scope", "Why ask")
@@ -38,6 +39,10 @@ def proposed() -> tuple[Stand, StepUpRow]:
         details={"texts": texts},
         approvals={**APPROVALS, "by": [BOB]},
     )
+    stand.texts = [
+        {"name": "policy.cedar", "before": BEFORE, "after": AFTER, "diff": DIFF},
+        {"name": "limits.toml", "before": None, "after": AFTER, "diff": "+[[limits]]"},
+    ]
     return stand, row
 
 
@@ -75,12 +80,78 @@ async def test_it_says_who_what_and_who_may_approve(size: tuple[int, int]) -> No
             "Approvals 1 of 2 (bob); may still: any approver but bob and alice",
         ):
             assert expected in words
-        for word in (*NOT_OF_A_CHANGE, "cut here"):
+        for word in NOT_OF_A_CHANGE:
             assert word not in words, word
         await pilot.press("v")
         await pilot.pause()
         assert f"SHA-256   {BEFORE[:48]}" in text_of(app)
         assert "becomes   " + AFTER[:48] in text_of(app)
+
+
+async def test_it_is_approved_once_the_lines_that_change_were_read() -> None:
+    """They come with the change, are in the full view, and show what is hidden."""
+    stand, row = proposed()
+    app = shown(stand, row)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await read(app, pilot)
+        assert stand.actions.read_bodies == [row.id]
+        await decide(app, pilot, "a")
+        assert "press v, read to the end, then approve" in said(app)
+        assert stand.actions.asked == []
+        await pilot.press("v")
+        await pilot.pause()
+        app.settle()
+        seen = text_of(app)
+        for _ in range(4):
+            await pilot.press("pagedown")
+            await pilot.pause()
+            seen += text_of(app)
+        for line in ("-recipients <= 20", "+recipients <= 9000⟦U+202E⟧", "+[[limits]]"):
+            assert line in seen, line
+        await decide(app, pilot, "a")
+        assert stand.actions.asked == [("approve", row.id, row.digest)]
+
+
+async def test_lines_that_cannot_be_read_keep_it_from_being_approved() -> None:
+    """It says why, and reads again while it is open."""
+    stand, row = proposed()
+    stand.actions.error = RefusedError("the store does not answer")
+    app = shown(stand, row)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await read(app, pilot)
+        await pilot.press("v")
+        for _ in range(4):
+            await pilot.press("pagedown")
+        await pilot.pause()
+        assert "not read yet: the store does not answer" in said(app)
+        stand.actions.error = None
+        await decide(app, pilot, "a")
+        assert stand.actions.asked == []
+        stand.clock.advance(3)
+        await read(app, pilot)
+        assert len(stand.actions.read_bodies) == 2
+        await pilot.press(*["pagedown"] * 4)
+        await pilot.pause()
+        assert "+[[limits]]" in text_of(app)
+
+
+async def read(app: StandApp, pilot: Pilot[None]) -> None:
+    """Let the dialog read what it shows, and draw it."""
+    await pilot.pause()
+    app.dialog.update_page()
+    await app.workers.wait_for_complete()
+    await pilot.pause()
+    app.settle()
+
+
+async def view(app: StandApp, pilot: Pilot[None]) -> None:
+    """Read the full view to its end."""
+    await read(app, pilot)
+    await pilot.press("v", *["pagedown"] * 4)
+    await pilot.pause()
+    await pilot.press("v")
+    await pilot.pause()
+    app.settle()
 
 
 async def test_it_is_approved_by_its_digest_and_applied() -> None:
@@ -89,6 +160,7 @@ async def test_it_is_approved_by_its_digest_and_applied() -> None:
     app = shown(stand, row)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.pause()
+        await view(app, pilot)
         await decide(app, pilot, "m")
         await decide(app, pilot, "o")
         assert isinstance(app.screen, StepUpDialog)
