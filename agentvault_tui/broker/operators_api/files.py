@@ -94,10 +94,14 @@ def _loosened(broker: Broker, plan: FilesPlan) -> Wanted:
         "limits": int(plan.edits.limits is not None),
     }
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    services = plan.edits.services
+    named = {
+        "origins": [f"{name}: {_origin(new)}" for name, (_, new) in services.items()],
+        "agents revoked": [visible(one.name, 60) for one in plan.pruned],
+    }
     texts = [_agent_change(one, name_of) for one in plan.changes]
     texts += [
-        text_change(f"services/{name}.toml", *pair)
-        for name, pair in plan.edits.services.items()
+        text_change(f"services/{name}.toml", *pair) for name, pair in services.items()
     ]
     if plan.edits.limits:
         texts.append(text_change("limits.toml", *plan.edits.limits))
@@ -116,11 +120,7 @@ def _loosened(broker: Broker, plan: FilesPlan) -> Wanted:
         {
             **counts,
             "digest": plan.digest,
-            "origins": [
-                f"{name}: {_origin(after)}"
-                for name, (_, after) in plan.edits.services.items()
-            ],
-            "agents revoked": [visible(one.name, 60) for one in plan.pruned],
+            **{name: listed for name, listed in named.items() if listed},
         },
     )
 

@@ -92,7 +92,9 @@ class DecisionCommands:
         if isinstance(repeat, str):
             self.say(self.mirror.intake.shown(repeat, 200))
             return
-        await self.reads.tell_stepup(row)
+        if not await self.reads.tell_stepup(row):
+            self.say("It can be approved once the lines that change are read.")
+            return
 
         async def act() -> Iterable[str]:
             begun = await self.desk.link.approve(row.id, row.digest, repeat)

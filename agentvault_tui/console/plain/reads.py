@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from agentvault_tui.clock import span
 from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.dialogs.change_lines import ChangeLines
 from agentvault_tui.console.draw.evidence import EventEvidence, LinkVerdicts, evidence
 from agentvault_tui.console.draw.stepup import PastDecisions, StepUpFacts
 from agentvault_tui.console.draw.words import population
@@ -218,13 +219,20 @@ class ReadCommands:
         else:
             self.say(*sentences.agent_facts(self.mirror, agent, activity))
 
-    async def tell_stepup(self, row: StepUpRow) -> None:
-        """Tell all of a request, unless the command just before has done that."""
+    async def tell_stepup(self, row: StepUpRow) -> bool:
+        """Write all of a request, unless the command just before has done that.
+
+        Args:
+            row: the request.
+
+        Returns:
+            whether that is all: False if the lines of a change could not be read.
+        """
         self.link.look(row.id)
         self._told = row
         if row == self._told_before:
             self.say(f"{sentences.gist(row)} All of it stands above.")
-            return
+            return True
         now = self.mirror.clock.now()
         try:
             rows = await self.link.before(row.id)
@@ -235,7 +243,14 @@ class ReadCommands:
         agent = self.mirror.agents.get(row.agent_id)
         owner = agent.owner if agent else Shown("")
         body = await self._body(row)
-        self.say(*sentences.facts(StepUpFacts(row, owner, past, now, body)))
+        lines = ChangeLines(self.desk, row)
+        if lines.missing:
+            await lines.read()
+        asked = StepUpFacts(row, owner, past, now, body, lines.shown)
+        self.say(*sentences.facts(asked))
+        if lines.missing:
+            self._told = None  # they are read again with the next command
+        return not lines.missing
 
     async def _body(self, row: StepUpRow) -> BodyView | None:
         """Read the body of a held call, or why it cannot be told."""

@@ -15,6 +15,7 @@ from support.plain_session import Session, StandSession, following
 from support.wire_shapes import tell
 
 from agentvault_tui.console.state.records import LinkState
+from agentvault_tui.errors import RefusedError
 
 
 @pytest.fixture
@@ -154,6 +155,26 @@ async def test_events_held_are_counted() -> None:
     assert "STEP-UP BEEF waiting" in told
     assert "denied" not in told
     assert "1 event meanwhile" in await session.type("follow")
+
+
+async def test_a_change_is_approved_once_its_lines_are_read() -> None:
+    """They come before the question; without them nothing is asked."""
+    stand = scene()
+    texts = {"texts": [["policy.cedar", None, "a" * 64]]}
+    row = stand.propose("replace policy.cedar", "policy", details=texts)
+    stand.texts = [{"name": "policy.cedar", "diff": "-recipients 20\n+recipients 9000"}]
+    session = StandSession(stand)
+    stand.actions.error = RefusedError("the store does not answer")
+    shown = await session.type(f"approve {row.fingerprint}", row.fingerprint)
+    assert "not read yet: the store does not answer" in " ".join(shown.split())
+    assert "once the lines that change are read" in shown
+    assert session.asked == []
+    stand.actions.error = None
+    shown = await session.type(f"approve {row.fingerprint}")
+    assert "-recipients 20" in shown
+    assert "+recipients 9000" in shown
+    await session.type(row.fingerprint)
+    assert session.asked == [("approve", row.id, row.digest)]
 
 
 async def test_a_restore_is_undone_by_a_word() -> None:
