@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -14,6 +14,12 @@ from typing import Any, Final
 from agentvault_tui.ledger import Change
 from agentvault_tui.model import Actor, ChangedText, Draft
 from agentvault_tui.model.event import LOOSENED
+from agentvault_tui.policy.texts import (
+    FILES,
+    SCOPES_FOLDER,
+    PolicyTexts,
+    unpack_files,
+)
 
 _COMPARED: Final = 4_000_000
 """Pairs of lines that are compared, in about 0.1 s: 2,000 lines with as many."""
@@ -132,6 +138,38 @@ def text_change(name: str, before: str | None, after: str | None) -> ChangedText
         return None if text is None else hashlib.sha256(text.encode()).hexdigest()
 
     return ChangedText(name, digest(before), digest(after), _diff(before, after))
+
+
+def policy_changes(before: PolicyTexts, after: PolicyTexts) -> list[ChangedText]:
+    """Return the files of a policy whose active texts differ, each of scopes.d alone.
+
+    Args:
+        before: the texts of the active policy; shipped ones stand in for absent ones.
+        after: the texts that replace them.
+
+    Returns:
+        the files by `text_change`, in the order of `FILES`.
+    """
+    old, new = _active(before), _active(after)
+    return [
+        text_change(name, old.get(name), new.get(name))
+        for name in dict.fromkeys((*FILES, *sorted({*old, *new})))
+        if old.get(name) != new.get(name)
+    ]
+
+
+def policy_kinds(changed: Iterable[ChangedText]) -> tuple[str, ...]:
+    """Return of which `CHANGE_KINDS` changed files of a policy are."""
+    kinds = ("limits" if one.name == "limits.toml" else "policy" for one in changed)
+    return tuple(dict.fromkeys(kinds))
+
+
+def _active(texts: PolicyTexts) -> dict[str, str]:
+    """Return active texts by the names of their files."""
+    names = dict(zip(PolicyTexts._fields, FILES, strict=True))
+    found = {names[one]: text for one, text in texts.effective().items()}
+    packed = unpack_files(found.pop(SCOPES_FOLDER, None))
+    return found | {f"{SCOPES_FOLDER}/{name}": text for name, text in packed.items()}
 
 
 def _diff(before: str | None, after: str | None) -> str:

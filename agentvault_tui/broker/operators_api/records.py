@@ -28,7 +28,7 @@ from agentvault_tui.broker.operators_api.wire import (
     route,
     word_of,
 )
-from agentvault_tui.broker.riders import text_change
+from agentvault_tui.broker.riders import policy_changes, policy_kinds
 from agentvault_tui.broker.shapes import event_info, shape_from
 from agentvault_tui.broker.status import status_info
 from agentvault_tui.broker.surroundings import LOCAL, plain_address
@@ -68,6 +68,7 @@ from agentvault_tui.policy.texts import FILES
 
 _NAMES: Final = dict(zip(FILES, PolicyTexts._fields, strict=True))
 """The member of `PolicyTexts` of each of the policy's files."""
+_POLICY: Final[tuple[str, ...]] = ("policy",)
 
 
 def routes(
@@ -127,19 +128,18 @@ def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
     async def reset(request: Request) -> Response:
         """Let the shipped files count in the place of those that are gone."""
         body = await body_of(request, asks.WireRequest)
-        seat, kinds = operator_of(request), ["policy"]
+        seat, kinds = operator_of(request), _POLICY
         texts: list[ChangedText] = []
         summary, about = "the shipped policy decides again", "the shipped policy"
         if await authority.by_factor(seat):
             await authority.actor(seat, Need.GIVE, about)
             gone = check_gone(broker)  # what cannot be is refused at once
-            kinds = ["limits" if one == "limits.toml" else "policy" for one in gone]
             summary = f"{summary}, for {' and '.join(gone)}"
             now = broker.policy.texts
             names = dict.fromkeys(_NAMES[one] for one in gone)
-            texts = _changed(now, now._replace(**names))
-        kinds = [*dict.fromkeys(kinds)]
-        wanted = Wanted((*kinds,), summary, about, ("policy",), (*texts,))
+            texts = policy_changes(now, now._replace(**names))
+            kinds = policy_kinds(texts) or _POLICY
+        wanted = Wanted(kinds, summary, about, ("policy",), (*texts,))
         return await resetting.settle(request, body, wanted)
 
     async def do_apply(
@@ -178,12 +178,10 @@ async def _wanted(broker: Broker, asked: asks.ApplyRequest) -> Wanted:
     """Return what a policy that is to be applied would loosen."""
     _, policy = await preview(broker, _texts(asked), asked.plan)
     await check_rules(broker, policy, strict=asked.strict)
-    texts = _changed(broker.policy.texts, policy.texts)
-    changed = [one.name for one in texts]
-    kinds = tuple("limits" if one == "limits.toml" else "policy" for one in changed)
-    named = " and ".join(changed)
+    texts = policy_changes(broker.policy.texts, policy.texts)
+    kinds, named = policy_kinds(texts), " and ".join(one.name for one in texts)
     return Wanted(
-        () if only_tightens(broker.policy, policy) else kinds or ("policy",),
+        () if only_tightens(broker.policy, policy) else kinds or _POLICY,
         f"replace {named or 'the policy'}: version {broker.policy.version} becomes"
         f" {policy.version}",
         named or "policy.cedar",
@@ -192,16 +190,6 @@ async def _wanted(broker: Broker, asked: asks.ApplyRequest) -> Wanted:
         {**differences(broker.policy, policy), "plan": asked.plan or None},
         asked.reason,
     )
-
-
-def _changed(before: PolicyTexts, after: PolicyTexts) -> list[ChangedText]:
-    """Return the policy's files whose active texts differ."""
-    old, new = before.effective(), after.effective()
-    return [
-        text_change(file, old.get(name), new.get(name))
-        for file, name in _NAMES.items()
-        if old.get(name) != new.get(name)
-    ]
 
 
 def _in_force(broker: Broker, warnings: Iterable[str] = ()) -> planning.PolicyInfo:

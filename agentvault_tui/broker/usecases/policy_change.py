@@ -26,7 +26,7 @@ from agentvault_tui.broker.policy_files import (
     read_texts,
     write_texts,
 )
-from agentvault_tui.broker.riders import by_file, text_change
+from agentvault_tui.broker.riders import by_file, policy_changes, policy_kinds
 from agentvault_tui.broker.socket_factor import asks_factor
 from agentvault_tui.broker.stepups import stepup_draft
 from agentvault_tui.broker.usecases.decide import foresee
@@ -380,18 +380,14 @@ def policy_record(
 def _by_file(broker: Broker) -> dict[str, Any]:
     """Return what the event says of an edit, against what was recorded last."""
     _, before = _read_kept(broker.kept.get(POLICY))
-    old, new = before.effective(), broker.policy.texts.effective()
-    names = dict(zip(PolicyTexts._fields, FILES, strict=True))
-    changed = [name for name in names if old.get(name) != new.get(name)]
+    changed = policy_changes(before, broker.policy.texts)
     if not changed:
         return {}  # such as a version of ours that reads the same text otherwise
     try:
         tightens = only_tightens(kept_policy(broker.home, before), broker.policy)
     except PolicyError:
         tightens = False  # Unknown makes an answer stricter.
-    kinds = dict.fromkeys("limits" if one == "limits" else "policy" for one in changed)
-    texts = (text_change(names[one], old.get(one), new.get(one)) for one in changed)
-    return by_file(() if tightens else [*kinds], *texts)
+    return by_file(() if tightens else policy_kinds(changed), *changed)
 
 
 def changed_draft(

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.policy_files import read_texts
-from agentvault_tui.broker.riders import text_change
+from agentvault_tui.broker.riders import policy_changes, policy_kinds
 from agentvault_tui.broker.socket_factor import asks_factor
 from agentvault_tui.broker.usecases.change_basis import OUTDATED, subjects_of
 from agentvault_tui.broker.usecases.changes import Asker, Wanted, ask
@@ -25,7 +25,6 @@ from agentvault_tui.broker.usecases.stepup_end import cancel
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.model import Actor, ActorKind, AgentId, StepUp
 from agentvault_tui.policy import Policy, PolicyTexts, differences, only_tightens
-from agentvault_tui.policy.texts import FILES
 
 log = logging.getLogger("agentvault.policy")
 
@@ -87,25 +86,18 @@ async def _cancel_outdated(broker: Broker, held: str | None) -> None:
 
 async def _ask(broker: Broker, last: Policy, edited: Policy) -> str | None:
     """Ask a person about *edited*; return the id of the change, if it could be."""
-    before, after = last.texts, edited.texts
-    changed = [
-        text_change(name, was, now)
-        for name, was, now in zip(FILES, before, after, strict=True)
-        if was != now
-    ]
-    named = " and ".join(one.name for one in changed)
-    kinds = dict.fromkeys(
-        "limits" if one.name == "limits.toml" else "policy" for one in changed
-    )
+    changed = policy_changes(last.texts, edited.texts)
+    folders = dict.fromkeys(one.name.partition("/")[0] for one in changed)
+    named = " and ".join(folders) or "policy.cedar"
     wanted = Wanted(
-        tuple(kinds),
+        policy_kinds(changed) or ("policy",),
         f"edited on the broker's machine: {named}",
         named,
         ("policy", _edit_of(broker)),
         tuple(changed),
         differences(last, edited),
     )
-    request = {"path": {}, "body": after._asdict()}
+    request = {"path": {}, "body": edited.texts._asdict()}
     try:
         change = await ask(broker, EDIT, request, wanted, Asker(_FILE, _FILE))
     except AgentVaultError as error:  # the next look asks again

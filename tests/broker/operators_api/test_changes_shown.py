@@ -30,10 +30,10 @@ from agentvault_tui.text import in_full
 KEY = f'{{"crv":"Ed25519","kty":"OKP","x":"{"A" * 43}"}}'
 OTHER_KEY = KEY.replace("A" * 43, "E" * 43)
 SECRET = "sk_live_1"
-ANSWERED = {"ungrant", "plan"}
-"""Members that no change has: what they ask for is answered at once."""
-NO_CHANGE = {calls.CONTINUE.path}
-"""It ends a flow that an approved change began."""
+ANSWERED = {"ungrant", "plan", "strict"}
+"""Members that no change has: what they ask for is answered at once, or refused."""
+NO_CHANGE = {calls.CONTINUE.path, calls.REMOVE_AGENT.path}
+"""The one ends a flow that an approved change began, the other loosens nothing."""
 
 
 class Page:
@@ -104,6 +104,7 @@ async def requests(bench: Bench) -> list[tuple[calls.ApiCall[Any], dict[str, Any
         (calls.REGISTER, {**new, "name": "api2", "resource_server": True, **served}),
         (calls.REGISTER, {**new, "name": "ci", "subject": "github:repo:acme/x"}),
         (calls.NEW_SECRET, one),
+        (calls.RENAME_AGENT, {**one, "name": "biller"}),
         (calls.SCOPES, {**one, "grant": ["send:email"], "seconds": 86_399}),
         (calls.SCOPES, {"agent_id": server.id, **served}),
         (calls.RATE, {**one, "decisions_a_second": 98_765}),

@@ -159,7 +159,9 @@ async def test_an_edit_of_own_scopes_waits_and_is_applied_as_it_was_shown(
     assert "read:boats" not in bench.broker.policy.catalogue
     (change,) = waiting(bench)
     assert change.change is not None
-    assert [one.name for one in change.change.texts] == ["scopes.d"]
+    (text,) = change.change.texts
+    assert text.name == "scopes.d/boats.toml"
+    assert [f"+{line}" for line in BOATS.splitlines()] == text.diff.split("\n")[1:]
     assert await approve(bench, change) == "applied"
     assert "read:boats" in bench.broker.policy.catalogue
     version = bench.broker.policy.version
@@ -178,3 +180,14 @@ async def test_an_edit_that_waits_does_not_keep_anybody_from_tightening(
     texts = {"policy": STRICT}
     await apply_policy(bench.broker, texts, OPERATOR, None, "", may_loosen=False)
     assert bench.broker.policy.text == STRICT
+
+
+async def test_an_edit_is_shown_against_the_shipped_policy(bench: Bench) -> None:
+    """If the home directory had no file, one changed number is one changed line."""
+    shown = shipped_policy().replace("recipients <= 20", "recipients <= 9000")
+    await edit(bench, shown)
+    (change,) = waiting(bench)
+    assert change.change is not None
+    (text,) = change.change.texts
+    lines = text.diff.split("\n")
+    assert [one[0] for one in lines if one[0] in "+-"] == ["-", "+"]
