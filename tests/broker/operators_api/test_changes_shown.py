@@ -139,6 +139,7 @@ async def requests(bench: Bench) -> list[tuple[calls.ApiCall[Any], dict[str, Any
                 "services": {"stripe": SERVICE},
                 "limits": HOOK,
                 "prune": 0,
+                "places": {"team/payers.toml": ["payer"]},
             },
         ),
         (calls.TEAM_KEY, {"lost": True}),
