@@ -429,6 +429,8 @@ def test_a_value_that_a_route_requires_is_there_once(
         'headers = ["Authorization"]',
         'headers = ["X-Forwarded-For"]',
         'headers = ["X-Original-URL"]',
+        'headers = ["X-HTTP-Method-Override"]',
+        'headers = ["x-http-method"]',
         'requires = ["sha"]',
         'read = ["nowhere:x"]',
     ],
