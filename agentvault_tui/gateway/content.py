@@ -406,7 +406,7 @@ def check_members(value: object, pointers: Iterable[Sequence[str]]) -> None:
 
 def _json(raw: bytes) -> object:
     try:
-        value = read_document(raw)
+        value = read_document(raw, exact=True)
     except AmbiguousError as error:
         raise _ambiguous(f"the body is read in several ways: {error}") from None
     except ValueError as error:
