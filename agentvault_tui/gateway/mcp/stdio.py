@@ -1,8 +1,9 @@
 """MCP servers that are programs of this machine: one process for an era of MCP.
 
-What many clients ask goes to one process, so ids and progress tokens are replaced by
-ours, and what it asks of a client (sampling, elicitation, roots) is answered with no:
-it cannot say which one it means.
+The requests of many clients go to one process, so ids and progress tokens are replaced
+by random numbers: a server that prints an argument cannot be made to answer another
+agent's call. Requests of the server to a client (sampling, elicitation, roots) are
+refused, since it cannot say which client it means.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -49,6 +51,8 @@ log = logging.getLogger("agentvault.mcp")
 
 _LINE_BYTES: Final = 16 * 2**20
 _PIECE: Final = 65_536
+_LAST_ID: Final = 2**53 - 1
+"""The last integer that no JSON program rounds."""
 PLACES: Final = 256
 """Requests to one process at a time."""
 SHARE: Final = 4
@@ -122,7 +126,6 @@ class McpProcess:
         self._left: dict[int, PendingRequest] = {}
         """Requests that nobody waits for any more, and that it may still do."""
         self._blocked: BlockedInput | None = None
-        self._next = 0
         self._failed = 0
         self._started_at = 0.0
         self._other_era = False
@@ -186,8 +189,9 @@ class McpProcess:
             raise busy("too many requests of this agent to the server are under way", 1)
         if len(under_way) >= PLACES:
             raise busy("the server has too much to do: try again", 1)
-        self._next += 1
-        id_ = self._next
+        taken = self._waiting.keys() | self._left.keys()
+        while (id_ := 1 + secrets.randbelow(_LAST_ID)) in taken:
+            continue
         self._waiting[id_] = waiting = PendingRequest(agent_id, progress)
         pipe = self._pipe
         try:
