@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import secrets
 import signal
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ import msgspec
 from msgspec import Raw
 
 from agentvault_tui.clock import Clock
-from agentvault_tui.gateway.mcp.errors import METHOD_NOT_FOUND, McpError
+from agentvault_tui.gateway.mcp.errors import METHOD_NOT_FOUND, McpError, too_long
 from agentvault_tui.gateway.mcp.messages import (
     CLIENT,
     LEGACY,
@@ -39,7 +40,7 @@ from agentvault_tui.gateway.mcp.messages import (
     unsupported,
 )
 from agentvault_tui.gateway.mcp.pending import PendingRequest, Progress
-from agentvault_tui.gateway.mcp.pipe import LinePipe, PipeLine
+from agentvault_tui.gateway.mcp.pipe import LinePipe, PipeLine, read_lines
 from agentvault_tui.gateway.mcp.program_log import ProgramLog, shown
 from agentvault_tui.gateway.mcp.servers import McpServer
 from agentvault_tui.gateway.refusals import CallRefusedError
@@ -49,8 +50,8 @@ from agentvault_tui.web.service_connection import UpstreamError
 
 log = logging.getLogger("agentvault.mcp")
 
-_LINE_BYTES: Final = 16 * 2**20
-_PIECE: Final = 65_536
+_ID: Final = re.compile(rb'"id"\s*:\s*([0-9]{1,16})(?![0-9])')
+"""The id of a message at either end of its line: an agent cannot guess another's."""
 _LAST_ID: Final = 2**53 - 1
 """The last integer that no JSON program rounds."""
 PLACES: Final = 256
@@ -454,20 +455,13 @@ class McpProcess:
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         """Take what the process writes, until it ends; then end what waits for it."""
         assert process.stdout is not None  # noqa: S101 - it is a pipe
-        left = bytearray()
+        most = self.server.max_answer
         try:
-            while piece := await process.stdout.read(_PIECE):
-                left += piece
-                if b"\n" in piece:
-                    *lines, rest = left.split(b"\n")
-                    for line in lines:
-                        if line.strip():
-                            self._take(bytes(line))
-                    left = rest
-                if len(left) > _LINE_BYTES:
-                    log.warning("mcp/%s wrote a line without end", self.server.name)
-                    break
-                await asyncio.sleep(0)  # one that floods must not have the loop
+            async for line, is_whole in read_lines(process.stdout, most):
+                if not is_whole:
+                    self._fail_long(line)
+                elif line.strip():
+                    self._take(line)
         finally:
             _close(process, 1)
             if self._process is process:
@@ -505,6 +499,16 @@ class McpProcess:
             self._note_progress(envelope)
         elif method == "notifications/tools/list_changed":
             self._events.list_changed(self.server.name)
+
+    def _fail_long(self, ends: bytes) -> None:
+        """Fail the request whose answer is too long; *ends* are the line's two ends."""
+        name, most = self.server.name, self.server.max_answer
+        log.warning("mcp/%s wrote a line of more than %d bytes", name, most)
+        for found in _ID.finditer(ends):
+            self._left.pop(id_ := int(found[1]), None)
+            if (waiting := self._waiting.get(id_)) is not None:
+                waiting.line = None  # the server has done it
+                waiting.fail(too_long(name, most))
 
     def _note_progress(self, envelope: Envelope) -> None:
         with suppress(ValueError):
