@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from decimal import Decimal
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -43,7 +46,7 @@ class Number(float):
         return self.text
 
 
-def read_document(text: bytes) -> object:
+def read_document(text: bytes, *, exact: bool = False) -> object:
     """Read a JSON document, as strictly as `strict_json.loads`.
 
     The order of members and the digits of numbers are preserved: a number that is not a
@@ -51,6 +54,7 @@ def read_document(text: bytes) -> object:
 
     Args:
         text: UTF-8 without a byte order mark, nested 64 levels deep at most.
+        exact: whether a number that some programs round is refused: see `is_exact`.
 
     Returns:
         the document.
@@ -61,7 +65,8 @@ def read_document(text: bytes) -> object:
     """
     if text.startswith(_BYTE_ORDER_MARK):
         raise AmbiguousError("it begins with a byte order mark")
-    value = strict_json.decode(text.decode(), _DECODER, _DEPTH)
+    decoder = _EXACT_DECODER if exact else _DECODER
+    value = strict_json.decode(text.decode(), decoder, _DEPTH)
     if b"\\u" in text:
         try:  # RFC 8259 section 8.2: a lone surrogate has no encoding
             encode_document(value)
@@ -77,6 +82,20 @@ def encode_document(value: object) -> bytes:
         ValueError: a text holds a lone surrogate.
     """
     return _ENCODER.encode(value)
+
+
+def is_exact(value: object) -> bool:
+    """Tell whether all programs read a value of a document as the same number.
+
+    Programs that have doubles alone, such as those in JavaScript, round an integer
+    beyond ±(2^53-1), and another number of that size if it has more digits than a
+    double (RFC 8259 section 6).
+    """
+    if isinstance(value, int):
+        return abs(value) < _EXACT
+    if not isinstance(value, float) or abs(value) < _EXACT:
+        return True
+    return Decimal(repr(value)) == Decimal(float.__repr__(value))
 
 
 def plain_numbers(value: Any) -> Any:
@@ -113,6 +132,12 @@ def _integer(digits: str) -> int | Number:
     return Number.parse(digits) if digits == "-0" else int(digits)
 
 
+def _exact(digits: str, parse: Callable[[str], int | Number]) -> int | Number:
+    if is_exact(value := parse(digits)):
+        return value
+    raise AmbiguousError("it has a number beyond 2^53-1, which some programs round")
+
+
 def _number_text(value: object) -> msgspec.Raw:
     if isinstance(value, Number):
         return msgspec.Raw(value.text.encode())
@@ -124,5 +149,11 @@ _DECODER: Final = json.JSONDecoder(
     parse_constant=strict_json.refuse_constant,
     parse_float=Number.parse,
     parse_int=_integer,
+)
+_EXACT_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=strict_json.unique_pairs,
+    parse_constant=strict_json.refuse_constant,
+    parse_float=partial(_exact, parse=Number.parse),
+    parse_int=partial(_exact, parse=_integer),
 )
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=_number_text)

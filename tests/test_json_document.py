@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.service_requests import ROUNDED
 
-from agentvault_tui.json_document import encode_document, read_document
+from agentvault_tui.json_document import encode_document, is_exact, read_document
 
 DOCUMENTS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -60,3 +61,16 @@ def test_a_document_nests_64_levels_at_most(begin: bytes, end: bytes) -> None:
     read_document(begin * 64 + inner + end * 64)
     with pytest.raises(ValueError, match="deep"):
         read_document(begin * 65 + inner + end * 65)
+
+
+@pytest.mark.parametrize("digits", [*ROUNDED, "1e308", "-9007199254740991", "0.1", "2"])
+def test_a_number_is_exact_if_a_double_has_its_digits(digits: str) -> None:
+    """Beyond 2^53-1 an integer has neighbours that JavaScript reads as the same one."""
+    value = read_document(digits.encode())
+    assert is_exact(value) is (digits not in ROUNDED)
+    assert encode_document(value) == digits.encode()
+    if digits in ROUNDED:
+        with pytest.raises(ValueError, match="round"):
+            read_document(b'{"a":[%b]}' % digits.encode(), exact=True)
+    else:
+        assert read_document(digits.encode(), exact=True) == value

@@ -24,7 +24,7 @@ from agentvault_tui.gateway.names import (
     field_names,
     fold_name,
 )
-from agentvault_tui.gateway.overrides import check_overrides
+from agentvault_tui.gateway.overrides import check_overrides, check_routes
 from agentvault_tui.gateway.target import Pair, decode_form_text
 from agentvault_tui.json_document import encode_document, read_document
 from agentvault_tui.strict_json import AmbiguousError
@@ -321,18 +321,23 @@ def read_content(
     return content, Fields(kind, fields, inner)
 
 
-def check_method(fields: Fields, declared: Iterable[str]) -> None:
-    """Refuse a body with a method override at its top level.
+def check_fields(fields: Fields, declared: Iterable[str], *, methods: bool) -> None:
+    """Refuse a body whose top level asks for another method or path.
 
     Args:
         fields: of the body.
         declared: names that the route reads itself.
+        methods: whether the service may take a method from the body.
 
     Raises:
-        UnreadableRequestError: ``method_override``.
+        UnreadableRequestError: ``method_override`` or ``route_override``.
     """
     named = frozenset(declared)
-    check_overrides("body", ((n, v) for n, v in fields.top() if n not in named))
+    top = [(name, value) for name, value in fields.top() if name not in named]
+    if fields.kind != "json":
+        check_routes("body", (name for name, _ in top))
+    if methods:
+        check_overrides("body", top)
 
 
 def encode_form(pairs: Sequence[Pair]) -> bytes:
@@ -401,7 +406,7 @@ def check_members(value: object, pointers: Iterable[Sequence[str]]) -> None:
 
 def _json(raw: bytes) -> object:
     try:
-        value = read_document(raw)
+        value = read_document(raw, exact=True)
     except AmbiguousError as error:
         raise _ambiguous(f"the body is read in several ways: {error}") from None
     except ValueError as error:

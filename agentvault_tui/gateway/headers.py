@@ -14,7 +14,7 @@ from typing import Final
 
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import UnreadableRequestError
-from agentvault_tui.gateway.overrides import check_overrides
+from agentvault_tui.gateway.overrides import check_overrides, is_override
 from agentvault_tui.text import visible
 from agentvault_tui.web.reply import Header
 
@@ -95,6 +95,7 @@ def is_listable(name: str) -> bool:
         _NAME.fullmatch(name) is not None
         and lowered not in _NEVER
         and not lowered.startswith(_NEVER_BEGIN)
+        and not is_override(name, None)
     )
 
 

@@ -134,7 +134,7 @@ def _template(method: str, path: _Path, varying: set[tuple[str, int, _Path]]) ->
 
 
 def _scope(method: str, path: str) -> str:
-    return guess_scope(method.lower(), path.lower())
+    return guess_scope(method.lower(), path)
 
 
 def _operation(one: LearnedRoute) -> DraftedRoute:

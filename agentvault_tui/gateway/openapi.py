@@ -34,6 +34,17 @@ _REFUNDS: Final = re.compile(r"refund")
 _DELETES: Final = re.compile(
     r"delete|remove|destroy|purge|erase|wipe|drop|clear|cancel|trash|revoke|terminate"
 )
+_ACTS: Final = re.compile(
+    "(?:accept|activate|add|approve|archive|assign|ban|buy|cancel|capture|charge"
+    "|checkout|clear|close|confirm|create|deactivate|decline|delete|deploy|destroy"
+    "|disable|discard|drop|edit|enable|erase|exec|execute|import|install|invite|invoke"
+    "|kill|launch|lock|logout|merge|move|notify|pause|pay|publish|purge|reboot|refund"
+    "|register|reject|remove|rename|reset|restart|restore|resume|revoke|run|save|send"
+    "|set|shutdown|start|stop|submit|subscribe|suspend|terminate|transfer|trash|trigger"
+    "|uninstall|unlock|unpublish|unsubscribe|update|upgrade|upload|void|wipe|withdraw"
+    "|write)(?![a-z])"
+)
+"""Verbs of operations that change something, as a path names them."""
 _STRICT: Final = (
     "delete:records",
     "refund:payment",
@@ -199,7 +210,7 @@ def _operations(
                 skipped.append(f"{method.upper()} {template}")
                 continue
             said = f"{operation.get('operationId', '')} {operation.get('summary', '')}"
-            scope = guess_scope(method, f"{template} {said}".lower())
+            scope = guess_scope(method, str(template), said)
             parameters = _parameters(document, operation) if method != "get" else {}
             headers = _headers(document, (operations, operation))
             kind, types = _content(document, operation, method.upper())
@@ -237,10 +248,21 @@ def path_template(template: str) -> str | None:
     return "/" + "/".join(segments)
 
 
-def guess_scope(method: str, words: str) -> str:
-    """Guess what an operation does: the strictest thing that its words say."""
-    if method in {"get", "head"}:
+def guess_scope(method: str, path: str, note: str = "") -> str:
+    """Guess what an operation does: the strictest thing that its words say.
+
+    Args:
+        method: in lower case. ``GET`` and ``HEAD`` read, unless the last fixed segment
+            of the path begins with a verb that changes something (``/orders/1/pay``).
+        path: with captures in braces; or the name of a tool.
+        note: further words that describe the operation.
+
+    Returns:
+        a scope of the shipped catalogue.
+    """
+    if method in {"get", "head"} and not _acts(path):
         return "read:records"
+    words = f"{path} {note}".lower()
     if method == "delete" or _DELETES.search(words):
         return "delete:records"
     if _REFUNDS.search(words):
@@ -248,6 +270,15 @@ def guess_scope(method: str, words: str) -> str:
     if _PAYS.search(words):
         return "send:payment"
     return "send:email" if _SENDS.search(words) else "write:records"
+
+
+def _acts(path: str) -> bool:
+    """Tell whether the last fixed segment of a path names an act, such as a payment."""
+    segments = [_PART.sub("", one) for one in path.split("/")]
+    last = next((one for one in reversed(segments) if one), "")
+    return any(
+        _ACTS.match(one[:1].lower() + one[1:]) for one in re.split(r"[.:]", last)
+    )
 
 
 def _parameters(
@@ -279,7 +310,7 @@ def _headers(
     """Return the header parameters of an operation and of its path item.
 
     OpenAPI ignores those called Accept, Content-Type and Authorization (3.1, 4.8.12.2),
-    and those that frame or route a request do not leave.
+    and those that frame or route a request or name its method do not leave.
     """
     found: dict[str, str] = {}
     for place in places:

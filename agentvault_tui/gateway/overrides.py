@@ -1,8 +1,9 @@
-"""Method overrides: fields and headers that frameworks read as the request's method.
+"""Fields and headers that services read as the method or path of a request.
 
-Rails, Laravel, Symfony and Spring read ``_method``, Salesforce ``_HttpMethod``,
-LoopBack ``$httpMethod``, and many proxies and frameworks the headers. Google's front
-ends read further headers from the query parameter ``$httpHeaders``.
+Rails, Laravel, Symfony and Spring read the method from ``_method``, Salesforce from
+``_HttpMethod``, LoopBack from ``$httpMethod``, and many proxies and frameworks from
+headers. Google's front ends read further headers from the query parameter
+``$httpHeaders``. WordPress reads the path of its API from ``rest_route``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from functools import lru_cache
 from typing import Final
 
 from agentvault_tui.errors import UnreadableRequestError
-from agentvault_tui.gateway.names import field_readings, fold_name
+from agentvault_tui.gateway.names import field_names, field_readings, fold_name
 from agentvault_tui.text import visible
 
 METHODS: Final = frozenset(
@@ -37,6 +38,8 @@ _NAMES: Final = frozenset(
         "X-HTTP-Verb",
     )
 )
+_ROUTE: Final = fold_name("rest_route")
+"""`WP::parse_request` takes it from a form, then from the query, then the path."""
 
 
 def is_override(name: str, value: object) -> bool:
@@ -79,4 +82,23 @@ def check_overrides(where: str, fields: Iterable[tuple[str, object]]) -> None:
                 "method_override",
                 f"the {where} asks for another method: {visible(name, 60)}. If the"
                 " service reads none there, its file may say method_override = false",
+            )
+
+
+def check_routes(where: str, names: Iterable[str]) -> None:
+    """Refuse fields by which a service may take the request for one of another path.
+
+    Args:
+        where: the part of the request that has them, for the message.
+        names: of its fields, without those that the route itself reads.
+
+    Raises:
+        UnreadableRequestError: 400 ``route_override``.
+    """
+    for name in names:
+        if _ROUTE in field_names(name):
+            raise UnreadableRequestError(
+                "route_override",
+                f"the {where} asks for another path: {visible(name, 60)}. If that is"
+                " something else to the service, its route may name it in read",
             )

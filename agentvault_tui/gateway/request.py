@@ -24,8 +24,8 @@ from agentvault_tui.gateway.content import (
     Fields,
     Kind,
     MediaType,
+    check_fields,
     check_members,
-    check_method,
     read_content,
 )
 from agentvault_tui.gateway.headers import (
@@ -35,7 +35,7 @@ from agentvault_tui.gateway.headers import (
     read_headers,
 )
 from agentvault_tui.gateway.names import field_names
-from agentvault_tui.gateway.overrides import check_overrides
+from agentvault_tui.gateway.overrides import check_overrides, check_routes
 from agentvault_tui.gateway.parameters import (
     RequestParts,
     bound_ids,
@@ -244,9 +244,10 @@ def read_head(
         raise UnreadableRequestError("no_route", text, status=403)
     _check_credential(service.credential, target)
     route = found.route or UNMATCHED
+    declared = route.names("query")
+    pairs = [(n, v) for n, v in target.query if n not in declared]
+    check_routes("query", (name for name, _ in pairs))
     if service.method_override:
-        declared = route.names("query")
-        pairs = ((n, v) for n, v in target.query if n not in declared)
         check_overrides("query", pairs)
     headers = read_headers(
         received,
@@ -297,8 +298,7 @@ def read_body(job: BodyJob, raw: bytes) -> BodyReading:
         pointers = [one.pointer for one in sources if one.kind == "body"]
         bases = frozenset().union(*(field_names(one[0]) for one in pointers))
         content, fields = read_content(job.rule, job.kind, job.media, raw, bases)
-        if job.overridable:
-            check_method(fields, route.names("body"))
+        check_fields(fields, route.names("body"), methods=job.overridable)
         if fields.kind == "json":
             check_members(fields.value, pointers)
     parts = RequestParts(route, job.captures, job.target, job.headers, fields)

@@ -342,7 +342,7 @@ def listed_headers(names: Sequence[str]) -> frozenset[str]:
         if not is_listable(name):
             raise ServiceError(
                 f"headers: {visible(name, 60)} cannot be listed",
-                "the gateway writes it itself, or it routes the request elsewhere",
+                "the gateway writes it itself, or it names another place or method",
             )
     return frozenset(name.lower() for name in names)
 

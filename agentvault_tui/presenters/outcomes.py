@@ -204,6 +204,7 @@ REASONS: Final = {
     "referent_changed": "its document changed after the approval",
     "referent_unreadable": "its document cannot be shown to a person",
     "request_changed": "it changed after the approval",
+    "route_override": "it names another path",
     "run_ended": "its run has ended",
     "scope_not_granted": "not granted",
     "service_changed": "its service file changed",

@@ -135,8 +135,6 @@ def test_a_table_that_cannot_be_meant_is_refused(
         ("major", b"-1.50", '"-1.50" (no number that can be read)'),
         ("minor", b"-4200", "-4200 USD, unit unknown"),
         ("minor", b"-0", '"-0" (no number that can be read)'),
-        ("minor", b"9007199254740992", "amount unclear"),
-        ("minor", b"1" + b"0" * 400, "amount unclear"),
         ("minor", b"true", "true (no number that can be read)"),
         ("minor", b"null", "amount unclear"),
         (

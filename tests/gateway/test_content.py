@@ -11,7 +11,7 @@ import multipart
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.service_requests import FORM, JSON, read_request
+from support.service_requests import FORM, JSON, ROUNDED, read_request
 
 from agentvault_tui import strict_json
 from agentvault_tui.errors import UnreadableRequestError
@@ -250,6 +250,7 @@ def test_a_content_encoding_that_leaves_is_recorded_and_another_is_named() -> No
         *(b'{"a": "\\ud800"}', b"\xef\xbb\xbf{}", b'{"count": 1, "Count": 2}'),
         *(b'{"a_b": 1, "ab": 2}', '{"k": 1, "\u212a": 2}'.encode()),
         b'{"deep": {"in": 1, "IN": 2}}',
+        *(b'{"a": [{"id": %b}]}' % number.encode() for number in ROUNDED),
         b'{"list": [{"in": 1}, {"to": 1, "T o": 2}]}',
         *(b'{"__proto__": {"a": 1}}', b'{"x": [{"\\u005f_proto__": {"in": 1}}]}'),
     ],
@@ -429,6 +430,8 @@ def test_a_value_that_a_route_requires_is_there_once(
         'headers = ["Authorization"]',
         'headers = ["X-Forwarded-For"]',
         'headers = ["X-Original-URL"]',
+        'headers = ["X-HTTP-Method-Override"]',
+        'headers = ["x-http-method"]',
         'requires = ["sha"]',
         'read = ["nowhere:x"]',
     ],

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agentvault_tui.errors import UsageError
 from agentvault_tui.gateway import Service
-from agentvault_tui.gateway.openapi import service_file
+from agentvault_tui.gateway.openapi import guess_scope, service_file
 from agentvault_tui.gateway.services import parse_service
 from agentvault_tui.policy import shipped_catalogue
 
@@ -225,10 +225,13 @@ def test_any_document_makes_a_file_that_parses(
     assert str(service.origin) == "https://shop.test"
 
 
+FRAMING = ("Host", "Accept", "X_Odd", "X-HTTP-Method-Override", "X-HTTP-Verb")
+
+
 def test_header_parameters_and_media_types_are_taken_over(tmp_path: Path) -> None:
     """What the document says a request has may leave; no header that frames it may."""
     version = {"in": "header", "name": "X-Version"}
-    framing = [{"in": "header", "name": n} for n in ("Host", "Accept", "X_Odd")]
+    framing = [{"in": "header", "name": n} for n in FRAMING]
 
     def takes(*types: str) -> dict[str, object]:
         return {"requestBody": {"content": {one: {} for one in types}}}
@@ -267,3 +270,26 @@ def test_header_parameters_and_media_types_are_taken_over(tmp_path: Path) -> Non
         "PATCH": "multipart",
     }
     assert routes["PUT"].content.types == ("image/png", "application/pdf")
+
+
+@pytest.mark.parametrize(
+    ("path", "scope"),
+    [
+        *[
+            ("/orders/{id}/delete", "delete:records"),
+            ("/delete/{id}", "delete:records"),
+        ],
+        *[("/orders/{id}/pay", "send:payment"), ("/pay/", "send:payment")],
+        *[("/exec", "write:records"), ("/items/{id}:cancel", "delete:records")],
+        *[("/chat.postMessage/send", "send:email"), ("/Send", "send:email")],
+        *[("/refund.json", "refund:payment"), ("/mail/sendDraft", "send:email")],
+        *[("/files/start-sync", "write:records"), ("/user.update", "write:records")],
+        *[("/messages", "read:records"), ("/payments/{id}", "read:records")],
+        *[("/settings", "read:records"), ("/addresses", "read:records")],
+        *[("/deleted", "read:records"), ("/{id}", "read:records")],
+        *[("/payouts/pay/history", "read:records"), ("/", "read:records")],
+    ],
+)
+def test_a_get_whose_path_ends_in_a_verb_is_no_read(path: str, scope: str) -> None:
+    """Such a route changes something, whatever its method; nouns are read."""
+    assert guess_scope("get", path) == guess_scope("head", path) == scope

@@ -1,8 +1,9 @@
-"""Fields by which a service would take a request for one of another method."""
+"""Fields by which a service would take a request for another method or path."""
 
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import unquote_plus
 
 import pytest
 from support.gateway_stand import Stand
@@ -103,17 +104,55 @@ def test_a_route_may_declare_a_name_that_it_reads() -> None:
         read("", "/items/1?_method=GET", route=route)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("rest_route", "REST_ROUTE", "rest.route", "rest[route", "rest+route"),
+        *("+rest_route", "%72est_route", "rest_route[]", "[rest_route]", "restRoute"),
+        "%EF%BD%92est_route",
+    ],
+)
+@pytest.mark.parametrize("place", ["query", "form", "multipart"])
+def test_no_field_asks_for_another_path(name: str, place: str) -> None:
+    """WordPress reads it instead of the path, whichever method has it; a service file
+    that reads methods from the request line alone changes nothing."""
+    spelling = unquote_plus(name)
+    path, route, header, body = "/items/1", "", FORM, b"a=1"
+    if place == "query":
+        path = f"/items/1?a=1&{name}=/wp/v2/users"
+    elif place == "form":
+        body = f"a=1&{name}=/wp/v2/users".encode()
+    elif not spelling.isascii():
+        pytest.skip("the name of a part is ASCII")
+    else:
+        route, header = 'body = "multipart"\n', MULTIPART
+        body = PART % spelling.encode()
+    for keys in ("", "method_override = false"):
+        with pytest.raises(UnreadableRequestError) as refused:
+            read(keys, path, header, body=body, route=route)
+        assert (refused.value.code, refused.value.status) == ("route_override", 400)
+
+
+def test_other_fields_and_declared_ones_are_no_path() -> None:
+    """``q`` searches, and a route may say that it reads the name for something else."""
+    read("", "/items/1?q=admin/users&route=1&rest=2")
+    read("", "/items/1", JSON, body=b'{"rest_route": "north"}')
+    route = 'read = ["query:rest_route", "body:/rest_route"]\n'
+    read("", "/items/1?rest_route=1", FORM, body=b"rest_route=1", route=route)
+
+
 async def test_an_override_reaches_no_service_and_no_person(stand: Stand) -> None:
     """It is recorded as refused before a person is asked."""
     await stand.service(ROUTES.replace("write:calendar", "send:payment"))
     agent = await stand.agent("send:payment", "read:calendar")
     token = await stand.token(agent, "read:calendar")
-    reply = await stand.client.post(
-        "/gw/api/items/1",
-        headers={"authorization": f"Bearer {token}"},
-        json={"_method": "DELETE"},
-    )
-    assert (reply.status_code, reply.json()["error"]) == (400, "method_override")
-    assert await stand.records() == [("refused", "method_override")]
+    for path, code in (("1", "method_override"), ("1?rest_route=/x", "route_override")):
+        reply = await stand.client.post(
+            f"/gw/api/items/{path}",
+            headers={"authorization": f"Bearer {token}"},
+            json={"_method": "DELETE"},
+        )
+        assert (reply.status_code, reply.json()["error"]) == (400, code)
+        assert (await stand.records())[-1] == ("refused", code)
     assert not stand.bench.broker.stepups.open()
     assert stand.upstream.received == []

@@ -109,7 +109,6 @@ def test_a_currency_is_a_code_of_three_letters_in_any_case(
         b'{"amount": [20], "currency": "USD"}',
         b'{"amount": {"v": 20}, "currency": "USD"}',
         b'{"amount": -1, "currency": "USD"}',
-        b'{"amount": 9007199254740993, "currency": "USD"}',
         b'{"Amount": 20, "currency": "USD"}',
         b'{"amount": 1, "currency": "USD", "payment": {"amount": 20}}',
         b'{"amount": 1, "currency": "USD", "items": [[{"A_mount": 20}]]}',
@@ -444,9 +443,6 @@ def test_large_values_are_unclear(parse: Parse) -> None:
     rules = 'a = "body:/a"\namount = "body:/amount"'
     assert parameters(parse, rules, body) == {"a": None, "amount": 5}
     assert parameters(parse, 'a = "body:/a"', b'{"a": ["\\u0000"]}') == {"a": None}
-    for number in (2**53, -(2**53)):
-        large = parameters(parse, 'a = "body:/a"', b'{"a": %d}' % number)
-        assert large == {"a": None}
 
 
 @pytest.mark.parametrize("field", ["pay.amount", "pay[amount", "pay%20amount"])

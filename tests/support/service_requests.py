@@ -14,6 +14,11 @@ from agentvault_tui.model import Action
 
 JSON = (b"content-type", b"application/json")
 FORM = (b"content-type", b"application/x-www-form-urlencoded")
+ROUNDED = (
+    *("9007199254740992", "-9007199254740992", "9007199254740993", str(10**30)),
+    *("9007199254740993.0", "9007199254740993e0", "-90071992547409935e-1"),
+)
+"""Numbers in whose place JavaScript reads another one, or reads it for others too."""
 
 
 def read_request(

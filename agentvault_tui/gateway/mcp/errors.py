@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from agentvault_tui.web.service_connection import UpstreamError
+
 PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
 METHOD_NOT_FOUND: Final = -32601
@@ -55,3 +57,10 @@ class SessionGoneError(Exception):
 def status_of(code: int) -> int:
     """Return the status of HTTP that the modern era gives an error *code*."""
     return _STATUS.get(code, 200)
+
+
+def too_long(server: str, most: int) -> UpstreamError:
+    """Return the error of an answer of more than *most* bytes, which is not read."""
+    text = f"the server's answer has more than {most} bytes"
+    more = f"an operator can set max_body in mcp/{server}.toml"
+    return UpstreamError(502, "upstream_reset", f"{text}; {more}")

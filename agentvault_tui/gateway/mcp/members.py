@@ -16,6 +16,7 @@ from agentvault_tui.encoder import to_json
 from agentvault_tui.gateway.headers import TRACE_BYTES, TRACEPARENT
 from agentvault_tui.gateway.mcp.errors import INVALID_PARAMS, INVALID_REQUEST, McpError
 from agentvault_tui.gateway.names import alike, fold_name
+from agentvault_tui.json_document import is_exact
 from agentvault_tui.text import visible
 
 PREFIX: Final = "io.modelcontextprotocol/"
@@ -103,6 +104,8 @@ def check_names(members: Mapping[str, object], known: Iterable[str]) -> None:
 def check_levels(value: object) -> None:
     """Refuse names that fold alike in one object, at any depth, and too many values.
 
+    A number that some programs round is refused too: see `json_document.is_exact`.
+
     Raises:
         McpError: -32602.
     """
@@ -115,6 +118,11 @@ def check_levels(value: object) -> None:
                 f"more than {MOST_VALUES} values, or {MOST_OBJECTS} objects and lists"
             )
             raise McpError(INVALID_PARAMS, text)
+        inner = one.values() if isinstance(one, dict) else one
+        if not all(map(is_exact, inner)):
+            text = "a number is beyond 2^53-1, which some programs round: send text"
+            raise McpError(INVALID_PARAMS, text)
+        waiting += filter(_is_nest, inner)
         if isinstance(one, dict):
             for name in one:
                 _check_name(name)
@@ -122,9 +130,6 @@ def check_levels(value: object) -> None:
                 first, other = (visible(name, 60) for name in pair)
                 text = f"the members {first} and {other} may be one: leave one out"
                 raise McpError(INVALID_PARAMS, text)
-            waiting += [inner for inner in one.values() if _is_nest(inner)]
-        elif isinstance(one, list):
-            waiting += [inner for inner in one if _is_nest(inner)]
 
 
 def _is_nest(value: object) -> TypeGuard[dict[str, Any] | list[Any]]:
@@ -161,7 +166,8 @@ def build_params(
         for name, value in given.items()
         if name not in sent and (value is not None or name not in known)
     ]
-    check_levels(sent)
+    # The id of a client's request is replaced by ours.
+    check_levels({n: v for n, v in sent.items() if n != "requestId"})
     return sent, dropped
 
 

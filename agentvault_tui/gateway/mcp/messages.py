@@ -249,7 +249,7 @@ def canonical(value: object) -> bytes:
 def digest_of(value: object) -> str:
     """Return the SHA-256 of JSON in its one spelling (RFC 8785), in hexadecimal.
 
-    An integer that no double holds is written with all its digits.
+    An integer that no double holds, as an id may be, is written with all its digits.
     """
     try:
         text = rfc8785.dumps(value)  # type: ignore[arg-type]

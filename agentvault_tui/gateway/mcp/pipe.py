@@ -1,4 +1,4 @@
-"""Write lines to the standard input of a server's program, each whole or not at all.
+"""Write lines to a server's program, each whole or not at all, and read its lines.
 
 If an agent is revoked, its lines are withdrawn, unless the program already has a part.
 So a line is written in one call if the pipe has room for all of it: up to ``PIPE_BUF``
@@ -13,7 +13,7 @@ import os
 import select
 import termios
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Final
 
@@ -25,6 +25,42 @@ _LOOK_S: Final = 0.002
 """Seconds between two checks whether a pipe is empty: no event reports it."""
 _MOST_LINES: Final = 1_024
 """Queued lines at most: the program could ask for answers without end."""
+
+
+_PIECE: Final = 65_536
+_END: Final = 4_096
+"""Bytes at each end of a line that is too long that are returned."""
+_LONGEST: Final = 256 * 2**20
+"""Bytes of one line after which its program is not read any more."""
+
+
+async def read_lines(
+    stream: asyncio.StreamReader, most: int
+) -> AsyncIterator[tuple[bytes, bool]]:
+    """Read the lines that a program writes.
+
+    Args:
+        stream: its standard output.
+        most: bytes that a line may have.
+
+    Yields:
+        a line without its end, and True; or the two ends of a line that is too long,
+        and False.
+    """
+    line, size = bytearray(), 0
+    while piece := await stream.read(_PIECE):
+        for number, part in enumerate(piece.split(b"\n")):
+            if number:
+                yield bytes(line), size <= most
+                line, size = bytearray(), 0
+            line += part
+            size += len(part)
+            if size > most:
+                del line[_END:-_END]
+        if size > _LONGEST:
+            yield bytes(line), False
+            return
+        await asyncio.sleep(0)  # a flood must not block the event loop
 
 
 class PipeLine:

@@ -225,6 +225,8 @@ class McpRelay:
             cutters=[] if call is None else call.on_cut,
             agent_id=asked.agent.id,
             reuse=service.drains_bodies,
+            server=asked.server.name,
+            max_answer=asked.server.max_answer,
         )
         events = ServerEvents(progress, lambda: self.lists.changed(asked.server.name))
         answered = await post(upstream, posted, events)

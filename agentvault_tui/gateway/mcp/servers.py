@@ -84,6 +84,11 @@ class McpServer:
     tools: ToolMap
 
     @property
+    def max_answer(self) -> int:
+        """Return how many bytes one message of the server may have."""
+        return max(self.max_body, DEFAULT_BODY)
+
+    @property
     def sha256(self) -> str:
         """Return the digest of the file."""
         return self.tools.sha256

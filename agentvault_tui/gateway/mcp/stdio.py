@@ -1,8 +1,9 @@
 """MCP servers that are programs of this machine: one process for an era of MCP.
 
-What many clients ask goes to one process, so ids and progress tokens are replaced by
-ours, and what it asks of a client (sampling, elicitation, roots) is answered with no:
-it cannot say which one it means.
+The requests of many clients go to one process, so ids and progress tokens are replaced
+by random numbers: a server that prints an argument cannot be made to answer another
+agent's call. Requests of the server to a client (sampling, elicitation, roots) are
+refused, since it cannot say which client it means.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
+import secrets
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +23,7 @@ import msgspec
 from msgspec import Raw
 
 from agentvault_tui.clock import Clock
-from agentvault_tui.gateway.mcp.errors import METHOD_NOT_FOUND, McpError
+from agentvault_tui.gateway.mcp.errors import METHOD_NOT_FOUND, McpError, too_long
 from agentvault_tui.gateway.mcp.messages import (
     CLIENT,
     LEGACY,
@@ -37,7 +40,7 @@ from agentvault_tui.gateway.mcp.messages import (
     unsupported,
 )
 from agentvault_tui.gateway.mcp.pending import PendingRequest, Progress
-from agentvault_tui.gateway.mcp.pipe import LinePipe, PipeLine
+from agentvault_tui.gateway.mcp.pipe import LinePipe, PipeLine, read_lines
 from agentvault_tui.gateway.mcp.program_log import ProgramLog, shown
 from agentvault_tui.gateway.mcp.servers import McpServer
 from agentvault_tui.gateway.refusals import CallRefusedError
@@ -47,8 +50,10 @@ from agentvault_tui.web.service_connection import UpstreamError
 
 log = logging.getLogger("agentvault.mcp")
 
-_LINE_BYTES: Final = 16 * 2**20
-_PIECE: Final = 65_536
+_ID: Final = re.compile(rb'"id"\s*:\s*([0-9]{1,16})(?![0-9])')
+"""The id of a message at either end of its line: an agent cannot guess another's."""
+_LAST_ID: Final = 2**53 - 1
+"""The last integer that no JSON program rounds."""
 PLACES: Final = 256
 """Requests to one process at a time."""
 SHARE: Final = 4
@@ -122,7 +127,6 @@ class McpProcess:
         self._left: dict[int, PendingRequest] = {}
         """Requests that nobody waits for any more, and that it may still do."""
         self._blocked: BlockedInput | None = None
-        self._next = 0
         self._failed = 0
         self._started_at = 0.0
         self._other_era = False
@@ -186,8 +190,9 @@ class McpProcess:
             raise busy("too many requests of this agent to the server are under way", 1)
         if len(under_way) >= PLACES:
             raise busy("the server has too much to do: try again", 1)
-        self._next += 1
-        id_ = self._next
+        taken = self._waiting.keys() | self._left.keys()
+        while (id_ := 1 + secrets.randbelow(_LAST_ID)) in taken:
+            continue
         self._waiting[id_] = waiting = PendingRequest(agent_id, progress)
         pipe = self._pipe
         try:
@@ -450,20 +455,13 @@ class McpProcess:
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         """Take what the process writes, until it ends; then end what waits for it."""
         assert process.stdout is not None  # noqa: S101 - it is a pipe
-        left = bytearray()
+        most = self.server.max_answer
         try:
-            while piece := await process.stdout.read(_PIECE):
-                left += piece
-                if b"\n" in piece:
-                    *lines, rest = left.split(b"\n")
-                    for line in lines:
-                        if line.strip():
-                            self._take(bytes(line))
-                    left = rest
-                if len(left) > _LINE_BYTES:
-                    log.warning("mcp/%s wrote a line without end", self.server.name)
-                    break
-                await asyncio.sleep(0)  # one that floods must not have the loop
+            async for line, is_whole in read_lines(process.stdout, most):
+                if not is_whole:
+                    self._fail_long(line)
+                elif line.strip():
+                    self._take(line)
         finally:
             _close(process, 1)
             if self._process is process:
@@ -501,6 +499,16 @@ class McpProcess:
             self._note_progress(envelope)
         elif method == "notifications/tools/list_changed":
             self._events.list_changed(self.server.name)
+
+    def _fail_long(self, ends: bytes) -> None:
+        """Fail the request whose answer is too long; *ends* are the line's two ends."""
+        name, most = self.server.name, self.server.max_answer
+        log.warning("mcp/%s wrote a line of more than %d bytes", name, most)
+        for found in _ID.finditer(ends):
+            self._left.pop(id_ := int(found[1]), None)
+            if (waiting := self._waiting.get(id_)) is not None:
+                waiting.line = None  # the server has done it
+                waiting.fail(too_long(name, most))
 
     def _note_progress(self, envelope: Envelope) -> None:
         with suppress(ValueError):

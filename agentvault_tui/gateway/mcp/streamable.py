@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from agentvault_tui.gateway.credentials import Attachment
 from agentvault_tui.gateway.echo import Echo
-from agentvault_tui.gateway.mcp.errors import SessionGoneError
+from agentvault_tui.gateway.mcp.errors import SessionGoneError, too_long
 from agentvault_tui.gateway.mcp.messages import (
     MODERN,
     Envelope,
@@ -27,7 +27,6 @@ from agentvault_tui.model import AgentId
 from agentvault_tui.web.reply import encode_header
 from agentvault_tui.web.service_connection import UpstreamError
 
-_ANSWER_BYTES: Final = 16 * 2**20
 _PIECE: Final = 65_536
 
 
@@ -54,6 +53,10 @@ class Posted:
     """The agent that sends it."""
     reuse: bool
     """Whether the server reads its body to the end."""
+    server: str
+    """Its name."""
+    max_answer: int
+    """Bytes that one message of the server may have."""
 
 
 @dataclass(slots=True)
@@ -142,7 +145,7 @@ async def post(upstream: Upstream, posted: Posted, events: ServerEvents) -> Serv
     )
     answer = await upstream.send(outgoing)
     try:
-        return await _read(answer, events, has_session=_has_session(posted))
+        return await _read(answer, events, posted)
     finally:
         answer.close()
 
@@ -151,16 +154,14 @@ def _has_session(posted: Posted) -> bool:
     return any(name == "Mcp-Session-Id" for name, _ in posted.headers)
 
 
-async def _read(
-    answer: Answer, events: ServerEvents, *, has_session: bool
-) -> ServerReply:
+async def _read(answer: Answer, events: ServerEvents, posted: Posted) -> ServerReply:
     headers = dict(answer.headers)
     session = headers.get(b"mcp-session-id")
     name = session.decode("latin-1") if session else None
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if answer.status in {202, 204}:
         return ServerReply(None, answer.status, name, answer.bytes_in)
-    if answer.status == 404 and has_session:
+    if answer.status == 404 and _has_session(posted):
         raise SessionGoneError
     if answer.status in {401, 403}:
         raise RefusedByServerError(
@@ -169,18 +170,18 @@ async def _read(
             "the server does not accept the gateway's credential: an operator has to"
             " look",
         )
-    envelope = await _answered(answer, kind, events)
+    envelope = await _answered(answer, kind, events, posted)
     if envelope is None or not ({"result", "error"} & envelope.keys()):
         raise _rubbish(answer.status)
     return ServerReply(envelope, answer.status, name, answer.bytes_in)
 
 
 async def _answered(
-    answer: Answer, kind: bytes, events: ServerEvents
+    answer: Answer, kind: bytes, events: ServerEvents, posted: Posted
 ) -> Envelope | None:
     """Return the message that answers, of a stream or of a body of JSON."""
     if kind == b"text/event-stream":
-        async with aclosing(_events(answer)) as messages:
+        async with aclosing(_events(answer, posted)) as messages:
             async for one in messages:
                 if "result" in one or "error" in one:
                     return one
@@ -195,12 +196,12 @@ async def _answered(
     whole = bytearray()
     async for chunk in answer.chunks():
         whole += chunk
-        if len(whole) > _ANSWER_BYTES:
-            raise _rubbish(answer.status)
+        if len(whole) > posted.max_answer:
+            raise _too_long(answer.status, posted)
     return _message(bytes(whole))
 
 
-async def _events(answer: Answer) -> AsyncGenerator[Envelope, None]:
+async def _events(answer: Answer, posted: Posted) -> AsyncGenerator[Envelope, None]:
     """Yield the messages of a stream of server-sent events (HTML, section 9.2)."""
     left, data = b"", bytearray()
 
@@ -214,8 +215,8 @@ async def _events(answer: Answer) -> AsyncGenerator[Envelope, None]:
         return whole
 
     async for chunk in _with_end(answer.chunks()):
-        if len(left) + len(chunk) + len(data) > _ANSWER_BYTES:
-            raise _rubbish(answer.status)
+        if len(left) + len(chunk) + len(data) > posted.max_answer:
+            raise _too_long(answer.status, posted)
         for line in lines(left + chunk):
             if not line:
                 if data and (one := _message(bytes(data))) is not None:
@@ -236,6 +237,12 @@ def _message(text: bytes) -> Envelope | None:
         return read_answer(one_line(text.strip()))
     except ValueError:
         return None
+
+
+def _too_long(status: int, posted: Posted) -> UpstreamError:
+    if status >= 300:
+        return _rubbish(status)
+    return too_long(posted.server, posted.max_answer)
 
 
 def _rubbish(status: int) -> UpstreamError:

@@ -66,11 +66,11 @@ async def test_arguments_that_say_two_things_are_refused(mcp: McpStand) -> None:
     assert mcp.received() == []
 
 
-@pytest.mark.parametrize("number", ["420e-1", "42.0", "-0", "9007199254740993"])
+@pytest.mark.parametrize("number", ["420e-1", "42.0", "-0"])
 async def test_a_resource_is_no_number_that_programs_read_apart(
     mcp: McpStand, number: str
 ) -> None:
-    """JavaScript reads ``420e-1`` as 42, and 2^53 + 1 as 2^53."""
+    """JavaScript reads ``420e-1`` as 42."""
     client = await mcp.client("modern")
     body, headers = client.request("tools/call", {"name": "read_file"})
     body["params"]["arguments"] = {"path": 0}

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.service_requests import ROUNDED
 
 from agentvault_tui.gateway.mcp.errors import McpError
 from agentvault_tui.gateway.mcp.members import MOST_OBJECTS, MOST_VALUES
@@ -23,7 +24,7 @@ from agentvault_tui.gateway.mcp.messages import (
 from agentvault_tui.web.reply import decode_header
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
+    st.none() | st.booleans() | st.integers(1 - 2**53, 2**53 - 1) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=10,
 )
@@ -65,8 +66,8 @@ def test_a_request_is_sent_as_one_line_with_the_members_of_its_method(
 
 
 def test_numbers_are_sent_and_shown_with_their_digits() -> None:
-    """``1.50`` is not ``1.5``, and an integer that no double holds loses none."""
-    text = b'{"b":1.50,"a":[-0,1e2,123456789012345678901234567890]}'
+    """``1.50`` is not ``1.5``."""
+    text = b'{"b":1.50,"a":[-0,1e2,9007199254740991]}'
     body = b'{"params":{"arguments":%b,"name":"x"},"method":"tools/call","id":1,' % text
     message = read_message(body + b'"jsonrpc":"2.0"}')
     line = (
@@ -75,7 +76,7 @@ def test_numbers_are_sent_and_shown_with_their_digits() -> None:
     )
     assert message.encoded(2) == line % text
     assert message.held() == b'{"name":"x","arguments":%b}' % text
-    read = {"b": "1.50", "a": ["-0", "1e2", 123456789012345678901234567890]}
+    read = {"b": "1.50", "a": ["-0", "1e2", 2**53 - 1]}
     assert message.params == {"name": "x", "arguments": read}
     assert pickle.loads(pickle.dumps(message)) == message  # noqa: S301
 
@@ -244,3 +245,30 @@ def test_arguments_have_the_digest_of_their_canonical_form(
 ) -> None:
     """RFC 8785, so that anyone can recompute it; integers keep all their digits."""
     assert digest_of(value) == hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("number", ROUNDED)
+@pytest.mark.parametrize("place", ["arguments", "inputResponses", "_meta"])
+def test_a_number_that_a_server_may_round_is_refused(number: str, place: str) -> None:
+    """JavaScript reads another one than is shown and recorded; the id is known."""
+    value = {"a": [{"b": "N"}]}
+    prefix = "io.modelcontextprotocol/"
+    meta: dict[str, Any] = {f"{prefix}protocolVersion": "2026-07-28"}
+    params = {"name": "x", "arguments": {}, "_meta": meta}
+    if place == "_meta":
+        meta[f"{prefix}other"] = value
+    else:
+        params[place] = value
+    body = body_of("tools/call", params=params)
+    read_message(body)
+    with pytest.raises(McpError) as refused:
+        read_message(body.replace(b'"N"', number.encode()))
+    assert (refused.value.code, refused.value.id) == (-32602, 1)
+
+
+def test_a_request_with_a_large_id_can_be_cancelled() -> None:
+    """An id is its client's alone: the server gets ours instead of it."""
+    id_ = 2**63 - 1
+    body = body_of("notifications/cancelled", params={"requestId": id_})
+    message = read_message(body.replace(b'"id": 1, ', b""))
+    assert message.params == {"requestId": id_}

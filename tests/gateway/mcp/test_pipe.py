@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from agentvault_tui.gateway.mcp.pipe import LinePipe, PipeLine
+from agentvault_tui.gateway.mcp.pipe import LinePipe, PipeLine, read_lines
 
 
 class Ends:
@@ -175,3 +175,18 @@ async def test_lines_that_wait_are_bounded(ends: Ends) -> None:
     ends.put(b"x" * 3_000_000)
     accepted = sum(ends.pipe.put(b"y") is not None for _ in range(2_000))
     assert accepted == 1_023
+
+
+async def test_a_line_of_a_program_has_a_bound() -> None:
+    """Of a longer one both ends are left, wherever the pieces of the pipe end."""
+    long = b"a" * 5_000 + b"." * 300_000 + b"b" * 5_000
+    stream = asyncio.StreamReader()
+    stream.feed_data(b"one\n\n" + b"x" * 65_536 + b"\n" + long + b"\ntwo\nhalf")
+    stream.feed_eof()
+    lines = [one async for one in read_lines(stream, 65_536)]
+    ends, is_whole = lines.pop(3)
+    assert not is_whole
+    assert len(ends) < 2 * 65_536
+    assert (ends[:4_096], ends[-4_096:]) == (b"a" * 4_096, b"b" * 4_096)
+    expected = [b"one", b"", b"x" * 65_536, b"two"]
+    assert lines == [(line, True) for line in expected]

@@ -178,6 +178,7 @@ async def test_a_stream_is_relayed_however_it_is_cut_up(
         (plain({"token": SECRET}), "credential_echoed", "unknown"),
         (plain(b"rubbish"), "upstream_reset", "unknown"),
         (plain(b"[]"), "upstream_reset", "unknown"),
+        (plain(b"x" * (2**20 + 1), "400 Bad Request"), "upstream_reset", "failed"),
         (plain({"jsonrpc": "2.0", "id": 1}), "upstream_reset", "unknown"),
         (
             plain(b"<html>", "502 Bad Gateway", Content_Type="text/html"),
@@ -216,6 +217,28 @@ async def test_an_answer_that_is_none_leaves_open_what_was_done(
     assert error_of(told.json()["result"]) == code
     assert (await mcp.stand.records())[-1] == ("result", ended)
     assert len(calls(mcp)) == 1
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
+async def test_an_answer_is_read_up_to_1_mib(
+    mcp: McpStand, server: Server, kind: str
+) -> None:
+    """A longer one would block the event loop; the result names the key that helps."""
+    size = 2**20
+
+    def respond(request: Received, writer: asyncio.StreamWriter) -> None:
+        text = json.dumps(result(request, much="x" * size)).encode()
+        if kind != "application/json":
+            text = b"data: " + text + b"\n\n"
+        writer.write(plain(text, Content_Type=kind))
+
+    server.respond = respond
+    client = await mcp.client("modern")
+    answer = await client.call("read_file", path="/a")
+    assert error_of(answer) == "upstream_reset"
+    assert "max_body in mcp/files.toml" in answer["content"][0]["text"]
+    size -= 300
+    assert len((await client.call("read_file", path="/a"))["much"]) == size
 
 
 async def test_errors_of_a_server_are_relayed(
