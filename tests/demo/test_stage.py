@@ -385,7 +385,7 @@ async def test_headless_prints_what_the_ledger_holds(
     await denial(operators)
     await difference(operators)
     limits = (await operators.get("/api/limits")).json()
-    assert {use["limit"] for use in limits["uses"]} == {"bookings-an-hour"}
+    assert "bookings-an-hour" in {use["limit"] for use in limits["uses"]}
     summary = demo.stop()
     await run(home, "audit", "export", str(tmp_path / "x.jsonl"))
     lines = (tmp_path / "x.jsonl").read_text().splitlines()[1:]

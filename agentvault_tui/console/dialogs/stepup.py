@@ -26,7 +26,7 @@ from agentvault_tui.console.draw.stepup import (
     in_full,
     whole,
 )
-from agentvault_tui.console.draw.stepup_end import decided
+from agentvault_tui.console.draw.stepup_end import accepted, decided, typing
 from agentvault_tui.console.messages import ShowAgent
 from agentvault_tui.console.state.body import READING, unread
 from agentvault_tui.console.state.presence import listed
@@ -42,13 +42,8 @@ _GONE: Final = "The broker lists this request no more: nothing can be decided he
 _REOPEN: Final = "Nothing is approved on it here: Esc, and open it as it is now."
 _ASCII_CODE: Final = 112
 """The width a QR code needs whose modules are two cells wide."""
-
-
 _BODY_AGAIN: Final = 2.0
 """Seconds until a body that could not be read is asked for again."""
-
-_TYPED: Final = "How many more, within SECONDS, differing up to: 5 600 amount=5000"
-_TYPED_OF_CALL: Final = "How many more of exactly these bytes, within SECONDS: 5 600"
 
 
 class StepUpDialog(Dialog[None]):
@@ -326,6 +321,14 @@ class StepUpDialog(Dialog[None]):
         self._close_prompt()
         super()._failed(error)
 
+    def action_repeat(self) -> None:
+        """Ask how often more the same is approved, and then for the second factor."""
+        if self.may_decide("approve") and self._may_begin():
+            self.repeating = True
+            self.viewing = False
+            self.update_page()
+            self.sheet.query_one("#reason", LineInput).focus()
+
     def _may_begin(self) -> bool:
         """Tell whether nothing changed and no cut value is unread; if not, say so."""
         if self._altered():
@@ -543,11 +546,7 @@ class StepUpDialog(Dialog[None]):
         keys = self._footer(pen, width)
         footer = [*self._notes(pen, width), *keys]
         if self.prompt.sent and self.row.open:
-            stages = [
-                pen.stage("done", "code accepted by the tenant", ""),
-                pen.stage("current", "the broker verifies it", ""),
-            ]
-            return [EMPTY, *stages, *footer]
+            return [*accepted(pen), *footer]
         if self.row.status != "pending" or self.viewing:
             return footer
         _, self._cut = brief(asked, pen, width, height - len(footer))
@@ -574,19 +573,8 @@ class StepUpDialog(Dialog[None]):
         return [EMPTY, *pen.paragraph(said, width, pen.palette.waiting)]
 
     def _footer(self, pen: Pen, width: int) -> list[Row]:
-        if self.telling:
-            who = "The requester" if self.row.is_change else "The agent"
-            typed = f"{who} will read this. Enter denies, Esc goes back."
-            return [
-                *[EMPTY, ((typed, pen.palette.muted),)],
-                (("Reason: ", pen.palette.text),),
-            ]
-        if self.repeating:
-            typed = _TYPED if self.row.request is None else _TYPED_OF_CALL
-            return [
-                *[EMPTY, ((typed, pen.palette.muted),)],
-                (("Repeat: ", pen.palette.text),),
-            ]
+        if self.typing:
+            return typing(self.row, pen, repeating=self.repeating)
         hints = self.hints("approve", "deny", "reason", "view", "page", "leave")
         if self.viewing:
             keys = f"{self.desk.key('down', 'j')} {self.desk.key('up', 'k')}"
@@ -599,9 +587,8 @@ class StepUpDialog(Dialog[None]):
         return rows if self.row.status == "authorizing" else [EMPTY, *rows]
 
     def _note_viewed(self) -> None:
-        if self.lines.missing:
-            return
-        if self.viewing and self.sheet.top + self.sheet.room >= self._trusted > 0:
+        end = self.sheet.top + self.sheet.room
+        if self.viewing and not self.lines.missing and end >= self._trusted > 0:
             self._viewed = True
 
     def _stop_telling(self) -> None:

