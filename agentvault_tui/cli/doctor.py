@@ -38,7 +38,7 @@ _WITHOUT_HOME: Final = ("versions", "user", "files", "terminal")
 @command("doctor", on_home=True, example="agentvault doctor")
 @pass_session
 def doctor(session: CliSession) -> int:
-    """Look at everything, and say what is wrong and what to do about it.
+    """Check everything, and print each fault with its remedy.
 
     Each line is ok, warning or fault. Exits 1 when there is a fault.
     """

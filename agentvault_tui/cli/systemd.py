@@ -88,14 +88,14 @@ def systemd() -> None:
 
 
 @systemd.command("install", example="agentvault systemd install --user")
-@click.option("--user", is_flag=True, help="A service of yours, in your own home.")
+@click.option("--user", is_flag=True, help="A service of your own user.")
 @click.option("--print", "only_print", is_flag=True, help="Print it and write nothing.")
 @pass_session
 def install(session: CliSession, *, user: bool, only_print: bool) -> None:
-    """Write the unit file, and say what is left to do.
+    """Write the unit file, and print the remaining steps.
 
-    Without --user it is a service of the machine, for a user `agentvault`, whose home
-    is /var/lib/agentvault unless --home names another.
+    Without --user it is a service of the machine, for the user `agentvault`, with the
+    home directory /var/lib/agentvault unless --home names another.
     """
     named = Path(session.home_option).absolute() if session.home_option else None
     if user:
