@@ -64,7 +64,7 @@ def advise(ctx: click.Context, agent: str | None, window: int, *, every: bool) -
     if not found.advice:
         out.line(out.word("ok"), ": nothing to advise")
     rate = found.hit_rate
-    out.line(f"{rate.applied} applied so far, {rate.given_back} of them given back")
+    out.line(f"{rate.applied} applied so far, {rate.given_back} of them restored")
 
 
 @advise.command("apply", example="agentvault advise apply adv_0123456789ab --for 7d")

@@ -27,7 +27,7 @@ def list_sinks(session: CliSession) -> None:
     if out.print_json(found):
         return
     if not found.sinks:
-        out.line("no sinks: write alerts.toml, see docs/alerts.md")
+        out.line("no destinations: write alerts.toml, see docs/alerts.md")
         return
     rows = [
         [

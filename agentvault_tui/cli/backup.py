@@ -82,7 +82,7 @@ def restore(session: CliSession, file: Path) -> None:
     told = {"home": str(home.data), "head": head.seq, "hash": head.hash}
     if not session.out.print_json({**told, "from": _told(made)}):
         out = session.out
-        out.line("the home ", out.cell(home.data), f" goes on at event {head.seq}")
+        out.line("the home ", out.cell(home.data), f" continues at event {head.seq}")
         out.line(f"from the backup of {made.made_at}, up to event {made.seq}")
         out.note(
             "everything is stopped: start the broker, look at every agent, then"

@@ -38,7 +38,7 @@ def changes() -> None:
 
 @changes.command("list", example="agentvault changes list --status waiting")
 @click.option(
-    "--status", help="Only this status: waiting, verifying, applied, denied, …"
+    "--status", help="Only this status: waiting, verifying, applied, denied ..."
 )
 @click.option("-n", "--limit", type=click.IntRange(1, 1000), default=50)
 @pass_session

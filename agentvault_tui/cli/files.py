@@ -248,14 +248,14 @@ def _tell(out: Output, answer: FilesAnswer, *, plan: bool) -> None:
     elif plan:
         out.line("nothing was changed: this is a plan")
     elif answer.recorded:
-        out.line("in force, and recorded as ", out.cell(answer.digest, limit=80))
+        out.line("applied, and recorded as ", out.cell(answer.digest, limit=80))
     else:
-        out.note("in force, and not in the ledger yet")
+        out.note("applied, and not in the ledger yet")
     if answer.gone and not any(one.change == "revoke" for one in answer.changes):
         names = ", ".join(visible(name, 60) for name in answer.gone[:20])
         more = f" and {len(answer.gone) - 20} more" if len(answer.gone) > 20 else ""
         out.note(
-            f"came by apply, stand in no file, and are served still: {names}{more}"
+            f"applied earlier, in no file now, and still active: {names}{more}"
             f" (--prune {len(answer.gone)} revokes them)"
         )
     for note in answer.notes:

@@ -42,8 +42,8 @@ def secrets() -> None:
     "listed",
     metavar="ORIGIN",
     multiple=True,
-    help="An origin that it may be sent to: https://HOST, smtp://HOST:PORT, …; repeat"
-    " it; or none. Default: the origins in the files that name it.",
+    help="An origin that it may be sent to, such as https://HOST; repeat it; or none."
+    " Default: the origins in the files that name it.",
 )
 @pass_session
 def set_secret(session: CliSession, name: str, listed: tuple[str, ...]) -> None:

@@ -16,7 +16,7 @@ from agentvault_tui.errors import UsageError
 
 _NAME: Final = "agentvault.service"
 _HEADER: Final = (
-    "# Written by agentvault systemd install, which writes it anew after an upgrade.\n"
+    "# Written by agentvault systemd install; run it again after an upgrade.\n"
 )
 _STATE: Final = Path("/var/lib/agentvault")
 _WORD: Final = re.compile(r"[\w./@+-]+", re.ASCII)
@@ -185,7 +185,7 @@ def _steps(home: Path | None, *, user: bool) -> list[str]:
         return [
             "systemctl --user daemon-reload",
             "systemctl --user enable --now agentvault",
-            "loginctl enable-linger  # to run without a session of yours",
+            "loginctl enable-linger  # to run while you are not logged in",
         ]
     return [
         f"systemd-sysusers --inline 'u agentvault - AgentVault {home}'",

@@ -208,7 +208,7 @@ def _require_team(session: CliSession) -> str:
     """
     if not session.settings.team.name:
         raise SettingsError(
-            "this home is of no team: its secrets are sealed with keys of its own",
+            "this home directory is in no team: it encrypts with keys of its own",
             "set team.name, and store.url once there is one: docs/team.md",
         )
     return session.settings.team.name

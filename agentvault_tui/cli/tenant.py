@@ -258,7 +258,7 @@ def _print_details(
         out.line("This signs you in as an operator; it approves no agent's action.")
         if details.requested_on:
             out.line("On another machine: ", out.cell(details.requested_on, "strong"))
-            out.line("Go on only if `agentvault login` shows you exactly this.")
+            out.line("Continue only if `agentvault login` shows you exactly this.")
         return
 
     def cell(text: str | None, style: str = "") -> Cell:

@@ -109,7 +109,7 @@ def _shape(session: CliSession) -> dict[str, object]:
     files = chosen_files(session.home, session.settings.broker)
     if files is None:
         raise NotFoundError(
-            "the agents' listener speaks plain http", "agentvault tls init"
+            "the agents' listener uses plain http", "agentvault tls init"
         )
     return _describe(files, CaFiles.of(session.home))
 
