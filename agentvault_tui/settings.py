@@ -59,22 +59,22 @@ class BrokerSettings:
     """``[broker]``."""
 
     listen: str = "127.0.0.1:7717"
-    """Where agents reach the broker: loopback address and port; port 0 picks one."""
+    """The address for agents: loopback address and port; port 0 picks a free one."""
     tls: Switch = Switch.AUTO
-    """``true``, ``false`` or ``auto``: https if there is a certificate, named below or
+    """``true``, ``false``, or ``auto``: https if there is a certificate, named below or
     made by ``agentvault tls init``."""
     tls_cert: str = ""
     """The certificate of the agents' listener: PEM, with its intermediates."""
     tls_key: str = ""
     """The certificate's private key: PEM, mode 0600, without a passphrase."""
     metrics: str = ""
-    """Where ``GET /metrics`` is answered for Prometheus, and nothing else: loopback
-    address and port. Empty: at the operators' socket alone."""
+    """Loopback address and port that answer ``GET /metrics`` for Prometheus, and
+    nothing else. Empty: metrics are only at the operators' socket."""
     metrics_by_agent: bool = False
     """Whether metrics of decisions name the agents."""
     trusted_proxies: tuple[str, ...] = ()
-    """Addresses and networks of proxies before the agents' listener: of what they add
-    to ``X-Forwarded-For`` the source of a request is read."""
+    """Addresses and networks of proxies in front of the agents' listener. AgentVault
+    reads the source of a request from the ``X-Forwarded-For`` that they add."""
 
     def __post_init__(self) -> None:
         """Refuse what is not a loopback address, and proxies that are no networks."""
@@ -96,15 +96,15 @@ class BrokerSettings:
 
 @dataclass(frozen=True, slots=True)
 class PolicySettings:
-    """``[policy]``: what rules are told beside the request."""
+    """``[policy]``: what rules may read in addition to the request."""
 
     timezone: str = "UTC"
-    """IANA name of the time zone of ``context.weekday``, ``hour`` and ``minute``."""
+    """IANA name of the time zone for ``context.weekday``, ``hour`` and ``minute``."""
     country_database: str = ""
     """A MaxMind file, such as ``GeoLite2-Country.mmdb``, for ``context.country``."""
     advice_window: Annotated[int, Meta(ge=1, le=10 * 366 * 86_400)] = 30 * 86_400
-    """Seconds of the history that count as now for ``agentvault advise`` and the
-    console's ``A`` where no window is named."""
+    """How many seconds of the history ``agentvault advise`` and the console's ``A``
+    look at if no window is given."""
 
     def __post_init__(self) -> None:
         """Refuse a time zone that is not known here."""
@@ -126,11 +126,11 @@ class TokenSettings:
     elevated_ttl: Annotated[int, Meta(ge=1, le=300)] = 300
     """Lifetime of a token that a person approved, in seconds: 1 to 300."""
     max_live: Annotated[int, Meta(ge=1, le=1_000_000)] = 5000
-    """How many live tokens one agent may hold: 1 to 1000000. It is refused another one
-    with the reason ``too_many_tokens``; none of those it has ends."""
+    """How many live tokens one agent may have: 1 to 1000000. A further one is refused
+    with the reason ``too_many_tokens``; the existing ones stay valid."""
     lease: Annotated[int, Meta(ge=1, le=3600)] = 60
-    """The longest ``expires_in`` an agent is told for a provider's token, in seconds: 1
-    to 3600. A revoked agent asks again within that time and is refused."""
+    """The longest ``expires_in`` of a provider's token, in seconds: 1 to 3600. A
+    revoked agent has to ask again within that time, and is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,35 +138,35 @@ class LedgerSettings:
     """``[ledger]``: what agents may cause to be recorded."""
 
     decisions_a_second: Annotated[int, Meta(ge=0, le=1_000_000)] = 200
-    """How many decisions that need no person one agent may be permitted a second, by
-    each broker: to 1000000, after a burst of ten seconds' worth; 0: no bound. Above it
-    the answer is 429. ``agents set-rate`` sets it for one agent."""
+    """How many requests a second each broker permits one agent without a person: up to
+    1000000, after a burst of ten seconds' worth; 0: no limit. Above it the answer is
+    429. ``agents set-rate`` sets it for one agent."""
 
 
 @dataclass(frozen=True, slots=True)
 class DelegationSettings:
-    """``[delegation]``: how far agents pass tokens on."""
+    """``[delegation]``: how far agents may delegate tokens."""
 
     max_depth: Annotated[int, Meta(ge=0, le=8)] = 2
-    """How often a token may be passed on, one agent after the other: 0 to 8."""
+    """How often a token may be delegated, from one agent to the next: 0 to 8."""
     max_children: Annotated[int, Meta(ge=0, le=1000)] = 20
-    """How many live tokens one token may have been exchanged for: 0 to 1000."""
+    """How many live tokens may be exchanged for one token: 0 to 1000."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeSettings:
-    """``[changes]``: what loosens, and waits for a person's factor."""
+    """``[changes]``: loosening changes, which wait for a person's second factor."""
 
     expires_in: Annotated[int, Meta(ge=1, le=604_800)] = 86_400
     """How long a change waits for a person, in seconds: 1 to 604800."""
     socket: Literal["auto", "uid", "factor"] = "auto"
-    """``uid``: at the socket the local user is the check. ``factor``: what loosens
-    waits for an approver's factor there too, and so does an edit of a file that
-    loosens. ``auto``: ``factor`` once an agent runs as the broker's own user, by
-    ``connect`` or ``run``. Before there is an approver, always ``uid``."""
+    """``uid``: at the socket, it is enough to be the broker's user. ``factor``: a
+    loosening change there also waits for an approver's second factor, and so does a
+    loosening edit of a file. ``auto``: ``factor`` once an agent has run as the broker's
+    own user, by ``connect`` or ``run``. Until there is an approver, always ``uid``."""
     rules: tuple[ChangeRule, ...] = ()
-    """Which changes take several people, or nobody who asked for them:
-    ``[[changes.rules]]`` with ``kinds``, ``approvals``, ``no_self``."""
+    """``[[changes.rules]]`` with ``kinds``, ``approvals``, ``no_self``: changes that
+    need several approvers, or that the person who asked cannot approve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,18 +178,18 @@ class StepUpSettings:
     max_pending: Annotated[int, Meta(ge=1, le=100)] = 3
     """How many step-ups of one agent may wait at once: 1 to 100."""
     device_code_ttl: Annotated[int, Meta(ge=1, le=DEVICE_CODE_TTL_CAP)] = 120
-    """How long a user code is valid, in seconds: 1 to 900. Until somebody has signed in
-    to this home, 900."""
+    """How long a user code is valid, in seconds: 1 to 900. Until the first sign-in with
+    this home directory, 900."""
     approvers: tuple[str, ...] = ()
-    """Who may approve: subjects or e-mail addresses. Empty: every user who has the
-    role ``approver``."""
+    """The people who may approve: subjects or e-mail addresses. Empty: every user with
+    the role ``approver``."""
     passkey_only: bool = False
-    """Whether a step-up of high risk takes a passkey: a password and a one-time code,
-    which a copied page can ask for, then approve none."""
+    """Whether a step-up of high risk needs a passkey. A password and a one-time code,
+    which a phishing page can ask for, are then not enough."""
     rules: tuple[StepUpRule, ...] = ()
     """``[[stepup.rules]]`` with ``approvals``, ``scopes``, ``risk``, ``no_self``: how
-    many different people have to approve, and whether the agent's owner may; the
-    strictest of those that fit."""
+    many different people have to approve, and whether the agent's owner may. If several
+    rules match, the strictest applies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +202,9 @@ class TenantSettings:
     client_id: str = ""
     """The console's application. Empty: the one made by ``agentvault auth0 apply``."""
     domain: str = ""
-    """The tenant's own host name, where ``issuer`` is a custom domain of it."""
+    """The tenant's own host name, if ``issuer`` is a custom domain."""
     sign_in: tuple[str, ...] = ("Username-Password-Authentication",)
-    """Auth0 connections by which operators sign in."""
+    """Auth0 connections with which operators sign in."""
     connections: tuple[str, ...] = ()
     """Auth0 connections whose accounts agents use through Token Vault."""
     workers: tuple[str, ...] = ()
@@ -213,11 +213,12 @@ class TenantSettings:
     worker_ips: tuple[str, ...] = ()
     """Addresses or networks from which privileged workers may exchange."""
     listen: str = ""
-    """Where phones reach the embedded tenant: address and port, such as
-    ``0.0.0.0:7443``. Needs ``url``, ``tls_cert`` and ``tls_key``; TLS 1.3 alone."""
+    """The embedded tenant's listener for phones: address and port, such as
+    ``0.0.0.0:7443``. Needs ``url``, ``tls_cert`` and ``tls_key``; TLS 1.3 only."""
     url: str = ""
-    """What phones open, such as ``https://ops.example:7443/``: then the issuer of the
-    embedded tenant, and what links and QR codes name. Passkeys need a host name."""
+    """The address that phones open, such as ``https://ops.example:7443/``: it becomes
+    the embedded tenant's issuer, and links and QR codes use it. Passkeys need a host
+    name."""
     tls_cert: str = ""
     """The certificate of ``listen``: PEM, with its intermediates, for the host of
     ``url``. A renewed one is read without a restart."""
@@ -230,15 +231,15 @@ class TenantSettings:
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """``[store]``: an empty URL means ``agentvault.db`` in the home, for one broker."""
+    """``[store]``: an empty URL means ``agentvault.db``, for one broker."""
 
     url: str = ""
     """The PostgreSQL that the brokers of a team share, such as
     ``postgresql://USER@HOST1,HOST2:5432/NAME?sslmode=verify-full``, without a password.
-    Empty: ``agentvault.db`` in the home."""
+    Empty: ``agentvault.db`` in the home directory."""
     pool: Annotated[int, Meta(ge=1, le=64)] = 8
-    """How many connections to it look at once whether another broker wrote something,
-    besides two to write and one to listen: 1 to 64."""
+    """How many connections check at the same time for another broker's writes, in
+    addition to two for writing and one for listening: 1 to 64."""
 
     def __post_init__(self) -> None:
         """Refuse a URL with a secret, or one that leaves the machine unverified."""
@@ -248,30 +249,31 @@ class StoreSettings:
 
 @dataclass(frozen=True, slots=True)
 class TeamSettings:
-    """``[team]``: what the brokers on one store have in common."""
+    """``[team]``: the brokers that share one store."""
 
     name: str = ""
-    """The team's name; it must be the one that the store was prepared for. Required
-    with ``store.url``."""
+    """The team's name, for which the store was prepared. Required with
+    ``store.url``."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionSettings:
-    """``[connections.NAME]``: what using an account at a provider stands for."""
+    """``[connections.NAME]``: the scopes that an account at a provider covers."""
 
     scopes: tuple[str, ...] = ()
-    """Required. Scopes of the catalogue: all that the provider's token can do. It
-    carries all that the person allowed, so an exchange is decided over all of them."""
+    """Required. The catalogue scopes that cover everything the provider's token can do.
+    The token has all rights that the person allowed, so policy decides an exchange over
+    all of these scopes."""
     revocation_endpoint: str = "auto"
-    """Where the provider revokes a token for whoever shows it (RFC 7009): a URL,
-    ``auto`` (the documented one of a provider we know) or ``none``."""
+    """The provider's revocation endpoint, if it needs no client credentials (RFC 7009):
+    a URL, ``auto`` (the documented one of a known provider) or ``none``."""
     userinfo_endpoint: str = "auto"
-    """Where the provider tells whose a token is (OIDC Core section 5.3): a URL,
-    ``auto`` or ``none``."""
+    """The provider's UserInfo endpoint (OIDC Core section 5.3): a URL, ``auto`` or
+    ``none``."""
     for_: tuple[str, ...] = ()
     """Origins that the gateway may send its tokens to, such as
-    ``https://gmail.googleapis.com``; or ``none``. Left out: those of the services that
-    used it at the first start of a version with this rule, and no others."""
+    ``https://gmail.googleapis.com``; or ``none``. Default: the origins of the services
+    that used it at the first start of a version with this rule, and no others."""
 
     @property
     def origins(self) -> tuple[str, ...] | None:
@@ -300,14 +302,14 @@ class IssuerSettings:
     """``[issuers.NAME]``: a platform whose tokens agents authenticate with."""
 
     issuer: str = ""
-    """Required. The platform's issuer, exactly as ``iss`` of its tokens."""
+    """Required. The platform's issuer, exactly as in ``iss`` of its tokens."""
     audience: str = ""
-    """Required. The only audience its tokens may be for, exactly as ``aud``."""
+    """Required. The only accepted audience, exactly as in ``aud`` of its tokens."""
     jwks_uri: str = ""
-    """Where its keys are (RFC 7517): https, or http on loopback."""
+    """The URL of its keys (JWKS, RFC 7517): https, or http on loopback."""
     jwks_file: str = ""
-    """A file with its keys instead; a relative path is below the folder of
-    ``config.toml``."""
+    """A file with its keys, instead of ``jwks_uri``; a relative path starts at the
+    folder of ``config.toml``."""
 
     def __post_init__(self) -> None:
         """Refuse an issuer of which something is missing or said twice."""
@@ -322,16 +324,17 @@ class OperatorSettings:
     """``[operators]``; ``broker.authority`` says what follows."""
 
     roles: Literal["auto", "claim"] = "auto"
-    """``auto``: the role of whoever is signed in counts, and without a sign-in the
-    socket alone. ``claim``: restoring, registering and granting need a role from the
-    tenant. Revoking needs none under either. Elsewhere than at the socket it is always
+    """``auto``: if a person is signed in, their role counts; without a sign-in, access
+    to the socket is enough. ``claim``: restoring, registering and granting need a role
+    from the tenant. Revoking never needs one. On other machines it is always
     ``claim``, and nothing is done or shown without a role."""
     listen: str = ""
-    """Where operators on other machines reach the broker: address and port, such as
+    """The listener for operators on other machines: address and port, such as
     ``0.0.0.0:7719``. Needs ``url``, ``tls_cert`` and ``tls_key``, and a tenant that
-    those machines reach; TLS 1.3 alone."""
+    those machines can reach; TLS 1.3 only."""
     url: str = ""
-    """What operators name with ``--connect``, such as ``https://ops.example:7719``."""
+    """The URL that operators give to ``--connect``, such as
+    ``https://ops.example:7719``."""
     tls_cert: str = ""
     """The certificate of ``listen``: PEM, with its intermediates, for the host of
     ``url``. A renewed one is read without a restart."""
@@ -340,10 +343,10 @@ class OperatorSettings:
 
     connect: str = ""
     """On an operator's own machine: `operators.url` of the broker that commands and
-    console work on. Empty: this home's own."""
+    console use. Empty: the broker of this home directory."""
     ca_file: str = ""
-    """PEM of the authorities that vouch for it, relative to ``config.toml``. Empty: the
-    system's."""
+    """PEM file of the certificate authorities to trust for it, relative to
+    ``config.toml``. Empty: the system's."""
 
     @property
     def by_claim(self) -> bool:
@@ -352,7 +355,7 @@ class OperatorSettings:
 
 
 class PassThrough(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Hosts that agents reach through the proxy without us reading along."""
+    """Hosts that agents reach through the proxy as opaque tunnels."""
 
     host: str
     """A name, ``*.`` and a name for all names below it, or an address; a port may
@@ -392,21 +395,21 @@ class GatewaySettings:
     """``[gateway]``."""
 
     proxy: str = "auto"
-    """Where the forward proxy listens: loopback address and port; port 0 picks one.
+    """The forward proxy's listener: loopback address and port; port 0 picks a free one.
     Empty: only while ``agentvault run`` runs. ``auto``: 127.0.0.1:7718, or any free
-    port where that one is taken or ``broker.listen`` picks one too."""
+    port if that one is in use or ``broker.listen`` picks one too."""
     pass_through: tuple[str | PassThrough, ...] = ()
-    """Hosts that are no service and that agents may reach through the proxy, as
-    opaque tunnels: ``example.com``, ``*.example.com``, or
+    """Further hosts that agents may reach through the proxy, as opaque tunnels:
+    ``example.com``, ``*.example.com``, or
     ``{ host = "*.corp", allow_private = true }``."""
     hook_wait: Annotated[int, Meta(ge=0, le=25)] = 20
     """How long a hook of an agent host waits for a person, in seconds: 0 to 25; more
-    than 20 count as 20. Hosts stop a hook after a while, some after 30 seconds, and
-    then let the call through."""
+    than 20 counts as 20. Hosts end a hook after a time, some of them after 30 seconds,
+    and then let the call through."""
     hold_bytes: Annotated[int, Meta(ge=65_536, le=2**30)] = 10 * 2**20
-    """The largest body, in bytes, of a call that waits for a person and that AgentVault
-    cannot read (``body = "opaque"``): 65536 to 1073741824. It waits on disk, encrypted.
-    All such bodies have eight times as much, one agent's a part in eight."""
+    """The largest opaque body (``body = "opaque"``), in bytes, of a call that waits for
+    a person: 65536 to 1073741824. It waits on disk, encrypted. All such bodies together
+    have eight times as much space, and one agent's an eighth of that."""
 
     def __post_init__(self) -> None:
         """Refuse what is not a loopback address, and patterns that name no host."""
@@ -430,14 +433,14 @@ class ConsoleSettings:
     theme: str = "agentvault"
     """The colour theme; ``:theme`` in the console lists and tries them."""
     link: Literal["fast", "slow"] = "fast"
-    """``fast`` or ``slow``: how often the console repaints a stream of events."""
+    """``fast`` or ``slow`` connection: how often the console repaints events."""
     mouse: Switch = Switch.OFF
-    """``true``, ``false`` or ``auto``: on, but off over SSH."""
+    """``true``, ``false``, or ``auto``: on, except over SSH."""
     label: str = ""
-    """What this vault is called, such as ``PROD``: in the header and in the titles of
-    dialogs, at most 16 cells."""
+    """The name of this AgentVault, such as ``PROD``, in the header and in the titles of
+    dialogs: at most 16 cells."""
     ascii: Literal["auto", "yes", "no"] = "auto"
-    """Draw in ASCII: ``yes``, ``no`` or ``auto``, by the locale."""
+    """Draw in ASCII: ``yes``, ``no``, or ``auto``, which follows the locale."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ def rows(section: str) -> Iterator[str]:
     """Yield the rows of a section's table."""
     environment = (kind := NAMED.get(section)) is None
     names = (*("setting", "default"), *(["environment"] if environment else ()))
-    yield f"| {' | '.join((*names, 'what it is'))} |"
+    yield f"| {' | '.join((*names, 'meaning'))} |"
     yield "| " + " | ".join(["---"] * (len(names) + 1)) + " |"
     kind = kind or type(getattr(Settings(), section))
     texts = documented(kind)

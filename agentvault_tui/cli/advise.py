@@ -38,15 +38,15 @@ from agentvault_tui.presenters.amounts import render_spans
     cls=RenamedOption,
     type=TimeSpan(),
     default=0,
-    help="How far back counts; [policy] advice_window, 30d, if not given.",
+    help="How far back to look; default: [policy] advice_window, 30d.",
 )
-@click.option("--all", "every", is_flag=True, help="Also what is over.")
+@click.option("--all", "every", is_flag=True, help="Also past advice.")
 @click.pass_context
 def advise(ctx: click.Context, agent: str | None, window: int, *, every: bool) -> None:
-    """Say which authority agents do not need, with evidence from the history.
+    """List permissions that agents do not need, with evidence from the history.
 
-    Nothing is changed. `advise apply ID` takes it away on trial, and `give-back`
-    returns it; `dismiss` leaves it until it is used and then unused anew.
+    This changes nothing. `advise apply ID` removes the permission on trial, `give-back`
+    restores it, and `dismiss` leaves it until it is used and then unused again.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -64,17 +64,17 @@ def advise(ctx: click.Context, agent: str | None, window: int, *, every: bool) -
     if not found.advice:
         out.line(out.word("ok"), ": nothing to advise")
     rate = found.hit_rate
-    out.line(f"{rate.applied} applied so far, {rate.given_back} of them given back")
+    out.line(f"{rate.applied} applied so far, {rate.given_back} of them restored")
 
 
 @advise.command("apply", example="agentvault advise apply adv_0123456789ab --for 7d")
 @click.argument("advice_id", metavar="ID")
 @click.option(
-    "--for", "span", type=TimeSpan(), default="7d", help="How long the trial is."
+    "--for", "span", type=TimeSpan(), default="7d", help="Length of the trial."
 )
 @pass_session
 def apply(session: CliSession, advice_id: str, span: int) -> None:
-    """Take away what the advice is about, on trial: live tokens with it end."""
+    """Remove the permission on trial: live tokens with it end."""
     asked = ApplyAdviceRequest(seconds=span)
     _changed(session, session.client.call(calls.APPLY_ADVICE, asked, id=advice_id))
 
@@ -83,7 +83,7 @@ def apply(session: CliSession, advice_id: str, span: int) -> None:
 @click.argument("advice_id", metavar="ID")
 @pass_session
 def give_back(session: CliSession, advice_id: str) -> None:
-    """Give back what was taken away."""
+    """Restore the permission."""
     _changed(session, session.client.call(calls.GIVE_BACK, id=advice_id))
 
 
@@ -91,7 +91,7 @@ def give_back(session: CliSession, advice_id: str) -> None:
 @click.argument("advice_id", metavar="ID")
 @pass_session
 def dismiss(session: CliSession, advice_id: str) -> None:
-    """Leave it as it is, until it is used and then unused anew."""
+    """Keep the permission, until it is used and then unused again."""
     _changed(session, session.client.call(calls.DISMISS_ADVICE, id=advice_id))
 
 

@@ -16,18 +16,18 @@ from agentvault_tui.operator_api.alerts import (
 
 @group("alerts", example="agentvault alerts list")
 def alerts() -> None:
-    """See the sinks of alerts.toml, try one, and send again what it did not take."""
+    """List and test the destinations in alerts.toml, and resend failed alerts."""
 
 
 @alerts.command("list", example="agentvault alerts list")
 @pass_session
 def list_sinks(session: CliSession) -> None:
-    """List the sinks: what goes there, how far they are, and what is wrong."""
+    """List the destinations: their alerts, progress and faults."""
     out, found = session.out, session.client.call(calls.ALERTS)
     if out.print_json(found):
         return
     if not found.sinks:
-        out.line("no sinks: write alerts.toml, see docs/alerts.md")
+        out.line("no destinations: write alerts.toml, see docs/alerts.md")
         return
     rows = [
         [
@@ -48,7 +48,7 @@ def list_sinks(session: CliSession) -> None:
 @alerts.command("dead", example="agentvault alerts dead")
 @pass_session
 def dead(session: CliSession) -> None:
-    """List alerts that their sinks did not take for a day, oldest first."""
+    """List alerts that their destination did not accept for a day, oldest first."""
     out, found = session.out, session.client.call(calls.ALERTS).dead
     if session.json:
         for one in found:
@@ -74,7 +74,7 @@ def dead(session: CliSession) -> None:
 @click.argument("sink")
 @pass_session
 def try_sink(session: CliSession, sink: str) -> int:
-    """Send a test to SINK now; exits 1 when it did not arrive."""
+    """Send a test to SINK now; exits 1 if it did not arrive."""
     asked = TestSinkRequest(sink=sink)
     return _told(session, session.client.call(calls.TEST_SINK, asked))
 
@@ -83,7 +83,7 @@ def try_sink(session: CliSession, sink: str) -> int:
 @click.argument("alert_id", metavar="ID")
 @pass_session
 def retry(session: CliSession, alert_id: str) -> int:
-    """Send an alert that was given up, now; exits 1 when it did not arrive."""
+    """Resend an alert that was given up; exits 1 if it did not arrive."""
     asked = RetryAlertRequest(id=alert_id)
     return _told(session, session.client.call(calls.RETRY_ALERT, asked))
 

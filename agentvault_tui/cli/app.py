@@ -34,26 +34,26 @@ _REMEDIES: Final[dict[int | None, str]] = {
 SECTIONS: Final = {
     "Watch and serve": {
         "console": "Open the console on a running broker.",
-        "demo": "Watch example agents that really ask.",
+        "demo": "Watch example agents, with a broker of their own.",
         "serve": "Run the broker in the foreground.",
-        "backup": "Write the home to one file, also while it runs.",
-        "restore": "Restore such a file into an empty home.",
+        "backup": "Back up the home directory to one file.",
+        "restore": "Restore a backup into an empty directory.",
         "systemd": "Run the broker as a service.",
-        "store": "Where state and ledger are; a team's.",
-        "team": "The key that a team's brokers share.",
-        "tls": "Speak https to agents: make certificates.",
+        "store": "Show, check and copy the store of state and ledger.",
+        "team": "Manage the key that a team's brokers share.",
+        "tls": "Make certificates, so that agents use https.",
     },
     "Put agents behind it": {
         "connect": "Configure an agent host, such as Claude Code.",
-        "disconnect": "Take AgentVault out of a host's configuration.",
-        "hook": "Decide a tool call that a host's hook asks about.",
+        "disconnect": "Remove AgentVault from a host's configuration.",
+        "hook": "Decide a tool call of an agent host.",
         "run": "Run a command as an agent.",
         "token": "Print a live token of an agent.",
     },
     "Stop and decide": {
         "revoke": "Revoke an agent at once.",
-        "restore-agent": "Serve an agent again.",
-        "panic": "Stop every agent at once.",
+        "restore-agent": "Restore a revoked agent.",
+        "panic": "Stop every agent at once (kill switch).",
         "lift-panic": "End a panic.",
         "approve": "Approve a step-up.",
         "deny": "Deny a step-up.",
@@ -64,29 +64,29 @@ SECTIONS: Final = {
         "agents": "Register agents, revoke and restore them.",
         "tokens": "List live tokens, revoke one.",
         "scopes": "List the scopes of the catalogue.",
-        "connections": "Connect accounts agents use, take them away.",
-        "calls": "Calls in flight and held.",
-        "limits": "What is used of limits, and what is left.",
-        "mcp": "MCP servers that agents reach.",
-        "services": "What agents reach through the gateway.",
-        "secrets": "Seal the credentials of services.",
+        "connections": "Connect and disconnect accounts that agents use.",
+        "calls": "List calls in flight and held.",
+        "limits": "Show how much of each limit is used and left.",
+        "mcp": "Manage MCP servers that agents reach.",
+        "services": "Manage APIs that agents reach by the gateway.",
+        "secrets": "Store API keys and other secrets, encrypted.",
         "policy": "Check the policy, explain an answer.",
-        "advise": "Find authority that agents do not need.",
+        "advise": "Find permissions that agents do not need.",
         "apply": "Apply agents that are described in files.",
-        "export-config": "Write the active configuration as such files.",
+        "export-config": "Write the active configuration to files.",
     },
     "Look back": {
-        "status": "How the broker and its team are.",
-        "alerts": "Where alerts go, and what did not arrive.",
-        "audit": "Read, search, export, verify the ledger.",
-        "doctor": "Find what is wrong, and its remedy.",
+        "status": "Show the state of the broker and its team.",
+        "alerts": "List, test and resend alerts.",
+        "audit": "Read, search, export, verify the audit log.",
+        "doctor": "Find faults and their remedies.",
     },
     "Who you are": {
         "login": "Sign in by device flow.",
         "logout": "Sign out.",
-        "whoami": "Say who is signed in.",
-        "tenant": "People of the embedded tenant.",
-        "auth0": "Prepare and examine an Auth0 tenant.",
+        "whoami": "Show who is signed in.",
+        "tenant": "Manage the embedded tenant's people and keys.",
+        "auth0": "Set up and check an Auth0 tenant.",
         "completion": "Complete commands and names in your shell.",
         "man": "Manual pages.",
     },
@@ -189,9 +189,9 @@ class _Root(Group):
 @pass_session
 @click.pass_context
 def root(ctx: click.Context, session: CliSession) -> int | None:
-    """Watch AI agents' authorizations, decide the risky ones, cut off any agent.
+    """Watch AI agents' authorizations, decide the risky ones, revoke any agent.
 
-    Without a command: opens the console on the running broker, or starts a broker
+    Without a command, opens the console of the running broker, or starts a broker
     for as long as the console is open.
     """
     if ctx.invoked_subcommand is None:

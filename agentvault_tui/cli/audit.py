@@ -48,7 +48,7 @@ _RETRY: Final = 1.0
 
 @group("audit", example="agentvault audit tail --follow")
 def audit() -> None:
-    """Read, search, export and verify the ledger."""
+    """Read, search, export and verify the audit log (the ledger)."""
 
 
 @cache
@@ -131,9 +131,9 @@ def _names(client: OperatorClient) -> Callable[[str], str]:
 @click.argument("seq", type=click.IntRange(1))
 @pass_session
 def show(session: CliSession, seq: int) -> int:
-    """Print event SEQ in full: its story, its exact body, and whether the hash holds.
+    """Print event SEQ in full: related events, exact body, and check of its hash.
 
-    The link of the chain is computed here, from the body. Exits 1 if it does not hold.
+    The link of the chain is computed here, from the body. Exits 1 if it is wrong.
     """
     found = session.client.call(calls.EVENT, seq=seq)
     story = session.client.call(calls.STORY, seq=seq)
@@ -182,7 +182,7 @@ def _print_proof(
 def past(session: CliSession, at: str | None, seq: int | None) -> None:
     """Show agents, live tokens, waiting step-ups and panic as they were.
 
-    All of it is rebuilt from the ledger's events; what they do not say is told.
+    Everything is rebuilt from the ledger's events; uncertain parts are marked.
     """
     if (at is None) == (seq is None):
         raise UsageError("give one moment", "--at TIME or --seq NUMBER")
@@ -250,10 +250,10 @@ def _print_past(out: Output, found: PastInfo) -> None:
 @click.option("--reason", required=True, help="Why; it is recorded.")
 @pass_session
 def accept(session: CliSession, reason: str) -> None:
-    """Go on from an older copy of the ledger that was put back on purpose.
+    """Continue from an older copy of the ledger that was put back on purpose.
 
-    What is lost stays lost; that it was accepted, by whom and why, is recorded.
-    What was changed beside the hashed bodies of events is put right by them.
+    Lost events stay lost; the ledger records who accepted this, and why. Columns that
+    differ from the hashed bodies of events are corrected by them.
     """
     if not reason.strip():
         raise UsageError("accepting is recorded with a reason", "give --reason R")
@@ -275,20 +275,20 @@ def accept(session: CliSession, reason: str) -> None:
 @click.option(
     *("-n", "number"),
     type=click.IntRange(0, 100_000),
-    help="At most so many: the latest, 20 by default; with --after the first.",
+    help="At most N: the latest, by default 20; with --after, the first.",
 )
 @click.option(
     "--after",
     metavar="SEQ",
     type=click.IntRange(0),
-    help="All events after this number, to go on where a reader stopped.",
+    help="All events after this number: continue where a reader stopped.",
 )
-@click.option("-f", "--follow", is_flag=True, help="Go on with what happens next.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing new events.")
 @pass_session
 def tail(
     session: CliSession, number: int | None, after: int | None, follow: bool
 ) -> None:
-    """Print the latest events, oldest first; follow misses and repeats none."""
+    """Print the latest events, oldest first; --follow misses and repeats none."""
     client, out = session.client, session.out
     status = client.call(calls.STATUS)
     head, brokers = status.ledger.head, _brokers(status)
@@ -325,11 +325,11 @@ def tail(
     "-n",
     "number",
     type=click.IntRange(1),
-    help="Only the latest so many; without it, all.",
+    help="Only the latest N; default: all.",
 )
 @pass_session
 def search(session: CliSession, /, number: int | None, **given: Any) -> None:
-    """Print matching events, oldest first; TEXT may stand anywhere in them.
+    """Print matching events, oldest first; TEXT may be anywhere in them.
 
     TEXT with keys is a filter as in the console: owner:ann -outcome:allowed since:2h.
     """

@@ -75,7 +75,7 @@ _MAX_CONNECTIONS, _MAX_SCOPES, _MAX_IPS = 5, 20, 10
     example="agentvault auth0 plan --credential-fd 3 3< management.json",
 )
 def auth0() -> None:
-    """Prepare and examine the Auth0 tenant that config.toml names.
+    """Set up and check the Auth0 tenant that config.toml names.
 
     The credential is a client of the tenant's Management API. It comes from a
     descriptor, the OS keyring or a prompt: never from an argument or the environment.
@@ -94,7 +94,7 @@ _device_option = click.option(
 _policy_option = click.option(
     "--change-mfa-policy",
     is_flag=True,
-    help="Let the tenant's MFA policy, which holds for all its applications, be Never.",
+    help="Set the MFA policy of the whole tenant, all its applications, to Never.",
 )
 _limits_option = click.option(
     "--token-limits",
@@ -132,21 +132,21 @@ def show_plan(session: CliSession, /, **given: Any) -> None:
 @_device_option
 @_policy_option
 @_limits_option
-@click.option("--yes", is_flag=True, help="Do what the plan says without asking.")
+@click.option("--yes", is_flag=True, help="Apply the plan without asking.")
 @click.option(
     "--print-secrets",
     is_flag=True,
-    help="Print the secrets made just now, this once; they are kept either way.",
+    help="Print the new secrets once; they are stored either way.",
 )
 @pass_session
 def apply(
     session: CliSession, /, *, yes: bool, print_secrets: bool, **given: Any
 ) -> int:
-    """Make the tenant so, object by object, and read each back.
+    """Change the tenant as planned, object by object, and read each back.
 
-    Deletes nothing. What the tenant's plan does not have is told, and the rest done.
-    Where it stops, the next run goes on. Secrets of our applications go into a private
-    file of this home.
+    Deletes nothing. If the tenant's plan lacks a feature, it reports that and does the
+    rest. If it stops, the next run continues. Secrets of AgentVault's applications are
+    written to a private file of this home directory.
     """
     if not yes and (session.json or not sys.stdin.isatty()):
         raise UsageError("there is no terminal to ask yes or no at", "give --yes")
@@ -194,7 +194,7 @@ async def _apply(
 @_device_option
 @pass_session
 def doctor(session: CliSession, /, **credential: Any) -> int:
-    """Find what is misconfigured on the tenant, and say the remedy.
+    """Find wrong settings on the tenant, and print the remedies.
 
     Each line is ok, warning or fault. Exits 1 when there is a fault.
     """
@@ -207,7 +207,7 @@ def doctor(session: CliSession, /, **credential: Any) -> int:
 @_descriptor_option
 @pass_session
 def remember(session: CliSession, credential_fd: int | None) -> None:
-    """Keep the credential in the OS keyring, for the other commands."""
+    """Store the credential in the OS keyring, for the other commands."""
     issuer = _tenant_issuer(session)
     found = (
         credentials.from_prompt()
@@ -222,7 +222,7 @@ def remember(session: CliSession, credential_fd: int | None) -> None:
 @auth0.command("forget", example="agentvault auth0 forget")
 @pass_session
 def forget(session: CliSession) -> int:
-    """Take the credential out of the OS keyring."""
+    """Delete the credential from the OS keyring."""
     issuer = _tenant_issuer(session)
     was_there = credentials.forget(issuer)
     if not session.out.print_json({"forgotten": was_there, "tenant": issuer}):

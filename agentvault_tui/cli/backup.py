@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 @click.argument("file", type=FILE)
 @pass_session
 def backup(session: CliSession, file: Path) -> None:
-    """Write the whole home to FILE, mode 0600, as it is at one moment.
+    """Write the home directory to FILE, mode 0600, as it is at one moment.
 
-    Needs no broker, and works beside a running one. In a team it holds all that the
-    store held. FILE holds the home's keys: keep it as safe as the home. Keys that
-    systemd hands over are not in it.
+    Works with and without a running broker. In a team it has everything that the store
+    had. FILE contains keys: protect it like the home directory. It does not contain
+    keys that systemd provides.
     """
     from agentvault_tui.broker.backup import make_backup
 
@@ -61,11 +61,11 @@ def backup(session: CliSession, file: Path) -> None:
 @click.argument("file", type=FILE)
 @pass_session
 def restore(session: CliSession, file: Path) -> None:
-    """Restore the backup FILE into an empty home, with everything stopped.
+    """Restore the backup FILE into an empty home directory; everything is stopped.
 
-    Every token issued before is revoked, every step-up cancelled, and nothing is
-    granted until `agentvault lift-panic`: what was revoked since is not in FILE. Where
-    its settings name a team's store, that must be prepared and empty, and gets all.
+    All tokens are revoked, all step-ups cancelled, and nothing is granted until
+    `agentvault lift-panic`, because FILE does not have what you revoked later. If its
+    settings name a team's store, that must be prepared and empty; it gets the ledger.
     """
     from agentvault_tui.broker.restore import restore_backup
     from agentvault_tui.tenant.copying import into_team
@@ -82,7 +82,7 @@ def restore(session: CliSession, file: Path) -> None:
     told = {"home": str(home.data), "head": head.seq, "hash": head.hash}
     if not session.out.print_json({**told, "from": _told(made)}):
         out = session.out
-        out.line("the home ", out.cell(home.data), f" goes on at event {head.seq}")
+        out.line("the home ", out.cell(home.data), f" continues at event {head.seq}")
         out.line(f"from the backup of {made.made_at}, up to event {made.seq}")
         out.note(
             "everything is stopped: start the broker, look at every agent, then"

@@ -38,12 +38,12 @@ def changes() -> None:
 
 @changes.command("list", example="agentvault changes list --status waiting")
 @click.option(
-    "--status", help="Only those: waiting, verifying, applied, denied and so on."
+    "--status", help="Only this status: waiting, verifying, applied, denied ..."
 )
 @click.option("-n", "--limit", type=click.IntRange(1, 1000), default=50)
 @pass_session
 def list_changes(session: CliSession, status: str | None, limit: int) -> None:
-    """List what waits, then what was decided last."""
+    """List waiting changes, then the latest decided ones."""
     out, wire = session.out, {word: name for name, word in STEPUP_WORDS.items()}
     status = wire.get(status, status) if status else None
     answer = session.client.call(calls.CHANGES, ChangeQuery(status=status, limit=limit))
@@ -83,8 +83,8 @@ def list_changes(session: CliSession, status: str | None, limit: int) -> None:
 def show_change(session: CliSession, change_id: str) -> None:
     """Show exactly what would change, its fingerprint, and who may approve it.
 
-    The answer of a change that was applied is given once, to the session that asked
-    for it: as `result`, below the rest.
+    The answer of an applied change is shown once, as `result`, and only to the session
+    that asked for it.
     """
     client, out = session.client, session.out
     if session.json:
@@ -132,7 +132,7 @@ def approve_change(session: CliSession, change_id: str) -> int:
 @click.option("--reason", default="", help="Why; the requester reads it.")
 @pass_session
 def deny_change(session: CliSession, change_id: str, reason: str) -> None:
-    """Say no; needs no second factor, and works while someone is approving."""
+    """Deny; needs no second factor, and works while someone is approving."""
     denial = ChangeDecision(id=change_id, decision="deny", reason=reason)
     denied = session.client.call(calls.DECIDE_CHANGE, denial)
     if not session.out.print_json(denied):

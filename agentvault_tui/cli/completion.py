@@ -26,8 +26,8 @@ _VARIABLE: Final = "_AGENTVAULT_COMPLETE"
 def completion(session: CliSession, shell: str, *, install: bool) -> None:
     """Print the script that completes commands, options, agents and step-ups.
 
-    With --install it is a file of yours that new shells read. zsh reads it if ~/.zfunc
-    is in its fpath.
+    With --install, it is written to a file that new shells read. zsh reads it if
+    ~/.zfunc is in its fpath.
     """
     from agentvault_tui.cli.app import root
 

@@ -185,7 +185,7 @@ def listening(port: int) -> Iterator[Callback]:
 
 @group("connections", example="agentvault connections list")
 def connections() -> None:
-    """Connect accounts that agents use through Token Vault, and take them away."""
+    """Connect and disconnect accounts that agents use through Token Vault."""
 
 
 @connections.command(
@@ -199,14 +199,14 @@ def connections() -> None:
     "--scope",
     "scopes",
     multiple=True,
-    help="What to ask the provider for, in its own words; repeat it.",
+    help="A scope of the provider, such as calendar.read; repeat it.",
 )
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=PORT,
     show_default=True,
-    help="Where the browser comes back to, on this machine.",
+    help="The local port that the browser returns to.",
 )
 @pass_session
 def add_connection(
@@ -214,9 +214,9 @@ def add_connection(
 ) -> None:
     """Connect an account: a page to sign in at, then one to allow it.
 
-    The vault user is whoever signs in first: a user of the tenant's whose accounts
-    this agent is to use. Without a browser on this machine, open the pages on
-    another and paste the address at which each of them ends.
+    The person who signs in first becomes the vault user: a user of the tenant whose
+    accounts this agent may use. Without a browser on this machine, open the pages on
+    another, and paste the address at which each of them ends.
     """
     client, out = session.client, session.out
     agent = find_agent(client, ref)
@@ -243,7 +243,7 @@ def add_connection(
 )
 @pass_session
 def list_connections(session: CliSession, agent: str | None) -> None:
-    """List accounts: whose they are, what they allow, and which agents share one."""
+    """List accounts with their owners, scopes, and the agents that share one."""
     client, out = session.client, session.out
     agent_id = find_agent(client, agent).id if agent else None
     answer = client.call(calls.CONNECTIONS, requests.ConnectionQuery(agent=agent_id))
@@ -279,15 +279,15 @@ def list_connections(session: CliSession, agent: str | None) -> None:
 @click.argument("ref", metavar="AGENT", shell_complete=agent_names)
 @click.argument("connection", metavar="CONNECTION")
 @click.option(
-    "--shared", is_flag=True, help="Also when other agents use the same account."
+    "--shared", is_flag=True, help="Also if other agents use the same account."
 )
 @pass_session
 def remove_connection(
     session: CliSession, ref: str, connection: str, shared: bool
 ) -> None:
-    """Take an account away: closed here at once, then deleted in Token Vault.
+    """Disconnect an account: at once here, then deleted in Token Vault.
 
-    Asked again after the tenant did not answer, it goes on where it was.
+    If the tenant did not answer, run it again: it continues where it stopped.
     """
     client, out = session.client, session.out
     agent = find_agent(client, ref)

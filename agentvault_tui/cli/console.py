@@ -30,9 +30,9 @@ _STARTED: Final = (
 
 
 @command("console", example="agentvault console --read-only", prints_data=False)
-@click.option("--read-only", is_flag=True, help="Look on; take no decision.")
+@click.option("--read-only", is_flag=True, help="Watch without deciding.")
 @click.option(
-    "--plain", is_flag=True, help="Line by line, for screen readers and logs."
+    "--plain", is_flag=True, help="Print line by line, for screen readers and logs."
 )
 @click.option("--known-to", type=click.IntRange(0), default=0, hidden=True)
 @link_option
@@ -162,20 +162,20 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     example="agentvault demo --headless --for 20",
     prints_data=False,
 )
-@click.option("--agents", default=6, show_default=True, help="How many agents.")
+@click.option("--agents", default=6, show_default=True, help="Number of agents.")
 @click.option(
-    "--rate", default=5.0, show_default=True, help="Decisions a second, all together."
+    "--rate", default=5.0, show_default=True, help="Decisions a second, of all agents."
 )
 @click.option(
     "--headless", is_flag=True, help="No console; print the counts at the end."
 )
-@click.option("--for", "seconds", type=TimeSpan(), help="How long to run: 20, 5m.")
+@click.option("--for", "seconds", type=TimeSpan(), help="How long to run: 20 (s), 5m.")
 @link_option
 @pass_session
 def demo(
     session: CliSession, agents: int, rate: float, headless: bool, seconds: int | None
 ) -> int:
-    """Run tenant, broker, workspace API and agents, and open the console on them.
+    """Run tenant, broker, workspace API and agents, and open the console.
 
     The home is a temporary one, removed at the end, unless --home names one.
     """

@@ -38,7 +38,7 @@ _WITHOUT_HOME: Final = ("versions", "user", "files", "terminal")
 @command("doctor", on_home=True, example="agentvault doctor")
 @pass_session
 def doctor(session: CliSession) -> int:
-    """Look at everything, and say what is wrong and what to do about it.
+    """Check everything, and print each fault with its remedy.
 
     Each line is ok, warning or fault. Exits 1 when there is a fault.
     """
@@ -160,7 +160,7 @@ def check_secrets(session: CliSession) -> Iterator[Finding]:
             refused = True
             yield warning(f"{use.kind} {use.name} gets no secret: {problem}")
     if not refused:
-        yield ok(f"{len(secrets.rows())} sealed, each for origins of its own")
+        yield ok(f"{len(secrets.rows())} encrypted, each for origins of its own")
 
 
 def _file_findings(area: str, told: dict[str, Any], size: str) -> Iterator[Finding]:
@@ -487,7 +487,7 @@ def check_tls(session: CliSession) -> Iterator[Finding]:
     settings = session.settings.broker
     files = chosen_files(session.home, settings)
     if files is None:
-        yield ok("none: agents speak plain http, on loopback alone")
+        yield ok("none: agents use plain http, only on loopback")
         return
     server_context(files)
     own = CaFiles.of(session.home)

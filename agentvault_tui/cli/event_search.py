@@ -52,7 +52,7 @@ def search_options(function: Callable[..., object]) -> Callable[..., object]:
         click.option("--since", type=Moment(), help=earlier),
         click.option("--type", help="Only this type, such as token.decision."),
         click.option(
-            "--outcome", help="Only those answered: allowed, denied or escalated."
+            "--outcome", help="Only this outcome: allowed, denied or escalated."
         ),
         click.option(
             "--agent",

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     metavar="SEQ",
     type=click.IntRange(0),
     default=0,
-    help="Only events after this number; they verify from there.",
+    help="Only events after this number; verification starts there.",
 )
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @search_options
@@ -57,12 +57,11 @@ def export(
     force: bool,
     **given: Any,
 ) -> None:
-    """Write events to FILE, mode 0600: all of them, or those that a filter chooses.
+    """Write events to FILE, mode 0600: all of them, or those that match a filter.
 
-    All of them needs no broker. A filter takes the options and TEXT of `audit search`;
-    such a selection is verified against the ledger: audit verify FILE --against HOME.
-    An existing FILE is kept unless --force is given; a file of the home directory
-    always is.
+    Without a filter it needs no broker. A filter has the options and TEXT of `audit
+    search`; verify such a selection with: audit verify FILE --against HOME. An existing
+    FILE is replaced only with --force, and never a file of the home directory.
     """
     if file.is_dir():
         raise UsageError(f"{file} is a folder", "name a file")
@@ -192,12 +191,12 @@ def _verify_elsewhere(session: CliSession) -> Verification:
 def verify(session: CliSession, file: Path | None, against: Path | None) -> int:
     """Check the ledger, or an export in FILE, and name the first bad event.
 
-    Of the ledger also that agents, scopes, panic and tokens are as its events say; of a
-    broker elsewhere its events are read and checked here. A selection of events is
-    compared with a ledger, which is checked first.
+    For the ledger, it also compares agents, scopes, panic and tokens with the events.
+    With --connect, it reads a remote broker's events and checks them here. A selection
+    is compared with a ledger, which is checked first.
 
-    Needs no broker. Exits 1 when the record is not the one that was written, or a
-    selection was not compared, and 2 if FILE is no export.
+    Needs no broker. Exits 1 if the record was changed or a selection was not compared,
+    and 2 if FILE is not an export.
     """
     from agentvault_tui.ledger import verify_export, verify_ledger
 

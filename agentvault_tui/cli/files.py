@@ -64,23 +64,23 @@ class _AgentsFile(msgspec.Struct, forbid_unknown_fields=True):
     required=True,
     metavar="FILE|DIR",
     type=FILE,
-    help="A file, or a folder with all files below it that end in .toml.",
+    help="A file, or a folder: all files below it that end in .toml.",
 )
-@click.option("--plan", is_flag=True, help="Only print the difference; 1 if there is.")
+@click.option("--plan", is_flag=True, help="Only print the difference; exit 1 if any.")
 @click.option(
     "--prune",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Revoke the N agents that came by apply and stand in no file any more.",
+    help="Revoke the N agents from earlier files that no file names any more.",
 )
 @pass_session
 def apply(session: CliSession, source: Path, plan: bool, prune: int | None) -> int:
-    """Put in force what files say of agents, services, limits: all of it, or nothing.
+    """Apply agents, services and limits from files: all of them, or nothing.
 
-    Agents are known by their names. Scopes and delegates that a file does not name are
-    taken away; an agent that was revoked stays so. Secrets stand in no file: a new
-    agent has a public key, or `agentvault agents secret new` makes it a secret.
-    Services are the files of a folder services, limits are in limits.toml.
+    Agents are identified by name. Scopes and delegates that a file does not name are
+    removed; a revoked agent stays revoked. Files contain no secrets: a new agent has a
+    public key, or `agentvault agents secret new` makes it a secret. Services are files
+    in a folder services, limits are in limits.toml.
     """
     wanted = _read_files(source)
     wanted.plan, wanted.prune = plan, UNSET if prune is None else prune
@@ -92,12 +92,12 @@ def apply(session: CliSession, source: Path, plan: bool, prune: int | None) -> i
 
 @command("export-config", example="agentvault export-config vault")
 @click.argument("folder", metavar="DIR", type=FILE)
-@click.option("--force", is_flag=True, help="Write over files that are there.")
+@click.option("--force", is_flag=True, help="Overwrite existing files.")
 @pass_session
 def export_config(session: CliSession, folder: Path, force: bool) -> None:
-    """Write what is in force to DIR, as files that `agentvault apply` reads.
+    """Write the active configuration to DIR, as files for `agentvault apply`.
 
-    Applied to this broker they make no difference. Revoked agents are left out.
+    Applying them to this broker changes nothing. Revoked agents are left out.
     """
     found = session.client.call(calls.FILES)
     if folder.exists() and not force and any(folder.iterdir()):
@@ -248,14 +248,14 @@ def _tell(out: Output, answer: FilesAnswer, *, plan: bool) -> None:
     elif plan:
         out.line("nothing was changed: this is a plan")
     elif answer.recorded:
-        out.line("in force, and recorded as ", out.cell(answer.digest, limit=80))
+        out.line("applied, and recorded as ", out.cell(answer.digest, limit=80))
     else:
-        out.note("in force, and not in the ledger yet")
+        out.note("applied, and not in the ledger yet")
     if answer.gone and not any(one.change == "revoke" for one in answer.changes):
         names = ", ".join(visible(name, 60) for name in answer.gone[:20])
         more = f" and {len(answer.gone) - 20} more" if len(answer.gone) > 20 else ""
         out.note(
-            f"came by apply, stand in no file, and are served still: {names}{more}"
+            f"applied earlier, in no file now, and still active: {names}{more}"
             f" (--prune {len(answer.gone)} revokes them)"
         )
     for note in answer.notes:

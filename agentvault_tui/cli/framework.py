@@ -43,7 +43,7 @@ link_option = click.option(
     type=click.Choice(["fast", "slow"]),
     expose_value=False,
     callback=_remember,
-    help="How often the console repaints a stream, instead of console.link.",
+    help="fast or slow: how often the console repaints, instead of console.link.",
 )
 """For what opens the console."""
 
@@ -121,13 +121,13 @@ class CliCommand(click.Command):
         if prints_data:
             said = "Print JSON for a program."
             self.params.append(_shared("--json", is_flag=True, help=said))
-        said = "The vault's folder, instead of AGENTVAULT_HOME or your user folders."
+        said = "The home directory, instead of AGENTVAULT_HOME or your user folders."
         home = _shared("--home", "home_option", metavar="DIR", help=said)
         self.params.append(home)
         if not on_home:
-            said = "A broker elsewhere, instead of operators.connect."
+            said = "URL of a remote broker, instead of operators.connect."
             self.params.append(_shared("--connect", metavar="URL", help=said))
-            said = "The authorities that vouch for it, instead of the system's."
+            said = "Certificate authorities for it (PEM), instead of the system's."
             self.params.append(_shared("--ca-file", metavar="FILE", help=said))
 
     def invoke(self, ctx: click.Context) -> object:

@@ -63,7 +63,7 @@ def _login_elsewhere(session: CliSession, broker: RemoteBroker) -> int:
 @command("logout", example="agentvault logout")
 @pass_session
 def logout(session: CliSession) -> None:
-    """Sign out, and end a sign-in under way."""
+    """Sign out, and end a sign-in in progress."""
     try:
         me = session.client.call(calls.LOGOUT)
     finally:
@@ -76,7 +76,7 @@ def logout(session: CliSession) -> None:
 @command("whoami", example="agentvault whoami --json")
 @pass_session
 def whoami(session: CliSession) -> None:
-    """Say who is signed in, which local user the broker sees, and who else is here."""
+    """Show who is signed in, the local user, and other open consoles."""
     client, out = session.client, session.out
     me = client.call(calls.ME)
     here = client.call(calls.PRESENCE)

@@ -132,7 +132,7 @@ def print_revoked(session: CliSession, answer: RevokeAnswer) -> None:
     )
     if answer.agent and answer.delegated_revoked:
         passed = plural(answer.delegated_revoked, "token")
-        out.line(f"{passed} of other agents ended that were passed on from those")
+        out.line(f"{passed} of other agents ended that were delegated from those")
     if answer.derived_revoked:
         out.line(f"{plural(answer.derived_revoked, 'agent')} made from it revoked too")
     say_cut(out, answer)
@@ -141,7 +141,7 @@ def print_revoked(session: CliSession, answer: RevokeAnswer) -> None:
         print_elsewhere(out, answer.agent, everywhere=not unnotified(answer))
     if not answer.recorded:
         kept = _KEPT.get(answer.kept, _KEPT["memory"])
-        out.note(f"in force, and not in the ledger yet: {kept}")
+        out.note(f"in effect, and not in the ledger yet: {kept}")
     if not answer.agent:
         out.line("nothing is issued until `agentvault lift-panic`")
 

@@ -80,7 +80,7 @@ _INHERITED: Final = re.compile(
     "ref",
     metavar="ID",
     required=True,
-    help="As whom: id or name.",
+    help="The agent: id or name.",
     shell_complete=agent_names,
 )
 @click.option(
@@ -88,14 +88,14 @@ _INHERITED: Final = re.compile(
     "services",
     metavar="NAME",
     multiple=True,
-    help="A service that it may reach, and its token; without any, all of them.",
+    help="A service that the command may reach; repeat it. Default: all of them.",
     shell_complete=service_names,
 )
 @click.option(
     "--pass-through",
     metavar="HOST",
     multiple=True,
-    help="A host it may also reach, unread, such as *.example.com.",
+    help="A further host, as an opaque tunnel, such as *.example.com; repeat it.",
 )
 @click.argument("words", metavar="COMMAND...", nargs=-1, required=True)
 @pass_session
@@ -106,10 +106,10 @@ def run(
     pass_through: tuple[str, ...],
     words: tuple[str, ...],
 ) -> int:
-    """Run a command as an agent: what it asks of services is decided and recorded.
+    """Run a command as an agent: its requests to services are decided and recorded.
 
-    It gets the proxy and its certificate authority by the variables that common tools
-    read, and no credential of a service. When the agent is revoked it is stopped.
+    The command gets the proxy and its certificate authority in environment variables,
+    and no credential of a service. If the agent is revoked, the command is stopped.
     """
     client = session.client
     agent = find_agent(client, ref)

@@ -32,7 +32,7 @@ _MOST = 16_384
 
 @group("secrets", example="agentvault secrets set stripe-live")
 def secrets() -> None:
-    """Keep the credentials of services; no command ever prints a value."""
+    """Store API keys and other secrets, encrypted; no command prints a value."""
 
 
 @secrets.command("set", example="agentvault secrets set stripe-live < key.txt")
@@ -42,16 +42,16 @@ def secrets() -> None:
     "listed",
     metavar="ORIGIN",
     multiple=True,
-    help="Where it may be sent: https://HOST, smtp://HOST:PORT and so on, several times"
-    " for several; or none. Left out: where the files that name it send it.",
+    help="An origin that it may be sent to, such as https://HOST; repeat it; or none."
+    " Default: the origins in the files that name it.",
 )
 @pass_session
 def set_secret(session: CliSession, name: str, listed: tuple[str, ...]) -> None:
-    """Seal a secret: its value is read from standard input, or asked for.
+    """Store a secret: the value is read from standard input, or asked for.
 
-    A running broker seals and records it, and uses it from the next call on. With none
-    running that is done here. It is sent to the origins that are listed for it, which
-    are sealed with it, and nowhere else: to change them, give the value again.
+    A running broker encrypts and records it, and uses it from the next call on; if none
+    runs, this command does. The secret is sent only to the origins that are listed for
+    it, which are encrypted with it: to change them, enter the value again.
     """
     from agentvault_tui.origins import NOWHERE, read_origins
 
@@ -131,7 +131,7 @@ def _value() -> str:
 @secrets.command("list", example="agentvault secrets list")
 @pass_session
 def list_secrets(session: CliSession) -> None:
-    """List names, origins, dates and who uses them; never a value."""
+    """List names, origins, dates and users of secrets; never a value."""
     found = _list(session)
     out = session.out
     if out.print_json(found):
@@ -162,7 +162,7 @@ def _shown(user: SecretUserInfo) -> str:
 @click.argument("name")
 @pass_session
 def remove(session: CliSession, name: str) -> None:
-    """Forget a secret; services that use it are refused from the next call on."""
+    """Delete a secret; calls to services that use it are refused from the next on."""
 
     def ask() -> SecretList:
         return session.client.call(calls.REMOVE_SECRET, SecretNameRequest(name=name))
@@ -179,10 +179,10 @@ def remove(session: CliSession, name: str) -> None:
 @secrets.command("rotate-key", example="agentvault secrets rotate-key")
 @pass_session
 def rotate_key(session: CliSession) -> None:
-    """Seal every secret anew under a new key; the old key opens nothing any more.
+    """Encrypt every secret with a new key; the old key becomes useless.
 
-    Copies of the home made before still open with the key in them: if one may have
-    been stolen, replace the secrets themselves at their services.
+    Earlier copies of the home directory can still decrypt theirs with the key in them:
+    if one may have been stolen, replace the secrets themselves at their services.
     """
     _change(
         session,

@@ -33,26 +33,26 @@ if TYPE_CHECKING:
 @click.option(
     "--listen",
     metavar="HOST:PORT",
-    help="Where agents ask; loopback only, port 0 picks one.",
+    help="The address for agents; loopback only, port 0 picks a free one.",
 )
 @click.option(
-    "--socket", type=FILE, help="Where operators ask, instead of the home's run folder."
+    "--socket", type=FILE, help="The operators' socket, instead of one in run/."
 )
 @click.option(
     "--tls-cert",
     type=FILE,
-    help="Speak https with this certificate (PEM), instead of the one of `tls init`.",
+    help="Use https with this certificate (PEM), instead of the one of `tls init`.",
 )
 @click.option("--tls-key", type=FILE, help="The certificate's key (PEM, mode 0600).")
 @click.option(
     "--tls/--no-tls",
     default=None,
-    help="Insist on https, or on plain http; else https where there is a certificate.",
+    help="Require https, or plain http; default: https if there is a certificate.",
 )
 @click.option(
     "--forget-passkeys",
     is_flag=True,
-    help="Forget passkeys of another host than that of [tenant] url.",
+    help="Delete passkeys of other hosts than that of [tenant] url.",
 )
 @click.option(
     "--again",
@@ -75,8 +75,8 @@ def serve(
 ) -> int:
     """Run the broker until SIGTERM or Ctrl-C.
 
-    The first line on stdout is JSON, printed when it is ready. Logs go to stderr, as do
-    sentences for a person where stdout is a terminal.
+    When it is ready, it prints one line of JSON on stdout. Logs go to stderr, and so do
+    hints for a person if stdout is a terminal.
     """
     from agentvault_tui.settings import Settings
 

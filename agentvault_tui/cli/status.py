@@ -23,9 +23,9 @@ _HEADERS = ("CALL", "AGENT", "STATE", "SERVICE", "REQUEST", "AGE", "IN", "OUT")
 @command("status", example="agentvault status --json")
 @pass_session
 def status(session: CliSession) -> None:
-    """Say how the broker is: its ledger, tenant and team, and what waits.
+    """Show the broker's ledger, tenant and team, and the requests that wait.
 
-    Exits 3 when none runs; `agentvault doctor` also looks at the machine.
+    Exits 3 if no broker runs; `agentvault doctor` also checks the machine.
     """
     told, out = session.client.call(api.STATUS), session.out
     if out.print_json(told):
@@ -87,11 +87,11 @@ def _print_team(out: Output, team: TeamInfo, *, away: bool) -> None:
 
 
 @command("calls", example="agentvault calls --follow")
-@click.option("-f", "--follow", is_flag=True, help="Go on with what happens next.")
-@click.option("--cut", metavar="ID", help="Cut this call at once.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing changes.")
+@click.option("--cut", metavar="ID", help="Cancel this call at once.")
 @pass_session
 def calls(session: CliSession, *, follow: bool, cut: str | None) -> None:
-    """List calls in flight and held; with --follow each change, until told to stop."""
+    """List calls in flight and held; with --follow, each change until Ctrl-C."""
     client, out = session.client, session.out
     status = client.call(api.STATUS)
     names = broker_names(status.team.brokers if status.team else ())
@@ -154,9 +154,9 @@ def _call_texts(
 @command("limits", example="agentvault limits")
 @pass_session
 def limits(session: CliSession) -> None:
-    """Show what is used of each limit in force, what is left, and when some frees.
+    """Show how much of each limit is used and left, and when some becomes free.
 
-    `agentvault policy check limits.toml` checks a file before it is put in place.
+    `agentvault policy check limits.toml` checks a file before you activate it.
     """
     out, found = session.out, session.client.call(api.LIMITS)
     if out.print_json(found):

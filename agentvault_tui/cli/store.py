@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 @group("store", on_home=True, example="agentvault store info")
 def store() -> None:
-    """Say where state and ledger are; prepare, check and copy it."""
+    """Show, check and copy the store of state and ledger; prepare a team's."""
 
 
 @store.command("info", example="agentvault store info --json")
 @pass_session
 def info(session: CliSession) -> None:
-    """Say which store, its schema, head, size, brokers and durability."""
+    """Show the store, its schema, head, size, brokers and durability."""
     if not session.settings.store.url:
         _info_of_home(session)
         return
@@ -98,10 +98,10 @@ def _info_of_home(session: CliSession) -> None:
 @store.command("check", example="agentvault store check")
 @pass_session
 def check(session: CliSession) -> int:
-    """Verify the whole chain, and that state is as its events say.
+    """Verify the whole chain, and compare the state with its events.
 
-    A team's store is copied into a temporary folder for that; what its embedded tenant
-    has sealed must open with the team's key. Exits 1 for a fault.
+    A team's store is copied into a temporary folder for that; everything that its
+    embedded tenant has encrypted must decrypt with the team's key. Exits 1 for a fault.
     """
     from agentvault_tui.ledger import verify_ledger
 
@@ -135,20 +135,20 @@ def check(session: CliSession) -> int:
 @click.option(
     "--finish",
     is_flag=True,
-    help="Also remove what only an older version used; no broker of it may live.",
+    help="Also remove parts for older versions; no broker of one may run.",
 )
 @click.option(
     "--broker",
     "role",
     metavar="ROLE",
-    help="Let this role, which owns nothing, serve: give brokers that one's URL.",
+    help="Grant this role, which owns nothing, what brokers need.",
 )
 @pass_session
 def prepare(session: CliSession, *, yes: bool, finish: bool, role: str | None) -> None:
-    """Make the team's schema in an empty PostgreSQL database, or bring it up to date.
+    """Create the team's schema in an empty PostgreSQL database, or upgrade it.
 
-    Prints the statements, and asks. With --finish, brokers seal the origins of secrets
-    with them, which those of an earlier version cannot open.
+    Prints the statements, and asks. With --finish, brokers encrypt the origins of
+    secrets with them, which those of an earlier version cannot decrypt.
     """
     from agentvault_tui.cli.output import confirm
     from agentvault_tui.ledger.store_admin import missing_statements, prepare_store
@@ -188,15 +188,15 @@ def prepare(session: CliSession, *, yes: bool, finish: bool, role: str | None) -
     "--to",
     metavar="URL",
     required=True,
-    help="A prepared, empty PostgreSQL, or sqlite:FOLDER for a home without a ledger.",
+    help="A prepared, empty PostgreSQL, or sqlite:FOLDER without a ledger.",
 )
 @pass_session
 def copy(session: CliSession, *, to: str) -> None:
-    """Copy the store, which no broker may use meanwhile, into an empty one.
+    """Copy the store into an empty one; no broker may use it meanwhile.
 
-    Events byte for byte, verified where they arrive; the embedded tenant's people and
-    keys with them, sealed for the target. The source stays, and `serve` on it then
-    takes --again once.
+    Copies events byte for byte and verifies the copy, with the embedded tenant's people
+    and keys, encrypted for the target. The source stays; to serve it afterwards, start
+    `serve` with --again once.
     """
     from agentvault_tui.clock import SystemClock
     from agentvault_tui.home import Home

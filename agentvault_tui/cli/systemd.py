@@ -16,7 +16,7 @@ from agentvault_tui.errors import UsageError
 
 _NAME: Final = "agentvault.service"
 _HEADER: Final = (
-    "# Written by agentvault systemd install, which writes it anew after an upgrade.\n"
+    "# Written by agentvault systemd install; run it again after an upgrade.\n"
 )
 _STATE: Final = Path("/var/lib/agentvault")
 _WORD: Final = re.compile(r"[\w./@+-]+", re.ASCII)
@@ -88,14 +88,14 @@ def systemd() -> None:
 
 
 @systemd.command("install", example="agentvault systemd install --user")
-@click.option("--user", is_flag=True, help="A service of yours, in your own home.")
+@click.option("--user", is_flag=True, help="A service of your own user.")
 @click.option("--print", "only_print", is_flag=True, help="Print it and write nothing.")
 @pass_session
 def install(session: CliSession, *, user: bool, only_print: bool) -> None:
-    """Write the unit file, and say what is left to do.
+    """Write the unit file, and print the remaining steps.
 
-    Without --user it is a service of the machine, for a user `agentvault`, whose home
-    is /var/lib/agentvault unless --home names another.
+    Without --user it is a service of the machine, for the user `agentvault`, with the
+    home directory /var/lib/agentvault unless --home names another.
     """
     named = Path(session.home_option).absolute() if session.home_option else None
     if user:
@@ -185,7 +185,7 @@ def _steps(home: Path | None, *, user: bool) -> list[str]:
         return [
             "systemctl --user daemon-reload",
             "systemctl --user enable --now agentvault",
-            "loginctl enable-linger  # to run without a session of yours",
+            "loginctl enable-linger  # to run while you are not logged in",
         ]
     return [
         f"systemd-sysusers --inline 'u agentvault - AgentVault {home}'",

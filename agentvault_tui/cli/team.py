@@ -44,15 +44,15 @@ _passphrase_file = click.option(
 
 @group("team", on_home=True, example="agentvault team key export team-key.json")
 def team() -> None:
-    """Manage what the brokers of a team have in common."""
+    """Manage the key that the brokers of a team share."""
 
 
 @team.group("key", example="agentvault team key new")
 def team_key() -> None:
-    """Make the key that seals what is common, and bring it to each home.
+    """Make the team's encryption key, and copy it to each home directory.
 
-    It seals services' credentials, sinks' secrets, applications' secrets, vault users'
-    refresh tokens and the tenant's keys. It is in each home, and never in the store.
+    It encrypts credentials of services, secrets of alert destinations and applications,
+    vault users' refresh tokens and the tenant's keys. It is never in the store.
     """
 
 
@@ -60,14 +60,14 @@ def team_key() -> None:
 @click.option(
     "--lost",
     is_flag=True,
-    help="The key in force is in no home any more: what it sealed is given up.",
+    help="Every copy of the active key is lost: give up what it encrypted.",
 )
 @pass_session
 def new(session: CliSession, *, lost: bool) -> None:
-    """Make the team's first key, or another in the place of the one in force.
+    """Make the team's first key, or one that replaces the active key.
 
-    The one before opens what it sealed until every broker has the new one; then all is
-    sealed anew, and the one before is removed.
+    The old key still decrypts until every broker has the new one; then everything is
+    encrypted again, and the old key is removed.
     """
     _require_team(session)
     try:
@@ -101,7 +101,7 @@ async def _make_here(session: CliSession, *, lost: bool) -> TeamKeyInfo:
 @click.option(
     "--plain",
     is_flag=True,
-    help="Write the key itself: for a secret store, not for a disk or a mail.",
+    help="Write the key unencrypted: for a secret store, not for a disk or a mail.",
 )
 @pass_session
 def export(
@@ -131,9 +131,9 @@ def export(
 def import_key(
     session: CliSession, *, file: Path, passphrase_file: str | None, yes: bool
 ) -> None:
-    """Put the team's key of FILE into this home; a running broker takes it at once.
+    """Add the team's key of FILE to this home directory; a running broker uses it.
 
-    What another key of this home sealed is sealed anew with it.
+    Secrets that another key of this home directory encrypted are encrypted again.
     """
     name, home = _require_team(session), session.home
     content = read_own(file, EXPORT_BYTES + 1)
@@ -208,7 +208,7 @@ def _require_team(session: CliSession) -> str:
     """
     if not session.settings.team.name:
         raise SettingsError(
-            "this home is of no team: its secrets are sealed with keys of its own",
+            "this home directory is in no team: it encrypts with keys of its own",
             "set team.name, and store.url once there is one: docs/team.md",
         )
     return session.settings.team.name

@@ -55,16 +55,16 @@ def tenant() -> None:
 
 @tenant.group("user", example="agentvault tenant user list")
 def user() -> None:
-    """Add, list, change and remove people; each change is in the audit.
+    """Add, list, change and remove people; each change is in the audit log.
 
-    Where `[operators] roles` is `claim`, a change needs somebody signed in who has the
-    role approver, once anybody has it.
+    If `[operators] roles` is `claim`, a change needs a signed-in approver as soon as
+    there is one.
     """
 
 
 @tenant.command("activate", example="agentvault tenant activate KDRT-WZNB --user alice")
 @click.argument("user_code")
-@click.option("--user", "user", required=True, help="Who you are at the tenant.")
+@click.option("--user", "user", required=True, help="Your user name at the tenant.")
 @click.option(
     "--password-file",
     type=click.Path(path_type=Path, allow_dash=True),
@@ -74,11 +74,11 @@ def user() -> None:
 @click.option("--yes", is_flag=True, help="Approve what is shown without asking.")
 @pass_session
 def activate(session: CliSession, /, user_code: str, user: str, **given: Any) -> int:
-    """Sign in for USER_CODE and approve, over the HTTP a browser would speak.
+    """Sign in for USER_CODE and approve, without a browser.
 
-    Shows what is being approved and its fingerprint: compare it with the screen that
-    asked. Then waits for the broker: exits 0 when it accepted the approval, 1 when it
-    did not, or when you or the tenant say no.
+    Shows the request and its fingerprint: compare it with the screen that asked. Then
+    waits for the broker: exits 0 if it accepted the approval, and 1 if it did not, or
+    if you or the tenant refused.
     """
     from agentvault_tui.tenant.device_page_client import Activation
 
@@ -258,7 +258,7 @@ def _print_details(
         out.line("This signs you in as an operator; it approves no agent's action.")
         if details.requested_on:
             out.line("On another machine: ", out.cell(details.requested_on, "strong"))
-            out.line("Go on only if `agentvault login` shows you exactly this.")
+            out.line("Continue only if `agentvault login` shows you exactly this.")
         return
 
     def cell(text: str | None, style: str = "") -> Cell:
@@ -322,13 +322,13 @@ def _activation_shape(details: Details) -> dict[str, object]:
     "roles",
     multiple=True,
     type=_ROLE,
-    help="What they may do once signed in; each includes those before it.",
+    help="Their role once signed in; each includes those before it.",
 )
 @pass_session
 def add_user(
     session: CliSession, name: str, approver: bool, roles: tuple[str, ...]
 ) -> None:
-    """Add a person; password and one-time code seed are shown this once."""
+    """Add a person; password and one-time code seed are shown only once."""
     held = [*roles, *([Role.APPROVER.value] if approver else [])]
     with open_users(session) as users:
         record_change(session, users, "added", users.free(name), held)
@@ -386,7 +386,7 @@ def list_users(session: CliSession) -> None:
 @click.argument("name")
 @pass_session
 def new_otp(session: CliSession, name: str) -> None:
-    """Give a person a new one-time code seed; the old one ends, and any lock."""
+    """Replace a person's one-time code seed (lost phone); also ends a lock."""
     with open_users(session) as users:
         person = users.named(name)
         record_change(session, users, "factor", person)
@@ -399,12 +399,14 @@ def new_otp(session: CliSession, name: str) -> None:
 
 @user.command("passkey", example="agentvault tenant user passkey alice")
 @click.argument("name")
-@click.option("--remove", metavar="ID", help="Forget this passkey; `user list` has it.")
+@click.option(
+    "--remove", metavar="ID", help="Delete this passkey; `user list` shows ids."
+)
 @pass_session
 def passkey(session: CliSession, name: str, remove: str | None) -> None:
     """Print a link that adds a passkey for NAME in the browser that opens it.
 
-    It is good once, for ten minutes, and for whoever has it: give it to NAME alone.
+    It works once, within ten minutes, for anybody who has it: give it only to NAME.
     With [tenant] listen and url, and a host name, phones can open it. Without them it
     is for browsers of this machine, at http://localhost, while the broker runs.
     """
@@ -464,7 +466,7 @@ def _on_this_machine(session: CliSession) -> LocalSite:
 @click.argument("name")
 @pass_session
 def new_password(session: CliSession, name: str) -> None:
-    """Give a person a new password, shown this once; the old one ends."""
+    """Reset a person's password; the new one is shown only once."""
     with open_users(session) as users:
         person = users.named(name)
         record_change(session, users, "password", person)
@@ -477,12 +479,12 @@ def new_password(session: CliSession, name: str) -> None:
 @user.command("role", example="agentvault tenant user role alice approver")
 @click.argument("name")
 @click.argument("roles", nargs=-1, type=_ROLE)
-@click.option("--none", is_flag=True, help="Take every role away.")
+@click.option("--none", is_flag=True, help="Remove every role.")
 @pass_session
 def set_roles(
     session: CliSession, name: str, roles: tuple[str, ...], none: bool
 ) -> None:
-    """Give a person exactly these ROLES; whoever is signed in as them is signed out."""
+    """Give a person exactly these ROLES, and sign them out."""
     if none == bool(roles):
         raise UsageError("name the roles they shall have", "or --none")
     with open_users(session) as users:
@@ -497,7 +499,7 @@ def set_roles(
 @click.argument("name")
 @pass_session
 def remove_user(session: CliSession, name: str) -> None:
-    """Remove a person: they sign in no more, and what was issued to them ends."""
+    """Remove a person: they cannot sign in, and their sessions and tokens end."""
     with open_users(session) as users:
         person = users.named(name)
         record_change(session, users, "removed", person)
@@ -516,13 +518,13 @@ def remove_user(session: CliSession, name: str) -> None:
 )
 @pass_session
 def rotate(session: CliSession, revoke: bool) -> None:
-    """Sign with a new key from now on; the tenant may run or not.
+    """Sign with a new key from now on; the tenant need not run.
 
-    The old key's private part is deleted at once. What it signed is accepted until the
-    last of it lapses: minutes for sign-ins, as long as an API's tokens live for those.
+    The old key's private part is deleted at once. Its tokens are accepted until they
+    expire: minutes for sign-ins, the lifetime of an API's tokens for those.
 
-    If a key may have been stolen, use --revoke, and restart the broker: it can know the
-    old keys for an hour. Refresh tokens are not signed and go on.
+    If a key may have been stolen, use --revoke, and restart the broker: it can cache
+    the old keys for an hour. Refresh tokens are not signed and stay valid.
     """
     from agentvault_tui.tenant.keys import rotate_keys
 

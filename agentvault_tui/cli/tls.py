@@ -23,7 +23,7 @@ _TRUST: Final = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")
 
 @group("tls", on_home=True, example="agentvault tls init")
 def tls() -> None:
-    """Make the agents' listener speak https, with an authority of this home."""
+    """Make certificates for https, with an authority of this home directory."""
 
 
 @tls.command("init", example="agentvault tls init --name 127.0.0.2")
@@ -32,7 +32,7 @@ def tls() -> None:
     "names",
     multiple=True,
     metavar="NAME",
-    help="Another address or DNS name the certificate holds, beside loopback's.",
+    help="A further address or DNS name for the certificate; repeat it.",
 )
 @click.option(
     "--new-ca", is_flag=True, help="Replace the authority; agents need the new one."
@@ -40,19 +40,18 @@ def tls() -> None:
 @click.option(
     "--public",
     is_flag=True,
-    help="For operators' and tenant's `listen`, as tls/cert.pem and tls/key.pem;"
-    " agents' stays as it is.",
+    help="For the `listen` of operators and tenant, as tls/cert.pem and tls/key.pem;"
+    " the one for agents is unchanged.",
 )
 @pass_session
 def init(
     session: CliSession, names: tuple[str, ...], new_ca: bool, public: bool
 ) -> None:
-    """Have agents' listener speak https, or renew its certificate.
+    """Make a certificate for the agents' listener, or renew it.
 
-    The first time an authority is made too, which is never replaced unless --new-ca
-    says so. A running broker that shows such a certificate shows the new one from the
-    next connection on; one that speaks http to agents speaks https, and no http any
-    more, from its next start on.
+    The first time it also makes an authority, which only --new-ca replaces. A running
+    broker that uses https uses the new certificate from the next connection on. A
+    broker that uses http for agents uses only https from its next start on.
     """
     from agentvault_tui.web.local_ca import CaFiles, renew
 
@@ -85,10 +84,10 @@ def init(
 
 
 @tls.command("show", example="agentvault tls show")
-@click.option("--ca", is_flag=True, help="Print the authority itself, in PEM.")
+@click.option("--ca", is_flag=True, help="Print the authority's certificate (PEM).")
 @pass_session
 def show(session: CliSession, ca: bool) -> None:
-    """Say what `serve` shows to agents, until when, and what agents must trust."""
+    """Show the certificate for agents, its end, and the authority to trust."""
     from agentvault_tui.web.local_ca import CaFiles
     from agentvault_tui.web.tls import pem_of
 
@@ -110,7 +109,7 @@ def _shape(session: CliSession) -> dict[str, object]:
     files = chosen_files(session.home, session.settings.broker)
     if files is None:
         raise NotFoundError(
-            "the agents' listener speaks plain http", "agentvault tls init"
+            "the agents' listener uses plain http", "agentvault tls init"
         )
     return _describe(files, CaFiles.of(session.home))
 

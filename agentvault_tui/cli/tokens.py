@@ -25,7 +25,7 @@ def tokens() -> None:
 )
 @pass_session
 def list_tokens(session: CliSession, agent: str | None) -> None:
-    """List live tokens, without anything that could use them."""
+    """List live tokens, without their secrets."""
     client, out = session.client, session.out
     agents = (
         [find_agent(client, agent)]
@@ -81,7 +81,7 @@ def scopes() -> None:
 @scopes.command("list", example="agentvault scopes list --json")
 @pass_session
 def list_scopes(session: CliSession) -> None:
-    """List the scopes of the catalogue, with their risk."""
+    """List the scopes (permissions) of the catalogue, with their risk."""
     out, found = session.out, session.client.call(calls.POLICY).catalogue
     listed = sorted(found.items())
     if out.print_json({"scopes": found}):

@@ -373,7 +373,7 @@ def test_what_is_elsewhere_is_told_as_plain_mode_tells_it(
     assert re.fullmatch(r"Works until .*Z, in 4\d:\d\d: the last token .*", outside)
     print_elsewhere(Output(), filled(AgentInfo, {"status": "revoked"}))
     assert capsys.readouterr().out.splitlines() == [
-        "At the tenant: it held nothing there.",
+        "At the tenant: it had nothing there.",
         "Nothing still works: all tokens have ended.",
     ]
 

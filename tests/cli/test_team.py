@@ -237,7 +237,7 @@ def test_a_home_of_no_team_has_no_such_key(cli: Run, short: Path) -> None:
     home.prepare()
     for argv in (["new"], ["export", "x", "--plain"], ["import", "x"]):
         answer = at(cli, home)(*argv)
-        assert (answer.code, "of no team" in answer.err) == (2, True)
+        assert (answer.code, "in no team" in answer.err) == (2, True)
     assert not list(home.keys.iterdir())
 
 

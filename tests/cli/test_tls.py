@@ -93,7 +93,7 @@ def test_a_certificate_for_other_machines_leaves_the_agents_listener_as_it_is(
     )
     found = area(cli("--home", home, "doctor", "--json"))
     assert [one["level"] for one in found] == ["ok", "ok"]
-    assert "agents speak plain http" in json.dumps(found)
+    assert "agents use plain http" in json.dumps(found)
 
 
 def test_an_authority_that_agents_trust_is_replaced_with_their_certificate(

@@ -17,7 +17,7 @@ from agentvault_tui.policy.catalogue import schema_text
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 TEXT = (DOCS / "policy.md").read_text()
-_, AFTER = TEXT.split("## Ten rules people need")
+_, AFTER = TEXT.split("## Ten example rules")
 EXAMPLES = re.findall(r"```cedar\n(.*?)```", AFTER.split("\n## ")[0], re.DOTALL)
 CATALOGUE = shipped_catalogue()
 

@@ -68,13 +68,13 @@ class PanicDialog(Confirm[Revoked]):
         agents = population(mirror)
         calls = sum(not call.held for call in mirror.calls.values())
         flying = f", {plural(calls, 'call')} in flight" if calls else ""
-        cuts = f"{plural(tokens, 'token')}, {plural(waiting, 'step-up')}{flying}"
-        cuts = f"{cuts} of {agents}"
-        until = "someone lifts it, nothing is issued, active or redeemed"
+        ends = f"{plural(tokens, 'token')}, {plural(waiting, 'step-up')}{flying}"
+        ends = f"{ends} of {agents}"
+        until = "it is lifted, no token is issued, active or redeemed"
         rows: list[Row] = [
-            pen.fact("Cuts now", (cuts, palette.strong)),
+            pen.fact("Ends now", (ends, palette.strong)),
             *pen.facts("Until", until, width, 3)[0],
-            pen.fact("Not undone", ("what agents have done already", palette.text)),
+            pen.fact("Not undone", ("completed actions of agents", palette.text)),
         ]
         return rows[:height]
 

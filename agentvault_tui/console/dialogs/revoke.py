@@ -94,7 +94,7 @@ class RevokeDialog(Confirm[Revoked]):
         # The row counts what was passed on when it was read; the tree is of now.
         own = (one.below for one in self.below if one.agent_id == self.agent.id)
         if below := max(self._row.delegated_below, sum(own)):
-            text = f"{plural(below, 'token')} of other agents, passed on from these"
+            text = f"{plural(below, 'token')} of other agents, delegated from these"
             rows.append(pen.fact("", (text, pen.palette.waiting)))
             most = max(height // 3, 2)
             rows += tree_rows(pen, self.below, now, width, most)
@@ -178,7 +178,7 @@ def _outside(pen: Pen, cut: Revoked) -> list[Row]:
     if not cut.everywhere:
         text = ("at the brokers named above", pen.palette.waiting)
     else:
-        text = ("nothing: every token handed out has ended", pen.palette.text)
+        text = ("nothing: all its tokens have ended", pen.palette.text)
     return [pen.fact("Still works", text)]
 
 

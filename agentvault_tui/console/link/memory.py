@@ -120,8 +120,8 @@ class SeenLedger:
         self._mirror.versions.ledger += 1
         self._mirror.warn(
             _LEDGER,
-            f"LEDGER CHANGED: {what}. Records are missing, or an older copy stands in"
-            " their place. What to do: agentvault audit verify",
+            f"LEDGER CHANGED: {what}. Records are missing, or an older copy replaced"
+            " them. Remedy: agentvault audit verify",
         )
 
     def accept(self) -> None:

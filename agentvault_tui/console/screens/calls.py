@@ -135,19 +135,19 @@ class CutDialog(Confirm[None]):
 
     def obstacle(self) -> str | None:
         known = self.call.id in self.desk.mirror.calls
-        return None if known else "It has ended: there is nothing to cut."
+        return None if known else "It has ended: there is nothing to cancel."
 
     def plan(self, pen: Pen, width: int, height: int) -> list[Row]:
         """Say which call ends, and what cutting it cannot undo."""
         call = self.desk.mirror.calls.get(self.call.id, self.call)
-        what, _ = pen.facts("Cuts now", call.what, width, max(height - 4, 1))
+        what, _ = pen.facts("Cancels now", call.what, width, max(height - 4, 1))
         at = pen.facts("At", call.service, width, 1)[0]
         if call.held:
-            left = "its step-up waits on: a retry of the agent may still be approved"
+            left = "its step-up still waits: a retry of the agent may be approved"
         elif call.state == "sending":
-            left = "what the service has received already"
+            left = "the part that the service has already received"
         else:
-            left = "what the agent has received, and what the service did for it"
+            left = "data that the agent has received, and the service's work for it"
         stays = pen.facts("Not undone", left, width, 2)[0]
         revoke = self.desk.key("revoke", "r")
         again = f"may call again; {revoke} in the list revokes it"

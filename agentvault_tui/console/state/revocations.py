@@ -47,7 +47,7 @@ def headline(agent: AgentRow) -> str:
     return f"tenant confirmed {took(max(step.ms or 0.0 for step in done))}"
 
 
-NOTHING_WORKS: Final = "nothing: every token handed out ends here"
+NOTHING_WORKS: Final = "nothing: all its tokens end here"
 
 
 class Consequences(NamedTuple):
@@ -78,7 +78,7 @@ def consequences(
     if agent.at_tenant:
         found.ends.append(f"at the tenant: {', '.join(agent.at_tenant)}")
     elif not agent.accounts:
-        found.ends.append("nothing at the tenant: it holds nothing there")
+        found.ends.append("nothing at the tenant: it has nothing there")
     _accounts(agent, found)
     if agent.shared_with and not found.stays:
         found.stays.append(f"what it shares with {', '.join(agent.shared_with)}")
@@ -120,8 +120,10 @@ def forecast(
     told = consequences(agent, here, now, separated=separated)
     ends, stays_, until = map("; ".join, told)
     left = f"It leaves {stays_ or 'nothing'}."
-    works = "Still works" if until == NOTHING_WORKS else "Works until"
-    return [f"Revoking ends {ends}.", left, f"{works} {until}."]
+    works = f"Works until {until}."
+    if until == NOTHING_WORKS:
+        works = f"Still working: {until}."
+    return [f"Revoking ends {ends}.", left, works]
 
 
 def _shared(connection: str, agents: tuple[str, ...]) -> str:
@@ -165,7 +167,7 @@ def elsewhere(
     agent: AgentRow, now: datetime, *, everywhere: bool = True
 ) -> Iterator[str]:
     """Tell how far the tenant and providers are with one that was revoked."""
-    yield from [*steps(agent.upstream)] or ["  At the tenant: it held nothing there."]
+    yield from [*steps(agent.upstream)] or ["  At the tenant: it had nothing there."]
     yield from remains(agent, now, everywhere=everywhere)
 
 

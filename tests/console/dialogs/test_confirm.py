@@ -172,7 +172,7 @@ async def test_the_plan_says_what_becomes_of_tokens_at_each_provider() -> None:
     assert "\x1b" not in shown
     shown = await plan(account("intranet"))
     assert "intranet: its token at the provider Stays" in shown
-    assert "Still works nothing: every token handed out ends here" in shown
+    assert "Still works nothing: all its tokens end here" in shown
 
 
 async def test_the_outcome_names_the_countdown_and_what_is_left_for_whom() -> None:
@@ -182,7 +182,7 @@ async def test_the_outcome_names_the_countdown_and_what_is_left_for_whom() -> No
         app.settle()
         await pilot.press("y")
         shown = await finish(app, pilot)
-        assert "Still works nothing: every token handed out has ended" in shown
+        assert "Still works nothing: all its tokens have ended" in shown
         assert "Stays" not in shown
         stand.agent(CALENDAR, **half_done(stand.clock.now()))
         await finish(app, pilot)  # the dialog grows
@@ -194,7 +194,7 @@ async def test_the_outcome_names_the_countdown_and_what_is_left_for_whom() -> No
         assert "Z in 40:00, the last token's end" in await finish(app, pilot)
         stand.clock.advance(2400)
         shown = await finish(app, pilot)
-        assert "every token handed out has ended" in shown
+        assert "all its tokens have ended" in shown
 
 
 async def test_the_outcome_says_once_what_keeps_steps_from_being_done() -> None:
@@ -358,7 +358,7 @@ async def test_a_broker_without_its_store_promises_nothing_before_a_revocation()
         app.settle()
         shown = " ".join(text_of(app).split())
         assert "the team's other brokers are notified" in shown
-        assert "every token handed out ends" not in shown
+        assert "all its tokens end" not in shown
 
 
 async def test_the_outcome_swallows_keys_then_closes() -> None:
