@@ -164,7 +164,8 @@ class ChangeSettings:
     waits for an approver's factor there too, and so does an edit of a file that
     loosens. ``auto``: ``factor`` once an agent runs as the broker's own user, by
     ``connect`` or ``run``. Before there is an approver, always ``uid``;
-    a tenant that cannot be asked may have one."""
+    a tenant that the broker cannot ask (no management credential, or away) may have
+    one."""
     rules: tuple[ChangeRule, ...] = ()
     """Which changes take several people, or nobody who asked for them:
     ``[[changes.rules]]`` with ``kinds``, ``approvals``, ``no_self``."""

@@ -37,7 +37,7 @@ from agentvault_tui.console.state.records import (
     TreeRow,
     UpstreamStep,
 )
-from agentvault_tui.console.state.revocations import Denied, Revoked, unrecorded
+from agentvault_tui.console.state.revocations import DeniedRow, Revoked, unrecorded
 from agentvault_tui.operator_api.changes import ChangeInfo
 from agentvault_tui.operator_api.codec import encode
 from agentvault_tui.operator_api.ending import (
@@ -150,11 +150,11 @@ class Scripted(BrokerLink):
     async def tree(self, agent_id: str | None) -> tuple[TreeRow, ...]:
         return self.trees.get(agent_id or "", ())
 
-    async def deny(self, stepup_id: str, reason: str) -> Denied:
+    async def deny(self, stepup_id: str, reason: str) -> DeniedRow:
         await self._note("deny", stepup_id, reason)
         self.stand.deny(stepup_id, "alice", reason)
         answer = RecordedAnswer(kept=self.kept, **self._others())
-        return Denied(self.stand.mirror.stepups[stepup_id], unrecorded(answer))
+        return DeniedRow(self.stand.mirror.stepups[stepup_id], unrecorded(answer))
 
     async def revoke(self, agent_id: str, reason: str) -> Revoked:
         await self._note("revoke", agent_id, reason)

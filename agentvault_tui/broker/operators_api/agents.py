@@ -60,7 +60,7 @@ from agentvault_tui.broker.usecases.revoke import (
     revoke_agent,
 )
 from agentvault_tui.broker.usecases.scopes import (
-    Changed,
+    ChangedRights,
     change_served,
     renew_secret,
 )
@@ -213,7 +213,7 @@ def _scoping(broker: Broker, authority: Authority) -> list[Route]:
         serves = None if body.serves is UNSET else body.serves
         resources = None if body.resources is UNSET else body.resources
         agent = await change_served(broker, body.agent_id, serves, resources, operator)
-        nothing = Changed(agent, CallsCut(), 0, Kept.LEDGER)
+        nothing = ChangedRights(agent, CallsCut(), 0, Kept.LEDGER)
         return _scopes_answer(broker, nothing)
 
     async def scopes(request: Request) -> Response:
@@ -280,7 +280,7 @@ def _check_scopes_request(broker: Broker, body: asks.ScopesRequest) -> None:
         raise UsageError("a scope cannot be granted and taken away at once")
 
 
-def _scopes_answer(broker: Broker, changed: Changed) -> ending.ScopesAnswer:
+def _scopes_answer(broker: Broker, changed: ChangedRights) -> ending.ScopesAnswer:
     return shape_from(
         ending.ScopesAnswer,
         agent_info(changed.agent, broker.registry),

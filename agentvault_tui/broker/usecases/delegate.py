@@ -18,7 +18,7 @@ from agentvault_tui.broker.usecases.ending import InForce
 from agentvault_tui.broker.usecases.policy_change import action_of
 from agentvault_tui.broker.usecases.request import deny, issue, refused
 from agentvault_tui.broker.usecases.scopes import (
-    Changed,
+    ChangedRights,
     record_change,
     scopes_draft,
 )
@@ -169,7 +169,7 @@ def _wider(broker: Broker, parent: Token, request: Request) -> str | None:
 
 async def change_delegates(
     broker: Broker, agent_id: str, to: str, scopes: frozenset[str], operator: Actor
-) -> Changed:
+) -> ChangedRights:
     """Set which scopes an agent may delegate to another; end tokens beyond them.
 
     Args:
@@ -205,7 +205,7 @@ async def change_delegates(
                 "grant again when the ledger can write",
             )
         await decide_anew(lambda: _delegate(broker, agent, other, scopes, operator))
-    return Changed(broker.registry.agent(agent.id), calls, ended, kept)
+    return ChangedRights(broker.registry.agent(agent.id), calls, ended, kept)
 
 
 def undelegate(

@@ -42,7 +42,7 @@ from agentvault_tui.model import (
 from agentvault_tui.text import visible
 
 
-class Changed(NamedTuple):
+class ChangedRights(NamedTuple):
     """An agent whose rights were changed, and what ended with those taken away."""
 
     agent: Agent
@@ -59,7 +59,7 @@ async def change_scopes(
     grant: frozenset[str],
     ungrant: frozenset[str],
     operator: Actor,
-) -> Changed:
+) -> ChangedRights:
     """Give and take scopes; taking one away ends live tokens and calls under it.
 
     What is taken away has its own record: a grant beside it may fail, and then the
@@ -89,7 +89,7 @@ async def change_scopes(
             kept = await in_force.record(broker, operator)
     narrowed = broker.registry.agent(agent_id)
     if not grant - set(narrowed.scopes):
-        return Changed(narrowed, calls, below, kept)
+        return ChangedRights(narrowed, calls, below, kept)
     if kept is not Kept.LEDGER:
         # A grant written before it would be undone by the cut's own record.
         raise LedgerUnwritableError(
@@ -97,7 +97,7 @@ async def change_scopes(
             "grant again when the ledger can write",
         )
     given = await decide_anew(lambda: _grant(broker, narrowed, grant, operator))
-    return Changed(given, calls, below, kept)
+    return ChangedRights(given, calls, below, kept)
 
 
 @asynccontextmanager

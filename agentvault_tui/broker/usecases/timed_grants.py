@@ -10,7 +10,11 @@ from typing import Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker, decide_anew
 from agentvault_tui.broker.team_copies import put
-from agentvault_tui.broker.usecases.scopes import Changed, change_scopes, scopes_draft
+from agentvault_tui.broker.usecases.scopes import (
+    ChangedRights,
+    change_scopes,
+    scopes_draft,
+)
 from agentvault_tui.clock import iso, parse_iso
 from agentvault_tui.errors import LedgerError, NotFoundError, UsageError
 from agentvault_tui.ledger import Meta
@@ -32,7 +36,7 @@ async def grant(
     operator: Actor,
     *,
     seconds: int | None,
-) -> Changed:
+) -> ChangedRights:
     """Give and take scopes; those that are given end after *seconds*, if any.
 
     The end is recorded before the scope is given: no crash in between makes a scope

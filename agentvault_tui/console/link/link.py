@@ -26,7 +26,7 @@ from agentvault_tui.console.state.records import (
     StepUpRow,
     TreeRow,
 )
-from agentvault_tui.console.state.revocations import Denied, Revoked, unrecorded
+from agentvault_tui.console.state.revocations import DeniedRow, Revoked, unrecorded
 from agentvault_tui.errors import AgentVaultError, NotFoundError, RefusedError
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.advice import AdviceInfo, AdviceList, AdviceQuery
@@ -448,12 +448,12 @@ class BrokerLink:
         self.mirror.apply(told)
         return self.mirror.intake.stepup(told)
 
-    async def deny(self, stepup_id: str, reason: str) -> Denied:
+    async def deny(self, stepup_id: str, reason: str) -> DeniedRow:
         """Turn a request down; *reason* reaches the agent."""
         asked = DecisionRequest(id=stepup_id, decision="deny", reason=reason)
         told, _ = await self._send(calls.DECIDE, asked, stepup_id)
         self.mirror.apply(told)
-        return Denied(self.mirror.intake.stepup(told), unrecorded(told))
+        return DeniedRow(self.mirror.intake.stepup(told), unrecorded(told))
 
     async def revoke(self, agent_id: str, reason: str) -> Revoked:
         asked = RevokeRequest(agent_id=agent_id, reason=reason)

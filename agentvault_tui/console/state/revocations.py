@@ -245,7 +245,7 @@ class Revoked:
         return f"{self.told.effective_ms:.1f} ms"
 
 
-class Denied(NamedTuple):
+class DeniedRow(NamedTuple):
     """A request that was turned down."""
 
     row: StepUpRow
