@@ -33,7 +33,7 @@ def chosen_agents(
         for page in agent_pages(client, tokens=True)
         for agent in page.agents
         if agent.status != "revoked"
-        and owner in {None, agent.owner}
+        and (owner is None or owner.casefold() == agent.owner.casefold())
         and (scope is None or scope in agent.scopes)
     ]
     if not found:
