@@ -163,7 +163,8 @@ class ChangeSettings:
     """``uid``: at the socket, it is enough to be the broker's user. ``factor``: a
     loosening change there also waits for an approver's second factor, and so does a
     loosening edit of a file. ``auto``: ``factor`` once an agent has run as the broker's
-    own user, by ``connect`` or ``run``. Until there is an approver, always ``uid``."""
+    own user, by ``connect`` or ``run``. Until there is an approver, always ``uid``;
+    a tenant that cannot be asked (no management credential, or away) may have one."""
     rules: tuple[ChangeRule, ...] = ()
     """``[[changes.rules]]`` with ``kinds``, ``approvals``, ``no_self``: changes that
     need several approvers, or that the person who asked cannot approve."""

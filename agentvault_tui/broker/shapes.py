@@ -12,7 +12,9 @@ from msgspec import UNSET, convert
 from msgspec.structs import asdict
 
 from agentvault_tui.broker.accounts import SHARERS_SHOWN
+from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.registry import Foreseen, Registry
+from agentvault_tui.broker.team import Team
 from agentvault_tui.broker.upstream.steps import rank, reason
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.held_body import HeldRequestInfo
@@ -402,6 +404,22 @@ def _decider(evidence: Evidence | None) -> shapes.DeciderInfo | None:
 
 def _moment(moment: datetime | None) -> str | None:
     return iso(moment) if moment else None
+
+
+def recorded_at(kept: Kept, team: Team | None) -> dict[str, Any]:
+    """Return the members of `ending.RecordedAnswer`: where a revocation is durable.
+
+    Args:
+        kept: where it is.
+        team: the broker's, if it has one; its other brokers follow the ledger.
+    """
+    recorded = kept is Kept.LEDGER
+    members: dict[str, Any] = {"recorded": recorded, "kept": kept.value}
+    if team is not None and not recorded:
+        members |= {"others": "not_told", "brokers": team.unnotified()}
+    else:
+        members |= {"others": UNSET, "brokers": UNSET}
+    return members
 
 
 def shape_from(kind: type[T], source: object, **others: object) -> T:

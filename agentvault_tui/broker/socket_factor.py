@@ -14,10 +14,10 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.team_copies import put
 from agentvault_tui.errors import LedgerError, TenantError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import EventQuery, Meta
+from agentvault_tui.ledger import Meta
 from agentvault_tui.ledger.schema import read_home
 from agentvault_tui.ledger.state import read_meta
-from agentvault_tui.model import Actor, EventType
+from agentvault_tui.model import Actor
 from agentvault_tui.model.role import Role
 from agentvault_tui.vault.management.objects import roles
 
@@ -56,7 +56,7 @@ async def asks_factor(broker: Broker) -> bool:
         try:
             broker.has_approver = await _has_approver(broker)
         except TenantError:
-            return True  # Unknown makes an answer stricter, until it is known.
+            return True  # unknown is strict
     if broker.has_approver and _APPROVER not in broker.kept:
         with suppress(LedgerError):  # or at the next look
             await broker.record(changes=[Meta(_APPROVER, "1")])
@@ -65,11 +65,16 @@ async def asks_factor(broker: Broker) -> bool:
 
 
 async def _has_approver(broker: Broker) -> bool:
+    """Tell whether somebody can approve.
+
+    Raises:
+        TenantError: the tenant cannot be asked: it may have an approver at any time.
+    """
+    if broker.settings.stepup.approvers:
+        return True
     api = broker.access.management
-    if api is None:  # a tenant that is asked nothing: has anybody approved here?
-        query = EventQuery(type=EventType.STEPUP_APPROVED, limit=1)
-        page = await broker.ledger.events(query)
-        return bool(page.events or broker.settings.stepup.approvers)
+    if api is None:
+        raise TenantError("it is asked nothing without a management credential")
     return await roles.held(api, Role.APPROVER.value)
 
 

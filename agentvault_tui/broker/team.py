@@ -29,7 +29,7 @@ from agentvault_tui.errors import (
     RefusedError,
 )
 from agentvault_tui.ledger import Ledger
-from agentvault_tui.operator_api.shapes import ConfirmedInfo
+from agentvault_tui.operator_api.ending import ConfirmedInfo
 
 if TYPE_CHECKING:  # it imports psycopg, which few need
     from agentvault_tui.ledger.shared_log import SharedLog

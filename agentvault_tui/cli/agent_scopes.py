@@ -12,13 +12,25 @@ from agentvault_tui.cli.lookup import agent_names, find_agent, scope_names
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.console.state.moments import plural
+from agentvault_tui.console.state.revocations import unnotified
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.operator_api import calls, requests
-from agentvault_tui.operator_api.access import TokenRevokeAnswer
-from agentvault_tui.operator_api.shapes import AgentInfo, RevokeAnswer, ScopesAnswer
+from agentvault_tui.operator_api.ending import (
+    Ended,
+    RevokeAnswer,
+    ScopesAnswer,
+    TokenRevokeAnswer,
+)
+from agentvault_tui.operator_api.shapes import AgentInfo
 from agentvault_tui.text import visible
 
 _MOST_A_SECOND: Final = 1_000_000
+_KEPT: Final = {
+    "journal": "the cut journal keeps it, also over a restart",
+    "stop": "the next start of the broker stops everything",
+    "memory": "a restart of the broker would lose it",
+}
+"""Where a cut is until the ledger can write."""
 _scope_option = click.option(
     "--scope", "named", multiple=True, help="The same as S.", shell_complete=scope_names
 )
@@ -204,6 +216,7 @@ def set_delegates(
     if changed.delegated_revoked:
         out.line(f"{plural(changed.delegated_revoked, 'token')} ended that came of it")
     say_cut(out, changed)
+    say_recorded(out, changed)
 
 
 @command("tree", example="agentvault agents tree planner-agent")
@@ -258,6 +271,7 @@ def _change_scopes(
             " may ask for ",
             out.cell(" ".join(changed.scopes) or "nothing", limit=2000),
         )
+        say_recorded(out, changed)
 
 
 def say_cut(
@@ -269,6 +283,20 @@ def say_cut(
             f"{plural(answer.calls_cut, 'call')} cut in flight, of which the service "
             f"had {answer.calls_sent} whole"
         )
+
+
+def say_recorded(out: Output, answer: Ended) -> None:
+    """Print which other brokers of a team follow it, and where it is durable."""
+    for text in unnotified(answer):
+        out.note(out.shown(text))
+    done = [one.ms for one in answer.brokers or () if one.confirmed]
+    if answer.brokers and not answer.others:
+        several = plural(len(answer.brokers), "other broker")
+        within = f" within {max(done):.1f} ms" if done else ""
+        out.line(f"confirmed by {len(done)} of {several}{within}")
+    if not answer.recorded:
+        kept = _KEPT.get(answer.kept, _KEPT["memory"])
+        out.note(f"in force, and not in the ledger yet: {kept}")
 
 
 def name_and_id(out: Output, agent: AgentInfo) -> list[Cell | str]:

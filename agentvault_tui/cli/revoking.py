@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Final
 
-from agentvault_tui.cli.agent_scopes import name_and_id, say_cut
+from agentvault_tui.cli.agent_scopes import name_and_id, say_cut, say_recorded
 from agentvault_tui.cli.lookup import agent_pages, find_agent
 from agentvault_tui.cli.output import Cell, Output, confirm
 from agentvault_tui.cli.session import CliSession
@@ -16,15 +15,9 @@ from agentvault_tui.console.state.revocations import elsewhere, unnotified
 from agentvault_tui.errors import AgentVaultError, NotFoundError, RefusedError
 from agentvault_tui.operator_api import calls, requests
 from agentvault_tui.operator_api.client import OperatorClient
-from agentvault_tui.operator_api.shapes import AgentInfo, RevokeAnswer
+from agentvault_tui.operator_api.ending import RevokeAnswer
+from agentvault_tui.operator_api.shapes import AgentInfo
 from agentvault_tui.text import visible
-
-_KEPT: Final = {
-    "journal": "the cut journal keeps it, also over a restart",
-    "stop": "the next start of the broker stops everything",
-    "memory": "a restart of the broker would lose it",
-}
-"""Where a cut is until the ledger can write."""
 
 
 def chosen_agents(
@@ -40,7 +33,7 @@ def chosen_agents(
         for page in agent_pages(client, tokens=True)
         for agent in page.agents
         if agent.status != "revoked"
-        and owner in {None, agent.owner}
+        and (owner is None or owner.casefold() == agent.owner.casefold())
         and (scope is None or scope in agent.scopes)
     ]
     if not found:
@@ -136,25 +129,11 @@ def print_revoked(session: CliSession, answer: RevokeAnswer) -> None:
     if answer.derived_revoked:
         out.line(f"{plural(answer.derived_revoked, 'agent')} made from it revoked too")
     say_cut(out, answer)
-    _say_brokers(out, answer)
+    say_recorded(out, answer)
     if answer.agent:
         print_elsewhere(out, answer.agent, everywhere=not unnotified(answer))
-    if not answer.recorded:
-        kept = _KEPT.get(answer.kept, _KEPT["memory"])
-        out.note(f"in effect, and not in the ledger yet: {kept}")
     if not answer.agent:
         out.line("nothing is issued until `agentvault lift-panic`")
-
-
-def _say_brokers(out: Output, answer: RevokeAnswer) -> None:
-    """Print which other brokers of a team know of it, and which do not."""
-    for text in unnotified(answer):
-        out.note(out.shown(text))
-    done = [one.ms for one in answer.brokers or () if one.confirmed]
-    if answer.brokers and not answer.others:
-        several = plural(len(answer.brokers), "other broker")
-        within = f" within {max(done):.1f} ms" if done else ""
-        out.line(f"confirmed by {len(done)} of {several}{within}")
 
 
 def restore_agents(session: CliSession, ref: str | None, until: str | None) -> None:

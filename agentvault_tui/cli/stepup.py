@@ -15,6 +15,7 @@ from typing import Final
 import click
 from msgspec.structs import asdict
 
+from agentvault_tui.cli.agent_scopes import say_recorded
 from agentvault_tui.cli.device import followed, print_device
 from agentvault_tui.cli.framework import (
     RenamedOption,
@@ -284,6 +285,7 @@ def deny_stepup(session: CliSession, stepup_id: str, reason: str) -> None:
     denied = session.client.call(calls.DECIDE, denial)
     if not session.out.print_json(denied):
         print_end(session.out, denied)
+        say_recorded(session.out, denied)
 
 
 def _repeat(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from agentvault_tui.cli.agent_scopes import say_cut
+from agentvault_tui.cli.agent_scopes import say_cut, say_recorded
 from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.lookup import agent_names, agent_pages, find_agent, token_ids
 from agentvault_tui.cli.session import CliSession
@@ -69,8 +69,7 @@ def revoke_token(session: CliSession, token_id: str, reason: str) -> None:
     if below := answer.tokens_revoked - 1:
         out.line(f"{plural(below, 'token')} ended that were exchanged for it")
     say_cut(out, answer)
-    if not answer.recorded:
-        out.note("in effect, and not in the ledger yet")
+    say_recorded(out, answer)
 
 
 @group("scopes", example="agentvault scopes list")

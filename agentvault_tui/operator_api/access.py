@@ -136,20 +136,6 @@ class SignInInfo(_SecretShape, kw_only=True):
     """What the embedded tenant's page says of where it comes from."""
 
 
-class TokenRevokeAnswer(WireShape, kw_only=True):
-    """The effect of revoking one token."""
-
-    id: str
-    tokens_revoked: int
-    """With those that were exchanged for it."""
-    calls_cut: int = 0
-    calls_sent: int = 0
-    """Of the calls cut, those whose request had reached the service whole."""
-    recorded: bool = True
-    kept: str = "ledger"
-    """See `shapes.RevokeAnswer`."""
-
-
 class IssuedTokenInfo(_SecretShape, kw_only=True):
     """A token that was issued to whoever is at the socket, shown once."""
 

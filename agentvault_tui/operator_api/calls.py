@@ -12,6 +12,7 @@ from agentvault_tui.operator_api import (
     advice,
     alerts,
     changes,
+    ending,
     files,
     gateway,
     history,
@@ -109,7 +110,7 @@ NEW_SECRET: Final = _post(
     Access.LOOSEN, f"{_AGENTS}/secret", asks.NewSecretRequest, shapes.NewAgentInfo
 )
 SCOPES: Final = _post(
-    Access.EITHER, f"{_AGENTS}/scopes", asks.ScopesRequest, shapes.ScopesAnswer
+    Access.EITHER, f"{_AGENTS}/scopes", asks.ScopesRequest, ending.ScopesAnswer
 )
 RATE: Final = _post(
     Access.EITHER, f"{_AGENTS}/rate", asks.RateRequest, shapes.AgentInfo
@@ -121,11 +122,11 @@ REMOVE_AGENT: Final = _post(
     Access.EITHER, f"{_AGENTS}/remove", asks.AgentRemoveRequest, shapes.AgentInfo
 )
 DELEGATES: Final = _post(
-    Access.EITHER, f"{_AGENTS}/delegates", asks.DelegatesRequest, shapes.ScopesAnswer
+    Access.EITHER, f"{_AGENTS}/delegates", asks.DelegatesRequest, ending.ScopesAnswer
 )
 TREE: Final = _get("/api/delegations", access.DelegationTree, asks.TreeQuery)
 REVOKE: Final = _post(
-    Access.TIGHTEN, f"{_AGENTS}/revoke", asks.RevokeRequest, shapes.RevokeAnswer
+    Access.TIGHTEN, f"{_AGENTS}/revoke", asks.RevokeRequest, ending.RevokeAnswer
 )
 TOKEN: Final = _post(
     Access.LOOSEN, f"{_AGENTS}/token", access.IssueRequest, access.IssuedTokenInfo
@@ -137,13 +138,13 @@ REVOKE_TOKEN: Final = _post(
     Access.TIGHTEN,
     "/api/tokens/revoke",
     asks.TokenRevokeRequest,
-    access.TokenRevokeAnswer,
+    ending.TokenRevokeAnswer,
 )
 STEPUPS: Final = _get(_STEPUP, shapes.StepUpList, asks.StepUpQuery)
 STEPUP: Final = _get(f"{_STEPUP}/{{id}}", shapes.StepUpInfo, asks.StepUpShowQuery)
 BEFORE: Final = _get(f"{_STEPUP}/{{id}}/before", shapes.StepUpList, asks.BeforeQuery)
 DECIDE: Final = _post(
-    Access.DECIDE, _STEPUP, asks.DecisionRequest, shapes.StepUpInfo, also=202
+    Access.DECIDE, _STEPUP, asks.DecisionRequest, ending.DecisionAnswer, also=202
 )
 STEPUP_BODY: Final = _get(f"{_STEPUP}/{{id}}/body", gateway.HeldBody)
 IN_FLIGHT: Final = _get("/api/calls", gateway.CallList)

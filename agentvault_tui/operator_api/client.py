@@ -40,7 +40,8 @@ from agentvault_tui.operator_api.calls import (
 )
 from agentvault_tui.operator_api.changes import ChangeInfo
 from agentvault_tui.operator_api.codec import decode, encode
-from agentvault_tui.operator_api.shapes import ProblemInfo, StepUpInfo, WireShape
+from agentvault_tui.operator_api.ending import DecisionAnswer
+from agentvault_tui.operator_api.shapes import ProblemInfo, WireShape
 from agentvault_tui.operator_api.sse import Decoder, Frame, OverlongError
 from agentvault_tui.text import visible
 
@@ -364,7 +365,7 @@ def remember_socket(home: Home, path: Path | None) -> None:
 
 def _is_change(call: ApiCall[Any]) -> bool:
     """Tell whether a 202 of *call* is a change that waits for a person."""
-    return call.status != 202 and call.answer not in {ChangeInfo, StepUpInfo}
+    return call.status != 202 and call.answer not in {ChangeInfo, DecisionAnswer}
 
 
 def _waits(change: ChangeInfo) -> NoReturn:

@@ -186,16 +186,6 @@ class AgentInfo(PastAgentInfo, kw_only=True):
     derived_total: int = 0
 
 
-class ScopesAnswer(AgentInfo, kw_only=True):
-    """An agent whose scopes were changed."""
-
-    calls_cut: int = 0
-    calls_sent: int = 0
-    """Of the calls cut, those whose request had reached the service whole."""
-    delegated_revoked: int = 0
-    """Tokens that ended because they were exchanged for what was taken away."""
-
-
 class NewAgentInfo(AgentInfo, kw_only=True):
     """An agent just registered."""
 
@@ -211,43 +201,6 @@ class AgentPage(WireShape, kw_only=True):
     """The id to read on after; null at the end."""
     total: int = 0
     head: int = 0
-
-
-class ConfirmedInfo(WireShape, kw_only=True):
-    """Whether another broker did what a revocation says, or ran out of its lease."""
-
-    id: str
-    confirmed: bool
-    ms: float
-
-
-class RevokeAnswer(WireShape, kw_only=True):
-    """What a revocation, or the panic switch, ended."""
-
-    agent: AgentInfo | UnsetType = UNSET
-    """Absent when all were meant."""
-    agents: int | UnsetType = UNSET
-    """How many were cut off, when all were meant; else absent."""
-    tokens_revoked: int = 0
-    stepups_cancelled: int = 0
-    delegated_revoked: int = 0
-    """Tokens that ended with those they were exchanged for; of all, among the above."""
-    derived_revoked: int = 0
-    """Agents that were made from it, and ended with it."""
-    calls_cut: int = 0
-    calls_sent: int = 0
-    """Of the calls cut, those whose request had reached the service whole."""
-    effective_ms: float = 0.0
-    """Milliseconds from the request until nothing was honoured any more."""
-    recorded: bool = True
-    kept: str = "ledger"
-    """Where it is durable: ``ledger``, ``journal``, ``stop`` (the next start stops
-    everything) or ``memory``."""
-    upstream: tuple[StepInfo, ...] = ()
-    brokers: tuple[ConfirmedInfo, ...] | UnsetType = UNSET
-    """The other brokers of the team; absent without one."""
-    others: str | UnsetType = UNSET
-    """``not_told`` while the team's store is away."""
 
 
 class RestoreAnswer(WireShape, kw_only=True):

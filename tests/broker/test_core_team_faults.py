@@ -18,12 +18,14 @@ from support.team_brokers import Broker, brokers_of, known
 
 from agentvault_tui.broker.follow import join_team
 from agentvault_tui.broker.usecases.changes import Asker, Wanted, ask
+from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.revoke import (
     lift_panic,
     panic,
     restore_agent,
     revoke_agent,
 )
+from agentvault_tui.broker.usecases.timed_grants import grant
 from agentvault_tui.home import put_private
 from agentvault_tui.ledger import team_writer, urgent_writer
 from agentvault_tui.model import (
@@ -32,6 +34,7 @@ from agentvault_tui.model import (
     AgentStatus,
     EventType,
     StepUpStatus,
+    sha256_hex,
 )
 
 
@@ -100,6 +103,63 @@ async def test_without_the_store_a_broker_grants_nothing_and_holds_nobody_up(
     assert (await other.token(agent, "read:calendar")).json()["reason"] == (
         "agent_revoked"
     )
+
+
+@pytest.mark.parametrize("away_now", [True, False])
+@pytest.mark.parametrize("what", ["scopes", "delegates", "token", "denial"])
+async def test_what_is_taken_away_without_the_store_says_so(
+    brokers: list[Broker], relay: Relay, what: str, away_now: bool
+) -> None:
+    """The answer names the brokers that were not notified, as a revocation's does.
+
+    Once the store is back, it holds at every broker.
+    """
+    cut_off, other = brokers
+    core, there = cut_off.bench.broker, other.bench.broker
+    agent = await cut_off.agent("one", "read:calendar", "send:payment")
+    friend = await cut_off.agent("two", "read:calendar")
+    friends = frozenset({"read:calendar"})
+    await change_delegates(core, agent.id, friend.id, friends, OPERATOR)
+    email = frozenset({"read:email"}), frozenset[str]()
+    await grant(core, agent.id, *email, OPERATOR, seconds=60)
+    token = (await cut_off.token(agent, "read:calendar")).json()["access_token"]
+    held = core.registry.token(sha256_hex(token))
+    assert held is not None
+    asked = await cut_off.pay(agent)
+    await known(brokers)
+    await core.team._look()  # as its next sign of life does
+    if away_now:
+        away(relay)
+        await cut_off.bench.until(lambda: not core.ledger.writable)
+    path, body = {
+        "scopes": ("agents/scopes", {"agent_id": agent.id, "ungrant": ["read:email"]}),
+        "delegates": ("agents/delegates", {"agent_id": agent.id, "to": friend.id}),
+        "token": ("tokens/revoke", {"id": held.id}),
+        "denial": ("agents/stepup", {"id": asked, "decision": "deny"}),
+    }[what]
+    reply = await cut_off.operator.post(f"/api/{path}", json=body)
+    assert reply.status_code == 200, reply.text
+    said = reply.json()
+    if away_now:
+        members = said["recorded"], said["kept"], said["others"]
+        assert members == (False, "journal", "not_told")
+        assert [one["id"] for one in said["brokers"]] == [there.team.id]
+        assert not said["brokers"][0]["confirmed"]
+    else:
+        assert (said["recorded"], said["kept"]) == (True, "ledger")
+        assert "others" not in said
+    whole(relay)
+
+    def ended() -> bool:
+        one = there.registry.agent(agent.id)
+        return {
+            "scopes": "read:email" not in one.scopes,
+            "delegates": not one.delegates,
+            "token": there.registry.token_with_id(held.id) is None,
+            "denial": there.stepups.get(asked).status is StepUpStatus.DENIED,
+        }[what]
+
+    await other.bench.until(ended)
 
 
 async def test_a_change_that_is_denied_without_the_store_is_not_said_to_be_denied(

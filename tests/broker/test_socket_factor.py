@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from auth0_double.running import TenantThread
 from support.bench import Bench
+from support.connecting import Office
 from support.manual_clock import ManualClock
 from support.scripted_tenant import ALICE
+from support.tenant_admin import Admin
 
 from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.operators_api import operators_app
@@ -53,16 +57,18 @@ async def opened(
     [
         ("uid", {"shared", "approver"}, False),
         ("factor", {"approver"}, True),
-        ("factor", set(), False),
+        ("factor", set(), True),
         ("auto", {"shared", "approver"}, True),
         ("auto", {"approver"}, False),
-        ("auto", {"shared"}, False),
+        ("auto", {"shared"}, True),
+        ("auto", set(), False),
+        ("uid", {"shared"}, False),
     ],
 )
 async def test_who_shares_the_user_decides(
     short: Path, clock: ManualClock, socket: str, there: set[str], asked: bool
 ) -> None:
-    """And never before somebody could approve."""
+    """A tenant that cannot be asked may have an approver at any time."""
     names = (ALICE["sub"],) if "approver" in there else ()
     async with opened(short, clock, socket, *names) as (bench, _):
         if "shared" in there:
@@ -70,6 +76,34 @@ async def test_who_shares_the_user_decides(
         assert await asks_factor(bench.broker) is asked
     async with opened(short, clock, socket, *names) as (bench, _):
         assert await asks_factor(bench.broker) is asked  # a restart forgets nothing
+
+
+@pytest.fixture
+async def office(short: Path) -> AsyncIterator[Office]:
+    """A broker with the embedded tenant, in which there is nobody yet."""
+    tenant = TenantThread(Home.locate(short / "tenant"))
+    office = await Office.open(Admin(tenant), Home.locate(short / "h"))
+    yield office
+    await office.close()
+    tenant.close()
+
+
+async def test_before_its_tenant_has_an_approver_the_uid_is_enough(
+    office: Office,
+) -> None:
+    """A tenant that answers says whether there is one; without its word there may be.
+
+    What was not known is not recorded as known.
+    """
+    broker, given = office.broker, office.broker.access.given
+    broker.settings = replace(broker.settings, changes=ChangeSettings(socket="factor"))
+    assert not await asks_factor(broker)
+    broker.access.given = None
+    assert await asks_factor(broker)
+    broker.access.given = given
+    assert not await asks_factor(broker)
+    office.tenant.users.add("alice@acme.test", approver=True)
+    assert await asks_factor(broker)
 
 
 async def test_without_its_last_approver_a_factor_is_asked_for_still(

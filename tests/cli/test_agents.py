@@ -213,6 +213,7 @@ def test_agents_revoke_ends_tokens_and_restore_serves_again(
     ("line", "ended"),
     [
         (("--owner", "bulk"), {"bulk-a", "bulk-b"}),
+        (("--owner", "BULK"), {"bulk-a", "bulk-b"}),
         (("--scope", "read:contacts"), {"bulk-b", "bulk-c"}),
         (("--owner", "bulk", "--scope", "read:contacts"), {"bulk-b"}),
     ],

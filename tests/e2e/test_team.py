@@ -207,6 +207,11 @@ def test_the_store_away_nothing_is_granted_and_revoking_works(
         server = b.register("api", resource_server=True)
         token = agent.token("read:calendar").json()["access_token"]
         assert server.introspect(token)["active"]
+        other = a.register("other", "read:calendar", "read:email")
+        assert other.token("read:email").status_code == 200
+        known = a.operator.get(f"/api/agents/{other.agent_id}").json()
+        held = known["tokens"][0]["id"]
+        until(lambda: own_id(b) in members(a))
         server_of.stop()
         until(lambda: agent.token("read:calendar").status_code == 503)
         answer = server.http.post("/oauth/introspect", data={"token": token})
@@ -215,6 +220,13 @@ def test_the_store_away_nothing_is_granted_and_revoking_works(
         told = revoking(a, agent)
         assert told["recorded"] is False
         assert told["others"] == "not_told"
+        for argv in (
+            ("agents", "ungrant", other.agent_id, "read:calendar"),
+            ("tokens", "revoke", held),
+        ):
+            done = a.cli(*argv)
+            assert f"NOT notified: {own_id(b)}" in done.stdout + done.stderr, argv
+            assert "not in the ledger yet" in done.stdout + done.stderr, argv
         assert a.operator.get("/api/status").json()["stale"] is True
         said = a.cli("status").stdout
         assert "who is alive is not known, in postgresql, which is away" in said

@@ -37,15 +37,18 @@ from agentvault_tui.console.state.records import (
     TreeRow,
     UpstreamStep,
 )
-from agentvault_tui.console.state.revocations import Revoked
+from agentvault_tui.console.state.revocations import DeniedRow, Revoked, unrecorded
 from agentvault_tui.operator_api.changes import ChangeInfo
 from agentvault_tui.operator_api.codec import encode
+from agentvault_tui.operator_api.ending import (
+    ConfirmedInfo,
+    RecordedAnswer,
+    RevokeAnswer,
+)
 from agentvault_tui.operator_api.requests import Factor, RepeatRequest
 from agentvault_tui.operator_api.sessions import DeskInfo, MeInfo
 from agentvault_tui.operator_api.shapes import (
     AgentInfo,
-    ConfirmedInfo,
-    RevokeAnswer,
     ScopeInfo,
 )
 from agentvault_tui.text import Shown
@@ -147,10 +150,11 @@ class Scripted(BrokerLink):
     async def tree(self, agent_id: str | None) -> tuple[TreeRow, ...]:
         return self.trees.get(agent_id or "", ())
 
-    async def deny(self, stepup_id: str, reason: str) -> StepUpRow:
+    async def deny(self, stepup_id: str, reason: str) -> DeniedRow:
         await self._note("deny", stepup_id, reason)
         self.stand.deny(stepup_id, "alice", reason)
-        return self.stand.mirror.stepups[stepup_id]
+        answer = RecordedAnswer(kept=self.kept, **self._others())
+        return DeniedRow(self.stand.mirror.stepups[stepup_id], unrecorded(answer))
 
     async def revoke(self, agent_id: str, reason: str) -> Revoked:
         await self._note("revoke", agent_id, reason)

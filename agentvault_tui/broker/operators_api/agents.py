@@ -31,6 +31,7 @@ from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.shapes import (
     agent_info,
     delegation_tree,
+    recorded_at,
     shape_from,
     step_info,
 )
@@ -59,12 +60,13 @@ from agentvault_tui.broker.usecases.revoke import (
     revoke_agent,
 )
 from agentvault_tui.broker.usecases.scopes import (
+    ChangedRights,
     change_served,
     renew_secret,
 )
 from agentvault_tui.errors import ConflictError, RefusedError, UsageError
 from agentvault_tui.model import Actor, Agent, AgentId, sha256_hex
-from agentvault_tui.operator_api import access, calls, history, shapes
+from agentvault_tui.operator_api import access, calls, ending, history, shapes
 from agentvault_tui.operator_api import requests as asks
 from agentvault_tui.text import visible
 
@@ -202,16 +204,17 @@ def _about(agent: Agent, verb: str, **details: object) -> Wanted:
 def _scoping(broker: Broker, authority: Authority) -> list[Route]:
     async def do_change(
         body: asks.ScopesRequest, operator: Actor, _: object
-    ) -> shapes.ScopesAnswer:
+    ) -> ending.ScopesAnswer:
         if body.serves is UNSET and body.resources is UNSET:
             grant, ungrant = frozenset(body.grant), frozenset(body.ungrant)
             wanted = body.agent_id, grant, ungrant, operator
             changed = await timed_grants.grant(broker, *wanted, seconds=body.seconds)
-            return _scopes_answer(broker, *changed)
+            return _scopes_answer(broker, changed)
         serves = None if body.serves is UNSET else body.serves
         resources = None if body.resources is UNSET else body.resources
         agent = await change_served(broker, body.agent_id, serves, resources, operator)
-        return _scopes_answer(broker, agent, CallsCut(), 0)
+        nothing = ChangedRights(agent, CallsCut(), 0, Kept.LEDGER)
+        return _scopes_answer(broker, nothing)
 
     async def scopes(request: Request) -> Response:
         """Give and take scopes of one agent, or change what it serves.
@@ -234,7 +237,7 @@ def _scoping(broker: Broker, authority: Authority) -> list[Route]:
             gone = frozenset(body.ungrant)
             ends = agent.id, frozenset[str](), gone, actor
             changed = await timed_grants.grant(broker, *ends, seconds=None)
-            taken = _scopes_answer(broker, *changed)
+            taken = _scopes_answer(broker, changed)
             agent = broker.registry.agent(agent.id)
             body = structs.replace(body, ungrant=())
         answered = await changing.settle(request, body, _granting(agent, body))
@@ -277,15 +280,14 @@ def _check_scopes_request(broker: Broker, body: asks.ScopesRequest) -> None:
         raise UsageError("a scope cannot be granted and taken away at once")
 
 
-def _scopes_answer(
-    broker: Broker, agent: Agent, cut: CallsCut, delegated: int
-) -> shapes.ScopesAnswer:
+def _scopes_answer(broker: Broker, changed: ChangedRights) -> ending.ScopesAnswer:
     return shape_from(
-        shapes.ScopesAnswer,
-        agent_info(agent, broker.registry),
-        calls_cut=cut.cut,
-        calls_sent=cut.sent,
-        delegated_revoked=delegated,
+        ending.ScopesAnswer,
+        agent_info(changed.agent, broker.registry),
+        calls_cut=changed.calls.cut,
+        calls_sent=changed.calls.sent,
+        delegated_revoked=changed.delegated,
+        **recorded_at(changed.kept, broker.team),
     )
 
 
@@ -357,12 +359,10 @@ def _naming(broker: Broker, authority: Authority) -> list[Route]:
 def _delegating(broker: Broker, authority: Authority) -> list[Route]:
     async def do_change(
         body: asks.DelegatesRequest, operator: Actor, _: object
-    ) -> shapes.ScopesAnswer:
+    ) -> ending.ScopesAnswer:
         scopes = frozenset(body.scopes)
-        changed = await change_delegates(
-            broker, body.agent_id, body.to, scopes, operator
-        )
-        return _scopes_answer(broker, *changed)
+        change = broker, body.agent_id, body.to, scopes, operator
+        return _scopes_answer(broker, await change_delegates(*change))
 
     async def delegates(request: Request) -> Response:
         """Set which scopes an agent may delegate to another; what is taken away ends.
@@ -383,7 +383,7 @@ def _delegating(broker: Broker, authority: Authority) -> list[Route]:
         if now - scopes and await authority.by_factor(seat):
             actor = await authority.actor(seat, Need.CUT, agent.id)
             less = await change_delegates(broker, agent.id, to.id, now & scopes, actor)
-            taken = _scopes_answer(broker, *less)
+            taken = _scopes_answer(broker, less)
             agent = find(agent.id)
         given = " ".join(sorted(wider))
         verb = f"let {visible(to.name, 60)} act with {given} of"
@@ -445,7 +445,7 @@ def _issuing(broker: Broker, authority: Authority) -> list[Route]:
 
 
 def _cutting(broker: Broker, authority: Authority) -> list[Route]:
-    async def revoke(request: Request) -> shapes.RevokeAnswer:
+    async def revoke(request: Request) -> ending.RevokeAnswer:
         """Revoke one agent, or stop all (panic)."""
         body = await body_of(request, asks.RevokeRequest)
         agent_id = _one(body)
@@ -456,26 +456,22 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
         else:
             cut = await revoke_agent(broker, agent_id, body.reason, operator)
         ended = _ended(cut, broker, one=agent_id is not None)
-        if broker.team is not None and not cut.recorded:
-            brokers = broker.team.unnotified()
-            return structs.replace(ended, others="not_told", brokers=brokers)
-        if broker.team is not None:
+        if broker.team is not None and cut.recorded:
             brokers = await broker.team.confirmed(broker.ledger.head.seq)
             return structs.replace(ended, brokers=brokers)
         return ended
 
-    async def end_token(request: Request) -> access.TokenRevokeAnswer:
+    async def end_token(request: Request) -> ending.TokenRevokeAnswer:
         """Revoke one live token."""
         body = await body_of(request, asks.TokenRevokeRequest)
         operator = await authority.actor(operator_of(request), Need.CUT, body.id)
         ended, cut, kept = await revoke_token(broker, body.id, body.reason, operator)
-        return access.TokenRevokeAnswer(
+        return ending.TokenRevokeAnswer(
             id=body.id,
             tokens_revoked=ended,
             calls_cut=cut.cut,
             calls_sent=cut.sent,
-            recorded=kept is Kept.LEDGER,
-            kept=kept,
+            **recorded_at(kept, broker.team),
         )
 
     return [route(calls.REVOKE, revoke), route(calls.REVOKE_TOKEN, end_token)]
@@ -570,8 +566,8 @@ def _one(body: asks.OneOrAllRequest) -> str | None:
     return None
 
 
-def _ended(cut: Cut, broker: Broker, *, one: bool) -> shapes.RevokeAnswer:
-    return shapes.RevokeAnswer(
+def _ended(cut: Cut, broker: Broker, *, one: bool) -> ending.RevokeAnswer:
+    return ending.RevokeAnswer(
         agent=agent_info(cut.agents[0], broker.registry) if one else UNSET,
         agents=UNSET if one else len(cut.agents),
         tokens_revoked=cut.tokens,
@@ -581,7 +577,6 @@ def _ended(cut: Cut, broker: Broker, *, one: bool) -> shapes.RevokeAnswer:
         delegated_revoked=cut.delegated,
         derived_revoked=cut.derived,
         effective_ms=round(cut.effective_ms, 3),
-        recorded=cut.recorded,
-        kept=cut.kept.value,
+        **recorded_at(cut.kept, broker.team),
         upstream=tuple(step_info(s) for s in cut.steps if s.status != "withdrawn"),
     )

@@ -224,7 +224,8 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
             return answer(change_info(begun, device), 202)
         operator = await authority.actor(who, Need.CUT, body.id)
         await _named(broker, body.id)
-        return answer(change_info(await deny(broker, body.id, body.reason, operator)))
+        denied, _ = await deny(broker, body.id, body.reason, operator)
+        return answer(change_info(denied))
 
     return [
         route(calls.CHANGES, index),

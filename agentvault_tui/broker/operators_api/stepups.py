@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from agentvault_tui.broker.authority import Authority, Need, Sessions
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.operators_api.wire import (
     answer,
     body_of,
@@ -22,7 +23,7 @@ from agentvault_tui.broker.operators_api.wire import (
     route,
     word_of,
 )
-from agentvault_tui.broker.shapes import stepup_info
+from agentvault_tui.broker.shapes import recorded_at, shape_from, stepup_info
 from agentvault_tui.broker.usecases.held import held_content, held_documents
 from agentvault_tui.broker.usecases.stepup import (
     begin_approval,
@@ -33,7 +34,7 @@ from agentvault_tui.broker.usecases.stepup import (
 from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
 from agentvault_tui.errors import LedgerError, SealedError
 from agentvault_tui.model import Actor, DeviceCode, StepUp, StepUpStatus
-from agentvault_tui.operator_api import calls, shapes
+from agentvault_tui.operator_api import calls, ending, shapes
 from agentvault_tui.operator_api import requests as asks
 
 
@@ -117,9 +118,16 @@ def _deciding(broker: Broker, authority: Authority, sessions: Sessions) -> list[
                 signed_in = sessions.desk(who.id)
                 await confirm_here(broker, body.id, signed_in, body.factor)
             device = own_device(broker, who)(stepup)
-            return answer(stepup_info(stepup, ends(), device), 202)
+            return answer(_decision(stepup_info(stepup, ends(), device), broker), 202)
         operator = await authority.actor(who, Need.CUT, body.id)
-        stepup = await deny(broker, body.id, body.reason, operator)
-        return answer(stepup_info(stepup, ends()))
+        stepup, kept = await deny(broker, body.id, body.reason, operator)
+        return answer(_decision(stepup_info(stepup, ends()), broker, kept))
 
     return [route(calls.DECIDE, decide)]
+
+
+def _decision(
+    info: shapes.StepUpInfo, broker: Broker, kept: Kept = Kept.LEDGER
+) -> ending.DecisionAnswer:
+    recorded = recorded_at(kept, broker.team)
+    return shape_from(ending.DecisionAnswer, info, **recorded)

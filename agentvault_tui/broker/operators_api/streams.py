@@ -19,8 +19,13 @@ OF_SESSION: Final = 8
 OF_VIEWERS: Final = 32
 """Event streams that all viewers may have open at a listener."""
 _URGENT: Final = frozenset(
-    {calls.REVOKE.path, calls.DECIDE.path, calls.DECIDE_CHANGE.path}
+    call.path
+    for call in (
+        *(calls.REVOKE, calls.REVOKE_TOKEN, calls.SCOPES, calls.DELEGATES),
+        *(calls.DECIDE, calls.DECIDE_CHANGE),
+    )
 )
+"""Calls that may revoke or deny; some of them also grant, which their body says."""
 
 
 def is_urgent(scope: Scope) -> bool:

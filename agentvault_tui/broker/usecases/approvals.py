@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from agentvault_tui.approval_rules import StepUpRule
 from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.stepups import as_pending, digest_of, stepup_draft
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import (
@@ -311,23 +312,28 @@ async def end_repeats(
     reason: str,
     *,
     elsewhere: bool = False,
-) -> None:
-    """End what is left of the repeats of *stepups*, in force before its record."""
+) -> Kept:
+    """End what is left of the repeats of *stepups*, in force before its record.
+
+    Returns:
+        where it is durable.
+    """
     if ended := broker.stepups.end_repeats(stepups):
         kind = EventType.STEPUP_REPEAT_ENDED
         drafts = [stepup_draft(kind, actor, one, reason=reason) for one in ended]
-        await _record(broker, drafts, ended, elsewhere=elsewhere)
+        return await _record(broker, drafts, ended, elsewhere=elsewhere)
+    return Kept.LEDGER
 
 
 async def _record(
     broker: Broker, drafts: list[Draft], changes: Sequence[Change], *, elsewhere: bool
-) -> None:
+) -> Kept:
     """Record what ended; *elsewhere* all brokers of a team do, and one is first."""
     if not elsewhere:
-        await broker.record_cut(*drafts, changes=changes)
-        return
+        return await broker.record_cut(*drafts, changes=changes)
     with suppress(LedgerError):
         await broker.record(*drafts, changes=changes)
+    return Kept.LEDGER  # by the broker where it was decided
 
 
 async def end_gathered(broker: Broker, sub: str, *, elsewhere: bool = False) -> None:

@@ -17,7 +17,11 @@ from agentvault_tui.broker.usecases.decide import Request, decide
 from agentvault_tui.broker.usecases.ending import InForce
 from agentvault_tui.broker.usecases.policy_change import action_of
 from agentvault_tui.broker.usecases.request import deny, issue, refused
-from agentvault_tui.broker.usecases.scopes import record_change, scopes_draft
+from agentvault_tui.broker.usecases.scopes import (
+    ChangedRights,
+    record_change,
+    scopes_draft,
+)
 from agentvault_tui.errors import LedgerUnwritableError, UsageError
 from agentvault_tui.model import (
     Action,
@@ -165,7 +169,7 @@ def _wider(broker: Broker, parent: Token, request: Request) -> str | None:
 
 async def change_delegates(
     broker: Broker, agent_id: str, to: str, scopes: frozenset[str], operator: Actor
-) -> tuple[Agent, CallsCut, int]:
+) -> ChangedRights:
     """Set which scopes an agent may delegate to another; end tokens beyond them.
 
     Args:
@@ -176,7 +180,7 @@ async def change_delegates(
         operator: who decided.
 
     Returns:
-        the agent as it is now, the calls that were cut, and how many tokens ended.
+        the agent as it is now, and what ended.
 
     Raises:
         NotFoundError: one of the agents does not exist.
@@ -190,18 +194,18 @@ async def change_delegates(
     if agent.id == other.id:
         raise UsageError("an agent passes nothing on to itself")
     calls, in_force = undelegate(broker, agent, other, scopes, operator)
-    recorded, ended = True, 0
+    kept, ended = Kept.LEDGER, 0
     if in_force is not None:
-        recorded = await in_force.record(broker, operator) is Kept.LEDGER
+        kept = await in_force.record(broker, operator)
         ended = len(in_force.below)
     if scopes - broker.registry.agent(agent.id).may_pass_on(other.id):
-        if not recorded:
+        if kept is not Kept.LEDGER:
             raise LedgerUnwritableError(
                 "what was taken away is not on disk yet, so nothing was granted",
                 "grant again when the ledger can write",
             )
         await decide_anew(lambda: _delegate(broker, agent, other, scopes, operator))
-    return broker.registry.agent(agent.id), calls, ended
+    return ChangedRights(broker.registry.agent(agent.id), calls, ended, kept)
 
 
 def undelegate(

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 from agentvault_tui.broker.core import Broker, CallsCut, decide_anew
 from agentvault_tui.broker.cuts import Kept
@@ -41,13 +42,24 @@ from agentvault_tui.model import (
 from agentvault_tui.text import visible
 
 
+class ChangedRights(NamedTuple):
+    """An agent whose rights were changed, and what ended with those taken away."""
+
+    agent: Agent
+    calls: CallsCut
+    delegated: int
+    """Tokens that ended because they were exchanged for its own."""
+    kept: Kept
+    """Where what was taken away is durable."""
+
+
 async def change_scopes(
     broker: Broker,
     agent_id: str,
     grant: frozenset[str],
     ungrant: frozenset[str],
     operator: Actor,
-) -> tuple[Agent, CallsCut, int]:
+) -> ChangedRights:
     """Give and take scopes; taking one away ends live tokens and calls under it.
 
     What is taken away has its own record: a grant beside it may fail, and then the
@@ -61,8 +73,7 @@ async def change_scopes(
         operator: who decided.
 
     Returns:
-        the agent as it is now, how many of its calls were cut, and how many tokens
-        ended that were exchanged for its own.
+        the agent as it is now, and what ended.
 
     Raises:
         NotFoundError: no such agent.
@@ -71,22 +82,22 @@ async def change_scopes(
             is cut all the same.
     """
     agent = await broker.known(lambda: broker.registry.agent(agent_id))
-    recorded, below = True, 0
+    kept, below = Kept.LEDGER, 0
     async with ungranting(broker, agent, ungrant, operator) as (calls, in_force):
         if in_force is not None:
             below = len(in_force.below)
-            recorded = await in_force.record(broker, operator) is Kept.LEDGER
+            kept = await in_force.record(broker, operator)
     narrowed = broker.registry.agent(agent_id)
     if not grant - set(narrowed.scopes):
-        return narrowed, calls, below
-    if not recorded:
+        return ChangedRights(narrowed, calls, below, kept)
+    if kept is not Kept.LEDGER:
         # A grant written before it would be undone by the cut's own record.
         raise LedgerUnwritableError(
             "what was taken away is not on disk yet, so nothing was granted",
             "grant again when the ledger can write",
         )
     given = await decide_anew(lambda: _grant(broker, narrowed, grant, operator))
-    return given, calls, below
+    return ChangedRights(given, calls, below, kept)
 
 
 @asynccontextmanager

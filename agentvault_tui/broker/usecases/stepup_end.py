@@ -41,7 +41,9 @@ _MARGIN: Final = 30
 """Seconds that a code of another broker is given longer: its clock may differ."""
 
 
-async def deny(broker: Broker, stepup_id: str, reason: str, operator: Actor) -> StepUp:
+async def deny(
+    broker: Broker, stepup_id: str, reason: str, operator: Actor
+) -> tuple[StepUp, Kept]:
     """Deny a step-up, or end what is left of its repeats, in force before its record.
 
     Args:
@@ -51,7 +53,7 @@ async def deny(broker: Broker, stepup_id: str, reason: str, operator: Actor) -> 
         operator: who decided.
 
     Returns:
-        the step-up, denied.
+        the step-up, denied, and where that is durable.
 
     Raises:
         NotFoundError: no such step-up.
@@ -62,11 +64,12 @@ async def deny(broker: Broker, stepup_id: str, reason: str, operator: Actor) -> 
     await expire_due(broker)
     stepup = await broker.known(lambda: broker.stepups.get(stepup_id))
     if stepup.repeats(broker.clock):
-        await end_repeats(broker, [stepup], operator, reason)
-        return broker.stepups.get(stepup_id)
+        kept = await end_repeats(broker, [stepup], operator, reason)
+        return broker.stepups.get(stepup_id), kept
     denial = Denial(broker, stepup_id, reason, operator)
     # Like a revocation it takes effect before its record, and waits for no disk.
-    denial.answered = await broker.record_decided(denial.decide) is not Kept.LEDGER
+    kept = await broker.record_decided(denial.decide)
+    denial.answered = kept is not Kept.LEDGER
     denied = broker.stepups.get(stepup_id)
     if denied.change is not None and denial.answered and broker.team is not None:
         # What an approval elsewhere applies cannot be taken back, as a token can.
@@ -75,7 +78,7 @@ async def deny(broker: Broker, stepup_id: str, reason: str, operator: Actor) -> 
             " another broker may still apply it",
             "deny it at another broker too",
         )
-    return denied
+    return denied, kept
 
 
 class Denial:

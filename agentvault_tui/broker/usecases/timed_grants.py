@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
-from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut, decide_anew
+from agentvault_tui.broker.core import SYSTEM, Broker, decide_anew
 from agentvault_tui.broker.team_copies import put
-from agentvault_tui.broker.usecases.scopes import change_scopes, scopes_draft
+from agentvault_tui.broker.usecases.scopes import (
+    ChangedRights,
+    change_scopes,
+    scopes_draft,
+)
 from agentvault_tui.clock import iso, parse_iso
 from agentvault_tui.errors import LedgerError, NotFoundError, UsageError
 from agentvault_tui.ledger import Meta
-from agentvault_tui.model import Actor, Agent, AgentId
+from agentvault_tui.model import Actor, AgentId
 
 log = logging.getLogger("agentvault.grants")
 
@@ -31,7 +36,7 @@ async def grant(
     operator: Actor,
     *,
     seconds: int | None,
-) -> tuple[Agent, CallsCut, int]:
+) -> ChangedRights:
     """Give and take scopes; those that are given end after *seconds*, if any.
 
     The end is recorded before the scope is given: no crash in between makes a scope
@@ -57,7 +62,8 @@ async def grant(
     else:
         await decide_anew(lambda: _end(broker, agent_id, scopes, operator, seconds))
     changed = await change_scopes(broker, agent_id, scopes, ungrant, operator)
-    await _forget(broker, changed[0].id, ungrant)
+    with suppress(LedgerError):  # what was taken away has ended
+        await _forget(broker, changed.agent.id, ungrant)
     return changed
 
 

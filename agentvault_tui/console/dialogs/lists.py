@@ -16,6 +16,7 @@ from agentvault_tui.console.messages import ShowAgent
 from agentvault_tui.console.state.moments import clock_time, countdown
 from agentvault_tui.console.state.presence import listed
 from agentvault_tui.console.state.records import StepUpRow
+from agentvault_tui.console.state.revocations import DeniedRow
 from agentvault_tui.console.state.stepups import summary
 from agentvault_tui.console.term.keyed import ListCursor, moves
 from agentvault_tui.text import cell_width
@@ -135,9 +136,12 @@ class StepUpsDialog(ListDialog[None]):
         if row is not None and self.may_decide("revoke"):
             self.ask(lambda: self.desk.link.deny(row.id, ""), self._denied)
 
-    def _denied(self, row: StepUpRow) -> None:
+    def _denied(self, denied: DeniedRow) -> None:
         self._decided_there(None)
+        row = denied.row
         self.say(f"Denied {row.fingerprint}: {row.headline}.")
+        for text in denied.cautions:
+            self.app.notify(text, severity="warning", markup=False, timeout=15)
 
     def _open(self, then: str) -> None:
         row = self.desk.mirror.stepups.get(self.cursor)

@@ -494,7 +494,10 @@ class StepUpDialog(Dialog[None]):
 
     async def _deny(self, reason: str) -> StepUpRow:
         self._asked_here = True
-        return await self.desk.link.deny(self.stepup_id, reason)
+        row, cautions = await self.desk.link.deny(self.stepup_id, reason)
+        for text in cautions:
+            self.app.notify(text, severity="warning", markup=False, timeout=15)
+        return row
 
     def _heard(self, answer: StepUpRow) -> None:
         """Take the broker's answer, unless the mirror has a later word already."""

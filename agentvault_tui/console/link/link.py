@@ -26,7 +26,7 @@ from agentvault_tui.console.state.records import (
     StepUpRow,
     TreeRow,
 )
-from agentvault_tui.console.state.revocations import Revoked
+from agentvault_tui.console.state.revocations import DeniedRow, Revoked, unrecorded
 from agentvault_tui.errors import AgentVaultError, NotFoundError, RefusedError
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.advice import AdviceInfo, AdviceList, AdviceQuery
@@ -432,7 +432,9 @@ class BrokerLink:
             repeat=repeat,
             factor=factor,
         )
-        return await self._decide(asked, None)
+        told, _ = await self._send(calls.DECIDE, asked, None)
+        self.mirror.apply(told)
+        return self.mirror.intake.stepup(told)
 
     async def me(self) -> MeInfo:
         """Read who is signed in here."""
@@ -446,11 +448,12 @@ class BrokerLink:
         self.mirror.apply(told)
         return self.mirror.intake.stepup(told)
 
-    async def deny(self, stepup_id: str, reason: str) -> StepUpRow:
+    async def deny(self, stepup_id: str, reason: str) -> DeniedRow:
         """Turn a request down; *reason* reaches the agent."""
-        return await self._decide(
-            DecisionRequest(id=stepup_id, decision="deny", reason=reason), stepup_id
-        )
+        asked = DecisionRequest(id=stepup_id, decision="deny", reason=reason)
+        told, _ = await self._send(calls.DECIDE, asked, stepup_id)
+        self.mirror.apply(told)
+        return DeniedRow(self.mirror.intake.stepup(told), unrecorded(told))
 
     async def revoke(self, agent_id: str, reason: str) -> Revoked:
         asked = RevokeRequest(agent_id=agent_id, reason=reason)
@@ -487,11 +490,6 @@ class BrokerLink:
         """Lift the panic; return the milliseconds it took."""
         _, took = await self._send(calls.RESTORE, RestoreRequest(all=True), "")
         return took
-
-    async def _decide(self, decision: DecisionRequest, about: str | None) -> StepUpRow:
-        told, _ = await self._send(calls.DECIDE, decision, about)
-        self.mirror.apply(told)
-        return self.mirror.intake.stepup(told)
 
     async def _send(
         self, call: ApiCall[AnswerT], body: WireShape, about: str | None

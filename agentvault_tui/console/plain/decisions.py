@@ -118,8 +118,7 @@ class DecisionCommands:
         await self.reads.tell_stepup(row)
 
         async def act() -> Iterable[str]:
-            await self.desk.link.deny(row.id, reason.strip())
-            return ()
+            return (await self.desk.link.deny(row.id, reason.strip())).cautions
 
         reader = "The requester" if row.is_change else "The agent"
         told = f"{reader} will read your reason. " if reason else ""

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from agentvault_tui.console.state.moments import clock_time, countdown, plural
-from agentvault_tui.console.state.records import AgentRow, UpstreamStep
-from agentvault_tui.operator_api.shapes import RevokeAnswer
+from agentvault_tui.console.state.records import AgentRow, StepUpRow, UpstreamStep
+from agentvault_tui.operator_api.ending import Ended, RevokeAnswer
 from agentvault_tui.text import visible
 
 _PROVIDERS: Final = 3
@@ -247,25 +247,38 @@ class Revoked:
         return f"{self.told.effective_ms:.1f} ms"
 
 
+class DeniedRow(NamedTuple):
+    """A request that was turned down."""
+
+    row: StepUpRow
+    cautions: tuple[str, ...]
+    """See `unrecorded`."""
+
+
 def caution(answer: object) -> tuple[str, ...]:
     """Warn of a revocation that is not recorded, or not known to each broker, yet."""
     if not isinstance(answer, Revoked):
         return ()
-    found = unnotified(answer.told)
-    if answer.told.kept != "ledger":
-        kept = _NOT_IN_LEDGER.get(answer.told.kept, _IN_MEMORY)
+    return unrecorded(answer.told)
+
+
+def unrecorded(answer: Ended) -> tuple[str, ...]:
+    """Warn of what took effect here, and is not recorded or known elsewhere yet."""
+    found = unnotified(answer)
+    if answer.kept != "ledger":
+        kept = _NOT_IN_LEDGER.get(answer.kept, _IN_MEMORY)
         why = "agentvault doctor says why."
         found += (f"In effect, but NOT in the ledger yet: {kept} {why}",)
     return found
 
 
-def unnotified(answer: RevokeAnswer) -> tuple[str, ...]:
+def unnotified(answer: Ended) -> tuple[str, ...]:
     """Name the brokers of the team that have not been notified of a revocation."""
     late = [visible(one.id, 40) for one in answer.brokers or () if not one.confirmed]
     if answer.others:
         named = ", ".join(late) or "the other brokers of the team"
-        told = f"NOT notified: {named}. Agents still work there until this broker "
-        told += "reaches the store again; revoke at one of those too."
+        told = f"NOT notified: {named}. It does not hold there until this broker "
+        told += "reaches the store again; repeat it at one of those too."
     elif late:
         told = f"Not confirmed by {', '.join(late)}: its calls end within 2 s of its "
         told += "last sign of life, and it follows the store before it grants anything."

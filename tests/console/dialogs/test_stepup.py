@@ -566,6 +566,17 @@ async def test_lures_in_the_agents_words_are_masked_and_counted() -> None:
             await decide(app, pilot, "end")
 
 
+async def test_a_denial_that_other_brokers_do_not_know_says_so() -> None:
+    """With the team's store away the request can still be approved there."""
+    stand = scene()
+    stand.actions.unnotified, stand.actions.kept = ("brk_b",), "journal"
+    async with opened(stand) as (app, pilot):
+        await decide(app, pilot, "d")
+        shown = [one.message for one in app._notifications]
+        assert any("NOT notified: brk_b" in text for text in shown)
+        assert any("NOT in the ledger yet" in text for text in shown)
+
+
 async def test_history_tells_what_was_decided_before() -> None:
     """The last ones like it: how many ended how; with room, each with what differs."""
     stand = scene()

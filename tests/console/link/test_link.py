@@ -304,7 +304,8 @@ async def test_denying_reaches_the_agent(fake: FakeOperator, console: Console) -
     """The reason travels, and the mirror shows who denied."""
     stepup = fake.add_stepup(fake.add_agent("payer", "send:payment"))
     async with console.running():
-        row = await console.link.deny(stepup["id"], "wrong invoice")
+        row, cautions = await console.link.deny(stepup["id"], "wrong invoice")
+        assert cautions == ()
         assert (row.status, row.denial) == ("denied", "wrong invoice")
         assert console.mirror.open_stepups() == []
 

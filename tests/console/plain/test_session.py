@@ -188,6 +188,16 @@ async def test_a_confirmation_is_for_what_was_shown() -> None:
     assert session.asked == [("deny", "sup_7f3a", "not ours")]
 
 
+async def test_a_denial_that_other_brokers_do_not_know_says_so() -> None:
+    """With the team's store away the request can still be approved there."""
+    session = StandSession(scene())
+    session.stand.actions.unnotified = ("brk_b", "brk_c")
+    session.stand.actions.kept = "journal"
+    shown = await session.type("deny 7F3A", "7F3A")
+    assert "NOT notified: brk_b, brk_c" in shown
+    assert "NOT in the ledger yet" in shown
+
+
 async def test_a_question_is_not_buried_and_grows_old() -> None:
     """News waits for the answer, for a minute; then the word is worth nothing."""
     stand = scene()
