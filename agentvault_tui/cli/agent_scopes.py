@@ -296,7 +296,7 @@ def say_recorded(out: Output, answer: Ended) -> None:
         out.line(f"confirmed by {len(done)} of {several}{within}")
     if not answer.recorded:
         kept = _KEPT.get(answer.kept, _KEPT["memory"])
-        out.note(f"in force, and not in the ledger yet: {kept}")
+        out.note(f"in effect, and not in the ledger yet: {kept}")
 
 
 def name_and_id(out: Output, agent: AgentInfo) -> list[Cell | str]:

@@ -92,7 +92,7 @@ def test_a_stalled_terminal_resyncs_before_it_decides(
         assert fake.requests == []
         assert fake.roster_reads == reads
         screen.release()
-        screen.see("mailbox:x")
+        screen.see(f"{fake.head:,} events")
         screen.see("● live")
         assert fake.requests == []
         assert fake.roster_reads > reads
@@ -157,12 +157,6 @@ def test_a_broker_that_comes_back_leaves_no_gap(
         _leave(screen)
 
 
-def _queued(screen: Terminal) -> list[str]:
-    """The requests in the queue's window, from the top."""
-    queue = re.compile(r"│ .*payments-agent .* on stripe:acct_(\d+)")
-    return [found[1] for row in screen.display if (found := queue.search(row))]
-
-
 @pytest.mark.slow
 def test_a_flood_of_step_ups_is_a_number_and_a_queue(
     fake: FakeOperator, terminal: Open
@@ -181,8 +175,6 @@ def test_a_flood_of_step_ups_is_a_number_and_a_queue(
             )
         screen.see("300 waiting")
         press(screen, "s", "Step-ups  300 waiting")
-        first = ["299", "298", "297", "296", "295"]
-        screen.read_until(lambda _: _queued(screen)[:5] == first)
         press(screen, "\r", "acct_299")
         assert fake.requests == []
         _leave(screen)

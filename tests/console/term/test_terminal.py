@@ -22,6 +22,7 @@ from support.fake_operator import FakeOperator
 from support.fake_past import remember
 from support.fake_state import START
 from support.patience import PATIENT
+from support.terminal import Terminal
 
 from agentvault_tui.clock import iso
 from agentvault_tui.console import run
@@ -93,15 +94,20 @@ WALK = (
     ("\x1b", "-Enter export"),
     ("\x1b", "20 on screen verified"),
     ("\x1b", "Last 24 hours"),
-    ("\x1b", "t time"),
+    ("\x1b", "-Last 24 hours"),
     ("t", "PANIC then"),
     ("\r", "Last 24 hours"),
     ("\x1b", "-Last 24 hours"),
     ("L", "verified here"),
     ("k\r", "Raw body"),
-    ("t", "t time"),
 )
 """Through every screen and most dialogs, and back."""
+
+
+def _leave(screen: Terminal, gone: str) -> None:
+    """Press Esc, and wait until *gone* is on the screen no more."""
+    screen.write("\x1b")
+    screen.read_until(lambda _: all(gone not in row for row in screen.display))
 
 
 def test_no_screen_paints_a_control_byte_of_anothers(
@@ -113,12 +119,7 @@ def test_no_screen_paints_a_control_byte_of_anothers(
         screen.see(f"{len(CHOSEN)} agents")
         for keys, seen in WALK:
             if seen.startswith("-"):
-                screen.write(keys)
-                screen.read_until(
-                    lambda _, gone=seen[1:]: all(
-                        gone not in row for row in screen.display
-                    )
-                )
+                _leave(screen, seen[1:])
             else:
                 press(screen, keys, seen)
         screen.write("\x11")
@@ -193,10 +194,12 @@ def test_different_resources_look_different_in_every_locale(
             r"stripe:gr\u00f6\u00df\u00df",
             r"stripe:gr\u005cu00f6\u005cu00dfe",
         ):
-            screen.see(f"on {shown} ")
-        press(screen, "\r", r"On          stripe:gr\u00f6\u00dfe")
-        press(screen, "v", "in full")
-        screen.see(r"On          stripe:gr\u00f6\u00dfe")
+            press(screen, "\r", f"On          {shown} ")
+            press(screen, "v", "in full")
+            screen.see(f"On          {shown} ")
+            for gone in ("in full", "You grant"):
+                _leave(screen, gone)
+            screen.write("j")
         screen.write("\x11")
         assert screen.finish() == 0
     assert screen.painted.isascii()
