@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Final, TypeVar
 
@@ -345,6 +345,11 @@ class Dialog(Keyed, ModalScreen[Result]):
         self.note = note
         self.update_page()
         return False
+
+    def caution(self, texts: Iterable[str]) -> None:
+        """Show warnings that stay when this dialog is left."""
+        for text in texts:
+            self.app.notify(text, severity="warning", markup=False, timeout=15)
 
     def ask(
         self,

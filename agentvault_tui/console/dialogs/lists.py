@@ -140,8 +140,7 @@ class StepUpsDialog(ListDialog[None]):
         self._decided_there(None)
         row = denied.row
         self.say(f"Denied {row.fingerprint}: {row.headline}.")
-        for text in denied.cautions:
-            self.app.notify(text, severity="warning", markup=False, timeout=15)
+        self.caution(denied.cautions)
 
     def _open(self, then: str) -> None:
         row = self.desk.mirror.stepups.get(self.cursor)

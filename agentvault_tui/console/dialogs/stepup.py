@@ -255,12 +255,11 @@ class StepUpDialog(Dialog[None]):
 
     def _may_ask(self) -> bool:
         """Tell whether the second factor can be asked for: no code of ours waits."""
-        row = self.row
+        row, busy = self.row, self.typing or self.prompt.open or self.prompt.sent
         waits = row.status == "pending" or (
             row.status == "authorizing"
             and (row.device is None or self.prompt.usable(row))
         )
-        busy = self.typing or self.prompt.open or self.prompt.sent
         return waits and not self._lost and not busy
 
     def action_approve(self) -> None:
@@ -495,8 +494,7 @@ class StepUpDialog(Dialog[None]):
     async def _deny(self, reason: str) -> StepUpRow:
         self._asked_here = True
         row, cautions = await self.desk.link.deny(self.stepup_id, reason)
-        for text in cautions:
-            self.app.notify(text, severity="warning", markup=False, timeout=15)
+        self.caution(cautions)
         return row
 
     def _heard(self, answer: StepUpRow) -> None:
