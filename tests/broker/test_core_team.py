@@ -206,10 +206,10 @@ async def test_of_an_approval_and_a_denial_at_once_each_broker_knows_the_same(
         stepup = a.bench.broker.stepups.get(asked)
         await begin_approval(a.bench.broker, asked, stepup.digest, OPERATOR)
         await known(brokers)
-        flow = a.bench.broker.stepups.flows[stepup.id]
+        (flow,) = a.bench.broker.stepups.flows[stepup.id].values()
         a.bench.tenant.approve()
         await asyncio.gather(
-            asyncio.wait({flow}),
+            asyncio.wait({flow.task}),
             deny(b.bench.broker, asked, "no", OPERATOR),
             return_exceptions=True,
         )

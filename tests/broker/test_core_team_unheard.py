@@ -263,10 +263,10 @@ async def test_a_delegation_that_is_taken_ends_what_was_passed_on_elsewhere(
     form["subject_token_type"] = "urn:ietf:params:oauth:token-type:access_token"
     reply = await b.post(one, "/oauth/token", **form)
     child = reply.json()["access_token"]
-    _, _, ended = await change_delegates(
+    changed = await change_delegates(
         a.bench.broker, one.id, two.id, frozenset(), OPERATOR
     )
-    assert ended == 1
+    assert changed.delegated == 1
     assert not await b.active(two, child)
     assert await b.active(one, parent)
 

@@ -290,7 +290,8 @@ class Following(RuleBasedStateMachine):
     async def approve(self, stepup: StepUp) -> None:
         await begin_approval(self.broker, stepup.id, stepup.digest, OPERATOR)
         self.pair.bench.tenant.approve()
-        await asyncio.wait({self.broker.stepups.flows[stepup.id]})
+        flows = self.broker.stepups.flows[stepup.id].values()
+        await asyncio.wait({flow.task for flow in flows})
 
     @rule(number=st.integers(0, 1))
     def revokes(self, number: int) -> None:
@@ -351,7 +352,7 @@ class Plane:
     def __init__(self) -> None:
         self.told: list[Any] = []
 
-    def cut(self, agent_id: AgentId | None, scopes: Any = None) -> CallsCut:
+    def cut(self, agent_id: AgentId | None, scopes: Any = None, *_: Any) -> CallsCut:
         self.told.append((agent_id, scopes))
         return CallsCut()
 
@@ -441,14 +442,14 @@ async def test_who_waits_here_is_woken_by_a_decision_elsewhere(pair: Pair) -> No
     waiter = asyncio.ensure_future(pair.other.stepups.decision(stepup.id))
     await asyncio.sleep(0)
     begun = await begin_approval(pair.other, stepup.id, stepup.digest, OPERATOR)
-    flow = pair.other.stepups.flows[begun.id]
+    (flow,) = pair.other.stepups.flows[begun.id].values()
     pair.queue.clear()  # its own record, which it need not follow
     await deny(pair.bench.broker, stepup.id, "no", OPERATOR)
     await pair.catch_up()
     async with asyncio.timeout(PATIENT):
         await waiter
-        await asyncio.wait({flow})
-    assert flow.cancelled()
+        await asyncio.wait({flow.task})
+    assert flow.task.cancelled()
     assert pair.other.stepups.get(stepup.id).denial == "no"
 
 
@@ -524,13 +525,13 @@ async def test_a_device_flow_ends_here_when_what_it_shows_changed_elsewhere(
     _, stepup = await hold(pair.bench)
     await pair.catch_up()
     begun = await begin_approval(pair.other, stepup.id, stepup.digest, OPERATOR)
-    flow = pair.other.stepups.flows[begun.id]
+    (flow,) = pair.other.stepups.flows[begun.id].values()
     await follow(pair.other, [], [replace(begun, count=2)])
-    assert not flow.done()
+    assert not flow.task.done()
     await follow(pair.other, [], [replace(begun, digest=f"sha256:{'0' * 64}")])
     async with asyncio.timeout(PATIENT):
-        await asyncio.wait({flow})
-    assert flow.cancelled()
+        await asyncio.wait({flow.task})
+    assert flow.task.cancelled()
 
 
 async def test_a_token_ended_elsewhere_is_not_ended_again_here(pair: Pair) -> None:

@@ -105,7 +105,9 @@ def test_a_kill_while_a_call_out_is_asked_uses_nothing(home: Path) -> None:
 def test_a_broken_file_stops_a_first_start_in_one_line(home: Path) -> None:
     """Exit 1, with the file and what is wrong; `policy check` says the same."""
     home.mkdir(parents=True, exist_ok=True)
-    (home / "limits.toml").write_text(LIMITS.replace("count = 20", "cuont = 20"))
+    broken = home / "limits.toml"
+    broken.write_text(LIMITS.replace("count = 20", "cuont = 20"))
+    broken.chmod(0o600)  # a start warns of any other mode
     line = [sys.executable, "-P", "-m", "agentvault_tui.cli", "--home", str(home)]
     for words in (("serve", "--listen", "127.0.0.1:0"), ("policy", "check")):
         ended = subprocess.run(

@@ -35,7 +35,7 @@ AGENT_DOC = (
     f'"scopes":["a:b"],"created_at":{WHEN},"status":"active","resource_server":false,'
     '"serves":[],"resources":[],"secret_sha256":"ff","public_key":null,'
     '"revoked_at":null,"delegates":[],"subject":null,"until":null,"template":false,'
-    '"from_template":null,"decisions_a_second":null}'
+    '"from_template":null,"decisions_a_second":null,"removed_at":null}'
 )
 STEPUP_DOC = (
     '{"id":"sup_1","agent_id":"agt_1","agent_name":"n","scope":"a:b","action":"a:b",'

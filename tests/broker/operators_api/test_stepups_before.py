@@ -34,7 +34,7 @@ async def ask(bench: Bench, agent: Agent, amount: int, action: Action = PAYMENT)
 async def refuse(bench: Bench, agent: Agent, amount: int) -> StepUp:
     """Ask, deny, and wait until the agent may ask again."""
     asked = await ask(bench, agent, amount)
-    denied = await deny(bench.broker, asked.id, "no", OPERATOR)
+    denied, _ = await deny(bench.broker, asked.id, "no", OPERATOR)
     bench.clock.advance(1000)
     return denied
 

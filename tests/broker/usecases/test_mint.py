@@ -161,7 +161,7 @@ async def tried(bench: Bench, **who: Any) -> StepUp:
     """Have a person approve; return the step-up once that was judged."""
     _, stepup = await hold(bench, f"payer-{len(bench.tenant.flows)}")
     await start(bench, stepup)
-    if "claims" in who:
+    if who.get("claims"):
         who["claims"] = {STEPUP: {"digest": stepup.digest, **who["claims"]}}
     bench.tenant.approve(who={**ALICE, **who})
     stepups = bench.broker.stepups
@@ -194,13 +194,18 @@ async def test_an_id_token_about_something_else_approves_nothing(
     assert "something else" in str(refused.problem)
 
 
+@pytest.mark.parametrize(
+    ("kind", "url"), [("auth0", "https://ops.example/"), ("embedded", "")]
+)
 async def test_where_there_are_pages_the_id_token_must_name_the_digest(
-    bench: Bench,
+    bench: Bench, kind: str, url: str
 ) -> None:
-    """A yes that does not say to what is none there."""
-    under(bench, url="https://ops.example/")
-    refused = await tried(bench)
+    """An ID token without the digest approves nothing, with or without an address."""
+    bench.broker.tenant_kind = kind
+    under(bench, url=url)
+    refused = await tried(bench, claims={})
     assert refused.status is StepUpStatus.PENDING
+    assert "something else" in str(refused.problem)
     approved = await tried(bench, claims={"decision": "approve"})
     assert approved.status is StepUpStatus.APPROVED
 

@@ -305,7 +305,7 @@ async def test_revoking_ends_it_for_good(bench: Bench, how: str) -> None:
             await change_scopes(broker, agent.id, frozenset(), scope, OPERATOR)
             await change_scopes(broker, agent.id, scope, frozenset(), OPERATOR)
         case _:
-            ended = await deny(broker, stepup.id, "enough", OPERATOR)
+            ended, _ = await deny(broker, stepup.id, "enough", OPERATOR)
             assert ended.status is StepUpStatus.REDEEMED
     agent = broker.registry.agent(agent.id)
     assert isinstance(await again(bench, agent, paying(10)), Escalated)

@@ -93,5 +93,6 @@ async def test_a_denial_is_in_force_before_its_record(
     assert registry.stepups.get(stepup.id).status is StepUpStatus.DENIED
     await revoke_agent(bench.broker, agent.id, "", OPERATOR)
     gate.open.set()
-    assert (await denying).status is StepUpStatus.DENIED
+    denied, _ = await denying
+    assert denied.status is StepUpStatus.DENIED
     assert registry.stepups.get(stepup.id).status is StepUpStatus.DENIED
