@@ -196,7 +196,8 @@ async def flood(seconds: float) -> bool:
             await ours.register(f"paying-{n}", _PERSON)
             for n in range(int(seconds / _ASK_EVERY))
         ]
-        secret = {"name": "hook", "value": _KEY}
+        to = [f"http://127.0.0.1:{port}"]
+        secret = {"name": "hook", "value": _KEY, "for": to}
         await ours.operate("POST", "/api/secrets", secret)
         (ours.home / "alerts.toml").write_text(
             f'[sinks.hook]\nkind = "webhook"\nurl = "http://127.0.0.1:{port}/"\n'
