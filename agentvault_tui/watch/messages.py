@@ -74,6 +74,11 @@ class AlertMessage:
     """The same for programs: what an agent wrote is displayable, and whole."""
 
     @property
+    def subject(self) -> str:
+        """Return the title for a header: a request's title has names of an agent."""
+        return _TITLES.get(self.kind, self.title)
+
+    @property
     def text(self) -> str:
         """Return it as lines of plain text."""
         lines = [self.title, *(f"{label}: {said}" for label, said in self.facts)]

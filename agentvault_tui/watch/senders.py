@@ -272,16 +272,16 @@ class NtfySender(HttpOutlet, Sender):
         """Post one message."""
         headers = [
             ("Content-Type", "text/plain; charset=utf-8"),
-            ("Title", message.title),
+            ("Title", message.subject),
             ("Priority", "high" if message.high else "default"),
         ]
         if message.page:
             headers.append(("Click", message.page))
         if self.sink.token:
             headers.append(("Authorization", f"Bearer {self.reveal(self.sink.token)}"))
-        lines = message.text.partition("\n")[2].encode()
         # A longer one would become a file.
-        body = lines[:_NTFY_BYTES].decode(errors="ignore").encode()
+        text = message.text.removeprefix(f"{message.subject}\n").encode()
+        body = text[:_NTFY_BYTES].decode(errors="ignore").encode()
         await self.post(self.sink.url, headers, body)
 
 
@@ -294,7 +294,7 @@ class EmailSender(Sender):
         mail = EmailMessage(policy=SMTP)
         mail["From"] = sink.from_
         mail["To"] = ", ".join(sink.recipients)
-        mail["Subject"] = f"AgentVault: {message.title}"
+        mail["Subject"] = f"AgentVault: {message.subject}"
         mail["Date"] = format_datetime(message.at)
         mail["Message-ID"] = f"<{message.id}@{sink.from_.rpartition('@')[2]}>"
         mail["Auto-Submitted"] = "auto-generated"  # RFC 3834 section 5

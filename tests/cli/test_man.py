@@ -57,7 +57,8 @@ def test_install_writes_a_page_of_each_command(
     assert {"agentvault.1", "agentvault-agents-rename.1"} <= pages.keys()
     if (groff := shutil.which("groff")) is None:
         pytest.skip("needs groff: apt-get install groff")
-    line = [groff, "-man", "-Tutf8", "-ww", "-P-c", *map(str, pages.values())]
+    line = [groff, "-man", "-Tutf8", "-ww", "-P-cbou", *map(str, pages.values())]
     made = subprocess.run(line, capture_output=True, text=True, check=True)
     assert made.stderr == ""
-    assert "agentvault-agents-rename - Give an agent another name" in made.stdout
+    text = " ".join(made.stdout.split())  # groff justifies lines
+    assert "agentvault-agents-rename - Give an agent another name" in text

@@ -97,7 +97,7 @@ def test_an_incident_takes_fewer_than_twenty_keys(
         operator.leave("answered after")
         # Keep the evidence.
         operator.press("L")
-        operator.sees("on screen verified here", "DENIED", "agent.revoked")
+        operator.sees("on screen verified here", " denied ", "agent revoked")
         operator.press("e")
         operator.sees("File", "Enter export")
         operator.press("Enter")

@@ -196,7 +196,8 @@ def test_a_step_up_is_approved_and_denied_from_elsewhere(laptop: Laptop) -> None
         screen.write("s")
         screen.see("a approve")
         for _ in range(int(PATIENT)):  # a key counts once the dialog has stood a while
-            screen.write("a")
+            screen.write("a")  # asks for a code here, once it is read who signed in
+            screen.write("p")  # another device proves it
             with suppress(AssertionError):
                 screen.see("waiting for sign-in", seconds=2)
                 break

@@ -27,6 +27,7 @@ from support.vault import Client, Vault, fresh_code, serving
 from support.vault_stepups import hold, stepup_until
 
 from agentvault_tui.home import Home
+from agentvault_tui.tenant.parts import PORT_FILE
 
 __all__ = ["two_of_a_tenant"]  # a fixture
 VALUE = "sk_live_canary_77"
@@ -168,6 +169,14 @@ def approve(broker: Vault, home: Home, agent: Client, user: dict[str, str]) -> N
     stepup_until(broker, request_id, "approved")
 
 
+def tenant_start(home: Home) -> int:
+    """Return when the tenant of *home* last began to serve, in nanoseconds.
+
+    With another key of the team it is started again, as another client of the broker's.
+    """
+    return (home.tenant / PORT_FILE).stat().st_mtime_ns
+
+
 def test_people_approve_with_each_key_while_it_is_changed(
     short: Path, two_of_a_tenant: list[Home]
 ) -> None:
@@ -184,8 +193,10 @@ def test_people_approve_with_each_key_while_it_is_changed(
         done(a.cli("team", "key", "export", str(key), "--plain"))
         approve(a, first, at(a, agent), ann)
         approve(b, second, agent, bob)
+        before = [tenant_start(home) for home in two_of_a_tenant]
         done(b.cli("team", "key", "import", str(key)))
-        for home in two_of_a_tenant:
+        for home, start in zip(two_of_a_tenant, before, strict=True):
             until(lambda home=home: home.team_key.stat().st_size == 32)  # type: ignore[misc]
+            until(lambda home=home, start=start: tenant_start(home) != start)  # type: ignore[misc]
         approve(b, second, agent, carl)
         assert first.team_key.read_bytes() == second.team_key.read_bytes()

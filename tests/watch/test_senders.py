@@ -172,6 +172,7 @@ async def test_ntfy_has_no_agent_text_in_headers(
     assert request.header("priority") == "high"
     assert "evil" not in str(request.headers)
     assert_inert(request.body.decode())
+    assert "wants to pay 4200 USD" in request.body.decode().splitlines()[0]
     assert len(request.body) <= 4_096
 
 
@@ -263,6 +264,7 @@ async def test_mail_is_plain_text_to_all(stand: AlertStand, bench: Bench) -> Non
         assert server.to == ["ops@acme.test", "sec@acme.test"]
     mail = message_from_bytes(raw, policy=default)
     assert mail.get_content_type() == "text/plain"
+    assert mail["Subject"] == "AgentVault: A person has to decide"
     assert "evil" not in str(mail.items())
     assert mail["Bcc"] is None
     assert mail["Auto-Submitted"] == "auto-generated"

@@ -459,9 +459,9 @@ async def test_an_event_leads_to_its_agent(stage: Stage) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", [["s", "o"], ["s", "enter", "o"]], ids=["queue", "one"])
+@pytest.mark.parametrize("way", [["s", "i"], ["s", "enter", "i"]], ids=["queue", "one"])
 async def test_a_request_leads_to_its_agent(stage: Stage, way: list[str]) -> None:
-    """o in the queue or in a request leaves for the agent's screen; Esc goes home."""
+    """i in the queue or in a request leaves for the agent's screen; Esc goes home."""
     busy(stage.fake)
     async with stage.on():
         for key in way:
