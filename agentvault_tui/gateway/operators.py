@@ -306,10 +306,15 @@ def _secret_routes(gateway: Configured, authority: Authority) -> list[Route]:
         asked = structs.replace(asked, for_=origins or (NOWHERE,))
         return await keeping.settle(request, asked, _setting(asked))
 
-    async def remove(request: Request) -> SecretList:
-        asked = await body_of(request, SecretNameRequest)
-        who = await actor(request, Need.CUT, f"secret {asked.name}")
+    async def do_remove(asked: SecretNameRequest, who: Actor, _: object) -> SecretList:
         return await change(lambda: gateway.secrets.remove(asked.name, who))
+
+    async def remove(request: Request) -> Response:
+        """Remove a secret; without that of a destination its alerts stop."""
+        asked = await body_of(request, SecretNameRequest)
+        uses = [one for one in gateway.origins.uses() if one.secret == asked.name]
+        sinks = [one.name for one in uses if one.kind == "sink"]
+        return await removing.settle(request, asked, _removing(asked.name, sinks))
 
     async def rotate(request: Request) -> SecretList:
         await body_of(request, WireRequest)
@@ -323,6 +328,7 @@ def _secret_routes(gateway: Configured, authority: Authority) -> list[Route]:
     gateway.broker.states["secret"] = secret_now
     set_call = calls.SET_SECRET, SecretRequest
     keeping = Loosening(authority, *set_call, do_keep, ("value",))
+    removing = Loosening(authority, calls.REMOVE_SECRET, SecretNameRequest, do_remove)
     return [
         route(calls.SECRETS, listing),
         route(calls.SET_SECRET, keep),
@@ -349,6 +355,18 @@ def _setting(asked: SecretRequest) -> Wanted:
         f"secret {name}",
         (f"secret:{asked.name}",),
         details={"for": listed},
+    )
+
+
+def _removing(name: str, destinations: list[str]) -> Wanted:
+    """Return what removing a secret loosens: it silences alert destinations."""
+    shown = visible(name, 63)
+    return Wanted(
+        ("alerts",) if destinations else (),
+        f"remove the secret {shown} of alert destinations",
+        f"secret {shown}",
+        (f"secret:{name}",),
+        details={"name": name, "destinations": destinations},
     )
 
 

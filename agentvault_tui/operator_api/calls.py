@@ -241,7 +241,7 @@ SET_SECRET: Final = _post(
     Access.LOOSEN, "/api/secrets", asks.SecretRequest, gateway.SecretList
 )
 REMOVE_SECRET: Final = _post(
-    Access.TIGHTEN, "/api/secrets/remove", asks.SecretNameRequest, gateway.SecretList
+    Access.EITHER, "/api/secrets/remove", asks.SecretNameRequest, gateway.SecretList
 )
 ROTATE_KEY: Final = _post(
     Access.TIGHTEN, "/api/secrets/rotate-key", None, gateway.SecretList

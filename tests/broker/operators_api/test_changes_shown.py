@@ -18,6 +18,7 @@ from support.loosenings import HOOK, MILD, SERVICE, opened, signed_in, waits
 from support.manual_clock import ManualClock
 from support.phone import Phone, public_address
 
+from agentvault_tui.broker.secret_uses import SecretUse
 from agentvault_tui.clock import iso
 from agentvault_tui.home import Home
 from agentvault_tui.operator_api import calls
@@ -89,6 +90,7 @@ def page(stand: Stand, short: Any) -> Iterator[Page]:
 
 async def requests(bench: Bench) -> list[tuple[calls.ApiCall[Any], dict[str, Any]]]:
     """Return requests that use each member of each call that loosens."""
+    bench.broker.secret_uses.append(lambda: [SecretUse("sink", "siem", "siem", ())])
     agent, other = await bench.agent("payer"), await bench.agent("other")
     plan = await bench.agent("plan", template=True)
     server = await bench.agent("api", "read:files", resource_server=True)
@@ -125,6 +127,7 @@ async def requests(bench: Bench) -> list[tuple[calls.ApiCall[Any], dict[str, Any
             calls.SET_SECRET,
             {"name": "stripe", "value": SECRET, "for": ["https://api.test"]},
         ),
+        (calls.REMOVE_SECRET, {"name": "siem"}),
         (calls.APPLY_POLICY, {"policy": MILD, "limits": HOOK, "reason": "tired"}),
         (
             calls.APPLY_FILES,
