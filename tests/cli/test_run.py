@@ -168,8 +168,8 @@ def test_an_unmodified_tool_reaches_a_service_and_holds_no_credential(
 ) -> None:
     """Whatever a tool asks for comes with the service's credential, and is recorded."""
     need(shutil.which(words[0]), words[0])
-    if words[0] == "node":
-        need(node_reads_proxies(), "Node 22.21 or later, which reads proxy variables")
+    if words[0] == "node" and not node_reads_proxies():  # Debian's is older
+        pytest.skip("this Node reads no proxy variables: 22.21 and later do")
     site.asked.clear()
     line = tuple(word.replace("URL", site.url) for word in words)
     answer = behind(*line)
