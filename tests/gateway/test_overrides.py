@@ -139,6 +139,8 @@ def test_other_fields_and_declared_ones_are_no_path() -> None:
     read("", "/items/1", JSON, body=b'{"rest_route": "north"}')
     route = 'read = ["query:rest_route", "body:/rest_route"]\n'
     read("", "/items/1?rest_route=1", FORM, body=b"rest_route=1", route=route)
+    with pytest.raises(UnreadableRequestError):
+        read("", "/items/1?rest_route=1", FORM, body=b"rest_route=1")
 
 
 async def test_an_override_reaches_no_service_and_no_person(stand: Stand) -> None:

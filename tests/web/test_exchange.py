@@ -221,6 +221,6 @@ async def test_a_short_rest_of_a_body_leaves_the_connection(serve: Serve) -> Non
     async with asyncio.timeout(PATIENT):
         for _ in range(2):
             writer.write(b"POST /s/ HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
-            await reader.readuntil(b"\r\n\r\n")
+            assert await reader.readuntil(b"\r\n\r\n")
             writer.write(b"123456789")
     writer.close()

@@ -93,6 +93,8 @@ async def test_two_people_who_have_to_approve_do_so_at_the_same_time(
             lambda n=number: len(bench.broker.stepups.get(stepup.id).confirmed) > n  # type: ignore[misc]
         )
     await bench.until(lambda: status(bench, stepup) is StepUpStatus.APPROVED)
+    confirmed = bench.broker.stepups.get(stepup.id).confirmed
+    assert [one.sub for one in confirmed] == [one["sub"] for one in who]
 
 
 async def test_a_factor_counts_only_where_somebody_signed_in(bench: Bench) -> None:

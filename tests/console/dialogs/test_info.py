@@ -30,6 +30,7 @@ async def test_enter_runs_the_key_that_is_found(
         await live(pilot)
         await pilot.press("question_mark", "slash", *query, "enter")
         await settle(pilot, lambda: isinstance(app.screen, kind))
+        assert fake.requests == []
 
 
 async def test_a_search_is_left_before_the_help_is(
