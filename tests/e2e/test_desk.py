@@ -22,7 +22,6 @@ from support.person import Bare, Operator
 from support.vault import Vault, fresh_code, serving
 from support.vault_stepups import hold, start, stepup_until
 
-from agentvault_tui.console.desk import ARM_SECONDS
 from agentvault_tui.home import Home
 
 pytestmark = pytest.mark.slow
@@ -71,14 +70,10 @@ def test_a_step_up_is_approved_with_nine_keys_and_no_second_terminal(
         started = time.monotonic()
         person.press("s")
         person.sees("approve, 2nd factor")
-        person._look(ARM_SECONDS)
-        person.press("a")
-        person.sees("Code from your authenticator", "You are", "alice")
+        person.decide("a", "Code from your authenticator", "You are", "alice")
         for digit in code:
             person.press(digit)
-        person._look(ARM_SECONDS)
-        person.press("Enter")
-        shown = person.sees("approved by alice")
+        shown = person.decide("Enter", "approved by alice")
         took = time.monotonic() - started
         terminal.write("\x11")
     assert code not in shown

@@ -86,6 +86,8 @@ class Scripted(BrokerLink):
         """Who may approve here with a one-time code."""
         self.hold: asyncio.Event | None = None
         """When set, answers wait for it."""
+        self.hold_identity: asyncio.Event | None = None
+        """When set, the answer to who is signed in waits for it."""
 
     async def _note(self, *asked: str) -> None:
         self.asked.append(asked)
@@ -95,6 +97,8 @@ class Scripted(BrokerLink):
             raise self.error
 
     async def me(self) -> MeInfo:
+        if self.hold_identity is not None:
+            await self.hold_identity.wait()
         return MeInfo(
             uid="uid:1000", user=None, pending=False, problem=None, desk=self.signed_in
         )

@@ -50,7 +50,8 @@ class Operator:
         """Press *key* in a dialog that has just opened, until it shows *texts*.
 
         A dialog that changed a moment ago says that it was too soon: then look, and
-        press again, as it says.
+        press again, as it says. A busy machine causes that, so only the key that
+        counted is counted.
         """
         while True:
             self._look(ARM_SECONDS)
@@ -58,6 +59,7 @@ class Operator:
             shown = self.sees_one_of(_TOO_SOON, texts[0])
             if _TOO_SOON not in shown:
                 return self.sees(*texts)
+            self.keys -= 1
 
     def sees_one_of(self, *texts: str) -> str:
         """Wait until the screen shows any of *texts*, and return all it shows."""

@@ -270,7 +270,10 @@ class Dialog(Keyed, ModalScreen[Result]):
         if state != self._state:
             self._state = state
             self.arm()
+            early = self.note == _TOO_SOON
             self.changed()
+            if early:  # the key still did nothing: the new state must not hide that
+                self.note = _TOO_SOON
         if self.note == _TOO_SOON and self.clock.boot() >= self._early_until:
             self.note = ""
         width, height = self.room()

@@ -86,6 +86,10 @@ class StepUpDialog(Dialog[None]):
         self.prompt = DeskPrompt()
         self.pages = ""
         """Root of the tenant's pages, where a browser of ours can open them."""
+        self._identity_due = False
+        """Whether it is not known yet who is signed in at this console."""
+        self._approve_due = False
+        """Whether the approve key waits for that."""
         self._repeat: RepeatRequest | None = None
         """How often more the same is approved, as it was typed."""
         self._shown = {stepup.digest}
@@ -186,6 +190,7 @@ class StepUpDialog(Dialog[None]):
         if not self.desk.past:
             self.desk.link.look(self.stepup_id)
             if self.row.open and not self.desk.read_only:
+                self._identity_due = True
                 read: Callable[[], Awaitable[None]] = self._read_me
                 self.run_worker(read, group="me", exclusive=True)
             if self._then == "view":
@@ -263,8 +268,15 @@ class StepUpDialog(Dialog[None]):
         return waits and not self._lost and not busy
 
     def action_approve(self) -> None:
-        """Ask for a one-time code here, where somebody signed in, or begin the flow."""
-        if not self.prompt.usable(self.row):
+        """Ask for a one-time code here, where somebody signed in, or begin the flow.
+
+        Until it is known whether somebody is, the key waits for the broker's answer.
+        """
+        if self._identity_due:
+            if self.may_decide("approve") and self._may_begin():
+                self._approve_due = True
+                self.say("Asking the broker who is signed in here.")
+        elif not self.prompt.usable(self.row):
             self._begin(None)
         elif self.may_decide("approve") and self._may_begin():
             self._open_prompt()
@@ -445,10 +457,15 @@ class StepUpDialog(Dialog[None]):
             me = await self.desk.link.me()
             self.prompt.info, self.pages = me.desk, me.page or ""
             self.refresh_bindings()
-            if self._then == "approve" and self.prompt.usable(self.row):
-                self._then = ""
-                if self._may_ask() and self._may_begin():
-                    self._open_prompt()
+        self._identity_due = False
+        if self._approve_due:
+            self._approve_due = False
+            if self._may_ask():
+                self.action_approve()
+        elif self._then == "approve" and self.prompt.usable(self.row):
+            self._then = ""
+            if self._may_ask() and self._may_begin():
+                self._open_prompt()
 
     async def _approve(
         self, repeat: RepeatRequest | None, factor: Factor | None

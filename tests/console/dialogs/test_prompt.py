@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -55,6 +56,25 @@ async def test_six_digits_and_enter_approve_what_is_shown() -> None:
         assert sent(stand) == [("approve", ID, digest, CODE, "")]
         assert CODE not in text_of(app)
         assert "K D R T" not in text_of(app)
+
+
+@pytest.mark.parametrize("signed_in", [True, False])
+async def test_a_pressed_before_it_is_known_who_is_signed_in_waits_for_that(
+    signed_in: bool,
+) -> None:
+    """Then the prompt opens, or the flow for another device begins."""
+    stand = at_desk(scene()) if signed_in else scene()
+    stand.actions.hold_identity = asyncio.Event()
+    async with opened(stand) as (app, pilot):
+        app.settle()
+        await pilot.press("a")
+        assert "who is signed in" in text_of(app)
+        assert sent(stand) == []
+        stand.actions.hold_identity.set()
+        await app.workers.wait_for_complete()
+        await pilot.pause()
+        assert ("Code from your authenticator" in text_of(app)) is signed_in
+        assert len(sent(stand)) == (0 if signed_in else 1)
 
 
 async def test_the_facts_stay_on_the_screen_with_the_prompt() -> None:

@@ -712,11 +712,12 @@ def test_in_a_demo_its_own_script_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_what_came_too_soon_is_told_for_two_seconds() -> None:
-    """Longer it would say that keys do not count which do."""
+    """A change of the request meanwhile does not hide that the key did nothing."""
     stand = scene()
     async with opened(stand) as (app, pilot):
         await pilot.press("d")
         assert "Too soon" in said(app)
+        stand.change(ID, problem="the code ran out before it was used")
         stand.clock.advance(1)
         app.dialog.update_page()
         assert "Too soon" in said(app)
