@@ -13,10 +13,10 @@ from textual.widgets import Input
 
 from agentvault_tui.console.desk import Desk, open_page
 from agentvault_tui.console.dialogs.base import Dialog, SheetPage
-from agentvault_tui.console.dialogs.change_lines import ChangeLines
 from agentvault_tui.console.dialogs.factor import factor
 from agentvault_tui.console.dialogs.past_decisions import StepUpHistory
 from agentvault_tui.console.dialogs.prompt import DeskPrompt
+from agentvault_tui.console.dialogs.stepup_reads import CallBody, ChangeLines
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, cells
 from agentvault_tui.console.draw.stepup import (
     StepUpFacts,
@@ -28,7 +28,6 @@ from agentvault_tui.console.draw.stepup import (
 )
 from agentvault_tui.console.draw.stepup_end import accepted, decided, typing
 from agentvault_tui.console.messages import ShowAgent
-from agentvault_tui.console.state.body import READING, unread
 from agentvault_tui.console.state.presence import listed
 from agentvault_tui.console.state.records import StepUpRow
 from agentvault_tui.console.state.stepups import changes, read_repeat
@@ -42,8 +41,6 @@ _GONE: Final = "The broker lists this request no more: nothing can be decided he
 _REOPEN: Final = "Nothing is approved on it here: Esc, and open it as it is now."
 _ASCII_CODE: Final = 112
 """The width a QR code needs whose modules are two cells wide."""
-_BODY_AGAIN: Final = 2.0
-"""Seconds until a body that could not be read is asked for again."""
 
 
 class StepUpDialog(Dialog[None]):
@@ -76,9 +73,7 @@ class StepUpDialog(Dialog[None]):
         """As it was when this was opened, and the last that was heard of it."""
         self.history = StepUpHistory(desk, stepup)
         self.lines = ChangeLines(desk, stepup)
-        self.body = READING if stepup.request else None
-        """The body of a held call."""
-        self._body_due = 0.0
+        self.body = CallBody(desk, stepup)
         self.viewing = False
         self.telling = False
         self.repeating = False
@@ -88,8 +83,6 @@ class StepUpDialog(Dialog[None]):
         """Root of the tenant's pages, where a browser of ours can open them."""
         self._identity_due = False
         """Whether it is not known yet who is signed in at this console."""
-        self._approve_due = False
-        """Whether the approve key waits for that."""
         self._repeat: RepeatRequest | None = None
         """How often more the same is approved, as it was typed."""
         self._shown = {stepup.digest}
@@ -121,7 +114,7 @@ class StepUpDialog(Dialog[None]):
             (
                 self.viewing,
                 (self.typing, self.prompt.open, self.prompt.sent),
-                self.body and self.body.summary,
+                self.body.view and self.body.view.summary,
                 self.lines.missing,
             ),
             past if past is None else tuple(each.id for each in past),
@@ -179,7 +172,9 @@ class StepUpDialog(Dialog[None]):
             # Not called here: what is cancelled before it starts was never made.
             read: Callable[[], Awaitable[None]] = self._read_history
             self.run_worker(read, group="history", exclusive=True)
-        self._want_body()
+        if self.is_attached and self.body.due():
+            body: Callable[[], Awaitable[None]] = self._read_body
+            self.run_worker(body, group="body", exclusive=True)
         if self.is_attached and self.lines.due():
             lines: Callable[[], Awaitable[None]] = self._read_lines
             self.run_worker(lines, group="lines", exclusive=True)
@@ -253,11 +248,6 @@ class StepUpDialog(Dialog[None]):
             return "link", self.row.device.verification_uri
         return "change id" if self.row.is_change else "step-up id", self.stepup_id
 
-    @property
-    def _lost(self) -> bool:
-        """Whether the body of a held call is lost: then it can only be denied."""
-        return self.body is not None and self.body.lost
-
     def _may_ask(self) -> bool:
         """Tell whether the second factor can be asked for: no code of ours waits."""
         row, busy = self.row, self.typing or self.prompt.open or self.prompt.sent
@@ -265,7 +255,7 @@ class StepUpDialog(Dialog[None]):
             row.status == "authorizing"
             and (row.device is None or self.prompt.usable(row))
         )
-        return waits and not self._lost and not busy
+        return waits and not self.body.lost and not busy
 
     def action_approve(self) -> None:
         """Ask for a one-time code here, where somebody signed in, or begin the flow.
@@ -274,7 +264,7 @@ class StepUpDialog(Dialog[None]):
         """
         if self._identity_due:
             if self.may_decide("approve") and self._may_begin():
-                self._approve_due = True
+                self._then = "approve"
                 self.say("Asking the broker who is signed in here.")
         elif not self.prompt.usable(self.row):
             self._begin(None)
@@ -458,14 +448,12 @@ class StepUpDialog(Dialog[None]):
             self.prompt.info, self.pages = me.desk, me.page or ""
             self.refresh_bindings()
         self._identity_due = False
-        if self._approve_due:
-            self._approve_due = False
-            if self._may_ask():
-                self.action_approve()
-        elif self._then == "approve" and self.prompt.usable(self.row):
-            self._then = ""
-            if self._may_ask() and self._may_begin():
+        if self._then == "approve" and self._may_ask() and self._may_begin():
+            if self.prompt.usable(self.row):
                 self._open_prompt()
+            else:
+                self._begin(None)
+        self._then = ""
 
     async def _approve(
         self, repeat: RepeatRequest | None, factor: Factor | None
@@ -481,31 +469,14 @@ class StepUpDialog(Dialog[None]):
         await self.history.read()
         self.update_page()
 
-    def _want_body(self) -> None:
-        """Read the body of a held call, and again where the broker did not answer."""
-        live, now = self.desk.mirror.link.live, self.clock.boot()
-        if self.is_attached and live and self.body and now >= self._body_due:
-            self._body_due = float("inf")
-            read: Callable[[], Awaitable[None]] = self._read_body
-            self.run_worker(read, group="body", exclusive=True)
-
     async def _read_lines(self) -> None:
         await self.lines.read()
         self._viewed = False
         self.update_page()
 
     async def _read_body(self) -> None:
-        if (request := self.opened.request) is None:
-            return
-        try:
-            self.body = await self.desk.link.body(self.stepup_id, request)
-            if self._lost:  # until the agent sends it again
-                self._body_due = self.clock.boot() + _BODY_AGAIN
-            self.refresh_bindings()
-        except AgentVaultError as error:
-            why = self.desk.mirror.intake.shown(error.what, 80)
-            self.body = unread(request, why)
-            self._body_due = self.clock.boot() + _BODY_AGAIN
+        await self.body.read()
+        self.refresh_bindings()
         self.update_page()
 
     async def _deny(self, reason: str) -> StepUpRow:
@@ -531,12 +502,12 @@ class StepUpDialog(Dialog[None]):
         agent = self.desk.mirror.agents.get(self.row.agent_id)
         owner = agent.owner if agent else Shown("")
         told, now = self.history.told, self.clock.now()
-        return StepUpFacts(self.row, owner, told, now, self.body, self.lines.shown)
+        return StepUpFacts(self.row, owner, told, now, self.body.view, self.lines.shown)
 
     def _altered(self) -> bool:
         """Tell whether this is no longer what was shown when the dialog opened."""
-        row, body = self._latest(), self.body
-        if body is not None and body.foreign:
+        row = self._latest()
+        if self.body.foreign:
             return True
         return row.digest not in self._shown or bool(changes(self.opened, row))
 
@@ -584,7 +555,7 @@ class StepUpDialog(Dialog[None]):
             said = _GONE
         if said is None and self._altered():
             what = ", ".join(changes(self.opened, self.row))
-            what = what or ("its body" if self.body and self.body.foreign else "digest")
+            what = what or ("its body" if self.body.foreign else "digest")
             said = f"CHANGED since this was opened: {what}. {_REOPEN}"
         if said is None:
             return []

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from agentvault_tui.clock import span
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.dialogs.change_lines import ChangeLines
+from agentvault_tui.console.dialogs.stepup_reads import ChangeLines
 from agentvault_tui.console.draw.evidence import EventEvidence, LinkVerdicts, evidence
 from agentvault_tui.console.draw.stepup import PastDecisions, StepUpFacts
 from agentvault_tui.console.draw.words import population

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from support.dialog_stand import scene
 
-from agentvault_tui.console.dialogs.change_lines import ChangeLines
+from agentvault_tui.console.dialogs.stepup_reads import ChangeLines
 from agentvault_tui.errors import RefusedError
 
 TEXTS = [["policy.cedar", None, "a" * 64]]

@@ -1,4 +1,4 @@
-"""Reads the lines that a change replaces, once its dialog is open."""
+"""Reads what a step-up's dialog shows beyond its row: a held body, a change's lines."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import Final
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.change_lines import ShownLines
+from agentvault_tui.console.state.body import READING, unread
 from agentvault_tui.console.state.records import StepUpRow
 from agentvault_tui.errors import AgentVaultError
 
 _AGAIN: Final = 2.0
-"""Seconds until lines that could not be read are asked for again."""
+"""Seconds until what could not be read is asked for again."""
 _CELLS: Final = 8_000
 """Of one line; a longer one is truncated, with a mark."""
 
@@ -58,3 +59,45 @@ class ChangeLines:
                 for name, text in lines
             )
         )
+
+
+class CallBody:
+    """The body of one held call; a request that holds none has no body."""
+
+    def __init__(self, desk: Desk, stepup: StepUpRow) -> None:
+        """Read nothing yet."""
+        self.view = READING if stepup.request else None
+        self._desk, self._stepup = desk, stepup
+        self._due = 0.0
+
+    @property
+    def lost(self) -> bool:
+        """Whether no broker has it: then the call can only be denied."""
+        return self.view is not None and self.view.lost
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the bytes are not those that the step-up's digest covers."""
+        return self.view is not None and self.view.foreign
+
+    def due(self) -> bool:
+        """Tell whether to read; from then on it is not due again until it failed."""
+        now = self._desk.mirror.clock.boot()
+        if not (self.view and self._desk.mirror.link.live and now >= self._due):
+            return False
+        self._due = float("inf")
+        return True
+
+    async def read(self) -> None:
+        """Read it; a lost body is read again, because the agent may send it again."""
+        if (request := self._stepup.request) is None:
+            return
+        failed = False
+        try:
+            self.view = await self._desk.link.body(self._stepup.id, request)
+        except AgentVaultError as error:
+            failed = True
+            why = self._desk.mirror.intake.shown(error.what, 80)
+            self.view = unread(request, why)
+        if failed or self.lost:
+            self._due = self._desk.mirror.clock.boot() + _AGAIN
