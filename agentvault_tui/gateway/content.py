@@ -67,6 +67,9 @@ _UNEXPECTED: Final = (
     "this route takes no body. Send the request without one, or an operator can add a"
     ' body to the route, such as body = "json"'
 )
+_TYPED: Final = "a field of the body has a Content-Type, as files have"
+"""Some servers take such a field for a file (busboy, formidable): its value is then no
+field there."""
 _CODED: Final = re.compile(r"%(?:0d|0a|22)|=\?", re.IGNORECASE)
 _PLAIN_ENCODINGS: Final = frozenset({"7bit", "8bit", "binary"})
 
@@ -314,6 +317,8 @@ def read_content(
         return Content(kind, sent, encode_form(pairs)), Fields(kind, pairs)
     parts = _parts(raw, media.boundary)
     _check_names([part.name for part in parts], bases)
+    if any(p.type and not p.is_file and field_names(p.name) & bases for p in parts):
+        raise _ambiguous(_TYPED)
     fields = [(p.name, None if p.is_file else p.content.decode()) for p in parts]
     boundary, encoded = encode_multipart(parts)
     content = Content(kind, f"{MULTIPART}; boundary={boundary}", encoded)
@@ -488,8 +493,7 @@ def _inner_names(parts: Iterable[Part]) -> frozenset[str]:
     each Blob of a browser has.
 
     Raises:
-        UnreadableRequestError: ``ambiguous_body``; a part is no JSON, or a field is of
-            another type that has fields of its own.
+        UnreadableRequestError: ``ambiguous_body``; a part is no JSON.
     """
     documents = []
     for part in parts:
@@ -499,8 +503,6 @@ def _inner_names(parts: Iterable[Part]) -> frozenset[str]:
             except UnreadableRequestError as error:
                 text = f"a part is not read in one way: {error.what}"
                 raise _ambiguous(text) from None
-        elif not part.is_file and has_fields(part.type or ""):
-            raise _ambiguous("a field of the body has fields of its own")
     names = member_names(documents)
     _check_length(names)
     return frozenset(names)
@@ -536,7 +538,11 @@ def _part(segment: multipart.MultipartSegment, content: bytes) -> Part:
         raise _ambiguous("a field of the body is not UTF-8") from None
     if b"\0" in content:
         raise _ambiguous("a field of the body holds NUL")
-    return Part(name, content, None, None if kind.type == "text/plain" else kind.type)
+    if kind.type == "text/plain":
+        return Part(name, content)
+    if "json" not in kind.type:
+        raise _ambiguous(_TYPED)
+    return Part(name, content, None, kind.type)
 
 
 def _check_names(names: Sequence[str], bases: frozenset[str]) -> None:

@@ -388,6 +388,7 @@ _CONTENTS = _of("1", "42", "abc", "", "é", "a\r\nb", "a\nb", SMUGGLED,
 _PART_EXTRA = st.sampled_from(
     ["", "", "", "", "\r\nContent-Type: text/plain",
     "\r\nContent-Type: application/json",
+     "\r\nContent-Type: application/octet-stream", "\r\nContent-Type: image/png",
      "\r\nContent-Type: text/plain; charset=utf-16",
      "\r\nContent-Transfer-Encoding: base64",
      "\r\nX-Other: 1", "\r\nContent-Transfer-Encoding: quoted-printable",

@@ -376,6 +376,9 @@ def test_a_multipart_body_leaves_with_our_boundary() -> None:
         part('Content-Disposition: form-data; name="ä"'.encode()),
         part(NAMED + b"\r\nContent-Transfer-Encoding: base64", b"YQ=="),
         part(NAMED + b"\r\nContent-Type: text/plain; charset=utf-7"),
+        part(NAMED + b"\r\nContent-Type: application/octet-stream"),
+        part(NAMED + b"\r\nContent-Type: image/png"),
+        part(NAMED + b"\r\nContent-Type: text/xml"),
         part(NAMED + b"\r\nX-Other: 1"),
         part(NAMED + b"\r\n" + NAMED),
         part(NAMED, b"\xff"),
@@ -385,7 +388,7 @@ def test_a_multipart_body_leaves_with_our_boundary() -> None:
     ],
 )
 def test_multipart_of_several_readings_is_ambiguous(body: bytes) -> None:
-    """Servers differ in how they decode names, charsets and transfer encodings."""
+    """Servers decode names and charsets, and tell fields from files, differently."""
     assert refusal('body = "multipart"', MULTIPART, body=body)[0] == "ambiguous_body"
 
 
