@@ -530,7 +530,13 @@ def _part(segment: multipart.MultipartSegment, content: bytes) -> Part:
         raise _ambiguous("a part of the body has an empty file name")
     if filename is not None:
         return Part(name, content, filename, str(kind))
-    if not kind.is_utf8 or fold_name(name) == "charset":
+    _check_field(name, content, kind)
+    return Part(name, content, None, None if kind.type == "text/plain" else kind.type)
+
+
+def _check_field(name: str, content: bytes, media: MediaType) -> None:
+    """Refuse a field without a file name that servers do not all read as that text."""
+    if not media.is_utf8 or fold_name(name) == "charset":
         raise _ambiguous("a field of the body is not UTF-8")
     try:
         content.decode()
@@ -538,11 +544,8 @@ def _part(segment: multipart.MultipartSegment, content: bytes) -> Part:
         raise _ambiguous("a field of the body is not UTF-8") from None
     if b"\0" in content:
         raise _ambiguous("a field of the body holds NUL")
-    if kind.type == "text/plain":
-        return Part(name, content)
-    if "json" not in kind.type:
+    if media.type != "text/plain" and "json" not in media.type:
         raise _ambiguous(_TYPED)
-    return Part(name, content, None, kind.type)
 
 
 def _check_names(names: Sequence[str], bases: frozenset[str]) -> None:

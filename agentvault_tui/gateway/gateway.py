@@ -399,7 +399,8 @@ class Gateway:
             for opens in [self._edits.opened_by(file) is not None]
         ]
         rows = self._edits.rows()
-        if not drafts and not rows:
+        # An empty list too: from then on a new file is an edit (`FileEdits.look`).
+        if not drafts and not rows and _RECORDED in self.broker.kept:
             return
         rows.append(Meta(_RECORDED, json.dumps(now)))
         try:

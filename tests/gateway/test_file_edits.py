@@ -39,6 +39,11 @@ method = "GET"
 path = "/v1/x"
 scope = "read:finance"
 """
+FILES = {
+    "services/x.toml": FIRST,
+    "mcp/x.toml": 'command = ["/bin/id"]\n[tools."*"]\nscope = "read:files"\n',
+    "hosts/codex.toml": '[tools."*"]\nscope = "read:files"\n',
+}
 EVIL = FIRST.replace("api.stripe.com", "evil.example")
 
 
@@ -123,6 +128,24 @@ async def test_an_edit_points_a_service_nowhere_until_it_is_approved(
         await gateway.look()
         assert origin(gateway) == ""
         assert waiting(bench) == []
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("path", ["services/x.toml", "mcp/x.toml", "hosts/codex.toml"])
+async def test_the_first_file_of_a_home_waits_as_well(
+    short: Path, clock: ManualClock, path: str, restarts: bool
+) -> None:
+    """A home that never had a file is not one whose files are not known yet."""
+    async with started(short, clock) as (bench, gateway):
+        file = bench.home.config / path
+        if not restarts:
+            file.write_text(FILES[path])
+            await gateway.look()
+            assert [one.resource for one in waiting(bench)] == [path]
+    if restarts:
+        file.write_text(FILES[path])
+        async with started(short, clock) as (bench, _):
+            assert [one.resource for one in waiting(bench)] == [path]
 
 
 async def test_an_approval_of_an_edit_counts_once_and_for_its_file_alone(
