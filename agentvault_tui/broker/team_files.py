@@ -61,7 +61,7 @@ from agentvault_tui.policy.texts import (
     unpack_files,
 )
 
-_ROW: Final = "file:"
+ROW: Final = "file:"
 """Begins the key of a file's row; its path follows."""
 _AT_ONCE: Final = 1024 * 1024
 """Characters that one commit carries, and the row with which it has more."""
@@ -218,7 +218,7 @@ class TeamFiles:
                 drafts.append(
                     file_draft(path, before, after, actor, opens=opens, **told)
                 )
-            changes.append(Meta(f"{_ROW}{path}", text))
+            changes.append(Meta(f"{ROW}{path}", text))
         return drafts, changes
 
     def take(self, events: Iterable[Event], changes: Iterable[Change]) -> bool:
@@ -231,9 +231,9 @@ class TeamFiles:
             if event.type is EventType.SERVICE_CHANGED:
                 self._named[str(event.resource)] = event.detail.get("after")
         changed = [
-            (change.key.removeprefix(_ROW), change.value)
+            (change.key.removeprefix(ROW), change.value)
             for change in changes
-            if isinstance(change, Meta) and change.key.startswith(_ROW)
+            if isinstance(change, Meta) and change.key.startswith(ROW)
         ]
         if not self._begun or not changed:
             return False
@@ -351,9 +351,9 @@ class TeamFiles:
     async def _begin(self) -> None:
         """Take the rows that a start loaded, with what the chain names for each."""
         self._rows = {
-            key.removeprefix(_ROW): text
+            key.removeprefix(ROW): text
             for key, text in self._kept().items()
-            if key.startswith(_ROW)
+            if key.startswith(ROW)
         }
         await asyncio.to_thread(self.copies.begin, self._ledger.ledger_id)
         missing = self._rows.keys() - self._named.keys()
@@ -377,7 +377,7 @@ class TeamFiles:
             text = self._rows.get(path)
             why = None if text is None else self._why_unusable(path, text)
             if is_policy_file(path):  # what these say, the policy's own row does
-                put(unusable, f"{_ROW}{path}", why)
+                put(unusable, f"{ROW}{path}", why)
                 continue
             put(unusable, path, why)
             put(texts, path, text if why is None else None)

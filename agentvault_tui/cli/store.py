@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from agentvault_tui.model.finding import Finding, fault, ok, warning
 
 if TYPE_CHECKING:
     from agentvault_tui.home import Home
+    from agentvault_tui.ledger import Change
     from agentvault_tui.settings import Settings
     from agentvault_tui.store_connection import Connector
 
@@ -214,7 +215,9 @@ def copy(session: CliSession, *, to: str) -> None:
         made = Home(path, path)
         people = partial(_copy_tenant, session, made, Settings())
         work = copy_to_home(
-            *(connector_of(session), made, session.operator, SystemClock()), people
+            *(connector_of(session), made, session.operator, SystemClock()),
+            copy_tenant=people,
+            convert=_home_rows,
         )
     elif here:
         raise UsageError(
@@ -226,10 +229,58 @@ def copy(session: CliSession, *, to: str) -> None:
         settings = replace(session.settings, store=StoreSettings(url=to))
         connector = connector_of(session, to)
         people = partial(_copy_tenant, session, session.home, settings)
-        work = copy_to_store(session.home, connector, to, session.operator, people)
+        work = copy_to_store(
+            *(session.home, connector, to, session.operator),
+            copy_tenant=people,
+            convert=_team_rows,
+        )
     head = asyncio.run(work)
     if not session.out.print_json({"to": to, "head": head.seq, "hash": head.hash}):
         session.out.line(f"copied and verified; event {head.seq} there says so")
+
+
+def _team_rows(values: Mapping[str, str]) -> list[Change]:
+    """Return the rows that make the active texts of a home's files a team's.
+
+    The files on disk are not these texts where an edit waits for an approver.
+    """
+    from agentvault_tui.broker.team_files import ROW
+    from agentvault_tui.gateway.file_edits import RECORDED, TEXT
+    from agentvault_tui.ledger import Meta
+    from agentvault_tui.watch.alerts import RECORDED_FILE
+
+    alerts = json.loads(values.get(RECORDED_FILE, "{}")).get("text")
+    texts = {key: text for key, text in values.items() if key.startswith(TEXT)}
+    ended = [key for key in (RECORDED, RECORDED_FILE) if key in values]
+    return [
+        *(Meta(f"{ROW}{key.removeprefix(TEXT)}", text) for key, text in texts.items()),
+        *([Meta(f"{ROW}alerts.toml", alerts)] if alerts else ()),
+        *(Meta(key, None) for key in (*texts, *ended)),
+    ]
+
+
+def _home_rows(values: Mapping[str, str]) -> list[Change]:
+    """Return the rows that make the texts of a team's files a home's, likewise."""
+    from agentvault_tui.broker.team_files import ROW
+    from agentvault_tui.gateway.file_edits import RECORDED, TEXT
+    from agentvault_tui.ledger import Meta
+    from agentvault_tui.model import sha256_hex
+    from agentvault_tui.watch.alerts import RECORDED_FILE
+
+    rows = {key for key in values if key.startswith(ROW)}
+    texts = {key.removeprefix(ROW): values[key] for key in rows}
+    alerts = texts.get("alerts.toml")
+    digests = {
+        path: sha256_hex(text)
+        for path, text in texts.items()
+        if path.startswith(("services/", "mcp/", "hosts/"))
+    }
+    changes = [Meta(key, None) for key in rows]
+    changes += [Meta(f"{TEXT}{path}", texts[path]) for path in digests]
+    if alerts:
+        said = {"sha256": sha256_hex(alerts), "text": alerts}
+        changes.append(Meta(RECORDED_FILE, json.dumps(said)))
+    return [*changes, Meta(RECORDED, json.dumps(digests))]
 
 
 def _copy_tenant(session: CliSession, home: Home, settings: Settings) -> None:

@@ -13,7 +13,6 @@ import json
 import logging
 import tomllib
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -22,10 +21,10 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.policy_files import read_text
 from agentvault_tui.broker.riders import text_change
 from agentvault_tui.broker.socket_factor import asks_factor
-from agentvault_tui.broker.team_copies import digest_of, put
+from agentvault_tui.broker.team_copies import digest_of
 from agentvault_tui.broker.team_files import Loosens
 from agentvault_tui.broker.usecases.changes import Asker, Wanted, ask
-from agentvault_tui.errors import AgentVaultError, LedgerError
+from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.gateway.config_folder import ConfigFolder
 from agentvault_tui.gateway.tools import SHIPPED, shipped_tools
 from agentvault_tui.ledger import Meta
@@ -39,7 +38,9 @@ EDIT: Final = "EDIT file"
 """Names the carrier of such a change, beside those of calls."""
 _FILE: Final = Actor(ActorKind.SYSTEM, "file", "file")
 _KIND: Final = "edited file"
-_TEXT: Final = "gateway_text:"
+RECORDED: Final = "gateway_files"
+"""The name in the ledger of the digests of the files that counted last, by path."""
+TEXT: Final = "gateway_text:"
 """Begins the name in the ledger of the text that counted last; its path follows."""
 _KINDS: Final = ("services",)
 
@@ -51,7 +52,6 @@ class FileEdits:
         self,
         broker: Broker,
         folders: tuple[ConfigFolder[Any], ...],
-        recorded: str,
         read_again: Callable[[], Awaitable[None]],
     ) -> None:
         """Admit every text until `look` is called.
@@ -59,11 +59,9 @@ class FileEdits:
         Args:
             broker: the broker.
             folders: whose files.
-            recorded: the name in the ledger of the digests of what counted last.
             read_again: reads all files, and records those that count.
         """
-        self._broker, self._folders = broker, folders
-        self._recorded, self._read_again = recorded, read_again
+        self._broker, self._folders, self._read_again = broker, folders, read_again
         self._approved: set[tuple[str, str | None]] = set()
         """Path and SHA-256 of a text while its approved change is carried out; None of
         a file that was removed."""
@@ -83,7 +81,7 @@ class FileEdits:
         (`team_edits`).
         """
         broker = self._broker
-        known = broker.files is None and self._recorded in broker.kept
+        known = broker.files is None and RECORDED in broker.kept
         if known and any(folder.changed() for folder in self._folders):
             self._asks = await asks_factor(broker)
             if self._asks and not self._looked:
@@ -92,7 +90,7 @@ class FileEdits:
 
     def _restore(self) -> None:
         """Let the texts that counted last count again: the disk may have others."""
-        last = {path: self._broker.kept.get(f"{_TEXT}{path}") for path in self._known}
+        last = {path: self._broker.kept.get(f"{TEXT}{path}") for path in self._known}
         for folder in self._folders:
             texts = {
                 path: text
@@ -137,14 +135,14 @@ class FileEdits:
             now |= folder.texts()
         known = self._broker.kept
         now |= {
-            key.removeprefix(_TEXT): None
+            key.removeprefix(TEXT): None
             for key in known
-            if key.startswith(_TEXT) and key.removeprefix(_TEXT) not in now
+            if key.startswith(TEXT) and key.removeprefix(TEXT) not in now
         }
         return [
-            Meta(f"{_TEXT}{path}", text)
+            Meta(f"{TEXT}{path}", text)
             for path, text in now.items()
-            if known.get(f"{_TEXT}{path}") != text
+            if known.get(f"{TEXT}{path}") != text
         ]
 
     @property
@@ -156,16 +154,6 @@ class FileEdits:
             for path in self._held()
         ]
 
-    async def forget(self) -> None:
-        """Forget what counted before the ledger was a team's: its rows count now."""
-        kept = self._broker.kept
-        if self._recorded in kept:
-            names = [self._recorded, *(key for key in kept if key.startswith(_TEXT))]
-            with suppress(LedgerError):  # or at the next start
-                await self._broker.record(changes=[Meta(name, None) for name in names])
-                for name in names:
-                    put(kept, name, None)
-
     def _held(self) -> list[str]:
         files = self._broker.files
         held = [path for folder in self._folders for path in folder.held]
@@ -174,14 +162,9 @@ class FileEdits:
     def _judge(
         self, path: str, before: str | None, after: str | None
     ) -> Loosens | None:
-        """Judge an edit of a team's file.
-
-        Nothing is loosened by a file that counted before the ledger was a team's.
-        """
+        """Judge an edit of a team's file."""
         if after is None:
             return self.opened_by(path, before)
-        if before is None and self._known.get(path) == sha256_hex(after):
-            return None
         return Loosens(_KINDS, {"origin": _origin(after)})
 
     def opened_by(self, path: str, before: str | None = None) -> Loosens | None:
@@ -199,7 +182,7 @@ class FileEdits:
         if folder == "hosts" and name in SHIPPED:
             then = {"then": "the shipped map of this host counts"}
             return Loosens(_KINDS, then, shipped_tools(name))
-        text = before or self._broker.kept.get(f"{_TEXT}{path}")
+        text = before or self._broker.kept.get(f"{TEXT}{path}")
         if folder != "services" or not text:
             return None
         origin = ServerOrigin.of(urlsplit(tomllib.loads(text)["origin"]))
@@ -211,7 +194,7 @@ class FileEdits:
 
     @property
     def _known(self) -> dict[str, str]:
-        known: dict[str, str] = json.loads(self._broker.kept.get(self._recorded, "{}"))
+        known: dict[str, str] = json.loads(self._broker.kept.get(RECORDED, "{}"))
         return known
 
     def _admits(self, path: str, sha256: str | None) -> bool:

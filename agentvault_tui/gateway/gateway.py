@@ -28,7 +28,7 @@ from agentvault_tui.gateway.call import Call
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.config_folder import ConfigFolder
 from agentvault_tui.gateway.credentials import Credentials
-from agentvault_tui.gateway.file_edits import FileEdits
+from agentvault_tui.gateway.file_edits import RECORDED, FileEdits
 from agentvault_tui.gateway.forward import Forwarder
 from agentvault_tui.gateway.mcp import METADATA, McpApp, McpProcesses, McpServers
 from agentvault_tui.gateway.mcp.servers import other_tool
@@ -61,8 +61,6 @@ from agentvault_tui.web.places import file_limit
 from agentvault_tui.web.service_connection import UpstreamError
 
 log = logging.getLogger("agentvault.gateway")
-
-_RECORDED: Final = "gateway_files"
 
 
 _FILES: Final = 2_048
@@ -121,7 +119,7 @@ class Gateway:
         )
         self._folders: tuple[ConfigFolder[Any], ...]
         self._folders = self.services, self.tools, self.mcp_servers
-        self._edits = FileEdits(broker, self._folders, _RECORDED, self.look)
+        self._edits = FileEdits(broker, self._folders, self.look)
         self.admission.readings += self._readings()
         self._catalogue = broker.policy.catalogue.version
         self._told: list[str] = []
@@ -178,8 +176,8 @@ class Gateway:
         file_limit(_FILES)
         await self._applied.finish()
         await asyncio.to_thread(self._applied.renew)
-        if self.broker.files is not None and await self.broker.files.look():
-            await self._edits.forget()
+        if self.broker.files is not None:
+            await self.broker.files.look()
         await self._read()
         await self._record()
         await self.origins.look()
@@ -296,7 +294,7 @@ class Gateway:
             await team.look()  # which writes this home's copies
             return
         async with self._turn:
-            known: dict[str, str] = json.loads(self.broker.kept.get(_RECORDED, "{}"))
+            known: dict[str, str] = json.loads(self.broker.kept.get(RECORDED, "{}"))
             now = {
                 f"services/{name}.toml": sha256_hex(text)
                 for name, text in texts.items()
@@ -306,8 +304,8 @@ class Gateway:
                 for file, after in sorted(now.items())
             ]
             kept = json.dumps(known | now)
-            yield drafts, [Meta(_RECORDED, kept), self._applied.mark(texts)]
-            self.broker.kept[_RECORDED] = kept
+            yield drafts, [Meta(RECORDED, kept), self._applied.mark(texts)]
+            self.broker.kept[RECORDED] = kept
             await asyncio.to_thread(self._applied.write, texts)
             await self._look()
             await self.broker.record(changes=[Meta(APPLYING, None)])
@@ -385,7 +383,7 @@ class Gateway:
         """Record which files are in force now and were not, over restarts too."""
         if self.broker.files is not None:
             return  # whoever changed one has recorded it
-        known: dict[str, str] = json.loads(self.broker.kept.get(_RECORDED, "{}"))
+        known: dict[str, str] = json.loads(self.broker.kept.get(RECORDED, "{}"))
         await self._edits.ask()
         held = {path for folder in self._folders for path in folder.held}
         now = {path: known[path] for path in held & known.keys()}
@@ -400,9 +398,9 @@ class Gateway:
         ]
         rows = self._edits.rows()
         # An empty list too: from then on a new file is an edit (`FileEdits.look`).
-        if not drafts and not rows and _RECORDED in self.broker.kept:
+        if not drafts and not rows and RECORDED in self.broker.kept:
             return
-        rows.append(Meta(_RECORDED, json.dumps(now)))
+        rows.append(Meta(RECORDED, json.dumps(now)))
         try:
             await self.broker.record(*drafts, changes=rows)
         except LedgerError as error:

@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import Any, Final
 
@@ -39,7 +39,7 @@ from agentvault_tui.ledger.opening import (
     create_file,
     open_checked,
 )
-from agentvault_tui.ledger.records import Head
+from agentvault_tui.ledger.records import Change, Head
 from agentvault_tui.ledger.schema import storage_errors
 from agentvault_tui.ledger.shared_log import SharedLog, StoreHead, keyed
 from agentvault_tui.ledger.state import TABLES, last_n
@@ -54,6 +54,7 @@ _FILLED: Final = (
     "UPDATE agentvault.head SET ledger = %s, seq = %s, hash = %s, time = %s,"
     " revision = 1, batch = %s, n = %s, fault = %s WHERE revision = 0"
 )
+Convert = Callable[[Mapping[str, str]], Sequence[Change]]
 _UNFINISHED: Final = "the copy into this store was not finished"
 
 
@@ -62,7 +63,9 @@ async def copy_to_store(
     connector: Connector,
     to: str,
     actor: Actor,
+    *,
     copy_tenant: Callable[[], object] = lambda: None,
+    convert: Convert = lambda _: (),
 ) -> Head:
     """Copy the ledger of *home* into an empty store.
 
@@ -77,6 +80,8 @@ async def copy_to_store(
         actor: who copies.
         copy_tenant: copies what the embedded tenant has there; called once nothing is
             left that refuses the copy.
+        convert: returns the rows that a team has otherwise than a home, from the
+            values of `Meta` by key; they are bound to the copy's event.
 
     Returns:
         the head of the target: its last event says that it was copied.
@@ -95,14 +100,7 @@ async def copy_to_store(
             closing(schema.open_writer(home.database)) as source,
         ):
             opened = open_checked(source, home, trust=False)
-            journal = CutJournal.open(
-                home, opened.ledger_id, expected=False, fresh=not opened.tip.seq
-            )
-            if journal.found or journal.problem:
-                raise RefusedError(
-                    "cuts of this home are in force and not recorded",
-                    "start its broker once, then stop it",
-                )
+            _check_recorded(home, opened.ledger_id, fresh=not opened.tip.seq)
             db = await connector.connect()
             try:
                 await _check_empty(db)
@@ -114,9 +112,19 @@ async def copy_to_store(
                 await _compare(db, source, opened.ledger_id)
             finally:
                 await close(db)
-        return await _record(connector, _draft(actor, opened.tip, to))
+            changes = convert(_values(source))
+        return await _record(connector, _draft(actor, opened.tip, to), changes)
     finally:
         lock.release()
+
+
+def _check_recorded(home: Home, ledger_id: str, *, fresh: bool) -> None:
+    journal = CutJournal.open(home, ledger_id, expected=False, fresh=fresh)
+    if journal.found or journal.problem:
+        raise RefusedError(
+            "revocations of this home are not recorded",
+            "start its broker once, then stop it",
+        )
 
 
 async def _check_empty(db: Connection) -> None:
@@ -134,7 +142,9 @@ async def copy_to_home(
     home: Home,
     actor: Actor,
     clock: Clock,
+    *,
     copy_tenant: Callable[[], object] = lambda: None,
+    convert: Convert = lambda _: (),
 ) -> Head:
     """Copy a team's store into a home without a ledger.
 
@@ -146,6 +156,7 @@ async def copy_to_home(
         actor: who copies.
         clock: what tells the time of the event that says so.
         copy_tenant: copies what the embedded tenant has there.
+        convert: as in `copy_to_store`, the other way.
 
     Returns:
         the head of the target: its last event says that it was copied.
@@ -169,7 +180,7 @@ async def copy_to_home(
             raise RefusedError(f"{path} is there", "name a folder without a ledger")
         try:
             await shared.mark_copied(str(path))
-            head = await _make(home, shared, info.ledger, actor, clock)
+            head = await _make(home, shared, info.ledger, (actor, convert), clock)
             await asyncio.to_thread(copy_tenant)
         except BaseException:
             path.unlink()  # half a copy would be taken for a whole one
@@ -228,13 +239,22 @@ def _log(connector: Connector) -> SharedLog:
 
 
 async def _make(
-    home: Home, shared: SharedLog, ledger_id: str, actor: Actor, clock: Clock
+    home: Home,
+    shared: SharedLog,
+    ledger_id: str,
+    made: tuple[Actor, Convert],
+    clock: Clock,
 ) -> Head:
     """Make the file of *home* from the store, and record that it was."""
     path = home.database
     with storage_errors(path), closing(schema.open_writer(path)) as db:
         tip = await _read(db, home, shared, ledger_id)
-        job = Job.of([_draft(actor, tip, str(path))], [], itertools.count())
+        actor, convert = made
+        drafts, numbers = (
+            [_draft(actor, tip, str(path))],
+            itertools.count(last_n(db) + 1),
+        )
+        job = Job.of(drafts, convert(_values(db)), numbers)
         batch = build(tip, [job], clock)
         write(db, batch.statements)
     return batch.after.head
@@ -283,6 +303,12 @@ def _broken_off(error: Exception) -> LedgerUnwritableError:
     )
 
 
+def _values(db: sqlite3.Connection) -> dict[str, str]:
+    """Return the values of `Meta` rows, by key."""
+    rows = db.execute("SELECT key, value FROM meta WHERE key LIKE 'app:%'")
+    return {key.removeprefix("app:"): value for key, value in rows}
+
+
 def _rows(source: sqlite3.Connection) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Yield every row of the state, but what is the file's own."""
     for table in TABLES:
@@ -316,12 +342,14 @@ async def _compare(db: Connection, source: sqlite3.Connection, ledger_id: str) -
         )
 
 
-async def _record(connector: Connector, draft: Draft) -> Head:
+async def _record(
+    connector: Connector, draft: Draft, changes: Sequence[Change]
+) -> Head:
     """Write the first event of the target that the source has not; then it serves."""
     shared = _log(connector)
     try:
         known = await shared.end()
-        job = Job.of([draft], [], itertools.count(known.n + 1))
+        job = Job.of([draft], changes, itertools.count(known.n + 1))
         placed = await shared.append(known, [job], str(uuid.uuid4()), urgent=True)
         if placed.outcome != "placed":
             raise RefusedError("a broker wrote to the target already", "look at both")

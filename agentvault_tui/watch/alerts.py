@@ -77,7 +77,7 @@ from agentvault_tui.watch.senders import SENDERS, Sender, SinkError
 
 log = logging.getLogger("agentvault.alerts")
 
-_FILE: Final = "alerts_file"
+RECORDED_FILE: Final = "alerts_file"
 """The key that the text in force is kept under: a start with a broken file uses it."""
 _DEAD: Final = "alert_dead:"
 _EDIT: Final = "EDIT alerts"
@@ -164,7 +164,7 @@ class Alerts:
 
     def secret_uses(self) -> Iterator[SecretUse]:
         """Return which sinks name secrets, from the file itself before `start`."""
-        file, text = self.file, self.broker.kept.get(_FILE, "{}")
+        file, text = self.file, self.broker.kept.get(RECORDED_FILE, "{}")
         if self._seen is None:
             with contextlib.suppress(PolicyError, ServiceError):
                 file = parse_alerts(json.loads(text).get("text", ""), self.broker.home)
@@ -182,7 +182,7 @@ class Alerts:
                 dead = msgspec.json.decode(text, type=DeadAlert)
                 self._dead[dead.id] = dead
         self.broker.alerts_dead = len(self._dead)
-        kept = json.loads(self.broker.kept.get(_FILE, "{}"))
+        kept = json.loads(self.broker.kept.get(RECORDED_FILE, "{}"))
         if self.broker.files is not None:
             await self.broker.files.look()
         self._seen = self._stamp()
@@ -242,7 +242,7 @@ class Alerts:
             text = self._text()
         except PolicyError as error:
             raise ServiceError(error.what, error.remedy) from None
-        kept = json.loads(self.broker.kept.get(_FILE, "{}"))
+        kept = json.loads(self.broker.kept.get(RECORDED_FILE, "{}"))
         before, after = kept.get("text", ""), sha256_hex(text) if text else None
         edited = parse_alerts(text, self.broker.home)
         loses = self._loses(before, edited)
@@ -259,12 +259,12 @@ class Alerts:
             draft.detail.pop(LOOSENED, None)
         said = json.dumps({"sha256": after, "text": text})
         try:
-            await self.broker.record(draft, changes=[Meta(_FILE, said)])
+            await self.broker.record(draft, changes=[Meta(RECORDED_FILE, said)])
         except LedgerError as error:
             self._seen = None  # recorded with a later look
             log.warning("a changed alerts.toml is recorded later: %s", error.what)
         else:
-            self.broker.kept[_FILE] = said
+            self.broker.kept[RECORDED_FILE] = said
 
     def _loses(self, before: str, edited: AlertsFile) -> bool:
         """Tell whether an edit takes routes away, or puts one in front of others."""
@@ -313,7 +313,7 @@ class Alerts:
     def _now(self, _: str) -> str:
         """Tell the file's state from any other: as recorded, and as it is on disk."""
         text = read_text(self._path, self.broker.home.config)
-        return f"{self.broker.kept.get(_FILE)} {text}"
+        return f"{self.broker.kept.get(RECORDED_FILE)} {text}"
 
     async def _follow(self) -> None:
         """Work for exactly the sinks of the file."""

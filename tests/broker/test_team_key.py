@@ -151,6 +151,7 @@ async def test_a_key_is_changed_while_everything_opens(brokers: list[Broker]) ->
 
 async def seal_something(brokers: list[Broker]) -> None:
     for one in brokers:
+        await known(brokers)  # else the store refuses what was decided before
         secrets = gateway_of(one).secrets
         await secrets.change(
             lambda: secrets.set("api", VALUE, OPERATOR, [str(HERE)]),  # noqa: B023 - awaited here

@@ -303,6 +303,8 @@ def test_a_store_copies_there_and_back_byte_for_byte(
     assert copied["events"][:42] == source["events"]
     assert [row[2] for row in copied["events"][42:]] == ["store.copied"] * 2
     del copied["events"], source["events"]
+    # No gateway file is active there: one in the new home is an edit.
+    copied["meta"].remove(("app:gateway_files", "{}", 44))
     assert copied == source
     assert verify_ledger(back).ok
     with UserStore(back, Settings()) as users:

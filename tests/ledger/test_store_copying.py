@@ -79,17 +79,17 @@ async def test_a_refused_copy_changes_nothing_in_the_target(
     """People and signing keys go there after all that could refuse it."""
     asked = list[str]()
     connector = Connector(store.url, TEAM)
-    people = (lambda: asked.append("people"),)
+    people = lambda: asked.append("people")  # noqa: E731
     store.run("UPDATE agentvault.head SET revision = 7")
     with pytest.raises(RefusedError, match="not empty"):
-        await copy_to_store(home, connector, "there", OPERATOR, *people)
+        await copy_to_store(home, connector, "there", OPERATOR, copy_tenant=people)
     assert asked == []
     assert await serves(home)
     store.run("UPDATE agentvault.head SET revision = 0")
     with pytest.raises(RefusedError, match="is there"):
-        await copy_to_home(connector, home, OPERATOR, CLOCK, *people)
+        await copy_to_home(connector, home, OPERATOR, CLOCK, copy_tenant=people)
     assert asked == []
-    await copy_to_store(home, connector, "there", OPERATOR, *people)
+    await copy_to_store(home, connector, "there", OPERATOR, copy_tenant=people)
     assert asked == ["people"]
     assert json.loads(home.copied_file.read_bytes())["to"] == "there"
 

@@ -18,6 +18,7 @@ from agentvault_tui.broker.status import status_info
 from agentvault_tui.broker.team_files import TeamFiles
 from agentvault_tui.gateway import Gateway
 from agentvault_tui.home import Home
+from agentvault_tui.settings import Settings
 from agentvault_tui.vault import Secret
 from agentvault_tui.watch import LedgerWatch
 
@@ -71,12 +72,16 @@ class Member:
 
 @asynccontextmanager
 async def member(
-    home: Home, clock: ManualClock, store: Database, **more: Any
+    home: Home, clock: ManualClock, store: Database | None, **more: Any
 ) -> AsyncIterator[Member]:
-    """Open one home more, or one again, with *more* settings; start what is in it."""
-    settings = replace(store.settings, **more)
+    """Open one home more, or one again, with *more* settings; start what is in it.
+
+    Without a store it is a broker with a ledger of its own.
+    """
+    settings = replace(store.settings if store else Settings(), **more)
     bench = await Bench.open(home, clock, settings=settings)
-    listen_to(bench.ledger, bench.broker, bench.feed)
+    if store:
+        listen_to(bench.ledger, bench.broker, bench.feed)
     try:
         made = Member(bench)
         await made.start()

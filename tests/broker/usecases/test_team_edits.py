@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from support.bench import OPERATOR
+from support.postgres import TEAM
 from support.scripted_tenant import ALICE
-from support.team_edits import API, EVIL, ONE, Place, approve, place, team, waiting
+from support.team_edits import (
+    API,
+    EVIL,
+    FACTOR,
+    ONE,
+    Place,
+    approve,
+    place,
+    team,
+    waiting,
+)
 from support.team_members import member, seen
 
 from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
-from agentvault_tui.home import put_private
-from agentvault_tui.model import sha256_hex
+from agentvault_tui.cli.store import _home_rows, _team_rows
+from agentvault_tui.home import Home, put_private
+from agentvault_tui.ledger.store_copying import copy_to_home, copy_to_store
+from agentvault_tui.store_connection import Connector
 
 __all__ = ["place"]
 
 DENY = 'unmatched = "deny"\n'
 SIEM = '[sinks.siem]\nkind = "file"\npath = "siem.jsonl"\n'
+EDITED = ((API, ONE, EVIL), ("alerts.toml", SIEM, ""))
 
 
 @pytest.mark.parametrize("at", [0, 1])
@@ -102,20 +118,40 @@ async def test_a_change_of_the_file_elsewhere_cancels_the_change_that_waits(
         assert a.says(f"{API}.local") == EVIL
 
 
-async def test_a_file_that_counted_before_the_team_needs_no_approval(
-    place: Place,
+async def test_a_copied_ledger_brings_the_active_texts_and_not_the_edits(
+    place: Place, short: Path
 ) -> None:
-    """It is the text that the copied ledger records, and no other one."""
+    """To a team and back: what waits on the disk for an approver does not count."""
     homes, clock, store = place
-    put_private(homes[0].team_key, bytes(range(32)), replace=False)
-    async with member(homes[0], clock, store) as one:
-        edits = one.gateway._edits
-        assert edits._judge(API, None, ONE) is not None
-        one.bench.broker.kept[edits._recorded] = (
-            '{"' + API + '": "' + sha256_hex(ONE) + '"}'
-        )
-        assert edits._judge(API, None, ONE) is None
-        assert edits._judge(API, None, EVIL) is not None
-        assert edits._judge(API, ONE, EVIL) is not None
-        await edits.forget()
-        assert edits._judge(API, None, ONE) is not None
+    home, back = homes[0], Home(short / "back", short / "back")
+    connector = Connector(store.url, TEAM)
+    put_private(home.team_key, bytes(range(32)), replace=False)
+    async with member(home, clock, None) as one:
+        for file, active, _ in EDITED:
+            one.path(file).write_text(active)
+        await one.look()
+    async with member(home, clock, None, **FACTOR) as one:
+        for file, _, edited in EDITED:
+            one.path(file).write_text(edited)
+        await one.look()
+        assert {change.resource for change in waiting(one)} == {
+            file for file, *_ in EDITED
+        }
+    await copy_to_store(home, connector, "there", OPERATOR, convert=_team_rows)
+    async with member(home, clock, store, **FACTOR) as one:
+        await seen(one, one)
+        for file, active, edited in EDITED:
+            assert (one.files.text(file), one.says(file)) == (active, active)
+            assert one.says(f"{file}.local") == edited
+        await expire_due(one.bench.broker)
+        assert waiting(one) == []
+    back.prepare()
+    for file, _, edited in EDITED:
+        put_private(back.config / file, edited.encode(), replace=True)
+    await copy_to_home(connector, back, OPERATOR, clock, convert=_home_rows)
+    async with member(back, clock, None, **FACTOR) as one:
+        assert one.origin() == "https://one.test"
+        assert set(one.watch.alerts.file.sinks) == {"siem"}
+        assert {change.resource for change in waiting(one)} == {
+            file for file, *_ in EDITED
+        }
