@@ -25,10 +25,19 @@ _AUTHORITY: Final = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#]*)")
 _HOST: Final = re.compile(
     r"(\[[0-9a-f:.]+\]|[a-z0-9_~-]+(?:\.[a-z0-9_~-]+)*|)(?::([1-9][0-9]{0,4}))?"
 )
-_DEFAULT_PORTS: Final = frozenset({("http", "80"), ("https", "443")})
+_DEFAULT_PORTS: Final = frozenset(
+    {("http", "80"), ("https", "443"), ("ws", "80"), ("wss", "443"), ("ftp", "21")}
+)
+_SPECIAL: Final = re.compile(r"(?:https?|wss?|ftp):(?!//[^/?#])|file://(?!/)")
+"""URLs of the schemes that WHATWG's URL standard calls special, section 4.2, without
+the two slashes and the host: its parser reads any number of slashes as two, so that
+``https:/a.example`` is ``https://a.example/``. ``file://localhost/`` is ``file:///``;
+``file:/a`` is how hosts' maps name files, and the fold ignores the slashes."""
 _NUMERIC: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
 _ESCAPES: Final = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
-_SETTLED: Final = re.compile(r"[a-z][a-z0-9+.-]*:[A-Za-z0-9_~-]+")
+_SETTLED: Final = re.compile(
+    r"(?!(?:https?|wss?|ftp):)[a-z][a-z0-9+.-]*:[A-Za-z0-9_~-]+"
+)
 """The plainest resources, such as ``stripe:acct_42``, are canonical as they stand."""
 _HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _DOTS: Final = re.compile(r"[. ]+(?:;.*)?")
@@ -76,7 +85,8 @@ def canonical(text: str) -> str | None:
         than single blanks inside, backslashes, a ``%``, empty, ``.`` and ``..``
         segments; in a URL also
         a fragment (RFC 8707 section 2), an empty query, an account, a port that goes
-        without saying (RFC 3986 section 6.2.3), and a host that has other spellings.
+        without saying (RFC 3986 section 6.2.3), a host that has other spellings, and
+        fewer or more than two slashes before the host.
     """
     if len(text) > LONGEST:
         return None
@@ -88,6 +98,8 @@ def canonical(text: str) -> str | None:
         return None
     if scheme := _SCHEME.match(text):
         text = scheme.group().lower() + text[scheme.end() :]
+        if _SPECIAL.match(text):
+            return None
     start = 0
     if found := _AUTHORITY.match(text):
         start, authority = found.end(), found.group(2).lower()

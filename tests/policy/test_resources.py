@@ -76,6 +76,39 @@ def test_what_programs_read_differently_has_no_form(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        *("https:evil.test", "HTTPS:/evil.test:443/x", "https:@evil.test/x"),
+        *("https:///evil.test", "https:/0x7f.1/x", "http:127.1", "ws:a", "ftp:/a/b"),
+        *("https://", "https:///x", "wss://a:443/", "ftp://a:21/", "ws://a:80"),
+        *("https://?a", "file://localhost/etc", "FILE://127.0.0.1/etc", "file:////etc"),
+    ],
+)
+def test_a_url_without_its_two_slashes_and_host_has_no_form(text: str) -> None:
+    """WHATWG's parser opens ``https:/evil.test`` as ``https://evil.test/``."""
+    assert canonical(text) is None
+
+
+@given(
+    st.sampled_from(["http", "HTTPS", "ws", "wss", "ftp"]),
+    st.text("/:@", max_size=4),
+    st.sampled_from(["evil.test", "EVIL.test", "me@evil.test"]),
+    st.sampled_from(["", ":443", ":80", ":21", ":8443"]),
+    st.sampled_from(["", "/x", "?a=1", "#a"]),
+)
+def test_each_form_of_a_url_begins_as_a_rule_about_its_host(
+    scheme: str, slashes: str, host: str, port: str, rest: str
+) -> None:
+    """So that ``like "https://evil.test/*"`` and ``:8443/*`` cover what is opened."""
+    form = canonical(f"{scheme}:{slashes}{host}{port}{rest}")
+    begins = f"{scheme.lower()}://evil.test"
+    assert form is None or form.removeprefix(begins)[:5] in {
+        *("", "/x", "?a=1", ":8443", ":443", ":80", ":21"),
+        *(":443/", ":443?", ":80/x", ":80?a", ":21/x", ":21?a"),
+    }
+
+
+@pytest.mark.parametrize(
     "spelling",
     [
         "calendar:Board",
