@@ -215,6 +215,15 @@ class Body:
         self._taken = 0
         self._first = b""
 
+    @property
+    def size(self) -> int | None:
+        """Its size in bytes, where it is known: on disk, or as its agent states it.
+
+        Then it leaves with that length, however it came: a service that reads no
+        chunks (RFC 9112 section 7.1) must not store an empty body for the approved one.
+        """
+        return self.length if self.spool is None else self.spool.size
+
     async def begins(self) -> bool:
         """Tell whether it has at least one byte; an empty chunked body has none."""
         if not self.empty and self.length is None:

@@ -394,7 +394,7 @@ class Forwarder:
                 target=request.head.target.encoded,
                 headers=request.lines(),
                 body=None,
-                length=body.length if encoded is None else len(encoded),
+                length=body.size if encoded is None else len(encoded),
                 attach=attach,
                 echo=Echo(attachment.needles),
                 agent_id=call.caller.agent.id,

@@ -315,6 +315,10 @@ class ServiceConnection(asyncio.Protocol):
         else:
             lines.append(f"Content-Length: {length}")
         lines += [f"{name}: {value}" for name, value in headers]
+        if not self._may_reuse:
+            # A service that answers before it has read the body would take the body for
+            # its next request (RFC 9112 sections 9.3 and 9.6).
+            lines.append("Connection: close")
         head = "\r\n".join((*lines, "", "")).encode()
         if len(head.translate(None, _CONTROLS)) != len(head) - 2 * len(lines) - 2:
             raise broken()

@@ -261,7 +261,9 @@ async def test_an_upgrade_is_not_passed_on(stand: Stand, token: str) -> None:
     assert b"HTTP/1.1 200 OK" in reply
     (sent,) = stand.upstream.received
     assert sent.body == b"123"
-    assert not {"upgrade", "expect", "connection"} & dict(sent.headers).keys()
+    headers = dict(sent.headers)
+    assert not {"upgrade", "expect"} & headers.keys()
+    assert headers["connection"] == "close"  # ours: the request has a body
 
 
 async def test_another_host_is_misdirected(stand: Stand, token: str) -> None:
@@ -584,6 +586,33 @@ scope = "send:payment"
 body = "opaque"
 types = ["application/octet-stream"]
 """
+
+
+async def test_an_approved_body_leaves_with_its_length_however_it_came(
+    stand: Stand,
+) -> None:
+    """Else a service that reads no chunks stores an empty file for the approved one."""
+    await stand.secret()
+    await stand.service(SERVICE.partition("[[routes]]")[0] + HELD)
+    agent = await stand.agent("write:calendar", "send:payment")
+    token = await stand.token(agent, "write:calendar")
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": OCTETS}
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"four"
+        yield b"five!"
+
+    async def put(**more: str) -> Any:
+        said = headers | {name.replace("_", "-"): more[name] for name in more}
+        return await stand.client.put("/gw/api/file", headers=said, content=pieces())
+
+    asked = (await put(Prefer="respond-async")).json()["auth_req_id"]
+    await stand.approve(asked)
+    assert (await put(AgentVault_Request=asked)).status_code == 200
+    (sent,) = stand.upstream.received
+    said = dict(sent.headers)
+    assert (said.get("content-length"), sent.body) == ("9", b"fourfive!")
+    assert "transfer-encoding" not in said
 
 
 @pytest.mark.parametrize("held", [False, True], ids=["json", "spooled"])
