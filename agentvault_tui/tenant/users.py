@@ -172,15 +172,14 @@ class People:
             self._unlock(sub)
             self._store.delete("lockouts", who=sub)
             self._end_begun(sub)
-            for table in ("passkeys", "passkey_links"):
-                self._store.delete(table, sub=sub)
+            self._store.delete("passkeys", sub=sub)
             self._store.delete("connected_accounts", user_id=sub)
             self._store.delete("access_tokens", sub=sub)
             return bool(self._store.delete("users", sub=sub))
 
     def _end_begun(self, sub: str) -> None:
-        """End a person's sessions, and what they approved and nobody has fetched."""
-        for table in ("page_sessions", "activations"):
+        """End a person's sessions and links, and their approvals not fetched yet."""
+        for table in ("page_sessions", "activations", "passkey_links"):
             self._store.delete(table, sub=sub)
         denied = {"state": "denied", "sub": None}
         self._store.update("device_codes", denied, sub=sub, state="approved")
@@ -340,14 +339,19 @@ class UserStore(People):
         return user
 
     def invite_passkey(self, user: User) -> str:
-        """Return what registers one passkey of *user*'s, within `LINK_SECONDS`."""
+        """Return what registers one passkey of *user*'s, within `LINK_SECONDS`.
+
+        An earlier link ends, as it does when the person's factors or role change.
+        """
         token = secrets.token_urlsafe(32)
-        self._store.insert(
-            "passkey_links",
-            link_hash=sha256_hex(token),
-            sub=user.sub,
-            expires_at=self._clock.now().timestamp() + LINK_SECONDS,
-        )
+        with self._store.transaction():
+            self._store.delete("passkey_links", sub=user.sub)
+            self._store.insert(
+                "passkey_links",
+                link_hash=sha256_hex(token),
+                sub=user.sub,
+                expires_at=self._clock.now().timestamp() + LINK_SECONDS,
+            )
         return token
 
     def passkeys(self, **columns: str) -> list[dict[str, object]]:

@@ -504,8 +504,10 @@ def test_passkey_only_leaves_nothing_weaker_for_high_risk(
 
 
 def test_a_link_registers_one_passkey_within_ten_minutes(stand: Stand) -> None:
-    """Used twice, late or after its person is gone, it registers nothing."""
+    """Used twice, late, or after a newer link or its person's removal: nothing."""
+    older = stand.tenant.users.invite_passkey(stand.alice.user)
     token = stand.tenant.users.invite_passkey(stand.alice.user)
+    assert stand.phone.open(f"passkey/{older}").error == "code_over"
     stand.phone.open(f"passkey/{token}")
     options, form = stand.phone.options("create"), stand.phone.answer
     first = Authenticator(stand.url)

@@ -212,7 +212,7 @@ def test_an_id_token_names_the_users_roles(tenant: TenantThread) -> None:
 def test_a_change_of_a_person_ends_what_they_began(
     home: Home, change: str, clock: ManualClock
 ) -> None:
-    """Page sessions, steps of a code, and an approval that nobody has fetched."""
+    """Page sessions, passkey links, and an approval that nobody has fetched."""
     with open_users(home) as users, closing(open_store(home)) as store:
         subs = [users.add(name).user.sub for name in ("ann", "bob")]
         codes = DeviceCodes(store, seal_of(home), clock)
@@ -230,6 +230,7 @@ def test_a_change_of_a_person_ends_what_they_began(
         for sub in subs:
             row = {"sub": sub, "expires_at": 9e9}
             store.insert("page_sessions", cookie_hash=sub, **row)
+            store.insert("passkey_links", link_hash=sub, **row)
             pair = codes.issue("client", "openid", None, 120)
             code = codes.by_key(sha256_hex(pair.device_code))
             assert code is not None
@@ -242,7 +243,8 @@ def test_a_change_of_a_person_ends_what_they_began(
             "passkey": lambda: users.remove_passkeys(["k"]),
             "removed": lambda: users.remove("ann"),
         }[change]()
-        left = [row["sub"] for row in store.all("SELECT sub FROM page_sessions")]
-        assert left == [subs[1]]
+        for table in ("page_sessions", "passkey_links"):
+            left = [row["sub"] for row in store.all(f"SELECT sub FROM {table}")]
+            assert left == [subs[1]], table
         now = [codes.by_key(key) for key in keys]
         assert [code and code.state for code in now] == ["denied", "approved"]
