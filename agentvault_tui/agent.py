@@ -349,7 +349,7 @@ class _Guard:
         if self.parameters is not None:
             parameters |= self.parameters(**bound.arguments)
         on = self.resource or f"function:{function.__qualname__}"
-        on = _PLACEHOLDER.sub(lambda found: str(described[found[1]]), on)
+        on = _PLACEHOLDER.sub(lambda found: _named(found[1], described[found[1]]), on)
         try:
             vault = self.vault or Vault.from_environment()
         except (OSError, ValueError) as error:
@@ -409,6 +409,25 @@ def _stated(name: str, value: Any) -> Any:
     if len(text) <= _LONG:
         return value
     return {"sha256": hashlib.sha256(text.encode()).hexdigest(), "length": len(text)}
+
+
+def _named(name: str, value: Any) -> str:
+    """Return an argument as a resource names it: as its JSON form does.
+
+    The text of an enumeration's member, or of another subclass of `str` or `int`, may
+    differ from the value that the function works with.
+
+    Raises:
+        TypeError: it is no string and no whole number.
+    """
+    plain = json.loads(json.dumps(value)) if _is_json(value) else None
+    if not isinstance(plain, str | int) or isinstance(plain, bool):
+        raise TypeError(
+            f"the resource names the argument {name!r}, which is a"
+            f" {type(value).__name__} and no string or whole number: state it with"
+            f" describe={{{name!r}: …}}"
+        )
+    return str(plain)
 
 
 def _is_json(value: Any, depth: int = 64) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import inspect
 import subprocess
 import sys
@@ -63,6 +64,49 @@ async def test_a_function_runs_after_a_yes(
     assert (event.action, event.resource) == ("read:files", "file:/srv/a")
     assert event.detail["parameters"] == {"path": "/srv/a", "most": 10}
     assert event.detail["agent_says"] == "to sum up"
+
+
+class Row(str, enum.Enum):  # noqa: UP042 - StrEnum writes its value
+    SECRET = "secret1"
+
+
+class Masked(int):
+    def __str__(self) -> str:
+        return "7"
+
+    __format__ = __repr__ = lambda *_: "7"  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("value", "named"), [(Row.SECRET, "secret1"), (Masked(42), "42"), ("a", "a")]
+)
+async def test_a_resource_names_an_argument_as_its_json_form_does(
+    live: Live, vault: Vault, value: object, named: str
+) -> None:
+    """A rule on the resource then sees the value that the function works with."""
+
+    @guard("read:files", resource="file:{path}", vault=vault)
+    def read(path: object) -> None:
+        """Read a file."""
+
+    await asyncio.to_thread(read, value)
+    (event,) = await live.bench.events("access.decision")
+    assert event.resource == f"file:{named}"
+
+
+@pytest.mark.parametrize("value", [True, None, 1.5, ["a"], {"a": 1}])
+async def test_a_resource_names_no_argument_of_another_type(
+    live: Live, vault: Vault, value: object
+) -> None:
+    """Its text would be one that programs write in different ways."""
+
+    @guard("read:files", resource="file:{path}", vault=vault)
+    def read(path: object) -> None:
+        """Read a file."""
+
+    with pytest.raises(TypeError, match="no string or whole number"):
+        await asyncio.to_thread(read, value)
+    assert await live.bench.events("access.decision") == []
 
 
 @pytest.mark.parametrize(
