@@ -35,26 +35,22 @@ class AppliedServices:
         self._folder = broker.home.config / "services"
 
     def texts(self) -> dict[str, str]:
-        """Return the texts of the files in force, by name; of broken ones none.
+        """Return the active texts, by name.
 
-        Raises:
-            PolicyError: a file cannot be read.
+        A file on disk may have another one, which is broken or waits for an approver.
         """
-        return {
-            one.name: text
-            for one in self._services
-            if (text := self._text(one.name)) is not None
-            and sha256_hex(text) == one.sha256
-        }
+        active = self._services.texts()
+        return {one.name: active[f"services/{one.name}.toml"] for one in self._services}
 
     def changed(self, wanted: Mapping[str, str]) -> dict[str, str | None]:
-        """Return the texts before of files that would change, by name.
+        """Return the active texts of files that would change, by name.
 
         Raises:
             ServiceError: one of them cannot be put in force.
             ConflictError: a file in the home is a symbolic link.
         """
         found: dict[str, str | None] = {}
+        active = self.texts()
         catalogue, base = self._broker.policy.catalogue, self._broker.home.config
         for name, text in wanted.items():
             shown = f"services/{visible(name, 80)}.toml"
@@ -63,9 +59,7 @@ class AppliedServices:
                 raise ServiceError(f"{shown} cannot be called that", form)
             if len(text.encode()) > MAX_FILE:
                 raise ServiceError(f"{shown} is larger than {MAX_FILE // 1024} KiB")
-            before, known = self._text(name), self._services.get(name)
-            in_force = known is not None and known.sha256 == sha256_hex(text)
-            if in_force and text == before:
+            if active.get(name) == text == self._text(name):
                 continue
             try:
                 parse_service(name, text, catalogue, base)
@@ -76,7 +70,7 @@ class AppliedServices:
                     f"{shown} in the home is a symbolic link",
                     "change the file that it points to",
                 )
-            found[name] = before
+            found[name] = active.get(name)
         return found
 
     def mark(self, texts: Mapping[str, str]) -> Meta:

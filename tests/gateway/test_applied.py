@@ -175,3 +175,28 @@ async def test_broken_services_refuse_all_of_the_files(
         await apply_files(bench.broker, files(**{name: text}), operator)
     assert not bench.broker.registry.agents()
     assert there(bench) == {}
+
+
+@pytest.mark.parametrize("on_disk", [OTHER, OTHER + "typo", ""])
+@pytest.mark.parametrize("asked", [OTHER, OTHER + "# reviewed\n"])
+@pytest.mark.parametrize("active", [MAIL, None])
+async def test_an_applied_text_is_compared_with_the_active_one(
+    bench: Bench, on_disk: str, asked: str, active: str | None
+) -> None:
+    """A file on disk that waits, or is broken, may have most of the asked text."""
+    known = await gateway(bench)
+    file = bench.home.config / "services" / "mail.toml"
+    if active:
+        file.write_text(active)
+        await known.look()
+    known.services.admits = lambda *_: False  # an edit waits for an approver
+    file.write_text(on_disk)
+    await known.look()
+    wanted = files(mail=asked)
+    plan = await plan_files(
+        bench.broker, wanted, frozenset(), await edits_of(bench.broker, wanted)
+    )
+    assert plan.edits.services == {"mail": (active, asked)}
+    assert (await files_of(bench.broker)).services == (
+        {"mail": active} if active else {}
+    )
