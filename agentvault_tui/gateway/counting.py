@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, Final
 
 from agentvault_tui.gateway.names import field_names
-from agentvault_tui.policy.facts import ADDRESSED, is_one_address
+from agentvault_tui.policy.facts import ADDRESSED, MOST_ADDRESSES, is_one_address
 
 COUNTED: Final = frozenset(
     {"amount", "count", "currency", "destinations", "recipients"}
@@ -31,10 +31,13 @@ def how_many(name: str, value: Any) -> int | None:
         value: as JSON has it.
 
     Returns:
-        the number; None where a member may stand for several, or *value* is a number.
+        the number; None where a member may stand for several, *value* is a number, or
+        there are more than `MOST_ADDRESSES` recipients.
     """
     if isinstance(value, str):
         value = [value]
+    if name == "recipients" and isinstance(value, list | dict):
+        value = value if len(value) <= MOST_ADDRESSES else None
     if isinstance(value, list):
         return len(value) if all(_is_one(name, one) for one in value) else None
     if not isinstance(value, dict):

@@ -61,6 +61,8 @@ from agentvault_tui.text import visible
 
 _BEHIND: Final = "gateway_decides"
 _DECIDES: Final = "The gateway decides about this call when it is made."
+_A_TURN: Final = 8
+"""Actions of one call that are decided before others have their turn."""
 _WAIT_S: Final = 20
 """Seconds at most: a hook answers 5 s before the shortest limit of a host, 30 s."""
 _LIMITED: Final = "The agent was refused too often: nothing is decided until it pauses."
@@ -86,8 +88,11 @@ def routes(
         does, refusal = _actions(maps, host, asked, server)
         action, *others = does.actions
         if refusal is None and refused(broker, agent) is None:
-            verdicts = [foresee(broker, agent, one, LOCAL) for one in does.actions]
-            outcomes = [one.outcome for one in verdicts]
+            outcomes = []
+            for number, one in enumerate(does.actions, 1):
+                outcomes.append(foresee(broker, agent, one, LOCAL).outcome)
+                if number % _A_TURN == 0:
+                    await broker.line.enter()
             outcome = max(outcomes, key=lambda one: one.strictness)
             if server is not None and outcome is not Outcome.DENIED:
                 # The gateway decides, holds and records the call itself.

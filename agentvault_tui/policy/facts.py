@@ -21,6 +21,9 @@ _READ: Final = frozenset(
 PARAMETERS: Final = _READ | {"resource"}
 """What a rule may read of a request that the request may leave out."""
 _LONG_NAME: Final = 128
+MOST_ADDRESSES: Final = 5_000
+"""Of one request, that are read: each takes some 7 µs of the event loop, where others
+wait. The recipients of more are unclear."""
 ADDRESSED: Final = frozenset({"to", "cc", "bcc"})
 _NAMING: Final = ADDRESSED | {"recipients"}
 _KNOWN: Final = {name.replace("_", ""): name for name in PARAMETERS | ADDRESSED}
@@ -255,13 +258,14 @@ def _currency(value: object) -> str | None:
 
 
 def _how_many(value: object) -> int | None:
-    """Accept a count of at least one, or a list of plain addresses.
+    """Accept a count of at least one, or a list of `MOST_ADDRESSES` at most.
 
     Nobody sends to nobody: zero is a way of not saying.
     Duplicates count, because each may be delivered.
     """
     if isinstance(value, list):
-        return len(value) if value and all(map(is_one_address, value)) else None
+        few = 0 < len(value) <= MOST_ADDRESSES
+        return len(value) if few and all(map(is_one_address, value)) else None
     number = _whole(value)
     return number or None
 

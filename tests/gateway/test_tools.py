@@ -252,7 +252,7 @@ def test_what_is_not_in_the_project_is_for_a_person(where: str) -> None:
 
 
 def test_a_call_names_at_most_256_files() -> None:
-    """All of them are in one record."""
+    """All of them are in one record, and each is decided while others wait."""
     names = [f"f{number}" for number in range(257)]
     assert len(placed("Patch", written=names[1:], deleted=[]).actions) == 256
     with pytest.raises(UnmatchedToolError, match="256") as caught:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from agentvault_tui.policy.destinations import (
+    MOST,
     is_destination,
     read_domains,
     read_hosts,
@@ -118,3 +119,11 @@ def test_a_destination_has_one_spelling() -> None:
     bad = ("Acme.test", "acme.test.", "acme.test:80", "192.0.2.01", "0x1.test.1", "")
     assert all(map(is_destination, good))
     assert not any(map(is_destination, bad))
+
+
+def test_more_addresses_than_are_read_in_a_turn_name_no_destinations() -> None:
+    """Then a rule about destinations has a person decide."""
+    few = [f"a@b{number}.test" for number in range(MOST)]
+    assert len(read_domains([few]) or ()) == MOST
+    assert read_domains([[*few, "a@b.test"]]) is None
+    assert read_domains([few, "a@b.test"]) is None

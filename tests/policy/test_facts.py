@@ -10,8 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentvault_tui.gateway.counting import how_many
 from agentvault_tui.model import Action, Money
-from agentvault_tui.policy.facts import LARGEST, PARAMETERS, derive, read_fact
+from agentvault_tui.policy.facts import (
+    LARGEST,
+    MOST_ADDRESSES,
+    PARAMETERS,
+    derive,
+    read_fact,
+)
 
 
 def facts(**parameters: Any) -> Any:
@@ -338,3 +345,13 @@ def test_facts_are_read_again_as_they_were_recorded(
     for name in PARAMETERS:
         assert read_fact(name, context.get(name)) == found.value(name)
     assert tuple(context["unclear"]) == found.unclear
+
+
+def test_the_recipients_of_more_addresses_than_are_read_are_unclear() -> None:
+    """Reading 40,000 of them would keep others waiting for a quarter of a second."""
+    some = ["a@b.test"] * MOST_ADDRESSES
+    assert how_many("recipients", some) == len(some)
+    assert how_many("recipients", [*some, "a@b.test"]) is None
+    for to, unclear in ((some, ()), ([*some, "a@b.test"], ("recipients",))):
+        action = Action(("send:email",), "send:email", None, {"recipients": to})
+        assert derive(action).unclear == unclear

@@ -108,6 +108,18 @@ def test_each_form_of_a_url_begins_as_a_rule_about_its_host(
     }
 
 
+@pytest.mark.parametrize("text", ["\u064b\u0650", "\ufdfa", "\u4e2d", "%EF%B7%BA"])
+def test_a_long_resource_that_is_not_ascii_has_no_form_and_a_short_fold(
+    text: str,
+) -> None:
+    """Unicode's forms of 8,400 such characters would keep the event loop 0.2 s."""
+    long = "file:secrets/" + text * 513
+    assert canonical(long) is None
+    assert canonical("file:" + "\u4e2d" * 500) is not None
+    assert reads_like(long).isascii()
+    assert reads_like(long).startswith("file:secrets")
+
+
 @pytest.mark.parametrize(
     "spelling",
     [
