@@ -365,6 +365,8 @@ class Broker:
     callouts: CallOuts = field(init=False)
     secret_uses: list[SecretUses] = field(init=False)
     """Each returns which services or destinations of a room name a sealed secret."""
+    name_uses: list[Callable[[str], Iterable[str]]] = field(default_factory=list)
+    """Each returns the places outside the broker that name an agent."""
     uses: TokenUses = field(init=False)
     floods: Floods = field(init=False)
     rates: Rates = field(init=False)

@@ -162,6 +162,11 @@ class Alerts:
             for ahead in (*self._callers.values(), *self._high.values()):
                 ahead.wake()
 
+    def name_uses(self, name: str) -> Iterator[str]:
+        """Yield the file if a route of it names an agent so, and not by its id."""
+        if any(name in route.agents for route in self.file.routes):
+            yield self._path.name
+
     def secret_uses(self) -> Iterator[SecretUse]:
         """Return which sinks name secrets, from the file itself before `start`."""
         file, text = self.file, self.broker.kept.get(RECORDED_FILE, "{}")

@@ -63,6 +63,7 @@ class LedgerWatch:
         self.broker = broker
         self.alerts = Alerts(broker, secret)
         broker.secret_uses.append(self.alerts.secret_uses)
+        broker.name_uses.append(self.alerts.name_uses)
         self._jobs = Jobs(broker)
         self._shadow = Shadow(broker)
         self._trials = Trials(broker)

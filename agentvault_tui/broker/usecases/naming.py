@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -70,7 +70,8 @@ def check_rename(broker: Broker, agent: Agent, name: str) -> None:
 
     Raises:
         UsageError: the name cannot be one of an agent.
-        ConflictError: the agent was removed, or a file that was applied has it.
+        ConflictError: the agent was removed; or a file that was applied, or a rule,
+            names it.
     """
     check_name(name)
     if agent.removed_at is not None:
@@ -82,6 +83,25 @@ def check_rename(broker: Broker, agent: Agent, name: str) -> None:
                 " apply would register again under its old name",
                 "take it out of that file and apply the file, then rename the agent",
             )
+    if places := list(_rules_of(broker, agent.name)):
+        raise ConflictError(
+            f"{visible(agent.name, 60)} is named in {', '.join(places)}, whose rules"
+            " would not apply to it any more",
+            f"write its id there, {agent.id}, then rename the agent",
+        )
+
+
+def _rules_of(broker: Broker, name: str) -> Iterator[str]:
+    """Yield the places whose rules name an agent, and not its id."""
+    if any(name in rule.agents for rule in broker.settings.stepup.rules):
+        yield "[[stepup.rules]] of config.toml"
+    if any(name in limit.agents for limit in broker.policy.limits.limits):
+        yield "limits.toml"
+    text = broker.policy.text
+    if "principal.name" in text and json.dumps(name, ensure_ascii=False) in text:
+        yield "policy.cedar"
+    for uses in broker.name_uses:
+        yield from uses(name)
 
 
 async def remove_agent(broker: Broker, agent_id: str, operator: Actor) -> Agent:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from support.bench import OPERATOR, Bench
 from support.gateway_stand import operators_http
 
+from agentvault_tui.approval_rules import StepUpRule
 from agentvault_tui.broker.usecases.apply import apply_files
 from agentvault_tui.broker.usecases.naming import remove_agent, rename_agent
+from agentvault_tui.broker.usecases.policy_apply import apply_policy
 from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
 from agentvault_tui.errors import ConflictError, NotFoundError, UsageError
 from agentvault_tui.model import Actor
 from agentvault_tui.operator_api.files import AgentEntry, FilesRequest
+from agentvault_tui.vault import Secret
+from agentvault_tui.watch import LedgerWatch
+
+SINK = '[sinks.log]\nkind = "file"\npath = "alerts.jsonl"\n'
 
 
 async def who(_: object) -> Actor:
@@ -68,6 +76,47 @@ async def test_an_agent_of_a_file_is_not_renamed(bench: Bench) -> None:
             await rename_agent(again.broker, agent.id, "letters", OPERATOR)
         await apply(again, "/etc/av/agents.toml", "post")
         await rename_agent(again.broker, agent.id, "letters", OPERATOR)
+
+
+@pytest.mark.parametrize(
+    "place", ["stepup.rules", "limits.toml", "policy.cedar", "alerts.toml"]
+)
+async def test_an_agent_that_a_rule_names_is_not_renamed(
+    bench: Bench, place: str
+) -> None:
+    """The rule would not be about it any more, and who approves sees two names."""
+    agent, broker = await bench.agent("mail"), bench.broker
+    for text in ("mail", agent.id):
+        if place == "stepup.rules":
+            required = StepUpRule(approvals=2, agents=(text,))
+            stepup = replace(broker.settings.stepup, rules=(required,))
+            broker.settings = replace(broker.settings, stepup=stepup)
+        elif place == "limits.toml":
+            limit = (
+                f'[[limits]]\nid = "l"\nscopes = ["reads"]\nagents = ["{text}"]\n'
+                'within = "1h"\ncount = 1\nover = "deny"\n'
+            )
+            await apply_policy(broker, {"limits": limit}, OPERATOR, None, "")
+        elif place == "policy.cedar":
+            rule = (
+                '@id("r") @why("w")\nforbid(principal, action, resource)\n'
+                f'when {{ principal.name == "{text}" }};'
+            )
+            await apply_policy(broker, {"policy": rule}, OPERATOR, None, "")
+        else:
+            routes = f'[[routes]]\nsinks = ["log"]\nagents = ["{text}"]\n'
+            bench.home.alerts_file.write_text(f"{SINK}{routes}")
+            if broker.watch is None:
+                broker.watch = LedgerWatch(broker, lambda *_: Secret("hidden"))
+                await broker.watch.start()
+            else:
+                await broker.watch.look()
+        if text == "mail":
+            with pytest.raises(ConflictError, match=place):
+                await rename_agent(broker, agent.id, "post", OPERATOR)
+    assert (await rename_agent(broker, agent.id, "post", OPERATOR)).name == "post"
+    if broker.watch is not None:
+        await broker.watch.aclose()
 
 
 async def test_a_removed_agent_is_in_no_list_and_is_never_restored(
