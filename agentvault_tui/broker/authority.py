@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -41,6 +42,7 @@ from functools import partial
 from typing import Final
 
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.rates import Rates
 from agentvault_tui.broker.socket_factor import asks_factor
 from agentvault_tui.broker.usecases.approvals import approved_by, changed_since
 from agentvault_tui.broker.usecases.stepup import (
@@ -55,6 +57,7 @@ from agentvault_tui.errors import (
     ForbiddenError,
     IdentityError,
     LedgerError,
+    TooFastError,
 )
 from agentvault_tui.ledger import EventQuery
 from agentvault_tui.model import (
@@ -85,6 +88,8 @@ _IDLE_WHY: Final = "nothing was decided for 15 minutes"
 
 _AUTH_TIME: Final = timedelta(seconds=1)
 """How exact ``auth_time`` is."""
+_REFUSALS: Final = 1
+"""Refusals of one session that are recorded a second, and ten times that at once."""
 _REMOTE: Final = "key:"
 
 
@@ -428,6 +433,9 @@ class Authority:
         self.broker = broker
         self._sessions = sessions
         self._by_claim = broker.settings.operators.by_claim
+        self._refusals = Rates(broker.clock)
+        self._unrecorded = Counter[str]()
+        """Refusals since the last record of one, by seat."""
 
     def standing(self, uid: str) -> Standing:
         """Return who *uid* is now; asking is no use of the session."""
@@ -497,9 +505,24 @@ class Authority:
                 reason=why,
                 detail={"uid": operator.id, "needed_role": role},
             )
-            await self.broker.record(draft)
+            await self._record_refusal(operator.id, draft)
             raise ForbiddenError(role, why, "agentvault login, as someone who has it")
         return actor
+
+    async def _record_refusal(self, seat: str, draft: Draft) -> None:
+        """Record a refusal; count it in a later record if there were too many.
+
+        Each record is an event that goes to all exports, and a refusal costs its caller
+        nothing.
+        """
+        try:
+            self._refusals.take(seat, _REFUSALS)
+        except TooFastError:
+            self._unrecorded[seat] += 1
+            return
+        if more := self._unrecorded.pop(seat, 0):
+            draft.detail["more"] = more
+        await self.broker.record(draft)
 
     @staticmethod
     def is_elsewhere(operator: Actor) -> bool:

@@ -338,6 +338,21 @@ async def test_a_refusal_is_on_record(seat: Seat, deed: str) -> None:
             assert str(tried.resource).startswith("agt_")
 
 
+async def test_refusals_that_repeat_are_counted_and_not_all_recorded(
+    seat: Seat, clock: ManualClock
+) -> None:
+    """Each record goes to all exports, and a viewer can be refused all day."""
+    await seat.sign_in("viewer")
+    agent, _ = await hold(seat.bench)
+    for number in range(31):
+        clock.advance(number // 30)
+        tried = await seat.post("agents/restore", agent_id=agent.id)
+        assert tried.status_code == 403
+    assert len(await seat.bench.events("operator.refused")) == 11
+    last = (await seat.bench.events("operator.refused"))[-1]
+    assert last.detail["more"] == 20
+
+
 async def test_a_refusal_does_not_begin_the_idle_time_anew(
     seat: Seat, clock: ManualClock
 ) -> None:
