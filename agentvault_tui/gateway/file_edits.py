@@ -43,6 +43,8 @@ RECORDED: Final = "gateway_files"
 TEXT: Final = "gateway_text:"
 """Begins the name in the ledger of the text that counted last; its path follows."""
 _KINDS: Final = ("services",)
+_DENIES: Final = 'unmatched = "deny"\n'
+"""Counts for a host's map whose last active text is lost or does not parse any more."""
 
 
 class FileEdits:
@@ -92,14 +94,20 @@ class FileEdits:
         """Let the texts that counted last count again: the disk may have others."""
         last = {path: self._broker.kept.get(f"{TEXT}{path}") for path in self._known}
         for folder in self._folders:
+            known_here = {path for path in last if path.startswith(f"{folder.name}/")}
             texts = {
                 path: text
                 for path, text in last.items()
                 if text is not None
-                and path.startswith(f"{folder.name}/")
+                and path in known_here
                 and sha256_hex(text) == self._known[path]
             }
             folder.restore(texts)
+            if (
+                folder.name == "hosts"
+            ):  # the shipped map, which may allow more, is not it
+                lost = known_here - folder.texts().keys()
+                folder.restore(dict.fromkeys(lost, _DENIES))
 
     async def ask(self) -> None:
         """Ask a person about each text that waits."""

@@ -17,6 +17,7 @@ from agentvault_tui.broker.usecases.stepup_end import expire_due
 from agentvault_tui.gateway import Gateway
 from agentvault_tui.gateway.tools import shipped_tools
 from agentvault_tui.home import Home
+from agentvault_tui.ledger import Meta
 from agentvault_tui.model import AgentId, StepUp
 from agentvault_tui.settings import (
     ChangeSettings,
@@ -146,6 +147,33 @@ async def test_the_first_file_of_a_home_waits_as_well(
         file.write_text(FILES[path])
         async with started(short, clock) as (bench, _):
             assert [one.resource for one in waiting(bench)] == [path]
+
+
+@pytest.mark.parametrize(
+    "now", [None, "unmatched = \"deny\"\n[tools.Read]\nscope = 'x'\n"]
+)
+async def test_a_map_whose_last_text_is_lost_denies_and_is_not_the_shipped_one(
+    short: Path, clock: ManualClock, now: str | None
+) -> None:
+    """As after an upgrade from a version that recorded no texts."""
+    async with started(short, clock, Settings()) as (bench, gateway):
+        file = bench.home.config / "hosts" / "claude-code.toml"
+        file.write_text('unmatched = "deny"\n[tools.Bash]\nscope = "read:files"\n')
+        await gateway.look()
+        assert not maps(gateway)
+        text = Meta("gateway_text:hosts/claude-code.toml", None)
+        await bench.broker.record(changes=[text])
+    if now is None:
+        file.unlink()
+    else:
+        file.write_text(now)
+    for _ in range(2):
+        async with started(short, clock) as (bench, gateway):
+            assert (maps(gateway), maps(gateway, "WebSearch")) == (False, False)
+            await expire_due(bench.broker)
+            await gateway.look()
+            (change,) = waiting(bench)
+            assert change.resource == "hosts/claude-code.toml"
 
 
 async def test_an_approval_of_an_edit_counts_once_and_for_its_file_alone(
