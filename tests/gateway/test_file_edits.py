@@ -150,7 +150,7 @@ async def test_the_first_file_of_a_home_waits_as_well(
 
 
 @pytest.mark.parametrize(
-    "now", [None, "unmatched = \"deny\"\n[tools.Read]\nscope = 'x'\n"]
+    "now", [None, "unmatched = \"deny\"\n[tools.Read]\nscope = 'read:files'\n"]
 )
 async def test_a_map_whose_last_text_is_lost_denies_and_is_not_the_shipped_one(
     short: Path, clock: ManualClock, now: str | None
