@@ -134,7 +134,9 @@ def build_sbom(tree: Path, source: Source, version: str) -> bytes:
         below = [components[pin.name] for pin in pins if name in pin.parents]
         bom.register_dependency(component, below)
     text = JsonV1Dot7(bom).output_as_string(indent=2)
-    if (fault := JsonStrictValidator(SchemaVersion.V1_7).validate_str(text)) is not None:
+    if (
+        fault := JsonStrictValidator(SchemaVersion.V1_7).validate_str(text)
+    ) is not None:
         sys.exit(f"the SBOM does not fit the schema of CycloneDX 1.7: {fault}")
     return text.encode() + b"\n"
 
@@ -159,7 +161,7 @@ def _component(pin: verify.Pin, scope: ComponentScope) -> Component:
     purl = PackageURL("pypi", name=pin.name, version=pin.version)
     source = ExternalReference(
         type=ExternalReferenceType.DISTRIBUTION,
-        url=XsUri(f"https://pypi.org/project/{pin.name}/{pin.version}/"),
+        url=XsUri(str(purl)),
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=one) for one in pin.hashes],
     )
     marker = [Property(name=verify.MARKER, value=pin.marker)] if pin.marker else []
@@ -176,20 +178,31 @@ def _component(pin: verify.Pin, scope: ComponentScope) -> Component:
 
 
 def build_distributions(tree: Path, epoch: int) -> dict[str, bytes]:
-    """Build wheel and sdist in *tree*; return their content by name."""
+    """Build wheel and sdist in *tree*; return their content by name.
+
+    Raises:
+        SystemExit: the build backend fails, with its output.
+    """
     environment = os.environ | {"SOURCE_DATE_EPOCH": str(epoch), "PYTHONHASHSEED": "0"}
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "hatchling", "build"],
         cwd=tree,
         env=environment,
-        check=True,
-        stdout=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
     )
+    if done.returncode:
+        sys.exit(f"the build failed:\n{done.stdout}{done.stderr}")
     return {path.name: path.read_bytes() for path in (tree / "dist").iterdir()}
 
 
 def build_provenance(
-    files: dict[str, bytes], names: verify.Names, source: Source, tree: Path, builder: str
+    files: dict[str, bytes],
+    names: verify.Names,
+    source: Source,
+    tree: Path,
+    builder: str,
 ) -> bytes:
     """Build the provenance of a release.
 
@@ -202,7 +215,10 @@ def build_provenance(
     inputs: list[dict[str, object]] = [
         {"name": "source", "digest": {"gitCommit": source.commit}},
         *(
-            {"name": one, "digest": {"sha256": verify.sha256((tree / one).read_bytes())}}
+            {
+                "name": one,
+                "digest": {"sha256": verify.sha256((tree / one).read_bytes())},
+            }
             for one in locks
         ),
     ]

@@ -280,9 +280,7 @@ def _provenance_faults(
     definition = statement["predicate"]["buildDefinition"]
     if definition["buildType"] != BUILD_TYPE:
         yield f"it has another buildType than {BUILD_TYPE}"
-    known = {
-        one["name"]: one["digest"] for one in definition["resolvedDependencies"]
-    }
+    known = {one["name"]: one["digest"] for one in definition["resolvedDependencies"]}
     sources = known["source"]["gitCommit"], definition["externalParameters"]["commit"]
     if commit is not None and {*sources} != {commit}:
         yield "it names another commit than the SBOM"
