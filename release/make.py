@@ -24,6 +24,7 @@ import tomllib
 import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -105,7 +106,7 @@ def build_sbom(tree: Path, source: Source, version: str) -> bytes:
     project = tomllib.loads((tree / "pyproject.toml").read_text())["project"]
     pins = verify.read_lock((tree / verify.LOCK).read_text())
     direct = _names(project["dependencies"])
-    extras = _names(sum(project["optional-dependencies"].values(), []))
+    extras = _names(chain(*project["optional-dependencies"].values()))
     required, optional = _below(direct, pins), _below(extras, pins)
     purl = PackageURL("pypi", name=_PROJECT, version=version)
     root = Component(

@@ -31,9 +31,11 @@ PREDICATE: Final = "https://slsa.dev/provenance/v1"
 BUILD_TYPE: Final = "https://agentvault.dev/release/v1"
 MARKER: Final = "agentvault:marker"
 """The property of a component that holds its environment marker (PEP 508)."""
-_WHEEL: Final = re.compile(r"(agentvault_tui-([0-9][\w.+!]*))-py3-none-any\.whl", re.A)
-_SUM: Final = re.compile(r"([0-9a-f]{64})  ([\w.+!-]+)", re.A)
-_PIN: Final = re.compile(r"([a-z0-9-]+)==([^\s;]+)(?: ; (.*?))? \\", re.A)
+_WHEEL: Final = re.compile(
+    r"(agentvault_tui-([0-9][\w.+!]*))-py3-none-any\.whl", re.ASCII
+)
+_SUM: Final = re.compile(r"([0-9a-f]{64})  ([\w.+!-]+)", re.ASCII)
+_PIN: Final = re.compile(r"([a-z0-9-]+)==([^\s;]+)(?: ; (.*?))? \\", re.ASCII)
 _LARGEST: Final = 64 * 1024 * 1024
 
 
@@ -192,7 +194,7 @@ def _check_contents(files: Mapping[str, bytes], names: Names) -> Iterator[str]:
             *(zipfile.BadZipFile, tarfile.TarError, NotImplementedError, RuntimeError),
         ) as error:
             inside.append(None)
-            yield f"{name}: {at} cannot be read ({ascii(str(error))})"
+            yield f"{name}: {at} cannot be read ({str(error)!a})"
     for name, sbom in zip((names.wheel, names.sdist), inside, strict=False):
         if sbom not in (None, files[names.sbom]):
             yield f"{names.sbom}: it differs from the SBOM in {name}"
@@ -245,12 +247,12 @@ def _check_sbom(
     if (bom["bomFormat"], bom["specVersion"]) != ("CycloneDX", "1.7"):
         yield f"{name}: not CycloneDX 1.7"
     if f"{component['name'].replace('-', '_')}-{component['version']}" != stem:
-        yield f"{name}: it is about {ascii(component['name'])}"
+        yield f"{name}: it is about {component['name']!a}"
     if lock is not None:
         locked = {pin[:4] for pin in read_lock(lock.decode())}
         stated = [_pinned(one) for one in bom["components"]]
         for one in sorted({pin[0] for pin in locked ^ {*stated}}):
-            yield f"{name}: {ascii(one)} differs from {LOCK} of the sdist"
+            yield f"{name}: {one!a} differs from {LOCK} of the sdist"
         if len(stated) != len(locked):
             yield f"{name}: {len(stated)} components; {LOCK} has {len(locked)}"
     commit: str = component["pedigree"]["commits"][0]["uid"]

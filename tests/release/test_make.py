@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import verify
+from support.needs import program
 
 Make = Callable[[Path], subprocess.CompletedProcess[str]]
 
@@ -24,7 +25,7 @@ def test_a_clone_elsewhere_gives_the_same_release(
 ) -> None:
     """Each file is the same, byte for byte, from another clone of the commit."""
     other = tmp_path / "a longer place"
-    subprocess.run(["git", "clone", "-q", checkout, other], check=True)
+    subprocess.run([program("git"), "clone", "-q", checkout, other], check=True)
     for path in other.rglob("*.py"):
         path.chmod(0o600)
     done = make(other)
@@ -46,7 +47,9 @@ def test_the_sbom_names_scopes_graph_and_commit(checkout: Path, release: Path) -
     below = {one["ref"]: one.get("dependsOn", []) for one in bom["dependencies"]}
     (httpx,) = (ref for ref in below if ref.startswith("pkg:pypi/httpx@"))
     assert any(ref.startswith("pkg:pypi/anyio@") for ref in below[httpx])
-    head = subprocess.check_output(["git", "-C", checkout, "rev-parse", "HEAD"])
+    head = subprocess.check_output(
+        [program("git"), "-C", checkout, "rev-parse", "HEAD"]
+    )
     commits = bom["metadata"]["component"]["pedigree"]["commits"]
     assert commits == [{"uid": head.decode().strip()}]
 
@@ -96,7 +99,7 @@ def test_other_files_in_dist_are_not_deleted(
 ) -> None:
     """Anything in `dist` that is no file of a release stops it, and is named."""
     other = tmp_path / "full"
-    subprocess.run(["git", "clone", "-q", checkout, other], check=True)
+    subprocess.run([program("git"), "clone", "-q", checkout, other], check=True)
     (other / "dist").mkdir()
     (other / "dist/notes.txt").write_text("mine")
     done = make(other)

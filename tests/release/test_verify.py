@@ -55,7 +55,7 @@ def test_one_changed_bit_is_found_and_its_file_is_named(
 ) -> None:
     """Whichever file has it; a sum of the provenance names both it and the sums."""
     (path,) = (one for one in folder.iterdir() if one.name.endswith(ending))
-    content, rng = path.read_bytes(), random.Random(ending)
+    content, rng = path.read_bytes(), random.Random(ending)  # noqa: S311
     for _ in range(FLIPS):
         at, bit = rng.randrange(len(content)), rng.randrange(8)
         changed = bytearray(content)
