@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,9 @@ def environment(short: Path) -> dict[str, str]:
         (short / name).mkdir(mode=0o700)
     base = {k: v for k, v in plain_environment().items() if not k.startswith("XDG_")}
     own = {"HOME": str(short / "home"), "TMPDIR": str(short / "tmp")}
-    return {**base, **own, "PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": "1"}
+    # pip runs rustc, whose shim writes into HOME, unless it is named.
+    named = {"RUSTUP_HOME": os.environ.get("RUSTUP_HOME", f"{Path.home()}/.rustup")}
+    return {**base, **own, **named, "PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def test_nothing_is_left_after_installing_and_uninstalling(
@@ -48,7 +50,8 @@ def test_nothing_is_left_after_installing_and_uninstalling(
     python = short / "env/bin/python"
     site = Path(run(python, "-c", _SITE).strip())
     # Its dependencies are ours: there is no network in tests.
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    places = [one for one in sys.path if one.endswith("site-packages")]
+    (site / "dependencies.pth").write_text("\n".join(places))
     before = sorted(path.relative_to(short) for path in short.rglob("*"))
     (wheel,) = release.glob("*.whl")
     pip = (sys.executable, "-m", "pip", "--python", python)
