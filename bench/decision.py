@@ -23,6 +23,7 @@ from pathlib import Path
 
 import uvloop
 from support.disk import flushes
+from support.figures import figure
 from support.load import Result, ask_many
 from support.peers import Peer, UnavailableError, squidbrake, workplace
 from support.vault import AGENTVAULT, Client, Vault, filesystem, vault
@@ -127,6 +128,9 @@ def _report(
     print(f"one flush of this disk takes {flush:.3f} ms; an evaluation at 1", end=" ")
     print(f"is {ours / flush:.1f} of them")
     print(f"a hook takes {hook:.0f} ms, a Python that does nothing {bare:.0f} ms")
+    name = "a decision (evaluation), p50, 1 connection"
+    figure(name, ours, "ms", "a disk flush", flush)
+    figure("a hook process", hook, "ms", "a Python that does nothing", bare)
     if theirs is None:
         return True
     met = ours <= theirs / 5

@@ -55,6 +55,7 @@ _SLOW = {
     "screens",
     "snapshots",
     "term",
+    "upgrades",
 }
 """Folders whose tests start processes or draw many screens."""
 _WHOLE = {
