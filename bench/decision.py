@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -97,10 +98,15 @@ def _processes(ours: Vault, client: Client) -> tuple[float, float]:
 
 def _timed(argv: list[str]) -> float:
     took = []
+    env = os.environ | {"CLAUDE_PROJECT_DIR": CALL["cwd"]}  # as Claude Code sets it
     for _ in range(HOOKS):
         started = time.perf_counter()
         done = subprocess.run(
-            argv, input=json.dumps(CALL).encode(), capture_output=True, check=True
+            argv,
+            input=json.dumps(CALL).encode(),
+            env=env,
+            capture_output=True,
+            check=True,
         )
         took.append((time.perf_counter() - started) * 1000)
         assert done.stdout in {b"", b"{}\n"}, done.stdout

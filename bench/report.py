@@ -111,7 +111,7 @@ def render(
     """Render the page: the machine, then each bench with its command and figures."""
     lines = [HEAD + (QUICK if quick else ""), "## The machine", "", *where]
     for heading, command, figures in sections:
-        lines += ["", f"## {heading}", "", "```sh", command, "```", ""]
+        lines += ["", f"## {heading}", "", f"Command: `{command}`", ""]
         lines += [f"- {sentence(one)}" for one in figures]
     return "\n".join(lines) + "\n"
 
