@@ -120,7 +120,13 @@ def _report(base: Costs, found: dict[str, Costs]) -> bool:
             ratio = value / before
             met = met and ratio <= MOST
             print(f"  {what:10} {name:40} {value:7.2f} ms, {ratio:.2f} times")
-            figure(f"{what}, p50, {name}", value, "ms", f"{what} on a new home", before)
+            figure(
+                f"{what}, p50, {name}",
+                value,
+                "ms",
+                f"{what} on a new home directory",
+                before,
+            )
     print(f"at most {MOST:g} times: {'met' if met else 'MISSED'}")
     return met
 

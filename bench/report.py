@@ -45,8 +45,8 @@ A disk flush (`fdatasync` of 4 KiB) is the least that a durable record costs.
 Before you rely on a figure, measure on your machine, with nothing else running.
 """
 QUICK = """
-> A short run wrote this page (`make bench-report BENCH_REPORT=--quick`), while other
-> programs ran. Its figures show the form of the page: do not rely on them.
+> A short run wrote this page (`make bench-report BENCH_REPORT=--quick`).
+> Its figures show the form of the page: do not rely on them.
 """
 Figure = dict[str, Any]
 
