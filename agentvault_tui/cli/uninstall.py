@@ -27,6 +27,7 @@ from agentvault_tui.home import Home
 
 _PACKAGE: Final = "agentvault-tui"
 _PAGE: Final = re.compile(r'\.TH "AGENTVAULT[^"]*" 1 ')
+_HOME: Final = re.compile(r"^Environment=AGENTVAULT_HOME=(.+)$", re.MULTILINE)
 _SYSTEMCTL_S: Final = 10
 _FOLDERS: Final = re.compile(
     r"\.(claude|codex|cursor|gemini|copilot|github|vscode|zfunc|config|local)|hooks|"
@@ -114,6 +115,7 @@ def uninstall(session: CliSession, *, only_plan: bool, purge: bool, yes: bool) -
             if not session.out.print_json(plan.document(done=False)):
                 _print(session, plan, "would remove")
             return 1 if plan.faults else 0
+        _refuse_active(plan)
         if purge and not yes:
             _ask(session, plan)
         removed = []
@@ -125,7 +127,7 @@ def uninstall(session: CliSession, *, only_plan: bool, purge: bool, yes: bool) -
             else:
                 removed.append(removal)
         plan.removals = removed
-    _reload({removal.path for removal in removed})
+    list(_systemctl(plan, "daemon-reload"))
     if not session.out.print_json(plan.document(done=not plan.faults)):
         _print(session, plan, "removed")
     return 1 if plan.faults else 0
@@ -150,6 +152,8 @@ def find_installed(home: Home, *, purge: bool = False) -> Plan:
             plan.removals += _of_host(path, form, plan)
         except SettingsError as error:
             plan.faults.append(error.diagnosis())
+        except OSError as error:
+            plan.faults.append(f"{path} cannot be read ({error.strerror})")
     plan.removals += _scripts(plan)
     plan.removals += _units(plan)
     folders = [one for one in dict.fromkeys((home.data, home.config)) if one.exists()]
@@ -180,6 +184,8 @@ def _of_host(path: Path, form: str, plan: Plan) -> Iterator[Removal]:
 
     A copy whose content is only in the copy is kept.
     """
+    if not path.is_file():  # opening a pipe would wait for its other end
+        return
     before, after = without(path, form)
     if before != after:
         # A link that a person made stays one, to a file that says nothing.
@@ -188,10 +194,13 @@ def _of_host(path: Path, form: str, plan: Plan) -> Iterator[Removal]:
         yield Removal("hook", path, text)
     real = path.resolve()
     for copy in sorted(real.parent.glob(f"{real.name}.before-agentvault-*")):
-        if not COPIES.search(copy.name) or copy.is_symlink():
+        if not COPIES.search(copy.name) or copy.is_symlink() or not copy.is_file():
             continue
-        _, old = without(copy, form)
-        if _parsed(old, form) == _parsed(after, form):
+        try:
+            same = _parsed(without(copy, form)[1], form) == _parsed(after, form)
+        except SettingsError:
+            same = False
+        if same:
             yield Removal("copy", copy)
         else:
             plan.keeps.append((copy, f"your {path.name} before; the file differs now"))
@@ -229,6 +238,10 @@ def _units(plan: Plan) -> Iterator[Removal]:
         yield Removal("unit", path)
         for link in sorted(folder.glob(f"*.wants/{systemd.NAME}")):
             yield Removal("unit", link)
+        if home := _HOME.search(_text(path)):
+            plan.keeps.append((Path(home[1]), "the home directory of the service"))
+        if folder == systemd.SYSTEM:
+            plan.steps.append("userdel agentvault, if nothing else runs as that user")
         if (own := path.with_name(f"{systemd.NAME}.d")).exists():
             plan.keeps.append((own, "your changes to the unit"))
 
@@ -299,18 +312,38 @@ def _ask(session: CliSession, plan: Plan) -> None:
         raise RefusedError("nothing was removed")
 
 
-def _reload(paths: set[Path]) -> None:
-    """Have systemd forget units that are gone, where it runs."""
-    program = shutil.which("systemctl")
-    for folder, words in ((systemd.user_folder(), ["--user"]), (systemd.SYSTEM, [])):
+def _systemctl(plan: Plan, *words: str) -> Iterator[tuple[str, bool]]:
+    """Run systemctl for each unit of *plan*, where systemd's program is.
+
+    Yields:
+        the start of the command line, and whether it succeeded.
+    """
+    program, paths = shutil.which("systemctl"), {one.path for one in plan.removals}
+    for folder, start in (
+        (systemd.user_folder(), ["systemctl", "--user"]),
+        (systemd.SYSTEM, ["systemctl"]),
+    ):
         if program and folder / systemd.NAME in paths:
+            line = [program, *start[1:], *words]
             with suppress(subprocess.TimeoutExpired):
-                subprocess.run(
-                    [program, *words, "daemon-reload"],
-                    capture_output=True,
-                    timeout=_SYSTEMCTL_S,
-                    check=False,
+                done = subprocess.run(
+                    line, capture_output=True, timeout=_SYSTEMCTL_S, check=False
                 )
+                yield " ".join(start), done.returncode == 0
+
+
+def _refuse_active(plan: Plan) -> None:
+    """Refuse while a unit that is to be removed runs.
+
+    Raises:
+        RefusedError: it runs, with the command that stops it.
+    """
+    for start, active in _systemctl(plan, "is-active", "--quiet", systemd.NAME):
+        if active:
+            raise RefusedError(
+                "nothing was removed: the service runs",
+                f"{start} disable --now agentvault",
+            )
 
 
 def _print(session: CliSession, plan: Plan, verb: str) -> None:

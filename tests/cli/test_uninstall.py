@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -170,6 +171,49 @@ def test_units_that_others_wrote_stay(run: Run, place: Path) -> None:
     kept = {one["path"] for one in done["keep"]}
     assert kept >= {str(folder / systemd.NAME), str(own)}
     assert own.exists()
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_a_unit_that_runs_is_stopped_first(
+    run: Run, place: Path, monkeypatch: pytest.MonkeyPatch, active: bool
+) -> None:
+    """While systemd says that it runs, nothing is removed; else systemd reloads."""
+    program = place / "bin/systemctl"
+    program.write_text(
+        f'#!/bin/sh\necho "$@" >> {place}/said\n'
+        f"case $2 in is-active) exit {int(not active)};; esac\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    assert run("systemd", "install", "--user").code == 0
+    unit = place / ".config/systemd/user" / systemd.NAME
+    done = run("uninstall")
+    assert (done.code, unit.exists()) == (int(active), active)
+    assert active == ("systemctl --user disable --now agentvault" in done.err)
+    said = (place / "said").read_text().splitlines()
+    assert said[0] == f"--user is-active --quiet {systemd.NAME}"
+    assert said[1:] == ([] if active else ["--user daemon-reload"])
+
+
+def test_the_home_directory_of_a_service_is_named(run: Run, place: Path) -> None:
+    """A unit of the machine has its own home directory, which stays."""
+    folder = place / "etc/systemd/system"
+    folder.mkdir(parents=True)
+    unit = systemd.unit_file(place / "bin/agentvault", Path("/srv/v"), user=False)
+    (folder / systemd.NAME).write_text(unit)
+    done = run("uninstall", "--plan", "--json").json
+    assert "/srv/v" in {one["path"] for one in done["keep"]}
+    assert any(step.startswith("userdel") for step in done["next"])
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(run: Run, place: Path) -> None:
+    """An agent may have put one into its project, or in the place of a copy."""
+    assert run("connect", "vscode", "--agent", "coder", "--write").code == 0
+    hooks = place / "project/.github/hooks/agentvault.json"
+    os.mkfifo(f"{hooks}.before-agentvault-20260101T000000Z")
+    os.mkfifo(place / "project/.mcp.json")
+    assert run("uninstall").code == 0
+    assert not hooks.exists()
 
 
 def test_a_certificate_of_another_authority_stays(run: Run, place: Path) -> None:
