@@ -63,10 +63,10 @@ class Costs(NamedTuple):
 
 async def costs(ours: Vault, client: Client, sizes: Sizes) -> Costs:
     """Measure decisions and revocations on a broker."""
-    asked = [
+    requests = [
         client.evaluation_request(SCOPE, next(_numbers)) for _ in range(sizes.decisions)
     ]
-    decided = await ask_many(ours.agents, asked, connections=1, count=len(asked))
+    decided = await ask_many(ours.agents, requests, connections=1, count=len(requests))
     assert set(decided.statuses) == {200}, decided.statuses
     took = []
     for _ in range(sizes.revocations):
@@ -89,11 +89,11 @@ async def measure(sizes: Sizes) -> bool:
         for number in range(sizes.agents):
             await ours.register(f"more-{number}", SCOPE)
         found = {f"with {sizes.agents:,} agents more": await costs(ours, client, sizes)}
-        asked = [
+        more = [
             client.evaluation_request(SCOPE, next(_numbers))
             for _ in range(sizes.events)
         ]
-        await ask_many(ours.agents, asked, connections=16, count=len(asked))
+        await ask_many(ours.agents, more, connections=16, count=len(more))
         name = f"with {sizes.events:,} events more"
         found[name] = await costs(ours, client, sizes)
     home = Path(tempfile.mkdtemp(prefix="av-bench-", dir=disk()))

@@ -47,7 +47,7 @@ class Pin(NamedTuple):
     marker: str
     hashes: frozenset[str]
     parents: tuple[str, ...]
-    """What depends on it, as `uv pip compile` notes it after "via"."""
+    """The packages that depend on it, as `uv pip compile` notes it after "via"."""
 
 
 class Names(NamedTuple):
@@ -282,11 +282,11 @@ def _provenance_faults(
     definition = statement["predicate"]["buildDefinition"]
     if definition["buildType"] != BUILD_TYPE:
         yield f"it has another buildType than {BUILD_TYPE}"
-    known = {one["name"]: one["digest"] for one in definition["resolvedDependencies"]}
-    sources = known["source"]["gitCommit"], definition["externalParameters"]["commit"]
+    inputs = {one["name"]: one["digest"] for one in definition["resolvedDependencies"]}
+    sources = inputs["source"]["gitCommit"], definition["externalParameters"]["commit"]
     if commit is not None and {*sources} != {commit}:
         yield "it names another commit than the SBOM"
-    if lock is not None and known[LOCK]["sha256"] != sha256(lock):
+    if lock is not None and inputs[LOCK]["sha256"] != sha256(lock):
         yield f"it states another digest of {LOCK} than the sdist has"
     if ":" not in statement["predicate"]["runDetails"]["builder"]["id"]:
         yield "its builder id is not a URI"

@@ -412,10 +412,10 @@ def _record_written(home: Home, files: Sequence[HostFile]) -> None:
     """Record where `connect` wrote, so that `uninstall` finds it."""
     written = {file.path.absolute(): file.format for file in files}
     with locked_folder(home.data):
-        known = read_written(home)
-        if known | written == known:
+        recorded = read_written(home)
+        if recorded | written == recorded:
             return
-        every = {str(path): form for path, form in (known | written).items()}
+        every = {str(path): form for path, form in (recorded | written).items()}
         content = json.dumps(every).encode()
         put_private(home.connected_file, content, replace=True)
 

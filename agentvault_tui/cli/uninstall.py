@@ -69,7 +69,7 @@ class Removal:
 
 @dataclass(slots=True)
 class Plan:
-    """What is removed, what stays and why, and what is left to do."""
+    """The removals, the files that stay and why, and the remaining steps."""
 
     removals: list[Removal] = field(default_factory=list)
     keeps: list[tuple[Path, str]] = field(default_factory=list)
@@ -182,7 +182,7 @@ def find_installed(home: Home, *, purge: bool = False) -> Plan:
 def _of_host(path: Path, form: str, plan: Plan) -> Iterator[Removal]:
     """Yield what `connect` wrote into a file of a host, and the copies that it made.
 
-    A copy whose content is only in the copy is kept.
+    If only the copy has its content, it stays.
     """
     if not path.is_file():  # opening a pipe would wait for its other end
         return
@@ -298,7 +298,7 @@ def _ask(session: CliSession, plan: Plan) -> None:
     """Ask before the home directory is removed.
 
     Raises:
-        RefusedError: the answer is no, or there is nobody to ask.
+        RefusedError: the answer is no, or there is no terminal to ask at.
     """
     from agentvault_tui.cli.output import confirm
 

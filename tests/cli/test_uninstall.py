@@ -107,7 +107,7 @@ def test_a_persons_own_configuration_stays(run: Run, place: Path) -> None:
 
 
 def test_a_copy_that_alone_has_its_content_stays(run: Run, place: Path) -> None:
-    """If the file was changed since, the copy is kept and named."""
+    """If the file was changed since, the copy stays and is named."""
     (place / ".claude").mkdir()
     path = place / ".claude/settings.json"
     path.write_text(OWN)
@@ -168,8 +168,8 @@ def test_units_that_others_wrote_stay(run: Run, place: Path) -> None:
     own.mkdir()
     done = run("uninstall", "--json").json
     assert [one["path"] for one in done["remove"]] == [str(own.with_name(systemd.NAME))]
-    kept = {one["path"] for one in done["keep"]}
-    assert kept >= {str(folder / systemd.NAME), str(own)}
+    stays = {one["path"] for one in done["keep"]}
+    assert stays >= {str(folder / systemd.NAME), str(own)}
     assert own.exists()
 
 
@@ -180,7 +180,7 @@ def test_a_unit_that_runs_is_stopped_first(
     """While systemd says that it runs, nothing is removed; else systemd reloads."""
     program = place / "bin/systemctl"
     program.write_text(
-        f'#!/bin/sh\necho "$@" >> {place}/said\n'
+        f'#!/bin/sh\necho "$@" >> {place}/lines\n'
         f"case $2 in is-active) exit {int(not active)};; esac\n"
     )
     program.chmod(0o755)
@@ -190,9 +190,9 @@ def test_a_unit_that_runs_is_stopped_first(
     done = run("uninstall")
     assert (done.code, unit.exists()) == (int(active), active)
     assert active == ("systemctl --user disable --now agentvault" in done.err)
-    said = (place / "said").read_text().splitlines()
-    assert said[0] == f"--user is-active --quiet {systemd.NAME}"
-    assert said[1:] == ([] if active else ["--user daemon-reload"])
+    lines = (place / "lines").read_text().splitlines()
+    assert lines[0] == f"--user is-active --quiet {systemd.NAME}"
+    assert lines[1:] == ([] if active else ["--user daemon-reload"])
 
 
 def test_the_home_directory_of_a_service_is_named(run: Run, place: Path) -> None:
@@ -244,9 +244,9 @@ def test_nothing_is_removed_while_a_broker_runs(av: Run, broker: Broker) -> None
 def test_purge_asks_and_removes_the_home_directory(run: Run, place: Path) -> None:
     """Without a terminal or --yes it is refused, before anything is removed."""
     assert run("completion", "bash", "--install").code == 0
-    asked = run("uninstall", "--purge")
-    assert asked.code == 1
-    assert "--yes" in asked.err
+    refused = run("uninstall", "--purge")
+    assert refused.code == 1
+    assert "--yes" in refused.err
     script = place / ".local/share/bash-completion/completions/agentvault"
     assert script.exists()
     assert run("uninstall", "--purge", "--yes").code == 0

@@ -196,8 +196,8 @@ def test_the_changelog_has_the_form_that_people_know() -> None:
     assert versions[0] == "[Unreleased]"
     dated = re.compile(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d")
     assert [one for one in versions[1:] if not dated.fullmatch(one)] == []
-    known = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
-    assert {line[4:] for line in lines if line.startswith("### ")} <= known
+    headings = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert {line[4:] for line in lines if line.startswith("### ")} <= headings
     bullets = [line for line in lines if line.startswith("- ")]
     assert [one for one in bullets if len(one) > 200 or one.count(". ") > 1] == []
 

@@ -175,8 +175,8 @@ def test_the_services_of_compose_prepare_a_store_and_serve(
         assert python == "python3"
         line = [word.replace("http://127.0.0.1:7717", url) for word in words]
         subprocess.run([sys.executable, *line], env=own, check=True, timeout=PATIENT)
-        told = subprocess.check_output([*PROGRAM, "status", "--json"], env=own)
-        assert json.loads(told)["team"]["name"] == "agentvault"
+        status = subprocess.check_output([*PROGRAM, "status", "--json"], env=own)
+        assert json.loads(status)["team"]["name"] == "agentvault"
         process.terminate()
         assert process.wait(PATIENT) == 0
 

@@ -73,8 +73,8 @@ def test_nothing_is_left_after_installing_and_uninstalling(
     run(agentvault, "man", "--install")
     run(agentvault, "systemd", "install", "--user")
 
-    told = json.loads(run(agentvault, "uninstall", "--purge", "--yes", "--json"))
-    (step,) = told["next"]
+    done = json.loads(run(agentvault, "uninstall", "--purge", "--yes", "--json"))
+    (step,) = done["next"]
     assert step == f"{python} -m pip uninstall agentvault-tui"
     run(*pip, "uninstall", "--quiet", "--yes", "agentvault-tui")
     assert sorted(path.relative_to(short) for path in short.rglob("*")) == before

@@ -14,7 +14,7 @@ import pytest
 import verify
 
 SCRIPT = Path(verify.__file__)
-FLIPS = 25
+FLIPS = 10
 """How many bits of each file are changed, one at a time."""
 
 
