@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # A dot a second while a command runs: a silent minute looks like a hang.
 DOTTED = @$(1) & pid=$$!; while kill -0 $$pid 2>/dev/null; do printf .; sleep 1; done; echo; wait $$pid
 
-.PHONY: install demo test interleavings interop servers differential hosts lint check bench screenshots docs live-auth0 lock clean
+.PHONY: install demo test interleavings interop servers differential hosts lint check bench screenshots docs live-auth0 lock release verify-release bench-report clean
 
 install: $(VENV)/runtime.stamp
 
@@ -64,6 +64,18 @@ docs: $(VENV)/docs.stamp
 # Opt-in, and changes a real tenant: see docs/auth0.md, "A live run".
 live-auth0: $(VENV)/dev.stamp
 	@$(BIN)/python tests/live/auth0.py $(LIVE)
+
+# Wheel, sdist, SBOM, provenance and sums of the commit that is checked out, in dist/.
+release: $(VENV)/dev.stamp
+	@$(BIN)/python release/make.py $(RELEASE)
+
+# Needs Python alone: make verify-release DIR=…
+verify-release:
+	@$(PYTHON) release/verify.py $(or $(DIR),dist)
+
+# docs/performance.md, from a run on this machine; BENCH_REPORT=--quick is short.
+bench-report: $(VENV)/dev.stamp
+	@$(BIN)/python bench/report.py $(BENCH_REPORT)
 
 lock: $(VENV)/dev.stamp
 	$(LOCK) --extra postgres --group build pyproject.toml -o requirements/runtime.txt

@@ -6,4 +6,4 @@ import sys
 # tenth of what the broker takes to start.
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
-__version__ = "0.1.0"
+__version__ = "0.9.0"

@@ -57,6 +57,8 @@ class Home:
     """Says where the ledger was copied to, once it was."""
     broker_id_file = _PathIn("data", "broker.id")
     """The name that this home's broker has in its team."""
+    connected_file = _PathIn("data", "connected.json")
+    """Names the files of agent hosts that `connect` wrote."""
     team_files = _PathIn("data", "team-files.json")
     """Says which files were last in step with the team's."""
     cut_journal = _PathIn("data", "cuts.journal")

@@ -39,6 +39,7 @@ from typing import NamedTuple
 import uvloop
 from support.disk import flushes
 from support.encoding import body, encoding_cost
+from support.figures import figure
 from support.load import Result, ask_many, loading, request
 from support.peers import UnavailableError, mitmproxy, nginx, workplace
 from support.service import (
@@ -302,6 +303,11 @@ def compare(
         met=p50 < 2,
     )
     verdicts.say(f"added latency p99 {p99:.2f} ms (under 10)", met=p99 < 10)
+    for name, added, of in (("p50", p50, 50), ("p99", p99, 99)):
+        direct = getattr(found["direct"][1], f"p{of}")
+        through = f"a call through the gateway, {name}, 1 connection"
+        figure(through, direct + added, "ms", "the same call without it", direct)
+    figure("latency that the gateway adds, p50", p50, "ms", "a disk flush", flush)
     if "mitmproxy" in found:
         ratio = found["agentvault"][64].rate / found["mitmproxy"][64].rate
         text = f"{ratio:.1f} times mitmproxy's rate at 64 (1.8)"
@@ -388,6 +394,8 @@ async def measure(*, peers: bool, scale: int) -> bool:
         await downloads(ours, client, port, scale, verdicts)
         last = await revoked_streams(ours)
         verdicts.say(f"revoke to last byte {last:.1f} ms (under 50)", met=last < 50)
+        name = f"revoked until the last byte of {STREAMS} streams"
+        figure(name, last, "ms", "a disk flush", flush)
         calls = {"ours": systems["agentvault"], "another": systems["by resource"]}
         slower = await beside(ours, client, calls)
         for what, ratio in zip(("token endpoint", "revocation"), slower, strict=True):

@@ -21,6 +21,7 @@ BENCHES = (
     "mirror",
     "console",
     "scale",
+    "growth",
     "gateway",
     "mcp",
     "watch",

@@ -17,13 +17,14 @@ myst_heading_anchors = 4
 suppress_warnings = ["misc.highlighting_failure"]
 
 
-def link_changelog(_app: Sphinx, _page: str, source: list[str]) -> None:
-    """Point at the site's copy of the changelog, which has no source in docs/."""
-    source[0] = source[0].replace("](../CHANGELOG.md", "](generated/changelog.md")
+def link_copies(_app: Sphinx, _page: str, source: list[str]) -> None:
+    """Point at the site's copies of pages that have no source in docs/."""
+    for name in ("CHANGELOG.md", "SECURITY.md"):
+        source[0] = source[0].replace(f"](../{name}", f"](generated/{name.lower()}")
 
 
 def setup(app: Sphinx) -> None:
     """Write the generated pages before Sphinx reads any."""
     docs = Path(app.srcdir)
     runpy.run_path(str(docs / "reference.py"))["write_references"](docs)
-    app.connect("source-read", link_changelog)
+    app.connect("source-read", link_copies)

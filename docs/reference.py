@@ -1,4 +1,4 @@
-"""Write the pages that only the site has: commands, scopes and the changelog.
+"""Write the pages that only the site has: commands, scopes, changelog.
 
 They come from the command line's own help, the shipped catalogue and the root folder.
 They are not in the repository, so that they cannot differ from the code.
@@ -20,8 +20,9 @@ def write_references(docs: Path) -> None:
     (folder := docs / "generated").mkdir(exist_ok=True)
     (folder / "commands.md").write_text("\n".join(commands()))
     (folder / "scopes.md").write_text("\n".join(scopes()))
-    changes = (docs.parent / "CHANGELOG.md").read_text()
-    (folder / "changelog.md").write_text(changes.replace("](docs/", "](../"))
+    for name in ("CHANGELOG.md", "SECURITY.md"):
+        text = (docs.parent / name).read_text()
+        (folder / name.lower()).write_text(text.replace("](docs/", "](../"))
 
 
 def commands() -> Iterator[str]:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[1] / "release"))
 
 pytest_plugins = (
     "support.alone",
@@ -50,9 +51,11 @@ _SLOW = {
     "e2e",
     "interop",
     "live",
+    "release",
     "screens",
     "snapshots",
     "term",
+    "upgrades",
 }
 """Folders whose tests start processes or draw many screens."""
 _WHOLE = {

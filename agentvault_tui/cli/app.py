@@ -13,7 +13,6 @@ from typing import Any, Final, NoReturn, cast
 
 import click
 
-from agentvault_tui import __version__
 from agentvault_tui.cli.framework import (
     CliCommand,
     Group,
@@ -80,6 +79,7 @@ SECTIONS: Final = {
         "alerts": "List, test and resend alerts.",
         "audit": "Read, search, export, verify the audit log.",
         "doctor": "Find faults and their remedies.",
+        "uninstall": "Remove hooks, scripts, units and certificates.",
     },
     "Who you are": {
         "login": "Sign in by device flow.",
@@ -177,6 +177,16 @@ class _Root(Group):
         return result
 
 
+def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    """Print the version and end, if ``--version`` was given."""
+    if value and not ctx.resilient_parsing:
+        from agentvault_tui.cli.version import describe
+
+        for line in describe(verbose=ctx.params["verbose"]):
+            click.echo(line)
+        ctx.exit()
+
+
 @click.group(
     "agentvault",
     cls=_Root,
@@ -185,15 +195,29 @@ class _Root(Group):
     example="agentvault demo\nagentvault revoke calendar-agent",
 )
 @link_option
-@click.version_option(__version__, message="agentvault %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+@click.option(
+    "--verbose",
+    is_flag=True,
+    is_eager=True,  # so that --version knows it
+    help="With --version: the commit, the SBOM's digest and locked versions.",
+)
 @pass_session
 @click.pass_context
-def root(ctx: click.Context, session: CliSession) -> int | None:
+def root(ctx: click.Context, session: CliSession, *, verbose: bool) -> int | None:
     """Watch AI agents' authorizations, decide the risky ones, revoke any agent.
 
     Without a command, opens the console of the running broker, or starts a broker
     for as long as the console is open.
     """
+    if verbose:
+        raise click.UsageError("--verbose goes with --version", ctx)
     if ctx.invoked_subcommand is None:
         from agentvault_tui.cli.console import open_or_start
 

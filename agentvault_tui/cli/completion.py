@@ -13,14 +13,14 @@ from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import UsageError
 
-_SHELLS: Final = ("bash", "zsh", "fish")
-_VARIABLE: Final = "_AGENTVAULT_COMPLETE"
+SHELLS: Final = ("bash", "zsh", "fish")
+VARIABLE: Final = "_AGENTVAULT_COMPLETE"
 
 
 @command(
     "completion", prints_data=False, example="agentvault completion bash --install"
 )
-@click.argument("shell", type=click.Choice(_SHELLS))
+@click.argument("shell", type=click.Choice(SHELLS))
 @click.option("--install", is_flag=True, help="Write it where the shell looks.")
 @pass_session
 def completion(session: CliSession, shell: str, *, install: bool) -> None:
@@ -34,11 +34,11 @@ def completion(session: CliSession, shell: str, *, install: bool) -> None:
     kind = get_completion_class(shell)
     if kind is None:
         raise UsageError(f"click completes nothing for {shell}", "use another shell")
-    script = kind(root, {}, "agentvault", _VARIABLE).source()
+    script = kind(root, {}, "agentvault", VARIABLE).source()
     if not install:
         click.echo(script)
         return
-    file = _place(shell)
+    file = script_path(shell)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(script, "utf-8")
     session.out.line("wrote ", session.out.cell(file))
@@ -47,7 +47,7 @@ def completion(session: CliSession, shell: str, *, install: bool) -> None:
     session.out.line("new shells complete `agentvault`")
 
 
-def _place(shell: str) -> Path:
+def script_path(shell: str) -> Path:
     """Return where a shell looks for the completions of a program."""
     home = Path.home()
     if shell == "zsh":

@@ -14,13 +14,16 @@ from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.hook_hosts import PROGRAM
 from agentvault_tui.cli.hosts import (
     FILES_OF,
+    MANAGED,
     HostCommands,
     foreign,
     is_ours,
+    read_written,
     write_file,
 )
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import SettingsError
+from agentvault_tui.home import Home
 from agentvault_tui.text import visible
 
 _LOCKS: Final = ("allowManagedHooksOnly", "allowManagedMcpServersOnly")
@@ -46,7 +49,7 @@ def disconnect(session: CliSession, host: str, *, write: bool, managed: bool) ->
     # A server, so that the files of MCP servers are among them.
     run = HostCommands(PROGRAM, "any", (), ("any",))
     files = FILES_OF[host](run, Path.home(), managed=managed)
-    found = [(one.path, *_without(one.path, one.format)) for one in files]
+    found = [(one.path, *without(one.path, one.format)) for one in files]
     changed = [(path, text) for path, before, text in found if text != before]
     out = session.out
     for path, text in changed if write else ():
@@ -73,8 +76,25 @@ def disconnect(session: CliSession, host: str, *, write: bool, managed: bool) ->
     return 0
 
 
-def _without(path: Path, form: str) -> tuple[str | None, str | None]:
-    """Return what a file says, and what without AgentVault; None for no file.
+def connected_files(home: Home) -> list[tuple[Path, str]]:
+    """List the files of hosts that `connect` may have written, with their formats.
+
+    They are those of this user, of this machine, of the current directory, and those
+    that were recorded in *home*.
+    """
+    run = HostCommands(PROGRAM, "any", (), ("any",))
+    found = {}
+    for host, files_of in FILES_OF.items():
+        for managed in (False, True):
+            if managed and host not in MANAGED:
+                continue
+            for one in files_of(run, Path.home(), managed=managed):
+                found[one.path] = one.format
+    return list((found | read_written(home)).items())
+
+
+def without(path: Path, form: str) -> tuple[str | None, str | None]:
+    """Return a file's text, and its text without AgentVault; None for no file.
 
     Raises:
         SettingsError: it cannot be read, or not be changed safely.

@@ -25,6 +25,7 @@ from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.errors import SettingsError, UnreachableError, UsageError
+from agentvault_tui.home import Home, locked_folder, put_private
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.access import IssueRequest
 from agentvault_tui.operator_api.shapes import AgentInfo
@@ -365,6 +366,7 @@ def connect(
     weak = [*CANNOT_KEEP[host], *(() if managed else (_EDITABLE,))]
     backups = [write_file(file.path, text) for file, text in merged] if write else []
     if write:
+        _record_written(session.home, files)
         with suppress(UnreachableError):  # else its first hook tells the broker
             session.client.call(calls.CONNECTED, host=host)
     if session.json:
@@ -387,6 +389,35 @@ def connect(
         out.line("  agentvault agents grant ", shlex.join([visible(name, 100), *lacks]))
     if not write:
         out.note("nothing was written: give --write")
+
+
+def read_written(home: Home) -> dict[Path, str]:
+    """Return the files that `connect` wrote, with their formats.
+
+    Raises:
+        SettingsError: the record of them cannot be read.
+    """
+    try:
+        found = json.loads(home.connected_file.read_text("utf-8"))
+        return {Path(path): str(form) for path, form in found.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise SettingsError(
+            f"{home.connected_file} cannot be read ({error})", "move it away"
+        ) from error
+
+
+def _record_written(home: Home, files: Sequence[HostFile]) -> None:
+    """Record where `connect` wrote, so that `uninstall` finds it."""
+    written = {file.path.absolute(): file.format for file in files}
+    with locked_folder(home.data):
+        recorded = read_written(home)
+        if recorded | written == recorded:
+            return
+        every = {str(path): form for path, form in (recorded | written).items()}
+        content = json.dumps(every).encode()
+        put_private(home.connected_file, content, replace=True)
 
 
 def _print_written(
@@ -472,6 +503,10 @@ def _joined(known: Any, wanted: Any) -> Any:
     return wanted
 
 
+COPIES: Final = re.compile(r"\.before-agentvault-\d{8}T\d{6}Z\Z", re.ASCII)
+"""The ending of the copies that `write_file` makes."""
+MANAGED: Final = frozenset({"claude-code", "copilot"})
+"""Hosts with configuration that an administrator locks."""
 _OURS: Final = re.compile(
     r"""agentvault(?:_tui\.cli)?(?:'? hook [a-z-]+ --agent |", "mcp", "stdio", ")"""
 )
@@ -521,12 +556,13 @@ def _with_tables(text: str, known: dict[str, Any], wanted: dict[str, Any]) -> st
     return text
 
 
-def write_file(path: Path, text: str) -> str | None:
+def write_file(path: Path, text: str, *, copies: bool = True) -> str | None:
     """Write a file of a host, whole or not at all, and keep a copy of it.
 
     Args:
         path: the file; if it is a link, what it points to.
         text: its new text.
+        copies: whether to keep a copy of what was there.
 
     Returns:
         where a copy of what was there is, empty if nothing was; None where the file
@@ -540,9 +576,10 @@ def write_file(path: Path, text: str) -> str | None:
     if path.exists():
         if path.read_bytes().rstrip() == text.encode().rstrip():
             return None
-        stamp = SystemClock().now().strftime("%Y%m%dT%H%M%SZ")
-        copy = f"{path}.before-agentvault-{stamp}"
-        shutil.copy2(path, copy)
+        if copies:
+            stamp = SystemClock().now().strftime("%Y%m%dT%H%M%SZ")
+            copy = f"{path}.before-agentvault-{stamp}"
+            shutil.copy2(path, copy)
         mode = path.stat().st_mode & 0o777
     descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

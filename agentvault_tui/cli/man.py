@@ -45,13 +45,18 @@ def man(
     if not (install or to):
         click.echo(_page(*_found(root, words)), nl=False)
         return
-    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    folder = to or data / "man" / "man1"
+    folder = to or pages_folder()
     folder.mkdir(parents=True, exist_ok=True)
     pages = {"-".join(ctx.command_path.split()): (ctx, one) for ctx, one in _all(root)}
     for name, page in pages.items():
         (folder / f"{name}.1").write_text(_page(*page), "utf-8")
     session.out.line(f"wrote {len(pages)} pages to ", session.out.cell(folder))
+
+
+def pages_folder() -> Path:
+    """Return where man looks for pages of the user's own."""
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return data / "man" / "man1"
 
 
 def _found(

@@ -14,10 +14,12 @@ from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import UsageError
 
-_NAME: Final = "agentvault.service"
-_HEADER: Final = (
+NAME: Final = "agentvault.service"
+HEADER: Final = (
     "# Written by agentvault systemd install; run it again after an upgrade.\n"
 )
+SYSTEM: Final = Path("/etc/systemd/system")
+"""Where units of the machine are."""
 _STATE: Final = Path("/var/lib/agentvault")
 _WORD: Final = re.compile(r"[\w./@+-]+", re.ASCII)
 """What stands in a unit for itself: no quoting, specifier or variable."""
@@ -117,9 +119,9 @@ def install(session: CliSession, *, user: bool, only_print: bool) -> None:
             f"a service of the machine does not see {hidden[0]}",
             "put it elsewhere, such as /opt, or install with --user",
         )
-    folder = _user_folder() if user else Path("/etc/systemd/system")
-    path = folder / _NAME
-    if path.exists() and not path.read_text("utf-8", "replace").startswith(_HEADER):
+    folder = user_folder() if user else SYSTEM
+    path = folder / NAME
+    if path.exists() and not path.read_text("utf-8", "replace").startswith(HEADER):
         raise UsageError(
             f"{path} was not written by this command", "move it away, then install"
         )
@@ -155,7 +157,7 @@ def unit_file(program: Path, home: Path | None, *, user: bool) -> str:
         state = ["StateDirectory=agentvault", "StateDirectoryMode=0700"]
         place += state if home == _STATE else [f"ReadWritePaths={home}"]
     systemctl = "systemctl --user" if user else "systemctl"
-    header = f"{_HEADER}# Change it with: {systemctl} edit agentvault\n"
+    header = f"{HEADER}# Change it with: {systemctl} edit agentvault\n"
     return header + _SERVICE.format(
         program=program,
         place="\n".join(place) or "# Its home is the user's own.",
@@ -174,7 +176,8 @@ def _program() -> Path:
     return Path(sys.executable).absolute().with_name("agentvault")
 
 
-def _user_folder() -> Path:
+def user_folder() -> Path:
+    """Return where units of this user's own are."""
     settings = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(settings, "systemd", "user")
 

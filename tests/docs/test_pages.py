@@ -68,9 +68,12 @@ ELSEWHERE = (
         "rm -rf ",
         "systemctl ",
         "podman ",
+        "docker ",
+        "agentvault-0.9.0/bin/pip",
         "systemd-sysusers ",
     ),
     "agentvault demo",  # tests/e2e types it
+    "agentvault uninstall",  # tests/cli/test_uninstall.py does, for an invented user
     "agentvault --connect",  # tests/e2e/test_remote.py does
     "agentvault policy test",  # test_policy_examples.py does, with the page's rules
 )
