@@ -92,7 +92,7 @@ def show_change(session: CliSession, change_id: str) -> None:
         return
     print_all(session, _named(session, change_id))
     info = client.call(calls.CHANGE, id=change_id)
-    _print_texts(out, info)
+    print_texts(out, info)
     if info.result is not None:
         out.line()
         out.line("result")
@@ -113,7 +113,7 @@ def approve_change(session: CliSession, change_id: str) -> int:
     if not session.json:
         print_all(session, asked)
         if asked.status in OPEN:  # else its answer might be given away here
-            _print_texts(out, client.call(calls.CHANGE, id=change_id))
+            print_texts(out, client.call(calls.CHANGE, id=change_id))
     # The digest of what was printed above, not of whatever is there by now.
     approval = ChangeDecision(id=asked.id, decision="approve", digest=asked.digest)
     started = client.call(calls.DECIDE_CHANGE, approval)
@@ -139,7 +139,7 @@ def deny_change(session: CliSession, change_id: str, reason: str) -> None:
         print_end(session.out, denied)
 
 
-def _print_texts(out: Output, change: ChangeInfo) -> None:
+def print_texts(out: Output, change: ChangeInfo) -> None:
     """Print the differing lines of each text that is replaced."""
     for text in change.texts:
         if text.diff:

@@ -92,6 +92,7 @@ def activate(session: CliSession, /, user_code: str, user: str, **given: Any) ->
         asked = _waiting(session, details)
         if not session.json:
             _print_details(session.out, details, _held_facts(session, details, asked))
+            _print_change(session, details, asked)
         _factor("password", password, lambda word: page.sign_in(user, word))
         _factor("one-time code", given["otp"], page.one_time_code)
         agreed = given["yes"] or confirm("Approve exactly this?")
@@ -162,6 +163,23 @@ def _held_facts(
         ("Body", said),
         ("  but", "headers and body cannot be shown here: read them in the console"),
     ]
+
+
+def _print_change(
+    session: CliSession, details: Details, asked: StepUpInfo | None
+) -> None:
+    """Print the lines that a change replaces, which its fingerprint covers."""
+    if not (details.action or "").startswith("change:"):
+        return
+    if asked is not None and asked.fingerprint == details.fingerprint:
+        from agentvault_tui.cli.changes import print_texts
+
+        print_texts(session.out, session.client.call(calls.CHANGE, id=asked.id))
+    else:
+        session.out.note(
+            "the lines that differ cannot be shown here: read them on the approval"
+            " page, or in the console of the broker that asked"
+        )
 
 
 def _accepted(session: CliSession, asked: StepUpInfo | None) -> tuple[str, str | None]:

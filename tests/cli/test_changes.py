@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 from support.command_line import running
 from support.patience import PATIENT
-from support.vault import Vault, plain_environment, serving
+from support.vault import Vault, fresh_code, plain_environment, serving
+
+
+ALLOW = (
+    '@id("more") @why("w") @obligation("allow")\npermit(principal, action, resource);\n'
+)
 
 
 def asked(vault: Vault, path: str, **body: Any) -> dict[str, Any]:
@@ -61,3 +66,26 @@ def test_a_change_is_listed_shown_denied_and_approved() -> None:
         assert json.loads(rest)["status"] == "applied"
         assert '"client_secret":"av_s_' in said(vault, "show", change)
         assert "client_secret" not in said(vault, "show", change)
+
+
+@pytest.mark.slow
+def test_the_command_that_takes_a_code_prints_the_lines_of_a_change(
+    tmp_path: Path,
+) -> None:
+    """A colleague who is given the code sees what they approve."""
+    with (
+        tempfile.TemporaryDirectory(prefix="h-") as folder,
+        serving(Path(folder), AGENTVAULT_CHANGES_SOCKET="factor") as vault,
+    ):
+        ann = vault.approver("ann")
+        change = asked(vault, "/api/policy/apply", policy=ALLOW)
+        body = {"id": change["id"], "decision": "approve", "digest": change["digest"]}
+        begun = vault.operator.post("/api/changes", json=body).json()
+        password = tmp_path / "password"
+        password.touch(0o600)
+        password.write_text(ann["password"])
+        done = vault.cli(
+            *("tenant", "activate", begun["device"]["user_code"], "--user", "ann"),
+            *("--password-file", str(password), "--otp", fresh_code(ann), "--yes"),
+        )
+        assert "+permit(principal, action, resource);" in done.stdout, done.stderr
