@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from agentvault_tui.authorities import source_of, split_source
 from agentvault_tui.errors import ServiceError, UnreadableRequestError
 from agentvault_tui.gateway.body import DEFAULT_BODY
 from agentvault_tui.gateway.config_folder import ConfigFolder
@@ -20,7 +21,6 @@ from agentvault_tui.gateway.services import (
     DENY,
     Service,
     UpstreamCredential,
-    ca_path,
     parse_origin,
 )
 from agentvault_tui.gateway.target import parse_target
@@ -304,7 +304,7 @@ def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpS
 
     Args:
         name: the server's: the file's without ``.toml``.
-        text: what the file says.
+        text: what the file says, also joined with its ``ca_file`` (`read_source`).
         catalogue: the scopes there are.
         base: the folder that a relative ``ca_file`` starts from.
 
@@ -315,6 +315,8 @@ def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpS
         ServiceError: says what is wrong with it, and what may help.
     """
     inner = {"tools[]": ToolTable, "credential": UpstreamCredential}
+    source = source_of(text, base)
+    text, files = split_source(source)
     table = read_table(text, McpServerFile, inner)
     if bool(table.command) == bool(table.url):
         raise ServiceError(
@@ -322,7 +324,7 @@ def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpS
             'write command = ["PROGRAM", "ARGUMENT"], or url = "https://HOST/mcp"',
         )
     check_cap(table.max_body)
-    tools = make_map(name, text, table, catalogue)
+    tools = make_map(name, source, table, catalogue)
     if table.command:
         _check_command(table)
         service, target = None, ""
@@ -331,7 +333,8 @@ def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpS
             raise ServiceError(
                 "per_agent is of a command", "by URL each agent has its own sessions"
             )
-        service = _service(name, table, base, tools.sha256)
+        authorities = files.get(table.ca_file, "")
+        service = _service(name, table, authorities, tools.sha256)
         target = _target(table.url)
     return McpServer(
         name,
@@ -362,7 +365,7 @@ def find_program(server: McpServer) -> str | None:
     return shutil.which(Path(server.command[0]).expanduser())
 
 
-def _service(name: str, table: McpServerFile, base: Path, sha256: str) -> Service:
+def _service(name: str, table: McpServerFile, authorities: str, sha256: str) -> Service:
     origin = parse_origin(table.url, allow_http=table.allow_http, whole=False)
     table.credential.check(allow_http=table.allow_http)
     return Service(
@@ -371,7 +374,7 @@ def _service(name: str, table: McpServerFile, base: Path, sha256: str) -> Servic
         unmatched=DENY,
         allow_private=table.allow_private,
         allow_http=table.allow_http,
-        ca_file=ca_path(table.ca_file, base),
+        authorities=authorities,
         credential=table.credential,
         routes=(),
         sha256=sha256,

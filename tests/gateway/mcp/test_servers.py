@@ -185,7 +185,7 @@ def test_an_unclear_argument_is_no_action(arguments: dict[str, Any]) -> None:
             "JSON Pointer",
         ),
         (URL + 'unmatched = "all"\n', "unknown scope"),
-        (URL + 'ca_file = "none.pem"\n', "holds no certificates"),
+        (URL + 'ca_file = "none.pem"\n', "does not exist"),
         ("= 1", "not TOML"),
     ],
 )
