@@ -25,6 +25,7 @@ from agentvault_tui.broker.operators_api.wire import (
     operator_of,
     parts,
     query_of,
+    refuse_grant,
     route,
 )
 from agentvault_tui.broker.registry import Registry
@@ -230,6 +231,8 @@ def _scoping(broker: Broker, authority: Authority) -> list[Route]:
         if body.serves is UNSET and body.resources is UNSET and not body.grant:
             less = Wanted((), "", agent.id)
             return await changing.settle(request, body, less)
+        if (refusal := refuse_grant(request)) is not None:
+            return refusal
         seat, taken = operator_of(request), None
         if body.ungrant and await authority.by_factor(seat):
             # Taking waits for nobody: not for the proof that the giving needs.
@@ -379,6 +382,8 @@ def _delegating(broker: Broker, authority: Authority) -> list[Route]:
         check_scopes(broker, tuple(wider))
         if not wider:
             return await changing.settle(request, body, Wanted((), "", agent.id))
+        if (refusal := refuse_grant(request)) is not None:
+            return refusal
         seat, taken = operator_of(request), None
         if now - scopes and await authority.by_factor(seat):
             actor = await authority.actor(seat, Need.CUT, agent.id)
