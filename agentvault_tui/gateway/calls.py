@@ -238,9 +238,13 @@ class Calls:
         if over := self.cut_off(call.caller):
             raise over
         is_tunnel = reason == "pass_through"
-        if is_tunnel and call.caller.token.chain:
+        token = call.caller.token
+        if is_tunnel and token.chain:
             text = "A token that was passed on opens no tunnel: no scope stands for it."
             raise unauthorized("passed_on", text)
+        if is_tunnel and token.states_action:
+            text = "A token that states an action opens no tunnel: it is not of one."
+            raise unauthorized("wider_than_token", text)
         requester = call.caller.token.requester
         if not is_tunnel and self._counts[requester, call.result] >= MOST_OPEN:
             raise too_many()
