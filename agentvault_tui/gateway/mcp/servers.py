@@ -15,7 +15,7 @@ from agentvault_tui.errors import ServiceError, UnreadableRequestError
 from agentvault_tui.gateway.body import DEFAULT_BODY
 from agentvault_tui.gateway.config_folder import ConfigFolder
 from agentvault_tui.gateway.mcp.messages import CALL
-from agentvault_tui.gateway.names import fold_name
+from agentvault_tui.gateway.names import field_names, fold_name
 from agentvault_tui.gateway.routes import has_form
 from agentvault_tui.gateway.services import (
     DENY,
@@ -142,6 +142,7 @@ class McpServer:
         other: tuple[str, str] | None,
         unclear: frozenset[str] | None = None,
         spelled: frozenset[str] = frozenset(),
+        answered: frozenset[tuple[str, ...]] = frozenset(),
     ) -> Action:
         """Return the action that a call is, read from its own arguments.
 
@@ -153,6 +154,7 @@ class McpServer:
                 takes long where there are many arguments.
             unclear: what `stated_twice` has found, which takes as long.
             spelled: see `ToolCall.spelled`.
+            answered: see `ToolCall.answered`.
 
         Raises:
             UnmatchedToolError: it is none, or does not say clearly what on.
@@ -167,7 +169,9 @@ class McpServer:
             shown = f"{visible(other[0], 60)}, which is read as {visible(other[1], 60)}"
             text = f"The call has an argument {shown}: leave it out."
             raise UnmatchedToolError("unclear_call", text)
-        call = ToolCall(tool, arguments, unclear=unclear, spelled=spelled)
+        call = ToolCall(
+            tool, arguments, unclear=unclear, spelled=spelled, answered=answered
+        )
         return self.tools.action_by(rule, call)
 
 
@@ -290,13 +294,36 @@ def doubts(
     places: Mapping[str, ArgumentPlace],
     arguments: dict[str, Any],
     answers: object = None,
-) -> tuple[tuple[str, str] | None, frozenset[str]]:
-    """Return what `spelt_otherwise` and `stated_twice` say, for a worker process.
+) -> tuple[tuple[str, str] | None, frozenset[str], frozenset[_Path]]:
+    """Find what makes an action unclear, in a worker process.
 
-    *answers* are those to a server's questions, which it reads besides the arguments.
+    Args:
+        paths: where the action is read.
+        places: the parameters that are stated once.
+        arguments: of the call.
+        answers: those to a server's questions, which its tool reads as well.
+
+    Returns:
+        what `spelt_otherwise` and `stated_twice` say, and which of *paths* the answers
+        state too.
     """
     twice = stated_twice(places, arguments) | stated_twice(places, {"": answers})
-    return spelt_otherwise(paths, arguments), twice
+    names = frozenset().union(*map(field_names, _names_in(answers)))
+    answered = (path for path in paths if not names.isdisjoint(field_names(path[-1])))
+    return spelt_otherwise(paths, arguments), twice, frozenset(answered)
+
+
+def _names_in(document: object) -> set[str]:
+    """Return the names of all members of a document, at any depth."""
+    names, waiting = set[str](), [document]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            names.update(one)
+            waiting.extend(one.values())
+        elif isinstance(one, list):
+            waiting.extend(one)
+    return names
 
 
 def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpServer:
