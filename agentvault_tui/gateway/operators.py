@@ -343,7 +343,7 @@ def _removal_route(gateway: Configured, authority: Authority) -> Route:
         return sorted({one.name for one in uses if one.kind == "sink"})
 
     async def do_remove(asked: SecretNameRequest, who: Actor, how: How) -> SecretList:
-        def record(*drafts: Draft, changes: Sequence[Meta]) -> Awaitable[object]:
+        def record(*drafts: Draft, changes: Sequence[Meta] = ()) -> Awaitable[object]:
             # In the turn that places the record: files may have changed since it was
             # judged. An approved removal is checked by its rider (`_REMOVED_FROM`).
             if not how.loosens and (now := destinations(asked.name)):
