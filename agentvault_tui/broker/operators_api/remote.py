@@ -232,8 +232,8 @@ class RemoteGuard:
         def count(caps: Mapping[str, int]) -> Response | None:
             """Count the request until it is answered; return the refusal if full."""
             if self._requests.take(caps) is not None:
-                told = "your session or role has too many requests under way"
-                return problem(503, told)
+                text = "your session or role has too many requests under way"
+                return problem(503, text)
             held.append(caps)
             return None
 

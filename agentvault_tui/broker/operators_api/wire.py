@@ -191,8 +191,8 @@ def refuse_grant(request: Request) -> Response | None:
         the refusal; None if the request may go on, and is counted now.
     """
     if request.scope["state"].get(RESERVED):
-        told = "too many connections: this one is for revoking and denying"
-        return problem(503, told)
+        text = "too many connections: this one is for revoking and denying"
+        return problem(503, text)
     count = request.scope["state"].get(SHARE)
     return count() if count is not None else None
 
