@@ -11,7 +11,7 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -25,9 +25,12 @@ from agentvault_tui.errors import (
     StoreAwayError,
 )
 from agentvault_tui.store_url import password_file, store_parameters
+from agentvault_tui.trusted_files import check_named_file
 
 Connection = AsyncConnection[tuple[Any, ...]]
 _T = TypeVar("_T")
+_FILES: Final = {"sslrootcert", "sslcrl", "sslcert", "sslkey", "passfile"}
+"""Parameters of a store's URL that name files."""
 VERSION: Final = 1
 """Of the schema; a broker of version N works on N and N + 1, which only added."""
 CALL_SECONDS: Final = 1.8
@@ -104,6 +107,7 @@ class Connector:
             StoreAwayError: nothing does.
         """
         parameters: dict[str, Any] = dict(self._parameters)
+        await asyncio.to_thread(_check_files, parameters)
         if (path := password_file()) is not None:
             parameters["password"] = await asyncio.to_thread(_password, path)
         if "," in parameters["host"]:
@@ -308,6 +312,20 @@ async def close(db: Connection) -> None:
     """Close a connection, whatever state it is in."""
     with contextlib.suppress(psycopg.Error, OSError):
         await db.close()
+
+
+def _check_files(parameters: Mapping[str, str]) -> None:
+    """Refuse files of the URL that others could write: they say whom libpq trusts.
+
+    Raises:
+        StoreAwayError: names one and its remedy.
+    """
+    try:
+        for name in _FILES & parameters.keys():
+            if parameters[name] != "system":  # the system's authorities (libpq 34.19)
+                check_named_file(Path(parameters[name]).expanduser())
+    except SettingsError as error:
+        raise StoreAwayError(error.what, error.remedy) from None
 
 
 def _password(path: Path) -> str:

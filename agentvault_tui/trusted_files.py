@@ -67,6 +67,32 @@ def read_trusted(path: Path, home: Path | None, most: int = -1) -> bytes | None:
         os.close(descriptor)
 
 
+def check_named_file(path: Path) -> None:
+    """Refuse a file that a setting names and others could change or replace.
+
+    A library reads it by its path; it may be anywhere.
+
+    Args:
+        path: the file, relative to the working directory if it is not absolute.
+
+    Raises:
+        SettingsError: it cannot be read, or others could have written it.
+    """
+    path = path.absolute()
+    try:
+        found = path.stat()
+        _walk(path)
+    except OSError as error:
+        what = f"{path} cannot be read ({error.strerror})"
+        raise SettingsError(what, "name another file, or restore it") from error
+    _check_plain(path, found)
+    _check_owner(path, found)
+    mode = stat.S_IMODE(found.st_mode)
+    # Where each user has a group of their own, files may be made with mode 0664.
+    if mode & stat.S_IWOTH or (mode & stat.S_IWGRP and not _ours_alone(found)):
+        raise _written_by_others(path, mode)
+
+
 def check_file(path: Path, home: Path, *, private: bool = False) -> str | None:
     """Close a file of the home directory to others, if it is safe to believe it.
 
@@ -98,13 +124,7 @@ def _check_file(
     *,
     private: bool = False,
 ) -> str | None:
-    look = f"look at what is in {path}, then"
-    if found.st_uid not in {0, os.geteuid()}:
-        owner = user_name(os.geteuid())
-        raise SettingsError(
-            f"{path} belongs to {user_name(found.st_uid)}, who can change it",
-            f"{look} chown {owner} {path}",
-        )
+    _check_owner(path, found)
     mode = stat.S_IMODE(found.st_mode)
     within = _is_within_closed(path, home)
     if not within:
@@ -121,9 +141,22 @@ def _check_file(
             return f"others could {verb} {path} (mode {mode:04o}): it is 0600 now"
     if not mode & _WRITABLE:
         return None
-    raise SettingsError(
+    raise _written_by_others(path, mode)
+
+
+def _check_owner(path: Path, found: os.stat_result) -> None:
+    if found.st_uid not in {0, os.geteuid()}:
+        owner = user_name(os.geteuid())
+        raise SettingsError(
+            f"{path} belongs to {user_name(found.st_uid)}, who can change it",
+            f"look at what is in {path}, then chown {owner} {path}",
+        )
+
+
+def _written_by_others(path: Path, mode: int) -> SettingsError:
+    return SettingsError(
         f"others can write to {path} (mode {mode:04o}), so it is not read",
-        f"{look} chmod 600 {path}",
+        f"look at what is in {path}, then chmod 600 {path}",
     )
 
 

@@ -203,3 +203,16 @@ async def test_pooled_transactions_are_refused_and_pooled_sessions_used(
                 error = await refusal(connector)
                 assert isinstance(error, RefusedError)
                 assert "pools transactions" in error.what
+
+
+@pytest.mark.parametrize("name", ["sslrootcert", "sslcert", "sslkey", "sslcrl"])
+async def test_a_file_of_the_url_that_others_could_write_is_not_read(
+    store: Database, tmp_path: Path, name: str
+) -> None:
+    """It says which server is the store, or who this broker is."""
+    path = tmp_path / "root.crt"
+    path.write_text("")
+    path.chmod(0o666)
+    mark = "&" if "?" in store.url else "?"
+    error = await refusal(Connector(f"{store.url}{mark}{name}={path}", TEAM))
+    assert f"others can write to {path}" in error.what

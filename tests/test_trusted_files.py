@@ -13,7 +13,7 @@ from agentvault_tui.broker.policy_files import read_text
 from agentvault_tui.errors import PolicyError, SettingsError
 from agentvault_tui.home import Home
 from agentvault_tui.settings import Settings
-from agentvault_tui.trusted_files import read_trusted
+from agentvault_tui.trusted_files import check_named_file, read_trusted
 
 STRANGER = 54_321
 NAMES = (
@@ -144,3 +144,46 @@ def test_a_file_that_a_person_named_may_be_anybodys(tmp_path: Path) -> None:
     path.chmod(0o666)
     assert read_text(path, None) == "1"
     assert mode_of(path) == 0o666
+
+
+@pytest.mark.parametrize(
+    ("mode", "why"),
+    [(0o644, None), (0o400, None), (0o666, "others can write to"), (0o602, "0602")],
+)
+def test_a_file_that_a_library_reads_by_its_path_is_checked(
+    tmp_path: Path, mode: int, why: str | None
+) -> None:
+    """Nothing is changed outside of the home directory: the owner has to decide."""
+    path = tmp_path / "root.crt"
+    path.write_text("")
+    path.chmod(mode)
+    if why is None:
+        check_named_file(path)
+    else:
+        with pytest.raises(SettingsError, match=why):
+            check_named_file(path)
+    assert mode_of(path) == mode
+
+
+def test_a_file_in_a_folder_that_others_can_write_to_is_refused(
+    tmp_path: Path,
+) -> None:
+    """They could replace it; so could they a link on the way."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    (folder / "root.crt").write_text("")
+    folder.chmod(0o777)
+    with pytest.raises(SettingsError, match="replace what is in it"):
+        check_named_file(folder / "root.crt")
+    with pytest.raises(SettingsError, match="cannot be read"):
+        check_named_file(tmp_path / "none")
+
+
+@as_root
+def test_a_named_file_of_another_user_is_refused(tmp_path: Path) -> None:
+    """Its owner may change it at any time."""
+    path = tmp_path / "root.crt"
+    path.write_text("")
+    os.chown(path, STRANGER, STRANGER)
+    with pytest.raises(SettingsError, match="who can change it"):
+        check_named_file(path)

@@ -66,6 +66,8 @@ class TenantProcess:
         """Whether the child has been told to begin."""
         self._ended = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        """Held by whoever reads what the child prints."""
 
     async def start(self, ledger: Ledger | None = None) -> Announcement:
         """Start it and return where it is, now and after any restart.
@@ -79,9 +81,10 @@ class TenantProcess:
         return announcement
 
     async def follow_key(self, client: TenantClient) -> None:
-        """Run the tenant with another client id, if the team's key has changed.
+        """Give the running tenant another client id, if the team's key has changed.
 
-        What people approve at that moment has to be begun again.
+        What people approve at that moment has to be begun again. The tenant goes on:
+        its pages are answered meanwhile.
 
         Args:
             client: asks the tenant for this broker.
@@ -89,10 +92,17 @@ class TenantProcess:
         client_id = await asyncio.to_thread(team_client_id, self._home)
         if client_id == self._client_id:
             return
-        log.info("the team's key has changed: the embedded tenant is started again")
-        self._client_id = client.client_id = client_id
-        if self._child is not None:
-            self._child.close()
+        async with self._turn:
+            self._client_id, child = client_id, self._child
+            if child is not None:
+                log.info("the team's key has changed: the tenant gets a new client id")
+                sending = asyncio.to_thread(_send_client_id, child, client_id)
+                try:
+                    await asyncio.wait_for(sending, _START_SECONDS)
+                except (TimeoutError, OSError, ValueError):
+                    log.warning("the tenant took no new client id: it is stopped")
+                    child.close()  # the next one takes it
+            client.client_id = client_id
 
     async def stop(self) -> None:
         """End it."""
@@ -117,6 +127,10 @@ class TenantProcess:
         child.close()
 
     async def _spawn(self) -> Announcement:
+        async with self._turn:
+            return await self._spawned()
+
+    async def _spawned(self) -> Announcement:
         if self._child is None or self._told:
             self._child = start_tenant(self._home)
         self._told = True
@@ -183,6 +197,21 @@ def team_client_id(home: Home) -> str:
     except SealedError:
         return new_id("app")  # nobody signs in without the key: it seals their factors
     return f"app_{seal.derive('console').hex()}"
+
+
+def _send_client_id(child: Child, client_id: str) -> None:
+    """Send the client id to the tenant, and wait until it serves that.
+
+    Raises:
+        OSError: it has ended.
+        ValueError: its pipes are closed.
+    """
+    stdin, stdout = child.process.stdin, child.process.stdout
+    assert stdin is not None and stdout is not None  # noqa: S101, PT018 - pipes
+    stdin.write(json.dumps({"client_id": client_id}).encode() + b"\n")
+    stdin.flush()
+    if not stdout.readline():
+        raise OSError("it has ended")
 
 
 def _ending(child: Child) -> asyncio.Event:

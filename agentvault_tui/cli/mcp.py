@@ -20,10 +20,12 @@ from agentvault_tui.cli.lookup import agent_names, find_agent
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import (
     ConflictError,
+    SettingsError,
     UnreachableError,
     UsageError,
 )
 from agentvault_tui.home import put_private
+from agentvault_tui.trusted_files import check_named_file
 
 if TYPE_CHECKING:
     from agentvault_tui.gateway.mcp import McpServer
@@ -91,8 +93,13 @@ def check_file(session: CliSession, path: Path) -> dict[str, Any]:
     told["unmatched"] = server.tools.unmatched
     if server.service is not None:
         told["notes"] = notes_of(session, server.service)
-    elif find_program(server) is None:
+    elif (program := find_program(server)) is None:
         told["notes"].append(f"there is no program {server.command[0]} here")
+    else:
+        try:
+            check_named_file(Path(program))
+        except SettingsError as error:
+            told["notes"].append(error.diagnosis())
     if not told["tools"] and told["unmatched"] == "deny":
         told["notes"].append("no tool is mapped, so every call is refused")
     return told

@@ -138,10 +138,12 @@ class CliSession:
         if self.connect is None and not operators.connect:
             return None
         from agentvault_tui.operator_api.remote import RemoteBroker
+        from agentvault_tui.trusted_files import check_named_file
 
         file = operators.ca_file
         if file and self.ca_file is None:  # of the file: below its folder
             file = str(self.home.config / Path(file).expanduser())
+            check_named_file(Path(file))
         return RemoteBroker(operators.connect, file)
 
     @cached_property

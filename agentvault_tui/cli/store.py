@@ -242,19 +242,22 @@ def copy(session: CliSession, *, to: str) -> None:
 def _team_rows(values: Mapping[str, str]) -> list[Change]:
     """Return the rows that make the active texts of a home's files a team's.
 
-    The files on disk are not these texts where an edit waits for an approver.
+    The files on disk are not these texts where an edit waits for an approver. A
+    ``ca_file`` is each broker's own, and no part of a team's text.
     """
+    from agentvault_tui.authorities import split_source
     from agentvault_tui.broker.team_files import ROW
     from agentvault_tui.gateway.file_edits import RECORDED, TEXT
     from agentvault_tui.ledger import Meta
     from agentvault_tui.watch.alerts import RECORDED_FILE
 
     alerts = json.loads(values.get(RECORDED_FILE, "{}")).get("text")
-    texts = {key: text for key, text in values.items() if key.startswith(TEXT)}
+    sources = {key: text for key, text in values.items() if key.startswith(TEXT)}
+    texts = {key: split_source(source)[0] for key, source in sources.items()}
     ended = [key for key in (RECORDED, RECORDED_FILE) if key in values]
     return [
         *(Meta(f"{ROW}{key.removeprefix(TEXT)}", text) for key, text in texts.items()),
-        *([Meta(f"{ROW}alerts.toml", alerts)] if alerts else ()),
+        *([Meta(f"{ROW}alerts.toml", split_source(alerts)[0])] if alerts else ()),
         *(Meta(key, None) for key in (*texts, *ended)),
     ]
 

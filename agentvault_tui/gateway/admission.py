@@ -257,9 +257,7 @@ class Admission:
         ):
             text = "this token was issued for another resource"
             raise await self._calls.denied(request, unauthorized("invalid_token", text))
-        if token.chain and (beyond := self._beyond(token, call.action)):
-            text = f"The {beyond} is not within the token that was passed on."
-            refusal = CallRefusedError(403, "access_denied", "wider_than_parent", text)
+        if (refusal := self._beyond(token, call.action)) is not None:
             raise await self._calls.denied(request, refusal)
         verdict = await decide(broker, request)
         lacking = token.kind is TokenKind.STANDARD and scope not in token.scope.split()
@@ -290,8 +288,25 @@ class Admission:
             return await self._held(call, permit)
         return permit._replace(spends=token) if token.single_use else permit
 
-    def _beyond(self, token: Token, action: Action) -> str | None:
-        """Name what of *action* is not within a token that was passed on, if any is."""
+    def _beyond(self, token: Token, action: Action) -> CallRefusedError | None:
+        """Return the refusal of an action that is not within the one a token states.
+
+        The resource and parameters that a standard token was requested with limit its
+        bearer (RFC 9396 section 7.1). Calls under a scope that it lacks are decided as
+        those of a narrowed token, and an elevated token opens its exact action alone.
+        """
+        own, lacking = not token.chain, action.action not in token.scope.split()
+        if own and (token.kind is TokenKind.ELEVATED or lacking):
+            return None
+        if (beyond := self._wider(token, action)) is None:
+            return None
+        code, which = "wider_than_parent", "the token that was passed on"
+        if own:
+            code, which = "wider_than_token", "the action that this token states"
+        text = f"The {beyond} is not within {which}."
+        return CallRefusedError(403, "access_denied", code, text)
+
+    def _wider(self, token: Token, action: Action) -> str | None:
         whole = action_of(self._broker, token)
         limit, resource = whole.resource, action.resource or ""
         if limit is not None and not is_below(resource, limit):
@@ -322,7 +337,7 @@ class Admission:
         scope unless a person decides. A token without scopes says who asks.
         """
         carried = caller.token.scope.split()
-        if carried and json.loads(caller.token.authorization_details or "[]"):
+        if carried and caller.token.states_action:
             return True
         return bool(carried) and any(
             scope not in carried and self.is_asked(caller, scope)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from agentvault_tui.authorities import read_source, split_source
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.policy_files import MAX_FILE, NAME, read_text
 from agentvault_tui.errors import ConflictError, PolicyError, ServiceError
@@ -40,7 +42,10 @@ class AppliedServices:
         A file on disk may have another one, which is broken or waits for an approver.
         """
         active = self._services.texts()
-        return {one.name: active[f"services/{one.name}.toml"] for one in self._services}
+        return {
+            one.name: split_source(active[f"services/{one.name}.toml"])[0]
+            for one in self._services
+        }
 
     def changed(self, wanted: Mapping[str, str]) -> dict[str, str | None]:
         """Return the active texts of files that would change, by name.
@@ -62,7 +67,7 @@ class AppliedServices:
             if active.get(name) == text == self._text(name):
                 continue
             try:
-                parse_service(name, text, catalogue, base)
+                parse_service(name, read_source(text, base), catalogue, base)
             except ServiceError as error:
                 raise ServiceError(f"{shown}: {error.what}", error.remedy) from None
             if (self._folder / f"{name}.toml").is_symlink():
@@ -72,6 +77,18 @@ class AppliedServices:
                 )
             found[name] = active.get(name)
         return found
+
+    def digests(self, texts: Mapping[str, str]) -> dict[str, str]:
+        """Return the SHA-256 of *texts*, each with its ``ca_file``, by path.
+
+        Raises:
+            ServiceError: a ``ca_file`` cannot be used.
+        """
+        base = self._broker.home.config
+        return {
+            f"services/{name}.toml": sha256_hex(read_source(text, base))
+            for name, text in texts.items()
+        }
 
     def mark(self, texts: Mapping[str, str]) -> Meta:
         """Return the row that lets the next start write *texts*, if this one cannot."""
@@ -134,8 +151,10 @@ class AppliedServices:
         for name, (was, text) in told.items():
             before = self._text(name)
             same = was == (None if before is None else sha256_hex(before))
-            if same and named.get(f"services/{name}.toml") == sha256_hex(text):
-                texts[name] = text
+            with suppress(ServiceError):
+                ((path, digest),) = self.digests({name: text}).items()
+                if same and named.get(path) == digest:
+                    texts[name] = text
         try:
             self.write(texts)
         except ConflictError as error:

@@ -238,11 +238,14 @@ class Calls:
         if over := self.cut_off(call.caller):
             raise over
         is_tunnel = reason == "pass_through"
-        if is_tunnel and call.caller.token.chain:
-            text = "A token that was passed on opens no tunnel: no scope stands for it."
-            raise unauthorized("passed_on", text)
-        requester = call.caller.token.requester
-        if not is_tunnel and self._counts[requester, call.result] >= MOST_OPEN:
+        token = call.caller.token
+        if is_tunnel and (token.chain or token.states_action):
+            code, which = "wider_than_token", "states an action"
+            if token.chain:
+                code, which = "passed_on", "was passed on"
+            text = f"A token that {which} opens no tunnel: no scope stands for it."
+            raise unauthorized(code, text)
+        if not is_tunnel and self._counts[token.requester, call.result] >= MOST_OPEN:
             raise too_many()
         call.decision_id = decision_id = DecisionId(new_id("dec"))
         draft = Draft(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from agentvault_tui.authorities import named_files, read_source, split_source
 from agentvault_tui.broker.policy_files import NAME, NAME_FORM, read_text
 from agentvault_tui.broker.team_files import TeamFiles
 from agentvault_tui.errors import PolicyError, ServiceError
 from agentvault_tui.home import Home, file_stamp
+from agentvault_tui.model import sha256_hex
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.text import visible
 
@@ -44,12 +47,14 @@ def check_scope(scope: str, catalogue: Catalogue, where: str) -> None:
         )
 
 
-_Stamp = tuple[int, ...] | str
-"""What differs once a file was changed: in a team, what it says."""
+_Stamp = tuple[object, ...]
+"""What differs once a file, or a ``ca_file`` that it names, was changed."""
 
 
 class ConfigFolder(Generic[_ItemT]):
     """The files ``NAME.toml`` of one folder of the home, each in force while it parses.
+
+    The ``ca_file`` that one names is part of it (`authorities`).
 
     A file that breaks leaves what it said before in force and is a warning; one that
     is gone is in force no more, once `admits` allows that. In a team the store's texts
@@ -72,7 +77,9 @@ class ConfigFolder(Generic[_ItemT]):
         self._parse = parse
         self._items: dict[str, _ItemT] = {}
         self._texts: dict[str, str] = {}
-        """Of the items at least, by name."""
+        """Of the items at least, by name: sources, with their ``ca_file``."""
+        self._named: dict[str, tuple[Path, ...]] = {}
+        """The ``ca_file`` that a file names, by the file's name."""
         self._problems: dict[str, str] = {}
         self._seen: Mapping[str, _Stamp] | None = None
         self._again = False
@@ -80,8 +87,8 @@ class ConfigFolder(Generic[_ItemT]):
         """Tells whether a text counts, from the file's path and its SHA-256; with None,
         whether the file's removal does."""
         self.held: dict[str, str | None] = {}
-        """Texts that do not, by path: the last version stays active. None: the file was
-        removed."""
+        """Sources that do not, by path: the last version stays active. None: the file
+        was removed."""
 
     @property
     def name(self) -> str:
@@ -137,15 +144,18 @@ class ConfigFolder(Generic[_ItemT]):
 
     def digests(self) -> list[tuple[str, str]]:
         """Return path and SHA-256 of the files in force, as the ledger names them."""
-        folder = self._folder.name
-        return [(f"{folder}/{n}.toml", one.sha256) for n, one in self._items.items()]
+        if self._team is None:
+            return [(self._path(f"{one.name}.toml"), one.sha256) for one in self]
+        # Without the `ca_file`: of that, each broker of a team has its own.
+        texts = self.texts().items()
+        return [(path, sha256_hex(split_source(text)[0])) for path, text in texts]
 
     def texts(self) -> dict[str, str]:
-        """Return the texts of the files in force, by path."""
+        """Return the sources of the files in force, by path."""
         return {self._path(f"{name}.toml"): self._texts[name] for name in self._items}
 
     def restore(self, texts: Mapping[str, str]) -> None:
-        """Put in force, by path, what was in force before a start and still parses."""
+        """Put in force sources, by path, that were before a start and still parse."""
         for path, text in texts.items():
             name = path.partition("/")[2].removesuffix(".toml")
             with suppress(ServiceError, PolicyError):
@@ -161,7 +171,7 @@ class ConfigFolder(Generic[_ItemT]):
         items, same = dict(self._items), {f for f in stats if seen.get(f) == stats[f]}
         problems = {f: why for f, why in self._problems.items() if f in same}
         held = {p: self.held[p] for p in map(self._path, same) if p in self.held}
-        for file, stat in stats.items():
+        for file in stats:
             name = file.removesuffix(".toml")
             if file in same:
                 continue
@@ -169,7 +179,7 @@ class ConfigFolder(Generic[_ItemT]):
                 problems[file] = NAME_FORM
                 continue
             try:
-                text = stat if isinstance(stat, str) else self._read(file)
+                text = self.source(file)
                 item = None if text is None else self._parse(name, text)
                 if item is not None and self.admits(self._path(file), item.sha256):
                     items[name], self._texts[name] = item, str(text)
@@ -191,12 +201,37 @@ class ConfigFolder(Generic[_ItemT]):
     def _path(self, file: str) -> str:
         return f"{self._folder.name}/{file}"
 
-    def _read(self, file: str) -> str | None:
-        return read_text(self._folder / file, self._home.config)
+    def source(self, file: str) -> str | None:
+        """Read a file as it is now, with the ``ca_file`` that it names.
+
+        Args:
+            file: its name in the folder.
+
+        Returns:
+            its source; None if it is not there.
+
+        Raises:
+            ServiceError: the ``ca_file`` cannot be used.
+            PolicyError: the file itself cannot be.
+        """
+        base = self._home.config
+        if self._team is not None:
+            text = self._team.folder(self._folder.name).get(file)
+        else:
+            text = read_text(self._folder / file, base)
+        if text is None:
+            return None
+        # Before they are read: one that cannot be used is read again once it changes.
+        self._named[file] = tuple(named_files(text, base).values())
+        return read_source(text, base)
+
+    def _stamp_of(self, file: str) -> _Stamp:
+        return tuple(file_stamp(path) for path in self._named.get(file, ()))
 
     def _stats(self) -> Mapping[str, _Stamp]:
         if self._team is not None:
-            return self._team.folder(self._folder.name)
+            texts = self._team.folder(self._folder.name)
+            return {file: (text, self._stamp_of(file)) for file, text in texts.items()}
         try:
             with os.scandir(self._folder) as entries:
                 names = [
@@ -209,8 +244,8 @@ class ConfigFolder(Generic[_ItemT]):
         except OSError as error:
             self._problems = {"": f"the folder cannot be read ({error.strerror})"}
             return self._seen or {}
-        stats = {}
+        stats: dict[str, _Stamp] = {}
         for name in names:
             if (found := file_stamp(self._folder / name)) is not None:
-                stats[name] = found
+                stats[name] = (found, self._stamp_of(name))
         return stats

@@ -17,8 +17,8 @@ from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from agentvault_tui.authorities import render_source, split_source
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.broker.policy_files import read_text
 from agentvault_tui.broker.riders import text_change
 from agentvault_tui.broker.socket_factor import asks_factor
 from agentvault_tui.broker.team_copies import digest_of
@@ -119,7 +119,9 @@ class FileEdits:
                 if text is None:
                     verb, after = "removed", loosens.instead
                 shown = replace(
-                    text_change(path, before, after), before=self._known.get(path)
+                    text_change(path, _shown(before), _shown(after)),
+                    before=self._known.get(path),
+                    after=digest_of(after),
                 )
                 wanted = Wanted(
                     _KINDS,
@@ -193,7 +195,8 @@ class FileEdits:
         text = before or self._broker.kept.get(f"{TEXT}{path}")
         if folder != "services" or not text:
             return None
-        origin = ServerOrigin.of(urlsplit(tomllib.loads(text)["origin"]))
+        table = tomllib.loads(split_source(text)[0])
+        origin = ServerOrigin.of(urlsplit(table["origin"]))
         passed = self._broker.settings.gateway.passed
         if not any(one.covers(origin.host, origin.port) for one in passed):
             return None
@@ -214,8 +217,9 @@ class FileEdits:
         return self._known.get(path) == sha256
 
     def _on_disk(self, path: str) -> str:
-        text = read_text(self._broker.home.config / path, self._broker.home.config)
-        return f"{digest_of(text)} {self._known.get(path)}"
+        name, _, file = path.partition("/")
+        (folder,) = (one for one in self._folders if one.name == name)
+        return f"{digest_of(folder.source(file))} {self._known.get(path)}"
 
     async def _carry(self, request: Mapping[str, Any], _: Actor) -> bytes:
         approved = str(request["body"].get("file")), request["body"]["sha256"]
@@ -230,7 +234,11 @@ class FileEdits:
         return b"{}"
 
 
-def _origin(text: str) -> str:
+def _shown(source: str | None) -> str | None:
+    return None if source is None else render_source(source)
+
+
+def _origin(source: str) -> str:
     """Return where a file sends requests, for the person who approves it."""
-    table = tomllib.loads(text)
+    table = tomllib.loads(split_source(source)[0])
     return visible(str(table.get("origin") or table.get("url") or "nowhere"), 200)

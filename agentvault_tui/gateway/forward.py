@@ -315,7 +315,7 @@ class Forwarder:
         except CallRefusedError as refusal:
             await self._refuse(asked, refusal, head.about)
         content = reading.content
-        request = ServiceRequest(head, content)
+        request = ServiceRequest.of(head, content, user)
         detail.update(request.detail())
         if content.encoded is not None:
             detail["body_sha256"] = content.sha256

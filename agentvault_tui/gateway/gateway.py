@@ -8,10 +8,12 @@ import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from starlette.routing import Route
 
+from agentvault_tui.authorities import file_digest
 from agentvault_tui.broker.audience import PREFIX as MCP_PREFIX
 from agentvault_tui.broker.authority import Authority
 from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut
@@ -295,10 +297,7 @@ class Gateway:
             return
         async with self._turn:
             known: dict[str, str] = json.loads(self.broker.kept.get(RECORDED, "{}"))
-            now = {
-                f"services/{name}.toml": sha256_hex(text)
-                for name, text in texts.items()
-            }
+            now = self._applied.digests(texts)
             drafts = [
                 file_draft(file, known.get(file), after, operator, applied=digest)
                 for file, after in sorted(now.items())
@@ -343,7 +342,7 @@ class Gateway:
             agent_id: the agent whose own credential is used, if it is one's own.
 
         Raises:
-            UpstreamError: its ``ca_file`` cannot be read any more.
+            UpstreamError: the system's authorities cannot be read.
         """
         key = service.name, agent_id
         known = self._upstreams.get(key)
@@ -370,7 +369,9 @@ class Gateway:
         def service_now(name: str) -> str:
             return sha256_hex(self.service_texts().get(name, ""))
 
+        base = self.broker.home.config
         self.broker.states["service"] = service_now
+        self.broker.states["ca_file"] = lambda path: file_digest(Path(path), base)
         return [
             *operators.routes(self, authority),
             *hooks.routes(self.broker, self.tools, self.mcp_servers, self.calls),

@@ -6,11 +6,13 @@ never dropped silently: the service would do more than the agent asked for.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final
+from uuid import UUID
 
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import UnreadableRequestError
@@ -60,6 +62,10 @@ _LIMITS: Final = re.compile(
     r"|x-(?:.*-)?(?:validate-only|test-mode|sandbox|simulate|no-?op|preview|draft)"
 )
 """Headers that limit the effect of a request, by their names."""
+_KEY: Final = re.compile(r"(?:.*-)?idempotency-key")
+"""Headers by which a service recognizes a request that it has answered already."""
+_VERSION_8: Final = 0x8 << 76
+_VARIANT: Final = 0b10 << 62
 _TEXT: Final = re.compile(rb"[\x20-\x7e]*")
 _NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^`|~-]+")
 """RFC 9110 section 5.6.2 without ``_``, which CGI takes for a dash."""
@@ -82,10 +88,39 @@ class RequestHeaders:
     trace: tuple[tuple[str, str], ...] = ()
     """Trace context, which leaves and is no part of the call."""
     dropped: tuple[str, ...] = ()
+    keys: tuple[tuple[str, str], ...] = ()
+    """Idempotency keys as the agent stated them, once `with_keys_of` replaced them."""
 
     def value(self, name: str) -> str | None:
         """Return the value of a header that leaves."""
         return dict(self.leaving).get(name)
+
+    def with_keys_of(self, call: Mapping[str, object]) -> RequestHeaders:
+        """Replace each idempotency key by one that only the same call has.
+
+        Agents share a service's credential, and so its keys: the service would answer
+        one agent, or one approved action, with the result of another.
+
+        Args:
+            call: who asks for what, without the headers.
+
+        Returns:
+            the headers. A key is a UUID made from a hash (RFC 9562 section 5.8), since
+            services limit its length and form; a quoted string stays one (RFC 8941).
+        """
+
+        def own(name: str, key: str) -> str:
+            one = {**call, "headers": sorted(self.leaving), "name": name}
+            number = int.from_bytes(hashlib.sha256(to_json(one).encode()).digest()[:16])
+            number = number & ~(0xF << 76) & ~(0b11 << 62) | _VERSION_8 | _VARIANT
+            quote = '"' if len(key) > 1 and key[0] == key[-1] == '"' else ""
+            return f"{quote}{UUID(int=number)}{quote}"
+
+        keys = {name: key for name, key in self.leaving if _KEY.fullmatch(name)}
+        if not keys:
+            return self
+        leaving = ((n, own(n, v) if n in keys else v) for n, v in self.leaving)
+        return replace(self, leaving=tuple(leaving), keys=tuple(keys.items()))
 
 
 def is_listable(name: str) -> bool:

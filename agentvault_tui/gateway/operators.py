@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -17,7 +18,7 @@ from starlette.routing import Route
 from agentvault_tui import strict_json
 from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.broker.operators_api.changes import Loosening
+from agentvault_tui.broker.operators_api.changes import How, Loosening
 from agentvault_tui.broker.operators_api.records import explained
 from agentvault_tui.broker.operators_api.wire import (
     body_of,
@@ -29,7 +30,9 @@ from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.stepup import known_stepup
 from agentvault_tui.clock import iso
+from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import (
+    ConflictError,
     NotFoundError,
     UnreadableRequestError,
     UsageError,
@@ -41,11 +44,11 @@ from agentvault_tui.gateway.probe import METHODS, UNREAD, probe
 from agentvault_tui.gateway.refusals import CallRefusedError
 from agentvault_tui.gateway.request import read_body, read_head
 from agentvault_tui.gateway.secret_origins import SecretOrigins
-from agentvault_tui.gateway.secrets import SecretChange, Secrets
+from agentvault_tui.gateway.secrets import RecordsChange, SecretChange, Secrets
 from agentvault_tui.gateway.services import Service, ServiceHealth, Services
 from agentvault_tui.gateway.team_calls import TeamCalls
 from agentvault_tui.gateway.templates import ServiceRoute
-from agentvault_tui.ledger import EventQuery
+from agentvault_tui.ledger import EventQuery, Meta
 from agentvault_tui.model import Actor, Agent, Draft, EventType
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.gateway import (
@@ -71,6 +74,8 @@ from agentvault_tui.operator_api.shapes import MoneyInfo
 from agentvault_tui.origins import NOWHERE
 from agentvault_tui.text import visible
 
+_REMOVED_FROM: Final = "destinations of secret"
+"""The kind of state that a secret's removal rests on: who stops getting alerts."""
 _PAGES: Final = 5
 """Of a thousand events of each type, for what a service's file does not list."""
 
@@ -99,6 +104,7 @@ def routes(gateway: Configured, authority: Authority) -> list[Route]:
         *_service_routes(gateway),
         *_probe_routes(gateway, authority),
         *_secret_routes(gateway, authority),
+        _removal_route(gateway, authority),
         *_call_routes(gateway, authority),
     ]
 
@@ -281,9 +287,7 @@ def _encoded(content: bytes | None) -> str | None:
 
 def _secret_routes(gateway: Configured, authority: Authority) -> list[Route]:
     async def change(prepare: Callable[[], SecretChange]) -> SecretList:
-        await gateway.secrets.change(prepare, gateway.broker.record)
-        gateway.broker.on_status()
-        return gateway.origins.listing()
+        return await _change(gateway, prepare, gateway.broker.record)
 
     async def actor(request: Request, need: Need, about: str) -> Actor:
         return await authority.actor(operator_of(request), need, about)
@@ -306,16 +310,6 @@ def _secret_routes(gateway: Configured, authority: Authority) -> list[Route]:
         asked = structs.replace(asked, for_=origins or (NOWHERE,))
         return await keeping.settle(request, asked, _setting(asked))
 
-    async def do_remove(asked: SecretNameRequest, who: Actor, _: object) -> SecretList:
-        return await change(lambda: gateway.secrets.remove(asked.name, who))
-
-    async def remove(request: Request) -> Response:
-        """Remove a secret; without that of a destination its alerts stop."""
-        asked = await body_of(request, SecretNameRequest)
-        uses = [one for one in gateway.origins.uses() if one.secret == asked.name]
-        sinks = [one.name for one in uses if one.kind == "sink"]
-        return await removing.settle(request, asked, _removing(asked.name, sinks))
-
     async def rotate(request: Request) -> SecretList:
         await body_of(request, WireRequest)
         who = await actor(request, Need.OWN, "the secrets' key")
@@ -328,13 +322,51 @@ def _secret_routes(gateway: Configured, authority: Authority) -> list[Route]:
     gateway.broker.states["secret"] = secret_now
     set_call = calls.SET_SECRET, SecretRequest
     keeping = Loosening(authority, *set_call, do_keep, ("value",))
-    removing = Loosening(authority, calls.REMOVE_SECRET, SecretNameRequest, do_remove)
     return [
         route(calls.SECRETS, listing),
         route(calls.SET_SECRET, keep),
-        route(calls.REMOVE_SECRET, remove),
         route(calls.ROTATE_KEY, rotate),
     ]
+
+
+async def _change(
+    gateway: Configured, prepare: Callable[[], SecretChange], record: RecordsChange
+) -> SecretList:
+    await gateway.secrets.change(prepare, record)
+    gateway.broker.on_status()
+    return gateway.origins.listing()
+
+
+def _removal_route(gateway: Configured, authority: Authority) -> Route:
+    def destinations(name: str) -> list[str]:
+        uses = (one for one in gateway.origins.uses() if one.secret == name)
+        return sorted({one.name for one in uses if one.kind == "sink"})
+
+    async def do_remove(asked: SecretNameRequest, who: Actor, how: How) -> SecretList:
+        def record(*drafts: Draft, changes: Sequence[Meta] = ()) -> Awaitable[object]:
+            # In the turn that places the record: files may have changed since it was
+            # judged. An approved removal is checked by its rider (`_REMOVED_FROM`).
+            if not how.loosens and (now := destinations(asked.name)):
+                raise ConflictError(
+                    f"the destination {visible(now[0], 60)} needs it by now",
+                    "ask again: its removal then waits for an approver",
+                )
+            return gateway.broker.record(*drafts, changes=changes)
+
+        prepare = partial(gateway.secrets.remove, asked.name, who)
+        return await _change(gateway, prepare, record)
+
+    async def remove(request: Request) -> Response:
+        """Remove a secret; without that of a destination its alerts stop."""
+        asked = await body_of(request, SecretNameRequest)
+        await gateway.broker.ledger.confirm()
+        await _look(gateway)
+        wanted = _removing(asked.name, destinations(asked.name))
+        return await removing.settle(request, asked, wanted)
+
+    gateway.broker.states[_REMOVED_FROM] = lambda name: to_json(destinations(name))
+    removing = Loosening(authority, calls.REMOVE_SECRET, SecretNameRequest, do_remove)
+    return route(calls.REMOVE_SECRET, remove)
 
 
 async def _look(gateway: Configured) -> None:
@@ -365,7 +397,7 @@ def _removing(name: str, destinations: list[str]) -> Wanted:
         ("alerts",) if destinations else (),
         f"remove the secret {shown} of alert destinations",
         f"secret {shown}",
-        (f"secret:{name}",),
+        (f"secret:{name}", f"{_REMOVED_FROM}:{name}"),
         details={"name": name, "destinations": destinations},
     )
 

@@ -62,7 +62,7 @@ async def _one(service: Service, method: str) -> tuple[int, str]:
             origin.host,
             origin.port,
             private=service.allow_private,
-            tls=trust(service.ca_file) if origin.scheme == "https" else None,
+            tls=trust(service.authorities) if origin.scheme == "https" else None,
             bounds=_BOUNDS,
         )
     except OSError:  # an ssl.SSLError is one

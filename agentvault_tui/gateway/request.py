@@ -146,6 +146,21 @@ class ServiceRequest:
     head: RequestHead
     content: Content
 
+    @classmethod
+    def of(cls, head: RequestHead, content: Content, requester: str) -> ServiceRequest:
+        """Build the request that is sent for *requester*, with keys of its own.
+
+        A streamed body has no digest yet: its keys are those of the rest.
+        """
+        call = {
+            "requester": requester,
+            "method": head.method,
+            "url": f"{head.service.origin}{head.target.encoded}",
+            "body_sha256": content.sha256,
+            **content.described(),
+        }
+        return cls(replace(head, headers=head.headers.with_keys_of(call)), content)
+
     @property
     def url(self) -> str:
         """Return the URL that it goes to, without the credential."""
@@ -178,6 +193,7 @@ class ServiceRequest:
             "headers": self.shown(),
             **({"dropped": dropped} if dropped else {}),
             **({"trace": dict(headers.trace)} if headers.trace else {}),
+            **({"idempotency_keys": dict(headers.keys)} if headers.keys else {}),
         }
 
     def described(

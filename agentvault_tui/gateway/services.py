@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import ssl
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from agentvault_tui.authorities import source_of, split_source
 from agentvault_tui.broker.policy_files import NAME
 from agentvault_tui.errors import ServiceError
 from agentvault_tui.gateway.amounts import NO_MONEY, MoneyTable, amount_rule
@@ -164,12 +164,12 @@ class Service:
     allow_private: bool
     """Whether loopback, link-local and private addresses may be reached."""
     allow_http: bool
-    ca_file: str
-    """PEM of the authorities that may vouch for it; empty: the system's."""
+    authorities: str
+    """The authorities that may vouch for it, in PEM; empty: the system's."""
     credential: UpstreamCredential
     routes: tuple[ServiceRoute, ...]
     sha256: str
-    """Of the file."""
+    """Of the file, with its ``ca_file``."""
     index: RouteIndex
     """The routes by method and path."""
     method_override: bool = True
@@ -226,7 +226,7 @@ def parse_service(name: str, text: str, catalogue: Catalogue, base: Path) -> Ser
 
     Args:
         name: the service's name: the file's without ``.toml``.
-        text: what the file says.
+        text: what the file says, also joined with its ``ca_file`` (`read_source`).
         catalogue: the scopes there are.
         base: the folder that a relative ``ca_file`` starts from.
 
@@ -236,6 +236,8 @@ def parse_service(name: str, text: str, catalogue: Catalogue, base: Path) -> Ser
     Raises:
         ServiceError: says what is wrong with it, and what may help.
     """
+    source = source_of(text, base)
+    text, files = split_source(source)
     table = read_table(text, _File, _SHAPES)
     origin = parse_origin(table.origin, allow_http=table.allow_http)
     table.credential.check(allow_http=table.allow_http)
@@ -247,10 +249,32 @@ def parse_service(name: str, text: str, catalogue: Catalogue, base: Path) -> Ser
     defaults = RouteDefaults(
         listed_headers(table.headers), table.drains_bodies, table.money
     )
+    routes = _parse_routes(table.routes, catalogue, defaults)
+    return Service(
+        name=name,
+        origin=origin,
+        unmatched=table.unmatched,
+        allow_private=table.allow_private,
+        allow_http=table.allow_http,
+        authorities=files.get(table.ca_file, ""),
+        credential=table.credential,
+        routes=tuple(routes),
+        sha256=sha256_hex(source),
+        index=RouteIndex(routes),
+        method_override=table.method_override,
+        same_as=parse_same_as(table.same_as),
+        listed=defaults.headers,
+        drains_bodies=defaults.drains_bodies,
+    )
+
+
+def _parse_routes(
+    tables: Sequence[RouteTable], catalogue: Catalogue, defaults: RouteDefaults
+) -> list[ServiceRoute]:
     routes: list[ServiceRoute] = []
     # By method and length, none for those that take the rest: others cannot cover it.
     seen: dict[tuple[str, int], list[tuple[int, ServiceRoute]]] = defaultdict(list)
-    for number, one in enumerate(table.routes, start=1):
+    for number, one in enumerate(tables, start=1):
         where = f"route {number} ({visible(one.method, 20)} {visible(one.path, 80)})"
         try:
             route = parse_route(one, catalogue, defaults)
@@ -266,22 +290,7 @@ def parse_service(name: str, text: str, catalogue: Catalogue, base: Path) -> Ser
         length = 0 if route.rest else len(route.segments)
         seen[route.method, length].append((number, route))
         routes.append(route)
-    return Service(
-        name=name,
-        origin=origin,
-        unmatched=table.unmatched,
-        allow_private=table.allow_private,
-        allow_http=table.allow_http,
-        ca_file=ca_path(table.ca_file, base),
-        credential=table.credential,
-        routes=tuple(routes),
-        sha256=sha256_hex(text),
-        index=RouteIndex(routes),
-        method_override=table.method_override,
-        same_as=parse_same_as(table.same_as),
-        listed=defaults.headers,
-        drains_bodies=defaults.drains_bodies,
-    )
+    return routes
 
 
 def parse_origin(url: str, *, allow_http: bool, whole: bool = True) -> ServerOrigin:
@@ -357,26 +366,6 @@ def is_host(host: str) -> bool:
     except ValueError:
         return False
     return _HOST.fullmatch(host) is not None and len(host) <= 253
-
-
-def ca_path(named: str, base: Path) -> str:
-    """Return where the certificates *named* in a file are, relative to *base*.
-
-    Raises:
-        ServiceError: it holds none.
-    """
-    if not named:
-        return ""
-    path = base / Path(named).expanduser()
-    try:
-        ssl.create_default_context(cafile=str(path))
-    except (OSError, ValueError) as error:
-        raise ServiceError(
-            f"ca_file {visible(path, 200)} holds no certificates"
-            f" ({visible(error, 100)})",
-            "name a PEM file",
-        ) from None
-    return str(path)
 
 
 class Services(ConfigFolder[Service]):

@@ -96,6 +96,9 @@ class ToolCall:
     """What `stated_twice` has found; None if it has not been asked."""
     spelled: frozenset[str] = frozenset()
     """Top-level arguments that are numbers of another spelling, such as ``420e-1``."""
+    answered: frozenset[tuple[str, ...]] = frozenset()
+    """Places of arguments that an answer to a question of the server states as well:
+    the tool may act on that value."""
 
 
 class ToolActions(NamedTuple):
@@ -505,7 +508,7 @@ def _tokens(place: str) -> list[str]:
 def _resource(rule: ToolRule, call: ToolCall) -> str:
     def argument(found: re.Match[str]) -> str:
         name = plain_name(call.arguments.get(found[1]))
-        if not name or found[1] in call.spelled:
+        if not name or found[1] in call.spelled or (found[1],) in call.answered:
             raise UnmatchedToolError(
                 "unclear_call",
                 f"The call of {visible(call.tool, 80)} does not say its "
@@ -521,7 +524,7 @@ def _parameter(name: str, place: str | int, call: ToolCall) -> Any:
     if isinstance(place, int):
         return place
     form, tokens = place_of(place)[0], _tokens(place)
-    if tokens[0] in call.omitted:
+    if tokens[0] in call.omitted or tuple(tokens) in call.answered:
         return None
     value = _at(call.arguments, tokens)
     if form in PLACES and value is not _ABSENT:

@@ -259,14 +259,14 @@ class Upstream:
             idle: where connections wait that can be used again, shared with others.
 
         Raises:
-            OSError: its ``ca_file`` cannot be read.
+            OSError: the system's authorities cannot be read.
         """
         self.service = service
         self._bounds = bounds
         self._idle = idle or IdleConnections()
         # Reading the system's authorities takes 35 ms: not for a service on http.
-        secure = service.origin.scheme == "https" or service.ca_file
-        self._trust = trust(service.ca_file) if secure else None
+        secure = service.origin.scheme == "https" or service.authorities
+        self._trust = trust(service.authorities) if secure else None
         self._places = SharedPlaces(_CONNECTIONS, time.monotonic)
         self._busy: dict[ServiceConnection, _Owner | None] = {}
         self._retired = False
@@ -300,7 +300,7 @@ class Upstream:
     async def _connect(self, origin: ServerOrigin) -> ServiceConnection:
         secure = origin.scheme == "https"
         if secure and self._trust is None:
-            self._trust = trust(self.service.ca_file)
+            self._trust = trust(self.service.authorities)
         return await service_connection(
             origin.host,
             origin.port,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
@@ -65,6 +66,11 @@ class Token(NamedTuple):
     def requester(self) -> str:
         """Return the requester that refusals count for; see `requester_of`."""
         return requester_of(self.agent_id, self.chain)
+
+    @property
+    def states_action(self) -> bool:
+        """Whether it was requested with details, which limit its bearer (RFC 9396)."""
+        return bool(json.loads(self.authorization_details or "[]"))
 
     def principal(self, holder: Agent) -> Agent:
         """Return *holder* as policy decides about what it does with this token.

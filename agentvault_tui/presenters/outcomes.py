@@ -235,6 +235,7 @@ REASONS: Final = {
     "upstream_unreachable": "the service cannot be reached",
     "uri_too_long": "its address is too long",
     "wider_than_parent": "it asks for more than the token that it comes from",
+    "wider_than_token": "it is not within the action that its token states",
 }
 """Codes of reasons in words."""
 

@@ -13,8 +13,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
@@ -149,20 +149,20 @@ async def _serve(
         port = int(bound.getsockname()[1])
         public = PublicAddress.of(home, settings.tenant)
 
+        running = RunningAs(given.run)
+
         def make() -> Surface:
             seal = TenantSeal.of(home, shared=bool(settings.store.url))
             parts = Parts(
                 *(store, seal, port, clock),
-                run=given.run,
+                run=running.run,
                 public=public,
                 localhost=True,  # `loopback_pair` holds both, here or in our parent
             )
             return Surface.of(parts, settings.stepup)
 
-        if settings.store.url:
-            opening = Opening(make, lambda: file_stamp(home.team_key))
-        else:
-            opening = Opening(make)
+        opening = Opening(make, lambda: (file_stamp(home.team_key), running.run))
+        if not settings.store.url:
             opening.surface()  # it says now what is wrong with its store
         server = await stack.enter_async_context(Server(clock))
         if public is not None:
@@ -177,7 +177,7 @@ async def _serve(
             urgent=is_urgent,
         )
         put_private(port_file, str(port).encode(), replace=True)
-        stopped = _stop_requested(stack)
+        stopped = _stop_requested(stack, running.read)
         local = f"http://{HOST}:{port}/"
         # The management secret is never said: whoever may have it has sent it.
         ready = {
@@ -211,8 +211,34 @@ def _bind(port_file: Path, store: Store) -> tuple[socket.socket, socket.socket |
     return loopback_pair(HOST, 0)
 
 
-def _stop_requested(stack: contextlib.AsyncExitStack) -> asyncio.Event:
-    """Return what is set when a signal comes or stdin, the parent's pipe, ends."""
+@dataclass(slots=True)
+class RunningAs:
+    """The clients of this run, which change with the team's key."""
+
+    run: Run
+
+    def read(self, line: bytes) -> None:
+        """Take the client id that a line of the parent's names, and confirm it."""
+        try:
+            client_id = json.loads(line)["client_id"]
+        except (ValueError, KeyError, TypeError):
+            _log.warning("what the parent says cannot be read")
+            return
+        self.run = replace(self.run, client_id=str(client_id))
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.write("{}\n")
+            sys.stdout.flush()
+
+
+def _stop_requested(
+    stack: contextlib.AsyncExitStack, read: Callable[[bytes], None]
+) -> asyncio.Event:
+    """Return what is set when a signal comes or stdin, the parent's pipe, ends.
+
+    Args:
+        stack: removes the handlers of signals.
+        read: called with each line that comes on stdin.
+    """
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -221,9 +247,12 @@ def _stop_requested(stack: contextlib.AsyncExitStack) -> asyncio.Event:
 
     def watch() -> None:
         # os.read, not sys.stdin: its lock would be held when the interpreter ends.
-        with contextlib.suppress(OSError):
-            while os.read(0, _LONGEST_WORD):
-                pass
+        with contextlib.suppress(OSError, RuntimeError):
+            left = b""
+            while came := os.read(0, _LONGEST_WORD):
+                *lines, left = (left + came)[-_LONGEST_WORD:].split(b"\n")
+                for line in lines:
+                    loop.call_soon_threadsafe(read, line)
         with contextlib.suppress(RuntimeError):  # the loop is closed: we stop anyway
             loop.call_soon_threadsafe(stopped.set)
 

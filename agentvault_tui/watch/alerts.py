@@ -7,12 +7,14 @@ import contextlib
 import json
 import logging
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 from starlette.requests import Request
 from starlette.routing import Route
 
+from agentvault_tui.authorities import named_files, read_source, render_source
 from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
@@ -97,7 +99,9 @@ class Alerts:
         self.file = AlertsFile()
         self._secret = secret
         self._chain = Chain(broker)
-        self._seen: tuple[int, ...] | str | None = None
+        self._seen: tuple[object, ...] | None = None
+        self._named: tuple[Path, ...] = ()
+        """Each ``ca_file`` that the file names."""
         self._followers: dict[str, Follower[Any]] = {}
         """By the sink's name; what goes ahead of other alerts has its own."""
         self._callers: dict[str, CallsFollower] = {}
@@ -118,16 +122,21 @@ class Alerts:
     def _check(self, _: str, text: str) -> None:
         parse_alerts(text, self.broker.home)
 
-    def _stamp(self) -> tuple[int, ...] | str | None:
-        """Return what differs once the file was changed: in a team, what it says."""
-        if self.broker.files is not None:
-            return self.broker.files.text(self._path.name)
-        return file_stamp(self._path)
+    def _stamp(self) -> tuple[object, ...]:
+        """Return what differs once the file, or a ``ca_file``, was changed."""
+        files = self.broker.files
+        own = files.text(self._path.name) if files else file_stamp(self._path)
+        return own, *map(file_stamp, self._named)
 
-    def _text(self) -> str:
+    def _source(self) -> str:
+        """Read the file, with each ``ca_file`` that it names (`authorities`)."""
+        base = self.broker.home.config
         if self.broker.files is not None:
-            return self.broker.files.text(self._path.name) or ""
-        return read_text(self._path, self.broker.home.config) or ""
+            text = self.broker.files.text(self._path.name) or ""
+        else:
+            text = read_text(self._path, base) or ""
+        self._named = tuple(named_files(text, base).values())
+        return read_source(text, base)
 
     @property
     def warnings(self) -> list[str]:
@@ -173,7 +182,7 @@ class Alerts:
         if self._seen is None:
             with contextlib.suppress(PolicyError, ServiceError):
                 file = parse_alerts(json.loads(text).get("text", ""), self.broker.home)
-                file = parse_alerts(self._text(), self.broker.home)
+                file = parse_alerts(self._source(), self.broker.home)
         return sink_uses(file)
 
     async def start(self) -> None:
@@ -241,10 +250,10 @@ class Alerts:
         if self.broker.files is not None:
             # Whoever changed it has recorded it.
             self.file = AlertsFile()  # the one before is in force nowhere else
-            self.file = parse_alerts(self._text(), self.broker.home)
+            self.file = parse_alerts(self._source(), self.broker.home)
             return
         try:
-            text = self._text()
+            text = self._source()
         except PolicyError as error:
             raise ServiceError(error.what, error.remedy) from None
         kept = json.loads(self.broker.kept.get(RECORDED_FILE, "{}"))
@@ -293,7 +302,7 @@ class Alerts:
             f"edited on the broker's machine: {name}",
             name,
             (_EDIT,),
-            (text_change(name, before, text),),
+            (text_change(name, render_source(before), render_source(text)),),
         )
         request = {"path": {}, "body": {"text": text}}
         try:
@@ -317,8 +326,7 @@ class Alerts:
 
     def _now(self, _: str) -> str:
         """Tell the file's state from any other: as recorded, and as it is on disk."""
-        text = read_text(self._path, self.broker.home.config)
-        return f"{self.broker.kept.get(RECORDED_FILE)} {text}"
+        return f"{self.broker.kept.get(RECORDED_FILE)} {self._source()}"
 
     async def _follow(self) -> None:
         """Work for exactly the sinks of the file."""

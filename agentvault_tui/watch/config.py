@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from agentvault_tui.authorities import source_of, split_source
 from agentvault_tui.broker.secret_uses import SecretUse
 from agentvault_tui.clock import seconds_of
 from agentvault_tui.errors import ServiceError
@@ -96,7 +97,10 @@ class SinkTable(
     allow_private: bool = False
     """Whether it may be at loopback, link-local and private addresses."""
     ca_file: str = ""
-    """PEM of the authorities that vouch for it, in place of the system's."""
+    """PEM of the authorities that vouch for it, in place of the system's; a relative
+    path starts from the folder of ``alerts.toml``."""
+    authorities: str = ""
+    """What ``ca_file`` held when it was read; no key of the file."""
 
     @property
     def recipients(self) -> tuple[str, ...]:
@@ -191,11 +195,17 @@ class AlertsFile(msgspec.Struct, frozen=True):
 def parse_alerts(text: str, home: Home) -> AlertsFile:
     """Read and validate ``alerts.toml``.
 
-    A relative path starts from the data folder of *home*.
+    Args:
+        text: what it says, also joined with what it names as ``ca_file``.
+        home: from whose data folder the relative path of a destination starts.
+
+    Returns:
+        the file; each ``ca_file`` as it is in the source, or on disk.
 
     Raises:
         ServiceError: says what is wrong with it, and what may help.
     """
+    text, authorities = split_source(source_of(text, home.config))
     read = read_table(text, _AlertsToml, {"sinks[]": SinkTable, "routes[]": AlertRoute})
     sinks = {}
     for name, sink in read.sinks.items():
@@ -205,7 +215,9 @@ def parse_alerts(text: str, home: Home) -> AlertsFile:
                 "it has lower-case letters, digits, - and _, at most 63",
             )
         try:
-            sinks[name] = _checked(sink, home)
+            checked = _checked(sink, home)
+            pem = authorities.get(sink.ca_file, "")
+            sinks[name] = msgspec.structs.replace(checked, authorities=pem)
         except ServiceError as error:
             raise ServiceError(f"sinks.{name}: {error.what}", error.remedy) from None
     for number, route in enumerate(read.routes, start=1):

@@ -205,7 +205,7 @@ class SyslogExporter(Exporter):
                 return reader, writer
             await self.aclose()
         connected = await connected_to(host, port, private=self.sink.allow_private)
-        context = trust(self.sink.ca_file) if transport == "tls" else None
+        context = trust(self.sink.authorities) if transport == "tls" else None
         if context is not None:
             context.set_alpn_protocols([])  # it is not HTTP
         try:

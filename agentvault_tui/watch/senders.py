@@ -192,7 +192,7 @@ class HttpOutlet(Outlet):
             self._connection = None
         secure = parts.scheme == "https"
         if secure and self._trust is None:
-            self._trust = trust(self.sink.ca_file)
+            self._trust = trust(self.sink.authorities)
         self._origin = origin
         self._connection = await service_connection(
             parts.hostname or "",
@@ -302,7 +302,7 @@ class EmailSender(Sender):
         implicit = sink.tls == "implicit" or (sink.tls is True and sink.port == 465)
         password = self.reveal(sink.password) if sink.password else ""
         try:
-            context = trust(sink.ca_file) if sink.tls else None
+            context = trust(sink.authorities) if sink.tls else None
             connected = await connected_to(
                 sink.host, smtp_port(sink), private=sink.allow_private
             )

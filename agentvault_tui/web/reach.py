@@ -117,18 +117,19 @@ def unreachable() -> UpstreamError:
     return UpstreamError(502, "upstream_unreachable", "the service cannot be reached")
 
 
-def trust(ca_file: str) -> ssl.SSLContext:
-    """Return what verifies a service's certificate: PEM in *ca_file*, if it is named.
+def trust(authorities: str) -> ssl.SSLContext:
+    """Return what verifies a service's certificate, by *authorities* in PEM.
 
-    Else the system's authorities, wherever the environment would have them.
+    If it is empty, by the system's authorities, wherever the environment would have
+    them.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: they cannot be read.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols(["http/1.1"])
-    if ca_file:
-        context.load_verify_locations(ca_file)
+    if authorities:
+        context.load_verify_locations(cadata=authorities)
         return context
     # Not set_default_verify_paths(), which would read SSL_CERT_FILE.
     paths = ssl.get_default_verify_paths()

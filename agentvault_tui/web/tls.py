@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import SettingsError
 from agentvault_tui.home import file_stamp
+from agentvault_tui.trusted_files import check_named_file
 
 _log = logging.getLogger("agentvault.web")
 
@@ -163,6 +164,8 @@ def server_context(files: TlsFiles, name: ServerName | None = None) -> ssl.SSLCo
     With a *name*, TLS 1.3 alone: what phones speak, and nothing that needs a choice.
     """
     check_key(files.key)
+    check_named_file(files.cert)
+    check_named_file(files.key)
     # Not create_default_context: that one logs session keys where SSLKEYLOGFILE says.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     # RFC 9325 section 3.1.1: TLS 1.0 and 1.1 must not be negotiated.

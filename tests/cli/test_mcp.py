@@ -170,6 +170,12 @@ def test_servers_are_listed_and_checked_without_a_broker(
     assert "no tool is mapped" in checked.out
     assert cli(*home, "mcp", "check", "files").code == 0
     assert "mcp/bad.toml: unknown key" in cli(*home, "doctor").out
+    program = tmp_path / "server"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o777)
+    folder = tmp_path / "home" / "mcp"
+    (folder / "files.toml").write_text(f'command = ["{program}"]\n')
+    assert f"others can write to {program}" in cli(*home, "mcp", "check", "files").out
     missing = cli(*home, "mcp", "check", "none")
     assert (missing.code, "known: bad, files, web" in missing.err) == (4, True)
 

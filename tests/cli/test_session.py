@@ -103,7 +103,12 @@ def test_authorities_in_the_settings_are_relative_to_them(
     settings = '[operators]\nconnect = "https://ops.example"\nca_file = "none.pem"\n'
     (tmp_path / "config.toml").write_text(settings)
     line = ("--home", str(tmp_path), "agents", "list")
-    assert f"agentvault: {tmp_path / 'none.pem'} holds no" in cli(*line).err
+    named = tmp_path / "none.pem"
+    assert f"agentvault: {named} cannot be read" in cli(*line).err
+    named.write_text("")
+    assert f"agentvault: {named} holds no" in cli(*line).err
+    named.chmod(0o666)
+    assert f"agentvault: others can write to {named}" in cli(*line).err
     assert "agentvault: my.pem holds no" in cli(*line, "--ca-file", "my.pem").err
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shlex
@@ -24,6 +25,7 @@ from support.pages import DOCS, blocks
 from support.patience import PATIENT
 from support.postgres import TEAM, Database, programs
 
+from agentvault_tui.cli.store import _team_rows
 from agentvault_tui.errors import RefusedError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import DropToken, Ledger, Meta, verify_ledger
@@ -402,3 +404,21 @@ def test_the_commands_of_the_page_work_in_its_order(
                 assert answer.code == 0, answer.err
                 typed.append(word)
     assert typed == ["prepare", "info", "new", "copy", "export", "import", "check"]
+
+
+def test_a_team_gets_texts_without_the_authorities_of_a_home() -> None:
+    """A ``ca_file`` is each broker's own: with it no broker could read the text."""
+    source = 'ca_file = "ca.pem"\n\x1eca.pem\nPEM\n'
+    values = {
+        "gateway_text:services/api.toml": source,
+        "alerts_file": json.dumps({"text": f"# alerts\n{source}"}),
+    }
+    rows = {
+        row.key: row.value
+        for row in _team_rows(values)
+        if isinstance(row, Meta) and row.value is not None
+    }
+    assert rows == {
+        "file:services/api.toml": 'ca_file = "ca.pem"\n',
+        "file:alerts.toml": '# alerts\nca_file = "ca.pem"\n',
+    }

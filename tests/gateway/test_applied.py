@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from agentvault_tui.broker.usecases.policy_apply import edits_of
 from agentvault_tui.errors import ConflictError, LedgerUnwritableError, UsageError
 from agentvault_tui.gateway import Gateway
 from agentvault_tui.gateway.applied import APPLYING
+from agentvault_tui.home import Home
 from agentvault_tui.ledger import Meta
 from agentvault_tui.model import Actor, sha256_hex
 from agentvault_tui.operator_api.files import AgentEntry, FilesRequest
+from agentvault_tui.web.local_ca import CaFiles, renew
 
 MAIL = 'origin = "https://api.mail.example"\n'
 OTHER = 'origin = "https://api.other.example"\n'
@@ -200,3 +203,26 @@ async def test_an_applied_text_is_compared_with_the_active_one(
     assert (await files_of(bench.broker)).services == (
         {"mail": active} if active else {}
     )
+
+
+async def test_an_applied_service_is_active_with_the_authorities_it_names(
+    bench: Bench, short: Path
+) -> None:
+    """The digest on record covers both, and a later look finds nothing changed."""
+    known = await gateway(bench)
+    other = Home.locate(short / "other")
+    other.prepare()
+    renew(other, now=datetime.now(UTC))
+    pem = CaFiles.of(other).ca.read_bytes()
+    (bench.home.config / "ca.pem").write_bytes(pem)
+    text = f'ca_file = "ca.pem"\n{MAIL}'
+    await apply_files(bench.broker, files(mail=text), operator)
+    service = known.services.get("mail")
+    assert service is not None
+    assert service.authorities == pem.decode()
+    await known.look()
+    (event,) = await bench.events("service.changed")
+    assert event.detail["after"] == service.sha256 != sha256_hex(text)
+    said = await files_of(bench.broker)
+    assert said.services["mail"] == text
+    assert not (await edits_of(bench.broker, files(mail=text))).services

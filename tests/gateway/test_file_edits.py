@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,14 @@ from agentvault_tui.gateway import Gateway
 from agentvault_tui.gateway.tools import shipped_tools
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Meta
-from agentvault_tui.model import AgentId, StepUp
+from agentvault_tui.model import AgentId, StepUp, sha256_hex
 from agentvault_tui.settings import (
     ChangeSettings,
     GatewaySettings,
     Settings,
     StepUpSettings,
 )
+from agentvault_tui.web.local_ca import CaFiles, renew
 
 FACTOR = Settings(
     changes=ChangeSettings(socket="factor"),
@@ -317,3 +319,86 @@ async def test_a_removal_that_loosens_is_recorded_as_one(
             removed = (await bench.events("service.changed"))[-1]
             assert removed.reason == "removed"
             assert ("loosened" in removed.detail) is (host == "stripe.com")
+
+
+def authority(folder: Path) -> bytes:
+    home = Home.locate(folder)
+    home.prepare()
+    renew(home, now=datetime.now(UTC))
+    return CaFiles.of(home).ca.read_bytes()
+
+
+async def test_other_authorities_of_a_service_count_once_they_are_approved(
+    short: Path, clock: ManualClock
+) -> None:
+    """A changed ``ca_file`` waits as an edited file does, over a restart too.
+
+    The change shows the digest of the new one, and is cancelled by another edit of it.
+    """
+    ours, theirs, others = (authority(short / name) for name in "abc")
+
+    def vouching(gateway: Gateway) -> str:
+        service = gateway.services.get("stripe")
+        return "" if service is None else service.authorities
+
+    async with started(short, clock, Settings()) as (bench, gateway):
+        folder = bench.home.config
+        pem = folder / "ca.pem"
+        pem.write_bytes(ours)
+        named = f'ca_file = "ca.pem"\n{FIRST}'
+        (folder / "services" / "stripe.toml").write_text(named)
+        await gateway.look()
+        assert vouching(gateway) == ours.decode()
+    async with started(short, clock) as (bench, gateway):
+        pem.write_bytes(others)
+        await gateway.look()
+        (outdated,) = waiting(bench)
+        pem.write_bytes(theirs)
+        await gateway.look()
+        await expire_due(bench.broker)
+        assert bench.broker.stepups.get(outdated.id).status == "cancelled"
+        (change,) = waiting(bench)
+        assert f"+# ca.pem has SHA-256 {sha256_hex(theirs.decode())}" in differing(
+            change
+        )
+        assert vouching(gateway) == ours.decode()
+    async with started(short, clock) as (bench, gateway):
+        assert vouching(gateway) == ours.decode()
+        (change,) = waiting(bench)
+        await approve(bench, change)
+        assert bench.broker.stepups.get(change.id).status == "applied"
+        assert vouching(gateway) == theirs.decode()
+        changed = (await bench.events("service.changed"))[-1]
+        assert changed.resource == "services/stripe.toml"
+        assert changed.detail["before"] != changed.detail["after"]
+        pem.write_bytes(ours)
+        await gateway.look()
+        assert vouching(gateway) == theirs.decode()  # the approval was for once
+
+
+async def test_authorities_that_others_could_write_leave_the_last_ones_active(
+    short: Path, clock: ManualClock
+) -> None:
+    """The warning names the file; closing it is enough to have it read again."""
+    async with started(short, clock, Settings()) as (bench, gateway):
+        outside = short / "outside"
+        outside.mkdir()
+        pem = outside / "ca.pem"
+        pem.write_bytes(authority(short / "a"))
+        pem.chmod(0o644)
+        file = bench.home.config / "services" / "stripe.toml"
+        file.write_text(f'ca_file = "{pem}"\n{FIRST}')
+        await gateway.look()
+        before = gateway.services.get("stripe")
+        assert before is not None
+        pem.write_bytes(authority(short / "b"))
+        pem.chmod(0o666)
+        await gateway.look()
+        assert gateway.services.get("stripe") is before
+        assert any(f"others can write to {pem}" in one for one in gateway.warnings)
+        pem.chmod(0o600)
+        await gateway.look()
+        after = gateway.services.get("stripe")
+        assert after is not None
+        assert after.authorities == pem.read_text()
+        assert gateway.warnings == []

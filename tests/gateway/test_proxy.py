@@ -16,6 +16,7 @@ import pytest
 from support.bench import OPERATOR
 from support.gateway_stand import SECRET, Received, Stand, Upstream
 from support.patience import PATIENT
+from support.stepups import details_of
 from support.tls_front import trusted
 from support.web_kit import read_all
 
@@ -23,6 +24,7 @@ from agentvault_tui.broker.answers import Granted
 from agentvault_tui.broker.status import warnings
 from agentvault_tui.broker.usecases.delegate import change_delegates, pass_on
 from agentvault_tui.broker.usecases.issue_for import issue_for
+from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
 from agentvault_tui.errors import ConflictError, LedgerUnwritableError, SettingsError
 from agentvault_tui.gateway import Gateway, proxy_listener
@@ -572,6 +574,27 @@ async def test_a_cut_ends_an_opaque_tunnel_and_counts_it(
         e for e in await proxied.stand.settled() if e.type == "gateway.tunnel"
     )
     assert tunnel.detail["ended"] == "cut"
+
+
+async def test_a_token_that_states_an_action_opens_no_tunnel(
+    proxied: Proxied, passing: Callable[..., None], echo: int
+) -> None:
+    """Bytes that nobody reads are of no action, so that they would be wider."""
+    passing(PassThrough("localhost", allow_private=True))
+    action = Action(("write:calendar",), "write:calendar", "calendar:primary")
+    given = await request_token(
+        proxied.stand.bench.broker,
+        proxied.agent,
+        action,
+        resource=None,
+        details=details_of(action),
+    )
+    assert isinstance(given, Granted)
+    where = f"localhost:{echo}"
+    head, reader, writer = await proxied.connect(where, password=given.access_token)
+    assert head.startswith(b"HTTP/1.1 401"), head
+    assert b"wider_than_token" in await read_all(reader)
+    writer.close()
 
 
 async def test_a_token_that_was_passed_on_opens_no_tunnel(

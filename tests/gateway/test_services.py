@@ -146,7 +146,7 @@ def test_a_credential_that_cannot_work_is_refused(
         ('origin = "https://[::ffff:127.0.0.1]"', "host or port"),
         ('origin = "https://bücher.test"', "host or port"),
         ('unmatched = "read:calender"', "did you mean read:calendar"),
-        ('ca_file = "nowhere.pem"', "holds no certificates"),
+        ('ca_file = "nowhere.pem"', "does not exist"),
         (ROUTE.replace("read:files", "read:flies"), "did you mean read:files"),
         (ROUTE.replace("method", "methd"), "did you mean method"),
         (ROUTE.replace("GET", "get"), "the method is not one"),

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
 from support.scripted_tenant import ALICE
 
 from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
+from agentvault_tui.errors import ServiceError
 from agentvault_tui.home import Home
-from agentvault_tui.model import AgentId
+from agentvault_tui.model import AgentId, StepUp
 from agentvault_tui.settings import ChangeSettings, Settings, StepUpSettings
 from agentvault_tui.watch.alerts import Alerts
+from agentvault_tui.watch.config import parse_alerts
+from agentvault_tui.web.local_ca import CaFiles, renew
 
 FACTOR = Settings(
     changes=ChangeSettings(socket="factor"),
@@ -29,6 +34,14 @@ events = ["needs_person"]
 """
 LATER = '[[routes]]\nsinks = ["log"]\nevents = ["needs_person"]\ndigest = "366d"\n'
 MORE = ONE + '[[routes]]\nsinks = ["log"]\nevents = ["panic.on"]\n'
+
+
+async def approve(bench: Bench, change: StepUp) -> None:
+    await begin_approval(bench.broker, change.id, change.digest, OPERATOR)
+    bench.tenant.approve()
+    known = bench.broker.stepups
+    await bench.until(lambda: known.get(change.id).status != "authorizing")
+    assert known.get(change.id).status == "applied"
 
 
 async def test_a_route_is_taken_away_once_that_is_approved(
@@ -54,11 +67,7 @@ async def test_a_route_is_taken_away_once_that_is_approved(
     assert len(alerts.file.routes) == 2
     (change,) = bench.broker.stepups.open(AgentId(""))
     assert change.action == "change:alerts"
-    await begin_approval(bench.broker, change.id, change.digest, OPERATOR)
-    bench.tenant.approve()
-    known = bench.broker.stepups
-    await bench.until(lambda: known.get(change.id).status != "authorizing")
-    assert known.get(change.id).status == "applied"
+    await approve(bench, change)
     assert alerts.file.routes == ()
     loosened = [e for e in await bench.events() if "loosened" in e.detail]
     assert [e.type.value for e in loosened] == ["change.applied"]
@@ -69,3 +78,46 @@ async def test_a_route_is_taken_away_once_that_is_approved(
     assert len(alerts.file.routes) == 1  # the approval was for once
     await alerts.aclose()
     await bench.close()
+
+
+async def test_other_authorities_of_a_destination_wait_for_an_approval(
+    short: Path, clock: ManualClock
+) -> None:
+    """They could read all alerts; the old ones vouch for it, over a restart too."""
+    pems = list[str]()
+    for name in "ab":
+        other = Home.locate(short / name)
+        other.prepare()
+        renew(other, now=datetime.now(UTC))
+        pems.append(CaFiles.of(other).ca.read_text())
+    text = """
+[sinks.ops]
+kind = "ntfy"
+url = "https://ntfy.example/ops"
+ca_file = "ca.pem"
+"""
+    for turn in range(2):
+        bench = await Bench.open(Home.locate(short / "home"), clock, "", FACTOR)
+        pem = bench.home.config / "ca.pem"
+        alerts = Alerts(bench.broker, lambda _: None)  # type: ignore[arg-type,return-value]
+        if turn == 0:
+            pem.write_text(pems[0])
+            bench.home.alerts_file.write_text(text)
+        await alerts.start()
+        assert alerts.file.sinks["ops"].authorities == pems[0]
+        pem.write_text(pems[1])
+        await alerts.look()
+        assert alerts.file.sinks["ops"].authorities == pems[0]
+        (change,) = bench.broker.stepups.open(AgentId(""))
+        if turn == 1:
+            await approve(bench, change)
+            assert alerts.file.sinks["ops"].authorities == pems[1]
+        await alerts.aclose()
+        await bench.close()
+
+
+def test_a_destination_states_no_authorities_itself(short: Path) -> None:
+    """They come from its ``ca_file`` alone, whose owner was checked."""
+    text = '[sinks.a]\nkind = "ntfy"\nurl = "https://a.test/"\nauthorities = "x"\n'
+    with pytest.raises(ServiceError, match="no authorities"):
+        parse_alerts(text, Home.locate(short / "home"))

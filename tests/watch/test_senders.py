@@ -278,13 +278,13 @@ async def test_mail_goes_over_verified_tls(bench: Bench, *, implicit: bool) -> N
     tls, _, _ = trusted(bench.home)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tls.files.cert, tls.files.key)
-    ca = str(CaFiles.of(bench.home).ca)
+    ca = CaFiles.of(bench.home).ca.read_text()
     message = trial_message(bench.broker, "mail")
     async with smtp(context if implicit else None) as server:
         server.starttls = None if implicit else context
         kind = "implicit" if implicit else "starttls"
         good = mail_sink(
-            server, tls=kind, ca_file=ca, username="u", password="mail-key"
+            server, tls=kind, authorities=ca, username="u", password="mail-key"
         )
         await sender(bench, good).send(message)
         assert server.auth == "\0u\0the-mail-key"

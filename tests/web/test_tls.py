@@ -345,6 +345,17 @@ def test_files_that_cannot_be_used_are_named(
     assert "PRIVATE" not in error.value.diagnosis()
 
 
+def test_a_certificate_that_others_could_write_is_not_shown(
+    files: CaFiles, tmp_path: Path
+) -> None:
+    """They could make the listener present another chain, or none."""
+    cert = tmp_path / "cert.pem"
+    cert.write_bytes(files.leaf.cert.read_bytes())
+    cert.chmod(0o666)
+    with pytest.raises(SettingsError, match="others can write to"):
+        ServerTls(TlsFiles(cert, files.leaf.key))
+
+
 async def test_a_peer_that_never_says_goodbye_is_let_go(
     serve: Serve, tls: ServerTls, trust: ssl.SSLContext
 ) -> None:

@@ -25,6 +25,7 @@ from agentvault_tui.broker.operators_api.wire import (
     operator_of,
     parts,
     query_of,
+    refuse_grant,
     route,
 )
 from agentvault_tui.broker.registry import Registry
@@ -230,6 +231,8 @@ def _scoping(broker: Broker, authority: Authority) -> list[Route]:
         if body.serves is UNSET and body.resources is UNSET and not body.grant:
             less = Wanted((), "", agent.id)
             return await changing.settle(request, body, less)
+        if (refusal := refuse_grant(request)) is not None:
+            return refusal
         seat, taken = operator_of(request), None
         if body.ungrant and await authority.by_factor(seat):
             # Taking waits for nobody: not for the proof that the giving needs.
@@ -358,11 +361,12 @@ def _naming(broker: Broker, authority: Authority) -> list[Route]:
 
 def _delegating(broker: Broker, authority: Authority) -> list[Route]:
     async def do_change(
-        body: asks.DelegatesRequest, operator: Actor, _: object
+        body: asks.DelegatesRequest, operator: Actor, how: How
     ) -> ending.ScopesAnswer:
         scopes = frozenset(body.scopes)
         change = broker, body.agent_id, body.to, scopes, operator
-        return _scopes_answer(broker, await change_delegates(*change))
+        changed = await change_delegates(*change, gives=how.loosens)
+        return _scopes_answer(broker, changed)
 
     async def delegates(request: Request) -> Response:
         """Set which scopes an agent may delegate to another; what is taken away ends.
@@ -379,10 +383,13 @@ def _delegating(broker: Broker, authority: Authority) -> list[Route]:
         check_scopes(broker, tuple(wider))
         if not wider:
             return await changing.settle(request, body, Wanted((), "", agent.id))
+        if (refusal := refuse_grant(request)) is not None:
+            return refusal
         seat, taken = operator_of(request), None
         if now - scopes and await authority.by_factor(seat):
             actor = await authority.actor(seat, Need.CUT, agent.id)
-            less = await change_delegates(broker, agent.id, to.id, now & scopes, actor)
+            left = broker, agent.id, to.id, now & scopes, actor
+            less = await change_delegates(*left, gives=False)
             taken = _scopes_answer(broker, less)
             agent = find(agent.id)
         given = " ".join(sorted(wider))

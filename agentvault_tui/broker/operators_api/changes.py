@@ -20,10 +20,10 @@ from agentvault_tui.broker.operators_api.stepups import own_device
 from agentvault_tui.broker.operators_api.wire import (
     answer,
     body_of,
-    denies_only,
     listing,
     operator_of,
     query_of,
+    refuse_grant,
     route,
 )
 from agentvault_tui.broker.riders import Rider, record_of
@@ -212,7 +212,7 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
         body = await body_of(request, ChangeDecision)
         who = operator_of(request)
         if body.decision == "approve":
-            if (refusal := denies_only(request)) is not None:
+            if (refusal := refuse_grant(request)) is not None:
                 return refusal
             operator = await authority.actor(who, Need.APPROVE, body.id)
             await _named(broker, body.id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 from msgspec.structs import asdict
@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from agentvault_tui.authorities import file_digest, named_files
 from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker, decide_anew
 from agentvault_tui.broker.operators_api.changes import How, Loosening
@@ -95,7 +96,9 @@ def _loosened(broker: Broker, plan: FilesPlan) -> Wanted:
     }
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     services = plan.edits.services
+    authorities = _authorities(broker, services)
     named = {
+        "ca_file": [f"{path}: SHA-256 {sha}" for path, sha in authorities.items()],
         "origins": [f"{name}: {_origin(new)}" for name, (_, new) in services.items()],
         "agents revoked": [visible(one.name, 60) for one in plan.pruned],
     }
@@ -114,6 +117,7 @@ def _loosened(broker: Broker, plan: FilesPlan) -> Wanted:
             *(f"agent:{one.id}" for one in plan.pruned),
             *(f"name:{one.after.name}" for one in plan.changes if not one.before),
             *(f"service:{name}" for name in plan.edits.services),
+            *(f"ca_file:{path}" for path in authorities),
             *(("policy",) if plan.edits.limits else ()),
         ),
         tuple(texts),
@@ -123,6 +127,18 @@ def _loosened(broker: Broker, plan: FilesPlan) -> Wanted:
             **{name: listed for name, listed in named.items() if listed},
         },
     )
+
+
+def _authorities(broker: Broker, services: Mapping[str, TextEdit]) -> dict[str, str]:
+    """Return the SHA-256 of each ``ca_file`` that applied services name, by its path.
+
+    Each broker of a team has its own.
+    """
+    if broker.files is not None:
+        return {}
+    base = broker.home.config
+    named = (named_files(text, base).values() for _, text in services.values())
+    return {str(path): file_digest(path, base) for paths in named for path in paths}
 
 
 def _agent_change(

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
@@ -26,7 +27,12 @@ from agentvault_tui.broker.authority import (
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.dpop import ALGORITHMS, ProofError, Proofs
 from agentvault_tui.broker.operators_api.streams import is_urgent
-from agentvault_tui.broker.operators_api.wire import answer, error_problem, problem
+from agentvault_tui.broker.operators_api.wire import (
+    SHARE,
+    answer,
+    error_problem,
+    problem,
+)
 from agentvault_tui.broker.shapes import device_info
 from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.errors import AgentVaultError, ConflictError
@@ -211,22 +217,39 @@ class RemoteGuard:
         if response is not None:
             await response(scope, receive, with_nonce)
             return
-        caps = self._caps(scope, seat)
-        if self._requests.take(caps) is not None:
-            told = "your session or role has too many requests under way"
-            await problem(503, told)(scope, receive, with_nonce)
-            return
-        try:
-            await self._app(scope, self._while_signed_in(seat, receive), with_nonce)
-        finally:
-            self._requests.release(caps)
+        await self._counted(scope, seat, receive, with_nonce)
 
-    def _caps(self, scope: Scope, seat: str) -> dict[str, int]:
-        """Return what a request counts for; revoking and denying count for nothing."""
-        if is_urgent(scope):
-            return {}
+    async def _counted(
+        self, scope: Scope, seat: str, receive: Receive, send: Send
+    ) -> None:
+        """Pass a request on while its session and role have their share of them.
+
+        Requests that end rights have a share of their own. Whether one of their paths
+        grants is in its body: once that is parsed, `refuse_grant` counts it as others.
+        """
+        held = list[Mapping[str, int]]()
+
+        def count(caps: Mapping[str, int]) -> Response | None:
+            """Count the request until it is answered; return the refusal if full."""
+            if self._requests.take(caps) is not None:
+                text = "your session or role has too many requests under way"
+                return problem(503, text)
+            held.append(caps)
+            return None
+
         role = self._authority.standing(seat).role
-        return {seat: self._most, f"role {role}": self._most}
+        caps = {seat: self._most, f"role {role}": self._most}
+        if is_urgent(scope):
+            scope["state"][SHARE] = partial(count, caps)
+            caps = {f"{seat} ends rights": self._most}
+        try:
+            if (refusal := count(caps)) is not None:
+                await refusal(scope, receive, send)
+                return
+            await self._app(scope, self._while_signed_in(seat, receive), send)
+        finally:
+            for one in held:
+                self._requests.release(one)
 
     async def _sign_in(self, scope: Scope) -> Response:
         proof = self._proofs.read(scope, None)

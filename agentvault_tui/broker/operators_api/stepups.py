@@ -16,10 +16,10 @@ from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.operators_api.wire import (
     answer,
     body_of,
-    denies_only,
     listing,
     operator_of,
     query_of,
+    refuse_grant,
     route,
     word_of,
 )
@@ -106,7 +106,7 @@ def _deciding(broker: Broker, authority: Authority, sessions: Sessions) -> list[
         body = await body_of(request, asks.DecisionRequest)
         who, ends = operator_of(request), broker.registry.ends
         if body.decision == "approve":
-            if (refusal := denies_only(request)) is not None:
+            if (refusal := refuse_grant(request)) is not None:
                 return refusal
             operator = await authority.actor(who, Need.APPROVE, body.id)
             repeat = None if body.repeat is None else body.repeat.repeat

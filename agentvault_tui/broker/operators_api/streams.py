@@ -25,7 +25,8 @@ _URGENT: Final = frozenset(
         *(calls.DECIDE, calls.DECIDE_CHANGE),
     )
 )
-"""Calls that may revoke or deny; some of them also grant, which their body says."""
+"""Calls that may revoke or deny. Some of them also grant: their body says so, and
+`refuse_grant` then refuses them the places that are for ending rights."""
 
 
 def is_urgent(scope: Scope) -> bool:

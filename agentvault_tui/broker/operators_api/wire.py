@@ -177,11 +177,24 @@ async def error_problem(_: Request, error: Exception) -> Response:
     )
 
 
-def denies_only(request: Request) -> Response | None:
-    """Return the refusal of an approval over a connection that is for denying."""
-    if not request.scope["state"].get(RESERVED):
-        return None
-    return problem(503, "too many connections: this one is for denying")
+SHARE: Final = "share"
+"""Names the function, in a request's state, that counts it in its operator's share."""
+
+
+def refuse_grant(request: Request) -> Response | None:
+    """Refuse a request that grants, where only what ends rights has a place.
+
+    By its path alone such a request may end rights, so that it was let through on a
+    reserved connection, and counted in no share. Call this once its body is parsed.
+
+    Returns:
+        the refusal; None if the request may go on, and is counted now.
+    """
+    if request.scope["state"].get(RESERVED):
+        text = "too many connections: this one is for revoking and denying"
+        return problem(503, text)
+    count = request.scope["state"].get(SHARE)
+    return count() if count is not None else None
 
 
 class FaultHandler:

@@ -22,7 +22,7 @@ from agentvault_tui.broker.usecases.scopes import (
     record_change,
     scopes_draft,
 )
-from agentvault_tui.errors import LedgerUnwritableError, UsageError
+from agentvault_tui.errors import ConflictError, LedgerUnwritableError, UsageError
 from agentvault_tui.model import (
     Action,
     Actor,
@@ -168,7 +168,13 @@ def _wider(broker: Broker, parent: Token, request: Request) -> str | None:
 
 
 async def change_delegates(
-    broker: Broker, agent_id: str, to: str, scopes: frozenset[str], operator: Actor
+    broker: Broker,
+    agent_id: str,
+    to: str,
+    scopes: frozenset[str],
+    operator: Actor,
+    *,
+    gives: bool = True,
 ) -> ChangedRights:
     """Set which scopes an agent may delegate to another; end tokens beyond them.
 
@@ -178,6 +184,7 @@ async def change_delegates(
         to: the agent that will hold them.
         scopes: in place of those it could pass on before; none for nothing.
         operator: who decided.
+        gives: whether it may also give; others may have taken something meanwhile.
 
     Returns:
         the agent as it is now, and what ended.
@@ -185,7 +192,8 @@ async def change_delegates(
     Raises:
         NotFoundError: one of the agents does not exist.
         UsageError: they are the same.
-        ConflictError: it was cut off while the grant was being recorded.
+        ConflictError: it was cut off while the grant was being recorded, or it would be
+            a grant and may not be.
         LedgerUnwritableError: a grant could not be recorded; what was taken away ended.
     """
     find = broker.registry.agent
@@ -199,6 +207,11 @@ async def change_delegates(
         kept = await in_force.record(broker, operator)
         ended = len(in_force.below)
     if scopes - broker.registry.agent(agent.id).may_pass_on(other.id):
+        if not gives:
+            raise ConflictError(
+                "others took some of these scopes away meanwhile",
+                "look, and set them again",
+            )
         if kept is not Kept.LEDGER:
             raise LedgerUnwritableError(
                 "what was taken away is not on disk yet, so nothing was granted",

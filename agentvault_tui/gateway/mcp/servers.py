@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from agentvault_tui.authorities import source_of, split_source
 from agentvault_tui.errors import ServiceError, UnreadableRequestError
 from agentvault_tui.gateway.body import DEFAULT_BODY
 from agentvault_tui.gateway.config_folder import ConfigFolder
 from agentvault_tui.gateway.mcp.messages import CALL
-from agentvault_tui.gateway.names import fold_name
+from agentvault_tui.gateway.names import field_names, fold_name
 from agentvault_tui.gateway.routes import has_form
 from agentvault_tui.gateway.services import (
     DENY,
     Service,
     UpstreamCredential,
-    ca_path,
     parse_origin,
 )
 from agentvault_tui.gateway.target import parse_target
@@ -142,6 +142,7 @@ class McpServer:
         other: tuple[str, str] | None,
         unclear: frozenset[str] | None = None,
         spelled: frozenset[str] = frozenset(),
+        answered: frozenset[tuple[str, ...]] = frozenset(),
     ) -> Action:
         """Return the action that a call is, read from its own arguments.
 
@@ -153,6 +154,7 @@ class McpServer:
                 takes long where there are many arguments.
             unclear: what `stated_twice` has found, which takes as long.
             spelled: see `ToolCall.spelled`.
+            answered: see `ToolCall.answered`.
 
         Raises:
             UnmatchedToolError: it is none, or does not say clearly what on.
@@ -167,7 +169,9 @@ class McpServer:
             shown = f"{visible(other[0], 60)}, which is read as {visible(other[1], 60)}"
             text = f"The call has an argument {shown}: leave it out."
             raise UnmatchedToolError("unclear_call", text)
-        call = ToolCall(tool, arguments, unclear=unclear, spelled=spelled)
+        call = ToolCall(
+            tool, arguments, unclear=unclear, spelled=spelled, answered=answered
+        )
         return self.tools.action_by(rule, call)
 
 
@@ -290,13 +294,36 @@ def doubts(
     places: Mapping[str, ArgumentPlace],
     arguments: dict[str, Any],
     answers: object = None,
-) -> tuple[tuple[str, str] | None, frozenset[str]]:
-    """Return what `spelt_otherwise` and `stated_twice` say, for a worker process.
+) -> tuple[tuple[str, str] | None, frozenset[str], frozenset[_Path]]:
+    """Find what makes an action unclear, in a worker process.
 
-    *answers* are those to a server's questions, which it reads besides the arguments.
+    Args:
+        paths: where the action is read.
+        places: the parameters that are stated once.
+        arguments: of the call.
+        answers: those to a server's questions, which its tool reads as well.
+
+    Returns:
+        what `spelt_otherwise` and `stated_twice` say, and which of *paths* the answers
+        state too.
     """
     twice = stated_twice(places, arguments) | stated_twice(places, {"": answers})
-    return spelt_otherwise(paths, arguments), twice
+    names = frozenset().union(*map(field_names, _names_in(answers)))
+    answered = (path for path in paths if not names.isdisjoint(field_names(path[-1])))
+    return spelt_otherwise(paths, arguments), twice, frozenset(answered)
+
+
+def _names_in(document: object) -> set[str]:
+    """Return the names of all members of a document, at any depth."""
+    names, waiting = set[str](), [document]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            names.update(one)
+            waiting.extend(one.values())
+        elif isinstance(one, list):
+            waiting.extend(one)
+    return names
 
 
 def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpServer:
@@ -304,7 +331,7 @@ def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpS
 
     Args:
         name: the server's: the file's without ``.toml``.
-        text: what the file says.
+        text: what the file says, also joined with its ``ca_file`` (`read_source`).
         catalogue: the scopes there are.
         base: the folder that a relative ``ca_file`` starts from.
 
@@ -315,6 +342,8 @@ def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpS
         ServiceError: says what is wrong with it, and what may help.
     """
     inner = {"tools[]": ToolTable, "credential": UpstreamCredential}
+    source = source_of(text, base)
+    text, files = split_source(source)
     table = read_table(text, McpServerFile, inner)
     if bool(table.command) == bool(table.url):
         raise ServiceError(
@@ -322,7 +351,7 @@ def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpS
             'write command = ["PROGRAM", "ARGUMENT"], or url = "https://HOST/mcp"',
         )
     check_cap(table.max_body)
-    tools = make_map(name, text, table, catalogue)
+    tools = make_map(name, source, table, catalogue)
     if table.command:
         _check_command(table)
         service, target = None, ""
@@ -331,7 +360,8 @@ def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpS
             raise ServiceError(
                 "per_agent is of a command", "by URL each agent has its own sessions"
             )
-        service = _service(name, table, base, tools.sha256)
+        authorities = files.get(table.ca_file, "")
+        service = _service(name, table, authorities, tools.sha256)
         target = _target(table.url)
     return McpServer(
         name,
@@ -362,7 +392,7 @@ def find_program(server: McpServer) -> str | None:
     return shutil.which(Path(server.command[0]).expanduser())
 
 
-def _service(name: str, table: McpServerFile, base: Path, sha256: str) -> Service:
+def _service(name: str, table: McpServerFile, authorities: str, sha256: str) -> Service:
     origin = parse_origin(table.url, allow_http=table.allow_http, whole=False)
     table.credential.check(allow_http=table.allow_http)
     return Service(
@@ -371,7 +401,7 @@ def _service(name: str, table: McpServerFile, base: Path, sha256: str) -> Servic
         unmatched=DENY,
         allow_private=table.allow_private,
         allow_http=table.allow_http,
-        ca_file=ca_path(table.ca_file, base),
+        authorities=authorities,
         credential=table.credential,
         routes=(),
         sha256=sha256,

@@ -194,12 +194,19 @@ class McpCalls:
         paths = paths_of(rule)
         weight, places = message.size if paths else 0, counted_places(rule)
         answers = message.params.get("inputResponses")
-        other, unclear = await read_apart(
+        other, unclear, answered = await read_apart(
             asked.agent.id, weight, doubts, paths, places, given, answers
         )
-        found = {"unclear": unclear, "spelled": message.spelled}
         try:
-            return asked.server.action_of(rule, tool, given, other=other, **found)
+            return asked.server.action_of(
+                rule,
+                tool,
+                given,
+                other=other,
+                unclear=unclear,
+                spelled=message.spelled,
+                answered=answered,
+            )
         except UnmatchedToolError as error:
             words = ("access_denied", error.reason, error.message)
             refusal = CallRefusedError(403, *words)

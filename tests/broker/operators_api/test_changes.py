@@ -30,7 +30,6 @@ from agentvault_tui.broker.answers import Escalated
 from agentvault_tui.broker.operators_api.app import operators_app
 from agentvault_tui.broker.operators_api.wire import guarded, route
 from agentvault_tui.broker.riders import text_change
-from agentvault_tui.broker.secret_uses import SecretUse
 from agentvault_tui.broker.stepups import digest_of
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
 from agentvault_tui.broker.usecases.policy_change import reload_policy
@@ -564,31 +563,6 @@ async def test_the_shipped_policy_is_put_back_once_that_is_approved(
     assert bench.broker.policy.text == shipped_policy()
     assert (await approver.post("/api/policy/reset")).status_code == 409
     assert (await operator.post("/api/policy/reset")).status_code == 403
-
-
-async def test_the_secret_of_an_alert_destination_is_removed_by_a_factor(
-    stand: Stand,
-) -> None:
-    """Without it no alert leaves; a secret that only a service uses goes at once."""
-    broker = stand.bench.broker
-    broker.secret_uses.append(lambda: [SecretUse("sink", "siem", "siem", ())])
-    operator = await signed_in(stand, "operator")
-    approver = await signed_in(stand, "approver")
-    for name in ("siem", "stripe"):
-        await broker.gateway.secrets.change(
-            lambda name=name: broker.gateway.secrets.set(
-                name, "v", OPERATOR, ("none",)
-            ),
-            broker.record,
-        )
-    assert (await operator.post("/api/secrets/remove", name="siem")).status_code == 403
-    assert (
-        await operator.post("/api/secrets/remove", name="stripe")
-    ).status_code == 200
-    change = await waits(await approver.post("/api/secrets/remove", name="siem"))
-    assert (change["kind"], change["details"]["destinations"]) == ("alerts", ["siem"])
-    assert (await approve(stand, approver, change))["status"] == "applied"
-    assert broker.gateway.secrets.row("siem") is None
 
 
 async def test_an_edited_policy_is_recorded_by_file(stand: Stand) -> None:

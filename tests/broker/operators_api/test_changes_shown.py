@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,14 +20,17 @@ from support.manual_clock import ManualClock
 from support.phone import Phone, public_address
 
 from agentvault_tui.broker.secret_uses import SecretUse
+from agentvault_tui.broker.usecases.stepup_end import expire_due
 from agentvault_tui.clock import iso
 from agentvault_tui.home import Home
+from agentvault_tui.model import sha256_hex
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.calls import CALLS, Access
 from agentvault_tui.operator_api.files import AgentEntry
 from agentvault_tui.policy import shipped_policy
 from agentvault_tui.settings import IssuerSettings, Settings, TenantSettings
 from agentvault_tui.text import in_full
+from agentvault_tui.web.local_ca import CaFiles, renew
 
 KEY = f'{{"crv":"Ed25519","kty":"OKP","x":"{"A" * 43}"}}'
 OTHER_KEY = KEY.replace("A" * 43, "E" * 43)
@@ -318,3 +322,25 @@ async def test_another_tenant_is_sent_no_lines(stand: Stand) -> None:
     assert (await approver.post("/api/changes", **asked)).status_code == 202
     (shown,) = stand.bench.tenant.shown[-1]
     assert "texts" not in shown
+
+
+async def test_authorities_of_an_applied_service_are_part_of_the_change(
+    stand: Stand, short: Path
+) -> None:
+    """It shows their digest, and is cancelled when the file becomes another."""
+    approver, pem = await signed_in(stand, "approver"), short / "ca.pem"
+    digests = list[str]()
+    for name in "ab":
+        other = Home.locate(short / name)
+        other.prepare()
+        renew(other, now=datetime.now(UTC))
+        text = CaFiles.of(other).ca.read_text()
+        pem.write_text(text)
+        digests.append(sha256_hex(text))
+    services = {"stripe": f'ca_file = "{pem}"\n{SERVICE}'}
+    change = await waits(await approver.post("/api/files", services=services))
+    assert change["details"]["ca_file"] == [f"{pem}: SHA-256 {digests[1]}"]
+    pem.write_text(CaFiles.of(Home.locate(short / "a")).ca.read_text())
+    await expire_due(stand.bench.broker)
+    shown = (await approver.get(f"/api/changes/{change['id']}")).json()
+    assert shown["status"] == "cancelled"

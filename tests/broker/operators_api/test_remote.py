@@ -446,7 +446,10 @@ async def test_a_slow_tenant_holds_nobody_but_who_waits_for_it(
 async def test_a_role_has_half_of_the_places_and_revoking_has_its_own(
     bench: Bench,
 ) -> None:
-    """Requests of one role at work leave room for others, and for each revocation."""
+    """Requests of one role at work leave room for others, and for each revocation.
+
+    A grant on the path of a revocation has none of that room.
+    """
     limits = Limits(connections=6)
     async with (
         Stand.open(bench, limits=limits) as stand,
@@ -461,6 +464,19 @@ async def test_a_role_has_half_of_the_places_and_revoking_has_its_own(
         assert refused.status_code == 503
         assert "role has too many" in refused.json()["detail"]
         assert (await vera.get("/api/status")).status_code == 200
+        scopes, one = "/api/agents/scopes", {"agent_id": agent.id}
+        less = sorted(bench.broker.registry.agent(agent.id).scopes)[:1]
+        for path, asked in (
+            (scopes, {**one, "grant": ["read:finance"]}),
+            ("/api/agents/delegates", {**one, "to": agent.id, "scopes": less}),
+            ("/api/agents/stepup", {"id": "stp_1", "decision": "approve"}),
+            ("/api/changes", {"id": "chg_1", "decision": "approve"}),
+        ):
+            refused = await oscar.post(path, **asked)
+            assert (refused.status_code, path) == (503, path)
+            assert "role has too many" in refused.json()["detail"]
+        ended = await oscar.post(scopes, **one, ungrant=less)
+        assert ended.status_code == 200, ended.text
         body = {"agent_id": agent.id, "reason": "now"}
         revoked = await oscar.post("/api/agents/revoke", **body)
         assert revoked.status_code == 200, revoked.text

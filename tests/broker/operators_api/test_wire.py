@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+from contextlib import AsyncExitStack
 
+import httpx
 import pytest
 from starlette.requests import Request
 from support.bench import Bench
 
 from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.operators_api import operators_app
-from agentvault_tui.broker.operators_api.wire import denies_only
+from agentvault_tui.broker.operators_api.streams import is_urgent
+from agentvault_tui.broker.operators_api.wire import refuse_grant
 from agentvault_tui.web import Server
 from agentvault_tui.web.exchange import RESERVED
+from agentvault_tui.web.places import Limits
 from agentvault_tui.web.sockets import unix_socket
 
 
@@ -82,11 +86,46 @@ async def test_a_body_that_breaks_off_is_no_fault_of_ours(
 
 
 def test_a_reserved_connection_carries_no_approval() -> None:
-    """It is for denying: an approval over it is 503, and not one over any other."""
+    """It is for ending rights: what grants is 503 there, and passes on any other."""
     state: dict[str, object] = {}
     request = Request({"type": "http", "state": state})
-    assert denies_only(request) is None
+    assert refuse_grant(request) is None
     state[RESERVED] = True
-    refusal = denies_only(request)
+    refusal = refuse_grant(request)
     assert refusal is not None
     assert (refusal.status_code, refusal.headers["retry-after"]) == (503, "1")
+
+
+async def test_a_grant_takes_no_place_that_is_for_ending_rights(bench: Bench) -> None:
+    """One path gives and takes: over a reserved connection the body decides."""
+    agent = await bench.agent("a", "read:calendar", "read:email")
+    other = await bench.agent("b")
+    bounds, path = Limits(connections=4), bench.home.socket
+    async with Server(bench.clock) as server, AsyncExitStack() as stack:
+        app = operators_app(bench.broker, bench.feed, Sessions(bench.broker))
+        listener = await server.listen(
+            app, unix_socket(path), limits=bounds, urgent=is_urgent
+        )
+        transport = httpx.AsyncHTTPTransport(uds=str(path))
+        client = await stack.enter_async_context(
+            httpx.AsyncClient(transport=transport, base_url="http://b")
+        )
+        for _ in range(4):
+            await stack.enter_async_context(client.stream("GET", "/api/events"))
+        await bench.until(lambda: len(listener.tasks) == 4)
+        scopes, delegates = "/api/agents/scopes", "/api/agents/delegates"
+        one, to = {"agent_id": agent.id}, {"agent_id": agent.id, "to": other.id}
+        for call, body in (
+            (scopes, {**one, "grant": ["read:finance"]}),
+            (scopes, {**one, "grant": ["read:finance"], "ungrant": ["read:email"]}),
+            (scopes, {**one, "serves": ["read:email"]}),
+            (delegates, {**to, "scopes": ["read:email"]}),
+        ):
+            refused = await client.post(call, json=body)
+            assert refused.status_code == 503, refused.text
+            assert "for revoking and denying" in refused.json()["detail"]
+        less = (scopes, {**one, "ungrant": ["read:email"]}), (delegates, to)
+        for call, body in less:
+            ended = await client.post(call, json=body)
+            assert ended.status_code == 200, ended.text
+    assert bench.broker.registry.agent(agent.id).scopes == ("read:calendar",)

@@ -169,6 +169,24 @@ async def test_what_a_server_asks_of_a_client_passes_where_each_try_is_a_call(
     assert len({one.detail["body_sha256"] for one in attempts}) == 2
 
 
+async def test_an_answer_to_a_server_names_no_other_resource(mcp: McpStand) -> None:
+    """The agent writes it after the call was decided, and its tool acts on it."""
+    client = await mcp.client("modern")
+    params: dict[str, Any] = {
+        "name": "read_file",
+        "arguments": {"path": "/a"},
+        "requestState": "theirs",
+        "inputResponses": {"q": {"action": "accept", "content": {"PATH": "/etc"}}},
+    }
+    told = messages(await client.send("tools/call", params))[-1]["result"]
+    assert refusal_of(told)["reason"] == "unclear_call"
+    assert mcp.received() == []
+    params["inputResponses"]["q"]["content"] = {"encoding": "utf-8"}
+    await client.send("tools/call", params)
+    (sent,) = mcp.received()
+    assert sent["params"]["arguments"] == {"path": "/a"}
+
+
 @pytest.mark.parametrize(
     ("other", "pattern"), [("[tools.drop]\n", "read_file"), ("", '"read_*"')]
 )

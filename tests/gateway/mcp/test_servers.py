@@ -185,7 +185,7 @@ def test_an_unclear_argument_is_no_action(arguments: dict[str, Any]) -> None:
             "JSON Pointer",
         ),
         (URL + 'unmatched = "all"\n', "unknown scope"),
-        (URL + 'ca_file = "none.pem"\n', "holds no certificates"),
+        (URL + 'ca_file = "none.pem"\n', "does not exist"),
         ("= 1", "not TOML"),
     ],
 )
@@ -255,4 +255,34 @@ def test_what_policy_reads_is_unclear_if_an_answer_to_the_server_has_it_too() ->
         ({"q": {"action": "accept", "content": {"bcc": ["b"]}}}, {"recipients"}),
         ({"q": {"content": {"Amount": 9, "to": "b"}}}, {"amount", "recipients"}),
     ):
-        assert doubts([], places, given, answers) == (None, unclear)
+        assert doubts([], places, given, answers) == (None, unclear, frozenset())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"path": "/b"}, {"Path": "/b"}, {"path": ""}, {"a": [{"path[0]": 1}]}],
+)
+def test_an_argument_that_an_answer_to_the_server_states_too_is_unclear(
+    content: dict[str, Any],
+) -> None:
+    """The tool may act on the answer: no resource is read, and no parameter."""
+    server = parse(URL + '[tools.read]\nscope = "read:files"\nresource = "f:{path}"\n')
+    rule = server.rule_of("read")
+    asked: dict[str, Any] = {"q": {"action": "accept", "content": content}}
+    given = {"path": "/a"}
+    other, unclear, answered = doubts(paths_of(rule), {}, given, asked)
+    assert (other, unclear, answered) == (None, set(), {("path",)})
+    with pytest.raises(UnmatchedToolError, match="does not say its path"):
+        server.action_of(
+            rule,
+            "read",
+            {"path": "/a"},
+            other=other,
+            unclear=unclear,
+            answered=answered,
+        )
+    named = parse(URL + RULE + 'parameters = { where = "/path" }\n')
+    rule = named.rule_of("read")
+    found = doubts(paths_of(rule), {}, given, asked)[2]
+    action = named.action_of(rule, "read", given, other=None, answered=found)
+    assert action.parameters == {"where": None}
