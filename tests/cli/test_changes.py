@@ -12,7 +12,6 @@ from support.command_line import running
 from support.patience import PATIENT
 from support.vault import Vault, fresh_code, plain_environment, serving
 
-
 ALLOW = (
     '@id("more") @why("w") @obligation("allow")\npermit(principal, action, resource);\n'
 )
