@@ -14,21 +14,20 @@ from agentvault_tui.cli.config_files import (
     config_files,
     notes_of,
     print_checks,
+    write_config_file,
 )
 from agentvault_tui.cli.framework import group, pass_session
-from agentvault_tui.cli.lookup import agent_names, find_agent
+from agentvault_tui.cli.lookup import agent_option, find_agent
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import (
-    ConflictError,
     UnreachableError,
     UsageError,
 )
-from agentvault_tui.home import put_private
 
 if TYPE_CHECKING:
     from agentvault_tui.gateway.mcp import McpServer
 
-_NONE = "no MCP servers: write mcp/NAME.toml, docs/gateway.md says how"
+_NONE = "no MCP servers: write mcp/NAME.toml, see docs/mcp-servers.md"
 
 
 @group("mcp", on_home=True, example="agentvault mcp stdio files --agent coder")
@@ -41,10 +40,10 @@ def mcp() -> None:
 def list_servers(session: CliSession) -> None:
     """List the MCP servers of the home: how each is reached, and its tools."""
     out = session.out
-    found = [check_file(session, path) for path in config_files(session, "mcp")]
-    if out.print_json({"servers": found}):
+    servers = [check_file(session, path) for path in config_files(session, "mcp")]
+    if out.print_json({"servers": servers}):
         return
-    if not found:
+    if not servers:
         out.line(_NONE)
         return
     rows = [
@@ -55,7 +54,7 @@ def list_servers(session: CliSession) -> None:
             out.cell(one["unmatched"]),
             out.word("ok" if one["ok"] else "fault"),
         ]
-        for one in found
+        for one in servers
     ]
     out.table(("NAME", "REACHED BY", "TOOLS", "OTHERS", ""), rows, keep=("NAME",))
 
@@ -64,7 +63,7 @@ def list_servers(session: CliSession) -> None:
 @click.argument("what", metavar="[NAME|FILE]", required=False)
 @pass_session
 def check(session: CliSession, what: str | None) -> int:
-    """Check files of MCP servers without putting any in force; needs no broker.
+    """Check files of MCP servers without putting any in effect; needs no broker.
 
     Without an argument: all files of the home. Exits 1 when one could not be put in
     force.
@@ -79,23 +78,23 @@ def check(session: CliSession, what: str | None) -> int:
 
 
 def check_file(session: CliSession, path: Path) -> dict[str, Any]:
-    """Check one file; say what is wrong, and what may be."""
+    """Check one file; return its faults and notes."""
     from agentvault_tui.gateway.mcp.servers import find_program, parse_server
 
     shown: dict[str, Any] = {"reached": None, "tools": [], "unmatched": None}
-    told, server = check_config_file(session, path, parse_server, shown)
+    report, server = check_config_file(session, path, parse_server, shown)
     if server is None:
-        return told
-    told["reached"] = server.reached
-    told["tools"] = [rule.pattern for rule in server.tools.rules]
-    told["unmatched"] = server.tools.unmatched
+        return report
+    report["reached"] = server.reached
+    report["tools"] = [rule.pattern for rule in server.tools.rules]
+    report["unmatched"] = server.tools.unmatched
     if server.service is not None:
-        told["notes"] = notes_of(session, server.service)
+        report["notes"] = notes_of(session, server.service)
     elif find_program(server) is None:
-        told["notes"].append(f"there is no program {server.command[0]} here")
-    if not told["tools"] and told["unmatched"] == "deny":
-        told["notes"].append("no tool is mapped, so every call is refused")
-    return told
+        report["notes"].append(f"there is no program {server.command[0]} here")
+    if not report["tools"] and report["unmatched"] == "deny":
+        report["notes"].append("no tool is mapped, so every call is refused")
+    return report
 
 
 @mcp.command(
@@ -141,14 +140,7 @@ def import_server(
     tools = asyncio.run(_tools_of(session, probed, url, secret))
     text = draft_file(name, head, tools)
     server = parse_server(name, text, catalogue, home.config)
-    path = home.config / "mcp" / f"{name}.toml"
-    home.prepare()
-    try:
-        put_private(path, text.encode(), replace=force)
-    except FileExistsError:
-        raise ConflictError(
-            f"{path} is there already", "--force replaces it; nothing was written"
-        ) from None
+    path = write_config_file(home, "mcp", name, text, replace=force)
     rules = [{"tool": one.pattern, "scope": one.scope} for one in server.tools.rules]
     if out.print_json({"written": str(path), "tools": rules}):
         return
@@ -204,20 +196,13 @@ async def _tools_of(
     "stdio", example="agentvault mcp stdio files --agent coder", prints_data=False
 )
 @click.argument("name")
-@click.option(
-    "--agent",
-    "ref",
-    metavar="ID",
-    required=True,
-    help="Whose: id or name.",
-    shell_complete=agent_names,
-)
+@agent_option
 @pass_session
 def stdio(session: CliSession, name: str, ref: str) -> int:
     """Be an MCP server on standard input and output, for a host that starts it.
 
-    Each call is decided and recorded as at /mcp/NAME, whose clients need no token here:
-    the broker's socket is the credential.
+    Each call is decided and recorded as at /mcp/NAME, without a token: the broker's
+    socket is the credential.
     """
     from agentvault_tui.cli.mcp_bridge import McpBridge
     from agentvault_tui.operator_api import calls
