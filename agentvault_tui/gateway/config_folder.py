@@ -16,7 +16,7 @@ from agentvault_tui.text import visible
 
 
 class _Digested(Protocol):
-    """What a file was parsed to; it knows which bytes those were."""
+    """The parsed form of a file; it knows the exact bytes."""
 
     @property
     def name(self) -> str:
@@ -45,15 +45,15 @@ def check_scope(scope: str, catalogue: Catalogue, where: str) -> None:
 
 
 _Stamp = tuple[int, ...] | str
-"""What differs once a file was changed: in a team, what it says."""
+"""A value that differs once a file was changed: in a team, its text."""
 
 
 class ConfigFolder(Generic[_ItemT]):
     """The files ``NAME.toml`` of one folder of the home, each in force while it parses.
 
-    A file that breaks leaves what it said before in force and is a warning; one that
-    is gone is in force no more, once `admits` allows that. In a team the store's texts
-    count, and no other: one that cannot be in force here leaves nothing in force.
+    If a file becomes invalid, its last valid version stays in effect with a warning; a
+    deleted one ends, once `admits` allows that. In a team the store's texts count, and
+    no other: one that cannot be in effect here leaves nothing in effect.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class ConfigFolder(Generic[_ItemT]):
         return self._items.get(name)
 
     def has(self, item: _ItemT) -> bool:
-        """Tell whether the file of *item* is in force as *item* was read from it."""
+        """Check whether the file of *item* is in effect as *item* was read from it."""
         now = self.get(item.name)
         return now is not None and now.sha256 == item.sha256
 
@@ -108,14 +108,14 @@ class ConfigFolder(Generic[_ItemT]):
 
     @property
     def problems(self) -> Mapping[str, str]:
-        """Why a file is not in force as it stands, by its name."""
+        """Why a file's present text is not in effect, by its name."""
         if self._team is None:
             return self._problems
         return self._team.problems_in(self._folder.name) | self._problems
 
     @property
     def warnings(self) -> list[str]:
-        """What an operator should know about files that are not in force."""
+        """Warnings for an operator about files that are not in effect."""
         return [
             f"{self._folder.name}/{file} cannot be put in force, "
             + (
@@ -128,24 +128,24 @@ class ConfigFolder(Generic[_ItemT]):
         ]
 
     def parse_again(self) -> None:
-        """Parse every file at the next look: what they are checked against changed."""
+        """Parse every file at the next look: the basis of their checks changed."""
         self._again = True
 
     def changed(self) -> bool:
-        """Tell whether a file is not the one that was read last."""
+        """Check whether a file is not the one that was read last."""
         return self._again or self._stats() != self._seen
 
     def digests(self) -> list[tuple[str, str]]:
-        """Return path and SHA-256 of the files in force, as the ledger names them."""
+        """Return path and SHA-256 of the files in effect, as the ledger names them."""
         folder = self._folder.name
         return [(f"{folder}/{n}.toml", one.sha256) for n, one in self._items.items()]
 
     def texts(self) -> dict[str, str]:
-        """Return the texts of the files in force, by path."""
+        """Return the texts of the files in effect, by path."""
         return {self._path(f"{name}.toml"): self._texts[name] for name in self._items}
 
     def restore(self, texts: Mapping[str, str]) -> None:
-        """Put in force, by path, what was in force before a start and still parses."""
+        """Put in effect, by path, the texts active before a start that still parse."""
         for path, text in texts.items():
             name = path.partition("/")[2].removesuffix(".toml")
             with suppress(ServiceError, PolicyError):
@@ -153,7 +153,7 @@ class ConfigFolder(Generic[_ItemT]):
                 self._texts[name] = text
 
     def reload(self) -> None:
-        """Read what changed and put it in force."""
+        """Read changed files and put them in effect."""
         # Taken first: a file that changes while it is read is read again.
         stats = self._stats()
         seen = {} if self._again or self._seen is None else self._seen
@@ -211,6 +211,6 @@ class ConfigFolder(Generic[_ItemT]):
             return self._seen or {}
         stats = {}
         for name in names:
-            if (found := file_stamp(self._folder / name)) is not None:
-                stats[name] = found
+            if (stamp := file_stamp(self._folder / name)) is not None:
+                stats[name] = stamp
         return stats

@@ -23,15 +23,16 @@ from agentvault_tui.gateway.services import (
     ca_path,
     parse_origin,
 )
+from agentvault_tui.gateway.sources import tokens_of
 from agentvault_tui.gateway.target import parse_target
 from agentvault_tui.gateway.templates import RouteIndex, check_cap
 from agentvault_tui.gateway.tools import (
+    TOOL_TABLES,
     ArgumentPlace,
     ToolCall,
     ToolMap,
     ToolMapFile,
     ToolRule,
-    ToolTable,
     UnmatchedToolError,
     make_map,
     place_of,
@@ -95,7 +96,7 @@ class McpServer:
 
     @property
     def reached(self) -> str:
-        """Say by what it is reached: its URL without a query, or its program."""
+        """Name its address: the URL without a query, or its program."""
         if self.service is not None:
             return f"{self.service.origin}{self.target.partition('?')[0]}"
         return self.command[0]
@@ -141,21 +142,21 @@ class McpServer:
         *,
         other: tuple[str, str] | None,
         unclear: frozenset[str] | None = None,
-        spelled: frozenset[str] = frozenset(),
+        exact: Mapping[str, Any] | None = None,
     ) -> Action:
         """Return the action that a call is, read from its own arguments.
 
         Args:
-            rule: what the call is by.
+            rule: the rule of the call.
             tool: its name.
             arguments: its arguments.
-            other: what `spelt_otherwise` has found for the rule's `paths_of`, which
-                takes long where there are many arguments.
-            unclear: what `stated_twice` has found, which takes as long.
-            spelled: see `ToolCall.spelled`.
+            other: the result of `spelt_otherwise` for the rule's `paths_of`, which
+                takes long if there are many arguments.
+            unclear: the result of `stated_twice`, which takes as long.
+            exact: see `ToolCall.exact`.
 
         Raises:
-            UnmatchedToolError: it is none, or does not say clearly what on.
+            UnmatchedToolError: it is none, or does not state its resource clearly.
         """
         if rule is None:
             text = f"No action is known for this tool: mcp/{self.name}.toml maps none."
@@ -167,7 +168,7 @@ class McpServer:
             shown = f"{visible(other[0], 60)}, which is read as {visible(other[1], 60)}"
             text = f"The call has an argument {shown}: leave it out."
             raise UnmatchedToolError("unclear_call", text)
-        call = ToolCall(tool, arguments, unclear=unclear, spelled=spelled)
+        call = ToolCall(tool, arguments, unclear=unclear, exact=exact or {})
         return self.tools.action_by(rule, call)
 
 
@@ -175,18 +176,13 @@ def _stated(rule: ToolRule) -> list[_Path]:
     """Return the paths of arguments that the action states by value."""
     named: list[_Path] = [(name,) for name in _ARGUMENT.findall(rule.resource)]
     places = (place_of(p) for p in rule.parameters.values() if isinstance(p, str))
-    return named + [_path(pointer) for form, pointer in places if not form]
+    return named + [tokens_of(pointer) for form, pointer in places if not form]
 
 
 def _counted(rule: ToolRule) -> list[_Path]:
     """Return the paths of arguments that the action only counts, or names in part."""
     places = (place_of(p) for p in rule.parameters.values() if isinstance(p, str))
-    return [_path(pointer) for form, pointer in places if form]
-
-
-def _path(pointer: str) -> _Path:
-    parts = pointer.split("/")[1:]
-    return tuple(part.replace("~1", "/").replace("~0", "~") for part in parts)
+    return [tokens_of(pointer) for form, pointer in places if form]
 
 
 def unsaid(rule: ToolRule, arguments: Mapping[str, Any]) -> list[str]:
@@ -197,10 +193,10 @@ def unsaid(rule: ToolRule, arguments: Mapping[str, Any]) -> list[str]:
     """
     stated, count = set(_stated(rule)), rule.parameters.get("count")
     # Where it is a list.
-    counted = _path(place_of(count)[1]) if isinstance(count, str) else None
-    found: list[str] = []
+    counted = tokens_of(place_of(count)[1]) if isinstance(count, str) else None
+    problems: list[str] = []
     waiting: list[tuple[_Path, Any]] = [((name,), v) for name, v in arguments.items()]
-    while waiting and len(found) < _MOST_UNSAID:
+    while waiting and len(problems) < _MOST_UNSAID:
         path, value = waiting.pop()
         if path in stated and not (path == counted and isinstance(value, list)):
             continue
@@ -208,8 +204,8 @@ def unsaid(rule: ToolRule, arguments: Mapping[str, Any]) -> list[str]:
         if below and isinstance(value, dict) and value:
             waiting += [((*path, name), one) for name, one in value.items()]
         else:
-            found.append("arguments/" + "/".join(path))
-    return found
+            problems.append("arguments/" + "/".join(path))
+    return problems
 
 
 def other_tool(servers: Iterable[McpServer], action: Action, own: object) -> str | None:
@@ -239,7 +235,7 @@ def other_tool(servers: Iterable[McpServer], action: Action, own: object) -> str
 
 
 def _may_be(rule: ToolRule, server: str, action: Action) -> bool:
-    """Tell whether some call of a rule's tools is an action."""
+    """Check whether some call of a rule's tools is an action."""
     if rule.scope != action.action:
         return False
     stated = action.parameters
@@ -291,7 +287,7 @@ def doubts(
     arguments: dict[str, Any],
     answers: object = None,
 ) -> tuple[tuple[str, str] | None, frozenset[str]]:
-    """Return what `spelt_otherwise` and `stated_twice` say, for a worker process.
+    """Return the results of `spelt_otherwise` and `stated_twice`, for a worker process.
 
     *answers* are those to a server's questions, which it reads besides the arguments.
     """
@@ -304,7 +300,7 @@ def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpS
 
     Args:
         name: the server's: the file's without ``.toml``.
-        text: what the file says.
+        text: the file's text.
         catalogue: the scopes there are.
         base: the folder that a relative ``ca_file`` starts from.
 
@@ -312,9 +308,9 @@ def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpS
         the server.
 
     Raises:
-        ServiceError: says what is wrong with it, and what may help.
+        ServiceError: with the fault and its remedy.
     """
-    inner = {"tools[]": ToolTable, "credential": UpstreamCredential}
+    inner = TOOL_TABLES | {"credential": UpstreamCredential}
     table = read_table(text, McpServerFile, inner)
     if bool(table.command) == bool(table.url):
         raise ServiceError(
@@ -391,10 +387,10 @@ def _target(url: str) -> str:
 
 
 class McpServers(ConfigFolder[McpServer]):
-    """The MCP servers in force."""
+    """The MCP servers in effect."""
 
     def __init__(self, home: Home, catalogue: Callable[[], Catalogue]) -> None:
-        """Read nothing yet; *catalogue* returns the one in force."""
+        """Read nothing yet; *catalogue* returns the one in effect."""
         super().__init__(
             home,
             FOLDER,
