@@ -42,7 +42,7 @@ _PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
 _LONG: Final = 4_000
 """Characters of a text that the broker takes; longer ones are sent as their digest."""
 _MARGIN: Final = 10.0
-"""Seconds the broker has to answer, beside those it waits for a person."""
+"""Seconds the broker has to answer, next to those it waits for a person."""
 
 
 class RefusalError(Exception):
@@ -50,8 +50,8 @@ class RefusalError(Exception):
 
     Attributes:
         reason: a stable code, such as ``scope_not_granted``, ``stepup_denied``,
-            ``stepup_required`` for what still waits for a person, or ``undecided``
-            where the broker could not be asked.
+            ``stepup_required`` if it still waits for a person, or ``undecided`` if the
+            broker did not answer.
         auth_req_id: the step-up that waits; approved, the same call is allowed once.
         decision_id: of the record.
     """
@@ -64,7 +64,7 @@ class RefusalError(Exception):
         auth_req_id: str | None = None,
         decision_id: str | None = None,
     ) -> None:
-        """Keep the *reason* with a sentence for the model or the person."""
+        """Store the *reason* with a sentence for the model or the person."""
         super().__init__(message)
         self.reason = reason
         self.auth_req_id = auth_req_id
@@ -116,12 +116,12 @@ class Vault:
         Args:
             scope: one scope of the catalogue.
             resource: ``type:id``.
-            parameters: what the action is done with; JSON.
+            parameters: the action's parameters; JSON.
             reason: the agent's own words.
             wait: seconds to wait for a person where one has to decide.
 
         Raises:
-            RefusalError: it may not, or nobody could say.
+            RefusalError: it may not, or the broker did not answer.
         """
         body = _body(scope, resource, parameters, reason)
         _Evaluation(self, body, wait).ask()
@@ -156,19 +156,25 @@ class _Evaluation:
     def ask(self) -> None:
         """Return after a yes; raise RefusalError after anything else."""
         try:
-            status, told = self._asked()
+            status, answer = self._reply()
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise RefusalError(
                 "undecided", f"AgentVault could not be asked: {type(error).__name__}"
             ) from error
         finally:
             self._open.close()
-        said = told.get("context") if isinstance(told, dict) else None
-        context: Mapping[str, Any] = said if isinstance(said, dict) else {}
-        if status == 200 and isinstance(told, dict) and told.get("decision") is True:
+        in_context = answer.get("context") if isinstance(answer, dict) else None
+        context: Mapping[str, Any] = in_context if isinstance(in_context, dict) else {}
+        if (
+            status == 200
+            and isinstance(answer, dict)
+            and answer.get("decision") is True
+        ):
             return
         if status != 200:
-            what = told.get("error_description", "") if isinstance(told, dict) else ""
+            what = (
+                answer.get("error_description", "") if isinstance(answer, dict) else ""
+            )
             text = f"AgentVault did not decide ({status}): {what}"
             raise RefusalError("undecided", text)
         raise RefusalError(
@@ -178,7 +184,7 @@ class _Evaluation:
             decision_id=context.get("decision_id"),
         )
 
-    def _asked(self) -> tuple[int, object]:
+    def _reply(self) -> tuple[int, object]:
         headers = {
             "Content-Type": "application/json",
             "Authorization": self._vault._authorization(),  # noqa: SLF001
@@ -218,14 +224,14 @@ def guard(
     Args:
         scope: the scope the function acts under.
         resource: ``type:id``, ``{name}`` an argument; by default ``function:NAME``.
-        parameters: called with the arguments by name, returns others beside them.
+        parameters: called with the arguments by name, returns others next to them.
         describe: by argument, a function that returns its JSON form, such as
             ``{"amount": str}`` for a `Decimal`.
         reason: the agent's own words, shown to the person last.
         wait: seconds to wait for a person where one has to decide.
         on_refusal: makes the result of a refused call, such as `str`, which the model
             reads; by default `RefusalError` is raised.
-        vault: whom to ask; by default what the environment says at each call.
+        vault: the broker; by default the environment's at each call.
 
     Returns:
         a decorator; the decorated function has the signature of the one it wraps.
@@ -237,38 +243,38 @@ def guard(
     """
     if resource and not resource.partition(":")[2]:
         raise ValueError(f"{resource!r} is no resource: write type:id")
-    known = _Guard(
+    guarded = _Guard(
         scope, resource, parameters, describe or {}, reason, wait, on_refusal, vault
     )
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
         """Return *function* asking first, a coroutine function without blocking."""
-        known.check(function)
+        guarded.check(function)
         if inspect.iscoroutinefunction(function):
-            return cast("Callable[_P, _R]", known.asking_async(function))
+            return cast("Callable[_P, _R]", guarded.asking_async(function))
 
         @functools.wraps(function)
-        def asked(*arguments: _P.args, **named: _P.kwargs) -> _R:
+        def call(*arguments: _P.args, **named: _P.kwargs) -> _R:
             try:
-                question = known.question(function, arguments, named)
+                question = guarded.question(function, arguments, named)
                 question.evaluation.ask()
                 question.check()
             except RefusalError as error:
-                return cast("_R", known.refused(error))
+                return cast("_R", guarded.refused(error))
             return function(*question.bound.args, **question.bound.kwargs)
 
-        return asked
+        return call
 
     return decorate
 
 
 @dataclass(frozen=True)
 class _Question:
-    """One call, and what is asked about it."""
+    """One call, and the question about it."""
 
     evaluation: _Evaluation
     bound: inspect.BoundArguments
-    """Its arguments: what is JSON is a copy, which nobody else can change."""
+    """Its arguments: JSON values are copies, which no other party can change."""
     describe: Mapping[str, Callable[[Any], object]]
     parameters: Mapping[str, object]
     """How the arguments were stated."""
@@ -286,7 +292,7 @@ class _Question:
 
 @dataclass(frozen=True)
 class _Guard:
-    """What `guard` was given."""
+    """The arguments of `guard`."""
 
     scope: str
     resource: str
@@ -298,7 +304,7 @@ class _Guard:
     vault: Vault | None
 
     def check(self, function: Callable[..., object]) -> None:
-        """Refuse what cannot be guarded, when it is decorated."""
+        """Refuse an impossible guard, when it is decorated."""
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(
             function
         ):
@@ -315,7 +321,7 @@ class _Guard:
         """Return a coroutine function that asks first."""
 
         @functools.wraps(function)
-        async def asked(*arguments: Any, **named: Any) -> Any:
+        async def guarded(*arguments: Any, **named: Any) -> Any:
             try:
                 question = self.question(function, arguments, named)
                 await question.evaluation.ask_in_a_thread()
@@ -324,7 +330,7 @@ class _Guard:
                 return self.refused(error)
             return await function(*question.bound.args, **question.bound.kwargs)
 
-        return asked
+        return guarded
 
     def question(
         self,
@@ -332,7 +338,7 @@ class _Guard:
         arguments: tuple[Any, ...],
         named: dict[str, Any],
     ) -> _Question:
-        """Return what to ask about one call.
+        """Return the question about one call.
 
         Raises:
             TypeError: an argument has no JSON form.
@@ -349,7 +355,7 @@ class _Guard:
         if self.parameters is not None:
             parameters |= self.parameters(**bound.arguments)
         on = self.resource or f"function:{function.__qualname__}"
-        on = _PLACEHOLDER.sub(lambda found: _named(found[1], described[found[1]]), on)
+        on = _PLACEHOLDER.sub(lambda match: _named(match[1], described[match[1]]), on)
         try:
             vault = self.vault or Vault.from_environment()
         except (OSError, ValueError) as error:
@@ -431,7 +437,7 @@ def _named(name: str, value: Any) -> str:
 
 
 def _is_json(value: Any, depth: int = 64) -> bool:
-    """Tell whether a value is JSON without conversion of keys (RFC 8259)."""
+    """Check whether a value is JSON without conversion of keys (RFC 8259)."""
     if isinstance(value, dict):
         inner = list(value.values())
         plain = all(type(key) is str for key in value)

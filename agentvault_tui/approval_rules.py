@@ -28,8 +28,8 @@ class StepUpRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     no_self: bool = False
     """Whether an owner of the agent, or of one that passed it a token, may not."""
     approvers: tuple[str, ...] = ()
-    """Who alone counts: ``group:NAME``, subjects or e-mail addresses; none: whoever
-    may approve otherwise."""
+    """The only approvers: ``group:NAME``, subjects or e-mail addresses; none: all usual
+    approvers."""
 
     def __post_init__(self) -> None:
         """Refuse a rule that asks for nothing.
@@ -45,7 +45,7 @@ class StepUpRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ChangeRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which changes take several people, or nobody who asked for them."""
+    """Changes that take several people, or another person than the requester."""
 
     kinds: tuple[str, ...] = ()
     """Of `CHANGE_KINDS`; none: every kind."""
@@ -55,7 +55,7 @@ class ChangeRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether the person who asked may not approve."""
 
     def __post_init__(self) -> None:
-        """Refuse a rule that asks for nothing, or names what no change is of.
+        """Refuse a rule without a requirement, or with an unknown kind of change.
 
         Raises:
             SettingsError: it does.

@@ -1,7 +1,7 @@
 """Wall clock, boot clock, and deadlines that hold on both.
 
-A clock is passed in, never reached for.
-Tests pass one that only they move; nobody patches `time`, which would stop asyncio.
+A clock is passed in, never reached for. Tests pass one that only they move; patching
+`time` would stop asyncio.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 class Clock(Protocol):
-    """What the rooms need to know about time."""
+    """The rooms' view of time."""
 
     @property
     def boot_id(self) -> str:
@@ -87,15 +87,15 @@ class SharedClock:
         """Return seconds since boot, suspend included."""
         return self._own.boot()
 
-    def agree(self, at: datetime, asked: float, answered: float) -> None:
-        """Set it to what the store said.
+    def agree(self, at: datetime, sent: float, answered: float) -> None:
+        """Set it to the store's time.
 
         Args:
             at: the store's time.
-            asked: the boot clock before it was asked.
+            sent: the boot clock before it was asked.
             answered: the boot clock after it had answered.
         """
-        self._agreed = at, (asked + answered) / 2
+        self._agreed = at, (sent + answered) / 2
 
     @property
     def ahead(self) -> float:
@@ -104,7 +104,7 @@ class SharedClock:
 
 
 class Deadline(NamedTuple):
-    """A moment kept on both clocks: whichever says it has passed first wins.
+    """A moment on both clocks: the first one that passes it wins.
 
     Setting the wall clock back does not revive anything, and neither does a reboot
     (sudo's ticket rule): a deadline from another boot falls back to the wall clock
@@ -135,17 +135,17 @@ class Deadline(NamedTuple):
         return max(left, 0.0)
 
     def passed(self, clock: Clock) -> bool:
-        """Tell whether either clock says it is over."""
+        """Check whether either clock says it is over."""
         return self.wall <= clock.now() or (
             self.boot_id == clock.boot_id and self.boot <= clock.boot()
         )
 
 
 def as_set_now(clock: Clock) -> Callable[[Deadline], datetime]:
-    """Return what tells when a deadline passes, by the wall clock as it is set now.
+    """Return the function of deadlines' ends, by the wall clock as it is set now.
 
-    A wall clock that was set back would promise more time than there is.
-    Whole seconds then: what is told twice is the same twice.
+    A wall clock that was set back would promise more time than there is. In whole
+    seconds: the same deadline always has the same end.
     """
     now, boot, boot_id = clock.now(), clock.boot(), clock.boot_id
 
@@ -184,8 +184,8 @@ def span(seconds: float) -> str:
 
 def seconds_of(text: str) -> int | None:
     """Read a length of time as people write it: ``90s``, ``30m``, ``24h``, ``7d``."""
-    found = _LENGTH.fullmatch(text)
-    return int(found[1]) * _UNITS[found[2]] if found else None
+    match = _LENGTH.fullmatch(text)
+    return int(match[1]) * _UNITS[match[2]] if match else None
 
 
 def parse_iso(text: str) -> datetime:

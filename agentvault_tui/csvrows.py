@@ -26,8 +26,8 @@ def cells(event: Mapping[str, Any]) -> list[str]:
         "actor_name": actor["name"],
         "detail": json.dumps(event["detail"], ensure_ascii=False, sort_keys=True),
     }
-    found = (value[name] for name in COLUMNS)
-    return ["" if cell is None else safe_cell(str(cell)) for cell in found]
+    values = (value[name] for name in COLUMNS)
+    return ["" if cell is None else safe_cell(str(cell)) for cell in values]
 
 
 def safe_cell(value: str) -> str:

@@ -1,9 +1,9 @@
-"""Selects what of an event leaves where no details are wanted.
+"""Selects the public part of an event if no details are wanted.
 
 An agent chooses the words of many members: its reason, parameters, queries, headers,
-names of tools, and what messages quote of them. So nothing is withheld by name: of
+names of tools, and quotes of them in messages. So nothing is withheld by name: of
 events that agents cause, only the members listed here leave. Action, resource and the
-agent's name always do, since they say what an event is about.
+agent's name always leave, since they are an event's subject.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def public_reason(event: Mapping[str, Any]) -> str | None:
     kind, by = event["type"], event["actor"]["kind"]
     family = kind.partition(".")[0]
     asked_by_person = kind == "stepup.requested" and by == "operator"
-    known = family in _OURS | _CODES or kind in _DECIDED or asked_by_person
-    return event["reason"] if known else None
+    public = family in _OURS | _CODES or kind in _DECIDED or asked_by_person
+    return event["reason"] if public else None
 
 
 def public_detail(kind: str, detail: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def public_detail(kind: str, detail: Mapping[str, Any]) -> dict[str, Any]:
     """
     if kind.partition(".")[0] in _OURS:
         return dict(detail)
-    found = {name: value for name, value in detail.items() if name in _MEMBERS}
+    public = {name: value for name, value in detail.items() if name in _MEMBERS}
     if isinstance(request := detail.get("request"), Mapping):
-        found |= {name: request[name] for name in _BODY if name in request}
-    return found
+        public |= {name: request[name] for name in _BODY if name in request}
+    return public

@@ -15,7 +15,7 @@ _ESCAPING: Final = json.JSONEncoder(check_circular=False, separators=(",", ":"))
 def to_json(value: object) -> str:
     """Return a value as compact JSON in ASCII.
 
-    Escapes keep lone surrogates and NUL from an agent's JSON readable, and no log or
+    Escapes make lone surrogates and NUL from an agent's JSON readable, and no log or
     pipe can be hurt. A value an agent sent takes its text's length in memory this way;
     as Python objects it can take twelve times as much.
     """
@@ -32,10 +32,10 @@ def to_base64url(raw: bytes) -> str:
 
 
 def from_base64url(text: str) -> bytes:
-    """Return what *text* is in base64url, with or without its padding.
+    """Decode base64url, with or without its padding.
 
-    Characters of no alphabet are passed over: where one value may have one spelling
-    alone, compare what `to_base64url` makes of it.
+    Characters outside the alphabet are passed over: if a value may have only one
+    spelling, compare the result of `to_base64url`.
 
     Raises:
         ValueError: it is cut off, or not ASCII.

@@ -1,17 +1,17 @@
 """Everything AgentVault raises on purpose, as one tree.
 
 * AgentVaultError
-  * UsageError                what was asked makes no sense (exit 2)
+  * UsageError                the request makes no sense (exit 2)
     * SettingsError           a setting is unknown, malformed or out of bounds
   * NotFoundError             no such agent, step-up or user (exit 4)
   * RefusedError              it ran and the answer is no (exit 1)
     * ConflictError           someone or something was first
     * FactorRefusedError      a factor typed at a console is missing or wrong
-    * ForbiddenError          whoever asks has not the role it needs
+    * ForbiddenError          the caller lacks the role it needs
   * UnreachableError          no broker answers (exit 3)
-  * PolicyError               a policy or catalogue cannot be put in force
-  * ServiceError              a service's file cannot be put in force
-  * SealedError               what is sealed does not open with the keys here
+  * PolicyError               a policy or catalogue cannot be put in effect
+  * ServiceError              a service's file cannot be put in effect
+  * SealedError               the encrypted value does not open with the keys here
     * NotForOriginError       a secret is not for where it would be sent
   * UnreadableRequestError    a request that programs read in several ways
   * ShareTakenError           an agent has its share of the places to wait in
@@ -19,9 +19,9 @@
   * LedgerError
     * LedgerUnwritableError   nothing can be recorded, so nothing is issued
       * StoreAwayError        the team's store answers nothing, or no primary does
-      * OutcomeUnknownError   nobody knows whether this was recorded
+      * OutcomeUnknownError   it is unknown whether this was recorded
     * LedgerBusyError         the queue is full: try again
-    * OvertakenError          another broker changed what was decided about
+    * OvertakenError          another broker changed the basis of a decision
     * LedgerDamagedError      the record is not the one that was written
     * HomeInUseError          another broker has this home
   * TenantError
@@ -34,7 +34,7 @@
       * TenantConflictError   the tenant has such an object already
     * IdentityError           an ID token proves less than is needed
 
-Every error can say what happened and what to do: CLI and console print
+Every error has a message and a remedy: CLI and console print
 [`AgentVaultError.diagnosis`][] and nothing else.
 """
 
@@ -49,13 +49,13 @@ class AgentVaultError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, what: str, remedy: str = "") -> None:
-        """Say *what* happened in one sentence, and the *remedy* if there is one."""
+        """Set the message in one sentence, *what*, and the *remedy* if there is one."""
         super().__init__(what)
         self.what = what
         self.remedy = remedy
 
     def diagnosis(self) -> str:
-        """Return one line: what happened, then what to do."""
+        """Return one line: the message, then the remedy."""
         if not self.remedy:
             return self.what
         # A tenant's own sentence, quoted at the end of ours, brings its full stop.
@@ -63,7 +63,7 @@ class AgentVaultError(Exception):
 
 
 class UsageError(AgentVaultError):
-    """What was asked makes no sense."""
+    """The request makes no sense."""
 
     exit_code = 2
 
@@ -87,7 +87,7 @@ class ConflictError(RefusedError):
 
 
 class ForbiddenError(RefusedError):
-    """Whoever asks has not the role it needs.
+    """The caller lacks the role it needs.
 
     Attributes:
         role: the role that is needed.
@@ -117,15 +117,15 @@ class UnreachableError(AgentVaultError):
 
 
 class PolicyError(AgentVaultError):
-    """A policy or scope catalogue cannot be put in force."""
+    """A policy or scope catalogue cannot be put in effect."""
 
 
 class ServiceError(AgentVaultError):
-    """A file that describes services, tools or alerts cannot be put in force."""
+    """A file that describes services, tools or alerts cannot be put in effect."""
 
 
 class SealedError(AgentVaultError):
-    """What is sealed cannot be opened, or nothing sealed: the key is not here.
+    """A value cannot be decrypted, or encrypted: the key is not here.
 
     Attributes:
         code: the error code for clients.
@@ -159,7 +159,7 @@ class UnreadableRequestError(AgentVaultError):
 
 
 class LedgerError(AgentVaultError):
-    """The record cannot be kept or read."""
+    """The ledger cannot be written or read."""
 
 
 class LedgerUnwritableError(LedgerError):
@@ -167,11 +167,11 @@ class LedgerUnwritableError(LedgerError):
 
 
 class StoreAwayError(LedgerUnwritableError):
-    """The team's store cannot be used now; of what was asked of it nothing was done."""
+    """The team's store cannot be used now; nothing of the request was done."""
 
 
 class OutcomeUnknownError(LedgerUnwritableError):
-    """The team's store was lost while it committed; what was committed is ended.
+    """The team's store was lost while it committed; a committed grant is ended.
 
     Attributes:
         decision_id: of the decision, where one was to be recorded: to look it up later.
@@ -197,10 +197,10 @@ class TooFastError(AgentVaultError):
 
 
 class OvertakenError(LedgerError):
-    """Another broker, or a revocation, changed what a commit was decided from.
+    """Another broker, or a revocation, changed the basis of a commit.
 
-    Nothing of the commit was written. Whoever granted decides anew, from what is known
-    now; a bounded number of times, then it says that it is busy.
+    Nothing of the commit was written. The granting side decides again, from the present
+    state; after a bounded number of times it answers that it is busy.
     """
 
 

@@ -1,4 +1,4 @@
-"""The body of a held call, from the bytes that will be sent to what a person reads.
+"""The body of a held call: from the bytes to send to the members on show.
 
 Every face that shows a held call uses `read` and `text`: the operators' API, console,
 command line and approval page. The gateway has parsed the body once and encoded it
@@ -84,8 +84,10 @@ class Described(NamedTuple):
         """The warning that comes first; empty if a person can read every member."""
         if self.kind != "opaque":
             return ""
-        coded = f", encoded as {_cut(self.encoding, _TYPE)}" if self.encoding else ""
-        kind = _cut(self.media_type, _TYPE) or "no recorded type"
+        coded = (
+            f", encoded as {_truncate(self.encoding, _TYPE)}" if self.encoding else ""
+        )
+        kind = _truncate(self.media_type, _TYPE) or "no recorded type"
         return (
             f"{UNREADABLE}: {self.size:,} bytes, {kind}{coded}, SHA-256 {self.sha256}"
         )
@@ -246,7 +248,7 @@ def _decoded(piece: bytes) -> str:
 
 
 def _multipart(described: Described, body: bytes) -> MultipartBody:
-    """Read what the gateway encoded, and no other spelling (RFC 7578 section 4)."""
+    """Read the gateway's own encoding, and no other spelling (RFC 7578 section 4)."""
     named = _MULTIPART.fullmatch(described.media_type)
     if named is None:
         raise ValueError("it has no boundary")
@@ -263,11 +265,11 @@ def _multipart(described: Described, body: bytes) -> MultipartBody:
 def _part(piece: bytes, delimiter: bytes) -> BodyPart:
     head, blank, data = piece.partition(b"\r\n\r\n")
     first, *more = head.decode().split("\r\n")
-    found = _DISPOSITION.fullmatch(first)
+    match = _DISPOSITION.fullmatch(first)
     types = [_PART_TYPE.fullmatch(one) for one in more]
-    if not found or not blank or len(types) > 1 or not all(types) or delimiter in data:
+    if not match or not blank or len(types) > 1 or not all(types) or delimiter in data:
         raise ValueError("a part is written in another way")
-    name, filename = (text and re.sub(r"\\(.)", r"\1", text) for text in found.groups())
+    name, filename = (text and re.sub(r"\\(.)", r"\1", text) for text in match.groups())
     kind = types[0][1] if types and types[0] else None
     if filename is None:
         return BodyPart(name=name, value=data.decode(), type=kind or UNSET)
@@ -352,33 +354,33 @@ def text(described: Described, content: HeldContent, room: Room = SCREEN) -> Bod
             return BodyText(f"opaque, {size}", warning=described.warning)
     name, usual = _NAMED[described.kind]
     if described.media_type.partition(";")[0] not in {usual, ""}:
-        name = f"{name} ({_cut(described.media_type, _TYPE)})"
+        name = f"{name} ({_truncate(described.media_type, _TYPE)})"
     total, picked = _picked(_members_of(content), room.members)
     shown: list[tuple[str, str]] = []
-    left, cut, spent = total, 0, 0
+    left, omitted, spent = total, 0, 0
     for member in picked:
-        label, value = _quoted(member.path), _cut(member.value, room.value)
+        label, value = _quoted(member.path), _truncate(member.value, room.value)
         spent += len(label) + len(value)
         if spent > room.characters:
             break
         left -= 1
-        cut += value != member.value
+        omitted += value != member.value
         shown.append((label, value))
         if member.sha256:
             shown.append((_SHA256, member.sha256))
     count = f"{total:,} member{'s' * (total != 1)}"
-    return BodyText(f"{name}, {size}, {count}", tuple(shown), left, cut)
+    return BodyText(f"{name}, {size}, {count}", tuple(shown), left, omitted)
 
 
 def with_documents(
-    found: BodyText,
+    body: BodyText,
     documents: Sequence[tuple[DocumentInfo, HeldContent]],
     room: Room = SCREEN,
 ) -> BodyText:
     """Return the text of a body and, before it, of the documents that the call names.
 
     Args:
-        found: the text of the body.
+        body: the text of the body.
         documents: each with its content.
         room: how much is shown of each document.
 
@@ -386,24 +388,25 @@ def with_documents(
         ForeignBodyError: see `text`.
     """
     members: list[tuple[str, str]] = []
-    warnings = [found.warning]
-    for said, content in documents:
-        one = text(said.described, content, room)
-        members.append((_DOCUMENT, f"{said.url} ({one.summary})"))
+    warnings = [body.warning]
+    for document, content in documents:
+        one = text(document.described, content, room)
+        members.append((_DOCUMENT, f"{document.url} ({one.summary})"))
         members += [
             (name if name == _SHA256 else f"{_DOCUMENT} {name}", value)
             for name, value in one.members
         ]
-        warnings.append(one.warning and f"{said.url}: {one.warning}")
-        found = found._replace(left=found.left + one.left, cut=found.cut + one.cut)
-    return found._replace(
-        members=(*members, *found.members),
+        warnings.append(one.warning and f"{document.url}: {one.warning}")
+        body = body._replace(left=body.left + one.left, cut=body.cut + one.cut)
+    return body._replace(
+        members=(*members, *body.members),
         warning=" ".join(filter(None, warnings)),
     )
 
 
 _DOCUMENT: Final = "The document"
-"""What a call names. No member is called that: a name with a blank is quoted."""
+"""A document that a call names. No member is called that: a name with a blank is
+quoted."""
 _SHA256: Final = "its SHA-256"
 """The label of a file's SHA-256. No member has it: a name with a blank is quoted."""
 
@@ -425,8 +428,8 @@ def _picked(members: Iterable[_Member], most: int) -> tuple[int, list[_Member]]:
             total += 1
             yield member.rank, total, member
 
-    found = heapq.nsmallest(most, counted())
-    return total, [member for _, _, member in found]
+    smallest = heapq.nsmallest(most, counted())
+    return total, [member for _, _, member in smallest]
 
 
 class _Member:
@@ -505,7 +508,7 @@ def _quoted(name: str) -> str:
     return name if _PLAIN.fullmatch(name) else _json_text(name)
 
 
-def _cut(value: str, most: int) -> str:
+def _truncate(value: str, most: int) -> str:
     """Truncate a long value; the quotes stay open, so the note is not part of it."""
     left = len(value) - most
     return value if left <= 0 else f"{value[:most]}… and {left:,} more characters"

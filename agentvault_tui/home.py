@@ -52,7 +52,7 @@ class Home:
     database = _PathIn("data", "agentvault.db")
     """State and ledger."""
     head_file = _PathIn("keys", "ledger-head.json")
-    """The ledger's last known head, kept outside the database."""
+    """The ledger's last known head, outside the database."""
     copied_file = _PathIn("data", "store-copied.json")
     """Says where the ledger was copied to, once it was."""
     broker_id_file = _PathIn("data", "broker.id")
@@ -62,11 +62,11 @@ class Home:
     team_files = _PathIn("data", "team-files.json")
     """Says which files were last in step with the team's."""
     cut_journal = _PathIn("data", "cuts.journal")
-    """Cuts in force that the ledger has not recorded."""
+    """Cuts in effect that the ledger has not recorded."""
     start_space = _PathIn("data", "start.reserve")
     """Space that is given up for a start on a full disk."""
     unfinished = _PathIn("data", ".restore")
-    """What a restore has unpacked and not moved into place."""
+    """The unpacked files of a restore that are not yet in place."""
     stop_order = _PathIn("data", "stop.order")
     """The order to stop everything, left where the broker did not answer."""
     cut_marker = _PathIn("keys", "cuts-kept")
@@ -84,7 +84,7 @@ class Home:
     limits_file = _PathIn("config", "limits.toml")
     """The limits and call-outs, if there are any."""
     keys = _PathIn("data", "keys")
-    """Keys and other things kept apart from the database."""
+    """Keys and other files outside the database."""
     team_key = _PathIn("keys", "team.key")
     """The team's key, and the one before it while it is changed."""
     team_key_next = _PathIn("keys", "team-next.key")
@@ -156,8 +156,8 @@ class Home:
     def check_files(self, *, private: bool = False) -> list[str]:
         """Close files that others may write, while it is safe to believe them.
 
-        Call it before anything changes the mode of the home: it is what tells whether
-        others could reach the files.
+        Call it before anything changes the mode of the home: it checks whether others
+        could reach the files.
 
         Args:
             private: whether to close settings and policy also where others only read
@@ -169,8 +169,8 @@ class Home:
         Raises:
             SettingsError: others could have written one.
         """
-        found = (self.check_file(path, private=private) for path in self.files())
-        return [notice for notice in found if notice]
+        problems = (self.check_file(path, private=private) for path in self.files())
+        return [notice for notice in problems if notice]
 
     def check_file(self, path: Path, *, private: bool) -> str | None:
         """Check one of the home's files; see `trusted_files.check_file`."""
@@ -232,7 +232,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 
 def read_own(path: Path, most: int) -> bytes:
-    """Read the first *most* bytes of a file that is nobody else's to read.
+    """Read the first *most* bytes of a file that is no other party's to read.
 
     Raises:
         SettingsError: it is, or it cannot be read.
@@ -241,14 +241,15 @@ def read_own(path: Path, most: int) -> bytes:
         # Not to wait for whoever opens the other end of a pipe.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
                 raise SettingsError(f"{path} is no file")
-            if found.st_uid != os.geteuid() or found.st_mode & _OTHERS:
+            if status.st_uid != os.geteuid() or status.st_mode & _OTHERS:
+                mode = f"{stat.S_IMODE(status.st_mode):04o}"
                 raise SettingsError(
-                    f"{path} is open to others (mode {stat.S_IMODE(found.st_mode):04o})"
-                    if found.st_mode & _OTHERS
-                    else f"{path} belongs to uid {found.st_uid}, not to you",
+                    f"{path} is open to others (mode {mode})"
+                    if status.st_mode & _OTHERS
+                    else f"{path} belongs to uid {status.st_uid}, not to you",
                     f"have a file of your own, with: chmod 600 {path}",
                 )
             return file.read(most)
@@ -266,13 +267,13 @@ def private_file(path: Path) -> None:
 
 
 def file_stamp(path: Path) -> tuple[int, ...] | None:
-    """Return what differs once a file was changed or replaced; None: it has none."""
+    """Return a value that differs once a file was changed; None: no file."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    where = found.st_dev, found.st_ino, found.st_size
-    return (*where, found.st_mtime_ns, found.st_ctime_ns)
+    where = status.st_dev, status.st_ino, status.st_size
+    return (*where, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def put_private(path: Path, content: bytes, *, replace: bool) -> None:
@@ -346,7 +347,7 @@ def _open_unnamed(folder: Path) -> int | None:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make what was created, renamed or deleted in *folder* durable."""
+    """Make created, renamed and deleted files in *folder* durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -85,7 +85,7 @@ def encode_document(value: object) -> bytes:
 
 
 def is_exact(value: object) -> bool:
-    """Tell whether all programs read a value of a document as the same number.
+    """Check whether all programs read a value of a document as the same number.
 
     Programs that have doubles alone, such as those in JavaScript, round an integer
     beyond ±(2^53-1), and another number of that size if it has more digits than a
@@ -120,7 +120,7 @@ def plain_name(value: object) -> str | None:
 
     Returns:
         the text or digits; None for anything else, and for a number that programs may
-        read in several ways: a `Number`, or one beyond what a double holds (RFC 8259
+        read in several ways: a `Number`, or one beyond the range of a double (RFC 8259
         section 6).
     """
     if isinstance(value, int) and not isinstance(value, bool):

@@ -10,7 +10,7 @@ from agentvault_tui.errors import NotFoundError
 
 
 def sealed() -> bool:
-    """Tell whether there is a keyring that seals (priority 1 or more)."""
+    """Check whether there is a keyring that seals (priority 1 or more)."""
     ring = keyring.get_keyring()
     if isinstance(ring, ChainerBackend):
         # It ranks above all its links, and writes to the first, be that a plain file.
@@ -27,7 +27,7 @@ def read(service: str, name: str) -> str | None:
 
 
 def keep(service: str, name: str, secret: str) -> None:
-    """Keep a secret.
+    """Store a secret.
 
     Raises:
         NotFoundError: there is no keyring that keeps it sealed.
@@ -41,7 +41,7 @@ def keep(service: str, name: str, secret: str) -> None:
 
 
 def forget(service: str, name: str) -> bool:
-    """Take a secret out; tell whether there was one.
+    """Delete a secret; return whether there was one.
 
     Raises:
         NotFoundError: the keyring does not open.

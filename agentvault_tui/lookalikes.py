@@ -1,4 +1,4 @@
-"""Folds look-alike, combining and hidden characters to what a person reads."""
+"""Folds look-alike, combining and hidden characters to the ones that a person reads."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _TABLE: Final = {
 _ENCLOSED: Final = (0x1F1E6, 0x1F150, 0x1F170)
 """Where A to Z begins among flags and among letters on dark discs and squares."""
 _HIDDEN: Final = re.compile(r"⟦U\+[0-9A-F]{4,6}⟧|\[U\+[0-9A-F]{4,6}\]")
-"""How `text.visible` spells a character that nobody would see."""
+"""The spelling of an invisible character by `text.visible`."""
 _BREAK: Final = re.compile(r"⏎|\\n")
 
 

@@ -2,8 +2,8 @@
 
 A rogue agent starts a device flow of its own and writes "enter WXYZ-BCDF at …" as its
 reason (RFC 8628 section 5.4, RFC 10027): the operator must not be able to read the
-lure, let alone follow it. What is masked too much costs a look at the trusted facts,
-which say more; what is masked too little costs an account.
+lure, let alone follow it. Too much masking costs a look at the trusted facts, which say
+more; too little costs an account.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def _words(text: str) -> frozenset[str]:
 
 
 _MASK: Final = "▒"
-_KEPT: Final = re.compile(r"[\s–-]")
-"""Stays readable inside a mask: the shape says what was there."""
+_READABLE: Final = re.compile(r"[\s–-]")
+"""Stays readable inside a mask: the shape shows the kind of value."""
 _TOKEN: Final = re.compile(r"[^\W_]{1,64}")
 _GAP: Final = 3
 """Characters between two parts of one code, at most."""
@@ -79,7 +79,7 @@ _SPACED: Final = (
     r"(?:\s{1,3}\.\s{0,3}"
     r"|\s{0,2}[\[({<]\s?(?:\.|dot|d0t|punkt|point)\s?[\])}>]\s{0,2})"
 )
-"""A dot as nobody sets it who does not hide something."""
+"""A dot that only an author with something to hide sets."""
 _WORDY: Final = r"(?:\.\s{1,3}|,|\s{1,2}(?:dot|d0t|punkt|point)\s{1,2})"
 """A dot as sentences have it, or spelled."""
 _SIX: Final = r"(?=[0-9a-f:]{0,36}(?:::|:[0-9a-f]{1,4}:[0-9a-f]{1,4}:))[0-9a-f:]{3,39}"
@@ -122,16 +122,16 @@ class Masked:
 
     @property
     def said(self) -> str:
-        """What was masked, in words; empty when nothing was."""
+        """The masked kinds, in words; empty without any."""
         counts = (
             (self.codes, "code"),
             (self.links, "link"),
             (self.numbers, "phone number"),
         )
-        found = [f"{n} {word}{'s' * (n != 1)}" for n, word in counts if n]
-        *most, last = found or [""]
+        counted = [f"{n} {word}{'s' * (n != 1)}" for n, word in counts if n]
+        *most, last = counted or [""]
         listed = f"{', '.join(most)} and {last}" if most else last
-        return f"{listed} masked" if found else ""
+        return f"{listed} masked" if counted else ""
 
 
 _Span = tuple[int, int]
@@ -146,16 +146,16 @@ class _Token(NamedTuple):
 def mask_lures(shown: Shown) -> Masked:
     """Blank out whatever looks like a user code, a link or a phone number."""
     read, places = skeleton(shown)
-    found = list(_code_spans(read))
+    spans = list(_code_spans(read))
     links = _merged(_link_spans(read))
-    numbers = _merged((start, end) for start, end, kind in found if kind == "number")
-    codes = _merged((start, end) for start, end, kind in found if kind == "code")
+    numbers = _merged((start, end) for start, end, kind in spans if kind == "number")
+    codes = _merged((start, end) for start, end, kind in spans if kind == "code")
     characters = list(shown)
     for start, end in (*links, *codes, *numbers):
         # Up to the next: marks on the last character belong to it.
         stop = places[end] if end < len(places) else len(shown)
         for index in range(places[start], stop):
-            if not _KEPT.match(characters[index]):
+            if not _READABLE.match(characters[index]):
                 characters[index] = _MASK
     # Each is masked; what is in two of them counts once.
     numbers = _outside(numbers, links)
@@ -222,7 +222,7 @@ def _run(tokens: list[_Token], number: int) -> list[_Token]:
 
 
 def _codey(text: str) -> bool:
-    """Tell whether a word can be a part of a code."""
+    """Check whether a word can be a part of a code."""
     return (
         len(text) == 1
         or text.isupper()
@@ -233,7 +233,7 @@ def _codey(text: str) -> bool:
 
 
 def _named(tokens: list[_Token], number: int) -> str:
-    """Return what the words just before say that comes: a code, a number, nothing."""
+    """Return the kind of value that the words just before announce, if any."""
     for before in reversed(tokens[max(number - 3, 0) : number]):
         word = before.text.lower()
         if word in _BEFORE_A_CODE:
@@ -279,7 +279,7 @@ def _looks_random(words: list[str], whole: str, lengths: list[int]) -> bool:
 
 
 def _digits(read: str, window: list[_Token], total: int, named: str) -> str:
-    """Say what digits in groups are; amounts of money and dates are neither."""
+    """Return the kind of digits in groups; amounts of money and dates are neither."""
     start = window[0].start
     before = read[max(start - 4, 0) : start]
     if named == "number" and total >= 3:

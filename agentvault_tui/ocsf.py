@@ -116,7 +116,7 @@ def record(event: Mapping[str, Any], *, details: bool) -> dict[str, object]:
             "sequence": event["seq"],
             "uid": event["hash"],
             "event_code": kind,
-            **_said("correlation_uid", event["decision_id"]),
+            **_member("correlation_uid", event["decision_id"]),
         },
         "actor": _actor(event["actor"]),
         "unmapped": {
@@ -126,12 +126,12 @@ def record(event: Mapping[str, Any], *, details: bool) -> dict[str, object]:
             "detail": shown,
             **(_amount(detail) if details else {}),
         },
-        **_said("status_detail", reason),
+        **_member("status_detail", reason),
         **_of_class(uid, event),
     }
 
 
-def _said(name: str, value: object) -> dict[str, object]:
+def _member(name: str, value: object) -> dict[str, object]:
     """Return a member, if it has a value."""
     return {name: value} if value else {}
 
@@ -140,7 +140,7 @@ def _amount(detail: Mapping[str, Any]) -> dict[str, object]:
     """Return the amount of the action in words, if its parameters state one."""
     stated = detail.get("parameters")
     given = stated if isinstance(stated, Mapping) else {}
-    return _said("amount", render_amount(given, Money.read(detail.get("money"))))
+    return _member("amount", render_amount(given, Money.read(detail.get("money"))))
 
 
 def _activity(uid: int, event: Mapping[str, Any], deed: str) -> int:
@@ -169,8 +169,8 @@ def _actor(actor: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _user(uid: str, name: str | None, kind: str) -> dict[str, object]:
-    told = {"uid": uid, "type": kind.capitalize(), "type_id": _OTHER}
-    return told | _said("name", name)
+    user = {"uid": uid, "type": kind.capitalize(), "type_id": _OTHER}
+    return user | _member("name", name)
 
 
 def _of_class(uid: int, event: Mapping[str, Any]) -> dict[str, object]:
@@ -179,11 +179,11 @@ def _of_class(uid: int, event: Mapping[str, Any]) -> dict[str, object]:
     agent_id = event["agent_id"]
     name = actor["name"] if actor["id"] == agent_id else None
     if uid == AUTHORIZE:
-        said = str(detail.get("scope") or event["action"] or "")
+        scope = str(detail.get("scope") or event["action"] or "")
         # The class takes no event without a privilege, and some end a token alone.
         return {
             "user": _user(agent_id or actor["id"], name, "agent"),
-            "privileges": said.split() or ["none"],
+            "privileges": scope.split() or ["none"],
         }
     if uid == API:
         source = (detail.get("facts") or {}).get("source")
@@ -191,7 +191,7 @@ def _of_class(uid: int, event: Mapping[str, Any]) -> dict[str, object]:
         return {
             "api": {
                 "operation": event["action"] or event["type"],
-                **_said("service", service and {"name": service}),
+                **_member("service", service and {"name": service}),
             },
             "src_endpoint": {"ip": source} if source else {"uid": actor["id"]},
             "resources": [{"name": event["resource"] or "none"}],

@@ -140,7 +140,7 @@ class ServerOrigin:
 
     @property
     def is_private(self) -> bool:
-        """Tell whether the host says by itself that it is no public address."""
+        """Check whether the host says by itself that it is no public address."""
         try:
             return not ipaddress.ip_address(self.host).is_global
         except ValueError:

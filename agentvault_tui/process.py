@@ -35,7 +35,7 @@ _IDLE_CLASS: Final = 3 << 13
 
 
 def harden() -> None:
-    """Make files private, forbid core dumps, and keep same-uid processes out.
+    """Make files private, forbid core dumps, and exclude same-uid processes.
 
     Without ``PR_SET_DUMPABLE`` another process of the same user reads
     ``/proc/PID/environ`` and attaches a debugger.
@@ -48,7 +48,7 @@ def harden() -> None:
 
 
 def yield_to_others() -> None:
-    """Take what others leave of processor and disk (sched(7), ioprio_set(2))."""
+    """Use the processor and disk only when others do not (sched(7), ioprio_set(2))."""
     os.nice(_NICE)
     if sys.platform != "linux":
         return
@@ -61,14 +61,14 @@ def yield_to_others() -> None:
 
 
 def end_with_stdin() -> None:
-    """End this process once nobody holds the other end of its stdin."""
+    """End this process once no process holds the other end of its stdin."""
     while os.read(0, 1024):
         pass
     os._exit(1)
 
 
 def notify(state: str) -> None:
-    """Tell the service manager how this process is (sd_notify(3)).
+    """Notify the service manager of this process's state (sd_notify(3)).
 
     Args:
         state: ``READY=1``, ``WATCHDOG=1`` or ``STOPPING=1``. Nothing is done where no
@@ -104,20 +104,20 @@ class Child:
 
     process: subprocess.Popen[bytes]
     pair: socket.socket
-    """Our end of a socket pair; the child is told the number of its own."""
+    """Our end of a socket pair; the child gets the number of its own."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it at once: whoever told it to begin has stopped it in good order."""
+        """End it at once: the process that started it has stopped it in good order."""
         self.close()
         self.process.kill()
         self.process.wait()
         self.close()
 
     def close(self) -> None:
-        """Let go of it: it ends. What it writes until then can still be read."""
+        """Let go of it: it ends. Its output until then can still be read."""
         assert self.process.stdin is not None  # noqa: S101 - both are pipes
         assert self.process.stdout is not None  # noqa: S101
         with contextlib.suppress(BrokenPipeError):
@@ -128,7 +128,7 @@ class Child:
 
 
 def home_arguments(home: Home) -> tuple[str, ...]:
-    """Return what tells a child process of ours its home.
+    """Return the arguments that give a child process of ours its home.
 
     One in two folders is the platform's own, which the child finds by itself.
     """
@@ -146,8 +146,8 @@ async def start_program(
 ) -> asyncio.subprocess.Process:
     """Start a program that is not ours: its input is *stdin*, its output two pipes.
 
-    It has a session of its own, so that it and what it starts end together, and of
-    our environment what says who the user is: no setting, proxy or secret.
+    It has a session of its own, so that it and its children end together, and of our
+    environment only the user's identity: no setting, proxy or secret.
 
     Raises:
         OSError: it cannot be started.
@@ -166,9 +166,8 @@ async def start_program(
 def start_tenant(home: Home) -> Child:
     """Start the embedded tenant's process, and return at once.
 
-    It loads, and touches nothing of the home until it is told what it is to be: so it
-    is started before the rest of the broker is loaded, and before the home's lock is
-    taken.
+    It loads, and touches nothing of the home until it gets its orders: so it is started
+    before the rest of the broker is loaded, and before the home's lock is taken.
     """
     ours, theirs = socket.socketpair()
     with theirs:
@@ -208,13 +207,13 @@ def log_level(default: str) -> str:
     Raises:
         SettingsError: it is not one of the levels; names them.
     """
-    said = os.environ.get("AGENTVAULT_LOG_LEVEL") or default
-    if said.lower() not in LOG_LEVELS:
+    level = os.environ.get("AGENTVAULT_LOG_LEVEL") or default
+    if level.lower() not in LOG_LEVELS:
         raise SettingsError(
-            f"AGENTVAULT_LOG_LEVEL is '{visible(said, 40)}'",
+            f"AGENTVAULT_LOG_LEVEL is '{visible(level, 40)}'",
             f"it may be {', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}",
         )
-    return said.upper()
+    return level.upper()
 
 
 class _JsonFormatter(logging.Formatter):

@@ -1,6 +1,7 @@
 """Draws QR codes as rows of text, dark on light under any theme.
 
-A code that is cut, inverted or squeezed does not scan, and nobody can tell by looking.
+A truncated, inverted or squeezed code does not scan, and that cannot be seen by
+looking.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ Run: TypeAlias = tuple[str, Ground]
 _SSH: Final = 22
 _RESET: Final = "\x1b[0m"
 _QUIET: Final = 4
-"""Light modules around the code (ISO/IEC 18004); half of it is what phones need."""
+"""Light modules around the code (ISO/IEC 18004); phones need half of it."""
 _QUIET_TIGHT: Final = 2
 _HALVES: Final = {(0, 0): " ", (1, 0): "▀", (0, 1): "▄", (1, 1): "█"}
 
 
 def on_loopback(link: str) -> bool:
-    """Tell whether only this machine can open *link*: a code of it is of no use."""
+    """Check whether only this machine can open *link*: a code of it is of no use."""
     try:
         host = urlsplit(link).hostname or ""
         return host == "localhost" or ip_address(host).is_loopback
@@ -94,7 +95,7 @@ def draw(
     with a ground colour, so that no character matters at all.
 
     Args:
-        text: what the code says.
+        text: the code's content.
         width: cells in a row.
         height: rows; None on a terminal that scrolls.
         ascii_only: whether half blocks cannot be shown.

@@ -1,4 +1,4 @@
-"""Seals secrets at rest by AES-256-GCM under a key kept apart from them."""
+"""Encrypts secrets at rest by AES-256-GCM under a separate key."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _VERSION: Final = b"\x01"
 _NONCE: Final = 12
 KEY_BYTES: Final = 32
 MOST_KEYS: Final = 3
-"""Of a team at once: the one in force, the one before it until nothing needs that, and
+"""Of a team at once: the one in effect, the one before it until nothing needs that, and
 one that a home had of its own when another was imported."""
 EXPORT_BYTES: Final = 4096
 """Of the longest file with a team's keys."""
@@ -33,23 +33,23 @@ SHORTEST_PASSPHRASE: Final = 12
 class Seal:
     """AES-256-GCM under one of several keys derived from the home's or the team's.
 
-    The associated data names the kind, owner and version of what is sealed, each with
-    its length before it, so that a ciphertext moved to another row, or an older one
-    put back in its place, does not open. What else has to be as it was, such as where a
-    secret may be sent, is named there too: `bound`.
+    The associated data names the kind, owner and version of the value, each with its
+    length before it, so that a ciphertext moved to another row, or an older one put
+    back in its place, does not open. Further conditions, such as the permitted origins
+    of a secret, are named there too: `bound`.
 
     A subclass is a use; `of` returns the seal of a use under the right key.
     """
 
     WHOSE: ClassVar[str]
-    """The use: names the home's key for it, and stands in all that is derived."""
+    """The use: names the home's key for it, and is in all that is derived."""
     LOST: ClassVar[str]
-    """What cannot be done any more when the home's key for it is gone."""
+    """The loss if the home's key for it is gone."""
 
     def __init__(self, root: bytes, *before: bytes) -> None:
-        """Derive from *root*, the key in force, which never encrypts anything itself.
+        """Derive from *root*, the key in effect, which never encrypts anything itself.
 
-        The keys *before* it open what they sealed.
+        The keys *before* it open their own ciphertexts.
         """
         self._root = root
         self._roots = root, *before
@@ -62,19 +62,19 @@ class Seal:
     def of(cls, home: Home, *, shared: bool = False) -> Self:
         """Return the seal for this use, under the home's own key or the team's.
 
-        What several brokers read is sealed with the team's key (``keys/team.key``),
-        which differs by use through the label of HKDF (RFC 5869 section 3.2): pass
-        ``shared=bool(settings.store.url)`` for it. What this home alone has stays under
-        a key of its own (``keys/USE.key``), made at the first use; the team's is never
-        made here. While the team changes its key the seal has both: it closes with the
-        new one, opens what either closed, and `renewed` seals anew.
+        Shared values are encrypted with the team's key (``keys/team.key``), which
+        differs by use through the label of HKDF (RFC 5869 section 3.2): pass
+        ``shared=bool(settings.store.url)`` for it. This home's own values stay under a
+        separate key (``keys/USE.key``), made at the first use; the team's is never made
+        here. While the team changes its key the seal has both: it closes with the new
+        one, opens ciphertexts of either, and `renewed` encrypts again.
 
-        The keys are read once: whoever keeps a seal makes it anew when the file's
-        stamp changes.
+        The keys are read once: a holder of a seal makes it again when the file's stamp
+        changes.
 
         Args:
-            home: whose keys.
-            shared: whether what is sealed is the team's.
+            home: the home.
+            shared: whether the encrypted value is the team's.
 
         Raises:
             SealedError: the key is damaged, or cannot be read or made; the team's is
@@ -102,7 +102,7 @@ class Seal:
     def derive(self, label: str) -> bytes:
         """Return the key for *label*: one key, one job.
 
-        Brokers compare what they derive so: it is of the key before for as long as
+        Brokers compare derived values: these come from the earlier key for as long as
         there is one, which all of them have.
         """
         return self._derived(self._roots[:2][-1], label)
@@ -113,7 +113,7 @@ class Seal:
 
     @property
     def key_id(self) -> str:
-        """What tells the key in force from others, and nothing about it."""
+        """An identifier of the active key that discloses nothing about it."""
         return self._derived(self._root, "key id")[:8].hex()
 
     def wrap(
@@ -144,7 +144,7 @@ class Seal:
         *,
         bound: Sequence[str] | None = None,
     ) -> bytes:
-        """Open what `wrap` made of the same kind, owner, version and *bound* words.
+        """Open the result of `wrap` with the same kind, owner, version and *bound*.
 
         Raises:
             SealedError: one of both is another's, an older one, or damaged.
@@ -176,7 +176,7 @@ class Seal:
         *,
         bound: Sequence[str] | None = None,
     ) -> bytes:
-        """Open what `close` made of the same kind, owner, version and *bound* words.
+        """Open the result of `close` with the same kind, owner, version and *bound*.
 
         Raises:
             SealedError: it is another's, an older one, damaged, or another key's.
@@ -195,7 +195,7 @@ class Seal:
         )
 
     def renewed(self, kind: str, owner: str, version: int, box: bytes) -> bytes | None:
-        """Seal anew what a key before sealed; None: the one in force did.
+        """Encrypt again a value of an earlier key; None: the active one encrypted it.
 
         Raises:
             SealedError: none did.
@@ -207,7 +207,7 @@ class Seal:
 
 
 def team_keys(home: Home) -> list[bytes]:
-    """Return the team's key in force, and those before it that still open something.
+    """Return the team's key in effect, and those before it that still open something.
 
     Raises:
         SealedError: they cannot be read. Without a file there are none.
@@ -216,7 +216,7 @@ def team_keys(home: Home) -> list[bytes]:
 
 
 def read_keys(path: Path, most: int = 1) -> list[bytes]:
-    """Read a file of one key or several, the one in force first.
+    """Read a file of one key or several, the one in effect first.
 
     Raises:
         SealedError: it is not there, cannot be read, or holds no such keys.
@@ -251,7 +251,7 @@ def _associated(
 
 
 class TeamSeal(Seal):
-    """What tells the team's keys from each other."""
+    """An identifier of the team's keys."""
 
     WHOSE: ClassVar[str] = "team"
 
@@ -268,7 +268,7 @@ class _Exported(
 ):
     """A team's keys under a passphrase, as JSON.
 
-    The format's version stands for all parameters, so that none come from the file:
+    The format's version represents all parameters, so that none come from the file:
     argon2id with 3 passes, 64 MiB and 4 lanes (RFC 9106 section 4) over the passphrase
     in NFC; AES-256-GCM as `Seal.close` does, bound to the team's name.
     """
@@ -284,14 +284,14 @@ class _Plain(
     tag_field="format",
     tag="agentvault-team-key-plain/1",
 ):
-    """A team's keys in clear, as JSON, with the name that tells whose they are."""
+    """A team's keys in clear, as JSON, with the name of the team."""
 
     team: str
     keys: bytes
 
 
 def key_ids(keys: Sequence[bytes]) -> list[str]:
-    """Return what tells a team's keys from others, and nothing about them."""
+    """Return identifiers of a team's keys that disclose nothing about them."""
     return [TeamSeal(key).key_id for key in keys]
 
 
@@ -323,7 +323,7 @@ def decode_keys(
 
     Args:
         content: of the file.
-        team: whose it has to be.
+        team: the expected team.
         passphrase: asked where there is one.
 
     Raises:

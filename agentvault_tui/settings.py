@@ -35,9 +35,9 @@ from agentvault_tui.toml_table import (
 )
 
 DEVICE_CODE_TTL_CAP: Final = 900
-"""What Auth0 gives a device code."""
+"""Auth0's limits of a device code."""
 CONNECTION: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,126}[A-Za-z0-9])?")
-"""What a connection of the tenant's may be called."""
+"""The permitted names of a connection of the tenant's."""
 
 
 class Switch(StrEnum):
@@ -77,7 +77,7 @@ class BrokerSettings:
     reads the source of a request from the ``X-Forwarded-For`` that they add."""
 
     def __post_init__(self) -> None:
-        """Refuse what is not a loopback address, and proxies that are no networks."""
+        """Refuse addresses beyond loopback, and proxies that are no networks."""
         parse_listen(self.listen, "broker.listen")
         if self.metrics:
             parse_listen(self.metrics, "broker.metrics")
@@ -96,7 +96,7 @@ class BrokerSettings:
 
 @dataclass(frozen=True, slots=True)
 class PolicySettings:
-    """``[policy]``: what rules may read in addition to the request."""
+    """``[policy]``: further facts for rules besides the request."""
 
     timezone: str = "UTC"
     """IANA name of the time zone for ``context.weekday``, ``hour`` and ``minute``."""
@@ -135,7 +135,7 @@ class TokenSettings:
 
 @dataclass(frozen=True, slots=True)
 class LedgerSettings:
-    """``[ledger]``: what agents may cause to be recorded."""
+    """``[ledger]``: bounds on the events that agents cause."""
 
     decisions_a_second: Annotated[int, Meta(ge=0, le=1_000_000)] = 200
     """How many requests a second each broker permits one agent without a person: up to
@@ -282,10 +282,10 @@ class ConnectionSettings:
         return read_origins(self.for_) if self.for_ else None
 
     def __post_init__(self) -> None:
-        """Refuse a connection that stands for nothing: nothing would be decided.
+        """Refuse a connection that represents nothing: nothing would be decided.
 
         Raises:
-            SettingsError: says so, or that ``for`` lists what is no origin.
+            SettingsError: it represents nothing, or ``for`` lists an invalid origin.
         """
         try:
             read_origins(self.for_)
@@ -322,7 +322,7 @@ class IssuerSettings:
 
 @dataclass(frozen=True, slots=True)
 class OperatorSettings:
-    """``[operators]``; ``broker.authority`` says what follows."""
+    """``[operators]``; see ``broker.authority``."""
 
     roles: Literal["auto", "claim"] = "auto"
     """``auto``: if a person is signed in, their role counts; without a sign-in, access
@@ -351,7 +351,7 @@ class OperatorSettings:
 
     @property
     def by_claim(self) -> bool:
-        """Tell whether giving needs a role."""
+        """Check whether giving needs a role."""
         return self.roles == "claim"
 
 
@@ -365,7 +365,7 @@ class PassThrough(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether it may be at loopback, link-local and private addresses."""
 
     def __post_init__(self) -> None:
-        """Refuse what names no host.
+        """Refuse an address without a host.
 
         Raises:
             SettingsError: it does not.
@@ -377,11 +377,11 @@ class PassThrough(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
 
     def covers(self, host: str, port: int) -> bool:
-        """Tell whether it means *host*, in lower case, and *port*."""
-        found = _PATTERN.fullmatch(self.host)
-        if found is None or (found["port"] and int(found["port"]) != port):
+        """Check whether it means *host*, in lower case, and *port*."""
+        match = _PATTERN.fullmatch(self.host)
+        if match is None or (match["port"] and int(match["port"]) != port):
             return False
-        name = found["name"].strip("[]")
+        name = match["name"].strip("[]")
         return host.endswith(name[1:]) if name.startswith("*.") else host == name
 
 
@@ -413,7 +413,7 @@ class GatewaySettings:
     have eight times as much space, and one agent's an eighth of that."""
 
     def __post_init__(self) -> None:
-        """Refuse what is not a loopback address, and patterns that name no host."""
+        """Refuse addresses beyond loopback, and patterns that name no host."""
         if self.proxy not in {"", "auto"}:
             parse_listen(self.proxy, "gateway.proxy")
         _ = self.passed
@@ -468,7 +468,7 @@ class Settings:
 
     @property
     def connection_scopes(self) -> dict[str, tuple[str, ...]]:
-        """What using each connection stands for, by its name."""
+        """The scopes of using each connection, by its name."""
         return {name: one.scopes for name, one in self.connections.items()}
 
     @classmethod
@@ -495,9 +495,9 @@ class Settings:
             ("command line", _from_flags(flags or {})),
         ):
             for section, values in table.items():
-                known = [one.name for one in fields(cls)]
-                if section not in known:
-                    raise unknown_setting(f"[{section}]", section, known, source)
+                sections = [one.name for one in fields(cls)]
+                if section not in sections:
+                    raise unknown_setting(f"[{section}]", section, sections, source)
                 changed: Any
                 if kind := NAMED.get(section):
                     changed = _read_named(kind, section, values, source)

@@ -86,7 +86,7 @@ class Connector:
         """Return a connection to the primary, with the team's schema.
 
         Raises:
-            RefusedError: what answers is not this team's store, and never will be.
+            RefusedError: the server is not this team's store, and never will be.
             StoreAwayError: nothing usable answers now.
         """
         db = await self.open()
@@ -209,14 +209,14 @@ class Connector:
                 "point store.url at the promoted server; keep the old one stopped",
             )
         if last != (system, timeline):
-            kept = [one for one in self.systems if one[0] != system]
-            self.systems = [*kept, (system, timeline)]
+            others = [one for one in self.systems if one[0] != system]
+            self.systems = [*others, (system, timeline)]
 
     async def _refuse_pooling(self, db: Connection) -> None:
         """Refuse a proxy that gives each transaction another server connection.
 
         In session mode two clients of PgBouncer hold two servers; in transaction mode
-        one that is idle is given to whoever asks next (pgbouncer.org, ``pool_mode``).
+        an idle one goes to the next client (pgbouncer.org, ``pool_mode``).
         """
         other = await self.open()
         sql, seen = "SELECT pg_backend_pid()", []
@@ -263,7 +263,7 @@ async def bounded(
 
     Args:
         db: the connection; closed unless this succeeds.
-        work: what runs a statement there.
+        work: the function that runs a statement there.
         seconds: how long it may take.
 
     Raises:
@@ -300,7 +300,7 @@ async def _run(db: Connection, sql: str, values: Any) -> list[tuple[Any, ...]]:
 
 
 def shut(db: Connection) -> None:
-    """End the connection's socket, so that whoever waits on it wakes."""
+    """End the connection's socket, so that its waiters wake."""
     with (
         contextlib.suppress(OSError, psycopg.Error),
         socket.socket(fileno=os.dup(db.fileno())) as same,
@@ -331,8 +331,8 @@ def _check_files(parameters: Mapping[str, str]) -> None:
 def _password(path: Path) -> str:
     """Read the file that PGPASSWORD_FILE names; only its owner may read it.
 
-    The mode of one that systemd hands over shows what its access list permits, to this
-    service alone (systemd.exec(5), LoadCredential).
+    The mode of a file that systemd hands over shows the permissions of its access list,
+    to this service alone (systemd.exec(5), LoadCredential).
     """
     handed = path.parent == Path(os.environ.get("CREDENTIALS_DIRECTORY", os.devnull))
     try:

@@ -1,6 +1,6 @@
 """Checks where a team's store is: a PostgreSQL URL without secrets, over verified TLS.
 
-The URL stands in config.toml, is shown by doctor and told to every broker, so nothing
+The URL is in config.toml, is shown by doctor and sent to every broker, so nothing
 secret may be in it. Its parameters are libpq's (PostgreSQL 15, chapter 34.1).
 """
 
@@ -30,7 +30,7 @@ _ALLOWED: Final = frozenset(
 """Not ``service``, which can hold a password and another host, nor ``options``."""
 _SECRET: Final = frozenset({"password", "sslpassword", "oauth_client_secret"})
 _REDIRECTING: Final = {"PGHOSTADDR", "PGSERVICE", "PGOPTIONS"}
-"""What libpq takes from the environment although the URL says where the store is."""
+"""Variables that libpq reads although the URL has the store's address."""
 _REMEDY: Final = (
     "name a file that holds it, mode 0600, in PGPASSFILE or PGPASSWORD_FILE"
 )
@@ -47,7 +47,7 @@ def store_parameters(url: str) -> dict[str, str]:
 
     Raises:
         SettingsError: it is malformed, names a secret, or would reach another machine
-            without verified TLS. What the URL says is not quoted.
+            without verified TLS. The URL's values are not quoted.
     """
     try:
         parts = urlsplit(url)
@@ -66,16 +66,21 @@ def store_parameters(url: str) -> dict[str, str]:
         )
     hosts, ports = _split(places)
     words = {"host": hosts, "port": ports} | words
-    found = {name: value for name, value in words.items() if value}
-    found |= {"user": unquote(user), "dbname": unquote(parts.path.removeprefix("/"))}
-    if not (at and found["user"] and found["dbname"] and "host" in found):
+    parameters = {name: value for name, value in words.items() if value}
+    parameters |= {
+        "user": unquote(user),
+        "dbname": unquote(parts.path.removeprefix("/")),
+    }
+    if not (
+        at and parameters["user"] and parameters["dbname"] and "host" in parameters
+    ):
         raise SettingsError("store.url names no user, host or database", _EXAMPLE)
-    if found.get("sslmode") != "verify-full" and not _stays_here(found):
+    if parameters.get("sslmode") != "verify-full" and not _stays_here(parameters):
         raise SettingsError(
             "store.url reaches another machine without sslmode=verify-full",
             "add it, and sslrootcert=FILE where the authority is your own",
         )
-    return found
+    return parameters
 
 
 def require_library() -> None:
@@ -96,7 +101,7 @@ def password_file(environ: Mapping[str, str] = os.environ) -> Path | None:
 
     Raises:
         SettingsError: the password itself is in the environment, which child processes
-            and whoever reads /proc see; or another server is.
+            and readers of /proc see; or another server is.
     """
     if "PGPASSWORD" in environ:
         raise SettingsError("PGPASSWORD holds a password", _REMEDY)
@@ -122,12 +127,12 @@ def _split(places: str) -> tuple[str, str]:
     return ",".join(hosts), ",".join(ports) if any(ports) else ""
 
 
-def _stays_here(found: Mapping[str, str]) -> bool:
-    """Tell whether every host is a Unix socket or a loopback address."""
-    named = found["host"].split(",") + found.get("hostaddr", "").split(",")
-    return all(map(_is_local, filter(None, named))) and "" not in found["host"].split(
-        ","
-    )
+def _stays_here(parameters: Mapping[str, str]) -> bool:
+    """Check whether every host is a Unix socket or a loopback address."""
+    named = parameters["host"].split(",") + parameters.get("hostaddr", "").split(",")
+    return all(map(_is_local, filter(None, named))) and "" not in parameters[
+        "host"
+    ].split(",")
 
 
 def _is_local(host: str) -> bool:

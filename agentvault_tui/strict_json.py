@@ -11,7 +11,7 @@ _MAX_DEPTH: Final = 32
 _MOST_MEMBERS: Final = 500_000
 """Commas and colons, those in strings too."""
 _LONE: Final = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
-"""Half of a pair, as JSON escapes it or as it stands; whole pairs too."""
+"""Half of a pair, escaped in JSON or as it is; whole pairs too."""
 _PIECE: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 _OPEN: Final = frozenset("[{")
 _CLOSE: Final = frozenset("]}")
@@ -22,18 +22,19 @@ class AmbiguousError(ValueError):
 
 
 def loads(text: bytes | str, *, mend: bool = False, prune: bool = False) -> object:
-    """Read JSON, refusing what two readers could take for different things.
+    """Read JSON, refusing texts that two readers could take for different things.
 
-    Duplicate keys (section 4), numbers JSON or a double does not have (section 6),
+    Duplicate keys (section 4), numbers that JSON or a double does not have (section 6),
     other encodings than UTF-8 (section 8.1), a lone surrogate (section 8.2), which no
-    file, URL or record takes, and nesting that whoever walks it level by level could
-    run out of stack at, and more members than can be read in a fair time.
+    file, URL or record takes, nesting at which a recursive reader could run out of
+    stack, and more members than can be read in a fair time.
 
     Args:
-        text: what was sent.
+        text: the sent text.
         mend: have a lone surrogate become ``?`` instead of refusing it.
-        prune: have what nests too deep become ``null`` instead of refusing it. For
-            what is only looked at: what was left out must not be written back.
+        prune: let too deeply nested parts become ``null`` instead of refusing them. For
+            values that are only read: with parts left out, they must not be written
+            back.
 
     Raises:
         ValueError: it is not such JSON.
@@ -55,7 +56,7 @@ def loads(text: bytes | str, *, mend: bool = False, prune: bool = False) -> obje
 def decode(
     text: str, decoder: json.JSONDecoder | None = None, depth: int = _MAX_DEPTH
 ) -> object:
-    """Decode JSON whose members and depth are bounded.
+    """Decode JSON with bounded members and depth.
 
     Args:
         text: the JSON.
@@ -78,19 +79,19 @@ def decode(
 
 
 def _without_depths(text: str) -> str:
-    """Put ``null`` in the place of what nests too deep in JSON; the rest stays."""
-    kept: list[str] = []
+    """Put ``null`` in the place of too deeply nested parts of JSON; the rest stays."""
+    characters: list[str] = []
     depth = end = 0
     for piece in _PIECE.finditer(text):
         if piece[0] in _OPEN:
             depth += 1
             if depth == _MAX_DEPTH + 1:
-                kept.append(text[end : piece.start()] + "null")
+                characters.append(text[end : piece.start()] + "null")
         elif piece[0] in _CLOSE:
             if depth == _MAX_DEPTH + 1:
                 end = piece.end()
             depth -= 1
-    return "".join(kept) + text[end:] if depth == 0 else text
+    return "".join(characters) + text[end:] if depth == 0 else text
 
 
 def unique_pairs(items: list[tuple[str, object]]) -> dict[str, object]:
@@ -99,10 +100,10 @@ def unique_pairs(items: list[tuple[str, object]]) -> dict[str, object]:
     Raises:
         AmbiguousError: a key is there twice.
     """
-    found = dict(items)
-    if len(found) != len(items):
+    members = dict(items)
+    if len(members) != len(items):
         raise AmbiguousError("a key stands there twice")
-    return found
+    return members
 
 
 def refuse_constant(name: str) -> object:
@@ -115,9 +116,9 @@ def refuse_constant(name: str) -> object:
 
 
 def _number(digits: str) -> float:
-    if not math.isfinite(found := float(digits)):
+    if not math.isfinite(number := float(digits)):
         raise ValueError("a number is too large")
-    return found
+    return number
 
 
 _DECODER: Final = json.JSONDecoder(

@@ -2,12 +2,11 @@
 
 Agents, upstreams and the tenant choose names, reasons, parameters and error texts.
 Until `visible` has seen them they are plain `str`; afterwards they are `Shown`, the
-only type a screen, a log line or a terminal may receive.
-An allow-list, because Unicode grows: letters, marks, numbers, punctuation, symbols and
-the plain space stay, and every other code point is spelled out.
-No two texts look the same: what looks like a spelled out character is spelled out
-itself. So `visible` is for text as it came, once; what has become `Shown` is cut by
-`clip`.
+only type a screen, a log line or a terminal may receive. An allow-list, because Unicode
+grows: letters, marks, numbers, punctuation, symbols and the plain space stay, and every
+other code point is spelled out. No two texts look the same: a text that looks like a
+spelled out character is spelled out itself. So `visible` is for raw text, once; a
+`Shown` text is truncated by `clip`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import Final, NewType
 Shown = NewType("Shown", str)
 """Text that is safe to draw: no control, format or bidirectional character is left."""
 
-_KEPT: Final = frozenset("LMNPS")
+_VISIBLE: Final = frozenset("LMNPS")
 _MAX_MARKS: Final = 2
 _LONGEST_SPELLED: Final = 10
 """Cells that a code point takes at most, spelled out or escaped."""
@@ -32,7 +31,7 @@ _SELECTORS: Final = re.compile(
 _ELLIPSIS: Final = "…"
 _LIKE_SPELLED: Final = re.compile("⟦(?=U\\+[0-9A-F]{4,6}⟧)|⏎")
 _LIKE_ESCAPED: Final = re.compile(r"\\(?=n|u[0-9a-f]{4}|U[0-9a-f]{8})", re.IGNORECASE)
-"""What `visible` itself writes, in a text as it came."""
+"""The characters that `visible` itself writes, in raw text."""
 TWINS: Final = str.maketrans(
     {
         **dict(zip("·…→▒—×⟦⟧", "-~>#-x[]", strict=True)),
@@ -48,9 +47,9 @@ def visible(raw: object, limit: int = 200, *, ascii_only: bool = False) -> Shown
     """Make *raw* displayable in at most *limit* terminal cells, on one line.
 
     Line breaks become ``⏎`` and other hidden characters ``⟦U+202E⟧``; so do marks
-    beyond two on a letter, and those that would draw what one character draws.
-    With *ascii_only* all that is not ASCII is escaped, as Python and JSON do it.
-    Cut text ends in ``…``.
+    beyond two on a letter, and those that would draw the same as one character. With
+    *ascii_only* all that is not ASCII is escaped, as Python and JSON do it. Cut text
+    ends in ``…``.
     """
     text = raw if isinstance(raw, str) else str(raw)
     if ascii_only:
@@ -59,14 +58,14 @@ def visible(raw: object, limit: int = 200, *, ascii_only: bool = False) -> Shown
         if not text.isascii():
             text = "".join([c if c.isascii() else _escaped(c) for c in text])
     elif not text.isascii():
-        text = _LIKE_SPELLED.sub(lambda found: _spelled(found[0]), text)
+        text = _LIKE_SPELLED.sub(lambda match: _spelled(match[0]), text)
     return clip(text, limit, ascii_only=ascii_only)
 
 
 def clip(text: str, limit: int, *, ascii_only: bool = False) -> Shown:
     """Cut displayable or our own *text* to at most *limit* cells, on one line.
 
-    What is hidden in it all the same is spelled out; applied twice it changes nothing.
+    Characters still hidden in it are spelled out; applied twice it changes nothing.
     """
     if text.isascii() and text.isprintable():
         # Nearly all there is, at five hundred events a second.
@@ -86,7 +85,7 @@ def clip(text: str, limit: int, *, ascii_only: bool = False) -> Shown:
         pieces.append(piece)
         cells += cell_width(piece)
         if cells > limit:
-            return _cut(pieces, cells, limit, "~" if ascii_only else _ELLIPSIS)
+            return _truncate(pieces, cells, limit, "~" if ascii_only else _ELLIPSIS)
     return Shown("".join(pieces))
 
 
@@ -129,7 +128,7 @@ def cell_width(text: str) -> int:
 
 
 def narrow(text: str) -> bool:
-    """Tell whether each character of *text* is known to take one cell."""
+    """Check whether each character of *text* is known to take one cell."""
     return text.isascii() or _NARROW.fullmatch(text) is not None
 
 
@@ -142,14 +141,14 @@ def _width(character: str) -> int:
 
 
 def _piece(character: str, before: str) -> str:
-    """Return what stands for *character* after a letter and its marks."""
+    """Return the form of *character* after a letter and its marks."""
     if character.isascii() and character.isprintable():
         return character
     if character == "\n":
         return "⏎"
-    kept = unicodedata.category(character)[0] in _KEPT
+    visible = unicodedata.category(character)[0] in _VISIBLE
     hidden = character in _BLANK or _SELECTORS.match(character)
-    if not kept or hidden or _width(character) < 0:
+    if not visible or hidden or _width(character) < 0:
         return _spelled(character)
     if _joins(character):
         alone = not before or len(before) > _MAX_MARKS
@@ -160,7 +159,7 @@ def _piece(character: str, before: str) -> str:
 
 
 def _joins(character: str) -> bool:
-    """Tell whether a character is drawn on the one before it."""
+    """Check whether a character is drawn on the one before it."""
     return not character.isascii() and (
         unicodedata.category(character)[0] == "M" or _width(character) == 0
     )
@@ -180,7 +179,7 @@ def _escaped(character: str) -> str:
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
-def _cut(pieces: list[str], cells: int, limit: int, mark: str) -> Shown:
+def _truncate(pieces: list[str], cells: int, limit: int, mark: str) -> Shown:
     """Drop whole pieces from the end until *mark* fits within *limit* cells."""
     while pieces and cells > limit - 1:
         cells -= cell_width(pieces.pop())

@@ -30,7 +30,7 @@ from agentvault_tui.trusted_files import read_trusted
 _T = TypeVar("_T")
 _BARE: Final = re.compile("[A-Za-z0-9_-]+")
 _LINE: Final = 76
-"""Characters of a list that stands on one line."""
+"""Characters of a list that is on one line."""
 
 
 def read_table(text: str, shape: type[_T], inner: Mapping[str, type[Any]]) -> _T:
@@ -39,7 +39,7 @@ def read_table(text: str, shape: type[_T], inner: Mapping[str, type[Any]]) -> _T
     A number with a fraction is a `Decimal` where the shape takes anything.
 
     Args:
-        text: what the file says.
+        text: the file's text.
         shape: the struct of its top level.
         inner: the structs below it, by their place without numbers and names.
 
@@ -64,14 +64,14 @@ def convert_table(
         what, _, place = text.partition(" - at `$")
         place = place.removesuffix("`").lstrip(".")
         where = f"{visible(place, 80)}: " if place else ""
-        if not (found := re.search(r"unknown field `(.*)`", what, re.DOTALL)):
+        if not (match := re.search(r"unknown field `(.*)`", what, re.DOTALL)):
             raise ServiceError(f"{where}{visible(what, 200)}") from None
         kind = inner.get(re.sub(r"\[[^\]]*\]", "[]", place), shape)
-        known = kind.__struct_fields__
-        near = difflib.get_close_matches(found[1], known, n=1)
+        names = kind.__struct_fields__
+        near = difflib.get_close_matches(match[1], names, n=1)
         raise ServiceError(
-            f"{where}unknown key '{visible(found[1], 60)}'",
-            f"did you mean {near[0]}" if near else f"known: {', '.join(known)}",
+            f"{where}unknown key '{visible(match[1], 60)}'",
+            f"did you mean {near[0]}" if near else f"known: {', '.join(names)}",
         ) from None
 
 
@@ -80,9 +80,10 @@ def read_members(kind: type, table: object, name: str, source: str) -> dict[str,
 
     Args:
         kind: the dataclass; a field such as ``for_`` is the key ``for``.
-        table: what TOML or the environment gave; a list may be one string with commas.
-        name: what errors call the table.
-        source: what errors call the place it is from.
+        table: the values of TOML or the environment; a list may be one string with
+            commas.
+        name: the table's name in errors.
+        source: the table's place in errors.
 
     Returns:
         the members the table has, each of its field's type.
@@ -92,8 +93,8 @@ def read_members(kind: type, table: object, name: str, source: str) -> dict[str,
     """
     if not isinstance(table, Mapping):
         raise no_table(name, source)
-    found = get_type_hints(kind, include_extras=True)
-    hints = {key.removesuffix("_"): hint for key, hint in found.items()}
+    annotations = get_type_hints(kind, include_extras=True)
+    hints = {key.removesuffix("_"): hint for key, hint in annotations.items()}
     members = {}
     for key, value in table.items():
         if key not in hints:
@@ -130,7 +131,7 @@ def _plain(value: Any, hint: object) -> Any:
 
 
 def no_table(name: str, source: str) -> SettingsError:
-    """Return the error of what should be a table of TOML."""
+    """Return the error of a value that should be a table of TOML."""
     return SettingsError(
         f"{name} in {source} is not a table",
         f"write [{name}] on a line of its own, and KEY = VALUE below it",
@@ -138,11 +139,11 @@ def no_table(name: str, source: str) -> SettingsError:
 
 
 def unknown_setting(
-    shown: str, word: str, known: Iterable[str], source: str
+    shown: str, word: str, names: Iterable[str], source: str
 ) -> SettingsError:
     """Return the error of a key that is not there, with the nearest that is."""
-    near = difflib.get_close_matches(word, known := list(known), n=1)
-    remedy = f"did you mean {near[0]}" if near else f"known: {', '.join(sorted(known))}"
+    near = difflib.get_close_matches(word, names := list(names), n=1)
+    remedy = f"did you mean {near[0]}" if near else f"known: {', '.join(sorted(names))}"
     return SettingsError(f"unknown setting {shown} in {source}", remedy)
 
 
@@ -161,7 +162,7 @@ def read_toml(path: Path, home: Path) -> dict[str, object]:
 
 
 def write_value(value: str | bool | Iterable[str]) -> str:
-    """Return *value* as TOML 1.0 writes it; what nobody would see is escaped."""
+    """Return *value* as TOML 1.0 writes it; invisible characters are escaped."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):

@@ -1,7 +1,7 @@
 """Refuse folders and files that other users could fill, swap or change.
 
 A home directory, and each file that is read from it, belongs to root or to the broker's
-user, and nobody else can write to it.
+user, and no other party can write to it.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def read_trusted(path: Path, home: Path | None, most: int = -1) -> bytes | None:
     except OSError as error:
         raise SettingsError(f"{path} cannot be read ({error.strerror})") from error
     try:
-        found = os.fstat(descriptor)
-        _check_plain(path, found)
+        status = os.fstat(descriptor)
+        _check_plain(path, status)
         close = partial(os.fchmod, descriptor)
-        if home is not None and (notice := _check_file(path, home, found, close)):
+        if home is not None and (notice := _check_file(path, home, status, close)):
             _log.warning("%s", notice)
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             return file.read(most)
@@ -109,17 +109,17 @@ def check_file(path: Path, home: Path, *, private: bool = False) -> str | None:
     """
     # By its path: closing a descriptor of the database would end its locks (fcntl(2)).
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         return None
-    _check_plain(path, found)
-    return _check_file(path, home, found, path.chmod, private=private)
+    _check_plain(path, status)
+    return _check_file(path, home, status, path.chmod, private=private)
 
 
 def _check_file(
     path: Path,
     home: Path,
-    found: os.stat_result,
+    status: os.stat_result,
     chmod: Callable[[int], None],
     *,
     private: bool = False,
@@ -160,39 +160,39 @@ def _written_by_others(path: Path, mode: int) -> SettingsError:
     )
 
 
-def _check_plain(path: Path, found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode):
+def _check_plain(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
         raise SettingsError(f"{path} is not a plain file", "put a text file there")
 
 
 def _is_within_closed(path: Path, home: Path) -> bool:
-    """Tell whether other users cannot reach *path*: their way ends at the home."""
+    """Check whether other users cannot reach *path*: their way ends at the home."""
     try:
-        found = home.stat()
+        status = home.stat()
     except FileNotFoundError:
         return False
-    closed = found.st_uid == os.geteuid() and not found.st_mode & _OTHERS
+    closed = status.st_uid == os.geteuid() and not status.st_mode & _OTHERS
     return closed and path.resolve().is_relative_to(home.resolve())
 
 
 def check_trusted(folder: Path, *, may_be_link: bool = False) -> None:
     """Refuse a home that someone else could fill, swap, or take away.
 
-    As strict as sshd with its StrictModes: the folder is ours and nobody else writes
+    As strict as sshd with its StrictModes: the folder is ours and no other party writes
     in it, and everything on the way to it belongs to root or us and cannot be renamed
     by others. Symbolic links on the way are followed where root or we made them
-    (``/tmp`` on macOS, ``/home`` on FreeBSD). What does not exist yet is made private.
+    (``/tmp`` on macOS, ``/home`` on FreeBSD). A missing folder is made private.
 
-    Root is no exception: with a home in someone's folder root would follow what that
-    person puts there, and leave files that its owner cannot use afterwards.
+    Root is no exception: with a home in another person's folder root would follow the
+    links that person puts there, and leave files that its owner cannot use afterwards.
 
     Args:
         folder: an absolute path.
-        may_be_link: whether the folder itself may be such a link; one named by hand
-            may not, since the name is what a person checks.
+        may_be_link: whether the folder itself may be such a link; one named by hand may
+            not, since a person checks the name.
 
     Raises:
-        SettingsError: says what is wrong with which folder, and the remedy.
+        SettingsError: with the folder, its fault, and the remedy.
     """
     if not may_be_link and folder.is_symlink():
         raise SettingsError(
@@ -202,10 +202,10 @@ def check_trusted(folder: Path, *, may_be_link: bool = False) -> None:
     at = _walk(folder)
     if at is None:
         return
-    found = at.lstat()
-    if not stat.S_ISDIR(found.st_mode):
+    status = at.lstat()
+    if not stat.S_ISDIR(status.st_mode):
         raise SettingsError(f"{at} is not a folder", _CHOOSE)
-    _check_home(at, found)
+    _check_home(at, status)
 
 
 def _walk(path: Path) -> Path | None:
@@ -217,79 +217,79 @@ def _walk(path: Path) -> Path | None:
     links = 0
     at, left = Path("/"), list(path.parts[:0:-1])
     while True:
-        found = at.lstat()
-        if stat.S_ISLNK(found.st_mode):
+        status = at.lstat()
+        if stat.S_ISLNK(status.st_mode):
             links += 1
             if links > _LINKS:
                 raise SettingsError(f"the path {path} goes in circles", _CHOOSE)
-            _check_link(at, found)
+            _check_link(at, status)
             target = at.readlink()
             left += reversed(target.parts[target.is_absolute() :])
             at = Path("/") if target.is_absolute() else at.parent
             continue
         if not left:
             return at
-        if not stat.S_ISDIR(found.st_mode):
+        if not stat.S_ISDIR(status.st_mode):
             raise SettingsError(f"{at} is not a folder", _CHOOSE)
-        _check_way(at, found)
+        _check_way(at, status)
         name = left.pop()
         at = at.parent if name == ".." else at / name
         if not os.path.lexists(at):
             return None
 
 
-def _check_link(link: Path, found: os.stat_result) -> None:
-    if found.st_uid not in {0, os.geteuid()}:
-        whose = user_name(found.st_uid)
+def _check_link(link: Path, status: os.stat_result) -> None:
+    if status.st_uid not in {0, os.geteuid()}:
+        whose = user_name(status.st_uid)
         raise SettingsError(
             f"the link {link} on the way to the home belongs to {whose}", _CHOOSE
         )
 
 
-def _check_way(folder: Path, found: os.stat_result) -> None:
-    """Refuse a folder in which others can rename what lies in it."""
-    if found.st_uid not in {0, os.geteuid()}:
+def _check_way(folder: Path, status: os.stat_result) -> None:
+    """Refuse a folder in which others can rename the files in it."""
+    if status.st_uid not in {0, os.geteuid()}:
         raise SettingsError(
-            f"{folder} on the way to the home belongs to {user_name(found.st_uid)}",
+            f"{folder} on the way to the home belongs to {user_name(status.st_uid)}",
             f"run as that user, or {_CHOOSE}",
         )
     # In a sticky folder such as /tmp only its owner renames an entry (unlink(2)).
-    shared = found.st_mode & _WRITABLE and not found.st_mode & stat.S_ISVTX
-    if shared and (found.st_mode & stat.S_IWOTH or not _ours_alone(found)):
+    shared = status.st_mode & _WRITABLE and not status.st_mode & stat.S_ISVTX
+    if shared and (status.st_mode & stat.S_IWOTH or not _ours_alone(status)):
         raise SettingsError(
             f"others can write in {folder}, and so replace what is in it",
             f"chmod go-w {folder}, or {_CHOOSE}",
         )
 
 
-def _check_home(home: Path, found: os.stat_result) -> None:
-    if found.st_uid != os.geteuid():
+def _check_home(home: Path, status: os.stat_result) -> None:
+    if status.st_uid != os.geteuid():
         raise SettingsError(
-            f"the home {home} belongs to {user_name(found.st_uid)}, not to you",
+            f"the home {home} belongs to {user_name(status.st_uid)}, not to you",
             f"run as that user, or {_CHOOSE}",
         )
-    mode = stat.S_IMODE(found.st_mode)
-    if found.st_mode & _OTHERS and _is_other_folder(home, found):
+    mode = stat.S_IMODE(status.st_mode)
+    if status.st_mode & _OTHERS and _is_other_folder(home, status):
         # A start gives its home mode 0700: on /tmp or /opt that locks everyone out.
         raise SettingsError(
             f"{home} is a folder that others use (mode {mode:04o}), not a home",
             _CHOOSE,
         )
-    if found.st_mode & _WRITABLE:
+    if status.st_mode & _WRITABLE:
         raise SettingsError(
             f"others can write in the home {home} (mode {mode:04o})",
             f"look at what is in it, then chmod 700 {home}",
         )
 
 
-def _is_other_folder(folder: Path, found: os.stat_result) -> bool:
-    """Tell whether a folder serves something else than a home.
+def _is_other_folder(folder: Path, status: os.stat_result) -> bool:
+    """Check whether a folder serves something else than a home.
 
     Returns:
         True for a sticky folder that others can write in, such as ``/tmp``, and for
         one that holds files but none that a home has.
     """
-    if found.st_mode & stat.S_ISVTX and found.st_mode & _WRITABLE:
+    if status.st_mode & stat.S_ISVTX and status.st_mode & _WRITABLE:
         return True
     try:
         names = {entry.name for entry in os.scandir(folder)}
@@ -298,13 +298,13 @@ def _is_other_folder(folder: Path, found: os.stat_result) -> bool:
     return bool(names) and not names & _OURS
 
 
-def _ours_alone(found: os.stat_result) -> bool:
-    """Tell whether a folder's group is its owner's private one.
+def _ours_alone(status: os.stat_result) -> bool:
+    """Check whether a folder's group is its owner's private one.
 
     Where each user has a group of their own, folders are made with mode 0775.
     """
     try:
-        user, group = pwd.getpwuid(found.st_uid), grp.getgrgid(found.st_gid)
+        user, group = pwd.getpwuid(status.st_uid), grp.getgrgid(status.st_gid)
     except KeyError:
         return False
     others = {p.pw_name for p in pwd.getpwall() if p.pw_gid == group.gr_gid}

@@ -1,4 +1,4 @@
-"""What agents have at providers: accounts, leases, and tokens in memory.
+"""The agents' rights at providers: accounts, leases, and tokens in memory.
 
 Accounts say which agents may use which and who shares one with whom. Leases say until
 when provider tokens that were handed out can still be used: only the provider can end
@@ -29,14 +29,14 @@ SHARERS_SHOWN: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class ProviderForecast:
-    """What a revocation of its agent would do to an account at the provider."""
+    """The effect of revoking its agent on an account at the provider."""
 
     known: bool = False
     """Whether anything is known that revokes there."""
     kept_for: tuple[AgentId, ...] = ()
     """Some agents that use the same person's account: it is left for them."""
     may_cut: tuple[AgentId, ...] = ()
-    """Some agents whose accounts may be the same person's."""
+    """Some agents whose accounts may belong to the same person."""
 
 
 class Accounts:
@@ -52,10 +52,10 @@ class Accounts:
         self._users: dict[tuple[str, str, str], dict[AgentId, bool]] = defaultdict(dict)
         """By tenant, vault user and connection: whether the agent's is in use."""
         self._owners: dict[str, dict[str, dict[AgentId, None]]] = defaultdict(dict)
-        """Agents whose account is in use, by connection and owner there."""
+        """Agents with an account in use, by connection and owner there."""
 
     def put(self, account: Account) -> None:
-        """Remember *account*, in place of what the agent had connected there."""
+        """Remember *account*, in place of the agent's earlier one there."""
         agent_id, connection = account.agent_id, account.connection
         self.drop(agent_id, connection)
         self._of.setdefault(agent_id, {})[connection] = account
@@ -100,13 +100,13 @@ class Accounts:
     def rivals(self, account: Account) -> tuple[Account, ...]:
         """Return the other accounts of the same vault user there.
 
-        Token Vault gives a token of the one connected last, whoever asks.
+        Token Vault always returns a token of the account that was connected last.
         """
-        found = (
+        accounts = (
             self._of[agent_id][account.connection]
             for agent_id in self._users[_user(account)]
         )
-        return tuple(one for one in found if not _is_same(one, account))
+        return tuple(one for one in accounts if not _is_same(one, account))
 
     def owned(self, connection: str, provider_user: str) -> Iterator[AgentId]:
         """Yield the agents that use an account there of one owner at the provider."""
@@ -126,9 +126,9 @@ class Accounts:
 
 
 def _is_same(one: Account, other: Account) -> bool:
-    """Tell whether two of one vault user are the same person's at the provider.
+    """Check whether two of one vault user are the same person's at the provider.
 
-    Whether an account connected anew gets another id is not documented.
+    Whether an account connected again gets another id is not documented.
     """
     owner = one.provider_user
     return one.id == other.id or (owner != "" and owner == other.provider_user)
@@ -150,22 +150,22 @@ class Leases:
         self._of: dict[AgentId, dict[str, Lease]] = defaultdict(dict)
 
     def take_over(self, leases: Iterable[Lease]) -> None:
-        """Know what the last process knew."""
+        """Take over the state of the last process."""
         for lease in leases:
             self._of[lease.agent_id][lease.connection] = lease
 
     def note(self, account: Account, thumbprint: str, until: datetime) -> Lease:
-        """Note that a token of *account* is given; return what is to be recorded."""
+        """Note that a token of *account* is issued; return the record of it."""
         given = self._outside(account.agent_id, account.connection, thumbprint)
         given.append(IssuedProviderToken(account.id, thumbprint, until))
-        return self._put(account, given)
+        return self._open_lease(account, given)
 
     def ended(self, account: Account, thumbprint: str, *, all_of_it: bool) -> Lease:
         """Note that the provider ended a token, or *all_of_it*: of the account."""
         given = self._outside(account.agent_id, account.connection, thumbprint)
         if all_of_it:
             given = [one for one in given if one.account_id != account.id]
-        return self._put(account, given)
+        return self._open_lease(account, given)
 
     def of(self, agent_id: AgentId, connection: str) -> Lease | None:
         """Return the lease of the agent there, over or not."""
@@ -185,12 +185,12 @@ class Leases:
     def _outside(
         self, agent_id: AgentId, connection: str, but: str = ""
     ) -> list[IssuedProviderToken]:
-        """Return what is outside and not over, *but* the token of a thumbprint."""
+        """Return the live tokens outside, *but* the one of a thumbprint."""
         lease, now = self.of(agent_id, connection), self._clock.now()
         given = lease.given if lease else ()
         return [one for one in given if one.until > now and one.thumbprint != but]
 
-    def _put(self, account: Account, given: list[IssuedProviderToken]) -> Lease:
+    def _open_lease(self, account: Account, given: list[IssuedProviderToken]) -> Lease:
         lease = Lease(account.agent_id, account.connection, tuple(given))
         self._of[account.agent_id][account.connection] = lease
         return lease
@@ -212,16 +212,16 @@ class HeldProviderToken:
 
     @classmethod
     def of(
-        cls, clock: Clock, account: Account, found: ProviderToken, longest: float
+        cls, clock: Clock, account: Account, exchanged: ProviderToken, longest: float
     ) -> HeldProviderToken:
-        """Return what the vault just gave for *account*, for *longest* seconds."""
+        """Return the vault's token for *account*, for *longest* seconds."""
         return cls(
             account=account,
-            token=found.access_token,
-            scope=" ".join(found.scopes),
-            thumbprint=sha256_hex(found.access_token.reveal())[:16],
-            until=clock.now() + timedelta(seconds=found.expires_in),
-            lease=Deadline.after(clock, min(found.expires_in, longest)),
+            token=exchanged.access_token,
+            scope=" ".join(exchanged.scopes),
+            thumbprint=sha256_hex(exchanged.access_token.reveal())[:16],
+            until=clock.now() + timedelta(seconds=exchanged.expires_in),
+            lease=Deadline.after(clock, min(exchanged.expires_in, longest)),
         )
 
 
@@ -233,7 +233,7 @@ class ProviderTokens:
         self._of: dict[AgentId, dict[str, HeldProviderToken]] = defaultdict(dict)
 
     def get(self, account: Account) -> HeldProviderToken | None:
-        """Return what is held of exactly this account, if its lease lasts."""
+        """Return the cached token of exactly this account, if its lease lasts."""
         held = self._of[account.agent_id].get(account.connection)
         if held is None or held.account != account or held.lease.passed(self._clock):
             self._of[account.agent_id].pop(account.connection, None)
@@ -241,7 +241,7 @@ class ProviderTokens:
         return held
 
     def put(self, held: HeldProviderToken) -> None:
-        """Keep *held* for its lease."""
+        """Cache *held* for its lease."""
         self._of[held.account.agent_id][held.account.connection] = held
 
     def of(self, agent_id: AgentId) -> tuple[HeldProviderToken, ...]:
@@ -257,7 +257,7 @@ class ProviderTokens:
         self._of.clear()
 
     def sweep(self) -> None:
-        """Forget those whose lease is over."""
+        """Forget expired ones."""
         for held_by in self._of.values():
             for connection in [
                 name for name, held in held_by.items() if held.lease.passed(self._clock)

@@ -63,12 +63,12 @@ class InvalidScope:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Nobody decided yet: ``authorization_pending``."""
+    """Undecided: ``authorization_pending``."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlowDown:
-    """The client polls faster than it was told: ``slow_down`` (CIBA Core 11)."""
+    """The client polls faster than its interval: ``slow_down`` (CIBA Core 11)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Introspection:
-    """What a resource server may know of a token (RFC 7662 2.2); None: not active."""
+    """The facts of a token for a resource server (RFC 7662 2.2); None: not active."""
 
     token: Token | None
 
@@ -115,7 +115,7 @@ class Disconnected:
 
 @dataclass(frozen=True, slots=True)
 class TenantUnavailable:
-    """The tenant gives no answer of use, or what it is asked with is sealed."""
+    """The tenant gives no usable answer, or its credential cannot be decrypted."""
 
     message: str
     retry_after: int
@@ -124,8 +124,8 @@ class TenantUnavailable:
 
 
 Decided = Granted | Denied | Escalated | InvalidScope
-"""What a request for a token is answered with."""
+"""The answers to a request for a token."""
 Exchanged = Provided | Denied | Disconnected | TenantUnavailable
-"""What a request for a provider's token is answered with, unless a person decides."""
+"""The answers to a request for a provider's token, unless a person decides."""
 Polled = Granted | Exchanged | Waiting | SlowDown | Expired | Spent
-"""What a poll is answered with (CIBA Core sections 10.1.1 and 11)."""
+"""The answers to a poll (CIBA Core sections 10.1.1 and 11)."""

@@ -1,4 +1,4 @@
-"""The pages on which people approve away from the console: kept in step with us."""
+"""The pages on which people approve away from the console, kept up to date."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from agentvault_tui.model import AgentStatus, StepUp, StepUpId, StepUpStatus
 from agentvault_tui.web.public import PublicAddress
 
 _LOOK: Final = 0.25
-"""Seconds between two looks at what waits."""
+"""Seconds between two looks at the waiting step-ups."""
 _REST: Final = 5.0
-"""Seconds until a step-up is offered anew after a try that failed."""
+"""Seconds until a step-up is offered again after a try that failed."""
 log = logging.getLogger("agentvault.stepup")
 
 
@@ -43,7 +43,7 @@ def approval_page(broker: Broker, stepup: StepUp) -> str | None:
 
 
 class ApprovalPageOffers:
-    """Gives each step-up its page at the embedded tenant, and tells what became of it.
+    """Gives each step-up its page at the embedded tenant, and its result.
 
     A page needs a device code (RFC 8628): it is how the tenant knows the step-up, and
     how its answer comes back. One is asked for as soon as the step-up waits, so that a
@@ -52,9 +52,9 @@ class ApprovalPageOffers:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._told: dict[StepUpId, StepUpStatus] = {}
+        self._sent: dict[StepUpId, StepUpStatus] = {}
         self._rests: dict[StepUpId, float] = {}
-        """Not before when, in boot seconds, each is offered anew."""
+        """Not before when, in boot seconds, each is offered again."""
 
     async def run(self) -> None:
         """Look after the pages until cancelled, if there are any."""
@@ -72,7 +72,7 @@ class ApprovalPageOffers:
             await asyncio.sleep(_LOOK)
 
     async def look(self) -> None:
-        """Offer what waits and has no page, and tell what was decided.
+        """Offer waiting step-ups without a page, and send the decisions.
 
         Raises:
             TenantError: the tenant does not take it; the next look tries again.
@@ -89,21 +89,21 @@ class ApprovalPageOffers:
                     # Such as where somebody begins to approve it at another broker.
                     log.info("%s has no page yet: %s", stepup.id, error.what)
         for stepup_id, flow in list(stepups.codes.items()):
-            known = stepups.find(stepup_id)
-            if known is not None and known.status.open:
+            waiting = stepups.find(stepup_id)
+            if waiting is not None and waiting.status.open:
                 continue
-            if known is not None and self._told.get(stepup_id) is not known.status:
+            if waiting is not None and self._sent.get(stepup_id) is not waiting.status:
                 await self._broker.tenant.tell_outcome(
-                    flow, _outcome(self._broker, known)
+                    flow, _outcome(self._broker, waiting)
                 )
-                self._told[stepup_id] = known.status
-            if known is None or known.status is not StepUpStatus.APPROVED:
+                self._sent[stepup_id] = waiting.status
+            if waiting is None or waiting.status is not StepUpStatus.APPROVED:
                 del stepups.codes[stepup_id]
-                self._told.pop(stepup_id, None)
+                self._sent.pop(stepup_id, None)
                 self._rests.pop(stepup_id, None)
 
     def _is_due(self, stepup: StepUp) -> bool:
-        """Tell whether *stepup* is to be offered now; then it rests for a while."""
+        """Check whether *stepup* is to be offered now; then it rests for a while."""
         broker, now = self._broker, self._broker.clock.boot()
         rests = self._rests.get(stepup.id, 0.0) > now
         if (rests or stepup.id in broker.stepups.flows) and is_current(broker, stepup):
@@ -117,9 +117,9 @@ class ApprovalPageOffers:
 def _outcome(broker: Broker, stepup: StepUp) -> str:
     people = stepup.confirmed or ([stepup.decided_by] if stepup.decided_by else [])
     by = ", ".join(one.name for one in people)
-    told: dict[str, object] = {"status": stepup.status.value, "by": by}
-    told["why"] = stepup.denial or stepup.problem
-    told["at"] = iso(stepup.decided_at) if stepup.decided_at else None
+    info: dict[str, object] = {"status": stepup.status.value, "by": by}
+    info["why"] = stepup.denial or stepup.problem
+    info["at"] = iso(stepup.decided_at) if stepup.decided_at else None
     agent = broker.registry.find_agent(stepup.agent_id)
-    told["stopped"] = agent is not None and agent.status is AgentStatus.REVOKED
-    return to_json(told)
+    info["stopped"] = agent is not None and agent.status is AgentStatus.REVOKED
+    return to_json(info)

@@ -28,7 +28,7 @@ TYPES: Final = frozenset({"jwt", "client-authentication+jwt"})
 
 
 class UnprovenError(Exception):
-    """The assertion proves nothing; why is told to nobody."""
+    """The assertion proves nothing; the reason is not disclosed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Assertion:
             raise UnprovenError
 
     def signed_by(self, key: Verifier) -> bool:
-        """Tell whether *key* made the signature, by an algorithm that is the key's."""
+        """Check whether *key* made the signature, by an algorithm that is the key's."""
         name = self.header.get("alg")
         if name not in key.algorithms:
             return False
@@ -73,7 +73,7 @@ class Assertion:
             return False
 
     def stand_in(self) -> Verifier:
-        """Return a key of nobody, so that an unknown client costs the same work."""
+        """Return an unused key, so that an unknown client costs the same work."""
         return _STAND_INS.get(str(self.header.get("alg")), _STAND_INS["ES256"])
 
     def audience(self) -> str:
@@ -171,15 +171,15 @@ class ReplayStore:
         self._per_client = per_client
         self._buckets: dict[int, dict[str, set[str]]] = {}
         self._ends: dict[int, float] = {}
-        """When a bucket's assertions are over by the boot clock, which nobody sets."""
+        """The end of a bucket's assertions by the boot clock, which cannot be set."""
         self._unsaved: list[UsedAssertion] = []
         self._shown: WeakValueDictionary[tuple[str, str], UsedAssertion] = (
             WeakValueDictionary()
         )
-        """Those whose requests are under way, unless another broker recorded them."""
+        """Those with requests under way, unless another broker recorded them."""
 
     def take_over(self, used: Iterable[UsedAssertion], clock: Clock) -> None:
-        """Know what the last process knew, whatever the wall clock says just now."""
+        """Take over the state of the last process, at any present wall clock."""
         now, boot = clock.now().timestamp(), clock.boot()
         for one in used:
             self._shown.pop((one.client_id, one.digest), None)
@@ -188,7 +188,7 @@ class ReplayStore:
     def use(
         self, client_id: str, jti: str, expires: float, now: float, boot: float
     ) -> UsedAssertion | None:
-        """Note that *jti* was used; return what to record, or None: not the first time.
+        """Note the use of *jti*; return the record of it, or None: not the first time.
 
         The client is known to us, so that strangers fill nothing. It *expires*, in
         epoch seconds like *now*, when it is refused for its age anyway; by *boot*,
@@ -216,11 +216,11 @@ class ReplayStore:
         return one
 
     def is_first(self, used: UsedAssertion) -> bool:
-        """Tell whether no other broker recorded it since *used* was returned here."""
+        """Check whether no other broker recorded it since *used* was returned here."""
         return self._shown.get((used.client_id, used.digest)) is used
 
     def save_later(self, used: UsedAssertion, now: datetime) -> bool:
-        """Keep what the ledger could not take; False when there is no room for it."""
+        """Store a use that the ledger could not record; False without room."""
         if len(self._unsaved) >= _UNSAVED_CAP:
             self._unsaved = [one for one in self._unsaved if one.expires > now]
         if len(self._unsaved) >= _UNSAVED_CAP:
@@ -230,11 +230,11 @@ class ReplayStore:
 
     @property
     def unsaved(self) -> tuple[UsedAssertion, ...]:
-        """What the ledger has not got yet."""
+        """The uses that the ledger lacks."""
         return tuple(self._unsaved)
 
     def saved(self, used: Iterable[UsedAssertion]) -> None:
-        """Let go of what the ledger has now."""
+        """Release the uses that the ledger has now."""
         done = set(used)
         self._unsaved = [one for one in self._unsaved if one not in done]
 

@@ -43,10 +43,10 @@ def audience_claim(resource: str) -> str | list[str]:
 def audience_of(resource: str | None, issuer: str) -> str | None:
     """Return the path of the gateway that *resource* is the URL of.
 
-    Such a URL says where a token is good, and nothing about what is acted on.
+    Such a URL names the token's audience, and not the resource of the action.
 
     Returns:
-        ``/mcp/NAME`` or ``/gw/NAME``, also of what is not there; None for any other
+        ``/mcp/NAME`` or ``/gw/NAME``, also of unknown names; None for any other
         resource.
     """
     if not resource or not issuer:

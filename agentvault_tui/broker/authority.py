@@ -1,23 +1,24 @@
-"""What an operator may do, by who asks from where, and by the role once signed in.
+"""An operator's rights, by the connection's origin, and by the role once signed in.
 
 Operators have seats: a local user at the socket, named ``uid:``, or a key of an
 operator elsewhere, named ``key:`` (`operators_api.remote` checks that it is theirs).
 
-The socket is one user's own, and the kernel says whose. Each rule follows from: cutting
-off is free, granting costs.
+The socket belongs to one user, and the kernel identifies the peer. Each rule follows
+from: cutting off is free, granting costs.
 
-* Signed in with a role, the role decides: `Role` says what includes what.
+* Signed in with a role, the role decides: `Role` includes other roles.
 * With no role (not signed in, a session that ended, a tenant that names none):
 
-  * *cutting* (revoke, panic, deny, take scopes away) needs the socket alone. A cut must
-    never wait for a phone, a tenant or a clock, and whoever holds this socket can kill
-    the broker anyway. It can be undone, and is recorded under the local user.
+  * *cutting* (revoke, panic, deny, take scopes away) needs the socket alone. A
+    revocation must never wait for a phone, a tenant or a clock, and a process that
+    holds this socket can kill the broker anyway. It can be undone, and is recorded
+    under the local user.
   * *giving* (restore, register, give scopes, lift the panic) needs the socket alone
     where roles are ``auto``, and is refused where they are ``claim``.
   * *changing people* of the embedded tenant needs the socket alone where roles are
     ``auto``, and the role approver where they are ``claim``, once anybody has it.
-  * *approving* may be begun: what counts is the role of the person who then proves a
-    second factor, fresh from the tenant. See `mint.may_approve`.
+  * *approving* may be begun: the role of the person counts who then proves a second
+    factor, fresh from the tenant. See `mint.may_approve`.
 
 * Elsewhere nothing is done or shown without a role, whatever the setting:
   `operator_api.calls.ACCESS` says which. *Giving* needs the role approver there, and
@@ -25,7 +26,7 @@ off is free, granting costs.
   A session there lasts its 12 hours, so that a console goes on watching; after 15
   minutes without a decision it gives nothing until a new sign-in.
 
-Who has signed in, by device flow, is kept in memory by the seat.
+The people who signed in, by device flow, are in memory by the seat.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def remote_seat(thumbprint: str) -> str:
 
 
 def is_remote(seat: str) -> bool:
-    """Tell whether the seat is a key's and not a local user's."""
+    """Check whether the seat is a key's and not a local user's."""
     return seat.startswith(_REMOTE)
 
 
@@ -176,14 +177,14 @@ class Sessions:
         return self._desks.get(uid)
 
     def used(self, uid: str) -> None:
-        """Begin the idle time of a live session anew, unless it has passed."""
+        """Begin the idle time of a live session again, unless it has passed."""
         session = self.of(uid)
         if session is not None and not session.idle.passed(self._broker.clock):
             idle = Deadline.after(self._broker.clock, _IDLE)
             self._sessions[uid] = replace(session, idle=idle)
 
     async def end_due(self) -> None:
-        """End what is over, and record it."""
+        """End expired sessions, and record it."""
         for uid in tuple(self._sessions):
             self.of(uid)
         over, self._over = self._over, []
@@ -192,7 +193,7 @@ class Sessions:
             await self._broker.record_cut(*over)
 
     def pending(self, uid: str) -> bool:
-        """Tell whether a sign-in of this uid waits for the tenant."""
+        """Check whether a sign-in of this uid waits for the tenant."""
         return uid in self._logins
 
     def problem(self, uid: str) -> str | None:
@@ -200,7 +201,7 @@ class Sessions:
         return self._problems.get(uid)
 
     def forget(self, uid: str) -> None:
-        """Forget why the last sign-in failed: nobody asks for it any more."""
+        """Forget the failure of the last sign-in, which is not read any more."""
         self._problems.pop(uid, None)
 
     async def login(self, operator: Actor) -> DeviceCode:
@@ -224,7 +225,7 @@ class Sessions:
             starting.exception()  # also if all who asked have left
 
     async def _start(self, operator: Actor) -> _Login:
-        """Ask the tenant for a device code; nobody else waits for its answer."""
+        """Ask the tenant for a device code; no other party waits for its answer."""
         self._problems.pop(operator.id, None)
         ttl = await self._code_ttl()
         async with self._turn(operator):
@@ -236,7 +237,7 @@ class Sessions:
         return login
 
     def _turn(self, operator: Actor) -> AbstractAsyncContextManager[object]:
-        """Return what is held during a request to the tenant.
+        """Return the lock that a request to the tenant holds.
 
         Those of strangers have some of the connections alone: approvals use the rest.
         """
@@ -312,7 +313,7 @@ class Sessions:
                 del self._logins[operator.id]
 
     async def _refused(self, operator: Actor, why: str) -> None:
-        """Tell the operator why they are not signed in, and record it."""
+        """Report the failure of a sign-in to the operator, and record it."""
         self._problems[operator.id] = why
         await self._broker.record_cut(
             Draft(
@@ -385,7 +386,7 @@ def _session_draft(
 
 
 class Need(StrEnum):
-    """Kinds of decisions, by what they do to an agent's reach."""
+    """Kinds of decisions, by their effect on an agent's reach."""
 
     CUT = "revoke"
     GIVE = "restore"
@@ -423,7 +424,7 @@ class Standing:
     session: Session | None
     role: Role | None
     refused: dict[str, str]
-    """What they may not do, each with the reason."""
+    """The missing rights, each with the reason."""
 
 
 class Authority:
@@ -457,11 +458,11 @@ class Authority:
         return Standing(session, role, refused)
 
     def renew_once_approved(self, seat: str, begun: StepUp) -> None:
-        """Renew a session's idle time once its person has approved what it began.
+        """Renew a session's idle time once its person has approved its request.
 
         Args:
-            seat: whose session.
-            begun: what is about to be approved.
+            seat: the session's seat.
+            begun: the step-up to be approved.
         """
         flow = self.broker.stepups.flows.get(begun.id, {}).get(seat)
         session, before = self._sessions.of(seat), approved_by(begun)
@@ -481,8 +482,8 @@ class Authority:
 
         Args:
             operator: who asks, by the seat.
-            need: what kind of decision.
-            about: what it is about, unchecked, for the record of a refusal.
+            need: the kind of decision.
+            about: its subject, unchecked, for the record of a refusal.
 
         Raises:
             ForbiddenError: their role is not enough, and that is recorded.
@@ -492,11 +493,11 @@ class Authority:
         if need is not Need.CUT:
             # What others revoked, and whose sessions they ended, is known first.
             await self.broker.ledger.confirm()
-        found = self.standing(operator.id)
+        signed_in = self.standing(operator.id)
         actor = self.named(operator)
-        if need in found.refused:
+        if need in signed_in.refused:
             least = _least(need, remote=is_remote(operator.id))
-            why, role = found.refused[need], least.value
+            why, role = signed_in.refused[need], least.value
             draft = Draft(
                 EventType.OPERATOR_REFUSED,
                 actor,
@@ -526,17 +527,17 @@ class Authority:
 
     @staticmethod
     def is_elsewhere(operator: Actor) -> bool:
-        """Tell whether *operator* is on another machine."""
+        """Check whether *operator* is on another machine."""
         return is_remote(operator.id)
 
     async def by_factor(self, operator: Actor) -> bool:
-        """Tell whether what loosens needs a person's factor, asked for from there."""
+        """Check whether a loosening from there needs a person's factor."""
         return is_remote(operator.id) or await asks_factor(self.broker)
 
     async def admit(self, operator: Actor, access: Access, path: str) -> None:
         """Refuse a call of an operator elsewhere that their role does not allow.
 
-        At the socket the calls themselves ask for what they need.
+        At the socket the calls themselves check their rights.
 
         Raises:
             ConflictError: it is done on the broker's machine alone.
@@ -550,8 +551,8 @@ class Authority:
                 "run the command there, as the user who runs the broker",
             )
         if self.standing(operator.id).role is None:
-            told = "nothing is shown without a role, and the tenant gives you none"
-            raise ForbiddenError(Role.VIEWER, told, "ask who manages the tenant")
+            message = "nothing is shown without a role, and the tenant gives you none"
+            raise ForbiddenError(Role.VIEWER, message, "ask who manages the tenant")
         if access is not Access.READ:
             # What only an approver may do is refused to others where it is asked for.
             await self.actor(operator, Need.CUT, path)

@@ -1,4 +1,4 @@
-"""Back a home up into one file, beside a running broker or without one.
+"""Back a home up into one file, next to a running broker or without one.
 
 File format: a POSIX tar archive, then one line over every byte before it, which tar
 ignores: ``agentvault-backup sha256:`` and 64 hexadecimal digits. The archive holds
@@ -49,7 +49,7 @@ _SETTINGS: Final = frozenset(
         *("policy.cedar", "scopes.d", "scopes.toml", "services", "tls"),
     }
 )
-"""What is restored into the settings' folder, where the home that was backed up had one
+"""The files that are restored into the settings' folder, if the backed-up home had one
 folder for both."""
 _TRIES: Final = 100
 _PAUSE: Final = 0.05
@@ -57,7 +57,7 @@ _PAUSE: Final = 0.05
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a backup says of itself: its first member."""
+    """The description of a backup: its first member."""
 
     format: str
     version: str
@@ -73,7 +73,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Summed(io.BufferedIOBase):
-    """Reads or writes a file in order, up to a length, and hashes what passes."""
+    """Reads or writes a file in order, up to a length, and hashes the bytes."""
 
     def __init__(self, file: BinaryIO, length: int = 2**63) -> None:
         self._file = file
@@ -83,10 +83,10 @@ class Summed(io.BufferedIOBase):
     def read(self, size: int | None = -1, /) -> bytes:
         """Read at most *size* bytes, which has to be given."""
         assert size is not None and size >= 0  # noqa: PT018, S101 - tarfile says
-        found = self._file.read(min(size, self._left))
-        self._left -= len(found)
-        self.sha256.update(found)
-        return found
+        data = self._file.read(min(size, self._left))
+        self._left -= len(data)
+        self.sha256.update(data)
+        return data
 
     def write(self, content: ReadableBuffer, /) -> int:
         """Write all of *content*."""
@@ -109,13 +109,13 @@ def make_backup(
 ) -> Manifest:
     """Write all of *home* to *target*, mode 0600, whole or not at all.
 
-    Needs no broker, and works beside a running one, which goes on writing: both
+    Needs no broker, and works next to a running one, which goes on writing: both
     databases are read in one snapshot each, taken at a moment at which no other file
     of the home changed. Sealed secrets stay sealed; the keys that open them are in the
     backup where they are in the home.
 
     Args:
-        home: what to back up.
+        home: the home to back up.
         target: a file that is not there yet, outside of the home.
         clock: tells the time for the manifest.
         least: the head of the team's store, which the home's copy of it must have.
@@ -123,7 +123,7 @@ def make_backup(
             need not exist.
 
     Returns:
-        what the backup says of itself.
+        the backup's description.
 
     Raises:
         NotFoundError: there is no ledger.
@@ -221,7 +221,7 @@ def _consistent(
 
 
 def _commits(db: sqlite3.Connection) -> int:
-    """Return what differs once another connection has committed."""
+    """Return a value that differs once another connection has committed."""
     return int(db.execute("PRAGMA data_version").fetchone()[0])
 
 
@@ -231,7 +231,7 @@ def _folders(home: Home) -> dict[str, Path]:
 
 def _stamps(home: Home) -> list[tuple[str, Path, tuple[int, ...] | None]]:
     """Return the files to back up: name in the archive, path, and stamp."""
-    found, left_out = [], _left_out(home)
+    stamps, left_out = [], _left_out(home)
     for place, folder in _folders(home).items():
         if place == "config" and home.config == home.data:
             break
@@ -244,12 +244,12 @@ def _stamps(home: Home) -> list[tuple[str, Path, tuple[int, ...] | None]]:
                     part.startswith(".") for part in named.parts
                 )
                 if not passing and left_out.isdisjoint((folder / top.name, path)):
-                    found.append((f"{inside}/{named}", path, file_stamp(path)))
-    return found
+                    stamps.append((f"{inside}/{named}", path, file_stamp(path)))
+    return stamps
 
 
 def _left_out(home: Home) -> set[Path]:
-    """Return what is not copied as it lies there."""
+    """Return the files that are not copied as they are."""
     databases = (home.database, home.tenant / "tenant.db", index_path(home))
     return {
         path.parent.resolve() / path.name
@@ -330,9 +330,9 @@ def _write_archive(
     copies: dict[str, BinaryIO],
 ) -> None:
     summed = Summed(file)
-    told = 0o600, msgspec.json.encode(manifest)
+    entry = 0o600, msgspec.json.encode(manifest)
     with tarfile.open(fileobj=summed, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-        for name, (mode, content) in {MANIFEST: told, **files}.items():
+        for name, (mode, content) in {MANIFEST: entry, **files}.items():
             member = _member(name, mode, len(content))
             tar.addfile(member, io.BytesIO(content))
         for name, copy in copies.items():

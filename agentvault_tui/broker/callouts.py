@@ -36,13 +36,13 @@ _MOST: Final = 65_536
 """Bytes of an answer's body."""
 _KEPT_SECONDS: Final = 4.0
 """An idle connection is used again: common servers end theirs after five."""
-_KEPT: Final = 8
+_IDLE_CONNECTIONS: Final = 8
 _PATH: Final = "/access/v1/evaluation"
-"""What is asked where the URL is a socket (AuthZEN section 10.1)."""
+"""The host of requests if the URL is a socket (AuthZEN section 10.1)."""
 
 
 class CallOutAnswer(NamedTuple):
-    """What one call-out said."""
+    """The answer of one webhook."""
 
     hook: HookTable
     outcome: Outcome
@@ -59,14 +59,14 @@ class CallOutAnswer(NamedTuple):
 
 
 class LastAsked(NamedTuple):
-    """When a call-out was asked last, and what it said."""
+    """The time of the last call of a webhook, and its answer."""
 
     at: datetime
     answer: CallOutAnswer
 
 
 class CallOuts:
-    """Asks call-outs, over connections that are kept."""
+    """Calls decision webhooks, over persistent connections."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -99,23 +99,23 @@ class CallOuts:
         outcome, reason, why = answer
         why = why or f"The call-out {hook.id} says so."
         ms = round((loop.time() - began) * 1e3)
-        said = CallOutAnswer(hook, outcome, reason, why, ms)
-        self.last[hook.id] = LastAsked(self._clock.now(), said)
-        return said
+        result = CallOutAnswer(hook, outcome, reason, why, ms)
+        self.last[hook.id] = LastAsked(self._clock.now(), result)
+        return result
 
     async def _exchange(self, hook: HookTable, body: bytes) -> bytes:
-        """Send *body* once; again only where a kept connection had ended."""
+        """Send *body* once; again only if a reused connection had ended."""
         now, idle = asyncio.get_running_loop().time(), self._idle.get(hook.url, [])
         while idle:
-            kept = idle.pop()
-            if kept.reusable and now - kept.idle_since < _KEPT_SECONDS:
+            connection = idle.pop()
+            if connection.reusable and now - connection.idle_since < _KEPT_SECONDS:
                 try:
-                    return await self._over(kept, hook, body)
+                    return await self._over(connection, hook, body)
                 except UpstreamError:
-                    if kept.headers or kept.has_body:
+                    if connection.headers or connection.has_body:
                         raise
             else:
-                kept.abort()
+                connection.abort()
         return await self._over(await self._connected(hook), hook, body)
 
     async def _over(
@@ -142,7 +142,7 @@ class CallOuts:
             connection.abort()
             raise
         idle = self._idle.setdefault(hook.url, [])
-        if connection.reusable and len(idle) < _KEPT:
+        if connection.reusable and len(idle) < _IDLE_CONNECTIONS:
             connection.idle_since = asyncio.get_running_loop().time()
             idle.append(connection)
         else:
@@ -170,7 +170,7 @@ class CallOuts:
         )
 
     def aclose(self) -> None:
-        """End the connections that are kept."""
+        """Close the persistent connections."""
         for idle in self._idle.values():
             while idle:
                 idle.pop().abort()

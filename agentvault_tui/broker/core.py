@@ -93,7 +93,7 @@ _PIECES_A_TURN: Final = 2
 _MOST_WAITING: Final = 512
 """Evaluations that wait for a person: half of a listener's connections."""
 _TRIES: Final = 8
-"""How often something is decided before its caller is told to come back."""
+"""The number of tries of a decision before its caller must come back."""
 _T = TypeVar("_T")
 
 SYSTEM = Actor(ActorKind.SYSTEM, "broker", "broker")
@@ -106,24 +106,25 @@ async def _takes_edits(_: Policy, __: Policy) -> bool:
 
 @dataclass(slots=True)
 class PolicyState:
-    """What is known of the policy in force, and which live tokens it decided about."""
+    """The state of the active policy, and the live tokens it decided about."""
 
     problem: str | None = None
-    """Why the policy on disk is not in force, if so."""
+    """Why the policy on disk is not in effect, if so."""
     refused: PolicyTexts | None = None
-    """What the files of a team's home said last that could not be put in force."""
+    """The problem of a team's policy files at this home, if they cannot be put in
+    effect."""
     recorded: str | None = None
-    """The version that the ledger has in force, if any."""
+    """The version that the ledger has in effect, if any."""
     checked: set[str] | None = None
     """Hashes of tokens that were looked at; None once all were."""
     unchecked: list[str] = field(default_factory=list)
     """Hashes of tokens to be looked at."""
     outdated: list[Token] = field(default_factory=list)
-    """Tokens that the policy in force would not issue, to be recorded as revoked."""
+    """Tokens that the policy in effect would not issue, to be recorded as revoked."""
     due: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while one of these lists is not empty."""
     shadow: ShadowInfo | None = None
-    """What a policy that decides beside the one in force has counted."""
+    """The counts of the shadow policy."""
     applying: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while a policy is applied."""
     hold: Callable[[Policy, Policy], Awaitable[bool]] = _takes_edits
@@ -152,7 +153,7 @@ class CallsCut(NamedTuple):
 
     cut: int = 0
     sent: int = 0
-    """Of these, those whose request had reached the upstream whole."""
+    """Of these, those that the upstream had received whole."""
 
     def plus(self, more: CallsCut) -> CallsCut:
         """Return both together."""
@@ -164,22 +165,22 @@ class Extension(Protocol):
 
     @property
     def warnings(self) -> list[str]:
-        """What an operator should know; files that are not in force are not ready."""
+        """Warnings for an operator; files that are not in effect are not ready."""
 
     async def start(self) -> None:
-        """Read what it serves, before agents are listened to."""
+        """Read its services, before agents are listened to."""
 
     async def listen(self, server: Server, agents: Listener) -> Mapping[str, object]:
-        """Open listeners beside *agents*; return what the first line says of them."""
+        """Open listeners next to *agents*; return their members of the first line."""
 
     async def look(self) -> None:
         """Read changed files again; called with each look of the upkeep."""
 
     def operator_routes(self, authority: Any) -> list[Route]:
-        """Return what it adds to the operators' HTTP; an `Authority` says who may."""
+        """Return its routes of the operators' HTTP; an `Authority` checks rights."""
 
     async def aclose(self) -> None:
-        """End what is under way."""
+        """End requests under way."""
 
 
 class WatchRoom(Extension, Protocol):
@@ -201,7 +202,7 @@ class DataPlane(Extension, Protocol):
         """Notices for operators that are no problem of a configuration file."""
 
     def streaming_apps(self) -> Mapping[bytes, StreamingApp]:
-        """Return what it serves at the agents' listener, by the raw path's prefix."""
+        """Return its apps at the agents' listener, by the raw path's prefix."""
 
     def cut(
         self,
@@ -212,7 +213,7 @@ class DataPlane(Extension, Protocol):
         """Cancel calls in flight, before this returns.
 
         Args:
-            agent_id: whose; None for every agent's.
+            agent_id: the agent; None for every agent.
             scopes: under which; None for any.
             by: who decided that, for their records; None if it is not known here.
 
@@ -221,7 +222,7 @@ class DataPlane(Extension, Protocol):
         """
 
     def end_lease(self) -> None:
-        """End all calls in flight: what revokes them may not be known here."""
+        """End all calls in flight: revocations of other brokers may be unknown here."""
 
     def over(self, call_id: str) -> None:
         """End a call whose result another broker recorded, taking this one for dead."""
@@ -238,7 +239,7 @@ class DataPlane(Extension, Protocol):
         """
 
     def service_texts(self) -> dict[str, str]:
-        """Return the texts of the service files in force, by name.
+        """Return the texts of the service files in effect, by name.
 
         Raises:
             PolicyError: a file cannot be read.
@@ -251,14 +252,14 @@ class DataPlane(Extension, Protocol):
             wanted: texts of service files, by name.
 
         Raises:
-            ServiceError: one of them cannot be put in force.
+            ServiceError: one of them cannot be put in effect.
             ConflictError: a file in the home is a symbolic link.
         """
 
     def put_services(
         self, texts: Mapping[str, str], operator: Actor, digest: str
     ) -> AbstractAsyncContextManager[tuple[list[Draft], list[Change]]]:
-        """Write service files when a block ends that records what this yields.
+        """Write service files when a block ends that records the yielded rows.
 
         Args:
             texts: of the files that change, by name.
@@ -272,7 +273,7 @@ class DataPlane(Extension, Protocol):
 
 @dataclass
 class Broker:
-    """What the use-cases work on; they are functions over this."""
+    """The state of the use-cases; they are functions over this."""
 
     home: Home
     settings: Settings
@@ -306,9 +307,9 @@ class Broker:
     team: Team | None = None
     """The brokers that share the ledger; None where this is the only one."""
     lease_over: Callable[[], bool] = lambda: False
-    """Tells whether no call may go on: what others revoked may not be known."""
+    """Whether no call may continue: revocations of others may be unknown."""
     works: Callable[[], bool] = lambda: True
-    """Tells whether this broker does what one does for a whole team."""
+    """Whether this broker does the work that one does for a whole team."""
     alone: Callable[[str], AbstractAsyncContextManager[float | None]] = lambda _: (
         nullcontext()
     )
@@ -318,29 +319,29 @@ class Broker:
     end_sessions: Callable[[str], None] = lambda _: None
     """Ends the sessions of a person who was changed; see `Sessions.end_of`."""
     on_trial: Callable[[AgentId, Sequence[str], str | None], bool] = lambda *_: False
-    """Tells whether what an agent asks for was taken away on trial: its scopes, or by
-    a rule."""
+    """Whether the requested permission was removed on trial: its scopes, or by a
+    rule."""
     trials: Callable[[AgentId], Sequence[AdviceInfo]] = lambda _: ()
-    """Tells what was taken from an agent and is on trial now."""
+    """Returns the permissions of an agent that are removed on trial now."""
     on_status: Callable[[], None] = lambda: None
     """Called when something in the status line changed."""
     states: dict[str, Callable[[str], str]] = field(default_factory=dict)
-    """What a change would replace, as it is now, by the kind of thing; see
+    """The state that a change would replace, by the kind of thing; see
     `usecases.changes`. A room that has such things adds its own."""
     has_approver: bool = False
     """Whether somebody was found to have the role approver; see `socket_factor`."""
     carriers: dict[str, Carrier] = field(default_factory=dict)
-    """What carries out a change once it is approved, by method and path."""
+    """The functions that carry out approved changes, by method and path."""
     issuer: str = ""
     """The URL that agents reach it at, once they can."""
     gateway: DataPlane | None = None
     """Where agents act through the broker; None where it only issues tokens."""
     watch: WatchRoom | None = None
-    """What looks at the ledger and tells others: alerts, exports, metrics."""
+    """Reads the ledger for others: alerts, exports, metrics."""
     decision_seconds: Histogram = field(default_factory=Histogram)
     """How long policy, limits and call-outs took."""
     revocation_seconds: Histogram = field(default_factory=Histogram)
-    """How long revocations and panics took until they were in force."""
+    """How long revocations and panics took until they were in effect."""
     alerts_dead: int = 0
     """How many alerts were given up and are not retried yet."""
     log_problem: str | None = None
@@ -348,7 +349,7 @@ class Broker:
     kept: dict[str, str] = field(default_factory=dict)
     """Small values that the last process left, by name."""
     team_key: TeamKey | None = field(init=False, default=None)
-    """Follows the key that seals what a team shares; None where there is no team."""
+    """Follows the key that encrypts the shared data of a team; None without a team."""
     files: TeamFiles | None = field(init=False, default=None)
     """Files that a team's homes have in common; None where this is the only broker."""
     surroundings: Surroundings = field(init=False)
@@ -465,7 +466,7 @@ class Broker:
             self.watch.committed(events)
 
     async def known(self, find: Callable[[], _T]) -> _T:
-        """Find what another broker may have recorded a moment ago.
+        """Find a change that another broker may have recorded a moment ago.
 
         Raises:
             NotFoundError: there is no such thing.
@@ -496,7 +497,7 @@ class Broker:
         return self.gateway.cut(agent_id, scopes, by) if self.gateway else CallsCut()
 
     def end_below(self, tokens: Iterable[Token]) -> list[Token]:
-        """End what was exchanged for *tokens*; see `end_tokens`."""
+        """End the tokens that were exchanged for *tokens*; see `end_tokens`."""
         children = self.registry.delegations.children
         ended, _ = self.end_tokens([each for one in tokens for each in children(one)])
         return ended
@@ -505,7 +506,8 @@ class Broker:
         """End tokens that were passed on, in memory, with all below and their calls.
 
         Returns:
-            what ended, to be recorded by `record_ended`, and the calls that it cut.
+            the ended tokens, to be recorded by `record_ended`, and the calls that it
+            cancelled.
         """
         below = self.registry.delegations.below(tokens)
         ended = self.registry.end_tokens([*tokens, *below])
@@ -519,7 +521,7 @@ class Broker:
         changes: Sequence[Change] = (),
         agent_id: AgentId | None = None,
     ) -> Kept:
-        """Persist a cut that is already in force; see `Cuts.record`."""
+        """Persist a cut that is already in effect; see `Cuts.record`."""
         return await self.cuts.record(drafts, changes, agent_id)
 
     async def record_decided(self, decide: Decide) -> Kept:
@@ -534,7 +536,7 @@ class Broker:
         Returns:
             where it is durable: the ledger, or another place for one of them.
         """
-        kept = Kept.LEDGER
+        durability = Kept.LEDGER
         for start in range(0, len(tokens), _ENDED_A_RECORD):
             part = tokens[start : start + _ENDED_A_RECORD]
             drafts: list[Draft] = []
@@ -543,8 +545,8 @@ class Broker:
                 drafts.append(revoked_draft(token, actor, reason))
             changes = [DropToken(one.id) for one in part]
             place = await self.record_cut(*drafts, changes=changes)
-            kept = kept if place is Kept.LEDGER else place
-        return kept
+            durability = durability if place is Kept.LEDGER else place
+        return durability
 
     @property
     def extensions(self) -> tuple[Extension, ...]:
@@ -562,14 +564,14 @@ class Broker:
 
 
 async def decide_anew(decide: Callable[[], Awaitable[_T]]) -> _T:
-    """Decide, and decide again while another broker changes what that rests on.
+    """Decide, and decide again while another broker changes the basis.
 
     Args:
-        decide: decides from what is known when it is called, and records it; where it
-            was overtaken nothing of it was written.
+        decide: decides from the state at its call, and records it; if it was overtaken,
+            nothing of it was written.
 
     Returns:
-        what it decided.
+        its decision.
 
     Raises:
         LedgerBusyError: it was overtaken each time.

@@ -1,4 +1,4 @@
-"""Persist revocations that are already in force, in the ledger or a journal.
+"""Persist revocations that are already in effect, in the ledger or a journal.
 
 A cut is recorded in the ledger if that takes at most 250 ms; if not, it is written to
 the cut journal before its reply, and recorded once the ledger can write again.
@@ -58,7 +58,8 @@ _STORE_WAIT: Final = 1.0
 _JOURNAL_WAIT: Final = 2.0
 """Seconds its reply waits for the journal: a disk may hang for good."""
 _TRIES: Final = 8
-"""How often a cut is decided again because of what others wrote."""
+"""The number of times that a revocation is decided again because of other brokers'
+writes."""
 _OWN: Final = 100
 """Own tokens that an agent may revoke while the ledger is not writable."""
 
@@ -76,40 +77,40 @@ class Kept(StrEnum):
 
 @dataclass(slots=True)
 class Cuts:
-    """What was cut and is not recorded yet, in memory and in the journal."""
+    """Revocations that are not recorded yet, in memory and in the journal."""
 
     ledger: Ledger
     registry: Registry
     clock: Clock
     unrecorded: list[Pending] = field(default_factory=list)
-    """Cuts whose record failed; it is tried again when the ledger can write."""
+    """Revocations whose record failed; it is tried again when the ledger can write."""
     late: list[Pending] = field(default_factory=list)
     """Cuts that the ledger has taken and not finished."""
     under_way: list[Pending] = field(default_factory=list)
     """Cuts that are on their way to the ledger."""
     replaying: tuple[KeptCut, ...] = ()
-    """What the last process left, until all of it is in force."""
+    """The entries of the last process, until all of them are in effect."""
     journal: CutJournal | None = None
     on_change: Callable[[], None] = lambda: None
-    """Called when what is not recorded, or where it is kept, changed."""
+    """Called when the unrecorded entries, or their place, changed."""
     _tasks: set[asyncio.Task[object]] = field(default_factory=set)
     _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _recording: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _asked: int = 0
+    _requested: int = 0
     _served: int = 0
-    """How many of the calls of `keep` the last write served."""
+    """The number of calls of `keep` that the last write served."""
     _outcome: Kept = Kept.LEDGER
-    """Where the last write kept them."""
+    """The place of the last write."""
     _written: list[KeptCut] | None = None
-    """What the journal holds, where this process has written it."""
+    """The content of the journal, if this process has written it."""
     _ended: Counter[AgentId] = field(default_factory=Counter)
     """Tokens that agents revoked themselves since the ledger was writable last."""
     _since: datetime | None = None
-    """When what is replayed took effect."""
+    """The time when replayed entries took effect."""
 
     @property
     def unfinished(self) -> bool:
-        """Tell whether `record_missed` has something to do."""
+        """Check whether `record_missed` has something to do."""
         broken = self.journal is not None and self.journal.problem is not None
         anew = broken and not self.late and self.ledger.writable
         return bool(self.unrecorded) or anew
@@ -117,11 +118,11 @@ class Cuts:
     @property
     def kept(self) -> Kept:
         """Return where those that are not recorded are, as far as is certain."""
-        return self._outcome if self._served == self._asked else Kept.MEMORY
+        return self._outcome if self._served == self._requested else Kept.MEMORY
 
     @property
     def waiting(self) -> int:
-        """Return how many changes are in force and not recorded."""
+        """Return how many changes are in effect and not recorded."""
         return len(self.unrecorded) + len(self.late)
 
     async def record(
@@ -130,12 +131,12 @@ class Cuts:
         changes: Sequence[Change],
         agent_id: AgentId | None,
     ) -> Kept:
-        """Persist a cut that is already in force.
+        """Persist a cut that is already in effect.
 
         Args:
             drafts: its events.
-            changes: what it changed; what makes an answer stricter is journaled.
-            agent_id: whose, if it is one agent's; by default the first event's.
+            changes: its changes; those that make an answer stricter are journaled.
+            agent_id: the agent, if there is one; by default the first event's.
 
         Returns:
             where it is now; after about two seconds at most.
@@ -145,12 +146,12 @@ class Cuts:
     async def record_decided(self, decide: Decide) -> Kept:
         """End rights in memory, and persist that as it is right when it is placed.
 
-        In a team that is in the store's transaction, on what the store holds: where
-        another broker wrote meanwhile what *decide* looks at, it is followed and
-        decided about again.
+        In a team that is in the store's transaction, on the store's state: if another
+        broker wrote meanwhile to rows that *decide* reads, they are followed and it is
+        called again.
 
         Args:
-            decide: what ends.
+            decide: finds the changes.
 
         Returns:
             where it is now; after about two seconds at most.
@@ -187,8 +188,8 @@ class Cuts:
 
         One write serves all who asked before it began.
         """
-        self._asked += 1
-        task = asyncio.create_task(self._keep(self._asked))
+        self._requested += 1
+        task = asyncio.create_task(self._keep(self._requested))
         self._track(task)
         done, _ = await asyncio.wait({task}, timeout=_JOURNAL_WAIT)
         if done and (error := task.exception()) is not None:
@@ -199,13 +200,13 @@ class Cuts:
     def missed(
         self, changes: Sequence[Change], agent_id: AgentId | None = None
     ) -> None:
-        """Note changes that are in force and whose record failed, without an event."""
+        """Note changes that are in effect and whose record failed, without an event."""
         self.unrecorded.append(self._pending((), changes, agent_id))
 
     def may_end(self, agent_id: AgentId) -> bool:
-        """Tell whether an agent may end another of its own tokens, and count it.
+        """Check whether an agent may end another of its own tokens, and count it.
 
-        While the ledger is not writable each takes what is kept for operators.
+        While the ledger is not writable each takes a slot reserved for operators.
         """
         waiting = (*self.unrecorded, *self.late)
         if self.ledger.writable:
@@ -217,7 +218,7 @@ class Cuts:
     async def found(self, attempts: Sequence[Attempt]) -> None:
         """Know that commits reached the ledger which were said to have failed.
 
-        Cuts among them are recorded. What else they changed is written again as it is.
+        Cuts among them are recorded. Their other changes are written again as they are.
         """
         async with self._recording:
             recorded = {id(draft) for one in attempts for draft in one.drafts}
@@ -236,10 +237,10 @@ class Cuts:
         await self.keep()
 
     async def record_missed(self) -> None:
-        """Record what the ledger could not take, as things stand now.
+        """Record missed entries, by the present state.
 
         Raises:
-            LedgerError: it latched again; what is left is kept for the next time.
+            LedgerError: it latched again; the rest stays for the next time.
         """
         async with self._recording:
             recorded = self.unfinished
@@ -276,8 +277,10 @@ class Cuts:
             agent_id = drafts[0].agent_id
         at = self._since or self.clock.now()
         head = self.ledger.head.seq
-        told = tuple(drafts)
-        return Pending(told, tuple(changes), agent_id, head, at, sent=[*told])
+        pending_drafts = tuple(drafts)
+        return Pending(
+            pending_drafts, tuple(changes), agent_id, head, at, sent=[*pending_drafts]
+        )
 
     def _begin(
         self, pending: Pending, *, exact: bool = True
@@ -286,8 +289,8 @@ class Cuts:
         begun: asyncio.Future[tuple[Event, ...]]
         changes: Sequence[Change] = pending.changes
         if pending in self.unrecorded:
-            known = map(self._as_known, changes) if not pending.decide else changes
-            changes = [one for one in known if one is not None]
+            current = map(self._as_known, changes) if not pending.decide else changes
+            changes = [one for one in current if one is not None]
             for draft in pending.drafts:
                 draft.detail.setdefault("took_effect_at", iso(pending.at))
         try:
@@ -307,7 +310,7 @@ class Cuts:
     async def _place(
         self, pending: Pending, commit: asyncio.Future[tuple[Event, ...]]
     ) -> tuple[Event, ...]:
-        """Decide and commit again while others change what *pending* was decided from.
+        """Decide and commit again while others change the basis of *pending*.
 
         After so many times it is placed as it is: a revocation waits for no one.
         """
@@ -337,11 +340,11 @@ class Cuts:
         elif late:
             self._track(asyncio.create_task(self.keep()))
 
-    async def _keep(self, asked: int) -> Kept:
+    async def _keep(self, sequence: int) -> Kept:
         async with self._writing:
-            if asked <= self._served:
+            if sequence <= self._served:
                 return self._outcome
-            served = self._asked
+            served = self._requested
             waiting = (*self.unrecorded, *self.late)
             cuts = [
                 *self.replaying,
@@ -377,7 +380,7 @@ class Cuts:
         task.add_done_callback(self._tasks.discard)
 
     def _as_known(self, change: Change) -> Change | None:
-        """Return what the registry has of the thing *change* changed."""
+        """Return the registry's version of the thing that *change* changed."""
         registry = self.registry
         match change:
             case Agent():

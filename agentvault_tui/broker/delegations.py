@@ -16,8 +16,8 @@ ends them in one turn of the event loop, and their holders' memory pays for them
 class Delegations:
     """Parents and children of tokens, each until it is forgotten (RFC 8693).
 
-    A token that was passed on lives as long as the one it was exchanged for, which
-    `Registry` asks at each use: so what ends the parent ends all below it at once.
+    A delegated token lives as long as its parent, which `Registry` checks at each use:
+    so the end of the parent ends all below it at once.
     """
 
     def __init__(self) -> None:
@@ -86,13 +86,13 @@ class Delegations:
 
     def below(self, tokens: Iterable[Token]) -> list[Token]:
         """Return all that was exchanged for one of *tokens*, directly or further."""
-        found: list[Token] = []
+        descendants: list[Token] = []
         waiting = list(tokens)
         while waiting:
             children = self.children(waiting.pop())
-            found += children
+            descendants += children
             waiting += children
-        return found
+        return descendants
 
     def family(self, token: Token) -> list[Token]:
         """Return the other tokens of the tree that *token* is in."""

@@ -36,7 +36,7 @@ _FRAMES_A_TURN: Final = 5
 _ROUTINE_S: Final = 0.1
 """Seconds in which routine is gathered into one write, at most."""
 _GATHER_S: Final = 0.02
-"""Seconds between two writes, also of what is sent at once."""
+"""Seconds between two writes, also of urgent events."""
 _AT_ONCE: Final = (
     *("stepup.", "change.", "panic.", "agent.revoked", "agent.restored"),
     *("agent.flooding", "alert.", "audit.", "clock.", "ledger.", "tenant."),
@@ -79,14 +79,14 @@ class Feed:
             self._send(text, event.seq, urgent=urgent)
 
     def publish_status(self) -> None:
-        """Send the status line anew: panic, ledger, tenant or policy changed."""
+        """Send the status line again: panic, ledger, tenant or policy changed."""
         if self._listeners:
             status = self._status()
             text = frame("status", status) + frame("tenant", status.tenant)
             self._send(text, urgent=True)
 
     def tell(self, name: str, data: Callable[[], WireShape]) -> None:
-        """Send what is in no ledger; *data* is made only if somebody listens."""
+        """Send an event that is in no ledger; *data* is made only for listeners."""
         if self._listeners:
             self._send(frame(name, data()))
 
@@ -121,7 +121,7 @@ class Feed:
             self._listeners.discard(listener)
 
     async def _replay(self, after: int, head: int) -> AsyncIterator[tuple[str, int]]:
-        """Read what was missed: each touched object as it is now, and every event."""
+        """Read the missed events: each touched object as it is now, and every event."""
         cursor: int | None = after
         while cursor is not None and cursor < head:
             page = await self._ledger.events(EventQuery(after=cursor, limit=_PAGE))
@@ -194,7 +194,7 @@ class _Listener:
     def put(self, text: str, seq: int, *, urgent: bool) -> None:
         """Queue *text*; a console too far behind is cut off and resumes by id.
 
-        What is *urgent* is sent at once, with all that was queued before it.
+        An *urgent* event is sent at once, with the whole queue before it.
         """
         self._behind += len(text)
         if self._behind > BACKLOG:
@@ -207,13 +207,13 @@ class _Listener:
             self._urgent.set()
 
     def end(self) -> None:
-        """Close the stream; what was not sent is read again from the ledger."""
+        """Close the stream; unsent events are read again from the ledger."""
         self._ended = True
         self._arrived.set()
         self._urgent.set()
 
     async def frames(self, sent: int) -> AsyncIterator[str]:
-        """Yield what arrives, in batches, leaving out events up to *sent*."""
+        """Yield the arriving events, in batches, leaving out events up to *sent*."""
         while not self._ended:
             try:
                 await asyncio.wait_for(self._arrived.wait(), _HEARTBEAT)

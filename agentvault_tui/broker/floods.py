@@ -66,7 +66,7 @@ class Floods:
             agent.flooding, agent.untold = True, agent.untold + agent.count
 
     def limited(self, requester: str) -> bool:
-        """Tell whether a request of the agent is to be answered 429, and count it."""
+        """Check whether a request of the agent is to be answered 429, and count it."""
         agent = self._agents.get(requester)
         if agent is None or not agent.flooding:
             return False
@@ -80,9 +80,9 @@ class Floods:
         return True
 
     def due(self) -> Iterator[tuple[str, int]]:
-        """Yield who floods and how often since last told, at most once every SPAN.
+        """Yield flooding agents and their counts, at most once every SPAN.
 
-        What could not be recorded is to be given back by `again`.
+        Unrecorded counts go back by `again`.
         """
         now = self._clock.boot()
         for requester, agent in list(self._agents.items()):
@@ -95,7 +95,7 @@ class Floods:
                 del self._agents[requester]
 
     def tell_later(self, requester: str, count: int) -> None:
-        """Tell of *count* later: it could not be recorded now."""
+        """Report *count* later: it could not be recorded now."""
         now = self._clock.boot()
         agent = self._agents.setdefault(requester, _Agent(now, now))
         agent.untold, agent.told_at = agent.untold + count, None

@@ -1,9 +1,10 @@
-"""Put in force here what another broker of the team recorded.
+"""Put in effect here the records of another broker of the team.
 
-The store has one chain; each broker keeps in memory what decisions read. What another
-recorded changes that memory by the functions that a start uses, so that following and
-loading anew lead to the same state. What ends elsewhere ends here in the same turn of
-the event loop: calls in flight are cut, decisions under way voided, waiters woken.
+The store has one chain; each broker has in memory the state that decisions read.
+Another broker's record changes that memory by the functions that a start uses, so that
+following and loading again lead to the same state. An end elsewhere is an end here in
+the same turn of the event loop: calls in flight are cancelled, decisions under way
+voided, waiters woken.
 """
 
 from __future__ import annotations
@@ -65,16 +66,18 @@ _A_TURN: Final = 100
 async def follow(
     broker: Broker, events: Sequence[Event], changes: Sequence[Change]
 ) -> None:
-    """Take over what another broker recorded, before anything later is written.
+    """Apply another broker's records, before anything later is written.
 
     Args:
-        broker: whose memory follows.
-        events: what was recorded, in the order of the chain.
+        broker: the broker whose memory follows.
+        events: the records, in the order of the chain.
         changes: the rows that were written with them, each as it is now, in the order
             of their numbers (see `ledger.state`).
     """
-    cut = [one.agent_id for one in changes if isinstance(one, DropAgentTokens)]
-    held = [token for one in cut for token in broker.registry.provider_tokens.of(one)]
+    revoked = [one.agent_id for one in changes if isinstance(one, DropAgentTokens)]
+    held = [
+        token for one in revoked for token in broker.registry.provider_tokens.of(one)
+    ]
     for number, change in enumerate(changes):
         if number % _A_TURN == _A_TURN - 1:
             await asyncio.sleep(0)
@@ -91,7 +94,7 @@ async def follow(
 
 
 def _follow_event(broker: Broker, event: Event) -> None:
-    """Take over what no row of the state says."""
+    """Apply the part of an event that no row of the state has."""
     broker.limits.count(event)
     if event.actor.kind is ActorKind.AGENT and event.agent_id is not None:
         broker.registry.seen(event.agent_id, event.time)
@@ -109,7 +112,7 @@ def _follow_event(broker: Broker, event: Event) -> None:
 async def _keep_cuts(broker: Broker) -> None:
     """Put this broker's own cuts into effect again, which are recorded later.
 
-    What others granted before that, without knowledge of them, ends as well.
+    Rights that others granted before that, without knowledge of them, end as well.
     """
     for pending in (*broker.cuts.under_way, *broker.cuts.unrecorded):
         if pending.decide is None:
@@ -124,7 +127,7 @@ _recording: Final[set[asyncio.Future[Any]]] = set()
 
 
 def _later(record: Coroutine[object, object, object]) -> None:
-    """Record in a task of its own: what follows the store must not wait for it."""
+    """Record in a separate task: following the store must not wait for it."""
     task = asyncio.ensure_future(record)
     _recording.add(task)
     task.add_done_callback(_recording.discard)
@@ -142,14 +145,14 @@ async def _take(broker: Broker, change: Change) -> None:
 def _put_token(broker: Broker, token: Token) -> None:
     registry = broker.registry
     registry.used_up(token.id)
-    if known := registry.token_with_id(token.id):
-        registry.drop_token(known)  # minted, and fetched since under another secret
+    if current := registry.token_with_id(token.id):
+        registry.drop_token(current)  # minted, and fetched since under another secret
     parent = registry.token_with_id(TokenId(token.parent_id or ""))
     registry.put_token(token, parent)
 
 
 def _drop_token(broker: Broker, change: DropToken) -> None:
-    """End one token, with what was exchanged for it and the calls of those."""
+    """End one token, with the tokens exchanged for it and their calls."""
     token_id = change.token_id
     outdated = broker.policy_state.outdated
     outdated[:] = [one for one in outdated if one.id != token_id]
@@ -183,27 +186,29 @@ async def _cut_scope(broker: Broker, agent_id: AgentId, scope: str) -> None:
 
 def _put_agent(broker: Broker, agent: Agent) -> None:
     registry = broker.registry
-    known = registry.find_agent(agent.client_id)
+    current = registry.find_agent(agent.client_id)
     registry.put_agent(agent)
-    if known is None:
+    if current is None:
         return
     if agent.status is not AgentStatus.ACTIVE:
         broker.cut_calls(agent.id)
-    if taken := frozenset(known.scopes) - frozenset(agent.scopes):
+    if taken := frozenset(current.scopes) - frozenset(agent.scopes):
         broker.cut_calls(agent.id, taken)
-    for one in known.delegates:
+    for one in current.delegates:
         taken |= set(one.scopes) - agent.may_pass_on(one.agent_id)
     if taken:
         registry.void_decisions(agent.id, taken)
 
 
 def _put_stepup(broker: Broker, stepup: StepUp) -> None:
-    """Remember a step-up; what is under way here about an earlier one of it ends."""
-    known = broker.stepups.find(stepup.id)
-    if known is not None and stepup.status.open:
-        stepup = replace(stepup, count=max(stepup.count, known.count))
+    """Remember a step-up; work under way here on an earlier version of it ends."""
+    current = broker.stepups.find(stepup.id)
+    if current is not None and stepup.status.open:
+        stepup = replace(stepup, count=max(stepup.count, current.count))
     broker.stepups.put(stepup)
-    if known is not None and (not stepup.status.open or stepup.digest != known.digest):
+    if current is not None and (
+        not stepup.status.open or stepup.digest != current.digest
+    ):
         broker.stepups.end_flow(stepup.id)
 
 
@@ -238,10 +243,10 @@ def _put_panic(broker: Broker, panic: Panic) -> None:
 
 
 def _put_cooldown(broker: Broker, cooldown: Cooldown) -> None:
-    known = broker.stepups.cooldowns
-    known.approved(cooldown.requester)
+    cooldowns = broker.stepups.cooldowns
+    cooldowns.approved(cooldown.requester)
     if cooldown.until is not None:
-        known.take_over([cooldown])
+        cooldowns.take_over([cooldown])
 
 
 def _put_account(broker: Broker, account: Account) -> None:
@@ -273,17 +278,18 @@ _TAKES: Final[dict[type, Callable[[Broker, Any], None]]] = {
 
 
 _CUTTING: Final = (Agent, DropAgentTokens, DropScopeTokens, DropAllTokens, Panic)
-"""What a broker that revoked waits for others to confirm."""
+"""The message that a revoking broker waits for."""
 
 
 def listen_to(ledger: Ledger, broker: Broker, feed: Feed) -> None:
-    """Have *broker* and *feed* told of what the ledger takes and follows."""
+    """Connect *broker* and *feed* to the ledger's commits."""
 
     async def recovered(recovery: Recovery) -> None:
         log.warning("the ledger writes again; last batch found: %s", recovery.found)
         await recover(broker, recovery)
 
     async def followed(events: tuple[Event, ...], changes: Sequence[Change]) -> None:
+        """Apply and publish the records of other brokers."""
         try:
             await follow(broker, events, changes)
         except BaseException:

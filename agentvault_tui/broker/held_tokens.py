@@ -61,9 +61,9 @@ class HeldTokens:
     def drop(self, token: Token) -> Token | None:
         """Let go of the token with the id of *token*; return it if it was held."""
         for lane in self._lanes:
-            if known := lane.pop(token.id, None):
-                self._count(known, -1)
-                return known
+            if dropped := lane.pop(token.id, None):
+                self._count(dropped, -1)
+                return dropped
         return None
 
     def prune(self, clock: Clock) -> list[Token]:
@@ -91,7 +91,7 @@ class HeldTokens:
 
 
 def _ends_later(token: Token, last: Token) -> bool:
-    """Tell whether *token* cannot end before *last*, whichever clock is asked."""
+    """Check whether *token* cannot end before *last*, whichever clock is asked."""
     one, other = token.expires, last.expires
     return (
         one.boot_id == other.boot_id

@@ -9,7 +9,7 @@ BOUNDS: Final = (
     *(0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005),
     *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
 )
-"""Seconds; what took longer than the last is counted as well."""
+"""Seconds; durations beyond the last are counted as well."""
 
 
 class Histogram:
@@ -17,7 +17,7 @@ class Histogram:
 
     def __init__(self) -> None:
         self.counts = [0] * (len(BOUNDS) + 1)
-        """Per bound, not cumulative; the last is what took longer than any."""
+        """Per bound, not cumulative; the last counts the longer ones."""
         self.seconds = 0.0
         """All together."""
 

@@ -1,7 +1,7 @@
 """Tokens of platforms as client assertions: GitHub Actions, Kubernetes, SPIFFE.
 
-Each ``[issuers.NAME]`` says whose tokens count, for which audience, and where the keys
-are. A token may be shown more than once: platforms hand the same one out for as long
+Each ``[issuers.NAME]`` names an accepted issuer, its audience, and the place of its
+keys. A token may be shown more than once: platforms hand the same one out for as long
 as it lives.
 """
 
@@ -56,7 +56,7 @@ _BOUNDS: Final = Bounds(connect=3.0, idle=3.0, whole=3.0, answer_bytes=2 * _MOST
 
 
 class Issuer:
-    """One issuer whose tokens count."""
+    """One accepted issuer."""
 
     def __init__(
         self, name: str, settings: IssuerSettings, folder: Path, clock: Clock
@@ -184,15 +184,15 @@ class Issuers:
                     "remove one: nobody could tell whose a token is",
                 )
             self._issuers[key] = Issuer(name, one, home.config, clock)
-        self._known = frozenset(one.issuer for one in settings.values())
+        self._names = frozenset(one.issuer for one in settings.values())
 
     def knows(self, assertion: Assertion) -> bool:
-        """Tell whether an assertion says that it is of one of the issuers."""
-        said = assertion.claims.get("iss")
-        return isinstance(said, str) and said in self._known
+        """Check whether an assertion says that it is of one of the issuers."""
+        issuer = assertion.claims.get("iss")
+        return isinstance(issuer, str) and issuer in self._names
 
     def of(self, assertion: Assertion) -> Issuer:
-        """Return the issuer of a token that is for us, by exactly what it says.
+        """Return the issuer of a token that is for us, by its exact claims.
 
         Raises:
             UnprovenError: it is for another audience, or for several.
@@ -205,5 +205,5 @@ class Issuers:
     @property
     def problems(self) -> list[str]:
         """Say in sentences which keys could not be had at the last try."""
-        told = [one.problem for one in self._issuers.values() if one.problem]
-        return [f"{one}; without them none of its tokens counts." for one in told]
+        problems = [one.problem for one in self._issuers.values() if one.problem]
+        return [f"{one}; without them none of its tokens counts." for one in problems]

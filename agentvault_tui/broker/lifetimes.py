@@ -35,12 +35,12 @@ class Lifetimes:
             self._orphaned.add(agent.id)
         if agent.template and revoked:
             self._orphaned.update(self._derived.get(agent.id, ()))
-        known = before is not None and (before.until, before.status)
-        if agent.until and not revoked and known != (agent.until, agent.status):
+        last = before is not None and (before.until, before.status)
+        if agent.until and not revoked and last != (agent.until, agent.status):
             insort(self._ends, (agent.until.wall, agent.id))
 
     def is_active(self, agent_id: AgentId) -> bool:
-        """Tell whether the agent is served when nothing is stopped.
+        """Check whether the agent is served when nothing is stopped.
 
         Not once its time is over or its template was revoked, also before that is
         recorded.
@@ -53,7 +53,7 @@ class Lifetimes:
         )
 
     def is_template(self, agent_id: AgentId) -> bool:
-        """Tell whether it is a template, and the agents made from it are served."""
+        """Check whether it is a template, and the agents made from it are served."""
         agent = self._agents.get(agent_id)
         return (
             agent is not None
@@ -63,8 +63,8 @@ class Lifetimes:
 
     def derived(self, agent_id: AgentId) -> list[Agent]:
         """Return the agents made from a template that are not revoked."""
-        found = (self._agents[each] for each in self._derived.get(agent_id, ()))
-        return [agent for agent in found if agent.status is not AgentStatus.REVOKED]
+        agents = (self._agents[each] for each in self._derived.get(agent_id, ()))
+        return [agent for agent in agents if agent.status is not AgentStatus.REVOKED]
 
     def take_ended(self, late: float = 0.0) -> list[Agent]:
         """Return the agents that are to be revoked, *late* seconds after their time."""
@@ -74,10 +74,10 @@ class Lifetimes:
         ended |= dict.fromkeys(sorted(self._orphaned))
         del self._ends[:count]
         self._orphaned.clear()
-        found = map(self._agents.__getitem__, ended)
+        agents = map(self._agents.__getitem__, ended)
         revoked = AgentStatus.REVOKED
         return [
-            one for one in found if one.status is not revoked and not self._lasts(one)
+            one for one in agents if one.status is not revoked and not self._lasts(one)
         ]
 
     def as_set_now(self) -> list[Agent]:
@@ -100,7 +100,7 @@ class Lifetimes:
         """Return when something given to an agent now ends, and in how many seconds.
 
         Args:
-            agent_id: whose; it does not outlive its agent.
+            agent_id: the agent; the token does not outlive it.
             seconds: how long it would live.
             parent: a token that it was exchanged for, which it does not outlive either.
         """

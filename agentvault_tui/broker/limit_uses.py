@@ -1,9 +1,9 @@
 """Rolling windows of limits: read from the store as they are needed, reserved at once.
 
 A use is reserved in the turn that decides about it, so that any number of requests at
-once pass no limit, and counted when its event is durable. The store has all uses that
-were counted (`ledger.uses`); memory has the totals of the windows that requests touch
-and the oldest uses in them, and what is reserved.
+once pass no limit, and counted when its event is durable. The store has all counted
+uses (`ledger.uses`); memory has the totals of the windows that requests touch and the
+oldest uses in them, and the reserved ones.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class LimitUses:
         self._windows: dict[WindowKey, UseWindow] = {}
         """Those that requests touched since the last sweep."""
         self._held: dict[str, _Held] = {}
-        """What is reserved, by the decision's id."""
+        """The reserved uses, by the decision's id."""
         self._reserved: dict[WindowKey, int] = {}
         """The same by window."""
         self._latest = ledger.uses.latest()
@@ -85,14 +85,14 @@ class LimitUses:
     def standings(
         self, limits: Iterable[Limit], inputs: Inputs
     ) -> dict[str, tuple[int, int]]:
-        """Return what windows hold and have left before a request, by name in Cedar.
+        """Return the use and rest of windows before a request, by name in Cedar.
 
         If a limit counts the request in several windows, the fullest one decides.
 
         Raises:
             LedgerError: the store cannot be read.
         """
-        now, fold, found = self.now(), inputs.facts.fold, {}
+        now, fold, uses = self.now(), inputs.facts.fold, {}
         windows, reserved = self._windows, self._reserved
         for limit in limits:
             within, fullest = limit.micros, 0
@@ -101,8 +101,8 @@ class LimitUses:
                 count = window.count(now, within) + reserved.get(key, 0)
                 fullest = max(fullest, count)
             left = limit.most - fullest
-            found[limit.attribute] = min(fullest, LARGEST), max(0, left)
-        return found
+            uses[limit.attribute] = min(fullest, LARGEST), max(0, left)
+        return uses
 
     def retry_after(self, inputs: Inputs) -> int | None:
         """Return in how many whole seconds a request would fit in all of its limits.
@@ -124,21 +124,21 @@ class LimitUses:
 
     def _window(self, key: WindowKey, within: int) -> UseWindow:
         """Return a window, read from the store unless it is in memory."""
-        if (found := self._windows.get(key)) is None:
+        if (window := self._windows.get(key)) is None:
             seq, uses = self._ledger.head.seq, self._ledger.uses
             stored = uses.window(key, seq)
-            found = UseWindow()
+            window = UseWindow()
             if stored is not None:
-                found = StoredUses(self._ledger, *stored)
-            found.seq = seq
-            found.leave(self.now() - within)
-            self._windows[key] = found
-        return found
+                window = StoredUses(self._ledger, *stored)
+            window.seq = seq
+            window.leave(self.now() - within)
+            self._windows[key] = window
+        return window
 
     def reserve(
         self, decision_id: str, agent_id: str, counted: Mapping[str, Any]
     ) -> None:
-        """Reserve what an answer will count, in the same turn as that is decided.
+        """Reserve the uses that an answer will count, in the turn of its decision.
 
         Args:
             decision_id: of the decision whose event will hold *counted*.
@@ -152,13 +152,13 @@ class LimitUses:
             self._reserved[window] = self._reserved.get(window, 0) + more
 
     def release(self, decision_id: str | None) -> None:
-        """Give back what is reserved for a decision, unless its record is under way."""
+        """Release a decision's reserved uses, unless its record is under way."""
         held = self._held.get(decision_id or "")
         if held is not None and not held.submitted:
             self._give_back(decision_id or "")
 
     def submitted(self, draft: Draft, done: asyncio.Future[Any]) -> None:
-        """Give back what *draft* reserved if *done*, its commit, fails.
+        """Release the uses of *draft* if *done*, its commit, fails.
 
         If it does not, its event gives it back when it counts.
         """
@@ -186,19 +186,19 @@ class LimitUses:
         self, agent_id: str | None, counted: Mapping[str, Any]
     ) -> list[tuple[WindowKey, int]]:
         """Return the units in each window of the active limits; see `units_of`."""
-        found, known = list[tuple[WindowKey, int]](), self._limits.by_id
+        window_units, limits = list[tuple[WindowKey, int]](), self._limits.by_id
         holder = (agent_id or "",)
         for part in (counted, *counted.get("others", ())):
             resource = part.get("resource")
             for name, used in part.get("limits", {}).items():
-                limit = known.get(name)
+                limit = limits.get(name)
                 if limit is None or used.get("currency", "") != limit.counted_in:
                     continue
                 units = used["count" if limit.currency is None else "amount"]
                 agents = used.get("agents", holder)
                 for window in limit.windows(agents, resource):
-                    found.append((window, units))
-        return found
+                    window_units.append((window, units))
+        return window_units
 
     def count(self, event: Event) -> None:
         """Count a durable event, of this broker or another, instead of its reserve."""
@@ -225,12 +225,12 @@ class LimitUses:
     # All of them
 
     async def all(self) -> list[WindowStanding]:
-        """Read what is in use of each limit, in the order of the file."""
+        """Read the use of each limit, in the order of the file."""
         limits, now = self._limits.limits, self.now()
         kinds = [(*one.kind, now - one.micros) for one in limits]
         reserved = self._reserved.copy()
         stored = await self._ledger.windows(kinds, self._ledger.head.seq)
-        found = []
+        windows = []
         for limit, standings in zip(limits, stored, strict=True):
             used = {one.key: (one.used, one.first) for one in standings}
             waiting = {k[3]: n for k, n in reserved.items() if k[:3] == limit.kind}
@@ -239,8 +239,8 @@ class LimitUses:
                 count += waiting.get(key, 0)
                 left = max(0, limit.most - count)
                 frees = None if first is None else moment(first) + limit.within
-                found.append(WindowStanding(limit, key, count, left, frees))
-        return found
+                windows.append(WindowStanding(limit, key, count, left, frees))
+        return windows
 
     def sweep(self) -> None:
         """Forget windows in memory that hold nothing any more, all if they are many."""

@@ -1,4 +1,4 @@
-"""Cuts that are not recorded yet, and what of them the cut journal keeps."""
+"""Revocations that are not recorded yet, and their entries in the journal."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ OVERFLOW: Final = "more was cut than the journal keeps singly"
 
 
 class Decided(NamedTuple):
-    """What ends, as it is to be recorded."""
+    """The ends to record."""
 
     drafts: tuple[Draft, ...]
     changes: tuple[Change, ...]
@@ -49,15 +49,15 @@ class Decided(NamedTuple):
 Decide = Callable[[], Decided | None]
 """Ends rights in memory, and returns all that is to be recorded of it, or None.
 
-It is called again each time that others' writes were followed before its own record was
-placed: it then ends what they added, and counts nothing twice. It raises ConflictError
-where another decision was first.
+It is called again after each time that other brokers' writes were followed before its
+own record was placed: it then ends the rights that they added, and counts nothing
+twice. It raises ConflictError where another decision was first.
 """
 
 
 @dataclass(eq=False, slots=True)
 class Pending:
-    """A cut in force, on its way to the ledger."""
+    """A cut in effect, on its way to the ledger."""
 
     drafts: tuple[Draft, ...]
     changes: tuple[Change, ...]
@@ -66,12 +66,12 @@ class Pending:
     """The ledger's head when it took effect."""
     at: datetime
     decide: Decide | None = None
-    """Finds out again what it ends; None where that is fixed."""
+    """Finds its ends again; None if these are fixed."""
     sent: list[Draft] = field(default_factory=list)
     """All events that may have been sent for it."""
 
     def decide_again(self) -> bool:
-        """Find out what it ends now; tell whether there is anything.
+        """Find its ends now; return whether there are any.
 
         Raises:
             ConflictError: another decision was first.
@@ -88,20 +88,22 @@ def deduplicated(cuts: Iterable[KeptCut]) -> list[KeptCut]:
     Where they are too many, an agent's become its revocation, and where even those
     are, a panic goes first.
     """
-    known: dict[object, KeptCut] = {}
-    for cut in cuts:
-        known.setdefault(cut.key, cut)
-    listed = list(known.values())
+    latest: dict[object, KeptCut] = {}
+    for entry in cuts:
+        latest.setdefault(entry.key, entry)
+    listed = list(latest.values())
     if len(encode_cuts(listed)) <= CAPACITY:
         return listed
-    if panics := [cut for cut in listed if cut.kind == "panic"]:
-        listed = [cut for cut in listed if cut.kind not in {"token", "stepup"}]
+    if panics := [entry for entry in listed if entry.kind == "panic"]:
+        listed = [entry for entry in listed if entry.kind not in {"token", "stepup"}]
         if len(encode_cuts(listed)) <= CAPACITY:
             return listed
     short = {
-        cut.agent: KeptCut("revoke", cut.at, cut.by, cut.since, cut.agent, why=OVERFLOW)
-        for cut in listed
-        if cut.agent
+        entry.agent: KeptCut(
+            "revoke", entry.at, entry.by, entry.since, entry.agent, why=OVERFLOW
+        )
+        for entry in listed
+        if entry.agent
     }
     fewer = [*panics, *short.values()]
     if len(encode_cuts(fewer)) <= CAPACITY:
@@ -116,36 +118,40 @@ def deduplicated(cuts: Iterable[KeptCut]) -> list[KeptCut]:
 
 
 def kept_cuts(pending: Pending) -> Iterator[KeptCut]:
-    """Yield what of *pending* makes an answer stricter.
+    """Yield the parts of *pending* that make an answer stricter.
 
-    A panic or a revocation ends tokens and step-ups, so those are left out beside one.
+    A panic or a revocation ends tokens and step-ups, so those are left out next to one.
     """
-    found = [cut for one in pending.changes if (cut := _cut(pending, one)) is not None]
-    wide = {cut.agent for cut in found if cut.kind in {"revoke", "ungrant", "panic"}}
-    for cut in found:
-        if cut.kind not in {"token", "stepup"} or not wide & {cut.agent, ""}:
-            yield cut
+    entries = [
+        entry for one in pending.changes if (entry := _entry(pending, one)) is not None
+    ]
+    wide = {
+        entry.agent for entry in entries if entry.kind in {"revoke", "ungrant", "panic"}
+    }
+    for entry in entries:
+        if entry.kind not in {"token", "stepup"} or not wide & {entry.agent, ""}:
+            yield entry
 
 
-def _cut(pending: Pending, change: Change) -> KeptCut | None:
+def _entry(pending: Pending, change: Change) -> KeptCut | None:
     match change:
         case Panic(on=True):
             by = Actor(_actor(pending).kind, _actor(pending).id, change.by)
-            return _kept(pending, "panic", by=by, why=change.reason)
+            return _make_entry(pending, "panic", by=by, why=change.reason)
         case Agent(status=AgentStatus.REVOKED):
             drafts = (d for d in pending.drafts if d.type is EventType.AGENT_REVOKED)
             why = next((draft.reason or "" for draft in drafts), "")
-            return _kept(pending, "revoke", change.id, why=why)
+            return _make_entry(pending, "revoke", change.id, why=why)
         case Agent():
             return _narrowed(pending, change)
         case DropToken():
             agent = _holder(pending, change.token_id)
-            return _kept(pending, "token", agent, ident=change.token_id)
+            return _make_entry(pending, "token", agent, ident=change.token_id)
         case StepUp() if not change.status.open and (
             change.status in _ENDED or change.repeat is not None
         ):
             why = change.denial or change.problem or ""
-            return _kept(
+            return _make_entry(
                 pending,
                 "stepup",
                 change.agent_id,
@@ -155,30 +161,30 @@ def _cut(pending: Pending, change: Change) -> KeptCut | None:
             )
         case Account(removing=True):
             ident = f"{change.id} {change.connection}"
-            return _kept(pending, "account", change.agent_id, ident=ident)
+            return _make_entry(pending, "account", change.agent_id, ident=ident)
         case DropAccount():
             ident = f" {change.connection}"
-            return _kept(pending, "account", change.agent_id, ident=ident)
+            return _make_entry(pending, "account", change.agent_id, ident=ident)
         case Cooldown() if (doc := write_cooldown(change)) is not None:
             holder = holder_of(change.requester)
             ident = change.requester
-            return _kept(pending, "cooldown", holder, ident=ident, status=doc)
+            return _make_entry(pending, "cooldown", holder, ident=ident, status=doc)
         case _:
             return None
 
 
 def _narrowed(pending: Pending, agent: Agent) -> KeptCut | None:
     if scopes := _taken(pending, agent):
-        return _kept(pending, "ungrant", agent.id, scopes=scopes)
-    told = (draft.detail for draft in pending.drafts)
-    if (ended := next((one for one in told if "undelegated" in one), None)) is None:
+        return _make_entry(pending, "ungrant", agent.id, scopes=scopes)
+    details = (draft.detail for draft in pending.drafts)
+    if (ended := next((one for one in details if "undelegated" in one), None)) is None:
         return None
     to, taken = ended["delegate_to"], tuple(ended["undelegated"])
-    return _kept(pending, "undelegate", agent.id, ident=to, scopes=taken)
+    return _make_entry(pending, "undelegate", agent.id, ident=to, scopes=taken)
 
 
 def _holder(pending: Pending, token_id: TokenId) -> AgentId:
-    """Return whose token ended: with one, others of other agents may have."""
+    """Return the token's agent: with one, others of other agents may have ended."""
     named = (d.agent_id for d in pending.drafts if d.detail.get("token_id") == token_id)
     return next(named, None) or pending.agent_id or AgentId("")
 
@@ -189,7 +195,7 @@ _ENDED: Final = frozenset(
 """An expired step-up expires again after a start."""
 
 
-def _kept(
+def _make_entry(
     pending: Pending,
     kind: str,
     agent: AgentId | str = "",

@@ -14,10 +14,10 @@ from agentvault_tui.trusted_files import read_trusted
 
 MAX_FILE: Final = 256 * 1024
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-"""What a file ``NAME.toml``, and the service or secret of its name, may be called."""
+"""The permitted names of a file ``NAME.toml``, and of its service or secret."""
 NAME_FORM: Final = "a name has lower-case letters, digits, - and _, and no more"
 _Signature = tuple[tuple[int, ...] | None, ...]
-"""What `stat` says about the files: cheap enough to ask each second."""
+"""The files' `stat`: cheap enough to read each second."""
 
 
 def load_policy(
@@ -28,13 +28,13 @@ def load_policy(
     """Read the home's files, or the shipped ones for those that are not there.
 
     Args:
-        home: whose files.
-        last: what those in force said: one that is gone since is a fault like a broken
+        home: the home.
+        last: the texts of the active policy: a missing file is a fault like a broken
             one, and brings no milder policy back.
-        texts: what the files say, if they were read already.
+        texts: the texts of the files, if they were read already.
 
     Raises:
-        PolicyError: one of them cannot be put in force, with line and reason.
+        PolicyError: one of them cannot be put in effect, with line and reason.
     """
     # Taken first: a file that changes while it is read is read again.
     seen = signature(home)
@@ -48,12 +48,12 @@ def load_policy(
 
 
 def kept_policy(home: Home, texts: PolicyTexts) -> Policy:
-    """Make a policy of what the files of *home* said once."""
+    """Make a policy of earlier texts of *home*'s files."""
     return Policy.of(texts, _sources(home), signature(home))
 
 
 def changed(policy: Policy, home: Home) -> bool:
-    """Tell, once for each change, whether the home's files differ from *policy*'s."""
+    """Return, once for each change, whether the home's files differ from *policy*'s."""
     now = signature(home)
     if now == policy.seen:
         return False
@@ -80,17 +80,17 @@ def read_own_scopes(home: Home) -> str | None:
         raise PolicyError(
             f"{home.scopes_folder} cannot be read ({error.strerror})"
         ) from error
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for path in paths:
         if NAME.fullmatch(path.stem) is None:
             raise PolicyError(f"{path} has a bad name", NAME_FORM)
         if (text := read_text(path, home.config)) is not None:
-            found[path.name] = text
-    if sum(map(len, found.values())) > MAX_FILE:
+            texts[path.name] = text
+    if sum(map(len, texts.values())) > MAX_FILE:
         raise PolicyError(
             f"the files of {home.scopes_folder} are larger than {MAX_FILE // 1024} KiB"
         )
-    return pack_files(found)
+    return pack_files(texts)
 
 
 def _own_files(home: Home) -> list[Path]:
@@ -134,7 +134,7 @@ def read_text(path: Path, home: Path | None, most: int = MAX_FILE) -> str | None
 
 
 def check_replaceable(home: Home) -> None:
-    """Refuse to replace symbolic links: what they point to would stay as it is.
+    """Refuse to replace symbolic links: their targets would stay as they are.
 
     Raises:
         ConflictError: one of the home's files is one.
@@ -147,7 +147,7 @@ def check_replaceable(home: Home) -> None:
 
 
 def write_texts(home: Home, texts: PolicyTexts) -> str | None:
-    """Replace the home's files that do not say what *texts* do, each atomically.
+    """Replace the home's files that differ from *texts*, each atomically.
 
     Returns:
         why one cannot be written, if that is so.
@@ -178,7 +178,7 @@ def _files(home: Home) -> tuple[Path, ...]:
 
 
 def signature(home: Home) -> _Signature:
-    """Return what tells whether a file of *home* was changed since."""
+    """Return a value that changes if a file of *home* was changed since."""
     try:
         own = _own_files(home)
     except OSError:

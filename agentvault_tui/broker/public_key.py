@@ -76,7 +76,7 @@ def parse_public_key(text: str) -> str:
 
 @lru_cache(maxsize=1024)
 def verifier(jwk: str) -> Verifier:
-    """Return what checks signatures of the canonical *jwk*."""
+    """Return the verifier of signatures of the canonical *jwk*."""
     members = json.loads(jwk)
     return Verifier(_imported(members), _AGENTS[members["kty"]])
 
@@ -95,14 +95,14 @@ class KeySet:
     """The signing keys of an issuer."""
 
     def __init__(self, keys: Iterable[tuple[object, Verifier]], total: int) -> None:
-        """Keep *keys* by their ``kid``, of a set of *total*; one of two is none's."""
+        """Index *keys* by ``kid``, of a set of *total*; drop duplicates."""
         self._total = total
         self._keys: dict[object, Verifier | None] = {}
         for kid, key in keys:
             self._keys[kid] = None if kid in self._keys else key
 
     def __contains__(self, kid: object) -> bool:
-        """Tell whether the set has a key of that name, or needs none to be named."""
+        """Check whether the set has a key of that name, or needs none to be named."""
         return kid in self._keys or (kid is None and self._total > 0)
 
     def get(self, kid: str | None) -> Verifier | None:
@@ -131,7 +131,7 @@ def read_key_set(text: str) -> KeySet:
 
 
 def _issuers_key(jwk: dict[str, object]) -> tuple[object, Verifier] | None:
-    """Return the name of a key, and what checks signatures by it, if it is for that."""
+    """Return the name of a key, and its verifier, if it is for that algorithm."""
     kid, alg = jwk.get("kid"), jwk.get("alg")
     if not (kid is None or (isinstance(kid, str) and 0 < len(kid) <= _LONGEST_KID)):
         return None

@@ -1,9 +1,9 @@
 """Bound how many decisions of one requester are permitted without a person.
 
-Each of them is an event, so an agent that is allowed everything it asks for could fill
-the disk and keep exports busy. Beyond its rate it is answered 429, nothing is recorded,
-and one event every ten seconds counts the answers. A requester is an agent, or the
-chain of a token that was passed on; see `requester_of`.
+Each of them is an event, so an agent with all requests allowed could fill the disk and
+overload exports. Beyond its rate it is answered 429, nothing is recorded, and one event
+every ten seconds counts the answers. A requester is an agent, or the chain of a token
+that was passed on; see `requester_of`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Bucket:
     noticed_at: float = float("-inf")
 
     def refill(self, rate: int, now: float) -> None:
-        """Count what came back by *now*."""
+        """Count the places that came back by *now*."""
         size = rate * BURST_S
         self.left = min(self.left + (now - self.at) * rate, size)
         self.rate, self.at = rate, now

@@ -65,36 +65,36 @@ log = logging.getLogger("agentvault.recovery")
 
 
 async def take_over(broker: Broker, listen: Callable[[], None] = lambda: None) -> None:
-    """Start from what the last process left.
+    """Start from the state of the last process.
 
     A deadline of an earlier boot is judged by the wall clock alone. Where that was set
     back to before the ledger's last event, nothing that can expire is taken over. Rows
     that contradict the chain are not taken over either.
 
     Args:
-        broker: whose memory is empty.
-        listen: has it told of what other brokers record, once the rest is in memory:
-            between the two nothing of theirs may go by.
+        broker: the broker, with an empty memory.
+        listen: connects it to other brokers' records, once the rest is in memory:
+            between the two no record of theirs may be missed.
     """
     shared = broker.ledger.shared
     async with shared.taking if shared else nullcontext():
         loaded = await broker.ledger.load()
         broker.kept = loaded.meta
-        found = await broker.ledger.diverged(loaded)
+        divergence = await broker.ledger.diverged(loaded)
         last = await broker.ledger.event(broker.ledger.head.seq)
-        loaded = trusted(broker, loaded, found)
+        loaded = trusted(broker, loaded, divergence)
         latest = last.time if last else broker.clock.now()
         agents = tuple(as_loaded(one, broker.clock, latest) for one in loaded.agents)
         loaded = replace(loaded, agents=agents)
         behind = last is not None and broker.clock.now() < last.time - _SKEW
-        kept, ended = loaded, list[StepUp]()
+        retained, ended = loaded, list[StepUp]()
         if behind:
             ended = ended_stepups(loaded, "clock_set_back", broker.clock)
             over = {stepup.id for stepup in ended}
             rest = (one for one in loaded.stepups if one.id not in over)
-            kept = replace(loaded, tokens=(), stepups=(*rest, *ended))
+            retained = replace(loaded, tokens=(), stepups=(*rest, *ended))
         broker.replays.take_over(loaded.assertions, broker.clock)
-        broker.registry.take_over(kept)
+        broker.registry.take_over(retained)
         listen()
     if last is not None and behind:
         await broker.record_cut(
@@ -106,8 +106,8 @@ async def take_over(broker: Broker, listen: Callable[[], None] = lambda: None) -
             ),
             changes=[DropAllTokens(), *ended],
         )
-    if found:
-        await _record_divergence(broker, found)
+    if divergence:
+        await _record_divergence(broker, divergence)
     # What ended with the token it was exchanged for, before its own end was recorded.
     orphans = broker.registry.end_tokens(broker.registry.orphans())
     await broker.record_ended(orphans, SYSTEM, PARENT_ENDED)
@@ -124,10 +124,10 @@ async def take_over(broker: Broker, listen: Callable[[], None] = lambda: None) -
 
 
 async def _cancel_changed(broker: Broker) -> None:
-    """Cancel step-ups whose digest does not cover what they say: changed rows."""
+    """Cancel step-ups whose digest does not match their content: changed rows."""
     registry = broker.registry
-    known = [*registry.stepups.open(), *registry.stepups.decided()]
-    for stepup in known:
+    stepups = [*registry.stepups.open(), *registry.stepups.decided()]
+    for stepup in stepups:
         minted = registry.elevated(stepup.id)
         if not (stepup.status.open or minted) or digest_of(stepup) == stepup.digest:
             continue
@@ -162,21 +162,23 @@ def ended_stepups(loaded: Loaded, problem: str, clock: Clock) -> list[StepUp]:
     ]
 
 
-def trusted(broker: Broker, loaded: Loaded, found: StateDivergence) -> Loaded:
-    """Return what was loaded, with the chain's word where the rows contradict it."""
-    cut = {agent.id: agent for agent in found.agents}
+def trusted(broker: Broker, loaded: Loaded, divergence: StateDivergence) -> Loaded:
+    """Return the loaded state, with the chain's values if the rows contradict it."""
+    changed = {agent.id: agent for agent in divergence.agents}
     now = broker.clock.now()
-    ended = {one.id: as_cancelled(one, "state_changed", now) for one in found.stepups}
-    gone = {token.id for token in (*found.tokens, *found.expired)}
-    cooling = {one.requester: one for one in (*loaded.cooldowns, *found.cooldowns)}
+    ended = {
+        one.id: as_cancelled(one, "state_changed", now) for one in divergence.stepups
+    }
+    gone = {token.id for token in (*divergence.tokens, *divergence.expired)}
+    cooling = {one.requester: one for one in (*loaded.cooldowns, *divergence.cooldowns)}
     return replace(
         loaded,
-        agents=tuple(cut.get(agent.id, agent) for agent in loaded.agents),
-        panic=found.panic or loaded.panic,
+        agents=tuple(changed.get(agent.id, agent) for agent in loaded.agents),
+        panic=divergence.panic or loaded.panic,
         tokens=tuple(
             token
             for token in loaded.tokens
-            if not found.panic and token.agent_id not in cut
+            if not divergence.panic and token.agent_id not in changed
             if token.id not in gone
         ),
         numbers=(),
@@ -184,40 +186,44 @@ def trusted(broker: Broker, loaded: Loaded, found: StateDivergence) -> Loaded:
         stepups=tuple(
             ended.get(stepup.id, stepup)
             for stepup in loaded.stepups
-            if stepup not in found.decided
+            if stepup not in divergence.decided
         ),
-        accounts=tuple(one for one in loaded.accounts if one not in found.accounts),
-        leases=tuple(one for one in loaded.leases if one not in found.leases),
+        accounts=tuple(
+            one for one in loaded.accounts if one not in divergence.accounts
+        ),
+        leases=tuple(one for one in loaded.leases if one not in divergence.leases),
         cooldowns=tuple(cooling.values()),
-        outbox=tuple(step for step in loaded.outbox if step not in found.steps),
+        outbox=tuple(step for step in loaded.outbox if step not in divergence.steps),
     )
 
 
-async def _record_divergence(broker: Broker, found: StateDivergence) -> None:
-    """Record which rows contradict the chain, put them right, and tell operators."""
-    told = ", ".join(f"{count} {kind}" for kind, count in found.counts().items())
+async def _record_divergence(broker: Broker, divergence: StateDivergence) -> None:
+    """Record the rows that contradict the chain, correct them, and warn operators."""
+    summary = ", ".join(
+        f"{count} {kind}" for kind, count in divergence.counts().items()
+    )
     broker.state_problem = (
-        f"The ledger's state was changed behind its events ({told}): "
+        f"The ledger's state was changed behind its events ({summary}): "
         "it is taken as the events say. Run agentvault audit verify."
     )
     log.warning("%s", broker.state_problem)
     drops: list[Change] = (
         [DropAllTokens()]
-        if found.panic
-        else [DropAgentTokens(agent.id) for agent in found.agents]
+        if divergence.panic
+        else [DropAgentTokens(agent.id) for agent in divergence.agents]
     )
-    again = {step.agent_id for step in found.steps} | set(found.lost_steps)
+    again = {step.agent_id for step in divergence.steps} | set(divergence.lost_steps)
     steps = [
         step for agent_id in sorted(again) for step in _steps_anew(broker, agent_id)
     ]
     broker.outbox.take(steps)
     named: dict[str, list[str]] = {
-        "agents": [agent.id for agent in found.agents],
-        "tokens": [token.id for token in found.tokens],
-        "stepups": [one.id for one in (*found.stepups, *found.decided)],
-        "accounts": [f"{one.agent_id} {one.connection}" for one in found.accounts],
-        "leases": [f"{one.agent_id} {one.connection}" for one in found.leases],
-        "cooldowns": [one.requester for one in found.cooldowns],
+        "agents": [agent.id for agent in divergence.agents],
+        "tokens": [token.id for token in divergence.tokens],
+        "stepups": [one.id for one in (*divergence.stepups, *divergence.decided)],
+        "accounts": [f"{one.agent_id} {one.connection}" for one in divergence.accounts],
+        "leases": [f"{one.agent_id} {one.connection}" for one in divergence.leases],
+        "cooldowns": [one.requester for one in divergence.cooldowns],
         "steps": sorted(again),
     }
     await broker.record_cut(
@@ -226,27 +232,27 @@ async def _record_divergence(broker: Broker, found: StateDivergence) -> None:
             SYSTEM,
             reason="state_changed",
             detail={
-                "panic": found.panic is not None,
-                **({"limits": True} if found.limits else {}),
+                "panic": divergence.panic is not None,
+                **({"limits": True} if divergence.limits else {}),
                 **{kind: ids[:_NAMED] for kind, ids in named.items() if ids},
             },
         ),
         changes=[
-            *found.agents,
+            *divergence.agents,
             *drops,
-            *(DropToken(token.id) for token in found.tokens),
-            *([found.panic] if found.panic else ()),
-            *(broker.stepups.get(stepup.id) for stepup in found.stepups),
-            *(DropAccount(one.agent_id, one.connection) for one in found.accounts),
-            *(Lease(one.agent_id, one.connection, ()) for one in found.leases),
-            *found.cooldowns,
+            *(DropToken(token.id) for token in divergence.tokens),
+            *([divergence.panic] if divergence.panic else ()),
+            *(broker.stepups.get(stepup.id) for stepup in divergence.stepups),
+            *(DropAccount(one.agent_id, one.connection) for one in divergence.accounts),
+            *(Lease(one.agent_id, one.connection, ()) for one in divergence.leases),
+            *divergence.cooldowns,
             *steps,
         ],
     )
 
 
 def _steps_anew(broker: Broker, agent_id: AgentId) -> tuple[OutboxStep, ...]:
-    """Return the steps of a revocation anew: their rows cannot be trusted."""
+    """Return the steps of a revocation again: their rows cannot be trusted."""
     agent = broker.registry.find_agent(agent_id)
     if agent is None or agent.status is AgentStatus.ACTIVE:
         return ()
@@ -254,10 +260,10 @@ def _steps_anew(broker: Broker, agent_id: AgentId) -> tuple[OutboxStep, ...]:
 
 
 async def recover(broker: Broker, recovery: Recovery) -> None:
-    """Make good what an outage left: kept revocations, and a doubtful batch.
+    """Repair an outage: retained revocations, and a doubtful batch.
 
-    What a *found* batch changed although its callers were told that it failed is
-    written again as memory has it; what memory has nothing of was never handed out.
+    A *found* batch was reported as failed to its callers: its rows are written again as
+    memory has them; rows that memory lacks were never delivered.
     """
     if recovery.found:
         await broker.cuts.found(recovery.attempts)
@@ -269,7 +275,7 @@ async def recover(broker: Broker, recovery: Recovery) -> None:
 
 
 async def record_missed(broker: Broker) -> None:
-    """Record what the ledger could not take; assertions that were used as well."""
+    """Record the entries that the ledger missed, and used assertions."""
     await broker.cuts.record_missed()
     await keep_policy(broker)
     unsaved = broker.replays.unsaved
@@ -294,7 +300,7 @@ async def _last_start(broker: Broker) -> Event | None:
 async def open_journal(broker: Broker) -> CutJournal:
     """Open the cut journal of the home, or create it in one that never had any.
 
-    The chain says whether there is one, so that nobody can delete it unseen.
+    The chain has its existence, so that it cannot be deleted unnoticed.
     """
     ledger, last = broker.ledger, await _last_start(broker)
     try:
@@ -313,22 +319,22 @@ async def open_journal(broker: Broker) -> CutJournal:
 
 
 async def apply_kept(broker: Broker) -> None:
-    """Put in force, and record, what the last process cut and could not record.
+    """Put in effect, and record, the unrecorded revocations of the last process.
 
-    Each is done as by whoever did it, unless the ledger has it. Where cuts may be
-    missing, everything is stopped.
+    Each is done in the name of its operator, unless the ledger has it. Where cuts may
+    be missing, everything is stopped.
     """
     cuts = broker.cuts
     journal = cuts.journal = await open_journal(broker)
     cuts.replaying = journal.found
-    for kept in journal.found:
+    for entry in journal.found:
         try:
-            with cuts.took_effect(parse_iso(kept.at)):
-                by = Actor(ActorKind(kept.by[0]), *kept.by[1:])
-                await _APPLY[kept.kind](broker, kept, by)
+            with cuts.took_effect(parse_iso(entry.at)):
+                by = Actor(ActorKind(entry.by[0]), *entry.by[1:])
+                await _APPLY[entry.kind](broker, entry, by)
         except NotFoundError:
             log.warning(
-                "a cut in the journal names an agent that is unknown: %s", kept.key
+                "a cut in the journal names an agent that is unknown: %s", entry.key
             )
         except (ValueError, KeyError) as error:
             journal.problem = f"{journal.path} cannot be read ({error!r:.80})"
@@ -348,81 +354,83 @@ async def apply_kept(broker: Broker) -> None:
     await cuts.keep()
 
 
-async def _stop_all(broker: Broker, kept: KeptCut, by: Actor) -> None:
-    if broker.registry.panic is None and not await _events(broker, kept, "panic.on"):
-        await panic(broker, kept.why, by)
+async def _stop_all(broker: Broker, entry: KeptCut, by: Actor) -> None:
+    if broker.registry.panic is None and not await _events(broker, entry, "panic.on"):
+        await panic(broker, entry.why, by)
 
 
-async def _revoke(broker: Broker, kept: KeptCut, by: Actor) -> None:
-    served = broker.registry.agent(kept.agent).status is not AgentStatus.REVOKED
-    if served and not await _events(broker, kept, "agent.revoked"):
-        await revoke_agent(broker, kept.agent, kept.why, by)
+async def _revoke(broker: Broker, entry: KeptCut, by: Actor) -> None:
+    served = broker.registry.agent(entry.agent).status is not AgentStatus.REVOKED
+    if served and not await _events(broker, entry, "agent.revoked"):
+        await revoke_agent(broker, entry.agent, entry.why, by)
 
 
-async def _ungrant(broker: Broker, kept: KeptCut, by: Actor) -> None:
-    taken = set(kept.scopes) & set(broker.registry.agent(kept.agent).scopes)
-    for event in await _events(broker, kept, "agent.scopes_changed"):
+async def _ungrant(broker: Broker, entry: KeptCut, by: Actor) -> None:
+    taken = set(entry.scopes) & set(broker.registry.agent(entry.agent).scopes)
+    for event in await _events(broker, entry, "agent.scopes_changed"):
         taken -= set(event.detail.get("ungranted", ()))
     if taken:
         nothing: frozenset[str] = frozenset()
-        await change_scopes(broker, kept.agent, nothing, frozenset(taken), by)
+        await change_scopes(broker, entry.agent, nothing, frozenset(taken), by)
 
 
-async def _close_account(broker: Broker, kept: KeptCut, by: Actor) -> None:
-    account_id, _, connection = kept.id.partition(" ")
-    account = broker.registry.accounts.get(AgentId(kept.agent), connection)
+async def _close_account(broker: Broker, entry: KeptCut, by: Actor) -> None:
+    account_id, _, connection = entry.id.partition(" ")
+    account = broker.registry.accounts.get(AgentId(entry.agent), connection)
     if account is not None and account_id in {"", account.id}:
         await close_accounts(broker, [account], by)
 
 
-async def _wait_longer(broker: Broker, kept: KeptCut, _: Actor) -> None:
-    known = broker.stepups.cooldowns
-    cooldown = read_cooldown(kept.id or kept.agent, kept.status)
-    if cooldown.denials > known.of(cooldown.requester).denials:
-        known.take_over([cooldown])
+async def _wait_longer(broker: Broker, entry: KeptCut, _: Actor) -> None:
+    cooldowns = broker.stepups.cooldowns
+    cooldown = read_cooldown(entry.id or entry.agent, entry.status)
+    if cooldown.denials > cooldowns.of(cooldown.requester).denials:
+        cooldowns.take_over([cooldown])
         await broker.record_cut(changes=[cooldown])
 
 
-async def _events(broker: Broker, kept: KeptCut, kind: str) -> Sequence[Event]:
+async def _events(broker: Broker, entry: KeptCut, kind: str) -> Sequence[Event]:
     """Return the events since the cut that may be its record.
 
     In a team another broker may have cut the same, and have given it back, without
     knowing of this cut: the record of this one says when it took effect.
     """
-    agent = AgentId(kept.agent) if kept.agent else None
-    query = EventQuery(after=kept.since, agent=agent, type=EventType(kind), limit=1000)
-    found = (await broker.ledger.events(query)).events
+    agent = AgentId(entry.agent) if entry.agent else None
+    query = EventQuery(after=entry.since, agent=agent, type=EventType(kind), limit=1000)
+    events = (await broker.ledger.events(query)).events
     if broker.ledger.shared is None:
-        return found
-    return [one for one in found if one.detail.get("took_effect_at") == kept.at]
+        return events
+    return [one for one in events if one.detail.get("took_effect_at") == entry.at]
 
 
-async def _end_token(broker: Broker, kept: KeptCut, by: Actor) -> None:
+async def _end_token(broker: Broker, entry: KeptCut, by: Actor) -> None:
     registry = broker.registry
-    agents = [AgentId(kept.agent)] if kept.agent else [a.id for a in registry.agents()]
+    agents = (
+        [AgentId(entry.agent)] if entry.agent else [a.id for a in registry.agents()]
+    )
     for token in (one for agent in agents for one in registry.tokens_of(agent)):
-        if token.id == kept.id and registry.drop_token(token):
+        if token.id == entry.id and registry.drop_token(token):
             why = "ended while the ledger could not write"
             draft = revoked_draft(token, by, why)
             await broker.record_cut(draft, changes=[DropToken(token.id)])
             await broker.record_ended(broker.end_below([token]), by, why)
 
 
-async def _undelegate(broker: Broker, kept: KeptCut, by: Actor) -> None:
-    agent = broker.registry.agent(kept.agent)
-    taken = set(kept.scopes)
-    for event in await _events(broker, kept, "agent.scopes_changed"):
-        if event.detail.get("delegate_to") == kept.id:
+async def _undelegate(broker: Broker, entry: KeptCut, by: Actor) -> None:
+    agent = broker.registry.agent(entry.agent)
+    taken = set(entry.scopes)
+    for event in await _events(broker, entry, "agent.scopes_changed"):
+        if event.detail.get("delegate_to") == entry.id:
             taken -= set(event.detail.get("undelegated", ()))
-    left = agent.may_pass_on(AgentId(kept.id)) - taken
-    await change_delegates(broker, agent.id, kept.id, left, by)
+    left = agent.may_pass_on(AgentId(entry.id)) - taken
+    await change_delegates(broker, agent.id, entry.id, left, by)
 
 
-async def _end_stepup(broker: Broker, kept: KeptCut, by: Actor) -> None:
-    stepup = broker.stepups.get(kept.id)
+async def _end_stepup(broker: Broker, entry: KeptCut, by: Actor) -> None:
+    stepup = broker.stepups.get(entry.id)
     if stepup.repeats(broker.clock):
-        await end_repeats(broker, [stepup], by, kept.why)
-    status = StepUpStatus(kept.status)
+        await end_repeats(broker, [stepup], by, entry.why)
+    status = StepUpStatus(entry.status)
     spent = status is StepUpStatus.REDEEMED and stepup.status is StepUpStatus.APPROVED
     if not (stepup.status.open or spent):
         return
@@ -431,9 +439,9 @@ async def _end_stepup(broker: Broker, kept: KeptCut, by: Actor) -> None:
         broker.stepups.put(ended)
         await broker.record_cut(changes=[ended], agent_id=stepup.agent_id)
     elif status is StepUpStatus.DENIED:
-        await deny(broker, stepup.id, kept.why, by)
+        await deny(broker, stepup.id, entry.why, by)
     else:
-        ended = cancelled(broker, stepup, kept.why)
+        ended = cancelled(broker, stepup, entry.why)
         await broker.record_cut(cancelled_draft(ended, by), changes=[ended])
 
 
@@ -447,4 +455,4 @@ _APPLY: Final[dict[str, Callable[[Broker, KeptCut, Actor], Awaitable[None]]]] = 
     "account": _close_account,
     "cooldown": _wait_longer,
 }
-"""Puts each kind of `KeptCut` in force."""
+"""Puts each kind of `KeptCut` in effect."""

@@ -1,8 +1,8 @@
 """The working set: agents, live tokens, step-ups, panic.
 
 Loaded from the ledger at a start and changed only together with it. Everything here is
-synchronous: between a check and the change that rests on it no other task can run,
-which is what makes one redemption exactly one.
+synchronous: between a check and the change that depends on it no other task can run,
+which makes one redemption exactly one.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ HELD_CAP: Final = 128 * 1024 * 1024
 ALL_CAP: Final = 1024 * 1024 * 1024
 """Bytes those of all agents may take before each is held to an equal share of them."""
 _WEIGHED_FOR: Final = 1.0
-"""Seconds for which the sum of all is not taken anew."""
+"""Seconds for which the sum of all is not taken again."""
 _NAMED: Final = 5
 _NO_COUNTS: Final = AgentCounts()
 _ENDED_KEPT: Final = 20_000
 _ANY: Final = "any"
 _ALL: Final = "all"
-"""Keys beside those of scopes, which have a colon."""
+"""Keys next to those of scopes, which have a colon."""
 _NEVER_VOIDED: Final = Counter[str]()
 _SLICE: Final = 1000
-"""Tokens or agents looked at in one turn of the event loop by what can wait."""
+"""Tokens or agents per turn of the event loop in deferrable work."""
 Foreseen = Callable[[AgentId], tuple[str, ...]]
 
 
@@ -79,7 +79,7 @@ class Registry:
         self.leases = Leases(clock)
         self.provider_tokens = ProviderTokens(clock)
         self._ended: OrderedDict[str, AgentId] = OrderedDict()
-        """Whose tokens that a revocation cut were, by their hashes: the latest."""
+        """The agents of revoked tokens, by the hashes: the latest."""
         self._order: list[tuple[datetime, AgentId]] = []
         """Agents by registration: the key of pages, for it never changes."""
         self.registering: set[str] = set()
@@ -97,7 +97,7 @@ class Registry:
         self._weight = 0
         """Bytes of all live tokens when last summed."""
         self._weighed_at = -_WEIGHED_FOR
-        self._cut: deque[HeldTokens] = deque()
+        self._revoked: deque[HeldTokens] = deque()
         """Tokens that were cut, to be removed from `_tokens`."""
         self._counts: dict[AgentId, AgentCounts] = {}
         self._last_seen: dict[AgentId, datetime] = {}
@@ -106,16 +106,16 @@ class Registry:
         self._epoch = 0
         """Counts how often the tokens of all agents were cut."""
         self.admits: Callable[[Token], bool] = lambda _: True
-        """Whether the policy in force admits a live token."""
+        """Whether the policy in effect admits a live token."""
         self.foresee: Callable[[], Foreseen] = lambda: lambda _: ()
-        """Returns what names the steps a revocation would take at the tenant."""
+        """Returns the steps that a revocation would take at the tenant."""
         self.outlook: Callable[[Account], ProviderForecast] = lambda _: (
             ProviderForecast()
         )
-        """Returns what a revocation would do to an account at its provider."""
+        """Returns the effect of a revocation on an account at its provider."""
         self.changing: dict[AgentId, asyncio.Lock] = defaultdict(asyncio.Lock)
-        """Held while a change of an agent that widens what it may is being recorded:
-        each writes the whole row. Cuts do not ask, they void what is being recorded."""
+        """Held while a widening change of an agent is being recorded: each writes the
+        whole row. A revocation does not wait: it voids the change."""
         self.giving_subject = asyncio.Lock()
         """Held from the check that a subject is free until it is given and recorded;
         taken after those of `changing`."""
@@ -133,10 +133,10 @@ class Registry:
 
     def now(self, agent: Agent) -> Agent:
         """Return *agent* as it is now; how it authenticated stays."""
-        known = self.agent(agent.id)
+        current = self.agent(agent.id)
         if agent.authenticated_as is None:
-            return known
-        return replace(known, authenticated_as=agent.authenticated_as)
+            return current
+        return replace(current, authenticated_as=agent.authenticated_as)
 
     def find_agent(self, agent_id: str) -> Agent | None:
         """Return the agent with that id, which is also its ``client_id``."""
@@ -149,8 +149,8 @@ class Registry:
     def agents_after(self, agent_id: str | None, limit: int) -> list[Agent]:
         """Return a page of agents, oldest first: those registered after *agent_id*.
 
-        Agents keep their place, so pages read one after another hold every agent that
-        is there at the first and the last one exactly once.
+        Agents stay in their place, so pages read one after another hold every agent
+        that is there at the first and the last one exactly once.
         """
         start = 0
         if agent_id is not None:
@@ -169,10 +169,10 @@ class Registry:
         return [self._agents[each] for each in self.subjects.matching(text)]
 
     def is_subject_taken(self, text: str, but: AgentId | None = None) -> bool:
-        """Tell whether a subject with ``*`` overlaps with another served agent's."""
-        known = map(self._agents.__getitem__, self.subjects.overlapping(text))
+        """Check whether a subject with ``*`` overlaps with another served agent's."""
+        agents = map(self._agents.__getitem__, self.subjects.overlapping(text))
         revoked = AgentStatus.REVOKED
-        return any(one.id != but and one.status is not revoked for one in known)
+        return any(one.id != but and one.status is not revoked for one in agents)
 
     @property
     def agent_count(self) -> int:
@@ -180,26 +180,27 @@ class Registry:
         return len(self._order)
 
     def put_agent(self, agent: Agent) -> None:
-        """Remember *agent*, replacing what was known of it."""
-        known, self._agents[agent.id] = self._agents.get(agent.id), agent
-        self._list(agent, known)
-        before, subject = known and known.credential.subject, agent.credential.subject
+        """Remember *agent*, replacing its earlier version."""
+        previous, self._agents[agent.id] = self._agents.get(agent.id), agent
+        self._list(agent, previous)
+        before = previous and previous.credential.subject
+        subject = agent.credential.subject
         if before and before != subject:
             self.subjects.discard(before, agent.id)
         if subject and before != subject:
             self.subjects.add(subject, agent.id)
-        self.lifetimes.put(agent, known)
+        self.lifetimes.put(agent, previous)
         for account in self.accounts.of(agent.id):
             self.accounts.put(account)  # in use, or no longer
 
-    def _list(self, agent: Agent, known: Agent | None) -> None:
+    def _list(self, agent: Agent, before: Agent | None) -> None:
         """Have *agent* in the lists of agents under its name; remove a removed one."""
         removed, place = agent.removed_at is not None, (agent.created_at, agent.id)
-        listed = known is not None and known.removed_at is None
-        if known and known.name == agent.name and listed is not removed:
+        listed = before is not None and before.removed_at is None
+        if before and before.name == agent.name and listed is not removed:
             return
-        if known and listed:
-            folded = fold_text(known.name)
+        if before and listed:
+            folded = fold_text(before.name)
             others = tuple(one for one in self._names[folded] if one != agent.id)
             if others:
                 self._names[folded] = others
@@ -210,19 +211,19 @@ class Registry:
         if not removed:
             folded = fold_text(agent.name)
             self._names[folded] = (*self._names.get(folded, ()), agent.id)
-            if known is None or known.removed_at is not None:
+            if before is None or before.removed_at is not None:
                 insort(self._order, place)
 
     def is_name_taken(self, folded: str) -> bool:
-        """Tell whether `fold_text` makes *folded* of an agent's name, or will."""
+        """Check whether `fold_text` makes *folded* of an agent's name, or will."""
         return folded in self._names or folded in self.registering
 
     def has_name(self, folded: str) -> bool:
-        """Tell whether `fold_name` makes *folded* of a registered agent's name."""
+        """Check whether `fold_name` makes *folded* of a registered agent's name."""
         return folded in self._names
 
     def serves(self, agent_id: AgentId) -> bool:
-        """Tell whether anything may be issued to or redeemed for the agent now."""
+        """Check whether anything may be issued to or redeemed for the agent now."""
         return self.panic is None and self.lifetimes.is_active(agent_id)
 
     def epoch(self, agent_id: AgentId, scope: str | None = None) -> tuple[int, bool]:
@@ -250,7 +251,7 @@ class Registry:
 
         Args:
             agent_id: the agent.
-            scopes: what it may use no longer; None if every decision is void.
+            scopes: the removed scopes; None if every decision is void.
         """
         about = (_ALL,) if scopes is None else scopes
         self._epochs[agent_id].update((_ANY, *about))
@@ -258,8 +259,8 @@ class Registry:
 
     def seen(self, agent_id: AgentId, at: datetime | None = None) -> None:
         """Note that the agent has just spoken, or that it did elsewhere."""
-        known = self._last_seen.get(agent_id)
-        if at is None or known is None or known < at:
+        last = self._last_seen.get(agent_id)
+        if at is None or last is None or last < at:
             self._last_seen[agent_id] = at or self._clock.now()
 
     def last_seen(self, agent_id: AgentId) -> datetime | None:
@@ -286,7 +287,7 @@ class Registry:
         )
 
     def take_over(self, loaded: Loaded) -> None:
-        """Know what the last process knew."""
+        """Take over the state of the last process."""
         self.panic = loaded.panic
         for account in loaded.accounts:
             self.accounts.put(account)
@@ -306,13 +307,13 @@ class Registry:
 
     def shared_with(self, agent_id: AgentId) -> tuple[AgentId, ...]:
         """Return other served agents that use one of its accounts; at most some."""
-        found: dict[AgentId, None] = {}
+        agents: dict[AgentId, None] = {}
         mine = self.accounts.of(agent_id)
         for other in chain.from_iterable(map(self.accounts.in_use, mine)):
-            found[other] = None
-            if len(found) == SHARERS_SHOWN:
+            agents[other] = None
+            if len(agents) == SHARERS_SHOWN:
                 break
-        return tuple(found)
+        return tuple(agents)
 
     def named(self, agents: Sequence[AgentId]) -> str:
         """Return the names of *agents* for a sentence, displayable; of many, some."""
@@ -327,11 +328,11 @@ class Registry:
         self._steps[step.agent_id][step.id] = step
 
     def step(self, agent_id: AgentId, step_id: str) -> OutboxStep | None:
-        """Return the step with that id, as it stands."""
+        """Return the step with that id, as it is."""
         return self._steps[agent_id].get(step_id)
 
     def steps_of(self, agent_id: AgentId) -> list[OutboxStep]:
-        """Return what was, is or could not be done for the agent at the tenant."""
+        """Return the agent's steps at the tenant: done, open and failed."""
         return list(self._steps.get(agent_id, {}).values())
 
     def steps(self) -> Iterator[OutboxStep]:
@@ -385,7 +386,7 @@ class Registry:
         return self._by_id.get(token_id)
 
     def owner_of_ended(self, sha256: str) -> AgentId | None:
-        """Return whose a token was that ended lately, other than by its time."""
+        """Return the agent of a token that ended lately, other than by its time."""
         token = self._tokens.get(sha256)
         return token.agent_id if token else self._ended.get(sha256)
 
@@ -407,12 +408,12 @@ class Registry:
         ]
 
     def drop_token(self, token: Token) -> bool:
-        """Forget *token*; tell whether it was there. One caller gets True."""
+        """Forget *token*; return whether it existed. One caller gets True."""
         held = self._held.get(token.agent_id)
-        known = held.drop(token) if held else None
-        if known is None:
+        dropped = held.drop(token) if held else None
+        if dropped is None:
             return False
-        self._forget(known)
+        self._forget(dropped)
         return True
 
     def elevated(self, stepup_id: StepUpId) -> Token | None:
@@ -421,7 +422,7 @@ class Registry:
         return token if token and self.lives(token) and self.admits(token) else None
 
     def may_hold_more(self, agent_id: AgentId, most: int) -> bool:
-        """Tell whether the agent's live tokens are within what one agent may take.
+        """Check whether the agent's live tokens are below the maximum of one agent.
 
         Args:
             agent_id: the agent.
@@ -443,7 +444,7 @@ class Registry:
         return held.weight < min(share, HELD_CAP)
 
     def ends(self) -> Callable[[Deadline], datetime]:
-        """Return what tells when deadlines pass, by the clock as it is set now."""
+        """Return the function of deadlines' ends, by the clock as it is set now."""
         return as_set_now(self._clock)
 
     def held(self, agent_id: AgentId) -> HeldTokens:
@@ -461,15 +462,15 @@ class Registry:
     def cut_tokens(self, agent_id: AgentId) -> HeldTokens:
         """Make every token of the agent unusable; return those that lived.
 
-        Voids what is being decided, and takes the same time however many there are.
+        Voids decisions under way, and takes the same time for any number of tokens.
         """
         self.void_decisions(agent_id)
-        cut = self._held.pop(agent_id, None)
-        if cut is None:
+        dropped = self._held.pop(agent_id, None)
+        if dropped is None:
             return HeldTokens()
-        self._prune(cut)
-        self._cut.append(cut)
-        return cut
+        self._prune(dropped)
+        self._revoked.append(dropped)
+        return dropped
 
     @contextmanager
     def ending_scopes(
@@ -477,8 +478,8 @@ class Registry:
     ) -> Iterator[Iterator[list[Token]]]:
         """End the agent's tokens that carry one of *scopes*; in a block, none lives.
 
-        Yields what yields those that were ended, in slices, so that others have their
-        turn between; those that were not looked at when the block is left are then.
+        Yields slices of ended agents, so that others have their turn between; those
+        that were not reached when the block is left are ended then.
         """
         tokens = iter(self.held(agent_id).unordered())
 
@@ -500,20 +501,20 @@ class Registry:
                 del self._ending[agent_id]
 
     def is_ending_scopes(self, agent_id: AgentId) -> bool:
-        """Tell whether scopes are just being taken from the agent."""
+        """Check whether scopes are just being taken from the agent."""
         return agent_id in self._ending
 
     def cut_all_tokens(self) -> Callable[[], int]:
-        """Make every token unusable; return what counts those that lived."""
+        """Make every token unusable; return the function that counts the live ones."""
         self._epoch += 1
         self.provider_tokens.drop_all()
-        cut, self._held = list(self._held.values()), {}
-        self._cut.extend(cut)
+        dropped, self._held = list(self._held.values()), {}
+        self._revoked.extend(dropped)
 
         def count() -> int:
-            for held in cut:
+            for held in dropped:
                 self._prune(held)
-            return sum(map(len, cut))
+            return sum(map(len, dropped))
 
         return count
 
@@ -545,8 +546,8 @@ class Registry:
 
     def forget_cut(self) -> Iterator[None]:
         """Take tokens that were cut out of memory, yielding after each slice."""
-        while self._cut:
-            tokens = iter(self._cut.popleft())
+        while self._revoked:
+            tokens = iter(self._revoked.popleft())
             while part := list(islice(tokens, _SLICE)):
                 for token in part:
                     self._forget(token)
@@ -556,7 +557,7 @@ class Registry:
                 yield
 
     def lives(self, token: Token) -> bool:
-        """Tell whether *token* and all that it was exchanged for still live.
+        """Check whether *token* and all that it was exchanged for still live.
 
         Forget it once it is seen to have expired.
         """
@@ -586,7 +587,7 @@ class Registry:
         return len(ended)
 
     def _forget(self, token: Token) -> None:
-        """Take *token* out of the indexes, unless another stands there by now."""
+        """Remove *token* from the indexes, unless another has its place by now."""
         if self._tokens.get(token.sha256) is token:
             del self._tokens[token.sha256]
         if self._by_id.get(token.id) is token:

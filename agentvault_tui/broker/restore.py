@@ -57,7 +57,7 @@ _DEEPEST: Final = 64
 """Folders of a member's path: `shutil.rmtree` recurses into each."""
 _CHUNK: Final = 1024 * 1024
 _UNREADABLE: Final = (tarfile.TarError, ArithmeticError, LookupError, ValueError)
-"""What reading a changed archive may raise."""
+"""The errors of reading a changed archive."""
 _BEGUN: Final = frozenset(
     {
         *("device_codes", "access_tokens", "auth_codes", "connect_requests"),
@@ -85,7 +85,7 @@ def restore_backup(
         into_team: puts the embedded tenant's rows of a home into the team's store.
 
     Returns:
-        what the backup says of itself, and the ledger's head now.
+        the backup's description, and the ledger's head now.
 
     Raises:
         NotFoundError: there is no such file.
@@ -135,14 +135,14 @@ def _no_room(home: Home) -> LedgerUnwritableError:
 
 
 def _is(marker: Path, trailer: bytes) -> bool:
-    """Tell whether a restore of the same file came so far."""
+    """Check whether a restore of the same file came so far."""
     return marker.exists() and marker.read_bytes() == trailer
 
 
 def _read_trailer(file: BinaryIO, source: Path) -> bytes:
-    """Return the line that ends a backup, which nobody else can have written."""
-    found = os.fstat(file.fileno())
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or found.st_uid not in {
+    """Return the line that ends a backup, which no other party can have written."""
+    status = os.fstat(file.fileno())
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or status.st_uid not in {
         0,
         os.geteuid(),
     }:
@@ -257,10 +257,10 @@ def _unpack_member(
 async def _continue_ledger(
     home: Home, manifest: Manifest, clock: Clock, actor: Actor
 ) -> None:
-    """Verify the ledger, then record the restore: nothing of before is in force.
+    """Verify the ledger, then record the restore: nothing of before is in effect.
 
-    What was revoked after the backup was made is not known, so every token ends, every
-    step-up is cancelled, and panic is on.
+    Later revocations are unknown to the backup, so every token ends, every step-up is
+    cancelled, and panic is on.
     """
     with (
         storage_errors(home.database),
@@ -268,11 +268,11 @@ async def _continue_ledger(
     ):
         open_checked(db, home, trust=False)  # brings an older one up to date
     # Before it is opened, which begins to build the text index beside it.
-    found = verify_ledger(home, now=clock.now())
+    result = verify_ledger(home, now=clock.now())
     head = Head(manifest.seq, manifest.hash)
-    if not found.ok or (found.ledger, found.head) != (manifest.ledger, head):
+    if not result.ok or (result.ledger, result.head) != (manifest.ledger, head):
         raise LedgerDamagedError(
-            f"the backup's ledger does not verify: {found.problem}",
+            f"the backup's ledger does not verify: {result.problem}",
             "restore an older backup",
         )
     _end_begun(home)
@@ -306,7 +306,7 @@ async def _continue_ledger(
 
 
 def _end_begun(home: Home) -> None:
-    """End what people have begun at the embedded tenant, as a copy to a team's does.
+    """End sign-ins under way at the embedded tenant, as a copy to a team's does.
 
     A session that was ended, or a link and a code that were used, after the backup was
     made are as they were before; and challenges that were answered count as open.
@@ -324,7 +324,7 @@ def _end_begun(home: Home) -> None:
 
 
 def _into_store(home: Home, actor: Actor, into_team: IntoTeam) -> None:
-    """Copy what the team shares into its empty store, if the settings name one.
+    """Copy the shared data into a team's empty store, if the settings name one.
 
     A restore that was killed after it had done so does not do it again.
     """
@@ -367,7 +367,7 @@ def _head(home: Home) -> Head:
 
 
 def _move(home: Home) -> Head:
-    """Move what was unpacked into the home; each file at once, and again if killed.
+    """Move the unpacked files into the home; each at once, and again if killed.
 
     Returns:
         where its ledger ends.

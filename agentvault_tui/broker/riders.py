@@ -30,8 +30,8 @@ _RIDING: Final[ContextVar[Rider | None]] = ContextVar("rider", default=None)
 class Rider:
     """Who, how proven, why and which texts, for the first event of a change.
 
-    Either every event of the change and this are durable, or none: a loosening whose
-    proof is not on record must not be possible (NIST SP 800-53 AU-12).
+    Either every event of the change and this are durable, or none: a loosening without
+    its proof on record must not be possible (NIST SP 800-53 AU-12).
     """
 
     actor: Actor
@@ -47,7 +47,7 @@ class Rider:
 
     @property
     def recorded(self) -> bool:
-        """Tell whether it is durable with an event of the change."""
+        """Check whether it is durable with an event of the change."""
         done = self.done
         return done is not None and done.done() and not self._failed(done)
 
@@ -99,7 +99,7 @@ def record_of(
     why: str | None,
     **more: object,
 ) -> dict[str, Any]:
-    """Return what the event of a loosening says of it: ``detail.loosened``.
+    """Return the description of a loosening in its event: ``detail.loosened``.
 
     Args:
         kinds: of `CHANGE_KINDS`.
@@ -141,7 +141,7 @@ def text_change(name: str, before: str | None, after: str | None) -> ChangedText
 
 
 def policy_changes(before: PolicyTexts, after: PolicyTexts) -> list[ChangedText]:
-    """Return the files of a policy whose active texts differ, each of scopes.d alone.
+    """Return the policy's files whose active texts differ, each of scopes.d alone.
 
     Args:
         before: the texts of the active policy; shipped ones stand in for absent ones.
@@ -167,9 +167,9 @@ def policy_kinds(changed: Iterable[ChangedText]) -> tuple[str, ...]:
 def _active(texts: PolicyTexts) -> dict[str, str]:
     """Return active texts by the names of their files."""
     names = dict(zip(PolicyTexts._fields, FILES, strict=True))
-    found = {names[one]: text for one, text in texts.effective().items()}
-    packed = unpack_files(found.pop(SCOPES_FOLDER, None))
-    return found | {f"{SCOPES_FOLDER}/{name}": text for name, text in packed.items()}
+    active = {names[one]: text for one, text in texts.effective().items()}
+    packed = unpack_files(active.pop(SCOPES_FOLDER, None))
+    return active | {f"{SCOPES_FOLDER}/{name}": text for name, text in packed.items()}
 
 
 def _diff(before: str | None, after: str | None) -> str:
@@ -198,10 +198,10 @@ def _lines(text: str | None) -> list[str]:
 
 
 def by_file(kinds: Sequence[str], *texts: ChangedText) -> dict[str, Any]:
-    """Return what an event says of a change that an edited file brought.
+    """Return the event's detail of a change by an edited file.
 
     Args:
-        kinds: of `CHANGE_KINDS`, of what it loosens; none: it only tightens.
+        kinds: of `CHANGE_KINDS`, the loosened kinds; none: it only tightens.
         texts: that were edited.
 
     Returns:
@@ -211,5 +211,5 @@ def by_file(kinds: Sequence[str], *texts: ChangedText) -> dict[str, Any]:
         return {"by": "file"}
     summary = f"edited: {', '.join(one.name for one in texts)}"
     by = [{"sub": "file", "name": "file"}]
-    told = record_of(kinds, summary, texts, None, proof="file", by=by)
-    return {"by": "file", LOOSENED: told}
+    draft = record_of(kinds, summary, texts, None, proof="file", by=by)
+    return {"by": "file", LOOSENED: draft}

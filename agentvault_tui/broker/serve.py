@@ -82,7 +82,7 @@ from agentvault_tui.web.tls import ServerTls, server_context
 
 log = logging.getLogger("agentvault.serve")
 Tell = Callable[[str, Callable[[], WireShape]], None]
-"""Sends what is in no ledger to the consoles that listen."""
+"""Sends events that are in no ledger to the listening consoles."""
 
 _BODY_CAP: Final = 4_194_304
 """Of operators' requests, so that one may hold a policy of the largest size."""
@@ -134,7 +134,7 @@ def _looking(broker: Broker) -> Callable[[], Awaitable[None]]:
     registry = broker.registry
 
     async def look() -> None:
-        """Do what is due; every so often sweep what is over out of memory."""
+        """Do the due work; now and then sweep expired entries out of memory."""
         nonlocal drift
         swept = next(looks) % _SWEEP_EVERY == 0
         drift = await _clock(broker, drift)
@@ -229,8 +229,8 @@ def _drift(broker: Broker) -> float:
 async def _clock(broker: Broker, before: float) -> float:
     """Record a jump of the wall clock.
 
-    What the clock passed has ended, also when it is set back: in memory now, and at
-    any later start by this event.
+    A passed deadline stays passed, also when the clock is set back: in memory now, and
+    at any later start by this event.
     """
     now = _drift(broker)
     if abs(now - before) > _JUMP:
@@ -273,14 +273,14 @@ def run(
 
     Args:
         home: the vault's folders.
-        settings: what to serve with.
+        settings: the settings.
         socket: where operators connect, if not at the home's usual place.
         tenant: the embedded tenant's process, if it was started already.
-        clock: what tells the time, if not the machine.
+        clock: the clock, if not the machine's.
         again: whether to use a store that was copied elsewhere.
         notices: warnings for the log.
         gateway: makes the data plane; without one the broker only issues tokens.
-        watch: makes what looks at the ledger and tells others.
+        watch: makes the reader of the ledger for alerts and exports.
 
     Returns:
         the exit code.
@@ -325,8 +325,8 @@ async def _serve(
     if files := chosen_files(home, settings.broker):
         server_context(files)  # now, before anything is opened
     _check_public(home, settings, clock)
-    for name, known in settings.connections.items():
-        endpoints(name, known.revocation_endpoint, known.userinfo_endpoint)
+    for name, connection in settings.connections.items():
+        endpoints(name, connection.revocation_endpoint, connection.userinfo_endpoint)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -355,7 +355,7 @@ async def _serve(
 
 
 def _check_public(home: Home, settings: Settings, clock: Clock) -> None:
-    """Insist that what other machines are to reach can be served to them."""
+    """Check that listeners for other machines can be served."""
     phones = PublicAddress.of(home, settings.tenant)
     operators = PublicAddress.of(home, settings.operators)
     for public in (phones, operators):
@@ -376,7 +376,7 @@ def _client_id(home: Home, settings: Settings) -> str:
 
 
 def tenant_client(
-    home: Home, found: Announcement, clock: Clock, *, embedded: bool
+    home: Home, announcement: Announcement, clock: Clock, *, embedded: bool
 ) -> TenantClient:
     """Return how operators are asked, at the tenant *found*.
 
@@ -386,19 +386,19 @@ def tenant_client(
     """
     try:
         ours = embedded or (
-            ClientSecretsFile(home, found.issuer).client_id("console")
-            == found.client_id
+            ClientSecretsFile(home, announcement.issuer).client_id("console")
+            == announcement.client_id
         )
         stamped, amr = ours, not ours
     except SettingsError:
         stamped, amr = True, True
     return TenantClient(
-        found.issuer,
-        found.client_id,
+        announcement.issuer,
+        announcement.client_id,
         clock,
         mfa_at_required=stamped,
         amr_required=amr,
-        local=found.local,
+        local=announcement.local,
     )
 
 
@@ -411,7 +411,7 @@ async def _open(
 ) -> tuple[Broker, Feed]:
     policy, problem = await policy_at_start(home, ledger)
     policy.catalogue.check_connections(settings.connection_scopes)
-    found = (
+    announcement = (
         await tenant.start(ledger)
         if tenant
         else Announcement(settings.tenant.issuer, _client_id(home, settings))
@@ -422,13 +422,13 @@ async def _open(
         clock=clock,
         ledger=ledger,
         policy=policy,
-        tenant=tenant_client(home, found, clock, embedded=tenant is not None),
+        tenant=tenant_client(home, announcement, clock, embedded=tenant is not None),
         registry=Registry(clock),
         tenant_kind="embedded" if tenant else "auth0",
         policy_state=PolicyState(problem),
     )
-    broker.access.given = found.management
-    for name, at in found.providers.items():
+    broker.access.given = announcement.management
+    for name, at in announcement.providers.items():
         broker.outlook.give(name, at)
     if ledger.shared is not None:
         await join_team(broker, ledger.shared, tenant)
@@ -444,7 +444,7 @@ async def _open(
 
 
 def freeze_objects() -> None:
-    """Freeze what lives as long as the process: collecting it costs latency."""
+    """Freeze the process's lasting objects: collecting them costs latency."""
     gc.collect()
     gc.freeze()
     gc.enable()
@@ -517,7 +517,7 @@ async def _operators_elsewhere(
 
 
 async def _beat_watchdog() -> None:
-    """Tell the service manager twice in its time limit that the event loop turns."""
+    """Notify the service manager twice in its time limit that the event loop turns."""
     while (limit := watchdog_seconds()) is not None:
         notify("WATCHDOG=1")
         await asyncio.sleep(limit / 2)
@@ -576,8 +576,8 @@ async def _close(broker: Broker) -> None:
 async def _record_start_or_stop(broker: Broker, kind: EventType) -> None:
     drafts, changes = policy_record(broker)
     if kind is EventType.BROKER_STARTED:
-        told, rows = settings_record(broker)
-        drafts, changes = [*drafts, *told], [*changes, *rows]
+        record, rows = settings_record(broker)
+        drafts, changes = [*drafts, *record], [*changes, *rows]
     texts, named = kept_texts(broker.policy)
     # A ledger that cannot write must not keep a broker with kept cuts from serving.
     await broker.record_cut(

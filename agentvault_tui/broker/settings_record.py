@@ -17,7 +17,7 @@ _FILE: Final = "config.toml"
 
 
 def settings_record(broker: Broker) -> tuple[list[Draft], list[Change]]:
-    """Return what the ledger does not know yet of the settings that grant.
+    """Return the record of granting settings that the ledger lacks.
 
     They change by file only and count from a start on, so that each difference from the
     start before is recorded then, and counts as a loosening. A first start has none.
@@ -26,7 +26,7 @@ def settings_record(broker: Broker) -> tuple[list[Draft], list[Change]]:
         broker: the broker, with the settings it was started with.
 
     Returns:
-        events, and rows that remember what they name.
+        events, and rows that remember their subjects.
     """
     settings = broker.settings
     granting: dict[str, Any] = {
@@ -40,14 +40,14 @@ def settings_record(broker: Broker) -> tuple[list[Draft], list[Change]]:
     }
     # Each home directory of a team has its own.
     key = f"{_KEY} {broker.team.id}" if broker.team else _KEY
-    known = broker.kept.get(key)
-    kept = json.dumps(now)
-    if known == kept:
+    recorded = broker.kept.get(key)
+    encoded = json.dumps(now)
+    if recorded == encoded:
         return [], []
-    before: dict[str, str] = json.loads(known) if known else now
-    broker.kept[key] = kept
+    before: dict[str, str] = json.loads(recorded) if recorded else now
+    broker.kept[key] = encoded
     changed = [kind for kind in now if before.get(kind) != now[kind]]
-    row = Meta(key, kept)
+    row = Meta(key, encoded)
     if not changed:
         return [], [row]
     texts = [

@@ -64,15 +64,15 @@ def agent_info(
     foreseen: Foreseen | None = None,
     client_secret: str | None = None,
 ) -> shapes.NewAgentInfo:
-    """Return *agent* with what it holds, and what a revocation would do.
+    """Return *agent* with its tokens, and the effect of a revocation.
 
     Args:
         agent: the agent.
-        registry: what is known of it.
+        registry: the agent's state.
         counts: how its requests were answered, if not as of now.
         tokens: whether its live tokens are listed; if not, only the next to end is.
         ends: tells when deadlines pass, if that was asked a moment ago.
-        foreseen: tells what a revocation would do at the tenant; likewise.
+        foreseen: returns a revocation's steps at the tenant; likewise.
         client_secret: of an agent that was just registered.
     """
     held, ends = registry.held(agent.id), ends or registry.ends()
@@ -80,14 +80,14 @@ def agent_info(
     accounts = registry.accounts.of(agent.id)
     steps = sorted(registry.steps_of(agent.id), key=rank)
     counts = counts or registry.counts(agent.id)
-    known = past_agent_info(
+    past_info = past_agent_info(
         agent, counts, registry.last_seen(agent.id), soonest, len(held), ends=ends
     )
-    members = asdict(known)
+    members = asdict(past_info)
     if not tokens:
         members |= {"tokens": UNSET, "next_token": None}
-        if known.listed_tokens:
-            members["next_token"] = known.listed_tokens[0]
+        if past_info.listed_tokens:
+            members["next_token"] = past_info.listed_tokens[0]
     return shapes.NewAgentInfo(
         **members,
         subject=agent.credential.subject,
@@ -107,8 +107,11 @@ def agent_info(
 
 def _delegations(agent: Agent, registry: Registry) -> dict[str, Any]:
     """Return whom *agent* may pass tokens on to, and who passed it some."""
-    known = registry.delegations
-    to, by = known.given.get(agent.id, _NONE), known.got.get(agent.id, _NONE)
+    delegations = registry.delegations
+    to, by = (
+        delegations.given.get(agent.id, _NONE),
+        delegations.got.get(agent.id, _NONE),
+    )
     allowed = {one.agent_id: one.scopes for one in agent.delegates}
     if not (to or by or allowed):
         return {}
@@ -123,7 +126,7 @@ def _delegations(agent: Agent, registry: Registry) -> dict[str, Any]:
             shapes.DelegateInfo(id=one, name=registry.agent(one).name, live=by[one])
             for one in sorted(by)
         ),
-        "delegated_below": known.under[agent.id],
+        "delegated_below": delegations.under[agent.id],
     }
 
 
@@ -131,10 +134,10 @@ def _derived(agent: Agent, registry: Registry) -> dict[str, Any]:
     """Return which agents were made from *agent*, where it is a template."""
     if not agent.template:
         return {}
-    found = [one.id for one in registry.lifetimes.derived(agent.id)]
+    derived = [one.id for one in registry.lifetimes.derived(agent.id)]
     return {
-        "derived": _refs(found[:SHARERS_SHOWN], registry),
-        "derived_total": len(found),
+        "derived": _refs(derived[:SHARERS_SHOWN], registry),
+        "derived_total": len(derived),
     }
 
 
@@ -143,18 +146,18 @@ def delegation_tree(registry: Registry, agent_id: str | None) -> access.Delegati
 
     Those that hold a token of the agent; all, where none is named.
     """
-    known, ends = registry.delegations, registry.ends()
+    delegations, ends = registry.delegations, registry.ends()
     rows: list[access.TreeToken] = []
     total = 0
-    for root in known.roots():
-        tree = [root, *known.below([root])]
+    for root in delegations.roots():
+        tree = [root, *delegations.below([root])]
         if agent_id is not None and all(one.agent_id != agent_id for one in tree):
             continue
         total += len(tree)
         waiting = [root]
         while waiting and len(rows) < TREE_SHOWN:
             token = waiting.pop()
-            waiting += reversed(known.children(token))
+            waiting += reversed(delegations.children(token))
             holder = registry.agent(token.agent_id)
             rows.append(
                 access.TreeToken(
@@ -165,7 +168,7 @@ def delegation_tree(registry: Registry, agent_id: str | None) -> access.Delegati
                     scope=token.scope,
                     resource=token.resource,
                     expires_at=iso(ends(token.expires)),
-                    below=len(known.below([token])),
+                    below=len(delegations.below([token])),
                 )
             )
     return access.DelegationTree(tokens=tuple(rows), total=total)
@@ -180,7 +183,7 @@ def past_agent_info(
     *,
     ends: Ends = _as_recorded,
 ) -> shapes.PastAgentInfo:
-    """Return *agent* with what it holds: *live* tokens, the *soonest* to end listed."""
+    """Return *agent* with its tokens: *live* tokens, the *soonest* to end listed."""
     return shape_from(
         shapes.PastAgentInfo,
         agent,
@@ -196,7 +199,7 @@ def past_agent_info(
 
 
 def account_info(account: Account, registry: Registry) -> shapes.AccountInfo:
-    """Return a connected account; what could use it is not known here."""
+    """Return a connected account; its other users are not known here."""
     lease = registry.leases.of(account.agent_id, account.connection)
     ahead = registry.outlook(account)
     return shape_from(
@@ -225,7 +228,7 @@ def _refs(agents: Iterable[AgentId], registry: Registry) -> tuple[shapes.AgentRe
 
 
 def step_info(step: OutboxStep) -> shapes.StepInfo:
-    """Return a step at the tenant, or at a provider, as it stands."""
+    """Return a step at the tenant, or at a provider, as it is."""
     return shape_from(
         shapes.StepInfo,
         step,
@@ -237,7 +240,7 @@ def step_info(step: OutboxStep) -> shapes.StepInfo:
 
 
 def panic_info(panic: Panic | None) -> shapes.PanicInfo:
-    """Return how the panic switch stands."""
+    """Return the state of the panic switch."""
     if panic is None:
         return shapes.PanicInfo(on=False)
     return shape_from(shapes.PanicInfo, panic, since=iso(panic.since))
@@ -261,7 +264,7 @@ def stepup_info(
 ) -> shapes.StepUpInfo:
     """Return *stepup* as consoles render and approvers decide it.
 
-    *device* is the caller's own: nobody is shown the code of another person.
+    *device* is the caller's own: another person's code is never shown.
     """
     return shape_from(
         shapes.StepUpInfo,
@@ -339,8 +342,8 @@ def change_info(
 
 def _repeat_info(repeat: Repeat, ends: Ends) -> shapes.RepeatInfo:
     expires_at = _moment(ends(repeat.expires) if repeat.expires else None)
-    asked = repeat.asked
-    return shapes.RepeatInfo(**asked, left=repeat.left, expires_at=expires_at)
+    series = repeat.asked
+    return shapes.RepeatInfo(**series, left=repeat.left, expires_at=expires_at)
 
 
 def event_info(event: Event) -> history.EventInfo:
@@ -364,7 +367,7 @@ def event_info(event: Event) -> history.EventInfo:
 
 
 def device_info(device: DeviceCode) -> shapes.DeviceInfo:
-    """Return what an approver needs to reach the tenant."""
+    """Return the approver's way to the tenant."""
     return shape_from(shapes.DeviceInfo, device, expires_at=iso(device.expires_at))
 
 
@@ -406,15 +409,15 @@ def _moment(moment: datetime | None) -> str | None:
     return iso(moment) if moment else None
 
 
-def recorded_at(kept: Kept, team: Team | None) -> dict[str, Any]:
+def recorded_at(durability: Kept, team: Team | None) -> dict[str, Any]:
     """Return the members of `ending.RecordedAnswer`: where a revocation is durable.
 
     Args:
-        kept: where it is.
+        durability: where it is.
         team: the broker's, if it has one; its other brokers follow the ledger.
     """
-    recorded = kept is Kept.LEDGER
-    members: dict[str, Any] = {"recorded": recorded, "kept": kept.value}
+    recorded = durability is Kept.LEDGER
+    members: dict[str, Any] = {"recorded": recorded, "kept": durability.value}
     if team is not None and not recorded:
         members |= {"others": "not_told", "brokers": team.unnotified()}
     else:

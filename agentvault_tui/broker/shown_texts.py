@@ -1,4 +1,4 @@
-"""The part of a change that an approval page shows: bounded, and it says what is left.
+"""The part of a change that an approval page shows: bounded, with the size of the rest.
 
 The command line reads the rest of `GET /api/changes/{id}`, which has all of it.
 """
@@ -35,7 +35,7 @@ def shown_texts(texts: Sequence[ChangedText]) -> dict[str, Any]:
     Returns:
         `tenant.details.PageTexts`.
     """
-    lines, characters, found = _LINES, _CHARACTERS, []
+    lines, characters, chosen = _LINES, _CHARACTERS, []
     for text in texts[:_TEXTS]:
         differing = text.diff.split("\n") if text.diff else []
         shown: list[str] = []
@@ -46,26 +46,26 @@ def shown_texts(texts: Sequence[ChangedText]) -> dict[str, Any]:
             shown.append(clipped)
         lines -= len(shown)
         left = len(differing) - len(shown)
-        found.append({"name": _clip(text.name), "lines": shown, "left": left})
-    return {"texts": found, "more": max(len(texts) - _TEXTS, 0)}
+        chosen.append({"name": _clip(text.name), "lines": shown, "left": left})
+    return {"texts": chosen, "more": max(len(texts) - _TEXTS, 0)}
 
 
 def shown_request(
     body: msgspec.Struct, apart: Collection[str], details: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what a person decides about: *details*, and the request's other values.
+    """Return the content of a decision: *details*, and the request's other values.
 
-    A value that nobody thought of showing is shown as it was sent.
+    A value without a special form is shown as it was sent.
 
     Args:
         body: the request that waits.
         apart: its members that are shown as texts, or are secret.
-        details: what the change says of it already.
+        details: the change's own description.
 
     Returns:
         names and values, bounded.
     """
-    found = dict(details)
+    shown = dict(details)
     for field in msgspec.structs.fields(body):
         name, value = field.encode_name, getattr(body, field.name)
         usual = field.default_factory() if callable(field.default_factory) else None
@@ -74,9 +74,9 @@ def shown_request(
         if field.name in apart or value is UNSET or value == usual:
             continue
         value = _bounded(msgspec.to_builtins(value))
-        if found.get(name) != value:
-            found[f"request: {name}" if name in found else name] = value
-    return found
+        if shown.get(name) != value:
+            shown[f"request: {name}" if name in shown else name] = value
+    return shown
 
 
 def _bounded(value: Any) -> Any:

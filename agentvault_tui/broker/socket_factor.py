@@ -1,7 +1,7 @@
-"""Tell whether the socket alone is enough for what loosens: ``[changes] socket``.
+"""Check whether the socket alone is enough for a loosening: ``[changes] socket``.
 
 The uid of the socket's peer is a person's only where no agent runs as that user. Once
-one does, what a person may do there an agent may do too, so that a factor is needed.
+an agent has the socket, it can do whatever a person can there, so a factor is needed.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ async def note_shared_user(broker: Broker, operator: Actor) -> None:
 
 
 async def asks_factor(broker: Broker) -> bool:
-    """Tell whether what loosens needs an approver's factor at the socket now.
+    """Check whether a loosening needs an approver's factor at the socket now.
 
-    From the moment that there is an approver; before, nobody could give one. That lasts
-    when the approver is removed, over restarts too: what ends it is a setting.
+    From the moment that there is an approver; before, there would be no factor. That
+    lasts when the approver is removed, over restarts too: only a setting ends it.
     """
     wanted = broker.settings.changes.socket
     if wanted == "uid" or (wanted == "auto" and _SHARED not in broker.kept):
@@ -65,7 +65,7 @@ async def asks_factor(broker: Broker) -> bool:
 
 
 async def _has_approver(broker: Broker) -> bool:
-    """Tell whether somebody can approve.
+    """Check whether somebody can approve.
 
     Raises:
         TenantError: the tenant cannot be asked: it may have an approver at any time.
@@ -79,7 +79,7 @@ async def _has_approver(broker: Broker) -> bool:
 
 
 def asked_before(home: Home) -> tuple[bool, bool]:
-    """Return what a home's ledger has of this, for commands while no broker runs.
+    """Return a home's record of this, for commands while no broker runs.
 
     Args:
         home: the home.
@@ -90,5 +90,5 @@ def asked_before(home: Home) -> tuple[bool, bool]:
     if not home.database.exists():
         return False, False
     with read_home(home) as db:
-        shared, asked = (read_meta(db, name) for name in (_SHARED, _APPROVER))
-        return shared is not None, asked is not None
+        shared, recorded = (read_meta(db, name) for name in (_SHARED, _APPROVER))
+        return shared is not None, recorded is not None

@@ -1,4 +1,4 @@
-"""The broker in one line: tenant, ledger, panic, and what needs attention."""
+"""The broker in one line: tenant, ledger, panic, and warnings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agentvault_tui.operator_api import shapes
 from agentvault_tui.policy.texts import is_policy_file
 from agentvault_tui.text import visible
 
-_KEPT: Final = {
+_PLACES: Final = {
     Kept.LEDGER: "they are on their way.",
     Kept.JOURNAL: "they are kept in the cut journal and hold over a restart.",
     Kept.STOP: "they hold in memory, and the next start stops everything.",
@@ -26,8 +26,8 @@ _KEPT: Final = {
 
 
 def status_info(broker: Broker) -> shapes.StatusInfo:
-    """Return what ``GET /api/status`` answers."""
-    ledger, found = broker.ledger, broker.verified
+    """Return the answer of ``GET /api/status``."""
+    ledger, verified = broker.ledger, broker.verified
     return shapes.StatusInfo(
         version=__version__,
         tenant=shapes.TenantInfo(
@@ -40,8 +40,8 @@ def status_info(broker: Broker) -> shapes.StatusInfo:
             head=ledger.head.seq,
             hash=ledger.head.hash,
             writable=ledger.writable,
-            verified=shape_from(shapes.VerifiedInfo, found, at=iso(found.at))
-            if found
+            verified=shape_from(shapes.VerifiedInfo, verified, at=iso(verified.at))
+            if verified
             else None,
             fault=ledger.fault,
         ),
@@ -79,23 +79,23 @@ def _team(broker: Broker, team: Team) -> shapes.TeamInfo:
 
 
 def warnings(broker: Broker) -> list[str]:
-    """Return what an operator should know, in sentences."""
-    found = list(_ledger_warnings(broker))
-    found += _team_warnings(broker)
-    found += _file_warnings(broker)
+    """Return warnings for an operator, in sentences."""
+    notices = list(_ledger_warnings(broker))
+    notices += _team_warnings(broker)
+    notices += _file_warnings(broker)
     if broker.cuts.waiting:
-        found.append(
+        notices.append(
             f"In force and not in the ledger yet: {broker.cuts.waiting} cut(s); "
-            f"{_KEPT[broker.cuts.kept]}"
+            f"{_PLACES[broker.cuts.kept]}"
         )
     journal = broker.cuts.journal
     if journal is not None and journal.problem is not None and journal.lasting:
-        found.append(
+        notices.append(
             f"The next start stops everything, until agentvault agents restore --all: "
             f"{journal.problem}."
         )
     if broker.policy_state.problem:
-        found.append(
+        notices.append(
             f"The policy on disk cannot be put in force, the one before decides: "
             f"{broker.policy_state.problem}"
         )
@@ -103,26 +103,28 @@ def warnings(broker: Broker) -> list[str]:
         edit := broker.stepups.find(broker.policy_state.held)
     ):
         word = "waits for an approver" if edit.status.open else f"is {edit.status}"
-        found.append(
+        notices.append(
             f"An edit of the policy that loosens it {word}, and the version before"
             f" decides: agentvault stepup show {edit.id}"
         )
     for extension in broker.extensions:
-        found += extension.warnings
+        notices += extension.warnings
     if broker.gateway is not None:
-        found += broker.gateway.notices
-    found += broker.issuers.problems
+        notices += broker.gateway.notices
+    notices += broker.issuers.problems
     given_up = [s for s in broker.registry.steps() if s.status == "failed"]
     if given_up:
-        found.append(
+        notices.append(
             f"{len(given_up)} steps of revocations were given up at the tenant, "
             f"such as {given_up[0].step}: {given_up[0].problem}"
         )
     if broker.tenant.reachable is False:
-        found.append("The tenant does not answer: nothing that needs a person can be.")
+        notices.append(
+            "The tenant does not answer: nothing that needs a person can be."
+        )
     elif broker.log_problem:
-        found.append(f"The tenant's own log cannot be read: {broker.log_problem}")
-    return found
+        notices.append(f"The tenant's own log cannot be read: {broker.log_problem}")
+    return notices
 
 
 def _team_warnings(broker: Broker) -> Iterator[str]:

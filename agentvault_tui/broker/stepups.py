@@ -1,4 +1,4 @@
-"""Step-ups in memory: what waits for a person, and all that is under way about it.
+"""Step-ups in memory: the waiting ones, and the work under way on them.
 
 Device flows, the times of polls and decisions that are being recorded do not survive a
 restart.
@@ -36,7 +36,7 @@ from agentvault_tui.vault import DeviceFlow
 log = logging.getLogger("agentvault.stepup")
 
 KEPT_DECIDED: Final = 200
-"""Decided step-ups kept for lists and late polls."""
+"""Decided step-ups retained for lists and late polls."""
 FIRST: Final = 30.0
 LONGEST: Final = 900.0
 _DOUBLINGS: Final = 5
@@ -44,7 +44,7 @@ _DOUBLINGS: Final = 5
 
 
 OFFER: Final = ""
-"""Stands for who began the device flow of an approval page: anybody may answer it."""
+"""The seat of an approval page's device flow: any person may answer it."""
 
 
 class PersonalFlow(NamedTuple):
@@ -65,7 +65,7 @@ class StepUps:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.cooldowns = Cooldowns(clock)
-        self._known: dict[StepUpId, StepUp] = {}
+        self._by_id: dict[StepUpId, StepUp] = {}
         self._open_of: dict[AgentId, set[StepUpId]] = defaultdict(set)
         self.deciding: set[StepUpId] = set()
         """Step-ups whose decision is being recorded: the first decision wins."""
@@ -85,14 +85,14 @@ class StepUps:
         self.awaited: dict[StepUpId, set[asyncio.Future[None]]] = defaultdict(set)
         """Who waits for a decision, by step-up."""
         self._unread: set[StepUpId] = set()
-        """Changes that were carried out and whose answer nobody has read."""
+        """Changes that were carried out and whose answer is unread."""
         self._repeated: set[StepUpId] = set()
         """Step-ups that were asked for again since `take_repeated`."""
 
     def take_over(
         self, stepups: Iterable[StepUp], cooldowns: Iterable[Cooldown]
     ) -> None:
-        """Know what the last process knew; what was being authorized waits again."""
+        """Take over the last process's state; step-ups being authorized wait again."""
         self.cooldowns.take_over(cooldowns)
         for stepup in stepups:
             if stepup.status is StepUpStatus.AUTHORIZING:
@@ -102,11 +102,11 @@ class StepUps:
                 self.put(stepup)
 
     def put(self, stepup: StepUp) -> None:
-        """Remember *stepup*, replacing what was known of it."""
-        before = self._known.get(stepup.id)
+        """Remember *stepup*, replacing its earlier version."""
+        before = self._by_id.get(stepup.id)
         if before is not None and stepup.repeat is not before.repeat:
             self._uses.pop(stepup.id, None)  # what is known now counts
-        self._known[stepup.id] = stepup
+        self._by_id[stepup.id] = stepup
         unread = stepup.change is not None and bool(stepup.change.result)
         (self._unread.add if unread else self._unread.discard)(stepup.id)
         if stepup.repeats(self._clock):
@@ -122,8 +122,8 @@ class StepUps:
 
     async def decision(self, stepup_id: StepUpId) -> None:
         """Return once a step-up is decided or over; at once if it is, or is unknown."""
-        known = self.find(stepup_id)
-        if known is None or not known.status.open:
+        stepup = self.find(stepup_id)
+        if stepup is None or not stepup.status.open:
             return
         done = asyncio.get_running_loop().create_future()
         self.awaited[stepup_id].add(done)
@@ -136,20 +136,20 @@ class StepUps:
                     del self.awaited[stepup_id]
 
     def forget(self, stepup: StepUp) -> None:
-        """Take back a step-up whose record failed."""
-        self._known.pop(stepup.id, None)
+        """Forget a step-up whose record failed."""
+        self._by_id.pop(stepup.id, None)
         self._close(stepup)
 
     def put_back(self, now: StepUp | None, before: StepUp | None) -> None:
         """Remember a step-up as *before* again, if it is still as put *now*.
 
-        What was to be recorded was not; another broker may have decided meanwhile.
+        The record failed; another broker may have decided meanwhile.
         """
-        if now is None or before is None or (found := self.find(now.id)) is None:
+        if now is None or before is None or (stepup := self.find(now.id)) is None:
             return
-        asked_again = found.status.open and replace(found, count=now.count) == now
-        if found is now or asked_again:
-            self.put(replace(before, count=found.count))
+        asked_again = stepup.status.open and replace(stepup, count=now.count) == now
+        if stepup is now or asked_again:
+            self.put(replace(before, count=stepup.count))
 
     async def use_again(
         self, used: StepUp, written: asyncio.Future[tuple[Event, ...]]
@@ -172,28 +172,28 @@ class StepUps:
             self._settle_uses()
 
     def _settle_uses(self) -> None:
-        """Count no use whose record certainly was not written.
+        """Release uses whose record certainly was not written.
 
-        What another broker recorded, or an end of the repeats, counts in place of uses
-        that began before it.
+        Another broker's record, or an end of the repeats, replaces uses that began
+        before it.
         """
         for stepup_id, uses in list(self._uses.items()):
-            found, over = self.find(stepup_id), [one for one in uses if one.done()]
+            stepup, over = self.find(stepup_id), [one for one in uses if one.done()]
             unwritten = sum(
                 isinstance(one.exception(), OvertakenError | LedgerBusyError)
                 for one in over
                 if not one.cancelled()
             )
-            if unwritten and found and (repeat := found.repeat):
+            if unwritten and stepup and (repeat := stepup.repeat):
                 more = replace(repeat, left=repeat.left + unwritten)
-                self.put(replace(found, repeat=more))
+                self.put(replace(stepup, repeat=more))
             self._uses.pop(stepup_id, None)
             if left := tuple(one for one in uses if not one.done()):
                 self._uses[stepup_id] = left
 
     def find(self, stepup_id: str | None) -> StepUp | None:
         """Return the step-up with that id, if it is known."""
-        return self._known.get(StepUpId(stepup_id)) if stepup_id else None
+        return self._by_id.get(StepUpId(stepup_id)) if stepup_id else None
 
     def get(self, stepup_id: str) -> StepUp:
         """Return the step-up with that id, or raise NotFoundError."""
@@ -208,12 +208,12 @@ class StepUps:
             if agent_id is None
             else self._open_of.get(agent_id, ())
         )
-        return sorted((self._known[i] for i in ids), key=lambda s: s.requested_at)
+        return sorted((self._by_id[i] for i in ids), key=lambda s: s.requested_at)
 
     def forsaken(self, lasts: Callable[[str], float]) -> list[StepUp]:
-        """Return what another broker of the team began to approve, and died.
+        """Return approvals that another broker of the team began before it died.
 
-        After so many seconds that run of it would have told what became of its code.
+        After so many seconds that run of it would have sent the result of its code.
         """
         now = self._clock.now()
         return [
@@ -226,7 +226,7 @@ class StepUps:
         ]
 
     def unread(self) -> list[StepUp]:
-        """Return changes that were carried out and whose answer nobody has read."""
+        """Return changes that were carried out and whose answer is unread."""
         return [one for one in map(self.find, self._unread) if one is not None]
 
     @property
@@ -236,7 +236,7 @@ class StepUps:
 
     def approved(self, agent_id: AgentId | None) -> Iterator[StepUp]:
         """Yield the agent's approved step-ups; those of all agents for None."""
-        for stepup in self._known.values():
+        for stepup in self._by_id.values():
             if stepup.status is StepUpStatus.APPROVED and (
                 agent_id in {None, stepup.agent_id}
             ):
@@ -247,11 +247,11 @@ class StepUps:
         self._settle_uses()
         agents = list(self._repeating) if agent_id is None else [agent_id]
         ids = [one for each in agents for one in self._repeating.get(each, ())]
-        found = map(self.find, ids)
-        return [one for one in found if one and one.repeats(self._clock)]
+        stepups = map(self.find, ids)
+        return [one for one in stepups if one and one.repeats(self._clock)]
 
     def end_repeats(self, stepups: Iterable[StepUp]) -> list[StepUp]:
-        """End what is left of the repeats of *stepups*, in memory; return them so."""
+        """End the remaining repeats of *stepups*, in memory; return them so."""
         ended = [stepup.repeated_no_more() for stepup in stepups]
         for stepup in ended:
             self.put(stepup)
@@ -259,7 +259,7 @@ class StepUps:
 
     def decided(self) -> list[StepUp]:
         """Return decided step-ups, the latest decision first."""
-        decided = [s for s in self._known.values() if not s.status.open]
+        decided = [s for s in self._by_id.values() if not s.status.open]
         decided.sort(key=lambda s: s.decided_at or s.requested_at, reverse=True)
         return decided
 
@@ -271,7 +271,7 @@ class StepUps:
                 and not awaited(stepup.id)
                 and not stepup.repeats(self._clock)
             ):
-                self._known.pop(stepup.id)
+                self._by_id.pop(stepup.id)
                 self.codes.pop(stepup.id, None)
 
     def count_again(self, stepup: StepUp) -> StepUp:
@@ -287,19 +287,19 @@ class StepUps:
         return again
 
     def count_less(self, stepup_id: StepUpId) -> None:
-        """Take back what `count_again` counted, as it was not recorded."""
-        known = self.find(stepup_id)
-        if known and known.status.open and stepup_id not in self.deciding:
-            self.put(replace(known, count=max(known.count - 1, 1)))
+        """Take back the count of `count_again`, as it was not recorded."""
+        stepup = self.find(stepup_id)
+        if stepup and stepup.status.open and stepup_id not in self.deciding:
+            self.put(replace(stepup, count=max(stepup.count - 1, 1)))
 
     def take_repeated(self) -> list[StepUp]:
         """Return those that were asked for again since the last time and still wait."""
         ids, self._repeated = self._repeated, set()
-        found = map(self.find, ids - self.deciding)
-        return [stepup for stepup in found if stepup and stepup.status.open]
+        stepups = map(self.find, ids - self.deciding)
+        return [stepup for stepup in stepups if stepup and stepup.status.open]
 
     def polled_early(self, stepup_id: StepUpId, interval: float) -> bool:
-        """Note a poll; tell whether it came sooner than *interval* after the last."""
+        """Note a poll; return whether it came sooner than *interval* after the last."""
         now, last = self._clock.boot(), self.polled.get(stepup_id)
         self.polled[stepup_id] = now
         return last is not None and now - last < interval
@@ -313,7 +313,7 @@ class StepUps:
     ) -> None:
         """Follow a device flow in a task of its own, until `end_flow`.
 
-        *who* began it: the seat of an operator, or nobody, for an approval page.
+        *who* began it: an operator's seat, or empty for an approval page.
         """
         self.codes[stepup_id] = flow
         mine = self.flows.setdefault(stepup_id, {})
@@ -325,12 +325,12 @@ class StepUps:
 
     def flow_of(self, stepup_id: StepUpId, who: str) -> DeviceFlow | None:
         """Return the device flow that an operator's seat has begun, while it runs."""
-        found = self.flows.get(stepup_id, {}).get(who) if who != OFFER else None
-        over = found is None or found.flow.expires.passed(self._clock)
-        return None if found is None or over else found.flow
+        flow = self.flows.get(stepup_id, {}).get(who) if who != OFFER else None
+        over = flow is None or flow.flow.expires.passed(self._clock)
+        return None if flow is None or over else flow.flow
 
     def others_approve(self, stepup_id: StepUpId) -> bool:
-        """Tell whether a device flow other than the current task's is under way."""
+        """Check whether a device flow other than the current task's is under way."""
         mine = asyncio.current_task()
         flows = self.flows.get(stepup_id, {}).items()
         return any(who != OFFER and one.task is not mine for who, one in flows)
@@ -374,9 +374,9 @@ class StepUps:
 
 
 def digest_of(stepup: StepUp) -> str:
-    """Return the digest that fixes what a person decides about (RFC 8785, SHA-256).
+    """Return the digest of a decision's content (RFC 8785, SHA-256).
 
-    It covers all that a resource server will be told; absent members are null.
+    It covers everything that a resource server will see; absent members are null.
     ``request`` is there only for a call that the gateway holds, ``evaluation`` only
     for an evaluation, ``money`` only where a service says how amounts are written.
 
@@ -402,22 +402,22 @@ def digest_of(stepup: StepUp) -> str:
 
 
 def tokenless(stepup: StepUp) -> dict[str, Any]:
-    """Return what a step-up says besides: what not each one has."""
-    said: dict[str, Any] = {"evaluation": True} if stepup.evaluation else {}
+    """Return the further members of a step-up that not each one has."""
+    request: dict[str, Any] = {"evaluation": True} if stepup.evaluation else {}
     if change := stepup.change:
-        asked = {"sub": change.sub, "name": change.name}
+        requester = {"sub": change.sub, "name": change.name}
         diffs = {one.name: one.diff for one in change.texts if one.diff}
-        said["change"] = {
+        request["change"] = {
             "call": change.call,
             "kinds": list(change.kinds),
             "request_hmac": change.body_hmac,
-            "requested_by": asked,
+            "requested_by": requester,
             **({"diffs": diffs} if diffs else {}),
         }
-    said |= {"repeat": stepup.repeat.asked} if stepup.repeat else {}
-    said |= {"repeat_of": stepup.repeat_of} if stepup.repeat_of else {}
-    said |= {"money": stepup.money.written} if stepup.money else {}
-    return said | ({"request": stepup.request} if stepup.request_json else {})
+    request |= {"repeat": stepup.repeat.asked} if stepup.repeat else {}
+    request |= {"repeat_of": stepup.repeat_of} if stepup.repeat_of else {}
+    request |= {"money": stepup.money.written} if stepup.money else {}
+    return request | ({"request": stepup.request} if stepup.request_json else {})
 
 
 def as_cancelled(stepup: StepUp, problem: str, when: datetime) -> StepUp:
@@ -488,45 +488,45 @@ class Cooldowns:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._known: dict[str, Cooldown] = {}
+        self._by_id: dict[str, Cooldown] = {}
 
     def take_over(self, cooldowns: Iterable[Cooldown]) -> None:
-        """Know what the last process knew."""
-        self._known.update((known.requester, known) for known in cooldowns)
+        """Take over the state of the last process."""
+        self._by_id.update((cooldown.requester, cooldown) for cooldown in cooldowns)
 
     def of(self, requester: str) -> Cooldown:
-        """Return what is known of a requester, as the ledger keeps it."""
-        return self._known.get(requester) or Cooldown(requester)
+        """Return a requester's state, in the ledger's form."""
+        return self._by_id.get(requester) or Cooldown(requester)
 
     def remaining(self, requester: str) -> float:
         """Return the seconds that a requester still waits; 0 when it need not."""
-        known = self.of(requester)
-        if known.until is None:
+        cooldown = self.of(requester)
+        if cooldown.until is None:
             return 0.0
-        if known.until.boot_id == self._clock.boot_id:
-            left = known.until.boot - self._clock.boot()
+        if cooldown.until.boot_id == self._clock.boot_id:
+            left = cooldown.until.boot - self._clock.boot()
         else:
-            left = (known.until.wall - self._clock.now()).total_seconds()
-        return max(0.0, min(left, _wait(known.denials)))
+            left = (cooldown.until.wall - self._clock.now()).total_seconds()
+        return max(0.0, min(left, _wait(cooldown.denials)))
 
     def denied(self, requester: str) -> Cooldown:
-        """Make a requester wait; return what goes into the denial's transaction."""
+        """Make a requester wait; return the rows of the denial's transaction."""
         denials = self.of(requester).denials + 1
         until = Deadline.after(self._clock, _wait(denials))
         return self.put(Cooldown(requester, denials, until))
 
     def approved(self, requester: str) -> tuple[Cooldown, ...]:
-        """Start anew; return what goes into the approval's transaction, if anything."""
-        return (Cooldown(requester),) if self._known.pop(requester, None) else ()
+        """Reset; return the rows of the approval's transaction, if any."""
+        return (Cooldown(requester),) if self._by_id.pop(requester, None) else ()
 
     def restore(self, cooldown: Cooldown) -> None:
-        """Put back what an approval that was not recorded had ended."""
-        if cooldown.until is not None and cooldown.requester not in self._known:
+        """Restore the state before an approval that was not recorded."""
+        if cooldown.until is not None and cooldown.requester not in self._by_id:
             self.put(cooldown)
 
     def put(self, cooldown: Cooldown) -> Cooldown:
         """Make a requester wait as *cooldown* says, in memory."""
-        self._known[cooldown.requester] = cooldown
+        self._by_id[cooldown.requester] = cooldown
         return cooldown
 
 

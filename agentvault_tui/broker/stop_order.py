@@ -75,6 +75,7 @@ def order_watch(broker: Broker) -> Callable[[], Awaitable[None]]:
     obeyed: tuple[int, ...] | None = None
 
     async def look() -> None:
+        """Panic once for a new order, also for one that is malformed."""
         nonlocal obeyed
         file = broker.home.stop_order
         stamp = file_stamp(file)

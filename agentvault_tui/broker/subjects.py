@@ -26,7 +26,7 @@ _SEGMENT: Final = re.compile(r"[A-Za-z0-9._*-]+")
 _REMEDY: Final = "for example github:repo:acme/app:ref:refs/heads/main"
 
 Shape = tuple[str, tuple[str, ...]]
-"""An issuer's name, and what separates the segments."""
+"""An issuer's name, and the separators of segments."""
 _Key = tuple[Shape, tuple[str, ...]]
 
 
@@ -38,7 +38,7 @@ def split_subject(text: str) -> tuple[Shape, tuple[str, ...]]:
 
 
 def _is_plain_path(subject: str) -> bool:
-    """Tell whether each segment of a SPIFFE ID's path is one (SPIFFE-ID section 2.2).
+    """Check whether each segment of a SPIFFE ID's path is one (SPIFFE-ID section 2.2).
 
     An escape, ``.``, ``..`` and an empty segment may name another workload to a program
     that normalizes them. ``*`` is ours. Every other subject is plain.
@@ -53,10 +53,10 @@ def _is_plain_path(subject: str) -> bool:
 
 
 def check_subject(text: str) -> None:
-    """Refuse what is no subject, or one whose ``*`` lets strangers in.
+    """Refuse an invalid subject, or one whose ``*`` lets strangers in.
 
-    Where a subject begins with ``SCHEME://``, that and what follows it, a SPIFFE trust
-    domain, say whose identities these are; everywhere else the first two segments do:
+    If a subject begins with ``SCHEME://``, that and the next segment, a SPIFFE trust
+    domain, identify the owner; everywhere else the first two segments do:
     ``repo`` and its owner, ``system:serviceaccount``.
 
     Args:
@@ -96,7 +96,7 @@ def check_subject(text: str) -> None:
 
 
 class Subjects:
-    """The registered subjects, and whose they are."""
+    """The registered subjects, and their agents."""
 
     def __init__(self) -> None:
         self._agents: dict[_Key, tuple[AgentId, ...]] = {}
@@ -105,11 +105,11 @@ class Subjects:
         """Where subjects have ``*``, so that a match looks up few."""
 
     def add(self, text: str, agent_id: AgentId) -> None:
-        """Remember whose the subject *text* is."""
+        """Remember the agent of the subject *text*."""
         shape, segments = key = split_subject(text)
-        known = self._agents.get(key, ())
-        if agent_id not in known:
-            self._agents[key] = (*known, agent_id)
+        agents = self._agents.get(key, ())
+        if agent_id not in agents:
+            self._agents[key] = (*agents, agent_id)
         self._segments[shape].add(segments)
         if _ANY in segments:
             places = tuple(i for i, each in enumerate(segments) if each == _ANY)
@@ -121,7 +121,7 @@ class Subjects:
         self._agents[key] = tuple(one for one in self._agents[key] if one != agent_id)
 
     def matching(self, text: str) -> list[AgentId]:
-        """Return whose subjects match that of a token, *text* with the issuer's name.
+        """Return the agents whose subjects match *text*, with the issuer's name.
 
         Nothing is folded: another case or a lookalike is another subject.
         """
@@ -139,7 +139,7 @@ class Subjects:
         return [one for each in keys for one in self._agents.get(each, ())]
 
     def overlapping(self, text: str) -> Iterator[AgentId]:
-        """Yield whose subjects some token could match that matches *text* too.
+        """Yield agents whose subjects some token could match that matches *text*.
 
         Two without ``*`` do not count: they are the same, and ``client_id`` picks.
         """

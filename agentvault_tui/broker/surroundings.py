@@ -25,9 +25,9 @@ from agentvault_tui.text import visible
 from agentvault_tui.trusted_files import read_trusted
 
 LOCAL: Final = "127.0.0.1"
-"""The source of what a command on this machine asks over the operators' socket."""
+"""The source of a local command's request over the operators' socket."""
 _SOURCES: Final = 4096
-"""Addresses whose country is remembered."""
+"""Addresses whose country is cached."""
 _LONGEST: Final = 45
 """Characters of an IPv6 address (RFC 4291 section 2.2)."""
 _FORWARDED: Final = b"x-forwarded-for"
@@ -37,7 +37,7 @@ log = logging.getLogger("agentvault.surroundings")
 
 
 class Surroundings:
-    """What the broker tells policy about a request beside the request itself."""
+    """The broker's facts for policy about a request, next to the request itself."""
 
     def __init__(self, clock: Clock, home: Home, settings: Settings) -> None:
         """Read the country database, where the settings name one.
@@ -57,7 +57,7 @@ class Surroundings:
             self._load(self._database)
 
     def at(self, source: str | None, now: datetime | None = None) -> Environment:
-        """Return what policy is told of a request from *source*, now or at *now*."""
+        """Return the facts for policy of a request from *source*, now or at *now*."""
         country = self.country_of(source) if self._database and source else None
         now = now or self._clock.now()
         return Environment.at(now, self._zone, source=source, country=country)
@@ -66,8 +66,8 @@ class Surroundings:
         """Return the address that a request came from, if that can be known.
 
         Behind trusted proxies it is the first address from the right of all
-        ``X-Forwarded-For`` lines that is no trusted proxy: what stands to the left of
-        it the caller may have written. ``Forwarded`` (RFC 7239) is ignored.
+        ``X-Forwarded-For`` lines that is no trusted proxy: the caller may have written
+        the part to the left of it. ``Forwarded`` (RFC 7239) is ignored.
 
         Returns:
             an IP address in its canonical form; None where the proxies name none.
@@ -77,16 +77,16 @@ class Surroundings:
             return peer
         lines = [line for name, line in scope["headers"] if name == _FORWARDED]
         for written in reversed(b",".join(lines).split(b",")):
-            found = plain_address(written.strip(b" \t").decode("latin-1"))
-            if found is None or not self._is_trusted(found):
-                return found
+            source = plain_address(written.strip(b" \t").decode("latin-1"))
+            if source is None or not self._is_trusted(source):
+                return source
         return None
 
     def _is_trusted(self, address: str) -> bool:
         if not self._trusted:
             return False
-        found = ipaddress.ip_address(address)
-        return any(found in network for network in self._trusted)
+        parsed = ipaddress.ip_address(address)
+        return any(parsed in network for network in self._trusted)
 
     async def look(self) -> None:
         """Read the country database again where its file was replaced."""
@@ -118,8 +118,8 @@ class Surroundings:
                 code = record["country"]["iso_code"]
             except (TypeError, LookupError, ValueError, maxminddb.InvalidDatabaseError):
                 return None
-            known = isinstance(code, str) and _CODE.fullmatch(code)
-            return code if known else None
+            valid = isinstance(code, str) and _CODE.fullmatch(code)
+            return code if valid else None
 
         self.country_of = lru_cache(maxsize=_SOURCES)(country_of)
         self._seen = seen
@@ -141,10 +141,10 @@ def plain_address(text: str) -> str | None:
     if len(text) > _LONGEST or "%" in text:
         return None
     try:
-        found: Network | Any = ipaddress.ip_address(text)
+        parsed: Network | Any = ipaddress.ip_address(text)
     except ValueError:
         return None
-    return str(getattr(found, "ipv4_mapped", None) or found)
+    return str(getattr(parsed, "ipv4_mapped", None) or parsed)
 
 
 def _unknown(_: str) -> str | None:

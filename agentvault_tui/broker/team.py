@@ -1,10 +1,11 @@
-"""This broker among others: heartbeats, its lease, who has confirmed what, who works.
+"""This broker among others: heartbeats, its lease, confirmations, and the working one.
 
 Each broker says twice a second in the store that it lives and up to which event it has
-followed. It holds a lease of two seconds from when it last began to say so, by its own
-boot clock: without it no call goes on here, so that whoever revokes knows that a broker
-that confirms nothing carries none either. One of them holds a lease of eight seconds
-on the work that is done once for all: steps at the tenant, alerts, the tenant's log.
+followed. It holds a lease of two seconds from the start of its last heartbeat, by its
+own boot clock. Without the lease no call continues here, so a revoking broker knows
+that a broker that confirms nothing carries no call either. One of them holds a lease of
+eight seconds on the work that is done once for all: steps at the tenant, alerts, the
+tenant's log.
 """
 
 from __future__ import annotations
@@ -37,12 +38,13 @@ if TYPE_CHECKING:  # it imports psycopg, which few need
 LEASE: Final = 2.0
 """Seconds from the beginning of a heartbeat for which calls may go on."""
 WORK: Final = 8.0
-"""Seconds for which one broker does what is done once, if it does not say so anew."""
+"""Seconds for which one broker does the team's single work, if it does not renew
+this."""
 _MARGIN: Final = 2.0
 """Seconds before the end of that lease at which the work ends here."""
 _EVERY: Final = 0.5
 _ASKED_EVERY: Final = 0.005
-"""Seconds between two looks at what others confirmed, while somebody waits."""
+"""Seconds between two looks at confirmations, while there is a waiter."""
 _CONFIRMED_WITHIN: Final = 2.5
 """Seconds after which a revocation is answered whatever others said."""
 _LAG: Final = 250.0
@@ -54,7 +56,7 @@ log = logging.getLogger("agentvault.team")
 
 
 class Said(msgspec.Struct):
-    """What a broker says of itself."""
+    """A broker's heartbeat."""
 
     run: str
     """Random, of this process: two that were given one id differ in it."""
@@ -71,7 +73,7 @@ class Said(msgspec.Struct):
     tenant: str = ""
     """Its tenant's issuer; empty where that is an embedded one that it alone serves."""
     watching: bool = False
-    """Whether a console listens there, so that calls are told of more often."""
+    """Whether a console listens there, so that calls are reported more often."""
     key: str = ""
     """The id of the team's key that it has; empty where it has none."""
 
@@ -110,10 +112,10 @@ class Team:
         Args:
             ledger: this broker's.
             shared: the team's log.
-            clock: what tells the time.
-            policy: returns the versions of the policy and the files in force.
+            clock: the clock.
+            policy: returns the versions of the policy and the files in effect.
             tenant: the tenant's issuer; empty where no other broker serves it.
-            key: returns the ids of the team's key that is here, and that is in force.
+            key: returns the ids of the team's key that is here, and that is in effect.
         """
         self.id = shared.broker_id
         self.seq = ledger.head.seq
@@ -146,11 +148,11 @@ class Team:
     # Leases
 
     def lease_over(self) -> bool:
-        """Tell whether this broker must carry no call, by its boot clock."""
+        """Check whether this broker must carry no call, by its boot clock."""
         return self.replaced or self._clock.boot() >= self._until
 
     def works(self) -> bool:
-        """Tell whether this broker does what is done once for the whole team."""
+        """Check whether this broker does the single work of the whole team."""
         return not self.replaced and self._clock.boot() < self._works_until
 
     async def join(self) -> None:
@@ -203,7 +205,7 @@ class Team:
     async def _beat(self) -> None:
         lag, clock = await self._lag(), self._clock
         began = clock.boot()
-        said = Said(
+        beat = Said(
             run=self.run_id,
             host=platform.node(),
             version=__version__,
@@ -216,14 +218,14 @@ class Team:
             watching=self.watching(),
             key=self._key()[0],
         )
-        doc = msgspec.json.encode(said)
-        if not await self._shared.hold(self.id, said.run, doc, LEASE):
+        doc = msgspec.json.encode(beat)
+        if not await self._shared.hold(self.id, beat.run, doc, LEASE):
             raise RefusedError(
                 f"another process is the broker {self.id}",
                 "its home was copied: remove the file broker.id from the copy",
             )
         self._until = began + LEASE
-        if await self._shared.hold(_WORK_NAME, said.run, b"{}", WORK):
+        if await self._shared.hold(_WORK_NAME, beat.run, b"{}", WORK):
             self._works_until = began + WORK - _MARGIN
         before = [(one.id, why) for one, why in self.standing()]
         await self._look()
@@ -239,14 +241,14 @@ class Team:
         return round((self._clock.boot() - began) * 1000, 1)
 
     async def _look(self) -> None:
-        now, found = await self._shared.holders()
+        now, holders = await self._shared.holders()
         clock = self._clock
         if isinstance(clock, SharedClock):
             self._clock_ahead = clock.ahead
         self.members = tuple(
-            Member(name, said, now - timedelta(seconds=age), age)
-            for name, doc, age in found
-            if (said := _read(doc)) is not None  # or what one does for all
+            Member(name, beat, now - timedelta(seconds=age), age)
+            for name, doc, age in holders
+            if (beat := _read(doc)) is not None  # or what one does for all
         )
 
     async def leave(self) -> None:
@@ -255,15 +257,15 @@ class Team:
 
     @asynccontextmanager
     async def alone(self, name: str) -> AsyncIterator[float]:
-        """Do in a block what one broker of the team does at a time.
+        """Do in a block the work that one broker of the team does at a time.
 
         One that dies in it is waited for as long as its lease lasts, eight seconds.
 
         Args:
-            name: what it is; one task of a broker at a time has it.
+            name: the work; one task of a broker at a time has it.
 
         Yields:
-            how many seconds it may take, with time left to record what came of it.
+            its maximum duration in seconds, with time left to record the result.
 
         Raises:
             LedgerError: the store is away, or another broker goes on doing it.
@@ -295,7 +297,7 @@ class Team:
         return tuple(ConfirmedInfo(id=one, confirmed=False, ms=0.0) for one in ids)
 
     def gone(self, run: str) -> bool:
-        """Tell whether a process of a broker ended, or said nothing for long.
+        """Check whether a process of a broker ended, or said nothing for long.
 
         That is as long as the work it did is left to it. One that began a moment ago
         may not be known yet.
@@ -308,20 +310,20 @@ class Team:
         return [(one, self._reason(one)) for one in self.members]
 
     def _reason(self, member: Member) -> str | None:
-        said = member.said
+        beat = member.said
         if not member.alive:
             return "it says nothing any more: look at its machine"
-        if said.version != __version__:
-            return f"it is of version {said.version}"
+        if beat.version != __version__:
+            return f"it is of version {beat.version}"
         _, in_force = self._key()
-        if in_force and said.key != in_force:
+        if in_force and beat.key != in_force:
             return "it has not the team's key: agentvault team key import there"
-        if said.lag_ms is None or said.lag_ms > _LAG:
+        if beat.lag_ms is None or beat.lag_ms > _LAG:
             return "it is behind the store"
-        if said.policy != self._policy():
+        if beat.policy != self._policy():
             return "another policy, or another file, is in force there"
-        if abs(said.clock) > _CLOCK:
-            return f"its clock differs by {said.clock:+.0f} s"
+        if abs(beat.clock) > _CLOCK:
+            return f"its clock differs by {beat.clock:+.0f} s"
         return None
 
     async def confirmed(self, seq: int) -> tuple[ConfirmedInfo, ...]:
@@ -341,10 +343,10 @@ class Team:
             answered: returns the ids of those that have; asked again and again.
 
         Returns:
-            what each did, and after how many ms; after 2,500 ms at most.
+            each broker's confirmation, and after how many ms; after 2,500 ms at most.
         """
         clock = self._clock
-        began, told = clock.boot(), dict[str, ConfirmedInfo]()
+        began, confirmed = clock.boot(), dict[str, ConfirmedInfo]()
         waiting = {one.id for one in self.others()}
         while waiting and (spent := clock.boot() - began) < _CONFIRMED_WITHIN:
             have: Container[str] = ()
@@ -357,7 +359,9 @@ class Team:
             for name in tuple(waiting):
                 if name in have or name not in alive:
                     ms = round((clock.boot() - began) * 1000, 1)
-                    told[name] = ConfirmedInfo(id=name, confirmed=name in have, ms=ms)
+                    confirmed[name] = ConfirmedInfo(
+                        id=name, confirmed=name in have, ms=ms
+                    )
                     waiting.discard(name)
             if waiting:
                 await asyncio.sleep(_ASKED_EVERY if spent < 0.1 else 10 * _ASKED_EVERY)
@@ -365,7 +369,7 @@ class Team:
         late = (
             ConfirmedInfo(id=one, confirmed=False, ms=ms) for one in sorted(waiting)
         )
-        return (*(told[name] for name in sorted(told)), *late)
+        return (*(confirmed[name] for name in sorted(confirmed)), *late)
 
 
 def _read(doc: bytes) -> Said | None:
@@ -382,7 +386,7 @@ async def while_working(
 
     Args:
         works: tells whether it is; looked at a few times a second.
-        work: runs until it is cancelled; made anew each time.
+        work: runs until it is cancelled; made again each time.
     """
     while True:
         while not works():  # noqa: ASYNC110 - a clock has no event

@@ -36,11 +36,11 @@ _MAX_SEALED: Final = 64 * 1024 * 1024
 _TOML: Final = ".toml"
 _LOCAL: Final = ".local"
 MEMBER: Final = "#"
-"""Stands between the path of a sealed file and the name of a member of it."""
+"""Separates the path of an encrypted file from the name of a member of it."""
 _TextT = TypeVar("_TextT", str, str | None)
 Texts = dict[str, str]
 _Copy = tuple[tuple[int, ...], str]
-"""A file's stamp, taken first, and what it said then."""
+"""A file's stamp, taken first, and its text then."""
 log = logging.getLogger("agentvault.team")
 
 
@@ -48,7 +48,7 @@ class _Tracked(NamedTuple):
     at: Path
     """A folder of files ``NAME.toml``, one such file, or a sealed file of JSON."""
     check: Callable[[str, str], object]
-    """Raises ServiceError where a text, given after its name, cannot be in force."""
+    """Raises ServiceError where a text, given after its name, cannot be in effect."""
 
     @property
     def is_folder(self) -> bool:
@@ -65,11 +65,12 @@ class TeamCopies:
     def __init__(self, home: Home) -> None:
         """Read nothing yet."""
         self.problems: dict[str, str] = {}
-        """Why a copy is not in force as it stands, or a row cannot be, by its path."""
+        """The reason why a copy or a row is not in effect, by its path."""
         self.aside: list[Path] = []
-        """Edits that were kept beside their file, and that nobody has removed since."""
+        """Edits that were stored next to their file, and that were not removed
+        since."""
         self.lost: set[str] = set()
-        """Sealed files whose edits `compare` found outdated."""
+        """Encrypted files whose edits `compare` found outdated."""
         self._home = home
         self._tracked: dict[str, _Tracked] = {}
         self._base: Texts = {}
@@ -83,7 +84,7 @@ class TeamCopies:
         """Whether this home has never had copies of this team's."""
         self._read: dict[str, _Copy] = {}
         self._members: dict[str, Texts] = {}
-        """What members of sealed files said, by the file's name."""
+        """The members' values in encrypted files, by the file's name."""
         self._settled: tuple[Texts, object, object, object] | None = None
         """Rows and stamps of copies with which nothing was left to do."""
 
@@ -92,15 +93,15 @@ class TeamCopies:
 
         Args:
             name: its path in the home.
-            at: where this home has it; what ends in ``.json`` is sealed.
+            at: its place in this home; a name that ends in ``.json`` is encrypted.
             check: raises ServiceError where a text, given after the name of its file or
-                member, cannot be in force, and ConflictError where it is outdated.
+                member, cannot be in effect, and ConflictError where it is outdated.
         """
         # Replaced as a whole: a thread may go through it.
         self._tracked = {**self._tracked, name: _Tracked(at, check)}
 
     def check_again(self) -> None:
-        """Check edits that were refused: what they are checked against changed."""
+        """Check refused edits again, after a change of their basis."""
         self._settled = None
 
     def place(self, path: str) -> Path | None:
@@ -118,16 +119,16 @@ class TeamCopies:
     def compare(
         self, texts: Texts, unusable: Mapping[str, str], *, keep: bool = True
     ) -> dict[str, str | None]:
-        """Write outdated copies, keep edits of those beside, and return other edits.
+        """Write outdated copies, set their edits aside, and return other edits.
 
         Args:
-            texts: those in force, by path; another object once one of them changed.
-            unusable: why what the store has under a path cannot be in force; empty
-                where it is not about this home.
-            keep: whether edits of sealed files that are outdated are kept beside.
+            texts: those in effect, by path; another object once one of them changed.
+            unusable: the reason why the store's text of a path cannot be in effect;
+                empty if it is not about this home.
+            keep: whether edits of outdated encrypted files are stored next to them.
 
         Returns:
-            what is to be recorded; None where a file was removed.
+            the texts to record; None if a file was removed.
         """
         edits, outdated = dict[str, str | None](), dict[str, str | None]()
         problems: dict[str, str] = {}
@@ -140,8 +141,8 @@ class TeamCopies:
             self.lost.clear()
             return {}
         copies = Texts()
-        for path, (_, said) in self._read.items():
-            copies |= self._members.get(path, {path: said})
+        for path, (_, problem) in self._read.items():
+            copies |= self._members.get(path, {path: problem})
         for path in sorted({*copies, *texts, *self._base}):
             if unread.keys().isdisjoint({path, self._within(path)}):
                 copy, text = copies.get(path), texts.get(path)
@@ -155,10 +156,10 @@ class TeamCopies:
         outdated |= {path: texts.get(path) for path in overtaken}
         for path in (*refused, *overtaken):
             del edits[path]
-        told = {path: why for path, why in unusable.items() if why} | refused
+        faults = {path: why for path, why in unusable.items() if why} | refused
         problems |= self._write(outdated, copies, texts, keep=keep)
         # Once of a sealed file, however many members it has.
-        problems |= {self._told_of(path): why for path, why in told.items()}
+        problems |= {self._told_of(path): why for path, why in faults.items()}
         self.problems, self._started = problems, True
         self._settled = None if outdated or edits else now
         return edits
@@ -166,7 +167,7 @@ class TeamCopies:
     def _is_edit(
         self, path: str, copy: str | None, text: str | None, unusable: Mapping[str, str]
     ) -> bool:
-        """Tell whether a copy that differs from *text* was edited while in step."""
+        """Check whether a copy that differs from *text* was edited while in step."""
         last = self._base.get(path)
         in_step = path in unusable or last == digest_of(text)
         if self._joins and is_policy_file(path):
@@ -188,8 +189,8 @@ class TeamCopies:
         return self._within(path) if MEMBER in path else path
 
     def _read_copies(self, problems: dict[str, str]) -> list[Path]:
-        """Read copies that were changed; return which edits were kept beside one."""
-        aside, known = list[Path](), self._read
+        """Read changed copies; return the edits that were stored next to one."""
+        aside, read = list[Path](), self._read
         self._read = {}
         for name, tracked in self._tracked.items():
             try:
@@ -203,8 +204,8 @@ class TeamCopies:
                 if beside(at).exists():
                     aside.append(beside(at))
                 try:
-                    copy = self._copy(path, at, known.get(path))
-                    if tracked.is_sealed and copy is not known.get(path):
+                    copy = self._copy(path, at, read.get(path))
+                    if tracked.is_sealed and copy is not read.get(path):
                         self._members[path] = _members(path, copy[1]) if copy else {}
                 except PolicyError as error:
                     problems[path] = error.diagnosis()
@@ -213,7 +214,7 @@ class TeamCopies:
                     self._read[path] = copy
         return aside
 
-    def _copy(self, path: str, at: Path, known: _Copy | None) -> _Copy | None:
+    def _copy(self, path: str, at: Path, before: _Copy | None) -> _Copy | None:
         """Read a copy, unless it is as it was *known*; None: it is not there.
 
         Raises:
@@ -227,8 +228,8 @@ class TeamCopies:
         tracked = self._tracked.get(path)
         if tracked is None and self.place(path) is None:
             raise PolicyError(NAME_FORM)
-        if known is not None and known[0] == stamp:
-            return known
+        if before is not None and before[0] == stamp:
+            return before
         most = _MAX_SEALED if tracked is not None and tracked.is_sealed else MAX_FILE
         text = read_text(at, self._home.folder_of(at), most)
         return None if text is None else (stamp, text)
@@ -236,7 +237,7 @@ class TeamCopies:
     def _refused(
         self, edits: Mapping[str, str | None]
     ) -> tuple[dict[str, str], list[str]]:
-        """Return why edits cannot be in force, and which are outdated copies."""
+        """Return why edits cannot be in effect, and which are outdated copies."""
         refused, outdated = dict[str, str](), list[str]()
         for path, text in edits.items():
             tracked = self._tracked[self._within(path)]
@@ -254,11 +255,11 @@ class TeamCopies:
         self,
         texts: Mapping[str, str | None],
         copies: Texts,
-        known: Texts,
+        current: Texts,
         *,
         keep: bool,
     ) -> dict[str, str]:
-        """Make copies say *texts*, and keep edits of them beside.
+        """Write *texts* into copies, and store edits of them next to them.
 
         Returns:
             why one cannot be written, by its path.
@@ -276,7 +277,7 @@ class TeamCopies:
         try:
             for name in self.lost if keep else ():
                 self._keep_aside(self._tracked[name].at, self._read[name][1])
-            self.merge(sealed, known)
+            self.merge(sealed, current)
         except OSError as error:
             names = {self._within(path) for path in sealed}
             problems |= dict.fromkeys(names, _unwritten(error))
@@ -302,7 +303,7 @@ class TeamCopies:
         return None
 
     def _keep_aside(self, path: Path, edit: str) -> None:
-        """Keep an edit of a file, and under a number one that is kept already."""
+        """Store an edit of a file, and under a number one that is stored already."""
         place, content = beside(path), edit.encode()
         if place.exists() and place.read_bytes() != content:
             names = (f"{place.name}.{number}" for number in itertools.count(1))
@@ -311,12 +312,12 @@ class TeamCopies:
         put_private(place, content, replace=True)
         self.aside = sorted({*self.aside, place})
 
-    def merge(self, texts: Mapping[str, str | None], known: Texts) -> None:
+    def merge(self, texts: Mapping[str, str | None], copies: Texts) -> None:
         """Write members of sealed files, whatever the files say of them.
 
         Args:
-            texts: what they say from now on; None where one is removed.
-            known: all that are in force.
+            texts: the new texts; None if one is removed.
+            copies: all that are in effect.
 
         Raises:
             OSError: a file cannot be written.
@@ -332,7 +333,7 @@ class TeamCopies:
                 except PolicyError:
                     now = {}
                 # Of a file that is gone all of it, or the rest were taken for removed.
-                after = dict(now or _of(name, known))
+                after = dict(now or _of(name, copies))
                 for path, text in wanted.items():
                     put(after, path, text)
                 if after != now:
@@ -345,22 +346,22 @@ class TeamCopies:
             put(self._base, path, digest_of(text))
 
     def begin(self, ledger: str) -> None:
-        """Read what this home had in step with *ledger*."""
+        """Read this home's texts in step with *ledger*."""
         try:
-            kept = msgspec.json.decode(self._home.team_files.read_bytes(), type=_Base)
+            base = msgspec.json.decode(self._home.team_files.read_bytes(), type=_Base)
         except (OSError, ValueError):
-            kept = _Base("", {})
-        self._ledger, self._joins = ledger, kept.ledger != ledger
-        self._kept_base = None if self._joins else kept.files
+            base = _Base("", {})
+        self._ledger, self._joins = ledger, base.ledger != ledger
+        self._kept_base = None if self._joins else base.files
         self._base = dict(self._kept_base or {})
 
     def keep_base(self) -> None:
-        """Keep what is in step, so that an edit is known for one after a start."""
+        """Store the texts in step, so that an edit is recognized after a start."""
         if self._base != self._kept_base:
-            kept = _Base(self._ledger, self._base)
+            base = _Base(self._ledger, self._base)
             try:
                 put_private(
-                    self._home.team_files, msgspec.json.encode(kept), replace=True
+                    self._home.team_files, msgspec.json.encode(base), replace=True
                 )
             except OSError as error:
                 log.warning("what is in step cannot be kept: %s", error.strerror)
@@ -374,7 +375,7 @@ class _Base(msgspec.Struct, frozen=True):
 
 
 def _members(name: str, text: str) -> Texts:
-    """Return what each member of a sealed file says; PolicyError: it is none."""
+    """Return the members of an encrypted file; PolicyError: it is invalid."""
     try:
         content = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
     except (ValueError, RecursionError) as error:
@@ -400,14 +401,16 @@ def _of(name: str, texts: Mapping[str, _TextT]) -> dict[str, _TextT]:
 
 
 def _files_of(folder: Path) -> list[Path]:
-    """Return the files ``NAME.toml`` of a folder, and those with an edit beside."""
+    """Return the files ``NAME.toml`` of a folder, and those with an edit next to."""
     names = {one.name.removesuffix(_LOCAL) for one in folder.iterdir()}
-    found = (one for one in sorted(names) if one.endswith(_TOML) and one[0] != ".")
-    return [folder / one for one in found]
+    names_of_files = (
+        one for one in sorted(names) if one.endswith(_TOML) and one[0] != "."
+    )
+    return [folder / one for one in names_of_files]
 
 
 def beside(path: Path) -> Path:
-    """Return where an edit of a file is kept that the team's text overtook."""
+    """Return the place of an edit of a file that the team's text overtook."""
     return path.with_name(f"{path.name}.local")
 
 

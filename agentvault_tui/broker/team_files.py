@@ -1,15 +1,16 @@
-"""A team's files: those in force are the store's, and each home has copies of them.
+"""A team's files: those in effect are the store's, and each home has copies of them.
 
 Each file is one row of the store's state, under its path in the home. Readers ask here,
-so that nothing is in force that the store does not have, and change with the row. An
+so that nothing is in effect that the store does not have, and change with the row. An
 edit of a copy that was in step is recorded, and so holds for all; of two edits at once
-the store takes one. An edit of an outdated copy is kept beside it, as ``NAME.local``.
+the store takes one. An edit of an outdated copy is stored next to it, as
+``NAME.local``.
 
 Of sealed files each member is a row. Their readers read the home's copy, which is
 written before anything later than the row is known here.
 
 The policy, with catalogue and limits, is one row of its own: an edit of one of these
-files is put in force and recorded by `usecases.policy_change`.
+files is put in effect and recorded by `usecases.policy_change`.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ _AT_ONCE: Final = 1024 * 1024
 _MAX_MEMBER: Final = 4 * 1024 * 1024
 """Of a member of a sealed file, in bytes."""
 _TRIES: Final = 8
-"""How often a sealed file is changed anew where other brokers were first."""
+"""How often a sealed file is changed again where other brokers were first."""
 log = logging.getLogger("agentvault.team")
 
 
@@ -82,39 +83,40 @@ def file_draft(
     actor: Actor,
     *,
     opens: bool = False,
-    **told: object,
+    **changes: object,
 ) -> Draft:
-    """Return the event that a file of the home is in force as it is now.
+    """Return the event that a file of the home is in effect as it is now.
 
     Args:
         file: its path in the home.
-        before: the SHA-256 of what it said before; None where it was not there.
-        after: the same of what it says now.
+        before: the SHA-256 of its earlier text; None if it did not exist.
+        after: the same of its present text.
         actor: who changed it.
         opens: whether its removal loosens something.
-        told: what the event says besides.
+        changes: the event's further members.
 
-    An edit is nobody's: the event says that a file brought it, and whether it loosens.
+    An edit has no operator: the event states that a file brought it, and whether it
+    loosens.
     """
-    if actor.kind is ActorKind.SYSTEM and LOOSENED not in told:
+    if actor.kind is ActorKind.SYSTEM and LOOSENED not in changes:
         loosens = after is not None or opens
         kinds = ("alerts",) if file == _ALERTS else ("services",)
         text = ChangedText(file, before, after)
-        told = by_file(kinds if loosens else (), text) | told
+        changes = by_file(kinds if loosens else (), text) | changes
     word = "added" if before is None else "changed" if after else "removed"
-    detail = {"file": file, "before": before, "after": after, **told}
+    detail = {"file": file, "before": before, "after": after, **changes}
     return Draft(
         EventType.SERVICE_CHANGED, actor, resource=file, reason=word, detail=detail
     )
 
 
 class Loosens(NamedTuple):
-    """What an edit loosens."""
+    """The rights that an edit loosens."""
 
     kinds: tuple[str, ...]
     """Of `CHANGE_KINDS`."""
     details: Mapping[str, str] = MappingProxyType({})
-    """What a person who approves it sees besides."""
+    """The further content for the approver."""
     instead: str | None = None
     """The text that counts once the file is removed."""
 
@@ -130,51 +132,51 @@ class TeamFiles:
         self,
         home: Home,
         ledger: Ledger,
-        kept: Callable[[], Mapping[str, str]],
+        recorded: Callable[[], Mapping[str, str]],
         actor: Actor,
     ) -> None:
         """Track nothing yet.
 
         Args:
-            home: whose copies are held in step.
+            home: the home of the copies.
             ledger: the team's, as this home reaches it.
-            kept: returns the small values that a start loaded.
+            recorded: returns the small values that a start loaded.
             actor: who records an edit of a copy.
         """
         self._home = home
         self.copies = TeamCopies(home)
         """This home's."""
         self.on_change: list[Callable[[], Awaitable[None]]] = []
-        """Awaited once other texts are in force; none may commit and wait for that."""
+        """Awaited once other texts are in effect; none may commit and wait for that."""
         self.in_force: list[Callable[[], Iterable[tuple[str, str]]]] = []
-        """Each returns path and SHA-256 of files that a reader has in force here."""
+        """Each returns path and SHA-256 of files that a reader has in effect here."""
         self.on_problem: Callable[[], None] = lambda: None
-        """Called when what operators are told of copies changed."""
+        """Called when the operators' view of copies changed."""
         self.on_policy: Callable[[PolicyTexts, str | None], Awaitable[None]]
-        """Awaited with what this home's policy files say, edits included, and why one
-        of them cannot be read or written, if so."""
+        """Awaited with the texts of this home's policy files, edits included, and the
+        problem if one of them cannot be read or written."""
         self.judges: dict[str, Judge] = {}
-        """By file or folder, what tells whether an edit loosens."""
+        """By file or folder, the function that checks whether an edit loosens."""
         self.hold: Callable[[Mapping[str, str | None]], Awaitable[Collection[str]]]
         self.hold = _hold_nothing
         """Awaited with edits; returns the paths of those that are not recorded yet."""
         self.waiting: Collection[str] = ()
         """The paths of edits that wait for a person."""
         self._ledger = ledger
-        self._kept = kept
+        self._recorded_texts = recorded
         self._actor = actor
         self._turn = asyncio.Lock()
         self._disk = asyncio.Lock()
         """Held while copies are read or written, and never while one is recorded."""
         self._due: dict[str, str | None] = {}
-        """Members of sealed files that are to be written before `tell` returns."""
+        """Members of encrypted files that are to be written before `tell` returns."""
         self._named: dict[str, str | None] = {}
         """The SHA-256 that the chain names last for a file; None: it was removed."""
         self._rows: Texts = {}
         self._texts: Texts = {}
-        """The rows that are in force; replaced as a whole."""
+        """The rows that are in effect; replaced as a whole."""
         self._unusable: dict[str, str] = {}
-        """Why a row is not in force, by its path; replaced as a whole."""
+        """Why a row is not in effect, by its path; replaced as a whole."""
         self._policy: PolicyTexts | None = None
         """The policy that is recorded, if one is."""
         self._begun = False
@@ -182,31 +184,31 @@ class TeamFiles:
         """Why edits could not be recorded, if so."""
 
     def version(self) -> str:
-        """Return what differs where other files are in force."""
-        found = sorted(pair for reader in self.in_force for pair in reader())
-        return sha256_hex(repr(found))[:16]
+        """Return a value that differs if other files are in effect."""
+        versions = sorted(pair for reader in self.in_force for pair in reader())
+        return sha256_hex(repr(versions))[:16]
 
     def text(self, path: str) -> str | None:
-        """Return what a file says, if it is in force."""
+        """Return a file's text, if it is in effect."""
         return self._texts.get(path)
 
     def folder(self, name: str) -> dict[str, str]:
-        """Return what the files of a folder say, by their names there."""
+        """Return the texts of a folder's files, by their names there."""
         return _inside(name, self._texts)
 
     def problems_in(self, name: str) -> dict[str, str]:
-        """Return why files of a folder are not in force as they stand, likewise."""
+        """Return why files of a folder are not in effect as they stand, likewise."""
         return _inside(name, self.copies.problems)
 
     def judge(self, path: str, text: str | None) -> Loosens | None:
-        """Return what an edit loosens, if it does; with None the file's removal."""
+        """Return the loosening of an edit, or with None of the file's removal."""
         judge = self.judges.get(path.partition("/")[0])
         return judge and judge(path, self._texts.get(path), text)
 
     def change(
-        self, texts: Mapping[str, str | None], actor: Actor, **told: object
+        self, texts: Mapping[str, str | None], actor: Actor, **detail: object
     ) -> tuple[list[Draft], list[Change]]:
-        """Return what records that files say *texts* from now on; None removes one.
+        """Return the record of new *texts* of files; None removes one.
 
         The commit is overtaken where another broker changed one of them meanwhile.
         """
@@ -216,16 +218,16 @@ class TeamFiles:
                 before, after = self._named.get(path), digest_of(text)
                 opens = text is None and bool(self.judge(path, None))
                 drafts.append(
-                    file_draft(path, before, after, actor, opens=opens, **told)
+                    file_draft(path, before, after, actor, opens=opens, **detail)
                 )
             changes.append(Meta(f"{ROW}{path}", text))
         return drafts, changes
 
     def take(self, events: Iterable[Event], changes: Iterable[Change]) -> bool:
-        """Know what was recorded, here or elsewhere, in the order of the chain.
+        """Apply a record, from here or elsewhere, in the order of the chain.
 
         Returns:
-            whether other texts are in force now: then `tell` is to be awaited.
+            whether other texts are in effect now: then `tell` is to be awaited.
         """
         for event in events:
             if event.type is EventType.SERVICE_CHANGED:
@@ -249,15 +251,15 @@ class TeamFiles:
         return True
 
     def put_policy(self, texts: PolicyTexts) -> None:
-        """Know what the policy's files say, by the policy that was recorded last."""
-        known = dict(self._texts)
+        """Take the policy's files, by the last recorded policy."""
+        texts_of_policy = dict(self._texts)
         for path in filter(is_policy_file, self._texts):
-            del known[path]
-        known |= _policy_paths(texts)
-        self._policy, self._texts = texts, known
+            del texts_of_policy[path]
+        texts_of_policy |= _policy_paths(texts)
+        self._policy, self._texts = texts, texts_of_policy
 
     async def tell(self) -> None:
-        """Have readers put in force what `take` took.
+        """Let readers put in effect the texts that `take` took.
 
         Raises:
             OSError: a sealed file cannot be written.
@@ -270,7 +272,7 @@ class TeamFiles:
             await changed()
 
     async def publish(self, change: Callable[[], object]) -> None:
-        """Have *change* write sealed files, and the other brokers have what it wrote.
+        """Let *change* write encrypted files, and publish them to the other brokers.
 
         Args:
             change: called in a thread, and again where another broker was first.
@@ -301,7 +303,7 @@ class TeamFiles:
             copies = self.copies
             for path in FILES if self._policy is not None else ():
                 copies.track(path, self._home.config / path, lambda *_: None)
-            told = copies.problems, copies.aside
+            problems = copies.problems, copies.aside
             # In a thread: files are read, checked and written.
             async with self._disk:
                 if change is not None:
@@ -311,19 +313,19 @@ class TeamFiles:
                     lambda: copies.compare(texts, seen, keep=change is None)
                 )
                 await asyncio.to_thread(copies.keep_base)
-            said = _policy_of(texts, edits)
+            policy_texts = _policy_of(texts, edits)
             edits = {path: edits[path] for path in edits if not is_policy_file(path)}
             if self._policy is not None and self._texts is texts:
                 whys = [
                     why for path, why in copies.problems.items() if is_policy_file(path)
                 ]
-                await self.on_policy(said, whys[0] if whys else None)
+                await self.on_policy(policy_texts, whys[0] if whys else None)
             for path in tuple(await self.hold(edits)):
                 del edits[path]
             recorded = change is None or not copies.lost
             for part in _parts(edits):
                 recorded = recorded and await self._record(part, texts)
-        if (copies.problems, copies.aside) != told:
+        if (copies.problems, copies.aside) != problems:
             self.on_problem()
         return recorded
 
@@ -349,10 +351,10 @@ class TeamFiles:
         return True
 
     async def _begin(self) -> None:
-        """Take the rows that a start loaded, with what the chain names for each."""
+        """Take the rows that a start loaded, with the chain's digest of each."""
         self._rows = {
             key.removeprefix(ROW): text
-            for key, text in self._kept().items()
+            for key, text in self._recorded_texts().items()
             if key.startswith(ROW)
         }
         await asyncio.to_thread(self.copies.begin, self._ledger.ledger_id)
@@ -431,7 +433,7 @@ def _inside(folder: str, values: Mapping[str, str]) -> dict[str, str]:
 
 
 def _parts(edits: Mapping[str, str | None]) -> Iterator[dict[str, str | None]]:
-    """Divide edits into what one commit carries each."""
+    """Divide edits into the parts of one commit each."""
     part, size = dict[str, str | None](), 0
     for path, text in edits.items():
         if size > _AT_ONCE:

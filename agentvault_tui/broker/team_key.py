@@ -1,11 +1,11 @@
 """The team's key at this broker: made anew, sealed anew with, and the old one put away.
 
 The key is in each home (``keys/team.key``) and never in the store, which names the key
-in force and, while the team changes it, the one before. Each broker says in its
-heartbeat which key it has. Once all have the new one, one of them seals anew what the
-brokers share, and records that it is done; each then seals anew what its own home has,
-and removes the old key. Each step looks at what is there, so that a broker that was
-killed in between goes on at its next start.
+in effect and, while the team changes it, the one before. Each broker says in its
+heartbeat which key it has. Once all have the new one, one of them encrypts the shared
+data again, and records that it is done; each then encrypts its own home's data again,
+and removes the old key. Each step reads the present state, so that a broker that was
+killed in between continues at its next start.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from agentvault_tui.model import Actor, Draft, EventType
 from agentvault_tui.sealing import KEY_BYTES, key_ids, read_keys, team_keys
 
 TEAM_KEY: Final = "team_key"
-"""The name in the ledger of which key is in force."""
+"""The name in the ledger of which key is in effect."""
 _IMPORT: Final = "bring it here: agentvault team key import FILE"
 log = logging.getLogger("agentvault.team_key")
 
@@ -44,13 +44,13 @@ class KeyRecord(msgspec.Struct, frozen=True):
     """Which key the team has, by the ids that `key_ids` returns."""
 
     key: str = ""
-    """The one in force; empty where the team never had one."""
+    """The one in effect; empty where the team never had one."""
     before: str = ""
-    """The one before, until all that it sealed is sealed anew."""
+    """The one before, until all that it sealed is encrypted again."""
 
     @classmethod
     def read(cls, value: str | None) -> Self:
-        """Return what the ledger says; SealedError: it is damaged."""
+        """Return the ledger's record; SealedError: it is damaged."""
         try:
             return cls() if value is None else msgspec.json.decode(value, type=cls)
         except msgspec.MsgspecError:
@@ -65,7 +65,7 @@ class KeyRecord(msgspec.Struct, frozen=True):
         return draft, Meta(TEAM_KEY, msgspec.json.encode(after).decode())
 
     def problem(self, here: list[str]) -> SealedError | None:
-        """Say what a home with the keys *here* lacks."""
+        """Word the problem of a home with the keys *here*."""
         if not self.key or here[:1] == [self.key]:
             return None
         if not here:
@@ -87,40 +87,40 @@ def recorded(home: Home) -> KeyRecord:
 async def make_key(
     home: Home, ledger: Ledger, actor: Actor, *, lost: bool
 ) -> KeyRecord:
-    """Make another key for the team, and record that it is in force.
+    """Make another key for the team, and record that it is in effect.
 
     Args:
         home: where it is made; the others import it.
         ledger: the team's.
         actor: who decided.
-        lost: whether the key in force is in no home any more.
+        lost: whether the key in effect is in no home any more.
 
     Returns:
-        what is recorded now.
+        the record now.
 
     Raises:
         ConflictError: the team is changing its key already, or whether it does is not
             known.
-        SealedError: the key in force is not in this home.
+        SealedError: the key in effect is not in this home.
         LedgerError: it cannot be recorded.
     """
-    known = KeyRecord.read(await ledger.meta(TEAM_KEY))
+    record = KeyRecord.read(await ledger.meta(TEAM_KEY))
     if ledger.store_problem is None:
-        settle(home, known)
+        settle(home, record)
     here = key_ids(await asyncio.to_thread(team_keys, home))
     if not lost:
-        if known.before:
+        if record.before:
             raise ConflictError(
                 "the team is changing its key already",
                 "import it where status names a broker that has it not",
             )
-        if problem := known.problem(here):
+        if problem := record.problem(here):
             raise problem
-    elif known.key in here:
+    elif record.key in here:
         raise UsageError("the key in force is in this home", "leave out --lost")
     key = token_bytes(KEY_BYTES)
     after = KeyRecord(key_ids([key])[0], here[0] if here else "")
-    draft, meta = known.change(actor, after, "team key made")
+    draft, meta = record.change(actor, after, "team key made")
     # Before the record: a key that is named and in no home would be lost.
     try:
         put_private(home.team_key_next, key, replace=False)
@@ -142,7 +142,7 @@ async def make_key(
 
 
 def settle(home: Home, record: KeyRecord) -> None:
-    """Put a key that was made in force, if the ledger names it, else remove it."""
+    """Put a key that was made in effect, if the ledger names it, else remove it."""
     if not home.team_key_next.exists():
         return
     with locked_folder(home.keys):
@@ -154,20 +154,20 @@ def settle(home: Home, record: KeyRecord) -> None:
 
 
 class TeamKey:
-    """Follows what the ledger says of the key, and the file with it."""
+    """Follows the ledger's record of the key, and the file with it."""
 
     def __init__(self, home: Home, ledger: Ledger, actor: Actor) -> None:
         """Know nothing yet; *actor* records that the key was changed."""
         self.seals_anew: list[Callable[[], Awaitable[None]]] = []
-        """Each seals anew, with the key in force, what a room has sealed."""
+        """Each encrypts the data of a room again, with the active key."""
         self.team: Team | None = None
         """The brokers, once this one has joined them."""
         self.problem: str | None = None
-        """Why what is sealed does not open here, or is not sealed anew."""
+        """Why the encrypted value does not open here, or is not encrypted again."""
         self.publish: Callable[[], Awaitable[object]] = lambda: asyncio.sleep(0)
-        """Awaited once all is sealed anew: lets the other brokers have it."""
+        """Awaited once all is encrypted again: lets the other brokers have it."""
         self.changed: Callable[[], Awaitable[object]] = lambda: asyncio.sleep(0)
-        """Awaited once the key in force is the only one of this home."""
+        """Awaited once the key in effect is the only one of this home."""
         self.on_problem: Callable[[], None] = lambda: None
         """Called when `problem` changed."""
         self._home, self._ledger, self._actor = home, ledger, actor
@@ -179,7 +179,7 @@ class TeamKey:
         self._turn = asyncio.Lock()
 
     def told(self) -> tuple[str, str]:
-        """Return the ids of the key that is here, and of the one in force."""
+        """Return the ids of the key that is here, and of the one in effect."""
         return self._here[0] if self._here else "", self._record.key
 
     async def make(self, actor: Actor, *, lost: bool) -> KeyRecord:
@@ -213,10 +213,10 @@ class TeamKey:
             self.on_problem()
 
     async def read(self) -> None:
-        """Read what the ledger says, and which keys are here.
+        """Read the ledger's record, and the present keys.
 
         Raises:
-            SealedError: the key in force is not here.
+            SealedError: the key in effect is not here.
         """
         home, ledger = self._home, self._ledger
         record = self._record = KeyRecord.read(await ledger.meta(TEAM_KEY))
@@ -240,7 +240,7 @@ class TeamKey:
             put_private(home.team_key, b"".join(keys), replace=True)
 
     async def _seal_anew(self, record: KeyRecord) -> None:
-        """Seal anew, put the key before away, and record that where it is due."""
+        """Seal again, put the key before away, and record that where it is due."""
         if not record.key or self._done == record.key or self._ledger.store_problem:
             return
         if record.before and not self._is_turn(record):
@@ -258,7 +258,7 @@ class TeamKey:
         self._done = record.key
 
     def _is_turn(self, record: KeyRecord) -> bool:
-        """Tell whether all have the new key, and this broker does what one does."""
+        """Check whether all have the new key, and this broker does the single work."""
         team = self.team
         if team is None or not team.members:
             return False

@@ -30,7 +30,7 @@ _PAUSE: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """What the tenant says once it is ready."""
+    """The tenant's first line, once it is ready."""
 
     issuer: str
     client_id: str
@@ -49,8 +49,8 @@ class TenantProcess:
     The child ends when its stdin closes. Two things outlive it, so that its successor
     is the same tenant, and go over a socket pair that it inherits:
 
-    * its listening socket, which we hold: nobody else can take the port meanwhile, nor
-      that of the other loopback address;
+    * its listening socket, which we hold: no other process can take the port meanwhile,
+      nor that of the other loopback address;
     * our client id, which nothing holds in clear: who finds the port can start no flow;
       and the credential with which we manage it, made for this run.
     """
@@ -62,8 +62,8 @@ class TenantProcess:
         self._management = ClientSecret(new_id("app"), Secret(new_secret("av_m")))
         self._listening: list[socket.socket] = []
         self._child = child
-        self._told = False
-        """Whether the child has been told to begin."""
+        self._ordered = False
+        """Whether the child has received its order to begin."""
         self._ended = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
@@ -117,7 +117,7 @@ class TenantProcess:
         if child is None:
             return
         child.close()
-        if not self._told:
+        if not self._ordered:
             return
         try:
             await asyncio.wait_for(self._ended.wait(), _STOP_SECONDS)
@@ -133,7 +133,7 @@ class TenantProcess:
     async def _spawned(self) -> Announcement:
         if self._child is None or self._told:
             self._child = start_tenant(self._home)
-        self._told = True
+        self._ordered = True
         child = self._child
         self._ended = _ending(child)
         with child.pair:
@@ -142,25 +142,25 @@ class TenantProcess:
                 "client_id": self._management.client_id,
                 "client_secret": self._management.secret.reveal(),
             }
-            known = json.dumps(
+            credentials = json.dumps(
                 {"client_id": self._client_id, "management": management}
             ).encode()
             try:
-                socket.send_fds(child.pair, [known], held)
+                socket.send_fds(child.pair, [credentials], held)
                 assert child.process.stdout is not None  # noqa: S101 - a pipe
                 reading = asyncio.to_thread(child.process.stdout.readline)
                 line = await asyncio.wait_for(reading, _START_SECONDS)
-                said = json.loads(line)
+                announcement = json.loads(line)
                 if not self._listening:
                     # Sent before the line was, so this does not wait.
                     self._listening = _received(child.pair)
                 # The secret comes from us: nobody says it back.
                 return Announcement(
-                    said["issuer"],
-                    said["client_id"],
-                    said["local"],
+                    announcement["issuer"],
+                    announcement["client_id"],
+                    announcement["local"],
                     self._management,
-                    _providers(said["providers"]),
+                    _providers(announcement["providers"]),
                 )
             except (TimeoutError, ValueError, KeyError, OSError) as error:
                 await self._end()
@@ -226,10 +226,10 @@ def _ending(child: Child) -> asyncio.Event:
     return ended
 
 
-def _providers(said: dict[str, dict[str, str]]) -> dict[str, Endpoints]:
+def _providers(announcement: dict[str, dict[str, str]]) -> dict[str, Endpoints]:
     return {
         name: Endpoints(at["revocation_endpoint"], at["userinfo_endpoint"])
-        for name, at in said.items()
+        for name, at in announcement.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""Which tokens a resource server sees, and how often it was told one is active."""
+"""The tokens that resource servers see, and the count of active answers."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ _BATCH: Final = 100
 def seen_by(server: Agent, token: Token) -> Token | None:
     """Return *token* as a resource server sees it, if it is one of those it serves.
 
-    A server registered without scopes and resources sees every token. One that serves
-    scopes sees, of a token's, those alone (RFC 7662 section 2.2 lets a server limit
-    them), and nothing of a token whose action is another's. One that serves resources
-    sees tokens of these, and none that names no resource.
+    A server registered without scopes and resources sees every token. A server with
+    scopes sees only these of a token's (RFC 7662 section 2.2 lets a server limit them),
+    and nothing of a token whose action is another's. One that serves resources sees
+    tokens of these, and none that names no resource.
     """
     if not (server.serves or server.resources):
         return token
     details = json.loads(token.authorization_details or "[]")
     named = [one for one in details if one.get("type") == DETAIL_TYPE]
     if server.resources:
-        said = [token.resource, *(one.get("resource") for one in named)]
-        resources = {str(one) for one in said if one is not None}
+        resource_names = [token.resource, *(one.get("resource") for one in named)]
+        resources = {str(one) for one in resource_names if one is not None}
         if not resources or not all(
             any(is_below(resource, own) for own in server.resources)
             for resource in resources
@@ -58,7 +58,7 @@ def seen_by(server: Agent, token: Token) -> Token | None:
 
 
 def is_below(resource: str, served: str) -> bool:
-    """Tell whether *resource* is *served*, or lies below it."""
+    """Check whether *resource* is *served*, or lies below it."""
     if resource == served:
         return True
     below = served if served.endswith(("/", ":")) else f"{served}/"
@@ -67,9 +67,9 @@ def is_below(resource: str, served: str) -> bool:
 
 
 def token_detail(token: Token) -> dict[str, Any]:
-    """Return what an event about a token says of it, beside who and why."""
-    told = {"token_id": token.id, "expires_at": iso(token.expires.wall)}
-    return told | ({"stepup_id": token.stepup_id} if token.stepup_id else {})
+    """Return the event's detail about a token, besides actor and reason."""
+    detail = {"token_id": token.id, "expires_at": iso(token.expires.wall)}
+    return detail | ({"stepup_id": token.stepup_id} if token.stepup_id else {})
 
 
 def revoked_draft(token: Token, actor: Actor, reason: str) -> Draft:
@@ -118,7 +118,7 @@ class TokenUses:
         self._ledger = ledger
         self._new: dict[tuple[TokenId, AgentId], TokenUse] = {}
         """Those to be recorded at the next look."""
-        self._told: dict[tuple[TokenId, AgentId], TokenUse] = {}
+        self._reported: dict[tuple[TokenId, AgentId], TokenUse] = {}
         """Those recorded within the last minute, in that order; they count on."""
         self._servers: dict[TokenId, list[AgentId]] = {}
         """Who asked about each of these tokens."""
@@ -126,7 +126,7 @@ class TokenUses:
     def count(self, token: Token, server: Agent) -> None:
         """Count one active answer about *token* to *server*, in memory."""
         key = token.id, server.id
-        use = self._told.get(key) or self._new.get(key)
+        use = self._reported.get(key) or self._new.get(key)
         if use is None:
             actor = Actor(ActorKind.AGENT, server.id, server.name)
             use = self._new[key] = TokenUse(token, actor)
@@ -137,21 +137,21 @@ class TokenUses:
         """Return the uses of *token* that are to be recorded with its end."""
         drafts = []
         for server in self._servers.get(token.id, ()):
-            use = self._told.get((token.id, server)) or self._new[token.id, server]
+            use = self._reported.get((token.id, server)) or self._new[token.id, server]
             if use.count:
                 drafts.append(use.draft())
                 use.count = 0
         return drafts
 
     async def record(self, *, ending: bool = False) -> None:
-        """Record the uses not told within the last minute; all if *ending*."""
+        """Record the uses not reported within the last minute; all if *ending*."""
         now = self._clock.boot()
-        while self._told:
+        while self._reported:
             # In the order they were recorded, so that those due lie first.
-            key, use = next(iter(self._told.items()))
+            key, use = next(iter(self._reported.items()))
             if not ending and now - use.recorded_at < _EVERY:
                 break
-            self._new[key] = self._told.pop(key)
+            self._new[key] = self._reported.pop(key)
         for key in [key for key, use in self._new.items() if not use.count]:
             self._forget(key)
         left = len(self._new)
@@ -171,7 +171,7 @@ class TokenUses:
                 raise
             for key, use in due:
                 use.recorded_at = now
-                self._told[key] = self._new.pop(key)
+                self._reported[key] = self._new.pop(key)
             left -= len(due)
 
     def _forget(self, key: tuple[TokenId, AgentId]) -> None:

@@ -60,22 +60,22 @@ class VaultUsersSeal(sealing.Seal):
 
 @dataclass(frozen=True, slots=True)
 class VaultUser:
-    """Whose accounts an agent uses, as the tenant knows them."""
+    """The person whose accounts an agent uses, as the tenant identifies them."""
 
     sub: str
     name: str
-    """What the tenant calls them: untrusted."""
+    """The tenant's name of the person: untrusted."""
     refresh_token: Secret
     """Good for the client it was issued to alone: the agent's own."""
     client_id: str = ""
-    """That client; empty where an earlier version kept none."""
+    """That client; empty if an earlier version stored none."""
 
 
 class VaultUsers:
     """One vault user an agent; the seal binds the token to both and to the tenant."""
 
     def __init__(self, home: Home, issuer: str, *, shared: bool = False) -> None:
-        """Keep the users of the tenant *issuer* in *home*.
+        """Store the users of the tenant *issuer* in *home*.
 
         Their tokens are sealed with the team's key where a store is *shared*.
         """
@@ -84,7 +84,7 @@ class VaultUsers:
         self.path: Final = home.vault_users
         self.shared: Final = shared
         self._seen: tuple[int, ...] | None = None
-        self._known: dict[str, Any] = {}
+        self._cached: dict[str, Any] = {}
 
     def of(self, agent_id: AgentId) -> VaultUser | None:
         """Return the agent's vault user; None when there is none that opens."""
@@ -108,11 +108,11 @@ class VaultUsers:
         return self.subs()(agent_id)
 
     def subs(self) -> Callable[[AgentId], str | None]:
-        """Read the file once; return what tells who an agent's vault user is."""
-        known = self._read()
+        """Read the file once; return the function from agent to vault user."""
+        users = self._read()
 
         def sub_of(agent_id: AgentId) -> str | None:
-            match known.get(agent_id):
+            match users.get(agent_id):
                 case {"sub": str(sub)}:
                     return sub
             return None
@@ -120,7 +120,7 @@ class VaultUsers:
         return sub_of
 
     def keep(self, agent_id: AgentId, user: VaultUser) -> None:
-        """Keep *user* in place of any other; on disk when this returns."""
+        """Store *user* in place of any other; on disk when this returns."""
         box = self.seal().close(
             _KIND,
             self._owner(agent_id, user.sub),
@@ -135,17 +135,17 @@ class VaultUsers:
             self._write({**self._read(), agent_id: one})
 
     def holds(self, agent_id: AgentId, user: VaultUser) -> bool:
-        """Tell whether the token kept for the agent is *user*'s, and no later one."""
-        kept = self.of(agent_id)
+        """Check whether the agent's stored token is *user*'s, and no later one."""
+        held = self.of(agent_id)
         token = user.refresh_token.reveal()
-        return kept is not None and kept.refresh_token.reveal() == token
+        return held is not None and held.refresh_token.reveal() == token
 
     def forget(self, agent_id: AgentId) -> None:
-        """Keep none for the agent."""
+        """Delete the agent's user."""
         with locked_folder(self.path.parent):
-            kept = {**self._read()}
-            if kept.pop(agent_id, None) is not None:
-                self._write(kept)
+            users = {**self._read()}
+            if users.pop(agent_id, None) is not None:
+                self._write(users)
 
     def check(self, agent_id: str, text: str) -> None:
         """Refuse a member of the file that the team's other brokers could not use.
@@ -162,11 +162,11 @@ class VaultUsers:
         raise ServiceError("it is no vault user", "have them sign in again")
 
     def seal(self) -> VaultUsersSeal:
-        """Return what seals the tokens; SealedError: its key is not here."""
+        """Return the seal of the tokens; SealedError: its key is not here."""
         return VaultUsersSeal.of(self._home, shared=self.shared)
 
     async def seal_anew(self) -> None:
-        """Seal with the team's key in force what another key of this home sealed.
+        """Encrypt again, with the team's active key, data of another key of this home.
 
         A token that none of them opens stays as it is: its user signs in again.
         """
@@ -175,8 +175,8 @@ class VaultUsers:
 
     def _seal_anew(self) -> None:
         seal, own = self.seal(), self._home.keys / f"{VaultUsersSeal.WHOSE}.key"
-        kept, left = {**self._read()}, False
-        for agent_id, one in kept.items():
+        users, left = {**self._read()}, False
+        for agent_id, one in users.items():
             try:
                 owner = self._owner(AgentId(agent_id), one["sub"])
                 box = base64.b64decode(one["token"], validate=True)
@@ -193,9 +193,9 @@ class VaultUsers:
                 log.warning("the refresh token kept for %s does not open", agent_id)
                 continue
             if renewed is not None:
-                kept[agent_id] = {**one, "token": base64.b64encode(renewed).decode()}
-        if kept != self._read():
-            self._write(kept)
+                users[agent_id] = {**one, "token": base64.b64encode(renewed).decode()}
+        if users != self._read():
+            self._write(users)
         if not left:
             own.unlink(missing_ok=True)
 
@@ -207,10 +207,10 @@ class VaultUsers:
         return json.dumps([self._issuer, agent_id, sub])
 
     def _read(self) -> dict[str, Any]:
-        """Return what the file says, read again when it is another: asked for often."""
+        """Return the file's content, read again when it changed: called often."""
         seen = file_stamp(self.path)
         if seen is not None and seen == self._seen:
-            return self._known
+            return self._cached
         try:
             content = read_trusted(self.path, self._home.data)
             value = {} if content is None else json.loads(content)
@@ -221,7 +221,7 @@ class VaultUsers:
                 f"{self.path} cannot be read",
                 "restore it, or move it away: vault users then sign in again",
             )
-        self._seen, self._known = seen, value
+        self._seen, self._cached = seen, value
         return value
 
     def _write(self, value: dict[str, object]) -> None:
@@ -256,7 +256,7 @@ class Flow:
     wanted: ConnectRequest
     at: SigningIn | PendingConnection
     consent: Consent | None = None
-    """What is known at the second page."""
+    """The state of the second page."""
 
 
 class Flows:
@@ -268,8 +268,8 @@ class Flows:
 
     def put(self, flow: Flow) -> Flow:
         """Remember *flow*; ConflictError: too many are under way."""
-        for key, known in list(self._flows.items()):
-            if known.at.expires.passed(self._clock):
+        for key, open_flow in list(self._flows.items()):
+            if open_flow.at.expires.passed(self._clock):
                 del self._flows[key]
         if len(self._flows) >= _MOST:
             raise ConflictError(
@@ -302,7 +302,7 @@ SEALED: Final = (
     "what is sealed does not open here: an operator brings the team's key to this"
     " broker (agentvault team key import)"
 )
-"""What agents are told then; the error names files of this machine."""
+"""The agents' error then; the exact one names files of this machine."""
 
 
 class CrowdedError(Exception):
@@ -322,7 +322,7 @@ class VaultAccess:
         deadline: float = DEADLINE,
         shared: bool = False,
     ) -> None:
-        """Reach the tenant *issuer*, see `Wire`, with what *home* keeps for it."""
+        """Connect to the tenant *issuer*, see `Wire`, with *home*'s credentials."""
         self._tenant, self._apart = (
             Tenant(issuer, clock, local=local, timeout=deadline) for _ in range(2)
         )
@@ -364,29 +364,29 @@ class VaultAccess:
         until, refusal = self._resting.get(account, (None, None))
         if until and refusal and not until.passed(self._clock):
             return refusal
-        found = await self._asked(account, self._tenant, self._places)
-        self._rest(account, found)
-        return found
+        exchanged = await self._exchange_with(account, self._tenant, self._places)
+        self._rest(account, exchanged)
+        return exchanged
 
     async def exchange_apart(self, account: Account) -> ProviderToken | NoToken:
         """Have a token that no agent gets: to ask the provider, or to revoke there.
 
         Over connections of its own: no agent that asks for tokens can delay it.
         """
-        return await self._asked(account, self._apart, asyncio.Semaphore())
+        return await self._exchange_with(account, self._apart, asyncio.Semaphore())
 
-    def _rest(self, account: Account, found: ProviderToken | NoToken) -> None:
-        """Repeat a refusal for a moment, and drop those whose moment is over."""
+    def _rest(self, account: Account, exchanged: ProviderToken | NoToken) -> None:
+        """Repeat a refusal for a moment, and drop expired ones."""
         self._resting = {
-            one: kept
-            for one, kept in self._resting.items()
-            if one != account and not kept[0].passed(self._clock)
+            one: until
+            for one, until in self._resting.items()
+            if one != account and not until[0].passed(self._clock)
         }
-        if isinstance(found, NoToken):
-            pause = min(max(found.retry_after or 0.0, _REST), _LONGEST_REST)
-            self._resting[account] = Deadline.after(self._clock, pause), found
+        if isinstance(exchanged, NoToken):
+            pause = min(max(exchanged.retry_after or 0.0, _REST), _LONGEST_REST)
+            self._resting[account] = Deadline.after(self._clock, pause), exchanged
 
-    async def _asked(
+    async def _exchange_with(
         self, account: Account, tenant: Tenant, places: asyncio.Semaphore
     ) -> ProviderToken | NoToken:
         try:
@@ -411,8 +411,8 @@ class VaultAccess:
         self, account: Account, tenant: Tenant
     ) -> ProviderToken | NoToken:
         user = self.users.of(account.agent_id)
-        kept = self.users.sub_of(account.agent_id) is not None
-        if user is None and kept and self.users.shared:
+        current_user = self.users.sub_of(account.agent_id) is not None
+        if user is None and current_user and self.users.shared:
             raise SealedError("the team's key here does not open its refresh token")
         whose = (account.issuer, account.user)
         if user is None or whose != (self.issuer, user.sub):
@@ -423,11 +423,13 @@ class VaultAccess:
                 "agentvault connections add",
             )
         vault = TokenVault(tenant, self.credential(account.agent_id))
-        found = await vault.for_refresh_token(user.refresh_token, account.connection)
-        if isinstance(found, ProviderToken) and not found.expires_in:
+        exchanged = await vault.for_refresh_token(
+            user.refresh_token, account.connection
+        )
+        if isinstance(exchanged, ProviderToken) and not exchanged.expires_in:
             # What ends nobody knows when cannot be said to be over after a revocation.
             return _unavailable("the tenant does not say how long the token lives")
-        return found
+        return exchanged
 
     async def aclose(self) -> None:
         """Close the connections."""

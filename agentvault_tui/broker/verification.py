@@ -1,8 +1,8 @@
-"""Verify the whole ledger beside the running broker; stop everything if it fails.
+"""Verify the whole ledger next to the running broker; stop everything if it fails.
 
-A start checks the newest events, and finds older ones by columns and indexes that
-whoever can write the file can change. So `verify_ledger` runs after it, in a process of
-its own, and once a day from then on.
+A start checks the newest events, and finds older ones by columns and indexes that a
+writer of the file can change. So `verify_ledger` runs after it, in a process of its
+own, and once a day from then on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FAULT: Final = "ledger_does_not_hold"
 _AGAIN: Final = 86_400.0
 """Seconds between two verifications."""
 _SILENCE: Final = 900.0
-"""Seconds without progress until operators are told."""
+"""Seconds without progress until operators are warned."""
 _PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 60.0
 _TRIES: Final = 10
@@ -38,31 +38,32 @@ log = logging.getLogger("agentvault.verification")
 async def keep_verified(broker: Broker, pause: float = _PAUSE) -> None:
     """Verify the ledger, again after a day, and whenever its process was ended.
 
-    After some tries without a result nothing is granted any more, and revoking works:
-    who can end that process each time must not keep a changed ledger in service.
+    After some tries without a result nothing is granted any more, and revoking works: a
+    process that ends the verifier each time must not make a changed ledger stay in
+    service.
     """
     if broker.ledger.head.seq <= CHECKED_AT_START and not broker.verify_first:
         await asyncio.sleep(_AGAIN)
     wait, tries = pause, 0
     while True:
         try:
-            found = await _verify(broker)
+            result = await _verify(broker)
         except OSError as error:
-            found = f"its process cannot be started ({error.strerror})"
-        if isinstance(found, str):
-            log.error("the ledger is not verified: %s", found)
-            broker.unverified, tries = found, tries + 1
+            result = f"its process cannot be started ({error.strerror})"
+        if isinstance(result, str):
+            log.error("the ledger is not verified: %s", result)
+            broker.unverified, tries = result, tries + 1
             if tries == _TRIES:
-                told = f"could not be verified in {tries} tries: {found}"
-                broker.ledger.set_unverified(told)
+                message = f"could not be verified in {tries} tries: {result}"
+                broker.ledger.set_unverified(message)
             broker.on_status()
             await asyncio.sleep(wait)
             wait = min(wait * 2, _LONGEST_PAUSE)
             continue
-        if not found["ok"]:
-            await stop_for_fault(broker, found)
+        if not result["ok"]:
+            await stop_for_fault(broker, result)
             return
-        broker.verified = Verified(found["head"]["seq"], broker.clock.now(), True)
+        broker.verified = Verified(result["head"]["seq"], broker.clock.now(), True)
         broker.unverified, broker.verify_first, wait, tries = None, False, pause, 0
         broker.ledger.set_unverified(None)
         broker.on_status()
@@ -70,7 +71,7 @@ async def keep_verified(broker: Broker, pause: float = _PAUSE) -> None:
 
 
 async def fault_recorded(broker: Broker) -> bool:
-    """Tell whether the ledger did not hold, and nobody has restored since."""
+    """Check whether the ledger failed verification, without a restore since."""
     lifted = await broker.ledger.events(EventQuery(type=EventType.PANIC_OFF, limit=1))
     after = lifted.events[0].seq if lifted.events else 0
     before: int | None = None
@@ -85,14 +86,14 @@ async def fault_recorded(broker: Broker) -> bool:
             return False
 
 
-async def stop_for_fault(broker: Broker, found: dict[str, Any]) -> None:
-    """Grant nothing and stop everything: what is served may have been ended.
+async def stop_for_fault(broker: Broker, result: dict[str, Any]) -> None:
+    """Grant nothing and stop everything: served tokens may have been ended.
 
     Neither ends with a restart: the panic is in the ledger, and the cut journal's
     marker is deleted, so that a copy without that event starts stopped as well.
     """
-    where = "" if found["first_bad"] is None else f"event {found['first_bad']}: "
-    problem = f"{where}{visible(found['problem'], 300)}"
+    where = "" if result["first_bad"] is None else f"event {result['first_bad']}: "
+    problem = f"{where}{visible(result['problem'], 300)}"
     broker.ledger.distrust(f"does not hold ({problem})")
     broker.state_problem = (
         f"The ledger does not hold ({problem}): everything was stopped. Stop "
@@ -108,8 +109,8 @@ async def stop_for_fault(broker: Broker, found: dict[str, Any]) -> None:
         reason=FAULT,
         detail={
             "problem": problem,
-            "first_bad": found["first_bad"],
-            "right_up_to": found["head"]["seq"],
+            "first_bad": result["first_bad"],
+            "right_up_to": result["head"]["seq"],
         },
     )
     await broker.record_cut(draft)
@@ -119,7 +120,7 @@ async def stop_for_fault(broker: Broker, found: dict[str, Any]) -> None:
 
 
 async def _verify(broker: Broker) -> dict[str, Any] | str:
-    """Run the verifier; return what it found, or why it found nothing."""
+    """Run the verifier; return its result, or the reason why it has none."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-E", "-P", "-m", "agentvault_tui.ledger"),
         *home_arguments(broker.home),
@@ -130,13 +131,13 @@ async def _verify(broker: Broker) -> dict[str, Any] | str:
     try:
         while line := await _next_line(broker, process.stdout):
             try:
-                said: dict[str, Any] = json.loads(line)
+                reply: dict[str, Any] = json.loads(line)
             except ValueError:
                 break  # cut short
-            if "ok" in said:
-                return said
+            if "ok" in reply:
+                return reply
             if broker.verified is None or not broker.verified.complete:
-                broker.verified = Verified(said["seq"], broker.clock.now(), False)
+                broker.verified = Verified(reply["seq"], broker.clock.now(), False)
         code = await process.wait()
     finally:
         with contextlib.suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""The command line: parses what an operator types and calls the rooms."""
+"""The command line: parses an operator's commands and calls the rooms."""
 
 from __future__ import annotations
 

@@ -53,17 +53,17 @@ def advise(ctx: click.Context, agent: str | None, window: int, *, every: bool) -
     session = ctx.ensure_object(CliSession)
     client, out = session.client, session.out
     wanted = find_agent(client, agent).id if agent else ""
-    found = client.call(
+    answer = client.call(
         calls.ADVICE, AdviceQuery(agent=wanted, window=window, all=every)
     )
-    if out.print_json(found):
+    if out.print_json(answer):
         return
     names = {one.id: one.name for one in client.call(calls.AGENTS).agents}
-    for one in found.advice:
+    for one in answer.advice:
         _print(out, one, names.get(one.agent_id, one.agent_id))
-    if not found.advice:
+    if not answer.advice:
         out.line(out.word("ok"), ": nothing to advise")
-    rate = found.hit_rate
+    rate = answer.hit_rate
     out.line(f"{rate.applied} applied so far, {rate.given_back} of them restored")
 
 
@@ -75,8 +75,8 @@ def advise(ctx: click.Context, agent: str | None, window: int, *, every: bool) -
 @pass_session
 def apply(session: CliSession, advice_id: str, span: int) -> None:
     """Remove the permission on trial: live tokens with it end."""
-    asked = ApplyAdviceRequest(seconds=span)
-    _changed(session, session.client.call(calls.APPLY_ADVICE, asked, id=advice_id))
+    body = ApplyAdviceRequest(seconds=span)
+    _changed(session, session.client.call(calls.APPLY_ADVICE, body, id=advice_id))
 
 
 @advise.command("give-back", example="agentvault advise give-back adv_0123456789ab")
@@ -91,19 +91,19 @@ def give_back(session: CliSession, advice_id: str) -> None:
 @click.argument("advice_id", metavar="ID")
 @pass_session
 def dismiss(session: CliSession, advice_id: str) -> None:
-    """Keep the permission, until it is used and then unused again."""
+    """Leave the permission, until it is used and then unused again."""
     _changed(session, session.client.call(calls.DISMISS_ADVICE, id=advice_id))
 
 
-def _changed(session: CliSession, found: AdviceInfo) -> None:
-    if not session.out.print_json(found):
+def _changed(session: CliSession, advice: AdviceInfo) -> None:
+    if not session.out.print_json(advice):
         listed = session.client.call(calls.AGENTS).agents
         names = {one.id: one.name for one in listed}
-        _print(session.out, found, names.get(found.agent_id, found.agent_id))
+        _print(session.out, advice, names.get(advice.agent_id, advice.agent_id))
 
 
 def _print(out: Output, one: AdviceInfo, name: str) -> None:
-    """Print one piece of advice: what, why, and the change."""
+    """Print one piece of advice: title, reason, and change."""
     seen = one.evidence
     out.line(
         out.cell(one.id, "strong"),

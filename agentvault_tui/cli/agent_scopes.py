@@ -1,4 +1,4 @@
-"""``agentvault agents``: what an agent may ask for, serve, pass on, and how often."""
+"""``agentvault agents``: scopes, served scopes, delegation, and rate."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from agentvault_tui.operator_api.shapes import AgentInfo
 from agentvault_tui.text import visible
 
 _MOST_A_SECOND: Final = 1_000_000
-_KEPT: Final = {
+_PLACES: Final = {
     "journal": "the cut journal keeps it, also over a restart",
     "stop": "the next start of the broker stops everything",
     "memory": "a restart of the broker would lose it",
@@ -90,7 +90,7 @@ def set_served(
     resources: tuple[str, ...],
     everything: bool,
 ) -> None:
-    """Say what a resource server serves, in place of what it did.
+    """Set the scopes and resources of a resource server.
 
     It sees, and consumes, tokens of that alone.
     """
@@ -99,10 +99,10 @@ def set_served(
             "say which scopes or resources it serves, or --all, and not both"
         )
     agent = find_agent(session.client, ref)
-    asked = requests.ScopesRequest(
+    body = requests.ScopesRequest(
         agent_id=agent.id, serves=split_scopes(scopes), resources=resources
     )
-    changed = session.client.call(calls.SCOPES, asked)
+    changed = session.client.call(calls.SCOPES, body)
     out = session.out
     if not out.print_json(changed):
         out.fields([("agent", out.cell(changed.name, "strong", 60)), *serving(changed)])
@@ -119,8 +119,8 @@ def rename(session: CliSession, ref: str, name: str) -> None:
     policy that compare principal.name then no longer match it.
     """
     agent, out = find_agent(session.client, ref), session.out
-    asked = requests.RenameRequest(agent_id=agent.id, name=name)
-    renamed = session.client.call(calls.RENAME_AGENT, asked)
+    body = requests.RenameRequest(agent_id=agent.id, name=name)
+    renamed = session.client.call(calls.RENAME_AGENT, body)
     if not out.print_json(renamed):
         out.line(out.cell(agent.name, limit=60), " is now ", *name_and_id(out, renamed))
 
@@ -134,8 +134,8 @@ def remove(session: CliSession, ref: str) -> None:
     Its name may be given to another agent afterwards.
     """
     agent, out = find_agent(session.client, ref), session.out
-    asked = requests.AgentRemoveRequest(agent_id=agent.id)
-    removed = session.client.call(calls.REMOVE_AGENT, asked)
+    body = requests.AgentRemoveRequest(agent_id=agent.id)
+    removed = session.client.call(calls.REMOVE_AGENT, body)
     if not out.print_json(removed):
         out.line("removed ", *name_and_id(out, removed))
 
@@ -158,8 +158,8 @@ def set_rate(session: CliSession, ref: str, number: str) -> None:
             )
         wanted = int(number)
     agent, out = find_agent(session.client, ref), session.out
-    asked = requests.RateRequest(agent_id=agent.id, decisions_a_second=wanted)
-    changed = session.client.call(calls.RATE, asked)
+    body = requests.RateRequest(agent_id=agent.id, decisions_a_second=wanted)
+    changed = session.client.call(calls.RATE, body)
     if not out.print_json(changed):
         text = rate_text(changed) or "as many as the settings say"
         out.line(*name_and_id(out, changed), f" may be permitted {text} a second")
@@ -199,19 +199,19 @@ def set_delegates(
         raise UsageError("say which scopes with --scope, or --remove, and not both")
     client, out = session.client, session.out
     agent, to = find_agent(client, ref), find_agent(client, other)
-    asked = requests.DelegatesRequest(
+    body = requests.DelegatesRequest(
         agent_id=agent.id, to=to.id, scopes=split_scopes(scopes)
     )
-    changed = client.call(calls.DELEGATES, asked)
+    changed = client.call(calls.DELEGATES, body)
     if out.print_json(changed):
         return
-    told = next((one.scopes for one in changed.delegates if one.id == to.id), ())
+    delegated = next((one.scopes for one in changed.delegates if one.id == to.id), ())
     out.line(
         *name_and_id(out, changed),
         " may pass on to ",
         *name_and_id(out, to),
         ": ",
-        out.cell(" ".join(told) or "nothing", limit=2000),
+        out.cell(" ".join(delegated) or "nothing", limit=2000),
     )
     if changed.delegated_revoked:
         out.line(f"{plural(changed.delegated_revoked, 'token')} ended that came of it")
@@ -223,7 +223,7 @@ def set_delegates(
 @click.argument("ref", metavar="ID", required=False, shell_complete=agent_names)
 @pass_session
 def show_tree(session: CliSession, ref: str | None) -> None:
-    """Show the live tokens that agents passed on, and what would end with each."""
+    """Show the live delegated tokens as trees; each ends with the one above it."""
     client, out = session.client, session.out
     query = requests.TreeQuery(agent=find_agent(client, ref).id if ref else None)
     tree = client.call(calls.TREE, query)
@@ -262,8 +262,8 @@ def _change_scopes(
             f"{agent.name} was not granted {', '.join(sorted(missing))}",
             f"it has {', '.join(agent.scopes) or 'no scope'}",
         )
-    asked = requests.ScopesRequest(agent_id=agent.id, seconds=seconds, **change)
-    changed = session.client.call(calls.SCOPES, asked)
+    body = requests.ScopesRequest(agent_id=agent.id, seconds=seconds, **change)
+    changed = session.client.call(calls.SCOPES, body)
     if not session.out.print_json(changed):
         out = session.out
         out.line(
@@ -295,8 +295,8 @@ def say_recorded(out: Output, answer: Ended) -> None:
         within = f" within {max(done):.1f} ms" if done else ""
         out.line(f"confirmed by {len(done)} of {several}{within}")
     if not answer.recorded:
-        kept = _KEPT.get(answer.kept, _KEPT["memory"])
-        out.note(f"in effect, and not in the ledger yet: {kept}")
+        durability = _PLACES.get(answer.kept, _PLACES["memory"])
+        out.note(f"in effect, and not in the ledger yet: {durability}")
 
 
 def name_and_id(out: Output, agent: AgentInfo) -> list[Cell | str]:
@@ -306,14 +306,14 @@ def name_and_id(out: Output, agent: AgentInfo) -> list[Cell | str]:
 
 def split_scopes(scopes: tuple[str, ...]) -> tuple[str, ...]:
     """Accept scopes one by one, or several in one word as OAuth writes them."""
-    found = [word.replace(",", " ").split() for word in scopes]
-    if not all(found):  # no scope at all would stand for every scope
+    words = [word.replace(",", " ").split() for word in scopes]
+    if not all(words):  # no scope at all would stand for every scope
         raise UsageError("a scope is empty", "is a variable not set?")
-    return tuple(scope for word in found for scope in word)
+    return tuple(scope for word in words for scope in word)
 
 
 def serving(agent: AgentInfo) -> list[tuple[str, object]]:
-    """Return what a resource server serves; nothing for other agents."""
+    """Return the scopes of a resource server; nothing for other agents."""
     if not agent.resource_server:
         return []
     serves = " ".join(agent.serves) or "every scope"

@@ -63,7 +63,7 @@ from agentvault_tui.operator_api.shapes import (
 from agentvault_tui.text import visible
 
 _BESIDE: Final = 24
-"""Cells beside the bars of a day: the word, and the largest number."""
+"""Cells next to the bars of a day: the word, and the largest number."""
 _KEY_CAP: Final = 64 * 1024
 
 
@@ -119,7 +119,7 @@ def list_agents(session: CliSession) -> None:
 @click.argument("ref", metavar="ID", shell_complete=agent_names)
 @pass_session
 def show_agent(session: CliSession, ref: str) -> None:
-    """Show one agent: what it may do, what it holds, what it did, and how often."""
+    """Show one agent: its permissions, tokens, actions, and rate."""
     client = session.client
     agent = find_agent(client, ref)
     activity = client.call(calls.ACTIVITY, id=agent.id)
@@ -221,8 +221,8 @@ def new_secret(session: CliSession, ref: str) -> None:
     has live on until they end, or it is revoked.
     """
     agent = find_agent(session.client, ref)
-    asked = requests.NewSecretRequest(agent_id=agent.id)
-    _tell_new(session, session.client.call(calls.NEW_SECRET, asked))
+    body = requests.NewSecretRequest(agent_id=agent.id)
+    _tell_new(session, session.client.call(calls.NEW_SECRET, body))
 
 
 def _tell_new(session: CliSession, agent: NewAgentInfo) -> None:
@@ -289,7 +289,7 @@ def revoke_agent(
     """Revoke an agent: none of its tokens is worth anything once this returns.
 
     With a template all agents end that were made from it. With --owner, --scope or both
-    the agents are listed with what they hold, and all end after one question.
+    the agents are listed with their tokens, and all end after one question.
     """
     if owner is not None or scope is not None:
         if ref is not None or everyone:
@@ -307,13 +307,13 @@ def revoke_agent(
     if everyone:
         return stop_all(session, reason)
     agent_id = find_agent(session.client, str(ref)).id
-    asked = requests.RevokeRequest(agent_id=agent_id, reason=reason)
-    print_revoked(session, session.client.call(calls.REVOKE, asked))
+    body = requests.RevokeRequest(agent_id=agent_id, reason=reason)
+    print_revoked(session, session.client.call(calls.REVOKE, body))
     return 0
 
 
 def _plan_revocation(session: CliSession, ref: str | None) -> None:
-    """Print what revoking one agent would end."""
+    """Print the effect of revoking one agent."""
     if ref is None:
         raise UsageError("--plan is for one agent", "everything ends with --all")
     agent, out = find_agent(session.client, ref), session.out
@@ -370,7 +370,7 @@ def _read_key(path: Path) -> str:
 
 
 def _speaks_tls(session: CliSession) -> bool:
-    """Tell whether agents can authenticate the broker they send secrets to."""
+    """Check whether agents can authenticate the broker they send secrets to."""
     from agentvault_tui.web.local_ca import chosen_files
 
     with contextlib.suppress(SettingsError):
@@ -398,8 +398,8 @@ def _print_agent(
         ("until", "from_template", "subject", "removed_at")
     )
     shown = replace(agent, template=False, **alone)  # `_identity` tells these
-    for told in (shown, *waiting):
-        mirror.take(told)
+    for info in (shown, *waiting):
+        mirror.take(info)
     (row,) = mirror.agents.values()
     _identity(out, agent)
     out.line()
@@ -441,18 +441,18 @@ def _ending(agent: AgentInfo) -> list[tuple[str, object]]:
     from agentvault_tui.console.draw.agent import ending
 
     names = [visible(one.name, 40) for one in agent.derived]
-    told = ending(
+    note = ending(
         parse_iso(agent.until) if agent.until else None,
         SystemClock().now(),
         agent.from_template,
         names if agent.template else None,
         agent.derived_total - len(names),
     )
-    return [(label.lower(), text) for label, text in told]
+    return [(label.lower(), text) for label, text in note]
 
 
 def _standing(out: Output, agent: AgentInfo, *, stopped: bool) -> Cell:
-    """Return how an agent stands, with the time that it has left."""
+    """Return the state of an agent, with the time that it has left."""
     if stopped and agent.status == "active":
         return out.word("stopped")
     if agent.until and agent.status != "revoked":

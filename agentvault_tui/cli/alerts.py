@@ -1,4 +1,4 @@
-"""``agentvault alerts``: where alerts and events go, and what did not arrive."""
+"""``agentvault alerts``: where alerts and events go, and undelivered ones."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def alerts() -> None:
 @pass_session
 def list_sinks(session: CliSession) -> None:
     """List the destinations: their alerts, progress and faults."""
-    out, found = session.out, session.client.call(calls.ALERTS)
-    if out.print_json(found):
+    out, listing = session.out, session.client.call(calls.ALERTS)
+    if out.print_json(listing):
         return
-    if not found.sinks:
+    if not listing.sinks:
         out.line("no destinations: write alerts.toml, see docs/alerts.md")
         return
     rows = [
@@ -39,7 +39,7 @@ def list_sinks(session: CliSession) -> None:
             str(one.dead),
             out.cell(one.problem or "ok", limit=60),
         ]
-        for one in found.sinks
+        for one in listing.sinks
     ]
     headers = ("SINK", "KIND", "EVENTS", "BEHIND", "HELD", "DEAD", "STATE")
     out.table(headers, rows, keep=("SINK", "STATE"))
@@ -49,12 +49,12 @@ def list_sinks(session: CliSession) -> None:
 @pass_session
 def dead(session: CliSession) -> None:
     """List alerts that their destination did not accept for a day, oldest first."""
-    out, found = session.out, session.client.call(calls.ALERTS).dead
+    out, dead_alerts = session.out, session.client.call(calls.ALERTS).dead
     if session.json:
-        for one in found:
+        for one in dead_alerts:
             out.json(one)
         return
-    if not found:
+    if not dead_alerts:
         out.line("no alert was given up")
         return
     rows = [
@@ -65,7 +65,7 @@ def dead(session: CliSession) -> None:
             out.cell(one.title, limit=60),
             out.cell(one.problem, limit=60),
         ]
-        for one in found
+        for one in dead_alerts
     ]
     out.table(("ALERT", "SINK", "OF", "TITLE", "PROBLEM"), rows, keep=("ALERT",))
 
@@ -75,8 +75,8 @@ def dead(session: CliSession) -> None:
 @pass_session
 def try_sink(session: CliSession, sink: str) -> int:
     """Send a test to SINK now; exits 1 if it did not arrive."""
-    asked = TestSinkRequest(sink=sink)
-    return _told(session, session.client.call(calls.TEST_SINK, asked))
+    body = TestSinkRequest(sink=sink)
+    return _print_sent(session, session.client.call(calls.TEST_SINK, body))
 
 
 @alerts.command("retry", example="agentvault alerts retry msg_1f0c")
@@ -84,13 +84,13 @@ def try_sink(session: CliSession, sink: str) -> int:
 @pass_session
 def retry(session: CliSession, alert_id: str) -> int:
     """Resend an alert that was given up; exits 1 if it did not arrive."""
-    asked = RetryAlertRequest(id=alert_id)
-    return _told(session, session.client.call(calls.RETRY_ALERT, asked))
+    body = RetryAlertRequest(id=alert_id)
+    return _print_sent(session, session.client.call(calls.RETRY_ALERT, body))
 
 
-def _told(session: CliSession, sent: AlertSentInfo) -> int:
+def _print_sent(session: CliSession, sent: AlertSentInfo) -> int:
     out = session.out
     if not out.print_json(sent):
-        said = f"taken in {sent.ms:.0f} ms" if sent.ok else sent.problem
-        out.line(out.cell(sent.sink, "strong"), ": ", out.cell(said, limit=200))
+        outcome = f"taken in {sent.ms:.0f} ms" if sent.ok else sent.problem
+        out.line(out.cell(sent.sink, "strong"), ": ", out.cell(outcome, limit=200))
     return 0 if sent.ok else 1

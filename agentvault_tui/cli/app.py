@@ -150,8 +150,8 @@ class _Root(Group):
             return None
         module = f"agentvault_tui.cli.{_MODULES.get(cmd_name, cmd_name)}"
         attribute = cmd_name.replace("-", "_")
-        found: click.Command = getattr(importlib.import_module(module), attribute)
-        return found
+        loaded: click.Command = getattr(importlib.import_module(module), attribute)
+        return loaded
 
     def format_commands(
         self,
@@ -253,8 +253,12 @@ def run(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        said = f"{where}{error.strerror or error}"
-        _say(f"{said}: {remedy}" if (remedy := _REMEDIES.get(error.errno)) else said)
+        message = f"{where}{error.strerror or error}"
+        _say(
+            f"{message}: {remedy}"
+            if (remedy := _REMEDIES.get(error.errno))
+            else message
+        )
         return 2 if error.errno == EISDIR else 1
     except Exception as error:
         if os.environ.get("AGENTVAULT_DEBUG") == "1":
@@ -281,7 +285,7 @@ def _usage_line(error: click.UsageError) -> str:
 
 
 def _say(line: str) -> None:
-    """Print one line on stderr; what it quotes may be hostile."""
+    """Print one line on stderr; quotes in it may be hostile."""
     from agentvault_tui.cli.output import one_line
 
     with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""``agentvault audit``: read, search, export and verify what was recorded."""
+"""``agentvault audit``: read, search, export and verify the audit log."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def print_event(
         out: where to.
         event: the event.
         name_of: returns the name of an agent's id, or the id.
-        brokers: of a team, what tells them apart, by id.
+        brokers: the distinct names of a team's brokers, by id.
     """
     if out.json_mode:
         out.json(event)
@@ -84,9 +84,9 @@ def print_event(
         # Whose it is stands nowhere else in what others did about an agent.
         about.append(out.shown(event.detail.get("agent") or name_of(event.agent_id)))
     if event.outcome == "denied":
-        told = event.detail
-        called = told.get("tool") or f"{told.get('method')} {told.get('path')}"
-        if row.action and (told.get("path") or told.get("tool")):
+        detail = event.detail
+        called = detail.get("tool") or f"{detail.get('method')} {detail.get('path')}"
+        if row.action and (detail.get("path") or detail.get("tool")):
             about.append(out.shown(called))
     # What came of a call is in the broker's words: its numbers are no code.
     came = event.type == "gateway.result" and not event.reason
@@ -110,12 +110,12 @@ def print_event(
 
 
 def _brokers(status: StatusInfo) -> dict[str, str] | None:
-    """Return what tells the brokers of a team apart, by id; None without a team."""
+    """Return distinct names of the team's brokers, by id; None without a team."""
     return broker_names(status.team.brokers) if status.team else None
 
 
 def _names(client: OperatorClient) -> Callable[[str], str]:
-    """Return what gives the name of an agent, asked for once; its id if unknown."""
+    """Return the function from agent to name, asked for once; its id if unknown."""
 
     @cache
     def name_of(agent_id: str) -> str:
@@ -135,16 +135,16 @@ def show(session: CliSession, seq: int) -> int:
 
     The link of the chain is computed here, from the body. Exits 1 if it is wrong.
     """
-    found = session.client.call(calls.EVENT, seq=seq)
+    proof_info = session.client.call(calls.EVENT, seq=seq)
     story = session.client.call(calls.STORY, seq=seq)
-    proof = Proof.read(replace(found, seq=seq), found.ledger)
+    proof = Proof.read(replace(proof_info, seq=seq), proof_info.ledger)
     problem = proof.problem()
-    if not problem and proof.event() != found.event:
+    if not problem and proof.event() != proof_info.event:
         problem = "the body tells another event than the broker shows"
     if session.json:
         session.out.json(
             {
-                **to_builtins(found),
+                **to_builtins(proof_info),
                 "verified": not problem,
                 "problem": problem,
                 "story": story.events,
@@ -152,27 +152,31 @@ def show(session: CliSession, seq: int) -> int:
             }
         )
     else:
-        _print_proof(session.out, found, story, proof, problem)
+        _print_proof(session.out, proof_info, story, proof, problem)
     return 1 if problem else 0
 
 
 def _print_proof(
-    out: Output, found: EventProofInfo, story: StoryInfo, proof: Proof, problem: str
+    out: Output,
+    proof_info: EventProofInfo,
+    story: StoryInfo,
+    proof: Proof,
+    problem: str,
 ) -> None:
     from agentvault_tui.console.draw.evidence import EventEvidence, evidence
 
     mirror = _empty_mirror(ascii_only=out.ascii_only)
-    row, *rows = map(mirror.intake.event, (found.event, *story.events))
-    known = EventEvidence(proof, tuple(rows), story.complete, row.seq)
+    row, *rows = map(mirror.intake.event, (proof_info.event, *story.events))
+    proof_of_event = EventEvidence(proof, tuple(rows), story.complete, row.seq)
     out.rows(
         evidence(
-            *(out.pen, mirror, row, known, problem),
+            *(out.pen, mirror, row, proof_of_event, problem),
             width=out.width or 100,
             raw=False,
             raw_key="the last line",
         )
     )
-    out.line(Cell(out.shown(found.body, 100_000)))
+    out.line(Cell(out.shown(proof_info.body, 100_000)))
 
 
 @audit.command("past", example="agentvault audit past --at 2h")
@@ -187,19 +191,21 @@ def past(session: CliSession, at: str | None, seq: int | None) -> None:
     if (at is None) == (seq is None):
         raise UsageError("give one moment", "--at TIME or --seq NUMBER")
     query = PastQuery(at=at) if seq is None else PastQuery(seq=seq)
-    found = session.client.call(calls.PAST, query)
-    if not session.out.print_json(found):
-        _print_past(session.out, found)
+    past_info = session.client.call(calls.PAST, query)
+    if not session.out.print_json(past_info):
+        _print_past(session.out, past_info)
 
 
-def _print_past(out: Output, found: PastInfo) -> None:
-    last, panic = found.around.last, found.status.panic
-    recorded = f"{found.seq} of {last.seq if last else 0}, recorded {found.time}"
+def _print_past(out: Output, past_info: PastInfo) -> None:
+    last, panic = past_info.around.last, past_info.status.panic
+    recorded = (
+        f"{past_info.seq} of {last.seq if last else 0}, recorded {past_info.time}"
+    )
     why = f": {panic.reason}" if panic.reason else ""
     stopped = f"everything stopped since {panic.since} by {panic.by}{why}"
     out.fields(
         [
-            ("as of", out.cell(found.at, "strong")),
+            ("as of", out.cell(past_info.at, "strong")),
             ("after event", recorded),
             ("panic", out.cell(stopped, "bad", 400)) if panic.on else None,
         ]
@@ -214,7 +220,7 @@ def _print_past(out: Output, found: PastInfo) -> None:
             *(getattr(agent.counts, word) for word in OUTCOMES),
             " ".join(agent.scopes),
         ]
-        for agent in found.agents or ()
+        for agent in past_info.agents or ()
     ]
     if agents:
         counts = map(str.upper, OUTCOMES)
@@ -223,7 +229,7 @@ def _print_past(out: Output, found: PastInfo) -> None:
         out.line("no agents then")
 
     def left(ends: str) -> int:
-        return max(int((parse_iso(ends) - parse_iso(found.at)).total_seconds()), 0)
+        return max(int((parse_iso(ends) - parse_iso(past_info.at)).total_seconds()), 0)
 
     waiting = [
         [
@@ -232,13 +238,13 @@ def _print_past(out: Output, found: PastInfo) -> None:
             out.cell(each.agent_name, "strong", 60),
             *(each.action, each.resource, f"{left(each.expires_at)} s left"),
         ]
-        for each in found.stepups or ()
+        for each in past_info.stepups or ()
         if each.status in OPEN
     ]
     if waiting:
         out.line("")
         out.table(("STEP-UP", "STATUS", "AGENT", "ACTION", "ON", "ENDS"), waiting)
-    for doubt in found.status.warnings:
+    for doubt in past_info.status.warnings:
         out.note(f"unsure: {doubt}")
 
 
@@ -292,10 +298,10 @@ def tail(
     client, out = session.client, session.out
     status = client.call(calls.STATUS)
     head, brokers = status.ledger.head, _brokers(status)
-    found: Iterable[EventInfo]
+    events: Iterable[EventInfo]
     if after is None:
         latest = 20 if number is None else number
-        found = EventFilter().newest(client, head + 1, latest)
+        events = EventFilter().newest(client, head + 1, latest)
     elif after > head:
         raise NotFoundError(
             f"the ledger ends at event {head}, before {after}",
@@ -306,10 +312,10 @@ def tail(
         raise UsageError("-n would leave a gap", "follow --after SEQ without it")
     else:
         behind = EventFilter().oldest_first(client, after)
-        known = takewhile(lambda event: event.seq <= head, behind)
-        found = islice(known, number)
+        until_head = takewhile(lambda event: event.seq <= head, behind)
+        events = islice(until_head, number)
     name_of = _names(client)
-    for event in found:
+    for event in events:
         print_event(out, event, name_of, brokers)
     if follow:
         _follow(session, head, brokers)
@@ -335,19 +341,19 @@ def search(session: CliSession, /, number: int | None, **given: Any) -> None:
     """
     client, out = session.client, session.out
     wanted = EventFilter.of(client, out, **given)
-    found: Iterable[EventInfo]
+    events: Iterable[EventInfo]
     status = client.call(calls.STATUS)
     if number is None:
-        found = wanted.oldest_first(client)
+        events = wanted.oldest_first(client)
     else:
-        found = wanted.newest(client, status.ledger.head + 1, number)
+        events = wanted.newest(client, status.ledger.head + 1, number)
     name_of, brokers = _names(client), _brokers(status)
-    for event in found:
+    for event in events:
         print_event(out, event, name_of, brokers)
 
 
 def _follow(session: CliSession, last: int, brokers: Mapping[str, str] | None) -> None:
-    """Print what follows *last*, across broker restarts."""
+    """Print the events after *last*, across broker restarts."""
     client, out = session.client, session.out
     lost, name_of = False, _names(client)
     while True:

@@ -66,7 +66,7 @@ from agentvault_tui.vault.provision.needs import (
 
 _HOST: Final = re.compile(r"[A-Za-z0-9.-]{1,253}(?::[0-9]{1,5})?")
 _MAX_CONNECTIONS, _MAX_SCOPES, _MAX_IPS = 5, 20, 10
-"""What Auth0 takes for one privileged worker."""
+"""The grants that Auth0 takes for one privileged worker."""
 
 
 @group(
@@ -112,7 +112,7 @@ _limits_option = click.option(
 @_limits_option
 @pass_session
 def show_plan(session: CliSession, /, **given: Any) -> None:
-    """Show what apply would do to the tenant; writes nothing."""
+    """Show the changes that apply would make to the tenant; writes nothing."""
 
     async def work() -> ProvisioningPlan:
         async with _opened(session, **given) as there:
@@ -160,14 +160,14 @@ async def _apply(
     async with _opened(session, **given) as there:
         wanted = READING_SCOPES + writing_scopes(there.needs)
         await _require_scopes(there, wanted)
-        plan, found = await there.provisioner.plan(there.needs)
+        plan, survey = await there.provisioner.plan(there.needs)
         if not session.json:
             _print_plan(session, plan)
         if not plan.writes:
             _print_end(session, there)
             return 0
         if yes:
-            _refuse_adopted(plan, found)
+            _refuse_adopted(plan, survey)
         elif not await asyncio.to_thread(
             confirm, f"Do these {len(plan.writes)} on the tenant?"
         ):
@@ -175,7 +175,7 @@ async def _apply(
             return 1
         refused = False
         try:
-            async with aclosing(there.provisioner.apply(plan, found)) as done:
+            async with aclosing(there.provisioner.apply(plan, survey)) as done:
                 async for item in done:
                     _print_done(session, item)
                     refused |= _is_missed(item)
@@ -209,12 +209,12 @@ def doctor(session: CliSession, /, **credential: Any) -> int:
 def remember(session: CliSession, credential_fd: int | None) -> None:
     """Store the credential in the OS keyring, for the other commands."""
     issuer = _tenant_issuer(session)
-    found = (
+    credential = (
         credentials.from_prompt()
         if credential_fd is None
         else credentials.from_descriptor(credential_fd)
     )
-    credentials.remember(issuer, found)
+    credentials.remember(issuer, credential)
     if not session.out.print_json({"kept": True, "tenant": issuer}):
         session.out.line("kept in the OS keyring; `auth0 forget` takes it out")
 
@@ -256,7 +256,7 @@ def _management_issuer(session: CliSession) -> str:
 
 
 def _needs(session: CliSession) -> Needs:
-    """Return what should stand on the tenant."""
+    """Return the desired objects on the tenant."""
     settings = session.settings
     _check_worker_ips(settings.tenant)
     agents, stopped = served_agents(session.home)
@@ -278,7 +278,7 @@ def _needs(session: CliSession) -> Needs:
 
 def _pins(settings: TenantSettings, agents: list[Agent]) -> dict[str, tuple[Pin, ...]]:
     """Read ``tenant.workers``: an agent, a connection and a provider's scope each."""
-    found: dict[str, dict[str, list[str]]] = {}
+    pins: dict[str, dict[str, list[str]]] = {}
     for entry in settings.workers:
         try:
             name, connection, scope = entry.split()
@@ -299,10 +299,10 @@ def _pins(settings: TenantSettings, agents: list[Agent]) -> dict[str, tuple[Pin,
                 f"tenant.workers names {visible(name, 60)}, which is {what}",
                 "agentvault agents list; an id is never two agents'",
             )
-        scopes = found.setdefault(named[0], {}).setdefault(connection, [])
+        scopes = pins.setdefault(named[0], {}).setdefault(connection, [])
         if scope not in scopes:
             scopes.append(scope)
-    for agent, pinned in found.items():
+    for agent, pinned in pins.items():
         if (
             len(pinned) > _MAX_CONNECTIONS
             or sum(map(len, pinned.values())) > _MAX_SCOPES
@@ -313,7 +313,7 @@ def _pins(settings: TenantSettings, agents: list[Agent]) -> dict[str, tuple[Pin,
             )
     return {
         agent: tuple(Pin(name, tuple(scopes)) for name, scopes in pinned.items())
-        for agent, pinned in found.items()
+        for agent, pinned in pins.items()
     }
 
 
@@ -367,7 +367,7 @@ class _ReportingSecretsFile(ClientSecretsFile):
         self.fresh: dict[str, tuple[str, Secret]] = {}
 
     def keep(self, key: str, client_id: str, secret: Secret | None) -> None:
-        """Keep a client, and its secret if it has one; on disk when this returns."""
+        """Store a client, and its secret if it has one; on disk when this returns."""
         super().keep(key, client_id, secret)
         if secret is not None:
             self.fresh[key] = (client_id, secret)
@@ -400,45 +400,45 @@ async def _opened(
         _needs(session), change_mfa_policy=change_mfa_policy, token_limits=token_limits
     )
     shared = bool(session.settings.store.url)
-    kept = _ReportingSecretsFile(session.home, issuer, shared=shared)
+    secrets_file = _ReportingSecretsFile(session.home, issuer, shared=shared)
     if shared:
-        kept.seal()  # a secret that cannot be sealed would be lost
+        secrets_file.seal()  # a secret that cannot be sealed would be lost
     async with aclosing(Tenant(_management_issuer(session), SystemClock())) as tenant:
         source: RegisteredClient | TokenSource
         if device:
-            source = await _by_device(session, tenant, kept, wanted)
+            source = await _by_device(session, tenant, secrets_file, wanted)
         elif credential_fd is not None:
             source = credentials.usable(credentials.from_descriptor(credential_fd))
         else:
-            found = credentials.from_keyring(issuer) or credentials.from_prompt()
-            source = credentials.usable(found)
+            credential = credentials.from_keyring(issuer) or credentials.from_prompt()
+            source = credentials.usable(credential)
         rate = session.settings.tenant.rate
         budget = Budget(tenant.clock, rate=rate, burst=max(2.0, rate))
         management = Management(tenant, source, budget=budget)
-        yield _ManagementSession(management, kept, wanted)
+        yield _ManagementSession(management, secrets_file, wanted)
 
 
 async def _by_device(
-    session: CliSession, tenant: Tenant, kept: ClientSecretsFile, wanted: Needs
+    session: CliSession, tenant: Tenant, secrets_file: ClientSecretsFile, wanted: Needs
 ) -> TokenSource:
     if session.json:
         raise UsageError("a person reads the code", "leave out --json, or --device")
-    client_id = session.settings.tenant.client_id or kept.client_id("console")
+    client_id = session.settings.tenant.client_id or secrets_file.client_id("console")
     if not client_id:
         raise UsageError(
             "signing in by device flow needs a native application of the tenant",
             "set tenant.client_id, or use a credential: --credential-fd N",
         )
-    asked = READING_SCOPES + writing_scopes(wanted)
+    scopes = READING_SCOPES + writing_scopes(wanted)
 
     def tell(flow: DeviceFlow) -> None:
         print_device(session, flow)
 
-    return FixedToken(await sign_in(tenant, client_id, asked, tell))
+    return FixedToken(await sign_in(tenant, client_id, scopes, tell))
 
 
 def _is_missed(item: PlanItem) -> bool:
-    """Tell whether a required object was refused."""
+    """Check whether a required object was refused."""
     optional = item.wanted is not None and item.wanted.optional
     return item.step is PlanStep.REFUSED and not optional
 
@@ -455,16 +455,16 @@ async def _require_scopes(there: _ManagementSession, wanted: tuple[str, ...]) ->
         )
 
 
-def _refuse_adopted(plan: ProvisioningPlan, found: TenantSurvey) -> None:
+def _refuse_adopted(plan: ProvisioningPlan, survey: TenantSurvey) -> None:
     """Refuse to write unseen to an application that is ours by its mark alone.
 
     Its owner would come by every right and secret that is meant for ours.
     """
-    unknown = [item.address for item in plan.writes if item.address in found.adopted]
+    unknown = [item.address for item in plan.writes if item.address in survey.adopted]
     if unknown:
-        told = ", ".join(f"{one} ({found.adopted[one]})" for one in unknown)
+        names = ", ".join(f"{one} ({survey.adopted[one]})" for one in unknown)
         raise UsageError(
-            f"this home did not make {told}, which the tenant marks as ours",
+            f"this home did not make {names}, which the tenant marks as ours",
             "run apply once without --yes, and look at the plan",
         )
 
@@ -486,14 +486,14 @@ def _print_done(session: CliSession, item: PlanItem) -> None:
         out.json({"step": item.step.value, "address": item.address, **note})
     elif item.step is PlanStep.REFUSED:
         word = out.word("fault" if _is_missed(item) else "warning")
-        told = f": refused {visible(item.address, 120)}: {item.note}"
-        out.line(word, out.cell(told, limit=500))
+        line = f": refused {visible(item.address, 120)}: {item.note}"
+        out.line(word, out.cell(line, limit=500))
     else:
         out.line(out.word("ok"), f": {item.step.value} ", out.cell(item.address))
 
 
-def _print_secrets(session: CliSession, kept: _ReportingSecretsFile) -> None:
-    for key, (client_id, secret) in kept.fresh.items():
+def _print_secrets(session: CliSession, secrets_file: _ReportingSecretsFile) -> None:
+    for key, (client_id, secret) in secrets_file.fresh.items():
         if session.json:
             shown = {"client_id": client_id, "client_secret": secret.reveal()}
             session.out.json({"application": key, **shown})
@@ -504,37 +504,41 @@ def _print_secrets(session: CliSession, kept: _ReportingSecretsFile) -> None:
 
 
 def _print_end(session: CliSession, there: _ManagementSession) -> None:
-    out, kept = session.out, there.kept
-    client_id = kept.client_id("console")
-    if out.print_json({"ok": True, "client_id": client_id, "kept_in": str(kept.path)}):
+    out, secrets_file = session.out, there.kept
+    client_id = secrets_file.client_id("console")
+    if out.print_json(
+        {"ok": True, "client_id": client_id, "kept_in": str(secrets_file.path)}
+    ):
         return
     out.line("the console's application is ", out.cell(client_id, "strong"))
-    out.line("secrets are in ", out.cell(kept.path, limit=500))
+    out.line("secrets are in ", out.cell(secrets_file.path, limit=500))
 
 
 async def _examine(session: CliSession, **credential: object) -> list[checks.Check]:
-    found: list[checks.Check] = []
+    all_checks: list[checks.Check] = []
     try:
         async with aclosing(_findings(session, **credential)) as findings:
             async for check in findings:
-                _note(session, found, check)
+                _note(session, all_checks, check)
     except SettingsError as error:
-        _note(session, found, ("settings", fault(error.what, error.remedy)))
+        _note(session, all_checks, ("settings", fault(error.what, error.remedy)))
     except TenantScopeError as error:
         for scope in error.scopes or ("a scope the tenant does not name",):
             finding = fault(f"the credential lacks {scope}", checks.GRANT_IT)
-            _note(session, found, ("credential", finding))
+            _note(session, all_checks, ("credential", finding))
     except TenantCredentialError as error:
-        _note(session, found, ("credential", fault(error.what, error.remedy)))
+        _note(session, all_checks, ("credential", fault(error.what, error.remedy)))
     except TenantError as error:
-        _note(session, found, ("tenant", fault(error.what, error.remedy)))
-    return found
+        _note(session, all_checks, ("tenant", fault(error.what, error.remedy)))
+    return all_checks
 
 
-def _note(session: CliSession, found: list[checks.Check], check: checks.Check) -> None:
-    if check in found:  # a scope that is lacking is also what ends the look
+def _note(
+    session: CliSession, all_checks: list[checks.Check], check: checks.Check
+) -> None:
+    if check in all_checks:  # a scope that is lacking is also what ends the look
         return
-    found.append(check)
+    all_checks.append(check)
     if not session.json:
         print_finding(session.out, *check)
 
@@ -558,6 +562,6 @@ async def _findings(
             return
         for check in checks.rights(held, there.needs):
             yield check
-        plan, found = await there.provisioner.plan(there.needs)
-        for check in checks.examine(plan, found, there.needs):
+        plan, survey = await there.provisioner.plan(there.needs)
+        for check in checks.examine(plan, survey, there.needs):
             yield check

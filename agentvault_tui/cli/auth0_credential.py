@@ -36,7 +36,7 @@ _FORMS: Final = (
     'JSON: {"client_id": …, "client_secret": …}, or "private_key" (PEM) instead, or '
     '{"access_token": …}'
 )
-_KNOWN: Final = (
+_MEMBERS: Final = (
     frozenset({"client_id", "client_secret"}),
     frozenset({"client_id", "private_key"}),
     frozenset({"client_id", "private_key", "kid"}),
@@ -58,7 +58,7 @@ def from_descriptor(descriptor: int) -> dict[str, str]:
 
 
 def parse(content: bytes | str) -> dict[str, str]:
-    """Read a credential; what is wrong with it is told without quoting it."""
+    """Read a credential; errors do not quote it."""
     value: Any = None
     try:
         value = strict_json.loads(content) if len(content) <= _MAX else None
@@ -82,37 +82,37 @@ def from_prompt() -> dict[str, str]:
 
 
 def from_keyring(issuer: str) -> dict[str, str] | None:
-    """Return the credential kept for *issuer*, if there is one."""
-    kept = keyrings.read(_SERVICE, issuer)
-    return None if kept is None else parse(kept)
+    """Return the stored credential of *issuer*, if there is one."""
+    stored = keyrings.read(_SERVICE, issuer)
+    return None if stored is None else parse(stored)
 
 
 def remember(issuer: str, credential: Mapping[str, str]) -> None:
-    """Keep a credential in the OS keyring."""
+    """Store a credential in the OS keyring."""
     keyrings.keep(_SERVICE, issuer, json.dumps(dict(credential)))
 
 
 def forget(issuer: str) -> bool:
-    """Take a credential out of the OS keyring; tell whether there was one."""
+    """Remove a credential from the OS keyring; return whether there was one."""
     return keyrings.forget(_SERVICE, issuer)
 
 
-def usable(found: Mapping[str, str]) -> RegisteredClient | TokenSource:
-    """Convert a credential to what the tenant's client takes."""
-    if "access_token" in found:
+def usable(members: Mapping[str, str]) -> RegisteredClient | TokenSource:
+    """Convert a credential to the form that the tenant's client takes."""
+    if "access_token" in members:
         expires = Deadline.after(SystemClock(), _DAY)
-        token = Secret(found["access_token"])
-        scopes = _scopes_in(found["access_token"])
+        token = Secret(members["access_token"])
+        scopes = _scopes_in(members["access_token"])
         return FixedToken(AccessToken(token=token, scopes=scopes, expires=expires))
-    client_id = found["client_id"]
-    if "private_key" in found:
-        key = SigningKey(Secret(found["private_key"]), found.get("kid", ""))
+    client_id = members["client_id"]
+    if "private_key" in members:
+        key = SigningKey(Secret(members["private_key"]), members.get("kid", ""))
         return PrivateKey(client_id, key)
-    return ClientSecret(client_id, Secret(found["client_secret"]))
+    return ClientSecret(client_id, Secret(members["client_secret"]))
 
 
 def _scopes_in(token: str) -> frozenset[str]:
-    """Read what a token says it is good for, to name what is lacking all at once.
+    """Read a token's scopes, to name all missing ones at once.
 
     Unverified, and nothing is decided by it: the tenant has the last word. Empty when
     it does not say, or is no JWT.
@@ -128,6 +128,6 @@ def _scopes_in(token: str) -> frozenset[str]:
 def _is_credential(value: object) -> bool:
     return (
         isinstance(value, dict)
-        and frozenset(value) in _KNOWN
+        and frozenset(value) in _MEMBERS
         and all(isinstance(one, str) and one for one in value.values())
     )

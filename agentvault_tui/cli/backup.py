@@ -49,8 +49,8 @@ def backup(session: CliSession, file: Path) -> None:
             copy_tenant((home, settings), (passing, Settings()), anew=False)
             tenant = passing.tenant / "tenant.db"
             made = make_backup(home, file.absolute(), clock, least=least, tenant=tenant)
-    told = {"file": str(file), "bytes": file.stat().st_size, **_told(made)}
-    if not session.out.print_json(told):
+    result = {"file": str(file), "bytes": file.stat().st_size, **_summary(made)}
+    if not session.out.print_json(result):
         session.out.line(f"the home up to event {made.seq} in ", session.out.cell(file))
         session.out.line(session.out.cell(made.hash, "quiet"))
 
@@ -64,7 +64,7 @@ def restore(session: CliSession, file: Path) -> None:
     """Restore the backup FILE into an empty home directory; everything is stopped.
 
     All tokens are revoked, all step-ups cancelled, and nothing is granted until
-    `agentvault lift-panic`, because FILE does not have what you revoked later. If its
+    `agentvault lift-panic`, because FILE does not have your later revocations. If its
     settings name a team's store, that must be prepared and empty; it gets the ledger.
     """
     from agentvault_tui.broker.restore import restore_backup
@@ -79,8 +79,8 @@ def restore(session: CliSession, file: Path) -> None:
     made, head = restore_backup(
         home, file.absolute(), SystemClock(), session.operator, into_team
     )
-    told = {"home": str(home.data), "head": head.seq, "hash": head.hash}
-    if not session.out.print_json({**told, "from": _told(made)}):
+    result = {"home": str(home.data), "head": head.seq, "hash": head.hash}
+    if not session.out.print_json({**result, "from": _summary(made)}):
         out = session.out
         out.line("the home ", out.cell(home.data), f" continues at event {head.seq}")
         out.line(f"from the backup of {made.made_at}, up to event {made.seq}")
@@ -92,7 +92,7 @@ def restore(session: CliSession, file: Path) -> None:
             out.note("before that, write the new store.url into its config.toml")
 
 
-def _told(made: Manifest) -> dict[str, object]:
+def _summary(made: Manifest) -> dict[str, object]:
     return {
         "ledger": made.ledger,
         "head": made.seq,

@@ -81,7 +81,7 @@ def list_changes(session: CliSession, status: str | None, limit: int) -> None:
 @click.argument("change_id", metavar="ID", shell_complete=change_ids)
 @pass_session
 def show_change(session: CliSession, change_id: str) -> None:
-    """Show exactly what would change, its fingerprint, and who may approve it.
+    """Show the exact change, its fingerprint, and its possible approvers.
 
     The answer of an applied change is shown once, as `result`, and only to the session
     that asked for it.
@@ -109,17 +109,17 @@ def approve_change(session: CliSession, change_id: str) -> int:
     with Ctrl-C stops the waiting, not the sign-in.
     """
     client, out = session.client, session.out
-    asked = _named(session, change_id)
+    change = _named(session, change_id)
     if not session.json:
         print_all(session, asked)
         if asked.status in OPEN:  # else its answer might be given away here
             print_texts(out, client.call(calls.CHANGE, id=change_id))
     # The digest of what was printed above, not of whatever is there by now.
-    approval = ChangeDecision(id=asked.id, decision="approve", digest=asked.digest)
+    approval = ChangeDecision(id=change.id, decision="approve", digest=change.digest)
     started = client.call(calls.DECIDE_CHANGE, approval)
     if session.json:
         out.json(started)
-    ended, code = follow_approval(session, asked, started)
+    ended, code = follow_approval(session, change, started)
     if not out.print_json(ended):
         print_end(out, ended)
     return code
@@ -166,7 +166,7 @@ def wait_for(session: CliSession, change: ChangeInfo) -> object:
     Leaving with Ctrl-C stops the waiting; the change waits on.
 
     Args:
-        session: whose command it was.
+        session: the command's session.
         change: as it was asked for.
 
     Returns:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentvault_tui.cli.session import CliSession
-from agentvault_tui.errors import NotFoundError, ServiceError
+from agentvault_tui.errors import ConflictError, NotFoundError, ServiceError
+from agentvault_tui.home import Home, private_folder, put_private
 
 if TYPE_CHECKING:
     from agentvault_tui.gateway import Service
@@ -24,19 +25,39 @@ def config_files(
     Raises:
         NotFoundError: the folder has none of that name.
     """
-    found = session.home.config / folder
+    directory = session.home.config / folder
     if what is None:
-        return sorted(found.glob("[!.]*.toml"))
+        return sorted(directory.glob("[!.]*.toml"))
     path = Path(what).expanduser()
     if path.suffix == ".toml" or len(path.parts) > 1:
         return [path]
-    named = found / f"{what}.toml"
+    named = directory / f"{what}.toml"
     if not named.exists():
-        known = ", ".join(one.stem for one in sorted(found.glob("[!.]*.toml")))
+        names = ", ".join(one.stem for one in sorted(directory.glob("[!.]*.toml")))
         raise NotFoundError(
-            f"there is no file {named}", f"known: {known}" if known else ""
+            f"there is no file {named}", f"known: {names}" if names else ""
         )
     return [named]
+
+
+def write_config_file(
+    home: Home, folder: str, name: str, text: str, *, replace: bool
+) -> Path:
+    """Write ``FOLDER/NAME.toml`` of the home directory; return its path.
+
+    Raises:
+        ConflictError: there is such a file, and it is not to be replaced.
+    """
+    path = home.config / folder / f"{name}.toml"
+    home.prepare()
+    private_folder(path.parent)
+    try:
+        put_private(path, text.encode(), replace=replace)
+    except FileExistsError:
+        raise ConflictError(
+            f"{path} is there already", "--force replaces it; nothing was written"
+        ) from None
+    return path
 
 
 def check_config_file(
@@ -51,33 +72,33 @@ def check_config_file(
         session: of the command.
         path: of the file.
         parse: makes the item of name, text, catalogue and the home's folder.
-        shown: what ``--json`` says of a file that is not in order, besides.
+        shown: further members of ``--json`` for an invalid file.
 
     Returns:
-        what ``--json`` says, its notes to be filled in; the item if it is in order.
+        the members of ``--json``, its notes to be filled in; the item if it is valid.
 
     Raises:
         NotFoundError: there is no such file.
     """
     from agentvault_tui.broker.policy_files import NAME, load_policy, read_text
 
-    told: dict[str, Any] = {"name": path.stem, "file": str(path), "ok": False}
-    told |= {**shown, "problems": [], "notes": []}
+    report: dict[str, Any] = {"name": path.stem, "file": str(path), "ok": False}
+    report |= {**shown, "problems": [], "notes": []}
     home = session.home.config
     text = read_text(path, home if path.absolute().is_relative_to(home) else None)
     if text is None:
         raise NotFoundError(f"there is no file {path}")
     if not NAME.fullmatch(path.stem):
-        told["problems"] = ["a name has lower-case letters, digits, - and _"]
-        return told, None
+        report["problems"] = ["a name has lower-case letters, digits, - and _"]
+        return report, None
     try:
         catalogue = load_policy(session.home).catalogue
         item = parse(path.stem, text, catalogue, home)
     except ServiceError as error:
-        told["problems"] = [error.diagnosis()]
-        return told, None
-    told["ok"] = True
-    return told, item
+        report["problems"] = [error.diagnosis()]
+        return report, None
+    report["ok"] = True
+    return report, item
 
 
 def notes_of(session: CliSession, service: Service) -> list[str]:
@@ -106,18 +127,18 @@ def notes_of(session: CliSession, service: Service) -> list[str]:
 def print_checks(
     session: CliSession,
     kind: str,
-    found: list[dict[str, Any]],
+    reports: list[dict[str, Any]],
     *,
     summary: Callable[[dict[str, Any]], str],
     none: str,
 ) -> int:
     """Print checked files of one *kind*; return 1 when one is not in order."""
     out = session.out
-    told = {"ok": all(one["ok"] for one in found), kind: found}
-    if not out.print_json(told):
-        if not found:
+    result = {"ok": all(one["ok"] for one in reports), kind: reports}
+    if not out.print_json(result):
+        if not reports:
             out.line(none)
-        for one in found:
+        for one in reports:
             file = out.cell(one["file"], limit=1000)
             if one["ok"]:
                 out.line(out.word("ok"), " ", file, ": ", out.cell(summary(one)))
@@ -126,4 +147,4 @@ def print_checks(
                     out.line(
                         out.word(level), " ", file, ": ", out.cell(text, limit=600)
                     )
-    return 0 if told["ok"] else 1
+    return 0 if result["ok"] else 1

@@ -28,13 +28,14 @@ from agentvault_tui.operator_api import calls, requests
 from agentvault_tui.operator_api.shapes import AgentRef, ConnectionInfo, ConnectStepInfo
 
 PORT: Final = 7719
-"""What `auth0 apply` registers: Auth0 compares the whole of a client's addresses."""
+"""The addresses that `auth0 apply` registers: Auth0 compares the whole of a client's
+addresses."""
 PATH: Final = "/callback"
 _HOST: Final = "127.0.0.1"
 _SLOWEST: Final = 5.0
 _LONGEST: Final = 16_384
 _LONGEST_QUERY: Final = 3800
-"""What the broker takes; more is nobody's answer, and would only be refused there."""
+"""The broker's limit; a longer answer is none, and would only be refused there."""
 _PAGE: Final = b"""<!doctype html><meta charset="utf-8"><title>AgentVault</title>
 <p>Go back to the terminal. You can close this page.</p>
 """
@@ -70,7 +71,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.request.shutdown(socket.SHUT_RDWR)
 
     def do_GET(self) -> None:
-        """Keep the callback's address, and answer with a page."""
+        """Store the callback's address, and answer with a page."""
         here = self.server.name
         path, _, query = self.path.partition("?")
         # Another name for this address is another site's page speaking (rebinding); a
@@ -157,9 +158,9 @@ class Callback:
 
     def _read(self) -> None:
         # Not sys.stdin: what it buffers, select does not see.
-        said = os.read(sys.stdin.fileno(), 4096)
-        self._input_open = bool(said) and len(self._typed) < _LONGEST
-        self._typed += said
+        data = os.read(sys.stdin.fileno(), 4096)
+        self._input_open = bool(data) and len(self._typed) < _LONGEST
+        self._typed += data
 
     def _line(self) -> str:
         """Return a pasted line, stripped."""
@@ -291,10 +292,10 @@ def remove_connection(
     """
     client, out = session.client, session.out
     agent = find_agent(client, ref)
-    asked = requests.RemoveRequest(
+    body = requests.RemoveRequest(
         agent_id=agent.id, connection=connection, shared=shared
     )
-    removed = client.call(calls.REMOVE, asked)
+    removed = client.call(calls.REMOVE, body)
     if out.print_json(removed):
         return
     out.line("closed here: no token of this account is given out any more")

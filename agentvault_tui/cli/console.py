@@ -93,7 +93,7 @@ def open_console(
 _STOP_SECONDS: Final = 10.0
 _LAST_WORDS: Final = 4096
 _FAILURES: Final = {1: AgentVaultError, 2: UsageError}
-"""What its exit code says was wrong with it."""
+"""The meaning of its exit code."""
 
 
 @contextlib.contextmanager
@@ -139,8 +139,8 @@ def _ready(process: subprocess.Popen[bytes], log: Path) -> Path:
         return Path(json.loads(line)["operator_socket"])
     except (ValueError, KeyError, TypeError) as error:
         _end(process)
-        said = log.read_bytes()[-_LAST_WORDS:].decode("utf-8", "replace").strip()
-        last = said.splitlines()[-1] if said else f"see {log}"
+        last_words = log.read_bytes()[-_LAST_WORDS:].decode("utf-8", "replace").strip()
+        last = last_words.splitlines()[-1] if last_words else f"see {log}"
         failure = _FAILURES.get(process.returncode, UnreachableError)
         raise failure(
             "the broker did not start", last.removeprefix("agentvault: ")

@@ -22,7 +22,7 @@ POLL: Final = 0.5
 
 
 def print_device(session: CliSession, device: DeviceInfo | DeviceFlow) -> None:
-    """Print what a person needs on their other device (RFC 8628 section 3.3)."""
+    """Print the link and code for the person's other device (RFC 8628 section 3.3)."""
     out, link, code = session.out, device.verification_uri, device.user_code
     local = on_loopback(link)
     out.line()
@@ -51,18 +51,18 @@ def print_device(session: CliSession, device: DeviceInfo | DeviceFlow) -> None:
 def followed(
     session: CliSession, fetch: Callable[[], AnswerT], waits: Callable[[AnswerT], bool]
 ) -> AnswerT:
-    """Return what *fetch* gives once it no longer *waits*.
+    """Return the result of *fetch* once it no longer *waits*.
 
-    Tells a person whose code is good for nothing just now: the tenant is away.
+    Warns a person whose code does not work now: the tenant is away.
     """
-    told = False
+    opened = False
     while waits(answer := fetch()):
         away = session.client.call(STATUS).tenant.reachable is False
-        if away and not told:
+        if away and not opened:
             session.out.note("the tenant does not answer: waiting while the code lives")
-        elif told and not away:
+        elif opened and not away:
             session.out.note("the tenant answers again")
-        told = away
+        opened = away
         time.sleep(POLL)
     return answer
 

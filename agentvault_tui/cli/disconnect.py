@@ -1,4 +1,4 @@
-"""``agentvault disconnect``: take out of a host's configuration what connect wrote."""
+"""``agentvault disconnect``: remove our entries from a host's configuration."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def disconnect(session: CliSession, host: str, *, write: bool, managed: bool) ->
             path.unlink()
         if not session.json:
             verb = "removed" if text is None else "wrote"
-            kept = f" (what was there: {copy})"
-            out.line(f"{verb} {visible(path, 400)}{visible(kept, 400)}")
-    told = [{"path": str(path), "content": text} for path, text in changed]
-    if out.print_json({"files": told, "written": write}):
+            note = f" (what was there: {copy})"
+            out.line(f"{verb} {visible(path, 400)}{visible(note, 400)}")
+    changes = [{"path": str(path), "content": text} for path, text in changed]
+    if out.print_json({"files": changes, "written": write}):
         return 0
     if not changed:
         out.line(f"nothing of AgentVault is in the configuration of {host}")
@@ -108,25 +108,25 @@ def without(path: Path, form: str) -> tuple[str | None, str | None]:
     try:
         if form == "toml":
             return text, _toml_without(text)
-        known = json.loads(text or "{}")
-        left = _json_without(known)
+        document = json.loads(text or "{}")
+        left = _json_without(document)
     except (ValueError, AttributeError) as error:
         raise SettingsError(
             f"{path} cannot be changed ({error})",
             "take what names agentvault out of it by hand",
         ) from error
-    if left == known:
+    if left == document:
         return text, text
     if not left or left == {"version": 1}:
         return text, None
     return text, json.dumps(left, indent=2, ensure_ascii=False) + "\n"
 
 
-def _json_without(known: dict[str, Any]) -> dict[str, Any]:
+def _json_without(document: dict[str, Any]) -> dict[str, Any]:
     """Return a document without hooks and servers of AgentVault."""
     left: dict[str, Any] = {}
     ours = False
-    for name, value in known.items():
+    for name, value in document.items():
         rest = _rest_of(value)
         ours |= rest != value
         if rest == value or rest:
@@ -138,10 +138,10 @@ def _json_without(known: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rest_of(value: Any) -> Any:
-    """Return what is not AgentVault's of hooks by event, servers by name, or a list."""
+    """Return the foreign part of hooks by event, servers by name, or a list."""
     if isinstance(value, list):
-        kept = [foreign(one) if isinstance(one, dict) else one for one in value]
-        return [one for one in kept if one is not None]
+        filtered = [foreign(one) if isinstance(one, dict) else one for one in value]
+        return [one for one in filtered if one is not None]
     if not isinstance(value, dict):
         return value
     left = {}
@@ -161,13 +161,13 @@ def _toml_without(text: str) -> str | None:
     Raises:
         ValueError: it has a form that is not known.
     """
-    known = tomllib.loads(text)
-    wanted = {name: value for name, value in known.items() if name != "mcp_servers"}
-    servers = known.get("mcp_servers", {})
+    document = tomllib.loads(text)
+    wanted = {name: value for name, value in document.items() if name != "mcp_servers"}
+    servers = document.get("mcp_servers", {})
     ours = [name for name, one in servers.items() if is_ours(one)]
-    if kept := {name: one for name, one in servers.items() if name not in ours}:
-        wanted["mcp_servers"] = kept
-    features = known.get("features", {})
+    if rest := {name: one for name, one in servers.items() if name not in ours}:
+        wanted["mcp_servers"] = rest
+    features = document.get("features", {})
     # As connect wrote it; true would be somebody's own word.
     tty = features.get(_TTY) is False
     if tty:

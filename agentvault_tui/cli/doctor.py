@@ -32,7 +32,7 @@ from agentvault_tui.text import visible
 
 _AREA: Final = 10
 _WITHOUT_HOME: Final = ("versions", "user", "files", "terminal")
-"""What is looked at where the home is refused; ``files`` says why it was."""
+"""The checks if the home is refused; ``files`` has the reason."""
 
 
 @command("doctor", on_home=True, example="agentvault doctor")
@@ -42,26 +42,26 @@ def doctor(session: CliSession) -> int:
 
     Each line is ok, warning or fault. Exits 1 when there is a fault.
     """
-    found: list[tuple[str, Finding]] = []
+    findings: list[tuple[str, Finding]] = []
     checks = {area: _CHECKS[area] for area in _WITHOUT_HOME}
     with contextlib.suppress(SettingsError):  # of a home that is not ours
         _ = session.home
         checks = _CHECKS
     for area, check in checks.items():
         for finding in _examine(session, check):
-            if any(finding == known for _, known in found):
+            if any(finding == other for _, other in findings):
                 continue  # a fault in the settings stops several checks
-            found.append((area, finding))
+            findings.append((area, finding))
             if not session.json:
                 print_finding(session.out, area, finding)
-    return end_report(session, found)
+    return end_report(session, findings)
 
 
-def end_report(session: CliSession, found: Sequence[tuple[str, Finding]]) -> int:
+def end_report(session: CliSession, entries: Sequence[tuple[str, Finding]]) -> int:
     """Print findings for ``--json``; return 1 when there is a fault."""
-    healthy = all(finding.level is not Level.FAULT for _, finding in found)
+    healthy = all(finding.level is not Level.FAULT for _, finding in entries)
     if session.json:
-        findings = [{"area": area, **finding.shape()} for area, finding in found]
+        findings = [{"area": area, **finding.shape()} for area, finding in entries]
         session.out.json({"ok": healthy, "findings": findings})
     return 0 if healthy else 1
 
@@ -130,10 +130,10 @@ def check_services(session: CliSession) -> Iterator[Finding]:
     from agentvault_tui.cli.config_files import config_files
     from agentvault_tui.cli.services import check_file
 
-    for told in (
+    for report in (
         check_file(session, path) for path in config_files(session, "services")
     ):
-        yield from _file_findings("services", told, f"{told['routes']} routes")
+        yield from _file_findings("services", report, f"{report['routes']} routes")
 
 
 def check_mcp(session: CliSession) -> Iterator[Finding]:
@@ -141,8 +141,8 @@ def check_mcp(session: CliSession) -> Iterator[Finding]:
     from agentvault_tui.cli.config_files import config_files
     from agentvault_tui.cli.mcp import check_file
 
-    for told in (check_file(session, path) for path in config_files(session, "mcp")):
-        yield from _file_findings("mcp", told, f"{len(told['tools'])} tools")
+    for report in (check_file(session, path) for path in config_files(session, "mcp")):
+        yield from _file_findings("mcp", report, f"{len(report['tools'])} tools")
 
 
 def check_secrets(session: CliSession) -> Iterator[Finding]:
@@ -163,13 +163,13 @@ def check_secrets(session: CliSession) -> Iterator[Finding]:
         yield ok(f"{len(secrets.rows())} encrypted, each for origins of its own")
 
 
-def _file_findings(area: str, told: dict[str, Any], size: str) -> Iterator[Finding]:
-    name = f"{area}/{told['name']}.toml"
-    for problem in told["problems"]:
+def _file_findings(area: str, report: dict[str, Any], size: str) -> Iterator[Finding]:
+    name = f"{area}/{report['name']}.toml"
+    for problem in report["problems"]:
         yield fault(f"{name}: {problem}", f"agentvault {area} check")
-    for note in told["notes"]:
+    for note in report["notes"]:
         yield warning(f"{name}: {note}")
-    if told["ok"]:
+    if report["ok"]:
         yield ok(f"{name}: {size}")
 
 
@@ -183,11 +183,11 @@ def check_hosts(session: CliSession) -> Iterator[Finding]:
         name = f"hosts/{path.name}"
         try:
             text = read_text(path, session.home.config) or ""
-            found = parse_tools(path.stem, text, catalogue)
+            parsed = parse_tools(path.stem, text, catalogue)
         except AgentVaultError as error:
             yield fault(f"{name}: {error.what}", error.remedy or "mend the file")
         else:
-            yield ok(f"{name}: {len(found.rules)} tools")
+            yield ok(f"{name}: {len(parsed.rules)} tools")
 
 
 _LIBRARIES: Final = ("textual", "httpx", "authlib", "joserfc", "cedarpy", "aiosqlite")
@@ -223,7 +223,7 @@ def check_versions(_: CliSession) -> Iterator[Finding]:
 
 
 def resets_can_race(version: tuple[int, int, int]) -> bool:
-    """Tell whether this SQLite has the WAL-reset race (3.7.0 to 3.51.2)."""
+    """Check whether this SQLite has the WAL-reset race (3.7.0 to 3.51.2)."""
     if not _RESET_RACE <= version < _RESET_FIXED:
         return False
     return not any(
@@ -232,7 +232,7 @@ def resets_can_race(version: tuple[int, int, int]) -> bool:
 
 
 def check_terminal(_: CliSession) -> Iterator[Finding]:
-    """Check what the console can draw here."""
+    """Check the console's drawing here."""
     environ = os.environ
     term = environ.get("TERM", "")
     streams = (sys.stdin, sys.stdout, sys.stderr)
@@ -278,7 +278,7 @@ _ODD_YEAR: Final = 2026
 
 
 def check_ledger(session: CliSession) -> Iterator[Finding]:
-    """Verify the end of the chain against the head kept outside the database."""
+    """Verify the end of the chain against the head stored outside the database."""
     from agentvault_tui.ledger import opening
     from agentvault_tui.ledger.batch import read_tip
     from agentvault_tui.ledger.headfile import read_witness
@@ -447,8 +447,8 @@ def check_people(session: CliSession) -> Iterator[Finding]:
     approvers = [person.name for person in people if person.approver]
     named = settings.stepup.approvers
     if named:
-        known = {word for person in people for word in (person.name, person.sub)}
-        approvers = [word for word in named if word in known]
+        names = {word for person in people for word in (person.name, person.sub)}
+        approvers = [word for word in named if word in names]
     if approvers:
         yield ok(f"{len(people)} can sign in; may approve: {', '.join(approvers)}")
     else:
@@ -468,8 +468,8 @@ def _reach(issuer: str) -> list[Finding]:
 
     async def look() -> list[Finding]:
         tenant = Tenant(issuer, SystemClock())
-        async with aclosing(tenant), aclosing(checks.reach(tenant)) as found:
-            return [finding async for _, finding in found]
+        async with aclosing(tenant), aclosing(checks.reach(tenant)) as reached:
+            return [finding async for _, finding in reached]
 
     return asyncio.run(look())
 
@@ -493,13 +493,13 @@ def check_tls(session: CliSession) -> Iterator[Finding]:
     own = CaFiles.of(session.home)
     ours = files == own.leaf
     renew = "agentvault tls init" if ours else _RENEW
-    found = read_certificate(files.cert)
-    yield _lifetime(str(files.cert), found.starts, found.ends, renew)
+    certificate = read_certificate(files.cert)
+    yield _lifetime(str(files.cert), certificate.starts, certificate.ends, renew)
     host, _ = settings.address
-    if host not in found.names:
+    if host not in certificate.names:
         yield warning(
             f"{files.cert} is not for {host}, where agents ask: "
-            f"it is for {', '.join(found.names) or 'no name'}",
+            f"it is for {', '.join(certificate.names) or 'no name'}",
             f"agentvault tls init --name {host}" if ours else renew,
         )
     if ours:
@@ -509,7 +509,7 @@ def check_tls(session: CliSession) -> Iterator[Finding]:
 
 
 def _check_public(session: CliSession) -> Iterator[Finding]:
-    """Check what phones and operators elsewhere are shown."""
+    """Check the certificate for phones and remote operators."""
     from agentvault_tui.web.public import PublicAddress
     from agentvault_tui.web.tls import read_certificate
 
@@ -517,8 +517,8 @@ def _check_public(session: CliSession) -> Iterator[Finding]:
     phones, operators = (PublicAddress.of(session.home, one) for one in wanted)
     for public in filter(None, (phones, operators)):
         public.tls(SystemClock())
-        found, cert = read_certificate(public.files.cert), str(public.files.cert)
-        yield _lifetime(cert, found.starts, found.ends, _RENEW)
+        certificate, cert = read_certificate(public.files.cert), str(public.files.cert)
+        yield _lifetime(cert, certificate.starts, certificate.ends, _RENEW)
     if phones is not None and not phones.named:
         yield warning(
             f"{phones.url} names no host: nobody can have a passkey",

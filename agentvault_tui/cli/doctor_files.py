@@ -74,22 +74,22 @@ def _too_open(home: Home, refused: set[Path]) -> Iterator[Finding]:
         if path in refused:
             continue
         try:
-            found = path.lstat()
+            status = path.lstat()
         except FileNotFoundError:
             continue
-        if found.st_uid != os.getuid():
+        if status.st_uid != os.getuid():
             yield fault(
-                f"{path} belongs to uid {found.st_uid}, not to you",
+                f"{path} belongs to uid {status.st_uid}, not to you",
                 f"chown it, or run as its owner: ls -ld {path}",
             )
-        elif stat.S_ISLNK(found.st_mode):
+        elif stat.S_ISLNK(status.st_mode):
             yield warning(
                 f"{path} is a symbolic link", "make sure of what it points to"
             )
-        elif stat.S_IMODE(found.st_mode) & 0o077:
-            mode = "0700" if stat.S_ISDIR(found.st_mode) else "0600"
+        elif stat.S_IMODE(status.st_mode) & 0o077:
+            mode = "0700" if stat.S_ISDIR(status.st_mode) else "0600"
             yield fault(
-                f"{path} is open to others (mode {stat.S_IMODE(found.st_mode):04o})",
+                f"{path} is open to others (mode {stat.S_IMODE(status.st_mode):04o})",
                 f"chmod {mode} {path}",
             )
 

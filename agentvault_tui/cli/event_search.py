@@ -105,8 +105,8 @@ class EventFilter:
         """Yield the events behind number *after*."""
         cursor: int | None = after
         while cursor is not None:
-            asked = replace(self.query, after=cursor, limit=_PAGE)
-            page = client.call(calls.AUDIT, asked)
+            query = replace(self.query, after=cursor, limit=_PAGE)
+            page = client.call(calls.AUDIT, query)
             yield from filter(self.holds, page.events) if self.holds else page.events
             cursor = page.next
 
@@ -114,15 +114,15 @@ class EventFilter:
         self, client: OperatorClient, before: int, number: int
     ) -> list[EventInfo]:
         """Return the latest *number* events below *before*, oldest first."""
-        found: list[EventInfo] = []
+        events: list[EventInfo] = []
         cursor: int | None = before
-        while cursor is not None and len(found) < number:
-            limit = _PAGE if self.holds else min(number - len(found), _PAGE)
-            asked = replace(self.query, before=cursor, limit=limit)
-            page = client.call(calls.AUDIT, asked)
-            found += filter(self.holds, page.events) if self.holds else page.events
+        while cursor is not None and len(events) < number:
+            limit = _PAGE if self.holds else min(number - len(events), _PAGE)
+            query = replace(self.query, before=cursor, limit=limit)
+            page = client.call(calls.AUDIT, query)
+            events += filter(self.holds, page.events) if self.holds else page.events
             cursor = page.next
-        return found[:number][::-1]
+        return events[:number][::-1]
 
 
 def _agent_id(client: OperatorClient, word: str) -> str:

@@ -93,7 +93,7 @@ def _export_chosen(
     after: int,
     force: bool,
 ) -> None:
-    """Export what a filter chooses, or all events of a broker elsewhere."""
+    """Export a filter's events, or all events of a remote broker."""
     chosen = any(given.values()) or after > 0
     wanted = EventFilter.of(session.client, session.out, **given) if chosen else None
     head, count = _write_chosen(
@@ -119,7 +119,7 @@ def _write_chosen(
     after: int,
     force: bool,
 ) -> tuple[LinkList, int]:
-    """Write what a broker has of the events that a filter chooses; None: of all.
+    """Write a broker's events that match a filter; None: all.
 
     Returns:
         the link of its head, and how many events there are.
@@ -132,8 +132,8 @@ def _write_chosen(
     seqs: list[int] | range = range(1, head_seq + 1)
     words = None
     if wanted is not None:
-        found = wanted.oldest_first(client, after)
-        seqs = [event.seq for event in found if event.seq <= head_seq]
+        events = wanted.oldest_first(client, after)
+        seqs = [event.seq for event in events if event.seq <= head_seq]
         described = wanted.described, f"after:{after}" * (after > 0)
         words = " ".join(filter(None, described))
     now = SystemClock().now()
@@ -158,9 +158,9 @@ def _print_exported(
     chosen: bool = False,
 ) -> None:
     out = session.out
-    told = {"file": str(file), "format": form, "ledger": ledger, "events": count}
-    told |= {"head": head.seq, "hash": head.hash, "selection": chosen}
-    if out.print_json(told):
+    summary = {"file": str(file), "format": form, "ledger": ledger, "events": count}
+    summary |= {"head": head.seq, "hash": head.hash, "selection": chosen}
+    if out.print_json(summary):
         return
     of = f" of {head.seq}" if chosen else f" up to {head.seq}"
     out.line(f"{count} events{of} in ", out.cell(file))
@@ -203,38 +203,40 @@ def verify(session: CliSession, file: Path | None, against: Path | None) -> int:
     if file is None:
         if against is not None:
             raise UsageError("--against is for an export", "name its FILE")
-        found = (
+        result = (
             _verify_elsewhere(session)
             if session.remote
             else verify_ledger(session.home)
         )
     else:
-        found = verify_export(file, against=against)
+        result = verify_export(file, against=against)
     out = session.out
-    told = {
-        "ok": found.ok,
-        "events": found.events,
-        "head": found.head.seq,
-        "hash": found.head.hash,
-        "ledger": found.ledger,
-        "first_bad": found.first_bad,
-        "problem": found.problem,
-        "selection": found.selection,
+    summary = {
+        "ok": result.ok,
+        "events": result.events,
+        "head": result.head.seq,
+        "hash": result.head.hash,
+        "ledger": result.ledger,
+        "first_bad": result.first_bad,
+        "problem": result.problem,
+        "selection": result.selection,
     }
-    if out.print_json(told):
-        return 0 if found.ok else 1
-    if found.ok and found.selection:
-        events = f"selection of {found.events:,} events, each in the ledger up to"
-        out.line(out.word("ok"), f": {events} {found.head.seq:,}")
-        out.line(out.cell(found.head.hash, "quiet"))
-    elif found.ok:
-        out.line(out.word("ok"), f": {found.events} events, head {found.head.seq}")
-        out.line(out.cell(found.head.hash, "quiet"))
-    elif found.selection and found.first_bad is None and against is None:
-        out.line(f"selection of {found.events:,} events, not compared with a ledger")
+    if out.print_json(summary):
+        return 0 if result.ok else 1
+    if result.ok and result.selection:
+        events = f"selection of {result.events:,} events, each in the ledger up to"
+        out.line(out.word("ok"), f": {events} {result.head.seq:,}")
+        out.line(out.cell(result.head.hash, "quiet"))
+    elif result.ok:
+        out.line(out.word("ok"), f": {result.events} events, head {result.head.seq}")
+        out.line(out.cell(result.head.hash, "quiet"))
+    elif result.selection and result.first_bad is None and against is None:
+        out.line(f"selection of {result.events:,} events, not compared with a ledger")
         out.note("compare it: --against HOME, or --against FILE with a whole export")
     else:
-        where = "the ledger" if found.first_bad is None else f"event {found.first_bad}"
-        out.line(out.word("fault"), f": {where}: ", out.cell(found.problem, limit=500))
-        out.line(f"right up to event {found.head.seq}, {found.events} checked")
-    return 0 if found.ok else 1
+        where = (
+            "the ledger" if result.first_bad is None else f"event {result.first_bad}"
+        )
+        out.line(out.word("fault"), f": {where}: ", out.cell(result.problem, limit=500))
+        out.line(f"right up to event {result.head.seq}, {result.events} checked")
+    return 0 if result.ok else 1

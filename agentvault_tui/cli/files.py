@@ -1,4 +1,4 @@
-"""``agentvault apply`` and ``export-config``: agents that are kept as files."""
+"""``agentvault apply`` and ``export-config``: agents from files."""
 
 from __future__ import annotations
 
@@ -99,25 +99,25 @@ def export_config(session: CliSession, folder: Path, force: bool) -> None:
 
     Applying them to this broker changes nothing. Revoked agents are left out.
     """
-    found = session.client.call(calls.FILES)
+    exported = session.client.call(calls.FILES)
     if folder.exists() and not force and any(folder.iterdir()):
         raise RefusedError(
             f"{visible(folder, 200)} is not empty", "name another folder, or --force"
         )
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    files = {folder / _AGENTS: _agents_text(found.agents)}
-    if found.limits is not None:
-        files[folder / _LIMITS] = found.limits
-    for name, text in found.services.items():
+    files = {folder / _AGENTS: _agents_text(exported.agents)}
+    if exported.limits is not None:
+        files[folder / _LIMITS] = exported.limits
+    for name, text in exported.services.items():
         files[folder / _SERVICES / f"{name}{_SUFFIX}"] = text
     for path, text in files.items():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         put_private(path, text.encode(), replace=True)
     out, written = session.out, [str(path) for path in files]
-    if not out.print_json({"files": written, "left_out": found.left_out}):
+    if not out.print_json({"files": written, "left_out": exported.left_out}):
         for path in files:
             out.line("wrote ", out.cell(path, limit=1000))
-        for line in found.left_out:
+        for line in exported.left_out:
             out.note(f"left out: {line}")
 
 
@@ -125,7 +125,7 @@ def _read_files(source: Path) -> FilesRequest:
     """Read a file, or all files of a folder.
 
     Raises:
-        UsageError: one of them is no such file, or says what another does.
+        UsageError: one of them is no such file, or repeats another's entry.
     """
     wanted = FilesRequest()
     places: dict[tuple[str, str], Path] = {}
@@ -150,7 +150,7 @@ def _read_files(source: Path) -> FilesRequest:
 def _take(
     wanted: FilesRequest, path: Path, content: bytes
 ) -> Iterator[tuple[str, str]]:
-    """Add what a file says to *wanted*; yield what it is about, each before that."""
+    """Add a file's entries to *wanted*; yield the names, each before its entry."""
     where: str = visible(path, 200)
     try:
         text = content.decode("utf-8-sig")
@@ -176,10 +176,10 @@ def _take(
 def _paths(source: Path) -> list[Path]:
     if not source.is_dir():
         return [source]
-    found = sorted(_below(source))
-    if not found:
+    paths = sorted(_below(source))
+    if not paths:
         raise UsageError(f"{visible(source, 200)} holds no file that ends in .toml")
-    return found
+    return paths
 
 
 def _below(folder: Path) -> Iterator[Path]:
@@ -282,16 +282,16 @@ def _tell_change(out: Output, change: FileChange) -> None:
 
 
 def _words(field: AgentFieldChange) -> str:
-    """Say how a field changes; of lists what comes and goes."""
+    """Word the change of a field; of lists the added and removed entries."""
     before, after = field.before, field.after
     if isinstance(after, dict):
-        known = before if isinstance(before, dict) else {}
-        told = (
-            f"{visible(name, 60)} {_moves(known.get(name, ()), after.get(name, ()))}"
-            for name in sorted({*known, *after})
-            if set(known.get(name, ())) != set(after.get(name, ()))
+        earlier = before if isinstance(before, dict) else {}
+        phrases = (
+            f"{visible(name, 60)} {_moves(earlier.get(name, ()), after.get(name, ()))}"
+            for name in sorted({*earlier, *after})
+            if set(earlier.get(name, ())) != set(after.get(name, ()))
         )
-        return "; ".join(told)
+        return "; ".join(phrases)
     if isinstance(after, tuple):
         return _moves(before if isinstance(before, tuple) else (), after)
     return f"{_word(after)}" if before is None else f"{_word(before)} to {_word(after)}"

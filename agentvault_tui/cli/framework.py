@@ -33,7 +33,7 @@ _NEGATING: Final = ("un", "dis", "de", "lift", "no-", "in")
 
 
 def _remember(ctx: click.Context, parameter: click.Parameter, value: object) -> None:
-    """Keep a shared option in the session."""
+    """Store a shared option in the session."""
     if value not in (None, False):
         setattr(ctx.ensure_object(CliSession), str(parameter.name), value)
 
@@ -45,11 +45,11 @@ link_option = click.option(
     callback=_remember,
     help="fast or slow: how often the console repaints, instead of console.link.",
 )
-"""For what opens the console."""
+"""For commands that open the console."""
 
 
 class RenamedOption(click.Option):
-    """An option whose former names go on working and are not in the help."""
+    """An option whose former names still work and are not in the help."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """Return the line of the help, with the first name alone."""
@@ -84,7 +84,7 @@ class TimeSpan(click.ParamType[int]):
 
 
 def _shared(*names: str, **attrs: Any) -> click.Option:
-    """Return an option that every command has, and whose value the session keeps."""
+    """Return an option of every command, whose value the session stores."""
     return click.Option(names, expose_value=False, callback=_remember, **attrs)
 
 
@@ -119,16 +119,18 @@ class CliCommand(click.Command):
         self.on_home = on_home
         self.always_answers = always_answers
         if prints_data:
-            said = "Print JSON for a program."
-            self.params.append(_shared("--json", is_flag=True, help=said))
-        said = "The home directory, instead of AGENTVAULT_HOME or your user folders."
-        home = _shared("--home", "home_option", metavar="DIR", help=said)
+            help_text = "Print JSON for a program."
+            self.params.append(_shared("--json", is_flag=True, help=help_text))
+        help_text = (
+            "The home directory, instead of AGENTVAULT_HOME or your user folders."
+        )
+        home = _shared("--home", "home_option", metavar="DIR", help=help_text)
         self.params.append(home)
         if not on_home:
-            said = "URL of a remote broker, instead of operators.connect."
-            self.params.append(_shared("--connect", metavar="URL", help=said))
-            said = "Certificate authorities for it (PEM), instead of the system's."
-            self.params.append(_shared("--ca-file", metavar="FILE", help=said))
+            help_text = "URL of a remote broker, instead of operators.connect."
+            self.params.append(_shared("--connect", metavar="URL", help=help_text))
+            help_text = "Certificate authorities for it (PEM), instead of the system's."
+            self.params.append(_shared("--ca-file", metavar="FILE", help=help_text))
 
     def invoke(self, ctx: click.Context) -> object:
         """Refuse to work on a home where a broker elsewhere is meant."""
@@ -158,7 +160,7 @@ class CliCommand(click.Command):
 
 
 class Group(CliCommand, click.Group):
-    """A group of commands, with what every command has."""
+    """A group of commands, with the common parts of every command."""
 
     command_class = CliCommand
     group_class = type
@@ -178,7 +180,7 @@ class Group(CliCommand, click.Group):
         self,
         ctx: click.Context,  # noqa: ARG002 - click's signature
     ) -> list[str]:
-        """Keep the order of definition."""
+        """List commands in the order of definition."""
         return list(self.commands)
 
     def resolve_command(
@@ -186,8 +188,8 @@ class Group(CliCommand, click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Resolve a command; suggest the nearest to an unknown one."""
         names = self.list_commands(ctx)
-        known = args[0] in names or args[0] in self.former
-        if not known and not args[0].startswith("-"):
+        exists = args[0] in names or args[0] in self.former
+        if not exists and not args[0].startswith("-"):
             near = _meant(args[0], names)
             hint = f"did you mean {near}" if near else f"known: {', '.join(names)}"
             raise click.UsageError(f"no such command '{args[0]}': {hint}", ctx=ctx)

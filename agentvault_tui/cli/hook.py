@@ -37,7 +37,7 @@ LARGEST: Final = 256 * 1024
 DEADLINE_S: Final = 25.0
 """From the start of the process until it answers, whatever happens.
 
-VS Code lets a call through whose hook takes 30 seconds, the shortest limit of a host.
+VS Code lets a call through if its hook takes 30 seconds, the shortest limit of a host.
 """
 _MOST: Final = 30_000
 """Bytes of arguments that are sent to the broker, whose bodies have 64 KiB."""
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str]) -> int | None:
 
 
 def answer(host: str, agent: str, home: str | None) -> int:
-    """Read one hook call, ask the broker of *home*, and write what *host* reads.
+    """Read one hook call, ask the broker of *home*, and write the answer for *host*.
 
     Returns:
         the exit code.
@@ -85,18 +85,18 @@ def answer(host: str, agent: str, home: str | None) -> int:
     left_s = max(DEADLINE_S - _age_s(), 0.001)
     # Once more a second later, should the first have been swallowed.
     signal.setitimer(signal.ITIMER_REAL, left_s, 1.0)
-    known = HOSTS[host]
+    host_info = HOSTS[host]
     call = None
     try:
-        call = _read(known)
-        if call.event not in known.events:
+        call = _read(host_info)
+        if call.event not in host_info.events:
             written = blocked(f"AgentVault decides no {call.event or 'such'} event")
         else:
-            written = known.write(call, _decided(host, agent, home, call))
+            written = host_info.write(call, _decided(host, agent, home, call))
     except Exception as error:  # noqa: BLE001 - whatever it is, the answer is a no
-        why = f"AgentVault did not decide: {_told(error)}"
+        why = f"AgentVault did not decide: {_fault_text(error)}"
         no = HookVerdict(False, False, why)
-        written = known.write(call, no) if call else known.unread(why)
+        written = host_info.write(call, no) if call else host_info.unread(why)
     signal.setitimer(signal.ITIMER_REAL, 0)
     if written.out is not None:
         sys.stdout.write(json.dumps(written.out) + "\n")
@@ -121,7 +121,7 @@ def _too_long(_: int, __: FrameType | None) -> None:
     raise HookError(f"there was no answer within {DEADLINE_S:.0f} s")
 
 
-def _told(error: Exception) -> str:
+def _fault_text(error: Exception) -> str:
     if isinstance(error, AgentVaultError):
         return error.diagnosis()
     return str(error) if isinstance(error, HookError) else type(error).__name__
@@ -132,12 +132,12 @@ def _read(host: HostWire) -> HookCall:
     if len(raw) > LARGEST:
         raise HookError(f"the call has more than {LARGEST // 1024} KiB")
     try:
-        told = strict_json.loads(raw)
+        document = strict_json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise HookError(f"the call on standard input is no JSON ({error})") from None
-    if not isinstance(told, dict):
+    if not isinstance(document, dict):
         raise HookError("the call on standard input is no JSON object")
-    call = host.read(told)
+    call = host.read(document)
     if not call.tool:
         raise HookError("the call names no tool")
     return call
@@ -148,14 +148,14 @@ def _decided(host: str, agent: str, home: str | None, call: HookCall) -> HookVer
 
     vault = Home.locate(home)
     prose = HOSTS[host].prose.get(call.tool)
-    said = call.arguments.get(prose) if prose else None
-    if isinstance(said, str) and len(said) <= _REASON_LENGTH:
+    words = call.arguments.get(prose) if prose else None
+    if isinstance(words, str) and len(words) <= _REASON_LENGTH:
         rest = {name: one for name, one in call.arguments.items() if name != prose}
         call = call._replace(arguments=rest)
     else:
-        said = ""
+        words = ""
     arguments, shortened = _shortened(call.arguments)
-    told = _ask(
+    request = _ask(
         str(vault.operator_socket),
         f"/api/hooks/{host}",
         {
@@ -165,21 +165,21 @@ def _decided(host: str, agent: str, home: str | None, call: HookCall) -> HookVer
             "omitted": shortened,
             **({"arguments_sha256": _digest(call.arguments)} if shortened else {}),
             "cwd": call.cwd[:4000],
-            "reason": said,
+            "reason": words,
             "mcp_server": call.server[:400],
             "mcp_tool": call.server_tool[:400],
             "wait": True,
             **_placed(HOSTS[host], vault, call),
         },
     )
-    message, stepup = str(told.get("message")), told.get("auth_req_id")
+    message, stepup = str(request.get("message")), request.get("auth_req_id")
     if stepup:
         message = (
             f"{message.rstrip('.')}. A person has to approve this in AgentVault "
             f"({stepup}). When they have, make exactly the same call again."
         )
-    approved = told.get("reason") == "stepup_approved"
-    return HookVerdict(told.get("outcome") == "allowed", approved, message)
+    approved = request.get("reason") == "stepup_approved"
+    return HookVerdict(request.get("outcome") == "allowed", approved, message)
 
 
 def _ask(path: str, target: str, body: dict[str, object]) -> dict[str, object]:
@@ -203,13 +203,13 @@ def _ask(path: str, target: str, body: dict[str, object]) -> dict[str, object]:
     top, _, text = bytes(received).partition(b"\r\n\r\n")
     status = top[9:12]
     try:
-        told = json.loads(text)
+        answer = json.loads(text)
     except ValueError:
         raise HookError("the broker broke off") from None
-    if status != b"200" or not isinstance(told, dict):
-        what = told.get("detail", "") if isinstance(told, dict) else ""
+    if status != b"200" or not isinstance(answer, dict):
+        what = answer.get("detail", "") if isinstance(answer, dict) else ""
         raise HookError(f"{what or 'the broker refused'} ({status.decode('latin-1')})")
-    return told
+    return answer
 
 
 def _placed(host: HostWire, vault: Home, call: HookCall) -> dict[str, object]:
@@ -224,8 +224,10 @@ def _placed(host: HostWire, vault: Home, call: HookCall) -> dict[str, object]:
     if sys.prefix != sys.base_prefix:
         code.append(sys.prefix)  # a virtual environment, maybe the project's own
     places = PathLocator(call.cwd, roots, ours, os.environ, host.folder, code=code)
-    found = places.of_arguments(call.arguments)
-    reached = next((text for name, text, _, place in found if place.where == VAULT), "")
+    places_found = places.of_arguments(call.arguments)
+    reached = next(
+        (text for name, text, _, place in places_found if place.where == VAULT), ""
+    )
     for name in ("command", "cmd"):
         given = call.arguments.get(name)
         for line in given if isinstance(given, list) else [given]:
@@ -240,7 +242,7 @@ def _placed(host: HostWire, vault: Home, call: HookCall) -> dict[str, object]:
     placed: dict[str, object] = {
         "places": [
             [name, text, pattern, place.resolved, place.where, place.configures]
-            for name, text, pattern, place in found
+            for name, text, pattern, place in places_found
         ],
         "commands": lines
         and [
@@ -304,7 +306,7 @@ def _short_name(name: str) -> str:
 
 
 def _digest(arguments: object) -> str:
-    """Return what the broker makes of arguments itself where it is sent all of them."""
+    """Return the digest that the broker would make of all arguments."""
     import hashlib
 
     text = json.dumps(arguments, sort_keys=True, separators=(",", ":"))

@@ -1,6 +1,6 @@
 """Read the hook calls of each agent host, and write the answers.
 
-docs/hosts.md has the sources, and what each host does with a denial.
+docs/hosts.md has the sources, and each host's reaction to a denial.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class HookCall(NamedTuple):
     arguments: dict[str, object]
     cwd: str
     server: str = ""
-    """The MCP server whose tool it is, by its name in the host or its URL."""
+    """The MCP server of the tool, by its name in the host or its URL."""
     server_tool: str = ""
     """The tool by the name it has at that server."""
     roots: tuple[str, ...] = ()
@@ -49,7 +49,7 @@ class HookCall(NamedTuple):
 
 
 class HookVerdict(NamedTuple):
-    """What the broker said, or why it could not be asked."""
+    """The broker's answer, or the reason why there is none."""
 
     allowed: bool
     approved: bool
@@ -58,7 +58,7 @@ class HookVerdict(NamedTuple):
 
 
 class HookAnswer(NamedTuple):
-    """What the host reads: standard output, standard error, exit code."""
+    """The host's input: standard output, standard error, exit code."""
 
     out: object
     err: str = ""
@@ -90,11 +90,11 @@ class HostWire(NamedTuple):
     nothing acts on."""
 
 
-def _text(told: dict[str, object], *names: str) -> str:
-    found = next((told[name] for name in names if name in told), "")
-    if not isinstance(found, str):
+def _text(document: dict[str, object], *names: str) -> str:
+    value = next((document[name] for name in names if name in document), "")
+    if not isinstance(value, str):
         raise HookError(f"{names[0]} is no text")
-    return found
+    return value
 
 
 def _table(value: object, name: str) -> dict[str, object]:
@@ -111,14 +111,14 @@ def _table(value: object, name: str) -> dict[str, object]:
     return value
 
 
-def _plain_call(told: dict[str, object]) -> HookCall:
+def _plain_call(document: dict[str, object]) -> HookCall:
     """Read a call as Claude Code, Codex and Gemini write it."""
-    tool = _text(told, "tool_name")
-    arguments = _table(told.get("tool_input"), "tool_input")
+    tool = _text(document, "tool_name")
+    arguments = _table(document.get("tool_input"), "tool_input")
     if tool == "apply_patch":
         arguments = _with_files(arguments, "command", "input", "patch")
-    event = _text(told, "hook_event_name")
-    context = told.get("mcp_context")  # of Gemini
+    event = _text(document, "hook_event_name")
+    context = document.get("mcp_context")  # of Gemini
     if isinstance(context, dict) and "server_name" in context:
         server, inner = _text(context, "server_name"), _text(context, "tool_name")
     elif tool.startswith("mcp__"):
@@ -127,7 +127,7 @@ def _plain_call(told: dict[str, object]) -> HookCall:
             server = inner = ""  # it could be split in two ways
     else:
         server = inner = ""
-    return HookCall(event, tool, arguments, _text(told, "cwd"), server, inner)
+    return HookCall(event, tool, arguments, _text(document, "cwd"), server, inner)
 
 
 def _with_files(arguments: dict[str, object], *names: str) -> dict[str, object]:
@@ -151,9 +151,9 @@ def _with_files(arguments: dict[str, object], *names: str) -> dict[str, object]:
         raise HookError("the patch is no text")
     written, deleted, last = set[str](), set[str](), ""
     for line in "\n".join(map(str, texts)).split("\n"):
-        if not (found := _FILE_HEADER.fullmatch(line.strip())):
+        if not (match := _FILE_HEADER.fullmatch(line.strip())):
             continue
-        kind, name = (found[1] or found[3]).lower(), found[2] or found[4] or ""
+        kind, name = (match[1] or match[3]).lower(), match[2] or match[4] or ""
         name = name.removeprefix(" ")
         if not name:
             raise HookError("the patch names a file without a name")
@@ -171,8 +171,8 @@ def _with_files(arguments: dict[str, object], *names: str) -> dict[str, object]:
 def _claude(call: HookCall, verdict: HookVerdict) -> HookAnswer:
     """Answer PreToolUse and PermissionRequest of Claude Code.
 
-    What policy allows is no reason to skip the host's own rules and prompts; what a
-    person approved a moment ago is.
+    A permission by policy does not skip the host's own rules and prompts; a person's
+    fresh approval does.
     """
     if call.event == "PermissionRequest":
         return _permission(verdict)
@@ -206,8 +206,8 @@ def _permission(verdict: HookVerdict) -> HookAnswer:
     decision: dict[str, object] = {"behavior": "allow"}
     if not verdict.allowed:
         decision = {"behavior": "deny", "message": verdict.message}
-    told = {"hookEventName": "PermissionRequest", "decision": decision}
-    return HookAnswer({"hookSpecificOutput": told})
+    output = {"hookEventName": "PermissionRequest", "decision": decision}
+    return HookAnswer({"hookSpecificOutput": output})
 
 
 def blocked(why: str) -> HookAnswer:
@@ -215,37 +215,41 @@ def blocked(why: str) -> HookAnswer:
     return HookAnswer(None, why, 2)
 
 
-def _cursor_call(told: dict[str, object]) -> HookCall:
-    event, cwd = _text(told, "hook_event_name"), _text(told, "cwd")
+def _cursor_call(document: dict[str, object]) -> HookCall:
+    event, cwd = _text(document, "hook_event_name"), _text(document, "cwd")
     match event:
         case "beforeShellExecution":
-            return HookCall(event, "Shell", {"command": _text(told, "command")}, cwd)
+            return HookCall(
+                event, "Shell", {"command": _text(document, "command")}, cwd
+            )
         case "beforeMCPExecution":
-            arguments = _table(told.get("tool_input"), "tool_input")
+            arguments = _table(document.get("tool_input"), "tool_input")
             names = ("url", "command")
-            server: dict[str, object] = {n: told[n] for n in names if n in told}
+            server: dict[str, object] = {n: document[n] for n in names if n in document}
             # Which server it is counts for what a person approves.
             arguments |= {"mcp_server": server} if server else {}
-            name, tool = _cursor_server(server), _text(told, "tool_name")
+            name, tool = _cursor_server(server), _text(document, "tool_name")
             return HookCall(event, f"MCP:{tool}", arguments, cwd, name, tool)
         case "beforeReadFile":
-            return HookCall(event, "Read", {"file_path": _text(told, "file_path")}, cwd)
-    return _plain_call(told)
+            return HookCall(
+                event, "Read", {"file_path": _text(document, "file_path")}, cwd
+            )
+    return _plain_call(document)
 
 
-def _with_roots(told: dict[str, object]) -> HookCall:
+def _with_roots(document: dict[str, object]) -> HookCall:
     """Read a call of Cursor, and the folders that its window has open."""
-    call, roots = _cursor_call(told), told.get("workspace_roots")
+    call, roots = _cursor_call(document), document.get("workspace_roots")
     given = roots if isinstance(roots, list) else []
     return call._replace(roots=tuple(one for one in given if isinstance(one, str)))
 
 
-def _cursor_server(told: dict[str, object]) -> str:
+def _cursor_server(document: dict[str, object]) -> str:
     """Return the URL of an MCP server, or the name that our own command gives it."""
-    if isinstance(url := told.get("url"), str) and url:
+    if isinstance(url := document.get("url"), str) and url:
         return url
     try:
-        words = shlex.split(_text(told, "command"))
+        words = shlex.split(_text(document, "command"))
     except ValueError:
         return ""
     script = str(PurePath(sys.executable).with_name("agentvault"))
@@ -258,9 +262,9 @@ def _cursor_server(told: dict[str, object]) -> str:
 
 
 def _home_of(words: Sequence[str]) -> list[str]:
-    """Return what a command line of ours says about the home, in any spelling."""
-    said = zip(words, [*words[1:], ""], strict=True)
-    homes = ((one.partition("=")[2] or then) for one, then in said if _HOME.match(one))
+    """Return the home in a command line of ours, in any spelling."""
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    homes = ((one.partition("=")[2] or then) for one, then in pairs if _HOME.match(one))
     return list(homes)
 
 
@@ -271,8 +275,8 @@ def _cursor(_: HookCall, verdict: HookVerdict) -> HookAnswer:
 
 
 def _cursor_no(why: str, code: int = 0) -> HookAnswer:
-    told = {"permission": "deny", "user_message": why, "agent_message": why}
-    return HookAnswer(told, "", code)
+    output = {"permission": "deny", "user_message": why, "agent_message": why}
+    return HookAnswer(output, "", code)
 
 
 def _gemini(_: HookCall, verdict: HookVerdict) -> HookAnswer:
@@ -286,10 +290,10 @@ def _files_of(arguments: dict[str, object], name: str) -> list[object]:
     return files if isinstance(files, list) else []
 
 
-def _copilot_call(told: dict[str, object]) -> HookCall:
+def _copilot_call(document: dict[str, object]) -> HookCall:
     """Read a call by the names of either of Copilot's formats."""
-    tool = _text(told, "toolName", "tool_name")
-    given = told.get("toolArgs", told.get("tool_input"))
+    tool = _text(document, "toolName", "tool_name")
+    given = document.get("toolArgs", document.get("tool_input"))
     if tool in {"apply_patch", "Edit"}:
         if isinstance(given, str) and not given.lstrip().startswith("{"):
             given = {"patch": given}
@@ -302,19 +306,19 @@ def _copilot_call(told: dict[str, object]) -> HookCall:
                 arguments.setdefault("deleted", [])
     else:
         arguments = _table(given, "toolArgs")
-    event = _text(told, "hook_event_name", "hookEventName", "hookName")
-    if not event and ("toolResult" in told or "tool_response" in told):
+    event = _text(document, "hook_event_name", "hookEventName", "hookName")
+    if not event and ("toolResult" in document or "tool_response" in document):
         event = "postToolUse"  # which its own format does not name
     server, _, inner = tool.rpartition("-")  # wrong, and so unknown, for a-b-c
     inner = inner if server else ""
-    return HookCall(event, tool, arguments, _text(told, "cwd"), server, inner)
+    return HookCall(event, tool, arguments, _text(document, "cwd"), server, inner)
 
 
 def _copilot(call: HookCall, verdict: HookVerdict) -> HookAnswer:
     if call.event.lower() == "permissionrequest":
-        told = {"behavior": "allow" if verdict.allowed else "deny"}
+        output = {"behavior": "allow" if verdict.allowed else "deny"}
         more = {} if verdict.allowed else {"message": verdict.message}
-        return HookAnswer(told | more)
+        return HookAnswer(output | more)
     if verdict.allowed and not verdict.approved:
         return HookAnswer({})
     return HookAnswer(

@@ -93,7 +93,7 @@ _CONFIGURING_ENDS: Final = re.compile(
 )
 _OF_CONFIG: Final = _words("autostart fish git mise systemd")
 _OF_GITHUB: Final = re.compile(r"copilot.*|agents|hooks|lsp\.json|plugin|skills")
-"""Below ``.github``: what Copilot takes programs from."""
+"""Below ``.github``: files from which Copilot takes programs."""
 
 
 _OF_PROCESS: Final = re.compile(r"//?(?:proc|dev/fd|dev/std[a-z]+)(?:/|$)")
@@ -195,16 +195,16 @@ class PathLocator:
         return place
 
     def of_pattern(self, pattern: str, base: str | None = None) -> PathLocation:
-        """Return where all that a glob matches lies, if that can be told.
+        """Return the places of all matches of a glob, if these can be known.
 
         Each alternative of its braces is a glob of its own: ``.{.,}/x`` is ``../x``.
         """
         alternatives = _without_braces(pattern)
         if len(alternatives) > MOST_ALTERNATIVES:
             return PathLocation(pattern, UNKNOWN)
-        found = [self._of_glob(one, base) for one in alternatives]
+        places = [self._of_glob(one, base) for one in alternatives]
         for where in (VAULT, UNKNOWN, OUTSIDE):
-            for place in found:
+            for place in places:
                 if place.where == where:
                     return place
         return self._of_glob(pattern, base, linked=False)
@@ -274,19 +274,19 @@ class PathLocator:
         """Return argument, text, whether it is read as a pattern, and its place."""
         base = self.base_of(arguments)
         start = self.of(base) if base else PathLocation("", UNKNOWN)
-        found = [("", "", False, start)]
+        places = [("", "", False, start)]
         for name, value in arguments.items():
             if name in _WITHOUT_PATHS:
                 continue
             for text in value if isinstance(value, list) else [value]:
                 if not isinstance(text, str) or not 0 < len(text) <= LONGEST:
                     continue
-                if len(found) >= MOST_PLACES:
-                    return found
-                found.append((name, text, False, self.of(text)))
+                if len(places) >= MOST_PLACES:
+                    return places
+                places.append((name, text, False, self.of(text)))
                 if _NAMES_GLOBS.search(name) or _GLOB.search(text):
-                    found.append((name, text, True, self.of_pattern(text, base)))
-        return found
+                    places.append((name, text, True, self.of_pattern(text, base)))
+        return places
 
     def base_of(self, arguments: Mapping[str, object]) -> str:
         """Return the folder that a call's globs start from; empty if it is unclear.
@@ -335,7 +335,7 @@ class PathLocator:
         return tuple(placed)
 
     def _changes_folder_plainly(self, parsed: tuple[SimpleCommand, ...]) -> bool:
-        """Tell whether the commands after each ``cd`` run only in its folder."""
+        """Check whether the commands after each ``cd`` run only in its folder."""
         if "CDPATH" in self._environ:
             return False
         after = (*(one.joined for one in parsed[1:]), "")
@@ -363,7 +363,7 @@ class PathLocator:
         return PlacedCommand(words, base, local, configured, tuple(places))
 
     def _is_local(self, program: str, base: str) -> bool:
-        """Tell whether the first program of that name on PATH is the project's."""
+        """Check whether the first program of that name on PATH is the project's."""
         for folder in self._environ.get("PATH", "").split(os.pathsep):
             there = os.path.realpath(os.path.join(base, folder))
             path = os.path.join(there, program)
@@ -420,7 +420,7 @@ class PathLocator:
         }
 
     def _is_same(self, path: str, folders: set[str]) -> bool:
-        """Tell whether *path* is in one of *folders* under another name.
+        """Check whether *path* is in one of *folders* under another name.
 
         A file system that ignores case, or a mount, gives one folder several names; its
         device and number are the same.
@@ -432,8 +432,8 @@ class PathLocator:
     def _stat(self, path: str) -> tuple[int, int] | None:
         if path not in self._stats:
             try:
-                found = os.stat(path)
-                self._stats[path] = found.st_dev, found.st_ino
+                status = os.stat(path)
+                self._stats[path] = status.st_dev, status.st_ino
             except (OSError, ValueError):
                 self._stats[path] = None
         return self._stats[path]
@@ -447,7 +447,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 
 def _name_of(part: str) -> re.Pattern[str]:
-    """Return what one part of a glob may match: more, where programs differ."""
+    """Return the possible matches of one part of a glob: more, if programs differ."""
     if re.search(r"[^\w.*?\x20-]", part):
         return _ANY_NAME
     text = "".join({"*": ".*", "?": "."}.get(one, re.escape(one)) for one in part)
@@ -455,7 +455,7 @@ def _name_of(part: str) -> re.Pattern[str]:
 
 
 def _without_braces(pattern: str) -> list[str]:
-    """Return what the braces of a glob stand for: more than there may be, if so many.
+    """Return the expansions of a glob's braces: one more than the maximum, if so many.
 
     From the innermost outwards, as none of them nests another one.
     """
@@ -476,7 +476,7 @@ def _is_within(path: str, folder: str) -> bool:
 
 
 def _names_configuration(path: str) -> bool:
-    """Tell whether a component of *path* is the name of a configuring file or folder.
+    """Check whether a component of *path* is the name of a configuring file or folder.
 
     Components are compared as lenient file systems do: without case, invisible
     characters and closing dots, and by the short names and streams of NTFS.

@@ -60,7 +60,7 @@ _ANY_KEY: Final = frozenset({"branch", "color", "advice"})
 
 
 def names_programs(folder: str) -> bool:
-    """Tell whether git, run in *folder*, may run a program that its repository names.
+    """Check whether git, run in *folder*, may run a program that its repository names.
 
     Args:
         folder: an absolute path.
@@ -69,17 +69,17 @@ def names_programs(folder: str) -> bool:
         True also if the repository cannot be read; False if there is none.
     """
     try:
-        found = _repository(Path(folder))
-        if found is None:
+        repository = _repository(Path(folder))
+        if repository is None:
             return False
-        top, git = found
+        top, git = repository
         return not _is_plain(Path(folder), top, git)
     except (OSError, ValueError):
         return True
 
 
 def is_within(folder: str, roots: Iterable[str]) -> bool:
-    """Tell whether the repository that git finds in *folder* is within one of *roots*.
+    """Check whether the repository that git finds in *folder* is within one of *roots*.
 
     git reads the whole repository from any of its folders: ``git show HEAD:FILE`` needs
     no path, and prints a file that is next to the project's folder.
@@ -92,10 +92,12 @@ def is_within(folder: str, roots: Iterable[str]) -> bool:
         True also where there is no repository.
     """
     try:
-        found = _repository(Path(folder))
+        repository = _repository(Path(folder))
     except (OSError, ValueError):
         return False
-    return found is None or any(found[0].is_relative_to(root) for root in roots)
+    return repository is None or any(
+        repository[0].is_relative_to(root) for root in roots
+    )
 
 
 def _repository(folder: Path) -> tuple[Path, Path] | None:
@@ -119,13 +121,13 @@ def _repository(folder: Path) -> tuple[Path, Path] | None:
 
 
 def _is_bare(folder: Path) -> bool:
-    """Tell whether git may take a folder for a bare repository."""
+    """Check whether git may take a folder for a bare repository."""
     names = ("objects", "refs", "commondir")
     return _has(folder, "HEAD") and any(_has(folder, name) for name in names)
 
 
 def configures_bare(path: str) -> bool:
-    """Tell whether a file is part of a bare repository, such as its ``config``.
+    """Check whether a file is part of a bare repository, such as its ``config``.
 
     Args:
         path: an absolute path, links followed.
@@ -162,10 +164,10 @@ def _is_plain(folder: Path, top: Path, git: Path) -> bool:
 
 
 def _has_submodule(index: Path) -> bool:
-    """Tell whether an entry of the index is a commit of another repository.
+    """Check whether an entry of the index is a commit of another repository.
 
     ``git status`` and ``git diff`` start git in the folder of each, also of one that
-    ``.gitmodules`` does not name, and so run what the configuration there names.
+    ``.gitmodules`` does not name, and so run the programs in the configuration there.
     The form is gitformat-index(5); an index that is split or sparse lists not all
     entries, and counts as if it had one.
 
@@ -235,7 +237,7 @@ def _text(path: Path) -> str:
 
 
 def _is_plain_config(text: str) -> bool:
-    """Tell whether each line is one that `_KEYS` lists, written in the usual form."""
+    """Check whether each line is one that `_KEYS` lists, written in the usual form."""
     section = ""
     for line in text.split("\n"):
         plain = line.strip(" \t\r")

@@ -20,7 +20,7 @@ import click
 
 from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.hook_hosts import HOSTS, PROGRAM
-from agentvault_tui.cli.lookup import agent_names, find_agent, scope_names
+from agentvault_tui.cli.lookup import agent_names, agent_option, find_agent, scope_names
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
@@ -33,14 +33,7 @@ from agentvault_tui.text import visible
 
 
 @command("token", example="agentvault token --agent coder")
-@click.option(
-    "--agent",
-    "ref",
-    metavar="ID",
-    required=True,
-    help="Whose: id or name.",
-    shell_complete=agent_names,
-)
+@agent_option
 @click.option(
     "--scope",
     default="",
@@ -57,12 +50,13 @@ def token(
 ) -> None:
     """Print a live token of an agent; you are recorded as who asked.
 
-    For headersHelper and apiKeyHelper. What needs a person is not given this way.
+    For headersHelper and apiKeyHelper. A token that needs a person is not given this
+    way.
     """
     client, out = session.client, session.out
     agent = find_agent(client, ref)
-    asked = IssueRequest(agent_id=agent.id, scope=scope, resource=resource)
-    answer = client.call(calls.TOKEN, asked)
+    body = IssueRequest(agent_id=agent.id, scope=scope, resource=resource)
+    answer = client.call(calls.TOKEN, body)
     if header:
         out.json({"Authorization": f"Bearer {answer.access_token}"})
     elif not out.print_json(answer):
@@ -97,7 +91,7 @@ def hook(session: CliSession, host: str, agent: str) -> int:
 
 
 class HostFile(NamedTuple):
-    """A file that a host reads, and what it has to say."""
+    """A file that a host reads, and its content."""
 
     path: Path
     wanted: dict[str, Any]
@@ -301,7 +295,7 @@ CANNOT_KEEP: Final[Mapping[str, tuple[str, ...]]] = {
         *_EVERY,
     ),
 }
-"""By host: what no configuration makes it keep."""
+"""By host: the guarantees that no configuration gives."""
 FILES_OF: Final[Mapping[str, Callable[..., list[HostFile]]]] = {
     "claude-code": _claude_code,
     "codex": _codex,
@@ -318,14 +312,7 @@ FILES_OF: Final[Mapping[str, Callable[..., list[HostFile]]]] = {
     example="agentvault connect claude-code --agent coder --write",
 )
 @click.argument("host", type=click.Choice(list(FILES_OF)))
-@click.option(
-    "--agent",
-    "ref",
-    metavar="ID",
-    required=True,
-    help="Whose calls.",
-    shell_complete=agent_names,
-)
+@agent_option
 @click.option(
     "--write", is_flag=True, help="Write it, and keep a copy of what was there."
 )
@@ -346,7 +333,7 @@ def connect(
 ) -> None:
     """Print or write the configuration that puts an agent host behind AgentVault.
 
-    Says which guarantees the host cannot keep.
+    Names the guarantees that the host cannot give.
     """
     out = session.out
     if tools:
@@ -370,11 +357,11 @@ def connect(
         with suppress(UnreachableError):  # else its first hook tells the broker
             session.client.call(calls.CONNECTED, host=host)
     if session.json:
-        told = [
+        changes = [
             {"path": str(file.path), "format": file.format, "content": text}
             for file, text in merged
         ]
-        out.json({"files": told, "cannot_keep": weak, "missing_scopes": lacks})
+        out.json({"files": changes, "cannot_keep": weak, "missing_scopes": lacks})
         return
     if write:
         _print_written(out, [file.path for file, _ in merged], backups)
@@ -423,11 +410,11 @@ def _record_written(home: Home, files: Sequence[HostFile]) -> None:
 def _print_written(
     out: Output, paths: Sequence[Path], copies: Sequence[str | None]
 ) -> None:
-    """Print which files were written, and where copies of what was there are."""
+    """Print the written files, and the places of the copies of earlier ones."""
     for path, copy in zip(paths, copies, strict=True):
-        kept = f" (what was there: {copy})" if copy else ""
+        note = f" (what was there: {copy})" if copy else ""
         verb = "unchanged" if copy is None else "wrote"
-        out.line(f"{verb} {visible(path, 400)}{visible(kept, 400)}")
+        out.line(f"{verb} {visible(path, 400)}{visible(note, 400)}")
 
 
 def _lacking(session: CliSession, host: str, agent: AgentInfo) -> list[str]:
@@ -454,10 +441,10 @@ def _commands(session: CliSession, agent: str) -> HostCommands:
 
 
 def _merged(file: HostFile) -> str:
-    """Return what the file will say: what it says, and what is wanted.
+    """Return the file's new text: its present one, and the wanted entries.
 
     Raises:
-        SettingsError: what it says cannot be read, or says otherwise.
+        SettingsError: its text cannot be read, or contradicts this.
     """
     try:
         text = file.path.read_text("utf-8")
@@ -468,9 +455,9 @@ def _merged(file: HostFile) -> str:
     try:
         if file.format == "toml":
             return _with_tables(text, tomllib.loads(text), file.wanted)
-        known = json.loads(text or "{}")
-        joined = _joined(known, file.wanted)
-        if text and joined == known:
+        document = json.loads(text or "{}")
+        joined = _joined(document, file.wanted)
+        if text and joined == document:
             return text.rstrip()
         return json.dumps(joined, indent=2, ensure_ascii=False)
     except (ValueError, AttributeError) as error:
@@ -480,7 +467,7 @@ def _merged(file: HostFile) -> str:
         ) from error
 
 
-def _joined(known: Any, wanted: Any) -> Any:
+def _joined(present: Any, wanted: Any) -> Any:
     """Return *known* with *wanted* in it: members that differ are those of *wanted*.
 
     Entries of lists are added, in the place of those that `connect` wrote before.
@@ -488,18 +475,18 @@ def _joined(known: Any, wanted: Any) -> Any:
     Raises:
         ValueError: one is an object, and the other is not.
     """
-    if isinstance(known, dict) is not isinstance(wanted, dict):
+    if isinstance(present, dict) is not isinstance(wanted, dict):
         raise ValueError("it has another form")
-    if isinstance(known, dict) and isinstance(wanted, dict):
-        return known | {
-            name: _joined(known[name], value) if name in known else value
+    if isinstance(present, dict) and isinstance(wanted, dict):
+        return present | {
+            name: _joined(present[name], value) if name in present else value
             for name, value in wanted.items()
         }
-    lists = isinstance(known, list) and isinstance(wanted, list)
+    lists = isinstance(present, list) and isinstance(wanted, list)
     if lists and all(isinstance(one, dict) for one in wanted):
-        there = (one if one in wanted else foreign(one) for one in known)
-        kept = [one for one in there if one is not None]
-        return kept + [one for one in wanted if one not in kept]
+        there = (one if one in wanted else foreign(one) for one in present)
+        remaining = [one for one in there if one is not None]
+        return remaining + [one for one in wanted if one not in remaining]
     return wanted
 
 
@@ -510,38 +497,38 @@ MANAGED: Final = frozenset({"claude-code", "copilot"})
 _OURS: Final = re.compile(
     r"""agentvault(?:_tui\.cli)?(?:'? hook [a-z-]+ --agent |", "mcp", "stdio", ")"""
 )
-"""Command lines of `HostCommands` in JSON, whose program may stand in quotes."""
+"""Command lines of `HostCommands` in JSON, whose program may be in quotes."""
 
 
 def is_ours(entry: object) -> bool:
-    """Tell whether `connect` wrote a handler of hooks or an MCP server."""
+    """Check whether `connect` wrote a handler of hooks or an MCP server."""
     return _OURS.search(json.dumps(entry)) is not None
 
 
 def foreign(entry: Any) -> Any:
-    """Return what `connect` did not write of an entry of a list; None for nothing."""
+    """Return the foreign part of an entry of a list; None for nothing."""
     if isinstance(entry, dict) and isinstance(handlers := entry.get("hooks"), list):
         left = [one for one in map(foreign, handlers) if one is not None]
         return entry | {"hooks": left} if left or not handlers else None
     return None if is_ours(entry) else entry
 
 
-def _with_tables(text: str, known: dict[str, Any], wanted: dict[str, Any]) -> str:
+def _with_tables(text: str, document: dict[str, Any], wanted: dict[str, Any]) -> str:
     """Add keys to the tables of TOML, and tables; those there have to be the same.
 
     Raises:
-        ValueError: one says something else, or stands in a form that is not known.
+        ValueError: one says something else, or is in a form that is not known.
     """
-    whole = deepcopy(known)
+    whole = deepcopy(document)
     for group, members in wanted.items():
         for name, value in members.items():
-            there = known.get(group, {}).get(name)
+            there = document.get(group, {}).get(name)
             if there is not None and there != value:
                 raise ValueError(f"{group}.{name} says something else")
             if there is not None:
                 continue
             whole.setdefault(group, {})[name] = value
-            if group in known and not isinstance(value, dict):
+            if group in document and not isinstance(value, dict):
                 head = rf"^(\s*\[\s*{group}\s*\].*)$"
                 row = rf"\1\n{name} = {json.dumps(value)}"
                 text = re.sub(head, row, text, count=1, flags=re.MULTILINE)
@@ -560,13 +547,13 @@ def write_file(path: Path, text: str, *, copies: bool = True) -> str | None:
     """Write a file of a host, whole or not at all, and keep a copy of it.
 
     Args:
-        path: the file; if it is a link, what it points to.
+        path: the file; if it is a link, its target.
         text: its new text.
         copies: whether to keep a copy of what was there.
 
     Returns:
-        where a copy of what was there is, empty if nothing was; None where the file
-        says *text* already, and is left alone.
+        the place of a copy of the earlier file, empty if there was none; None if the
+        file has *text* already, and is left alone.
     """
     path = path.resolve()  # a link stays one
     path.parent.mkdir(parents=True, exist_ok=True)

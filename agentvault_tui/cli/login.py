@@ -39,7 +39,7 @@ def login(session: CliSession) -> int:
 
 
 def _login_elsewhere(session: CliSession, broker: RemoteBroker) -> int:
-    """Sign in with a key of its own, and keep both for other commands."""
+    """Sign in with a separate key, and store the session for other commands."""
     client, out = session.client, session.out
     broker.begin()
     started = client.call(calls.SIGN_IN)
@@ -86,7 +86,7 @@ def whoami(session: CliSession) -> None:
 
 
 def _print_here(out: Output, here: PresenceInfo) -> None:
-    """Print each open console and stream, and what is looked at there."""
+    """Print each open console and stream, and its screen."""
     rows = []
     for each in here.operators:
         terminal = f" on {each.terminal}" if each.terminal else ""

@@ -32,7 +32,7 @@ def agent_pages(client: OperatorClient, *, tokens: bool = False) -> Iterator[Age
 def find_agent(client: OperatorClient, word: str) -> AgentInfo:
     """Return the agent whose id or unique name is *word*.
 
-    An id wins over a name: an agent may call itself what another is identified by.
+    An id wins over a name: an agent may choose another's identifier as its name.
     """
     for query in (
         AgentQuery(ids=word, tokens=True),
@@ -58,8 +58,8 @@ def find_agent(client: OperatorClient, word: str) -> AgentInfo:
 
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@/+-]*")
-"""Names that a shell may complete: it inserts them without quotes, and runs what is in
-them. A name that begins with ``-`` would be an option."""
+"""Names that a shell may complete: it inserts them without quotes, and runs their
+content. A name that begins with ``-`` would be an option."""
 
 
 def _completing(
@@ -72,6 +72,7 @@ def _completing(
         _: click.Parameter,
         incomplete: str,
     ) -> list[str]:
+        """Return matching names; none if the broker does not answer."""
         # A key press is answered with no names where no broker answers.
         with contextlib.suppress(AgentVaultError, OSError):
             client = ctx.ensure_object(CliSession).client
@@ -90,6 +91,15 @@ def _agents(client: OperatorClient) -> Iterator[AgentInfo]:
 
 
 agent_names = _completing(lambda client: [agent.name for agent in _agents(client)])
+agent_option = click.option(
+    "--agent",
+    "ref",
+    metavar="ID",
+    required=True,
+    help="The agent: id or name.",
+    shell_complete=agent_names,
+)
+"""The option of a command that acts for one agent."""
 token_ids = _completing(
     lambda client: [one.id for agent in _agents(client) for one in agent.listed_tokens]
 )

@@ -1,4 +1,4 @@
-"""``agentvault man``: manual pages, made of what ``--help`` prints."""
+"""``agentvault man``: manual pages, made of the ``--help`` texts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def man(
     if words and (install or to):
         raise UsageError("all pages are written", "leave out COMMAND, or --install")
     if not (install or to):
-        click.echo(_page(*_found(root, words)), nl=False)
+        click.echo(_page(*_find_command(root, words)), nl=False)
         return
     folder = to or pages_folder()
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,16 +63,16 @@ def _found(
     root: click.Command, words: tuple[str, ...]
 ) -> tuple[click.Context, click.Command]:
     """Return the command that *words* name, with its context."""
-    ctx, found = _context(root, None, "agentvault"), root
+    ctx, command = _context(root, None, "agentvault"), root
     for word in words:
-        below = found.get_command(ctx, word) if isinstance(found, Group) else None
+        below = command.get_command(ctx, word) if isinstance(command, Group) else None
         if below is None:
             raise UsageError(
                 f"there is no command {ctx.command_path} {word}",
                 f"{ctx.command_path} --help lists them",
             )
-        ctx, found = _context(below, ctx, below.name or word), below
-    return ctx, found
+        ctx, command = _context(below, ctx, below.name or word), below
+    return ctx, command
 
 
 def _context(
@@ -125,7 +125,7 @@ def _page(ctx: click.Context, one: click.Command) -> str:
 
 
 def _terms(pairs: Iterator[tuple[str, str]] | tuple[tuple[str, str], ...]) -> list[str]:
-    """Return a list of terms, each with what it means."""
+    """Return a list of terms, each with its meaning."""
     return [line for term, text in pairs if text for line in _term(term, text)]
 
 
@@ -134,7 +134,7 @@ def _term(term: str, text: str) -> tuple[str, str, str]:
 
 
 def _prose(text: str) -> str:
-    """Return a paragraph on one line, with what was quoted as code in bold."""
+    """Return a paragraph on one line, with quoted code in bold."""
     line = _roff(" ".join(text.replace("\b", "").split()))
     return _LITERAL.sub(r"\\fB\1\\fR", line)
 

@@ -14,9 +14,10 @@ from agentvault_tui.cli.config_files import (
     config_files,
     notes_of,
     print_checks,
+    write_config_file,
 )
 from agentvault_tui.cli.framework import group, pass_session
-from agentvault_tui.cli.lookup import agent_names, find_agent
+from agentvault_tui.cli.lookup import agent_option, find_agent
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import (
     ConflictError,
@@ -30,7 +31,7 @@ from agentvault_tui.trusted_files import check_named_file
 if TYPE_CHECKING:
     from agentvault_tui.gateway.mcp import McpServer
 
-_NONE = "no MCP servers: write mcp/NAME.toml, docs/gateway.md says how"
+_NONE = "no MCP servers: write mcp/NAME.toml, see docs/mcp-servers.md"
 
 
 @group("mcp", on_home=True, example="agentvault mcp stdio files --agent coder")
@@ -43,10 +44,10 @@ def mcp() -> None:
 def list_servers(session: CliSession) -> None:
     """List the MCP servers of the home: how each is reached, and its tools."""
     out = session.out
-    found = [check_file(session, path) for path in config_files(session, "mcp")]
-    if out.print_json({"servers": found}):
+    servers = [check_file(session, path) for path in config_files(session, "mcp")]
+    if out.print_json({"servers": servers}):
         return
-    if not found:
+    if not servers:
         out.line(_NONE)
         return
     rows = [
@@ -57,7 +58,7 @@ def list_servers(session: CliSession) -> None:
             out.cell(one["unmatched"]),
             out.word("ok" if one["ok"] else "fault"),
         ]
-        for one in found
+        for one in servers
     ]
     out.table(("NAME", "REACHED BY", "TOOLS", "OTHERS", ""), rows, keep=("NAME",))
 
@@ -66,7 +67,7 @@ def list_servers(session: CliSession) -> None:
 @click.argument("what", metavar="[NAME|FILE]", required=False)
 @pass_session
 def check(session: CliSession, what: str | None) -> int:
-    """Check files of MCP servers without putting any in force; needs no broker.
+    """Check files of MCP servers without putting any in effect; needs no broker.
 
     Without an argument: all files of the home. Exits 1 when one could not be put in
     force.
@@ -81,16 +82,16 @@ def check(session: CliSession, what: str | None) -> int:
 
 
 def check_file(session: CliSession, path: Path) -> dict[str, Any]:
-    """Check one file; say what is wrong, and what may be."""
+    """Check one file; return its faults and notes."""
     from agentvault_tui.gateway.mcp.servers import find_program, parse_server
 
     shown: dict[str, Any] = {"reached": None, "tools": [], "unmatched": None}
-    told, server = check_config_file(session, path, parse_server, shown)
+    report, server = check_config_file(session, path, parse_server, shown)
     if server is None:
-        return told
-    told["reached"] = server.reached
-    told["tools"] = [rule.pattern for rule in server.tools.rules]
-    told["unmatched"] = server.tools.unmatched
+        return report
+    report["reached"] = server.reached
+    report["tools"] = [rule.pattern for rule in server.tools.rules]
+    report["unmatched"] = server.tools.unmatched
     if server.service is not None:
         told["notes"] = notes_of(session, server.service)
     elif (program := find_program(server)) is None:
@@ -148,14 +149,7 @@ def import_server(
     tools = asyncio.run(_tools_of(session, probed, url, secret))
     text = draft_file(name, head, tools)
     server = parse_server(name, text, catalogue, home.config)
-    path = home.config / "mcp" / f"{name}.toml"
-    home.prepare()
-    try:
-        put_private(path, text.encode(), replace=force)
-    except FileExistsError:
-        raise ConflictError(
-            f"{path} is there already", "--force replaces it; nothing was written"
-        ) from None
+    path = write_config_file(home, "mcp", name, text, replace=force)
     rules = [{"tool": one.pattern, "scope": one.scope} for one in server.tools.rules]
     if out.print_json({"written": str(path), "tools": rules}):
         return
@@ -211,20 +205,13 @@ async def _tools_of(
     "stdio", example="agentvault mcp stdio files --agent coder", prints_data=False
 )
 @click.argument("name")
-@click.option(
-    "--agent",
-    "ref",
-    metavar="ID",
-    required=True,
-    help="Whose: id or name.",
-    shell_complete=agent_names,
-)
+@agent_option
 @pass_session
 def stdio(session: CliSession, name: str, ref: str) -> int:
     """Be an MCP server on standard input and output, for a host that starts it.
 
-    Each call is decided and recorded as at /mcp/NAME, whose clients need no token here:
-    the broker's socket is the credential.
+    Each call is decided and recorded as at /mcp/NAME, without a token: the broker's
+    socket is the credential.
     """
     from agentvault_tui.cli.mcp_bridge import McpBridge
     from agentvault_tui.operator_api import calls

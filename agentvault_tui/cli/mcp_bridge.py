@@ -50,10 +50,11 @@ class McpBridge:
         self._session: str | None = None
         self._version: str | None = None
         self._handshake: list[bytes] = []
-        """What began the session, to begin it again where the broker restarted."""
+        """The request that began the session, to begin it again after a restart of the
+        broker."""
         self._running: dict[str, asyncio.Task[None]] = {}
         self._begun: asyncio.Task[None] | None = None
-        """Which does the handshake; what comes after it waits for its end."""
+        """The message with the handshake; later ones wait for its end."""
 
     def run(self) -> int:
         """Serve until standard input ends; return the exit code."""
@@ -134,7 +135,7 @@ class McpBridge:
         message: dict[str, object],
         begun: asyncio.Task[None] | None,
     ) -> None:
-        """Send one message on, once the handshake is done, and say what comes back."""
+        """Send one message on, once the handshake is done, and print the answer."""
         if begun is not None:
             await asyncio.wait({begun})
         id_, text = message.get("id"), ""
@@ -179,15 +180,15 @@ class McpBridge:
                             _write(one.removeprefix("data:").strip())
                 return None
             text = (await answer.aread()).decode(errors="replace")
-        said = _object(text)
-        if "jsonrpc" in said:
+        decoded = _object(text)
+        if "jsonrpc" in decoded:
             if message.get("method") == "initialize":
-                self._version = _agreed_version(said)
+                self._version = _agreed_version(decoded)
             _write(text)
             return None
         if answer.status_code in {202, 204}:
             return None
-        why = str(said.get("error_description") or f"HTTP {answer.status_code}")
+        why = str(decoded.get("error_description") or f"HTTP {answer.status_code}")
         if answer.status_code in {401, 403}:
             self._spent(token)
         elif answer.status_code == 404 and self._session is not None:
@@ -215,8 +216,8 @@ class McpBridge:
         """
         async with self._renewing:
             if self._token is None:
-                asked = IssueRequest(agent_id=self._agent_id, resource=self._url)
-                issued = await asyncio.to_thread(self._client.call, calls.TOKEN, asked)
+                body = IssueRequest(agent_id=self._agent_id, resource=self._url)
+                issued = await asyncio.to_thread(self._client.call, calls.TOKEN, body)
                 self._token = issued.access_token
             return self._token
 
@@ -256,9 +257,9 @@ def _object(text: str) -> dict[str, object]:
     return {}
 
 
-def _agreed_version(said: dict[str, object]) -> str | None:
+def _agreed_version(message: dict[str, object]) -> str | None:
     """Return the revision that an answer to ``initialize`` names, if it is one."""
-    result = said.get("result")
+    result = message.get("result")
     agreed = result.get("protocolVersion") if isinstance(result, dict) else None
     return agreed if isinstance(agreed, str) else None
 

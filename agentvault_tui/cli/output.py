@@ -121,7 +121,7 @@ class Output:
 
     @property
     def pen(self) -> Pen:
-        """What rows of the console's are written with here."""
+        """The pen for rows of the console here."""
         from agentvault_tui.console.draw import glyphs
         from agentvault_tui.console.draw.lines import Pen
         from agentvault_tui.console.draw.theme import palette
@@ -149,7 +149,7 @@ class Output:
         self._write(to_json(value))
 
     def print_json(self, value: object) -> bool:
-        """Print *value* if ``--json`` is given; tell whether it is."""
+        """Print *value* if ``--json`` is given; return whether it is."""
         if self.json_mode:
             self.json(value)
         return self.json_mode
@@ -157,7 +157,7 @@ class Output:
     def fields(self, pairs: Iterable[tuple[str, Cell | object] | None]) -> None:
         """Print a label and a value a line, the values under each other.
 
-        None stands for a line that is left out.
+        None represents a line that is left out.
         """
         rows = [
             (label, value if isinstance(value, Cell) else self.cell(value, limit=2000))
@@ -175,8 +175,8 @@ class Output:
     ) -> None:
         """Print aligned columns, cut to the terminal's width if there is one.
 
-        What is no `Cell` is made one. Columns in *keep* are never cut: what is typed
-        or copied must be whole.
+        Values other than `Cell` become one. Columns in *keep* are never truncated:
+        values to type or copy must be whole.
         """
         lines = [[Cell(Shown(header), "quiet") for header in headers]]
         lines += [
@@ -211,9 +211,9 @@ class Output:
             pieces.append(self._paint(Cell(text, cell.style)) + pad)
         self._write(_GAP.join(pieces).rstrip())
 
-    def _fit(self, widths: list[int], kept: Sequence[bool]) -> None:
+    def _fit(self, widths: list[int], fitted: Sequence[bool]) -> None:
         """Shrink the widest columns until the line fits."""
-        columns = [index for index, keep in enumerate(kept) if not keep]
+        columns = [index for index, keep in enumerate(fitted) if not keep]
         while columns and self.width is not None:
             if sum(widths) + len(_GAP) * (len(widths) - 1) <= self.width:
                 return
@@ -255,7 +255,7 @@ def one_line(text: str) -> Shown:
 
 
 def ascii_terminal() -> bool:
-    """Tell whether the person's locale, as they set it, is not UTF-8.
+    """Check whether the person's locale, as they set it, is not UTF-8.
 
     Python itself puts ``LC_CTYPE=C.UTF-8`` in place of the C locale (PEP 538), so that
     word from the environment is not the person's.
@@ -275,21 +275,21 @@ def ascii_terminal() -> bool:
 
 
 _ARM_SECONDS: Final = 0.6
-"""As in the console: nobody reads a question and answers it in less."""
+"""As in the console: a faster answer cannot follow a read question."""
 
 
 def confirm(question: str, clock: Callable[[], float] = time.monotonic) -> bool:
-    """Ask yes or no, in our own words, about what was just shown; no is the default.
+    """Ask yes or no, in our own words, about the shown content; no is the default.
 
-    What was typed before the question stood there answers nothing, and neither does an
-    answer that came faster than the question can be read.
+    Keys typed before the question was there answer nothing, and neither does an answer
+    that came faster than the question can be read.
     """
     while True:
         if sys.stdin.isatty():
             termios.tcflush(sys.stdin, termios.TCIFLUSH)
-        asked = clock()
+        started = clock()
         agreed = click.confirm(question, default=False, err=True)
-        if not agreed or clock() - asked >= _ARM_SECONDS:
+        if not agreed or clock() - started >= _ARM_SECONDS:
             return agreed
         click.echo("That came before the question could be read.", err=True)
 

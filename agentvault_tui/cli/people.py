@@ -28,8 +28,8 @@ def check_passkeys(session: CliSession, settings: Settings, *, forget: bool) -> 
     """Refuse to serve at another host than the passkeys are for, unless *forget*.
 
     Raises:
-        SettingsError: there are such passkeys: nobody could use one (WebAuthn section
-            5.1.2 binds each to the RP id).
+        SettingsError: there are such passkeys, which would not work any more (WebAuthn
+            section 5.1.2 binds each to the RP id).
     """
     from agentvault_tui.tenant.file_store import is_kept
     from agentvault_tui.tenant.users import UserStore
@@ -59,7 +59,7 @@ def check_passkeys(session: CliSession, settings: Settings, *, forget: bool) -> 
 
 
 def only_embedded(session: CliSession, what: str) -> None:
-    """Refuse where another tenant keeps *what*."""
+    """Refuse *what* at another tenant than the embedded one."""
     if session.settings.tenant.issuer:
         raise UsageError(
             f"{what} are kept by the tenant {session.settings.tenant.issuer}",
@@ -84,12 +84,12 @@ def record_change(
     *,
     takes: bool = False,
 ) -> None:
-    """Record a change of people before it is made; whoever may not make it is refused.
+    """Record a change of people before it is made, if the person has the right.
 
     One that *takes* something away, as removing a person does, needs no factor.
 
     A running broker judges and records it. With none running it goes into the ledger
-    from here, and where a change needs a role there is nobody to show it to.
+    from here, and if a change needs a role the person cannot be verified.
     """
     name, sub = (person, "") if isinstance(person, str) else (person.name, person.sub)
     held = list(roles)
@@ -113,28 +113,28 @@ def record_change(
 def _check_factor(
     session: CliSession, error: UnreachableError, draft: Draft, *, approver: bool
 ) -> None:
-    """Refuse what needs a person's factor: there is no broker to prove it to.
+    """Refuse a change that needs a person's factor: there is no broker to prove it to.
 
-    Or whoever shares the broker's user would end it, and make themselves an approver.
+    Otherwise a program of the broker's user could end it, and make itself an approver.
     Where a setting has ended that a factor is asked for, alerts say so.
     """
     from agentvault_tui.broker.riders import record_of
     from agentvault_tui.broker.socket_factor import asked_before
 
-    shared, asked = asked_before(session.home)
+    shared, prompted = asked_before(session.home)
     socket = session.settings.changes.socket
     if socket == "factor" or (socket == "auto" and shared):
-        if asked or approver:
+        if prompted or approver:
             raise type(error)(
                 f"{error.what}, and changing people takes an approver's factor"
                 " ([changes] socket)",
                 "agentvault serve, then this command again",
             )
-    elif asked:
+    elif prompted:
         by = [{"sub": session.operator.id, "name": session.operator.name}]
         summary = f"change a person of the tenant: {draft.action} {draft.resource}"
-        told = record_of(("people",), summary, (), None, proof="uid", by=by)
-        draft.detail[LOOSENED] = told
+        record = record_of(("people",), summary, (), None, proof="uid", by=by)
+        draft.detail[LOOSENED] = record
 
 
 async def _commit(session: CliSession, draft: Draft) -> None:

@@ -59,16 +59,16 @@ def check(session: CliSession, file: Path | None, *, strict: bool) -> int:
     """Check FILE, or the active policy, without applying anything.
 
     FILE is a policy or, if its name ends in .toml, a catalogue, limits, or a file of
-    own scopes in a folder called scopes.d. Where the
-    home has registered agents, ids and granted scopes are compared with them. Needs no
-    broker. Exits 1 if something can never match, names what does not exist, or could
-    not be applied. A rule that never decides is a warning.
+    own scopes in a folder called scopes.d. Where the home has registered agents, ids
+    and granted scopes are compared with them. Needs no broker. Exits 1 if a rule can
+    never match, names something that does not exist, or the policy could not be
+    applied. A rule that never decides is a warning.
     """
     out = session.out
     try:
         if file is None:
             check_there(session)
-        found = _load(session, file)
+        loaded = _load(session, file)
     except PolicyError as error:
         if not session.json:
             raise
@@ -76,7 +76,7 @@ def check(session: CliSession, file: Path | None, *, strict: bool) -> int:
         return 1
     agents = _registered(session)
     ids = None if agents is None else [agent.id for agent in agents]
-    faults = found.problems(ids)
+    faults = loaded.problems(ids)
     problems: list[dict[str, Any]] = [
         {
             "line": one.line,
@@ -86,38 +86,38 @@ def check(session: CliSession, file: Path | None, *, strict: bool) -> int:
         }
         for one in faults
     ]
-    orphans = [*_orphans(session, found.catalogue, agents or ())]
+    orphans = [*_orphans(session, loaded.catalogue, agents or ())]
     problems += [
         {"line": None, "rule": None, "problem": what, "severity": "error"}
         for what in orphans
     ]
     failed = any(strict or one["severity"] == "error" for one in problems)
-    told = {
+    summary = {
         "ok": not failed,
-        "source": found.source,
-        "version": found.version,
+        "source": loaded.source,
+        "version": loaded.version,
         "problems": problems,
         "rules": [
             {"rule": rule.id, "obligation": rule.obligation.value, "why": rule.why}
-            for rule in found.rules
+            for rule in loaded.rules
         ],
         "scopes": [
             {"scope": scope.name, "risk": scope.risk.value, "text": scope.description}
-            for scope in found.catalogue
+            for scope in loaded.catalogue
         ],
     }
-    if not out.print_json(told):
-        for sentence in (*(f"{found.source} {one}" for one in faults), *orphans):
+    if not out.print_json(summary):
+        for sentence in (*(f"{loaded.source} {one}" for one in faults), *orphans):
             out.line(out.cell(sentence, limit=1000))
         if not failed:
-            _print_check(out, told, found)
+            _print_check(out, summary, loaded)
     return 1 if failed else 0
 
 
-def _print_check(out: Output, told: dict[str, Any], found: Policy) -> None:
-    source = out.cell(told["source"])
-    out.line(out.word("ok"), f": {len(told['rules'])} rules from ", source)
-    if (limits := found.limits).version:
+def _print_check(out: Output, summary: dict[str, Any], policy: Policy) -> None:
+    source = out.cell(summary["source"])
+    out.line(out.word("ok"), f": {len(summary['rules'])} rules from ", source)
+    if (limits := policy.limits).version:
         hooks = plural(len(limits.hooks), "call-out")
         out.line(out.word("ok"), f": {plural(len(limits.limits), 'limit')}, {hooks}")
     out.line()
@@ -125,7 +125,7 @@ def _print_check(out: Output, told: dict[str, Any], found: Policy) -> None:
         ("RULE", "ANSWER", "WHY"),
         [
             [out.cell(value, limit=120) for value in rule.values()]
-            for rule in told["rules"]
+            for rule in summary["rules"]
         ],
     )
     out.line()
@@ -133,7 +133,7 @@ def _print_check(out: Output, told: dict[str, Any], found: Policy) -> None:
         ("SCOPE", "RISK", "MEANS"),
         [
             [out.cell(s["scope"], "strong"), out.word(s["risk"]), out.cell(s["text"])]
-            for s in told["scopes"]
+            for s in summary["scopes"]
         ],
     )
 
@@ -169,10 +169,10 @@ def explain(
     parameters: str | None,
     **environment: Any,
 ) -> None:
-    """Say how a request would be answered, by which rule, and what would change it."""
+    """Show policy's answer to a request, its rule, and what would alter it."""
     given = _parameters(parameters) if parameters is not None else {}
     client = session.client
-    asked = requests.ExplainRequest(
+    body = requests.ExplainRequest(
         agent_id=find_agent(client, agent).id,
         scope=action,
         action=action,
@@ -180,7 +180,7 @@ def explain(
         parameters=given,
         **{name: value for name, value in environment.items() if value is not None},
     )
-    answer = client.call(calls.EXPLAIN, asked)
+    answer = client.call(calls.EXPLAIN, body)
     if not session.out.print_json(answer):
         _print_answer(session.out, answer)
 
@@ -189,7 +189,7 @@ def explain(
 @click.option("--version", default="", help="The policy that was in force as this.")
 @pass_session
 def show(session: CliSession, version: str) -> None:
-    """Print the rules in force; with no broker running, those of the home's files.
+    """Print the rules in effect; with no broker running, those of the home's files.
 
     With --version the rules that decided then; --json has all texts of that version.
     """
@@ -199,9 +199,9 @@ def show(session: CliSession, version: str) -> None:
     elif client.reachable():
         answer = client.call(calls.POLICY)
     else:
-        found = load_policy(session.home)
+        loaded = load_policy(session.home)
         answer = PolicyInfo(
-            version=found.version, source=found.source, text=found.text, catalogue={}
+            version=loaded.version, source=loaded.source, text=loaded.text, catalogue={}
         )
     if session.out.print_json(answer):
         return
@@ -262,17 +262,17 @@ def apply(
 ) -> None:
     """Replace the home's policy.cedar with FILE and activate it, on the record.
 
-    File and record change in one step: who, why, and the digest of the plan. What
-    policy check calls an error is refused.
+    File and record change in one step: who, why, and the digest of the plan. An error
+    of policy check is refused.
     """
-    asked = requests.ApplyRequest(
+    body = requests.ApplyRequest(
         policy=text_of(file) or "",
         limits=text_of(limits),
         plan=plan,
         strict=strict,
         reason=reason,
     )
-    answer = session.client.call(calls.APPLY_POLICY, asked)
+    answer = session.client.call(calls.APPLY_POLICY, body)
     _print_in_force(session, answer)
 
 
@@ -284,12 +284,12 @@ def reset(session: CliSession) -> None:
 
 
 def _print_in_force(session: CliSession, answer: PolicyInfo) -> None:
-    told = {
+    summary = {
         "version": answer.version,
         "source": answer.source,
         "warnings": list(answer.warnings),
     }
-    if session.out.print_json(told):
+    if session.out.print_json(summary):
         return
     source = session.out.cell(answer.source)
     for warning in answer.warnings:
@@ -317,7 +317,7 @@ def check_granted(session: CliSession, catalogue: Catalogue) -> list[str]:
 
 
 def _load(session: CliSession, file: Path | None) -> Policy:
-    """Read what is to be checked, misspellings included."""
+    """Read the policy to check, misspellings included."""
     if file is None or file.suffix != ".toml":
         return candidate(session, file, None, strict=False)
     # Both are TOML: a catalogue has scopes, and limits say so in name or tables.

@@ -39,9 +39,9 @@ def test(
     Needs no broker. Exits 1 when a case is answered otherwise.
     """
     out = session.out
-    found = candidate(session, rules, scopes)
+    policy = candidate(session, rules, scopes)
     zone = ZoneInfo(session.settings.policy.timezone)
-    results = run_cases(found, zone, _read(file), str(file))
+    results = run_cases(policy, zone, _read(file), str(file))
     failed = sum(not one["ok"] for one in results)
     if session.json:
         out.json(
@@ -49,15 +49,15 @@ def test(
                 "ok": not failed,
                 "passed": len(results) - failed,
                 "failed": failed,
-                "source": found.source,
-                "version": found.version,
+                "source": policy.source,
+                "version": policy.version,
                 "cases": results,
             }
         )
         return 1 if failed else 0
     print_failed(out, results)
     word = out.word("fault") if failed else out.word("ok")
-    source = out.cell(found.source)
+    source = out.cell(policy.source)
     out.line(word, f": {len(results) - failed} of {len(results)} cases, by ", source)
     return 1 if failed else 0
 
@@ -75,12 +75,12 @@ def print_failed(out: Output, results: list[dict[str, Any]]) -> None:
 
 
 def run_cases(
-    found: Policy, zone: ZoneInfo, table: object, source: str
+    policy: Policy, zone: ZoneInfo, table: object, source: str
 ) -> list[dict[str, Any]]:
     """Decide the cases of a file.
 
     Args:
-        found: the policy that decides.
+        policy: the policy that decides.
         zone: the time zone of its clock.
         table: the cases, as they are written in the file.
         source: the name of the file in errors.
@@ -91,8 +91,8 @@ def run_cases(
     Raises:
         UsageError: a case in it is malformed.
     """
-    cases = _cases(table, source, found.catalogue)
-    return [_decide(found, zone, *case) for case in cases]
+    cases = _cases(table, source, policy.catalogue)
+    return [_decide(policy, zone, *case) for case in cases]
 
 
 @dataclass
@@ -116,7 +116,7 @@ class _CaseAgent:
 
 @dataclass
 class _Case:
-    """A request, and what is expected of its answer."""
+    """A request, and the expected answer."""
 
     name: str
     expect: Literal["allowed", "denied", "escalated"]
@@ -167,19 +167,19 @@ def _cases(
         case = _Case(**{"name": name, **members})
         agent = {**shared, **case.agent}
         who = _CaseAgent(**read_members(_CaseAgent, agent, f"{name}.agent", file))
-        asked = case.scope.split()
-        for scope in asked or [""]:
+        scopes = case.scope.split()
+        for scope in scopes or [""]:
             if scope not in catalogue:
                 near = " or ".join(catalogue.nearest(scope))
                 what = f"{name} in {file}: unknown scope '{visible(scope, 60)}'"
                 raise UsageError(what, f"did you mean {near}" if near else "")
-        if case.action and case.action not in asked:
+        if case.action and case.action not in scopes:
             raise UsageError(f"{name} in {file}: 'action' is one of the scopes")
         yield case, who
 
 
 def _decide(
-    found: Policy, zone: ZoneInfo, case: _Case, who: _CaseAgent
+    policy: Policy, zone: ZoneInfo, case: _Case, who: _CaseAgent
 ) -> dict[str, Any]:
     """Decide one case and compare the answer."""
     scopes = tuple(case.scope.split())
@@ -193,7 +193,7 @@ def _decide(
         scopes=who.scopes,
         created_at=now - timedelta(days=who.age_days),
     )
-    asked = Action(
+    action = Action(
         scopes,
         case.action or scopes[0],
         case.resource or None,
@@ -209,7 +209,7 @@ def _decide(
         delegated=case.depth > 0,
         depth=case.depth,
     )
-    verdict = found.decide(agent, asked, environment)
+    verdict = policy.decide(agent, action, environment)
     answer = {
         "decision": verdict.outcome.value,
         "rule": verdict.rule,

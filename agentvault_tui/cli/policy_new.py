@@ -108,17 +108,17 @@ def new(
     before = candidate(session, None, None)
     if before.rule(name):
         raise ConflictError(f"there is a rule {name} already", "choose another name")
-    scopes = _scopes(_asked(scope, "Which scopes or groups is it about?"), before)
-    answer = _asked(answer, f"What is the answer: {', '.join(_ANSWERS)}?").strip()
+    scopes = _scopes(_answer(scope, "Which scopes or groups is it about?"), before)
+    answer = _answer(answer, f"What is the answer: {', '.join(_ANSWERS)}?").strip()
     if answer not in _ANSWERS:
         shown = visible(answer, 40)
         raise UsageError(f"'{shown}' is no answer", f"write {', '.join(_ANSWERS)}")
-    when = _asked(when, "When: always, or a condition such as amount > 5000?").strip()
+    when = _answer(when, "When: always, or a condition such as amount > 5000?").strip()
     condition = None if when in {"", "always"} else _condition(when)
     rule = _rule(name, scopes, answer, condition, why or _reason(scopes, answer, when))
     files = Path(f"{name}.cedar"), Path(f"{name}.cases.toml")
     texts = before.texts._replace(policy=f"{rule}\n{before.text}")
-    found = Policy.of(texts, (str(files[0]),), strict=False)
+    policy = Policy.of(texts, (str(files[0]),), strict=False)
     zone = ZoneInfo(session.settings.policy.timezone)
     scope = _members(scopes, before.catalogue)[0]
     decided = {"expect": _ANSWERS[answer][1], "rule": name}
@@ -134,13 +134,13 @@ def new(
             "rule": result["answer"]["rule"],
         }
         cases.append(other)
-    _write(files, (found.text, _toml_of(cases)))
-    results = run_cases(found, zone, {"cases": cases}, str(files[1]))
-    return _report(session, found, name, files, results)
+    _write(files, (policy.text, _toml_of(cases)))
+    results = run_cases(policy, zone, {"cases": cases}, str(files[1]))
+    return _report(session, policy, name, files, results)
 
 
-def _asked(given: str | None, question: str) -> str:
-    """Return what was *given*, else the answer of the person at the terminal."""
+def _answer(given: str | None, question: str) -> str:
+    """Return *given*, else the answer of the person at the terminal."""
     if given is not None:
         return given
     if not sys.stdin.isatty():
@@ -151,7 +151,7 @@ def _asked(given: str | None, question: str) -> str:
 
 
 def _scopes(text: str, policy: Policy) -> list[str]:
-    """Split the first answer, and refuse what the catalogue does not have."""
+    """Split the first answer, and refuse scopes that the catalogue lacks."""
     words = text.replace(",", " ").split()
     for word in words:
         if not _members([word], policy.catalogue):
@@ -176,8 +176,8 @@ def _members(words: list[str], catalogue: Catalogue) -> list[str]:
 
 def _condition(text: str) -> _Condition:
     """Parse ``NAME OPERATOR VALUE``."""
-    found = _CONDITION.fullmatch(text)
-    name, op, value = found.groups() if found else ("", "", "")
+    match = _CONDITION.fullmatch(text)
+    name, op, value = match.groups() if match else ("", "", "")
     value = value.strip("\"'")
     if name in _NUMBERS and op in _SAMPLES and re.fullmatch("[0-9]{1,15}", value):
         yes, no = _SAMPLES[op](int(value))
@@ -251,22 +251,22 @@ def _toml(value: object) -> str:
 
 def _report(
     session: CliSession,
-    found: Policy,
+    policy: Policy,
     name: str,
     files: tuple[Path, Path],
     results: list[dict[str, Any]],
 ) -> int:
     """Print how the rule decides its test, and the next commands."""
     out, (rules, cases) = session.out, files
-    faults = [one for one in found.problems() if one.rule == name]
+    faults = [one for one in policy.problems() if one.rule == name]
     failed = any(not one["ok"] for one in results) or any(f.is_error for f in faults)
-    told = {
+    summary = {
         "ok": not failed,
         "written": [str(file) for file in files],
         "problems": [str(one) for one in faults],
         "cases": results,
     }
-    if out.print_json(told):
+    if out.print_json(summary):
         return int(failed)
     for file in files:
         out.line("wrote ", out.cell(str(file)))

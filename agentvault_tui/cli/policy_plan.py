@@ -40,9 +40,9 @@ from agentvault_tui.presenters.amounts import render_spans
 def plan(
     session: CliSession, file: Path, since: str | None, limits: Path | None
 ) -> int:
-    """Decide the recorded history by FILE, and say what would have been otherwise.
+    """Decide the recorded history by FILE, and show the different answers.
 
-    Nothing is put in force. Works beside a running broker, which it does not slow down.
+    Nothing is put in force. Works next to a running broker, without slowing it down.
     Exits 1 when something that was allowed would not be.
     """
     from agentvault_tui.watch.plan import plan as planned
@@ -52,8 +52,8 @@ def plan(
     if session.remote:
         if limits is not None:
             raise UsageError("--limits works on a home", "plan without it")
-        asked = PlanRequest(policy=text_of(file) or "", since=since or "")
-        found = client.call(calls.PLAN, asked)
+        body = PlanRequest(policy=text_of(file) or "", since=since or "")
+        planned_info = client.call(calls.PLAN, body)
         names = {one.id: one.name for one in client.call(calls.AGENTS).agents}
     else:
         new = candidate(session, file, None, limits)
@@ -65,37 +65,39 @@ def plan(
         lasts = timedelta(seconds=session.settings.stepup.expires_in)
         start = parse_iso(since) if since else None
         with _history(session) as db:
-            found = planned(db, new, in_force.version, lasts=lasts, since=start)
+            planned_info = planned(db, new, in_force.version, lasts=lasts, since=start)
             names = dict(_names(db))
-    if not session.out.print_json(found):
-        _print_plan(session.out, found, names)
-    return 1 if stricter(found.changes) else 0
+    if not session.out.print_json(planned_info):
+        _print_plan(session.out, planned_info, names)
+    return 1 if stricter(planned_info.changes) else 0
 
 
 @command("replay", on_home=True, example="agentvault policy replay")
 @pass_session
 def replay(session: CliSession) -> int:
-    """Decide the whole history again under the texts that were in force.
+    """Decide the whole history again under the texts that were in effect.
 
     Each decision follows from the facts in its record; exits 1 when one does not.
     """
     from agentvault_tui.watch.plan import replay as replayed
 
     with _history(session) as db:
-        found = replayed(db)
+        result = replayed(db)
     out = session.out
-    if not out.print_json(found):
-        wrong = found.mismatches
+    if not out.print_json(result):
+        wrong = result.mismatches
         out.line(
             out.word("fault" if wrong else "ok"),
-            f": {found.decisions} decisions, {wrong} that do not follow from their"
-            f" facts; {found.made} were made, the others met the same facts again",
+            f": {result.decisions} decisions, {wrong} that do not follow from their"
+            f" facts; {result.made} were made, the others met the same facts again",
         )
-        if first := found.first:
-            told = (first.fact, out.cell(first.recorded), out.cell(first.decided))
-            out.line(f"event {first.seq}: {told[0]} ", told[1], ", decided ", told[2])
-        _print_apart(out, found.apart)
-    return 1 if found.mismatches else 0
+        if first := result.first:
+            cells = (first.fact, out.cell(first.recorded), out.cell(first.decided))
+            out.line(
+                f"event {first.seq}: {cells[0]} ", cells[1], ", decided ", cells[2]
+            )
+        _print_apart(out, result.apart)
+    return 1 if result.mismatches else 0
 
 
 def candidate(
@@ -157,10 +159,10 @@ def text_of(file: Path | None) -> str | None:
 def shadow(
     session: CliSession, file: Path | None, limits: Path | None, *, off: bool
 ) -> None:
-    """Let FILE decide beside the policy in force: it answers nothing, and is counted.
+    """Let FILE decide next to the policy in effect: it answers nothing, and is counted.
 
-    The windows of --limits begin empty. Without FILE it shows what was counted, by
-    agent and scope.
+    The windows of --limits begin empty. Without FILE it shows the counts, by agent and
+    scope.
     """
     if off and file is not None:
         raise UsageError("give FILE or --off, not both")
@@ -168,27 +170,27 @@ def shadow(
         raise UsageError("--limits goes with FILE", "name the policy's file too")
     client, out = session.client, session.out
     if off or file is not None:
-        asked = ShadowRequest(policy=text_of(file) or "", limits=text_of(limits))
-        found = client.call(calls.SHADOW, asked).shadow
+        body = ShadowRequest(policy=text_of(file) or "", limits=text_of(limits))
+        state = client.call(calls.SHADOW, body).shadow
     else:
-        found = client.call(calls.POLICY).shadow
-    if out.print_json(ShadowAnswer(shadow=found)):
+        state = client.call(calls.POLICY).shadow
+    if out.print_json(ShadowAnswer(shadow=state)):
         return
-    if found is None:
+    if state is None:
         out.line("no policy decides beside the one in force")
         return
     out.line(
-        f"{found.version} decides beside the one in force since {found.since}:"
-        f" {found.decisions} decisions, {found.differences} of them otherwise"
+        f"{state.version} decides beside the one in force since {state.since}:"
+        f" {state.decisions} decisions, {state.differences} of them otherwise"
     )
-    if found.by:
+    if state.by:
         names = {one.id: one.name for one in client.call(calls.AGENTS).agents}
-        print_changes(out, found.by, names)
+        print_changes(out, state.by, names)
 
 
 @contextmanager
 def _history(session: CliSession) -> Iterator[sqlite3.Connection]:
-    """Yield a connection that reads the home's ledger, whoever writes it."""
+    """Yield a connection that reads the home's ledger, also next to a broker."""
     path = session.home.database
     if not path.exists():
         raise NotFoundError(f"there is no ledger at {path}", "start the broker first")
@@ -201,28 +203,28 @@ def _names(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
         yield agent_id, read_agent(doc).name
 
 
-def _print_plan(out: Output, found: PlanInfo, names: dict[str, str]) -> None:
-    print_changes(out, found.changes, names)
-    prompts = found.prompts_per_day
+def _print_plan(out: Output, plan_info: PlanInfo, names: dict[str, str]) -> None:
+    print_changes(out, plan_info.changes, names)
+    prompts = plan_info.prompts_per_day
     out.line(
-        f"{found.decisions} decisions over {found.days:.1f} days; prompts a day:"
-        f" {prompts.now:.1f} now, {prompts.then:.1f} then"
+        f"{plan_info.decisions} decisions over {plan_info.days:.1f} days;"
+        f" prompts a day: {prompts.now:.1f} now, {prompts.then:.1f} then"
     )
-    out.line(f"{found.made} answers were made; the others met the same facts again")
-    _print_apart(out, found.apart)
-    if found.mismatches:
+    out.line(f"{plan_info.made} answers were made; the others met the same facts again")
+    _print_apart(out, plan_info.apart)
+    if plan_info.mismatches:
         out.line(
             out.word("fault"),
-            f": {found.mismatches} records do not follow from their facts: ",
+            f": {plan_info.mismatches} records do not follow from their facts: ",
             "agentvault policy replay",
         )
-    out.line(f"digest {found.digest}")
+    out.line(f"digest {plan_info.digest}")
 
 
 def print_changes(
     out: Output, changes: list[PlannedChangeInfo], names: dict[str, str]
 ) -> None:
-    """Print what would be answered otherwise, or that nothing would be."""
+    """Print the different answers, or that there are none."""
     if not changes:
         out.line(out.word("ok"), ": nothing would be answered otherwise")
         return

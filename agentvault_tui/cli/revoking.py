@@ -28,7 +28,7 @@ def chosen_agents(
     Raises:
         NotFoundError: there is none.
     """
-    found = [
+    agents = [
         agent
         for page in agent_pages(client, tokens=True)
         for agent in page.agents
@@ -36,20 +36,20 @@ def chosen_agents(
         and (owner is None or owner.casefold() == agent.owner.casefold())
         and (scope is None or scope in agent.scopes)
     ]
-    if not found:
+    if not agents:
         of = f" of {visible(owner, 80)}" if owner is not None else ""
         with_ = f" with {visible(scope, 80)}" if scope is not None else ""
         raise NotFoundError(
             f"there is no agent{of}{with_} to revoke",
             "`agentvault agents list` shows owners and scopes",
         )
-    return found
+    return agents
 
 
 def revoke_chosen(
     session: CliSession, chosen: list[AgentInfo], reason: str, *, plan: bool, yes: bool
 ) -> int:
-    """Show agents with what each holds, ask once, and revoke all of them.
+    """Show agents with their tokens, ask once, and revoke all of them.
 
     One that cannot be revoked keeps no other from it.
 
@@ -57,7 +57,7 @@ def revoke_chosen(
         the exit code: 1 if one could not be revoked.
 
     Raises:
-        RefusedError: nobody said yes; nothing was changed.
+        RefusedError: the answer was not yes; nothing was changed.
     """
     out = session.out
     held = sum(agent.live_tokens for agent in chosen)
@@ -72,9 +72,9 @@ def revoke_chosen(
         _ask(out, size)
     failed, answers = dict[str, str](), list[RevokeAnswer]()
     for agent in chosen:
-        asked = requests.RevokeRequest(agent_id=agent.id, reason=reason)
+        body = requests.RevokeRequest(agent_id=agent.id, reason=reason)
         try:
-            answers.append(session.client.call(calls.REVOKE, asked))
+            answers.append(session.client.call(calls.REVOKE, body))
         except AgentVaultError as error:
             failed[agent.id] = error.diagnosis()
             continue
@@ -139,14 +139,14 @@ def print_revoked(session: CliSession, answer: RevokeAnswer) -> None:
 def restore_agents(session: CliSession, ref: str | None, until: str | None) -> None:
     """Serve one agent again, or lift the panic where *ref* is None."""
     client, out = session.client, session.out
-    found = None if ref is None else find_agent(client, ref)
-    which = {"agent_id": found.id} if found else {"all": True}
+    agent = None if ref is None else find_agent(client, ref)
+    which = {"agent_id": agent.id} if agent else {"all": True}
     answer = client.call(calls.RESTORE, requests.RestoreRequest(**which, until=until))
     if session.json:
         out.json(answer)
     elif answer.agent:
         named = name_and_id(out, answer.agent)
-        if found and found.status == "revoked":
+        if agent and agent.status == "revoked":
             out.line(Cell(out.shown("restored "), "good"), *named)
         else:
             out.line(*named, " was not revoked, as far as this broker knows")

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import click
 
 from agentvault_tui.cli.framework import command, pass_session
-from agentvault_tui.cli.lookup import agent_names, find_agent, service_names
+from agentvault_tui.cli.lookup import agent_option, find_agent, service_names
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import AgentVaultError, NotFoundError
 from agentvault_tui.home import private_folder, put_private
@@ -75,14 +75,7 @@ _INHERITED: Final = re.compile(
     prints_data=False,
     context_settings={"allow_interspersed_args": False},
 )
-@click.option(
-    "--agent",
-    "ref",
-    metavar="ID",
-    required=True,
-    help="The agent: id or name.",
-    shell_complete=agent_names,
-)
+@agent_option
 @click.option(
     "--service",
     "services",
@@ -113,8 +106,8 @@ def run(
     """
     client = session.client
     agent = find_agent(client, ref)
-    asked = RunRequest(agent_id=agent.id, services=services, pass_through=pass_through)
-    info = client.call(calls.RUN, asked)
+    body = RunRequest(agent_id=agent.id, services=services, pass_through=pass_through)
+    info = client.call(calls.RUN, body)
     try:
         with _files(session.home.run, session.home.keys, info) as folder:
             variables = environment(os.environ, info, folder)
@@ -127,11 +120,11 @@ def run(
 
 
 def summary(news: RunNewsInfo) -> str:
-    """Say in one line what a command did."""
+    """Word a command's calls in one line."""
     sent = f"{news.calls} call{'s' * (news.calls != 1)}"
     tunnels = f", {news.tunnels} tunnel{'s' * (news.tunnels != 1)}"
-    told = f"{sent}{tunnels if news.tunnels else ''}"
-    return f"{told}, {news.held} held, {news.refused} refused"
+    calls_text = f"{sent}{tunnels if news.tunnels else ''}"
+    return f"{calls_text}, {news.held} held, {news.refused} refused"
 
 
 def environment(
@@ -154,8 +147,8 @@ def environment(
     broker = urlsplit(info.agents_url).netloc
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         given[name] = given[name.upper()] = broker if name == "no_proxy" else proxy
-    said = given.get("GIT_CONFIG_COUNT", "")
-    count = int(said) if said.isdecimal() else 0
+    git_count = given.get("GIT_CONFIG_COUNT", "")
+    count = int(git_count) if git_count.isdecimal() else 0
     return given | {
         "npm_config_noproxy": broker,
         **dict.fromkeys(_PROXIES, proxy),
@@ -234,7 +227,7 @@ class _Command:
         return False
 
     def _sweep(self) -> None:
-        """End what a stopped command left of its process group."""
+        """End the rest of a stopped command's process group."""
         ends = time.monotonic() + GRACE
         while self._grouped and self._send(0) and time.monotonic() < ends:
             time.sleep(0.05)
@@ -280,7 +273,7 @@ class _Command:
 
 @contextmanager
 def _files(run: Path, keys: Path, info: RunInfo) -> Iterator[Path]:
-    """Write what a command reads, 0600 in a folder of its own; remove it at the end."""
+    """Write a command's files, 0600 in a separate folder; remove it at the end."""
     private_folder(run)
     with tempfile.TemporaryDirectory(prefix="run-", dir=run) as name:
         folder = Path(name)
@@ -307,24 +300,24 @@ def _system_roots() -> Iterable[bytes]:
     if file.is_file():
         yield file.read_bytes()
         return
-    found = sorted(folder.glob("*.[0-9]")) if folder.is_dir() else []
-    if not found:
+    roots = sorted(folder.glob("*.[0-9]")) if folder.is_dir() else []
+    if not roots:
         import certifi
 
-        found = [Path(certifi.where())]
-    for one in found:
+        roots = [Path(certifi.where())]
+    for one in roots:
         with suppress(OSError):
             yield one.read_bytes()
 
 
 def _ended(client: OperatorClient, info: RunInfo) -> RunNewsInfo | None:
-    """Tell the broker that the command has ended; return what it did."""
+    """Notify the broker that the command has ended; return its calls."""
     with suppress(AgentVaultError):
         return client.call(calls.END_RUN, id=info.id)
     return None
 
 
 def _say(line: str) -> None:
-    """Print one line beside the command's own output."""
+    """Print one line next to the command's own output."""
     sys.stderr.write(f"agentvault run: {line}\n")
     sys.stderr.flush()

@@ -81,9 +81,9 @@ def _users(session: CliSession, name: str) -> tuple[SecretUserInfo, ...]:
     Raises:
         UsageError: nothing names it.
     """
-    found = _list(session)
-    known: list[SecretInfo | MissingSecretInfo] = [*found.secrets, *found.missing]
-    users = {one.name: one.users for one in known}.get(name, ())
+    listing = _list(session)
+    infos: list[SecretInfo | MissingSecretInfo] = [*listing.secrets, *listing.missing]
+    users = {one.name: one.users for one in infos}.get(name, ())
     if not users:
         raise UsageError(
             f"no service and no destination names the secret {visible(name, 80)}",
@@ -132,11 +132,11 @@ def _value() -> str:
 @pass_session
 def list_secrets(session: CliSession) -> None:
     """List names, origins, dates and users of secrets; never a value."""
-    found = _list(session)
+    listing = _list(session)
     out = session.out
-    if out.print_json(found):
+    if out.print_json(listing):
         return
-    if not found.secrets:
+    if not listing.secrets:
         out.line("no secrets: agentvault secrets set NAME")
         return
     rows = [
@@ -148,7 +148,7 @@ def list_secrets(session: CliSession) -> None:
             out.cell(one.changed_by),
             out.cell(", ".join(map(_shown, one.users)), limit=300),
         ]
-        for one in found.secrets
+        for one in listing.secrets
     ]
     headers = ("NAME", "FOR", "CREATED", "CHANGED", "BY", "USED BY")
     out.table(headers, rows, keep=("NAME", "FOR", "USED BY"))
@@ -197,7 +197,7 @@ def _change(
     ask: Callable[[], SecretList],
     prepare: Callable[[Secrets, Actor], SecretChange],
     word: str,
-    **told: object,
+    **extra: object,
 ) -> None:
     """Have a running broker make a change; with none, make it here.
 
@@ -212,8 +212,8 @@ def _change(
         if session.settings.operators.by_claim and word != "removed":
             raise sign_in_needed(error, "this takes an operator") from None
         asyncio.run(_change_here(session, prepare))
-    if not session.out.print_json({**told, word: True}):
-        name = told.get("secret")
+    if not session.out.print_json({**extra, word: True}):
+        name = extra.get("secret")
         shown = session.out.cell(name) if isinstance(name, str) else ""
         session.out.line(f"{word.replace('_', ' ')} ", shown)
 
@@ -263,14 +263,14 @@ def home_secrets(session: CliSession) -> Secrets:
 
     home, shared = session.home, bool(session.settings.store.url)
     listed: dict[str, str] = {}
-    found = Secrets(home, SystemClock(), shared=shared, cached=lambda: listed)
-    unsealed = [name for name, row in found.rows().items() if row.bound is None]
+    secrets = Secrets(home, SystemClock(), shared=shared, cached=lambda: listed)
+    unsealed = [name for name, row in secrets.rows().items() if row.bound is None]
     if unsealed and home.database.exists():
         with read_home(home) as db:
             for key in (f"{LISTED}{name}" for name in unsealed):
                 if (text := read_meta(db, key)) is not None:
                     listed[key] = text
-    return found
+    return secrets
 
 
 def home_uses(session: CliSession) -> list[SecretUse]:

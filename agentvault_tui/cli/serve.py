@@ -125,7 +125,7 @@ def serve(
 
 
 def _data_plane(broker: Broker, tell: Tell) -> Gateway:
-    """Make the gateway; of what a team seals the tenant's is sealed anew here."""
+    """Make the gateway; of a team's values the tenant's is encrypted again here."""
     from agentvault_tui.gateway import Gateway
     from agentvault_tui.tenant.copying import seal_anew
 

@@ -16,13 +16,14 @@ from agentvault_tui.cli.config_files import (
     config_files,
     notes_of,
     print_checks,
+    write_config_file,
 )
 from agentvault_tui.cli.framework import FILE, group, pass_session
 from agentvault_tui.cli.lookup import agent_names, find_agent, service_names
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
-from agentvault_tui.errors import ConflictError, NotFoundError, UsageError
+from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.model import Money
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.gateway import RouteInfo, ServiceInfo, TryInfo
@@ -38,22 +39,22 @@ MAX_BODY = 40_000
 
 @group("services", example="agentvault services list")
 def services() -> None:
-    """Say what agents reach through the gateway, and try requests out."""
+    """Show the agents' services, and try requests."""
 
 
 @services.command("list", example="agentvault services list")
 @pass_session
 def list_services(session: CliSession) -> None:
-    """List the services in force: origin, credential, health, last use."""
+    """List the services in effect: origin, credential, health, last use."""
     out = session.out
-    found = session.client.call(calls.SERVICES)
-    if out.print_json(found):
+    listing = session.client.call(calls.SERVICES)
+    if out.print_json(listing):
         return
-    for file, problem in sorted(found.problems.items()):
+    for file, problem in sorted(listing.problems.items()):
         out.line(
             out.word("fault"), " ", out.cell(file), ": ", out.cell(problem, limit=400)
         )
-    if not found.services:
+    if not listing.services:
         out.line("no services: agentvault services import NAME")
         return
     rows = [
@@ -65,7 +66,7 @@ def list_services(session: CliSession) -> None:
             out.word(one.health),
             out.cell((one.last_used_at or "")[:19]),
         ]
-        for one in found.services
+        for one in listing.services
     ]
     headers = ("NAME", "ORIGIN", "CREDENTIAL", "ROUTES", "HEALTH", "LAST USED")
     out.table(headers, rows, keep=("NAME",))
@@ -77,30 +78,30 @@ def list_services(session: CliSession) -> None:
 def show(session: CliSession, name: str) -> None:
     """Show one service: its routes, and where their parameters are read."""
     out = session.out
-    found = session.client.call(calls.SERVICE, name=name)
-    if out.print_json(found):
+    service = session.client.call(calls.SERVICE, name=name)
+    if out.print_json(service):
         return
-    credential = found.credential
+    credential = service.credential
     named = credential.secret or credential.connection
     out.fields(
         [
-            ("service", out.cell(found.name, "strong")),
-            ("origin", found.origin),
+            ("service", out.cell(service.name, "strong")),
+            ("origin", service.origin),
             ("credential", f"{credential.kind} {named}" if named else credential.kind),
-            ("health", out.word(found.health)),
-            *([("problem", found.problem)] if found.problem else ()),
-            ("last used", found.last_used_at),
-            ("unmatched", found.unmatched),
-            ("private addresses", "may be reached" if found.allow_private else "no"),
+            ("health", out.word(service.health)),
+            *([("problem", service.problem)] if service.problem else ()),
+            ("last used", service.last_used_at),
+            ("unmatched", service.unmatched),
+            ("private addresses", "may be reached" if service.allow_private else "no"),
         ]
     )
     out.line()
-    _print_routes(out, found)
-    _print_unlisted(out, found)
+    _print_routes(out, service)
+    _print_unlisted(out, service)
 
 
-def _print_unlisted(out: Output, found: ServiceInfo) -> None:
-    if not found.unlisted:
+def _print_unlisted(out: Output, service: ServiceInfo) -> None:
+    if not service.unlisted:
         return
     out.line()
     out.line("Not listed, in the last day; add a line to the route or the file:")
@@ -111,21 +112,21 @@ def _print_unlisted(out: Output, found: ServiceInfo) -> None:
             out.cell(one.calls),
             out.cell(one.add or "no line allows it"),
         ]
-        for one in found.unlisted
+        for one in service.unlisted
     ]
     out.table(("HEADER OR TYPE", "WAS", "CALLS", "LINE"), rows, keep=("LINE",))
 
 
-def _print_routes(out: Output, found: ServiceInfo) -> None:
+def _print_routes(out: Output, service: ServiceInfo) -> None:
     rows = [
         [
             out.cell(one.method),
             out.cell(one.path),
             out.cell(one.scope, "strong"),
-            out.cell(one.resource or f"{found.name}:PATH"),
+            out.cell(one.resource or f"{service.name}:PATH"),
             out.cell(_parameters(one)),
         ]
-        for one in found.routes
+        for one in service.routes
     ]
     if rows:
         out.table(("METHOD", "PATH", "SCOPE", "RESOURCE", "PARAMETERS"), rows)
@@ -147,7 +148,7 @@ def _parameters(one: RouteInfo) -> str:
 )
 @pass_session
 def check(session: CliSession, what: str | None, *, probe: bool) -> int:
-    """Check service files without putting anything in force; needs no broker.
+    """Check service files without putting anything in effect; needs no broker.
 
     Without an argument: all files of the home. Exits 1 when one could not be put in
     force.
@@ -172,15 +173,15 @@ def _probe(session: CliSession, name: str | None) -> int:
     """Probe one service; return 1 where it is shown to leave bodies unread."""
     if name is None:
         raise UsageError("--probe needs the name of a service")
-    found = session.client.call(calls.PROBE, name=name)
+    result = session.client.call(calls.PROBE, name=name)
     out = session.out
-    if not out.print_json(found):
+    if not out.print_json(result):
         rows = [
             [out.cell(one.method), out.cell(one.status or ""), out.cell(one.outcome)]
-            for one in found.probes
+            for one in result.probes
         ]
         out.table(("METHOD", "STATUS", "OUTCOME"), rows, keep=("METHOD",))
-        if found.leaves_unread:
+        if result.leaves_unread:
             out.line(
                 out.word("fault"),
                 " this service takes a body that it did not read for another request:",
@@ -191,18 +192,18 @@ def _probe(session: CliSession, name: str | None) -> int:
                 "nothing was shown, which proves nothing: another path, method or"
                 " server of this service may still leave a body unread"
             )
-    return 1 if found.leaves_unread else 0
+    return 1 if result.leaves_unread else 0
 
 
 def check_file(session: CliSession, path: Path) -> dict[str, Any]:
-    """Check one file; say what is wrong, and what may be."""
+    """Check one file; return its faults and notes."""
     from agentvault_tui.gateway.services import parse_service
 
-    told, service = check_config_file(session, path, parse_service, {"routes": 0})
+    report, service = check_config_file(session, path, parse_service, {"routes": 0})
     if service is not None:
-        told["routes"] = len(service.routes)
-        told["notes"] = [*notes_of(session, service), *_refused_now(session, service)]
-    return told
+        report["routes"] = len(service.routes)
+        report["notes"] = [*notes_of(session, service), *_refused_now(session, service)]
+    return report
 
 
 def _refused_now(session: CliSession, service: Service) -> list[str]:
@@ -255,7 +256,7 @@ def attempt(
         kind = "json" if content.lstrip()[:1] in b"{[" else "x-www-form-urlencoded"
         sent.setdefault("content-type", content_type or f"application/{kind}")
     client = session.client
-    asked = TryRequest(
+    trial = TryRequest(
         agent_id=find_agent(client, agent).id,
         service=name,
         method=method,
@@ -263,7 +264,7 @@ def attempt(
         headers=sent,
         body=base64.b64encode(content).decode() if content else None,
     )
-    answer = client.call(calls.TRY, asked)
+    answer = client.call(calls.TRY, trial)
     if not session.out.print_json(answer):
         _print_try(session.out, answer)
     return 1 if answer.error else 0
@@ -286,8 +287,8 @@ def _body(path: Path) -> bytes:
 
 def _print_try(out: Output, answer: TryInfo) -> None:
     if answer.error:
-        said = out.cell(answer.description, limit=400)
-        out.line(out.word("refused"), " ", out.cell(answer.error), ": ", said)
+        description = out.cell(answer.description, limit=400)
+        out.line(out.word("refused"), " ", out.cell(answer.error), ": ", description)
         return
     one = answer.route
     stated = shown_parameters(answer.parameters, Money.read(answer.money))
@@ -347,10 +348,10 @@ def learn(session: CliSession, name: str) -> None:
             for kind in kinds
             for one in recorded_calls(db, service.name, since, kind)
         ]
-    found = learn_routes(service, rows)
-    if not out.print_json({"routes": [asdict(one) for one in found]}):
-        if found:
-            out.raw(draft_text(found).rstrip())
+    routes = learn_routes(service, rows)
+    if not out.print_json({"routes": [asdict(one) for one in routes]}):
+        if routes:
+            out.raw(draft_text(routes).rstrip())
         else:
             out.note(f"every call of {service.name} in the last day has its route")
 
@@ -380,14 +381,13 @@ def import_service(
     """Write services/NAME.toml: a shipped file, or the routes of an OpenAPI document.
 
     Without --openapi it is the shipped file of that name: github, github-git, gmail,
-    google-calendar, slack, stripe or workspace. A running broker has it in force at
+    google-calendar, slack, stripe or workspace. A running broker has it in effect at
     once; finish it, and set the secret that it names.
     """
     from agentvault_tui.broker.policy_files import NAME, load_policy
     from agentvault_tui.gateway.openapi import service_file
     from agentvault_tui.gateway.services import parse_service
     from agentvault_tui.gateway.shipped import shipped_file
-    from agentvault_tui.home import private_folder, put_private
 
     if not NAME.fullmatch(name):
         raise UsageError(
@@ -401,21 +401,15 @@ def import_service(
     else:
         text = shipped_file(shipped or name, origin)
     home = session.home
-    found = parse_service(name, text, load_policy(home).catalogue, home.config)
-    path = home.config / "services" / f"{name}.toml"
-    home.prepare()
-    private_folder(path.parent)
-    try:
-        put_private(path, text.encode(), replace=force)
-    except FileExistsError:
-        raise ConflictError(
-            f"{path} is there already", "--force replaces it; nothing was written"
-        ) from None
-    missing = list(found.credential.secrets)
-    told = {"written": str(path), "routes": len(found.routes), "secrets": missing}
-    if session.out.print_json(told):
+    service = parse_service(name, text, load_policy(home).catalogue, home.config)
+    path = write_config_file(home, "services", name, text, replace=force)
+    missing = list(service.credential.secrets)
+    summary = {"written": str(path), "routes": len(service.routes), "secrets": missing}
+    if session.out.print_json(summary):
         return
     out = session.out
-    out.line("wrote ", out.cell(str(path), limit=1000), f": {len(found.routes)} routes")
+    out.line(
+        "wrote ", out.cell(str(path), limit=1000), f": {len(service.routes)} routes"
+    )
     for secret in missing:
         out.note(f"set its secret: agentvault secrets set {secret}")

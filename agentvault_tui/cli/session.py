@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class CliSession:
-    """The options every command shares, and what follows from them."""
+    """The options of every command, and their consequences."""
 
     home_option: str | None = None
     """``--home``, wherever on the line it stood; the last one counts."""
@@ -63,7 +63,7 @@ class CliSession:
 
     @property
     def operator(self) -> Actor:
-        """Whoever runs this, as the ledger names them where no broker judges."""
+        """The user of this command, as the ledger names them if no broker judges."""
         from agentvault_tui.model import Actor, ActorKind
         from agentvault_tui.trusted_files import user_name
 
@@ -165,7 +165,7 @@ class CliSession:
 
 
 def _names_another(home: Home) -> bool:
-    """Tell whether the settings may name a broker elsewhere."""
+    """Check whether the settings may name a broker elsewhere."""
     if os.environ.get("AGENTVAULT_OPERATORS_CONNECT"):
         return True
     try:
@@ -175,7 +175,7 @@ def _names_another(home: Home) -> bool:
 
 
 def sign_in_needed(error: UnreachableError, who: str) -> UnreachableError:
-    """Say that what *who* may do takes a broker, as they show it who they are."""
+    """Explain that *who* needs a broker, to which they prove who they are."""
     return type(error)(
         f"{error.what}, and {who} who signs in there ([operators] roles is claim)",
         "agentvault serve, then agentvault login",

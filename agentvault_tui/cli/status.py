@@ -27,22 +27,22 @@ def status(session: CliSession) -> None:
 
     Exits 3 if no broker runs; `agentvault doctor` also checks the machine.
     """
-    told, out = session.client.call(api.STATUS), session.out
-    if out.print_json(told):
+    info, out = session.client.call(api.STATUS), session.out
+    if out.print_json(info):
         return
-    at = f", agents reach it at {told.agents_url}" if told.agents_url else ""
-    out.line("broker    ", out.cell(f"version {told.version}{at}"))
-    answers = "does not answer" if told.tenant.reachable is False else "answers"
-    tenant = out.cell(f"{told.tenant.issuer} ({told.tenant.kind})")
+    at = f", agents reach it at {info.agents_url}" if info.agents_url else ""
+    out.line("broker    ", out.cell(f"version {info.version}{at}"))
+    answers = "does not answer" if info.tenant.reachable is False else "answers"
+    tenant = out.cell(f"{info.tenant.issuer} ({info.tenant.kind})")
     out.line("tenant    ", tenant, " ", _word(out, answers, good="answers"))
-    out.line(f"ledger    {told.ledger.head} events, ", _ledger(out, told))
-    waiting = f"{told.stepups_pending} waiting" if told.stepups_pending else "none wait"
-    out.line(f"agents    {told.agents}")
+    out.line(f"ledger    {info.ledger.head} events, ", _ledger(out, info))
+    waiting = f"{info.stepups_pending} waiting" if info.stepups_pending else "none wait"
+    out.line(f"agents    {info.agents}")
     out.line("step-ups  ", _word(out, waiting, good="none wait"))
-    out.line("panic     ", _panic(out, told))
-    if told.team:
-        _print_team(out, told.team, away=told.stale is True)
-    for sentence in told.warnings:
+    out.line("panic     ", _panic(out, info))
+    if info.team:
+        _print_team(out, info.team, away=info.stale is True)
+    for sentence in info.warnings:
         out.note(str(out.shown(sentence, 1_000)))
 
 
@@ -50,16 +50,16 @@ def _word(out: Output, text: str, *, good: str) -> Cell:
     return out.cell(text, "good" if text == good else "wait")
 
 
-def _ledger(out: Output, told: StatusInfo) -> Cell:
-    if told.ledger.fault:
-        return out.cell(f"fault: {told.ledger.fault}", "bad", 500)
-    if told.ledger.writable is False:
+def _ledger(out: Output, info: StatusInfo) -> Cell:
+    if info.ledger.fault:
+        return out.cell(f"fault: {info.ledger.fault}", "bad", 500)
+    if info.ledger.writable is False:
         return out.cell("nothing is granted, revoking works", "bad")
     return out.cell("recording", "good")
 
 
-def _panic(out: Output, told: StatusInfo) -> Cell:
-    on = told.panic
+def _panic(out: Output, info: StatusInfo) -> Cell:
+    on = info.panic
     if not on.on:
         return out.cell("off", "good")
     return out.cell(f"on since {on.since}, by {on.by}: {on.reason}", "bad", 500)
@@ -88,32 +88,32 @@ def _print_team(out: Output, team: TeamInfo, *, away: bool) -> None:
 
 @command("calls", example="agentvault calls --follow")
 @click.option("-f", "--follow", is_flag=True, help="Keep printing changes.")
-@click.option("--cut", metavar="ID", help="Cancel this call at once.")
+@click.option("--cut", "call_id", metavar="ID", help="Cancel this call at once.")
 @pass_session
-def calls(session: CliSession, *, follow: bool, cut: str | None) -> None:
+def calls(session: CliSession, *, follow: bool, call_id: str | None) -> None:
     """List calls in flight and held; with --follow, each change until Ctrl-C."""
     client, out = session.client, session.out
     status = client.call(api.STATUS)
     names = broker_names(status.team.brokers if status.team else ())
-    if cut is not None:
-        _print_call(out, client.call(api.CUT_CALL, id=cut), names)
+    if call_id is not None:
+        _print_call(out, client.call(api.CUT_CALL, id=call_id), names)
         return
-    found = client.call(api.IN_FLIGHT)
+    answer = client.call(api.IN_FLIGHT)
     if not follow:
-        if out.print_json(found):
+        if out.print_json(answer):
             return
-        if not found.calls:
+        if not answer.calls:
             out.line("no call is in flight")
             return
         now = SystemClock().now()
         rows = [
             [out.cell(text) for text in _call_texts(one, now, names)]
-            for one in found.calls
+            for one in answer.calls
         ]
         headers = (*_HEADERS, "BROKER") if names else _HEADERS
         out.table(headers, rows, keep=("CALL", "AGENT", "REQUEST"))
         return
-    for one in found.calls:
+    for one in answer.calls:
         _print_call(out, one, names)
     for event in client.events(status.ledger.head):
         if isinstance(event, CallInfo):
@@ -121,7 +121,7 @@ def calls(session: CliSession, *, follow: bool, cut: str | None) -> None:
 
 
 def _print_call(out: Output, one: CallInfo, names: Mapping[str, str]) -> None:
-    """Print a call as it stands now, on a line of its own."""
+    """Print a call's present state on a separate line."""
     if out.json_mode:
         out.json(one)
         return
@@ -158,27 +158,27 @@ def limits(session: CliSession) -> None:
 
     `agentvault policy check limits.toml` checks a file before you activate it.
     """
-    out, found = session.out, session.client.call(api.LIMITS)
-    if out.print_json(found):
+    out, listing = session.out, session.client.call(api.LIMITS)
+    if out.print_json(listing):
         return
-    if found.problem:
-        out.line(out.word("fault"), " ", out.cell(found.problem, limit=400))
-    if not found.limits:
+    if listing.problem:
+        out.line(out.word("fault"), " ", out.cell(listing.problem, limit=400))
+    if not listing.limits:
         out.line("no limits: limits.toml in the home would have them")
     rows = []
-    for limit in found.limits:
-        uses = [use for use in found.uses if use.limit == limit.id]
+    for limit in listing.limits:
+        uses = [use for use in listing.uses if use.limit == limit.id]
         rows += [_limit_row(limit, use) for use in uses] or [_limit_row(limit, None)]
     if rows:
         headers = ("LIMIT", "FOR", "USED", "LEFT", "OF", "FREES IN", "BEYOND")
         cells = [[out.cell(text) for text in row] for row in rows]
         out.table(headers, cells, keep=("LIMIT", "FOR", "USED", "LEFT"))
-    if found.hooks:
+    if listing.hooks:
         out.line()
         hooks = [
             [out.cell(text) for text in (one.id, one.url, f"{one.budget_ms} ms")]
             + [out.cell(_answers(one), limit=200)]
-            for one in found.hooks
+            for one in listing.hooks
         ]
         columns = ("CALL-OUT", "URL", "BUDGET", "ASKED LAST")
         out.table(columns, hooks, keep=("CALL-OUT", "ASKED LAST"))
@@ -188,8 +188,8 @@ def _answers(hook: CallOutInfo) -> str:
     """Say whether a call-out answered when it was asked last."""
     if hook.asked_at is None:
         return "not asked yet"
-    told = hook.problem or f"answered in {hook.ms} ms"
-    return f"{hook.asked_at[:19]}Z: {told}"
+    outcome = hook.problem or f"answered in {hook.ms} ms"
+    return f"{hook.asked_at[:19]}Z: {outcome}"
 
 
 def _limit_row(limit: LimitInfo, use: LimitUseInfo | None) -> tuple[str, ...]:

@@ -71,7 +71,7 @@ def stepup() -> None:
 def list_stepups(
     session: CliSession, status: str | None, agent: str | None, limit: int
 ) -> None:
-    """List what waits, then what was decided last."""
+    """List the waiting requests, then the last decisions."""
     client, out = session.client, session.out
     agent_id = find_agent(client, agent).id if agent else None
     wire = {word: name for name, word in STEPUP_WORDS.items()}
@@ -128,19 +128,19 @@ _HEX_BYTES: Final = 256
 )
 @pass_session
 def show_stepup(session: CliSession, stepup_id: str, save: Path | None) -> None:
-    """Show exactly what would be approved, its fingerprint, and what was before."""
+    """Show the exact request, its fingerprint, and earlier decisions."""
     client, out = session.client, session.out
     brief = None if session.json else _BRIEF  # text is written from the bytes
-    found = client.call(calls.STEPUP, brief, id=stepup_id)
+    info = client.call(calls.STEPUP, brief, id=stepup_id)
     if save is not None:
         body = client.call(calls.STEPUP_BODY, id=stepup_id)
-        opaque = found.request is not None and found.request.body_kind == "opaque"
+        opaque = info.request is not None and info.request.body_kind == "opaque"
         _save_body(body, save, opaque=opaque)
     if session.json:
         before = client.call(calls.BEFORE, id=stepup_id).stepups
-        out.json({**asdict(found), "before": before})
+        out.json({**asdict(info), "before": before})
     else:
-        print_all(session, found)
+        print_all(session, info)
 
 
 @stepup.command("approve", example="agentvault stepup approve sup_8m1c4tq9x2w7k3zn")
@@ -180,26 +180,27 @@ def approve_stepup(
 ) -> int:
     """Approve with a second factor: prints the code and waits for the tenant.
 
-    With --here the one-time code of whoever did `agentvault login` approves. It is
-    asked for, or read from standard input: one line, and the password on a second if
+    With --here the one-time code of the person who did `agentvault login` approves. It
+    is asked for, or read from standard input: one line, and the password on a second if
     the sign-in is older than eight hours.
 
-    With --repeat and --for the next ones like it need no person: equal but for what
-    --bound names, until one deviates. `stepup deny` ends what is left of them.
+    With --repeat and --for the next ones like it need no person: equal but for the
+    parameters that --bound names, until one deviates. `stepup deny` ends the rest of
+    them.
 
     Exits 0 when approved, or recorded as one of several approvals, else 1. Leaving
     with Ctrl-C stops the waiting, not the sign-in.
     """
     client, out = session.client, session.out
     repeat = _repeat(count, within, bounds)
-    asked = client.call(calls.STEPUP, _BRIEF, id=stepup_id)
+    waiting = client.call(calls.STEPUP, _BRIEF, id=stepup_id)
     if not session.json:
-        print_all(session, asked)
+        print_all(session, waiting)
     # The digest of what was printed above, not of whatever stands there by now.
     approval = requests.DecisionRequest(
-        id=asked.id,
+        id=waiting.id,
         decision="approve",
-        digest=asked.digest,
+        digest=waiting.digest,
         repeat=repeat,
         factor=_factor(session) if here else None,
     )
@@ -208,22 +209,22 @@ def approve_stepup(
         out.json(started)
     elif started.device and started.repeat is not None:
         most = {n: one["max"] for n, one in started.repeat.bounds.items()}
-        told = repeat_words(started.repeat.count, started.repeat.within, most)
-        out.line("with ", out.cell(told))
+        series = repeat_words(started.repeat.count, started.repeat.within, most)
+        out.line("with ", out.cell(series))
         out.line("fingerprint ", out.cell(started.fingerprint, "strong"))
     if here:
         started.device = None  # nobody needs its code any more
-    ended, code = follow_approval(session, asked, started)
+    ended, code = follow_approval(session, waiting, started)
     if not out.print_json(ended):
         print_end(out, ended)
     return code
 
 
 def _factor(session: CliSession) -> requests.Factor:
-    """Read what a person types to approve here: never an argument, never shown.
+    """Read the typed factor of an approval here: never an argument, never shown.
 
     Raises:
-        UsageError: nobody signed in here, or it is no code.
+        UsageError: no person is signed in here, or it is no code.
     """
     desk = session.client.call(calls.ME).desk
     if desk is None:
@@ -242,13 +243,13 @@ def _factor(session: CliSession) -> requests.Factor:
 
 
 def follow_approval(
-    session: CliSession, asked: StepUpInfo, started: StepUpInfo | ChangeInfo
+    session: CliSession, stepup: StepUpInfo, started: StepUpInfo | ChangeInfo
 ) -> tuple[StepUpInfo, int]:
-    """Print where the second factor is proven, and wait for what becomes of it.
+    """Print the place of the second factor, and wait for the result.
 
     Args:
-        session: whose command it is.
-        asked: the request before.
+        session: the command's session.
+        stepup: the request before.
         started: the answer to the decision.
 
     Returns:
@@ -265,10 +266,12 @@ def follow_approval(
         session.out.note(_BEGUN_ELSEWHERE)
     ended = followed(
         session,
-        lambda: client.call(calls.STEPUP, _BRIEF, id=asked.id),
+        lambda: client.call(calls.STEPUP, _BRIEF, id=stepup.id),
         lambda item: item.status == "authorizing",
     )
-    before, now = (one.approvals.have if one.approvals else 0 for one in (asked, ended))
+    before, now = (
+        one.approvals.have if one.approvals else 0 for one in (stepup, ended)
+    )
     is_recorded = ended.status == "pending" and now > before
     return ended, 0 if ended.status in _GRANTED or is_recorded else 1
 
@@ -291,7 +294,7 @@ def deny_stepup(session: CliSession, stepup_id: str, reason: str) -> None:
 def _repeat(
     count: int | None, within: int | None, bounds: tuple[str, ...]
 ) -> requests.RepeatRequest | None:
-    """Return what the options ask for; none of them: nothing is repeated."""
+    """Return the repeat in the options; without them there is none."""
     if count is None and within is None and not bounds:
         return None
     if count is None or within is None:
@@ -303,7 +306,7 @@ def _repeat(
 
 
 def print_all(session: CliSession, item: StepUpInfo) -> None:
-    """Print a request with what the broker knows about it."""
+    """Print a request with the broker's facts about it."""
     client = session.client
     before = client.call(calls.BEFORE, id=item.id).stepups
     owner = ""
@@ -337,8 +340,8 @@ def print_stepup(
     if row.request is not None and body is not None:
         shown = told(row.request, body, ascii_only=out.ascii_only, hex_bytes=_HEX_BYTES)
     past = PastDecisions(tuple(map(intake.stepup, before)))
-    asked = StepUpFacts(row, intake.shown(owner), past, SystemClock().now(), shown)
-    rows, _ = whole(asked, out.pen, out.width or 100)
+    facts = StepUpFacts(row, intake.shown(owner), past, SystemClock().now(), shown)
+    rows, _ = whole(facts, out.pen, out.width or 100)
     out.rows(rows)
 
 
@@ -366,7 +369,7 @@ def _save_body(answer: HeldBody, file: Path, *, opaque: bool) -> None:
 
 
 def print_end(out: Output, item: StepUpInfo | ChangeInfo) -> None:
-    """Print how a request stands after a decision."""
+    """Print the state of a request after a decision."""
     out.line(out.word(stepup_state(item.status)), " ", out.cell(item.id))
     if by := item.decided_by:
         people = by if isinstance(by, tuple) else (by,)

@@ -64,9 +64,9 @@ def stop_all(session: CliSession, reason: str) -> int:
         AgentVaultError: the broker refused; no broker of another machine answers.
         OSError: the order cannot be left.
     """
-    asked = requests.RevokeRequest(all=True, reason=reason)
+    body = requests.RevokeRequest(all=True, reason=reason)
     try:
-        answer = session.client.call(replace(calls.REVOKE, seconds=_ANSWER_S), asked)
+        answer = session.client.call(replace(calls.REVOKE, seconds=_ANSWER_S), body)
     except (UnreachableError, LedgerUnwritableError):
         if session.remote or not session.home.database.exists():
             raise
@@ -115,7 +115,7 @@ def _order(session: CliSession, reason: str) -> int:
 
 
 def _has_broker(home: Home) -> bool:
-    """Tell whether a process has the home directory's lock."""
+    """Check whether a process has the home directory's lock."""
     from agentvault_tui.ledger.opening import HomeLock
 
     try:
@@ -126,7 +126,7 @@ def _has_broker(home: Home) -> bool:
 
 
 def _is_obeyed(home: Home) -> bool:
-    """Wait for the broker to obey the order, and tell whether it did."""
+    """Wait for the broker to obey the order, and return whether it did."""
     until = time.monotonic() + _OBEYED_S
     while home.stop_order.exists():
         if time.monotonic() >= until:

@@ -45,23 +45,30 @@ def info(session: CliSession) -> None:
         return
     from agentvault_tui.ledger.store_admin import store_info
 
-    found = asyncio.run(store_info(connector_of(session)))
+    info_of_store = asyncio.run(store_info(connector_of(session)))
     brokers = [
         {"id": name, "seen_seconds_ago": round(ago, 1)} | json.loads(doc)
-        for name, doc, ago in found.brokers
+        for name, doc, ago in info_of_store.brokers
     ]
-    told = {"store": session.settings.store.url} | asdict(found)
-    if session.out.print_json(told | {"brokers": brokers}):
+    summary = {"store": session.settings.store.url} | asdict(info_of_store)
+    if session.out.print_json(summary | {"brokers": brokers}):
         return
     out = session.out
     out.line("store       ", out.cell(session.settings.store.url, limit=300))
-    out.line(f"server      PostgreSQL {found.server}, schema {found.version}")
-    out.line("team        ", out.cell(found.team), "  ledger ", out.cell(found.ledger))
-    out.line(f"head        {found.head}  sha256:{found.hash}")
-    out.line(f"size        {found.size / 1024 / 1024:.1f} MiB")
-    out.line(f"durability  {found.durability}")
-    if found.fault:
-        out.line("fault       ", out.cell(found.fault, limit=500))
+    out.line(
+        f"server      PostgreSQL {info_of_store.server}, schema {info_of_store.version}"
+    )
+    out.line(
+        "team        ",
+        out.cell(info_of_store.team),
+        "  ledger ",
+        out.cell(info_of_store.ledger),
+    )
+    out.line(f"head        {info_of_store.head}  sha256:{info_of_store.hash}")
+    out.line(f"size        {info_of_store.size / 1024 / 1024:.1f} MiB")
+    out.line(f"durability  {info_of_store.durability}")
+    if info_of_store.fault:
+        out.line("fault       ", out.cell(info_of_store.fault, limit=500))
     if brokers:
         rows = [(one["id"], f"{one['seen_seconds_ago']} s ago") for one in brokers]
         out.table(("BROKER", "SEEN"), rows)
@@ -70,7 +77,7 @@ def info(session: CliSession) -> None:
 
 
 def _info_of_home(session: CliSession) -> None:
-    """Say what `info` does of a home's own file."""
+    """Return the same as `info` for a home's own file."""
     from agentvault_tui.errors import NotFoundError
     from agentvault_tui.ledger.batch import read_tip
     from agentvault_tui.ledger.opening import read_ledger_id
@@ -83,9 +90,9 @@ def _info_of_home(session: CliSession) -> None:
         ledger = read_ledger_id(db, path)
         head = read_tip(db, ledger).head
     size = path.stat().st_size
-    told = {"store": f"sqlite:{path}", "version": VERSION, "ledger": ledger}
+    summary = {"store": f"sqlite:{path}", "version": VERSION, "ledger": ledger}
     more = {"head": head.seq, "hash": head.hash, "size": size, "durability": "single"}
-    if session.out.print_json(told | more):
+    if session.out.print_json(summary | more):
         return
     out = session.out
     out.line("store       ", out.cell(path, limit=300))
@@ -121,8 +128,8 @@ def check(session: CliSession) -> int:
             report = verify_ledger(made)
     head = {"head": report.head.seq, "hash": report.head.hash}
     problem = report.problem or tenant
-    told = {"ok": not problem, "events": report.events, "problem": problem}
-    if not session.out.print_json(told | head):
+    summary = {"ok": not problem, "events": report.events, "problem": problem}
+    if not session.out.print_json(summary | head):
         out = session.out
         if problem:
             out.line(out.word("fault"), ": ", out.cell(problem, limit=500))
@@ -160,9 +167,9 @@ def prepare(session: CliSession, *, yes: bool, finish: bool, role: str | None) -
     granted = grants(role, connector.database) if role else ()
     statements = (*missing, *granted)
     if not statements:
-        told = "nothing to remove" if finish else "nothing to do"
+        state = "nothing to remove" if finish else "nothing to do"
         if not session.out.print_json({"statements": []}):
-            session.out.line(f"the store is prepared for this version; {told}")
+            session.out.line(f"the store is prepared for this version; {state}")
         return
     if not session.json:
         for sql in statements:
@@ -281,8 +288,8 @@ def _home_rows(values: Mapping[str, str]) -> list[Change]:
     changes = [Meta(key, None) for key in rows]
     changes += [Meta(f"{TEXT}{path}", texts[path]) for path in digests]
     if alerts:
-        said = {"sha256": sha256_hex(alerts), "text": alerts}
-        changes.append(Meta(RECORDED_FILE, json.dumps(said)))
+        record = {"sha256": sha256_hex(alerts), "text": alerts}
+        changes.append(Meta(RECORDED_FILE, json.dumps(record)))
     return [*changes, Meta(RECORDED, json.dumps(digests))]
 
 
@@ -317,27 +324,27 @@ def check_store(session: CliSession) -> Iterator[Finding]:
         yield fault(problem.what, problem.remedy)
     elif record.key:
         yield ok(f"the team's key {record.key} is here")
-    found = asyncio.run(store_info(connector_of(session)))
-    yield ok(f"PostgreSQL {found.server}, schema {found.version}, head {found.head}")
-    if found.fault:
-        yield fault(found.fault, "agentvault audit accept --reason WHY")
-    if found.public:
+    info = asyncio.run(store_info(connector_of(session)))
+    yield ok(f"PostgreSQL {info.server}, schema {info.version}, head {info.head}")
+    if info.fault:
+        yield fault(info.fault, "agentvault audit accept --reason WHY")
+    if info.public:
         yield warning(
-            f"every role of the server may {' and '.join(found.public)} on the database"
+            f"every role of the server may {' and '.join(info.public)} on the database"
             " of the team's store",
             "agentvault store prepare, as the owner of the database",
         )
-    if found.durability == "asynchronous":
+    if info.durability == "asynchronous":
         yield warning(
             "replicas of the store lag behind it: a failover loses what was answered",
             "name one in synchronous_standby_names",
         )
     else:
-        yield ok(f"durability {found.durability}")
+        yield ok(f"durability {info.durability}")
 
 
 def connector_of(session: CliSession, url: str = "") -> Connector:
-    """Return what connects to the store of the settings, or at *url*."""
+    """Return the connector of the store of the settings, or at *url*."""
     settings = session.settings
     if not (url or settings.store.url):
         raise SettingsError(

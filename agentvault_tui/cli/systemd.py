@@ -22,7 +22,7 @@ SYSTEM: Final = Path("/etc/systemd/system")
 """Where units of the machine are."""
 _STATE: Final = Path("/var/lib/agentvault")
 _WORD: Final = re.compile(r"[\w./@+-]+", re.ASCII)
-"""What stands in a unit for itself: no quoting, specifier or variable."""
+"""A word that a unit takes literally: no quoting, specifier or variable."""
 _SERVICE: Final = """\
 [Unit]
 Description=AgentVault, the authorization server of AI agents
@@ -167,7 +167,7 @@ def unit_file(program: Path, home: Path | None, *, user: bool) -> str:
 
 
 def _is_hidden(path: Path) -> bool:
-    """Tell whether ``ProtectHome=yes`` hides a path."""
+    """Check whether ``ProtectHome=yes`` hides a path."""
     return any(map(path.is_relative_to, ("/home", "/root", "/run/user")))
 
 
@@ -183,7 +183,7 @@ def user_folder() -> Path:
 
 
 def _steps(home: Path | None, *, user: bool) -> list[str]:
-    """Return the commands that put it in force."""
+    """Return the commands that put it in effect."""
     if user:
         return [
             "systemctl --user daemon-reload",

@@ -1,4 +1,4 @@
-"""``agentvault team``: the key that seals what the brokers of a team share."""
+"""``agentvault team``: the key that encrypts the shared data of a team's brokers."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def new(session: CliSession, *, lost: bool) -> None:
 
 
 async def _make_here(session: CliSession, *, lost: bool) -> TeamKeyInfo:
-    """Make a key where no broker runs; `serve` seals anew with it."""
+    """Make a key where no broker runs; `serve` encrypts again with it."""
     from agentvault_tui.broker.team_key import make_key
 
     async with session.ledger() as ledger:
@@ -150,13 +150,13 @@ def import_key(
     with locked_folder(home.keys):
         if team_keys(home) != here:
             raise RefusedError("nothing was changed: this home's key is another by now")
-        kept = [*there, *(one for one in here if one not in there)][:MOST_KEYS]
-        if kept != here:
-            put_private(home.team_key, b"".join(kept), replace=True)
-    (key,) = key_ids(kept[:1])
-    if not session.out.print_json({"key": key, "changed": kept != here}):
-        said = "this home has the key " if kept != here else "this home had the key "
-        session.out.line(said, key)
+        keys = [*there, *(one for one in here if one not in there)][:MOST_KEYS]
+        if keys != here:
+            put_private(home.team_key, b"".join(keys), replace=True)
+    (key,) = key_ids(keys[:1])
+    if not session.out.print_json({"key": key, "changed": keys != here}):
+        verb = "this home has the key " if keys != here else "this home had the key "
+        session.out.line(verb, key)
 
 
 def _ask_to_replace(

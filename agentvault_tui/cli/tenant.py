@@ -89,7 +89,7 @@ def activate(session: CliSession, /, user_code: str, user: str, **given: Any) ->
     issuer = _local(session)  # first: it says whether this home has a tenant at all
     with Activation(prove=_prover(session)) as page:
         details = page.open(issuer, user_code)
-        asked = _waiting(session, details)
+        stepup = _waiting(session, details)
         if not session.json:
             _print_details(session.out, details, _held_facts(session, details, asked))
             _print_change(session, details, asked)
@@ -100,7 +100,7 @@ def activate(session: CliSession, /, user_code: str, user: str, **given: Any) ->
             page.confirm()
         else:
             page.cancel()
-    answer, problem = _accepted(session, asked) if agreed else ("cancelled", None)
+    answer, problem = _accepted(session, stepup) if agreed else ("cancelled", None)
     if session.json:
         session.out.json(
             {"answer": answer, "problem": problem, **_activation_shape(details)}
@@ -116,14 +116,14 @@ def activate(session: CliSession, /, user_code: str, user: str, **given: Any) ->
 def _waiting(session: CliSession, details: Details) -> StepUpInfo | None:
     """Return the step-up that waits for the code of *details*; None for a sign-in.
 
-    Of a step-up that was begun at another broker of the team this one has no code:
-    agent and fingerprint tell which it is.
+    This one has no code of a step-up that was begun at another broker of the team:
+    agent and fingerprint identify it.
     """
     waiting = session.client.call(calls.STEPUPS, StepUpQuery(status="authorizing"))
     for item in waiting.stepups:
         if item.device is None:
-            found = (item.agent_id, item.fingerprint)
-            if found == (details.agent_id, details.fingerprint):
+            match = (item.agent_id, item.fingerprint)
+            if match == (details.agent_id, details.fingerprint):
                 return item
         elif item.device.user_code == details.user_code:
             return item
@@ -131,9 +131,9 @@ def _waiting(session: CliSession, details: Details) -> StepUpInfo | None:
 
 
 def _held_facts(
-    session: CliSession, details: Details, asked: StepUpInfo | None
+    session: CliSession, details: Details, stepup: StepUpInfo | None
 ) -> list[tuple[str, str]]:
-    """Return what the page does not show of a held call, with a label each.
+    """Return the facts of a held call that the page does not show, with a label each.
 
     The broker is asked for headers and body. They count where the fingerprint is the
     page's, and the body has the length and SHA-256 that the page shows.
@@ -141,26 +141,26 @@ def _held_facts(
     if not details.request:
         return []
     sent: dict[str, str] = {f"{name}": value for name, value in details.request}
-    if asked is not None and asked.fingerprint == details.fingerprint:
+    if stepup is not None and stepup.fingerprint == details.fingerprint:
         from agentvault_tui.console.draw.stepup import request_facts, unreadable
         from agentvault_tui.console.state.body import told
         from agentvault_tui.console.state.intake import Intake
 
-        row = Intake(ascii_only=session.out.ascii_only).stepup(asked)
+        row = Intake(ascii_only=session.out.ascii_only).stepup(stepup)
         held = row.request
         if held and (held.body.sha256, f"{held.body.size}") == (
             sent.get("body_sha256"),
             sent.get("body_bytes"),
         ):
-            answer = session.client.call(calls.STEPUP_BODY, id=asked.id)
+            answer = session.client.call(calls.STEPUP_BODY, id=stepup.id)
             body = told(held, answer, ascii_only=session.out.ascii_only)
             width = session.out.width or 100
             warned = unreadable(held, session.out.pen)
             first = [("Warning", warned)] if warned else []
             return [*first, *request_facts(row, body, width)]
-    said = f"{sent.get('body_bytes')} bytes, SHA-256 {sent.get('body_sha256')}"
+    sent_body = f"{sent.get('body_bytes')} bytes, SHA-256 {sent.get('body_sha256')}"
     return [
-        ("Body", said),
+        ("Body", sent_body),
         ("  but", "headers and body cannot be shown here: read them in the console"),
     ]
 
@@ -184,12 +184,12 @@ def _print_change(
 
 def _accepted(session: CliSession, asked: StepUpInfo | None) -> tuple[str, str | None]:
     """Wait for the broker's judgement of the sign-in."""
-    if asked is None:
+    if stepup is None:
         return "confirmed", None
     brief = StepUpShowQuery(body=False)
     ended = followed(
         session,
-        lambda: session.client.call(calls.STEPUP, brief, id=asked.id),
+        lambda: session.client.call(calls.STEPUP, brief, id=stepup.id),
         lambda item: item.status == "authorizing",
     )
     if ended.status in {"approved", "redeemed"}:
@@ -198,7 +198,7 @@ def _accepted(session: CliSession, asked: StepUpInfo | None) -> tuple[str, str |
 
 
 def _prover(session: CliSession) -> Callable[[str], str] | None:
-    """Return what proves to the tenant that its home's owner asks."""
+    """Return the function that proves to the tenant that its home's owner asks."""
     from agentvault_tui.tenant.signin import proof_of
     from agentvault_tui.tenant.store import TenantSeal
 
@@ -271,7 +271,7 @@ def _read_password(path: Path) -> str:
 def _print_details(
     out: Output, details: Details, held: Iterable[tuple[str, str]]
 ) -> None:
-    """Print what the code approves; texts are `Shown` already."""
+    """Print the content of the code's approval; texts are `Shown` already."""
     if details.agent_id is None:
         out.line("This signs you in as an operator; it approves no agent's action.")
         if details.requested_on:
@@ -322,7 +322,7 @@ def _print_details(
 
 
 def _activation_shape(details: Details) -> dict[str, object]:
-    """Return what is being approved for ``--json``."""
+    """Return the approval's content for ``--json``."""
     parameters = zip(details.parameters, details.values, strict=True)
     return {
         **{name: getattr(details, name) for name in _SHAPE},
@@ -377,13 +377,13 @@ def add_user(
 def list_users(session: CliSession) -> None:
     """List the people who can sign in."""
     with open_users(session) as users:
-        found = users.all()
-        passkeys = {one.sub: users.passkeys(sub=one.sub) for one in found}
+        people = users.all()
+        passkeys = {one.sub: users.passkeys(sub=one.sub) for one in people}
     out = session.out
     if session.json:
-        shapes = [_shape(one) | {"passkeys": passkeys[one.sub]} for one in found]
+        shapes = [_shape(one) | {"passkeys": passkeys[one.sub]} for one in people]
         out.json({"users": shapes})
-    elif not found:
+    elif not people:
         out.line("nobody yet: `agentvault tenant user add NAME --approver`")
     else:
         out.table(
@@ -395,7 +395,7 @@ def list_users(session: CliSession) -> None:
                     *(person.sub, person.created_at[:19] + "Z"),
                     " ".join(str(one["id"]) for one in passkeys[person.sub]),
                 ]
-                for person in found
+                for person in people
             ],
         )
 
@@ -453,8 +453,8 @@ def passkey(session: CliSession, name: str, remove: str | None) -> None:
             )
         record_change(session, users, "passkey", person)
         link = f"{site.url}passkey/{users.invite_passkey(person)}"
-    told = {"user": person.name, "link": link, "expires_in": LINK_SECONDS}
-    if session.out.print_json(told):
+    summary = {"user": person.name, "link": link, "expires_in": LINK_SECONDS}
+    if session.out.print_json(summary):
         return
     if public is not None:
         print_qr(session.out, link)
@@ -467,7 +467,7 @@ def _on_this_machine(session: CliSession) -> LocalSite:
     """Return where the tenant's pages are for browsers of this machine.
 
     Raises:
-        UnreachableError: no broker runs, so nobody serves them.
+        UnreachableError: no broker runs, so they are not served.
     """
     from agentvault_tui.web.public import LocalSite
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from agentvault_tui.web.tls import TlsFiles
 
 _TRUST: Final = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")
-"""What requests, OpenSSL and httpx, and Node read."""
+"""The variables of requests, OpenSSL and httpx, and Node."""
 
 
 @group("tls", on_home=True, example="agentvault tls init")
@@ -117,16 +117,16 @@ def _shape(session: CliSession) -> dict[str, object]:
 def _describe(files: TlsFiles, own: CaFiles) -> dict[str, object]:
     from agentvault_tui.web.tls import read_certificate
 
-    found = read_certificate(files.cert)
+    certificate = read_certificate(files.cert)
     ours = files == own.leaf
     return {
         "cert": str(files.cert),
         "key": str(files.key),
-        "names": list(found.names),
-        "issuer": found.issuer,
-        "not_before": iso(found.starts),
-        "not_after": iso(found.ends),
-        "sha256": found.fingerprint,
+        "names": list(certificate.names),
+        "issuer": certificate.issuer,
+        "not_before": iso(certificate.starts),
+        "not_after": iso(certificate.ends),
+        "sha256": certificate.fingerprint,
         "ca": str(own.ca) if ours else None,
         "ca_not_after": iso(read_certificate(own.ca).ends) if ours else None,
         "environment": dict.fromkeys(_TRUST, str(own.ca)) if ours else {},

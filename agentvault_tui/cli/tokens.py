@@ -61,8 +61,8 @@ def revoke_token(session: CliSession, token_id: str, reason: str) -> None:
 
     The agent may ask for another: `agentvault revoke NAME` ends an agent's rights.
     """
-    asked = requests.TokenRevokeRequest(id=token_id, reason=reason)
-    out, answer = session.out, session.client.call(calls.REVOKE_TOKEN, asked)
+    body = requests.TokenRevokeRequest(id=token_id, reason=reason)
+    out, answer = session.out, session.client.call(calls.REVOKE_TOKEN, body)
     if out.print_json(answer):
         return
     out.line(out.cell("revoked ", "bad"), answer.id)
@@ -81,9 +81,9 @@ def scopes() -> None:
 @pass_session
 def list_scopes(session: CliSession) -> None:
     """List the scopes (permissions) of the catalogue, with their risk."""
-    out, found = session.out, session.client.call(calls.POLICY).catalogue
-    listed = sorted(found.items())
-    if out.print_json({"scopes": found}):
+    out, catalogue = session.out, session.client.call(calls.POLICY).catalogue
+    listed = sorted(catalogue.items())
+    if out.print_json({"scopes": catalogue}):
         return
     rows = [
         [name, out.word(scope.risk), out.cell(scope.description, limit=200)]

@@ -42,7 +42,7 @@ def run(
         settings: ``[console]`` of them is used.
         broker_note: said once at the start, when the broker runs for this console.
         config_folder: where saved filters and the user's keys are; may be nowhere.
-        memory_folder: where the last head seen is kept; by default the user's state.
+        memory_folder: the folder of the last head seen; by default the user's state.
         clock: the source of now.
         known_to: the header announces no loosening up to this event.
 
@@ -75,14 +75,14 @@ def run(
 
 
 def _keep() -> None:
-    """Let the collector pass over what is loaded now: it stays, and looking costs."""
+    """Let the collector pass over the loaded objects: they stay, and looking costs."""
     gc.collect()
     gc.freeze()
     gc.enable()
 
 
 def takes_mouse(wanted: Switch, environ: Mapping[str, str]) -> bool:
-    """Tell whether to take the mouse: it costs bytes, and the terminal's selection."""
+    """Check whether to take the mouse: it costs bytes, and the terminal's selection."""
     if wanted is Switch.AUTO:
         return not over_ssh(environ)
     return wanted is Switch.ON

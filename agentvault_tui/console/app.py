@@ -119,7 +119,7 @@ class ConsoleApp(Keyed, App[int]):
         self._config_folder = config_folder
         self._following: asyncio.Task[None] | None = None
         self._typed: deque[Key | Paste] = deque()
-        """What was typed and not handled yet."""
+        """Keys that were typed and not handled yet."""
         self._handling = False
         """Whether a key is on its way through the widgets."""
         self.painter = Painter()
@@ -161,7 +161,7 @@ class ConsoleApp(Keyed, App[int]):
             self.notify(self._note, markup=False, timeout=8)
 
     def _take_keymap(self) -> None:
-        """Put the user's keys in place; say what of their file does not hold."""
+        """Put the user's keys in place; report the invalid parts of their file."""
         folder = self._config_folder
         if folder is None or not (folder / "keymap.toml").exists():
             return
@@ -185,9 +185,9 @@ class ConsoleApp(Keyed, App[int]):
             help_key = self.desk.key("help", "?")
             more = f"\n{len(problems) - 3} more: press {help_key}"
             more *= len(problems) > 3
-            told = "\n".join(problems[:3])
+            text = "\n".join(problems[:3])
             self.notify(
-                f"{told}{more}",
+                f"{text}{more}",
                 title="Not taken from keymap.toml",
                 severity="warning",
                 markup=False,
@@ -195,7 +195,7 @@ class ConsoleApp(Keyed, App[int]):
             )
 
     def _ended(self, following: asyncio.Task[None]) -> None:
-        """Say it when the link itself broke: nobody should trust the screen then."""
+        """Report that the link itself broke: the screen must not be trusted then."""
         if not following.cancelled() and (error := following.exception()):
             reason = f"the console's own link broke ({type(error).__name__})"
             self.desk.mirror.set_link(LinkState.LOST, reason)
@@ -207,7 +207,7 @@ class ConsoleApp(Keyed, App[int]):
                 await self._following
 
     def get_theme(self, theme_name: str) -> Theme | None:
-        """Return a theme: asked for with every row, and looked up anew by Textual."""
+        """Return a theme: asked for with every row, and looked up again by Textual."""
         if theme_name not in self._themes_known:
             self._themes_known[theme_name] = super().get_theme(theme_name)
         return self._themes_known[theme_name]
@@ -219,7 +219,7 @@ class ConsoleApp(Keyed, App[int]):
         return commands(self, screen, self.desk)
 
     def watch_theme(self) -> None:
-        """Paint the home screen's panes anew, also behind another screen."""
+        """Paint the home screen's panes again, also behind another screen."""
         if self.is_running:
             self.watch_screen.paint_all()
 
@@ -272,7 +272,7 @@ class ConsoleApp(Keyed, App[int]):
         return self.screen if isinstance(self.screen, PaneScreen) else None
 
     def copy_to_clipboard(self, text: str) -> None:
-        """Keep what is copied in an input for our own inputs; see `clipboard`."""
+        """Store copied text for our own inputs; see `clipboard`."""
         self._clipboard = text
 
     # What is typed
@@ -318,7 +318,7 @@ class ConsoleApp(Keyed, App[int]):
     def _after(self, node: DOMNode | None, call: Callable[[], object]) -> None:
         """Call when *node* and those above it have taken all messages they have now.
 
-        A key that nobody stops bubbles up to the app, whose bindings come last.
+        An unhandled key bubbles up to the app, whose bindings come last.
         """
         while node is not None and node is not self:
             if node.call_later(self._after, node.parent, call):
@@ -334,7 +334,7 @@ class ConsoleApp(Keyed, App[int]):
         return driver.outlet if isinstance(driver, TerminalDriver) else None
 
     def _display(self, screen: Screen[object], renderable: Any) -> None:
-        """Draw what has changed, and nothing while the terminal does not read."""
+        """Draw the changes, and nothing while the terminal does not read."""
         if (outlet := self._outlet) is not None:
             if outlet.behind():
                 return
@@ -343,7 +343,7 @@ class ConsoleApp(Keyed, App[int]):
         super()._display(screen, renderable)
 
     def terminal_resumed(self, stood: float) -> None:
-        """Draw what was missed; after long, believe nothing that was shown."""
+        """Draw the missed frames; after a long time, believe no earlier one."""
         self.screen.refresh()
         self.desk.link.terminal_stalled(stood)
         if self._outlet is not None:
@@ -390,11 +390,11 @@ def build(
     label = mirror.intake.shown(settings.console.label, LABEL)
     desk = Desk(link, alphabet, pause, saved=saved, label=label)
     name_ways(desk, broker, environ)
-    said = ". ".join(text for text in (note, complaint) if text)
+    full_note = ". ".join(text for text in (note, complaint) if text)
     app = ConsoleApp(
         desk,
         theme_name=name,
-        note=said,
+        note=full_note,
         config_folder=config_folder,
     )
     if over_ssh(environ) or settings.console.link == "slow":

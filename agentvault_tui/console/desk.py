@@ -1,8 +1,8 @@
-"""What screens and dialogs work with: the link, its mirror, the last restore.
+"""The shared objects of screens and dialogs: the link, its mirror, the last restore.
 
-A restore can be taken back for ten seconds by one key, for the agent that was
-restored: revoking is free, so nothing more is asked, and what is undone is captured
-when the agent was restored, whatever the cursor is on by then.
+A restore can be taken back for ten seconds by one key, for the agent that was restored:
+revoking is free, so nothing more is asked, and the target is captured when the agent
+was restored, wherever the cursor is by then.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from agentvault_tui.operator_api.remote import BrokerAddress
 
 ARM_SECONDS: Final = 0.6
-"""How long something stands before what is typed may decide about it."""
+"""The time for which content must be on screen before keys may decide about it."""
 
 UNDO_SECONDS: Final = 10.0
 UNDO_KEY: Final = "z"
@@ -48,7 +48,7 @@ LABEL: Final = 16
 _UNDO_REASON: Final = "the restore was undone"
 _UNDO_BAR: Final = 10
 _COPIED: Final = 60
-"""Cells of what was copied that are told."""
+"""Cells of copied text in the message about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,22 +82,22 @@ class Desk:
     elsewhere: str = ""
     """Host and port of the broker, where it is on another machine."""
     user: str = " --user NAME"
-    """What follows the code; nothing where the demo's script takes it."""
+    """The follower of the code; nothing if the demo's script takes it."""
     keymap: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """The user's own keys, by the name of what they do."""
+    """The user's own keys, by the name of the action."""
     key_problems: list[str] = field(default_factory=list)
-    """What of the user's keymap was not taken, and why."""
+    """The invalid parts of the user's keymap, and the reasons."""
     saved: SavedFilters = field(default_factory=SavedFilters)
     undo: Undo | None = None
     """The last restore, while it can be taken back; see `offered_undo`."""
     label: str = ""
-    """What the operator calls this vault, such as ``PROD``."""
+    """The operator's name for this vault, such as ``PROD``."""
     begun: dict[str, datetime] = field(default_factory=dict)
     """When this console started the second factor, by step-up: the approver compares
     it with the tenant's page (RFC 8628 section 5.4)."""
 
     absence: Absence = field(init=False)
-    """What has happened since the operator's last key."""
+    """The events since the operator's last key."""
 
     def __post_init__(self) -> None:
         """Count from now on."""
@@ -112,7 +112,7 @@ class Desk:
         return self.link.read_only
 
     def key(self, name: str, shipped: str) -> str:
-        """Return the key that does what *name* is called in a keymap, as it is now.
+        """Return the present key of the action *name* of a keymap.
 
         A sentence that names a key names the user's own, if they have one.
         """
@@ -121,13 +121,13 @@ class Desk:
 
     @property
     def restores(self) -> str:
-        """What is said of a revoked agent besides, where it can be restored."""
+        """The note about a revoked agent that can be restored."""
         if self.past or self.read_only:
             return ""
         return f"; {self.key('restore', 'u')} restores"
 
     def refusal(self, need: str = "") -> str | None:
-        """Say why nothing may be decided now, and what to do; None if it may.
+        """Return why nothing may be decided now, and the remedy; None if it may.
 
         *need* is the kind of decision, one of `presence.NEEDS`, or none yet.
         """
@@ -154,7 +154,7 @@ class Desk:
 
 
 def name_ways(desk: Desk, broker: BrokerAddress, environ: Mapping[str, str]) -> None:
-    """Name what leads to the tenant's page from this terminal, for the vault's home.
+    """Name the ways to the tenant's page from this terminal, for the vault's home.
 
     Another terminal need not have this one's ``AGENTVAULT_HOME``.
     """
@@ -174,7 +174,8 @@ def name_ways(desk: Desk, broker: BrokerAddress, environ: Mapping[str, str]) -> 
 def undone(error: AgentVaultError) -> str:
     """Say how sure it is that nothing was decided.
 
-    A connection that broke may have carried the decision: then nobody here can know.
+    A connection that broke may have carried the decision: then its outcome is unknown
+    here.
     """
     if isinstance(error, UnreachableError):
         return "Not confirmed, so look before trying again"
@@ -191,10 +192,10 @@ def offer_undo(desk: Desk, agent: AgentRow, since: int) -> None:
 
 
 def offered_undo(desk: Desk) -> Undo | None:
-    """Return what can be taken back now.
+    """Return the restore that can be taken back now.
 
     Nothing any more once the agent was revoked anyway: who serves it again after
-    that has decided anew, and it is not ours to take back. Nothing yet while the
+    that has decided again, and it is not ours to take back. Nothing yet while the
     agent's state is the one before the restore: the reply may come before the stream
     tells of it.
     """
@@ -252,17 +253,17 @@ def undo_restore(app: App[object], desk: Desk) -> None:
 
 async def _take_back(app: App[object], desk: Desk, undo: Undo) -> None:
     try:
-        cut = await take_back(desk, undo)
+        ended = await take_back(desk, undo)
     except AgentVaultError as error:
         shown = desk.mirror.intake.shown(error.diagnosis(), 300)
-        said, done = f"{undone(error)}: {shown}", False
+        text, done = f"{undone(error)}: {shown}", False
     else:
-        said = f"{undo.name} revoked again, closed here {cut.here}"
-        said = f"{said}: cut {cut.tokens}, {cut.stepups}"
-        said = ". ".join((said, *caution(cut)))
-        done = not caution(cut)
+        text = f"{undo.name} revoked again, closed here {ended.here}"
+        text = f"{text}: cut {ended.tokens}, {ended.stepups}"
+        text = ". ".join((text, *caution(ended)))
+        done = not caution(ended)
     severity: Literal["information", "warning"] = "information" if done else "warning"
-    app.notify(said, severity=severity, markup=False)
+    app.notify(text, severity=severity, markup=False)
 
 
 _DISPLAYS: Final = ("DISPLAY", "WAYLAND_DISPLAY")
@@ -272,7 +273,7 @@ def open_page(app: App[object], desk: Desk, link: str) -> str:
     """Copy *link*, and open it where this terminal's machine has a browser's screen.
 
     Returns:
-        what to say: where to open it, and over SSH the tunnel that leads there.
+        the message: the page's address, and over SSH the tunnel to it.
     """
     App.copy_to_clipboard(app, link)
     if on_loopback(link) and (line := tunnel(link, desk.ssh)):

@@ -1,4 +1,4 @@
-"""Navigation: what screens and dialogs ask the app to open.
+"""Navigation: requests of screens and dialogs to the app.
 
 The app alone knows every screen, so no screen imports another.
 """

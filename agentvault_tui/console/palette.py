@@ -1,4 +1,4 @@
-"""The command palette: what the screen in front can do, and everything with a name."""
+"""The command palette: the actions of the front screen, and everything with a name."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ _MOVES: Final = frozenset(
     {"down", "up", "page-down", "page-up", "first", "last", "next", "previous"}
     | {"out", "leave", "palette", "quit", "refuse"}
 )
-"""What only makes sense at the key."""
+"""Actions that only make sense at the key."""
 _DECIDES: Final = frozenset(
     {"approve", "deny", "reason", "confirm", "close", "take", "undo"}
 )
-"""What is done by its own key and at once: Enter in a list must never do it."""
+"""Actions with a key of their own that happen at once: Enter in a list must never do
+one."""
 _OFFERED: Final = 5
 """Step-ups and filters offered before anything is typed; all are found by typing."""
 _LONGEST: Final = 90
 
 Command = tuple[str, str, Callable[[], object]]
-"""What it is called, what it is, and what it does."""
+"""Its name, its kind, and its action."""
 
 
 def commands(
@@ -86,13 +87,13 @@ def _target(screen: Screen[object], name: str) -> str:
 def _actions(
     app: App[Any], screen: Screen[object]
 ) -> Iterator[tuple[str, str, str, Callable[[], object]]]:
-    """Yield what can be done by a key where the focus is, each action once."""
-    found: dict[str, list[ActiveBinding]] = {}
+    """Yield the actions of keys at the focus, each action once."""
+    actions: dict[str, list[ActiveBinding]] = {}
     for active in screen.active_bindings.values():
         name = active.binding.id
         if name and active.enabled and name not in _MOVES | _DECIDES:
-            found.setdefault(name, []).append(active)
-    for name, several in found.items():
+            actions.setdefault(name, []).append(active)
+    for name, several in actions.items():
         if isinstance(screen, PaneScreen) and not screen.applies(name):
             continue
         active = several[0]
@@ -104,7 +105,7 @@ def _actions(
 
 
 def _shown(text: str, what: str) -> Content:
-    """Draw a name and what it is; Textual would read the latter as markup."""
+    """Draw a name and its kind; Textual would read the latter as markup."""
     return Content.assemble(text, "\n", (what, "$text-muted"))
 
 
@@ -115,7 +116,7 @@ class NamedCommands(Provider):
     """
 
     async def discover(self) -> Hits:
-        """Offer what waits and what was saved, before anything is typed."""
+        """Offer waiting requests and saved filters, before anything is typed."""
         waiting = islice(self._stepups(), _OFFERED)
         filters = islice(self._filters(), _OFFERED)
         for text, what, act in (*self._targeted(), *waiting, *filters):

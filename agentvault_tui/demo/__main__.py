@@ -13,7 +13,7 @@ from agentvault_tui.errors import AgentVaultError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Approve what the console shows, and return an exit code."""
+    """Approve the step-up that the console shows, and return an exit code."""
     parser = argparse.ArgumentParser(
         prog="approve",
         description="Approve, as the demo's approver, what the console asks for.",

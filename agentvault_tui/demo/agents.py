@@ -25,11 +25,11 @@ class Pauses:
     """A person said no: doubled each time in a row."""
     cooling_most: float = 300.0
     again: float = 15.0
-    """Nobody decided in time, or too much is waiting: ask again later."""
+    """Undecided in time, or too much is waiting: ask again later."""
 
 
 class ExampleAgent:
-    """One agent: its client, its manners, and what it has in hand."""
+    """One agent: its client, its manners, and its present work."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class ExampleAgent:
             await self.run(self.role.next_action(self.random))
 
     async def finish(self) -> None:
-        """Leave calls under way: a held one is not sent once nobody waits for it."""
+        """Leave calls under way: a held one is not sent without a waiting client."""
         for task in self._under_way:
             task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
@@ -127,10 +127,10 @@ class ExampleAgent:
 
     async def _has_token(self) -> bool:
         if not self._token:
-            asked = await self.client.ask(self.role.token_scope)
-            self._token = asked.access_token
-            if asked.error:
-                self._back_off(asked)
+            reply = await self.client.ask(self.role.token_scope)
+            self._token = reply.access_token
+            if reply.error:
+                self._back_off(reply)
         return bool(self._token)
 
     async def _act(self, action: DemoAction) -> None:

@@ -6,11 +6,10 @@ Approving takes a second factor, in the demo as anywhere. Two ways, both real:
   authenticator app. In the console `s`, Enter, `a`; open the link the console shows,
   and sign in with the password and the phone's code.
 * Without one: in a second terminal, ``HOME/demo/approve``. It finds the code that the
-  console is showing, works out the current one-time code from the seed kept in a 0600
-  file, and runs ``agentvault tenant activate``, which shows what is being approved and
-  asks.
+  console is showing, works out the current one-time code from the seed in a 0600 file,
+  and runs ``agentvault tenant activate``, which shows the approval's content and asks.
 
-The second way shows the flow, not the protection: whoever can read this home holds both
+The second way shows the flow, not the protection: a reader of this home has both
 factors. Outside a demo nothing writes a seed or a password to disk in clear.
 """
 
@@ -66,8 +65,8 @@ async def prepare(home: Path) -> Approver:
     if not (folder / "approver.json").exists():
         user = await ask(home, "tenant", "user", "add", NAME, "--approver")
         write_private(folder / "password", f"{user['password']}\n")
-        kept = {key: user[key] for key in ("otp_secret", "otpauth_uri")}
-        write_private(folder / "approver.json", json.dumps(kept))
+        credentials = {key: user[key] for key in ("otp_secret", "otpauth_uri")}
+        write_private(folder / "approver.json", json.dumps(credentials))
     approver = load(home)
     line = shlex.join(
         [sys.executable, "-E", "-P", "-m", "agentvault_tui.demo", "--home", str(home)]
@@ -80,12 +79,12 @@ def load(home: Path) -> Approver:
     """Return the approver that was prepared in *home*."""
     folder = home / "demo"
     try:
-        kept = json.loads((folder / "approver.json").read_text())
+        stored = json.loads((folder / "approver.json").read_text())
     except OSError as error:
         raise NotFoundError(
             f"there is no demo in {home}", "start one with `agentvault demo`"
         ) from error
-    return Approver(folder, kept["otp_secret"], kept["otpauth_uri"])
+    return Approver(folder, stored["otp_secret"], stored["otpauth_uri"])
 
 
 async def approve(

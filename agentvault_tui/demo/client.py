@@ -24,7 +24,7 @@ _QUIET: Final = 120.0
 
 @dataclass(frozen=True, slots=True)
 class AgentAnswer:
-    """What came of a request for a token, or of a call."""
+    """The result of a request for a token, or of a call."""
 
     error: str = ""
     """The broker's or the gateway's code; empty: a token, or the service's answer."""
@@ -32,9 +32,9 @@ class AgentAnswer:
     """The stable code of a denial's reason."""
     access_token: str = field(default="", repr=False)
     done: bool = False
-    """Whether the service did what it was asked for."""
+    """Whether the service carried out the request."""
     retry_after: float = 1.0
-    """Seconds after which what is unavailable may be asked again."""
+    """Seconds after which an unavailable answer may be requested again."""
 
 
 class OAuthClient(AsyncOAuth2Client):  # type: ignore[misc] # authlib is not typed

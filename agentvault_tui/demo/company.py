@@ -47,7 +47,7 @@ class Company:
     home: Path
     operator: Operator
     problems: list[str]
-    """What went wrong and left the rest as it should be."""
+    """The problem that left the rest as it should be."""
 
     async def work(self, rate: float) -> None:
         """Run agents and scenario, *rate* ordinary decisions a second in all."""
@@ -70,7 +70,7 @@ class Company:
         )
 
     def compare(self, record: Record) -> None:
-        """Hold what each agent saw answered against what the ledger holds."""
+        """Compare the answers that each agent saw with the ledger's events."""
         for agent in self.agents.values():
             for decision_id, sent in agent.client.decided.items():
                 held = record.decisions.get(decision_id, set())
@@ -85,12 +85,14 @@ class Company:
 async def register(
     home: Path, operator: Operator, count: int
 ) -> dict[str, AgentCredentials]:
-    """Register *count* agents; those of an earlier run are kept."""
+    """Register *count* agents; those of an earlier run stay."""
     file = home / "demo" / "clients.json"
-    known: dict[str, AgentCredentials] = {}
+    credentials: dict[str, AgentCredentials] = {}
     if file.exists():
-        kept = json.loads(file.read_text())
-        known = {name: AgentCredentials(**fields) for name, fields in kept.items()}
+        stored = json.loads(file.read_text())
+        credentials = {
+            name: AgentCredentials(**fields) for name, fields in stored.items()
+        }
     taken = set((await operator.names()).values())
     wanted: dict[str, dict[str, object]] = {
         name: {
@@ -102,18 +104,18 @@ async def register(
         for name, role in named_roles(count)
     }
     for name, description in wanted.items():
-        if name in known:
+        if name in credentials:
             continue
         if name in taken:
             raise ConflictError(
                 f"this home has an agent {name} that the demo did not register",
                 "give the demo a home of its own",
             )
-        known[name] = await operator.register(description)
+        credentials[name] = await operator.register(description)
     write_private(
-        file, json.dumps({name: asdict(entry) for name, entry in known.items()})
+        file, json.dumps({name: asdict(entry) for name, entry in credentials.items()})
     )
-    return {name: known[name] for name in wanted}
+    return {name: credentials[name] for name in wanted}
 
 
 _CONTACTS: Final = """\
@@ -174,7 +176,7 @@ when { context has recipients && context.recipients > 1 };
 
 
 async def set_shadow_policy(home: Path) -> None:
-    """Let a stricter policy decide beside the one in force, which answers."""
+    """Let a stricter policy decide next to the one in effect, which answers."""
     file = home / "demo" / "stricter.cedar"
     if not file.exists():
         text = (await ask(home, "policy", "show"))["text"]
@@ -183,7 +185,7 @@ async def set_shadow_policy(home: Path) -> None:
 
 
 def write_limits_and_sinks(home: Path) -> None:
-    """Write them before the broker starts: new limits would void what waits."""
+    """Write them before the broker starts: new limits would void waiting requests."""
     for name, text in (("alerts.toml", _ALERTS), ("limits.toml", _CEILINGS)):
         if not (home / name).exists():
             write_private(home / name, text)
@@ -201,7 +203,7 @@ async def put_behind_the_gateway(home: Path, origin: str) -> None:
 
 @contextlib.asynccontextmanager
 async def open_workspace() -> AsyncIterator[Workspace]:
-    """Serve the workspace, which takes a key that nobody but the gateway has."""
+    """Serve the workspace, which takes a key that only the gateway has."""
     place = Workspace(secrets.token_urlsafe(), WorkspaceStore())
     async with _http() as inward:
         owners = OwnersGuard(lambda: place.provider, inward)
@@ -218,7 +220,7 @@ class Workspace:
     store: WorkspaceStore
     url: str = ""
     provider: str = ""
-    """Whose tokens it takes for owners' accounts, once that is known."""
+    """The provider whose tokens it takes for owners' accounts, once that is known."""
 
 
 @contextlib.asynccontextmanager
@@ -281,7 +283,7 @@ _FIRST_INVOICE: Final = 1881
 _EPISODE: Final = 75.0
 """Seconds from one unusual thing to the next, once the first minute is over."""
 _ASKS, _HELPS, _SEARCHES = "calendar-agent", "research-agent", "read:calendar"
-"""Who passes a token on to whom, and for what."""
+"""The delegations: from, to, and the scope."""
 _SEARCH: Final = 30.0
 """Seconds from one search by another to the next."""
 _LOOKUP: Final = 12.0

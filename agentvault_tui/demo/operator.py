@@ -14,9 +14,9 @@ from agentvault_tui.errors import AgentVaultError, RefusedError, UnreachableErro
 
 _PAGE: Final = 1000
 _CALLBACK: Final = "http://127.0.0.1:7719/callback"
-"""Where a browser is sent in the end; what it brings is read off its address."""
+"""The final address of a browser; its parameters are read from it."""
 Visit = Callable[[str], Awaitable[str]]
-"""Opens a page, does what it asks, and returns the address at which it ended."""
+"""Opens a page, follows its requests, and returns the address at which it ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,14 @@ class AgentCredentials:
 
 @dataclass(slots=True)
 class Record:
-    """What the ledger holds of decisions, from some event on."""
+    """The ledger's decisions, from some event on."""
 
     outcomes: dict[str, Counter[str]] = field(
         default_factory=lambda: defaultdict(Counter)
     )
     """Decisions by agent id, then by outcome."""
     decisions: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    """By decision, each outcome: what waited may be allowed later."""
+    """By decision, each outcome: a waiting one may be allowed later."""
 
     def add(self, event: dict[str, Any]) -> None:
         """Count one event."""
@@ -78,8 +78,8 @@ class Operator:
 
     async def delegate(self, agent_id: str, to: str, scope: str) -> None:
         """Let an agent pass tokens with a scope on to another."""
-        asked = {"agent_id": agent_id, "to": to, "scopes": [scope]}
-        await self._call("POST", "/api/agents/delegates", json=asked)
+        body = {"agent_id": agent_id, "to": to, "scopes": [scope]}
+        await self._call("POST", "/api/agents/delegates", json=body)
 
     async def keep_secret(self, name: str, value: str) -> None:
         """Seal *value* as a secret that services attach."""

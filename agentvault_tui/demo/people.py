@@ -1,8 +1,8 @@
 """The owners of the accounts agents use: they connect them as a browser would.
 
 Alice's two agents use one account of hers; Bob's uses his own. Each signs in at the
-tenant and allows the account at the provider that is built into it; the broker has
-Token Vault keep what comes of it, and the agents never see any of it.
+tenant and allows the account at the provider that is built into it; the broker lets
+Token Vault store the tokens, and the agents never see any of them.
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ class Browser:
         forms = _Forms()
         forms.feed(html)
         for name, given in (("login", self._credentials), ("consent", {})):
-            if found := forms.found.get(name):
-                action, fields = found
+            if value := forms.found.get(name):
+                action, fields = value
                 return action, {**fields, **given}
         raise RefusedError("the tenant's page asks for neither a sign-in nor a consent")
 
 
 class _Forms(HTMLParser):
-    """Each form by its id: where it goes, and what its fields hold."""
+    """Each form by its id: its target, and the present values of its fields."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,10 +128,10 @@ def prepare(home: Path, origin: str) -> Path:
 async def connect(
     home: Path, operator: Operator, agents: Iterable[tuple[str, ExampleAgent]]
 ) -> list[str]:
-    """Have the owners of the six roles connect their accounts; say what went wrong.
+    """Connect the accounts of the six roles' owners; return the problem.
 
-    What an earlier run connected is kept. An agent whose account cannot be connected,
-    because it was cut off meanwhile, say, goes without.
+    An earlier run's accounts stay. An agent whose account cannot be connected, for
+    example because it was revoked meanwhile, goes without.
     """
     problems = []
     connected = await operator.connected()
@@ -157,9 +157,9 @@ async def connect(
 async def _password(home: Path, person: str) -> str:
     """Return a person's password; create the user if needed."""
     file = home / "demo" / "people.json"
-    known: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
-    if person not in known:
+    passwords: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
+    if person not in passwords:
         user = await ask(home, "tenant", "user", "add", person)
-        known[person] = user["password"]
-        write_private(file, json.dumps(known))
-    return known[person]
+        passwords[person] = user["password"]
+        write_private(file, json.dumps(passwords))
+    return passwords[person]

@@ -17,7 +17,8 @@ from typing import Any, Final
 from agentvault_tui.errors import AgentVaultError, RefusedError, UsageError
 
 AGENTVAULT: Final = (sys.executable, "-E", "-P", "-m", "agentvault_tui.cli")
-"""What the installed script ``agentvault`` runs, whether or not it is on the PATH."""
+"""The command of the installed script ``agentvault``, whether or not it is on the
+PATH."""
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
 """Loaded here: between fork and exec nothing should be."""
@@ -27,7 +28,7 @@ _STOP: Final = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What ``agentvault serve`` says once it listens."""
+    """The first line of ``agentvault serve`` once it listens."""
 
     agents_url: str
     tenant: str
@@ -63,11 +64,11 @@ async def _ready(process: asyncio.subprocess.Process, log: Path) -> Ready:
         with contextlib.suppress(TimeoutError):
             line = await asyncio.wait_for(process.stdout.readline(), _START)
     try:
-        said = json.loads(line)
+        message = json.loads(line)
         return Ready(
-            said["agents_url"].rstrip("/"),
-            said["tenant"],
-            Path(said["operator_socket"]),
+            message["agents_url"].rstrip("/"),
+            message["tenant"],
+            Path(message["operator_socket"]),
         )
     except (ValueError, KeyError) as error:
         failure = AgentVaultError
@@ -95,9 +96,8 @@ async def console(
 ) -> asyncio.subprocess.Process:
     """Open ``agentvault console`` on *home* in this terminal, for that kind of link.
 
-    The demo's own set-up ends with the event *set_up*. Of a *passing* home nothing is
-    to be remembered: what a console keeps elsewhere of the ledgers it saw goes into
-    the home, and with it.
+    The demo's own set-up ends with the event *set_up*. A console of a *passing* home
+    stores its state about ledgers in that home, so that it is deleted with it.
     """
     line = [*AGENTVAULT, "--home", str(home), "console", "--known-to", str(set_up)]
     if link is not None:
@@ -120,7 +120,7 @@ def _end_with_parent() -> None:
 
 
 async def ask(home: Path, *arguments: str) -> dict[str, Any]:
-    """Run one ``agentvault`` command on *home* with ``--json``; return what it says."""
+    """Run one ``agentvault`` command on *home* with ``--json``; return its output."""
     process = await asyncio.create_subprocess_exec(
         *AGENTVAULT,
         *("--home", str(home), *arguments, "--json"),

@@ -22,7 +22,7 @@ class DemoAction:
 
 @dataclass(frozen=True, slots=True)
 class AgentRole:
-    """An example agent: who answers for it, what it may do, what it does."""
+    """An example agent: its owner, its permissions, its actions."""
 
     name: str
     owner: str
@@ -33,13 +33,13 @@ class AgentRole:
     next_action: Callable[[Random], DemoAction]
     """Picks the next ordinary action."""
     writes: tuple[str, ...] = ()
-    """What of its scopes policy puts into a token beside those to read."""
+    """The scopes that policy puts into its token next to those to read."""
     connection: str = ""
     """The provider at which it uses its owner's account, if it does."""
 
     @property
     def token_scope(self) -> str:
-        """What its token is for; what may ask a person is not asked of a token."""
+        """The scope of its token; actions that may need a person are not in it."""
         reads = (scope for scope in self.scopes if scope.startswith("read:"))
         return " ".join((*reads, *self.writes))
 

@@ -38,7 +38,7 @@ _SEED: Final = 42
 _SETTLED: Final = 2.0
 """Seconds after which accounts are connected where no console opens."""
 _BESIDE: Final = 37
-"""Cells for words beside the QR code: both fit on a terminal of 80 x 24."""
+"""Cells for words next to the QR code: both fit on a terminal of 80 x 24."""
 
 
 def run(
@@ -53,10 +53,10 @@ def run(
     """Run the demo until its console closes, its time is up, or a signal comes.
 
     Args:
-        home: a home to use and keep; by default a temporary one, removed at the end.
+        home: a permanent home; by default a temporary one, removed at the end.
         agents: how many; the first six play the story.
         rate: ordinary decisions a second that all agents together aim at.
-        headless: without a console; prints what the ledger holds as JSON at the end.
+        headless: without a console; prints the ledger's content as JSON at the end.
         seconds: how long; by default until something ends it.
         link: the console's ``--link``, if it was given.
 
@@ -64,8 +64,8 @@ def run(
         an exit code.
 
     Raises:
-        AgentVaultError: something did not start, or what the agents saw is not what
-            the ledger holds.
+        AgentVaultError: a part did not start, or the agents' answers differ from the
+            ledger.
     """
     if not 1 <= agents <= 1000:
         raise UsageError(f"--agents is {agents}", "it may be 1 to 1000")
@@ -81,8 +81,8 @@ def run(
         console = partial(processes.console, folder, link, passing=not home)
         opens = None if headless else console
         code, summary = asyncio.run(_play(folder, agents, rate, seconds, opens))
-    said = json.dumps(summary) if headless else _ending(summary, kept=bool(home))
-    print(said)  # noqa: T201 - the command's output
+    text = json.dumps(summary) if headless else _ending(summary, with_home=bool(home))
+    print(text)  # noqa: T201 - the command's output
     return code
 
 
@@ -117,7 +117,7 @@ _Opens = Callable[[int], Awaitable[asyncio.subprocess.Process]]
 async def _play(
     home: Path, agents: int, rate: float, seconds: float | None, opens: _Opens | None
 ) -> tuple[int, dict[str, Any]]:
-    """Run it; return the exit code, and what the ledger holds at the end."""
+    """Run it; return the exit code, and the ledger's content at the end."""
     clock, ending = SystemClock(), asyncio.Event()
     write_limits_and_sinks(home)
     if opens:
@@ -204,7 +204,7 @@ async def _work(
 
 
 def _instructions(home: Path, person: approver.Approver, url: str) -> list[str]:
-    """Return how to approve, in lines that fit beside the QR code."""
+    """Return how to approve, in lines that fit next to the QR code."""
     prose = [
         f"Example agents ask at {url}",
         f"Home {home}",
@@ -258,17 +258,17 @@ async def _welcome(
         sys.stdin.readline()
 
 
-def _ending(summary: dict[str, Any], *, kept: bool) -> str:
-    """Say what happened, and which command to type next."""
+def _ending(summary: dict[str, Any], *, with_home: bool) -> str:
+    """Word the result, and the command to type next."""
     totals, home = summary["totals"], shlex.quote(summary["home"])
     counts = ", ".join(f"{totals[name]:,} {name}" for name in _OUTCOMES)
-    start = f"agentvault --home {home} serve" if kept else "agentvault serve"
-    asked, agents = sum(totals.values()), len(summary["agents"])
+    start = f"agentvault --home {home} serve" if with_home else "agentvault serve"
+    requests, agents = sum(totals.values()), len(summary["agents"])
     took = f"{summary['seconds']:.0f} s"
     return (
-        f"{asked:,} requests of {agents} agents in {took}: {counts}."
+        f"{requests:,} requests of {agents} agents in {took}: {counts}."
         f"\nEach is in the ledger, whose {summary['events']:,} events verify."
-        f"\nThe demo's home is {home if kept else 'removed'}."
+        f"\nThe demo's home is {home if with_home else 'removed'}."
         f"\nNext, for an agent of your own: {start}"
     )
 

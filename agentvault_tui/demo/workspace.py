@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 
 class OwnersGuard:
-    """Asks the provider whose account a token is of, and what its owner allowed."""
+    """Asks the provider for the account of a token, and its owner's consent."""
 
     def __init__(self, provider: Callable[[], str], http: httpx.AsyncClient) -> None:
         """Ask at the provider's base URL, known by then, through *http*."""
@@ -75,7 +75,7 @@ def _challenge(status: int, error: str | None, description: str) -> Response:
 
 PEOPLE: Final = ("ada", "ben", "chris", "dana", "elif", "femi", "grace", "hugo")
 """Whom the company deals with."""
-_KEPT: Final = 2_000
+_STORED_ENTRIES: Final = 2_000
 """Entries of a kind that stay; a demo may run for days."""
 
 
@@ -83,9 +83,9 @@ class WorkspaceStore:
     """A small company's workspace."""
 
     def __init__(self) -> None:
-        self.bookings: deque[dict[str, Any]] = deque(maxlen=_KEPT)
-        self.mails: deque[dict[str, Any]] = deque(maxlen=_KEPT)
-        self.payments: deque[dict[str, Any]] = deque(maxlen=_KEPT)
+        self.bookings: deque[dict[str, Any]] = deque(maxlen=_STORED_ENTRIES)
+        self.mails: deque[dict[str, Any]] = deque(maxlen=_STORED_ENTRIES)
+        self.payments: deque[dict[str, Any]] = deque(maxlen=_STORED_ENTRIES)
         self.files: dict[str, str] = {
             "forecast.csv": "month,amount\n2026-12,81200\n",
             "minutes.md": "# Minutes\n",
@@ -139,7 +139,7 @@ class Operation:
 
 
 def _lists(kind: str) -> Perform:
-    """Return what lists the last entries of a kind."""
+    """Return the handler that lists the last entries of a kind."""
     return lambda store, _where, _body: list(deque(getattr(store, kind), maxlen=10))
 
 
@@ -219,7 +219,7 @@ OPERATIONS: Final = (
 
 
 CONTACTS: Final = "contacts.read"
-"""What an owner allows at the provider, in the provider's words."""
+"""The permissions of an owner at the provider, in the provider's words."""
 
 
 EXPORT: Final = "/files/export.zip"
@@ -236,7 +236,7 @@ async def _export() -> AsyncIterator[bytes]:
 
 
 def application(key: str, owners: OwnersGuard, store: WorkspaceStore) -> Starlette:
-    """Return the API over *store*, for whoever shows *key*, or an owner's token."""
+    """Return the API over *store*, for callers with *key*, or an owner's token."""
 
     async def export(request: Request) -> Response:
         if refusal := _refusal(request, key):
@@ -269,6 +269,7 @@ def _endpoint(
     operation: Operation, key: str, store: WorkspaceStore
 ) -> Callable[..., object]:
     async def answer(request: Request) -> Response:
+        """Perform the operation, and answer with its result as JSON."""
         if refusal := _refusal(request, key):
             return refusal
         try:
@@ -291,7 +292,7 @@ def _refusal(request: Request, key: str) -> Response | None:
 
 
 async def _body(request: Request, operation: Operation) -> dict[str, object]:
-    """Read the body, and check that it says what the operation needs."""
+    """Read the body, and check that it has the operation's members."""
     raw = b""
     async for chunk in request.stream():
         raw += chunk

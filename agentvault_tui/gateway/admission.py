@@ -1,4 +1,4 @@
-"""Whether a call may go out: who asks, what policy says, and a person's decision."""
+"""Whether a call may go out: the caller, policy's answer, and a person's decision."""
 
 from __future__ import annotations
 
@@ -111,10 +111,10 @@ class Admission:
         """Return who shows *secret*, an agent's live token.
 
         Args:
-            secret: what was shown, if anything was.
-            detail: what the record of a refusal says.
+            secret: the presented token, if there is one.
+            detail: the detail of a refusal's record.
             hashed: the SHA-256 of a token that counts instead, shown elsewhere.
-            source: the address of whoever shows it, if that is known.
+            source: the address of the presenter, if that is known.
 
         Raises:
             CallRefusedError: 401; 429 for an agent that floods.
@@ -193,7 +193,7 @@ class Admission:
 
         Raises:
             CallRefusedError: it may not; see `permit` and `Calls.begin`.
-            ClientGoneError: nobody waits for it any more.
+            ClientGoneError: its caller has left.
         """
 
         async def decide() -> None:
@@ -211,11 +211,11 @@ class Admission:
         """Decide about *call*; where a person has to, hold it for as long as it says.
 
         Returns:
-            what lets it go out, to be used at once.
+            the permit, to be used at once.
 
         Raises:
             CallRefusedError: it does not; recorded, but for one that waits already.
-            ClientGoneError: nobody waits for it any more.
+            ClientGoneError: its caller has left.
         """
         observe, caller = self._calls.observe, call.caller
         try:
@@ -318,11 +318,11 @@ class Admission:
     def audience(self, caller: Caller, path: str) -> str | None:
         """Return for which URL the caller's token is good, if it is that of *path*."""
         resource = caller.token.resource
-        found = audiences_of(resource, self._broker.issuer)
-        return resource if path in found else None
+        audiences = audiences_of(resource, self._broker.issuer)
+        return resource if path in audiences else None
 
     def is_asked(self, caller: Caller, scope: str) -> bool:
-        """Tell whether a standard token must carry *scope* for a call under it.
+        """Check whether a standard token must carry *scope* for a call under it.
 
         Not one that is granted and that policy would not issue as such a token.
         """
@@ -330,7 +330,7 @@ class Admission:
         return caller.foresee(self._broker, action).outcome is Outcome.ALLOWED
 
     def _is_narrowed(self, caller: Caller) -> bool:
-        """Tell whether a token was asked for less than its agent could have.
+        """Check whether a token was asked for less than its agent could have.
 
         It has fewer scopes, or states an action (RFC 9396 section 7). Such a token
         limits its bearer (RFC 6749 section 3.3), so it opens nothing under another
@@ -371,10 +371,10 @@ class Admission:
                 permit.request, ask_at_the_gateway(unsaid), permit.verdict
             )
         stepup = self._broker.stepups.find(token.stepup_id)
-        asked = permit.request._replace(
+        request = permit.request._replace(
             resource=token.resource, details=stepup.details if stepup else None
         )
-        if stepup is None or not is_same(stepup, asked):
+        if stepup is None or not is_same(stepup, request):
             await spend_token(self._broker, call.caller.agent, token)
             raise await self._calls.denied(permit.request, mismatch(), permit.verdict)
         return permit._replace(spends=token)
@@ -434,7 +434,7 @@ class Admission:
             ) from None
 
     def _keep(self, call: Call, stepup_id: str, body: bytes | None) -> None:
-        """Keep in memory all that a person decides about; see `HeldBodies.keep`."""
+        """Hold in memory all content of a person's decision; see `HeldBodies.keep`."""
         agent_id, bodies = call.caller.token.requester, self._calls.bodies
         bodies.keep(agent_id, stepup_id, body)
         for place, content in enumerate(call.bound.contents if call.bound else ()):
@@ -454,9 +454,9 @@ class Admission:
         if place is not None:  # without a place: 403 at once, as with respond-async
             decided = asyncio.ensure_future(broker.stepups.decision(stepup.id))
             try:
-                with self._calls.holding(call) as cut:
+                with self._calls.holding(call) as cancelled:
                     await asyncio.wait(
-                        {decided, call.gone, cut, wanted},
+                        {decided, call.gone, cancelled, wanted},
                         timeout=wait,
                         return_when=asyncio.FIRST_COMPLETED,
                     )
@@ -467,13 +467,13 @@ class Admission:
                 raise ClientGoneError
             if call.cut is not None:
                 raise await self._calls.denied(permit.request, call.cut, permit.verdict)
-        found = broker.stepups.find(stepup.id) or stepup
-        if found.status.open:
-            raise pending(broker, found, answer.decision_id)
+        stepup_now = broker.stepups.find(stepup.id) or stepup
+        if stepup_now.status.open:
+            raise pending(broker, stepup_now, answer.decision_id)
         # What was decided before may have changed while a person thought.
         agent, verdict = call.caller.agent, permit.verdict
         epoch = broker.registry.epoch(agent.id)
-        if found.status is StepUpStatus.APPROVED:
+        if stepup_now.status is StepUpStatus.APPROVED:
             agent = call.caller.token.principal(broker.registry.agent(agent.id))
             verdict = permit.request._replace(agent=agent).foresee(broker)
             if verdict.outcome is Outcome.DENIED:
@@ -482,8 +482,8 @@ class Admission:
                 )
                 raise denial(denied)
         permit = permit._replace(verdict=verdict, epoch=epoch)
-        permit = self._decided(found, permit)
-        return await self._looked_again(call, found, permit)
+        permit = self._decided(stepup_now, permit)
+        return await self._looked_again(call, stepup_now, permit)
 
     async def _retried(self, call: Call, permit: Permit, stepup_id: str) -> Permit:
         """Let a held call go out under the approval that it names."""
@@ -503,13 +503,13 @@ class Admission:
         if call.bound is not None:
             # Which documents they were then: they are fetched again before it leaves.
             call.bound.references = (stepup.request or {}).get("references", [])
-        asked = permit.request._replace(call=call.describe(body))
-        permit = permit._replace(request=asked)
-        if not is_same(stepup, asked):
+        request = permit.request._replace(call=call.describe(body))
+        permit = permit._replace(request=request)
+        if not is_same(stepup, request):
             minted = broker.registry.elevated(stepup.id)
             if stepup.status is StepUpStatus.APPROVED and minted is not None:
                 await spend_token(broker, agent, minted)
-            raise await self._calls.denied(asked, mismatch(), permit.verdict)
+            raise await self._calls.denied(request, mismatch(), permit.verdict)
         call.stepup_id = stepup.id
         if stepup.status.open:
             left = max(1, round(stepup.expires.remaining(broker.clock)))
@@ -519,7 +519,7 @@ class Admission:
         try:
             permit = self._decided(stepup, permit)
         except CallRefusedError as refusal:
-            raise await self._calls.denied(asked, refusal, permit.verdict) from None
+            raise await self._calls.denied(request, refusal, permit.verdict) from None
         return await self._looked_again(call, stepup, permit)
 
     async def _looked_again(self, call: Call, stepup: StepUp, permit: Permit) -> Permit:
@@ -549,7 +549,7 @@ class Admission:
         )
 
     def _decided(self, stepup: StepUp, permit: Permit) -> Permit:
-        """Return what a decided step-up allows, which is one sending.
+        """Return the permit of a decided step-up, which is for one sending.
 
         Raises:
             CallRefusedError: nothing.
@@ -570,8 +570,8 @@ class Admission:
             case StepUpStatus.EXPIRED:
                 reason, text = "stepup_expired", "Nobody decided in time. Ask again."
             case _:
-                told = refusal_of(broker, agent, stepup)
-                reason, text = told.reason, told.message
+                refusal = refusal_of(broker, agent, stepup)
+                reason, text = refusal.reason, refusal.message
         raise CallRefusedError(403, code, reason, text, decision_id=stepup.decision_id)
 
     async def find(self, stepup_id: str) -> StepUp | None:

@@ -1,4 +1,4 @@
-"""Which amounts a service's requests state, and in which unit, as its file says."""
+"""Amounts in requests of services and calls of tools, and their unit, by the file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import msgspec
 
 from agentvault_tui.errors import ServiceError
 from agentvault_tui.gateway.sources import Source, read_source
+from agentvault_tui.json_document import Number
 from agentvault_tui.model import Money
 from agentvault_tui.model.money import EXPONENTS, MOST_DIGITS
 from agentvault_tui.policy.facts import CURRENCY
@@ -18,7 +19,7 @@ _PLACES: Final = ("amount", "currency")
 
 
 class MoneyTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``[money]`` of a service or one of its routes."""
+    """``[money]`` of a service, an MCP server or a host, or of a route or tool."""
 
     amount: str | None = None
     currency: str | None = None
@@ -28,7 +29,7 @@ class MoneyTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class AmountRule(NamedTuple):
-    """The unit of the amounts of a route."""
+    """The unit of the amounts of a route or tool."""
 
     unit: Literal["minor", "major"] | None = None
     """None where the file does not say it: the unit is unknown."""
@@ -86,16 +87,48 @@ def amount_sources(
     Raises:
         ServiceError: a table names no place of a request.
     """
-    found = dict(stated)
+    sources = dict(stated)
     for name in _PLACES:
         own, common = getattr(route, name), getattr(service, name)
         if own is not None:
-            found[name] = (_place(name, own, names),)
-        elif name not in found and common is not None:
+            sources[name] = (_place(name, own, names),)
+        elif name not in sources and common is not None:
             source = _place(name, common, ())
             if readable or source.kind != "body":
-                found[name] = (source,)
-    return found
+                sources[name] = (source,)
+    return sources
+
+
+def amount_parameters(
+    stated: Mapping[str, str | int], tool: MoneyTable, file: MoneyTable
+) -> dict[str, str | int]:
+    """Return the parameters of a tool with those that ``money`` tables name.
+
+    The tool's own table wins, then its parameters, then the file's table.
+
+    Raises:
+        ServiceError: a table names no place of one argument.
+    """
+    places = dict(stated)
+    for name in _PLACES:
+        own, common = getattr(tool, name), getattr(file, name)
+        if (place := common if own is None else own) is None:
+            continue
+        if not place.startswith("/"):
+            raise ServiceError(
+                f"money.{name} is '{visible(place, 60)}'",
+                "name the argument by a JSON Pointer, such as /amount",
+            )
+        places[name] = place if own is not None else places.get(name, place)
+    return places
+
+
+def exact_value(name: str, value: Any, exact: Any) -> Any:
+    """Return a parameter of a tool with a unit: an amount with its digits as sent."""
+    if name == "amount" and isinstance(exact, Number):
+        return exact.text  # no float: policy and faces have these digits
+    is_code = name == "currency" and isinstance(value, str) and len(value) == 3
+    return value.upper() if is_code and value.isascii() else value
 
 
 def _place(name: str, text: str, names: Collection[str]) -> Source:

@@ -21,7 +21,7 @@ class GatewayApp:
     def __init__(
         self, forwarder: Forwarder, source_of: Callable[[Scope], str | None]
     ) -> None:
-        """Have *forwarder* perform what agents ask; *source_of* tells from where."""
+        """Let *forwarder* perform agents' requests; *source_of* gives the source."""
         self._forwarder = forwarder
         self._source_of = source_of
 
@@ -90,10 +90,11 @@ async def answer(
 
 
 def body_receiver(receive: Receive) -> Callable[[], Awaitable[bytes]]:
-    """Return what gives the next piece of a request's body; an empty one at its end."""
+    """Return a function for the next piece of a request's body; empty at its end."""
     ended = False
 
     async def next_piece() -> bytes:
+        """Wait for a piece that is not empty, or for the end."""
         nonlocal ended
         while not ended:
             message = await receive()

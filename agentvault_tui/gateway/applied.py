@@ -23,8 +23,8 @@ from agentvault_tui.text import visible
 log = logging.getLogger("agentvault.gateway")
 
 APPLYING: Final = "services_applying"
-"""Set from the record of applied service files until they are written: what they said
-before (SHA-256) and say then, by name."""
+"""Set from the record of applied service files until they are written: the SHA-256 of
+the texts before and after, by name."""
 
 
 class AppliedServices:
@@ -51,10 +51,10 @@ class AppliedServices:
         """Return the active texts of files that would change, by name.
 
         Raises:
-            ServiceError: one of them cannot be put in force.
+            ServiceError: one of them cannot be put in effect.
             ConflictError: a file in the home is a symbolic link.
         """
-        found: dict[str, str | None] = {}
+        changes: dict[str, str | None] = {}
         active = self.texts()
         catalogue, base = self._broker.policy.catalogue, self._broker.home.config
         for name, text in wanted.items():
@@ -75,8 +75,8 @@ class AppliedServices:
                     f"{shown} in the home is a symbolic link",
                     "change the file that it points to",
                 )
-            found[name] = active.get(name)
-        return found
+            changes[name] = active.get(name)
+        return changes
 
     def digests(self, texts: Mapping[str, str]) -> dict[str, str]:
         """Return the SHA-256 of *texts*, each with its ``ca_file``, by path.
@@ -117,7 +117,7 @@ class AppliedServices:
             ) from None
 
     def renew(self) -> None:
-        """Replace copies of what an earlier version shipped, at the start.
+        """Replace copies of an earlier version's shipped files, at the start.
 
         In a team an operator applies the new ones: the store's texts count there.
         """
@@ -134,7 +134,7 @@ class AppliedServices:
                 log.warning("%s is not renewed: %s", path.name, error)
 
     async def finish(self) -> None:
-        """Write what was recorded and not written, if the process ended in between.
+        """Write recorded but unwritten texts, if the process ended in between.
 
         Files that were changed since are left as they are, and so are texts that the
         chain does not name last.
@@ -142,13 +142,13 @@ class AppliedServices:
         marked = self._broker.kept.pop(APPLYING, None)
         if marked is None:
             return
-        told: dict[str, tuple[str | None, str]] = json.loads(marked)
+        marks: dict[str, tuple[str | None, str]] = json.loads(marked)
         query = EventQuery(type=EventType.SERVICE_CHANGED, limit=1000)
         named: dict[object, object] = {}
         for event in (await self._broker.ledger.events(query)).events:
             named.setdefault(event.resource, event.detail.get("after"))
         texts = {}
-        for name, (was, text) in told.items():
+        for name, (was, text) in marks.items():
             before = self._text(name)
             same = was == (None if before is None else sha256_hex(before))
             with suppress(ServiceError):

@@ -15,7 +15,9 @@ import msgspec
 
 from agentvault_tui.errors import ServiceError, UnreadableRequestError
 from agentvault_tui.gateway.sources import (
+    ABSENT,
     Source,
+    find_member,
     read_pointer,
     read_source,
     write_pointer,
@@ -51,17 +53,17 @@ class Binding:
     members: tuple[tuple[str, ...], ...] = ()
     """JSON Pointers of the members that count; none: the whole document."""
 
-    def resolve(self, captures: Mapping[str, str], found: str | None) -> Target:
+    def resolve(self, captures: Mapping[str, str], bound_id: str | None) -> Target:
         """Return the document's URL for one request.
 
         Args:
             captures: the segments of the request's path.
-            found: the value of ``{id}``.
+            bound_id: the value of ``{id}``.
 
         Raises:
             UnreadableRequestError: ``bad_path``, a value is no one segment of a path.
         """
-        values = {**captures, **({} if found is None else {_ID: found})}
+        values = {**captures, **({} if bound_id is None else {_ID: bound_id})}
 
         def filled(text: str) -> str:
             name = _NAME.fullmatch(text)
@@ -93,7 +95,7 @@ def parse_binding(
         rest: the one of them that captures the rest of the path, if any does.
 
     Raises:
-        ServiceError: says what is wrong with it.
+        ServiceError: with the fault.
     """
     raw = _NAME.sub(lambda one: f"%7B{one[1]}%7D", table.get)
     try:
@@ -101,13 +103,13 @@ def parse_binding(
     except UnreadableRequestError as error:
         raise ServiceError(f"binds: get is no path: {error.what}") from None
     texts = [*target.segments, *(value for _, value in target.query)]
-    names = {found[1] for one in texts if (found := _NAME.fullmatch(one))}
+    names = {match[1] for one in texts if (match := _NAME.fullmatch(one))}
     if len(_NAME.findall(table.get)) != sum(bool(_NAME.fullmatch(t)) for t in texts):
         raise ServiceError(
             "binds: {x} in get is a whole segment or the whole value of a query"
         )
-    known = (set(captures) - {rest}) | ({_ID} if table.id is not None else set())
-    if unknown := sorted(names - known):
+    captured = (set(captures) - {rest}) | ({_ID} if table.id is not None else set())
+    if unknown := sorted(names - captured):
         raise ServiceError(
             f"binds: get names {{{visible(unknown[0], 60)}}}, which is no segment of"
             " the path",
@@ -147,25 +149,14 @@ def selected(content: bytes, members: tuple[tuple[str, ...], ...]) -> Selected:
             return Selected(content, is_json=False)
         return Selected(content, is_json=True)
     document = read_document(content)
-    found = {write_pointer(one): _at(document, one) for one in members}
-    return Selected(encode_document(found), is_json=True)
-
-
-def _at(value: object, pointer: tuple[str, ...]) -> object:
-    for token in pointer:
-        if isinstance(value, dict) and token in value:
-            value = value[token]
-        elif isinstance(value, list) and token.isdecimal() and len(token) < 7:
-            if int(token) >= len(value) or str(int(token)) != token:
-                raise ValueError("a member is missing")
-            value = value[int(token)]
-        else:
-            raise ValueError("a member is missing")
-    return value
+    picked = {write_pointer(one): find_member(document, one) for one in members}
+    if ABSENT in picked.values():
+        raise ValueError("a member is missing")
+    return Selected(encode_document(picked), is_json=True)
 
 
 def _segment(value: str) -> str:
-    """Return a value that is one segment of a path, whoever decodes it.
+    """Return a value that is one segment of a path, by any decoder.
 
     Raises:
         UnreadableRequestError: ``bad_path``.

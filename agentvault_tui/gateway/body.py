@@ -21,7 +21,7 @@ BODY_CAP: Final = 10 * 2**20
 DEFAULT_BODY: Final = 2**20
 """The same where no file says otherwise."""
 STREAM_CAP: Final = 2**30
-"""Bytes of a body that nobody reads on the way."""
+"""Bytes of a body that is not parsed on the way."""
 ALL_BODIES: Final = 256 * 2**20
 """Bytes of all bodies that are in memory whole, or on their way there."""
 ALWAYS: Final = 256 * 2**10
@@ -55,9 +55,9 @@ async def read_apart(
     """Call *function* on a body, in a worker process if the body is large.
 
     Args:
-        agent_id: the agent whose body it is.
+        agent_id: the agent of the body.
         size: of the body, in bytes; see `weight`.
-        function: a function of a module; see `Workers.run` for what it may return.
+        function: a function of a module; see `Workers.run` for its possible results.
         args: its arguments.
         keywords: none; for the type of `args`.
 
@@ -119,7 +119,7 @@ class BodyRoom:
 
     @contextmanager
     def counted(self, agent_id: str) -> Iterator[Callable[[int], None]]:
-        """Count bytes while a block runs; yield what counts more of them."""
+        """Count bytes while a block runs; yield the function that counts more."""
         taken = 0
 
         def take(size: int) -> None:
@@ -147,34 +147,36 @@ def referent_key(stepup_id: str, place: int) -> str:
 
 
 class HeldBodies(BodyRoom):
-    """What people decide about, in memory alone, until they have."""
+    """The content of people's decisions, in memory alone, until they have decided."""
 
     def __init__(self) -> None:
         """Start with none."""
         super().__init__()
-        self._kept: dict[str, tuple[str, bytes]] = {}
+        self._bodies: dict[str, tuple[str, bytes]] = {}
 
     def keep(self, agent_id: str, stepup_id: str, body: bytes | None) -> None:
-        """Keep the body of an agent's held call; None of an opaque one.
+        """Hold the body of an agent's held call; None of an opaque one.
 
         A document that the call names has its own key; see `referent_key`.
 
         Raises:
             CallRefusedError: 503, where there is no room for it.
         """
-        if body is not None and stepup_id not in self._kept:
+        if body is not None and stepup_id not in self._bodies:
             self.take(agent_id, len(body))
-            self._kept[stepup_id] = agent_id, body
+            self._bodies[stepup_id] = agent_id, body
 
     def of(self, stepup_id: str) -> bytes | None:
         """Return the body that waits for a person, if it is still in memory."""
-        return self._kept.get(stepup_id, (None, None))[1]
+        return self._bodies.get(stepup_id, (None, None))[1]
 
     def keep_alone(self, stepup_ids: Iterable[str]) -> None:
         """Let go of all but those of *stepup_ids*."""
         open_ids = set(stepup_ids)
-        for key in [one for one in self._kept if one.partition("/")[0] not in open_ids]:
-            agent_id, body = self._kept.pop(key)
+        for key in [
+            one for one in self._bodies if one.partition("/")[0] not in open_ids
+        ]:
+            agent_id, body = self._bodies.pop(key)
             self.give_back(agent_id, len(body))
 
 
@@ -193,14 +195,14 @@ class Body:
         Args:
             headers: the request's.
             receive: returns the next piece, empty at the end.
-            room: counts what is read whole.
+            room: counts the bodies that are read whole.
             pace: waits for a turn before more of a large body is read.
         """
-        said = dict(headers)
-        length = said.get(b"content-length")
+        header = dict(headers)
+        length = header.get(b"content-length")
         self.length = None if length is None else int(length)
         self.empty = self.length == 0 or (
-            length is None and b"transfer-encoding" not in said
+            length is None and b"transfer-encoding" not in header
         )
         self.agent_id: str | None = None
         """The requester that it counts for, once known; see `Token.requester`."""
@@ -225,7 +227,7 @@ class Body:
         return self.length if self.spool is None else self.spool.size
 
     async def begins(self) -> bool:
-        """Tell whether it has at least one byte; an empty chunked body has none."""
+        """Check whether it has at least one byte; an empty chunked body has none."""
         if not self.empty and self.length is None:
             self._first = await self._receive()
             self.empty = not self._first

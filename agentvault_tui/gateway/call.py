@@ -52,14 +52,14 @@ class Call:
     path: str
     action: Action
     detail: dict[str, Any]
-    """What its events say: by contract, ``call_id`` among it."""
+    """The detail of its events: by contract, ``call_id`` among it."""
     read: Callable[[], Awaitable[bytes | None]]
     """Returns the encoded body that a person decides about, or None for an opaque one,
     and adds its digest to `detail`. Raises if it is too large."""
     describe: Callable[[bytes | None], str]
     """Returns the request as in `StepUp.request_json`; call `read` before."""
     gone: asyncio.Future[None]
-    """Done when whoever asks is gone."""
+    """Done when the caller is gone."""
     in_force: Callable[[], bool]
     """Tells whether the file that it was read by still says the same."""
     wait: float | None = None
@@ -67,7 +67,7 @@ class Call:
     retry: str | None = None
     """The step-up whose approval this call would use up."""
     audience: str | None = None
-    """What a token may be for in the place of the action's resource (RFC 8707)."""
+    """The permitted audience of a token instead of the action's resource (RFC 8707)."""
     unsaid: tuple[str, ...] = ()
     """Parts of the request that no parameter of its action states."""
     meant: object = None
@@ -88,16 +88,16 @@ class Call:
     status: int | None = None
     ended: str | None = None
     problem: str | None = None
-    """The code of what went wrong upstream."""
+    """The code of the upstream fault."""
     decision_id: str | None = None
     stepup_id: str | None = None
     attempt_seq: int = 0
     cut: CallRefusedError | None = None
     """Why it must not go on."""
     cut_by: Actor | None = None
-    """Who cancelled it, or revoked what it was made with, if that is known here."""
+    """The operator who cancelled it, or revoked its token, if that is known here."""
     broker: str | None = None
-    """The broker of a team whose call it is."""
+    """The broker of a team that carries the call."""
     lease_over: Callable[[], bool] = lambda: False
     """Tells whether this broker may not know any more who is revoked."""
     on_cut: list[Callable[[], None]] = field(default_factory=list)
@@ -108,7 +108,7 @@ class Call:
         self.detail["call_id"] = self.id
 
     def check(self) -> None:
-        """Raise what cut this call, if anything did.
+        """Raise the reason why this call was cancelled, if it was.
 
         Raises:
             CallRefusedError: it must not go on.

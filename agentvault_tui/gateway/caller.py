@@ -1,4 +1,4 @@
-"""Who makes a call, and what lets one go out."""
+"""The maker of a call, and the permit that lets one go out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Caller(NamedTuple):
 
 
 class Permit(NamedTuple):
-    """What lets one call go out, and as of when."""
+    """The permission for one call, and its time."""
 
     request: Request
     verdict: Verdict

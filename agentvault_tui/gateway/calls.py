@@ -65,7 +65,7 @@ _SETTLED: Final = "gateway_settled"
 """The event from which on attempts may have no result, in the ledger's small values."""
 _TOLD_EVERY: Final = 0.25
 _TOLD_ENDED: Final = 200
-"""Ended calls told to consoles at a time: the audit has them all."""
+"""Ended calls in one message to consoles: the audit has them all."""
 
 
 def _ended() -> CallRefusedError:
@@ -84,17 +84,18 @@ class Calls:
         """Start with none.
 
         Args:
-            broker: whose decisions and records they are.
-            tell: sends a call to the consoles that listen.
+            broker: the broker that decides and records.
+            tell: sends a call to the listening consoles.
             on_end: called with each call that went out and has ended.
         """
         self._broker = broker
         self._on_end = on_end
         self.observe: Callable[[Caller, str], None] = lambda *_: None
-        """Told of each request: ``calls``, ``tunnels``, ``held`` or ``refused``."""
+        """Called with the kind of each request: ``calls``, ``tunnels``, ``held`` or
+        ``refused``."""
         self._tell = tell
         self.share: Callable[[Call], None] | None = None
-        """Told of each call that changed, for the other brokers of a team."""
+        """Called with each changed call, for the other brokers of a team."""
         self._open: dict[str, Call] = {}
         self._counts: Counter[tuple[str, EventType]] = Counter()
         """How many of each agent are open, by the type of their result."""
@@ -117,10 +118,10 @@ class Calls:
 
     def info(self, call: Call) -> CallInfo:
         """Return *call* as operators see it: one that is not open here has ended."""
-        told = call.info()
+        infos = call.info()
         if call.id not in self._open:
-            told.state = "ended"
-        return told
+            infos.state = "ended"
+        return infos
 
     async def denied(
         self,
@@ -139,7 +140,7 @@ class Calls:
         self._counts[call.caller.token.requester, call.result] += 1
 
     def _leave(self, call: Call) -> bool:
-        """Forget a call; tell whether it was open."""
+        """Forget a call; return whether it was open."""
         if self._open.pop(call.id, None) is None:
             return False
         key = call.caller.token.requester, call.result
@@ -155,15 +156,15 @@ class Calls:
         """Show *call* as held, in a block that waits for a person.
 
         Yields:
-            what is done when an operator cuts it.
+            the future that is done when an operator cancels it.
         """
-        cut = asyncio.get_running_loop().create_future()
+        cancelled = asyncio.get_running_loop().create_future()
         call.state = "held"
-        call.on_cut.append(lambda: cut.set_result(None))
+        call.on_cut.append(lambda: cancelled.set_result(None))
         self._enter(call)
         self._note(call)
         try:
-            yield cut
+            yield cancelled
         finally:
             call.on_cut.clear()
             self._leave(call)
@@ -318,7 +319,7 @@ class Calls:
         return None
 
     async def confirm(self) -> None:
-        """Know what other brokers recorded, before a token or credential counts.
+        """Read other brokers' records, before a token or credential counts.
 
         Raises:
             CallRefusedError: the team's store does not say.
@@ -373,7 +374,7 @@ class Calls:
         self._record(draft)
 
     def _record(self, draft: Draft) -> None:
-        """Begin to record a result; where that fails `look` goes on, unless it is told.
+        """Begin to record a result; if that fails `look` goes on.
 
         It is not urgent, so that only one of two brokers' results is recorded.
         """
@@ -404,24 +405,24 @@ class Calls:
     ) -> CallsCut:
         """Cancel calls in flight; see `DataPlane.cut`."""
         refusal = authority_ended(agent_id, scopes)
-        cut = sent = 0
+        cancelled = sent = 0
         for call in list(self._open.values()):
             token = call.caller.token
             if (
                 agent_id in {None, call.caller.agent.id, *token.chain}
                 and (scopes is None or call.action.action in scopes)
                 and call.state != "held"
-                and self._cut(call, refusal, by)
+                and self._cancel(call, refusal, by)
             ):
-                cut, sent = cut + 1, sent + bool(call.sent)
-        return CallsCut(cut, sent)
+                cancelled, sent = cancelled + 1, sent + bool(call.sent)
+        return CallsCut(cancelled, sent)
 
     def over(self, call_id: str) -> None:
         """End a call whose result another broker recorded, taking this one for dead."""
         for draft in [d for d in self._unrecorded if d.detail["call_id"] == call_id]:
             self._unrecorded.remove(draft)
         if (call := self._open.get(call_id)) is not None:
-            self._cut(call, lease_over())
+            self._cancel(call, lease_over())
             call.ended = "cut"
             self._leave(call)
             self._note(call)
@@ -432,13 +433,13 @@ class Calls:
         code = "temporarily_unavailable"
         for call in list(self._open.values()):
             if held or call.state != "held":
-                self._cut(call, CallRefusedError(503, code, code, text))
+                self._cancel(call, CallRefusedError(503, code, code, text))
 
     def cut_tokens(self, tokens: Collection[TokenId]) -> CallsCut:
         """Cut calls in flight made with one of *tokens*; see `DataPlane.cut_tokens`."""
         made = [one for one in self if one.caller.token.id in tokens]
-        cut = [call for call in made if self._cut(call, _ended())]
-        return CallsCut(len(cut), sum(bool(call.sent) for call in cut))
+        ended = [call for call in made if self._cancel(call, _ended())]
+        return CallsCut(len(ended), sum(bool(call.sent) for call in ended))
 
     def cut_one(self, call_id: str, operator: Actor) -> Call:
         """Cut one call, as *operator* asks; a held one goes on waiting for a retry.
@@ -451,10 +452,10 @@ class Calls:
             raise NotFoundError("no call in flight has that id", "agentvault calls")
         text = "An operator cut this call."
         refusal = CallRefusedError(403, "access_denied", "call_cut", text)
-        self._cut(call, refusal, operator)
+        self._cancel(call, refusal, operator)
         return call
 
-    def _cut(
+    def _cancel(
         self, call: Call, refusal: CallRefusedError, by: Actor | None = None
     ) -> bool:
         if call.cut is not None:
@@ -487,7 +488,9 @@ class Calls:
                     continue
                 if withheld and attempt.detail["call_id"] not in withheld:
                     continue
-                detail = {n: attempt.detail[n] for n in _TOLD if n in attempt.detail}
+                detail = {
+                    n: attempt.detail[n] for n in _REPEATED if n in attempt.detail
+                }
                 draft = Draft(
                     EventType.GATEWAY_RESULT,
                     SYSTEM,
@@ -527,14 +530,14 @@ class Calls:
         opened = [call.attempt_seq for call in self._open.values() if call.attempt_seq]
         settled = str(min(opened, default=self._broker.ledger.head.seq))
         key = _settled(self._own)
-        known = int(self._broker.kept.get(key, "0"))
-        if int(settled) - known >= _SETTLE_EVERY:
+        number = int(self._broker.kept.get(key, "0"))
+        if int(settled) - number >= _SETTLE_EVERY:
             await self._broker.record(changes=[Meta(key, settled)])
             self._broker.kept[key] = settled
 
     @property
     def _own(self) -> str | None:
-        """What attempts of this broker say, where it is one of several."""
+        """The members in attempts of this broker, if it is one of several."""
         return self._broker.team.id if self._broker.team else None
 
     async def _end_of_dead(self) -> None:
@@ -547,7 +550,7 @@ class Calls:
             self._ended_of.add(one)
 
     async def aclose(self) -> None:
-        """End what is in flight, and wait for its records."""
+        """End the calls in flight, and wait for their records."""
         self.stop("The broker stops.", held=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSING):
@@ -561,7 +564,7 @@ class Calls:
     # Consoles
 
     def _note(self, call: Call) -> None:
-        """Have consoles see *call* anew, a few times a second."""
+        """Have consoles see *call* again, a few times a second."""
         if self.share is not None:
             self.share(call)
         if self._tell is None:
@@ -589,11 +592,11 @@ def _settled(broker: str | None) -> str:
     return f"{_SETTLED}:{broker}" if broker else _SETTLED
 
 
-_TOLD: Final = tuple(
+_REPEATED: Final = tuple(
     "service method path query body_sha256 body_bytes call_id server tool"  # noqa: SIM905
     " arguments_sha256".split()
 )
-"""What an attempt says that its result says again."""
+"""The members of an attempt that its result repeats."""
 _UNKNOWN: Final = ("status", "bytes_in", "bytes_out", "request_whole", "ms")
 _SETTLE_EVERY: Final = 2_000
 """Events between two notes of where attempts have their results."""

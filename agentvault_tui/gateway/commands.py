@@ -35,7 +35,8 @@ _RUNNING: Final = frozenset(
         *("noglob", "source", "sudo", "time", "timeout", "xargs"),
     }
 )
-"""Programs that run another program: no entry can list what their arguments do."""
+"""Programs that run another program: no entry can bound the effect of their
+arguments."""
 
 
 class CommandTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

@@ -19,7 +19,7 @@ from agentvault_tui.text import visible
 
 
 class _Digested(Protocol):
-    """What a file was parsed to; it knows which bytes those were."""
+    """The parsed form of a file; it knows the exact bytes."""
 
     @property
     def name(self) -> str:
@@ -106,7 +106,7 @@ class ConfigFolder(Generic[_ItemT]):
         return self._items.get(name)
 
     def has(self, item: _ItemT) -> bool:
-        """Tell whether the file of *item* is in force as *item* was read from it."""
+        """Check whether the file of *item* is in effect as *item* was read from it."""
         now = self.get(item.name)
         return now is not None and now.sha256 == item.sha256
 
@@ -115,14 +115,14 @@ class ConfigFolder(Generic[_ItemT]):
 
     @property
     def problems(self) -> Mapping[str, str]:
-        """Why a file is not in force as it stands, by its name."""
+        """Why a file's present text is not in effect, by its name."""
         if self._team is None:
             return self._problems
         return self._team.problems_in(self._folder.name) | self._problems
 
     @property
     def warnings(self) -> list[str]:
-        """What an operator should know about files that are not in force."""
+        """Warnings for an operator about files that are not in effect."""
         return [
             f"{self._folder.name}/{file} cannot be put in force, "
             + (
@@ -135,11 +135,11 @@ class ConfigFolder(Generic[_ItemT]):
         ]
 
     def parse_again(self) -> None:
-        """Parse every file at the next look: what they are checked against changed."""
+        """Parse every file at the next look: the basis of their checks changed."""
         self._again = True
 
     def changed(self) -> bool:
-        """Tell whether a file is not the one that was read last."""
+        """Check whether a file is not the one that was read last."""
         return self._again or self._stats() != self._seen
 
     def digests(self) -> list[tuple[str, str]]:
@@ -163,7 +163,7 @@ class ConfigFolder(Generic[_ItemT]):
                 self._texts[name] = text
 
     def reload(self) -> None:
-        """Read what changed and put it in force."""
+        """Read changed files and put them in effect."""
         # Taken first: a file that changes while it is read is read again.
         stats = self._stats()
         seen = {} if self._again or self._seen is None else self._seen

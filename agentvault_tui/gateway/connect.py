@@ -1,4 +1,4 @@
-"""Read what a client asks of the forward proxy, and word what it is refused."""
+"""Read a client's request to the forward proxy, and word its refusal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CHALLENGE: Final = (b"proxy-authenticate", b'Basic realm="agentvault"')
 
 
 class _ConnectHead:
-    """Collects what httptools reads of a ``CONNECT``."""
+    """Collects the parts of a ``CONNECT`` that httptools reads."""
 
     def __init__(self) -> None:
         self.target = b""
@@ -74,8 +74,10 @@ def parse_authority(text: str, default: int | None = None) -> tuple[str, int]:
 
 def proxy_password(headers: list[Header]) -> str | None:
     """Return the password of ``Proxy-Authorization: Basic`` for the user ``agent``."""
-    said = [value for name, value in headers if name == b"proxy-authorization"]
-    scheme, _, encoded = said[0].partition(b" ") if len(said) == 1 else (b"", b"", b"")
+    values = [value for name, value in headers if name == b"proxy-authorization"]
+    scheme, _, encoded = (
+        values[0].partition(b" ") if len(values) == 1 else (b"", b"", b"")
+    )
     if scheme.lower() != b"basic":
         return None
     try:
@@ -87,7 +89,7 @@ def proxy_password(headers: list[Header]) -> str | None:
 
 
 def asked_detail(target: str, method: str = "CONNECT") -> dict[str, Any]:
-    """Return what the events of a request of the proxy say of it."""
+    """Return the detail of the events of a proxy request."""
     return {
         "service": None,
         "method": method,
@@ -119,5 +121,5 @@ def misdirected_request(text: str) -> CallRefusedError:
 
 
 def malformed(text: str) -> CallRefusedError:
-    """Return the refusal of what is not HTTP, or could be read in two ways."""
+    """Return the refusal of malformed HTTP, or of HTTP with two readings."""
     return CallRefusedError(400, "invalid_request", "invalid_request", text)

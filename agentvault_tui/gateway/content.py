@@ -75,7 +75,7 @@ _PLAIN_ENCODINGS: Final = frozenset({"7bit", "8bit", "binary"})
 
 
 def has_fields(type_: str) -> bool:
-    """Tell whether services may look for fields in content of a media type."""
+    """Check whether services may look for fields in content of a media type."""
     return _FIELDS.search(type_) is not None
 
 
@@ -102,7 +102,7 @@ class MediaType(NamedTuple):
 
     @property
     def is_utf8(self) -> bool:
-        """Tell whether its text is UTF-8, the charset that is read."""
+        """Check whether its text is UTF-8, the charset that is read."""
         return dict(self.parameters).get("charset", "utf-8").lower() == "utf-8"
 
     @property
@@ -144,7 +144,7 @@ class ContentRule:
             raise UnreadableRequestError("unexpected_body", _UNEXPECTED)
         if media is None:
             raise self.refusal("the body has no Content-Type that can be read")
-        kind = self._known(media)
+        kind = self._kind_of(media)
         if kind is None:
             named = visible(media.type, 60)
             raise self.refusal(f"this route takes no body of the type {named}")
@@ -155,7 +155,7 @@ class ContentRule:
                 raise self.refusal("a parameter of Content-Type is not read here")
         return kind
 
-    def _known(self, media: MediaType) -> Kind | None:
+    def _kind_of(self, media: MediaType) -> Kind | None:
         if self.kind == "opaque":
             return "opaque" if self._is_opaque(media) else None
         if self.kind == "multipart":
@@ -167,7 +167,7 @@ class ContentRule:
         return None
 
     def _is_opaque(self, media: MediaType) -> bool:
-        """Tell whether the file lists a type as opaque.
+        """Check whether the file lists a type as opaque.
 
         A wildcard covers no type in which services look for fields, such as
         ``image/x+json``: the file has to name such a type exactly. A parameter must not
@@ -189,8 +189,8 @@ class ContentRule:
         return any(MediaType.parse(one) == media for one in self.types)
 
     def takes(self, type_: str) -> bool:
-        """Tell whether the route takes a media type that has no parameters."""
-        return self._known(MediaType(type_)) is not None
+        """Check whether the route takes a media type that has no parameters."""
+        return self._kind_of(MediaType(type_)) is not None
 
     def type_sent(self, kind: Kind, media: MediaType) -> str:
         """Return the ``Content-Type`` that is sent; it is always written here."""
@@ -216,7 +216,7 @@ class Part(NamedTuple):
 
     @property
     def is_file(self) -> bool:
-        """Tell whether it is a file, whose content is opaque."""
+        """Check whether it is a file, whose content is opaque."""
         return self.filename is not None
 
 
@@ -327,7 +327,7 @@ def read_content(
 
 
 def check_fields(fields: Fields, declared: Iterable[str], *, methods: bool) -> None:
-    """Refuse a body whose top level asks for another method or path.
+    """Refuse a body whose top level overrides the method or path.
 
     Args:
         fields: of the body.
@@ -553,8 +553,8 @@ def _check_names(names: Sequence[str], bases: frozenset[str]) -> None:
     if not all(names):
         raise _ambiguous("a value of the body has no name")
     _check_length(names)
-    if found := alike_fields(names):
-        raise _alike(found)
+    if pair := alike_fields(names):
+        raise _alike(pair)
     seen: dict[str, str] = {}
     for name in names if bases else ():
         for base in field_names(name) & bases:

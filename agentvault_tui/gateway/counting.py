@@ -49,7 +49,7 @@ def how_many(name: str, value: Any) -> int | None:
 def is_elsewhere(
     document: Any, places: Collection[tuple[str, ...]], *, addressed: bool
 ) -> bool:
-    """Tell whether a document may state a parameter at another place too.
+    """Check whether a document may state a parameter at another place too.
 
     A service may bind an inner object and read a member of the same name there;
     ``cc`` and ``bcc`` reach people as ``to`` does. It takes as long as to fold each
@@ -94,7 +94,7 @@ def is_elsewhere(
 
 
 def _is_one(name: str, member: object) -> bool:
-    """Tell whether a member of a list, or a name in an object, is one thing."""
+    """Check whether a member of a list, or a name in an object, is one thing."""
     if name == "recipients":
         if isinstance(member, str):
             return is_one_address(member)
@@ -105,7 +105,7 @@ def _is_one(name: str, member: object) -> bool:
 
 
 def _is_about_one(value: object) -> bool:
-    """Tell whether a member's own members are texts and numbers, and no lists.
+    """Check whether a member's own members are texts and numbers, and no lists.
 
     A text with an ``@`` is one address.
     """

@@ -1,4 +1,4 @@
-"""What the gateway attaches to a request, and where an agent's own token may stand."""
+"""The credential that a request gets, and the places of an agent's token."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ from agentvault_tui.web.service_connection import UpstreamError
 log = logging.getLogger("agentvault.credentials")
 
 _TOKEN: Final = "av_"  # noqa: S105 - no password
-"""What our own tokens begin with."""
+"""The beginning of our own tokens."""
 _SPARE: Final = 30.0
-"""Seconds before its end at which a token is fetched anew."""
+"""Seconds before its end at which a token is fetched again."""
 _UNSAID: Final = 300.0
-"""Seconds a token lives whose endpoint does not say."""
+"""Seconds a token lives if its endpoint does not state it."""
 _REPLY_BYTES: Final = 65_536
 
 
 @dataclass(slots=True)
 class Shown:
-    """What an agent showed, and the request without it."""
+    """An agent's presented token, and the request without it."""
 
     secret: str | None
     headers: list[Header]
@@ -68,44 +68,44 @@ def take_token(
         credential: the service's, if it is known.
 
     Returns:
-        the token, if one was shown, and what is left.
+        the token, if one was presented, and the rest of the request.
     """
-    found: list[str] = []
-    kept: list[Header] = []
+    tokens: list[str] = []
+    headers_left: list[Header] = []
     name = credential.name.lower().encode() if credential else b""
     in_header = credential is not None and credential.kind == "header"
     for header, value in headers:
         if header == b"authorization":
-            found += _authorized(value)
+            tokens += _authorized(value)
         elif in_header and header == name:
             prefix = credential.prefix.encode() if credential else b""
-            found.append(value.removeprefix(prefix).strip().decode("latin-1"))
+            tokens.append(value.removeprefix(prefix).strip().decode("latin-1"))
         else:
-            kept.append((header, value))
+            headers_left.append((header, value))
     if credential is not None and credential.kind == "query":
         path, mark, query = raw_target.partition(b"?")
         pieces = []
         for piece in query.split(b"&"):
-            said, _, value = piece.partition(b"=")
-            if unquote_plus(said.decode("latin-1")) == credential.name:
-                found.append(unquote_plus(value.decode("latin-1")))
+            scheme, _, value = piece.partition(b"=")
+            if unquote_plus(scheme.decode("latin-1")) == credential.name:
+                tokens.append(unquote_plus(value.decode("latin-1")))
             else:
                 pieces.append(piece)
         query = b"&".join(pieces)
         raw_target = path + (b"?" + query if mark and query else b"")
-    ours = [one for one in found if one.startswith(_TOKEN)]
-    return Shown(next(iter(ours or found), None), kept, raw_target)
+    ours = [one for one in tokens if one.startswith(_TOKEN)]
+    return Shown(next(iter(ours or tokens), None), headers_left, raw_target)
 
 
 def _authorized(value: bytes) -> list[str]:
-    scheme, _, said = value.partition(b" ")
-    said = said.strip()
+    scheme, _, parameter = value.partition(b" ")
+    parameter = parameter.strip()
     match scheme.lower():
         case b"bearer" | b"token":
-            return [said.decode("latin-1")]
+            return [parameter.decode("latin-1")]
         case b"basic":
             with suppress(binascii.Error, ValueError):
-                halves = base64.b64decode(said, validate=True).partition(b":")
+                halves = base64.b64decode(parameter, validate=True).partition(b":")
                 return [half.decode("latin-1") for half in halves[::2]]
     return []
 
@@ -117,7 +117,7 @@ class Attachment:
     headers: tuple[tuple[str, str], ...] = ()
     query: str = ""
     needles: Needles = field(default=Needles(), repr=False)
-    """What no answer may hold."""
+    """The values that no answer may hold."""
 
     def attach(self, outgoing: Outgoing) -> None:
         """Add it to a request."""
@@ -129,7 +129,7 @@ class Attachment:
 
 @dataclass(slots=True)
 class _Kept:
-    """An attachment that was made once, and of what."""
+    """An attachment that was made once, and its source."""
 
     made_of: tuple[object, ...]
     attachment: Attachment
@@ -139,7 +139,7 @@ class _Kept:
 class Credentials:
     """The credentials of all services: sealed secrets, and tokens fetched with them.
 
-    A fetched token is kept for one agent, and dropped when that agent is cut off.
+    A fetched token is cached for one agent, and dropped when that agent is revoked.
     Where a credential may be sent is checked each time one is asked for.
     """
 
@@ -153,8 +153,8 @@ class Credentials:
         """Fetch nothing yet.
 
         Args:
-            broker: whose vault access and clock are used.
-            secrets: the sealed ones; a refresh token that is rotated is kept there.
+            broker: the broker, for vault access and clock.
+            secrets: the encrypted ones; a rotated refresh token is stored there.
             check: refuses a service whose credential may not be sent to its origins;
                 see `SecretOrigins.check`.
             upstream: returns how a service is reached.
@@ -163,20 +163,20 @@ class Credentials:
         self._secrets = secrets
         self._check = check
         self._upstream = upstream
-        self._kept: dict[tuple[str, AgentId | None], _Kept] = {}
+        self._cache: dict[tuple[str, AgentId | None], _Kept] = {}
         self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def drop(self, agent_id: AgentId | None) -> None:
         """Forget the tokens that were fetched for an agent, or for all."""
-        for key in list(self._kept):
+        for key in list(self._cache):
             if key[1] is not None and agent_id in {None, key[1]}:
-                del self._kept[key]
+                del self._cache[key]
 
     def _reveal(self, name: str, service: Service) -> str:
         return self._secrets.open(name, service.destinations).reveal()
 
     async def of(self, service: Service, agent: Agent) -> Attachment:
-        """Return what is attached to a request of *agent* to *service*.
+        """Return the attachment of a request of *agent* to *service*.
 
         Raises:
             UpstreamError: there is no such secret, it is not for where it would be
@@ -210,17 +210,17 @@ class Credentials:
             raise _missing() from None
 
     def _sealed(self, service: Service) -> Attachment:
-        """Return what is made of a sealed secret, made anew when that was changed."""
+        """Return the attachment of a secret, made again when the secret was changed."""
         credential = service.credential
         made_of = service, self._secrets.row(credential.secret)
-        kept = self._kept.get((service.name, None))
-        if kept is None or any(
-            a is not b for a, b in zip(kept.made_of, made_of, strict=True)
+        entry = self._cache.get((service.name, None))
+        if entry is None or any(
+            a is not b for a, b in zip(entry.made_of, made_of, strict=True)
         ):
             secret = self._reveal(credential.secret, service)
-            kept = _Kept(made_of, _attachment(credential, secret))
-            self._kept[service.name, None] = kept
-        return kept.attachment
+            entry = _Kept(made_of, _attachment(credential, secret))
+            self._cache[service.name, None] = entry
+        return entry.attachment
 
     async def _connected(self, service: Service, agent: Agent) -> Attachment:
         """Return the provider's token of the agent's connected account."""
@@ -231,17 +231,17 @@ class Credentials:
         key = service.name, agent.id
         held = broker.registry.provider_tokens.get(account)
         if held is not None:
-            kept = self._kept.get(key)
-            if kept is None or kept.made_of != (held.thumbprint,):
+            entry = self._cache.get(key)
+            if entry is None or entry.made_of != (held.thumbprint,):
                 attachment = _bearer(held.token.reveal())
-                kept = self._kept[key] = _Kept((held.thumbprint,), attachment)
-            return kept.attachment
+                entry = self._cache[key] = _Kept((held.thumbprint,), attachment)
+            return entry.attachment
         epoch = broker.registry.epoch(agent.id)
-        found = await broker.vault.exchange(account)
-        if isinstance(found, NoToken):
-            raise _unopened() if found.cause is Cause.SEALED else _missing()
+        exchanged = await broker.vault.exchange(account)
+        if isinstance(exchanged, NoToken):
+            raise _unopened() if exchanged.cause is Cause.SEALED else _missing()
         held = HeldProviderToken.of(
-            broker.clock, account, found, broker.settings.tokens.lease
+            broker.clock, account, exchanged, broker.settings.tokens.lease
         )
         if broker.registry.epoch(agent.id) != epoch:
             broker.outbox.keep_undelivered(held)
@@ -254,27 +254,27 @@ class Credentials:
         key = service.name, agent.id
         secret = service.credential.secret
         async with self._turns[secret]:
-            kept = self._kept.get(key)
+            entry = self._cache.get(key)
             if (
-                kept is not None
-                and kept.made_of == (service,)
-                and kept.ends is not None
-                and not kept.ends.passed(self._broker.clock)
+                entry is not None
+                and entry.made_of == (service,)
+                and entry.ends is not None
+                and not entry.ends.passed(self._broker.clock)
             ):
-                return kept.attachment
+                return entry.attachment
             epoch = self._broker.registry.epoch(agent.id)
             # A refresh token is shown once: another broker may have kept its successor.
             async with self._broker.alone(f"credential:{secret}") as seconds:
                 await self._broker.ledger.confirm()
                 fetched = await self._fetch(service, seconds)
             if self._broker.registry.epoch(agent.id) == epoch:
-                self._kept[key] = fetched
+                self._cache[key] = fetched
             return fetched.attachment
 
     async def _fetch(self, service: Service, seconds: float | None) -> _Kept:
         """Ask the token endpoint, over the service's own address rules and trust.
 
-        What it gives in place of a refresh token is kept however long that takes.
+        A successor of a refresh token is stored however long that takes.
         """
         credential = service.credential
         listed = self._secrets.origins(credential.secret)
@@ -306,10 +306,10 @@ class Credentials:
     def _rotated(
         self, name: str, value: str, listed: tuple[str, ...] | None
     ) -> SecretChange | None:
-        """Prepare to keep a successor, for the origins of the one that it replaces.
+        """Prepare to store a successor, for the origins of the one that it replaces.
 
-        Where an operator listed others meanwhile, what they set stays: a value never
-        comes under a list that it was not given for.
+        If an operator set other origins meanwhile, the operator's value stays: a value
+        never comes under a list that it was not given for.
         """
         if listed is None or self._secrets.origins(name) != listed:
             log.warning("%s was set again: its successor is not kept", name)
@@ -317,7 +317,7 @@ class Credentials:
         return self._secrets.set(name, value, SYSTEM, listed)
 
     def _token_request(self, service: Service) -> Outgoing:
-        """Return what a token endpoint is asked (RFC 6749 sections 4.4.2 and 6)."""
+        """Return the request to a token endpoint (RFC 6749 sections 4.4.2 and 6)."""
         credential = service.credential
         form: dict[str, str] = {"grant_type": credential.kind}
         secret_name = credential.secret
@@ -333,11 +333,11 @@ class Credentials:
             form["scope"] = credential.scope
         if secret_name:
             # RFC 6749 section 2.3.1: both are form-encoded first.
-            said = (
+            client_pair = (
                 quote_plus(credential.client_id),
                 quote_plus(self._reveal(secret_name, service)),
             )
-            basic = base64.b64encode(":".join(said).encode()).decode()
+            basic = base64.b64encode(":".join(client_pair).encode()).decode()
             headers.append(("Authorization", f"Basic {basic}"))
         else:
             form["client_id"] = credential.client_id
@@ -373,7 +373,7 @@ _NOTHING: Final = Attachment()
 
 
 def _attachment(credential: UpstreamCredential, secret: str) -> Attachment:
-    """Return what is attached where *secret* is all that it takes."""
+    """Return the attachment of a credential that needs only *secret*."""
     match credential.kind:
         case "basic":
             return _basic(credential, secret)

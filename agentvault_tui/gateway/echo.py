@@ -34,8 +34,8 @@ _DENSE: Final = 8_192
 """The same for an answer full of escapes, each of which takes a microsecond."""
 _MARKS: Final = (b"\\", b"&", b"%")
 _BREAKS: Final = re.compile(rb"(?:(?:(?<!\\)\\++[rn]|[\r\n])[ \t]*)+")
-"""Ends of lines, also as JSON writes them, and what indents the next line. A run of
-backslashes is read once, from its first: an answer may consist of them."""
+"""Ends of lines, also as JSON writes them, and the indentation of the next line. A run
+of backslashes is read once, from its first: an answer may consist of them."""
 _PARTIAL: Final = re.compile(
     rb"(?:%(?:25)*(?:2|[0-9a-fA-F])?"
     rb"|\\+(?:u[0-9a-fA-F]{0,3}|x[0-9a-fA-F]?)?"
@@ -113,7 +113,7 @@ class _Escapes:
             % (_ALNUM_PAIR, pairs, b"|25" if b"%" in wanted else b""),
         }
         self._kinds = {mark: re.compile(one) for mark, one in patterns.items()}
-        """What finds each escape of these characters, by the mark it begins with."""
+        """The finder of each escape of these characters, by the mark it begins with."""
 
     def _references(self, characters: Iterable[int]) -> Iterator[bytes]:
         """Yield patterns of the references of HTML, after their ``&``."""
@@ -142,10 +142,10 @@ class _Escapes:
         if b"&" in text:
             text = text.replace(b"&amp;#", b"&#")
         for mark in self._kinds:
-            if mark in text and (found := self._find(text, mark)):
+            if mark in text and (match := self._find(text, mark)):
                 pieces: list[bytes] = []
                 last = 0
-                for begins, ends, character in found:
+                for begins, ends, character in match:
                     plain = text[last:begins]
                     if len(plain) > 2 * around:
                         plain = plain[:around] + b"\0" + plain[-around:]
@@ -158,12 +158,12 @@ class _Escapes:
     def decode_mapped(self, text: bytes) -> tuple[bytes, list[_OffsetMap]]:
         """Return *text* with these escapes decoded, and maps back to its offsets."""
         maps: list[_OffsetMap] = []
-        ampersands = [(*found.span(), b"&") for found in _AMPERSAND.finditer(text)]
+        ampersands = [(*match.span(), b"&") for match in _AMPERSAND.finditer(text)]
         for mark in (b"", *self._kinds):
-            if found := self._find(text, mark) if mark else ampersands:
+            if match := self._find(text, mark) if mark else ampersands:
                 used, last, view = _OffsetMap(), 0, 0
                 pieces: list[bytes] = []
-                for begins, ends, character in found:
+                for begins, ends, character in match:
                     pieces += text[last:begins], character
                     view += begins - last
                     used.add(view, begins)
@@ -177,8 +177,8 @@ class _Escapes:
     def _find(self, text: bytes, mark: bytes) -> list[tuple[int, int, bytes]]:
         """Return begin, end and character of the escapes that begin with *mark*."""
         return [
-            (*found.span(), self._character(found[0]))
-            for found in self._kinds[mark].finditer(text)
+            (*match.span(), self._character(match[0]))
+            for match in self._kinds[mark].finditer(text)
         ]
 
     def _character(self, escape: bytes) -> bytes:
@@ -221,7 +221,7 @@ class Needles:
         return bool(self.exact)
 
     def are_in(self, text: bytes) -> bool:
-        """Tell whether one of the secrets is in *text*, in any of these spellings."""
+        """Check whether one of the secrets is in *text*, in any of these spellings."""
         if self._are_plainly_in(text):
             return True
         for _ in range(_ROUNDS if self.escapes else 0):
@@ -300,10 +300,10 @@ class Needles:
 def _joined(text: bytes) -> tuple[bytes, _OffsetMap]:
     """Return *text* without the ends of its lines, and the map back to its offsets."""
     out, used, view, raw = [], _OffsetMap(), 0, 0
-    for found in _BREAKS.finditer(text):
-        out.append(text[raw : found.start()])
-        view += found.start() - raw
-        raw = found.end()
+    for match in _BREAKS.finditer(text):
+        out.append(text[raw : match.start()])
+        view += match.start() - raw
+        raw = match.end()
         used.add(view, raw)
     return b"".join((*out, text[raw:])), used
 
@@ -353,15 +353,15 @@ def _exact(secret: bytes) -> set[bytes]:
 
 
 def _base64(secret: bytes) -> set[bytes]:
-    found = set()
+    encodings = set()
     for shift in range(3):
         # Digits that also depend on the bytes before and after it are left out.
         whole = base64.b64encode(b"\0" * shift + secret)
         first = (shift * 8 + 5) // 6
         last = (shift + len(secret)) * 8 // 6
         if last - first >= _SHORTEST:
-            found.add(whole[first:last])
-    return found
+            encodings.add(whole[first:last])
+    return encodings
 
 
 def _anchors(digits: bytes) -> set[bytes]:
@@ -375,20 +375,20 @@ def _anchors(digits: bytes) -> set[bytes]:
     return {digits, digits.replace(b"+", b"-").replace(b"/", b"_")}
 
 
-def _shortest(found: Iterable[bytes]) -> tuple[bytes, ...]:
+def _shortest(candidates: Iterable[bytes]) -> tuple[bytes, ...]:
     """Leave out each text that contains another one."""
-    kept: list[bytes] = []
-    for one in sorted(found, key=len):
-        if not any(short in one for short in kept):
-            kept.append(one)
-    return tuple(kept)
+    shortest: list[bytes] = []
+    for one in sorted(candidates, key=len):
+        if not any(short in one for short in shortest):
+            shortest.append(one)
+    return tuple(shortest)
 
 
 class Echo:
     """Passes an answer on, piece by piece, as long as no credential is in it."""
 
     def __init__(self, needles: Needles = Needles()) -> None:
-        """Look for what `needles` made of the secrets."""
+        """Look for the `needles` of the secrets."""
         self.needles = needles
         self.width = 1
         """Bytes of a character: two in UTF-16, four in UTF-32."""
@@ -397,7 +397,7 @@ class Echo:
         self._held = b""
 
     def is_slow(self, arrived: bytes) -> bool:
-        """Tell whether *arrived* is full of escapes, which take long to search.
+        """Check whether *arrived* is full of escapes, which take long to search.
 
         It is searched in smaller parts from then on, and so is the rest of the answer.
         """
@@ -408,19 +408,19 @@ class Echo:
 
     @property
     def waits(self) -> bool:
-        """Whether it holds back what may be the beginning of a credential."""
+        """Whether it holds back a possible beginning of a credential."""
         return bool(self._held)
 
     def is_in_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        """Tell whether a header of the answer holds one."""
+        """Check whether a header of the answer holds one."""
         # No secret holds a tab, so none is found where two parts meet.
         head = b"\t".join(chain.from_iterable(headers))
         return bool(self.needles) and self.needles.are_in(head)
 
     def pass_on(self, chunk: bytes) -> bytes:
-        """Return what may be passed on now that *chunk* has come.
+        """Return the part that may be passed on now that *chunk* has come.
 
-        What may be the beginning of a credential is held back until more has come.
+        A possible beginning of a credential is held back until more has come.
 
         Raises:
             EchoedError: there is one.
@@ -447,7 +447,7 @@ class Echo:
             yield data[self.width - 1 :: self.width]
 
     def rest(self) -> bytes:
-        """Return what was held back, at the end of the answer."""
+        """Return the part that was held back, at the end of the answer."""
         held, self._held = self._held, b""
         return held
 
@@ -461,7 +461,7 @@ class PackedEcho:
         width: int = 1,
         turn: Callable[[], Awaitable[None]] = next_turn,
     ) -> None:
-        """Look for what `needles` made of the secrets.
+        """Look for the `needles` of the secrets.
 
         Args:
             needles: of the credential.
@@ -476,9 +476,9 @@ class PackedEcho:
         self._held = b""
 
     async def pass_on(self, chunk: bytes) -> bytes:
-        """Return what may be passed on now that *chunk* has come.
+        """Return the part that may be passed on now that *chunk* has come.
 
-        Others have their turn between two windows of what it unpacks to.
+        Others have their turn between two windows of the unpacked content.
 
         Raises:
             EchoedError: there is a credential.
@@ -489,7 +489,7 @@ class PackedEcho:
         data, full = chunk if self._begun else self._held, False
         while self._unpacker is not None and (data or full):
             try:
-                found = self._unpacker.decompress(data, _DENSE)
+                unpacked = self._unpacker.decompress(data, _DENSE)
             except zlib.error:
                 # Deflate without zlib's header, as some servers send it; otherwise no
                 # program unpacks any more.
@@ -498,15 +498,15 @@ class PackedEcho:
                 continue
             self._begun = True
             await self._turn()
-            self._echo.pass_on(found)
-            full, data = len(found) == _DENSE, self._unpacker.unconsumed_tail
+            self._echo.pass_on(unpacked)
+            full, data = len(unpacked) == _DENSE, self._unpacker.unconsumed_tail
             if self._unpacker.eof:
                 data = self._unpacker.unused_data
                 self._unpacker = zlib.decompressobj(_GZIP_OR_ZLIB)
         return b"" if self._echo.waits else self.rest()
 
     def rest(self) -> bytes:
-        """Return what was held back."""
+        """Return the part that was held back."""
         held, self._held = self._held, b""
         return held
 

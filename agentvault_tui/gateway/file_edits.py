@@ -35,7 +35,7 @@ from agentvault_tui.text import visible
 log = logging.getLogger("agentvault.gateway")
 
 EDIT: Final = "EDIT file"
-"""Names the carrier of such a change, beside those of calls."""
+"""Names the carrier of such a change, next to those of calls."""
 _FILE: Final = Actor(ActorKind.SYSTEM, "file", "file")
 _KIND: Final = "edited file"
 RECORDED: Final = "gateway_files"
@@ -60,7 +60,7 @@ class FileEdits:
 
         Args:
             broker: the broker.
-            folders: whose files.
+            folders: the folders of the files.
             read_again: reads all files, and records those that count.
         """
         self._broker, self._folders, self._read_again = broker, folders, read_again
@@ -83,8 +83,8 @@ class FileEdits:
         (`team_edits`).
         """
         broker = self._broker
-        known = broker.files is None and RECORDED in broker.kept
-        if known and any(folder.changed() for folder in self._folders):
+        recorded = broker.files is None and RECORDED in broker.kept
+        if recorded and any(folder.changed() for folder in self._folders):
             self._asks = await asks_factor(broker)
             if self._asks and not self._looked:
                 self._restore()
@@ -92,7 +92,10 @@ class FileEdits:
 
     def _restore(self) -> None:
         """Let the texts that counted last count again: the disk may have others."""
-        last = {path: self._broker.kept.get(f"{TEXT}{path}") for path in self._known}
+        last = {
+            path: self._broker.kept.get(f"{TEXT}{path}")
+            for path in self._recorded_digests
+        }
         for folder in self._folders:
             known_here = {path for path in last if path.startswith(f"{folder.name}/")}
             texts = {
@@ -100,7 +103,7 @@ class FileEdits:
                 for path, text in last.items()
                 if text is not None
                 and path in known_here
-                and sha256_hex(text) == self._known[path]
+                and sha256_hex(text) == self._recorded_digests[path]
             }
             folder.restore(texts)
             if (
@@ -139,20 +142,20 @@ class FileEdits:
                     log.warning("an edit of %s waits: %s", path, error.what)
 
     def rows(self) -> list[Meta]:
-        """Return what records the texts that count, as far as the ledger lacks them."""
+        """Return the record of the active texts, as far as the ledger lacks them."""
         now: dict[str, str | None] = {}
         for folder in self._folders:
             now |= folder.texts()
-        known = self._broker.kept
+        recorded = self._broker.kept
         now |= {
             key.removeprefix(TEXT): None
-            for key in known
+            for key in recorded
             if key.startswith(TEXT) and key.removeprefix(TEXT) not in now
         }
         return [
             Meta(f"{TEXT}{path}", text)
             for path, text in now.items()
-            if known.get(f"{TEXT}{path}") != text
+            if recorded.get(f"{TEXT}{path}") != text
         ]
 
     @property
@@ -178,14 +181,14 @@ class FileEdits:
         return Loosens(_KINDS, {"origin": _origin(after)})
 
     def opened_by(self, path: str, before: str | None = None) -> Loosens | None:
-        """Return what the removal of a file loosens, if it does not only refuse more.
+        """Return the loosening by the removal of a file, if it is one.
 
         Args:
             path: the file's, in the home directory.
             before: its active text; the recorded one if None.
 
         Returns:
-            what it loosens; None: nothing.
+            its loosening; None: nothing.
         """
         folder, _, file = path.partition("/")
         name = file.removesuffix(".toml")
@@ -204,9 +207,9 @@ class FileEdits:
         return Loosens(_KINDS, then)
 
     @property
-    def _known(self) -> dict[str, str]:
-        known: dict[str, str] = json.loads(self._broker.kept.get(RECORDED, "{}"))
-        return known
+    def _recorded_digests(self) -> dict[str, str]:
+        recorded: dict[str, str] = json.loads(self._broker.kept.get(RECORDED, "{}"))
+        return recorded
 
     def _admits(self, path: str, sha256: str | None) -> bool:
         if not self._asks or (path, sha256) in self._approved:
@@ -214,7 +217,7 @@ class FileEdits:
         if sha256 is None:
             folders = (one.texts().get(path) for one in self._folders)
             return self.opened_by(path, next(filter(None, folders), None)) is None
-        return self._known.get(path) == sha256
+        return self._recorded_digests.get(path) == sha256
 
     def _on_disk(self, path: str) -> str:
         name, _, file = path.partition("/")

@@ -80,7 +80,7 @@ class Relayed:
     """The service's answer on its way to the agent; to be closed."""
 
     call: Call
-    """Its `Call.on_cut` takes what ends the agent's connection at once."""
+    """Its `Call.on_cut` takes the function that ends the agent's connection at once."""
     _answer: Answer
     _outgoing: Outgoing
     _body: Body
@@ -102,10 +102,10 @@ class Relayed:
         if self.status in {204, 304}:
             head = [pair for pair in head if pair[0] != b"content-length"]
         decided = (self.call.decision_id or "").encode()
-        found = [*head, (b"agentvault-decision", decided)]
+        headers = [*head, (b"agentvault-decision", decided)]
         if dropped := self.call.detail.get("dropped"):
-            found.append((b"agentvault-dropped", ", ".join(dropped).encode()))
-        return found
+            headers.append((b"agentvault-dropped", ", ".join(dropped).encode()))
+        return headers
 
     async def begin(self) -> None:
         """Have the first piece scanned before any byte of the answer leaves.
@@ -157,7 +157,7 @@ class Relayed:
         return piece
 
     def close(self) -> None:
-        """Let go of the service; what has not come to its end has failed."""
+        """Release the service; an unfinished answer has failed."""
         if isinstance(self._first, asyncio.Task):
             self._first.cancel()
         self._end("failed")
@@ -206,8 +206,8 @@ class Forwarder:
         Args:
             calls: records them, and cuts them.
             admission: decides about them.
-            services: those in force.
-            credentials: what is attached.
+            services: those in effect.
+            credentials: the source of attachments.
             upstream: returns how a service is reached, for one agent where its
                 credential is that agent's own.
             spools: holds opaque bodies that a person decides about.
@@ -228,8 +228,8 @@ class Forwarder:
             the service's answer; its result is recorded when it ends or is closed.
 
         Raises:
-            CallRefusedError: what the agent is told instead.
-            ClientGoneError: nobody waits for an answer.
+            CallRefusedError: the answer to the agent instead.
+            ClientGoneError: the caller has left.
         """
         if incoming.method in {"TRACE", "CONNECT"}:
             raise wrong_method()
@@ -246,9 +246,9 @@ class Forwarder:
         body.check = lambda: self._admission.check_live(caller)
         try:
             try:
-                asked = _AgentRequest(incoming, caller, body, detail)
-                head = await self._head(service, shown, asked)
-                call, parsed = await self._read(head, asked)
+                request = _AgentRequest(incoming, caller, body, detail)
+                head = await self._head(service, shown, request)
+                call, parsed = await self._read(head, request)
             except CallRefusedError:
                 self._calls.observe(caller, "refused")
                 raise
@@ -263,7 +263,7 @@ class Forwarder:
             raise
 
     async def _head(
-        self, service: Service | None, shown: Shown, asked: _AgentRequest
+        self, service: Service | None, shown: Shown, request: _AgentRequest
     ) -> RequestHead:
         """Read all of a request but its body, once.
 
@@ -274,30 +274,30 @@ class Forwarder:
             refusal = CallRefusedError(
                 404, "unknown_service", "unknown_service", "there is no such service"
             )
-            await self._refuse(asked, refusal, _NOTHING)
+            await self._refuse(request, refusal, _NOTHING)
         try:
             return read_head(
                 service,
-                asked.incoming.method,
+                request.incoming.method,
                 shown.raw_target,
                 shown.headers,
-                has_body=await asked.body.begins(),
+                has_body=await request.body.begins(),
             )
         except UnreadableRequestError as error:
-            asked.detail.update(_unlisted(error, shown.headers))
-            await self._refuse(asked, unreadable(error), _NOTHING)
+            request.detail.update(_unlisted(error, shown.headers))
+            await self._refuse(request, unreadable(error), _NOTHING)
 
     async def _refuse(
-        self, asked: _AgentRequest, refusal: CallRefusedError, about: Action
+        self, request: _AgentRequest, refusal: CallRefusedError, about: Action
     ) -> NoReturn:
-        await self._admission.refuse(asked.caller, refusal, about, asked.detail)
+        await self._admission.refuse(request.caller, refusal, about, request.detail)
 
     async def _read(
-        self, head: RequestHead, asked: _AgentRequest
+        self, head: RequestHead, wanted: _AgentRequest
     ) -> tuple[Call, _Parsed]:
         """Read the body of a request, and build its call."""
-        service, found = head.service, head.found
-        incoming, caller, body, detail = asked
+        service, route_match = head.service, head.found
+        incoming, caller, body, detail = wanted
         try:
             raw = b""
             if head.kind == "opaque":
@@ -311,18 +311,18 @@ class Forwarder:
                 await self._admission.step()
             reading = await read_apart(user, weight(raw), read_body, job, raw)
         except UnreadableRequestError as error:
-            await self._refuse(asked, unreadable(error), head.about)
+            await self._refuse(wanted, unreadable(error), head.about)
         except CallRefusedError as refusal:
-            await self._refuse(asked, refusal, head.about)
+            await self._refuse(wanted, refusal, head.about)
         content = reading.content
         request = ServiceRequest.of(head, content, user)
         detail.update(request.detail())
         if content.encoded is not None:
             detail["body_sha256"] = content.sha256
             detail["body_bytes"] = len(content.encoded)
-        said = {name: value for name, value in incoming.headers if name in _OURS}
+        ours = {name: value for name, value in incoming.headers if name in _OURS}
         parsed = _Parsed(request, body)
-        route = found.route
+        route = route_match.route
         call = Call(
             caller=caller,
             service=service.name,
@@ -339,17 +339,17 @@ class Forwarder:
             ),
             gone=incoming.gone,
             in_force=lambda: self._services.has(service),
-            wait=preference(said.get(b"prefer")),
-            retry=_text(said.get(b"agentvault-request")),
+            wait=preference(ours.get(b"prefer")),
+            retry=_text(ours.get(b"agentvault-request")),
             audience=self._admission.audience(caller, f"/gw/{service.name}"),
-            unsaid=(*unstated(found), *reading.unsaid) if elevated else (),
-            meant=found.route,
+            unsaid=(*unstated(route_match), *reading.unsaid) if elevated else (),
+            meant=route_match.route,
         )
         try:
-            if found.route is not None and found.route.binds:
+            if route_match.route is not None and route_match.route.binds:
                 call.bound = self._referents.of(call, request, reading.bound_ids)
         except UnreadableRequestError as error:
-            await self._refuse(asked, unreadable(error), head.about)
+            await self._refuse(wanted, unreadable(error), head.about)
         return call, parsed
 
     async def _shown(self, parsed: _Parsed, detail: dict[str, object]) -> bytes | None:
@@ -427,7 +427,7 @@ class Forwarder:
         self._referents.turns.leave(call.id)
 
     def _failed(self, call: Call, error: BaseException) -> BaseException:
-        """Record that a call failed; return what its agent is told."""
+        """Record that a call failed; return the answer to its agent."""
         if call.cut is not None:
             error = call.cut
         if isinstance(error, UpstreamError):
@@ -463,7 +463,7 @@ def _detail(incoming: Incoming, raw_target: bytes) -> dict[str, object]:
 
 
 def _unlisted(error: UnreadableRequestError, headers: list[Header]) -> dict[str, str]:
-    """Return what a row says of a header or media type that no file lists."""
+    """Return a row's member for a header or media type that no file lists."""
     if name := error.more.get("header"):
         return {"header": visible(str(name), 64)}
     named = dict(headers)
@@ -489,7 +489,7 @@ async def _stream(
     failed: list[BaseException],
     pace: Callable[[], Awaitable[None]],
 ) -> AsyncIterator[bytes]:
-    """Yield an opaque body as it comes; note the digest of what was sent so far.
+    """Yield an opaque body as it comes; note the digest of the sent part.
 
     Args:
         call: the call that it belongs to.
@@ -530,8 +530,8 @@ def preference(prefer: bytes | None) -> float | None:
     text = (prefer or b"").decode("latin-1").lower()
     if "respond-async" in text:
         return 0.0
-    found = _WAIT.search(text)
-    return float(found[1]) if found else None
+    match = _WAIT.search(text)
+    return float(match[1]) if match else None
 
 
 def _text(value: bytes | None) -> str | None:

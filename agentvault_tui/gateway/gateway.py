@@ -1,4 +1,4 @@
-"""The data plane of one broker: what is configured, and what it adds to operators."""
+"""The data plane of one broker: its configuration, and its routes for operators."""
 
 from __future__ import annotations
 
@@ -77,11 +77,11 @@ class Gateway:
         broker: Broker,
         tell: Callable[[str, Callable[[], WireShape]], None] | None = None,
     ) -> None:
-        """Serve what the home of *broker* describes; nothing is read yet.
+        """Serve the files in the home of *broker*; nothing is read yet.
 
         Args:
-            broker: what decides and records.
-            tell: sends what is in no ledger to the consoles that listen.
+            broker: the broker that decides and records.
+            tell: sends events that are in no ledger to the listening consoles.
         """
         self.broker = broker
         self.services = Services(broker.home, lambda: broker.policy.catalogue)
@@ -124,7 +124,7 @@ class Gateway:
         self._edits = FileEdits(broker, self._folders, self.look)
         self.admission.readings += self._readings()
         self._catalogue = broker.policy.catalogue.version
-        self._told: list[str] = []
+        self._reported: list[str] = []
         self._turn = asyncio.Lock()
         self._reading = asyncio.Lock()
         """Held while files are read, and never while something is recorded."""
@@ -135,7 +135,7 @@ class Gateway:
         self._join_team(tell)
 
     def _readings(self) -> list[Callable[[Action, object], str | None]]:
-        """Return what finds another request that is an approved action as well."""
+        """Return the function that finds another request of an approved action."""
         return [
             partial(other_reading, self.services),
             partial(other_tool, self.mcp_servers),
@@ -159,9 +159,9 @@ class Gateway:
 
     @property
     def warnings(self) -> list[str]:
-        """Say which files are not in force, and which secrets may not be sent."""
-        found = [one for folder in self._folders for one in folder.warnings]
-        return found + self.origins.warnings
+        """Say which files are not in effect, and which secrets may not be sent."""
+        problems = [one for folder in self._folders for one in folder.warnings]
+        return problems + self.origins.warnings
 
     @property
     def notices(self) -> list[str]:
@@ -174,7 +174,7 @@ class Gateway:
         return sum(1 for _ in self.calls)
 
     async def start(self) -> None:
-        """Read all files and record those that are not what the ledger knows."""
+        """Read all files and record those that differ from the ledger's record."""
         file_limit(_FILES)
         await self._applied.finish()
         await asyncio.to_thread(self._applied.renew)
@@ -188,12 +188,12 @@ class Gateway:
             self._telling = asyncio.create_task(self.team_calls.run())
 
     async def look(self) -> None:
-        """Put changed files in force, also where another catalogue changed them."""
+        """Put changed files in effect, also where another catalogue changed them."""
         async with self._turn:
             await self._look()
 
     async def _read(self) -> None:
-        """Put in force what files say now."""
+        """Put the files' present texts in effect."""
         async with self._reading:
             version, team = self.broker.policy.catalogue.version, self.broker.files
             if version != self._catalogue:
@@ -219,9 +219,9 @@ class Gateway:
         await self._record()
         await self.origins.look()
         self._mcp_processes.keep(frozenset(one.name for one in self.mcp_servers))
-        if self.warnings != self._told:
-            self._told = self.warnings
-            for warning in self._told:
+        if self.warnings != self._reported:
+            self._reported = self.warnings
+            for warning in self._reported:
                 log.warning("%s", warning)
             self.broker.on_status()
         await self.calls.look()
@@ -233,7 +233,7 @@ class Gateway:
         return await self.proxy.serve(server, agents)
 
     def streaming_apps(self) -> Mapping[bytes, StreamingApp]:
-        """Return what is served at the agents' listener."""
+        """Return its apps at the agents' listener."""
         return {
             PREFIX: StreamingApp(
                 GatewayApp(self.forwarder, self.broker.surroundings.source_of),
@@ -251,8 +251,8 @@ class Gateway:
         scopes: frozenset[str] | None = None,
         by: Actor | None = None,
     ) -> CallsCut:
-        """Cancel calls in flight, and forget what was fetched for the agent."""
-        cut = self.calls.cut(agent_id, scopes, by)
+        """Cancel calls in flight, and forget tokens that were fetched for the agent."""
+        cancelled = self.calls.cut(agent_id, scopes, by)
         self.proxy.cut(agent_id, scopes)
         if scopes is None:
             self.credentials.drop(agent_id)
@@ -261,7 +261,7 @@ class Gateway:
             for key in list(self._upstreams):
                 if key[1] is not None and agent_id in {None, key[1]}:
                     self._upstreams.pop(key).retire()
-        return cut
+        return cancelled
 
     def end_lease(self) -> None:
         """End all calls in flight; see `DataPlane.end_lease`."""
@@ -277,7 +277,7 @@ class Gateway:
         return self.calls.cut_tokens(tokens)
 
     def service_texts(self) -> dict[str, str]:
-        """Return the texts of the service files in force, by name."""
+        """Return the texts of the service files in effect, by name."""
         return self._applied.texts()
 
     def changed_services(self, wanted: Mapping[str, str]) -> dict[str, str | None]:
@@ -288,7 +288,7 @@ class Gateway:
     async def put_services(
         self, texts: Mapping[str, str], operator: Actor, digest: str
     ) -> AsyncIterator[tuple[list[Draft], list[Change]]]:
-        """Write service files when a block ends that records what this yields."""
+        """Write service files when a block ends that records the yielded rows."""
         if (team := self.broker.files) is not None:
             files = {f"services/{name}.toml": text for name, text in texts.items()}
             yield team.change(files, operator, applied=digest)
@@ -299,12 +299,12 @@ class Gateway:
             known: dict[str, str] = json.loads(self.broker.kept.get(RECORDED, "{}"))
             now = self._applied.digests(texts)
             drafts = [
-                file_draft(file, known.get(file), after, operator, applied=digest)
+                file_draft(file, recorded.get(file), after, operator, applied=digest)
                 for file, after in sorted(now.items())
             ]
-            kept = json.dumps(known | now)
-            yield drafts, [Meta(RECORDED, kept), self._applied.mark(texts)]
-            self.broker.kept[RECORDED] = kept
+            encoded = json.dumps(recorded | now)
+            yield drafts, [Meta(RECORDED, encoded), self._applied.mark(texts)]
+            self.broker.kept[RECORDED] = encoded
             await asyncio.to_thread(self._applied.write, texts)
             await self._look()
             await self.broker.record(changes=[Meta(APPLYING, None)])
@@ -317,7 +317,7 @@ class Gateway:
         return held
 
     async def aclose(self) -> None:
-        """End what is in flight, and every connection to a service."""
+        """End the calls in flight, and every connection to a service."""
         await self.calls.aclose()
         if self._telling is not None:
             self._telling.cancel()
@@ -339,22 +339,22 @@ class Gateway:
 
         Args:
             service: the service.
-            agent_id: the agent whose own credential is used, if it is one's own.
+            agent_id: the agent of the credential, if it is one's own.
 
         Raises:
             UpstreamError: the system's authorities cannot be read.
         """
         key = service.name, agent_id
-        known = self._upstreams.get(key)
-        if known is None or known.service is not service:
-            if known is not None:
-                known.retire()
+        upstream = self._upstreams.get(key)
+        if upstream is None or upstream.service is not service:
+            if upstream is not None:
+                upstream.retire()
             try:
-                known = self._upstreams[key] = Upstream(service, idle=self._idle)
+                upstream = self._upstreams[key] = Upstream(service, idle=self._idle)
             except OSError:
                 text = "the service's certificate authorities cannot be read"
                 raise UpstreamError(502, "upstream_unreachable", text) from None
-        return known
+        return upstream
 
     def _note_health(self, call: Call) -> None:
         """Note how the last call to a service went."""
@@ -364,7 +364,7 @@ class Gateway:
         self.health[call.service] = ServiceHealth(self.broker.clock.now(), problem)
 
     def operator_routes(self, authority: Authority) -> list[Route]:
-        """Return what it adds to the operators' HTTP."""
+        """Return its routes of the operators' HTTP."""
 
         def service_now(name: str) -> str:
             return sha256_hex(self.service_texts().get(name, ""))
@@ -381,20 +381,20 @@ class Gateway:
         ]
 
     async def _record(self) -> None:
-        """Record which files are in force now and were not, over restarts too."""
+        """Record which files are in effect now and were not, over restarts too."""
         if self.broker.files is not None:
             return  # whoever changed one has recorded it
-        known: dict[str, str] = json.loads(self.broker.kept.get(RECORDED, "{}"))
+        recorded: dict[str, str] = json.loads(self.broker.kept.get(RECORDED, "{}"))
         await self._edits.ask()
         held = {path for folder in self._folders for path in folder.held}
-        now = {path: known[path] for path in held & known.keys()}
+        now = {path: recorded[path] for path in held & recorded.keys()}
         now |= {key: sha for folder in self._folders for key, sha in folder.digests()}
         rider = riding()
         actor = rider.actor if rider else SYSTEM
         drafts = [
-            file_draft(file, known.get(file), now.get(file), actor, opens=opens)
-            for file in sorted(known.keys() | now.keys())
-            if known.get(file) != now.get(file)
+            file_draft(file, recorded.get(file), now.get(file), actor, opens=opens)
+            for file in sorted(recorded.keys() | now.keys())
+            if recorded.get(file) != now.get(file)
             for opens in [self._edits.opened_by(file) is not None]
         ]
         rows = self._edits.rows()

@@ -28,7 +28,7 @@ ALWAYS: Final = frozenset(
 _JOINED: Final = frozenset(
     "accept accept-language if-match if-none-match".split()  # noqa: SIM905
 )
-"""List headers whose values are joined where the header comes twice."""
+"""List headers whose values are joined if the header comes twice."""
 HOP_BY_HOP: Final = frozenset(
     "connection keep-alive proxy-authenticate proxy-authorization"  # noqa: SIM905
     " proxy-connection te trailer transfer-encoding upgrade".split()
@@ -124,7 +124,7 @@ class RequestHeaders:
 
 
 def is_listable(name: str) -> bool:
-    """Tell whether a service file may list the header *name*."""
+    """Check whether a service file may list the header *name*."""
     lowered = name.lower()
     return (
         _NAME.fullmatch(name) is not None
@@ -207,12 +207,12 @@ def nominated(received: Sequence[Header]) -> set[str]:
 
 
 def _may_repeat(name: str) -> bool:
-    known = _JOINED | _REPEATED | HOP_BY_HOP
-    return name in known or name.startswith("x-forwarded-")
+    repeatable = _JOINED | _REPEATED | HOP_BY_HOP
+    return name in repeatable or name.startswith("x-forwarded-")
 
 
 def _is_answered(name: str, values: list[bytes]) -> bool:
-    """Tell whether a header is for the gateway itself."""
+    """Check whether a header is for the gateway itself."""
     if name == "prefer":
         return not without_ours(b", ".join(values).decode("latin-1"))
     return name in _WRITTEN or name.startswith(("proxy-", "agentvault-"))

@@ -27,7 +27,7 @@ _MANY: Final = 4
 _ID: Final = re.compile(
     r"[0-9]+|[0-9a-fA-F-]{12,}|(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{10,}|[^@]+@[^@]+"
 )
-"""What is the id of something, and no name of a kind of things."""
+"""The form of an id, and not of a name of a kind of things."""
 _Path = tuple[str, ...]
 
 
@@ -62,14 +62,14 @@ def learn_routes(
     for method, path in _unmatched(service, details):
         calls[method, path] += 1
     varying = _varying(calls)
-    found: dict[tuple[str, str], tuple[int, str]] = {}
+    entries: dict[tuple[str, str], tuple[int, str]] = {}
     for (method, path), count in calls.items():
         template = path_template(_template(method, path, varying))
         if template is None:
             continue
-        known, example = found.get((method, template), (0, "/" + "/".join(path)))
-        found[method, template] = known + count, example
-    most = sorted(found.items(), key=lambda one: -one[1][0])[:_MOST_ROUTES]
+        entry, example = entries.get((method, template), (0, "/" + "/".join(path)))
+        entries[method, template] = entry + count, example
+    most = sorted(entries.items(), key=lambda one: -one[1][0])[:_MOST_ROUTES]
     drafts = [
         LearnedRoute(method, path, _scope(method, path), count, example)
         for (method, path), (count, example) in most
@@ -101,8 +101,8 @@ def _unmatched(
             target = parse_target(path.encode())
         except (UnreadableRequestError, UnicodeEncodeError):
             continue
-        found = match(service, method, target)
-        if found is None or found.route is None:
+        route_match = match(service, method, target)
+        if route_match is None or route_match.route is None:
             yield method, target.segments
 
 
@@ -112,11 +112,11 @@ def _varying(calls: Iterable[tuple[str, _Path]]) -> set[tuple[str, int, _Path]]:
     for method, path in calls:
         for at, segment in enumerate(path):
             values[_place(method, path, at)].add(segment)
-    return {place for place, found in values.items() if len(found) >= _MANY}
+    return {place for place, distinct in values.items() if len(distinct) >= _MANY}
 
 
 def _place(method: str, path: _Path, at: int) -> tuple[str, int, _Path]:
-    """Name a place in a path by what is around it; ids around it do not count."""
+    """Name a place in a path by the segments around it; ids do not count."""
     around = (*path[:at], *path[at + 1 :])
     return method, at, tuple("{}" if _ID.fullmatch(one) else one for one in around)
 

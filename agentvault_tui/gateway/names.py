@@ -21,7 +21,7 @@ character (U+FDFA), which takes 3 us."""
 
 
 def are_too_long(names: Iterable[str]) -> bool:
-    """Tell whether it takes too long to fold all of some names, each of them once."""
+    """Check whether it takes too long to fold all of some names, each of them once."""
     odd = {name for name in names if not name.isascii()}
     return sum(map(len, odd)) > _MOST_FOLDED
 

@@ -76,16 +76,16 @@ class DraftedRoute:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What no route tells apart: method and path, whatever a capture is called."""
+        """The key of a route: method and path, with any name of a capture."""
         return self.method, re.sub(r"\{[^}]*\}", "{}", self.path)
 
 
 def service_file(name: str, path: Path, origin: str | None) -> str:
     """Write a service file with a route for each operation of an OpenAPI document.
 
-    Reads (``GET``, ``HEAD``) get a scope that reads; what writes gets one that writes,
-    sends, pays or deletes, by its method and its own words. Both are guesses that a
-    person checks, and the stricter one where it could be either.
+    Reads (``GET``, ``HEAD``) get a scope that reads; other operations get one that
+    writes, sends, pays or deletes, by the method and the operation's own words. Both
+    are guesses that a person checks, and the stricter one where it could be either.
 
     Args:
         name: the service's name, and its secret's.
@@ -168,17 +168,17 @@ def _mapping(value: object) -> dict[str, object]:
 
 def _resolved(document: dict[str, object], value: object) -> dict[str, object]:
     """Follow references within the document; one that leads elsewhere is nothing."""
-    found = _mapping(value)
+    resolved = _mapping(value)
     for _ in range(_MOST_REFS):
-        reference = found.get("$ref")
+        reference = resolved.get("$ref")
         if not isinstance(reference, str):
-            return found
+            return resolved
         if not reference.startswith("#/"):
             return {}
         at: Any = document
         for part in reference[2:].split("/"):
             at = _mapping(at).get(part.replace("~1", "/").replace("~0", "~"))
-        found = _mapping(at)
+        resolved = _mapping(at)
     return {}
 
 
@@ -209,15 +209,15 @@ def _operations(
             if path is None:
                 skipped.append(f"{method.upper()} {template}")
                 continue
-            said = f"{operation.get('operationId', '')} {operation.get('summary', '')}"
-            scope = guess_scope(method, str(template), said)
+            words = f"{operation.get('operationId', '')} {operation.get('summary', '')}"
+            scope = guess_scope(method, str(template), words)
             parameters = _parameters(document, operation) if method != "get" else {}
             headers = _headers(document, (operations, operation))
             kind, types = _content(document, operation, method.upper())
             if kind in {"none", "opaque"}:
                 parameters = {}
             yield DraftedRoute(
-                *(method.upper(), path, scope, parameters, said.strip()),
+                *(method.upper(), path, scope, parameters, words.strip()),
                 headers=headers,
                 body=kind,
                 types=types,
@@ -225,7 +225,7 @@ def _operations(
 
 
 def path_template(template: str) -> str | None:
-    """Return a template whose captures are whole segments; None where none can be."""
+    """Return a template of whole segments as captures; None if impossible."""
     segments = []
     for segment in template.removeprefix("/").split("/"):
         names = _PART.findall(segment)
@@ -249,7 +249,7 @@ def path_template(template: str) -> str | None:
 
 
 def guess_scope(method: str, path: str, note: str = "") -> str:
-    """Guess what an operation does: the strictest thing that its words say.
+    """Guess the scope of an operation: the strictest one in its words.
 
     Args:
         method: in lower case. ``GET`` and ``HEAD`` read, unless the last fixed segment
@@ -273,7 +273,7 @@ def guess_scope(method: str, path: str, note: str = "") -> str:
 
 
 def _acts(path: str) -> bool:
-    """Tell whether the last fixed segment of a path names an act, such as a payment."""
+    """Check whether the last fixed segment of a path is a verb, such as a payment."""
     segments = [_PART.sub("", one) for one in path.split("/")]
     last = next((one for one in reversed(segments) if one), "")
     return any(
@@ -284,23 +284,23 @@ def _acts(path: str) -> bool:
 def _parameters(
     document: dict[str, object], operation: dict[str, object]
 ) -> dict[str, str]:
-    """Find what policy reads among the members of a request's body."""
+    """Find the policy parameters among the members of a request's body."""
     body = _resolved(document, operation.get("requestBody"))
     for kind, media in _mapping(body.get("content")).items():
         if not re.match(r"application/(?:.*\+?json|x-www-form-urlencoded)", str(kind)):
             continue
         schema = _resolved(document, _mapping(media).get("schema"))
         members = _mapping(schema.get("properties"))
-        found: dict[str, str] = {
+        parameters: dict[str, str] = {
             name: f"body:/{name}"
             for name in ("amount", "currency", "count")
             if name in members
         }
         for name in ("recipients", "to"):
             if name in members:
-                found["recipients"] = f"count:body:/{name}"
+                parameters["recipients"] = f"count:body:/{name}"
                 break
-        return found
+        return parameters
     return {}
 
 
@@ -312,15 +312,15 @@ def _headers(
     OpenAPI ignores those called Accept, Content-Type and Authorization (3.1, 4.8.12.2),
     and those that frame or route a request or name its method do not leave.
     """
-    found: dict[str, str] = {}
+    headers: dict[str, str] = {}
     for place in places:
         declared = place.get("parameters")
         for value in declared if isinstance(declared, list) else ():
             one = _resolved(document, value)
             name = str(one.get("name", ""))
             if one.get("in") == "header" and is_listable(name):
-                found.setdefault(name.lower(), name)
-    return tuple(name for lowered, name in found.items() if lowered not in ALWAYS)
+                headers.setdefault(name.lower(), name)
+    return tuple(name for lowered, name in headers.items() if lowered not in ALWAYS)
 
 
 def _content(
@@ -335,9 +335,9 @@ def _content(
     media = [MediaType.parse(str(one)) for one in _mapping(body.get("content"))]
     types = [one.type for one in media if one is not None]
     rule = {kind: ContentRule(kind) for kind in READABLE}
-    known = {kind for kind in READABLE for one in types if rule[kind].takes(one)}
+    kinds = {kind for kind in READABLE for one in types if rule[kind].takes(one)}
     for kind in READABLE:
-        if kind in known:
+        if kind in kinds:
             usual = kind != "multipart" and method not in BODILESS
             return (None if usual else kind), ()
     opaque = tuple(dict.fromkeys(one for one in types if "*" not in one))
@@ -392,7 +392,7 @@ def route_lines(one: DraftedRoute) -> list[str]:
 
 
 def _text(value: object) -> str:
-    """Write a TOML string; what the document says may hold anything."""
+    """Write a TOML string; the document's text may hold anything."""
     return json.dumps(visible(str(value), 300), ensure_ascii=False)
 
 

@@ -1,4 +1,4 @@
-"""What the gateway adds to the operators' HTTP: services, trying them, and secrets."""
+"""The gateway's routes for operators: services, trying them, and secrets."""
 
 from __future__ import annotations
 
@@ -77,7 +77,8 @@ from agentvault_tui.text import visible
 _REMOVED_FROM: Final = "destinations of secret"
 """The kind of state that a secret's removal rests on: who stops getting alerts."""
 _PAGES: Final = 5
-"""Of a thousand events of each type, for what a service's file does not list."""
+"""Of a thousand events of each type, for the headers and types that a service's file
+does not list."""
 
 
 class Configured(Protocol):
@@ -92,7 +93,7 @@ class Configured(Protocol):
     health: dict[str, ServiceHealth]
 
     async def look(self) -> None:
-        """Read changed files, so that what was just written counts."""
+        """Read changed files, so that a fresh edit counts."""
 
     async def held_body(self, stepup_id: str) -> bytes | None:
         """Return the body of a held call, while it is in a broker's memory."""
@@ -112,29 +113,31 @@ def routes(gateway: Configured, authority: Authority) -> list[Route]:
 def _service_routes(gateway: Configured) -> list[Route]:
     async def listing(_: Request) -> ServiceList:
         await gateway.look()
-        found = sorted(gateway.services, key=lambda service: service.name)
+        services = sorted(gateway.services, key=lambda service: service.name)
         return ServiceList(
-            services=tuple(service_info(gateway, one) for one in found),
+            services=tuple(service_info(gateway, one) for one in services),
             problems=dict(gateway.services.problems),
         )
 
     async def show(request: Request) -> ServiceInfo:
         info = service_info(gateway, await _named(gateway, request.path_params["name"]))
-        found = unlisted(info.name, await _last_day(gateway.broker))
-        info.unlisted = tuple(UnlistedInfo(**one._asdict()) for one in found)
+        headers_refused = unlisted(info.name, await _last_day(gateway.broker))
+        info.unlisted = tuple(UnlistedInfo(**one._asdict()) for one in headers_refused)
         return info
 
     async def attempt(request: Request) -> TryInfo:
-        """Say what a request would be; its body may be longer than other members."""
+        """Return the action of a request; its body may be longer than other members."""
         try:
-            asked = msgspec.convert(strict_json.loads(await request.body()), TryRequest)
-            body = base64.b64decode(asked.body or "", validate=True)
+            wanted = msgspec.convert(
+                strict_json.loads(await request.body()), TryRequest
+            )
+            body = base64.b64decode(wanted.body or "", validate=True)
         except (msgspec.ValidationError, binascii.Error, ValueError) as error:
             raise UsageError(f"the body is wrong: {error}") from None
-        agent = gateway.broker.registry.agent(asked.agent_id)
-        service = await _named(gateway, asked.service)
+        agent = gateway.broker.registry.agent(wanted.agent_id)
+        service = await _named(gateway, wanted.service)
         by = operator_of(request)
-        return await _tried(gateway, agent, service, asked, body=body, by=by)
+        return await _tried(gateway, agent, service, wanted, body=body, by=by)
 
     return [
         route(calls.SERVICES, listing),
@@ -145,7 +148,7 @@ def _service_routes(gateway: Configured) -> list[Route]:
 
 async def _last_day(broker: Broker) -> list[dict[str, Any]]:
     """Return ``detail`` of the calls of a day, of the latest if there are many."""
-    found: list[dict[str, Any]] = []
+    details: list[dict[str, Any]] = []
     since = broker.clock.now() - timedelta(days=1)
     for kind in (
         EventType.GATEWAY_ATTEMPT,
@@ -156,15 +159,15 @@ async def _last_day(broker: Broker) -> list[dict[str, Any]]:
         for _ in range(_PAGES):
             query = EventQuery(type=kind, since=since, before=before, limit=1000)
             page = await broker.ledger.events(query)
-            found += [event.detail for event in page.events]
+            details += [event.detail for event in page.events]
             if (before := page.next) is None:
                 break
-    return found
+    return details
 
 
 def _probe_routes(gateway: Configured, authority: Authority) -> list[Route]:
     async def probing(request: Request) -> ServiceProbe:
-        """Probe a service, for an operator who may change what agents reach."""
+        """Probe a service, for an operator who may change the agents' services."""
         operator = local_operator_of(request)
         service = await _named(gateway, request.path_params["name"])
         actor = await authority.actor(operator, Need.GIVE, f"service {service.name}")
@@ -175,10 +178,10 @@ def _probe_routes(gateway: Configured, authority: Authority) -> list[Route]:
             await gateway.broker.record(draft)
 
         await record("begun", {"origin": str(service.origin), "methods": METHODS})
-        found = await probe(service)
-        outcomes = {one.method: one.outcome for one in found.probes}
-        await record(UNREAD if found.leaves_unread else "nothing_shown", {**outcomes})
-        return found
+        result = await probe(service)
+        outcomes = {one.method: one.outcome for one in result.probes}
+        await record(UNREAD if result.leaves_unread else "nothing_shown", {**outcomes})
+        return result
 
     return [route(calls.PROBE, probing)]
 
@@ -195,7 +198,7 @@ async def _tried(
     gateway: Configured,
     agent: Agent,
     service: Service,
-    asked: TryRequest,
+    wanted: TryRequest,
     *,
     body: bytes,
     by: Actor,
@@ -207,12 +210,12 @@ async def _tried(
     try:
         received = [
             (name.lower().encode(), value.encode())
-            for name, value in asked.headers.items()
+            for name, value in wanted.headers.items()
         ]
         head = read_head(
             service,
-            asked.method,
-            asked.path.encode(),
+            wanted.method,
+            wanted.path.encode(),
             received,
             has_body=bool(body),
         )
@@ -226,12 +229,12 @@ async def _tried(
         return TryInfo(route=None, error=error.error, description=str(error))
     if reading is None:
         return TryInfo(route=None, error="body_too_large", description="")
-    found, action = head.found, head.action(reading.parameters)
+    route_match, action = head.found, head.action(reading.parameters)
     return TryInfo(
-        route=None if found.route is None else _route_info(found.route),
+        route=None if route_match.route is None else _route_info(route_match.route),
         error=None,
         scope=action.action,
-        resource=found.resource,
+        resource=route_match.resource,
         parameters=action.parameters,
         money=msgspec.convert(action.money, MoneyInfo | None, from_attributes=True),
         decision=explained(gateway.broker, agent, action),
@@ -240,12 +243,14 @@ async def _tried(
 
 def _call_routes(gateway: Configured, authority: Authority) -> list[Route]:
     async def listing(_: Request) -> CallList:
-        if (team := gateway.team_calls) and (found := await team.all()) is not None:
-            return CallList(calls=tuple(found))
+        if (team := gateway.team_calls) and (
+            calls_of_team := await team.all()
+        ) is not None:
+            return CallList(calls=tuple(calls_of_team))
         own = tuple(gateway.calls.info(call) for call in gateway.calls)
         return CallList(calls=own, stale=True if team else UNSET)
 
-    async def cut(request: Request) -> CallInfo:
+    async def cancel(request: Request) -> CallInfo:
         call_id = request.path_params["id"]
         operator = await authority.actor(operator_of(request), Need.CUT, call_id)
         try:
@@ -256,27 +261,27 @@ def _call_routes(gateway: Configured, authority: Authority) -> list[Route]:
         return await gateway.team_calls.cut(call_id, operator)
 
     async def body(request: Request) -> HeldBody:
-        """Return what a person decides about, byte for byte, while it is in memory."""
+        """Return the content of a decision, byte for byte, while it is in memory."""
         stepup = await known_stepup(gateway.broker, request.path_params["id"])
-        said = stepup.request or {}
+        described = stepup.request or {}
         keys: list[str] = [stepup.id]
         keys += [
             referent_key(stepup.id, place)
-            for place, _ in enumerate(said.get("references", ()))
+            for place, _ in enumerate(described.get("references", ()))
         ]
         held, *documents = [
             await gateway.held_body(key) if stepup.status.open else None for key in keys
         ]
         return HeldBody(
-            sha256=said.get("body_sha256"),
-            bytes=said.get("body_bytes"),
+            sha256=described.get("body_sha256"),
+            bytes=described.get("body_bytes"),
             base64=_encoded(held),
             documents=tuple(map(_encoded, documents)),
         )
 
     return [
         route(calls.IN_FLIGHT, listing),
-        route(calls.CUT_CALL, cut),
+        route(calls.CUT_CALL, cancel),
         route(calls.STEPUP_BODY, body),
     ]
 
@@ -296,19 +301,19 @@ def _secret_routes(gateway: Configured, authority: Authority) -> list[Route]:
         await _look(gateway)
         return gateway.origins.listing()
 
-    async def do_keep(asked: SecretRequest, who: Actor, _: object) -> SecretList:
-        origins = gateway.origins.choose(asked.name, asked.value, asked.for_)
+    async def do_keep(body: SecretRequest, who: Actor, _: object) -> SecretList:
+        origins = gateway.origins.choose(body.name, body.value, body.for_)
         return await change(
-            lambda: gateway.secrets.set(asked.name, asked.value, who, origins)
+            lambda: gateway.secrets.set(body.name, body.value, who, origins)
         )
 
     async def keep(request: Request) -> Response:
-        asked = await body_of(request, SecretRequest)
+        body = await body_of(request, SecretRequest)
         await _look(gateway)
-        origins = gateway.origins.choose(asked.name, asked.value, asked.for_)
+        origins = gateway.origins.choose(body.name, body.value, body.for_)
         # A change that waits is for these, whatever files say once it is approved.
-        asked = structs.replace(asked, for_=origins or (NOWHERE,))
-        return await keeping.settle(request, asked, _setting(asked))
+        body = structs.replace(body, for_=origins or (NOWHERE,))
+        return await keeping.settle(request, body, _setting(body))
 
     async def rotate(request: Request) -> SecretList:
         await body_of(request, WireRequest)
@@ -370,28 +375,28 @@ def _removal_route(gateway: Configured, authority: Authority) -> Route:
 
 
 async def _look(gateway: Configured) -> None:
-    """Read changed files, so that what was just written counts."""
+    """Read changed files, so that a fresh edit counts."""
     broker = gateway.broker
     await reload_policy(broker)
     for extension in broker.extensions:
         await extension.look()
 
 
-def _setting(asked: SecretRequest) -> Wanted:
+def _setting(body: SecretRequest) -> Wanted:
     """Return the loosening that setting a secret for its origins is."""
-    listed = list(asked.for_ or (NOWHERE,))
-    name, shown = visible(asked.name, 63), visible(", ".join(listed), 300)
+    listed = list(body.for_ or (NOWHERE,))
+    name, shown = visible(body.name, 63), visible(", ".join(listed), 300)
     return Wanted(
         ("secrets",),
         f"set the secret {name} for {shown}",
         f"secret {name}",
-        (f"secret:{asked.name}",),
+        (f"secret:{body.name}",),
         details={"for": listed},
     )
 
 
 def _removing(name: str, destinations: list[str]) -> Wanted:
-    """Return what removing a secret loosens: it silences alert destinations."""
+    """Return the loosening by removing a secret: it silences alert destinations."""
     shown = visible(name, 63)
     return Wanted(
         ("alerts",) if destinations else (),
@@ -403,7 +408,7 @@ def _removing(name: str, destinations: list[str]) -> Wanted:
 
 
 def service_info(gateway: Configured, service: Service) -> ServiceInfo:
-    """Return what operators see of a service, with how its last calls went."""
+    """Return the operators' view of a service, with the results of its last calls."""
     seen = gateway.health.get(service.name)
     problem = gateway.services.problems.get(f"{service.name}.toml")
     problem = problem or gateway.origins.problem(service)

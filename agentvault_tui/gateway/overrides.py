@@ -24,7 +24,7 @@ METHODS: Final = frozenset(
     " PRI QUERY UNCHECKOUT UPDATE UPDATEREDIRECTREF VERSION-CONTROL "
     "BASELINE-CONTROL".split()
 )
-"""IANA's registry of HTTP methods, with a few that servers know beside it."""
+"""IANA's registry of HTTP methods, with a few that servers know next to it."""
 _METHOD: Final = "method"
 _NAMES: Final = frozenset(
     fold_name(name)
@@ -43,7 +43,7 @@ _ROUTE: Final = fold_name("rest_route")
 
 
 def is_override(name: str, value: object) -> bool:
-    """Tell whether a service may take the field *name* for the request's method.
+    """Check whether a service may take the field *name* for the request's method.
 
     A plain ``method`` is one only where its value is a method of HTTP.
     """
@@ -55,7 +55,7 @@ def is_override(name: str, value: object) -> bool:
 
 @lru_cache(maxsize=1024)
 def _is_override(name: str) -> bool | None:
-    """Tell the same by the name alone; None for a plain ``method``."""
+    """Check the same by the name alone; None for a plain ``method``."""
     if name.isascii() and "h" not in name and "H" not in name:
         return False  # each of the names has one
     folded = [(one, fold_name(one)) for one in set(field_readings(name))]

@@ -59,12 +59,12 @@ class RequestParts:
 def read_parameters(parts: RequestParts) -> dict[str, object]:
     """Read the parameters that the route of a request names."""
     reader = _ParameterReader(parts)
-    found = {}
+    parameters = {}
     for name, sources in parts.route.parameters.items():
         value = reader.parameter(name, sources)
         if value is not _ABSENT:
-            found[name] = value
-    return found
+            parameters[name] = value
+    return parameters
 
 
 def unsaid(parts: RequestParts, parameters: Mapping[str, object]) -> tuple[str, ...]:
@@ -110,16 +110,16 @@ def bound_ids(parts: RequestParts) -> tuple[str | None, ...]:
         UnreadableRequestError: ``parameter_required``, a value is missing or unclear.
     """
     reader = _ParameterReader(parts)
-    found: list[str | None] = []
+    ids: list[str | None] = []
     for source in (one.id for one in parts.route.binds):
         if source is None:
-            found.append(None)
+            ids.append(None)
             continue
         value = reader.value("", source)
         if (name := plain_name(value)) is None:
             raise required(str(source))
-        found.append(name)
-    return tuple(found)
+        ids.append(name)
+    return tuple(ids)
 
 
 def required(lacks: str) -> UnreadableRequestError:
@@ -159,7 +159,7 @@ class _ParameterReader:
 
     def _destinations(self, name: str, sources: tuple[Source, ...]) -> Any:
         """Return the hosts and domains at all of *sources*, sorted."""
-        found: set[str] = set()
+        destinations: set[str] = set()
         for source in sources:
             values = self._several(name, source)
             if values is None:
@@ -170,10 +170,10 @@ class _ParameterReader:
             read = read_domains if source.places == "domains" else read_hosts
             if (names := read(values)) is None:
                 return None
-            found.update(names)
-        if not found:
+            destinations.update(names)
+        if not destinations:
             return _ABSENT
-        return _typed(name, sorted(found), text_only=False)
+        return _typed(name, sorted(destinations), text_only=False)
 
     def value(self, name: str, source: Source) -> Any:
         """Return the one value at *source*, as text or as JSON has it."""
@@ -248,11 +248,11 @@ class _ParameterReader:
         return value
 
     def _in_query(self, name: str) -> bool:
-        """Tell whether a query parameter reads like *name*."""
+        """Check whether a query parameter reads like *name*."""
         return self._parts.target.query_values(name) != ([], False)
 
     def _is_inside(self, name: str, source: Source) -> bool:
-        """Tell whether JSON has the name of a parameter inside another object.
+        """Check whether JSON has the name of a parameter inside another object.
 
         A service may bind that object and read the parameter there.
         """
@@ -268,7 +268,7 @@ class _ParameterReader:
         )
 
     def _is_addressed(self, name: str) -> bool:
-        """Tell whether ``to``, ``cc`` and ``bcc`` say the same as a parameter."""
+        """Check whether ``to``, ``cc`` and ``bcc`` say the same as a parameter."""
         sources = self._parts.route.parameters.get(name, ())
         domains = any(one.places == "domains" for one in sources)
         return domains or name == "recipients"
@@ -282,7 +282,7 @@ class _ParameterReader:
         return frozenset().union(*map(field_names, inner))
 
     def _in_fields(self, parameter: str, name: str) -> bool:
-        """Tell whether a member of the body reads like *name*.
+        """Check whether a member of the body reads like *name*.
 
         At its top level, or where policy reads the parameter by value, at any.
         """
@@ -294,7 +294,7 @@ class _ParameterReader:
         return any(self._named(content)[one] for one in names)
 
     def _also(self, members: dict[str, object], token: str) -> bool:
-        """Tell whether another member reads like *token*: ``Count`` or ``count[]``."""
+        """Check whether another member reads like *token*: ``Count`` or ``count[]``."""
         named = self._named(members)
         return any(named[one] > (token in members) for one in field_names(token))
 
@@ -308,7 +308,7 @@ class _ParameterReader:
     def _elsewhere(
         self, name: str, members: dict[str, object], source: Source, depth: int
     ) -> bool:
-        """Tell whether recipients are also where the route does not count them."""
+        """Check whether recipients are also where the route does not count them."""
         if not self._is_addressed(name) or depth != len(source.pointer) - 1:
             return False
         counted = {

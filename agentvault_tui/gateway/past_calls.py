@@ -47,7 +47,7 @@ class Unlisted(NamedTuple):
 
 
 def unlisted(service: str, details: Iterable[Mapping[str, Any]]) -> list[Unlisted]:
-    """Return what the calls of a service had that its file does not list.
+    """Return the headers and types in a service's calls that its file does not list.
 
     Args:
         service: the service's name.
@@ -56,20 +56,20 @@ def unlisted(service: str, details: Iterable[Mapping[str, Any]]) -> list[Unliste
     Returns:
         each once, the most frequent first.
     """
-    found: Counter[tuple[str, str, bool]] = Counter()
+    counted: Counter[tuple[str, str, bool]] = Counter()
     for detail in details:
         if detail.get("service") != service:
             continue
         dropped = detail.get("dropped")
         for name in dropped if isinstance(dropped, list) else ():
             if name != "more":
-                found["header", str(name), False] += 1
+                counted["header", str(name), False] += 1
         for kind, key in (("header", "header"), ("type", "media_type")):
             if isinstance(value := detail.get(key), str):
-                found[kind, value, True] += 1
+                counted[kind, value, True] += 1
     return [
         Unlisted(kind, name, calls, refused, _line(kind, name))
-        for (kind, name, refused), calls in found.most_common(_SHOWN)
+        for (kind, name, refused), calls in counted.most_common(_SHOWN)
     ]
 
 
@@ -135,8 +135,8 @@ def refused_now(service: Service, details: Iterable[Mapping[str, Any]]) -> list[
         key += str(bool(detail.get("body_bytes")))
         if key not in seen:
             seen[key] = _refusal(service, detail)
-        if (found := seen[key]) is not None:
-            (untold if found[1].startswith("?") else refused)[found] += 1
+        if (counted := seen[key]) is not None:
+            (untold if counted[1].startswith("?") else refused)[counted] += 1
     return [
         *(
             f"{where}: refused now ({reason}); calls in the last 30 days: {calls}"
@@ -155,10 +155,10 @@ def _refusal(service: Service, detail: Mapping[str, Any]) -> tuple[str, str] | N
     method, path = str(detail.get("method")), str(detail.get("path"))
     query, headers = detail.get("query"), detail.get("headers")
     target = f"{path}?{query}" if query else path
-    known = headers if isinstance(headers, dict) else {}
+    sent_headers = headers if isinstance(headers, dict) else {}
     received = [
         (str(name).lower().encode(), str(value).encode("latin-1", "replace"))
-        for name, value in known.items()
+        for name, value in sent_headers.items()
     ]
     where = f"{method} {visible(path, 120)}"
     try:

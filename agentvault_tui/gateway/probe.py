@@ -29,13 +29,13 @@ async def probe(service: Service) -> ServiceProbe:
     Nothing of an agent and no credential is sent. Addresses are checked, and TLS is
     verified, as for calls.
     """
-    found = tuple([one async for one in _probes(service)])
-    shown = any(one.outcome == UNREAD for one in found)
+    answers = tuple([one async for one in _probes(service)])
+    shown = any(one.outcome == UNREAD for one in answers)
     return ServiceProbe(
         name=service.name,
         origin=str(service.origin),
         leaves_unread=True if shown else None,
-        probes=found,
+        probes=answers,
     )
 
 
@@ -50,7 +50,7 @@ async def _probes(service: Service) -> AsyncIterator[ProbeInfo]:
 
 
 async def _one(service: Service, method: str) -> tuple[int, str]:
-    """Return the status of the answer to one request, and what came after it.
+    """Return the status of the answer to one request, and the bytes after it.
 
     Raises:
         UpstreamError: there is no answer.

@@ -77,7 +77,7 @@ class Tunnel:
     host: str
     port: int
     service: str = ""
-    """Whose requests it carries; empty for one that is not read."""
+    """The agent of its requests; empty for an opaque one."""
     close: Callable[[], object] = field(default=lambda: None)
     """Ends it at once."""
     problem: CallRefusedError | None = None
@@ -105,7 +105,7 @@ class Proxy:
             forwarder: performs requests for services.
             admission: tells who asks.
             calls: records tunnels, and cuts them.
-            services: what agents may reach.
+            services: the services of agents.
             runs: commands that an operator runs as agents.
             agents: the broker's own listener, which some tools also ask by a proxy.
             authority: vouches for services' hosts.
@@ -191,7 +191,7 @@ class Proxy:
         return at[0] if at else None
 
     def rule_for(self, client: ProxyClient, host: str, port: int) -> PassThrough | None:
-        """Return what lets *client* reach a host that is no service, if it may."""
+        """Return the rule by which *client* may reach a foreign host, if any."""
         if (host, port) == self._own:
             return PassThrough(host, allow_private=True)
         own = client.run.pass_through if client.run else ()
@@ -200,10 +200,10 @@ class Proxy:
         return max(covering, key=lambda one: one.allow_private, default=None)
 
     async def open(self, head: bytes) -> tuple[Tunnel, Caller, PassThrough | None]:
-        """Say what a ``CONNECT`` opens.
+        """Return the tunnel of a ``CONNECT``.
 
         Returns:
-            the tunnel, whose it is, and the rule where it is to no service.
+            the tunnel, its agent, and the rule if it is to no service.
 
         Raises:
             CallRefusedError: nothing.
@@ -220,14 +220,16 @@ class Proxy:
     def _target(
         self, client: ProxyClient, target: str, headers: list[Header]
     ) -> tuple[Tunnel, PassThrough | None]:
-        """Find what a ``CONNECT`` is to.
+        """Find the target of a ``CONNECT``.
 
         Raises:
             CallRefusedError: nothing that *client* may reach.
         """
         host, port = parse_authority(target)
-        said = dict(headers).get(b"host", target.encode()).decode("latin-1").lower()
-        if said not in {target.lower(), target.lower().rpartition(":")[0]}:
+        host_header = (
+            dict(headers).get(b"host", target.encode()).decode("latin-1").lower()
+        )
+        if host_header not in {target.lower(), target.lower().rpartition(":")[0]}:
             raise misdirected_request("Host names another than the target")
         if not is_host(host):
             raise no_way("bad_host", "this is no host as programs print it")
@@ -291,16 +293,16 @@ class Proxy:
 
     async def _plain(self, scope: Scope) -> Tunnel:
         """Take a request in absolute form for a service of plain HTTP."""
-        said = dict(scope["headers"]).get(b"host", b"").decode("latin-1").lower()
-        detail = asked_detail(f"http://{said}", scope["method"])
+        host = dict(scope["headers"]).get(b"host", b"").decode("latin-1").lower()
+        detail = asked_detail(f"http://{host}", scope["method"])
         client, caller = await self.client(scope["headers"], detail)
         try:
-            return self._plain_target(client, said)
+            return self._plain_target(client, host)
         except CallRefusedError as refusal:
             await self._refuse(caller, refusal, detail)
 
-    def _plain_target(self, client: ProxyClient, said: str) -> Tunnel:
-        host, port = parse_authority(said, 80)
+    def _plain_target(self, client: ProxyClient, host_header: str) -> Tunnel:
+        host, port = parse_authority(host_header, 80)
         if (host, port) == self._own:
             return Tunnel(client, host, port)
         service = self.service_at(client, host, port)
@@ -319,17 +321,17 @@ class Proxy:
             raise tunnel.problem
         if "exchange" not in scope:
             raise malformed("only the path / and those below it are asked for")
-        said = dict(scope["headers"]).get(b"host", b"").decode("latin-1").lower()
+        host = dict(scope["headers"]).get(b"host", b"").decode("latin-1").lower()
         service = self._service(tunnel.service)
         at = (tunnel.host, tunnel.port)
         if service is None or (service.origin.host, service.origin.port) != at:
             raise misdirected_request("the service is elsewhere now: connect again")
         origin = service.origin
-        if said not in {origin.authority, f"{origin.authority}:{origin.port}"}:
+        if host not in {origin.authority, f"{origin.authority}:{origin.port}"}:
             raise misdirected_request("Host names another than the tunnel's target")
 
     def greet_tunnel(self, tunnel: Tunnel, transport: asyncio.Transport) -> None:
-        """Note what in a tunnel's handshake does not fit its target."""
+        """Note a mismatch between a tunnel's handshake and its target."""
         service = self._service(tunnel.service)
         secured = transport.get_extra_info("sslcontext") is not None
         if service is None or secured != (service.origin.scheme == "https"):
@@ -392,7 +394,7 @@ class Proxy:
 
 
 class ProxyAcceptor(Acceptor):
-    """Takes each peer of the proxy to what it asks for."""
+    """Takes each peer of the proxy to its target."""
 
     def __init__(self, proxy: Proxy, listener: Listener, bound: socket.socket) -> None:
         """Accept on *bound* for *listener*, whose app is *proxy*."""
@@ -462,11 +464,10 @@ class ProxyAcceptor(Acceptor):
         await self.connect(connected, protocol, tls)
 
     async def _head(self, connected: socket.socket) -> bytes | None:
-        """Read the head of a ``CONNECT``, and not a byte of what follows it.
+        """Read the head of a ``CONNECT``, and not a byte beyond it.
 
         Returns:
-            the head; of any other request what was read of it; None where the peer
-            left.
+            the head; of any other request the read part; None if the peer left.
         """
         head = b""
         while True:
@@ -505,12 +506,12 @@ class _Proxied(BoundedProtocol):
         self._read = head
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection, with what was read of it."""
+        """Take the connection, with its read part."""
         super().connection_made(transport)
         if self._tunnel is not None:
             self._proxy.opened(self._tunnel, lambda: abort(transport))
             self._proxy.greet_tunnel(self._tunnel, transport)
-            self._known = {**self._known, "tunnel": self._tunnel}
+            self._members = {**self._members, "tunnel": self._tunnel}
         if self._read:
             self.data_received(self._read)
 
@@ -522,13 +523,13 @@ class _Proxied(BoundedProtocol):
 
     def _check_target(self) -> None:
         """Refuse an absolute target that ``Host`` does not agree with."""
-        said = dict(self._headers).get(b"host")
+        host = dict(self._headers).get(b"host")
         absolute = not self._url.startswith((b"/", b"*"))
         if self._tunnel is None and not absolute:
             self._fail(400, "this is a proxy: ask for a whole URL")
         super()._check_target()
         counts = dict(self._headers).get(b"host", b"")
-        if said is not None and said.lower() != counts.lower():
+        if host is not None and host.lower() != counts.lower():
             self._fail(421, "the request target and Host name different servers")
 
 

@@ -60,7 +60,7 @@ class ProxyListener:
             agents: where the broker itself is reached.
 
         Returns:
-            what the first line of ``serve`` says of it.
+            its members of the first line of ``serve``.
 
         Raises:
             ConflictError: its port is taken.
@@ -130,7 +130,7 @@ class ProxyListener:
         return loopback_pair(USUAL[0], 0)
 
     async def look(self) -> None:
-        """End runs that nobody asks about; close a proxy that only they needed."""
+        """End abandoned runs; close a proxy that only they needed."""
         await self.runs.look()
         async with self._turn:
             listener, server = self._listener, self._server
@@ -141,7 +141,7 @@ class ProxyListener:
                 await server.drop(listener)
 
     def cut(self, agent_id: AgentId | None, scopes: frozenset[str] | None) -> None:
-        """Close tunnels and end runs; where scopes changed, runs get a token anew."""
+        """Close tunnels and end runs; where scopes changed, runs get a token again."""
         self.runs.cut(agent_id, scopes)
         if scopes is None and self.proxy is not None:
             self.proxy.cut(agent_id)

@@ -60,7 +60,7 @@ class Referent(NamedTuple):
 
 @dataclass(slots=True)
 class _Bound:
-    """One document of one call: its request, and what counts of it."""
+    """One document of one call: its request, and the members that count."""
 
     request: ServiceRequest
     binding: Binding
@@ -88,7 +88,7 @@ class Referents:
 
         Args:
             call: the call.
-            request: what it sends.
+            request: the request.
             ids: the values that name the documents; see `parameters.bound_ids`.
 
         Raises:
@@ -96,8 +96,8 @@ class Referents:
         """
         head = request.head
         bound = [
-            _Bound(_request(head, binding, found), binding)
-            for binding, found in zip(head.route.binds, ids, strict=True)
+            _Bound(_request(head, binding, id_), binding)
+            for binding, id_ in zip(head.route.binds, ids, strict=True)
         ]
         return BoundDocuments(self, call, request, bound)
 
@@ -106,9 +106,11 @@ class Referents:
         head = request.head
         if head.method in READS:
             return
-        cut = asyncio.get_running_loop().create_future()
-        call.on_cut.append(lambda: cut.set_result(None))
-        await self.turns.enter(call.id, head.service.origin, head.target, ended=cut)
+        cancelled = asyncio.get_running_loop().create_future()
+        call.on_cut.append(lambda: cancelled.set_result(None))
+        await self.turns.enter(
+            call.id, head.service.origin, head.target, ended=cancelled
+        )
         call.check()
 
     async def fetch(self, parent: Call, bound: _Bound, stepup_id: str) -> Referent:
@@ -150,11 +152,11 @@ class Referents:
         await self._calls.begin_apart(call, "referent")
         try:
             async with asyncio.timeout(_WHOLE_S):
-                found = await self._fetched(call, bound)
+                document = await self._fetched(call, bound)
         except BaseException as error:  # noqa: BLE001 - it is recorded and raised
             raise self._failed(call, request.url, error) from None
         self._calls.end(call, "done")
-        return found
+        return document
 
     async def _fetched(self, call: Call, bound: _Bound) -> Referent:
         calls, service = self._calls, bound.request.head.service
@@ -236,12 +238,12 @@ class BoundDocuments:
 
     async def fetch(self, stepup_id: str) -> None:
         """Fetch all of them; see `call.NamedDocuments`."""
-        found = [
+        documents = [
             await self._referents.fetch(self._call, one, stepup_id)
             for one in self._bound
         ]
-        self.references = [one.described() for one in found]
-        self.contents = tuple(one.content for one in found)
+        self.references = [one.described() for one in documents]
+        self.contents = tuple(one.content for one in documents)
 
     async def hold(self) -> None:
         """Let no other write below them out; see `call.NamedDocuments`."""
@@ -256,7 +258,7 @@ class _UnreadableError(Exception):
     """A document that cannot be shown; says why."""
 
 
-def _request(head: RequestHead, binding: Binding, found: str | None) -> ServiceRequest:
+def _request(head: RequestHead, binding: Binding, id_: str | None) -> ServiceRequest:
     """Return the request for a document.
 
     The headers that the service's file lists go with it, such as a version or an
@@ -269,7 +271,7 @@ def _request(head: RequestHead, binding: Binding, found: str | None) -> ServiceR
         if pair[0] in listed and not pair[0].startswith(("if-", "range", "prefer"))
     )
     sent = RequestHeaders((_ACCEPT, *(one for one in carried if one[0] != "accept")))
-    service, target = head.service, binding.resolve(head.found.captures, found)
+    service, target = head.service, binding.resolve(head.found.captures, id_)
     about = RouteMatch(None, head.found.scope, head.found.resource, {})
     rule = ContentRule("none")
     return ServiceRequest(
@@ -291,14 +293,14 @@ async def _content(call: Call, answer: Answer) -> bytes:
     coding = named.get(b"content-encoding", b"identity").strip().lower()
     if coding not in {b"", b"identity"}:
         raise _UnreadableError("is compressed")
-    found = bytearray()
+    content = bytearray()
     async for piece in answer.chunks():
-        found += piece
+        content += piece
         call.bytes_in = answer.bytes_in
         call.check()
-        if len(found) > LARGEST:
+        if len(content) > LARGEST:
             raise _UnreadableError(f"has more than {LARGEST} bytes")
-    return bytes(found)
+    return bytes(content)
 
 
 def _media_type(answer: Answer) -> str | None:

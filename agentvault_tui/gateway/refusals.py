@@ -1,4 +1,4 @@
-"""What an agent is told where a call goes no further: status, code, reason, body."""
+"""An agent's answer to a refused call: status, code, reason, body."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RETRY_SECONDS: Final = 1
 
 
 class CallRefusedError(Exception):
-    """A call that goes no further, and what its agent is told."""
+    """A refused call, and the answer to its agent."""
 
     def __init__(
         self,
@@ -35,13 +35,13 @@ class CallRefusedError(Exception):
         decision_id: str | None = None,
         **more: object,
     ) -> None:
-        """Keep the answer: *error* is its code, *reason* says which of its kind.
+        """Store the answer: *error* is its code, *reason* the kind.
 
         Args:
             status: of HTTP.
             error: the code.
             reason: the stable code of the reason.
-            text: what a person can act on.
+            text: the remedy for a person.
             headers: further ones.
             decision_id: of the decision, if there was one.
             more: further members of the body.
@@ -155,7 +155,7 @@ def insufficient(scope: str) -> CallRefusedError:
 
 
 def mismatch() -> CallRefusedError:
-    """Return the refusal of what is not what a person approved."""
+    """Return the refusal of a call that differs from the approved one."""
     text = "This is not what was approved, to the byte. Ask again."
     return CallRefusedError(403, "digest_mismatch", "digest_mismatch", text)
 
@@ -168,7 +168,7 @@ def referent_unreadable(url: str, text: str) -> CallRefusedError:
 
 
 def referent_changed() -> CallRefusedError:
-    """Return the refusal of a call whose document is not the approved one any more."""
+    """Return the refusal of a call whose document has changed since the approval."""
     text = "The document was changed after it was approved. Ask again."
     return CallRefusedError(403, "access_denied", "referent_changed", text)
 
@@ -202,7 +202,7 @@ def scope_taken() -> CallRefusedError:
 
 
 def denial(denied: Denied) -> CallRefusedError:
-    """Return what a denial by policy or by a person tells the agent."""
+    """Return the agent's answer to a denial by policy or by a person."""
     return CallRefusedError(
         403,
         "access_denied",

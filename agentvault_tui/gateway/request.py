@@ -62,7 +62,7 @@ UNMATCHED: Final = ServiceRoute("*", "*", "", None, {}, (("", "path"),), rest=Tr
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
-    """A request whose route is known, without the content of its body."""
+    """A request with a known route, without the content of its body."""
 
     service: Service
     method: str
@@ -82,14 +82,19 @@ class RequestHead:
     @property
     def about(self) -> Action:
         """Return the action without its parameters, for the record of a refusal."""
-        found = self.found
-        return Action((found.scope,), found.scope, found.resource)
+        route_match = self.found
+        return Action((route_match.scope,), route_match.scope, route_match.resource)
 
     def action(self, parameters: Mapping[str, object]) -> Action:
         """Return the action of the request, with *parameters*."""
-        found = self.found
+        route_match = self.found
         return Action(
-            *((found.scope,), found.scope, found.resource, dict(parameters)),
+            *(
+                (route_match.scope,),
+                route_match.scope,
+                route_match.resource,
+                dict(parameters),
+            ),
             money=self.route.amounts.money(parameters),
         )
 
@@ -246,20 +251,20 @@ def read_head(
         has_body: whether the request has a body of at least one byte.
 
     Returns:
-        the head, whose route is known.
+        the head, with a known route.
 
     Raises:
         UnreadableRequestError: the request is ambiguous, has no route
             (``no_route``), or holds a part that the route does not take.
     """
     target = parse_target(raw_target)
-    found = match(service, method, target)
-    if found is None:
+    route_match = match(service, method, target)
+    if route_match is None:
         path = visible(target.encoded_path, 200)
         text = f"no route of services/{service.name}.toml matches {method} {path}"
         raise UnreadableRequestError("no_route", text, status=403)
     _check_credential(service.credential, target)
-    route = found.route or UNMATCHED
+    route = route_match.route or UNMATCHED
     declared = route.names("query")
     pairs = [(n, v) for n, v in target.query if n not in declared]
     check_routes("query", (name for name, _ in pairs))
@@ -268,7 +273,7 @@ def read_head(
     headers = read_headers(
         received,
         method=method,
-        listed=route.listed if found.route else service.listed,
+        listed=route.listed if route_match.route else service.listed,
         ranges=route.ranges,
         overridable=service.method_override,
     )
@@ -285,7 +290,7 @@ def read_head(
         dropped = tuple(one for one in headers.dropped if one != "content-encoding")
         headers = replace(headers, dropped=dropped)
     return RequestHead(
-        service, method, target, found, headers, rule, kind, media, encoding
+        service, method, target, route_match, headers, rule, kind, media, encoding
     )
 
 

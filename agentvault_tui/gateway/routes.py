@@ -18,7 +18,7 @@ _CAPTURE: Final = re.compile(r"\{([^{}]*)\}")
 
 @dataclass(frozen=True, slots=True)
 class RouteMatch:
-    """What a request is, by its method and path."""
+    """The route of a request, by its method and path."""
 
     route: ServiceRoute | None
     """None for one that no route matches and `Service.unmatched` has a scope for."""
@@ -68,11 +68,11 @@ def match(service: Service, method: str, target: Target) -> RouteMatch | None:
     return RouteMatch(None, service.unmatched, resource, {}, exact)
 
 
-def unstated(found: RouteMatch) -> tuple[str, ...]:
+def unstated(route_match: RouteMatch) -> tuple[str, ...]:
     """Return the parts of a request that its scope and resource do not determine."""
-    if found.route is None or found.route.method == "*":
+    if route_match.route is None or route_match.route.method == "*":
         return ("the method",)
-    if not found.exact or not _is_split(found.route, found.captures):
+    if not route_match.exact or not _is_split(route_match.route, route_match.captures):
         return ("this spelling of the path",)
     return ()
 
@@ -103,7 +103,7 @@ def other_reading(
 
 
 def _is_split(route: ServiceRoute, captures: Mapping[str, str]) -> bool:
-    """Tell whether the resource determines the captures.
+    """Check whether the resource determines the captures.
 
     In ``{a}-{b}``, ``x-y`` and ``z`` give the same resource as ``x`` and ``y-z``.
     """
@@ -113,7 +113,7 @@ def _is_split(route: ServiceRoute, captures: Mapping[str, str]) -> bool:
 
 
 def _may_be(route: ServiceRoute, service: str, action: Action) -> bool:
-    """Tell whether some request of a route is an action."""
+    """Check whether some request of a route is an action."""
     if route.scope != action.action:
         return False
     fixed = {
@@ -137,7 +137,7 @@ def _may_be(route: ServiceRoute, service: str, action: Action) -> bool:
 
 
 def has_form(text: str, literals: list[str]) -> bool:
-    """Tell whether a text is these literals with anything between them."""
+    """Check whether a text is these literals with anything between them."""
     first, last = literals[0], literals[-1]
     if len(literals) == 1:
         return text == first

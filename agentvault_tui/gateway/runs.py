@@ -23,10 +23,10 @@ from agentvault_tui.settings import PassThrough
 log = logging.getLogger("agentvault.runs")
 
 RUN_KEY: Final = "av_r"
-"""What the key of a run begins with."""
+"""The beginning of a run's key."""
 LEASE: Final = 45.0
-"""Seconds after which a run has ended whose command line asks no more. They do not
-count while the machine is suspended: the command line slept too."""
+"""Seconds after which a run has ended if its command line is silent. They do not count
+while the machine is suspended: the command line slept too."""
 WAIT: Final = 15.0
 """The longest that a question for news is held open, in seconds."""
 _RENEWED: Final = 0.7
@@ -47,7 +47,7 @@ class CommandRun:
     """Hosts that it may reach besides those of the settings."""
     key_sha256: str
     lease: float
-    """Until when it lives if nobody asks about it, in the event loop's time."""
+    """The end of its life if its command line is silent, in the event loop's time."""
     id: str = field(default_factory=lambda: new_id("run"))
     token_sha256: str = ""
     """Of its live token; of the last one, once it has ended."""
@@ -57,7 +57,7 @@ class CommandRun:
     why: str = ""
     """The same for a person."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set where whoever waits should look again."""
+    """Set if its waiters should look again."""
     counts: Counter[str] = field(default_factory=Counter)
     """Its requests: ``calls``, ``held``, ``refused`` and ``tunnels``."""
 

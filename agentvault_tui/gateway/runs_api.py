@@ -33,25 +33,25 @@ def routes(
 
     async def start(request: Request) -> RunInfo:
         """Start a run for an operator who may give its agent a token."""
-        asked = await body_of(request, RunRequest)
+        body = await body_of(request, RunRequest)
         operator = await authority.actor(
-            operator_of(request), Need.GIVE, f"run as {asked.agent_id}"
+            operator_of(request), Need.GIVE, f"run as {body.agent_id}"
         )
-        agent = broker.registry.agent(asked.agent_id)
+        agent = broker.registry.agent(body.agent_id)
         await note_shared_user(broker, operator_of(request))
         await look()
-        for name in asked.services:
+        for name in body.services:
             if services.get(name) is None:
                 raise NotFoundError(
                     f"there is no service {visible(name, 80)}",
                     "agentvault services list",
                 )
         try:
-            passed = tuple(map(PassThrough, asked.pass_through))
+            passed = tuple(map(PassThrough, body.pass_through))
         except SettingsError as error:
             raise UsageError(error.what, error.remedy) from None
         url, ca = await proxy.open()
-        named = frozenset(asked.services)
+        named = frozenset(body.services)
         run, key, granted = await proxy.runs.start(agent.id, operator, named, passed)
         reached = [one for one in services if not named or one.name in named]
         return RunInfo(

@@ -21,16 +21,16 @@ def parse_same_as(suffixes: Iterable[str]) -> tuple[str, ...]:
     Raises:
         ServiceError: there are too many, or one is malformed.
     """
-    found = tuple(dict.fromkeys(suffixes))
-    if len(found) > _MOST:
+    endings = tuple(dict.fromkeys(suffixes))
+    if len(endings) > _MOST:
         raise ServiceError(f"same_as has more than {_MOST} suffixes")
-    for one in found:
+    for one in endings:
         if not _SUFFIX.fullmatch(one) or one.endswith("."):
             raise ServiceError(
                 f"same_as has the suffix '{visible(one, 40)}'",
                 'a dot, then lower-case letters, digits, . _ + or -, such as ".json"',
             )
-    return found
+    return endings
 
 
 def beginnings_of(name: str, resources: Iterable[str | None]) -> frozenset[str]:

@@ -74,7 +74,7 @@ class SecretOrigins:
         """Read nothing yet.
 
         Args:
-            broker: its rooms say what they use.
+            broker: its rooms list their uses.
             secrets: of the broker's home.
             services: those that use secrets and connections.
             servers: MCP servers that do.
@@ -89,7 +89,7 @@ class SecretOrigins:
         return [use for room in self._broker.secret_uses for use in room()]
 
     def check(self, service: Service) -> None:
-        """Refuse a service whose credential may not be sent where it would be.
+        """Refuse a service whose credential may not be sent to its address.
 
         Raises:
             NotFoundError: its secret is not set.
@@ -110,14 +110,14 @@ class SecretOrigins:
             )
 
     def _of_connection(self, name: str) -> tuple[str, ...]:
-        known = self._broker.settings.connections.get(name)
-        if known is not None and known.origins is not None:
-            return known.origins
+        connection = self._broker.settings.connections.get(name)
+        if connection is not None and connection.origins is not None:
+            return connection.origins
         taken = json.loads(self._broker.kept.get(TAKEN, "{}"))
         return tuple(taken.get(name, ()))
 
     def _connected(self) -> Iterator[tuple[str, str, Service]]:
-        """Yield what is sent the tokens of connections: its kind and name first."""
+        """Yield the users of connections' tokens: kind and name first."""
         reached = [("service", one.name, one) for one in self._services]
         reached += [
             ("mcp", one.name, one.service) for one in self._servers if one.service
@@ -139,20 +139,20 @@ class SecretOrigins:
     @property
     def warnings(self) -> list[str]:
         """Say which services and destinations may not be sent their secret."""
-        found = dict[str, None]()
+        problems = dict[str, None]()
         for use in self.uses():
             if problem := use_problem(self._secrets, use):
-                found[f"{_CALLED[use.kind]} {use.name} gets no secret: {problem}"] = (
-                    None
-                )
+                problems[
+                    f"{_CALLED[use.kind]} {use.name} gets no secret: {problem}"
+                ] = None
         for kind, name, service in self._connected():
             try:
                 self.check(service)
             except NotForOriginError as error:
-                found[f"{_CALLED[kind]} {name} gets no token: {error.diagnosis()}"] = (
-                    None
-                )
-        return list(found)
+                problems[
+                    f"{_CALLED[kind]} {name} gets no token: {error.diagnosis()}"
+                ] = None
+        return list(problems)
 
     def choose(
         self, name: str, value: str, given: Iterable[str] | None
@@ -162,7 +162,7 @@ class SecretOrigins:
         Args:
             name: of the secret.
             value: of it.
-            given: what the person listed; None takes the origins of all that name it.
+            given: the person's list; None takes the origins of all that name it.
 
         Raises:
             UsageError: one is no origin, or nothing names the secret.
@@ -191,21 +191,21 @@ class SecretOrigins:
 
     async def _take(self) -> None:
         """Record the origins of all that uses secrets and connections now."""
-        drafts, changes = await asyncio.to_thread(self._found)
+        drafts, changes = await asyncio.to_thread(self._drafts)
         await self._broker.record(*drafts, changes=changes)
         for one in changes:
             put(self._broker.kept, one.key, one.value)
 
-    def _found(self) -> tuple[list[Draft], list[Meta]]:
+    def _drafts(self) -> tuple[list[Draft], list[Meta]]:
         broker, secrets = self._broker, self._secrets
         drafts = list[Draft]()
         rows = {n: row for n, row in secrets.rows().items() if row.bound is None}
-        found: dict[str, set[str]] = {name: set() for name in rows}
+        by_secret: dict[str, set[str]] = {name: set() for name in rows}
         for use in self.uses():
-            if use.secret in found:
-                found[use.secret].update(_sent_to(secrets, use))
+            if use.secret in by_secret:
+                by_secret[use.secret].update(_sent_to(secrets, use))
         changes = []
-        for name, origins in found.items():
+        for name, origins in by_secret.items():
             draft = secret_draft(SYSTEM, "origins taken", name, rows[name].version)
             draft.detail["for"] = sorted(origins) or [NOWHERE]
             drafts.append(draft)
@@ -270,14 +270,14 @@ def origins_of(name: str, value: str, uses: Iterable[SecretUse]) -> tuple[str, .
     Raises:
         UsageError: nothing does.
     """
-    found = [use for use in uses if use.secret == name]
-    if not found:
+    named = [use for use in uses if use.secret == name]
+    if not named:
         raise UsageError(
             f"no service and no destination names the secret {name}",
             "say where it may be sent: --for https://HOST, or --for none",
         )
-    origins = {str(origin) for use in found for origin in use.origins}
-    if any(use.is_url for use in found):
+    origins = {str(origin) for use in named for origin in use.origins}
+    if any(use.is_url for use in named):
         try:
             origins.add(str(url_origin(name, value)))
         except NotForOriginError as error:
@@ -286,7 +286,7 @@ def origins_of(name: str, value: str, uses: Iterable[SecretUse]) -> tuple[str, .
 
 
 def secret_list(secrets: Secrets, uses: Iterable[SecretUse]) -> SecretList:
-    """Return what is known of *secrets*, and of their *uses*; no value."""
+    """Return the known facts of *secrets*, and of their *uses*; no value."""
     rows, users = secrets.rows(), dict[str, list[SecretUserInfo]]()
     for use in sorted(
         uses, key=lambda one: (one.kind != "service", one.kind, one.name)

@@ -1,4 +1,4 @@
-"""The rows of sealed secrets, as the home's file has them, and what they may hold."""
+"""The rows of encrypted secrets, as in the home's file, and their permitted values."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class SecretsContent(msgspec.Struct, frozen=True):
 
 
 def check_secret(name: str, value: str) -> None:
-    """Refuse what is no name, and a value that no request can carry.
+    """Refuse an invalid name, and a value that no request can carry.
 
     Raises:
         UsageError: says which.

@@ -76,14 +76,14 @@ class RecordsChange(Protocol):
     def __call__(
         self, *drafts: Draft, changes: Sequence[Meta] = ()
     ) -> Awaitable[object]:
-        """Return what is done once it is durable."""
+        """Return the future that is done once it is durable."""
 
 
 class Secrets:
     """The secrets of one home.
 
-    One process at a time changes them: the broker, or where none runs whoever holds
-    the ledger. Everybody reads the file again when it is another.
+    One process at a time changes them: the broker, or if none runs the holder of the
+    ledger. Everybody reads the file again when it is another.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Secrets:
         """Read nothing yet.
 
         Args:
-            home: whose secrets.
+            home: the home.
             clock: the time.
             environ: names systemd's credentials directory.
             shared: whether they are a team's, and sealed with its key.
@@ -129,8 +129,8 @@ class Secrets:
     def _check(self, _: str, __: str) -> None:
         """Refuse members of a file that the team's other brokers could not open.
 
-        What is sealed with a key that is not here may be removed all the same. A file
-        that no change of the team's made, such as one from a backup, is outdated.
+        A secret whose key is not here may be removed all the same. A file that no
+        change of the team's made, such as one from a backup, is outdated.
         """
         content, member = self._read(), f"{self._file.name}{MEMBER}"
         if self._team and content.last <= int(self._team.text(f"{member}last") or -1):
@@ -161,7 +161,7 @@ class Secrets:
         return Secret(lambda: self._open(seal, name, row))
 
     def check(self, name: str, to: Iterable[ServerOrigin]) -> None:
-        """Refuse what may not be sent to one of several origins.
+        """Refuse a secret that may not be sent to one of several origins.
 
         Raises:
             NotFoundError: there is no such secret.
@@ -180,7 +180,7 @@ class Secrets:
                 )
 
     def origins(self, name: str) -> tuple[str, ...] | None:
-        """Return where a secret may be sent; None if nobody has listed that.
+        """Return the origins of a secret; None if they were never listed.
 
         Raises:
             ServiceError: the file cannot be read.
@@ -226,7 +226,7 @@ class Secrets:
         return dict(sorted(self._read().secrets.items()))
 
     def root(self) -> str:
-        """Return whose key wraps them: ``home``, ``systemd``, ``team``, or nobody's.
+        """Return the owner of the wrapping key: ``home``, ``systemd``, ``team``.
 
         Raises:
             ServiceError: the file or a key cannot be read.
@@ -257,7 +257,7 @@ class Secrets:
     def set(
         self, name: str, value: str, actor: Actor, origins: Sequence[str] = ()
     ) -> SecretChange:
-        """Prepare to keep *value*, in place of any other of that name.
+        """Prepare to store *value*, in place of any other of that name.
 
         Args:
             name: of the secret.
@@ -306,11 +306,13 @@ class Secrets:
             ServiceError: the file cannot be read.
         """
         content = self._read()
-        kept = dict(content.secrets)
-        row = kept.pop(name, None)
+        remaining = dict(content.secrets)
+        row = remaining.pop(name, None)
         if row is None:
             raise NotFoundError(f"there is no secret {name}", "agentvault secrets list")
-        changed = msgspec.structs.replace(content, last=content.last + 1, secrets=kept)
+        changed = msgspec.structs.replace(
+            content, last=content.last + 1, secrets=remaining
+        )
         changes = (Meta(f"{LISTED}{name}", None),) if row.bound is None else ()
         return SecretChange(
             secret_draft(actor, "removed", name, row.version),
@@ -319,7 +321,7 @@ class Secrets:
         )
 
     def rotate_key(self, actor: Actor) -> SecretChange:
-        """Prepare to seal every secret anew, under a new root key.
+        """Prepare to seal every secret again, under a new root key.
 
         That is systemd's where it hands one over that is not in use, else a new one of
         the home's, which takes the old one's place.
@@ -367,7 +369,7 @@ class Secrets:
         return SecretChange(_rotated(actor, old, new, changed.last), write)
 
     def seal_anew(self, actor: Actor) -> SecretChange | None:
-        """Prepare to seal with the team's key in force what another key sealed.
+        """Prepare to encrypt with the team's active key the values of another key.
 
         Raises:
             ServiceError: a secret cannot be opened, or a key cannot be used.
@@ -396,17 +398,17 @@ class Secrets:
             SealedError: the team's key is not here.
         """
         content = self._read()
-        found = {
+        origins = {
             name: listed
             for name, row in content.secrets.items()
             if row.bound is None and (listed := self.origins(name)) is not None
         }
-        if not found:
+        if not origins:
             return None
         root = self._root()
-        changed = self._sealed_anew(content, root, root, found)
+        changed = self._sealed_anew(content, root, root, origins)
         draft = secret_draft(actor, "origins sealed", None, changed.last)
-        draft.detail["secrets"] = sorted(found)
+        draft.detail["secrets"] = sorted(origins)
         return SecretChange(draft, lambda: self._write(changed))
 
     def _sealed_anew(
@@ -475,25 +477,25 @@ class Secrets:
         return self._seal
 
     def _roots(self) -> dict[str, tuple[str, SecretsSeal]]:
-        """Return the root keys there are, by their ids, and whose each is."""
-        found = {}
+        """Return the present root keys, by their ids, and the owner of each."""
+        roots = {}
         for name in (_CREDENTIAL, f"{_CREDENTIAL}-previous"):
             if seal := self._credential(name):
-                found[seal.key_id] = "systemd", seal
+                roots[seal.key_id] = "systemd", seal
         # The second was made by a rotation that did not get to its end.
         for name in ("secrets.key", "secrets-next.key"):
             if seal := _key_file(self._home.keys / name):
-                found[seal.key_id] = "home", seal
+                roots[seal.key_id] = "home", seal
         for key in team_keys(self._home):
             seal = SecretsSeal(key)
-            found[seal.key_id] = "team", seal
-        return found
+            roots[seal.key_id] = "team", seal
+        return roots
 
     def _credential(self, name: str) -> SecretsSeal | None:
         return _key_file(self._credentials / name) if self._credentials else None
 
     def _read(self) -> SecretsContent:
-        """Return what the file says, read again when it is another."""
+        """Return the file's content, read again when it changed."""
         path = self._file
         try:
             seen = file_stamp(path)
@@ -523,7 +525,7 @@ class Secrets:
 
 
 def _write(prepare: Callable[[], SecretChange | None]) -> None:
-    """Write a change that is prepared anew: the file may be another by now."""
+    """Write a change that is prepared again: the file may be another by now."""
     with suppress(NotFoundError):  # removed by another broker as well
         if (change := prepare()) is not None:
             change.write()

@@ -1,4 +1,4 @@
-"""Service files: which upstream APIs the gateway reaches, how, and as what actions."""
+"""Service files: the gateway's upstream APIs and their actions."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ _KINDS: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
 class UpstreamCredential(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 ):
-    """What the gateway attaches to a request on its way out."""
+    """The credential that the gateway attaches to a request."""
 
     kind: Literal[
         "none",
@@ -91,7 +91,7 @@ class UpstreamCredential(
     name: str = ""
     """The header or query parameter."""
     prefix: str = ""
-    """What stands before the secret in the header, such as ``Token ``."""
+    """The text before the secret in the header, such as ``Token ``."""
     token_endpoint: str = ""
     client_id: str = ""
     client_secret: str = ""
@@ -111,17 +111,17 @@ class UpstreamCredential(
             ServiceError: says which.
         """
         needed, optional = _KINDS[self.kind]
-        said = {
+        stated = {
             key
             for key in self.__struct_fields__
             if key != "kind" and getattr(self, key)
         }
-        if extra := sorted(said - needed - optional):
+        if extra := sorted(stated - needed - optional):
             raise ServiceError(
                 f"credential: the kind {self.kind} has no {extra[0]}",
                 f"it has {', '.join(sorted(needed | optional)) or 'no other key'}",
             )
-        if missing := sorted(needed - said):
+        if missing := sorted(needed - stated):
             raise ServiceError(
                 f"credential: the kind {self.kind} needs {missing[0]}",
                 f'add {missing[0]} = "…" below [credential]',
@@ -234,7 +234,7 @@ def parse_service(name: str, text: str, catalogue: Catalogue, base: Path) -> Ser
         the service.
 
     Raises:
-        ServiceError: says what is wrong with it, and what may help.
+        ServiceError: with the fault and its remedy.
     """
     source = source_of(text, base)
     text, files = split_source(source)
@@ -294,7 +294,7 @@ def _parse_routes(
 
 
 def parse_origin(url: str, *, allow_http: bool, whole: bool = True) -> ServerOrigin:
-    """Read the origin of *url*, whose host has one spelling alone.
+    """Read the origin of *url*, whose host has only one spelling.
 
     Args:
         url: such as ``https://api.stripe.com``.
@@ -352,7 +352,7 @@ def origin_lines(url: str) -> list[str]:
 
 
 def is_host(host: str) -> bool:
-    """Tell whether a host has no other spelling, such as ``0x7f.1`` for an address.
+    """Check whether a host has no other spelling, such as ``0x7f.1`` for an address.
 
     An IPv4 address in IPv6 (RFC 4291 section 2.5.5.2) is one; a zone is of one machine.
     """
@@ -369,10 +369,10 @@ def is_host(host: str) -> bool:
 
 
 class Services(ConfigFolder[Service]):
-    """The services in force."""
+    """The services in effect."""
 
     def __init__(self, home: Home, catalogue: Callable[[], Catalogue]) -> None:
-        """Read nothing yet; *catalogue* returns the one in force."""
+        """Read nothing yet; *catalogue* returns the one in effect."""
         super().__init__(
             home,
             "services",

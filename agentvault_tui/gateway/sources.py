@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -17,6 +17,7 @@ COMMIT_ID: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 DESTINATIONS: Final = "destinations"
 """The parameter of the hosts and mail domains that a request reaches."""
 PLACES: Final = frozenset({"domains", "hosts"})
+_INDEX: Final = re.compile("0|[1-9][0-9]{0,8}")
 _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 
 
@@ -29,12 +30,12 @@ class Source:
     pointer: tuple[str, ...] = ()
     """The reference tokens of a JSON Pointer (RFC 6901), unescaped."""
     counted: bool = False
-    """Whether the parameter is how many there are, and not what."""
+    """Whether the parameter is the number of the values, and not a value."""
     places: Literal["", "domains", "hosts"] = ""
     """Whether the parameter is the domains of mail addresses or the hosts of URLs."""
     value: int = 0
     commit: bool = False
-    """Whether a request is refused whose value is not `COMMIT_ID`."""
+    """Whether a request is refused unless its value is a `COMMIT_ID`."""
 
     def __str__(self) -> str:
         if self.kind == "constant":
@@ -54,8 +55,32 @@ def read_pointer(text: str) -> tuple[str, ...] | None:
     """Return the reference tokens of a JSON Pointer; None where *text* is none."""
     if not _POINTER.fullmatch(text):
         return None
-    tokens = text[1:].split("/")
+    return tokens_of(text)
+
+
+def tokens_of(pointer: str) -> tuple[str, ...]:
+    """Return the reference tokens of a valid JSON Pointer, unescaped."""
+    tokens = pointer.split("/")[1:]
     return tuple(one.replace("~1", "/").replace("~0", "~") for one in tokens)
+
+
+ABSENT: Final = object()
+"""The result of `find_member` for a document without that member."""
+
+
+def find_member(document: Any, tokens: Iterable[str]) -> Any:
+    """Return the member of *document* at a JSON Pointer, or `ABSENT`."""
+    value = document
+    for token in tokens:
+        if isinstance(value, Mapping) and token in value:
+            value = value[token]
+        elif isinstance(value, list) and _INDEX.fullmatch(token):
+            if int(token) >= len(value):
+                return ABSENT
+            value = value[int(token)]
+        else:
+            return ABSENT
+    return value
 
 
 def read_source(parameter: str, text: str, names: Collection[str]) -> Source:
@@ -63,7 +88,7 @@ def read_source(parameter: str, text: str, names: Collection[str]) -> Source:
 
     Args:
         parameter: the name of the parameter or key, for an error.
-        text: what the file has.
+        text: the file's text.
         names: the segments that the path captures.
 
     Raises:

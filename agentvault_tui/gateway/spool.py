@@ -81,8 +81,8 @@ class Spool:
         """Yield the body, piece by piece; may be called again.
 
         Raises:
-            CallRefusedError: 503; the file cannot be read, or was changed. What was
-                yielded before is not the whole body.
+            CallRefusedError: 503; the file cannot be read, or was changed. The pieces
+                yielded before are not the whole body.
         """
         for number in range(self._chunks):
             try:
@@ -154,7 +154,7 @@ class SpoolRoom:
         """Write a complete body to disk.
 
         Args:
-            agent_id: the agent whose body it is.
+            agent_id: the agent of the body.
             pieces: the body as it comes.
             length: in bytes, where it is known before.
 

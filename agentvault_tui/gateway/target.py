@@ -31,8 +31,8 @@ and another one does not."""
 _UNRESERVED: Final = re.compile(r"[A-Za-z0-9._~-]*")
 """RFC 3986 section 2.3."""
 _LITERAL: Final = "!$&'()*+,=:@"
-"""What a segment holds unescaped beside unreserved characters: RFC 3986 section 3.3
-without ``;``, which some programs take for the begin of a parameter."""
+"""Characters that a segment holds unescaped next to unreserved ones: RFC 3986 section
+3.3 without ``;``, which some programs take for the begin of a parameter."""
 
 Pair = tuple[str, str]
 
@@ -76,7 +76,7 @@ class Target:
         """
         if not self.query:
             return [], False
-        values = [value for known, value in self.query if known == name]
+        values = [value for key, value in self.query if key == name]
         most = max((self._readings[one] for one in field_names(name)), default=0)
         return values, most > len(values)
 
@@ -107,10 +107,10 @@ def parse_target(raw: bytes) -> Target:
     target = Target(_segments(raw_path), tuple(_pairs(raw_query)))
     if len(target.encoded) > LONGEST:
         raise _too_long()
-    if found := alike_fields(dict.fromkeys(name for name, _ in target.query)):
+    if pair := alike_fields(dict.fromkeys(name for name, _ in target.query)):
         raise UnreadableRequestError(
             "ambiguous_query",
-            f"the query has {visible(found[0], 60)} and {visible(found[1], 60)}, which"
+            f"the query has {visible(pair[0], 60)} and {visible(pair[1], 60)}, which"
             " a service may take for one name",
         )
     return target

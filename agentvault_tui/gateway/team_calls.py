@@ -1,9 +1,9 @@
 """Calls of all brokers of a team: listed, followed, cut and read at any of them.
 
-Brokers reach each other through the store alone. Each tells there of its own calls
-twice a second, or ten times while a console listens anywhere; of one that has begun and
-ended in between nothing is told where nobody listens. What is cut, and the body that a
-person decides about, are asked of the broker that has the call.
+Brokers reach each other through the store alone. Each broker publishes its own calls
+there twice a second, or ten times while a console listens anywhere; a call that has
+begun and ended in between is not published without a listener. A cancellation, and a
+request for a held body, go to the broker that has the call.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from agentvault_tui.operator_api.gateway import CallInfo
 _OFTEN: Final = 0.1
 _SELDOM: Final = 0.5
 """Seconds between two tellings, while a console listens and while none does."""
-_KEPT: Final = 2.5
-"""Seconds after which what was told of an ended call is deleted."""
+_RETENTION_S: Final = 2.5
+"""Seconds after which an ended call's row is deleted."""
 _WHOLE: Final = 2.0
-"""Seconds between two readings of all calls: one of a broker that died is not told of
-as ended."""
+"""Seconds between two readings of all calls: one of a broker that died has no end in
+them."""
 _AT_ONCE: Final = 256
 """Calls in one telling; an agent has no more at once."""
 _PATH: Final = 1_000
-"""Characters of a path that others are told of."""
+"""Characters of a path in messages to others."""
 _UNSEALED: Final = b"!"
 """The answer of a broker that has a body, and no key of the team to seal it with."""
 log = logging.getLogger("agentvault.calls")
@@ -58,7 +58,7 @@ class HeldBodySeal(sealing.Seal):
 
 
 class Ask(msgspec.Struct):
-    """What one broker asks the others."""
+    """A request of one broker to the others."""
 
     what: str
     """``cut`` a call, or hand out the ``body`` of a step-up's."""
@@ -78,14 +78,14 @@ class TeamCalls:
         calls: Calls,
         tell: Callable[[str, Callable[[], CallInfo]], None] | None,
     ) -> None:
-        """Tell of *calls*, once `run` runs.
+        """Publish *calls*, once `run` runs.
 
         Args:
-            broker: whose.
+            broker: the broker.
             team: its brokers.
-            store: where they tell each other.
+            store: the place of the messages.
             calls: this broker's own.
-            tell: sends a call to the consoles that listen.
+            tell: sends a call to the listening consoles.
         """
         self._broker = broker
         self._team = team
@@ -93,30 +93,30 @@ class TeamCalls:
         self._calls = calls
         self._tell = tell
         self._changed: dict[str, Call] = {}
-        self._told: set[str] = set()
+        self._published: set[str] = set()
         """Calls that are in the store as not ended."""
         self._anew = True
-        """Whether what is in the store of this broker does not hold."""
+        """Whether this broker's rows in the store do not hold."""
         self._put_at = self._whole_at = float("-inf")
         self._delete_at: float | None = None
         self._others: dict[str, CallInfo] = {}
-        self._known: dict[str, int] = {}
-        self._asked = False
+        self._numbers: dict[str, int] = {}
+        self._question_waits = False
         self._woken = asyncio.Event()
         calls.share = self._share
 
     async def run(self) -> None:
-        """Tell, answer, and follow what others tell; until cancelled."""
-        said = ""
+        """Publish, answer, and follow the others' messages; until cancelled."""
+        problem = ""
         while True:
             try:
                 await self._turn()
-                said = ""
+                problem = ""
             except LedgerError as error:
                 self._anew = True
-                if error.what != said:
-                    said = error.what
-                    log.warning("other brokers' calls are not known: %s", said)
+                if error.what != problem:
+                    problem = error.what
+                    log.warning("other brokers' calls are not known: %s", problem)
             except Exception:
                 log.exception("telling other brokers of calls failed")
             often = self._team.watching() or self._watched
@@ -126,8 +126,8 @@ class TeamCalls:
             self._woken.clear()
 
     def wake(self) -> None:
-        """Answer what another broker asks, at once."""
-        self._asked = True
+        """Answer another broker's request, at once."""
+        self._question_waits = True
         self._woken.set()
 
     async def all(self) -> list[CallInfo] | None:
@@ -138,8 +138,8 @@ class TeamCalls:
         except LedgerError as error:
             log.warning("other brokers' calls are not known: %s", error.what)
             return None
-        told = [one for row in rows if not row.ended and (one := _read(row))]
-        return sorted([*own, *told], key=lambda one: one.started_at)
+        infos = [one for row in rows if not row.ended and (one := _read(row))]
+        return sorted([*own, *infos], key=lambda one: one.started_at)
 
     async def cut(self, call_id: str, operator: Actor) -> CallInfo:
         """Have the broker that has a call cut it, as *operator* asks.
@@ -179,27 +179,27 @@ class TeamCalls:
         return any(one.said.watching for one in self._team.others())
 
     def _share(self, call: Call) -> None:
-        """Have others told of *call*; of those that nobody saw, few have ended."""
-        over = call.ended is not None and call.id not in self._told
+        """Publish *call* to others; of the ones without a listener, few have ended."""
+        over = call.ended is not None and call.id not in self._published
         if over and not (self._watched and len(self._changed) < _AT_ONCE):
             self._changed.pop(call.id, None)
         else:
             self._changed[call.id] = call
 
     async def _turn(self) -> None:
-        if self._asked:
-            self._asked = False
+        if self._question_waits:
+            self._question_waits = False
             for name, doc in await self._store.asked():
                 await self._store.answer(name, self._answer(doc))
-        await self._put()
+        await self._publish()
         await self._follow()
 
-    async def _put(self) -> None:
+    async def _publish(self) -> None:
         now, anew = self._broker.clock.boot(), self._anew
         if anew:
             self._changed = {call.id: call for call in self._calls}
-            self._told = set()
-        due = self._told and now >= self._put_at + _SELDOM
+            self._published = set()
+        due = self._published and now >= self._put_at + _SELDOM
         delete = self._delete_at is not None and now >= self._delete_at
         if not (anew or self._changed or due or delete):
             return
@@ -212,32 +212,32 @@ class TeamCalls:
             info.path = info.path[:_PATH]
             rows.append((call.id, info.state == "ended", encode(info)))
         ended = {call_id for call_id, over, _ in rows if over}
-        before, self._anew = len(self._told), True
+        before, self._anew = len(self._published), True
         # One may end while it is told of: known here, that is told of next.
-        self._told |= {call_id for call_id, _, _ in rows} - ended
-        found = await self._store.put(rows, anew=anew)
-        self._told -= ended
+        self._published |= {call_id for call_id, _, _ in rows} - ended
+        rows_put = await self._store.put(rows, anew=anew)
+        self._published -= ended
         # Another count: a crash or failover of the store has emptied it.
-        self._anew = found != before and not anew
+        self._anew = rows_put != before and not anew
         self._put_at = now
         if ended:
-            self._delete_at = now + _KEPT
+            self._delete_at = now + _RETENTION_S
 
     # Following others
 
     async def _follow(self) -> None:
-        """Tell the consoles here of what other brokers told."""
+        """Send other brokers' messages to the consoles here."""
         if self._tell is None or not self._team.watching():
-            self._others, self._known = {}, {}
+            self._others, self._numbers = {}, {}
             self._whole_at = float("-inf")
             return
         now = self._broker.clock.boot()
         whole = now >= self._whole_at + _WHOLE
-        rows = await self._store.read(LEASE, {} if whole else self._known)
-        gone, before = dict(self._others) if whole else {}, dict(self._known)
+        rows = await self._store.read(LEASE, {} if whole else self._numbers)
+        gone, before = dict(self._others) if whole else {}, dict(self._numbers)
         self._whole_at = now if whole else self._whole_at
         for row in rows:
-            self._known[row.run] = row.n
+            self._numbers[row.run] = row.n
             if row.ended and row.n <= before.get(row.run, 0):
                 continue
             if (info := _read(row)) is not None:
@@ -258,40 +258,40 @@ class TeamCalls:
     # Asking and answering
 
     async def _ask(self, ask: Ask) -> bytes:
-        """Ask all others; return what the one that has it says, empty if none has.
+        """Ask all others; return the answer of the one that has it, empty if none has.
 
         Raises:
             LedgerError: the store is away, or a broker that lives does not answer.
         """
-        name, found = new_id("ask"), dict[str, bytes]()
+        name, answers = new_id("ask"), dict[str, bytes]()
 
         async def answered() -> set[str]:
-            found.update(await self._store.answers(name))
-            if any(found.values()):
+            answers.update(await self._store.answers(name))
+            if any(answers.values()):
                 return {one.id for one in self._team.members}
-            return set(found)
+            return set(answers)
 
-        asked = [one.id for one in self._team.others()]
-        if not asked:
+        others = [one.id for one in self._team.others()]
+        if not others:
             return b""
-        await self._store.ask(name, asked, msgspec.json.encode(ask))
+        await self._store.ask(name, others, msgspec.json.encode(ask))
         try:
             await self._team.heard(answered)
         finally:
             with contextlib.suppress(LedgerError):
                 # A call is cut also by who was late; nothing is read any more.
                 await self._store.forget(name, whole=ask.what != "cut")
-        if answer := next(filter(None, found.values()), b""):
+        if answer := next(filter(None, answers.values()), b""):
             return answer
         alive = {one.id for one in self._team.others()}
-        if silent := sorted(alive & set(asked) - found.keys()):
+        if silent := sorted(alive & set(others) - answers.keys()):
             raise LedgerBusyError(
                 f"the broker {silent[0]} does not answer", "ask again shortly"
             )
         return b""
 
     def _answer(self, doc: bytes) -> bytes:
-        """Do what another broker asks; return what it is told, empty if not ours."""
+        """Carry out another broker's request; empty if the call is not ours."""
         try:
             ask = msgspec.json.decode(doc, type=Ask)
         except msgspec.DecodeError:
@@ -314,7 +314,7 @@ class TeamCalls:
 
 
 def _read(row: SharedCall) -> CallInfo | None:
-    """Return a call that another broker told of; None: it is of another version."""
+    """Return a call of another broker's message; None: it is of another version."""
     try:
         info = msgspec.json.decode(row.doc, type=CallInfo)
     except msgspec.DecodeError:

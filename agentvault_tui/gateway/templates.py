@@ -66,7 +66,7 @@ class ServiceRoute:
     declared: tuple[Source, ...] = ()
     """Values that the service reads, though a name looks like a method override."""
     listed: frozenset[str] = frozenset()
-    """Headers that leave beside those that always do, in lower case."""
+    """Headers that leave next to those that always do, in lower case."""
     ranges: bool = False
     """Whether ``Range`` leaves."""
     drains_bodies: bool = False
@@ -79,8 +79,8 @@ class ServiceRoute:
         Of a body the names at its top level.
         """
         read = (*self.declared, *(s for some in self.parameters.values() for s in some))
-        found = (one for one in read if one.kind == kind)
-        return {one.pointer[0] if kind == "body" else one.name for one in found}
+        matching = (one for one in read if one.kind == kind)
+        return {one.pointer[0] if kind == "body" else one.name for one in matching}
 
     def captures(self, segments: tuple[str, ...]) -> dict[str, str] | None:
         """Return the captured values when decoded *segments* match, else None."""
@@ -88,24 +88,24 @@ class ServiceRoute:
             len(segments) > len(self.segments) and not self.rest
         ):
             return None
-        found = {}
+        captures = {}
         last = len(self.segments) - 1
         for index, (text, name) in enumerate(self.segments):
             if self.rest and index == last:
-                found[name] = "/".join(segments[index:])
+                captures[name] = "/".join(segments[index:])
             elif name:
                 if not segments[index]:
                     return None
-                found[name] = segments[index]
+                captures[name] = segments[index]
             elif segments[index] != text:
                 return None
-        return found
+        return captures
 
     def differences(self, folded: tuple[str, ...]) -> frozenset[int] | None:
         """Return where a path, folded, is this route's in another spelling.
 
         Args:
-            folded: what `fold` made of each segment, a final slash left out.
+            folded: the `fold` of each segment, a final slash left out.
 
         Returns:
             positions of segments that only an upstream that is lenient about case,
@@ -120,14 +120,16 @@ class ServiceRoute:
         for index, (text, name) in enumerate(own):
             if name:
                 continue
-            known = fold(text)
-            if folded[index] != known and not folded[index].startswith(f"{known}."):
+            folded_text = fold(text)
+            if folded[index] != folded_text and not folded[index].startswith(
+                f"{folded_text}."
+            ):
                 return None
             odd.add(index)
         return frozenset(odd)
 
     def covers(self, other: ServiceRoute) -> bool:
-        """Tell whether every request that *other* matches is matched by this one."""
+        """Check whether every request that *other* matches is matched by this one."""
         if self.method not in {"*", other.method}:
             return False
         for index, (text, name) in enumerate(self.segments):
@@ -190,7 +192,7 @@ def core_length(segments: tuple[Any, ...]) -> int:
 
 @dataclass(slots=True)
 class _Node:
-    """A place in the tree of templates: what the segments up to here were."""
+    """A place in the tree of templates: the segments up to here."""
 
     literals: dict[str, _Node] = field(default_factory=dict)
     """By folded text."""
@@ -217,25 +219,25 @@ class RouteIndex:
 
         Args:
             method: the request's.
-            folded: what `fold` made of each segment, a final slash left out.
+            folded: the `fold` of each segment, a final slash left out.
 
         Returns:
             those, and some that it does not match.
         """
         nodes = [self._roots.get(method, self._roots["*"])]
-        found = {*nodes[0].rests}
+        matches = {*nodes[0].rests}
         for segment in folded:
             names = self._names(segment)
             inner = [
                 *(one.literals[n] for one in nodes for n in names if n in one.literals),
                 *(one.capture for one in nodes if one.capture is not None),
             ]
-            found.update(place for one in inner for place in one.rests)
+            matches.update(place for one in inner for place in one.rests)
             nodes = inner
             if not nodes:
                 break  # an agent chooses how many segments follow
-        found.update(place for one in nodes for place in one.ends)
-        return [self._routes[place] for place in sorted(found)]
+        matches.update(place for one in nodes for place in one.ends)
+        return [self._routes[place] for place in sorted(matches)]
 
     def _names(self, segment: str) -> list[str]:
         """Return the literals that a segment reads like: itself, or before a dot."""
@@ -279,7 +281,7 @@ def parse_route(
     """Check one route of a file.
 
     Raises:
-        ServiceError: says what is wrong with it.
+        ServiceError: with the fault.
     """
     if not _METHOD.fullmatch(table.method):
         raise ServiceError("the method is not one", 'write "POST", or "*" for any')
@@ -295,7 +297,7 @@ def parse_route(
     if table.resource == "":
         raise ServiceError("the resource is empty", "leave it out for NAME:PATH")
     parameters = {
-        name: _sources(name, said, names) for name, said in table.parameters.items()
+        name: _sources(name, stated, names) for name, stated in table.parameters.items()
     }
     parameters = amount_sources(
         *(parameters, table.money, defaults.money, names),
@@ -388,8 +390,8 @@ def _template(path: str) -> tuple[tuple[tuple[str, str], ...], bool]:
     parts = path[1:].split("/")
     segments, names = [], set()
     for index, part in enumerate(parts):
-        if found := _CAPTURE.fullmatch(part):
-            name, star = found.groups()
+        if match := _CAPTURE.fullmatch(part):
+            name, star = match.groups()
             if name in names:
                 raise ServiceError(f"the path captures {{{name}}} twice")
             if star and index != len(parts) - 1:
@@ -412,24 +414,25 @@ def _template(path: str) -> tuple[tuple[tuple[str, str], ...], bool]:
 
 
 def _sources(
-    parameter: str, said: str | int | list[str], names: set[str]
+    parameter: str, stated: str | int | list[str], names: set[str]
 ) -> tuple[Source, ...]:
     """Read where a parameter comes from; several places are counted together."""
     if not parameter or not parameter.isprintable():
         raise ServiceError("a parameter has no name")
-    if isinstance(said, int):
-        if said < 0:
+    if isinstance(stated, int):
+        if stated < 0:
             raise ServiceError(f"{parameter} is negative")
         if parameter == DESTINATIONS:
             raise ServiceError(f"{parameter} is a number")
-        return (Source("constant", value=said),)
-    sources = [said] if isinstance(said, str) else said
-    found = tuple(read_source(parameter, one, names) for one in sources)
-    if not found or (
-        len(found) > 1 and not all(one.counted or one.places for one in found)
+        return (Source("constant", value=stated),)
+    sources = [stated] if isinstance(stated, str) else stated
+    sources_read = tuple(read_source(parameter, one, names) for one in sources)
+    if not sources_read or (
+        len(sources_read) > 1
+        and not all(one.counted or one.places for one in sources_read)
     ):
         raise ServiceError(
             f"{parameter} is read from several places",
             'only counts and destinations add up: ["count:body:/to", "count:body:/cc"]',
         )
-    return found
+    return sources_read

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Final, NamedTuple
 
@@ -13,6 +13,15 @@ import msgspec
 import rfc8785
 
 from agentvault_tui.errors import NotFoundError, ServiceError
+from agentvault_tui.gateway.amounts import (
+    NO_MONEY,
+    UNKNOWN,
+    AmountRule,
+    MoneyTable,
+    amount_parameters,
+    amount_rule,
+    exact_value,
+)
 from agentvault_tui.gateway.commands import (
     CommandEntry,
     CommandTable,
@@ -21,9 +30,16 @@ from agentvault_tui.gateway.commands import (
 )
 from agentvault_tui.gateway.config_folder import ConfigFolder, check_scope
 from agentvault_tui.gateway.counting import COUNTED, how_many, is_elsewhere
-from agentvault_tui.gateway.sources import DESTINATIONS, PLACES
+from agentvault_tui.gateway.sources import (
+    ABSENT,
+    DESTINATIONS,
+    PLACES,
+    find_member,
+    read_pointer,
+    tokens_of,
+)
 from agentvault_tui.home import Home
-from agentvault_tui.json_document import plain_name
+from agentvault_tui.json_document import Number, plain_name
 from agentvault_tui.model import Action
 from agentvault_tui.operator_api.access import IN_PROJECT, HookCommand, HookPlace
 from agentvault_tui.policy.catalogue import Catalogue, Effect
@@ -44,8 +60,7 @@ SHELLS: Final[Mapping[str, tuple[str, ...]]] = {
 """By host, the tools that are handed a command line of a POSIX shell."""
 SHIPPED: Final = tuple(SHELLS)
 LONGEST: Final = 16_384
-"""Characters of a parameter: more, nobody reads before approving."""
-_POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
+"""Characters of a parameter: an approver would not read more."""
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 _OF_FILE: Final = re.compile(r"file:\{([^{}]*)\}")
 """A resource that is the file an argument names: that argument is a path."""
@@ -71,6 +86,7 @@ class ToolTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     patterns: list[str] = []
     deletes: list[str] = []
     commands: list[CommandTable] = []
+    money: MoneyTable = NO_MONEY
 
 
 class ToolMapFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -78,6 +94,16 @@ class ToolMapFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     unmatched: str = DENY
     tools: dict[str, ToolTable] = {}
+    money: MoneyTable = NO_MONEY
+
+
+TOOL_TABLES: Final = {
+    "tools[]": ToolTable,
+    "tools[].commands[]": CommandTable,
+    "tools[].money": MoneyTable,
+    "money": MoneyTable,
+}
+"""The tables of a map, for `read_table`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +146,7 @@ class UnmatchedToolError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ToolRule:
-    """Which tools are one action, and where in their arguments it says on what."""
+    """The tools of one action, and the places of its facts in their arguments."""
 
     pattern: str
     """A tool's name; ``*`` matches letters, digits, ``_``, ``-`` and ``.``."""
@@ -131,6 +157,8 @@ class ToolRule:
     parameters: Mapping[str, str | int]
     """A JSON Pointer into the arguments (RFC 6901), ``count:``, ``domains:`` or
     ``hosts:`` and one, or a number."""
+    amounts: AmountRule = UNKNOWN
+    """The unit of its ``amount``."""
     paths: tuple[str, ...] = ()
     """Arguments that are paths; ``{path}`` is each in turn."""
     needed: bool = False
@@ -160,8 +188,8 @@ class ToolMap:
         Raises:
             UnmatchedToolError: no rule matches it, or it is never allowed.
         """
-        found = (rule for rule in self.rules if rule.matches.fullmatch(call.tool))
-        rule = next(found, self.unmatched_rule)
+        matching = (rule for rule in self.rules if rule.matches.fullmatch(call.tool))
+        rule = next(matching, self.unmatched_rule)
         if rule is None:
             shown = visible(call.tool, 80)
             raise UnmatchedToolError(
@@ -182,7 +210,10 @@ class ToolMap:
         own = f"{self.name}:{call.tool}"
         return ToolActions(
             tuple(
-                Action((scope,), scope, canonical_resource(on or own), dict(parameters))
+                Action(
+                    *((scope,), scope, canonical_resource(on or own), dict(parameters)),
+                    money=rule.amounts.money(parameters),
+                )
                 for scope, on in pairs
             ),
             person,
@@ -191,15 +222,15 @@ class ToolMap:
     @property
     def scopes(self) -> frozenset[str]:
         """Return the scopes that calls of the tools of a host may need."""
-        found = {CONFIGURE} if self.unmatched == DENY else {CONFIGURE, self.unmatched}
+        scopes = {CONFIGURE} if self.unmatched == DENY else {CONFIGURE, self.unmatched}
         for rule in self.rules:
-            found |= {rule.scope, *(one.scope for one in rule.commands)}
-            found |= {DELETE} if rule.deletes else set()
-        return frozenset(found)
+            scopes |= {rule.scope, *(one.scope for one in rule.commands)}
+            scopes |= {DELETE} if rule.deletes else set()
+        return frozenset(scopes)
 
     @property
     def unmatched_rule(self) -> ToolRule | None:
-        """Return the rule for what no other is for; nothing where that is denied."""
+        """Return the rule for all other tools; nothing if these are denied."""
         if self.unmatched == DENY:
             return None
         return ToolRule("*", re.compile(""), self.unmatched, "", {})
@@ -214,7 +245,9 @@ class ToolMap:
         if len(resource) > LONGEST_RESOURCE:  # every list of requests would have it
             raise UnmatchedToolError("unclear_call", _TOO_LONG)
         resource = canonical(resource) or resource
-        return Action((rule.scope,), rule.scope, resource, _parameters(rule, call))
+        parameters = _parameters(rule, call)
+        money = rule.amounts.money(parameters)
+        return Action((rule.scope,), rule.scope, resource, parameters, money=money)
 
 
 def parse_tools(name: str, text: str, catalogue: Catalogue) -> ToolMap:
@@ -222,17 +255,16 @@ def parse_tools(name: str, text: str, catalogue: Catalogue) -> ToolMap:
 
     Args:
         name: of the host.
-        text: what the file says.
+        text: the file's text.
         catalogue: the scopes there are.
 
     Returns:
-        the map; exact names of tools come before patterns, which keep their order.
+        the map; exact names of tools come before patterns, which stay in their order.
 
     Raises:
-        ServiceError: it cannot be put in force.
+        ServiceError: it cannot be put in effect.
     """
-    inner = {"tools[]": ToolTable, "tools[].commands[]": CommandTable}
-    file = read_table(text, ToolMapFile, inner)
+    file = read_table(text, ToolMapFile, TOOL_TABLES)
     return make_map(name, text, file, catalogue, of_host=True)
 
 
@@ -249,7 +281,7 @@ def make_map(
     Only hosts may have paths and commands: those of a server are not on this machine.
 
     Raises:
-        ServiceError: they cannot be put in force.
+        ServiceError: they cannot be put in effect.
     """
     if file.unmatched != DENY:
         check_scope(file.unmatched, catalogue, "unmatched")
@@ -261,16 +293,19 @@ def make_map(
             raise ServiceError(
                 f"{where}: only hosts/NAME.toml may have paths and commands"
             )
+    amount_rule(NO_MONEY, file.money)  # refused also without a tool
     named = sorted(file.tools.items(), key=lambda item: "*" in item[0])
     return ToolMap(
         name,
-        tuple(_rule(pattern, tool, catalogue) for pattern, tool in named),
+        tuple(_rule(pattern, tool, catalogue, file.money) for pattern, tool in named),
         file.unmatched,
         hashlib.sha256(text.encode()).hexdigest(),
     )
 
 
-def _rule(pattern: str, tool: ToolTable, catalogue: Catalogue) -> ToolRule:
+def _rule(
+    pattern: str, tool: ToolTable, catalogue: Catalogue, money: MoneyTable
+) -> ToolRule:
     where = f"tools.{visible(pattern, 60)}"
     if not pattern:
         raise ServiceError("a tool has an empty name")
@@ -278,9 +313,14 @@ def _rule(pattern: str, tool: ToolTable, catalogue: Catalogue) -> ToolRule:
     left = _PLACEHOLDER.sub("", tool.resource)
     if "{" in left or "}" in left or "{}" in tool.resource:
         raise ServiceError(f"{where}: resource names an argument as {{argument}}")
-    for name, place in tool.parameters.items():
+    try:
+        parameters = amount_parameters(tool.parameters, tool.money, money)
+        amounts = amount_rule(tool.money, money)
+    except ServiceError as error:
+        raise ServiceError(f"{where}: {error.what}", error.remedy) from None
+    for name, place in parameters.items():
         form, pointer = place_of(place) if isinstance(place, str) else ("", "/")
-        if not _POINTER.fullmatch(pointer):
+        if read_pointer(pointer) is None:
             raise ServiceError(
                 f"{where}: parameter '{visible(name, 60)}' is no JSON Pointer",
                 "write /argument, count:/argument, or a whole number",
@@ -301,7 +341,8 @@ def _rule(pattern: str, tool: ToolTable, catalogue: Catalogue) -> ToolRule:
         matches,
         tool.scope,
         tool.resource,
-        tool.parameters,
+        parameters,
+        amounts,
         paths,
         needed=bool(of_file) and not tool.paths,
         patterns=tuple(tool.patterns),
@@ -315,10 +356,10 @@ def _rule(pattern: str, tool: ToolTable, catalogue: Catalogue) -> ToolRule:
 
 
 class ToolMaps(ConfigFolder[ToolMap]):
-    """The maps in force: the home's, and for hosts it has none of the shipped ones."""
+    """The maps in effect: the home's, and for hosts it has none of the shipped ones."""
 
     def __init__(self, home: Home, catalogue: Callable[[], Catalogue]) -> None:
-        """Read nothing yet; *catalogue* returns the one in force."""
+        """Read nothing yet; *catalogue* returns the one in effect."""
         super().__init__(
             home, "hosts", lambda name, text: parse_tools(name, text, catalogue())
         )
@@ -329,12 +370,12 @@ class ToolMaps(ConfigFolder[ToolMap]):
         """Return the map of *host*.
 
         Raises:
-            NotFoundError: nobody knows such a host.
-            ServiceError: its file never was in force, or the catalogue lacks a scope
+            NotFoundError: the host is unknown.
+            ServiceError: its file never was in effect, or the catalogue lacks a scope
                 that the shipped map names.
         """
-        if found := self.get(host):
-            return found
+        if tool_map := self.get(host):
+            return tool_map
         if problem := self.problems.get(f"{host}.toml"):
             raise ServiceError(f"hosts/{host}.toml cannot be put in force: {problem}")
         if host not in SHIPPED:
@@ -362,10 +403,6 @@ def shipped_tools(host: str) -> str:
     return text
 
 
-_ABSENT: Final = object()
-"""Stands for a parameter that a call does not have."""
-
-
 def _pairs(rule: ToolRule, call: ToolCall) -> tuple[list[tuple[str, str]], str]:
     """Return the scopes and resources of a call, and why a person has to decide.
 
@@ -374,14 +411,14 @@ def _pairs(rule: ToolRule, call: ToolCall) -> tuple[list[tuple[str, str]], str]:
     """
     if rule.commands and call.commands:
         return match_line(rule.commands, call.commands) or [], ""
-    known = {one[:3]: one for one in call.places}
+    places = {one[:3]: one for one in call.places}
     stated = [
         *_stated(call, rule.paths, rule.scope, pattern=False, needed=rule.needed),
         *_stated(call, rule.patterns, rule.scope, pattern=True),
         *_stated(call, rule.deletes, DELETE, pattern=False),
     ]
-    found = [
-        (scope, known.get(key) or HookPlace(*key, key[1], "unknown", configures=False))
+    placed = [
+        (scope, places.get(key) or HookPlace(*key, key[1], "unknown", configures=False))
         for scope, key in stated or [(rule.scope, ("", "", False))]
     ]
     if not (rule.paths or rule.patterns or rule.deletes):
@@ -391,7 +428,7 @@ def _pairs(rule: ToolRule, call: ToolCall) -> tuple[list[tuple[str, str]], str]:
         shown = visible(call.tool, 80)
         text = f"The call of {shown} does not say its {named}."
         raise UnmatchedToolError("unclear_call", text)
-    if any(place.where == "vault" for _, place in found):
+    if any(place.where == "vault" for _, place in placed):
         raise UnmatchedToolError("agentvault_home", IN_VAULT)
     pairs = {
         (
@@ -400,11 +437,11 @@ def _pairs(rule: ToolRule, call: ToolCall) -> tuple[list[tuple[str, str]], str]:
             else scope,
             _of_path(rule, call, place.resolved),
         ): None
-        for scope, place in found
+        for scope, place in placed
     }
     # Another version of the host may use an argument that this map does not name.
     read = (one for one in call.places if _PATHLIKE.search(one.argument))
-    paths = [place for _, place in found]
+    paths = [place for _, place in placed]
     paths += [one for one in read if not one.pattern]
     outside = any(place.where != IN_PROJECT for place in paths)
     return list(pairs), _OUTSIDE if outside else ""
@@ -451,13 +488,14 @@ def _stated(
 
 
 def _parameters(rule: ToolRule, call: ToolCall) -> dict[str, Any]:
-    unclear = call.unclear
+    unclear, unit = call.unclear, rule.amounts.unit
     if unclear is None:
         unclear = stated_twice(counted_places(rule), call.arguments)
     return {
         name: None if name in unclear else value
         for name, place in rule.parameters.items()
-        if name in unclear or (value := _parameter(name, place, call)) is not _ABSENT
+        if name in unclear
+        or (value := _parameter(name, place, call, unit)) is not ABSENT
     }
 
 
@@ -475,7 +513,8 @@ def counted_places(rule: ToolRule | None) -> dict[str, ArgumentPlace]:
     places = {} if rule is None else rule.parameters
     return {
         name: ArgumentPlace(
-            tuple(_tokens(place)), name == "recipients" or place.startswith("domains:")
+            tokens_of(place_of(place)[1]),
+            name == "recipients" or place.startswith("domains:"),
         )
         for name, place in places.items()
         if name in COUNTED and isinstance(place, str)
@@ -500,11 +539,6 @@ def place_of(place: str) -> tuple[str, str]:
     return (form, pointer) if is_form else ("", place)
 
 
-def _tokens(place: str) -> list[str]:
-    parts = place_of(place)[1].split("/")[1:]
-    return [part.replace("~1", "/").replace("~0", "~") for part in parts]
-
-
 def _resource(rule: ToolRule, call: ToolCall) -> str:
     def argument(found: re.Match[str]) -> str:
         name = plain_name(call.arguments.get(found[1]))
@@ -512,29 +546,31 @@ def _resource(rule: ToolRule, call: ToolCall) -> str:
             raise UnmatchedToolError(
                 "unclear_call",
                 f"The call of {visible(call.tool, 80)} does not say its "
-                f"{visible(found[1], 60)}.",
+                f"{visible(match[1], 60)}.",
             )
         return name
 
     return _PLACEHOLDER.sub(argument, rule.resource)
 
 
-def _parameter(name: str, place: str | int, call: ToolCall) -> Any:
-    """Return a parameter's value, None where it is unclear, or `_ABSENT`."""
+def _parameter(name: str, place: str | int, call: ToolCall, unit: str | None) -> Any:
+    """Return a parameter's value, None where it is unclear, or `ABSENT`."""
     if isinstance(place, int):
         return place
     form, tokens = place_of(place)[0], _tokens(place)
     if tokens[0] in call.omitted or tuple(tokens) in call.answered:
         return None
-    value = _at(call.arguments, tokens)
-    if form in PLACES and value is not _ABSENT:
+    value = find_member(call.arguments, tokens)
+    if unit is not None:
+        value = exact_value(name, value, find_member(call.exact, tokens))
+    if form in PLACES and value is not ABSENT:
         read = read_domains if form == "domains" else read_hosts
         names = read(value if isinstance(value, list) else [value])
         value = names and list(names)
     counted = form == "count" or (name == "count" and isinstance(value, list))
-    if counted and value is not _ABSENT:
+    if counted and value is not ABSENT:
         return how_many(name, value) if isinstance(value, list | dict) else None
-    if value is _ABSENT or value is None:
+    if value is ABSENT or value is None:
         return value
     if _is_larger(value, LONGEST):
         return None
@@ -546,7 +582,7 @@ def _parameter(name: str, place: str | int, call: ToolCall) -> Any:
 
 
 def _is_larger(value: Any, most: int) -> bool:
-    """Tell whether JSON surely has more characters, without writing all of it."""
+    """Check whether JSON surely has more characters, without writing all of it."""
     waiting, size = [value], 0
     while waiting:
         one = waiting.pop()
@@ -558,16 +594,3 @@ def _is_larger(value: Any, most: int) -> bool:
         elif isinstance(one, list):
             waiting += one
     return False
-
-
-def _at(value: Any, tokens: Iterable[str]) -> Any:
-    for token in tokens:
-        if isinstance(value, Mapping) and token in value:
-            value = value[token]
-        elif isinstance(value, list) and token.isascii() and token.isdigit():
-            if len(token) > 9 or int(token) >= len(value):
-                return _ABSENT
-            value = value[int(token)]
-        else:
-            return _ABSENT
-    return value

@@ -64,13 +64,13 @@ async def carry(call: Call, near: socket.socket, far: socket.socket) -> None:
         return reader, writer
 
     async with asyncio.timeout(IDLE_SECONDS) as deadline:
-        told = loop.time()
+        heard = loop.time()
 
         def progress() -> None:
-            nonlocal told
-            if loop.time() - told > 1.0:
-                told = loop.time()
-                deadline.reschedule(told + IDLE_SECONDS)
+            nonlocal heard
+            if loop.time() - heard > 1.0:
+                heard = loop.time()
+                deadline.reschedule(heard + IDLE_SECONDS)
 
         try:
             asks, answers = await opened(near)
@@ -100,7 +100,7 @@ async def _pass_on(
     writer: asyncio.StreamWriter,
     progress: Callable[[], None],
 ) -> None:
-    """Send to one end what the other sends, until it has sent everything."""
+    """Send one end's bytes to the other, until it has sent everything."""
     try:
         while piece := await reader.read(_PIECE):
             setattr(call, count, getattr(call, count) + len(piece))

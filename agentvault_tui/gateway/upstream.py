@@ -60,10 +60,10 @@ class Outgoing:
     length: int | None
     """Of the body, where it is streamed and its length is known."""
     attach: Callable[[Outgoing], None]
-    """Called when the connection stands, right before the first byte leaves: checks
+    """Called when the connection is open, right before the first byte leaves: checks
     that the call may still go out, and adds the credential. Raises to stop it."""
     echo: Echo
-    """What the answer must not hold."""
+    """The values that the answer must not hold."""
     agent_id: AgentId | None = None
     """The agent that makes the call. Without it, the connection is not used again."""
     reuse: bool | None = None
@@ -91,7 +91,7 @@ class Outgoing:
         return self.connection.transport.get_write_buffer_size()
 
     def abort(self) -> None:
-        """Send and receive nothing any more; what the kernel holds is dropped."""
+        """Send and receive nothing any more; the kernel's bytes are dropped."""
         if self.connection is not None:
             self.connection.abort()
 
@@ -109,7 +109,7 @@ class Answer:
         self.headers = end_to_end(connection.headers)
         self.bytes_in = 0
         self.packed: PackedEcho | None = None
-        """What searches the body besides, where it is compressed."""
+        """The search of the unpacked body, if it is compressed."""
         self._connection = connection
         self._outgoing = outgoing
         self._rest = b""
@@ -146,11 +146,11 @@ class Answer:
             yield piece
 
     async def _searched(self, piece: bytes, *, last: bool = False) -> bytes:
-        """Return what of a piece may be passed on, where the body is compressed."""
+        """Return the part of a compressed piece that may be passed on."""
         if self.packed is None:
             return piece
-        found = await self.packed.pass_on(piece)
-        return found + self.packed.rest() if last else found
+        data = await self.packed.pass_on(piece)
+        return data + self.packed.rest() if last else data
 
     def close(self) -> None:
         """Let go of the connection: reused where the answer was read to its end."""
@@ -356,19 +356,19 @@ class Upstream:
             self._idle.put(owner, connection)
 
     def retire(self) -> None:
-        """Send nothing new; close the connections once what is under way has ended."""
+        """Send nothing new; close connections once their calls have ended."""
         self._retired = True
         self._idle.close(lambda owner: owner[0] is self)
 
     async def aclose(self) -> None:
-        """Close every connection; what is under way breaks off."""
+        """Close every connection; calls under way break off."""
         self.retire()
         for connection in self._busy:
             connection.abort()
 
 
 def _checked(connection: ServiceConnection, outgoing: Outgoing) -> PackedEcho | None:
-    """Check the head of an answer; return what searches its body, if compressed.
+    """Check the head of an answer; return the search of its body, if compressed.
 
     Raises:
         UpstreamError: it must not be passed on, or is compressed, unasked, in a way
@@ -380,8 +380,8 @@ def _checked(connection: ServiceConnection, outgoing: Outgoing) -> PackedEcho | 
     if _CONTROL.search(b"".join(chain.from_iterable(headers))):
         text = "a header of the answer holds a control character"
         raise UpstreamError(502, "upstream_reset", text)
-    asked = any(name.lower() == "range" for name, _ in outgoing.headers)
-    if connection.status == 206 and not asked:
+    ranged = any(name.lower() == "range" for name, _ in outgoing.headers)
+    if connection.status == 206 and not ranged:
         # RFC 9110 section 15.3.7. A credential split over two answers is not found.
         text = "the service sent a part of an answer that was not asked for"
         raise UpstreamError(502, "upstream_reset", text)
@@ -390,11 +390,11 @@ def _checked(connection: ServiceConnection, outgoing: Outgoing) -> PackedEcho | 
     if echo.needles:
         echo.width = _width(headers)
     packings = [v.lower() for n, v in headers if n.lower() == b"content-encoding"]
-    said = b",".join(packings).split(b",")
-    codings = {one.strip() for one in said} - {b"", b"identity"}
+    names = b",".join(packings).split(b",")
+    codings = {one.strip() for one in names} - {b"", b"identity"}
     if not codings or not echo.needles:
         return None
-    if len(codings) > 1 or len(said) > 1 or not codings <= _PACKED:
+    if len(codings) > 1 or len(names) > 1 or not codings <= _PACKED:
         text = "the answer is compressed in a way that may hide the credential"
         raise UpstreamError(502, "credential_echoed", text)
     return PackedEcho(echo.needles, echo.width, outgoing.pace)
@@ -431,8 +431,8 @@ def _width(headers: list[tuple[bytes, bytes]]) -> int:
 def end_to_end(raw: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return the headers of an answer that are passed on.
 
-    Hop-by-hop ones are left out, those that only the gateway says, and cookies: what
-    a service gives in exchange for a credential stands for it.
+    Hop-by-hop ones are left out, the gateway's own, and cookies: a session cookie would
+    be as good as the credential.
     """
     named = {
         token.strip().lower()

@@ -117,13 +117,13 @@ class Workers:
         *args: _P.args,
         **keywords: _P.kwargs,
     ) -> _T:
-        """Call *function* in a worker process; raise what it raises.
+        """Call *function* in a worker process; raise its errors.
 
         Function, arguments and result are pickled. Unpickling the result blocks the
         event loop, so a result consists of bytes and a few small values.
 
         Args:
-            agent_id: the agent whose job it is.
+            agent_id: the agent of the job.
             function: a function of a module.
             args: its arguments.
             keywords: none; for the type of `args`.

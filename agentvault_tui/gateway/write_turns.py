@@ -38,7 +38,7 @@ class _Turn:
     )
 
     def conflicts(self, other: _Turn) -> bool:
-        """Tell whether two calls must not be under way at once."""
+        """Check whether two calls must not be under way at once."""
         if self.origin != other.origin:
             return False
         pairs = (

@@ -1,4 +1,4 @@
-"""Verify a home's ledger beside its broker: ``python -m agentvault_tui.ledger``.
+"""Verify a home's ledger next to its broker: ``python -m agentvault_tui.ledger``.
 
 Runs at the lowest priority and ends with its stdin. Prints ``{"seq": N}`` for each
 step forward, and the `Verification` as the last line.
@@ -18,23 +18,23 @@ from agentvault_tui.ledger.verify import verify_ledger
 from agentvault_tui.process import end_with_stdin, harden, yield_to_others
 
 _PROBLEM: Final = 1000
-"""Characters of a problem that are told: a changed row may be of any length."""
+"""Characters of a problem that are printed: a changed row may be of any length."""
 
 
 def main() -> int:
-    """Verify the ledger of the home given, and print what was found."""
+    """Verify the ledger of the home given, and print the result."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--home")
     given = parser.parse_args()
     harden()
     yield_to_others()
     threading.Thread(target=end_with_stdin, daemon=True).start()
-    found = asdict(
+    result = asdict(
         verify_ledger(Home.locate(given.home), progress=lambda seq: _tell({"seq": seq}))
     )
-    if found["problem"]:
-        found["problem"] = found["problem"][:_PROBLEM]
-    _tell(found)
+    if result["problem"]:
+        result["problem"] = result["problem"][:_PROBLEM]
+    _tell(result)
     return 0
 
 

@@ -43,13 +43,14 @@ async def accept_rollback(
 ) -> Event:
     """Go on from the ledger as it lies there, although it is not the last one seen.
 
-    For a copy restored on purpose. Columns that are not what the events' bodies say are
-    put right, and ends of tokens whose rows are gone: the chain covers the bodies.
-    What else is gone stays gone: an ``audit.ambiguous`` event says who accepted it,
-    why, which rows, and which head was expected. The chain itself must still hold.
+    For a copy restored on purpose. Columns that differ from the events' bodies are
+    corrected, and ends of tokens whose rows are gone: the chain covers the bodies.
+    Everything else that is gone stays gone: an ``audit.ambiguous`` event states the
+    operator, the reason, the rows, and the expected head. The chain itself must still
+    hold.
 
     Args:
-        home: whose ledger; no broker may run on it.
+        home: the home; no broker may run on it.
         clock: the only source of now.
         actor: who accepts it.
         reason: why, for the record.
@@ -77,13 +78,13 @@ async def accept_rollback(
 async def accept_store(
     home: Home, settings: Settings, *, clock: Clock, actor: Actor, reason: str
 ) -> Event:
-    """Go on from a team's store as it is, although it lacks what was acknowledged.
+    """Continue from a team's store as it is, although it lacks acknowledged events.
 
-    The home's copy, which has that, is kept beside as evidence, and a new one is made
-    up from the store. From then on all brokers grant again.
+    The home's copy, which has them, is stored next to the new one as evidence, and a
+    new one is made from the store. From then on all brokers grant again.
 
     Args:
-        home: whose broker found out; it may not run.
+        home: the home of the broker that found it; it may not run.
         settings: where the store is.
         clock: the machine's.
         actor: who accepts it.
@@ -123,13 +124,13 @@ async def accept_store(
 def _set_aside(home: Home, clock: Clock) -> dict[str, object]:
     """Rename the copy, and return the last head that it or the head file knows."""
     with storage_errors(home.database), read_home(home) as db:
-        found = read_tip(db, read_ledger_id(db, home.database)).head
+        head = read_tip(db, read_ledger_id(db, home.database)).head
     stamp = clock.now().strftime("%Y%m%dT%H%M%S")
     for suffix in ("", "-wal", "-shm"):
         path = Path(f"{home.database}{suffix}")
         if path.exists():
             path.rename(f"{home.database}.{stamp}{suffix}")
-    expected = _expected(home) or asdict(found)
+    expected = _expected(home) or asdict(head)
     home.head_file.unlink(missing_ok=True)
     return expected
 
@@ -140,14 +141,14 @@ async def _accept(
     with storage_errors(home.database):
         mended, gone, last_n = await db.run(_restore, home, clock)
     opened = await db.run(open_checked, home, trust=True)
-    found = opened.tip.head
+    head = opened.tip.head
     draft = Draft(
         EventType.AUDIT_AMBIGUOUS,
         actor,
         reason="rollback_accepted",
         detail={
             "reason": reason,
-            "found": asdict(found),
+            "found": asdict(head),
             "expected": _expected(home),
             **({"columns": mended} if mended else {}),
             **({"gone": gone[:_NAMED]} if gone else {}),
@@ -167,7 +168,7 @@ async def _accept(
 def _restore(
     db: sqlite3.Connection, home: Home, clock: Clock
 ) -> tuple[int, list[str], int]:
-    """Put right what the bodies of events tell: columns, counts, and ends of tokens.
+    """Correct the data that events determine: columns, counts, ends of tokens.
 
     Returns how many events had other columns, the keys of rows that are gone, and the
     largest number of a row that any event binds.
@@ -193,9 +194,9 @@ def _restore(
         value = json.loads(body)
         state.learn(seq, value)
         used.learn(db, value)
-        previous, told = digest, columns_of(value)
-        if told != tuple(columns):
-            wrong.append((*told, seq))
+        previous, as_columns = digest, columns_of(value)
+        if as_columns != tuple(columns):
+            wrong.append((*as_columns, seq))
     if used.problem(db):
         with schema.transaction(db, "BEGIN IMMEDIATE"):
             uses.rebuild(db)

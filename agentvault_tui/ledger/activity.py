@@ -1,9 +1,9 @@
-"""What agents did, counted by scope, quarter of an hour and reason of refusal.
+"""The agents' actions, counted by scope, quarter of an hour and reason of refusal.
 
-The counts stand beside the events, so one agent's are read at once however long the
+The counts stand next to the events, so one agent's are read at once however long the
 chain is. They are written for many commits at once (`count_new`), since each would
-touch three pages more; what is read is completed by the events not counted yet.
-`verify` counts anew from the bodies and compares.
+touch three pages more; a read adds the events that are not counted yet. `verify` counts
+again from the bodies and compares.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _QUARTER_CELLS: Final = 14
 """Characters of a time up to its minutes."""
 
 Key = tuple[str, str, str, str]
-"""Agent, facet, value, outcome: what is counted together."""
+"""Agent, facet, value, outcome: the key of a count."""
 DECISIONS: Final = "({})".format(", ".join(f"'{kind}'" for kind in DECISION_TYPES))
 """`DECISION_TYPES` as a list in SQL."""
 
@@ -73,7 +73,7 @@ class Activity:
 
 
 class Fact(NamedTuple):
-    """What of an event is counted; a draft and a stored body say the same."""
+    """The counted part of an event; the same of a draft and a stored body."""
 
     kind: str
     agent_id: str | None
@@ -85,7 +85,7 @@ class Fact(NamedTuple):
 
 
 def keys(fact: Fact, stamp: str) -> list[Key]:
-    """Return what one event, recorded at *stamp*, adds one to."""
+    """Return the keys that one event, recorded at *stamp*, adds one to."""
     return _keys(fact, stamp[: _QUARTER_CELLS + 2])
 
 
@@ -101,11 +101,11 @@ def _keys(fact: Fact, stamp: str) -> list[Key]:
     if fact.kind not in DECISION_TYPES:
         return []
     outcome = fact.outcome or ""
-    found = [(agent, SCOPE, scope, outcome) for scope in _scopes(fact)]
-    found.append((agent, QUARTER, quarter(stamp), outcome))
+    keys = [(agent, SCOPE, scope, outcome) for scope in _scopes(fact)]
+    keys.append((agent, QUARTER, quarter(stamp), outcome))
     if outcome == _DENIED:
-        found.append((agent, REASON, fact.reason or "", outcome))
-    return found
+        keys.append((agent, REASON, fact.reason or "", outcome))
+    return keys
 
 
 def quarter(stamp: str) -> str:
@@ -127,15 +127,15 @@ def read(db: sqlite3.Connection, agent_id: AgentId, since: datetime) -> Activity
         if key[0] != QUARTER or key[1] >= first:
             before = counts.get(tuple(key), (0, ""))[0]
             counts[tuple(key)] = before + events, last
-    found: dict[str, list[Count]] = {SCOPE: [], REASON: [], QUARTER: []}
+    listed: dict[str, list[Count]] = {SCOPE: [], REASON: [], QUARTER: []}
     for (facet, value, outcome), (events, last) in sorted(counts.items()):
-        found[facet].append(Count(value, outcome, events, parse_iso(last)))
-    return Activity(*(tuple(found[facet]) for facet in (SCOPE, REASON, QUARTER)))
+        listed[facet].append(Count(value, outcome, events, parse_iso(last)))
+    return Activity(*(tuple(listed[facet]) for facet in (SCOPE, REASON, QUARTER)))
 
 
 @dataclass(slots=True)
 class Counts:
-    """What some events add to the counts."""
+    """The counts that some events add."""
 
     upto: int = 0
     tally: Counter[tuple[str, str, str]] = field(default_factory=Counter)
@@ -155,8 +155,8 @@ class Counts:
         self.upto = event.seq
         by_agent = event.actor.kind is ActorKind.AGENT
         outcome = None if event.outcome is None else event.outcome.value
-        told = event.type.value, event.agent_id, outcome, event.action, event.reason
-        self._add(Fact(*told, _scope(event.detail)), stamp, by_agent=by_agent)
+        members = event.type.value, event.agent_id, outcome, event.action, event.reason
+        self._add(Fact(*members, _scope(event.detail)), stamp, by_agent=by_agent)
 
     def _add(self, fact: Fact, stamp: str, *, by_agent: bool) -> None:
         key = fact.agent_id or "", fact.kind, fact.outcome or ""
@@ -171,29 +171,29 @@ def uncounted(db: sqlite3.Connection, agent_id: str | None = None) -> Counts:
     """Count the events, of one agent or all, that the tables do not count yet."""
     which = "" if agent_id is None else "AND agent_id = ?"
     keys = () if agent_id is None else (agent_id,)
-    found = Counts()
+    counts = Counts()
     for row in db.execute(UNCOUNTED.format(which), keys):
-        found.add(row)
-    return found
+        counts.add(row)
+    return counts
 
 
-def count_new(db: sqlite3.Connection, found: Counts | None = None) -> None:
-    """Bring the counts up to date; *found* is what all events not counted yet add."""
+def count_new(db: sqlite3.Connection, counts: Counts | None = None) -> None:
+    """Bring the counts up to date; *counts* has those of all uncounted events."""
     with transaction(db, "BEGIN IMMEDIATE"):
-        found = found or uncounted(db)
+        counts = counts or uncounted(db)
         db.executemany(
             _TALLY,
-            [(*key, n, found.seen.get(key)) for key, n in found.tally.items()],
+            [(*key, n, counts.seen.get(key)) for key, n in counts.tally.items()],
         )
         db.executemany(
-            _ACTIVITY, [(*key, *counted) for key, counted in found.activity.items()]
+            _ACTIVITY, [(*key, *counted) for key, counted in counts.activity.items()]
         )
-        if found.upto:
-            db.execute("UPDATE counted SET upto = ?", (found.upto,))
+        if counts.upto:
+            db.execute("UPDATE counted SET upto = ?", (counts.upto,))
 
 
 def fact_of(body: dict[str, Any]) -> Fact:
-    """Return what of a parsed body is counted."""
+    """Return the counted part of a parsed body."""
     return Fact(
         body["type"],
         body["agent_id"],

@@ -33,7 +33,7 @@ from agentvault_tui.model import Draft, Event
 NUMBER: Final = re.compile(r'(?<=":")\d+(?=:)')
 """A row's number in `Prepared.state`; a quote inside of a key would be escaped."""
 _MEMBERS: Final = attrgetter(*Event._fields[2:-1])
-"""What an event has of its draft, in order."""
+"""The members of an event's draft, in order."""
 _HELD: Final = timedelta(seconds=2)
 """A clock set back by no more than this is held at the last event's time."""
 
@@ -52,14 +52,14 @@ class Job:
     lazy: bool = False
     """Whether it may wait a moment for others."""
     exact: bool = False
-    """Whether an urgent one fails when others changed what it was decided from."""
+    """Whether an urgent one fails if others changed its basis."""
     made: float = 0.0
-    """When it came, in loop time, where others may keep it waiting."""
+    """Its arrival, in loop time, if others may delay it."""
     _depends: frozenset[str] | None = None
 
     @property
     def depends(self) -> frozenset[str]:
-        """The keys of what it depends on; see `keys`."""
+        """The keys of its basis; see `keys`."""
         if self._depends is None:
             drafts, changes = self.attempt.drafts, self.attempt.changes
             more = ending_keys(changes) if self.exact else ()
@@ -68,7 +68,7 @@ class Job:
 
     @property
     def writes(self) -> set[str]:
-        """The keys of what it changes."""
+        """The keys of its changes."""
         return written_keys(self.attempt.drafts, self.attempt.changes, self.rows)
 
     @property
@@ -90,7 +90,7 @@ class Job:
         )
 
     def refuse(self, error: LedgerError) -> None:
-        """Tell its caller that nothing of it was written."""
+        """Fail its caller: nothing of it was written."""
         if self.done is not None and not self.done.done():
             self.done.set_exception(error)
 
@@ -111,20 +111,20 @@ class Job:
             broker: of a team, who records them, which their detail says.
         """
         # The attempt has the drafts themselves: callers know theirs again by them.
-        told = drafts
+        written_drafts = drafts
         if broker is not None:
             by = {"broker": broker}
-            told = [replace(one, detail=by | one.detail) for one in drafts]
+            written_drafts = [replace(one, detail=by | one.detail) for one in drafts]
         rows = [row_of(change, next(numbers)) for change in changes]
         return cls(
-            tuple(prepare(*pair) for pair in bind(told, rows)),
+            tuple(prepare(*pair) for pair in bind(written_drafts, rows)),
             rows,
             Attempt(tuple(drafts), tuple(changes)),
         )
 
 
 def older(jobs: Iterable[Job], waiting: Sequence[Job]) -> list[Job]:
-    """Return what waits, was made before one of *jobs*, and has one of their keys.
+    """Return the waiting jobs that are older than one of *jobs* and share a key.
 
     Args:
         jobs: those that are about to be placed.
@@ -134,15 +134,15 @@ def older(jobs: Iterable[Job], waiting: Sequence[Job]) -> list[Job]:
     newest = max((job.made for job in jobs), default=0)
     depends = set[str]().union(*(job.depends for job in jobs))
     writes = set[str]().union(*(job.writes for job in jobs))
-    found = []
+    rows = []
     for job in reversed(waiting) if jobs else ():
         if (job.rows and job.made < newest) and not (
             depends.isdisjoint(job.writes) and writes.isdisjoint(job.depends)
         ):
-            found.append(job)
+            rows.append(job)
             depends |= job.depends
             writes |= job.writes
-    return found
+    return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class Tip:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one transaction writes, and where the chain ends before and after it."""
+    """The content of one transaction, and the end of the chain before and after it."""
 
     jobs: Sequence[Job]
     before: Tip
@@ -194,8 +194,8 @@ def place(tip: Tip, jobs: Sequence[Job], now: datetime, *, new_era: bool) -> Bat
             seq += 1
             body = prepared.body(seq, stamp)
             digest = link(digest, seq, body.encode())
-            told = seq, now, *_MEMBERS(prepared.draft), written(digest)
-            event = Event._make(told)
+            columns = seq, now, *_MEMBERS(prepared.draft), written(digest)
+            event = Event._make(columns)
             row = event_row((seq, stamp), event, prepared.text, body)
             rows.append((*row, digest))
             placed.append(event)

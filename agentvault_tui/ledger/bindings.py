@@ -111,17 +111,17 @@ def bindings(table: str, row: Row) -> Iterator[tuple[str, str]]:
 
 
 def is_deciding(key: str) -> bool:
-    """Tell whether a broker decides by the value under a key of ``meta``."""
+    """Check whether a broker decides by the value under a key of ``meta``."""
     return key in MAYBE_BOUND or key.startswith(_DECIDING)
 
 
 def credential_digest(doc: str) -> str:
     """Return the fingerprint of the credential in an agent's document."""
     value = json.loads(doc)
-    known = [value["secret_sha256"], value["public_key"]]
+    digests = [value["secret_sha256"], value["public_key"]]
     if subject := value.get("subject"):  # earlier versions wrote none
-        known.append(subject)
-    return digest("credential", known)
+        digests.append(subject)
+    return digest("credential", digests)
 
 
 def bind(
@@ -129,7 +129,7 @@ def bind(
 ) -> Iterator[tuple[Draft, str]]:
     """Distribute the bindings of *rows* over the events of their commit.
 
-    What none of them may carry, or has room for, goes into events of its own.
+    Bindings that none of them may carry, or has room for, get separate events.
     """
     if len(drafts) == len(rows) == 1 and rows[0][0] == "tokens":
         # As often as all else together: an answer that issues a token.
@@ -156,7 +156,7 @@ def _carried(draft: Draft) -> str:
 
 
 def _take(left: dict[str, str], which: str, room: int) -> str:
-    """Remove from *left* what fits, and return it as JSON."""
+    """Remove from *left* as many as fit, and return them as JSON."""
     if which == "none":
         return ""
     taken: dict[str, str] = {}
@@ -172,7 +172,7 @@ def _take(left: dict[str, str], which: str, room: int) -> str:
 
 
 def is_bound(row: Row) -> bool:
-    """Tell whether the event a token's row names binds exactly that row."""
+    """Check whether the event a token's row names binds exactly that row."""
     n, key, *_, text = row
     value = f"{n}:{digest('tokens', row[1:5])}"
     # Nearly always it binds nothing else, so that whole texts compare.
@@ -182,7 +182,7 @@ def is_bound(row: Row) -> bool:
 
 
 class Bound(dict[str, tuple[int, str]]):
-    """What events bound, by key: the valid number, and hash (empty: removed)."""
+    """The bindings of events, by key: the valid number, and hash (empty: removed)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -190,28 +190,28 @@ class Bound(dict[str, tuple[int, str]]):
         """The event that bound each key."""
 
     def learn(self, seq: int, state: str | None) -> None:
-        """Take what an event binds, in whatever order events are read."""
+        """Take an event's bindings, in any order of events."""
         for key, value in json.loads(state or "{}").items():
-            number, _, found = value.partition(":")
-            n = int(number) if found or not key.startswith("tok_") else _FINAL
-            self.put(seq, key, n, found)
+            number, _, digest = value.partition(":")
+            n = int(number) if digest or not key.startswith("tok_") else _FINAL
+            self.put(seq, key, n, digest)
 
-    def put(self, seq: int, key: str, n: int, found: str) -> None:
+    def put(self, seq: int, key: str, n: int, digest: str) -> None:
         """Take one binding of event *seq*, unless one with a larger number is known."""
         if key not in self or self[key][0] < n:
-            self[key] = n, found
+            self[key] = n, digest
             self.at[key] = seq
 
     def settled(self, key: str, n: int) -> bool:
-        """Tell whether nothing older can say more about a row numbered *n*."""
+        """Check whether nothing older can say more about a row numbered *n*."""
         return key in self and self[key][0] >= n
 
     def holds(self, table: str, row: Row) -> bool:
-        """Tell whether *row* is exactly what events bound last."""
+        """Check whether *row* is exactly the last bound one."""
         return all(
-            f"{n}:{found}" == value
+            f"{n}:{digest}" == value
             for key, value in bindings(table, row)
-            for n, found in (self.get(key, (-1, "")),)
+            for n, digest in (self.get(key, (-1, "")),)
         )
 
     def voided(self, agent_id: str, scope: str = "") -> int:
@@ -228,7 +228,7 @@ def read_bound(
     low: int = 0,
     high: int | None = None,
 ) -> None:
-    """Learn what events of *types* bind between two places, both included."""
+    """Learn the bindings of events of *types* between two places, both included."""
     kinds = ",".join(f"'{kind.value}'" for kind in types)
     rows = db.execute(
         "SELECT seq, json_extract(body, '$.state') FROM events"

@@ -14,26 +14,26 @@ import msgspec
 import rfc8785
 
 MAX_BODY: Final = 8192
-"""Bytes a body may have, beside the `whole_members` of its detail."""
+"""Bytes a body may have, next to the `whole_members` of its detail."""
 WHOLE: Final = frozenset({"facts", "counted"})
-"""Members of a detail that are never cut: what a decision was made from, so that it can
-be made again, and what it counts. Their size is bounded by whoever puts them there.
-They are not searched: they repeat what the event says."""
+"""Members of a detail that are never truncated: the input of a decision, so that it can
+be made again, and its counts. Their size is bounded by their writers. They are not
+searched: they repeat the event's other members."""
 MAX_TARGET: Final = 8192
 """Characters of a call's path, ``?`` and query that are recorded whole."""
 MAX_DEPTH: Final = 12
-"""Levels of a detail that are kept."""
+"""Levels of a detail that are stored."""
 MAX_INT: Final = 2**53 - 1
 """RFC 8785 knows no larger integer."""
 _TARGET: Final = frozenset({"path", "query"})
 _MAX_DIGITS: Final = 4096
 _START: Final = 1024
-"""Encoded bytes kept of what is too long."""
+"""Encoded bytes stored of an oversized member."""
 _TOO_DEEP: Final = "$too-deep"
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 quote = encode_basestring
-"""A JSON string as RFC 8785 section 3.2.2.2 writes it: escapes only what it must."""
+"""A JSON string as RFC 8785 section 3.2.2.2 writes it, with the fewest escapes."""
 _ENCODER: Final = msgspec.json.Encoder(order="deterministic")
 
 
@@ -43,7 +43,7 @@ def encode_plain(value: object) -> str:
 
 
 def is_plain(value: Any) -> bool:
-    """Tell whether `encode_plain` writes *value* exactly as RFC 8785 does.
+    """Check whether `encode_plain` writes *value* exactly as RFC 8785 does.
 
     True only without floats, with integers both agree on, and with ASCII keys (one
     sorts by code point, RFC 8785 by UTF-16 unit).
@@ -87,8 +87,8 @@ def coerce(value: Any, depth: int = 0) -> Any:
         return _coerce_int(int(value))
     if isinstance(value, float):
         # Written out, a float beyond 2**53-1 can read as an integer out of bounds.
-        kept = math.isfinite(value) and abs(value) <= MAX_INT
-        return value if kept else str(value)
+        exact = math.isfinite(value) and abs(value) <= MAX_INT
+        return value if exact else str(value)
     if isinstance(value, (dict, list, tuple)):
         if depth > MAX_DEPTH:
             return _TOO_DEEP
@@ -131,12 +131,12 @@ def shrink_detail(detail: dict[str, object], limit: int) -> dict[str, object]:
     whole = whole_members(detail)
     rest = {name: member for name, member in detail.items() if name not in whole}
     shrunk = {
-        name: member if len(canonical(member).encode()) <= _START else _cut(member)
+        name: member if len(canonical(member).encode()) <= _START else _truncate(member)
         for name, member in rest.items()
     }
     if len(canonical(shrunk).encode()) <= limit:
         return shrunk | whole
-    return _cut(rest) | whole
+    return _truncate(rest) | whole
 
 
 def text_or_start(member: object) -> str:
@@ -150,7 +150,7 @@ def text_or_start(member: object) -> str:
             return ""
 
 
-def _cut(value: object) -> dict[str, object]:
+def _truncate(value: object) -> dict[str, object]:
     """Return the size, digest and start that stand for a value that is too long."""
     text = canonical(value)
     encoded = text.encode()

@@ -80,7 +80,7 @@ class Prepared(NamedTuple):
     """A draft made canonical, waiting for its place."""
 
     draft: Draft
-    """Bounded: what a reader gets back."""
+    """Bounded: the form that a reader gets back."""
     before: str
     """The body before the number."""
     after: str
@@ -123,7 +123,7 @@ def read_event(body: bytes | str, digest: bytes) -> Event:
 
 
 def search_text(record: Draft | Event, words: list[str] | None = None) -> str:
-    """Return what the search looks in: the visible fields, folded, a line each.
+    """Return the text for the search: the visible fields, folded, a line each.
 
     The *words* are those of its detail, where they are known already.
     """

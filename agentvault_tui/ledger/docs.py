@@ -1,6 +1,6 @@
 """State rows as JSON text and back: one definition of each, by msgspec.
 
-The hash of every row is in the chain, so a document that is read is what was written.
+The hash of every row is in the chain, so a document is read exactly as it was written.
 """
 
 from __future__ import annotations
@@ -121,32 +121,32 @@ def token_scopes(doc: str) -> frozenset[str]:
 def read_token(token_id: str, agent_id: str, doc: str) -> Token:
     """Return the token `write_token` wrote; texts many tokens share are interned."""
     try:
-        told = _TOKEN.decode(doc)
+        document = _TOKEN.decode(doc)
     except msgspec.DecodeError:  # msgspec reads no half of a surrogate pair
-        told = msgspec.convert(json.loads(doc), _TokenDocument)
+        document = msgspec.convert(json.loads(doc), _TokenDocument)
     return Token(
         TokenId(token_id),
-        told.sha256,
+        document.sha256,
         AgentId(intern(agent_id)),
-        intern(told.scope),
-        told.kind,
-        told.issued_at,
-        Deadline(told.wall, told.boot, intern(told.boot_id)),
-        None if told.details is None else to_json(told.details),
-        told.resource,
-        told.stepup_id,
-        told.single_use,
-        told.decision_id,
-        None if told.source is None else intern(told.source),
-        told.parent_id,
-        told.chain,
+        intern(document.scope),
+        document.kind,
+        document.issued_at,
+        Deadline(document.wall, document.boot, intern(document.boot_id)),
+        None if document.details is None else to_json(document.details),
+        document.resource,
+        document.stepup_id,
+        document.single_use,
+        document.decision_id,
+        None if document.source is None else intern(document.source),
+        document.parent_id,
+        document.chain,
     )
 
 
 def write_stepup(stepup: StepUp) -> str:
     """Return *stepup* as text.
 
-    Its device code is left out: whoever reads a live user code can enter it (RFC 8628
+    Its device code is left out: a reader of a live user code can enter it (RFC 8628
     section 5.4), and no device flow outlives its process.
     """
     value = msgspec.to_builtins(stepup)

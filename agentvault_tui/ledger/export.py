@@ -43,10 +43,10 @@ def export_ledger(
 ) -> ExportHeader:
     """Write every event behind *after* to *target*, mode 0600, whole or not at all.
 
-    Works beside a running broker: it exports up to the head found at the start.
+    Works next to a running broker: it exports up to the head found at the start.
 
     Args:
-        home: whose ledger.
+        home: the home.
         target: the file to write.
         form: JSON Lines, which can be verified, CSV, or JSON Lines of OCSF records.
         after: the sequence number of the last event to leave out.

@@ -1,4 +1,4 @@
-"""The head kept outside the database, which shows a lost tail or an older copy.
+"""The head stored outside the database, which shows a lost tail or an older copy.
 
 It is written after the commit it names, so after a crash it can only be behind.
 """
@@ -29,7 +29,7 @@ class Witness:
 
 
 def read_witness(path: Path) -> Witness | None:
-    """Return what the file says; LedgerDamagedError: nothing readable."""
+    """Return the file's content; LedgerDamagedError: nothing readable."""
     try:
         value = json.loads(path.read_bytes())
         ledger, seq, digest = value["ledger"], value["seq"], value["hash"]
@@ -48,7 +48,7 @@ def read_witness(path: Path) -> Witness | None:
 
 
 def encode_witness(witness: Witness) -> bytes:
-    """Return what `read_witness` reads."""
+    """Return the form that `read_witness` reads."""
     value = {"ledger": witness.ledger, **asdict(witness.head)}
     if witness.index:
         value["index"] = witness.index

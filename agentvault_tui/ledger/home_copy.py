@@ -1,7 +1,7 @@
 """This home's copy of a team's log: the same events and rows, in its own SQLite file.
 
-All reads use it. How far it goes is kept beside the rows, in the same transaction, so
-that a process that ends at any moment goes on from there.
+All reads use it. Its position is stored next to the rows, in the same transaction, so
+that a process that ends at any moment continues from there.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ Systems = list[tuple[str, int]]
 def read_place(db: sqlite3.Connection, ledger_id: str) -> tuple[StoreHead, Systems]:
     """Return the head that the copy was made up to, and the servers it came from.
 
-    A file that was no copy yet has revision 0: then all rows are read anew.
+    A file that was no copy yet has revision 0: then all rows are read again.
     """
     row = db.execute("SELECT value FROM meta WHERE key = ?", (PLACE,)).fetchone()
-    kept = json.loads(row[0] if row else '{"revision":0,"batch":"","systems":[]}')
+    place = json.loads(row[0] if row else '{"revision":0,"batch":"","systems":[]}')
     tip = read_tip(db, ledger_id)
-    head = StoreHead(tip, kept["revision"], kept["batch"], last_n(db))
-    return head, [(name, timeline) for name, timeline in kept["systems"]]
+    head = StoreHead(tip, place["revision"], place["batch"], last_n(db))
+    return head, [(name, timeline) for name, timeline in place["systems"]]
 
 
 def place_statement(head: StoreHead, systems: Systems) -> Statement:
-    """Return what records that the copy goes up to *head*."""
-    kept = {"revision": head.revision, "batch": head.batch, "systems": systems}
-    return "INSERT OR REPLACE INTO meta VALUES (?, ?, 0)", (PLACE, to_json(kept))
+    """Return the record of the copy's position, *head*."""
+    place = {"revision": head.revision, "batch": head.batch, "systems": systems}
+    return "INSERT OR REPLACE INTO meta VALUES (?, ?, 0)", (PLACE, to_json(place))
 
 
 def followed_statements(
-    known: StoreHead, followed: Followed, events: Sequence[Event], systems: Systems
+    before: StoreHead, followed: Followed, events: Sequence[Event], systems: Systems
 ) -> list[Statement]:
-    """Return what brings the copy from *known* to the head that was followed."""
+    """Return the statements that bring the copy from *head* to the followed head."""
     rows, eras = [], []
-    last = known.tip.time
+    last = before.tip.time
     for (seq, body, digest), event in zip(followed.events, events, strict=True):
         place, text = (seq, iso(event.time)), search_text(event)
         rows.append((*event_row(place, event, text, body.decode()), digest))
@@ -64,7 +64,7 @@ def followed_statements(
         last = event.time
     statements = [*event_statements(rows), *eras, *use_statements(events)]
     if followed.complete:
-        if not known.revision:
+        if not before.revision:
             emptied = (f"DELETE FROM {one}" for one in TABLES if one != "meta")  # noqa: S608
             statements += [(sql, ()) for sql in emptied]
             statements.append(("DELETE FROM meta WHERE key <> 'ledger'", ()))

@@ -1,4 +1,4 @@
-"""Cuts in force that the ledger has not recorded, kept where no new disk space is used.
+"""Active revocations that the ledger has not recorded, stored without new disk space.
 
 A revocation takes effect before its record. While the database cannot be written, a
 cut is written here before its reply, so that it outlives the process. The file is
@@ -17,11 +17,11 @@ written and flushed: a crash at any byte leaves the list before or the one after
 So a selected area that does not verify was damaged, which no crash can do. Where both
 verify the larger number counts, so that a changed selector brings no older list back.
 
-Beside it, with the ledger's keys, stands a marker. It holds the number of the last
-list, overwritten in place after each, so that whoever can write the file alone brings
-no older list back. Where the file cannot be written,
-the marker is deleted, for which a full disk has room: a start without it stops
-everything, as does one with a file that is damaged, missing or another ledger's.
+Next to it, with the ledger's keys, is a marker. It holds the number of the last list,
+overwritten in place after each, so that a process that can write only the file brings
+no older list back. Where the file cannot be written, the marker is deleted, for which a
+full disk has room: a start without it stops everything, as does one with a file that is
+damaged, missing or another ledger's.
 
 On a file system that has turned read-only the marker cannot be deleted either. Then a
 note is left on other file systems (`note_folders`), which stops the next start as well.
@@ -53,7 +53,7 @@ AREA: Final = 256 * 1024
 _SIZE: Final = _FIRST + 2 * AREA
 _HEAD: Final = 4 + 8 + hashlib.sha256().digest_size
 CAPACITY: Final = AREA - _HEAD
-"""Bytes of JSON the file can keep."""
+"""Bytes of JSON the file can hold."""
 
 
 class _DamagedError(Exception):
@@ -62,7 +62,7 @@ class _DamagedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class KeptCut:
-    """One cut, with what it takes to apply and record it after a restart."""
+    """One revocation, with the data to apply and record it after a restart."""
 
     kind: str
     """``revoke``, ``panic``, ``ungrant``, ``undelegate``, ``token``, ``stepup``,
@@ -85,7 +85,7 @@ class KeptCut:
 
     @property
     def key(self) -> tuple[str, str, str, tuple[str, ...]]:
-        """Return what two cuts of the same thing have in common."""
+        """Return the key that two revocations of the same thing share."""
         return self.kind, self.agent, self.id, self.scopes
 
 
@@ -93,13 +93,13 @@ def encode_cuts(cuts: list[KeptCut]) -> bytes:
     """Return the payload that keeps *cuts*.
 
     Args:
-        cuts: what is in force and not recorded.
+        cuts: the ones in effect and not recorded.
 
     Returns:
         the payload, JSON.
     """
-    names = [known.name for known in fields(KeptCut)]
-    listed = [{n: v for n in names if (v := getattr(cut, n))} for cut in cuts]
+    names = [field.name for field in fields(KeptCut)]
+    listed = [{n: v for n in names if (v := getattr(entry, n))} for entry in cuts]
     text = json.dumps(listed, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "replace")
 
@@ -112,9 +112,10 @@ class CutJournal:
     marker: Path
     ledger_id: str
     found: tuple[KeptCut, ...] = ()
-    """What the last process left."""
+    """The entries of the last process."""
     problem: str | None = None
-    """Why cuts may be missing, or cannot be kept: the next start stops everything."""
+    """Why entries may be missing, or cannot be stored: the next start stops
+    everything."""
     lasting: bool = True
     """Whether that start finds it so: nothing says so where nothing can be written."""
     _selected: int = field(default=1, repr=False)
@@ -125,10 +126,10 @@ class CutJournal:
     def open(
         cls, home: Home, ledger_id: str, *, expected: bool, fresh: bool
     ) -> CutJournal:
-        """Read what was kept; create file and marker in a home that had none.
+        """Read the stored entries; create file and marker in a home without them.
 
         Args:
-            home: whose.
+            home: the home.
             ledger_id: the ledger that the cuts belong to.
             expected: whether the chain says that this home has a journal.
             fresh: whether the ledger is empty, so that nothing can have been cut.
@@ -156,7 +157,7 @@ class CutJournal:
         return journal
 
     def create(self) -> None:
-        """Write a new, empty file in place of what is there, then the marker."""
+        """Write a new, empty file over the present one, then the marker."""
         draft = self.path.with_suffix(".new")
         draft.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -188,7 +189,7 @@ class CutJournal:
         self.lasting = True
 
     def write(self, cuts: list[KeptCut]) -> bool:
-        """Keep exactly *cuts*, durably; where that fails, delete the marker.
+        """Store exactly *cuts*, durably; if that fails, delete the marker.
 
         Where that fails too, a note elsewhere does the same until the machine restarts.
 
@@ -218,7 +219,7 @@ class CutJournal:
         return False
 
     def _leave_note(self) -> bool:
-        """Leave a note in each folder that takes one; tell whether there is any."""
+        """Leave a note in each folder that takes one; return whether there is any."""
         there = {note.parent for note in self._notes()}
         for folder in note_folders():
             if folder not in there:
@@ -238,8 +239,8 @@ class CutJournal:
         for folder in note_folders():
             with contextlib.suppress(OSError):
                 for note in folder.glob(f"{self._prefix}*"):
-                    found = note.lstat()
-                    if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
+                    status = note.lstat()
+                    if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
                         yield note
 
     @property
@@ -295,18 +296,18 @@ class CutJournal:
         selected = content[_SELECTOR]
         if selected not in {1, 2}:
             raise _DamagedError("it names no area")
-        kept, other = (self._list(content, area) for area in (selected, 3 - selected))
-        if kept is None:
+        newer, other = (self._list(content, area) for area in (selected, 3 - selected))
+        if newer is None:
             raise _DamagedError("its checksum is another")
-        if other is not None and other[0] > kept[0]:
-            kept, selected = other, 3 - selected
-        if kept[0] < self._marked():
+        if other is not None and other[0] > newer[0]:
+            newer, selected = other, 3 - selected
+        if newer[0] < self._marked():
             raise _DamagedError("it holds an older list")
         try:
-            self.found = msgspec.convert(json.loads(kept[1]), tuple[KeptCut, ...])
+            self.found = msgspec.convert(json.loads(newer[1]), tuple[KeptCut, ...])
         except (ValueError, TypeError, KeyError) as error:
             raise _DamagedError(f"{error!r:.80}") from error
-        self._selected, self._number = selected, kept[0]
+        self._selected, self._number = selected, newer[0]
 
     def _list(self, content: bytes, area: int) -> tuple[int, bytes] | None:
         """Return number and payload of an area, if it is as it was written."""
@@ -334,8 +335,8 @@ def note_folders() -> tuple[Path, ...]:
     Those of a service's own (``PrivateTmp``) do not, so every one of them is used.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
-    found = map(Path, (runtime, "/dev/shm", "/var/tmp", tempfile.gettempdir()))  # noqa: S108 - names are random, owners checked
-    return tuple(dict.fromkeys(one for one in found if one.is_dir()))
+    folders = map(Path, (runtime, "/dev/shm", "/var/tmp", tempfile.gettempdir()))  # noqa: S108 - names are random, owners checked
+    return tuple(dict.fromkeys(one for one in folders if one.is_dir()))
 
 
 def _write_all(descriptor: int, content: bytes, at: int) -> None:

@@ -1,4 +1,4 @@
-"""What a commit depends on and what it changes, as keys that other brokers' meet.
+"""The keys that a commit depends on and changes, as compared with other brokers'.
 
 Several brokers decide at once, each from its own memory. A commit is placed only if
 nothing placed since it was made wrote one of its keys (optimistic concurrency control).
@@ -41,7 +41,7 @@ _GRANTING: Final = frozenset(
 """Events without an outcome that give an agent something, or are about to."""
 _DECIDED: Final = (Outcome.ALLOWED, Outcome.ESCALATED)
 _EVERYWHERE: Final = ("meta:panic", "policy", "voided:")
-"""What every grant depends on."""
+"""The keys that every grant depends on."""
 
 
 def written_keys(
@@ -49,10 +49,10 @@ def written_keys(
     changes: Iterable[Change],
     rows: Iterable[tuple[str, Row]],
 ) -> set[str]:
-    """Return the keys of what a commit changes.
+    """Return the keys that a commit changes.
 
-    Those of each of its *rows* (see `state.row_of`), and of what is counted over
-    several. The *records* are its drafts, or the events they became.
+    Those of each of its *rows* (see `state.row_of`), and of counts over several. The
+    *records* are its drafts, or the events they became.
     """
     # A text is kept under its own digest: whoever writes it writes the same.
     keys = {_of_row(*pair) for pair in rows if pair[0] != "texts"}
@@ -77,7 +77,7 @@ def keys_of(
     changes: Iterable[Change],
     rows: Iterable[tuple[str, Row]],
 ) -> set[str]:
-    """Return the keys of all that a commit depends on, what it changes included.
+    """Return all keys that a commit depends on, the changed ones included.
 
     A commit that only reports, such as the end of a call, has none of an agent.
     """
@@ -124,15 +124,15 @@ def _of_agent(agent_id: AgentId | None) -> Iterator[str]:
 
 
 def _needed(record: Draft) -> Iterator[str]:
-    """Yield the keys of what an event's decision follows from.
+    """Yield the keys that an event's decision follows from.
 
-    Of a denial not the policy's: it need not wait for what another broker changed.
+    Of a denial not the policy's: it need not wait for another broker's change.
     """
     agent_id = record.agent_id
     if record.outcome in _DECIDED or record.type in _GRANTING:
         yield from _of_agent(agent_id)
-        if asked := (record.detail or {}).get("stepup_id"):
-            yield f"stepups:{asked}"  # also where it only counts one that waits
+        if stepup_id := (record.detail or {}).get("stepup_id"):
+            yield f"stepups:{stepup_id}"  # also where it only counts one that waits
     elif record.outcome is Outcome.DENIED:
         yield "meta:panic"
         for kind in ("agents:", "pending:", "meta:cooldown:") if agent_id else ():
@@ -142,7 +142,7 @@ def _needed(record: Draft) -> Iterator[str]:
 
 
 def _of_record(record: Draft | Event) -> Iterator[str]:
-    """Yield the keys of what an event says that no row does."""
+    """Yield the keys of an event's content that no row has."""
     detail = record.detail or {}
     if isinstance(counted := detail.get("counted"), dict):
         yield from (f"limit:{one}" for one in counted.get("limits", ()))

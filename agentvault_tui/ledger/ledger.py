@@ -94,8 +94,8 @@ class Ledger:
         on_state: called whenever `writable` or `problem` changed.
         on_recovered: awaited, in a task of its own, each time writing works again;
             it may commit.
-        on_written: told of every durable commit and its changes, in the order of the
-            chain and before the caller of `commit` goes on.
+        on_written: called with every durable commit and its changes, in the order of
+            the chain and before the caller of `commit` goes on.
         on_event: each is called with every durable event, when `head` reaches it.
         on_followed: awaited with the events and changes of other brokers, in the order
             of the chain: this home's copy has them already, and nothing later is
@@ -123,7 +123,7 @@ class Ledger:
         self._head_problem: str | None = None
         self._shortage: str | None = None
         self.fault: str | None = None
-        """What a verification found wrong, if anything."""
+        """The fault that a verification found, if there is one."""
         self.unverified: str | None = None
         """Why no verification had a result for too long, if so."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -238,13 +238,13 @@ class Ledger:
         Events hold the hashes of the rows that are changed (see `bindings`); rows
         that none of *drafts* can hold get an event of their own.
 
-        An *urgent* commit (a revocation) goes ahead of all that waits, never finds
-        the line full, and is taken while the disk is nearly full; an *exact* one fails
-        if another broker changed what it was decided from. A *lazy* one, which nobody
-        waits for, shares the next transaction. Cancelling the caller undoes nothing.
+        An *urgent* commit (a revocation) precedes all waiting ones, never finds the
+        line full, and is taken while the disk is nearly full; an *exact* one fails if
+        another broker changed its basis. A *lazy* one, without a waiting caller, shares
+        the next transaction. Cancelling the caller undoes nothing.
 
         Returns:
-            what is done when all of it is durable, with the events.
+            the future that is done when all of it is durable, with the events.
 
         Raises:
             LedgerBusyError: too many commits wait.
@@ -295,11 +295,11 @@ class Ledger:
         self._decided_at = self._loop.time()
 
     def expect(self) -> None:
-        """Have calls wait a moment: what goes ahead of them is about to come."""
+        """Let calls wait a moment: a job with precedence is about to come."""
         self._decided_at = self._loop.time()
 
     def decisions_wait(self) -> bool:
-        """Tell whether what is no call's waits for the disk, or did a moment ago."""
+        """Check whether other jobs than calls wait for the disk, or just did."""
         return self._decisions > 0 or self._loop.time() - self._decided_at < _ANSWERED
 
     @property
@@ -332,7 +332,7 @@ class Ledger:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong: the reason when not writable, or else a warning."""
+        """The fault: the reason when not writable, or else a warning."""
         withheld = self.fault or self.unverified or self._writer.fault or self._shortage
         return self._writer.problem or withheld or self._head_problem
 
@@ -356,7 +356,7 @@ class Ledger:
         return await self._read(state.load, self._clock)
 
     async def meta(self, key: str) -> str | None:
-        """Return the small value that is kept under *key*, if there is one."""
+        """Return the small value under *key*, if there is one."""
         return await self._read(state.read_meta, key)
 
     async def texts(self, version: str) -> dict[str, str]:
@@ -364,9 +364,9 @@ class Ledger:
         return await self._read(read_texts, version)
 
     async def diverged(self, loaded: Loaded) -> StateDivergence:
-        """Return what of *loaded* would be served although events say otherwise."""
-        found = await self._read(diverged, loaded, self._clock)
-        return replace(found, limits=self.recounted)
+        """Return the rows of *loaded* that contradict the events."""
+        divergence = await self._read(diverged, loaded, self._clock)
+        return replace(divergence, limits=self.recounted)
 
     async def events(self, query: EventQuery) -> Page:
         """Read one page of events; ValueError: the limit is not 1 to 1000."""
@@ -382,7 +382,7 @@ class Ledger:
             return await self._read(read_page, query, self._clock)
 
     async def activity(self, agent_id: AgentId, since: datetime) -> activity.Activity:
-        """Read what an agent did: by scope, by reason, by quarter since a moment."""
+        """Read an agent's actions: by scope, by reason, by quarter since a moment."""
         return await self._read(activity.read, agent_id, since)
 
     async def event(self, seq: int) -> Event | None:
@@ -396,7 +396,7 @@ class Ledger:
         return await self._read(uses.windows, kinds, seq)
 
     async def applied(self) -> frozenset[str]:
-        """Read what files put there first; see `query.read_applied`."""
+        """Read the things that files put there first; see `query.read_applied`."""
         return await self._read(read_applied)
 
     async def unfinished(self, since: int) -> tuple[Event, ...]:
@@ -404,7 +404,7 @@ class Ledger:
         return await self._read(read_unfinished, since)
 
     async def links(self, seqs: Sequence[int]) -> tuple[Link, ...]:
-        """Read links of the chain by their numbers; what there is not is left out."""
+        """Read links of the chain by their numbers; missing ones are left out."""
         there = [seq for seq in seqs if 0 < seq <= self.head.seq]
         return await self._read(read_links, self.ledger_id, there)
 
@@ -423,7 +423,7 @@ class Ledger:
     async def past(
         self, *, seq: int | None = None, moment: datetime | None = None
     ) -> Past:
-        """Rebuild from events what was known after event *seq*, or at *moment*.
+        """Rebuild from events the state after event *seq*, or at *moment*.
 
         It has a connection of its own: pages of events do not wait for it.
 
@@ -441,7 +441,7 @@ class Ledger:
         seq: int | None = None,
         moment: datetime | None = None,
     ) -> PastActivity:
-        """Count what an agent had done by then, its quarters from *since* the moment.
+        """Count an agent's actions by then, its quarters from *since* the moment.
 
         Raises:
             NotFoundError: as `past` does, or there was no such agent.
@@ -470,7 +470,7 @@ class Ledger:
                 return await db.run(act, now=now, seq=seq, moment=moment, **more)
 
     async def close(self) -> None:
-        """Write what waits, the head file too, and let go of the home."""
+        """Write the waiting jobs, the head file too, and release the home."""
         if self._closed:
             return
         self._closed = True
@@ -514,15 +514,15 @@ class Ledger:
                     self._writer.request_maintenance()
 
     async def _watch_space(self) -> None:
-        """Look twice a second how much room the disk has, whoever uses it up."""
+        """Look twice a second for room on the disk, since other programs use it too."""
         while not self._closed:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), _SPACE_LOOK)
             before = self._shortage is not None
-            found = await asyncio.to_thread(_look, self._home, before=before)
-            self._shortage = found
-            if (found is not None) is not before:
-                log.warning("the disk: %s", found or "there is room again")
+            shortage = await asyncio.to_thread(_look, self._home, before=before)
+            self._shortage = shortage
+            if (shortage is not None) is not before:
+                log.warning("the disk: %s", shortage or "there is room again")
                 self._announce_state()
 
     def _to_index(self, indexed: int) -> int:
@@ -583,9 +583,9 @@ class Ledger:
 
 
 def _look(home: Home, *, before: bool) -> str | None:
-    if (found := _shortage(home, before=before)) is None:
+    if (shortage := _shortage(home, before=before)) is None:
         keep_room(home)
-    return found
+    return shortage
 
 
 def _shortage(home: Home, *, before: bool) -> str | None:

@@ -43,27 +43,27 @@ START: Final = _MIB
 
 
 def shortage(folder: Path, *, before: bool = False) -> str | None:
-    """Say what the file system of *folder* is short of; None while it is not.
+    """Word the shortage in the file system of *folder*; None if there is none.
 
     One that was short *before* needs a tenth more, so that it does not change with
     every file.
     """
-    found = os.statvfs(folder)
+    stats = os.statvfs(folder)
     factor = 1.1 if before else 1.0
-    free = found.f_bavail * found.f_frsize
-    reserve = min(RESERVE, found.f_blocks * found.f_frsize // _SHARE)
+    free = stats.f_bavail * stats.f_frsize
+    reserve = min(RESERVE, stats.f_blocks * stats.f_frsize // _SHARE)
     if free < reserve * factor:
         return (
             f"only {free // _MIB} MiB of disk are free: the last {reserve // _MIB} MiB "
             "are kept for revocations"
         )
-    if found.f_files and found.f_favail < min(_FILES, found.f_files // _SHARE) * factor:
-        return f"only {found.f_favail} more files can be made on the disk"
+    if stats.f_files and stats.f_favail < min(_FILES, stats.f_files // _SHARE) * factor:
+        return f"only {stats.f_favail} more files can be made on the disk"
     return None
 
 
 def make_room(home: Home) -> None:
-    """Give up the space that is kept for a start, if the disk is full."""
+    """Free the space that is reserved for a start, if the disk is full."""
     with suppress(OSError):
         if _free(home.data) < START:
             home.start_space.unlink()
@@ -77,8 +77,8 @@ def keep_room(home: Home) -> None:
 
 
 def _free(folder: Path) -> int:
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
+    stats = os.statvfs(folder)
+    return stats.f_bavail * stats.f_frsize
 
 
 class HomeLock:
@@ -128,13 +128,13 @@ _ACCEPT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What a start needs to know of the file."""
+    """A start's data about the file."""
 
     ledger_id: str
     tip: Tip
     last_n: int
     index: str | None
-    """The digest of the text index when the last process stopped, if it told one."""
+    """The digest of the text index when the last process stopped, if it left one."""
     recounted: bool = False
     """Whether the uses of limits were not as events say, and were derived again."""
 
@@ -172,7 +172,7 @@ def refuse_copy(db: sqlite3.Connection, *, again: bool) -> None:
     """Refuse the copy of a team's store as a ledger of its own, unless *again*.
 
     Raises:
-        RefusedError: it is one: what brokers write to the store would be missing.
+        RefusedError: it is one: the store would lack the brokers' writes.
     """
     sql = "FROM meta WHERE key = ?"
     if again:
@@ -186,7 +186,7 @@ def refuse_copy(db: sqlite3.Connection, *, again: bool) -> None:
 
 
 def copied_elsewhere(to: str) -> tuple[str, str]:
-    """Return what is wrong with a store that was copied, and the remedy."""
+    """Return the problem of a store that was copied, and the remedy."""
     return (
         f"this store was copied to {to:.200}",
         "use that one; to go on from this one all the same: agentvault serve --again",
@@ -196,16 +196,16 @@ def copied_elsewhere(to: str) -> tuple[str, str]:
 def open_alone(
     db: sqlite3.Connection, home: Home, clock: Clock, *, again: bool
 ) -> Opened:
-    """Open the ledger of one broker, and settle what the last process left in doubt.
+    """Open the ledger of one broker, and settle the doubts that the last process left.
 
     Args:
         db: the connection that will write.
-        home: whose ledger.
+        home: the home.
         clock: the clock.
         again: whether a ledger is used that was copied elsewhere, or is a copy.
 
     Returns:
-        what a start needs to know of it.
+        the start's data about the file.
 
     Raises:
         LedgerDamagedError: the file is not the one the last process left.
@@ -223,7 +223,7 @@ def open_alone(
 def open_checked(
     db: sqlite3.Connection, home: Home, *, trust: bool, ledger_id: str | None = None
 ) -> Opened:
-    """Set the writing connection up and check what can be checked at a start.
+    """Set the writing connection up and check as much as a start can.
 
     With *trust* the head file is not asked: for `accept_rollback`, and for the copy of
     a team's store, which can be made up again. A new file is of *ledger_id*, if given.
@@ -263,7 +263,7 @@ def read_ledger_id(db: sqlite3.Connection, path: Path) -> str:
 def compare(
     db: sqlite3.Connection, witness: Witness | None, ledger_id: str, head: Head
 ) -> None:
-    """Compare the database with the head kept outside it."""
+    """Compare the database with the head stored outside it."""
     if witness is None:
         if head.seq == 0:
             return
@@ -271,30 +271,30 @@ def compare(
             f"the ledger has {head.seq} events, but its head kept outside is gone",
             f"find out who removed it; {_ACCEPT}",
         )
-    known = witness.head
+    witnessed = witness.head
     if witness.ledger != ledger_id:
         raise LedgerDamagedError(
-            f"this is another ledger than the one that ended at event {known.seq}",
+            f"this is another ledger than the one that ended at event {witnessed.seq}",
             _ACCEPT,
         )
     # Anyone can compute the hash of an event that follows from the last one. A process
     # that was killed may have written some after it last wrote the head file.
-    if witness.index is not None and head.seq > known.seq:
+    if witness.index is not None and head.seq > witnessed.seq:
         raise LedgerDamagedError(
-            f"the ledger ends at event {head.seq}, but ended at {known.seq} when the"
-            " last broker stopped: events were appended since",
+            f"the ledger ends at event {head.seq}, but ended at {witnessed.seq} when"
+            " the last broker stopped: events were appended since",
             f"find out who wrote them; {_ACCEPT}",
         )
-    if head.seq < known.seq:
+    if head.seq < witnessed.seq:
         raise LedgerDamagedError(
-            f"the ledger ends at event {head.seq}, but it had reached {known.seq}:"
+            f"the ledger ends at event {head.seq}, but it had reached {witnessed.seq}:"
             " the last events were cut off, or this is an older copy",
             _ACCEPT,
         )
-    found = hash_at(db, ledger_id, known.seq)
-    if found is None or written(found) != known.hash:
+    recorded = hash_at(db, ledger_id, witnessed.seq)
+    if recorded is None or written(recorded) != witnessed.hash:
         raise LedgerDamagedError(
-            f"event {known.seq} is not the one that was recorded:"
+            f"event {witnessed.seq} is not the one that was recorded:"
             " the ledger was rewritten, or this is another copy",
             _ACCEPT,
         )

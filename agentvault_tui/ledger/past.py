@@ -1,7 +1,7 @@
-"""What the broker knew at a moment, rebuilt from its events alone.
+"""The broker's state at a moment, rebuilt from its events alone.
 
-State tables are never asked, so anyone can check it against an export. Where an event
-was cut because it was too long, `Past.unsure` says what is missing.
+State tables are never asked, so anyone can check it against an export. If an event was
+truncated because it was too long, `Past.unsure` names the missing parts.
 """
 
 # ruff: noqa: S608 - statements are put together from constants; values are bound
@@ -126,7 +126,7 @@ class Past:
     """The last event that had happened."""
     hash: str
     moment: datetime
-    """What countdowns count from: the event's time, or later."""
+    """The reference time of countdowns: the event's time, or later."""
     agents: tuple[Agent, ...]
     """Oldest first, without credentials."""
     counts: dict[AgentId, AgentCounts]
@@ -139,12 +139,12 @@ class Past:
     panic: Panic | None
     around: Around
     unsure: tuple[str, ...]
-    """Sentences about what the events do not say."""
+    """Sentences about gaps in the events."""
 
 
 @dataclass(frozen=True, slots=True)
 class PastActivity:
-    """What an agent had done after an event, and how it stood."""
+    """An agent's actions before an event, and its state."""
 
     seq: int
     moment: datetime
@@ -155,7 +155,7 @@ class PastActivity:
 
 
 class History:
-    """What one reading connection has rebuilt, kept where it cannot change."""
+    """The rebuilt parts of one reading connection, cached if they cannot change."""
 
     def __init__(self) -> None:
         self._rosters = Rosters()
@@ -184,7 +184,7 @@ class History:
         seq: int | None = None,
         moment: datetime | None = None,
     ) -> PastActivity:
-        """Count what one agent had done, its quarters from *since* the moment."""
+        """Count the actions of one agent, its quarters from *since* the moment."""
         with transaction(db):
             place, moment = _find(db, seq, moment, now)
             agent = self._rosters.at(db, place.seq).agents.get(agent_id)
@@ -193,15 +193,15 @@ class History:
                     "there was no such agent then", "look at a later moment"
                 )
             begins = since(moment)
-            found, whole = _activity_at(db, agent_id, place.seq, begins, moment)
-            return PastActivity(place.seq, moment, agent, found, whole)
+            counts, whole = _activity_at(db, agent_id, place.seq, begins, moment)
+            return PastActivity(place.seq, moment, agent, counts, whole)
 
     def _rebuild(
         self, db: sqlite3.Connection, place: PastPlace, moment: datetime
     ) -> Past:
         seq = place.seq
         roster: Roster = self._rosters.at(db, seq)
-        found, unsure = holdings(db, seq, moment, roster, self._cache)
+        holdings_then, unsure = holdings(db, seq, moment, roster, self._cache)
         cases, doubts = stepups(db, seq, moment, roster)
         counts = self._cache.tallies.at(db, seq)
         minute = seq_at(db, moment - _MINUTE, upto=seq) or 0
@@ -220,7 +220,7 @@ class History:
                 for agent, count in counts.items()
             },
             last_asked=last_asked(db, seq, roster.agents),
-            holdings=found,
+            holdings=holdings_then,
             stepups=cases,
             panic=roster.panic,
             around=_around(db, place),
@@ -251,14 +251,14 @@ def _find(
             f"{moment:%Y-%m-%d %H:%M:%S}Z is still to come",
             f"the last event was at {last.time:%Y-%m-%d %H:%M:%S}Z",
         )
-    found = seq_at(db, moment, upto=head)
-    if found is None:
+    located = seq_at(db, moment, upto=head)
+    if located is None:
         first = _place(db, 1)
         raise NotFoundError(
             f"nothing was recorded by {moment:%Y-%m-%d %H:%M:%S}Z",
             f"the first event was at {first.time:%Y-%m-%d %H:%M:%S}Z",
         )
-    return _place(db, found), moment
+    return _place(db, located), moment
 
 
 def _around(db: sqlite3.Connection, here: PastPlace) -> Around:
@@ -266,17 +266,18 @@ def _around(db: sqlite3.Connection, here: PastPlace) -> Around:
     turns = [kind.value for kind in EventType if kind not in _ROUTINE]
 
     def turn(aggregate: str, compare: str) -> PastPlace | None:
+        """Return the nearest event of note before or after the place."""
         sql = (
             f"SELECT {aggregate}(seq) FROM events"
             f" WHERE type = ? AND outcome IS NULL AND seq {compare} ?"
         )
-        found = [
+        seqs = [
             row[0]
             for kind in turns
             if (row := db.execute(sql, (kind, here.seq)).fetchone())[0] is not None
         ]
         pick = max if aggregate == "max" else min
-        return _place(db, pick(found)) if found else None
+        return _place(db, pick(seqs)) if seqs else None
 
     return Around(
         first=_place(db, 1),
@@ -305,22 +306,22 @@ def _less(count: AgentCounts, before: AgentCounts | None) -> AgentCounts:
 def _activity_at(
     db: sqlite3.Connection, agent: AgentId, seq: int, since: datetime, moment: datetime
 ) -> tuple[Activity, bool]:
-    """Count what an agent did up to event *seq*; and whether all of it was counted.
+    """Count an agent's actions up to event *seq*; and whether the count is complete.
 
     Scopes and reasons stand in the bodies, so only the latest decisions are read for
     them; quarters of an hour are stretches of the index, however many they hold.
     """
-    found: dict[tuple[str, str, str], Count] = {}
+    counted: dict[tuple[str, str, str], Count] = {}
     whole = True
-    for key, many, stamp, cut in _read(db, agent, seq):
-        whole = whole and not cut
-        old = found.get(key)
+    for key, many, stamp, beyond in _read(db, agent, seq):
+        whole = whole and not beyond
+        old = counted.get(key)
         last = parse_iso(stamp)
         if old is not None:
             many, last = many + old.events, max(last, old.last)  # noqa: PLW2901
-        found[key] = Count(key[1], key[2], many, last)
+        counted[key] = Count(key[1], key[2], many, last)
     by_facet: dict[str, list[Count]] = defaultdict(list)
-    for (facet, _, _), count in found.items():
+    for (facet, _, _), count in counted.items():
         by_facet[facet].append(count)
     quarters = tuple(_quarters(db, agent, seq, since, moment))
     scopes, reasons = tuple(by_facet[SCOPE]), tuple(by_facet[REASON])
@@ -330,16 +331,16 @@ def _activity_at(
 def _read(
     db: sqlite3.Connection, agent: AgentId, seq: int
 ) -> Iterator[tuple[tuple[str, str, str], int, str, bool]]:
-    """Yield what is counted together, how often, when last, and whether that is cut."""
+    """Yield key, count and last time, and whether the list is truncated."""
     for kind, outcome in _KINDS:
         place = (agent, kind.value, outcome, seq)
-        cut = db.execute(_BEYOND, (*place, MOST)).fetchone() is not None
+        more = db.execute(_BEYOND, (*place, MOST)).fetchone() is not None
         rows = db.execute(_BODIES, (*place, MOST))
         for action, reason, scope, many, _, stamp in rows:
             fact = Fact(kind, agent, outcome, action, reason, scope)
             for _, facet, value, word in keys(fact, stamp):
                 if facet != QUARTER:
-                    yield (facet, value, word), many, stamp, cut
+                    yield (facet, value, word), many, stamp, more
 
 
 def _quarters(

@@ -1,4 +1,4 @@
-"""Which agents there were at an event, how they stood, and what cut them off."""
+"""The agents at an event, their state, and the revocations."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ScopeCut:
 
 @dataclass(slots=True)
 class Roster:
-    """What follows from the events about agents and the panic switch."""
+    """The state of agents and the panic switch that follows from the events."""
 
     agents: dict[AgentId, Agent] = field(default_factory=dict)
     panic: Panic | None = None
@@ -48,8 +48,8 @@ class Roster:
     valid_from_seq: dict[AgentId, int] = field(default_factory=dict)
     """The last event that cut an agent off or let it back in.
 
-    No token issued before it lives: either it was cut, or it was recorded while its
-    agent was cut off, and then nobody received it.
+    No token issued before it lives: either it was revoked, or it was recorded while its
+    agent was revoked, and then it was never delivered.
     """
     scope_cuts: dict[AgentId, list[ScopeCut]] = field(
         default_factory=lambda: defaultdict(list)
@@ -57,7 +57,7 @@ class Roster:
     jumps: dict[int, timedelta] = field(default_factory=dict)
     """By how much the wall clock was set, by event."""
     peaks: dict[int, datetime] = field(default_factory=dict)
-    """What the wall clock had reached when it was set back, by event."""
+    """The wall clock's latest time when it was set back, by event."""
     void: tuple[range, ...] = ()
     """Batches that were found although their callers were told that they failed."""
     unsure: list[str] = field(default_factory=list)
@@ -87,15 +87,15 @@ class Rosters:
         """How many events were applied, and the state after them."""
 
     def at(self, db: sqlite3.Connection, seq: int) -> Roster:
-        """Return what stood after event *seq*."""
+        """Return the state after event *seq*."""
         if seq > self._upto:
             self._events += events_of(db, _TYPES, self._upto + 1, seq)
             self._upto = seq
         count = bisect_right(self._events, seq, key=lambda event: event.seq)
         if count != self._last[0]:
-            known = self._events[:count]
-            roster = Roster(void=tuple(_void(known)))
-            for event in known:
+            earlier = self._events[:count]
+            roster = Roster(void=tuple(_void(earlier)))
+            for event in earlier:
                 _apply(roster, event)
             self._last = count, roster
         return self._last[1]
@@ -112,7 +112,7 @@ def events_of(
 
     Of each type only the *latest*, if that is given.
     """
-    found = [
+    events = [
         read_event(*row)
         for kind in types
         for row in db.execute(
@@ -121,17 +121,17 @@ def events_of(
             (kind.value, low, high, latest),
         )
     ]
-    found.sort(key=lambda event: event.seq)
-    return found
+    events.sort(key=lambda event: event.seq)
+    return events
 
 
 def is_void(void: tuple[range, ...], seq: int) -> bool:
-    """Tell whether the event was in a batch whose callers were told it had failed."""
+    """Check whether the event was in a batch that was reported as failed."""
     return any(seq in batch for batch in void)
 
 
 def ends_everything(event: Event) -> bool:
-    """Tell whether the broker started with its clock set back: nothing lived on."""
+    """Check whether the broker started with its clock set back: nothing lived on."""
     return event.type is EventType.CLOCK_JUMP and "tokens_revoked" in event.detail
 
 
@@ -192,8 +192,8 @@ def _register(roster: Roster, event: Event, *, failed: bool) -> None:
 
 
 def _until(event: Event) -> Deadline | None:
-    said = event.detail.get("until")
-    return Deadline(parse_iso(said), 0.0, "") if isinstance(said, str) else None
+    until = event.detail.get("until")
+    return Deadline(parse_iso(until), 0.0, "") if isinstance(until, str) else None
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -222,8 +222,8 @@ def _change(roster: Roster, event: Event, agent: Agent, *, failed: bool) -> None
         case EventType.AGENT_SCOPES_CHANGED:
             taken = _scopes(event.detail, "ungranted", roster, event)
             if taken:
-                cut = ScopeCut(event.seq, frozenset(taken))
-                roster.scope_cuts[agent.id].append(cut)
+                ended = ScopeCut(event.seq, frozenset(taken))
+                roster.scope_cuts[agent.id].append(ended)
             if "serves" in event.detail and not failed:
                 agent = replace(
                     agent,
@@ -233,8 +233,8 @@ def _change(roster: Roster, event: Event, agent: Agent, *, failed: bool) -> None
     scopes = _scopes(event.detail, "scopes", roster, event)
     if scopes is not None:
         given = _scopes(event.detail, "granted", roster, event) or ()
-        kept = [s for s in scopes if not (failed and s in given)]
-        agent = replace(agent, scopes=tuple(kept))
+        remaining = [s for s in scopes if not (failed and s in given)]
+        agent = replace(agent, scopes=tuple(remaining))
     roster.agents[agent.id] = agent
 
 

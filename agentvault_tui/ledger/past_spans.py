@@ -2,7 +2,7 @@
 
 How long tokens live, and requests wait, is a setting of the process that issued them:
 one lifetime holds between two starts of the broker, and the first event of a stretch
-tells it. So what was alive is a stretch of the chain, found by bisection.
+tells it. So the live things are a stretch of the chain, found by bisection.
 """
 
 # ruff: noqa: S608 - statements are put together from constants; values are bound
@@ -66,8 +66,8 @@ REQUESTS: Final = Kind("stepup.requested")
 def spans(
     db: sqlite3.Connection, seq: int, moment: datetime, kind: Kind, roster: Roster
 ) -> list[Span]:
-    """Return where the events of what still lived can stand, oldest stretch first."""
-    found: list[Span] = []
+    """Return the possible places of live things' events, oldest stretch first."""
+    stretches: list[Span] = []
     for low, high in _stretches(db, seq, roster):
         shift = roster.set_back_since(high)
         if parse_iso(time_at(db, high)) + LONGEST + shift <= moment:
@@ -78,8 +78,8 @@ def spans(
         since = moment - (life or LONGEST) - _SLACK - shift
         start = first_after(db, since, low, high + 1)
         if start <= high:
-            found.append(Span(start, high, bool(life), shift))
-    return found[::-1]
+            stretches.append(Span(start, high, bool(life), shift))
+    return stretches[::-1]
 
 
 def seq_at(db: sqlite3.Connection, moment: datetime, *, upto: int) -> int | None:
@@ -108,7 +108,7 @@ def _stretches(
 
 
 def _life(db: sqlite3.Connection, kind: Kind, low: int, high: int) -> timedelta | None:
-    """Return how long what began there lives; None: nothing; zero: not told."""
+    """Return the lifetime of things that began there; None: nothing; zero: unknown."""
     row = db.execute(
         "SELECT time, json_extract(body, '$.detail.expires_at') FROM events"
         " WHERE type = ? AND outcome IS ? AND seq BETWEEN ? AND ?"
@@ -132,7 +132,7 @@ _RANGE: Final = (
     " AND e.outcome = t.outcome AND e.seq > ?1 AND e.seq <= ?2)"
     " FROM tally t WHERE t.type IN {}"
 )
-"""Each agent and answer is one stretch of an index; only what lies between is read."""
+"""Each agent and answer is one stretch of an index; only the part between is read."""
 _FEW: Final = (
     "SELECT agent_id, outcome, count(*) FROM events WHERE seq > ?1 AND seq <= ?2"
     " AND +type IN {} GROUP BY agent_id, outcome"
@@ -146,12 +146,12 @@ Tally = Counter[tuple[str, str]]
 
 
 class Tallies:
-    """Counts from the nearest place whose counts are known."""
+    """Counts from the nearest place with known counts."""
 
     def __init__(self, types: str = DECISIONS) -> None:
         """Count events of *types*, a list in SQL."""
         self._types = types
-        self._known: dict[int, Tally] = {}
+        self._tallies: dict[int, Tally] = {}
 
     def at(self, db: sqlite3.Connection, seq: int) -> dict[AgentId, AgentCounts]:
         """Return the counts after event *seq*."""
@@ -168,10 +168,10 @@ class Tallies:
 
     def _tally(self, db: sqlite3.Connection, seq: int) -> Tally:
         head = head_seq(db)
-        anchor = min((0, head, *self._known), key=lambda known: abs(known - seq))
-        if anchor in self._known:
-            self._known[anchor] = self._known.pop(anchor)  # used last, dropped last
-            tally = Counter(self._known[anchor])
+        anchor = min((0, head, *self._tallies), key=lambda place: abs(place - seq))
+        if anchor in self._tallies:
+            self._tallies[anchor] = self._tallies.pop(anchor)  # used last, dropped last
+            tally = Counter(self._tallies[anchor])
         else:
             tally = self._at_head(db) if anchor else Counter()
         low, high = min(anchor, seq), max(anchor, seq)
@@ -180,9 +180,9 @@ class Tallies:
             tally.update(between)
         else:
             tally.subtract(between)
-        self._known[seq] = tally
-        while len(self._known) > _ANCHORS:
-            self._known.pop(next(iter(self._known)))
+        self._tallies[seq] = tally
+        while len(self._tallies) > _ANCHORS:
+            self._tallies.pop(next(iter(self._tallies)))
         return tally
 
     def _between(self, db: sqlite3.Connection, low: int, high: int) -> Tally:
@@ -193,12 +193,12 @@ class Tallies:
         # The tables, from which agents and answers are taken, do not count the last.
         (upto,) = db.execute("SELECT upto FROM counted").fetchone()
         edge = min(max(low, upto), high)
-        found = _read(db.execute(many, (low, edge)))
-        found.update(_read(db.execute(few, (edge, high))))
-        return found
+        tallies = _read(db.execute(many, (low, edge)))
+        tallies.update(_read(db.execute(few, (edge, high))))
+        return tallies
 
     def _at_head(self, db: sqlite3.Connection) -> Tally:
-        found = _read(
+        tallies = _read(
             db.execute(
                 "SELECT agent_id, outcome, events FROM tally"
                 f" WHERE type IN {self._types}"
@@ -206,8 +206,8 @@ class Tallies:
         )
         (upto,) = db.execute("SELECT upto FROM counted").fetchone()
         few = _FEW.format(self._types)
-        found.update(_read(db.execute(few, (upto, head_seq(db)))))
-        return found
+        tallies.update(_read(db.execute(few, (upto, head_seq(db)))))
+        return tallies
 
 
 def last_asked(
@@ -234,7 +234,7 @@ def last_asked(
 
 
 def _read(rows: Iterable[tuple[str, str, int]]) -> Tally:
-    found = Tally()
+    tally = Tally()
     for agent, outcome, events in rows:
-        found[agent, outcome] += events
-    return found
+        tally[agent, outcome] += events
+    return tally

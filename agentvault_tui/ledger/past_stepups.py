@@ -68,21 +68,21 @@ _ENDS: Final = (
 def stepups(
     db: sqlite3.Connection, seq: int, moment: datetime, roster: Roster
 ) -> tuple[tuple[StepUp, ...], list[str]]:
-    """Return the open step-ups and the latest decided ones, and what is unsure."""
+    """Return the open step-ups and the latest decided ones, and the gaps."""
     waiting = spans(db, seq, moment, REQUESTS, roster)
     low = min((span.low for span in waiting), default=seq)
     before = seq_at(db, parse_iso(time_at(db, low)) - _LATE, upto=low) or 1
     low = min(low, before, _decided_from(db, seq))
-    told = _Story(roster)
+    story = _Story(roster)
     for event in events_of(db, _STEPS, low, seq):
-        told.take(event)
-    cases = list(told.cases.values())
+        story.take(event)
+    cases = list(story.cases.values())
     opened = sorted((s for s in cases if s.status.open), key=lambda s: s.requested_at)
     decided = [s for s in cases if not s.status.open]
     decided.sort(key=lambda s: s.decided_at or s.requested_at, reverse=True)
-    kept = (*opened, *decided[:_LATEST])
-    counted = tuple(_counted(db, step, told.first[step.id], seq) for step in kept)
-    silent = sum(step.id in told.silent for step in kept)
+    listed = (*opened, *decided[:_LATEST])
+    counted = tuple(_counted(db, step, story.first[step.id], seq) for step in listed)
+    silent = sum(step.id in story.silent for step in listed)
     doubt = f"{silent} step-ups do not say when they end: five minutes are assumed."
     return counted, [doubt] if silent else []
 
@@ -118,8 +118,8 @@ class _Story:
 
     def _requested(self, event: Event) -> None:
         step_id = StepUpId(str(event.detail.get("stepup_id")))
-        if known := self.cases.get(step_id):
-            self.cases[step_id] = _asked_again(known, event)
+        if case := self.cases.get(step_id):
+            self.cases[step_id] = _asked_again(case, event)
             return
         step = _begun(event, step_id)
         if is_void(self._roster.void, event.seq):
@@ -256,7 +256,7 @@ def _counted(db: sqlite3.Connection, step: StepUp, first: int, seq: int) -> Step
 
 
 def _decided_from(db: sqlite3.Connection, seq: int) -> int:
-    """Return from where on the latest decided ones can be told whole."""
+    """Return the place from which the latest decided ones are complete."""
     ends = sorted(
         row[0]
         for kind in _ENDS
@@ -282,11 +282,11 @@ def _first_asked(db: sqlite3.Connection, end: int) -> int:
         " AND seq < ? ORDER BY seq DESC LIMIT ?",
         (agent, end, _LOOK_BACK),
     )
-    return min((place for place, asked in rows if asked == step_id), default=end)
+    return min((place for place, asking in rows if asking == step_id), default=end)
 
 
 def _risk(detail: dict[str, Any]) -> Risk:
-    """Return the risk; one that is not told counts as high."""
+    """Return the risk; a missing one counts as high."""
     try:
         return Risk(detail.get("risk", ""))
     except ValueError:

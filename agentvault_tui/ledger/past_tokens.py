@@ -56,17 +56,17 @@ class TokenRows:
     """Reads each such event once, as long as there is room."""
 
     def __init__(self) -> None:
-        self._known: dict[int, TokenRow | None] = {}
+        self._rows: dict[int, TokenRow | None] = {}
 
     def read(self, db: sqlite3.Connection, seqs: Sequence[int]) -> list[TokenRow]:
-        """Return what the events *seqs* tell, in that order, where they tell of one."""
-        missing = [seq for seq in seqs if seq not in self._known]
-        if len(self._known) + len(missing) > _MOST_ROWS:
-            self._known.clear()
+        """Return the tokens of the events *seqs*, in that order, if they have one."""
+        missing = [seq for seq in seqs if seq not in self._rows]
+        if len(self._rows) + len(missing) > _MOST_ROWS:
+            self._rows.clear()
             missing = list(seqs)
         for row in db.execute(_READ, (json.dumps(missing),)) if missing else ():
-            self._known[row[0]] = _row(row)
-        return [row for seq in seqs if (row := self._known[seq]) is not None]
+            self._rows[row[0]] = _row(row)
+        return [row for seq in seqs if (row := self._rows[seq]) is not None]
 
 
 def _row(row: tuple[Any, ...]) -> TokenRow | None:
@@ -127,7 +127,7 @@ class PastHolding:
 
 @dataclass(slots=True)
 class PastCache:
-    """What is known from look to look."""
+    """The state cached from look to look."""
 
     tallies: Tallies = field(default_factory=Tallies)
     issued: Tallies = field(default_factory=lambda: Tallies(f"('{TOKENS.type}')"))
@@ -137,23 +137,23 @@ class PastCache:
 def holdings(
     db: sqlite3.Connection, seq: int, moment: datetime, roster: Roster, cache: PastCache
 ) -> tuple[dict[AgentId, PastHolding], list[str]]:
-    """Return what each agent held after event *seq*, and what is unsure of it."""
+    """Return each agent's tokens after event *seq*, and the gaps."""
     valid_from = {
         agent: since
         for agent in roster.agents
         if (since := roster.valid_from(agent)) is not None
     }
-    found: dict[AgentId, PastHolding] = defaultdict(PastHolding)
+    holdings_of: dict[AgentId, PastHolding] = defaultdict(PastHolding)
     stretches = spans(db, seq, moment, TOKENS, roster)
-    known = [span for span in stretches if span.known]
-    look = _StandardTokens(db, (seq, moment), roster, cache, known)
+    certain = [span for span in stretches if span.known]
+    look = _StandardTokens(db, (seq, moment), roster, cache, certain)
     listed = min(max(_BUDGET // max(len(valid_from), 1), 1), _MOST)
     for agent, counts in look.counts(valid_from).items():
-        found[agent] = look.holding(agent, valid_from[agent], counts, listed)
+        holdings_of[agent] = look.holding(agent, valid_from[agent], counts, listed)
     for token in _elevated(db, seq, moment, roster):
-        found[token.agent_id].live += 1
-        found[token.agent_id].soonest.append(token)
-    for holding in found.values():
+        holdings_of[token.agent_id].live += 1
+        holdings_of[token.agent_id].soonest.append(token)
+    for holding in holdings_of.values():
         holding.soonest.sort(key=lambda token: token.expires.wall)
         del holding.soonest[listed:]
     unsure = [
@@ -167,7 +167,7 @@ def holdings(
             f"More than {_MANY:,} tokens were handed back or used up while others"
             " lived: the numbers of live ones are not exact."
         )
-    return {agent: held for agent, held in found.items() if held.live > 0}, unsure
+    return {agent: held for agent, held in holdings_of.items() if held.live > 0}, unsure
 
 
 class _StandardTokens:
@@ -198,7 +198,7 @@ class _StandardTokens:
         self, valid_from: Mapping[AgentId, int]
     ) -> dict[AgentId, dict[Span, int]]:
         """Count each agent's decisions in each stretch since its tokens are valid."""
-        found: dict[AgentId, dict[Span, int]] = defaultdict(dict)
+        by_agent: dict[AgentId, dict[Span, int]] = defaultdict(dict)
         tallies, none = self._cache.issued, AgentCounts()
         for span in self._spans:
             inside = {
@@ -214,13 +214,13 @@ class _StandardTokens:
                     count = upto.get(agent, none).allowed
                     count -= before.get(agent, none).allowed
                 if count:
-                    found[agent][span] = count
-        return found
+                    by_agent[agent][span] = count
+        return by_agent
 
     def holding(
         self, agent: AgentId, since: int, counts: Mapping[Span, int], listed: int
     ) -> PastHolding:
-        """Return what lives of what was counted, and read the soonest to end."""
+        """Return the live part of the counted tokens, and read the soonest to end."""
         ended, more = self._ended(agent, since)
         held = PastHolding(live=sum(counts.values()) - len(ended) - more)
         for span in counts if held.live else ():
@@ -247,9 +247,9 @@ class _StandardTokens:
                 ended |= given_back
             elif given_back:
                 ended |= given_back & self._ids(agent, after, span)
-            for cut in self._roster.scope_cuts.get(agent, ()):
-                for token in self._walk(agent, after, min(span.high, cut.seq)):
-                    if cut.scopes & set(token.scope.split()):
+            for scope_cut in self._roster.scope_cuts.get(agent, ()):
+                for token in self._walk(agent, after, min(span.high, scope_cut.seq)):
+                    if scope_cut.scopes & set(token.scope.split()):
                         ended |= set() if self._over(token, span) else {token.id}
             for batch in self._roster.void:
                 low, high = max(after, batch.start - 1), min(span.high, batch.stop - 1)
@@ -300,20 +300,20 @@ def _elevated(
     db: sqlite3.Connection, seq: int, moment: datetime, roster: Roster
 ) -> list[Token]:
     """Return the live tokens for one action: people approved them, so they are few."""
-    found: dict[str, tuple[int, Token]] = {}
+    latest: dict[str, tuple[int, Token]] = {}
     kinds = (EventType.STEPUP_APPROVED, EventType.TOKEN_DELIVERED)
     for event in events_of(db, kinds, 0, seq, _APPROVALS):
         if not is_void(roster.void, event.seq) and (token := _elevated_token(event)):
-            found[token.id] = event.seq, token
+            latest[token.id] = event.seq, token
     lived = {
         token.id: (at, token)
-        for at, token in found.values()
+        for at, token in latest.values()
         if token.expires.wall + roster.set_back_since(at) > moment
         and at
         > (first if (first := roster.valid_from(token.agent_id)) is not None else seq)
         and not any(
-            cut.seq > at and cut.scopes & set(token.scope.split())
-            for cut in roster.scope_cuts.get(token.agent_id, ())
+            scope_cut.seq > at and scope_cut.scopes & set(token.scope.split())
+            for scope_cut in roster.scope_cuts.get(token.agent_id, ())
         )
     }
     low = min((at for at, _ in lived.values()), default=seq)
@@ -344,13 +344,13 @@ def _elevated_token(event: Event) -> Token | None:
     )
 
 
-def _token(told: TokenRow) -> Token:
+def _token(row: TokenRow) -> Token:
     return Token(
-        id=TokenId(told.id),
+        id=TokenId(row.id),
         sha256="",
-        agent_id=told.agent,
-        scope=told.scope,
+        agent_id=row.agent,
+        scope=row.scope,
         kind=TokenKind.STANDARD,
-        issued_at=told.time,
-        expires=Deadline(told.expires_at or told.time, 0.0, ""),
+        issued_at=row.time,
+        expires=Deadline(row.expires_at or row.time, 0.0, ""),
     )

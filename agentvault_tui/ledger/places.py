@@ -1,4 +1,4 @@
-"""Places in the chain: its end, and what stands at an event or first by a moment."""
+"""Places in the chain: its end, and the event at a place or first by a moment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def head_seq(db: sqlite3.Connection) -> int:
 
 
 def hash_at(db: sqlite3.Connection, ledger_id: str, seq: int) -> bytes | None:
-    """Return the hash of event *seq*, or the genesis at 0; None where none stands."""
+    """Return the hash of event *seq*, or the genesis at 0; None without an event."""
     if seq == 0:
         return genesis(ledger_id)
     row = db.execute("SELECT hash FROM events WHERE seq = ?", (seq,)).fetchone()

@@ -1,8 +1,8 @@
 """Read pages of events by keyset, each within a bounded time.
 
-Without text every page comes from covering indexes. With text it comes from the
-trigram index, checked against the text itself, plus a scan of what is not indexed
-yet, in windows of the chain: when the time is up, the page ends where it got to.
+Without text every page comes from covering indexes. With text it comes from the trigram
+index, checked against the text itself, plus a scan of unindexed events, in windows of
+the chain: when the time is up, the page ends there.
 """
 # ruff: noqa: S608 - statements are put together from constants; values are bound
 
@@ -41,14 +41,14 @@ class _Span:
 def read_page(db: sqlite3.Connection, query: EventQuery, clock: Clock) -> Page:
     """Read one page, in one snapshot."""
     with transaction(db):
-        found, resume = _find(db, query, clock)
-        if len(found) > query.limit:
-            found = found[: query.limit]
-            resume = found[-1]
+        seqs, resume = _find(db, query, clock)
+        if len(seqs) > query.limit:
+            seqs = seqs[: query.limit]
+            resume = seqs[-1]
         rows = db.execute(
             "SELECT body, hash FROM events WHERE seq IN"
             f" (SELECT value FROM json_each(?)) ORDER BY seq {_order(query)}",
-            (json.dumps(found),),
+            (json.dumps(seqs),),
         )
         return Page(tuple(read_event(*row) for row in rows), resume)
 
@@ -85,19 +85,19 @@ def _find(
 ) -> tuple[list[int], int | None]:
     """Return up to limit + 1 places, and where to go on if the time was up."""
     deadline = clock.boot() + _BUDGET
-    found: list[int] = []
+    seqs: list[int] = []
     for span in _spans(db, query):
         if query.q:
-            wanted = query.limit + 1 - len(found)
+            wanted = query.limit + 1 - len(seqs)
             more, resume = _search(
                 db, query, span, wanted=wanted, clock=clock, deadline=deadline
             )
         else:
             more, resume = _listed(db, query, span, query.limit + 1), None
-        found += more
-        if resume is not None or len(found) > query.limit:
-            return found[: query.limit + 1], resume
-    return found, None
+        seqs += more
+        if resume is not None or len(seqs) > query.limit:
+            return seqs[: query.limit + 1], resume
+    return seqs, None
 
 
 def _filtered(query: EventQuery) -> bool:
@@ -191,7 +191,7 @@ def _search(
     few = _few(db, query, span)
     if few is not None:
         return _among(db, query, needle, few, wanted), None
-    found: list[int] = []
+    seqs: list[int] = []
     descending = query.after is None
     upto = indexed_upto(db)
     match = plan(db, needle, span.low, min(span.high, upto), descending=descending)
@@ -204,20 +204,20 @@ def _search(
         window = _window(edge, reach, span, upto, descending=descending)
         started = clock.boot()
         use = match if window.high <= upto else None
-        found += _scan(db, query, needle, use, window=window, limit=wanted - len(found))
+        seqs += _scan(db, query, needle, use, window=window, limit=wanted - len(seqs))
         edge = window.low - 1 if descending else window.high + 1
         now = clock.boot()
-        if len(found) >= wanted:
+        if len(seqs) >= wanted:
             break
         if now >= deadline and span.low <= edge <= span.high:
-            return found, edge + 1 if descending else edge - 1
+            return seqs, edge + 1 if descending else edge - 1
         # Grow while windows are cheap, so that a miss over a long chain is quick.
         spent = now - started
         if spent < (deadline - now) / 4:
             size = min(size * 4, _LARGEST_WINDOW)
         elif spent > (deadline - now) / 2:
             size = max(size // 4, _FIRST_WINDOW // 2)
-    return found, None
+    return seqs, None
 
 
 def _window(edge: int, size: int, span: _Span, upto: int, *, descending: bool) -> _Span:
@@ -298,21 +298,21 @@ _TRIGRAMS: Final = 4
 
 
 def read_story(db: sqlite3.Connection, anchor: Event) -> Story:
-    """Return what shares a decision, step-up or token with *anchor*, oldest first."""
-    found = {anchor.seq: anchor}
-    wanted, asked, complete = _ids(anchor), set[str](), True
-    while missing := sorted(wanted - asked):
-        if len(asked) == _MOST_IDS:
+    """Return the events that share an id with *anchor*, oldest first."""
+    events = {anchor.seq: anchor}
+    wanted, done, complete = _ids(anchor), set[str](), True
+    while missing := sorted(wanted - done):
+        if len(done) == _MOST_IDS:
             complete = False
             break
         name = missing[0]
-        asked.add(name)
+        done.add(name)
         for seqs, whole in _mentions(db, name, anchor.seq):
             complete &= whole
-            found |= {e.seq: e for e in _events(db, seqs) if _carries(e, name)}
-        for event in found.values():
+            events |= {e.seq: e for e in _events(db, seqs) if _carries(e, name)}
+        for event in events.values():
             wanted |= _links(event)
-    return Story(tuple(found[seq] for seq in sorted(found)), complete)
+    return Story(tuple(events[seq] for seq in sorted(events)), complete)
 
 
 def _mentions(
@@ -345,7 +345,7 @@ def _mentions(
 
 
 def _terms(needle: str) -> str:
-    """Return what to ask the index for; not the start, that all ids of a kind share."""
+    """Return the index terms; not the start, that all ids of a kind share."""
     last = len(needle) - 3
     first = min(needle.find("_") + 1, last)
     steps = range(_TRIGRAMS)
@@ -400,10 +400,12 @@ def read_applied(db: sqlite3.Connection) -> frozenset[str]:
 
 
 def _carries(event: Event, name: str) -> bool:
-    cut = event.detail.get("tokens")
+    tokens = event.detail.get("tokens")
     return name in _ids(event) or (
         # What a revocation cut is told as a list; it leads to no further event.
-        event.type is EventType.AGENT_REVOKED and isinstance(cut, list) and name in cut
+        event.type is EventType.AGENT_REVOKED
+        and isinstance(tokens, list)
+        and name in tokens
     )
 
 

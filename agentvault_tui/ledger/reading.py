@@ -104,9 +104,9 @@ class Reading:
             await db.close()
 
     async def close(self) -> bool:
-        """Close both; tell whether the index is as this process left it.
+        """Close both; return whether the index is as this process left it.
 
-        Whoever writes a file closes it last, and so empties its log.
+        The last writer of a file closes it last, and so empties its log.
         """
         async with self._renewing:
             self._closed = True

@@ -1,4 +1,4 @@
-"""What goes into the ledger beside events, and what comes out of it."""
+"""The ledger's data next to events, in and out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from agentvault_tui.model import (
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The last link of the chain: it stands for everything before it."""
+    """The last link of the chain: it represents everything before it."""
 
     seq: int
     """0 when nothing was recorded yet."""
@@ -94,7 +94,7 @@ class UsedAssertion:
 
     client_id: str
     digest: str
-    """Stands for its ``jti``, in hexadecimal."""
+    """Represents its ``jti``, in hexadecimal."""
     expires: datetime
     """From when on it is refused for its age anyway, and this is forgotten."""
 
@@ -143,7 +143,7 @@ class Meta:
 
 @dataclass(frozen=True, slots=True)
 class KeptText:
-    """A text of the policy that was in force; kept once, under its own digest."""
+    """A text of the policy that was in effect; stored once, under its own digest."""
 
     text: str
 
@@ -179,7 +179,7 @@ they reach the disk.
 
 
 class Attempt(NamedTuple):
-    """One commit whose caller was told that it failed."""
+    """One commit that was reported as failed."""
 
     drafts: tuple[Draft, ...]
     changes: tuple[Change, ...]
@@ -187,11 +187,11 @@ class Attempt(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """Writing works again: what became of the batch nobody could be sure of.
+    """Writing works again: the result of the batch in doubt.
 
-    The tokens of that batch are void in the store already; nobody received their
-    secrets. Everything else a *found* batch changed stands in the store, while its
-    callers were told that it failed: write the current state of those things again.
+    The tokens of that batch are void in the store already; their secrets were never
+    delivered. Every other change of a *found* batch is in the store, while its callers
+    were told that it failed: write the current state of those things again.
     """
 
     found: bool

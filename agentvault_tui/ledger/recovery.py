@@ -1,4 +1,4 @@
-"""After a failed write: find out what became of the batch, and record it."""
+"""After a failed write: find out whether the batch is in the store, and record it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def settle_note(
         sql = "SELECT 1 FROM events WHERE seq = ? AND type = ?"
         if db.execute(sql, (note.last + 1, kind)).fetchone() is None:
             places = note.first, note.last
-            draft = ambiguous(note.tokens, places, note.error, found=True)
+            draft = ambiguous(note.tokens, places, note.error, stored=True)
             voids = [DropToken(each) for each in note.tokens]
             job = Job.of([draft], voids, itertools.count(last_n(db) + 1))
             batch = build(tip, [job], clock)
@@ -102,7 +102,7 @@ class DoubtfulBatch:
         self._batch = batch
         self._ledger_id = ledger_id
         self._error = error
-        self._found: dict[bytes, bool] = {
+        self._in_store: dict[bytes, bool] = {
             batch.before.hash: False,
             batch.after.hash: True,
         }
@@ -112,8 +112,8 @@ class DoubtfulBatch:
     def write_note(self, database: Path) -> None:
         """Leave a note for the next start: this process may be killed before `settle`.
 
-        It is not flushed, since the disk has just failed to: what a process wrote
-        outlives a kill. On a disk that takes no note there is none.
+        It is not flushed, since the disk has just failed to: a killed process's writes
+        survive. On a disk that takes no note there is none.
         """
         batch = self._batch
         if batch.after is batch.before:
@@ -135,19 +135,19 @@ class DoubtfulBatch:
             log.warning("no note of the batch that failed: %s", error)
 
     async def settle(self, db: StoreConnection, clock: Clock) -> tuple[Tip, Recovery]:
-        """Look what is there, void the batch's tokens, and record both."""
+        """Read the store, void the batch's tokens, and record both."""
         tip, stored_n = await db.run(_look, self._ledger_id)
         if tip.hash in self._written:
             return self._written[tip.hash]
-        if tip.hash not in self._found:
+        if tip.hash not in self._in_store:
             raise LedgerDamagedError(
                 f"the ledger ends at {tip.seq}, which this broker did not write",
                 "stop the broker and verify the ledger",
             )
-        found = self._found[tip.hash]
+        stored = self._in_store[tip.hash]
         if self._batch.after is self._batch.before:
-            found = await db.run(_state_found, self._batch)
-        return await self._record(db, tip, stored_n, clock, found=found)
+            stored = await db.run(_state_found, self._batch)
+        return await self._record(db, tip, stored_n, clock, stored=stored)
 
     async def _record(
         self,
@@ -156,23 +156,23 @@ class DoubtfulBatch:
         stored_n: int,
         clock: Clock,
         *,
-        found: bool,
+        stored: bool,
     ) -> tuple[Tip, Recovery]:
         attempts = tuple(job.attempt for job in self._batch.jobs)
         places = self._batch.before.seq + 1, self._batch.after.seq
         tokens = _tokens(attempts)
-        draft = ambiguous(tokens, places, self._error, found=found)
+        draft = ambiguous(tokens, places, self._error, stored=stored)
         voids = [DropToken(each) for each in tokens]
         job = Job.of([draft], voids, itertools.count(stored_n))
         batch = build(tip, [job], clock)
-        recovery = Recovery(found, attempts, batch.events[0][0])
+        recovery = Recovery(stored, attempts, batch.events[0][0])
         self._written[batch.after.hash] = batch.after, recovery
         await db.run(write, batch.statements)
         return batch.after, recovery
 
 
 def ambiguous(
-    tokens: Sequence[TokenId], places: tuple[int, int], error: str, *, found: bool
+    tokens: Sequence[TokenId], places: tuple[int, int], error: str, *, stored: bool
 ) -> Draft:
     """Return the event about a batch whose commit failed.
 
@@ -180,7 +180,7 @@ def ambiguous(
         tokens: those that it issued.
         places: the numbers of its first and last event, had it been written.
         error: why its commit failed.
-        found: whether it was written.
+        stored: whether it was written.
 
     Returns:
         the event.
@@ -188,7 +188,7 @@ def ambiguous(
     return Draft(
         EventType.AUDIT_AMBIGUOUS,
         LEDGER,
-        reason="batch_found" if found else "batch_not_found",
+        reason="batch_found" if stored else "batch_not_found",
         detail={
             "error": error,
             "first_seq": places[0],
@@ -210,7 +210,7 @@ def _look(db: sqlite3.Connection, ledger_id: str) -> tuple[Tip, int]:
 
 
 def _state_found(db: sqlite3.Connection, batch: Batch) -> bool:
-    """Tell whether a batch without events is there: by its rows' own numbers."""
+    """Check whether a batch without events is there: by its rows' own numbers."""
     return any(
         has_row(db, table, row[0] if table == "tokens" else row[-1])
         for job in batch.jobs
@@ -226,23 +226,23 @@ class Doubt:
     batch: str
     """Its name."""
     head: StoreHead
-    """What was known when it was sent."""
+    """The head when it was sent."""
     error: str
     told: bool = False
-    """Whether its callers were told that nobody knows."""
+    """Whether its callers were told that the outcome is unknown."""
     found: Appended | None = None
     """Where it turned out to be in the store after that."""
     record: tuple[Job, str, StoreHead] | None = None
-    """What records it, that transaction's name, and what was known when it was sent,
-    while it is in doubt itself."""
+    """Its record, that transaction's name, and the head when it was sent, while it is
+    in doubt itself."""
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
-        """Return what its callers tried."""
+        """Return its callers' commits."""
         return tuple(job.attempt for job in self.jobs)
 
     def give_up(self) -> None:
-        """Tell the callers that nobody knows what became of it."""
+        """Tell the callers that its outcome is unknown."""
         self.told = True
         for job in self.jobs:
             ids = (draft.decision_id for draft in job.attempt.drafts)
@@ -254,14 +254,14 @@ class Doubt:
             job.refuse(error)
 
     def make_record(self, numbers: Iterator[int]) -> Job:
-        """Return what records its outcome, and ends the tokens nobody received."""
-        found, count = self.found, sum(len(job.prepared) for job in self.jobs)
-        last = found.seq if found else self.head.tip.seq + count
+        """Return the record of its outcome, which ends the undelivered tokens."""
+        stored, count = self.found, sum(len(job.prepared) for job in self.jobs)
+        last = stored.seq if stored else self.head.tip.seq + count
         places = last - count + 1, last
         changes = [change for one in self.attempts for change in one.changes]
         tokens = [change for change in changes if isinstance(change, Token)]
         draft = ambiguous(
-            _tokens(self.attempts), places, self.error, found=found is not None
+            _tokens(self.attempts), places, self.error, stored=stored is not None
         )
         drafts = [draft, *(map(_undelivered, tokens) if self.found else ())]
         return Job.of(drafts, [DropToken(token.id) for token in tokens], numbers)

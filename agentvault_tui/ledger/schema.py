@@ -33,13 +33,13 @@ _TRANSIENT: Final = (
     "SQLITE_CANTOPEN",
     "SQLITE_PERM",
 )
-_TOLD: Final = 5
+_LISTED: Final = 5
 """Changes of the file's own tables that are named; the others are counted."""
 PAGE: Final = 1024
 """Bytes a page of a new file has. A commit writes every page it touches whole: with
 4,096 it wrote twice as much."""
 LOG_BYTES: Final = 8 * 1024 * 1024
-"""What the log keeps on disk once it has been moved into the database."""
+"""The log's form on disk once it has been moved into the database."""
 BUSY_SECONDS: Final = 1.0
 """How long the writer waits for another process before it gives up (503)."""
 
@@ -204,7 +204,7 @@ def prepare_schema(db: sqlite3.Connection, path: Path, ledger_id: str) -> None:
 
 
 def _upgrade(db: sqlite3.Connection, version: int) -> None:
-    """Add what an older version lacks, inside of a transaction."""
+    """Add the parts that an older version lacks, inside of a transaction."""
     lacks = uses.TABLES if version > min(UPGRADED) else _TEXTS + uses.TABLES
     for statement in filter(None, map(str.strip, lacks.split(";"))):
         db.execute(statement)
@@ -255,15 +255,17 @@ def check_version(db: sqlite3.Connection, path: Path) -> None:
 
 def changes(db: sqlite3.Connection, tables: str = _CURRENT) -> str | None:
     """Say which tables, indexes and triggers are gone, changed or added."""
-    right, found = expected(tables), _definitions(db)
-    told = [
+    right, definitions = expected(tables), _definitions(db)
+    differences = [
         f"the {kind} {name} "
         + ("is gone" if now is None else "was changed" if was else "was added")
-        for kind, name in sorted(right | found)
-        if (was := right.get((kind, name))) != (now := found.get((kind, name)))
+        for kind, name in sorted(right | definitions)
+        if (was := right.get((kind, name))) != (now := definitions.get((kind, name)))
     ]
-    more = [f"and {len(told) - _TOLD} more"] if len(told) > _TOLD else []
-    return ", ".join(told[:_TOLD] + more) or None
+    more = (
+        [f"and {len(differences) - _LISTED} more"] if len(differences) > _LISTED else []
+    )
+    return ", ".join(differences[:_LISTED] + more) or None
 
 
 def expected(tables: str = _CURRENT) -> dict[tuple[str, str], str]:
@@ -283,7 +285,7 @@ def _definitions(db: sqlite3.Connection) -> dict[tuple[str, str], str]:
 
 @contextmanager
 def read_home(home: Home) -> Iterator[sqlite3.Connection]:
-    """Yield a connection that reads a home's ledger, beside a broker or without one."""
+    """Yield a connection that reads a home's ledger, also while a broker runs."""
     path = home.database
     with storage_errors(path), closing(open_reader(path)) as db:
         check_schema(db, path)
@@ -306,7 +308,7 @@ def transaction(db: sqlite3.Connection, begin: str = "BEGIN") -> Iterator[None]:
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Raise what is wrong with a file as a LedgerError with a remedy."""
+    """Raise a file's fault as a LedgerError with a remedy."""
     try:
         yield
     except LedgerError:

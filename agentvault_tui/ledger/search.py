@@ -1,8 +1,8 @@
 """The text index: trigrams in a file of its own, which only shortens searches.
 
 Every hit is checked against the event's text, and events not indexed yet are scanned.
-What an index leaves out no check can find: so an orderly stop keeps the file's SHA-256
-with the ledger's head, and a file with another one, or none, is built anew.
+Events missing from an index cannot be noticed: so an orderly stop stores the file's
+SHA-256 with the ledger's head, and a file with another one, or none, is built again.
 """
 
 # ruff: noqa: S608 - statements are put together from constants; values are bound
@@ -102,7 +102,7 @@ class Match:
 def plan(
     db: sqlite3.Connection, needle: str, low: int, high: int, *, descending: bool
 ) -> Match | None:
-    """Choose what to ask the index for *needle*; None when it is too short for it.
+    """Choose the index terms for *needle*; None when it is too short for it.
 
     Asks for the two rarest trigrams, by their nearest hundred hits: the list of a
     common one costs more than it saves.
@@ -149,9 +149,9 @@ class Indexer:
     async def open(cls, home: Home, ledger_id: str, left: str | None) -> Indexer:
         """Open the index, or build an empty one when it is not as it was *left*."""
         path = index_path(home)
-        found = await asyncio.to_thread(index_digest, home)
-        kept = found is not None and found == left
-        for fresh in (False, True) if kept else (True,):
+        digest = await asyncio.to_thread(index_digest, home)
+        usable = digest is not None and digest == left
+        for fresh in (False, True) if usable else (True,):
             db = None
             try:
                 if fresh:
@@ -172,29 +172,29 @@ class Indexer:
         return cls(None, 0, path)
 
     async def is_changed(self, *, wait: bool = False) -> bool:
-        """Tell whether another process changed the index, or replaced its file.
+        """Check whether another process changed the index, or replaced its file.
 
         While it is being written that is not known before, which *wait* waits for.
 
-        What SQLite wrote for another connection shows in ``data_version``
-        (sqlite.org/pragma.html), and what was written past it in the file's status.
+        Another connection's writes by SQLite show in ``data_version``
+        (sqlite.org/pragma.html), and other writes in the file's status.
         """
         db = self._db
         if db is None or (self._working.locked() and not wait):
             return False
         async with self._working:
             try:
-                found = await db.run(_examine, self._path)
+                changed = await db.run(_examine, self._path)
             except (sqlite3.Error, OSError):
                 return True
-            return found != self._left
+            return changed != self._left
 
     async def _note(self) -> None:
         if self._db is not None:
             self._left = await self._db.run(_examine, self._path)
 
     async def run(self, head: Callable[[], int]) -> None:
-        """Index what was committed, until stopped."""
+        """Index the committed events, until stopped."""
         seen, steps = head(), 0
         db, loop = self._db, asyncio.get_running_loop()
         examined = loop.time()
@@ -223,7 +223,7 @@ class Indexer:
     async def _work(self, db: StoreConnection, step: int, *, checkpoint: bool) -> bool:
         """Index some events, unless another process changed the index before.
 
-        That it did is seen the next time: what this one wrote since counts as well.
+        That it did is seen the next time: this one's later writes count as well.
         """
         async with self._working:
             try:
@@ -257,33 +257,34 @@ class Indexer:
 
 
 def _examine(db: sqlite3.Connection, path: Path) -> tuple[object, ...]:
-    """Return what differs once another process changed the index or its file."""
+    """Return a value that changes with another process's write to the index."""
     (version,) = db.execute("PRAGMA main.data_version").fetchone()
-    found = path.stat()
-    return version, found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns
+    status = path.stat()
+    return version, status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns
 
 
 def index_problem(home: Home, ledger_id: str) -> Callable[[sqlite3.Connection], str]:
-    """Read up to where the index goes, and return what compares that with a ledger.
+    """Read up to the index's end, and return the comparison with a ledger.
 
     The index is written after the events that it names. One that knows of more than
     the ledger has, or of others, shows that the ledger was changed.
     """
-    path, known = index_path(home), None
+    path, progress = index_path(home), None
     with contextlib.suppress(sqlite3.Error):
         uri = f"{path.absolute().as_uri()}?mode=ro"
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
-            known = db.execute("SELECT * FROM progress").fetchone()
+            progress = db.execute("SELECT * FROM progress").fetchone()
 
     def compare(db: sqlite3.Connection) -> str:
-        if known is None or known[0] != ledger_id or not known[1]:
+        """Return the index's difference from the ledger; empty if none."""
+        if progress is None or progress[0] != ledger_id or not progress[1]:
             return ""
         sql = "SELECT hash FROM events WHERE seq = ?"
-        row = db.execute(sql, (known[1],)).fetchone()
+        row = db.execute(sql, (progress[1],)).fetchone()
         if row is None:
-            return f"the text index has event {known[1]}, which the ledger lacks"
-        if row[0] != known[2]:
-            return f"the text index has another event {known[1]} than the ledger"
+            return f"the text index has event {progress[1]}, which the ledger lacks"
+        if row[0] != progress[2]:
+            return f"the text index has another event {progress[1]} than the ledger"
         return ""
 
     return compare

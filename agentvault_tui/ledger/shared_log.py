@@ -1,7 +1,7 @@
-"""A team's log in PostgreSQL: what this broker's copy and all others' are made from.
+"""A team's log in PostgreSQL: the source of this broker's copy and all others'.
 
-One connection appends and follows, one appends what is urgent, one listens, one
-notifies, and a few look at the head.
+One connection appends and follows, one appends urgent jobs, one listens, one notifies,
+and a few look at the head.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ FOLLOWED_AT_ONCE: Final = 2048
 _MISSED_AT_ONCE: Final = 256
 """Events that an answer to `SharedLog.append` has: it is read under the head's lock."""
 _TIME: Final = "greatest(clock_timestamp(), time::timestamptz)"
-"""The team's time: held at the last event's where the primary's clock stepped back, or
-what had ended would not have."""
+"""The team's time: held at the last event's if the primary's clock stepped back;
+otherwise ended things would live again."""
 _APPEND: Final = """
 SELECT * FROM agentvault.append(
   %s, %s, %s, %s, %s, %s, %s, %s, %s, %b::bytea[], %s::bigint[],
   %s::text[], %s::text[], %s::bigint[], %s::text[], %b::bytea[], %s::bigint[])
 """
 _SEQ, _AT, _WHOLE = 0, -1, -2
-"""What follows a part of a body; see `store_schema`."""
+"""The continuation of a part of a body; see `store_schema`."""
 _Sent = tuple[str, str, int, str | None, bytes, int | None]
 """A row without its numbers: table, key, number, expiry, columns, binding event."""
 log = logging.getLogger("agentvault.store")
@@ -75,12 +75,12 @@ class StoreHead:
     n: int = 0
     """The largest number of a row."""
     fault: str | None = None
-    """Why nobody may grant, if a broker found that acknowledged events are gone."""
+    """Why grants are stopped, if a broker found that acknowledged events are gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """What others wrote after a head."""
+    """The writes of others after a head."""
 
     head: StoreHead
     """Where it ends; while `complete` is false with the last of the events."""
@@ -97,7 +97,7 @@ class Followed:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What became of a transaction: where it was placed, or why it was not."""
+    """The outcome of a transaction: its place, or the reason why it has none."""
 
     outcome: str
     """``placed``, ``behind`` (another was first), ``wait`` (it is another's turn, for a
@@ -109,7 +109,7 @@ class Appended:
     n: int
     """The largest number of a row before it."""
     missed: Sequence[tuple[Any, ...]] = ()
-    """What others wrote after the known head and before it: for `followed`."""
+    """The writes of others between the known head and it: for `followed`."""
 
 
 class SharedLog:
@@ -130,11 +130,11 @@ class SharedLog:
         self._connector = connector
         self.broker_id = broker_id
         self.taking = asyncio.Lock()
-        """Held while what others wrote is taken over, and while memory is loaded."""
+        """Held while others' writes are taken over, and while memory is loaded."""
         self._writers: dict[bool, Connection] = {}
-        """What appends: what is urgent, and all else."""
+        """The appending connections: for urgent jobs, and for all others."""
         self._local_only: set[bool] = set()
-        """Whose last commit may not have reached its replicas."""
+        """The broker whose last commit may not have reached its replicas."""
         self._idle: list[Connection] = []
         self._closed = False
         self.notifier = Notifier(connector)
@@ -153,7 +153,7 @@ class SharedLog:
 
     async def append(
         self,
-        known: StoreHead,
+        head: StoreHead,
         jobs: Sequence[Job],
         batch: str,
         *,
@@ -164,25 +164,25 @@ class SharedLog:
 
         That is behind whatever others wrote since the head that is *known*, unless one
         of the keys of *jobs* was written. Asking again with the same *batch* places
-        nothing twice: it tells what became of the first time. While the answer to that
-        was lost, ask until there is one.
+        nothing twice: it returns the outcome of the first time. While the answer to
+        that was lost, ask until there is one.
 
         Args:
-            known: the head that *jobs* were checked against.
-            jobs: what to write; their rows' numbers are larger than the head's, and
-                in the store larger by what others used.
+            head: the head that *jobs* were checked against.
+            jobs: the jobs; their rows' numbers are larger than the head's, and in the
+                store larger by the others' count.
             batch: a random UUID, the transaction's own.
-            urgent: whether it is taken although nobody may grant.
+            urgent: whether it is taken although grants are stopped.
             instead: of another transaction, which is never placed after this one.
 
         Returns:
-            what became of it.
+            its outcome.
 
         Raises:
             StoreAwayError: nothing was placed.
             LedgerUnwritableError: no answer came: the outcome is unknown.
         """
-        parts, rows = _unplaced(known, jobs)
+        parts, rows = _unplaced(head, jobs)
         db = await self._connected(urgent=urgent)
         self._local_only.discard(urgent)
         # A request may arrive late and twice: what was placed, or given up, is a key.
@@ -190,7 +190,7 @@ class SharedLog:
         depends = own.union(*(job.depends for job in jobs))
         writes = own.union({f"append:{instead}"}, *(job.writes for job in jobs))
         values = (
-            *(known.batch, known.tip.seq, known.revision, _MISSED_AT_ONCE),
+            *(head.batch, head.tip.seq, head.revision, _MISSED_AT_ONCE),
             # Of each connection the last transaction is known.
             *(f"{self.broker_id} urgent" if urgent else self.broker_id, batch, urgent),
             *(_ascii(depends), _ascii(writes)),
@@ -208,42 +208,42 @@ class SharedLog:
         return Appended(outcome, seq, digest, at, revision, n, missed)
 
     async def follow(
-        self, known: StoreHead, seconds: float, end: StoreHead | None = None
+        self, head: StoreHead, seconds: float, end: StoreHead | None = None
     ) -> Followed:
-        """Read what was written after the head that is *known*, for so many seconds.
+        """Read the writes after *head*, for so many seconds.
 
         Args:
-            known: where to begin.
+            head: where to begin.
             seconds: how long it may take.
-            end: what is before a transaction of this broker, to read no more than that.
+            end: the place before a transaction of this broker, to read no further.
 
         Raises:
             LedgerDamagedError: the log does not contain that head, or is no chain.
             LedgerUnwritableError: it did not answer.
         """
         db = await self._connected()
-        values = _after(known)
+        values = _after(head)
         if end is not None:
             values |= {"end_seq": end.tip.seq + 1, "end_revision": end.revision + 1}
         if seconds > CALL_SECONDS:
             await ask(db, f"SET statement_timeout = {seconds * 1000:.0f}")
-        found = await ask(db, FOLLOW, values, seconds)
+        rows = await ask(db, FOLLOW, values, seconds)
         if seconds > CALL_SECONDS:
             await ask(db, RESTORE)
-        return followed(found, known, end)
+        return followed(rows, head, end)
 
-    async def follow_beside(self, known: StoreHead, batch: str) -> Followed | None:
-        """Read what was written after the head that is *known*, beside an append.
+    async def follow_beside(self, head: StoreHead, batch: str) -> Followed | None:
+        """Read the writes after *head*, next to an append.
 
         Returns:
-            what it was; None if *batch*, which is on its way, is placed already.
+            the writes; None if *batch*, which is on its way, is placed already.
 
         Raises:
             LedgerDamagedError: the log does not contain that head, or is no chain.
             LedgerUnwritableError: it did not answer.
         """
-        found = await self.on_idle(FOLLOW, {**_after(known), "own": batch})
-        return None if found[0][8] else followed(found, known)
+        rows = await self.on_idle(FOLLOW, {**_after(head), "own": batch})
+        return None if rows[0][8] else followed(rows, head)
 
     async def outcome(self, batch: str) -> Appended | None:
         """Return where a transaction was placed, if it was; ask for the last one only.
@@ -255,10 +255,10 @@ class SharedLog:
             "SELECT 'placed', seq, hash, time, revision, n FROM agentvault.appends"
             " WHERE broker = %s AND batch = %s"
         )
-        found = await ask(db, sql, (self.broker_id, batch))
-        if not found:
+        rows = await ask(db, sql, (self.broker_id, batch))
+        if not rows:
             return None
-        outcome, seq, digest, time, revision, n = found[0]
+        outcome, seq, digest, time, revision, n = rows[0]
         at = None if time is None else parse_iso(time)
         return Appended(outcome, seq, digest, at, revision, n)
 
@@ -269,7 +269,7 @@ class SharedLog:
             await ask(db, sql)
 
     async def set_fault(self, fault: str | None) -> None:
-        """Say to all brokers that nobody may grant, or, with None, that all may."""
+        """Stop grants at all brokers, or, with None, allow them."""
         db = await self._connected()
         sql = (
             "UPDATE agentvault.head SET fault = %s, revision = revision + 1,"
@@ -280,15 +280,15 @@ class SharedLog:
     async def ledger_id(self) -> tuple[str, str | None]:
         """Return the ledger's own random name, and where it was copied to, if so."""
         db = await self._connected()
-        asked = self._clock.boot()
+        started = self._clock.boot()
         sql = f"SELECT {_TIME}, ledger, copied FROM agentvault.head"  # noqa: S608 - a constant
         ((now, ledger, copied),) = await ask(db, sql)
-        self._agree(now, asked)
+        self._agree(now, started)
         return ledger, copied
 
-    def _agree(self, now: datetime, asked: float) -> None:
+    def _agree(self, now: datetime, started: float) -> None:
         if isinstance(self._clock, SharedClock):
-            self._clock.agree(now.astimezone(UTC), asked, self._clock.boot())
+            self._clock.agree(now.astimezone(UTC), started, self._clock.boot())
 
     async def mark_copied(self, to: str | None) -> None:
         """Note where the store was copied to, or that it is used again all the same."""
@@ -304,7 +304,7 @@ class SharedLog:
         return StoreHead(tip, revision, batch, n)
 
     async def finished(self) -> bool:
-        """Tell whether no broker of an earlier version has to read what is written.
+        """Check whether no broker of an earlier version has to read the writes.
 
         `store prepare --finish` states that.
         """
@@ -312,7 +312,7 @@ class SharedLog:
         return int(version or 0) >= FINISHED
 
     async def contains(self, seq: int, digest: bytes) -> bool:
-        """Tell whether the chain has the event of that number and hash."""
+        """Check whether the chain has the event of that number and hash."""
         db = await self._connected()
         sql = "SELECT 1 FROM agentvault.events WHERE seq = %s AND hash = %s"
         return bool(await ask(db, sql, (seq, digest)))
@@ -346,9 +346,9 @@ class SharedLog:
         """Hold a lease under *name* for so many seconds from now, by the store's clock.
 
         Args:
-            name: a broker's id, or what one broker does for all.
+            name: a broker's id, or the work that one broker does for all.
             run: random, of the process that asks.
-            doc: what it says of itself, JSON.
+            doc: its heartbeat, JSON.
             seconds: how long the lease of another process lasts.
 
         Returns:
@@ -372,19 +372,18 @@ class SharedLog:
         await self.on_idle(sql, (list(names), run))
 
     async def holders(self) -> tuple[datetime, list[tuple[str, bytes, float]]]:
-        """Read who holds what, or did in the last 24 hours.
+        """Read the holders, also those of the last 24 hours.
 
         Returns:
-            the store's time, and each name, what was said under it, and how many
-            seconds ago.
+            the store's time, and each name, its document, and its age in seconds.
         """
         sql = (
             "SELECT id, doc, extract(epoch FROM t - seen)::float8, t"
             " FROM agentvault.brokers RIGHT JOIN clock_timestamp() AS t"
             " ON seen > t - interval '24 hours' ORDER BY id"
         )
-        found = await self.on_idle(sql)
-        return found[0][3], [(i, d, age) for i, d, age, _ in found if i is not None]
+        rows = await self.on_idle(sql)
+        return rows[0][3], [(i, d, age) for i, d, age, _ in rows if i is not None]
 
     async def on_idle(
         self, sql: str, values: Sequence[object] | Mapping[str, object] = ()
@@ -406,15 +405,15 @@ class SharedLog:
     async def _lent(
         self, db: Connection, sql: str, values: Sequence[object] | Mapping[str, object]
     ) -> list[tuple[Any, ...]]:
-        found = await ask(db, sql, values)
+        rows = await ask(db, sql, values)
         if self._closed:  # a look goes on when whoever asked has given up
             await close(db)
         else:
             self._idle.append(db)
-        return found
+        return rows
 
     async def listen(self, on_revision: Callable[[int], None]) -> None:
-        """Tell of the head's revision whenever it moved, and at least every 200 ms.
+        """Call back with the head's revision when it moved, at least every 200 ms.
 
         And call `on_asked` while a question waits for this broker. Notifications only
         make it sooner: where none arrives the head is polled.
@@ -428,9 +427,9 @@ class SharedLog:
         try:
             await ask(db, f"LISTEN {CHANNEL}", ())
             while True:
-                asked = self._clock.boot()
+                started = self._clock.boot()
                 ((now, revision, waits),) = await ask(db, sql, (self.broker_id,))
-                self._agree(now, asked)
+                self._agree(now, started)
                 on_revision(int(revision))
                 if waits:
                     self.on_asked()
@@ -446,7 +445,7 @@ class SharedLog:
             await close(db)
 
     async def connect_urgent(self) -> None:
-        """Connect for what is urgent, before there is any.
+        """Connect for urgent jobs, before there is any.
 
         Raises:
             LedgerUnwritableError: the store did not answer.
@@ -476,26 +475,26 @@ class SharedLog:
 
 
 def followed(
-    found: Sequence[tuple[Any, ...]], known: StoreHead, end: StoreHead | None = None
+    fetched: Sequence[tuple[Any, ...]], after: StoreHead, end: StoreHead | None = None
 ) -> Followed:
-    """Check that what `FOLLOW` found continues the chain from the head that is *known*.
+    """Check that the rows of `FOLLOW` continue the chain from *head*.
 
     Args:
-        found: its rows.
-        known: where they begin.
+        fetched: its rows.
+        after: where they begin.
         end: where they end, unless it is the store's head; its hash and time are not
             known.
 
     Raises:
         LedgerDamagedError: the log does not contain that head, or is no chain.
     """
-    tip = known.tip
-    _, seq, revision, n, batch, fault, there, *_ = found[0]
+    tip = after.tip
+    _, seq, revision, n, batch, fault, there, *_ = fetched[0]
     if (
         tip.seq > seq
         or (tip.seq and there != tip.hash)
-        or revision < known.revision
-        or (revision == known.revision and known.batch not in {"", batch})
+        or revision < after.revision
+        or (revision == after.revision and after.batch not in {"", batch})
     ):
         raise LedgerDamagedError(
             f"the store's chain does not contain event {tip.seq} as this broker"
@@ -503,7 +502,7 @@ def followed(
             "find out what was lost; accept it on the record:"
             " agentvault audit accept --reason WHY",
         )
-    events = sorted((row[1], row[6], row[7]) for row in found if row[0] == 1)
+    events = sorted((row[1], row[6], row[7]) for row in fetched if row[0] == 1)
     previous, at = tip.hash, tip.seq
     for number, body, digested in events:
         at += 1
@@ -519,37 +518,37 @@ def followed(
     complete = at == seq
     rows = [
         (row[4], tuple(msgspec.json.decode(row[6])))
-        for row in sorted(found[1:], key=lambda row: (row[0], row[2] or 0))
+        for row in sorted(fetched[1:], key=lambda row: (row[0], row[2] or 0))
         if row[0] == 2
     ]
     if events:
         time = parse_iso(msgspec.json.decode(events[-1][1])["time"])
         tip = Tip(at, previous, time)
     if not complete:
-        return Followed(StoreHead(tip, known.revision, "", n), events, (), False)
+        return Followed(StoreHead(tip, after.revision, "", n), events, (), False)
     head = StoreHead(tip, revision, batch, n, fault)
     return Followed(head, events, rows, True, later)
 
 
-def _after(known: StoreHead) -> dict[str, Any]:
+def _after(head: StoreHead) -> dict[str, Any]:
     """Return the values of `FOLLOW` from a head on."""
-    place = {"seq": known.tip.seq, "revision": known.revision}
+    place = {"seq": head.tip.seq, "revision": head.revision}
     return {**place, "limit": FOLLOWED_AT_ONCE, **FROM_HERE_ON}
 
 
 def _unplaced(
-    known: StoreHead, jobs: Sequence[Job]
+    head: StoreHead, jobs: Sequence[Job]
 ) -> tuple[list[tuple[bytes, int]], Iterable[_Sent]]:
-    """Return bodies and rows without what their place decides, for the store to add."""
+    """Return bodies and rows without the parts that the store adds by their place."""
     parts, rows = list[tuple[bytes, int]](), dict[tuple[str, str], _Sent]()
-    seq, n = 0, known.n
+    seq, n = 0, head.n
     for job in jobs:
         for prepared in job.prepared:
             seq += 1
             parts.append((prepared.before.encode(), _SEQ))
             # What is between the numbers of rows, and those.
             between = NUMBER.split(prepared.state)
-            numbers = (int(found) - n for found in NUMBER.findall(prepared.state))
+            numbers = (int(digits) - n for digits in NUMBER.findall(prepared.state))
             parts += zip((one.encode() for one in between), numbers, strict=False)
             parts.append((f'{between[-1]},"time":"'.encode(), _AT))
             parts.append((f'"{prepared.after}'.encode(), _WHOLE))

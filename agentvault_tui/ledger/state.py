@@ -1,4 +1,4 @@
-"""How each change of state becomes a row beside the events, and how all of it loads.
+"""How each change of state becomes a row next to the events, and how all of it loads.
 
 Every row carries *n*, the place of its change in the order of calls to `commit`. A
 revocation overtakes the queue, so rows can reach the disk out of that order; the
@@ -55,7 +55,7 @@ Statement: TypeAlias = tuple[str, tuple[object, ...]]
 
 _PANIC: Final = "panic"
 _CHUNK: Final = 64
-"""Rows a statement may have: few enough sizes for SQLite to keep all prepared."""
+"""Rows a statement may have: few enough sizes for SQLite to cache all prepared."""
 _BATCH: Final = 256
 """Rows of tokens that are read at once."""
 _ALL_AGENTS: Final = ""
@@ -66,7 +66,7 @@ _ASSERTION: Final = "jti:"
 _ACCOUNT: Final = "account:"
 _LEASE: Final = "lease:"
 _KINDS: Final = {_PANIC, "cooldown", "jti", "account", "lease", "app"}
-"""Of the small records in `meta`: what their keys begin with."""
+"""Of the small records in `meta`: the beginnings of their keys."""
 _LATEST: Final = 50
 _REPEATING: Final = (
     "SELECT * FROM stepups WHERE status = ?"
@@ -94,7 +94,7 @@ _STATE: Final = {
     " text = excluded.text, n = excluded.n" + _NEWER,
 }
 TABLES: Final = tuple(_STATE)
-"""The tables of the state; `meta` also holds what is a file's own."""
+"""The tables of the state; `meta` also holds the file's own records."""
 _PRUNE: Final = (
     "DELETE FROM tokens WHERE expires < ? AND n IN"
     " (SELECT n FROM tokens ORDER BY n LIMIT ?)"
@@ -167,8 +167,8 @@ def _named(
 def change_of(table: str, row: Row) -> Change:
     """Return the change that `row_of` wrote as *row*; of a removed row, its removal.
 
-    What the reader adds to a change when it loads, such as how often a step-up was
-    asked for, is not in it.
+    Values that the reader adds to a change when it loads, such as the number of
+    requests of a step-up, are not in it.
     """
     match table:
         case "tokens":
@@ -194,7 +194,7 @@ def change_of(table: str, row: Row) -> Change:
 
 
 def _unnamed(key: str, value: str | None) -> Change:
-    """Return the small record that is kept in `meta` under *key*."""
+    """Return the small record in `meta` under *key*."""
     kind, _, rest = key.partition(":")
     first, _, second = rest.partition(" ")
     match kind:
@@ -294,7 +294,7 @@ def read_stepup(db: sqlite3.Connection, stepup_id: str) -> StepUp | None:
 def stepups_before(
     db: sqlite3.Connection, stepup: StepUp, limit: int
 ) -> tuple[StepUp, ...]:
-    """Return what was decided before about the same agent and action, latest first."""
+    """Return earlier decisions about the same agent and action, latest first."""
     until = iso(stepup.decided_at) if stepup.decided_at else "~"
     rows = db.execute(
         "SELECT doc FROM stepups WHERE agent_id = ? AND action = ?"
@@ -305,7 +305,7 @@ def stepups_before(
 
 
 def prune(now: str, rows: int, forget: str) -> list[Statement]:
-    """Return what deletes tokens expired by *now* among the oldest *rows*.
+    """Return the statement that deletes tokens expired by *now*, oldest first.
 
     With them go the drops that their rows needed, and used assertions that expired by
     *forget*; events never.
@@ -322,7 +322,7 @@ def prune(now: str, rows: int, forget: str) -> list[Statement]:
 
 
 def has_row(db: sqlite3.Connection, table: str, n: int) -> bool:
-    """Tell whether the change numbered *n* is in *table*."""
+    """Check whether the change numbered *n* is in *table*."""
     sql = f"SELECT 1 FROM {table} WHERE n = ?"
     return db.execute(sql, (n,)).fetchone() is not None
 
@@ -348,12 +348,12 @@ def _sql(template: str, width: int, size: int) -> str:
 
 
 def account_key(change: Account | DropAccount) -> str:
-    """Return the name a connected account is kept under."""
+    """Return the name of a stored connected account."""
     return f"{_ACCOUNT}{change.agent_id} {change.connection}"
 
 
 def lease_key(lease: Lease) -> str:
-    """Return the name a lease is kept under."""
+    """Return the name of a stored lease."""
     return f"{_LEASE}{lease.agent_id} {lease.connection}"
 
 
@@ -374,9 +374,9 @@ def _counts(
     new = uncounted(db)
     for (agent_id, _, outcome), events in new.tally.items():
         if agent_id and outcome:
-            known = counts.get(AgentId(agent_id), AgentCounts())
-            more = {outcome: getattr(known, outcome) + events}
-            counts[AgentId(agent_id)] = replace(known, **more)
+            counted = counts.get(AgentId(agent_id), AgentCounts())
+            more = {outcome: getattr(counted, outcome) + events}
+            counts[AgentId(agent_id)] = replace(counted, **more)
     for (agent_id, _, _), last in new.seen.items():
         if agent_id:
             latest = seen.get(AgentId(agent_id)), parse_iso(last)
@@ -469,8 +469,10 @@ def _stepup(db: sqlite3.Connection, row: Row) -> StepUp:
         " AND json_extract(body, '$.detail.stepup_id') = ? ORDER BY seq DESC LIMIT 1",
         (stepup.agent_id, stepup.id),
     ).fetchone()
-    told = latest[0] if latest else None
-    return replace(stepup, count=max(stepup.count, told if type(told) is int else 0))
+    newest = latest[0] if latest else None
+    return replace(
+        stepup, count=max(stepup.count, newest if type(newest) is int else 0)
+    )
 
 
 def _outbox(db: sqlite3.Connection) -> Iterator[OutboxStep]:

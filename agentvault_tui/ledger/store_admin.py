@@ -50,7 +50,7 @@ LIVE_SECONDS: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class StoreInfo:
-    """What `store info` tells of a team's store."""
+    """The description of a team's store by `store info`."""
 
     server: str
     size: int
@@ -66,9 +66,9 @@ class StoreInfo:
     time: str | None
     fault: str | None
     brokers: tuple[tuple[str, bytes, float], ...]
-    """Each one's id, what it says of itself, and how many seconds ago it did."""
+    """Each one's id, its heartbeat, and that heartbeat's age in seconds."""
     public: tuple[str, ...] = ()
-    """What any role of the server may do with the database."""
+    """The rights of any role of the server on the database."""
 
     @property
     def live(self) -> tuple[str, ...]:
@@ -79,15 +79,15 @@ class StoreInfo:
 async def missing_statements(
     connector: Connector, *, finish: bool = False
 ) -> tuple[str, ...]:
-    """Return what would make the schema, or bring it up to date.
+    """Return the statements that make the schema, or bring it up to date.
 
     Args:
         connector: of its owner.
-        finish: whether to end what only brokers of an earlier version need.
+        finish: whether to end the parts that only brokers of an earlier version need.
 
     Raises:
         RefusedError: it is another team's, or of a newer version; or a broker of
-            another version lives, and what it needs would end.
+            another version lives, which needs a part that would end.
         StoreAwayError: the store does not answer.
     """
     db = await connector.open()
@@ -108,7 +108,7 @@ async def missing_statements(
 
 
 async def _finishing(db: Connection) -> tuple[str, ...]:
-    """Return what states that no broker of an earlier version is left, if it is due."""
+    """Return the statement that no earlier version is left, if it is due."""
     ((done,),) = await ask(db, FINISHED_NOW)
     if int(done or 0) >= FINISHED:
         return ()
@@ -145,7 +145,7 @@ async def prepare_store(
 
 
 async def store_info(connector: Connector) -> StoreInfo:
-    """Return what there is to know of the store.
+    """Return the description of the store.
 
     Raises:
         RefusedError: it is not this team's, or not fit for use.
@@ -169,8 +169,8 @@ async def store_info(connector: Connector) -> StoreInfo:
 
 
 async def _public(db: Connection) -> tuple[str, ...]:
-    ((found,),) = await ask(db, PUBLIC)
-    return tuple(found or ())
+    ((public,),) = await ask(db, PUBLIC)
+    return tuple(public or ())
 
 
 async def _is_prepared(db: Connection) -> bool:

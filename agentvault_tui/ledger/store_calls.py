@@ -1,7 +1,7 @@
-"""What brokers of a team tell and ask each other, beside the log: calls in flight.
+"""Messages between a team's brokers next to the log: calls in flight.
 
 The tables are not logged: they cost no flush, and a crash or failover of the store
-empties them. Whoever writes here notices that, and writes again what still holds.
+empties them. A writer here notices that, and writes again the messages that still hold.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ if TYPE_CHECKING:  # it imports psycopg, which few need
     from agentvault_tui.ledger.shared_log import SharedLog
 
 _NO_WAIT: Final = "set_config('synchronous_commit', 'off', true)"
-"""Also what else such a transaction happens to write is not waited for."""
-_PUT: Final = f"""
+"""Such a transaction's other writes are not waited for either."""
+_INSERT: Final = f"""
 WITH gone AS (
   DELETE FROM agentvault.calls WHERE broker = %(me)s AND id <> ALL(%(ids)s)
   AND (%(anew)s OR run <> %(run)s
@@ -60,13 +60,13 @@ SELECT {_NO_WAIT}
 
 
 class SharedCall(NamedTuple):
-    """A call of another broker, as that one told of it."""
+    """A call of another broker, by its message."""
 
     broker: str
     run: str
     """Random, of that broker's process."""
     n: int
-    """Larger than in what the same process told of before."""
+    """Larger than in the earlier messages of the same process."""
     ended: bool
     doc: bytes
 
@@ -82,14 +82,14 @@ class StoreCalls:
         self._n = 0
 
     async def put(self, calls: Sequence[tuple[str, bool, bytes]], *, anew: bool) -> int:
-        """Tell the others of calls; of one that ended for two seconds.
+        """Publish calls to the others; one that ended for two seconds.
 
         Args:
-            calls: id, whether it has ended, and what to tell.
-            anew: whether nothing that was told before holds.
+            calls: id, whether it has ended, and the message.
+            anew: whether no earlier message holds.
 
         Returns:
-            how many calls of this process were told of as not ended before this.
+            the number of calls of this process that were published as open before this.
 
         Raises:
             LedgerUnwritableError: the store did not answer.
@@ -97,24 +97,24 @@ class StoreCalls:
         self._n += 1
         ids, over, docs = map(list, zip(*calls, strict=True)) if calls else ([], [], [])
         own = {"me": self._me, "run": self._run, "n": self._n, "anew": anew}
-        told = own | {"ids": ids, "over": over, "docs": docs}
-        ((count, _),) = await self._shared.on_idle(_PUT, told)
+        values = own | {"ids": ids, "over": over, "docs": docs}
+        ((count, _),) = await self._shared.on_idle(_INSERT, values)
         return int(count)
 
     async def read(
-        self, lease: float, known: Mapping[str, int] | None = None
+        self, lease: float, versions: Mapping[str, int] | None = None
     ) -> list[SharedCall]:
-        """Read what other brokers that live have told.
+        """Read the messages of other live brokers.
 
         Args:
             lease: seconds that a broker lives after it last said so.
-            known: the largest `SharedCall.n` that was read, by `SharedCall.run`.
+            versions: the largest `SharedCall.n` that was read, by `SharedCall.run`.
 
         Raises:
             LedgerUnwritableError: the store did not answer.
         """
-        known = known or {}
-        values = (lease, list(known), list(known.values()), self._me)
+        versions = versions or {}
+        values = (lease, list(versions), list(versions.values()), self._me)
         return [SharedCall(*row) for row in await self._shared.on_idle(_READ, values)]
 
     async def ask(self, name: str, brokers: Collection[str], doc: bytes) -> None:
@@ -123,7 +123,7 @@ class StoreCalls:
         Args:
             name: random, of the question.
             brokers: whom.
-            doc: what; one that is ten seconds old is not looked at any more.
+            doc: the question; after ten seconds it is not read any more.
 
         Raises:
             LedgerUnwritableError: the store did not answer.
@@ -132,7 +132,7 @@ class StoreCalls:
         self._shared.notifier.announce()
 
     async def answers(self, name: str) -> dict[str, bytes]:
-        """Return what was answered so far, by broker.
+        """Return the answers so far, by broker.
 
         Raises:
             LedgerUnwritableError: the store did not answer.
@@ -156,7 +156,7 @@ class StoreCalls:
         await self._shared.on_idle(_FORGET, (name, whole))
 
     async def asked(self) -> list[tuple[str, bytes]]:
-        """Return the questions that wait for this broker: name, and what.
+        """Return the questions that wait for this broker: name, and document.
 
         Raises:
             LedgerUnwritableError: the store did not answer.

@@ -74,11 +74,11 @@ async def copy_to_store(
     last event is written.
 
     Args:
-        home: whose SQLite file is the source; no broker may run on it.
+        home: the home of the SQLite file; no broker may run on it.
         connector: connects to the target, which is prepared for the team.
         to: the target as the event and the note name it.
         actor: who copies.
-        copy_tenant: copies what the embedded tenant has there; called once nothing is
+        copy_tenant: copies the embedded tenant's data there; called once nothing is
             left that refuses the copy.
         convert: returns the rows that a team has otherwise than a home, from the
             values of `Meta` by key; they are bound to the copy's event.
@@ -89,7 +89,7 @@ async def copy_to_store(
     Raises:
         HomeInUseError: a broker runs on the home.
         RefusedError: the target is not empty, or cuts of the source are not recorded.
-        LedgerDamagedError: the source is, or what arrived is not the same.
+        LedgerDamagedError: the source is, or the copy differs.
         LedgerUnwritableError: one of both cannot be used now.
     """
     create_file(home)
@@ -154,8 +154,8 @@ async def copy_to_home(
         connector: connects to the source; no broker may live on it.
         home: the target.
         actor: who copies.
-        clock: what tells the time of the event that says so.
-        copy_tenant: copies what the embedded tenant has there.
+        clock: the clock for the event about it.
+        copy_tenant: copies the embedded tenant's data there.
         convert: as in `copy_to_store`, the other way.
 
     Returns:
@@ -197,7 +197,7 @@ async def copy_to_home(
 
 
 async def read_into(connector: Connector, home: Home) -> None:
-    """Copy a team's store into a home that nobody serves from, to be verified there.
+    """Read a team's store into a home that no broker uses, to be verified there.
 
     Args:
         connector: connects to the store; brokers may live on it.
@@ -224,14 +224,14 @@ async def _read(
 ) -> Tip:
     """Write all of the store into an empty file."""
     opened = open_checked(db, home, trust=True, ledger_id=ledger_id)
-    known, complete = StoreHead(opened.tip, 0, ""), False
+    head, complete = StoreHead(opened.tip, 0, ""), False
     while not complete:
-        followed = await shared.follow(known, _PATIENT)
+        followed = await shared.follow(head, _PATIENT)
         events = followed_events(followed)
-        write(db, followed_statements(known, followed, events, []))
-        known, complete = followed.head, followed.complete
+        write(db, followed_statements(head, followed, events, []))
+        head, complete = followed.head, followed.complete
     write(db, [("DELETE FROM meta WHERE key = ?", (PLACE,))])
-    return known.tip
+    return head.tip
 
 
 def _log(connector: Connector) -> SharedLog:
@@ -310,7 +310,7 @@ def _values(db: sqlite3.Connection) -> dict[str, str]:
 
 
 def _rows(source: sqlite3.Connection) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """Yield every row of the state, but what is the file's own."""
+    """Yield every row of the state, but the file's own."""
     for table in TABLES:
         own = f" WHERE key NOT IN ('ledger', '{PLACE}')" if table == "meta" else ""
         for row in source.execute(f"SELECT * FROM {table}{own}"):  # noqa: S608 - constants
@@ -318,7 +318,7 @@ def _rows(source: sqlite3.Connection) -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 
 async def _compare(db: Connection, source: sqlite3.Connection, ledger_id: str) -> None:
-    """Read back what arrived: the chain, and the rows."""
+    """Read back the copy: the chain, and the rows."""
     tip = read_tip(source, ledger_id)
     seq, previous = 0, genesis(ledger_id)
     sql = "COPY (SELECT seq, body, hash FROM agentvault.events ORDER BY seq) TO STDOUT"
@@ -348,9 +348,9 @@ async def _record(
     """Write the first event of the target that the source has not; then it serves."""
     shared = _log(connector)
     try:
-        known = await shared.end()
-        job = Job.of([draft], changes, itertools.count(known.n + 1))
-        placed = await shared.append(known, [job], str(uuid.uuid4()), urgent=True)
+        end = await shared.end()
+        job = Job.of([draft], changes, itertools.count(end.n + 1))
+        placed = await shared.append(end, [job], str(uuid.uuid4()), urgent=True)
         if placed.outcome != "placed":
             raise RefusedError("a broker wrote to the target already", "look at both")
         await shared.set_fault(None)

@@ -1,9 +1,9 @@
 """The team's PostgreSQL schema: tables, the function that appends, and their version.
 
 Every broker writes through ``agentvault.append``, one statement that locks the head,
-compares the keys that were written since what the broker knows (see `keys`), numbers,
-stamps and chains the events, and commits: whatever becomes of a broker, it holds no
-lock over a round trip.
+compares the keys written since the broker's known head (see `keys`), numbers, stamps
+and chains the events, and commits: a broker that dies at any moment holds no lock over
+a round trip.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ CHANNEL: Final = "agentvault"
 """Of the notifications that a head moved."""
 
 FINISHED: Final = 1
-"""What `store prepare --finish` states: every broker opens secrets that are sealed with
-their origins."""
+"""The statement of `store prepare --finish`: every broker opens secrets that are
+encrypted with their origins."""
 _LISTED: Final = 256
-"""Of so many transactions the keys that they wrote are kept."""
+"""The number of transactions whose written keys are stored."""
 _FOLLOWED: Final = (
     f"""
 CREATE TABLE agentvault.head (
@@ -114,7 +114,7 @@ SELECT 2, n, revision, NULL, kind, NULL, doc, NULL, NULL FROM agentvault.state
     <= %(seq)s::bigint + %(limit)s
 """
 """In one snapshot: the head, and whether a transaction of our own is placed; the events
-after what is known up to an end; and once those are all, the rows."""
+after the known head up to an end; and once those are all, the rows."""
 ASKED: Final = (
     "SELECT id, doc FROM agentvault.asks WHERE broker = %s AND answer IS NULL"
     " AND at > clock_timestamp() - interval '10 seconds' ORDER BY at"
@@ -125,8 +125,8 @@ _NAMES: Final = {"seq": "known_seq", "revision": "known_revision", "limit": "mos
 _MISSED: Final = FOLLOW % {**FROM_HERE_ON, **_NAMES, "own": "NULL"}
 _QUEUE: Final = """
 CREATE TABLE agentvault.queue ()"""
-"""Locked by whoever asks for the head, and by no role without rights to it: an advisory
-lock can be taken by any role that may connect."""
+"""Locked by a reader of the head, and by no role without rights to it: an advisory lock
+can be taken by any role that may connect."""
 _APPEND: Final = f"""
 CREATE OR REPLACE FUNCTION agentvault.append(
   known uuid, known_seq bigint, known_revision bigint, most bigint,
@@ -227,10 +227,10 @@ BEGIN
   RETURN QUERY SELECT -1, became.seq, became.revision, became.n, outcome,
     became.time, became.hash, NULL::bytea, NULL::text;
 END $$"""  # noqa: S608 - of constants alone
-"""Tells a broker that another was before what it missed, in the same round trip.
+"""Shows a broker that another wrote before the part it missed, in the same round trip.
 
-A body comes in *parts*, and what follows each: -1 the time, -2 nothing, as it is whole,
-0 its number, and else the number of a row, counted from the head's."""
+A body comes in *parts*, and the insertion after each: -1 the time, -2 nothing, as it is
+whole, 0 its number, and else the number of a row, counted from the head's."""
 _TENANT: Final = (
     "CREATE SCHEMA agentvault_tenant",
     """
@@ -378,13 +378,14 @@ STATEMENTS: Final = (
     _APPEND,
     *_TENANT,
 )
-"""What makes the schema, of `store_connection.VERSION`, in a database without one."""
+"""The statements for the schema, of `store_connection.VERSION`, in a database without
+one."""
 FINISHED_NOW: Final = "SELECT to_jsonb(h) ->> 'finished' FROM agentvault.head AS h"
 """Also where an earlier version made the store, without such a column."""
 FINISH: Final = (
     f"ALTER TABLE agentvault.head ADD finished integer NOT NULL DEFAULT {FINISHED}",
 )
-"""What ends with the last broker of an earlier version."""
+"""The parts that end with the last broker of an earlier version."""
 _WRITTEN: Final = ("state", "appends", "written", "brokers", "calls", "asks", "queue")
 _BROKERS_ROLES: Final = """
 DO $$ DECLARE role regrole; BEGIN
@@ -395,13 +396,13 @@ DO $$ DECLARE role regrole; BEGIN
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO %s', current_database(), role);
   END LOOP;
 END $$"""
-"""Gives what a role needs that serves already."""
+"""Adds the rights for a role that serves already."""
 PUBLIC: Final = """
 SELECT array_agg(privilege_type::text ORDER BY privilege_type)
 FROM pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba)))
 WHERE datname = current_database() AND grantee = 0
   AND privilege_type IN ('CONNECT', 'TEMPORARY')"""
-"""What any role of the server may do with the database."""
+"""The rights of any role of the server on the database."""
 EXAMINE: Final = (
     "SELECT current_database(), current_user, prosrc,"
     " to_regclass('agentvault.queue') IS NOT NULL"
@@ -411,7 +412,7 @@ EXAMINE: Final = (
 
 
 def updates(source: str | None, *, queue: bool) -> tuple[str, ...]:
-    """Return what brings a schema of this version up to date.
+    """Return the statements that bring a schema of this version up to date.
 
     Args:
         source: of the function that appends, as the database has it.
@@ -423,9 +424,9 @@ def updates(source: str | None, *, queue: bool) -> tuple[str, ...]:
 
 
 def closing_to_public(database: str, user: str) -> tuple[str, ...]:
-    """Return what keeps roles without rights out of the database.
+    """Return the statements that exclude roles without rights from the database.
 
-    Whoever may connect can hold locks and fill the disk with temporary tables.
+    A role that may connect can hold locks and fill the disk with temporary tables.
     """
     name, role = _quoted(database), _quoted(user)
     return (
@@ -440,7 +441,7 @@ def _quoted(name: str) -> str:
 
 
 def grants(role: str, database: str = "") -> tuple[str, ...]:
-    """Return what lets *role*, which owns nothing, serve as a broker.
+    """Return the rights with which *role*, which owns nothing, serves as a broker.
 
     It changes and deletes no event, and no table, trigger or function. Without a
     *database* anybody may connect to it.
@@ -484,4 +485,4 @@ DELETE FROM agentvault.calls AS c WHERE NOT EXISTS (
 DELETE FROM agentvault.asks WHERE at < clock_timestamp() - interval '10 seconds'
 """,
 )
-"""What `state.prune` does, here, by the store's time, and for brokers that died."""
+"""The same as `state.prune`, here, by the store's time, and for brokers that died."""

@@ -36,7 +36,7 @@ async def open_team(
 ) -> tuple[Opened, TeamWriter]:
     """Open this home's copy of the team's store, and make it up to its head.
 
-    A store that is away leaves the copy as it is; one that lacks what this home
+    A store that is away leaves the copy as it is; one that lacks events this home
     acknowledged is a fault. Under both nothing is granted and reading works. A store
     that was copied elsewhere is used only *again*.
 
@@ -114,8 +114,8 @@ async def _refuse_apart(
 ) -> None:
     """Refuse a home whose ledger went on by itself: then the store has lost nothing.
 
-    Only an *error* that is damage is looked into; *head* is what the file was made up
-    to before it was opened.
+    Only an *error* that is damage is looked into; *head* is the place that the file was
+    completed to before it was opened.
 
     Raises:
         RefusedError: the file is no copy of the store (``serve --again``, or a restore
@@ -142,13 +142,13 @@ def _check_acknowledged(
     """See that the chain has the last head that this home acknowledged.
 
     Returns:
-        the digest of the text index that was left with it, if it was told.
+        the digest of the text index that was left with it, if there is one.
     """
     witness = read_witness(home.head_file)
     if witness is None or witness.ledger != ledger_id:
         return None
-    found = hash_at(db, ledger_id, witness.head.seq)
-    if found is None or written(found) != witness.head.hash:
+    recorded = hash_at(db, ledger_id, witness.head.seq)
+    if recorded is None or written(recorded) != witness.head.hash:
         raise LedgerDamagedError(
             f"the store's chain does not contain event {witness.head.seq}, which this"
             " broker acknowledged",

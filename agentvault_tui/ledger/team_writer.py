@@ -1,10 +1,10 @@
 """The writer of a broker that shares its log: places commits behind others' in it.
 
 A transaction is placed if nothing that others wrote since this broker's memory was last
-brought up to date is among its keys (see `keys`). What they wrote is followed before it
-is told of, and before anything else is written; waiting commits that it overtook fail.
-While the store is away all commits fail at once. A transaction that had no answer is
-looked for until its outcome is known.
+brought up to date is among its keys (see `keys`). Their writes are followed before they
+are published, and before anything else is written; waiting commits that they overtook
+fail. While the store is away all commits fail at once. A transaction that had no answer
+is looked for until its outcome is known.
 """
 
 from __future__ import annotations
@@ -78,11 +78,11 @@ class TeamWriter(UrgentWriter):
         self._examine = True
         """Whether the store may be another one than the last that answered."""
         self._missed: tuple[StoreHead, Sequence[tuple[Any, ...]]] | None = None
-        """What the last append was told of others, and after which head."""
+        """Others' writes that the last append reported, and after which head."""
         self._beside: set[str] = set()
-        """Keys of what was followed while the last append was under way."""
+        """Keys of writes followed while the last append was under way."""
         self._untaken: str | None = None
-        """Why memory is not what the store has, if so."""
+        """Why memory differs from the store, if so."""
         self._partly = False
         """Whether rows before the head were left out, as they had changed since."""
 
@@ -102,14 +102,14 @@ class TeamWriter(UrgentWriter):
             await self.shared.close()
 
     async def _listen(self) -> None:
-        said = ""
+        problem = ""
         while True:
             try:
                 await self.shared.listen(self._tell)
             except AgentVaultError as error:
-                if error.what != said:  # twice a second would fill the log
-                    said = error.what
-                    log.warning("cannot listen to the store: %s", said)
+                if error.what != problem:  # twice a second would fill the log
+                    problem = error.what
+                    log.warning("cannot listen to the store: %s", problem)
             self._examine = True
             self._wake_writer()
             await asyncio.sleep(LAST_RETRY)
@@ -123,21 +123,21 @@ class TeamWriter(UrgentWriter):
             seconds: how long each part of it may take; a first copy takes some.
 
         Raises:
-            LedgerDamagedError: the store does not have what the copy has.
+            LedgerDamagedError: the store lacks a part of the copy.
             LedgerUnwritableError: the store does not answer.
         """
         await self._follow(seconds)
         await self.shared.connect_urgent()
 
     async def start_without(self, error: AgentVaultError) -> None:
-        """Begin with what the copy has: nothing is granted until the store answers."""
+        """Begin with the copy: nothing is granted until the store answers."""
         if isinstance(error, LedgerDamagedError):
             await self._stop(error)
         else:
             self.problem = error.what
 
     async def _prepare(self, clock: Clock) -> None:
-        """Follow what others wrote, unless the next append tells of it."""
+        """Follow others' writes, unless the next append reports them."""
         if self._closing:
             await self._end_cuts()
         if self.problem is not None and not self._stopped:
@@ -146,7 +146,7 @@ class TeamWriter(UrgentWriter):
             self._examine
             or self._missed
             or self._placed
-            or (self._told > self._known and (self._asking or not self._eager))
+            or (self._notified > self._revision and (self._asking or not self._eager))
         ):
             try:
                 await self._follow()
@@ -165,61 +165,61 @@ class TeamWriter(UrgentWriter):
             self._others.set()
 
     async def _send(self, jobs: list[Job], clock: Clock) -> bool:
-        """Send *jobs* to the store; tell whether they need not be sent again."""
+        """Send *jobs* to the store; return whether they are settled."""
         batch = str(uuid.uuid4())
         try:
-            sent = asyncio.ensure_future(self._append(jobs, batch, known := self.head))
+            sent = asyncio.ensure_future(self._append(jobs, batch, head := self.head))
             await self._follow_beside(sent, batch)
-            found = await sent
+            appended = await sent
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
             doubt = None
             if isinstance(error, LedgerError) and not isinstance(error, StoreAwayError):
-                doubt = Doubt(jobs, batch, known, error.what)
+                doubt = Doubt(jobs, batch, head, error.what)
             else:
                 self._latch(error)
                 self._fail(jobs)
             await self._outlast(error, clock, doubt)
             return True
         try:
-            await self._settle(jobs, batch, known, found, clock)
+            await self._settle(jobs, batch, head, appended, clock)
         except Exception as error:  # noqa: BLE001 - what is before it was not read
-            await self._outlast(error, clock, Doubt(jobs, batch, known, str(error)))
-        return found.outcome not in {"behind", "wait"}
+            await self._outlast(error, clock, Doubt(jobs, batch, head, str(error)))
+        return appended.outcome not in {"behind", "wait"}
 
     async def _append(
         self,
         jobs: Sequence[Job],
         batch: str,
-        known: StoreHead,
+        head: StoreHead,
         instead: str | None = None,
     ) -> Appended:
-        first = min(filter(None, (job.first for job in jobs)), default=known.n + 1)
-        if (by := known.n + 1 - first) > 0:
+        first = min(filter(None, (job.first for job in jobs)), default=head.n + 1)
+        if (by := head.n + 1 - first) > 0:
             # All alike: of two rows under one key the later commit's is to stay.
             for job in (*jobs, *itertools.chain(*self._lanes)):
                 job.shift(by)
             self.numbers = itertools.count(next(self.numbers) + by)
-        found = await self.shared.append(
-            known, jobs, batch, urgent=False, instead=instead
+        appended = await self.shared.append(
+            head, jobs, batch, urgent=False, instead=instead
         )
-        self._missed = (known, found.missed) if found.missed else None
-        return found
+        self._missed = (head, appended.missed) if appended.missed else None
+        return appended
 
     async def _settle(
         self,
         jobs: Sequence[Job],
         batch: str,
-        known: StoreHead,
-        found: Appended,
+        head: StoreHead,
+        appended: Appended,
         clock: Clock,
     ) -> None:
-        """Do what the answer of the store asks for."""
-        if found.outcome == "placed":
-            await self._accept(jobs, batch, known, found, clock)
-        elif found.outcome == "behind":
+        """Act on the answer of the store."""
+        if appended.outcome == "placed":
+            await self._accept(jobs, batch, head, appended, clock)
+        elif appended.outcome == "behind":
             self._put_back(jobs)
             self._examine |= self._missed is None
-        elif found.outcome == "wait":
+        elif appended.outcome == "wait":
             self._put_back(jobs)
             await asyncio.sleep(TURN)
         else:
@@ -230,45 +230,45 @@ class TeamWriter(UrgentWriter):
         self,
         jobs: Sequence[Job],
         batch: str,
-        known: StoreHead,
-        found: Appended,
+        previous: StoreHead,
+        appended: Appended,
         clock: Clock,
     ) -> Batch:
-        """Follow what is before a transaction of our own, and take that to the copy.
+        """Follow the writes before a transaction of our own, and add that to the copy.
 
         Args:
-            jobs: what was placed.
+            jobs: the placed jobs.
             batch: its name.
-            known: what was known when it was sent.
-            found: where it is.
+            previous: the head when it was sent.
+            appended: where it is.
             clock: the broker's.
         """
-        seq = found.seq - sum(len(job.prepared) for job in jobs)
-        end = StoreHead(Tip(seq, b"", None), found.revision - 1, "", found.n)
+        seq = appended.seq - sum(len(job.prepared) for job in jobs)
+        end = StoreHead(Tip(seq, b"", None), appended.revision - 1, "", appended.n)
         while self.head.revision < end.revision:
             await self._follow(end=end)
-        if found.n != known.n:
+        if appended.n != previous.n:
             for job in jobs:
-                job.shift(found.n - known.n)
+                job.shift(appended.n - previous.n)
         before = self.tip
         made = place(
-            before, jobs, found.time or clock.now(), new_era=before.time is None
+            before, jobs, appended.time or clock.now(), new_era=before.time is None
         )
-        if made.after.hash != found.hash:
+        if made.after.hash != appended.hash:
             raise LedgerDamagedError(
-                f"the store chained event {found.seq} in another way than this broker",
+                f"the store chained {appended.seq} in another way than this broker",
                 "stop the brokers and keep the store as evidence",
             )
         rows = [pair for job in jobs for pair in job.rows]
-        last = max((number_of(*pair) for pair in rows), default=found.n)
-        head = StoreHead(made.after, found.revision, batch, last, self.head.fault)
+        last = max((number_of(*pair) for pair in rows), default=appended.n)
+        head = StoreHead(made.after, appended.revision, batch, last, self.head.fault)
         place_row = place_statement(head, self.shared.systems)
         await self._write_copy([*made.statements, place_row], head)
         self.head = self._whole = head
         if self._partly:  # what was left out is not known before the rest is followed
             self._tell(head.revision + 1)
         else:
-            self._known = head.revision
+            self._revision = head.revision
         if self._was_urgent:
             keys = set[str]().union(*(job.writes for job in jobs))
             self._beside |= keys
@@ -280,11 +280,11 @@ class TeamWriter(UrgentWriter):
     async def _follow(
         self, seconds: float = CALL_SECONDS, end: StoreHead | None = None
     ) -> None:
-        """Bring copy and memory to the store's head, and drop what it overtook.
+        """Bring copy and memory to the store's head, and drop the overtaken jobs.
 
         Args:
             seconds: how long each reading may take.
-            end: where to end instead: what is before a transaction of our own.
+            end: an earlier end: the place before a transaction of our own.
         """
         complete = False
         while not complete:
@@ -292,10 +292,10 @@ class TeamWriter(UrgentWriter):
                 await self._accept_own(own)
                 continue
             missed, self._missed = self._missed, None
-            told = missed is not None and missed[0] is self.head
+            notified = missed is not None and missed[0] is self.head
             if (
                 missed
-                and told
+                and notified
                 and (missed[1][0][2] == end.revision if end else not self._examine)
             ):
                 followed = shared_log.followed(missed[1], self.head)
@@ -327,7 +327,7 @@ class TeamWriter(UrgentWriter):
         try:
             while not sent.done():
                 self._idle = loop.create_future()
-                if not self._asking or self._told <= self._known:
+                if not self._asking or self._notified <= self._revision:
                     both: list[asyncio.Future[Any]] = [sent, self._idle]
                     await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
                     continue
@@ -350,7 +350,7 @@ class TeamWriter(UrgentWriter):
             await self._bring_up(followed)
 
     async def _bring_up(self, followed: Followed) -> None:
-        """Take what others wrote to the copy, and tell of it."""
+        """Add others' writes to the copy, and publish them."""
         events, head = followed_events(followed), followed.head
         if (head.revision, head.tip.seq) != (self.head.revision, self.tip.seq):
             made = followed_statements(self.head, followed, events, self.shared.systems)
@@ -385,10 +385,12 @@ class TeamWriter(UrgentWriter):
         if not head.batch:
             return  # up to a transaction of our own, which tells what is known
         self._partly = False
-        moved = head.revision > self._known
-        self._known = head.revision
+        moved = head.revision > self._revision
+        self._revision = head.revision
         # What was told of meanwhile is followed next, unless there is nothing.
-        self._told = max(self._told, self._known) if moved else self._known
+        self._notified = (
+            max(self._notified, self._revision) if moved else self._revision
+        )
         fault = self._untaken or head.fault
         if self.fault != fault:
             self.fault = fault
@@ -398,7 +400,7 @@ class TeamWriter(UrgentWriter):
     # Waiting commits
 
     def _overtake(self, keys: set[str]) -> None:
-        """Refuse those that depend on what was written since they were made."""
+        """Refuse those that depend on keys written since they were made."""
         for lane in (self._queue, self._calls):
             waiting = list(lane)
             lane.clear()
@@ -417,9 +419,9 @@ class TeamWriter(UrgentWriter):
                 self._cuts.append(job)
 
     def _take(self) -> list[Job]:
-        """Take nothing before what was asked earlier and decides about the same row.
+        """Select the next batch, skipping jobs behind a conflicting queued job.
 
-        What is placed later gets the larger number, and is what stays in force.
+        The later placed job gets the larger number, and stays in effect.
         """
         jobs = super()._take()
         self._beside.clear()
@@ -441,7 +443,7 @@ class TeamWriter(UrgentWriter):
         self._overtake(self._beside)
 
     def _in_time(self, jobs: list[Job]) -> list[Job]:
-        """Refuse grants that waited too long; what only reports waits on."""
+        """Refuse grants that waited too long; reports wait on."""
         least = asyncio.get_running_loop().time() - WAIT_SECONDS
         late = [job for job in jobs if job.made < least and "policy" in job.depends]
         for job in late:
@@ -493,12 +495,12 @@ class TeamWriter(UrgentWriter):
             return Recovery(found=False, attempts=(), event=None)
         if not doubt.told:
             # The same transaction once more: it is placed once, whichever arrives.
-            found = await self._append(doubt.jobs, doubt.batch, doubt.head)
-            if found.outcome == "wait":  # the first may still be on its way
+            appended = await self._append(doubt.jobs, doubt.batch, doubt.head)
+            if appended.outcome == "wait":  # the first may still be on its way
                 await asyncio.sleep(TURN)
                 return None
             # Its jobs may be in line again: nothing that fails may follow here.
-            await self._settle(doubt.jobs, doubt.batch, doubt.head, found, clock)
+            await self._settle(doubt.jobs, doubt.batch, doubt.head, appended, clock)
             return Recovery(found=False, attempts=(), event=None)
         if doubt.record is None:
             there = await self.shared.outcome(doubt.batch)
@@ -508,12 +510,12 @@ class TeamWriter(UrgentWriter):
             await self._follow()
             record = doubt.make_record(self.numbers)
             doubt.record = record, str(uuid.uuid4()), self.head
-        record, name, known = doubt.record
-        placed = await self._append([record], name, known, doubt.batch)
+        record, name, head = doubt.record
+        placed = await self._append([record], name, head, doubt.batch)
         if placed.outcome != "placed":
             doubt.record = None
             return None
-        made = await self._accept([record], name, known, placed, clock)
+        made = await self._accept([record], name, head, placed, clock)
         written = made.events[0][0]
         return Recovery(doubt.found is not None, doubt.attempts, written)
 
@@ -533,7 +535,7 @@ class TeamWriter(UrgentWriter):
         self.on_recovery(recovery)
 
     async def _stop(self, lost: LedgerDamagedError) -> None:
-        """Grant nothing any more, and tell the other brokers, if they can be told."""
+        """Grant nothing any more, and notify the other brokers, if possible."""
         self._stopped, self.fault = True, lost.what
         self._latch(lost)
         self._fail(
@@ -545,7 +547,7 @@ class TeamWriter(UrgentWriter):
             log.warning("other brokers cannot be told: %s", error.what)
 
     async def _write_copy(self, statements: list[Statement], head: StoreHead) -> None:
-        """Write to the copy what the store has; until that works nothing else does."""
+        """Write the store's rows to the copy; until that works nothing else does."""
         latched, delay = self.problem is not None, FIRST_RETRY
         while True:
             try:
@@ -566,7 +568,7 @@ class TeamWriter(UrgentWriter):
             self._release(Recovery(found=False, attempts=(), event=None))
 
     async def _reopened(self, head: StoreHead) -> bool:
-        """Open the copy anew; tell whether it goes up to *head* already."""
+        """Open the copy again; return whether it goes up to *head* already."""
         try:
             await self._drop_connection()
             self._db = await StoreConnection.open(

@@ -1,4 +1,4 @@
-"""Texts of the policy that were in force, by version: kept once, named by events.
+"""Texts of the policy that were in effect, by version: stored once, named by events.
 
 A ``policy.changed`` or ``broker.started`` event names the SHA-256 of each text that its
 version consists of; the table ``texts`` has them under that digest, so the chain covers
@@ -22,7 +22,7 @@ NAMING: Final = (EventType.POLICY_CHANGED, EventType.BROKER_STARTED)
 def texts_named(body: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
     """Return the version that an event of `NAMING` is about, and its texts' digests.
 
-    None are named by events from before texts were kept.
+    Events from before texts were stored name none.
     """
     detail = body["detail"]
     version = detail.get("after") or detail.get("policy_version")
@@ -33,26 +33,26 @@ def read_texts(db: sqlite3.Connection, version: str) -> dict[str, str]:
     """Return the texts that *version* consists of, by name.
 
     Raises:
-        NotFoundError: it was never in force, or before texts were kept.
+        NotFoundError: it was never in effect, or before texts were stored.
         LedgerDamagedError: one is gone, or is not the one that events name.
     """
-    found: dict[str, str] | None = None
+    recorded: dict[str, str] | None = None
     for body in _naming(db):
         named, texts = texts_named(body)
         if named == version:
-            found = texts or found or {}
-    if found is None:
+            recorded = texts or recorded or {}
+    if recorded is None:
         raise NotFoundError(
             f"no policy of version {version[:80]} was in force",
             "policy.changed events name those that were",
         )
-    if not found:
+    if not recorded:
         raise NotFoundError(
             f"the texts of version {version} were not kept: it was in force before"
             " AgentVault kept them",
             "its events name only their digest, policy_sha256",
         )
-    return {name: _read(db, digest) for name, digest in found.items()}
+    return {name: _read(db, digest) for name, digest in recorded.items()}
 
 
 def _naming(db: sqlite3.Connection) -> Iterator[dict[str, Any]]:

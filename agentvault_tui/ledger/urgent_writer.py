@@ -47,14 +47,14 @@ class Placed(NamedTuple):
     jobs: Sequence[Job]
     batch: str
     known: StoreHead
-    """What was known when it was sent."""
+    """The head when it was sent."""
     found: Appended
     told: bool
-    """Whether its callers were told that nobody knows what became of it."""
+    """Whether its callers were told that its outcome is unknown."""
 
 
 class UrgentWriter(Writer):
-    """Knows how far the store is known here, and places what is urgent."""
+    """Knows this broker's position in the store, and places urgent jobs."""
 
     def __init__(
         self,
@@ -71,9 +71,9 @@ class UrgentWriter(Writer):
         self._whole = head
         """The last one that memory has too, and that was followed as a whole."""
         self.shared, self.broker = shared, shared.broker_id
-        self._told = head.revision
-        """The newest revision that anybody told of."""
-        self._known = head.revision
+        self._notified = head.revision
+        """The newest revision in any message."""
+        self._revision = head.revision
         """The last transaction that this broker's memory has."""
         self._moved = asyncio.Event()
         """Set, and replaced, once memory knows more, or the store is away."""
@@ -82,20 +82,20 @@ class UrgentWriter(Writer):
         self._stopped = False
         """Whether the log is not the one it was: then nothing starts it again."""
         self._cuts: deque[Job] = deque()
-        """What is urgent and was not sent yet."""
-        self._asked = asyncio.Event()
+        """The urgent jobs that are not sent yet."""
+        self._wanted = asyncio.Event()
         """Set while there is any."""
         self._quiet = asyncio.Event()
         """Set while there is none, nor on its way."""
         self._quiet.set()
         self._sent: Sequence[Job] = ()
-        """What is urgent and not known to be placed yet."""
+        """The urgent jobs that are not known to be placed yet."""
         self._answered = asyncio.Event()
         """Set unless some of it may be placed without this broker's knowledge."""
         self._answered.set()
         self._placed: deque[Placed] = deque()
         self._writing = False
-        """Whether what is not urgent is on its way."""
+        """Whether other jobs are on their way."""
         self._others = asyncio.Event()
         """Set once that is placed, or will not be."""
 
@@ -108,7 +108,7 @@ class UrgentWriter(Writer):
             raise self._refusal()
         else:
             self._cuts.append(job)
-            self._asked.set()
+            self._wanted.set()
             self._quiet.clear()
 
     async def confirm(self) -> None:
@@ -132,16 +132,16 @@ class UrgentWriter(Writer):
         self._asking += 1
         try:
             self._tell(revision)
-            if self._known < revision:
+            if self._revision < revision:
                 self._wake_writer()
-            while self._known < revision and self.problem is None:
+            while self._revision < revision and self.problem is None:
                 await self._moved.wait()
         finally:
             self._asking -= 1
 
     def _tell(self, revision: int) -> None:
-        if revision > self._told:
-            self._told = revision
+        if revision > self._notified:
+            self._notified = revision
             self._wake_writer()
 
     def _announce(self) -> None:
@@ -152,10 +152,10 @@ class UrgentWriter(Writer):
         raise NotImplementedError
 
     async def _place_cuts(self) -> None:
-        """Place what is urgent until cancelled; what is left then is refused."""
+        """Place urgent jobs until cancelled; the rest is refused then."""
         try:
             while True:
-                await self._asked.wait()
+                await self._wanted.wait()
                 most = min(len(self._cuts), MAX_BATCH)
                 self._sent = [self._cuts.popleft() for _ in range(most)]
                 await self._place_cut(self._sent)
@@ -163,7 +163,7 @@ class UrgentWriter(Writer):
                 self._answered.set()
                 self._wake_writer()
                 if not self._cuts:
-                    self._asked.clear()
+                    self._wanted.clear()
                     self._quiet.set()
                     continue
                 if self._writing or any(self._lanes):
@@ -190,7 +190,7 @@ class UrgentWriter(Writer):
         Without an answer they are asked for again, by the same name, until there is
         one: that places them once.
         """
-        loop, batch, lost, told = (
+        loop, batch, lost, notified = (
             asyncio.get_running_loop(),
             str(uuid.uuid4()),
             0,
@@ -199,10 +199,10 @@ class UrgentWriter(Writer):
         until = loop.time() + DOUBT_SECONDS
         while jobs and (self.problem is None or (lost and not self._stopped)):
             if not lost:  # else it may be there already, as it was sent
-                known = self._renumbered(jobs)
+                head = self._renumbered(jobs)
             self._answered.clear()
             try:
-                found = await self.shared.append(known, jobs, batch, urgent=True)
+                appended = await self.shared.append(head, jobs, batch, urgent=True)
             except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
                 never = isinstance(error, StoreAwayError)
                 if not lost and (never or not isinstance(error, LedgerError)):
@@ -214,31 +214,31 @@ class UrgentWriter(Writer):
                     self._refuse_cuts()
                     await asyncio.sleep(min(FIRST_RETRY * 2 ** (lost - 2), LAST_RETRY))
                 if loop.time() >= until:
-                    told = True
+                    notified = True
                     for job in jobs:
                         job.refuse(_unknown())
                 continue
-            if found.outcome == "placed":
-                self._placed.append(Placed(jobs, batch, known, found, told))
-                self._tell(found.revision)
+            if appended.outcome == "placed":
+                self._placed.append(Placed(jobs, batch, head, appended, notified))
+                self._tell(appended.revision)
                 return
             lost = 0
             self._answered.set()
-            await self._know(found.revision)
+            await self._know(appended.revision)
             jobs = _still_right(jobs)
         for job in jobs:
             job.refuse(self._refusal())
 
     def _renumbered(self, jobs: Sequence[Job]) -> StoreHead:
         """Return the head that is known, with *jobs* numbered after it."""
-        known = self._whole
-        first = min(filter(None, (job.first for job in jobs)), default=known.n + 1)
-        for job in jobs if first <= known.n else ():
-            job.shift(known.n + 1 - first)
-        return known
+        whole = self._whole
+        first = min(filter(None, (job.first for job in jobs)), default=whole.n + 1)
+        for job in jobs if first <= whole.n else ():
+            job.shift(whole.n + 1 - first)
+        return whole
 
     def _refuse_cuts(self) -> None:
-        """Refuse what waits behind a transaction that has no answer."""
+        """Refuse the jobs behind a transaction that has no answer."""
         while self._cuts:
             self._cuts.popleft().refuse(self._refusal())
         self._wake_writer()
@@ -255,7 +255,7 @@ class UrgentWriter(Writer):
         return None
 
     async def _end_cuts(self) -> None:
-        """Wait until what is urgent is placed, if the store answers."""
+        """Wait until the urgent jobs are placed, if the store answers."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2 * CALL_SECONDS):
                 await self._quiet.wait()

@@ -28,7 +28,7 @@ CHECKED_EVENTS: Final = 1024
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _CHUNK: Final = 24
-"""Rows a statement may have: few enough sizes for SQLite to keep all prepared."""
+"""Rows a statement may have: few enough sizes for SQLite to cache all prepared."""
 _FLUSHED: Final = 50_000
 """Rows that `rebuild` inserts at a time, each window's together."""
 
@@ -98,7 +98,7 @@ def units_of(agent_id: str | None, counted: Mapping[str, Any]) -> dict[WindowKey
     Returns:
         the units, by window.
     """
-    found: dict[WindowKey, int] = {}
+    by_window: dict[WindowKey, int] = {}
     for part in (counted, *counted.get("others", ())):
         resource = part.get("resource") or ""
         for name, used in part.get("limits", {}).items():
@@ -111,8 +111,8 @@ def units_of(agent_id: str | None, counted: Mapping[str, Any]) -> dict[WindowKey
                 ("all", ""),
             ):
                 window = name, currency, per, key
-                found[window] = found.get(window, 0) + units
-    return found
+                by_window[window] = by_window.get(window, 0) + units
+    return by_window
 
 
 def counted_at(counted: Mapping[str, Any], recorded: datetime) -> int:
@@ -203,12 +203,12 @@ def rebuild(db: sqlite3.Connection) -> None:
 
 
 def is_derived(db: sqlite3.Connection, events: int = CHECKED_EVENTS) -> bool:
-    """Tell whether the rows of the last *events* are those that follow from them.
+    """Check whether the rows of the last *events* are those that follow from them.
 
     Where that is the whole chain, also whether there are no others.
     """
     (head,) = db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
-    start, found = max(head - events, 0), 0
+    start, distance = max(head - events, 0), 0
     windows: dict[WindowKey, list[tuple[int, int, int]]] = {}
     sql = f"SELECT seq, body FROM events WHERE seq > ? AND {_MAY_COUNT} ORDER BY seq"
     for seq, text in db.execute(sql, (start,)):
@@ -217,11 +217,11 @@ def is_derived(db: sqlite3.Connection, events: int = CHECKED_EVENTS) -> bool:
         at = counted_at(counted, parse_iso(body.time))
         for window, units in units_of(body.agent_id, counted).items():
             windows.setdefault(window, []).append((seq, at, units))
-            found += 1
+            distance += 1
     if not all(_ends_with(db, window, start, rows) for window, rows in windows.items()):
         return False
     counts = "SELECT (SELECT count(*) FROM windows), (SELECT count(*) FROM uses)"
-    return bool(start) or db.execute(counts).fetchone() == (len(windows), found)
+    return bool(start) or db.execute(counts).fetchone() == (len(windows), distance)
 
 
 def _ends_with(
@@ -230,7 +230,7 @@ def _ends_with(
     start: int,
     derived: list[tuple[int, int, int]],
 ) -> bool:
-    """Tell whether a window's rows behind event *start* are as *derived*."""
+    """Check whether a window's rows behind event *start* are as *derived*."""
     stored: list[tuple[int, int, int, int]] = []
     before, total = 0, 0
     for row in db.execute(
@@ -250,7 +250,7 @@ def _ends_with(
 
 
 class UsesCheck:
-    """Compare every row with what follows from the events; see `verify`."""
+    """Compare every row with the result of the events; see `verify`."""
 
     def __init__(self) -> None:
         """Start before the first event."""
@@ -277,7 +277,7 @@ class UsesCheck:
                 self.wrong = body["seq"]
 
     def problem(self, db: sqlite3.Connection) -> str | None:
-        """Say what is wrong, in a snapshot that ends with the last event learned."""
+        """Word the fault, in a snapshot that ends with the last event learned."""
         counts = "SELECT (SELECT count(*) FROM windows), (SELECT count(*) FROM uses)"
         if self.wrong is not None:
             return f"what limits count is not what event {self.wrong} says"
@@ -295,7 +295,7 @@ def window_id(db: sqlite3.Connection, window: WindowKey) -> int | None:
 
 
 class StoredUse(NamedTuple):
-    """What the store has of one window between two moments."""
+    """The stored use of one window between two moments."""
 
     key: str
     used: int

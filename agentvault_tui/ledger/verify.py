@@ -45,7 +45,7 @@ _UNREADABLE: Final = (
     TypeError,
     ValueError,
 )
-"""What reading a changed value may raise: it must be a finding, and never the end of
+"""The errors of reading a changed value: each must be a finding, and never the end of
 the verification, which is then only begun again."""
 _LONGEST_LINE: Final = 65_536
 _LOG_CAP: Final = 128 * 1024 * 1024
@@ -101,7 +101,7 @@ _HEADERS: Final[
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What a verification found."""
+    """The result of a verification."""
 
     ok: bool
     events: int
@@ -119,7 +119,7 @@ class Verification:
 _Counts = tuple[
     list[int], Counter[tuple[str, str, str]], dict[activity.Key, tuple[int, str]]
 ]
-"""Eras, counts by type, and counts by what an operator asks about."""
+"""Eras, counts by type, and counts by an operator's questions."""
 
 
 class _BadError(Exception):
@@ -135,7 +135,7 @@ def verify_ledger(
     now: datetime | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Verification:
-    """Check a home's ledger and its state, beside a running broker or without one.
+    """Check a home's ledger and its state, next to a running broker or without one.
 
     Args:
         home: the home.
@@ -143,7 +143,7 @@ def verify_ledger(
         progress: called with the number of the last event that was found right.
 
     Returns:
-        what was checked, and the first sequence number that is wrong, if any.
+        the checked extent, and the first wrong sequence number, if any.
 
     Raises:
         NotFoundError: there is no ledger.
@@ -191,7 +191,7 @@ def verify_export(path: Path, *, against: Path | None = None) -> Verification:
         against: a home directory, or a whole export of the same ledger.
 
     Returns:
-        what was checked, and the first sequence number that is wrong, if any.
+        the checked extent, and the first wrong sequence number, if any.
 
     Raises:
         NotFoundError: there is no such file.
@@ -223,7 +223,7 @@ def verify_export(path: Path, *, against: Path | None = None) -> Verification:
 
 
 def check_tail(db: sqlite3.Connection, ledger_id: str, count: int) -> str | None:
-    """Check the last *count* events; return what is wrong with the first bad one."""
+    """Check the last *count* events; return the fault of the first bad one."""
     start = max(head_seq(db) - count, 0)
     previous = hash_at(db, ledger_id, start)
     if previous is None:
@@ -340,23 +340,23 @@ def _walk_store(
     walk.stored = _stored_counts(db)
     if walk.state is not None:
         walk.state_problems = walk.state.problems(db)
-    if walk.uses is not None and (told := walk.uses[1].problem(db)):
-        walk.state_problems.append(told)
+    if walk.uses is not None and (problem := walk.uses[1].problem(db)):
+        walk.state_problems.append(problem)
     db.execute("COMMIT")
     return at_witness
 
 
 def _check_beside(db: sqlite3.Connection, walk: _Walk, log: Path) -> None:
-    """Check the counts kept beside the events, the file's pages, and its indexes."""
+    """Check the counts next to the events, the file's pages, and its indexes."""
     if walk.stored != (walk.eras, walk.tally, walk.activity):
         raise _BadError(None, "the counts kept beside the events are not theirs")
-    found = _check_pages(db, log)
-    if found != "ok":
-        raise _BadError(None, f"the file is damaged beside its events ({found:.200})")
+    problem = _check_pages(db, log)
+    if problem != "ok":
+        raise _BadError(None, f"the file is damaged beside its events ({problem:.200})")
 
 
 def _check_pages(db: sqlite3.Connection, log: Path) -> str:
-    """Have SQLite check all pages and indexes, anew where its log grows too large."""
+    """Have SQLite check all pages and indexes, again where its log grows too large."""
 
     def too_large() -> bool:
         return log.exists() and log.stat().st_size > _LOG_CAP
@@ -365,8 +365,8 @@ def _check_pages(db: sqlite3.Connection, log: Path) -> str:
     try:
         while True:
             try:
-                (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
-                return str(found)
+                (result,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+                return str(result)
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorname != "SQLITE_INTERRUPT":
                     raise
@@ -389,7 +389,7 @@ def _stored_counts(db: sqlite3.Connection) -> _Counts:
 
 
 def columns_of(value: dict[str, object]) -> tuple[object, ...]:
-    """Return what the columns beside a parsed body hold: time, type and the others."""
+    """Return the columns next to a parsed body: time, type and the others."""
     indexed = (value[name] for name in ("time", "type", "agent_id", "outcome"))
     return *indexed, text_of(value)
 
@@ -397,35 +397,35 @@ def columns_of(value: dict[str, object]) -> tuple[object, ...]:
 def _check_columns(
     seq: int, body: bytes, columns: tuple[object, ...]
 ) -> tuple[dict[str, Any], activity.Fact]:
-    """Compare the columns beside a body with it; return it parsed, and its fact."""
+    """Compare the columns next to a body with it; return it parsed, and its fact."""
     try:
         value = json.loads(str(body, "utf-8"))
-        told = columns_of(value)
+        as_columns = columns_of(value)
         same = value["seq"] == seq
         fact = activity.fact_of(value)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _BadError(seq, "its body is not an event's") from error
     if not same:
         raise _BadError(seq, "its body has another number")
-    if told != columns:
+    if as_columns != columns:
         names = ("time", "type", "agent_id", "outcome", "text")
         column = next(
             name
-            for name, one, other in zip(names, told, columns, strict=True)
+            for name, one, other in zip(names, as_columns, columns, strict=True)
             if one != other
         )
         raise _BadError(seq, f"its column {column} is not what its body says")
     return value, fact
 
 
-def _compare(walk: _Walk, ledger: str, head: Head, found: bytes | None) -> None:
+def _compare(walk: _Walk, ledger: str, head: Head, stored: bytes | None) -> None:
     if ledger != walk.ledger:
         raise _BadError(None, "the head kept outside belongs to another ledger")
-    if found is None:
+    if stored is None:
         raise _BadError(
             walk.seq + 1, f"it is missing: the ledger had reached event {head.seq}"
         )
-    if written(found) != head.hash:
+    if written(stored) != head.hash:
         raise _BadError(head.seq, "it is not the event that was recorded")
 
 
@@ -489,8 +489,8 @@ def _verify_selection(
                 raise _BadError(None, f"the header promises {header.count} events")  # noqa: TRY301 - one report for all
             if recorded is None:
                 raise _BadError(None, "it was not compared with a ledger")  # noqa: TRY301 - one report for all
-        except _BadError as found:
-            bad = found
+        except _BadError as error:
+            bad = error
     return Verification(
         ok=bad is None,
         events=events,

@@ -1,7 +1,8 @@
-"""Compare state rows with the chain: at a start what can be served, for `verify` all.
+"""Compare state rows with the chain: at a start the served ones, else all.
 
-Rows are outside the chain, so whoever can write the file can change them. Events hold
-the hash of every row (see `bindings`). What no event holds is in docs/threat-model.md.
+Rows are outside the chain, so a writer of the file can change them. Events hold the
+hash of every row (see `bindings`). The parts that no event holds are in
+docs/threat-model.md.
 """
 
 # ruff: noqa: S608 - statements are put together from constants; values are bound
@@ -67,12 +68,12 @@ _KNOWN_META: Final = ("ledger", "panic", "cooldown:", "account:", "lease:", *UNB
 
 @dataclass(frozen=True, slots=True)
 class StateDivergence:
-    """State rows that contradict the chain, and what holds in their place."""
+    """State rows that contradict the chain, and the right ones."""
 
     agents: tuple[Agent, ...] = ()
     """As events say, revoked; without a credential that was changed."""
     panic: Panic | None = None
-    """The panic that events tell of."""
+    """The panic state by events."""
     tokens: tuple[Token, ...] = ()
     """Tokens that no event issued like this, or that were ended."""
     expired: tuple[Token, ...] = ()
@@ -93,7 +94,7 @@ class StateDivergence:
     """The windows of limits, which were derived again."""
 
     def __bool__(self) -> bool:
-        """Tell whether there is anything."""
+        """Check whether there is anything."""
         return any(self.counts().values())
 
     def counts(self) -> dict[str, int]:
@@ -113,7 +114,7 @@ class StateDivergence:
 
 
 def diverged(db: sqlite3.Connection, loaded: Loaded, clock: Clock) -> StateDivergence:
-    """Compare what was loaded with the events, before anything is served.
+    """Compare the loaded rows with the events, before anything is served.
 
     Rows that end by themselves are found by a scan back to the oldest of them; those
     of any age are bound by few types of events, which are all read.
@@ -155,7 +156,7 @@ def diverged(db: sqlite3.Connection, loaded: Loaded, clock: Clock) -> StateDiver
 
 
 class _Passing:
-    """Live tokens, step-ups, leases and cool-downs, and what events bind of them."""
+    """Live tokens, step-ups, leases and cool-downs, and their bindings in events."""
 
     def __init__(
         self, db: sqlite3.Connection, loaded: Loaded, clock: Clock, lasting: Bound
@@ -228,7 +229,7 @@ class _Passing:
 
 
 def _over(roster: Roster, ends: Deadline, issued: int, clock: Clock) -> bool:
-    """Tell whether a clock has passed a deadline since it was set by event *issued*."""
+    """Check whether a clock passed a deadline since it was set by event *issued*."""
     peaks = roster.peaks  # nearly always none
     if peaks and any(at > issued and peak >= ends.wall for at, peak in peaks.items()):
         return True
@@ -247,17 +248,17 @@ def _wrong_agents(
         try:
             agent = docs.read_agent(row[1])
             same = bound.get(f"{CREDENTIAL}{row[0]}", (0, ""))[1]
-            kept = same == credential_digest(row[1])
+            same_credential = same == credential_digest(row[1])
         except (ValueError, TypeError, LookupError):
-            agent, kept = None, False
-        known = roster.agents.get(AgentId(row[0])) or agent
-        if known is None:
+            agent, same_credential = None, False
+        recorded = roster.agents.get(AgentId(row[0])) or agent
+        if recorded is None:
             continue
         yield replace(
-            known.revoked(known.created_at),
+            recorded.revoked(recorded.created_at),
             id=AgentId(row[0]),
             client_id=row[0],
-            credential=agent.credential if agent and kept else Credential(),
+            credential=agent.credential if agent and same_credential else Credential(),
         )
 
 
@@ -265,8 +266,8 @@ def _wrong_cooldowns(
     db: sqlite3.Connection, bound: Bound, meta: dict[str, Row], clock: Clock
 ) -> Iterator[Cooldown]:
     """Yield waits after a denial whose rows were changed or removed."""
-    for key, (_, found) in bound.items():
-        if not key.startswith("cooldown:") or not found:
+    for key, (_, bound_digest) in bound.items():
+        if not key.startswith("cooldown:") or not bound_digest:
             continue
         if key in meta and bound.holds("meta", meta[key]):
             continue
@@ -291,9 +292,9 @@ def _lost_steps(db: sqlite3.Connection, bound: Bound) -> tuple[AgentId, ...]:
         sorted(
             {
                 AgentId(key.removeprefix(STEP).partition("/")[0])
-                for key, (_, found) in bound.items()
+                for key, (_, digest) in bound.items()
                 if key.startswith(STEP)
-                and found
+                and digest
                 and key.removeprefix(STEP) not in there
             }
         )
@@ -333,12 +334,12 @@ class FullStateCheck:
         """Digests of the texts that events name."""
 
     def begin(self, db: sqlite3.Connection) -> None:
-        """Find out of which rows nothing has to be kept; see `_oldest_kept`."""
+        """Find the rows that need not be there; see `_oldest_kept`."""
         with storage_errors(self._path):
             self._oldest = _oldest_kept(db)
 
     def learn(self, seq: int, body: dict[str, Any]) -> None:
-        """Take what an event binds; its link and columns were found right."""
+        """Take an event's bindings; its link and columns were found right."""
         detail = body["detail"]
         time = body["time"]
         if body["type"] == EventType.CLOCK_JUMP:
@@ -348,14 +349,14 @@ class FullStateCheck:
         if body["type"] in NAMING:
             self._texts.update(texts_named(body)[1].values())
         for key, value in body.get("state", {}).items():
-            number, _, found = value.partition(":")
+            number, _, digest = value.partition(":")
             n = int(number)
             if key.startswith(ALL_TOKENS):
                 self._voids.setdefault(key.removeprefix(ALL_TOKENS), set()).add(n)
             elif key.startswith("tok_"):
-                self._learn_token(seq, body["agent_id"], detail, (key, n, found))
+                self._learn_token(seq, body["agent_id"], detail, (key, n, digest))
                 continue
-            self._bound.put(seq, key, n, found)
+            self._bound.put(seq, key, n, digest)
 
     def _learn_token(
         self,
@@ -364,14 +365,14 @@ class FullStateCheck:
         detail: dict[str, object],
         bound: tuple[str, int, str],
     ) -> None:
-        key, n, found = bound
+        key, n, digest = bound
         ends = detail.get("expires_at") or detail.get("token_fetch_before")
         ends = ends if isinstance(ends, str) else ""
-        if not found:
+        if not digest:
             if n >= self._oldest:
                 self._drops.setdefault(key, set()).add(n)
         elif n >= self._oldest or ends > self._started:
-            issued = _Issued(found, seq, agent_id, ends)
+            issued = _Issued(digest, seq, agent_id, ends)
             self._tokens.setdefault(key, {})[n] = issued
 
     def problems(self, db: sqlite3.Connection) -> list[str]:
@@ -393,15 +394,15 @@ class FullStateCheck:
         """Return the keys of rows that were removed and that no start writes again."""
         meta = {row[0]: row for row in db.execute("SELECT * FROM meta")}
         waits = _wrong_cooldowns(db, self._bound, meta, clock)
-        kept = {*meta, *(f"cooldown:{one.requester}" for one in waits)}
+        current = {*meta, *(f"cooldown:{one.requester}" for one in waits)}
         if Rosters().at(db, head_seq(db)).panic is not None:
-            kept.add("panic")
+            current.add("panic")
         for table in ("agents", "stepups"):
-            kept.update(row[0] for row in db.execute(f"SELECT id FROM {table}"))
+            current.update(row[0] for row in db.execute(f"SELECT id FROM {table}"))
         return sorted(
             key
-            for key, (_, found) in self._bound.items()
-            if found and table_of(key) not in {"", "outbox"} and key not in kept
+            for key, (_, digest) in self._bound.items()
+            if digest and table_of(key) not in {"", "outbox"} and key not in current
         )
 
     @property
@@ -410,7 +411,7 @@ class FullStateCheck:
         return max((n for n, _ in self._bound.values()), default=0)
 
     def ends(self) -> list[tuple[str, Row]]:
-        """Return the rows that end tokens, as events tell of them."""
+        """Return the rows that end tokens, by the events."""
         return [
             *(("dropped", (key, max(n))) for key, n in self._drops.items()),
             *(("voided", (key, max(n))) for key, n in self._voids.items()),
@@ -439,15 +440,15 @@ class FullStateCheck:
             elif table == "meta" and self._unbound(str(row[0])):
                 continue
             elif not self._bound.holds(table, row):
-                known = any(key in self._bound for key, _ in bindings(table, row))
-                told = "not as its event says" if known else _UNTOLD
-                yield table, f"{name} {row[0]} is {told}"
-        for key, (_, found) in self._bound.items():
-            if found and table_of(key) == table and key not in there:
+                bound = any(key in self._bound for key, _ in bindings(table, row))
+                problem = "not as its event says" if bound else _UNTOLD
+                yield table, f"{name} {row[0]} is {problem}"
+        for key, (_, bound_digest) in self._bound.items():
+            if bound_digest and table_of(key) == table and key not in there:
                 yield table, f"{name} {key} is gone though its event is there"
 
     def _unbound(self, key: str) -> bool:
-        """Tell whether no event has to bind the small record under *key*."""
+        """Check whether no event has to bind the small record under *key*."""
         if is_deciding(key):
             return key in MAYBE_BOUND and key not in self._bound
         return key.startswith(("ledger", *UNBOUND))
@@ -461,10 +462,10 @@ class FullStateCheck:
             there.setdefault(name, set()).add(n)
             if name in self._drops:
                 continue  # it is served no more, whatever its row says
-            found = self._tokens.get(name, {}).get(n)
-            if found is None:
+            states = self._tokens.get(name, {}).get(n)
+            if states is None:
                 yield "tokens", f"token {name} is there though no event issued it"
-            elif (found.digest, found.seq) != (digest("tokens", row[1:5]), row[5]):
+            elif (states.digest, states.seq) != (digest("tokens", row[1:5]), row[5]):
                 yield "tokens", f"token {name} is not as its event says"
         for name, rows in self._tokens.items():
             if name in self._drops:
@@ -475,7 +476,7 @@ class FullStateCheck:
                     yield "tokens", f"token {name} is gone though it did not end"
 
     def _text_rows(self, db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
-        """Yield what of the policy texts is not as events name it."""
+        """Yield the policy texts that differ from their names in events."""
         there = set()
         for key, text in db.execute("SELECT sha256, text FROM texts"):
             there.add(key)
@@ -485,16 +486,16 @@ class FullStateCheck:
             yield "texts", f"policy text {key:.12} is gone though its event is there"
 
     def _ends(self, db: sqlite3.Connection, first: int) -> Iterator[tuple[str, str]]:
-        """Yield what of the ends of tokens is not as events say."""
-        for table, told, name in (
+        """Yield the ends of tokens that differ from the events."""
+        for table, ends, name in (
             ("dropped", self._drops, "token"),
             ("voided", self._voids, "agent"),
         ):
             rows = {str(key): n for key, n in db.execute(f"SELECT * FROM {table}")}
             for key, n in rows.items():
-                if n not in told.get(key, ()):
+                if n not in ends.get(key, ()):
                     yield table, f"the end of {name} {key} is in no event"
-            for key, numbers in told.items():
+            for key, numbers in ends.items():
                 if max(numbers) >= first and key not in rows:
                     yield table, f"{name} {key} ended, and its row is gone"
                 elif table == "voided" and key in rows and rows[key] < max(numbers):
@@ -506,11 +507,13 @@ def _oldest_kept(db: sqlite3.Connection) -> int:
 
     A commit is numbered when it is asked for, and some may wait to be written.
     """
-    found = [
+    oldest = [
         db.execute(f"SELECT min(n) FROM {table}").fetchone()[0]
         for table in ("tokens", "dropped", "voided")
     ]
-    return int(min([state.last_n(db), *(n for n in found if n is not None)])) - _WAITING
+    return (
+        int(min([state.last_n(db), *(n for n in oldest if n is not None)])) - _WAITING
+    )
 
 
 def table_of(key: str) -> str:

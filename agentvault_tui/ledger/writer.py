@@ -2,7 +2,7 @@
 
 No timer gathers a group: while one batch is on its way to the disk the next collects
 behind it. Any failure latches: every commit is refused, until the store could be
-opened anew, the doubtful batch was found or found missing, and an event about it was
+opened again, the doubtful batch was found or found missing, and an event about it was
 written.
 """
 
@@ -38,7 +38,7 @@ from agentvault_tui.model import Event
 MAX_QUEUE: Final = 4096
 MAX_BATCH: Final = 32
 """Commits in one transaction: past this a flush is shared enough, and all who wake
-together would hold up whoever comes next, such as a revocation."""
+together would delay the next job, such as a revocation."""
 _CALLS_ALONE: Final = 16
 """Records of calls in a transaction of their own: a revocation that comes waits for
 it."""
@@ -46,7 +46,7 @@ _CALLS_BESIDE: Final = 4
 """The same in a transaction with any other."""
 _WOKEN_A_TURN: Final = 2
 _LAZY_SECONDS: Final = 0.02
-"""How long a commit that nobody waits for may wait for others."""
+"""The longest wait for others of a commit without a waiting caller."""
 _CHECKPOINT_BYTES: Final = schema.LOG_BYTES
 """Bytes of log after which a checkpoint runs even under load."""
 _IDLE_BYTES: Final = 256 * 1024
@@ -65,8 +65,8 @@ _COUNT_IDLE: Final = 256
 _PRUNE_EVERY: Final = 256
 _PRUNE_ROWS: Final = 512
 _ASSERTIONS_KEPT: Final = 600.0
-"""Seconds of the boot clock, twice the longest life of an assertion, that a used one
-is kept for at least: a wall clock that is ahead for a while makes none forgotten."""
+"""Seconds of the boot clock, twice the longest life of an assertion, that a used one is
+stored for at least: a wall clock that is ahead for a while makes none forgotten."""
 _FIRST_RETRY: Final = 0.05
 _LAST_RETRY: Final = 1.0
 
@@ -81,11 +81,11 @@ class Writer:
         self.problem: str | None = None
         """Why nothing can be written, while that is so."""
         self.fault: str | None = None
-        """Why nobody may grant, although it can be written."""
+        """Why grants are stopped, although it can be written."""
         self.on_problem: Callable[[], None] = _nothing
         self.on_commit: Callable[[], None] = _nothing
         self.on_written: Callable[[tuple[Event, ...], Attempt], None] = _nothing
-        """Told of every durable commit, in the order of the chain."""
+        """Called with every durable commit, in the order of the chain."""
         self.on_recovery: Callable[[Recovery], None] = _nothing
         self.numbers: Iterator[int] = itertools.count(1)
         """Numbers for the rows of commits, larger than any that is stored."""
@@ -125,8 +125,8 @@ class Writer:
     def submit(self, job: Job, *, urgent: bool) -> None:
         """Put *job* in line; an urgent one goes ahead, and never finds it full.
 
-        One that nobody waits for shares the next transaction with others, if one comes
-        within a moment.
+        One without a waiting caller shares the next transaction with others, if one
+        comes within a moment.
         """
         if self.problem is not None or self._closing:
             raise self._refusal()
@@ -155,7 +155,7 @@ class Writer:
         self._wake_writer()
 
     def close(self) -> None:
-        """Write what waits, then stop."""
+        """Write the waiting jobs, then stop."""
         self._closing = True
         self._wake_writer()
 
@@ -186,7 +186,7 @@ class Writer:
             await self._drop_connection()
 
     async def _prepare(self, clock: Clock) -> None:
-        """Do what comes before every batch; here nothing does."""
+        """Do the work before every batch; here nothing."""
 
     async def _write(self, jobs: list[Job], clock: Clock) -> None:
         try:
@@ -203,7 +203,7 @@ class Writer:
         await self._finish(batch, clock)
 
     async def _finish(self, batch: Batch, clock: Clock) -> None:
-        """Tell of a batch that is durable, wake its callers, and do what is due."""
+        """Publish a durable batch, wake its callers, and do the due work."""
         self.tip, jobs = batch.after, batch.jobs
         for job, events in zip(jobs, batch.events, strict=True):
             self.on_written(events, job.attempt)
@@ -232,7 +232,7 @@ class Writer:
                 self._counts.add_event(event, iso(event.time))
 
     async def _answer(self) -> None:
-        """Wake those who wait, few a turn of the loop; what is urgent goes first.
+        """Wake the callers, few a turn of the loop; urgent ones first.
 
         Of the calls, few between two batches while anything else waits to be written.
         """
@@ -246,7 +246,7 @@ class Writer:
             await asyncio.sleep(0)
 
     def _urgent_waits(self) -> bool:
-        """Tell whether what is urgent is to be written or taken to the copy."""
+        """Check whether urgent jobs are to be written or added to the copy."""
         return bool(self._urgent)
 
     def _wake(self, most: int) -> None:
@@ -284,7 +284,7 @@ class Writer:
             await self._recover(nothing, error, clock)
 
     def _clock_before(self, clock: Clock, now: str) -> str:
-        """Return what the wall clock said `_ASSERTIONS_KEPT` ago, or nothing."""
+        """Return the wall clock's time `_ASSERTIONS_KEPT` ago, or nothing."""
         self._looks.append((clock.boot(), now))
         least = clock.boot() - _ASSERTIONS_KEPT
         while len(self._looks) > 1 and self._looks[1][0] <= least:
@@ -293,7 +293,7 @@ class Writer:
         return before if boot <= least else ""
 
     async def _recover(self, batch: Batch, error: Exception, clock: Clock) -> None:
-        """Refuse commits until the store was opened anew and takes an event."""
+        """Refuse commits until the store was opened again and takes an event."""
         self.problem = f"the ledger cannot be written ({error})"
         self._counts = None
         doubt = DoubtfulBatch(batch, self._ledger_id, str(error))
@@ -387,7 +387,7 @@ class LogIndex:
     """The head of the log's index, in a file that stays open.
 
     To close any descriptor of it ends all locks that this process has on it, SQLite's
-    among them (fcntl(2)); then another process would write the index anew.
+    among them (fcntl(2)); then another process would write the index again.
     """
 
     def __init__(self, path: Path) -> None:

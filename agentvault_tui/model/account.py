@@ -1,4 +1,4 @@
-"""An account a person connected for an agent, and what was handed out of it."""
+"""An account that a person connected for an agent, and the tokens issued from it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Account:
     """The vault user: the tenant's subject of who connected it."""
     user_name: str
     scopes: tuple[str, ...]
-    """What the person allowed there, in the provider's words: untrusted."""
+    """The permissions that the person granted there, in the provider's words:
+    untrusted."""
     since: datetime
     removing: bool = False
     """Not used any more; that the tenant has deleted it is not confirmed yet."""
@@ -37,7 +38,7 @@ class Account:
 
 
 class IssuedProviderToken(NamedTuple):
-    """A provider's token that an agent was given, by what may be known of it."""
+    """A provider's token that an agent got, by the facts that may be recorded."""
 
     account_id: str
     """The account it is of."""

@@ -1,4 +1,4 @@
-"""An agent: who it is, who answers for it, what it may do."""
+"""An agent: its identity, its owner, its permissions."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Agent:
     serves: tuple[str, ...] = ()
     """A resource server's scopes: it sees tokens of these alone; empty: of any."""
     resources: tuple[str, ...] = ()
-    """A resource server's resources: likewise, these and what is below them."""
+    """A resource server's resources: these and the ones below them."""
     credential: Credential = Credential()
     revoked_at: datetime | None = None
     removed_at: datetime | None = None
@@ -96,17 +96,17 @@ class Agent:
 
     @property
     def shown_identity(self) -> dict[str, str]:
-        """Return what events say of how it authenticated with its platform's token."""
-        known = self.authenticated_as
-        return {"authenticated_as": known} if known else {}
+        """Return the identity that events record for its platform's token."""
+        proven = self.authenticated_as
+        return {"authenticated_as": proven} if proven else {}
 
     def may_pass_on(self, to: AgentId) -> frozenset[str]:
         """Return the scopes of tokens that it may pass on to another agent."""
-        found = (one.scopes for one in self.delegates if one.agent_id == to)
-        return frozenset(next(found, ()))
+        granted = (one.scopes for one in self.delegates if one.agent_id == to)
+        return frozenset(next(granted, ()))
 
     def restored(self) -> Agent:
-        """Return it as it is when nobody has revoked it."""
+        """Return the agent without its revocation."""
         status = AgentStatus.TEMPLATE if self.template else AgentStatus.ACTIVE
         return replace(self, status=status, revoked_at=None)
 

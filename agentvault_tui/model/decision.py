@@ -1,4 +1,4 @@
-"""Scopes, what an agent asks for under them, and how policy answers."""
+"""Scopes, the actions that agents request under them, and policy's answers."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Scope:
     name: str
     """``verb:noun``, as on the wire."""
     description: str
-    """What it lets an agent do, in plain words."""
+    """The permission in plain words."""
     risk: Risk
     revoking: str
-    """What taking it away means, and what it does not undo."""
+    """The effect of taking it away, and the part that stays."""
 
 
 class Outcome(StrEnum):
@@ -54,7 +54,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What the agent wants to do; every text in it is untrusted."""
+    """The action that the agent wants; every text in it is untrusted."""
 
     scopes: tuple[str, ...]
     """Requested scopes, in the order asked."""
@@ -79,7 +79,7 @@ def other_details(
         details: ``authorization_details``, if any were sent.
 
     Returns:
-        those whose type is not ours.
+        those of foreign types.
     """
     return tuple([one for one in details or () if one.get("type") != DETAIL_TYPE])
 
@@ -90,12 +90,12 @@ def limits_nothing(
     others: Iterable[Mapping[str, object]],
     connection: str | None,
 ) -> bool:
-    """Tell whether nothing but its scope limits what an action's token is used for.
+    """Check whether only its scope limits the use of an action's token.
 
     An object of another type that says nothing but its type is no limit.
 
     Args:
-        resource: what the action is on.
+        resource: the action's resource.
         parameters: its parameters.
         others: details of types that policy does not read.
         connection: the account it goes through.
@@ -103,12 +103,12 @@ def limits_nothing(
     Returns:
         True when all of them are empty.
     """
-    said = any(len(one) > 1 for one in others)
-    return not (resource or parameters or said or connection)
+    matched = any(len(one) > 1 for one in others)
+    return not (resource or parameters or matched or connection)
 
 
 def detail_members(details: Iterable[Mapping[str, object]]) -> list[tuple[str, object]]:
-    """Return what *details* say, one member a row, for a person to read.
+    """Return the members of *details*, one a row, for a person to read.
 
     Each name begins with its object's type, numbered where there are several objects.
 
@@ -145,17 +145,17 @@ class Verdict(NamedTuple):
     risk: Risk
     """The highest risk among the requested scopes."""
     message: str
-    """What the agent's developer reads in ``error_description``."""
+    """``error_description``, for the agent's developer."""
     policy_version: str
     """Short hash of policy and catalogue."""
     escalating: tuple[str, ...] = ()
     """The requested scopes that need a person, each by itself."""
     counted: Mapping[str, Any] = _NOTHING
-    """What it uses of limits once it is allowed, as the ledger keeps it."""
+    """Its uses of limits once it is allowed, in the ledger's form."""
     retry_after: int | None = None
     """In how many seconds the same request would fit in the limits that stop it."""
     hooks: tuple[Mapping[str, object], ...] = ()
-    """What call-outs said, as the ledger keeps it."""
+    """The webhooks' answers, in the ledger's form."""
     before: tuple[Outcome, str, str] | None = None
     """Outcome, reason and rule before a call-out made it stricter."""
     facts: Mapping[str, Any] = _NOTHING

@@ -1,4 +1,4 @@
-"""One line of the ledger: who did what, and how it was answered."""
+"""One line of the ledger: the actor, the action and the answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class EventType(StrEnum):
     AGENT_CHANGED = "agent.changed"
     """Its owner, purpose, kind or credential."""
     AGENT_FLOODING = "agent.flooding"
-    """An agent goes on asking for what it is refused; its requests are not decided."""
+    """An agent repeats refused requests; they are no longer decided."""
     TOKEN_DECISION = "token.decision"  # noqa: S105 - a word of the contract
     ACCESS_DECISION = "access.decision"
     """An evaluation (AuthZEN, or a hook of an agent host): nothing was issued."""
@@ -45,12 +45,13 @@ class EventType(StrEnum):
     TOKEN_REDEEMED = "token.redeemed"  # noqa: S105 - same
     """A token good for one action was consumed by a resource server's question."""
     TOKEN_USED = "token.used"  # noqa: S105 - same
-    """A resource server was told so many times that a token is active."""
+    """A resource server asked so many times about an active token."""
     TOKEN_REVOKED = "token.revoked"  # noqa: S105 - same
     TOKEN_EXCHANGED = "token.exchanged"  # noqa: S105 - same
     """A provider's token was given to an agent, out of Token Vault."""
     TOKEN_NOT_EXCHANGED = "token.not_exchanged"  # noqa: S105 - same
-    """What was allowed led to no provider's token: none there, or the tenant's no."""
+    """An allowed request got no provider's token: there is none, or the tenant
+    refused."""
     STEPUP_REQUESTED = "stepup.requested"
     STEPUP_AUTHORIZING = "stepup.authorizing"
     STEPUP_NOT_APPROVED = "stepup.not_approved"
@@ -59,16 +60,16 @@ class EventType(StrEnum):
     """One of several people who have to approve it did."""
     STEPUP_APPROVED = "stepup.approved"
     STEPUP_REPEAT_ENDED = "stepup.repeat_ended"
-    """What was left of an approval's repeats is over: a request deviated, or a no."""
+    """The rest of an approval's repeats ended: a request deviated, or was denied."""
     STEPUP_DENIED = "stepup.denied"
     STEPUP_EXPIRED = "stepup.expired"
     STEPUP_CANCELLED = "stepup.cancelled"
     OPERATOR_LOGIN = "operator.login"
     OPERATOR_LOGOUT = "operator.logout"
     OPERATOR_NOT_SIGNED_IN = "operator.not_signed_in"
-    """A try at signing in that seated nobody: cancelled, stale, no factor."""
+    """A sign-in that failed: cancelled, stale, without a factor."""
     OPERATOR_REFUSED = "operator.refused"
-    """A decision that whoever tried it has no role for."""
+    """A decision by a person without the role for it."""
     POLICY_CHANGED = "policy.changed"
     CHANGE_APPLIED = "change.applied"
     """A loosening was approved by a person's factor, or a file brought it.
@@ -77,13 +78,13 @@ class EventType(StrEnum):
     At the socket, where the uid is the proof, the event of the change itself has it.
     """
     CONFIG_APPLIED = "config.applied"
-    """What files say of agents, services and limits was put in force."""
+    """Agents, services and limits from files were put in effect."""
     ADVICE_APPLIED = "advice.applied"
-    """What an agent does not need was taken away, on trial."""
+    """An unused permission was removed, on trial."""
     ADVICE_GIVEN_BACK = "advice.given_back"
     ADVICE_DISMISSED = "advice.dismissed"
     SERVICE_CHANGED = "service.changed"
-    """A file that says what the gateway reaches was put in force, or is gone."""
+    """A file of the gateway was put in effect, or removed."""
     SERVICE_PROBED = "service.probed"
     """An operator probed whether a service leaves bodies unread."""
     SECRET_CHANGED = "secret.changed"  # noqa: S105 - a word of the contract
@@ -105,14 +106,14 @@ class EventType(StrEnum):
     BROKER_STARTED = "broker.started"
     BROKER_STOPPED = "broker.stopped"
     LEDGER_RESTORED = "ledger.restored"
-    """The ledger goes on from a backup: what came after it is not known here."""
+    """The ledger continues from a backup: later events are missing here."""
     STATE_RECORDED = "state.recorded"
-    """Rows of the state changed beside no event that could hold their hashes."""
+    """Rows of the state changed next to no event that could hold their hashes."""
     AUDIT_AMBIGUOUS = "audit.ambiguous"
     STORE_COPIED = "store.copied"
     """The ledger was copied into this store; the events before are the source's."""
     ALERT_DEAD = "alert.dead"
-    """An alert that its sink did not take for a day: somebody was not told."""
+    """An alert that its destination did not accept for a day."""
     EXPORT_SKIPPED = "export.skipped"
     """An event that a destination for programs refused even alone."""
     CLOCK_JUMP = "clock.jump"
@@ -193,7 +194,7 @@ LOOSENED: Final = "loosened"
 
 
 def loosens(event: Event) -> bool:
-    """Tell whether *event* is of a loosening, whoever brought it and how."""
+    """Check whether *event* is of a loosening, by any person and any way."""
     return LOOSENED in event.detail
 
 
@@ -208,7 +209,7 @@ def user_changed(
     Args:
         actor: who makes it.
         change: one of `PERSON_CHANGES`.
-        user: the name the person signs in with; checked by nobody.
+        user: the name the person signs in with; not verified.
         sub: their subject; empty for one who is added.
         roles: all they have from now on, where the change is ``added`` or ``role``.
     """

@@ -18,7 +18,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found, and what to do about it."""
+    """A problem, and its remedy."""
 
     level: Level
     what: str

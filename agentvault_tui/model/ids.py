@@ -1,4 +1,4 @@
-"""Identifiers and bearer secrets: what they look like, and how they are made."""
+"""Identifiers and bearer secrets: their form, and how they are made."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Money:
     """Digits of the minor unit of the request's currency."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no unit.
+        """Refuse an invalid unit.
 
         Raises:
             ValueError: likewise.
@@ -76,7 +76,7 @@ class Money:
 
     @classmethod
     def read(cls, value: object) -> Money | None:
-        """Return what `written` wrote; None for anything else.
+        """Read the form that `written` writes; None for anything else.
 
         Args:
             value: a mapping, or an object with the members as attributes.

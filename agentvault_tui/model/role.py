@@ -1,4 +1,4 @@
-"""What a person may do here, as the tenant's claim says."""
+"""The rights of a person, by the tenant's claim."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from enum import StrEnum
 class Role(StrEnum):
     """Each includes those before it.
 
-    Whoever may grant the riskiest action must be able to take it back that instant,
-    so an approver is an operator too; nobody decides on what they may not see.
+    An approver is an operator too, because a person who grants the riskiest action must
+    be able to revoke it at once; a person who may not see may not decide.
     """
 
     VIEWER = "viewer"
@@ -21,7 +21,7 @@ class Role(StrEnum):
     """Approves step-ups, each with a second factor."""
 
     def includes(self, other: Role) -> bool:
-        """Tell whether this role may do what *other* may."""
+        """Check whether this role has all rights of *other*."""
         return self.rank >= other.rank
 
     @property
@@ -33,5 +33,5 @@ class Role(StrEnum):
 def role_of(words: Iterable[str]) -> Role | None:
     """Return the highest role that *words* name exactly; None when they name none."""
     named = set(words)
-    found = (role for role in Role if role in named)
-    return max(found, key=lambda role: role.rank, default=None)
+    granted = (role for role in Role if role in named)
+    return max(granted, key=lambda role: role.rank, default=None)

@@ -19,11 +19,11 @@ UNSEEN_PARTS: Final = (
     "request it is used for are not shown: the gateway opens only requests that say no "
     "more."
 )
-"""What every face says where a token is approved, and not one request."""
+"""The warning where a token is approved, and not one request."""
 
 
 class StepUpStatus(StrEnum):
-    """Where a step-up stands."""
+    """The state of a step-up."""
 
     PENDING = "pending"
     AUTHORIZING = "authorizing"
@@ -37,13 +37,13 @@ class StepUpStatus(StrEnum):
 
     @property
     def open(self) -> bool:
-        """Tell whether a decision is still possible."""
+        """Check whether a decision is still possible."""
         return self in {StepUpStatus.PENDING, StepUpStatus.AUTHORIZING}
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceCode:
-    """What the approver needs to reach the tenant (RFC 8628 section 3.2)."""
+    """The approver's way to the tenant (RFC 8628 section 3.2)."""
 
     user_code: str
     verification_uri: str
@@ -55,7 +55,7 @@ class DeviceCode:
 
 
 class Evidence(NamedTuple):
-    """Who decided, and by what right."""
+    """The decider, and the proof."""
 
     sub: str
     """The tenant's subject for an approver; ``uid:1000`` for a local operator."""
@@ -73,7 +73,7 @@ CHANGE_KINDS: Final = (
     *("policy", "limits", "services", "secrets", "issuers", "connections", "rules"),
     *("alerts", "agents", "panic", "tokens", "team", "people"),
 )
-"""What a change may be of; ``[[changes.rules]]`` names them."""
+"""The subjects of a change; ``[[changes.rules]]`` names them."""
 CHANGE_ID: Final = "chg"
 """Prefix of the ids of changes that wait, which are step-ups otherwise."""
 
@@ -100,7 +100,7 @@ class WaitingChange:
     """Of `CHANGE_KINDS`; the first names it."""
     summary: str
     call: str
-    """What carries it out: method and path of the operators' call."""
+    """The call that carries it out: method and path of the operators' API."""
     sub: str
     """Who asked: their subject, or ``uid:`` and a number at the socket."""
     name: str
@@ -123,11 +123,11 @@ class ParameterBound(NamedTuple):
 
 
 BOUNDED: Final = ("amount", "count", "recipients")
-"""Parameters that a repeat may bound: how much or many, never what or whom."""
+"""Parameters that a repeat may bound: amounts and counts only."""
 
 
 def repeat_words(count: int, within: int, bounds: Mapping[str, int]) -> str:
-    """Say what is approved beside the request itself, the same on every face.
+    """Word the repeats that are approved with a request, the same on every face.
 
     Args:
         count: how often more.
@@ -151,20 +151,20 @@ class Repeat:
     bounds: tuple[ParameterBound, ...] = ()
     """Sorted; every other parameter has to be the same."""
     left: int = 0
-    """How often it still stands in for a person; 0 before the approval."""
+    """How often it still replaces a person; 0 before the approval."""
     expires: Deadline | None = None
     """Set by the approval."""
 
     @property
     def asked(self) -> dict[str, Any]:
-        """Return what a person decides about, as digest, events and pages have it."""
+        """Return the subject of the decision, as digest, events and pages have it."""
         bounds = {bound.name: {"max": bound.most} for bound in self.bounds}
         return {"count": self.count, "within": self.within, "bounds": bounds}
 
 
 @dataclass(frozen=True, slots=True)
 class StepUp:
-    """A request held for a person; the digest fixes what they decide about."""
+    """A request held for a person; the digest fixes the content of the decision."""
 
     id: StepUpId
     agent_id: AgentId
@@ -172,7 +172,7 @@ class StepUp:
     scope: str
     """The one scope the elevated token will carry: its action's.
 
-    Of a provider's token: all that the connection stands for.
+    Of a provider's token: all that the connection represents.
     """
     action: str
     resource: str | None
@@ -216,7 +216,7 @@ class StepUp:
     fetched_at: datetime | None = None
     """When the agent was given the approved token."""
     connection: str | None = None
-    """Of the provider whose token is asked for; else a token of our own is."""
+    """Of the provider whose token is requested; else the token is our own."""
     request_json: str | None = None
     """The HTTP request a held call would send, without its credential, as JSON text:
     ``method``, ``url``, ``headers``, ``body_sha256``, ``body_bytes``, and
@@ -242,9 +242,9 @@ class StepUp:
     repeat_of: StepUpId | None = None
     """The approval that stood in for a person here."""
     change: WaitingChange | None = None
-    """What is to be changed, where no agent asks but an operator.
+    """The change, if an operator asks and not an agent.
 
-    `policy_version` is then the digest of what it would change.
+    `policy_version` is then the digest of the changed text.
     """
     money: Money | None = None
     """How the amount is written, if the service of the request says so."""
@@ -255,7 +255,7 @@ class StepUp:
         return requester_of(self.agent_id, self.chain)
 
     def repeats(self, clock: Clock) -> bool:
-        """Tell whether its approval still stands in for a person."""
+        """Check whether its approval still replaces a person."""
         repeat = self.repeat
         return (
             repeat is not None
@@ -273,32 +273,32 @@ class StepUp:
         return replace(self, repeat=replace(self.repeat, left=left))
 
     def repeated_no_more(self) -> StepUp:
-        """Return it with what is left of its repeats ended."""
+        """Return it with the rest of its repeats ended."""
         if self.repeat is None:
             return self
         return replace(self, repeat=replace(self.repeat, left=0))
 
     @property
     def fetched(self) -> bool:
-        """Tell whether the agent fetches a token; else it repeats what asked."""
+        """Check whether the agent fetches a token; else it repeats the request."""
         held = self.evaluation or self.request_json is not None
         return not held and self.change is None
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Return the action's parameters, read anew each time."""
+        """Return the action's parameters, read again each time."""
         parameters: dict[str, Any] = json.loads(self.parameters_json)
         return parameters
 
     @property
     def details(self) -> tuple[dict[str, Any], ...] | None:
-        """Return `authorization_details`, read anew each time."""
+        """Return `authorization_details`, read again each time."""
         text = self.authorization_details
         return None if text is None else tuple(json.loads(text))
 
     @property
     def request(self) -> dict[str, Any] | None:
-        """Return the request of a held call, read anew each time."""
+        """Return the request of a held call, read again each time."""
         text = self.request_json
         return None if text is None else json.loads(text)
 
@@ -317,7 +317,7 @@ class StepUp:
 
     @property
     def unlimited(self) -> bool:
-        """Tell whether nothing but the scope limits what the token is used for."""
+        """Check whether only the scope limits the use of the token."""
         if self.request_json is not None or self.change is not None:
             return False
         others = other_details(self.details)

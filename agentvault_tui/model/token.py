@@ -20,7 +20,7 @@ from agentvault_tui.model.ids import (
 
 
 class TokenKind(StrEnum):
-    """What a token is good for."""
+    """The use of a token."""
 
     STANDARD = "standard"
     """Decided by policy alone."""
@@ -29,7 +29,7 @@ class TokenKind(StrEnum):
 
 
 class Token(NamedTuple):
-    """An issued access token; only the hash of its secret is kept."""
+    """An issued access token; only the hash of its secret is stored."""
 
     id: TokenId
     sha256: str
@@ -59,7 +59,7 @@ class Token(NamedTuple):
 
     @property
     def subject(self) -> AgentId:
-        """Return whose authority it is: the first agent's (RFC 8693 section 4.1)."""
+        """Return the first agent, whose authority it is (RFC 8693 section 4.1)."""
         return self.chain[0] if self.chain else self.agent_id
 
     @property
@@ -73,7 +73,7 @@ class Token(NamedTuple):
         return bool(json.loads(self.authorization_details or "[]"))
 
     def principal(self, holder: Agent) -> Agent:
-        """Return *holder* as policy decides about what it does with this token.
+        """Return *holder* as policy sees the user of this token.
 
         Of a token that was passed on the scopes count, and no grant of its holder's.
         """

@@ -1,1 +1,1 @@
-"""The operators' API as types: what broker, console and command line share."""
+"""The operators' API as types, shared by broker, console and command line."""

@@ -17,7 +17,7 @@ from agentvault_tui.operator_api.shapes import (
 
 
 class IssueRequest(WireRequest, kw_only=True):
-    """Issue a token of an agent to whoever is at the socket."""
+    """Issue a token of an agent to the caller at the socket."""
 
     agent_id: Word
     scope: Annotated[str, Meta(max_length=4000)] = ""
@@ -75,7 +75,7 @@ class ConnectedInfo(WireShape, kw_only=True):
     """An agent host was configured for the local user."""
 
     factor: bool
-    """Whether what loosens needs an approver's factor at the socket now."""
+    """Whether a loosening needs an approver's factor at the socket now."""
 
 
 class HookRequest(WireRequest, kw_only=True):
@@ -99,10 +99,10 @@ class HookRequest(WireRequest, kw_only=True):
     """The part of the call that leads into AgentVault's home directory, if any."""
     cwd: Annotated[str, Meta(max_length=4000)] = ""
     reason: Annotated[str, Meta(max_length=500)] = ""
-    """What the model says of its call; not compared with what was approved."""
+    """The model's description of its call; not part of the approval."""
     mcp_server: Annotated[str, Meta(max_length=400)] = ""
-    """The MCP server whose tool it is, by the name that the host has for it, or by its
-    URL; empty where the host does not tell."""
+    """The MCP server of the tool, by the host's name for it, or by its URL; empty if
+    the host does not name it."""
     mcp_tool: Annotated[str, Meta(max_length=400)] = ""
     """The tool by the name it has at that server."""
     wait: bool = False
@@ -133,11 +133,11 @@ class SignInInfo(_SecretShape, kw_only=True):
     """Good for nothing until a person has signed in, and with one key alone."""
     device: DeviceInfo
     origin: str
-    """What the embedded tenant's page says of where it comes from."""
+    """The embedded tenant's data about where it comes from."""
 
 
 class IssuedTokenInfo(_SecretShape, kw_only=True):
-    """A token that was issued to whoever is at the socket, shown once."""
+    """A token that was issued to the caller at the socket, shown once."""
 
     access_token: str
     token_type: str
@@ -163,7 +163,7 @@ class RunInfo(_SecretShape, kw_only=True):
 
 
 class RunNewsInfo(_SecretShape, kw_only=True):
-    """How a run stands."""
+    """The state of a run."""
 
     ended: str | None
     """Null while it goes on; ``done``, ``lost``, or why it must not go on."""
@@ -219,6 +219,7 @@ class TeamKeyInfo(WireShape, kw_only=True):
 
     key: str
     before: str | None
-    """The one before, which opens what it sealed until every broker has the new one."""
+    """The earlier one, which opens old ciphertexts until every broker has the new
+    one."""
     missing: tuple[str, ...] = ()
     """The brokers that have not the new one yet."""

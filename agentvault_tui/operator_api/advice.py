@@ -14,7 +14,7 @@ from agentvault_tui.operator_api.shapes import Json, Moment, WireShape
 
 
 class AdviceEvidence(WireShape, kw_only=True):
-    """What the recorded history says for a piece of advice."""
+    """The recorded history's evidence for a piece of advice."""
 
     since: Moment
     until: Moment
@@ -35,7 +35,7 @@ class AdviceEvidence(WireShape, kw_only=True):
 
 
 class AdvisedChange(WireShape, kw_only=True, omit_defaults=True):
-    """What the advice is; exactly one member is there."""
+    """The advice; exactly one member is present."""
 
     ungrant: list[str] | UnsetType = UNSET
     rule: str | UnsetType = UNSET
@@ -85,7 +85,7 @@ class HitRateInfo(WireShape, kw_only=True):
 
 
 class AdviceList(WireShape, kw_only=True):
-    """Advice, what is on trial first."""
+    """Advice, trials first."""
 
     advice: list[AdviceInfo]
     hit_rate: HitRateInfo
@@ -100,11 +100,11 @@ class AdviceQuery(WireRequest, kw_only=True):
     window: Annotated[int, Meta(ge=0, le=10 * 366 * 86_400)] = 0
     """Seconds of the history that count as now; 0 for ``policy.advice_window``."""
     all: bool = False
-    """Also what was kept, given back or dismissed."""
+    """Also advice that was kept, given back or dismissed."""
 
 
 class ApplyAdviceRequest(WireRequest, kw_only=True):
-    """Take what was advised away, on trial."""
+    """Apply advice, on trial."""
 
     seconds: Annotated[int, Meta(ge=1, le=366 * 86_400)] = 7 * 86_400
     """How long the trial lasts."""

@@ -12,7 +12,7 @@ class SinkInfo(WireShape, kw_only=True):
     name: str
     kind: str
     events: tuple[str, ...]
-    """What routes send there; empty where it carries every event."""
+    """The filters of routes to it; empty if it carries every event."""
     seq: int
     """The last event it is done with."""
     behind: int

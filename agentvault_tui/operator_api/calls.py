@@ -28,7 +28,7 @@ AnswerT = TypeVar("AnswerT", bound=WireShape)
 
 
 class Access(StrEnum):
-    """What a call needs of an operator on another machine; see docs/remote.md.
+    """The right that a call needs of a remote operator; see docs/remote.md.
 
     At the socket the uid is the check, as `broker.authority` says.
     """
@@ -51,7 +51,7 @@ class Access(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ApiCall(Generic[AnswerT]):
-    """One call of the operators' HTTP; what it is about say its types."""
+    """One call of the operators' HTTP; its types give its content."""
 
     method: str
     path: str
@@ -65,7 +65,7 @@ class ApiCall(Generic[AnswerT]):
     seconds: float | None = None
     """How long its answer may take, where all of the history is read for it."""
     access: Access = Access.READ
-    """What it needs elsewhere; a ``POST`` always names it."""
+    """The right it needs elsewhere; a ``POST`` always names it."""
 
     def at(self, **parameters: str | int) -> str:
         """Return the path with its parameters filled in, each quoted as one segment."""
@@ -297,7 +297,7 @@ ACCESS: Final = {
     ("GET", METRICS_PATH): Access.READ,
     **{(one.method, one.path): one.access for one in CALLS},
 }
-"""Every route of the operators' HTTP, and what it needs of an operator elsewhere.
+"""Every route of the operators' HTTP, and the right of an operator elsewhere.
 
 No route that is not here is served, and the docs' table of roles is made from it.
 """

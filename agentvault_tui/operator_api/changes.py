@@ -1,4 +1,4 @@
-"""The operators' wire about changes: what loosens, and waits for a person's factor."""
+"""The operators' wire about changes: loosenings that wait for a person's factor."""
 
 from __future__ import annotations
 
@@ -99,6 +99,6 @@ class ChangeInfo(WireShape, kw_only=True):
 
 
 class ChangeList(WireShape, kw_only=True):
-    """Changes: what waits first, then the latest decided."""
+    """Changes: the waiting ones first, then the latest decided."""
 
     changes: tuple[ChangeInfo, ...]

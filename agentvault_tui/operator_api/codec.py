@@ -54,7 +54,7 @@ def decode(text: bytes | str, kind: type[T]) -> T:
 
 
 def _in_ascii(text: str) -> str:
-    """Escape what is not ASCII in a JSON text, without a call for each character.
+    """Escape non-ASCII characters in a JSON text, without a call for each character.
 
     An agent chooses how much of it there is. Encoded as one JSON string, the text has
     its own quotes and backslashes escaped as well; that is taken back. It holds no NUL.

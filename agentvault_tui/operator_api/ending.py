@@ -1,4 +1,4 @@
-"""The operators' wire of what ends rights: answers say where that is recorded.
+"""The operators' wire of revocations: answers name the place of the record.
 
 It takes effect at the broker that was asked at once. With the ledger away, or the store
 of a team, it is recorded later, and the other brokers do not know of it until then.
@@ -19,7 +19,7 @@ from agentvault_tui.operator_api.shapes import (
 
 
 class ConfirmedInfo(WireShape, kw_only=True):
-    """Whether another broker did what a revocation says, or ran out of its lease."""
+    """Whether another broker carried out a revocation, or ran out of its lease."""
 
     id: str
     confirmed: bool
@@ -27,7 +27,7 @@ class ConfirmedInfo(WireShape, kw_only=True):
 
 
 class RecordedAnswer(WireShape, kw_only=True):
-    """Where what took effect at this broker is recorded, and who follows it."""
+    """The place of a record of a change here, and the brokers that follow it."""
 
     recorded: bool = True
     kept: str = "ledger"
@@ -41,7 +41,7 @@ class RecordedAnswer(WireShape, kw_only=True):
 
 
 class RevokeAnswer(RecordedAnswer, kw_only=True):
-    """What a revocation, or the panic switch, ended."""
+    """The result of a revocation, or of the panic switch."""
 
     agent: AgentInfo | UnsetType = UNSET
     """Absent when all were meant."""
@@ -55,7 +55,7 @@ class RevokeAnswer(RecordedAnswer, kw_only=True):
     """Agents that were made from it, and ended with it."""
     calls_cut: int = 0
     calls_sent: int = 0
-    """Of the calls cut, those whose request had reached the service whole."""
+    """Of the cancelled calls, those that the service had received whole."""
     effective_ms: float = 0.0
     """Milliseconds from the request until nothing was honoured any more."""
     upstream: tuple[StepInfo, ...] = ()
@@ -69,17 +69,17 @@ class TokenRevokeAnswer(RecordedAnswer, kw_only=True):
     """With those that were exchanged for it."""
     calls_cut: int = 0
     calls_sent: int = 0
-    """Of the calls cut, those whose request had reached the service whole."""
+    """Of the cancelled calls, those that the service had received whole."""
 
 
 class ScopesAnswer(AgentInfo, kw_only=True):
-    """An agent whose scopes were changed."""
+    """An agent after a change of its scopes."""
 
     calls_cut: int = 0
     calls_sent: int = 0
-    """Of the calls cut, those whose request had reached the service whole."""
+    """Of the cancelled calls, those that the service had received whole."""
     delegated_revoked: int = 0
-    """Tokens that ended because they were exchanged for what was taken away."""
+    """Tokens that ended because they were exchanged for removed rights."""
     recorded: bool = True
     kept: str = "ledger"
     brokers: tuple[ConfirmedInfo, ...] | UnsetType = UNSET

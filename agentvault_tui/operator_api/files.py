@@ -1,4 +1,4 @@
-"""The operators' wire about agents, services and limits that are kept as files."""
+"""The operators' wire about agents, services and limits that come from files."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ ServiceName = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
 
 
 class AgentEntry(WireRequest, kw_only=True):
-    """What a file says of an agent; its name is the key it stands under.
+    """An agent in a file; its name is its key.
 
-    What is absent is empty, or the template's that it is made from: scopes and
-    delegates that a file does not name are taken away.
+    An absent member is empty, or from its template: scopes and delegates that a file
+    does not name are removed.
     """
 
     owner: Annotated[str, Meta(min_length=1, max_length=200)] | UnsetType = UNSET
@@ -31,7 +31,7 @@ class AgentEntry(WireRequest, kw_only=True):
     until: Moment | None = None
     """When it is revoked by itself; absent, an end that it has stays."""
     resource_server: bool = False
-    """Implied by what it serves."""
+    """Implied by its served scopes."""
     serves: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()
     delegates: dict[str, tuple[str, ...]] | UnsetType = UNSET
@@ -43,7 +43,7 @@ class AgentEntry(WireRequest, kw_only=True):
 
 
 class FilesRequest(WireRequest, kw_only=True):
-    """Put in force what files say, or plan it; names are the identity."""
+    """Put files in effect, or plan it; names are the identity."""
 
     agents: dict[str, AgentEntry] = field(default_factory=dict)
     """By name."""
@@ -54,7 +54,7 @@ class FilesRequest(WireRequest, kw_only=True):
     limits: str | UnsetType = UNSET
     """The text of ``limits.toml``; absent, the limits stay as they are."""
     plan: bool = False
-    """Only tell the difference."""
+    """Only return the difference."""
     prune: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
     """Revoke the agents that came by files and stand in none any more: so many."""
 
@@ -71,7 +71,7 @@ class AgentFieldChange(WireShape, kw_only=True):
 
 
 class FileChange(WireShape, kw_only=True):
-    """What applying the files changes of one thing."""
+    """The change of one thing by the files."""
 
     kind: Literal["agent", "service", "limits"]
     name: str
@@ -84,14 +84,14 @@ class FileChange(WireShape, kw_only=True):
 
 
 class FilesAnswer(WireShape, kw_only=True):
-    """The difference between files and what is in force."""
+    """The difference between files and the active state."""
 
     digest: str
     """SHA-256 over all that the files say, as the event names it."""
     applied: bool
-    """Whether it is in force now; false of a plan, and where there was none."""
+    """Whether it is in effect now; false of a plan, and where there was none."""
     recorded: bool = True
-    """Whether it is in the ledger: a cut is in force before it can be."""
+    """Whether it is in the ledger: a cut is in effect before it can be."""
     changes: tuple[FileChange, ...]
     gone: tuple[str, ...]
     """Agents that came by files, are served, and stand in none any more."""
@@ -99,7 +99,7 @@ class FilesAnswer(WireShape, kw_only=True):
 
 
 class FilesInfo(WireShape, kw_only=True):
-    """What is in force, as files say it."""
+    """The active state, as files."""
 
     agents: dict[str, AgentEntry]
     """Those that are served."""
@@ -108,4 +108,4 @@ class FilesInfo(WireShape, kw_only=True):
     limits: str | None
     """The text of ``limits.toml``; null where there is none."""
     left_out: tuple[str, ...]
-    """What is not among them, and why."""
+    """The names left out, with the reason."""

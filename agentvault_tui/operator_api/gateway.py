@@ -56,11 +56,11 @@ class CallList(WireShape, kw_only=True):
 
 
 def broker_names(brokers: Sequence[MemberInfo]) -> dict[str, str]:
-    """Return what tells several brokers apart, by id: hosts, or ids where alike."""
+    """Return distinct names of brokers, by id: hosts, or ids if these are alike."""
     hosts = [one.host for one in brokers]
     alike = len(set(hosts)) < len(hosts)
-    told = {one.id: one.id if alike else one.host for one in brokers}
-    return told if len(told) > 1 else {}
+    names = {one.id: one.id if alike else one.host for one in brokers}
+    return names if len(names) > 1 else {}
 
 
 class HeldBody(WireShape, kw_only=True):
@@ -88,7 +88,7 @@ class RouteInfo(WireShape, kw_only=True):
 
 
 class ServiceCredentialInfo(WireShape, kw_only=True):
-    """What is attached to a service's requests, by name and never by value."""
+    """The credential of a service's requests, by name and never by value."""
 
     kind: str
     secret: str | None
@@ -119,7 +119,7 @@ class ServiceInfo(WireShape, kw_only=True):
     routes: tuple[RouteInfo, ...]
     health: str
     """``ok``, ``unused`` since the start, ``failing``, or ``broken``: its secret is
-    missing or its file is not in force as it stands."""
+    missing or its present file is not in effect."""
     problem: str | None
     last_used_at: Moment | None
     unlisted: tuple[UnlistedInfo, ...] = ()
@@ -127,11 +127,11 @@ class ServiceInfo(WireShape, kw_only=True):
 
 
 class ServiceList(WireShape, kw_only=True):
-    """The services in force, by name."""
+    """The services in effect, by name."""
 
     services: tuple[ServiceInfo, ...]
     problems: dict[str, str]
-    """Why a file of ``services/`` is not in force as it stands, by its name."""
+    """The problems of files in ``services/`` that are not in effect, by name."""
 
 
 class ProbeInfo(WireShape, kw_only=True):
@@ -157,7 +157,7 @@ class ServiceProbe(WireShape, kw_only=True):
 
 
 class TryInfo(WireShape, kw_only=True):
-    """What a request would be, and how policy would answer; nothing is sent."""
+    """The action of a request, and policy's answer; nothing is sent."""
 
     route: RouteInfo | None
     """None where the request is not of one: it is the unmatched scope's, or refused."""
@@ -215,4 +215,5 @@ class SecretList(WireShape, kw_only=True):
     missing: tuple[MissingSecretInfo, ...]
     """Those that files name and that are not set."""
     key: str
-    """Whose key wraps them: ``home`` or ``systemd``; empty where there is none."""
+    """The owner of the key that wraps them: ``home`` or ``systemd``; empty if there is
+    none."""

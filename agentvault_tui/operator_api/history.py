@@ -54,11 +54,11 @@ class EventPageInfo(WireShape, kw_only=True):
 
     events: tuple[EventInfo, ...]
     next: int | None = None
-    """What goes into the same parameter to read on; null at the end."""
+    """The value of the same parameter for the next page; null at the end."""
 
 
 class LinkInfo(WireShape, kw_only=True):
-    """What it takes to compute a link of the chain again."""
+    """The data to compute a link of the chain again."""
 
     seq: int
     body: str
@@ -106,7 +106,7 @@ class AroundInfo(WireShape, kw_only=True):
 
 
 class PastInfo(WireShape, kw_only=True):
-    """What the broker knew at a moment."""
+    """The broker's knowledge at a moment."""
 
     seq: int
     time: Moment
@@ -153,7 +153,7 @@ class QuartersInfo(WireShape, kw_only=True):
 
 
 class RevokeForecast(WireShape, kw_only=True):
-    """What a revocation would end now."""
+    """The rights that a revocation would end now."""
 
     tokens: int
     elevated: int
@@ -161,7 +161,7 @@ class RevokeForecast(WireShape, kw_only=True):
 
 
 class RevokedInfo(WireShape, kw_only=True):
-    """What the revocation in force ended."""
+    """The rights that the active revocation ended."""
 
     at: Moment
     by: str
@@ -171,7 +171,7 @@ class RevokedInfo(WireShape, kw_only=True):
 
 
 class PastActivityInfo(WireShape, kw_only=True):
-    """What one agent did, as the broker counted it."""
+    """The counted actions of one agent."""
 
     agent_id: str
     head: int
@@ -183,7 +183,7 @@ class PastActivityInfo(WireShape, kw_only=True):
 
 
 class ActivityInfo(PastActivityInfo, kw_only=True):
-    """What one agent did, and what revoking it cuts or did cut."""
+    """The counted actions of one agent, and the effect of revoking it."""
 
     revoke: RevokeForecast
     revoked: RevokedInfo | None = None
@@ -191,4 +191,4 @@ class ActivityInfo(PastActivityInfo, kw_only=True):
     limits: LimitList
     """Windows of which at most a fifth is left to it."""
     trials: tuple[AdviceInfo, ...] = ()
-    """What was taken from it and is on trial, the first to end first."""
+    """Its permissions removed on trial, the first to end first."""

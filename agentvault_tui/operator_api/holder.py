@@ -30,7 +30,7 @@ _PATIENCE: Final = 2.0
 
 
 def main() -> None:
-    """Answer until the time is over, or until told to end; be nobody's child."""
+    """Answer until the time is over, or until ordered to end."""
     if os.fork():
         os._exit(0)
     os.setsid()
@@ -61,15 +61,15 @@ def main() -> None:
 
 
 def _answered(bound: socket.socket, secret: memoryview) -> bool:
-    """Answer whoever comes next, if anybody does; False: this is to end."""
+    """Answer the next caller, if there is one; False: end."""
     with contextlib.suppress(OSError):
         connected, _ = bound.accept()
         with connected:
             connected.settimeout(_PATIENCE)
-            asked = connected.recv(1)
-            if asked == GET:
+            connection = connected.recv(1)
+            if connection == GET:
                 connected.sendall(secret)
-            return asked != DROP
+            return connection != DROP
     return True
 
 

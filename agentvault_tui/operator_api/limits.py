@@ -1,4 +1,4 @@
-"""Limits on the operators' wire: what they are, and what is used of them."""
+"""Limits on the operators' wire: the limits and their uses."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class CallOutInfo(WireShape, kw_only=True):
     ms: int | None = None
     """How long that took."""
     problem: str | None = None
-    """What was wrong, if it did not."""
+    """Its problem, if it failed."""
 
 
 class LimitList(WireShape, kw_only=True):
-    """The limits in force, the windows in use, those with least left first."""
+    """The limits in effect, the windows in use, those with least left first."""
 
     limits: tuple[LimitInfo, ...]
     uses: tuple[LimitUseInfo, ...]

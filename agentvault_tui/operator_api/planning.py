@@ -22,7 +22,7 @@ class ExplainedLimit(WireShape, kw_only=True):
 
 
 class ExplainInfo(WireShape, kw_only=True):
-    """How policy would answer, by which rule, and what would change it."""
+    """Policy's answer, its rule, and the changes that would alter it."""
 
     decision: str
     reason: str
@@ -59,7 +59,7 @@ class PlannedChangeInfo(WireShape, kw_only=True):
     to: str
     """The outcome there would have been."""
     reason: str | UnsetType = UNSET
-    """Why, where policy itself would not say so: ``insufficient_scope``, of a call
+    """The reason, if policy itself would not give it: ``insufficient_scope``, of a call
     whose token lacks a scope that the other policy issues tokens for."""
     count: int = 0
     examples: list[int] = field(default_factory=list)
@@ -79,7 +79,7 @@ class MismatchInfo(WireShape, kw_only=True):
 
 
 class ReplayInfo(WireShape, kw_only=True):
-    """What deciding the recorded history again found."""
+    """The result of deciding the recorded history again."""
 
     decisions: int = 0
     """Records that were decided again."""
@@ -101,10 +101,10 @@ class PromptsInfo(WireShape, kw_only=True):
 
 
 class PlanInfo(WireShape, kw_only=True):
-    """What a candidate would have answered to the recorded history."""
+    """A candidate's answers to the recorded history."""
 
     digest: str
-    """Over the candidate's texts and the version in force, for ``policy apply``."""
+    """Over the candidate's texts and the version in effect, for ``policy apply``."""
     decisions: int
     mismatches: int
     """Records that do not follow from their own facts; see ``policy replay``."""
@@ -119,7 +119,7 @@ class PlanInfo(WireShape, kw_only=True):
 
 
 class ShadowInfo(WireShape, kw_only=True):
-    """A policy that decides beside the one in force, and answers nothing."""
+    """A policy that decides next to the one in effect, and answers nothing."""
 
     version: str
     since: Moment
@@ -129,39 +129,39 @@ class ShadowInfo(WireShape, kw_only=True):
 
 
 class PolicyInfo(WireShape, kw_only=True):
-    """The policy in force and the catalogue of scopes, by name."""
+    """The policy in effect and the catalogue of scopes, by name."""
 
     version: str
     source: str = ""
     text: str
     problem: str | None = None
     warnings: tuple[str, ...] = ()
-    """What ``policy check`` says of the active policy without refusing it."""
+    """The report of ``policy check`` on the active policy, without refusing it."""
     shadow: ShadowInfo | None = None
     catalogue: dict[str, ScopeInfo]
     texts: dict[str, str] | UnsetType = UNSET
-    """The texts of the version that was asked for: policy, scopes and what else."""
+    """The texts of the requested version: policy, scopes and others."""
 
 
 class PlanRequest(WireRequest, kw_only=True):
-    """A policy to try against the recorded history; nothing is put in force."""
+    """A policy to try against the recorded history; nothing is put in effect."""
 
     policy: Annotated[str, Meta(min_length=1)]
     """The text of the file."""
     since: str = ""
-    """Not what was recorded before."""
+    """Leave out earlier records."""
 
 
 class ShadowRequest(WireRequest, kw_only=True):
-    """A policy to decide beside the one in force from now on."""
+    """A policy to decide next to the one in effect from now on."""
 
     policy: str = ""
-    """The text of the file; empty: none decides beside it any more."""
+    """The text of the file; empty: none decides next to it any more."""
     limits: str | None = None
-    """The text of limits that go with it; left out: those in force, as they stand."""
+    """The text of limits that go with it; left out: those in effect, as they stand."""
 
 
 class ShadowAnswer(WireShape, kw_only=True):
-    """What decides beside the policy in force."""
+    """The shadow next to the active policy."""
 
     shadow: ShadowInfo | None

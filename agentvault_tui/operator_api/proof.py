@@ -1,7 +1,7 @@
 """Computes links of the ledger again, for those who do not take the broker's word.
 
-Written from ``docs/ledger-format.md`` alone, so that console and command line can hold
-what they show against the exact bytes that were recorded.
+Written from ``docs/ledger-format.md`` alone, so that console and command line can
+compare the shown content with the exact recorded bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _HASH: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What a broker gives to compute one link again; nothing of it is believed."""
+    """A broker's data to compute one link again; nothing of it is trusted."""
 
     seq: int
     body: str

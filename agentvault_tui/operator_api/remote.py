@@ -1,7 +1,7 @@
 """A broker on another machine: TLS 1.3, and a DPoP proof for each request (RFC 9449).
 
-A session's key and token are kept in the operating system's keyring. Where there is
-none, a process holds them in memory (`operator_api.holder`); never a file.
+A session's key and token are in the operating system's keyring. Where there is none, a
+process holds them in memory (`operator_api.holder`); never a file.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class BoundSession:
     """The key of a sign-in, and the token that is good with it."""
 
     def __init__(self, key: ECKey, token: str = "") -> None:
-        """Keep both; without a token it is one that has not begun."""
+        """Store both; without a token the session has not begun."""
         self._key = key
         self.token = token
 
@@ -63,14 +63,14 @@ class BoundSession:
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """Read what `text` wrote."""
+        """Read the form that `text` writes."""
         from joserfc.jwk import ECKey  # noqa: PLC0415 - as above
 
-        told = json.loads(text)
-        return cls(ECKey.import_key(told["key"]), told["token"])
+        session = json.loads(text)
+        return cls(ECKey.import_key(session["key"]), session["token"])
 
     def text(self) -> str:
-        """Return key and token, to be kept."""
+        """Return key and token, to be stored."""
         key = self._key.as_dict(private=True)
         return json.dumps({"key": key, "token": self.token})
 
@@ -130,15 +130,15 @@ class RemoteBroker:
         """Return the headers that prove a request.
 
         Raises:
-            RefusedError: nobody has signed in.
+            RefusedError: no person has signed in.
         """
         if self._session is None:
-            self._session = _kept(self.url)
+            self._session = _stored_session(self.url)
         path = path.partition("?")[0]
         return self._session.headers(method, self.url + path, self._nonce)
 
     def auth(self) -> httpx.Auth:
-        """Return what proves the requests of an httpx client."""
+        """Return the proof for the requests of an httpx client."""
         import httpx  # noqa: PLC0415 - loaded with the first call of a console
 
         broker = self
@@ -161,20 +161,20 @@ class RemoteBroker:
     def renews(
         self, status: int, headers: Mapping[str, str] | http.client.HTTPMessage
     ) -> bool:
-        """Note the nonce of an answer; tell whether the request is to be made again."""
+        """Note the nonce of an answer; return whether to repeat the request."""
         self._nonce = headers.get("DPoP-Nonce") or self._nonce
-        told = headers.get("WWW-Authenticate") or ""
+        challenge = headers.get("WWW-Authenticate") or ""
         if status != http.client.UNAUTHORIZED:
             return False
-        if 'error="invalid_token"' in told:
+        if 'error="invalid_token"' in challenge:
             self._lost()
-        return 'error="use_dpop_nonce"' in told
+        return 'error="use_dpop_nonce"' in challenge
 
     def begin(self) -> None:
-        """Make a key for a sign-in that begins; what is kept stays until `keep`.
+        """Make a key for a new sign-in; the stored session stays until `keep`.
 
         Raises:
-            SettingsError: there would be no place to keep the session.
+            SettingsError: there would be no place to store the session.
         """
         from agentvault_tui import keyrings  # noqa: PLC0415 - it is slow to load
 
@@ -188,7 +188,7 @@ class RemoteBroker:
         self._session.token = token
 
     def keep(self, seconds: float) -> None:
-        """Keep the session for other commands.
+        """Store the session for other commands.
 
         Args:
             seconds: how long it lasts.
@@ -207,7 +207,7 @@ class RemoteBroker:
             _hold(self.url, text.encode(), min(seconds, _LONGEST_HELD))
 
     def forget(self) -> None:
-        """Let go of the session, wherever it is kept."""
+        """Delete the session, wherever it is stored."""
         from agentvault_tui import keyrings  # noqa: PLC0415 - it is slow to load
 
         _ask_holder(self.url, DROP)
@@ -216,8 +216,8 @@ class RemoteBroker:
     def _lost(self) -> None:
         """Let go of a session that is over, unless another has begun meanwhile."""
         used, self._session = self._session, None
-        found = _find(self.url)
-        if used and found and found.token == used.token:
+        session = _find(self.url)
+        if used and session and session.token == used.token:
             with contextlib.suppress(NotFoundError):  # a keyring that was locked since
                 self.forget()
 
@@ -226,17 +226,17 @@ BrokerAddress = Path | RemoteBroker
 """Where a broker is reached: its socket, or from elsewhere."""
 
 
-def _kept(url: str) -> BoundSession:
-    found = _find(url)
-    if found is None:
+def _stored_session(url: str) -> BoundSession:
+    session = _find(url)
+    if session is None:
         raise RefusedError(
             f"you are not signed in at {url}", f"agentvault --connect {url} login"
         )
-    return found
+    return session
 
 
 def _find(url: str) -> BoundSession | None:
-    """Return the session that is kept; what is none of ours counts as none."""
+    """Return the stored session; a foreign one counts as none."""
     from joserfc.errors import JoseError  # noqa: PLC0415 - needed elsewhere alone
 
     from agentvault_tui import keyrings  # noqa: PLC0415 - it is slow to load
@@ -252,16 +252,16 @@ def _ask_holder(url: str, word: bytes) -> bytes:
     """Ask the process that holds the session at *url*; nothing where there is none."""
     try:
         path = _holder_socket(url)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
-            asked.settimeout(_PATIENCE)
-            asked.connect(str(path))
-            asked.sendall(word)
-            told = b""
-            while part := asked.recv(LONGEST):
-                told += part
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(_PATIENCE)
+            connection.connect(str(path))
+            connection.sendall(word)
+            answer = b""
+            while part := connection.recv(LONGEST):
+                answer += part
     except (OSError, SettingsError):
         return b""
-    return told
+    return answer
 
 
 def _hold(url: str, secret: bytes, seconds: float) -> None:
@@ -279,8 +279,8 @@ def _hold(url: str, secret: bytes, seconds: float) -> None:
         cwd="/",
     )
     # Its own child, which is nobody's, closes the pipe once it holds the secret.
-    told, _ = process.communicate(secret)
-    if told != b"ready\n":
+    output, _ = process.communicate(secret)
+    if output != b"ready\n":
         raise UnreachableError("no process could be started to hold the session")
 
 

@@ -1,4 +1,4 @@
-"""Shapes about the operator's own session: who signed in, and what that is good for."""
+"""Shapes about the operator's own session: the person, and the session's rights."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class DeskInfo(WireShape, kw_only=True):
 
 
 class MeInfo(WireShape, kw_only=True):
-    """Who the broker sees at the socket, and what they may not do."""
+    """The person that the broker sees at the socket, and the missing rights."""
 
     local: str | UnsetType = UNSET
     """The local user's name; only in the answer to ``GET /api/auth/me``."""
@@ -43,10 +43,10 @@ class MeInfo(WireShape, kw_only=True):
     user: UserSessionInfo | None
     role: str | None = None
     refused: dict[str, str] = field(default_factory=dict)
-    """What this operator may not do, each with the reason."""
+    """The operator's missing rights, each with the reason."""
     pending: bool
     problem: str | None
     desk: DeskInfo | None = None
-    """Null where nobody signed in, and at Auth0."""
+    """Null if no person signed in, and at Auth0."""
     page: str | None = None
     """Root of the approval pages that a browser of the caller's can open."""

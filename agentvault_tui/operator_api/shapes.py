@@ -73,13 +73,13 @@ class DelegateInfo(AgentRef, kw_only=True):
     """Another agent of a delegation."""
 
     scopes: tuple[str, ...] = ()
-    """What may be passed on to it."""
+    """The scopes that may be delegated to it."""
     live: int = 0
     """Live tokens that were."""
 
 
 class ProviderOutlook(WireShape, kw_only=True):
-    """What a revocation would do to an account at its provider."""
+    """The effect of a revocation on an account at its provider."""
 
     known: bool
     """Whether anything is known that revokes there."""
@@ -106,7 +106,7 @@ class AccountInfo(WireShape, kw_only=True):
 
 
 class ConnectionInfo(AccountInfo, kw_only=True):
-    """An account with its agent and the scopes its connection stands for."""
+    """An account with its agent and the scopes its connection represents."""
 
     agent_id: str
     agent_name: str
@@ -114,7 +114,7 @@ class ConnectionInfo(AccountInfo, kw_only=True):
 
 
 class PastAgentInfo(WireShape, kw_only=True):
-    """An agent as the ledger's events tell it."""
+    """An agent by the ledger's events."""
 
     id: str
     client_id: str
@@ -155,10 +155,10 @@ class PastAgentInfo(WireShape, kw_only=True):
 
 
 class AgentInfo(PastAgentInfo, kw_only=True):
-    """An agent with how it stands, and what a revocation would do."""
+    """An agent with its state, and the effect of a revocation."""
 
     removed_at: Moment | None = None
-    """Since when it is in no list; told once more when that begins."""
+    """Since when it is in no list; sent once more when that begins."""
     subject: str | None = None
     """``ISSUER:SUBJECT`` of its platform's tokens, where it authenticates by them."""
     decisions_a_second: int | None = None
@@ -169,7 +169,7 @@ class AgentInfo(PastAgentInfo, kw_only=True):
     at_tenant: tuple[str, ...] = ()
     """The steps a revocation would take at the tenant."""
     upstream: tuple[StepInfo, ...] = ()
-    """What its last revocation or restore does, as it stands."""
+    """The steps of its last revocation or restore, as they are."""
     connections: tuple[AccountInfo, ...] = ()
     outside_until: Moment | None = None
     """Until when a provider's token that was handed out can still be used."""
@@ -204,7 +204,7 @@ class AgentPage(WireShape, kw_only=True):
 
 
 class RestoreAnswer(WireShape, kw_only=True):
-    """What a restore let back in."""
+    """The result of a restore."""
 
     agent: AgentInfo | UnsetType = UNSET
     """Absent when all were meant."""
@@ -216,7 +216,7 @@ class RestoreAnswer(WireShape, kw_only=True):
 
 
 class DeviceInfo(WireShape, kw_only=True):
-    """What a person needs to reach the tenant (RFC 8628 section 3.2)."""
+    """The approver's way to the tenant (RFC 8628 section 3.2)."""
 
     user_code: str
     verification_uri: str
@@ -244,7 +244,7 @@ class RepeatInfo(WireShape, kw_only=True):
     bounds: dict[str, dict[str, int]]
     """The largest value (``max``) of each parameter that may differ."""
     left: int
-    """How often it still stands in for a person."""
+    """How often it still replaces a person."""
     expires_at: Moment | None
     """Null until it is approved."""
 
@@ -280,15 +280,15 @@ class StepUpInfo(WireShape, kw_only=True):
     money: MoneyInfo | None = None
     resource_indicator: str | None = None
     authorization_details: tuple[Json, ...] | None = None
-    """RFC 9396, as a resource server will be told."""
+    """RFC 9396, as a resource server will see it."""
     request: HeldRequestInfo | None = None
     evaluation: bool = False
     """Whether an evaluation asked: it is answered once, and no token is issued."""
     unlimited: bool = False
-    """Whether nothing but the scope limits what the token is used for."""
+    """Whether only the scope limits the use of the token."""
     repeat: RepeatInfo | None = None
     repeat_of: str | None = None
-    """The step-up whose approval stood in for a person."""
+    """The step-up whose approval replaced a person."""
     reason: str | None
     """The agent's own words: unverified."""
     rule: str
@@ -320,7 +320,7 @@ class StepUpInfo(WireShape, kw_only=True):
 
 
 class StepUpList(WireShape, kw_only=True):
-    """Step-ups: what waits first, then the latest decided."""
+    """Step-ups: the waiting ones first, then the latest decided."""
 
     stepups: tuple[StepUpInfo, ...]
 
@@ -366,7 +366,7 @@ class LedgerInfo(WireShape, kw_only=True):
     verified: VerifiedInfo | UnsetType | None = UNSET
     """Absent in the past; null while it was never verified."""
     fault: str | UnsetType | None = UNSET
-    """Absent in the past; what verification found wrong, else null."""
+    """Absent in the past; the problem that verification found, else null."""
 
 
 class MemberInfo(WireShape, kw_only=True):
@@ -409,7 +409,7 @@ class StatusInfo(WireShape, kw_only=True):
     """Where agents reach the broker; absent until they can, and in the past."""
     team: TeamInfo | UnsetType = UNSET
     stale: bool | UnsetType = UNSET
-    """True while the team's store is away: what others did is not known."""
+    """True while the team's store is away: changes of other brokers are unknown."""
 
 
 class HeadInfo(WireShape, kw_only=True):
@@ -453,7 +453,7 @@ class ConnectionList(WireShape, kw_only=True):
 
 
 class RemovedInfo(WireShape, kw_only=True):
-    """What was taken away, and what is left of it."""
+    """The removed scopes, and the remaining ones."""
 
     connection: str
     account: str
@@ -496,7 +496,7 @@ class ByInfo(WireShape, kw_only=True):
 
 
 class ProblemInfo(WireShape, kw_only=True):
-    """A problem document (RFC 9457): `title` is the status, `remedy` what helps."""
+    """A problem document (RFC 9457): `title` is the status, `remedy` the remedy."""
 
     type: str = "about:blank"
     title: str = ""

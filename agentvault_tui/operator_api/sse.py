@@ -73,12 +73,12 @@ class Decoder:
         end = 0
         if self._kind or self._data or "\r" in text:
             return end
-        while found := _PLAIN.match(text, end):
-            given, kind, data = found.groups()
+        while match := _PLAIN.match(text, end):
+            given, kind, data = match.groups()
             if given is not None:
                 self._last_id = given
             frames.append(Frame(kind, self._last_id, data))
-            end = found.end()
+            end = match.end()
         return end
 
     def _field(self, line: str) -> None:

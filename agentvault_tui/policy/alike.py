@@ -40,7 +40,7 @@ class _Comparison(NamedTuple):
     """The attribute of the agent."""
 
     def holds(self, resource: str, who: Principal) -> bool:
-        """Tell whether it holds for the literal."""
+        """Check whether it holds for the literal."""
         if self.pattern:
             return matches(self.pattern, resource)
         if self.principal:
@@ -55,7 +55,7 @@ class _Comparison(NamedTuple):
         )
 
     def holds_folded(self, fold: str, who: Principal, same_as: tuple[str, ...]) -> bool:
-        """Tell whether a `folded` comparison holds for the fold of a resource."""
+        """Check whether a `folded` comparison holds for the fold of a resource."""
         if self.principal:
             named = who.name if self.principal == "name" else who.owner
             return fold == reads_like(named, same_as)
@@ -78,14 +78,14 @@ class AlikeRules:
         by_scope: dict[str, set[_Comparison]] = defaultdict(set)
         written = {}
         for number, (rule, scopes) in enumerate(rules):
-            found: set[_Comparison] = set()
+            comparisons: set[_Comparison] = set()
             name = f"policy{number}"  # as Cedar numbers them; see `rules.position`
-            written[name] = replace(self._rewritten(rule, found), id=name)
+            written[name] = replace(self._rewritten(rule, comparisons), id=name)
             for scope in scopes:
-                by_scope[scope] |= found
+                by_scope[scope] |= comparisons
         self._by_scope = {
-            scope: tuple(sorted(found, key=self._comparisons.__getitem__))
-            for scope, found in by_scope.items()
+            scope: tuple(sorted(comparisons, key=self._comparisons.__getitem__))
+            for scope, comparisons in by_scope.items()
         }
         self._folded = lru_cache(maxsize=_KEPT_SUFFIXES)(self._fold)
         self._schema = parse_schema(schema)
@@ -113,12 +113,12 @@ class AlikeRules:
     def ask(
         self,
         requests: Sequence[Mapping[str, Any]],
-        found: list[str],
+        rule_ids: list[str],
         entities: cedarpy.Entities,
     ) -> list[cedarpy.AuthzResult]:
         """Evaluate requests again, with the comparisons *found* holding too."""
         again = [
-            {**one, "context": {**one["context"], ALIKE: found}} for one in requests
+            {**one, "context": {**one["context"], ALIKE: rule_ids}} for one in requests
         ]
         return cedarpy.is_authorized_batch(
             again, self._policies, entities, self._schema
@@ -127,21 +127,23 @@ class AlikeRules:
     def _fold(self, same_as: tuple[str, ...]) -> dict[_Comparison, _Comparison]:
         return {one: one.folded(same_as) for one in self._comparisons}
 
-    def _rewritten(self, rule: pst.Template, found: set[_Comparison]) -> pst.Template:
+    def _rewritten(
+        self, rule: pst.Template, comparisons: set[_Comparison]
+    ) -> pst.Template:
         clauses = tuple(
-            replace(clause, expr=self._widened(clause.expr, found))
+            replace(clause, expr=self._widened(clause.expr, comparisons))
             for clause in rule.clauses
         )
         if (ids := named_ids(rule.resource)) is not None:
             (literal,) = ids
             entity = pst.EntityUid(pst.EntityType("Resource", ()), literal)
             exact = pst.BinaryOp("eq", pst.Var("resource"), pst.EntityLit(entity))
-            scope = pst.When(self._or_alike(exact, _Comparison(ids), found))
+            scope = pst.When(self._or_alike(exact, _Comparison(ids), comparisons))
             rule = replace(rule, resource=pst.ScopeAny())
             clauses = (scope, *clauses)
         return replace(rule, clauses=clauses)
 
-    def _widened(self, node: Any, found: set[_Comparison]) -> Any:
+    def _widened(self, node: Any, comparisons: set[_Comparison]) -> Any:
         """Return an expression in which each comparison may hold for the fold too.
 
         A comparison of another form is not rewritten; for these, `RuleReads` escalates.
@@ -149,18 +151,18 @@ class AlikeRules:
         match node:
             case pst.Like(base, pattern) if base in _RESOURCE:
                 compared = _Comparison(pattern=pattern_parts(pattern))
-                return self._or_alike(node, compared, found)
+                return self._or_alike(node, compared, comparisons)
             case pst.BinaryOp("not_eq", left, right):
                 equal = pst.BinaryOp("eq", left, right)
-                return pst.UnaryOp("not", self._widened(equal, found))
+                return pst.UnaryOp("not", self._widened(equal, comparisons))
             case pst.BinaryOp() if (comparison := _compared(node)) is not None:
-                return self._or_alike(node, comparison, found)
-        return _rebuilt(node, lambda one: self._widened(one, found))
+                return self._or_alike(node, comparison, comparisons)
+        return _rebuilt(node, lambda one: self._widened(one, comparisons))
 
     def _or_alike(
-        self, node: object, compared: _Comparison, found: set[_Comparison]
+        self, node: object, compared: _Comparison, comparisons: set[_Comparison]
     ) -> pst.BinaryOp:
-        found.add(compared)
+        comparisons.add(compared)
         name = self._comparisons.setdefault(compared, f"{len(self._comparisons):05}")
         holding = pst.GetAttr(pst.Var("context"), ALIKE)
         alike = pst.BinaryOp("contains", holding, pst.StringLit(name))

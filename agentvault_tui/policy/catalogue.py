@@ -1,4 +1,4 @@
-"""The scope catalogue: what each scope means, how risky it is, what it does."""
+"""The scope catalogue: meaning, risk and effect of each scope."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _KEYS: Final = frozenset({"description", "risk", "revoking", "effect", "bulk"})
 
 
 class Effect(StrEnum):
-    """What using a scope does to the world: the groups a policy rule names."""
+    """The effect of using a scope: the groups a policy rule names."""
 
     READ = "read"
     WRITE = "write"
@@ -34,7 +34,7 @@ class Effect(StrEnum):
 
     @property
     def lasting(self) -> bool:
-        """Tell whether a token of it may be used more than once."""
+        """Check whether a token of it may be used more than once."""
         return self in {Effect.READ, Effect.WRITE}
 
 
@@ -119,7 +119,7 @@ class Catalogue:
         Args:
             text: the file, written like ``scopes.toml``.
             source: its name in errors.
-            shipped: the catalogue whose scopes no such file may redefine.
+            shipped: the catalogue; no such file may redefine its scopes.
 
         Raises:
             PolicyError: it is no catalogue, or defines a scope that exists already.
@@ -142,38 +142,40 @@ class Catalogue:
         return None if entry is None else entry.scope
 
     def effect(self, name: str) -> Effect:
-        """Return what using the known scope *name* does."""
+        """Return the effect of using the known scope *name*."""
         return self._entries[name].effect
 
     def is_bulk(self, name: str) -> bool:
-        """Tell whether one use of the known scope *name* may change many things."""
+        """Check whether one use of the known scope *name* may change many things."""
         return self._entries[name].bulk
 
     def is_single_use(self, names: Iterable[str]) -> bool:
-        """Tell whether a token of these scopes is good for one action alone.
+        """Check whether a token of these scopes is good for one action alone.
 
-        One scope that sends, pays or deletes is enough, or one nobody knows.
+        One scope that sends, pays or deletes is enough, or an unknown one.
         """
         return not self._lasting.issuperset(names)
 
     def nearest(self, name: str) -> list[str]:
         """Return the known names most like the unknown *name*, best first."""
-        asked = name[:MAX_NAME].casefold().strip()
-        first, _, second = asked.partition(":")
+        folded = name[:MAX_NAME].casefold().strip()
+        first, _, second = folded.partition(":")
         # People write calendar:read or calendar.write as often as they mistype.
-        words = set(re.split(r"[^a-z0-9]+", asked)) - {""}
+        words = set(re.split(r"[^a-z0-9]+", folded)) - {""}
         swapped = f"{second}:{first}"
-        ranked = [known for known in (asked, swapped) if known in self._entries]
-        ranked += difflib.get_close_matches(asked, self._entries)
+        ranked = [
+            candidate for candidate in (folded, swapped) if candidate in self._entries
+        ]
+        ranked += difflib.get_close_matches(folded, self._entries)
         ranked += [
-            known
-            for known in self._entries
-            if words & {known.partition(":")[2], known.partition(":")[2] + "s"}
+            candidate
+            for candidate in self._entries
+            if words & {candidate.partition(":")[2], candidate.partition(":")[2] + "s"}
         ]
         return list(dict.fromkeys(ranked))[:3]
 
     def check_connections(self, connections: Mapping[str, Iterable[str]]) -> None:
-        """Refuse connections that stand for scopes nobody knows.
+        """Refuse connections that represent unknown scopes.
 
         Args:
             connections: the scopes of each, by its name in the settings.
@@ -192,11 +194,11 @@ class Catalogue:
                     )
 
     def is_group(self, word: str) -> bool:
-        """Tell whether *word* is a group of scopes that a rule may name."""
+        """Check whether *word* is a group of scopes that a rule may name."""
         return word in action_groups(self)
 
     def in_group(self, scope: str, word: str) -> bool:
-        """Tell whether *scope* is *word*, or is in the group of that name."""
+        """Check whether *scope* is *word*, or is in the group of that name."""
         return scope == word or scope in action_groups(self).get(word, ())
 
     def __iter__(self) -> Iterator[Scope]:
@@ -210,10 +212,10 @@ class Catalogue:
 
 
 def is_scope_name(name: str) -> bool:
-    """Tell whether *name* is ``verb:noun`` as we write scopes.
+    """Check whether *name* is ``verb:noun`` as we write scopes.
 
-    RFC 6749 section 3.3 allows nearly all of ASCII in a scope-token; agents send
-    these, so we allow what nobody can confuse: lower-case words.
+    RFC 6749 section 3.3 allows nearly all of ASCII in a scope-token; agents send these,
+    so we allow only lower-case words, which cannot be confused.
 
     Args:
         name: a word of a ``scope`` parameter.
@@ -267,8 +269,8 @@ def _entry(text: str, source: str, name: str, table: object) -> Entry:
     def one_of(key: str, words: tuple[Any, ...], value: Any) -> Any:
         if not any(value == word and type(value) is not int for word in words):
             what = f"the {key} of {shown} is {visible(repr(value), 60)}"
-            known = ", ".join(str(word).lower() for word in words)
-            raise _fault(text, source, name, what, f"it may be {known}")
+            choices = ", ".join(str(word).lower() for word in words)
+            raise _fault(text, source, name, what, f"it may be {choices}")
         return value
 
     risk = one_of("risk", tuple(Risk), table.get("risk"))

@@ -1,9 +1,10 @@
-"""Classes of requests that every rule answers alike, so that answers can be kept.
+"""Classes of requests that every rule answers alike, so that answers can be cached.
 
-Of an amount that rules only compare with 1000, no rule can tell 7 from 12. So the key
-of a kept answer holds of each attribute what the rules in question can tell apart, and
-nothing of one they do not read. What they read in any other way is in the key as it is;
-of the time, which never comes again, no answer is kept then.
+If rules only compare an amount with 1000, they answer 7 and 12 alike. So the key of a
+cached answer has each attribute only as exactly as these rules compare it, and no
+attribute that they do not read. If rules read an attribute in another way, the key has
+its value; if they read the time like that, the answer is not cached, because the time
+never comes again.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ Distinguish = Callable[[Any], Hashable]
 
 _READ: Final = PARAMETERS | ENVIRONMENT
 _SOURCES: Final = 4096
-"""Source addresses whose networks are remembered."""
+"""The number of source addresses whose networks are cached."""
 
 
 @dataclass(slots=True)
@@ -40,12 +41,12 @@ class _Use:
     """How rules use one attribute of a request."""
 
     literals: set[Any] = field(default_factory=set)
-    """What it is compared with."""
+    """The constants that it is compared with."""
     otherwise: bool = False
     """It is used in some other way than in a comparison with a literal."""
 
     def distinguish(self) -> Distinguish:
-        """Return a function that maps values no rule can tell apart to one."""
+        """Return a function that maps values to one if every rule treats them alike."""
         kinds = {type(literal) for literal in self.literals}
         if kinds and kinds <= _NETWORKS and not self.otherwise:
             return _in_networks(frozenset(self.literals))
@@ -60,7 +61,7 @@ class _Use:
 
 @dataclass(frozen=True, slots=True)
 class RequestClasses:
-    """What rules can tell apart of a request for one scope."""
+    """The differences that rules can see between requests for one scope."""
 
     by_principal: bool
     """Some rule names or reads the agent."""
@@ -96,7 +97,7 @@ class RequestClasses:
         )
 
     def hidden(self, facts: Facts) -> tuple[str, ...]:
-        """Return what of `Facts.hidden` rules read."""
+        """Return the names in `Facts.hidden` that rules read."""
         hidden = facts.hidden
         return hidden and tuple(n for n, _ in self.attributes if n in hidden)
 
@@ -111,7 +112,7 @@ class RequestClasses:
 
 
 def _note(node: object, uses: dict[str, _Use]) -> frozenset[str] | None:
-    """Enter what *node* does with attributes in *uses*.
+    """Enter the uses of attributes in *node* into *uses*.
 
     Returns:
         the attributes it reads; None, when only nodes below it may read any.
@@ -125,19 +126,19 @@ def _note(node: object, uses: dict[str, _Use]) -> frozenset[str] | None:
             return frozenset({attribute})
         case pst.HasAttr(pst.Var("context"), (name,)):
             return _READ & {name}
-        case pst.GetAttr() if (told := attribute_of(node)) is not None:
-            found = frozenset({told})
+        case pst.GetAttr() if (context_name := attribute_of(node)) is not None:
+            parameters = frozenset({context_name})
         case pst.GetAttr(pst.Var("context")):
             return frozenset()
         case pst.Var("context"):
-            found = _READ
+            parameters = _READ
         case pst.Var("resource"):
-            found = frozenset({"resource"})
+            parameters = frozenset({"resource"})
         case _:
             return None
-    for name in found:
+    for name in parameters:
         uses[name].otherwise = True
-    return found
+    return parameters
 
 
 def attribute_of(node: object) -> str | None:
@@ -146,8 +147,8 @@ def attribute_of(node: object) -> str | None:
         case pst.GetAttr(pst.Var("context"), name):
             return name if name in _READ else None
         case pst.GetAttr(pst.GetAttr(limits, limit), "count" | "left" as member):
-            known = attribute_of(limits) == "limits"
-            return f"limits.{limit}.{member}" if known else None
+            from_limits = attribute_of(limits) == "limits"
+            return f"limits.{limit}.{member}" if from_limits else None
         case _:
             return None
 
@@ -183,16 +184,16 @@ _NETWORKS: Final = {ipaddress.IPv4Network, ipaddress.IPv6Network}
 
 
 def _in_networks(networks: frozenset[Any]) -> Distinguish:
-    """Return what tells in which of *networks* an address is."""
+    """Return a function that finds the networks of an address among *networks*."""
 
     @lru_cache(maxsize=_SOURCES)
-    def found(source: str | None) -> Hashable:
+    def network_of(source: str | None) -> Hashable:
         if source is None:
             return None
         address = ipaddress.ip_address(source)
         return frozenset(one for one in networks if address in one)
 
-    return found
+    return network_of
 
 
 def _interval(bounds: list[Any], value: Any) -> tuple[int, int]:

@@ -33,7 +33,7 @@ loop, where others wait."""
 
 
 def is_destination(text: str) -> bool:
-    """Tell whether *text* is a host or mail domain in its one spelling."""
+    """Check whether *text* is a host or mail domain in its one spelling."""
     if _NUMERIC.fullmatch(text):
         try:
             return str(ipaddress.IPv4Address(text)) == text
@@ -63,7 +63,7 @@ def read_hosts(values: Iterable[Any]) -> tuple[str, ...] | None:
 def _read(
     values: Iterable[Any], read: Callable[[str], str | None]
 ) -> tuple[str, ...] | None:
-    found: set[str] = set()
+    destinations: set[str] = set()
     left = MOST
     for value in values:
         for one in value if isinstance(value, list) else [value]:
@@ -71,8 +71,8 @@ def _read(
             name = read(one) if isinstance(one, str) and left >= 0 else None
             if name is None or not is_destination(name):
                 return None
-            found.add(name)
-    return tuple(sorted(found)) or None
+            destinations.add(name)
+    return tuple(sorted(destinations)) or None
 
 
 def _domain(text: str) -> str | None:

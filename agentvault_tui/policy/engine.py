@@ -42,7 +42,7 @@ _ENGINE: Final = "7"
 _KEPT_ANSWERS: Final = 4096
 _KEPT_AGENTS: Final = 1024
 _KEPT_RESOURCE: Final = 256
-"""Longer resources are decided anew: an agent chooses them, and memory is ours."""
+"""Longer resources are decided again: an agent chooses them, and memory is ours."""
 
 _ANSWERS: Final = {
     Obligation.ALLOW: (Outcome.ALLOWED, "granted"),
@@ -52,14 +52,15 @@ _ANSWERS: Final = {
 
 
 class ToldApart(NamedTuple):
-    """What a policy can tell apart of requests for some scopes."""
+    """The differences that a policy can see between requests for some scopes."""
 
     by_principal: bool
-    """Beside the scopes that the agent was granted."""
+    """Next to the scopes that the agent was granted."""
     read: frozenset[str]
     """The names of the facts that are read."""
     classes: dict[str, list[Distinguish]]
-    """For parameters, what maps values that no rule can tell apart to one."""
+    """For parameters, a function that maps values to one if all rules treat them
+    alike."""
 
 
 class Policy:
@@ -82,29 +83,29 @@ class Policy:
             text: the rules.
             catalogue: the scopes they are about.
             source: the path of the policy's file, or ``shipped``.
-            seen: kept as `seen`.
-            texts: what the files said, if *text* is from files.
-            limits: what it is limited by, and who is called.
-            strict: refuse what is misspelt; else `problems` tells it.
+            seen: stored as `seen`.
+            texts: the texts of the files, if *text* is from files.
+            limits: its limits, and the webhooks to call.
+            strict: refuse misspelt names; else `problems` reports them.
 
         Raises:
-            PolicyError: the text is not a policy this broker can put in force.
+            PolicyError: the text is not a policy this broker can put in effect.
         """
         types = {one.attribute: one.cedar_type for one in limits.limits}
-        known = frozenset(types)
+        names = frozenset(types)
         written = schema_text(catalogue, types)
         self.limits: Final = limits
         self.text: Final = text
         self.source: Final = source
         """The path of the policy's file, or ``shipped``."""
         self.texts: Final = texts
-        """What the home's files said, if it was read from them."""
+        """The texts of the home's files, if it was read from them."""
         self.catalogue: Final = catalogue
-        said = (text, written, catalogue.version, limits.version)
-        self.version: Final = _version(_ENGINE, *filter(None, said))
+        identity = (text, written, catalogue.version, limits.version)
+        self.version: Final = _version(_ENGINE, *filter(None, identity))
         """Short hash over policy, schema, catalogue and limits."""
         self._schema = parse_schema(written)
-        self._policies, self.rules = read_rules(text, source, self._schema, known)
+        self._policies, self.rules = read_rules(text, source, self._schema, names)
         members = action_members(action_groups(catalogue))
         self._every_reader = readers = [
             RuleReads.of(r.id, r.optional, r.parsed, members) for r in self.rules
@@ -119,10 +120,10 @@ class Policy:
         self._actions = cedarpy.Entities.from_json_str("[]", self._schema)
         self._alike = self._rules_of_folds(types)
         self.seen = seen
-        """What whoever read the files saw of them: tells whether they changed."""
+        """The stamps of the files when they were read, to notice a change."""
         self._entities = lru_cache(maxsize=_KEPT_AGENTS)(self._with_agent)
         self._classes = self._classes_by_scope()
-        self._kept: OrderedDict[Hashable, Verdict] = OrderedDict()
+        self._answers: OrderedDict[Hashable, Verdict] = OrderedDict()
         self._limits_read = lru_cache(maxsize=_KEPT_AGENTS)(self._find_limits_read)
 
     def _rules_of_folds(self, limits: dict[str, str]) -> AlikeRules:
@@ -134,43 +135,43 @@ class Policy:
 
     def _classes_by_scope(self) -> dict[str, RequestClasses]:
         """Analyse the rules of each scope; scopes with the same rules share it."""
-        found: dict[tuple[int, ...], RequestClasses] = {}
+        classes: dict[tuple[int, ...], RequestClasses] = {}
         by_scope = {}
         for scope in self.catalogue:
             readers = enumerate(self._every_reader)
             applying = tuple(n for n, one in readers if scope.name in one.actions)
-            if applying not in found:
+            if applying not in classes:
                 parsed = [self.rules[number].parsed for number in applying]
-                found[applying] = RequestClasses.of(parsed)
-            by_scope[scope.name] = found[applying]
+                classes[applying] = RequestClasses.of(parsed)
+            by_scope[scope.name] = classes[applying]
         return by_scope
 
     def read_by_rules(self, scopes: Iterable[str]) -> frozenset[str]:
-        """Return what of parameters and environment rules for *scopes* read."""
-        found = [self._classes[name] for name in scopes if name in self._classes]
-        return frozenset(name for one in found for name, _ in one.attributes)
+        """Return the parameters and environment facts that rules for *scopes* read."""
+        classes = [self._classes[name] for name in scopes if name in self._classes]
+        return frozenset(name for one in classes for name, _ in one.attributes)
 
     def ids_of_readers(self) -> frozenset[str]:
         """Return the rules that read a parameter, the environment or the resource."""
         return frozenset(one.id for one in self._every_reader if one.reads_request)
 
     def told_apart(self, scopes: Collection[str]) -> ToldApart:
-        """Return what answers for *scopes* depend on, by the names of the facts."""
+        """Return the facts, by name, that answers for *scopes* depend on."""
         read = {name.partition(".")[0] for name in self.read_by_rules(scopes)}
         classes: dict[str, list[Distinguish]] = {}
         for pair in (("amount", "amount_major"), ("recipients", "destinations")):
             if not read.isdisjoint(pair):  # one without the other is `Facts.hidden`
                 read.update(pair)
                 classes |= {name: [] for name in pair}
-        found = [self._classes[name] for name in scopes if name in self._classes]
+        by_scope = [self._classes[name] for name in scopes if name in self._classes]
         if any(not one.scopes.isdisjoint(scopes) for one in self.limits.limits):
             # A limit adds values up, for some agents: nothing is alike for it.
             read |= {"limits", "amount", "amount_major", "currency"}
             return ToldApart(True, frozenset(read), {})
-        for name, distinguish in (pair for one in found for pair in one.attributes):
+        for name, distinguish in (pair for one in by_scope for pair in one.attributes):
             if name in PARAMETERS:
                 classes.setdefault(name, []).append(distinguish)
-        by_principal = any(one.by_principal for one in found)
+        by_principal = any(one.by_principal for one in by_scope)
         return ToldApart(by_principal, frozenset(read), classes)
 
     def _refuse_misspelt(self) -> None:
@@ -182,7 +183,7 @@ class Policy:
             )
 
     def problems(self, agents: Collection[str] | None = None) -> list[PolicyProblem]:
-        """Return what in the rules cannot match, or not as it reads.
+        """Return the parts of rules that cannot match, or not as they read.
 
         *agents* are the ids of the registered agents, if they are known.
         """
@@ -197,17 +198,17 @@ class Policy:
         *,
         strict: bool = True,
     ) -> Policy:
-        """Make a policy of *texts*; what is not among them is the shipped one.
+        """Make a policy of *texts*; a missing text is the shipped one.
 
         Args:
-            texts: what was written.
-            sources: what errors call each of the texts, in the order of `FILES`; for
+            texts: the texts of the files.
+            sources: the names of the texts in errors, in the order of `FILES`; for
                 those left out their usual names.
-            seen: kept as `seen`.
-            strict: refuse what is misspelt; else `problems` tells it.
+            seen: stored as `seen`.
+            strict: refuse misspelt names; else `problems` reports them.
 
         Raises:
-            PolicyError: it cannot be put in force, with line and reason.
+            PolicyError: it cannot be put in effect, with line and reason.
         """
         sources = (*sources, *FILES[len(sources) :])
         policy_source, _, limits_source, _ = sources
@@ -232,12 +233,12 @@ class Policy:
         verdict = self._with_details(self._by_rules(inputs), inputs)
         if inputs.exempt or verdict.outcome is Outcome.DENIED:
             return verdict
-        said = self.limits.answer(inputs)
-        if said is None or said.outcome.strictness <= verdict.outcome.strictness:
+        limited = self.limits.answer(inputs)
+        if limited is None or limited.outcome.strictness <= verdict.outcome.strictness:
             return verdict
-        limit = said.limit
+        limit = limited.limit
         return overruled(
-            *(verdict, said.outcome, said.reason, said.why),
+            *(verdict, limited.outcome, limited.reason, limited.why),
             rule=f"{RULE}{limit.id}",
             by=f"limit {limit.id}",
             scopes=[name for name in inputs.asked if name in limit.scopes],
@@ -281,41 +282,43 @@ class Policy:
         return verdict
 
     def _by_rules(self, inputs: Inputs) -> Verdict:
-        who, asked, resource = inputs.who, inputs.asked, inputs.facts.resource
+        who, request, resource = inputs.who, inputs.asked, inputs.facts.resource
         allowed = [
-            name for name in asked if name in who.scopes and name in self.catalogue
+            name for name in request if name in who.scopes and name in self.catalogue
         ]
         classes = [self._classes[name] for name in allowed]
         key = (
-            asked,
+            request,
             inputs.named,
             inputs.facts.same_as,
-            who if len(allowed) < len(asked) else None,
+            who if len(allowed) < len(request) else None,
             *[one.key(inputs) for one in classes],
         )
-        verdict = self._kept.get(key)
+        verdict = self._answers.get(key)
         if verdict is None:
             verdict = self._verdict(inputs)
             # The oldest give way; those an agent made large are not kept.
             large = resource is not None and len(resource) > _KEPT_RESOURCE
             if not (large or any(one.by_moment for one in classes)):
-                self._kept[key] = verdict
-                if len(self._kept) > _KEPT_ANSWERS:
-                    self._kept.popitem(last=False)
+                self._answers[key] = verdict
+                if len(self._answers) > _KEPT_ANSWERS:
+                    self._answers.popitem(last=False)
         return verdict
 
     def _verdict(self, inputs: Inputs) -> Verdict:
-        who, asked = inputs.who, inputs.asked
+        who, request = inputs.who, inputs.asked
         rulings = self.rulings(inputs)
         ruling = max(rulings, key=lambda one: one.outcome.strictness)
-        known = [scope for name in asked if (scope := self.catalogue.get(name))]
-        risk = max((scope.risk for scope in known), key=lambda r: r.rank, default=None)
+        entries = [scope for name in request if (scope := self.catalogue.get(name))]
+        risk = max(
+            (scope.risk for scope in entries), key=lambda r: r.rank, default=None
+        )
         return Verdict(
             outcome=ruling.outcome,
             reason=ruling.reason,
             rule=ruling.rule,
             why=ruling.why,
-            risk=Risk.HIGH if risk is None or len(known) < len(asked) else risk,
+            risk=Risk.HIGH if risk is None or len(entries) < len(request) else risk,
             message=message(who.scopes, ruling, rulings, inputs.facts),
             policy_version=self.version,
             escalating=tuple(
@@ -329,8 +332,8 @@ class Policy:
         Where the request does not say under which its action is performed, that may
         be any of them: each is answered as if it were the one.
 
-        A scope that was not granted, or is not in the catalogue, never reaches Cedar:
-        a policy can narrow what an operator granted, and not widen it.
+        A scope that was not granted, or is not in the catalogue, never reaches Cedar: a
+        policy can narrow an operator's grant, and not widen it.
         """
         open_scopes = [
             name
@@ -352,7 +355,7 @@ class Policy:
         ]
 
     def explain(self, decide: Decide, agent: Agent, action: Action) -> Explanation:
-        """Say how *action* is answered, by which rule, and what would change that.
+        """Explain the answer to *action*: its rule, and changes that would alter it.
 
         *decide* answers for an agent and an action, by this policy.
         """
@@ -373,7 +376,7 @@ class Policy:
         """Evaluate each scope by Cedar, with request and context type-checked."""
         if not scopes:
             return []
-        who, asked, facts = inputs.who, inputs.asked, inputs.facts
+        who, request, facts = inputs.who, inputs.asked, inputs.facts
         context = facts.context() | inputs.environment.context()
         if self.limits.limits:
             held = inputs.environment.limits
@@ -381,8 +384,8 @@ class Policy:
                 one.attribute: one.context(*held.get(one.attribute, (0, one.most)))
                 for one in self.limits.limits
             }
-        context["scopes"] = [name for name in asked if name in self.catalogue]
-        action = asked[0] if asked[0] in self.catalogue else ""
+        context["scopes"] = [name for name in request if name in self.catalogue]
+        action = request[0] if request[0] in self.catalogue else ""
         requests = [
             {
                 "principal": {"type": "Agent", "id": who.id},
@@ -397,9 +400,9 @@ class Policy:
             requests, self._policies, entities, self._schema
         )
         rulings = list(map(self._ruling, scopes, results))
-        if found := self._alike.found(inputs, scopes):
+        if rule_ids := self._alike.found(inputs, scopes):
             # The evaluation on the fold can make an answer stricter, never milder.
-            again = self._alike.ask(requests, found, entities)
+            again = self._alike.ask(requests, rule_ids, entities)
             folded = map(self._ruling, scopes, again)
             rulings = [
                 max(both, key=lambda one: one.outcome.strictness)
@@ -408,11 +411,11 @@ class Policy:
         return [self._clear(ruling, inputs) for ruling in rulings]
 
     def _clear(self, ruling: Ruling, inputs: Inputs) -> Ruling:
-        """Escalate what is allowed although a rule reads something unclear.
+        """Escalate an allowed request if a rule reads something unclear in it.
 
-        What such a rule would say of a clear request is unknown: a forbid or a
-        step-up may be missed, an allow met by accident. So a person decides, whatever
-        the rules make of the gap.
+        Such a rule's answer to a clear request is unknown: a forbid or a step-up may be
+        missed, an allow met by accident. So a person decides, whatever the rules make
+        of the gap.
         """
         if ruling.outcome is not Outcome.ALLOWED:
             return ruling

@@ -25,7 +25,7 @@ _NOTHING: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A verdict, where it stands in the policy, and what would change it."""
+    """A verdict, its place in the policy, and the changes that would alter it."""
 
     verdict: Verdict
     source: str
@@ -132,19 +132,19 @@ def _turn(answer: Callable[[int], Verdict], low: int, high: int) -> int | None:
 
 def _with(action: Action, name: str, value: object) -> Action:
     """Return *action* with one parameter set and no contradiction."""
-    kept = {
+    others = {
         key: old
         for key, old in action.parameters.items()
         if (plain := plain_name(key)) != name.replace("_", "")
         and not (name == "recipients" and plain in ADDRESSED)
     }
-    return replace(action, parameters={**kept, name: value})
+    return replace(action, parameters={**others, name: value})
 
 
 def _on(action: Action, resource: str | None) -> Action:
     """Return *action* on another resource, without contradiction."""
-    kept = {k: v for k, v in action.parameters.items() if plain_name(k) != "resource"}
-    return replace(action, resource=resource, parameters=kept)
+    others = {k: v for k, v in action.parameters.items() if plain_name(k) != "resource"}
+    return replace(action, resource=resource, parameters=others)
 
 
 def _mended(action: Action, facts: Facts) -> Action:

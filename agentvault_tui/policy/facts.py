@@ -19,24 +19,24 @@ _READ: Final = frozenset(
     {"recipients", "amount", "amount_major", "currency", "count", "destinations"}
 )
 PARAMETERS: Final = _READ | {"resource"}
-"""What a rule may read of a request that the request may leave out."""
+"""The facts of a request that a rule may read and the request may leave out."""
 _LONG_NAME: Final = 128
 MOST_ADDRESSES: Final = 5_000
 """Of one request, that are read: each takes some 7 µs of the event loop, where others
 wait. The recipients of more are unclear."""
 ADDRESSED: Final = frozenset({"to", "cc", "bcc"})
 _NAMING: Final = ADDRESSED | {"recipients"}
-_KNOWN: Final = {name.replace("_", ""): name for name in PARAMETERS | ADDRESSED}
+_NAMES: Final = {name.replace("_", ""): name for name in PARAMETERS | ADDRESSED}
 """Names by their letters."""
-_LETTERS_KNOWN: Final = frozenset("".join(_KNOWN))
-_LONGEST_KNOWN: Final = max(map(len, _KNOWN))
+_LETTERS_KNOWN: Final = frozenset("".join(_NAMES))
+_LONGEST_KNOWN: Final = max(map(len, _NAMES))
 _LETTERS: Final = {
     code: chr(code).lower() if chr(code).isalnum() else None for code in range(128)
 }
 """Maps to lower case, and removes everything but letters and digits."""
 CURRENCY: Final = re.compile(r"[A-Z]{3}")
 _ADDRESS: Final = re.compile(r"[^\s,;:<>()\"*%#@]+(?:@[^\s,;:<>()\"*%#@]+)?")
-"""One mailbox or user name: nothing that separates, groups, or stands for many."""
+"""One mailbox or user name: nothing that separates, groups, or represents many."""
 _NAMED: Final = re.compile(r"[^,;:<>\"@*%#\r\n\t\v\f]{1,200}<([^<>]*)>")
 """``Ada Lovelace <ada@acme.test>`` (RFC 5322 section 3.4, without its groups)."""
 _FOR_MANY: Final = frozenset(
@@ -45,7 +45,7 @@ _FOR_MANY: Final = frozenset(
 
 
 class Facts(NamedTuple):
-    """The typed attributes of a request; hashable, so that answers can be kept."""
+    """The typed attributes of a request; hashable, so that answers can be cached."""
 
     resource: str | None
     recipients: int | None
@@ -73,19 +73,19 @@ class Facts(NamedTuple):
     def hidden(self) -> tuple[str, ...]:
         """Return the attributes that are absent though the request is about one.
 
-        An amount in major units with a fraction is no `amount`, one whose unit is
-        unknown no `amount_major`, and a count of recipients no `destinations`: no
-        request leaves these out as one does that is about no money and no mail.
+        An amount in major units with a fraction has no `amount`, one of an unknown unit
+        no `amount_major`, and a count of recipients no `destinations`: these requests
+        do not lack the fact, as a request without money or mail does.
         """
-        unclear, found = self.unclear, []
+        unclear, names = self.unclear, []
         if (self.amount is None) is not (self.amount_major is None):
-            found.append("amount" if self.amount is None else "amount_major")
+            names.append("amount" if self.amount is None else "amount_major")
         elif self.amount is None and {"amount", "amount_major"} & {*unclear}:
-            found += ["amount", "amount_major"]
+            names += ["amount", "amount_major"]
         addressed = self.recipients is not None or "recipients" in unclear
         if self.destinations is None and addressed:
-            found.append("destinations")
-        return tuple(found)
+            names.append("destinations")
+        return tuple(names)
 
     def value(self, name: str) -> Any:
         """Return the parameter a rule calls *name*, if it is stated clearly."""
@@ -107,7 +107,7 @@ _CONTEXT: Final = (
     *("resource", "recipients", "amount", "currency", "count", "amount_major"),
     "destinations",
 )
-"""What a rule calls the members, in their order, but for ``unclear``."""
+"""The members' names in rules, in their order, but for ``unclear``."""
 _NOTHING_STATED: Final = Facts(None, None, None, None, None, None, None, ())
 _LARGEST_DECIMAL: Final = Decimal(2**63 - 1).scaleb(-MOST_DIGITS)
 """Cedar's decimal is a signed 64-bit number of ten-thousandths."""
@@ -126,28 +126,28 @@ def cedar_decimal(number: Decimal) -> str:
 
 
 def derive(action: Action) -> Facts:
-    """Reduce an agent's own objects to what a rule may be written about.
+    """Reduce an agent's own objects to the facts that rules may read.
 
-    Whatever is not exactly what it should be is left out and named in ``unclear``:
-    a rule then asks a person, and never guesses in the agent's favour.
+    A malformed value is left out and named in ``unclear``: a rule then asks a person,
+    and never guesses in the agent's favour.
     """
     parameters = action.parameters
     if not parameters and action.resource is None:
         return _NOTHING_STATED
-    said = [(_known_name(name), value) for name, value in parameters.items()]
+    members = [(_known_name(name), value) for name, value in parameters.items()]
     nested = [(_known_name(name), value) for name, value in _nested(parameters)]
     # Another spelling, or a place inside another object, may be what the resource
     # server goes by: the policy must not have overlooked it.
     unclear = {
         plain
-        for name, (plain, _) in zip(parameters, said, strict=True)
+        for name, (plain, _) in zip(parameters, members, strict=True)
         if plain in _READ and name != plain
     }
     unclear.update(plain for plain, _ in nested if plain in _READ)
     if "amount_major" in parameters:
         unclear.add("amount_major")  # which is computed, and never stated
     recipients = _read(parameters, "recipients", _how_many, unclear)
-    addressed = _addressed([*said, *nested], stated="recipients" in parameters)
+    addressed = _addressed([*members, *nested], stated="recipients" in parameters)
     if addressed > (recipients or 0):
         # One recipient declared, or none, and five hundred in bcc.
         recipients = None
@@ -158,12 +158,12 @@ def derive(action: Action) -> Facts:
         unclear.add("currency")
     count = _read(parameters, "count", _whole, unclear)
     resource = action.resource and canonical(action.resource)
-    if any(plain == "resource" for plain, _ in (*said, *nested)):
+    if any(plain == "resource" for plain, _ in (*members, *nested)):
         resource = None  # said twice, or where no rule looks
         unclear.add("resource")
     elif action.resource and resource is None:
         unclear.add("resource")
-    places = _destinations(parameters, [*said, *nested], recipients, unclear)
+    places = _destinations(parameters, [*members, *nested], recipients, unclear)
     return Facts(
         *(resource or None, recipients, amount, currency, count, major, places),
         tuple(sorted(unclear)),
@@ -190,7 +190,7 @@ def _amounts(
 
 def _destinations(
     parameters: dict[str, Any],
-    said: list[tuple[str, Any]],
+    members: list[tuple[str, Any]],
     recipients: int | None,
     unclear: set[str],
 ) -> tuple[str, ...] | None:
@@ -199,7 +199,7 @@ def _destinations(
     Without a parameter for them, they are those of the addresses that it names, if it
     names all of its recipients. With both, no address may be elsewhere.
     """
-    named = [v for name, v in said if name in _NAMING and v is not None and v != []]
+    named = [v for name, v in members if name in _NAMING and v is not None and v != []]
     listed = [v for v in named if type(v) is not int]
     if "destinations" not in parameters and not (listed and recipients):
         return None
@@ -260,8 +260,8 @@ def _currency(value: object) -> str | None:
 def _how_many(value: object) -> int | None:
     """Accept a count of at least one, or a list of `MOST_ADDRESSES` at most.
 
-    Nobody sends to nobody: zero is a way of not saying.
-    Duplicates count, because each may be delivered.
+    Zero recipients means that the request does not state them. Duplicates count,
+    because each may be delivered.
     """
     if isinstance(value, list):
         few = 0 < len(value) <= MOST_ADDRESSES
@@ -271,7 +271,7 @@ def _how_many(value: object) -> int | None:
 
 
 def is_one_address(value: object) -> bool:
-    """Tell whether *value* names one recipient, and nothing that may fan out."""
+    """Check whether *value* names one recipient, and nothing that may fan out."""
     if not isinstance(value, str) or len(value) > 320:
         return False
     named = _NAMED.fullmatch(value) if value.endswith(">") else None
@@ -284,7 +284,7 @@ def is_one_address(value: object) -> bool:
 
 
 def _addressed(parameters: list[tuple[str, object]], *, stated: bool) -> int:
-    """Count what the usual address fields hold, over any number if unreadable.
+    """Count the recipients in the usual address fields, as too many if unreadable.
 
     Where no recipients are *stated*, a ``to`` may be the end of a period: then only
     lists, objects and text with an ``@`` are taken for addresses.
@@ -319,10 +319,10 @@ def _known_name(name: str) -> str:
     """
     if name.isascii():
         plain = name.translate(_LETTERS)
-        return _KNOWN.get(plain, "")
+        return _NAMES.get(plain, "")
     plain = ""
     for character in fold_characters(name):
         plain += "".join(filter(str.isalnum, character))
         if not _LETTERS_KNOWN.issuperset(plain) or len(plain) > _LONGEST_KNOWN:
             return ""
-    return _KNOWN.get(plain, "")
+    return _NAMES.get(plain, "")

@@ -12,24 +12,24 @@ from agentvault_tui.model import Action, Agent, other_details
 from agentvault_tui.policy.facts import PARAMETERS, Facts, derive, read_fact
 
 REPORTED: Final = frozenset({"source", "country"})
-"""What a rule may read of where a request came from; either may be unknown."""
+"""The facts about a request's origin that a rule may read; either may be unknown."""
 READABLE: Final = PARAMETERS | REPORTED
-"""What a rule may read and a request may lack."""
+"""The facts that a rule may read and a request may lack."""
 ENVIRONMENT: Final = REPORTED | {
     *("now", "weekday", "hour", "minute", "delegated", "depth", "limits")
 }
-"""What a rule may read in its context beside what the request says."""
+"""The facts of a rule's context that are not in the request."""
 
 LACKS_SCOPE: Final = "token_lacks_scope"
-"""In ``detail.facts`` of a call whose standard token has not the scope of its action:
-it is refused where policy would issue such a token."""
+"""In ``detail.facts`` of a call whose standard token lacks the scope of its action: it
+is refused if policy would issue such a token."""
 NARROWED: Final = "token_narrowed"
 """The same of a token that was asked for less than its agent could have: it is refused
 where no person decides."""
 
 
 class Principal(NamedTuple):
-    """What a rule may know about the agent; hashable."""
+    """The facts about the agent that a rule may read; hashable."""
 
     id: str
     name: str
@@ -57,12 +57,12 @@ class Environment(NamedTuple):
     depth: int = 0
     """How often the token was passed on."""
     limits: Mapping[str, tuple[int, int]] = MappingProxyType({})
-    """What the windows of limits hold and have left, by the limit's name in Cedar; of
-    those alone that the request could depend on."""
+    """The use and the rest of each limit's windows, by the limit's name in Cedar; only
+    of limits that the request could depend on."""
 
     @classmethod
     def at(cls, now: datetime, zone: timezone | Any, **more: Any) -> Environment:
-        """Return the environment at *now*, told as clocks in *zone* show it."""
+        """Return the environment at *now*, as clocks in *zone* show it."""
         now = now.replace(microsecond=now.microsecond // 1000 * 1000)
         local = now.astimezone(zone)
         return cls(now, local.isoweekday(), local.hour, local.minute, **more)
@@ -129,7 +129,7 @@ class Inputs(NamedTuple):
 
         Args:
             agent: who asks.
-            action: what for.
+            action: the action.
             environment: when, and from where.
             details: ``authorization_details`` (RFC 9396), if any were sent.
             backchannel: whether the agent itself asks for a person.
@@ -151,7 +151,7 @@ class Inputs(NamedTuple):
         )
 
     def value(self, name: str) -> Any:
-        """Return what a rule calls *name*; None where it is not known clearly."""
+        """Return the value that rules call *name*; None if it is not clearly known."""
         if name in PARAMETERS:
             return self.facts.value(name)
         if name.startswith("limits"):
@@ -166,7 +166,7 @@ class Inputs(NamedTuple):
     def record(self) -> dict[str, Any]:
         """Return the inputs as the ledger keeps them: ``detail.facts`` of a decision.
 
-        The agent's id is in the event. What is not known is left out.
+        The agent's id is in the event. Unknown facts are left out.
         """
         who = self.who
         record = {

@@ -1,7 +1,7 @@
 """Limits of ``limits.toml``: how much may be done in a rolling window, and call-outs.
 
-What was used is no matter of this module's: the count that a window holds comes with
-the inputs of a request, so that the same inputs are answered alike at any time.
+This module does not count: the count of a window comes with the inputs of a request, so
+that the same inputs are answered alike at any time.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ RULE: Final = "limit:"
 LIMIT_REACHED: Final = "limit_reached"
 _MOST_LIMITS: Final = 100
 _MOST_HOOKS: Final = 16
-_KEPT: Final = 4096
-"""Agents and scopes whose limits are remembered."""
+_CACHED: Final = 4096
+"""The number of agents and scopes whose limits are cached."""
 _LONGEST: Final = timedelta(days=366)
 _ID: Final = re.compile("[a-z][a-z0-9-]{0,63}")
 _URL: Final = re.compile(
@@ -64,7 +64,7 @@ class _LimitTable(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def _is_url(url: str) -> bool:
-    """Tell whether a decision webhook may have *url*; its port is 1 to 65535."""
+    """Check whether a decision webhook may have *url*; its port is 1 to 65535."""
     try:
         port = urlsplit(url).port
     except ValueError:
@@ -106,21 +106,21 @@ class Limit:
     kind: tuple[str, str, str]
     """The id, `counted_in` and `per`: see `windows`."""
     per: str
-    """``agent``, ``resource`` or ``all``: what has a window of its own."""
+    """``agent``, ``resource`` or ``all``: each has a separate window."""
     within: timedelta
     micros: int
     """The same in microseconds."""
     span: str
     """And as it was written: ``24h``."""
     most: int
-    """How many requests, or what sum of amounts, the window may hold; of amounts in
-    major units in ten-thousandths, as Cedar has them."""
+    """The number of requests, or the sum of amounts, that the window may hold; amounts
+    in major units are in ten-thousandths, as in Cedar."""
     currency: str | None
     """Of amounts; None where requests are counted."""
     in_major: bool
     """Whether amounts are counted in major units, and not in each service's own."""
     over: Outcome
-    """What is answered beyond it."""
+    """The answer beyond it."""
 
     def agents_of(self, inputs: Inputs) -> tuple[str, ...]:
         """Return the agents for which a request counts, the holder first.
@@ -173,7 +173,7 @@ class Limit:
         return self.windows(agents, fold)
 
     def units(self, inputs: Inputs) -> int | None:
-        """Return what a request uses of this; None where that cannot be told."""
+        """Return a request's use of this limit; None if it cannot be known."""
         if self.currency is None:
             return 1
         facts = inputs.facts
@@ -186,7 +186,7 @@ class Limit:
 
     @property
     def counted_in(self) -> str:
-        """Return what its windows count: nothing for requests, else a currency.
+        """Return the unit of its windows: empty for requests, else a currency.
 
         Amounts in major units are counted in ten-thousandths: ``USD/10000``. So
         windows of the two kinds of amounts are never mixed up.
@@ -199,14 +199,14 @@ class Limit:
         return "decimal" if self.in_major else "Long"
 
     def context(self, count: int, left: int) -> dict[str, int | str]:
-        """Return what its fullest window holds and has left, as rules read it."""
+        """Return the use and the rest of its fullest window, as rules read them."""
         if not self.in_major:
             return {"count": count, "left": left}
         both = (Decimal(one).scaleb(-MOST_DIGITS) for one in (count, left))
         return dict(zip(("count", "left"), map(cedar_decimal, both), strict=True))
 
     def standing(self, count: int, left: int) -> str:
-        """Return in words what a window holds and has left."""
+        """Word the use and the rest of a window."""
         both = (
             bare_units(one, self.currency, in_major=self.in_major)
             for one in (count, left)
@@ -220,7 +220,7 @@ class Limit:
 
 
 class LimitAnswer(NamedTuple):
-    """What a limit says of a request that policy would allow or escalate."""
+    """A limit's answer to a request that policy would allow or escalate."""
 
     limit: Limit
     outcome: Outcome
@@ -230,7 +230,7 @@ class LimitAnswer(NamedTuple):
 
 @dataclass(frozen=True)
 class LimitSet:
-    """What one ``limits.toml`` says."""
+    """The limits of one ``limits.toml``."""
 
     limits: tuple[Limit, ...] = ()
     hooks: tuple[HookTable, ...] = ()
@@ -246,7 +246,7 @@ class LimitSet:
         """Read a ``limits.toml``; *source* names it in errors.
 
         Raises:
-            PolicyError: it is not TOML, or something in it cannot be put in force.
+            PolicyError: it is not TOML, or something in it cannot be put in effect.
         """
         inner = {"limits[]": _LimitTable, "hooks[]": HookTable}
         try:
@@ -279,21 +279,21 @@ class LimitSet:
     def applying(self, inputs: Inputs) -> tuple[Limit, ...]:
         """Return the limits of a request, in the order of the file."""
         key = inputs.asked, inputs.who.id, inputs.who.name, inputs.above
-        found = self._applying.get(key)
-        if found is None:
-            found = tuple(one for one in self.limits if one.agents_of(inputs))
-            if len(self._applying) >= _KEPT:
+        matching = self._applying.get(key)
+        if matching is None:
+            matching = tuple(one for one in self.limits if one.agents_of(inputs))
+            if len(self._applying) >= _CACHED:
                 self._applying.clear()
-            self._applying[key] = found
-        return found
+            self._applying[key] = matching
+        return matching
 
     def hooks_of(self, action: Action) -> list[HookTable]:
         """Return the call-outs that are asked about *action*."""
-        asked = {action.action, *action.scopes}
-        return [one for one in self.hooks if not asked.isdisjoint(one.scopes)]
+        names = {action.action, *action.scopes}
+        return [one for one in self.hooks if not names.isdisjoint(one.scopes)]
 
     def answer(self, inputs: Inputs) -> LimitAnswer | None:
-        """Say what the limits make of a request; None where it fits in all of them.
+        """Return the limits' answer to a request; None if it fits in all of them.
 
         An amount that would pass a limit is refused whole. One that cannot be counted
         is for a person to decide, whatever the limit says of those beyond it.
@@ -301,7 +301,7 @@ class LimitSet:
         Returns:
             the answer of the first in the file among the strictest.
         """
-        found: LimitAnswer | None = None
+        strictest: LimitAnswer | None = None
         held = inputs.environment.limits
         for limit in self.applying(inputs):
             count, left = held.get(limit.attribute) or (0, limit.most)
@@ -321,12 +321,15 @@ class LimitSet:
                 one = LimitAnswer(limit, limit.over, LIMIT_REACHED, text)
             else:
                 continue
-            if found is None or one.outcome.strictness > found.outcome.strictness:
-                found = one
-        return found
+            if (
+                strictest is None
+                or one.outcome.strictness > strictest.outcome.strictness
+            ):
+                strictest = one
+        return strictest
 
     def counted(self, inputs: Inputs) -> dict[str, Any]:
-        """Return what a request uses, as the ledger keeps it: ``detail.counted``.
+        """Return a request's uses in the ledger's form: ``detail.counted``.
 
         An amount that cannot be counted, which only a person approves, is 0.
 
@@ -352,7 +355,7 @@ def _check(
     source: str,
     catalogue: Catalogue,
 ) -> None:
-    """Refuse ids that cannot be used, or twice, and scopes that nobody knows."""
+    """Refuse invalid and duplicate ids, and unknown scopes."""
     seen, groups = set[str](), action_groups(catalogue)
     for kind, table in tables:
         shown = f"{source}: the {kind} '{visible(table.id, 80)}'"
@@ -393,7 +396,7 @@ def _ten_thousandths(
 
 
 def _limit(table: _LimitTable, source: str, groups: Mapping[str, list[str]]) -> Limit:
-    """Check what one ``[[limits]]`` table says together."""
+    """Check the members of one ``[[limits]]`` table together."""
 
     def fault(what: str, remedy: str) -> PolicyError:
         return PolicyError(f"{source}: the limit {table.id} {what}", remedy)

@@ -1,4 +1,4 @@
-"""Finds what Cedar accepts although it can never match, or not as it reads.
+"""Finds rules that Cedar accepts although they can never match, or not as they read.
 
 Cedar's validator calls these warnings and cedarpy does not pass warnings on, so a
 misspelt ``has``, scope or currency would be a rule that silently never matches.
@@ -80,7 +80,7 @@ class PolicyProblem:
     rule: str
     what: str
     is_error: bool
-    """Whether the rule can never match, or names what does not exist.
+    """Whether the rule can never match, or names something that does not exist.
 
     All others are warnings: the rule works, and says more than it does.
     """
@@ -103,7 +103,7 @@ def problems(
 
     Args:
         rules: the rules of one policy.
-        readers: what each of them reads, in the same order.
+        readers: the reads of each rule, in the same order.
         catalogue: the scopes that there are.
         agents: the ids of the registered agents, if they are known.
 
@@ -111,7 +111,7 @@ def problems(
         errors (misspelt names, rules that can never match, agents that are not
         registered) and warnings (constant parts, rules that never decide).
     """
-    found: list[PolicyProblem] = []
+    results: list[PolicyProblem] = []
     for index, rule in enumerate(rules):
         errors, warnings = [*_misspelt(rule.parsed, catalogue)], list[str]()
         constant = [*_constant(rule.parsed)]
@@ -127,9 +127,9 @@ def problems(
             ]
         if hider := _hidden_by(index, rules, readers):
             warnings.append(_NEVER_DECIDES[hider.obligation].format(rule.id, hider.id))
-        found += [PolicyProblem(rule.line, rule.id, what, True) for what in errors]
-        found += [PolicyProblem(rule.line, rule.id, what, False) for what in warnings]
-    return found
+        results += [PolicyProblem(rule.line, rule.id, what, True) for what in errors]
+        results += [PolicyProblem(rule.line, rule.id, what, False) for what in warnings]
+    return results
 
 
 def first_misspelt(
@@ -166,9 +166,9 @@ def _misspelt(rule: pst.Template, catalogue: Catalogue) -> Iterator[str]:
 def _misspelt_node(node: object, catalogue: Catalogue) -> Iterator[str]:
     match node:
         case pst.HasAttr(pst.Var(name), (attr, *_)):
-            known = _ATTRIBUTES[name]
-            if attr not in known:
-                yield f"{name} never has {visible(attr, 60)}{_near(attr, known)}"
+            attribute = _ATTRIBUTES[name]
+            if attr not in attribute:
+                yield f"{name} never has {visible(attr, 60)}{_near(attr, attribute)}"
         case pst.Like(base, pattern):
             if (vocabulary := _vocabulary(base, catalogue)) is not None:
                 yield from _misspelt_pattern(vocabulary, pattern)
@@ -184,7 +184,7 @@ _Vocabulary = str | frozenset[str]
 
 
 def _vocabulary(node: object, catalogue: Catalogue) -> _Vocabulary | None:
-    """Return the words *node* can stand for, or the name of what they must be."""
+    """Return the words that *node* can be, or the name of their kind."""
     match node:
         case pst.GetAttr(pst.Var("context"), "performs" | "scopes") | pst.GetAttr(
             pst.Var("principal"), "scopes"
@@ -198,8 +198,8 @@ def _vocabulary(node: object, catalogue: Catalogue) -> _Vocabulary | None:
         ):
             return name
         case pst.Set(elements):
-            found = [_vocabulary(element, catalogue) for element in elements]
-            return next((words for words in found if words is not None), None)
+            kinds = [_vocabulary(element, catalogue) for element in elements]
+            return next((words for words in kinds if words is not None), None)
         case _:
             return None
 
@@ -219,11 +219,13 @@ def _not_in(vocabulary: _Vocabulary, text: str) -> str | None:
     if vocabulary == "resource":
         return _not_canonical(text)
     if vocabulary == "destinations":
-        known = is_destination(text)
-        return None if known else f'"{shown}" is no host or mail domain in lower case'
+        valid = is_destination(text)
+        return None if valid else f'"{shown}" is no host or mail domain in lower case'
     if vocabulary in _CODES:
-        form, _, told = _CODES[vocabulary]
-        return None if form.fullmatch(text) else f'"{shown}" is no {vocabulary}: {told}'
+        form, _, wording = _CODES[vocabulary]
+        return (
+            None if form.fullmatch(text) else f'"{shown}" is no {vocabulary}: {wording}'
+        )
     if text in vocabulary:
         return None
     return f'"{shown}" is never sent there{_near(text, vocabulary)}'
@@ -249,10 +251,10 @@ def _misspelt_pattern(
         if all(canonical(text) != text for text in plain):
             yield f'no resource is ever like "{visible(shown, 60)}"'
     elif vocabulary in _CODES:
-        _, most, told = _CODES[vocabulary]
+        _, most, wording = _CODES[vocabulary]
         letters = shown.replace("*", "")
         if len(letters) > most or not re.fullmatch("[A-Z]*", letters):
-            yield f'no {vocabulary} is like "{visible(shown, 60)}": {told}'
+            yield f'no {vocabulary} is like "{visible(shown, 60)}": {wording}'
     elif not any(_like(pattern, word) for word in vocabulary):
         yield f'nothing that is sent there is like "{visible(shown, 60)}"'
 
@@ -290,7 +292,7 @@ def _out_of_range(node: object) -> Iterator[str]:
 
 
 def _can_match(rule: pst.Template) -> bool:
-    """Tell whether any request can match *rule*."""
+    """Check whether any request can match *rule*."""
     answers = [
         (_evaluated(one.expr), isinstance(one, pst.When)) for one in rule.clauses
     ]
@@ -300,12 +302,12 @@ def _can_match(rule: pst.Template) -> bool:
 
 def _condition(rule: pst.Template) -> Any:
     """Return the one condition under which the clauses of *rule* hold."""
-    found: Any = pst.BoolLit(True)
+    joined: Any = pst.BoolLit(True)
     for clause in rule.clauses:
         when = isinstance(clause, pst.When)
         held = clause.expr if when else pst.UnaryOp("not", clause.expr)
-        found = pst.BinaryOp("and", found, held)
-    return found
+        joined = pst.BinaryOp("and", joined, held)
+    return joined
 
 
 def _constant(rule: pst.Template) -> Iterator[str]:
@@ -384,10 +386,11 @@ def _impossible_parts(node: object) -> Iterator[object]:
 
 
 def _can_hold(condition: object) -> bool:
-    """Tell whether any request can meet *condition*, by trying what matters.
+    """Check whether any request can meet *condition*, by trying the relevant values.
 
-    What is compared with constants takes each of them, the numbers beside them, the
-    ends of its range, another value, and none. Of all else anything is possible.
+    A value that is compared with constants takes each of them, the numbers next to
+    them, the ends of its range, another value, and none. Of all else anything is
+    possible.
     """
     tried = _values_to_try(condition)
     if math.prod(map(len, tried.values())) > _MOST_TRIED:
@@ -409,8 +412,8 @@ def _values_to_try(condition: Any) -> dict[Any, set[Any]]:
                 sides = ((left, right), (right, left))
                 for side, other in sides[op == "contains" :]:
                     if isinstance(side, _VARIABLE):
-                        found = tried.setdefault(side, {_OTHER})
-                        found |= _constants(other, spread=op == "contains")
+                        tried_values = tried.setdefault(side, {_OTHER})
+                        tried_values |= _constants(other, spread=op == "contains")
     for side, values in tried.items():
         numbers = {value for value in values if isinstance(value, int)}
         if numbers and (ends := _RANGES.get(getattr(side, "attr", ""))):
@@ -437,22 +440,22 @@ def _truth(node: object, given: Mapping[object, object]) -> bool | None:
         case pst.BoolLit(value):
             return bool(value)
         case pst.UnaryOp("not", inner):
-            known = _truth(inner, given)
-            return None if known is None else not known
+            outcome = _truth(inner, given)
+            return None if outcome is None else not outcome
         case pst.BinaryOp("and" | "or" as op, left, right):
             both = {_truth(left, given), _truth(right, given)}
             decides = op == "or"
             return decides if decides in both else None if None in both else not decides
         case pst.IfThenElse(condition, then, otherwise):
-            known = _truth(condition, given)
+            outcome = _truth(condition, given)
             answers = {_truth(then, given), _truth(otherwise, given)}
-            if known is not None:
-                return _truth(then if known else otherwise, given)
+            if outcome is not None:
+                return _truth(then if outcome else otherwise, given)
             return answers.pop() if len(answers) == 1 else None
         case pst.HasAttr(pst.Var() as base, (attr,)):
             return given[pst.GetAttr(base, attr)] is not _ABSENT
         case pst.BinaryOp(op, left, right) if op in _COMPARISONS:
-            one, other = _known(left, given), _known(right, given)
+            one, other = _value_of(left, given), _value_of(right, given)
             if op == "contains":
                 comparable = isinstance(one, frozenset)
             else:
@@ -466,17 +469,17 @@ def _truth(node: object, given: Mapping[object, object]) -> bool | None:
             return None
 
 
-def _known(node: object, given: Mapping[object, object]) -> object:
+def _value_of(node: object, given: Mapping[object, object]) -> object:
     """Return the value of an operand; None if it is unknown."""
     match node:
         case pst.LongLit(value) | pst.StringLit(value) | pst.EntityLit(value):
             return value
         case pst.Set(elements):
-            values = frozenset(_known(element, given) for element in elements)
+            values = frozenset(_value_of(element, given) for element in elements)
             return None if None in values else values
         case pst.Var() | pst.GetAttr():
-            found = given.get(node)
-            return None if found is _ABSENT else found
+            truth = given.get(node)
+            return None if truth is _ABSENT else truth
         case _:
             return None
 
@@ -490,9 +493,9 @@ def _hidden_by(
 ) -> PolicyRule | None:
     """Find a rule that decides wherever this one matches.
 
-    A forbid is never that rule: what an emergency puts above others is not their fault.
-    One that allows hides no rule that reads a parameter, because such a rule holds
-    requests that are unclear.
+    A forbid is never that rule: an emergency forbid above other rules is not their
+    fault. One that allows hides no rule that reads a parameter, because such a rule
+    holds requests that are unclear.
     """
     mine, reader = rules[index], readers[index]
     if not reader.actions:
@@ -518,7 +521,7 @@ def _hidden_by(
 
 
 def _implies(narrow: pst.Template, wide: pst.Template) -> bool:
-    """Tell whether the conditions of *wide* hold wherever those of *narrow* do."""
+    """Check whether the conditions of *wide* hold wherever those of *narrow* do."""
     if not wide.clauses:
         return True
     wider, narrower = _condition(wide), _condition(narrow)
@@ -532,6 +535,6 @@ def _covers(wide: frozenset[str] | None, narrow: frozenset[str] | None) -> bool:
     return wide is None or (narrow is not None and narrow <= wide)
 
 
-def _near(word: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
+def _near(word: str, names: Collection[str]) -> str:
+    near = difflib.get_close_matches(word, names, n=1)
     return f": {near[0]}?" if near else ""

@@ -1,10 +1,10 @@
-"""What a rule applies to and what of a request it reads, worked out at load.
+"""The requests that a rule applies to, and the facts that it reads, found at load.
 
 A rule *reads* a parameter when one of its conditions mentions it: ``context.amount``,
-``context has amount``, in ``when`` or ``unless``, on either side of ``||``.
-It reads the resource also when its scope names one.
-A request that does not say clearly what a rule reads must not be decided by what the
-rule makes of that, so `RuleReads.unclear` is asked beside Cedar.
+``context has amount``, in ``when`` or ``unless``, on either side of ``||``. It reads
+the resource also when its scope names one. If a request does not state a fact clearly,
+a rule that reads the fact must not decide it; so `RuleReads.unclear` is asked in
+addition to Cedar.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class RuleReads:
         return bool(self.reads or named or self.by_principal)
 
     def unclear(self, inputs: Inputs) -> tuple[str, ...]:
-        """Return what this rule reads and the request does not say clearly.
+        """Return the facts that this rule reads and the request does not state clearly.
 
         Nothing, when the rule's scope leaves the agent or the resource out.
         """
@@ -84,7 +84,7 @@ class RuleReads:
         if self.principals is not None and who.id not in self.principals:
             return ()
         resource, hidden = facts.resource, facts.hidden
-        found = [
+        names = [
             name
             for name in self.reads
             if name in facts.unclear
@@ -93,13 +93,13 @@ class RuleReads:
         ]
         if resource is not None and "resource" in self.reads:
             if self._is_evasive(resource, who):
-                found.append("resource")
+                names.append("resource")
             elif self.resources is not None and resource not in self.resources:
                 return ()
-        return tuple(found)
+        return tuple(names)
 
     def _is_evasive(self, resource: str, who: Principal) -> bool:
-        """Tell whether *resource* reads like one this rule names but is another."""
+        """Check whether *resource* reads like one this rule names but is another."""
         if not (self.literals or self.patterns or self.by_principal):
             return False
         folded = reads_like(resource)
@@ -153,8 +153,8 @@ def admitted_actions(
 
 def read_by(rule: pst.Template) -> frozenset[str]:
     """Return the parameters that *rule* reads."""
-    found = frozenset().union(*(_reads(clause.expr) for clause in rule.clauses))
-    return found if named_ids(rule.resource) is None else found | {"resource"}
+    attributes = frozenset().union(*(_reads(clause.expr) for clause in rule.clauses))
+    return attributes if named_ids(rule.resource) is None else attributes | {"resource"}
 
 
 def nodes(node: object) -> Iterator[object]:
@@ -175,10 +175,10 @@ def children(node: Any) -> Iterator[object]:
 
 def part_names(kind: type[Any]) -> tuple[str, ...]:
     """List the names of the parts that nodes of a *kind* have; others have none."""
-    if (found := _PARTS.get(kind)) is None:
+    if (part_types := _PARTS.get(kind)) is None:
         names = tuple(one.name for one in fields(kind)) if is_dataclass(kind) else ()
-        found = _PARTS[kind] = names
-    return found
+        part_types = _PARTS[kind] = names
+    return part_types
 
 
 _PARTS: Final[dict[type[Any], tuple[str, ...]]] = {}
@@ -213,7 +213,7 @@ def named_ids(constraint: object) -> frozenset[str] | None:
 
 
 def _compared(rule: pst.Template) -> tuple[set[str], list[tuple[str, ...]], bool]:
-    """Return what *rule* compares a resource with: names, patterns, the agent's own."""
+    """Return the resources that *rule* compares: names, patterns, the agent's own."""
     names = set(named_ids(rule.resource) or ())
     patterns: list[tuple[str, ...]] = []
     by_principal = False

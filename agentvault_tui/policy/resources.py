@@ -1,10 +1,10 @@
 """Resource names: the one canonical spelling, and when two spellings read alike.
 
-A rule compares resources character by character.
-A resource server may not: it may ignore case, decode ``%2e``, or collapse ``//``.
-So each request's resource is brought into one canonical form where the request is
-parsed, what has none is unclear, and a spelling that only *reads* like one that a rule
-names is never taken for another resource.
+A rule compares resources character by character. A resource server may not: it may
+ignore case, decode ``%2e``, or collapse ``//``. So each request's resource is brought
+into one canonical form where the request is parsed. A resource without that form is
+unclear, and a spelling that only *reads* like one that a rule names is never taken for
+another resource.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _LONGEST_FOREIGN: Final = 512
 _SLASHES: Final = re.compile("/+")
 _PATH_PARAMETERS: Final = re.compile(";[^/]*")
 """RFC 3986 section 3.3: a proxy may write ``%3B`` as ``;``, and the server behind it
-leave out what follows, as servlet containers do."""
+may ignore the rest, as servlet containers do."""
 _SEPARATORS: Final = re.compile("([/:])")
 _OWN_FOLD: Final = re.compile(r"[a-z][a-z0-9+-]*:[a-z0-9_~-]+(?:/[a-z0-9_~-]+)*")
 """Resources that are their own fold, as most are, unless they have an `_ODD_NUMBER`."""
@@ -74,16 +74,16 @@ _EXACT: Final = 2**53
 def canonical(text: str) -> str | None:
     """Return the canonical form of a resource, or nothing when it has none.
 
-    Scheme and host are in lower case, escapes of characters that need none are
-    decoded (RFC 3986 sections 6.2.2.1 and 6.2.2.2, RFC 3987 section 5.3.2.3), and
-    text is in Unicode's composed form (NFC). Nothing else is changed: case in a path
-    may tell two resources apart.
+    Scheme and host are in lower case, escapes of characters that need none are decoded
+    (RFC 3986 sections 6.2.2.1 and 6.2.2.2, RFC 3987 section 5.3.2.3), and text is in
+    Unicode's composed form (NFC). Nothing else is changed: two resources may differ by
+    the case of a path.
 
     Args:
         text: the resource as the request names it.
 
     Returns:
-        The form, or nothing for what programs are known to read in several ways: more
+        The form, or nothing for a resource that programs may read in several ways: more
         than 8,448 characters, or 512 if not all are ASCII; control, invisible and
         unassigned ones, space other than single blanks inside, backslashes, a ``%``,
         empty, ``.`` and ``..`` segments; in a URL also a fragment (RFC 8707 section 2),
@@ -104,12 +104,12 @@ def canonical(text: str) -> str | None:
         if _SPECIAL.match(text):
             return None
     start = 0
-    if found := _AUTHORITY.match(text):
-        start, authority = found.end(), found.group(2).lower()
-        text = text[: found.start(2)] + authority + text[start:]
+    if match := _AUTHORITY.match(text):
+        start, authority = match.end(), match.group(2).lower()
+        text = text[: match.start(2)] + authority + text[start:]
         if "#" in text or text.endswith("?"):
             return None
-        if not _is_plain_authority(found.group(1), authority):
+        if not _is_plain_authority(match.group(1), authority):
             return None
     return text if _is_plain(text, start) else None
 
@@ -123,14 +123,14 @@ def canonical_resource(resource: str | None) -> str | None:
 
 
 def shortened(resource: str) -> str:
-    """Return what a program reads of a URL that ignores its query and parameters.
+    """Return a URL without its query and parameters, which some programs ignore.
 
     A URL without a path is that of its root (RFC 3986 section 6.2.3).
     """
-    if not (found := _AUTHORITY.match(resource)):
+    if not (match := _AUTHORITY.match(resource)):
         return resource
-    path = re.sub(r";[^/]*", "", resource[found.end() :].partition("?")[0])
-    return found.group() + (path or "/")
+    path = re.sub(r";[^/]*", "", resource[match.end() :].partition("?")[0])
+    return match.group() + (path or "/")
 
 
 def reads_like(text: str, same_as: tuple[str, ...] = ()) -> str:
@@ -283,15 +283,15 @@ def _without_dots(text: str) -> str:
     """Resolve ``.`` and ``..`` segments, as RFC 3986 section 5.2.4 does."""
     if "." not in text:
         return text
-    kept: list[tuple[str, str]] = []
+    segments: list[tuple[str, str]] = []
     parts = _SEPARATORS.split(text)
     for segment, mark in zip(parts[::2], [*parts[1::2], ""], strict=True):
         if segment == "..":
-            if kept and kept[-1][1] == "/":
-                kept.pop()
+            if segments and segments[-1][1] == "/":
+                segments.pop()
         elif segment != ".":
-            kept.append((segment, mark))
-    return "".join(segment + mark for segment, mark in kept)
+            segments.append((segment, mark))
+    return "".join(segment + mark for segment, mark in segments)
 
 
 class SameAs:
@@ -304,7 +304,7 @@ class SameAs:
     def __init__(self) -> None:
         """Start without services."""
         self._by_prefix: dict[str, frozenset[str]] = {}
-        self._found = lru_cache(maxsize=1024)(self._find)
+        self._cached_find = lru_cache(maxsize=1024)(self._find)
 
     def put(self, services: Iterable[tuple[Iterable[str], Iterable[str]]]) -> None:
         """Replace all services.
@@ -312,29 +312,31 @@ class SameAs:
         Args:
             services: for each, the literal prefixes of its resources, and its suffixes.
         """
-        found: dict[str, frozenset[str]] = {}
+        suffixes_of: dict[str, frozenset[str]] = {}
         for beginnings, suffixes in services:
             for one in beginnings:
                 prefix = _part_reads_like(one, (), begins=True, ends=False)
-                found[prefix] = found.get(prefix, frozenset()) | frozenset(suffixes)
-        if found != self._by_prefix:
-            self._by_prefix = found
-            self._found.cache_clear()
+                suffixes_of[prefix] = suffixes_of.get(prefix, frozenset()) | frozenset(
+                    suffixes
+                )
+        if suffixes_of != self._by_prefix:
+            self._by_prefix = suffixes_of
+            self._cached_find.cache_clear()
 
     def of(self, resource: str) -> tuple[str, ...]:
         """Return the suffixes that count for *resource*, the longest first."""
-        return self._found(resource[:_CACHED]) if self._by_prefix else ()
+        return self._cached_find(resource[:_CACHED]) if self._by_prefix else ()
 
     def _find(self, resource: str) -> tuple[str, ...]:
         folded = reads_like(resource)
-        found = frozenset[str]().union(
+        endings = frozenset[str]().union(
             *(
                 suffixes
                 for prefix, suffixes in self._by_prefix.items()
                 if folded.startswith(prefix[: _CACHED // 2])
             )
         )
-        return tuple(sorted(found, key=lambda one: (-len(one), one)))
+        return tuple(sorted(endings, key=lambda one: (-len(one), one)))
 
 
 def _composed(text: str) -> str:
@@ -350,28 +352,28 @@ def _composed(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def _decoded(found: re.Match[str]) -> str:
+def _decoded(match: re.Match[str]) -> str:
     """Decode a run of percent-escapes as UTF-8; reserved ASCII has no other form.
 
     Raises:
         ValueError: it is no UTF-8, or holds a character that must stay escaped.
     """
-    text = bytes.fromhex(found.group().replace("%", "")).decode()
+    text = bytes.fromhex(match.group().replace("%", "")).decode()
     if any(c.isascii() and not (c.isalnum() or c in "-._~") for c in text):
         raise ValueError("a reserved character is escaped")
     return text
 
 
 def _is_plain_authority(scheme: str, authority: str) -> bool:
-    """Tell whether host and port of a URL, in lower case, have no other spelling.
+    """Check whether host and port of a URL, in lower case, have no other spelling.
 
     Names in other scripts are written as in DNS (``xn--``), addresses as
     RFC 5952 and dotted decimals have them.
     """
-    found = _HOST.fullmatch(authority)
-    if found is None or (scheme, found.group(2)) in _DEFAULT_PORTS:
+    match = _HOST.fullmatch(authority)
+    if match is None or (scheme, match.group(2)) in _DEFAULT_PORTS:
         return False
-    host = found.group(1)
+    host = match.group(1)
     try:
         if host.startswith("["):
             return str(IPv6Address(host[1:-1])) == host[1:-1]
@@ -381,7 +383,7 @@ def _is_plain_authority(scheme: str, authority: str) -> bool:
 
 
 def _is_plain(text: str, path: int) -> bool:
-    """Tell whether *text*, whose path starts there, can be read in one way only."""
+    """Check whether *text*, whose path starts there, has only one reading."""
     if text != text.strip() or any(odd in text for odd in ("  ", "\\", "%")):
         return False
     for character in text if not (text.isascii() and text.isprintable()) else "":

@@ -1,4 +1,4 @@
-"""Reads a Cedar policy: its rules, their annotations, and where a fault stands."""
+"""Reads a Cedar policy: its rules, their annotations, and the line of a fault."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ RESERVED: Final = frozenset({DEFAULT_DENY, POLICY_ERROR, UNREAD_DETAILS})
 
 
 class Obligation(StrEnum):
-    """What follows when a rule matches."""
+    """The answer if a rule matches."""
 
     ALLOW = "allow"
     STEP_UP = "step_up"
@@ -61,7 +61,7 @@ class PolicyRule:
     source: str
     parsed: pst.Template
     optional: frozenset[str]
-    """What it reads that a request need not state (``@optional``)."""
+    """The facts it reads that a request need not state (``@optional``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def read_rules(
     *limits* are the names of the limits that rules may read.
 
     Raises:
-        PolicyError: with the line, what is wrong, and what to do.
+        PolicyError: with the line, the fault and its remedy.
     """
     pieces = list(_split(text, source))
     if not pieces:
@@ -224,7 +224,7 @@ def _syntax_tree(text: str) -> pst.PolicySet | None:
 def _optional(
     policy: pst.Template, noted: str | None, obligation: Obligation, fault: Any
 ) -> frozenset[str]:
-    """Read ``@optional``: what the rule reads and a request need not state."""
+    """Read ``@optional``: the facts that a request need not state."""
     if noted is None:
         return frozenset()
     if obligation is Obligation.ALLOW:

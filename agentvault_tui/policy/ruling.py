@@ -11,7 +11,7 @@ from agentvault_tui.policy.facts import Facts
 from agentvault_tui.text import visible
 
 UNCLEAR: Final = "parameter_unclear"
-"""The reason when a rule reads what the request does not say clearly."""
+"""The reason if a rule reads a fact that the request does not state clearly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,8 @@ class Ruling:
     rule: str
     why: str
     unclear: tuple[str, ...] = ()
-    """What the rule reads and the request does not say clearly, if that decided."""
+    """The facts that the rule reads and the request states unclearly, if they
+    decided."""
 
 
 _NEEDED = {

@@ -14,15 +14,15 @@ from agentvault_tui.policy.resources import canonical
 
 
 def wider(parent: Action, child: Action) -> str | None:
-    """Name what of *child* is not within *parent*, the first such thing.
+    """Name the first part of *child* that is not within *parent*.
 
-    Names and values count character by character: what only reads like the same, by
-    case, by look-alike letters or below a path, is another one. A parameter may be
-    smaller where policy reads both, and a resource may be named where none was.
+    Names and values count character by character: a name that only reads like another,
+    by case, by look-alike letters or below a path, is a different one. A parameter may
+    be smaller where policy reads both, and a resource may be named where none was.
 
     Args:
-        parent: what was decided about; without parameters it is of an action with none.
-        child: what is asked for in its place.
+        parent: the approved action; without parameters, an action with none.
+        child: the requested action.
 
     Returns:
         ``scope``, ``action``, ``resource`` or the name of a parameter; None where all
@@ -52,14 +52,14 @@ def wider_parameter(parent: Action, child: Action) -> str | None:
 
 
 def same(one: object, other: object) -> bool:
-    """Tell whether two JSON values are written alike: 1, 1.0 and true differ."""
+    """Check whether two JSON values are written alike: 1, 1.0 and true differ."""
     return _written(one) == _written(other)
 
 
 def same_details(
     one: Iterable[Mapping[str, object]], other: Iterable[Mapping[str, object]]
 ) -> bool:
-    """Tell whether details that policy does not read are the same, in any order."""
+    """Check whether details that policy does not read are the same, in any order."""
     return Counter(map(_written, one)) == Counter(map(_written, other))
 
 

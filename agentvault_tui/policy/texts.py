@@ -36,7 +36,7 @@ class PolicyTexts(NamedTuple):
         )
 
     def effective(self) -> dict[str, str]:
-        """Return what decides, by name: for a file that is not there the shipped."""
+        """Return the active texts, by name: for a missing file the shipped one."""
         policy = shipped_policy() if self.policy is None else self.policy
         scopes = shipped_scopes() if self.scopes is None else self.scopes
         more = {"limits": self.limits, "own_scopes": self.own_scopes}
@@ -52,15 +52,17 @@ class PolicyTexts(NamedTuple):
         Raises:
             PolicyError: a text is no catalogue, or defines a scope again.
         """
-        found = shipped_catalogue()
+        catalogue = shipped_catalogue()
         if self.scopes is not None:
-            found = Catalogue.parse(self.scopes, sources[1])
+            catalogue = Catalogue.parse(self.scopes, sources[1])
         for name, text in unpack_files(self.own_scopes).items():
-            found = found.extended(text, f"{sources[3]}/{name}", shipped_catalogue())
-        return found
+            catalogue = catalogue.extended(
+                text, f"{sources[3]}/{name}", shipped_catalogue()
+            )
+        return catalogue
 
     def plan_digest(self, in_force: str) -> str:
-        """Return the digest of a plan: over these texts and the version in force."""
+        """Return the digest of a plan: over these texts and the version in effect."""
         planned = json.dumps([self.effective(), in_force], sort_keys=True)
         return "sha256:" + hashlib.sha256(planned.encode()).hexdigest()
 
@@ -80,7 +82,7 @@ def pack_files(files: Mapping[str, str]) -> str | None:
 
 
 def unpack_files(text: str | None) -> dict[str, str]:
-    """Decode what `pack_files` wrote.
+    """Decode the result of `pack_files`.
 
     Raises:
         PolicyError: it is nothing that `pack_files` wrote.
@@ -97,7 +99,7 @@ def unpack_files(text: str | None) -> dict[str, str]:
 
 
 def is_policy_file(path: str) -> bool:
-    """Tell whether a path in the home is a file that a policy is made of."""
+    """Check whether a path in the home is a file that a policy is made of."""
     return path in FILES or path.startswith(f"{SCOPES_FOLDER}/")
 
 

@@ -1,7 +1,7 @@
-"""Tell a change of policy or limits that only refuses more from every other one.
+"""Separates changes of policy or limits that only refuse more from all others.
 
-It is read off the parsed rules: what a plan over the history says is no proof, because
-the next request need not be like the ones before.
+The parsed rules decide this: a plan over the history is no proof, because the next
+request may differ from the ones before.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from agentvault_tui.policy.rules import Obligation, PolicyRule
 
 
 def only_tightens(before: Policy, after: Policy) -> bool:
-    """Tell whether *after* refuses or escalates at least all that *before* does.
+    """Check whether *after* refuses or escalates at least all that *before* does.
 
     It may add a forbid, remove a permit that allows and reads nothing of the request,
     turn one that allows into one that steps up, and add a limit or lower its number.
@@ -41,28 +41,30 @@ def only_tightens(before: Policy, after: Policy) -> bool:
 
 
 def differences(before: Policy, after: Policy) -> dict[str, list[str]]:
-    """Return what differs between two policies, for the person who approves it.
+    """Return the differences between two policies, for the person who approves it.
 
     Args:
         before: the active policy.
         after: the one to be put in its place.
 
     Returns:
-        ids of rules and limits, by how they differ; what there is none of is left out.
+        ids of rules and limits, by how they differ; without the empty ones.
     """
     pairs: tuple[tuple[str, dict[str, object], dict[str, object]], ...] = (
         ("rules", _rules_by_id(before), _rules_by_id(after)),
         ("limits", {**before.limits.by_id}, {**after.limits.by_id}),
     )
-    found: dict[str, list[str]] = {}
+    agents_of: dict[str, list[str]] = {}
     for noun, old, new in pairs:
         both = old.keys() & new.keys()
-        found[f"{noun} added"] = sorted(new.keys() - old.keys())
-        found[f"{noun} removed"] = sorted(old.keys() - new.keys())
-        found[f"{noun} changed"] = sorted(one for one in both if old[one] != new[one])
+        agents_of[f"{noun} added"] = sorted(new.keys() - old.keys())
+        agents_of[f"{noun} removed"] = sorted(old.keys() - new.keys())
+        agents_of[f"{noun} changed"] = sorted(
+            one for one in both if old[one] != new[one]
+        )
     if before.catalogue.version != after.catalogue.version:
-        found["catalogue"] = ["changed"]
-    return {name: ids for name, ids in found.items() if ids}
+        agents_of["catalogue"] = ["changed"]
+    return {name: ids for name, ids in agents_of.items() if ids}
 
 
 def _rules_by_id(policy: Policy) -> dict[str, object]:
@@ -87,7 +89,7 @@ def _rules_tighten(before: Policy, after: Policy) -> bool:
 
 
 def _rule_tightens(old: PolicyRule, new: PolicyRule) -> bool:
-    """Tell whether *new* is *old*, or asks a person where that allowed."""
+    """Check whether *new* is *old*, or asks a person where that allowed."""
     was, now = dict(old.parsed.annotations), dict(new.parsed.annotations)
     asks = old.obligation is Obligation.ALLOW and new.obligation is Obligation.STEP_UP
     if old.obligation is not new.obligation and not asks:
@@ -119,7 +121,7 @@ def _limits_tighten(
 
 
 def _reads(rule: PolicyRule, touched: set[str], added: set[str]) -> bool:
-    """Tell whether *rule* reads more of limits *touched* than what they count.
+    """Check whether *rule* reads more of limits *touched* than their counts.
 
     Or whether there is one, where limits were *added*.
     """

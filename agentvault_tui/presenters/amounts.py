@@ -70,7 +70,7 @@ def shown_parameters(
 
 
 def render_units(units: int, currency: str | None, *, in_major: bool) -> str:
-    """Render what a limit allows, or what of it is used or left.
+    """Render the amount of a limit, or its use or rest.
 
     Args:
         units: requests, or an amount.
@@ -105,16 +105,16 @@ def render_spans(amounts: Iterable[AmountSpan]) -> str:
     Returns:
         ``12.00 to 40.00 USD``, ``40.00 USD``, or ``1200 to 4000 USD, unit unknown``.
     """
-    found = []
+    spans = []
     for one in amounts:
         both = one.least if one.least == one.most else f"{one.least} to {one.most}"
         unit = "" if one.unit_known else f", {UNIT_UNKNOWN}"
-        found.append(f"{both}{one.currency and f' {one.currency}'}{unit}")
-    return "; ".join(found)
+        spans.append(f"{both}{one.currency and f' {one.currency}'}{unit}")
+    return "; ".join(spans)
 
 
 def bare_units(units: int, currency: str | None, *, in_major: bool) -> str:
-    """Render what is used or left of a limit, beside what it allows."""
+    """Render the use or rest of a limit, next to its amount."""
     return render_units(units, currency if in_major else None, in_major=in_major)
 
 

@@ -22,7 +22,7 @@ OUTCOME_WORDS: Final = {
 }
 """The eight outcome words, and their meanings."""
 ROUTINE: Final = frozenset({"allowed", "done"})
-"""Outcomes that need nobody's attention; the other six matter."""
+"""Routine outcomes; the other six matter."""
 
 _BY_TYPE: Final = {
     **dict.fromkeys(

@@ -1,10 +1,10 @@
 """The embedded tenant: a small OAuth 2.0 and OpenID provider, shaped like Auth0.
 
 It runs as its own process (`python -m agentvault_tui.tenant`), reached over HTTP alone.
-`parts` makes its services, `app` what it serves: `oauth` is the Authentication API,
+`parts` makes its services, `app` its routes: `oauth` is the Authentication API,
 `management` the calls of the Management API that the broker makes, `my_account` and
-`accounts` belong to Token Vault, `activation` and `login` are the pages people see.
-What is ours and not Auth0's is under `/agentvault/`.
-Two modules are for others: `users`, with which the owner of a home keeps its users,
-and `device_page_client`, which approves a device code without a browser.
+`accounts` belong to Token Vault, `activation` and `login` are the pages people see. Our
+own additions to Auth0's routes are under `/agentvault/`. Two modules are for others:
+`users`, with which the owner of a home keeps its users, and `device_page_client`, which
+approves a device code without a browser.
 """

@@ -57,7 +57,7 @@ class VaultAccounts:
     def connect(
         self, user_id: str, connection: Document, account: str, scope: str
     ) -> VaultAccount:
-        """Have the provider give tokens, and keep them.
+        """Get tokens from the provider, and store them.
 
         Connected again, an account keeps its id, and gets the scopes of this time.
         """
@@ -165,7 +165,7 @@ class Provider:
     def grant(
         self, connection: str, account: str, scope: str, lifetime: float
     ) -> TokenPair:
-        """Issue tokens for what the owner of *account* has consented to."""
+        """Issue tokens for the scopes that the owner of *account* has consented to."""
         key, refresh = new_id("pgr"), new_secret("av_pr")
         self._store.insert(
             "provider_grants",
@@ -189,7 +189,7 @@ class Provider:
         return TokenPair(access, refresh_token, row["scope"], expires_at)
 
     def info(self, access_token: str) -> dict[str, object] | None:
-        """Return what a live access token is good for; None if it is not one."""
+        """Return the scope of a live access token; None if it is not one."""
         row = self._store.one(
             "SELECT t.scope, t.expires_at, g.account, g.connection"
             " FROM provider_tokens t JOIN provider_grants g ON g.id = t.grant_id"
@@ -218,21 +218,21 @@ class Provider:
         self._store.delete("provider_tokens", token_hash=digest)
 
     def routes(self) -> list[BaseRoute]:
-        """Return what a workspace asks of its provider, and what revokes there."""
+        """Return a workspace's routes: introspection and revocation."""
         return [
             Route(f"{PATH}/tokeninfo", self._token_info),
             Route(f"{PATH}/revoke", self._revoke, methods=["POST"]),
         ]
 
     async def _token_info(self, request: Request) -> Response:
-        """Say what the bearer's token is good for: whoever holds it may know."""
+        """Return the scope of the bearer's token: its holder may know."""
         token = bearer_token(request.headers.get("authorization", ""))
-        found = None if token is None else self.info(token)
-        if found is None:
+        info = None if token is None else self.info(token)
+        if info is None:
             answer = reply(401, {"active": False})
             answer.headers["www-authenticate"] = 'Bearer error="invalid_token"'
             return answer
-        return reply(200, found)
+        return reply(200, info)
 
     async def _revoke(self, request: Request) -> Response:
         """End a token; an unknown one gets the same 200 (RFC 7009 section 2.2)."""
@@ -276,7 +276,7 @@ _WAITING: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class PendingConsent:
-    """What a person is asked to consent to."""
+    """A consent request to a person."""
 
     key: str
     """SHA-256 of the session the client holds."""
@@ -300,7 +300,7 @@ class Connecting:
     def start(
         self, user: User, client: Client, body: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Begin; return what the client needs to go on.
+        """Begin; return the data with which the client goes on.
 
         Raises:
             ApiError: 429: the user has too many open already.
@@ -334,25 +334,25 @@ class Connecting:
         }
 
     def by_ticket(self, ticket: str) -> PendingConsent | None:
-        """Return the request that a link leads to, while nobody has decided it."""
+        """Return the undecided request of a link."""
         return self._undecided(ticket_hash=sha256_hex(ticket))
 
     def by_key(self, key: str) -> PendingConsent | None:
-        """Return a request again, while nobody has decided it."""
+        """Return an undecided request again."""
         return self._undecided(session_hash=key)
 
-    def consent(self, asked: PendingConsent, account: str) -> str | None:
+    def consent(self, consent: PendingConsent, account: str) -> str | None:
         """Record consent for *account*; return the code that proves it, once."""
         code = secrets.token_urlsafe(32)
         changed = self._store.change(
             "UPDATE connect_requests SET code_hash = ?, account = ?"
             " WHERE session_hash = ? AND code_hash IS NULL AND expires_at > ?",
-            *(sha256_hex(code), account, asked.key, self._now()),
+            *(sha256_hex(code), account, consent.key, self._now()),
         )
         return code if changed else None
 
-    def cancel(self, asked: PendingConsent) -> None:
-        self._store.delete("connect_requests", session_hash=asked.key)
+    def cancel(self, consent: PendingConsent) -> None:
+        self._store.delete("connect_requests", session_hash=consent.key)
 
     def complete(
         self, user: User, client: Client, body: Mapping[str, Any]

@@ -75,7 +75,7 @@ class ActivationSession:
 class ActivationSessions:
     """The sessions of one store, which any broker's pages go on with.
 
-    A cookie alone is not enough: cookies do not tell ports apart, so every server on
+    A cookie alone is not enough: cookies do not separate ports, so every server on
     127.0.0.1 that a browser visits is sent ours. The form token is in the page alone,
     which no other origin can read, and a GET never shows a session's page.
     """
@@ -125,19 +125,19 @@ class ActivationSessions:
     def page(self, session: ActivationSession) -> str:
         """Return a form token for the session's next page; of its pages the last acts.
 
-        What the form that may act has changed of the session is kept.
+        The form's changes of the session are stored.
         """
-        known: dict[str, object] = {}
+        shown: dict[str, object] = {}
         if session.acts:
             sub = None if session.user is None else session.user.sub
-            known = {"step": session.step, "sub": sub}
-            known["authenticated_at"] = session.authenticated_at
-        sets = "".join(f", {name} = ?" for name in known)
+            shown = {"step": session.step, "sub": sub}
+            shown["authenticated_at"] = session.authenticated_at
+        sets = "".join(f", {name} = ?" for name in shown)
         with self._store.unflushed():
             row = self._store.one(
                 f"UPDATE activations SET page = page + 1, used = 0{sets}"  # noqa: S608
                 " WHERE id_hash = ? RETURNING page",
-                *(*known.values(), session.key),
+                *(*shown.values(), session.key),
             )
         page = 0 if row is None else int(row["page"])
         if page > _PAGES:
@@ -186,7 +186,7 @@ class ActivationSessions:
 
 @dataclass(frozen=True, slots=True)
 class SubmittedForm:
-    """A form that may act: whose, on which code, and its fields."""
+    """A form that may act: its session, its code, and its fields."""
 
     request: Request
     session: ActivationSession
@@ -200,9 +200,9 @@ _Act = Callable[[SubmittedForm], Awaitable[Response]]
 class ActivationPages:
     """The pages over one store.
 
-    Auth0's order is code, confirmation, login, factor. Here the person sees what they
-    decide about before they sign in, and once more when they confirm. There is no
-    remembered sign-in: each approval takes password and one-time code afresh.
+    Auth0's order is code, confirmation, login, factor. Here the person sees the request
+    before they sign in, and once more when they confirm. There is no remembered
+    sign-in: each approval takes password and one-time code afresh.
     """
 
     def __init__(self, parts: Parts, views: Views) -> None:
@@ -242,7 +242,7 @@ class ActivationPages:
         return self._code_page(request, normal_user_code(typed) or "")
 
     async def _again(self, _: Request) -> Response:
-        """Send whoever reloads a later page to the first: a GET shows no session."""
+        """Send a reload of a later page to the first: a GET shows no session."""
         return RedirectResponse("/activate", 303, {"cache-control": "no-store"})
 
     async def _enter_code(self, request: Request) -> Response:
@@ -345,7 +345,7 @@ class ActivationPages:
         return self._views.step("cancelled", form.code, form.session.user_code, "")
 
     def _failed(self, form: SubmittedForm, error: TenantRefusedError) -> Response:
-        """Show the same step again, and count what was a guess against the code."""
+        """Show the same step again, and count a guess against the code."""
         session, code = form.session, form.code
         _log.warning("sign-in refused: %s", error.error)
         self._parts.journal.sign_in_refused(form.request, error, session.user)

@@ -118,8 +118,8 @@ class Apis:
         if policy != "require_client_grant":
             return None
         if client.of_run:
-            known = client.machine_scopes if subject == "client" else {}
-            return known.get(api.identifier)
+            scopes = client.machine_scopes if subject == "client" else {}
+            return scopes.get(api.identifier)
         grant = self.grants.named(grant_name(client.client_id, api.identifier, subject))
         if grant is None:
             return None
@@ -128,20 +128,22 @@ class Apis:
         return frozenset(grant["scope"])
 
     def for_user(self, client: Client, api: ResourceServer | None, scope: str) -> str:
-        """Return what of *scope* a user may grant *client* on *api*.
+        """Return the part of *scope* that a user may grant *client* on *api*.
 
         Raises:
             TenantRefusedError: ``access_denied``: the client has no access to the API.
         """
         allowed: frozenset[str] = frozenset()
         if api is not None:
-            found = self.granted(client, api, "user")
-            if found is None:
+            grant = self.granted(client, api, "user")
+            if grant is None:
                 raise self.no_access(client, api)
-            allowed = found
+            allowed = grant
         offline = "refresh_token" in client.grants and (api is None or api.offline)
-        kept = {*OIDC_SCOPES, *allowed, *([OFFLINE] if offline else [])}
-        return " ".join(word for word in dict.fromkeys(scope.split()) if word in kept)
+        retained = {*OIDC_SCOPES, *allowed, *([OFFLINE] if offline else [])}
+        return " ".join(
+            word for word in dict.fromkeys(scope.split()) if word in retained
+        )
 
     @staticmethod
     def no_access(client: Client, api: ResourceServer) -> TenantRefusedError:
@@ -186,7 +188,7 @@ class Connections:
             store.remember(_SEEDED, 1)
 
     def add(self, doc: Mapping[str, object]) -> Document:
-        """Keep a new connection.
+        """Store a new connection.
 
         Raises:
             ConflictError: there is one of that name.
@@ -213,6 +215,8 @@ class Connections:
     @staticmethod
     def token_lifetime(doc: Document) -> float:
         """Return how long the provider's access tokens live, in seconds."""
-        said = doc["options"].get("token_lifetime")
-        whole = isinstance(said, int) and not isinstance(said, bool)
-        return float(said) if whole and 0 < said <= _LONGEST else float(_LIFETIME)
+        lifetime = doc["options"].get("token_lifetime")
+        whole = isinstance(lifetime, int) and not isinstance(lifetime, bool)
+        return (
+            float(lifetime) if whole and 0 < lifetime <= _LONGEST else float(_LIFETIME)
+        )

@@ -1,4 +1,4 @@
-"""What the tenant serves: its grants, Management API calls and routes, as one app."""
+"""The tenant's routes: its grants, Management API calls and pages, as one app."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ _PAGES: Final = (
     *("/sign-in", "/passkey-sign-in"),
 )
 _DEVICE_BODY_CAP: Final = 8 * BODY_CAP
-"""Room for whatever a broker can hold: what an agent sent it in one body comes here
-as JSON in a form. "é", two bytes, is %5Cu00e9; 1e15 is 1000000000000000.0: up to four
-and a half times as long, and then the agent's name, the policy's why, and the rest."""
+"""Room for the largest request of a broker: an agent's body comes here as JSON in a
+form. "é", two bytes, is %5Cu00e9; 1e15 is 1000000000000000.0: up to four and a half
+times as long, and then the agent's name, the policy's why, and the rest."""
 
 
 @dataclass(slots=True, eq=False)
 class Surface:
-    """What one tenant serves, open to additions until it is an app."""
+    """The routes of one tenant, open to additions until it is an app."""
 
     parts: Parts
     grants: dict[str, GrantType]
@@ -77,7 +77,7 @@ class Surface:
 
     @classmethod
     def of(cls, parts: Parts, settings: StepUpSettings) -> Self:
-        """Return what an embedded tenant serves."""
+        """Return the routes of an embedded tenant."""
         device = DeviceGrant(parts, settings.device_code_ttl)
         views = Views(parts.issuer)
         grants = {
@@ -145,15 +145,15 @@ class Opening:
     def __init__(
         self, make: Callable[[], Surface], keys: Callable[[], Hashable] = lambda: None
     ) -> None:
-        """Serve what *make* makes once there is something to open it with.
+        """Serve the result of *make* once there is a key to open it with.
 
-        It is made anew once *keys* returns something else.
+        It is made again once *keys* returns something else.
         """
         self._keys = keys
         self._made: Final = lru_cache(maxsize=1)(lambda _: make())
 
     def surface(self) -> Surface:
-        """Return what is served, with the keys that are there now."""
+        """Return the routes, with the keys that are there now."""
         return self._made(self._keys())
 
     def app(self, served: Callable[[Surface], App]) -> App:
@@ -171,14 +171,14 @@ class Opening:
 
 
 def is_urgent(scope: Scope) -> bool:
-    """Tell whether a request denies something: such have connections of their own."""
+    """Check whether a request denies something: such have connections of their own."""
     path: str = scope["path"]
     denies = path.startswith(APPROVE_PATH) and path.endswith(("/deny", "/stop"))
     return scope["method"] == "POST" and (denies or path == "/activate/cancel")
 
 
 def _waits(scope: Scope) -> bool:
-    """Tell whether anybody may send a request that may wait.
+    """Check whether anybody may send a request that may wait.
 
     A factor is checked in turn, and a device code is stored.
     """
@@ -213,14 +213,14 @@ def _documents(parts: Parts) -> list[BaseRoute]:
         return reply(200, discovery(parts.issuer))
 
     async def more(_: Request) -> Response:
-        """Say what only the embedded tenant has, at a path that Auth0 does not have."""
-        said = {
+        """Return the embedded tenant's own metadata, at a path that Auth0 lacks."""
+        metadata = {
             "issuer": parts.issuer,
             "kind": "embedded",
             DETAILS_TYPES: [details.TYPE],
             "workspace_authorization_server": f"{parts.issuer}agentvault/workspace",
         }
-        return reply(200, said)
+        return reply(200, metadata)
 
     async def jwks(_: Request) -> Response:
         answer = reply(200, parts.keys.public())
@@ -248,7 +248,7 @@ async def _http_error(_: Request, error: Exception) -> Response:
 
 
 def discovery(issuer: str) -> dict[str, object]:
-    """Return the provider metadata (RFC 8414 section 2): what is served, no more."""
+    """Return the provider metadata (RFC 8414 section 2): the served routes, no more."""
     return {
         "issuer": issuer,
         "authorization_endpoint": f"{issuer}authorize",

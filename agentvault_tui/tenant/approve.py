@@ -1,4 +1,4 @@
-"""The pages on a phone: what waits, and the decision about one step-up."""
+"""The pages on a phone: the waiting requests, and the decision about one step-up."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _SOON_S: Final = 10.0
 """How long a page waits for a step-up that is not known yet: in a team another broker
 takes over offering pages within eight seconds."""
 _HEARD_S: Final = 2.5
-"""How long an answer waits for what the broker makes of it; it asks each second."""
+"""The wait of an answer for the broker's result; the broker asks each second."""
 _LONGEST_REASON: Final = 200
 _DAY: Final = timedelta(days=1)
 _OVER: Final = Problem("code_over", "This request does not wait for anybody any more.")
@@ -72,7 +72,7 @@ _Act = Callable[[_Submitted], Awaitable[None]]
 
 
 class ApprovalPages:
-    """``/approve/sup_…`` for whoever has the link and signs in.
+    """``/approve/sup_…`` for a person with the link who signs in.
 
     The session shows and denies. Each approval takes a passkey that signs the digest,
     or password and one-time code, afresh.
@@ -111,7 +111,7 @@ class ApprovalPages:
         ]
 
     async def _inbox(self, request: Request) -> Response:
-        """List what waits, newest first, and what was decided today."""
+        """List the waiting requests, newest first, and today's decisions."""
         user = self._sessions.user(request)
         if user is None:
             return self._sessions.sign_in_page(request, None)
@@ -130,23 +130,23 @@ class ApprovalPages:
 
     def _listed(self, code: StoredDeviceCode) -> dict[str, object]:
         """Return a row of the inbox."""
-        told = _outcome_of(code)
+        outcome = _outcome_of(code)
         what, page = code.details, code.page
         return {
             "id": None if page is None else page.id,
             "headline": "" if what is None else headline_of(what),
             "fingerprint": "" if what is None else what.fingerprint,
             "risk": "high" if what is None else what.risk.value,
-            "status": str(told.get("status", "waiting")),
-            "by": visible(str(told.get("by") or ""), 80),
+            "status": str(outcome.get("status", "waiting")),
+            "by": visible(str(outcome.get("by") or ""), 80),
             "ends": iso(code.expires.wall),
             "left": _left(code, self._parts.clock.now()),
         }
 
     async def _show(self, request: Request) -> Response:
         user = self._sessions.user(request)
-        known = _STEPUP.fullmatch(request.path_params["id"])
-        if user is not None and known and self._may_see(user):
+        match = _STEPUP.fullmatch(request.path_params["id"])
+        if user is not None and match and self._may_see(user):
             await self._until(request, lambda code: code is not None, _SOON_S)
         return self._page(request, user)
 
@@ -156,10 +156,10 @@ class ApprovalPages:
         done: Callable[[StoredDeviceCode | None], bool],
         seconds: float,
     ) -> None:
-        """Wait a little for what the broker tells of a step-up.
+        """Wait a little for the broker's message about a step-up.
 
-        A link may be opened before the broker has told of its step-up, and an answer
-        is shown with what came of it.
+        A link may be opened before the broker has published its step-up, and an answer
+        is shown with its result.
         """
         stepup_id = request.path_params["id"]
         for _ in range(round(seconds / _LOOK_S)):
@@ -173,12 +173,12 @@ class ApprovalPages:
     def _page(
         self, request: Request, user: User | None, problem: Problem | None = None
     ) -> Response:
-        """Show what a person may see of the step-up now."""
+        """Show the part of the step-up that a person may see now."""
         stepup_id = request.path_params["id"]
         if user is None:
             return self._sessions.sign_in_page(request, problem)
-        known = _STEPUP.fullmatch(stepup_id) and self._may_see(user)
-        code = self._parts.codes.by_stepup(stepup_id) if known else None
+        match = _STEPUP.fullmatch(stepup_id) and self._may_see(user)
+        code = self._parts.codes.by_stepup(stepup_id) if match else None
         page = None if code is None else code.page
         if code is None or page is None:
             return self._views.page("approve-over", problem or _OVER, user=user.name)
@@ -215,7 +215,7 @@ class ApprovalPages:
         return scripted(answer)
 
     def _options(self, user: User, page: PageDetails) -> str | None:
-        """Return what the person's passkey is asked to sign; None: they have none."""
+        """Return the options for the person's passkey; None: they have none."""
         if not self._keys.of(user.sub):
             return None
         return self._keys.request_options(_challenge(page), user.sub)
@@ -224,8 +224,8 @@ class ApprovalPages:
         self, code: StoredDeviceCode, page: PageDetails, user: User
     ) -> Response:
         """Show the outcome, and whether it was used; the page's script looks again."""
-        told = _outcome_of(code)
-        status = str(told.get("status", "waiting"))
+        outcome = _outcome_of(code)
+        status = str(outcome.get("status", "waiting"))
         answer = self._views.step(
             "approve-result",
             code,
@@ -234,9 +234,9 @@ class ApprovalPages:
             user=user.name,
             page=page,
             status=status,
-            decided_by=visible(str(told.get("by") or ""), 200),
-            why=visible(str(told.get("why") or ""), 300),
-            stopped=told.get("stopped") is True,
+            decided_by=visible(str(outcome.get("by") or ""), 200),
+            why=visible(str(outcome.get("why") or ""), 300),
+            stopped=outcome.get("stopped") is True,
             again=status in {"waiting", "instead", "approved"},
             denied=code.authenticated_at is None,  # its state is "spent" meanwhile
             script=SCRIPT_PATH,
@@ -246,11 +246,11 @@ class ApprovalPages:
     # Deciding
 
     async def _submitted(self, act: _Act, request: Request) -> Response:
-        """Act on a form if it is about what waits now, and shown to this person."""
+        """Act on a form about the waiting request that this person was shown."""
         fields, user = await page_form(request), self._sessions.user(request)
         stepup_id = request.path_params["id"]
-        known = user and self._may_see(user) and _STEPUP.fullmatch(stepup_id)
-        code = self._parts.codes.by_stepup(stepup_id) if known else None
+        match = user and self._may_see(user) and _STEPUP.fullmatch(stepup_id)
+        code = self._parts.codes.by_stepup(stepup_id) if match else None
         page = None if code is None else code.page
         if user is None or code is None or page is None:
             return self._page(request, user)
@@ -291,7 +291,7 @@ class ApprovalPages:
         self._approve(form, now, ("mfa", "pwd", "otp"))
 
     async def _repeat(self, form: _Submitted) -> None:
-        """Have the broker ask anew, for as many as the person chose.
+        """Have the broker ask again, for as many as the person chose.
 
         It approves nothing: the broker answers with another digest, over action and
         repeat, and the page of that one takes the second factor.
@@ -358,7 +358,7 @@ class ApprovalPages:
         return _names(user, listed) if listed else user.approver
 
     def _may_see(self, user: User) -> bool:
-        """Tell whether *user* has a role here: agents have users of their own."""
+        """Check whether *user* has a role here: agents have users of their own."""
         return bool(user.roles) or self._approver(user)
 
     def _may_deny(self, user: User) -> bool:
@@ -369,19 +369,19 @@ class ApprovalPages:
         return self._settings.passkey_only and high
 
     def _form_token(self, request: Request, page: PageDetails) -> str:
-        """Return what shows that a form is from this session's page of this digest."""
+        """Return the proof that a form is from this session's page of this digest."""
         about = f"{cookie_of(request)} {page.id} {page.digest}"
         return hmac.new(self._form_key, about.encode(), "sha256").hexdigest()
 
 
 def words(user: User) -> set[str]:
-    """Return what an agent's owner may be called by, case-folded."""
+    """Return the possible names of an agent's owner, case-folded."""
     called = (user.sub, user.name, user.email, user.profile.get("name"))
     return {str(one).casefold() for one in called if one}
 
 
 def _masked(reason: str | None) -> dict[str, object] | None:
-    """Return the agent's own words without codes and links, and what was masked."""
+    """Return the agent's own words without codes and links, and the masked parts."""
     if reason is None:
         return None
     masked = mask_lures(in_full(reason))
@@ -389,25 +389,25 @@ def _masked(reason: str | None) -> dict[str, object] | None:
 
 
 def _challenge(page: PageDetails) -> bytes:
-    """Return the digest's 32 bytes: what a passkey signs is what is approved."""
+    """Return the digest's 32 bytes: a passkey signs exactly the approved content."""
     return bytes.fromhex(page.digest.removeprefix("sha256:"))
 
 
 def _names(user: User, listed: Iterable[str]) -> bool:
-    """Tell whether a list of subjects and addresses names *user*."""
+    """Check whether a list of subjects and addresses names *user*."""
     email = user.email if user.email_verified else None
-    known = {user.sub.casefold(), (email or user.sub).casefold()}
-    return bool(known & {one.casefold() for one in listed})
+    names = {user.sub.casefold(), (email or user.sub).casefold()}
+    return bool(names & {one.casefold() for one in listed})
 
 
 def _outcome_of(code: StoredDeviceCode) -> dict[str, Any]:
-    """Return what became of a step-up, as far as the broker has told it."""
-    told: dict[str, Any] = json.loads(code.outcome) if code.outcome else {}
-    return told
+    """Return the result of a step-up, as far as the broker has sent it."""
+    outcome: dict[str, Any] = json.loads(code.outcome) if code.outcome else {}
+    return outcome
 
 
 def _is_heard(code: StoredDeviceCode | None) -> bool:
-    """Tell whether the broker has said what it made of an answer."""
+    """Check whether the broker has sent the result of an answer."""
     waits = {"waiting", "instead"}
     if code is None or (code.outcome is None and code.sub is None):
         return True

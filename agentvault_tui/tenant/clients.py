@@ -68,7 +68,7 @@ class Client:
 
     @property
     def refresh_policies(self) -> dict[str, tuple[str, ...]]:
-        """Further audiences that its refresh tokens reach, and with what scopes."""
+        """Further audiences of its refresh tokens, each with the scopes."""
         rules = self.doc.get("refresh_token") or {}
         return {
             policy["audience"]: tuple(policy.get("scope") or ())
@@ -104,9 +104,9 @@ class Client:
 def console_client(client_id: str) -> Client:
     """Return the console's client of this run: native, public, the device flow alone.
 
-    A public client has no secret (RFC 6749 section 2.1): what a process that knows
-    the id can start is an assertion about a person, and the broker accepts one only
-    for a code that it asked for itself.
+    A public client has no secret (RFC 6749 section 2.1): a process that knows the id
+    can only start an assertion about a person, and the broker accepts one only for a
+    code that it asked for itself.
     """
     doc = {
         **_OURS,
@@ -170,20 +170,20 @@ class Clients:
         return text
 
     def all(self) -> list[Client]:
-        kept = [self.find(doc["client_id"]) for doc in self.objects.all()]
-        return [*self._of_run, *(client for client in kept if client is not None)]
+        clients = [self.find(doc["client_id"]) for doc in self.objects.all()]
+        return [*self._of_run, *(client for client in clients if client is not None)]
 
     def add(self, doc: Document) -> tuple[Client, str | None]:
-        """Keep a new client; return it, and its secret if it is to have one."""
+        """Store a new client; return it, and its secret if it is to have one."""
         client_id = new_id("app")
         doc = {**doc, "client_id": client_id}
         self.objects.add(client_id, client_id, doc)
         # "none" is a public client, and a null one that signs assertions.
         keyless = doc["token_endpoint_auth_method"] in {None, PUBLIC}
         secret = None if keyless else self.new_secret(client_id)
-        found = self.find(client_id)
-        assert found is not None  # noqa: S101 - it was just added
-        return found, secret
+        client = self.find(client_id)
+        assert client is not None  # noqa: S101 - it was just added
+        return client, secret
 
     def change(self, client: Client, doc: Document) -> Client:
         self.objects.replace(client.client_id, doc)

@@ -22,10 +22,10 @@ USER_CODE_LETTERS: Final = "BCDFGHJKLMNPQRSTVWXZ"
 _HALF: Final = 4
 _LONGEST: Final = 80
 _WIDE: Final = {0xFEE0 + code: code for code in range(0x21, 0x7F)}
-"""Full-width forms, and what they are (Unicode, Halfwidth and Fullwidth Forms)."""
+"""Full-width forms, and their meaning (Unicode, Halfwidth and Fullwidth Forms)."""
 _PAGE, _AGENT, _SIGN_IN = "approval pages", "agents' requests", "sign-ins"
 _CAPS: Final = {_PAGE: 256, _AGENT: 256, _SIGN_IN: 64}
-"""What codes are for, and how many of them may wait for a person at once."""
+"""The purposes of codes, and the number of each that may wait for a person at once."""
 AGENT_CAP: Final = 16
 """Codes of one agent's step-ups that may wait for a person."""
 _TRIES: Final = 5
@@ -33,8 +33,8 @@ _TRIES: Final = 5
 _LISTED_FOR: Final = timedelta(days=1)
 _LISTED: Final = 100
 """Step-ups that the pages list, and decided codes that are stored for that."""
-_KEPT: Final = timedelta(hours=1)
-"""How long a code that is over is still told apart from one that never was."""
+_RETENTION: Final = timedelta(hours=1)
+"""The time for which an ended code differs from one that never was."""
 
 
 def new_user_code() -> str:
@@ -43,11 +43,11 @@ def new_user_code() -> str:
 
 
 def normal_user_code(typed: str) -> str | None:
-    """Return what was typed as a user code, or None.
+    """Return a typed user code in its normal form, or None.
 
-    RFC 8628 section 6.1: case is ignored, and so is what is neither letter nor digit.
-    Full-width letters, as some input methods write them, are read as what they are;
-    no other letter stands for another.
+    RFC 8628 section 6.1: case is ignored, and so are characters other than letters and
+    digits. Full-width letters, as some input methods write them, count as the plain
+    ones; no other letter represents another.
     """
     if len(typed) > _LONGEST:
         return None
@@ -72,7 +72,7 @@ class CodePair:
 
 @dataclass(frozen=True, slots=True)
 class StoredDeviceCode:
-    """A device code as the store holds it: hashes, and what it is for."""
+    """A device code as the store holds it: hashes, and its purpose."""
 
     key: str
     """SHA-256 of the device code."""
@@ -92,34 +92,34 @@ class StoredDeviceCode:
     amr: tuple[str, ...] = ("mfa", "pwd", "otp")
     """How the person proved who they are (RFC 8176)."""
     outcome: str | None = None
-    """What became of the step-up, as the broker told it, or what a person wants to
-    approve instead (`ask_instead`): JSON."""
+    """The result of the step-up, as the broker sent it, or the request that a person
+    wants to approve instead (`ask_instead`): JSON."""
     origin: str | None = None
     """Of a sign-in from another machine: its address, and the fingerprint of its key,
-    as the broker told it."""
+    as the broker sent it."""
 
     @property
     def page(self) -> PageDetails | None:
-        """What its approval page needs, if it has one."""
+        """The data for its approval page, if it has one."""
         return None if self.details is None else self.details.page
 
     @property
     def answer(self) -> dict[str, Any] | None:
-        """What the person decided at the approval page, as their ID token says it."""
+        """The person's decision at the approval page, as in their ID token."""
         if self.page is None or self.sub is None:
             return None
-        told: dict[str, Any] = json.loads(self.outcome) if self.outcome else {}
+        outcome: dict[str, Any] = json.loads(self.outcome) if self.outcome else {}
         decision = "approve" if self.state == "approved" else "deny"
         answer: dict[str, Any] = {"digest": self.page.digest, "decision": decision}
-        if decision == "deny" and told.get("status") == "instead":
-            answer |= {"decision": "repeat", "repeat": told["repeat"]}
-        elif decision == "deny" and told.get("status") == "waiting":
-            answer |= {"reason": told["reason"], "stop": told["stop"]}
+        if decision == "deny" and outcome.get("status") == "instead":
+            answer |= {"decision": "repeat", "repeat": outcome["repeat"]}
+        elif decision == "deny" and outcome.get("status") == "waiting":
+            answer |= {"reason": outcome["reason"], "stop": outcome["stop"]}
         return answer
 
     @property
     def exhausted(self) -> bool:
-        """Tell whether failed sign-ins denied it, and not a person."""
+        """Check whether failed sign-ins denied it, and not a person."""
         return self.failures >= _TRIES
 
 
@@ -214,17 +214,17 @@ class DeviceCodes:
                 return pair
 
     def _forget(self, now: datetime) -> None:
-        """Delete what is over: of what was decided the last day's, and few of it."""
+        """Delete ended ones: of decided ones the last day's stay, and few of them."""
         self._store.change(
             "DELETE FROM device_codes WHERE expires_wall < ?"
             " AND (outcome IS NULL OR created_at < ? OR created_at <= coalesce((SELECT"
             " created_at FROM device_codes WHERE outcome IS NOT NULL"
             " ORDER BY created_at DESC LIMIT 1 OFFSET ?), ''))",
-            *(iso(now - _KEPT), iso(now - _LISTED_FOR), _LISTED),
+            *(iso(now - _RETENTION), iso(now - _LISTED_FOR), _LISTED),
         )
 
     def _begun(self, page: PageDetails) -> bool:
-        """Tell whether a code for more than the page waits, for the same digest."""
+        """Check whether a code for more than the page waits, for the same digest."""
         return any(_is_same(code, page) for code in self._waiting(page.id))
 
     def _waiting(self, stepup_id: str) -> list[StoredDeviceCode]:
@@ -265,7 +265,7 @@ class DeviceCodes:
         )
 
     def open(self, code: StoredDeviceCode) -> bool:
-        """Tell whether *code* still waits for a person."""
+        """Check whether *code* still waits for a person."""
         return code.state == "pending" and not code.expires.passed(self._clock)
 
     def failed(self, code: StoredDeviceCode) -> None:
@@ -306,8 +306,8 @@ class DeviceCodes:
         """
         changes: dict[str, object] = {"state": "denied", "sub": sub}
         if reason or stop:
-            told = {"status": "waiting", "reason": reason, "stop": stop}
-            changes["outcome"] = json.dumps(told)
+            outcome = {"status": "waiting", "reason": reason, "stop": stop}
+            changes["outcome"] = json.dumps(outcome)
         return self._decide(code, changes)
 
     def of_pages(self) -> list[StoredDeviceCode]:
@@ -317,8 +317,8 @@ class DeviceCodes:
             " GROUP BY stepup_id ORDER BY max(created_at) DESC LIMIT ?",
             _LISTED,
         )
-        found = [self.by_stepup(row["stepup_id"]) for row in rows]
-        return [code for code in found if code is not None]
+        codes = [self.by_stepup(row["stepup_id"]) for row in rows]
+        return [code for code in codes if code is not None]
 
     def ask_instead(
         self, code: StoredDeviceCode, sub: str, repeat: Mapping[str, object] | None
@@ -333,7 +333,7 @@ class DeviceCodes:
         return self._decide(code, changes)
 
     def tell(self, code: StoredDeviceCode, outcome: str) -> None:
-        """Note what became of the step-up; the codes that wait are over with it."""
+        """Note the result of the step-up; it ends the waiting codes."""
         for one in self._waiting(code.page.id) if code.page else ():
             self._move(one, "pending", {"state": "denied", "outcome": outcome})
         self._store.change(
@@ -415,16 +415,19 @@ class DeviceCodes:
 
 
 def _is_same(code: StoredDeviceCode, page: PageDetails) -> bool:
-    """Tell whether a code is for exactly this page's digest, and not for a page alone.
+    """Check whether a code is for exactly this page's digest, and not for a page alone.
 
     *page* is of a new code.
     """
-    known = code.page
-    return known is not None and (known.digest, known.expires_in) == (page.digest, None)
+    page_of_code = code.page
+    return page_of_code is not None and (
+        page_of_code.digest,
+        page_of_code.expires_in,
+    ) == (page.digest, None)
 
 
 def _kind(what: details.StepUpDetails | None) -> str:
-    """Return what a code is for, which is what it counts as."""
+    """Return the purpose of a code, under which it is counted."""
     if what is None:
         return _SIGN_IN
     return _PAGE if what.page and what.page.expires_in else _AGENT

@@ -1,4 +1,4 @@
-"""Copies a tenant's rows into another store, and seals them anew."""
+"""Copies a tenant's rows into another store, and seals them again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from agentvault_tui.tenant.users import OTP_KIND
 
 
 class _Sealed(NamedTuple):
-    """A sealed column of a table, and what binds it to its row."""
+    """An encrypted column of a table, and the words that bind it to its row."""
 
     column: str
     kind: str
@@ -52,10 +52,10 @@ def copy_tenant(
 ) -> bool:
     """Copy people, factors, keys, clients and accounts in one transaction.
 
-    What is there before is replaced. A team's store takes it while nothing is recorded
-    in its ledger: no broker has used it. With *anew*, what the key of *target* does not
-    open is sealed with it; else all that is sealed stays as it is. Return whether there
-    was anything: a tenant that never ran has no signing keys.
+    Earlier rows there are replaced. A team's store takes it while nothing is recorded
+    in its ledger: no broker has used it. With *anew*, values that the key of *target*
+    does not open are encrypted with it; else all encrypted values stay as they are.
+    Return whether there was anything: a tenant that never ran has no signing keys.
 
     Raises:
         RefusedError: the team's store is in use.
@@ -125,7 +125,7 @@ def into_team(home: Home, settings: Settings) -> None:
 
 
 def tenant_problem(home: Home, settings: Settings) -> str | None:
-    """Say what of the tenant's rows cannot be opened with the key of *home*, if any.
+    """Word the problem of tenant's rows that the key of *home* does not open, if any.
 
     Raises:
         LedgerUnwritableError: the team's store is away, or has no such tables.
@@ -145,11 +145,11 @@ def tenant_problem(home: Home, settings: Settings) -> str | None:
 
 
 def seal_anew(home: Home, settings: Settings) -> None:
-    """Seal with the key in force what the key before sealed; see `Seal.renewed`.
+    """Encrypt again with the active key; see `Seal.renewed`.
 
     Raises:
         SealedError: neither key opens a row.
-        LedgerUnwritableError: the store is away; some rows may be sealed anew.
+        LedgerUnwritableError: the store is away; some rows may be encrypted again.
     """
     seal = _seal_of(home, settings)
     with _opened(home, settings) as store:

@@ -88,7 +88,7 @@ class DeskConfirmation:
         return Response(status_code=204, headers={"cache-control": "no-store"})
 
     def _person(self, sub: str, code: StoredDeviceCode) -> User:
-        """Return who confirms, if a one-time code can approve what *code* is for."""
+        """Return the person to confirm, if a one-time code can approve *code*."""
         if not self._parts.codes.open(code):
             raise refused("code_over", _OVER)
         what = code.details

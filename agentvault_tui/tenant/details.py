@@ -1,4 +1,4 @@
-"""Read what is being approved from a device request (RFC 9396), strictly."""
+"""Read the approval's content from a device request (RFC 9396), strictly."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class PageBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     members: Annotated[
         tuple[tuple[str, str], ...], Meta(max_length=2 * PAGE.members)
     ] = ()
-    """A file has two: what it is, and its SHA-256."""
+    """A file has two: its description, and its SHA-256."""
     left: Annotated[int, Meta(ge=0)] = 0
     cut: Annotated[int, Meta(ge=0)] = 0
     warning: str = ""
@@ -91,13 +91,13 @@ class PageTexts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class PageDetails(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an approval page shows and checks beside the action."""
+    """The content and checks of an approval page next to the action."""
 
     id: Annotated[str, Meta(pattern=r"\A(sup|chg)_[0-9a-z]{8,64}\Z")]
     digest: Annotated[str, Meta(pattern=r"\Asha256:[0-9a-f]{64}\Z")]
     """Over all a person decides about: the challenge that a passkey signs."""
     expires_in: Annotated[int, Meta(ge=1, le=86_400)] | None = None
-    """Seconds, of a code that is for the page alone and that nobody can type."""
+    """Seconds, of a code for the page alone that cannot be typed."""
     owner: str = ""
     rule: str = ""
     count: int = 1
@@ -132,7 +132,7 @@ class AskedRepeat(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     @classmethod
     def chosen(cls, form: Mapping[str, str]) -> Self | None:
-        """Read what a person chose on the approval page; None: only what is asked.
+        """Read a person's choice on the approval page; None: only the request.
 
         Raises:
             TenantRefusedError: ``bad_request``: a number is none, or out of bounds.
@@ -143,8 +143,8 @@ class AskedRepeat(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         try:
             most = {name: {"max": int(form[f"max-{name}"])} for name in names}
             within = 60 * int(form.get("minutes", ""))
-            asked = {"count": int(form["count"]), "within": within, "bounds": most}
-            return convert(asked, cls)
+            chosen = {"count": int(form["count"]), "within": within, "bounds": most}
+            return convert(chosen, cls)
         except ValueError:  # ValidationError is one
             raise TenantRefusedError(
                 "bad_request",
@@ -152,7 +152,7 @@ class AskedRepeat(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             ) from None
 
     def words(self) -> str:
-        """Say what is approved beside the request itself."""
+        """Word the additions that are approved next to the request itself."""
         bounds = {str(name): one.max for name, one in self.bounds.items()}
         return repeat_words(self.count, self.within, bounds)
 
@@ -176,11 +176,11 @@ class StepUpDetails(
     requested_at: Annotated[datetime, Meta(tz=True)]
     requested_on: _Text
     connection: _Text | None = None
-    """Of the provider whose own token is handed out, if it is one."""
+    """Of the provider whose own token is issued, if it is one."""
     ttl: Annotated[int, Meta(ge=1)] = 300
     """Seconds the token lives once it is fetched."""
     resource_indicator: _Text | None = None
-    """RFC 8707, which the token will say beside the resource."""
+    """RFC 8707, which the token will say next to the resource."""
     other_details: _Objects = ()
     """RFC 9396 objects of other types, which the token will say as they are."""
     repeat: AskedRepeat | None = None
@@ -198,7 +198,7 @@ class StepUpDetails(
 
     @property
     def unlimited(self) -> bool:
-        """Tell whether nothing but the scope limits what the token is used for."""
+        """Check whether only the scope limits the use of the token."""
         bound = self.request is not None or self.change is not None
         return not bound and limits_nothing(
             self.resource, self.parameters, self.other_details, self.connection
@@ -206,7 +206,7 @@ class StepUpDetails(
 
     @property
     def token_alone(self) -> bool:
-        """Tell whether a token of ours is approved, and not one request."""
+        """Check whether a token of ours is approved, and not one request."""
         bound = self.request or self.evaluation or self.change
         return not (bound or self.connection)
 
@@ -227,7 +227,7 @@ class StepUpDetails(
         return render_amount(self.parameters, self.money)
 
     def others(self) -> list[tuple[str, object]]:
-        """Return what else a resource server will read, one row a member."""
+        """Return the other facts for a resource server, one row a member."""
         rows = detail_members(self.other_details)
         if self.resource_indicator not in {None, self.resource}:
             rows.append(("resource indicator", self.resource_indicator))
@@ -248,12 +248,16 @@ def read(text: str) -> StepUpDetails:
         TenantRefusedError: ``invalid_authorization_details``.
     """
     try:
-        found = strict_json.loads(text)
+        parsed = strict_json.loads(text)
     except ValueError:
         raise _refuse("it is not JSON, or a name stands twice in it") from None
-    if not isinstance(found, list) or len(found) != 1 or not isinstance(found[0], dict):
+    if (
+        not isinstance(parsed, list)
+        or len(parsed) != 1
+        or not isinstance(parsed[0], dict)
+    ):
         raise _refuse("it must be an array of one object")
-    member: dict[str, object] = found[0]
+    member: dict[str, object] = parsed[0]
     if member.get("type") != TYPE:
         raise _refuse(f"its type must be {TYPE}")
     usual: dict[str, object] = {"parameters": {}, "other_details": []}

@@ -1,6 +1,6 @@
 """A client of the activation pages, for people without a browser.
 
-It reads forms and ``data-`` attributes, sends what a browser sends, and knows nothing
+It reads forms and ``data-`` attributes, sends the same as a browser, and knows nothing
 of the tenant but its pages. ``agentvault tenant activate`` uses it.
 """
 
@@ -25,7 +25,7 @@ _FIELDS: Final = (
     "fingerprint", "agent_id", "agent_name", "action", "scope", "resource", "risk",
     "why", "requested_on", "requested_at", "connection", "ttl", "repeat",
 )  # fmt: skip
-"""What the page marks of a request, by `Details`' own names."""
+"""The page's marks of a request, by `Details`' own names."""
 _MARKS: Final = (
     "data-field", "data-parameter", "data-other", "data-request", "data-message",
 )  # fmt: skip
@@ -33,7 +33,7 @@ _MARKS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """What the tenant says is being approved; without an agent, an operator's login."""
+    """The tenant's description of an approval, or of an operator's login."""
 
     user_code: Shown
     fingerprint: Shown | None = None
@@ -47,20 +47,20 @@ class Details:
     requested_on: Shown | None = None
     requested_at: Shown | None = None
     connection: Shown | None = None
-    """Of the provider whose own token is handed out, if it is one."""
+    """Of the provider whose own token is issued, if it is one."""
     parameters: tuple[tuple[Shown, Shown], ...] = ()
     values: tuple[object, ...] = ()
     """Those of `parameters` as they were sent: numbers as numbers, strings shown."""
     others: tuple[tuple[Shown, Shown], ...] = ()
-    """What else a resource server will read."""
+    """The other facts for a resource server."""
     request: tuple[tuple[Shown, Shown], ...] = ()
     """Of a held call: its method, URL, and its body's length and SHA-256."""
     unlimited: bool = False
-    """Whether nothing but the scope limits what the token is used for."""
+    """Whether only the scope limits the use of the token."""
     ttl: Shown | None = None
     """Then, the seconds the token lives."""
     repeat: Shown | None = None
-    """What is approved beside the request itself."""
+    """The additions that are approved next to the request itself."""
 
 
 class Activation:
@@ -78,7 +78,7 @@ class Activation:
     ) -> None:
         """Prepare; nothing is sent yet.
 
-        *prove* returns what shows, for a user code, that whoever signs in owns the
+        *prove* returns the proof, for a user code, that the signing-in person owns the
         tenant's home: strangers' tries then do not count against them.
         """
         self._prove = prove
@@ -102,7 +102,7 @@ class Activation:
         return "" if self._page is None else self._page.step
 
     def open(self, issuer: str, user_code: str) -> Details:
-        """Enter *user_code* and return what it is for.
+        """Enter *user_code* and return its purpose.
 
         Raises:
             UsageError: *issuer* is not one to send a password to.
@@ -138,14 +138,14 @@ class Activation:
             raise _unexpected()
 
     def _submit(self, form: str, **fields: str) -> None:
-        """Send the page's form of that name with what it holds already."""
-        found = self._page and self._page.forms.get(form)
-        if not found:
+        """Send the page's form of that name with its present values."""
+        form_shown = self._page and self._page.forms.get(form)
+        if not form_shown:
             raise _unexpected()
         # RFC 6454: what a browser says about where the form came from.
         headers = {"origin": self._origin}
-        data = {**found.fields, **fields}
-        self._go("POST", found.action, data=data, headers=headers)
+        data = {**form_shown.fields, **fields}
+        self._go("POST", form_shown.action, data=data, headers=headers)
 
     def _go(self, method: str, path: str, **options: dict[str, str]) -> None:
         if not path.startswith("/activate"):
@@ -209,12 +209,12 @@ def _origin(issuer: str) -> str:
 
 
 def _displayed(text: str) -> Shown:
-    """Make what a page shows displayable, where our own has spelled it out already."""
+    """Make a page's text displayable, if our own has spelled it out already."""
     return clip(text, max(10 * len(text), 1))
 
 
 def _value(text: str, kind: str) -> object:
-    """Return what the page shows as the value it was; texts in it stay inert."""
+    """Return the page's value in its original form; texts in it stay inert."""
     if kind != "json":
         return _displayed(text)
     try:
@@ -234,16 +234,16 @@ def _inert(value: object) -> object:
 
 
 def _unexpected(status: int | None = None) -> TenantUnreachableError:
-    said = "" if status is None else f" (status {status})"
+    suffix = "" if status is None else f" (status {status})"
     return TenantUnreachableError(
-        f"the tenant's page is not the one expected{said}",
+        f"the tenant's page is not the one expected{suffix}",
         "start again with a new code; this works with the embedded tenant alone",
     )
 
 
 @dataclass(slots=True)
 class Form:
-    """A form: where it goes, and what its inputs hold already."""
+    """A form: its target, and the present values of its inputs."""
 
     action: str
     fields: dict[str, str] = field(default_factory=dict, repr=False)
@@ -251,7 +251,7 @@ class Form:
 
 @dataclass(slots=True)
 class TenantPage:
-    """What a program needs of a page."""
+    """A program's view of a page."""
 
     step: str = ""
     error: str = ""
@@ -263,13 +263,13 @@ class TenantPage:
     sent: list[str] = field(default_factory=list)
     """The values of `parameters` as they were sent, where the text is another."""
     others: list[tuple[str, str, str]] = field(default_factory=list)
-    """Likewise, of what else a resource server will read."""
+    """Likewise, of the other facts for a resource server."""
     request: list[tuple[str, str, str]] = field(default_factory=list)
     """Likewise, of a held call's request."""
 
 
 def read_page(html: str) -> TenantPage:
-    """Read *html*; what is not marked is passed over."""
+    """Read *html*; unmarked parts are passed over."""
     reader = _Reader()
     reader.feed(html)
     reader.close()

@@ -27,7 +27,7 @@ def open_store(
 
     Raises:
         TenantError: the file cannot be used, or is not such a store.
-        SettingsError: what the team's store needs is not installed.
+        SettingsError: a library for the team's store is not installed.
     """
     if not settings.store.url:
         return FileStore(home, checkpoints=checkpoints)
@@ -38,7 +38,7 @@ def open_store(
 
 
 def is_kept(home: Home, settings: Settings) -> bool:
-    """Tell whether the store that *settings* name was ever made: a team's always is."""
+    """Check whether the store of *settings* was ever made; a team's always is."""
     return bool(settings.store.url) or (home.tenant / _FILE).exists()
 
 
@@ -50,7 +50,7 @@ class FileStore(Store):
     """
 
     def __init__(self, home: Home, *, checkpoints: bool) -> None:
-        """Open the store of *home*, 0600 under any umask, and make what is missing.
+        """Open the store of *home*, 0600 under any umask, and make the missing parts.
 
         Only the server *checkpoints*: SQLite before 3.51.3 can lose a race when two
         connections reset the write-ahead log.
@@ -89,7 +89,7 @@ class FileStore(Store):
             self._migrate()
 
     def _migrate(self) -> None:
-        """Bring the tables to our version, keeping what they hold.
+        """Bring the tables to our version, with their data.
 
         Raises:
             TenantError: the file is of a later release.
@@ -113,7 +113,7 @@ class FileStore(Store):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Run the block in one transaction, during which nobody else writes."""
+        """Run the block in one transaction, during which no other party writes."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -270,8 +270,8 @@ DELETE FROM refresh_secrets WHERE rotated_at NOT NULL;
 ALTER TABLE refresh_secrets DROP COLUMN rotated_at;
 ALTER TABLE auth_codes DROP COLUMN method;
 """
-"""Without what no client of an embedded tenant ever had: requests by CIBA, rotating or
-expiring refresh tokens, signed assertions, and consents kept to be listed."""
+"""Without features that no client of an embedded tenant ever had: requests by CIBA,
+rotating or expiring refresh tokens, signed assertions, and listed consents."""
 
 _PASSKEYS: Final = """
 ALTER TABLE device_codes ADD COLUMN stepup_id TEXT;
@@ -323,5 +323,5 @@ MIGRATIONS: Final = (
     *(_FIRST, _AUTH0_SHAPED, "", _SIGNED_UNTIL, _OUR_OWN, _PASSKEYS, _ORIGIN),
     *(_ACTIVATIONS, _CODES_TRIED),
 )
-"""Each takes a store from the version of its place to the next.
-The first leaves what is there: stores were made before versions were counted."""
+"""Each takes a store from the version of its place to the next. The first leaves
+everything: stores were made before versions were counted."""

@@ -82,8 +82,8 @@ class Journal:
         doc = {
             "date": millis(now),
             "type": kind,
-            "description": _cut(description),
-            "connection": _cut(connection) if connection else None,
+            "description": _truncate(description),
+            "connection": _truncate(connection) if connection else None,
             "client_id": None if client is None else client.log_name,
             "client_name": None if client is None else client.name,
             "ip": "" if request.client is None else request.client.host,
@@ -91,9 +91,9 @@ class Journal:
             "details": dict(details or {}),
             "user_id": None if user is None else user.sub,
             "user_name": None if user is None else user.name,
-            "user_agent": _cut(request.headers.get("user-agent", "")),
-            "audience": audience and _cut(audience),
-            "scope": scope and _cut(scope),
+            "user_agent": _truncate(request.headers.get("user-agent", "")),
+            "audience": audience and _truncate(audience),
+            "scope": scope and _truncate(scope),
         }
         with self._store.transaction():  # whoever reads on from a row misses none
             log_id = self._next_id(now)
@@ -127,7 +127,7 @@ class Journal:
         user: User | None = None,
         client: Client | None = None,
     ) -> None:
-        """Note a failed sign-in, without what was typed as a name.
+        """Note a failed sign-in, without the typed name.
 
         The password of *user* was right before; *client* is whom it was for, if known.
         """
@@ -170,8 +170,8 @@ class Journal:
         """Return an id that sorts after every other, also when the clock goes back."""
         stamp = now.strftime("%Y%m%d%H%M%S") + f"{now.microsecond // 1000:03d}"
         fresh = f"900{stamp}{0:0{_DIGITS}d}"
-        found = self._store.one("SELECT max(log_id) AS id FROM journal")
-        last = None if found is None else found["id"]
+        row = self._store.one("SELECT max(log_id) AS id FROM journal")
+        last = None if row is None else row["id"]
         return fresh if last is None or fresh > last else str(int(last) + 1)
 
     def _too_many_strangers(self) -> bool:
@@ -183,7 +183,7 @@ class Journal:
         return count >= _STRANGERS
 
 
-def _cut(text: str) -> str:
+def _truncate(text: str) -> str:
     return text[:_TEXT_CAP]
 
 

@@ -21,7 +21,7 @@ from agentvault_tui.tenant.file_store import open_store
 from agentvault_tui.tenant.store import Store, TenantSeal
 
 _BITS: Final = 2048
-"""Of the modulus: what Auth0's keys have, and NIST SP 800-131A allows."""
+"""Of the modulus: the size of Auth0's keys, allowed by NIST SP 800-131A."""
 KEY_KIND: Final = "signing key"
 _RETIRED: Final = "retired_keys"
 MARGIN: Final = timedelta(seconds=60)
@@ -32,12 +32,12 @@ MOST_RETIRED: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """What a rotation did, by the ids of the keys."""
+    """The result of a rotation, by the ids of the keys."""
 
     current: str
     next: str
     retired: str
-    """What signed until now."""
+    """The signing key until now."""
     retired_until: datetime
     """When the last token it signed is worth nothing; now, if it was revoked."""
 
@@ -61,7 +61,7 @@ class SigningKeys:
         self._keys: dict[str, RSAKey] = {}
 
     def __repr__(self) -> str:
-        """Name the keys, not what they are."""
+        """Name the keys, without their values."""
         return f"SigningKeys({', '.join(str(key.kid) for key in self._keys.values())})"
 
     def sign(self, claims: dict[str, Any], typ: str = "JWT") -> str:
@@ -73,16 +73,16 @@ class SigningKeys:
     def verified(
         self, token: str
     ) -> tuple[dict[str, object], dict[str, object]] | None:
-        """Return header and claims of what one of the published keys signed.
+        """Return header and claims signed by one of the published keys.
 
         RS256 alone (RFC 8725 section 3.1), whatever the header says.
         """
-        known = KeySet.import_key_set({"keys": self.public()["keys"]})
+        keys = KeySet.import_key_set({"keys": self.public()["keys"]})
         try:
-            found = jwt.decode(token, known, algorithms=["RS256"])
+            verified = jwt.decode(token, keys, algorithms=["RS256"])
         except (JoseError, ValueError, TypeError, RecursionError):
             return None
-        return found.header, found.claims
+        return verified.header, verified.claims
 
     def public(self) -> dict[str, Any]:
         """Return the JWK Set (RFC 7517 section 5): public parts only."""
@@ -94,7 +94,7 @@ class SigningKeys:
         """Bring the next key into use, and make another next one, in one transaction.
 
         The private part of the key that was in use is deleted; its public part is
-        published until what it signed has expired. A running tenant follows.
+        published until its signatures have expired. A running tenant follows.
 
         Raises:
             ConflictError: too many retired keys are published still.
@@ -122,8 +122,8 @@ class SigningKeys:
     def revoke(self) -> Rotation:
         """Replace every key there is: somebody else may know one of them.
 
-        Whoever could read one could read the other, so the next one does not sign
-        either, and nothing that was signed before verifies any more.
+        A reader of one could read the other, so the next one does not sign either, and
+        no earlier signature verifies any more.
         """
         fresh = {use: _new_key() for use in ("current", "next")}
         with self._store.transaction():
@@ -165,8 +165,8 @@ class SigningKeys:
     def _read(self) -> None:
         """Load the keys of the store: another process may have rotated them."""
         for use in ("current", "next"):
-            known = self._keys.get(use)
-            if known is None or known.kid != self._kid(use):
+            key = self._keys.get(use)
+            if key is None or key.kid != self._kid(use):
                 self._keys[use] = self._load(use)
 
     def _kid(self, use: str) -> str | None:
@@ -184,7 +184,7 @@ class SigningKeys:
         return RSAKey(private, pem, {"use": "sig", "alg": "RS256", "kid": kid})
 
     def _write(self, use: str, key: RSAKey) -> None:
-        """Keep *key* for *use*, unless another process was first."""
+        """Store *key* for *use*, unless another process was first."""
         kid = str(key.kid)
         self._store.insert(
             "signing_keys",
@@ -196,8 +196,8 @@ class SigningKeys:
 
     def _retired(self) -> list[dict[str, Any]]:
         now = self._clock.now().timestamp()
-        kept = json.loads(self._store.fact(_RETIRED) or "[]")
-        return [old for old in kept if old["until"] > now]
+        retired = json.loads(self._store.fact(_RETIRED) or "[]")
+        return [old for old in retired if old["until"] > now]
 
 
 def rotate_keys(

@@ -1,7 +1,7 @@
 """The login pages: password, consent, and back to the client.
 
-They serve two requests: an authorization (``/authorize``), and the consent that lets
-Token Vault keep an account's tokens (``/connected-accounts/connect``).
+They serve two requests: an authorization (``/authorize``), and the consent with which
+Token Vault stores an account's tokens (``/connected-accounts/connect``).
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class LoginPages:
     """Sign-in for one request, whichever kind the state names.
 
     There is no remembered sign-in: each request takes the password afresh. A GET shows
-    what is asked, and changes nothing; each later step is a form that brings the state
-    back, sealed to the browser's cookie for ten minutes. That also protects against
+    the request, and changes nothing; each later step is a form that brings the state
+    back, encrypted for the browser's cookie for ten minutes. That also protects against
     cross-site request forgery: it takes the page that held the state, and the cookie.
     """
 
@@ -86,10 +86,10 @@ class LoginPages:
     async def _connect(self, request: Request) -> Response:
         """Answer the link of a connect request (Auth0's My Account API)."""
         ticket = request.query_params.get("ticket", "")
-        asked = self._parts.connecting.by_ticket(ticket)
-        if asked is None:
+        consent = self._parts.connecting.by_ticket(ticket)
+        if consent is None:
             return self._over()
-        state = LoginState("connect", asked.client_id, request=asked.key)
+        state = LoginState("connect", consent.client_id, request=consent.key)
         return self._show(request, "login", state)
 
     async def _login(self, request: Request) -> Response:
@@ -114,20 +114,20 @@ class LoginPages:
         return self._show(request, "consent", replace(state, sub=user.sub, at=now))
 
     async def _consent(self, request: Request) -> Response:
-        """Send the browser back with a code for what was consented to."""
+        """Send the browser back with a code for the consent."""
         _, state = await self._submitted(request)
         parts = self._parts
         user = None if state is None else parts.people.find(state.sub)
         if state is None or user is None or user.blocked:
             return self._views.page("login-over", _STALE)
         if state.kind == "connect":
-            asked = parts.connecting.by_key(state.request or "")
+            consent = parts.connecting.by_key(state.request or "")
             proof = None
-            if asked is not None:
-                proof = parts.connecting.consent(asked, user.name)
-            if asked is None or proof is None:
+            if consent is not None:
+                proof = parts.connecting.consent(consent, user.name)
+            if consent is None or proof is None:
                 return self._over()
-            return _back(asked.redirect_uri, connect_code=proof, state=asked.state)
+            return _back(consent.redirect_uri, connect_code=proof, state=consent.state)
         client = parts.clients.find(state.client_id)
         if client is None:
             return self._over()
@@ -152,18 +152,18 @@ class LoginPages:
         back_to, sent = state.redirect_uri, state.state
         if state.kind == "connect":
             parts = self._parts
-            asked = parts.connecting.by_key(state.request or "")
-            if asked is None:
+            consent = parts.connecting.by_key(state.request or "")
+            if consent is None:
                 return self._over()
-            back_to, sent = asked.redirect_uri, asked.state
-            parts.connecting.cancel(asked)
+            back_to, sent = consent.redirect_uri, consent.state
+            parts.connecting.cancel(consent)
             parts.journal.write(
                 "connected_accounts_connection_failed",
                 request,
                 description=_NO,
-                client=parts.clients.find(asked.client_id),
-                user=parts.people.find(asked.user_id),
-                connection=asked.connection,
+                client=parts.clients.find(consent.client_id),
+                user=parts.people.find(consent.user_id),
+                connection=consent.connection,
             )
         return _back(back_to, error="access_denied", error_description=_NO, state=sent)
 
@@ -208,20 +208,20 @@ class LoginPages:
         return answer
 
     def _text(self, state: LoginState) -> dict[str, object] | None:
-        """Return what the pages show of a request, displayable; None: it is over."""
+        """Return the pages' text of a request, displayable; None: it is over."""
         parts = self._parts
         client = parts.clients.find(state.client_id)
         redirect_uri, scope = state.redirect_uri, state.scope
         audience = state.audience or parts.apis.userinfo
         connection = owner = None
         if state.kind == "connect":
-            asked = parts.connecting.by_key(state.request or "")
-            user = None if asked is None else parts.people.find(asked.user_id)
-            if asked is None or user is None:
+            consent = parts.connecting.by_key(state.request or "")
+            user = None if consent is None else parts.people.find(consent.user_id)
+            if consent is None or user is None:
                 return None
-            redirect_uri, scope = asked.redirect_uri, asked.scope
-            audience = asked.connection
-            connection = visible(asked.connection, 128)
+            redirect_uri, scope = consent.redirect_uri, consent.scope
+            audience = consent.connection
+            connection = visible(consent.connection, 128)
             owner = visible(user.name, 64)
         if client is None:
             return None
@@ -246,10 +246,10 @@ class LoginPages:
         return form, self._opened(sent, cookie) if cookie else None
 
     def _sealed(self, state: LoginState, cookie: str) -> str:
-        """Return what the next form brings back."""
+        """Return the value that the next form brings back."""
         until = self._parts.clock.now().timestamp() + LIFETIME
-        said = json.dumps([until, asdict(state)]).encode()
-        box = self._parts.seal.close(self._kind, sha256_hex(cookie), 1, said)
+        encoded = json.dumps([until, asdict(state)]).encode()
+        box = self._parts.seal.close(self._kind, sha256_hex(cookie), 1, encoded)
         return to_base64url(box)
 
     def _opened(self, sent: str, cookie: str) -> LoginState | None:
@@ -264,12 +264,12 @@ class LoginPages:
         until, members = json.loads(raw)
         # Not after its time, and not if the clock was set back by more than its life.
         left: float = until - self._parts.clock.now().timestamp()
-        known: dict[str, Any] = members
-        return LoginState(**known) if 0 < left <= LIFETIME else None
+        members_read: dict[str, Any] = members
+        return LoginState(**members_read) if 0 < left <= LIFETIME else None
 
 
 def _back(redirect_uri: str, **members: str | None) -> Response:
-    """Redirect the browser; no cache and no referrer keeps what it carries."""
+    """Redirect the browser; no cache and no referrer retains its parameters."""
     uri = urlsplit(redirect_uri)
     pairs = parse_qsl(uri.query, keep_blank_values=True)
     pairs += [(name, value) for name, value in members.items() if value is not None]
@@ -290,7 +290,7 @@ LONGEST: Final = 4_000
 
 @dataclass(frozen=True, slots=True)
 class LoginState:
-    """What is asked for, and who signed in; the tenant alone reads it."""
+    """The request, and the signed-in person; only the tenant reads it."""
 
     kind: LoginKind
     client_id: str
@@ -329,8 +329,8 @@ def read_request(parts: Parts, query: QueryParams) -> LoginState:
     """Read the query of ``/authorize`` (RFC 6749 section 4.1.1, RFC 7636 section 4.3).
 
     Raises:
-        TenantRefusedError: it is not known whom to tell: a person is shown why.
-        AuthorizeError: the client is told.
+        TenantRefusedError: the client is unknown: the person gets the reason.
+        AuthorizeError: the client gets the reason.
     """
     for name in query:
         # RFC 6749 section 3.1: no parameter twice.
@@ -386,7 +386,7 @@ def _checked(
 
 
 def redirect_allowed(uri: str, registered: Iterable[str]) -> bool:
-    """Tell whether *uri* is one of the *registered* (RFC 9700 section 2.1).
+    """Check whether *uri* is one of the *registered* (RFC 9700 section 2.1).
 
     Compared as strings, but for the port of a loopback address, which a program picks
     when it starts (RFC 8252 section 7.3).
@@ -404,10 +404,14 @@ def redirect_allowed(uri: str, registered: Iterable[str]) -> bool:
     if parts.scheme != "https" and not loopback:
         # Neither a script nor another program's scheme is a place to send codes to.
         return False
-    for known in registered:
-        if hmac.compare_digest(known.encode(), uri.encode()):
+    for allowed in registered:
+        if hmac.compare_digest(allowed.encode(), uri.encode()):
             return True
-        if loopback and port is not None and _without_port(known) == _without_port(uri):
+        if (
+            loopback
+            and port is not None
+            and _without_port(allowed) == _without_port(uri)
+        ):
             return True
     return False
 

@@ -117,21 +117,21 @@ class MyAccount:
             kind = request.headers.get("content-type", "")
             body = read_json(kind, raw) if request.method == "POST" else None
             call = _Call(request, user, client, body)
-            status, said = act(call)
+            status, answer = act(call)
         except ApiError as error:
             if call is not None and path in _FAILED:
                 self._note(call, _FAILED[path], description=error.message)
             return _problem(error)
-        return json_reply(status, said)
+        return json_reply(status, answer)
 
     def _caller(self, request: Request, scope: str) -> tuple[User, Client]:
         parts, header = self._parts, request.headers.get("authorization", "")
-        found = parts.access.bearer(header, parts.apis.me)
-        user = None if found is None else parts.people.find(found.sub)
-        client = None if found is None else parts.clients.find(found.client_id)
-        if found is None or user is None or client is None or user.blocked:
+        bearer = parts.access.bearer(header, parts.apis.me)
+        user = None if bearer is None else parts.people.find(bearer.sub)
+        client = None if bearer is None else parts.clients.find(bearer.client_id)
+        if bearer is None or user is None or client is None or user.blocked:
             raise ApiError(401, "Invalid or expired token.", None)
-        if scope not in found.scopes:
+        if scope not in bearer.scopes:
             raise ApiError(403, f"Insufficient scope, expected: {scope}", None)
         return user, client
 
@@ -165,8 +165,8 @@ class MyAccount:
 
     def _list(self, call: _Call) -> tuple[int, object]:
         query = dict(call.request.query_params)
-        found = self._parts.accounts.list(call.user.sub, query.get("connection"))
-        shapes = [shape(account) for account in found]
+        accounts = self._parts.accounts.list(call.user.sub, query.get("connection"))
+        shapes = [shape(account) for account in accounts]
         return 200, wire.by_checkpoint(
             query, "accounts", shapes, most=_MOST, usual=_USUAL
         )
@@ -209,12 +209,12 @@ class MyAccount:
 
 def _problem(error: ApiError) -> Response:
     """Write a refusal in the My Account API's envelope, close to RFC 9457."""
-    said: dict[str, object] = {
+    problem: dict[str, object] = {
         "type": f"https://auth0.com/api-errors/{error.status}",
         "status": error.status,
         "title": HTTPStatus(error.status).phrase,
         "detail": error.message,
     }
     if error.code == "invalid_body":
-        said["validation_errors"] = [{"detail": error.message}]
-    return json_reply(error.status, said)
+        problem["validation_errors"] = [{"detail": error.message}]
+    return json_reply(error.status, problem)

@@ -95,7 +95,7 @@ class PageSessions:
     ) -> None:
         """Note it in the log; as the broker's client's, where it must reach the audit.
 
-        What strangers can cause alone is nobody's there.
+        Failures that strangers can cause have no person there.
         """
         broker = None
         if user is not None or isinstance(error, CounterError):
@@ -198,9 +198,9 @@ def _cookie_name(request: Request) -> str:
 
 
 def _key(request: Request, cookie: str | None = None) -> str:
-    """Return what the store knows a browser's session by.
+    """Return the store's name of a browser's session.
 
-    Cookies do not tell ports apart: another server on localhost may be sent ours. So
+    Cookies do not separate ports: another server on localhost may be sent ours. So
     there a session is good for processes of one user of this machine alone.
     """
     cookie = cookie_of(request) if cookie is None else cookie

@@ -37,8 +37,8 @@ class Run:
 
     The console's is native and public, as Auth0 has it for the device flow; that its id
     is the broker's alone, or its team's, keeps others from starting flows. The
-    management credential, which is made for one run, is what an operator would make by
-    hand at Auth0.
+    management credential, which is made for one run, is the same as an operator would
+    make by hand at Auth0.
     """
 
     client_id: str = field(default_factory=lambda: new_id("app"), repr=False)
@@ -84,7 +84,7 @@ class Parts:
 
         Raises:
             TenantError: the store cannot be used.
-            SealedError: what is sealed there does not open.
+            SealedError: the encrypted value there does not open.
             LedgerUnwritableError: the team's store is away.
         """
         self.local: Final = f"http://{HOST}:{port}/"

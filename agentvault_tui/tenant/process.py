@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ParentOrders:
-    """What the broker passes on, so that a restarted tenant is the same one."""
+    """The broker's orders, with which a restarted tenant is the same one."""
 
     run: Run
     listening: socket.socket | None = None
@@ -92,7 +92,7 @@ class ParentOrders:
         """Read it from the socket the parent left us, or make it up without one.
 
         Raises:
-            SettingsError: what is there is no such socket, or says nothing of use.
+            SettingsError: the descriptor is no such socket, or its message is invalid.
         """
         if options.parent_fd is None:
             return cls(Run())
@@ -100,14 +100,14 @@ class ParentOrders:
             parent = socket.socket(fileno=options.parent_fd)
             parent.set_inheritable(False)
             # It says nothing until it holds the home, and nothing if it may not.
-            said, descriptors, _, _ = socket.recv_fds(parent, _LONGEST_WORD, 1)
-            if not said:
+            raw, descriptors, _, _ = socket.recv_fds(parent, _LONGEST_WORD, 1)
+            if not raw:
                 sys.exit(0)
             # Its clients' ids, and the management secret.
-            told = json.loads(said)
-            management = told["management"]
+            order = json.loads(raw)
+            management = order["management"]
             run = Run(
-                client_id=str(told["client_id"]),
+                client_id=str(order["client_id"]),
                 management_id=str(management["client_id"]),
                 management_secret=str(management["client_secret"]),
             )

@@ -21,7 +21,7 @@ _LINK_OVER: Final = Problem("code_over", "This link was used, or its time is ove
 
 
 class RegistrationPages:
-    """``/passkey/TOKEN``: good once, for whoever the owner of the home gave it to."""
+    """``/passkey/TOKEN``: valid once, for the person with the link."""
 
     def __init__(self, parts: Parts, views: Views, keys: Passkeys) -> None:
         self._parts = parts
@@ -79,7 +79,7 @@ class RegistrationPages:
         return self._views.page("passkey-done", user=user.name)
 
     def _user(self, token: str) -> User | None:
-        """Return whose link this is, while it is good."""
+        """Return the owner of the link, while it is valid."""
         store, now = self._parts.store, self._parts.clock.now().timestamp()
         store.change("DELETE FROM passkey_links WHERE expires_at <= ?", now)
         row = store.find("passkey_links", link_hash=sha256_hex(token))

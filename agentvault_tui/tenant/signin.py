@@ -31,7 +31,7 @@ from agentvault_tui.web.shares import classes_of
 from agentvault_tui.web.sockets import tcp_user
 
 Factor = Literal["password", "otp", "code"]
-"""What was tried: a password, a one-time code, or the code of a device flow."""
+"""The kinds of tries: a password, a one-time code, or the code of a device flow."""
 
 FREE_TRIES: Final = 5
 """Tries before the first lock."""
@@ -42,7 +42,7 @@ _LONGEST: Final[dict[Factor, float]] = {"password": 60.0, "otp": 900.0, "code": 
 20 bits and are asked for only after the right password: theirs is the long one."""
 _LANES_COUNTED: Final = 1000
 _WRITE_S: Final = 1.0
-"""Seconds between two writes of what was counted."""
+"""Seconds between two writes of counts."""
 _STEP_SECONDS: Final = 30
 """Of one-time codes (RFC 6238 section 5.2)."""
 _OTP: Final = re.compile(r"[0-9]{6}")
@@ -53,11 +53,11 @@ _log = logging.getLogger("agentvault.tenant")
 
 
 class WrongSignInError(TenantRefusedError):
-    """The first factor was wrong; the log alone is told which part of it."""
+    """The first factor was wrong; only the log has which part of it."""
 
-    def __init__(self, *, known: bool) -> None:
+    def __init__(self, *, exists: bool) -> None:
         super().__init__("wrong_sign_in", "The user name or the password is not right.")
-        self.known = known
+        self.known = exists
 
 
 class SignIn:
@@ -77,7 +77,7 @@ class SignIn:
         self._dummy = _of_no_password(hasher)
 
     async def password(self, name: str, password: str, origin: Origin) -> User:
-        """Check the first factor; its *origin* decides whose lane counts the try.
+        """Check the first factor; its *origin* decides the lane that counts the try.
 
         Raises:
             TenantRefusedError: ``wrong_sign_in``, ``blocked``, ``locked`` or ``busy``.
@@ -97,11 +97,11 @@ class SignIn:
         async with self._turns.turn(lane):
             right = await asyncio.to_thread(self._matches, stored, password)
         if row is None or not right:
-            raise WrongSignInError(known=row is not None)
+            raise WrongSignInError(exists=row is not None)
         # Its turn may have come late: what was changed meanwhile counts.
         row = self._store.find("users", sub=who)
         if row is None or row["password_hash"] != stored:
-            raise WrongSignInError(known=row is not None)
+            raise WrongSignInError(exists=row is not None)
         if counted is not None:
             self.lockouts.clear(counted, "password")
         user = user_of(row)
@@ -112,7 +112,7 @@ class SignIn:
     def one_time_code(self, user: User, code: str, origin: Origin) -> int:
         """Check the second factor and spend it.
 
-        Tries count for the person, whoever makes them: that takes the password, and six
+        Tries from any origin count for the person: that takes the password, and six
         digits bear few. From their own browser, or this home's owner, they count apart.
 
         Returns:
@@ -147,7 +147,7 @@ class SignIn:
             origin: where it comes from.
 
         Returns:
-            what it counts for; `Lockouts.clear` forgets it once the passkey was right.
+            its count; `Lockouts.clear` forgets it once the passkey was right.
 
         Raises:
             TenantRefusedError: ``locked``.
@@ -207,7 +207,7 @@ class SignIn:
 
 @dataclass(slots=True)
 class _Tries:
-    """What is counted for one person, lane or browser."""
+    """The counts of one person, lane or browser."""
 
     failures: int = 0
     unwritten: int = 0
@@ -221,7 +221,7 @@ class _Tries:
 
 
 class Lockouts:
-    """Failed tries by person and lane, or browser, kept over restarts.
+    """Failed tries by person and lane, or browser, over restarts.
 
     They are counted in memory and written at most once a second, without a flush: a
     guess costs the event loop no more than the work of looking at it. Where brokers
@@ -269,7 +269,7 @@ class Lockouts:
             self._store.delete("lockouts", who=who, factor=factor)
 
     def _known(self, who: str, factor: Factor) -> _Tries:
-        """Return what is counted here, and by whoever shares the store."""
+        """Return the counts here, and of the brokers that share the store."""
         row = self._store.find("lockouts", who=who, factor=factor)
         tries = self._tries.get((who, factor)) or _Tries()
         if tries.stored and row is None:
@@ -288,7 +288,7 @@ class Lockouts:
     def _forget(self) -> None:
         """Bound the memory that strangers' tries take, the oldest first.
 
-        What counts for a person alone stays, as in `_forget_lanes`.
+        Counts for a person alone stay, as in `_forget_lanes`.
         """
         while len(self._tries) > 2 * _LANES_COUNTED:
             key = next((one for one in self._tries if " " in one[0]), None)
@@ -308,7 +308,7 @@ class Lockouts:
                 self._due = loop.call_later(left, self.write)
 
     def write(self) -> None:
-        """Write what was counted since the last time."""
+        """Write the counts since the last time."""
         if self._due is not None:
             self._due.cancel()
         self._due, self._written_at = None, self._clock.boot()
@@ -330,7 +330,7 @@ class Lockouts:
                 tries.unwritten = 0
 
     def _put(self, who: str, factor: Factor) -> None:
-        """Add what is not written to what brokers that share the store have counted."""
+        """Add the unwritten counts to those of the brokers that share the store."""
         tries = self._known(who, factor)
         if not tries.unwritten:
             self._tries.pop((who, factor), None)  # ended meanwhile
@@ -350,9 +350,9 @@ class Lockouts:
             self._store.update("lockouts", columns, **key)
 
     def _forget_lanes(self, factor: Factor) -> None:
-        """Keep what anybody can cause from filling the disk.
+        """Prevent strangers from filling the disk.
 
-        Only what counts for a person alone, and so took their password, stays.
+        Only counts for a person alone, which took their password, stay.
         """
         self._store.change(
             "DELETE FROM lockouts WHERE who IN (SELECT who FROM lockouts "
@@ -384,14 +384,14 @@ def _of_no_password(hasher: PasswordHasher) -> str:
 PROOF_HEADER: Final = "agentvault-sign-in-proof"
 _COOKIE: Final = "agentvault_known_"
 _VALUE: Final = re.compile(r"([A-Za-z0-9_-]{22})\.([0-9]{1,12})\.([0-9a-f]{64})")
-_KEPT: Final = 90 * 86_400
+_RETENTION_S: Final = 90 * 86_400
 """Seconds a browser is known after a sign-in."""
 _PARALLEL: Final = 2
 """Each check takes 64 MiB: more at once would let sign-ins eat the machine's memory."""
 _OPEN_PARALLEL: Final = 1
-"""Of these, checks for whoever has shown nothing: another is kept for the rest."""
+"""Of these, checks for clients without a proof: another is reserved for the rest."""
 _WAITING: Final = 64
-"""Sign-ins of one lane that may wait for their turn; more are told to come again."""
+"""Sign-ins of one lane that may wait for their turn; more must come again."""
 _LANES: Final = 256
 """Lanes that may wait at a time."""
 
@@ -401,7 +401,7 @@ class Origin:
     """Where a sign-in comes from, as far as that shows."""
 
     uid: int | None = None
-    """Whose process asks, where the kernel tells."""
+    """The owner of the asking process, if the kernel names it."""
     cookies: Mapping[str, str] = field(default_factory=dict, repr=False)
     code: str | None = None
     """The key of the device code it is for, if only the console could start that."""
@@ -412,7 +412,7 @@ class Origin:
     secure: bool = False
     """Whether it came over TLS."""
     own: bool = False
-    """Whether it was shown that it comes from whoever can read this home."""
+    """Whether its owner proved that they can read this home."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -463,12 +463,12 @@ class Lanes:
         """Return the lane of a sign-in as *who*, the subject or a stranger's digest."""
         if origin.own:
             return Lane("own", trusted=True, apart=True)
-        found = _VALUE.fullmatch(origin.cookies.get(self._name(who), ""))
-        if found is not None:
-            nonce, issued, mac = found.groups()
+        match = _VALUE.fullmatch(origin.cookies.get(self._name(who), ""))
+        if match is not None:
+            nonce, issued, mac = match.groups()
             age = self._clock.now().timestamp() - int(issued)
             expected = self._mac(who, nonce, issued, origin.uid)
-            if hmac.compare_digest(mac, expected) and 0 <= age < _KEPT:
+            if hmac.compare_digest(mac, expected) and 0 <= age < _RETENTION_S:
                 # One for all browsers of a person: whoever signs in often has no more.
                 return Lane(f"browser-{who}", trusted=True, apart=True)
         if origin.code is not None:
@@ -482,15 +482,15 @@ class Lanes:
     def remember(self, answer: Response, origin: Origin, sub: str) -> None:
         """Set the cookie that makes this browser known as *sub*'s, after both factors.
 
-        Cookies do not tell ports apart: another server on this address may be sent it.
-        So it is good for no other user's process, and for nothing but tries.
+        Cookies do not separate ports: another server on this address may be sent it. So
+        it is good for no other user's process, and for nothing but tries.
         """
         nonce = secrets.token_urlsafe(16)
         issued = str(int(self._clock.now().timestamp()))
         answer.set_cookie(
             self._name(sub),
             f"{nonce}.{issued}.{self._mac(sub, nonce, issued, origin.uid)}",
-            max_age=_KEPT,
+            max_age=_RETENTION_S,
             path="/",
             secure=origin.secure,
             httponly=True,
@@ -581,7 +581,7 @@ class Turns:
                 place.set_result(None)
 
     def _next(self) -> Lane | None:
-        """Return the lane whose turn it is; None: nobody's now."""
+        """Return the lane whose turn it is; None: there is none."""
         if sum(self._running.values()) >= _PARALLEL:
             return None
         first = {

@@ -1,6 +1,6 @@
-"""The tenant's store: what its SQLite file and a team's PostgreSQL have in common.
+"""The tenant's store: the common part of its SQLite file and a team's PostgreSQL.
 
-`Objects` are what an administrator configures, kept as JSON documents.
+`Objects` are an administrator's configuration, stored as JSON documents.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TABLES: Final = (
 
 
 class TenantSeal(sealing.Seal):
-    """Seals the tenant's secrets at rest, with a key kept apart from its store."""
+    """Encrypts the tenant's secrets at rest, with a key apart from its store."""
 
     WHOSE: ClassVar[str] = "tenant"
     LOST: ClassVar[str] = "one-time codes cannot be checked"
@@ -34,13 +34,13 @@ class TenantSeal(sealing.Seal):
 class Store(ABC):
     """The tenant's tables, read and written synchronously.
 
-    Statements are written in what SQLite and PostgreSQL share, with ``?`` for values;
-    text orders by bytes. Rules that must hold under concurrency are single conditional
-    statements, or stand in `transaction`, in which nobody else writes.
+    Statements use the common SQL of SQLite and PostgreSQL, with ``?`` for values; text
+    orders by bytes. Rules that must hold under concurrency are single conditional
+    statements, or stand in `transaction`, in which no other party writes.
     """
 
     before_close: list[Callable[[], None]]
-    """Called before it is closed, for what is written later than it happened."""
+    """Called before it is closed, for deferred writes."""
 
     @abstractmethod
     def close(self) -> None:
@@ -48,18 +48,19 @@ class Store(ABC):
 
     @abstractmethod
     def transaction(self) -> AbstractContextManager[None]:
-        """Run the block in one transaction, during which nobody else writes."""
+        """Run the block in one transaction, during which no other party writes."""
 
     def unflushed(self) -> AbstractContextManager[None]:
         """Run a block whose writes need not survive a power cut.
 
-        For what a stranger can cause: the event loop waits for no flush of the disk.
+        For writes that a stranger can cause: the event loop waits for no flush of the
+        disk.
         """
         return nullcontext()
 
     @abstractmethod
     def check_may_move(self, issuer: str) -> None:
-        """Refuse to serve as *issuer* what others serve as another.
+        """Refuse to serve as *issuer* if others serve as another.
 
         Raises:
             RefusedError: a broker of the team does.
@@ -132,7 +133,7 @@ class Store(ABC):
         return None if row is None else str(row["value"])
 
     def remember(self, name: str, value: object) -> None:
-        """Keep a value over restarts."""
+        """Store a value over restarts."""
         self.put("facts", ("name",), name=name, value=str(value))
 
 
@@ -177,7 +178,7 @@ class Objects:
         self._store.update("objects", changes, kind=self._kind, id=key)
 
     def delete(self, key: str) -> bool:
-        """Delete a document; tell whether there was one."""
+        """Delete a document; return whether it existed."""
         return bool(self._store.delete("objects", kind=self._kind, id=key))
 
     def all(self) -> list[Document]:

@@ -48,8 +48,8 @@ _NOW: Final = (
 _LOCKED: Final = ", ".join(one for one in TABLES if one != "journal")
 """The journal is written in transactions alone, and large: a vacuum holds it longer."""
 _BEGIN: Final = f"BEGIN; LOCK TABLE {_LOCKED} IN SHARE ROW EXCLUSIVE MODE"
-"""What ``BEGIN IMMEDIATE`` is in SQLite: no other writer until the end, and readers go
-on. Each statement then sees all that was committed before (READ COMMITTED)."""
+"""The same as ``BEGIN IMMEDIATE`` in SQLite: no other writer until the end, and readers
+go on. Each statement then sees all that was committed before (READ COMMITTED)."""
 
 
 class TeamStore(Store):
@@ -98,7 +98,7 @@ class TeamStore(Store):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Run the block in one transaction, during which nobody else writes.
+        """Run the block in one transaction, during which no other party writes.
 
         Raises:
             StoreAwayError: the store is away, and nothing was done.
@@ -117,20 +117,20 @@ class TeamStore(Store):
             self._held = False
 
     def check_may_move(self, issuer: str) -> None:
-        """Refuse to serve as *issuer* what others serve as another.
+        """Refuse to serve as *issuer* if others serve as another.
 
         A broker says which in its heartbeat, and nothing where it serves alone.
 
         Raises:
             RefusedError: a broker of the team does.
         """
-        found = self.all(
+        rows = self.all(
             "SELECT doc FROM agentvault.brokers WHERE left(id, 4) = 'brk_'"
             " AND seen > clock_timestamp() - interval '2 seconds'"
         )
-        said = [str(json.loads(row["doc"]).get("tenant", "")) for row in found]
-        alone = said.count("")
-        if {*said} - {"", issuer} or (alone and len(said) > 1):
+        tenants = [str(json.loads(row["doc"]).get("tenant", "")) for row in rows]
+        alone = tenants.count("")
+        if {*tenants} - {"", issuer} or (alone and len(tenants) > 1):
             raise RefusedError(
                 f"other brokers of the team serve its tenant, not as {issuer}",
                 "give all the same tenant.url",
@@ -142,7 +142,7 @@ class TeamStore(Store):
         Raises:
             StoreAwayError: the store is away, and nothing was done.
             LedgerUnwritableError: no answer came, and it may have been done.
-            RefusedError: what answers is not this team's store.
+            RefusedError: the server is not this team's store.
         """
         return self._wait(self._run(sql, values))
 
@@ -154,14 +154,14 @@ class TeamStore(Store):
         self._local_only = False
         sql = _postgres(sql) if values else sql
         work = _fetch(db, sql, [_sent(value) for value in values] or None)
-        found = await bounded(db, work)
+        result = await bounded(db, work)
         if self._local_only:
             await close(db)
             raise LedgerUnwritableError("a commit has not reached its replicas")
-        return found
+        return result
 
     async def _connected(self) -> Connection:
-        """Return the connection, made anew where the server ended it."""
+        """Return the connection, made again where the server ended it."""
         db, boot = self._db, self._clock.boot()
         if db is not None and not db.closed and _readable(db):
             await close(db)  # nobody asked: the server says that it ends
@@ -182,10 +182,10 @@ class TeamStore(Store):
             db.add_notice_handler(self._noticed)
             self._agreed = float("-inf")
         if isinstance(self._clock, SharedClock) and boot >= self._agreed + _AGREED:
-            asked = self._clock.boot()
+            started = self._clock.boot()
             ((row,), _) = await bounded(db, _fetch(db, _NOW, None))
             self._agreed = self._clock.boot()
-            self._clock.agree(row["now"].astimezone(UTC), asked, self._agreed)
+            self._clock.agree(row["now"].astimezone(UTC), started, self._agreed)
         return db
 
     def _noticed(self, notice: psycopg.errors.Diagnostic) -> None:
@@ -227,7 +227,7 @@ def _seen_servers(home: Home) -> list[tuple[str, int]]:
 def _merged(
     seen: list[tuple[str, int]], ours: list[tuple[str, int]]
 ) -> list[tuple[str, int]]:
-    """Return what either saw, the latest last, with the latest timeline of each."""
+    """Return the union of both, the latest last, with the latest timeline of each."""
     own = dict(ours)
     both = {name: max(line, own.pop(name, 0)) for name, line in seen}
     return [*both.items(), *own.items()]
@@ -239,7 +239,7 @@ def _readable(db: Connection) -> bool:
 
 @lru_cache
 def _postgres(sql: str) -> str:
-    """Return what SQLite calls the same in PostgreSQL's words."""
+    """Translate SQLite's names into PostgreSQL's."""
     return sql.replace("%", "%%").replace("?", "%s").replace("LIMIT -1", "LIMIT ALL")
 
 

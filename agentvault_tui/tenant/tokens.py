@@ -33,12 +33,12 @@ class Login:
     amr: tuple[str, ...] = ("mfa", "pwd", "otp")
     """RFC 8176, where there was a second factor."""
     stepup: dict[str, Any] | None = None
-    """What they decided about a step-up."""
+    """The decision about a step-up."""
 
 
 @dataclass(frozen=True, slots=True)
 class IssuedTokens:
-    """The members of a token answer (RFC 6749 section 5.1), and what the log tells."""
+    """The members of a token answer (RFC 6749 section 5.1), and its row in the log."""
 
     answer: dict[str, object] = field(repr=False)
     user: User | None = None
@@ -238,15 +238,15 @@ class AccessTokens:
     issuer: str
 
     def read(self, token: str, audience: str) -> VerifiedAccess | None:
-        """Return what *token* says if it is ours, in time, and for *audience*.
+        """Return the claims of *token* if it is ours, in time, and for *audience*.
 
         An ID token is none: it has neither ``scope`` nor ``azp`` (RFC 8725 section
         3.12).
         """
-        found = self.keys.verified(token)
-        if found is None:
+        verified = self.keys.verified(token)
+        if verified is None:
             return None
-        header, claims = found
+        header, claims = verified
         listed, expires = claims.get("aud"), claims.get("exp")
         sub, client, scope = (claims.get(name) for name in ("sub", "azp", "scope"))
         if (
@@ -306,7 +306,7 @@ class RefreshToken:
     client_id: str
     session_id: str | None
     audience: str
-    """What it was issued for; empty for /userinfo."""
+    """Its audience; empty for /userinfo."""
     reach: dict[str, str]
     """Every audience it was used for so far, and the scopes there."""
     created_at: float
@@ -381,8 +381,8 @@ class RefreshTokens:
         audience: str | None = None,
     ) -> list[RefreshToken]:
         """Return the live tokens that match every filter given, oldest first."""
-        asked = {"user_id": user_id, "client_id": client_id, "audience": audience}
-        given = {name: value for name, value in asked.items() if value is not None}
+        filters = {"user_id": user_id, "client_id": client_id, "audience": audience}
+        given = {name: value for name, value in filters.items() if value is not None}
         return self._rows(**given)
 
     def revoke(self, key: str) -> None:
@@ -390,7 +390,7 @@ class RefreshTokens:
         self._forget_secrets()
 
     def revoke_secret(self, token: str, client: Client) -> RefreshToken | None:
-        """Revoke what *token* names if it is *client*'s; return it (RFC 7009)."""
+        """Revoke *token* if it is *client*'s; return it (RFC 7009)."""
         held = self._of_secret(token, client)
         if held is not None:
             RefreshTokens.revoke(self, held.id)  # at once, also where deletions lag

@@ -1,4 +1,4 @@
-"""The tenant's users: names, roles and secrets, kept by the owner of the home."""
+"""The tenant's users: names, roles and secrets, managed by the owner of the home."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LINK_SECONDS: Final = 600
 """A link that registers a passkey is good for."""
 OTP_KIND: Final = "one-time code secret"
 CONNECTION: Final = "Username-Password-Authentication"
-"""What Auth0 calls the connection of users it keeps itself."""
+"""Auth0's name of the connection of users in its own database."""
 ROLES: Final = tuple(role.value for role in Role)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._+-]*(@[a-z0-9-]+(\.[a-z0-9-]+)*)?")
 _NAME_CAP: Final = 64
@@ -49,7 +49,7 @@ class User:
     created_at: str
     blocked: bool = False
     profile: dict[str, object] = field(default_factory=dict, repr=False)
-    """What is known besides, under Auth0's names; never a secret."""
+    """Further facts, under Auth0's names; never a secret."""
 
     @property
     def approver(self) -> bool:
@@ -63,7 +63,7 @@ class User:
 
     @property
     def email_verified(self) -> bool:
-        """Whether this issuer stands for the address.
+        """Whether this issuer represents the address.
 
         The owner of the home typed it at the command line, and the same person writes
         the list of approvers it is compared with. An address that came over the
@@ -107,10 +107,10 @@ def checked_roles(roles: Iterable[str]) -> tuple[str, ...]:
     Raises:
         UsageError: one is unknown.
     """
-    asked = set(roles)
-    if unknown := asked.difference(ROLES):
+    wanted = set(roles)
+    if unknown := wanted.difference(ROLES):
         raise UsageError(f"there is no role {min(unknown)}", f"see: {', '.join(ROLES)}")
-    return tuple(role for role in ROLES if role in asked)
+    return tuple(role for role in ROLES if role in wanted)
 
 
 class People:
@@ -167,7 +167,7 @@ class People:
         return user, secret
 
     def delete(self, sub: str) -> bool:
-        """Delete a user and what is kept of them; tell whether there was one."""
+        """Delete a user and their data; return whether there was one."""
         with self._store.transaction():
             self._unlock(sub)
             self._store.delete("lockouts", who=sub)
@@ -185,10 +185,10 @@ class People:
         self._store.update("device_codes", denied, sub=sub, state="approved")
 
     def _unlock(self, sub: str) -> None:
-        """Forget what is counted for a person, in any lane.
+        """Forget the counts of a person, in any lane.
 
-        A tenant that runs has counted more than the store has: rows of no failure tell
-        it when that was (`signin.Lockouts`).
+        A running tenant has counted more than the store has: rows of no failure give it
+        the time of that (`signin.Lockouts`).
         """
         self._store.change(
             "DELETE FROM lockouts"
@@ -222,7 +222,7 @@ class UserStore(People):
     """The users of one tenant, for the process of its home's owner.
 
     Safe while the tenant runs: each change is one transaction, and the tenant reads the
-    user anew at each sign-in.
+    user again at each sign-in.
     """
 
     def __init__(
@@ -237,7 +237,7 @@ class UserStore(People):
 
         Raises:
             TenantError: it cannot be used.
-            SealedError: the key of what is sealed there cannot be.
+            SealedError: the key of the encrypted value there cannot be.
         """
         self._hasher = hasher or strong_hasher()
         clock = clock or SharedClock(SystemClock())
@@ -299,7 +299,7 @@ class UserStore(People):
         return name
 
     def set_roles(self, name: str, roles: Iterable[str]) -> User:
-        """Give a user exactly these roles; in force from their next sign-in on.
+        """Give a user exactly these roles; in effect from their next sign-in on.
 
         Raises:
             UsageError: a role is unknown.
@@ -314,7 +314,7 @@ class UserStore(People):
     def reset_password(self, name: str) -> str:
         """Give a user a new password, to be shown once.
 
-        The old one ends, with any lock and what was begun with it.
+        The old one ends, with any lock and the sessions begun with it.
 
         Raises:
             NotFoundError: there is no such user.
@@ -328,7 +328,7 @@ class UserStore(People):
         return password
 
     def remove(self, name: str) -> User:
-        """Forget a user; what was issued to them ends.
+        """Delete a user; their tokens end.
 
         Raises:
             NotFoundError: there is no such user.
@@ -339,7 +339,7 @@ class UserStore(People):
         return user
 
     def invite_passkey(self, user: User) -> str:
-        """Return what registers one passkey of *user*'s, within `LINK_SECONDS`.
+        """Return the token that registers one passkey, within `LINK_SECONDS`.
 
         An earlier link ends, as it does when the person's factors or role change.
         """
@@ -358,11 +358,11 @@ class UserStore(People):
         """Return the passkeys with these *columns*, oldest first."""
         shown = "id, sub, host, synced, created_at, last_used_at"
         rows = self._store.all(f"SELECT {shown} FROM passkeys ORDER BY created_at")  # noqa: S608
-        found = [dict(row) for row in rows]
-        return [one for one in found if columns.items() <= one.items()]
+        rows_read = [dict(row) for row in rows]
+        return [one for one in rows_read if columns.items() <= one.items()]
 
     def remove_passkeys(self, keys: Iterable[str]) -> None:
-        """Forget passkeys by their ids; whoever is signed in with one is signed out."""
+        """Delete passkeys by their ids; sessions that began with one end."""
         for key in keys:
             for one in self.passkeys(id=key):
                 self._end_begun(str(one["sub"]))

@@ -1,9 +1,9 @@
-"""The Auth0 wire, client side: device flow, ID tokens, and what comes to use them.
+"""The Auth0 wire, client side: device flow, ID tokens, and their uses.
 
 A `Tenant` is how one is reached. `TenantClient` signs people in, `Management`
-administers it (its calls are the modules of `vault.management`), `TokenVault`
-exchanges tokens, `MyAccountApi` connects accounts. `wire` alone knows HTTP, and nobody
-asks which product a tenant is.
+administers it (its calls are the modules of `vault.management`), `TokenVault` exchanges
+tokens, `MyAccountApi` connects accounts. `wire` alone knows HTTP, and the code never
+asks for the product of a tenant.
 """
 
 from agentvault_tui.vault.budget import Budget, Priority

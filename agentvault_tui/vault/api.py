@@ -17,24 +17,24 @@ from agentvault_tui.vault.tokens import AccessToken, TokenSource
 
 Value = str | int | bool | None
 Query = Mapping[str, Value]
-"""Parameters of a request; what is None is left out."""
+"""Parameters of a request; None is left out."""
 
 MAX_ANSWER: Final = 4 * 1024 * 1024
 """A hundred log rows with their details are about a megabyte."""
 REACHABLE: Final = 1000
-"""Rows that Auth0 shows by page; what is beyond them it never does."""
+"""Rows that Auth0 shows by page; it never shows the rest."""
 _MAX_PAGES: Final = 10_000
 _MAX_ROWS: Final = 100_000
-"""Rows of one list that are held at once; no tenant has more of what is listed."""
+"""Rows of one list that are held at once; no tenant's lists are longer."""
 
 
 class Purpose(NamedTuple):
-    """What a request is for: its verb and object, and the scope that it takes."""
+    """The purpose of a request: its verb and object, and the scope that it takes."""
 
     what: str
     """As in "the tenant would not *what*"."""
     scope: str = ""
-    """Told when the tenant names no scope itself."""
+    """Used when the tenant names no scope itself."""
 
 
 class TenantApi:
@@ -49,7 +49,7 @@ class TenantApi:
         budget: Budget | None = None,
         patience: RetryLimits | None = None,
     ) -> None:
-        """Reach what lies under *base*, such as ``<issuer>api/v2/``.
+        """Send requests below *base*, such as ``<issuer>api/v2/``.
 
         It ends in a slash. All clients of this tenant share a *budget* of requests.
         """
@@ -85,7 +85,7 @@ class TenantApi:
         purpose: Purpose | None = None,
         repeatable: bool | None = None,
     ) -> TenantReply:
-        """Send one request and return its answer, whose status is one of *expect*.
+        """Send one request and return its answer, with a status in *expect*.
 
         Args:
             method: of HTTP, in capitals.
@@ -93,7 +93,7 @@ class TenantApi:
             query: its parameters.
             body: sent as JSON; nothing when it is None.
             expect: the statuses that are a success.
-            purpose: what it is for; by default *method* and *path* say that.
+            purpose: its purpose; by default *method* and *path* are used.
             repeatable: whether twice is as good as once; by default all but POST is.
 
         Raises:
@@ -140,7 +140,7 @@ class TenantApi:
         return reply
 
     def _is_outdated(self, access: AccessToken, reply: TenantReply) -> bool:
-        """Tell whether a fresh token may be accepted where *access* was not.
+        """Check whether a fresh token may be accepted where *access* was not.
 
         A token has the scopes of the moment it was made, not those granted since.
         """
@@ -168,13 +168,13 @@ class TenantApi:
         """
         seen, page, total = 0, 0, None
         while True:
-            asked: Query = {
+            page_query: Query = {
                 "page": page,
                 "per_page": per_page,
                 "include_totals": totals or None,
             }
             reply = await self.request(
-                "GET", path, query={**(query or {}), **asked}, purpose=purpose
+                "GET", path, query={**(query or {}), **page_query}, purpose=purpose
             )
             rows = reply.rows(key)
             if reply.body is not None and type(reply.body.get("total")) is int:

@@ -26,7 +26,7 @@ _MAX_CODE: Final = 2048
 
 @dataclass(frozen=True, slots=True)
 class SigningIn:
-    """A sign-in under way: the page to open, and what `finish_sign_in` needs."""
+    """A sign-in under way: the page to open, and the input of `finish_sign_in`."""
 
     page: str = field(repr=False)
     redirect_uri: str
@@ -38,7 +38,7 @@ class SigningIn:
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """What the tenant gave for the code; the ID token is yet to be verified."""
+    """The tenant's answer to the code; the ID token is yet to be verified."""
 
     id_token: str = field(repr=False)
     refresh_token: Secret
@@ -60,7 +60,7 @@ async def begin_sign_in(
         unguessable: makes states, nonces and PKCE verifiers.
 
     Returns:
-        the page to open, and what `finish_sign_in` needs.
+        the page to open, and the input of `finish_sign_in`.
 
     Raises:
         TenantError: the tenant cannot be reached, or has no such page.
@@ -98,7 +98,7 @@ async def finish_sign_in(
     Args:
         tenant: where the sign-in began.
         client: for which it began.
-        begun: what `begin_sign_in` returned; good once.
+        begun: the result of `begin_sign_in`; used once.
         code: the ``code`` of the redirect.
         state: its ``state``.
 
@@ -130,7 +130,7 @@ async def finish_sign_in(
 
 
 def check_return(expected: str, state: str, expires: Deadline, clock: Clock) -> None:
-    """Check that a browser comes back from what was begun here, and in time.
+    """Check that a browser comes back from this sign-in, and in time.
 
     RFC 6749 section 10.12: without it someone else's code could be slipped in.
 

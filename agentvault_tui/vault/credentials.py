@@ -24,7 +24,7 @@ class Secret:
     __slots__ = ("_source",)
 
     def __init__(self, source: str | Callable[[], str]) -> None:
-        """Keep the value itself, or a function that reads it where it is kept."""
+        """Hold the value itself, or a function that reads it from its place."""
         self._source = source
 
     def reveal(self) -> str:
@@ -39,7 +39,7 @@ class Secret:
 
 
 ALGORITHMS: Final = ("RS256", "RS384", "PS256")
-"""What Auth0 takes for client assertions."""
+"""The algorithms that Auth0 takes for client assertions."""
 _LIFE: Final = 60
 """Seconds that an assertion lives: it is made for one request."""
 
@@ -81,7 +81,7 @@ class _Assertion(PrivateKeyJWT):  # type: ignore[misc] # authlib is not typed
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """An RSA key of a client's, read from where it is kept each time it signs."""
+    """An RSA key of a client's, read from its file each time it signs."""
 
     pem: Secret
     kid: str = ""
@@ -128,7 +128,7 @@ class RegisteredClient:
     client_id: str
 
     def requests(self, issuer: str, now: datetime) -> OAuthRequests:  # noqa: ARG002
-        """Return what makes one request to *issuer*, authenticated as this client."""
+        """Return the auth of one request to *issuer*, as this client."""
         return OAuthRequests(None, self.client_id)
 
 
@@ -139,7 +139,7 @@ class ClientSecret(RegisteredClient):
     secret: Secret
 
     def requests(self, issuer: str, now: datetime) -> OAuthRequests:  # noqa: ARG002
-        """Return what makes one request, with the secret in it."""
+        """Return the auth of one request, with the secret in it."""
         method = "client_secret_post"
         return OAuthRequests(None, self.client_id, self.secret.reveal(), method, method)
 
@@ -152,7 +152,7 @@ class PrivateKey(RegisteredClient):
     jti: Callable[[], str] = new_jti
 
     def requests(self, issuer: str, now: datetime) -> OAuthRequests:
-        """Return what makes one request, with an assertion for it alone."""
+        """Return the auth of one request, with an assertion for it alone."""
         signed = self.key.sign(self.client_id, issuer, now, self.jti())
         method = _Assertion(signed)
         return OAuthRequests(None, self.client_id, None, method, method)
@@ -169,4 +169,4 @@ TYPE_REFRESH: Final = "urn:ietf:params:oauth:token-type:refresh_token"
 TYPE_PROVIDER: Final = (
     "http://auth0.com/oauth/token-type/federated-connection-access-token"
 )
-"""What an exchange gives; http, for it is a name and no address."""
+"""The result of an exchange; http, for it is a name and no address."""

@@ -24,9 +24,9 @@ DEFAULT_INTERVAL: Final = 5
 SLOWER: Final = 5
 """RFC 8628 section 3.5: each slow_down adds as many seconds, for good."""
 MARGIN: Final = 0.25
-"""Seconds on top of each interval. A tenant that counts between what it receives sees
-less than we wait when a request travels faster than the one before, and its slow_down
-costs five seconds for good."""
+"""Seconds on top of each interval. A tenant that counts between arrivals sees a shorter
+pause than ours if a request travels faster than the one before, and its slow_down costs
+five seconds for good."""
 _SLOWEST: Final = 30.0
 """Seconds between polls while the tenant does not answer."""
 _MAX_INTERVAL: Final = 60
@@ -39,7 +39,7 @@ _DEVICE_CODE: Final = re.compile(r"[\x21-\x7e]{8,2048}")
 
 @dataclass(frozen=True, slots=True)
 class DeviceFlow:
-    """A started flow: what to show, and the device code that only polls send."""
+    """A started flow: the codes to show, and the device code that only polls send."""
 
     device_code: str = field(repr=False)
     user_code: str
@@ -123,7 +123,7 @@ async def start_flow(
 
     Raises:
         TenantRefusedError: the tenant said no.
-        TenantError: it is unreachable, or sent what must not be shown to anyone.
+        TenantError: it is unreachable, or sent text that must not be shown.
     """
     endpoint = (await tenant.metadata()).device_authorization_endpoint
     form = {"client_id": client_id, **parameters}
@@ -165,12 +165,12 @@ async def poll_once(
     Where *openid* was asked for, an ID token must come.
 
     Raises:
-        TenantError: an access token alone was asked for, and what came is none.
+        TenantError: only an access token was requested, and the answer has none.
     """
-    asked = {"grant_type": DEVICE_GRANT, "device_code": flow.device_code}
+    form = {"grant_type": DEVICE_GRANT, "device_code": flow.device_code}
     try:
         reply = await ask_token(
-            tenant, RegisteredClient(client_id), asked, RetryLimits(attempts=1)
+            tenant, RegisteredClient(client_id), form, RetryLimits(attempts=1)
         )
     except TenantError as error:
         return FlowUnavailable(error.what)
@@ -218,7 +218,7 @@ def read_poll(reply: TenantReply, clock: Clock) -> Poll:
 
 
 def _is_user_code(code: str) -> bool:
-    """Tell whether *code* may be shown: Auth0's masks have 8 to 20 characters."""
+    """Check whether *code* may be shown: Auth0's masks have 8 to 20 characters."""
     letters = sum(map(str.isalnum, code))
     return len(code) <= 20 and letters >= 6 and bool(_USER_CODE.fullmatch(code))
 
@@ -274,7 +274,7 @@ async def poll_until_ended(
 
 
 _LIFE: Final = 900
-"""Seconds: what Auth0 gives a device code."""
+"""Seconds: the life of Auth0's device codes."""
 
 
 async def sign_in(
@@ -286,19 +286,19 @@ async def sign_in(
     """Sign a person in by device flow, for a Management API token.
 
     Args:
-        tenant: whose API it is for.
+        tenant: the tenant with the API.
         client_id: a native application with the device grant.
-        scopes: what is asked for; the tenant may give less.
-        show: told the code and the link, for the person.
+        scopes: the requested scopes; the tenant may give less.
+        show: called with the code and the link, for the person.
 
     Returns:
         an access token with the scopes that were given.
 
     Raises:
-        TenantError: the tenant refused, or nobody signed in in time.
+        TenantError: the tenant refused, or no person signed in in time.
     """
-    asked = {"scope": " ".join(scopes), "audience": audience(tenant)}
-    flow = await start_flow(tenant, client_id, asked, _LIFE)
+    form = {"scope": " ".join(scopes), "audience": audience(tenant)}
+    flow = await start_flow(tenant, client_id, form, _LIFE)
     show(flow)
 
     async def ask() -> Poll:

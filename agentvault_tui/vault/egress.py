@@ -108,9 +108,9 @@ def route(url: str, environ: Mapping[str, str] = os.environ) -> Route:
     )
 
 
-def _proxy(variable: str, said: str) -> str:
+def _proxy(variable: str, value: str) -> str:
     """Return a proxy's URL; an error about it never quotes its credentials."""
-    url = said if "://" in said else f"http://{said}"
+    url = value if "://" in value else f"http://{value}"
     try:
         parts = urlsplit(url)
         # After a "/", "?" or "#" that should be %2F, %3F or %23 comes more of a

@@ -1,4 +1,4 @@
-"""What an ID token proves: who it was, with what factor, and when."""
+"""The proof of an ID token: the person, the factor, and the time."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ IdTokenClaims = NewType("IdTokenClaims", dict[str, Any])
 
 
 class PageAnswer(NamedTuple):
-    """What a person answered at the approval page, other than yes."""
+    """A person's answer at the approval page, other than an approval."""
 
     sub: str
     name: str
@@ -75,7 +75,7 @@ class PageAnswer(NamedTuple):
 
 
 def is_approver(identity: Identity, approvers: Sequence[str]) -> bool:
-    """Tell whether *identity* may approve.
+    """Check whether *identity* may approve.
 
     With a list, by subject or verified e-mail; with none, by the approver role.
 
@@ -92,7 +92,7 @@ def is_approver(identity: Identity, approvers: Sequence[str]) -> bool:
 
 
 def is_listed(approvers: Sequence[str], sub: str, email: str | None) -> bool:
-    """Tell whether a list of approvers names a person by subject or e-mail."""
+    """Check whether a list of approvers names a person by subject or e-mail."""
     if sub in approvers:
         return True
     return bool(email) and email in {_folded(entry) for entry in approvers}
@@ -112,7 +112,7 @@ def _folded(email: str) -> str:
 
 
 def key_id(raw: str) -> str:
-    """Return the ``kid`` of a token whose form and header are what we accept.
+    """Return the ``kid`` of a token with an accepted form and header.
 
     The algorithm and type are pinned (RFC 8725 sections 3.1 and 3.11); ``jku``,
     ``x5u`` and ``jwk`` are never looked at.
@@ -143,8 +143,8 @@ def verify(
 ) -> IdTokenClaims:
     """Verify an ID token's signature, and the claims that every one has.
 
-    OpenID Connect Core section 3.1.3.7; what it proves is for `identity_of`, `login_of`
-    and `page_answer_of` to say. *key* is the tenant's of the name that `key_id` read.
+    OpenID Connect Core section 3.1.3.7; `identity_of`, `login_of` and `page_answer_of`
+    read its proof. *key* is the tenant's of the name that `key_id` read.
 
     Raises:
         IdentityError: with the stable reason.
@@ -209,26 +209,25 @@ def login_of(claims: IdTokenClaims, nonce: str) -> tuple[str, str]:
     Raises:
         IdentityError: ``claims``: it answers another sign-in.
     """
-    said = claims.get("nonce")
+    value = claims.get("nonce")
     # OpenID Connect Core section 3.1.3.7, number 11: it answers this sign-in alone.
-    if not isinstance(said, str) or not hmac.compare_digest(
-        said.encode(), nonce.encode()
+    if not isinstance(value, str) or not hmac.compare_digest(
+        value.encode(), nonce.encode()
     ):
         raise _claims("its nonce is not the one that was sent")
     return claims["sub"], _name(claims)
 
 
 def page_answer_of(claims: IdTokenClaims, digest: str) -> PageAnswer:
-    """Return who answered at the approval page without approving, and what.
+    """Return a person's answer at the approval page other than an approval.
 
     It needs no second factor: neither a no nor the wish to approve more grants a thing.
 
     Raises:
-        IdentityError: ``claims``: it does not answer what was shown, which *digest* is
-            of.
+        IdentityError: ``claims``: it does not answer the shown content, of *digest*.
     """
-    said = claims.get(STEPUP)
-    answer = dict(said) if isinstance(said, dict) else {}
+    value = claims.get(STEPUP)
+    answer = dict(value) if isinstance(value, dict) else {}
     kind = answer.get("decision")
     repeat = answer.pop("repeat", None) if kind == "repeat" else None
     reason: object = answer.pop("reason", "") if kind == "deny" else ""
@@ -344,7 +343,7 @@ def _authenticated_at(claims: dict[str, object], now: int, *, required: bool) ->
 
 
 def _name(claims: dict[str, Any]) -> str:
-    """Return what the person is called, as far as the tenant says."""
+    """Return the person's name, as far as the tenant has one."""
     texts = (_text(claims, name) for name in ("name", "nickname", "email"))
     return next(filter(None, texts), claims["sub"])
 

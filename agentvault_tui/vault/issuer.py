@@ -78,12 +78,12 @@ def path(*segments: str) -> str:
 
 
 def is_path(text: str) -> bool:
-    """Tell whether *text* is a path as `path` makes them, with nowhere to climb."""
+    """Check whether *text* is a path as `path` makes them, with nowhere to climb."""
     return bool(_PATH.fullmatch(text)) and not {".", ".."} & set(text.split("/"))
 
 
 def _parts(url: str) -> SplitResult:
-    """Split *url*, refusing what two readers could take for different hosts."""
+    """Split *url*, refusing one that two readers could take for different hosts."""
     plain = url.isascii() and url.isprintable() and len(url) <= _MAX_URL
     if not plain or any(mark in url for mark in ' \\"<>`{}|^'):
         raise ValueError("not a plain URL")
@@ -95,7 +95,7 @@ def _parts(url: str) -> SplitResult:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether *host* is this machine, by its address or as ``localhost``."""
+    """Check whether *host* is this machine, by its address or as ``localhost``."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -26,8 +26,8 @@ class ClientsSeal(Seal):
 class ClientSecretsFile:
     """One file for one tenant, 0600 in ``keys/``, replaced in one step.
 
-    It is locked for a change: `apply` runs beside a broker, and a secret that the other
-    wrote meanwhile would be lost, and is told only once.
+    It is locked for a change: `apply` runs next to a broker, and a secret that the
+    other wrote meanwhile would be lost, and is shown only once.
 
     It has a member for each application, ``console``, ``management`` and
     ``agents/<id>``: ``client_id`` and, where there are such, ``client_secret`` and
@@ -36,7 +36,7 @@ class ClientSecretsFile:
     """
 
     def __init__(self, home: Home, issuer: str, *, shared: bool = False) -> None:
-        """Keep the clients of the tenant *issuer* in *home*, for a team if *shared*."""
+        """Store the clients of *issuer* in *home*, for a team if *shared*."""
         self._home = home
         self._shared = shared
         _, host, port = origin(check_issuer(issuer)) or ("", "", 0)
@@ -44,7 +44,7 @@ class ClientSecretsFile:
         self.path: Final = home.keys / f"auth0-{host.replace(':', '.')}-{port}.json"
 
     def known(self) -> dict[str, tuple[str, bool]]:
-        """Return each application's client, and whether its secret is kept."""
+        """Return each application's client, and whether its secret is stored."""
         return {
             key: (str(one["client_id"]), "client_secret" in one)
             for key, one in self._read().items()
@@ -52,11 +52,11 @@ class ClientSecretsFile:
         }
 
     def client_id(self, key: str) -> str:
-        """Return the client kept under *key*, or ``""``."""
+        """Return the client stored under *key*, or ``""``."""
         return str(self._one(key).get("client_id", ""))
 
     def secret(self, key: str) -> Secret:
-        """Return the secret kept under *key*, read when it is used.
+        """Return the secret stored under *key*, read when it is used.
 
         Raises:
             NotFoundError: there is none.
@@ -64,8 +64,8 @@ class ClientSecretsFile:
 
         def read() -> str:
             match self._one(key).get("client_secret"):
-                case str(found):
-                    return found
+                case str(text):
+                    return text
                 case {"sealed": str(box)}:
                     return self._open(key, "client_secret", box)
             raise NotFoundError(
@@ -77,32 +77,32 @@ class ClientSecretsFile:
         return Secret(read)
 
     def has_secret(self, key: str, client_id: str) -> bool:
-        """Tell whether the secret of *client_id* is kept under *key*."""
+        """Check whether the secret of *client_id* is stored under *key*."""
         one = self._one(key)
         return one.get("client_id") == client_id and "client_secret" in one
 
     def keep(self, key: str, client_id: str, secret: Secret | None) -> None:
-        """Keep a client, and its secret if it has one; on disk when this returns."""
+        """Store a client, and its secret if it has one; on disk when this returns."""
         with locked_folder(self.path.parent):
             one = self._one(key)
             if one.get("client_id") != client_id:
                 one = {}
             one["client_id"] = client_id
             if secret is not None:
-                one["client_secret"] = self._kept(key, "client_secret", secret)
+                one["client_secret"] = self._store(key, "client_secret", secret)
             self._write({**self._read(), key: one})
 
     def worker_key(self, key: str) -> str:
-        """Return the tenant's id of the worker's key kept under *key*, or ``""``."""
+        """Return the tenant's id of the worker's key stored under *key*, or ``""``."""
         one = self._one(key)
         return str(one.get("worker_key_id", "")) if "worker_key" in one else ""
 
     def keep_worker_key(self, key: str, identity: str, pem: Secret) -> None:
-        """Keep a worker's private key, and the *identity* its public part has."""
+        """Store a worker's private key, and the *identity* of its public part."""
         with locked_folder(self.path.parent):
-            sealed = self._kept(key, "worker_key", pem)
-            kept = {"worker_key": sealed, "worker_key_id": identity}
-            self._write({**self._read(), key: {**self._one(key), **kept}})
+            sealed = self._store(key, "worker_key", pem)
+            fields = {"worker_key": sealed, "worker_key_id": identity}
+            self._write({**self._read(), key: {**self._one(key), **fields}})
 
     def check(self, key: str, text: str) -> None:
         """Refuse a member of the file that the team's other brokers could not use.
@@ -122,11 +122,11 @@ class ClientSecretsFile:
                     raise ServiceError("it is not sealed", "agentvault team key new")
 
     def seal(self) -> ClientsSeal:
-        """Return what seals a team's; SealedError: its key is not here."""
+        """Return the seal of a team's; SealedError: its key is not here."""
         return ClientsSeal.of(self._home, shared=True)
 
     async def seal_anew(self) -> None:
-        """Seal with the team's key in force what is not sealed, or with another.
+        """Encrypt with the team's active key all values in clear, or under another key.
 
         Raises:
             SealedError: something opens with none of the keys here.
@@ -145,7 +145,7 @@ class ClientSecretsFile:
         for member in _SECRETS:
             match one.get(member):
                 case str(plain):
-                    one[member] = self._kept(key, member, Secret(plain))
+                    one[member] = self._store(key, member, Secret(plain))
                 case {"sealed": str(text)}:
                     box = self._box(text)
                     renewed = seal.renewed(member, self._owner(key), 1, box)
@@ -153,7 +153,7 @@ class ClientSecretsFile:
                         one[member] = {"sealed": base64.b64encode(renewed).decode()}
         return one
 
-    def _kept(self, key: str, member: str, secret: Secret) -> object:
+    def _store(self, key: str, member: str, secret: Secret) -> object:
         """Return a secret as the file has it."""
         if not self._shared:
             return secret.reveal()
@@ -175,8 +175,8 @@ class ClientSecretsFile:
         return f"{self.path.name} {key}"
 
     def _one(self, key: str) -> dict[str, object]:
-        found = self._read().get(key, {})
-        return found if isinstance(found, dict) else {}
+        entry = self._read().get(key, {})
+        return entry if isinstance(entry, dict) else {}
 
     def _read(self) -> dict[str, object]:
         try:

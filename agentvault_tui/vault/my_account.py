@@ -31,7 +31,7 @@ SCOPES: Final = (
     "read:me:connected_accounts",
     "delete:me:connected_accounts",
 )
-"""What a token for this API needs: to connect, to list and to delete an account."""
+"""A token's scopes for this API: to connect, to list and to delete an account."""
 MAX_TAKE: Final = 20
 """Accounts in one answer, at most."""
 MAX_SCOPES: Final = 100
@@ -46,7 +46,7 @@ _MAX_SCOPE: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class ConnectedAccount:
-    """An account at a provider whose tokens Token Vault keeps for a person."""
+    """An account at a provider whose tokens Token Vault stores for a person."""
 
     id: str
     connection: str
@@ -57,7 +57,7 @@ class ConnectedAccount:
 
 @dataclass(frozen=True, slots=True)
 class PendingConnection:
-    """A connection under way: the page to open, and what `complete` needs."""
+    """A connection under way: the page to open, and the input of `complete`."""
 
     page: str = field(repr=False)
     """Where to send the user, on the tenant's own origin; holds a ticket."""
@@ -69,7 +69,7 @@ class PendingConnection:
 
 
 class MyAccountApi(TenantApi):
-    """The accounts of the one user whose token *tokens* gives."""
+    """The accounts of the one user of *tokens*."""
 
     def __init__(
         self,
@@ -93,16 +93,16 @@ class MyAccountApi(TenantApi):
         Args:
             connection: ``google-oauth2`` for example.
             redirect_uri: where the tenant's page ends; the client lists it.
-            scopes: what to ask the provider for, at most 100.
+            scopes: the provider's scopes to request, at most 100.
 
         Returns:
-            the page to open, and what `complete` needs.
+            the page to open, and the input of `complete`.
 
         Raises:
-            TenantError: the tenant refuses, or sent what must not be opened.
+            TenantError: the tenant refuses, or sent a page that must not be opened.
         """
         verifier, state = self._unguessable(), self._unguessable()
-        asked: Json = {
+        payload: Json = {
             "connection": connection,
             "redirect_uri": redirect_uri,
             "state": state,
@@ -110,11 +110,11 @@ class MyAccountApi(TenantApi):
             "code_challenge_method": "S256",
         }
         if scopes:
-            asked["scopes"] = list(scopes[:MAX_SCOPES])
+            payload["scopes"] = list(scopes[:MAX_SCOPES])
         reply = await self.request(
             "POST",
             "connected-accounts/connect",
-            body=asked,
+            body=payload,
             expect=(200, 201),
             purpose=Purpose("begin to connect the account", SCOPES[0]),
         )
@@ -136,7 +136,7 @@ class MyAccountApi(TenantApi):
     ) -> ConnectedAccount:
         """Redeem the code the browser came back with (201), its ``connect_code``.
 
-        What `connect` returned is good once.
+        The result of `connect` works once.
 
         Raises:
             TenantRefusedError: ``wrong_state``, ``expired``, or the tenant says no.
@@ -160,7 +160,7 @@ class MyAccountApi(TenantApi):
     async def accounts(
         self, *, connection: str | None = None
     ) -> AsyncIterator[ConnectedAccount]:
-        """Yield what is connected. Scope ``read:me:connected_accounts``."""
+        """Yield the connected accounts. Scope ``read:me:connected_accounts``."""
         rows = self.by_checkpoint(
             _ACCOUNTS,
             "accounts",
@@ -172,7 +172,7 @@ class MyAccountApi(TenantApi):
             yield account(row)
 
     async def disconnect(self, account_id: str) -> bool:
-        """Delete an account's tokens from the vault (204); tell whether it was there.
+        """Delete an account's tokens from the vault (204); return whether it existed.
 
         The provider's own tokens live on until they are revoked there.
         """

@@ -1,8 +1,8 @@
-"""A provider of Token Vault's, reached directly: to revoke a token, or ask whose it is.
+"""A provider of Token Vault's, called directly: to revoke a token, or find its owner.
 
-The broker is no client of the provider's and has nothing to show but the access
-token. So only an endpoint that revokes for whoever shows one is of use, and of those
-that `KNOWN` names, the provider's own documentation says that it does.
+The broker is no client of the provider's and has nothing to show but the access token.
+So only an endpoint that revokes for any holder is of use, and of those in `KNOWN`, the
+provider's own documentation describes it so.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ KNOWN: Final[Mapping[str, Endpoints]] = {
 
 
 def endpoints(
-    name: str, revocation: str, userinfo: str, known: Mapping[str, Endpoints] = KNOWN
+    name: str, revocation: str, userinfo: str, presets: Mapping[str, Endpoints] = KNOWN
 ) -> Endpoints:
     """Return the endpoints of the connection *name*, by its settings.
 
@@ -66,7 +66,7 @@ def endpoints(
     Raises:
         SettingsError: a URL is none that a token may be sent to.
     """
-    usual = known.get(name, Endpoints())
+    usual = presets.get(name, Endpoints())
     where = f"connections.{name}"
     return Endpoints(
         _chosen(revocation, usual.revocation, f"{where}.revocation_endpoint"),
@@ -74,10 +74,10 @@ def endpoints(
     )
 
 
-def _chosen(said: str, usual: str, setting: str) -> str:
-    if said == "none":
+def _chosen(value: str, usual: str, setting: str) -> str:
+    if value == "none":
         return ""
-    return usual if said == "auto" else check_endpoint(said, setting)
+    return usual if value == "auto" else check_endpoint(value, setting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class ProviderClient:
     """The HTTP client of one provider."""
 
     def __init__(self, at: Endpoints, name: str, seconds: float = SECONDS) -> None:
-        """Reach it at *at*; *name* is the connection's, for what is told of it."""
+        """Connect to it at *at*; *name* is the connection's, for messages about it."""
         self._at = at
         self._name = name
         self._revocation = self._wire(at.revocation, seconds)
@@ -129,12 +129,12 @@ class ProviderClient:
             )
         except TenantUnreachableError as error:
             return RevocationPending(error.diagnosis())
-        said = self._read(reply)
-        after = await self._info(token) if isinstance(said, ProviderRevoked) else None
+        answer = self._read(reply)
+        after = await self._info(token) if isinstance(answer, ProviderRevoked) else None
         if after is not None and after.status == 200:
             # Google's: "it might take some time before [it] has full effect".
             return RevocationPending(f"{self._name} revoked it and still takes it")
-        return said
+        return answer
 
     async def whose(self, token: Secret) -> str:
         """Return the token's subject there (OIDC Core section 5.3), or ``""``."""
@@ -162,14 +162,14 @@ class ProviderClient:
         if reply.status == 400 and code == "invalid_token":
             # Section 2.2 wants 200 for it; Google's and Salesforce's answer this.
             return ProviderRevoked()
-        told = f"{self._name} answered {reply.status}"
+        message = f"{self._name} answered {reply.status}"
         if reply.error:
-            told += f" {code}"
+            message += f" {code}"
         if reply.status in {408, 425, 429} or not 400 <= reply.status < 500:
             # Section 2.2.1: after a 503 the token still exists; Retry-After says how
             # long to leave it.
-            return RevocationPending(told, reply.retry_after or 0.0)
-        return RevocationRefused(told)
+            return RevocationPending(message, reply.retry_after or 0.0)
+        return RevocationRefused(message)
 
     async def _info(self, token: Secret) -> TenantReply | None:
         if self._userinfo is None:
@@ -183,7 +183,7 @@ class ProviderClient:
 
 
 def _is_denied(reply: TenantReply) -> bool:
-    """Tell whether a 200 says no in its body, as Slack's API does.
+    """Check whether a 200 says no in its body, as Slack's API does.
 
     RFC 7009 section 2.2 has the body ignored; this one would be taken for a yes.
     """

@@ -13,9 +13,9 @@ from agentvault_tui.errors import TenantError, TenantUnreachableError
 T = TypeVar("T")
 
 FRESH: Final = 3600.0
-"""Seconds in which nothing is asked anew."""
+"""Seconds in which nothing is asked again."""
 STALE: Final = 24 * 3600.0
-"""A day without the tenant; then what it once said counts no more."""
+"""A day without the tenant; then its earlier answer counts no more."""
 PAUSE: Final = 60.0
 """Seconds for each fetch, on average, while there is something to fall back on."""
 
@@ -34,9 +34,9 @@ class CachedDocument(Generic[T]):
         pause: float = PAUSE,
         retry: float = 0.0,
     ) -> None:
-        """Cache what *fetch* returns, aged by the boot clock.
+        """Cache the result of *fetch*, aged by the boot clock.
 
-        For *fresh* seconds nothing is asked anew; after *stale* seconds a copy counts
+        For *fresh* seconds nothing is asked again; after *stale* seconds a copy counts
         no more. While a copy is usable, at most *burst* fetches may follow each other
         at once, and no more than one every *pause* seconds on average. While none is,
         *retry* seconds lie between two fetches that fail.
@@ -76,7 +76,7 @@ class CachedDocument(Generic[T]):
     async def renew(self) -> None:
         """Fetch again, unless the limit of fetches is reached.
 
-        Whoever comes while a fetch is under way waits for that one.
+        A caller during a fetch waits for that one.
         """
         rounds = self._rounds
         async with self._lock:

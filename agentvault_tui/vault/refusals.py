@@ -1,4 +1,4 @@
-"""What a refusal says: the tenant's three error envelopes told apart, with remedies.
+"""The text of a refusal: the tenant's three error envelopes, with remedies.
 
 * the Authentication API (RFC 6749 section 5.2): ``error``, ``error_description``
 * the Management API: ``statusCode``, ``error``, ``message``, ``errorCode``
@@ -90,15 +90,15 @@ def refused(
 ) -> TenantError:
     """Return the error for a reply that is no success: "the tenant would not *what*".
 
-    *scope* is what the call needs, for when the tenant does not say.
+    *scope* is the needed one, if the tenant does not name it.
     """
-    found = read_refusal(reply)
+    refusal = read_refusal(reply)
     # The embedded tenant's own caps are no rate limit.
     if reply.status == 429 and "cap" not in (reply.body or {}):
         pause = reply.wait(now) or 0.0
-        told = f" for {pause:.0f} s" if pause else ""
+        suffix = f" for {pause:.0f} s" if pause else ""
         return TenantBusyError(
-            f"the tenant's rate limit is spent{told}; it would not {what}",
+            f"the tenant's rate limit is spent{suffix}; it would not {what}",
             "wait, or ask for less at a time",
             retry_after=pause,
         )
@@ -111,37 +111,37 @@ def refused(
             f"the tenant answered {reply.status} where nothing does",
             "check that tenant.issuer is the tenant you mean",
         )
-    sentence = f"the tenant would not {what}: {found.code} {found.message}".rstrip()
-    if is_scope(found):
-        scopes = found.scopes or tuple(filter(None, [scope]))
+    sentence = f"the tenant would not {what}: {refusal.code} {refusal.message}".rstrip()
+    if is_scope(refusal):
+        scopes = refusal.scopes or tuple(filter(None, [scope]))
         return TenantScopeError(
-            found.code,
+            refusal.code,
             sentence,
             f"grant the client the scope {' or '.join(scopes)}" if scopes else "",
             status=reply.status,
             scopes=scopes,
         )
     kind = TenantRefusedError
-    if found.code in {"invalid_client", "invalid_token"}:
+    if refusal.code in {"invalid_client", "invalid_token"}:
         kind = TenantCredentialError
     kind = _KINDS.get(reply.status, kind)
-    return kind(found.code, sentence, _remedy(found), status=reply.status)
+    return kind(refusal.code, sentence, _remedy(refusal), status=reply.status)
 
 
-def is_scope(found: Refusal) -> bool:
-    """Tell whether it is a scope that is missing."""
-    return bool(found.scopes) or found.code == "insufficient_scope"
+def is_scope(refusal: Refusal) -> bool:
+    """Check whether it is a scope that is missing."""
+    return bool(refusal.scopes) or refusal.code == "insufficient_scope"
 
 
-def _remedy(found: Refusal) -> str:
-    grant = _GRANT.search(found.message)
+def _remedy(refusal: Refusal) -> str:
+    grant = _GRANT.search(refusal.message)
     if grant is not None:
         return _GRANTS.get(grant[1], "enable that grant for the client")
-    if "Service not found" in found.message:
+    if "Service not found" in refusal.message:
         return "make an API with this identifier on the tenant"
-    if "client-grant" in found.message or "is not authorized" in found.message:
+    if "client-grant" in refusal.message or "is not authorized" in refusal.message:
         return "authorize the client for that API with a client grant"
-    return _REMEDIES.get(found.code, "")
+    return _REMEDIES.get(refusal.code, "")
 
 
 def _refusal(reply: TenantReply, code: object, message: object) -> Refusal:
@@ -171,7 +171,7 @@ def _tail(uri: object) -> object:
 
 
 def _problem(body: Json) -> str:
-    """Return title, detail and what was invalid, as one sentence."""
+    """Return title, detail and the invalid parts, as one sentence."""
     texts = [body.get("title"), body.get("detail")]
     errors = body.get("validation_errors")
     for error in errors[:5] if isinstance(errors, list) else []:

@@ -22,7 +22,7 @@ LONGEST_WAIT: Final = 300.0
 
 @dataclass(frozen=True, slots=True)
 class TenantReply:
-    """A status, its JSON if any, and what the headers say about asking again."""
+    """A status, its JSON if any, and the headers about asking again."""
 
     status: int
     value: object = field(default=None, repr=False)
@@ -81,9 +81,9 @@ class TenantReply:
         return value
 
     def shallow(self) -> TenantReply:
-        """Return the answer without what is nested deeper than `strict_json` reads.
+        """Return the answer without the parts nested deeper than `strict_json` reads.
 
-        For reading alone: what was left out must not be written back.
+        For reading alone: it lacks parts and must not be written back.
         """
         with contextlib.suppress(ValueError):
             value = strict_json.loads(self.unread, mend=True, prune=True)

@@ -1,4 +1,4 @@
-"""One tenant: what it says of itself and its keys, how and how often it is asked."""
+"""One tenant: its metadata and its keys, and the pace of requests to it."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def read_metadata(reply: TenantReply, issuer: str) -> Metadata:
         TenantError: it is another issuer's, or names an endpoint on another origin.
     """
     body = _document(reply, "discovery document")
-    said = body.get("issuer")
+    stated = body.get("issuer")
     # OpenID Connect Discovery section 4.3: exactly the issuer we asked.
-    if said != issuer:
+    if stated != issuer:
         raise TenantError(
-            f"the tenant calls itself {visible(repr(said), 100)}, not {issuer}",
+            f"the tenant calls itself {visible(repr(stated), 100)}, not {issuer}",
             "set tenant.issuer to what the tenant's discovery document says",
         )
     try:
@@ -104,7 +104,7 @@ def read_details_types(reply: TenantReply, issuer: str) -> frozenset[str]:
     A document of the embedded tenant's own: Auth0 has none, which reads as no types.
 
     Raises:
-        TenantUnreachableError: no answer to go by; what was read before still counts.
+        TenantUnreachableError: no usable answer; the earlier one still counts.
     """
     if reply.status in {408, 425, 429} or reply.status >= 500:
         raise TenantUnreachableError(
@@ -120,7 +120,7 @@ def read_details_types(reply: TenantReply, issuer: str) -> frozenset[str]:
 
 
 def read_keys(reply: TenantReply) -> Keys:
-    """Check a key set (RFC 7517); what is not an RSA signing key is passed over.
+    """Check a key set (RFC 7517); keys other than RSA signing keys are passed over.
 
     Raises:
         TenantUnreachableError: it is not a key set.
@@ -238,7 +238,7 @@ class Tenant(Wire):
         return await self._details_types.get()
 
     async def probe(self) -> bool:
-        """Fetch the discovery document; tell whether that worked."""
+        """Fetch the discovery document; return whether that worked."""
         try:
             await self._fetch_metadata()
         except TenantError:
@@ -288,8 +288,8 @@ async def persist(
 ) -> TenantReply:
     """Send until the answer is final, or *patience* ends; return the last one.
 
-    A 429 was not carried out and is always tried again; after a 408, a 5xx or no
-    answer at all it may have been, so only what is *repeatable* is.
+    A 429 was not carried out and is always tried again; after a 408, a 5xx or no answer
+    at all it may have been, so only a *repeatable* request is.
 
     Raises:
         TenantUnreachableError: no answer came, the last time.
@@ -333,16 +333,16 @@ def _pause(
     tenant: Tenant,
     jitter: Jitter,
 ) -> float:
-    """Return how long to wait: what the tenant said, else an exponential backoff.
+    """Return the pause in seconds: the tenant's, else an exponential backoff.
 
-    With jitter, for every client is told the same moment of renewal.
+    With jitter, because every client gets the same moment of renewal.
     """
-    said: float | None = None
+    pause: float | None = None
     if isinstance(outcome, TenantReply):
         # Every answer has the limit's reset; only a 429 is about it.
         limited = outcome.status == 429
-        said = outcome.wait(tenant.clock.now()) if limited else outcome.retry_after
+        pause = outcome.wait(tenant.clock.now()) if limited else outcome.retry_after
     backoff: float = min(_FIRST * 2.0 ** (attempt - 1), _LONGEST)
-    if said is None:
+    if pause is None:
         return backoff * (0.5 + jitter() / 2)
-    return said + min(backoff, 1.0) * jitter()
+    return pause + min(backoff, 1.0) * jitter()

@@ -1,7 +1,7 @@
 """Token Vault: a provider's access token, for a refresh token of the tenant's.
 
-The exchange takes no scope: the token carries all that the user once allowed, so what
-an agent may do with it is decided before, by our policy.
+The exchange takes no scope: the token carries all scopes that the user once allowed, so
+our policy decides the agent's use of it before.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from agentvault_tui.vault.tenant import RetryLimits, Tenant
 from agentvault_tui.vault.tokens import ask_token, read_access, seconds, words
 
 _PROMPT: Final = RetryLimits(attempts=3, seconds=5.0)
-"""An agent waits for the answer, and would rather be told to come again."""
+"""An agent waits for the answer, and prefers an early "come again"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class ProviderToken:
     access_token: Secret
     scopes: tuple[str, ...]
     expires_in: int
-    """Seconds left of it; 0 when the tenant did not say: then keep nothing."""
+    """Seconds left of it; 0 when the tenant did not state them: then cache nothing."""
 
 
 class Cause(StrEnum):
@@ -50,17 +50,17 @@ class Cause(StrEnum):
     CLIENT_REFUSED = "client_refused"
     """Our client, or the token it showed, is not accepted."""
     GRANT_DISABLED = "grant_disabled"
-    """The client may not use Token Vault: that is what a revocation makes of it."""
+    """The client may not use Token Vault: a revocation's effect on it."""
     DENIED = "denied"
     """The tenant does not let this client have it."""
     FACTOR_REQUIRED = "factor_required"
-    """The tenant asks for a second factor, which nobody here can give."""
+    """The tenant asks for a second factor, which is impossible here."""
     SUBJECT_REFUSED = "subject_refused"
-    """The token that stands for the user is spent, revoked or unknown."""
+    """The token that represents the user is spent, revoked or unknown."""
     SCOPE_REFUSED = "scope_refused"
     """The provider cannot narrow the scope, so nothing is given."""
     SEALED = "sealed"
-    """What the tenant is asked with is sealed, with a key that is not here."""
+    """Our credential for the tenant is encrypted, with a key that is not here."""
     UNAVAILABLE = "unavailable"
     """No answer of use; worth asking again."""
     OTHER = "other"
@@ -122,7 +122,7 @@ class TokenVault:
         It must not rotate, for it is used again. Why there is none is returned: nothing
         is raised.
         """
-        asked = {
+        form = {
             "grant_type": VAULT_GRANT,
             "subject_token": refresh_token.reveal(),
             "subject_token_type": TYPE_REFRESH,
@@ -130,7 +130,7 @@ class TokenVault:
             "connection": connection,
         }
         try:
-            reply = await ask_token(self._tenant, self._client, asked, self._patience)
+            reply = await ask_token(self._tenant, self._client, form, self._patience)
             return self._read(reply)
         except TenantUnreachableError as error:
             return NoToken(
@@ -153,9 +153,9 @@ class TokenVault:
         error = refused(reply, "exchange the token", self._tenant.clock.now())
         if isinstance(error, TenantUnreachableError):
             raise error
-        found = read_refusal(reply)
-        refused_client = Cause.CLIENT_REFUSED if found.status == 401 else Cause.OTHER
-        cause = _CAUSES.get(found.code, refused_client)
+        refusal = read_refusal(reply)
+        refused_client = Cause.CLIENT_REFUSED if refusal.status == 401 else Cause.OTHER
+        cause = _CAUSES.get(refusal.code, refused_client)
         return NoToken(
-            cause, found.code, found.message, _REMEDIES.get(cause) or error.remedy
+            cause, refusal.code, refusal.message, _REMEDIES.get(cause) or error.remedy
         )

@@ -19,7 +19,7 @@ from agentvault_tui.vault.tenant import RetryLimits, Tenant, persist
 _MARGIN: Final = 60.0
 """Seconds before its end at which a token is not used any more."""
 _MAX_LIFE: Final = 30 * 86_400
-"""Seconds; what a tenant says beyond that is not believed."""
+"""Seconds; a longer life in the tenant's answer is not believed."""
 BRIEF: Final = RetryLimits(attempts=4, seconds=20.0)
 
 
@@ -125,17 +125,17 @@ class RefreshedToken(_CachedToken):
         scope: str = "",
         rotated: Callable[[Secret], None] | None = None,
     ) -> None:
-        """Use *refresh_token*; *rotated* is told of each that takes its place."""
+        """Use *refresh_token*; *rotated* is called with each successor."""
         super().__init__(tenant, client)
         self._refresh_token = refresh_token
-        self._asked = {"audience": audience, "scope": scope}
+        self._parameters = {"audience": audience, "scope": scope}
         self._rotated = rotated
 
     async def _fetch(self) -> AccessToken:
         form = {
             "grant_type": "refresh_token",
             "refresh_token": self._refresh_token.reveal(),
-            **self._asked,
+            **self._parameters,
         }
         # Where tokens rotate, sending one a second time revokes the whole family.
         access = await self._ask(form, repeatable=False)
@@ -156,7 +156,7 @@ async def ask_token(
 ) -> TenantReply:
     """Send *form* to the token endpoint with the client's authentication.
 
-    That is made anew for each try, for an assertion is good once. Empty parameters
+    That is made again for each try, for an assertion is good once. Empty parameters
     are left out.
 
     Raises:
@@ -222,7 +222,7 @@ async def revoke_token(
     Args:
         tenant: who issued it.
         client: to whom.
-        refresh_token: what to revoke.
+        refresh_token: the token to revoke.
 
     Raises:
         TenantError: the tenant does not answer, refuses, or names no such endpoint.
@@ -247,9 +247,9 @@ async def probe_refresh_token(
 ) -> Secret | None:
     """Return the refresh token that is live in the place of one, if any is.
 
-    It is used, for no more than ``openid``, and what comes of it is dropped: the
+    It is used, for no more than ``openid``, and the new token is dropped: the
     revocation endpoint answers 200 for an unknown token too (RFC 7009 section 2.2), so
-    only the token endpoint tells whether this one is dead.
+    only the token endpoint shows whether this one is dead.
 
     Args:
         tenant: who issued it.

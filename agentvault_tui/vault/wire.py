@@ -40,17 +40,17 @@ _WAYS: Final = (str, quote, quote_plus)
 
 
 class SecretRedactor:
-    """Takes the secrets of one request out of what comes back."""
+    """Removes the secrets of one request from its answer."""
 
     def __init__(
         self, form: Mapping[str, str] | None, body: object, bearer: Secret | None
     ) -> None:
         """Find the secrets of a request, also as an address or a form writes them."""
         members = {**(form or {}), **(body if isinstance(body, dict) else {})}
-        found = [members[name] for name in _CONFIDENTIAL & members.keys()]
+        confidential = [members[name] for name in _CONFIDENTIAL & members.keys()]
         if bearer is not None:
-            found.append(bearer.reveal())
-        secrets = {one for one in found if isinstance(one, str)}
+            confidential.append(bearer.reveal())
+        secrets = {one for one in confidential if isinstance(one, str)}
         ways = {way(one) for one in secrets if len(one) >= _SHORTEST for way in _WAYS}
         # The longest first: one may be the beginning of another.
         self._secrets = sorted(ways, key=len, reverse=True)
@@ -64,7 +64,8 @@ class SecretRedactor:
     def out_of_refusal(self, reply: TenantReply) -> TenantReply:
         """Return a refusal without them; a success as it is.
 
-        It may repeat a refresh token, which is the one to keep (RFC 6749 section 6).
+        It may repeat a refresh token, which is then the current one (RFC 6749 section
+        6).
         """
         if reply.status < 300 and not reply.error:
             return reply
@@ -140,7 +141,7 @@ class Wire:
             method: of HTTP, in capitals.
             url: on the tenant's own origin.
             form: fields to send as a form.
-            body: what to send as JSON instead; nothing when it is None.
+            body: the JSON to send instead; nothing when it is None.
             bearer: the access token to send with it (RFC 6750 section 2.1).
             cap: the most bytes of an answer that are read.
 
@@ -177,7 +178,7 @@ class Wire:
         return reply
 
     def _note(self, reply: TenantReply) -> None:
-        """Keep what an answer tells of who sent it."""
+        """Note the sender's data in an answer."""
         self.reachable = reply.status < 500
 
     async def aclose(self) -> None:

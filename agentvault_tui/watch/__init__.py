@@ -1,4 +1,4 @@
-"""Looks at the ledger and tells others what happened."""
+"""Reads the ledger and publishes the events to others."""
 
 from agentvault_tui.watch.watch import LedgerWatch
 

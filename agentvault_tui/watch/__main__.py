@@ -21,7 +21,7 @@ from agentvault_tui.watch.jobs import REFUSED, Job
 
 
 def main() -> int:
-    """Read the job, do it, and print what was found."""
+    """Read the job, do it, and print the result."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--home")
     given = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Tell from the recorded history which authority agents do not need.
+"""Finds in the recorded history the rights that agents do not need.
 
 One pass over the chain counts uses by agent and scope. A call, an evaluation, the use
 of a token and a token for one scope are uses of it; a token for several is none of any
@@ -68,9 +68,9 @@ _RESOURCES: Final = 3
 _LONGEST: Final = 256
 """Characters of a resource or parameter in a rule that is advised."""
 _LONGEST_RULE: Final = 2_500
-"""So that what was advised is whole in its event."""
+"""So that the whole advice is in its event."""
 _OFTEN: Final = 20
-"""Uses from which on narrower resources, or growth, are told."""
+"""Uses from which on narrower resources, or growth, are reported."""
 _APPROVALS: Final = 5
 """Approvals, with no other end, from which on a prompt is not needed."""
 _GROWN: Final = 1.5
@@ -112,7 +112,7 @@ class _ScopeUse:
         self.per_day: Counter[str] = Counter()
         """Uses on each day of the window's first quarter."""
         self.resources: Counter[str | None] = Counter()
-        """Of the window; no more than tell that they are too many."""
+        """Of the window; no more than needed to see that they are too many."""
 
 
 _NUMBERS: Final = (*BOUNDED, "amount_major")
@@ -145,7 +145,7 @@ class Window(NamedTuple):
 
 
 class UseHistory:
-    """What one pass over the chain found."""
+    """The result of one pass over the chain."""
 
     def __init__(self, window: Window) -> None:
         self.window = window
@@ -206,12 +206,12 @@ class UseHistory:
                 self._facts.setdefault(stepup, event.detail["facts"])
             for scope in scopes:
                 self.asks[agent, scope] += 1
-                found = self.examples.setdefault((agent, scope), [])
-                if len(found) < _EXAMPLES:
-                    found.append(seq)
+                events = self.examples.setdefault((agent, scope), [])
+                if len(events) < _EXAMPLES:
+                    events.append(seq)
 
     def _hold(self, event: _Event) -> None:
-        """Keep the most that the windows of limits held with what was allowed."""
+        """Note the highest use of the windows of limits with allowed requests."""
         facts = event.detail.get("facts") or {}
         for name, held in facts.get("limits", {}).items():
             self.decided[name] += 1
@@ -261,21 +261,21 @@ class UseHistory:
         if begun is None or event.type == EventType.STEPUP_CANCELLED:
             return
         key, request = begun
-        asked = self.asked.setdefault(key, _Asked())
+        prompts = self.asked.setdefault(key, _Asked())
         if event.type != EventType.STEPUP_APPROVED:
-            asked.otherwise += 1
+            prompts.otherwise += 1
             return
-        asked.approved += 1
-        asked.facts = facts
-        if len(asked.resources) > _RESOURCES:
+        prompts.approved += 1
+        prompts.facts = facts
+        if len(prompts.resources) > _RESOURCES:
             return
-        asked.resources.add(request.resource)
+        prompts.resources.add(request.resource)
         given = facts or {"unclear": True}
-        for name, values in asked.numbers.items():
+        for name, values in prompts.numbers.items():
             # What is unclear has no bound, and so no rule.
             values.add(_plain(() if given["unclear"] else given.get(name)))
-        asked.currencies.add(_plain(given.get("currency")))
-        widen(asked.amounts, given)
+        prompts.currencies.add(_plain(given.get("currency")))
+        widen(prompts.amounts, given)
 
 
 def advise(db: sqlite3.Connection, policy: Policy, window: Window) -> list[AdviceInfo]:
@@ -286,37 +286,37 @@ def advise(db: sqlite3.Connection, policy: Policy, window: Window) -> list[Advic
     history = UseHistory(window)
     history.read(db)
     agents = [read_agent(doc) for (doc,) in db.execute("SELECT doc FROM agents")]
-    found: list[AdviceInfo] = []
+    advice: list[AdviceInfo] = []
     for agent in agents:
         if agent.status is AgentStatus.ACTIVE and not agent.resource_server:
-            found += _about(history, agent)
+            advice += _about(history, agent)
     sql = "SELECT coalesce(max(time), '') FROM events WHERE type = ?"
     (changed,) = db.execute(sql, (EventType.POLICY_CHANGED,)).fetchone()
-    found += _about_rules(history, policy)
+    advice += _about_rules(history, policy)
     # A policy that is newer than the window, or was hardly asked, says nothing of it.
     old = (changed or history.begun) <= iso(window.since)
     if old and history.rules.total() >= _OFTEN:
-        found += _never_matched(db, history, policy)
-    return found
+        advice += _never_matched(db, history, policy)
+    return advice
 
 
 def _about(history: UseHistory, agent: Agent) -> Iterator[AdviceInfo]:
-    """Yield what one agent does not need."""
+    """Yield the unneeded rights of one agent."""
     if _is_idle(history, agent):
         last = [use.last for (who, _), use in history.uses.items() if who == agent.id]
         change = AdvisedChange(revoke=True)
-        found = _advice(history, "idle_agent", agent.id, "", change)
-        found.evidence.last_used_at = max(last, default=None)
-        yield found
+        advice = _advice(history, "idle_agent", agent.id, "", change)
+        advice.evidence.last_used_at = max(last, default=None)
+        yield advice
         return
     for scope in agent.scopes:
         use = history.uses.get((agent.id, scope))
         if _is_unused(history, agent, scope):
             change = AdvisedChange(ungrant=[scope])
-            found = _advice(history, "unused_scope", agent.id, scope, change)
-            found.evidence.would_have_refused = history.asks[agent.id, scope]
-            found.evidence.refused = history.examples.get((agent.id, scope), [])
-            yield found
+            advice = _advice(history, "unused_scope", agent.id, scope, change)
+            advice.evidence.would_have_refused = history.asks[agent.id, scope]
+            advice.evidence.refused = history.examples.get((agent.id, scope), [])
+            yield advice
         elif use is not None and use.count >= _OFTEN:
             if _grows(use):
                 change = AdvisedChange(limit=_limit(agent, scope, use))
@@ -331,10 +331,10 @@ def _about(history: UseHistory, agent: Agent) -> Iterator[AdviceInfo]:
 def _never_matched(
     db: sqlite3.Connection, history: UseHistory, policy: Policy
 ) -> Iterator[AdviceInfo]:
-    """Yield the rules that allow and whose contrary would have refused nothing.
+    """Yield the allowing rules whose contrary would have refused nothing.
 
     A record names the strictest rule alone, so each record is decided again with the
-    contraries: a rule may match beside a stricter one.
+    contraries: a rule may match next to a stricter one.
     """
     contraries = {
         name: (rule, _forbidding(rule, name))
@@ -375,26 +375,26 @@ def _refusing(
 
 
 def _about_rules(history: UseHistory, policy: Policy) -> Iterator[AdviceInfo]:
-    """Yield limits that are far away, and prompts that nobody needs."""
+    """Yield limits that are far away, and unneeded prompts."""
     for limit in policy.limits.limits:
         held = history.held.get(limit.attribute, 0)
         often = history.decided[limit.attribute] >= _OFTEN
         if often and limit.currency is None and held * _ROOM <= limit.most:
             table = {"id": limit.id, "within": limit.span, "count": max(1, held * 2)}
             change = AdvisedChange(limit=table)
-            found = _advice(history, "lower_limit", "", limit.id, change)
-            found.evidence.count = history.decided[limit.attribute]
-            yield found
-    for (agent, scope, name), asked in history.asked.items():
-        known = policy.rule(name) is not None
-        if not known or asked.otherwise or asked.approved < _APPROVALS:
+            advice = _advice(history, "lower_limit", "", limit.id, change)
+            advice.evidence.count = history.decided[limit.attribute]
+            yield advice
+    for (agent, scope, name), prompts in history.asked.items():
+        exists = policy.rule(name) is not None
+        if not exists or prompts.otherwise or prompts.approved < _APPROVALS:
             continue
-        if spared := _sparing(policy, agent, scope, asked):
+        if spared := _sparing(policy, agent, scope, prompts):
             change = AdvisedChange(rule=spared)
-            found = _advice(history, "always_approved", agent, scope, change)
-            found.evidence.prompts_saved = asked.approved
-            found.evidence.amounts = asked.amounts
-            yield found
+            advice = _advice(history, "always_approved", agent, scope, change)
+            advice.evidence.prompts_saved = prompts.approved
+            advice.evidence.amounts = prompts.amounts
+            yield advice
 
 
 def rhythm_of(days: set[str]) -> tuple[str, float]:
@@ -428,7 +428,7 @@ def _is_idle(history: UseHistory, agent: Agent) -> bool:
 
 
 def _quiet(history: UseHistory, last: str, use: _ScopeUse | None) -> bool:
-    """Tell whether nothing since *last* is longer than the window and the rhythm."""
+    """Check whether nothing since *last* is longer than the window and the rhythm."""
     if last >= iso(history.window.since):
         return False
     _, period = rhythm_of(use.days if use else set())
@@ -476,21 +476,21 @@ def _narrowed(agent: str, scope: str, use: _ScopeUse) -> str | None:
 
 
 def _forbidding(rule: PolicyRule, name: str) -> str:
-    """Return a rule that forbids what *rule* allows and nothing else."""
+    """Return a rule that forbids exactly the requests that *rule* allows."""
     effect = next(m for m in _EFFECT.finditer(rule.source) if m[0] == "permit")
     body = rule.source[effect.end() :]
     return f'@id("advice:{name}")\n@why("{rule.id} never matched.")\nforbid{body}\n'
 
 
-def _sparing(policy: Policy, agent: str, scope: str, asked: _Asked) -> str | None:
-    """Return the rules of *policy* without what was always approved, and one for it.
+def _sparing(policy: Policy, agent: str, scope: str, prompts: _Asked) -> str | None:
+    """Return the rules of *policy* without an always approved prompt, and one for it.
 
     Nothing, where these would not have allowed it.
     """
-    spared = _approved(agent, scope, asked)
-    if spared is None or asked.facts is None:
+    spared = _approved(agent, scope, prompts)
+    if spared is None or prompts.facts is None:
         return None
-    inputs = Inputs.read(agent, asked.facts)
+    inputs = Inputs.read(agent, prompts.facts)
     allows = (
         f'@id("advice:{_id("always_approved", agent, scope)}")\n'
         '@why("A person approved all of these.")\n@obligation("allow")\n'
@@ -505,50 +505,50 @@ def _sparing(policy: Policy, agent: str, scope: str, asked: _Asked) -> str | Non
         rule = policy.rule(verdict.rule)
         if rule is None or rule.source not in text:
             return None
-        kept = rule.source.rstrip().removesuffix(";").rstrip()
-        without = f"{kept}\nunless {{ {spared} }};"
+        source = rule.source.rstrip().removesuffix(";").rstrip()
+        without = f"{source}\nunless {{ {spared} }};"
         text = text.replace(rule.source, without)
         written.insert(-1, f"{without}\n")
     return None
 
 
-def _approved(agent: str, scope: str, asked: _Asked) -> str | None:
+def _approved(agent: str, scope: str, prompts: _Asked) -> str | None:
     """Return the condition that all approved requests meet, if it is narrow.
 
     Each number is bounded by the most that was approved: a person who approved twelve
     recipients five times has not approved a million.
     """
-    told = [f'principal == Agent::"{agent}"', f'action == Action::"{scope}"']
-    names = [_quoted(name) for name in asked.resources if name is not None]
-    if None in asked.resources or None in names or len(names) > _RESOURCES:
+    conditions = [f'principal == Agent::"{agent}"', f'action == Action::"{scope}"']
+    names = [_quoted(name) for name in prompts.resources if name is not None]
+    if None in prompts.resources or None in names or len(names) > _RESOURCES:
         return None
     same = [f"context.resource == {name}" for name in sorted(map(str, names))]
-    told.append(f"context has resource && ({' || '.join(same)})")
-    majors = asked.numbers["amount_major"]
+    conditions.append(f"context has resource && ({' || '.join(same)})")
+    majors = prompts.numbers["amount_major"]
     if majors != {None}:
         if not all(isinstance(one, str) for one in majors):
             return None
         most = max(map(str, majors), key=Decimal)
-        told.append(
+        conditions.append(
             "context has amount_major && context.amount_major.lessThanOrEqual"
             f'(decimal("{most}"))'
         )
     for name in BOUNDED:
-        values = asked.numbers[name]
+        values = prompts.numbers[name]
         if values == {None}:  # a rule that reads it escalates what lacks it
             continue
         if name == "amount" and majors != {None}:
             continue
-        known = [one for one in values if isinstance(one, int)]
-        if len(known) != len(values):
+        numbers = [one for one in values if isinstance(one, int)]
+        if len(numbers) != len(values):
             return None
-        told.append(f"context has {name} && context.{name} <= {max(known)}")
-    if asked.currencies != {None}:
-        coins = [_quoted(one) for one in asked.currencies if isinstance(one, str)]
-        if len(coins) != 1 or len(asked.currencies) != 1:
+        conditions.append(f"context has {name} && context.{name} <= {max(numbers)}")
+    if prompts.currencies != {None}:
+        coins = [_quoted(one) for one in prompts.currencies if isinstance(one, str)]
+        if len(coins) != 1 or len(prompts.currencies) != 1:
             return None
-        told.append(f"context has currency && context.currency == {coins[0]}")
-    return " && ".join(told)
+        conditions.append(f"context has currency && context.currency == {coins[0]}")
+    return " && ".join(conditions)
 
 
 def _quoted(text: str) -> str | None:
@@ -562,8 +562,8 @@ def _plain(value: object) -> object:
 
 
 def _scopes(event: _Event) -> list[str]:
-    said = event.detail.get("scope") if isinstance(event.detail, dict) else None
-    return said.split() if isinstance(said, str) else [event.action or ""]
+    scope = event.detail.get("scope") if isinstance(event.detail, dict) else None
+    return scope.split() if isinstance(scope, str) else [event.action or ""]
 
 
 def _id(kind: str, agent: str, scope: str) -> str:
@@ -574,7 +574,7 @@ def _id(kind: str, agent: str, scope: str) -> str:
 def _advice(
     history: UseHistory, kind: str, agent: str, scope: str, change: AdvisedChange
 ) -> AdviceInfo:
-    """Return advice with what the history says of that agent and scope."""
+    """Return advice with the history's evidence about that agent and scope."""
     use = history.uses.get((agent, scope))
     return AdviceInfo(
         id=_id(kind, agent, scope),

@@ -1,9 +1,9 @@
-"""Sends what routes take to a sink for people: calls first, everything else behind.
+"""Sends routed alerts to a sink for people: calls first, everything else behind.
 
-A sink has three followers with a place each. `CallsFollower` sends what calls people by
-its type, and waits for nothing that agents can cause without a bound: it looks at each
-event as soon as it is durable and never rests. `HighRiskFollower` does the same for
-everything else of high risk, of which a policy may permit an agent much.
+A sink has three followers with a place each. `CallsFollower` sends events that call
+people by their type, and waits for nothing that agents can cause without a bound: it
+looks at each event as soon as it is durable and never rests. `HighRiskFollower` does
+the same for everything else of high risk, of which a policy may permit an agent much.
 `AlertFollower` sends the rest at the pace that agents leave it.
 """
 
@@ -60,29 +60,29 @@ class DeadAlert(msgspec.Struct, frozen=True):
     entries: tuple[tuple[str, int], ...]
     details: bool
     at: datetime
-    """When what it tells of happened."""
+    """The time of its event."""
     died_at: datetime
     problem: str
 
 
 class AlertFollower(Follower[Sender]):
-    """Sends what the routes take, unless it goes ahead of others."""
+    """Sends the routed events, unless they go ahead of others."""
 
     def __init__(
         self,
         name: str,
         chain: Chain,
-        kept: KeptPlace,
+        place: KeptPlace,
         *,
         routes: tuple[AlertRoute, ...],
         outlet: Sender,
         bury: Callable[[DeadAlert], Awaitable[None]],
     ) -> None:
-        """Begin where *kept* was left; *bury* records an alert that is given up."""
-        super().__init__(name, chain, kept, routes=routes, outlet=outlet)
+        """Begin at the stored *place*; *bury* records an alert that is given up."""
+        super().__init__(name, chain, place, routes=routes, outlet=outlet)
         self._bury = bury
         self._signals: Signals | None = None
-        self._taken_over = kept.taken_over
+        self._taken_over = place.taken_over
         self._kinds: tuple[int, list[str]] = (0, [])
         """The kinds of the latest event: it counts once, however often it is tried."""
 
@@ -98,7 +98,7 @@ class AlertFollower(Follower[Sender]):
         return max(min(one.seq for one in lanes if one) - self.place.seq, 0)
 
     def takes(self, event: Event) -> bool:
-        """Tell whether this follower sends an event, and none of those ahead.
+        """Check whether this follower sends an event, and none of those ahead.
 
         Up to `SinkPlace.again` the one for high risk may have read another risk, and
         left the event to this one. Then it may be sent twice, with the same id.
@@ -107,11 +107,11 @@ class AlertFollower(Follower[Sender]):
         return not calls_people(self.broker, event, risk=not read_again)
 
     async def step(self) -> bool:
-        """Send what the next events stand for."""
+        """Send the alerts of the next events."""
         signals = await self._signals_now()
         limit = self._limit()
-        found = await self.chain.after(self.own.seq)
-        events = [event for event in found if event.seq <= limit]
+        newer = await self.chain.after(self.own.seq)
+        events = [event for event in newer if event.seq <= limit]
         for event in events:
             sends = await self._follow(event, signals)
             self.own.seq = event.seq
@@ -137,17 +137,17 @@ class AlertFollower(Follower[Sender]):
         await self.chain.pace(events * _LOOK_COST, self.own.seq)
 
     async def _signals_now(self) -> Signals:
-        """Return what the events before have counted up to."""
+        """Return the counts of the events before."""
         if self._taken_over != self.kept.taken_over:
             self._taken_over, self._signals = self.kept.taken_over, None
         if self._signals is None:
-            found = Signals(self.broker, dict(self.own.told))
-            found.warm(await self.chain.denied_before(self.own.seq))
-            self._signals = found
+            signals = Signals(self.broker, dict(self.own.told))
+            signals.warm(await self.chain.denied_before(self.own.seq))
+            self._signals = signals
         return self._signals
 
     async def _follow(self, event: Event, signals: Signals) -> bool:
-        """Send one event, or hold it back; tell whether it was taken."""
+        """Send one event, or hold it back; return whether it was taken."""
         if event.type is EventType.ALERT_DEAD and event.resource == self.name:
             return False
         if self._kinds[0] != event.seq:
@@ -197,23 +197,23 @@ class AlertFollower(Follower[Sender]):
         await self._send(message, ((kind, event.seq),), details=route.details)
 
     def is_superseded(self, event: Event) -> bool:
-        """Tell whether an event asks for a person who is needed no more."""
+        """Check whether an event asks for a person who is needed no more."""
         if event.type is not EventType.STEPUP_REQUESTED:
             return False
         stepup = self.broker.stepups.find(event.detail.get("stepup_id"))
         return stepup is None or not stepup.status.open
 
     async def rebuild(
-        self, held: HeldAlerts, *, asked: bool = False
+        self, held: HeldAlerts, *, requested: bool = False
     ) -> AlertMessage | None:
-        """Return the message of alerts that were kept, or nothing if none is left.
+        """Return the message of stored alerts, or nothing if none is left.
 
         Superseded ones are left out, unless an operator *asked* for them.
         """
         messages = []
         for kind, seq in held.entries:
             event = await self.broker.ledger.event(seq)
-            if event is not None and (asked or not self.is_superseded(event)):
+            if event is not None and (requested or not self.is_superseded(event)):
                 messages.append(
                     compose(self.broker, self.name, kind, event, details=held.details)
                 )
@@ -261,12 +261,12 @@ class AlertFollower(Follower[Sender]):
             self._failed(error)
 
     async def _rest(self) -> None:
-        """Leave the loop to agents: what waits here was not to call anybody."""
+        """Leave the loop to agents: the alerts here call no person."""
         await self.chain.pace(_SEND_COST)
 
 
 class AheadFollower(AlertFollower):
-    """Sends what waits for no other alert."""
+    """Sends alerts that wait for no other."""
 
     lane: ClassVar[Literal["calls", "high"]]
     """The member of `SinkPlace` that says where it is."""
@@ -285,7 +285,7 @@ class AheadFollower(AlertFollower):
         return max(self.broker.ledger.head.seq - self.own.seq, 0)
 
     async def step(self) -> bool:
-        """Send what the next events stand for, and let the others look at them."""
+        """Send the alerts of the next events, and let the others look at them."""
         more = await super().step()
         self.passed()
         return more
@@ -301,12 +301,12 @@ class AheadFollower(AlertFollower):
 
 
 class HighRiskFollower(AheadFollower):
-    """Sends what is of high risk and calls nobody by its type."""
+    """Sends high-risk alerts whose type calls no person."""
 
     lane = "high"
 
     def takes(self, event: Event) -> bool:
-        """Tell whether an event is of high risk alone."""
+        """Check whether an event is of high risk alone."""
         broker = self.broker
         return not calls_people(broker, event, risk=False) and calls_people(
             broker, event
@@ -314,7 +314,7 @@ class HighRiskFollower(AheadFollower):
 
 
 class CallsFollower(AheadFollower):
-    """Sends what calls people by its type, and what was held back until now."""
+    """Sends alerts whose type calls people, and those held back until now."""
 
     lane = "calls"
 
@@ -324,11 +324,11 @@ class CallsFollower(AheadFollower):
         self._faults: deque[AlertMessage] = deque(maxlen=100)
 
     def takes(self, event: Event) -> bool:
-        """Tell whether an event calls people by its type."""
+        """Check whether an event calls people by its type."""
         return calls_people(self.broker, event, risk=False)
 
     def tell(self, message: AlertMessage) -> None:
-        """Send what no event tells of, ahead of all others."""
+        """Send an alert that no event has, ahead of all others."""
         self._faults.append(message)
 
     @property
@@ -338,12 +338,12 @@ class CallsFollower(AheadFollower):
 
     def _ripe(self) -> str | None:
         now = self.broker.clock.now()
-        found = [(one.due, key) for key, one in self.place.held.items()]
-        due, key = min(found, default=(None, None))
+        ripe = [(one.due, key) for key, one in self.place.held.items()]
+        due, key = min(ripe, default=(None, None))
         return key if due is not None and due <= now else None
 
     async def step(self) -> bool:
-        """Send a fault, what is due, or what the next events stand for."""
+        """Send a fault, a due alert, or the alerts of the next events."""
         if self._faults:
             await self._send(self._faults[0], (), details=False)
             self._faults.popleft()

@@ -80,22 +80,22 @@ from agentvault_tui.watch.senders import SENDERS, Sender, SinkError
 log = logging.getLogger("agentvault.alerts")
 
 RECORDED_FILE: Final = "alerts_file"
-"""The key that the text in force is kept under: a start with a broken file uses it."""
+"""The key of the stored active text: a start with a broken file uses it."""
 _DEAD: Final = "alert_dead:"
 _EDIT: Final = "EDIT alerts"
-"""Names what carries an approved edit of the file out."""
+"""Names the function that carries an approved edit of the file out."""
 _BY_FILE: Final = Actor(ActorKind.SYSTEM, "file", "file")
 _Lane = TypeVar("_Lane", bound=AlertFollower)
 
 
 class Alerts:
-    """What ``alerts.toml`` says, carried out."""
+    """The content of ``alerts.toml``, carried out."""
 
     def __init__(self, broker: Broker, secret: OpenSecret) -> None:
         """Read nothing yet; *secret* opens a sealed one by its name."""
         self.broker = broker
         self.problem: str | None = None
-        """Why the file is not in force as it stands, if so."""
+        """Why the present file is not in effect, if so."""
         self.file = AlertsFile()
         self._secret = secret
         self._chain = Chain(broker)
@@ -103,7 +103,7 @@ class Alerts:
         self._named: tuple[Path, ...] = ()
         """Each ``ca_file`` that the file names."""
         self._followers: dict[str, Follower[Any]] = {}
-        """By the sink's name; what goes ahead of other alerts has its own."""
+        """By the sink's name; alerts that go ahead of others have separate places."""
         self._callers: dict[str, CallsFollower] = {}
         self._high: dict[str, HighRiskFollower] = {}
         self._tasks: dict[str, list[asyncio.Task[None]]] = {}
@@ -140,14 +140,14 @@ class Alerts:
 
     @property
     def warnings(self) -> list[str]:
-        """Say what of the file is not in force, and which sinks do not work."""
-        found = []
+        """Warn of the file's inactive parts, and of failing sinks."""
+        problems = []
         if self.problem:
             now = "the one before" if self.broker.files is None else "nothing of it"
-            found.append(
+            problems.append(
                 f"alerts.toml cannot be put in force, {now} is: {self.problem}"
             )
-        return found + [
+        return problems + [
             f"Alerts do not reach {name}: {problem}"
             for name in self._followers
             if (problem := self._problem_of(name))
@@ -186,17 +186,17 @@ class Alerts:
         return sink_uses(file)
 
     async def start(self) -> None:
-        """Put the file in force, and go on where the last process stopped.
+        """Put the file in effect, and go on where the last process stopped.
 
         Raises:
-            ServiceError: it is broken, and none was in force before.
+            ServiceError: it is broken, and none was in effect before.
         """
         for key, text in self.broker.kept.items():
             if key.startswith(_DEAD):
                 dead = msgspec.json.decode(text, type=DeadAlert)
                 self._dead[dead.id] = dead
         self.broker.alerts_dead = len(self._dead)
-        kept = json.loads(self.broker.kept.get(RECORDED_FILE, "{}"))
+        record = json.loads(self.broker.kept.get(RECORDED_FILE, "{}"))
         if self.broker.files is not None:
             await self.broker.files.look()
         self._seen = self._stamp()
@@ -205,14 +205,14 @@ class Alerts:
         except ServiceError as error:
             self.problem = error.diagnosis()
             if self.broker.files is None:
-                if not kept.get("text"):
+                if not record.get("text"):
                     what = f"{self._path}: {error.what}"
                     raise ServiceError(what, error.remedy) from None
-                self.file = parse_alerts(kept["text"], self.broker.home)
+                self.file = parse_alerts(record["text"], self.broker.home)
         await self._follow()
 
     async def look(self) -> None:
-        """Put a changed file in force, tell of ledger faults, and wake who has work."""
+        """Activate a changed file, report ledger faults, and wake the followers."""
         async with self._looking:  # a test of a sink looks too, beside upkeep
             seen = self._stamp()
             if seen != self._seen:
@@ -231,7 +231,7 @@ class Alerts:
                 follower.wake()
 
     def _look_at_ledger(self) -> None:
-        """Tell of a fault that no event can tell of now."""
+        """Report a fault that no event can report now."""
         ledger = self.broker.ledger
         fault = None if ledger.writable else ledger.problem or "it cannot be written"
         before, self._fault = self._fault, fault
@@ -256,8 +256,8 @@ class Alerts:
             text = self._source()
         except PolicyError as error:
             raise ServiceError(error.what, error.remedy) from None
-        kept = json.loads(self.broker.kept.get(RECORDED_FILE, "{}"))
-        before, after = kept.get("text", ""), sha256_hex(text) if text else None
+        record = json.loads(self.broker.kept.get(RECORDED_FILE, "{}"))
+        before, after = record.get("text", ""), sha256_hex(text) if text else None
         edited = parse_alerts(text, self.broker.home)
         loses = self._loses(before, edited)
         if loses and await self._has_to_wait(before, text):
@@ -268,20 +268,20 @@ class Alerts:
             return
         rider = riding()
         actor = rider.actor if rider else SYSTEM
-        draft = file_draft(self._path.name, kept.get("sha256"), after, actor)
+        draft = file_draft(self._path.name, record.get("sha256"), after, actor)
         if not loses:
             draft.detail.pop(LOOSENED, None)
-        said = json.dumps({"sha256": after, "text": text})
+        encoded = json.dumps({"sha256": after, "text": text})
         try:
-            await self.broker.record(draft, changes=[Meta(RECORDED_FILE, said)])
+            await self.broker.record(draft, changes=[Meta(RECORDED_FILE, encoded)])
         except LedgerError as error:
             self._seen = None  # recorded with a later look
             log.warning("a changed alerts.toml is recorded later: %s", error.what)
         else:
-            self.broker.kept[RECORDED_FILE] = said
+            self.broker.kept[RECORDED_FILE] = encoded
 
     def _loses(self, before: str, edited: AlertsFile) -> bool:
-        """Tell whether an edit takes routes away, or puts one in front of others."""
+        """Check whether an edit takes routes away, or puts one in front of others."""
         try:
             return edited.lacks(parse_alerts(before, self.broker.home))
         except ServiceError:
@@ -293,7 +293,7 @@ class Alerts:
         return Loosens(("alerts",)) if self._loses(before or "", edited) else None
 
     async def _has_to_wait(self, before: str, text: str) -> bool:
-        """Tell whether an edit that takes routes away needs an approver's factor."""
+        """Check whether an edit that takes routes away needs an approver's factor."""
         broker, name = self.broker, self._path.name
         if text in self._approved or not await asks_factor(broker):
             return False
@@ -313,7 +313,7 @@ class Alerts:
         return True
 
     async def _carry(self, request: Mapping[str, Any], _: Actor) -> bytes:
-        """Put an approved edit in force, as it is on the disk."""
+        """Put an approved edit in effect, as it is on the disk."""
         text = str(request["body"]["text"])
         self._approved.add(text)
         self._seen = None
@@ -349,9 +349,9 @@ class Alerts:
 
     async def _begin(self, name: str, sink: SinkTable) -> None:
         key, head = f"{PLACE}{name}", self.broker.ledger.head.seq
-        if kept := self.broker.kept.get(key):
-            place = msgspec.json.decode(kept, type=SinkPlace)
-        if not kept or place.exports != sink.exports:
+        if stored := self.broker.kept.get(key):
+            place = msgspec.json.decode(stored, type=SinkPlace)
+        if not stored or place.exports != sink.exports:
             place = SinkPlace(0 if sink.exports else head, sink.exports)
             await self._keep(key, msgspec.json.encode(place).decode())
         place.seq = min(place.seq, head)
@@ -395,7 +395,7 @@ class Alerts:
             ahead.pop(name, None)
 
     async def _keep(self, key: str, text: str | None) -> None:
-        """Keep a small value, or forget it; where that fails, a later look does."""
+        """Store a small value, or forget it; if that fails, a later look does."""
         with contextlib.suppress(LedgerError):
             await self.broker.record(changes=[Meta(key, text)])
         if text is None:
@@ -404,7 +404,7 @@ class Alerts:
             self.broker.kept[key] = text
 
     async def _bury(self, dead: DeadAlert) -> None:
-        """Record that an alert is given up, and keep it to be sent by hand.
+        """Record that an alert is given up, and store it to be sent by hand.
 
         Raises:
             LedgerError: that cannot be recorded now.
@@ -431,7 +431,7 @@ class Alerts:
         self.broker.on_status()
 
     async def aclose(self) -> None:
-        """Stop all work, and keep where it was."""
+        """Stop all work, and store its place."""
         for name in list(self._tasks):
             await self._stop(name)
 
@@ -444,8 +444,8 @@ class Alerts:
         """
         sink = self.file.sinks.get(name)
         if sink is None:
-            known = ", ".join(self.file.sinks) or "none is in alerts.toml"
-            raise NotFoundError(f"there is no sink {name}", f"known: {known}")
+            names = ", ".join(self.file.sinks) or "none is in alerts.toml"
+            raise NotFoundError(f"there is no sink {name}", f"known: {names}")
         outlet: Sender | Exporter
         if sink.exports:
             outlet = EXPORTERS[sink.kind](*self._reached(sink))
@@ -492,10 +492,10 @@ class Alerts:
             )
         count = max(len(dead.entries), 1)
         held = HeldAlerts(dead.at, dead.at, dead.details, count, list(dead.entries))
-        message = await follower.rebuild(held, asked=True)
+        message = await follower.rebuild(held, requested=True)
         if message is None:
-            said = f"{dead.title}: {dead.problem}"
-            message = fault_message(self.broker, dead.sink, said)
+            notice = f"{dead.title}: {dead.problem}"
+            message = fault_message(self.broker, dead.sink, notice)
         sent = await self._sent(dead.sink, follower.outlet.send(message))
         if sent.ok:
             key = f"{_DEAD}{alert_id}"
@@ -506,7 +506,7 @@ class Alerts:
         return sent
 
     def listing(self) -> AlertList:
-        """Return the sinks and what was given up."""
+        """Return the sinks and the alerts given up."""
         dead = sorted(self._dead.values(), key=lambda one: one.died_at)
         return AlertList(
             sinks=tuple(
@@ -553,19 +553,19 @@ class Alerts:
             return self.listing()
 
         async def attempt(request: Request) -> AlertSentInfo:
-            asked = await body_of(request, TestSinkRequest)
-            about = f"sink {asked.sink}"
+            body = await body_of(request, TestSinkRequest)
+            about = f"sink {body.sink}"
             await authority.actor(operator_of(request), Need.CUT, about)
             if self.broker.files is not None:
                 await self.broker.files.look()
             await self.look()  # the file may have been written just now
-            return await self.try_sink(asked.sink)
+            return await self.try_sink(body.sink)
 
         async def again(request: Request) -> AlertSentInfo:
-            asked = await body_of(request, RetryAlertRequest)
-            about = f"alert {asked.id}"
+            body = await body_of(request, RetryAlertRequest)
+            about = f"alert {body.id}"
             await authority.actor(operator_of(request), Need.CUT, about)
-            return await self.retry(asked.id)
+            return await self.retry(body.id)
 
         return [
             route(calls.ALERTS, listing),

@@ -22,7 +22,7 @@ _BUSY_S: Final = 0.5
 """For so long after the ledger grew agents count as asking: commits come in groups."""
 _LATE_S: Final = 0.5
 """A destination whose next event is older does not rest: it stays less than a second
-behind, whatever agents record."""
+behind, at any rate of events."""
 _SAMPLE_S: Final = 0.1
 
 
@@ -70,11 +70,11 @@ class Chain:
     async def denied_before(self, seq: int) -> list[Event]:
         """Return the refusals of the last minute up to *seq*, oldest first."""
         query = EventQuery(before=seq + 1, outcome=Outcome.DENIED, limit=1000)
-        found = (await self.broker.ledger.events(query)).events
-        if not found:
+        events = (await self.broker.ledger.events(query)).events
+        if not events:
             return []
-        since = found[0].time - BURST_SPAN
-        return [event for event in reversed(found) if event.time >= since]
+        since = events[0].time - BURST_SPAN
+        return [event for event in reversed(events) if event.time >= since]
 
     async def pace(self, seconds: float, seq: int | None = None) -> None:
         """Leave the event loop to agents, who ask while the ledger grows.
@@ -91,7 +91,7 @@ class Chain:
         await asyncio.sleep(seconds * _RESTS if rests else 0)
 
     def _sample(self) -> float:
-        """Note the head of now, by a clock that nobody sets; return the time."""
+        """Note the head of now, by a clock that cannot be set; return the time."""
         now = asyncio.get_running_loop().time()
         if not self._heads or now - self._heads[-1][0] >= _SAMPLE_S:
             self._heads.append((now, self.broker.ledger.head.seq))
@@ -100,7 +100,7 @@ class Chain:
         return now
 
     def _is_late(self, seq: int) -> bool:
-        """Tell whether there was an event after *seq* already some time ago."""
+        """Check whether there was an event after *seq* already some time ago."""
         now = self._sample()
         at, head = self._heads[0]
         return at <= now - _LATE_S and head > seq

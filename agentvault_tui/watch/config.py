@@ -1,6 +1,6 @@
-"""What ``alerts.toml`` says: sinks, and which events go to them.
+"""The content of ``alerts.toml``: sinks, and the events for them.
 
-Secrets are named here and kept sealed; nothing in the file is one.
+Secrets are named here and stored encrypted; nothing in the file is one.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SIGNALS: Final = (
     TENANT_FAULT,
     LOOSENED,
 )
-"""What routes may name besides types of events."""
+"""The names for routes besides types of events."""
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _KEYS: Final[Mapping[str, tuple[frozenset[str], frozenset[str]]]] = {
     kind: (frozenset(required.split()), frozenset(other.split()))
@@ -130,7 +130,7 @@ class AlertRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     agents: tuple[str, ...] = ()
     """Only about these, by id or name; empty: about any."""
     details: bool = False
-    """Whether parameters and the agent's own words are told."""
+    """Whether parameters and the agent's own words are sent."""
     digest: str = ""
     quiet: str = ""
     after: str = ""
@@ -143,7 +143,7 @@ class AlertRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def gathers(self) -> timedelta:
-        """How long alerts are gathered before they are told together."""
+        """The time for which alerts are gathered before they are sent together."""
         return timedelta(seconds=seconds_of(self.digest) or 0)
 
     @property
@@ -153,10 +153,10 @@ class AlertRoute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def quiet_until(self, now: datetime) -> datetime | None:
         """Return when the quiet hours that *now* is in end; None outside of any."""
-        if not (found := _QUIET.fullmatch(self.quiet)):
+        if not (match := _QUIET.fullmatch(self.quiet)):
             return None
-        zone = ZoneInfo(found[5])
-        begins, ends = (time(int(found[n]), int(found[n + 1])) for n in (1, 3))
+        zone = ZoneInfo(match[5])
+        begins, ends = (time(int(match[n]), int(match[n + 1])) for n in (1, 3))
         local = now.astimezone(zone)
         at = local.time().replace(tzinfo=None)
         inside = begins <= at < ends if begins < ends else at >= begins or at < ends
@@ -172,7 +172,7 @@ class _AlertsToml(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AlertsFile(msgspec.Struct, frozen=True):
-    """``alerts.toml``, as it is in force."""
+    """``alerts.toml``, as it is in effect."""
 
     sinks: Mapping[str, SinkTable] = {}
     routes: tuple[AlertRoute, ...] = ()
@@ -183,7 +183,7 @@ class AlertsFile(msgspec.Struct, frozen=True):
         return tuple(route for route in self.routes if sink in route.sinks)
 
     def lacks(self, before: AlertsFile) -> bool:
-        """Tell whether a sink or route of *before* is gone, or is another now.
+        """Check whether a sink or route of *before* is gone, or is another now.
 
         The first route that takes an event sends it: one that is put in front of
         others takes their alerts from them, so that new ones stand at the end.
@@ -203,7 +203,7 @@ def parse_alerts(text: str, home: Home) -> AlertsFile:
         the file; each ``ca_file`` as it is in the source, or on disk.
 
     Raises:
-        ServiceError: says what is wrong with it, and what may help.
+        ServiceError: with the fault and its remedy.
     """
     text, authorities = split_source(source_of(text, home.config))
     read = read_table(text, _AlertsToml, {"sinks[]": SinkTable, "routes[]": AlertRoute})
@@ -241,8 +241,8 @@ def _checked(sink: SinkTable, home: Home) -> SinkTable:
     if missing := sorted(required - given):
         raise ServiceError(f"{missing[0]} is missing", f"{sink.kind} needs it")
     if odd := sorted(given - required - other):
-        known = ", ".join(sorted(required | other))
-        raise ServiceError(f"{sink.kind} has no {odd[0]}", f"it has {known}")
+        names = ", ".join(sorted(required | other))
+        raise ServiceError(f"{sink.kind} has no {odd[0]}", f"it has {names}")
     for name in sink.secrets:
         if not _NAME.fullmatch(name):
             raise ServiceError(
@@ -425,9 +425,9 @@ def _check_after(route: AlertRoute) -> None:
 
 
 def _is_quiet(text: str) -> bool:
-    if found := _QUIET.fullmatch(text):
+    if match := _QUIET.fullmatch(text):
         with suppress(ValueError, OSError, KeyError):
-            ZoneInfo(found[5])
-            begins, ends = (time(int(found[n]), int(found[n + 1])) for n in (1, 3))
+            ZoneInfo(match[5])
+            begins, ends = (time(int(match[n]), int(match[n + 1])) for n in (1, 3))
             return begins != ends
     return False

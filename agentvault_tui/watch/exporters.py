@@ -35,14 +35,14 @@ _LOOK: Final = 0.01
 
 
 class OcsfRecord(NamedTuple):
-    """One event, and what leaves for it."""
+    """One event, and its exported form."""
 
     event: Event
     ocsf: dict[str, Any]
 
 
 class Exporter(Outlet, ABC):
-    """Takes every event, in order; what it took once it may be given again."""
+    """Takes every event, in order; a taken one may be given again."""
 
     @abstractmethod
     def encode(self, record: OcsfRecord) -> bytes:
@@ -106,8 +106,8 @@ class OtlpExporter(HttpOutlet, Exporter):
         """Read the secret: ``name=value`` pairs, as OTEL_EXPORTER_OTLP_HEADERS has."""
         if not self.sink.headers_secret:
             return []
-        said = self.reveal(self.sink.headers_secret)
-        pairs = [one.partition("=") for one in said.split(",")]
+        secret = self.reveal(self.sink.headers_secret)
+        pairs = [one.partition("=") for one in secret.split(",")]
         return [(name.strip(), value.strip()) for name, _, value in pairs]
 
 
@@ -238,15 +238,15 @@ def _unacknowledged(writer: asyncio.StreamWriter) -> int:
     connected = writer.get_extra_info("socket")
     if waiting or connected is None or sys.platform != "linux":
         return waiting
-    found = fcntl.ioctl(connected.fileno(), _UNACKNOWLEDGED, bytes(4))
-    (unsent,) = struct.unpack("i", found)
+    buffer = fcntl.ioctl(connected.fileno(), _UNACKNOWLEDGED, bytes(4))
+    (unsent,) = struct.unpack("i", buffer)
     return int(unsent)
 
 
 def syslog_message(record: OcsfRecord) -> bytes:
     """Return one message of RFC 5424: the record in JSON, in ASCII on one line.
 
-    What an agent wrote is in its JSON alone.
+    An agent's own words are in its JSON alone.
     """
     event = record.event
     severity = {Outcome.DENIED: _WARNING, Outcome.ESCALATED: _NOTICE}.get(

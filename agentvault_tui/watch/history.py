@@ -2,8 +2,8 @@
 
 A record has all that its verdict was made from in ``detail.facts``, so a policy gives
 the same answer to it whenever it is asked. Records of equal facts are decided once: of
-the time and the source of a request only what rules of that policy read is compared.
-What the windows of a policy's limits hold is counted over the history again.
+the time and the source of a request only the parts that rules of that policy read are
+compared. The windows of a policy's limits are counted over the history again.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from agentvault_tui.policy.inputs import ENVIRONMENT, LACKS_SCOPE, NARROWED, Inp
 from agentvault_tui.policy.limits import Limit
 
 _CHUNK: Final = 2_000
-"""Records of one snapshot: a longer one would keep the broker's log from shrinking."""
-_KEPT: Final = 200_000
-"""Answers that are kept for records of equal facts."""
+"""Records of one snapshot: a longer one would prevent the broker's log from
+shrinking."""
+_CACHED_ANSWERS: Final = 200_000
+"""Answers that are cached for records of equal facts."""
 _OPEN: Final = 10_000
 """Step-ups that may wait at a time; the oldest are forgotten."""
 _NAME: Final = "a kept policy"
@@ -53,13 +54,13 @@ class _Said(msgspec.Struct):
 
 
 class _Detail(msgspec.Struct):
-    """What deciding again needs of a decision's detail; ``Any`` may have been cut."""
+    """The detail for deciding again; ``Any`` may have been truncated."""
 
     scope: Any = ""
     policy_version: str | None = None
     facts: msgspec.Raw = msgspec.Raw()
     verdict: _Said | None = None
-    """Policy's answer, where another one was given for a reason beside policy."""
+    """Policy's answer, where another one was given for a reason next to policy."""
     parameters: msgspec.Raw = msgspec.Raw()
     money: Any = None
     resource_indicator: Any = None
@@ -90,12 +91,12 @@ class RecordedDecision(msgspec.Struct):
     @property
     def scope(self) -> str:
         """The scopes that were asked for."""
-        found = self.detail.scope
-        return found if isinstance(found, str) else self.action or ""
+        scope = self.detail.scope
+        return scope if isinstance(scope, str) else self.action or ""
 
     @property
     def has_facts(self) -> bool:
-        """Whether policy answered it, and its facts were kept."""
+        """Check whether policy answered it, and its facts were stored."""
         return self.rule is not None and bool(self.detail.facts)
 
 
@@ -128,9 +129,9 @@ def records(
 ) -> Iterator[RecordedDecision]:
     """Yield the decisions recorded up to now, in order and with flat memory.
 
-    The broker may go on writing. What was recorded before *since*, up to event *after*,
-    or behind event *upto* is left out. *delivered* asks for the fetching of step-ups'
-    tokens, which has no outcome, too.
+    The broker may go on writing. Records before *since*, up to event *after*, or behind
+    event *upto* are left out. *delivered* asks for the fetching of step-ups' tokens,
+    which has no outcome, too.
     """
     upto = head_seq(db) if upto is None else upto
     if since is not None:
@@ -141,21 +142,21 @@ def records(
 
 
 def _apart(
-    record: RecordedDecision, facts: dict[str, msgspec.Raw], told: ToldApart
+    record: RecordedDecision, facts: dict[str, msgspec.Raw], apart: ToldApart
 ) -> Iterator[Hashable]:
-    """Yield what a policy can tell apart of a record with these *facts*."""
-    if told.by_principal:
+    """Yield the differences that a policy can see in a record with these *facts*."""
+    if apart.by_principal:
         yield record.agent_id
         yield bytes(facts["principal"])
     else:
         yield bytes(_FACTS.decode(facts["principal"])["scopes"])
     for name, raw in facts.items():
-        if name in told.classes:
+        if name in apart.classes:
             value = read_fact(name, msgspec.json.decode(raw))
             yield name
-            for distinguish in told.classes[name]:
+            for distinguish in apart.classes[name]:
                 yield distinguish(value)
-        elif name != "principal" and (name in told.read or name not in _READABLE):
+        elif name != "principal" and (name in apart.read or name not in _READABLE):
             yield name
             yield bytes(raw)
 
@@ -163,7 +164,7 @@ def _apart(
 def _token_request(record: RecordedDecision) -> RecordedDecision | None:
     """Return the request for a token with a call's scope, if the call's lacks it.
 
-    Not of a call that a person approved: what asked that person is told of already.
+    Not of a call that a person approved: the request to that person is counted already.
     """
     approved = record.outcome == Outcome.ALLOWED and record.detail.stepup_id
     if approved or _LACKS not in bytes(record.detail.facts):
@@ -171,9 +172,11 @@ def _token_request(record: RecordedDecision) -> RecordedDecision | None:
     facts = _FACTS.decode(record.detail.facts)
     if LACKS_SCOPE not in facts:
         return None
-    asked = msgspec.json.decode(facts["scopes"])[:1]
-    kept = {name: facts[name] for name in facts if name in {"principal", *ENVIRONMENT}}
-    asks = kept | {"scopes": asked, "named": True, "unclear": []}
+    first_scope = msgspec.json.decode(facts["scopes"])[:1]
+    facts_kept = {
+        name: facts[name] for name in facts if name in {"principal", *ENVIRONMENT}
+    }
+    asks = facts_kept | {"scopes": first_scope, "named": True, "unclear": []}
     detail = msgspec.structs.replace(
         record.detail, facts=msgspec.Raw(msgspec.json.encode(asks))
     )
@@ -191,16 +194,16 @@ class Decider:
         self.policy = policy
         self.made = 0
         """How many answers were made, and not taken from records of equal facts."""
-        self._told: dict[bytes, ToldApart] = {}
-        """By scopes: what their rules can tell apart."""
-        self._kept: dict[tuple[object, ...], Verdict] = {}
+        self._differences: dict[bytes, ToldApart] = {}
+        """By scopes: the differences that their rules can see."""
+        self._answers: dict[tuple[object, ...], Verdict] = {}
 
     def answer(self, record: RecordedDecision) -> Verdict:
         """Answer a *record* that has facts as its door would.
 
-        The gateway refuses a call whose token lacks its scope where policy would issue
-        a token with that scope; where policy would not, it decides about each call, and
-        a token that was asked for less than its agent could have needs a person.
+        The gateway refuses a call whose token lacks its scope if policy would issue a
+        token with that scope; otherwise it decides about each call, and a token with
+        fewer scopes than its agent could have needs a person.
 
         Raises:
             LedgerDamagedError: its facts are none.
@@ -223,20 +226,20 @@ class Decider:
         try:
             facts = _FACTS.decode(record.detail.facts)
             scopes = bytes(facts["scopes"])
-            told = self._told.get(scopes)
-            if told is None:
-                told = self.policy.told_apart(msgspec.json.decode(scopes))
-                self._told[scopes] = told
-            key = tuple(_apart(record, facts, told))
-            verdict = self._kept.get(key)
+            apart = self._differences.get(scopes)
+            if apart is None:
+                apart = self.policy.told_apart(msgspec.json.decode(scopes))
+                self._differences[scopes] = apart
+            key = tuple(_apart(record, facts, apart))
+            verdict = self._answers.get(key)
             if verdict is None:
                 whole = msgspec.json.decode(record.detail.facts)
                 verdict = self.policy.answer(Inputs.read(record.agent_id, whole))
                 self.made += 1
-                if len(self._kept) >= _KEPT:
-                    self._kept.clear()
-                    self._told.clear()
-                self._kept[key] = verdict
+                if len(self._answers) >= _CACHED_ANSWERS:
+                    self._answers.clear()
+                    self._differences.clear()
+                self._answers[key] = verdict
         except (LookupError, ValueError, TypeError) as error:
             raise LedgerDamagedError(
                 f"event {record.seq} has facts that no decision is made from"
@@ -247,7 +250,7 @@ class Decider:
 
 
 class LimitedDecider(Decider):
-    """A policy whose windows hold what it would have allowed itself.
+    """A policy whose windows hold the uses that it would have allowed itself.
 
     That is in the order, and by the time, of the ledger. An approved step-up counts
     when its token was fetched.
@@ -256,17 +259,17 @@ class LimitedDecider(Decider):
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy)
         self._windows: dict[WindowKey, UseWindow] = defaultdict(UseWindow)
-        self._asked: Inputs | None = None
+        self._inputs: Inputs | None = None
         self._open: dict[str, Inputs] = {}
         self._latest = 0
         """In microseconds; see `_now`."""
 
     def decide(self, record: RecordedDecision) -> Verdict:
-        """Answer a record; what its limits hold is what was counted before it."""
+        """Answer a record; its limits hold the uses counted before it."""
         facts = msgspec.json.decode(record.detail.facts)
         inputs = Inputs.read(record.agent_id, {**facts, "limits": {}})
         limits = self.policy.limits_for(inputs)
-        self._asked = inputs if limits else None
+        self._inputs = inputs if limits else None
         if not limits:
             return super().decide(record)
         now = self._now(record)
@@ -281,12 +284,12 @@ class LimitedDecider(Decider):
 
     def settle(self, record: RecordedDecision, outcome: str) -> None:
         """Count *record*, which was decided last, if it would have been allowed."""
-        if self._asked is None or self._asked.exempt:
+        if self._inputs is None or self._inputs.exempt:
             return
         if outcome == Outcome.ALLOWED:
-            self._count(self._asked, record)
+            self._count(self._inputs, record)
         elif outcome == Outcome.ESCALATED and (stepup := record.detail.stepup_id):
-            self._open[stepup] = self._asked
+            self._open[stepup] = self._inputs
             if len(self._open) > _OPEN:
                 del self._open[next(iter(self._open))]
 
@@ -312,7 +315,7 @@ class LimitedDecider(Decider):
 
 
 class KeptPolicies:
-    """The policies that records name, made anew of the texts that were kept."""
+    """The policies that records name, made again of the stored texts."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         """Read texts from *db* when a record needs them."""
@@ -320,11 +323,11 @@ class KeptPolicies:
         self._made: dict[str, Decider | str] = {}
 
     def decider(self, version: str) -> Decider | str:
-        """Return what decides by *version*, or why nothing can."""
-        found = self._made.get(version)
-        if found is None:
-            found = self._made[version] = self._make(version)
-        return found
+        """Return the decider of *version*, or the reason why there is none."""
+        decider = self._made.get(version)
+        if decider is None:
+            decider = self._made[version] = self._make(version)
+        return decider
 
     @property
     def made(self) -> int:

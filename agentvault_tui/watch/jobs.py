@@ -60,8 +60,8 @@ class AdviceJob(msgspec.Struct, tag="advice"):
         """Read the history of *home*."""
         policy = Policy.of(self.texts, (_CANDIDATE,) * 3, strict=False)
         with read_home(home) as db:
-            found = advise(db, policy, Window(self.since, self.until))
-        return AdviceList(advice=found, hit_rate=HitRateInfo())
+            advice = advise(db, policy, Window(self.since, self.until))
+        return AdviceList(advice=advice, hit_rate=HitRateInfo())
 
 
 Job = PlanJob | AdviceJob
@@ -73,7 +73,7 @@ class Jobs:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._turns: defaultdict[type[Job], asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._asked: Counter[str] = Counter()
+        self._requests: Counter[str] = Counter()
         """Jobs that run or wait, by the id of the operator who asked."""
 
     async def run(self, job: Job, answer: type[AnswerT], by: str) -> AnswerT:
@@ -92,17 +92,17 @@ class Jobs:
             ConflictError: as many jobs of this operator run or wait as may.
             LedgerUnwritableError: its process ended before it was done.
         """
-        if self._asked[by] >= _MOST:
+        if self._requests[by] >= _MOST:
             raise ConflictError(
                 f"{_MOST} plans or advices that you asked for are still computed",
                 "wait until one has ended",
             )
-        self._asked[by] += 1
+        self._requests[by] += 1
         try:
             async with self._turns[type(job)]:
                 code, output = await self._run(job)
         finally:
-            self._asked[by] -= 1
+            self._requests[by] -= 1
         if code == REFUSED:
             raise PolicyError(*msgspec.json.decode(output, type=tuple[str, str]))
         try:

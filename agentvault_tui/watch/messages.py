@@ -1,7 +1,7 @@
-"""What an alert says: facts in displayable text, with what an agent wrote made inert.
+"""The content of an alert: displayable facts, an agent's words made inert.
 
 A message is plain text. Names, resources and parameters in it make no link, mention or
-markup in any sink, because what would is broken up here.
+markup in any sink, because these are broken up here.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class AlertMessage:
     """One alert, or a digest of several, as it leaves."""
 
     id: str
-    """The same at each try: receivers tell repeats by it."""
+    """The same at each try: receivers recognize repeats by it."""
     kind: str
     """A type of event, a signal, ``digest`` or ``test``."""
     at: datetime
@@ -71,7 +71,7 @@ class AlertMessage:
     command: str
     page: str | None = None
     data: dict[str, object] = field(default_factory=dict)
-    """The same for programs: what an agent wrote is displayable, and whole."""
+    """The same for programs: an agent's own words are displayable, and whole."""
 
     @property
     def subject(self) -> str:
@@ -81,59 +81,59 @@ class AlertMessage:
     @property
     def text(self) -> str:
         """Return it as lines of plain text."""
-        lines = [self.title, *(f"{label}: {said}" for label, said in self.facts)]
+        lines = [self.title, *(f"{label}: {text}" for label, text in self.facts)]
         lines += [self.command, *([self.page] if self.page else [])]
         return "\n".join(lines)
 
     @property
     def line(self) -> str:
         """Return it in one line, for a digest."""
-        said = [text for _, text in self.facts]
-        return " · ".join((self.title, *said, self.command))
+        texts = [text for _, text in self.facts]
+        return " · ".join((self.title, *texts, self.command))
 
 
 def inert(raw: object, limit: int = _LONG) -> str:
-    """Return what an agent wrote so that no sink makes anything of it.
+    """Return an agent's text in a form that no sink interprets.
 
     It is displayable, on one line of *limit* cells, and addresses are broken up.
     """
     text = visible(raw, limit)
     text = Shown(text.replace("://", ":[//]").replace("@", "(at)"))
     text = Shown(text.replace(" · ", " - "))  # as facts are joined in a digest
-    return _LINKS.sub(lambda found: f"[{found[0]}]", text)
+    return _LINKS.sub(lambda match: f"[{match[0]}]", text)
 
 
 def message_id(broker: Broker, sink: str, *parts: object) -> str:
-    """Return an id that is the same whenever the same is told to the same sink."""
-    said = "\0".join(map(str, (broker.ledger.ledger_id, sink, *parts)))
-    return f"msg_{hashlib.sha256(said.encode()).hexdigest()[:24]}"
+    """Return an id that is the same for the same message to the same sink."""
+    seed = "\0".join(map(str, (broker.ledger.ledger_id, sink, *parts)))
+    return f"msg_{hashlib.sha256(seed.encode()).hexdigest()[:24]}"
 
 
 def risk_of(broker: Broker, event: Event) -> Risk | None:
-    """Return the risk of what an event is about; an unknown scope counts as high."""
-    told = event.detail.get("risk")
-    if told in list(Risk):
-        return Risk(told)
+    """Return the risk of an event's scope; an unknown scope counts as high."""
+    stated = event.detail.get("risk")
+    if stated in list(Risk):
+        return Risk(stated)
     scopes = str(event.detail.get("scope") or event.action or "").split()
-    known = [broker.policy.catalogue.get(scope) for scope in scopes]
-    found = [scope.risk if scope else Risk.HIGH for scope in known]
-    return max(found, key=lambda risk: risk.rank, default=None)
+    scopes_listed = [broker.policy.catalogue.get(scope) for scope in scopes]
+    risks = [scope.risk if scope else Risk.HIGH for scope in scopes_listed]
+    return max(risks, key=lambda risk: risk.rank, default=None)
 
 
 def is_high(broker: Broker, kind: str, event: Event | None) -> bool:
-    """Tell whether an alert waits for no digest and no end of quiet hours."""
+    """Check whether an alert waits for no digest and no end of quiet hours."""
     if kind in _GRAVE or event is None or event.type.value in _GRAVE:
         return True
     return risk_of(broker, event) is Risk.HIGH
 
 
 def asks_for_person(event: Event) -> bool:
-    """Tell whether an event asks for a person's decision."""
+    """Check whether an event asks for a person's decision."""
     return event.type is EventType.STEPUP_REQUESTED
 
 
 def calls_people(broker: Broker, event: Event, *, risk: bool = True) -> bool:
-    """Tell whether the alert of an event waits for no other alert.
+    """Check whether the alert of an event waits for no other alert.
 
     Args:
         broker: the broker.
@@ -159,9 +159,9 @@ def agent_name(broker: Broker, event: Event) -> str:
 def compose(
     broker: Broker, sink: str, kind: str, event: Event, *, details: bool
 ) -> AlertMessage:
-    """Return the message of one event, told as *kind*: the event's type, or a signal.
+    """Return the message of one event, as *kind*: the event's type, or a signal.
 
-    Where *details* says so, parameters and the agent's own words are told.
+    With *details*, parameters and the agent's own words are included.
     """
     stepup = broker.stepups.find(event.detail.get("stepup_id"))
     risk = risk_of(broker, event)
@@ -183,7 +183,7 @@ def compose(
         kind=kind,
         at=event.time,
         title=_title(kind, stepup, details=details),
-        facts=tuple((label, said) for label, said in facts if said),
+        facts=tuple((label, text) for label, text in facts if text),
         high=is_high(broker, kind, event),
         command=command,
         page=page,
@@ -193,7 +193,7 @@ def compose(
 
 
 def _title(kind: str, stepup: StepUp | None, *, details: bool) -> str:
-    """Return who wants what, as every face words it; parameters only in *details*."""
+    """Return the headline, as every face words it; parameters only in *details*."""
     if stepup is None or kind != NEEDS_PERSON:
         return _TITLES.get(kind, kind)
     change = stepup.why if stepup.change is not None else None
@@ -212,7 +212,7 @@ def _named(event: Event, name: str) -> str:
 
 
 def _decided(stepup: StepUp | None) -> list[tuple[str, str]]:
-    """Return what it takes to tell a step-up from any other."""
+    """Return the distinguishing facts of a step-up."""
     if stepup is None:
         return []
     ends = iso(stepup.expires.wall)
@@ -233,16 +233,16 @@ def _reason(event: Event) -> str | None:
 def _words(event: Event) -> list[tuple[str, str]]:
     """Return the parameters, and the agent's own words with lures masked.
 
-    The agent chooses a parameter's name: it stands where no label of ours does.
+    The agent chooses a parameter's name: it appears where no label of ours does.
     """
     parameters, money = _parameters(event)
-    told = []
+    lines = []
     for name, value in shown_parameters(parameters, money).items():
-        said = inert(value if isinstance(value, str) else to_json(value))
-        told.append(("Parameter", f"{inert(name, 60)} = {said}"))
-    if said := _agent_says(event):
-        told.append(("Agent says", inert(mask_lures(visible(said)).text)))
-    return told
+        text = inert(value if isinstance(value, str) else to_json(value))
+        lines.append(("Parameter", f"{inert(name, 60)} = {text}"))
+    if text := _agent_says(event):
+        lines.append(("Agent says", inert(mask_lures(visible(text)).text)))
+    return lines
 
 
 def _parameters(event: Event) -> tuple[dict[str, Any], Money | None]:
@@ -253,8 +253,8 @@ def _parameters(event: Event) -> tuple[dict[str, Any], Money | None]:
 
 
 def _agent_says(event: Event) -> str:
-    said = event.detail.get("agent_says")
-    return str(said or (event.reason if _reason(event) is None else "") or "")
+    words = event.detail.get("agent_says")
+    return str(words or (event.reason if _reason(event) is None else "") or "")
 
 
 def _command(kind: str, event: Event, stepup: StepUp | None) -> str:
@@ -276,7 +276,7 @@ def _data(
         return visible(value, 4_000) if value else None
 
     risk = risk_of(broker, event)
-    said: dict[str, object] = {
+    data: dict[str, object] = {
         "seq": event.seq,
         "hash": event.hash,
         "event": event.type.value,
@@ -294,10 +294,10 @@ def _data(
         "expires_at": stepup and iso(stepup.expires.wall),
     }
     if details:
-        said["parameters"] = event.detail.get("parameters")
-        said["amount"] = shown(render_amount(*_parameters(event)))
-        said["agent_says"] = shown(_agent_says(event))
-    return said
+        data["parameters"] = event.detail.get("parameters")
+        data["amount"] = shown(render_amount(*_parameters(event)))
+        data["agent_says"] = shown(_agent_says(event))
+    return data
 
 
 def gathered(
@@ -332,7 +332,7 @@ def gathered(
     )
 
 
-def fault_message(broker: Broker, sink: str, said: str) -> AlertMessage:
+def fault_message(broker: Broker, sink: str, text: str) -> AlertMessage:
     """Return the message of a fault that the ledger cannot record."""
     now = broker.clock.now()
     return AlertMessage(
@@ -340,15 +340,15 @@ def fault_message(broker: Broker, sink: str, said: str) -> AlertMessage:
         kind=LEDGER_FAULT,
         at=now,
         title=_TITLES[LEDGER_FAULT],
-        facts=(("Fault", inert(said, 400)),),
+        facts=(("Fault", inert(text, 400)),),
         high=True,
         command="agentvault doctor",
-        data={"reason": visible(said, 400), "command": "agentvault doctor"},
+        data={"reason": visible(text, 400), "command": "agentvault doctor"},
     )
 
 
 def trial_message(broker: Broker, sink: str) -> AlertMessage:
-    """Return what `alerts test` sends."""
+    """Return the message of `alerts test`."""
     now = broker.clock.now()
     return AlertMessage(
         id=message_id(broker, sink, "test", iso(now)),

@@ -36,7 +36,7 @@ def route(broker: Broker) -> Route:
 async def listen(broker: Broker, server: Server) -> Mapping[str, object]:
     """Serve metrics alone at ``[broker] metrics``, if that is set.
 
-    Return what the first line of ``serve`` says of it.
+    Return its member of the first line of ``serve``.
 
     Raises:
         ConflictError: the port is taken.
@@ -53,14 +53,16 @@ async def listen(broker: Broker, server: Server) -> Mapping[str, object]:
 
 
 def _lines(broker: Broker) -> Iterator[str]:
-    """Yield all metrics; those of decisions count what the ledger holds."""
+    """Yield all metrics; those of decisions count the ledger's events."""
     yield _head("agentvault_decisions_total", "counter", "Requests decided.")
     yield from _decisions(broker)
-    said = "How long policy, limits and call-outs took."
-    yield from _histogram("agentvault_decision_seconds", said, broker.decision_seconds)
-    said = "How long a revocation took until it was in force."
+    help_text = "How long policy, limits and call-outs took."
     yield from _histogram(
-        "agentvault_revocation_seconds", said, broker.revocation_seconds
+        "agentvault_decision_seconds", help_text, broker.decision_seconds
+    )
+    help_text = "How long a revocation took until it was in force."
+    yield from _histogram(
+        "agentvault_revocation_seconds", help_text, broker.revocation_seconds
     )
     gateway = broker.gateway
     gauges = (
@@ -74,8 +76,8 @@ def _lines(broker: Broker) -> Iterator[str]:
         ),
         ("alerts_dead", "Alerts that were given up.", broker.alerts_dead),
     )
-    for name, said, value in gauges:
-        yield _head(f"agentvault_{name}", "gauge", said)
+    for name, help_text, value in gauges:
+        yield _head(f"agentvault_{name}", "gauge", help_text)
         yield f"agentvault_{name} {int(value)}\n"
 
 
@@ -99,13 +101,13 @@ def _escaped(name: str) -> str:
     return visible(name, 200).replace("\\", "\\\\").replace('"', '\\"')
 
 
-def _histogram(name: str, said: str, found: Histogram) -> Iterator[str]:
-    yield _head(name, "histogram", said)
-    totals = list(accumulate(found.counts))
+def _histogram(name: str, help_text: str, histogram: Histogram) -> Iterator[str]:
+    yield _head(name, "histogram", help_text)
+    totals = list(accumulate(histogram.counts))
     for bound, total in zip((*BOUNDS, "+Inf"), totals, strict=True):
         yield f'{name}_bucket{{le="{bound}"}} {total}\n'
-    yield f"{name}_sum {found.seconds:.9f}\n{name}_count {totals[-1]}\n"
+    yield f"{name}_sum {histogram.seconds:.9f}\n{name}_count {totals[-1]}\n"
 
 
-def _head(name: str, kind: str, said: str) -> str:
-    return f"# HELP {name} {said}\n# TYPE {name} {kind}\n"
+def _head(name: str, kind: str, help_text: str) -> str:
+    return f"# HELP {name} {help_text}\n# TYPE {name} {kind}\n"

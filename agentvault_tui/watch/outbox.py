@@ -1,8 +1,8 @@
 """Follows the ledger for each sink: at least once, in order, over restarts.
 
 A sink's place in the chain is its outbox: everything behind it is yet to be sent, so
-nothing is written for an alert before it is gone. What a route holds back (a digest,
-quiet hours) is noted with the place, and an alert that was given up has a row. Alerts
+nothing is written for an alert before it is gone. A route's held alerts (a digest,
+quiet hours) are noted with the place, and an alert that was given up has a row. Alerts
 have three places: calls to people go ahead of all others (`alert_followers`).
 """
 
@@ -43,7 +43,7 @@ _SAVE_EVERY: Final = 1.0
 _EXPORT_COST: Final = 0.000_1
 """Seconds of the event loop that the export of an event takes."""
 PLACE: Final = "alerts:"
-"""Prefix of the key that a sink's place is kept under."""
+"""Prefix of the key of a sink's stored place."""
 _random: Final = SystemRandom().random
 OutletT = TypeVar("OutletT", bound=Outlet)
 
@@ -56,7 +56,7 @@ class HeldAlerts(msgspec.Struct):
     details: bool
     count: int = 0
     entries: list[tuple[str, int]] = []
-    """What each is told as, and its event."""
+    """The kind of each message, and its event."""
 
 
 class LanePlace(msgspec.Struct):
@@ -74,11 +74,11 @@ class SinkPlace(msgspec.Struct):
     exports: bool
     """Whether the sink carries every event."""
     told: dict[str, str] = {}
-    """What is not told again until when; see `Signals`."""
+    """The ends of pauses between equal messages; see `Signals`."""
     held: dict[str, HeldAlerts] = {}
     """By the timing of the routes that hold them."""
     calls: LanePlace | None = None
-    """Of what calls people by its type; None where an older version was."""
+    """Of alerts whose type calls people; None if an older version wrote it."""
     high: LanePlace | None = None
     """Of everything else of high risk."""
     policy: str = ""
@@ -107,7 +107,7 @@ class KeptPlace:
                 self.taken_over += 1
 
     async def save(self) -> None:
-        """Keep the place; a crash before it repeats what was sent since the last."""
+        """Store the place; a crash before it repeats the alerts since the last."""
         if not self._broker.works():
             return  # another broker's place is further
         text = msgspec.json.encode(self.now).decode()
@@ -141,14 +141,14 @@ class Follower(ABC, Generic[OutletT]):
         self,
         name: str,
         chain: Chain,
-        kept: KeptPlace,
+        place: KeptPlace,
         *,
         routes: tuple[AlertRoute, ...],
         outlet: OutletT,
     ) -> None:
-        """Begin where *kept* was left; *routes* name the sink."""
+        """Begin at the stored *place*; *routes* name the sink."""
         self.name = name
-        self.kept = kept
+        self.kept = place
         self.routes = routes
         self.problem: str | None = None
         """Why the last try failed, if it did."""
@@ -175,7 +175,7 @@ class Follower(ABC, Generic[OutletT]):
 
     @abstractmethod
     async def step(self) -> bool:
-        """Do what is next; tell whether there may be more.
+        """Do the next step; return whether there may be more.
 
         Raises:
             SinkError: the sink did not take it.
@@ -193,7 +193,7 @@ class Follower(ABC, Generic[OutletT]):
 
     @property
     def has_more(self) -> bool:
-        """Whether there is something to do besides what is new in the chain."""
+        """Whether there is work besides new events in the chain."""
         return False
 
     def wake(self) -> None:
@@ -244,12 +244,12 @@ class Follower(ABC, Generic[OutletT]):
             self.broker.on_status()
 
     async def save(self) -> None:
-        """Keep the place; see `KeptPlace.save`."""
+        """Store the place; see `KeptPlace.save`."""
         self._saved_at = self.broker.clock.boot()
         await self.kept.save()
 
     async def save_if_due(self) -> None:
-        """Keep the place, if that was a while ago."""
+        """Store the place, if that was a while ago."""
         if self.broker.clock.boot() - self._saved_at >= _SAVE_EVERY:
             await self.save()
 
@@ -288,7 +288,7 @@ class ExportFollower(Follower[Exporter]):
         return True
 
     async def _encoded(self, events: Sequence[Event]) -> list[bytes]:
-        """Return what leaves for the first of *events*, as many as a page may hold."""
+        """Return the exported form of the first of *events*, up to a page."""
         details = any(route.details for route in self.routes)
         page: list[bytes] = []
         room = _PAGE_BYTES

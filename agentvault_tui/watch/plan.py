@@ -1,4 +1,4 @@
-"""Decide the recorded history again: by another policy, or by the texts in force."""
+"""Decide the recorded history again: by another policy, or by the texts in effect."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ from agentvault_tui.watch.history import (
 EXAMPLES: Final = 5
 """Records that are named for each change."""
 _WAITS: Final = frozenset({"cooling_down", "too_many_pending"})
-"""Refusals of what would need a person: another answer of policy ends them."""
+"""Refusals of requests that would need a person: another answer of policy ends them."""
 NOT_ASKED: Final = "policy was not asked"
 """The agent or everything was stopped, or the like."""
 NO_FACTS: Final = "recorded before facts were kept"
 _NEWER: Final = frozenset({"amount_major", "destinations"})
 """Facts that records of earlier versions do not have."""
-_CUT: Final = b'"$cut"'
+_TRUNCATED: Final = b'"$cut"'
 _SHORTENED: Final = "…["
 """In texts and objects that the ledger has shortened; see `ledger.canonical`."""
 
@@ -54,8 +54,10 @@ _SHORTENED: Final = "…["
 class Changes:
     """Decisions that would have been otherwise, by agent, scope and outcomes."""
 
-    def __init__(self, known: list[PlannedChangeInfo]) -> None:
-        self._found = {(c.agent, c.scope, c.was, c.to, c.reason): c for c in known}
+    def __init__(self, changes: list[PlannedChangeInfo]) -> None:
+        self._by_change = {
+            (c.agent, c.scope, c.was, c.to, c.reason): c for c in changes
+        }
 
     def add(self, record: RecordedDecision, verdict: Verdict) -> str:
         """Count *record* if *verdict* changes its outcome; return the outcome then."""
@@ -63,13 +65,13 @@ class Changes:
         if to != record.outcome:
             why = verdict.reason if verdict.reason == INSUFFICIENT else UNSET
             key = (record.agent_id, record.scope, record.outcome or "", to, why)
-            one = self._found.get(key)
+            one = self._by_change.get(key)
             if one is None:
                 agent, scope, was, *_ = key
                 one = PlannedChangeInfo(
                     agent=agent, scope=scope, was=was, to=to, reason=why
                 )
-                self._found[key] = one
+                self._by_change[key] = one
             one.count += 1
             if record.has_facts:
                 widen(one.amounts, msgspec.json.decode(record.detail.facts))
@@ -78,22 +80,26 @@ class Changes:
         return to
 
     def listed(self) -> list[PlannedChangeInfo]:
-        """Return what would no longer be allowed first, and of each the most first."""
+        """Return first the requests no longer allowed, and of each the most first."""
 
         def rank(one: PlannedChangeInfo) -> tuple[bool, int, str, str]:
             return one.was != Outcome.ALLOWED, -one.count, one.agent, one.scope
 
-        return sorted(self._found.values(), key=rank)
+        return sorted(self._by_change.values(), key=rank)
 
 
 def outcome_by(record: RecordedDecision, verdict: Verdict) -> str:
-    """Return what *record* would have led to, had policy answered *verdict*.
+    """Return the outcome of *record*, had policy answered *verdict*.
 
-    What the broker itself refused stays refused; what a person approved stays allowed
-    where it would be allowed or escalated.
+    The broker's own refusals stay refused; an approved request stays allowed where it
+    would be allowed or escalated.
     """
-    said = record.detail.verdict
-    if said is None or said.outcome == Outcome.DENIED or record.reason == INSUFFICIENT:
+    recorded = record.detail.verdict
+    if (
+        recorded is None
+        or recorded.outcome == Outcome.DENIED
+        or record.reason == INSUFFICIENT
+    ):
         return verdict.outcome
     if record.outcome == Outcome.ALLOWED:
         forbidden = verdict.outcome is Outcome.DENIED
@@ -107,7 +113,7 @@ def outcome_by(record: RecordedDecision, verdict: Verdict) -> str:
 
 
 class Prompts:
-    """Count how often a person would be asked: repeats of what waits count once."""
+    """Count the prompts: repeats of a waiting request count once."""
 
     def __init__(self, lasts: timedelta) -> None:
         """Take it that each step-up waits as long as *lasts*."""
@@ -130,8 +136,8 @@ class Prompts:
         now = parse_iso(record.time)
         while self._waiting and next(iter(self._waiting.values())) <= now:
             self._waiting.popitem(last=False)
-        said = [record.agent_id, record.scope, record.action, record.resource]
-        same = hashlib.sha256(json.dumps(said).encode())
+        key = [record.agent_id, record.scope, record.action, record.resource]
+        same = hashlib.sha256(json.dumps(key).encode())
         same.update(bytes(record.detail.parameters))
         if same.digest() in self._waiting:
             return False
@@ -149,13 +155,13 @@ def plan(
 ) -> PlanInfo:
     """Decide the recorded history by *candidate*, in the place of *in_force*.
 
-    Return what would have been answered otherwise, and how many prompts there would be,
-    where each step-up *lasts* so long.
+    Return the different answers, and the number of prompts, if each step-up *lasts* so
+    long.
     """
     versions, changes = KeptPolicies(db), Changes([])
     limited = LimitedDecider(candidate) if candidate.limits.limits else None
     decider = limited or Decider(candidate)
-    then, asked, apart = Prompts(lasts), 0, Counter[str]()
+    then, prompted, apart = Prompts(lasts), 0, Counter[str]()
     decisions = mismatches = 0
     first = last = ""
     for record in records(db, since, delivered=limited is not None):
@@ -176,14 +182,14 @@ def plan(
         to = changes.add(record, decider.answer(record))
         if limited:
             limited.settle(record, to)
-        asked += then.add(record, to)
+        prompted += then.add(record, to)
     days = _days(first, last)
     return PlanInfo(
         digest=candidate.texts.plan_digest(in_force),
         decisions=decisions,
         mismatches=mismatches,
         changes=changes.listed(),
-        prompts_per_day=PromptsInfo(now=asked / days, then=then.asked / days),
+        prompts_per_day=PromptsInfo(now=prompted / days, then=then.asked / days),
         days=days,
         made=decider.made,
         apart=dict(apart),
@@ -191,7 +197,7 @@ def plan(
 
 
 def stricter(changes: list[PlannedChangeInfo]) -> bool:
-    """Tell whether something that was allowed would not be."""
+    """Check whether something that was allowed would not be."""
     return any(one.was == Outcome.ALLOWED for one in changes)
 
 
@@ -207,24 +213,24 @@ def replay(db: sqlite3.Connection) -> ReplayInfo:
     Return how many there were, and the first that does not follow from its facts, whose
     facts are not those of its action, or that cannot be decided again and should.
     """
-    found, versions, chain = ReplayInfo(), KeptPolicies(db), _Chain(db)
+    result, versions, chain = ReplayInfo(), KeptPolicies(db), _Chain(db)
     for record in records(db):
         again = decided_again(record, versions)
         wrong = chain.wrong(record, again)
         if isinstance(again, Verdict):
-            found.decisions += 1
+            result.decisions += 1
             wrong = wrong or mismatch(record, again)
         elif wrong is None:
-            found.apart[again] = found.apart.get(again, 0) + 1
+            result.apart[again] = result.apart.get(again, 0) + 1
         if wrong is not None:
-            found.mismatches += 1
-            found.first = found.first or wrong
-    found.made = versions.made
-    return found
+            result.mismatches += 1
+            result.first = result.first or wrong
+    result.made = versions.made
+    return result
 
 
 class _Chain:
-    """What events before a decision say about it."""
+    """The facts of a decision in the events before it."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._has_facts = False
@@ -243,14 +249,14 @@ class _Chain:
     def wrong(
         self, record: RecordedDecision, again: Verdict | str
     ) -> MismatchInfo | None:
-        """Return what of *record* events contradict, or no decision leaves out."""
+        """Return the parts of *record* that contradict the events."""
         if not record.detail.facts:
             # Policy is not asked about who is revoked, nor about a document that the
             # gateway itself fetches for the person who decides.
             refused = record.outcome == Outcome.DENIED
             fetched = record.type == EventType.GATEWAY_ATTEMPT and record.detail.for_
-            asked = record.rule is not None or not (refused or fetched)
-            if not (asked and self._has_facts):
+            was_decided = record.rule is not None or not (refused or fetched)
+            if not (was_decided and self._has_facts):
                 return None
             return _wrong(record, "facts", None, "facts that it was made from")
         self._has_facts = True
@@ -260,9 +266,9 @@ class _Chain:
         if isinstance(again, str):
             return None  # of texts that were not kept, or of another engine
         facts = msgspec.json.decode(record.detail.facts)
-        name, known = facts["principal"]["name"], self._names.get(record.agent_id)
-        if name != known:
-            return _wrong(record, "agent", known, str(name))
+        name, name_then = facts["principal"]["name"], self._names.get(record.agent_id)
+        if name != name_then:
+            return _wrong(record, "agent", name_then, str(name))
         return _not_stated(record, facts)
 
 
@@ -273,8 +279,8 @@ class _NamedVersions(msgspec.Struct):
 
     @property
     def versions(self) -> list[str]:
-        found = self.policy_version, self.before, self.after
-        return [one for one in found if one is not None]
+        versions = self.policy_version, self.before, self.after
+        return [one for one in versions if one is not None]
 
 
 class _Naming(msgspec.Struct):
@@ -287,8 +293,8 @@ _NAMED: Final = msgspec.json.Decoder(_Naming)
 def _not_stated(record: RecordedDecision, facts: dict[str, Any]) -> MismatchInfo | None:
     """Return which fact is not read from action, resource and parameters of a record.
 
-    What is unclear is left out: the record has numbers in one form alone, and what is
-    too long is shortened there.
+    Unclear values are left out: the record has numbers in one form alone, and long
+    values are shortened there.
     """
     scopes = [str(one) for one in facts["scopes"]]
     if scopes[0] != (record.action or ""):
@@ -297,7 +303,7 @@ def _not_stated(record: RecordedDecision, facts: dict[str, Any]) -> MismatchInfo
         return _wrong(record, "scope", record.scope, " ".join(scopes))
     raw = bytes(record.detail.parameters) or b"{}"
     given = msgspec.json.decode(raw)
-    if _CUT in raw or not isinstance(given, dict):
+    if _TRUNCATED in raw or not isinstance(given, dict):
         return None
     money = Money.read(record.detail.money)
     action = Action((), "", record.resource, given, money=money)
@@ -332,16 +338,16 @@ def decided_again(record: RecordedDecision, versions: KeptPolicies) -> Verdict |
 
 
 def mismatch(record: RecordedDecision, verdict: Verdict) -> MismatchInfo | None:
-    """Return what of *record* does not follow from *verdict*, if anything.
+    """Return the part of *record* that does not follow from *verdict*, if there is one.
 
-    Beside policy the broker may refuse, and a person may allow what policy escalates;
+    Next to policy the broker may refuse, and a person may allow an escalated request;
     policy's own answer is in the record then, too.
     """
-    said = record.detail.verdict or record
+    original = record.detail.verdict or record
     for fact, recorded, decided in (
-        ("rule", said.rule or record.rule, verdict.rule),
-        ("outcome", said.outcome, verdict.outcome.value),
-        ("reason", said.reason, verdict.reason),
+        ("rule", original.rule or record.rule, verdict.rule),
+        ("outcome", original.outcome, verdict.outcome.value),
+        ("reason", original.reason, verdict.reason),
     ):
         if recorded != decided:
             return _wrong(record, fact, recorded, decided)

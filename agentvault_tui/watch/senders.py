@@ -37,13 +37,13 @@ from agentvault_tui.web.service_connection import (
 from agentvault_tui.web.webhooks import webhook_headers
 
 SECONDS: Final = 10.0
-"""A try may take: it delays what comes after it at the same sink."""
+"""The longest try: it delays the next alerts at the same sink."""
 _BOUNDS: Final = Bounds(
     connect=SECONDS, idle=SECONDS, whole=SECONDS, answer_bytes=65_536
 )
 _KEPT_SECONDS: Final = 4.0
 _LONGEST_WAIT: Final = 3600.0
-"""Of what a sink asks for by ``Retry-After``."""
+"""The longest pause by a sink's ``Retry-After``."""
 _SLACK_TEXT: Final = 2_900
 _SLACK_BLOCKS: Final = 40
 _NTFY_BYTES: Final = 4_000
@@ -51,7 +51,7 @@ _JSON: Final = ("Content-Type", "application/json")
 
 
 class SinkError(Exception):
-    """A sink did not take what was sent; the text holds no secret and no address."""
+    """A sink did not take an alert; the text holds no secret and no address."""
 
     def __init__(self, text: str, wait: float = 0.0, *, content: bool = False) -> None:
         """Say why.
@@ -98,7 +98,7 @@ class Outlet:
         return None
 
     async def aclose(self) -> None:
-        """Close what is open."""
+        """Close the open connection."""
 
 
 class Sender(Outlet, ABC):
@@ -114,7 +114,7 @@ class Sender(Outlet, ABC):
 
 
 class HttpOutlet(Outlet):
-    """A sink that is posted to, over one connection that is kept while it is in use."""
+    """A sink that takes POST requests, over one reused connection."""
 
     _trust: ssl.SSLContext | None = None
     _connection: ServiceConnection | None = None
@@ -156,7 +156,7 @@ class HttpOutlet(Outlet):
             target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             connection.send(target, [("Host", parts.netloc), *headers], body, None)
             await connection.answered()
-            status, said = connection.status, dict(connection.headers)
+            status, reply_headers = connection.status, dict(connection.headers)
             with suppress(UpstreamError):  # the head has answered
                 while await connection.read():
                     pass
@@ -165,30 +165,32 @@ class HttpOutlet(Outlet):
                 connection.abort()
         connection.idle_since = asyncio.get_running_loop().time()
         if not 200 <= status < 300:
-            waits = [v for name, v in said.items() if name.lower() == b"retry-after"]
+            waits = [
+                v for name, v in reply_headers.items() if name.lower() == b"retry-after"
+            ]
             wait = self._seconds(waits[-1].decode("latin-1")) if waits else 0.0
             refused = f"it answered {status}"
             raise SinkError(refused, wait, content=status in {400, 413})
 
-    def _seconds(self, said: str) -> float:
+    def _seconds(self, value: str) -> float:
         """Read ``Retry-After`` (RFC 9110 section 10.2.3)."""
         seconds = 0.0
-        if re.fullmatch("[0-9]{1,9}", said):
-            seconds = float(said)
+        if re.fullmatch("[0-9]{1,9}", value):
+            seconds = float(value)
         else:
             with suppress(ValueError, TypeError, OverflowError):
-                at = parsedate_to_datetime(said)
+                at = parsedate_to_datetime(value)
                 at = at if at.tzinfo else at.replace(tzinfo=UTC)
                 seconds = (at - self.clock.now()).total_seconds()
         return min(max(seconds, 0.0), _LONGEST_WAIT)
 
     async def _connected(self, parts: SplitResult) -> ServiceConnection:
-        origin, known = (parts.scheme, parts.netloc), self._connection
-        if known is not None:
-            idle = asyncio.get_running_loop().time() - known.idle_since
-            if known.reusable and origin == self._origin and idle < _KEPT_SECONDS:
-                return known
-            known.abort()
+        origin, connection = (parts.scheme, parts.netloc), self._connection
+        if connection is not None:
+            idle = asyncio.get_running_loop().time() - connection.idle_since
+            if connection.reusable and origin == self._origin and idle < _KEPT_SECONDS:
+                return connection
+            connection.abort()
             self._connection = None
         secure = parts.scheme == "https"
         if secure and self._trust is None:
@@ -251,12 +253,12 @@ class WebhookSender(HttpOutlet, Sender):
 
     async def send(self, message: AlertMessage) -> None:
         """Post one message."""
-        said = {
+        document = {
             "type": message.kind,
             "timestamp": iso(message.at),
             "data": {**message.data, "title": message.title, "text": message.text},
         }
-        body = to_json(said).encode()
+        body = to_json(document).encode()
         secret, now = self.reveal(self.sink.secret), self.clock.now()
         try:
             signed = webhook_headers(secret, message.id, now, body)
@@ -336,7 +338,7 @@ class EmailSender(Sender):
 
 
 class _Smtp(smtplib.SMTP):
-    """A session over a socket that stands, since its address was checked."""
+    """A session over a connected socket, since its address was checked."""
 
     def __init__(
         self,

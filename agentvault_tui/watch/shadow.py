@@ -1,4 +1,4 @@
-"""Decide what is recorded by another policy too, beside the one in force.
+"""Decide recorded requests by another policy too, next to the one in effect.
 
 It answers nothing: it reads the ledger behind the broker, as a plan does, so the counts
 are exact, also over a restart, and no request waits for it.
@@ -25,7 +25,7 @@ from agentvault_tui.policy import Policy, PolicyTexts
 from agentvault_tui.watch.history import Decider, LimitedDecider, records
 from agentvault_tui.watch.plan import Changes, outcome_by
 
-_KEPT: Final = "shadow"
+_KEY: Final = "shadow"
 _A_LOOK: Final = 2_000
 """Records decided in one look; a broker that is busier is caught up with later."""
 _SAVED_EVERY: Final = 10.0
@@ -34,7 +34,7 @@ log = logging.getLogger("agentvault.shadow")
 
 
 class Shadow:
-    """At most one policy that decides beside the one in force."""
+    """At most one policy that decides next to the one in effect."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -42,42 +42,42 @@ class Shadow:
         self._changes = Changes([])
         self._seq = 0
         self._counted = 0
-        """Up to which event the counts of the last process go: what comes before only
-        fills the windows of limits again."""
+        """The last event in the counts of the last process: events before it only fill
+        the windows of limits again."""
         self._began: int | None = None
         """Behind which event the windows of its own limits begin, if it has some."""
         self._unsaved_since: float | None = None
 
     def restore(self) -> None:
         """Go on where the last process saved its counts."""
-        kept = self._broker.kept.get(_KEPT)
-        if kept is None:
+        stored = self._broker.kept.get(_KEY)
+        if stored is None:
             return
         try:
-            found: dict[str, Any] = msgspec.json.decode(kept)
-            texts = PolicyTexts(**found["texts"])
-            info = msgspec.convert(found["info"], ShadowInfo)
+            state: dict[str, Any] = msgspec.json.decode(stored)
+            texts = PolicyTexts(**state["texts"])
+            info = msgspec.convert(state["info"], ShadowInfo)
             policy = kept_policy(self._broker.home, texts)
-            self._take(policy, info, found["seq"], found.get("began"))
+            self._take(policy, info, state["seq"], state.get("began"))
         except (PolicyError, ValueError, TypeError, LookupError) as error:
             log.warning("the shadow policy is off: %s", error)
 
     async def set(self, text: str, limits: str | None = None) -> None:
         """Decide by the policy *text* from now on; none, if it is empty.
 
-        *limits* are what ``limits.toml`` would say. Their windows begin empty, and hold
-        what this policy allows. None for the limits in force: rules read what these
-        held when a request was decided.
+        *limits* is the text of ``limits.toml``. Their windows begin empty, and hold the
+        uses that this policy allows. None for the limits in effect: rules read their
+        use at the time of a decision.
 
         Raises:
             PolicyError: it is no policy.
-            LedgerError: it could not be kept.
+            LedgerError: it could not be stored.
         """
         broker = self._broker
         if not text:
             self._decider = broker.policy_state.shadow = self._unsaved_since = None
-            await broker.record(changes=[Meta(_KEPT, None)])
-            broker.kept.pop(_KEPT, None)
+            await broker.record(changes=[Meta(_KEY, None)])
+            broker.kept.pop(_KEY, None)
             return
         texts, head = broker.policy.texts._replace(policy=text), broker.ledger.head.seq
         if limits is not None:
@@ -101,7 +101,7 @@ class Shadow:
         self._broker.policy_state.shadow = info
 
     async def look(self) -> None:
-        """Decide what was recorded since the last look."""
+        """Decide the records since the last look."""
         decider, info = self._decider, self._broker.policy_state.shadow
         head = self._broker.ledger.head.seq
         if decider is None or info is None or head <= self._seq:
@@ -117,10 +117,10 @@ class Shadow:
         limited = decider if isinstance(decider, LimitedDecider) else None
         with closing(open_reader(self._broker.home.database)) as db:
             last = head
-            found = records(
+            recorded = records(
                 db, after=self._seq, upto=head, delivered=limited is not None
             )
-            for number, record in enumerate(islice(found, _A_LOOK), start=1):
+            for number, record in enumerate(islice(recorded, _A_LOOK), start=1):
                 if number == _A_LOOK:
                     last = record.seq
                 if record.outcome is None and limited:
@@ -138,7 +138,7 @@ class Shadow:
         self._seq = last
 
     async def save(self) -> None:
-        """Keep policy and counts for the next process."""
+        """Store policy and counts for the next process."""
         info = self._broker.policy_state.shadow
         if self._decider is None or info is None:
             return
@@ -147,9 +147,9 @@ class Shadow:
         state = {"texts": texts, "seq": seq, "began": self._began, "info": info}
         self._unsaved_since = None
         text = msgspec.json.encode(state).decode()
-        await self._broker.record(changes=[Meta(_KEPT, text)])
+        await self._broker.record(changes=[Meta(_KEY, text)])
 
     async def aclose(self) -> None:
-        """Keep the counts."""
+        """Store the counts."""
         with suppress(LedgerError):
             await self.save()

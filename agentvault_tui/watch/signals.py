@@ -1,4 +1,4 @@
-"""Which alerts an event stands for, and which of them a route takes."""
+"""Which alerts an event represents, and which of them a route takes."""
 
 from __future__ import annotations
 
@@ -37,13 +37,14 @@ _TENANT: Final = frozenset(
 class Signals:
     """Follows one sink's events in the order of the chain."""
 
-    def __init__(self, broker: Broker, told: dict[str, str]) -> None:
+    def __init__(self, broker: Broker, previous: dict[str, str]) -> None:
         """Begin where another one stopped.
 
-        *told* says what is not told again until when; it is kept with the sink's place.
+        *told* has the ends of pauses between equal messages; it is stored with the
+        sink's place.
         """
         self._broker = broker
-        self.told = told
+        self.told = previous
         self._denied: dict[str, deque[datetime]] = defaultdict(
             lambda: deque(maxlen=_BURST)
         )
@@ -54,7 +55,7 @@ class Signals:
             self._counts(event)
 
     def of(self, event: Event) -> Iterator[str]:
-        """Yield what *event* may be told as, the plainest last."""
+        """Yield the kinds of messages for *event*, the plainest last."""
         if event.outcome is Outcome.ESCALATED and "stepup_id" in event.detail:
             return  # its step-up's own event stands for it, and for its repeats
         if event.type is EventType.STEPUP_REQUESTED:
@@ -76,7 +77,7 @@ class Signals:
         yield event.type.value
 
     def _counts(self, event: Event) -> bool:
-        """Count a refusal; tell whether it is one of many in a short time."""
+        """Count a refusal; return whether it is one of many in a short time."""
         if event.outcome is not Outcome.DENIED or event.agent_id is None:
             return False
         facts = event.detail.get("facts") or {}
@@ -86,7 +87,7 @@ class Signals:
         return len(times) == _BURST and times[-1] - times[0] <= BURST_SPAN
 
     def _is_new_limit(self, event: Event) -> bool:
-        """Tell whether this limit was not reached yet in its window, by its key."""
+        """Check whether this limit was not reached yet in its window, by its key."""
         rule = event.rule or ""
         limit = self._broker.policy.limits.by_id.get(rule.removeprefix(LIMIT_RULE))
         if limit is None:
@@ -96,7 +97,7 @@ class Signals:
         return self._first(f"{rule} {window[3]}", event.time, limit.within)
 
     def _first(self, key: str, now: datetime, pause: timedelta) -> bool:
-        """Tell whether *key* was not told within its pause; note that it is now."""
+        """Check whether *key* was not sent within its pause; note that it is now."""
         until = self.told.get(key)
         if until is not None and now < parse_iso(until):
             return False
@@ -107,7 +108,7 @@ class Signals:
         return True
 
     def takes(self, route: AlertRoute, event: Event) -> bool:
-        """Tell whether *route* is about the event's agent and risk."""
+        """Check whether *route* is about the event's agent and risk."""
         if route.risks and risk_of(self._broker, event) not in route.risks:
             return False
         names = {event.agent_id, agent_name(self._broker, event)}
@@ -115,7 +116,7 @@ class Signals:
 
 
 def _asked_by(event: Event) -> str:
-    """Return the type of the decision that a step-up's event stands for."""
+    """Return the type of the decision that a step-up's event represents."""
     if event.detail.get("evaluation"):
         return EventType.ACCESS_DECISION.value
     held = "request" in event.detail
@@ -123,7 +124,7 @@ def _asked_by(event: Event) -> str:
 
 
 def _tells_of_copy(event: Event) -> bool:
-    """Tell whether the tenant's log says that a passkey may have been copied."""
-    told = event.detail.get("details")
-    copied = isinstance(told, dict) and told.get("error") == PASSKEY_COPIED
+    """Check whether the tenant's log says that a passkey may have been copied."""
+    details = event.detail.get("details")
+    copied = isinstance(details, dict) and details.get("error") == PASSKEY_COPIED
     return event.type is EventType.TENANT_LOG and copied

@@ -42,7 +42,7 @@ class _Taken:
 
 
 class Trials:
-    """What was decided about advice, as events tell it."""
+    """The decisions about advice, by the events."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -75,16 +75,16 @@ class Trials:
         self.hits.given_back += status == "given_back"
 
     def of(self, agent: AgentId) -> list[AdviceInfo]:
-        """Return what was taken from an agent and is on trial, the first to end first.
+        """Return the permissions of an agent removed on trial, the first to end first.
 
         By a rule of the policy, too, where the advice was about that agent.
         """
-        told = (self._told(one) for one in self._taken.values())
-        found = [o for o in told if o.agent_id == agent and o.status == "on_trial"]
-        return sorted(found, key=lambda one: one.trial_ends_at or "")
+        infos = (self._info(one) for one in self._taken.values())
+        trials = [o for o in infos if o.agent_id == agent and o.status == "on_trial"]
+        return sorted(trials, key=lambda one: one.trial_ends_at or "")
 
     def covers(self, agent: AgentId, scopes: Sequence[str], rule: str | None) -> bool:
-        """Tell whether what an agent asks for was taken away, and is on trial now."""
+        """Check whether the requested permission was removed, and is on trial now."""
         now = iso(self._broker.clock.now())
         for taken in self._taken.values():
             info, change = taken.info, taken.info.change
@@ -99,19 +99,19 @@ class Trials:
                 return True
         return False
 
-    def merge(self, found: Sequence[AdviceInfo], *, every: bool) -> list[AdviceInfo]:
-        """Return what the history gives now, with what was decided about it.
+    def merge(self, advice: Sequence[AdviceInfo], *, every: bool) -> list[AdviceInfo]:
+        """Return the history's advice now, with the decisions about it.
 
-        What is on trial comes first, then what is open. With *every* also what is over:
-        kept, given back, dismissed.
+        Trials come first, then open advice. With *every* also ended ones: kept, given
+        back, dismissed.
         """
         merged: dict[str, AdviceInfo] = {}
         for taken in self._taken.values():
-            merged[taken.info.id] = self._told(taken)
-        for info in found:
-            known = self._taken.get(info.id)
+            merged[taken.info.id] = self._info(taken)
+        for info in advice:
+            trial = self._taken.get(info.id)
             # Used since, and then not any more: it is advice anew.
-            if known is None or (info.evidence.last_used_at or "") > known.at:
+            if trial is None or (info.evidence.last_used_at or "") > trial.at:
                 merged[info.id] = info
         order = ("on_trial", "open", "kept", "given_back", "dismissed")
         shown = order if every else order[:2]
@@ -127,7 +127,7 @@ class Trials:
             ),
         )
 
-    def _told(self, taken: _Taken) -> AdviceInfo:
+    def _info(self, taken: _Taken) -> AdviceInfo:
         ends, status = taken.info.trial_ends_at or "", taken.status
         if status == "on_trial" and ends <= iso(self._broker.clock.now()):
             status = "kept"
@@ -137,12 +137,12 @@ class Trials:
     async def apply(
         self, info: AdviceInfo, operator: Actor, seconds: int
     ) -> AdviceInfo:
-        """Take away what *info* advises, on trial for so many *seconds*.
+        """Remove the permissions that *info* advises, on trial for so many *seconds*.
 
         Raises:
             ConflictError: it is on trial already, or gives more than it takes.
         """
-        if (now := self._taken.get(info.id)) and self._told(now).status == "on_trial":
+        if (now := self._taken.get(info.id)) and self._info(now).status == "on_trial":
             raise ConflictError(f"{info.id} is on trial already")
         if info.kind == "always_approved" or info.change.limit:
             raise ConflictError(
@@ -166,10 +166,10 @@ class Trials:
             await apply_policy(
                 *(broker, {"policy": text}, operator, None, reason), may_loosen=False
             )
-        return self._told(self._taken[info.id])
+        return self._info(self._taken[info.id])
 
     async def give_back(self, advice_id: str, operator: Actor) -> AdviceInfo:
-        """Give back what was taken away, and end the trial.
+        """Restore the removed permissions, and end the trial.
 
         Raises:
             NotFoundError: there is no such advice, or it was not applied.
@@ -188,10 +188,10 @@ class Trials:
             reason = f"advice {advice_id} given back"
             await apply_policy(broker, {"policy": text}, operator, None, reason)
         await self._record(EventType.ADVICE_GIVEN_BACK, taken.info, operator)
-        return self._told(self._taken[advice_id])
+        return self._info(self._taken[advice_id])
 
     async def dismiss(self, info: AdviceInfo, operator: Actor) -> AdviceInfo:
-        """Leave it as it is, until it is used and then unused anew.
+        """Leave it as it is, until it is used and then unused again.
 
         Raises:
             ConflictError: it is on trial: it would have to be given back.
@@ -199,7 +199,7 @@ class Trials:
         if (now := self._taken.get(info.id)) and now.status == "on_trial":
             raise ConflictError(f"{info.id} was applied", "give it back instead")
         await self._record(EventType.ADVICE_DISMISSED, info, operator)
-        return self._told(self._taken[info.id])
+        return self._info(self._taken[info.id])
 
     async def _record(self, kind: EventType, info: AdviceInfo, operator: Actor) -> None:
         draft = Draft(

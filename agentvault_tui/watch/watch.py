@@ -52,7 +52,7 @@ _WINDOWS: Final = 8
 """Windows whose advice can be decided about, at most."""
 
 _Listed = dict[int, dict[str, AdviceInfo]]
-"""What was last told for each window, by its seconds."""
+"""The last list for each window, by its seconds."""
 
 
 class LedgerWatch:
@@ -70,11 +70,11 @@ class LedgerWatch:
 
     @property
     def warnings(self) -> list[str]:
-        """Say what is not in force as it stands, and which sinks do not work."""
+        """Warn of inactive files, and of failing sinks."""
         return self.alerts.warnings
 
     async def start(self) -> None:
-        """Read the home's files, and what the last process kept."""
+        """Read the home's files, and the last process's stored state."""
         await self.alerts.start()
         self._shadow.restore()
         await self._trials.restore()
@@ -85,7 +85,7 @@ class LedgerWatch:
         return await metrics.listen(self.broker, server)
 
     async def look(self) -> None:
-        """Read changed files and new events, and send what is due."""
+        """Read changed files and new events, and send the due alerts."""
         await self.alerts.look()
         await self._shadow.look()
 
@@ -94,7 +94,7 @@ class LedgerWatch:
         self.alerts.committed(events)
 
     def operator_routes(self, authority: Authority) -> list[Route]:
-        """Return what it adds to the operators' HTTP."""
+        """Return its routes of the operators' HTTP."""
         return [
             metrics.route(self.broker),
             *self.alerts.routes(authority),
@@ -103,7 +103,7 @@ class LedgerWatch:
         ]
 
     async def aclose(self) -> None:
-        """End what is under way."""
+        """End requests under way."""
         await self.alerts.aclose()
         await self._shadow.aclose()
 
@@ -114,36 +114,36 @@ def _policy_routes(
     """Return the routes about policies that are tried."""
 
     async def plan(request: Request) -> PlanInfo:
-        """Decide the recorded history by another policy; nothing is put in force."""
-        asked = await body_of(request, PlanRequest, deep=True)
-        since = moment_of(asked.since or None, "since")
-        texts = read_texts(broker.home)._replace(policy=asked.policy)
+        """Decide the recorded history by another policy; nothing is put in effect."""
+        body = await body_of(request, PlanRequest, deep=True)
+        since = moment_of(body.since or None, "since")
+        texts = read_texts(broker.home)._replace(policy=body.policy)
         lasts = broker.settings.stepup.expires_in
         job = PlanJob(texts, broker.policy.version, lasts, since)
         return await jobs.run(job, PlanInfo, operator_of(request).id)
 
     async def change(request: Request) -> ShadowAnswer:
-        """Let another policy decide beside the one in force, or none any more."""
-        asked = await body_of(request, ShadowRequest, deep=True)
+        """Let another policy decide next to the one in effect, or none any more."""
+        body = await body_of(request, ShadowRequest, deep=True)
         # It answers nothing, so that it loosens nothing.
         await authority.actor(operator_of(request), Need.OWN, "a shadow policy")
-        await shadow.set(asked.policy, asked.limits)
+        await shadow.set(body.policy, body.limits)
         return ShadowAnswer(shadow=broker.policy_state.shadow)
 
     return [route(calls.PLAN, plan), route(calls.SHADOW, change)]
 
 
-def _keep(listed: _Listed, window: int, found: list[AdviceInfo]) -> None:
-    """Keep what was told for *window* now; that of other windows can be named still."""
+def _keep(listed: _Listed, window: int, advice: list[AdviceInfo]) -> None:
+    """Note the list for *window* now; advice of other windows can be named still."""
     listed.pop(window, None)
-    listed[window] = {one.id: one for one in found}
+    listed[window] = {one.id: one for one in advice}
     if len(listed) > _WINDOWS:
         del listed[next(iter(listed))]
 
 
 def _named(listed: _Listed, advice_id: str) -> AdviceInfo | None:
-    told = (one[advice_id] for one in reversed(listed.values()) if advice_id in one)
-    return next(told, None)
+    listings = (one[advice_id] for one in reversed(listed.values()) if advice_id in one)
+    return next(listings, None)
 
 
 def _advice_routes(
@@ -153,43 +153,43 @@ def _advice_routes(
     listed: _Listed = {}
 
     async def read(request: Request, window: int) -> list[AdviceInfo]:
-        """Find what the history advises now; what is shown can be decided about."""
+        """Find the history's advice now; shown advice can be decided about."""
         until = broker.clock.now()
         job = AdviceJob(broker.policy.texts, until - timedelta(seconds=window), until)
-        found = (await jobs.run(job, AdviceList, operator_of(request).id)).advice
-        _keep(listed, window, found)
-        return found
+        advice = (await jobs.run(job, AdviceList, operator_of(request).id)).advice
+        _keep(listed, window, advice)
+        return advice
 
     async def named(request: Request) -> AdviceInfo:
         advice_id = request.path_params["id"]
         if _named(listed, advice_id) is None:
             await read(request, broker.settings.policy.advice_window)
-        if (found := _named(listed, advice_id)) is None:
+        if (advice := _named(listed, advice_id)) is None:
             raise NotFoundError(
                 f"there is no advice {advice_id[:80]}", "agentvault advise lists it"
             )
-        return found
+        return advice
 
     async def actor(request: Request, need: Need) -> Actor:
         about = f"advice {request.path_params['id'][:80]}"
         return await authority.actor(operator_of(request), need, about)
 
     async def show(request: Request) -> AdviceList:
-        """Return what agents do not need, with evidence, and how often that held."""
+        """Return the unneeded permissions, with evidence, and their count."""
         query = query_of(request, AdviceQuery)
         window = query.window or broker.settings.policy.advice_window
-        found = trials.merge(await read(request, window), every=query.all)
-        shown = [one for one in found if query.agent in ("", one.agent_id)]
+        advice = trials.merge(await read(request, window), every=query.all)
+        shown = [one for one in advice if query.agent in ("", one.agent_id)]
         return AdviceList(advice=shown, hit_rate=trials.hits, window=window)
 
     async def apply(request: Request) -> AdviceInfo:
-        """Take away what was advised, on trial: nothing is given."""
-        asked = await body_of(request, ApplyAdviceRequest)
+        """Remove the advised permissions, on trial: nothing is granted."""
+        body = await body_of(request, ApplyAdviceRequest)
         operator = await actor(request, Need.CUT)
-        return await trials.apply(await named(request), operator, asked.seconds)
+        return await trials.apply(await named(request), operator, body.seconds)
 
     async def dismiss(request: Request) -> AdviceInfo:
-        """Leave it as it is, until it is used and then unused anew."""
+        """Leave it as it is, until it is used and then unused again."""
         await body_of(request, WireRequest)
         operator = await actor(request, Need.CUT)
         return await trials.dismiss(await named(request), operator)
@@ -207,7 +207,7 @@ def _give_back_route(broker: Broker, authority: Authority, trials: Trials) -> Ro
         return await trials.give_back(how.path["id"], operator)
 
     async def give_back(request: Request) -> Response:
-        """Give back what was taken away, and end the trial."""
+        """Restore the removed permissions, and end the trial."""
         body = await body_of(request, WireRequest)
         advice_id = request.path_params["id"]
         about = f"advice {visible(advice_id, 80)}"
@@ -226,8 +226,8 @@ def _give_back_route(broker: Broker, authority: Authority, trials: Trials) -> Ro
         return await giving_back.settle(request, body, wanted)
 
     def taken_by(advice_id: str) -> AdviceInfo | None:
-        known = trials.merge([], every=True)
-        return next((one for one in known if one.id == advice_id), None)
+        trials_taken = trials.merge([], every=True)
+        return next((one for one in trials_taken if one.id == advice_id), None)
 
     def advice_now(advice_id: str) -> str:
         taken = taken_by(advice_id)

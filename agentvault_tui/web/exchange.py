@@ -18,7 +18,8 @@ _log = logging.getLogger("agentvault.web")
 _BUFFERED: Final = 65_536
 """Bytes of a body that are read ahead of the app."""
 _CONTROLS: Final = bytes({*range(32), 127} - {9})
-"""What no header may hold (RFC 9110 section 5.5), and two bytes at a line's end."""
+"""Characters that no header may hold (RFC 9110 section 5.5), and two bytes at a line's
+end."""
 _WITHOUT_BODY: Final = frozenset({204, 304})
 STATUS_LINE: Final = {
     status.value: b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode())
@@ -27,7 +28,7 @@ STATUS_LINE: Final = {
 
 
 class ClientGoneError(Exception):
-    """The client left before its request was whole; nobody waits for an answer."""
+    """The client left before its request was whole; the answer has no receiver."""
 
 
 Urgent = Callable[[Scope], bool]
@@ -39,7 +40,7 @@ RESERVED: Final = "reserved"
 
 
 class Port(Protocol):
-    """What a connection needs from the listener that accepted it."""
+    """A connection's view of the listener that accepted it."""
 
     app: App
     limits: Limits
@@ -53,17 +54,17 @@ class Port(Protocol):
     """The ``Date`` header, as a line."""
 
     def admit(self, transport: asyncio.Transport) -> dict[str, object] | None:
-        """Return what handlers may know of the peer, or `None` to hang up."""
+        """Return the handlers' facts of the peer, or `None` to hang up."""
 
     def peer_uid(self, transport: asyncio.Transport) -> int | None:
-        """Return whose the other end of a TCP connection is, where that is told."""
+        """Return the user at the other end of a TCP connection, if it is known."""
 
     def tick(self, now: float) -> None:
-        """Keep `date` right."""
+        """Update `date`."""
 
 
 class Connection(Protocol):
-    """What a request needs from the connection that it came over."""
+    """A request's view of the connection that it came over."""
 
     port: Port
     loop: asyncio.AbstractEventLoop
@@ -74,7 +75,7 @@ class Connection(Protocol):
     """Set once the peer reads again, where it does not."""
 
     def pause_reading(self) -> None:
-        """Let the peer wait until what it sent is read."""
+        """Let the peer wait until its bytes are read."""
 
     def resume_reading(self) -> None:
         """Take more from the peer."""
@@ -206,7 +207,7 @@ class Exchange:
             self.on_gone()
 
     def abort(self) -> None:
-        """Send the peer nothing any more; what the kernel holds is dropped."""
+        """Send the peer nothing any more; the kernel's unsent bytes are dropped."""
         self.disconnect()
         abort(self._connection.transport)
 
@@ -217,7 +218,7 @@ class Exchange:
             self._waiter.set_result(None)
 
     async def receive(self) -> Message:
-        """Wait for what comes next of the request (ASGI)."""
+        """Wait for the next part of the request (ASGI)."""
         connection = self._connection
         if self._expects_100 and not connection.transport.is_closing():
             self._expects_100 = False

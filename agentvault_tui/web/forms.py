@@ -16,10 +16,11 @@ VALUE_CAP: Final = 4_096
 _MARK_CAP: Final = 2 * VALUE_CAP
 """Commas and brackets, also those in texts: counted before anything is read."""
 _HOLDING_JSON: Final = frozenset({"authorization_details"})
-"""Parameters whose text is JSON (RFC 9396 section 2): the caps hold for each member
-in it, as in a JSON body, and not for its text."""
+"""Parameters whose text is JSON (RFC 9396 section 2): the caps hold for each member in
+it, as in a JSON body, and not for its text."""
 INTEGER_CAP: Final = 2**53 - 1
-"""What every JSON reader agrees on (RFC 8259 section 6), and RFC 8785 can write."""
+"""The numbers that every JSON reader agrees on (RFC 8259 section 6), and RFC 8785 can
+write."""
 
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
@@ -31,7 +32,7 @@ class BodyError(Exception):
     """A body that cannot be read; the text is ours alone, safe to send."""
 
     def __init__(self, status: int, text: str, member: str | None = None) -> None:
-        """Keep the HTTP *status*, the sentence, and the *member* it is about."""
+        """Store the HTTP *status*, the sentence, and the *member* it is about."""
         super().__init__(text)
         self.status = status
         self.text = text

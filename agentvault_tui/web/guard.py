@@ -37,7 +37,7 @@ def loopback_hosts(port: int, bound: str = "127.0.0.1") -> frozenset[bytes]:
 
 
 class StreamingApp(NamedTuple):
-    """An app that reads its own bodies, of any size, and whose answers are its own."""
+    """An app that reads its own bodies, of any size, and sends its own answers."""
 
     app: App
     shape: Shape
@@ -48,11 +48,11 @@ class RequestGuard:
     """Refuses requests from other sites, and bodies that are too large.
 
     A web page in the operator's browser can reach loopback: by DNS rebinding, which
-    ``Host`` tells, and by cross-site requests, which ``Origin`` and ``Sec-Fetch-Site``
-    tell. *hosts* is None for a Unix socket, which no page can reach. A *navigable* app
+    ``Host`` shows, and by cross-site requests, which ``Origin`` and ``Sec-Fetch-Site``
+    show. *hosts* is None for a Unix socket, which no page can reach. A *navigable* app
     lets a person follow a link here from another site, by GET alone. *streaming* apps
-    have their raw path's prefix: whom they answer is judged alike, and their bodies
-    and answers pass as they are.
+    have their raw path's prefix: whom they answer is judged alike, and their bodies and
+    answers pass as they are.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class RequestGuard:
             return
 
         async def stamped(message: Message) -> None:
-            """Send what the app says; one that says nothing of caches is not cached."""
+            """Send the app's answer; without a word about caches it is not cached."""
             if message["type"] == "http.response.start":
                 headers: list[Header] = [*message["headers"], _SNIFF]
                 if not any(name == b"cache-control" for name, _ in headers):
@@ -102,39 +102,39 @@ class RequestGuard:
 
     def _judge(self, scope: Scope) -> tuple[Reply | None, bool]:
         """Return why the request is refused, if it is, and whether it is chunked."""
-        said = dict(scope["headers"])
-        if refusal := self._misdirected(scope, said, self._shape):
+        headers = dict(scope["headers"])
+        if refusal := self._misdirected(scope, headers, self._shape):
             return refusal, False
-        if int(said.get(b"content-length", 0)) > self._body_cap:
-            told = f"a body may have {self._body_cap} bytes"
-            return self._shape(413, told), False
-        return None, b"transfer-encoding" in said
+        if int(headers.get(b"content-length", 0)) > self._body_cap:
+            message = f"a body may have {self._body_cap} bytes"
+            return self._shape(413, message), False
+        return None, b"transfer-encoding" in headers
 
     def _misdirected(
-        self, scope: Scope, said: dict[bytes, bytes], shape: Shape
+        self, scope: Scope, headers: dict[bytes, bytes], shape: Shape
     ) -> Reply | None:
         """Return why the request was not meant for us, if it was not."""
-        host = said.get(b"host", b"").lower()
+        host = headers.get(b"host", b"").lower()
         # RFC 9110 section 7.4: what is addressed to someone else is misdirected.
         if self._hosts is not None and host not in self._hosts:
             return shape(421, "the Host header does not name this server")
-        if self._foreign(scope, host, said):
+        if self._foreign(scope, host, headers):
             return shape(403, "requests from other sites are refused")
         return None
 
-    def _foreign(self, scope: Scope, host: bytes, said: dict[bytes, bytes]) -> bool:
-        """Tell whether a page of another origin sent this."""
-        origin = said.get(b"origin")
+    def _foreign(self, scope: Scope, host: bytes, headers: dict[bytes, bytes]) -> bool:
+        """Check whether a page of another origin sent this."""
+        origin = headers.get(b"origin")
         if origin is not None:
             ours = b"%s://%s" % (scope["scheme"].encode(), host)
             if origin.lower() != ours:
                 return True
-        if said.get(b"sec-fetch-site", b"").lower() != b"cross-site":
+        if headers.get(b"sec-fetch-site", b"").lower() != b"cross-site":
             return False
         return not (
             self._navigable
             and scope["method"] == "GET"
-            and said.get(b"sec-fetch-mode", b"").lower() == b"navigate"
+            and headers.get(b"sec-fetch-mode", b"").lower() == b"navigate"
         )
 
 

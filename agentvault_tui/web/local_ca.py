@@ -57,7 +57,7 @@ class CaFiles:
         """Name the files of *home*; they need not exist.
 
         Args:
-            home: whose files.
+            home: the home.
             public: whether the certificate is for other listeners than the agents',
                 which shows the one there is under its name.
         """
@@ -69,7 +69,7 @@ class CaFiles:
 
 
 def chosen_files(home: Home, settings: BrokerSettings) -> TlsFiles | None:
-    """Return what the agents' listener shows; None when it speaks plain HTTP."""
+    """Return the certificate of the agents' listener; None with plain HTTP."""
     if settings.tls is Switch.OFF:
         return None
     if settings.tls_cert and settings.tls_key:
@@ -104,8 +104,8 @@ def renew(
     Without *names*, those of the certificate before stay.
 
     Args:
-        home: whose ``keys`` folder is written; private already.
-        names: DNS names and addresses beside those of loopback.
+        home: the home with the ``keys`` folder; private already.
+        names: DNS names and addresses next to those of loopback.
         now: from when on it counts, some minutes of a wrong clock aside.
         new_ca: put a new authority in the place of the one there is.
         public: whether it is for other listeners than the agents'.
@@ -115,8 +115,8 @@ def renew(
 
     Raises:
         UsageError: a name is none.
-        ConflictError: the authority may not vouch for these names, or half of it is
-            missing, or it has ended, or the agents' listener shows what it made.
+        ConflictError: the authority may not sign these names, or half of it is missing,
+            or it has ended, or the agents' listener uses a certificate of it.
         SettingsError: a file cannot be read or written.
     """
     files = CaFiles.of(home, public=public)
@@ -219,7 +219,7 @@ def _make_leaf(
 class ProxyAuthority:
     """Vouches for services' hosts towards agents that use the forward proxy.
 
-    An agent trusts it for every name, so its key is kept as a root key is: 0600 in the
+    An agent trusts it for every name, so its key is stored like a root key: 0600 in the
     home's folder of keys, read by the broker alone.
     """
 
@@ -251,7 +251,7 @@ class ProxyAuthority:
         _write(self.published, self.pem, replace=True)
 
     def context(self, host: str) -> ssl.SSLContext:
-        """Return what a client that asks for *host* is shown.
+        """Return the TLS context for a client that asks for *host*.
 
         Raises:
             SettingsError: no certificate can be written.
@@ -315,14 +315,14 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
 
 
 def _permitted(names: tuple[str, ...]) -> list[x509.GeneralName]:
-    found: list[x509.GeneralName] = [x509.IPAddress(_LOOPBACK)]
+    subtrees: list[x509.GeneralName] = [x509.IPAddress(_LOOPBACK)]
     for name in names:
         general = general_name(name)
         if isinstance(general, x509.DNSName):
-            found.append(general)
+            subtrees.append(general)
         elif (address := ipaddress.ip_address(name)) not in _LOOPBACK:
-            found.append(x509.IPAddress(ipaddress.ip_network(address)))
-    return found
+            subtrees.append(x509.IPAddress(ipaddress.ip_network(address)))
+    return subtrees
 
 
 def _check_may_vouch(ca: x509.Certificate, names: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Bound what a listener gives its peers, and share its connections among users."""
+"""Bound a listener's resources for its peers, and share its connections among users."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Final
 from agentvault_tui.web.shares import SharedPlace, SharedPlaces
 
 _SPARE_FILES: Final = 256
-"""Descriptors kept for the store, the other listeners and outgoing requests; at most
-half of what there may be."""
+"""Descriptors reserved for the store, the other listeners and outgoing requests; at
+most half of all."""
 _UNASKED: Final = 16
 """The first of so many parts of the places are given unasked: asking costs a call."""
 _RESERVED: Final = 16
@@ -49,8 +49,8 @@ class Limits:
     progress_bytes: int = 65_536
     pipelined: int = 8
     """Requests of one connection that may wait for the answer to another (RFC 9112
-    section 9.3.2); with more it is cut. Each is kept in memory, and a single read may
-    hold thousands."""
+    section 9.3.2); with more it is cut. Each is in memory, and a single read may hold
+    thousands."""
     connections: int = 1024
 
 
@@ -73,7 +73,7 @@ class ConnectionSlot:
 
     user: Hashable
     """A local user's uid, or the address of another machine, an IPv6 one as its /48;
-    None where the kernel does not tell."""
+    None if the kernel does not report it."""
     drop: Callable[[], object]
     """Ends it at once; called when its place is given to another."""
     since: int = 0
@@ -136,12 +136,12 @@ class _Share:
 class Places:
     """A bounded number of connections; where all are taken, an idle one is dropped.
 
-    A connection *waits* until a whole request came over it, and again after the
-    answer. When slots run out, the user who has most of them gives one up, the longest
-    waiting first, so that no user is shut out by another's. Where the kernel does not
-    tell whose they are, all are one user's, and only those that wait are dropped. A
-    connection beyond its agent's share is closed first. Another machine has no more
-    than half of the slots.
+    A connection *waits* until a whole request came over it, and again after the answer.
+    When slots run out, the user who has most of them gives one up, the longest waiting
+    first, so that no user is shut out by another's. If the kernel does not report their
+    user, all count as one user's, and only waiting ones are dropped. A connection
+    beyond its agent's share is closed first. Another machine has no more than half of
+    the slots.
 
     With *urgent* there are slots besides, for connections that come when all are
     working: each may carry urgent requests alone.
@@ -194,7 +194,7 @@ class Places:
         return place
 
     def _has_room(self, user: Hashable, machine: str | None) -> bool:
-        """Tell whether there is a slot for *user*, or could be made."""
+        """Check whether there is a slot for *user*, or could be made."""
         mine = self._shares.get(user) or _Share()
         if machine is not None and len(mine) >= max(self._most // 2, 1):
             if not mine.waiting:
@@ -231,7 +231,7 @@ class Places:
             del self._shares[place.user]
 
     def _make_room(self, user: Hashable) -> bool:
-        """End one connection for a new one of *user*'s; tell whether that could be."""
+        """End one connection for a new one of *user*'s; return whether it could."""
         mine = self._shares.get(user) or _Share()
         most = max(self._shares.values(), key=len)
         if len(most) > len(mine) + 1 and (most.waiting or most is not self._unknown):

@@ -73,8 +73,8 @@ def _processes(proc: Path) -> Iterator[Path]:
 
 def _inode(file: Path) -> str:
     with suppress(OSError):
-        if found := _SOCKET.fullmatch(str(file.readlink())):
-            return found[1]
+        if match := _SOCKET.fullmatch(str(file.readlink())):
+            return match[1]
     return ""
 
 

@@ -32,7 +32,7 @@ _CHUNK_FRAMING: Final = 24
 
 
 class BoundedProtocol(asyncio.Protocol):
-    """One connection, whose requests are answered one after another."""
+    """One connection, which answers one request after another."""
 
     transport: asyncio.Transport
 
@@ -52,8 +52,8 @@ class BoundedProtocol(asyncio.Protocol):
         self._url = b""
         self._headers: list[Header] = []
         self._template: dict[str, Any] = {}
-        """What every request's scope says of the connection."""
-        self._known: dict[str, Any] = {}
+        """The connection's part of every request's scope."""
+        self._members: dict[str, Any] = {}
         self._expects_100 = self._paused = self._idle = False
         self._pipeline: deque[Exchange] = deque()
         self._since = since
@@ -82,16 +82,16 @@ class BoundedProtocol(asyncio.Protocol):
     # The transport's callbacks
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection, or hang up on whoever may not have it."""
+        """Take the connection, or hang up on a peer that may not have it."""
         self.transport = transport
         self.port.connections.add(self)
-        known = self.port.admit(transport)
-        if known is None:
+        admitted = self.port.admit(transport)
+        if admitted is None:
             transport.abort()
         elif not self._placed(transport):
             self._refuse(503, "too many connections")
         else:
-            self._known = known
+            self._members = admitted
             tls = transport.get_extra_info("sslcontext") is not None
             self._template = {
                 "type": "http",
@@ -105,7 +105,7 @@ class BoundedProtocol(asyncio.Protocol):
             self._arm(max(self._limits.head_seconds - shaken, 0.0))
 
     def _placed(self, transport: asyncio.Transport) -> bool:
-        """Take a place, or the one of the handshake; tell whether there is one."""
+        """Take a place, or the one of the handshake; return whether there is one."""
         if self.slot is not None:
             self.slot.drop = transport.abort
         else:
@@ -117,7 +117,7 @@ class BoundedProtocol(asyncio.Protocol):
         return self.slot is not None
 
     def connection_lost(self, _: Exception | None) -> None:
-        """Stop every clock of this connection, and tell whoever waits for it."""
+        """Stop every clock of this connection, and wake its waiters."""
         self.port.connections.discard(self)
         self._deadline = None
         if self.slot is not None:
@@ -131,7 +131,7 @@ class BoundedProtocol(asyncio.Protocol):
             self.writable.set()
 
     def data_received(self, data: bytes) -> None:
-        """Parse *data*; refuse what is malformed or past a cap, and hang up."""
+        """Parse *data*; refuse malformed or oversized input, and hang up."""
         if self.transport.is_closing() or self._refused:
             return
         if self._deadline is None or self._idle:
@@ -146,7 +146,7 @@ class BoundedProtocol(asyncio.Protocol):
                 return
 
     def _feed(self, data: bytes) -> None:
-        """Parse a slice, and count what of it became neither headers nor body."""
+        """Parse a slice, and count the bytes that became neither headers nor body."""
         number = self._number
         try:
             self._parser.feed_data(data)
@@ -177,7 +177,7 @@ class BoundedProtocol(asyncio.Protocol):
             self._stalled = None
 
     def pause_reading(self) -> None:
-        """Let the peer wait until what it sent is read."""
+        """Let the peer wait until its bytes are read."""
         if not self._paused:
             self._paused = True
             self.transport.pause_reading()
@@ -324,7 +324,7 @@ class BoundedProtocol(asyncio.Protocol):
     # Rules that the parser leaves to us
 
     def _check_version(self) -> None:
-        """Refuse what is not HTTP/1.x, and framing its version does not know.
+        """Refuse other protocols than HTTP/1.x, and framing its version does not know.
 
         Both ends must agree on a message's length (RFC 9112 section 6.1).
         """
@@ -351,9 +351,9 @@ class BoundedProtocol(asyncio.Protocol):
             if self._parser.get_method() != b"OPTIONS":
                 self._fail(400, "only OPTIONS is asked of a whole server")
             return
-        scheme, found, rest = target.partition(b"://")
+        scheme, separator, rest = target.partition(b"://")
         authority, path = _split_authority(rest)
-        if not found or not authority or b"@" in authority or b"#" in path:
+        if not separator or not authority or b"@" in authority or b"#" in path:
             self._fail(400, "this is no request target")
         if scheme.lower() != self._template["scheme"].encode():
             self._fail(421, "the request target does not name this server")
@@ -417,7 +417,7 @@ class BoundedProtocol(asyncio.Protocol):
             self._timer = self.loop.call_later(left, self._on_timer)
 
     def _weigh(self, size: int) -> None:
-        """Count what was fed to the parser, which keeps an unfinished header whole."""
+        """Count the parser's input, which buffers an unfinished header whole."""
         self._fed += size
         if self._in_head:
             if self._fed > self._limits.head_bytes:
@@ -500,7 +500,7 @@ class BoundedProtocol(asyncio.Protocol):
             "query_string": query,
             "raw_target": self._url,
             "headers": self._headers,
-            "state": self._known.copy(),
+            "state": self._members.copy(),
         }
         keep_alive = version != "1.0" and self._parser.should_keep_alive()
         exchange = Exchange(
@@ -515,15 +515,15 @@ class BoundedProtocol(asyncio.Protocol):
         self.port.tasks.add(exchange.task)
 
 
-def _address(told: Any) -> tuple[str, int | None] | None:
+def _address(address: Any) -> tuple[str, int | None] | None:
     """Return an end of the connection as ASGI has it: a Unix socket has no port."""
-    if isinstance(told, str):
-        return (told, None) if told else None
-    return (str(told[0]), int(told[1])) if told else None
+    if isinstance(address, str):
+        return (address, None) if address else None
+    return (str(address[0]), int(address[1])) if address else None
 
 
 def _split_authority(rest: bytes) -> tuple[bytes, bytes]:
-    """Return what of an absolute target is the authority, and the path and query."""
+    """Split an absolute target into the authority, and path and query."""
     ends = [at for mark in b"/?#" if (at := rest.find(mark)) >= 0]
     end = min(ends, default=len(rest))
     return rest[:end], rest[end:]

@@ -38,7 +38,7 @@ class PublicAddress:
         Relative paths are below the config folder of *home*.
 
         Raises:
-            SettingsError: one of the four is missing, or not what it should be.
+            SettingsError: one of the four is missing or invalid.
         """
         section = "tenant" if isinstance(settings, TenantSettings) else "operators"
         missing = [name for name in _KEYS if not getattr(settings, name)]
@@ -110,12 +110,12 @@ class LocalSite:
 
 
 def _listen(text: str, section: str) -> tuple[str, int]:
-    found = _LISTEN.fullmatch(text)
+    match = _LISTEN.fullmatch(text)
     try:
-        host = str(ipaddress.ip_address(found["host"].strip("[]"))) if found else ""
+        host = str(ipaddress.ip_address(match["host"].strip("[]"))) if match else ""
     except ValueError:
         host = ""
-    port = int(found["port"]) if found else 0
+    port = int(match["port"]) if match else 0
     if not host or not 0 < port <= 65_535:
         raise SettingsError(
             f"{section}.listen is {text!r:.60}: no address and port",

@@ -34,11 +34,11 @@ _BROADCAST: Final = ipaddress.IPv4Address("255.255.255.255")
 
 @lru_cache(maxsize=1024)
 def may_reach(address: str, *, private: bool) -> bool:
-    """Tell whether a service may be at *address*, which was resolved.
+    """Check whether a service may be at *address*, which was resolved.
 
     It is unicast, and public unless *private*, which allows loopback, link-local and
-    private ones. What an IPv6 address embeds (mapped, NAT64, 6to4, Teredo) is judged
-    instead of it.
+    private ones. An address embedded in an IPv6 one (mapped, NAT64, 6to4, Teredo) is
+    judged instead of it.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
@@ -55,7 +55,7 @@ def may_reach(address: str, *, private: bool) -> bool:
 
 
 class _RefusedAddressError(OSError):
-    """A name stands for an address that its service may not have."""
+    """A name represents an address that its service may not have."""
 
 
 async def resolved(
@@ -71,10 +71,10 @@ async def resolved(
         ip = ipaddress.ip_address(host)
         addresses = [(socket.AF_INET if ip.version == 4 else socket.AF_INET6, str(ip))]
     if not addresses:
-        found = await asyncio.get_running_loop().getaddrinfo(
+        infos = await asyncio.get_running_loop().getaddrinfo(
             host, None, type=socket.SOCK_STREAM
         )
-        addresses = list(dict.fromkeys((kind, str(at[0])) for kind, *_, at in found))
+        addresses = list(dict.fromkeys((kind, str(at[0])) for kind, *_, at in infos))
     for _, address in addresses:
         if not may_reach(address, private=private):
             raise _RefusedAddressError(errno.EACCES, "address not allowed")

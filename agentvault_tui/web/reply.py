@@ -69,8 +69,8 @@ def json_reply(
 ) -> Reply:
     """Write *value* as JSON, never to be cached.
 
-    It is an object with members, where there are *texts*: more members of it, whose
-    values are JSON already.
+    It is an object with members, if there are *texts*: more members of it, whose values
+    are JSON already.
     """
     body = to_json(value).encode()
     for name, text in (texts or {}).items():
@@ -96,7 +96,7 @@ _PLAIN: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 
 
 def decode_header(value: bytes) -> str | None:
-    """Return what a header says, also in ``=?base64?…?=``; nothing where unclear."""
+    """Return a header's text, also in ``=?base64?…?=``; nothing if unclear."""
     text = value.decode("latin-1").strip()
     if not (text.startswith("=?base64?") and text.endswith("?=") and len(text) > 10):
         return text if text.isascii() else None

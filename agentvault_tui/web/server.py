@@ -55,7 +55,7 @@ class Acceptor(ABC):
     async def greet(
         self, connected: socket.socket, since: float, place: ConnectionSlot
     ) -> bool:
-        """Take one peer until it is a connection; tell whether it is one now."""
+        """Take one peer until it is a connection; return whether it is one now."""
 
     def start(self, backlog: int) -> None:
         """Listen."""
@@ -63,7 +63,7 @@ class Acceptor(ABC):
         self._resume()
 
     def close(self) -> None:
-        """Accept nobody any more, and drop who has not finished."""
+        """Accept no peer any more, and drop unfinished ones."""
         self._pause()
         if self._paused is not None:
             self._paused.cancel()
@@ -119,7 +119,7 @@ class Acceptor(ABC):
     def _ended(
         self, connected: socket.socket, place: ConnectionSlot, task: asyncio.Task[bool]
     ) -> None:
-        """Close what was not handed on; a task cancelled early never began."""
+        """Close a socket that was not handed on; a task cancelled early never began."""
         connected.close()
         self._pending.discard(task)
         error = None if task.cancelled() else task.exception()
@@ -192,13 +192,13 @@ class Handshakes(Acceptor):
         super().__init__(bound, listener.limits.head_seconds, listener.places)
         self._tls = tls
         self._connect = connect
-        told = listener.shape(400, "this port speaks TLS: ask with https")
-        self._plain = written(told)
+        answer = listener.shape(400, "this port speaks TLS: ask with https")
+        self._plain = written(answer)
 
     async def greet(
         self, connected: socket.socket, since: float, place: ConnectionSlot
     ) -> bool:
-        """Take one peer through its handshake; tell whether it is a connection now."""
+        """Take one peer through its handshake; return whether it is connected."""
         async with asyncio.timeout_at(since + self.seconds):
             first = await self.peek(connected)
             if first and first[0] != HANDSHAKE:
@@ -333,7 +333,7 @@ class Listener:
         return {"peer": peer} if peer.uid in {os.geteuid(), 0} else None
 
     def peer_uid(self, transport: asyncio.Transport) -> int | None:
-        """Return whose the other end of a TCP connection is, where that is told."""
+        """Return the user at the other end of a TCP connection, if it is known."""
         if self._unix:
             return None
         connected: socket.socket = transport.get_extra_info("socket")
@@ -369,8 +369,8 @@ class Server:
         """Serve *app* on *bound*, over TLS where given.
 
         `stop` closes *bound* and *held*, a socket that keeps a port from others. An
-        *acceptor* decides itself what becomes a connection. Where all connections are
-        at work, there are more for requests that are *urgent*.
+        *acceptor* decides itself which peers become connections. Where all connections
+        are at work, there are more for requests that are *urgent*.
         """
         listener = Listener(
             app,
@@ -411,7 +411,7 @@ def run(main: Coroutine[object, object, T]) -> T:
         main: the program.
 
     Returns:
-        what it returns.
+        its result.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
@@ -419,8 +419,8 @@ def run(main: Coroutine[object, object, T]) -> T:
 
 def peer(scope: Scope) -> Peer:
     """Return who is at the other end of a request that came over a Unix socket."""
-    found: Peer = scope["state"]["peer"]
-    return found
+    peer_info: Peer = scope["state"]["peer"]
+    return peer_info
 
 
 def _inode(path: Path) -> int | None:

@@ -1,6 +1,6 @@
 """HTTP/1.1 on one connection to a service: one request at a time, everything bounded.
 
-llhttp parses the answers, strictly; what it leaves to its user is checked here.
+llhttp parses the answers, strictly; the parts it leaves to its user are checked here.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ _HEADERS: Final = 128
 _CHUNK_FRAMING: Final = 24
 """A chunk's size in 16 hexadecimal digits, and its two line ends, rounded up."""
 _CONTROLS: Final = bytes({*range(32), 127} - {9})
-"""What no header may hold (RFC 9110 section 5.5), and two bytes at a line's end."""
+"""Characters that no header may hold (RFC 9110 section 5.5), and two bytes at a line's
+end."""
 _INTERIM: Final = frozenset({100, 102, 103})
 _BODILESS: Final = frozenset({204, 304})
 _WITHOUT_CONTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-"""Methods whose requests say no length where they have no content."""
+"""Methods whose requests have no length without content."""
 
 
 class UpstreamError(Exception):
     """The service gave no answer, or one that must not be passed on."""
 
     def __init__(self, status: int, code: str, text: str) -> None:
-        """Keep the HTTP *status* and *code* for the agent; the text holds no secret."""
+        """Store the HTTP *status* and *code* for the agent; no secrets."""
         super().__init__(text)
         self.status = status
         self.code = code
@@ -103,7 +104,7 @@ class ServiceConnection(asyncio.Protocol):
     # The transport's callbacks
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Keep the transport."""
+        """Store the transport."""
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
@@ -164,7 +165,7 @@ class ServiceConnection(asyncio.Protocol):
             raise ValueError
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header; not a trailer, which nobody reads."""
+        """Collect a header; trailers are dropped."""
         if self._in_head:
             self.headers.append((name, value))
             if len(self.headers) > _HEADERS:
@@ -203,7 +204,7 @@ class ServiceConnection(asyncio.Protocol):
         self._framing -= _CHUNK_FRAMING
 
     def on_body(self, body: bytes) -> None:
-        """Keep a piece of the body until it is read."""
+        """Buffer a piece of the body until it is read."""
         self._framing -= len(body)
         self.has_body = True
         self._pieces.append(body)
@@ -298,8 +299,8 @@ class ServiceConnection(asyncio.Protocol):
     ) -> None:
         """Write the request of `begin`, whose body may follow as it comes.
 
-        *target* is sent byte for byte. *headers* are all but those that tell the body's
-        length, and *length* is of a body in pieces, where it is known.
+        *target* is sent byte for byte. *headers* are all but those of the body's
+        length, and *length* is of a body in pieces, if it is known.
 
         Raises:
             UpstreamError: a header cannot be sent as it is; nothing was written.
@@ -366,7 +367,7 @@ class ServiceConnection(asyncio.Protocol):
             raise self._error
 
     async def read(self) -> bytes:
-        """Return what of the body has arrived, at least a byte; none at its end.
+        """Return the arrived part of the body, at least a byte; none at its end.
 
         Raises:
             UpstreamError: it broke off, or did not come in time.
@@ -377,12 +378,12 @@ class ServiceConnection(asyncio.Protocol):
             if self.complete:
                 return b""
             await self._wait()
-        found, self._pieces = b"".join(self._pieces), []
+        data, self._pieces = b"".join(self._pieces), []
         self._buffered = 0
         if self._paused:
             self._paused = False
             self.transport.resume_reading()
-        return found
+        return data
 
     def abort(self) -> None:
         """Close the connection at once; data buffered in the kernel is dropped."""
@@ -401,7 +402,7 @@ class ServiceConnection(asyncio.Protocol):
             self._waiter.set_result(None)
 
     def _fail(self, error: UpstreamError) -> None:
-        """End the connection at once, and whoever waits for it."""
+        """End the connection at once, and wake its waiter."""
         self._error = self._error or error
         self._pieces.clear()
         self._keep = False
@@ -424,7 +425,7 @@ class ServiceConnection(asyncio.Protocol):
         self._timer = self._loop.call_later(seconds, self._on_timer)
 
     def _on_timer(self) -> None:
-        """Fail what is late; the timer is set anew only once it has fired."""
+        """Fail late steps; the timer is set again only once it has fired."""
         self._timer, now = None, self._loop.time()
         if self.complete and not self._pieces:
             return

@@ -138,8 +138,8 @@ class SharedPlaces:
 
     def count(self, user: str) -> int:
         """Return how many places an agent has."""
-        known = self._users.get(user)
-        return known.count if known else 0
+        entry = self._users.get(user)
+        return entry.count if entry else 0
 
     def _has_room(self, user: str, size: int, *, lendable: bool) -> bool:
         own, free = self.count(user) + size, self.total - self.taken
@@ -184,14 +184,14 @@ class SharedPlaces:
         return True
 
     def _change(self, user: str, by: int) -> _User:
-        known = self._users.get(user)
-        if known is None:
+        entry = self._users.get(user)
+        if entry is None:
             if len(self._users) >= _MANY:
                 self._forget_idle()
-            known = self._users[user] = _User()
-        known.change(by, self._now())
+            entry = self._users[user] = _User()
+        entry.change(by, self._now())
         self.taken += by
-        return known
+        return entry
 
 
 class CappedPlaces:
@@ -327,10 +327,13 @@ def _prefixes(classes: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 def classes_of(address: str) -> tuple[str, ...]:
     """Return the classes of an address: of IPv6 the /48, the /64 and the address."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(found, ipaddress.IPv6Address):
-        if found.ipv4_mapped is not None:
-            return (str(found.ipv4_mapped),)
-        nets = (ipaddress.ip_network((found, size), strict=False) for size in (48, 64))
-        return (*map(str, nets), str(found))
-    return (str(found),)
+    address_parsed = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(address_parsed, ipaddress.IPv6Address):
+        if address_parsed.ipv4_mapped is not None:
+            return (str(address_parsed.ipv4_mapped),)
+        nets = (
+            ipaddress.ip_network((address_parsed, size), strict=False)
+            for size in (48, 64)
+        )
+        return (*map(str, nets), str(address_parsed))
+    return (str(address_parsed),)

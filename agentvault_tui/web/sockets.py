@@ -119,20 +119,20 @@ def _bound(host: str, port: int, setting: str) -> socket.socket:
 
 
 def loopback_pair(host: str, port: int) -> tuple[socket.socket, socket.socket | None]:
-    """Bind a loopback address, and keep its port on the other loopback from others.
+    """Bind a loopback address, and reserve its port on the other loopback.
 
-    A client that says ``localhost`` tries 127.0.0.1 and ::1 in an order of its own
-    (RFC 6761 section 6.3): another user's program on the one left free would be sent
-    what was meant for us. The second socket never listens, so such a client is refused
-    there at once and tries the first.
+    A client of ``localhost`` tries 127.0.0.1 and ::1 in an order of its own (RFC 6761
+    section 6.3): another user's program on the one left free would get our requests.
+    The second socket never listens, so such a client is refused there at once and tries
+    the first.
 
     Args:
         host: where to listen.
         port: 0 picks one that is free on both.
 
     Returns:
-        the socket to listen on, and the one to keep as long; None where the machine
-        has no such address, or *host* is neither of the two.
+        the socket to listen on, and the reserving one; None if the machine has no such
+        address, or *host* is neither of the two.
 
     Raises:
         SettingsError: *host* is not a loopback address of this machine.
@@ -217,7 +217,7 @@ def peer_of(transport: asyncio.BaseTransport) -> Peer:
 
 
 def tcp_peer_uid(connected: socket.socket) -> int | None:
-    """Return whose the other end of a TCP connection is, as `tcp_user` does."""
+    """Return the user at the other end of a TCP connection, as `tcp_user` does."""
     try:
         return tcp_user(connected.getpeername(), connected.getsockname())
     except OSError:
@@ -245,10 +245,10 @@ def machine_of(connected: socket.socket | asyncio.Transport) -> str | None:
 
 
 def tcp_user(peer: Sequence[Any], local: Sequence[Any]) -> int | None:
-    """Return whose the other end of a local TCP connection is (``sock_diag(7)``).
+    """Return the user at the other end of a local TCP connection (``sock_diag(7)``).
 
-    None where the kernel does not tell, or nobody holds that end open any more. Of
-    uids lent to one user the first.
+    None if the kernel does not report it, or no process holds that end open any more.
+    Of uids lent to one user the first.
     """
     diagnostics = _diagnostics()
     if diagnostics is None:
@@ -271,15 +271,15 @@ def tcp_user(peer: Sequence[Any], local: Sequence[Any]) -> int | None:
             )
             + ours,
         )
-        told = b""
+        reply = b""
         # The answer is there when it is asked; an older one may be before it.
-        while len(told) < _DIAG_TOLD.size or _SEQUENCE.unpack_from(told)[0] != number:
-            told = os.read(diagnostics, 8192)
-            if _SEQUENCE.unpack_from(told) == (number,) and told[4] != _BY_FAMILY:
+        while len(reply) < _DIAG_TOLD.size or _SEQUENCE.unpack_from(reply)[0] != number:
+            reply = os.read(diagnostics, 8192)
+            if _SEQUENCE.unpack_from(reply) == (number,) and reply[4] != _BY_FAMILY:
                 return None
     except (OSError, struct.error):
         return None
-    state, uid, inode = _DIAG_TOLD.unpack_from(told)
+    state, uid, inode = _DIAG_TOLD.unpack_from(reply)
     return _first_lent(uid) if inode and state == _ESTABLISHED else None
 
 
@@ -300,7 +300,7 @@ def _first_lent(uid: int) -> int:
 def _lent(
     path: Path, _changed: int, _size: int
 ) -> tuple[list[int], list[tuple[int, int, int]]]:
-    """Read the ranges: where each begins; its begin, end, and what it counts as."""
+    """Read the ranges: where each begins; its begin, end, and its user."""
     first_of: dict[str, int] = {}
     ranges = []
     for line in path.read_text().splitlines():
@@ -327,7 +327,7 @@ def _diagnostics() -> int | None:
 
 
 def _check_folder(folder: Path) -> None:
-    """Insist on a folder in which nobody else can replace our socket."""
+    """Insist on a folder in which no other party can replace our socket."""
     if not folder.exists():
         private_folder(folder)
     status = folder.stat()
@@ -370,7 +370,7 @@ _NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
 def abort(transport: asyncio.WriteTransport) -> None:
-    """Close a connection at once; what the kernel has not sent is dropped.
+    """Close a connection at once; the kernel's unsent bytes are dropped.
 
     One that is closed already is left: uvloop says ValueError of its socket.
     """

@@ -28,7 +28,7 @@ class StrangersGuard:
         """Guard *app*.
 
         Args:
-            app: what is guarded.
+            app: the guarded app.
             connections: places of the listener.
             waits: whether a request may wait, and anybody may send it.
             shape: how a refusal looks.

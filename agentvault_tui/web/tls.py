@@ -1,4 +1,4 @@
-"""Certificates as they are read, and those that a TLS listener shows, read anew."""
+"""Certificates as they are read, and those that a TLS listener shows, read again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _log = logging.getLogger("agentvault.web")
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What a certificate says."""
+    """The content of a certificate."""
 
     names: tuple[str, ...]
     issuer: str
@@ -55,12 +55,12 @@ def general_name(name: str) -> x509.GeneralName:
 
 def _described(certificate: x509.Certificate) -> Certificate:
     try:
-        found = certificate.extensions.get_extension_for_class(
+        alternative = certificate.extensions.get_extension_for_class(
             x509.SubjectAlternativeName
         ).value
         names = tuple(
             str(each.value)
-            for each in found
+            for each in alternative
             if isinstance(each, x509.DNSName | x509.IPAddress)
         )
     except (x509.ExtensionNotFound, ValueError):
@@ -88,13 +88,13 @@ def load_certificate(path: Path) -> x509.Certificate:
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """Where the certificate (with what leads to its authority) and its key are."""
+    """The files of the certificate (with its chain) and its key."""
 
     cert: Path
     key: Path
 
     def stamps(self) -> tuple[object, object]:
-        """Return what differs once one of them was changed or replaced."""
+        """Return a value that differs once one of them was changed or replaced."""
         return file_stamp(self.cert), file_stamp(self.key)
 
 
@@ -111,18 +111,19 @@ class ServerName:
         Raises:
             SettingsError: it is for other names (RFC 9525 section 6.3), or lapsed.
         """
-        found, now = read_certificate(path), self.clock.now()
+        certificate, now = read_certificate(path), self.clock.now()
         wild = f"*.{self.host.partition('.')[2]}"
-        if self.host not in found.names and wild not in found.names:
+        if self.host not in certificate.names and wild not in certificate.names:
             raise SettingsError(
                 f"the certificate {path} is not for {self.host} but for "
-                f"{', '.join(found.names) or 'no name'}",
+                f"{', '.join(certificate.names) or 'no name'}",
                 "name one that holds the host of the url beside it",
             )
-        if not found.starts <= now < found.ends:
+        if not certificate.starts <= now < certificate.ends:
             raise SettingsError(
-                f"the certificate {path} is good from {found.starts:%Y-%m-%d %H:%M} "
-                f"to {found.ends:%Y-%m-%d %H:%M}, not now",
+                f"the certificate {path} is good"
+                f" from {certificate.starts:%Y-%m-%d %H:%M}"
+                f" to {certificate.ends:%Y-%m-%d %H:%M}, not now",
                 "renew it, or set this machine's clock",
             )
 
@@ -145,7 +146,7 @@ class ServerTls:
         self._context = server_context(files, name)
 
     def context(self) -> ssl.SSLContext:
-        """Return what the next connection is to be shown."""
+        """Return the TLS context of the next connection."""
         stamp = self.files.stamps()
         if stamp != self._stamp:
             self._stamp = stamp
@@ -161,7 +162,7 @@ class ServerTls:
 def server_context(files: TlsFiles, name: ServerName | None = None) -> ssl.SSLContext:
     """Return a context that speaks TLS 1.2 or later, and HTTP/1.1 inside.
 
-    With a *name*, TLS 1.3 alone: what phones speak, and nothing that needs a choice.
+    With a *name*, TLS 1.3 alone: phones speak it, and it needs no choice.
     """
     check_key(files.key)
     check_named_file(files.cert)
@@ -198,7 +199,7 @@ def server_context(files: TlsFiles, name: ServerName | None = None) -> ssl.SSLCo
 
 
 def check_key(path: Path) -> None:
-    """Insist on a key that is nobody else's to read or to change."""
+    """Insist on a key that is no other party's to read or to change."""
     try:
         status = path.stat()
     except OSError as error:

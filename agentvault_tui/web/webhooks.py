@@ -1,4 +1,4 @@
-"""Signs what is sent as the specification Standard Webhooks says."""
+"""Signs requests by the specification Standard Webhooks."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def webhook_headers(
     Args:
         secret: ``whsec_`` and the key in base64, or that base64 alone.
         message_id: the same at each try.
-        at: when it is sent; receivers refuse what is minutes old.
-        body: exactly what is sent.
+        at: the time of sending; receivers refuse old requests.
+        body: exactly the sent bytes.
 
     Returns:
         ``webhook-id``, ``webhook-timestamp`` and ``webhook-signature``.

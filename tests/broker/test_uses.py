@@ -142,7 +142,7 @@ async def test_uses_of_a_read_are_counted_and_told_once_a_minute(
     clock.advance(60)
     await bench.broker.uses.record()
     assert len(await told(bench)) == 3
-    assert not bench.broker.uses._told
+    assert not bench.broker.uses._reported
 
 
 async def test_uses_not_told_yet_are_told_at_the_end_and_survive_an_outage(

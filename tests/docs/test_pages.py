@@ -403,7 +403,7 @@ def test_every_settings_example_is_one(tmp_path: Path) -> None:
     assert shown["configuration.md"] >= {"broker", "operators", "stepup", "tokens"}
     assert shown["auth0.md"] == {"tenant"}
     assert shown["token-vault.md"] >= {"tenant", "connections"}
-    assert "gateway" in shown["gateway.md"]
+    assert "gateway" in shown["run.md"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

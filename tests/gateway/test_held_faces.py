@@ -411,7 +411,7 @@ async def test_each_face_shows_the_documents_that_a_call_names(
     text = await asyncio.to_thread(on_the_phone)
     assert url in text
     assert all(value in text for _, value in members)
-    stand.gateway.calls.bodies._kept.pop(f"{stepup.id}/0")
+    stand.gateway.calls.bodies._bodies.pop(f"{stepup.id}/0")
     with pytest.raises(ConflictError):
         await begin_approval(stand.bench.broker, stepup.id, stepup.digest, OPERATOR)
 

@@ -391,8 +391,8 @@ async def test_calls_are_told_in_parts_those_first_that_wait_longest(
     _, headers = await agent_of(a)
     telling = a.gateway.team_calls
     assert telling is not None
-    put = telling._put
-    monkeypatch.setattr(telling, "_put", later)
+    put = telling._publish
+    monkeypatch.setattr(telling, "_publish", later)
     monkeypatch.setattr(team_calls, "_AT_ONCE", 2)
     asking = [
         asyncio.create_task(
@@ -419,7 +419,7 @@ async def test_of_a_flooding_agent_little_is_told(
     telling = a.gateway.team_calls
     assert telling is not None
     with monkeypatch.context() as patch:
-        patch.setattr(telling, "_put", later)
+        patch.setattr(telling, "_publish", later)
         for number in range(20):
             reply = await a.client.get(f"/gw/api/events/{number}", headers=headers)
             assert reply.status_code == 200

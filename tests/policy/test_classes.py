@@ -107,7 +107,7 @@ def test_a_cached_answer_is_the_one_the_rules_give(
     remembers, forgets = policy_of(drawn), policy_of(drawn)
     for scopes, resource, given_parameters in asked:
         wanted = action(*scopes, resource=resource, **given_parameters)
-        forgets._kept.clear()
+        forgets._answers.clear()
         assert remembers.decide(agent, wanted, ENVIRONMENT) == forgets.decide(
             agent, wanted, ENVIRONMENT
         )
@@ -137,7 +137,7 @@ def test_each_way_to_read_a_request_tells_apart_what_it_must(
             for scopes in (("read:files",), ("write:files", "read:files")):
                 for sample in SAMPLES if resource == "crm:1" else SAMPLES[:2]:
                     wanted = action(*scopes, resource=resource, **sample)
-                    forgets._kept.clear()
+                    forgets._answers.clear()
                     assert remembers.decide(who, wanted, ENVIRONMENT) == forgets.decide(
                         who, wanted, ENVIRONMENT
                     )
@@ -201,4 +201,4 @@ def test_amounts_on_one_side_of_a_limit_are_one_class(agent: Agent) -> None:
             agent, action("read:files", amount=amount, currency="USD"), ENVIRONMENT
         )
     # Below it, on it, and above it.
-    assert len(policy._kept) == 3
+    assert len(policy._answers) == 3

@@ -347,7 +347,7 @@ def test_cached_answers_equal_evaluated_ones(
     for _ in range(2):
         for who in agents:
             for one in asked[::7]:
-                fresh._kept.clear()
+                fresh._answers.clear()
                 assert kept.decide(who, one, ENVIRONMENT) == fresh.decide(
                     who, one, ENVIRONMENT
                 )
@@ -363,10 +363,10 @@ def test_the_cache_of_answers_is_bounded(agent: Agent) -> None:
     policy = Policy(rule, CATALOGUE)
     for n in range(4200):
         policy.decide(agent, action("read:calendar", resource=f"r{n}"), ENVIRONMENT)
-    assert len(policy._kept) == 4096
-    known = set(policy._kept)
+    assert len(policy._answers) == 4096
+    known = set(policy._answers)
     policy.decide(agent, action("read:calendar", resource="x" * 257), ENVIRONMENT)
-    assert set(policy._kept) == known
+    assert set(policy._answers) == known
 
 
 def test_version_covers_policy_and_catalogue() -> None:

@@ -70,7 +70,7 @@ def test_a_kept_answer_holds_for_every_moment_and_place_it_is_given_for(
     remembers, forgets = policy_of(atom), policy_of(atom)
     asked = action("read:files")
     for environment in (*MOMENTS, *PLACES, *CHAINS, *MOMENTS):
-        forgets._kept.clear()
+        forgets._answers.clear()
         kept = remembers.decide(agent, asked, environment)
         assert kept == forgets.decide(agent, asked, environment)
 
@@ -82,8 +82,8 @@ def test_the_passing_of_time_leaves_kept_answers_useful(agent: Agent) -> None:
         environment = Environment.at(NOON + timedelta(seconds=second), UTC)
         for policy in (bounded, by_time):
             policy.decide(agent, action("read:files"), environment)
-    assert len(bounded._kept) == 2  # on the bound, and after it
-    assert not by_time._kept
+    assert len(bounded._answers) == 2  # on the bound, and after it
+    assert not by_time._answers
 
 
 @pytest.mark.parametrize("name", ["source", "country"])

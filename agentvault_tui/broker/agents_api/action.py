@@ -1,4 +1,4 @@
-"""Read what an agent asks for: scopes and one exact action (RFC 6749 3.3, RFC 9396)."""
+"""Read an agent's request: scopes and one exact action (RFC 6749 3.3, RFC 9396)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from agentvault_tui.web.forms import BodyError, parse_json
 
 
 def read_connection(form: dict[str, object]) -> str:
-    """Return the connection whose token is asked for.
+    """Return the connection of the requested token.
 
     ``subject_token`` is not looked at: the vault user's credential is with the broker.
     ``login_hint`` and ``scope`` change nothing either: the account is the one an
@@ -45,7 +45,7 @@ class ParsedExchange(NamedTuple):
 
 
 def read_exchange(form: dict[str, object]) -> ParsedExchange:
-    """Read whose token is exchanged for whose (RFC 8693 section 2.1).
+    """Read the token to exchange, and the receiver (RFC 8693 section 2.1).
 
     Raises:
         OAuthError: it is no exchange of an access token for one of another agent.
@@ -72,28 +72,30 @@ def read_narrowed(
     catalogue: Catalogue,
     issuer: str,
 ) -> ParsedRequest:
-    """Read what a token is exchanged for; what is left out is the *parent*'s.
+    """Read the requested token of an exchange; omitted members are the *parent*'s.
 
     *whole* is the action that the parent is good for, to be compared with.
 
     Raises:
         OAuthError: it makes no sense.
     """
-    said = {name: value for name, value in form.items() if value != ""}
+    stated = {name: value for name, value in form.items() if value != ""}
     left_out: dict[str, object] = {"scope": parent.scope}
     if parent.authorization_details is not None:
         details: list[dict[str, object]] = json.loads(parent.authorization_details)
-        if "resource" in said:
+        if "resource" in stated:
             for one in details:
                 one.pop("resource", None)
         left_out["authorization_details"] = details
-    asked = read_request(left_out | said, catalogue, issuer)
-    action = asked.action
+    narrowed = read_request(left_out | stated, catalogue, issuer)
+    action = narrowed.action
     if action.resource is None:
         action = replace(action, resource=whole.resource)
     if whole.named and whole.action in action.scopes and not action.named:
         action = replace(action, action=whole.action, named=True)
-    return asked._replace(action=action, resource=asked.resource or parent.resource)
+    return narrowed._replace(
+        action=action, resource=narrowed.resource or parent.resource
+    )
 
 
 _MEMBERS: Final = frozenset({"type", "action", "resource", "parameters", "reason"})
@@ -194,7 +196,7 @@ def _scopes(
 
 
 def unknown_scope(scope: str, name: str, catalogue: Catalogue) -> OAuthError:
-    """Return the fault of a request whose *scope* has a *name* nobody knows."""
+    """Return the fault of a request whose *scope* has an unknown *name*."""
     if not _SCOPE.fullmatch(scope):
         text = "scope must be names of printable ASCII with single spaces between"
         return OAuthError(400, "invalid_scope", text)
@@ -208,7 +210,7 @@ def unknown_scope(scope: str, name: str, catalogue: Catalogue) -> OAuthError:
 
 @lru_cache(maxsize=256)
 def _hint(catalogue: Catalogue, name: str) -> str:
-    """Name the nearest scopes; searching costs more than deciding, so keep it."""
+    """Name the nearest scopes; searching costs more than deciding, so cache it."""
     near = catalogue.nearest(name)
     return f"; did you mean {' or '.join(near)}" if near else ""
 

@@ -137,11 +137,11 @@ _UNWRITABLE_SECONDS: Final = 5
 _BUSY_SECONDS: Final = 1
 _ACCESS: Final = frozenset({EVALUATION, EVALUATIONS})
 _READING: Final = frozenset({INTROSPECT, *_ACCESS})
-"""Paths whose answer rests on what is known of a token: all that others recorded."""
+"""Paths whose answer depends on a token's state: all records of other brokers."""
 _GRANTING: Final = frozenset({TOKEN, BACKCHANNEL, *_ACCESS})
 _LARGE: Final = 4096
 """Bytes of body that make a request large. A body is read before its sender is known,
-so anybody could keep the loop busy with large ones: they are admitted one a turn."""
+so any client could block the loop with large ones: they are admitted one a turn."""
 
 _Answer = TypeVar("_Answer")
 Form = dict[str, object]
@@ -226,13 +226,13 @@ class AgentsApi:
         # What ends tokens is never refused for want of a place.
         if path != REVOKE and not count_connection(agent.id):
             raise ShareTakenError("this agent has its share of the connections")
-        asked = post or (lambda *said: self._access(scope, receive, shown, *said[:2]))
+        handler = post or (lambda *args: self._access(scope, receive, shown, *args[:2]))
 
         async def answer() -> Reply:
             current = self._broker.registry.now(agent)
             if shown is None and current.credential != agent.credential:
                 raise bad_client()  # replaced since, as another broker recorded
-            return await asked(current, form, source)
+            return await handler(current, form, source)
 
         source = self._broker.surroundings.source_of(scope)
         if path in _GRANTING and self._broker.floods.limited(agent.id):
@@ -261,8 +261,8 @@ class AgentsApi:
     ) -> tuple[Agent, UsedAssertion | None]:
         """Authenticate the client; see `ClientAuth`.
 
-        Where it fails, again once this knows what other brokers recorded: an agent may
-        have been registered, or its secret changed, a moment before.
+        If it fails, again with the latest records of other brokers: an agent may have
+        been registered, or its secret changed, a moment before.
         """
         try:
             return await self._authenticate(authorization, form)
@@ -293,7 +293,7 @@ class AgentsApi:
         return OAuthError(429, "slow_down", text, headers=(retry,))
 
     def _counted(self, agent: Agent, answer: _Answer) -> _Answer:
-        """Return *answer*, counted where the agent was not given what it asked for."""
+        """Return *answer*, counted if it refuses the agent's request."""
         if not isinstance(answer, Granted | Provided | Permitted):
             self._broker.floods.refused(agent.id)
         return answer
@@ -301,7 +301,7 @@ class AgentsApi:
     async def _note(self, used: UsedAssertion, path: str) -> None:
         """Record that *used* counts no more; no answer leaves before.
 
-        While the ledger cannot write nothing is issued; what issues nothing goes on.
+        While the ledger cannot write nothing is issued; other requests continue.
         """
         broker = self._broker
         if not broker.replays.is_first(used):
@@ -326,13 +326,13 @@ class AgentsApi:
                 # RFC 6749 section 3.3: the default, where calls are decided one by one.
                 granted = await issue_unscoped(self._broker, agent, resource, source)
                 return token_reply(self._counted(agent, granted))
-            asked = read_request(form, self._broker.policy.catalogue, self._issuer)
+            wanted = read_request(form, self._broker.policy.catalogue, self._issuer)
             answer = await request_token(
                 self._broker,
                 agent,
-                asked.action,
-                resource=asked.resource,
-                details=asked.details,
+                wanted.action,
+                resource=wanted.resource,
+                details=wanted.details,
                 source=source,
             )
             if isinstance(answer, Escalated) and not answer.stepup.status.open:
@@ -345,10 +345,10 @@ class AgentsApi:
             return token_reply(self._counted(agent, answer))
         if grant == CIBA:
             auth_req_id = _needed(form, "auth_req_id")
-            told = await poll(self._broker, agent, auth_req_id)
-            if isinstance(told, Denied | Disconnected | TenantUnavailable):
-                self._counted(agent, told)
-            return poll_reply(told)
+            outcome = await poll(self._broker, agent, auth_req_id)
+            if isinstance(outcome, Denied | Disconnected | TenantUnavailable):
+                self._counted(agent, outcome)
+            return poll_reply(outcome)
         if grant == VAULT_GRANT:
             connection = read_connection(form)
             provided = await exchange(self._broker, agent, connection, source)
@@ -358,8 +358,8 @@ class AgentsApi:
             return token_reply(self._counted(agent, answer))
         if grant is None:
             raise malformed("grant_type is missing")
-        known = f"{CLIENT_CREDENTIALS}, {CIBA}, {EXCHANGE} or {VAULT_GRANT}"
-        text = f"grant_type may be {known}"
+        grants = f"{CLIENT_CREDENTIALS}, {CIBA}, {EXCHANGE} or {VAULT_GRANT}"
+        text = f"grant_type may be {grants}"
         raise OAuthError(400, "unsupported_grant_type", text)
 
     async def _pass_on(
@@ -384,27 +384,27 @@ class AgentsApi:
             text = "audience is no agent that is served: give its client_id"
             raise OAuthError(400, "invalid_target", text)
         catalogue, whole = broker.policy.catalogue, action_of(broker, parent)
-        asked = read_narrowed(form, parent, whole, catalogue, self._issuer)
+        narrowed = read_narrowed(form, parent, whole, catalogue, self._issuer)
         return await pass_on(
             broker,
             agent,
             parent,
             other,
-            asked.action,
-            resource=asked.resource,
-            details=asked.details,
+            narrowed.action,
+            resource=narrowed.resource,
+            details=narrowed.details,
             source=source,
         )
 
     async def _backchannel(self, agent: Agent, form: Form, source: str | None) -> Reply:
         catalogue = self._broker.policy.catalogue
-        asked = read_request(form, catalogue, self._issuer, backchannel=True)
+        wanted = read_request(form, catalogue, self._issuer, backchannel=True)
         answer = await request_token(
             self._broker,
             agent,
-            asked.action,
-            resource=asked.resource,
-            details=asked.details,
+            wanted.action,
+            resource=wanted.resource,
+            details=wanted.details,
             source=source,
             backchannel=True,
         )
@@ -500,13 +500,13 @@ class AgentsApi:
         self,
         shown: Token | None,
         agent: Agent,
-        asked: Mapping[str, Any],
+        body: Mapping[str, Any],
         source: str | None,
         *,
         wait: float = 0.0,
         gone: asyncio.Future[Any] | None = None,
     ) -> dict[str, object]:
-        action = read_evaluation(asked, agent, self._broker.policy.catalogue)
+        action = read_evaluation(body, agent, self._broker.policy.catalogue)
         if shown is not None and shown.resource not in {None, action.resource}:
             raise _bad_token("the token is for another resource (RFC 8707)")
         wait = min(wait, self._broker.settings.stepup.expires_in)
@@ -523,8 +523,8 @@ class AgentsApi:
         To the browser, never by a redirect: no client has registered an address.
         """
         text = f"agents ask at {TOKEN}; a person approves in the console, not here"
-        asked = parse_qs(scope["query_string"].decode("latin-1")).get("response_type")
-        if asked == [NO_RESPONSE]:
+        query = parse_qs(scope["query_string"].decode("latin-1"))
+        if query.get("response_type") == [NO_RESPONSE]:
             raise OAuthError(400, "unauthorized_client", text)
         raise OAuthError(400, "unsupported_response_type", text)
 
@@ -558,7 +558,7 @@ class AgentsApi:
 
 
 def _audiences(issuer: str) -> frozenset[str]:
-    """Return what an assertion may call us (RFC 7523 section 3, CIBA Core 7.1).
+    """Return our possible audiences (RFC 7523 section 3, CIBA Core 7.1).
 
     Auth0's SDKs write ``https`` into an assertion whatever they speak, so a plain
     listener goes by that too; one with TLS never by ``http``.

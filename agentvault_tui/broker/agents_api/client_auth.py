@@ -88,9 +88,9 @@ class ClientAuth:
         if not isinstance(client_id, str) or not isinstance(secret, str):
             raise bad_client()
         agent = self._find(client_id)
-        known = (agent.credential.secret_sha256 if agent else None) or _NOBODY
+        expected = (agent.credential.secret_sha256 if agent else None) or _NOBODY
         # The same hash and comparison whether or not there is such a client.
-        if not hmac.compare_digest(sha256_hex(secret), known) or agent is None:
+        if not hmac.compare_digest(sha256_hex(secret), expected) or agent is None:
             raise bad_client()
         return agent
 
@@ -126,7 +126,7 @@ class ClientAuth:
 
         Raises:
             UnprovenError: the token is not that issuer's, or not exactly one agent is
-                meant: of those that match, one that is revoked does not count beside
+                meant: of those that match, one that is revoked does not count next to
                 one that is served.
         """
         try:
@@ -139,9 +139,9 @@ class ClientAuth:
             agents = [one for one in agents if one.client_id == named]
         active = self._registry.lifetimes.is_active
         served = [one for one in agents if active(one.id)]
-        if len(found := served or agents) != 1:
+        if len(candidates := served or agents) != 1:
             raise UnprovenError
-        return replace(found[0], authenticated_as=subject)
+        return replace(candidates[0], authenticated_as=subject)
 
     def _accept(
         self, assertion: Assertion, client_id: str, jwk: str | None

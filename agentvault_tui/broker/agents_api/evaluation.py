@@ -41,31 +41,31 @@ def pdp_metadata(issuer: str) -> dict[str, object]:
 
 
 def read_evaluation(
-    asked: Mapping[str, Any], caller: Agent, catalogue: Catalogue
+    body: Mapping[str, Any], caller: Agent, catalogue: Catalogue
 ) -> Action:
     """Return the action that an evaluation asks about (section 6.1).
 
-    The subject is the caller; it may be left out. What a subject, an action or a
-    resource says beside what is read here counts for nothing.
+    The subject is the caller; it may be left out. Further members of a subject, an
+    action or a resource are ignored.
 
     Raises:
-        OAuthError: 400 for what makes no sense and for an unknown scope, 403 for
-            another subject than the caller.
+        OAuthError: 400 for malformed requests and for an unknown scope, 403 for another
+            subject than the caller.
     """
-    subject = _object(asked, "subject")
+    subject = _object(body, "subject")
     if subject is not None:
         _text(subject, "subject", "type")
         if _text(subject, "subject", "id") != caller.client_id:
             text = "the subject is not the caller: an agent asks about itself alone"
             raise OAuthError(403, "access_denied", text)
-    action, resource = _object(asked, "action"), _object(asked, "resource")
+    action, resource = _object(body, "action"), _object(body, "resource")
     if action is None or resource is None:
         raise malformed("action and resource are needed, each an object")
     scope = _text(action, "action", "name")
     if scope not in catalogue:
         raise unknown_scope(scope, scope, catalogue)
     kind, name = (_text(resource, "resource", one) for one in ("type", "id"))
-    reason = (_object(asked, "context") or {}).get("reason")
+    reason = (_object(body, "context") or {}).get("reason")
     if reason is not None and not isinstance(reason, str):
         raise malformed("context.reason must be a string")
     return Action(
@@ -80,7 +80,7 @@ def read_evaluation(
 def read_batch(form: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], bool | None]:
     """Return the evaluations of a request, and the decision after which to stop.
 
-    What an evaluation does not say stands beside the array (section 7.1.1).
+    Members that an evaluation omits are next to the array (section 7.1.1).
 
     Raises:
         OAuthError: the request as a whole makes no sense.
@@ -103,7 +103,7 @@ def read_batch(form: Mapping[str, Any]) -> tuple[list[Mapping[str, Any]], bool |
 
 
 def decision_of(answer: Permitted | Denied | Escalated) -> dict[str, object]:
-    """Return the decision (section 6.2) that says what was answered."""
+    """Return the decision (section 6.2) of an answer."""
     context: dict[str, object] = {"decision_id": answer.decision_id}
     if isinstance(answer, Denied) and answer.retry_after is not None:
         context["retry_after"] = answer.retry_after
@@ -133,8 +133,8 @@ def fault_of(fault: OAuthError) -> dict[str, object]:
 
 def wait_of(prefer: bytes) -> float:
     """Return how long a client wants to wait for a person (RFC 7240 section 4.3)."""
-    found = _WAIT.search(prefer.lower())
-    return float(found[1]) if found else 0.0
+    match = _WAIT.search(prefer.lower())
+    return float(match[1]) if match else 0.0
 
 
 def _object(table: Mapping[str, Any], name: str) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ TYPE_ACCESS: Final = "urn:ietf:params:oauth:token-type:access_token"
 """RFC 8693 section 3."""
 _LONGEST: Final = 500
 _SAFE: Final = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]{0,500}")
-"""RFC 6749 section 5.2: what ``error_description`` may hold."""
+"""RFC 6749 section 5.2: the permitted characters of ``error_description``."""
 _ASCII: Final = str.maketrans(
     {"‘": "'", "’": "'", "“": "'", "”": "'", "–": "-", "—": "-", "\n": " ", "\r": " "}
 )

@@ -1,4 +1,4 @@
-"""The operators' HTTP, on a Unix socket: what consoles and the CLI speak."""
+"""The operators' HTTP, on a Unix socket, for consoles and the CLI."""
 
 from agentvault_tui.broker.operators_api.app import operators_app
 

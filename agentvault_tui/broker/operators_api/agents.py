@@ -113,7 +113,7 @@ def _reading(broker: Broker) -> list[Route]:
         return agent_info(agent, broker.registry)
 
     async def activity(request: Request) -> history.ActivityInfo:
-        """Return what one agent did, and what revoking it would end."""
+        """Return the actions of one agent, and the effect of revoking it."""
         agent = broker.registry.agent(request.path_params["id"])
         return await activity_of(broker, agent, await near_the_end(broker, agent))
 
@@ -142,21 +142,21 @@ def _registering(broker: Broker, authority: Authority) -> list[Route]:
 
     async def add(request: Request) -> Response:
         """Register an agent; its secret is in this answer alone."""
-        asked = await body_of(request, asks.AgentRequest)
-        name = visible(asked.name, 60)
+        body = await body_of(request, asks.AgentRequest)
+        name = visible(body.name, 60)
         wanted = Wanted(("agents",), "", f"a new agent, {name}")
         if await authority.by_factor(operator_of(request)):
-            new = new_agent(broker, asked)  # what cannot be is refused at once
+            new = new_agent(broker, body)  # what cannot be is refused at once
             check_scopes(broker, (*new.scopes, *new.serves))
             loosens = new.scopes or new.delegates or new.resource_server
             wanted = Wanted(
                 ("agents",) if loosens else (),
                 f"register the agent {name}",
                 wanted.about,
-                (f"name:{asked.name}", *_template_of(asked)),
+                (f"name:{body.name}", *_template_of(body)),
                 details=_described(new),
             )
-        return await adding.settle(request, asked, wanted, need=Need.OWN)
+        return await adding.settle(request, body, wanted, need=Need.OWN)
 
     async def do_renew(
         body: asks.NewSecretRequest, operator: Actor, _: object
@@ -177,9 +177,9 @@ def _registering(broker: Broker, authority: Authority) -> list[Route]:
 
 
 def _described(new: Agent) -> dict[str, object]:
-    """Return what a new agent would be, for the person who approves it."""
+    """Return a new agent's description, for the person who approves it."""
     credential, key = new.credential, new.credential.public_key
-    told: dict[str, object] = {
+    detail: dict[str, object] = {
         "scopes": list(new.scopes),
         "owner": visible(new.owner, 200),
         "subject": visible(credential.subject or "", 200),
@@ -188,11 +188,11 @@ def _described(new: Agent) -> dict[str, object]:
         "resources": list(new.resources),
         **ending_detail(new),
     }
-    return {name: value for name, value in told.items() if value or name == "scopes"}
+    return {name: value for name, value in detail.items() if value or name == "scopes"}
 
 
-def _template_of(asked: asks.AgentRequest) -> tuple[str, ...]:
-    return (f"agent:{asked.from_template}",) if asked.from_template else ()
+def _template_of(body: asks.AgentRequest) -> tuple[str, ...]:
+    return (f"agent:{body.from_template}",) if body.from_template else ()
 
 
 def _about(agent: Agent, verb: str, **details: object) -> Wanted:
@@ -206,6 +206,7 @@ def _scoping(broker: Broker, authority: Authority) -> list[Route]:
     async def do_change(
         body: asks.ScopesRequest, operator: Actor, _: object
     ) -> ending.ScopesAnswer:
+        """Carry out the change of scopes."""
         if body.serves is UNSET and body.resources is UNSET:
             grant, ungrant = frozenset(body.grant), frozenset(body.ungrant)
             wanted = body.agent_id, grant, ungrant, operator
@@ -218,9 +219,9 @@ def _scoping(broker: Broker, authority: Authority) -> list[Route]:
         return _scopes_answer(broker, nothing)
 
     async def scopes(request: Request) -> Response:
-        """Give and take scopes of one agent, or change what it serves.
+        """Grant and remove scopes of one agent, or change its served ones.
 
-        Where giving waits for a person, what is taken away ends at once.
+        If granting waits for a person, removed rights end at once.
 
         Raises:
             UsageError: nothing is to be changed, or a scope both given and taken.
@@ -251,7 +252,7 @@ def _scoping(broker: Broker, authority: Authority) -> list[Route]:
 
 
 def _granting(agent: Agent, body: asks.ScopesRequest) -> Wanted:
-    """Return what a request for more scopes, or other served ones, loosens."""
+    """Return the loosening of a request for more scopes, or other served ones."""
     if body.grant:
         given = " ".join(sorted(body.grant))
         if body.seconds is not None:
@@ -295,11 +296,12 @@ def _scopes_answer(broker: Broker, changed: ChangedRights) -> ending.ScopesAnswe
 
 
 def _bounding(broker: Broker, authority: Authority) -> list[Route]:
-    """Return the route that bounds what an agent is permitted a second."""
+    """Return the route that bounds an agent's permits a second."""
 
     async def do_change(
         body: asks.RateRequest, operator: Actor, how: How
     ) -> shapes.AgentInfo:
+        """Set the rate, unless that became a loosening meanwhile."""
         agent, wanted = broker.registry.agent(body.agent_id), body.decisions_a_second
         if not how.loosens and raises_rate(broker, agent, wanted):
             raise ConflictError(
@@ -369,9 +371,9 @@ def _delegating(broker: Broker, authority: Authority) -> list[Route]:
         return _scopes_answer(broker, changed)
 
     async def delegates(request: Request) -> Response:
-        """Set which scopes an agent may delegate to another; what is taken away ends.
+        """Set the scopes that an agent may delegate to another; removed rights end.
 
-        Where giving waits for a person, what is taken away ends at once.
+        If granting waits for a person, removed rights end at once.
         """
         body = await body_of(request, asks.DelegatesRequest)
         find = broker.registry.agent
@@ -416,6 +418,7 @@ def _issuing(broker: Broker, authority: Authority) -> list[Route]:
     async def do_issue(
         body: access.IssueRequest, operator: Actor, _: object
     ) -> access.IssuedTokenInfo:
+        """Issue a token for exactly the scopes and resource of the request."""
         agent = broker.registry.agent(body.agent_id)
         wanted = tuple(body.scope.split())
         check_scopes(broker, wanted)
@@ -459,11 +462,11 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
         about = agent_id or "all agents"
         operator = await authority.actor(operator_of(request), Need.CUT, about)
         if agent_id is None:
-            cut = await panic(broker, body.reason, operator)
+            cancelled = await panic(broker, body.reason, operator)
         else:
-            cut = await revoke_agent(broker, agent_id, body.reason, operator)
-        ended = _ended(cut, broker, one=agent_id is not None)
-        if broker.team is not None and cut.recorded:
+            cancelled = await revoke_agent(broker, agent_id, body.reason, operator)
+        ended = _ended(cancelled, broker, one=agent_id is not None)
+        if broker.team is not None and cancelled.recorded:
             brokers = await broker.team.confirmed(broker.ledger.head.seq)
             return structs.replace(ended, brokers=brokers)
         return ended
@@ -472,13 +475,15 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
         """Revoke one live token."""
         body = await body_of(request, asks.TokenRevokeRequest)
         operator = await authority.actor(operator_of(request), Need.CUT, body.id)
-        ended, cut, kept = await revoke_token(broker, body.id, body.reason, operator)
+        ended, cancelled, durability = await revoke_token(
+            broker, body.id, body.reason, operator
+        )
         return ending.TokenRevokeAnswer(
             id=body.id,
             tokens_revoked=ended,
-            calls_cut=cut.cut,
-            calls_sent=cut.sent,
-            **recorded_at(kept, broker.team),
+            calls_cut=cancelled.cut,
+            calls_sent=cancelled.sent,
+            **recorded_at(durability, broker.team),
         )
 
     return [route(calls.REVOKE, revoke), route(calls.REVOKE_TOKEN, end_token)]
@@ -538,7 +543,7 @@ def _listing(
     registry = broker.registry
     counted = [(agent, registry.counts(agent.id)) for agent in agents]
     ends, foreseen = registry.ends(), registry.foresee()
-    told = (
+    listing = (
         agent_info(
             agent,
             registry,
@@ -554,7 +559,7 @@ def _listing(
         "total": registry.agent_count,
         "head": broker.ledger.head.seq,
     }
-    return parts("agents", told, more)
+    return parts("agents", listing, more)
 
 
 def _agents_of_ids(registry: Registry, ids: Sequence[str]) -> list[Agent]:
@@ -573,17 +578,17 @@ def _one(body: asks.OneOrAllRequest) -> str | None:
     return None
 
 
-def _ended(cut: Cut, broker: Broker, *, one: bool) -> ending.RevokeAnswer:
+def _ended(ended: Cut, broker: Broker, *, one: bool) -> ending.RevokeAnswer:
     return ending.RevokeAnswer(
-        agent=agent_info(cut.agents[0], broker.registry) if one else UNSET,
-        agents=UNSET if one else len(cut.agents),
-        tokens_revoked=cut.tokens,
-        stepups_cancelled=cut.stepups,
-        calls_cut=cut.calls.cut,
-        calls_sent=cut.calls.sent,
-        delegated_revoked=cut.delegated,
-        derived_revoked=cut.derived,
-        effective_ms=round(cut.effective_ms, 3),
-        **recorded_at(cut.kept, broker.team),
-        upstream=tuple(step_info(s) for s in cut.steps if s.status != "withdrawn"),
+        agent=agent_info(ended.agents[0], broker.registry) if one else UNSET,
+        agents=UNSET if one else len(ended.agents),
+        tokens_revoked=ended.tokens,
+        stepups_cancelled=ended.stepups,
+        calls_cut=ended.calls.cut,
+        calls_sent=ended.calls.sent,
+        delegated_revoked=ended.delegated,
+        derived_revoked=ended.derived,
+        effective_ms=round(ended.effective_ms, 3),
+        **recorded_at(ended.kept, broker.team),
+        upstream=tuple(step_info(s) for s in ended.steps if s.status != "withdrawn"),
     )

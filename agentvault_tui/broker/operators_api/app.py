@@ -49,7 +49,7 @@ def operators_app(broker: Broker, feed: Feed, sessions: Sessions) -> Starlette:
     """Return the application for the Unix socket, and for operators elsewhere.
 
     Args:
-        broker: what answers.
+        broker: the broker.
         feed: the stream of events.
         sessions: who has signed in.
 
@@ -94,14 +94,15 @@ def operators_app(broker: Broker, feed: Feed, sessions: Sessions) -> Starlette:
 
 def _team_route(broker: Broker, authority: Authority) -> Route:
     async def do_make(
-        asked: asks.TeamKeyRequest, actor: Actor, _: object
+        body: asks.TeamKeyRequest, actor: Actor, _: object
     ) -> access.TeamKeyInfo:
+        """Make a new team key, and name the brokers that lack it."""
         if broker.team_key is None or broker.team is None:
             raise UsageError(
                 "this broker has a store of its own",
                 "stop it, and make the team's key then: docs/team.md",
             )
-        made = await broker.team_key.make(actor, lost=asked.lost)
+        made = await broker.team_key.make(actor, lost=body.lost)
         members = (one for one in broker.team.members if one.id != broker.team.id)
         return access.TeamKeyInfo(
             key=made.key,
@@ -115,10 +116,10 @@ def _team_route(broker: Broker, authority: Authority) -> Route:
         Raises:
             UsageError: this broker is of no team.
         """
-        asked = await body_of(request, asks.TeamKeyRequest)
+        body = await body_of(request, asks.TeamKeyRequest)
         summary = "give the team another key"
         wanted = Wanted(("team",), summary, "the team's key", ("team key",))
-        return await making.settle(request, asked, wanted)
+        return await making.settle(request, body, wanted)
 
     making = Loosening(authority, calls.TEAM_KEY, asks.TeamKeyRequest, do_make)
     return route(calls.TEAM_KEY, make)

@@ -84,7 +84,7 @@ class Loosening(Generic[BodyT, AnswerT]):
     are shown whether or not the change's details name them."""
 
     def __post_init__(self) -> None:
-        """Register what carries the call out."""
+        """Register the function that carries the call out."""
 
         async def carrier(request: Any, actor: Actor) -> bytes:
             body = msgspec.convert(request["body"], self.body)
@@ -111,9 +111,9 @@ class Loosening(Generic[BodyT, AnswerT]):
         """Answer a request that was read: carry it out, or hold it as a change.
 
         Args:
-            request: whose it is.
-            body: what it says.
-            wanted: what it would loosen.
+            request: the request.
+            body: its content.
+            wanted: its loosening.
             exempt: whether the socket alone is enough under any setting.
             need: of a request that loosens nothing.
             local: of such a request at the socket, where that is another.
@@ -134,10 +134,10 @@ class Loosening(Generic[BodyT, AnswerT]):
             exempt and not authority.is_elsewhere(seat)
         )
         actor = await authority.actor(seat, Need.GIVE, about)
-        asked = {"path": path, "body": msgspec.to_builtins(body)}
+        wanted_body = {"path": path, "body": msgspec.to_builtins(body)}
         if by_factor:
             return await self.hold(request, body, wanted, actor)
-        told = record_of(
+        draft = record_of(
             wanted.kinds,
             wanted.summary,
             wanted.texts,
@@ -145,14 +145,16 @@ class Loosening(Generic[BodyT, AnswerT]):
             proof="uid",
             by=[{"sub": actor.id, "name": actor.name}],
         )
-        content = await carry(authority.broker, Rider(actor, told), self.name, asked)
+        content = await carry(
+            authority.broker, Rider(actor, draft), self.name, wanted_body
+        )
         return Response(content, self.call.status, media_type="application/json")
 
     async def hold(
         self, request: Request, body: BodyT, wanted: Wanted, actor: Actor
     ) -> Response:
         """Hold a request until a person has approved it, and answer with the change."""
-        asked = {
+        held_body = {
             "path": dict(request.path_params),
             "body": msgspec.to_builtins(body),
         }
@@ -160,12 +162,12 @@ class Loosening(Generic[BodyT, AnswerT]):
         apart = (*self.apart, "reason") if wanted.reason else self.apart
         details = shown_request(body, apart, wanted.details)
         wanted = replace(wanted, details=details)
-        change = await ask(self.authority.broker, self.name, asked, wanted, asker)
+        change = await ask(self.authority.broker, self.name, held_body, wanted, asker)
         return answer(change_info(change), 202)
 
 
 def with_taken(answered: Response, taken: WireShape) -> Response:
-    """Return the answer with a change that waits, and what was taken away at once."""
+    """Return the answer with a waiting change, and the rights that ended at once."""
     content: dict[str, object] = json.loads(bytes(answered.body))
     content["taken"] = msgspec.to_builtins(taken)
     return Response(
@@ -186,13 +188,13 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
         query = query_of(request, ChangeQuery)
         if query.status not in {None, *CHANGE_STATUSES}:
             raise UsageError("unknown status", f"one of {', '.join(CHANGE_STATUSES)}")
-        known = [*broker.stepups.open(AgentId("")), *broker.stepups.decided()]
-        found = [
+        stepups = [*broker.stepups.open(AgentId("")), *broker.stepups.decided()]
+        infos = [
             change_info(one, whole=False)
-            for one in known
+            for one in stepups
             if one.change and query.status in {None, one.status}
         ]
-        return await listing("changes", found[: query.limit])
+        return await listing("changes", infos[: query.limit])
 
     async def show(request: Request) -> ChangeInfo:
         """Return one change; once, to the session that asked, with its answer."""

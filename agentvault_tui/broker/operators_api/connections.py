@@ -32,10 +32,10 @@ from agentvault_tui.text import visible
 
 def routes(broker: Broker, authority: Authority) -> list[Route]:
     """Return the routes about connected accounts."""
-    return [*_known(broker, authority), *_connecting(broker, authority)]
+    return [*_listing(broker, authority), *_connecting(broker, authority)]
 
 
-def _known(broker: Broker, authority: Authority) -> list[Route]:
+def _listing(broker: Broker, authority: Authority) -> list[Route]:
     async def index(request: Request) -> Response:
         """List connected accounts, of one agent or of all."""
         accounts, wanted = (
@@ -47,8 +47,8 @@ def _known(broker: Broker, authority: Authority) -> list[Route]:
             if wanted.agent is None
             else accounts.of(broker.registry.agent(wanted.agent).id)
         )
-        found = (_connection(broker, one) for one in listed)
-        return await listing("connections", found)
+        infos = (_connection(broker, one) for one in listed)
+        return await listing("connections", infos)
 
     async def remove(request: Request) -> shapes.RemovedInfo:
         """Take an account away; a shared one only when that is asked for."""

@@ -122,8 +122,8 @@ class Proofs:
 
         Args:
             proof: of a request.
-            seat: whose room it takes; empty for sign-ins, which strangers begin, with
-                as many keys as they like.
+            seat: the seat whose room it takes; empty for sign-ins, which strangers
+                begin, with as many keys as they like.
 
         Raises:
             ProofError: it is not by that key, or was taken before; 429 when there is
@@ -146,8 +146,8 @@ class Proofs:
             raise _invalid("it has no iat") from None
         apart = issued - self._clock.now().timestamp()
         if not abs(apart) <= SKEW:
-            told = f"{abs(apart):.0f} s {'ahead of' if apart > 0 else 'behind'}"
-            raise _invalid(f"its iat is {told} the broker's time: set the clock")
+            offset = f"{abs(apart):.0f} s {'ahead of' if apart > 0 else 'behind'}"
+            raise _invalid(f"its iat is {offset} the broker's time: set the clock")
 
 
 def _plain(url: str) -> str:
@@ -159,9 +159,9 @@ def _ath(token: str) -> str:
     return to_base64url(hashlib.sha256(token.encode()).digest())
 
 
-def _same(said: object, wanted: str) -> bool:
-    return isinstance(said, str) and hmac.compare_digest(
-        said.encode("utf-8", "surrogatepass"), wanted.encode()
+def _same(given_value: object, wanted: str) -> bool:
+    return isinstance(given_value, str) and hmac.compare_digest(
+        given_value.encode("utf-8", "surrogatepass"), wanted.encode()
     )
 
 

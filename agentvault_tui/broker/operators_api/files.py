@@ -1,4 +1,4 @@
-"""``/api/files``: what is in force as files say it, and applying what files say."""
+"""``/api/files``: the active state as files, and applying files."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
     """Return the routes about files."""
 
     async def show(_: Request) -> FilesInfo:
-        """Return what is in force, as files say it."""
+        """Return the active state as files."""
         return await files_of(broker)
 
     async def apply(request: Request) -> FilesAnswer | Response:
-        """Put in force what files say, or tell the difference."""
+        """Put files in effect, or return the difference."""
         wanted = await body_of(request, FilesRequest, deep=True)
         if wanted.plan:
             came = await broker.ledger.applied()
@@ -68,6 +68,8 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
         return await applying.settle(request, wanted, loosens, local=local)
 
     async def do_apply(wanted: FilesRequest, operator: Actor, how: How) -> FilesAnswer:
+        """Apply the files; refuse a loosening without an approval."""
+
         async def who(plan: FilesPlan) -> Actor:
             if loosened(broker, plan) and not how.loosens:
                 raise ConflictError(
@@ -86,7 +88,7 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
 
 
 def _loosened(broker: Broker, plan: FilesPlan) -> Wanted:
-    """Return what applying files would loosen: all of it is one change."""
+    """Return the loosening of applying files: all of it is one change."""
     kinds, name_of = loosened(broker, plan), _names(broker, plan)
     counts = {
         "agents": len(plan.changes),
@@ -94,7 +96,7 @@ def _loosened(broker: Broker, plan: FilesPlan) -> Wanted:
         "services": len(plan.edits.services),
         "limits": int(plan.edits.limits is not None),
     }
-    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    summary = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     services = plan.edits.services
     authorities = _authorities(broker, services)
     named = {
@@ -110,7 +112,7 @@ def _loosened(broker: Broker, plan: FilesPlan) -> Wanted:
         texts.append(text_change("limits.toml", *plan.edits.limits))
     return Wanted(
         kinds,
-        f"apply files: {told or 'nothing'}",
+        f"apply files: {summary or 'nothing'}",
         "applied files",
         (
             *(f"agent:{one.before.id}" for one in plan.changes if one.before),

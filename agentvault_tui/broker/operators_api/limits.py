@@ -1,4 +1,4 @@
-"""``/api/limits``: what limits there are, and what is used of them."""
+"""``/api/limits``: the limits and their uses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from agentvault_tui.policy import Limit
 from agentvault_tui.policy.limits import HookTable
 
 _MOST: Final = 1000
-"""Windows that are told at a time: those with the least left."""
+"""Windows in one answer: those with the least left."""
 _NEAR: Final = 20
 """And of one agent."""
 
@@ -33,14 +33,14 @@ def routes(broker: Broker) -> list[Route]:
     """Return the route about limits."""
 
     async def limits(_: Request) -> LimitList:
-        """Return the limits in force, and the windows that hold something."""
-        known = broker.policy.limits
+        """Return the limits in effect, and the windows that hold something."""
+        policy_limits = broker.policy.limits
         uses = sorted(
             await broker.limits.all(),
             key=lambda use: (use.left / use.limit.most, use.key),
         )
         return LimitList(
-            limits=tuple(map(limit_info, known.limits)),
+            limits=tuple(map(limit_info, policy_limits.limits)),
             uses=tuple(_use_info(broker, use) for use in uses[:_MOST]),
             hooks=tuple(
                 CallOutInfo(
@@ -51,7 +51,7 @@ def routes(broker: Broker) -> list[Route]:
                     signed=bool(one.secret),
                     **_health(broker, one),
                 )
-                for one in known.hooks
+                for one in policy_limits.hooks
             ),
             problem=broker.policy_state.problem,
         )

@@ -1,4 +1,4 @@
-"""``/api/past``, what the broker knew at a moment, and what an agent did until now."""
+"""``/api/past``, the broker's state at a moment, and an agent's actions until now."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ def routes(broker: Broker) -> list[Route]:
     """Return the routes that look back; they read the ledger and nothing else."""
 
     async def past(request: Request) -> Response:
-        """Return what the broker knew at a moment or after an event."""
+        """Return the broker's state at a moment or after an event."""
         seq, moment = _when(query_of(request, asks.PastQuery))
-        found = await broker.ledger.past(seq=seq, moment=moment)
+        state = await broker.ledger.past(seq=seq, moment=moment)
         # Beside the loop: with thousands of agents this takes as long as some requests.
-        body = await asyncio.to_thread(_written, found, broker)
+        body = await asyncio.to_thread(_written, state, broker)
         return Response(body, media_type="application/json")
 
     async def activity(request: Request) -> history.PastActivityInfo:
-        """Return what one agent had done by then."""
+        """Return the actions of one agent by then."""
         query = query_of(request, asks.PastActivityQuery)
         return await past_activity_of(broker, AgentId(query.agent), *_when(query))
 
@@ -97,7 +97,7 @@ def _past_info(past: Past, broker: Broker) -> history.PastInfo:
 
 
 def _written(past: Past, broker: Broker) -> bytes:
-    """Write what was known as JSON, each agent and step-up by itself.
+    """Encode the past state as JSON, each agent and step-up by itself.
 
     It runs in a thread: one call for all would hold the interpreter's lock.
     """
@@ -108,7 +108,7 @@ def _written(past: Past, broker: Broker) -> bytes:
 
 
 def _status(past: Past, broker: Broker) -> shapes.StatusInfo:
-    """Return the status as the events tell it."""
+    """Return the status by the events."""
     return shapes.StatusInfo(
         version=__version__,
         tenant=shapes.TenantInfo(issuer=broker.tenant.issuer, kind=broker.tenant_kind),
@@ -149,19 +149,19 @@ _AGAIN: Final = 20
 async def activity_of(
     broker: Broker, agent: Agent, near: LimitList
 ) -> history.ActivityInfo:
-    """Read what *agent* did, and what revoking it would cut now or did cut.
+    """Read *agent*'s actions, and the effect of its revocation, possible or past.
 
     *near* are the limits that it nearly reached; see `near_the_end`.
     """
     start = _first_quarter(broker.clock.now())
-    found = await broker.ledger.activity(agent.id, start)
+    activity = await broker.ledger.activity(agent.id, start)
     return history.ActivityInfo(
         agent_id=agent.id,
         head=broker.ledger.head.seq,
-        scopes=_scopes(agent, found),
-        denials=_denials(found.reasons),
-        quarters=_quarters(found.quarters, start),
-        revoke=_cut(broker, agent),
+        scopes=_scopes(agent, activity),
+        denials=_denials(activity.reasons),
+        quarters=_quarters(activity.quarters, start),
+        revoke=_forecast(broker, agent),
         revoked=await _was_cut(broker, agent),
         limits=near,
         trials=tuple(broker.trials(agent.id)),
@@ -171,7 +171,7 @@ async def activity_of(
 async def past_activity_of(
     broker: Broker, agent_id: AgentId, seq: int | None, moment: datetime | None
 ) -> history.PastActivityInfo:
-    """Read what an agent had done by a moment, from its events alone."""
+    """Read an agent's actions by a moment, from its events alone."""
     then = await broker.ledger.past_activity(
         agent_id, _first_quarter, seq=seq, moment=moment
     )
@@ -190,15 +190,15 @@ def _first_quarter(now: datetime) -> datetime:
     return started - (QUARTERS - 1) * _QUARTER
 
 
-def _scopes(agent: Agent, found: Activity) -> tuple[history.ScopeUseInfo, ...]:
+def _scopes(agent: Agent, activity: Activity) -> tuple[history.ScopeUseInfo, ...]:
     """Return granted scopes, then others that were asked for."""
     counts: dict[str, dict[str, Count]] = defaultdict(dict)
-    for count in found.scopes:
+    for count in activity.scopes:
         counts[count.value][count.outcome] = count
-    asked = sorted(set(counts) - set(agent.scopes))
+    unlisted = sorted(set(counts) - set(agent.scopes))
     return tuple(
         _use(scope, scope in agent.scopes, counts[scope])
-        for scope in (*agent.scopes, *asked)
+        for scope in (*agent.scopes, *unlisted)
     )
 
 
@@ -229,11 +229,11 @@ def _denials(reasons: tuple[Count, ...]) -> tuple[history.DenialsInfo, ...]:
     )
 
 
-def _quarters(found: tuple[Count, ...], start: datetime) -> history.QuartersInfo:
+def _quarters(counts: tuple[Count, ...], start: datetime) -> history.QuartersInfo:
     """Return one number a quarter for each outcome, the oldest first."""
     places = {iso(start + n * _QUARTER)[:16]: n for n in range(QUARTERS)}
     series = {outcome.value: [0] * QUARTERS for outcome in Outcome}
-    for count in found:
+    for count in counts:
         # A clock that was set back leaves quarters that have yet to come.
         if count.value in places and count.outcome in series:
             series[count.outcome][places[count.value]] = count.events
@@ -245,7 +245,7 @@ def _quarters(found: tuple[Count, ...], start: datetime) -> history.QuartersInfo
 
 
 async def _was_cut(broker: Broker, agent: Agent) -> history.RevokedInfo | None:
-    """Return what the revocation in force ended, by whom and why."""
+    """Return the effect of the active revocation, its operator and reason."""
     if agent.status is not AgentStatus.REVOKED:
         return None
     query = EventQuery(agent=agent.id, type=EventType.AGENT_REVOKED, limit=_AGAIN)
@@ -269,7 +269,7 @@ def _detail(event: Event, name: str) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _cut(broker: Broker, agent: Agent) -> history.RevokeForecast:
+def _forecast(broker: Broker, agent: Agent) -> history.RevokeForecast:
     held = broker.registry.held(agent.id)
     waiting = broker.stepups.open(agent.id)
     return history.RevokeForecast(

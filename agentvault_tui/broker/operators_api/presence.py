@@ -1,4 +1,4 @@
-"""``/api/presence``: the operators' open streams and what each looks at, in memory."""
+"""``/api/presence``: the operators' open streams and their screens, in memory."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Presence:
         tell: Callable[[str, Callable[[], PresenceInfo]], None],
         standing: Callable[[str], Standing],
     ) -> None:
-        """Begin with nobody here; *tell* sends one event to every stream."""
+        """Begin without operators; *tell* sends one event to every stream."""
         self._clock = clock
         self._tell = tell
         self._standing = standing
@@ -104,7 +104,7 @@ class Presence:
         )
 
     def changed(self) -> None:
-        """Tell all streams soon, once for all that changes until then."""
+        """Notify all streams soon, once for all changes until then."""
         if self._due is None:
             loop = asyncio.get_running_loop()
             self._due = loop.call_later(_GATHER, self._send)

@@ -84,7 +84,7 @@ def routes(
         return await listing("events", map(event_info, page.events), more)
 
     async def events(request: Request) -> Response:
-        """Stream what happens, as server-sent events."""
+        """Stream the events, as server-sent events."""
         raw = request.headers.get("last-event-id")
         otherwise = "Last-Event-ID is not a sequence number"
         frames = feed.stream(None if raw is None else integer_of(raw, otherwise))
@@ -111,9 +111,9 @@ def routes(
 
 def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
     async def policy(request: Request) -> planning.PolicyInfo:
-        """Give the policy in force, or one that was, and its catalogue of scopes."""
+        """Give the policy in effect, or one that was, and its catalogue of scopes."""
         version = query_of(request, asks.PolicyQuery).version
-        return await _kept(broker, version) if version else _in_force(broker)
+        return await _policy_of(broker, version) if version else _in_force(broker)
 
     async def explain(request: Request) -> planning.ExplainInfo:
         """Decide a request without issuing anything, and say why."""
@@ -143,19 +143,19 @@ def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
         return await resetting.settle(request, body, wanted)
 
     async def do_apply(
-        asked: asks.ApplyRequest, operator: Actor, how: How
+        body: asks.ApplyRequest, operator: Actor, how: How
     ) -> planning.PolicyInfo:
         await apply_policy(
-            *(broker, _texts(asked), operator, asked.plan, asked.reason),
+            *(broker, _texts(body), operator, body.plan, body.reason),
             may_loosen=how.loosens,
         )
         return _in_force(broker, map(str, broker.policy.problems()))
 
     async def apply(request: Request) -> Response:
-        """Replace the home's policy file and put it in force, with who and why."""
-        asked = await body_of(request, asks.ApplyRequest, deep=True)
-        wanted = await _wanted(broker, asked)
-        return await applying.settle(request, asked, wanted, local=Need.GIVE)
+        """Replace the home's policy file and put it in effect, with who and why."""
+        body = await body_of(request, asks.ApplyRequest, deep=True)
+        wanted = await _wanted(broker, body)
+        return await applying.settle(request, body, wanted, local=Need.GIVE)
 
     resetting = Loosening(authority, calls.RESET_POLICY, asks.WireRequest, do_reset)
     apply_call = calls.APPLY_POLICY, asks.ApplyRequest
@@ -169,15 +169,15 @@ def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
     ]
 
 
-def _texts(asked: asks.ApplyRequest) -> dict[str, str]:
-    limits = {} if asked.limits is None else {"limits": asked.limits}
-    return {"policy": asked.policy, **limits}
+def _texts(body: asks.ApplyRequest) -> dict[str, str]:
+    limits = {} if body.limits is None else {"limits": body.limits}
+    return {"policy": body.policy, **limits}
 
 
-async def _wanted(broker: Broker, asked: asks.ApplyRequest) -> Wanted:
-    """Return what a policy that is to be applied would loosen."""
-    _, policy = await preview(broker, _texts(asked), asked.plan)
-    await check_rules(broker, policy, strict=asked.strict)
+async def _wanted(broker: Broker, body: asks.ApplyRequest) -> Wanted:
+    """Return the loosening of a policy to be applied."""
+    _, policy = await preview(broker, _texts(body), body.plan)
+    await check_rules(broker, policy, strict=body.strict)
     texts = policy_changes(broker.policy.texts, policy.texts)
     kinds, named = policy_kinds(texts), " and ".join(one.name for one in texts)
     return Wanted(
@@ -187,8 +187,8 @@ async def _wanted(broker: Broker, asked: asks.ApplyRequest) -> Wanted:
         named or "policy.cedar",
         ("policy",),
         (*texts,),
-        {**differences(broker.policy, policy), "plan": asked.plan or None},
-        asked.reason,
+        {**differences(broker.policy, policy), "plan": body.plan or None},
+        body.reason,
     )
 
 
@@ -204,8 +204,8 @@ def _in_force(broker: Broker, warnings: Iterable[str] = ()) -> planning.PolicyIn
     )
 
 
-async def _kept(broker: Broker, version: str) -> planning.PolicyInfo:
-    """Return what was in force as *version*, also if it could not be today."""
+async def _policy_of(broker: Broker, version: str) -> planning.PolicyInfo:
+    """Return the policy of *version*, also if it could not be active today."""
     texts = await broker.ledger.texts(version)
     problem = None
     try:
@@ -250,29 +250,29 @@ def _query(request: Request) -> EventQuery:
     )
 
 
-def _explained(broker: Broker, asked: asks.ExplainRequest) -> planning.ExplainInfo:
-    action = asked.action
-    scopes = asked.scopes or tuple(asked.scope.split()) or ((action,) if action else ())
+def _explained(broker: Broker, body: asks.ExplainRequest) -> planning.ExplainInfo:
+    action = body.action
+    scopes = body.scopes or tuple(body.scope.split()) or ((action,) if action else ())
     if not scopes:
         raise UsageError("nothing to explain", "give 'action' or 'scope'")
     check_scopes(broker, (*scopes, action) if action else scopes)
     question = Action(
         scopes,
         action or scopes[0],
-        asked.resource or None,
-        asked.parameters,
+        body.resource or None,
+        body.parameters,
         named=bool(action) or len(scopes) == 1,
-        money=Money.of(asked.unit, asked.parameters),
+        money=Money.of(body.unit, body.parameters),
     )
     environment = broker.surroundings.at(
-        plain_address(asked.source) if asked.source else LOCAL,
-        moment_of(asked.now, "now"),
+        plain_address(body.source) if body.source else LOCAL,
+        moment_of(body.now, "now"),
     )
-    if asked.country:
-        environment = environment._replace(country=asked.country)
-    if asked.depth:
-        environment = environment._replace(delegated=True, depth=asked.depth)
-    agent = broker.registry.agent(asked.agent_id)
+    if body.country:
+        environment = environment._replace(country=body.country)
+    if body.depth:
+        environment = environment._replace(delegated=True, depth=body.depth)
+    agent = broker.registry.agent(body.agent_id)
     return explained(broker, agent, question, environment)
 
 
@@ -309,10 +309,10 @@ def _explained_limits(
     for limit in broker.policy.limits.limits:
         held = facts.get("limits", {}).get(limit.attribute)
         if held and not limit.scopes.isdisjoint(facts["scopes"]):
-            used, left, told = held["count"], held["left"], limit.told()
+            used, left, counted = held["count"], held["left"], limit.told()
             words = limit.standing(used, left)
             yield planning.ExplainedLimit(
-                id=limit.id, used=used, left=left, allows=told, standing=words
+                id=limit.id, used=used, left=left, allows=counted, standing=words
             )
 
 
@@ -341,18 +341,18 @@ def event_routes(broker: Broker) -> list[Route]:
 
     async def links(request: Request) -> history.LinkList:
         """Return links of the chain by their numbers."""
-        found = await broker.ledger.links(
+        links = await broker.ledger.links(
             _numbers(query_of(request, asks.LinksQuery).seq)
         )
         return history.LinkList(
-            ledger=broker.ledger.ledger_id, links=tuple(map(_link_info, found))
+            ledger=broker.ledger.ledger_id, links=tuple(map(_link_info, links))
         )
 
     async def story(request: Request) -> history.StoryInfo:
         """Return the events that share a decision with one."""
-        found = await broker.ledger.story(await _event_asked(broker, request))
+        events = await broker.ledger.story(await _event_asked(broker, request))
         return history.StoryInfo(
-            events=tuple(map(event_info, found.events)), complete=found.complete
+            events=tuple(map(event_info, events.events)), complete=events.complete
         )
 
     return [

@@ -68,7 +68,7 @@ _SESSION_CALLS: Final = frozenset({calls.ME.path, calls.LOGOUT.path})
 
 @dataclass(frozen=True, slots=True)
 class _SignIn:
-    """Whose a token is that was given out."""
+    """The owner of an issued token."""
 
     seat: str
     network: str
@@ -139,16 +139,16 @@ class SignIns:
 
     def _end(self, digest: str) -> None:
         """Forget a sign-in that has not ended, and have the tenant asked no more."""
-        found = self._held.pop(digest, None)
-        if found is not None:
-            self._places.leave(found.place)
-            self._sessions.cancel(found.seat)
+        session = self._held.pop(digest, None)
+        if session is not None:
+            self._places.leave(session.place)
+            self._sessions.cancel(session.seat)
 
     def seat(self, token: str) -> str | None:
         """Return the seat of the key that *token* is good with."""
         self._sweep()
-        found = self._held.get(sha256_hex(token))
-        return found.seat if found else None
+        session = self._held.get(sha256_hex(token))
+        return session.seat if session else None
 
     def _sweep(self) -> list[_SignIn]:
         """Forget sign-ins and sessions that are over; return those that wait."""
@@ -179,8 +179,8 @@ class RemoteGuard:
         """Guard *app*.
 
         Args:
-            app: what is guarded.
-            broker: whose operators they are.
+            app: the guarded app.
+            broker: the broker.
             sessions: who has signed in.
             url: how clients name it, with a slash at the end.
             connections: places of its listener; a session or a role has half of them.
@@ -295,6 +295,7 @@ class RemoteGuard:
         """Return a channel that ends a stream within a second of its session's end."""
 
         async def watched() -> Message:
+            """Return the next message, or a disconnect once the session ended."""
             arriving = asyncio.ensure_future(receive())
             try:
                 while True:
@@ -316,8 +317,8 @@ def _token(scope: Scope) -> str:
         ProofError: it has none.
     """
     headers: dict[bytes, bytes] = dict(scope["headers"])
-    said = headers.get(b"authorization", b"").decode("latin-1")
-    scheme, _, token = said.partition(" ")
+    authorization = headers.get(b"authorization", b"").decode("latin-1")
+    scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "dpop" or not token:
         raise _invalid_token("sign in first: agentvault login")
     return token.strip()
@@ -328,8 +329,8 @@ def _operator(seat: str, scope: Scope) -> Actor:
 
 
 def _too_many() -> ProofError:
-    told = "too many sign-ins are under way: try again in a few minutes"
-    return ProofError("slow_down", told, 503)
+    message = "too many sign-ins are under way: try again in a few minutes"
+    return ProofError("slow_down", message, 503)
 
 
 def _invalid_token(why: str) -> ProofError:

@@ -50,7 +50,7 @@ def routes(sessions: Sessions, authority: Authority) -> list[Route]:
         local: str | UnsetType = UNSET,
         device: shapes.DeviceInfo | UnsetType = UNSET,
     ) -> MeInfo:
-        """Return who the operator is signed in as, and what they may do."""
+        """Return the operator's person and role, and the missing rights."""
         standing = authority.standing(uid)
         return MeInfo(
             local=local,
@@ -78,7 +78,7 @@ def routes(sessions: Sessions, authority: Authority) -> list[Route]:
         return about(operator.id)
 
     async def me(request: Request) -> MeInfo:
-        """Return who is signed in, and what they may not do."""
+        """Return the signed-in person, and the missing rights."""
         operator = operator_of(request)
         return about(operator.id, local=operator.name)
 
@@ -153,6 +153,7 @@ def people_routes(
     async def record(
         body: asks.PeopleRequest, actor: Actor, _: object
     ) -> shapes.ByInfo:
+        """Void the person's approvals and sessions, and record the change."""
         # In force before its record: an approval that is recorded after it is refused.
         broker.changed[body.sub, body.change] = broker.clock.now()
         if body.change in CUTTING:
@@ -168,7 +169,7 @@ def people_routes(
 
 
 async def _is_bound(broker: Broker) -> bool:
-    """Tell whether changes of people need a role: not before anybody has it."""
+    """Check whether changes of people need a role: not before anybody has it."""
     api = broker.access.management
     if not broker.settings.operators.by_claim or api is None:
         return True

@@ -1,4 +1,4 @@
-"""``/api/agents/stepup``: what waits for a person, and the person's decision."""
+"""``/api/agents/stepup``: waiting requests, and the person's decision."""
 
 from __future__ import annotations
 
@@ -55,21 +55,21 @@ def own_device(broker: Broker, who: Actor) -> Callable[[StepUp], DeviceCode | No
 
 def _reading(broker: Broker) -> list[Route]:
     async def index(request: Request) -> Response:
-        """List what waits, then the latest that was decided."""
+        """List the waiting ones, then the latest decided."""
         await expire_due(broker)
         query = query_of(request, asks.StepUpQuery)
         status = word_of(StepUpStatus, query.status, "status")
-        known = [*broker.stepups.open(), *broker.stepups.decided()]
+        stepups = [*broker.stepups.open(), *broker.stepups.decided()]
         picked = [
             stepup
-            for stepup in known
+            for stepup in stepups
             if query.agent in {None, stepup.agent_id}
             and status in {None, stepup.status}
         ]
         ends = broker.registry.ends()
         own = own_device(broker, operator_of(request))
-        found = (stepup_info(one, ends, own(one)) for one in picked[: query.limit])
-        return await listing("stepups", found)
+        infos = (stepup_info(one, ends, own(one)) for one in picked[: query.limit])
+        return await listing("stepups", infos)
 
     async def show(request: Request) -> shapes.StepUpInfo:
         """Return one step-up, of any age; for an open held call with its content."""
@@ -81,8 +81,8 @@ def _reading(broker: Broker) -> list[Route]:
             with suppress(SealedError, LedgerError):  # another broker has it
                 info.request.body = await held_content(broker, stepup)
                 info.request.references = tuple(
-                    structs.replace(said, content=content)
-                    for said, content in await held_documents(broker, stepup)
+                    structs.replace(document, content=content)
+                    for document, content in await held_documents(broker, stepup)
                 )
         return info
 
@@ -90,8 +90,8 @@ def _reading(broker: Broker) -> list[Route]:
         """Return the decisions before about the same agent and action."""
         stepup = await known_stepup(broker, request.path_params["id"])
         limit = query_of(request, asks.BeforeQuery).limit
-        found = await broker.ledger.stepups_before(stepup, limit)
-        return await listing("stepups", map(stepup_info, found))
+        earlier = await broker.ledger.stepups_before(stepup, limit)
+        return await listing("stepups", map(stepup_info, earlier))
 
     return [
         route(calls.STEPUPS, index),
@@ -120,14 +120,14 @@ def _deciding(broker: Broker, authority: Authority, sessions: Sessions) -> list[
             device = own_device(broker, who)(stepup)
             return answer(_decision(stepup_info(stepup, ends(), device), broker), 202)
         operator = await authority.actor(who, Need.CUT, body.id)
-        stepup, kept = await deny(broker, body.id, body.reason, operator)
-        return answer(_decision(stepup_info(stepup, ends()), broker, kept))
+        stepup, durability = await deny(broker, body.id, body.reason, operator)
+        return answer(_decision(stepup_info(stepup, ends()), broker, durability))
 
     return [route(calls.DECIDE, decide)]
 
 
 def _decision(
-    info: shapes.StepUpInfo, broker: Broker, kept: Kept = Kept.LEDGER
+    info: shapes.StepUpInfo, broker: Broker, durability: Kept = Kept.LEDGER
 ) -> ending.DecisionAnswer:
-    recorded = recorded_at(kept, broker.team)
+    recorded = recorded_at(durability, broker.team)
     return shape_from(ending.DecisionAnswer, info, **recorded)

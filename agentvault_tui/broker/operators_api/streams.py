@@ -30,7 +30,7 @@ _URGENT: Final = frozenset(
 
 
 def is_urgent(scope: Scope) -> bool:
-    """Tell whether a request may revoke or deny: such have connections of their own."""
+    """Check whether a request may revoke or deny; these get separate connections."""
     path = scope["path"]
     cuts = path.startswith("/api/calls/") and path.endswith("/cut")
     return scope["method"] == "POST" and (path in _URGENT or cuts)
@@ -47,7 +47,7 @@ class EventStreams:
 
         Args:
             stream: the answer.
-            seat: whose session it is.
+            seat: the session's seat.
             role: of who is signed in there.
         """
         caps = {seat: OF_SESSION}

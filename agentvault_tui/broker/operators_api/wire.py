@@ -99,11 +99,15 @@ def guarded(route: Route, authority: Authority) -> Route:
 
 
 def route(call: ApiCall[AnswerT], handler: Handler[AnswerT]) -> Route:
-    """Return the route of *call*, answered by what *handler* returns."""
+    """Return the route of *call*, answered by the result of *handler*."""
 
     async def endpoint(request: Request) -> Response:
-        found = await handler(request)
-        return found if isinstance(found, Response) else answer(found, call.status)
+        response = await handler(request)
+        return (
+            response
+            if isinstance(response, Response)
+            else answer(response, call.status)
+        )
 
     return Route(call.path, endpoint, methods=[call.method])
 
@@ -116,7 +120,7 @@ def answer(shape: WireShape, status: int = 200) -> Response:
 async def listing(
     name: str, shapes: Iterable[WireShape], more: dict[str, object] | None = None
 ) -> Response:
-    """Return *shapes* as the list *name* of a JSON object, with *more* beside it."""
+    """Return *shapes* as the list *name* of a JSON object, with *more* next to it."""
     body = b"".join([part async for part in parts(name, shapes, more or {})])
     return Response(body, media_type="application/json")
 
@@ -198,7 +202,7 @@ def refuse_grant(request: Request) -> Response | None:
 
 
 class FaultHandler:
-    """ASGI middleware: a fault of ours is logged once, and told without details.
+    """ASGI middleware: a fault of ours is logged once, and answered without details.
 
     *begins* is called with each request that may change something.
     """
@@ -226,12 +230,12 @@ class FaultHandler:
             if started:
                 raise  # too late for another answer; the server logs it
             log.exception("a request of an operator failed")
-            told = problem(500, "the broker failed: see its log")
-            await told(scope, receive, noticed)
+            response = problem(500, "the broker failed: see its log")
+            await response(scope, receive, noticed)
 
 
 class StaleMarker:
-    """ASGI middleware: what is read while the team's store is away says so.
+    """ASGI middleware: marks answers that are read while the team's store is away.
 
     Each JSON object that a GET answers then has the member ``stale``.
     """
@@ -250,6 +254,7 @@ class StaleMarker:
         started: Message | None = None
 
         async def mark(message: Message) -> None:
+            """Hold the first part back until the marked body has a length."""
             nonlocal started
             if message["type"] == "http.response.start":
                 kind = Headers(raw=message["headers"]).get("content-type", "")
@@ -307,41 +312,41 @@ def query_of(request: Request, kind: type[RequestT]) -> RequestT:
     given = request.query_params
     if len(given) != len(given.multi_items()):
         raise UsageError("a parameter is given twice")
-    found = _read(dict(given), kind, "parameter", strict=False)
+    query = _read(dict(given), kind, "parameter", strict=False)
     for field in msgspec.structs.fields(kind):
-        value = getattr(found, field.name)
+        value = getattr(query, field.name)
         # msgspec also takes 1e3 and 1.0 for numbers.
         if type(value) is int and not _DIGITS.fullmatch(given.get(field.name, "0")):
             raise UsageError(f"'{field.name}' is wrong: write a number in digits")
-    return found
+    return query
 
 
 def _object_of(raw: bytes) -> dict[str, object]:
     try:
-        found = strict_json.loads(raw)
+        decoded = strict_json.loads(raw)
     except ValueError:
         raise BodyError(400, "the JSON is malformed") from None
-    if not isinstance(found, dict):
+    if not isinstance(decoded, dict):
         raise BodyError(400, "the JSON body must be an object")
-    return found
+    return decoded
 
 
 def _read(
     given: dict[str, object], kind: type[RequestT], noun: str, *, strict: bool = True
 ) -> RequestT:
     if kind.__struct_config__.forbid_unknown_fields:
-        known = kind.__struct_encode_fields__
-        if unknown := sorted(set(given) - set(known)):
+        names = kind.__struct_encode_fields__
+        if unknown := sorted(set(given) - set(names)):
             raise UsageError(
-                f"unknown {noun} {unknown[0]!r:.60}", f"known: {', '.join(known)}"
+                f"unknown {noun} {unknown[0]!r:.60}", f"known: {', '.join(names)}"
             )
     try:
         return msgspec.convert(given, kind, strict=strict)
     except msgspec.ValidationError as error:
-        raise UsageError(_told(error)) from error
+        raise UsageError(_fault_text(error)) from error
 
 
-def _told(error: msgspec.ValidationError) -> str:
+def _fault_text(error: msgspec.ValidationError) -> str:
     if missing := _MISSING.fullmatch(str(error)):
         return f"'{missing[1]}' is missing"
     what, _, where = str(error).replace("`", "").partition(" - at $.")

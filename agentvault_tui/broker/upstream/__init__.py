@@ -1,9 +1,9 @@
-"""What a revocation still has to do elsewhere, durable, and told as it stands.
+"""The remaining steps of a revocation elsewhere, durable, with their state.
 
-`steps` is what is done at the tenant and in which order, `outbox` does it until it is
-confirmed or given up, `access` is what an agent has there and the credential to change
-it, `tenant_log` brings the tenant's own log into the audit, `providers` revokes at the
-provider what was handed out.
+`steps` has the tenant's steps and their order, `outbox` does them until they are
+confirmed or given up, `access` has an agent's rights there and the credential to change
+them, `tenant_log` brings the tenant's own log into the audit, `providers` revokes
+issued tokens at the provider.
 """
 
 from agentvault_tui.broker.upstream.access import TenantAccess

@@ -1,4 +1,4 @@
-"""How the broker administers its tenant: credentials kept in the home, read anew."""
+"""The broker's access to its tenant: credentials stored in the home, read again."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Tried:
 
     @classmethod
     def of(cls, error: AgentVaultError) -> Tried:
-        """Return what *error* means for a step: it is worth another try."""
+        """Return the meaning of *error* for a step: it is worth another try."""
         wait = error.retry_after if isinstance(error, TenantBusyError) else None
         return cls(error.diagnosis(), wait or 0.0)
 
@@ -51,11 +51,13 @@ def combine_attempts(parts: Iterable[Tried]) -> Tried:
     if not open_ones:
         return DONE
     for over in (None, "failed", "left"):
-        found = [part for part in open_ones if part.over == over]
-        if found:
+        same_over = [part for part in open_ones if part.over == over]
+        if same_over:
             break
     problems = dict.fromkeys(part.problem or "" for part in open_ones)
-    return Tried("; ".join(problems), max(one.wait for one in found), found[0].over)
+    return Tried(
+        "; ".join(problems), max(one.wait for one in same_over), same_over[0].over
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class Holding:
 
 
 def users_of(holdings: Holdings, agent_id: AgentId, held: Holding) -> tuple[str, ...]:
-    """Return whose refresh tokens its client may have, also without an account."""
+    """Return whose refresh tokens its client may have, also without account."""
     signed_in = holdings.signed_in(agent_id)
     return tuple(dict.fromkeys((*held.users, *([signed_in] if signed_in else ()))))
 
@@ -88,18 +90,18 @@ EndToken = Callable[[AgentId], Awaitable[Tried]]
 class TenantAccess:
     """The Management API as the client that ``auth0 apply`` made for the broker.
 
-    The credentials are read each time, for ``apply`` may run beside the broker; the
-    client they belong to is kept, and with it its budget and its token.
+    The credentials are read each time, because ``apply`` may run next to the broker;
+    the client is cached, and with it its budget and its token.
     """
 
     def __init__(
         self, tenant: Tenant, rate: float, vault: VaultAccess, registry: Registry
     ) -> None:
-        """Administer *tenant* with what *vault* keeps, *rate* requests a second."""
+        """Administer *tenant* with *vault*'s credentials, *rate* requests a second."""
         self._tenant = tenant
-        self._kept = vault.clients
+        self._clients_file = vault.clients
         self._budget = Budget(tenant.clock, rate=rate, sleep=tenant.sleep)
-        self._known: tuple[str, Management] | None = None
+        self._cached: tuple[str, Management] | None = None
         self.given: RegisteredClient | None = None
         """The embedded tenant's credential for this run, which may create objects."""
         self.holdings: Final = Holdings(vault, registry)
@@ -110,36 +112,36 @@ class TenantAccess:
         credential = self.given or self._credential()
         if credential is None:
             return None
-        if self._known is None or self._known[0] != credential.client_id:
+        if self._cached is None or self._cached[0] != credential.client_id:
             api = Management(self._tenant, credential, budget=self._budget)
-            self._known = credential.client_id, api
-        return self._known[1]
+            self._cached = credential.client_id, api
+        return self._cached[1]
 
     def _credential(self) -> RegisteredClient | None:
-        client_id = self._kept.client_id("management")
-        if not client_id or not self._kept.has_secret("management", client_id):
+        client_id = self._clients_file.client_id("management")
+        if not client_id or not self._clients_file.has_secret("management", client_id):
             return None
-        return ClientSecret(client_id, self._kept.secret("management"))
+        return ClientSecret(client_id, self._clients_file.secret("management"))
 
 
 class Holdings:
-    """What agents have at the tenant, as far as this home knows."""
+    """The agents' rights at the tenant, as far as this home knows."""
 
     def __init__(self, vault: VaultAccess, registry: Registry) -> None:
         """Read clients and users from *vault*, accounts from *registry*."""
-        self._kept = vault.clients
+        self._clients_file = vault.clients
         self._users = vault.users
         self._issuer = vault.issuer
         self._accounts = registry.accounts
         self._seen: tuple[int, ...] | None = ()
-        self._known: dict[str, tuple[str, bool]] = {}
+        self._cached: dict[str, tuple[str, bool]] = {}
         self.disconnect: Disconnect = _cannot
         """Deletes a connected account as its user."""
         self.end_token: EndToken = _nothing_held
-        """Ends the refresh token kept for the agent."""
+        """Ends the agent's stored refresh token."""
 
     def of(self, agent_id: AgentId) -> Holding | None:
-        """Return what the agent has there; nothing when it has no client."""
+        """Return the agent's rights there; nothing without a client."""
         return self._of(agent_id, self._clients())
 
     def signed_in(self, agent_id: AgentId) -> str | None:
@@ -147,11 +149,11 @@ class Holdings:
         return self._users.sub_of(agent_id)
 
     def holds_token(self, agent_id: AgentId) -> bool:
-        """Tell whether the agent's refresh token is kept here, and opens."""
+        """Check whether the agent's refresh token is stored here, and opens."""
         return self._users.of(agent_id) is not None
 
     def now(self) -> Callable[[AgentId], tuple[Holding | None, str | None]]:
-        """Read once what all agents have there; return `of` and `signed_in` by it."""
+        """Read once all agents' rights there; return `of` and `signed_in` by it."""
         clients, signed_in = self._clients(), self._users.subs()
         return lambda agent_id: (self._of(agent_id, clients), signed_in(agent_id))
 
@@ -168,12 +170,12 @@ class Holdings:
         return tuple(one for one in accounts if one.issuer == self._issuer)
 
     def keep_secret(self, agent_id: AgentId, secret: Secret) -> None:
-        """Keep the new secret of the agent's client, for when it is restored."""
+        """Store the new secret of the agent's client, for a restore."""
         key = f"{_AGENTS}{agent_id}"
-        self._kept.keep(key, self._kept.client_id(key), secret)
+        self._clients_file.keep(key, self._clients_file.client_id(key), secret)
 
     def clients(self) -> dict[str, AgentId | None]:
-        """Return our clients at the tenant, and whose each is."""
+        """Return our clients at the tenant, and their agents."""
         return {
             client_id: AgentId(key.removeprefix(_AGENTS))
             if key.startswith(_AGENTS)
@@ -182,21 +184,21 @@ class Holdings:
         }
 
     def users(self) -> dict[str, AgentId | None]:
-        """Return the vault users, and whose each is: nobody's alone if shared."""
-        found: dict[str, AgentId | None] = {}
+        """Return the vault users, and the agent of each: none if shared."""
+        holders: dict[str, AgentId | None] = {}
         for agent_id in self.clients().values():
             for account in self._accounts_of(agent_id) if agent_id else ():
-                whose = found.setdefault(account.user, agent_id)
-                found[account.user] = agent_id if whose == agent_id else None
-        return found
+                whose = holders.setdefault(account.user, agent_id)
+                holders[account.user] = agent_id if whose == agent_id else None
+        return holders
 
     def _clients(self) -> dict[str, tuple[str, bool]]:
-        """Return what the file says, read again when it is another: asked for often."""
-        seen = file_stamp(self._kept.path)
+        """Return the file's content, read again when it changed: called often."""
+        seen = file_stamp(self._clients_file.path)
         if seen != self._seen:
-            self._known = self._kept.known()
+            self._cached = self._clients_file.known()
             self._seen = seen
-        return self._known
+        return self._cached
 
 
 async def _cannot(_: Account) -> Tried:

@@ -1,7 +1,7 @@
 """The outbox: steps elsewhere, carried out until each is confirmed or given up.
 
 A step is a row of the ledger, written with the revocation it belongs to. Those at the
-tenant are done one after the other, those at providers beside them: none waits for a
+tenant are done one after the other, those at providers next to them: none waits for a
 provider.
 """
 
@@ -118,14 +118,14 @@ class Outbox:
         self._providers = providers
         self._record = record
         self.on_told: Callable[[], None] = lambda: None
-        """Called once operators were told of a step by an event."""
+        """Called once operators received a step in an event."""
         self._jitter = jitter
         self._longest = longest
         self._news = asyncio.Event()
         self._provider_news = asyncio.Event()
         self._busy: set[str] = set()
         """Ids of steps and agents that are being worked on."""
-        self._asked: set[AgentId] = set()
+        self._requested: set[AgentId] = set()
         """Agents for which tokens were asked for, so that their steps need not wait."""
 
     def cut(
@@ -133,13 +133,13 @@ class Outbox:
     ) -> tuple[OutboxStep, ...]:
         """Return the steps that end the agent elsewhere, to be recorded and taken.
 
-        Provider tokens *held* for it until now are kept to be revoked. A restore that
-        is not done, or is being recorded, is withdrawn.
+        Provider tokens *held* for it until now are retained to be revoked. A restore
+        that is not done, or is being recorded, is withdrawn.
         """
         return (*self._at_tenant(agent_id), *self._at_providers(agent_id, held))
 
     def _at_tenant(self, agent_id: AgentId) -> tuple[OutboxStep, ...]:
-        """Return the steps there: all there are when what it has cannot be read now."""
+        """Return the steps there: all of them if its rights cannot be read now."""
         names: tuple[Step, ...] = CUTTING
         users: tuple[str, ...] = ()
         lacking = False
@@ -176,7 +176,7 @@ class Outbox:
             return ()
 
     def foresee(self) -> Callable[[AgentId], tuple[str, ...]]:
-        """Return what names the steps a revocation would take at the tenant now."""
+        """Return the steps that a revocation would take at the tenant now."""
         try:
             now = self._access.holdings.now()
         except AgentVaultError as error:
@@ -184,30 +184,33 @@ class Outbox:
             return lambda _: ()
 
         def foreseen(agent_id: AgentId) -> tuple[str, ...]:
+            """Return the names of the steps for one agent."""
             there, user = now(agent_id)
             if there is None and not user:
                 return ()
             in_use = self._registry.accounts.in_use
-            kept = there is not None and all(any(in_use(a)) for a in there.accounts)
+            in_use_elsewhere = there is not None and all(
+                any(in_use(a)) for a in there.accounts
+            )
             return tuple(
                 name.value
                 for name in needed(there, (user,) if user else (), token=bool(user))
-                if not (kept and name is Step.ACCOUNTS)
+                if not (in_use_elsewhere and name is Step.ACCOUNTS)
             )
 
         return foreseen
 
     def restore(self, agent_id: AgentId) -> tuple[OutboxStep, ...]:
         """Return the steps that give the agent its grant back, the rest withdrawn."""
-        known = self._registry.steps_of(agent_id)
+        steps = self._registry.steps_of(agent_id)
         withdrawn = [
             replace(step, status="withdrawn", next_at=None)
-            for step in known
+            for step in steps
             if step.status == "pending" or lacks_credential(step)
             if step.step != Step.GRANT_BACK
         ]
         untouched = any(
-            step.step == Step.VAULT_GRANT and lacks_credential(step) for step in known
+            step.step == Step.VAULT_GRANT and lacks_credential(step) for step in steps
         )
         if untouched or self._held(agent_id) is None:
             return tuple(withdrawn)
@@ -254,7 +257,7 @@ class Outbox:
             group.create_task(self._run_at_providers(group))
 
     async def work(self) -> bool:
-        """Try what is due, once; tell if there was anything."""
+        """Try the due steps, once; return whether there were any."""
         beside = self._begin_provider_work()
         await asyncio.gather(*beside)
         return await self._one_at_tenant() or bool(beside)
@@ -273,20 +276,20 @@ class Outbox:
             await self._wait_until_due(self._provider_news, at_providers=True)
 
     async def _one_at_tenant(self) -> bool:
-        """Try the due step that stops most; tell whether there was one."""
+        """Try the due step that stops most; return whether there was one."""
         if waiting := self._without_credential():
             await self._begin_anew(waiting)
         due = [step for step in self._due_at_tenant() if not self._waits(step)]
         if not due:
             return False
         step = min(due, key=lambda step: (rank(step), step.begun_at))
-        self._asked.discard(step.agent_id)
+        self._requested.discard(step.agent_id)
         await self.attempt(step)
         self._provider_news.set()
         return True
 
     async def attempt(self, step: OutboxStep) -> None:
-        """Try *step* once, unless what is in force here is against it."""
+        """Try *step* once, unless the state here forbids it."""
         if (step.step == Step.GRANT_BACK) is not self._served(step.agent_id):
             # Never against what is in force here, whatever a row says.
             await self._end(replace(step, status="withdrawn", next_at=None))
@@ -313,9 +316,9 @@ class Outbox:
             self.on_told()
 
     async def _with_cut_holder(self, step: OutboxStep) -> OutboxStep:
-        """Return *step*, which knows whose tokens end even if its cut could not know.
+        """Return *step* with the ended tokens' owners, if they are missing.
 
-        All of the agent's steps are told at once: one of them forgets the accounts.
+        All of the agent's steps get them at once: one of them forgets the accounts.
         """
         agent_id, holdings = step.agent_id, self._access.holdings
         if step.users or step.step == Step.GRANT_BACK:
@@ -324,9 +327,9 @@ class Outbox:
         users = users_of(holdings, agent_id, held) if held else ()
         for row in self._registry.steps_of(agent_id) if users else ():
             if row.status == "pending" and not row.users and not is_providers(row):
-                told = replace(row, users=users)
-                self._registry.put_step(told)
-                await self._record(changes=[told])
+                changed = replace(row, users=users)
+                self._registry.put_step(changed)
+                await self._record(changes=[changed])
         return self._registry.step(agent_id, step.id) or step
 
     async def _try_at_tenant(self, step: OutboxStep) -> Tried:
@@ -395,19 +398,19 @@ class Outbox:
             await self._record(changes=[anew])
 
     def _waits(self, step: OutboxStep) -> bool:
-        """Tell whether a token is asked for first: without the grant there is none."""
+        """Check whether a token is asked for first: without the grant there is none."""
         agent_id = step.agent_id
-        if agent_id in self._asked or not self._providers.lacking(agent_id):
+        if agent_id in self._requested or not self._providers.lacking(agent_id):
             return False
         self._provider_news.set()
         return True
 
     def _begin_provider_work(self) -> list[Coroutine[object, object, None]]:
-        """Return what can be done beside the tenant's steps, marked as begun."""
+        """Return work possible next to the tenant's steps, marked as begun."""
         agents = {
             step.agent_id
             for step in self._due_at_tenant()
-            if step.agent_id not in self._asked
+            if step.agent_id not in self._requested
             and self._providers.lacking(step.agent_id)
         }
         due = {step.id for step in self._due()}
@@ -442,7 +445,7 @@ class Outbox:
             await self._providers.ask(agent_id)
         except Exception:
             log.exception("no token of %s could be asked for", agent_id)
-        self._asked.add(agent_id)
+        self._requested.add(agent_id)
 
     def _due(self) -> list[OutboxStep]:
         now = self._clock.now()

@@ -27,19 +27,19 @@ _KINDS: Final = frozenset(
 async def make_own_client(
     tenant: Tenant,
     credential: RegisteredClient,
-    kept: ClientSecretsFile,
+    secrets: ClientSecretsFile,
     agent: Agent,
     connection: str,
 ) -> None:
     """Make or mend the agent's client, and let it use *connection*; idempotent."""
     budget = Budget(tenant.clock, rate=_RATE, burst=int(_RATE), sleep=tenant.sleep)
-    provisioner = Provisioner(Management(tenant, credential, budget=budget), kept)
+    provisioner = Provisioner(Management(tenant, credential, budget=budget), secrets)
     needs = Needs(
         agents=(AgentNeed(agent.id, agent.name),),
         connections=(connection,),
     )
-    wanted, found = await provisioner.survey(needs, _KINDS)
-    plan = make_plan(tuple(_of_one(wanted, agent, connection)), found)
+    wanted, existing = await provisioner.survey(needs, _KINDS)
+    plan = make_plan(tuple(_of_one(wanted, agent, connection)), existing)
     address = f"{DesiredKind.CONNECTION}.{connection}"
     for item in plan.items:
         if item.address == address and item.step is PlanStep.BY_HAND:
@@ -47,14 +47,14 @@ async def make_own_client(
                 f"the tenant has no connection {visible(connection, 60)}",
                 "the embedded tenant's own is called workspace",
             )
-    async for _ in provisioner.apply(plan, found):
+    async for _ in provisioner.apply(plan, existing):
         pass
 
 
 def _of_one(
     wanted: tuple[DesiredObject, ...], agent: Agent, connection: str
 ) -> Iterator[DesiredObject]:
-    """Pick what one agent needs."""
+    """Pick the needs of one agent."""
     key = f"agents/{agent.id}"
     for one in wanted:
         if one.kind in {DesiredKind.CLIENT, DesiredKind.GRANT} and one.key.startswith(

@@ -1,8 +1,8 @@
 """Revoke at providers the tokens that an agent was given.
 
-It takes a token, and none is kept longer than a lease. So the last one an agent had is
-kept when it is cut off, or one is asked of Token Vault while the agent's grant still
-stands: in memory alone. Without one a person has to do it, and is told so.
+It takes a token, and none is retained longer than a lease. So the last one of an agent
+is retained when it is revoked, or one is requested from Token Vault while the agent's
+grant exists: in memory alone. Without one a person has to do it, and the step says so.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _SOME: Final = 6
 
 
 class ProviderAccounts:
-    """Knows the providers of the connections, and who uses whose account there."""
+    """Knows the connections' providers, and agents that share an account."""
 
     def __init__(
         self,
@@ -54,25 +54,25 @@ class ProviderAccounts:
         self._registry = registry
         self._issuer = issuer
         self._connections = connections
-        self._known: dict[str, Endpoints] = dict(KNOWN)
+        self._endpoints: dict[str, Endpoints] = dict(KNOWN)
         self._cache: dict[str, tuple[ConnectionSettings, Endpoints]] = {}
 
     def give(self, connection: str, at: Endpoints) -> None:
-        """Know where a provider is that the tenant has told of."""
-        self._known[connection] = at
+        """Take a provider's place from the tenant."""
+        self._endpoints[connection] = at
         self._cache.clear()
 
     def at(self, connection: str) -> Endpoints:
         """Return where the connection's provider is reached."""
-        said = self._connections().get(connection)
-        if said is None:
+        configured = self._connections().get(connection)
+        if configured is None:
             return Endpoints()
-        known = self._cache.get(connection)
-        if known is None or known[0] is not said:
-            chosen = said.revocation_endpoint, said.userinfo_endpoint
-            known = said, endpoints(connection, *chosen, self._known)
-            self._cache[connection] = known
-        return known[1]
+        cached = self._cache.get(connection)
+        if cached is None or cached[0] is not configured:
+            chosen = configured.revocation_endpoint, configured.userinfo_endpoint
+            cached = configured, endpoints(connection, *chosen, self._endpoints)
+            self._cache[connection] = cached
+        return cached[1]
 
     def endpoint(self, account: Account) -> str:
         """Return where a token of *account* is revoked; empty if that is not known."""
@@ -84,7 +84,7 @@ class ProviderAccounts:
         return tuple(self._same(account, self.endpoint(account)))
 
     def of(self, account: Account) -> ProviderForecast:
-        """Say what revoking the agent would do to *account* at its provider."""
+        """Return the effect of revoking the agent on *account* at its provider."""
         endpoint = self.endpoint(account)
         kept_for = tuple(islice(self._same(account, endpoint), SHARERS_SHOWN))
         if not endpoint or kept_for:
@@ -113,8 +113,8 @@ class ProviderAccounts:
         return _once(account, map(accounts.at, alike))
 
     def _alike(self, endpoint: str) -> list[str]:
-        known = self._connections()
-        return [name for name in known if self.at(name).revocation == endpoint]
+        connections = self._connections()
+        return [name for name in connections if self.at(name).revocation == endpoint]
 
 
 STEP: Final = "provider token"
@@ -164,9 +164,9 @@ class Providers:
     def rows(
         self, agent_id: AgentId, held: Iterable[HeldProviderToken]
     ) -> tuple[OutboxStep, ...]:
-        """Return the steps that revoke what the agent has at providers.
+        """Return the steps that revoke the agent's rights at providers.
 
-        Tokens *held* for it until now are kept to be shown there.
+        Tokens *held* for it until now are retained to be shown there.
         """
         now = self._clock.now()
         rows = [
@@ -182,7 +182,7 @@ class Providers:
         return tuple(rows)
 
     def keep_undelivered(self, held: HeldProviderToken) -> None:
-        """Keep a token that nobody was given, if one is still to be revoked by it."""
+        """Retain an undelivered token, if a revocation still needs it."""
         key = held.account.agent_id, held.account.connection
         row = self._registry.step(key[0], _row_id(key))
         if row is not None and row.status == "pending":
@@ -191,8 +191,8 @@ class Providers:
     def forget(self, row: OutboxStep) -> None:
         """Forget the token of a step that is over."""
         key = row.agent_id, row.connection
-        for kept in (self._held, self._refused, self._missed):
-            kept.pop(key, None)
+        for cache in (self._held, self._refused, self._missed):
+            cache.pop(key, None)
 
     def lacking(self, agent_id: AgentId) -> list[Account]:
         """Return the accounts for which a token can and should still be asked."""
@@ -211,37 +211,37 @@ class Providers:
         ]
 
     def holds(self, row: OutboxStep) -> bool:
-        """Tell whether there is a token to show for *row*."""
+        """Check whether there is a token to show for *row*."""
         return (row.agent_id, row.connection) in self._held
 
     def ready(self, row: OutboxStep) -> bool:
-        """Tell whether `do` can do anything about *row*: no token is to come."""
+        """Check whether `do` can do anything about *row*: no token is to come."""
         lacking = self.lacking(row.agent_id)
         return all(account.connection != row.connection for account in lacking)
 
     async def ask(self, agent_id: AgentId) -> None:
-        """Ask Token Vault for what `lacking` names, all at once."""
+        """Request from Token Vault the tokens that `lacking` names, all at once."""
         accounts = self.lacking(agent_id)
-        for account, found in zip(
+        for account, exchanged in zip(
             accounts,
             await asyncio.gather(*(self._exchange(one) for one in accounts)),
             strict=True,
         ):
             key = agent_id, account.connection
-            if isinstance(found, ProviderToken):
+            if isinstance(exchanged, ProviderToken):
                 self.keep_undelivered(
-                    HeldProviderToken.of(self._clock, account, found, 0.0)
+                    HeldProviderToken.of(self._clock, account, exchanged, 0.0)
                 )
-            elif found.cause is Cause.UNAVAILABLE:
-                self._missed[key] = f"no token was given in time ({found.message})"
+            elif exchanged.cause is Cause.UNAVAILABLE:
+                self._missed[key] = f"no token was given in time ({exchanged.message})"
             else:
-                self._refused[key] = f"the tenant gives no token ({found.error})"
+                self._refused[key] = f"the tenant gives no token ({exchanged.error})"
 
     async def do(self, row: OutboxStep) -> Tried:
-        """Revoke at the provider what *row* is about; tell how that went."""
+        """Revoke *row*'s account at the provider; return the result."""
         held = self._held.get((row.agent_id, row.connection))
-        known = self._registry.accounts.get(row.agent_id, row.connection)
-        account = held.account if held else known
+        current = self._registry.accounts.get(row.agent_id, row.connection)
+        account = held.account if held else current
         if account is None:
             return self._by_hand(row, _RESTARTED)
         if kept_for := self._outlook.kept_for(account):
@@ -260,14 +260,16 @@ class Providers:
         return await self._revoked(row, held)
 
     async def whose(self, account: Account) -> str:
-        """Ask the provider who the account's owner is there; empty when nobody says."""
+        """Ask the provider for the account's owner there; empty without an answer."""
         at = self._outlook.at(account.connection)
         if not at.revocation or not at.userinfo:
             return ""  # nobody needs to know
-        found = await self._exchange(account)
-        if isinstance(found, NoToken):
+        exchanged = await self._exchange(account)
+        if isinstance(exchanged, NoToken):
             return ""
-        return await self._provider(account.connection, at).whose(found.access_token)
+        return await self._provider(account.connection, at).whose(
+            exchanged.access_token
+        )
 
     async def aclose(self) -> None:
         """Close the connections, and forget every token."""
@@ -282,11 +284,11 @@ class Providers:
         async with self._places[at.revocation]:
             if self._registry.step(row.agent_id, row.id) is not row:
                 return Tried("overtaken while it waited for a place")
-            said = await provider.revoke(held.token)
-        if isinstance(said, RevocationPending):
-            return Tried(said.problem, said.wait)
-        if not isinstance(said, ProviderRevoked):
-            return self._by_hand(row, said.problem)
+            reply = await provider.revoke(held.token)
+        if isinstance(reply, RevocationPending):
+            return Tried(reply.problem, reply.wait)
+        if not isinstance(reply, ProviderRevoked):
+            return self._by_hand(row, reply.problem)
         ended = self._registry.leases.ended(
             held.account, held.thumbprint, all_of_it=at.ends_all
         )
@@ -306,7 +308,7 @@ class Providers:
         return self._reached[key]
 
     def _is_done(self, account: Account) -> bool:
-        """Tell whether it was revoked there, and nothing came of it since."""
+        """Check whether it was revoked there, and nothing came of it since."""
         key = account.agent_id, account.connection
         row = self._registry.step(key[0], _row_id(key))
         if row is None or row.status != "confirmed" or account.since > row.begun_at:
@@ -320,7 +322,7 @@ class Providers:
 
 
 def is_providers(row: OutboxStep) -> bool:
-    """Tell whether *row* is done at a provider, not at the tenant."""
+    """Check whether *row* is done at a provider, not at the tenant."""
     return row.step == STEP
 
 

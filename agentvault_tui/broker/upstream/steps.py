@@ -1,7 +1,7 @@
-"""What a revocation does at the tenant, what stops most first.
+"""A revocation's steps at the tenant, the most effective first.
 
-Each step may be done twice with the same outcome, looks again afterwards, and counts
-as done only when it was seen to be: Auth0 answers 202 and 204 to what is true later.
+Each step may be done twice with the same outcome, looks again afterwards, and counts as
+done only when its effect was seen: Auth0 answers 202 and 204 before the effect.
 """
 
 from __future__ import annotations
@@ -45,9 +45,10 @@ class Step(StrEnum):
     VAULT_GRANT = "vault grant"
     """Remove the Token Vault grant of its client: holds at its next exchange."""
     ACCOUNTS = "connected accounts"
-    """Disconnect accounts no other agent uses, as their user: nobody else can."""
+    """Disconnect accounts no other agent uses, as their user: no other party can."""
     HELD_TOKEN = "held refresh token"  # noqa: S105 - a step's name
-    """Revoke the refresh token kept here (RFC 7009), as the client it was issued to."""
+    """Revoke the refresh token stored here (RFC 7009), as the client it was issued
+    to."""
     REFRESH_TOKENS = "refresh tokens"
     """Revoke all others of the same user and client."""
     SECRET = "client secret"  # noqa: S105 - a step's name
@@ -64,7 +65,7 @@ _ORDER: Final[dict[str, int]] = {step: number for number, step in enumerate(Step
 
 
 def rank(row: OutboxStep) -> tuple[int, str]:
-    """Return what sorts rows in the kill order; providers' come last, by name."""
+    """Return the sort key of rows in the kill order; providers' come last, by name."""
     return _ORDER.get(row.step, len(_ORDER)), row.connection
 
 
@@ -75,7 +76,7 @@ def reason(row: OutboxStep) -> str | None:
 
 
 def lacks_credential(row: OutboxStep) -> bool:
-    """Tell whether *row* was given up only because nothing here may do it yet."""
+    """Check whether *row* was given up only because nothing here may do it yet."""
     return row.status == "failed" and row.problem == NO_CREDENTIAL
 
 
@@ -95,26 +96,26 @@ def not_before(step: OutboxStep, others: Iterable[OutboxStep]) -> datetime | Non
 def needed(
     holding: Holding | None, users: Sequence[str] = (), *, token: bool = False
 ) -> tuple[Step, ...]:
-    """Return the steps that cut what an agent, and *users* for it, hold there.
+    """Return the steps that end the rights of an agent, and of *users* for it, there.
 
-    *token* says whether a refresh token of theirs is kept here.
+    *token* is whether a refresh token of theirs is stored here.
     """
     held = (Step.HELD_TOKEN,) if token else ()
     if holding is None:
         return held
-    found = [Step.VAULT_GRANT]
+    steps = [Step.VAULT_GRANT]
     if holding.accounts:
-        found.append(Step.ACCOUNTS)
-    found += held
+        steps.append(Step.ACCOUNTS)
+    steps += held
     if holding.users or users:
-        found.append(Step.REFRESH_TOKENS)
+        steps.append(Step.REFRESH_TOKENS)
     if holding.has_secret:
-        found.append(Step.SECRET)
-    return tuple(found)
+        steps.append(Step.SECRET)
+    return tuple(steps)
 
 
 async def do_as_agent(row: OutboxStep, holdings: Holdings) -> Tried:
-    """Do the step of *row*, one of `AS_THE_AGENT`; tell how that went."""
+    """Do the step of *row*, one of `AS_THE_AGENT`; return the result."""
     if row.step == Step.HELD_TOKEN:
         return await holdings.end_token(row.agent_id)
     holding = holdings.of(row.agent_id)
@@ -124,7 +125,7 @@ async def do_as_agent(row: OutboxStep, holdings: Holdings) -> Tried:
 
 
 async def do(row: OutboxStep, api: Management, holdings: Holdings) -> Tried:
-    """Do the step of *row* by the Management API; tell how that went."""
+    """Do the step of *row* by the Management API; return the result."""
     holding = holdings.of(row.agent_id)
     if holding is None:
         return DONE  # its client is gone from here: nothing is left to cut
@@ -156,7 +157,7 @@ async def _account(holdings: Holdings, account: Account) -> Tried:
 async def _secret(
     api: Management, client_id: str, agent_id: AgentId, holdings: Holdings
 ) -> bool:
-    """Rotate the client's secret, and keep the new one for a restore."""
+    """Rotate the client's secret, and store the new one for a restore."""
     try:
         secret = await clients.rotate_secret(api, client_id)
     except TenantNotFoundError:
@@ -197,5 +198,5 @@ async def _refresh_tokens(
 
 
 def _grants(client: dict[str, object]) -> list[str]:
-    found = client.get("grant_types")
-    return [str(grant) for grant in found] if isinstance(found, list) else []
+    grants = client.get("grant_types")
+    return [str(grant) for grant in grants] if isinstance(grants, list) else []

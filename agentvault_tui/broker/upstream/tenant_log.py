@@ -1,8 +1,8 @@
-"""The tenant's own log in the audit: what happened to our clients, agents and users.
+"""The tenant's own log in the audit: events of our clients, agents and users.
 
-Read forward from a row one has seen. The place and the events it led to are written in
-one transaction, so that a restart neither repeats a row nor loses one; what may be lost
-because the tenant keeps its log for a time only is an event as well.
+Read forward from a row one has seen. The place and its events are written in one
+transaction, so that a restart neither repeats a row nor loses one. The tenant stores
+its log for a time only; a possible loss is an event as well.
 """
 
 from __future__ import annotations
@@ -113,17 +113,17 @@ _TITLED: Final = {"sapi": "", "fapi": "refused"}
 
 
 def meaning(code: str, description: str) -> str | None:
-    """Say what a row means: our words for its *code*, and what it says besides."""
-    words, said = WORDS.get(code, ""), description.strip()
-    if said.casefold() in {code.casefold(), words.casefold()}:
-        said = ""
-    if said and code in _TITLED:
+    """Word a row: our words for its *code*, and the rest of its description."""
+    words, meaning_text = WORDS.get(code, ""), description.strip()
+    if meaning_text.casefold() in {code.casefold(), words.casefold()}:
+        meaning_text = ""
+    if meaning_text and code in _TITLED:
         words = _TITLED[code]
-    return ": ".join(part for part in (words, said) if part) or None
+    return ": ".join(part for part in (words, meaning_text) if part) or None
 
 
 KEPT: Final = timedelta(days=1)
-"""How long a row is kept by every plan."""
+"""The time for which every plan stores a row."""
 
 
 Aware = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -149,7 +149,7 @@ class Place:
 
     @classmethod
     def read(cls, text: str, issuer: str) -> Self | None:
-        """Read what `text` wrote; another tenant's place is none here."""
+        """Read the form that `text` writes; another tenant's place is none here."""
         try:
             place = msgspec.json.decode(text, type=cls)
         except ValueError:
@@ -157,18 +157,18 @@ class Place:
         return place if place.issuer == issuer else None
 
     def text(self) -> str:
-        """Return it as one line, to be kept."""
+        """Return it as one line, to be stored."""
         return to_json(self)
 
     def aged(self, now: datetime) -> bool:
-        """Tell whether the tenant may have dropped the row by now."""
+        """Check whether the tenant may have dropped the row by now."""
         return now - self.dated >= KEPT
 
     def gap(self, earliest: Json | None, now: datetime) -> Draft | None:
-        """Return the event that says what may be missing, now that the row is gone.
+        """Return the event of possibly missing rows, now that the row is gone.
 
-        Nothing is while this was read within the time every plan keeps a row, nor when
-        what the tenant still has, from *earliest* on, begins before we last read.
+        None is missing if this was read within the time every plan stores a row, nor if
+        the tenant's rows, from *earliest* on, begin before the last one read.
         """
         until = date(earliest, now) if earliest else now
         if now - self.read_at < KEPT or until <= self.read_at:
@@ -195,7 +195,7 @@ def date(row: Json, now: datetime) -> datetime:
 
 _TEXT: Final = 300
 _NAMED: Final = ("log_id", "date", "client_id", "user_id", "connection", "ip")
-_TOLD: Final = (
+_MEMBERS: Final = (
     "scope",
     "failure_reason",
     "audit_context",
@@ -221,12 +221,12 @@ def drafts(
     """
     clients, users = holdings.clients(), holdings.users()
     clients.update(dict.fromkeys(consoles))
-    known = ((row, list(_whose(row, clients, users))) for row in rows)
-    return [_draft(row, owners[0]) for row, owners in known if owners]
+    row_owners = ((row, list(_whose(row, clients, users))) for row in rows)
+    return [_draft(row, owners[0]) for row, owners in row_owners if owners]
 
 
 def _whose(row: Json, clients: Ours, users: Ours) -> Iterator[AgentId | None]:
-    """Yield whose a row is, the surest first; None: ours, and no one agent's."""
+    """Yield the owners of a row, the surest first; None: ours, and no one agent's."""
     client_id, user_id = _text_of(row, "client_id"), _text_of(row, "user_id")
     # What a client did is that client's alone, whoever signed in there.
     if clients.get(client_id):
@@ -240,7 +240,7 @@ def _whose(row: Json, clients: Ours, users: Ours) -> Iterator[AgentId | None]:
 
 
 def _changed(row: Json, clients: Ours, users: Ours) -> Iterator[AgentId | None]:
-    """Yield whose client or user a call of the Management API was about."""
+    """Yield the owners of the client or user in a call of the Management API."""
     request = _member(_member(row, "details"), "request")
     parts = [unquote(part) for part in _text_of(request, "path").split("/")]
     if parts[:3] != _API:
@@ -257,12 +257,12 @@ def _changed(row: Json, clients: Ours, users: Ours) -> Iterator[AgentId | None]:
 def _draft(row: Json, agent_id: AgentId | None) -> Draft:
     kind = visible(str(row.get("type") or "?"), 60)
     details = _member(row, "details")
-    told = {
+    detail = {
         name: details[name] if isinstance(details[name], bool) else _text(details[name])
-        for name in _TOLD
+        for name in _MEMBERS
         if details.get(name) not in (None, "")
     }
-    told |= _request(details)
+    detail |= _request(details)
     named = {name: _text(row[name]) for name in _NAMED if row.get(name)}
     description = row.get("description")
     means = meaning(kind, _text(description) if description else "")
@@ -273,23 +273,23 @@ def _draft(row: Json, agent_id: AgentId | None) -> Draft:
         action=kind,
         resource=named.get("connection"),
         reason=means and visible(means, _TEXT),
-        detail={"type": kind, **named, **({"details": told} if told else {})},
+        detail={"type": kind, **named, **({"details": detail} if detail else {})},
     )
 
 
 def _request(details: Json) -> dict[str, str]:
-    """Return what a call of the Management API did, by whom, and its status."""
+    """Return the effect of a call of the Management API, its actor, and its status."""
     request = _member(details, "request")
     method, path = _text_of(request, "method"), _text_of(request, "path")
     if not method or not path:
         return {}
-    told = {"request": _text(f"{method.upper()} {path}")}
+    wanted = {"request": _text(f"{method.upper()} {path}")}
     status = _member(details, "response").get("statusCode")
     if isinstance(status, int):
-        told["status"] = str(status)
+        wanted["status"] = str(status)
     user = _member(_member(request, "auth"), "user")
     by = next((user[n] for n in ("email", "name", "user_id") if user.get(n)), None)
-    return told | ({"by": _text(by)} if by else {})
+    return wanted | ({"by": _text(by)} if by else {})
 
 
 def _member(row: Json, name: str) -> Json:
@@ -309,7 +309,7 @@ def _text(value: object) -> str:
 log = logging.getLogger("agentvault.tenant_log")
 
 MARK: Final = "tenant_log"
-"""The key under which the place is kept."""
+"""The key of the stored place."""
 _NOTED: Final = timedelta(hours=1)
 """After how long the time of the last reading is recorded without new rows."""
 _EVERY: Final = 10.0
@@ -334,7 +334,7 @@ class TenantLog:
         on_problem: Callable[[str | None], None] = lambda _: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """Follow the log of *issuer* from *mark*, the place as it was kept.
+        """Follow the log of *issuer* from *mark*, the stored place.
 
         *console* returns the client that operators sign in with, and *on_problem* is
         called with why the log cannot be read, and when it can again.
@@ -344,7 +344,7 @@ class TenantLog:
         self._access = access
         self._record = record
         self._console = console
-        self._place = self._kept = Place.read(mark, issuer)
+        self._place = self._stored = Place.read(mark, issuer)
         self._sleep = sleep
         self._on_problem = on_problem
         self._problem: str | None = None
@@ -372,7 +372,7 @@ class TenantLog:
                 pause = 0.0 if full else _EVERY
 
     async def read(self) -> bool:
-        """Read one page; tell whether another waits."""
+        """Read one page; return whether another waits."""
         management = self._access.management
         if management is None:
             return False
@@ -407,8 +407,8 @@ class TenantLog:
     ) -> tuple[logs.LogPage, Draft | None]:
         """Return the rows after *place*, and the event about those that may be gone.
 
-        What a checkpoint answers whose row the tenant dropped is not documented, so
-        such a one is not asked from: reading begins anew at the oldest row there is.
+        The answer to a checkpoint whose row the tenant dropped is not documented, so it
+        is never used: reading begins again at the oldest row there is.
         """
         there = bool(place.row)
         if there and place.aged(now):
@@ -421,16 +421,16 @@ class TenantLog:
         return await logs.after(api, place.row, take), None
 
     async def _record_read(self, place: Place, *events: Draft) -> None:
-        """Record what was read, with the place it leads to."""
-        kept = self._kept
+        """Record the read rows, with the place they lead to."""
+        recorded = self._stored
         if (
             events
-            or kept is None
-            or kept.row != place.row
-            or place.read_at - kept.read_at >= _NOTED
+            or recorded is None
+            or recorded.row != place.row
+            or place.read_at - recorded.read_at >= _NOTED
         ):
             await self._record(*events, changes=[Meta(MARK, place.text())])
-            self._kept = place
+            self._stored = place
         self._place = place
 
     def _failed(self, problem: str) -> None:

@@ -1,4 +1,4 @@
-"""Put in force what files say: one plan, and one commit for all of it."""
+"""Put files in effect: one plan, and one commit for all of it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ GONE: Final = "gone from the files that were applied"
 """The reason of the revocation of an agent that no file names any more."""
 _A_TURN: Final = 50
 """Agents that are compared, or narrowed, in one turn of the event loop."""
-_TOLD: Final = 20
+_LISTED: Final = 20
 """Names in one sentence."""
 
 
@@ -73,31 +73,33 @@ class AgentChange:
 
     @property
     def narrowed(self) -> Agent | None:
-        """The agent with what is taken away, and nothing else."""
+        """The agent with only its losses applied."""
         if self.before is None:
             return None
-        kept = (
+        narrowed = (
             Delegate(one.agent_id, tuple(sorted(left)))
             for one in self.before.delegates
             if (left := frozenset(one.scopes) & self.after.may_pass_on(one.agent_id))
         )
         scopes = frozenset(self.before.scopes) & frozenset(self.after.scopes)
-        return replace(self.before, scopes=tuple(sorted(scopes)), delegates=tuple(kept))
+        return replace(
+            self.before, scopes=tuple(sorted(scopes)), delegates=tuple(narrowed)
+        )
 
     @property
     def widens(self) -> bool:
-        """Whether anything but what is taken away changes."""
+        """Whether anything but its losses changes."""
         return self.narrowed != self.after
 
     def receivers(self) -> Iterator[AgentId]:
         """Yield the agents that it may pass on to, before or after."""
-        known = self.before.delegates if self.before else ()
-        yield from sorted({one.agent_id for one in (*known, *self.after.delegates)})
+        receivers = self.before.delegates if self.before else ()
+        yield from sorted({one.agent_id for one in (*receivers, *self.after.delegates)})
 
 
 @dataclass(frozen=True, slots=True)
 class FilesPlan:
-    """What applying files would change."""
+    """The changes that applying files would make."""
 
     digest: str
     changes: tuple[AgentChange, ...]
@@ -134,7 +136,7 @@ def loosened(broker: Broker, plan: FilesPlan) -> tuple[str, ...]:
 
     Args:
         broker: the broker.
-        plan: what applying files would change.
+        plan: the changes that applying files would make.
 
     Returns:
         of `CHANGE_KINDS`; none: it only tightens.
@@ -151,23 +153,23 @@ def loosened(broker: Broker, plan: FilesPlan) -> tuple[str, ...]:
 async def plan_files(
     broker: Broker, wanted: FilesRequest, came: frozenset[str], edits: TextEdits
 ) -> FilesPlan:
-    """Compare files with what is in force, in several turns of the event loop.
+    """Compare files with the active state, in several turns of the event loop.
 
     Args:
         broker: the broker.
-        wanted: what the files say.
-        came: what came by files; see `Ledger.applied`.
-        edits: what changes of limits and services.
+        wanted: the content of the files.
+        came: the earlier applied files; see `Ledger.applied`.
+        edits: the changes of limits and services.
 
     Returns:
         the difference.
 
     Raises:
-        UsageError: what a file says cannot be.
+        UsageError: an entry of a file is impossible.
         ConflictError: the number of agents to be revoked is another.
     """
-    said = to_builtins(replaced(wanted, plan=False, prune=UNSET, places={}))
-    digest = sha256_hex(canonical(said))
+    body = to_builtins(replaced(wanted, plan=False, prune=UNSET, places={}))
+    digest = sha256_hex(canonical(body))
     entries = filled(broker.registry, wanted.agents)
     there = {name: agent_named(broker.registry, name) for name in entries}
     check_names(broker.registry, [name for name, agent in there.items() if not agent])
@@ -199,11 +201,11 @@ async def plan_files(
     named = {one.id for one in plain.values()}
     gone = _gone(broker.registry, came - named)
     pruned = _pruned(gone, wanted.prune)
-    if kept := [one for one in pruned if one.id in named]:
+    if named_elsewhere := [one for one in pruned if one.id in named]:
         raise ConflictError(
-            f"{visible(kept[0].name, 60)} stands in a file, and ends with its template,"
-            " which stands in none any more",
-            "keep the template, or leave both out",
+            f"{visible(named_elsewhere[0].name, 60)} is in a file, and ends with its"
+            " template, which is in no file any more",
+            "put the template back, or leave both out",
         )
     return FilesPlan(
         f"sha256:{digest}", tuple(changes), pruned, gone, tuple(notes), edits
@@ -211,26 +213,26 @@ async def plan_files(
 
 
 async def apply_files(broker: Broker, wanted: FilesRequest, who: Who) -> FilesApplied:
-    """Put in force what files say, all of it or nothing, in one commit.
+    """Put files in effect, all of them or nothing, in one commit.
 
-    What is taken away ends in memory first, as each single command does it. What is
-    given counts once the commit is on disk. Where only something is taken away, a
-    ledger that cannot write is no obstacle.
+    Removed rights end in memory first, as each single command does it. Granted rights
+    count once the commit is on disk. Where only something is taken away, a ledger that
+    cannot write is no obstacle.
 
     Args:
         broker: the broker.
-        wanted: what the files say.
+        wanted: the content of the files.
         who: returns who decides, or refuses.
 
     Returns:
-        what changed, and whether it is in the ledger already.
+        the changes, and whether they are in the ledger already.
 
     Raises:
-        UsageError: what a file says cannot be.
-        ConflictError: the number to be revoked is another, or an agent was cut off
-            meanwhile: its revocation stands.
-        ForbiddenError: whoever asks may not decide that.
-        OvertakenError: another broker changed something meanwhile: apply anew.
+        UsageError: an entry of a file is impossible.
+        ConflictError: another number of agents would be revoked, or an agent was
+            revoked meanwhile: it stays revoked.
+        ForbiddenError: the caller may not decide that.
+        OvertakenError: another broker changed something meanwhile: apply again.
         LedgerError: it could not be recorded, and nothing was given.
     """
     registry = broker.registry
@@ -279,20 +281,22 @@ async def _carry_out(broker: Broker, plan: FilesPlan, operator: Actor) -> bool:
             try:
                 await _commit(broker, plan, cuts, texts, operator)
             except (LedgerError, ConflictError) as error:
-                kept = [await cut.record(broker, operator) for cut in cuts]
+                durabilities = [
+                    await removal.record(broker, operator) for removal in cuts
+                ]
                 if isinstance(error, ConflictError | OvertakenError):
                     raise  # nothing of it was written
                 if plan.widens:
                     await _undo(broker, plan, operator)
                     raise
-                return set(kept) == {Kept.LEDGER}
+                return set(durabilities) == {Kept.LEDGER}
             # Whoever was cut off meanwhile has a record behind this one, which counts.
             overtaken = _moved(registry, plan)
             for change in plan.changes:
                 if change.after.id not in overtaken:
                     registry.put_agent(change.after)
-            for cut in cuts:
-                await broker.record_ended(cut.below, operator, cut.reason)
+            for removal in cuts:
+                await broker.record_ended(removal.below, operator, removal.reason)
         if overtaken:
             names = registry.named(overtaken)
             raise _overtaken(f"what the files say of {names} was not applied")
@@ -306,7 +310,7 @@ async def _commit(
     texts: tuple[list[Draft], list[Change]],
     operator: Actor,
 ) -> None:
-    """Record the plan, cuts that are in force included, in one transaction."""
+    """Record the plan, cuts that are in effect included, in one transaction."""
     new = {one.after.id: one.after for one in plan.changes}
     drafts = [
         Draft(
@@ -324,11 +328,13 @@ async def _commit(
         *texts[0],
     ]
     changes: list[Change] = texts[1]
-    for cut in cuts:
-        drafts += cut.decided.drafts
+    for removal in cuts:
+        drafts += removal.decided.drafts
         # The row of an agent that stays is written once, as it is in the end.
         rows = (
-            row for row in cut.decided.changes if getattr(row, "id", None) not in new
+            row
+            for row in removal.decided.changes
+            if getattr(row, "id", None) not in new
         )
         changes += rows
     for number, change in enumerate(plan.changes, 1):
@@ -344,7 +350,7 @@ async def _commit(
 async def _narrow_all(
     broker: Broker, blocks: AsyncExitStack, plan: FilesPlan, operator: Actor
 ) -> list[InForce]:
-    """Take away in memory what *plan* takes, in several turns of the event loop."""
+    """Remove in memory the rights that *plan* removes, over several loop turns."""
     cuts: list[InForce] = []
     for number, change in enumerate(plan.changes, 1):
         cuts += await _narrow(broker, blocks, change, operator)
@@ -356,7 +362,7 @@ async def _narrow_all(
 async def _narrow(
     broker: Broker, blocks: AsyncExitStack, change: AgentChange, operator: Actor
 ) -> list[InForce]:
-    """Take away in memory what *change* takes; in *blocks* no token of it lives."""
+    """Remove in memory the rights of *change*; in *blocks* no token of it lives."""
     registry, agent_id = broker.registry, change.after.id
     before = registry.find_agent(agent_id)
     cuts: list[InForce] = []
@@ -395,7 +401,7 @@ def _drafts(
     operator: Actor,
     digest: str,
 ) -> Iterator[Draft]:
-    """Yield the events of what *change* gives, as the single commands write them."""
+    """Yield the events of the grants in *change*, as the single commands write them."""
     before, after = change.narrowed, change.after
     if before is None:
         draft = registered_draft(after, operator)
@@ -411,14 +417,14 @@ def _drafts(
         if fields:
             yield changed_draft(operator, after, fields)
     for to in change.receivers():
-        known = before.may_pass_on(to) if before else frozenset()
-        if after.may_pass_on(to) != known:
+        scopes = before.may_pass_on(to) if before else frozenset()
+        if after.may_pass_on(to) != scopes:
             other = new.get(to) or registry.agent(to)
             yield delegates_draft(operator, after, other)
 
 
 async def _undo(broker: Broker, plan: FilesPlan, operator: Actor) -> None:
-    """Keep agents as they are though a commit about them may have reached the disk."""
+    """Restore agents, though a commit about them may have reached the disk."""
     drafts: list[Draft] = []
     changes: list[Change] = []
     for change in plan.changes:
@@ -433,26 +439,29 @@ async def _undo(broker: Broker, plan: FilesPlan, operator: Actor) -> None:
 
 
 def _circle(changes: Iterable[AgentChange], agents: Iterable[Agent]) -> list[str]:
-    """Tell of agents that may pass tokens on in a circle, where that is new."""
+    """Report new circles of agents that may delegate to each other."""
     if not any(one.after.delegates for one in changes):
         return []
-    known = {agent.id: agent for agent in agents}
-    known |= {one.after.id: one.after for one in changes}
+    agents_by_id = {agent.id: agent for agent in agents}
+    agents_by_id |= {one.after.id: one.after for one in changes}
     graph = {
-        agent.id: [one.agent_id for one in agent.delegates] for agent in known.values()
+        agent.id: [one.agent_id for one in agent.delegates]
+        for agent in agents_by_id.values()
     }
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
-        names = " to ".join(visible(known[one].name, 60) for one in error.args[1][::-1])
+        names = " to ".join(
+            visible(agents_by_id[one].name, 60) for one in error.args[1][::-1]
+        )
         return [f"{names} may pass tokens on in a circle: none comes back"]
     return []
 
 
 def _gone(registry: Registry, left: Iterable[str]) -> tuple[Agent, ...]:
-    """Return what is not revoked of *left*, and the agents that end with it."""
-    known = filter(None, map(registry.find_agent, left))
-    gone = {one.id: one for one in known if one.status is not AgentStatus.REVOKED}
+    """Return the unrevoked agents of *left*, and the agents that end with them."""
+    current = filter(None, map(registry.find_agent, left))
+    gone = {one.id: one for one in current if one.status is not AgentStatus.REVOKED}
     for one in [*gone.values()]:
         gone |= {each.id: each for each in registry.lifetimes.derived(one.id)}
     return tuple(sorted(gone.values(), key=lambda agent: agent.name))
@@ -463,8 +472,8 @@ def _pruned(gone: tuple[Agent, ...], prune: int | UnsetType) -> tuple[Agent, ...
     if prune is UNSET:
         return ()
     if prune != len(gone):
-        names = ", ".join(visible(agent.name, 60) for agent in gone[:_TOLD])
-        more = f" and {len(gone) - _TOLD} more" if len(gone) > _TOLD else ""
+        names = ", ".join(visible(agent.name, 60) for agent in gone[:_LISTED])
+        more = f" and {len(gone) - _LISTED} more" if len(gone) > _LISTED else ""
         raise ConflictError(
             f"the agents that came by apply and stand in no file are {len(gone)}"
             + (f": {names}{more}" if gone else ""),

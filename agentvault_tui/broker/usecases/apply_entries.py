@@ -1,4 +1,4 @@
-"""Agents as files say them: what an entry makes of an agent, and what it would say."""
+"""Agents in files: the agent that an entry makes, and the entry of an agent."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from agentvault_tui.operator_api.requests import AgentRequest
 from agentvault_tui.text import visible
 
 _INHERITED: Final = ("owner", "purpose", "scopes", "delegates")
-"""What an agent has from its template, where its entry does not say it."""
+"""An agent's members from its template, if its entry omits them."""
 _NOTHING: Final = AgentEntry(owner="", purpose="", scopes=(), delegates={})
 _A_TURN: Final = 250
-"""Agents that are told of in one turn of the event loop."""
+"""Agents handled in one turn of the event loop."""
 
 
 async def files_of(broker: Broker) -> FilesInfo:
-    """Return what is in force, as files say it.
+    """Return the active state as files.
 
     Args:
         broker: the broker.
 
     Returns:
-        the agents that are served, services and limits, and what is left out.
+        the agents that are served, services and limits, and the names left out.
 
     Raises:
         PolicyError: a service file cannot be read.
@@ -84,21 +84,21 @@ def _template_shares_its_name(registry: Registry, agent: Agent) -> bool:
 
 
 def _exported(registry: Registry, agent: Agent) -> AgentEntry:
-    """Return what a file says of an agent, without what it has where that is silent."""
+    """Return an agent's entry, without the members that it has by default."""
 
     def entry(one: Agent) -> AgentEntry:
         return entry_of(one, lambda other: registry.agent(other).name)
 
-    said, origin = entry(agent), agent.from_template
+    fields, origin = entry(agent), agent.from_template
     silent = entry(registry.agent(origin)) if origin else _NOTHING
-    same = [one for one in _INHERITED if getattr(said, one) == getattr(silent, one)]
-    return replaced(said, **dict.fromkeys(same, UNSET))
+    same = [one for one in _INHERITED if getattr(fields, one) == getattr(silent, one)]
+    return replaced(fields, **dict.fromkeys(same, UNSET))
 
 
 def filled(
     registry: Registry, entries: Mapping[str, AgentEntry]
 ) -> dict[str, AgentEntry]:
-    """Return *entries* with what each has from its template, templates first.
+    """Return *entries* completed from their templates, templates first.
 
     Raises:
         UsageError: there is no such template.
@@ -127,7 +127,7 @@ def filled(
 
 
 def entry_of(agent: Agent, name_of: Callable[[AgentId], str]) -> AgentEntry:
-    """Return what a file would say of an agent.
+    """Return the entry of an agent.
 
     Args:
         agent: the agent.
@@ -154,11 +154,11 @@ def entry_of(agent: Agent, name_of: Callable[[AgentId], str]) -> AgentEntry:
 
 def agent_named(registry: Registry, name: str) -> Agent | None:
     """Return the agent of that name, None where there is none."""
-    found = registry.agents_named(name)
-    if len(found) > 1:
-        ids = ", ".join(agent.id for agent in found)
-        raise UsageError(f"{len(found)} agents are called {visible(name, 60)}: {ids}")
-    return found[0] if found else None
+    agents = registry.agents_named(name)
+    if len(agents) > 1:
+        ids = ", ".join(agent.id for agent in agents)
+        raise UsageError(f"{len(agents)} agents are called {visible(name, 60)}: {ids}")
+    return agents[0] if agents else None
 
 
 def check_names(registry: Registry, new: Iterable[str]) -> None:
@@ -204,8 +204,8 @@ def described(
         if before:
             del fields["until"]  # it may be over
         made = new_agent(broker, AgentRequest(name=name, **fields))
-        known = (*before.scopes, *before.serves) if before else ()
-        check_scopes(broker, tuple({*made.scopes, *made.serves} - {*known}))
+        scopes = (*before.scopes, *before.serves) if before else ()
+        check_scopes(broker, tuple({*made.scopes, *made.serves} - {*scopes}))
     except UsageError as error:
         what = f"the agent {visible(name, 60)}: {error.what}"
         raise UsageError(what, error.remedy) from None
@@ -219,7 +219,7 @@ def described(
             made, from_template=origin, until=end_of(broker, until, template)
         )
     absent = made.credential.kind == "none"
-    kept = absent and (same or before.credential.kind == "secret")
+    retains = absent and (same or before.credential.kind == "secret")
     return replace(
         before,
         owner=made.owner,
@@ -228,7 +228,7 @@ def described(
         resource_server=made.resource_server,
         serves=made.serves,
         resources=made.resources,
-        credential=before.credential if kept else made.credential,
+        credential=before.credential if retains else made.credential,
         until=_end(broker, before, until),
     )
 
@@ -250,7 +250,7 @@ def check_subjects(registry: Registry, changed: Iterable[Agent]) -> None:
 
 
 def _end(broker: Broker, before: Agent, until: datetime | None) -> Deadline | None:
-    """Return when an agent ends whose file says *until*, if it says so."""
+    """Return the end of an agent with *until* in its file, if there is one."""
     if until is None or (before.until and before.until.wall == until):
         return before.until
     origin = before.from_template
@@ -269,7 +269,7 @@ def delegates_of(
     before: Agent | None,
 ) -> tuple[Delegate, ...]:
     """Return whom an entry lets its agent pass tokens on to."""
-    found: list[Delegate] = []
+    delegates: list[Delegate] = []
     for other, scopes in (entry.delegates or {}).items():
         shown = f"the agent {visible(name, 60)} delegates to {visible(other, 60)}"
         to = plain.get(other) or agent_named(broker.registry, other)
@@ -279,11 +279,11 @@ def delegates_of(
             )
         if other == name:
             raise UsageError(f"{shown}: an agent passes nothing on to itself")
-        known = before.may_pass_on(to.id) if before else frozenset()
+        may_delegate = before.may_pass_on(to.id) if before else frozenset()
         try:
-            check_scopes(broker, tuple(sorted(frozenset(scopes) - known)))
+            check_scopes(broker, tuple(sorted(frozenset(scopes) - may_delegate)))
         except UsageError as error:
             raise UsageError(f"{shown}: {error.what}", error.remedy) from None
         if scopes:
-            found.append(Delegate(to.id, tuple(sorted(set(scopes)))))
-    return tuple(sorted(found))
+            delegates.append(Delegate(to.id, tuple(sorted(set(scopes)))))
+    return tuple(sorted(delegates))

@@ -1,4 +1,4 @@
-"""How many people have to approve a step-up, who may not, and what they have said."""
+"""How many people must approve a step-up, which may not, and their answers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from agentvault_tui.vault.identity import is_listed, verified_email
 from agentvault_tui.web.public import LocalSite
 
 CUTTING: Final = frozenset({"removed", "role", "password", "factor", "passkey"})
-"""Changes of a person after which what they approved does not count any more."""
+"""Changes of a person that void the person's approvals."""
 
 
 _GROUP: Final = "group:"
@@ -48,7 +48,7 @@ _GROUP: Final = "group:"
 
 
 class Needed(NamedTuple):
-    """What the rules ask for together: the strictest of each."""
+    """The requirements of all rules together: the strictest of each."""
 
     approvals: int = 1
     no_self: bool = False
@@ -73,7 +73,7 @@ def check_rules(broker: Broker) -> None:
 
 
 def needed(broker: Broker, stepup: StepUp) -> Needed:
-    """Return what the rules ask that mean such a step-up, or such a change."""
+    """Return the requirements of the rules that match such a step-up or change."""
     if stepup.change is None:
         agents = (stepup.agent_id, *stepup.chain)
         return _needed(broker, stepup.scope, stepup.risk.value, agents)
@@ -85,8 +85,8 @@ def needed(broker: Broker, stepup: StepUp) -> Needed:
 
 
 def _needed(broker: Broker, scope: str, risk: str, agents: Iterable[AgentId]) -> Needed:
-    known = filter(None, map(broker.registry.find_agent, agents))
-    called = {name for one in known for name in (one.id, one.name)}
+    agents_left = filter(None, map(broker.registry.find_agent, agents))
+    called = {name for one in agents_left for name in (one.id, one.name)}
     meant = [
         rule
         for rule in broker.settings.stepup.rules
@@ -130,8 +130,8 @@ def pages_at(broker: Broker, *, here: bool = True) -> str:
 
 def owners(broker: Broker, agents: Iterable[AgentId]) -> tuple[str, ...]:
     """Return the owners of *agents*, case-folded, each once."""
-    known = map(broker.registry.agent, agents)
-    return tuple(dict.fromkeys(one.owner.casefold() for one in known))
+    owners_of = map(broker.registry.agent, agents)
+    return tuple(dict.fromkeys(one.owner.casefold() for one in owners_of))
 
 
 def asked_of(
@@ -139,7 +139,7 @@ def asked_of(
 ) -> dict[str, Any]:
     """Return how many people a new step-up asks, and who may not be one of them.
 
-    *agents* are the one that asks and those whose token it was passed.
+    *agents* are the requester and the agents that delegated to it.
     """
     agents = tuple(agents)
     rules = _needed(broker, scope, risk.value, agents)
@@ -189,7 +189,7 @@ def check_person(broker: Broker, stepup: StepUp, identity: Identity) -> None:
 
 
 def _is_named(identity: Identity, names: tuple[str, ...]) -> bool:
-    """Tell whether a rule's approvers name a person, or a group of theirs."""
+    """Check whether a rule's approvers name a person, or a group of theirs."""
     groups = set[str]()
     for claim in GROUPS:
         claimed = identity.claims.get(claim)
@@ -202,7 +202,7 @@ def _is_named(identity: Identity, names: tuple[str, ...]) -> bool:
 
 
 def is_own(broker: Broker, stepup: StepUp, called: Iterable[str | None]) -> bool:
-    """Tell whether somebody *called* so may not approve: it is their own (no_self)."""
+    """Check whether somebody *called* so may not approve: it is their own (no_self)."""
     excluded = set(stepup.owners)
     if needed(broker, stepup).no_self:
         change = stepup.change
@@ -231,7 +231,7 @@ def check_not_own(broker: Broker, stepup: StepUp, operator: Actor) -> None:
 
 
 def is_overtaken(broker: Broker, stepup: StepUp, started: StepUp) -> bool:
-    """Tell whether *stepup* is no longer what it was when its device flow began."""
+    """Check whether *stepup* has changed since its device flow began."""
     return (
         not stepup.status.open
         or stepup.digest != started.digest
@@ -244,7 +244,7 @@ def is_overtaken(broker: Broker, stepup: StepUp, started: StepUp) -> bool:
 def changed_since(
     broker: Broker, sub: str, moment: datetime, changes: Iterable[str] = PERSON_CHANGES
 ) -> bool:
-    """Tell whether a person was changed at the tenant, at a moment or after it.
+    """Check whether a person was changed at the tenant, at a moment or after it.
 
     Args:
         broker: the broker; it knows of changes since it started.
@@ -259,7 +259,7 @@ def changed_since(
     return any(when is not None and when >= moment for when in times)
 
 
-async def confirm(broker: Broker, stepup: StepUp, told: dict[str, Any]) -> bool:
+async def confirm(broker: Broker, stepup: StepUp, detail: dict[str, Any]) -> bool:
     """Record the last of `confirmed`, one of several; the step-up waits for the rest.
 
     Returns:
@@ -276,7 +276,7 @@ async def confirm(broker: Broker, stepup: StepUp, told: dict[str, Any]) -> bool:
         have=len(stepup.confirmed),
         need=stepup.need,
         by=[told_of(one) for one in stepup.confirmed],
-        **told,
+        **detail,
     )
     broker.stepups.deciding.add(stepup.id)
     try:
@@ -313,7 +313,7 @@ async def end_repeats(
     *,
     elsewhere: bool = False,
 ) -> Kept:
-    """End what is left of the repeats of *stepups*, in force before its record.
+    """End the remaining repeats of *stepups*, in effect before its record.
 
     Returns:
         where it is durable.
@@ -328,7 +328,7 @@ async def end_repeats(
 async def _record(
     broker: Broker, drafts: list[Draft], changes: Sequence[Change], *, elsewhere: bool
 ) -> Kept:
-    """Record what ended; *elsewhere* all brokers of a team do, and one is first."""
+    """Record the ended ones; *elsewhere* all brokers of a team do, and one is first."""
     if not elsewhere:
         return await broker.record_cut(*drafts, changes=changes)
     with suppress(LedgerError):
@@ -337,10 +337,10 @@ async def _record(
 
 
 async def end_gathered(broker: Broker, sub: str, *, elsewhere: bool = False) -> None:
-    """End what was gathered with the approval of a person who was cut off.
+    """End collected approvals of a person who lost the right to approve.
 
-    With it what is left of the repeats that they approved: these would go on standing
-    in for somebody who may approve nothing any more.
+    With it the remaining repeats that the person approved, which would otherwise
+    replace a person without rights.
 
     Args:
         broker: the broker.
@@ -368,7 +368,7 @@ async def end_gathered(broker: Broker, sub: str, *, elsewhere: bool = False) -> 
 
 
 async def _end_unused(broker: Broker, sub: str, *, elsewhere: bool) -> None:
-    """Cancel what a person approved and no agent has used, its token with it."""
+    """Cancel approved requests that no agent has used, with their tokens."""
     drafts, changes = list[Draft](), list[Change]()
     for stepup in list(broker.stepups.approved(None)):
         token = broker.registry.elevated(stepup.id)
@@ -404,7 +404,7 @@ def _still_listed(broker: Broker, person: Evidence) -> bool:
 
 
 async def end_gathered_before(broker: Broker) -> None:
-    """End at a start what people approved who were cut off while nothing ran.
+    """End at a start the approvals of people who lost the right while nothing ran.
 
     Or whom the list of approvers, edited meanwhile, does not name any more.
     """

@@ -1,4 +1,4 @@
-"""What a waiting change would replace, and whether that is still as it was."""
+"""The state that a waiting change would replace, and whether it is unchanged."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def basis(broker: Broker, subjects: Sequence[str]) -> str:
 
 
 def states_of(broker: Broker) -> dict[str, Callable[[str], str]]:
-    """Return what the broker itself knows of the things that changes replace.
+    """Return the broker's own state of the things that changes replace.
 
     Args:
         broker: the broker.
 
     Returns:
-        by kind of thing, what tells its state now from any other, by its name.
+        by kind of thing, a mark of its state now, by its name.
     """
 
     def agent(name: str) -> str:
@@ -62,12 +62,12 @@ def states_of(broker: Broker) -> dict[str, Callable[[str], str]]:
 
 
 def subjects_of(stepup: StepUp) -> tuple[str, ...]:
-    """Return what a waiting change would replace."""
+    """Return the things that a waiting change would replace."""
     return tuple(stepup.parameters["changes"])
 
 
 def is_current(broker: Broker, stepup: StepUp) -> bool:
-    """Tell whether *stepup* rests on what is so now: policy, or what it changes."""
+    """Check whether *stepup* matches the present: policy, or its subject."""
     if stepup.change is None:
         return stepup.policy_version == broker.policy.version
     try:

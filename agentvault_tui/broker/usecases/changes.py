@@ -80,18 +80,18 @@ class ChangesSeal(Seal):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a request would loosen."""
+    """The rights that a request would loosen."""
 
     kinds: tuple[str, ...]
     """Of `CHANGE_KINDS`; none: it loosens nothing."""
     summary: str
     about: str
-    """What it is about, for records and pages."""
+    """Its subject, for records and pages."""
     subjects: tuple[str, ...] = ()
-    """What it would change: where one of these is changed, it is outdated."""
+    """The things it would change: if one of them changes, it is outdated."""
     texts: tuple[ChangedText, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
-    """What else a person decides about: no secret."""
+    """The other facts for the decision; no secret."""
     reason: str = ""
     """Why, in the operator's words."""
 
@@ -116,9 +116,9 @@ async def ask(
 
     Args:
         broker: the broker.
-        call: what carries it out, method and path.
+        call: the call that carries it out, method and path.
         request: its path parameters and body.
-        wanted: what it would loosen.
+        wanted: the rights it would loosen.
         asker: who asks.
 
     Returns:
@@ -235,15 +235,15 @@ def _new(
 
 
 async def apply_change(
-    broker: Broker, started: StepUp, evidence: Evidence, told: dict[str, Any]
+    broker: Broker, started: StepUp, evidence: Evidence, detail: dict[str, Any]
 ) -> bool:
     """Carry out a change that a person has approved, in one transaction with the proof.
 
     Args:
         broker: the broker.
         started: the change as it was when its device flow began.
-        evidence: who approved, by what factor, when.
-        told: how that was proven, as events say it.
+        evidence: the approver, the factor and the time.
+        detail: how that was proven, as events say it.
 
     Returns:
         whether it counts; False when it was decided or changed meanwhile.
@@ -259,10 +259,10 @@ async def apply_change(
         return True
     stepup = with_approval(broker, stepup, evidence)
     if 0 < len({one.sub for one in stepup.confirmed}) < stepup.need:
-        return await confirm(broker, stepup, told)
+        return await confirm(broker, stepup, detail)
     broker.stepups.deciding.add(stepup.id)
     try:
-        await _carry_out(broker, stepup, evidence, told)
+        await _carry_out(broker, stepup, evidence, detail)
     except LedgerError:
         raise
     except AgentVaultError as error:
@@ -277,7 +277,7 @@ async def apply_change(
 
 
 async def _carry_out(
-    broker: Broker, stepup: StepUp, evidence: Evidence, told: dict[str, Any]
+    broker: Broker, stepup: StepUp, evidence: Evidence, approval: dict[str, Any]
 ) -> None:
     change = stepup.change
     assert change is not None  # noqa: S101 - it is a change
@@ -295,13 +295,13 @@ async def _carry_out(
     )
 
     def check() -> None:
-        """Refuse to record what was denied, ended by panic or outdated a moment ago."""
+        """Refuse to record a change just denied, ended by panic or outdated."""
         if not broker.stepups.get(stepup.id).status.open:
             raise ConflictError("it was cancelled meanwhile")
         if not is_current(broker, stepup):
             raise ConflictError(OUTDATED)
 
-    draft = stepup_draft(EventType.CHANGE_APPLIED, actor, applied, **told)
+    draft = stepup_draft(EventType.CHANGE_APPLIED, actor, applied, **approval)
     people = stepup.confirmed or (evidence,)
     detail = record_of(
         change.kinds,
@@ -336,7 +336,7 @@ async def _carry_out(
 async def carry(
     broker: Broker, rider: Rider, call: str, request: Mapping[str, Any]
 ) -> bytes:
-    """Carry out a call whose first event takes *rider* along.
+    """Carry out a call and record *rider* with its first event.
 
     Args:
         broker: the broker.

@@ -154,8 +154,8 @@ async def proceed(
         # RFC 9207 section 2.4: an answer of another tenant's is no answer to us.
         raise RefusedError("another tenant than ours answered there", "begin again")
     if error := answer.get("error"):
-        said = visible(answer.get("error_description", ""), 200)
-        raise RefusedError(f"refused there: {visible(error, 60)} {said}".strip())
+        description = visible(answer.get("error_description", ""), 200)
+        raise RefusedError(f"refused there: {visible(error, 60)} {description}".strip())
     _checked(broker, flow.wanted)
     async with _time_limit():
         if isinstance(flow.at, SigningIn):
@@ -187,11 +187,11 @@ def my_account(
 
 
 def _checked(broker: Broker, wanted: ConnectRequest) -> Agent:
-    """Refuse what cannot succeed, before anybody is sent to a browser."""
+    """Refuse impossible connections, before a person is sent to a browser."""
     agent = broker.registry.agent(wanted.agent_id)
-    known = broker.settings.connections
-    if wanted.connection not in known:
-        near = difflib.get_close_matches(wanted.connection, known, n=1)
+    connections = broker.settings.connections
+    if wanted.connection not in connections:
+        near = difflib.get_close_matches(wanted.connection, connections, n=1)
         hint = f"did you mean {near[0]}; or put" if near else "put"
         raise UsageError(
             f"the connection {visible(wanted.connection, 60)} is not in the settings",
@@ -216,13 +216,13 @@ def _checked(broker: Broker, wanted: ConnectRequest) -> Agent:
 async def _signed_in(
     broker: Broker, flow: Flow, begun: SigningIn, answer: dict[str, str]
 ) -> VaultUser:
-    """Spend the code; keep the refresh token of who signed in."""
+    """Spend the code; store the refresh token of the person who signed in."""
     agent_id, tenant = AgentId(flow.wanted.agent_id), broker.tenant
     credential = broker.vault.credential(agent_id)
     code, state = answer.get("code", ""), answer["state"]
-    found = await finish_sign_in(tenant, credential, begun, code=code, state=state)
+    signed_in = await finish_sign_in(tenant, credential, begun, code=code, state=state)
     sub, name = await broker.tenant.verify_login(
-        found.id_token, client_id=credential.client_id, nonce=begun.nonce
+        signed_in.id_token, client_id=credential.client_id, nonce=begun.nonce
     )
     others = {
         account.user: account.user_name
@@ -230,21 +230,23 @@ async def _signed_in(
         if account.issuer == broker.vault.issuer
     }
     stranger = bool(others) and sub not in others
-    cut = not broker.registry.serves(agent_id)
-    if stranger or cut:
+    unserved = not broker.registry.serves(agent_id)
+    if stranger or unserved:
         try:
-            await revoke_token(tenant, credential, found.refresh_token)
+            await revoke_token(tenant, credential, signed_in.refresh_token)
         except TenantError as error:
             log.warning("a refresh token nobody uses stays: %s", error.what)
-    if cut:
+    if unserved:
         raise ConflictError("the agent was cut off meanwhile", "restore it first")
     if stranger:
-        known = visible(next(iter(others.values())), 60)
+        connected = visible(next(iter(others.values())), 60)
         raise ConflictError(
-            f"{visible(name, 60)} signed in, and the agent uses {known}'s accounts",
-            f"sign in as {known}, or remove the agent's connections first",
+            f"{visible(name, 60)} signed in, and the agent uses {connected}'s accounts",
+            f"sign in as {connected}, or remove the agent's connections first",
         )
-    user = VaultUser(sub, visible(name, 120), found.refresh_token, credential.client_id)
+    user = VaultUser(
+        sub, visible(name, 120), signed_in.refresh_token, credential.client_id
+    )
     broker.vault.users.keep(agent_id, user)
     return user
 
@@ -286,8 +288,8 @@ async def _connected(
         since=broker.clock.now(),
     )
     async with _without_others(broker, account):
-        found = await _completed(consent, wanted, answer)
-        account = replace(account, id=found.id, scopes=found.scopes)
+        completed = await _completed(consent, wanted, answer)
+        account = replace(account, id=completed.id, scopes=completed.scopes)
         account = replace(account, provider_user=await _owner(broker, account))
         rivals = registry.accounts.rivals(account)
         after = [one.since + timedelta(microseconds=1) for one in rivals]
@@ -340,13 +342,13 @@ async def _completed(
             consent.connecting, code=code, state=state
         )
     except TenantConflictError:
-        async for known in consent.accounts.accounts(connection=wanted.connection):
-            return known
+        async for existing in consent.accounts.accounts(connection=wanted.connection):
+            return existing
         raise
 
 
 async def _owner(broker: Broker, account: Account) -> str:
-    """Ask the provider whose the account is; empty where nobody tells.
+    """Ask the provider for the account's owner; empty if it does not answer.
 
     Known, it keeps a revocation from cutting off another agent that uses the same
     person's account under another vault user.
@@ -359,7 +361,7 @@ async def _owner(broker: Broker, account: Account) -> str:
 
 
 def _answer(address: str) -> dict[str, str]:
-    """Parse what a page sent back; empty when a name stands twice."""
+    """Parse a page's answer; empty if a name appears twice."""
     text = address.strip().partition("#")[0]
     query = text.rpartition("?")[2]
     try:
@@ -433,7 +435,7 @@ async def _refuse_rivals(
     closed = replace(account, removing=True)
     try:
         there = consent.accounts.accounts(connection=account.connection)
-        ids = {known.id async for known in there}
+        ids = {there_already.id async for there_already in there}
         others = [one for one in others if one.id in ids]
         if not others:
             return  # theirs are gone from the vault: they are to connect it anew
@@ -459,7 +461,7 @@ async def _refuse_rivals(
 async def _delete_unused(
     broker: Broker, consent: Consent, account: Account, operator: Actor
 ) -> None:
-    """Delete at the tenant what no agent uses any more: no revocation would find it."""
+    """Delete unused accounts at the tenant: no revocation would find them."""
     if broker.registry.accounts.sharing(account):
         return
     at_tenant = "left"
@@ -471,5 +473,5 @@ async def _delete_unused(
 
 
 def _of_others(broker: Broker, account: Account) -> list[Account]:
-    found = broker.registry.accounts.rivals(account)
-    return [one for one in found if one.agent_id != account.agent_id]
+    rivals = broker.registry.accounts.rivals(account)
+    return [one for one in rivals if one.agent_id != account.agent_id]

@@ -39,12 +39,12 @@ def foresee(
 ) -> Verdict:
     """Say how a request would be answered now, with all the facts it depends on.
 
-    Nothing is used of limits by this, and nobody is called.
+    This uses nothing of limits, and calls no webhook.
 
     Args:
         broker: the broker.
         agent: who asks.
-        action: what for.
+        action: the action.
         source: the address the request came from; None where it is not known, and a
             rule that reads it then permits nothing.
         details: ``authorization_details`` (RFC 9396), if any were sent.
@@ -76,7 +76,7 @@ def foresee_at(
     Args:
         broker: the broker.
         agent: who asks.
-        action: what for.
+        action: the action.
         environment: when, and from where.
         details: ``authorization_details`` (RFC 9396), if any were sent.
         above: see `Inputs.above`.
@@ -95,8 +95,12 @@ def foresee_at(
         inputs = inputs._replace(environment=environment._replace(limits=held))
     verdict = policy.answer(inputs)
     counted: Mapping[str, Any] = {}
-    if limits and not inputs.exempt and (told := policy.limits.counted(inputs)):
-        counted = uses.stamp(told)
+    if (
+        limits
+        and not inputs.exempt
+        and (counted_limits := policy.limits.counted(inputs))
+    ):
+        counted = uses.stamp(counted_limits)
     return verdict._replace(
         facts=inputs.record(),
         counted=counted,
@@ -144,7 +148,7 @@ _NOTHING: Final[Mapping[str, object]] = {}
 
 
 class Request(NamedTuple):
-    """One request of an agent: who, what, and the id of its decision."""
+    """One request of an agent, and the id of its decision."""
 
     agent: Agent
     action: Action
@@ -154,13 +158,13 @@ class Request(NamedTuple):
     """RFC 9396 ``authorization_details`` as sent."""
     decision_id: DecisionId
     connection: str | None = None
-    """Of the provider whose token is asked for, if it is one."""
+    """Of the provider whose token is requested, if it is one."""
     asked_scope: str = ""
     """All scopes that were asked for, where this is about one of them."""
     events: Mapping[Outcome, EventType] = _TOKEN_DECISIONS
     """How its decision is recorded."""
     about: Mapping[str, object] = _NOTHING
-    """What its events say besides."""
+    """Further members of its events."""
     call: str | None = None
     """The HTTP request that a person decides about; see `StepUp.request_json`."""
     evaluation: bool = False
@@ -254,20 +258,20 @@ class Request(NamedTuple):
 
 
 async def decide(broker: Broker, request: Request) -> Verdict:
-    """Decide about a request, and reserve what an answer that allows it uses of limits.
+    """Decide about a request, and reserve its uses of limits if it is allowed.
 
-    What is reserved is counted by the record of the answer, and given back by any
-    other: see `LimitUses`.
+    The record of the answer counts the reserved uses; any other answer releases them:
+    see `LimitUses`.
 
     Args:
         broker: the broker.
-        request: what is decided about.
+        request: the request to decide about.
 
     Returns:
         the verdict.
 
     Raises:
-        LedgerError: what limits hold cannot be read.
+        LedgerError: the windows of limits cannot be read.
         TooFastError: it would be permitted, beyond its agent's rate.
     """
     started, agent_id = broker.clock.boot(), request.agent.id
@@ -287,7 +291,7 @@ def check_rate(broker: Broker, request: Request) -> None:
 
     Args:
         broker: the broker.
-        request: what is permitted; of an operator, nothing is counted.
+        request: the permitted request; of an operator, nothing is counted.
 
     Raises:
         TooFastError: its agent has had as many as it may; nothing is recorded.
@@ -322,9 +326,9 @@ async def _decide(broker: Broker, request: Request) -> Verdict:
         check_rate(broker, request)
     if verdict.outcome is Outcome.ALLOWED and verdict.counted:
         broker.limits.reserve(request.decision_id, request.agent.id, verdict.counted)
-    asked = broker.policy.limits.hooks_of
+    hooks_of = broker.policy.limits.hooks_of
     actions = (request.action, *request.others)
-    hooks = list({hook.id: hook for one in actions for hook in asked(one)}.values())
+    hooks = list({hook.id: hook for one in actions for hook in hooks_of(one)}.values())
     if not hooks or verdict.outcome is Outcome.DENIED:
         return verdict
     version = broker.policy.version
@@ -356,7 +360,7 @@ def _stricter(verdict: Verdict, answer: CallOutAnswer, request: Request) -> Verd
 
 
 def _overtaken(broker: Broker, request: Request, verdict: Verdict) -> Verdict:
-    """Deny what was decided before its agent or the policy changed."""
+    """Deny a request whose agent or policy changed since its decision."""
     reason = "policy_changed"
     if broker.registry.panic is not None:
         reason = "panic"
@@ -391,11 +395,11 @@ def _evaluation(request: Request, verdict: Verdict) -> dict[str, Any]:
 
 
 def reserve_approved(broker: Broker, request: Request) -> Verdict:
-    """Reserve what a person approved uses, in the turn in which it is given out.
+    """Reserve the uses of an approved request, in the turn in which it is delivered.
 
     Args:
         broker: the broker.
-        request: what was approved; its decision's event will count it.
+        request: the approved request; its decision's event will count it.
 
     Returns:
         the answer now. Where a limit denies it (see `denied_by_limit`), nothing is
@@ -408,7 +412,7 @@ def reserve_approved(broker: Broker, request: Request) -> Verdict:
 
 
 def denied_by_limit(verdict: Verdict) -> bool:
-    """Tell whether a limit is why a request is denied.
+    """Check whether a limit is why a request is denied.
 
     Args:
         verdict: the answer to it.

@@ -82,7 +82,7 @@ async def pass_on(
         agent: who asks, and holds *parent*.
         parent: the subject token (RFC 8693 section 2.1).
         other: who will hold the token.
-        action: what for; policy decides about it with *other* as principal.
+        action: the action; policy decides about it with *other* as principal.
         resource: the resource indicator (RFC 8707).
         details: ``authorization_details`` (RFC 9396).
         source: the address the request came from, if it is known.
@@ -156,7 +156,7 @@ def _refusal(
 
 
 def _wider(broker: Broker, parent: Token, request: Request) -> str | None:
-    """Name what of *request* is not within *parent*, if anything is not."""
+    """Name a part of *request* that is not within *parent*, if there is one."""
     if beyond := wider(action_of(broker, parent), request.action):
         return beyond if beyond in _NAMED else f"parameter {visible(beyond, 60)}"
     if parent.resource is not None and request.resource != parent.resource:
@@ -187,7 +187,7 @@ async def change_delegates(
         gives: whether it may also give; others may have taken something meanwhile.
 
     Returns:
-        the agent as it is now, and what ended.
+        the agent as it is now, and the ended tokens.
 
     Raises:
         NotFoundError: one of the agents does not exist.
@@ -202,9 +202,9 @@ async def change_delegates(
     if agent.id == other.id:
         raise UsageError("an agent passes nothing on to itself")
     calls, in_force = undelegate(broker, agent, other, scopes, operator)
-    kept, ended = Kept.LEDGER, 0
+    durability, ended = Kept.LEDGER, 0
     if in_force is not None:
-        kept = await in_force.record(broker, operator)
+        durability = await in_force.record(broker, operator)
         ended = len(in_force.below)
     if scopes - broker.registry.agent(agent.id).may_pass_on(other.id):
         if not gives:
@@ -218,7 +218,7 @@ async def change_delegates(
                 "grant again when the ledger can write",
             )
         await decide_anew(lambda: _delegate(broker, agent, other, scopes, operator))
-    return ChangedRights(broker.registry.agent(agent.id), calls, ended, kept)
+    return ChangedRights(broker.registry.agent(agent.id), calls, ended, durability)
 
 
 def undelegate(
@@ -228,22 +228,23 @@ def undelegate(
     left: frozenset[str],
     operator: Actor,
 ) -> tuple[CallsCut, InForce | None]:
-    """End in memory what a delegation allows beyond the scopes that are *left*.
+    """End in memory the rights of a delegation beyond the scopes that are *left*.
 
     Returns:
-        the calls that were cut, and what is to be recorded; None where nothing ended
-        at any broker.
+        the cancelled calls, and the function that finds the record; None if nothing
+        ended at any broker.
     """
     registry, ended, gone = broker.registry, list[Token](), set[str]()
-    cut = CallsCut()
+    cancelled = CallsCut()
 
     def decide() -> Decided | None:
-        nonlocal cut
-        known = registry.agent(agent.id)
-        before = known.may_pass_on(other.id)
+        """End the rights, also those granted by other brokers meanwhile."""
+        nonlocal cancelled
+        current = registry.agent(agent.id)
+        before = current.may_pass_on(other.id)
         if taken := before - left:
             gone.update(taken)
-            registry.put_agent(with_delegate(known, other.id, before - taken))
+            registry.put_agent(with_delegate(current, other.id, before - taken))
             registry.void_decisions(agent.id, taken)
         passed_on = [
             token
@@ -252,7 +253,7 @@ def undelegate(
         ]
         more, calls = broker.end_tokens(passed_on)
         ended.extend(more)
-        cut = cut.plus(calls)
+        cancelled = cancelled.plus(calls)
         if not gone and not ended:
             return None
         narrowed = registry.agent(agent.id)
@@ -262,9 +263,9 @@ def undelegate(
 
     decided = decide()
     if decided is None and broker.ledger.shared is None:
-        return cut, None
+        return cancelled, None
     decided = decided or Decided((), ())
-    return cut, InForce(decide, decided, ended, NOT_DELEGABLE)
+    return cancelled, InForce(decide, decided, ended, NOT_DELEGABLE)
 
 
 async def _delegate(
@@ -285,13 +286,13 @@ async def _delegate(
 
 def with_delegate(agent: Agent, to: AgentId, scopes: Iterable[str]) -> Agent:
     """Return *agent* passing just *scopes* on to another."""
-    kept = [one for one in agent.delegates if one.agent_id != to]
+    others = [one for one in agent.delegates if one.agent_id != to]
     named = [Delegate(to, tuple(sorted(scopes)))] if scopes else []
-    return replace(agent, delegates=tuple(sorted([*kept, *named])))
+    return replace(agent, delegates=tuple(sorted([*others, *named])))
 
 
 def delegates_draft(operator: Actor, agent: Agent, other: Agent) -> Draft:
-    """Return the event of what *agent* may pass on to *other*, as it is then."""
+    """Return the event of *agent*'s delegation to *other*, as it is then."""
     draft = scopes_draft(operator, agent)
     draft.detail.update(
         delegate_to=other.id,

@@ -1,7 +1,7 @@
 """Take an account from an agent: close it here at once, then delete it there.
 
 With the last one the refresh token of its vault user is revoked (RFC 7009, by the
-client it was issued to), and then kept no more.
+client it was issued to), and then deleted.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ async def end_held_token(broker: Broker, agent_id: AgentId) -> Tried:
 
 
 async def _is_gone(broker: Broker, client_id: str) -> bool:
-    """Tell whether the tenant is seen to have no such client."""
+    """Check whether the tenant is seen to have no such client."""
     try:
         management = broker.access.management
         if management is not None:
@@ -87,7 +87,7 @@ async def _is_gone(broker: Broker, client_id: str) -> bool:
 
 
 async def sign_out(broker: Broker, agent_id: AgentId) -> None:
-    """Forget the refresh token kept for the agent, and revoke it at the tenant."""
+    """Delete the agent's stored refresh token, and revoke it at the tenant."""
     user = broker.vault.users.of(agent_id)
     if user is None:
         return
@@ -106,7 +106,7 @@ AtTenant = Literal["deleted", "gone", "left"]
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What became of an account."""
+    """The result of removing an account."""
 
     account: Account
     at_tenant: AtTenant
@@ -123,13 +123,13 @@ async def disconnect(
 
     Args:
         broker: the broker.
-        agent_id: whose.
+        agent_id: the agent.
         connection: which.
         operator: who does it.
         shared: also when other agents use the same account, which ends for them too.
 
     Returns:
-        what became of it.
+        the result.
 
     Raises:
         NotFoundError: no such agent, or it has no account there.
@@ -140,13 +140,13 @@ async def disconnect(
     registry = broker.registry
 
     def find() -> Account:
-        found = registry.accounts.get(registry.agent(agent_id).id, connection)
-        if found is None:
+        account = registry.accounts.get(registry.agent(agent_id).id, connection)
+        if account is None:
             raise NotFoundError(
                 f"the agent has no account at {visible(connection, 60)}",
                 "agentvault connections list",
             )
-        return found
+        return account
 
     account = await broker.known(find)
     if not shared and (served := tuple(registry.accounts.in_use(account))):
@@ -169,19 +169,19 @@ async def disconnect(
 
 
 def join_accounts(broker: Broker) -> None:
-    """Let a revocation's steps at the tenant end what agents connected."""
+    """Let a revocation's steps at the tenant end the agents' connected accounts."""
     broker.access.holdings.disconnect = partial(_cut_account, broker)
     broker.access.holdings.end_token = partial(end_held_token, broker)
 
 
 async def _cut_account(broker: Broker, account: Account) -> Tried:
-    """Delete what a revoked agent used, as its user, unless one that is served does."""
+    """Delete a revoked agent's accounts, as its user, unless others share them."""
     registry, agent_id = broker.registry, account.agent_id
     # Looked at again before each: others ran while the tenant was waited for.
-    known = registry.accounts.get(agent_id, account.connection)
-    if known is None or known.id != account.id:
+    account_now = registry.accounts.get(agent_id, account.connection)
+    if account_now is None or account_now.id != account.id:
         return DONE
-    account = known
+    account = account_now
     if registry.agent(agent_id).status is AgentStatus.ACTIVE:
         return Tried("the agent is served again")
     where = visible(account.connection, 60)
@@ -193,8 +193,8 @@ async def _cut_account(broker: Broker, account: Account) -> Tried:
     if at_tenant == "left":
         why = f"{where} stays: only its user can delete it, who is not signed in here"
         # What does not open may open again, from a backup of its key.
-        kept = broker.vault.users.sub_of(agent_id) == account.user
-        return Tried(why, over=None if kept else "failed")
+        retained = broker.vault.users.sub_of(agent_id) == account.user
+        return Tried(why, over=None if retained else "failed")
     sharers = registry.accounts.sharing(account)
     whole = [account, *_of(broker, sharers, account.connection)]
     await _forget(broker, whole, SYSTEM, at_tenant)
@@ -202,8 +202,8 @@ async def _cut_account(broker: Broker, account: Account) -> Tried:
 
 
 def _of(broker: Broker, agents: Iterable[AgentId], connection: str) -> list[Account]:
-    found = (broker.registry.accounts.get(agent, connection) for agent in agents)
-    return [account for account in found if account is not None]
+    accounts = (broker.registry.accounts.get(agent, connection) for agent in agents)
+    return [account for account in accounts if account is not None]
 
 
 async def close_accounts(
@@ -225,7 +225,7 @@ async def close_accounts(
 
 
 async def _delete(broker: Broker, account: Account) -> AtTenant:
-    """Delete the account in Token Vault, as its user: nobody else can."""
+    """Delete the account in Token Vault, as its user: no other party can."""
     user = broker.vault.users.of(account.agent_id)
     whose = (account.issuer, account.user)
     if user is None or whose != (broker.vault.issuer, user.sub):
@@ -237,15 +237,15 @@ async def _delete(broker: Broker, account: Account) -> AtTenant:
 async def _forget(
     broker: Broker, accounts: list[Account], actor: Actor, at_tenant: AtTenant
 ) -> None:
-    """Forget accounts; what was left for them of earlier revocations is done now.
+    """Forget accounts; steps left from earlier revocations are done now.
 
     Another that was connected there meanwhile is not forgotten.
     """
-    kind, known = EventType.CONNECTION_REMOVED, broker.registry.accounts
-    held = ((one, known.get(one.agent_id, one.connection)) for one in accounts)
+    kind, account_store = EventType.CONNECTION_REMOVED, broker.registry.accounts
+    held = ((one, account_store.get(one.agent_id, one.connection)) for one in accounts)
     gone = [one for one, now in held if now is not None and now.id == one.id]
     for account in gone:
-        known.drop(account.agent_id, account.connection)
+        account_store.drop(account.agent_id, account.connection)
         broker.registry.void_decisions(account.agent_id)
     drops = [DropAccount(one.agent_id, one.connection) for one in gone]
     await broker.record_cut(

@@ -1,4 +1,4 @@
-"""What ends with a revocation: found again while other brokers add to it."""
+"""The rights that end with a revocation: found again while others add to them."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _NONE: Final = CallsCut()
 
 @dataclass(slots=True)
 class InForce:
-    """A cut that is in effect in memory, and what finds out what to record of it."""
+    """A revocation in effect in memory, and the function that finds its record."""
 
     decide: Decide
-    """Finds out what ends, each time with what others added; see `Cuts`."""
+    """Finds the ended rights, each time with those that others added; see `Cuts`."""
     decided: Decided
     """The first answer."""
     below: list[Token] = field(default_factory=list)
@@ -43,14 +43,14 @@ class InForce:
     async def record(self, broker: Broker, operator: Actor) -> Kept:
         """Persist it; return where it is now."""
         with broker.cutting():
-            kept = await broker.record_decided(self.decide)
+            durability = await broker.record_decided(self.decide)
             await broker.record_ended(self.below, operator, self.reason)
-        return kept
+        return durability
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What a revocation cut, and how long that took."""
+    """The result of a revocation, and its duration."""
 
     agents: tuple[Agent, ...]
     tokens: int
@@ -60,7 +60,7 @@ class Cut:
     kept: Kept
     """Where it is durable; if not in the ledger, it is recorded when that works."""
     steps: tuple[OutboxStep, ...] = ()
-    """What is still to be done at the tenant and at providers."""
+    """The steps that remain at the tenant and at providers."""
     calls: CallsCut = _NONE
     delegated: int = 0
     """Tokens that were exchanged for those, directly or further."""
@@ -69,7 +69,7 @@ class Cut:
 
     @property
     def recorded(self) -> bool:
-        """Tell whether its event is durable."""
+        """Check whether its event is durable."""
         return self.kept is Kept.LEDGER
 
 
@@ -83,12 +83,12 @@ class Cancelling:
         open_ones: Callable[[], Iterable[StepUp]],
         repeating: Callable[[], Iterable[StepUp]],
     ) -> None:
-        """Cancel what *open_ones* returns, and end what *repeating* does.
+        """Cancel the step-ups of *open_ones*, and end those of *repeating*.
 
         Args:
             broker: the broker.
             reason: why, for the step-ups' events.
-            open_ones: finds those that wait, or whose token nobody used.
+            open_ones: finds those that wait, or whose token is unused.
             repeating: finds approvals with repeats left.
         """
         self._broker, self._reason = broker, reason
@@ -101,7 +101,7 @@ class Cancelling:
         return len(self._ended)
 
     def end(self) -> None:
-        """End those that there are now, in memory; forget what another decided."""
+        """End the present ones, in memory; forget those that another party decided."""
         for of in (self._ended, self._repeats):
             gone = [one for one in of if self._broker.stepups.find(one) is not of[one]]
             for one in gone:
@@ -124,7 +124,7 @@ class Cancelling:
 def unused(broker: Broker, agent_id: AgentId | None = None) -> list[StepUp]:
     """Return approved step-ups whose token lives: a revocation ends the approval too.
 
-    What is being recorded as used up is not among them.
+    Those whose use is being recorded are left out.
     """
     return [
         stepup
@@ -153,13 +153,13 @@ async def revoke_token(
     """
 
     def find() -> Token:
-        found = broker.registry.token_with_id(TokenId(token_id))
-        if found is None:
+        token = broker.registry.token_with_id(TokenId(token_id))
+        if token is None:
             raise NotFoundError(
                 f"there is no live token '{visible(token_id, 60)}'",
                 "`agentvault tokens list` names them",
             )
-        return found
+        return token
 
     ended, calls = broker.end_tokens([await broker.known(find)])
     return len(ended), calls, await broker.record_ended(ended, operator, reason)

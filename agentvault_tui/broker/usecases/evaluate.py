@@ -70,11 +70,11 @@ async def evaluate(
     Args:
         broker: the broker.
         agent: who would act.
-        action: what it would do.
-        about: what the record says besides.
+        action: the action.
+        about: further members of the record.
         refusal: reason and message where it is denied without asking policy.
         wait: seconds to wait for a person where one has to decide.
-        gone: done when nobody waits any more: nothing is spent then.
+        gone: done when the caller has left: nothing is spent then.
         call: the call that a person decides about; see `StepUp.request_json`.
         held: see `escalate`.
         source: see `foresee`.
@@ -159,12 +159,12 @@ async def _wait_for_person(
 
 async def _decide(
     broker: Broker,
-    asked: Request,
+    wanted: Request,
     refusal: tuple[str, str] | None,
     held: Callable[[StepUpId], None],
 ) -> Answer:
-    agent = broker.registry.now(asked.agent)
-    request = asked._replace(agent=agent, decision_id=DecisionId(new_id("dec")))
+    agent = broker.registry.now(wanted.agent)
+    request = wanted._replace(agent=agent, decision_id=DecisionId(new_id("dec")))
     broker.registry.seen(agent.id)
     if refusal := refused(broker, agent) or refusal:
         return await deny(broker, request, *refusal)

@@ -1,7 +1,8 @@
 """Token exchange: decide about a provider's token, then have it from Token Vault.
 
-A provider's token carries every scope its owner allowed and the vault cannot narrow
-it, so what is decided is the strictest answer over all that the connection stands for.
+A provider's token carries every scope that its owner allowed, and the vault cannot
+narrow it. So the decision is the strictest answer over all scopes that the connection
+represents.
 """
 
 from __future__ import annotations
@@ -61,14 +62,14 @@ _RECONNECT: Final = {
     Cause.SUBJECT_REFUSED: NOT_CONNECTED,
     Cause.PROVIDER_REFUSED: "federated_connection_refresh_token_flow_failed",
 }
-"""What connecting the account again makes good."""
+"""Causes that connecting the account again removes."""
 
 _Epoch = tuple[tuple[int, bool], str]
 
 
 @dataclass(frozen=True, slots=True)
 class _Permit:
-    """What allows one delivery, and as of when: a revocation since then voids it."""
+    """The permission for one delivery, and its time: a later revocation voids it."""
 
     agent: Agent
     account: Account
@@ -81,7 +82,7 @@ class _Permit:
     minted: Token | None = None
     """The token that stood for the approval."""
     counted: Mapping[str, object] = field(default_factory=dict)
-    """What the use of an approval counts towards limits."""
+    """The approval's uses that count towards limits."""
 
 
 async def exchange(
@@ -137,7 +138,7 @@ async def exchange(
 async def deliver_approved(
     broker: Broker, agent: Agent, stepup: StepUp
 ) -> Exchanged | Expired | Spent:
-    """Give the agent that polls what a person approved, once (CIBA Core 10.1.1)."""
+    """Give the polling agent its approved token, once (CIBA Core 10.1.1)."""
     connection = stepup.connection or ""
     account = usable(broker, agent.id, connection)
     epoch = _epoch(broker, agent.id, stepup.scope)
@@ -172,7 +173,7 @@ def usable(broker: Broker, agent_id: AgentId, connection: str) -> Account | None
 
     Args:
         broker: the broker.
-        agent_id: whose.
+        agent_id: the agent.
         connection: as the tenant names it.
 
     Returns:
@@ -193,13 +194,13 @@ def _request(
     account: Account | None,
     source: str | None,
 ) -> Request:
-    """Return what is decided about: all of the connection's scopes, riskiest first."""
+    """Return the request to decide about: all of the connection's scopes."""
     settings = broker.settings.connections.get(connection)
     scopes = settings.scopes if settings else ()
 
     def rank(name: str) -> int:
-        known = broker.policy.catalogue.get(name)
-        return known.risk.rank if known else len(Risk)
+        entry = broker.policy.catalogue.get(name)
+        return entry.risk.rank if entry else len(Risk)
 
     performs = max(scopes, key=rank, default="")
     resource = f"connection:{connection}"
@@ -280,7 +281,7 @@ async def _spend(
 async def _deliver(broker: Broker, permit: _Permit) -> Exchanged:
     """Have the token and record that the agent has it: the record comes first.
 
-    What came back for an agent that was cut off meanwhile never leaves here.
+    If the agent was revoked meanwhile, the provider's answer never leaves here.
     """
     registry, account = broker.registry, permit.account
     if _overtaken(broker, permit):
@@ -288,12 +289,12 @@ async def _deliver(broker: Broker, permit: _Permit) -> Exchanged:
     held = registry.provider_tokens.get(account)
     fresh = held is None
     if held is None:
-        found = await broker.vault.exchange(account)
-        if isinstance(found, NoToken):
-            return await _missed(broker, permit, found)
+        exchanged = await broker.vault.exchange(account)
+        if isinstance(exchanged, NoToken):
+            return await _missed(broker, permit, exchanged)
         longest = broker.settings.tokens.lease
         _, longest = registry.lifetimes.life(permit.agent.id, longest)
-        held = HeldProviderToken.of(broker.clock, account, found, longest)
+        held = HeldProviderToken.of(broker.clock, account, exchanged, longest)
     if _overtaken(broker, permit):
         # Nobody has it, so it serves to revoke what they have.
         broker.outbox.keep_undelivered(held)
@@ -313,12 +314,12 @@ async def _deliver(broker: Broker, permit: _Permit) -> Exchanged:
 
 
 def _epoch(broker: Broker, agent_id: AgentId, scope: str) -> _Epoch:
-    """Return what changes whenever a decision must not take effect any more."""
+    """Return a value that changes whenever a decision must not take effect any more."""
     return broker.registry.epoch(agent_id, scope), broker.policy.version
 
 
 def _overtaken(broker: Broker, permit: _Permit) -> bool:
-    """Tell whether agent, scopes, account or policy were changed since the decision."""
+    """Check whether agent, scopes, account or policy changed since the decision."""
     return _epoch(broker, permit.agent.id, permit.scope) != permit.epoch
 
 
@@ -346,26 +347,25 @@ async def _void(broker: Broker, permit: _Permit) -> Denied:
 
 
 async def _missed(
-    broker: Broker, permit: _Permit, found: NoToken
+    broker: Broker, permit: _Permit, missing: NoToken
 ) -> Denied | Disconnected | TenantUnavailable:
-    """Record that what was allowed led to no token."""
-    draft = _draft(broker, permit, EventType.TOKEN_NOT_EXCHANGED, found.cause.value)
-    draft.detail.update(error=found.error, message=found.message)
+    """Record that an allowed request led to no token."""
+    draft = _draft(broker, permit, EventType.TOKEN_NOT_EXCHANGED, missing.cause.value)
+    draft.detail.update(error=missing.error, message=missing.message)
     await broker.record(draft)
-    if found.cause is Cause.SEALED:
+    if missing.cause is Cause.SEALED:
         return TenantUnavailable(
-            found.message, round(_RETRY), permit.decision_id, "sealed"
+            missing.message, round(_RETRY), permit.decision_id, "sealed"
         )
-    if found.cause is Cause.UNAVAILABLE:
-        pause = max(1, min(round(found.retry_after or _RETRY), 3600))
-        return TenantUnavailable(found.message, pause, permit.decision_id)
-    if found.cause in _RECONNECT:
-        message = f"{_CONNECT} ({found.error})"
-        return Disconnected(_RECONNECT[found.cause], message, permit.decision_id)
-    message = (
-        f"The tenant gives no token of this connection: {found.error} {found.message}"
-    )
-    return Denied(f"tenant_{found.cause}", message.strip(), permit.decision_id)
+    if missing.cause is Cause.UNAVAILABLE:
+        pause = max(1, min(round(missing.retry_after or _RETRY), 3600))
+        return TenantUnavailable(missing.message, pause, permit.decision_id)
+    if missing.cause in _RECONNECT:
+        message = f"{_CONNECT} ({missing.error})"
+        return Disconnected(_RECONNECT[missing.cause], message, permit.decision_id)
+    why = f"{missing.error} {missing.message}"
+    message = f"The tenant gives no token of this connection: {why}"
+    return Denied(f"tenant_{missing.cause}", message.strip(), permit.decision_id)
 
 
 def _deliveries(

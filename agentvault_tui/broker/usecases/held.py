@@ -28,8 +28,8 @@ from agentvault_tui.held_body import (
 from agentvault_tui.model import StepUp
 
 _PAGE_BYTES: Final = 64 * 1024
-"""Bytes of a body whose members are listed on the approval page. A page is made for
-each held call, and the agent decides how large its body is."""
+"""The size in bytes of a body whose members are listed on the approval page. A page is
+made for each held call, and the agent decides how large its body is."""
 _SMALL: Final = Room(20, 1_000, 6_000)
 """Of each document on that page."""
 log = logging.getLogger("agentvault.stepup")
@@ -49,11 +49,11 @@ async def held_content(broker: Broker, stepup: StepUp) -> HeldContent:
         SealedError: another broker may have it, and the team's key is missing.
         LedgerError: another broker may have it, and could not be asked.
     """
-    said, body = Described.of(stepup.request or {}), None
+    described, body = Described.of(stepup.request or {}), None
     if broker.gateway is not None:
         body = await broker.gateway.held_body(stepup.id)
     try:
-        return await asyncio.to_thread(read, said, body)
+        return await asyncio.to_thread(read, described, body)
     except ForeignBodyError:
         log.exception("the body of step-up %s cannot be shown", stepup.id)
         return LostBody()
@@ -75,18 +75,18 @@ async def held_documents(
         SealedError: another broker may have one, and the team's key is missing.
         LedgerError: another broker may have one, and could not be asked.
     """
-    found: list[tuple[DocumentInfo, HeldContent]] = []
+    documents: list[tuple[DocumentInfo, HeldContent]] = []
     for place, one in enumerate((stepup.request or {}).get("references", ())):
-        said, body = convert(one, DocumentInfo), None
+        described, body = convert(one, DocumentInfo), None
         if broker.gateway is not None:
             body = await broker.gateway.held_body(f"{stepup.id}/{place}")
         try:
-            content = await asyncio.to_thread(read, said.described, body)
+            content = await asyncio.to_thread(read, described.described, body)
         except ForeignBodyError:
             log.exception("a document of step-up %s cannot be shown", stepup.id)
             content = LostBody()
-        found.append((said, content))
-    return found
+        documents.append((described, content))
+    return documents
 
 
 async def check_not_lost(broker: Broker, stepup: StepUp) -> None:
@@ -114,29 +114,31 @@ async def page_body(broker: Broker, stepup: StepUp) -> dict[str, object] | None:
     """
     if stepup.request_json is None:
         return None
-    said = Described.of(stepup.request or {})
+    described = Described.of(stepup.request or {})
     try:
         content = await held_content(broker, stepup)
         documents = await held_documents(broker, stepup)
-        large = said.size > _PAGE_BYTES and not isinstance(
+        large = described.size > _PAGE_BYTES and not isinstance(
             content, OpaqueBody | LostBody
         )
         if large:
-            found = BodyText(f"{said.kind}, {said.size:,} bytes")
+            shown = BodyText(f"{described.kind}, {described.size:,} bytes")
         else:
-            found = await asyncio.to_thread(text, said, content, PAGE)
-        found = await asyncio.to_thread(with_documents, found, documents, _SMALL)
+            shown = await asyncio.to_thread(text, described, content, PAGE)
+        shown = await asyncio.to_thread(with_documents, shown, documents, _SMALL)
     except (SealedError, LedgerError):
         return None
     except ForeignBodyError:
         log.exception("the body of step-up %s cannot be shown", stepup.id)
         content = LostBody()
-        found = text(said, content)
+        shown = text(described, content)
         large, documents = False, []
-    lost = any(isinstance(one, LostBody) for _, one in [(said, content), *documents])
+    lost = any(
+        isinstance(one, LostBody) for _, one in [(described, content), *documents]
+    )
     return {
-        **found._asdict(),
-        "members": found.members[: 2 * PAGE.members],
+        **shown._asdict(),
+        "members": shown.members[: 2 * PAGE.members],
         "too_large": large,
         "lost": lost,
     }

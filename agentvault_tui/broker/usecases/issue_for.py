@@ -32,9 +32,9 @@ async def issue_for(
 
     Args:
         broker: the broker.
-        agent: whose token it is.
-        scopes: what for; none for all that policy allows and that may be used again,
-            or where a person decides each, for a token without a scope.
+        agent: the agent.
+        scopes: the scopes; none for all reusable ones that policy allows, or if a
+            person decides each, for a token without a scope.
         resource: RFC 8707 resource indicator; the action is on it.
         operator: who asks; the event's actor.
 
@@ -89,12 +89,12 @@ async def issue_unscoped(
 ) -> Granted | Denied:
     """Issue a token without a scope: it says who asks where each call is decided.
 
-    At the gateway it opens the routes that always ask a person, whose scope no standard
-    token has; to resource servers it is inactive.
+    At the gateway it is valid for routes that always ask a person, whose scope no
+    standard token has; to resource servers it is inactive.
 
     Args:
         broker: the broker.
-        agent: whose token it is.
+        agent: the agent.
         resource: the service or MCP server it is for (RFC 8707); None for all.
         source: the address the request came from, if it is known.
         operator: who asks, where it is not the agent.

@@ -53,7 +53,7 @@ from agentvault_tui.vault.identity import verified_email
 
 
 def may_approve(identity: Identity, settings: Settings) -> bool:
-    """Tell whether *identity*, proven a moment ago, may approve.
+    """Check whether *identity*, proven a moment ago, may approve.
 
     Where the tenant gives a role of ours, or roles are ``claim``, being on the list of
     approvers is not enough.
@@ -71,13 +71,13 @@ _PASSKEYS: Final = frozenset({"hwk", "swk"})
 _BUSY_TRIES: Final = 4
 """In a team each takes a second; the person's code outlives them."""
 UNDELIVERED: Final = "undelivered:"
-"""Stands for the hash of a minted token whose secret nobody was given yet."""
+"""Replaces the hash of a minted token whose secret has not been delivered yet."""
 
 
 async def mint_verified(
     broker: Broker, started: StepUp, flow: DeviceFlow, tokens: FlowTokens
 ) -> bool:
-    """Verify who said yes at the end of *flow*, and mint what they said yes to.
+    """Verify the approver at the end of *flow*, and mint the approved token.
 
     Returns as `mint_elevated` does.
 
@@ -96,9 +96,9 @@ async def mint_verified(
             "not_an_approver", f"{identity.sub} is not an allowed approver"
         )
     check_person(broker, broker.stepups.get(started.id), identity)
-    said = identity.claims.get(STEPUP)
+    claim = identity.claims.get(STEPUP)
     # A tenant with approval pages signs what was decided; no other yes stands for it.
-    if (said is not None or pages_at(broker)) and said != {
+    if (claim is not None or pages_at(broker)) and claim != {
         "digest": started.digest,
         "decision": "approve",
     }:
@@ -118,6 +118,7 @@ async def mint_verified(
     shown, verified = max(identity.authenticated_at, began), broker.clock.now()
 
     async def mint() -> bool:
+        """Mint the token, unless the approver lost the right meanwhile."""
         if changed_since(broker, identity.sub, shown):
             raise IdentityError(
                 "stale",
@@ -136,9 +137,9 @@ async def mint_verified(
     return await decide_anew(mint)
 
 
-async def _end_overtaken(broker: Broker, asked: StepUpId, since: datetime) -> None:
-    """End what rests on who was cut off *since*, which `end_gathered` left to this."""
-    for sub in approved_by(broker.stepups.get(asked)):
+async def _end_overtaken(broker: Broker, stepup_id: StepUpId, since: datetime) -> None:
+    """End approvals of people revoked *since*, which `end_gathered` left to this."""
+    for sub in approved_by(broker.stepups.get(stepup_id)):
         if changed_since(broker, sub, since, CUTTING):
             await end_gathered(broker, sub)
 
@@ -152,15 +153,17 @@ async def mint_elevated(
         broker: the broker.
         started: the step-up as it was when its device flow began; the approval is
             for that digest and no other.
-        evidence: who approved, by what factor, when.
-        id_token: the verified token; only its hash is kept.
+        evidence: the approver, the factor and the time.
+        id_token: the verified token; only its hash is stored.
 
     Returns:
         whether it was approved; False when it was decided, cut or changed meanwhile.
     """
     registry = broker.registry
     if started.change is not None:
-        return await apply_change(broker, started, evidence, _told(evidence, id_token))
+        return await apply_change(
+            broker, started, evidence, _proof_detail(evidence, id_token)
+        )
     stepup = registry.stepups.get(started.id)
     if (
         is_overtaken(broker, stepup, started)
@@ -168,9 +171,12 @@ async def mint_elevated(
         or not registry.serves(stepup.agent_id)
     ):
         return False
-    stepup, told = with_approval(broker, stepup, evidence), _told(evidence, id_token)
+    stepup, detail = (
+        with_approval(broker, stepup, evidence),
+        _proof_detail(evidence, id_token),
+    )
     if 0 < len({one.sub for one in stepup.confirmed}) < stepup.need:
-        return await confirm(broker, stepup, told)
+        return await confirm(broker, stepup, detail)
     token = elevated_token(broker, stepup)
     approved = replace(
         stepup,
@@ -184,7 +190,7 @@ async def mint_elevated(
     epoch = registry.epoch(stepup.agent_id, token.scope)
     broker.stepups.deciding.add(stepup.id)
     try:
-        draft = _approval(approved, token, evidence, told)
+        draft = _approval(approved, token, evidence, detail)
         await _record_approval(broker, approved, token, draft)
         if registry.epoch(stepup.agent_id, token.scope) != epoch:
             ended = registry.stepups.get(stepup.id)
@@ -230,7 +236,7 @@ async def _record_approval(
 
 
 def elevated_token(broker: Broker, stepup: StepUp) -> Token:
-    """Return the token that an approval is good for; nobody has its secret yet."""
+    """Return the token of an approval; its secret is not delivered yet."""
     token_id = TokenId(new_id("tok"))
     return Token(
         id=token_id,
@@ -250,12 +256,12 @@ def elevated_token(broker: Broker, stepup: StepUp) -> Token:
 async def record_void(
     broker: Broker, token: Token, reason: str, *ended: StepUp
 ) -> None:
-    """Record that a revocation overtook *token*: nobody ever held its secret."""
+    """Record that a revocation overtook *token*: its secret was never delivered."""
     draft = revoked_draft(token, SYSTEM, reason)
     await broker.record_cut(draft, changes=[DropToken(token.id), *ended])
 
 
-def _told(evidence: Evidence, id_token: str) -> dict[str, Any]:
+def _proof_detail(evidence: Evidence, id_token: str) -> dict[str, Any]:
     """Return how an approval was proven."""
     return {
         "amr": list(evidence.amr),
@@ -265,14 +271,14 @@ def _told(evidence: Evidence, id_token: str) -> dict[str, Any]:
 
 
 def _approval(
-    stepup: StepUp, token: Token, evidence: Evidence, told: dict[str, Any]
+    stepup: StepUp, token: Token, evidence: Evidence, detail: dict[str, Any]
 ) -> Draft:
     by: dict[str, Any] = {"decided_by": [told_of(one) for one in stepup.confirmed]}
     return stepup_draft(
         EventType.STEPUP_APPROVED,
         Actor(ActorKind.OPERATOR, evidence.sub, evidence.name),
         stepup,
-        **told,
+        **detail,
         **(by if stepup.confirmed else {}),
         token_id=token.id,
         scope=token.scope,

@@ -159,17 +159,17 @@ async def note_places(broker: Broker, places: Mapping[str, Sequence[str]]) -> No
     # A file that was not applied this time says what it said before, as far as no
     # other file has its agents by now.
     moved = {name for names in places.values() for name in names}
-    known = {
+    places_now = {
         file: [name for name in names if name not in moved]
         for file, names in _places(broker).items()
     } | {file: sorted(names) for file, names in places.items()}
-    found = {file: names for file, names in sorted(known.items()) if names}
-    text = json.dumps(found, ensure_ascii=False)
+    occupied = {file: names for file, names in sorted(places_now.items()) if names}
+    text = json.dumps(occupied, ensure_ascii=False)
     if text != broker.kept.get(_PLACES, "{}"):
         await broker.record(changes=[Meta(_PLACES, text)])
         broker.kept[_PLACES] = text
 
 
 def _places(broker: Broker) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = json.loads(broker.kept.get(_PLACES, "{}"))
-    return found
+    places: dict[str, list[str]] = json.loads(broker.kept.get(_PLACES, "{}"))
+    return places

@@ -30,7 +30,7 @@ from agentvault_tui.model import (
 
 
 def _switch_on(broker: Broker, reason: str, operator: Actor) -> Panic:
-    """Return the panic switch, on; equal to what it was where nothing is new.
+    """Return the panic switch, on; equal to the old one if nothing is new.
 
     It is a new object each time: a lift that is being recorded sees that it was
     overtaken.
@@ -80,7 +80,7 @@ class PanicEnd:
         return registry.cut_all_tokens()
 
     def _decide(self) -> Decided:
-        """Stop what others added meanwhile."""
+        """Stop the agents that others added meanwhile."""
         self._tokens += self._stop()()
         stepups = self._broker.registry.stepups
         self._repeats += stepups.end_repeats(stepups.repeating(None))
@@ -108,7 +108,7 @@ class PanicEnd:
 
         No request is added once the panic is placed, and all before it are known then.
         """
-        record, kept = self._broker.record_decided, set[Kept]()
+        record, durabilities = self._broker.record_decided, set[Kept]()
         with self._broker.cutting():
             records = [asyncio.create_task(record(self._decide))]
             while records:
@@ -116,18 +116,18 @@ class PanicEnd:
                     cancel = partial(self._cancel, part)
                     records.append(asyncio.create_task(record(cancel)))
                     await asyncio.sleep(0)
-                kept |= {*await asyncio.gather(*records)}
+                durabilities |= {*await asyncio.gather(*records)}
                 records = []
                 if self._waiting:
                     records.append(asyncio.create_task(record(self._decide)))
-        return Kept.LEDGER if kept == {Kept.LEDGER} else self._broker.cuts.kept
+        return Kept.LEDGER if durabilities == {Kept.LEDGER} else self._broker.cuts.kept
 
     def _cancel(self, stepups: Sequence[StepUp]) -> Decided | None:
-        """Cancel those that nobody decided meanwhile."""
-        cancels, known = list[StepUp](), self._broker.stepups.find
+        """Cancel those that are undecided."""
+        cancels, find_stepup = list[StepUp](), self._broker.stepups.find
         for one in stepups:
             self._waiting.pop(one.id, None)
-            now, ended = known(one.id), self._cancelled.pop(one.id, None)
+            now, ended = find_stepup(one.id), self._cancelled.pop(one.id, None)
             if now is None or (now is not ended and not _may_be_used(now)):
                 continue
             if ended is None or now is not ended:
@@ -137,11 +137,13 @@ class PanicEnd:
         drafts = (cancelled_draft(one, self._operator) for one in cancels)
         return Decided(tuple(drafts), tuple(cancels)) if cancels else None
 
-    def result(self, kept: Kept) -> Cut:
-        """Return what ended."""
+    def result(self, durability: Kept) -> Cut:
+        """Return the result."""
         agents = tuple(self._broker.registry.agents())
         counts = self._tokens, len(self._cancelled), self._effective_ms
-        return Cut(agents, *counts, kept, calls=self._calls, delegated=self._delegated)
+        return Cut(
+            agents, *counts, durability, calls=self._calls, delegated=self._delegated
+        )
 
 
 def _may_be_used(stepup: StepUp) -> bool:

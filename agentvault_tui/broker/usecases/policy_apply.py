@@ -1,4 +1,4 @@
-"""Replace policy and service files of the home and put them in force, on record."""
+"""Replace policy and service files of the home and put them in effect, on record."""
 
 from __future__ import annotations
 
@@ -51,35 +51,35 @@ async def apply_policy(
     *,
     may_loosen: bool = True,
 ) -> None:
-    """Record *texts*, write them into the home's files, and put them in force.
+    """Record *texts*, write them into the home's files, and put them in effect.
 
     The record is first and says so until the files are written: a start after a kill
     in between writes them. Either all of it has happened or none.
 
     Args:
         broker: the broker.
-        texts: what changes, by the names of `PolicyTexts`.
+        texts: the changed texts, by the names of `PolicyTexts`.
         operator: who decided.
-        plan: the digest of the plan that this is; None: none is compared. An empty
-            one is no plan's: a script whose plan failed applies nothing.
+        plan: the digest of the plan that this is; None: none is compared. An empty one
+            is no plan's: if a script's plan failed, it applies nothing.
         reason: why, for the record.
         may_loosen: whether anything may be allowed afterwards that was not before.
 
     Raises:
-        ConflictError: the plan is another, a file is a symbolic link, or it is what
-            the files say already.
-        PolicyError: the texts cannot be put in force.
+        ConflictError: the plan differs, a file is a symbolic link, or the files have
+            this content already.
+        PolicyError: the texts cannot be put in effect.
         LedgerError: it could not be recorded; nothing was changed.
     """
     async with broker.policy_state.applying:
         before, policy = await preview(broker, texts, plan)
-        told = {"plan": plan, "why": reason}
+        detail = {"plan": plan, "why": reason}
         if not may_loosen and not only_tightens(broker.policy, policy):
             raise ConflictError(
                 "the active policy has changed meanwhile, and this would loosen it",
                 "look at it, and apply again",
             )
-        draft, changes = records(broker, before, policy, operator, told)
+        draft, changes = records(broker, before, policy, operator, detail)
         try:
             await broker.record(draft, changes=changes, urgent=True)
         except LedgerError:
@@ -92,22 +92,22 @@ async def apply_policy(
 async def preview(
     broker: Broker, texts: Mapping[str, str], plan: str | None
 ) -> tuple[PolicyTexts, Policy]:
-    """Return what the home's files say, and the policy that *texts* would make of it.
+    """Return the texts of the home's files, and the policy with *texts*.
 
     Args:
         broker: the broker.
-        texts: what changes, by the names of `PolicyTexts`.
+        texts: the changed texts, by the names of `PolicyTexts`.
         plan: the digest of the plan that this is; None: none is compared.
 
     Returns:
         the texts now, and the policy.
 
     Raises:
-        ConflictError: the plan is another, a file is a symbolic link, or it is what
-            the files say already.
-        PolicyError: the texts cannot be put in force.
+        ConflictError: the plan differs, a file is a symbolic link, or the files have
+            this content already.
+        PolicyError: the texts cannot be put in effect.
     """
-    before, counts = await _said(broker)
+    before, counts = await _texts_now(broker)
     wanted = counts._replace(**texts)
     if plan is not None and plan != wanted.plan_digest(broker.policy.version):
         raise ConflictError(
@@ -119,13 +119,13 @@ async def preview(
 
 
 async def check_rules(broker: Broker, policy: Policy, *, strict: bool) -> None:
-    """Refuse a policy for what ``policy check`` calls an error in it.
+    """Refuse a policy with an error that ``policy check`` reports.
 
     An error that the active policy has already refuses nothing: a rule about an agent
     that was removed must not delay an emergency.
 
     Args:
-        broker: whose active policy and agents it is compared with.
+        broker: the broker; its active policy and agents are compared.
         policy: the one to be put in the active one's place.
         strict: whether warnings are errors.
 
@@ -135,40 +135,42 @@ async def check_rules(broker: Broker, policy: Policy, *, strict: bool) -> None:
     agents = [agent.id for agent in broker.registry.agents()]
 
     def find(one: Policy) -> list[PolicyProblem]:
-        found = one.problems(agents)
-        return [problem for problem in found if problem.is_error or strict]
+        problems = one.problems(agents)
+        return [problem for problem in problems if problem.is_error or strict]
 
     # In a thread: it compares each rule with all the others.
-    there, found = await asyncio.to_thread(lambda: (find(broker.policy), find(policy)))
+    there, new_problems = await asyncio.to_thread(
+        lambda: (find(broker.policy), find(policy))
+    )
     active = {(one.rule, one.what) for one in there}
-    new = [one for one in found if (one.rule, one.what) not in active]
+    new = [one for one in new_problems if (one.rule, one.what) not in active]
     if new:
         raise PolicyError(
             f"{policy.source} {new[0]}", "agentvault policy check lists all there is"
         )
 
 
-async def _said(broker: Broker) -> tuple[PolicyTexts, PolicyTexts]:
-    """Return what the home's files say, and what of it counts.
+async def _texts_now(broker: Broker) -> tuple[PolicyTexts, PolicyTexts]:
+    """Return the texts of the home's files, and the ones that count.
 
-    A team's files are read once they are in step with it. Where an edit needs a factor,
-    the active texts count: whoever approves another change has not seen the edit.
+    A team's files are read once they are in step with it. If an edit needs a factor,
+    the active texts count: a person who approves another change has not seen the edit.
     """
     if broker.files is not None:
         await broker.files.look()
     if not await asks_factor(broker):
-        said = read_texts(broker.home)
-        return said, said
+        on_disk = read_texts(broker.home)
+        return on_disk, on_disk
     await reload_policy(broker)  # what only tightens counts at once
     return read_texts(broker.home), broker.policy.texts
 
 
 async def prepare(broker: Broker, before: PolicyTexts, wanted: PolicyTexts) -> Policy:
-    """Return what *wanted* says, if it can be put in force.
+    """Return the policy of *wanted*, if it can be put in effect.
 
     Raises:
-        ConflictError: it is in force already, or a file is a symbolic link.
-        PolicyError: the texts cannot be put in force, or one that was is gone.
+        ConflictError: it is in effect already, or a file is a symbolic link.
+        PolicyError: the texts cannot be put in effect, or one that was is gone.
     """
     if any(len((text or "").encode()) > MAX_FILE for text in wanted):
         raise PolicyError(f"a text is larger than {MAX_FILE // 1024} KiB")
@@ -185,11 +187,11 @@ def records(
     before: PolicyTexts,
     policy: Policy,
     operator: Actor,
-    told: Mapping[str, object],
+    detail: Mapping[str, object],
 ) -> tuple[Draft, list[Change]]:
-    """Return the event and rows that put *policy* in force; *told* is in the event."""
-    draft, kept = changed_draft(broker, policy, operator, told)
-    return draft, [*kept, copy_of(policy), Meta(APPLYING, before.digest())]
+    """Return the event and rows that put *policy* in effect, with *detail*."""
+    draft, record = changed_draft(broker, policy, operator, detail)
+    return draft, [*record, copy_of(policy), Meta(APPLYING, before.digest())]
 
 
 async def put_applied(broker: Broker, policy: Policy, changes: list[Change]) -> None:
@@ -221,7 +223,7 @@ class TextEdits:
     limits: TextEdit | None
     before: PolicyTexts
     policy: Policy | None
-    """What is in force with the new limits; None where they stay as they are."""
+    """The state with the new limits; None if they stay as they are."""
 
     def __bool__(self) -> bool:
         return bool(self.services or self.policy)
@@ -232,13 +234,13 @@ async def edits_of(broker: Broker, wanted: FilesRequest) -> TextEdits:
 
     Args:
         broker: the broker.
-        wanted: what the files say.
+        wanted: the content of the files.
 
     Returns:
         those that differ.
 
     Raises:
-        UsageError: one of them cannot be put in force.
+        UsageError: one of them cannot be put in effect.
         ConflictError: a file in the home is a symbolic link.
     """
     services: dict[str, TextEdit] = {}
@@ -252,7 +254,7 @@ async def edits_of(broker: Broker, wanted: FilesRequest) -> TextEdits:
             compare = broker.gateway.changed_services
             befores = await asyncio.to_thread(compare, wanted.services)
             services = {n: (was, wanted.services[n]) for n, was in befores.items()}
-        (before, counts), now = await _said(broker), broker.policy.texts
+        (before, counts), now = await _texts_now(broker), broker.policy.texts
         after = wanted.limits
         if after is not UNSET and not after == before.limits == now.limits:
             limits = now.limits, after
@@ -266,7 +268,7 @@ async def edits_of(broker: Broker, wanted: FilesRequest) -> TextEdits:
 async def putting(
     broker: Broker, edits: TextEdits, operator: Actor, digest: str
 ) -> AsyncIterator[tuple[list[Draft], list[Change]]]:
-    """Put texts in force when a block ends that records what this yields.
+    """Put texts in effect when a block ends that records the yielded rows.
 
     Raises:
         ConflictError: they were recorded, and a service file cannot be written.
@@ -280,8 +282,8 @@ async def putting(
             drafts, changes = await stack.enter_async_context(writing)
         rows: list[Change] = []
         if edits.policy:
-            told = {"applied": digest}
-            draft, rows = records(broker, edits.before, edits.policy, operator, told)
+            detail = {"applied": digest}
+            draft, rows = records(broker, edits.before, edits.policy, operator, detail)
             drafts.append(draft)
         try:
             yield drafts, [*changes, *rows]

@@ -1,9 +1,9 @@
-"""Put another policy in force: record it, keep it, and look at live tokens again.
+"""Put another policy in effect: record it, store it, and check live tokens again.
 
-What was in force is kept in the ledger, so that a file that is gone or broken at a
-start does not bring a milder policy back; the chain has its digest. A token that the
-policy in force would not issue ends. Until one has been looked at it is looked at when
-it is asked for; `recheck` goes through the others in small steps.
+The ledger stores the active policy, so that a missing or broken file at a start does
+not bring a milder policy back; the chain has its digest. A token that the policy in
+effect would not issue ends. Until one has been looked at it is looked at when it is
+asked for; `recheck` goes through the others in small steps.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ from agentvault_tui.policy.texts import FILES
 POLICY_CHANGED: Final = "policy_changed"
 """The reason of a token that a changed policy would not issue."""
 POLICY: Final = "policy"
-"""The name in the ledger of version and texts of what is in force, for a start."""
+"""The name in the ledger of version and texts of the active policy, for a start."""
 _CHECKED: Final = "policy_checked"
 APPLYING: Final = "policy_applying"
 """Set from the record of an applied policy until its files are written: the digest of
-what they said before."""
+the files before."""
 _A_TURN: Final = 8
 """Tokens decided in one turn of the event loop: at most 3 ms."""
 _A_RECORD: Final = 64
@@ -78,33 +78,33 @@ log = logging.getLogger("agentvault.policy")
 
 
 async def policy_at_start(home: Home, ledger: Ledger) -> tuple[Policy, str | None]:
-    """Return the policy to start with, and what is wrong with the files, if anything.
+    """Return the policy to start with, and the problem of the files, if there is one.
 
     Raises:
-        PolicyError: the files cannot be put in force, and nothing else ever was; or
-            what was is gone, and its copy is not the one that the chain names.
+        PolicyError: the files cannot be put in effect, and there was no earlier policy;
+            or it is gone, and its copy is not the one in the chain.
     """
-    kept = await _kept(home, ledger)
-    if kept is not None and ledger.shared is not None:
+    stored = await _stored_texts(home, ledger)
+    if stored is not None and ledger.shared is not None:
         # An edit of this home's files counts once it is compared; see `TeamFiles`.
-        return kept_policy(home, kept), None
-    if kept is not None and (unwritten := await _finish_apply(home, ledger, kept)):
-        return kept_policy(home, kept), unwritten
+        return kept_policy(home, stored), None
+    if stored is not None and (unwritten := await _finish_apply(home, ledger, stored)):
+        return kept_policy(home, stored), unwritten
     try:
-        return load_policy(home, kept or PolicyTexts()), None
+        return load_policy(home, stored or PolicyTexts()), None
     except PolicyError as error:
-        if kept is None:
+        if stored is None:
             raise
         try:
-            last = kept_policy(home, kept)
+            last = kept_policy(home, stored)
         except PolicyError:
             raise error from None
         log.warning("the policy before stays in force: %s", error.diagnosis())
         return last, error.diagnosis()
 
 
-async def _kept(home: Home, ledger: Ledger) -> PolicyTexts | None:
-    """Return the texts of what was in force last, if they are what the chain names."""
+async def _stored_texts(home: Home, ledger: Ledger) -> PolicyTexts | None:
+    """Return the texts of the last active policy, if they are the chain's."""
     named = await _named(ledger)
     if not named:
         return None
@@ -130,7 +130,7 @@ def last_texts(home: Home) -> PolicyTexts:
     return PolicyTexts()
 
 
-async def _finish_apply(home: Home, ledger: Ledger, kept: PolicyTexts) -> str | None:
+async def _finish_apply(home: Home, ledger: Ledger, texts: PolicyTexts) -> str | None:
     """Write the files that `apply_policy` recorded, if the process ended before.
 
     Files that were changed since are left as they are.
@@ -141,7 +141,7 @@ async def _finish_apply(home: Home, ledger: Ledger, kept: PolicyTexts) -> str | 
     before = await ledger.meta(APPLYING)
     if before is None:
         return None
-    if before == read_texts(home).digest() and (problem := write_texts(home, kept)):
+    if before == read_texts(home).digest() and (problem := write_texts(home, texts)):
         return problem
     await ledger.commit(changes=[Meta(APPLYING, None)])
     return None
@@ -169,10 +169,12 @@ async def _named(ledger: Ledger, *, started: bool = True) -> str:
 def _read_kept(value: str | None) -> tuple[str | None, PolicyTexts]:
     """Return version and texts of the copy in the ledger, nothing of a broken one."""
     try:
-        kept = json.loads(value or "{}")
-        version = kept.pop("version")
+        stored = json.loads(value or "{}")
+        version = stored.pop("version")
         # Rows of earlier versions have no limits or own scopes.
-        return version, PolicyTexts(kept.pop("policy"), kept.pop("scopes"), **kept)
+        return version, PolicyTexts(
+            stored.pop("policy"), stored.pop("scopes"), **stored
+        )
     except (ValueError, TypeError, LookupError):
         return None, PolicyTexts()
 
@@ -186,36 +188,36 @@ async def take_over_policy(broker: Broker) -> None:
     broker.limits.define(broker.policy.limits)
     named = await _named(broker.ledger)
     version, texts = _read_kept(broker.kept.get(POLICY))
-    known = not named or texts.digest() == named
+    same = not named or texts.digest() == named
     if broker.files is not None:
         broker.files.on_policy = partial(_edited, broker)
-        if named and known:
+        if named and same:
             broker.files.put_policy(texts)
-    broker.policy_state.recorded = version if known else "unknown"
-    if named and known and texts != broker.policy.texts:
+    broker.policy_state.recorded = version if same else "unknown"
+    if named and same and texts != broker.policy.texts:
         # Edited while nothing ran.
         last, edited = kept_policy(broker.home, texts), broker.policy
         if await broker.policy_state.hold(last, edited):
             last.seen, broker.policy = edited.seen, last
             broker.limits.define(last.limits)
-    if not known or broker.kept.get(_CHECKED) != broker.policy.version:
+    if not same or broker.kept.get(_CHECKED) != broker.policy.version:
         _begin_recheck(broker)
 
 
 async def reload_policy(broker: Broker) -> None:
-    """Put changed files in force, unless `TeamFiles` compares them.
+    """Put changed files in effect, unless `TeamFiles` compares them.
 
-    What is in force is kept where they cannot be.
+    If they cannot be used, the active policy stays.
 
     Args:
-        broker: whose files are looked at.
+        broker: the broker; its files are read.
     """
     if broker.files is None and changed(broker.policy, broker.home):
         await _reload(broker)
 
 
 async def _edited(broker: Broker, texts: PolicyTexts, problem: str | None) -> None:
-    """Put in force what this home's files say, unless one of them has a problem."""
+    """Put this home's files in effect, unless one of them has a problem."""
     state, now = broker.policy_state, broker.policy
     if problem is not None or texts == now.texts:
         await _undo(broker)
@@ -262,8 +264,8 @@ async def reset_policy(broker: Broker, operator: Actor) -> None:
         operator: who decided.
 
     Raises:
-        ConflictError: none that was in force is gone.
-        PolicyError: what is left cannot be put in force.
+        ConflictError: none that was in effect is gone.
+        PolicyError: the rest cannot be put in effect.
     """
     texts = None
     gone = check_gone(broker)
@@ -310,7 +312,7 @@ def switch_policy(broker: Broker, policy: Policy) -> None:
 
 
 async def follow_policy(broker: Broker, value: str) -> None:
-    """Put in force here what another broker recorded.
+    """Put in effect here the policy that another broker recorded.
 
     Args:
         broker: the broker.
@@ -346,7 +348,7 @@ async def _put_in_force(broker: Broker, policy: Policy, actor: Actor) -> None:
 
 
 async def keep_policy(broker: Broker, *, actor: Actor = SYSTEM) -> None:
-    """Record which policy is in force, and that all tokens were looked at."""
+    """Record which policy is in effect, and that all tokens were looked at."""
     drafts, changes = policy_record(broker, actor)
     if drafts or changes:
         await broker.record(*drafts, changes=changes, urgent=True)
@@ -356,19 +358,19 @@ async def keep_policy(broker: Broker, *, actor: Actor = SYSTEM) -> None:
 def policy_record(
     broker: Broker, actor: Actor = SYSTEM
 ) -> tuple[list[Draft], list[Change]]:
-    """Return what the ledger does not know yet of the policy in force."""
+    """Return the record of the active policy that the ledger lacks."""
     policy, drafts = broker.policy, list[Draft]()
     before, after = broker.policy_state.recorded, policy.version
     copy = copy_of(policy)
-    told = [copy]
+    metas = [copy]
     if broker.policy_state.checked is None:
-        told.append(Meta(_CHECKED, after))
+        metas.append(Meta(_CHECKED, after))
     changes: list[Change] = [
-        one for one in told if broker.kept.get(one.key) != one.value
+        one for one in metas if broker.kept.get(one.key) != one.value
     ]
     # Also where the rules are the same: the chain names what the files said.
-    known = broker.kept.get(POLICY)
-    moved = known is not None and before == after and known != copy.value
+    record = broker.kept.get(POLICY)
+    moved = record is not None and before == after and record != copy.value
     if moved or (before is not None and before != after):
         more = _by_file(broker) if actor is SYSTEM else {}
         draft, texts = changed_draft(broker, policy, actor, more)
@@ -378,7 +380,7 @@ def policy_record(
 
 
 def _by_file(broker: Broker) -> dict[str, Any]:
-    """Return what the event says of an edit, against what was recorded last."""
+    """Return the detail of an edit's event, against the last record."""
     _, before = _read_kept(broker.kept.get(POLICY))
     changed = policy_changes(before, broker.policy.texts)
     if not changed:
@@ -393,9 +395,9 @@ def _by_file(broker: Broker) -> dict[str, Any]:
 def changed_draft(
     broker: Broker, policy: Policy, actor: Actor, more: Mapping[str, object]
 ) -> tuple[Draft, list[KeptText]]:
-    """Return the event that *policy* is in force, and the texts that it names.
+    """Return the event that *policy* is in effect, and the texts that it names.
 
-    *more* is what the event says besides.
+    *more* has further members of the event.
     """
     before = broker.policy_state.recorded
     texts, named = kept_texts(policy)
@@ -417,12 +419,12 @@ def changed_draft(
 
 def copy_of(policy: Policy) -> Meta:
     """Return version and texts of *policy* as the ledger keeps them for a start."""
-    kept = {"version": policy.version, **policy.texts._asdict()}
-    return Meta(POLICY, json.dumps(kept, ensure_ascii=False))
+    record = {"version": policy.version, **policy.texts._asdict()}
+    return Meta(POLICY, json.dumps(record, ensure_ascii=False))
 
 
 def kept_texts(policy: Policy) -> tuple[list[KeptText], dict[str, object]]:
-    """Return the texts of *policy* to keep, and what its event says to name them."""
+    """Return the texts of *policy* to store, and the event's names of them."""
     texts = {name: KeptText(one) for name, one in policy.texts.effective().items()}
     digests = {name: one.sha256 for name, one in texts.items()}
     named = policy.texts.digest()
@@ -430,13 +432,13 @@ def kept_texts(policy: Policy) -> tuple[list[KeptText], dict[str, object]]:
 
 
 def policy_is_recorded(broker: Broker, changes: Sequence[Change]) -> None:
-    """Note that the ledger has, or is about to have, what `policy_record` returned."""
+    """Note that the ledger has, or is about to have, the rows of `policy_record`."""
     broker.policy_state.recorded = broker.policy.version
-    told = [one for one in changes if isinstance(one, Meta)]
-    kept = {one.key: one.value for one in told if one.value is not None}
-    broker.kept.update(kept)
-    if broker.files is not None and POLICY in kept:
-        broker.files.put_policy(_read_kept(kept[POLICY])[1])
+    metas = [one for one in changes if isinstance(one, Meta)]
+    values = {one.key: one.value for one in metas if one.value is not None}
+    broker.kept.update(values)
+    if broker.files is not None and POLICY in values:
+        broker.files.put_policy(_read_kept(values[POLICY])[1])
 
 
 def _begin_recheck(broker: Broker) -> None:
@@ -448,7 +450,7 @@ def _begin_recheck(broker: Broker) -> None:
 
 
 def admits(broker: Broker, token: Token) -> bool:
-    """Tell whether the policy in force lets a live token be; end it if not."""
+    """Check whether the policy in effect lets a live token be; end it if not."""
     checked = broker.policy_state.checked
     if checked is None or token.sha256 in checked:
         return True
@@ -457,7 +459,7 @@ def admits(broker: Broker, token: Token) -> bool:
 
 
 def still_issued(broker: Broker, token: Token) -> bool:
-    """Tell whether the policy in force would issue *token*; end it if not."""
+    """Check whether the policy in effect would issue *token*; end it if not."""
     if _would_issue(broker, token):
         return True
     if broker.registry.drop_token(token):
@@ -467,7 +469,7 @@ def still_issued(broker: Broker, token: Token) -> bool:
 
 
 def _would_issue(broker: Broker, token: Token) -> bool:
-    """Decide the token's action anew; what a person approved is only ever forbidden."""
+    """Decide the token's action again; an approved one can only be forbidden."""
     agent = broker.registry.agent(token.agent_id)
     if not token.scope:
         return not_denied(broker, agent, token.source) is not None
@@ -498,7 +500,7 @@ def not_denied(broker: Broker, agent: Agent, source: str | None) -> Verdict | No
 
 
 def action_of(broker: Broker, token: Token) -> Action:
-    """Return the action a token was issued for, from what resource servers are told.
+    """Return the action of a token, from the resource servers' view of it.
 
     Args:
         broker: the broker.

@@ -3,8 +3,8 @@
 Only where `socket_factor` asks for one: who may edit the files may then be an agent.
 The version before decides meanwhile. Approved, exactly the edited texts are applied; if
 the files say something else by then, the change is cancelled. In a team any broker can
-approve: the other home directories do not have the edit, so that only the broker whose
-files were edited cancels.
+approve: the other home directories lack the edit, so only the broker with the edited
+files cancels.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from agentvault_tui.policy import Policy, PolicyTexts, differences, only_tighten
 log = logging.getLogger("agentvault.policy")
 
 EDIT: Final = "EDIT policy"
-"""Names the carrier of such a change, beside those of calls."""
+"""Names the carrier of such a change, next to those of calls."""
 _FILE: Final = Actor(ActorKind.SYSTEM, "file", "file")
 _ON_DISK: Final = "policy files"
 _AT_BROKER: Final = "policy files of a broker"
@@ -51,7 +51,7 @@ def hold_policy_edits(broker: Broker) -> None:
 
 
 async def _hold(broker: Broker, last: Policy, edited: Policy) -> bool:
-    """Tell whether *edited* has to wait; then it is asked for, once."""
+    """Check whether *edited* has to wait; then it is asked for, once."""
     broker.policy_state.held = None
     waits = (
         last.texts != edited.texts

@@ -15,7 +15,7 @@ _RATE = "decisions_a_second"
 
 
 def raises_rate(broker: Broker, agent: Agent, wanted: int | None) -> bool:
-    """Tell whether an agent may have more a second afterwards.
+    """Check whether an agent may have more a second afterwards.
 
     Args:
         broker: the broker.

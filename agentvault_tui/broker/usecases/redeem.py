@@ -1,4 +1,4 @@
-"""What happens to tokens after the decision: polled for, introspected, revoked."""
+"""Tokens after the decision: polling, introspection, revocation."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def poll(broker: Broker, agent: Agent, auth_req_id: str) -> Polled:
         auth_req_id: the step-up's id.
 
     Returns:
-        the token, or where the request stands.
+        the token, or the state of the request.
 
     Raises:
         LedgerUnwritableError: the delivery could not be recorded.
@@ -102,7 +102,7 @@ async def poll(broker: Broker, agent: Agent, auth_req_id: str) -> Polled:
 
 
 async def introspect(broker: Broker, caller: Agent, token: str) -> Introspection:
-    """Say what *caller* may know of *token* (RFC 7662 section 2.2).
+    """Return the facts of *token* that *caller* may know (RFC 7662 section 2.2).
 
     A resource server's active answer about a token good for one action consumes it,
     and the consumption is durable before the answer leaves. Between finding the token
@@ -119,40 +119,42 @@ async def introspect(broker: Broker, caller: Agent, token: str) -> Introspection
     Raises:
         LedgerUnwritableError: its consumption could not be recorded.
     """
-    found = broker.registry.token(sha256_hex(token))
-    if found is None or not broker.registry.serves(caller.id):
+    token_info = broker.registry.token(sha256_hex(token))
+    if token_info is None or not broker.registry.serves(caller.id):
         return Introspection(None)
     if not caller.resource_server:
         # RFC 7662 section 4: whoever may ask about any token can go fishing for one.
-        return Introspection(found if found.agent_id == caller.id else None)
-    seen = seen_by(caller, found)
+        return Introspection(token_info if token_info.agent_id == caller.id else None)
+    seen = seen_by(caller, token_info)
     if (
         seen is None
-        or not found.scope  # says who asks at the gateway, and nothing to others
-        or audiences_of(found.resource, broker.issuer)
+        or not token_info.scope  # says who asks at the gateway, and nothing to others
+        or audiences_of(token_info.resource, broker.issuer)
     ):
         return Introspection(None)
     # The catalogue in force counts beside the one the token was issued under.
-    elevated, catalogue = found.kind is TokenKind.ELEVATED, broker.policy.catalogue
+    elevated, catalogue = token_info.kind is TokenKind.ELEVATED, broker.policy.catalogue
     if not (
-        elevated or found.single_use or catalogue.is_single_use(found.scope.split())
+        elevated
+        or token_info.single_use
+        or catalogue.is_single_use(token_info.scope.split())
     ):
-        broker.uses.count(found, caller)
+        broker.uses.count(token_info, caller)
         return Introspection(seen)
     broker.ledger.check_writable()  # or it would be spent, and nobody have an answer
-    family = broker.registry.delegations.family(found)
-    broker.registry.begin_use([found, *family])
-    if not broker.registry.drop_token(found):
+    family = broker.registry.delegations.family(token_info)
+    broker.registry.begin_use([token_info, *family])
+    if not broker.registry.drop_token(token_info):
         return Introspection(None)
-    if elevated and not _as_approved(broker, found):
-        await record_void(broker, found, "it is not what was approved")
+    if elevated and not _as_approved(broker, token_info):
+        await record_void(broker, token_info, "it is not what was approved")
         return Introspection(None)
-    epoch = broker.registry.epoch(found.agent_id, found.scope)
-    await _record_redemption(broker, caller, found, family)
+    epoch = broker.registry.epoch(token_info.agent_id, token_info.scope)
+    await _record_redemption(broker, caller, token_info, family)
     alive = (
-        broker.registry.epoch(found.agent_id, found.scope) == epoch
+        broker.registry.epoch(token_info.agent_id, token_info.scope) == epoch
         and broker.registry.serves(caller.id)
-        and not found.expires.passed(broker.clock)
+        and not token_info.expires.passed(broker.clock)
     )
     return Introspection(seen if alive else None)
 
@@ -162,7 +164,7 @@ async def revoke_token(broker: Broker, agent: Agent, token: str) -> None:
 
     Args:
         broker: the broker.
-        agent: whose.
+        agent: the agent.
         token: its secret.
 
     Raises:
@@ -171,40 +173,40 @@ async def revoke_token(broker: Broker, agent: Agent, token: str) -> None:
             (RFC 7009 section 2.2.1).
     """
     digest = sha256_hex(token)
-    found = broker.registry.token(digest)
-    if found is None:  # another broker may have issued it a moment ago
+    token_held = broker.registry.token(digest)
+    if token_held is None:  # another broker may have issued it a moment ago
         await broker.ledger.confirm()
-        found = broker.registry.token(digest)
-    if found is not None and found.agent_id == agent.id:
-        await end_token(broker, agent, found)
+        token_held = broker.registry.token(digest)
+    if token_held is not None and token_held.agent_id == agent.id:
+        await end_token(broker, agent, token_held)
 
 
-async def end_token(broker: Broker, agent: Agent, found: Token) -> None:
+async def end_token(broker: Broker, agent: Agent, live: Token) -> None:
     """End a live token that its agent has no more use for, and the calls it opened.
 
     Args:
         broker: the broker.
-        agent: whose.
-        found: the token.
+        agent: the agent.
+        live: the token.
 
     Raises:
         LedgerUnwritableError: see `revoke_token`.
     """
     if not broker.cuts.may_end(agent.id):
         raise LedgerUnwritableError("what you ended before is not recorded yet")
-    ended, _ = broker.end_tokens([found])
-    if found in ended:
-        below, actor = [one for one in ended if one is not found], broker.actor(agent)
+    ended, _ = broker.end_tokens([live])
+    if live in ended:
+        below, actor = [one for one in ended if one is not live], broker.actor(agent)
         await broker.record_cut(
-            *broker.uses.ended(found),
-            revoked_draft(found, actor, "handed back"),
-            changes=[DropToken(found.id)],
+            *broker.uses.ended(live),
+            revoked_draft(live, actor, "handed back"),
+            changes=[DropToken(live.id)],
         )
         await broker.record_ended(below, actor, PARENT_ENDED)
 
 
 def _as_approved(broker: Broker, token: Token) -> bool:
-    """Tell whether an elevated token says exactly what its approval's digest covers."""
+    """Check whether an elevated token equals the content of its approval's digest."""
     stepup = broker.stepups.find(token.stepup_id)
     if stepup is None:
         return False
@@ -224,7 +226,7 @@ async def deliver(
 
     Args:
         broker: the broker.
-        agent: whose request was approved.
+        agent: the agent of the approved request.
         stepup: the approved request.
 
     Returns:
@@ -314,20 +316,20 @@ def _delivery(broker: Broker, agent: Agent, stepup: StepUp, token: Token) -> Dra
 
 
 def refusal_of(broker: Broker, agent: Agent, stepup: StepUp) -> Denied:
-    """Return what the agent is told of a step-up that was denied or cancelled.
+    """Return the agent's error for a step-up that was denied or cancelled.
 
     Args:
         broker: the broker.
-        agent: who is told.
-        stepup: what it asked for.
+        agent: the agent.
+        stepup: its request.
 
     Returns:
         the denial, with the decision that was held.
     """
     if stepup.status is StepUpStatus.DENIED:
-        said = stepup.denial or "no reason was given"
+        denial = stepup.denial or "no reason was given"
         return Denied(
-            "stepup_denied", f"A person denied this: {said}", stepup.decision_id
+            "stepup_denied", f"A person denied this: {denial}", stepup.decision_id
         )
     reason, message = refused(broker, agent) or (
         stepup.problem or "cancelled",
@@ -361,7 +363,7 @@ async def spend_approval(
 async def spend_token(
     broker: Broker, agent: Agent, token: Token, *drafts: Draft
 ) -> bool:
-    """Use up a token that is good for one action, together with what *drafts* say.
+    """Spend a single-use token, together with *drafts*.
 
     Args:
         broker: the broker.

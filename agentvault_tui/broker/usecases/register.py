@@ -1,4 +1,4 @@
-"""Register agents: who they are, who answers for them, what they may ask for."""
+"""Register agents: identity, owner, permissions."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class Registered:
     client_secret: str | None = field(repr=False)
 
 
-async def register(broker: Broker, asked: AgentRequest, operator: Actor) -> Registered:
+async def register(broker: Broker, wanted: AgentRequest, operator: Actor) -> Registered:
     """Register an agent.
 
     Args:
         broker: the broker.
-        asked: what the operator says about it.
+        wanted: the operator's data.
         operator: who registers it.
 
     Returns:
@@ -67,7 +67,7 @@ async def register(broker: Broker, asked: AgentRequest, operator: Actor) -> Regi
         ConflictError: the name is taken, or a token of its subject is another's too.
         LedgerUnwritableError: it could not be recorded.
     """
-    agent = new_agent(broker, asked)
+    agent = new_agent(broker, wanted)
     check_scopes(broker, (*agent.scopes, *agent.serves))
     secret = None
     if agent.credential.kind == "none" and not agent.template:
@@ -87,7 +87,7 @@ async def register(broker: Broker, asked: AgentRequest, operator: Actor) -> Regi
 
 @contextmanager
 def registering(broker: Broker, *agents: Agent) -> Iterator[None]:
-    """Keep names of new *agents* from others while they are recorded.
+    """Reserve names of new *agents* while they are recorded.
 
     Raises:
         ConflictError: a name is taken.
@@ -107,12 +107,12 @@ def registering(broker: Broker, *agents: Agent) -> Iterator[None]:
         yield
 
 
-def new_agent(broker: Broker, asked: AgentRequest) -> Agent:
+def new_agent(broker: Broker, wanted: AgentRequest) -> Agent:
     """Return the agent that is described, with its key or subject for a credential.
 
     Args:
         broker: the broker.
-        asked: what the operator says about it.
+        wanted: the operator's data.
 
     Returns:
         the agent, not registered yet.
@@ -123,62 +123,62 @@ def new_agent(broker: Broker, asked: AgentRequest) -> Agent:
         NotFoundError: there is no such template.
         ConflictError: that template is revoked, or is none.
     """
-    asked, template = _filled(broker, asked)
-    _check_texts(asked)
+    wanted, template = _filled(broker, wanted)
+    _check_texts(wanted)
     agent_id = AgentId(new_id("agt"))
-    key, until = asked.public_key, moment_of(asked.until)
+    key, until = wanted.public_key, moment_of(wanted.until)
     agent = Agent(
         id=agent_id,
         client_id=agent_id,
-        name=asked.name,
-        owner=asked.owner,
-        purpose=asked.purpose,
-        scopes=tuple(sorted(set(asked.scopes))),
+        name=wanted.name,
+        owner=wanted.owner,
+        purpose=wanted.purpose,
+        scopes=tuple(sorted(set(wanted.scopes))),
         created_at=broker.clock.now(),
-        resource_server=_is_resource_server(asked),
-        serves=tuple(sorted(set(asked.serves))),
-        resources=check_resources(asked.resources),
+        resource_server=_is_resource_server(wanted),
+        serves=tuple(sorted(set(wanted.serves))),
+        resources=check_resources(wanted.resources),
         credential=Credential(
             public_key=None
             if key is None
             else parse_public_key(key if isinstance(key, str) else json.dumps(key)),
-            subject=_subject(broker, asked),
+            subject=_subject(broker, wanted),
         ),
         delegates=template.delegates if template else (),
         until=end_of(broker, until, template),
-        template=asked.template,
+        template=wanted.template,
         from_template=template.id if template else None,
     ).restored()
     check_end(broker, agent)
     return agent
 
 
-def _filled(broker: Broker, asked: AgentRequest) -> tuple[AgentRequest, Agent | None]:
-    """Return *asked* with what it has from a template, and the template."""
-    secret = asked.public_key or asked.subject
-    if asked.template and (secret or _is_resource_server(asked)):
+def _filled(broker: Broker, wanted: AgentRequest) -> tuple[AgentRequest, Agent | None]:
+    """Return *wanted* completed from its template, and the template."""
+    secret = wanted.public_key or wanted.subject
+    if wanted.template and (secret or _is_resource_server(wanted)):
         raise UsageError(
             "a template neither authenticates nor serves",
             "give keys and subjects to the agents made from it",
         )
-    if asked.from_template is None:
-        return asked, None
-    template = broker.registry.agent(asked.from_template)
+    if wanted.from_template is None:
+        return wanted, None
+    template = broker.registry.agent(wanted.from_template)
     if not template.template:
         raise ConflictError(
             f"{visible(template.name, 60)} is no template",
             "agentvault agents add NAME --template makes one",
         )
-    own = asked.scopes or asked.owner or asked.template
-    if own or _is_resource_server(asked):
+    own = wanted.scopes or wanted.owner or wanted.template
+    if own or _is_resource_server(wanted):
         raise UsageError(
             "an agent made from a template has its scopes and its owner",
             "leave out everything but name, purpose, credential and end",
         )
     filled = replaced(
-        asked,
+        wanted,
         owner=template.owner,
-        purpose=asked.purpose or template.purpose,
+        purpose=wanted.purpose or template.purpose,
         scopes=template.scopes,
     )
     return filled, template
@@ -222,19 +222,19 @@ def check_end(broker: Broker, agent: Agent) -> None:
         raise ConflictError(f"the template {name} is revoked", "restore it first")
 
 
-def _subject(broker: Broker, asked: AgentRequest) -> str | None:
+def _subject(broker: Broker, wanted: AgentRequest) -> str | None:
     """Return the subject of a new agent, of a platform that is set up here."""
-    if not (subject := asked.subject):
+    if not (subject := wanted.subject):
         return None
-    if asked.public_key:
+    if wanted.public_key:
         raise UsageError("an agent has either a key or a subject, not both")
     check_subject(subject)
-    known, name = broker.issuers.names, subject.partition(":")[0]
-    if name not in known:
+    names, name = broker.issuers.names, subject.partition(":")[0]
+    if name not in names:
         raise UsageError(
             f"no issuer is called {visible(name, 60)}",
-            f"known: {', '.join(known)}"
-            if known
+            f"known: {', '.join(names)}"
+            if names
             else "write [issuers.NAME] in config.toml and start the broker anew",
         )
     return subject
@@ -278,7 +278,7 @@ def check_scopes(broker: Broker, scopes: tuple[str, ...]) -> None:
 
 
 def check_name(name: str) -> None:
-    """Refuse what cannot be the name of an agent.
+    """Refuse an invalid name of an agent.
 
     Raises:
         UsageError: it is empty, too long, or reads as another name.
@@ -293,43 +293,43 @@ def check_name(name: str) -> None:
         )
 
 
-def _check_texts(asked: AgentRequest) -> None:
-    check_name(asked.name)
-    if not 1 <= len(asked.owner) <= _OWNER_CAP:
+def _check_texts(wanted: AgentRequest) -> None:
+    check_name(wanted.name)
+    if not 1 <= len(wanted.owner) <= _OWNER_CAP:
         raise UsageError(
             f"an owner has 1 to {_OWNER_CAP} characters", "who answers for this agent?"
         )
-    if len(asked.purpose) > _PURPOSE_CAP:
+    if len(wanted.purpose) > _PURPOSE_CAP:
         raise UsageError(f"a purpose has at most {_PURPOSE_CAP} characters")
 
 
-def _is_resource_server(asked: AgentRequest) -> bool:
-    serves = asked.serves or asked.resources
-    return asked.resource_server or bool(serves)
+def _is_resource_server(wanted: AgentRequest) -> bool:
+    serves = wanted.serves or wanted.resources
+    return wanted.resource_server or bool(serves)
 
 
 def check_resources(named: Iterable[str]) -> tuple[str, ...]:
     """Return resources in canonical form, sorted; UsageError: one has none."""
-    found = tuple(sorted({_resource(each) for each in named}))
-    if len(found) > _RESOURCES_CAP:
+    resources = tuple(sorted({_resource(each) for each in named}))
+    if len(resources) > _RESOURCES_CAP:
         raise UsageError(f"a resource server has at most {_RESOURCES_CAP} resources")
-    return found
+    return resources
 
 
 def _resource(named: str) -> str:
     """Return a resource in canonical form (RFC 8707 section 2), or a UsageError."""
-    found = canonical(named) if len(named) <= _RESOURCE_CAP else None
-    if found is None or not _URI.fullmatch(found):
+    resource = canonical(named) if len(named) <= _RESOURCE_CAP else None
+    if resource is None or not _URI.fullmatch(resource):
         raise UsageError(
             f"{visible(named, 60)} cannot be a resource server's resource",
             "write a URI without a fragment, such as stripe:acct_42 or "
             "https://api.example/",
         )
-    return found
+    return resource
 
 
 def ending_detail(agent: Agent) -> dict[str, object]:
-    """Return what an event says of the end of an agent.
+    """Return an event's detail about the end of an agent.
 
     Args:
         agent: the agent.
@@ -337,15 +337,15 @@ def ending_detail(agent: Agent) -> dict[str, object]:
     Returns:
         members of ``detail``: when it ends, and the template that it ends with.
     """
-    told: dict[str, object] = {}
+    detail: dict[str, object] = {}
     if agent.until is not None:
-        told["until"] = iso(agent.until.wall)
+        detail["until"] = iso(agent.until.wall)
     if agent.template:
-        told["template"] = True
+        detail["template"] = True
     if agent.from_template is not None:
-        told["from_template"] = agent.from_template
-        told["delegates"] = {one.agent_id: one.scopes for one in agent.delegates}
-    return told
+        detail["from_template"] = agent.from_template
+        detail["delegates"] = {one.agent_id: one.scopes for one in agent.delegates}
+    return detail
 
 
 def registered_draft(agent: Agent, operator: Actor) -> Draft:

@@ -1,8 +1,8 @@
 """Which approval a request is covered by: of itself, or of one that may be repeated.
 
-"Approve the next N like this": policy and limits are asked first; where they want a
-person, an approval that was given for more than once counts as one, for a request that
-is equal but for what it bounds. The first that deviates ends the rest.
+"Approve the next N like this": policy and limits are checked first; if they want a
+person, an approval with repeats replaces the person, for a request that is equal except
+for its bounded parameters. The first that deviates ends the rest.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from agentvault_tui.policy.subset import same, same_details
 async def approval_for(
     broker: Broker, request: Request, verdict: Verdict
 ) -> StepUp | None:
-    """Return an approval that stands in for a person, with a repeat left, if any does.
+    """Return an approval that replaces a person, with a repeat left, if any does.
 
     Those that the request deviates from end.
     """
@@ -88,7 +88,7 @@ def check_repeat(stepup: StepUp, repeat: Repeat) -> None:
 
 
 def _covers(stepup: StepUp, request: Request, verdict: Verdict) -> bool:
-    """Tell whether an approval's repeat is about *request* too."""
+    """Check whether an approval's repeat is about *request* too."""
     if (repeat := stepup.repeat) is None:
         return False
     if (verdict.rule, verdict.policy_version) != (stepup.rule, stepup.policy_version):
@@ -132,13 +132,13 @@ def _same_place(stepup: StepUp, request: Request) -> bool:
 
 
 def is_same(stepup: StepUp, request: Request) -> bool:
-    """Tell whether a step-up is about exactly this request.
+    """Check whether a step-up is about exactly this request.
 
-    The agent's reason may differ: what is served is the one the person was shown.
+    The agent's reason may differ: the one that the person saw is served.
 
     Args:
-        stepup: what waits, or was decided.
-        request: what is asked for now.
+        stepup: a step-up that waits, or was decided.
+        request: the new request.
 
     Returns:
         whether all else is the same.
@@ -165,17 +165,17 @@ async def stand_in(
     standing: StepUp,
     stepup: StepUp,
     decided: Draft,
-    asked: dict[str, Any],
+    wanted: dict[str, Any],
 ) -> StepUp | None:
     """Approve *stepup* by an approval that was given for more than once.
 
     Args:
         broker: the broker.
-        standing: the approval that stands in for a person.
-        stepup: what would wait for one.
+        standing: the approval that replaces a person.
+        stepup: the step-up that would wait.
         decided: the event of the decision; where no token is fetched, the attempt or
             the answer is the decision.
-        asked: what the event of a step-up says that waits.
+        wanted: the event's detail of a step-up that waits.
 
     Returns:
         the step-up, approved; None when a revocation overtook it.
@@ -198,7 +198,7 @@ async def stand_in(
     who = Actor(ActorKind.OPERATOR, by.sub, by.name) if by else SYSTEM
     draft = stepup_draft(EventType.STEPUP_APPROVED, who, stepup, reason=stepup.reason)
     draft.detail.update(
-        asked | draft.detail,
+        wanted | draft.detail,
         agent=stepup.agent_name,
         amr=list(by.amr) if by else [],
         auth_time=iso(by.auth_time) if by and by.auth_time else None,

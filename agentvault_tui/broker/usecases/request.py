@@ -50,10 +50,10 @@ from agentvault_tui.model import (
 NO_SCOPE: Final = "no_scope"
 """The reason of a token without a scope, for calls that a person decides each."""
 REPEATED: Final = "stepup_repeated"
-"""The reason of what an approval stands in for again."""
+"""The reason if an approval replaces a person again."""
 ANEW: Final = "The policy changed while this was decided. Ask again."
 ON_TRIAL: Final = "on_trial"
-"""The reason of a denial of what was taken away on trial."""
+"""The reason of a denial of a permission removed on trial."""
 _TAKEN: Final = frozenset({"scope_not_granted", "policy_forbids", "agent_revoked"})
 _TAKEN_BACK: Final = "It was taken away on trial: an operator can give it back."
 
@@ -73,7 +73,7 @@ async def request_token(
     Args:
         broker: the broker.
         agent: who asks.
-        action: what for.
+        action: the action.
         resource: the resource indicator (RFC 8707).
         details: ``authorization_details`` as sent (RFC 9396).
         source: the address the request came from, if it is known.
@@ -124,9 +124,9 @@ async def _escalate_action(
             "does: ask for it by itself, with its own action"
         )
     if action.scopes != (action.action,):
-        asked = request.scope
+        scope = request.scope
         action = replace(action, scopes=(action.action,))
-        request = request._replace(action=action, asked_scope=asked)
+        request = request._replace(action=action, asked_scope=scope)
         alone = request.foresee(broker)
         if alone.outcome is Outcome.DENIED:
             return await deny(broker, request, alone.reason, alone.message, alone)
@@ -168,7 +168,7 @@ def refused(broker: Broker, agent: Agent) -> tuple[str, str] | None:
 async def issue(
     broker: Broker, request: Request, verdict: Verdict, parent: Token | None = None
 ) -> Granted | Denied:
-    """Record, then return what *verdict* allows; it lives no longer than a *parent*."""
+    """Record, then return *verdict*'s token, which ends by a *parent*'s end."""
     registry, ttl = broker.registry, broker.settings.tokens.standard_ttl
     expires, ttl = registry.lifetimes.life(request.agent.id, ttl, parent)
     most = broker.settings.tokens.max_live
@@ -267,9 +267,9 @@ async def deny(
 
     Args:
         broker: the broker.
-        request: what is refused.
+        request: the refused request.
         reason: the stable code.
-        message: what a person can act on.
+        message: the remedy for a person.
         verdict: policy's answer, if it was asked.
 
     Returns:
@@ -303,7 +303,7 @@ async def escalate(
 
     Args:
         broker: the broker.
-        request: what waits, about one scope.
+        request: the request that waits, about one scope.
         verdict: policy's answer.
         held: called with the step-up before anybody can see or decide it.
         stepup_id: the id of the step-up, where records name it already.
@@ -353,12 +353,12 @@ async def _repeated(
 ) -> Escalated | Denied:
     """Let an approval that was given for more than once stand in for a person.
 
-    What is returned is approved: it is fetched, sent or spent as any approval.
+    The returned step-up is approved: it is fetched, sent or spent as any approval.
     """
     decided = decision(broker, request, Outcome.ALLOWED, REPEATED, verdict)
     decided.detail.pop("counted", None)  # that is when its token is given out
-    asked = _asked(request, stepup)
-    approved = await stand_in(broker, standing, stepup, decided, asked)
+    wanted = _request_detail(request, stepup)
+    approved = await stand_in(broker, standing, stepup, decided, wanted)
     if approved is None:
         return Denied(*_overtaken(broker, request), request.decision_id)
     return _escalated(broker, request, verdict, approved)
@@ -371,7 +371,7 @@ async def _hold(
     broker.stepups.put(stepup)
     draft = decision(broker, request, Outcome.ESCALATED, verdict.reason, verdict)
     draft.detail["stepup_id"] = stepup.id
-    asked = Draft(
+    requested = Draft(
         EventType.STEPUP_REQUESTED,
         broker.actor(request.agent),
         agent_id=request.agent.id,
@@ -380,18 +380,18 @@ async def _hold(
         reason=stepup.reason,
         rule=stepup.rule,
         decision_id=request.decision_id,
-        detail=_asked(request, stepup),
+        detail=_request_detail(request, stepup),
     )
     try:
-        await broker.record(draft, asked, changes=[stepup])
+        await broker.record(draft, requested, changes=[stepup])
     except BaseException:
         broker.stepups.forget(stepup)
         raise
     return _escalated(broker, request, verdict, stepup)
 
 
-def _asked(request: Request, stepup: StepUp) -> dict[str, Any]:
-    """Return what the event says that tells of a step-up first."""
+def _request_detail(request: Request, stepup: StepUp) -> dict[str, Any]:
+    """Return the first event's detail of a step-up."""
     return {
         "stepup_id": stepup.id,
         "digest": stepup.digest,
@@ -477,7 +477,7 @@ def decision(
 
     Args:
         broker: the broker.
-        request: what was decided about.
+        request: the decided request.
         outcome: how.
         reason: the stable code.
         verdict: policy's answer, if it was asked.
@@ -502,11 +502,11 @@ def decision(
         detail |= {"policy_version": verdict.policy_version, "facts": verdict.facts}
         if outcome is Outcome.ALLOWED and verdict.counted:
             detail["counted"] = verdict.counted
-        said = verdict.before or (verdict.outcome, verdict.reason, verdict.rule)
-        if (outcome, reason, verdict.rule) != said:
+        answered = verdict.before or (verdict.outcome, verdict.reason, verdict.rule)
+        if (outcome, reason, verdict.rule) != answered:
             # Policy said otherwise: what follows from its answer is another matter.
             names = ("outcome", "reason", "rule")
-            detail["verdict"] = dict(zip(names, said, strict=True))
+            detail["verdict"] = dict(zip(names, answered, strict=True))
         if verdict.hooks:
             detail["hooks"] = verdict.hooks
     return Draft(
@@ -524,11 +524,11 @@ def decision(
 
 
 def _event_detail(request: Request) -> dict[str, object]:
-    """Return what an event says of a request beside scope, action and parameters."""
-    told = {
+    """Return an event's detail of a request next to scope, action and parameters."""
+    detail = {
         "connection": request.connection,
         "asked_scope": request.asked_scope,
         "resource_indicator": request.resource,
         "other_details": other_details(request.details),
     }
-    return {name: value for name, value in told.items() if value}
+    return {name: value for name, value in detail.items() if value}

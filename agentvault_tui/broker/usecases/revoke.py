@@ -74,7 +74,7 @@ async def revoke_agent(
         operator: who decided.
 
     Returns:
-        what ended, and in how many milliseconds.
+        the ended rights, and the duration in milliseconds.
 
     Raises:
         NotFoundError: no such agent.
@@ -85,11 +85,13 @@ async def revoke_agent(
     derived = broker.registry.lifetimes.derived(end.agent.id)
     end.derived = len(derived)
     in_force = end.begin()
-    kept = await in_force.record(broker, operator)
+    durability = await in_force.record(broker, operator)
     # What another broker had made from it is known now.
     derived = broker.registry.lifetimes.derived(end.agent.id)
-    kept = await _revoke_all(broker, derived, TEMPLATE_REVOKED, operator) or kept
-    return end.result(kept)
+    durability = (
+        await _revoke_all(broker, derived, TEMPLATE_REVOKED, operator) or durability
+    )
+    return end.result(durability)
 
 
 async def _revoke_all(
@@ -98,7 +100,7 @@ async def _revoke_all(
     """Revoke *agents*, a slice in a turn of the event loop.
 
     Returns:
-        where what is not in the ledger is kept; None where all is.
+        the place of the record until it is in the ledger; None if all is.
     """
     places: set[Kept] = set()
     for start in range(0, len(agents), ENDED_A_TURN):
@@ -165,12 +167,12 @@ class AgentEnd:
         return InForce(self._decide, self._record(), self._below, "agent_revoked")
 
     def _decide(self) -> Decided | None:
-        """End what others gave it meanwhile.
+        """End the rights that others gave it meanwhile.
 
         Where every broker of a team revokes it, at its end, one of them records that.
         """
-        known = self._broker.registry.agent(self.agent.id)
-        revoked = known.status is AgentStatus.REVOKED and known is not self.agent
+        current = self._broker.registry.agent(self.agent.id)
+        revoked = current.status is AgentStatus.REVOKED and current is not self.agent
         if revoked and self._operator is SYSTEM:
             return None
         if revoked:  # the other ended these
@@ -180,12 +182,15 @@ class AgentEnd:
 
     def _end(self) -> None:
         broker, registry = self._broker, self._broker.registry
-        known = registry.agent(self.agent.id)
-        if known is not self.agent or known.status is not AgentStatus.REVOKED:
-            self.agent = known.revoked(self._at)
+        current_agent = registry.agent(self.agent.id)
+        if (
+            current_agent is not self.agent
+            or current_agent.status is not AgentStatus.REVOKED
+        ):
+            self.agent = current_agent.revoked(self._at)
             registry.put_agent(self.agent)
-        cut = broker.cut_calls(self.agent.id, by=self._operator)
-        self._calls = self._calls.plus(cut)
+        cancelled = broker.cut_calls(self.agent.id, by=self._operator)
+        self._calls = self._calls.plus(cancelled)
         self._stepups.end()
         tokens = registry.cut_tokens(self.agent.id)
         self._count += len(tokens)
@@ -211,12 +216,18 @@ class AgentEnd:
         drafts = draft, *self._stepups.drafts(self._operator)
         return Decided(drafts, (self.agent, drop, *self._stepups.changes, *self._steps))
 
-    def result(self, kept: Kept) -> Cut:
-        """Return what ended."""
+    def result(self, durability: Kept) -> Cut:
+        """Return the result."""
         counts = self._count, len(self._stepups), self._effective_ms
         below = len(self._below)
         return Cut(
-            (self.agent,), *counts, kept, self._steps, self._calls, below, self.derived
+            (self.agent,),
+            *counts,
+            durability,
+            self._steps,
+            self._calls,
+            below,
+            self.derived,
         )
 
 
@@ -230,13 +241,13 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
         operator: who decided.
 
     Returns:
-        what ended, and in how many milliseconds.
+        the ended rights, and the duration in milliseconds.
     """
     end = PanicEnd(broker, reason, operator)
     end.begin()
-    kept = await end.record()
+    durability = await end.record()
     broker.on_status()
-    return end.result(kept)
+    return end.result(durability)
 
 
 async def restore_agent(
@@ -367,7 +378,7 @@ async def _lift_panic(broker: Broker, operator: Actor) -> int:
 
 
 def _panic(registry: Registry) -> Panic | None:
-    """Return the panic anew: others ran while the record was written."""
+    """Return the panic again: others ran while the record was written."""
     return registry.panic
 
 
@@ -377,18 +388,18 @@ def _served(registry: Registry) -> int:
 
 @asynccontextmanager
 async def still_cut(
-    broker: Broker, cut: Agent | Panic, failed: Draft
+    broker: Broker, ended: Agent | Panic, failed: Draft
 ) -> AsyncIterator[None]:
-    """Keep a cut whose end is recorded in a block that fails; *failed* is its event.
+    """Retain a revocation whose end failed to be recorded; *failed* is its event.
 
-    The record may have reached the disk all the same, and then a restart would serve
-    what the operator was told is still cut.
+    The record may have reached the disk all the same. A restart would then serve an
+    agent that the operator was told is still revoked.
     """
     broker.ledger.check_writable()
     try:
         yield
     except LedgerUnwritableError:
-        await broker.record_cut(failed, changes=[cut])
+        await broker.record_cut(failed, changes=[ended])
         raise
 
 
@@ -399,10 +410,10 @@ async def unless_overtaken(
     operator: Actor,
     stays: Callable[[Agent], Draft],
 ) -> None:
-    """Let a cut win over a grant whose record was still being written.
+    """Let a revocation win over a grant whose record was still being written.
 
-    The cut's record went ahead of the grant's, and a panic's has no row of the agent:
-    what is in force is said once more, so that it is the ledger's last word.
+    The revocation's record came before the grant's, and a panic's has no row of the
+    agent: the active state is recorded once more, so that it is the ledger's last word.
 
     Args:
         broker: the broker.

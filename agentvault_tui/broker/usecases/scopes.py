@@ -1,4 +1,4 @@
-"""Change an agent: give and take scopes, what it serves, and its client secret."""
+"""Change an agent: its scopes, the scopes it serves, and its client secret."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ from agentvault_tui.text import visible
 
 
 class ChangedRights(NamedTuple):
-    """An agent whose rights were changed, and what ended with those taken away."""
+    """An agent with changed rights, and the tokens that ended with removed rights."""
 
     agent: Agent
     calls: CallsCut
     delegated: int
     """Tokens that ended because they were exchanged for its own."""
     kept: Kept
-    """Where what was taken away is durable."""
+    """The place where the removal is durable."""
 
 
 async def change_scopes(
@@ -62,42 +62,42 @@ async def change_scopes(
 ) -> ChangedRights:
     """Give and take scopes; taking one away ends live tokens and calls under it.
 
-    What is taken away has its own record: a grant beside it may fail, and then the
-    cut is kept for later all the same.
+    Removed rights have a separate record: a grant next to it may fail, and then the
+    revocation is stored for later all the same.
 
     Args:
         broker: the broker.
-        agent_id: whose.
+        agent_id: the agent.
         grant: scopes to give.
         ungrant: scopes to take away.
         operator: who decided.
 
     Returns:
-        the agent as it is now, and what ended.
+        the agent as it is now, and the ended rights.
 
     Raises:
         NotFoundError: no such agent.
         ConflictError: it was revoked while the grant was being recorded.
-        LedgerUnwritableError: a grant could not be recorded; what was taken away
-            is cut all the same.
+        LedgerUnwritableError: a grant could not be recorded; removed rights ended all
+            the same.
     """
     agent = await broker.known(lambda: broker.registry.agent(agent_id))
-    kept, below = Kept.LEDGER, 0
+    durability, below = Kept.LEDGER, 0
     async with ungranting(broker, agent, ungrant, operator) as (calls, in_force):
         if in_force is not None:
             below = len(in_force.below)
-            kept = await in_force.record(broker, operator)
+            durability = await in_force.record(broker, operator)
     narrowed = broker.registry.agent(agent_id)
     if not grant - set(narrowed.scopes):
-        return ChangedRights(narrowed, calls, below, kept)
-    if kept is not Kept.LEDGER:
+        return ChangedRights(narrowed, calls, below, durability)
+    if durability is not Kept.LEDGER:
         # A grant written before it would be undone by the cut's own record.
         raise LedgerUnwritableError(
             "what was taken away is not on disk yet, so nothing was granted",
             "grant again when the ledger can write",
         )
     given = await decide_anew(lambda: _grant(broker, narrowed, grant, operator))
-    return ChangedRights(given, calls, below, kept)
+    return ChangedRights(given, calls, below, durability)
 
 
 @asynccontextmanager
@@ -107,8 +107,8 @@ async def ungranting(
     """Take scopes away in memory; in the block no token with one of them lives.
 
     Yields:
-        the calls that were cut, and what is to be recorded in the block; None where
-        nothing ended.
+        the cancelled calls, and the function that finds the record; None if nothing
+        ended.
     """
     if not ungrant:
         yield CallsCut(), None
@@ -151,8 +151,8 @@ class ScopesEnd:
     def narrow(self) -> None:
         """Take the scopes in memory, and end decisions and step-ups under them."""
         broker, registry = self._broker, self._broker.registry
-        cut = broker.cut_calls(self._agent_id, self._taken, self._operator)
-        self.calls = self.calls.plus(cut)
+        cancelled = broker.cut_calls(self._agent_id, self._taken, self._operator)
+        self.calls = self.calls.plus(cancelled)
         agent = registry.agent(self._agent_id)
         if agent is not self._narrowed:
             gone = self._taken.intersection(agent.scopes)
@@ -165,12 +165,12 @@ class ScopesEnd:
         registry.void_decisions(self._agent_id, self._taken)
 
     def ended(self, tokens: Sequence[Token]) -> None:
-        """Count tokens that ended; end what was exchanged for them."""
+        """Count tokens that ended; end the tokens that were exchanged for them."""
         self._tokens += len(tokens)
         self._below += self._broker.end_below(tokens)
 
     def in_force(self) -> InForce | None:
-        """Return what is to be recorded; None where nothing ended in any broker's."""
+        """Return the changes to record; None if nothing ended at any broker."""
         nothing = Decided((), ())
         shared = self._broker.ledger.shared is not None
         if (decided := self._record()) is None and not shared:
@@ -233,10 +233,10 @@ async def change_served(
     resources: Iterable[str] | None,
     operator: Actor,
 ) -> Agent:
-    """Change what a resource server serves.
+    """Change the scopes and resources of a resource server.
 
     Args:
-        broker: what serves it.
+        broker: the broker.
         agent_id: the resource server.
         serves: scopes in place of those it served; empty for all, None for the same.
         resources: likewise.
@@ -282,12 +282,12 @@ async def change_served(
 async def renew_secret(broker: Broker, agent_id: str, operator: Actor) -> Registered:
     """Make a client secret for an agent that has one, or no credential at all.
 
-    The one before authenticates until the new one is on disk. Tokens live on: what
-    ends those is a revocation.
+    The one before authenticates until the new one is on disk. Tokens live on: only a
+    revocation ends those.
 
     Args:
         broker: the broker.
-        agent_id: whose.
+        agent_id: the agent.
         operator: who decided.
 
     Returns:
@@ -356,7 +356,7 @@ def scopes_draft(
     served: bool = False,
     reason: str | None = None,
 ) -> Draft:
-    """Return the event of a change of what *agent* may do, as it is then."""
+    """Return the event of a change of *agent*'s permissions, as they are then."""
     draft = agent_draft(EventType.AGENT_SCOPES_CHANGED, operator, agent, reason)
     draft.detail.update(
         granted=list(granted), ungranted=list(ungranted), tokens_revoked=tokens

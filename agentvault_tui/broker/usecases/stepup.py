@@ -2,7 +2,7 @@
 
 The first decision wins. While one is being recorded its step-up is in
 `StepUps.deciding`, and every other decision about it is a conflict; revocations do not
-ask, they void what is recorded.
+ask, they void the record.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ async def begin_approval(
     *,
     seat: str | None = None,
 ) -> StepUp:
-    """Start the device flow for exactly what *digest* stands for (RFC 8628).
+    """Start the device flow for exactly the request of *digest* (RFC 8628).
 
     Asked again from the same seat while it runs, it goes on with the same device code;
     at another seat another begins. With another repeat all of them end, and one begins
@@ -117,7 +117,7 @@ async def begin_approval(
     Args:
         broker: where it waits.
         stepup_id: which.
-        digest: what the operator was shown.
+        digest: the digest that the operator saw.
         operator: who asks.
         repeat: how often more the same is approved.
         seat: where they ask from, if that is not their id.
@@ -158,19 +158,19 @@ async def begin_approval(
 async def confirm_here(
     broker: Broker, stepup_id: str, signed_in: DeskSession | None, factor: Factor
 ) -> None:
-    """Have the tenant approve the flow of a seat by what was typed there.
+    """Let the tenant approve the flow of a seat by the factor typed there.
 
     The tenant verifies both factors, and the flow ends with an ID token like any other:
     the approval is verified and recorded where every approval is.
 
     Args:
         broker: the broker.
-        stepup_id: whose flow the seat has begun.
+        stepup_id: the step-up of the seat's flow.
         signed_in: who signed in at that seat.
         factor: the one-time code, and the password where it is needed.
 
     Raises:
-        FactorRefusedError: a factor is missing or wrong, or nobody signed in.
+        FactorRefusedError: a factor is missing or wrong, or no person is signed in.
         ConflictError: the flow is over.
         TenantError: the tenant does not answer.
     """
@@ -205,7 +205,7 @@ async def _start(broker: Broker, stepup: StepUp, operator: Actor, seat: str) -> 
 
 
 def _is_shown(stepup: StepUp, digest: str) -> bool:
-    """Tell whether *digest* is of what was shown: the action, or with its repeat."""
+    """Check whether *digest* is of the shown action, alone or with its repeat."""
     if digest_of(stepup) != stepup.digest:
         return False
     shown = (stepup.digest, with_repeat(stepup, None).digest)
@@ -213,7 +213,7 @@ def _is_shown(stepup: StepUp, digest: str) -> bool:
 
 
 async def _check_current(broker: Broker, stepup: StepUp) -> None:
-    """Refuse to approve what rests on another policy, or on what was changed since.
+    """Refuse to approve a step-up of another policy, or of a state that changed since.
 
     Raises:
         ConflictError: it was decided again, or is cancelled.
@@ -285,18 +285,19 @@ async def known_stepup(broker: Broker, stepup_id: str) -> StepUp:
 
 
 async def _authorizing(
-    broker: Broker, asked: StepUp, flow: DeviceFlow, operator: Actor, seat: str
+    broker: Broker, escalated: StepUp, flow: DeviceFlow, operator: Actor, seat: str
 ) -> StepUp:
     """Record that the flow runs, and wait for the person in a task of its own."""
-    stepup_id = asked.id
+    stepup_id = escalated.id
 
     async def begin() -> StepUp:
+        """Mark the step-up as being authorized, and record it."""
         stepup = decidable(broker, stepup_id)
-        if with_repeat(stepup, asked.repeat).digest != asked.digest:
+        if with_repeat(stepup, escalated.repeat).digest != escalated.digest:
             what = "it was decided about again, or with another repeat"
             raise ConflictError(what, "open the step-up again")
         started = replace(
-            with_repeat(stepup, asked.repeat),
+            with_repeat(stepup, escalated.repeat),
             status=StepUpStatus.AUTHORIZING,
             device=device_code(flow),
             problem=None,
@@ -330,6 +331,7 @@ async def _not_begun(
     kind = EventType.STEPUP_NOT_APPROVED
 
     def decide() -> Decided | None:
+        """Record the problem on a step-up that still waits."""
         nonlocal begun
         stepup = broker.stepups.get(stepup_id)
         if stepup is not begun:
@@ -373,35 +375,38 @@ async def _await_person(broker: Broker, started: StepUp, flow: DeviceFlow) -> No
 async def _answered_at_page(
     broker: Broker, started: StepUp, flow: DeviceFlow, id_token: str
 ) -> None:
-    """Do what a signed-in person chose at the approval page: deny, or ask for more.
+    """Carry out a signed-in person's choice on the page: deny, or ask for more.
 
-    Asking for the next ones like it approves nothing: it begins anew, under the digest
+    Asking for the next ones like it approves nothing: it begins again, under the digest
     of action and repeat, which the page then shows and the second factor covers.
     """
-    said = await broker.tenant.verify_page_answer(
+    answer = await broker.tenant.verify_page_answer(
         id_token, digest=started.digest, until=flow.expires
     )
-    role, least = role_of(said.roles), Role.OPERATOR if said.denied else Role.APPROVER
+    role, least = (
+        role_of(answer.roles),
+        Role.OPERATOR if answer.denied else Role.APPROVER,
+    )
     listed = broker.settings.stepup.approvers
     if not listed and (role is None or not role.includes(least)):
-        raise IdentityError("not_an_operator", f"{said.name} may not do that")
+        raise IdentityError("not_an_operator", f"{answer.name} may not do that")
     current = broker.stepups.find(started.id)
     if current is None or current.digest != started.digest:
         return
-    actor = Actor(ActorKind.OPERATOR, said.sub, said.name)
-    if said.denied:
+    actor = Actor(ActorKind.OPERATOR, answer.sub, answer.name)
+    if answer.denied:
         # Decided elsewhere a moment before, or the store does not answer.
         with suppress(ConflictError, LedgerUnwritableError):
-            await deny(broker, started.id, said.reason, actor)
-        if said.stop and started.agent_id:
-            why = said.reason or "stopped on the approval page"
+            await deny(broker, started.id, answer.reason, actor)
+        if answer.stop and started.agent_id:
+            why = answer.reason or "stopped on the approval page"
             await revoke_agent(broker, started.agent_id, why, actor)
         return
     if started.device is not None:  # its code was spent by the answer
         await back_to_pending(broker, started, "asked for with another repeat")
     try:
-        asked = convert(said.repeat, RepeatRequest | None)
-        repeat = None if asked is None else asked.repeat
+        series = convert(answer.repeat, RepeatRequest | None)
+        repeat = None if series is None else series.repeat
         alone = with_repeat(started, None).digest
         await begin_approval(broker, started.id, alone, actor, repeat)
     except (RefusedError, UsageError, ValidationError) as error:
@@ -409,7 +414,7 @@ async def _answered_at_page(
 
 
 def device_code(flow: DeviceFlow) -> DeviceCode:
-    """Return what of a started flow a person is shown; its secret stays behind.
+    """Return the public part of a started flow; its secret stays behind.
 
     Args:
         flow: as the tenant started it.
@@ -444,7 +449,7 @@ def problem_of(
 
 
 async def _decide_again(broker: Broker, stepup: StepUp) -> None:
-    """Decide a step-up that was asked under an older policy anew."""
+    """Decide a step-up that was asked under an older policy again."""
     agent = broker.registry.agent(stepup.agent_id)
     verdict = foresee(broker, agent, stepup.asked, stepup.source)
     if verdict.outcome is Outcome.DENIED:
@@ -466,23 +471,23 @@ async def _decide_again(broker: Broker, stepup: StepUp) -> None:
     anew = with_repeat(anew, None)
     broker.stepups.end_flow(stepup.id)
     broker.stepups.put(anew)
-    asked = stepup_draft(
+    draft = stepup_draft(
         EventType.STEPUP_REQUESTED, SYSTEM, anew, reason="policy changed"
     )
-    asked.detail.update(
+    draft.detail.update(
         nonce=anew.nonce,
         policy_version=anew.policy_version,
         why=anew.why,
         risk=anew.risk.value,
         facts=verdict.facts,
     )
-    await broker.record(asked, changes=[anew])
+    await broker.record(draft, changes=[anew])
 
 
 async def _shown_at_tenant(
     broker: Broker, stepup: StepUp, *, expires_in: int | None = None
 ) -> dict[str, object]:
-    """Return the RFC 9396 object a tenant that can will show beside its own pages.
+    """Return the RFC 9396 object a tenant that can will show next to its own pages.
 
     The agent's own words are for the approval page alone, which marks them: on the
     others they would look official. Headers of a held call stay out, and but for the
@@ -525,7 +530,7 @@ async def _shown_at_tenant(
 
 
 def _shown_change(broker: Broker, change: WaitingChange) -> dict[str, object]:
-    """Return what is of a change alone; our own tenant shows the lines of its texts."""
+    """Return the members of a change; our own tenant shows the lines of its texts."""
     shown: dict[str, object] = {"change": change.call}
     if change.texts and broker.tenant_kind == "embedded":
         shown["texts"] = shown_texts(change.texts)
@@ -535,11 +540,11 @@ def _shown_change(broker: Broker, change: WaitingChange) -> dict[str, object]:
 async def _page(
     broker: Broker, stepup: StepUp, expires_in: int | None
 ) -> dict[str, object]:
-    """Return what the embedded tenant's approval page shows and checks besides."""
+    """Return the further content and checks of the embedded tenant's approval page."""
     ends = Counter(
         one.status.value for one in await broker.ledger.stepups_before(stepup, _BEFORE)
     )
-    told = ", ".join(f"{count} {word}" for word, count in sorted(ends.items()))
+    summary = ", ".join(f"{count} {word}" for word, count in sorted(ends.items()))
     many = f"last {ends.total()}" if ends.total() > 1 else "one"
     find, change = broker.registry.agent, stepup.change
     return {
@@ -549,7 +554,7 @@ async def _page(
         "owner": change.name if change else find(stepup.agent_id).owner,
         "rule": stepup.rule,
         "count": stepup.count,
-        "before": f"{many} like it: {told}" if told else "",
+        "before": f"{many} like it: {summary}" if summary else "",
         "reason": stepup.reason,
         "problem": stepup.problem,
         "body": await page_body(broker, stepup),

@@ -44,7 +44,7 @@ _MARGIN: Final = 30
 async def deny(
     broker: Broker, stepup_id: str, reason: str, operator: Actor
 ) -> tuple[StepUp, Kept]:
-    """Deny a step-up, or end what is left of its repeats, in force before its record.
+    """Deny a step-up, or end its remaining repeats, in effect before its record.
 
     Args:
         broker: the broker.
@@ -64,12 +64,12 @@ async def deny(
     await expire_due(broker)
     stepup = await broker.known(lambda: broker.stepups.get(stepup_id))
     if stepup.repeats(broker.clock):
-        kept = await end_repeats(broker, [stepup], operator, reason)
-        return broker.stepups.get(stepup_id), kept
+        durability = await end_repeats(broker, [stepup], operator, reason)
+        return broker.stepups.get(stepup_id), durability
     denial = Denial(broker, stepup_id, reason, operator)
     # Like a revocation it takes effect before its record, and waits for no disk.
-    kept = await broker.record_decided(denial.decide)
-    denial.answered = kept is not Kept.LEDGER
+    durability = await broker.record_decided(denial.decide)
+    denial.answered = durability is not Kept.LEDGER
     denied = broker.stepups.get(stepup_id)
     if denied.change is not None and denial.answered and broker.team is not None:
         # What an approval elsewhere applies cannot be taken back, as a token can.
@@ -78,7 +78,7 @@ async def deny(
             " another broker may still apply it",
             "deny it at another broker too",
         )
-    return denied, kept
+    return denied, durability
 
 
 class Denial:
@@ -138,16 +138,16 @@ class Denial:
             raise
 
     def _cool_down(self, stepup: StepUp) -> Cooldown:
-        """Count it after what others recorded, once."""
+        """Count it after the cooldowns that others recorded, once."""
         cooldowns = self._broker.stepups.cooldowns
-        known = cooldowns.of(stepup.requester)
-        if self._waits is None or known is not self._waits:
-            self._before, self._waits = known, cooldowns.denied(stepup.requester)
+        cooldown = cooldowns.of(stepup.requester)
+        if self._waits is None or cooldown is not self._waits:
+            self._before, self._waits = cooldown, cooldowns.denied(stepup.requester)
         return self._waits
 
 
 async def expire_due(broker: Broker) -> None:
-    """End every step-up whose time is up, and let what nobody follows wait again.
+    """End every expired step-up, and let those without a follower wait again.
 
     Args:
         broker: the broker.
@@ -164,7 +164,7 @@ async def expire_due(broker: Broker) -> None:
 
 
 async def _end_outdated(broker: Broker) -> None:
-    """Cancel changes whose subject was changed, and forget answers nobody fetched."""
+    """Cancel outdated changes, and forget answers that were not fetched."""
     for one in broker.stepups.open(AgentId("")):
         waits = one.change is not None and one.id not in broker.stepups.deciding
         if waits and not is_current(broker, one):
@@ -175,7 +175,7 @@ async def _end_outdated(broker: Broker) -> None:
 
 
 async def expire(broker: Broker, waiting: Iterable[StepUp]) -> None:
-    """End those of *waiting*, all open, whose time is up: no answer is a no."""
+    """End the expired ones of *waiting*, all open: no answer is a denial."""
     due = [stepup for stepup in waiting if stepup.expires.passed(broker.clock)]
     for start in range(0, len(due), ENDED_A_TURN):
         part, over = due[start : start + ENDED_A_TURN], dict[StepUpId, StepUp]()
@@ -183,6 +183,7 @@ async def expire(broker: Broker, waiting: Iterable[StepUp]) -> None:
         def decide(
             part: list[StepUp] = part, over: dict[StepUpId, StepUp] = over
         ) -> Decided | None:
+            """End the undecided ones of *part*; *over* has those ended here."""
             # Another may have been decided or have ended meanwhile; of the brokers of a
             # team, which all see it, one records it.
             for one in part:
@@ -202,7 +203,7 @@ async def expire(broker: Broker, waiting: Iterable[StepUp]) -> None:
 def _ended(
     broker: Broker, stepup: StepUp, status: StepUpStatus, **changes: Any
 ) -> StepUp:
-    """End a step-up and its device flow in memory: whoever looks next finds it over."""
+    """End a step-up and its device flow in memory, at once for all readers."""
     now = broker.clock.now()
     stepup = stepup.repeated_no_more()
     ended = replace(stepup, status=status, decided_at=now, device=None, **changes)
@@ -246,6 +247,7 @@ async def back_to_pending(broker: Broker, started: StepUp, problem: str) -> None
     kind, begun = EventType.STEPUP_NOT_APPROVED, broker.stepups.get(started.id)
 
     def decide() -> Decided | None:
+        """Let the step-up wait again, unless it was decided meanwhile."""
         nonlocal pending
         stepup = broker.stepups.get(started.id)
         if pending is None or stepup is not pending:
@@ -264,7 +266,7 @@ async def back_to_pending(broker: Broker, started: StepUp, problem: str) -> None
 
 
 def decidable(broker: Broker, stepup_id: str) -> StepUp:
-    """Return a step-up that nobody has decided.
+    """Return an undecided step-up.
 
     Raises:
         NotFoundError: no such step-up.

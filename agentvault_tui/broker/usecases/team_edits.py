@@ -26,7 +26,7 @@ from agentvault_tui.model import Actor, ActorKind, StepUpId
 log = logging.getLogger("agentvault.team")
 
 EDIT: Final = "EDIT team file"
-"""Names the carrier of such a change, beside those of calls."""
+"""Names the carrier of such a change, next to those of calls."""
 _STATE: Final = "team file"
 _FILE: Final = Actor(ActorKind.SYSTEM, "file", "file")
 
@@ -53,18 +53,18 @@ class _Edits:
 
     async def hold(self, edits: Mapping[str, str | None]) -> Collection[str]:
         """Ask a person about each edit that loosens; return the paths that wait."""
-        found: dict[str, Loosens] = {}
+        loosened: dict[str, Loosens] = {}
         for path, text in edits.items():
             if judged := self._files.judge(path, text):
-                found[path] = judged
-        if found and not await asks_factor(self._broker):
-            found = {}
-        self._files.waiting = found.keys()
-        await self._cancel_outdated({path: edits[path] for path in found})
-        for path, loosens in found.items():
+                loosened[path] = judged
+        if loosened and not await asks_factor(self._broker):
+            loosened = {}
+        self._files.waiting = loosened.keys()
+        await self._cancel_outdated({path: edits[path] for path in loosened})
+        for path, loosens in loosened.items():
             if path not in self._changes:
                 await self._ask(path, edits[path], loosens)
-        return found.keys()
+        return loosened.keys()
 
     async def _cancel_outdated(self, waiting: Mapping[str, str | None]) -> None:
         """Cancel changes that were asked for other texts than those that wait."""

@@ -24,7 +24,6 @@ log = logging.getLogger("agentvault.grants")
 
 ENDS: Final = "grant_ends:"
 """Of the small values with the end of a scope: its agent and the scope follow."""
-LONGEST_S: Final = 366 * 24 * 3600
 _NONE: Final = frozenset[str]()
 
 
@@ -44,17 +43,17 @@ async def grant(
 
     Args:
         broker: the broker.
-        agent_id: whose.
+        agent_id: the agent.
         scopes: scopes to give.
         ungrant: scopes to take away.
         operator: who decided.
         seconds: how long the given scopes last; None for good.
 
     Returns:
-        what `change_scopes` returns.
+        the result of `change_scopes`.
 
     Raises:
-        UsageError: the agent is a template, whose scopes others take for good.
+        UsageError: the agent is a template, whose scopes its copies have for good.
         LedgerError: it could not be recorded.
     """
     if seconds is None:
@@ -100,7 +99,7 @@ async def _forget(broker: Broker, agent_id: AgentId, scopes: frozenset[str]) -> 
 
 
 async def end_due(broker: Broker) -> None:
-    """Take the scopes whose time is over, as an operator does."""
+    """Remove the scopes whose time is over, as an operator does."""
     now, due = broker.clock.now(), defaultdict[str, set[str]](set)
     for key, until in broker.kept.items():
         if key.startswith(ENDS) and parse_iso(until) <= now:

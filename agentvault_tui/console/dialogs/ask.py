@@ -97,7 +97,7 @@ class ExportDialog(Dialog[None]):
         self._writing: asyncio.Task[None] | None = None
         self._began = 0.0
         self.done = ""
-        """What came of it, in words."""
+        """The result, in words."""
         super().__init__(desk)
 
     def inputs(self) -> list[Widget]:

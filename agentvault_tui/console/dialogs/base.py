@@ -1,4 +1,4 @@
-"""What all dialogs share: when keys count, where the focus is, how they are drawn."""
+"""The common parts of all dialogs: when keys count, the focus, the drawing."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class SheetPage:
     places: dict[str, tuple[int, int]] = field(default_factory=dict)
     """By a child widget's id: its column and its row in the body."""
     foot: str = ""
-    """In the lower edge of the frame: what others do; it moves no row."""
+    """In the lower edge of the frame: other operators' decisions; it moves no row."""
     danger: bool = False
-    """Draws the frame in the colour of what destroys."""
+    """Draws the frame in the colour of destructive actions."""
 
 
 FRAME: Final = 2
@@ -90,7 +90,7 @@ class Sheet(Widget):
         self.refresh()
 
     def scroll_body(self, rows: int) -> None:
-        """Move the body by *rows*, within what there is."""
+        """Move the body by *rows*, within its length."""
         last = max(len(self.page.body) - self.room, 0)
         top = min(max(self.top + rows, 0), last)
         if top != self.top:
@@ -171,7 +171,7 @@ _MARGIN: Final = 4
 """Cells and rows of the screen a dialog leaves free, where there are enough."""
 _TOO_SOON: Final = "Too soon: this has just changed. Look, then press again."
 _EARLY: Final = 2.0
-"""Seconds that this is told after the key it is about."""
+"""Seconds of the note after the key it is about."""
 DECIDES: Final = frozenset({"approve", "deny", "reason", "confirm", "undo"})
 """Names of the bindings that decide something."""
 _TIGHT: Final = 20
@@ -182,16 +182,16 @@ Answer = TypeVar("Answer")
 
 
 def key_name(binding: Binding) -> str:
-    """Return what is printed on the key, in letters every terminal has."""
+    """Return the label of the key, in letters every terminal has."""
     return binding.key_display or key_label(binding.key)
 
 
 class Dialog(Keyed, ModalScreen[Result]):
-    """A sheet over the screen; subclasses say what is on it and what keys do.
+    """A sheet over the screen; subclasses give its content and its keys.
 
-    A decision acts on what was captured when the dialog opened.
-    It counts only when the dialog has stood unchanged for 600 ms, and each key that
-    comes too early makes it wait anew, so a key held down or a paste decides nothing.
+    A decision acts on the values captured when the dialog opened. It counts only when
+    the dialog has stood unchanged for 600 ms, and each key that comes too early makes
+    it wait again, so a key held down or a paste decides nothing.
     """
 
     DEFAULT_CSS = """
@@ -231,14 +231,14 @@ class Dialog(Keyed, ModalScreen[Result]):
         return []
 
     def page(self, width: int, height: int) -> SheetPage:
-        """Return what to draw within *width* x *height* cells inside the frame."""
+        """Return the rows within *width* x *height* cells inside the frame."""
         raise NotImplementedError
 
     def state(self) -> object:
-        """Return what, when it changes, makes keys wait again.
+        """Return the value whose change makes keys wait again.
 
-        Nothing an agent can change at will belongs in it, or it could keep an
-        operator from deciding.
+        An agent must not be able to change it at will: it could prevent an operator
+        from deciding.
         """
         return None
 
@@ -246,7 +246,7 @@ class Dialog(Keyed, ModalScreen[Result]):
 
     @property
     def pen(self) -> Pen:
-        """Return what rows are written with, under the theme that is on now."""
+        """Return the pen for rows, under the present theme."""
         name = self.app.theme if self.is_attached else ""
         return Pen(theme.palette(name), self.desk.glyphs)
 
@@ -263,7 +263,7 @@ class Dialog(Keyed, ModalScreen[Result]):
         self.update_page()
 
     def update_page(self) -> None:
-        """Draw what has changed; a change of state makes the keys wait again."""
+        """Draw the changes; a change of state makes the keys wait again."""
         if not self.is_attached:
             return
         state = self.state()
@@ -290,7 +290,7 @@ class Dialog(Keyed, ModalScreen[Result]):
         self.sheet.show(page, self.pen, width, min(rows, height))
 
     def foot(self) -> str:
-        """Return what the others do: a decision just taken elsewhere."""
+        """Return other operators' news: a decision just taken elsewhere."""
         return self.desk.mirror.presence.latest
 
     def changed(self) -> None:
@@ -306,12 +306,12 @@ class Dialog(Keyed, ModalScreen[Result]):
 
     def hints(self, *actions: str) -> list[tuple[str, str]]:
         """Return key and words for those of *actions* that can be taken now."""
-        found: dict[str, tuple[str, str]] = {}
+        hints: dict[str, tuple[str, str]] = {}
         for active in self.active_bindings.values():
             binding = active.binding
-            if active.node is self and binding.action not in found:
-                found[binding.action] = (key_name(binding), binding.description)
-        return [found[action] for action in actions if action in found]
+            if active.node is self and binding.action not in hints:
+                hints[binding.action] = (key_name(binding), binding.description)
+        return [hints[action] for action in actions if action in hints]
 
     def notes(self, pen: Pen, width: int) -> list[Row]:
         if not self.note:
@@ -328,7 +328,7 @@ class Dialog(Keyed, ModalScreen[Result]):
         self._armed_at = self.clock.boot() + ARM_SECONDS
 
     def may_decide(self, need: str) -> bool:
-        """Tell whether a decision key counts, and say why not if it does not.
+        """Check whether a decision key counts, and say why not if it does not.
 
         *need* is the kind of decision, as in `Desk.refusal`.
         """
@@ -364,6 +364,7 @@ class Dialog(Keyed, ModalScreen[Result]):
         self.update_page()
 
         async def work() -> None:
+            """Await the answer, and show it, the wait or the error."""
             try:
                 answer = await request()
             except ChangeWaitsError as waits:
@@ -418,7 +419,7 @@ class Dialog(Keyed, ModalScreen[Result]):
     # Copying
 
     def copies(self) -> tuple[str, str] | None:
-        """Return what `y` copies, and what that is; never a secret or a user code."""
+        """Return the text that `y` copies, and its name; never a secret or code."""
         return None
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -428,8 +429,8 @@ class Dialog(Keyed, ModalScreen[Result]):
         return action != "copy" or self.copies() is not None
 
     def action_copy(self) -> None:
-        if found := self.copies():
-            kind, what = found
+        if text := self.copies():
+            kind, what = text
             copy(self.app, kind, what)
 
     def action_undo(self) -> None:

@@ -17,10 +17,10 @@ from agentvault_tui.qr import Ground, QrCode, draw, on_loopback, tunnel
 from agentvault_tui.text import cell_width, visible_lines
 
 _FACTOR_CELLS: Final = 36
-"""Cells the text needs beside a QR code."""
+"""Cells the text needs next to a QR code."""
 _GAP: Final = 2
 _PLATE: Final = Style(bold=True, reverse=True)
-"""The code stands out by its ground, under any theme and without colour."""
+"""The code is visible by its ground, under any theme and without colour."""
 _MANY: Final = 100
 _GROUNDS: Final = {
     Ground.DARK_ON_LIGHT: Style(color="#000000", bgcolor="#ffffff"),
@@ -31,7 +31,7 @@ _GROUNDS: Final = {
 
 
 def factor(
-    asked: StepUpFacts,
+    facts: StepUpFacts,
     times: tuple[datetime | None, datetime],
     pen: Pen,
     size: tuple[int, int],
@@ -41,12 +41,12 @@ def factor(
 ) -> list[Row]:
     """Write code, link, QR if it fits whole, and the stages, within *size* cells.
 
-    *times* are when this console started it, if it did, and when it saw the code.
-    No QR of a link that no other device can open: what leads there is named instead.
+    *times* are when this console started it, if it did, and when it saw the code. No QR
+    of a link that no other device can open: the way there is named instead.
     """
-    device = asked.row.device
+    device = facts.row.device
     width, height = size
-    if device is None and asked.row.status == "authorizing":
+    if device is None and facts.row.status == "authorizing":
         return pen.paragraph(
             "Somebody else approves this, with a code of their own. You can approve it "
             f"as well: {desk.key('approve', 'a')} gives you yours.",
@@ -63,11 +63,11 @@ def factor(
         link, room = device.verification_uri_complete, width - _FACTOR_CELLS - _GAP
         if code := draw(link, room, height, ascii_only=pen.glyphs.ascii_only):
             room = width - code.width - _GAP
-            text = _factor_text(asked, times, pen, room, desk)
+            text = _factor_text(facts, times, pen, room, desk)
             # The text comes first: a code beside a cut text is no help.
             if len(text) <= height:
                 rows = _beside(text, code, pen, room)
-    rows = rows or _factor_text(asked, times, pen, width, desk)
+    rows = rows or _factor_text(facts, times, pen, width, desk)
     if len(rows) > height:
         rows = [row for row in rows if row != EMPTY]
     return [*rows, EMPTY] if len(rows) < height else rows
@@ -85,13 +85,13 @@ def stages(row: StepUpRow, seen: datetime, now: datetime, pen: Pen) -> list[Row]
 
 
 def _factor_text(
-    asked: StepUpFacts,
+    facts: StepUpFacts,
     times: tuple[datetime | None, datetime],
     pen: Pen,
     width: int,
     desk: Desk,
 ) -> list[Row]:
-    row, palette = asked.row, pen.palette
+    row, palette = facts.row, pen.palette
     if (device := row.device) is None:
         return []
     begun, seen = times
@@ -116,7 +116,7 @@ def _factor_text(
             "If the page shows anything else, cancel there.", width, palette.waiting
         ),
         EMPTY,
-        *stages(row, seen, asked.now, pen),
+        *stages(row, seen, facts.now, pen),
     ]
 
 

@@ -62,7 +62,7 @@ class _Line:
     keys: list[str] = field(default_factory=list)
 
     def matches(self, words: list[str]) -> bool:
-        """Tell whether all *words* are in what it does, its name or its keys."""
+        """Check whether all *words* are in its description, its name or its keys."""
         text = " ".join((self.words, self.name, *self.keys)).lower()
         return all(word in text for word in words)
 
@@ -82,7 +82,7 @@ class HelpDialog(Scrolled):
     def __init__(self, desk: Desk, bindings: Mapping[str, ActiveBinding]) -> None:
         self.bindings_there = dict(bindings)
         self.sought: str | None = None
-        """What is searched for; None while nothing is typed."""
+        """The search text; None while nothing is typed."""
         self.cursor: int | None = None
         """The line that Enter runs, among those found; none until one is chosen."""
         super().__init__(desk)
@@ -110,7 +110,7 @@ class HelpDialog(Scrolled):
         """List the keys that are found, the one that Enter runs on its ground."""
         body: list[Row] = []
         number = 0
-        for heading, lines in self._found().items():
+        for heading, lines in self._matching().items():
             title: Row = ((heading, pen.palette.title),)
             if body:
                 body.append(EMPTY)
@@ -141,7 +141,7 @@ class HelpDialog(Scrolled):
     # Searching
 
     def on_key(self, event: Key) -> None:
-        """Search for what is typed; choose a key by the arrows."""
+        """Search for the typed text; choose a key by the arrows."""
         typed = event.character if event.is_printable else None
         query = self.sought
         if query is None:
@@ -181,7 +181,7 @@ class HelpDialog(Scrolled):
             self.sheet.scroll_body(step)
 
     def _run(self) -> None:
-        """Close, and do what the key under the cursor does."""
+        """Close, and run the action under the cursor."""
         if self.cursor is None:
             return
         line = self._lines()[self.cursor]
@@ -194,15 +194,15 @@ class HelpDialog(Scrolled):
         self.app.call_later(self.app.run_action, action, node)
 
     def _lines(self) -> list[_Line]:
-        return [line for lines in self._found().values() for line in lines]
+        return [line for lines in self._matching().values() for line in lines]
 
-    def _found(self) -> dict[str, list[_Line]]:
+    def _matching(self) -> dict[str, list[_Line]]:
         words = (self.sought or "").lower().split()
-        found = {
+        matching = {
             name: [line for line in lines if line.matches(words)]
             for name, lines in self._groups().items()
         }
-        return {name: lines for name, lines in found.items() if lines}
+        return {name: lines for name, lines in matching.items() if lines}
 
     def _with_keys(self, words: str) -> str:
         key = self.desk.key
@@ -214,7 +214,7 @@ class HelpDialog(Scrolled):
         return "filter" in names
 
     def _groups(self) -> dict[str, list[_Line]]:
-        """Group the bindings by what they are for, keys of one action together."""
+        """Group the bindings by purpose, keys of one action together."""
         groups: dict[str, dict[str, _Line]] = {
             name: {} for name in (_DECIDE, _LOOK, _MOVE, _ANYWHERE)
         }
@@ -251,7 +251,7 @@ class HelpDialog(Scrolled):
         return pen.spread(row, ((f"{own}{line.name}", style),), width)
 
     def _keymap(self, pen: Pen, width: int) -> list[Row]:
-        """Say where keys are changed, and what of the user's file was not taken."""
+        """Name the file of the keys, and the invalid parts of the user's."""
         p = pen.palette
         rows: list[Row] = []
         if self.desk.key_problems:
@@ -264,7 +264,7 @@ class HelpDialog(Scrolled):
 
 
 def _marks(g: Glyphs) -> Iterator[tuple[str, str]]:
-    """Explain the marks that stand beside words, in the terminal's alphabet."""
+    """Explain the marks that stand next to words, in the terminal's alphabet."""
     risks = (g.risk_high, g.risk_medium, g.risk_low)
     yield " ".join(mark.strip() for mark in risks), "a scope's risk: high, medium, low"
     yield g.bar(0.6, 5), "time until the agent's next token expires; full is an hour"
@@ -295,7 +295,7 @@ def _purpose(active: ActiveBinding) -> str:
 
 
 def _explained(pen: Pen, sign: str, words: str, width: int) -> list[Row]:
-    """Write a piece of the language and what it asks for."""
+    """Write a piece of the language and its meaning."""
     rows: list[Row] = []
     lines = pen.paragraph(words, max(width - _KEYS - 2, 20))
     for line in lines:
@@ -334,10 +334,10 @@ class OperatorsDialog(Scrolled):
         return SheetPage(title, count, tuple(body), footer)
 
     def _own(self, pen: Pen, width: int) -> list[Row]:
-        """Say who one is here, and what one may not do."""
+        """Word the operator's own identity here, and the missing rights."""
         me = self.desk.mirror.presence.me
-        known = f", as {me.known_as}" if me and me.signed_in else ""
-        rows: list[Row] = [((f"You are here too{known}.", pen.palette.muted),)]
+        identity = f", as {me.known_as}" if me and me.signed_in else ""
+        rows: list[Row] = [((f"You are here too{identity}.", pen.palette.muted),)]
         for _, why in me.refused if me else ():
             rows += pen.paragraph(f"Not for you: {why}.", width, pen.palette.waiting)
         return rows
@@ -349,7 +349,7 @@ class OperatorsDialog(Scrolled):
         since = f"since {clock_time(row.since)}" if row.since else ""
         face = _FACES.get(row.face, "listens to the events")
         stepup = self.desk.mirror.stepups.get(row.looking_at)
-        found: list[Row] = [
+        rows: list[Row] = [
             (
                 (name + blank, palette.strong),
                 (f"{face}  ", palette.text),
@@ -359,5 +359,5 @@ class OperatorsDialog(Scrolled):
         if row.looking_at:
             what = f"{stepup.fingerprint} of {stepup.agent_name}" if stepup else "one"
             words = pen.clip(f"looks at step-up {what}", max(width - 2, 8))
-            found.append((("  " + words, palette.waiting),))
-        return found
+            rows.append((("  " + words, palette.waiting),))
+        return rows

@@ -84,7 +84,7 @@ class StepUpsDialog(ListDialog[None]):
         return super().check_action(action, parameters)
 
     def page(self, width: int, height: int) -> SheetPage:
-        """List what waits, oldest first, then what was decided lately."""
+        """List the waiting ones, oldest first, then the latest decided."""
         pen = self.pen
         waiting, done = self._rows()
         self.keep_cursor([row.id for row in (*waiting, *done)])
@@ -149,7 +149,7 @@ class StepUpsDialog(ListDialog[None]):
             self.app.push_screen(dialog, self._decided_there)
 
     def _decided_there(self, _: None) -> None:
-        """Go on to what waits next, once what was under the cursor was decided."""
+        """Go on to the next waiting one, once the one under the cursor was decided."""
         mirror, waiting = self.desk.mirror, self.desk.mirror.open_stepups()
         row = mirror.stepups.get(self.cursor)
         if waiting and row is not None and not row.open:
@@ -213,7 +213,7 @@ def _name_cells(width: int) -> int:
 
 
 def _what(pen: Pen, row: StepUpRow, width: int, names: int) -> Row:
-    """Write whose request it is and for what; that nothing limits it stands first."""
+    """Write the requester and the purpose; a missing limit comes first."""
     warning: Row = ()
     if row.unlimited and row.open:
         warning = (("NO LIMITS ", pen.palette.danger),)

@@ -61,7 +61,7 @@ class PanicDialog(Confirm[Revoked]):
         return None
 
     def plan(self, pen: Pen, width: int, height: int) -> list[Row]:
-        """Count what ends now, and say for how long nothing is served."""
+        """Count the things that end now, and the time without service."""
         mirror, palette = self.desk.mirror, pen.palette
         tokens = sum(mirror.live_tokens(agent_id) for agent_id in mirror.agents)
         waiting = len(mirror.open_stepups())
@@ -105,16 +105,16 @@ class PanicDialog(Confirm[Revoked]):
         return (blank, *pen.keys([("Enter", enter), ("Tab", "next")]))
 
     def outcome(self, pen: Pen, width: int) -> list[Row]:
-        """Say what ended and how fast."""
-        cut = self.answer
-        if cut is None:
+        """Word the result and its speed."""
+        ended = self.answer
+        if ended is None:
             return []
         agents = population(self.desk.mirror)
         return [
-            pen.stage("done", "closed here", cut.here),
-            *cautioned(pen, cut, width),
+            pen.stage("done", "closed here", ended.here),
+            *cautioned(pen, ended, width),
             EMPTY,
-            pen.fact("Ended", (f"{cut.ended} of {agents}", pen.palette.strong)),
+            pen.fact("Ended", (f"{ended.ended} of {agents}", pen.palette.strong)),
             pen.fact("Reason", (self.reason() or "none given", pen.palette.text)),
             *self.notes(pen, width),
             EMPTY,
@@ -198,7 +198,7 @@ class LiftDialog(Confirm[float]):
         return "The panic switch is off: there is nothing to lift."
 
     def plan(self, pen: Pen, width: int, height: int) -> list[Row]:
-        """Say since when, by whom and why everything stands still, and what follows."""
+        """Word the panic: since when, by whom, why, and the consequences."""
         panic, palette = self.desk.mirror.status.panic, pen.palette
         agents = self.desk.mirror.agents.values()
         revoked = sum(agent.revoked for agent in agents)

@@ -9,34 +9,36 @@ from agentvault_tui.errors import AgentVaultError
 
 
 class StepUpHistory:
-    """Reads what was decided before about the same agent and action."""
+    """Reads earlier decisions about the same agent and action."""
 
-    def __init__(self, desk: Desk, asked: StepUpRow) -> None:
-        self.told = PastDecisions()
+    def __init__(self, desk: Desk, stepup: StepUpRow) -> None:
+        self.decisions = PastDecisions()
         self._desk = desk
-        self._asked = asked
+        self._stepup = stepup
         self._seen_at = -1
         self._seen: frozenset[tuple[str, str]] = frozenset()
 
     def stale(self) -> bool:
-        """Tell whether to read: at first, and when one like it was decided since."""
+        """Check whether to read: at first, and when one like it was decided since."""
         version = self._desk.mirror.versions.stepups
         if version == self._seen_at:
             return False
         first, self._seen_at = self._seen_at == -1, version
-        known, self._seen = self._seen, self._decided()
-        return first or known != self._seen
+        before, self._seen = self._seen, self._decided()
+        return first or before != self._seen
 
     async def read(self) -> None:
-        """Read it; what was read before stays when the broker does not answer."""
+        """Read it; the earlier result stays when the broker does not answer."""
         try:
-            self.told = PastDecisions(await self._desk.link.before(self._asked.id))
+            self.decisions = PastDecisions(
+                await self._desk.link.before(self._stepup.id)
+            )
         except AgentVaultError as error:
             problem = self._desk.mirror.intake.shown(error.what, 80)
-            self.told = PastDecisions(self.told.rows, problem)
+            self.decisions = PastDecisions(self.decisions.rows, problem)
 
     def _decided(self) -> frozenset[tuple[str, str]]:
-        kind = (self._asked.agent_id, self._asked.action)
+        kind = (self._stepup.agent_id, self._stepup.action)
         return frozenset(
             (row.id, row.status)
             for row in self._desk.mirror.stepups.values()

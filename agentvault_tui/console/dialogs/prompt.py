@@ -40,20 +40,20 @@ class CodeInput(LineInput):
             event.prevent_default()  # the input's own handler, which would take it
 
     def check_consume_key(self, key: str, character: str | None) -> bool:
-        """Tell whether a key is for this input: a digit."""
+        """Check whether a key is for this input: a digit."""
         del key
         return character is not None and character.isdigit()
 
 
 class DeskPrompt:
-    """What a person types to approve here, and who they are.
+    """The typed factor of an approval here, and its person.
 
     The values are in the inputs alone, and are cleared once they were sent.
     """
 
     def __init__(self) -> None:
         self.info: DeskInfo | None = None
-        """Who signed in at this console; None if nobody did, or at Auth0."""
+        """The person who signed in at this console; None without one, or at Auth0."""
         self.open = False
         self.sent = False
         """Whether the tenant has accepted the code, and the broker verifies it."""
@@ -70,7 +70,7 @@ class DeskPrompt:
         return [self.password, self.code]
 
     def usable(self, row: StepUpRow) -> bool:
-        """Tell whether a one-time code can approve *row* here."""
+        """Check whether a one-time code can approve *row* here."""
         info = self.info
         return info is not None and not self.ruled_out(row)
 
@@ -94,7 +94,7 @@ class DeskPrompt:
         return self.password if asks else self.code
 
     def take(self) -> Factor | LineInput:
-        """Return what was typed and forget it, or the input that is not complete."""
+        """Return the typed factor and forget it, or the incomplete input."""
         if self._password_due and not self.password.value:
             return self.password
         if not _CODE.fullmatch(self.code.value):
@@ -106,7 +106,7 @@ class DeskPrompt:
         return factor
 
     def stays(self, error: AgentVaultError, now: datetime) -> bool:
-        """Note which factor the tenant did not accept; tell whether to ask again."""
+        """Note the factor that the tenant refused; return whether to ask again."""
         self._wait_until = None
         if not isinstance(error, FactorRefusedError) or error.factor in _ENDS:
             self.info = None
@@ -122,7 +122,7 @@ class DeskPrompt:
         return True
 
     def close(self) -> None:
-        """Close the prompt, and forget what was typed."""
+        """Close the prompt, and forget the typed factor."""
         self.open = False
         self.note, self._wait_until = Shown(""), None
         self.code.value = self.password.value = ""
@@ -137,20 +137,20 @@ class DeskPrompt:
         dot = f" {pen.glyphs.separator} "
         since = clock_time(datetime.fromisoformat(info.since)) if info else ""
         who = visible(info.name, 40) if info else "nobody"
-        found: list[Row] = [EMPTY]
+        rows: list[Row] = [EMPTY]
         if note := self._note_now(now):
-            found += pen.paragraph(note, width, palette.waiting)
+            rows += pen.paragraph(note, width, palette.waiting)
         you = f"{who}{dot}signed in {since}{dot}fingerprint {row.fingerprint}"
-        found.append(pen.fact("You are", (pen.clip(you, width - 12), palette.text)))
+        rows.append(pen.fact("You are", (pen.clip(you, width - 12), palette.text)))
         places: dict[str, tuple[int, int]] = {}
         if self._password_due:
-            places["password"] = (len(_ALSO_LABEL), len(found))
-            found.append(((_ALSO_LABEL, palette.text),))
-        places["code"] = (len(_LABEL), len(found))
+            places["password"] = (len(_ALSO_LABEL), len(rows))
+            rows.append(((_ALSO_LABEL, palette.text),))
+        places["code"] = (len(_LABEL), len(rows))
         grants = " " * 10 + "Enter approves exactly this"
         room = len(_LABEL) + len(grants) <= width
-        found.append(((_LABEL + (grants if room else ""), palette.text),))
-        return [*found, *keys], places
+        rows.append(((_LABEL + (grants if room else ""), palette.text),))
+        return [*rows, *keys], places
 
     def _note_now(self, now: datetime) -> str:
         if self._wait_until is None:

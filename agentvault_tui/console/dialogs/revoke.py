@@ -81,13 +81,13 @@ class RevokeDialog(Confirm[Revoked]):
         return None
 
     def plan(self, pen: Pen, width: int, height: int) -> list[Row]:
-        """Say what ends, what stays and what works until when, each thing once."""
+        """Word the rights that end, that stay and that work for a time, each once."""
         mirror, now = self.desk.mirror, self.clock.now()
         dot = f" {pen.glyphs.separator} "
         who = (f"{self.agent.id}{dot}{self.agent.owner}", pen.palette.text)
         separated, cuts = mirror.status.separated, ends(mirror, self.agent)
-        told = consequences(self._row, cuts, now, separated=separated)
-        here, *elsewhere = _section(pen, "Ends", told.ends, width, height)
+        effects = consequences(self._row, cuts, now, separated=separated)
+        here, *elsewhere = _section(pen, "Ends", effects.ends, width, height)
         waiting = mirror.open_stepups(self.agent.id)[:_WAITING]
         named = [waits(pen, row, now, width) for row in waiting]
         rows: list[Row] = [pen.fact("Agent", who), here, *named]
@@ -99,43 +99,45 @@ class RevokeDialog(Confirm[Revoked]):
             most = max(height // 3, 2)
             rows += tree_rows(pen, self.below, now, width, most)
         rows += elsewhere
-        over = told.works_until == [NOTHING_WORKS]
+        over = effects.works_until == [NOTHING_WORKS]
         label = "Still works" if over else "Works until"
-        until = _section(pen, label, told.works_until, width, height)
+        until = _section(pen, label, effects.works_until, width, height)
         room = height - len(rows) - len(until)
-        return [*rows, *_section(pen, "Stays", told.stays, width, room), *until]
+        return [*rows, *_section(pen, "Stays", effects.stays, width, room), *until]
 
     def outcome(self, pen: Pen, width: int) -> list[Row]:
-        """Say what ended here, at the tenant and at providers, and what did not."""
-        cut = self.answer
-        if cut is None:
+        """Word the results here, at the tenant and at providers, and the failures."""
+        ended = self.answer
+        if ended is None:
             return []
         row = self._row
-        known = [s for s in row.upstream or cut.upstream if s.status != "withdrawn"]
-        steps = [_upstream(pen, step) for step in known]
-        answered = f"{cut.ended}, answered after {cut.round_trip_ms:.1f} ms"
+        pending_steps = [
+            s for s in row.upstream or ended.upstream if s.status != "withdrawn"
+        ]
+        steps = [_upstream(pen, step) for step in pending_steps]
+        answered = f"{ended.ended}, answered after {ended.round_trip_ms:.1f} ms"
         return [
-            pen.stage("done", "closed here", cut.here),
+            pen.stage("done", "closed here", ended.here),
             *(steps or [pen.stage("done", "tenant", "holds nothing of it")]),
-            *cautioned(pen, cut, width),
+            *cautioned(pen, ended, width),
             EMPTY,
             *pen.facts("Ended", answered, width, 2, pen.palette.strong)[0],
-            *_not_done(pen, known, width),
+            *_not_done(pen, pending_steps, width),
             *left(pen, row, width),
-            *(counting(pen, row, self.clock.now(), width) or _outside(pen, cut)),
+            *(counting(pen, row, self.clock.now(), width) or _outside(pen, ended)),
             EMPTY,
-            *pen.paragraph(self._now(row, cut), width),
+            *pen.paragraph(self._now(row, ended), width),
         ]
 
-    def _now(self, row: AgentRow, cut: Revoked) -> str:
-        """Say what becomes of its next request, also when it was restored since."""
+    def _now(self, row: AgentRow, ended: Revoked) -> str:
+        """Word the effect on its next request, also when it was restored since."""
         if not row.revoked:
             return (
                 "It was restored since, and is served: what it asks for now is decided "
                 "as before. What was cut stays cut."
             )
         key = self.desk.key("restore", "u")
-        where = "" if cut.everywhere else " at this broker"
+        where = "" if ended.everywhere else " at this broker"
         return (
             f"Its next request{where} is refused. {key} serves it again; "
             "what was cut stays cut."
@@ -174,8 +176,8 @@ def _not_done(pen: Pen, steps: Iterable[UpstreamStep], width: int) -> list[Row]:
     return rows
 
 
-def _outside(pen: Pen, cut: Revoked) -> list[Row]:
-    if not cut.everywhere:
+def _outside(pen: Pen, ended: Revoked) -> list[Row]:
+    if not ended.everywhere:
         text = ("at the brokers named above", pen.palette.waiting)
     else:
         text = ("nothing: all its tokens have ended", pen.palette.text)
@@ -225,7 +227,7 @@ class RestoreDialog(Confirm[float]):
         return None
 
     def plan(self, pen: Pen, width: int, height: int) -> list[Row]:
-        """Say what the agent may do again, and what stays cut."""
+        """Word the agent's permissions after it, and the tokens that stay revoked."""
         agent, palette = self.agent, pen.palette
         dot = f" {pen.glyphs.separator} "
         rows: list[Row] = [
@@ -240,13 +242,13 @@ class RestoreDialog(Confirm[float]):
         return [*rows, *may, pen.fact("Stays cut", stays)]
 
     def outcome(self, pen: Pen, width: int) -> list[Row]:
-        """Say that it is served and offer the undo, or what that cut."""
-        if (cut := self.cut) is not None:
+        """Word the restore and offer the undo, or the result of that."""
+        if (ended := self.cut) is not None:
             return [
-                pen.stage("done", "closed here", cut.here),
-                *cautioned(pen, cut, width),
+                pen.stage("done", "closed here", ended.here),
+                *cautioned(pen, ended, width),
                 EMPTY,
-                pen.fact("Ended", (cut.ended, pen.palette.strong)),
+                pen.fact("Ended", (ended.ended, pen.palette.strong)),
             ]
         took = "" if self.answer is None else f"{self.answer:.1f} ms"
         rows = [pen.stage("done", "served again", took), EMPTY]
@@ -292,9 +294,9 @@ class RestoreDialog(Confirm[float]):
         elif self.may_decide("revoke"):
             self.ask(lambda: take_back(self.desk, undo), self._taken_back)
 
-    def _taken_back(self, cut: Revoked) -> None:
-        self.cut = cut
+    def _taken_back(self, result: Revoked) -> None:
+        self.cut = result
         if not self.is_attached:
             ended = f"{self.agent.name} revoked again"
-            said = f"{ended}, closed here {cut.here}"
-            self.app.notify(". ".join((said, *caution(cut))), markup=False)
+            text = f"{ended}, closed here {result.here}"
+            self.app.notify(". ".join((text, *caution(result))), markup=False)

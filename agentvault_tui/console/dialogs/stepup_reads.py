@@ -1,4 +1,4 @@
-"""Reads what a step-up's dialog shows beyond its row: a held body, a change's lines."""
+"""Reads the dialog's content beyond its row: a held body, a change's lines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agentvault_tui.console.state.records import StepUpRow
 from agentvault_tui.errors import AgentVaultError
 
 _AGAIN: Final = 2.0
-"""Seconds until what could not be read is asked for again."""
+"""Seconds until an unreadable value is requested again."""
 _CELLS: Final = 8_000
 """Of one line; a longer one is truncated, with a mark."""
 
@@ -19,10 +19,10 @@ _CELLS: Final = 8_000
 class ChangeLines:
     """The lines of one change: until they are read, it cannot be approved here."""
 
-    def __init__(self, desk: Desk, asked: StepUpRow) -> None:
+    def __init__(self, desk: Desk, stepup: StepUpRow) -> None:
         """Read nothing yet; a request without texts has no lines to be read."""
-        self.shown = ShownLines(None if asked.texts and asked.open else ())
-        self._desk, self._asked = desk, asked
+        self.shown = ShownLines(None if stepup.texts and stepup.open else ())
+        self._desk, self._asked = desk, stepup
         self._due = 0.0
 
     @property
@@ -31,7 +31,7 @@ class ChangeLines:
         return self.shown.texts is None
 
     def due(self) -> bool:
-        """Tell whether to read; from then on it is not due again until it failed."""
+        """Check whether to read; from then on it is not due again until it failed."""
         now = self._desk.mirror.clock.boot()
         if not self.missing or not self._desk.mirror.link.live or now < self._due:
             return False
@@ -81,7 +81,7 @@ class CallBody:
         return self.view is not None and self.view.foreign
 
     def due(self) -> bool:
-        """Tell whether to read; from then on it is not due again until it failed."""
+        """Check whether to read; from then on it is not due again until it failed."""
         now = self._desk.mirror.clock.boot()
         if not (self.view and self._desk.mirror.link.live and now >= self._due):
             return False

@@ -1,4 +1,4 @@
-"""Delegation trees as rows: who holds a token of whom, and what ends with it."""
+"""Delegation trees as rows: token holders, and the tokens that end with each."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _DEEPEST = 8
 
 
 def tree_row(pen: Pen, row: TreeRow, now: datetime, width: int) -> Row:
-    """Write one token: its holder, indented below whose it came from, and its scopes.
+    """Write one token: its holder, indented below its parent, and its scopes.
 
     Of several that are alike how many, and when the last of them ends.
 
-    What would end with it stands at the end, and is never cut.
+    The count of tokens that end with it is at the end, and is never truncated.
     """
     p = pen.palette
     left = countdown((row.expires_at - now).total_seconds())

@@ -1,4 +1,4 @@
-"""One event in full: what was verified and read about it, and how that is written."""
+"""One event in full: its verification, its story, and their rows."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class LinkVerdicts:
         """Grows with every verdict."""
 
     def problem(self, seq: int) -> str | None:
-        """Return what is wrong with an event: empty, or None when not checked yet."""
+        """Return the fault of an event: empty, or None when not checked yet."""
         return self._problems.get(seq)
 
     def count(self, rows: Iterable[EventRow]) -> tuple[int, int, int]:
@@ -54,13 +54,13 @@ class LinkVerdicts:
             self.version += 1
         return [row for row in rows if row.seq not in self._problems][:MOST]
 
-    def take(self, asked: Sequence[EventRow], proofs: Iterable[Proof]) -> None:
-        """Compute the links of what was asked for, and compare them with the rows."""
+    def take(self, rows: Sequence[EventRow], proofs: Iterable[Proof]) -> None:
+        """Compute the links of the requested events, and compare them with the rows."""
         given = {proof.seq: proof for proof in proofs}
-        hashes = {row.seq: str(row.hash) for row in asked}
+        hashes = {row.seq: str(row.hash) for row in rows}
         if len(self._problems) > _REMEMBERED:
             self._problems.clear()
-        for row in asked:
+        for row in rows:
             proof = given.get(row.seq)
             self._problems[row.seq] = (
                 self._judge(row, proof, hashes.get(row.seq - 1)) if proof else MISSING
@@ -104,7 +104,7 @@ _LABELS: Final[Mapping[str, str]] = {
 _THEIRS: Final = frozenset(
     {"agent_says", "other_details", "parameters", "resource_indicator"}
 )
-"""Members an agent writes: what looks like a code or a link in them is masked."""
+"""Members an agent writes: look-alikes of codes or links in them are masked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class EventEvidence:
     upto: int
 
     def grows_by(self, row: EventRow) -> bool:
-        """Tell whether a later event may belong to the story."""
+        """Check whether a later event may belong to the story."""
         ids = {each.decision_id for each in self.story if each.decision_id}
         agents = {each.agent_id for each in self.story if each.agent_id}
         cuts = row.type in {"agent.revoked", "token.revoked", "token.redeemed"}
@@ -128,7 +128,7 @@ def evidence(
     pen: Pen,
     mirror: Mirror,
     row: EventRow,
-    known: EventEvidence | None,
+    evidence_of_row: EventEvidence | None,
     problem: str | None,
     *,
     width: int,
@@ -137,16 +137,21 @@ def evidence(
 ) -> list[Row]:
     """Write everything about an event: its members, story, link and body.
 
-    Lures in an agent's words are masked; *raw_key* is what shows them as recorded.
+    Lures in an agent's words are masked; *raw_key* is the key that shows them as
+    recorded.
     """
-    event = known.proof.event() if known and known.proof else None
+    event = (
+        evidence_of_row.proof.event()
+        if evidence_of_row and evidence_of_row.proof
+        else None
+    )
     rows = list(_members(pen, mirror, row, event, width, raw_key=raw_key))
-    if known is None:
+    if evidence_of_row is None:
         return [*rows, EMPTY, (("Reading its story and its body.", pen.palette.muted),)]
-    rows += [EMPTY, *_story(pen, row, known, width)]
-    if known.proof is not None:
-        rows += [EMPTY, *_chain(pen, known.proof, problem, width)]
-        rows += _body(pen, known.proof, width, None if raw else raw_key)
+    rows += [EMPTY, *_story(pen, row, evidence_of_row, width)]
+    if evidence_of_row.proof is not None:
+        rows += [EMPTY, *_chain(pen, evidence_of_row.proof, problem, width)]
+        rows += _body(pen, evidence_of_row.proof, width, None if raw else raw_key)
     return rows
 
 
@@ -173,9 +178,9 @@ def _members(
         name = mirror.agent_name(row.agent_id)
         yield from pen.facts("Agent", f"{name} {row.agent_id}", width, 3)[0]
     action, resource = (event.action, event.resource) if event else (None, None)
-    for label, said in (("Action", action), ("On", resource)):
-        if said:
-            yield from pen.facts(label, shown(said, _WHOLE), width, _LINES)[0]
+    for label, text in (("Action", action), ("On", resource)):
+        if text:
+            yield from pen.facts(label, shown(text, _WHOLE), width, _LINES)[0]
     if row.rule:
         yield from pen.facts("Rule", row.rule, width, 3)[0]
     theirs = kind == "agent" and not row.outcome
@@ -199,11 +204,11 @@ def _detail(
         if name == "details" and isinstance(value, dict):
             yield from _detail(pen, mirror, value, width, raw_key)
             continue
-        said = value
+        written = value
         if name == "parameters" and isinstance(value, dict):
-            said = shown_parameters(value, Money.read(detail.get("money")))
+            written = shown_parameters(value, Money.read(detail.get("money")))
         label = _LABELS.get(name) or shown(name, 11).replace("_", " ").capitalize()
-        text = said if isinstance(said, str) else _json(said)
+        text = written if isinstance(written, str) else _json(written)
         key = raw_key if name in _THEIRS else ""
         yield from _text(pen, label, shown(text, _WHOLE), width, key)
 
@@ -222,15 +227,17 @@ def _text(pen: Pen, label: str, text: str, width: int, raw_key: str) -> list[Row
     return rows
 
 
-def _story(pen: Pen, row: EventRow, known: EventEvidence, width: int) -> Iterator[Row]:
-    p, events = pen.palette, known.story
+def _story(
+    pen: Pen, row: EventRow, evidence_of_row: EventEvidence, width: int
+) -> Iterator[Row]:
+    p, events = pen.palette, evidence_of_row.story
     if len(events) < 2:
         yield pen.fact("Story", ("no other event shares its decision", p.muted))
         return
     took = span((events[-1].time - events[0].time).total_seconds())
-    more = "" if known.complete else ", and there may be more"
+    more = "" if evidence_of_row.complete else ", and there may be more"
     text = f"{plural(len(events), 'event')} in {took}{more}"
-    yield pen.fact("Story", (text, p.strong if known.complete else p.waiting))
+    yield pen.fact("Story", (text, p.strong if evidence_of_row.complete else p.waiting))
     before = None
     for event in events:
         here = event.seq == row.seq

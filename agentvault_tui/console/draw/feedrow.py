@@ -1,6 +1,6 @@
 """Draws rows of the feed and of the log: the same columns for every row of a width.
 
-What is cut first is the detail, then the agent; action and resource are cut last.
+The detail is truncated first, then the agent; action and resource last.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class FeedColumns(NamedTuple):
     what: int
     where: int
     detail: int
-    """Of what follows the outcome word."""
+    """Of the part after the outcome word."""
 
     @classmethod
     def of(cls, width: int, lead: int, *, named: bool = True) -> Self:
@@ -91,7 +91,7 @@ def _why(mirror: Mirror, line: FeedRow) -> str:
 
 
 def _below(mirror: Mirror, line: FeedRow, columns: FeedColumns) -> str:
-    """Return what a second line says: a reason that the detail has no room for."""
+    """Return a second line: a reason that the detail has no room for."""
     if line.word not in _EXPLAINED or not (why := _why(mirror, line)):
         return ""
     times, since = _times(line), _since(line)
@@ -114,11 +114,11 @@ def draw_feed_row(
     """Draw a row of the feed.
 
     Args:
-        pen: what to draw with.
+        pen: the pen.
         mirror: names the agents.
         line: the row.
         columns: their widths.
-        lead: what stands before the agent, of `FeedColumns.lead` cells.
+        lead: the part before the agent, of `FeedColumns.lead` cells.
         mark: the fingerprint, of a request that waits.
 
     Returns:
@@ -135,7 +135,7 @@ def draw_feed_row(
     below = _below(mirror, line, columns)
     if columns.detail > 1:
         row.append(
-            (_detail(pen, mirror, line, columns, mark, told=bool(below)), p.text)
+            (_detail(pen, mirror, line, columns, mark, in_detail=bool(below)), p.text)
         )
     rows: list[Row] = [tuple(row)]
     if below:
@@ -163,7 +163,7 @@ def _object(pen: Pen, line: FeedRow, columns: FeedColumns, much: str) -> list[Pi
 
 
 def _fits_where(columns: FeedColumns, place: str, much: str) -> bool:
-    """Tell whether an amount stands behind its resource; cut, it would be another."""
+    """Check whether an amount fits whole behind its resource."""
     gap = 2 if place else 0
     return bool(much) and cell_width(place) + gap + cell_width(much) < columns.where
 
@@ -175,7 +175,7 @@ def _detail(
     columns: FeedColumns,
     mark: str,
     *,
-    told: bool,
+    in_detail: bool,
 ) -> str:
     """Write how often and since when, then why: each whole, or not at all."""
     room, much = columns.detail, words.note(line.head)
@@ -183,7 +183,7 @@ def _detail(
         why = pen.own(_why(mirror, line))
         return why if cell_width(why) <= room else ""
     apart = much if not _fits_where(columns, words.place(line.head), much) else ""
-    times, why = _times(line), "" if told or line.kinds > 1 else _why(mirror, line)
+    times, why = _times(line), "" if in_detail or line.kinds > 1 else _why(mirror, line)
     full = times + _since(line)
     shown = pen.own(mark)
     for choices in ((full, times), (apart,), (why,)):
@@ -192,6 +192,6 @@ def _detail(
             if cell_width(more) <= room:
                 shown = more
                 break
-    if shown or told or line.count > 1 or line.word in ROUTINE:
+    if shown or in_detail or line.count > 1 or line.word in ROUTINE:
         return shown
     return pen.clip(pen.own(why or apart), room)

@@ -13,7 +13,7 @@ FOLDS: Final = (1, 2, 3, 4, 6, 8, 12)
 
 
 def fold_for(cells: int) -> int:
-    """Return how many quarters a cell stands for, so that a day fits in *cells*."""
+    """Return how many quarters a cell represents, so that a day fits in *cells*."""
     return next((fold for fold in FOLDS if QUARTERS // fold <= cells), FOLDS[-1])
 
 
@@ -23,7 +23,7 @@ def folded(numbers: Sequence[int], fold: int) -> list[int]:
 
 
 def bars(numbers: Sequence[int], levels: str) -> str:
-    """Draw numbers by height, the largest full; what is not nothing is seen."""
+    """Draw numbers by height, the largest full; a small one is still visible."""
     peak, top = max(numbers, default=0), len(levels) - 1
     return "".join(
         levels[max(round(number / peak * top), 1)] if number > 0 else levels[0]
@@ -60,7 +60,7 @@ class Glyphs:
     live: str = "●"
     lost: str = "○"
     pointer: str = "◀"
-    """Beside the thing that needs a look."""
+    """Next to the thing that needs a look."""
     cursor: str = "▌"
     """At the left edge of the row under the cursor."""
     bar_full: str = "▰"
@@ -128,11 +128,11 @@ _COERCED: Final = frozenset({"C.UTF-8", "C.utf8", "UTF-8"})
 def choose(wanted: str, environ: Mapping[str, str]) -> Glyphs:
     """Return the alphabet for `[console] ascii` (``auto``, ``yes``, ``no``).
 
-    ``auto`` goes by the locale as the user set it, in POSIX order: the first of
-    LC_ALL, LC_CTYPE and LANG that is not empty decides. Python's own view is no use:
-    it coerces the C locale to UTF-8, while the terminal stays what it is; and it puts
-    that into LC_CTYPE (PEP 538), so such a word beside a LANG is not the user's.
-    The Linux console takes UTF-8, but its fonts of 256 glyphs have no bars or ticks.
+    ``auto`` goes by the locale as the user set it, in POSIX order: the first of LC_ALL,
+    LC_CTYPE and LANG that is not empty decides. Python's own view is no use: it coerces
+    the C locale to UTF-8, while the terminal stays as it is; and it puts that into
+    LC_CTYPE (PEP 538), so such a word next to a LANG is not the user's. The Linux
+    console takes UTF-8, but its fonts of 256 glyphs have no bars or ticks.
     """
     if wanted != "auto":
         return ASCII if wanted == "yes" else UNICODE

@@ -10,7 +10,7 @@ THREE_COLUMNS: Final = 160
 _TIGHT: Final = 16
 """Below this many rows one column shows one pane."""
 _ONE_LINE: Final = 100
-"""From this width on what waits has room on one line."""
+"""From this width on the waiting requests have room on one line."""
 _MOST_AGENTS: Final = 8
 """Agents of a stacked screen, in one line each."""
 _LEAST_AGENTS: Final = 3
@@ -30,14 +30,14 @@ class Box(NamedTuple):
 def frame(
     width: int, height: int, masthead: int, bar: int, line: str = ""
 ) -> tuple[dict[str, Box], int]:
-    """Place what every screen has around its panes; also return the rows at the top.
+    """Place the common parts of every screen; also return the top rows.
 
     Args:
         width: of the screen, in cells.
         height: of the screen, in cells.
         masthead: rows it needs; it gets a third of the screen at most.
-        bar: rows for what waits.
-        line: what stands above the keys, if anything does.
+        bar: rows for waiting requests.
+        line: the line above the keys, if there is one.
     """
     head = min(masthead, max(height // 3, 1))
     boxes = {
@@ -123,9 +123,9 @@ def _three(body: Box) -> dict[str, Box]:
 
 
 _BESIDE: Final = 150
-"""From here on the event stands beside the list."""
+"""From here on the event is next to the list."""
 _BELOW: Final = 24
-"""With so many rows it stands below; with fewer, one of the two is shown."""
+"""With so many rows it is below; with fewer, one of the two is shown."""
 _LIST: Final = 9
 
 
@@ -146,7 +146,7 @@ def plan_audit(
         height: of the screen, in cells.
         masthead: rows it needs.
         waiting: whether a step-up waits.
-        line: what stands above the keys: ``prompt``, ``filter`` or nothing.
+        line: the line above the keys: ``prompt``, ``filter`` or nothing.
         opened: whether one event is shown in full.
         inside: whether that has the focus.
     """
@@ -173,7 +173,7 @@ def plan_audit(
 
 
 WIDE: Final = 190
-"""From here on events stand beside everything else, at full height."""
+"""From here on events stand next to everything else, at full height."""
 _LEFT: Final = 119
 """As wide as a day of 96 quarters needs."""
 _WHO: Final = 3
@@ -218,7 +218,7 @@ def _agent_one(body: Box, big: str, *, day: bool) -> dict[str, Box]:
 
 
 def _agent_two(body: Box, *, day: bool) -> dict[str, Box]:
-    """Who it is and its day at full width; facts and events beside each other."""
+    """Who it is and its day at full width; facts and events next to each other."""
     x, y, width, height = body
     boxes, used = _top(body, _WHO, day=day)
     left = width // 2 - 1

@@ -1,4 +1,4 @@
-"""A step-up as rows: what is asked, what was decided before, and how it ended."""
+"""A step-up as rows: the request, earlier decisions, and the result."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class PastDecisions(NamedTuple):
     """The last decisions about the same agent and action, as far as they were read."""
 
     rows: tuple[StepUpRow, ...] | None = None
-    """None until the broker has told."""
+    """None until the broker has answered."""
     problem: Shown = Shown("")
     """Why it has not."""
 
@@ -59,7 +59,7 @@ _HEAD_LEAST: Final = 16
 
 
 def head(row: StepUpRow, pen: Pen, about: str, width: int) -> Row:
-    """Write the title within *width* cells: mark, and headline or what is shown."""
+    """Write the title within *width* cells: mark, and headline or name."""
     palette = pen.palette
     kind = "Change  " if row.is_change else "Step-up  "
     title: Row = ((kind, palette.title), (row.fingerprint, palette.accent))
@@ -91,29 +91,29 @@ def in_full(first: int, rows: int, room: int) -> str:
     return f"in full, rows {first} to {min(first + room - 1, rows)} of {rows}"
 
 
-def tally_row(asked: StepUpFacts, pen: Pen, width: int) -> Row:
-    rows, problem = asked.before
+def tally_row(facts: StepUpFacts, pen: Pen, width: int) -> Row:
+    rows, problem = facts.before
     if rows is None:
         words = f"not known: {problem}" if problem else "asking"
     else:
         words = stepups.tally(rows)
-    if asked.row.count > 1:
-        words = f"asked {asked.row.count:,} times; {words}"
+    if facts.row.count > 1:
+        words = f"asked {facts.row.count:,} times; {words}"
     return pen.fact("Before", (pen.clip(words, width - LABEL), pen.palette.text))
 
 
-def listed_before(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
-    """Write each on a row: when, how and by whom, and what was otherwise then."""
-    palette, rows = pen.palette, asked.before.rows or ()
+def listed_before(facts: StepUpFacts, pen: Pen, width: int) -> list[Row]:
+    """Write each on a row: time, result and person, and the differences then."""
+    palette, rows = pen.palette, facts.before.rows or ()
     endings = [pen.clip(ended(row), _ENDED) for row in rows]
     column = max((cell_width(ending) for ending in endings), default=0)
-    found = []
+    previous_rows = []
     for row, ending in zip(rows, endings, strict=True):
-        when = stepups.ago(row, asked.now).ljust(_WHEN_CELLS)
+        when = stepups.ago(row, facts.now).ljust(_WHEN_CELLS)
         blank = " " * (column - cell_width(ending) + 2)
         room = max(width - LABEL - _WHEN_CELLS - column - 2, 8)
-        otherwise = pen.clip(stepups.differs(row, asked.row), room)
-        found.append(
+        otherwise = pen.clip(stepups.differs(row, facts.row), room)
+        previous_rows.append(
             pen.fact(
                 "",
                 (when, palette.muted),
@@ -121,7 +121,7 @@ def listed_before(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
                 (otherwise, palette.text),
             )
         )
-    return found
+    return previous_rows
 
 
 _MANY = 100_000
@@ -136,28 +136,28 @@ _NARROW: Final = 60
 
 
 def brief(
-    asked: StepUpFacts, pen: Pen, width: int, height: int
+    facts: StepUpFacts, pen: Pen, width: int, height: int
 ) -> tuple[list[Row], bool]:
-    """Write the request within *height* rows; tell whether a trusted value was cut.
+    """Write the request within *height* rows; return if a value was truncated.
 
-    What must be seen has its row whatever an agent sends: it is the agent's own words
-    that give way first, then blank rows, then the second row of a long value.
+    Each necessary fact has its row, for any request of an agent: the agent's own words
+    give way first, then blank rows, then the second row of a long value.
     """
-    row = asked.row
-    warning = _warning(row, asked.body, pen, width)
-    agent, cut_agent = _agent(asked, pen, width)
-    past = listed_before(asked, pen, width)
+    row = facts.row
+    warning = _warning(row, facts.body, pen, width)
+    agent, cut_agent = _agent(facts, pen, width)
+    past = listed_before(facts, pen, width)
     wants, cut_wants = _wants(row, pen, width)
     on, cut_on = ([], False) if row.request else _on(row, pen, width)
     grant, cut_grant = _grant(row, pen, width)
-    tail = [*grant, *_approvals(row, pen, width), tally_row(asked, pen, width)]
+    tail = [*grant, *_approvals(row, pen, width), tally_row(facts, pen, width)]
     problem = _problem(row, pen, width)
     fixed = len([*warning, *agent, *wants, *on, *tail, *problem])
     spare = height - fixed - 2
-    said = len(row.parameters) + len(row.others) + len(row.texts)
+    count = len(row.parameters) + len(row.others) + len(row.texts)
     why_text = f"{row.rule}: {row.why}"
     more_why = len(pen.facts("", why_text, width, max(height, 1))[0]) - 1
-    roomy = row.reason and max(said, 1) + more_why <= spare - 3
+    roomy = row.reason and max(count, 1) + more_why <= spare - 3
     silent = row.request or row.is_change  # what asks need not say a word
     words_least = 0 if silent else 1
     words_min = 3 if roomy else words_least
@@ -165,7 +165,7 @@ def brief(
     most_with = max(spare - words_min - body_min, 1)
     with_rows, cut_with = _with(row, pen, width, most_with)
     spare -= len(with_rows)
-    body, cut_body = _body(asked.body, pen, width, max(spare, 1))
+    body, cut_body = _body(facts.body, pen, width, max(spare, 1))
     spare -= len(body)
     most_why = max(2 + spare - words_least, 1)  # the blank row gives way too
     why, cut_why = pen.facts("Why ask", why_text, width, most_why)
@@ -191,32 +191,34 @@ def brief(
         words = _words(row, pen, width, max(left - 1, min(left, 1)))
     if left > len(words) and (words or not row.is_change):
         rows.append(EMPTY)
-    cut = cut_agent or cut_wants or cut_on or cut_with or cut_body or cut_why
-    cut = cut or bool(row.texts)  # the full view alone has their lines
-    return [*rows, *words][:height], cut or cut_grant or len(rows) > height
+    truncated = cut_agent or cut_wants or cut_on or cut_with or cut_body or cut_why
+    truncated = truncated or bool(row.texts)  # the full view alone has their lines
+    return [*rows, *words][:height], truncated or cut_grant or len(rows) > height
 
 
 def _grant(row: StepUpRow, pen: Pen, width: int) -> tuple[list[Row], bool]:
-    """Write what an approval grants, and what of it nobody sees here."""
-    rows, cut = pen.facts("You grant", granted(row), width, 3, pen.palette.text)
+    """Write the grant of an approval, and the part of it that is not visible here."""
+    rows, truncated = pen.facts("You grant", granted(row), width, 3, pen.palette.text)
     # Without a row to spare, approving waits until the full view has shown it.
     narrow = row.token_alone and width < _NARROW
     if row.token_alone and not narrow:
         unseen = pen.clip(_UNSEEN, width - LABEL)
         rows.append(pen.fact("Not shown", (unseen, pen.palette.waiting)))
-    return rows, cut or narrow
+    return rows, truncated or narrow
 
 
-def whole(asked: StepUpFacts, pen: Pen, width: int) -> tuple[list[Row], int]:
+def whole(stepup_facts: StepUpFacts, pen: Pen, width: int) -> tuple[list[Row], int]:
     """Write everything there is; also say how many of the rows are trusted facts.
 
-    What was before stands after them: it informs, and is not what is granted.
+    Earlier decisions come after them: they inform, and are not part of the grant.
     """
-    facts, words = _whole(asked.row, asked.owner, asked.body, pen, width)
-    facts = (*facts, *line_rows(asked.lines, pen, width))
+    facts, words = _whole(
+        stepup_facts.row, stepup_facts.owner, stepup_facts.body, pen, width
+    )
+    facts = (*facts, *line_rows(stepup_facts.lines, pen, width))
     past = [
-        tally_row(asked, pen, width),
-        *listed_before(asked, pen, width),
+        tally_row(stepup_facts, pen, width),
+        *listed_before(stepup_facts, pen, width),
     ]
     return [*facts, *past, *words], len(facts)
 
@@ -268,7 +270,7 @@ def _whole(
 
 
 def _asker(row: StepUpRow, owner: str) -> list[tuple[str, str]]:
-    """Name the agent that asks, or the operator, with what is asked for."""
+    """Name the requesting agent, or the operator, with the request."""
     if row.is_change:
         return [("Operator", row.agent_name), ("Change", row.why)]
     return [
@@ -286,40 +288,40 @@ def _status(row: StepUpRow) -> str:
 
 
 def _warning(row: StepUpRow, body: BodyView | None, pen: Pen, width: int) -> list[Row]:
-    told = [str(unreadable(row.request, pen))] if row.request else []
+    lines = [str(unreadable(row.request, pen))] if row.request else []
     if body is not None and body.lost:
-        told.append(body.problem)
-    told.append(no_limits(row))
+        lines.append(body.problem)
+    lines.append(no_limits(row))
     if row.repeat is not None and row.open:
-        told.append(f"NOT ONCE: this also approves {row.repeat.words}.")
+        lines.append(f"NOT ONCE: this also approves {row.repeat.words}.")
     return [
         line
-        for one in filter(None, told)
+        for one in filter(None, lines)
         for line in pen.paragraph(one, width, pen.palette.danger)
     ]
 
 
 def unreadable(request: HeldRequest, pen: Pen) -> Shown:
-    """Say that a body cannot be read, and what is known of it; empty if it can be."""
-    said = request.body.warning
-    return visible(said, 10 * len(said), ascii_only=pen.glyphs.ascii_only)
+    """Word that a body cannot be read, and its known facts; empty if it can be."""
+    warning = request.body.warning
+    return visible(warning, 10 * len(warning), ascii_only=pen.glyphs.ascii_only)
 
 
-def _agent(asked: StepUpFacts, pen: Pen, width: int) -> tuple[list[Row], bool]:
+def _agent(facts: StepUpFacts, pen: Pen, width: int) -> tuple[list[Row], bool]:
     """Write the agent, its id whole: a name proves nothing (T-03)."""
-    row, palette = asked.row, pen.palette
+    row, palette = facts.row, pen.palette
     if row.is_change:
         return pen.facts("Operator", row.agent_name, width, 1, palette.strong)
     dot = f" {pen.glyphs.separator} "
     room = width - LABEL - cell_width(row.agent_id) - len(dot)
-    owner_room = min(cell_width(asked.owner), max(room // 3, 8)) + len(dot)
-    name = pen.clip(row.agent_name, max(room - owner_room * bool(asked.owner), 8))
+    owner_room = min(cell_width(facts.owner), max(room // 3, 8)) + len(dot)
+    name = pen.clip(row.agent_name, max(room - owner_room * bool(facts.owner), 8))
     cut_owner = False
     pieces: list[Piece] = [(name, palette.strong), (dot + row.agent_id, palette.text)]
-    if asked.owner:
+    if facts.owner:
         owner_room = room - cell_width(name) - len(dot)
-        pieces.append((dot + pen.clip(asked.owner, owner_room), palette.muted))
-        cut_owner = pen.clip(asked.owner, owner_room) != asked.owner
+        pieces.append((dot + pen.clip(facts.owner, owner_room), palette.muted))
+        cut_owner = pen.clip(facts.owner, owner_room) != facts.owner
     return [pen.fact("Agent", *pieces)], name != row.agent_name or cut_owner
 
 
@@ -328,24 +330,24 @@ def _wants(row: StepUpRow, pen: Pen, width: int) -> tuple[list[Row], bool]:
     mark = ((f"{pen.glyphs.risk(row.risk)} risk {row.risk.upper()}", risk),)
     room = width - LABEL - 2 - cell_width(mark[0][0])
     rows: list[Row] = []
-    label, whole_action, cut = "Wants to", str(row.action), False
+    label, whole_action, truncated = "Wants to", str(row.action), False
     if row.request:
         text = f"{row.request.method} {row.request.url}"
-        rows, cut = pen.facts(label, text, width, 2, pen.palette.strong)
+        rows, truncated = pen.facts(label, text, width, 2, pen.palette.strong)
         label, on = "Is", f" on {row.resource}" if row.resource else ""
         whole_action = f"{row.action}{on}"
     elif row.is_change:
-        rows, cut = pen.facts("Change", row.why, width, 3, pen.palette.strong)
+        rows, truncated = pen.facts("Change", row.why, width, 3, pen.palette.strong)
         label = "Is"
     action = pen.clip(whole_action, room)
     left = pen.fact(label, (action, pen.palette.strong))
     rows.append(pen.spread(left, mark, width))
-    cut = cut or action != whole_action
+    truncated = truncated or action != whole_action
     if row.scope != row.action:
         scope, cut_scope = pen.facts("with scope", row.scope, width, 1)
         rows += scope
-        cut = cut or cut_scope
-    return rows, cut
+        truncated = truncated or cut_scope
+    return rows, truncated
 
 
 def _on(row: StepUpRow, pen: Pen, width: int) -> tuple[list[Row], bool]:
@@ -360,27 +362,27 @@ def _with(row: StepUpRow, pen: Pen, width: int, most: int) -> tuple[list[Row], b
     Members of other details follow, under a label of their own.
     """
     texts = [(text.name, _short(text, pen)) for text in row.texts]
-    said = (*row.parameters, *row.others, *texts)
+    members = (*row.parameters, *row.others, *texts)
     label = "Policy read" if row.request else "With"
-    if not said and row.is_change:
+    if not members and row.is_change:
         return [], False
-    if not said:
+    if not members:
         return [pen.fact(label, ("no parameters", pen.palette.muted))], False
-    shown = said
+    shown = members
     missing = 0
     if len(shown) > most:
         shown = shown[: max(most - 1, 0)]
-        missing = len(said) - len(shown)
+        missing = len(members) - len(shown)
     column = max((cell_width(pen.clip(n, 16)) for n, _ in shown), default=0)
     rows: list[Row] = []
-    cut = missing > 0
+    truncated = missing > 0
     named = len(row.parameters) + len(row.others)
     labels = {0: label, len(row.parameters): "Also", named: "Text"}
     for number, (raw_name, raw_value) in enumerate(shown):
         name = pen.clip(raw_name, column)
         room = width - LABEL - column - 2
         value = pen.clip(raw_value, room)
-        cut = cut or value != raw_value or name != raw_name
+        truncated = truncated or value != raw_value or name != raw_name
         blank = " " * (column - cell_width(name) + 2)
         rows.append(
             pen.fact(
@@ -393,7 +395,7 @@ def _with(row: StepUpRow, pen: Pen, width: int, most: int) -> tuple[list[Row], b
         kind = "member" if row.others else "parameter"
         more = f"{plural(missing, kind)} {'more' if shown else 'to view'}"
         rows.append(pen.fact("" if rows else label, (more, pen.palette.waiting)))
-    return rows, cut
+    return rows, truncated
 
 
 def _short(text: TextRow, pen: Pen) -> str:
@@ -406,7 +408,7 @@ def _short(text: TextRow, pen: Pen) -> str:
 def _body(
     body: BodyView | None, pen: Pen, width: int, most: int
 ) -> tuple[list[Row], bool]:
-    """Write what a body is, and of its members or lines what fits."""
+    """Write a body's kind, and as many of its members or lines as fit."""
     if body is None:
         return [], False
     palette, room = pen.palette, width - LABEL
@@ -414,15 +416,17 @@ def _body(
     if body.lost:
         return rows, False
     if body.problem and not body.members:
-        said = pen.paragraph(body.problem, room, palette.waiting)
-        return [*rows, *(pen.fact("", *row) for row in said)][: max(most, 2)], True
+        problem_rows = pen.paragraph(body.problem, room, palette.waiting)
+        return [*rows, *(pen.fact("", *row) for row in problem_rows)][
+            : max(most, 2)
+        ], True
     lines = [f"{name} = {value}" for name, value in body.members]
     fit = max(most - 1, 0)
     shown = lines if len(lines) <= fit else lines[: max(fit - 1, 0)]
-    cut = len(shown) < len(lines) or bool(body.problem)
+    truncated = len(shown) < len(lines) or bool(body.problem)
     for line in shown:
         text = pen.clip(line, room)
-        cut = cut or text != line
+        truncated = truncated or text != line
         rows.append(pen.fact("", (text, palette.strong)))
     if left := len(lines) - len(shown):
         more = plural(left, "member")
@@ -431,7 +435,7 @@ def _body(
             rows.append(pen.fact("", (said_more, palette.waiting)))
         else:
             rows = [pen.fact("Body", (pen.clip(body.summary, room), palette.waiting))]
-    return rows, cut
+    return rows, truncated
 
 
 def request_facts(
@@ -449,15 +453,15 @@ def request_facts(
     yield from _own_words("  but", body.problem, width)
     for name, value in body.members:
         yield "", f"{name} = {value}"
-    said = row.request.body
-    named = (("type", said.media_type), ("encoding", said.encoding))
-    for label, text in (*named, ("SHA-256", said.sha256)):
+    held_body = row.request.body
+    named = (("type", held_body.media_type), ("encoding", held_body.encoding))
+    for label, text in (*named, ("SHA-256", held_body.sha256)):
         if text:
             yield f"  {label}", visible(text)
 
 
 def _own_words(label: str, text: str, width: int) -> list[tuple[str, str]]:
-    """Break a sentence of ours at blanks; what others wrote breaks anywhere."""
+    """Break a sentence of ours at blanks; other texts break anywhere."""
     lines = [line for line in wrap(text, max(width - LABEL, 8)) if line]
     return [("" if number else label, line) for number, line in enumerate(lines)]
 
@@ -489,7 +493,7 @@ def _problem(row: StepUpRow, pen: Pen, width: int) -> list[Row]:
 
 
 def _words(row: StepUpRow, pen: Pen, width: int, most: int) -> list[Row]:
-    """Draw the agent's own words in a box that says what they are worth."""
+    """Draw the agent's own words in a box that states their worth."""
     palette = pen.palette
     if not row.reason:
         return [pen.fact("It says", ("nothing", palette.muted))][:most]
@@ -502,8 +506,8 @@ def _words(row: StepUpRow, pen: Pen, width: int, most: int) -> list[Row]:
     lines = wrap(pen.clip(text, inner * most), inner)
     more = ""
     if len(lines) > most - 2 or len(text) > inner * most:
-        kept = lines[: most - 3]
-        lines = [*kept, pen.clip(" ".join(lines[most - 3 :]), inner)]
+        lines_left = lines[: most - 3]
+        lines = [*lines_left, pen.clip(" ".join(lines[most - 3 :]), inner)]
         left = len(text) - sum(len(line) for line in lines)
         more = plural(max(left, 1), "character") + " more"
     head = f" the {_SAYS_OPERATOR if row.is_change else _SAYS} "
@@ -551,7 +555,7 @@ def _parameter_facts(row: StepUpRow) -> Iterator[tuple[str, str]]:
 
 
 def _in_full(label: str, value: str, pen: Pen, width: int) -> list[Row]:
-    """Write a value without any re-flow, so that what is read is what is there."""
+    """Write a value without any re-flow, so that it is read exactly as it is."""
     lines = visible_lines(value, max(width - LABEL, 8), _MANY)
     return [
         pen.fact(label if number == 0 else "", (line, pen.palette.text))

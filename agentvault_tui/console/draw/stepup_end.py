@@ -26,9 +26,9 @@ _REPEAT_OF_CALL: Final = "How many more of exactly these bytes, within SECONDS: 
 _ELSEWHERE: Final = "This was decided elsewhere while it was open here."
 
 
-def decided(asked: StepUpFacts, pen: Pen, width: int, *, elsewhere: bool) -> list[Row]:
+def decided(facts: StepUpFacts, pen: Pen, width: int, *, elsewhere: bool) -> list[Row]:
     """Write how the request ended; *elsewhere* when not by a key in this dialog."""
-    row, palette = asked.row, pen.palette
+    row, palette = facts.row, pen.palette
     most = 2 if width >= _ROOMY else 1
     what, _ = pen.facts("For", subject(row), width, most, palette.text)
     name = pen.clip(row.agent_name, max(width - 40, 8))
@@ -37,25 +37,25 @@ def decided(asked: StepUpFacts, pen: Pen, width: int, *, elsewhere: bool) -> lis
     )
     if row.is_change:
         agent = pen.fact("Operator", (name, palette.strong))
-    rows = [agent, *what, EMPTY, *_ending(asked, pen, width)]
+    rows = [agent, *what, EMPTY, *_ending(facts, pen, width)]
     if elsewhere:
         rows += [EMPTY, *pen.paragraph(_ELSEWHERE, width, palette.waiting)]
     return rows
 
 
-def _ending(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
-    row, nothing = asked.row, stages_of(asked.row).nothing
+def _ending(facts: StepUpFacts, pen: Pen, width: int) -> list[Row]:
+    row, nothing = facts.row, stages_of(facts.row).nothing
     when = clock_time(row.decided_at) if row.decided_at else ""
     match row.status:
         case "approved" | "redeemed" | "applied":
-            return _approved(asked, pen, width)
+            return _approved(facts, pen, width)
         case "denied":
             who = row.decided_by.name if row.decided_by else "an operator"
-            told = "" if row.is_change else "It was told no."
-            told = f"{answered(row)}: {row.denial}" if row.denial else told
+            text = "" if row.is_change else "It was told no."
+            text = f"{answered(row)}: {row.denial}" if row.denial else text
             return [
                 _stage(pen, "ended", pen.clip(f"denied by {who}", width - 14), when),
-                *pen.paragraph(f"{nothing}. {told}", width),
+                *pen.paragraph(f"{nothing}. {text}", width),
             ]
         case "expired":
             waited = countdown((row.expires_at - row.requested_at).total_seconds())
@@ -74,9 +74,9 @@ def _ending(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
     ]
 
 
-def _approved(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
+def _approved(facts: StepUpFacts, pen: Pen, width: int) -> list[Row]:
     """Write each stage with the time the broker gives for it."""
-    row, by, stages = asked.row, asked.row.decided_by, stages_of(asked.row)
+    row, by, stages = facts.row, facts.row.decided_by, stages_of(facts.row)
     when = clock_time(row.decided_at) if row.decided_at else ""
     proof = ", ".join(by.amr) if by else ""
     verified = clock_time(by.auth_time) if by and by.auth_time else when
@@ -94,8 +94,8 @@ def _approved(asked: StepUpFacts, pen: Pen, width: int) -> list[Row]:
         at = clock_time(row.redeemed_at) if row.redeemed_at else ""
         rows.append(_stage(pen, "done", stages.used, at))
         return [*rows, EMPTY, *pen.paragraph(handed_out(row), width)]
-    minted = row.decided_at or asked.now
-    left = (minted + timedelta(seconds=row.ttl) - asked.now).total_seconds()
+    minted = row.decided_at or facts.now
+    left = (minted + timedelta(seconds=row.ttl) - facts.now).total_seconds()
     if left <= 0:
         rows.append(_stage(pen, "ended", *stages.lapsed))
         return rows
@@ -117,7 +117,7 @@ def accepted(pen: Pen) -> list[Row]:
 
 
 def typing(row: StepUpRow, pen: Pen, *, repeating: bool) -> list[Row]:
-    """Write what the line that is being typed is for, above that line."""
+    """Write the purpose of the typed line, above that line."""
     who = "The requester" if row.is_change else "The agent"
     label, text = "Reason: ", f"{who} will read this. Enter denies, Esc goes back."
     if repeating:

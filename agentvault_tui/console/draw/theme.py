@@ -1,9 +1,8 @@
 """The console's looks: six themes, and the styles that carry meaning, in one place.
 
-Restraint is the rule: greys, one accent, amber for what waits for a person, red for
-what is dangerous or was refused, and for nothing else.
-A style only agrees with what a word and a shape already say; `mono` proves it, and is
-what NO_COLOR chooses.
+Restraint is the rule: greys, one accent, amber for requests that wait for a person, red
+for dangerous or refused ones, and for nothing else. A style only agrees with a word and
+a shape; `mono` proves it, and NO_COLOR chooses it.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class Colours:
     cursor: str = _OWN
     """Behind the row under the cursor."""
     line: str = _OWN
-    """Borders that nobody should notice."""
+    """Borders without attention."""
     text: str = _OWN
     muted: str = _OWN
     accent: str = _OWN
@@ -90,7 +89,7 @@ _COLOURS: Final[Mapping[str, Colours]] = {
     "mono": Colours(),
 }
 NAMES: Final = tuple(_COLOURS)
-"""What `[console] theme` may be."""
+"""The names for `[console] theme`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +102,7 @@ class Palette:
 
     text: Style
     muted: Style
-    """Labels, separators, what is already over."""
+    """Labels, separators, ended things."""
     strong: Style
     """The one thing to read in a row."""
     title: Style
@@ -124,7 +123,7 @@ class Palette:
     waiting: Style
     """Waits for a person; also SOON and every warning."""
     danger: Style
-    """What destroys, and what is broken."""
+    """Destructive actions, and faults."""
     stale: Style
     """Not confirmed by the broker since the link went away."""
     panic: Style
@@ -133,7 +132,7 @@ class Palette:
     """The agent's own words."""
 
     def under_cursor(self, style: Style) -> Style:
-        """Return *style* as it stands in the row under the cursor.
+        """Return *style* as it is in the row under the cursor.
 
         A reversed colour would be a block of that colour: there only the word speaks.
         """
@@ -158,8 +157,8 @@ class Palette:
 def choose(wanted: str, environ: Mapping[str, str]) -> tuple[str, str | None]:
     """Return the theme to use, and a complaint if it is not the one that was *wanted*.
 
-    NO_COLOR (https://no-color.org: present and not empty) chooses `mono`.
-    A name nobody knows must not keep an operator from the console.
+    NO_COLOR (https://no-color.org: present and not empty) chooses `mono`. An unknown
+    name must not prevent an operator from using the console.
     """
     if environ.get("NO_COLOR"):
         return "mono", None
@@ -172,13 +171,13 @@ def choose(wanted: str, environ: Mapping[str, str]) -> tuple[str, str | None]:
 
 def install(app: App[Any], name: str) -> None:
     """Register all themes with *app* and put *name* on."""
-    for known, colours in _COLOURS.items():
-        app.register_theme(_theme(known, colours))
+    for theme_name, colours in _COLOURS.items():
+        app.register_theme(_theme(theme_name, colours))
     app.theme = name
 
 
 def is_ansi(name: str) -> bool:
-    """Tell whether the theme *name* leaves colours to the terminal."""
+    """Check whether the theme *name* leaves colours to the terminal."""
     return name in _COLOURS and _COLOURS[name].ansi
 
 

@@ -30,16 +30,16 @@ def accounts(pen: Pen, agent: AgentRow, width: int) -> list[Row]:
 
 
 def steps(pen: Pen, agent: AgentRow, now: datetime, width: int) -> list[Row]:
-    """Write each step with its time, and how long what is outside still works."""
+    """Write each step with its time, and how long the tokens outside still work."""
     p = pen.palette
     rows: list[Row] = []
     last = ""
-    told: set[str] = set()
-    known = [step for step in agent.upstream if step.status != "withdrawn"]
-    room = min(max((len(step.ends) for step in known), default=0), _STEP)
-    said = max((len(state(step)) for step in known), default=0)
-    brief = LABEL + room + said + 4 > width
-    for step in sorted(known, key=lambda step: bool(step.connection)):
+    seen_notes: set[str] = set()
+    steps_shown = [step for step in agent.upstream if step.status != "withdrawn"]
+    room = min(max((len(step.ends) for step in steps_shown), default=0), _STEP)
+    width_of_state = max((len(state(step)) for step in steps_shown), default=0)
+    brief = LABEL + room + width_of_state + 4 > width
+    for step in sorted(steps_shown, key=lambda step: bool(step.connection)):
         mark, style = {
             "confirmed": (pen.glyphs.done, p.accent),
             "failed": (pen.glyphs.failed, p.danger),
@@ -54,8 +54,12 @@ def steps(pen: Pen, agent: AgentRow, now: datetime, width: int) -> list[Row]:
         )
         last = place
         rows.append(pen.cut(row, width))
-        if step.problem and step.problem not in told and step.status != "confirmed":
-            told.add(step.problem)
+        if (
+            step.problem
+            and step.problem not in seen_notes
+            and step.status != "confirmed"
+        ):
+            seen_notes.add(step.problem)
             rows += pen.facts("", step.problem, width, 3, p.muted)[0]
     return [*rows, *counting(pen, agent, now, width)]
 
@@ -69,7 +73,7 @@ def left(pen: Pen, agent: AgentRow, width: int) -> list[Row]:
 
 
 def counting(pen: Pen, agent: AgentRow, now: datetime, width: int) -> list[Row]:
-    """Write how long what was handed out still works; nothing once it does not."""
+    """Write how long issued tokens still work; nothing once they do not."""
     seconds, until = outside(agent, now), agent.outside_until
     if until is None or not seconds:
         return []

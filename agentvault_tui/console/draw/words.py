@@ -1,4 +1,4 @@
-"""What a row of the audit says: the action, its object, and why it ended as it did."""
+"""A row of the audit: the action, its object, and the reason for its outcome."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ENDINGS: Final = {
 }
 """Reasons of events that are no refusal; the outcome word says the empty ones."""
 _LIMIT: Final = "limit:"
-"""What the rule of an answer that a limit gave begins with."""
+"""The beginning of the rule of an answer that a limit gave."""
 _LOUD: Final = frozenset(
     {
         "agent.flooding",
@@ -45,19 +45,19 @@ _LOUD: Final = frozenset(
 def population(mirror: Mirror) -> str:
     """Say how many agents and resource servers there are."""
     servers = len(mirror.servers)
-    told = plural(len(mirror.agents) - servers, "agent")
-    return f"{told} and {plural(servers, 'resource server')}" if servers else told
+    agents = plural(len(mirror.agents) - servers, "agent")
+    return f"{agents} and {plural(servers, 'resource server')}" if servers else agents
 
 
 def loud(event: EventRow) -> bool:
-    """Tell whether an event that is no request should catch the eye."""
+    """Check whether an event that is no request should catch the eye."""
     return event.type in _LOUD
 
 
 def deed(event: EventRow) -> str:
-    """Name the action: a scope, a method with its path, a tool, or what happened.
+    """Name the action: a scope, a method with its path, a tool, or an event.
 
-    A row of the tenant's log is named by what its code means.
+    A row of the tenant's log is named by the meaning of its code.
     """
     if event.type == "tenant.log" and event.reason:
         return event.reason
@@ -73,7 +73,7 @@ def note(event: EventRow) -> str:
 
 
 def style(palette: Palette, event: EventRow) -> Style:
-    """Return the style of an event's outcome word: what matters more shines more."""
+    """Return the style of an event's outcome word: important ones are brighter."""
     if event.word == "changed":
         return palette.danger if loud(event) else palette.text
     return {
@@ -86,13 +86,13 @@ def style(palette: Palette, event: EventRow) -> Style:
 
 
 def place(event: EventRow) -> str:
-    """Say on what something was done; how much of it is the event's note."""
+    """Word the resource of an action; the amount is in the event's note."""
     at = event.resource.startswith(AT)
     return f"at {event.resource.removeprefix(AT)}" if at else event.resource
 
 
 def target(event: EventRow) -> str:
-    """Name what it is about: the resource, then how much it moves."""
+    """Name the subject: the resource, then the amount."""
     return "  ".join(part for part in (place(event), note(event)) if part)
 
 

@@ -47,7 +47,7 @@ class Export:
         self._filter = wanted
         self._now = link.mirror.clock.now()
         self.upto = link.mirror.last_seq
-        """The newest event when it began: what comes later is not in it."""
+        """The newest event when it began: later ones are not in it."""
         self.looked = 0
         self.written = 0
 
@@ -78,10 +78,10 @@ class Export:
         chosen = str(self._filter) if self._filter else None
         draft.write(export_header(head, len(seqs), self._now, chosen))
         for query in link_queries(seqs):
-            found = await self._link.link_list(query)
-            draft.writelines(map(export_line, found.links))
-            self.written += len(found.links)
-            self.looked = max(self.looked, found.links[-1].seq)
+            links = await self._link.link_list(query)
+            draft.writelines(map(export_line, links.links))
+            self.written += len(links.links)
+            self.looked = max(self.looked, links.links[-1].seq)
 
     async def _matching(self) -> AsyncIterator[EventInfo]:
         mirror = self._link.mirror
@@ -103,7 +103,7 @@ class Export:
 
 
 def suggestion(now: datetime, room: int = LONGEST) -> str:
-    """Return where to write: a name that tells what it is and when it was made.
+    """Return the path: a name with its content and time.
 
     In the working folder, which is left out where it could not be shown as it is, or
     would leave no room of *room* cells for the name.

@@ -1,8 +1,7 @@
 """Persists the last ledger head seen of each broker.
 
-The broker's database and the head it keeps beside it can be replaced together; what a
-console remembers elsewhere still tells that a tail is missing or an older copy stands
-in its place.
+The broker's database and the head next to it can be replaced together; a console's
+memory elsewhere still shows a missing tail or an older copy in its place.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class HeadStore:
         self._folder = folder or platformdirs.user_state_path("agentvault") / "console"
         key = hashlib.sha256(self._socket.encode()).hexdigest()[:16]
         self._file = self._folder / f"{key}.json"
-        self._kept: SeenHead | None = None
+        self._stored: SeenHead | None = None
 
     def recall(self) -> SeenHead | None:
         """Return the last head; None when the file cannot be read."""
@@ -56,7 +55,7 @@ class HeadStore:
 
     def keep(self, head: SeenHead) -> bool:
         """Write the head, if it is another; return False where that failed."""
-        if head == self._kept:
+        if head == self._stored:
             return True
         data = {"socket": self._socket, "seq": head.seq, "hash": head.hash}
         new = self._file.with_suffix(".new")
@@ -67,7 +66,7 @@ class HeadStore:
             new.replace(self._file)  # whole or not at all, should we be killed
         except (OSError, SettingsError):
             return False
-        self._kept = head
+        self._stored = head
         return True
 
     def tidy(self) -> None:
@@ -116,7 +115,7 @@ class SeenLedger:
             self.warn_replaced(f"event {seen.seq:,} is not the one that was seen here")
 
     def warn_replaced(self, what: str) -> None:
-        """Warn that the ledger is another one; stands until accepted."""
+        """Warn that the ledger is another one; stays until accepted."""
         self._mirror.versions.ledger += 1
         self._mirror.warn(
             _LEDGER,

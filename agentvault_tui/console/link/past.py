@@ -36,8 +36,8 @@ class PastReader(BrokerLink):
         at = self.mirror.clock.now()
         aim = LedgerMoment(seq=here.seq) if at == here.time else LedgerMoment(at=at)
         query = PastActivityQuery(agent=agent_id, **asdict(aim.query()))
-        told = await self._client.call(PAST_ACTIVITY, query)
-        return read_activity(self.mirror.intake, told)
+        answer = await self._client.call(PAST_ACTIVITY, query)
+        return read_activity(self.mirror.intake, answer)
 
     async def audit_page(self, query: AuditQuery) -> EventPageInfo:
         """Read a page of the audit up to that moment."""
@@ -50,13 +50,13 @@ class PastReader(BrokerLink):
         return EventPageInfo(events=had, next=following)
 
     async def before(self, stepup_id: str, limit: int = 5) -> tuple[StepUpRow, ...]:
-        """Read what had been decided by then; later decisions may come before it."""
+        """Read the decisions by then; later decisions may come before it."""
         rows, now = (
             await super().before(stepup_id, _LOOKED_THROUGH),
             self.mirror.clock.now(),
         )
-        known = [row for row in rows if row.decided_at and row.decided_at <= now]
-        return tuple(known[:limit])
+        decided = [row for row in rows if row.decided_at and row.decided_at <= now]
+        return tuple(decided[:limit])
 
     async def story(self, seq: int) -> tuple[list[EventRow], bool]:
         """Read the events that share a decision, up to that moment."""
@@ -66,6 +66,6 @@ class PastReader(BrokerLink):
 
 async def look(link: BrokerLink, aim: LedgerMoment) -> tuple[PastInfo, list[EventInfo]]:
     """Read a moment and the events before it, oldest first."""
-    told = await link.past(aim.query())
-    page = await link.audit_page(AuditQuery(before=told.seq + 1, limit=EVENTS))
-    return told, list(reversed(page.events))
+    answer = await link.past(aim.query())
+    page = await link.audit_page(AuditQuery(before=answer.seq + 1, limit=EVENTS))
+    return answer, list(reversed(page.events))

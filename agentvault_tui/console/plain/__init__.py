@@ -1,6 +1,6 @@
 """Plain mode: the console line by line, for screen readers and serial lines.
 
-What happens is told in sentences; what is typed is a command.
+Events are printed as sentences; typed lines are commands.
 """
 
 from __future__ import annotations

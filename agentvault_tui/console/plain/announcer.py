@@ -21,10 +21,10 @@ class Command:
     """A command that can be typed."""
 
     usage: str
-    """The word, and what may follow it."""
+    """The word, and its arguments."""
     does: str
     act: Callable[[str], Awaitable[None]]
-    """Takes what follows the word."""
+    """Takes the rest of the line."""
 
     @property
     def word(self) -> str:
@@ -33,7 +33,7 @@ class Command:
 
 _TICK: Final = 0.25
 _FLOOD: Final = 20
-"""Lines told at once; the rest is counted."""
+"""Lines printed at once; the rest is counted."""
 
 
 class Announcer:
@@ -42,17 +42,17 @@ class Announcer:
     def __init__(self, mirror: Mirror, out: TextIO) -> None:
         self.mirror = mirror
         self.all = False
-        """Whether what needs nobody is told too."""
+        """Whether routine events are printed too."""
         self.filter = Filter()
-        """What events must match to be told; the empty one leaves it to `all`."""
+        """The filter of printed events; the empty one leaves it to `all`."""
         self.hold_until = 0.0
         """While a question waits for its word, by the boot clock, only the link is
-        told: nothing may bury what was asked."""
+        reported: nothing may bury the question."""
         self._held: int | None = None
-        """How many events were held back; None while they are told."""
+        """How many events were held back; None while they are printed."""
         self._out = out
         self._told_seq: int | None = None
-        self._told: dict[Shown, tuple[Shown, Shown]] | None = None
+        self._announced: dict[Shown, tuple[Shown, Shown]] | None = None
         self._loosened_seq = 0
         self._link = ""
         self._warned: tuple[str, ...] = ()
@@ -97,9 +97,9 @@ class Announcer:
         warnings = (*self.mirror.warnings.values(), *self.mirror.status.warnings)
         dead = self.mirror.status.undelivered
         lost = [f"{dead}: agentvault alerts dead"] if dead else []
-        told = (*([stopped] if panic.on else []), *lost, *warnings)
-        self.say(*(text for text in told if text not in self._warned))
-        self._warned = told
+        messages = (*([stopped] if panic.on else []), *lost, *warnings)
+        self.say(*(text for text in messages if text not in self._warned))
+        self._warned = messages
 
     def _tell_presence(self) -> None:
         """Announce operators who come, go, or open a step-up."""
@@ -127,15 +127,17 @@ class Announcer:
         """Announce step-ups that wait or ended."""
         now = self.mirror.clock.now()
         rows = self.mirror.stepups
-        told = {row.id: (row.status, row.problem) for row in rows.values()}
-        if self._told is None:
+        states = {row.id: (row.status, row.problem) for row in rows.values()}
+        if self._announced is None:
             if not self.mirror.link.live:
                 return
             news = self.mirror.open_stepups()
         else:
-            before = self._told
-            news = [row for row in rows.values() if before.get(row.id) != told[row.id]]
-        self._told = told
+            before = self._announced
+            news = [
+                row for row in rows.values() if before.get(row.id) != states[row.id]
+            ]
+        self._announced = states
         self.say(*(sentences.of_stepup(row, now) for row in news))
 
     def _tell_loosened(self) -> None:

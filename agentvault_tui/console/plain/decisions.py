@@ -35,7 +35,7 @@ from agentvault_tui.text import Shown
 
 _WORD: Final = "panic"
 _PATIENCE: Final = 60.0
-"""Seconds a question waits for its word, while what happens is held back."""
+"""Seconds a question waits for its word, while events are held back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class _Pending:
 
 
 class DecisionCommands:
-    """Confirm decisions by a typed word, and act on what was captured when asking."""
+    """Confirm decisions by a typed word, and act on the values captured when asking."""
 
     def __init__(self, desk: Desk, reads: ReadCommands, announcer: Announcer) -> None:
         self.desk = desk
@@ -97,22 +97,23 @@ class DecisionCommands:
             return
 
         async def act() -> Iterable[str]:
+            """Revoke the agent, and return the sentences about it."""
             begun = await self.desk.link.approve(row.id, row.digest, repeat)
             return sentences.of_device(begun, self.mirror.clock.now(), self.desk)
 
-        told = ""
+        series = ""
         if repeat is not None:
             most = {str(name): one.max for name, one in repeat.bounds.items()}
-            told = repeat_words(repeat.count, repeat.within, most)
-            told = f"NOT ONCE: this also approves {told}. "
-        self._ask("approve it with a second factor", {row.fingerprint}, act, told)
+            series = repeat_words(repeat.count, repeat.within, most)
+            series = f"NOT ONCE: this also approves {series}. "
+        self._ask("approve it with a second factor", {row.fingerprint}, act, series)
 
     async def _deny(self, rest: str) -> None:
-        """Deny what waits, or end what is left of the repeats of what was approved."""
+        """Deny a waiting request, or end the remaining repeats of an approved one."""
         what, _, reason = rest.partition(" ")
-        known = find_stepup(self.mirror, what)
-        repeats = known is not None and known.repeats(self.mirror.clock.now())
-        row = known if repeats else self._open_stepup(what)
+        stepup = find_stepup(self.mirror, what)
+        repeats = stepup is not None and stepup.repeats(self.mirror.clock.now())
+        row = stepup if repeats else self._open_stepup(what)
         if row is None or self._refused("revoke"):
             return
         await self.reads.tell_stepup(row)
@@ -121,9 +122,9 @@ class DecisionCommands:
             return (await self.desk.link.deny(row.id, reason.strip())).cautions
 
         reader = "The requester" if row.is_change else "The agent"
-        told = f"{reader} will read your reason. " if reason else ""
+        note = f"{reader} will read your reason. " if reason else ""
         does = "end what is left of its repeats" if repeats else "deny it"
-        self._ask(does, {row.fingerprint}, act, "" if repeats else told)
+        self._ask(does, {row.fingerprint}, act, "" if repeats else note)
 
     async def _revoke(self, rest: str) -> None:
         agent, reason = find_agent_first(self.mirror, rest)
@@ -135,14 +136,14 @@ class DecisionCommands:
             await self.reads.tell_agent(agent)
 
             async def act() -> Iterable[str]:
-                cut = await self.desk.link.revoke(agent.id, reason)
+                ended = await self.desk.link.revoke(agent.id, reason)
                 row = self.mirror.agents.get(agent.id, agent)
                 return (
-                    *_told(agent.name, cut),
+                    *_result_lines(agent.name, ended),
                     *revocations.remains(
-                        row, self.mirror.clock.now(), everywhere=cut.everywhere
+                        row, self.mirror.clock.now(), everywhere=ended.everywhere
                     ),
-                    *caution(cut),
+                    *caution(ended),
                 )
 
             cuts = sentences.cuts(self.mirror, agent)
@@ -160,8 +161,10 @@ class DecisionCommands:
                 since = self.mirror.last_seq
                 await self.desk.link.restore(agent.id)
                 offer_undo(self.desk, agent, since)
-                told = f"{agent.name} is served again. What was cut stays cut."
-                return (f"{told} undo revokes it again, within {UNDO_SECONDS:.0f} s.",)
+                message = f"{agent.name} is served again. What was cut stays cut."
+                return (
+                    f"{message} undo revokes it again, within {UNDO_SECONDS:.0f} s.",
+                )
 
             self._ask("restore it", {agent.name, agent.id}, act)
 
@@ -173,8 +176,8 @@ class DecisionCommands:
         elif not self._refused("revoke"):
 
             async def act() -> Iterable[str]:
-                cut = await take_back(self.desk, undo)
-                return (*_told(undo.name, cut), *caution(cut))
+                ended = await take_back(self.desk, undo)
+                return (*_result_lines(undo.name, ended), *caution(ended))
 
             await self._carry_out(act)
 
@@ -185,9 +188,9 @@ class DecisionCommands:
             cuts = f"This stops {population(self.mirror)} now. "
 
             async def act() -> Iterable[str]:
-                cut = await self.desk.link.panic(reason)
-                after = f"Everything is stopped after {cut.here}"
-                return (f"{after}, {cut.tokens} cut. lift ends it.", *caution(cut))
+                ended = await self.desk.link.panic(reason)
+                after = f"Everything is stopped after {ended.here}"
+                return (f"{after}, {ended.tokens} cut. lift ends it.", *caution(ended))
 
             self._ask("stop everything", {_WORD}, act, cuts)
 
@@ -235,7 +238,7 @@ class DecisionCommands:
         self.say(f"{before}Type {word} to {what}; anything else leaves it as it is.")
 
     async def answer(self, typed: str) -> None:
-        """Carry out what was asked about, if this is its word, in time."""
+        """Carry out the asked action, if this is its word, in time."""
         pending = self._pending
         if pending is None:
             return
@@ -261,7 +264,7 @@ class DecisionCommands:
             self.say(f"Not done: {shown}")
 
     async def _waits(self, waits: ChangeWaitsError) -> None:
-        """Tell of the change that the decision became; the news tell all of it."""
+        """Print the change that the decision became; the news have all of it."""
         mark = self.mirror.intake.shown(waits.change.fingerprint, 8)
         self.say(
             f"Not done yet: it is change {mark}, which waits for an approver. Type:"
@@ -286,7 +289,8 @@ class DecisionCommands:
         return row
 
 
-def _told(name: Shown, cut: Revoked) -> Iterable[str]:
-    """Word what a revocation ended, and the steps under way elsewhere."""
-    yield f"Closed here after {cut.here}: {name}, {cut.tokens}, {cut.stepups} cut."
-    yield from revocations.steps(cut.upstream)
+def _result_lines(name: Shown, ended: Revoked) -> Iterable[str]:
+    """Word the result of a revocation, and the steps under way elsewhere."""
+    amounts = f"{ended.tokens}, {ended.stepups} cut"
+    yield f"Closed here after {ended.here}: {name}, {amounts}."
+    yield from revocations.steps(ended.upstream)

@@ -39,8 +39,8 @@ def find_stepup(mirror: Mirror, what: str) -> StepUpRow | None:
         return exact
     same = [row for row in rows.values() if row.fingerprint == what.upper()]
     waiting = [row for row in same if row.open]
-    found = waiting or same
-    return found[0] if len(found) == 1 else None
+    matches = waiting or same
+    return matches[0] if len(matches) == 1 else None
 
 
 def find_agent(mirror: Mirror, what: str) -> AgentRow | None:
@@ -48,12 +48,12 @@ def find_agent(mirror: Mirror, what: str) -> AgentRow | None:
     agents = mirror.agents
     if what in agents:
         return agents[what]
-    found = [agent for agent in agents.values() if agent.name == what]
-    return found[0] if len(found) == 1 else None
+    matches = [agent for agent in agents.values() if agent.name == what]
+    return matches[0] if len(matches) == 1 else None
 
 
 def find_agent_first(mirror: Mirror, text: str) -> tuple[AgentRow | None, str]:
-    """Find the agent a line begins with, and what follows; names may have spaces."""
+    """Find the agent a line begins with, and the rest; names may have spaces."""
     what, _, rest = text.partition(" ")
     if what in mirror.agents:
         return mirror.agents[what], rest.strip()
@@ -72,7 +72,7 @@ def nearest_name(mirror: Mirror, what: str) -> str:
 
 
 _EVENTS: Final = 20
-"""Events of the audit told at once."""
+"""Events of the audit printed at once."""
 _PAGE, _PAGES = 250, 40
 """How far back they are looked for before the operator is asked to go on."""
 _EVENT: Final = re.compile(r"#([0-9][0-9,]{0,23})(\s+raw)?", re.ASCII)
@@ -86,7 +86,7 @@ def event_asked(text: str) -> tuple[int, bool] | None:
 
 
 class ReadCommands:
-    """Print what the mirror knows, and read the rest from the broker."""
+    """Print the mirror's state, and read the rest from the broker."""
 
     def __init__(self, desk: Desk, announcer: Announcer) -> None:
         self.desk = desk
@@ -94,13 +94,13 @@ class ReadCommands:
         self.link = desk.link
         self.announcer = announcer
         self.say = announcer.say
-        self._told: AgentRow | StepUpRow | None = None
+        self._printed: AgentRow | StepUpRow | None = None
         self._told_before: AgentRow | StepUpRow | None = None
         self._older: tuple[str, int] | None = None
-        """The filter told last, and before which event it goes on."""
+        """The last printed filter, and the event before which it goes on."""
 
     def commands(self) -> Iterable[Command]:
-        """Return the commands that only tell something."""
+        """Return the commands that only print."""
         return (
             Command("list [filter]", "agents, and the step-ups that wait", self._list),
             Command(
@@ -132,7 +132,7 @@ class ReadCommands:
 
     def turn(self) -> None:
         """Begin another command: only the one just before it may have shown things."""
-        self._told_before, self._told = self._told, None
+        self._told_before, self._printed = self._printed, None
         self.link.look(None)
 
     # What there is
@@ -144,12 +144,12 @@ class ReadCommands:
         self.say(*(sentences.of_stepup(row, now) for row in waiting))
         self.say(f"{plural(len(waiting), 'step-up')} waiting.")
         wanted, held = self.filter(text), {row.agent_id for row in waiting}
-        found = [a for a in mirror.agents.values() if wanted.agent(a, mirror, held)]
-        self.say(*(sentences.agent_line(mirror, agent) for agent in found))
+        matches = [a for a in mirror.agents.values() if wanted.agent(a, mirror, held)]
+        self.say(*(sentences.agent_line(mirror, agent) for agent in matches))
         total = population(mirror)
-        hidden = len(mirror.agents) - len(found)
+        hidden = len(mirror.agents) - len(matches)
         self.say(
-            f"{len(found):,} of {total}, {hidden:,} hidden." if text else f"{total}."
+            f"{len(matches):,} of {total}, {hidden:,} hidden." if text else f"{total}."
         )
 
     async def _calls(self, _: str) -> None:
@@ -160,7 +160,7 @@ class ReadCommands:
         self.say(f"{plural(len(ordered), 'call')} in flight or held.")
 
     async def _tree(self, what: str) -> None:
-        """Tell who holds tokens of whom, each below the one it was exchanged for."""
+        """Print the holders of delegated tokens, each below the parent."""
         agent = find_agent(self.mirror, what) if what else None
         if what and agent is None:
             self.unknown("agent", what)
@@ -184,16 +184,16 @@ class ReadCommands:
         if presence.unlisted:
             self.say(f"{plural(presence.unlisted, 'more stream')}, not listed.")
         if not presence.others:
-            known = "Nobody else is connected." if presence.you else "Nobody knows."
-            self.say(known)
+            sentence = "Nobody else is connected." if presence.you else "Nobody knows."
+            self.say(sentence)
         if presence.me and presence.me.signed_in:
             self.say(f"You are {presence.me.known_as}.")
 
     # All about one thing
 
     async def _show(self, what: str) -> None:
-        if asked := event_asked(what):
-            await self._tell_event(asked[0], raw=asked[1])
+        if seq := event_asked(what):
+            await self._tell_event(seq[0], raw=seq[1])
         elif row := find_stepup(self.mirror, what):
             self._told_before = None
             await self.tell_stepup(row)
@@ -206,8 +206,8 @@ class ReadCommands:
             self.unknown("agent or step-up", what)
 
     async def tell_agent(self, agent: AgentRow) -> None:
-        """Tell all about an agent, unless the command just before has done that."""
-        self._told = agent
+        """Print all about an agent, unless the command just before has done that."""
+        self._printed = agent
         if agent == self._told_before:
             return
         try:
@@ -229,7 +229,7 @@ class ReadCommands:
             whether that is all: False if the lines of a change could not be read.
         """
         self.link.look(row.id)
-        self._told = row
+        self._printed = row
         if row == self._told_before:
             self.say(f"{sentences.gist(row)} All of it stands above.")
             return True
@@ -246,14 +246,14 @@ class ReadCommands:
         lines = ChangeLines(self.desk, row)
         if lines.missing:
             await lines.read()
-        asked = StepUpFacts(row, owner, past, now, body, lines.shown)
-        self.say(*sentences.facts(asked))
+        facts = StepUpFacts(row, owner, past, now, body, lines.shown)
+        self.say(*sentences.facts(facts))
         if lines.missing:
-            self._told = None  # they are read again with the next command
+            self._printed = None  # they are read again with the next command
         return not lines.missing
 
     async def _body(self, row: StepUpRow) -> BodyView | None:
-        """Read the body of a held call, or why it cannot be told."""
+        """Read the body of a held call, or the reason why it cannot be shown."""
         if row.request is None:
             return None
         try:
@@ -281,8 +281,8 @@ class ReadCommands:
 
     async def _follow(self, _: str) -> None:
         missed = self.announcer.follow()
-        told = f" {plural(missed, 'event')} meanwhile; audit tells the last."
-        self.say(f"Events are told as they come.{told if missed else ''}")
+        note = f" {plural(missed, 'event')} meanwhile; audit tells the last."
+        self.say(f"Events are told as they come.{note if missed else ''}")
 
     # Words
 
@@ -298,7 +298,7 @@ class ReadCommands:
     # What the ledger holds
 
     async def _tell_event(self, seq: int, *, raw: bool) -> None:
-        """Tell an event as the audit screen does: members, story, and its link."""
+        """Print an event as the audit screen does: members, story, and its link."""
         mirror, checked = self.mirror, LinkVerdicts(self.mirror)
         try:
             page = await self.link.audit(AuditQuery(after=seq - 1, limit=1))
@@ -313,12 +313,12 @@ class ReadCommands:
         (row,) = page.rows
         checked.take([row], proofs)
         proof = proofs[0] if proofs else None
-        known = EventEvidence(proof, tuple(story), complete, mirror.last_seq)
+        shown_evidence = EventEvidence(proof, tuple(story), complete, mirror.last_seq)
         rows = evidence(
             sentences.PEN,
             mirror,
             row,
-            known,
+            shown_evidence,
             checked.problem(seq),
             width=sentences.WIDTH,
             raw=raw,
@@ -338,18 +338,21 @@ class ReadCommands:
             await self._tell_before(*self._older)
 
     async def _tell_before(self, text: str, before: int) -> None:
-        """Tell the last events before one that match, the oldest first."""
+        """Print the last events before one that match, the oldest first."""
         wanted = self.filter(text)
         try:
-            found, rest = await self._last_events(wanted, before)
+            events, rest = await self._last_events(wanted, before)
         except AgentVaultError as error:
             self._failed("Not read", error)
             return
         mirror = self.mirror
         self.say(
-            *(f"#{one.head.seq} {sentences.of_row(mirror, one)}" for one in fold(found))
+            *(
+                f"#{one.head.seq} {sentences.of_row(mirror, one)}"
+                for one in fold(events)
+            )
         )
-        if not found:
+        if not events:
             self.say("No event matches." if wanted else "Nothing is recorded yet.")
         self._older = (text, rest) if rest else None
         if rest:
@@ -361,19 +364,19 @@ class ReadCommands:
         """Return events that match, and before which looking goes on, if it does."""
         mirror, now = self.mirror, self.mirror.clock.now()
         query = wanted.query(mirror.agents, now, text=True)
-        found: list[EventRow] = []
+        events: list[EventRow] = []
         rest: int | None = before
         for _ in range(_PAGES):
             page = await self.link.audit(replace(query, before=rest, limit=_PAGE))
             for row in page.rows:
                 if wanted.event(row, mirror, now):
-                    found.insert(0, row)
-                if len(found) == _EVENTS:
-                    return found, row.seq if row.seq > 1 else None
+                    events.insert(0, row)
+                if len(events) == _EVENTS:
+                    return events, row.seq if row.seq > 1 else None
             rest = page.next
             if rest is None:
                 break
-        return found, rest
+        return events, rest
 
     async def _export(self, rest: str) -> None:
         name, _, text = rest.partition(" ")
@@ -404,7 +407,7 @@ class ReadCommands:
     # The past
 
     async def _past(self, text: str) -> None:
-        """Tell what there was at a moment; nothing of it can be decided about."""
+        """Print the state at a moment; nothing of it can be decided about."""
         mirror, past = self.mirror, PastMirror(self.mirror)
         if not mirror.last_seq:
             self.say("Nothing is recorded yet.")
@@ -427,7 +430,7 @@ class ReadCommands:
     # Words
 
     def filter(self, text: str) -> Filter:
-        """Read a filter, or a saved one by its name, and tell what is wrong with it."""
+        """Read a filter, or a saved one by its name, and print its fault."""
         wanted = read_filter(text, self.desk.saved, self.mirror)
         if wanted.problem:
             shown = self.mirror.intake.shown(wanted.problem, 200)

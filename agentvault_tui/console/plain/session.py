@@ -1,8 +1,8 @@
 """One session of plain mode: reads commands, and confirms decisions by a word.
 
-The same safety as in the dialogs: a decision is confirmed by typing what it is about,
-it acts on what was shown when it was asked for, and a line that comes within 600 ms
-(a paste) confirms nothing.
+The same safety as in the dialogs: a decision is confirmed by typing its subject, it
+acts on the content shown when it was asked for, and a line that comes within 600 ms (a
+paste) confirms nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from agentvault_tui.console.plain.reads import ReadCommands
 from agentvault_tui.console.state.records import LinkState
 
 _LONGEST: Final = 4_096
-"""Characters of a line that count; nobody types more."""
+"""Characters of a line that count; a longer one is not typed."""
 _CHUNK: Final = 4_096
 
 
@@ -35,7 +35,7 @@ async def typed_lines(descriptor: int) -> AsyncIterator[str]:
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[str | None] = asyncio.Queue()
 
-    def put(item: str | None) -> None:
+    def enqueue(item: str | None) -> None:
         if not loop.is_closed():
             loop.call_soon_threadsafe(queue.put_nowait, item)
 
@@ -46,13 +46,13 @@ async def typed_lines(descriptor: int) -> AsyncIterator[str]:
             while chunk := os.read(descriptor, _CHUNK):
                 *whole, rest = (rest + chunk).split(b"\n")
                 for line in whole:
-                    put(line[:_LONGEST].decode(errors="replace"))
+                    enqueue(line[:_LONGEST].decode(errors="replace"))
                 rest = rest[:_LONGEST]
         except OSError:
             pass  # the terminal closed: the same as its end
         if rest:
-            put(rest.decode(errors="replace"))
-        put(None)
+            enqueue(rest.decode(errors="replace"))
+        enqueue(None)
 
     threading.Thread(target=read, name="typed lines", daemon=True).start()
     while (line := await queue.get()) is not None:
@@ -69,7 +69,7 @@ _UNREAD: Final = frozenset(
 
 
 class PlainSession:
-    """One session; `take` a line, the `announcer` tells what happens."""
+    """One session; `take` a line, the `announcer` prints the events."""
 
     def __init__(self, desk: Desk, out: TextIO) -> None:
         self.desk = desk
@@ -134,7 +134,7 @@ class PlainSession:
             await command.act(rest.strip())
 
     async def _read(self) -> bool:
-        """Wait for the first snapshot, so that unknown is not told as none."""
+        """Wait for the first snapshot, so that unknown is not printed as none."""
         mirror, changed = self.desk.mirror, asyncio.Event()
         mirror.listeners.add(changed.set)
         try:

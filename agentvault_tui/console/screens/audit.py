@@ -59,7 +59,7 @@ class EvidenceReader:
         self._telling: asyncio.Task[None] | None = None
 
     def look(self, *, wanted: bool) -> None:
-        """Ask for what is in sight and not known; the story only if it is *wanted*."""
+        """Read the visible unknown events; the story only if it is *wanted*."""
         if not self._mirror.link.live or self._list.feed.foreign:
             return
         if self._ledger != self._mirror.versions.ledger:
@@ -70,13 +70,13 @@ class EvidenceReader:
         still = not self._list.feed.follow or seqs == self._seen
         self._seen = seqs
         if still and not _busy(self._checking):
-            asked = self._checked.unknown(rows)
-            if asked:
-                self._checking = asyncio.create_task(self._check(asked))
+            unchecked = self._checked.unknown(rows)
+            if unchecked:
+                self._checking = asyncio.create_task(self._check(unchecked))
         row = self._list.feed.under_cursor
         if wanted and row is not None and still and not _busy(self._telling):
-            known = self._pane.known.get(row.seq)
-            if known is None or self._grew(known):
+            evidence = self._pane.known.get(row.seq)
+            if evidence is None or self._grew(evidence):
                 self._telling = asyncio.create_task(self._tell(row))
 
     @property
@@ -88,11 +88,11 @@ class EvidenceReader:
             if task is not None:
                 task.cancel()
 
-    def _grew(self, known: EventEvidence) -> bool:
+    def _grew(self, evidence: EventEvidence) -> bool:
         for number, row in enumerate(reversed(self._mirror.events)):
-            if row.seq <= known.upto or number == _NEW:
+            if row.seq <= evidence.upto or number == _NEW:
                 return False
-            if known.grows_by(row):
+            if evidence.grows_by(row):
                 return True
         return False
 
@@ -112,11 +112,11 @@ class EvidenceReader:
             story, complete = await self._link.story(row.seq)
         except AgentVaultError:
             return
-        known = self._pane.known
-        if len(known) >= _REMEMBERED:
-            known.clear()
+        evidence = self._pane.known
+        if len(evidence) >= _REMEMBERED:
+            evidence.clear()
         proof = proofs[0] if proofs else None
-        known[row.seq] = EventEvidence(proof, tuple(story), complete, upto)
+        evidence[row.seq] = EventEvidence(proof, tuple(story), complete, upto)
         self._pane.paint()
         self.look(wanted=True)
 
@@ -126,7 +126,7 @@ def _busy(task: asyncio.Task[None] | None) -> bool:
 
 
 class AuditScreen(FilteredScreen):
-    """A list of events, and beside or below it the one under the cursor."""
+    """A list of events, and next to or below it the one under the cursor."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("at", "go", "go to a time or a number"),
@@ -225,25 +225,25 @@ class AuditScreen(FilteredScreen):
         return not {"audit", "evidence"} <= self._boxes.keys()
 
     def show_keys(self) -> None:
-        """Name what is typed, what the list does, or what the open event does."""
+        """Name the keys of the typed line, of the list, or of the open event."""
         if self.typing or self._asking:
             asks = (("Enter", "go"), ("Esc", "back"))
             self.keybar.show(TYPING_KEYS if self.typing else asks)
             return
-        found = [("t", "now")] if self.desk.past else []
-        found += self.named("step-ups")
+        keys = [("t", "now")] if self.desk.past else []
+        keys += self.named("step-ups")
         if self.open:
-            found += [("[ ]", "story"), ("v", "raw"), ("Esc", "back")]
-            found += [] if self.focused is self.evidence else [("Tab", "into it")]
+            keys += [("[ ]", "story"), ("v", "raw"), ("Esc", "back")]
+            keys += [] if self.focused is self.evidence else [("Tab", "into it")]
         else:
-            found.append(("Enter", "event"))
-        found += [follow_key(self.feed.follow), ("@", "go to"), ("/", "filter")]
-        found += [("0", "everything" if self.feed.notable else "what matters")]
+            keys.append(("Enter", "event"))
+        keys += [follow_key(self.feed.follow), ("@", "go to"), ("/", "filter")]
+        keys += [("0", "everything" if self.feed.notable else "what matters")]
         if self.decides and self.chosen is not None:
-            found.append(("r", "revoke agent"))
-        found += [("e", "export"), ("o", "agent"), ("y", "copy id")]
-        found += [] if self.open else [("Esc", "home")]
-        self.keybar.show((*found, *LAST_KEYS))
+            keys.append(("r", "revoke agent"))
+        keys += [("e", "export"), ("o", "agent"), ("y", "copy id")]
+        keys += [] if self.open else [("Esc", "home")]
+        self.keybar.show((*keys, *LAST_KEYS))
 
     # Moving
 
@@ -297,10 +297,10 @@ class AuditScreen(FilteredScreen):
     def action_story(self, step: int) -> None:
         """Go to the next event, or the one before, of the same story."""
         row = self.feed.under_cursor
-        known = self.evidence.known.get(row.seq) if row else None
-        if row is None or known is None:
+        evidence = self.evidence.known.get(row.seq) if row else None
+        if row is None or evidence is None:
             return
-        seqs = [event.seq for event in known.story]
+        seqs = [event.seq for event in evidence.story]
         at = seqs.index(row.seq) + step if row.seq in seqs else -1
         if 0 <= at < len(seqs):
             if self.feed.filter and not self._shows(seqs[at]):
@@ -343,7 +343,7 @@ class AuditScreen(FilteredScreen):
             self.run_worker(self._go(place), group="go", exclusive=True)
 
     async def _go(self, place: LedgerMoment) -> None:
-        seq, said = place.seq, ""
+        seq, text = place.seq, ""
         last = self.desk.mirror.last_seq
         if place.at is not None:
             try:
@@ -356,13 +356,13 @@ class AuditScreen(FilteredScreen):
                 return
             seq = page.rows[0].seq if page.rows else last
             if not page.rows:
-                said = f"Nothing was recorded since {place.at:%Y-%m-%d %H:%M:%S}Z."
+                text = f"Nothing was recorded since {place.at:%Y-%m-%d %H:%M:%S}Z."
             elif seq == 1 and page.rows[0].time > place.at:
-                said = f"The ledger begins at {page.rows[0].time:%Y-%m-%d %H:%M:%S}Z."
+                text = f"The ledger begins at {page.rows[0].time:%Y-%m-%d %H:%M:%S}Z."
         elif seq is not None and seq > last:
-            said = f"The last event is {last:,}."
-        if said:
-            self.app.notify(said, markup=False, timeout=5)
+            text = f"The last event is {last:,}."
+        if text:
+            self.app.notify(text, markup=False, timeout=5)
         self.stop_asking()
         self.list.go(seq or 1)
 

@@ -1,4 +1,4 @@
-"""What every screen of panes shares: places, one clock, Tab, and the keys that decide.
+"""The common parts of screens with panes: places, one clock, Tab, and keys.
 
 Dialogs are imported when one is opened: the first frame does without them.
 """
@@ -29,13 +29,13 @@ from agentvault_tui.console.widgets.pane import ListPane, Pane
 from agentvault_tui.errors import AgentVaultError
 
 Hint = tuple[str, str]
-"""A key, and what it does."""
+"""A key, and its action."""
 
 LAST_KEYS: Final = (
     *(("j k", "move"), ("g G", "first and last")),
     *(("?", "keys"), ("^q", "quit")),
 )
-"""The last two lead to all the others, and out: what is too much gives way to them."""
+"""The last two lead to all the others, and out: others give way to them."""
 TYPING_KEYS: Final = (("Enter", "keep"), ("Esc", "clear"))
 _KEYS: Final = {
     "step-ups": "s",
@@ -55,7 +55,7 @@ def follow_key(follows: bool) -> Hint:
 PULSES: Final = {"fast": 0.25, "slow": 0.5}
 """Seconds that at least pass between two looks, by the kind of link."""
 _AFTER: Final = 0.01
-"""Seconds after a new second, for whoever looks before it shows it a second late."""
+"""Seconds after a new second, because an earlier look shows it a second late."""
 
 
 async def beats(mirror: Mirror, pulse: float) -> AsyncIterator[None]:
@@ -92,12 +92,12 @@ _LISTS: Final = (
     ("A", "advice", "advice: what agents do not need"),
     ("P", "policy", "policy: plan a change, see the shadow"),
 )
-"""Keys of every screen that open lists: their names, and what they are."""
+"""Keys of every screen that open lists: their names, and their kinds."""
 _OF_NOW: Final = {"calls": "Calls in flight", "delegations": "Delegations"}
 
 
 class PaneScreen(Keyed, Screen[None]):
-    """A screen whose panes stand where a plan says, repainted where they differ.
+    """A screen whose panes are placed by a plan, repainted if they differ.
 
     With a desk of the past it shows a moment: the same panes, and no decision.
     """
@@ -121,7 +121,7 @@ class PaneScreen(Keyed, Screen[None]):
     ]
 
     PANES: ClassVar[tuple[type[Pane], ...]] = ()
-    """What may have the focus on it."""
+    """The widgets that may have the focus on it."""
     SHOWS: ClassVar[str] = ""
     """The name of the lists it shows, by which a key of every screen opens it."""
 
@@ -162,7 +162,7 @@ class PaneScreen(Keyed, Screen[None]):
         raise NotImplementedError
 
     def take(self) -> None:
-        """Take what has changed since the last look, and repaint that."""
+        """Take the changes since the last look, and repaint those."""
         raise NotImplementedError
 
     def show_keys(self) -> None:
@@ -170,7 +170,7 @@ class PaneScreen(Keyed, Screen[None]):
         raise NotImplementedError
 
     def lines(self) -> Sequence[Widget]:
-        """Return what is typed in, and placed like a pane."""
+        """Return the inputs, which are placed like panes."""
         return ()
 
     def action_out(self) -> None:
@@ -192,7 +192,7 @@ class PaneScreen(Keyed, Screen[None]):
             self.pulse()
 
     def pulse(self) -> None:
-        """Look for changes; in the past also for what goes on beside the moment."""
+        """Look for changes; in the past also for events next to the moment."""
         self.take()
         if self.desk.past:
             self.place()
@@ -208,7 +208,7 @@ class PaneScreen(Keyed, Screen[None]):
 
     @property
     def covered(self) -> bool:
-        """Whether another screen, not a dialog, lies over this one: nobody sees it."""
+        """Whether another screen, not a dialog, covers this one."""
         stack = self.app.screen_stack
         above = stack[stack.index(self) + 1 :] if self in stack else []
         return any(not screen.is_modal for screen in above)
@@ -218,7 +218,7 @@ class PaneScreen(Keyed, Screen[None]):
         return int(self.desk.mirror.clock.now().timestamp())
 
     def repaint(self) -> bool:
-        """Place and paint everything if anything but the stream differs; tell so."""
+        """Place and paint everything if anything but the stream differs; return so."""
         versions = self.desk.mirror.versions
         standing = (versions.status, versions.stepups, versions.roster, versions.held)
         stamp = (self.second, *standing)
@@ -363,7 +363,7 @@ class PaneScreen(Keyed, Screen[None]):
         self.app.post_message(ShowKeys(self.desk, works))
 
     def applies(self, name: str | None) -> bool:
-        """Tell whether what a binding is named after can be done now."""
+        """Check whether the action of a binding is possible now."""
         agent = self.chosen
         if name in _CHANGES and not self.decides:
             return False
@@ -404,12 +404,12 @@ CALM: Final = 10
 
 
 class PolledScreen(PaneScreen):
-    """A screen of lists that are read anew again and again; one step out closes it."""
+    """A screen of lists that are read again again and again; one step out closes it."""
 
     EVERY: ClassVar[float] = 2.0
-    """Seconds between two readings, and at least ten times what one takes."""
+    """Seconds between two readings, and at least ten times the length of one."""
     COPIES: ClassVar[str] = "id"
-    """What the id of a row is called, where it is copied."""
+    """The name of a row's id, where it is copied."""
 
     def __init__(self, desk: Desk, *panes: Pane) -> None:
         super().__init__(desk)
@@ -428,7 +428,7 @@ class PolledScreen(PaneScreen):
 
     def read_failed(self, why: str) -> None:
         """Show why the rows are not the latest."""
-        self.lists[0].said = why
+        self.lists[0].status_text = why
 
     def row_keys(self) -> list[Hint]:
         """Return the keys that do something to the row under the cursor."""
@@ -442,9 +442,9 @@ class PolledScreen(PaneScreen):
         return self.lists
 
     def show_keys(self) -> None:
-        found = [*self.row_keys(), ("Esc", "back"), *self.named("step-ups")]
-        found += [(":", "command"), ("y", "copy id"), ("j k", "move")]
-        self.keybar.show((*found, ("?", "keys"), ("^q", "quit")))
+        keys = [*self.row_keys(), ("Esc", "back"), *self.named("step-ups")]
+        keys += [(":", "command"), ("y", "copy id"), ("j k", "move")]
+        self.keybar.show((*keys, ("?", "keys"), ("^q", "quit")))
 
     def on_mount(self) -> None:
         self.stops()[0].focus()

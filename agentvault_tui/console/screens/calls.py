@@ -1,4 +1,4 @@
-"""Calls in flight and services: what agents do through the gateway right now."""
+"""Calls in flight and services: the agents' present use of the gateway."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class CallsPane(ListPane[CallRow]):
         return (*title, (f", {held:,} held", p.waiting)) if held else title
 
     def row(self, row: CallRow, width: int) -> Row:
-        """Draw one call: its state, whose it is, what it asks, how far it is."""
+        """Draw one call: its state, its agent, its request, its progress."""
         pen, p = self.pen, self.pen.palette
         name, service = (_NAME, _SERVICE) if width >= _NARROW else (16, 10)
         age = (self.mirror.clock.now() - row.started_at).total_seconds()
@@ -82,7 +82,7 @@ class CallsPane(ListPane[CallRow]):
 
 
 class ServicesPane(Pane):
-    """A line for each service: how its last calls went, what is wrong first."""
+    """A line for each service: the results of its last calls, faults first."""
 
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk, id="services")
@@ -105,7 +105,7 @@ class ServicesPane(Pane):
         now, used = self.mirror.clock.now(), row.last_used_at
         when = f"last used {ago(used, now)}" if used else "not used since the start"
         style = p.danger if row.health == "broken" else p.waiting
-        said = row.problem or f"{when}, {row.credential}"
+        note = row.problem or f"{when}, {row.credential}"
         start: Row = (
             (f"  {row.health.ljust(_STATE)}", style if row.problem else p.accent),
             (pen.column(row.name, _NAME), p.strong),
@@ -114,7 +114,7 @@ class ServicesPane(Pane):
         origin = ""
         if row.origin and not row.problem:  # what is wrong needs the room
             origin = pen.clip(row.origin, max(room // 2, 8)) + "  "
-        text = pen.clip(said, max(room - cell_width(origin), 8))
+        text = pen.clip(note, max(room - cell_width(origin), 8))
         return (*start, (origin, p.muted), (text, style if row.problem else p.text))
 
 
@@ -134,11 +134,11 @@ class CutDialog(Confirm[None]):
         return ((word, pen.palette.title), (self.call.agent_name, pen.palette.strong))
 
     def obstacle(self) -> str | None:
-        known = self.call.id in self.desk.mirror.calls
-        return None if known else "It has ended: there is nothing to cancel."
+        exists = self.call.id in self.desk.mirror.calls
+        return None if exists else "It has ended: there is nothing to cancel."
 
     def plan(self, pen: Pen, width: int, height: int) -> list[Row]:
-        """Say which call ends, and what cutting it cannot undo."""
+        """Word the call that ends, and the effect that cancelling cannot undo."""
         call = self.desk.mirror.calls.get(self.call.id, self.call)
         what, _ = pen.facts("Cancels now", call.what, width, max(height - 4, 1))
         at = pen.facts("At", call.service, width, 1)[0]

@@ -1,4 +1,4 @@
-"""Delegation trees: which agents hold tokens of which, and what ends with each."""
+"""Delegation trees: token holders, and the tokens that end with each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ class DelegationsPane(ListPane[TreeRow]):
         passed_on = sum(row.tokens for row in self.rows.values() if row.depth)
         counts = f"  {passed_on:,} passed on"
         title = (*self.heading("Delegations"), (counts, p.muted))
-        return (*title, (f"  {self.said}", p.waiting)) if self.said else title
+        if not (text := self.status_text):
+            return title
+        return (*title, (f"  {text}", p.waiting))
 
     def row(self, row: TreeRow, width: int) -> Row:
         return tree_row(self.pen, row, self.mirror.clock.now(), width - 3)
@@ -49,7 +51,7 @@ class DelegationsScreen(PolledScreen):
     async def read(self) -> None:
         rows = await self.link.tree(None)
         self.delegations.rows = {row.id: row for row in rows}
-        self.delegations.said = ""
+        self.delegations.status_text = ""
 
     def plan(self, width: int, height: int) -> Mapping[str, Box]:
         boxes, head, room = self.header(width, height)

@@ -1,4 +1,4 @@
-"""A screen whose panes are narrowed: by a filter, and to what matters.
+"""A screen whose panes are narrowed: by a filter, and to the important rows.
 
 The field of the filter is imported when one is typed: the first frame does without it.
 """
@@ -36,7 +36,7 @@ class FilteredScreen(PaneScreen):
     # What a screen says
 
     def narrow(self, wanted: Filter) -> None:
-        """Filter the panes by what is typed."""
+        """Filter the panes by the typed text."""
         raise NotImplementedError
 
     def back(self) -> None:
@@ -57,7 +57,7 @@ class FilteredScreen(PaneScreen):
         return self.bar is not None and (self.typing or bool(self.bar.text.strip()))
 
     async def complete(self) -> None:
-        """Load what the first frame did without: the field a filter is typed in."""
+        """Load the part that the first frame did without: the field for a filter."""
         from agentvault_tui.console.widgets.filterbar import FilterBar
 
         # Whoever leaves at once leaves before there is anything to put it on.
@@ -96,7 +96,7 @@ class FilteredScreen(PaneScreen):
         self.paint_all()
 
     def leave_filter(self) -> bool:
-        """Take one step out of the filter; tell whether there was one."""
+        """Take one step out of the filter; return whether there was one."""
         if self.bar is None or not self.filtering:
             return False
         self.bar.clear()

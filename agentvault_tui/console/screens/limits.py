@@ -1,4 +1,4 @@
-"""Limits: what is used of each, what is left, when some frees; and call-outs."""
+"""Limits: the use and rest of each, when some frees; and webhooks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agentvault_tui.operator_api.limits import CallOutInfo
 
 _FREES, _BEYOND = 11, 9
 _NARROWEST = 7
-"""Cells of whose window it is, at least."""
+"""Cells of the window's subject, at least."""
 
 
 class LimitsPane(ListPane[LimitRow]):
@@ -29,13 +29,13 @@ class LimitsPane(ListPane[LimitRow]):
 
     def title(self) -> Row:
         title, p = self.heading("Limits"), self.pen.palette
-        if self.said:
-            return (*title, (f"  {self.said}", p.waiting))
+        if self.status_text:
+            return (*title, (f"  {self.status_text}", p.waiting))
         words = ("  what is left of each, and when some frees", p.muted)
         return (*title, words) if self.rows else title
 
     def row(self, row: LimitRow, width: int) -> Row:
-        """Draw one limit: whose, what is left, when some frees, what comes beyond."""
+        """Draw one limit: subject, rest, the next release, the answer beyond."""
         pen, p = self.pen, self.pen.palette
         near = p.danger if not row.left else p.waiting if row.near else p.text
         rows = self.rows.values()
@@ -86,15 +86,15 @@ class CallOutsPane(Pane):
             word = f"answered in {row.ms} ms" if row.answers else "FAILED"
             style = p.accent if row.answers else p.danger
             state = f"{word} {ago(asked_at, self.mirror.clock.now())}"
-        told = f"  {shown(row.problem or row.url, 200)}"
+        text = f"  {shown(row.problem or row.url, 200)}"
         name = pen.column(shown(row.id, 64), min(max(width // 4, _NARROWEST), 24))
         return pen.cut(
-            ((f"  {name}", p.strong), (state, style), (told, p.muted)), width
+            ((f"  {name}", p.strong), (state, style), (text, p.muted)), width
         )
 
 
 class LimitsScreen(PolledScreen):
-    """Show what is used of limits, read anew every few seconds."""
+    """Show the uses of limits, read again every few seconds."""
 
     PANES = (LimitsPane,)
     SHOWS = "limits"
@@ -105,7 +105,7 @@ class LimitsScreen(PolledScreen):
         super().__init__(desk, self.list, self.callouts)
 
     async def read(self) -> None:
-        rows, self.list.said, self.callouts.rows = await self.link.limits()
+        rows, self.list.status_text, self.callouts.rows = await self.link.limits()
         self.list.rows = {one.id: one for one in rows}
 
     def plan(self, width: int, height: int) -> Mapping[str, Box]:

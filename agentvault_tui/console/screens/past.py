@@ -1,7 +1,7 @@
 """The time machine: the home screen as it was at any moment the ledger remembers.
 
-It lies over the home screen, which goes on following what happens, so that going back
-to now needs nothing but taking this away.
+It lies over the home screen, which goes on following events, so that going back to now
+needs only its removal.
 """
 
 from __future__ import annotations
@@ -106,14 +106,14 @@ class PastScreen(Watch):
             self.masthead.aimed = when(aim.at, now) if aim.at else f"event {aim.seq:,}"
             self.masthead.problem = ""
             try:
-                told, events = await look(self.live.link, aim)
+                answer, events = await look(self.live.link, aim)
             except AgentVaultError as error:
                 shown = self.past.intake.shown(error.diagnosis(), 300)
                 self.masthead.problem = f"Not read: {shown}"
                 if aim is self.aim:
                     self.aim = self.shown
             else:
-                self.past.fill(told, events)
+                self.past.fill(answer, events)
                 self.shown = aim
                 self._turned()
         self.masthead.aimed = ""
@@ -122,7 +122,7 @@ class PastScreen(Watch):
     def _turned(self) -> None:
         """Draw the new moment: nothing of the one before stays.
 
-        Now and a moment ago look alike, what was noticed before included.
+        Now and a moment ago look alike, also for what the operator noticed before.
         """
         seen = self.live.view if self.past.at_last else None
         self.view.attention = dict(seen.attention) if seen else {}
@@ -169,9 +169,9 @@ class PastScreen(Watch):
         )
 
         dialog = MomentDialog(self.desk, self.past, self.masthead.last)
-        self.app.push_screen(dialog, self._asked)
+        self.app.push_screen(dialog, self._go_to)
 
-    def _asked(self, aim: LedgerMoment | None) -> None:
+    def _go_to(self, aim: LedgerMoment | None) -> None:
         if aim is not None:
             self.go(aim)
 

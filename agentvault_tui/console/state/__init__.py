@@ -1,1 +1,1 @@
-"""The read model of the console, and what is derived from it."""
+"""The read model of the console, and its derived data."""

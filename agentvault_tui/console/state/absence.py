@@ -1,4 +1,4 @@
-"""Sums up what has happened since the operator's last key."""
+"""Sums up the events since the operator's last key."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FIRST: Final = ("panic.on", "agent.revoked", "policy.changed", "audit.ambiguous
 
 
 class Absence:
-    """Counts what matters since the operator's last key."""
+    """Counts the important events since the operator's last key."""
 
     def __init__(self, clock: Clock) -> None:
         """Start to count now, as if a key had been pressed."""
@@ -69,17 +69,17 @@ class Absence:
             self._counts[key] = self._counts.get(key, 0) + 1
 
     def parts(self) -> tuple[datetime, list[str]] | None:
-        """Return since when, and what happened, the gravest first; None if present."""
+        """Return the start, and the events, the gravest first; None if present."""
         now = self._clock.boot()
         away = now - self._key_at >= IDLE_S
         if self._since is None or not (away or now < self._until):
             return None
-        found = sorted(self._counts.items())
-        return self._since, [_counted(words, n) for (_, words), n in found]
+        counts = sorted(self._counts.items())
+        return self._since, [_counted(words, n) for (_, words), n in counts]
 
 
 def _worded(row: EventRow, mirror: Mirror) -> tuple[int, str]:
-    """Return the rank of an event, and what it is called."""
+    """Return the rank of an event, and its name."""
     if row.word == "changed":
         who = mirror.agent_name(row.agent_id) if row.agent_id else ""
         named = f"{who}: " if who and who != row.actor else ""

@@ -1,7 +1,7 @@
-"""Which agents are listed: what misbehaves first, and where the cursor stands.
+"""The listed agents: misbehaving ones first, and the cursor's place.
 
-What misbehaved stays on top, and what was revoked lately near it, until the
-operator acknowledges it: it must not be gone before somebody has looked.
+Misbehaving agents stay on top, and recently revoked ones near them, until the operator
+acknowledges them: they must not disappear before a look.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _BURST: Final = 10
 _BURST_FACTOR: Final = 3
 _MANY_DENIALS: Final = 3
 _LATELY: Final = timedelta(minutes=10)
-"""For so long a revoked agent stays near what misbehaves."""
+"""For so long a revoked agent stays near the misbehaving ones."""
 
 
 class Misbehaviour(NamedTuple):
-    """A burst of tokens, or many denials, that nobody has acknowledged yet."""
+    """A burst of tokens, or many denials, that is not acknowledged yet."""
 
     what: str
     """``burst`` or ``denied``."""
@@ -48,7 +48,7 @@ class Attention:
     burst: int = 0
     """Tokens got in the last minute, when that is unlike itself and its peers."""
     threshold: float = 0.0
-    """What a burst has to stay above half of, as it was when the burst began."""
+    """A burst has to stay above half of this, its size at the beginning."""
     denials: int = 0
     """Denials in the last minute, when they are many."""
     soon: bool = False
@@ -56,7 +56,7 @@ class Attention:
     revoked: bool = False
     misbehaved: Misbehaviour | None = None
     revoked_lately: bool = False
-    """Whether it was revoked a moment ago, and nobody acknowledged that."""
+    """Whether it was revoked a moment ago, and that is not acknowledged."""
 
     @property
     def rank(self) -> int:
@@ -84,9 +84,9 @@ def survey(
 ) -> dict[str, Attention]:
     """Look at every agent that may need a look, and leave the quiet ones out.
 
-    *before* is what was found last time. A burst goes on until it is half over: its
-    own tokens become the agent's habit, and its peers' usual pace, while it lasts.
-    What began before it was *acknowledged* is not brought up again.
+    *before* is the last result. A burst goes on until it is half over: its own tokens
+    become the agent's habit, and its peers' usual pace, while it lasts. A misbehaviour
+    that began before it was *acknowledged* is not brought up again.
     """
     now, never = mirror.clock.now(), datetime.min.replace(tzinfo=UTC)
     waiting: dict[str, list[datetime]] = {}
@@ -96,11 +96,11 @@ def survey(
     usual = sorted(paces.values())[(len(paces) - 1) // 2] if len(paces) > 1 else 0
     hasty = max(_BURST, _BURST_FACTOR * usual)
     ending = mirror.ending(now + timedelta(seconds=SOON))
-    found = dict.fromkeys(mirror.revoked, _REVOKED)
+    statuses = dict.fromkeys(mirror.revoked, _REVOKED)
     for agent_id in mirror.revoked & mirror.agents.keys():
         at = mirror.agents[agent_id].revoked_at
         if at and at > max(now - _LATELY, acknowledged.get(agent_id, never)):
-            found[agent_id] = _REVOKED_LATELY
+            statuses[agent_id] = _REVOKED_LATELY
     suspects = {
         *waiting,
         *ending,
@@ -134,20 +134,20 @@ def survey(
             misbehaved=misbehaved,
         )
         if look != _QUIET:
-            found[agent_id] = look
-    return found
+            statuses[agent_id] = look
+    return statuses
 
 
 def _misbehaved(
     before: Attention, burst: int, denials: int, now: datetime
 ) -> Misbehaviour | None:
-    """Return what began before, as it goes on or was last; or what begins now."""
-    known, count = before.misbehaved, burst or denials
+    """Return an earlier misbehaviour in its present state; or a new one."""
+    misbehaved, count = before.misbehaved, burst or denials
     if not count:
-        return known
+        return misbehaved
     if before.burst or before.denials:
-        most = max(known.most, count) if known else count
-        return known and known._replace(most=most, last=now)
+        most = max(misbehaved.most, count) if misbehaved else count
+        return misbehaved and misbehaved._replace(most=most, last=now)
     return Misbehaviour("burst" if burst else "denied", count, now, now)
 
 
@@ -193,14 +193,14 @@ class AgentView:
 
     @property
     def still(self) -> bool:
-        """Tell whether the operator moves, so that rows must not."""
+        """Check whether the operator moves, so that rows must not."""
         return self._mirror.clock.boot() - self._moved_at < STILL
 
     def look(self, agent_id: str) -> Attention:
         return self.attention.get(agent_id, _QUIET)
 
     def update(self) -> None:
-        """Follow the mirror; what the operator is moving among stays in place."""
+        """Follow the mirror; rows stay in place while the operator moves among them."""
         self.attention = survey(self._mirror, self.attention, self.acknowledged)
         self._arrange(keep=self.cursor)
 
@@ -229,7 +229,7 @@ class AgentView:
             self.order.append(agent_id)
 
     def acknowledge(self, agent_id: str) -> bool:
-        """Let an agent leave the top; tell whether it stood there unacknowledged."""
+        """Let an agent leave the top; return whether it was there unacknowledged."""
         look = self.look(agent_id)
         if look.misbehaved or look.revoked_lately:
             self.acknowledged[agent_id] = self._mirror.clock.now()

@@ -71,34 +71,38 @@ def view(
     def shown(text: str) -> Shown:
         return visible(text, max(10 * len(text), 1), ascii_only=ascii_only)
 
-    said = request.body
+    request_body = request.body
     try:
-        content = held_body.read(said, body)
-        found = held_body.text(said, content)
-        known = len(found.warning)
+        content = held_body.read(request_body, body)
+        body_text = held_body.text(request_body, content)
+        warning_length = len(body_text.warning)
         named = [
             (one, held_body.read(one.described, held))
             for one, held in zip_longest(request.documents, documents)
             if one is not None
         ]
-        found = held_body.with_documents(found, named)
+        body_text = held_body.with_documents(body_text, named)
     except ForeignBodyError as error:
         words = f"Nothing is approved on this body: {error}."
         return BodyView("another body", problem=words, foreign=True)
     raw = body or b""
-    missing = [f"{found.left:,} more members are not listed"] if found.left else []
+    missing = (
+        [f"{body_text.left:,} more members are not listed"] if body_text.left else []
+    )
     if len(raw) > SHOWN:
         missing.append(f"{len(raw) - SHOWN:,} of {len(raw):,} bytes are not shown")
     problem = f"{' and '.join(missing)}: {_ALL}" if missing else ""
     # The dialog has the warning about the body itself.
-    problem = " ".join(filter(None, (shown(found.warning[known:].strip()), problem)))
+    problem = " ".join(
+        filter(None, (shown(body_text.warning[warning_length:].strip()), problem))
+    )
     contents = (content, *(one for _, one in named))
     lost = any(isinstance(one, LostBody) for one in contents)
     return BodyView(
-        shown(found.summary),
-        tuple((shown(name), shown(value)) for name, value in found.members),
+        shown(body_text.summary),
+        tuple((shown(name), shown(value)) for name, value in body_text.members),
         tuple(_lines(raw, hex_bytes, ascii_only=ascii_only)),
-        found.warning if lost else problem,
+        body_text.warning if lost else problem,
         lost=lost,
     )
 

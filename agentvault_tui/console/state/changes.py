@@ -31,7 +31,7 @@ _SHOWN_S: Final = 60.0
 
 
 class ChangeParts(NamedTuple):
-    """What a step-up that is a change has in the place of an agent's parameters."""
+    """The members of a step-up about a change instead of an agent's parameters."""
 
     is_change: bool
     details: Json
@@ -41,14 +41,14 @@ class ChangeParts(NamedTuple):
     """Who may approve it where no rule names them."""
 
     @classmethod
-    def of(cls, told: StepUpInfo) -> Self:
-        """Read *told*; an agent's step-up has its parameters alone."""
-        if not told.id.startswith(f"{CHANGE_ID}_"):
-            return cls(False, told.parameters)
-        details = {n: v for n, v in told.parameters.items() if v is not None}
+    def of(cls, info: StepUpInfo) -> Self:
+        """Read *info*; an agent's step-up has only its parameters."""
+        if not info.id.startswith(f"{CHANGE_ID}_"):
+            return cls(False, info.parameters)
+        details = {n: v for n, v in info.parameters.items() if v is not None}
         listed = details.pop("texts", None)
         details.pop("changes", None)  # what would outdate it
-        if details.get("summary") == told.why:
+        if details.get("summary") == info.why:
             del details["summary"]
         texts = listed if isinstance(listed, list) else []
         return cls(
@@ -70,7 +70,7 @@ class LooseningRow(NamedTuple):
 
     seq: int
     words: Shown
-    """By whom, when and what."""
+    """The person, the time and the loosening."""
     ends: float
     """Until when it is shown, in seconds of the boot clock."""
 
@@ -90,11 +90,11 @@ class Loosenings:
         now = self._clock.boot()
         return [row for row in self._rows if row.ends > now]
 
-    def note(self, told: EventInfo, at: datetime, *, live: bool) -> bool:
-        """Note *told* if it is of a loosening, whoever brought it and how.
+    def note(self, event: EventInfo, at: datetime, *, live: bool) -> bool:
+        """Note *event* if it is of a loosening, by any person and any way.
 
         Args:
-            told: any event.
+            event: any event.
             at: when it was recorded.
             live: whether it comes as it happens. Then it is shown for the whole
                 time, whatever the difference between the two machines' clocks.
@@ -102,33 +102,33 @@ class Loosenings:
         Returns:
             whether it is one that was not noted before.
         """
-        if LOOSENED not in told.detail or told.seq <= self.known_to:
+        if LOOSENED not in event.detail or event.seq <= self.known_to:
             return False
-        if self._rows and told.seq <= self._rows[-1].seq:
+        if self._rows and event.seq <= self._rows[-1].seq:
             return False
         age = 0.0 if live else (self._clock.now() - at).total_seconds()
         ends = self._clock.boot() + _SHOWN_S - min(max(age, 0.0), _SHOWN_S)
-        self._rows.append(LooseningRow(told.seq, self._words(told, at), ends))
+        self._rows.append(LooseningRow(event.seq, self._words(event, at), ends))
         return True
 
-    def _words(self, told: EventInfo, at: datetime) -> Shown:
-        """Say who loosened what."""
-        people, shown = _record(told).get("by"), self._shown
+    def _words(self, event: EventInfo, at: datetime) -> Shown:
+        """Word the person and the loosening."""
+        people, shown = _record(event).get("by"), self._shown
         listed = people if isinstance(people, list) else []
         named = [one for one in listed if isinstance(one, dict)]
         names = [str(one.get("name") or one.get("sub") or "") for one in named]
-        by = shown(" and ".join(filter(None, names)) or told.actor.name, _NAMES)
-        what = loosened(told) or told.type
+        by = shown(" and ".join(filter(None, names)) or event.actor.name, _NAMES)
+        what = loosened(event) or event.type
         return shown(f"by {by} at {clock_time(at)}: {what}", _WORDS)
 
 
-def loosened(told: EventInfo) -> str:
-    """Return what *told* loosened, in a few words; empty where it loosened nothing."""
-    return str(_record(told).get("summary") or "")
+def loosened(event: EventInfo) -> str:
+    """Return the loosening of *event*, in a few words; empty without one."""
+    return str(_record(event).get("summary") or "")
 
 
-def _record(told: EventInfo) -> Json:
-    record = told.detail.get(LOOSENED)
+def _record(event: EventInfo) -> Json:
+    record = event.detail.get(LOOSENED)
     return record if isinstance(record, dict) else {}
 
 

@@ -39,7 +39,7 @@ def read_filter(text: str, saved: SavedFilters, mirror: Mirror) -> Filter:
 
 
 def before_colons(mirror: Mirror) -> set[str]:
-    """Return what scopes and resources hold before a colon."""
+    """Return the parts of scopes and resources before a colon."""
     names = [*mirror.intake.scopes, *(event.resource for event in mirror.events)]
     return {name.partition(":")[0].lower() for name in names if ":" in name}
 
@@ -79,15 +79,15 @@ class Completion:
     text: str
     """The whole line after it is taken."""
     word: str
-    """What it adds, as it is listed."""
+    """Its addition, as it is listed."""
 
     def extends(self, typed: str) -> bool:
-        """Tell whether it only appends to what is typed."""
+        """Check whether it only appends to the typed text."""
         more = len(self.text) > len(typed)
         return more and self.text[: len(typed)].lower() == typed.lower()
 
 
-def complete(typed: str, known: Known) -> list[Completion]:
+def complete(typed: str, names: Known) -> list[Completion]:
     """Complete the last piece of *typed*, the best completion first."""
     last = next((piece for piece in pieces(typed) if piece.end == len(typed)), None)
     if last is None or (last.quoted and last.closed):
@@ -95,39 +95,39 @@ def complete(typed: str, known: Known) -> list[Completion]:
     before = typed[: last.start]
     minus = "-" * last.negated
     if last.key and last.key.lower() not in KEYS:
-        return _meant(typed, last, known)
+        return _meant(typed, last, names)
     if last.key:
-        return _values(typed, last, known)
+        return _values(typed, last, names)
     if last.quoted:
         return []
     if last.value.startswith(_SAVED) and not last.negated:
-        return _saved(before, last.value[len(_SAVED) :], known)
+        return _saved(before, last.value[len(_SAVED) :], names)
     start = last.value.lower()
     keys = [key for key in KEYS if start and key.startswith(start)]
     return [Completion(f"{before}{minus}{key}:", f"{key}:") for key in keys]
 
 
-def _meant(typed: str, piece: Piece, known: Known) -> list[Completion]:
+def _meant(typed: str, piece: Piece, names: Known) -> list[Completion]:
     """Complete a key that is unknown: similar keys, or scopes and resources."""
     before = typed[: piece.start] + "-" * piece.negated
     text = typed[piece.value_at :]
     near = difflib.get_close_matches(piece.key.lower(), KEYS, n=3, cutoff=0.5)
-    found = [Completion(f"{before}{key}:{text}", f"{key}:") for key in near]
+    matches = [Completion(f"{before}{key}:{text}", f"{key}:") for key in near]
     start = f"{piece.key}:{piece.value}".lower()
     for key in ("scope", "resource"):
-        for value in known.values(key):
+        for value in names.values(key):
             written = _written(value, quoted=False)
             if written and value.lower().startswith(start):
-                found.append(Completion(f"{before}{key}:{written}", value))
-    return found[:MOST]
+                matches.append(Completion(f"{before}{key}:{written}", value))
+    return matches[:MOST]
 
 
-def _values(typed: str, piece: Piece, known: Known) -> list[Completion]:
+def _values(typed: str, piece: Piece, names: Known) -> list[Completion]:
     """Complete a value: those that begin as typed, then those that contain it."""
     start, before = piece.value.lower(), typed[: piece.value_at]
     begins: dict[str, str] = {}
     holds: dict[str, str] = {}
-    for value in known.values(piece.key.lower()):
+    for value in names.values(piece.key.lower()):
         written = _written(value, quoted=piece.quoted)
         folded = value.lower()
         if not written or folded == start or start not in folded:
@@ -138,17 +138,17 @@ def _values(typed: str, piece: Piece, known: Known) -> list[Completion]:
             holds[written] = value
         if len(begins) >= MOST:
             break
-    found = (*begins.items(), *holds.items())
-    return [Completion(before + written, value) for written, value in found[:MOST]]
+    matches = (*begins.items(), *holds.items())
+    return [Completion(before + written, value) for written, value in matches[:MOST]]
 
 
-def _saved(before: str, start: str, known: Known) -> list[Completion]:
-    found = [
+def _saved(before: str, start: str, names: Known) -> list[Completion]:
+    matches = [
         Completion(before + text, f"{_SAVED}{name}")
-        for name, text in known.saved.all().items()
+        for name, text in names.saved.all().items()
         if start.lower() in name.lower()
     ]
-    return found[:MOST]
+    return matches[:MOST]
 
 
 def _written(value: str, *, quoted: bool) -> str:

@@ -1,11 +1,11 @@
 """The window on the audit: it follows the newest, or holds a place and counts.
 
-However long the ledger is, only a stretch of it is held: what is on the screen and a
-margin. Past either end of that stretch the next page is read from the broker, so the
-rows are always one unbroken run of what the filter lets through.
+For a ledger of any length, only a stretch of it is held: the screen and a margin. Past
+either end of that stretch the next page is read from the broker, so the rows are always
+one unbroken run of the filter's matches.
 
-Where repeats collapse, rows are shown by `Repeats`: while following they outlive their
-events, and of what is read back each `RING` events collapse for themselves.
+If repeats collapse, rows are shown by `Repeats`: while following they outlive their
+events, and in pages read back each `RING` events collapse for themselves.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class EventWindow:
         """Follow.
 
         Args:
-            mirror: what was read from the broker.
+            mirror: the events read from the broker.
             collapse: whether repeats are one row.
             bounded: whether an agent that floods has at most three rows then.
         """
@@ -84,7 +84,7 @@ class EventWindow:
         self.top = 0
         """The newest event looked at."""
         self._limit = 0
-        """While held nothing newer than this is taken: the screen stands still."""
+        """While held nothing newer than this is taken: the screen does not move."""
         self._seen = 0
         self._ledger = 0
         self._turn = 0
@@ -96,7 +96,7 @@ class EventWindow:
         self._stale = False
         """Whether rows were read back or dropped since they were collapsed."""
         self._breaks: list[int] = []
-        """Numbers over which nothing collapses: what is read back ends somewhere."""
+        """Numbers over which nothing collapses: a page read back ends somewhere."""
 
     @property
     def _collapse(self) -> bool:
@@ -137,7 +137,7 @@ class EventWindow:
         )
 
     def _collapse_again(self, *, carry: bool = True) -> None:
-        """Collapse all rows anew, and keep what outlived its events."""
+        """Collapse all rows again, with those that outlived their events."""
         self._stale = False
         if not self._collapse:
             return
@@ -153,7 +153,7 @@ class EventWindow:
             self._repeats.carry(before, self.rows[0].seq if self.rows else 0)
 
     def unfold(self) -> bool:
-        """Show each entry of the row under the cursor; tell whether it has several."""
+        """Show each entry of the row under the cursor; return if it has several."""
         line = self.lines[self.index] if self.lines else None
         if line is None or line.count == 1:
             return False
@@ -164,7 +164,7 @@ class EventWindow:
         return True
 
     def fold(self) -> bool:
-        """Collapse again what was unfolded; tell whether there was anything."""
+        """Collapse again the unfolded row; return whether there was one."""
         unfolded = bool(self._repeats.unfolded)
         self._repeats.unfolded.clear()
         self.version += unfolded
@@ -199,7 +199,7 @@ class EventWindow:
 
     @property
     def index(self) -> int:
-        """Where the cursor stands among `lines`; at the newest while following."""
+        """The cursor's place among `lines`; at the newest while following."""
         lines = self.lines
         if self.follow or not lines:
             return max(len(lines) - 1, 0)
@@ -214,9 +214,9 @@ class EventWindow:
 
     @property
     def _place(self) -> int:
-        """Where the cursor stands among `rows`."""
-        found = bisect_left(self.rows, self.cursor, key=_seq)
-        return len(self.rows) - 1 if self.follow else min(found, len(self.rows) - 1)
+        """The cursor's place among `rows`."""
+        place = bisect_left(self.rows, self.cursor, key=_seq)
+        return len(self.rows) - 1 if self.follow else min(place, len(self.rows) - 1)
 
     @property
     def under_cursor(self) -> EventRow | None:
@@ -232,7 +232,7 @@ class EventWindow:
     # What arrives
 
     def update(self) -> bool:
-        """Take new events; tell whether there were any."""
+        """Take new events; return whether there were any."""
         events, last = self._mirror.events, self._mirror.last_seq
         replaced = self._ledger != self._mirror.versions.ledger or last < self._seen
         if last == self._seen and not replaced:
@@ -402,7 +402,7 @@ class EventWindow:
         self._limit = self._mirror.last_seq
 
     def _extend(self) -> None:
-        """Take what arrived while holding, from recent events if possible."""
+        """Take the events that arrived while holding, from recent ones if possible."""
         if self.foreign or self.top < self._limit:
             return
         self._wait_anew()

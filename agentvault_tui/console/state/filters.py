@@ -5,8 +5,8 @@ A filter is terms joined by blanks, which must all hold: ``key:value``, ``word``
 A term with a known key looks at that member, any other is looked for everywhere.
 A key that says nothing about a kind of row (``status`` of an event) leaves it alone.
 
-Every pane, screen and command reads what is typed by `Filter.parse`; `Filter.query`
-says what of it the broker can look for itself.
+Every pane, screen and command reads typed filters by `Filter.parse`; `Filter.query` is
+the part that the broker can search itself.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Term:
     """In lower case."""
     negated: bool = False
     at: int = field(default=0, compare=False)
-    """Where it starts in what was typed."""
+    """Its start in the typed text."""
 
     def __str__(self) -> str:
         value = self.value
@@ -80,7 +80,7 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of what was typed that is, or is becoming, a term."""
+    """A stretch of the typed text that is, or is becoming, a term."""
 
     start: int
     end: int
@@ -114,7 +114,7 @@ def pieces(text: str) -> Iterator[Piece]:
 
 
 def _problem(piece: Piece, *, last: bool) -> str:
-    """Say what is wrong with a piece, and where."""
+    """Word the fault of a piece, and its place."""
     key, value = piece.key.lower(), piece.value.lower()
     what = ""
     if not key:
@@ -131,8 +131,8 @@ def _problem(piece: Piece, *, last: bool) -> str:
     elif not value:
         what = "" if last else f"{key}: has no value; write it right after the colon"
     elif key in {"since", "until"}:
-        known = read_moment(value, _ANY_DAY) is not None
-        what = "" if known else f"{key} takes {FORMS}"
+        valid = read_moment(value, _ANY_DAY) is not None
+        what = "" if valid else f"{key} takes {FORMS}"
     elif key in _FIXED and not any(word.startswith(value) for word in _FIXED[key]):
         *words, last_word = _FIXED[key]
         listed = f"{', '.join(words)} or {last_word}"
@@ -151,7 +151,7 @@ _OURS: Final = (
     *("recipients", "items", *ANSWERS, *TYPES),
     *(phrase.lower() for phrase in EVENT_PHRASES.values()),
 )
-"""What an event is searched for here and the ledger's text does not hold."""
+"""The text of an event that is searched here and that the ledger's text lacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,14 +160,14 @@ class Filter:
 
     terms: tuple[Term, ...] = ()
     problem: str = field(default="", compare=False)
-    """What was not understood, where, and what to do; in our own words."""
+    """The unknown parts, their places, and the remedy; in our own words."""
 
     @classmethod
     def parse(cls, text: str, texts: Collection[str] = ()) -> Filter:
-        """Read what was typed: any text is a filter.
+        """Read the typed text: any text is a filter.
 
-        Half a word is no error: a key without a value asks for nothing yet. Nor is
-        what *texts* hold before a colon, such as the ``send`` of ``send:payment``.
+        Half a word is no error: a key without a value asks for nothing yet. Nor is the
+        part of *texts* before a colon, such as the ``send`` of ``send:payment``.
         """
         terms: list[Term] = []
         problem = ""
@@ -189,7 +189,7 @@ class Filter:
         return " ".join(str(term) for term in self.terms)
 
     def agent(self, row: AgentRow, mirror: Mirror, waiting: Collection[str]) -> bool:
-        """Tell whether an agent is asked for; *waiting* are those with a step-up."""
+        """Check whether an agent is asked for; *waiting* are those with a step-up."""
         return all(
             (holds := _of_agent(term, row, mirror, waiting)) is None
             or holds is not term.negated
@@ -197,7 +197,7 @@ class Filter:
         )
 
     def event(self, row: EventRow, mirror: Mirror, now: datetime | None = None) -> bool:
-        """Tell whether an event is asked for; *now* is the mirror's by default."""
+        """Check whether an event is asked for; *now* is the mirror's by default."""
         return all(
             (holds := _of_event(term, row, mirror, now)) is None
             or holds is not term.negated
@@ -207,50 +207,50 @@ class Filter:
     def query(
         self, agents: Mapping[str, AgentRow], now: datetime, *, text: bool = False
     ) -> AuditQuery:
-        """Return what of it the broker can look for itself, for ``GET /api/audit``.
+        """Return the part that the broker can search itself, for ``GET /api/audit``.
 
         It may give more than is asked for, never less: `event` sifts the answer.
-        With *text* also a word, if one stands in the ledger's text as it does on the
+        With *text* also a word, if one is in the ledger's text as it does on the
         screen; a page may then end early and says in ``next`` where to go on.
         """
-        found = AuditQuery()
+        query = AuditQuery()
         since, until = _EARLIEST, _LATEST
         for term in self.terms:
             if term.negated:
                 continue
             key, value = term.key, term.value
             if key == "outcome":
-                found.outcome = _recorded(value) or found.outcome
+                query.outcome = _recorded(value) or query.outcome
             elif key == "type" and value in TYPES:
-                found.type = value
+                query.type = value
             elif key == "agent":
                 named = [
                     row.id
                     for row in agents.values()
                     if value in row.name.lower() or value == row.id
                 ]
-                found.agent = named[0] if len(named) == 1 else found.agent
+                query.agent = named[0] if len(named) == 1 else query.agent
             elif key in {"since", "until"} and (moment := read_moment(value, now)):
                 since = max(since, moment) if key == "since" else since
                 until = min(until, moment) if key == "until" else until
         if since > _EARLIEST:
-            found.since = iso(since)
+            query.since = iso(since)
         if until < _LATEST:
-            found.until = iso(until)
+            query.until = iso(until)
         if text and (word := max(self._indexed(agents), key=len, default="")):
-            found.q = word
-        return found
+            query.q = word
+        return query
 
     def _indexed(self, agents: Mapping[str, AgentRow]) -> Iterator[str]:
         """Yield the words that the ledger's own text must hold for an event to match.
 
-        Not those that may stand only in what this console adds: names of agents an
+        Not those that may be only in texts that this console adds: names of agents an
         event is about, types, sums.
         """
         for term in self.terms:
             value = term.value
-            known = _INDEXED.fullmatch(value) and not _SPELLED.fullmatch(value)
-            if term.negated or not known:
+            indexed = _INDEXED.fullmatch(value) and not _SPELLED.fullmatch(value)
+            if term.negated or not indexed:
                 continue
             if term.key in {"action", "scope", "resource"}:
                 yield value
@@ -263,7 +263,7 @@ class Filter:
 def _of_agent(
     term: Term, row: AgentRow, mirror: Mirror, waiting: Collection[str]
 ) -> bool | None:
-    """Tell whether a term holds for an agent; None where its key says nothing."""
+    """Check whether a term holds for an agent; None where its key says nothing."""
     value = term.value
     match term.key:
         case "":
@@ -291,8 +291,8 @@ def _of_agent(
 
 def _recorded(value: str) -> str | None:
     """Return the recorded answer that *value* begins, if no other word does too."""
-    found = [word for word in ANSWERS if word.startswith(value)]
-    return found[0] if len(found) == 1 and found[0] in OUTCOMES else None
+    words = [word for word in ANSWERS if word.startswith(value)]
+    return words[0] if len(words) == 1 and words[0] in OUTCOMES else None
 
 
 def _answer(row: EventRow) -> str:
@@ -303,7 +303,7 @@ def _answer(row: EventRow) -> str:
 def _of_event(
     term: Term, row: EventRow, mirror: Mirror, now: datetime | None
 ) -> bool | None:
-    """Tell whether a term holds for an event; None where its key says nothing."""
+    """Check whether a term holds for an event; None where its key says nothing."""
     value = term.value
     match term.key:
         case "":

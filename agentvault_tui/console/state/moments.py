@@ -40,8 +40,8 @@ def read_moment(text: str, now: datetime, *, ahead: bool = False) -> datetime | 
             if ahead:
                 return time if time > now else time + timedelta(days=1)
             return time if time <= now else time - timedelta(days=1)
-        found = datetime.fromisoformat(text.upper())
-        return found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC)
+        parsed = datetime.fromisoformat(text.upper())
+        return parsed.replace(tzinfo=parsed.tzinfo or UTC).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
 
@@ -66,7 +66,7 @@ class LedgerMoment:
 
 
 def parse_ledger_moment(text: str, now: datetime) -> LedgerMoment | str:
-    """Parse a place in the ledger, or say what is wrong with it."""
+    """Parse a place in the ledger, or return its fault."""
     text = " ".join(text.split()).lower()
     if not text:
         return f"write where to: {EXAMPLES}"
@@ -88,7 +88,7 @@ def parse_ledger_moment(text: str, now: datetime) -> LedgerMoment | str:
 
 
 def countdown(seconds: float) -> str:
-    """Write a time left, never rounding up what is over: ``4:12``, ``1:02:03``."""
+    """Write a time left, never rounding up an ended one: ``4:12``, ``1:02:03``."""
     whole = int(max(seconds, 0))
     minutes, rest = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)

@@ -1,7 +1,7 @@
 """The mirror of a moment of the past, and how the moment is given.
 
 A mirror of the past is a mirror like any other, filled by one answer of the broker and
-then left alone, with a clock that stands at the moment: the same panes draw it.
+then left alone, with a clock that is at the moment: the same panes draw it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class PastClock:
 
 
 class PastMirror(Mirror):
-    """What the broker knew at a moment."""
+    """The broker's state at a moment."""
 
     def __init__(self, live: Mirror) -> None:
         self.live, self._past_clock = live, PastClock(live.clock)
@@ -71,18 +71,18 @@ class PastMirror(Mirror):
         self._pace = 0
         """How agents were answered in the minute before."""
 
-    def fill(self, told: PastInfo, events: Iterable[EventInfo]) -> None:
-        """Become what an answer of ``GET /api/past`` tells; *events* oldest first."""
-        around = told.around
-        here = LedgerPlace(told.seq, moment(told.time) or self.place.time)
-        self._past_clock.moment = moment(told.at) or here.time
+    def fill(self, info: PastInfo, events: Iterable[EventInfo]) -> None:
+        """Take over an answer of ``GET /api/past``; *events* oldest first."""
+        around = info.around
+        here = LedgerPlace(info.seq, moment(info.time) or self.place.time)
+        self._past_clock.moment = moment(info.at) or here.time
         self.place = here
         self.first = _place(around.first) or here
         self.turns = _place(around.turn_before), _place(around.turn_after)
         self.load_events(events, after=here.seq)
-        roster = AgentRoster(self.intake, told.agents or (), here.seq)
-        self.load(told.status, roster, told.stepups or ())
-        minute, live = told.minute, self.live
+        roster = AgentRoster(self.intake, info.agents or (), here.seq)
+        self.load(info.status, roster, info.stepups or ())
+        minute, live = info.minute, self.live
         self._paces = {agent: n.allowed for agent, n in minute.items()}
         self._denials = {agent: n.denied for agent, n in minute.items()}
         self._pace = sum(n.allowed + n.denied + n.escalated for n in minute.values())
@@ -92,7 +92,7 @@ class PastMirror(Mirror):
 
     @property
     def at_last(self) -> bool:
-        """Whether nothing has happened since, as far as this console was told."""
+        """Whether nothing has happened since, as far as this console knows."""
         return self.place.seq >= self.live.last_seq
 
     def paces(self) -> Mapping[str, int]:
@@ -108,7 +108,7 @@ class PastMirror(Mirror):
 def parse_past_moment(
     text: str, mirror: PastMirror, last: LedgerPlace, now: datetime
 ) -> LedgerMoment | str:
-    """Parse a moment to go to, or say what is wrong with it."""
+    """Parse a moment to go to, or return its fault."""
     text = " ".join(text.split()).lower()
     first = mirror.first
     if text in {"first", "start"}:
@@ -118,14 +118,14 @@ def parse_past_moment(
         if first.seq <= seq <= last.seq:
             return LedgerMoment(seq=seq)
         return f"There is no event {seq:,}: they go from {first.seq:,} to {last.seq:,}."
-    found = _moment(text, mirror.clock.now(), now)
-    if found is None:
+    parsed = _moment(text, mirror.clock.now(), now)
+    if parsed is None:
         return f"That is no time. Write it like {FORMS}."
-    if found < first.time:
+    if parsed < first.time:
         return f"That is before the first event, at {when(first.time, now)}."
-    if found > last.time:
+    if parsed > last.time:
         return f"That is after the last event, at {when(last.time, now)}."
-    return LedgerMoment(at=found)
+    return LedgerMoment(at=parsed)
 
 
 def _moment(text: str, here: datetime, now: datetime) -> datetime | None:
@@ -145,6 +145,6 @@ def when(time: datetime, now: datetime) -> str:
     return f"{day}{time:%H:%M:%S}Z"
 
 
-def _place(told: PlaceInfo | None) -> LedgerPlace | None:
-    time = moment(told.time) if told else None
-    return LedgerPlace(told.seq, time) if told and time else None
+def _place(info: PlaceInfo | None) -> LedgerPlace | None:
+    time = moment(info.time) if info else None
+    return LedgerPlace(info.seq, time) if info and time else None

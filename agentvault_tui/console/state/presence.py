@@ -1,4 +1,4 @@
-"""Connected operators: what each looks at, and decided last."""
+"""Connected operators: the screen of each, and the last decision."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from agentvault_tui.operator_api.shapes import PresenceInfo, SeatInfo
 from agentvault_tui.text import Shown
 
 _SHOWN: Final = 256
-"""Seats that are kept, whatever a broker sends."""
+"""Seats that are held, for any number from a broker."""
 _NAME: Final = 40
 _ID: Final = 64
 _REASON: Final = 300
 NEEDS: Final = ("revoke", "restore", "own", "approve")
-"""Kinds of decisions, as the broker names what an operator may not do."""
+"""Kinds of decisions, by the broker's names of missing rights."""
 _NEWS: Final = 20
 _FRESH: Final = 8.0
-"""Seconds a decision of someone else stands as news."""
+"""Seconds for which another's decision is news."""
 _OWN: Final = 10.0
 """Seconds within which the event of one's own decision comes."""
-_SAID: Final = {
+_KINDS: Final = {
     "change.applied": "approved",
     "stepup.approved": "approved",
     "stepup.denied": "denied",
@@ -34,7 +34,7 @@ _SAID: Final = {
     "panic.on": "stopped everything",
     "panic.off": "lifted the panic",
 }
-DECISIONS: Final = frozenset(_SAID)
+DECISIONS: Final = frozenset(_KINDS)
 """Events that are a person's decision, and so news to the others."""
 
 
@@ -45,7 +45,7 @@ class OperatorRow:
     id: Shown
     name: Shown
     face: Shown
-    """``console``, ``plain``, or ``stream`` for what only listens."""
+    """``console``, ``plain``, or ``stream`` for a listener."""
     since: datetime | None
     terminal: Shown
     """As the broker's kernel names it; empty when it does not."""
@@ -55,7 +55,7 @@ class OperatorRow:
     role: Shown | None = None
     """As the tenant says; None when it says nothing."""
     refused: tuple[tuple[str, Shown], ...] = ()
-    """What this operator may not do, each with the broker's reason."""
+    """The operator's missing rights, each with the broker's reason."""
 
     @property
     def known_as(self) -> str:
@@ -78,9 +78,10 @@ class OperatorsPresent:
         self.looking_at: str | None = None
         """The step-up this console has open."""
         self._mine: dict[str, float] = {}
-        """What this console has just decided about: its news are no news here."""
+        """The subjects of this console's fresh decisions: their news are no news
+        here."""
         self.news: deque[str] = deque(maxlen=_NEWS)
-        """Decisions of others that nobody has been told yet."""
+        """Decisions of others that were not shown yet."""
         self._clock = clock
         self._intake = intake
         self._latest: tuple[float, str] = (0.0, "")
@@ -106,18 +107,18 @@ class OperatorsPresent:
 
     @property
     def latest(self) -> str:
-        """What someone else decided a moment ago; empty when it is no news."""
+        """The latest decision of another; empty when it is no news."""
         at, text = self._latest
         return text if text and self._clock.boot() - at < _FRESH else ""
 
     # What the mirror feeds
 
-    def take(self, told: PresenceInfo) -> None:
+    def take(self, info: PresenceInfo) -> None:
         """Read one ``presence`` event, or the answer of ``GET /api/presence``."""
-        if told.you:
-            self.you = told.you
-        self.rows = tuple(map(self._row, told.operators[:_SHOWN]))
-        self.unlisted = told.unlisted
+        if info.you:
+            self.you = info.you
+        self.rows = tuple(map(self._row, info.operators[:_SHOWN]))
+        self.unlisted = info.unlisted
 
     def forget(self) -> None:
         """Clear all: the link is lost, and this console's seat with it."""
@@ -131,11 +132,11 @@ class OperatorsPresent:
         self._mine[about] = self._clock.boot()
 
     def heard(self, event: EventRow, about: str, what: str) -> None:
-        """Note a decision; *about* is the id it is about, *what* words it."""
+        """Note a decision; *about* is the subject's id, *what* words it."""
         decided_at = self._mine.pop(about, None)
         if decided_at is not None and self._clock.boot() - decided_at < _OWN:
             return
-        text = f"{event.actor} {_SAID[event.type]} {what}".strip()
+        text = f"{event.actor} {_KINDS[event.type]} {what}".strip()
         self.news.append(text)
         self._latest = (self._clock.boot(), text)
 

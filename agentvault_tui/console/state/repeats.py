@@ -1,4 +1,4 @@
-"""Collapses repeats of the audit: one row for what one agent does again and again.
+"""Collapses repeats of the audit: one row for an agent's repeated action.
 
 Rows are updated event by event, so that a flood costs the same for each event and
 grows no list; a row outlives the events that it counts.
@@ -39,7 +39,7 @@ Key = tuple[object, ...]
 
 
 class Fold(NamedTuple):
-    """One request, and what came of it: a grant and its return, a call and its end."""
+    """One request, and its later events: a grant and its return, a call and its end."""
 
     head: EventRow
     later: list[EventRow]
@@ -48,7 +48,7 @@ class Fold(NamedTuple):
 
     @property
     def state(self) -> EventRow:
-        """The event that says how it stands.
+        """The event with its present state.
 
         Uses are recorded late, so one counts only while nothing else has happened; an
         approval that came to nothing leaves the request waiting.
@@ -67,7 +67,7 @@ _NO_CHANGE: Final = frozenset({"token.used", "stepup.not_approved", "stepup.conf
 
 
 def fold(rows: Iterable[EventRow], *, whole: bool = False) -> list[Fold]:
-    """Fold what shares a decision into one row, at the place of its first event.
+    """Fold the events of one decision into one row, at the place of the first.
 
     Of a *whole* run of events nothing is folded over a number that is not there.
     """
@@ -83,10 +83,10 @@ def fold(rows: Iterable[EventRow], *, whole: bool = False) -> list[Fold]:
         if (place := places.get(row.decision_id)) is not None:
             place.later.append(row)
             continue
-        found = Fold(row, [], missing)
+        folded = Fold(row, [], missing)
         if row.decision_id:
-            places[row.decision_id] = found
-        folds.append(found)
+            places[row.decision_id] = folded
+        folds.append(folded)
     return folds
 
 
@@ -152,7 +152,7 @@ class FeedRow:
             self.first, self.first_seq = other.first, other.first_seq
 
     def take(self, entry: Fold) -> bool:
-        """Take an entry out; tell whether any is left."""
+        """Take an entry out; return whether any is left."""
         self.folds = [one for one in self.folds if one is not entry]
         self.count -= 1
         if self.folds:
@@ -207,25 +207,25 @@ class Repeats:
             missing = self._before + 1, row.seq - 1
             self._open.clear()
         self._before = row.seq
-        known = self._open.get(row.decision_id)
-        if known is not None:
-            self._complete(row, *known)
+        fold = self._open.get(row.decision_id)
+        if fold is not None:
+            self._complete(row, *fold)
             return
         entry = Fold(row, [], missing)
         if row.agent_id and row.word != "changed":
             self._note_pace(row)
-        key = self._put(entry)
+        key = self._add_row(entry)
         if row.decision_id:
             self._open[row.decision_id] = entry, key
             if len(self._open) > _OPEN:
                 self._forget()
 
     def part(self) -> None:
-        """Collapse nothing that follows with what was added so far."""
+        """Collapse no later event with the rows so far."""
         self._epoch += 1
 
     def carry(self, before: Repeats, floor: int) -> None:
-        """Keep rows of *before* that count events older than *floor*."""
+        """Retain rows of *before* that count events older than *floor*."""
         self.unfolded, self.dropped = before.unfolded, before.dropped
         self._floods |= before._floods
         for key, old in before._rows.items():
@@ -252,10 +252,10 @@ class Repeats:
         if same or key not in self._rows:
             return
         self._take(entry, key)
-        self._open[row.decision_id] = entry, self._put(entry)
+        self._open[row.decision_id] = entry, self._add_row(entry)
 
     def _key(self, entry: Fold) -> Key:
-        """Return what repeats have in common."""
+        """Return the key that repeats share."""
         head, word = entry.head, entry.state.word
         who: str = head.agent_id or head.actor
         family = head.resource.partition("/")[0]
@@ -266,17 +266,17 @@ class Repeats:
         alone = head.seq if word == "waiting" or entry.missing else 0
         return (self._epoch, who, what, family, alone, word)
 
-    def _put(self, entry: Fold) -> Key:
+    def _add_row(self, entry: Fold) -> Key:
         key = self._key(entry)
         if key[-1] == "denied" and not entry.missing:
             key = self._apart(entry, key)
-        known = self._rows.get(key)
-        if known is None:
+        fold = self._rows.get(key)
+        if fold is None:
             self._rows[key] = FeedRow(key, entry)
             if len(self._rows) > ROUTINE_ROWS + NOTABLE_ROWS + _SPARE:
                 self._drop_old()
         else:
-            known.add(entry)
+            fold.add(entry)
         return key
 
     def _take(self, entry: Fold, key: Key) -> None:
@@ -287,19 +287,19 @@ class Repeats:
 
     def _apart(self, entry: Fold, key: Key) -> Key:
         """Return the key of a denial: the riskiest of its scope has one of its own."""
-        asked, scope = _figure(entry.head.note), (entry.head.agent_id, str(key[2]))
+        figure, scope = _figure(entry.head.note), (entry.head.agent_id, str(key[2]))
         own: Key = (*key[:4], "riskiest", "denied")
-        known = self._riskiest.get(scope)
-        if known is None:
-            self._riskiest[scope] = asked, entry, key
+        highest = self._riskiest.get(scope)
+        if highest is None:
+            self._riskiest[scope] = figure, entry, key
             return key
-        most, riskiest, place = known
-        if asked > most:
+        most, riskiest, place = highest
+        if figure > most:
             if place[4] == "riskiest":
                 self._move(riskiest, place, self._key(riskiest))
-            self._riskiest[scope] = asked, entry, own
+            self._riskiest[scope] = figure, entry, own
             return own
-        if asked < most and place[4] != "riskiest":
+        if figure < most and place[4] != "riskiest":
             apart: Key = (*place[:4], "riskiest", "denied")
             self._move(riskiest, place, apart)
             self._riskiest[scope] = most, riskiest, apart
@@ -310,8 +310,8 @@ class Repeats:
             return  # it was dropped
         if not row.take(entry):
             del self._rows[place]
-        if (known := self._rows.get(key)) is not None:
-            known.add(entry)
+        if (moved := self._rows.get(key)) is not None:
+            moved.add(entry)
         else:
             self._rows[key] = FeedRow(key, entry)
         if entry.head.decision_id in self._open:
@@ -402,8 +402,8 @@ class Repeats:
     def _weight(self, row: FeedRow) -> tuple[bool, bool, int, float, int]:
         denied = row.key[-1] == "denied"
         risk = self._risk(row.head.action) if denied else 0
-        asked = _figure(row.head.note) if denied else 0.0
-        return row.key[-1] == "waiting", denied, risk, asked, row.anchor
+        figure = _figure(row.head.note) if denied else 0.0
+        return row.key[-1] == "waiting", denied, risk, figure, row.anchor
 
     def _rest(self, key: Key, rows: list[FeedRow]) -> Iterator[FeedRow]:
         if key in self.unfolded or len(rows) == 1:
@@ -435,5 +435,5 @@ _anchor: Final = attrgetter("anchor")
 
 def _figure(note: str) -> float:
     """Return the first figure of how much an action moves; 0 where it says none."""
-    found = _FIGURE.search(note)
-    return float(found[0].replace(",", "")) if found else 0.0
+    match = _FIGURE.search(note)
+    return float(match[0].replace(",", "")) if match else 0.0

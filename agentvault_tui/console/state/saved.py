@@ -29,12 +29,12 @@ BUILT_IN: Final[Mapping[str, str]] = {
 
 
 class SavedFilters:
-    """Filters with names, read anew each time: other consoles save too."""
+    """Filters with names, read again each time: other consoles save too."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
-        self._kept: dict[str, str] = {}
-        """What there is where no folder was given."""
+        self._in_memory: dict[str, str] = {}
+        """The filters without a folder."""
 
     @property
     def file(self) -> Path | None:
@@ -53,7 +53,7 @@ class SavedFilters:
             return {}
 
     def save(self, name: str, text: str) -> str:
-        """Keep *text* under *name*; returns what is wrong, or nothing."""
+        """Store *text* under *name*; returns the fault, or nothing."""
         name, text = name.strip(), text.strip()
         if not name or not text:
             return "A filter needs a name and something to ask for."
@@ -64,7 +64,7 @@ class SavedFilters:
         return self._change({name: text}, add=True)
 
     def delete(self, name: str) -> str:
-        """Forget a filter; returns what is wrong, or nothing."""
+        """Delete a filter; returns the fault, or nothing."""
         if name not in self.own():
             built_in = name in BUILT_IN
             return "That one is built in and stays." if built_in else "It is gone."
@@ -72,10 +72,12 @@ class SavedFilters:
 
     def _change(self, changed: Mapping[str, str], *, add: bool) -> str:
         try:
-            kept = {n: text for n, text in self._read().items() if n not in changed}
-            if add and len(kept) >= _MOST:
+            remaining = {
+                n: text for n, text in self._read().items() if n not in changed
+            }
+            if add and len(remaining) >= _MOST:
                 return f"There are {_MOST} saved filters already: delete one first."
-            self._write({**changed, **kept} if add else kept)
+            self._write({**changed, **remaining} if add else remaining)
         except ValueError:
             return f"{self.file} cannot be read: mend it or move it away, then save."
         except (OSError, SettingsError) as error:
@@ -84,7 +86,7 @@ class SavedFilters:
 
     def _read(self) -> dict[str, str]:
         if self.file is None:
-            return dict(self._kept)
+            return dict(self._in_memory)
         try:
             with self.file.open("rb") as file:
                 raw = file.read(_LARGEST + 1)
@@ -94,18 +96,18 @@ class SavedFilters:
             data = json.loads(raw)
         except RecursionError as error:
             raise ValueError("nested too deeply") from error
-        found = data.get("filters") if isinstance(data, dict) else None
-        if not isinstance(found, dict) or len(raw) > _LARGEST:
+        filters = data.get("filters") if isinstance(data, dict) else None
+        if not isinstance(filters, dict) or len(raw) > _LARGEST:
             raise ValueError("no filters in it")
         return {
             str(visible(name, LONGEST_NAME)): str(visible(text, LONGEST))
-            for name, text in found.items()
+            for name, text in filters.items()
             if isinstance(text, str) and name and text
         }
 
     def _write(self, filters: Mapping[str, str]) -> None:
         if self.file is None or self._folder is None:
-            self._kept = dict(filters)
+            self._in_memory = dict(filters)
             return
         private_folder(self._folder)
         content = json.dumps({"filters": filters}, indent=2) + "\n"

@@ -31,19 +31,21 @@ def ended(row: StepUpRow) -> str:
     return f"{word}{who}{used}"
 
 
-def differs(then: StepUpRow, asked: StepUpRow) -> str:
-    """Name what differed then, with the values of then."""
-    if asked.is_change and then.why != asked.why:
+def differs(then: StepUpRow, stepup: StepUpRow) -> str:
+    """Name the differences then, with the values of then."""
+    if stepup.is_change and then.why != stepup.why:
         return str(then.why)
     old = dict((*then.parameters, *then.others))
-    new = dict((*asked.parameters, *asked.others))
-    found = [f"{name} {old[name]}" for name in old if new.get(name) != old[name]]
-    found += [f"no {name}" for name in new if name not in old]
-    if then.resource != asked.resource:
-        found.append(f"on {then.resource}" if then.resource else "on nothing named")
-    if then.scope != asked.scope:
-        found.append(f"scope {then.scope}")
-    return ", ".join(found) or _SAME
+    new = dict((*stepup.parameters, *stepup.others))
+    differences = [f"{name} {old[name]}" for name in old if new.get(name) != old[name]]
+    differences += [f"no {name}" for name in new if name not in old]
+    if then.resource != stepup.resource:
+        differences.append(
+            f"on {then.resource}" if then.resource else "on nothing named"
+        )
+    if then.scope != stepup.scope:
+        differences.append(f"scope {then.scope}")
+    return ", ".join(differences) or _SAME
 
 
 def tally(rows: Sequence[StepUpRow]) -> str:
@@ -56,10 +58,10 @@ def tally(rows: Sequence[StepUpRow]) -> str:
 
 
 def sentences(
-    rows: Iterable[StepUpRow], asked: StepUpRow, now: datetime
+    rows: Iterable[StepUpRow], stepup: StepUpRow, now: datetime
 ) -> Iterable[str]:
     for row in rows:
-        yield f"{ago(row, now)}, {ended(row)}: {differs(row, asked)}"
+        yield f"{ago(row, now)}, {ended(row)}: {differs(row, stepup)}"
 
 
 _FACTS = (
@@ -89,7 +91,7 @@ def changes(opened: StepUpRow, now: StepUpRow) -> tuple[str, ...]:
 
 
 def granted(row: StepUpRow, this: str = "exactly this, ") -> str:
-    """Word what an approval grants: a provider's token is more than one action."""
+    """Word the grant of an approval: a provider's token is more than one action."""
     if row.connection:
         return (
             f"a token of the account at {row.connection}, once: it may do all its "
@@ -118,7 +120,7 @@ def no_limits(row: StepUpRow) -> str:
 
 
 def subject(row: StepUpRow) -> str:
-    """Name what is asked for: how much before where, for it is cut at its end."""
+    """Name the request: the amount before the place, because its end is truncated."""
     if row.is_change:
         return f"change: {row.why}"
     if row.unlimited:
@@ -129,14 +131,14 @@ def subject(row: StepUpRow) -> str:
 
 
 class Stages(NamedTuple):
-    """What happens once a person has approved, and what follows, or does not."""
+    """The stages after an approval, and their failures."""
 
     ready: str
     unused: str
     used: str
     lapsed: tuple[str, str]
     nothing: str
-    """What is said to have not happened where nobody approved."""
+    """The words for the missing stages without an approval."""
 
 
 _TOKEN: Final = Stages(
@@ -172,7 +174,7 @@ _CHANGE: Final = Stages(
 
 
 def stages_of(row: StepUpRow) -> Stages:
-    """Word what an approval leads to: a token, a call that goes out, or a yes."""
+    """Word the result of an approval: a token, a call that goes out, or a yes."""
     if row.is_change:
         return _CHANGE
     if row.evaluation:
@@ -212,7 +214,7 @@ def answered(row: StepUpRow) -> str:
 
 
 def handed_out(row: StepUpRow) -> str:
-    """Word what became of the token once it was used."""
+    """Word the state of the token after its use."""
     if row.connection:
         return (
             f"The agent has a token of the account at {row.connection}, which works "
@@ -240,7 +242,7 @@ def takes_back(row: StepUpRow) -> str:
 
 
 def read_repeat(text: str) -> RepeatRequest | str:
-    """Read what was typed of a repeat; return why it is none, in our own words."""
+    """Read a typed repeat; return its fault, in our own words."""
     words = text.split()
     if len(words) < 2 or not all(map(_is_number, words[:2])):
         return _FORM

@@ -65,7 +65,7 @@ class TokenStore:
         self._which.insert(place, which)
 
     def drop(self, key: int) -> bool:
-        """Remove one token; tell whether it was held."""
+        """Remove one token; return whether it was held."""
         if key in self._keys:
             self._remove(self._keys.index(key))
             return True
@@ -77,7 +77,7 @@ class TokenStore:
         self.more = self._more_elevated = 0
 
     def expire(self, now: float) -> bool:
-        """Remove expired tokens; tell whether there were any."""
+        """Remove expired tokens; return whether there were any."""
         gone = bisect_right(self._ends, now)
         self._keep_from(gone)
         return gone > 0
@@ -109,7 +109,7 @@ class TokenStore:
 
     @property
     def short(self) -> bool:
-        """Tell whether so few are held that more should be read."""
+        """Check whether so few are held that more should be read."""
         return self.more > 0 and len(self._ends) < _LOW
 
     def _remove(self, place: int) -> None:
@@ -160,16 +160,16 @@ class ExpiryQueue:
 
     def before(self, moment: float) -> set[str]:
         """Return the agents with a token that expires before *moment*."""
-        found: set[str] = set()
+        expired: set[str] = set()
         places = [0]
         while places:
             place = places.pop()
             if place < len(self._heap) and self._heap[place][0] < moment:
                 ends, agent_id = self._heap[place]
                 if self._true.get(agent_id) == ends:
-                    found.add(agent_id)
+                    expired.add(agent_id)
                 places += (2 * place + 1, 2 * place + 2)
-        return found
+        return expired
 
 
 _SLOTS: Final = 12

@@ -1,8 +1,8 @@
 """Terminal output reduced to the cells that differ, in as few bytes as possible.
 
-Textual repaints a row from edge to edge and spells every style out in full.
-Over SSH that is most of what a console costs, so each frame is compared with the rows
-as the terminal last got them, and a style with the one before it.
+Textual repaints a row from edge to edge and spells every style out in full. Over SSH
+that is most of a console's cost, so each frame is compared with the rows as the
+terminal last got them, and a style with the one before it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _UNDO: Final = {"1": "22", "2": "22", "3": "23", "4": "24", "5": "25", "7": "27"
 Piece = tuple[str, str]
 """A text and its SGR parameters."""
 Placed = tuple[int, int, Strip]
-"""Column, row, and what stands there."""
+"""Column, row, and content."""
 
 
 class Painter:
-    """Track what the terminal shows, row by row, and write the difference."""
+    """Track the terminal's content, row by row, and write the difference."""
 
     def __init__(self) -> None:
         self._rows: dict[int, dict[int, tuple[int, list[Piece]]]] = {}
@@ -41,11 +41,11 @@ class Painter:
         return _Frame(self, frame)
 
     def forget(self) -> None:
-        """Forget what was painted: the terminal may show something else."""
+        """Forget the painted rows: the terminal may show other ones."""
         self._rows.clear()
 
     def render(self, frame: CompositorUpdate, console: Console) -> str:
-        """Return what turns the screen as painted into *frame*."""
+        """Return the escape codes that turn the painted screen into *frame*."""
         if isinstance(frame, ChopsUpdate):
             strips = _chops(frame)
         elif isinstance(frame, LayoutUpdate):
@@ -72,17 +72,17 @@ class Painter:
     def _changes(
         self, x: int, y: int, strip: Strip, system: ColorSystem | None
     ) -> Sequence[tuple[int, list[Piece]]]:
-        """Return the runs that differ from the last frame, and keep them."""
+        """Return the runs that differ from the last frame, and store them."""
         pieces = _pieces(strip, system or ColorSystem.TRUECOLOR)
         width, row = strip.cell_length, self._rows.setdefault(y, {})
-        known = row.get(x)
-        if known is None or known[0] != width:
+        cell = row.get(x)
+        if cell is None or cell[0] != width:
             for start, (wide, _) in list(row.items()):
                 if start < x + width and x < start + wide:
                     del row[start]
             runs = [(0, pieces)]
         else:
-            runs = differences(known[1], pieces)
+            runs = differences(cell[1], pieces)
         row[x] = (width, pieces)
         return [(x + column, run) for column, run in runs]
 
@@ -131,7 +131,7 @@ _codes = lru_cache(maxsize=1024)(Strip.render_ansi)
 
 
 def differences(old: list[Piece], new: list[Piece]) -> list[tuple[int, list[Piece]]]:
-    """Return where *new* differs from *old*: columns, and what stands there now.
+    """Return the differences of *new* from *old*: columns, and the new content.
 
     Texts are compared by characters, which holds where each takes one cell; a row with
     any other is written whole.
@@ -198,8 +198,8 @@ def _turn(old: str, new: str) -> str:
     (had, *before), (has, *after) = _parts(old), _parts(new)
     undone = {_UNDO.get(code, "0") for code in had - has}
     codes = sorted(undone)
-    kept = {code for code in had & has if _UNDO.get(code) not in undone}
-    codes += sorted(has - kept)
+    undoable = {code for code in had & has if _UNDO.get(code) not in undone}
+    codes += sorted(has - undoable)
     for was, now, default in zip(before, after, ("39", "49"), strict=True):
         if was != now:
             codes.append(now or default)

@@ -1,8 +1,8 @@
 """Names of key bindings, by which a user's keymap moves them.
 
-A name is the action's (``revoke``, ``saved-filters``); where an action takes a number,
-as moving does, it is what the binding is for (``down``, ``page-down``). Bindings of one
-name are moved together: lists everywhere obey the same keys.
+A name is the action's (``revoke``, ``saved-filters``); if an action takes a number, as
+moving does, it is the binding's purpose (``down``, ``page-down``). Bindings of one name
+are moved together: lists everywhere obey the same keys.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class ListCursor:
         self.order = order
 
     def move_cursor(self, rows: int) -> bool:
-        """Move as far as there are rows; tell whether the cursor is on one."""
+        """Move as far as there are rows; return whether the cursor is on one."""
         if self.cursor not in self.order:
             return False
         at = self.order.index(self.cursor) + rows
@@ -116,13 +116,13 @@ def _own(
 @cache
 def keys_of(kind: type) -> Mapping[str, str]:
     """Return the names of a class's shipped bindings by key."""
-    found: dict[str, str] = {}
+    keys: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         own = BindingsMap(base.__dict__.get("BINDINGS", ()))
         for key, binding in own:
             # Textual's own bindings have no name; where ours has their key, it wins.
-            found[key] = binding.id or ""
-    return found
+            keys[key] = binding.id or ""
+    return keys
 
 
 def _named(binding: BindingType) -> BindingType:

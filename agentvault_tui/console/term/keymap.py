@@ -1,7 +1,7 @@
 """The user's own keys: ``keymap.toml`` in the vault's configuration folder.
 
-Each line names an action and its keys: ``revoke = "R"``, ``down = "ctrl+n, down"``.
-What would clash, is unknown or is dangerous stays as it was shipped, and is told.
+Each line names an action and its keys: ``revoke = "R"``, ``down = "ctrl+n, down"``. A
+clashing, unknown or dangerous key stays as it was shipped, and is reported.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _NAMED: Final = frozenset(key.value for key in Keys)
 
 @dataclass(slots=True)
 class Keymap:
-    """What of the file holds, and what is to be said of the rest."""
+    """The valid part of the file, and the messages about the rest."""
 
     keys: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """By the action's name: its keys as Textual calls them."""
@@ -83,9 +83,9 @@ def load(folder: Path, together: Iterable[Place]) -> Keymap:
         return keymap
     load_all()
     places: list[Place] = [*((kind,) for kind in KEYED), *together]
-    known = {name for kind in KEYED for name in keys_of(kind).values() if name}
+    actions = {name for kind in KEYED for name in keys_of(kind).values() if name}
     for name, value in wanted.items():
-        keys, problem = _read(name, value, known)
+        keys, problem = _read(name, value, actions)
         if problem:
             keymap.problems.append(problem)
         else:
@@ -107,11 +107,11 @@ def load_all() -> None:
             importlib.import_module(f"{home.__name__}.{module.name}")
 
 
-def _read(name: str, value: object, known: set[str]) -> tuple[tuple[str, ...], str]:
+def _read(name: str, value: object, actions: set[str]) -> tuple[tuple[str, ...], str]:
     """Return the keys given to an action, or why it cannot have them."""
     shown = visible(name, 40)
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
+    if name not in actions:
+        near = difflib.get_close_matches(name, actions, n=1)
         hint = f", did you mean {near[0]}" if near else ""
         return (), f"there is no action {shown}{hint}"
     if name in _STAYS:

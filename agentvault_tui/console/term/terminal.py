@@ -1,10 +1,9 @@
 """Textual's driver without blocking writes, for input of any bytes.
 
-A terminal may stop reading for minutes: a dropped SSH link, a paused tmux.
-Textual's own writer then blocks the whole program, also when it is told to end, and
-for ever when the terminal is gone.
-Here a thread waits in its place, frames that nobody would see are not even drawn, and
-when the terminal reads again it is told the present, not the past.
+A terminal may stop reading for minutes: a dropped SSH link, a paused tmux. Textual's
+own writer then blocks the whole program, also when it is ordered to end, and for ever
+when the terminal is gone. Here a thread waits in its place, invisible frames are not
+even drawn, and when the terminal reads again it gets the present, not the past.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ _PATIENCE: Final = 1.0
 """Seconds that the last bytes may take when the program ends."""
 _FRAME_BEGINS: Final = "\x1b[?2026h"
 _TYPED: Final = 4096
-"""Bytes of what is typed that are read at once."""
+"""Bytes of typed input that are read at once."""
 _PAUSE: Final = 0.1
 """Seconds between looks whether a lone Esc is the key, while it may be one."""
 _SETTLED: Final = ESCAPE_DELAY + _PAUSE
-"""Seconds after the last byte from which on what was typed is whole."""
+"""Seconds after the last byte after which typed input is whole."""
 
 
 class TerminalWriter:
@@ -62,7 +61,7 @@ class TerminalWriter:
         self._since = 0.0
         """Since when the terminal owes us reading; 0 when it does not."""
         self._untold = 0.0
-        """For how long it had stood, until whoever decides has been told."""
+        """The length of the stall, until the deciding part has read it."""
         self._missed = False
         self._ended = self._dead = False
         self._thread = threading.Thread(target=self._run, daemon=True, name="terminal")
@@ -77,14 +76,14 @@ class TerminalWriter:
 
     @property
     def waits(self) -> float:
-        """For how many seconds the terminal has not taken what it should.
+        """For how many seconds the terminal has not taken its output.
 
         Also right after it does again, until `told`: no key comes between the two.
         """
         return max(self._owed(), self._untold)
 
     def told(self) -> None:
-        """Note that what follows from a stall has been done."""
+        """Note that the consequences of a stall are done."""
         self._untold = 0.0
 
     def _owed(self) -> float:
@@ -92,7 +91,7 @@ class TerminalWriter:
         return time.monotonic() - since if since else 0.0
 
     def behind(self) -> bool:
-        """Tell whether to skip drawing; what is skipped is drawn on resume."""
+        """Check whether to skip drawing; a skipped frame is drawn on resume."""
         with self._changed:
             late = self._owed() > _BEHIND or len(self._waiting) > _MUCH
             if late and not self._dead:

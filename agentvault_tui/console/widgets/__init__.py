@@ -1,1 +1,1 @@
-"""What the console's screens are made of, one widget a file."""
+"""The parts of the console's screens, one widget a file."""

@@ -115,7 +115,7 @@ class FactsPane(ScrollPane):
         self.activity: ActivityRow | None = None
         self.problem = ""
         """Why the counts are not the latest; in words that can be shown."""
-        self._known: dict[int, LiveToken] = {}
+        self._tokens: dict[int, LiveToken] = {}
 
     def take(self, activity: ActivityRow) -> None:
         self.activity, self.problem = activity, ""
@@ -152,10 +152,10 @@ class FactsPane(ScrollPane):
         live: dict[int, LiveToken] = {token.key: token for token in tokens}
         ended = [
             token
-            for token in self._known.values()
+            for token in self._tokens.values()
             if token.key not in live and 0 <= now - token.ends < _GONE
         ]
-        self._known = live | {token.key: token for token in ended}
+        self._tokens = live | {token.key: token for token in ended}
         return sorted(ended, key=lambda token: token.ends, reverse=True)
 
 
@@ -172,7 +172,7 @@ class DayPane(Pane, can_focus=True):
     """Decisions of the last 24 hours, a cell a quarter of an hour or more.
 
     Each row has a scale of its own, and says its largest number: one refusal must be
-    seen beside a thousand answers. The cursor is a quarter, or now.
+    seen next to a thousand answers. The cursor is a quarter, or now.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -188,7 +188,7 @@ class DayPane(Pane, can_focus=True):
         super().__init__(desk, id="day")
         self.day: Day | None = None
         self._back = 0
-        """How many quarters before the last one the cursor stands."""
+        """How many quarters before the last one the cursor is."""
 
     def take(self, day: Day | None) -> None:
         """Show another day; a cursor that is not at now stays on its quarter."""
@@ -284,7 +284,7 @@ class DayPane(Pane, can_focus=True):
 
 
 def _word_at(line: list[str], place: int) -> range:
-    """Return where the word that stands at a place begins and ends, if one does."""
+    """Return where the word that is at a place begins and ends, if one does."""
     begins = ends = place
     while begins > 0 and line[begins - 1] != " " and line[place] != " ":
         begins -= 1

@@ -34,8 +34,8 @@ _BAR_SPAN: Final = 3600.0
 _NAME: Final = 22
 _OWNER: Final = 8
 _GAP: Final = "  "
-_KEPT: Final = 200
-"""Cards kept as they were drawn; more are never on one screen."""
+_CACHED_CARDS: Final = 200
+"""Cached drawn cards; more are never on one screen."""
 _MAY: Final = {1: 2, 2: 36, 3: 2}
 """Cells that scopes leave free, by the rows of a card."""
 
@@ -58,16 +58,16 @@ class Cards:
         mirror = self._mirror
         token = mirror.soonest(agent.id)
         left = int(token.remaining(mirror.clock.now())) if token else -1
-        counts, cut = mirror.counts(agent.id), mirror.cuts.get(agent.id)
+        counts, cuts = mirror.counts(agent.id), mirror.cuts.get(agent.id)
         out = int(outside(agent, mirror.clock.now()))
         broker = (mirror.link.live, mirror.status.panic.on)
         ends = _ends_in(agent, mirror.clock.now())
-        state = (left, counts, look, cut, out, broker, size, theme, ends)
-        known = self._drawn.get(agent.id)
+        state = (left, counts, look, cuts, out, broker, size, theme, ends)
+        drawn = self._drawn.get(agent.id)
         # Two revisions of an agent are two objects; all else compares by value.
-        if known is not None and known[0] is agent and known[1] == state:
-            return known[2]
-        if len(self._drawn) >= _KEPT:
+        if drawn is not None and drawn[0] is agent and drawn[1] == state:
+            return drawn[2]
+        if len(self._drawn) >= _CACHED_CARDS:
             self._drawn.clear()
             self._scopes.clear()
         may = self._may(pen, theme, agent, size)
@@ -77,9 +77,9 @@ class Cards:
 
     def _may(self, pen: Pen, theme: str, agent: AgentRow, size: Size) -> Row:
         state = (theme, size)
-        known = self._scopes.get(agent.id)
-        if known is not None and known[0] is agent and known[1] == state:
-            return known[2]
+        scopes = self._scopes.get(agent.id)
+        if scopes is not None and scopes[0] is agent and scopes[1] == state:
+            return scopes[2]
         width, rows = size
         row = ((_GAP, pen.palette.muted), *_may(pen, agent, width - _MAY[rows]))
         self._scopes[agent.id] = (agent, state, row)
@@ -131,16 +131,16 @@ def _card(
 
 
 def _last(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> Row:
-    """Write what it holds, and how its requests were answered.
+    """Write its tokens, and the answers to its requests.
 
-    Of a revoked agent, what is still open elsewhere goes before both what was closed
-    here, which its state says too, and what it asked for.
+    For a revoked agent, open steps elsewhere go before both closed ones here, which its
+    state shows too, and its requests.
     """
     gap: Row = ((_GAP, pen.palette.muted),)
-    told = cells(_tally(pen, agent, mirror.counts(agent.id)))
+    text = cells(_tally(pen, agent, mirror.counts(agent.id)))
     for bar in _BARS:
         holds = _holds(pen, mirror, agent, bar)
-        if cells(holds) + told + 4 <= width:
+        if cells(holds) + text + 4 <= width:
             break
     counts = _counts(pen, mirror, agent, width - 4 - cells(holds))
     open_still = _elsewhere(pen, mirror, agent) if agent.revoked else []
@@ -158,7 +158,7 @@ def _name_style(pen: Pen, look: Attention) -> Style:
 def _state(
     pen: Pen, agent: AgentRow, look: Attention, now: datetime, *, stopped: bool
 ) -> Row:
-    """Say how the agent stands, in a word, and why it stands so high."""
+    """Word the agent's state, and the reason for its high place."""
     p, g = pen.palette, pen.glyphs
     if look.revoked:
         return (("REVOKED", p.danger),)
@@ -211,7 +211,7 @@ def _may(pen: Pen, agent: AgentRow, width: int) -> Row:
 def _holds(pen: Pen, mirror: Mirror, agent: AgentRow, wide: int = BAR) -> Row:
     p, g = pen.palette, pen.glyphs
     if agent.revoked:
-        return _cut(pen, mirror, agent)
+        return _revocation(pen, mirror, agent)
     if agent.resource_server:
         return ()
     token = mirror.soonest(agent.id)
@@ -231,8 +231,8 @@ def _holds(pen: Pen, mirror: Mirror, agent: AgentRow, wide: int = BAR) -> Row:
     return tuple(row)
 
 
-def _cut(pen: Pen, mirror: Mirror, agent: AgentRow) -> Row:
-    """Say what is known of a revocation, and nothing that is not."""
+def _revocation(pen: Pen, mirror: Mirror, agent: AgentRow) -> Row:
+    """Word the known facts of a revocation, and no others."""
     p = pen.palette
     since = f" {agent.revoked_at:%H:%M}" if agent.revoked_at else ""
     ms = mirror.cuts.get(agent.id)
@@ -241,20 +241,20 @@ def _cut(pen: Pen, mirror: Mirror, agent: AgentRow) -> Row:
 
 
 def _elsewhere(pen: Pen, mirror: Mirror, agent: AgentRow) -> list[Piece]:
-    """Say how far tenant and providers are, and how long what is outside works."""
+    """Word the progress of tenant and providers, and how long tokens outside work."""
     p = pen.palette
-    told: list[Piece] = []
+    pieces: list[Piece] = []
     if text := headline(agent):
-        told.append((text, p.muted))
+        pieces.append((text, p.muted))
     if left := outside(agent, mirror.clock.now()):
-        told.append((f"outside {countdown(left)}", p.waiting))
-    return told
+        pieces.append((f"outside {countdown(left)}", p.waiting))
+    return pieces
 
 
-def _joined(pen: Pen, told: list[Piece]) -> Row:
+def _joined(pen: Pen, pieces: list[Piece]) -> Row:
     between: Piece = (f" {pen.glyphs.separator} ", pen.palette.muted)
     row: list[Piece] = []
-    for piece in told:
+    for piece in pieces:
         row += [between, piece] if row else [piece]
     return tuple(row)
 
@@ -264,9 +264,9 @@ def _counts(pen: Pen, mirror: Mirror, agent: AgentRow, room: int) -> Row:
     if agent.resource_server:
         return ()
     counts = mirror.counts(agent.id)
-    told = _tally(pen, agent, counts)
-    if cells(told) <= room:
-        return told
+    tally = _tally(pen, agent, counts)
+    if cells(tally) <= room:
+        return tally
     refused = _tally(pen, agent, replace(counts, allowed=0))
     return refused if cells(refused) <= room else ()
 
@@ -331,12 +331,12 @@ class AgentPane(Pane, can_focus=True):
         self.view = view
         self._top = 0
         self._offset = 0
-        """The cursor's row on screen, kept when the order changes."""
+        """The cursor's row on screen, the same when the order changes."""
         self._cards = Cards(desk.mirror)
 
     @property
     def agent(self) -> AgentRow | None:
-        """The agent under the cursor: what keys act on."""
+        """The agent under the cursor: the target of keys."""
         return self.mirror.agents.get(self.view.cursor or "")
 
     @property
@@ -367,10 +367,10 @@ class AgentPane(Pane, can_focus=True):
             rows += self._card(agent_id, width, tall)
             rows += [((), None)] * (pitch - tall)
         if not self.view.order:
-            said = (
+            text = (
                 f"  Nothing matches. {self.desk.key('out', 'Esc')} clears the filter."
             )
-            rows += [((), None), (((said, self.pen.palette.text),), None)]
+            rows += [((), None), (((text, self.pen.palette.text),), None)]
         return rows[:height]
 
     def _card(self, agent_id: str, width: int, tall: int) -> list[Painted]:
@@ -384,7 +384,7 @@ class AgentPane(Pane, can_focus=True):
         return [(((mark, style), *row), over) for row in rows]
 
     def _scroll(self, visible: int) -> None:
-        """Keep the cursor in sight and, when rows move, where it was on screen."""
+        """Scroll the cursor into sight, or to its old row when rows move."""
         index, last = self.view.index, max(len(self.view.order) - visible, 0)
         top = index - self._offset
         # A list that was not scrolled stays at its top: who needs a person is there.
@@ -417,10 +417,10 @@ class AgentPane(Pane, can_focus=True):
 
     def _empty(self, width: int) -> list[Painted]:
         pen, p = self.pen, self.pen.palette
-        said = _NONE_THEN if self.desk.past else _WELCOME
+        text = _NONE_THEN if self.desk.past else _WELCOME
         if not self.mirror.loaded:
-            said = _UNREAD
-        lines = ("", *said) if self.mirror.link.live or said is _UNREAD else ()
+            text = _UNREAD
+        lines = ("", *text) if self.mirror.link.live or text is _UNREAD else ()
         rows: list[Painted] = []
         for line in lines:
             style = p.key if line.startswith("  ") else p.text

@@ -1,4 +1,4 @@
-"""The audit pane: what was asked and how it was answered, as it happens."""
+"""The audit pane: requests and their answers, as they happen."""
 
 from __future__ import annotations
 
@@ -86,17 +86,17 @@ class AuditPane(Pane, can_focus=True):
         return [*top, *self._lines]
 
     def _top(self, width: int) -> list[Row]:
-        """Write what stands above the rows."""
+        """Write the rows above the list."""
         return [self._title(width)]
 
     def _depends(self) -> tuple[object, ...]:
-        """Return what, when it changes, makes the lines be drawn anew."""
+        """Return the value whose change draws the lines again."""
         versions = self.mirror.versions
         changed = (versions.roster, versions.stepups)
         return (self.feed.version, self.feed.notable, *changed, self.unread)
 
     def _nothing(self) -> str:
-        """Say why there is no row; what was not looked at yet is never passed over."""
+        """Word why there is no row; an unread stretch is never passed over."""
         feed = self.feed
         if self.unread:
             return f"Not read: {self.unread}"
@@ -180,7 +180,7 @@ class AuditPane(Pane, can_focus=True):
         return FeedColumns.of(width, 1 + _TIME)
 
     def _gap(self, line: FeedRow, *, first: bool) -> list[Painted]:
-        """Say what is missing before a row: numbers have no gaps of their own."""
+        """Word the gap before a row: numbers have no gaps of their own."""
         if first and self.unread and not self.feed.exhausted:
             waiting = self.pen.palette.waiting
             return [(((f"   not read: {self.unread}", waiting),), None)]
@@ -309,7 +309,7 @@ class AuditPane(Pane, can_focus=True):
         self.settled()
 
     def fold(self) -> bool:
-        """Collapse again what was unfolded; tell whether there was anything."""
+        """Collapse again the unfolded row; return whether there was one."""
         folded = self.feed.fold()
         if folded:
             self.after_move()
@@ -319,7 +319,7 @@ class AuditPane(Pane, can_focus=True):
         self.paint()
 
     def settled(self) -> None:
-        """Show what has been read, now that it is all."""
+        """Show the read rows, now that they are all."""
         self.paint()
 
     def on_unmount(self) -> None:
@@ -328,18 +328,18 @@ class AuditPane(Pane, can_focus=True):
 
 
 class FeedPane(AuditPane):
-    """The audit as it happens, under what has happened since the last key."""
+    """The audit as it happens, under the events since the last key."""
 
     def _top(self, width: int) -> list[Row]:
         rows = super()._top(width)
-        found = None if self.desk.past else self.desk.absence.parts()
-        if found is not None:
-            since, parts = found
+        missed = None if self.desk.past else self.desk.absence.parts()
+        if missed is not None:
+            since, parts = missed
             rows.append(self._since(f"{since:%H:%M}", parts, width))
         return rows
 
     def _since(self, since: str, parts: list[str], width: int) -> Row:
-        """Write what happened since the last key, as many parts as fit."""
+        """Write the events since the last key, as many parts as fit."""
         pen, p = self.pen, self.pen.palette
         start = f" since {since}, your last key: "
         text, room = "", width - cell_width(start) - 1

@@ -1,4 +1,4 @@
-"""The lines of each screen: its state, what is wrong, what waits, which keys work."""
+"""The lines of each screen: its state, faults, waiting requests, and keys."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Masthead(Pane):
         return 1 + len(self.banners(width))
 
     def _state(self, width: int) -> Row:
-        """Name what matters most last to go when it gets narrow."""
+        """Name the most important parts last to go when it gets narrow."""
         pen, p = self.pen, self.pen.palette
         mirror, status = self.mirror, self.mirror.status
         now = mirror.clock.now()
@@ -146,25 +146,25 @@ class Masthead(Pane):
         return (("ledger ", p.muted), mark, *count)
 
     def banners(self, width: int, *, lines: int = _LINES) -> list[Painted]:
-        """Return what is wrong, the worst first, each on at most so many *lines*."""
+        """Return the faults, the worst first, each on at most so many *lines*."""
         mirror, self._most_lines = self.mirror, lines
-        found: list[Painted] = []
+        rows: list[Painted] = []
         if mirror.status.panic.on:
-            found += self._banner(self._panic(), width)
+            rows += self._banner(self._panic(), width)
         if not mirror.status.writable:
             what = "DOES NOT HOLD" if mirror.status.fault else "CANNOT WRITE"
             text = (
                 f"LEDGER {what}: nothing is issued; revoking still works."
                 " What to do: agentvault doctor"
             )
-            found += self._banner(text, width)
+            rows += self._banner(text, width)
         for notice in loosened(mirror):
-            found += self._notice(notice, width)
+            rows += self._notice(notice, width)
         for warning in mirror.warnings.values():
-            found += self._banner(warning, width)
+            rows += self._banner(warning, width)
         for notice in self._notices():
-            found += self._notice(notice, width)
-        return found[:_MOST]
+            rows += self._notice(notice, width)
+        return rows[:_MOST]
 
     def _panic(self) -> str:
         panic = self.mirror.status.panic
@@ -188,8 +188,8 @@ class Masthead(Pane):
             notices.append(f"STALE: {link.reason}. Decisions wait until it is read.")
         if not mirror.status.tenant_reachable:
             notices.append("The tenant cannot be reached: approving waits for it.")
-        if told := mirror.status.undelivered:
-            notices.append(f"{told}: {self.desk.key('alerts', 'N')} shows which")
+        if notice := mirror.status.undelivered:
+            notices.append(f"{notice}: {self.desk.key('alerts', 'N')} shows which")
         notices += mirror.status.warnings
         started = mirror.restarted_at
         if started and mirror.clock.now() - started < _NOTICE:
@@ -266,14 +266,14 @@ class KeyBar(Pane):
             return [(pen.cut(row, width), None)]
         gap = next((n for n in _GAPS if self._fits(self.keys, n, width)), _GAPS[-1])
         # The last two lead to all the others, and out.
-        kept: list[tuple[str, str]] = []
+        keys: list[tuple[str, str]] = []
         last = list(self.keys[-2:])
         while last and not self._fits(last, gap, width):
             last.pop()
         for key in self.keys[:-2]:
-            if self._fits([*kept, key, *last], gap, width):
-                kept.append(key)
-        row = pen.keys([*kept, *last], gap=gap)
+            if self._fits([*keys, key, *last], gap, width):
+                keys.append(key)
+        row = pen.keys([*keys, *last], gap=gap)
         return [(((" ", pen.palette.text), *row), None)]
 
     def _fits(self, keys: Sequence[tuple[str, str]], gap: int, width: int) -> bool:
@@ -281,7 +281,7 @@ class KeyBar(Pane):
 
 
 class StepUpBar(Pane):
-    """How many wait, how long the oldest has, and what it wants."""
+    """The number of waiting requests, the age of the oldest, and its wish."""
 
     DEFAULT_CSS = """
     StepUpBar { background: $surface; }

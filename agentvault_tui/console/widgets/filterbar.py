@@ -27,7 +27,7 @@ _HINT_SHARE = 2
 
 
 class FilterField(LineInput):
-    """Where it is typed; Enter and Esc mean what they mean without completions."""
+    """The input; Enter and Esc mean the same as without completions."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("tab", "accept", "complete"),
@@ -72,7 +72,7 @@ class FilterField(LineInput):
 
 
 class FilterBar(Horizontal):
-    """An input without a frame, beside a slash; completions and complaints follow."""
+    """An input without a frame, next to a slash; completions and complaints follow."""
 
     DEFAULT_CSS = """
     FilterBar {
@@ -101,7 +101,7 @@ class FilterBar(Horizontal):
         self.naming = False
         """Whether a name is typed, and not a filter."""
         self._desk = desk
-        self._known = Known(desk.mirror, desk.saved)
+        self._completer = Known(desk.mirror, desk.saved)
         self._chosen = 0
         self._text = ""
         """The filter, while its name is typed."""
@@ -151,8 +151,8 @@ class FilterBar(Horizontal):
 
     def _show_ghost(self) -> None:
         typed = self._field.value
-        found = self.completions[self._chosen] if self.completions else None
-        ghost = found.text if found and found.extends(typed) else ""
+        completion = self.completions[self._chosen] if self.completions else None
+        ghost = completion.text if completion and completion.extends(typed) else ""
         self._field.post_message(SuggestionReady(typed, ghost))
 
     def _show_hint(self) -> None:
@@ -220,7 +220,9 @@ class FilterBar(Horizontal):
         if self.naming:
             self.completions = []
         else:
-            self.completions = complete(event.value, self._known) if self.typing else []
+            self.completions = (
+                complete(event.value, self._completer) if self.typing else []
+            )
             self._chosen = 0
             self._show_ghost()
             self.post_message(self.Changed(event.value))

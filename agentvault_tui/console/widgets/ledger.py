@@ -32,7 +32,7 @@ class LedgerList(AuditPane):
         self._going = False
 
     def go(self, seq: int) -> None:
-        """Hold at an event, with what is around it in sight."""
+        """Hold at an event, with its surroundings in sight."""
         self.feed.jump(seq)
         self._going = True
         if self.feed.wants(self.size.height):
@@ -97,7 +97,7 @@ class LedgerList(AuditPane):
         return pen.spread(row, self._verified(width), width)
 
     def _verified(self, width: int) -> Row:
-        """Say for what is in sight whether it was computed again here, and holds."""
+        """Word whether the visible rows were computed again here, and hold."""
         p, g = self.pen.palette, self.pen.glyphs
         right, wrong, unknown = self._checked.count(self.on_screen)
         if wrong:

@@ -50,7 +50,7 @@ class LineInput(Keyed, Input):
         self.styles.width = width
 
     def validate_value(self, value: str) -> str:
-        """Spell out what would not be seen, however it came in."""
+        """Spell out invisible characters, however they came in."""
         return clip(value, max(_SPELLED * len(value), 1))
 
     def insert_text_at_cursor(self, text: str) -> None:
@@ -105,7 +105,7 @@ class Prompt(Horizontal):
         return self.is_mounted and self.field.has_focus
 
     def refuse(self, why: str) -> None:
-        """Say what is wrong with the answer, in our own words."""
+        """Word the fault of the answer, in our own words."""
         self.query_one("#refusal", Static).update(f" {why} " if why else "")
 
     @on(Input.Changed)

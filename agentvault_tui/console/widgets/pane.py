@@ -25,7 +25,7 @@ _PLAIN: Final = Style()
 WHEEL: Final = 3
 """Rows a notch of the wheel moves."""
 Painted = tuple[Row, Style | None]
-"""A row and what is added to all of it, such as the cursor's ground."""
+"""A row and its common style, such as the cursor's ground."""
 
 
 class Pane(Keyed, Widget):
@@ -53,14 +53,14 @@ class Pane(Keyed, Widget):
 
     @property
     def pen(self) -> Pen:
-        """Return what rows are written with, under the theme that is on now."""
+        """Return the pen for rows, under the present theme."""
         palette = theme.palette(self.app.theme)
         if self._pen is None or self._pen.palette is not palette:
             self._pen = Pen(palette, self.desk.glyphs)
         return self._pen
 
     def key(self, label: str) -> str:
-        """Return the key that the user has for what is shipped under *label*."""
+        """Return the user's key for the one shipped under *label*."""
         if not self.desk.keymap:
             return label
         nodes = (self.screen.focused, self.screen, self.app)
@@ -187,7 +187,7 @@ class ListPane(ListCursor, Pane, Generic[RowT], can_focus=True):
 
     BINDINGS: ClassVar[list[BindingType]] = moves("move")
     NONE: ClassVar[str] = ""
-    """What is said where there is no row."""
+    """The text in place of rows."""
     _top = 0
 
     class Moved(Message):
@@ -197,12 +197,12 @@ class ListPane(ListCursor, Pane, Generic[RowT], can_focus=True):
         super().__init__(desk, id=id)
         self.rows: dict[str, RowT] = {}
         """By their ids, in their order."""
-        self.said = ""
-        """Why the rows are not the latest, or what is under way."""
+        self.status_text = ""
+        """Why the rows are not the latest, or the work under way."""
 
     @property
     def under_cursor(self) -> RowT | None:
-        """The row under the cursor: what keys act on."""
+        """The row under the cursor: the target of keys."""
         return self.rows.get(self.cursor)
 
     def title(self) -> Row:
@@ -239,7 +239,7 @@ class ListPane(ListCursor, Pane, Generic[RowT], can_focus=True):
 
 
 def _regions(rows: list[int], width: int) -> list[Region]:
-    """Return what *rows*, in order, cover, in the fewest rectangles."""
+    """Return the area of *rows*, in order, in the fewest rectangles."""
     runs = groupby(enumerate(rows), lambda pair: pair[1] - pair[0])
     blocks = [[row for _, row in run] for _, run in runs]
     return [Region(0, block[0], width, len(block)) for block in blocks]

@@ -24,7 +24,7 @@ _LEAST: Final = 8
 
 
 class PastMasthead(Masthead):
-    """Which moment is shown, where it lies, and what has happened since."""
+    """The shown moment, its place, and the events since."""
 
     def __init__(self, desk: Desk, past: PastMirror) -> None:
         super().__init__(desk, id="masthead")
@@ -85,7 +85,7 @@ class PastMasthead(Masthead):
         return pen.spread(tuple(left), right, room)
 
     def _way(self, room: int) -> Row:
-        """Show where the moment lies between first and last event, and what came."""
+        """Show the moment's place between first and last event, and the events."""
         pen, p, g = self.pen, self.pen.palette, self.pen.glyphs
         first, here, last = self._past.first, self._past.place, self.last
         arrived = self._live.last_seq - self._past.left_at
@@ -110,19 +110,19 @@ class PastMasthead(Masthead):
         return pen.spread(left, right, room)
 
     def _now(self) -> list[str]:
-        live, told = self._live, []
+        live, texts = self._live, []
         key = self.desk.key("time", "t")
-        told += [f"Now: {words}" for words in loosened(live)]
+        texts += [f"Now: {words}" for words in loosened(live)]
         if live.link.state in {LinkState.LOST, LinkState.STALE}:
-            told.append(f"Now: the link is {live.link.state}: {live.link.reason}")
+            texts.append(f"Now: the link is {live.link.state}: {live.link.reason}")
         if live.status.panic.on and not self._past.status.panic.on:
-            told.append(f"Now: PANIC by {live.status.panic.by}. {key} goes there.")
+            texts.append(f"Now: PANIC by {live.status.panic.by}. {key} goes there.")
         waiting = len(live.open_stepups())
         if waiting > len(self._past.open_stepups()):
-            told.append(
+            texts.append(
                 f"Now: {waiting} waiting for a person. {key} goes back to them."
             )
-        return told
+        return texts
 
     def _told(self, text: str, room: int, style: Style) -> list[Row]:
         return [((row, style),) for row in self._wrapped(text, room)]

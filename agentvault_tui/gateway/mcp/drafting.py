@@ -89,8 +89,8 @@ async def tools_of_url(url: str, token: str | None) -> list[Tool]:
         headers=headers, timeout=_TIMEOUT_S, trust_env=False, follow_redirects=False
     ) as http:
         begin = {"protocolVersion": LEGACY[0], "capabilities": {}, "clientInfo": CLIENT}
-        found, session = await _post(http, url, "initialize", begin, 1)
-        if "result" not in found:
+        reply, session = await _post(http, url, "initialize", begin, 1)
+        if "result" not in reply:
             raise _refused("it refuses initialize")
         http.headers["MCP-Protocol-Version"] = LEGACY[0]
         if session is not None:
@@ -127,8 +127,8 @@ async def _post(
                 text += piece
                 if len(text) > _MOST_BYTES:
                     raise _refused("its answer is too large")
-                if id_ is not None and (found := _answer(bytes(text), id_)):
-                    return found, session
+                if id_ is not None and (answer := _answer(bytes(text), id_)):
+                    return answer, session
             return {}, session
     except httpx.HTTPError as error:
         raise _refused(f"it cannot be reached ({type(error).__name__})") from None
@@ -153,7 +153,7 @@ def _refused(why: str) -> UpstreamError:
 
 async def _read_all(ask: _Ask) -> list[Tool]:
     """Read all pages of a list of tools."""
-    found: list[Tool] = []
+    tools_read: list[Tool] = []
     cursor: object = None
     for _ in range(_MOST_PAGES):
         answer = await ask({} if cursor is None else {"cursor": cursor})
@@ -161,11 +161,11 @@ async def _read_all(ask: _Ask) -> list[Tool]:
         tools = result.get("tools") if isinstance(result, dict) else None
         if not isinstance(tools, list):
             raise _refused("it has no list of tools")
-        found += [one for one in tools if isinstance(one, dict)]
+        tools_read += [one for one in tools if isinstance(one, dict)]
         cursor = result.get("nextCursor") if isinstance(result, dict) else None
-        if cursor is None or len(found) >= _MOST_TOOLS:
+        if cursor is None or len(tools_read) >= _MOST_TOOLS:
             break
-    return found[:_MOST_TOOLS]
+    return tools_read[:_MOST_TOOLS]
 
 
 def draft_file(name: str, head: Iterable[str], tools: Iterable[Tool]) -> str:
@@ -192,6 +192,8 @@ def draft_file(name: str, head: Iterable[str], tools: Iterable[Tool]) -> str:
         *head,
         'unmatched = "deny"',
     ]
+    if any("amount" in _arguments(tool) for tool in tools):
+        lines += ["", "# [money]", '# unit = "minor"   # 4200 is 42.00; or "major"']
     entries = 0
     for tool in tools:
         entry = _entry(name, tool)
@@ -207,11 +209,9 @@ def _entry(server: str, tool: Tool) -> list[str]:
     shown = visible(" ".join(tool_name.split()), 100)
     if not re.fullmatch(r"[\x21-\x7e]{1,128}", tool_name) or "*" in tool_name:
         return ["", f"# Left out, for no entry can name it: {shown}"]
+    names = _arguments(tool)
     schema = tool.get("inputSchema")
-    schema = schema if isinstance(schema, dict) else {}
-    declared = schema.get("properties")
-    names = [str(one) for one in declared] if isinstance(declared, dict) else []
-    needed = schema.get("required")
+    needed = schema.get("required") if isinstance(schema, dict) else None
     required = [str(one) for one in needed] if isinstance(needed, list) else []
     scope = _scope(tool_name, tool.get("annotations"))
     if any(_FILE.fullmatch(one.lower()) for one in names):
@@ -219,8 +219,8 @@ def _entry(server: str, tool: Tool) -> list[str]:
     lines = [f"[tools.{write_key(tool_name)}]", f'scope = "{scope}"']
     for pattern in (_FILE, _OBJECT):
         plain = (one for one in required if re.fullmatch(r"[A-Za-z0-9_.-]+", one))
-        if found := next((one for one in plain if pattern.fullmatch(one.lower())), ""):
-            lines.append(f"resource = {write_value(f'{server}:{{{found}}}')}")
+        if word := next((one for one in plain if pattern.fullmatch(one.lower())), ""):
+            lines.append(f"resource = {write_value(f'{server}:{{{word}}}')}")
             break
     stated: dict[str, str] = {one: f"/{one}" for one in _STATED if one in names}
     for one in ("recipients", "to"):
@@ -230,12 +230,19 @@ def _entry(server: str, tool: Tool) -> list[str]:
     if stated:
         pairs = ", ".join(f"{key} = {write_value(at)}" for key, at in stated.items())
         lines.append(f"parameters = {{ {pairs} }}")
-    said = visible(" ".join(str(tool.get("description", "")).split()), 100)
-    return ["", *([f"# {said}"] if said else []), *lines]
+    description = visible(" ".join(str(tool.get("description", "")).split()), 100)
+    return ["", *([f"# {description}"] if description else []), *lines]
+
+
+def _arguments(tool: Tool) -> list[str]:
+    """Return the names of the arguments that a tool declares."""
+    schema = tool.get("inputSchema")
+    declared = schema.get("properties") if isinstance(schema, dict) else None
+    return [str(one) for one in declared] if isinstance(declared, dict) else []
 
 
 def _scope(name: str, annotations: object) -> str:
-    """Guess what a tool does; the stricter one where name and annotations differ."""
+    """Guess the scope of a tool; the stricter one if name and annotations differ."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+", "_", name).lower()
     by_name = guess_scope("post", words)
     notes = annotations if isinstance(annotations, dict) else {}
@@ -250,5 +257,5 @@ def _scope(name: str, annotations: object) -> str:
 
 
 def _is_read(words: str, notes: Mapping[str, Any]) -> bool:
-    """Tell whether name and annotations both say that a tool reads (get_invoice)."""
+    """Check whether name and annotations both say that a tool reads (get_invoice)."""
     return _READS.match(words) is not None and notes.get("readOnlyHint") is True

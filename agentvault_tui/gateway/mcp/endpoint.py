@@ -1,9 +1,9 @@
 """``POST /mcp/{name}``: MCP on the agents' listener, both eras on one endpoint.
 
-The revision of 2026-07-28, whose requests stand alone, and those of 2025-11-25 and
+The revision of 2026-07-28, whose requests are independent, and those of 2025-11-25 and
 2025-06-18, with a handshake and sessions. Each ``tools/call`` is one call of the
-gateway's: decided, held, recorded and cut as any other. What a server says is relayed
-as it wrote it.
+gateway's: decided, held, recorded and cut as any other. A server's messages are relayed
+as it wrote them.
 """
 
 from __future__ import annotations
@@ -95,12 +95,12 @@ class McpApp:
         """Serve *servers*.
 
         Args:
-            broker: what decides and records.
+            broker: the broker that decides and records.
             calls: the calls there are.
             admission: decides about them.
-            servers: those in force.
+            servers: those in effect.
             processes: of servers that are programs.
-            credentials: what is attached for those that are not.
+            credentials: the source of attachments for the others.
             upstream: returns how one of these is reached.
         """
         self._broker = broker
@@ -169,13 +169,13 @@ class McpApp:
         """Return the scopes of *server* that are issued at once to an agent with them.
 
         A client asks for all of them in one request, which is refused for one scope
-        that its agent was not granted, and it is not known yet whose client it is: so
-        those that all agents have that have any; if there is none, the one that most
-        have. Further ones are asked for by the calls that need them.
+        that its agent was not granted, and the client is not known yet. So they are the
+        scopes that all agents with any of them have; if there is none, the one that
+        most have. Further ones are asked for by the calls that need them.
         """
-        now, known = self._broker.clock.boot(), self._at_once.get(server.name)
-        if known is not None and known[0] is server and now < known[1]:
-            return known[2]
+        now, cached = self._broker.clock.boot(), self._at_once.get(server.name)
+        if cached is not None and cached[0] is server and now < cached[1]:
+            return cached[2]
         own, holders, holds = set(server.scopes), 0, Counter[str]()
         allowed: dict[str, bool] = {}
         for agent in self._broker.registry.agents():
@@ -189,10 +189,10 @@ class McpApp:
             if usable := [scope for scope in granted if allowed[scope]]:
                 holders += 1
                 holds.update(usable)
-        found = [scope for scope in server.scopes if holds[scope] == holders > 0]
-        found = found or [scope for scope, _ in holds.most_common(1)]
-        self._at_once[server.name] = server, now + _AT_ONCE_KEPT, found
-        return found
+        scopes = [scope for scope in server.scopes if holds[scope] == holders > 0]
+        scopes = scopes or [scope for scope, _ in holds.most_common(1)]
+        self._at_once[server.name] = server, now + _AT_ONCE_KEPT, scopes
+        return scopes
 
     # One message
 
@@ -260,7 +260,7 @@ class McpApp:
     def _taking(
         self, caller: Caller, take: Callable[[int], None]
     ) -> Callable[[int], None]:
-        """Return what counts a piece of a body, as long as its agent may send it."""
+        """Return the function that counts a piece of an agent's body."""
 
         def taken(size: int) -> None:
             self._admission.check_live(caller)
@@ -291,8 +291,8 @@ class McpApp:
     ) -> None:
         """Say in a refusal where tokens are issued, and which one it takes.
 
-        RFC 9728 section 5.1, RFC 6750 section 3. The scope is the call's; of what is no
-        call, those of the server that are issued without a person.
+        RFC 9728 section 5.1, RFC 6750 section 3. The scope is the call's; of other
+        requests, those of the server that are issued without a person.
         """
         rule = None
         if message is not None and message.method == CALL:
@@ -319,55 +319,59 @@ class McpApp:
         named = [value for name, value in headers if name == b"mcp-session-id"]
         if not named:
             return None
-        found = None
+        session = None
         if len(named) == 1:
             id_ = named[0].decode("latin-1")
-            found = self._sessions.find(id_, caller.agent.id, server.name)
-        if found is None:
+            session = self._sessions.find(id_, caller.agent.id, server.name)
+        if session is None:
             raise _no_session()
-        return found
+        return session
 
-    async def _dispatch(self, asked: AskedMessage) -> None:
+    async def _dispatch(self, incoming: AskedMessage) -> None:
         """Answer a message of either era."""
-        message, writer = asked.message, asked.writer
-        if asked.modern:
-            check_modern(message, asked.headers)
+        message, writer = incoming.message, incoming.writer
+        if incoming.modern:
+            check_modern(message, incoming.headers)
         if message.id is None:
-            await self._notified(asked)
+            await self._notified(incoming)
             await writer.empty(202)
             return
-        if asked.modern:
+        if incoming.modern:
             if message.method == "server/discover":
-                greeting = await asked.attended(self._discover(asked))
+                greeting = await incoming.attended(self._discover(incoming))
                 await writer.finish(answer(message.id, result=greeting))
                 return
         elif message.method == "initialize":
-            await self._initialize(asked)
+            await self._initialize(incoming)
             return
         elif message.method == "ping":
             await writer.finish(answer(message.id, result=Raw(b"{}")))
             return
-        elif asked.session is None:
+        elif incoming.session is None:
             raise McpError(INVALID_REQUEST, "initialize first: no Mcp-Session-Id")
-        await self._requested(asked)
+        await self._requested(incoming)
 
-    async def _requested(self, asked: AskedMessage) -> None:
-        """Answer what both eras have alike."""
-        message, method, writer = asked.message, asked.message.method, asked.writer
+    async def _requested(self, incoming: AskedMessage) -> None:
+        """Answer the requests that both eras share."""
+        message, method, writer = (
+            incoming.message,
+            incoming.message.method,
+            incoming.writer,
+        )
         if method == "tools/list":
-            await writer.finish(await asked.attended(self._list_tools(asked)))
+            await writer.finish(await incoming.attended(self._list_tools(incoming)))
         elif method == CALL and message.named == results.CHECK:
-            await writer.finish(await self._calls.check(asked))
-        elif method == CALL or self._is_call(asked.server, method):
-            await self._calls.call(asked)
-        elif method in _LISTS and _serves(asked.server, method):
-            await writer.finish(await asked.attended(self._relay.ask(asked)))
+            await writer.finish(await self._calls.check(incoming))
+        elif method == CALL or self._is_call(incoming.server, method):
+            await self._calls.call(incoming)
+        elif method in _LISTS and _serves(incoming.server, method):
+            await writer.finish(await incoming.attended(self._relay.ask(incoming)))
         else:
             text = "this is not served through AgentVault"
             raise McpError(METHOD_NOT_FOUND, text)
 
     def _is_call(self, server: McpServer, method: str) -> bool:
-        """Tell whether a request other than of a tool is decided as a call."""
+        """Check whether a request other than of a tool is decided as a call."""
         return (
             method in {"resources/read", "prompts/get", "completion/complete"}
             and server.rule_of("", method) is not None
@@ -375,13 +379,13 @@ class McpApp:
 
     # Notifications and the handshake
 
-    async def _notified(self, asked: AskedMessage) -> None:
+    async def _notified(self, incoming: AskedMessage) -> None:
         """Take a notification; an answer to a request of a server is dropped.
 
         Raises:
-            McpError: it is a request without an id, or cancels what is no request.
+            McpError: it is a request without an id, or cancels an unknown request.
         """
-        message, session = asked.message, asked.session
+        message, session = incoming.message, incoming.session
         if message.method and not message.method.startswith("notifications/"):
             raise McpError(INVALID_REQUEST, "a request needs an id")
         if message.method == "notifications/cancelled":
@@ -391,31 +395,31 @@ class McpApp:
             stop = session.running.get(id_) if session is not None else None
             if stop is not None:
                 stop()
-        elif session is None or asked.server.service is None:
+        elif session is None or incoming.server.service is None:
             return
         elif message.method == "notifications/initialized":
             with suppress(UpstreamError):
-                await self._relay.notify(asked)
+                await self._relay.notify(incoming)
 
-    async def _initialize(self, asked: AskedMessage) -> None:
+    async def _initialize(self, incoming: AskedMessage) -> None:
         """Begin a session (2025-11-25, basic/lifecycle)."""
-        server, message = asked.server, asked.message
+        server, message = incoming.server, incoming.message
         wanted = message.params.get("protocolVersion")
         if wanted is None:
             raise McpError(INVALID_PARAMS, "protocolVersion is missing")
         upstream = None
         if server.service is None:
-            process = self._relay.process_of(asked)
-            await asked.attended(process.start())
+            process = self._relay.process_of(incoming)
+            await incoming.attended(process.start())
             result = process.greeting
         else:
             # Servers are not told the client's capabilities: the client is never asked.
-            asked.message = without_capabilities(message)
-            envelope = await asked.attended(self._relay.ask(asked))
+            incoming.message = without_capabilities(message)
+            envelope = await incoming.attended(self._relay.ask(incoming))
             if "result" not in envelope:
-                await asked.writer.finish(envelope)
+                await incoming.writer.finish(envelope)
                 return
-            result, upstream = envelope["result"], asked.upstream_session
+            result, upstream = envelope["result"], incoming.upstream_session
         agreed = text_of(read_answer(bytes(result)), "protocolVersion") or LEGACY[0]
         offered = wanted if wanted in LEGACY else LEGACY[0]
         version = min(offered, agreed)
@@ -425,19 +429,19 @@ class McpApp:
         result = with_members(
             results.without_unserved(server, result), protocolVersion=version
         )
-        begun = self._sessions.begin(asked.agent.id, server.name, version, upstream)
-        asked.writer.extra = ((b"mcp-session-id", begun.id.encode()),)
-        await asked.writer.finish(answer(message.id, result=result))
+        begun = self._sessions.begin(incoming.agent.id, server.name, version, upstream)
+        incoming.writer.extra = ((b"mcp-session-id", begun.id.encode()),)
+        await incoming.writer.finish(answer(message.id, result=result))
 
-    async def _discover(self, asked: AskedMessage) -> Raw:
-        """Return what a server of the modern era says of itself."""
-        server = asked.server
+    async def _discover(self, message: AskedMessage) -> Raw:
+        """Return a modern server's own description."""
+        server = message.server
         if server.service is None:
-            process = self._relay.process_of(asked)
+            process = self._relay.process_of(message)
             await process.start()
             result = process.greeting
         else:
-            envelope = await self._relay.ask(asked)
+            envelope = await self._relay.ask(message)
             if "result" not in envelope:
                 # Nothing else is proof of the modern era (basic/versioning).
                 raise unsupported(MODERN, LEGACY)
@@ -455,14 +459,14 @@ class McpApp:
 
     # Tools
 
-    async def _list_tools(self, asked: AskedMessage) -> Envelope:
+    async def _list_tools(self, message: AskedMessage) -> Envelope:
         """Return the tools that the agent's scopes allow, which no other may cache."""
-        envelope = await self._relay.ask(asked)
+        envelope = await self._relay.ask(message)
         if "result" not in envelope:
             return envelope
-        await self._relay.note_tools(asked, envelope["result"])
-        server, agent = asked.server, self._broker.registry.agent(asked.agent.id)
-        caller = asked.caller._replace(agent=asked.caller.token.principal(agent))
+        await self._relay.note_tools(message, envelope["result"])
+        server, agent = message.server, self._broker.registry.agent(message.agent.id)
+        caller = message.caller._replace(agent=message.caller.token.principal(agent))
 
         def allowed(name: str) -> bool:
             rule = server.rule_of(name)
@@ -473,7 +477,7 @@ class McpApp:
             return verdict.outcome is not Outcome.DENIED
 
         envelope["result"] = results.listed(
-            envelope["result"], allowed, modern=asked.modern
+            envelope["result"], allowed, modern=message.modern
         )
         return envelope
 
@@ -535,12 +539,12 @@ async def _read(
 
 def _host(scope: Scope) -> str:
     """Return the ``Host`` header, which the guard has checked."""
-    found: bytes = dict(scope["headers"]).get(b"host", b"")
-    return found.decode("latin-1")
+    host: bytes = dict(scope["headers"]).get(b"host", b"")
+    return host.decode("latin-1")
 
 
 def _serves(server: McpServer, method: str) -> bool:
-    """Tell whether anything of the family of *method* is allowed."""
+    """Check whether anything of the family of *method* is allowed."""
     return results.serves(server, method.partition("/")[0])
 
 

@@ -15,7 +15,7 @@ HEADER_MISMATCH: Final = -32020
 UNSUPPORTED_VERSION: Final = -32022
 DENIED: Final = 4030
 CANCELLED: Final = 4990
-"""Both are ours, outside of what JSON-RPC and MCP reserve."""
+"""Both are ours, outside of the ranges of JSON-RPC and MCP."""
 _STATUS: Final = {
     PARSE_ERROR: 400,
     INVALID_REQUEST: 400,

@@ -88,13 +88,13 @@ class RequestMeta(NamedTuple):
     """Names of the members that are not sent."""
 
 
-def check_names(members: Mapping[str, object], known: Iterable[str]) -> None:
+def check_names(members: Mapping[str, object], names: Iterable[str]) -> None:
     """Refuse a member whose name folds to a known one and is spelt differently.
 
     Raises:
         McpError: -32600.
     """
-    folds = _folds(tuple(known))
+    folds = _folds(tuple(names))
     for name in members:
         if name not in folds.values() and (meant := folds.get(_fold(name))):
             text = f"the member {visible(name, 60)} is spelt {meant}"
@@ -149,12 +149,12 @@ def build_params(
     Raises:
         McpError: -32600 for a name in another spelling, -32602 for a wrong type.
     """
-    known = _METHODS.get(method, {})
-    check_names(given, (*known, "_meta", "task"))
+    names = _METHODS.get(method, {})
+    check_names(given, (*names, "_meta", "task"))
     if method == "tools/call" and "task" in given:
         raise McpError(INVALID_PARAMS, "calls are not made as tasks here")
     sent = {}
-    for name, kind in known.items():
+    for name, kind in names.items():
         value = given.get(name)
         if value is None or (name in _RETRIED and not modern):
             continue
@@ -164,7 +164,7 @@ def build_params(
     dropped = [
         name
         for name, value in given.items()
-        if name not in sent and (value is not None or name not in known)
+        if name not in sent and (value is not None or name not in names)
     ]
     # The id of a client's request is replaced by ours.
     check_levels({n: v for n, v in sent.items() if n != "requestId"})
@@ -239,15 +239,15 @@ def _capabilities(value: object) -> dict[str, Any]:
 
 
 def _inner(name: str, value: Any) -> Any:
-    if (known := _INNER.get(name)) is None:
+    if (names := _INNER.get(name)) is None:
         return value
-    check_names(value, known)
-    return {member: one for member, one in value.items() if member in known}
+    check_names(value, names)
+    return {member: one for member, one in value.items() if member in names}
 
 
 @cache
-def _folds(known: tuple[str, ...]) -> dict[str, str]:
-    return {fold_name(name): name for name in known}
+def _folds(names: tuple[str, ...]) -> dict[str, str]:
+    return {fold_name(name): name for name in names}
 
 
 def _fold(name: str) -> str:

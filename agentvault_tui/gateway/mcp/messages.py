@@ -1,8 +1,8 @@
 """JSON-RPC messages of MCP: parsed once and strictly, and built again to be sent.
 
-A client's message becomes one typed object. What policy reads, a person sees, the
-digest covers and the server receives is computed from it; nothing is relayed as
-received. Messages of servers to clients stay as they were written.
+A client's message becomes one typed object. Policy's facts, the person's view, the
+digest and the server's message are computed from it; nothing is relayed as received.
+Messages of servers to clients stay as they were written.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ from agentvault_tui.gateway.mcp.members import (
     check_names,
 )
 from agentvault_tui.json_document import (
-    Number,
     encode_document,
     plain_numbers,
     read_document,
@@ -48,7 +47,7 @@ from agentvault_tui.web.reply import Header, decode_header
 
 CALL: Final = "tools/call"
 MODERN: Final = "2026-07-28"
-"""The revision whose requests stand alone."""
+"""The revision whose requests are independent."""
 LEGACY: Final = ("2025-11-25", "2025-06-18")
 """Revisions with a handshake and sessions, the newest first."""
 STATE: Final = "agentvault:"
@@ -120,15 +119,15 @@ class Message:
     """Of the canonical form of the arguments, or of the parameters of other calls."""
     size: int
     """Bytes of the body that it was parsed from."""
-    spelled: frozenset[str] = frozenset()
-    """Arguments that are numbers of another spelling: see `plain_numbers`."""
+    exact: Mapping[str, Any]
+    """`arguments`, or `params` of other calls, with the digits of numbers as sent."""
     waited: tuple[str, bool] | None = None
     """If it answers an ``input_required`` of ours (basic/patterns/mrtr): the step-up of
     the call that is retried, and whether its user waits on."""
 
     @property
     def takes_forms(self) -> bool:
-        """Tell whether its client shows its user a form (client/elicitation)."""
+        """Check whether its client shows its user a form (client/elicitation)."""
         elicitation = self.meta.get(CAPABILITIES, {}).get("elicitation")
         return isinstance(elicitation, dict) and (
             not elicitation or isinstance(elicitation.get("form"), dict)
@@ -223,7 +222,7 @@ def build_message(
         dropped=tuple(names_for_record(dropped)),
         sha256=digest_of(digested),
         size=size,
-        spelled=frozenset(n for n, v in digested.items() if isinstance(v, Number)),
+        exact=digested,
         waited=waited,
     )
 
@@ -322,7 +321,7 @@ def _built(
 
 
 def is_id(value: object) -> TypeGuard[RequestId]:
-    """Tell whether a value is the id of a request: a text or an integer."""
+    """Check whether a value is the id of a request: a text or an integer."""
     return isinstance(value, str | int) and not isinstance(value, bool)
 
 
@@ -408,7 +407,7 @@ def _header(headers: Sequence[Header], name: bytes) -> str | None:
 
 
 def read_answer(text: bytes) -> Envelope:
-    """Read what a server sent.
+    """Read a server's message.
 
     Raises:
         ValueError: it is no JSON object.
@@ -441,7 +440,7 @@ def with_members(value: Raw, **members: object) -> Raw:
     Raises:
         ValueError: it is none.
     """
-    known = read_answer(bytes(value))
+    outer = read_answer(bytes(value))
     for name, one in members.items():
-        known[name] = Raw(msgspec.json.encode(one))
-    return Raw(msgspec.json.encode(known))
+        outer[name] = Raw(msgspec.json.encode(one))
+    return Raw(msgspec.json.encode(outer))

@@ -20,7 +20,7 @@ class PendingRequest:
 
     def __init__(self, agent_id: AgentId | None, progress: Progress) -> None:
         self.agent_id = agent_id
-        """Whose it is; None for the gateway's own."""
+        """Its agent; None for the gateway's own."""
         self.answered: asyncio.Future[Envelope] = (
             asyncio.get_running_loop().create_future()
         )

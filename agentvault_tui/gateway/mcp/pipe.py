@@ -77,7 +77,7 @@ class PipeLine:
 
         Args:
             text: without its end.
-            agent_id: whose it is; None for the gateway's own.
+            agent_id: its agent; None for the gateway's own.
             release: called right before each piece is written; raises where no byte
                 of it may be written any more.
             sent: called as soon as the program has been given all of it, so that a
@@ -143,11 +143,11 @@ class LinePipe:
 
     @property
     def is_read(self) -> bool:
-        """Tell whether the program has read all that was written."""
+        """Check whether the program has read all that was written."""
         return not self._unread()
 
     def has_read(self, line: PipeLine) -> bool:
-        """Tell whether the program has read all of a line from this pipe."""
+        """Check whether the program has read all of a line from this pipe."""
         return not line.rest and self._taken - self._unread() >= line.end
 
     def put(

@@ -35,7 +35,7 @@ class ProgramLog:
         return " / ".join(map(shown, self._last))
 
     async def follow(self, stream: asyncio.StreamReader) -> None:
-        """Log what the program writes until it ends."""
+        """Log the program's lines until it ends."""
         began, lines = self._clock.boot(), 0
         left = b""
         while piece := await stream.read(8_192):

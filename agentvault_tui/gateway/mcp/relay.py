@@ -49,7 +49,7 @@ _T = TypeVar("_T")
 
 @dataclass(slots=True)
 class AskedMessage:
-    """One request of a client, and what it is answered over."""
+    """One request of a client, and the connection for its answer."""
 
     server: McpServer
     caller: Caller
@@ -68,16 +68,16 @@ class AskedMessage:
 
     @property
     def modern(self) -> bool:
-        """Tell whether it stands alone, without a session."""
+        """Check whether it is independent, without a session."""
         return self.version == MODERN
 
     @property
     def agent(self) -> Agent:
-        """Return whose client it is."""
+        """Return the client's agent."""
         return self.caller.agent
 
     async def attended(self, work: Awaitable[_T], call: Call | None = None) -> _T:
-        """Wait for *work* and keep the client connected; see `AnswerWriter`."""
+        """Wait for *work* and hold the client's connection; see `AnswerWriter`."""
         return await self.writer.attend(work, self.gone, call)
 
 
@@ -92,7 +92,7 @@ class McpRelay:
         credentials: Credentials,
         upstream: Callable[[Service, AgentId | None], Upstream],
     ) -> None:
-        """Send nothing yet; see `McpApp` for what these are."""
+        """Send nothing yet; see `McpApp` for the arguments."""
         self.counts = MessageCounts(broker)
         self.lists = ToolLists(broker.clock)
         processes.events.count = self.counts.count
@@ -110,15 +110,17 @@ class McpRelay:
         for check in self._checks:
             check.set()
 
-    def process_of(self, asked: AskedMessage) -> McpProcess:
+    def process_of(self, message: AskedMessage) -> McpProcess:
         """Return the process that serves the era and agent of a message."""
-        return self._processes.of(asked.server, asked.agent.id, modern=asked.modern)
+        return self._processes.of(
+            message.server, message.agent.id, modern=message.modern
+        )
 
-    async def ask(self, asked: AskedMessage, *, own: bool = False) -> Envelope:
+    async def ask(self, message: AskedMessage, *, own: bool = False) -> Envelope:
         """Send a request that is no call; return the answer, under its id.
 
         Args:
-            asked: the request.
+            message: the request.
             own: whether the gateway itself asks, for a call of the agent.
 
         Raises:
@@ -126,28 +128,30 @@ class McpRelay:
         """
         check = asyncio.Event()
         self._checks.add(check)
-        work = asyncio.ensure_future(self.send(asked, own=own))
+        work = asyncio.ensure_future(self.send(message, own=own))
         # Its error is raised here, or is of no interest any more.
         work.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             while not work.done():
-                cut = asyncio.ensure_future(check.wait())
-                await asyncio.wait({work, cut}, return_when=asyncio.FIRST_COMPLETED)
-                cut.cancel()
+                cancelled = asyncio.ensure_future(check.wait())
+                await asyncio.wait(
+                    {work, cancelled}, return_when=asyncio.FIRST_COMPLETED
+                )
+                cancelled.cancel()
                 check.clear()
-                self._release(asked, None)
+                self._release(message, None)
             return work.result()
         finally:
             self._checks.discard(check)
             work.cancel()
 
     async def send(
-        self, asked: AskedMessage, call: Call | None = None, *, own: bool = False
+        self, incoming: AskedMessage, call: Call | None = None, *, own: bool = False
     ) -> Envelope:
         """Send a client's request to its server; return the answer, under its id."""
-        message, server = asked.message, asked.server
+        message, server = incoming.message, incoming.server
         token = message.progress_token
-        notes = asked.writer.notes
+        notes = incoming.writer.notes
 
         def progress(params: Raw) -> None:
             if token is None or (call is not None and call.cut is not None):
@@ -160,84 +164,84 @@ class McpRelay:
             if call is not None:
                 call.sent, call.state, call.bytes_out = True, "streaming", size
             else:
-                agent_id = None if own else asked.agent.id
+                agent_id = None if own else incoming.agent.id
                 self.counts.count(server.name, message.method, agent_id)
 
         if server.service is not None:
             self._number += 1
             mark = None if token is None else self._number
             body = message.encoded(self._number, mark)
-            answered = await self._post(asked, body, sent, call, progress)
+            answered = await self._post(incoming, body, sent, call, progress)
             if answered is None:
                 raise UpstreamError(502, "upstream_reset", "the server did not answer")
         else:
-            process = self.process_of(asked)
+            process = self.process_of(incoming)
             await process.start()
             await self._calls.confirm()
-            self._release(asked, call)
+            self._release(incoming, call)
             answered = await process.ask(
                 message,
-                asked.agent.id,
-                release=lambda: self._release(asked, call),
+                incoming.agent.id,
+                release=lambda: self._release(incoming, call),
                 sent=sent,
                 progress=progress,
                 cutters=None if call is None else call.on_cut,
             )
         return answer_to(message.id, answered)
 
-    async def notify(self, asked: AskedMessage) -> None:
+    async def notify(self, message: AskedMessage) -> None:
         """Send a client's notification to a server that is reached by URL."""
-        server, method = asked.server.name, asked.message.method
+        server, method = message.server.name, message.message.method
 
         def sent(_: int) -> None:
-            self.counts.count(server, method, asked.agent.id)
+            self.counts.count(server, method, message.agent.id)
 
-        await self._post(asked, asked.message.encoded(None), sent)
+        await self._post(message, message.message.encoded(None), sent)
 
     async def _post(
         self,
-        asked: AskedMessage,
+        message: AskedMessage,
         body: bytes,
         sent: Callable[[int], None],
         call: Call | None = None,
         progress: Progress = lambda _: None,
     ) -> Envelope | None:
         """Send a message by URL; return the answer, which a notification has not."""
-        service = asked.server.service
+        service = message.server.service
         assert service is not None  # noqa: S101 - asked for those alone
-        attachment = await self._credentials.of(service, asked.agent)
+        attachment = await self._credentials.of(service, message.agent)
         await self._calls.confirm()
         own = service.credential.kind == "connection"
-        upstream = self._upstream(service, asked.agent.id if own else None)
-        session = asked.session
+        upstream = self._upstream(service, message.agent.id if own else None)
+        session = message.session
         posted = Posted(
-            target=asked.server.target,
+            target=message.server.target,
             body=body,
             headers=headers_to_server(
-                asked.message,
-                asked.version,
-                asked.schema,
+                message.message,
+                message.version,
+                message.schema,
                 session.upstream if session else None,
             ),
             attachment=attachment,
-            release=lambda: self._release(asked, call),
+            release=lambda: self._release(message, call),
             sent=lambda: sent(len(body)),
             cutters=[] if call is None else call.on_cut,
-            agent_id=asked.agent.id,
+            agent_id=message.agent.id,
             reuse=service.drains_bodies,
-            server=asked.server.name,
-            max_answer=asked.server.max_answer,
+            server=message.server.name,
+            max_answer=message.server.max_answer,
         )
-        events = ServerEvents(progress, lambda: self.lists.changed(asked.server.name))
+        events = ServerEvents(progress, lambda: self.lists.changed(message.server.name))
         answered = await post(upstream, posted, events)
         if call is not None:
             call.status = answered.status
-        asked.upstream_session = answered.session
+        message.upstream_session = answered.session
         return answered.envelope
 
     # Schemas of tools
 
-    async def read_schema(self, asked: AskedMessage) -> None:
+    async def read_schema(self, incoming: AskedMessage) -> None:
         """Read the schema of the tool that a call names, if its server lists it.
 
         Raises:
@@ -246,19 +250,19 @@ class McpRelay:
 
         async def page(cursor: str | None) -> Envelope:
             params = {} if cursor is None else {"cursor": cursor}
-            message = own_message("tools/list", modern=asked.modern, **params)
-            return await self.ask(replace(asked, message=message), own=True)
+            message = own_message("tools/list", modern=incoming.modern, **params)
+            return await self.ask(replace(incoming, message=message), own=True)
 
-        tool = asked.message.named or ""
-        key, agent_id = _list_key(asked), asked.agent.id
-        asked.schema = await self.lists.schema(key, agent_id, tool, page)
+        tool = incoming.message.named or ""
+        key, agent_id = _list_key(incoming), incoming.agent.id
+        incoming.schema = await self.lists.schema(key, agent_id, tool, page)
 
-    async def note_tools(self, asked: AskedMessage, result: Raw) -> None:
+    async def note_tools(self, message: AskedMessage, result: Raw) -> None:
         """Cache the schemas in a page of tools that a client asked for."""
         with suppress(ValueError):
-            await self.lists.note(_list_key(asked), asked.agent.id, bytes(result))
+            await self.lists.note(_list_key(message), message.agent.id, bytes(result))
 
-    def _release(self, asked: AskedMessage, call: Call | None) -> None:
+    def _release(self, message: AskedMessage, call: Call | None) -> None:
         """Check that a message may go out, right before it does.
 
         Raises:
@@ -266,13 +270,13 @@ class McpRelay:
         """
         if call is not None:
             self._calls.release(call)
-        elif over := self._calls.cut_off(asked.caller):
+        elif over := self._calls.cut_off(message.caller):
             raise over
 
 
-def _list_key(asked: AskedMessage) -> object:
+def _list_key(message: AskedMessage) -> object:
     """Return the key of a cached list of tools: by URL, each agent has its own."""
-    server = asked.server
+    server = message.server
     apart = server.per_agent or server.service is not None
-    agent_id = asked.agent.id if apart else None
-    return server.name, server.sha256, asked.modern, agent_id
+    agent_id = message.agent.id if apart else None
+    return server.name, server.sha256, message.modern, agent_id

@@ -1,4 +1,4 @@
-"""What the gateway itself says in MCP: refusals, held calls, lists cut to an agent."""
+"""The gateway's own answers in MCP: refusals, held calls, reduced lists."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from agentvault_tui.model import Agent, StepUp, StepUpStatus
 from agentvault_tui.web.service_connection import UpstreamError
 
 CHECK: Final = "agentvault_check"
-"""The tool by which an agent learns how its held call stands."""
+"""The tool that returns the state of a held call."""
 _META: Final = "agentvault.dev/refusal"
 _MOST_NAMED: Final = 30
 _CHECK_TOOL: Final = {
@@ -82,7 +82,7 @@ def failure(text: str, members: dict[str, object]) -> Raw:
 def refusal(
     server: McpServer, agent: Agent, refused: CallRefusedError, message: Message
 ) -> Envelope:
-    """Return the answer to a call that goes no further: why, and what is allowed."""
+    """Return the answer to a refused call: the reason, and the allowed tools."""
     members = {
         "error": refused.error,
         "reason": refused.reason,
@@ -146,7 +146,7 @@ def upstream_failure(error: UpstreamError, message: Message) -> Envelope:
 
 
 def standing(stepup: StepUp, status: StepUpStatus) -> Raw:
-    """Return how a held call stands."""
+    """Return the state of a held call."""
     members: dict[str, Any] = {
         "auth_req_id": stepup.id,
         "status": status.value,
@@ -161,7 +161,7 @@ def standing(stepup: StepUp, status: StepUpStatus) -> Raw:
 
 
 def complete(result: Raw, *, modern: bool) -> Raw:
-    """Return a result with what its era wants of all; the server's word is kept."""
+    """Return a result with the members its era requires; the server's own stay."""
     if not modern:
         return result
     with suppress(ValueError):
@@ -180,7 +180,7 @@ def progress(params: Raw) -> Envelope:
 
 
 def held_note(token: str | int, number: int, stepup_id: str) -> Envelope:
-    """Return what a client hears while its call is held."""
+    """Return the note for a client while its call is held."""
     message = f"Waiting for a person to decide about {stepup_id}"
     return progress(
         encoded({"progressToken": token, "progress": number, "message": message})
@@ -188,7 +188,7 @@ def held_note(token: str | int, number: int, stepup_id: str) -> Envelope:
 
 
 def is_error(envelope: Envelope) -> bool:
-    """Tell whether a server answered with an error, of JSON-RPC or of its tool."""
+    """Check whether a server answered with an error, of JSON-RPC or of its tool."""
     if "error" in envelope:
         return True
     with suppress(ValueError):
@@ -202,33 +202,33 @@ def listed(result: Raw, allowed: Callable[[str], bool], *, modern: bool) -> Raw:
     Args:
         result: the server's; each tool stays as it wrote it.
         allowed: tells by a tool's name.
-        modern: whether results say how long, and for whom, they may be kept.
+        modern: whether results state how long, and for whom, they may be cached.
     """
     try:
-        known = read_answer(bytes(result))
-        tools = msgspec.json.decode(known.get("tools", b"[]"), type=list[Envelope])
+        members = read_answer(bytes(result))
+        tools = msgspec.json.decode(members.get("tools", b"[]"), type=list[Envelope])
     except (ValueError, msgspec.DecodeError):
         return encoded({"tools": []})
-    kept: list[object] = [
+    served: list[object] = [
         tool
         for tool in tools
         if (name := text_of(tool, "name")) and name != CHECK and allowed(name)
     ]
-    if known.get("nextCursor", Raw(b"null")) == Raw(b"null"):
-        kept.append(_CHECK_TOOL)
-    known["tools"] = encoded(kept)
+    if members.get("nextCursor", Raw(b"null")) == Raw(b"null"):
+        served.append(_CHECK_TOOL)
+    members["tools"] = encoded(served)
     if modern:
-        known["cacheScope"] = encoded("private")
-        known.setdefault("ttlMs", encoded(0))
-        known.setdefault("resultType", encoded("complete"))
-    return encoded(known)
+        members["cacheScope"] = encoded("private")
+        members.setdefault("ttlMs", encoded(0))
+        members.setdefault("resultType", encoded("complete"))
+    return encoded(members)
 
 
 _UNSERVED: Final = frozenset({"logging", "tasks"})
 
 
 def serves(server: McpServer, family: str) -> bool:
-    """Tell whether any request of a *family* such as ``resources`` is allowed."""
+    """Check whether any request of a *family* such as ``resources`` is allowed."""
     return server.tools.unmatched != DENY or any(
         rule.pattern.startswith(f"{family}/") for rule in server.tools.rules
     )
@@ -239,34 +239,34 @@ def without_unserved(server: McpServer, result: Raw) -> Raw:
 
     Nothing is sent unasked, so no list announces its changes.
     """
-    known = read_answer(bytes(result))
+    members = read_answer(bytes(result))
     try:
-        offered = read_answer(bytes(known.get("capabilities", b"{}")))
+        offered = read_answer(bytes(members.get("capabilities", b"{}")))
     except ValueError:
         offered = {}
-    found: dict[str, object] = {"tools": {}}
+    capabilities: dict[str, object] = {"tools": {}}
     for name, value in offered.items():
         family = "completion" if name == "completions" else name
         if name in {"tools", "resources", "prompts"}:
             if name == "tools" or serves(server, name):
-                found[name] = _unannounced(value)
+                capabilities[name] = _unannounced(value)
         elif name == "completions":
             if serves(server, family):
-                found[name] = value
+                capabilities[name] = value
         elif name == "extensions":
             with suppress(ValueError):
                 inner = read_answer(bytes(value))
                 inner.pop(TASKS, None)
-                found[name] = inner
+                capabilities[name] = inner
         elif name not in _UNSERVED:
-            found[name] = value
-    return with_members(result, capabilities=found)
+            capabilities[name] = value
+    return with_members(result, capabilities=capabilities)
 
 
 def _unannounced(value: Raw) -> Envelope:
     with suppress(ValueError):
-        known = read_answer(bytes(value))
+        members = read_answer(bytes(value))
         for name in ("listChanged", "subscribe"):
-            known.pop(name, None)
-        return known
+            members.pop(name, None)
+        return members
     return {}

@@ -23,15 +23,16 @@ from agentvault_tui.gateway.services import (
     UpstreamCredential,
     parse_origin,
 )
+from agentvault_tui.gateway.sources import tokens_of
 from agentvault_tui.gateway.target import parse_target
 from agentvault_tui.gateway.templates import RouteIndex, check_cap
 from agentvault_tui.gateway.tools import (
+    TOOL_TABLES,
     ArgumentPlace,
     ToolCall,
     ToolMap,
     ToolMapFile,
     ToolRule,
-    ToolTable,
     UnmatchedToolError,
     make_map,
     place_of,
@@ -95,7 +96,7 @@ class McpServer:
 
     @property
     def reached(self) -> str:
-        """Say by what it is reached: its URL without a query, or its program."""
+        """Name its address: the URL without a query, or its program."""
         if self.service is not None:
             return f"{self.service.origin}{self.target.partition('?')[0]}"
         return self.command[0]
@@ -147,7 +148,7 @@ class McpServer:
         """Return the action that a call is, read from its own arguments.
 
         Args:
-            rule: what the call is by.
+            rule: the rule of the call.
             tool: its name.
             arguments: its arguments.
             other: what `spelt_otherwise` has found for the rule's `paths_of`, which
@@ -157,7 +158,7 @@ class McpServer:
             answered: see `ToolCall.answered`.
 
         Raises:
-            UnmatchedToolError: it is none, or does not say clearly what on.
+            UnmatchedToolError: it is none, or does not state its resource clearly.
         """
         if rule is None:
             text = f"No action is known for this tool: mcp/{self.name}.toml maps none."
@@ -179,18 +180,13 @@ def _stated(rule: ToolRule) -> list[_Path]:
     """Return the paths of arguments that the action states by value."""
     named: list[_Path] = [(name,) for name in _ARGUMENT.findall(rule.resource)]
     places = (place_of(p) for p in rule.parameters.values() if isinstance(p, str))
-    return named + [_path(pointer) for form, pointer in places if not form]
+    return named + [tokens_of(pointer) for form, pointer in places if not form]
 
 
 def _counted(rule: ToolRule) -> list[_Path]:
     """Return the paths of arguments that the action only counts, or names in part."""
     places = (place_of(p) for p in rule.parameters.values() if isinstance(p, str))
-    return [_path(pointer) for form, pointer in places if form]
-
-
-def _path(pointer: str) -> _Path:
-    parts = pointer.split("/")[1:]
-    return tuple(part.replace("~1", "/").replace("~0", "~") for part in parts)
+    return [tokens_of(pointer) for form, pointer in places if form]
 
 
 def unsaid(rule: ToolRule, arguments: Mapping[str, Any]) -> list[str]:
@@ -201,10 +197,10 @@ def unsaid(rule: ToolRule, arguments: Mapping[str, Any]) -> list[str]:
     """
     stated, count = set(_stated(rule)), rule.parameters.get("count")
     # Where it is a list.
-    counted = _path(place_of(count)[1]) if isinstance(count, str) else None
-    found: list[str] = []
+    counted = tokens_of(place_of(count)[1]) if isinstance(count, str) else None
+    problems: list[str] = []
     waiting: list[tuple[_Path, Any]] = [((name,), v) for name, v in arguments.items()]
-    while waiting and len(found) < _MOST_UNSAID:
+    while waiting and len(problems) < _MOST_UNSAID:
         path, value = waiting.pop()
         if path in stated and not (path == counted and isinstance(value, list)):
             continue
@@ -212,8 +208,8 @@ def unsaid(rule: ToolRule, arguments: Mapping[str, Any]) -> list[str]:
         if below and isinstance(value, dict) and value:
             waiting += [((*path, name), one) for name, one in value.items()]
         else:
-            found.append("arguments/" + "/".join(path))
-    return found
+            problems.append("arguments/" + "/".join(path))
+    return problems
 
 
 def other_tool(servers: Iterable[McpServer], action: Action, own: object) -> str | None:
@@ -243,7 +239,7 @@ def other_tool(servers: Iterable[McpServer], action: Action, own: object) -> str
 
 
 def _may_be(rule: ToolRule, server: str, action: Action) -> bool:
-    """Tell whether some call of a rule's tools is an action."""
+    """Check whether some call of a rule's tools is an action."""
     if rule.scope != action.action:
         return False
     stated = action.parameters
@@ -339,7 +335,7 @@ def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpS
         the server.
 
     Raises:
-        ServiceError: says what is wrong with it, and what may help.
+        ServiceError: with the fault and its remedy.
     """
     inner = {"tools[]": ToolTable, "credential": UpstreamCredential}
     source = source_of(text, base)
@@ -421,10 +417,10 @@ def _target(url: str) -> str:
 
 
 class McpServers(ConfigFolder[McpServer]):
-    """The MCP servers in force."""
+    """The MCP servers in effect."""
 
     def __init__(self, home: Home, catalogue: Callable[[], Catalogue]) -> None:
-        """Read nothing yet; *catalogue* returns the one in force."""
+        """Read nothing yet; *catalogue* returns the one in effect."""
         super().__init__(
             home,
             FOLDER,

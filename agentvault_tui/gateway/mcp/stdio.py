@@ -125,7 +125,7 @@ class McpProcess:
         self._tasks: list[asyncio.Task[None]] = []
         self._waiting: dict[int, PendingRequest] = {}
         self._left: dict[int, PendingRequest] = {}
-        """Requests that nobody waits for any more, and that it may still do."""
+        """Requests without a caller that it may still carry out."""
         self._blocked: BlockedInput | None = None
         self._failed = 0
         self._started_at = 0.0
@@ -213,7 +213,7 @@ class McpProcess:
     def _free(self, id_: int) -> None:
         """Free the place of a request that was left, if the process has read it.
 
-        MCP has no answer to what was cancelled (basic/utilities/cancellation).
+        MCP has no answer to a cancelled request (basic/utilities/cancellation).
         """
         left, pipe = self._left.get(id_), self._pipe
         if left is None or left.line is None or pipe is None:
@@ -258,10 +258,10 @@ class McpProcess:
             self._halt(line)
 
     def _abandon(self, id_: int, waiting: PendingRequest) -> None:
-        """Have the process stop a request that nobody waits for any more.
+        """Let the process stop a request without a caller.
 
-        What it has half of is completed first: its agent may still send it. It may be
-        done, and its row is written before, so that it counts as sent at once.
+        A half-written message is completed first: its agent may still send it. It may
+        be done, and its row is written before, so that it counts as sent at once.
         """
         line, pipe = waiting.line, self._pipe
         if line is None or pipe is None:
@@ -453,7 +453,7 @@ class McpProcess:
         return lambda _: self._events.count(self.server.name, method, None)
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
-        """Take what the process writes, until it ends; then end what waits for it."""
+        """Take the process's lines, until it ends; then end the waiting requests."""
         assert process.stdout is not None  # noqa: S101 - it is a pipe
         most = self.server.max_answer
         try:
@@ -504,8 +504,8 @@ class McpProcess:
         """Fail the request whose answer is too long; *ends* are the line's two ends."""
         name, most = self.server.name, self.server.max_answer
         log.warning("mcp/%s wrote a line of more than %d bytes", name, most)
-        for found in _ID.finditer(ends):
-            self._left.pop(id_ := int(found[1]), None)
+        for match in _ID.finditer(ends):
+            self._left.pop(id_ := int(match[1]), None)
             if (waiting := self._waiting.get(id_)) is not None:
                 waiting.line = None  # the server has done it
                 waiting.fail(too_long(name, most))
@@ -519,7 +519,7 @@ class McpProcess:
                 waiting.progress(envelope["params"])
 
     def _refuse(self, envelope: Envelope, method: str) -> None:
-        """Answer what a server asks of a client: a ping, or no."""
+        """Answer a server's request to a client: a ping, or an error."""
         if method == "ping":
             reply = answer(None, result=Raw(b"{}"))
         else:
@@ -571,7 +571,7 @@ class McpProcess:
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    """Signal a process and what it started."""
+    """Signal a process and its children."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
 

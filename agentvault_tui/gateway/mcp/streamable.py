@@ -48,7 +48,7 @@ class Posted:
     sent: Callable[[], None]
     """Called when all of it has gone out."""
     cutters: list[Callable[[], None]]
-    """Gains what ends it at once."""
+    """Gets the function that ends it at once."""
     agent_id: AgentId
     """The agent that sends it."""
     reuse: bool
@@ -61,7 +61,7 @@ class Posted:
 
 @dataclass(slots=True)
 class ServerReply:
-    """What a server answered."""
+    """A server's answer."""
 
     envelope: Envelope | None
     """None for a notification, which has no answer."""
@@ -91,26 +91,26 @@ def headers_to_server(
         schema: of the tool that it calls; names the arguments that headers repeat.
         session: the server's own name of the session, in an era that has them.
     """
-    found = [
+    headers = [
         ("Content-Type", "application/json"),
         ("Accept", "application/json, text/event-stream"),
         ("Accept-Encoding", "identity"),
     ]
     if version == MODERN:
-        found += [("MCP-Protocol-Version", MODERN), ("Mcp-Method", message.method)]
+        headers += [("MCP-Protocol-Version", MODERN), ("Mcp-Method", message.method)]
         if message.named is not None:
-            found.append(("Mcp-Name", encode_header(message.named)))
+            headers.append(("Mcp-Name", encode_header(message.named)))
         if schema is not None:
-            found += schema.headers_for(message.arguments)
+            headers += schema.headers_for(message.arguments)
     elif message.method != "initialize":
-        found.append(("MCP-Protocol-Version", version))
+        headers.append(("MCP-Protocol-Version", version))
     if session is not None:
-        found.append(("Mcp-Session-Id", session))
-    return found
+        headers.append(("Mcp-Session-Id", session))
+    return headers
 
 
 async def post(upstream: Upstream, posted: Posted, events: ServerEvents) -> ServerReply:
-    """Send a message, once, and return what is answered.
+    """Send a message, once, and return the answer.
 
     Args:
         upstream: how the server is reached.

@@ -187,7 +187,7 @@ class ToolLists:
 
 
 async def _read_all(agent_id: AgentId, ask: Page) -> dict[str, ToolSchema]:
-    found: dict[str, ToolSchema] = {}
+    schemas: dict[str, ToolSchema] = {}
     cursor: str | None = None
     for _ in range(_MOST_PAGES):
         answered = await ask(cursor)
@@ -195,9 +195,9 @@ async def _read_all(agent_id: AgentId, ask: Page) -> dict[str, ToolSchema]:
             break
         result = bytes(answered["result"])
         page, cursor = await _read_page(agent_id, result)
-        found |= page
-        if cursor is None or len(found) >= _MOST_TOOLS:
-            return found
+        schemas |= page
+        if cursor is None or len(schemas) >= _MOST_TOOLS:
+            return schemas
     raise ValueError("the list of tools is not available")
 
 
@@ -214,12 +214,12 @@ def read_page(result: bytes) -> tuple[dict[str, ToolSchema], str | None]:
     Raises:
         ValueError: it is no list of tools.
     """
-    known = read_answer(result)
+    members = read_answer(result)
     try:
-        tools = msgspec.json.decode(known.get("tools", b"[]"), type=list[Envelope])
+        tools = msgspec.json.decode(members.get("tools", b"[]"), type=list[Envelope])
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError("it is no list of tools") from error
-    found = {}
+    schemas = {}
     for tool in tools[:_MOST_TOOLS]:
         name = text_of(tool, "name")
         if name is None:
@@ -228,8 +228,8 @@ def read_page(result: bytes) -> tuple[dict[str, ToolSchema], str | None]:
             schema = msgspec.json.decode(tool.get("inputSchema", b"{}"))
         except (msgspec.DecodeError, RecursionError):
             schema = None
-        found[name] = read_schema(schema)
-    return found, text_of(known, "nextCursor")
+        schemas[name] = read_schema(schema)
+    return schemas, text_of(members, "nextCursor")
 
 
 def read_schema(schema: object) -> ToolSchema:
@@ -265,18 +265,18 @@ def _shape(schema: object, depth: int) -> ArgumentShape:
 
 def _annotated(schema: object) -> list[tuple[object, Path]]:
     """Return the annotations on a chain of ``properties``, each with its path."""
-    found: list[tuple[object, Path]] = []
+    annotated: list[tuple[object, Path]] = []
     waiting: list[tuple[object, Path]] = [(schema, ())]
     while waiting:
         one, path = waiting.pop()
         if not isinstance(one, dict):
             continue
         if path and _ANNOTATION in one:
-            found.append((one[_ANNOTATION], path))
+            annotated.append((one[_ANNOTATION], path))
         properties = one.get("properties")
         if isinstance(properties, dict) and len(path) < _DEPTH:
             waiting += [(inner, (*path, name)) for name, inner in properties.items()]
-    return found
+    return annotated
 
 
 def _is_token(name: object) -> TypeGuard[str]:
@@ -301,7 +301,7 @@ def _text(value: object) -> str | None:
 
 
 def _is_same(given: str, value: str) -> bool:
-    """Tell whether a header has a value; numbers are compared as such."""
+    """Check whether a header has a value; numbers are compared as such."""
     if _NUMBER.fullmatch(given) and _NUMBER.fullmatch(value):
         return Decimal(given) == Decimal(value)
     return given == value

@@ -64,20 +64,20 @@ class McpCalls:
         relay: McpRelay,
         servers: McpServers,
     ) -> None:
-        """Take none yet; see `McpApp` for what these are."""
+        """Take no call yet; see `McpApp` for the arguments."""
         self._broker = broker
         self._calls = calls
         self._admission = admission
         self._relay = relay
         self._servers = servers
 
-    async def check(self, asked: AskedMessage) -> Envelope:
-        """Tell how a held call stands."""
-        id_ = asked.message.arguments.get("auth_req_id")
+    async def check(self, message: AskedMessage) -> Envelope:
+        """Return the state of a held call."""
+        id_ = message.message.arguments.get("auth_req_id")
         stepup = None
         if isinstance(id_, str):
             stepup = await self._admission.find(id_)
-        if stepup is None or stepup.agent_id != asked.agent.id:
+        if stepup is None or stepup.agent_id != message.agent.id:
             shown = results.failure(
                 "There is no held call of yours with that auth_req_id.",
                 {"error": "access_denied", "reason": "unknown_request"},
@@ -87,12 +87,12 @@ class McpCalls:
             status = stepup.status
             lost = status is StepUpStatus.APPROVED and not minted
             shown = results.standing(stepup, StepUpStatus.EXPIRED if lost else status)
-        result = results.complete(shown, modern=asked.modern)
-        return answer(asked.message.id, result=result)
+        result = results.complete(shown, modern=message.modern)
+        return answer(message.message.id, result=result)
 
-    async def call(self, asked: AskedMessage) -> None:
+    async def call(self, incoming: AskedMessage) -> None:
         """Take one call through its life, and answer with its result."""
-        server, message, writer = asked.server, asked.message, asked.writer
+        server, message, writer = incoming.server, incoming.message, incoming.writer
         if not message.named and message.method == CALL:
             raise McpError(INVALID_PARAMS, "the call names no tool")
         waited = message.waited
@@ -100,32 +100,32 @@ class McpCalls:
         call, ended = None, "failed"
         try:
             try:
-                call = await self._read_call(asked)
-                envelope = await asked.attended(self._perform(asked, call), call)
+                call = await self._read_call(incoming)
+                envelope = await incoming.attended(self._perform(incoming, call), call)
                 ended = "done"
             except CallRefusedError as refusal:
                 scoped = refusal.error == "insufficient_scope"
                 if refusal.status in {401, 429}:
                     raise
-                if scoped and asked.version >= LEGACY[0]:
+                if scoped and incoming.version >= LEGACY[0]:
                     raise
                 held = refusal.more.get("auth_req_id")
-                if held and asked.modern and asks:
+                if held and incoming.modern and asks:
                     envelope = results.input_required(f"{held}", message)
                 else:
-                    envelope = results.refusal(server, asked.agent, refusal, message)
+                    envelope = results.refusal(server, incoming.agent, refusal, message)
             except UpstreamError as error:
                 envelope = results.upstream_failure(error, message)
             if "result" in envelope and message.method == CALL:
                 envelope["result"] = results.complete(
-                    envelope["result"], modern=asked.modern
+                    envelope["result"], modern=incoming.modern
                 )
             if call is not None and ended == "done":
                 # In flight until its client has it: a cut ends that too.
                 call.on_cut.append(writer.exchange.abort)
                 call.check()
             await writer.finish(
-                envelope, _error_status(envelope) if asked.modern else 200
+                envelope, _error_status(envelope) if incoming.modern else 200
             )
         finally:
             if call is not None:
@@ -133,29 +133,29 @@ class McpCalls:
                 lost = call.sent and ended == "failed"
                 self._calls.end(call, "unknown" if lost else ended)
 
-    async def _read_call(self, asked: AskedMessage) -> Call:
+    async def _read_call(self, incoming: AskedMessage) -> Call:
         """Return the call that a request is.
 
         Raises:
             CallRefusedError: it is no action; recorded.
         """
-        server, message = asked.server, asked.message
+        server, message = incoming.server, incoming.message
         is_tool = message.method == CALL
         tool = (message.named or "") if is_tool else message.method
         held = message.held()
         detail = _recorded(server, message, tool, held)
         rule = server.rule_of(tool, message.method)
-        action = await self._read_action(asked, rule, tool, detail)
+        action = await self._read_action(incoming, rule, tool, detail)
         if is_tool:
-            await self._check_schema(asked)
+            await self._check_schema(incoming)
         described = _described(message.method, tool, detail, server.sha256)
-        wait, retry = _waiting(asked)
+        wait, retry = _waiting(incoming)
 
         async def body() -> bytes:
             return held
 
         call = Call(
-            caller=asked.caller,
+            caller=incoming.caller,
             service=detail["service"],
             route=rule.pattern if rule is not None else "",
             method=message.method,
@@ -164,22 +164,22 @@ class McpCalls:
             detail=detail,
             read=body,
             describe=lambda _: described,
-            gone=asked.gone,
+            gone=incoming.gone,
             in_force=lambda: self._servers.has(server),
             wait=wait,
             retry=retry,
-            audience=asked.audience,
+            audience=incoming.audience,
             unsaid=_unsaid(message, rule),
             meant=rule,
         )
-        verdict = asked.caller.foresee(self._broker, action)
+        verdict = incoming.caller.foresee(self._broker, action)
         if call.retry is None and verdict.outcome is not Outcome.DENIED:
             call.retry = self._approved(call, described)
         return call
 
     async def _read_action(
         self,
-        asked: AskedMessage,
+        incoming: AskedMessage,
         rule: ToolRule | None,
         tool: str,
         detail: dict[str, Any],
@@ -189,7 +189,7 @@ class McpCalls:
         Raises:
             CallRefusedError: it is none; recorded with *detail*.
         """
-        message = asked.message
+        message = incoming.message
         given = message.arguments if message.method == CALL else message.params
         paths = paths_of(rule)
         weight, places = message.size if paths else 0, counted_places(rule)
@@ -211,9 +211,9 @@ class McpCalls:
             words = ("access_denied", error.reason, error.message)
             refusal = CallRefusedError(403, *words)
             about = Action((rule.scope,), rule.scope) if rule else _NOTHING
-            await self._admission.refuse(asked.caller, refusal, about, detail)
+            await self._admission.refuse(incoming.caller, refusal, about, detail)
 
-    async def _check_schema(self, asked: AskedMessage) -> None:
+    async def _check_schema(self, message: AskedMessage) -> None:
         """Check a call against the schema of its tool, if its server lists one.
 
         Raises:
@@ -221,12 +221,12 @@ class McpCalls:
                 header that differs from the argument that it repeats.
             CallRefusedError: see `McpRelay.read_schema`.
         """
-        await asked.attended(self._relay.read_schema(asked))
-        if (schema := asked.schema) is not None:
-            arguments, weight = asked.message.arguments, asked.message.size // 8
-            await read_apart(asked.agent.id, weight, schema.check, arguments)
-            if asked.modern:
-                schema.check_headers(asked.headers, arguments)
+        await message.attended(self._relay.read_schema(message))
+        if (schema := message.schema) is not None:
+            arguments, weight = message.message.arguments, message.message.size // 8
+            await read_apart(message.agent.id, weight, schema.check, arguments)
+            if message.modern:
+                schema.check_headers(message.headers, arguments)
 
     def _approved(self, call: Call, described: str) -> str | None:
         """Return the approval of the same call that was not used yet."""
@@ -240,16 +240,16 @@ class McpCalls:
                 return stepup.id
         return None
 
-    async def _perform(self, asked: AskedMessage, call: Call) -> Envelope:
+    async def _perform(self, message: AskedMessage, call: Call) -> Envelope:
         """Decide about a call, record it, send it once, and record its result."""
         await self._admission.admit(call)
-        session = asked.session
+        session = message.session
         running = asyncio.current_task()
-        key = asked.message.id
+        key = message.message.id
         if session is not None and running is not None:
             session.running[key] = running.cancel
         try:
-            envelope = await self._relay.send(asked, call)
+            envelope = await self._relay.send(message, call)
             call.check()
             call.bytes_in = sum(len(bytes(one)) for one in envelope.values())
             if results.is_error(envelope):
@@ -273,9 +273,9 @@ class McpCalls:
         return envelope
 
 
-def _waiting(asked: AskedMessage) -> tuple[float | None, str | None]:
+def _waiting(message: AskedMessage) -> tuple[float | None, str | None]:
     """Return for how long a call waits for a person, and which it tries again."""
-    headers, waited = dict(asked.headers), asked.message.waited
+    headers, waited = dict(message.headers), message.message.waited
     retry = headers.get(b"agentvault-request")
     wait = preference(headers.get(b"prefer"))
     if wait is None and waited is not None:
@@ -284,7 +284,7 @@ def _waiting(asked: AskedMessage) -> tuple[float | None, str | None]:
 
 
 def detail_of(server: str) -> dict[str, Any]:
-    """Return what the events of a call say of it, for the time being."""
+    """Return the present detail of a call's events."""
     return {
         "service": f"mcp/{server}",
         "server": server,
@@ -338,10 +338,10 @@ def _error_status(envelope: Envelope) -> int:
 def _described(
     method: str, tool: str, detail: dict[str, Any], configuration: str
 ) -> str:
-    """Return what a person decides about, as `StepUp.request_json` has it.
+    """Return the content of a person's decision, as `StepUp.request_json` has it.
 
-    With the SHA-256 of the server's file, which says its command or URL: what is
-    approved is not sent to another program or place.
+    With the SHA-256 of the server's file, which has its command or URL: an approved
+    call is not sent to another program or place.
     """
     return to_json(
         {

@@ -38,7 +38,7 @@ class AnswerWriter:
         Args:
             exchange: the request that is answered.
             send: where to.
-            headers: the request's, of which one says what the client takes.
+            headers: the request's; one of them names the types that the client takes.
         """
         self.exchange = exchange
         self.notes: asyncio.Queue[Envelope] = asyncio.Queue(_MOST_NOTES)
@@ -46,7 +46,7 @@ class AnswerWriter:
         self.extra: tuple[Header, ...] = ()
         """Headers of the answer."""
         self.message: Message | None = None
-        """What is answered, once it is read."""
+        """The answer's id, once the request is read."""
         accept = b",".join(value for name, value in headers if name == b"accept")
         self._streams = b"text/event-stream" in accept or b"*/*" in accept
         self._started = False
@@ -56,10 +56,10 @@ class AnswerWriter:
     async def attend(
         self, work: Awaitable[_T], gone: asyncio.Future[None], call: Call | None
     ) -> _T:
-        """Wait for *work*; meanwhile pass notifications on, and keep the client.
+        """Wait for *work*; meanwhile pass notifications on, and hold the connection.
 
         Args:
-            work: what is waited for; cancelled when the client leaves.
+            work: the awaitable; cancelled when the client leaves.
             gone: done when it has left.
             call: reported while it is held.
 
@@ -69,7 +69,7 @@ class AnswerWriter:
         task = asyncio.ensure_future(work)
         timeout = _SOON if call is not None else _ALIVE_EVERY
         if call is not None:
-            call.on_cut.append(self._cut)
+            call.on_cut.append(self._close)
         try:
             while True:
                 note = asyncio.ensure_future(self.notes.get())
@@ -98,13 +98,13 @@ class AnswerWriter:
                 with suppress(asyncio.CancelledError, Exception):
                     await task
 
-    def _cut(self) -> None:
+    def _close(self) -> None:
         """Let nothing more of a call reach its client, at once."""
         if self._started:
             self.exchange.abort()
 
     async def _keep(self, call: Call | None, waited: float) -> float:
-        """Tell the client that its request is not forgotten; return until when next."""
+        """Show the client that its request is alive; return the next time."""
         if call is not None and call.state == "held":
             self._notices += 1
             token = self.message.progress_token if self.message else None
@@ -120,7 +120,7 @@ class AnswerWriter:
         return _ALIVE_EVERY
 
     async def _begin(self) -> bool:
-        """Begin a stream; tell whether there is one."""
+        """Begin a stream; return whether there is one."""
         if not self._streams:
             return False
         if not self._started:

@@ -29,7 +29,7 @@ def shipped_file(name: str, origin: str | None) -> str:
 
     Args:
         name: one of `shipped_names`.
-        origin: what stands in the place of its origin, if anything.
+        origin: the replacement of its origin, if there is one.
 
     Returns:
         TOML.
@@ -41,10 +41,10 @@ def shipped_file(name: str, origin: str | None) -> str:
     names = shipped_names()
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
-        known = f"did you mean {near[0]}" if near else f"shipped: {', '.join(names)}"
+        hint = f"did you mean {near[0]}" if near else f"shipped: {', '.join(names)}"
         raise NotFoundError(
             f"no service file called {visible(name, 60)} ships with AgentVault",
-            f"{known}; --openapi makes one of an OpenAPI document",
+            f"{hint}; --openapi makes one of an OpenAPI document",
         )
     text = (resources.files(__package__) / f"{name}.toml").read_text("utf-8")
     if origin is not None:

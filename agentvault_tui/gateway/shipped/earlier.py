@@ -53,7 +53,7 @@ TEXTS: Final[dict[str, tuple[str, ...]]] = {
 
 
 def successor(text: str) -> str | None:
-    """Return what this version ships in the place of *text*.
+    """Return this version's file in the place of *text*.
 
     Args:
         text: of a service file.
@@ -62,7 +62,7 @@ def successor(text: str) -> str | None:
         a text; None where *text* is not one that an earlier version shipped.
     """
     sha256 = sha256_hex(text)
-    for name, known in TEXTS.items():
-        if sha256 in known[:-1]:
+    for name, texts in TEXTS.items():
+        if sha256 in texts[:-1]:
             return shipped_file(name, None)
     return None

@@ -1,1 +1,1 @@
-"""The Management API: what an administrator's program sees and changes."""
+"""The Management API: the calls of an administrator's program."""

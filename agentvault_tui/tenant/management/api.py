@@ -50,14 +50,14 @@ Handler = Callable[[Any, ManagementRequest], object]
 
 @dataclass(frozen=True, slots=True)
 class ManagementCall:
-    """One call of the API, and what it takes to make it."""
+    """One call of the API, and its requirements."""
 
     method: str
     path: str
     scopes: tuple[str, ...]
     """Any of these is enough."""
     title: str
-    """What the log calls it: Auth0's own operation titles."""
+    """Its name in the log: Auth0's own operation titles."""
     act: Handler
 
 
@@ -90,14 +90,14 @@ class ManagementApi:
             raw = await read_body(request.receive)
             if call.method != "GET":
                 body = read_json(request.headers.get("content-type", ""), raw)
-            asked = ManagementRequest(
+            management_request = ManagementRequest(
                 request.path_params,
                 dict(request.query_params),
                 body,
                 caller,
                 str(request.url.replace(query="")),
             )
-            made = call.act(self._parts, asked)
+            made = call.act(self._parts, management_request)
             made = await made if inspect.isawaitable(made) else made
             answer = ManagementAnswer(200, made)
             if isinstance(made, ManagementAnswer):
@@ -119,10 +119,10 @@ class ManagementApi:
         if not authorization:
             raise ApiError(401, "Missing authentication", None)
         parts = self._parts
-        found = parts.access.bearer(authorization, parts.apis.management)
-        if found is None or parts.clients.find(found.client_id) is None:
+        bearer = parts.access.bearer(authorization, parts.apis.management)
+        if bearer is None or parts.clients.find(bearer.client_id) is None:
             raise ApiError(401, "Invalid token", "invalid_token")
-        return found
+        return bearer
 
     def _note(
         self,
@@ -170,5 +170,5 @@ def _refused(error: ApiError) -> ManagementAnswer:
 
 def _check_scopes(caller: VerifiedAccess, call: ManagementCall) -> None:
     if not caller.scopes.intersection(call.scopes):
-        said = f"Insufficient scope, expected any of: {','.join(call.scopes)}"
-        raise ApiError(403, said, "insufficient_scope")
+        message = f"Insufficient scope, expected any of: {','.join(call.scopes)}"
+        raise ApiError(403, message, "insufficient_scope")

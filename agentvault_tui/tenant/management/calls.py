@@ -1,7 +1,7 @@
 """The calls of the Management API that the broker makes.
 
 They make an agent's client and let it use a connection, revoke its tokens and grants,
-and read the log. Users and keys of a home are kept by commands, not here.
+and read the log. Users and keys of a home are managed by commands, not here.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class EnabledClient(Struct):
 
 
 class RevokedTokens(Struct):
-    """Whose refresh tokens are to end."""
+    """The owner of refresh tokens that are to end."""
 
     user_id: Scope
     client_id: Word | Maybe = UNSET
@@ -142,7 +142,7 @@ def _call(
 
 
 def client_shape(client: Client) -> Document:
-    """Return a client as the API shows it: no secret, for none is kept."""
+    """Return a client as the API shows it: without a secret, since none is stored."""
     return {"tenant": "agentvault", "global": False, **client.doc,
             "client_id": client.client_id}  # fmt: skip
 
@@ -180,25 +180,25 @@ def changed_client(client: Client, body: Mapping[str, Any]) -> Document:
     return doc
 
 
-def found_client(parts: Parts, asked: ManagementRequest) -> Client:
+def found_client(parts: Parts, request: ManagementRequest) -> Client:
     """Return the client that the path names.
 
     Raises:
         ApiError: 404: there is none.
     """
-    client = parts.clients.find(asked.path["id"])
+    client = parts.clients.find(request.path["id"])
     if client is None:
         raise no_client()
     return client
 
 
-def kept_client(parts: Parts, asked: ManagementRequest) -> Client:
+def kept_client(parts: Parts, request: ManagementRequest) -> Client:
     """Return the client that the path names, if it may be changed.
 
     Raises:
         ApiError: 404: there is none; 403: it is the broker's own.
     """
-    client = found_client(parts, asked)
+    client = found_client(parts, request)
     if client.of_run:
         raise ApiError(
             403, "The broker's own clients change with its run alone.", "forbidden"
@@ -207,34 +207,34 @@ def kept_client(parts: Parts, asked: ManagementRequest) -> Client:
 
 
 @_call("GET", "/clients", "Get clients", "read:clients", "read:client_keys")
-def _list_clients(parts: Parts, asked: ManagementRequest) -> object:
-    found = [client_shape(client) for client in parts.clients.all()]
-    if (types := asked.query.get("app_type")) is not None:
-        found = [doc for doc in found if doc["app_type"] in types.split(",")]
-    if "is_first_party" in asked.query:
-        first = wire.flagged(asked.query, "is_first_party")
-        found = [doc for doc in found if doc["is_first_party"] is first]
-    return wire.listed(asked.query, "clients", found, name="client_id")
+def _list_clients(parts: Parts, request: ManagementRequest) -> object:
+    clients = [client_shape(client) for client in parts.clients.all()]
+    if (types := request.query.get("app_type")) is not None:
+        clients = [doc for doc in clients if doc["app_type"] in types.split(",")]
+    if "is_first_party" in request.query:
+        first = wire.flagged(request.query, "is_first_party")
+        clients = [doc for doc in clients if doc["is_first_party"] is first]
+    return wire.listed(request.query, "clients", clients, name="client_id")
 
 
 @_call("GET", "/clients/{id}", "Get client by ID", "read:clients", "read:client_keys")
-def _get_client(parts: Parts, asked: ManagementRequest) -> object:
-    shape = client_shape(found_client(parts, asked))
-    return wire.chosen(asked.query, shape)
+def _get_client(parts: Parts, request: ManagementRequest) -> object:
+    shape = client_shape(found_client(parts, request))
+    return wire.chosen(request.query, shape)
 
 
 @_call("POST", "/clients", "Create a client", "create:clients")
-def _add_client(parts: Parts, asked: ManagementRequest) -> object:
-    body = checked(asked.body, ClientBody, "name")
+def _add_client(parts: Parts, request: ManagementRequest) -> object:
+    body = checked(request.body, ClientBody, "name")
     client, secret = parts.clients.add(new_client(body))
     given = {} if secret is None else {"client_secret": secret}
     return ManagementAnswer(201, client_shape(client) | given)
 
 
 @_call("PATCH", "/clients/{id}", "Update a Client", "update:clients")
-def _change_client(parts: Parts, asked: ManagementRequest) -> object:
-    client = kept_client(parts, asked)
-    doc = changed_client(client, checked(asked.body, ClientBody))
+def _change_client(parts: Parts, request: ManagementRequest) -> object:
+    client = kept_client(parts, request)
+    doc = changed_client(client, checked(request.body, ClientBody))
     return client_shape(parts.clients.change(client, doc))
 
 
@@ -244,8 +244,8 @@ def _change_client(parts: Parts, asked: ManagementRequest) -> object:
     "Rotate a client secret",
     "update:client_keys",
 )
-def _rotate_secret(parts: Parts, asked: ManagementRequest) -> object:
-    client = kept_client(parts, asked)
+def _rotate_secret(parts: Parts, request: ManagementRequest) -> object:
+    client = kept_client(parts, request)
     if not client.confidential:
         raise ApiError(
             400, "The client does not authenticate with a secret.", "invalid_body"
@@ -260,28 +260,28 @@ def _rotate_secret(parts: Parts, asked: ManagementRequest) -> object:
     "Get enabled connections for a client",
     "read:connections",
 )
-def _connections_of_client(parts: Parts, asked: ManagementRequest) -> object:
-    client_id = found_client(parts, asked).client_id
-    found = [
+def _connections_of_client(parts: Parts, request: ManagementRequest) -> object:
+    client_id = found_client(parts, request).client_id
+    connections = [
         {name: value for name, value in doc.items() if name != "enabled_clients"}
         for doc in parts.connections.objects.all()
         if client_id in doc["enabled_clients"]
     ]
-    return wire.by_checkpoint(asked.query, "connections", found)
+    return wire.by_checkpoint(request.query, "connections", connections)
 
 
 @_call("GET", "/client-grants", "Get client grants", "read:client_grants")
-def _list_grants(parts: Parts, asked: ManagementRequest) -> object:
-    found = parts.apis.grants.all()
+def _list_grants(parts: Parts, request: ManagementRequest) -> object:
+    grants = parts.apis.grants.all()
     for name in ("client_id", "audience", "subject_type"):
-        if (wanted := asked.query.get(name)) is not None:
-            found = [grant for grant in found if grant[name] == wanted]
-    return wire.listed(asked.query, "client_grants", found)
+        if (wanted := request.query.get(name)) is not None:
+            grants = [grant for grant in grants if grant[name] == wanted]
+    return wire.listed(request.query, "client_grants", grants)
 
 
 @_call("POST", "/client-grants", "Create a client grant", "create:client_grants")
-def _add_grant(parts: Parts, asked: ManagementRequest) -> object:
-    body = checked(asked.body, GrantBody, "client_id", "audience")
+def _add_grant(parts: Parts, request: ManagementRequest) -> object:
+    body = checked(request.body, GrantBody, "client_id", "audience")
     client = parts.clients.find(body["client_id"])
     if client is None:
         raise no_client()
@@ -307,13 +307,13 @@ def _add_grant(parts: Parts, asked: ManagementRequest) -> object:
 
 
 @_call("PATCH", "/client-grants/{id}", "Update a client grant", "update:client_grants")
-def _change_grant(parts: Parts, asked: ManagementRequest) -> object:
-    held = parts.apis.grants.get(asked.path["id"])
+def _change_grant(parts: Parts, request: ManagementRequest) -> object:
+    held = parts.apis.grants.get(request.path["id"])
     if held is None:
         raise ApiError(
             404, "The client grant does not exist", "inexistent_client_grant"
         )
-    body = checked(asked.body, GrantBody)
+    body = checked(request.body, GrantBody)
     changes: Document = {n: body[n] for n in ("scope", "allow_all_scopes") if n in body}
     grant = merged(held, changes)
     grant.setdefault("scope", [])
@@ -334,27 +334,27 @@ def _check_grant(parts: Parts, grant: Mapping[str, Any]) -> None:
 
 
 @_call("GET", "/resource-servers", "Get resource servers", "read:resource_servers")
-def _list_apis(parts: Parts, asked: ManagementRequest) -> object:
-    found = [api.shape() for api in parts.apis.all()]
-    return wire.listed(asked.query, "resource_servers", found)
+def _list_apis(parts: Parts, request: ManagementRequest) -> object:
+    apis = [api.shape() for api in parts.apis.all()]
+    return wire.listed(request.query, "resource_servers", apis)
 
 
 @_call("GET", "/connections", "Get all connections", "read:connections")
-def _list_connections(parts: Parts, asked: ManagementRequest) -> object:
-    found = parts.connections.objects.all()
+def _list_connections(parts: Parts, request: ManagementRequest) -> object:
+    connections = parts.connections.objects.all()
     for name in ("name", "strategy"):
-        if (wanted := asked.query.get(name)) is not None:
-            found = [doc for doc in found if doc[name] == wanted]
-    return wire.listed(asked.query, "connections", found)
+        if (wanted := request.query.get(name)) is not None:
+            connections = [doc for doc in connections if doc[name] == wanted]
+    return wire.listed(request.query, "connections", connections)
 
 
-def found_connection(parts: Parts, asked: ManagementRequest) -> Document:
+def found_connection(parts: Parts, request: ManagementRequest) -> Document:
     """Return the connection that the path names.
 
     Raises:
         ApiError: 404: there is none.
     """
-    doc = parts.connections.objects.get(asked.path["id"])
+    doc = parts.connections.objects.get(request.path["id"])
     if doc is None:
         raise ApiError(404, "The connection does not exist", "inexistent_connection")
     return doc
@@ -363,7 +363,7 @@ def found_connection(parts: Parts, asked: ManagementRequest) -> Document:
 def change_connection(
     parts: Parts, doc: Document, changes: Mapping[str, object]
 ) -> Document:
-    """Change a connection; what a null takes away goes back to its default."""
+    """Change a connection; members removed by a null return to their defaults."""
     changed = merged(doc, changes)
     changed.setdefault("options", {})
     changed.setdefault("enabled_clients", [])
@@ -373,30 +373,30 @@ def change_connection(
 
 
 @_call("PATCH", "/connections/{id}", "Update a connection", "update:connections")
-def _change_connection(parts: Parts, asked: ManagementRequest) -> object:
-    doc = found_connection(parts, asked)
-    return change_connection(parts, doc, checked(asked.body, ConnectionBody))
+def _change_connection(parts: Parts, request: ManagementRequest) -> object:
+    doc = found_connection(parts, request)
+    return change_connection(parts, doc, checked(request.body, ConnectionBody))
 
 
 @_call("GET", "/connections/{id}/clients", "Get enabled clients", "read:connections")
-def _enabled_clients(parts: Parts, asked: ManagementRequest) -> object:
-    enabled = found_connection(parts, asked)["enabled_clients"]
+def _enabled_clients(parts: Parts, request: ManagementRequest) -> object:
+    enabled = found_connection(parts, request)["enabled_clients"]
     listed = [{"client_id": client_id} for client_id in enabled]
-    return wire.by_checkpoint(asked.query, "clients", listed, name="client_id")
+    return wire.by_checkpoint(request.query, "clients", listed, name="client_id")
 
 
 @_call(
     "PATCH", "/connections/{id}/clients", "Update enabled clients", "update:connections"
 )
-def _enable_clients(parts: Parts, asked: ManagementRequest) -> object:
-    doc = found_connection(parts, asked)
-    if not isinstance(asked.body, list) or not 0 < len(asked.body) <= _MOST_ENABLED:
+def _enable_clients(parts: Parts, request: ManagementRequest) -> object:
+    doc = found_connection(parts, request)
+    if not isinstance(request.body, list) or not 0 < len(request.body) <= _MOST_ENABLED:
         raise ApiError(
             400, f"Payload validation error: 'Expected 1 to {_MOST_ENABLED} items'",
             "invalid_body",
         )  # fmt: skip
     enabled = dict.fromkeys(doc["enabled_clients"])
-    for item in asked.body:
+    for item in request.body:
         pair = checked(item, EnabledClient)
         # Taking away must work for a client that is gone; giving must not.
         if pair["status"] and parts.clients.find(pair["client_id"]) is None:
@@ -412,8 +412,8 @@ def _enable_clients(parts: Parts, asked: ManagementRequest) -> object:
 @_call(
     "POST", "/refresh-tokens/revoke", "Revoke refresh tokens", "delete:refresh_tokens"
 )
-def _revoke_refresh_tokens(parts: Parts, asked: ManagementRequest) -> object:
-    for held in parts.refresh.list(**checked(asked.body, RevokedTokens)):
+def _revoke_refresh_tokens(parts: Parts, request: ManagementRequest) -> object:
+    for held in parts.refresh.list(**checked(request.body, RevokedTokens)):
         parts.refresh.revoke(held.id)
     return ManagementAnswer(202, {})
 
@@ -441,10 +441,10 @@ def refresh_token_shape(parts: Parts, held: RefreshToken) -> dict[str, object]:
     "Get refresh tokens for a user",
     "read:refresh_tokens",
 )
-def _refresh_tokens_of_user(parts: Parts, asked: ManagementRequest) -> object:
-    found = parts.refresh.list(user_id=asked.path["id"])
-    shapes = [refresh_token_shape(parts, held) for held in found]
-    return wire.by_checkpoint(asked.query, "tokens", shapes)
+def _refresh_tokens_of_user(parts: Parts, request: ManagementRequest) -> object:
+    tokens = parts.refresh.list(user_id=request.path["id"])
+    shapes = [refresh_token_shape(parts, held) for held in tokens]
+    return wire.by_checkpoint(request.query, "tokens", shapes)
 
 
 @_call(
@@ -453,12 +453,12 @@ def _refresh_tokens_of_user(parts: Parts, asked: ManagementRequest) -> object:
     "Retrieve device credentials",
     "read:device_credentials",
 )
-def _device_credentials(parts: Parts, asked: ManagementRequest) -> object:
-    kind = asked.query.get("type", "refresh_token")
+def _device_credentials(parts: Parts, request: ManagementRequest) -> object:
+    kind = request.query.get("type", "refresh_token")
     if kind not in {"refresh_token", "rotating_refresh_token", "public_key"}:
         raise bad_query("type", "Must be a type of device credentials")
-    found = parts.refresh.list(
-        user_id=asked.query.get("user_id"), client_id=asked.query.get("client_id")
+    tokens = parts.refresh.list(
+        user_id=request.query.get("user_id"), client_id=request.query.get("client_id")
     )
     shapes = [
         {
@@ -467,48 +467,48 @@ def _device_credentials(parts: Parts, asked: ManagementRequest) -> object:
             "user_id": held.user_id,
             "client_id": held.client_id,
         }
-        for held in found
+        for held in tokens
         if kind == "refresh_token"
     ]
-    return wire.by_offset(asked.query, "device_credentials", shapes)
+    return wire.by_offset(request.query, "device_credentials", shapes)
 
 
 @_call("GET", "/roles/{id}/users", "Get a role's users", "read:users")
-def _users_of_role(parts: Parts, asked: ManagementRequest) -> object:
+def _users_of_role(parts: Parts, request: ManagementRequest) -> object:
     """Return who has a role; its id is its name."""
-    if asked.path["id"] not in ROLES:
+    if request.path["id"] not in ROLES:
         raise ApiError(404, "The role does not exist.", "inexistent_role")
-    found = [
+    users = [
         {"user_id": user.sub, "name": user.name, "email": user.email}
         for user in parts.people.all()
-        if asked.path["id"] in user.roles and not user.blocked
+        if request.path["id"] in user.roles and not user.blocked
     ]
-    return wire.by_offset(asked.query, "users", found)
+    return wire.by_offset(request.query, "users", users)
 
 
 @_call("GET", "/logs", "Search log events", "read:logs")
-def _list_logs(parts: Parts, asked: ManagementRequest) -> object:
+def _list_logs(parts: Parts, request: ManagementRequest) -> object:
     """Return rows after a checkpoint, or the newest or oldest ones by page."""
-    if "from" in asked.query or "take" in asked.query:
-        take = max(wire.number(asked.query, "take", 50, 100), 1)
-        after = asked.query.get("from", "")
+    if "from" in request.query or "take" in request.query:
+        take = max(wire.number(request.query, "take", 50, 100), 1)
+        after = request.query.get("from", "")
         rows = parts.journal.after(after, take)
         last = rows[-1]["log_id"] if rows else after
         query = urlencode({"from": last, "take": take})
         return ManagementAnswer(
-            200, rows, {"link": f'<{asked.url}?{query}>; rel="next"'}
+            200, rows, {"link": f'<{request.url}?{query}>; rel="next"'}
         )
-    order = asked.query.get("sort", "date:-1")
+    order = request.query.get("sort", "date:-1")
     if order not in {"date:1", "date:-1"}:
         raise bad_query("sort", "Must be date:1 or date:-1")
-    page = wire.number(asked.query, "page", 0, 1000)
-    size = wire.number(asked.query, "per_page", 50, 100)
+    page = wire.number(request.query, "page", 0, 1000)
+    size = wire.number(request.query, "per_page", 50, 100)
     return parts.journal.page(page * size, size, newest_first=order == "date:-1")
 
 
 @_call("GET", "/logs/{id}", "Get a log event by id", "read:logs", "read:logs_users")
-def _get_log(parts: Parts, asked: ManagementRequest) -> object:
-    row = parts.journal.one(asked.path["id"])
+def _get_log(parts: Parts, request: ManagementRequest) -> object:
+    row = parts.journal.one(request.path["id"])
     if row is None:
         raise ApiError(404, "Log not found.", "inexistent_log")
     return row

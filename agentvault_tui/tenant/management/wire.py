@@ -24,7 +24,7 @@ Uri = Annotated[str, Meta(min_length=1, max_length=2000)]
 Scope = Annotated[str, Meta(min_length=1, max_length=1000)]
 Scopes = Annotated[list[Scope], Meta(max_length=100)]
 Maybe = None | UnsetType
-"""What a member that is null, or left out, is beside its type."""
+"""The type of a member that is null, or left out."""
 
 
 def read_json(content_type: str, raw: bytes) -> object:
@@ -48,21 +48,21 @@ def read_json(content_type: str, raw: bytes) -> object:
 def checked(body: Any, shape: type[Struct], *needed: str) -> dict[str, Any]:
     """Return the members of *body* that *shape* knows; others are passed over.
 
-    A null stays one: what it means is the call's to know.
+    A null stays one: the call gives it its meaning.
 
     Raises:
         ApiError: 400: it is no object, a *needed* member is missing, or one is wrong.
     """
     try:
-        known: dict[str, Any] = to_builtins(convert(body, shape))
+        fields: dict[str, Any] = to_builtins(convert(body, shape))
     except ValidationError as error:
-        said = f"Payload validation error: '{visible(str(error), 300)}'"
-        raise ApiError(400, said, "invalid_body") from None
+        message = f"Payload validation error: '{visible(str(error), 300)}'"
+        raise ApiError(400, message, "invalid_body") from None
     for name in needed:
-        if known.get(name) is None:
+        if fields.get(name) is None:
             why = f"Payload validation error: 'Missing required property: {name}'."
             raise ApiError(400, why, "invalid_body")
-    return known
+    return fields
 
 
 def redacted(body: object) -> object:
@@ -92,13 +92,13 @@ class ApiError(Exception):
         self.code = code
 
     def envelope(self) -> dict[str, object]:
-        said = {
+        envelope = {
             "statusCode": self.status,
             "error": HTTPStatus(self.status).phrase,
             "message": self.message,
         }
         # Some of Auth0's own have none.
-        return said if self.code is None else {**said, "errorCode": self.code}
+        return envelope if self.code is None else {**envelope, "errorCode": self.code}
 
 
 def no_client() -> ApiError:
@@ -115,14 +115,14 @@ def no_api() -> ApiError:
 
 def bad_query(name: str, why: str) -> ApiError:
     """Return the 400 for a query parameter."""
-    said = f"Query validation error: '{why}' on property {name}."
-    return ApiError(400, said, "invalid_query_string")
+    message = f"Query validation error: '{why}' on property {name}."
+    return ApiError(400, message, "invalid_query_string")
 
 
 def bad_body(name: str, why: str) -> ApiError:
     """Return the 400 for a member of the body."""
-    said = f"Payload validation error: '{why}' on property {name}."
-    return ApiError(400, said, "invalid_body")
+    message = f"Payload validation error: '{why}' on property {name}."
+    return ApiError(400, message, "invalid_body")
 
 
 _USUAL: Final = 50
@@ -134,22 +134,22 @@ Items = Sequence[Mapping[str, object]]
 
 def number(query: Mapping[str, str], name: str, usual: int, most: int) -> int:
     """Return a number of the query, at most *most*."""
-    said = query.get(name)
-    if said is None:
+    value = query.get(name)
+    if value is None:
         return usual
-    if not said.isascii() or not said.isdigit() or len(said) > 9:
+    if not value.isascii() or not value.isdigit() or len(value) > 9:
         raise bad_query(name, "Expected type integer")
-    if int(said) > most:
+    if int(value) > most:
         raise bad_query(name, f"Number must be less than or equal to {most}")
-    return int(said)
+    return int(value)
 
 
 def flagged(query: Mapping[str, str], name: str) -> bool:
-    """Tell whether a switch of the query is on."""
-    said = query.get(name, "false").lower()
-    if said not in {"true", "false"}:
+    """Check whether a switch of the query is on."""
+    value = query.get(name, "false").lower()
+    if value not in {"true", "false"}:
         raise bad_query(name, "Expected type boolean")
-    return said == "true"
+    return value == "true"
 
 
 def by_offset(
@@ -190,10 +190,10 @@ def by_checkpoint(
         # what is left is then read from its start, and nothing is missed.
         begin = places[0] + 1 if places else 0
     shown = list(items[begin : begin + take])
-    found: dict[str, object] = {key: shown}
+    page: dict[str, object] = {key: shown}
     if begin + take < len(items):
-        found["next"] = shown[-1][name]
-    return found
+        page["next"] = shown[-1][name]
+    return page
 
 
 def listed(
@@ -206,21 +206,21 @@ def listed(
 
 
 def chosen(query: Mapping[str, str], body: Any, key: str | None = None) -> Any:
-    """Keep the members that ``fields`` names, or with ``include_fields`` off drop them.
+    """Return the members in ``fields``, or without ``include_fields`` the others.
 
     *body* is one object, a list of them, or a page that has the list under *key*.
     """
-    said = query.get("fields")
-    if not said:
+    fields = query.get("fields")
+    if not fields:
         return body
-    names = set(said.split(","))
+    names = set(fields.split(","))
     keep = query.get("include_fields", "true").lower() != "false"
 
-    def cut(item: Mapping[str, object]) -> dict[str, object]:
+    def pick(item: Mapping[str, object]) -> dict[str, object]:
         return {name: one for name, one in item.items() if (name in names) is keep}
 
     if isinstance(body, list):
-        return [cut(item) for item in body]
+        return [pick(item) for item in body]
     if key is not None and key in body:
-        return {**body, key: [cut(item) for item in body[key]]}
-    return cut(body)
+        return {**body, key: [pick(item) for item in body[key]]}
+    return pick(body)

@@ -29,7 +29,7 @@ from agentvault_tui.tenant.tokens import Login
 
 LIFETIME: Final = 900
 INTERVAL: Final = 5
-"""What Auth0 says to every client, in seconds."""
+"""Auth0's answer to every client, in seconds."""
 OUR_INTERVAL: Final = 1
 """Seconds between polls of the broker's: both ends are on one machine, and an approval
 should be felt at once."""
@@ -125,21 +125,21 @@ class DeviceGrant:
         )
 
     async def outcome(self, request: Request) -> Response:
-        """Take what became of a step-up, for its approval page.
+        """Take the result of a step-up, for its approval page.
 
-        On loopback alone, and from whoever holds the device code: the broker.
+        On loopback alone, and from the holder of the device code: the broker.
         """
         try:
             form = await wide_form(request)
             names = ("client_id", "device_code", "outcome")
-            client_id, device_code, told = required(form, *names)
+            client_id, device_code, outcome = required(form, *names)
             code = self._parts.codes.by_key(sha256_hex(device_code))
             client = self._parts.clients.find(client_id)
             if code is None or client is None or code.client != client.key:
                 raise refused("invalid_grant", "Invalid or expired device code.")
         except TenantRefusedError as error:
             return refusal(error)
-        self._parts.codes.tell(code, told)
+        self._parts.codes.tell(code, outcome)
         return Response(status_code=204, headers={"cache-control": "no-store"})
 
     def _lifetime_of(self, client: Client, what: details.StepUpDetails | None) -> int:
@@ -147,19 +147,19 @@ class DeviceGrant:
             return what.page.expires_in or self._lifetime
         return self._lifetime if client.of_run else LIFETIME
 
-    def poll(self, parts: Parts, asked: TokenRequest) -> GrantResult:
+    def poll(self, parts: Parts, request: TokenRequest) -> GrantResult:
         """Answer a poll (RFC 8628 section 3.4).
 
         Raises:
             TenantRefusedError: not yet, too fast, or never.
         """
-        (device_code,) = required(asked.form, "device_code")
+        (device_code,) = required(request.form, "device_code")
         code = parts.codes.by_key(sha256_hex(device_code))
         # A foreign client learns nothing: to it the code is unknown.
-        if code is None or code.client != asked.client.key or code.state == "spent":
+        if code is None or code.client != request.client.key or code.state == "spent":
             raise refused("invalid_grant", "Invalid or expired device code.")
         if code.state == "pending" and not code.expires.passed(parts.clock):
-            raise self._still_pending(code, asked.client)
+            raise self._still_pending(code, request.client)
         self._paces.pop(code.key, None)
         # From here on the code is over. Of several polls at once one spends it, and
         # only that one hears how it ended (T-11).
@@ -167,7 +167,7 @@ class DeviceGrant:
             raise refused("invalid_grant", "Invalid or expired device code.")
         if code.state == "denied" and code.sub is not None:
             no = Login(code.sub, "", 0, mfa=False, stepup=code.answer)
-            token = parts.tokens.for_denial(asked.client, no, code.scope)
+            token = parts.tokens.for_denial(request.client, no, code.scope)
             raise DeniedByPersonError(token)
         if code.state == "denied":
             raise refused("access_denied", _why_denied(parts, code))
@@ -175,7 +175,7 @@ class DeviceGrant:
             raise refused("expired_token", "The device code has expired.")
         api = parts.apis.asked(code.audience)
         issued = parts.tokens.for_login(
-            asked.client,
+            request.client,
             Login(
                 *(code.sub or "", code.sid or "", code.authenticated_at or 0),
                 mfa=True,
@@ -183,10 +183,10 @@ class DeviceGrant:
                 stepup=code.answer,
             ),
             # Once more: a client grant may have been taken back since.
-            parts.apis.for_user(asked.client, api, code.scope),
+            parts.apis.for_user(request.client, api, code.scope),
             api,
         )
-        if code.details is None and asked.client.of_run:
+        if code.details is None and request.client.of_run:
             at = code.authenticated_at or 0
             remember_sign_in(parts, code.sub or "", code.sid or "", at)
         _log.info("device code redeemed by %s", code.sub)
@@ -224,7 +224,7 @@ def _interval(client: Client) -> int:
 
 
 def _why_denied(parts: Parts, code: StoredDeviceCode) -> str:
-    """Say how a code was over that nobody answered who had signed in."""
+    """Word the end of a code that no signed-in person answered."""
     if code.exhausted:
         return "Too many failed sign-ins."
     newest = code.page and parts.codes.by_stepup(code.page.id)

@@ -56,7 +56,7 @@ class TokenRequest:
 
 @dataclass(frozen=True, slots=True)
 class GrantResult:
-    """The answer to a token request, and what the log tells of it."""
+    """The answer to a token request, and its row in the log."""
 
     body: dict[str, Any] = field(repr=False)
     user: User | None = None
@@ -67,7 +67,7 @@ class GrantResult:
 
 @dataclass(frozen=True, slots=True)
 class GrantType:
-    """One ``grant_type``: what it does, and the log's codes for how it ends."""
+    """One ``grant_type``: its function, and the log's codes for its results."""
 
     act: Callable[[Parts, TokenRequest], GrantResult]
     succeeded: LogCode
@@ -104,13 +104,15 @@ class OAuthEndpoints:
             outcome = grant.act(self._parts, TokenRequest(form, client))
         except TenantRefusedError as error:
             if grant is not None and error.error not in _NOT_YET:
-                told = error.reason if isinstance(error, ExchangeError) else error.error
+                reason = (
+                    error.reason if isinstance(error, ExchangeError) else error.error
+                )
                 self._parts.journal.write(
                     grant.failed,
                     request,
                     description=error.what,
                     client=client,
-                    details={"error": error.error, "failure_reason": told},
+                    details={"error": error.error, "failure_reason": reason},
                     connection=None if client is None else form.get("connection"),
                 )
             return refusal(error)
@@ -166,13 +168,13 @@ class OAuthEndpoints:
         return reply(200, claims)
 
 
-def client_credentials(parts: Parts, asked: TokenRequest) -> GrantResult:
+def client_credentials(parts: Parts, request: TokenRequest) -> GrantResult:
     """Issue a client an access token of its own (RFC 6749 section 4.4).
 
     Raises:
         TenantRefusedError: ``access_denied``: no such API, or no client grant.
     """
-    audience = asked.form.get("audience", asked.form.get("resource"))
+    audience = request.form.get("audience", request.form.get("resource"))
     if audience is None:
         raise refused(
             "access_denied",
@@ -181,8 +183,8 @@ def client_credentials(parts: Parts, asked: TokenRequest) -> GrantResult:
         )
     api = parts.apis.asked(audience)
     granted = None
-    if api is not None and asked.client.confidential:
-        granted = parts.apis.granted(asked.client, api, "client")
+    if api is not None and request.client.confidential:
+        granted = parts.apis.granted(request.client, api, "client")
     if api is None or granted is None:
         raise refused(
             "access_denied",
@@ -190,34 +192,34 @@ def client_credentials(parts: Parts, asked: TokenRequest) -> GrantResult:
             ' "client-grant" associated to this API. See:'
             " https://auth0.com/docs/api/v2#!/Client_Grants/post_client_grants",
         )
-    scope = _among(asked.form.get("scope", "").split() or sorted(granted), granted)
-    return _answer(parts.tokens.for_machine(asked.client, scope, api), audience)
+    scope = _among(request.form.get("scope", "").split() or sorted(granted), granted)
+    return _answer(parts.tokens.for_machine(request.client, scope, api), audience)
 
 
-def refresh_token(parts: Parts, asked: TokenRequest) -> GrantResult:
+def refresh_token(parts: Parts, request: TokenRequest) -> GrantResult:
     """Issue new tokens for a refresh token (RFC 6749 section 6), also for another API.
 
     Raises:
         TenantRefusedError: ``invalid_grant`` for the token; ``access_denied`` for its
             user, or for an audience it does not reach.
     """
-    (token,) = required(asked.form, "refresh_token")
-    held = parts.refresh.find(token, asked.client)
+    (token,) = required(request.form, "refresh_token")
+    held = parts.refresh.find(token, request.client)
     if parts.people.find(held.user_id) is None:
         raise refused(
             "invalid_grant",
             "The refresh_token was generated for a user who doesn't exist anymore.",
         )
     user = parts.tokens.able(held.user_id)
-    audience = asked.form.get("audience") or held.audience
+    audience = request.form.get("audience") or held.audience
     if audience == parts.apis.userinfo:
         audience = ""
-    allowed = _scopes_at(parts, asked.client, held, audience)
+    allowed = _scopes_at(parts, request.client, held, audience)
     api = parts.apis.asked(audience or None)
-    scope = _among(asked.form.get("scope", "").split() or allowed, allowed)
+    scope = _among(request.form.get("scope", "").split() or allowed, allowed)
     # Also where it was issued for: a client grant may have been taken back since.
-    scope = parts.apis.for_user(asked.client, api, scope)
-    issued = parts.tokens.for_refresh(asked.client, user, scope, api, held.session_id)
+    scope = parts.apis.for_user(request.client, api, scope)
+    issued = parts.tokens.for_refresh(request.client, user, scope, api, held.session_id)
     if audience not in held.reach:
         parts.refresh.extend(held, audience, scope)
     return _answer(issued, audience or None)
@@ -250,7 +252,7 @@ def issue_code(
     nonce: str | None,
     challenge: str | None,
 ) -> str:
-    """Return an authorization code for what *login* has granted to *client*.
+    """Return an authorization code for the scopes that *login* granted to *client*.
 
     The store has its hash alone.
     """
@@ -276,19 +278,19 @@ def issue_code(
     return code
 
 
-def authorization_code(parts: Parts, asked: TokenRequest) -> GrantResult:
+def authorization_code(parts: Parts, request: TokenRequest) -> GrantResult:
     """Issue tokens for an authorization code (RFC 6749 section 4.1.3).
 
     Raises:
         TenantRefusedError: ``invalid_grant`` for all that may be wrong with it.
     """
-    code, redirect_uri = required(asked.form, "code", "redirect_uri")
+    code, redirect_uri = required(request.form, "code", "redirect_uri")
     key = sha256_hex(code)
     unknown = refused("invalid_grant", "Invalid authorization code")
-    row = parts.store.find("auth_codes", code_hash=key, client_id=asked.client.key)
+    row = parts.store.find("auth_codes", code_hash=key, client_id=request.client.key)
     if row is None or row["redirect_uri"] != redirect_uri:
         raise unknown
-    if not proven(row["challenge"], asked.form.get("code_verifier")):
+    if not proven(row["challenge"], request.form.get("code_verifier")):
         raise refused("invalid_grant", "Failed to verify code verifier")
     # One statement looks and marks: of two that redeem it at once, one does.
     if not parts.store.update("auth_codes", {"spent": 1}, code_hash=key, spent=0):
@@ -302,7 +304,7 @@ def authorization_code(parts: Parts, asked: TokenRequest) -> GrantResult:
     if row["expires_at"] <= parts.clock.now().timestamp():
         raise unknown
     issued = parts.tokens.for_login(
-        asked.client,
+        request.client,
         Login(**json.loads(row["login"])),
         row["scope"],
         parts.apis.asked(row["audience"]),
@@ -316,19 +318,19 @@ def authorization_code(parts: Parts, asked: TokenRequest) -> GrantResult:
     return _answer(issued, row["audience"])
 
 
-def token_vault(parts: Parts, asked: TokenRequest) -> GrantResult:
+def token_vault(parts: Parts, request: TokenRequest) -> GrantResult:
     """Exchange a refresh token for the provider's access token, as Auth0 does.
 
     RFC 8693. Whatever is missing has one name in the answer; the log has the reason.
 
     Raises:
-        TenantRefusedError: with Auth0's word for what is missing.
+        TenantRefusedError: with Auth0's word for the missing part.
     """
     subject_type, subject, requested, name = required(
-        asked.form,
+        request.form,
         *("subject_token_type", "subject_token", "requested_token_type", "connection"),
     )
-    client = asked.client
+    client = request.client
     if not client.token_vault:
         raise refused(
             "unauthorized_client",
@@ -342,11 +344,11 @@ def token_vault(parts: Parts, asked: TokenRequest) -> GrantResult:
     connection = parts.connections.for_vault(name, client)
     if connection is None:
         raise _not_found("connection_not_enabled")
-    found = parts.accounts.list(user.sub, name)
-    if not found:
+    accounts = parts.accounts.list(user.sub, name)
+    if not accounts:
         raise _not_found("tokenset_not_found")
     # Of several, the one connected last.
-    account, lifetime = found[-1], Connections.token_lifetime(connection)
+    account, lifetime = accounts[-1], Connections.token_lifetime(connection)
     tokens = parts.accounts.tokens(account, lifetime)
     if tokens is None:
         raise ExchangeError(

@@ -54,7 +54,7 @@ class ExchangeError(TenantRefusedError):
 
 
 class DeniedByPersonError(TenantRefusedError):
-    """A person answered otherwise at the approval page: an ID token says who, what."""
+    """A person answered otherwise at the approval page: an ID token has the answer."""
 
     def __init__(self, id_token: str) -> None:
         super().__init__("access_denied", "The person denied it.")
@@ -97,18 +97,18 @@ def refusal(error: TenantRefusedError) -> Response:
 
 
 async def body_of(request: Request) -> dict[str, str]:
-    """Read a form or JSON, as Auth0 does; what is no text is passed over.
+    """Read a form or JSON, as Auth0 does; values other than texts are passed over.
 
     Raises:
         TenantRefusedError: ``invalid_request`` or ``unsupported_media_type``.
     """
     try:
         kind = request.headers.get("content-type", "").encode("latin-1")
-        found = parse_body(kind, await read_body(request.receive))
+        fields = parse_body(kind, await read_body(request.receive))
     except BodyError as error:
         code = "unsupported_media_type" if error.status == 415 else "invalid_request"
         raise refused(code, error.text) from None
-    return {name: value for name, value in found.items() if isinstance(value, str)}
+    return {name: value for name, value in fields.items() if isinstance(value, str)}
 
 
 async def page_form(request: Request) -> dict[str, str]:
@@ -121,7 +121,7 @@ async def page_form(request: Request) -> dict[str, str]:
 
 
 def media_type(request: Request) -> str:
-    """Return the media type alone of what was sent."""
+    """Return only the media type of a header."""
     sent = request.headers.get("content-type", "")
     return sent.partition(";")[0].strip().lower()
 
@@ -149,13 +149,13 @@ async def wide_form(request: Request) -> dict[str, str]:
 
 
 async def away(_: Request, error: Exception) -> Response:
-    """Answer that the team's store, or a key, is missing: nobody can be signed in."""
+    """Answer that the team's store, or a key, is missing: sign-ins are impossible."""
     _log.warning("%s", error)
     code, text = "temporarily_unavailable", "The tenant's store does not answer."
     if isinstance(error, SealedError):
         code, text = "sealed", "What the tenant has sealed does not open here."
-    told = {"error": code, "error_description": f"{text} Try again in a moment."}
-    answer = reply(503, told)
+    payload = {"error": code, "error_description": f"{text} Try again in a moment."}
+    answer = reply(503, payload)
     answer.headers["retry-after"] = "1"
     return answer
 
@@ -179,8 +179,8 @@ def json_reply(
 def proven(challenge: str | None, verifier: str | None) -> bool:
     """Check *verifier* against *challenge* by S256 (RFC 7636 section 4.6).
 
-    RFC 9700 section 2.1.1: a verifier that nobody announced is refused, too; else a
-    code could be slipped in by leaving PKCE out.
+    RFC 9700 section 2.1.1: an unannounced verifier is refused, too; else a code could
+    be slipped in by leaving PKCE out.
     """
     if challenge is None or verifier is None:
         return challenge is verifier

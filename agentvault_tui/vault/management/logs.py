@@ -23,7 +23,7 @@ class LogPage:
     rows: tuple[Json, ...]
     """As the tenant wrote them; every text is untrusted. Each has a ``log_id``."""
     resume: str
-    """The row to ask on from; keep it, also when nothing new came."""
+    """The row to ask on from; store it, also after an empty page."""
 
 
 async def latest(api: TenantApi) -> LogPage:
@@ -40,7 +40,7 @@ async def earliest(api: TenantApi) -> LogPage:
 
 
 async def has(api: TenantApi, row: str) -> bool:
-    """Tell whether the tenant still keeps *row*."""
+    """Check whether the tenant still keeps *row*."""
     try:
         await api.request(
             "GET",

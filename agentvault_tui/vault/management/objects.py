@@ -1,6 +1,6 @@
 """The objects of the Management API, and the calls each kind takes.
 
-A refusal names the scope that was needed; what is returned has no secrets in it.
+A refusal names the needed scope; answers have no secrets in them.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ class ObjectKind:
 
     async def every(self, api: TenantApi, **query: Value) -> list[Json]:
         """Return every object that *query* lets through, of the tenant's own too."""
-        asked = {**self.query, **query}
+        params = {**self.query, **query}
         purpose = Purpose(f"list its {self.noun}s", f"read:{self.scope}")
         if self.by_checkpoint:
             rows = api.by_checkpoint(
-                self.where, self.scope, query=asked, purpose=purpose
+                self.where, self.scope, query=params, purpose=purpose
             )
         else:
             # Auth0 refuses the parameter where a list has no totals.
             rows = api.by_page(
                 self.where,
                 self.scope,
-                query=asked,
+                query=params,
                 totals=self is not actions,
                 purpose=purpose,
             )
@@ -97,7 +97,7 @@ class ObjectKind:
         return without_secrets(reply.json())
 
     async def delete(self, api: TenantApi, identity: str) -> bool:
-        """Delete an object for good (204); tell whether it was there."""
+        """Delete an object for good (204); return whether it existed."""
         where = f"{self.where}/{path(identity)}"
         return await delete_at(api, where, self._purpose("delete", "delete"))
 
@@ -129,8 +129,8 @@ class ClientKind(ObjectKind):
         """
         made = await self._created(api, settings)
         secret = made.get("client_secret")
-        kept = Secret(secret) if isinstance(secret, str) else None
-        return without_secrets(made), kept
+        secret_kept = Secret(secret) if isinstance(secret, str) else None
+        return without_secrets(made), secret_kept
 
     async def rotate_secret(self, api: TenantApi, client_id: str) -> Secret:
         """Give a client a new secret (200); the old one ends at once.
@@ -170,7 +170,7 @@ class ClientKind(ObjectKind):
 
 
 class ConnectionKind(ObjectKind):
-    """Where people sign in and what they connect (``/connections``).
+    """Sign-ins and connectable accounts (``/connections``).
 
     ``options`` are replaced whole by a change, and hold the provider's secret.
     """
@@ -222,8 +222,8 @@ class ClientGrantKind(ObjectKind):
     ) -> Json:
         """Change a client grant (200), and read it again as `create` does."""
         changed = await super().patch(api, identity, changes)
-        known = {name: changed.get(name) for name in ("client_id", "audience")}
-        return await self._stored(api, identity, {**known, **changes})
+        unchanged = {name: changed.get(name) for name in ("client_id", "audience")}
+        return await self._stored(api, identity, {**unchanged, **changes})
 
     async def _stored(
         self, api: TenantApi, identity: str, wanted: Mapping[str, Any]
@@ -242,10 +242,10 @@ class ClientGrantKind(ObjectKind):
 
 
 def _compare(name: str, wanted: Mapping[str, object], row: Json) -> None:
-    asked, found = wanted.get(name), row.get(name)
-    if asked is None or asked == found:
+    expected, actual = wanted.get(name), row.get(name)
+    if expected is None or expected == actual:
         return
-    if isinstance(asked, list) and sorted(asked) == sorted(strings(found)):
+    if isinstance(expected, list) and sorted(expected) == sorted(strings(actual)):
         return
     raise TenantRefusedError(
         "stored_otherwise",
@@ -255,10 +255,10 @@ def _compare(name: str, wanted: Mapping[str, object], row: Json) -> None:
 
 
 class RoleKind(ObjectKind):
-    """What people may do, by name (``/roles``)."""
+    """The rights of people, by name (``/roles``)."""
 
     async def held(self, api: TenantApi, role_id: str) -> bool:
-        """Tell whether anybody has the role."""
+        """Check whether anybody has the role."""
         rows = api.by_page(
             path("roles", role_id, "users"),
             "users",
@@ -276,15 +276,15 @@ class ActionKind(ObjectKind):
         """Wait until an Action is built.
 
         Raises:
-            TenantRefusedError: ``build_failed``, with what the build said.
+            TenantRefusedError: ``build_failed``, with the build's message.
             TenantUnreachableError: it is not built in time.
         """
 
         async def is_built() -> bool:
             action = await self.get(api, action_id)
             if action.get("status") == "failed":
-                said = visible(action.get("errors") or "it gives no reason", 300)
-                what = f"the Action does not build: {said}"
+                errors = visible(action.get("errors") or "it gives no reason", 300)
+                what = f"the Action does not build: {errors}"
                 raise TenantRefusedError("build_failed", what)
             return action.get("status") == "built"
 
@@ -294,7 +294,7 @@ class ActionKind(ObjectKind):
             )
 
     async def deploy(self, api: TenantApi, action_id: str) -> None:
-        """Put a built Action in force (200 or 202)."""
+        """Put a built Action in effect (200 or 202)."""
         await api.request(
             "POST",
             path("actions", "actions", action_id, "deploy"),
@@ -304,7 +304,7 @@ class ActionKind(ObjectKind):
         )
 
     async def bindings(self, api: TenantApi, trigger: str) -> list[Json]:
-        """Return what is bound to a trigger, in order."""
+        """Return the bindings of a trigger, in order."""
         rows = api.by_page(
             _BINDINGS.format(trigger),
             "bindings",

@@ -28,18 +28,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class RevocationResult:
-    """What was done, and what was then read."""
+    """The done steps, and the state read afterwards."""
 
     ways: tuple[str, ...]
     """The calls that did it."""
     ended: int
-    """Tokens ended one by one; what `refresh-tokens/revoke` ended is not counted."""
+    """Tokens ended one by one; those ended by `refresh-tokens/revoke` are not
+    counted."""
     confirmed: bool
     """Whether a later reading showed that none is left."""
     refused: tuple[Shown, ...]
-    """What the tenant said of the ways it does not have or does not let us use."""
+    """The tenant's answers about ways that it lacks or does not permit."""
     unread: TenantScopeError | None = None
-    """What keeps us from reading a list there is: no other one stands for it."""
+    """The problem of reading an existing list: no other one replaces it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class _Way:
 
 async def device_credentials(api: TenantApi, user_id: str, client_id: str) -> list[str]:
     """Return the ids of a person's tokens for a client (on every plan)."""
-    found = []
+    credentials = []
     for kind in ("refresh_token", "rotating_refresh_token"):
         rows = api.by_page(
             "device-credentials",
@@ -74,8 +75,8 @@ async def device_credentials(api: TenantApi, user_id: str, client_id: str) -> li
             whats = text({"client_id": client_id} | row, "client_id")
             identity = text(row, "id")
             if (whose, whats) == (user_id, client_id):
-                found.append(identity)
-    return found
+                credentials.append(identity)
+    return credentials
 
 
 async def user_tokens(api: TenantApi, user_id: str, client_id: str) -> list[str]:
@@ -166,7 +167,7 @@ async def _is_confirmed(
 ) -> tuple[bool, TenantScopeError | None]:
     """Read every list the plan has until it is empty; none can be read: not confirmed.
 
-    A list that is closed to us may hold what the others do not.
+    A closed list may hold tokens that the others do not.
     """
     readable = 0
     problems: list[TenantRefusedError] = []
@@ -187,7 +188,7 @@ async def _is_confirmed(
 async def _tried(
     work: Awaitable[T], problems: list[TenantRefusedError]
 ) -> T | Literal[0] | None:
-    """Await *work*; None, its problem kept, when the call is missing or forbidden."""
+    """Await *work*; None, its problem stored, when the call is missing or forbidden."""
     try:
         return await work
     except TenantRefusedError as error:

@@ -1,4 +1,4 @@
-"""What the calls share: objects without secrets, deletions, calls that are missing."""
+"""Common parts of the calls: objects without secrets, deletions, missing calls."""
 
 from __future__ import annotations
 
@@ -79,9 +79,9 @@ def object_rows(value: object) -> list[Json]:
 
 
 async def delete_at(api: TenantApi, path: str, purpose: Purpose) -> bool:
-    """Delete the object at *path*; tell whether it was there.
+    """Delete the object at *path*; return whether it existed.
 
-    What is gone already is no error: a deletion is repeated when its answer is lost.
+    A missing object is no error: a deletion is repeated when its answer is lost.
 
     Raises:
         TenantError: as `TenantApi.request`.
@@ -112,12 +112,12 @@ async def settled(
 
 
 def by_plan(error: TenantRefusedError) -> bool:
-    """Tell whether the tenant's plan, by its own word, does not have what was asked."""
+    """Check whether the tenant's plan, by its own answer, lacks the feature."""
     return error.status == 402 or error.error in _PLAN
 
 
 def is_not_offered(error: TenantRefusedError) -> bool:
-    """Tell whether *error* means that the call is not there at all.
+    """Check whether *error* means that the call is not there at all.
 
     Auth0 documents no status for it. A missing object has a code of its own
     (``inexistent_user``), a missing path has none.

@@ -1,7 +1,7 @@
-"""A tenant brought to what AgentVault needs: compared, changed, read back.
+"""A tenant brought to AgentVault's needs: compared, changed, read back.
 
-`desired` says what should stand, `reading` what does, `plan` the difference;
-`applying` makes it so; `checks` names what is wrong, and the remedy.
+`desired` has the objects that should exist, `reading` the present ones, `plan` the
+difference; `applying` makes it so; `checks` names the faults, and the remedy.
 """
 
 from agentvault_tui.vault.device import sign_in

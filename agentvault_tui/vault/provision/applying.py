@@ -47,7 +47,7 @@ from agentvault_tui.vault.reply import Json
 
 _TRIES: Final = 3
 _PAUSE: Final = 1.0
-"""Seconds: what was written may be read a moment later only."""
+"""Seconds: a write may be readable a moment later only."""
 _MAX_BOUND: Final = 20
 """Actions that Auth0 lets be bound to the login."""
 _REREAD: Final = frozenset({DesiredKind.FLOW, DesiredKind.CONNECTION})
@@ -60,33 +60,33 @@ _OURS: Final = ("known", "kept", "worker_key")
 
 
 class Provisioner(TenantReader):
-    """Reads a tenant, plans what is to change there, and changes it.
+    """Reads a tenant, plans the changes there, and makes them.
 
     Secrets that the tenant gives go to the keeper alone.
     """
 
     async def plan(self, needs: Needs) -> tuple[ProvisioningPlan, TenantSurvey]:
-        """Return what is to do, and the reading it rests on; writes nothing.
+        """Return the changes, and the reading they are based on; writes nothing.
 
         Raises:
             TenantError: as `survey`.
         """
-        wanted, found = await self.survey(needs)
-        return make_plan(wanted, found), found
+        wanted, survey = await self.survey(needs)
+        return make_plan(wanted, survey), survey
 
     async def apply(
-        self, plan: ProvisioningPlan, found: TenantSurvey
+        self, plan: ProvisioningPlan, survey: TenantSurvey
     ) -> AsyncGenerator[PlanItem]:
         """Carry out *plan* in its order; yield each item once it has been read back.
 
-        What the tenant's plan does not have is yielded as refused, and what needs it
-        too; the rest is done. It can be stopped anywhere and planned anew.
+        Features that the tenant's plan lacks are yielded as refused, with those that
+        need them; the rest is done. It can be stopped anywhere and planned again.
 
         Raises:
-            TenantError: the tenant would not, or stored something else than it was
-                sent; what was done stays.
+            TenantError: the tenant would not, or stored another value than it was sent;
+                done changes stay.
         """
-        ids = dict(found.ids)
+        ids = dict(survey.ids)
         refused: set[str] = set()
         for item in plan.writes:
             wanted = item.wanted
@@ -95,7 +95,7 @@ class Provisioner(TenantReader):
             try:
                 done = _refused(item, f"needs {needed}")
                 if not needed:
-                    done = await self._do(item, wanted, plan, found, ids)
+                    done = await self._do(item, wanted, plan, survey, ids)
             except TenantRefusedError as error:
                 ours = isinstance(error, TenantScopeError | TenantCredentialError)
                 if ours or not (by_plan(error) or wanted.optional):
@@ -111,12 +111,12 @@ class Provisioner(TenantReader):
         item: PlanItem,
         wanted: DesiredObject,
         plan: ProvisioningPlan,
-        found: TenantSurvey,
+        survey: TenantSurvey,
         ids: dict[str, str],
     ) -> PlanItem:
         """Make or change one object, and read it back; its id goes into *ids*."""
         address = wanted.address
-        standing = found.objects.get(address)
+        standing = survey.objects.get(address)
         if wanted.kind in _REREAD and standing is not None:
             standing = await self.fetch(wanted.kind, wanted.key, ids.get(address, ""))
         rules = wanted.fields if standing else {**wanted.fixed, **wanted.fields}
@@ -151,7 +151,7 @@ class Provisioner(TenantReader):
         return replace(item, changes=changes)
 
     async def _confirm(self, wanted: DesiredObject, ids: dict[str, str]) -> None:
-        """Read back what was written.
+        """Read back the written object.
 
         Raises:
             TenantError: it is another thing than was asked for.
@@ -180,7 +180,7 @@ class Provisioner(TenantReader):
         """Send *body* to make *wanted*, or to change it where it is *standing*.
 
         Returns:
-            its id; *identity* is that of one that stands, else ``""``.
+            its id; *identity* is that of an existing one, else ``""``.
         """
         api, now = self.management, standing or {}
         match wanted.kind:
@@ -209,10 +209,10 @@ class Provisioner(TenantReader):
         return identity
 
     async def _write_grant(self, identity: str, body: Json) -> str:
-        """Let a client use an API, and take back what was stored as something else.
+        """Let a client use an API, and delete a grant that was stored differently.
 
-        Seen on real tenants: ``subject_type`` is dropped without a word, and what
-        stands then lets the client in without anyone.
+        Seen on real tenants: ``subject_type`` is dropped without a word, and the stored
+        grant then lets the client in without any user.
         """
         if identity:
             await client_grants.patch(self.management, identity, body)
@@ -275,7 +275,7 @@ class Provisioner(TenantReader):
         return identity
 
     async def _new_key(self, key: str, identity: str) -> str:
-        """Make a worker's key, and keep it before the client may use it."""
+        """Make a worker's key, and store it before the client may use it."""
         made = rsa.generate_private_key(public_exponent=65537, key_size=_BITS)
         public = made.public_key().public_bytes(
             Encoding.PEM, PublicFormat.SubjectPublicKeyInfo

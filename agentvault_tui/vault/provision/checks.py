@@ -1,4 +1,4 @@
-"""What is wrong on a tenant, and its remedy: the doctor's eyes."""
+"""The faults of a tenant, and their remedies: the doctor's eyes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _Say = Callable[[FieldChange], str]
 
 
 def reason(item: PlanItem, change: FieldChange) -> Finding:
-    """Return the finding for one field of an object that stands."""
+    """Return the finding for one field of an existing object."""
     for address, path, level, say in _REASONS:
         if fnmatchcase(item.address, address) and fnmatchcase(change.path, path):
             what = say if isinstance(say, str) else say(change)
@@ -221,14 +221,16 @@ def skew(seconds: float | None) -> Finding:
         return warning(
             "the tenant does not say what time it is", "compare clocks yourself"
         )
-    told = f"{abs(seconds):.0f} s {'behind' if seconds > 0 else 'ahead of'} the tenant"
+    offset = (
+        f"{abs(seconds):.0f} s {'behind' if seconds > 0 else 'ahead of'} the tenant"
+    )
     if abs(seconds) > SKEW:
         return fault(
-            f"this machine's clock is {told}; from {SKEW} s on ID tokens are refused",
+            f"this machine's clock is {offset}; from {SKEW} s on ID tokens are refused",
             "set it: timedatectl set-ntp true",
         )
     if abs(seconds) > _NOTABLE:
-        return warning(f"this machine's clock is {told}", "check its synchronisation")
+        return warning(f"this machine's clock is {offset}", "check its synchronisation")
     return ok("this machine's clock agrees with the tenant's")
 
 
@@ -251,7 +253,7 @@ def rights(held: frozenset[str], needs: Needs) -> Iterator[Check]:
 
 
 def _on_custom_domain(management: Management) -> str:
-    """Return what else may be wrong where the host is none of Auth0's own."""
+    """Return further possible faults if the host is none of Auth0's own."""
     host = urlsplit(management.tenant.issuer).hostname or ""
     if host.endswith(".auth0.com"):
         return ""
@@ -259,23 +261,23 @@ def _on_custom_domain(management: Management) -> str:
 
 
 def examine(
-    plan: ProvisioningPlan, found: TenantSurvey, needs: Needs
+    plan: ProvisioningPlan, survey: TenantSurvey, needs: Needs
 ) -> Iterator[Check]:
-    """Yield what *plan* would change or cannot, as findings, and what is well."""
+    """Yield the changes of *plan* as findings, and the sound parts."""
     yield "credential", ok("the tenant takes the credential")
     well: dict[Area, int] = {}
     for item in plan.items:
         area = item.address.partition(".")[0]
-        findings = list(_item(item, found))
+        findings = list(_item(item, survey))
         if not findings:
             well[area] = well.get(area, 0) + 1
         for finding in findings:
             yield area, finding
     for area, count in well.items():
         yield area, ok(f"{count} as {'it' if count == 1 else 'they'} should be")
-    yield from _connections(found, needs)
-    yield from _client_id(found, needs)
-    for name in found.remembering:
+    yield from _connections(survey, needs)
+    yield from _client_id(survey, needs)
+    for name in survey.remembering:
         what = (
             f"the Action {visible(name, 60)} lets browsers be remembered: a sign-in "
             "by such a one proves no fresh factor, and is refused here"
@@ -284,37 +286,37 @@ def examine(
         yield "flow", warning(what, remedy)
 
 
-def _item(item: PlanItem, found: TenantSurvey) -> Iterator[Finding]:
+def _item(item: PlanItem, survey: TenantSurvey) -> Iterator[Finding]:
     match item.step:
         case PlanStep.CREATE:
-            yield missing(item, found.misfiled.get(item.address, ""))
+            yield missing(item, survey.misfiled.get(item.address, ""))
         case PlanStep.CHANGE:
             yield from (reason(item, change) for change in item.changes)
         case PlanStep.BY_HAND:
             what, _, remedy = item.note.partition(": ")
             yield fault(f"{item.address}: {what}", remedy)
         case PlanStep.LEAVE:
-            yield from _left(item, found)
+            yield from _left(item, survey)
         case _:
             return
 
 
-def _left(item: PlanItem, found: TenantSurvey) -> Iterator[Finding]:
-    """Yield what is left alone: a warning where it matters all the same."""
+def _left(item: PlanItem, survey: TenantSurvey) -> Iterator[Finding]:
+    """Yield the objects left alone: a warning if it matters all the same."""
     for change in item.changes:
         # Adaptive MFA asks only now and then; Always breaks each exchange.
         always = item.changes[0].before == ["all-applications"]
         level = Level.FAULT if always else Level.WARNING
         yield replace(reason(item, change), level=level, remedy=item.note)
-    if item.address in found.lacking:
+    if item.address in survey.lacking:
         yield warning(f"{item.address} is off: {item.note}", _CHANGE_PLAN)
     elif not item.changes:
         yield ok(f"{item.address} is left alone: {item.note}")
 
 
-def _connections(found: TenantSurvey, needs: Needs) -> Iterator[Check]:
+def _connections(survey: TenantSurvey, needs: Needs) -> Iterator[Check]:
     for name in needs.connections:
-        one = found.objects.get(f"connection.{name}")
+        one = survey.objects.get(f"connection.{name}")
         if one is not None and one["lasting"] is OfflineAccess.UNSEEN:
             what = (
                 f"whether {visible(name, 60)} gives refresh tokens is set at its "
@@ -327,10 +329,12 @@ def _connections(found: TenantSurvey, needs: Needs) -> Iterator[Check]:
         yield "connection", fault(what, remedy)
 
 
-def _client_id(found: TenantSurvey, needs: Needs) -> Iterator[Check]:
-    there = visible(found.ids.get("client.console", ""), 60)
-    said = visible(needs.client_id, 60)
-    if there and said and said != there:
-        what = f"tenant.client_id is {said}, and the console's application is {there}"
+def _client_id(survey: TenantSurvey, needs: Needs) -> Iterator[Check]:
+    there = visible(survey.ids.get("client.console", ""), 60)
+    client_id = visible(needs.client_id, 60)
+    if there and client_id and client_id != there:
+        what = (
+            f"tenant.client_id is {client_id}, and the console's application is {there}"
+        )
         remedy = f'set client_id = "{there}" under [tenant], or leave it out'
         yield "client", fault(what, remedy)

@@ -37,9 +37,9 @@ MANAGEMENT_SCOPES: Final = (
     "read:refresh_tokens", "delete:refresh_tokens",
     "read:logs",
 )  # fmt: skip
-"""What the broker's own credential may do: revoke, and read.
+"""The rights of the broker's own credential: revoke, and read.
 
-It lies in a home, so it has nothing with which whoever copies it gains more: with
+It lies in a home, so it has no right with which a thief gains more: with
 ``create:`` or ``update:client_grants`` it could give itself every other right, and
 with ``update:users`` take an approver's place by a new password.
 """
@@ -70,17 +70,17 @@ class DesiredObject:
     kind: DesiredKind
     key: str
     title: str
-    """What a person knows it by; may hold an agent's name."""
+    """Its name for a person; may hold an agent's name."""
     fields: Mapping[str, Rule]
-    """Dotted path to what should stand there."""
+    """Dotted path to the desired value there."""
     fixed: Mapping[str, Rule] = field(default_factory=dict)
-    """What is given when it is made and can never be changed."""
+    """The members given when it is made, which can never be changed."""
     held: str = ""
     """Why it is not changed unless a person says so; empty: it may be changed."""
     optional: bool = False
     """Whether everything works without it: a plan may not have it."""
     after: tuple[str, ...] = ()
-    """What must stand before: it is not changed where that was refused."""
+    """The objects it needs: it is not changed if one of these was refused."""
 
     @property
     def address(self) -> str:
@@ -89,12 +89,12 @@ class DesiredObject:
 
 
 def desired(needs: Needs, systems: Systems) -> tuple[DesiredObject, ...]:
-    """Return what should stand, each after what it refers to.
+    """Return the desired objects, each after those it refers to.
 
     Applications get every connection of the tenant at their making, unless that is
-    switched off before. What a plan may lack comes late, so that a refusal leaves
-    the rest done. The policy comes last: it is loosened only when the Actions that
-    take its place are bound.
+    switched off before. Objects that a plan may lack come late, so that a refusal
+    leaves the rest done. The policy comes last: it is loosened only when the Actions
+    that take its place are bound.
     """
     settings, flow = DesiredKind.SETTINGS, DesiredKind.FLOW
     by_name = {"flags.enable_client_connections": Is(False)}
@@ -244,8 +244,8 @@ def connection(
 ) -> DesiredObject:
     """Return a connection, enabled for those of our applications that need it alone.
 
-    Whoever can sign in by a connection that the console has could be an operator, and
-    an agent's application can have tokens of any that it has.
+    A person who can sign in by a connection of the console could be an operator, and an
+    agent's application can have tokens of any connection that it has.
     """
     console, management = (
         Ref(f"{DesiredKind.CLIENT}.{one}") for one in ("console", "management")

@@ -1,4 +1,4 @@
-"""What AgentVault's objects on a tenant are called, in one place."""
+"""The names of AgentVault's objects on a tenant, in one place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plain data of provisioning: what is needed, what was found, and which scopes.
+"""Plain data of provisioning: the needs, the survey, and the scopes.
 
 `SecretStore` is where secrets go that the tenant gives.
 """
@@ -65,23 +65,23 @@ class SecretStore(Protocol):
     """Where secrets go the moment the tenant gives them, and where they are known."""
 
     def client_id(self, key: str) -> str:
-        """Return the client kept under *key*, or ``""``."""
+        """Return the client stored under *key*, or ``""``."""
         ...
 
     def has_secret(self, key: str, client_id: str) -> bool:
-        """Tell whether the secret of *client_id* is kept under *key*."""
+        """Check whether the secret of *client_id* is stored under *key*."""
         ...
 
     def keep(self, key: str, client_id: str, secret: Secret | None) -> None:
-        """Keep a client, and its secret if it has one; on disk when this returns."""
+        """Store a client, and its secret if it has one; on disk when this returns."""
         ...
 
     def worker_key(self, key: str) -> str:
-        """Return the tenant's id of the worker's key kept under *key*, or ``""``."""
+        """Return the tenant's id of the worker's key stored under *key*, or ``""``."""
         ...
 
     def keep_worker_key(self, key: str, identity: str, pem: Secret) -> None:
-        """Keep a worker's private key, and the *identity* its public part has."""
+        """Store a worker's private key, and the *identity* of its public part."""
         ...
 
 
@@ -97,26 +97,26 @@ class TenantSurvey:
     marked: dict[str, str] = field(default_factory=dict)
     """Address of every client with our mark to its name, wanted or not."""
     by_hand: dict[str, str] = field(default_factory=dict)
-    """What only a person can do there: address to what."""
+    """The steps for a person there: from address to step."""
     lacking: dict[str, str] = field(default_factory=dict)
-    """Address of a factor that the tenant's plan has no more: what it says."""
+    """From the address of a factor that the tenant's plan has no more to its answer."""
     remembering: tuple[str, ...] = ()
     """Names of others' Actions in the login that let a browser be remembered."""
     misfiled: dict[str, str] = field(default_factory=dict)
-    """Address of a grant that stands for another kind of subject: for which."""
+    """Address of a grant that represents another kind of subject: for which."""
     adopted: dict[str, str] = field(default_factory=dict)
     """Address of a client that is ours by its mark alone to its id.
 
-    Whoever may edit one application of the tenant can give it that mark.
+    An editor of one application of the tenant can give it that mark.
     """
 
-    def add(self, address: str, found: Json | None, key: str = "id") -> None:
-        """Note that the object of *address* stands, as *found*."""
-        if found is None:
+    def add(self, address: str, row: Json | None, key: str = "id") -> None:
+        """Note that the object of *address* exists, as *found*."""
+        if row is None:
             return
-        self.objects[address] = found
-        if isinstance(found.get(key), str):
-            self.ids[address] = found[key]
+        self.objects[address] = row
+        if isinstance(row.get(key), str):
+            self.ids[address] = row[key]
 
 
 READING_SCOPES: Final = (
@@ -124,7 +124,7 @@ READING_SCOPES: Final = (
     "read:guardian_factors", "read:mfa_policies", "read:prompts",
     "read:resource_servers", "read:roles", "read:tenant_settings",
 )  # fmt: skip
-"""What plan and doctor take."""
+"""The scopes of plan and doctor."""
 _WRITING: Final = (
     "create:actions", "create:client_grants", "create:clients", "create:roles",
     "delete:client_grants", "update:actions", "update:client_grants",
@@ -146,8 +146,8 @@ def writing_scopes(needs: Needs) -> tuple[str, ...]:
 def lacking_scopes(wanted: tuple[str, ...], held: frozenset[str]) -> tuple[str, ...]:
     """Return each scope of *wanted* that is not *held*.
 
-    A tenant that does not say what it gave is not guessed at: nothing is lacking,
-    and the call that needs a scope names it.
+    If a tenant does not state the granted scopes, nothing counts as lacking, and the
+    call that needs a scope names it.
     """
     if not held:
         return ()

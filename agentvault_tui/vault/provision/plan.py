@@ -1,4 +1,4 @@
-"""The difference between what should stand on a tenant and what does, and its words."""
+"""The difference between the desired and the present tenant, and its words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHANGE = "change the plan under Settings, Subscription, in the Dashboard"
 
 
 class PlanStep(StrEnum):
-    """What becomes of one object."""
+    """The step for one object."""
 
     CREATE = "create"
     CHANGE = "change"
@@ -29,7 +29,7 @@ class PlanStep(StrEnum):
     LEAVE = "leave"
     """It is left alone, and why is said."""
     BY_HAND = "by hand"
-    """A person has to do it, and what is said."""
+    """A step for a person, in words."""
 
 
 _MARKS: Final = {
@@ -48,8 +48,8 @@ _WORDS: Final = {
     PlanStep.LEAVE: "left alone",
     PlanStep.BY_HAND: "to do by hand",
 }
-_KEPT: Final = {"kept": "secret", "worker_key": "worker's key"}
-_CALLED: Final = {**_KEPT, "known": "application", "deployed_code": "deployed"}
+_LOCAL_NAMES: Final = {"kept": "secret", "worker_key": "worker's key"}
+_CALLED: Final = {**_LOCAL_NAMES, "known": "application", "deployed_code": "deployed"}
 """Members that are ours and not the tenant's, as a person calls them."""
 _WIDE: Final = 120
 _LISTED: Final = 6
@@ -91,11 +91,11 @@ class ProvisioningPlan:
 
     @property
     def writes(self) -> tuple[PlanItem, ...]:
-        """What applying would do."""
+        """The requests of applying."""
         return tuple(item for item in self.items if item.wanted)
 
     def lines(self) -> Iterator[Line]:
-        """Yield the plan like a diff; what is as it should be is only counted."""
+        """Yield the plan like a diff; unchanged objects are only counted."""
         for item in self.items:
             if item.step is PlanStep.NOTHING:
                 continue
@@ -110,11 +110,11 @@ class ProvisioningPlan:
                 yield Line(6, "", Shown(f"{label}  {_becomes(item, change)}"))
 
     def summary(self) -> str:
-        """Return the last line: how much of what."""
-        told = [
+        """Return the last line: the count of each step."""
+        parts = [
             f"{count} {_WORDS[step]}" for step, count in self.counts.items() if count
         ]
-        return f"Plan: {', '.join(told)}."
+        return f"Plan: {', '.join(parts)}."
 
     def shape(self) -> dict[str, object]:
         """Return the plan for ``--json``."""
@@ -141,29 +141,29 @@ class ProvisioningPlan:
 
 
 def make_plan(
-    wanted: tuple[DesiredObject, ...], found: TenantSurvey
+    wanted: tuple[DesiredObject, ...], survey: TenantSurvey
 ) -> ProvisioningPlan:
-    """Compare each object of *wanted* with what was *found*."""
-    items = [_difference(one, found) for one in wanted]
-    known = {one.address for one in wanted}
+    """Compare each object of *wanted* with the *survey*."""
+    items = [_difference(one, survey) for one in wanted]
+    addresses = {one.address for one in wanted}
     note = "no agent that is served here uses it: revoked, or another vault's"
     # Objects with our mark that nobody wants: they are never deleted.
     items += [
         PlanItem(PlanStep.LEAVE, address, title, note=note)
-        for address, title in found.marked.items()
-        if address not in known
+        for address, title in survey.marked.items()
+        if address not in addresses
     ]
     items += [
         PlanItem(PlanStep.BY_HAND, address, "", note=by_hand)
-        for address, by_hand in found.by_hand.items()
+        for address, by_hand in survey.by_hand.items()
     ]
     return ProvisioningPlan(tuple(items))
 
 
-def _difference(wanted: DesiredObject, found: TenantSurvey) -> PlanItem:
-    """Return what becomes of one object."""
-    address, title, ids = wanted.address, wanted.title, found.ids
-    standing = found.objects.get(address)
+def _difference(wanted: DesiredObject, survey: TenantSurvey) -> PlanItem:
+    """Return the step for one object."""
+    address, title, ids = wanted.address, wanted.title, survey.ids
+    standing = survey.objects.get(address)
     if standing is None:
         if wanted.kind is DesiredKind.CONNECTION:
             note = (
@@ -173,8 +173,8 @@ def _difference(wanted: DesiredObject, found: TenantSurvey) -> PlanItem:
             return PlanItem(PlanStep.BY_HAND, address, title, note=note)
         changes = compare({**wanted.fixed, **wanted.fields}, {}, ids)
         return PlanItem(PlanStep.CREATE, address, title, changes, wanted=wanted)
-    if said := found.lacking.get(address):
-        note = f"the tenant's plan has it no more ({said}): {_CHANGE}"
+    if lacking := survey.lacking.get(address):
+        note = f"the tenant's plan has it no more ({lacking}): {_CHANGE}"
         step = PlanStep.LEAVE if wanted.optional else PlanStep.BY_HAND
         return PlanItem(step, address, title, note=note)
     changes = compare(wanted.fields, standing, ids)
@@ -183,7 +183,7 @@ def _difference(wanted: DesiredObject, found: TenantSurvey) -> PlanItem:
     if wanted.held:
         return PlanItem(PlanStep.LEAVE, address, title, changes, wanted.held)
     note = ""
-    if identity := found.adopted.get(address):
+    if identity := survey.adopted.get(address):
         note = (
             f"known by its mark alone, and unknown to this home: see in the Dashboard "
             f"that {identity} is ours before it is given what stands below"
@@ -196,7 +196,7 @@ def _name(change: FieldChange) -> str:
 
 
 def _becomes(item: PlanItem, change: FieldChange) -> Shown:
-    if change.path in _KEPT:
+    if change.path in _LOCAL_NAMES:
         fresh = item.step is PlanStep.CREATE
         return Shown("kept in this home" if fresh else "not in this home -> a new one")
     if change.path == "known":
@@ -207,9 +207,9 @@ def _becomes(item: PlanItem, change: FieldChange) -> Shown:
         gone = [one for one in before if one not in after]
         come = [one for one in after if one not in before]
         signs = (("-", gone), ("+", come))
-        told = [f"{sign} {_value(some)}" for sign, some in signs if some]
+        changes = [f"{sign} {_value(some)}" for sign, some in signs if some]
         # Neither: the same, in another order.
-        return Shown(" ".join(told) or f"-> {_value(after)}")
+        return Shown(" ".join(changes) or f"-> {_value(after)}")
     if before is MISSING:
         return _value(after)
     return Shown(f"{_value(before)} -> {_value(after)}")

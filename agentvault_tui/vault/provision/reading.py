@@ -1,4 +1,4 @@
-"""Reads what stands on a tenant, without any secret in it: one object, or all."""
+"""Reads the objects on a tenant, without any secret in them: one object, or all."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from agentvault_tui.vault.reply import Json
 
 
 class OfflineAccess(StrEnum):
-    """What is known about refresh tokens from a provider."""
+    """The known facts of refresh tokens from a provider."""
 
     YES = "yes"
     NO = "no"
@@ -46,7 +46,7 @@ REMEDY: Final = {
     "slack": "turn token rotation on for the Slack app",
     "sign-in-with-slack": "turn token rotation on for the Slack app",
 }
-"""What to do about a connection without refresh tokens, by strategy."""
+"""The remedy for a connection without refresh tokens, by strategy."""
 DEFAULT_REMEDY: Final = "add offline_access to the connection's scopes"
 _BY_SWITCH: Final = frozenset({"google-oauth2", "windowslive", "twitter"})
 _BY_SCOPE: Final = frozenset({"oidc", "waad", "okta"})
@@ -55,7 +55,7 @@ _AT_PROVIDER: Final = frozenset({"github", "slack", "sign-in-with-slack", "box"}
 
 
 def lasting(connection: Mapping[str, Any]) -> OfflineAccess:
-    """Tell whether a connection's provider gives refresh tokens."""
+    """Check whether a connection's provider gives refresh tokens."""
     options = connection.get("options")
     strategy = str(connection.get("strategy"))
     if strategy in _AT_PROVIDER or not isinstance(options, Mapping):
@@ -92,8 +92,8 @@ class TenantReader:
 
     async def clients(self) -> list[Json]:
         """Return every application with our mark."""
-        found = await objects.clients.every(self.management)
-        return [self._client(one) for one in found if key_of(one)]
+        rows = await objects.clients.every(self.management)
+        return [self._client(one) for one in rows if key_of(one)]
 
     async def grants(self) -> list[Json]:
         """Return every client grant; old ones do not say their subject's type."""
@@ -117,7 +117,7 @@ class TenantReader:
         }
 
     async def fetch(self, kind: DesiredKind, key: str, identity: str) -> Json:
-        """Read one object anew, by its id or the key of its address.
+        """Read one object again, by its id or the key of its address.
 
         Raises:
             TenantNotFoundError: there is none.
@@ -152,16 +152,16 @@ class TenantReader:
 
     async def _action(self, identity: str) -> Json:
         """Return an Action with the code that is deployed."""
-        found = await objects.actions.get(self.management, identity)
-        deployed = found.get("deployed_version")
+        action = await objects.actions.get(self.management, identity)
+        deployed = action.get("deployed_version")
         if isinstance(deployed, dict) and "code" in deployed:
-            found["deployed_code"] = deployed["code"]
-        elif found.get("all_changes_deployed") is True:
-            found["deployed_code"] = found.get("code")
-        return found
+            action["deployed_code"] = deployed["code"]
+        elif action.get("all_changes_deployed") is True:
+            action["deployed_code"] = action.get("code")
+        return action
 
     async def _flow(self, trigger: str) -> Json:
-        """Return what is bound to a trigger, in order, and how it is shown."""
+        """Return the bindings of a trigger, in order, and their form."""
         shown: dict[str, str] = {}
         for row in await objects.actions.bindings(self.management, trigger):
             action = row.get("action")
@@ -171,7 +171,7 @@ class TenantReader:
         return {"bindings": list(shown), "shown": shown}
 
     def _client(self, client: Json) -> Json:
-        """Add what we know of a client ourselves: whether its credentials are here."""
+        """Add our own knowledge of a client: whether its credentials are here."""
         key, identity = key_of(client), str(client.get("client_id", ""))
         client["known"] = bool(identity) and self.keeper.client_id(key) == identity
         client["kept"] = self.keeper.has_secret(key, identity)
@@ -182,14 +182,14 @@ class TenantReader:
             for pin in object_rows(worker.get("grants")):
                 pin["scopes"] = sorted(strings(pin.get("scopes")))
             ids = [one.get("id") for one in object_rows(worker.get("credentials"))]
-            kept = self.keeper.worker_key(key)
-            client["worker_key"] = bool(kept) and ids == [kept]
+            worker_key = self.keeper.worker_key(key)
+            client["worker_key"] = bool(worker_key) and ids == [worker_key]
         return client
 
     async def survey(
         self, needs: Needs, kinds: Container[DesiredKind] = frozenset(DesiredKind)
     ) -> tuple[tuple[DesiredObject, ...], TenantSurvey]:
-        """Read the tenant; return what should stand there, and what does.
+        """Read the tenant; return the desired objects, and the present ones.
 
         Objects of other kinds than *kinds* are not read.
 
@@ -242,7 +242,7 @@ class TenantReader:
     async def _match_clients(
         self, so_far: TenantSurvey, wanted: list[DesiredObject], needs: Needs
     ) -> None:
-        """Match by our mark; of several, the one whose credentials are here."""
+        """Match by our mark; of several, the one with credentials here."""
         marked = await self.clients()
         for one in wanted:
             ours = [client for client in marked if key_of(client) == one.key]
@@ -250,15 +250,15 @@ class TenantReader:
                 # Made by hand, it has no mark yet.
                 with contextlib.suppress(TenantNotFoundError):
                     ours = [await self.fetch(one.kind, "", needs.client_id)]
-            kept = self.keeper.client_id(one.key)
+            kept_id = self.keeper.client_id(one.key)
             ours.sort(
                 key=lambda client: (
-                    client.get("client_id") not in (kept, needs.client_id)
+                    client.get("client_id") not in (kept_id, needs.client_id)
                 )
             )
             so_far.add(one.address, ours[0] if ours else None, "client_id")
             identity = so_far.ids.get(one.address, "")
-            if identity and identity not in {kept, needs.client_id}:
+            if identity and identity not in {kept_id, needs.client_id}:
                 so_far.adopted[one.address] = identity
         chosen = set(so_far.ids.values())
         for client in marked:
@@ -271,23 +271,23 @@ class TenantReader:
 
     async def _other_connections(self, so_far: TenantSurvey) -> list[str]:
         """Return the names of all connections that our standing applications have."""
-        found: dict[str, None] = {}
+        others: dict[str, None] = {}
         for address, identity in so_far.ids.items():
             if address.startswith(f"{DesiredKind.CLIENT}."):
-                found |= dict.fromkeys(
+                others |= dict.fromkeys(
                     await objects.clients.connections(self.management, identity)
                 )
-        return list(found)
+        return list(others)
 
     async def _match_connections(
         self, so_far: TenantSurvey, wanted: list[DesiredObject], needs: Needs
     ) -> None:
         for one in wanted:
-            found = await self.connection(one.key)
-            so_far.add(one.address, found)
+            row = await self.connection(one.key)
+            so_far.add(one.address, row)
             used = one.key in needs.connections
-            if found and used and found["lasting"] is OfflineAccess.NO:
-                remedy = REMEDY.get(str(found["strategy"]), DEFAULT_REMEDY)
+            if row and used and row["lasting"] is OfflineAccess.NO:
+                remedy = REMEDY.get(str(row["strategy"]), DEFAULT_REMEDY)
                 so_far.by_hand[f"{one.address}.refresh-tokens"] = (
                     f"its provider gives no refresh token: {remedy}, in the Dashboard"
                 )
@@ -349,8 +349,8 @@ def _match(so_far: TenantSurvey, wanted: list[DesiredObject], rows: list[Json]) 
     """Match by name, which cannot change."""
     for one in wanted:
         name = one.fixed["name"].settle(None, {})
-        found = next((row for row in rows if row.get("name") == name), None)
-        so_far.add(one.address, found)
+        matching = next((row for row in rows if row.get("name") == name), None)
+        so_far.add(one.address, matching)
 
 
 def _match_grants(

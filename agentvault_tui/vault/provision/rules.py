@@ -1,4 +1,4 @@
-"""What should stand in one field of a tenant's object, given what stands there now."""
+"""The desired value of one field of a tenant's object, given the present one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, Final
 from agentvault_tui.errors import TenantError
 
 Ids = Mapping[str, str]
-"""Address of an object to its id on the tenant, as far as it stands there."""
+"""Address of an object to its id on the tenant, if it exists."""
 
 
 class _Missing:
-    """Nothing stands there: another thing than null."""
+    """No value there: another thing than null."""
 
     def __repr__(self) -> str:
         return "nothing"
@@ -42,7 +42,7 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class Is:
-    """Exactly this value; `MISSING`: nothing, and null takes away what stands."""
+    """Exactly this value; `MISSING`: nothing, and null deletes the present one."""
 
     value: object
 
@@ -67,7 +67,7 @@ class SameSet:
 
 @dataclass(frozen=True, slots=True)
 class AtLeast:
-    """A list that holds these; what others put beside them stays.
+    """A list that holds these; other entries next to them stay.
 
     Objects are the same when their *key* is: then lists in them are joined, and other
     members left as they are.
@@ -77,15 +77,15 @@ class AtLeast:
     key: str = ""
 
     def settle(self, now: Any, ids: Ids) -> Any:  # noqa: ARG002 - a rule's signature
-        """Return *now* with what is missing after it."""
-        found = list(now) if isinstance(now, list) else []
+        """Return *now* with the missing ones after it."""
+        items = list(now) if isinstance(now, list) else []
         for item in self.items:
-            place = _place(found, item, self.key)
+            place = _place(items, item, self.key)
             if place is None:
-                found.append(item)
+                items.append(item)
             elif self.key:
-                found[place] = _joined(found[place], item)
-        return found
+                items[place] = _joined(items[place], item)
+        return items
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +97,11 @@ class AllButOurs:
 
     def settle(self, now: object, ids: Ids) -> object:
         """Return *now* without those of ours that are not wanted, the missing added."""
-        found = list(now) if isinstance(now, list) else []
+        items = list(now) if isinstance(now, list) else []
         wanted = [item.settle(None, ids) for item in self.wanted]
         gone = {ids.get(item.address) for item in self.ours if item not in self.wanted}
-        kept = [one for one in found if one not in gone]
-        return kept + [one for one in wanted if one not in kept]
+        remaining = [one for one in items if one not in gone]
+        return remaining + [one for one in wanted if one not in remaining]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +116,11 @@ class InOrder:
 
     def settle(self, now: object, ids: Ids) -> object:
         """Return *now* with these in order."""
-        found = list(now) if isinstance(now, list) else []
+        items = list(now) if isinstance(now, list) else []
         wanted = [item.settle(None, ids) for item in self.items]
-        if [one for one in found if one in wanted] == wanted:
-            return found
-        return [*(one for one in found if one not in wanted), *wanted]
+        if [one for one in items if one in wanted] == wanted:
+            return items
+        return [*(one for one in items if one not in wanted), *wanted]
 
 
 Rule = Is | SameSet | AtLeast | AllButOurs | Ref | InOrder
@@ -138,7 +138,7 @@ class FieldChange:
 def compare(
     rules: Mapping[str, Rule], now: Mapping[str, object], ids: Ids
 ) -> tuple[FieldChange, ...]:
-    """Return what would change in *now*, field by field, in the order of *rules*."""
+    """Return the changes in *now*, field by field, in the order of *rules*."""
     changes = []
     for path, rule in rules.items():
         before = at(now, path)
@@ -149,7 +149,7 @@ def compare(
 
 
 def at(value: object, path: str) -> object:
-    """Return what stands at a dotted *path*, or `MISSING`."""
+    """Return the value at a dotted *path*, or `MISSING`."""
     for name in path.split("."):
         if not isinstance(value, Mapping) or name not in value:
             return MISSING
@@ -162,8 +162,8 @@ def body(
 ) -> dict[str, Any]:
     """Return the JSON that makes *changes*: whole top-level members.
 
-    The Management API replaces a member as a whole, so what stands beside a changed
-    field in it is sent along.
+    The Management API replaces a member as a whole, so the fields next to a changed one
+    in it are sent along.
 
     Raises:
         TenantError: a field needs the id of an object that does not stand yet.
@@ -214,19 +214,19 @@ def known(value: object, ids: Ids) -> object:
             return value
 
 
-def _place(found: list[Any], wanted: Any, key: str) -> int | None:
+def _place(items: list[Any], wanted: Any, key: str) -> int | None:
     def same(one: object) -> bool:
         if not key:
             return bool(one == wanted)
         return isinstance(one, Mapping) and one.get(key) == wanted[key]
 
-    return next((index for index, one in enumerate(found) if same(one)), None)
+    return next((index for index, one in enumerate(items) if same(one)), None)
 
 
 def _joined(
     standing: Mapping[str, object], wanted: Mapping[str, object]
 ) -> dict[str, object]:
-    """Add to the lists of *standing* what *wanted* has beyond them."""
+    """Add to the lists of *standing* the entries that only *wanted* has."""
     joined = dict(standing)
     for name, value in wanted.items():
         beside = joined.get(name)

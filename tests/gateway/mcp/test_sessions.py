@@ -21,4 +21,4 @@ def test_agents_that_begin_many_sessions_end_no_other_agents() -> None:
         theirs = [begin(sessions, f"agt_{number}") for _ in range(150)]
     assert sessions.find(mine.id, mine.agent_id, "files") is mine
     assert sessions.find(theirs[-1].id, theirs[-1].agent_id, "files")
-    assert len(sessions._known) == 1_000
+    assert len(sessions._sessions) == 1_000

@@ -42,5 +42,5 @@ TOKEN_LIMITS: Final = Script(
 )
 """For applications of one's own; bound where ``--token-limits`` asks for it."""
 IN_ORDER: Final = (CHALLENGE, PROOF)
-"""As they must be bound: the proof looks at what the challenge brought about."""
+"""The required order of bindings: the proof looks at the challenge's result."""
 BY_KEY: Final = {one.key: one for one in (*IN_ORDER, TOKEN_LIMITS)}
