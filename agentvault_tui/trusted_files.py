@@ -124,8 +124,8 @@ def _check_file(
     *,
     private: bool = False,
 ) -> str | None:
-    _check_owner(path, found)
-    mode = stat.S_IMODE(found.st_mode)
+    _check_owner(path, status)
+    mode = stat.S_IMODE(status.st_mode)
     within = _is_within_closed(path, home)
     if not within:
         _walk(path)

@@ -131,7 +131,7 @@ class TenantProcess:
             return await self._spawned()
 
     async def _spawned(self) -> Announcement:
-        if self._child is None or self._told:
+        if self._child is None or self._ordered:
             self._child = start_tenant(self._home)
         self._ordered = True
         child = self._child

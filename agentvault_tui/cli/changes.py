@@ -111,8 +111,8 @@ def approve_change(session: CliSession, change_id: str) -> int:
     client, out = session.client, session.out
     change = _named(session, change_id)
     if not session.json:
-        print_all(session, asked)
-        if asked.status in OPEN:  # else its answer might be given away here
+        print_all(session, change)
+        if change.status in OPEN:  # else its answer might be given away here
             print_texts(out, client.call(calls.CHANGE, id=change_id))
     # The digest of what was printed above, not of whatever is there by now.
     approval = ChangeDecision(id=change.id, decision="approve", digest=change.digest)

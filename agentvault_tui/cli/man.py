@@ -59,7 +59,7 @@ def pages_folder() -> Path:
     return data / "man" / "man1"
 
 
-def _found(
+def _find_command(
     root: click.Command, words: tuple[str, ...]
 ) -> tuple[click.Context, click.Command]:
     """Return the command that *words* name, with its context."""

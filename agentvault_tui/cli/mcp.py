@@ -20,12 +20,10 @@ from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.lookup import agent_option, find_agent
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import (
-    ConflictError,
     SettingsError,
     UnreachableError,
     UsageError,
 )
-from agentvault_tui.home import put_private
 from agentvault_tui.trusted_files import check_named_file
 
 if TYPE_CHECKING:
@@ -93,17 +91,17 @@ def check_file(session: CliSession, path: Path) -> dict[str, Any]:
     report["tools"] = [rule.pattern for rule in server.tools.rules]
     report["unmatched"] = server.tools.unmatched
     if server.service is not None:
-        told["notes"] = notes_of(session, server.service)
+        report["notes"] = notes_of(session, server.service)
     elif (program := find_program(server)) is None:
-        told["notes"].append(f"there is no program {server.command[0]} here")
+        report["notes"].append(f"there is no program {server.command[0]} here")
     else:
         try:
             check_named_file(Path(program))
         except SettingsError as error:
-            told["notes"].append(error.diagnosis())
-    if not told["tools"] and told["unmatched"] == "deny":
-        told["notes"].append("no tool is mapped, so every call is refused")
-    return told
+            report["notes"].append(error.diagnosis())
+    if not report["tools"] and report["unmatched"] == "deny":
+        report["notes"].append("no tool is mapped, so every call is refused")
+    return report
 
 
 @mcp.command(

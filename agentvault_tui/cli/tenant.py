@@ -91,8 +91,8 @@ def activate(session: CliSession, /, user_code: str, user: str, **given: Any) ->
         details = page.open(issuer, user_code)
         stepup = _waiting(session, details)
         if not session.json:
-            _print_details(session.out, details, _held_facts(session, details, asked))
-            _print_change(session, details, asked)
+            _print_details(session.out, details, _held_facts(session, details, stepup))
+            _print_change(session, details, stepup)
         _factor("password", password, lambda word: page.sign_in(user, word))
         _factor("one-time code", given["otp"], page.one_time_code)
         agreed = given["yes"] or confirm("Approve exactly this?")
@@ -166,15 +166,15 @@ def _held_facts(
 
 
 def _print_change(
-    session: CliSession, details: Details, asked: StepUpInfo | None
+    session: CliSession, details: Details, stepup: StepUpInfo | None
 ) -> None:
     """Print the lines that a change replaces, which its fingerprint covers."""
     if not (details.action or "").startswith("change:"):
         return
-    if asked is not None and asked.fingerprint == details.fingerprint:
+    if stepup is not None and stepup.fingerprint == details.fingerprint:
         from agentvault_tui.cli.changes import print_texts
 
-        print_texts(session.out, session.client.call(calls.CHANGE, id=asked.id))
+        print_texts(session.out, session.client.call(calls.CHANGE, id=stepup.id))
     else:
         session.out.note(
             "the lines that differ cannot be shown here: read them on the approval"
@@ -182,7 +182,7 @@ def _print_change(
         )
 
 
-def _accepted(session: CliSession, asked: StepUpInfo | None) -> tuple[str, str | None]:
+def _accepted(session: CliSession, stepup: StepUpInfo | None) -> tuple[str, str | None]:
     """Wait for the broker's judgement of the sign-in."""
     if stepup is None:
         return "confirmed", None

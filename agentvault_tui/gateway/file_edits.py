@@ -123,7 +123,7 @@ class FileEdits:
                     verb, after = "removed", loosens.instead
                 shown = replace(
                     text_change(path, _shown(before), _shown(after)),
-                    before=self._known.get(path),
+                    before=self._recorded_digests.get(path),
                     after=digest_of(after),
                 )
                 wanted = Wanted(
@@ -222,7 +222,7 @@ class FileEdits:
     def _on_disk(self, path: str) -> str:
         name, _, file = path.partition("/")
         (folder,) = (one for one in self._folders if one.name == name)
-        return f"{digest_of(folder.source(file))} {self._known.get(path)}"
+        return f"{digest_of(folder.source(file))} {self._recorded_digests.get(path)}"
 
     async def _carry(self, request: Mapping[str, Any], _: Actor) -> bytes:
         approved = str(request["body"].get("file")), request["body"]["sha256"]

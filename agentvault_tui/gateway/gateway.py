@@ -296,7 +296,8 @@ class Gateway:
             await team.look()  # which writes this home's copies
             return
         async with self._turn:
-            known: dict[str, str] = json.loads(self.broker.kept.get(RECORDED, "{}"))
+            stored = self.broker.kept.get(RECORDED, "{}")
+            recorded: dict[str, str] = json.loads(stored)
             now = self._applied.digests(texts)
             drafts = [
                 file_draft(file, recorded.get(file), after, operator, applied=digest)

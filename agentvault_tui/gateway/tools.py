@@ -119,9 +119,10 @@ class ToolCall:
     commands: Sequence[HookCommand] | None = None
     """The commands of its line, if it consists of simple commands only."""
     unclear: frozenset[str] | None = None
-    """What `stated_twice` has found; None if it has not been asked."""
-    spelled: frozenset[str] = frozenset()
-    """Top-level arguments that are numbers of another spelling, such as ``420e-1``."""
+    """The result of `stated_twice`; None if it was not called."""
+    exact: Mapping[str, Any] = field(default_factory=dict)
+    """The arguments with the digits of numbers as they were sent, if these are known:
+    a number of another spelling, such as ``420e-1``, is a `Number`."""
     answered: frozenset[tuple[str, ...]] = frozenset()
     """Places of arguments that an answer to a question of the server states as well:
     the tool may act on that value."""
@@ -540,9 +541,10 @@ def place_of(place: str) -> tuple[str, str]:
 
 
 def _resource(rule: ToolRule, call: ToolCall) -> str:
-    def argument(found: re.Match[str]) -> str:
-        name = plain_name(call.arguments.get(found[1]))
-        if not name or found[1] in call.spelled or (found[1],) in call.answered:
+    def argument(match: re.Match[str]) -> str:
+        name = plain_name(call.arguments.get(match[1]))
+        respelled = isinstance(call.exact.get(match[1]), Number)
+        if not name or respelled or (match[1],) in call.answered:
             raise UnmatchedToolError(
                 "unclear_call",
                 f"The call of {visible(call.tool, 80)} does not say its "
@@ -557,8 +559,8 @@ def _parameter(name: str, place: str | int, call: ToolCall, unit: str | None) ->
     """Return a parameter's value, None where it is unclear, or `ABSENT`."""
     if isinstance(place, int):
         return place
-    form, tokens = place_of(place)[0], _tokens(place)
-    if tokens[0] in call.omitted or tuple(tokens) in call.answered:
+    form, tokens = place_of(place)[0], tokens_of(place_of(place)[1])
+    if tokens[0] in call.omitted or tokens in call.answered:
         return None
     value = find_member(call.arguments, tokens)
     if unit is not None:

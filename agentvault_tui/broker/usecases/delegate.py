@@ -212,7 +212,7 @@ async def change_delegates(
                 "others took some of these scopes away meanwhile",
                 "look, and set them again",
             )
-        if kept is not Kept.LEDGER:
+        if durability is not Kept.LEDGER:
             raise LedgerUnwritableError(
                 "what was taken away is not on disk yet, so nothing was granted",
                 "grant again when the ledger can write",

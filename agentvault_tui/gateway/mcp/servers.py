@@ -142,7 +142,7 @@ class McpServer:
         *,
         other: tuple[str, str] | None,
         unclear: frozenset[str] | None = None,
-        spelled: frozenset[str] = frozenset(),
+        exact: Mapping[str, Any] | None = None,
         answered: frozenset[tuple[str, ...]] = frozenset(),
     ) -> Action:
         """Return the action that a call is, read from its own arguments.
@@ -154,7 +154,7 @@ class McpServer:
             other: what `spelt_otherwise` has found for the rule's `paths_of`, which
                 takes long where there are many arguments.
             unclear: what `stated_twice` has found, which takes as long.
-            spelled: see `ToolCall.spelled`.
+            exact: see `ToolCall.exact`.
             answered: see `ToolCall.answered`.
 
         Raises:
@@ -171,7 +171,7 @@ class McpServer:
             text = f"The call has an argument {shown}: leave it out."
             raise UnmatchedToolError("unclear_call", text)
         call = ToolCall(
-            tool, arguments, unclear=unclear, spelled=spelled, answered=answered
+            tool, arguments, unclear=unclear, exact=exact or {}, answered=answered
         )
         return self.tools.action_by(rule, call)
 
@@ -337,7 +337,7 @@ def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpS
     Raises:
         ServiceError: with the fault and its remedy.
     """
-    inner = {"tools[]": ToolTable, "credential": UpstreamCredential}
+    inner = TOOL_TABLES | {"credential": UpstreamCredential}
     source = source_of(text, base)
     text, files = split_source(source)
     table = read_table(text, McpServerFile, inner)

@@ -195,16 +195,16 @@ class McpCalls:
         weight, places = message.size if paths else 0, counted_places(rule)
         answers = message.params.get("inputResponses")
         other, unclear, answered = await read_apart(
-            asked.agent.id, weight, doubts, paths, places, given, answers
+            incoming.agent.id, weight, doubts, paths, places, given, answers
         )
         try:
-            return asked.server.action_of(
+            return incoming.server.action_of(
                 rule,
                 tool,
                 given,
                 other=other,
                 unclear=unclear,
-                spelled=message.spelled,
+                exact=message.exact,
                 answered=answered,
             )
         except UnmatchedToolError as error:
