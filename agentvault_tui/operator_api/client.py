@@ -305,7 +305,7 @@ class AsyncOperatorClient:
                 yield []
                 decoder, loop = Decoder(), asyncio.get_running_loop()
                 asked = loop.time()
-                async for chunk in response.aiter_bytes():
+                async for chunk in response.aiter_raw():
                     waited = loop.time() - asked > _AT_ONCE
                     yield read_events(decoder.feed(chunk))
                     # What is here already is taken at once, however small its chunks:

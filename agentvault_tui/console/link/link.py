@@ -242,17 +242,20 @@ class BrokerLink:
             mirror.notify()
 
     def _take(self, told: WireShape) -> None:
+        if type(told) is EventInfo:
+            if told.seq > self.mirror.last_seq + 1:
+                raise _ResyncError("events were missed; reading them")
+            self.mirror.take(told)
+            if told.type == "clock.jump":
+                raise _ResyncError("the clock was set; reading anew what ends when")
+            return
         if isinstance(told, HeadInfo):
             self._seen.warn_replaced(
                 "the broker does not know the last event seen here"
             )
             self.mirror.last_seq = 0
             raise _ResyncError("the ledger is another one; reading it anew")
-        if isinstance(told, EventInfo) and told.seq > self.mirror.last_seq + 1:
-            raise _ResyncError("events were missed; reading them")
         self.mirror.take(told)
-        if isinstance(told, EventInfo) and told.type == "clock.jump":
-            raise _ResyncError("the clock was set; reading anew what ends when")
         if isinstance(told, PresenceInfo):
             self._looked.set()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import ClassVar, Final
 
+from msgspec import structs
 from textual import on
 from textual.binding import Binding, BindingType
 
@@ -81,7 +82,8 @@ class AgentScreen(PaneScreen):
         mirror, agent_id = self.desk.mirror, self.agent_id
         waiting = len(mirror.open_stepups(agent_id))
         revoked = agent_id in mirror.revoked
-        return mirror.counts(agent_id), mirror.live_tokens(agent_id), waiting, revoked
+        counts = structs.astuple(mirror.counts(agent_id))
+        return counts, mirror.live_tokens(agent_id), waiting, revoked
 
     def _count(self) -> None:
         """Read the counts if the agent did something, or the last reading is old."""

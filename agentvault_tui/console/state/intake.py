@@ -99,7 +99,7 @@ class Intake:
         self._catalogue: dict[str, ScopeRow] = {}
         self._granted: dict[tuple[str, ...], tuple[ScopeRow, ...]] = {}
         self._words: dict[object, Shown] = {}
-        self._kinds: dict[tuple[Shown, bool], TokenScope] = {}
+        self._kinds: dict[tuple[str, bool], TokenScope] = {}
 
     def shown(self, raw: object, limit: int = _LINE) -> Shown:
         """Make anything displayable; None becomes the empty text."""
@@ -242,13 +242,11 @@ class Intake:
 
     def token(self, told: TokenInfo) -> LiveToken:
         """Convert a token; its scope and kind are shared, for the hot path."""
-        scope, elevated = self.word(told.scope), told.kind == "elevated"
-        kind = self._kinds.get((scope, elevated))
-        if kind is None:
+        known = told.scope, told.kind == "elevated"
+        if (kind := self._kinds.get(known)) is None:
             if len(self._kinds) >= _WORDS:
                 self._kinds.clear()
-            kind = TokenScope(scope, elevated)
-            self._kinds[kind] = kind
+            kind = self._kinds[known] = TokenScope(self.word(told.scope), known[1])
         ends = moment(told.expires_at) or _EPOCH
         return LiveToken(token_key(told.id), kind, ends.timestamp())
 
@@ -331,13 +329,19 @@ class Intake:
 
     def event(self, told: EventInfo) -> EventRow:
         """Convert an event; repeated words are cached, for the hot path."""
-        word, detail = self.word, told.detail
-        money, parameters = detail.get("money"), detail.get("parameters")
-        much = gist(parameters, Money.read(money)) if parameters else _request(told)
+        word, detail, much = self.word, told.detail, ""
+        if parameters := detail.get("parameters"):
+            much = gist(parameters, Money.read(detail.get("money")))
+        elif told.type == REFUSED:
+            much = _request(told)
         came = _ended(told) if told.type in RESULTS else ""
+        try:
+            at = parse_iso(told.time)
+        except ValueError:
+            at = _EPOCH
         return EventRow(
             told.seq,
-            moment(told.time) or _EPOCH,
+            at,
             word(told.type),
             word(told.agent_id),
             word(told.actor.name),
@@ -563,7 +567,7 @@ def token_key(token_id: str) -> int:
 def _request(told: EventInfo) -> str:
     """Name the request or tool of a refused call without an action; else empty."""
     tool, method, path = map(told.detail.get, ("tool", "method", "path"))
-    if told.type != REFUSED or told.action or not path:
+    if told.action or not path:
         return ""
     at = told.detail.get("service") or told.detail.get("server")
     parts = (at, tool, "") if tool else (method, at, path)

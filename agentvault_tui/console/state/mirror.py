@@ -30,6 +30,7 @@ from agentvault_tui.console.state.records import (
     StepUpRow,
 )
 from agentvault_tui.console.state.tallies import ExpiryQueue, RatesByName, TokenStore
+from agentvault_tui.model.event import LOOSENED
 from agentvault_tui.operator_api.gateway import CallInfo
 from agentvault_tui.operator_api.history import EventInfo, LoosenedInfo
 from agentvault_tui.operator_api.shapes import (
@@ -52,6 +53,11 @@ RING: Final = 2_000
 _DECIDED_KEPT: Final = 200
 _CUT_OFF: Final = frozenset({"agent_revoked", "panic"})
 """Reasons of denials that say nothing about how an agent behaves."""
+_CLOSING: Final = (
+    *("stepup.approved", "stepup.denied", "stepup.expired", "stepup.cancelled"),
+    "change.applied",
+)
+"""Events that end a request's wait."""
 
 
 @dataclass(slots=True)
@@ -149,6 +155,14 @@ class Mirror:
         self._endings = ExpiryQueue()
         self._status: StatusInfo | None = None
         """The status as it came."""
+        self._readers: Final[dict[str, Callable[[EventRow, EventInfo], None]]] = {
+            **dict.fromkeys(("token.revoked", "token.redeemed"), self._end_token),
+            "token.delegated": self._take_delegation,
+            **dict.fromkeys(("agent.revoked", "agent.restored"), self._set_revoked),
+            **dict.fromkeys(("panic.on", "panic.off"), self._set_panic),
+            **dict.fromkeys(_CLOSING, self._close_stepup),
+            "broker.started": self._take_start,
+        }
         self._reset_rates()
 
     _behind: tuple[int, float] | None = None
@@ -191,6 +205,7 @@ class Mirror:
         return tokens.soonest
 
     def counts(self, agent_id: str) -> CountsInfo:
+        """Return an agent's counts; the object grows with its decisions."""
         return self._counts.get(agent_id) or CountsInfo()
 
     def paces(self) -> Mapping[str, int]:
@@ -282,17 +297,19 @@ class Mirror:
 
     def take(self, told: WireShape) -> None:
         """Apply one shape of the stream; `notify` tells the listeners."""
+        if type(told) is EventInfo:  # these two come five hundred times a second
+            self._take_event(told)
+            return
+        if type(told) is TokenInfo:
+            self._take_token(told)
+            return
         match told:
-            case EventInfo():
-                self._take_event(told)
             case LoosenedInfo():
                 event = told.event
                 at = self.intake.event(event).time
                 self.versions.status += self.loosenings.note(event, at, live=False)
             case AgentInfo():
                 self._take_agent(told)
-            case TokenInfo():
-                self._take_token(told)
             case StepUpInfo():
                 self._take_stepup(told)
             case CallInfo():
@@ -427,43 +444,36 @@ class Mirror:
             self.versions.status += 1
 
     def _take_event(self, data: EventInfo) -> None:
-        row = self.intake.event(data)
-        if row.seq <= self.last_seq:
+        if data.seq <= self.last_seq:
             return
+        row, versions = self.intake.event(data), self.versions
         self.last_seq = row.seq
         self.last_hash = data.hash
         self._remember(row)
-        self.versions.events += 1
-        self.versions.status += self.loosenings.note(data, row.time, live=True)
+        versions.events += 1
+        if LOOSENED in data.detail:
+            versions.status += self.loosenings.note(data, row.time, live=True)
         if row.outcome:
             self._count(row)
         if row.type in DECISIONS:
             self._take_decision(row, data.detail)
-        match row.type:
-            case "token.revoked" | "token.redeemed":
-                self._end_token(row.agent_id, data.detail)
-            case "token.delegated":
-                self.stale.add(row.agent_id)  # the broker counts what it passed on
-            case "agent.revoked" | "agent.restored":
-                self._set_revoked(row)
-            case "panic.on" | "panic.off":
-                self._set_panic(row, data.time)
-            case (
-                "stepup.approved"
-                | "stepup.denied"
-                | "stepup.expired"
-                | "stepup.cancelled"
-                | "change.applied"
-            ):
-                self._close_stepup(row, data.detail)
-            case "broker.started":
-                self.restarted_at = row.time
-                self.versions.status += 1
+        if (reader := self._readers.get(row.type)) is not None:
+            reader(row, data)
+
+    def _take_start(self, row: EventRow, data: EventInfo) -> None:
+        del data
+        self.restarted_at = row.time
+        self.versions.status += 1
+
+    def _take_delegation(self, row: EventRow, data: EventInfo) -> None:
+        del data
+        self.stale.add(row.agent_id)  # the broker counts what it delegated
 
     # An object's own frame is sent before its event, and may hold an older state: so
     # events set what they report as well.
 
-    def _set_revoked(self, row: EventRow) -> None:
+    def _set_revoked(self, row: EventRow, data: EventInfo) -> None:
+        del data
         at = row.time if row.type == "agent.revoked" else None
         agent_id, agent = row.agent_id, self.agents.get(row.agent_id)
         self.versions.agents += 1
@@ -477,8 +487,8 @@ class Mirror:
         (self.revoked.add if at else self.revoked.discard)(agent_id)
         self.versions.roster += 1
 
-    def _set_panic(self, row: EventRow, since: str) -> None:
-        on = row.type == "panic.on"
+    def _set_panic(self, row: EventRow, data: EventInfo) -> None:
+        on, since = row.type == "panic.on", data.time
         if self._status and self.status.panic.on is not on:
             panic = PanicInfo(on=False)
             if on:
@@ -490,8 +500,8 @@ class Mirror:
             self._endings.clear()
             self.versions.agents += 1
 
-    def _close_stepup(self, row: EventRow, detail: Json) -> None:
-        known = self.stepups.get(str(detail.get("stepup_id")))
+    def _close_stepup(self, row: EventRow, data: EventInfo) -> None:
+        known = self.stepups.get(str(data.detail.get("stepup_id")))
         if known is None or not known.open:
             return
         status = self.intake.shown(row.type.rpartition(".")[2], 20)
@@ -527,17 +537,18 @@ class Mirror:
             self._denied.add(row.agent_id, at)
 
     def _count(self, row: EventRow) -> None:
-        if row.seq <= self._counted_to.get(row.agent_id, 0):
-            return
-        if self._counted_to and row.seq > self._counted_all:
-            self._counted_to.clear()  # every count is behind its agent's events now
-        old = self.counts(row.agent_id)
-        more = {row.outcome: getattr(old, row.outcome) + 1}
-        self._counts[row.agent_id] = structs.replace(old, **more)
+        if self._counted_to:
+            if row.seq <= self._counted_to.get(row.agent_id, 0):
+                return
+            if row.seq > self._counted_all:
+                self._counted_to.clear()  # every count is behind its agent's events now
+        if (counts := self._counts.get(row.agent_id)) is None:
+            counts = self._counts[row.agent_id] = CountsInfo()
+        setattr(counts, row.outcome, getattr(counts, row.outcome) + 1)
         self.versions.agents += 1
 
-    def _end_token(self, agent_id: str, detail: Json) -> None:
-        token_id = detail.get("token_id")
+    def _end_token(self, row: EventRow, data: EventInfo) -> None:
+        agent_id, token_id = row.agent_id, data.detail.get("token_id")
         known = isinstance(token_id, str)
         if not known or not self._tokens[agent_id].drop(token_key(str(token_id))):
             self.stale.add(agent_id)
