@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import takewhile
 from operator import attrgetter
 from typing import Final
 
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from agentvault_tui.console.state.filters import Filter
@@ -39,8 +38,7 @@ _AHEAD_COLLAPSED: Final = 3
 """Rows read ahead where a page of events may add none."""
 
 
-@dataclass(frozen=True, slots=True)
-class PageRequest:
+class PageRequest(Struct, frozen=True):
     """A page to read, and the state of the window it is for."""
 
     query: AuditQuery

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from msgspec import structs
+from msgspec import Struct
+from msgspec.structs import replace
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.console.state.changes import Loosenings
@@ -60,8 +60,7 @@ _CLOSING: Final = (
 """Events that end a request's wait."""
 
 
-@dataclass(slots=True)
-class Versions:
+class Versions(Struct):
     """Counters that grow with every change of what they are named after."""
 
     agents: int = 0
@@ -150,9 +149,8 @@ class Mirror:
         """Up to which event each agent's counts were when they were read."""
         self._counted_all = 0
         """From this event on, all counts grow with their events."""
-        self._asked: dict[str, datetime] = {}
         self._tokens: dict[str, TokenStore] = defaultdict(TokenStore)
-        self._endings = ExpiryQueue()
+        self._endings, self._asked = ExpiryQueue(), dict[str, datetime]()
         self._status: StatusInfo | None = None
         """The status as it came."""
         self._readers: Final[dict[str, Callable[[EventRow, EventInfo], None]]] = {
@@ -317,7 +315,7 @@ class Mirror:
             case StatusInfo():
                 self._take_status(told)
             case TenantInfo() if self._status is not None:
-                self._take_status(structs.replace(self._status, tenant=told))
+                self._take_status(replace(self._status, tenant=told))
             case PresenceInfo():
                 self.presence.take(told)
                 self.versions.status += 1
@@ -493,7 +491,7 @@ class Mirror:
             panic = PanicInfo(on=False)
             if on:
                 panic = PanicInfo(on=True, since=since, by=row.actor, reason=row.reason)
-            self._take_status(structs.replace(self._status, panic=panic))
+            self._take_status(replace(self._status, panic=panic))
         if on:
             for tokens in self._tokens.values():
                 tokens.clear()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
+
+from msgspec import Struct
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.console.state.intake import Intake, moment
@@ -38,8 +39,7 @@ DECISIONS: Final = frozenset(_SAID)
 """Events that are a person's decision, and so news to the others."""
 
 
-@dataclass(frozen=True, slots=True)
-class OperatorRow:
+class OperatorRow(Struct, frozen=True):
     """One operator's open stream."""
 
     id: Shown

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
+
+from msgspec import Struct
 
 from agentvault_tui.console.state.moments import clock_time, countdown, plural
 from agentvault_tui.console.state.records import AgentRow, StepUpRow, UpstreamStep
@@ -206,8 +207,7 @@ _NOT_IN_LEDGER: Final = {
 _IN_MEMORY: Final = "a broker that restarts before it is serves again."
 
 
-@dataclass(frozen=True, slots=True)
-class Revoked:
+class Revoked(Struct, frozen=True):
     """What a revocation, or the panic switch, ended."""
 
     told: RevokeAnswer

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from support import console_scenes as scenes
 from support.console_scenes import Board, console, flying, running, settle
 from support.dialog_stand import Stand, StandApp, scene, text_of
