@@ -29,6 +29,7 @@ from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.console.state.revocations import Revoked, caution
 from agentvault_tui.console.state.saved import SavedFilters
 from agentvault_tui.console.term.keyed import key_label
+from agentvault_tui.console.term.security_key import SecurityKeys
 from agentvault_tui.errors import AgentVaultError, UnreachableError
 from agentvault_tui.home import Home
 from agentvault_tui.qr import on_loopback, tunnel
@@ -95,6 +96,9 @@ class Desk:
     begun: dict[str, datetime] = field(default_factory=dict)
     """When this console started the second factor, by step-up: the approver compares
     it with the tenant's page (RFC 8628 section 5.4)."""
+
+    keys: SecurityKeys = field(default_factory=SecurityKeys)
+    """The security keys of this terminal's machine."""
 
     absence: Absence = field(init=False)
     """What has happened since the operator's last key."""

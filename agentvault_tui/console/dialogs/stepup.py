@@ -14,6 +14,7 @@ from textual.widgets import Input
 from agentvault_tui.console.desk import Desk, open_page
 from agentvault_tui.console.dialogs.base import Dialog, SheetPage
 from agentvault_tui.console.dialogs.factor import factor
+from agentvault_tui.console.dialogs.key_prompt import KeyPrompt
 from agentvault_tui.console.dialogs.past_decisions import StepUpHistory
 from agentvault_tui.console.dialogs.prompt import DeskPrompt
 from agentvault_tui.console.dialogs.stepup_reads import CallBody, ChangeLines
@@ -57,6 +58,7 @@ class StepUpDialog(Dialog[None]):
         Binding("m", "repeat", "approve more like it"),
         Binding("v", "view", "view all"),
         Binding("p", "device", "on another device"),
+        Binding("t", "key", "touch a security key"),
         Binding("o", "page", "open in the browser"),
         Binding("i", "agent", "its agent"),
         Binding("escape", "leave", "back"),
@@ -78,7 +80,7 @@ class StepUpDialog(Dialog[None]):
         self.telling = False
         self.repeating = False
         """Whether it is being typed how often more it is approved."""
-        self.prompt = DeskPrompt()
+        self.prompt, self.key = DeskPrompt(), KeyPrompt(self, desk)
         self.pages = ""
         """Root of the tenant's pages, where a browser of ours can open them."""
         self._identity_due = False
@@ -96,7 +98,7 @@ class StepUpDialog(Dialog[None]):
         super().__init__(desk)
 
     def inputs(self) -> list[Widget]:
-        return [LineInput("reason", 56), *self.prompt.inputs]
+        return [LineInput("reason", 56), *self.prompt.inputs, self.key.pin]
 
     @property
     def typing(self) -> bool:
@@ -113,7 +115,7 @@ class StepUpDialog(Dialog[None]):
             (row.status, row.problem, row.digest, changes(self.opened, row)),
             (
                 self.viewing,
-                (self.typing, self.prompt.open, self.prompt.sent),
+                (self.typing, self.prompt.open, self.prompt.sent, self.key.open),
                 self.body.view and self.body.view.summary,
                 self.lines.missing,
             ),
@@ -146,7 +148,7 @@ class StepUpDialog(Dialog[None]):
         if self.viewing:
             body, self._trusted = whole(asked, pen, width)
             about = in_full(self.sheet.top + 1, len(body), room)
-        elif row.status == "authorizing" and not (self.prompt.open or self.prompt.sent):
+        elif row.status == "authorizing" and not self._here:
             about = "verify it is you"
             shown = row.begun_at or self._code_seen
             times = (self.desk.begun.get(self.stepup_id), shown)
@@ -229,6 +231,9 @@ class StepUpDialog(Dialog[None]):
                 return self._may_ask()
             case "repeat":
                 return self.row.status == "pending" and self._may_ask()
+            case "key":
+                ready = self.prompt.open or self._may_ask()
+                return ready and self.key.attached and self.prompt.info is not None
             case "device":
                 return self.prompt.open
             case "page":
@@ -250,7 +255,7 @@ class StepUpDialog(Dialog[None]):
 
     def _may_ask(self) -> bool:
         """Tell whether the second factor can be asked for: no code of ours waits."""
-        row, busy = self.row, self.typing or self.prompt.open or self.prompt.sent
+        row, busy = self.row, self.typing or self._here
         waits = row.status == "pending" or (
             row.status == "authorizing"
             and (row.device is None or self.prompt.usable(row))
@@ -271,6 +276,19 @@ class StepUpDialog(Dialog[None]):
         elif self.may_decide("approve") and self._may_begin():
             self._open_prompt()
 
+    @property
+    def _here(self) -> bool:
+        """Whether it is being approved at this terminal."""
+        return self.prompt.open or self.prompt.sent or self.key.open
+
+    def action_key(self) -> None:
+        """Have the security key of this machine sign exactly the request shown."""
+        if self.may_decide("approve") and self._may_begin():
+            self._close_prompt()
+            self.viewing = False
+            asked = (self.stepup_id, self.digest, self._repeat)
+            self.key.begin(asked, self._send)
+
     def action_device(self) -> None:
         """Begin the flow for another device, in place of the prompt."""
         if self.may_decide("approve"):
@@ -285,22 +303,26 @@ class StepUpDialog(Dialog[None]):
         first.focus()
 
     def _close_prompt(self) -> None:
-        if self.prompt.open:
+        if self.prompt.open or self.key.open:
             self.prompt.close()
+            self.key.leave()
             self.set_focus(None)
             self.refresh_bindings()
 
     def _send_code(self) -> None:
         """Approve by what was typed, exactly the request that is shown."""
-        if not self.may_decide("approve"):
-            return
-        if self._altered():
-            self.say("The request is not the one this was opened for. Go back.")
+        if not self.may_decide("approve") or self._says_altered():
             return
         factor = self.prompt.take()
         if isinstance(factor, LineInput):
             factor.focus()
             self.update_page()
+            return
+        self._send(factor)
+
+    def _send(self, factor: Factor) -> None:
+        """Approve by a factor that was given here, unless the request has changed."""
+        if self._says_altered():
             return
         self.desk.begun.setdefault(self.stepup_id, self.clock.now())
         self._asked_here = True
@@ -314,10 +336,9 @@ class StepUpDialog(Dialog[None]):
     def _failed(self, error: AgentVaultError) -> None:
         """Stay at the prompt where a factor was not accepted."""
         typed = isinstance(error, FactorRefusedError) and self.is_attached
-        if typed and self.prompt.stays(error, self.clock.now()):
+        if typed and self.prompt.open and self.prompt.stays(error, self.clock.now()):
             self.update_page()
-            if self.prompt.open:
-                self.prompt.first.focus()
+            self.prompt.first.focus()
             return
         self._close_prompt()
         super()._failed(error)
@@ -332,8 +353,7 @@ class StepUpDialog(Dialog[None]):
 
     def _may_begin(self) -> bool:
         """Tell whether nothing changed and no cut value is unread; if not, say so."""
-        if self._altered():
-            self.say("The request is not the one this was opened for. Go back.")
+        if self._says_altered():
             return False
         if self._cut and not self._viewed:
             view = self.desk.key("view", "v")
@@ -342,6 +362,13 @@ class StepUpDialog(Dialog[None]):
             )
             return False
         return True
+
+    def _says_altered(self) -> bool:
+        """Tell whether this is not what was shown when the dialog opened; say so."""
+        altered = self._altered()
+        if altered:
+            self.say("The request is not the one this was opened for. Go back.")
+        return altered
 
     def _begin(self, repeat: RepeatRequest | None) -> None:
         if self.may_decide("approve") and self._may_begin():
@@ -393,6 +420,8 @@ class StepUpDialog(Dialog[None]):
         event.stop()
         if event.input is self.prompt.password and not self.prompt.code.value:
             self.prompt.code.focus()
+        elif self.key.open:
+            self.key.take()
         elif self.prompt.open:
             self._send_code()
         elif self.repeating:
@@ -435,7 +464,9 @@ class StepUpDialog(Dialog[None]):
         """Take one step out; a flow under way goes on without the dialog."""
         if not self.row.open and not self.armed:
             return  # it ended by itself: the key was meant for something else
-        if self.viewing:
+        if self.key.open:
+            self._close_prompt()
+        elif self.viewing:
             self.action_view()
         else:
             self.dismiss()
@@ -446,7 +477,6 @@ class StepUpDialog(Dialog[None]):
         with suppress(AgentVaultError):  # then another device proves it
             me = await self.desk.link.me()
             self.prompt.info, self.pages = me.desk, me.page or ""
-            self.refresh_bindings()
         self._identity_due = False
         if self._then == "approve" and self._may_ask() and self._may_begin():
             if self.prompt.usable(self.row):
@@ -454,6 +484,9 @@ class StepUpDialog(Dialog[None]):
             else:
                 self._begin(None)
         self._then = ""
+        if self.prompt.info is not None and not self.desk.ssh:
+            await self.key.look()
+        self.refresh_bindings()
 
     async def _approve(
         self, repeat: RepeatRequest | None, factor: Factor | None
@@ -520,9 +553,13 @@ class StepUpDialog(Dialog[None]):
         self, asked: StepUpFacts, pen: Pen, width: int, height: int
     ) -> tuple[list[Row], dict[str, tuple[int, int]]]:
         """Write notes and keys; a cut value is told before anyone presses a key."""
-        if self.prompt.open:
-            keys = pen.key_rows(self.hints("page", "device", "leave"), width)
-            rows, inputs = self.prompt.rows(self.row, pen, width, asked.now, keys)
+        if self.prompt.open or self.key.open:
+            hints = self.hints("page", "device", "key", "leave")
+            keys = pen.key_rows(hints, width)
+            if self.key.open:
+                rows, inputs = self.key.rows(pen, width, keys)
+            else:
+                rows, inputs = self.prompt.rows(self.row, pen, width, asked.now, keys)
             notes = self._notes(pen, width)
             return [*notes, *rows], {
                 one: (at, line + len(notes)) for one, (at, line) in inputs.items()
@@ -564,7 +601,7 @@ class StepUpDialog(Dialog[None]):
     def _footer(self, pen: Pen, width: int) -> list[Row]:
         if self.typing:
             return typing(self.row, pen, repeating=self.repeating)
-        hints = self.hints("approve", "deny", "reason", "view", "page", "leave")
+        hints = self.hints("approve", "key", "deny", "reason", "view", "page", "leave")
         if self.viewing:
             keys = f"{self.desk.key('down', 'j')} {self.desk.key('up', 'k')}"
             hints = [*self.hints("approve", "deny", "leave"), (keys, "read on")]

@@ -48,6 +48,7 @@ from agentvault_tui.operator_api.requests import (
     BeforeQuery,
     DecisionRequest,
     Factor,
+    KeyRequest,
     LinksQuery,
     LookRequest,
     PastQuery,
@@ -57,7 +58,7 @@ from agentvault_tui.operator_api.requests import (
     StepUpShowQuery,
     TreeQuery,
 )
-from agentvault_tui.operator_api.sessions import MeInfo
+from agentvault_tui.operator_api.sessions import KeyChallenge, MeInfo
 from agentvault_tui.operator_api.shapes import (
     AgentPage,
     HeadInfo,
@@ -438,6 +439,18 @@ class BrokerLink:
         told, _ = await self._send(calls.DECIDE, asked, None)
         self.mirror.apply(told)
         return self.mirror.intake.stepup(told)
+
+    async def key_challenge(
+        self, stepup_id: str, digest: str, repeat: RepeatRequest | None
+    ) -> KeyChallenge:
+        """Begin to approve as `approve` does, and read what a security key signs.
+
+        Raises:
+            FactorRefusedError: the person has no passkey.
+        """
+        self.check()
+        asked = KeyRequest(id=stepup_id, digest=digest, repeat=repeat)
+        return await self._client.call(calls.KEY_CHALLENGE, asked)
 
     async def me(self) -> MeInfo:
         """Read who is signed in here."""
