@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agentvault_tui.clock import iso
-from agentvault_tui.headline import headline
+from agentvault_tui.headline import headline, wish
 from agentvault_tui.model.stepup import UNSEEN_PARTS
 from agentvault_tui.tenant.codes import StoredDeviceCode
 from agentvault_tui.tenant.details import (
@@ -96,12 +96,13 @@ def request_view(what: StepUpDetails) -> dict[str, object]:
 
 def headline_of(what: StepUpDetails) -> Shown:
     """Say who wants what, in the words of every other face."""
-    return headline(
-        *(what.agent_name, what.action, what.resource, what.parameters, what.money),
+    wanted = wish(
+        *(what.action, what.resource, what.parameters, what.money),
         unlimited=what.unlimited,
         connection=what.connection,
         change=what.why if what.change is not None else None,
     )
+    return headline(what.agent_name, wanted)
 
 
 def _texts(shown: PageTexts) -> list[dict[str, object]]:

@@ -62,8 +62,9 @@ class KeyPrompt:
 
     def leave(self) -> None:
         """Give the key up."""
-        self._dialog.workers.cancel_group(self._dialog, "key")
-        self.stage = self.pin.value = ""
+        if self.open:
+            self._dialog.workers.cancel_group(self._dialog, "key")
+            self._show("")
 
     async def _run(self, asked: Asked, then: Callable[[Factor], None]) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import ClassVar, Final
 
 from textual import on
@@ -12,7 +13,7 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from agentvault_tui.console.desk import Desk, open_page
-from agentvault_tui.console.dialogs.base import Dialog, SheetPage
+from agentvault_tui.console.dialogs.base import REQUEST_KEYS, Dialog, SheetPage
 from agentvault_tui.console.dialogs.factor import factor
 from agentvault_tui.console.dialogs.key_prompt import KeyPrompt
 from agentvault_tui.console.dialogs.past_decisions import StepUpHistory
@@ -29,7 +30,6 @@ from agentvault_tui.console.draw.stepup import (
 )
 from agentvault_tui.console.draw.stepup_end import accepted, decided, typing
 from agentvault_tui.console.messages import ShowAgent
-from agentvault_tui.console.state.presence import listed
 from agentvault_tui.console.state.records import StepUpRow
 from agentvault_tui.console.state.stepups import changes, read_repeat
 from agentvault_tui.console.term.keyed import moves
@@ -53,14 +53,11 @@ class StepUpDialog(Dialog[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("a", "approve", "approve, 2nd factor"),
-        Binding("d", "deny", "deny"),
-        Binding("n", "reason", "deny, say why"),
+        *REQUEST_KEYS,
         Binding("m", "repeat", "approve more like it"),
-        Binding("v", "view", "view all"),
         Binding("p", "device", "on another device"),
         Binding("t", "key", "touch a security key"),
         Binding("o", "page", "open in the browser"),
-        Binding("i", "agent", "its agent"),
         Binding("escape", "leave", "back"),
         *moves("scroll"),
     ]
@@ -92,8 +89,7 @@ class StepUpDialog(Dialog[None]):
         self._cut = False
         self._viewed = False
         self._trusted = 0
-        now = desk.mirror.clock.now()
-        self._code_seen = desk.begun.get(stepup.id, now)
+        self._code_seen = desk.begun.get(stepup.id, desk.mirror.clock.now())
         self._asked_here = False
         super().__init__(desk)
 
@@ -160,7 +156,9 @@ class StepUpDialog(Dialog[None]):
             body, _ = brief(asked, pen, width, room)
             about = row.headline
         else:
-            body = decided(asked, pen, width, elsewhere=self._elsewhere())
+            ours = self._asked_here or self.stepup_id in self.desk.begun
+            elsewhere = self.opened.open and not ours
+            body = decided(asked, pen, width, elsewhere=elsewhere)
         if not self.viewing:
             self.sheet.top = 0
         places = {"reason": (8, len(body) + len(footer) - 1)} if self.typing else {}
@@ -171,15 +169,11 @@ class StepUpDialog(Dialog[None]):
     def update_page(self) -> None:
         """Draw, and note when the last trusted fact has been on the screen."""
         if self.is_attached and self.desk.mirror.link.live and self.history.stale():
-            # Not called here: what is cancelled before it starts was never made.
-            read: Callable[[], Awaitable[None]] = self._read_history
-            self.run_worker(read, group="history", exclusive=True)
+            self._start("history", partial(self._read, self.history))
         if self.is_attached and self.body.due():
-            body: Callable[[], Awaitable[None]] = self._read_body
-            self.run_worker(body, group="body", exclusive=True)
+            self._start("body", partial(self._read, self.body))
         if self.is_attached and self.lines.due():
-            lines: Callable[[], Awaitable[None]] = self._read_lines
-            self.run_worker(lines, group="lines", exclusive=True)
+            self._start("lines", partial(self._read, self.lines))
         super().update_page()
         self._note_viewed()
 
@@ -188,12 +182,15 @@ class StepUpDialog(Dialog[None]):
             self.desk.link.look(self.stepup_id)
             if self.row.open and not self.desk.read_only:
                 self._identity_due = True
-                read: Callable[[], Awaitable[None]] = self._read_me
-                self.run_worker(read, group="me", exclusive=True)
+                self._start("me", self._read_me)
             if self._then == "view":
                 self.call_after_refresh(self.action_view)
             elif self._then == "reason":
                 self.call_after_refresh(self._ask_reason)
+
+    def _start(self, group: str, work: Callable[[], Awaitable[None]]) -> None:
+        # Not called here: what is cancelled before it starts was never made.
+        self.run_worker(work, group=group, exclusive=True)
 
     def on_unmount(self) -> None:
         if not self.desk.past:
@@ -201,12 +198,7 @@ class StepUpDialog(Dialog[None]):
 
     def foot(self) -> str:
         """Return who else has this open; a decision just taken comes first."""
-        presence = self.desk.mirror.presence
-        if latest := presence.latest:
-            return latest
-        eyes = presence.looking(self.stepup_id)
-        verb = "has" if len(eyes) == 1 else "have"
-        return f"{listed(eyes)} {verb} this open too" if eyes else ""
+        return super().foot() or self.desk.mirror.presence.openers(self.stepup_id)
 
     def room(self) -> tuple[int, int]:
         width, height = super().room()
@@ -216,11 +208,7 @@ class StepUpDialog(Dialog[None]):
 
     # Keys
 
-    def check_action(
-        self,
-        action: str,
-        parameters: tuple[object, ...],
-    ) -> bool | None:
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer what the stage of the request allows."""
         match action:
             case "agent":
@@ -498,17 +486,9 @@ class StepUpDialog(Dialog[None]):
             self._shown.add(answer.digest)  # with the repeat that was typed here
         return answer
 
-    async def _read_history(self) -> None:
-        await self.history.read()
-        self.update_page()
-
-    async def _read_lines(self) -> None:
-        await self.lines.read()
-        self._viewed = False
-        self.update_page()
-
-    async def _read_body(self) -> None:
-        await self.body.read()
+    async def _read(self, part: StepUpHistory | ChangeLines | CallBody) -> None:
+        await part.read()
+        self._viewed = self._viewed and part is not self.lines
         self.refresh_bindings()
         self.update_page()
 
@@ -543,11 +523,6 @@ class StepUpDialog(Dialog[None]):
         if self.body.foreign:
             return True
         return row.digest not in self._shown or bool(changes(self.opened, row))
-
-    def _elsewhere(self) -> bool:
-        return self.opened.open and not (
-            self._asked_here or self.stepup_id in self.desk.begun
-        )
 
     def _foot(
         self, asked: StepUpFacts, pen: Pen, width: int, height: int

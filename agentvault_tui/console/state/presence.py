@@ -104,6 +104,12 @@ class OperatorsPresent:
     def looking(self, stepup_id: str) -> tuple[OperatorRow, ...]:
         return tuple(row for row in self.others if row.looking_at == stepup_id)
 
+    def openers(self, stepup_id: str) -> str:
+        """Say who else has a step-up open; nothing if it is only here."""
+        eyes = self.looking(stepup_id)
+        verb = "has" if len(eyes) == 1 else "have"
+        return f"{listed(eyes)} {verb} this open too" if eyes else ""
+
     @property
     def latest(self) -> str:
         """What someone else decided a moment ago; empty when it is no news."""
