@@ -83,7 +83,7 @@ class Scripted(BrokerLink):
         """Ids of brokers that a revocation does not reach."""
         """Whether what is cut reaches the ledger."""
         self.trees: dict[str, tuple[TreeRow, ...]] = {}
-        """What was passed on of each agent's tokens."""
+        """What was delegated of each agent's tokens."""
         self.signed_in: DeskInfo | None = None
         """Who may approve here with a one-time code."""
         self.passkey: Authenticator | None = None

@@ -323,7 +323,7 @@ class BrokerLink:
         return list(map(self.mirror.intake.event, found.events)), found.complete
 
     async def limits(self) -> tuple[list[LimitRow], str, tuple[CallOutInfo, ...]]:
-        """Read what is used of limits, why their file is not in force, and call-outs.
+        """Read what is used of limits, why their file is not in effect, and call-outs.
 
         The words of call-outs are not displayable yet.
         """
@@ -348,7 +348,7 @@ class BrokerLink:
         return self.mirror.intake.services(await self._client.call(calls.SERVICES))
 
     async def policy(self) -> PolicyInfo:
-        """Read the policy in force, and what its shadow has counted."""
+        """Read the active policy, and what its shadow has counted."""
         return await self._client.call(calls.POLICY)
 
     async def plan(self, text: str) -> PlanInfo:
@@ -360,7 +360,7 @@ class BrokerLink:
         return await self._client.call(calls.ADVICE, AdviceQuery(window=window))
 
     async def take(self, advice_id: str, call: ApiCall[AdviceInfo]) -> AdviceInfo:
-        """Take advice on trial, give back what it took, or dismiss it, as *call* says.
+        """Begin a trial of advice, restore what it took, or dismiss it, as *call* says.
 
         Without a body each of the three does what is usual.
         """
@@ -375,7 +375,7 @@ class BrokerLink:
         return tuple(map(self.mirror.intake.stepup, found.stepups))
 
     async def tree(self, agent_id: str | None) -> tuple[TreeRow, ...]:
-        """Read the tokens that were passed on, with those they came from.
+        """Read the delegated tokens, with those they came from.
 
         Of one agent: those that are its own or end with its own.
         """

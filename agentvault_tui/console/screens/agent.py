@@ -34,7 +34,7 @@ class AgentScreen(PaneScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("L", "audit", "its audit at full size"),
         Binding("t", "now", "back to now", id="time"),
-        Binding("b", "give_back", "give back what is on trial"),
+        Binding("b", "give_back", "restore what a trial took"),
     ]
 
     PANES = (FactsPane, EventsPane, DayPane)
@@ -137,7 +137,7 @@ class AgentScreen(PaneScreen):
         found = [("t", "now")] if self.desk.past else []
         found += [("Esc", "back"), *self.named("revoke", "restore", "step-ups")]
         if self.on_trial is not None:
-            found.append(("b", "give back"))
+            found.append(("b", "restore"))
         if self.big is self.day:
             found.append(("h l", "quarter"))
         elif self.big is self.events:
@@ -184,15 +184,15 @@ class AgentScreen(PaneScreen):
 
     @property
     def on_trial(self) -> AdviceInfo | None:
-        """What a key gives back: of several the one whose trial ends first."""
+        """What a key restores: of several the one whose trial ends first."""
         known = self.facts.activity
         return next(iter(known.trials), None) if known and self.decides else None
 
     def action_give_back(self) -> None:
-        """Ask about what is on trial; the rest is on the screen of advice."""
+        """Ask about what a trial took; the rest is on the screen of advice."""
         agent, one = self.chosen, self.on_trial
         if agent is not None and one is not None:
-            dialog = AdviceDialog(self.desk, one, agent.name, "give back", GIVE_BACK)
+            dialog = AdviceDialog(self.desk, one, agent.name, "restore", GIVE_BACK)
             self.app.push_screen(dialog, lambda _: self._count_anew())
 
     def action_copy(self) -> None:

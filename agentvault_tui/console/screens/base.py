@@ -103,9 +103,9 @@ _CHANGES: Final = frozenset({"revoke", "restore", "undo", "panic"})
 _TARGETED: Final = frozenset({"revoke", "restore", "acknowledge", "agent"})
 _LISTS: Final = (
     ("c", "calls", "calls in flight"),
-    ("N", "alerts", "alerts: sinks, and what did not arrive"),
+    ("N", "alerts", "alerts: destinations, and what did not arrive"),
     ("Q", "limits", "limits: what is used, and what is left"),
-    ("T", "delegations", "delegations: tokens passed on"),
+    ("T", "delegations", "delegations: tokens that agents delegated"),
     ("A", "advice", "advice: what agents do not need"),
     ("P", "policy", "policy: plan a change, see the shadow"),
 )

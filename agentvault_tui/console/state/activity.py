@@ -62,7 +62,7 @@ class Day(Struct, frozen=True):
 
 
 class PastCut(Struct, frozen=True):
-    """What the revocation in force ended."""
+    """What the revocation in effect ended."""
 
     by: Shown
     reason: Shown
@@ -86,7 +86,7 @@ class ActivityRow(Struct, frozen=True):
     limits: tuple[LimitRow, ...] = ()
     """Windows of which little is left to it."""
     trials: tuple[AdviceInfo, ...] = ()
-    """What was taken from it and is on trial; its words are not displayable yet."""
+    """What was taken from it for a trial; its words are not displayable yet."""
 
     def use(self, scope: str) -> ScopeUse | None:
         return next((use for use in self.scopes if use.scope.name == scope), None)

@@ -194,7 +194,7 @@ class Intake:
     def tree(self, told: DelegationTree) -> tuple[TreeRow, ...]:
         """Convert delegation trees, each parent before what was exchanged for it.
 
-        Tokens of one holder for the same, passed on by one that are alike, are one row.
+        Tokens of one holder for the same, delegated by one that are alike, are one row.
         """
         rows: dict[tuple[object, ...], TreeRow] = {}
         path: tuple[object, ...] = ()
@@ -375,7 +375,7 @@ class Intake:
         )
 
     def limits(self, told: LimitList) -> tuple[list[LimitRow], Shown]:
-        """Convert what is used of limits, and why their file is not in force."""
+        """Convert what is used of limits, and why their file is not in effect."""
         rows = []
         for limit in told.limits:
             most = render_units(limit.most, limit.currency, in_major=limit.in_major)

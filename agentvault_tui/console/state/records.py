@@ -110,7 +110,7 @@ class DelegateRow(NamedTuple):
 
     name: Shown
     scopes: tuple[Shown, ...]
-    """What may be passed on to it."""
+    """What may be delegated to it."""
     live: int
     """Live tokens that were."""
 
@@ -393,7 +393,7 @@ class SinkRow(NamedTuple):
 
 
 class DeadAlertRow(NamedTuple):
-    """An alert that its sink did not take for a day."""
+    """An alert that its destination did not take for a day."""
 
     id: Shown
     sink: Shown

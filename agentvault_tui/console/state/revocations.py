@@ -221,7 +221,7 @@ class Revoked(Struct, frozen=True):
         """Count what it ended, in words."""
         told, ended = self.told, f"{self.tokens}, {self.stepups}"
         if told.agent and told.delegated_revoked:
-            ended += f", {plural(told.delegated_revoked, 'token')} passed on"
+            ended += f", {plural(told.delegated_revoked, 'delegated token')}"
         if told.derived_revoked:
             ended += f", {plural(told.derived_revoked, 'agent')} made from it"
         if told.calls_cut:

@@ -105,8 +105,8 @@ async def test_tree_tells_who_holds_tokens_of_whom() -> None:
     actions.trees[""] = actions.trees[CALENDAR] = rows
     told = (
         "planner holds 1 token for read:web, 2 tokens below, ends in",
-        "passed on, level 1: search holds 2 tokens for read:web, ends in",
-        "2 tokens passed on.",
+        "delegated, level 1: search holds 2 tokens for read:web, ends in",
+        "2 delegated tokens.",
     )
     for line in ("tree", "tree calendar-agent"):
         shown = await session.type(line)
