@@ -25,7 +25,7 @@ from agentvault_tui.console.draw.lines import Pen, Row
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.state.absence import Absence
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.records import AgentRow
+from agentvault_tui.console.state.records import AgentRow, DeviceRow
 from agentvault_tui.console.state.revocations import Revoked, caution
 from agentvault_tui.console.state.saved import SavedFilters
 from agentvault_tui.console.term.keyed import key_label
@@ -285,6 +285,15 @@ def open_page(app: App[object], desk: Desk, link: str) -> str:
     if not desk.ssh and shown and webbrowser.open(link):
         return f"Copied and opened: {link}"
     return f"Copied. Open {link}"
+
+
+def share_link(app: App[object], desk: Desk, device: DeviceRow | None) -> None:
+    """Over SSH, copy the link that another device opens to the person's clipboard.
+
+    The code is not in it: that is for the approver's eyes.
+    """
+    if desk.ssh and device is not None and not on_loopback(device.verification_uri):
+        copy(app, "link", device.verification_uri)
 
 
 def copy(app: App[object], kind: str, what: str) -> None:

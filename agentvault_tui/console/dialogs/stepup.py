@@ -12,12 +12,12 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Input
 
-from agentvault_tui.console.desk import Desk, open_page
+from agentvault_tui.console.desk import Desk, open_page, share_link
 from agentvault_tui.console.dialogs.base import REQUEST_KEYS, Dialog, SheetPage
 from agentvault_tui.console.dialogs.factor import factor
 from agentvault_tui.console.dialogs.key_prompt import KeyPrompt
 from agentvault_tui.console.dialogs.past_decisions import StepUpHistory
-from agentvault_tui.console.dialogs.prompt import DeskPrompt
+from agentvault_tui.console.dialogs.prompt import DeskPrompt, ways
 from agentvault_tui.console.dialogs.stepup_reads import CallBody, ChangeLines
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, cells
 from agentvault_tui.console.draw.stepup import (
@@ -55,7 +55,7 @@ class StepUpDialog(Dialog[None]):
         Binding("a", "approve", "approve, 2nd factor"),
         *REQUEST_KEYS,
         Binding("m", "repeat", "approve more like it"),
-        Binding("p", "device", "on another device"),
+        Binding("p", "device", "on another device (QR)"),
         Binding("t", "key", "touch a security key"),
         Binding("o", "page", "open in the browser"),
         Binding("escape", "leave", "back"),
@@ -369,6 +369,7 @@ class StepUpDialog(Dialog[None]):
     def _begun(self, answer: StepUpRow) -> None:
         """Ask for the code of a request with its repeat, once that is shown."""
         self._heard(answer)
+        share_link(self.app, self.desk, answer.device)
         if self._repeat is not None and self.prompt.usable(self._latest()):
             self._open_prompt()
 
@@ -529,16 +530,15 @@ class StepUpDialog(Dialog[None]):
     ) -> tuple[list[Row], dict[str, tuple[int, int]]]:
         """Write notes and keys; a cut value is told before anyone presses a key."""
         if self.prompt.open or self.key.open:
-            hints = self.hints("page", "device", "key", "leave")
-            keys = pen.key_rows(hints, width)
+            offered = (*ways(self.desk, self.pages), "key", "leave")
+            keys = pen.key_rows(self.hints(*offered), width)
             if self.key.open:
                 rows, inputs = self.key.rows(pen, width, keys)
             else:
                 rows, inputs = self.prompt.rows(self.row, pen, width, asked.now, keys)
             notes = self._notes(pen, width)
-            return [*notes, *rows], {
-                one: (at, line + len(notes)) for one, (at, line) in inputs.items()
-            }
+            places = {name: (x, y + len(notes)) for name, (x, y) in inputs.items()}
+            return [*notes, *rows], places
         return self._foot_of_keys(asked, pen, width, height), {}
 
     def _foot_of_keys(
