@@ -77,7 +77,7 @@ class Watch(FilteredScreen):
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk)
         self.view = AgentView(desk.mirror)
-        self.feed = EventWindow(desk.mirror, collapse=True)
+        self.feed = EventWindow(desk.mirror, collapse=True, news=True)
         self.agents = AgentPane(desk, self.view)
         self.details = DetailsPane(desk, self.agents)
         self.audit = FeedPane(desk, self.feed)
@@ -179,8 +179,9 @@ class Watch(FilteredScreen):
         elif self.chosen is not None:
             found += self.named("revoke", "restore", "acknowledge")
             found.append(("Enter", "agent"))
-        found += [("/", "filter"), *self.named("panic", "calls"), (":", "command")]
+        found += self.named("panic")
         found += [("0", "everything" if self.feed.notable else "what matters")]
+        found += [("/", "filter"), *self.named("calls"), (":", "command")]
         found += [] if audit else [follow]
         found += [("L", "audit"), ("t", "time"), ("Tab", "pane"), ("y", "copy id")]
         self.keybar.show((*found, *LAST_KEYS))

@@ -49,7 +49,12 @@ class EventWindow:
     """The events behind the audit pane and the audit screen."""
 
     def __init__(
-        self, mirror: Mirror, *, collapse: bool = False, bounded: bool = True
+        self,
+        mirror: Mirror,
+        *,
+        collapse: bool = False,
+        bounded: bool = True,
+        news: bool = False,
     ) -> None:
         """Follow.
 
@@ -57,9 +62,11 @@ class EventWindow:
             mirror: what was read from the broker.
             collapse: whether repeats are one row.
             bounded: whether an agent that floods has at most three rows then.
+            news: whether it begins after the events that the operator knows
+                (`Loosenings.known_to`), until somebody scrolls up to them.
         """
         self._mirror = mirror
-        self._collapses, self._bounded = collapse, bounded
+        self._collapses, self._bounded, self._news = collapse, bounded, news
         self.every = False
         """Whether each entry has its row: around a place that was gone to."""
         self.filter = Filter()
@@ -389,8 +396,10 @@ class EventWindow:
         self._seen = self.top = self._limit = self._mirror.last_seq
         self._ledger = self._mirror.versions.ledger
         self.floor = events[0].seq if events else self._seen + 1
+        if self._news and self.follow and not self.filter:
+            self.floor = max(self.floor, self._mirror.loosenings.known_to + 1)
         self.exhausted = self.floor <= 1
-        self.rows = self._sift(events)
+        self.rows = self._sift(row for row in events if row.seq >= self.floor)
         self._breaks.clear()
         self._stale = True
 
