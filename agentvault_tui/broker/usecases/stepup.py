@@ -191,6 +191,14 @@ async def key_challenge(
 ) -> KeyChallenge:
     """Have the tenant's challenge for a security key, for the flow of a seat.
 
+    Args:
+        broker: the broker.
+        stepup_id: whose flow the seat has begun.
+        signed_in: who signed in at that seat.
+
+    Returns:
+        what the key has to sign: it approves that flow and no other.
+
     Raises:
         FactorRefusedError: the person has no passkey, or nobody signed in.
         ConflictError: the flow is over.
