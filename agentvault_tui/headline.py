@@ -30,40 +30,18 @@ _VERBS: Final = {
 """Where verb and noun of a scope are no English; any other is read as it is."""
 
 
-def headline(
-    asker: object,
-    action: str,
-    resource: str | None,
-    parameters: object,
-    money: Money | None = None,
-    *,
-    unlimited: bool = False,
-    connection: str | None = None,
-    change: str | None = None,
-) -> Shown:
-    """Word a request as one sentence without a full stop.
+def headline(asker: object, wanted: Shown) -> Shown:
+    """Say who wants what, as one sentence without a full stop.
 
     Args:
         asker: the agent's name, or the operator's who asks for a change.
-        action: the scope of the action.
-        resource: its resource, if that is named.
-        parameters: its parameters, as the agent sent them.
-        money: how its service writes amounts, if that is known.
-        unlimited: whether nothing but the scope limits the token.
-        connection: of the provider whose own token is requested, if it is one.
-        change: an operator's change, if no agent asks.
+        wanted: what they want, as `wish` says it.
 
     Returns:
         displayable text of at most 200 cells, such as ``payments-agent wants to pay
         42.00 USD to Northwind GmbH``.
     """
-    what = wish(
-        *(action, resource, parameters, money),
-        unlimited=unlimited,
-        connection=connection,
-        change=change,
-    )
-    return clip(f"{_quoted(asker, _ASKER)} wants to {what}", _LONGEST)
+    return clip(f"{_quoted(asker, _ASKER)} wants to {wanted}", _LONGEST)
 
 
 def wish(
@@ -76,8 +54,18 @@ def wish(
     connection: str | None = None,
     change: str | None = None,
 ) -> Shown:
-    """Word the request, as `headline` does, after "wants to"."""
-    named = parameters if isinstance(parameters, dict) else {}
+    """Say what is wanted, as it follows "wants to" in a headline.
+
+    Args:
+        action: the scope whose action is asked for.
+        resource: what it is on, if that is named.
+        parameters: its parameters, as the agent sent them.
+        money: how its service writes amounts, if that is known.
+        unlimited: whether nothing but the scope limits the token.
+        connection: of the provider whose own token is asked for, if it is one.
+        change: what an operator wants to change, where no agent asks.
+    """
+    known = parameters if isinstance(parameters, dict) else {}
     if change is not None:
         return clip(f"change: {visible(change, 120)}", _LONGEST)
     if connection:

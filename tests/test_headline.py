@@ -80,7 +80,7 @@ from agentvault_tui.headline import gist, headline, wish
 def test_a_request_is_one_sentence(asked: dict[str, Any], words: str) -> None:
     """Verb, how much, and whom or what it reaches, before anything else."""
     assert wish(**asked) == words
-    assert headline("payer", **asked) == f"payer wants to {words}"
+    assert headline("payer", wish(**asked)) == f"payer wants to {words}"
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_an_agents_text_is_quoted_bounded_and_inert(text: str, place: str) -> No
         parameters["to"] = text
     asker = text if place == "asker" else "payer"
     resource = text if place == "resource" else None
-    shown = headline(asker, "send:payment", resource, parameters)
+    shown = headline(asker, wish("send:payment", resource, parameters))
     assert shown.isprintable()
     assert len(shown) <= 200
     assert "pay 7 USD (unit unknown)" in shown

@@ -40,7 +40,8 @@ _STARTED: Final = (
 def console(session: CliSession, read_only: bool, plain: bool, known_to: int) -> int:
     """Open the console on a running broker.
 
-    With --known-to N the header announces no loosening up to event N.
+    With --known-to N the header announces no loosening up to event N, and the feed
+    begins after it.
     """
     if not plain:
         require_screen()

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import click
 
 from agentvault_tui.errors import UsageError
-from agentvault_tui.lures import mask_lures
 from agentvault_tui.operator_api.codec import encode
 from agentvault_tui.text import TWINS, Shown, cell_width, clip, visible
 
@@ -102,6 +101,9 @@ class Output:
 
     def own_words(self, raw: object) -> Cell:
         """Mask lures in an agent's own words."""
+        # What it looks for takes time to load, and few commands print such words.
+        from agentvault_tui.lures import mask_lures
+
         masked = mask_lures(visible(raw, 120, ascii_only=self.ascii_only))
         text = masked.text.translate(TWINS) if self.ascii_only else masked.text
         return Cell(Shown(f"{text} ({masked.said})" if masked.said else text))

@@ -25,10 +25,11 @@ from agentvault_tui.console.draw.lines import Pen, Row
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.state.absence import Absence
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.records import AgentRow
+from agentvault_tui.console.state.records import AgentRow, DeviceRow
 from agentvault_tui.console.state.revocations import Revoked, caution
 from agentvault_tui.console.state.saved import SavedFilters
 from agentvault_tui.console.term.keyed import key_label
+from agentvault_tui.console.term.security_key import SecurityKeys
 from agentvault_tui.errors import AgentVaultError, UnreachableError
 from agentvault_tui.home import Home
 from agentvault_tui.qr import on_loopback, tunnel
@@ -95,6 +96,9 @@ class Desk:
     begun: dict[str, datetime] = field(default_factory=dict)
     """When this console started the second factor, by step-up: the approver compares
     it with the tenant's page (RFC 8628 section 5.4)."""
+
+    keys: SecurityKeys = field(default_factory=SecurityKeys)
+    """The security keys of this terminal's machine."""
 
     absence: Absence = field(init=False)
     """The events since the operator's last key."""
@@ -282,6 +286,15 @@ def open_page(app: App[object], desk: Desk, link: str) -> str:
     if not desk.ssh and shown and webbrowser.open(link):
         return f"Copied and opened: {link}"
     return f"Copied. Open {link}"
+
+
+def share_link(app: App[object], desk: Desk, device: DeviceRow | None) -> None:
+    """Over SSH, copy the link that another device opens to the person's clipboard.
+
+    The code is not in it: that is for the approver's eyes.
+    """
+    if desk.ssh and device is not None and not on_loopback(device.verification_uri):
+        copy(app, "link", device.verification_uri)
 
 
 def copy(app: App[object], kind: str, what: str) -> None:

@@ -28,6 +28,9 @@ OUTCOME_PATH: Final = "/oauth/device/outcome"
 """The embedded tenant gets the result of a step-up here, on loopback."""
 CONFIRM_PATH: Final = "/oauth/device/confirm"
 """Where the broker sends the embedded tenant a one-time code that was typed at a
+console, or the assertion of a security key there, on loopback."""
+KEY_PATH: Final = "/oauth/device/key"
+"""Where the broker asks the embedded tenant for a challenge for a security key at a
 console, on loopback."""
 SIGN_IN_FRESH_S: Final = 8 * 3600
 """Seconds for which a sign-in with both factors represents the password there."""

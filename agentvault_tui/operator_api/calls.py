@@ -21,7 +21,7 @@ from agentvault_tui.operator_api import (
     shapes,
 )
 from agentvault_tui.operator_api import requests as asks
-from agentvault_tui.operator_api.sessions import MeInfo
+from agentvault_tui.operator_api.sessions import KeyChallenge, MeInfo
 from agentvault_tui.operator_api.shapes import WireShape
 
 AnswerT = TypeVar("AnswerT", bound=WireShape)
@@ -145,6 +145,9 @@ STEPUP: Final = _get(f"{_STEPUP}/{{id}}", shapes.StepUpInfo, asks.StepUpShowQuer
 BEFORE: Final = _get(f"{_STEPUP}/{{id}}/before", shapes.StepUpList, asks.BeforeQuery)
 DECIDE: Final = _post(
     Access.DECIDE, _STEPUP, asks.DecisionRequest, ending.DecisionAnswer, also=202
+)
+KEY_CHALLENGE: Final = _post(
+    Access.DECIDE, f"{_STEPUP}/key", asks.KeyRequest, KeyChallenge
 )
 STEPUP_BODY: Final = _get(f"{_STEPUP}/{{id}}/body", gateway.HeldBody)
 IN_FLIGHT: Final = _get("/api/calls", gateway.CallList)

@@ -304,9 +304,9 @@ class AsyncOperatorClient:
                     raise _refusal(response.status_code, await response.aread())
                 yield []
                 decoder, loop = Decoder(), asyncio.get_running_loop()
-                started = loop.time()
-                async for chunk in response.aiter_bytes():
-                    waited = loop.time() - started > _AT_ONCE
+                asked = loop.time()
+                async for chunk in response.aiter_raw():
+                    waited = loop.time() - asked > _AT_ONCE
                     yield read_events(decoder.feed(chunk))
                     # What is here already is taken at once, however small its chunks:
                     # a pause after each would let a flood run ever further ahead.

@@ -218,10 +218,15 @@ class RepeatRequest(WireRequest, kw_only=True):
 
 
 class Factor(WireRequest, kw_only=True):
-    """The factor that a signed-in person types here to approve; in no repr or log."""
+    """How a person who is signed in here approves; in no repr or log.
 
-    otp: Annotated[str, Meta(min_length=1, max_length=16)]
+    It is a one-time code, or the assertion of a security key.
+    """
+
+    otp: Annotated[str, Meta(max_length=16)] = ""
     """The one-time code that their authenticator shows now."""
+    passkey: Annotated[str, Meta(max_length=8000)] = ""
+    """What their security key signed, as a browser would say it in JSON."""
     password: Annotated[str, Meta(max_length=256)] = ""
     """Where the sign-in is older than eight hours."""
 
@@ -240,6 +245,15 @@ class DecisionRequest(WireRequest, kw_only=True):
     factor: Factor | None = None
     """Approve it here; without one the answer has a code for another device."""
     reason: Reason = ""
+
+
+class KeyRequest(WireRequest, kw_only=True):
+    """Begin to approve the step-up with exactly this digest by a security key."""
+
+    id: Word
+    digest: Annotated[str, Meta(max_length=4000)]
+    repeat: RepeatRequest | None = None
+    """As in `DecisionRequest`."""
 
 
 class AuditQuery(WireShape, kw_only=True):

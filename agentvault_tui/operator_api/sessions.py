@@ -32,6 +32,17 @@ class DeskInfo(WireShape, kw_only=True):
     """Whether a one-time code approves nothing of high risk."""
 
 
+class KeyChallenge(WireShape, kw_only=True):
+    """What a security key at the caller's machine is asked to sign (WebAuthn)."""
+
+    rp_id: str
+    origin: str
+    challenge: str
+    """In base64url; bound to the request and good for five minutes."""
+    credentials: tuple[str, ...]
+    """Ids of the person's passkeys, in base64url."""
+
+
 class MeInfo(WireShape, kw_only=True):
     """The person that the broker sees at the socket, and the missing rights."""
 

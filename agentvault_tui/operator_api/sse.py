@@ -12,10 +12,8 @@ import re
 from typing import Final, NamedTuple
 
 _END: Final = re.compile(r"\r\n|\n|\r")
-_PLAIN: Final = re.compile(
-    r"(?:id: ?([^\n\0]*)\n)?event: ?([^\n]+)\ndata: ([^\n]*)\n\n"
-)
-"""How nearly all events are written: these fields, in this order."""
+_PLAIN: Final = re.compile(r"(?:id: ?([^\n\0]*)\n)?event: ?([^\n]+)\ndata: ")
+"""How nearly all events begin: these fields, in this order."""
 _CAP: Final = 16 * 1024 * 1024
 """Characters one event may have; no broker of ours comes near."""
 
@@ -50,8 +48,10 @@ class Decoder:
         """
         text = self._rest + self._utf8.decode(chunk)
         frames: list[Frame] = []
-        text = text[self._plain(text, frames) :]
-        held = ""
+        text, held = text[self._plain(text, frames) :], ""
+        if frames and "\r" not in text and "\n\n" not in text and len(text) <= _CAP:
+            self._rest = text  # the rest of an event comes with the next chunk
+            return frames
         if text.endswith("\r"):  # an LF may follow
             text, held = text[:-1], "\r"
         lines = text.split("\n") if "\r" not in text else _END.split(text)
@@ -73,12 +73,16 @@ class Decoder:
         end = 0
         if self._kind or self._data or "\r" in text:
             return end
-        while match := _PLAIN.match(text, end):
-            given, kind, data = match.groups()
+        while found := _PLAIN.match(text, end):
+            begin = found.end()
+            line = text.find("\n", begin)
+            if line < 0 or not text.startswith("\n", line + 1):
+                break  # it is not whole yet, or not plain
+            given, kind = found.groups()
             if given is not None:
                 self._last_id = given
-            frames.append(Frame(kind, self._last_id, data))
-            end = match.end()
+            frames.append(Frame(kind, self._last_id, text[begin:line]))
+            end = line + 2
         return end
 
     def _field(self, line: str) -> None:

@@ -191,7 +191,7 @@ REASONS: Final = {
     "no_route": "no route or tool of its file matches it",
     "not_connected": "no account is connected",
     "not_for_this": "its token is for something else",
-    "on_trial": "taken away on trial, and can be given back",
+    "on_trial": "taken away by a trial, and can be restored",
     "outcome_unknown": "no result came",
     "panic": "everything is stopped",
     "parameter_required": "it lacks a value that its route requires",

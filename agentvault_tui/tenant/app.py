@@ -18,6 +18,7 @@ from agentvault_tui.model.claims import (
     CONFIRM_PATH,
     DETAILS_TYPES,
     EXTENSIONS_PATH,
+    KEY_PATH,
     OUTCOME_PATH,
 )
 from agentvault_tui.settings import StepUpSettings
@@ -95,15 +96,17 @@ class Surface:
             *parts.provider.routes(),
             Mount("/me/v1", MyAccount(parts).app()),
         ]
+        keys = None
         if parts.pages is not None:
             keys = Passkeys(parts.store, parts.seal, parts.clock, parts.pages)
             routes += ApprovalPages(parts, views, keys, settings).routes()
             if keys.usable:
                 routes += RegistrationPages(parts, views, keys).routes()
-        confirm = DeskConfirmation(parts, settings).confirm
+        desk = DeskConfirmation(parts, settings, keys)
         local = [
             Route(OUTCOME_PATH, device.outcome, methods=["POST"]),
-            Route(CONFIRM_PATH, confirm, methods=["POST"]),
+            Route(CONFIRM_PATH, desk.confirm, methods=["POST"]),
+            Route(KEY_PATH, desk.challenge, methods=["POST"]),
         ]
         return cls(parts, grants, list(CALLS), routes, local)
 

@@ -1,4 +1,4 @@
-"""Approve a device code by the one-time code of somebody who signed in before."""
+"""Approve a device code at a console, by a one-time code or a security key."""
 
 from __future__ import annotations
 
@@ -10,19 +10,30 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
+from agentvault_tui.encoder import to_base64url
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.model import Risk, sha256_hex
 from agentvault_tui.model.claims import SIGN_IN_FRESH_S
 from agentvault_tui.settings import StepUpSettings
+from agentvault_tui.tenant.clients import Client
 from agentvault_tui.tenant.codes import StoredDeviceCode
-from agentvault_tui.tenant.oauth.wire import refusal, refused, required, wide_form
+from agentvault_tui.tenant.details import StepUpDetails
+from agentvault_tui.tenant.oauth.wire import (
+    refusal,
+    refused,
+    reply,
+    required,
+    wide_form,
+)
 from agentvault_tui.tenant.parts import Parts
+from agentvault_tui.tenant.passkeys import Passkeys
 from agentvault_tui.tenant.signin import GUESSES, Origin
 from agentvault_tui.tenant.users import User
 
 _OVER: Final = "This code is not valid any more."
 _OWN: Final = Origin(own=True)
 """The broker alone holds its device codes: it asks as the owner of the home."""
+_UNCACHED: Final = {"cache-control": "no-store"}
 _log = logging.getLogger("agentvault.tenant")
 
 
@@ -52,55 +63,99 @@ def _key(sid: str) -> str:
 
 
 class DeskConfirmation:
-    """``POST /oauth/device/confirm``, on loopback and for the broker's own codes.
+    """Approvals at a console, on loopback and for the broker's own codes.
 
-    The sign-in proves who the person is, and the fresh one-time code that it is them
-    now. The device code names the request; the broker compared its digest before.
+    The device code names the request; the broker compared its digest before.
     """
 
-    def __init__(self, parts: Parts, settings: StepUpSettings) -> None:
+    def __init__(
+        self, parts: Parts, settings: StepUpSettings, keys: Passkeys | None
+    ) -> None:
         self._parts = parts
         self._passkey_only = settings.passkey_only
+        self._keys = keys
 
     async def confirm(self, request: Request) -> Response:
-        """Approve a device code, or say which factor is missing or wrong."""
+        """Approve a device code, or say which factor is missing or wrong.
+
+        Either the sign-in proves who the person is, and the fresh one-time code that
+        it is them now; or their security key proves both.
+        """
         parts, user, code = self._parts, None, None
         try:
             form = await wide_form(request)
-            client_id, device_code, sub, otp = required(
-                form, "client_id", "device_code", "sub", "otp"
-            )
-            code = parts.codes.by_key(sha256_hex(device_code))
-            client = parts.clients.find(client_id)
-            if code is None or client is None or code.client != client.key:
-                raise refused("invalid_grant", "Invalid or expired device code.")
-            user = self._person(sub, code)
-            amr = await self._first_factor(form, user)
-            now = parts.sign_in.one_time_code(user, otp, _OWN)
+            code, client, sub = self._code(form)
+            user, what = self._person(sub, code)
+            if answer := form.get("passkey"):
+                if self._keys is None:
+                    raise _no_key()
+                amr = self._keys.signed_in(answer, _about(code, user), sub).amr
+                now = int(parts.clock.now().timestamp())
+            else:
+                amr, now = await self._by_code(form, user, what)
             sid = secrets.token_urlsafe(24)
-            if not parts.codes.approve(code, sub, sid, now, (*amr, "otp")):
+            if not parts.codes.approve(code, sub, sid, now, amr):
                 raise refused("code_over", _OVER)
         except TenantRefusedError as error:
             self._failed(request, error, user, code)
             return refusal(error)
         parts.journal.signed_in(request, user, client, mfa=True)
         _log.info("device code confirmed at the desk by %s", sub)
-        return Response(status_code=204, headers={"cache-control": "no-store"})
+        return Response(status_code=204, headers=_UNCACHED)
 
-    def _person(self, sub: str, code: StoredDeviceCode) -> User:
-        """Return the person to confirm, if a one-time code can approve *code*."""
+    async def challenge(self, request: Request) -> Response:
+        """Return what a security key is asked to sign, bound to a device code.
+
+        A person has five minutes for it, and it approves no other code.
+        """
+        try:
+            code, _, sub = self._code(await wide_form(request))
+            user, _ = self._person(sub, code)
+            if self._keys is None or not (known := self._keys.of(sub)):
+                raise _no_key()
+        except TenantRefusedError as error:
+            return refusal(error)
+        challenge = to_base64url(self._keys.challenge(_about(code, user)))
+        wanted = {"rp_id": self._keys.rp_id, "origin": self._keys.origin}
+        ids = [one.id for one in known]
+        return reply(200, {**wanted, "challenge": challenge, "credentials": ids})
+
+    def _code(self, form: Mapping[str, str]) -> tuple[StoredDeviceCode, Client, str]:
+        """Return the device code of a form, its client, and who answers it."""
+        names = ("client_id", "device_code", "sub")
+        client_id, device_code, sub = required(form, *names)
+        code = self._parts.codes.by_key(sha256_hex(device_code))
+        client = self._parts.clients.find(client_id)
+        if code is None or client is None or code.client != client.key:
+            raise refused("invalid_grant", "Invalid or expired device code.")
+        return code, client, sub
+
+    def _person(self, sub: str, code: StoredDeviceCode) -> tuple[User, StepUpDetails]:
+        """Return who confirms, and what, if it can be approved here."""
         if not self._parts.codes.open(code):
             raise refused("code_over", _OVER)
         what = code.details
         if what is None:
             raise refused("invalid_grant", "A sign-in is not confirmed here.")
-        if self._passkey_only and what.risk is Risk.HIGH:
-            text = "This needs a passkey ([stepup] passkey_only)."
-            raise refused("passkey_needed", text)
         user = self._parts.people.find(sub)
         if user is None or user.blocked:
             raise refused("sign_in_needed", "Sign in at the console again.")
-        return user
+        return user, what
+
+    async def _by_code(
+        self, form: Mapping[str, str], user: User, what: StepUpDetails
+    ) -> tuple[tuple[str, ...], int]:
+        """Verify the one-time code, and before it the first factor.
+
+        Returns:
+            how the person proved who they are, in the words of RFC 8176, and when.
+        """
+        (otp,) = required(form, "otp")
+        if self._passkey_only and what.risk is Risk.HIGH:
+            text = "This needs a passkey ([stepup] passkey_only)."
+            raise refused("passkey_needed", text)
+        amr = await self._first_factor(form, user)
+        return (*amr, "otp"), self._parts.sign_in.one_time_code(user, otp, _OWN)
 
     async def _first_factor(
         self, form: Mapping[str, str], user: User
@@ -138,3 +193,12 @@ class DeskConfirmation:
         self._parts.journal.sign_in_refused(request, error, user, client)
         if error.error in GUESSES:
             self._parts.codes.failed(code)
+
+
+def _about(code: StoredDeviceCode, user: User) -> str:
+    """Return what a challenge for a security key is bound to."""
+    return f"desk {code.key} {user.sub}"
+
+
+def _no_key() -> TenantRefusedError:
+    return refused("no_passkey", "You have no passkey here.")

@@ -95,14 +95,15 @@ class Passkeys:
         self._key = seal.derive(f"passkey challenge {store.fact('epoch') or ''}")
         self.usable: Final = site.named
         """Whether there can be any: an address is no RP id (WebAuthn section 5.1.2)."""
-        self._rp_id = site.host
-        self._origin = site.url.rstrip("/")
+        self.rp_id: Final = site.host
+        self.origin: Final = site.url.rstrip("/")
+        """Where an assertion has to be asked for (WebAuthn section 5.8.1)."""
 
     def of(self, sub: str) -> list[Passkey]:
         """Return the passkeys of *sub* that this host takes."""
         rows = self._store.all(
             "SELECT * FROM passkeys WHERE sub = ? AND host = ? ORDER BY created_at",
-            *(sub, self._rp_id),
+            *(sub, self.rp_id),
         )
         return list(map(Passkey.of, rows))
 
@@ -136,7 +137,7 @@ class Passkeys:
         allowed = [] if sub is None else [_named(one.id) for one in self.of(sub)]
         return options_to_json(
             generate_authentication_options(
-                rp_id=self._rp_id,
+                rp_id=self.rp_id,
                 challenge=challenge,
                 allow_credentials=allowed,
                 user_verification=UserVerificationRequirement.REQUIRED,
@@ -161,7 +162,7 @@ class Passkeys:
             user_verification=UserVerificationRequirement.REQUIRED,
         )
         options = generate_registration_options(
-            rp_id=self._rp_id,
+            rp_id=self.rp_id,
             rp_name="AgentVault",
             user_name=user.name,
             # Not the subject: section 14.6.1 keeps what names a person out of it.
@@ -197,8 +198,8 @@ class Passkeys:
             made = verify_registration_response(
                 credential=answer,
                 expected_challenge=challenge,
-                expected_rp_id=self._rp_id,
-                expected_origin=self._origin,
+                expected_rp_id=self.rp_id,
+                expected_origin=self.origin,
                 require_user_verification=True,
             )
         except (WebAuthnException, *_UNREADABLE) as error:
@@ -210,7 +211,7 @@ class Passkeys:
             made.credential_public_key,
             made.sign_count,
             synced,
-            self._rp_id,
+            self.rp_id,
             iso(self._clock.now()),
             None,
         )
@@ -226,13 +227,18 @@ class Passkeys:
             return str(_object(answer)["id"])
         return ""
 
-    def signed_in(self, answer: str, about: str) -> Passkey:
-        """Verify a sign-in by a random challenge about *about*.
+    def signed_in(self, answer: str, about: str, sub: str | None = None) -> Passkey:
+        """Verify an assertion over a random challenge about *about*.
+
+        Args:
+            answer: the browser's or the security key's, as JSON.
+            about: what the challenge has to be bound to.
+            sub: whose passkey it has to be, if not anybody's.
 
         Raises:
             TenantRefusedError: ``bad_passkey`` or ``passkey_copied``.
         """
-        return self.verify(answer, self._signed_challenge(answer, about))
+        return self.verify(answer, self._signed_challenge(answer, about), sub)
 
     def verify(self, answer: str, challenge: bytes, sub: str | None = None) -> Passkey:
         """Verify an assertion over *challenge* (section 7.2), once for each passkey.
@@ -251,9 +257,9 @@ class Passkeys:
         )
 
         try:
-            answered = _object(answer)
-            row = self._store.find("passkeys", id=str(answered["id"]), host=self._rp_id)
-            client_data = _object(_decoded(answered, "clientDataJSON"))
+            told = _object(answer)
+            row = self._store.find("passkeys", id=str(told["id"]), host=self.rp_id)
+            client_data = _object(_decoded(told, "clientDataJSON"))
         except _UNREADABLE:
             raise _bad("it cannot be read") from None
         if row is None:
@@ -271,8 +277,8 @@ class Passkeys:
             done = verify_authentication_response(
                 credential=answered,
                 expected_challenge=challenge,
-                expected_rp_id=self._rp_id,
-                expected_origin=self._origin,
+                expected_rp_id=self.rp_id,
+                expected_origin=self.origin,
                 credential_public_key=passkey.public_key,
                 # Not here: compared below, once the signature is known to be right.
                 credential_current_sign_count=-1,

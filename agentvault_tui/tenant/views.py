@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agentvault_tui.clock import iso
-from agentvault_tui.headline import headline
+from agentvault_tui.headline import headline, wish
 from agentvault_tui.model.stepup import UNSEEN_PARTS
 from agentvault_tui.tenant.codes import StoredDeviceCode
 from agentvault_tui.tenant.details import (
@@ -95,13 +95,14 @@ def request_view(what: StepUpDetails) -> dict[str, object]:
 
 
 def headline_of(what: StepUpDetails) -> Shown:
-    """Word the request's headline, as every other face does."""
-    return headline(
-        *(what.agent_name, what.action, what.resource, what.parameters, what.money),
+    """Say who wants what, in the words of every other face."""
+    wanted = wish(
+        *(what.action, what.resource, what.parameters, what.money),
         unlimited=what.unlimited,
         connection=what.connection,
         change=what.why if what.change is not None else None,
     )
+    return headline(what.agent_name, wanted)
 
 
 def _texts(shown: PageTexts) -> list[dict[str, object]]:

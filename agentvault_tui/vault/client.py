@@ -13,7 +13,7 @@ from joserfc.jwk import RSAKey
 
 from agentvault_tui.clock import Clock, Deadline, span
 from agentvault_tui.errors import IdentityError, TenantError, TenantRefusedError
-from agentvault_tui.model.claims import CONFIRM_PATH, OUTCOME_PATH
+from agentvault_tui.model.claims import CONFIRM_PATH, KEY_PATH, OUTCOME_PATH
 from agentvault_tui.text import visible
 from agentvault_tui.vault.device import (
     DeviceFlow,
@@ -35,6 +35,7 @@ from agentvault_tui.vault.identity import (
     verify,
 )
 from agentvault_tui.vault.refreshed import CachedDocument
+from agentvault_tui.vault.reply import TenantReply
 from agentvault_tui.vault.tenant import Keys, Sleep, Tenant, read_keys
 
 SCOPE: Final = "openid profile email"
@@ -198,21 +199,43 @@ class TenantClient(Tenant):
         await self.send("POST", url, form=form)
 
     async def confirm(self, flow: DeviceFlow, form: Mapping[str, str]) -> None:
-        """Have the embedded tenant approve a flow by a one-time code typed here.
+        """Have the embedded tenant approve a flow by what was typed or signed here.
 
         Args:
             flow: the flow; its ID token then proves the approval, as any other's does.
-            form: ``sub``, ``session``, ``otp`` and perhaps ``password``.
+            form: ``sub``, ``session``, and ``otp``, perhaps with ``password``, or
+                ``passkey``.
 
         Raises:
             TenantRefusedError: a factor is missing or wrong; `error` says which.
             TenantError: the tenant does not answer.
         """
-        fields = {"client_id": self.client_id, "device_code": flow.device_code}
-        url = f"{self.issuer}{CONFIRM_PATH.removeprefix('/')}"
-        reply = await self.send("POST", url, form={**fields, **form})
-        if reply.status == 204:
-            return
+        await self._at_desk(CONFIRM_PATH, flow, form)
+
+    async def key_challenge(self, flow: DeviceFlow, sub: str) -> object:
+        """Have the embedded tenant's challenge for a security key, bound to a flow.
+
+        Args:
+            flow: the flow that the key is to approve.
+            sub: whose key.
+
+        Returns:
+            the JSON of an `operator_api.sessions.KeyChallenge`.
+
+        Raises:
+            TenantRefusedError: ``no_passkey``, or the flow is over.
+            TenantError: the tenant does not answer.
+        """
+        return (await self._at_desk(KEY_PATH, flow, {"sub": sub})).value
+
+    async def _at_desk(
+        self, path: str, flow: DeviceFlow, form: Mapping[str, str]
+    ) -> TenantReply:
+        known = {"client_id": self.client_id, "device_code": flow.device_code}
+        url = f"{self.issuer}{path.removeprefix('/')}"
+        reply = await self.send("POST", url, form={**known, **form})
+        if reply.status in {200, 204}:
+            return reply
         code = visible(reply.error or "unavailable", 40)
         what = reply.description or f"the tenant answered {reply.status}"
         raise TenantRefusedError(code, what, status=reply.status)

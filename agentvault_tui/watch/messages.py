@@ -19,7 +19,7 @@ from agentvault_tui.clock import iso
 from agentvault_tui.disclosure import public_reason
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import NotFoundError
-from agentvault_tui.headline import headline
+from agentvault_tui.headline import headline, wish
 from agentvault_tui.lures import mask_lures
 from agentvault_tui.model import Event, EventType, Money, Risk, StepUp, fingerprint
 from agentvault_tui.model.event import loosens
@@ -197,14 +197,14 @@ def _title(kind: str, stepup: StepUp | None, *, details: bool) -> str:
     if stepup is None or kind != NEEDS_PERSON:
         return _TITLES.get(kind, kind)
     change = stepup.why if stepup.change is not None else None
-    words = headline(
-        *(stepup.agent_name, stepup.action, stepup.resource),
+    wanted = wish(
+        *(stepup.action, stepup.resource),
         stepup.parameters if details else {},
         stepup.money,
         connection=stepup.connection,
         change=change if details else change and "something that needs an approver",
     )
-    return inert(words)
+    return inert(headline(stepup.agent_name, wanted))
 
 
 def _named(event: Event, name: str) -> str:

@@ -86,6 +86,7 @@ _ELSEWHERE = {
     ("PanicDialog", "r"),
     # Only where somebody signed in, or the tenant has pages for browsers here.
     ("StepUpDialog", "p"),
+    ("StepUpDialog", "t"),
     ("StepUpDialog", "o"),
     # Each confirmation has its own word for it, and the panic none.
     ("Confirm", "y"),

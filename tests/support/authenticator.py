@@ -54,8 +54,12 @@ class Authenticator:
         )
 
     def _data(self, more: int) -> bytes:
+        return self.data(self.flags | more)
+
+    def data(self, flags: int) -> bytes:
+        """Return authenticator data with those flags (section 6.1)."""
         head = hashlib.sha256(self.rp_id.encode()).digest()
-        return head + struct.pack(">BI", self.flags | more, self.counter)
+        return head + struct.pack(">BI", flags, self.counter)
 
     def _client(self, kind: str, challenge: str) -> bytes:
         told = {"type": kind, "challenge": challenge, "origin": self.origin}

@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from support.authenticator import Authenticator
 from support.fake_state import START, FakeState
 from support.manual_clock import ManualClock
 from support.wire_shapes import filled, tell
@@ -38,6 +39,7 @@ from agentvault_tui.console.state.records import (
     UpstreamStep,
 )
 from agentvault_tui.console.state.revocations import DeniedRow, Revoked, unrecorded
+from agentvault_tui.encoder import to_base64url
 from agentvault_tui.operator_api.changes import ChangeInfo
 from agentvault_tui.operator_api.codec import encode
 from agentvault_tui.operator_api.ending import (
@@ -46,7 +48,7 @@ from agentvault_tui.operator_api.ending import (
     RevokeAnswer,
 )
 from agentvault_tui.operator_api.requests import Factor, RepeatRequest
-from agentvault_tui.operator_api.sessions import DeskInfo, MeInfo
+from agentvault_tui.operator_api.sessions import DeskInfo, KeyChallenge, MeInfo
 from agentvault_tui.operator_api.shapes import (
     AgentInfo,
     ScopeInfo,
@@ -81,9 +83,11 @@ class Scripted(BrokerLink):
         """Ids of brokers that a revocation does not reach."""
         """Whether what is cut reaches the ledger."""
         self.trees: dict[str, tuple[TreeRow, ...]] = {}
-        """What was passed on of each agent's tokens."""
+        """What was delegated of each agent's tokens."""
         self.signed_in: DeskInfo | None = None
         """Who may approve here with a one-time code."""
+        self.passkey: Authenticator | None = None
+        """The passkey of who signed in."""
         self.hold: asyncio.Event | None = None
         """When set, answers wait for it."""
         self.hold_identity: asyncio.Event | None = None
@@ -111,10 +115,25 @@ class Scripted(BrokerLink):
         factor: Factor | None = None,
     ) -> StepUpRow:
         said = [encode(repeat).decode()] if repeat else []
-        said += [factor.otp, factor.password] if factor else []
+        if factor is not None:
+            said += [factor.passkey or factor.otp, factor.password]
         await self._note("approve", stepup_id, digest, *said)
         self.stand.authorize(stepup_id)
         return self.stand.mirror.stepups[stepup_id]
+
+    async def key_challenge(
+        self, stepup_id: str, digest: str, repeat: RepeatRequest | None
+    ) -> KeyChallenge:
+        said = [encode(repeat).decode()] if repeat else []
+        await self._note("key", stepup_id, digest, *said)
+        passkey = self.passkey
+        assert passkey is not None
+        return KeyChallenge(
+            rp_id=passkey.rp_id,
+            origin=passkey.origin,
+            challenge="AAECAwQFBgcICQoLDA0ODxAREhMUFRYX",
+            credentials=(to_base64url(passkey.id),),
+        )
 
     def look(self, stepup_id: str | None) -> None:
         self.looked.append(stepup_id)

@@ -9,7 +9,7 @@ import ssl
 import time
 from datetime import UTC, datetime
 from html import unescape
-from typing import Any
+from typing import Any, Self
 
 import httpx
 from support.patience import PATIENT
@@ -57,6 +57,15 @@ class Phone:
         self.http = httpx.Client(verify=trust, trust_env=False, timeout=PATIENT)
         self.cookies: dict[str, str] = {}
         self.answer: httpx.Response
+
+    @classmethod
+    def at_desk(cls, url: str) -> Self:
+        """Return a browser of the broker's own machine, for its `http://localhost`."""
+        browser = cls.__new__(cls)
+        browser.url, browser.netloc = url, url.split("/")[2]
+        browser.port, browser.cookies = int(browser.netloc.partition(":")[2]), {}
+        browser.http = httpx.Client(trust_env=False, timeout=PATIENT)
+        return browser
 
     def get(self, path: str, host: str | None = None) -> httpx.Response:
         """Ask for *path* as a browser does that opened the tenant's URL."""
@@ -113,7 +122,7 @@ class Phone:
             headers["cookie"] = "; ".join(f"{n}={v}" for n, v in self.cookies.items())
         self.answer = self.http.request(
             method,
-            f"https://127.0.0.1:{self.port}/{path}",
+            f"{self.url.partition(':')[0]}://127.0.0.1:{self.port}/{path}",
             headers=headers,
             data=data,
             extensions={"sni_hostname": HOST},

@@ -29,6 +29,7 @@ from agentvault_tui.broker.usecases.stepup import (
     begin_approval,
     confirm_here,
     device_code,
+    key_challenge,
     known_stepup,
 )
 from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
@@ -101,6 +102,23 @@ def _reading(broker: Broker) -> list[Route]:
 
 
 def _deciding(broker: Broker, authority: Authority, sessions: Sessions) -> list[Route]:
+    async def begin(who: Actor, body: asks.DecisionRequest | asks.KeyRequest) -> StepUp:
+        operator = await authority.actor(who, Need.APPROVE, body.id)
+        repeat = None if body.repeat is None else body.repeat.repeat
+        stepup = await begin_approval(
+            broker, body.id, body.digest, operator, repeat, seat=who.id
+        )
+        authority.renew_once_approved(who.id, stepup)
+        return stepup
+
+    async def challenge(request: Request) -> Response:
+        """Begin to approve, and return what a security key has to sign for it."""
+        body, who = await body_of(request, asks.KeyRequest), operator_of(request)
+        if (refusal := denies_only(request)) is not None:
+            return refusal
+        await begin(who, body)
+        return answer(await key_challenge(broker, body.id, sessions.desk(who.id)))
+
     async def decide(request: Request) -> Response:
         """Begin to approve (202, the second factor follows), or deny."""
         body = await body_of(request, asks.DecisionRequest)
@@ -108,12 +126,7 @@ def _deciding(broker: Broker, authority: Authority, sessions: Sessions) -> list[
         if body.decision == "approve":
             if (refusal := refuse_grant(request)) is not None:
                 return refusal
-            operator = await authority.actor(who, Need.APPROVE, body.id)
-            repeat = None if body.repeat is None else body.repeat.repeat
-            stepup = await begin_approval(
-                broker, body.id, body.digest, operator, repeat, seat=who.id
-            )
-            authority.renew_once_approved(who.id, stepup)
+            stepup = await begin(who, body)
             if body.factor is not None:
                 signed_in = sessions.desk(who.id)
                 await confirm_here(broker, body.id, signed_in, body.factor)
@@ -123,7 +136,7 @@ def _deciding(broker: Broker, authority: Authority, sessions: Sessions) -> list[
         stepup, durability = await deny(broker, body.id, body.reason, operator)
         return answer(_decision(stepup_info(stepup, ends()), broker, durability))
 
-    return [route(calls.DECIDE, decide)]
+    return [route(calls.DECIDE, decide), route(calls.KEY_CHALLENGE, challenge)]
 
 
 def _decision(

@@ -71,6 +71,7 @@ from agentvault_tui.model import (
 )
 from agentvault_tui.model.role import Role, role_of
 from agentvault_tui.operator_api.requests import Factor, RepeatRequest
+from agentvault_tui.operator_api.sessions import KeyChallenge
 from agentvault_tui.text import visible
 from agentvault_tui.vault import (
     DeviceFlow,
@@ -158,22 +159,65 @@ async def begin_approval(
 async def confirm_here(
     broker: Broker, stepup_id: str, signed_in: DeskSession | None, factor: Factor
 ) -> None:
-    """Let the tenant approve the flow of a seat by the factor typed there.
+    """Have the tenant approve the flow of a seat by what was typed or signed there.
 
-    The tenant verifies both factors, and the flow ends with an ID token like any other:
+    The tenant verifies the factors, and the flow ends with an ID token like any other:
     the approval is verified and recorded where every approval is.
 
     Args:
         broker: the broker.
         stepup_id: the step-up of the seat's flow.
         signed_in: who signed in at that seat.
-        factor: the one-time code, and the password where it is needed.
+        factor: the one-time code, and the password where it is needed; or the
+            assertion of a security key.
 
     Raises:
         FactorRefusedError: a factor is missing or wrong, or no person is signed in.
         ConflictError: the flow is over.
         TenantError: the tenant does not answer.
     """
+    person, flow = _at_desk(broker, stepup_id, signed_in)
+    typed = {name: getattr(factor, name) for name in ("otp", "password", "passkey")}
+    form = {name: value for name, value in typed.items() if value}
+    form |= {"sub": person.sub, "session": person.sid}
+    try:
+        await broker.tenant.confirm(flow, form)
+    except TenantRefusedError as error:
+        raise FactorRefusedError(error.error, error.what) from None
+
+
+async def key_challenge(
+    broker: Broker, stepup_id: str, signed_in: DeskSession | None
+) -> KeyChallenge:
+    """Have the tenant's challenge for a security key, for the flow of a seat.
+
+    Args:
+        broker: the broker.
+        stepup_id: whose flow the seat has begun.
+        signed_in: who signed in at that seat.
+
+    Returns:
+        what the key has to sign: it approves that flow and no other.
+
+    Raises:
+        FactorRefusedError: the person has no passkey, or nobody signed in.
+        ConflictError: the flow is over.
+        TenantError: the tenant does not answer, or not with a challenge.
+    """
+    person, flow = _at_desk(broker, stepup_id, signed_in)
+    try:
+        told = await broker.tenant.key_challenge(flow, person.sub)
+        return convert(told, KeyChallenge)
+    except TenantRefusedError as error:
+        raise FactorRefusedError(error.error, error.what) from None
+    except ValidationError:
+        raise TenantError("the tenant's challenge cannot be read") from None
+
+
+def _at_desk(
+    broker: Broker, stepup_id: str, signed_in: DeskSession | None
+) -> tuple[DeskSession, DeviceFlow]:
+    """Return who signed in at a seat, and the flow that the seat has begun."""
     if signed_in is None:
         raise FactorRefusedError(
             "sign_in_needed", "nobody is signed in here", "agentvault login"
@@ -181,13 +225,7 @@ async def confirm_here(
     flow = broker.stepups.flow_of(StepUpId(stepup_id), signed_in.seat)
     if flow is None:
         raise ConflictError("its code is over", "approve again")
-    form = {"sub": signed_in.sub, "session": signed_in.sid, "otp": factor.otp}
-    if factor.password:
-        form["password"] = factor.password
-    try:
-        await broker.tenant.confirm(flow, form)
-    except TenantRefusedError as error:
-        raise FactorRefusedError(error.error, error.what) from None
+    return signed_in, flow
 
 
 async def _start(broker: Broker, stepup: StepUp, operator: Actor, seat: str) -> StepUp:

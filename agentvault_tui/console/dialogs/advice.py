@@ -1,4 +1,4 @@
-"""Remove, restore or dismiss the permission of an advice."""
+"""Take away, restore or dismiss what advice is about."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agentvault_tui.operator_api.calls import ApiCall
 
 
 class AdviceDialog(Confirm[AdviceInfo]):
-    """Remove, restore or dismiss the permission of an advice: a key, then `y`."""
+    """Take away, restore or dismiss what advice is about: a key, then `y`."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "confirm", "do it")]
 

@@ -174,6 +174,13 @@ _EARLY: Final = 2.0
 """Seconds of the note after the key it is about."""
 DECIDES: Final = frozenset({"approve", "deny", "reason", "confirm", "undo"})
 """Names of the bindings that decide something."""
+REQUEST_KEYS: Final = (
+    Binding("d", "deny", "deny"),
+    Binding("n", "reason", "deny, say why"),
+    Binding("v", "view", "view all"),
+    Binding("i", "agent", "its agent"),
+)
+"""Keys about one request that waits."""
 _TIGHT: Final = 20
 """Below this many rows a dialog takes the whole height."""
 

@@ -223,7 +223,7 @@ class Confirm(Dialog[None], Generic[Answer]):
 
 
 def cautioned(pen: Pen, answer: object, width: int) -> list[Row]:
-    """Warn that the result could still be lost, if it could."""
+    """Say that what is in effect could still be lost, if it could."""
     return [
         row
         for text in caution(answer)

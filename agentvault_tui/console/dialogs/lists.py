@@ -9,7 +9,7 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.dialogs.base import Dialog, Result, SheetPage
+from agentvault_tui.console.dialogs.base import REQUEST_KEYS, Dialog, Result, SheetPage
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Piece, Row, cells
 from agentvault_tui.console.messages import ShowAgent
@@ -62,10 +62,7 @@ class StepUpsDialog(ListDialog[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "look"),
         Binding("a", "approve", "approve"),
-        Binding("d", "deny", "deny"),
-        Binding("n", "reason", "deny, say why"),
-        Binding("v", "view", "view all"),
-        Binding("i", "agent", "its agent"),
+        *REQUEST_KEYS,
         *moves("move"),
         Binding("escape,s", "leave", "back"),
     ]

@@ -9,6 +9,7 @@ from typing import Final
 from textual import events
 from textual.widget import Widget
 
+from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Row
 from agentvault_tui.console.state.moments import clock_time
 from agentvault_tui.console.state.records import StepUpRow
@@ -16,6 +17,7 @@ from agentvault_tui.console.widgets.line_input import LineInput
 from agentvault_tui.errors import AgentVaultError, FactorRefusedError
 from agentvault_tui.operator_api.requests import Factor
 from agentvault_tui.operator_api.sessions import DeskInfo
+from agentvault_tui.qr import on_loopback
 from agentvault_tui.text import Shown, visible
 
 _CODE: Final = re.compile(r"[0-9]{6}")
@@ -26,6 +28,16 @@ _ENDS: Final = frozenset({"sign_in_needed", "passkey_needed"})
 _LABEL: Final = "Code from your authenticator   "
 _ALSO_LABEL: Final = "Password                       "
 _RULED_OUT: Final = "High risk needs a passkey here ([stepup] passkey_only)."
+
+
+def ways(desk: Desk, pages: str) -> tuple[str, str]:
+    """Return the ways in place of a code, the one that is at hand first.
+
+    Over SSH a browser of this machine is far away. A phone is at hand, if it reaches
+    the tenant's *pages*.
+    """
+    phone = desk.ssh and pages and not on_loopback(pages)
+    return ("device", "page") if phone else ("page", "device")
 
 
 class CodeInput(LineInput):

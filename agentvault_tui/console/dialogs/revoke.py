@@ -50,7 +50,7 @@ class RevokeDialog(Confirm[Revoked]):
     def __init__(self, desk: Desk, agent: AgentRow) -> None:
         self.agent = agent
         self.below: tuple[TreeRow, ...] = ()
-        """Its tokens that were passed on, and all below them."""
+        """Its tokens that were delegated, and all below them."""
         super().__init__(desk)
 
     def on_mount(self) -> None:
@@ -91,7 +91,7 @@ class RevokeDialog(Confirm[Revoked]):
         waiting = mirror.open_stepups(self.agent.id)[:_WAITING]
         named = [waits(pen, row, now, width) for row in waiting]
         rows: list[Row] = [pen.fact("Agent", who), here, *named]
-        # The row counts what was passed on when it was read; the tree is of now.
+        # The row counts what was delegated when it was read; the tree is of now.
         own = (one.below for one in self.below if one.agent_id == self.agent.id)
         if below := max(self._row.delegated_below, sum(own)):
             text = f"{plural(below, 'token')} of other agents, delegated from these"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import ClassVar, Final
 
 from textual import on
@@ -11,11 +12,12 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Input
 
-from agentvault_tui.console.desk import Desk, open_page
-from agentvault_tui.console.dialogs.base import Dialog, SheetPage
+from agentvault_tui.console.desk import Desk, open_page, share_link
+from agentvault_tui.console.dialogs.base import REQUEST_KEYS, Dialog, SheetPage
 from agentvault_tui.console.dialogs.factor import factor
+from agentvault_tui.console.dialogs.key_prompt import KeyPrompt
 from agentvault_tui.console.dialogs.past_decisions import StepUpHistory
-from agentvault_tui.console.dialogs.prompt import DeskPrompt
+from agentvault_tui.console.dialogs.prompt import DeskPrompt, ways
 from agentvault_tui.console.dialogs.stepup_reads import CallBody, ChangeLines
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, cells
 from agentvault_tui.console.draw.stepup import (
@@ -28,7 +30,6 @@ from agentvault_tui.console.draw.stepup import (
 )
 from agentvault_tui.console.draw.stepup_end import accepted, decided, typing
 from agentvault_tui.console.messages import ShowAgent
-from agentvault_tui.console.state.presence import listed
 from agentvault_tui.console.state.records import StepUpRow
 from agentvault_tui.console.state.stepups import changes, read_repeat
 from agentvault_tui.console.term.keyed import moves
@@ -52,13 +53,11 @@ class StepUpDialog(Dialog[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("a", "approve", "approve, 2nd factor"),
-        Binding("d", "deny", "deny"),
-        Binding("n", "reason", "deny, say why"),
+        *REQUEST_KEYS,
         Binding("m", "repeat", "approve more like it"),
-        Binding("v", "view", "view all"),
-        Binding("p", "device", "on another device"),
+        Binding("p", "device", "on another device (QR)"),
+        Binding("t", "key", "touch a security key"),
         Binding("o", "page", "open in the browser"),
-        Binding("i", "agent", "its agent"),
         Binding("escape", "leave", "back"),
         *moves("scroll"),
     ]
@@ -78,7 +77,7 @@ class StepUpDialog(Dialog[None]):
         self.telling = False
         self.repeating = False
         """Whether it is being typed how often more it is approved."""
-        self.prompt = DeskPrompt()
+        self.prompt, self.key = DeskPrompt(), KeyPrompt(self, desk)
         self.pages = ""
         """Root of the tenant's pages, where a browser of ours can open them."""
         self._identity_due = False
@@ -90,13 +89,12 @@ class StepUpDialog(Dialog[None]):
         self._truncated = False
         self._viewed = False
         self._trusted = 0
-        now = desk.mirror.clock.now()
-        self._code_seen = desk.begun.get(stepup.id, now)
+        self._code_seen = desk.begun.get(stepup.id, desk.mirror.clock.now())
         self._asked_here = False
         super().__init__(desk)
 
     def inputs(self) -> list[Widget]:
-        return [LineInput("reason", 56), *self.prompt.inputs]
+        return [LineInput("reason", 56), *self.prompt.inputs, self.key.pin]
 
     @property
     def typing(self) -> bool:
@@ -113,7 +111,7 @@ class StepUpDialog(Dialog[None]):
             (row.status, row.problem, row.digest, changes(self.opened, row)),
             (
                 self.viewing,
-                (self.typing, self.prompt.open, self.prompt.sent),
+                (self.typing, self.prompt.open, self.prompt.sent, self.key.open),
                 self.body.view and self.body.view.summary,
                 self.lines.missing,
             ),
@@ -146,7 +144,7 @@ class StepUpDialog(Dialog[None]):
         if self.viewing:
             body, self._trusted = whole(facts, pen, width)
             about = in_full(self.sheet.top + 1, len(body), room)
-        elif row.status == "authorizing" and not (self.prompt.open or self.prompt.sent):
+        elif row.status == "authorizing" and not self._here:
             about = "verify it is you"
             shown = row.begun_at or self._code_seen
             times = (self.desk.begun.get(self.stepup_id), shown)
@@ -158,7 +156,9 @@ class StepUpDialog(Dialog[None]):
             body, _ = brief(facts, pen, width, room)
             about = row.headline
         else:
-            body = decided(facts, pen, width, elsewhere=self._elsewhere())
+            ours = self._asked_here or self.stepup_id in self.desk.begun
+            elsewhere = self.opened.open and not ours
+            body = decided(asked, pen, width, elsewhere=elsewhere)
         if not self.viewing:
             self.sheet.top = 0
         places = {"reason": (8, len(body) + len(footer) - 1)} if self.typing else {}
@@ -169,15 +169,11 @@ class StepUpDialog(Dialog[None]):
     def update_page(self) -> None:
         """Draw, and note when the last trusted fact has been on the screen."""
         if self.is_attached and self.desk.mirror.link.live and self.history.stale():
-            # Not called here: what is cancelled before it starts was never made.
-            read: Callable[[], Awaitable[None]] = self._read_history
-            self.run_worker(read, group="history", exclusive=True)
+            self._start("history", partial(self._read, self.history))
         if self.is_attached and self.body.due():
-            body: Callable[[], Awaitable[None]] = self._read_body
-            self.run_worker(body, group="body", exclusive=True)
+            self._start("body", partial(self._read, self.body))
         if self.is_attached and self.lines.due():
-            lines: Callable[[], Awaitable[None]] = self._read_lines
-            self.run_worker(lines, group="lines", exclusive=True)
+            self._start("lines", partial(self._read, self.lines))
         super().update_page()
         self._note_viewed()
 
@@ -186,12 +182,15 @@ class StepUpDialog(Dialog[None]):
             self.desk.link.look(self.stepup_id)
             if self.row.open and not self.desk.read_only:
                 self._identity_due = True
-                read: Callable[[], Awaitable[None]] = self._read_me
-                self.run_worker(read, group="me", exclusive=True)
+                self._start("me", self._read_me)
             if self._then == "view":
                 self.call_after_refresh(self.action_view)
             elif self._then == "reason":
                 self.call_after_refresh(self._ask_reason)
+
+    def _start(self, group: str, work: Callable[[], Awaitable[None]]) -> None:
+        # Not called here: what is cancelled before it starts was never made.
+        self.run_worker(work, group=group, exclusive=True)
 
     def on_unmount(self) -> None:
         if not self.desk.past:
@@ -199,12 +198,7 @@ class StepUpDialog(Dialog[None]):
 
     def foot(self) -> str:
         """Return who else has this open; a decision just taken comes first."""
-        presence = self.desk.mirror.presence
-        if latest := presence.latest:
-            return latest
-        eyes = presence.looking(self.stepup_id)
-        verb = "has" if len(eyes) == 1 else "have"
-        return f"{listed(eyes)} {verb} this open too" if eyes else ""
+        return super().foot() or self.desk.mirror.presence.openers(self.stepup_id)
 
     def room(self) -> tuple[int, int]:
         width, height = super().room()
@@ -214,12 +208,8 @@ class StepUpDialog(Dialog[None]):
 
     # Keys
 
-    def check_action(
-        self,
-        action: str,
-        parameters: tuple[object, ...],
-    ) -> bool | None:
-        """Offer the actions for the request's stage."""
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer what the stage of the request allows."""
         match action:
             case "agent":
                 return not self.row.is_change
@@ -229,6 +219,9 @@ class StepUpDialog(Dialog[None]):
                 return self._may_ask()
             case "repeat":
                 return self.row.status == "pending" and self._may_ask()
+            case "key":
+                ready = self.prompt.open or self._may_ask()
+                return ready and self.key.attached and self.prompt.info is not None
             case "device":
                 return self.prompt.open
             case "page":
@@ -249,8 +242,8 @@ class StepUpDialog(Dialog[None]):
         return "change id" if self.row.is_change else "step-up id", self.stepup_id
 
     def _may_ask(self) -> bool:
-        """Check whether the second factor can be asked for: no code of ours waits."""
-        row, busy = self.row, self.typing or self.prompt.open or self.prompt.sent
+        """Tell whether the second factor can be asked for: no code of ours waits."""
+        row, busy = self.row, self.typing or self._here
         waits = row.status == "pending" or (
             row.status == "authorizing"
             and (row.device is None or self.prompt.usable(row))
@@ -271,6 +264,19 @@ class StepUpDialog(Dialog[None]):
         elif self.may_decide("approve") and self._may_begin():
             self._open_prompt()
 
+    @property
+    def _here(self) -> bool:
+        """Whether it is being approved at this terminal."""
+        return self.prompt.open or self.prompt.sent or self.key.open
+
+    def action_key(self) -> None:
+        """Have the security key of this machine sign exactly the request shown."""
+        if self.may_decide("approve") and self._may_begin():
+            self._close_prompt()
+            self.viewing = False
+            asked = (self.stepup_id, self.digest, self._repeat)
+            self.key.begin(asked, self._send)
+
     def action_device(self) -> None:
         """Begin the flow for another device, in place of the prompt."""
         if self.may_decide("approve"):
@@ -285,22 +291,26 @@ class StepUpDialog(Dialog[None]):
         first.focus()
 
     def _close_prompt(self) -> None:
-        if self.prompt.open:
+        if self.prompt.open or self.key.open:
             self.prompt.close()
+            self.key.leave()
             self.set_focus(None)
             self.refresh_bindings()
 
     def _send_code(self) -> None:
-        """Approve by the typed code, exactly the request that is shown."""
-        if not self.may_decide("approve"):
-            return
-        if self._altered():
-            self.say("The request is not the one this was opened for. Go back.")
+        """Approve by what was typed, exactly the request that is shown."""
+        if not self.may_decide("approve") or self._says_altered():
             return
         factor = self.prompt.take()
         if isinstance(factor, LineInput):
             factor.focus()
             self.update_page()
+            return
+        self._send(factor)
+
+    def _send(self, factor: Factor) -> None:
+        """Approve by a factor that was given here, unless the request has changed."""
+        if self._says_altered():
             return
         self.desk.begun.setdefault(self.stepup_id, self.clock.now())
         self._asked_here = True
@@ -314,10 +324,9 @@ class StepUpDialog(Dialog[None]):
     def _failed(self, error: AgentVaultError) -> None:
         """Stay at the prompt where a factor was not accepted."""
         typed = isinstance(error, FactorRefusedError) and self.is_attached
-        if typed and self.prompt.stays(error, self.clock.now()):
+        if typed and self.prompt.open and self.prompt.stays(error, self.clock.now()):
             self.update_page()
-            if self.prompt.open:
-                self.prompt.first.focus()
+            self.prompt.first.focus()
             return
         self._close_prompt()
         super()._failed(error)
@@ -331,9 +340,8 @@ class StepUpDialog(Dialog[None]):
             self.sheet.query_one("#reason", LineInput).focus()
 
     def _may_begin(self) -> bool:
-        """Check whether nothing changed and no cut value is unread; if not, say so."""
-        if self._altered():
-            self.say("The request is not the one this was opened for. Go back.")
+        """Tell whether nothing changed and no cut value is unread; if not, say so."""
+        if self._says_altered():
             return False
         if self._truncated and not self._viewed:
             view = self.desk.key("view", "v")
@@ -342,6 +350,13 @@ class StepUpDialog(Dialog[None]):
             )
             return False
         return True
+
+    def _says_altered(self) -> bool:
+        """Tell whether this is not what was shown when the dialog opened; say so."""
+        altered = self._altered()
+        if altered:
+            self.say("The request is not the one this was opened for. Go back.")
+        return altered
 
     def _begin(self, repeat: RepeatRequest | None) -> None:
         if self.may_decide("approve") and self._may_begin():
@@ -354,6 +369,7 @@ class StepUpDialog(Dialog[None]):
     def _begun(self, answer: StepUpRow) -> None:
         """Ask for the code of a request with its repeat, once that is shown."""
         self._heard(answer)
+        share_link(self.app, self.desk, answer.device)
         if self._repeat is not None and self.prompt.usable(self._latest()):
             self._open_prompt()
 
@@ -393,6 +409,8 @@ class StepUpDialog(Dialog[None]):
         event.stop()
         if event.input is self.prompt.password and not self.prompt.code.value:
             self.prompt.code.focus()
+        elif self.key.open:
+            self.key.take()
         elif self.prompt.open:
             self._send_code()
         elif self.repeating:
@@ -435,7 +453,9 @@ class StepUpDialog(Dialog[None]):
         """Take one step out; a flow under way goes on without the dialog."""
         if not self.row.open and not self.armed:
             return  # it ended by itself: the key was meant for something else
-        if self.viewing:
+        if self.key.open:
+            self._close_prompt()
+        elif self.viewing:
             self.action_view()
         else:
             self.dismiss()
@@ -446,7 +466,6 @@ class StepUpDialog(Dialog[None]):
         with suppress(AgentVaultError):  # then another device proves it
             me = await self.desk.link.me()
             self.prompt.info, self.pages = me.desk, me.page or ""
-            self.refresh_bindings()
         self._identity_due = False
         if self._then == "approve" and self._may_ask() and self._may_begin():
             if self.prompt.usable(self.row):
@@ -454,6 +473,9 @@ class StepUpDialog(Dialog[None]):
             else:
                 self._begin(None)
         self._then = ""
+        if self.prompt.info is not None and not self.desk.ssh:
+            await self.key.look()
+        self.refresh_bindings()
 
     async def _approve(
         self, repeat: RepeatRequest | None, factor: Factor | None
@@ -465,17 +487,9 @@ class StepUpDialog(Dialog[None]):
             self._shown.add(answer.digest)  # with the repeat that was typed here
         return answer
 
-    async def _read_history(self) -> None:
-        await self.history.read()
-        self.update_page()
-
-    async def _read_lines(self) -> None:
-        await self.lines.read()
-        self._viewed = False
-        self.update_page()
-
-    async def _read_body(self) -> None:
-        await self.body.read()
+    async def _read(self, part: StepUpHistory | ChangeLines | CallBody) -> None:
+        await part.read()
+        self._viewed = self._viewed and part is not self.lines
         self.refresh_bindings()
         self.update_page()
 
@@ -512,23 +526,21 @@ class StepUpDialog(Dialog[None]):
             return True
         return row.digest not in self._shown or bool(changes(self.opened, row))
 
-    def _elsewhere(self) -> bool:
-        return self.opened.open and not (
-            self._asked_here or self.stepup_id in self.desk.begun
-        )
-
     def _foot(
         self, facts: StepUpFacts, pen: Pen, width: int, height: int
     ) -> tuple[list[Row], dict[str, tuple[int, int]]]:
-        """Write notes and keys; a truncated value is announced first."""
-        if self.prompt.open:
-            keys = pen.key_rows(self.hints("page", "device", "leave"), width)
-            rows, inputs = self.prompt.rows(self.row, pen, width, facts.now, keys)
+        """Write notes and keys; a cut value is told before anyone presses a key."""
+        if self.prompt.open or self.key.open:
+            offered = (*ways(self.desk, self.pages), "key", "leave")
+            keys = pen.key_rows(self.hints(*offered), width)
+            if self.key.open:
+                rows, inputs = self.key.rows(pen, width, keys)
+            else:
+                rows, inputs = self.prompt.rows(self.row, pen, width, asked.now, keys)
             notes = self._notes(pen, width)
-            return [*notes, *rows], {
-                one: (at, line + len(notes)) for one, (at, line) in inputs.items()
-            }
-        return self._foot_of_keys(facts, pen, width, height), {}
+            places = {name: (x, y + len(notes)) for name, (x, y) in inputs.items()}
+            return [*notes, *rows], places
+        return self._foot_of_keys(asked, pen, width, height), {}
 
     def _foot_of_keys(
         self, facts: StepUpFacts, pen: Pen, width: int, height: int
@@ -567,7 +579,7 @@ class StepUpDialog(Dialog[None]):
     def _footer(self, pen: Pen, width: int) -> list[Row]:
         if self.typing:
             return typing(self.row, pen, repeating=self.repeating)
-        hints = self.hints("approve", "deny", "reason", "view", "page", "leave")
+        hints = self.hints("approve", "key", "deny", "reason", "view", "page", "leave")
         if self.viewing:
             keys = f"{self.desk.key('down', 'j')} {self.desk.key('up', 'k')}"
             hints = [*self.hints("approve", "deny", "leave"), (keys, "read on")]

@@ -149,15 +149,15 @@ def _grants(pen: Pen, agent: AgentRow, width: int) -> list[Row]:
 
 def _delegations(pen: Pen, agent: AgentRow, width: int) -> list[Row]:
     """Say from whom it holds tokens, and to whom it may pass its own on, or did."""
-    facts = [
-        ("Holds of", f"{one.name}: {plural(one.live, 'token')} passed on to it")
+    told = [
+        ("Holds of", f"{one.name}: {plural(one.live, 'token')} delegated to it")
         for one in agent.delegated_by
     ]
     for one in agent.delegates:
         may = " ".join(one.scopes) or "nothing any more"
         live = f", {plural(one.live, 'token')} live" if one.live else ""
-        facts.append(("Passes on", f"to {one.name}: {may}{live}"))
-    shown = facts[:_DELEGATES]
+        told.append(("Delegates", f"to {one.name}: {may}{live}"))
+    shown = told[:_DELEGATES]
     rows = [pen.facts(*each, width, 2, pen.palette.text)[0] for each in shown]
     if more := len(facts) - len(shown):
         text = f"{more} more: agentvault agents tree"
@@ -353,13 +353,13 @@ def _limits(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
 
 
 def _on_trial(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
-    """Write its permissions that advice removed on trial, and the trials' ends."""
+    """Write what was taken from it by advice and can be restored, and until when."""
     shown = seen.mirror.intake.shown
     rows: list[Row] = []
     for one in seen.activity.trials if seen.activity else ():
         ends = f"until {(one.trial_ends_at or '')[:10]}"
         row = pen.fact(
-            "" if rows else "On trial",
+            "" if rows else "Trial",
             (shown(one.scope or "everything", 60), pen.palette.waiting),
             (f"  {shown(one.kind.replace('_', ' '), 40)}, {ends}", pen.palette.muted),
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Final
+
+from msgspec import Struct, structs
 
 from agentvault_tui.console.state.records import QUARTERS
 
@@ -31,8 +32,7 @@ def bars(numbers: Sequence[int], levels: str) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class FrameGlyphs:
+class FrameGlyphs(Struct, frozen=True):
     """The six characters of a frame."""
 
     top_left: str = "┌"
@@ -43,8 +43,7 @@ class FrameGlyphs:
     vertical: str = "│"
 
 
-@dataclass(frozen=True, slots=True)
-class Glyphs:
+class Glyphs(Struct, frozen=True):
     """One set of characters; `UNICODE` and `ASCII` are the two there are."""
 
     ascii_only: bool = False
@@ -118,7 +117,7 @@ ASCII: Final = Glyphs(
     down="v",
     box=FrameGlyphs("+", "+", "+", "+", "-", "|"),
 )
-SPOKEN: Final = replace(ASCII, bar_full="", bar_empty="")
+SPOKEN: Final = structs.replace(ASCII, bar_full="", bar_empty="")
 """For ears: no bars."""
 
 

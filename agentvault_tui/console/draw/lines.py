@@ -7,10 +7,10 @@ A row is a tuple of pieces; whatever is in it came from us or through
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from msgspec import Struct
 from rich.style import Style
 
 from agentvault_tui.console.draw.glyphs import Glyphs
@@ -65,9 +65,8 @@ def masked(reason: Shown) -> Masked:
     return mask_lures(reason)
 
 
-@dataclass(frozen=True, slots=True)
-class Pen:
-    """The means of writing rows: the theme's styles and the terminal's alphabet."""
+class Pen(Struct, frozen=True):
+    """What rows are written with: the theme's styles and the terminal's alphabet."""
 
     palette: Palette
     glyphs: Glyphs

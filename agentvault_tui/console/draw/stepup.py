@@ -422,6 +422,8 @@ def _body(
         ], True
     lines = [f"{name} = {value}" for name, value in body.members]
     fit = max(most - 1, 0)
+    if len(lines) > fit:
+        lines = _packed(lines, pen.glyphs.separator, room)
     shown = lines if len(lines) <= fit else lines[: max(fit - 1, 0)]
     truncated = len(shown) < len(lines) or bool(body.problem)
     for line in shown:
@@ -429,13 +431,32 @@ def _body(
         truncated = truncated or text != line
         rows.append(pen.fact("", (text, palette.strong)))
     if left := len(lines) - len(shown):
-        more = plural(left, "member")
+        packed = len(lines) < len(body.members)
+        more = plural(left, "row" if packed else "member")
         said_more = f"{more} {'more' if shown else 'to view'}"
         if fit:
             rows.append(pen.fact("", (said_more, palette.waiting)))
         else:
             rows = [pen.fact("Body", (pen.clip(body.summary, room), palette.waiting))]
     return rows, truncated
+
+
+def _packed(lines: list[str], separator: str, room: int) -> list[str]:
+    """Join members on rows; one that has the separator keeps a row of its own.
+
+    No value can then pass for another member.
+    """
+    rows: list[str] = []
+    alone = True
+    for line in lines:
+        joined = f"{rows[-1]} {separator} {line}" if rows else line
+        own = separator in line
+        if not (alone or own) and cell_width(joined) <= room:
+            rows[-1] = joined
+        else:
+            rows.append(line)
+            alone = own
+    return rows
 
 
 def request_facts(

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec import Struct
 from rich.color import Color
 from rich.style import Style
 
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 _OWN: Final = "ansi_default"
 
 
-@dataclass(frozen=True, slots=True)
-class Colours:
+class Colours(Struct, frozen=True):
     """The colours of one theme; one that is not named is the terminal's own."""
 
     ground: str = _OWN
@@ -92,8 +91,7 @@ NAMES: Final = tuple(_COLOURS)
 """The names for `[console] theme`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Palette:
+class Palette(Struct, frozen=True):
     """Styles by meaning, for the segments of the Line API.
 
     None sets a ground, save those that must stand out from any: add them to the

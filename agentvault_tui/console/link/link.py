@@ -48,6 +48,7 @@ from agentvault_tui.operator_api.requests import (
     BeforeQuery,
     DecisionRequest,
     Factor,
+    KeyRequest,
     LinksQuery,
     LookRequest,
     PastQuery,
@@ -57,7 +58,7 @@ from agentvault_tui.operator_api.requests import (
     StepUpShowQuery,
     TreeQuery,
 )
-from agentvault_tui.operator_api.sessions import MeInfo
+from agentvault_tui.operator_api.sessions import KeyChallenge, MeInfo
 from agentvault_tui.operator_api.shapes import (
     AgentPage,
     HeadInfo,
@@ -243,19 +244,22 @@ class BrokerLink:
                 self._take(each)
             mirror.notify()
 
-    def _take(self, message: WireShape) -> None:
-        if isinstance(message, HeadInfo):
+    def _take(self, told: WireShape) -> None:
+        if type(told) is EventInfo:
+            if told.seq > self.mirror.last_seq + 1:
+                raise _ResyncError("events were missed; reading them")
+            self.mirror.take(told)
+            if told.type == "clock.jump":
+                raise _ResyncError("the clock was set; reading anew what ends when")
+            return
+        if isinstance(told, HeadInfo):
             self._seen.warn_replaced(
                 "the broker does not know the last event seen here"
             )
             self.mirror.last_seq = 0
             raise _ResyncError("the ledger is another one; reading it anew")
-        if isinstance(message, EventInfo) and message.seq > self.mirror.last_seq + 1:
-            raise _ResyncError("events were missed; reading them")
-        self.mirror.take(message)
-        if isinstance(message, EventInfo) and message.type == "clock.jump":
-            raise _ResyncError("the clock was set; reading anew what ends when")
-        if isinstance(message, PresenceInfo):
+        self.mirror.take(told)
+        if isinstance(told, PresenceInfo):
             self._looked.set()
 
     async def _watch(self) -> None:
@@ -321,7 +325,7 @@ class BrokerLink:
         return list(map(self.mirror.intake.event, story.events)), story.complete
 
     async def limits(self) -> tuple[list[LimitRow], str, tuple[CallOutInfo, ...]]:
-        """Read the uses of limits, why their file is not in effect, and webhooks.
+        """Read what is used of limits, why their file is not in effect, and call-outs.
 
         The words of call-outs are not displayable yet.
         """
@@ -346,7 +350,7 @@ class BrokerLink:
         return self.mirror.intake.services(await self._client.call(calls.SERVICES))
 
     async def policy(self) -> PolicyInfo:
-        """Read the active policy, and its shadow's counts."""
+        """Read the active policy, and what its shadow has counted."""
         return await self._client.call(calls.POLICY)
 
     async def plan(self, text: str) -> PlanInfo:
@@ -358,7 +362,7 @@ class BrokerLink:
         return await self._client.call(calls.ADVICE, AdviceQuery(window=window))
 
     async def take(self, advice_id: str, call: ApiCall[AdviceInfo]) -> AdviceInfo:
-        """Apply advice on trial, restore its permission, or dismiss it, by *call*.
+        """Begin a trial of advice, restore what it took, or dismiss it, as *call* says.
 
         Without a body each of the three uses its defaults.
         """
@@ -373,7 +377,7 @@ class BrokerLink:
         return tuple(map(self.mirror.intake.stepup, answer.stepups))
 
     async def tree(self, agent_id: str | None) -> tuple[TreeRow, ...]:
-        """Read the tokens that were passed on, with those they came from.
+        """Read the delegated tokens, with those they came from.
 
         Of one agent: those that are its own or end with its own.
         """
@@ -437,6 +441,18 @@ class BrokerLink:
         answer, _ = await self._send(calls.DECIDE, body, None)
         self.mirror.apply(answer)
         return self.mirror.intake.stepup(answer)
+
+    async def key_challenge(
+        self, stepup_id: str, digest: str, repeat: RepeatRequest | None
+    ) -> KeyChallenge:
+        """Begin to approve as `approve` does, and read what a security key signs.
+
+        Raises:
+            FactorRefusedError: the person has no passkey.
+        """
+        self.check()
+        asked = KeyRequest(id=stepup_id, digest=digest, repeat=repeat)
+        return await self._client.call(calls.KEY_CHALLENGE, asked)
 
     async def me(self) -> MeInfo:
         """Read who is signed in here."""

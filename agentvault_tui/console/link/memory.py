@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import platformdirs
+from msgspec import Struct
 
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.errors import SettingsError
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from agentvault_tui.operator_api.remote import BrokerAddress
 
 
-@dataclass(frozen=True, slots=True)
-class SeenHead:
+class SeenHead(Struct, frozen=True):
     """One head of the chain, as it was seen."""
 
     seq: int

@@ -117,7 +117,7 @@ class ReadCommands:
             ),
             Command("past TIME or #1842", "what there was then", self._past),
             Command("calls", "calls in flight and held", self._calls),
-            Command("tree [NAME]", "tokens that agents passed on", self._tree),
+            Command("tree [NAME]", "tokens that agents delegated", self._tree),
             Command("status", "link, tenant, ledger, panic", self._status),
             Command("who", "the other operators, and what they look at", self._who),
             Command(
@@ -171,9 +171,9 @@ class ReadCommands:
             self.say(f"Not read: {self.mirror.intake.shown(error.diagnosis(), 300)}")
             return
         now = self.mirror.clock.now()
-        self.say(*(sentences.of_passed_on(row, now) for row in rows))
-        passed_on = sum(row.tokens for row in rows if row.depth)
-        self.say(f"{plural(passed_on, 'token')} passed on.")
+        self.say(*(sentences.of_delegated(row, now) for row in rows))
+        delegated = sum(row.tokens for row in rows if row.depth)
+        self.say(f"{plural(delegated, 'delegated token')}.")
 
     async def _status(self, _: str) -> None:
         self.say(*sentences.status(self.mirror))

@@ -188,13 +188,13 @@ def of_call(row: CallRow, now: datetime) -> str:
     )
 
 
-def of_passed_on(row: TreeRow, now: datetime) -> str:
-    """Word a token of a delegation tree: holder, scopes, tokens below it."""
+def of_delegated(row: TreeRow, now: datetime) -> str:
+    """Tell a token of a delegation tree: its holder, what for, what ends with it."""
     held = plural(row.tokens, "token")
     what = " ".join(part for part in (row.scope, row.resource) if part)
     left = countdown((row.expires_at - now).total_seconds())
     below = f", {plural(row.below, 'token')} below" if row.below else ""
-    place = f"passed on, level {row.depth}: " if row.depth else ""
+    place = f"delegated, level {row.depth}: " if row.depth else ""
     return f"{place}{row.name} holds {held} for {what}{below}, ends in {left}."
 
 

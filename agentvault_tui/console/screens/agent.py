@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import ClassVar, Final
 
+from msgspec import structs
 from textual import on
 from textual.binding import Binding, BindingType
 
@@ -33,7 +34,7 @@ class AgentScreen(PaneScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("L", "audit", "its audit at full size"),
         Binding("t", "now", "back to now", id="time"),
-        Binding("b", "give_back", "give back what is on trial"),
+        Binding("b", "give_back", "restore what a trial took"),
     ]
 
     PANES = (FactsPane, EventsPane, DayPane)
@@ -81,7 +82,8 @@ class AgentScreen(PaneScreen):
         mirror, agent_id = self.desk.mirror, self.agent_id
         waiting = len(mirror.open_stepups(agent_id))
         revoked = agent_id in mirror.revoked
-        return mirror.counts(agent_id), mirror.live_tokens(agent_id), waiting, revoked
+        counts = structs.astuple(mirror.counts(agent_id))
+        return counts, mirror.live_tokens(agent_id), waiting, revoked
 
     def _count(self) -> None:
         """Read the counts if the agent did something, or the last reading is old."""
@@ -135,7 +137,7 @@ class AgentScreen(PaneScreen):
         keys = [("t", "now")] if self.desk.past else []
         keys += [("Esc", "back"), *self.named("revoke", "restore", "step-ups")]
         if self.on_trial is not None:
-            keys.append(("b", "give back"))
+            found.append(("b", "restore"))
         if self.big is self.day:
             keys.append(("h l", "quarter"))
         elif self.big is self.events:
@@ -182,15 +184,15 @@ class AgentScreen(PaneScreen):
 
     @property
     def on_trial(self) -> AdviceInfo | None:
-        """The permission that a key restores: the one whose trial ends first."""
-        activity = self.facts.activity
-        return next(iter(activity.trials), None) if activity and self.decides else None
+        """What a key restores: of several the one whose trial ends first."""
+        known = self.facts.activity
+        return next(iter(known.trials), None) if known and self.decides else None
 
     def action_give_back(self) -> None:
-        """Ask about the trial; the rest is on the screen of advice."""
+        """Ask about what a trial took; the rest is on the screen of advice."""
         agent, one = self.chosen, self.on_trial
         if agent is not None and one is not None:
-            dialog = AdviceDialog(self.desk, one, agent.name, "give back", GIVE_BACK)
+            dialog = AdviceDialog(self.desk, one, agent.name, "restore", GIVE_BACK)
             self.app.push_screen(dialog, lambda _: self._count_anew())
 
     def action_copy(self) -> None:

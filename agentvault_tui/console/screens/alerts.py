@@ -21,7 +21,7 @@ _SINK, _KIND, _WHEN = 16, 9, 10
 
 
 class DeadPane(ListPane[DeadAlertRow]):
-    """One row for each alert that its sink did not take for a day, the first on top."""
+    """Alerts that their destinations did not take for a day, the first on top."""
 
     NONE = "Every alert was taken, or is still being tried."
 
@@ -44,7 +44,7 @@ class DeadPane(ListPane[DeadAlertRow]):
 
 
 class SinksPane(Pane):
-    """A line for each sink: its routes, its progress, and its fault."""
+    """A line for each destination: what goes there, how far it is, what is wrong."""
 
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk, id="sinks")

@@ -61,17 +61,28 @@ _AFTER: Final = 0.01
 async def beats(mirror: Mirror, pulse: float) -> AsyncIterator[None]:
     """Yield at each second and sooner when *mirror* has news, *pulse* apart.
 
-    While the console opens each news is shown at once: there are a handful.
+    While the console opens each news is shown at once: there are a handful. So is what
+    is more than a routine event: a step-up, a revocation, a panic, a lost link.
     """
-    news = asyncio.Event()
-    mirror.listeners.add(news.set)
+    news, urgent, shown = asyncio.Event(), asyncio.Event(), _urgent(mirror)
+
+    def heard() -> None:
+        news.set()
+        if _urgent(mirror) != shown:
+            urgent.set()
+
+    mirror.listeners.add(heard)
     try:
         while True:
             news.clear()
+            urgent.clear()
+            shown = _urgent(mirror)
             second = mirror.clock.now().timestamp() // 1 + 1 + _AFTER
             yield
             opening = mirror.link.state is LinkState.CONNECTING
-            await asyncio.sleep(0 if opening else pulse)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0 if opening else pulse):
+                    await urgent.wait()
             # News just before a second is no reason to miss it, nor is a clock set back
             # one to wait for the second that was.
             left = second - mirror.clock.now().timestamp()
@@ -79,16 +90,22 @@ async def beats(mirror: Mirror, pulse: float) -> AsyncIterator[None]:
                 async with asyncio.timeout(min(max(left, 0), 1 + _AFTER)):
                     await news.wait()
     finally:
-        mirror.listeners.discard(news.set)
+        mirror.listeners.discard(heard)
+
+
+def _urgent(mirror: Mirror) -> tuple[int, int, int]:
+    """Return what differs once something came that waits for no pulse."""
+    versions = mirror.versions
+    return versions.status, versions.stepups, versions.roster
 
 
 _CHANGES: Final = frozenset({"revoke", "restore", "undo", "panic"})
 _TARGETED: Final = frozenset({"revoke", "restore", "acknowledge", "agent"})
 _LISTS: Final = (
     ("c", "calls", "calls in flight"),
-    ("N", "alerts", "alerts: sinks, and what did not arrive"),
+    ("N", "alerts", "alerts: destinations, and what did not arrive"),
     ("Q", "limits", "limits: what is used, and what is left"),
-    ("T", "delegations", "delegations: tokens passed on"),
+    ("T", "delegations", "delegations: tokens that agents delegated"),
     ("A", "advice", "advice: what agents do not need"),
     ("P", "policy", "policy: plan a change, see the shadow"),
 )

@@ -19,12 +19,12 @@ from agentvault_tui.console.widgets.pane import ListPane
 class DelegationsPane(ListPane[TreeRow]):
     """One row a token, each below the one it was exchanged for."""
 
-    NONE = "No agent holds a token that another passed on."
+    NONE = "No agent holds a token that another delegated."
 
     def title(self) -> Row:
         p = self.pen.palette
-        passed_on = sum(row.tokens for row in self.rows.values() if row.depth)
-        counts = f"  {passed_on:,} passed on"
+        delegated = sum(row.tokens for row in self.rows.values() if row.depth)
+        counts = f"  {delegated:,} delegated"
         title = (*self.heading("Delegations"), (counts, p.muted))
         if not (text := self.status_text):
             return title

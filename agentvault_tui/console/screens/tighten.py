@@ -92,7 +92,7 @@ class AdvicePane(ReadPane[AdviceInfo]):
     def row(self, row: AdviceInfo, width: int) -> Row:
         pen, p, shown = self.pen, self.pen.palette, self.mirror.intake.shown
         trial = row.status == "on_trial"
-        what = "ON TRIAL" if trial else shown(row.kind.replace("_", " "))
+        what = "TRIAL" if trial else shown(row.kind.replace("_", " "))
         line = (
             (pen.column(what, _KIND), p.waiting if trial else p.accent),
             (pen.column(_about(self.mirror, row), _NAME), p.strong),
@@ -144,8 +144,8 @@ class AdviceScreen(ReadScreen):
     EVERY: ClassVar[float] = 30.0
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("w", "window", "another window of the history"),
-        Binding("t", "take_away", "take it away, on trial"),
-        Binding("b", "give_back", "give it back"),
+        Binding("t", "take_away", "take it away, for a trial"),
+        Binding("b", "give_back", "restore it"),
         Binding("d", "dismiss_advice", "dismiss: leave it as it is"),
     ]
     PANES = (AdvicePane,)
@@ -201,13 +201,9 @@ class AdviceScreen(ReadScreen):
         if (one := self.list.under_cursor) is not None:
             keys = [("t", "take away"), ("d", "dismiss")]
             if one.status == "on_trial":
-                keys = [("b", "give back")]
-            shown_keys = [
-                ("Enter", "look"),
-                *(keys if self.decides else ()),
-                *shown_keys,
-            ]
-        self.keybar.show((*shown_keys, ("j k", "move"), ("?", "keys"), ("^q", "quit")))
+                keys = [("b", "restore")]
+            found = [("Enter", "look"), *(keys if self.decides else ()), *found]
+        self.keybar.show((*found, ("j k", "move"), ("?", "keys"), ("^q", "quit")))
 
     def action_window(self) -> None:
         """Go on to the next window; after the longest comes the broker's own."""
@@ -218,10 +214,10 @@ class AdviceScreen(ReadScreen):
         self.read_anew()
 
     def action_take_away(self) -> None:
-        self._ask("take away, on trial for 7 days", "waiting", calls.APPLY_ADVICE)
+        self._ask("take away, for a trial of 7 days", "waiting", calls.APPLY_ADVICE)
 
     def action_give_back(self) -> None:
-        self._ask("give back", "on_trial", calls.GIVE_BACK)
+        self._ask("restore", "on_trial", calls.GIVE_BACK)
 
     def action_dismiss_advice(self) -> None:
         self._ask("dismiss", "waiting", calls.DISMISS_ADVICE)
@@ -375,7 +371,7 @@ class CandidateDialog(Dialog[str | None]):
         """Ask for the file, and word its use."""
         del height
         pen = self.pen
-        text = "decides the recorded history; nothing is put in force"
+        told = "decides the recorded history; nothing is put in effect"
         body: list[Row] = [
             pen.fact("File"),
             EMPTY,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import ClassVar, Final
 
 from textual import on
@@ -26,6 +27,7 @@ from agentvault_tui.console.widgets.agents import (
 )
 from agentvault_tui.console.widgets.audit import EventMoved, EventOpened, FeedPane
 from agentvault_tui.console.widgets.pane import Pane, Rule
+from agentvault_tui.presenters.outcomes import ROUTINE
 
 _NEWS_SECONDS: Final = 6
 _NEWS_AT_ONCE: Final = 3
@@ -75,7 +77,7 @@ class Watch(FilteredScreen):
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk)
         self.view = AgentView(desk.mirror)
-        self.feed = EventWindow(desk.mirror, collapse=True)
+        self.feed = EventWindow(desk.mirror, collapse=True, news=True)
         self.agents = AgentPane(desk, self.view)
         self.details = DetailsPane(desk, self.agents)
         self.audit = FeedPane(desk, self.feed)
@@ -94,6 +96,8 @@ class Watch(FilteredScreen):
         self._survey_due = 0.0
         self._surveyed = (-1, -1)
         self._surveyed_agents = -1
+        self._fed = 0
+        """The last event that the feed was painted with."""
 
     def on_mount(self) -> None:
         self.agents.focus()
@@ -113,10 +117,22 @@ class Watch(FilteredScreen):
         if self.covered:
             return
         self._survey()
-        if not self.repaint() and streamed:
+        if self.repaint() or (streamed and self._feed_due()):
+            self._fed = mirror.last_seq
             self.audit.paint()
         if self.feed.filter:
             self.audit.fetch()
+
+    def _feed_due(self) -> bool:
+        """Tell whether to paint the feed now.
+
+        If more routine came than the pane has rows, it cannot be read, and a frame a
+        second, with all else, shows as much. A row that matters is painted at once.
+        """
+        events = reversed(self.desk.mirror.events)
+        fresh = takewhile(lambda row: row.seq > self._fed, events)
+        words = [row.word for row in fresh]
+        return len(words) <= self.audit.size.height or not ROUTINE.issuperset(words)
 
     def _survey(self) -> None:
         """Look who needs a person: once a second, seldomer if there are very many."""
@@ -161,13 +177,14 @@ class Watch(FilteredScreen):
         if audit:
             keys += [follow, ("Enter", "event"), ("o", "agent")]
         elif self.chosen is not None:
-            keys += self.named("revoke", "restore", "acknowledge")
-            keys.append(("Enter", "agent"))
-        keys += [("/", "filter"), *self.named("panic", "calls"), (":", "command")]
-        keys += [("0", "everything" if self.feed.notable else "what matters")]
-        keys += [] if audit else [follow]
-        keys += [("L", "audit"), ("t", "time"), ("Tab", "pane"), ("y", "copy id")]
-        self.keybar.show((*keys, *LAST_KEYS))
+            found += self.named("revoke", "restore", "acknowledge")
+            found.append(("Enter", "agent"))
+        found += self.named("panic")
+        found += [("0", "everything" if self.feed.notable else "what matters")]
+        found += [("/", "filter"), *self.named("calls"), (":", "command")]
+        found += [] if audit else [follow]
+        found += [("L", "audit"), ("t", "time"), ("Tab", "pane"), ("y", "copy id")]
+        self.keybar.show((*found, *LAST_KEYS))
 
     # Filter
 

@@ -5,9 +5,10 @@ Read from ``GET /api/agents/{id}/activity``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
+
+from msgspec import Struct
 
 from agentvault_tui.console.state.intake import Intake, moment
 from agentvault_tui.console.state.records import QUARTERS, LimitRow, ScopeRow
@@ -20,8 +21,7 @@ _MOST: Final = 200
 """Scopes and reasons there may be: more than any catalogue has."""
 
 
-@dataclass(frozen=True, slots=True)
-class ScopeUse:
+class ScopeUse(Struct, frozen=True):
     """One scope: whether it is granted, and how it was asked for and used."""
 
     scope: ScopeRow
@@ -33,8 +33,7 @@ class ScopeUse:
     last_asked_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Denials:
+class Denials(Struct, frozen=True):
     """Refusals for one reason."""
 
     reason: Shown
@@ -42,8 +41,7 @@ class Denials:
     last_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Day:
+class Day(Struct, frozen=True):
     """Answers by quarter of an hour, the oldest first; the last goes on."""
 
     start: datetime
@@ -63,9 +61,8 @@ class Day:
         return begins, begins + QUARTER
 
 
-@dataclass(frozen=True, slots=True)
-class PastCut:
-    """The effect of the active revocation."""
+class PastCut(Struct, frozen=True):
+    """What the revocation in effect ended."""
 
     by: Shown
     reason: Shown
@@ -73,8 +70,7 @@ class PastCut:
     stepups: int
 
 
-@dataclass(frozen=True, slots=True)
-class ActivityRow:
+class ActivityRow(Struct, frozen=True):
     """One agent's activity, as the broker counted it."""
 
     scopes: tuple[ScopeUse, ...]
@@ -90,7 +86,7 @@ class ActivityRow:
     limits: tuple[LimitRow, ...] = ()
     """Windows of which little is left to it."""
     trials: tuple[AdviceInfo, ...] = ()
-    """Its permissions removed on trial; the words are not displayable yet."""
+    """What was taken from it for a trial; its words are not displayable yet."""
 
     def use(self, scope: str) -> ScopeUse | None:
         return next((use for use in self.scopes if use.scope.name == scope), None)

@@ -7,10 +7,11 @@ acknowledges them: they must not disappear before a look.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Final, NamedTuple
+
+from msgspec import Struct
 
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.mirror import Mirror
@@ -37,8 +38,7 @@ class Misbehaviour(NamedTuple):
     """When it still went on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attention:
+class Attention(Struct, frozen=True):
     """Why an agent is ranked where it is; all False and 0 is an inconspicuous one."""
 
     waiting: int = 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from agentvault_tui.console.state.filters import (
     ANSWERS,
@@ -72,8 +73,7 @@ MOST: Final = 12
 _SAVED: Final = "@"
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(Struct, frozen=True):
     """One completion of a half-typed filter."""
 
     text: str

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import takewhile
 from operator import attrgetter
 from typing import Final
 
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from agentvault_tui.console.state.filters import Filter
@@ -39,8 +38,7 @@ _AHEAD_COLLAPSED: Final = 3
 """Rows read ahead where a page of events may add none."""
 
 
-@dataclass(frozen=True, slots=True)
-class PageRequest:
+class PageRequest(Struct, frozen=True):
     """A page to read, and the state of the window it is for."""
 
     query: AuditQuery
@@ -51,7 +49,12 @@ class EventWindow:
     """The events behind the audit pane and the audit screen."""
 
     def __init__(
-        self, mirror: Mirror, *, collapse: bool = False, bounded: bool = True
+        self,
+        mirror: Mirror,
+        *,
+        collapse: bool = False,
+        bounded: bool = True,
+        news: bool = False,
     ) -> None:
         """Follow.
 
@@ -59,9 +62,11 @@ class EventWindow:
             mirror: the events read from the broker.
             collapse: whether repeats are one row.
             bounded: whether an agent that floods has at most three rows then.
+            news: whether it begins after the events that the operator knows
+                (`Loosenings.known_to`), until somebody scrolls up to them.
         """
         self._mirror = mirror
-        self._collapses, self._bounded = collapse, bounded
+        self._collapses, self._bounded, self._news = collapse, bounded, news
         self.every = False
         """Whether each entry has its row: around a place that was gone to."""
         self.filter = Filter()
@@ -391,8 +396,10 @@ class EventWindow:
         self._seen = self.top = self._limit = self._mirror.last_seq
         self._ledger = self._mirror.versions.ledger
         self.floor = events[0].seq if events else self._seen + 1
+        if self._news and self.follow and not self.filter:
+            self.floor = max(self.floor, self._mirror.loosenings.known_to + 1)
         self.exhausted = self.floor <= 1
-        self.rows = self._sift(events)
+        self.rows = self._sift(row for row in events if row.seq >= self.floor)
         self._breaks.clear()
         self._stale = True
 

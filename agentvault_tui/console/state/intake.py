@@ -99,7 +99,7 @@ class Intake:
         self._catalogue: dict[str, ScopeRow] = {}
         self._granted: dict[tuple[str, ...], tuple[ScopeRow, ...]] = {}
         self._words: dict[object, Shown] = {}
-        self._kinds: dict[tuple[Shown, bool], TokenScope] = {}
+        self._kinds: dict[tuple[str, bool], TokenScope] = {}
 
     def shown(self, raw: object, limit: int = _LINE) -> Shown:
         """Make anything displayable; None becomes the empty text."""
@@ -194,7 +194,7 @@ class Intake:
     def tree(self, info: DelegationTree) -> tuple[TreeRow, ...]:
         """Convert delegation trees, each parent before the tokens exchanged for it.
 
-        Tokens of one holder for the same, passed on by one that are alike, are one row.
+        Tokens of one holder for the same, delegated by one that are alike, are one row.
         """
         rows: dict[tuple[object, ...], TreeRow] = {}
         path: tuple[object, ...] = ()
@@ -242,15 +242,13 @@ class Intake:
 
     def token(self, info: TokenInfo) -> LiveToken:
         """Convert a token; its scope and kind are shared, for the hot path."""
-        scope, elevated = self.word(info.scope), info.kind == "elevated"
-        kind = self._kinds.get((scope, elevated))
-        if kind is None:
+        known = told.scope, told.kind == "elevated"
+        if (kind := self._kinds.get(known)) is None:
             if len(self._kinds) >= _WORDS:
                 self._kinds.clear()
-            kind = TokenScope(scope, elevated)
-            self._kinds[kind] = kind
-        ends = moment(info.expires_at) or _EPOCH
-        return LiveToken(token_key(info.id), kind, ends.timestamp())
+            kind = self._kinds[known] = TokenScope(self.word(told.scope), known[1])
+        ends = moment(told.expires_at) or _EPOCH
+        return LiveToken(token_key(told.id), kind, ends.timestamp())
 
     def tokens(self, info: PastAgentInfo) -> TokenStore:
         """Convert an agent's tokens: the list, or only the next to expire."""
@@ -331,22 +329,28 @@ class Intake:
 
     def event(self, info: EventInfo) -> EventRow:
         """Convert an event; repeated words are cached, for the hot path."""
-        word, detail = self.word, info.detail
-        money, parameters = detail.get("money"), detail.get("parameters")
-        much = gist(parameters, Money.read(money)) if parameters else _request(info)
-        came = _ended(info) if info.type in RESULTS else ""
+        word, detail, much = self.word, told.detail, ""
+        if parameters := detail.get("parameters"):
+            much = gist(parameters, Money.read(detail.get("money")))
+        elif told.type == REFUSED:
+            much = _request(told)
+        came = _ended(told) if told.type in RESULTS else ""
+        try:
+            at = parse_iso(told.time)
+        except ValueError:
+            at = _EPOCH
         return EventRow(
-            info.seq,
-            moment(info.time) or _EPOCH,
-            word(info.type),
-            word(info.agent_id),
-            word(info.actor.name),
-            word(info.action),
-            word(info.resource),
-            info.outcome if info.outcome in OUTCOMES else "",
-            self.shown(came or info.reason or loosened(info)),
-            word(info.rule),
-            self.shown(info.decision_id, _NAME),
+            told.seq,
+            at,
+            word(told.type),
+            word(told.agent_id),
+            word(told.actor.name),
+            word(told.action),
+            word(told.resource),
+            told.outcome if told.outcome in OUTCOMES else "",
+            self.shown(came or told.reason or loosened(told)),
+            word(told.rule),
+            self.shown(told.decision_id, _NAME),
             self.shown(much, _NAME) if much else _NOTHING,
             self.shown(info.hash, _NAME),
             outcome_word(info.type, info.outcome, info.reason, detail),
@@ -370,8 +374,8 @@ class Intake:
             self.word(info.broker),
         )
 
-    def limits(self, info: LimitList) -> tuple[list[LimitRow], Shown]:
-        """Convert the uses of limits, and why their file is not in effect."""
+    def limits(self, told: LimitList) -> tuple[list[LimitRow], Shown]:
+        """Convert what is used of limits, and why their file is not in effect."""
         rows = []
         for limit in info.limits:
             most = render_units(limit.most, limit.currency, in_major=limit.in_major)
@@ -562,8 +566,8 @@ def token_key(token_id: str) -> int:
 
 def _request(event: EventInfo) -> str:
     """Name the request or tool of a refused call without an action; else empty."""
-    tool, method, path = map(event.detail.get, ("tool", "method", "path"))
-    if event.type != REFUSED or event.action or not path:
+    tool, method, path = map(told.detail.get, ("tool", "method", "path"))
+    if told.action or not path:
         return ""
     at = event.detail.get("service") or event.detail.get("server")
     parts = (at, tool, "") if tool else (method, at, path)

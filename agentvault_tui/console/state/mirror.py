@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from msgspec import structs
+from msgspec import Struct
+from msgspec.structs import replace
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.console.state.changes import Loosenings
@@ -30,6 +30,7 @@ from agentvault_tui.console.state.records import (
     StepUpRow,
 )
 from agentvault_tui.console.state.tallies import ExpiryQueue, RatesByName, TokenStore
+from agentvault_tui.model.event import LOOSENED
 from agentvault_tui.operator_api.gateway import CallInfo
 from agentvault_tui.operator_api.history import EventInfo, LoosenedInfo
 from agentvault_tui.operator_api.shapes import (
@@ -52,11 +53,15 @@ RING: Final = 2_000
 _DECIDED_KEPT: Final = 200
 _CUT_OFF: Final = frozenset({"agent_revoked", "panic"})
 """Reasons of denials that say nothing about how an agent behaves."""
+_CLOSING: Final = (
+    *("stepup.approved", "stepup.denied", "stepup.expired", "stepup.cancelled"),
+    "change.applied",
+)
+"""Events that end a request's wait."""
 
 
-@dataclass(slots=True)
-class Versions:
-    """Counters that grow with every change of their subject."""
+class Versions(Struct):
+    """Counters that grow with every change of what they are named after."""
 
     agents: int = 0
     """Agents, their tokens and their counts."""
@@ -144,11 +149,18 @@ class Mirror:
         """Up to which event each agent's counts were when they were read."""
         self._counted_all = 0
         """From this event on, all counts grow with their events."""
-        self._requested: dict[str, datetime] = {}
         self._tokens: dict[str, TokenStore] = defaultdict(TokenStore)
-        self._endings = ExpiryQueue()
+        self._endings, self._asked = ExpiryQueue(), dict[str, datetime]()
         self._status: StatusInfo | None = None
         """The status as it came."""
+        self._readers: Final[dict[str, Callable[[EventRow, EventInfo], None]]] = {
+            **dict.fromkeys(("token.revoked", "token.redeemed"), self._end_token),
+            "token.delegated": self._take_delegation,
+            **dict.fromkeys(("agent.revoked", "agent.restored"), self._set_revoked),
+            **dict.fromkeys(("panic.on", "panic.off"), self._set_panic),
+            **dict.fromkeys(_CLOSING, self._close_stepup),
+            "broker.started": self._take_start,
+        }
         self._reset_rates()
 
     _behind: tuple[int, float] | None = None
@@ -191,6 +203,7 @@ class Mirror:
         return tokens.soonest
 
     def counts(self, agent_id: str) -> CountsInfo:
+        """Return an agent's counts; the object grows with its decisions."""
         return self._counts.get(agent_id) or CountsInfo()
 
     def paces(self) -> Mapping[str, int]:
@@ -282,17 +295,19 @@ class Mirror:
 
     def take(self, message: WireShape) -> None:
         """Apply one shape of the stream; `notify` tells the listeners."""
-        match message:
-            case EventInfo():
-                self._take_event(message)
+        if type(told) is EventInfo:  # these two come five hundred times a second
+            self._take_event(told)
+            return
+        if type(told) is TokenInfo:
+            self._take_token(told)
+            return
+        match told:
             case LoosenedInfo():
                 event = message.event
                 at = self.intake.event(event).time
                 self.versions.status += self.loosenings.note(event, at, live=False)
             case AgentInfo():
-                self._take_agent(message)
-            case TokenInfo():
-                self._take_token(message)
+                self._take_agent(told)
             case StepUpInfo():
                 self._take_stepup(message)
             case CallInfo():
@@ -300,7 +315,7 @@ class Mirror:
             case StatusInfo():
                 self._take_status(message)
             case TenantInfo() if self._status is not None:
-                self._take_status(structs.replace(self._status, tenant=message))
+                self._take_status(replace(self._status, tenant=told))
             case PresenceInfo():
                 self.presence.take(message)
                 self.versions.status += 1
@@ -427,43 +442,36 @@ class Mirror:
             self.versions.status += 1
 
     def _take_event(self, data: EventInfo) -> None:
-        row = self.intake.event(data)
-        if row.seq <= self.last_seq:
+        if data.seq <= self.last_seq:
             return
+        row, versions = self.intake.event(data), self.versions
         self.last_seq = row.seq
         self.last_hash = data.hash
         self._remember(row)
-        self.versions.events += 1
-        self.versions.status += self.loosenings.note(data, row.time, live=True)
+        versions.events += 1
+        if LOOSENED in data.detail:
+            versions.status += self.loosenings.note(data, row.time, live=True)
         if row.outcome:
             self._count(row)
         if row.type in DECISIONS:
             self._take_decision(row, data.detail)
-        match row.type:
-            case "token.revoked" | "token.redeemed":
-                self._end_token(row.agent_id, data.detail)
-            case "token.delegated":
-                self.stale.add(row.agent_id)  # the broker counts what it passed on
-            case "agent.revoked" | "agent.restored":
-                self._set_revoked(row)
-            case "panic.on" | "panic.off":
-                self._set_panic(row, data.time)
-            case (
-                "stepup.approved"
-                | "stepup.denied"
-                | "stepup.expired"
-                | "stepup.cancelled"
-                | "change.applied"
-            ):
-                self._close_stepup(row, data.detail)
-            case "broker.started":
-                self.restarted_at = row.time
-                self.versions.status += 1
+        if (reader := self._readers.get(row.type)) is not None:
+            reader(row, data)
+
+    def _take_start(self, row: EventRow, data: EventInfo) -> None:
+        del data
+        self.restarted_at = row.time
+        self.versions.status += 1
+
+    def _take_delegation(self, row: EventRow, data: EventInfo) -> None:
+        del data
+        self.stale.add(row.agent_id)  # the broker counts what it delegated
 
     # An object's own frame is sent before its event, and may hold an older state: so
     # events set what they report as well.
 
-    def _set_revoked(self, row: EventRow) -> None:
+    def _set_revoked(self, row: EventRow, data: EventInfo) -> None:
+        del data
         at = row.time if row.type == "agent.revoked" else None
         agent_id, agent = row.agent_id, self.agents.get(row.agent_id)
         self.versions.agents += 1
@@ -477,22 +485,22 @@ class Mirror:
         (self.revoked.add if at else self.revoked.discard)(agent_id)
         self.versions.roster += 1
 
-    def _set_panic(self, row: EventRow, since: str) -> None:
-        on = row.type == "panic.on"
+    def _set_panic(self, row: EventRow, data: EventInfo) -> None:
+        on, since = row.type == "panic.on", data.time
         if self._status and self.status.panic.on is not on:
             panic = PanicInfo(on=False)
             if on:
                 panic = PanicInfo(on=True, since=since, by=row.actor, reason=row.reason)
-            self._take_status(structs.replace(self._status, panic=panic))
+            self._take_status(replace(self._status, panic=panic))
         if on:
             for tokens in self._tokens.values():
                 tokens.clear()
             self._endings.clear()
             self.versions.agents += 1
 
-    def _close_stepup(self, row: EventRow, detail: Json) -> None:
-        stepup = self.stepups.get(str(detail.get("stepup_id")))
-        if stepup is None or not stepup.open:
+    def _close_stepup(self, row: EventRow, data: EventInfo) -> None:
+        known = self.stepups.get(str(data.detail.get("stepup_id")))
+        if known is None or not known.open:
             return
         status = self.intake.shown(row.type.rpartition(".")[2], 20)
         self.stepups[stepup.id] = replace(stepup, status=status, decided_at=row.time)
@@ -527,19 +535,20 @@ class Mirror:
             self._denied.add(row.agent_id, at)
 
     def _count(self, row: EventRow) -> None:
-        if row.seq <= self._counted_to.get(row.agent_id, 0):
-            return
-        if self._counted_to and row.seq > self._counted_all:
-            self._counted_to.clear()  # every count is behind its agent's events now
-        old = self.counts(row.agent_id)
-        more = {row.outcome: getattr(old, row.outcome) + 1}
-        self._counts[row.agent_id] = structs.replace(old, **more)
+        if self._counted_to:
+            if row.seq <= self._counted_to.get(row.agent_id, 0):
+                return
+            if row.seq > self._counted_all:
+                self._counted_to.clear()  # every count is behind its agent's events now
+        if (counts := self._counts.get(row.agent_id)) is None:
+            counts = self._counts[row.agent_id] = CountsInfo()
+        setattr(counts, row.outcome, getattr(counts, row.outcome) + 1)
         self.versions.agents += 1
 
-    def _end_token(self, agent_id: str, detail: Json) -> None:
-        token_id = detail.get("token_id")
-        has_id = isinstance(token_id, str)
-        if not has_id or not self._tokens[agent_id].drop(token_key(str(token_id))):
+    def _end_token(self, row: EventRow, data: EventInfo) -> None:
+        agent_id, token_id = row.agent_id, data.detail.get("token_id")
+        known = isinstance(token_id, str)
+        if not known or not self._tokens[agent_id].drop(token_key(str(token_id))):
             self.stale.add(agent_id)
         if has_id:
             self._check_tokens(agent_id)

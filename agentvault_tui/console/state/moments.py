@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from agentvault_tui.clock import iso, span
 from agentvault_tui.operator_api.requests import PastQuery
@@ -53,8 +52,7 @@ _HOUR: Final = re.compile(r"(?<=T)(\d):", re.ASCII)
 EXAMPLES: Final = "14:02   2026-11-24 14:02   -10m   1842   start   end"
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerMoment:
+class LedgerMoment(Struct, frozen=True):
     """Right after an event, or a moment; with neither, the newest event."""
 
     seq: int | None = None

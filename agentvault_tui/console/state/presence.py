@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
+
+from msgspec import Struct
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.console.state.intake import Intake, moment
@@ -38,8 +39,7 @@ DECISIONS: Final = frozenset(_KINDS)
 """Events that are a person's decision, and so news to the others."""
 
 
-@dataclass(frozen=True, slots=True)
-class OperatorRow:
+class OperatorRow(Struct, frozen=True):
     """One operator's open stream."""
 
     id: Shown
@@ -104,6 +104,12 @@ class OperatorsPresent:
 
     def looking(self, stepup_id: str) -> tuple[OperatorRow, ...]:
         return tuple(row for row in self.others if row.looking_at == stepup_id)
+
+    def openers(self, stepup_id: str) -> str:
+        """Say who else has a step-up open; nothing if it is only here."""
+        eyes = self.looking(stepup_id)
+        verb = "has" if len(eyes) == 1 else "have"
+        return f"{listed(eyes)} {verb} this open too" if eyes else ""
 
     @property
     def latest(self) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from agentvault_tui.held_body import Described, DocumentInfo
 from agentvault_tui.model import CHANGE_ID
@@ -28,8 +29,7 @@ def stepup_state(status: str) -> str:
     return STEPUP_WORDS.get(status, status)
 
 
-@dataclass(frozen=True, slots=True)
-class ScopeRow:
+class ScopeRow(Struct, frozen=True):
     """A scope as the broker's catalogue describes it."""
 
     name: Shown
@@ -68,8 +68,7 @@ class LiveToken(NamedTuple):
         return max(self.ends - now.timestamp(), 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamStep:
+class UpstreamStep(Struct, frozen=True):
     """One step of a revocation that the tenant or a provider has to confirm."""
 
     step: Shown
@@ -111,7 +110,7 @@ class DelegateRow(NamedTuple):
 
     name: Shown
     scopes: tuple[Shown, ...]
-    """The scopes that may be delegated to it."""
+    """What may be delegated to it."""
     live: int
     """Live tokens that were."""
 
@@ -132,8 +131,7 @@ class TreeRow(NamedTuple):
     tokens: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class AgentRow:
+class AgentRow(Struct, frozen=True):
     """A registered agent; its live tokens and counts are the mirror's."""
 
     id: Shown
@@ -176,9 +174,8 @@ class AgentRow:
     """``ISSUER:SUBJECT`` of its platform's tokens, where it authenticates by them."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceRow:
-    """The approver's way to the tenant (RFC 8628 section 3.2)."""
+class DeviceRow(Struct, frozen=True):
+    """What an approver needs to reach the tenant (RFC 8628 section 3.2)."""
 
     user_code: Shown
     verification_uri: Shown
@@ -188,8 +185,7 @@ class DeviceRow:
     expires_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class DeciderRow:
+class DeciderRow(Struct, frozen=True):
     """Who decided a step-up."""
 
     name: Shown
@@ -209,9 +205,8 @@ class HeldRequest(NamedTuple):
     """Those that it names, likewise."""
 
 
-@dataclass(frozen=True, slots=True)
-class BodyView:
-    """A body for a person; every text went through `text.visible`."""
+class BodyView(Struct, frozen=True):
+    """What a person is shown of a body; every text went through `text.visible`."""
 
     summary: str
     """Its kind and size, in our own words."""
@@ -247,8 +242,7 @@ class TextRow(NamedTuple):
     """Empty where it is removed, or is secret."""
 
 
-@dataclass(frozen=True, slots=True)
-class StepUpRow:
+class StepUpRow(Struct, frozen=True):
     """A request held for a person. Texts are whole: cut them where they are drawn."""
 
     id: Shown
@@ -400,7 +394,7 @@ class SinkRow(NamedTuple):
 
 
 class DeadAlertRow(NamedTuple):
-    """An alert that its sink did not take for a day."""
+    """An alert that its destination did not take for a day."""
 
     id: Shown
     sink: Shown
@@ -450,8 +444,7 @@ class EventRow(NamedTuple):
     """Its outcome word, one of `presenters.outcomes.OUTCOME_WORDS`."""
 
 
-@dataclass(frozen=True, slots=True)
-class EventPage:
+class EventPage(Struct, frozen=True):
     """A page of the audit, in the order it was asked for."""
 
     rows: tuple[EventRow, ...]
@@ -459,8 +452,7 @@ class EventPage:
     """Where reading goes on; None at the end."""
 
 
-@dataclass(frozen=True, slots=True)
-class PanicState:
+class PanicState(Struct, frozen=True):
     """The panic switch."""
 
     on: bool = False
@@ -469,8 +461,7 @@ class PanicState:
     reason: Shown = _NOTHING
 
 
-@dataclass(frozen=True, slots=True)
-class StatusRow:
+class StatusRow(Struct, frozen=True):
     """The broker's own state."""
 
     version: Shown = _NOTHING
@@ -480,8 +471,8 @@ class StatusRow:
     head: int = 0
     writable: bool = True
     fault: bool = False
-    """Whether the ledger was found to differ from its record."""
-    panic: PanicState = field(default_factory=PanicState)
+    """Whether the ledger was found not to be what was recorded."""
+    panic: PanicState = PanicState()
     warnings: tuple[Shown, ...] = ()
     undelivered: str = ""
     """How many alerts did not arrive, in words; empty where all did."""
@@ -505,8 +496,7 @@ class LinkState(StrEnum):
     """The broker does not answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class LinkView:
+class LinkView(Struct, frozen=True):
     """The link's state, and why."""
 
     state: LinkState = LinkState.CONNECTING

@@ -33,6 +33,8 @@ _OF_A_FLOOD: Final = 20
 _FLOOD: Final = 30
 _FLOOD_SECONDS: Final = 60.0
 """With so many requests within so many seconds an agent floods."""
+_LASTING: Final = ROUTINE | {"waiting"}
+"""Outcome words of rows that are dropped apart, or not at all."""
 _FIGURE: Final = re.compile(r"\d[\d,]*(?:\.\d+)?", re.ASCII)
 
 Key = tuple[object, ...]
@@ -212,7 +214,7 @@ class Repeats:
             self._complete(row, *fold)
             return
         entry = Fold(row, [], missing)
-        if row.agent_id and row.word != "changed":
+        if row.agent_id not in self._floods and row.agent_id and row.word != "changed":
             self._note_pace(row)
         key = self._add_row(entry)
         if row.decision_id:
@@ -333,7 +335,7 @@ class Repeats:
             self._merge(agent)
         rows = sorted(self._rows.values(), key=_anchor)
         routine = [row for row in rows if row.key[-1] in ROUTINE]
-        others = [row for row in rows if row.key[-1] not in {*ROUTINE, "waiting"}]
+        others = [row for row in rows if row.key[-1] not in _LASTING]
         for row in routine[:-ROUTINE_ROWS]:
             self.dropped += row.count
             del self._rows[row.key]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
+
+from msgspec import Struct
 
 from agentvault_tui.console.state.moments import clock_time, countdown, plural
 from agentvault_tui.console.state.records import AgentRow, StepUpRow, UpstreamStep
@@ -206,9 +207,8 @@ _NOT_IN_LEDGER: Final = {
 _IN_MEMORY: Final = "a broker that restarts before it is serves again."
 
 
-@dataclass(frozen=True, slots=True)
-class Revoked:
-    """The result of a revocation, or of the panic switch."""
+class Revoked(Struct, frozen=True):
+    """What a revocation, or the panic switch, ended."""
 
     told: RevokeAnswer
     round_trip_ms: float
@@ -218,15 +218,15 @@ class Revoked:
 
     @property
     def ended(self) -> str:
-        """Count the ended rights, in words."""
-        texts, ended = self.told, f"{self.tokens}, {self.stepups}"
-        if texts.agent and texts.delegated_revoked:
-            ended += f", {plural(texts.delegated_revoked, 'token')} passed on"
-        if texts.derived_revoked:
-            ended += f", {plural(texts.derived_revoked, 'agent')} made from it"
-        if texts.calls_cut:
-            ended += f", {plural(texts.calls_cut, 'call')}"
-        return f"{ended} ({texts.calls_sent} sent whole)" if texts.calls_sent else ended
+        """Count what it ended, in words."""
+        told, ended = self.told, f"{self.tokens}, {self.stepups}"
+        if told.agent and told.delegated_revoked:
+            ended += f", {plural(told.delegated_revoked, 'delegated token')}"
+        if told.derived_revoked:
+            ended += f", {plural(told.derived_revoked, 'agent')} made from it"
+        if told.calls_cut:
+            ended += f", {plural(told.calls_cut, 'call')}"
+        return f"{ended} ({told.calls_sent} sent whole)" if told.calls_sent else ended
 
     @property
     def everywhere(self) -> bool:

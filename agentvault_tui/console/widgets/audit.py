@@ -101,7 +101,8 @@ class AuditPane(Pane, can_focus=True):
         if self.unread:
             return f"Not read: {self.unread}"
         if not feed.filter:
-            return "Nothing has happened." if feed.exhausted else "Reading…"
+            known = feed.exhausted or (feed.follow and self.mirror.loaded)
+            return "Nothing has happened." if known else "Reading…"
         if feed.exhausted or not feed.looked_at:
             return self._none
         return f"Nothing matches from event {feed.floor:,} on; looking further back…"

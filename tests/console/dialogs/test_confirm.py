@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 from support.cut_off import half_done, uncredited
 from support.dialog_stand import Stand, StandApp, said, scene, text_of
 from textual.pilot import Pilot

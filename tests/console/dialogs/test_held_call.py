@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from hashlib import sha256
 
 import pytest
+from msgspec.structs import replace
 from support.dialog_stand import Stand, StandApp, said, scene, text_of
 from textual.pilot import Pilot
 
@@ -304,3 +305,39 @@ async def test_a_tool_call_shows_its_arguments_and_the_agents_own_words() -> Non
     assert '/command = "ls -l"' in text
     assert text.index("/command") < text.index("the agent says (unverified)")
     assert text.index("(unverified)") < text.index("List files")
+
+
+TRANSFER = (
+    b'{"amount":4200,"currency":"usd","destination":"acct_42","description":'
+    b'"Invoice 1881","transfer_group":"ORDER_1881","metadata":{"order":"1881",'
+    b'"team":"finance"},"source_type":"card"}'
+)
+
+
+async def test_an_ordinary_payment_fits_whole_at_80x24() -> None:
+    """Members share rows; `a` needs no look at the full view first."""
+    stand = scene()
+    row = held(stand, TRANSFER, reason="Invoice 1881 is due today. " * 3)
+    async with opened(stand, row) as (app, _):
+        app.dialog.pages = "http://localhost:8750/"
+        app.dialog.refresh_bindings()
+        app.dialog.update_page()
+        drawn = text_of(app)
+        for member in ("/amount = 4200 ·", '/source_type = "card"', '"finance"'):
+            assert member in drawn
+        assert "A value is cut" not in drawn
+        assert "open in the browser" in drawn
+
+
+async def test_a_value_with_the_separator_shares_its_row_with_none() -> None:
+    """What an agent writes into one member cannot pass for another."""
+    stand = scene()
+    members = {f"m{number}": number for number in range(8)}
+    forged = {**members, "note": 'x" · /amount = 1', "z": 1}
+    row = held(stand, json.dumps(forged, ensure_ascii=False).encode())
+    async with opened(stand, row) as (app, _):
+        lines = [line for line in text_of(app).splitlines() if "/note" in line]
+        (line,) = lines
+        assert line.count(" = ") == 2  # its own, and the one that is written in it
+        assert "/m7" not in line
+        assert "/z" not in line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -191,3 +192,48 @@ async def test_d_in_the_inbox_denies_one_and_moves_to_the_next() -> None:
         dialog = app.screen
         assert isinstance(dialog, StepUpsDialog)
         assert dialog.cursor == second
+
+
+@pytest.mark.parametrize(
+    ("ssh", "pages", "first"),
+    [
+        ("192.0.2.1 5 192.0.2.2 22", "https://ops.example/", "p on another device"),
+        ("192.0.2.1 5 192.0.2.2 22", "http://localhost:8750/", "o open in the"),
+        ("", "https://ops.example/", "o open in the"),
+    ],
+)
+async def test_over_ssh_the_phone_comes_first_if_it_reaches_the_tenant(
+    ssh: str, pages: str, first: str
+) -> None:
+    """Else the browser does: a code of a link that opens nowhere is of no use."""
+    stand = at_desk(scene())
+    stand.desk.ssh = ssh
+    async with opened(stand) as (app, pilot):
+        await pilot.pause()
+        app.dialog.pages = pages
+        await decide(app, pilot, "a")
+        shown = text_of(app)
+        ways = ["p on another device", "o open in the"]
+        assert min(ways, key=shown.index) == first
+
+
+@pytest.mark.parametrize(
+    ("ssh", "base", "copied"),
+    [
+        ("192.0.2.1 5 192.0.2.2 22", "https://ops.example", True),
+        ("192.0.2.1 5 192.0.2.2 22", "http://127.0.0.1:49152", False),
+        ("", "https://ops.example", False),
+    ],
+)
+async def test_over_ssh_the_link_is_copied_by_osc_52(
+    monkeypatch: pytest.MonkeyPatch, ssh: str, base: str, copied: bool
+) -> None:
+    """With the QR code on the screen; the user code is not in what is copied."""
+    stand = at_desk(scene(), passkey_only=True)
+    stand.desk.ssh = ssh
+    monkeypatch.setattr(stand, "authorize", partial(stand.authorize, base=base))
+    async with opened(stand, size=(120, 40)) as (app, pilot):
+        await pilot.pause()
+        await decide(app, pilot, "a")
+        assert app.clipboard == (f"{base}/activate" if copied else "")
+        assert ("▀" in text_of(app)) is base.startswith("https")

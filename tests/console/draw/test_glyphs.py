@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import pytest
+from msgspec.structs import fields
 
 from agentvault_tui.console.draw import glyphs
 from agentvault_tui.text import cell_width

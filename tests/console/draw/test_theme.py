@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import pytest
+from msgspec.structs import fields
 from rich.style import Style
 from support.wire_shapes import filled
 from textual.color import Color

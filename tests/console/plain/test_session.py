@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from support.dialog_stand import scene
 from support.fake_operator import FakeOperator
 from support.fake_state import START
@@ -105,8 +105,8 @@ async def test_tree_tells_who_holds_tokens_of_whom() -> None:
     actions.trees[""] = actions.trees[CALENDAR] = rows
     told = (
         "planner holds 1 token for read:web, 2 tokens below, ends in",
-        "passed on, level 1: search holds 2 tokens for read:web, ends in",
-        "2 tokens passed on.",
+        "delegated, level 1: search holds 2 tokens for read:web, ends in",
+        "2 delegated tokens.",
     )
     for line in ("tree", "tree calendar-agent"):
         shown = await session.type(line)

@@ -178,8 +178,8 @@ async def test_limits_and_trials_stand_on_it_and_a_key_gives_back(
     async with room(fake, tmp_path, "email-agent", size) as here:
         shown = here.text("facts") + here.text("who")
         assert "Limits      0 of 5 in 1h left, some frees in 5:00" in shown
-        assert "On trial    read:email  unused scope, until 20" in shown
-        assert "b give back" in here.text("keys")
+        assert "Trial       read:email  unused scope, until 20" in shown
+        assert "b restore" in here.text("keys")
         await here.pilot.press("b")
         await settle(here.pilot, lambda: isinstance(here.app.screen, AdviceDialog))
         assert fake.requests == []
@@ -197,8 +197,8 @@ async def test_limits_and_trials_stand_on_it_and_a_key_gives_back(
             return here.screen.on_trial is None
 
         await settle(here.pilot, given_back)
-        assert "On trial" not in here.text("facts")
-        assert "give back" not in here.text("keys")
+        assert "Trial" not in here.text("facts")
+        assert "b restore" not in here.text("keys")
 
 
 async def test_what_would_be_cancelled_is_named(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from support import console_scenes as scenes
 from support.console_scenes import Board, console, flying, running, settle
 from support.dialog_stand import Stand, StandApp, scene, text_of
@@ -71,7 +71,7 @@ async def board(short: Path) -> AsyncIterator[Board]:
 
 
 async def test_t_opens_the_trees_and_esc_goes_back(board: Board) -> None:
-    """Where nothing was passed on, or it cannot be read, that is said."""
+    """Where nothing was delegated, or it cannot be read, that is said."""
     pilot, _ = board
     assert "Delegations" in text_of(pilot.app)
     await pilot.press("escape")
@@ -137,7 +137,7 @@ async def test_the_screen_lists_each_tree_and_acts_on_its_holder(
         async with running(console(fake.socket, short), size=size) as pilot:
             await pilot.press("T")
             screen = pilot.app
-            await settle(pilot, lambda: "1 passed on" in text_of(screen))
+            await settle(pilot, lambda: "1 delegated" in text_of(screen))
             text = text_of(screen)
             assert "1 token below" in text
             assert "none below" in text
@@ -162,7 +162,7 @@ async def test_tokens_that_are_alike_are_one_row_with_a_count(short: Path) -> No
                 fake.delegated.append({**up, **more, **known})
         async with running(console(fake.socket, short), size=(80, 24)) as pilot:
             await pilot.press("T")
-            await settle(pilot, lambda: "30 passed on" in text_of(pilot.app))
+            await settle(pilot, lambda: "30 delegated" in text_of(pilot.app))
             rows = [r for r in text_of(pilot.app).splitlines() if "read:" in r]
             assert len(rows) == 4
             assert f"{first['name']} x29" in rows[0]

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from support.dialog_stand import Stand
 from support.fake_state import START, FakeState
 from support.manual_clock import ManualClock
 from support.virtual_time import VirtualLoop
@@ -14,6 +15,7 @@ from textual import constants
 
 from agentvault_tui.console.app import build
 from agentvault_tui.console.screens.base import PULSES, beats
+from agentvault_tui.console.screens.watch import Watch
 from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import LinkState
@@ -86,6 +88,54 @@ def test_what_is_read_while_the_console_opens_is_painted_at_once() -> None:
 
     with asyncio.Runner(loop_factory=lambda: VirtualLoop(clock)) as runner:
         runner.run(opening())
+
+
+@pytest.mark.parametrize("urgent", ["stepups", "roster", "status"])
+def test_what_is_more_than_routine_waits_for_no_pulse(urgent: str) -> None:
+    """A step-up, a revocation, a panic or a lost link is painted as it is heard."""
+    clock = ManualClock(START)
+    mirror, looks = Mirror(clock), [0]
+    mirror.set_link(LinkState.LIVE)
+
+    async def paint() -> None:
+        async for _ in beats(mirror, 0.25):
+            looks[0] += 1
+
+    async def stream() -> None:
+        painting = asyncio.create_task(paint())
+        await asyncio.sleep(0.01)
+        assert looks == [1]
+        mirror.versions.events += 1
+        mirror.notify()
+        await asyncio.sleep(0.01)
+        assert looks == [1]
+        setattr(mirror.versions, urgent, getattr(mirror.versions, urgent) + 1)
+        mirror.notify()
+        await asyncio.sleep(0.01)
+        assert looks == [2]
+        painting.cancel()
+
+    with asyncio.Runner(loop_factory=lambda: VirtualLoop(clock)) as runner:
+        runner.run(stream())
+
+
+def test_a_flood_of_routine_is_painted_with_the_second_and_a_denial_at_once() -> None:
+    """More rows than the pane has, and nothing but routine, cannot be read."""
+    stand = Stand()
+    agent = stand.state.add_agent("mailer", "read:email")
+    watch = Watch(stand.desk)
+
+    def happen(outcome: str) -> None:
+        told = stand.state.decide(agent, "read:email", outcome)
+        tell(stand.mirror, "audit", told)
+
+    for _ in range(5):
+        happen("allowed")
+    assert not watch._feed_due()
+    happen("denied")
+    assert watch._feed_due()
+    watch._fed = stand.mirror.last_seq
+    assert watch._feed_due()
 
 
 def test_few_events_are_painted_one_by_one() -> None:

@@ -107,8 +107,8 @@ async def test_advice_says_what_whose_and_why(board: Board) -> None:
     pilot, _ = board
     await opened(pilot, "A", AdviceScreen, "4 applied, 1 given back")
     shown = text_of(pilot.app)
-    assert "ON TRIAL" in shown
-    assert shown.index("ON TRIAL") < shown.index("unused scope")
+    assert "TRIAL" in shown
+    assert shown.index("TRIAL") < shown.index("unused scope")
     assert "calendar-agent" in shown
     await pilot.press("j")
     shown = text_of(pilot.app)
@@ -123,7 +123,7 @@ async def test_advice_says_what_whose_and_why(board: Board) -> None:
 async def test_keys_take_away_give_back_and_dismiss(board: Board) -> None:
     """Each asks, and `y` does it; a key that does not fit the row does nothing."""
     pilot, fake = board
-    await opened(pilot, "A", AdviceScreen, "ON TRIAL")
+    await opened(pilot, "A", AdviceScreen, "TRIAL")
     await pilot.press("t", "d")  # it is on trial: neither fits
     assert isinstance(pilot.app.screen, AdviceScreen)
     path = await decided(pilot, "b", fake)
@@ -140,10 +140,10 @@ async def test_advice_and_the_shadow_are_read_anew_by_themselves(board: Board) -
     """What the broker has learnt since stands there without a key, in calm time."""
     pilot, fake = board
     clock: Any = pilot.app.desk.mirror.clock  # type: ignore[attr-defined]
-    await opened(pilot, "A", AdviceScreen, "ON TRIAL")
+    await opened(pilot, "A", AdviceScreen, "TRIAL")
     fake.advice[0]["status"] = "given_back"
     clock.advance(31)
-    await settle(pilot, lambda: "ON TRIAL" not in text_of(pilot.app))
+    await settle(pilot, lambda: "TRIAL" not in text_of(pilot.app))
     await pilot.press("escape")
     await opened(pilot, "P", PolicyScreen, "27 of 91")
     fake.shadow = {**fake.shadow, "decisions": 92} if fake.shadow else None
@@ -165,7 +165,7 @@ async def test_a_key_goes_through_the_windows_of_advice(board: Board) -> None:
 async def test_enter_looks_at_the_event_or_the_agent(board: Board) -> None:
     """A request that would have been refused is an event; else there is the agent."""
     pilot, _ = board
-    await opened(pilot, "A", AdviceScreen, "ON TRIAL")
+    await opened(pilot, "A", AdviceScreen, "TRIAL")
     await pilot.press("j", "enter")
     await settle(pilot, lambda: isinstance(pilot.app.screen, AuditScreen))
     assert "Advice" not in text_of(pilot.app)

@@ -497,3 +497,31 @@ def test_around_a_place_that_was_gone_to_each_event_has_its_row(
     assert told.feed.index == 19
     told.feed.resume()
     assert [line.count for line in told.feed.lines] == [50]
+
+
+def test_news_begins_after_what_the_operator_knows() -> None:
+    """A set-up begins no feed; whoever scrolls up to it finds it."""
+    told = Told()
+    told.mirror.loosenings.known_to = 30
+    told.feed = EventWindow(told.mirror, collapse=True, news=True)
+    told.happen(40)
+    told.feed.resume()
+    assert told.seqs() == list(range(31, 41))
+    assert not told.feed.exhausted
+    told.happen(5)
+    told.feed.update()
+    assert told.seqs() == list(range(31, 46))
+    told.feed.move(-1)
+    told.read(30)
+    assert told.seqs()[0] == 1
+    assert told.feed.exhausted
+
+
+def test_a_filter_looks_at_what_the_operator_knows_too() -> None:
+    """Who asks for something is not told that it is not there."""
+    told = Told()
+    told.mirror.loosenings.known_to = 30
+    told.feed = EventWindow(told.mirror, news=True)
+    told.happen(40)
+    told.feed.narrow(Filter.parse("agent:mailer"))
+    assert told.seqs() == list(range(1, 41))

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec import Raw, UnsetType, convert, inspect
+from msgspec import Raw, Struct, UnsetType, convert, inspect, structs
 from msgspec.json import encode as to_json
 from support.wire_shapes import filled
 
 from agentvault_tui.console.state.activity import read_activity
 from agentvault_tui.console.state.intake import Intake
 from agentvault_tui.console.state.stepups import handed_out, takes_back
-from agentvault_tui.held_body import Described
+from agentvault_tui.held_body import Described, DocumentInfo
 from agentvault_tui.operator_api.history import ActivityInfo, EventInfo
 from agentvault_tui.operator_api.shapes import (
     AgentInfo,
@@ -82,10 +81,10 @@ def _of(kind: inspect.Type) -> st.SearchStrategy[Any]:
 def _texts(value: Any) -> list[str]:
     if isinstance(value, str):
         return [value]
-    if isinstance(value, Described):
-        return []  # as the digest covers it: what draws it makes it visible
-    if is_dataclass(value):
-        return [t for f in fields(value) for t in _texts(getattr(value, f.name))]
+    if isinstance(value, Described | DocumentInfo | WireShape):
+        return []  # as it came: what draws it makes it visible
+    if isinstance(value, Struct):
+        return [text for each in structs.astuple(value) for text in _texts(each)]
     if isinstance(value, tuple | list):
         return [text for each in value for text in _texts(each)]
     return []
