@@ -75,9 +75,9 @@ def wish(
     verb, _, noun = action.partition(":")
     words = _VERBS.get(action) or f"{verb} {noun.replace('-', ' ').replace('_', ' ')}"
     words = str(visible(words, _PART))
-    much, payee = gist(named, money), _payee(named)
+    much, payee = gist(known, money), _payee(known)
     much = much.replace(f", {UNIT_UNKNOWN}", f" ({UNIT_UNKNOWN})")
-    if command := named.get("command"):
+    if command := known.get("command"):
         return Shown(f"{words} “{visible(command, _PART)}”")
     if much:
         words = f"{words} {much}" if action in _VERBS else f"{words}, {much},"
@@ -90,14 +90,14 @@ def wish(
 
 def gist(parameters: object, money: Money | None) -> str:
     """Summarise how much an action moves: amount, recipients, items."""
-    named = parameters if isinstance(parameters, dict) else {}
-    recipients = named.get("recipients")
-    words = [amount] if (amount := headline_amount(named, money)) else []
+    known = parameters if isinstance(parameters, dict) else {}
+    recipients = known.get("recipients")
+    words = [amount] if (amount := headline_amount(known, money)) else []
     if isinstance(recipients, list):
         recipients = len(recipients)
     if isinstance(recipients, int):
         words.append(f"{recipients:,} recipient{'s' * (recipients != 1)}")
-    if isinstance(count := named.get("count"), int):
+    if isinstance(count := known.get("count"), int):
         words.append(f"{count:,} item{'s' * (count != 1)}")
     return ", ".join(words)
 

@@ -64,7 +64,7 @@ class TenantClient(Tenant):
         """Name the tenant, and our client there, which may use the device flow.
 
         Where *mfa_at_required*, its Action stamps the time of the second factor
-        (`model.claims.MFA_AT`), and no other claim replaces it. *amr_required*:
+        (`model.claims.MFA_AT`), and no other claim stands in for it. *amr_required*:
         ``amr`` must say that there was a second factor; not where our own Action is
         known to stamp its time.
 
@@ -88,8 +88,8 @@ class TenantClient(Tenant):
         """Begin a device flow (RFC 8628 section 3.1).
 
         Args:
-            scope: the requested scope.
-            authorization_details: RFC 9396, the content of the approval; sent if
+            scope: what is asked for.
+            authorization_details: RFC 9396, what the person is to approve; sent where
                 `Tenant.details_types` has their types.
             ttl: the most seconds its code lives.
             origin: where a sign-in from another machine comes from; sent to a tenant
@@ -99,7 +99,7 @@ class TenantClient(Tenant):
             the flow, with the code and the page to show.
 
         Raises:
-            TenantError: it is unreachable, refuses, or sent undisplayable text.
+            TenantError: it is unreachable, refuses, or sent what cannot be shown.
         """
         if not self.client_id:
             raise TenantError(
@@ -108,15 +108,15 @@ class TenantClient(Tenant):
                 " the issuer is another broker's embedded tenant, sign in and approve"
                 " at that broker",
             )
-        form = {"scope": scope}
+        asked = {"scope": scope}
         # RFC 9396 section 10. Auth0 has no details in its device flow, and whether it
         # ignores or refuses what it does not know is not written anywhere.
         types = {one.get("type") for one in authorization_details or ()}
         if types and types <= await self.details_types():
-            form["authorization_details"] = json.dumps(authorization_details)
+            asked["authorization_details"] = json.dumps(authorization_details)
         if origin and await self.details_types():
-            form["origin"] = origin
-        return await start_flow(self, self.client_id, form, ttl)
+            asked["origin"] = origin
+        return await start_flow(self, self.client_id, asked, ttl)
 
     async def poll_once(self, flow: DeviceFlow) -> Poll:
         """Ask the token endpoint once; an outage is an answer, not an error."""
@@ -151,7 +151,7 @@ class TenantClient(Tenant):
             who it was.
 
         Raises:
-            IdentityError: it proves too little; `reason` has the missing part.
+            IdentityError: it proves less than is needed; `reason` says what.
             TenantError: the tenant's keys cannot be had.
         """
         try:
@@ -175,7 +175,7 @@ class TenantClient(Tenant):
     async def verify_page_answer(
         self, raw: str, *, digest: str, until: Deadline
     ) -> PageAnswer:
-        """Verify an answer at the approval page other than an approval.
+        """Verify who answered at the approval page without approving, and what.
 
         Raises:
             IdentityError: it is no such answer about *digest*.
@@ -185,7 +185,7 @@ class TenantClient(Tenant):
         return page_answer_of(claims, digest)
 
     async def tell_outcome(self, flow: DeviceFlow, outcome: str) -> None:
-        """Send a step-up's result to the embedded tenant, for its approval page.
+        """Tell the embedded tenant what became of a step-up, for its approval page.
 
         Raises:
             TenantError: the tenant does not answer.

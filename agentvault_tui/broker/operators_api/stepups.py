@@ -114,7 +114,7 @@ def _deciding(broker: Broker, authority: Authority, sessions: Sessions) -> list[
     async def challenge(request: Request) -> Response:
         """Begin to approve, and return what a security key has to sign for it."""
         body, who = await body_of(request, asks.KeyRequest), operator_of(request)
-        if (refusal := denies_only(request)) is not None:
+        if (refusal := refuse_grant(request)) is not None:
             return refusal
         await begin(who, body)
         return answer(await key_challenge(broker, body.id, sessions.desk(who.id)))

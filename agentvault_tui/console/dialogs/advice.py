@@ -38,10 +38,10 @@ class AdviceDialog(Confirm[AdviceInfo]):
         return ((f"{word}  ", pen.palette.title), (self._about, pen.palette.strong))
 
     def plan(self, pen: Pen, width: int, height: int) -> list[Row]:
-        """Word the subject, and the consequences."""
+        """Say what it is about, and what follows."""
         shown = self.desk.mirror.intake.shown
         change = change_texts(self._advice.change)
-        text = "; ".join(f"{what} {change_text}" for what, change_text in change)
+        text = "; ".join(f"{what} {told}" for what, told in change)
         refused = self._advice.evidence.would_have_refused
         return [
             *pen.facts("Change", shown(text, 600), width, max(height - 3, 1))[0],

@@ -1,4 +1,4 @@
-"""The common parts of confirmations: the plan, a focused Cancel, the outcome."""
+"""What confirmations share: the plan, a Cancel that has the focus, then the outcome."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Confirm(Dialog[None], Generic[Answer]):
     finished = False
     """Whether it has happened."""
     answer: Answer | None = None
-    """The broker's answer."""
+    """What the broker said to it."""
 
     # What subclasses say
 
@@ -89,11 +89,11 @@ class Confirm(Dialog[None], Generic[Answer]):
         raise NotImplementedError
 
     def plan(self, pen: Pen, width: int, height: int) -> list[Row]:
-        """Word the plan, within *height* rows."""
+        """Say what will happen, within *height* rows."""
         raise NotImplementedError
 
     def outcome(self, pen: Pen, width: int) -> list[Row]:
-        """Word the result."""
+        """Say what did happen."""
         raise NotImplementedError
 
     def obstacle(self) -> str | None:
@@ -167,7 +167,7 @@ class Confirm(Dialog[None], Generic[Answer]):
         action: str,
         parameters: tuple[object, ...],
     ) -> bool | None:
-        """Offer the actions of the stage: a decision before, closing after."""
+        """Offer what the stage allows: a decision before, closing after."""
         match action:
             case "confirm":
                 return not self.finished and self.obstacle() is None
@@ -212,7 +212,7 @@ class Confirm(Dialog[None], Generic[Answer]):
         self.update_page()
 
     def done(self, answer: Answer) -> None:
-        """Store the broker's answer, and show the result."""
+        """Keep the broker's answer, and show what happened."""
         self.finished, self.answer = True, answer
         self.note = ""
         if self.is_attached:

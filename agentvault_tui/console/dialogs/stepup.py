@@ -1,4 +1,4 @@
-"""The step-up dialog: the request, the second factor, the result."""
+"""The step-up dialog: what is asked, the second factor, how it ended."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from agentvault_tui.text import Shown
 _GONE: Final = "The broker lists this request no more: nothing can be decided here."
 _REOPEN: Final = "Nothing is approved on it here: Esc, and open it as it is now."
 _ASCII_CODE: Final = 112
-"""The width of a QR code whose modules are two cells wide."""
+"""The width a QR code needs whose modules are two cells wide."""
 
 
 class StepUpDialog(Dialog[None]):
@@ -86,7 +86,7 @@ class StepUpDialog(Dialog[None]):
         """How often more the same is approved, as it was typed."""
         self._shown = {stepup.digest}
         """Digests of the request as shown here: alone, and with a repeat."""
-        self._truncated = False
+        self._cut = False
         self._viewed = False
         self._trusted = 0
         self._code_seen = desk.begun.get(stepup.id, desk.mirror.clock.now())
@@ -103,7 +103,7 @@ class StepUpDialog(Dialog[None]):
     def state(self) -> object:
         """Let keys wait after a change of stage or a new problem.
 
-        The count is left out: otherwise an agent that repeats itself could prevent the
+        The count is left out: an agent that repeats itself would otherwise keep the
         keys from ever counting.
         """
         row, past = self._latest(), self.history.decisions.rows
@@ -137,12 +137,12 @@ class StepUpDialog(Dialog[None]):
     def page(self, width: int, height: int) -> SheetPage:
         """Draw the stage the request is in, or all of it while it is viewed."""
         pen, row = self.pen, self.row
-        facts = self._facts()
-        footer, inputs = self._foot(facts, pen, width, height)
+        asked = self._asked()
+        footer, inputs = self._foot(asked, pen, width, height)
         room, about = height - len(footer), ""
-        remark = head_end(row, pen, facts.now, sure=self.desk.mirror.link.live)
+        remark = head_end(row, pen, asked.now, sure=self.desk.mirror.link.live)
         if self.viewing:
-            body, self._trusted = whole(facts, pen, width)
+            body, self._trusted = whole(asked, pen, width)
             about = in_full(self.sheet.top + 1, len(body), room)
         elif row.status == "authorizing" and not self._here:
             about = "verify it is you"
@@ -151,9 +151,9 @@ class StepUpDialog(Dialog[None]):
             # Without colour nobody can know what is dark on light: no code then.
             picture = not self.app.no_color
             size = (width, room)
-            body = factor(facts, times, pen, size, self.desk, picture=picture)
+            body = factor(asked, times, pen, size, self.desk, picture=picture)
         elif row.open:
-            body, _ = brief(facts, pen, width, room)
+            body, _ = brief(asked, pen, width, room)
             about = row.headline
         else:
             ours = self._asked_here or self.stepup_id in self.desk.begun
@@ -343,7 +343,7 @@ class StepUpDialog(Dialog[None]):
         """Tell whether nothing changed and no cut value is unread; if not, say so."""
         if self._says_altered():
             return False
-        if self._truncated and not self._viewed:
+        if self._cut and not self._viewed:
             view = self.desk.key("view", "v")
             self.say(
                 f"A value is cut here: press {view}, read to the end, then approve."
@@ -405,7 +405,7 @@ class StepUpDialog(Dialog[None]):
         self.update_page()
 
     @on(Input.Submitted)
-    def _submit(self, event: Input.Submitted) -> None:
+    def _told(self, event: Input.Submitted) -> None:
         event.stop()
         if event.input is self.prompt.password and not self.prompt.code.value:
             self.prompt.code.focus()
@@ -512,22 +512,21 @@ class StepUpDialog(Dialog[None]):
             self.row = heard
         return self.row
 
-    def _facts(self) -> StepUpFacts:
+    def _asked(self) -> StepUpFacts:
         agent = self.desk.mirror.agents.get(self.row.agent_id)
         owner = agent.owner if agent else Shown("")
-        earlier, now = self.history.decisions, self.clock.now()
-        view, shown = self.body.view, self.lines.shown
-        return StepUpFacts(self.row, owner, earlier, now, view, shown)
+        told, now = self.history.decisions, self.clock.now()
+        return StepUpFacts(self.row, owner, told, now, self.body.view, self.lines.shown)
 
     def _altered(self) -> bool:
-        """Check whether this has changed since the dialog opened."""
+        """Tell whether this is no longer what was shown when the dialog opened."""
         row = self._latest()
         if self.body.foreign:
             return True
         return row.digest not in self._shown or bool(changes(self.opened, row))
 
     def _foot(
-        self, facts: StepUpFacts, pen: Pen, width: int, height: int
+        self, asked: StepUpFacts, pen: Pen, width: int, height: int
     ) -> tuple[list[Row], dict[str, tuple[int, int]]]:
         """Write notes and keys; a cut value is told before anyone presses a key."""
         if self.prompt.open or self.key.open:
@@ -543,7 +542,7 @@ class StepUpDialog(Dialog[None]):
         return self._foot_of_keys(asked, pen, width, height), {}
 
     def _foot_of_keys(
-        self, facts: StepUpFacts, pen: Pen, width: int, height: int
+        self, asked: StepUpFacts, pen: Pen, width: int, height: int
     ) -> list[Row]:
         keys = self._footer(pen, width)
         footer = [*self._notes(pen, width), *keys]
@@ -551,13 +550,11 @@ class StepUpDialog(Dialog[None]):
             return [*accepted(pen), *footer]
         if self.row.status != "pending" or self.viewing:
             return footer
-        _, self._truncated = brief(facts, pen, width, height - len(footer))
-        if len(footer) == len(keys) and self._truncated and not self._viewed:
+        _, self._cut = brief(asked, pen, width, height - len(footer))
+        if len(footer) == len(keys) and self._cut and not self._viewed:
             view, approve = self.desk.key("view", "v"), self.desk.key("approve", "a")
-            note = (
-                f"A value is cut here: {view} shows it whole, {approve} waits for it."
-            )
-            return [EMPTY, *pen.paragraph(note, width, pen.palette.waiting), *keys]
+            cut = f"A value is cut here: {view} shows it whole, {approve} waits for it."
+            return [EMPTY, *pen.paragraph(cut, width, pen.palette.waiting), *keys]
         return footer
 
     def _notes(self, pen: Pen, width: int) -> list[Row]:
@@ -565,16 +562,16 @@ class StepUpDialog(Dialog[None]):
             return self.notes(pen, width)
         if not self.row.open:
             return []
-        text = self.desk.refusal()
-        if text is None and self.stepup_id not in self.desk.mirror.stepups:
-            text = _GONE
-        if text is None and self._altered():
+        said = self.desk.refusal()
+        if said is None and self.stepup_id not in self.desk.mirror.stepups:
+            said = _GONE
+        if said is None and self._altered():
             what = ", ".join(changes(self.opened, self.row))
             what = what or ("its body" if self.body.foreign else "digest")
-            text = f"CHANGED since this was opened: {what}. {_REOPEN}"
-        if text is None:
+            said = f"CHANGED since this was opened: {what}. {_REOPEN}"
+        if said is None:
             return []
-        return [EMPTY, *pen.paragraph(text, width, pen.palette.waiting)]
+        return [EMPTY, *pen.paragraph(said, width, pen.palette.waiting)]
 
     def _footer(self, pen: Pen, width: int) -> list[Row]:
         if self.typing:

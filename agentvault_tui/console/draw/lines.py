@@ -1,6 +1,6 @@
 """Rows of styled text, as dialogs draw them: pure functions, no Textual.
 
-A row is a tuple of pieces; whatever is in it came from us or through
+A row is a tuple of pieces; whatever stands in it came from us or through
 `text.visible`, and no markup parser ever sees it.
 """
 
@@ -84,9 +84,9 @@ class Pen(Struct, frozen=True):
         return text.translate(TWINS) if self.glyphs.ascii_only else text
 
     def masked(self, reason: Shown) -> tuple[str, str]:
-        """Mask lures in an agent's words; also name the masked kinds, if any."""
-        text_masked = masked(reason)
-        return self.own(text_masked.text), text_masked.said
+        """Mask lures in an agent's words; also say what was masked, if anything."""
+        found = masked(reason)
+        return self.own(found.text), found.said
 
     def label(self, text: str) -> Piece:
         """Write a label, padded to its column."""
@@ -98,21 +98,21 @@ class Pen(Struct, frozen=True):
     def facts(
         self, label: str, text: str, width: int, most: int, style: Style | None = None
     ) -> tuple[list[Row], bool]:
-        """Write a labelled text over at most *most* rows; return if truncated."""
+        """Write a labelled text over at most *most* rows; tell whether it was cut."""
         style = style or self.palette.text
         room = max(width - LABEL, 8)
         # Never more of it than can be drawn: this is done at every tick of a clock.
         shown = self.clip(text, room * (most + 1))
         lines = wrap(shown, room)
-        truncated = len(lines) > most or shown != text
-        if truncated:
+        cut = len(lines) > most or shown != text
+        if cut:
             rest = " ".join(lines[most - 1 :])
             lines = [*lines[: most - 1], self.clip(rest, room)]
         rows = [
             self.fact(label if number == 0 else "", (line, style))
             for number, line in enumerate(lines)
         ]
-        return rows, truncated
+        return rows, cut
 
     def spread(self, left: Row, right: Row, width: int) -> Row:
         """Set *left* and *right* to the two edges; the right one wins."""
@@ -132,14 +132,14 @@ class Pen(Struct, frozen=True):
 
     def cut(self, row: Row, width: int) -> Row:
         """Cut *row* to *width* cells."""
-        pieces: list[Piece] = []
+        kept: list[Piece] = []
         for text, style in row:
-            room = width - cells(tuple(pieces))
+            room = width - cells(tuple(kept))
             if room <= 0:
                 break
             fits = cell_width(text) <= room
-            pieces.append((text if fits else self.clip(text, room), style))
-        return tuple(pieces)
+            kept.append((text if fits else self.clip(text, room), style))
+        return tuple(kept)
 
     def paragraph(self, text: str, width: int, style: Style | None = None) -> list[Row]:
         """Write our own words, wrapped."""

@@ -1,4 +1,4 @@
-"""One agent's screen: identity, permissions, tokens, actions, revocation."""
+"""One agent's screen: who it is, may, holds, did, and what revoking it would cut."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from agentvault_tui.operator_api.advice import AdviceInfo
 from agentvault_tui.operator_api.calls import GIVE_BACK
 
 _PULSES_A_READ: Final = 8
-"""Counts are read again once in so many pulses, and only if the agent did something."""
+"""Counts are read anew once in so many pulses, and only if the agent did something."""
 _OLD: Final = 60.0
 """Seconds after which they are read anyway: the day moves on by itself."""
 
@@ -58,7 +58,7 @@ class AgentScreen(PaneScreen):
         )
         self.big = self.facts
         self._counted: object = None
-        """The agent's actions when its counts were read."""
+        """What the agent had done when its counts were read."""
         self._counted_at = float("-inf")
         self._counting = False
 
@@ -78,7 +78,7 @@ class AgentScreen(PaneScreen):
         self.events.fetch()
 
     def _did(self) -> object:
-        """Return a value that changes with the agent's counts or revocation."""
+        """Return what differs once the agent did something counted, or was cut off."""
         mirror, agent_id = self.desk.mirror, self.agent_id
         waiting = len(mirror.open_stepups(agent_id))
         revoked = agent_id in mirror.revoked
@@ -96,15 +96,15 @@ class AgentScreen(PaneScreen):
             self.run_worker(work, group="counts")
 
     async def _read_counts(self) -> None:
-        """Show the broker's counts, or that the shown ones are old."""
+        """Show what the broker counted, or say that what stands there is old."""
         try:
-            counts = await self.link.activity(self.agent_id)
+            found = await self.link.activity(self.agent_id)
         except AgentVaultError as error:
             self._counted = None  # tried again at the next calm moment
             self.facts.complain(self.desk.mirror.intake.shown(error.diagnosis(), 80))
         else:
-            self.day.take(counts.day)
-            self.facts.take(counts)
+            self.day.take(found.day)
+            self.facts.take(found)
             self.place()
             self.show_keys()
         finally:
@@ -134,17 +134,17 @@ class AgentScreen(PaneScreen):
         return self.day.day is not None and any(self.day.day.totals)
 
     def show_keys(self) -> None:
-        keys = [("t", "now")] if self.desk.past else []
-        keys += [("Esc", "back"), *self.named("revoke", "restore", "step-ups")]
+        found = [("t", "now")] if self.desk.past else []
+        found += [("Esc", "back"), *self.named("revoke", "restore", "step-ups")]
         if self.on_trial is not None:
             found.append(("b", "restore"))
         if self.big is self.day:
-            keys.append(("h l", "quarter"))
+            found.append(("h l", "quarter"))
         elif self.big is self.events:
-            keys.append(("Enter", "event"))
-        keys += [("Tab", "pane"), follow_key(self.events.feed.follow)]
-        keys += [("L", "audit"), (":", "command"), ("y", "copy id")]
-        self.keybar.show((*keys, *self.named("panic"), *LAST_KEYS))
+            found.append(("Enter", "event"))
+        found += [("Tab", "pane"), follow_key(self.events.feed.follow)]
+        found += [("L", "audit"), (":", "command"), ("y", "copy id")]
+        self.keybar.show((*found, *self.named("panic"), *LAST_KEYS))
 
     # What keys act on
 
@@ -196,7 +196,7 @@ class AgentScreen(PaneScreen):
             self.app.push_screen(dialog, lambda _: self._count_anew())
 
     def action_copy(self) -> None:
-        """Copy the id under the cursor; there is no secret to copy."""
+        """Copy the id of what is under the cursor; never a secret, there is none."""
         event = self.events.feed.under_cursor
         if self.big is self.events and event is not None:
             self.copy_event(event)

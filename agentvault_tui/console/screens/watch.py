@@ -1,4 +1,4 @@
-"""The home screen: agents, waiting requests, and the audit as it happens."""
+"""The home screen: agents, what waits for a person, and the audit as it happens."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _NAMING: Final = (("Enter", "save"), ("Esc", "back to the filter"))
 
 
 def tell_news(app: App[object], presence: OperatorsPresent) -> None:
-    """Show the news, a few lines at most; a dialog has it in its lower edge.
+    """Show what is news, a few lines at most; a dialog has it in its lower edge.
 
     There a toast would lie over the keys that decide.
     """
@@ -168,14 +168,14 @@ class Watch(FilteredScreen):
         return panes
 
     def show_keys(self) -> None:
-        """Name the keys of the focus: a typed filter, an event, or an agent."""
+        """Name what the focus does: a filter that is typed, an event, or an agent."""
         if self.bar is not None and self.bar.typing:
             self.keybar.show(_NAMING if self.bar.naming else _FILTERING)
             return
         follow, audit = follow_key(self.feed.follow), self.focused is self.audit
-        keys = self.named("step-ups")
+        found = self.named("step-ups")
         if audit:
-            keys += [follow, ("Enter", "event"), ("o", "agent")]
+            found += [follow, ("Enter", "event"), ("o", "agent")]
         elif self.chosen is not None:
             found += self.named("revoke", "restore", "acknowledge")
             found.append(("Enter", "agent"))
@@ -273,10 +273,8 @@ class Watch(FilteredScreen):
         if name != "agent":
             return super().target(name)
         event = self.feed.under_cursor
-        has_agent = event is not None and event.agent_id
-        return (
-            self.desk.mirror.agent_name(event.agent_id) if event and has_agent else ""
-        )
+        known = event is not None and event.agent_id
+        return self.desk.mirror.agent_name(event.agent_id) if event and known else ""
 
     def action_acknowledge(self) -> None:
         """Let the agent under the cursor leave the top, until it misbehaves again."""
@@ -290,7 +288,7 @@ class Watch(FilteredScreen):
         return self.agents.agent
 
     def action_copy(self) -> None:
-        """Copy the id under the cursor; there is no secret to copy."""
+        """Copy the id of what is under the cursor; never a secret, there is none."""
         event = self.feed.under_cursor
         if self.focused is self.audit and event is not None:
             self.copy_event(event)

@@ -92,10 +92,10 @@ class ActivityRow(Struct, frozen=True):
         return next((use for use in self.scopes if use.scope.name == scope), None)
 
 
-def read_activity(intake: Intake, info: PastActivityInfo) -> ActivityRow:
+def read_activity(intake: Intake, told: PastActivityInfo) -> ActivityRow:
     """Convert the answer of ``GET /api/agents/{id}/activity``."""
-    now = info if isinstance(info, ActivityInfo) else None
-    revoked, day = now.revoked if now else None, info.quarters
+    now = told if isinstance(told, ActivityInfo) else None
+    cut, day = now.revoked if now else None, told.quarters
     start, series = moment(day.start), (day.allowed, day.denied, day.escalated)
     whole_day = {len(numbers) for numbers in series} == {QUARTERS}
     return ActivityRow(
@@ -109,22 +109,22 @@ def read_activity(intake: Intake, info: PastActivityInfo) -> ActivityRow:
                 moment(use.last_used_at),
                 moment(use.last_asked_at),
             )
-            for use in info.scopes[:_MOST]
+            for use in told.scopes[:_MOST]
         ),
         denials=tuple(
             Denials(intake.shown(one.reason, 80), one.count, moment(one.last_at))
-            for one in info.denials[:_MOST]
+            for one in told.denials[:_MOST]
         ),
         day=Day(start, series) if start and whole_day else None,
         elevated=now.revoke.elevated if now else 0,
-        whole=info.whole,
+        whole=told.whole,
         revoked=PastCut(
-            intake.shown(revoked.by, 120),
-            intake.shown(revoked.reason, 300),
-            revoked.tokens,
-            revoked.stepups,
+            intake.shown(cut.by, 120),
+            intake.shown(cut.reason, 300),
+            cut.tokens,
+            cut.stepups,
         )
-        if revoked
+        if cut
         else None,
         limits=tuple(intake.limits(now.limits)[0]) if now else (),
         trials=now.trials if now else (),

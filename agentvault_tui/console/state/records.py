@@ -20,7 +20,7 @@ QUARTERS: Final = 96
 """Of an hour, in a day."""
 _NOTHING: Final = Shown("")
 AT: Final = "connection:"
-"""The beginning of the resource if an account at a provider is used."""
+"""What the resource begins with where an account at a provider is used."""
 STEPUP_WORDS: Final = {"pending": "waiting", "authorizing": "verifying"}
 """How a person reads a step-up's status, where it is not the wire's word."""
 
@@ -34,7 +34,7 @@ class ScopeRow(Struct, frozen=True):
 
     name: Shown
     risk: str
-    """``low``, ``medium`` or ``high``; a scope without description counts as high."""
+    """``low``, ``medium`` or ``high``; a scope nobody describes counts as high."""
     description: Shown
     revoking: Shown
 
@@ -87,7 +87,7 @@ class UpstreamStep(Struct, frozen=True):
 
     @property
     def ends(self) -> str:
-        """The effect of the step."""
+        """What the step ends."""
         return f"{self.connection} token" if self.connection else self.step
 
 
@@ -152,7 +152,7 @@ class AgentRow(Struct, frozen=True):
     at_tenant: tuple[Shown, ...] = ()
     """The steps a revocation would take at the tenant."""
     upstream: tuple[UpstreamStep, ...] = ()
-    """The steps of its last revocation or restore at the tenant, as they are."""
+    """What its last revocation or restore does at the tenant, as it stands."""
     outside_until: datetime | None = None
     """Until when a provider's token that was handed out can still be used."""
     accounts: tuple[AccountRow, ...] = ()
@@ -180,8 +180,7 @@ class DeviceRow(Struct, frozen=True):
     user_code: Shown
     verification_uri: Shown
     verification_uri_complete: Shown
-    """Also the content of the QR code: a character that we would not show is not in
-    it."""
+    """Also what the QR code holds: any character we would not show is not in it."""
     expires_at: datetime
 
 
@@ -194,7 +193,7 @@ class DeciderRow(Struct, frozen=True):
 
 
 class HeldRequest(NamedTuple):
-    """The HTTP request of a held call: the sent form, but for the credential."""
+    """The HTTP request of a held call: what goes out, but for the credential."""
 
     method: Shown
     url: Shown
@@ -209,7 +208,7 @@ class BodyView(Struct, frozen=True):
     """What a person is shown of a body; every text went through `text.visible`."""
 
     summary: str
-    """Its kind and size, in our own words."""
+    """What it is and how large, in our own words."""
     members: tuple[tuple[Shown, Shown], ...] = ()
     """Names and values, amounts and recipients first."""
     raw: tuple[Shown, ...] = ()
@@ -226,10 +225,10 @@ class RepeatRow(NamedTuple):
     """An approval of the next ones like it."""
 
     words: Shown
-    """The repeats that are approved next to the request itself."""
+    """What is approved beside the request itself."""
     left: int
     until: datetime | None
-    """Until when it replaces a person; None before the approval."""
+    """Until when it stands in for a person; None before the approval."""
 
 
 class TextRow(NamedTuple):
@@ -276,17 +275,17 @@ class StepUpRow(Struct, frozen=True):
     gist: Shown = _NOTHING
     """How much the action moves, when its parameters say so."""
     wish: Shown = _NOTHING
-    """The wish, in words: "pay 4,200 USD to Northwind GmbH"."""
+    """What is wanted, in words: "pay 4,200 USD to Northwind GmbH"."""
     begun_at: datetime | None = None
     """When the tenant gave the last code for it."""
     redeemed_at: datetime | None = None
     connection: Shown = _NOTHING
-    """Of the provider whose own token an approval issues; empty for one of ours."""
+    """Of the provider whose own token an approval hands out; empty for one of ours."""
     others: tuple[tuple[Shown, Shown], ...] = ()
-    """The other facts for a resource server: members of details of other types, and a
+    """What else a resource server will read: members of details of other types, and a
     resource indicator that is not the resource."""
     unlimited: bool = False
-    """Whether only the scope limits the use of the token."""
+    """Whether nothing but the scope limits what the token is used for."""
     request: HeldRequest | None = None
     """Of a held call."""
     evaluation: bool = False
@@ -309,7 +308,7 @@ class StepUpRow(Struct, frozen=True):
 
     @property
     def headline(self) -> str:
-        """The agent and its wish, in one sentence."""
+        """Who wants what, in one sentence."""
         return f"{self.agent_name} wants to {self.wish}"
 
     @property
@@ -319,7 +318,7 @@ class StepUpRow(Struct, frozen=True):
         return not (bound or self.connection)
 
     def repeats(self, now: datetime) -> float:
-        """Return for how many seconds its approval still replaces a person."""
+        """Return for how many seconds its approval still stands in for a person."""
         repeat = self.repeat if self.status in {"approved", "redeemed"} else None
         if repeat is None or repeat.until is None or not repeat.left:
             return 0.0
@@ -401,7 +400,7 @@ class DeadAlertRow(NamedTuple):
     title: Shown
     problem: Shown
     at: datetime | None
-    """The time of its event."""
+    """When what it tells of happened."""
 
 
 class LimitRow(NamedTuple):
@@ -412,7 +411,7 @@ class LimitRow(NamedTuple):
     whose: Shown
     left: int
     rest: Shown
-    """The rest, in words."""
+    """What is left, in words."""
     allows: Shown
     frees_at: datetime | None
     beyond: Shown
@@ -439,7 +438,7 @@ class EventRow(NamedTuple):
     note: Shown = _NOTHING
     """How much the action moves, when its parameters say so."""
     hash: Shown = _NOTHING
-    """By the broker's own word with the event."""
+    """As the broker told it with the event."""
     word: str = "changed"
     """Its outcome word, one of `presenters.outcomes.OUTCOME_WORDS`."""
 
@@ -479,13 +478,13 @@ class StatusRow(Struct, frozen=True):
     brokers: int = 0
     """How many live that share the ledger; 0 where one has its own."""
     broker_names: tuple[tuple[Shown, Shown], ...] = ()
-    """Ids of several brokers, and their distinct names; none of one alone."""
+    """Ids of several brokers, and what tells them apart; none of one alone."""
     separated: bool = False
     """Whether the broker cannot reach its team's store."""
 
 
 class LinkState(StrEnum):
-    """Whether the screen shows the broker's present state."""
+    """Whether what the screen shows is what the broker knows."""
 
     CONNECTING = "connecting"
     """Nothing has been seen yet."""
@@ -517,7 +516,7 @@ def host_of(issuer: str) -> str:
 
 
 def whose_limit(limit: LimitInfo, use: LimitUseInfo | None) -> str:
-    """Name the subject of a limit's row."""
+    """Name whose use of a limit a row is."""
     if limit.per == "all":
         return "everyone"
     if use is None:

@@ -19,7 +19,7 @@ _OVER: Final = {
     "confirmed": ("confirmed", " "),
     "failed": ("given up", " after "),
 }
-"""The end of a step, and the word before its time."""
+"""How a step ended, and what stands before the time it took."""
 
 
 def outside(agent: AgentRow, now: datetime) -> float:
@@ -52,7 +52,7 @@ NOTHING_WORKS: Final = "nothing: all its tokens end here"
 
 
 class Consequences(NamedTuple):
-    """The effects of a revocation, each once."""
+    """What a revocation does, each thing once."""
 
     ends: list[str]
     stays: list[str]
@@ -67,49 +67,49 @@ class Consequences(NamedTuple):
 def consequences(
     agent: AgentRow, here: str, now: datetime, *, separated: bool = False
 ) -> Consequences:
-    """Word a revocation's effect, the rest, and how long tokens outside still work.
+    """Say what a revocation ends, what stays, and until when what is outside works.
 
     Args:
         agent: whom it would cut off, or did.
-        here: the part that ends here.
+        here: what of it ends here.
         now: for how long a token that was handed out still works.
         separated: whether the broker cannot notify the others of its team.
     """
-    effects = Consequences([f"{here}, at once", "all it asks for from then on"], [], [])
+    found = Consequences([f"{here}, at once", "all it asks for from then on"], [], [])
     if agent.at_tenant:
-        effects.ends.append(f"at the tenant: {', '.join(agent.at_tenant)}")
+        found.ends.append(f"at the tenant: {', '.join(agent.at_tenant)}")
     elif not agent.accounts:
-        effects.ends.append("nothing at the tenant: it has nothing there")
-    _accounts(agent, effects)
-    if agent.shared_with and not effects.stays:
-        effects.stays.append(f"what it shares with {', '.join(agent.shared_with)}")
+        found.ends.append("nothing at the tenant: it has nothing there")
+    _accounts(agent, found)
+    if agent.shared_with and not found.stays:
+        found.stays.append(f"what it shares with {', '.join(agent.shared_with)}")
     if (left := outside(agent, now)) and agent.outside_until:
         end = f"{clock_time(agent.outside_until)}, in {countdown(left)}"
-        effects.works_until.append(f"{end}: a provider's token that it was given")
+        found.works_until.append(f"{end}: a provider's token that it was given")
     if separated:
-        effects.works_until.append(
+        found.works_until.append(
             "the team's other brokers are notified: this one cannot reach the store"
         )
-    if not effects.works_until:
-        effects.works_until.append(NOTHING_WORKS)
+    if not found.works_until:
+        found.works_until.append(NOTHING_WORKS)
     for scope in agent.scopes:
-        text = scope.revoking or "the catalogue says nothing"
-        effects.stays.append(f"{scope.name}: {text}")
-    return effects
+        said = scope.revoking or "the catalogue says nothing"
+        found.stays.append(f"{scope.name}: {said}")
+    return found
 
 
-def _accounts(agent: AgentRow, effects: Consequences) -> None:
+def _accounts(agent: AgentRow, found: Consequences) -> None:
     """Say of each account at a provider whether it ends, stays or works on."""
     for one in agent.accounts:
         if others := tuple(dict.fromkeys((*one.shared_with, *one.kept_for))):
-            effects.stays.append(_shared(one.connection, others))
+            found.stays.append(_shared(one.connection, others))
         elif one.known is None:  # a broker of an earlier version does not say
-            effects.ends.append(f"{one.connection}: its account")
+            found.ends.append(f"{one.connection}: its account")
         elif one.known:
             too = f", perhaps for {', '.join(one.may_cut)} too" if one.may_cut else ""
-            effects.ends.append(f"{one.connection}: its token at the provider{too}")
+            found.ends.append(f"{one.connection}: its token at the provider{too}")
         else:
-            effects.works_until.append(
+            found.works_until.append(
                 f"its own end: a {one.connection} token; no revoking there"
             )
 
@@ -117,9 +117,9 @@ def _accounts(agent: AgentRow, effects: Consequences) -> None:
 def forecast(
     agent: AgentRow, here: str, now: datetime, *, separated: bool = False
 ) -> list[str]:
-    """Word the effect of revoking an agent as sentences; see `consequences`."""
-    effects = consequences(agent, here, now, separated=separated)
-    ends, stays_, until = map("; ".join, effects)
+    """Say what revoking an agent would do as sentences; see `consequences`."""
+    told = consequences(agent, here, now, separated=separated)
+    ends, stays_, until = map("; ".join, told)
     left = f"It leaves {stays_ or 'nothing'}."
     works = f"Works until {until}."
     if until == NOTHING_WORKS:
@@ -135,13 +135,13 @@ def _shared(connection: str, agents: tuple[str, ...]) -> str:
 def stays(agent: AgentRow) -> list[str]:
     """Say which accounts others use as well, who are served; of many, some."""
     shared = [one for one in agent.accounts if one.shared_with]
-    texts = [_shared(one.connection, one.shared_with) for one in shared[:_PROVIDERS]]
+    told = [_shared(one.connection, one.shared_with) for one in shared[:_PROVIDERS]]
     more = len(shared) - _PROVIDERS
-    return [*texts, f"and {more} more"] if more > 0 else texts
+    return [*told, f"and {more} more"] if more > 0 else told
 
 
 def state(step: UpstreamStep, *, brief: bool = False) -> str:
-    """Word the state of one step; *brief*, if there is no room for more."""
+    """Say how one step stands; *brief*, where there is room for no more."""
     if step.reason == "no_credential":
         return "no credential"
     if step.status == "left":  # the account: others use it
@@ -167,7 +167,7 @@ def took(ms: float) -> str:
 def elsewhere(
     agent: AgentRow, now: datetime, *, everywhere: bool = True
 ) -> Iterator[str]:
-    """Word the progress of a revocation at the tenant and providers."""
+    """Tell how far the tenant and providers are with one that was revoked."""
     yield from [*steps(agent.upstream)] or ["  At the tenant: it had nothing there."]
     yield from remains(agent, now, everywhere=everywhere)
 
@@ -175,7 +175,7 @@ def elsewhere(
 def remains(
     agent: AgentRow, now: datetime, *, everywhere: bool = True
 ) -> Iterator[str]:
-    """Word the accounts that stay, and how long tokens outside still work.
+    """Tell which accounts stay, for whom, and until when what is outside works.
 
     Where not every broker of a team knows of it (*everywhere*), `unnotified` tells.
     """
@@ -190,13 +190,13 @@ def remains(
     yield f"  {works}."
 
 
-def steps(upstream: Iterable[UpstreamStep]) -> Iterator[str]:
-    """Word each step at tenant and providers as it is."""
-    for step in upstream:
+def steps(known: Iterable[UpstreamStep]) -> Iterator[str]:
+    """Tell each step at tenant and providers as it stands."""
+    for step in known:
         if step.status != "withdrawn":
             place = "provider" if step.connection else "tenant"
-            problem = step.status != "confirmed" and step.problem
-            why = f": {step.problem}" if problem else ""
+            told = step.status != "confirmed" and step.problem
+            why = f": {step.problem}" if told else ""
             yield f"  At the {place}: {step.ends} {state(step)}{why}."
 
 
@@ -263,13 +263,13 @@ def caution(answer: object) -> tuple[str, ...]:
 
 
 def unrecorded(answer: Ended) -> tuple[str, ...]:
-    """Warn of an effect here that is not recorded or known elsewhere yet."""
-    warnings = unnotified(answer)
+    """Warn of what took effect here, and is not recorded or known elsewhere yet."""
+    found = unnotified(answer)
     if answer.kept != "ledger":
-        warning = _NOT_IN_LEDGER.get(answer.kept, _IN_MEMORY)
+        kept = _NOT_IN_LEDGER.get(answer.kept, _IN_MEMORY)
         why = "agentvault doctor says why."
-        warnings += (f"In effect, but NOT in the ledger yet: {warning} {why}",)
-    return warnings
+        found += (f"In effect, but NOT in the ledger yet: {kept} {why}",)
+    return found
 
 
 def unnotified(answer: Ended) -> tuple[str, ...]:
@@ -277,11 +277,11 @@ def unnotified(answer: Ended) -> tuple[str, ...]:
     late = [visible(one.id, 40) for one in answer.brokers or () if not one.confirmed]
     if answer.others:
         named = ", ".join(late) or "the other brokers of the team"
-        text = f"NOT notified: {named}. It does not hold there until this broker "
-        text += "reaches the store again; repeat it at one of those too."
+        told = f"NOT notified: {named}. It does not hold there until this broker "
+        told += "reaches the store again; repeat it at one of those too."
     elif late:
-        text = f"Not confirmed by {', '.join(late)}: its calls end within 2 s of its "
-        text += "last sign of life, and it follows the store before it grants anything."
+        told = f"Not confirmed by {', '.join(late)}: its calls end within 2 s of its "
+        told += "last sign of life, and it follows the store before it grants anything."
     else:
         return ()
-    return (text,)
+    return (told,)
