@@ -39,8 +39,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     line = ("--home", str(home), "serve", "--listen", "127.0.0.1:0")
     # Others make approvers and run commands here: their changes are not to wait.
     env = plain_environment(AGENTVAULT_CHANGES_SOCKET="uid")
-    with running(line, env, stderr=None) as process:
-        assert process.stdout is not None
+    with forked.Forked(line, env) as process:
         said = json.loads(process.stdout.readline())
         yield Broker(home, said["agents_url"], said["pid"])
         process.terminate()

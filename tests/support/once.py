@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
 from copy import copy
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from httpx._transports import default as transports
+from support import prompt_jobs
 from textual.css.model import RuleSet
 from textual.css.stylesheet import Stylesheet
 
@@ -21,13 +23,14 @@ from agentvault_tui.policy.engine import SHIPPED
 def _policy_authorities_and_styles() -> Iterator[None]:
     """Parse the shipped policy once (40 ms), and an app's styles (20 ms).
 
-    Read certifi's authorities once (15 ms).
+    Read certifi's authorities once (15 ms). Let no job of a broker starve.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Policy, "of", _policies(Policy.of))
         made = _contexts(transports.create_ssl_context)
         patch.setattr(transports, "create_ssl_context", made)
         patch.setattr(Stylesheet, "_parse_rules", _rules(Stylesheet._parse_rules))
+        patch.setattr(asyncio, "create_subprocess_exec", prompt_jobs.start)
         yield
 
 
