@@ -234,6 +234,12 @@ def agentvault(*argv: str, room: int | None = None, folder: Path | None = None) 
     # Not the broker's own name for it: a running one has threads, and starts a program.
     process.start_tenant = _start_tenant
     asyncio.create_subprocess_exec = prompt_jobs.start
+    from support.tenant_store import CHEAP  # noqa: PLC0415 - pytest's plugins first
+
+    from agentvault_tui.tenant import parts, users  # noqa: PLC0415 - no import before
+
+    for one in (parts, users):  # 0.1 s of processor time for each password
+        one.strong_hasher = lambda: CHEAP
     from agentvault_tui.cli import main  # noqa: PLC0415 - no import before the fork's
 
     main()

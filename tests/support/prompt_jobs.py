@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
-from agentvault_tui.ledger import __name__ as _ledger
-from agentvault_tui.watch import __name__ as _watch
-
+_ROOMS: Final = {"agentvault_tui.ledger", "agentvault_tui.watch"}
 _BEGIN: Final = (
     "import runpy, sys; from agentvault_tui import process;"
     " process.yield_to_others = lambda: None;"
@@ -23,6 +21,6 @@ _start: Final = asyncio.create_subprocess_exec
 async def start(*line: str, **more: Any) -> asyncio.subprocess.Process:
     """Start a program as asyncio does, and a job of a broker as tests need it."""
     words = list(line)
-    if words[3:4] == ["-m"] and words[4] in {_ledger, _watch}:
+    if words[3:4] == ["-m"] and words[4] in _ROOMS:
         words[3:4] = ["-c", _BEGIN]
     return await _start(*words, **more)
