@@ -34,11 +34,11 @@ def test_tail_shows_the_latest_oldest_first(av: Run, agent: Agent) -> None:
     events = av("audit", "tail", "-n", "3", "--json").lines
     numbers = [event["seq"] for event in events]
     assert numbers == list(range(numbers[0], numbers[0] + 3))
-    assert events[-1]["type"] == "token.decision"
-    assert events[-1]["agent_id"] == agent.id
-    people = av("audit", "tail", "-n", "1").out
-    assert "allowed" in people
-    assert agent.name in people
+    # A broker that has just started records its state meanwhile.
+    *_, asked = (one for one in events if one["agent_id"] == agent.id)
+    assert asked["type"] == "token.decision"
+    rows = av("audit", "tail", "-n", "2").out.splitlines()
+    assert [row for row in rows if "allowed" in row and agent.name in row]
     assert av("audit", "tail", "-n", "0").out == ""
 
 
