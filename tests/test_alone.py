@@ -62,6 +62,7 @@ def run(
     """Run *code* as tests, with a controlling terminal or without one."""
     (folder / "test_it.py").write_text(code)
     plugins = [f"-psupport.{name}" for name in ("alone", "needs", "summary")]
+    plugins += ["-pxdist.plugin"] if "-n" in more else []
     ours, theirs = pty.openpty()
 
     def begin() -> None:
@@ -76,6 +77,7 @@ def run(
             COLUMNS="200",
             PYTHONPATH=os.pathsep.join(sys.path),
             TMPDIR=str(folder),
+            PYTEST_DISABLE_PLUGIN_AUTOLOAD="1",
             **env,
         ),
         capture_output=True,

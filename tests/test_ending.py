@@ -62,12 +62,17 @@ def test_leaves_a_thread():
 
 def run(folder: Path, code: str, *more: str) -> subprocess.CompletedProcess[str]:
     (folder / "test_it.py").write_text(code)
-    plugins = ("-p", "support.ending", "-p", "no:cacheprovider")
+    loaded = ("support.ending", "pytest_asyncio.plugin", "pytest_timeout")
+    plugins = [f"-p{name}" for name in (*loaded, "no:cacheprovider")]
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-rA", *plugins, *more, "test_it.py"],
         cwd=folder,
         # Wide enough for a summary's lines, whatever this run's terminal is.
-        env=plain_environment(COLUMNS="200", PYTHONPATH=os.pathsep.join(sys.path)),
+        env=plain_environment(
+            COLUMNS="200",
+            PYTHONPATH=os.pathsep.join(sys.path),
+            PYTEST_DISABLE_PLUGIN_AUTOLOAD="1",
+        ),
         capture_output=True,
         text=True,
         timeout=PATIENT,

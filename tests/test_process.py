@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +46,30 @@ def test_files_are_private_and_nobody_dumps_or_debugs_the_process() -> None:
     """Whatever umask and limits it was started with."""
     found = json.loads(run(_HARDENED).stdout)
     assert found == {"umask": 0o077, "core": [0, 0], "dumpable": 0}
+
+
+_YIELDING = """
+import os, sys, threading
+from agentvault_tui import process
+threading.Thread.start = lambda one: None
+process.end_with_stdin = None
+try:
+    __import__("runpy").run_module(sys.argv.pop(1), run_name="__main__")
+finally:
+    print("yields", os.nice(0), os.sched_getscheduler(0) == os.SCHED_IDLE)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the policy is Linux's")
+@pytest.mark.parametrize("room", ["agentvault_tui.ledger", "agentvault_tui.watch"])
+def test_a_job_takes_what_others_leave_of_the_processor(
+    tmp_path: Path, room: str
+) -> None:
+    """Reading a long history, or a home that has none, delays no decision."""
+    line = (sys.executable, "-c", _YIELDING, room, "--home", str(tmp_path))
+    done = subprocess.run(line, input=b"", capture_output=True, check=False)
+    assert b"yields 19 True" in done.stdout
 
 
 def test_a_message_is_one_line_of_json_whatever_stands_in_it() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +15,8 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from support.bench import OPERATOR, PAYMENT, Bench
+from support.bench import OPERATOR, PAYMENT
+from support.follow_pair import NOTHING, SCOPES, START, Pair, action, memory
 from support.manual_clock import ManualClock
 from support.patience import PATIENT
 from support.scripted_tenant import ScriptedTenant
@@ -24,17 +25,13 @@ from support.stepups import ask, details_of, hold
 from agentvault_tui.broker.accounts import HeldProviderToken
 from agentvault_tui.broker.answers import Escalated, Granted
 from agentvault_tui.broker.authority import Sessions
-from agentvault_tui.broker.core import Broker, CallsCut
+from agentvault_tui.broker.core import CallsCut
 from agentvault_tui.broker.follow import _recording, follow
-from agentvault_tui.broker.limit_uses import LimitUses
-from agentvault_tui.broker.registry import Registry
-from agentvault_tui.broker.stepups import as_pending
 from agentvault_tui.broker.usecases.delegate import change_delegates, pass_on
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
 from agentvault_tui.broker.usecases.policy_change import (
     keep_policy,
     reload_policy,
-    take_over_policy,
 )
 from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
 from agentvault_tui.broker.usecases.register import register
@@ -51,15 +48,12 @@ from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.errors import AgentVaultError
-from agentvault_tui.home import Home
-from agentvault_tui.ledger import Change, DropAccount, DropToken
+from agentvault_tui.ledger import DropAccount, DropToken
 from agentvault_tui.model import (
     Account,
-    Action,
     Agent,
     AgentId,
     AgentStatus,
-    Event,
     EventType,
     Repeat,
     StepUp,
@@ -68,123 +62,10 @@ from agentvault_tui.model import (
 )
 from agentvault_tui.model.event import user_changed
 from agentvault_tui.operator_api.requests import AgentRequest
-from agentvault_tui.settings import Settings
 from agentvault_tui.vault import Secret
 
-START = datetime(2026, 11, 24, 10, tzinfo=UTC)
-LIMITS = """
-[[limits]]
-id = "events"
-scopes = ["write:calendar"]
-per = "agent"
-within = "1h"
-count = 3
-over = "deny"
-"""
-SCOPES = ("read:calendar", "write:calendar", "send:payment")
-NOTHING: frozenset[str] = frozenset()
 PICK = st.integers(0, 5)
 _T = TypeVar("_T")
-
-
-def action(scope: str) -> Action:
-    return PAYMENT if scope == "send:payment" else Action((scope,), scope)
-
-
-class Pair:
-    """A broker, and another that follows what the first records."""
-
-    def __init__(self, bench: Bench, home: Home) -> None:
-        self.bench = bench
-        home.prepare()
-        self.other = Broker(
-            home=home,
-            settings=Settings(),
-            clock=bench.clock,
-            ledger=bench.ledger,
-            policy=bench.broker.policy,
-            tenant=ScriptedTenant(bench.clock),  # type: ignore[arg-type]
-            registry=Registry(bench.clock),
-        )
-        self.queue: list[tuple[Sequence[Event], Sequence[Change]]] = []
-        publish = bench.ledger.on_written
-        assert publish is not None
-
-        def written(events: tuple[Event, ...], changes: Sequence[Change]) -> None:
-            publish(events, changes)
-            self.queue.append((events, changes))
-
-        bench.ledger.on_written = written
-
-    @classmethod
-    async def open(cls, folder: Path, clock: ManualClock) -> Pair:
-        home = Home.locate(folder / "one")
-        home.prepare()
-        home.limits_file.write_text(LIMITS)
-        pair = cls(await Bench.open(home, clock), Home.locate(folder / "two"))
-        pair.other.registry.take_over(await pair.bench.ledger.load())
-        await take_over_policy(pair.other)
-        return pair
-
-    async def catch_up(self) -> None:
-        while self.queue:
-            events, changes = self.queue.pop(0)
-            await follow(self.other, events, changes)
-            for event in events:
-                self.other.registry.count(event)
-
-    async def loaded(self) -> tuple[Registry, LimitUses, dict[str, str]]:
-        """Return what a start would know now."""
-        registry = Registry(self.bench.clock)
-        loaded = await self.bench.ledger.load()
-        registry.take_over(loaded)
-        limits = LimitUses(self.bench.clock, self.bench.ledger)
-        limits.define(self.bench.broker.policy.limits)
-        return registry, limits, loaded.meta
-
-
-def memory(
-    registry: Registry, limits: LimitUses, kept: dict[str, str]
-) -> dict[str, Any]:
-    """Return what decisions read of a broker's memory, once its upkeep was done."""
-    for _ in registry.sweep():
-        pass
-    ids = [one.id for one in registry.agents()]
-    tokens = [one for each in ids for one in registry.tokens_of(each)]
-    known = registry.stepups
-
-    def waiting(one: StepUp) -> StepUp:
-        again = one.status is StepUpStatus.AUTHORIZING
-        return as_pending(one, "the broker restarted; approve again") if again else one
-
-    return {
-        "agents": registry.agents(),
-        "tokens": {
-            one.id: one for one in tokens if registry.token(one.sha256) is not None
-        },
-        "passed on": {one: registry.delegations.given[one] for one in ids},
-        "below": {one: registry.delegations.under[one] for one in ids},
-        "open": {one.id: waiting(one) for one in known.open()},
-        "approved": sorted(known.approved(None), key=lambda one: one.id),
-        "elevated": {
-            one.id: found
-            for one in known.approved(None)
-            if (found := registry.elevated(one.id))
-        },
-        "panic": registry.panic,
-        "cooldowns": {one: known.cooldowns.of(one) for one in ids},
-        "steps": sorted(registry.steps(), key=lambda one: one.id),
-        "counts": {one: registry.counts(one) for one in ids},
-        "seen": {one: registry.last_seen(one) for one in ids},
-        "limits": {
-            one: limits._window((*limit.kind, one), limit.micros).count(
-                limits.now(), limit.micros
-            )
-            for limit in limits._limits.limits
-            for one in ids
-        },
-        "kept": kept,
-    }
 
 
 class Following(RuleBasedStateMachine):

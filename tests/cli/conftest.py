@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -38,8 +39,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     line = ("--home", str(home), "serve", "--listen", "127.0.0.1:0")
     # Others make approvers and run commands here: their changes are not to wait.
     env = plain_environment(AGENTVAULT_CHANGES_SOCKET="uid")
-    with running(line, env, stderr=None) as process:
-        assert process.stdout is not None
+    with forked.Forked(line, env) as process:
         said = json.loads(process.stdout.readline())
         yield Broker(home, said["agents_url"], said["pid"])
         process.terminate()
@@ -103,3 +103,22 @@ def agent(av: Callable[..., Answer], broker: Broker) -> Agent:
         "agents", "add", name, "--owner", "bob@acme.test", *scopes, "--json"
     ).json
     return Agent(broker, name, added["id"], added["client_secret"])
+
+
+@pytest.fixture
+def place(short: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A person's own folder, with a project in it where the command is typed."""
+    (short / "project").mkdir()
+    monkeypatch.setenv("HOME", str(short))
+    monkeypatch.chdir(short / "project")
+    return short
+
+
+@pytest.fixture
+def run(cli: Callable[..., Answer], place: Path) -> Callable[..., Answer]:
+    """Run a command on a home of its own, with an MCP server and no broker."""
+    home = place / "vault"
+    (home / "mcp").mkdir(parents=True, mode=0o700)
+    home.chmod(0o700)
+    (home / "mcp" / "files.toml").write_text('command = ["x"]')
+    return partial(cli, "--home", str(home))

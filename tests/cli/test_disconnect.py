@@ -16,25 +16,6 @@ from agentvault_tui.cli.hosts import CANNOT_KEEP
 Run = Callable[..., Answer]
 
 
-@pytest.fixture
-def place(short: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A person's own folder, with a project in it where the command is typed."""
-    (short / "project").mkdir()
-    monkeypatch.setenv("HOME", str(short))
-    monkeypatch.chdir(short / "project")
-    return short
-
-
-@pytest.fixture
-def run(cli: Run, place: Path) -> Run:
-    """Run a command on a home of its own, with an MCP server and no broker."""
-    home = place / "vault"
-    (home / "mcp").mkdir(parents=True, mode=0o700)
-    home.chmod(0o700)
-    (home / "mcp" / "files.toml").write_text('command = ["x"]')
-    return lambda *argv: cli("--home", str(home), *argv)
-
-
 def documents(place: Path) -> dict[str, Any]:
     """Read the configuration of hosts below a folder, without copies of it."""
     found = {}

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import tomllib
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -119,26 +120,8 @@ def test_a_revoked_agent_gets_no_token(av: Run, reader: Agent) -> None:
 
 
 @pytest.fixture
-def place(short: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A person's own folder, with a project in it where the command is typed."""
-    (short / "project").mkdir()
-    monkeypatch.setenv("HOME", str(short))
-    monkeypatch.chdir(short / "project")
-    return short
-
-
-@pytest.fixture
-def connect(cli: Run, place: Path) -> Run:
-    """Run connect on a home of its own, with an MCP server and no broker."""
-    home = place / "vault"
-    (home / "mcp").mkdir(parents=True, mode=0o700)
-    home.chmod(0o700)
-    (home / "mcp" / "files.toml").write_text('command = ["x"]')
-
-    def call(*argv: str) -> Answer:
-        return cli("--home", str(home), "connect", *argv)
-
-    return call
+def connect(run: Run) -> Run:
+    return partial(run, "connect")
 
 
 @pytest.mark.parametrize("host", CANNOT_KEEP)

@@ -98,13 +98,14 @@ def leave_terminal() -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol() -> Generator[None, object, object]:
     """Restore what a test, or a library it uses, left in the environment."""
-    before = dict(os.environ)
+    before = dict(os.environb._data)  # type: ignore[attr-defined]
     try:
         return (yield)
     finally:
-        for name in os.environ.keys() - before.keys() - {"PYTEST_CURRENT_TEST"}:
-            del os.environ[name]
-        os.environ.update(before)
+        if os.environb._data != before:  # type: ignore[attr-defined]
+            for name in os.environb.keys() - before.keys() - {b"PYTEST_CURRENT_TEST"}:
+                del os.environb[name]
+            os.environb.update(before)
 
 
 # At the end

@@ -6,7 +6,8 @@ What the actions do is what the broker would answer; they note what they were as
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -18,11 +19,13 @@ from support.manual_clock import ManualClock
 from support.wire_shapes import filled, tell
 from textual.app import App
 from textual.binding import Binding
+from textual.pilot import Pilot
 
 from agentvault_tui.clock import iso
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog
 from agentvault_tui.console.dialogs.info import HelpDialog
+from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.draw import glyphs, theme
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.link.memory import HeadStore
@@ -57,6 +60,9 @@ from agentvault_tui.text import Shown
 
 ISSUER = "http://127.0.0.1:49152"
 CODE = "KDRT-WZNB"
+ID = "sup_7f3a"
+DIGEST = "sha256:7f3a" + "09c4" * 15
+"""Of the request that waits in `scene`."""
 
 
 NOWHERE = Path("/nonexistent/s.sock")
@@ -450,8 +456,8 @@ def scene(**kind: bool) -> Stand:
     stand.ask(
         pay.id,
         "send:payment",
-        id="sup_7f3a",
-        digest="sha256:7f3a" + "09c4" * 15,
+        id=ID,
+        digest=DIGEST,
         fingerprint="7F3A",
         parameters={
             "amount": 420000,
@@ -464,3 +470,25 @@ def scene(**kind: bool) -> Stand:
     )
     stand.clock.advance(48)
     return stand
+
+
+@asynccontextmanager
+async def opened(
+    stand: Stand, stepup_id: str = ID, size: tuple[int, int] = (80, 24)
+) -> AsyncIterator[tuple[StandApp, Pilot[None]]]:
+    """Open the dialog of a step-up."""
+    app = StandApp(
+        stand, lambda desk: StepUpDialog(desk, stand.mirror.stepups[stepup_id])
+    )
+    async with app.run_test(size=size) as pilot:
+        await pilot.pause()
+        yield app, pilot
+
+
+async def decide(app: StandApp, pilot: Pilot[None], key: str) -> None:
+    """Press a key that has had its 600 ms, and let the broker answer."""
+    app.settle()
+    await pilot.press(key)
+    await app.workers.wait_for_complete()
+    await pilot.pause()
+    app.dialog.update_page()

@@ -7,6 +7,7 @@ start reads of its environment, such as the locale, starts one that is not forke
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import multiprocessing
 import os
@@ -24,6 +25,7 @@ from typing import IO, Any, Final, Self
 from unittest import mock
 
 import pytest
+from support import prompt_jobs
 from support.needs import Reporting
 from support.patience import PATIENT
 
@@ -231,6 +233,13 @@ def agentvault(*argv: str, room: int | None = None, folder: Path | None = None) 
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, most))
     # Not the broker's own name for it: a running one has threads, and starts a program.
     process.start_tenant = _start_tenant
+    asyncio.create_subprocess_exec = prompt_jobs.start
+    from support.tenant_store import CHEAP  # noqa: PLC0415 - pytest's plugins first
+
+    from agentvault_tui.tenant import parts, users  # noqa: PLC0415 - no import before
+
+    for one in (parts, users):  # 0.1 s of processor time for each password
+        one.strong_hasher = lambda: CHEAP
     from agentvault_tui.cli import main  # noqa: PLC0415 - no import before the fork's
 
     main()

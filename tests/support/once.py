@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
 from copy import copy
@@ -10,18 +11,26 @@ from typing import Any
 
 import pytest
 from httpx._transports import default as transports
+from support import prompt_jobs
+from textual.css.model import RuleSet
+from textual.css.stylesheet import Stylesheet
 
 from agentvault_tui.policy import Policy, PolicyTexts
 from agentvault_tui.policy.engine import SHIPPED
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _policy_and_authorities() -> Iterator[None]:
-    """Parse the shipped policy once (40 ms), and read certifi's authorities (15 ms)."""
+def _policy_authorities_and_styles() -> Iterator[None]:
+    """Parse the shipped policy once (40 ms), and an app's styles (20 ms).
+
+    Read certifi's authorities once (15 ms). Let no job of a broker starve.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Policy, "of", _policies(Policy.of))
         made = _contexts(transports.create_ssl_context)
         patch.setattr(transports, "create_ssl_context", made)
+        patch.setattr(Stylesheet, "_parse_rules", _rules(Stylesheet._parse_rules))
+        patch.setattr(asyncio, "create_subprocess_exec", prompt_jobs.start)
         yield
 
 
@@ -53,3 +62,19 @@ def _contexts(make: Any) -> Any:
         return shared[named]
 
     return create
+
+
+def _rules(parse: Any) -> Any:
+    shared: dict[Any, list[RuleSet]] = {}
+
+    def parsed(sheet: Stylesheet, css: str, **more: Any) -> list[RuleSet]:
+        """Return the same rules wherever their text and its variables are the same.
+
+        A style sheet of Textual keeps them so for as long as its app runs.
+        """
+        key = (css, *sorted(more.items()), frozenset(sheet._variables.items()))
+        if key not in shared:
+            shared[key] = parse(sheet, css, **more)
+        return shared[key]
+
+    return parsed

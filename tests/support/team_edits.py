@@ -15,6 +15,7 @@ from support.team_members import Member, member, seen
 
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
 from agentvault_tui.broker.usecases.stepup import begin_approval
+from agentvault_tui.broker.usecases.stepup_end import expire_due
 from agentvault_tui.home import Home, put_private
 from agentvault_tui.model import AgentId, StepUp
 from agentvault_tui.policy import shipped_policy
@@ -67,3 +68,24 @@ async def approve(one: Member, change: StepUp) -> None:
     one.bench.tenant.approve()
     known = one.bench.broker.stepups
     await one.bench.until(lambda: not known.get(change.id).status.open)
+
+
+async def settle(*members: Member) -> None:
+    """Let each broker compare its files twice, and end what is over."""
+    for _ in range(2):
+        await seen(*members)
+        for one in members:
+            await expire_due(one.bench.broker)
+
+
+@asynccontextmanager
+async def edited(
+    place: Place, file: str, text: str
+) -> AsyncIterator[tuple[Member, Member, StepUp]]:
+    """Open a team, edit a file at its first broker: both know of the change."""
+    async with team(place, API, ONE) as (a, b):
+        a.path(file).write_text(text)
+        await settle(a, b)
+        (change,) = waiting(b)
+        assert [one.id for one in waiting(a)] == [change.id]
+        yield a, b, change

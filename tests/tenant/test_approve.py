@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 from auth0_double.running import DETAILS, START, TenantThread
 from support.authenticator import UP, Authenticator
+from support.patience import PATIENT
 from support.phone import Phone, public_address
 
 from agentvault_tui.home import Home
 from agentvault_tui.model import sha256_hex
 from agentvault_tui.settings import StepUpSettings
+from agentvault_tui.tenant import approve
+from agentvault_tui.tenant.codes import DeviceCodes, StoredDeviceCode
 from agentvault_tui.tenant.device_page_client import TenantPage
 from agentvault_tui.tenant.registration import RegistrationPages
 from agentvault_tui.tenant.signin import _network
@@ -96,7 +99,12 @@ class Stand:
 
 
 @pytest.fixture
-def stands(home: Home) -> Iterator[Callable[..., Stand]]:
+def stands(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Stand]]:
+    """Makes stands whose pages wait for no broker, which none of them has."""
+    for seconds in ("_HEARD_S", "_SOON_S"):
+        monkeypatch.setattr(approve, seconds, 0)
     made: list[Stand] = []
 
     def make(**settings: Any) -> Stand:
@@ -594,13 +602,25 @@ def test_what_became_of_it_is_shown_and_ends_the_page(stand: Stand) -> None:
 
 
 @pytest.mark.slow
-def test_a_link_that_is_opened_too_early_waits_for_its_step_up(stand: Stand) -> None:
+def test_a_link_that_is_opened_too_early_waits_for_its_step_up(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The broker may tell of it a moment later; no page loads itself again."""
-    asked = threading.Timer(1, stand.ask)
-    asked.start()
+    monkeypatch.setattr(approve, "_SOON_S", PATIENT)
+    looked, by_stepup = threading.Event(), DeviceCodes.by_stepup
+
+    def look(codes: DeviceCodes, stepup_id: str) -> StoredDeviceCode | None:
+        found = by_stepup(codes, stepup_id)
+        looked.set()
+        return found
+
+    monkeypatch.setattr(DeviceCodes, "by_stepup", look)
+    later = threading.Thread(target=lambda: looked.wait(PATIENT) and stand.ask())
+    later.start()
     assert stand.sign_in(stand.alice).step == "approve"
     assert "http-equiv" not in stand.phone.answer.text
-    asked.join()
+    later.join()
+    monkeypatch.setattr(approve, "_SOON_S", 0)
     assert stand.phone.open("approve/sup_fedcba9876543210").step == "approve-over"
 
 

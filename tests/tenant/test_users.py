@@ -29,7 +29,7 @@ from agentvault_tui.model import sha256_hex
 from agentvault_tui.model.claims import ROLES
 from agentvault_tui.tenant.codes import DeviceCodes
 from agentvault_tui.tenant.store import TenantSeal
-from agentvault_tui.tenant.users import OTP_KIND, strong_hasher
+from agentvault_tui.tenant.users import OTP_KIND
 
 
 def test_a_user_is_added_once_and_listed(home: Home) -> None:
@@ -86,9 +86,11 @@ def test_passwords_and_seeds_are_in_no_repr_and_no_file(home: Home) -> None:
 
 
 @pytest.mark.slow
-def test_passwords_are_hashed_at_64_mib_and_three_passes() -> None:
-    """argon2id with 64 MiB, three passes and four lanes."""
-    hashed = strong_hasher().hash("x")
+def test_passwords_are_hashed_at_64_mib_and_three_passes(home: Home) -> None:
+    """argon2id with 64 MiB, three passes and four lanes, if nothing else is given."""
+    users = open_users(home, hasher=None)
+    hashed = users._hasher.hash("x")
+    users.close()
     assert hashed.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
 
 

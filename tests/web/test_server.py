@@ -18,7 +18,7 @@ from support.patience import PATIENT
 from support.web_kit import CLOSE, GET, POST, QUICK, Serve, echo, read_all, talk
 
 from agentvault_tui.clock import SystemClock
-from agentvault_tui.web import Receive, Scope, Send, Server
+from agentvault_tui.web import App, Receive, Scope, Send, Server
 from agentvault_tui.web.exchange import count_connection
 from agentvault_tui.web.places import Limits, file_limit
 from agentvault_tui.web.reply import json_reply
@@ -35,6 +35,18 @@ for _ in range(int(sys.argv[2])):
     held[-1].sendall(b"GET /slow HTTP/1.1\\r\\nHost: 127.0.0.1\\r\\n\\r\\n")
 os.read(0, 1)
 """
+
+
+def slow_app() -> tuple[App, asyncio.Event]:
+    """Make an app that answers ``/slow`` once the event is set, others at once."""
+    over = asyncio.Event()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/slow":
+            await over.wait()
+        await echo(scope, receive, send)
+
+    return slow, over
 
 
 @pytest.mark.slow
@@ -175,12 +187,7 @@ async def test_a_connection_without_a_request_is_given_up_first(
 @as_root
 async def test_another_users_requests_shut_nobody_out(serve: Serve) -> None:
     """With a stranger's request at every place, ours is answered all the same."""
-
-    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] == "/slow":
-            await asyncio.Event().wait()
-        await echo(scope, receive, send)
-
+    slow, over = slow_app()
     listener = await serve(slow, limits=Limits(connections=8))
     argv = (sys.executable, "-c", STRANGER, str(listener.port), "8")
     stranger = await asyncio.create_subprocess_exec(*argv, stdin=PIPE)
@@ -192,6 +199,7 @@ async def test_another_users_requests_shut_nobody_out(serve: Serve) -> None:
             for _ in range(3):
                 assert b" 200 " in await talk(listener, GET[:-2] + CLOSE)
     finally:
+        over.set()
         stranger.stdin.close()
         await stranger.wait()
 
@@ -412,17 +420,13 @@ async def test_urgent_requests_are_served_though_all_places_are_taken(
     serve: Serve,
 ) -> None:
     """A reserved connection carries them alone, and others are told 503."""
-
-    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] == "/slow":
-            await asyncio.Event().wait()
-        await echo(scope, receive, send)
+    slow, over = slow_app()
 
     def urgent(scope: Scope) -> bool:
         return bool(scope["path"] == "/revoke")
 
     listener = await serve(slow, limits=Limits(connections=4), urgent=urgent)
-    blocked = GET.replace(b"GET / ", b"GET /slow ")
+    blocked = GET.replace(b"GET / ", b"GET /slow ")[:-2] + CLOSE
     tasks = [asyncio.create_task(talk(listener, blocked)) for _ in range(4)]
     async with asyncio.timeout(PATIENT):
         while len(listener.tasks) < 4:  # noqa: ASYNC110 - seen from outside
@@ -431,5 +435,5 @@ async def test_urgent_requests_are_served_though_all_places_are_taken(
         assert b" 503 " in await talk(listener, GET[:-2] + CLOSE)
         revoke = GET.replace(b"GET / ", b"GET /revoke ")
         assert b" 200 " in await talk(listener, revoke[:-2] + CLOSE)
-    for task in tasks:
-        task.cancel()
+    over.set()
+    await asyncio.gather(*tasks)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import pytest
 from support.bench import OPERATOR
-from support.team_edits import API, ONE, RULES, Place, approve, place, team, waiting
-from support.team_members import Member, seen
+from support.team_edits import RULES, Place, approve, edited, place, settle, waiting
 
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
-from agentvault_tui.broker.usecases.stepup_end import expire_due
 
 __all__ = ["place"]
 POLICY = "policy.cedar"
@@ -20,24 +18,12 @@ forbid (principal, action == Action::"send:email", resource);
 """
 
 
-async def settle(*members: Member) -> None:
-    """Let each broker compare its files twice, and end what is over."""
-    for _ in range(2):
-        await seen(*members)
-        for one in members:
-            await expire_due(one.bench.broker)
-
-
 @pytest.mark.parametrize("at", [0, 1])
 async def test_an_edit_of_the_policy_waits_and_any_broker_approves_it(
     place: Place, at: int
 ) -> None:
     """The other broker does not cancel it, and exactly the edited text is applied."""
-    async with team(place, API, ONE) as (a, b):
-        a.path(POLICY).write_text(LOOSE)
-        await settle(a, b)
-        (change,) = waiting(b)
-        assert [one.id for one in waiting(a)] == [change.id]
+    async with edited(place, POLICY, LOOSE) as (a, b, change):
         texts = [one.bench.broker.policy.text for one in (a, b)]
         assert texts == [RULES] * 2
         approver = (a, b)[at]
@@ -54,10 +40,7 @@ async def test_the_broker_that_asked_cancels_once_its_files_say_something_else(
     place: Place, then: str
 ) -> None:
     """An edit that is undone, replaced or broken brings nothing in if approved."""
-    async with team(place, API, ONE) as (a, b):
-        a.path(POLICY).write_text(LOOSE)
-        await settle(a, b)
-        (first,) = waiting(b)
+    async with edited(place, POLICY, LOOSE) as (a, b, first):
         a.path(POLICY).write_text(then)
         await settle(a, b)
         assert b.bench.broker.stepups.get(first.id).status == "cancelled"
@@ -69,10 +52,7 @@ async def test_a_policy_that_another_broker_applies_cancels_the_edit(
     place: Place,
 ) -> None:
     """The edit was made of another text: it is kept in a file of its own."""
-    async with team(place, API, ONE) as (a, b):
-        a.path(POLICY).write_text(LOOSE)
-        await settle(a, b)
-        (change,) = waiting(b)
+    async with edited(place, POLICY, LOOSE) as (a, b, change):
         strict = RULES + FORBID
         texts = {"policy": strict}
         await apply_policy(b.bench.broker, texts, OPERATOR, None, "")

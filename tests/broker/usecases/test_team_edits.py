@@ -15,13 +15,15 @@ from support.team_edits import (
     ONE,
     Place,
     approve,
+    edited,
     place,
+    settle,
     team,
     waiting,
 )
 from support.team_members import member, seen
 
-from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
+from agentvault_tui.broker.usecases.stepup_end import deny
 from agentvault_tui.cli.store import _home_rows, _team_rows
 from agentvault_tui.home import Home, put_private
 from agentvault_tui.ledger.store_copying import copy_to_home, copy_to_store
@@ -57,8 +59,7 @@ async def test_an_edit_that_loosens_counts_once_it_is_approved_at_any_broker(
             a.path(file).unlink()
         else:
             a.path(file).write_text(after)
-        for _ in range(2):
-            await seen(a, b)
+        await settle(a, b)
         assert [one.files.text(file) for one in (a, b)] == [before or None] * 2
         (change,) = waiting(a)
         assert [one.id for one in waiting(b)] == [change.id]
@@ -83,10 +84,7 @@ async def test_an_edit_that_is_undone_or_denied_changes_nothing(
     place: Place,
 ) -> None:
     """An undone edit cancels its change; a denied one is not asked about again."""
-    async with team(place, API, ONE) as (a, b):
-        a.path(API).write_text(EVIL)
-        await seen(a, b)
-        (first,) = waiting(b)
+    async with edited(place, API, EVIL) as (a, b, first):
         a.path(API).write_text(ONE)
         await seen(a, b)
         assert b.bench.broker.stepups.get(first.id).status == "cancelled"
@@ -94,8 +92,7 @@ async def test_an_edit_that_is_undone_or_denied_changes_nothing(
         await seen(a, b)
         (second,) = waiting(b)
         await deny(b.bench.broker, second.id, "no", OPERATOR)
-        for _ in range(2):
-            await seen(a, b)
+        await settle(a, b)
         assert waiting(a) == []
         assert (a.origin(), b.origin()) == ("https://one.test",) * 2
         assert a.says(API) == EVIL
@@ -105,14 +102,10 @@ async def test_a_change_of_the_file_elsewhere_cancels_the_change_that_waits(
     place: Place,
 ) -> None:
     """The edit is kept beside the file, and its approval brings nothing in."""
-    async with team(place, API, ONE) as (a, b):
-        a.path(API).write_text(EVIL)
-        await seen(a, b)
-        (change,) = waiting(b)
+    async with edited(place, API, EVIL) as (a, b, change):
         b.path(API).unlink()  # which is taken away at once
         await seen(b, a, b)
-        for one in (a, b):
-            await expire_due(one.bench.broker)
+        await settle(a, b)
         assert b.bench.broker.stepups.get(change.id).status == "cancelled"
         assert (a.origin(), b.origin(), a.says(API)) == (None, None, None)
         assert a.says(f"{API}.local") == EVIL
@@ -143,7 +136,7 @@ async def test_a_copied_ledger_brings_the_active_texts_and_not_the_edits(
         for file, active, edited in EDITED:
             assert (one.files.text(file), one.says(file)) == (active, active)
             assert one.says(f"{file}.local") == edited
-        await expire_due(one.bench.broker)
+        await settle(one)
         assert waiting(one) == []
     back.prepare()
     for file, _, edited in EDITED:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse
 from support.console_scenes import console, drawn, running, settle
-from support.dialog_stand import Stand, StandApp, said, scene, text_of
+from support.dialog_stand import Stand, StandApp, decide, said, scene, text_of
 from support.fake_operator import FakeOperator
 from support.manual_clock import ManualClock
 from support.wire_shapes import as_json, filled
@@ -50,14 +50,6 @@ def shown(stand: Stand, row: StepUpRow) -> StandApp:
     return StandApp(
         stand, lambda desk: StepUpDialog(desk, stand.mirror.stepups[row.id])
     )
-
-
-async def decide(app: StandApp, pilot: Pilot[None], key: str) -> None:
-    app.settle()
-    await pilot.press(key)
-    await app.workers.wait_for_complete()
-    await pilot.pause()
-    app.dialog.update_page()
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)])
