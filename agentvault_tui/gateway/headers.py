@@ -95,14 +95,14 @@ class RequestHeaders:
         """Return the value of a header that leaves."""
         return dict(self.leaving).get(name)
 
-    def with_keys_of(self, call: Mapping[str, object]) -> RequestHeaders:
-        """Replace each idempotency key by one that only the same call has.
+    def with_keys_of(self, requester: str) -> RequestHeaders:
+        """Replace each idempotency key by one that only *requester* has.
 
         Agents share a service's credential, and so its keys: the service would answer
-        one agent, or one approved action, with the result of another.
+        one agent with the result of another.
 
         Args:
-            call: who asks for what, without the headers.
+            requester: who asks; see `Token.requester`.
 
         Returns:
             the headers. A key is a UUID made from a hash (RFC 9562 section 5.8), since
@@ -110,8 +110,8 @@ class RequestHeaders:
         """
 
         def own(name: str, key: str) -> str:
-            one = {**call, "headers": sorted(self.leaving), "name": name}
-            number = int.from_bytes(hashlib.sha256(to_json(one).encode()).digest()[:16])
+            hashed = hashlib.sha256(to_json([requester, name, key]).encode())
+            number = int.from_bytes(hashed.digest()[:16])
             number = number & ~(0xF << 76) & ~(0b11 << 62) | _VERSION_8 | _VARIANT
             quote = '"' if len(key) > 1 and key[0] == key[-1] == '"' else ""
             return f"{quote}{UUID(int=number)}{quote}"

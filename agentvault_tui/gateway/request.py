@@ -153,18 +153,10 @@ class ServiceRequest:
 
     @classmethod
     def of(cls, head: RequestHead, content: Content, requester: str) -> ServiceRequest:
-        """Build the request that is sent for *requester*, with keys of its own.
-
-        A streamed body has no digest yet: its keys are those of the rest.
-        """
-        call = {
-            "requester": requester,
-            "method": head.method,
-            "url": f"{head.service.origin}{head.target.encoded}",
-            "body_sha256": content.sha256,
-            **content.described(),
-        }
-        return cls(replace(head, headers=head.headers.with_keys_of(call)), content)
+        """Build the request that is sent for *requester*."""
+        if head.service.idempotency_keys == "per_agent":
+            head = replace(head, headers=head.headers.with_keys_of(requester))
+        return cls(head, content)
 
     @property
     def url(self) -> str:

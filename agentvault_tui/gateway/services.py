@@ -173,6 +173,8 @@ class Service:
     index: RouteIndex
     """The routes by method and path."""
     method_override: bool = True
+    idempotency_keys: Literal["shared", "per_agent"] = "shared"
+    """Whether keys leave as agents state them, or as keys of each agent's own."""
     """Whether it may take another method from a query or body (``_method``)."""
     same_as: tuple[str, ...] = SAME_AS
     """Suffixes that name no other resource; see `same_as.parse_same_as`."""
@@ -204,6 +206,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     allow_http: bool = False
     ca_file: str = ""
     method_override: bool = True
+    idempotency_keys: Literal["shared", "per_agent"] = "shared"
     same_as: tuple[str, ...] = SAME_AS
     headers: list[str] = []
     drains_bodies: bool = False
@@ -262,6 +265,7 @@ def parse_service(name: str, text: str, catalogue: Catalogue, base: Path) -> Ser
         sha256=sha256_hex(source),
         index=RouteIndex(routes),
         method_override=table.method_override,
+        idempotency_keys=table.idempotency_keys,
         same_as=parse_same_as(table.same_as),
         listed=defaults.headers,
         drains_bodies=defaults.drains_bodies,

@@ -43,6 +43,7 @@ TEXTS: Final[dict[str, tuple[str, ...]]] = {
         "0ffbfe241236ca1d733e75128481ef7bf2e7c5a7817d6201d2b1477fb4f01aa0",
         "d68ae428ccbdff10416ed49954b4e9e614a6a11ba3a2a18dea3137ea362a6804",
         "3fb7b838af08b001610a7b5db136892da74910fdcf4e41d5cc53d293029ef795",
+        "4720457155178f5fb49faf9f0aa391ab8157cf1730c0e808a7c72cd82c49ca9f",
     ),
     "workspace": (
         "6afe503c6e030a5d94e16e0d300201ac925fb21ff5bf9681cfb0368943043f8e",
