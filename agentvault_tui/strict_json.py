@@ -8,7 +8,7 @@ import re
 from typing import Any, Final
 
 _MAX_DEPTH: Final = 32
-_MOST_MEMBERS: Final = 500_000
+MOST_MEMBERS: Final = 500_000
 """Commas and colons, those in strings too."""
 _LONE: Final = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 """Half of a pair, escaped in JSON or as it is; whole pairs too."""
@@ -21,7 +21,17 @@ class AmbiguousError(ValueError):
     """JSON that programs read as different documents, such as a duplicate key."""
 
 
-def loads(text: bytes | str, *, mend: bool = False, prune: bool = False) -> object:
+class TooLargeError(ValueError):
+    """JSON with more members than it may have."""
+
+
+def loads(
+    text: bytes | str,
+    *,
+    mend: bool = False,
+    prune: bool = False,
+    members: int = MOST_MEMBERS,
+) -> object:
     """Read JSON, refusing texts that two readers could take for different things.
 
     Duplicate keys (section 4), numbers that JSON or a double does not have (section 6),
@@ -35,6 +45,7 @@ def loads(text: bytes | str, *, mend: bool = False, prune: bool = False) -> obje
         prune: let too deeply nested parts become ``null`` instead of refusing them. For
             values that are only read: with parts left out, they must not be written
             back.
+        members: commas and colons that it may have, those in strings too.
 
     Raises:
         ValueError: it is not such JSON.
@@ -45,7 +56,7 @@ def loads(text: bytes | str, *, mend: bool = False, prune: bool = False) -> obje
         halves = "\\u" in text
     if prune:
         text = _without_depths(text)
-    value = decode(text)
+    value = decode(text, members=members)
     if halves and _LONE.search(text):
         how = "replace" if mend else "strict"
         plain = json.dumps(value, ensure_ascii=False).encode(errors=how)
@@ -54,7 +65,10 @@ def loads(text: bytes | str, *, mend: bool = False, prune: bool = False) -> obje
 
 
 def decode(
-    text: str, decoder: json.JSONDecoder | None = None, depth: int = _MAX_DEPTH
+    text: str,
+    decoder: json.JSONDecoder | None = None,
+    depth: int = _MAX_DEPTH,
+    members: int = MOST_MEMBERS,
 ) -> object:
     """Decode JSON with bounded members and depth.
 
@@ -62,12 +76,14 @@ def decode(
         text: the JSON.
         decoder: with `unique_pairs` and `refuse_constant`, if not the one of `loads`.
         depth: levels that it may nest.
+        members: commas and colons that it may have, those in strings too.
 
     Raises:
-        ValueError: it has too many members or levels, or is not JSON.
+        TooLargeError: it has too many members.
+        ValueError: it has too many levels, or is not JSON.
     """
-    if len(text) > _MOST_MEMBERS and text.count(",") + text.count(":") > _MOST_MEMBERS:
-        raise ValueError("it has too many members")
+    if len(text) > members and text.count(",") + text.count(":") > members:
+        raise TooLargeError("it has too many members")
     try:
         value: object = (decoder or _DECODER).decode(text)
     except RecursionError as error:

@@ -245,7 +245,9 @@ class DataPlane(Extension, Protocol):
             PolicyError: a file cannot be read.
         """
 
-    def changed_services(self, wanted: Mapping[str, str]) -> dict[str, str | None]:
+    async def changed_services(
+        self, wanted: Mapping[str, str]
+    ) -> dict[str, str | None]:
         """Return the texts before of service files that would change, by name.
 
         Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Mapping
@@ -13,7 +14,9 @@ from agentvault_tui.authorities import read_source, split_source
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.policy_files import MAX_FILE, NAME, read_text
 from agentvault_tui.errors import ConflictError, PolicyError, ServiceError
-from agentvault_tui.gateway.services import Services, parse_service
+from agentvault_tui.gateway.body import WORKERS
+from agentvault_tui.gateway.refusals import CallRefusedError
+from agentvault_tui.gateway.services import Services, check_service
 from agentvault_tui.gateway.shipped.earlier import successor
 from agentvault_tui.home import put_private
 from agentvault_tui.ledger import EventQuery, Meta
@@ -25,6 +28,9 @@ log = logging.getLogger("agentvault.gateway")
 APPLYING: Final = "services_applying"
 """Set from the record of applied service files until they are written: the SHA-256 of
 the texts before and after, by name."""
+
+_OPERATORS: Final = "operators"
+"""Whose turns their jobs have among those of agents."""
 
 
 class AppliedServices:
@@ -47,16 +53,34 @@ class AppliedServices:
             for one in self._services
         }
 
-    def changed(self, wanted: Mapping[str, str]) -> dict[str, str | None]:
+    async def changed(self, wanted: Mapping[str, str]) -> dict[str, str | None]:
         """Return the active texts of files that would change, by name.
 
         Raises:
             ServiceError: one of them cannot be put in effect.
             ConflictError: a file in the home is a symbolic link.
         """
-        changes: dict[str, str | None] = {}
-        active = self.texts()
+        changes = await asyncio.to_thread(self._compare, wanted, self.texts())
         catalogue, base = self._broker.policy.catalogue, self._broker.home.config
+        for name in changes:
+            shown = f"services/{name}.toml"
+            try:
+                # An operator without a factor may send it: the time that a long text
+                # takes to parse is not the broker's.
+                await WORKERS.run(
+                    _OPERATORS, check_service, name, wanted[name], catalogue, base
+                )
+            except ServiceError as error:
+                raise ServiceError(f"{shown}: {error.what}", error.remedy) from None
+            except CallRefusedError:
+                raise ServiceError(f"{shown} takes too long to read") from None
+        return changes
+
+    def _compare(
+        self, wanted: Mapping[str, str], active: Mapping[str, str]
+    ) -> dict[str, str | None]:
+        """Return the active texts of files that differ, by name."""
+        changes: dict[str, str | None] = {}
         for name, text in wanted.items():
             shown = f"services/{visible(name, 80)}.toml"
             if not NAME.fullmatch(name):
@@ -66,10 +90,6 @@ class AppliedServices:
                 raise ServiceError(f"{shown} is larger than {MAX_FILE // 1024} KiB")
             if active.get(name) == text == self._text(name):
                 continue
-            try:
-                parse_service(name, read_source(text, base), catalogue, base)
-            except ServiceError as error:
-                raise ServiceError(f"{shown}: {error.what}", error.remedy) from None
             if (self._folder / f"{name}.toml").is_symlink():
                 raise ConflictError(
                     f"{shown} in the home is a symbolic link",

@@ -280,9 +280,11 @@ class Gateway:
         """Return the texts of the service files in effect, by name."""
         return self._applied.texts()
 
-    def changed_services(self, wanted: Mapping[str, str]) -> dict[str, str | None]:
+    async def changed_services(
+        self, wanted: Mapping[str, str]
+    ) -> dict[str, str | None]:
         """Return the texts before of service files that would change, by name."""
-        return self._applied.changed(wanted)
+        return await self._applied.changed(wanted)
 
     @asynccontextmanager
     async def put_services(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from agentvault_tui.authorities import source_of, split_source
+from agentvault_tui.authorities import read_source, source_of, split_source
 from agentvault_tui.broker.policy_files import NAME
 from agentvault_tui.errors import ServiceError
 from agentvault_tui.gateway.amounts import NO_MONEY, MoneyTable, amount_rule
@@ -23,6 +22,7 @@ from agentvault_tui.gateway.config_folder import ConfigFolder, check_scope
 from agentvault_tui.gateway.same_as import SAME_AS, parse_same_as
 from agentvault_tui.gateway.sources import HEADER_NAME
 from agentvault_tui.gateway.templates import (
+    EarlierRoutes,
     RouteDefaults,
     RouteIndex,
     RouteTable,
@@ -39,7 +39,7 @@ from agentvault_tui.text import visible
 from agentvault_tui.toml_table import read_table
 
 DENY: Final = "deny"
-MAX_ROUTES: Final = 5000
+MAX_ROUTES: Final = 1000
 _HOST: Final = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 _NUMERIC: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]*")
@@ -276,25 +276,30 @@ def _parse_routes(
     tables: Sequence[RouteTable], catalogue: Catalogue, defaults: RouteDefaults
 ) -> list[ServiceRoute]:
     routes: list[ServiceRoute] = []
-    # By method and length, none for those that take the rest: others cannot cover it.
-    seen: dict[tuple[str, int], list[tuple[int, ServiceRoute]]] = defaultdict(list)
+    earlier = EarlierRoutes()
     for number, one in enumerate(tables, start=1):
         where = f"route {number} ({visible(one.method, 20)} {visible(one.path, 80)})"
         try:
             route = parse_route(one, catalogue, defaults)
         except ServiceError as error:
             raise ServiceError(f"{where}: {error.what}", error.remedy) from None
-        groups = [(m, n) for m in {"*", route.method} for n in (0, len(route.segments))]
-        for before, earlier in (pair for key in groups for pair in seen[key]):
-            if earlier.covers(route):
-                raise ServiceError(
-                    f"{where} can never match: route {before} matches all that it does",
-                    "put the narrower route first, or remove one",
-                )
-        length = 0 if route.rest else len(route.segments)
-        seen[route.method, length].append((number, route))
+        if (before := earlier.covering(route)) is not None:
+            raise ServiceError(
+                f"{where} can never match: route {before} matches all that it does",
+                "put the narrower route first, or remove one",
+            )
+        earlier.add(number, route)
         routes.append(route)
     return routes
+
+
+def check_service(name: str, text: str, catalogue: Catalogue, base: Path) -> None:
+    """Validate one service file, as `parse_service` does.
+
+    Raises:
+        ServiceError: says what is wrong with it, and what may help.
+    """
+    parse_service(name, read_source(text, base), catalogue, base)
 
 
 def parse_origin(url: str, *, allow_http: bool, whole: bool = True) -> ServerOrigin:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import unquote
@@ -128,26 +128,6 @@ class ServiceRoute:
             odd.add(index)
         return frozenset(odd)
 
-    def covers(self, other: ServiceRoute) -> bool:
-        """Check whether every request that *other* matches is matched by this one."""
-        if self.method not in {"*", other.method}:
-            return False
-        for index, (text, name) in enumerate(self.segments):
-            if index >= len(other.segments):
-                return False
-            last = index == len(self.segments) - 1
-            if self.rest and last:
-                return True
-            others_last = index == len(other.segments) - 1
-            other_text, other_name = other.segments[index]
-            if other.rest and others_last:
-                return False
-            if name and not (other_name or other_text):
-                return False
-            if not name and (other_name or other_text != text):
-                return False
-        return len(self.segments) == len(other.segments)
-
 
 class RouteTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """``[[routes]]``, as a file has it."""
@@ -190,17 +170,69 @@ def core_length(segments: tuple[Any, ...]) -> int:
     return len(segments) - (len(segments) > 1 and segments[-1] in {"", ("", "")})
 
 
+_Segment = tuple[str, str]
+"""Its text and the empty name, or the name that it captures."""
+
+
 @dataclass(slots=True)
 class _Node:
     """A place in the tree of templates: the segments up to here."""
 
     literals: dict[str, _Node] = field(default_factory=dict)
-    """By folded text."""
+    """By text."""
     capture: _Node | None = None
     ends: list[int] = field(default_factory=list)
     """Routes whose template ends here, by their place in the file."""
     rests: list[int] = field(default_factory=list)
     """Routes that capture the rest from here on."""
+
+
+class _Tree:
+    """Routes by method and by the segments of their templates."""
+
+    def __init__(self) -> None:
+        self._roots: dict[str, _Node] = {}
+
+    def roots(self, method: str) -> list[_Node]:
+        """Return where the routes of a method begin, and those of any method."""
+        return [self._roots[one] for one in {method, "*"} if one in self._roots]
+
+    def add(self, place: int, route: ServiceRoute, own: Iterable[_Segment]) -> None:
+        """Add a route under *own*, its segments without the rest that it captures."""
+        node = self._roots.setdefault(route.method, _Node())
+        for text, name in own:
+            if name:
+                node.capture = node = node.capture or _Node()
+            else:
+                node = node.literals.setdefault(text, _Node())
+        (node.rests if route.rest else node.ends).append(place)
+
+
+class EarlierRoutes:
+    """The routes before one in a file, to find those that match all that it does."""
+
+    def __init__(self) -> None:
+        """Hold no route yet."""
+        self._tree = _Tree()
+
+    def add(self, place: int, route: ServiceRoute) -> None:
+        """Add a route, by its place in the file."""
+        own = route.segments[: len(route.segments) - route.rest]
+        self._tree.add(place, route, own)
+
+    def covering(self, route: ServiceRoute) -> int | None:
+        """Return the place of the first that matches every request of *route*."""
+        nodes, found = self._tree.roots(route.method), set[int]()
+        for index, (text, name) in enumerate(route.segments):
+            found.update(place for one in nodes for place in one.rests)
+            if route.rest and index == len(route.segments) - 1:
+                break
+            literals = () if name else (one.literals.get(text) for one in nodes)
+            captures = (one.capture for one in nodes if name or text)
+            nodes = [one for one in (*literals, *captures) if one is not None]
+        else:
+            found.update(place for one in nodes for place in one.ends)
+        return min(found, default=None)
 
 
 class RouteIndex:
@@ -211,8 +243,10 @@ class RouteIndex:
         self._routes = routes
         texts = [text for route in routes for text, _ in route.segments]
         self._longest = max((len(fold(text)) for text in texts), default=0)
-        methods = {route.method for route in routes} | {"*"}
-        self._roots = {method: self._tree(method) for method in methods}
+        self._tree = _Tree()
+        for place, route in enumerate(routes):
+            own = route.segments[: core_length(route.segments) - route.rest]
+            self._tree.add(place, route, ((fold(text), name) for text, name in own))
 
     def candidates(self, method: str, folded: tuple[str, ...]) -> list[ServiceRoute]:
         """Return every route that a path matches in any spelling, in their order.
@@ -224,8 +258,8 @@ class RouteIndex:
         Returns:
             those, and some that it does not match.
         """
-        nodes = [self._roots.get(method, self._roots["*"])]
-        matches = {*nodes[0].rests}
+        nodes = self._tree.roots(method)
+        matches = {place for one in nodes for place in one.rests}
         for segment in folded:
             names = self._names(segment)
             inner = [
@@ -247,21 +281,6 @@ class RouteIndex:
             names.append(segment[:place])
             place = segment.find(".", place + 1)
         return names
-
-    def _tree(self, method: str) -> _Node:
-        root = _Node()
-        for place, route in enumerate(self._routes):
-            if route.method not in {"*", method}:
-                continue
-            node = root
-            own = route.segments[: core_length(route.segments) - route.rest]
-            for text, name in own:
-                if name:
-                    node.capture = node = node.capture or _Node()
-                else:
-                    node = node.literals.setdefault(fold(text), _Node())
-            (node.rests if route.rest else node.ends).append(place)
-        return root
 
 
 class RouteDefaults(NamedTuple):

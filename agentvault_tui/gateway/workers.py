@@ -2,7 +2,8 @@
 
 Parsing a large body would stop the event loop for longer than other requests may wait.
 A thread would not help: one thread of a process interprets at a time. A worker holds no
-secret, opens nothing, and ends when the broker does.
+secret, reads no file but the certificates that a service file names, and ends when the
+broker does.
 """
 
 from __future__ import annotations

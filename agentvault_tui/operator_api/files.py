@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import UNSET, Meta, UnsetType, field
 
 from agentvault_tui.operator_api.requests import WireRequest
 from agentvault_tui.operator_api.shapes import Moment, WireShape
 
+MOST_AGENTS: Final = 1000
+"""Agents of one request: others' requests wait while they are compared."""
+_MOST_SERVICES: Final = 200
 ServiceName = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
 """Names a file where it is exported: whatever a broker says, none elsewhere."""
 
@@ -45,11 +48,15 @@ class AgentEntry(WireRequest, kw_only=True):
 class FilesRequest(WireRequest, kw_only=True):
     """Put files in effect, or plan it; names are the identity."""
 
-    agents: dict[str, AgentEntry] = field(default_factory=dict)
+    agents: Annotated[dict[str, AgentEntry], Meta(max_length=MOST_AGENTS)] = field(
+        default_factory=dict
+    )
     """By name."""
     places: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """The names of the agents in each file, for the person who renames one."""
-    services: dict[str, str] = field(default_factory=dict)
+    services: Annotated[dict[str, str], Meta(max_length=_MOST_SERVICES)] = field(
+        default_factory=dict
+    )
     """The texts of service files, by name; those that are absent stay as they are."""
     limits: str | UnsetType = UNSET
     """The text of ``limits.toml``; absent, the limits stay as they are."""

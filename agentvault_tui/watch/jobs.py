@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 import msgspec
 
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.errors import ConflictError, LedgerUnwritableError, PolicyError
+from agentvault_tui.broker.operators_api.long_work import OperatorShares
+from agentvault_tui.errors import LedgerUnwritableError, PolicyError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger.schema import read_home
 from agentvault_tui.operator_api.advice import AdviceList, HitRateInfo
@@ -26,8 +27,6 @@ from agentvault_tui.watch.plan import plan
 
 AnswerT = TypeVar("AnswerT", bound=WireShape)
 _CANDIDATE = "the candidate"
-_MOST: Final = 2
-"""Jobs of one operator that may run or wait."""
 REFUSED: Final = 3
 """Exit code of a job whose policy is refused."""
 
@@ -73,8 +72,7 @@ class Jobs:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._turns: defaultdict[type[Job], asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._requests: Counter[str] = Counter()
-        """Jobs that run or wait, by the id of the operator who asked."""
+        self._shares = OperatorShares("plans or advices")
 
     async def run(self, job: Job, answer: type[AnswerT], by: str) -> AnswerT:
         """Run *job* when those of its kind that were asked for before have ended.
@@ -92,17 +90,9 @@ class Jobs:
             ConflictError: as many jobs of this operator run or wait as may.
             LedgerUnwritableError: its process ended before it was done.
         """
-        if self._requests[by] >= _MOST:
-            raise ConflictError(
-                f"{_MOST} plans or advices that you asked for are still computed",
-                "wait until one has ended",
-            )
-        self._requests[by] += 1
-        try:
+        with self._shares.of(by):
             async with self._turns[type(job)]:
                 code, output = await self._run(job)
-        finally:
-            self._requests[by] -= 1
         if code == REFUSED:
             raise PolicyError(*msgspec.json.decode(output, type=tuple[str, str]))
         try:

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.changes import How, Loosening
+from agentvault_tui.broker.operators_api.long_work import while_connected
 from agentvault_tui.broker.operators_api.wire import (
     body_of,
     moment_of,
@@ -120,7 +121,8 @@ def _policy_routes(
         texts = read_texts(broker.home)._replace(policy=body.policy)
         lasts = broker.settings.stepup.expires_in
         job = PlanJob(texts, broker.policy.version, lasts, since)
-        return await jobs.run(job, PlanInfo, operator_of(request).id)
+        work = jobs.run(job, PlanInfo, operator_of(request).id)
+        return await while_connected(request, work)
 
     async def change(request: Request) -> ShadowAnswer:
         """Let another policy decide next to the one in effect, or none any more."""
@@ -156,7 +158,8 @@ def _advice_routes(
         """Find the history's advice now; shown advice can be decided about."""
         until = broker.clock.now()
         job = AdviceJob(broker.policy.texts, until - timedelta(seconds=window), until)
-        advice = (await jobs.run(job, AdviceList, operator_of(request).id)).advice
+        work = jobs.run(job, AdviceList, operator_of(request).id)
+        advice = (await while_connected(request, work)).advice
         _keep(listed, window, advice)
         return advice
 

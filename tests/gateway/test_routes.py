@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from agentvault_tui.errors import UnreadableRequestError
 from agentvault_tui.gateway import RouteMatch, Service, match, parse_target
 from agentvault_tui.gateway.services import parse_service
 from agentvault_tui.gateway.templates import (
+    EarlierRoutes,
     RouteIndex,
     RouteTable,
+    ServiceRoute,
     core_length,
     fold,
     parse_route,
@@ -210,15 +213,7 @@ def test_the_index_leaves_no_route_out(
     templates: list[list[str]], segments: list[str]
 ) -> None:
     """What is not compared with a path is matched by it in no spelling."""
-    routes = []
-    for template in templates:
-        parts = [p for n, p in enumerate(template) if p or n == len(template) - 1]
-        parts = [
-            f"{{x{n}{p[1:-1] if n == len(parts) - 1 else ''}}}" if "{" in p else p
-            for n, p in enumerate(parts)
-        ]
-        table = RouteTable(method="GET", path="/" + "/".join(parts), scope="read:files")
-        routes.append(parse_route(table, shipped_catalogue()))
+    routes = parsed(templates)
     path = (*(part for part in segments[:-1] if part), segments[-1])
     folded = tuple(map(fold, path[: core_length(path)]))
     found = RouteIndex(routes).candidates("GET", folded)
@@ -228,3 +223,47 @@ def test_the_index_leaves_no_route_out(
             assert route in found
     places = [[one is route for one in routes].index(True) for route in found]
     assert places == sorted(places)
+
+
+def parsed(templates: list[list[str]]) -> list[ServiceRoute]:
+    """Return routes of these segments, where ``{}`` captures one, ``{*}`` the rest."""
+    routes = []
+    for template in templates:
+        parts = [p for n, p in enumerate(template) if p or n == len(template) - 1]
+        parts = [
+            f"{{x{n}{p[1:-1] if n == len(parts) - 1 else ''}}}" if "{" in p else p
+            for n, p in enumerate(parts)
+        ]
+        table = RouteTable(method="GET", path="/" + "/".join(parts), scope="read:files")
+        routes.append(parse_route(table, shipped_catalogue()))
+    return routes
+
+
+PATHS = [
+    (*inner, last)
+    for length in range(4)
+    for inner in itertools.product("abc", repeat=length)
+    for last in ("a", "b", "c", "")
+]
+
+
+@given(
+    st.lists(
+        st.lists(st.sampled_from(["a", "b", "{}", "{*}", ""]), min_size=1, max_size=3),
+        min_size=2,
+        max_size=5,
+    )
+)
+def test_a_route_that_can_never_match_is_found(templates: list[list[str]]) -> None:
+    """The first earlier route that matches all its requests is named, and no other."""
+    *routes, last = parsed(templates)
+    earlier = EarlierRoutes()
+    for place, route in enumerate(routes):
+        earlier.add(place, route)
+    matched = [path for path in PATHS if last.captures(path) is not None]
+    covering = [
+        place
+        for place, route in enumerate(routes)
+        if all(route.captures(path) is not None for path in matched)
+    ]
+    assert earlier.covering(last) == min(covering, default=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -292,3 +293,24 @@ def test_without_a_folder_there_are_no_services(tmp_path: Path) -> None:
     services.reload()
     assert list(services) == []
     assert services.warnings == []
+
+
+def test_the_work_of_reading_routes_grows_with_their_number(parse: Parse) -> None:
+    """Four times the routes are read with at most six times the calls."""
+
+    def count_calls(routes: int) -> int:
+        text = "".join(ROUTE.replace("/a/", f"/a{n}/") for n in range(routes))
+        calls = 0
+
+        def count(*_: object) -> None:
+            nonlocal calls
+            calls += 1
+
+        sys.setprofile(count)
+        try:
+            parse(text)
+        finally:
+            sys.setprofile(None)
+        return calls
+
+    assert count_calls(800) < 6 * count_calls(200)

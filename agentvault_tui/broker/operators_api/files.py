@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec.structs import asdict
 from starlette.requests import Request
@@ -16,7 +17,11 @@ from agentvault_tui.broker.authority import Authority, Need
 from agentvault_tui.broker.core import Broker, decide_anew
 from agentvault_tui.broker.operators_api.changes import How, Loosening
 from agentvault_tui.broker.operators_api.idle import decides_nothing
-from agentvault_tui.broker.operators_api.wire import body_of, route
+from agentvault_tui.broker.operators_api.long_work import (
+    OperatorShares,
+    while_connected,
+)
+from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
 from agentvault_tui.broker.riders import text_change
 from agentvault_tui.broker.usecases.apply import (
     AgentChange,
@@ -41,6 +46,9 @@ from agentvault_tui.operator_api.files import (
 )
 from agentvault_tui.text import in_full, visible
 
+_MEMBERS: Final = 50_000
+"""Commas and colons of a request: parsing more would delay others' requests."""
+
 
 def routes(broker: Broker, authority: Authority) -> list[Route]:
     """Return the routes about files."""
@@ -49,20 +57,23 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
         """Return the active state as files."""
         return await files_of(broker)
 
-    async def apply(request: Request) -> FilesAnswer | Response:
-        """Put files in effect, or return the difference."""
-        wanted = await body_of(request, FilesRequest, deep=True)
-        if wanted.plan:
+    shares, turn = OperatorShares("plans of files"), asyncio.Lock()
+
+    async def plan_of(wanted: FilesRequest) -> FilesPlan:
+        async with turn:
             came = await broker.ledger.applied()
             edits = await edits_of(broker, wanted)
-            plan = await plan_files(broker, wanted, came, edits)
-            decides_nothing(request)
-            return _answer(broker, plan, applied=False, recorded=True)
+            return await plan_files(broker, wanted, came, edits)
 
-        came = await broker.ledger.applied()
-        plan = await plan_files(broker, wanted, came, await edits_of(broker, wanted))
-        if not plan:
+    async def apply(request: Request) -> FilesAnswer | Response:
+        """Put in force what files say, or tell the difference."""
+        with shares.of(operator_of(request).id):
+            wanted = await body_of(request, FilesRequest, deep=True, members=_MEMBERS)
+            plan = await while_connected(request, plan_of(wanted))
+        if wanted.plan or not plan:
             decides_nothing(request)
+        if wanted.plan:
+            return _answer(broker, plan, applied=False, recorded=True)
         local = Need.GIVE if plan.widens else Need.CUT
         loosens = _loosened(broker, plan)
         return await applying.settle(request, wanted, loosens, local=local)

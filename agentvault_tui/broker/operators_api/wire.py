@@ -41,6 +41,7 @@ from agentvault_tui.model import Actor, ActorKind
 from agentvault_tui.operator_api.calls import ACCESS, AnswerT, ApiCall
 from agentvault_tui.operator_api.codec import encode
 from agentvault_tui.operator_api.shapes import ProblemInfo, WireShape
+from agentvault_tui.strict_json import MOST_MEMBERS, TooLargeError
 from agentvault_tui.trusted_files import user_name
 from agentvault_tui.web.exchange import RESERVED, ClientGoneError
 from agentvault_tui.web.forms import BodyError, parse_object
@@ -290,18 +291,23 @@ async def http_refusal(_: Request, error: Exception) -> Response:
 
 
 async def body_of(
-    request: Request, kind: type[RequestT], *, deep: bool = False
+    request: Request,
+    kind: type[RequestT],
+    *,
+    deep: bool = False,
+    members: int = MOST_MEMBERS,
 ) -> RequestT:
     """Read the body, a JSON object, as *kind*; a member that is null counts as absent.
 
-    A *deep* one may nest, and texts in it be as long, as the body's cap allows.
+    A *deep* one may nest, and texts in it be as long, as the body's cap allows. It may
+    have so many *members*: commas and colons, those in texts too.
 
     Raises:
         UsageError: it is not JSON, not an object, or not of that kind.
     """
     raw = await read_body(request.receive)
     try:
-        body = _object_of(raw) if deep else parse_object(raw or b"{}")
+        body = _object_of(raw, members) if deep else parse_object(raw or b"{}")
     except BodyError as error:
         raise UsageError(error.text, "send one JSON object") from error
     return _read(body, kind, "member")
@@ -321,9 +327,11 @@ def query_of(request: Request, kind: type[RequestT]) -> RequestT:
     return query
 
 
-def _object_of(raw: bytes) -> dict[str, object]:
+def _object_of(raw: bytes, members: int) -> dict[str, object]:
     try:
-        decoded = strict_json.loads(raw)
+        decoded = strict_json.loads(raw, members=members)
+    except TooLargeError:
+        raise BodyError(400, f"it has more than {members:,} members") from None
     except ValueError:
         raise BodyError(400, "the JSON is malformed") from None
     if not isinstance(decoded, dict):

@@ -250,9 +250,7 @@ async def edits_of(broker: Broker, wanted: FilesRequest) -> TextEdits:
         if wanted.services:
             if broker.gateway is None:
                 raise UsageError("this broker has no gateway, and so no services")
-            # In a thread: hundreds of routes take longer than a call may wait.
-            compare = broker.gateway.changed_services
-            befores = await asyncio.to_thread(compare, wanted.services)
+            befores = await broker.gateway.changed_services(wanted.services)
             services = {n: (was, wanted.services[n]) for n, was in befores.items()}
         (before, counts), now = await _texts_now(broker), broker.policy.texts
         after = wanted.limits
