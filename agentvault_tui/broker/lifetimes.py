@@ -9,7 +9,31 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from agentvault_tui.clock import Clock, Deadline, as_set_now
-from agentvault_tui.model import Agent, AgentId, AgentStatus, Token
+from agentvault_tui.lookalikes import fold_text
+from agentvault_tui.model import Agent, AgentId, AgentStatus, Credential, Token
+
+
+class RemovedAgents:
+    """Finds the removed agent whose name, key or subject another one has."""
+
+    def __init__(self) -> None:
+        """Know no agent yet."""
+        self._names: set[str] = set()
+        self._credentials: set[Credential] = set()
+
+    def put(self, agent: Agent) -> None:
+        """Add an agent that was removed."""
+        self._names.add(fold_text(agent.name))
+        if agent.credential.kind != "none":
+            self._credentials.add(agent.credential)
+
+    def has_name(self, name: str) -> bool:
+        """Tell whether one had a name, or one that looks alike."""
+        return fold_text(name) in self._names
+
+    def has_credential(self, credential: Credential) -> bool:
+        """Tell whether one had a public key, or a subject."""
+        return credential in self._credentials
 
 
 class Lifetimes:
@@ -23,11 +47,14 @@ class Lifetimes:
         """The next first; an agent that was revoked stays until then."""
         self._derived: dict[AgentId, list[AgentId]] = defaultdict(list)
         """By template."""
+        self.removed = RemovedAgents()
         self._orphaned: set[AgentId] = set()
         """Agents whose template is revoked, as far as they were not taken."""
 
     def put(self, agent: Agent, before: Agent | None) -> None:
         """Know *agent*, which was *before*, if it was there."""
+        if agent.removed_at is not None:
+            self.removed.put(agent)
         origin, revoked = agent.from_template, agent.status is AgentStatus.REVOKED
         if before is None and origin is not None:
             self._derived[origin].append(agent.id)

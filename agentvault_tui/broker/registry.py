@@ -183,8 +183,7 @@ class Registry:
         """Remember *agent*, replacing its earlier version."""
         previous, self._agents[agent.id] = self._agents.get(agent.id), agent
         self._list(agent, previous)
-        before = previous and previous.credential.subject
-        subject = agent.credential.subject
+        before, subject = previous and previous.subject, agent.subject
         if before and before != subject:
             self.subjects.discard(before, agent.id)
         if subject and before != subject:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _SUFFIX: Final = ".toml"
 _MOST_BYTES: Final = 3 * 2**20
-"""Of all files: about 10,000 agents, and less than the broker takes."""
+"""Of all files: less than the broker takes."""
 _AGENTS: Final = "agents.toml"
 _LIMITS: Final = "limits.toml"
 _SERVICES: Final = "services"
@@ -73,8 +73,21 @@ class _AgentsFile(msgspec.Struct, forbid_unknown_fields=True):
     metavar="N",
     help="Revoke the N agents from earlier files that no file names any more.",
 )
+@click.option(
+    "--accept",
+    multiple=True,
+    metavar="NAME",
+    help="Grant to this agent though an operator registered it who may not grant, or"
+    " though a removed agent had its name, key or subject.",
+)
 @pass_session
-def apply(session: CliSession, source: Path, plan: bool, prune: int | None) -> int:
+def apply(
+    session: CliSession,
+    source: Path,
+    plan: bool,
+    prune: int | None,
+    accept: tuple[str, ...],
+) -> int:
     """Apply agents, services and limits from files: all of them, or nothing.
 
     Agents are identified by name. Scopes and delegates that a file does not name are
@@ -84,6 +97,7 @@ def apply(session: CliSession, source: Path, plan: bool, prune: int | None) -> i
     """
     wanted = _read_files(source)
     wanted.plan, wanted.prune = plan, UNSET if prune is None else prune
+    wanted.accept = accept
     answer = session.client.call(calls.APPLY_FILES, wanted)
     if not session.out.print_json(answer):
         _tell(session.out, answer, plan=plan)

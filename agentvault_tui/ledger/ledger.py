@@ -36,6 +36,7 @@ from agentvault_tui.ledger.query import (
     read_one,
     read_page,
     read_story,
+    read_unconfirmed,
     read_unfinished,
 )
 from agentvault_tui.ledger.reading import Reading
@@ -398,6 +399,10 @@ class Ledger:
     async def applied(self) -> frozenset[str]:
         """Read the things that files put there first; see `query.read_applied`."""
         return await self._read(read_applied)
+
+    async def unconfirmed(self) -> dict[str, str]:
+        """Read who registered agents without a grant; see `query.read_unconfirmed`."""
+        return await self._read(read_unconfirmed)
 
     async def unfinished(self, since: int) -> tuple[Event, ...]:
         """Read the attempts of calls after event *since* that have no result."""

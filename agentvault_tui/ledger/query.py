@@ -399,6 +399,23 @@ def read_applied(db: sqlite3.Connection) -> frozenset[str]:
     return frozenset(row[0] for row in rows)
 
 
+def read_unconfirmed(db: sqlite3.Connection) -> dict[str, str]:
+    """Read who registered the agents that nobody who may grant has confirmed.
+
+    Returns:
+        the operator's name, by the agent's id.
+    """
+    rows = db.execute(
+        "SELECT agent_id, json_extract(body, '$.actor.name') FROM events"
+        " WHERE type = 'agent.registered' AND outcome IS NULL"
+        " AND json_extract(body, '$.detail.confirmed') = 0 AND agent_id NOT IN"
+        " (SELECT accepted.value FROM events AS applied,"
+        " json_each(applied.body, '$.detail.accepted') AS accepted"
+        " WHERE applied.type = 'config.applied' AND applied.outcome IS NULL)"
+    )
+    return dict(rows.fetchall())
+
+
 def _carries(event: Event, name: str) -> bool:
     tokens = event.detail.get("tokens")
     return name in _ids(event) or (

@@ -95,6 +95,11 @@ class Agent:
     agent nothing."""
 
     @property
+    def subject(self) -> str | None:
+        """Return the subject that it authenticates by; a removed agent does not."""
+        return None if self.removed_at else self.credential.subject
+
+    @property
     def shown_identity(self) -> dict[str, str]:
         """Return the identity that events record for its platform's token."""
         proven = self.authenticated_as

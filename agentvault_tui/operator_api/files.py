@@ -64,6 +64,9 @@ class FilesRequest(WireRequest, kw_only=True):
     """Only return the difference."""
     prune: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
     """Revoke the agents that came by files and stand in none any more: so many."""
+    accept: tuple[str, ...] = ()
+    """Names of agents to which files grant, though an operator registered them who may
+    not grant, or though a removed agent had their name, key or subject."""
 
 
 FieldValue = str | bool | tuple[str, ...] | dict[str, tuple[str, ...]] | None

@@ -43,6 +43,7 @@ from agentvault_tui.broker.usecases.ending import Cut, revoke_token
 from agentvault_tui.broker.usecases.issue_for import issue_for
 from agentvault_tui.broker.usecases.naming import (
     check_rename,
+    check_unclaimed,
     remove_agent,
     rename_agent,
 )
@@ -133,9 +134,11 @@ def _keeping(broker: Broker, authority: Authority) -> list[Route]:
 
 def _registering(broker: Broker, authority: Authority) -> list[Route]:
     async def do_add(
-        wanted: asks.AgentRequest, operator: Actor, _: object
+        wanted: asks.AgentRequest, operator: Actor, how: How
     ) -> shapes.NewAgentInfo:
-        registered = await register(broker, wanted, operator)
+        if not how.loosens:
+            check_unclaimed(broker, wanted.name)
+        registered = await register(broker, wanted, operator, confirmed=how.loosens)
         return agent_info(
             registered.agent, broker.registry, client_secret=registered.client_secret
         )

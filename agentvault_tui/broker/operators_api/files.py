@@ -24,12 +24,12 @@ from agentvault_tui.broker.operators_api.long_work import (
 from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
 from agentvault_tui.broker.riders import text_change
 from agentvault_tui.broker.usecases.apply import (
-    AgentChange,
     FilesPlan,
     apply_files,
     loosened,
     plan_files,
 )
+from agentvault_tui.broker.usecases.apply_doubts import AgentChange
 from agentvault_tui.broker.usecases.apply_entries import entry_of, files_of
 from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.broker.usecases.policy_apply import TextEdit, edits_of
@@ -114,6 +114,7 @@ def _loosened(broker: Broker, plan: FilesPlan) -> Wanted:
         "ca_file": [f"{path}: SHA-256 {sha}" for path, sha in authorities.items()],
         "origins": [f"{name}: {_origin(new)}" for name, (_, new) in services.items()],
         "agents revoked": [visible(one.name, 60) for one in plan.pruned],
+        "agents accepted": [*plan.accepted.values()],
     }
     texts = [_agent_change(one, name_of) for one in plan.changes]
     texts += [
@@ -127,6 +128,7 @@ def _loosened(broker: Broker, plan: FilesPlan) -> Wanted:
         "applied files",
         (
             *(f"agent:{one.before.id}" for one in plan.changes if one.before),
+            *(f"agent:{one}" for one in sorted(_related(broker, plan))),
             *(f"agent:{one.id}" for one in plan.pruned),
             *(f"name:{one.after.name}" for one in plan.changes if not one.before),
             *(f"service:{name}" for name in plan.edits.services),
@@ -152,6 +154,17 @@ def _authorities(broker: Broker, services: Mapping[str, TextEdit]) -> dict[str, 
     base = broker.home.config
     named = (named_files(text, base).values() for _, text in services.values())
     return {str(path): file_digest(path, base) for paths in named for path in paths}
+
+
+def _related(broker: Broker, plan: FilesPlan) -> set[AgentId]:
+    """Return the registered agents that delegates and templates of a plan name."""
+    changed = {one.after.id for one in plan.changes}
+    named = {to for one in plan.changes for to in one.receivers()} | {
+        one.after.from_template for one in plan.changes if one.after.from_template
+    }
+    return {
+        one for one in named - changed if broker.registry.find_agent(one) is not None
+    }
 
 
 def _agent_change(

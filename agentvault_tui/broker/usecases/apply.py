@@ -16,6 +16,7 @@ from msgspec.structs import replace as replaced
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.usecases.apply_doubts import AgentChange, Doubts
 from agentvault_tui.broker.usecases.apply_entries import (
     agent_named,
     check_names,
@@ -47,12 +48,11 @@ from agentvault_tui.model import (
     Agent,
     AgentId,
     AgentStatus,
-    Delegate,
     Draft,
     EventType,
     sha256_hex,
 )
-from agentvault_tui.operator_api.files import FilesRequest
+from agentvault_tui.operator_api.files import AgentEntry, FilesRequest
 from agentvault_tui.policy import only_tightens
 from agentvault_tui.text import visible
 
@@ -62,39 +62,6 @@ _A_TURN: Final = 50
 """Agents that are compared, or narrowed, in one turn of the event loop."""
 _LISTED: Final = 20
 """Names in one sentence."""
-
-
-@dataclass(frozen=True, slots=True)
-class AgentChange:
-    """An agent as it is, if it is there, and as files say it."""
-
-    before: Agent | None
-    after: Agent
-
-    @property
-    def narrowed(self) -> Agent | None:
-        """The agent with only its losses applied."""
-        if self.before is None:
-            return None
-        narrowed = (
-            Delegate(one.agent_id, tuple(sorted(left)))
-            for one in self.before.delegates
-            if (left := frozenset(one.scopes) & self.after.may_pass_on(one.agent_id))
-        )
-        scopes = frozenset(self.before.scopes) & frozenset(self.after.scopes)
-        return replace(
-            self.before, scopes=tuple(sorted(scopes)), delegates=tuple(narrowed)
-        )
-
-    @property
-    def widens(self) -> bool:
-        """Whether anything but its losses changes."""
-        return self.narrowed != self.after
-
-    def receivers(self) -> Iterator[AgentId]:
-        """Yield the agents that it may pass on to, before or after."""
-        receivers = self.before.delegates if self.before else ()
-        yield from sorted({one.agent_id for one in (*receivers, *self.after.delegates)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +76,8 @@ class FilesPlan:
     """Agents that came by files, are served, and stand in none any more."""
     notes: tuple[str, ...]
     edits: TextEdits
+    accepted: Mapping[AgentId, str]
+    """Agents that files grant to only because a person accepts them, and why."""
 
     def __bool__(self) -> bool:
         return bool(self.changes or self.pruned or self.edits)
@@ -166,21 +135,16 @@ async def plan_files(
 
     Raises:
         UsageError: an entry of a file is impossible.
-        ConflictError: the number of agents to be revoked is another.
+        ConflictError: the number of agents to be revoked is another, or an agent has
+            to be accepted.
     """
-    body = to_builtins(replaced(wanted, plan=False, prune=UNSET, places={}))
+    options = {"plan": False, "prune": UNSET, "places": {}, "accept": ()}
+    body = to_builtins(replaced(wanted, **options))
     digest = sha256_hex(canonical(body))
     entries = filled(broker.registry, wanted.agents)
     there = {name: agent_named(broker.registry, name) for name in entries}
     check_names(broker.registry, [name for name, agent in there.items() if not agent])
-    plain = dict[str, Agent]()
-    for number, (name, entry) in enumerate(entries.items(), 1):
-        template = None
-        if (origin := entry.from_template) is not None:
-            template = plain.get(origin) or agent_named(broker.registry, origin)
-        plain[name] = described(broker, name, entry, there[name], template)
-        if number % _A_TURN == 0:
-            await asyncio.sleep(0)
+    plain = await _described_all(broker, entries, there)
     changes, notes = list[AgentChange](), list[str]()
     for number, (name, entry) in enumerate(entries.items(), 1):
         if number % _A_TURN == 0:
@@ -198,6 +162,10 @@ async def plan_files(
             notes.append(f"{shown} cannot authenticate yet: {command}")
     check_subjects(broker.registry, (one.after for one in changes))
     notes += _circle(changes, (one for one in there.values() if one))
+    unconfirmed = await broker.ledger.unconfirmed() if changes else {}
+    doubts = Doubts(broker.registry, unconfirmed, plain)
+    accepted = doubts.accepted(changes, wanted.accept)
+    notes += accepted.values()
     named = {one.id for one in plain.values()}
     gone = _gone(broker.registry, came - named)
     pruned = _pruned(gone, wanted.prune)
@@ -208,8 +176,25 @@ async def plan_files(
             "put the template back, or leave both out",
         )
     return FilesPlan(
-        f"sha256:{digest}", tuple(changes), pruned, gone, tuple(notes), edits
+        f"sha256:{digest}", tuple(changes), pruned, gone, tuple(notes), edits, accepted
     )
+
+
+async def _described_all(
+    broker: Broker,
+    entries: Mapping[str, AgentEntry],
+    there: Mapping[str, Agent | None],
+) -> dict[str, Agent]:
+    """Return the agents that entries say, by name, but for their delegates."""
+    plain = dict[str, Agent]()
+    for number, (name, entry) in enumerate(entries.items(), 1):
+        template = None
+        if (origin := entry.from_template) is not None:
+            template = plain.get(origin) or agent_named(broker.registry, origin)
+        plain[name] = described(broker, name, entry, there[name], template)
+        if number % _A_TURN == 0:
+            await asyncio.sleep(0)
+    return plain
 
 
 async def apply_files(broker: Broker, wanted: FilesRequest, who: Who) -> FilesApplied:
@@ -323,6 +308,7 @@ async def _commit(
                 "revoked": len(plan.pruned),
                 "services": sorted(plan.edits.services),
                 "limits": plan.edits.limits is not None,
+                **({"accepted": sorted(plan.accepted)} if plan.accepted else {}),
             },
         ),
         *texts[0],

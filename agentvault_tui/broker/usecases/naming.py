@@ -15,7 +15,7 @@ from agentvault_tui.broker.usecases.scopes import changed_draft, record_change
 from agentvault_tui.errors import ConflictError
 from agentvault_tui.ledger import Meta
 from agentvault_tui.lookalikes import fold_text
-from agentvault_tui.model import Actor, Agent, AgentStatus, Credential
+from agentvault_tui.model import Actor, Agent, AgentStatus
 from agentvault_tui.text import visible
 
 _PLACES: Final = "applied_files"
@@ -76,12 +76,21 @@ def check_rename(broker: Broker, agent: Agent, name: str) -> None:
     check_name(name)
     if agent.removed_at is not None:
         raise ConflictError(f"{visible(agent.name, 60)} was removed")
+    _check_in_no_file(broker, agent, "rename")
+
+
+def _check_in_no_file(broker: Broker, agent: Agent, verb: str) -> None:
+    """Refuse to *verb* an agent that a file has which was applied.
+
+    Raises:
+        ConflictError: names the file.
+    """
     for file, names in _places(broker).items():
         if agent.name in names:
             raise ConflictError(
                 f"{visible(agent.name, 60)} is in the file {visible(file, 200)}, which"
-                " apply would register again under its old name",
-                "take it out of that file and apply the file, then rename the agent",
+                " apply would register again under that name",
+                f"take it out of that file and apply the file, then {verb} the agent",
             )
     if places := list(_rules_of(broker, agent.name)):
         raise ConflictError(
@@ -104,10 +113,31 @@ def _rules_of(broker: Broker, name: str) -> Iterator[str]:
         yield from uses(name)
 
 
+def check_unclaimed(broker: Broker, name: str) -> None:
+    """Refuse a name that a file has, or a removed agent had.
+
+    Whoever applies the file, or knew that agent, would grant to another one.
+
+    Args:
+        broker: the broker.
+        name: of an agent that somebody registers who may not grant.
+
+    Raises:
+        ConflictError: it is one of these names.
+    """
+    files = (one for names in _places(broker).values() for one in names)
+    shown, folded = visible(name, 60), fold_text(name)
+    remedy = "choose another name, or have an approver register it with its scopes"
+    if folded in map(fold_text, files):
+        raise ConflictError(f"a file that was applied has the name {shown}", remedy)
+    if broker.registry.lifetimes.removed.has_name(name):
+        raise ConflictError(f"a removed agent had the name {shown}", remedy)
+
+
 async def remove_agent(broker: Broker, agent_id: str, operator: Actor) -> Agent:
     """Take a revoked agent out of all lists, for good; its history stays.
 
-    Its name may be given to another agent afterwards.
+    Whoever may grant may give its name to another agent afterwards.
 
     Args:
         broker: the broker.
@@ -119,7 +149,8 @@ async def remove_agent(broker: Broker, agent_id: str, operator: Actor) -> Agent:
 
     Raises:
         NotFoundError: no such agent.
-        ConflictError: it is not revoked, or its revocation is not finished.
+        ConflictError: it is not revoked, its revocation is not finished, or a file that
+            was applied has it.
         LedgerUnwritableError: it could not be recorded, and stays as it was.
     """
     async with broker.registry.changing[broker.registry.agent(agent_id).id]:
@@ -137,8 +168,11 @@ async def remove_agent(broker: Broker, agent_id: str, operator: Actor) -> Agent:
                 f"the revocation of {shown} is not finished at the tenant",
                 "agentvault agents show has what is left; remove it afterwards",
             )
+        _check_in_no_file(broker, agent, "remove")
+        # Key and subject stay, so that no other agent gets them unnoticed.
+        public = replace(agent.credential, secret_sha256=None)
         now = broker.clock.now()
-        after = replace(agent, removed_at=now, credential=Credential(), delegates=())
+        after = replace(agent, removed_at=now, credential=public, delegates=())
         draft = changed_draft(operator, after, ["removed"])
         stays = partial(changed_draft, operator, changed=[], reason=FAILED)
         await record_change(broker, agent, after, draft, stays)

@@ -51,23 +51,34 @@ class Registered:
     client_secret: str | None = field(repr=False)
 
 
-async def register(broker: Broker, wanted: AgentRequest, operator: Actor) -> Registered:
+async def register(
+    broker: Broker, wanted: AgentRequest, operator: Actor, *, confirmed: bool = True
+) -> Registered:
     """Register an agent.
 
     Args:
         broker: the broker.
         wanted: the operator's data.
         operator: who registers it.
+        confirmed: whether that was somebody who may grant; if not, files grant it
+            nothing until such a person accepts it.
 
     Returns:
         the agent, and its secret, which is stored as a hash alone.
 
     Raises:
         UsageError: a field is missing or too long, a scope unknown, a key unusable.
-        ConflictError: the name is taken, or a token of its subject is another's too.
+        ConflictError: the name is taken, a token of its subject is another's too, or
+            a removed agent had its key or subject.
         LedgerUnwritableError: it could not be recorded.
     """
     agent = new_agent(broker, wanted)
+    if broker.registry.lifetimes.removed.has_credential(agent.credential):
+        raise ConflictError(
+            f"an agent that was revoked and removed had the key or subject of"
+            f" {visible(agent.name, 60)}",
+            "give it another, or apply a file with it: apply -f FILE --accept NAME",
+        )
     check_scopes(broker, (*agent.scopes, *agent.serves))
     secret = None
     if agent.credential.kind == "none" and not agent.template:
@@ -79,7 +90,10 @@ async def register(broker: Broker, wanted: AgentRequest, operator: Actor) -> Reg
         if subject:
             check_subject_free(broker, subject)
         with registering(broker, agent):
-            await broker.record(registered_draft(agent, operator), changes=[agent])
+            draft = registered_draft(agent, operator)
+            if not confirmed:
+                draft.detail["confirmed"] = False
+            await broker.record(draft, changes=[agent])
             broker.registry.put_agent(agent)
     check_end(broker, agent)  # what ended meanwhile is revoked at the next look
     return Registered(agent, secret)

@@ -136,6 +136,7 @@ async def requests(bench: Bench) -> list[tuple[calls.ApiCall[Any], dict[str, Any
         (
             calls.APPLY_FILES,
             {
+                "accept": ["payer"],
                 "agents": {
                     "payer": entry,
                     "n": {**new, "subject": "github:repo:acme/y"},
