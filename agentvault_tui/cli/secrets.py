@@ -25,7 +25,8 @@ from agentvault_tui.text import visible
 
 if TYPE_CHECKING:
     from agentvault_tui.broker.secret_uses import SecretUse
-    from agentvault_tui.gateway.secrets import SecretChange, Secrets
+    from agentvault_tui.gateway.secret_staging import SecretChange
+    from agentvault_tui.gateway.secrets import Secrets
 
 _MOST = 16_384
 
@@ -234,6 +235,7 @@ async def _change_here(
     store = Secrets(session.home, SystemClock(), shared=shared)
     # Whoever has the ledger is the only one who changes the file.
     async with session.ledger() as ledger:
+        await store.finish(ledger)
         await store.change(lambda: prepare(store, session.operator), ledger.commit)
 
 

@@ -26,7 +26,8 @@ from agentvault_tui.errors import (
     SealedError,
 )
 from agentvault_tui.gateway.echo import Echo, Needles, needles
-from agentvault_tui.gateway.secrets import SecretChange, Secrets
+from agentvault_tui.gateway.secret_staging import SecretChange
+from agentvault_tui.gateway.secrets import Secrets
 from agentvault_tui.gateway.services import Service, UpstreamCredential
 from agentvault_tui.gateway.upstream import Outgoing, Upstream
 from agentvault_tui.model import Agent, AgentId

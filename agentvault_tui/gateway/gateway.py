@@ -161,7 +161,7 @@ class Gateway:
     def warnings(self) -> list[str]:
         """Say which files are not in effect, and which secrets may not be sent."""
         problems = [one for folder in self._folders for one in folder.warnings]
-        return problems + self.origins.warnings
+        return [*problems, *self.secrets.warnings, *self.origins.warnings]
 
     @property
     def notices(self) -> list[str]:
@@ -177,6 +177,7 @@ class Gateway:
         """Read all files and record those that differ from the ledger's record."""
         file_limit(_FILES)
         await self._applied.finish()
+        await self.secrets.finish(self.broker.ledger)
         await asyncio.to_thread(self._applied.renew)
         if self.broker.files is not None:
             await self.broker.files.look()

@@ -44,7 +44,8 @@ from agentvault_tui.gateway.probe import METHODS, UNREAD, probe
 from agentvault_tui.gateway.refusals import CallRefusedError
 from agentvault_tui.gateway.request import read_body, read_head
 from agentvault_tui.gateway.secret_origins import SecretOrigins
-from agentvault_tui.gateway.secrets import RecordsChange, SecretChange, Secrets
+from agentvault_tui.gateway.secret_staging import SecretChange
+from agentvault_tui.gateway.secrets import RecordsChange, Secrets
 from agentvault_tui.gateway.services import Service, ServiceHealth, Services
 from agentvault_tui.gateway.team_calls import TeamCalls
 from agentvault_tui.gateway.templates import ServiceRoute

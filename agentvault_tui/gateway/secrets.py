@@ -13,10 +13,9 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_bytes
-from typing import ClassVar, Final, Protocol
+from typing import Final, Protocol
 
 import msgspec
 from msgspec import UNSET
@@ -41,33 +40,25 @@ from agentvault_tui.gateway.secret_rows import (
     listed_text,
     url_origin,
 )
+from agentvault_tui.gateway.secret_staging import (
+    SecretChange,
+    SecretsSeal,
+    SecretStaging,
+    content_text,
+    key_file,
+    unwritable,
+)
 from agentvault_tui.home import Home, file_stamp, fsync_folder, put_private
-from agentvault_tui.ledger import Meta
+from agentvault_tui.ledger import EventQuery, Ledger, Meta
 from agentvault_tui.model import Actor, Draft, EventType
 from agentvault_tui.origins import NOWHERE, ServerOrigin
-from agentvault_tui.sealing import KEY_BYTES, Seal, team_keys
+from agentvault_tui.sealing import KEY_BYTES, team_keys
 from agentvault_tui.text import visible
 from agentvault_tui.trusted_files import read_trusted
 from agentvault_tui.vault import Secret
 
 _KIND: Final = "secret"
 _CREDENTIAL: Final = "agentvault-secrets-key"
-
-
-class SecretsSeal(Seal):
-    """The seal of the file."""
-
-    WHOSE: ClassVar[str] = "secrets"
-    LOST: ClassVar[str] = "every secret has to be set again"
-
-
-@dataclass(frozen=True, slots=True)
-class SecretChange:
-    """A change that is prepared: first its event is recorded, then it is written."""
-
-    draft: Draft
-    write: Callable[[], None]
-    changes: tuple[Meta, ...] = ()
 
 
 class RecordsChange(Protocol):
@@ -112,6 +103,7 @@ class Secrets:
         """Whether origins are sealed: in a team, once no broker of a version lives that
         could not open such a row."""
         self._file = home.secrets_file
+        self._staging = SecretStaging(home)
         self._clock = clock
         folder = environ.get("CREDENTIALS_DIRECTORY")
         self._credentials = Path(folder) if folder else None
@@ -246,13 +238,33 @@ class Secrets:
             change = await asyncio.to_thread(prepare)
             if change is None:
                 return
+            if self._team is None:
+                await asyncio.to_thread(self._staging.stage, change)
             await record(change.draft, changes=change.changes)
             for listed in change.changes:
                 put(self._cached(), listed.key, listed.value)
             if self._team is None:
                 await asyncio.to_thread(change.write)
+                self._staging.clear()
             else:
                 await self._team.publish(lambda: _write(prepare))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Say that the file is not as its last change was recorded, if so."""
+        return self._staging.warnings
+
+    async def finish(self, ledger: Ledger) -> None:
+        """Write a change that was recorded, if the process ended before it was written.
+
+        Raises:
+            ServiceError: a file cannot be read or written.
+        """
+        query = EventQuery(type=EventType.SECRET_CHANGED, limit=1)
+        events = (await ledger.events(query)).events
+        if self._team is None and events:
+            async with self._turn:
+                await asyncio.to_thread(self._staging.finish, events[0])
 
     def set(
         self, name: str, value: str, actor: Actor, origins: Sequence[str] = ()
@@ -296,7 +308,7 @@ class Secrets:
         draft.detail["for"] = list(origins) or [NOWHERE]
         listed = Meta(f"{LISTED}{name}", listed_text(origins))
         changes = () if self.seals_origins else (listed,)
-        return SecretChange(draft, lambda: self._write(changed), changes)
+        return SecretChange(draft, changed, lambda: self._write(changed), changes)
 
     def remove(self, name: str, actor: Actor) -> SecretChange:
         """Prepare to forget a secret.
@@ -316,6 +328,7 @@ class Secrets:
         changes = (Meta(f"{LISTED}{name}", None),) if row.bound is None else ()
         return SecretChange(
             secret_draft(actor, "removed", name, row.version),
+            changed,
             lambda: self._write(changed),
             changes,
         )
@@ -350,14 +363,18 @@ class Secrets:
         keys = self._home.keys
         current, following = keys / "secrets.key", keys / "secrets-next.key"
 
-        def write() -> None:
-            """Put key and secrets in place so that a crash leaves a key that opens."""
-            stopped = _key_file(following)
+        def stage_key() -> None:
+            """Keep the new key beside the old one, which opens the file until then."""
+            stopped = key_file(following)
             if stopped is not None and stopped.key_id == old.key_id:
                 following.replace(current)  # what a rotation before did not get to
                 fsync_folder(keys)
             if given is None:
                 put_private(following, key, replace=True)
+
+        def write() -> None:
+            """Put key and secrets in place so that a crash leaves a key that opens."""
+            stage_key()
             self._write(changed)
             # The file names the new key: the old one opens nothing any more.
             if given is None:
@@ -366,7 +383,8 @@ class Secrets:
                 current.unlink(missing_ok=True)
             fsync_folder(keys)
 
-        return SecretChange(_rotated(actor, old, new, changed.last), write)
+        draft = _rotated(actor, old, new, changed.last)
+        return SecretChange(draft, changed, write, stage_key=stage_key)
 
     def seal_anew(self, actor: Actor) -> SecretChange | None:
         """Prepare to encrypt with the team's active key the values of another key.
@@ -386,7 +404,8 @@ class Secrets:
             if whose == "home":  # it opens nothing any more
                 (self._home.keys / "secrets.key").unlink(missing_ok=True)
 
-        return SecretChange(_rotated(actor, old, new, changed.last), write)
+        draft = _rotated(actor, old, new, changed.last)
+        return SecretChange(draft, changed, write)
 
     def seal_origins(self, actor: Actor) -> SecretChange | None:
         """Prepare to seal the origins that were listed for secrets before, with them.
@@ -409,7 +428,7 @@ class Secrets:
         changed = self._sealed_anew(content, root, root, origins)
         draft = secret_draft(actor, "origins sealed", None, changed.last)
         draft.detail["secrets"] = sorted(origins)
-        return SecretChange(draft, lambda: self._write(changed))
+        return SecretChange(draft, changed, lambda: self._write(changed))
 
     def _sealed_anew(
         self,
@@ -484,7 +503,7 @@ class Secrets:
                 roots[seal.key_id] = "systemd", seal
         # The second was made by a rotation that did not get to its end.
         for name in ("secrets.key", "secrets-next.key"):
-            if seal := _key_file(self._home.keys / name):
+            if seal := key_file(self._home.keys / name):
                 roots[seal.key_id] = "home", seal
         for key in team_keys(self._home):
             seal = SecretsSeal(key)
@@ -492,7 +511,7 @@ class Secrets:
         return roots
 
     def _credential(self, name: str) -> SecretsSeal | None:
-        return _key_file(self._credentials / name) if self._credentials else None
+        return key_file(self._credentials / name) if self._credentials else None
 
     def _read(self) -> SecretsContent:
         """Return the file's content, read again when it changed."""
@@ -513,15 +532,10 @@ class Secrets:
         return self._content
 
     def _write(self, content: SecretsContent) -> None:
-        path = self._file
         try:
-            text = msgspec.json.format(msgspec.json.encode(content), indent=1)
-            put_private(path, text, replace=True)
+            put_private(self._file, content_text(content), replace=True)
         except OSError as error:
-            raise ServiceError(
-                f"{path} cannot be written ({error.strerror})",
-                "make room, or look at its folder",
-            ) from error
+            raise unwritable(self._file, error) from error
 
 
 def _write(prepare: Callable[[], SecretChange | None]) -> None:
@@ -542,20 +556,3 @@ def secret_draft(actor: Actor, word: str, name: str | None, version: int) -> Dra
     detail = {"secret": name, "version": version}
     kind = EventType.SECRET_CHANGED
     return Draft(kind, actor, resource=name, reason=word, detail=detail)
-
-
-def _key_file(path: Path) -> SecretsSeal | None:
-    try:
-        key = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ServiceError(
-            f"the key {path} cannot be read ({error.strerror})",
-            "look at its owner and its mode",
-        ) from None
-    if len(key) != KEY_BYTES:
-        raise ServiceError(
-            f"the key {path} has not {KEY_BYTES} bytes", "restore it from a backup"
-        )
-    return SecretsSeal(key)

@@ -26,7 +26,7 @@ from support.postgres import Database
 from agentvault_tui.errors import LedgerUnwritableError, ServiceError
 from agentvault_tui.gateway.secret_origins import TAKEN, SecretOrigins
 from agentvault_tui.gateway.secret_rows import LISTED
-from agentvault_tui.gateway.secrets import SecretsSeal
+from agentvault_tui.gateway.secret_staging import SecretsSeal
 from agentvault_tui.home import put_private
 from agentvault_tui.ledger.store_schema import FINISH
 from agentvault_tui.model import Agent
