@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 import msgspec
@@ -35,9 +35,6 @@ from agentvault_tui.toml_table import (
     write_key,
     write_value,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _SUFFIX: Final = ".toml"
 _MOST_BYTES: Final = 3 * 2**20
@@ -111,7 +108,8 @@ def apply(
 def export_config(session: CliSession, folder: Path, force: bool) -> None:
     """Write the active configuration to DIR, as files for `agentvault apply`.
 
-    Applying them to this broker changes nothing. Revoked agents are left out.
+    Applying them to this broker changes nothing, but ends scopes that were granted for
+    a time: these, and revoked agents, are left out.
     """
     exported = session.client.call(calls.FILES)
     if folder.exists() and not force and any(folder.iterdir()):
@@ -119,7 +117,7 @@ def export_config(session: CliSession, folder: Path, force: bool) -> None:
             f"{visible(folder, 200)} is not empty", "name another folder, or --force"
         )
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    files = {folder / _AGENTS: _agents_text(exported.agents)}
+    files = {folder / _AGENTS: _agents_text(exported.agents, exported.left_out)}
     if exported.limits is not None:
         files[folder / _LIMITS] = exported.limits
     for name, text in exported.services.items():
@@ -236,9 +234,9 @@ def _read(path: Path, most: int, *, follow: bool) -> bytes:
     return content
 
 
-def _agents_text(agents: dict[str, AgentEntry]) -> str:
-    """Return the text of a file that says *agents*."""
-    lines = [_HEAD]
+def _agents_text(agents: dict[str, AgentEntry], left_out: Sequence[str]) -> str:
+    """Return the text of a file that says *agents*, and in comments what it lacks."""
+    lines = [_HEAD, *(f"# Left out: {visible(one, 400)}\n" for one in left_out)]
     for name, entry in sorted(agents.items()):
         table = f"agents.{write_key(name)}"
         lines.append(f"[{table}]\n")

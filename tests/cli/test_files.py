@@ -90,6 +90,20 @@ def test_a_plan_tells_the_difference_and_changes_nothing(av: Run, folder: Path) 
     assert av("agents", "show", "planned-planner").code == 4
 
 
+def test_an_exported_file_names_the_scopes_that_end(
+    av: Run, team: Team, tmp_path: Path
+) -> None:
+    """They are in a comment and in no entry, and the plan shows them."""
+    av("agents", "grant", team.planner, "read:email", "--for", "1h")
+    av("export-config", str(tmp_path / "there"))
+    text = (tmp_path / "there" / "agents.toml").read_text()
+    (line,) = (one for one in text.splitlines() if "read:email" in one)
+    assert line.startswith(f"# Left out: read:email of {team.planner} (agt_")
+    planned = av("apply", "-f", str(tmp_path / "there"), "--plan")
+    assert planned.code == 1
+    assert "scopes: -read:email" in planned.out
+
+
 def test_applied_files_make_no_difference_any_more(av: Run, team: Team) -> None:
     """The plan exits 0, and the agents stand as the files say."""
     planned = av("apply", "-f", team.folder, "--plan")

@@ -21,6 +21,7 @@ from agentvault_tui.broker.usecases.register import (
     moment_of,
     new_agent,
 )
+from agentvault_tui.broker.usecases.timed_grants import ends_of
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.errors import UsageError
 from agentvault_tui.lookalikes import fold_text
@@ -44,9 +45,6 @@ async def files_of(broker: Broker) -> FilesInfo:
 
     Returns:
         the agents that are served, services and limits, and the names left out.
-
-    Raises:
-        PolicyError: a service file cannot be read.
     """
     registry = broker.registry
     agents, left_out = dict[str, AgentEntry](), list[str]()
@@ -64,10 +62,15 @@ async def files_of(broker: Broker) -> FilesInfo:
                 " templates with the same name"
             )
         else:
-            agents[agent.name] = _exported(registry, agent)
-    gateway, services = broker.gateway, dict[str, str]()
-    if gateway is not None:
-        services = await asyncio.to_thread(gateway.service_texts)
+            ends = ends_of(broker, agent)
+            lasting = tuple(one for one in agent.scopes if one not in ends)
+            agents[agent.name] = _exported(registry, replace(agent, scopes=lasting))
+            left_out += [
+                f"{scope} of {shown} ({agent.id}) ends at {end}"
+                for scope, end in ends.items()
+            ]
+    gateway = broker.gateway
+    services = {} if gateway is None else gateway.service_texts()
     return FilesInfo(
         agents=agents,
         services=services,

@@ -18,7 +18,7 @@ from agentvault_tui.broker.usecases.scopes import (
 from agentvault_tui.clock import iso, parse_iso
 from agentvault_tui.errors import LedgerError, NotFoundError, UsageError
 from agentvault_tui.ledger import Meta
-from agentvault_tui.model import Actor, AgentId
+from agentvault_tui.model import Actor, Agent, AgentId
 
 log = logging.getLogger("agentvault.grants")
 
@@ -96,6 +96,24 @@ async def _forget(broker: Broker, agent_id: AgentId, scopes: frozenset[str]) -> 
         await broker.record(changes=[Meta(key, None) for key in keys])
         for key in keys:
             put(broker.kept, key, None)
+
+
+def ends_of(broker: Broker, agent: Agent) -> dict[str, str]:
+    """Return when scopes of an agent end that were granted for a time.
+
+    Args:
+        broker: the broker.
+        agent: whose scopes.
+
+    Returns:
+        the time (RFC 3339), by scope.
+    """
+    kept = broker.kept
+    return {
+        scope: kept[key]
+        for scope in agent.scopes
+        if (key := _key(agent.id, scope)) in kept
+    }
 
 
 async def end_due(broker: Broker) -> None:

@@ -7,6 +7,7 @@ from support.bench import OPERATOR, Bench
 from support.gateway_stand import operators_http
 
 from agentvault_tui.broker.answers import Denied, Granted
+from agentvault_tui.broker.usecases.apply_entries import files_of
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.timed_grants import ENDS, end_due, grant
 from agentvault_tui.errors import UsageError
@@ -109,3 +110,18 @@ async def test_a_time_is_of_what_is_granted(
         asked = {"agent_id": agent.id, **body}
         assert (await http.post("/api/agents/scopes", json=asked)).status_code == status
     assert len(ends(bench)) == (status == 200)
+
+
+async def test_an_export_leaves_it_out(bench: Bench) -> None:
+    """A file would grant it for good; the export says when it ends."""
+    agent = await bench.agent("clerk", "read:calendar")
+    one = frozenset({SCOPE})
+    await grant(bench.broker, agent.id, one, NONE, OPERATOR, seconds=WEEK)
+    found = await files_of(bench.broker)
+    assert found.agents["clerk"].scopes == ("read:calendar",)
+    (line,) = found.left_out
+    assert line.startswith(f"{SCOPE} of clerk ({agent.id}) ends at 2026-")
+    await grant(bench.broker, agent.id, one, NONE, OPERATOR, seconds=None)
+    found = await files_of(bench.broker)
+    assert found.agents["clerk"].scopes == ("read:calendar", SCOPE)
+    assert found.left_out == ()
