@@ -77,6 +77,12 @@ def check_rename(broker: Broker, agent: Agent, name: str) -> None:
     if agent.removed_at is not None:
         raise ConflictError(f"{visible(agent.name, 60)} was removed")
     _check_in_no_file(broker, agent, "rename")
+    if places := list(_rules_of(broker, agent.name)):
+        raise ConflictError(
+            f"{visible(agent.name, 60)} is named in {', '.join(places)}, whose rules"
+            " would not apply to it any more",
+            f"write its id there, {agent.id}, then rename the agent",
+        )
 
 
 def _check_in_no_file(broker: Broker, agent: Agent, verb: str) -> None:
@@ -92,12 +98,6 @@ def _check_in_no_file(broker: Broker, agent: Agent, verb: str) -> None:
                 " apply would register again under that name",
                 f"take it out of that file and apply the file, then {verb} the agent",
             )
-    if places := list(_rules_of(broker, agent.name)):
-        raise ConflictError(
-            f"{visible(agent.name, 60)} is named in {', '.join(places)}, whose rules"
-            " would not apply to it any more",
-            f"write its id there, {agent.id}, then rename the agent",
-        )
 
 
 def _rules_of(broker: Broker, name: str) -> Iterator[str]:
