@@ -12,6 +12,7 @@ from agentvault_tui.operator_api.shapes import Moment, WireShape
 MOST_AGENTS: Final = 1000
 """Agents of one request: others' requests wait while they are compared."""
 _MOST_SERVICES: Final = 200
+_Places = dict[Annotated[str, Meta(max_length=400)], tuple[str, ...]]
 ServiceName = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
 """Names a file where it is exported: whatever a broker says, none elsewhere."""
 
@@ -52,8 +53,11 @@ class FilesRequest(WireRequest, kw_only=True):
         default_factory=dict
     )
     """By name."""
-    places: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """The names of the agents in each file, for the person who renames one."""
+    places: Annotated[_Places, Meta(max_length=MOST_AGENTS)] = field(
+        default_factory=dict
+    )
+    """The names of the agents in each file, for the person who renames or removes one:
+    each of this request, and in one file."""
     services: Annotated[dict[str, str], Meta(max_length=_MOST_SERVICES)] = field(
         default_factory=dict
     )

@@ -459,5 +459,5 @@ _ENTRIES = st.builds(
 def test_what_is_written_is_what_is_read(agents: dict[str, AgentEntry]) -> None:
     """Any agent comes back from its file as it was."""
     wanted = FilesRequest()
-    list(_take(wanted, Path("agents.toml"), _agents_text(agents).encode()))
+    list(_take(wanted, Path("agents.toml"), _agents_text(agents, ()).encode()))
     assert wanted.agents == agents

@@ -70,9 +70,12 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
         with shares.of(operator_of(request).id):
             wanted = await body_of(request, FilesRequest, deep=True, members=_MEMBERS)
             plan = await while_connected(request, plan_of(wanted))
-        if wanted.plan or not plan:
+        refused = authority.standing(operator_of(request).id).refused
+        # Names alone are recorded by the next one who may grant.
+        reads = wanted.plan or (plan.only_names and Need.GIVE in refused)
+        if reads or not plan:
             decides_nothing(request)
-        if wanted.plan:
+        if reads:
             return _answer(broker, plan, applied=False, recorded=True)
         local = Need.GIVE if plan.widens else Need.CUT
         loosens = _loosened(broker, plan)
@@ -106,6 +109,7 @@ def _loosened(broker: Broker, plan: FilesPlan) -> Wanted:
         "revoked": len(plan.pruned),
         "services": len(plan.edits.services),
         "limits": int(plan.edits.limits is not None),
+        "list of names in files": int(plan.names is not None),
     }
     summary = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     services = plan.edits.services
@@ -134,6 +138,7 @@ def _loosened(broker: Broker, plan: FilesPlan) -> Wanted:
             *(f"service:{name}" for name in plan.edits.services),
             *(f"ca_file:{path}" for path in authorities),
             *(("policy",) if plan.edits.limits else ()),
+            *(("nothing",) if plan.only_names else ()),
         ),
         tuple(texts),
         {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from shlex import quote
@@ -16,10 +16,12 @@ from msgspec.structs import replace as replaced
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.team_copies import put
 from agentvault_tui.broker.usecases.apply_doubts import AgentChange, Doubts
 from agentvault_tui.broker.usecases.apply_entries import (
     agent_named,
     check_names,
+    check_places,
     check_subjects,
     delegates_of,
     described,
@@ -27,7 +29,7 @@ from agentvault_tui.broker.usecases.apply_entries import (
 )
 from agentvault_tui.broker.usecases.delegate import delegates_draft, undelegate
 from agentvault_tui.broker.usecases.ending import InForce
-from agentvault_tui.broker.usecases.naming import note_places
+from agentvault_tui.broker.usecases.naming import changed_places
 from agentvault_tui.broker.usecases.policy_apply import TextEdits, edits_of, putting
 from agentvault_tui.broker.usecases.register import registered_draft, registering
 from agentvault_tui.broker.usecases.revoke import (
@@ -41,7 +43,7 @@ from agentvault_tui.broker.usecases.scopes import (
     ungranting,
 )
 from agentvault_tui.errors import ConflictError, LedgerError, OvertakenError
-from agentvault_tui.ledger import Change
+from agentvault_tui.ledger import Change, Meta
 from agentvault_tui.ledger.canonical import canonical
 from agentvault_tui.model import (
     Actor,
@@ -78,14 +80,23 @@ class FilesPlan:
     edits: TextEdits
     accepted: Mapping[AgentId, str]
     """Agents that files grant to only because a person accepts them, and why."""
+    names: Meta | None
+    """The agents that files name, if they are others than before."""
 
     def __bool__(self) -> bool:
-        return bool(self.changes or self.pruned or self.edits)
+        return bool(self.changes or self.pruned or self.edits or self.names)
+
+    @property
+    def only_names(self) -> bool:
+        """Whether nothing but the names in files is another."""
+        return self.names is not None and not replace(self, names=None)
 
     @property
     def widens(self) -> bool:
         """Whether anything more may be done than before."""
-        return bool(self.edits) or any(change.widens for change in self.changes)
+        # A name that no file has may be given to another agent.
+        more = bool(self.edits) or self.only_names
+        return more or any(change.widens for change in self.changes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +127,7 @@ def loosened(broker: Broker, plan: FilesPlan) -> tuple[str, ...]:
         *(("services",) if edits.services else ()),
         *(("limits",) if limits else ()),
         *(("agents",) if any(one.widens for one in plan.changes) else ()),
+        *(("agents",) if plan.only_names else ()),
     )
 
 
@@ -142,6 +154,7 @@ async def plan_files(
     body = to_builtins(replaced(wanted, **options))
     digest = sha256_hex(canonical(body))
     entries = filled(broker.registry, wanted.agents)
+    check_places(wanted)
     there = {name: agent_named(broker.registry, name) for name in entries}
     check_names(broker.registry, [name for name, agent in there.items() if not agent])
     plain = await _described_all(broker, entries, there)
@@ -176,7 +189,14 @@ async def plan_files(
             "put the template back, or leave both out",
         )
     return FilesPlan(
-        f"sha256:{digest}", tuple(changes), pruned, gone, tuple(notes), edits, accepted
+        f"sha256:{digest}",
+        tuple(changes),
+        pruned,
+        gone,
+        tuple(notes),
+        edits,
+        accepted,
+        changed_places(broker, wanted.places),
     )
 
 
@@ -237,9 +257,12 @@ async def apply_files(broker: Broker, wanted: FilesRequest, who: Who) -> FilesAp
             broker.ledger.check_writable()
             # A cut that is recorded after it would end what it gives.
             await broker.cuts.record_missed()
+        if not loosened(broker, plan):
+            # Who only takes away cannot free a name, nor block one.
+            plan = replace(plan, names=None)
         recorded = not plan or await _carry_out(broker, plan, operator)
-        with suppress(LedgerError):  # it is noted by the next apply
-            await note_places(broker, wanted.places)
+        if plan.names is not None and recorded:
+            put(broker.kept, plan.names.key, plan.names.value)
         return FilesApplied(plan, recorded)
 
 
@@ -313,7 +336,7 @@ async def _commit(
         ),
         *texts[0],
     ]
-    changes: list[Change] = texts[1]
+    changes: list[Change] = [*texts[1], *([plan.names] if plan.names else [])]
     for removal in cuts:
         drafts += removal.decided.drafts
         # The row of an agent that stays is written once, as it is in the end.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -26,7 +27,7 @@ from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.errors import UsageError
 from agentvault_tui.lookalikes import fold_text
 from agentvault_tui.model import Agent, AgentId, AgentStatus, Delegate
-from agentvault_tui.operator_api.files import AgentEntry, FilesInfo
+from agentvault_tui.operator_api.files import AgentEntry, FilesInfo, FilesRequest
 from agentvault_tui.operator_api.requests import AgentRequest
 from agentvault_tui.text import visible
 
@@ -234,6 +235,17 @@ def described(
         credential=before.credential if retains else made.credential,
         until=_end(broker, before, until),
     )
+
+
+def check_places(wanted: FilesRequest) -> None:
+    """Refuse files that have agents which the request does not, or two have."""
+    named = [name for names in wanted.places.values() for name in names]
+    for name, count in Counter(named).items():
+        if count > 1 or name not in wanted.agents:
+            raise UsageError(
+                f"places: {visible(name, 60)} is no agent of this request, or is in two"
+                " files"
+            )
 
 
 def check_subjects(registry: Registry, changed: Iterable[Agent]) -> None:

@@ -125,10 +125,9 @@ def check_unclaimed(broker: Broker, name: str) -> None:
     Raises:
         ConflictError: it is one of these names.
     """
-    files = (one for names in _places(broker).values() for one in names)
     shown, folded = visible(name, 60), fold_text(name)
     remedy = "choose another name, or have an approver register it with its scopes"
-    if folded in map(fold_text, files):
+    if folded in map(fold_text, _names_in(_places(broker))):
         raise ConflictError(f"a file that was applied has the name {shown}", remedy)
     if broker.registry.lifetimes.removed.has_name(name):
         raise ConflictError(f"a removed agent had the name {shown}", remedy)
@@ -180,28 +179,33 @@ async def remove_agent(broker: Broker, agent_id: str, operator: Actor) -> Agent:
         return after
 
 
-async def note_places(broker: Broker, places: Mapping[str, Sequence[str]]) -> None:
-    """Remember which file has which agents, for `check_rename`.
+def changed_places(broker: Broker, places: Mapping[str, Sequence[str]]) -> Meta | None:
+    """Return the row of the files' agents, if files name others than those before.
 
     Args:
         broker: the broker.
-        places: the names of the agents in each file that was applied.
+        places: the names of the agents in each file that is applied.
 
-    Raises:
-        LedgerError: it could not be recorded.
+    Returns:
+        what `check_rename` and `remove_agent` compare with once it is recorded and in
+        `Broker.kept`; None: the names are the same, whichever files have them.
     """
-    # A file that was not applied this time says what it said before, as far as no
-    # other file has its agents by now.
-    moved = {name for names in places.values() for name in names}
-    places_now = {
+    # A file that is not applied this time says what it said before, as far as no other
+    # file has its agents by now.
+    before = _places(broker)
+    moved = _names_in(places)
+    now = {
         file: [name for name in names if name not in moved]
-        for file, names in _places(broker).items()
+        for file, names in before.items()
     } | {file: sorted(names) for file, names in places.items()}
-    occupied = {file: names for file, names in sorted(places_now.items()) if names}
-    text = json.dumps(occupied, ensure_ascii=False)
-    if text != broker.kept.get(_PLACES, "{}"):
-        await broker.record(changes=[Meta(_PLACES, text)])
-        broker.kept[_PLACES] = text
+    if _names_in(before) == _names_in(now):
+        return None
+    occupied = {file: names for file, names in sorted(now.items()) if names}
+    return Meta(_PLACES, json.dumps(occupied, ensure_ascii=False))
+
+
+def _names_in(places: Mapping[str, Sequence[str]]) -> set[str]:
+    return {name for names in places.values() for name in names}
 
 
 def _places(broker: Broker) -> dict[str, list[str]]:

@@ -101,7 +101,8 @@ async def test_an_operator_takes_no_name_of_a_file_or_of_a_removed_agent(
     """Neither the name, nor one that looks alike; an approver may give it again."""
     async with opened(bench) as stand:
         oscar = await signed_in(stand, "operator", "oscar")
-        wanted = FilesRequest(agents={"payer": PAYER}, places={"/f": ("payer", "bot")})
+        files = {"payer": PAYER, "bot": AgentEntry(owner="olga")}
+        wanted = FilesRequest(agents=files, places={"/f": ("payer", "bot")})
         await apply_files(bench.broker, wanted, who)
         gone = await bench.agent("gone")
         await revoke_agent(bench.broker, gone.id, "r", OPERATOR)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from support.bench import OPERATOR, Bench
 from support.gateway_stand import operators_http
+from support.loosenings import opened, signed_in, waits
 
 from agentvault_tui.approval_rules import StepUpRule
 from agentvault_tui.broker.usecases.apply import apply_files
@@ -117,6 +118,62 @@ async def test_an_agent_that_a_rule_names_is_not_renamed(
     assert (await rename_agent(broker, agent.id, "post", OPERATOR)).name == "post"
     if broker.watch is not None:
         await broker.watch.aclose()
+
+
+async def test_an_operator_neither_frees_nor_blocks_a_name(bench: Bench) -> None:
+    """Whoever may not grant changes no list of names; an approver's change does."""
+    await apply(bench, "/f", "mail")
+    await bench.agent("other")
+    kept = bench.broker.kept["applied_files"]
+    async with opened(bench) as stand:
+        oscar = await signed_in(stand, "operator", "oscar")
+        active = (await oscar.get("/api/files")).json()["agents"]
+        other = {"other": active["other"]}
+        for agents, places in (({}, {"/f": []}), (other, {"/g": ["other"]})):
+            body = {"agents": agents, "places": places}
+            answer = await oscar.post("/api/files", **body)
+            assert (answer.status_code, answer.json()["applied"]) == (200, False)
+            assert bench.broker.kept["applied_files"] == kept
+        alice = await signed_in(stand, "approver", "alice")
+        await waits(await alice.post("/api/files", places={"/f": []}))
+        assert bench.broker.kept["applied_files"] == kept
+
+
+async def test_who_only_takes_away_by_files_changes_no_list_of_names(
+    bench: Bench,
+) -> None:
+    """The scope ends at once; whoever may grant applies the names later."""
+    agent = await bench.agent("other", "read:email")
+    async with opened(bench) as stand:
+        oscar = await signed_in(stand, "operator", "oscar")
+        active = (await oscar.get("/api/files")).json()["agents"]["other"]
+        agents = {"other": {**active, "scopes": []}}
+        body = {"agents": agents, "places": {"/g": ["other"]}}
+        answer = await oscar.post("/api/files", **body)
+        assert (answer.status_code, answer.json()["applied"]) == (200, True)
+        assert bench.broker.registry.agent(agent.id).scopes == ()
+        assert "applied_files" not in bench.broker.kept
+
+
+async def test_the_names_of_files_are_recorded_with_an_event(bench: Bench) -> None:
+    """Also if nothing else changes; the same names in other files are no change."""
+    await apply(bench, "/f", "mail")
+    await apply(bench, "/moved", "mail")
+    assert len(await bench.events("config.applied")) == 1
+    wanted = FilesRequest(places={"/moved": (), "/f": ()})
+    await apply_files(bench.broker, wanted, who)
+    assert len(await bench.events("config.applied")) == 2
+
+
+@pytest.mark.parametrize("places", [{"/f": ("x",)}, {"/f": ("a",), "/g": ("a",)}])
+async def test_files_have_agents_of_the_request_once(
+    bench: Bench, places: dict[str, tuple[str, ...]]
+) -> None:
+    """A name of no agent, or in two files, is refused: the list stays bounded."""
+    agents = {"a": AgentEntry(owner="o@acme.test")}
+    wanted = FilesRequest(agents=agents, places=places)
+    with pytest.raises(UsageError, match="places"):
+        await apply_files(bench.broker, wanted, who)
 
 
 async def test_a_removed_agent_is_in_no_list_and_is_never_restored(
