@@ -33,7 +33,7 @@ KIND_OF: Final = {
     "connections": "connections",
     "issuers": "issuers",
 }
-"""What a change of a section loosens, of `CHANGE_KINDS`."""
+"""The kind of `CHANGE_KINDS` that a change of a section loosens."""
 HARMLESS: Final = frozenset(
     {
         *(f"console.{one}" for one in ("theme", "link", "mouse", "label", "ascii")),
@@ -45,7 +45,7 @@ HARMLESS: Final = frozenset(
         *("operators.connect", "operators.ca_file"),
     }
 )
-"""Settings that let nothing more be granted, by nobody else: they are not recorded."""
+"""Settings that grant nothing, to any person or agent: they are not recorded."""
 
 
 def settings_record(broker: Broker) -> tuple[list[Draft], list[Change]]:

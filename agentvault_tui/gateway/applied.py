@@ -30,7 +30,7 @@ APPLYING: Final = "services_applying"
 the texts before and after, by name."""
 
 _OPERATORS: Final = "operators"
-"""Whose turns their jobs have among those of agents."""
+"""The name under which operators' jobs have their turns among those of agents."""
 
 
 class AppliedServices:

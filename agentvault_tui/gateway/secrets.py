@@ -364,7 +364,7 @@ class Secrets:
         current, following = keys / "secrets.key", keys / "secrets-next.key"
 
         def stage_key() -> None:
-            """Keep the new key beside the old one, which opens the file until then."""
+            """Keep the new key next to the old one, which opens the file until then."""
             stopped = key_file(following)
             if stopped is not None and stopped.key_id == old.key_id:
                 following.replace(current)  # what a rotation before did not get to

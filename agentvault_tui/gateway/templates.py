@@ -222,17 +222,17 @@ class EarlierRoutes:
 
     def covering(self, route: ServiceRoute) -> int | None:
         """Return the place of the first that matches every request of *route*."""
-        nodes, found = self._tree.roots(route.method), set[int]()
+        nodes, places = self._tree.roots(route.method), set[int]()
         for index, (text, name) in enumerate(route.segments):
-            found.update(place for one in nodes for place in one.rests)
+            places.update(place for one in nodes for place in one.rests)
             if route.rest and index == len(route.segments) - 1:
                 break
             literals = () if name else (one.literals.get(text) for one in nodes)
             captures = (one.capture for one in nodes if name or text)
             nodes = [one for one in (*literals, *captures) if one is not None]
         else:
-            found.update(place for one in nodes for place in one.ends)
-        return min(found, default=None)
+            places.update(place for one in nodes for place in one.ends)
+        return min(places, default=None)
 
 
 class RouteIndex:

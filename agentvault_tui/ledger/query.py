@@ -400,7 +400,7 @@ def read_applied(db: sqlite3.Connection) -> frozenset[str]:
 
 
 def read_unconfirmed(db: sqlite3.Connection) -> dict[str, str]:
-    """Read who registered the agents that nobody who may grant has confirmed.
+    """Read who registered the agents that no person who may grant has confirmed.
 
     Returns:
         the operator's name, by the agent's id.

@@ -66,7 +66,7 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
             return await plan_files(broker, wanted, came, edits)
 
     async def apply(request: Request) -> FilesAnswer | Response:
-        """Put in force what files say, or tell the difference."""
+        """Put files in effect, or return the difference."""
         with shares.of(operator_of(request).id):
             wanted = await body_of(request, FilesRequest, deep=True, members=_MEMBERS)
             plan = await while_connected(request, plan_of(wanted))

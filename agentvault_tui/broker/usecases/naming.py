@@ -116,11 +116,11 @@ def _rules_of(broker: Broker, name: str) -> Iterator[str]:
 def check_unclaimed(broker: Broker, name: str) -> None:
     """Refuse a name that a file has, or a removed agent had.
 
-    Whoever applies the file, or knew that agent, would grant to another one.
+    A person who applies the file, or knew that agent, would grant to another one.
 
     Args:
         broker: the broker.
-        name: of an agent that somebody registers who may not grant.
+        name: of an agent that an operator without a grant registers.
 
     Raises:
         ConflictError: it is one of these names.
@@ -136,7 +136,7 @@ def check_unclaimed(broker: Broker, name: str) -> None:
 async def remove_agent(broker: Broker, agent_id: str, operator: Actor) -> Agent:
     """Take a revoked agent out of all lists, for good; its history stays.
 
-    Whoever may grant may give its name to another agent afterwards.
+    A person who may grant may give its name to another agent afterwards.
 
     Args:
         broker: the broker.

@@ -108,11 +108,11 @@ def ends_of(broker: Broker, agent: Agent) -> dict[str, str]:
     Returns:
         the time (RFC 3339), by scope.
     """
-    kept = broker.kept
+    rows = broker.kept
     return {
-        scope: kept[key]
+        scope: rows[key]
         for scope in agent.scopes
-        if (key := _key(agent.id, scope)) in kept
+        if (key := _key(agent.id, scope)) in rows
     }
 
 

@@ -92,7 +92,7 @@ async def test_plans_of_files_of_one_operator_are_few(
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "reason"),
     [
         (
             {"agents": {f"a{n}": {"owner": "o"} for n in range(MOST_AGENTS + 1)}},
@@ -109,7 +109,9 @@ async def test_plans_of_files_of_one_operator_are_few(
     ],
     ids=["agents", "members", "routes"],
 )
-async def test_files_are_bounded(bench: Bench, body: dict[str, Any], said: str) -> None:
+async def test_files_are_bounded(
+    bench: Bench, body: dict[str, Any], reason: str
+) -> None:
     """A request with more agents, members or routes than the bound is refused."""
     gateway = bench.broker.gateway = Gateway(bench.broker)
     await gateway.start()
@@ -117,7 +119,7 @@ async def test_files_are_bounded(bench: Bench, body: dict[str, Any], said: str) 
         answer = await http.post("/api/files", json={**body, "plan": True})
     await gateway.aclose()
     assert answer.status_code == 400
-    assert said in answer.json()["detail"]
+    assert reason in answer.json()["detail"]
 
 
 async def test_services_of_files_are_parsed_in_a_process_of_their_own(

@@ -69,7 +69,7 @@ async def test_files_grant_nothing_to_an_agent_that_an_operator_registered(
 
 
 async def test_a_key_of_the_file_replaces_the_operators_secret(bench: Bench) -> None:
-    """Then the agent is the file's, and nobody has to accept it."""
+    """Then the agent is the file's, and is granted without being accepted."""
     async with opened(bench) as stand:
         oscar = await signed_in(stand, "operator", "oscar")
         await registered(oscar, "newbot")
@@ -141,12 +141,12 @@ async def test_a_removed_agent_comes_back_only_if_it_is_accepted(
 
 async def test_the_key_of_a_removed_agent_is_not_registered_again(bench: Bench) -> None:
     """A person who adds an agent gives it another key."""
-    asked = AgentRequest(name="triage", owner="o", public_key=KEY)
-    made = await register(bench.broker, asked, OPERATOR)
+    request = AgentRequest(name="triage", owner="o", public_key=KEY)
+    made = await register(bench.broker, request, OPERATOR)
     await revoke_agent(bench.broker, made.agent.id, "stolen", OPERATOR)
     await remove_agent(bench.broker, made.agent.id, OPERATOR)
     with pytest.raises(ConflictError, match="revoked and removed"):
-        await register(bench.broker, asked, OPERATOR)
+        await register(bench.broker, request, OPERATOR)
 
 
 async def test_an_agent_of_a_file_is_not_removed(bench: Bench) -> None:
@@ -175,8 +175,8 @@ async def test_a_change_ends_if_a_delegate_changes_meanwhile(bench: Bench) -> No
         for agent in (to, plan):
             change = await waits(await alice.post("/api/files", agents=agents))
             await revoke_agent(bench.broker, agent.id, "r", OPERATOR)
-            asked = {"id": change["id"], "decision": "approve"}
-            asked["digest"] = change["digest"]
-            late = await alice.post("/api/changes", **asked)
+            approval = {"id": change["id"], "decision": "approve"}
+            approval["digest"] = change["digest"]
+            late = await alice.post("/api/changes", **approval)
             assert late.status_code == 409, late.text
             agents.pop("payer", None)

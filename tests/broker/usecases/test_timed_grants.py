@@ -117,11 +117,11 @@ async def test_an_export_leaves_it_out(bench: Bench) -> None:
     agent = await bench.agent("clerk", "read:calendar")
     one = frozenset({SCOPE})
     await grant(bench.broker, agent.id, one, NONE, OPERATOR, seconds=WEEK)
-    found = await files_of(bench.broker)
-    assert found.agents["clerk"].scopes == ("read:calendar",)
-    (line,) = found.left_out
+    exported = await files_of(bench.broker)
+    assert exported.agents["clerk"].scopes == ("read:calendar",)
+    (line,) = exported.left_out
     assert line.startswith(f"{SCOPE} of clerk ({agent.id}) ends at 2026-")
     await grant(bench.broker, agent.id, one, NONE, OPERATOR, seconds=None)
-    found = await files_of(bench.broker)
-    assert found.agents["clerk"].scopes == ("read:calendar", SCOPE)
-    assert found.left_out == ()
+    exported = await files_of(bench.broker)
+    assert exported.agents["clerk"].scopes == ("read:calendar", SCOPE)
+    assert exported.left_out == ()
