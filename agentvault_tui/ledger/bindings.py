@@ -39,7 +39,7 @@ UNBOUND: Final = ("app:", "jti:")
 MAYBE_BOUND: Final = (
     *("app:policy", "app:policy_checked", "app:tenant_log"),
     *("app:agent_shares_user", "app:approver_existed", "app:gateway_files"),
-    "app:alerts_file",
+    *("app:alerts_file", "app:settings_recorded", "app:applied_files"),
 )
 """Of those the keys that are bound all the same: a broker decides by their values.
 Earlier builds bound none, so a row that no event binds is no fault."""

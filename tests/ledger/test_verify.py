@@ -518,7 +518,8 @@ LISTED = [
     "key",
     [
         *("policy", "policy_checked", "tenant_log", "agent_shares_user"),
-        *("approver_existed", "gateway_files", *LISTED),
+        *("approver_existed", "gateway_files", "alerts_file", *LISTED),
+        *("settings_recorded", "applied_files"),
     ],
 )
 @pytest.mark.parametrize("change", ["UPDATE meta SET value = 'x'", "DELETE FROM meta"])
