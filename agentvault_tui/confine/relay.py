@@ -1,0 +1,82 @@
+"""Carries the connections of a confined command to AgentVault, byte for byte."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from typing import Final
+
+from agentvault_tui.confine.network import Endpoint
+
+MOST_CONNECTIONS: Final = 256
+"""Connections at a time; a further one waits in the kernel's queue.
+
+Each takes two descriptors, of which a process usually has 1,024.
+"""
+_PAUSE_S: Final = 0.1
+_PIECE: Final = 65_536
+_DIAL_S: Final = 10.0
+
+
+class Relay:
+    """Accepts at sockets of the command's namespace, and connects from this one."""
+
+    def __init__(
+        self, listeners: Sequence[socket.socket], endpoints: Sequence[Endpoint]
+    ) -> None:
+        """Carry what arrives at each listener to the endpoint at its place."""
+        self._pairs = tuple(zip(listeners, endpoints, strict=True))
+        self._slots = threading.BoundedSemaphore(MOST_CONNECTIONS)
+
+    def start(self) -> None:
+        """Start accepting, in threads that end with the process."""
+        for pair in self._pairs:
+            threading.Thread(target=self._accept, args=pair, daemon=True).start()
+
+    def _accept(self, listener: socket.socket, endpoint: Endpoint) -> None:
+        while True:
+            self._slots.acquire()
+            try:
+                inside, _ = listener.accept()
+            except OSError:
+                self._slots.release()
+                if listener.fileno() < 0:
+                    return  # it was closed
+                time.sleep(_PAUSE_S)  # there is no descriptor left for now
+                continue
+            carried = (inside, endpoint)
+            threading.Thread(target=self._carry, args=carried, daemon=True).start()
+
+    def _carry(self, inside: socket.socket, endpoint: Endpoint) -> None:
+        try:
+            with ExitStack() as opened, suppress(OSError):
+                opened.enter_context(inside)
+                address = (endpoint.host, endpoint.port)
+                outside = socket.create_connection(address, _DIAL_S)
+                opened.enter_context(outside)
+                outside.settimeout(None)
+                for one in (inside, outside):
+                    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                back = threading.Thread(
+                    target=_copy, args=(outside, inside), daemon=True
+                )
+                back.start()
+                _copy(inside, outside)
+                back.join()
+        finally:
+            self._slots.release()
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    """Copy to the end of *source*, and pass the end on; after an error, close both."""
+    try:
+        while piece := source.recv(_PIECE):
+            target.sendall(piece)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        for one in (source, target):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
