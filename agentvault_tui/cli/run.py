@@ -11,18 +11,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 import click
 
-from agentvault_tui.cli.framework import command, pass_session
+from agentvault_tui.cli.framework import FILE, CliCommand, pass_session
 from agentvault_tui.cli.lookup import agent_names, find_agent, service_names
 from agentvault_tui.cli.session import CliSession
-from agentvault_tui.errors import AgentVaultError, NotFoundError
+from agentvault_tui.errors import AgentVaultError, NotConfinedError, NotFoundError
 from agentvault_tui.home import private_folder, put_private
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.access import RunInfo, RunNewsInfo, RunRequest
@@ -68,10 +68,22 @@ _INHERITED: Final = re.compile(
 """Variables that would lead around the proxy, or have its certificates not checked."""
 
 
-@command(
+class _RunCommand(CliCommand):
+    """Takes ``--confine`` without a value, and ``--confine=best``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Write the first form as the second; the command's own words stay."""
+        end = args.index("--") if "--" in args else len(args)
+        ours = ["--confine=all" if one == "--confine" else one for one in args[:end]]
+        return super().parse_args(ctx, [*ours, *args[end:]])
+
+
+@click.command(
     "run",
+    cls=_RunCommand,
     on_home=True,
-    example="agentvault run --agent coder -- curl https://api.github.com/user",
+    example="agentvault run --agent coder -- curl https://api.github.com/user\n"
+    "agentvault run --agent coder --confine -- claude",
     prints_data=False,
     context_settings={"allow_interspersed_args": False},
 )
@@ -97,6 +109,42 @@ _INHERITED: Final = re.compile(
     multiple=True,
     help="A further host, as an opaque tunnel, such as *.example.com; repeat it.",
 )
+@click.option(
+    "--confine",
+    type=click.Choice(["all", "best"]),
+    help="Let it reach AgentVault and nothing else. best: as far as this machine can.",
+)
+@click.option(
+    "--write",
+    metavar="DIR",
+    type=FILE,
+    multiple=True,
+    help="Confined: a folder it may change, besides the working folder; repeat it.",
+)
+@click.option(
+    "--read",
+    metavar="DIR",
+    type=FILE,
+    multiple=True,
+    help="Confined: a folder it may read; repeat it.",
+)
+@click.option(
+    "--user-home",
+    metavar="DIR",
+    type=FILE,
+    help="Confined: its home directory. Default: one of the agent's own.",
+)
+@click.option(
+    "--env",
+    metavar="NAME",
+    multiple=True,
+    help="Confined: a further variable that it gets; repeat it.",
+)
+@click.option(
+    "--local-sockets",
+    is_flag=True,
+    help="Confined: let Unix sockets work within its folders.",
+)
 @click.argument("words", metavar="COMMAND...", nargs=-1, required=True)
 @pass_session
 def run(
@@ -105,24 +153,57 @@ def run(
     services: tuple[str, ...],
     pass_through: tuple[str, ...],
     words: tuple[str, ...],
+    confine: str | None,
+    write: tuple[Path, ...],
+    read: tuple[Path, ...],
+    user_home: Path | None,
+    env: tuple[str, ...],
+    local_sockets: bool,
 ) -> int:
     """Run a command as an agent: its requests to services are decided and recorded.
 
     The command gets the proxy and its certificate authority in environment variables,
     and no credential of a service. If the agent is revoked, the command is stopped.
     """
+    if not confine and any((write, read, user_home, env, local_sockets)):
+        raise click.UsageError("--write, --read and the like need --confine")
     client = session.client
     agent = find_agent(client, ref)
+    prepared = None
+    if confine:
+        from agentvault_tui.cli.run_confined import prepare
+        from agentvault_tui.confine import ViewOptions
+
+        options = ViewOptions(Path.cwd(), read, write, user_home, env, local_sockets)
+        try:
+            prepared = prepare(
+                session.home, agent, words, options, best=confine == "best"
+            )
+        except NotConfinedError as error:
+            say(f"not confined: {error.diagnosis()}")
+            return error.exit_code
+        except OSError as error:
+            return _not_started(words[0], error)
     asked = RunRequest(agent_id=agent.id, services=services, pass_through=pass_through)
     info = client.call(calls.RUN, asked)
+    outside = ""
     try:
         with _files(session.home.run, session.home.keys, info) as folder:
-            variables = environment(os.environ, info, folder)
-            code = _Command(client, info, folder, agent.name).run(words, variables)
+            command = _Command(client, info, folder, agent.name)
+            if prepared is None:
+                variables = environment(os.environ, info, folder)
+                code = command.run(PlainCommand(words, variables, command.grouped))
+            else:
+                with prepared.started(client, info, folder, command.grouped) as started:
+                    code = command.run(started)
+                outside = f", {prepared.outside} outside"
+    except NotConfinedError as error:
+        say(f"not confined: {error.diagnosis()}")
+        return error.exit_code
     finally:
         last = _ended(client, info)
     if last is not None:
-        _say(summary(last))
+        say(summary(last) + outside)
     return code
 
 
@@ -181,47 +262,54 @@ def environment(
     }
 
 
-class _Command:
-    """The command while it runs, and who watches whether it may go on."""
+class Startable(Protocol):
+    """A command that is ready to begin."""
+
+    def begin(self) -> subprocess.Popen[bytes]:
+        """Let it begin; return the process that has its exit code.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+
+    def send(self, number: int) -> bool:
+        """Send it a signal; return whether there was anything to send it to."""
+
+
+class PlainCommand:
+    """A command without namespaces of its own."""
 
     def __init__(
-        self, client: OperatorClient, info: RunInfo, folder: Path, agent: str
+        self,
+        words: Sequence[str],
+        variables: Mapping[str, str],
+        grouped: bool,
+        restrict: Callable[[], None] | None = None,
     ) -> None:
-        self._client = client
-        self._info = info
-        self._folder = folder
-        self._agent = agent
+        """Prepare it.
+
+        Args:
+            words: the command line.
+            variables: its environment.
+            grouped: whether it gets a process group of its own.
+            restrict: called in the new process before it becomes the command.
+        """
+        self._words, self._variables = words, variables
+        self._grouped, self._restrict = grouped, restrict
         self._process: subprocess.Popen[bytes] | None = None
-        # At a terminal it stays in our process group, so that the terminal is its own.
-        self._grouped = not sys.stdin.isatty()
-        self._stopped = threading.Event()
 
-    def run(self, words: tuple[str, ...], variables: Mapping[str, str]) -> int:
-        """Run it; return its exit code."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._on_signal)
-        try:
-            self._process = process = subprocess.Popen(
-                words, env=dict(variables), process_group=0 if self._grouped else None
-            )
-        except FileNotFoundError:
-            _say(f"{words[0]}: no such command")
-            return _NOT_FOUND
-        except OSError as error:
-            _say(f"{words[0]}: {error.strerror}")
-            return _NOT_RUNNABLE
-        threading.Thread(target=self._watch, args=(process,), daemon=True).start()
-        code = process.wait()
-        if self._stopped.is_set():
-            self._sweep()
-        return 128 - code if code < 0 else code
+    def begin(self) -> subprocess.Popen[bytes]:
+        """Start it."""
+        self._process = subprocess.Popen(
+            self._words,
+            env=dict(self._variables),
+            process_group=0 if self._grouped else None,
+            preexec_fn=self._restrict,  # noqa: PLW1509 - no thread has started yet
+        )
+        return self._process
 
-    def _on_signal(self, number: int, _: object) -> None:
-        """Pass a signal on; a terminal's own reached the command already."""
-        if self._grouped or number != signal.SIGINT:
-            self._send(number)
-
-    def _send(self, number: int) -> bool:
+    def send(self, number: int) -> bool:
+        """Send a signal to its process group, or to it where it has none."""
         process = self._process
         if process is None:
             return False
@@ -233,12 +321,51 @@ class _Command:
             return True
         return False
 
+
+class _Command:
+    """The command while it runs, and who watches whether it may go on."""
+
+    def __init__(
+        self, client: OperatorClient, info: RunInfo, folder: Path, agent: str
+    ) -> None:
+        self._client = client
+        self._info = info
+        self._folder = folder
+        self._agent = agent
+        self._running: Startable | None = None
+        # At a terminal it stays in our process group, so that the terminal is its own.
+        self.grouped = not sys.stdin.isatty()
+        self._stopped = threading.Event()
+
+    def run(self, command: Startable) -> int:
+        """Run it; return its exit code."""
+        self._running = command
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        try:
+            process = command.begin()
+        except OSError as error:
+            return _not_started(error.filename or "command", error)
+        threading.Thread(target=self._watch, args=(process,), daemon=True).start()
+        code = process.wait()
+        if self._stopped.is_set():
+            self._sweep()
+        return 128 - code if code < 0 else code
+
+    def _on_signal(self, number: int, _: object) -> None:
+        """Pass a signal on; a terminal's own reached the command already."""
+        if self.grouped or number != signal.SIGINT:
+            self._send(number)
+
+    def _send(self, number: int) -> bool:
+        return self._running is not None and self._running.send(number)
+
     def _sweep(self) -> None:
         """End what a stopped command left of its process group."""
         ends = time.monotonic() + GRACE
-        while self._grouped and self._send(0) and time.monotonic() < ends:
+        while self.grouped and self._send(0) and time.monotonic() < ends:
             time.sleep(0.05)
-        if self._grouped:
+        if self.grouped:
             self._send(signal.SIGKILL)
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
@@ -248,11 +375,11 @@ class _Command:
             try:
                 news = self._client.call(calls.RUN_NEWS, id=self._info.id)
             except NotFoundError:
-                return self._stop("its broker knows nothing of it any more")
+                return self._stop(process, "its broker knows nothing of it any more")
             except AgentVaultError as error:
                 away_since = away_since or time.monotonic()
                 if time.monotonic() - away_since > _PATIENCE:
-                    return self._stop(error.what)
+                    return self._stop(process, error.what)
                 time.sleep(0.5)
                 continue
             away_since = None
@@ -261,15 +388,14 @@ class _Command:
             if news.ended == "done":
                 break
             if news.ended is not None:
-                return self._stop(news.why)
+                return self._stop(process, news.why)
         return None
 
-    def _stop(self, why: str) -> None:
+    def _stop(self, process: subprocess.Popen[bytes], why: str) -> None:
         """Stop the command: SIGTERM, and 5 s later SIGKILL."""
-        process = self._process
-        if process is None or process.poll() is not None:
+        if process.poll() is not None:
             return
-        _say(f"{self._agent} is stopped: {why}")
+        say(f"{self._agent} is stopped: {why}")
         self._stopped.set()
         self._send(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
@@ -317,6 +443,15 @@ def _system_roots() -> Iterable[bytes]:
             yield one.read_bytes()
 
 
+def _not_started(name: str, error: OSError) -> int:
+    """Say why a command did not start; return the exit code that a shell has for it."""
+    if isinstance(error, FileNotFoundError):
+        say(f"{name}: no such command")
+        return _NOT_FOUND
+    say(f"{name}: {error.strerror}")
+    return _NOT_RUNNABLE
+
+
 def _ended(client: OperatorClient, info: RunInfo) -> RunNewsInfo | None:
     """Tell the broker that the command has ended; return what it did."""
     with suppress(AgentVaultError):
@@ -324,7 +459,7 @@ def _ended(client: OperatorClient, info: RunInfo) -> RunNewsInfo | None:
     return None
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
     """Print one line beside the command's own output."""
     sys.stderr.write(f"agentvault run: {line}\n")
     sys.stderr.flush()

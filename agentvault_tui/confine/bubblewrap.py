@@ -182,8 +182,8 @@ def start(
         options = [*_options(view), "--info-fd", str(told), "--block-fd", str(waiting)]
         code = build_filter(local_sockets=local_sockets)
         options += ["--seccomp", str(passed.memory(code))]
-        for path, content in files.items():
-            options += ["--ro-bind-data", str(passed.memory(content)), path]
+        for place, content in files.items():
+            options += ["--ro-bind-data", str(passed.memory(content)), place]
         options += ["--remount-ro", "/", "--chdir", str(view.folder)]
         arguments = passed.memory(b"".join(os.fsencode(one) + b"\0" for one in options))
         with _blocked_signals():
@@ -218,8 +218,8 @@ def _options(view: View) -> Iterator[str]:
             yield from ("--ro-bind", path, path)
     yield from ("--tmpfs", "/tmp", "--dir", "/run", "--dir", "/var")  # noqa: S108
     yield from ("--symlink", "/tmp", "/var/tmp")  # noqa: S108
-    for kind, path in view.mounts():
-        yield from (f"--{kind}", str(path), str(path))
+    for kind, place in view.mounts():
+        yield from (f"--{kind}", str(place), str(place))
 
 
 class _Passed:

@@ -120,7 +120,9 @@ def build_filter(
         _check(library.seccomp_attr_set(context, _BAD_ARCHITECTURE, _KILL_PROCESS))
         for rule in _rules(local_sockets=local_sockets, tcp_only=tcp_only):
             number = library.seccomp_syscall_resolve_name(rule.call.encode())
-            conditions = (_Condition * len(rule.conditions))(*rule.conditions)
+            conditions = (_Condition * len(rule.conditions))(
+                *(_Condition(*one) for one in rule.conditions)
+            )
             action = 0x00050000 | rule.error
             _check(
                 library.seccomp_rule_add_array(

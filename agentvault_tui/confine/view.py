@@ -45,6 +45,8 @@ class ViewOptions:
     read: tuple[Path, ...] = ()
     write: tuple[Path, ...] = ()
     user_home: Path | None = None
+    env: tuple[str, ...] = ()
+    """Names of further variables."""
     local_sockets: bool = False
 
 
@@ -181,6 +183,13 @@ def _runtime(program: Path, path: str, vault: Home) -> tuple[list[Path], list[Pa
             shown += [found, real]
     system = [Path(one) for one in _SYSTEM if Path(one).is_dir()]
     return outermost(one for one in shown if not _in_any(one, system)), omitted
+
+
+def system_paths() -> Iterator[str]:
+    """Yield the system's own files and folders, which every command may read."""
+    for mount in system_mounts():
+        if mount[0] == "--ro-bind":
+            yield from mount[1:]
 
 
 def system_mounts(etc: Path = Path("/etc")) -> Iterator[tuple[str, ...]]:

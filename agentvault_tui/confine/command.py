@@ -1,0 +1,102 @@
+"""A confined command from its start to its end, with its way to AgentVault."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from agentvault_tui.confine.attempts import AttemptLog, AttemptWatcher
+from agentvault_tui.confine.bubblewrap import Bubblewrap, ConfinedProcess, start
+from agentvault_tui.confine.network import (
+    LOOPBACK,
+    Endpoint,
+    InsideSockets,
+    open_inside,
+)
+from agentvault_tui.confine.protected import stand_ins
+from agentvault_tui.confine.relay import Relay
+from agentvault_tui.confine.view import View
+
+_RESOLVER: Final = f"nameserver {LOOPBACK}\noptions attempts:1 timeout:2\n".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class ConfinedCommand:
+    """A command in namespaces, which waits until it is begun."""
+
+    _started: ConfinedProcess
+    log: AttemptLog | None
+    """What it tried to reach; None if its packets cannot be watched."""
+
+    def begin(self) -> subprocess.Popen[bytes]:
+        """Let it begin; return the process that has its exit code."""
+        self._started.release()
+        return self._started.process
+
+    def send(self, number: int) -> bool:
+        """Send it a signal; see `ConfinedProcess.send`."""
+        return self._started.send(number)
+
+
+@contextmanager
+def confined_command(
+    bubblewrap: Bubblewrap,
+    view: View,
+    words: Sequence[str],
+    environment: Mapping[str, str],
+    endpoints: Sequence[Endpoint],
+    records: Path,
+    *,
+    local_sockets: bool = False,
+    grouped: bool = True,
+) -> Iterator[ConfinedCommand]:
+    """Start a command that waits, with its sockets open; end all of it afterwards.
+
+    Args:
+        bubblewrap: the program that `find_layers` found.
+        view: what the command sees.
+        words: the command line.
+        environment: the command's variables.
+        endpoints: all that it reaches.
+        records: the folder with records of stand-ins.
+        local_sockets: whether Unix sockets work.
+        grouped: whether it gets a process group of its own.
+
+    Raises:
+        NotConfinedError: a layer is missing.
+    """
+    files = {"/etc/hosts": _hosts(endpoints), "/etc/resolv.conf": _RESOLVER}
+    with stand_ins(records, view.protection):
+        started = start(
+            bubblewrap,
+            view,
+            words,
+            environment,
+            files=files,
+            local_sockets=local_sockets,
+            grouped=grouped,
+        )
+        sockets: InsideSockets | None = None
+        watcher: AttemptWatcher | None = None
+        try:
+            sockets = open_inside(started.inside, endpoints)
+            Relay(sockets.listeners, endpoints).start()
+            if sockets.packets is not None and sockets.names is not None:
+                watcher = AttemptWatcher(sockets.packets, sockets.names)
+                watcher.start()
+            yield ConfinedCommand(started, watcher.log if watcher else None)
+        finally:
+            started.kill()
+            if watcher is not None:
+                watcher.stop()
+            if sockets is not None:
+                sockets.close()
+
+
+def _hosts(endpoints: Sequence[Endpoint]) -> bytes:
+    names = {"localhost": None, **{one.name: None for one in endpoints if one.name}}
+    return f"{LOOPBACK} {' '.join(names)}\n::1 localhost\n".encode()
