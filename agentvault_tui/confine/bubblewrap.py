@@ -122,14 +122,18 @@ class ConfinedProcess:
     def release(self) -> None:
         """Let the command begin."""
         os.write(self._gate, b"1")
-        os.close(self._gate)
+        self._close()
 
     def kill(self) -> None:
         """End all processes of the command at once."""
         self.process.kill()
         self.process.wait()
-        with suppress(OSError):
-            os.close(self._gate)
+        self._close()
+
+    def _close(self) -> None:
+        gate, self._gate = self._gate, -1
+        if gate >= 0:
+            os.close(gate)
 
     def send(self, number: int) -> bool:
         """Send a signal to the command itself; SIGKILL ends all of it.
