@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from signal import SIG_IGN
 from typing import Final, NamedTuple
 
 from agentvault_tui.confine.syscalls import build_filter
@@ -26,11 +27,13 @@ _SOUND: Final = (0, 12, 0)
 """The first version without GHSA-pxhw-h44j-8pfx."""
 _WRITABLE_BY_ROOT: Final = ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi")
 """In /proc: root may write there without any capability, for the whole machine."""
-_BLOCKED: Final = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
-"""Signals for the command alone: bubblewrap's own processes would end by them.
+_COMMANDS_OWN: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+"""Signals that bubblewrap's own processes ignore: with them, all would end at once.
 
-They inherit the mask; the command does not, since bubblewrap empties it.
+A terminal sends them to each process in its foreground.
 """
+_RESET: Final = ("/usr/bin/env", "--default-signal=HUP,INT,QUIT,TERM")
+"""Has the command not ignore them; of GNU coreutils 8.31 or later."""
 _STARTS_S: Final = 20.0
 
 
@@ -41,6 +44,8 @@ class Bubblewrap(NamedTuple):
     version: str
     warning: str
     """Why another version would be better; empty if not."""
+    resets_signals: bool = False
+    """Whether a program is there by which the command gets its signals."""
 
 
 def find_bubblewrap(folders: Sequence[str] = _FOLDERS) -> Bubblewrap:
@@ -77,17 +82,20 @@ def find_bubblewrap(folders: Sequence[str] = _FOLDERS) -> Bubblewrap:
     return Bubblewrap(path, text, warning)
 
 
-def probe(bubblewrap: Bubblewrap) -> None:
+def probe(bubblewrap: Bubblewrap) -> Bubblewrap:
     """Start a program in new namespaces, to find out whether that works here.
 
+    Returns:
+        bubblewrap, with what was found out.
+
     Raises:
-        NotConfinedError: it does not, with the reason and the remedy.
+        NotConfinedError: it does not work, with the reason and the remedy.
     """
     options = [*_NAMESPACES, "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"]
     with ExitStack() as opened:
         passed = _Passed(opened)
         options += ["--seccomp", str(passed.memory(build_filter()))]
-        line = [bubblewrap.path, *options, "--", "/usr/bin/true"]
+        line = [bubblewrap.path, *options, "--", *_RESET, "/usr/bin/true"]
         done = subprocess.run(
             line,
             capture_output=True,
@@ -98,8 +106,9 @@ def probe(bubblewrap: Bubblewrap) -> None:
             timeout=_STARTS_S,
             check=False,
         )
-    if done.returncode:
+    if done.returncode and done.stderr.startswith("bwrap:"):
         raise explain(done.stderr)
+    return bubblewrap._replace(resets_signals=done.returncode == 0)
 
 
 _NAMESPACES: Final = (
@@ -190,9 +199,16 @@ def start(
             options += ["--ro-bind-data", str(passed.memory(content)), place]
         options += ["--remount-ro", "/", "--chdir", str(view.folder)]
         arguments = passed.memory(b"".join(os.fsencode(one) + b"\0" for one in options))
-        with _blocked_signals():
+        line = [bubblewrap.path, "--args", str(arguments), "--"]
+        ignored = [one for one in _COMMANDS_OWN if signal.getsignal(one) != SIG_IGN]
+        if bubblewrap.resets_signals and ignored and "=" not in words[0]:
+            names = ",".join(one.name.removeprefix("SIG") for one in ignored)
+            line += [_RESET[0], f"--default-signal={names}"]
+        else:
+            ignored = []
+        with _ignored_signals(ignored):
             process = subprocess.Popen(
-                [bubblewrap.path, "--args", str(arguments), "--", *words],
+                [*line, *words],
                 env=dict(environment),
                 pass_fds=passed.descriptors,
                 process_group=0 if grouped else None,
@@ -250,12 +266,13 @@ class _Passed:
 
 
 @contextmanager
-def _blocked_signals() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
+def _ignored_signals(numbers: Sequence[signal.Signals]) -> Iterator[None]:
+    before = {one: signal.signal(one, SIG_IGN) for one in numbers}
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def _read_report(report: int) -> dict[str, int]:

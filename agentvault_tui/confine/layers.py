@@ -69,8 +69,7 @@ def find_layers() -> Layers:
             "convert it: wsl --set-version DISTRIBUTION 2",
         )
     check_machine()
-    bubblewrap = find_bubblewrap()
-    probe(bubblewrap)
+    bubblewrap = probe(find_bubblewrap())
     names = f"bubblewrap {bubblewrap.version}", "seccomp"
     return Layers(Kind.NAMESPACES, names, bubblewrap)
 
