@@ -13,8 +13,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agentvault_tui import strict_json
 from agentvault_tui.cli.hook_hosts import (
@@ -28,10 +28,11 @@ from agentvault_tui.cli.hook_hosts import (
 from agentvault_tui.errors import AgentVaultError
 
 if TYPE_CHECKING:
+    from pathlib import PurePath
     from types import FrameType
 
-    from agentvault_tui.home import Home
-
+CONFINED: Final = "--confined"
+"""The option of a hook that is inside `agentvault run --confine`."""
 LARGEST: Final = 256 * 1024
 """Bytes of a hook call; a larger one is denied."""
 DEADLINE_S: Final = 25.0
@@ -61,7 +62,8 @@ def main(arguments: Sequence[str]) -> int | None:
         with ``--help``.
     """
     words, options = [], {"--agent": "", "--home": ""}
-    left = list(arguments)
+    left = [one for one in arguments if one != CONFINED]
+    confined = len(left) < len(arguments)
     while left:
         name, mark, value = left.pop(0).partition("=")
         if name in options and (mark or left):
@@ -72,11 +74,18 @@ def main(arguments: Sequence[str]) -> int | None:
             words.append(name)
     if len(words) != 1 or words[0] not in HOSTS or not options["--agent"]:
         return None
-    return answer(words[0], options["--agent"], options["--home"] or None)
+    home = options["--home"] or None
+    return answer(words[0], options["--agent"], home, confined=confined)
 
 
-def answer(host: str, agent: str, home: str | None) -> int:
-    """Read one hook call, ask the broker of *home*, and write what *host* reads.
+def answer(host: str, agent: str, home: str | None, *, confined: bool = False) -> int:
+    """Read one hook call, ask the broker, and write what *host* reads.
+
+    Args:
+        host: the agent host.
+        agent: whose call it is.
+        home: AgentVault's.
+        confined: whether to ask as the run that this is in, and not at the home.
 
     Returns:
         the exit code.
@@ -92,7 +101,8 @@ def answer(host: str, agent: str, home: str | None) -> int:
         if call.event not in known.events:
             written = blocked(f"AgentVault decides no {call.event or 'such'} event")
         else:
-            written = known.write(call, _decided(host, agent, home, call))
+            ask = _asked_as_run() if confined else _asked_at_home(home)
+            written = known.write(call, _decided(host, agent, ask, call))
     except Exception as error:  # noqa: BLE001 - whatever it is, the answer is a no
         why = f"AgentVault did not decide: {_told(error)}"
         no = HookVerdict(False, False, why)
@@ -143,10 +153,44 @@ def _read(host: HostWire) -> HookCall:
     return call
 
 
-def _decided(host: str, agent: str, home: str | None, call: HookCall) -> HookVerdict:
+class _Broker(NamedTuple):
+    """The broker that decides, and how it is asked."""
+
+    ask: Callable[[str, dict[str, object]], dict[str, object]]
+    """Sends one body to ``hooks/HOST``."""
+    folders: tuple[str | PurePath, ...] = ()
+    """Of AgentVault's home, where this user sees it."""
+
+
+def _asked_at_home(home: str | None) -> _Broker:
     from agentvault_tui.home import Home
 
     vault = Home.locate(home)
+    path = str(vault.operator_socket)
+
+    def ask(target: str, body: dict[str, object]) -> dict[str, object]:
+        return _over_socket(path, f"/api/{target}", body)
+
+    ours = vault.data, vault.config, vault.operator_socket.parent
+    return _Broker(ask, ours)
+
+
+def _asked_as_run() -> _Broker:
+    """Ask at the agents' listener with the run's token, inside a confinement."""
+    url = os.environ.get("AGENTVAULT_URL", "")
+    path = os.environ.get("AGENTVAULT_TOKEN_FILE", "")
+    if not (url and path):
+        raise HookError("this is no command of `agentvault run`: it has no token")
+    with open(path, encoding="ascii") as file:  # noqa: PTH123 - no import more
+        token = file.read().strip()
+
+    def ask(target: str, body: dict[str, object]) -> dict[str, object]:
+        return _over_http(url, f"/{target}", body, token)
+
+    return _Broker(ask)
+
+
+def _decided(host: str, agent: str, broker: _Broker, call: HookCall) -> HookVerdict:
     prose = HOSTS[host].prose.get(call.tool)
     said = call.arguments.get(prose) if prose else None
     if isinstance(said, str) and len(said) <= _REASON_LENGTH:
@@ -155,9 +199,8 @@ def _decided(host: str, agent: str, home: str | None, call: HookCall) -> HookVer
     else:
         said = ""
     arguments, shortened = _shortened(call.arguments)
-    told = _ask(
-        str(vault.operator_socket),
-        f"/api/hooks/{host}",
+    told = broker.ask(
+        f"hooks/{host}",
         {
             "agent": agent,
             "tool": call.tool,
@@ -169,7 +212,7 @@ def _decided(host: str, agent: str, home: str | None, call: HookCall) -> HookVer
             "mcp_server": call.server[:400],
             "mcp_tool": call.server_tool[:400],
             "wait": True,
-            **_placed(HOSTS[host], vault, call),
+            **_placed(HOSTS[host], broker.folders, call),
         },
     )
     message, stepup = str(told.get("message")), told.get("auth_req_id")
@@ -182,7 +225,27 @@ def _decided(host: str, agent: str, home: str | None, call: HookCall) -> HookVer
     return HookVerdict(told.get("outcome") == "allowed", approved, message)
 
 
-def _ask(path: str, target: str, body: dict[str, object]) -> dict[str, object]:
+def _over_http(
+    url: str, target: str, body: dict[str, object], token: str
+) -> dict[str, object]:
+    from http.client import HTTPConnection, HTTPException, HTTPSConnection
+
+    scheme, _, place = url.partition("://")
+    # The authorities of the run are those of SSL_CERT_FILE.
+    kind = HTTPSConnection if scheme == "https" else HTTPConnection
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    connection = kind(place, timeout=DEADLINE_S)
+    try:
+        connection.request("POST", target, json.dumps(body), headers)
+        answer = connection.getresponse()
+        return _told_by_broker(answer.status, answer.read())
+    except (OSError, HTTPException) as error:
+        raise HookError(f"the broker does not answer ({error})") from None
+    finally:
+        connection.close()
+
+
+def _over_socket(path: str, target: str, body: dict[str, object]) -> dict[str, object]:
     """Send one request over the broker's socket; a whole HTTP client takes 90 ms."""
     content = json.dumps(body).encode()
     head = (
@@ -201,25 +264,31 @@ def _ask(path: str, target: str, body: dict[str, object]) -> dict[str, object]:
             f"no broker answers ({error.strerror}): start `agentvault serve`"
         ) from None
     top, _, text = bytes(received).partition(b"\r\n\r\n")
-    status = top[9:12]
+    status = top[9:12].decode("latin-1")
+    return _told_by_broker(int(status) if status.isdecimal() else 0, text)
+
+
+def _told_by_broker(status: int, text: bytes) -> dict[str, object]:
     try:
         told = json.loads(text)
     except ValueError:
         raise HookError("the broker broke off") from None
-    if status != b"200" or not isinstance(told, dict):
-        what = told.get("detail", "") if isinstance(told, dict) else ""
-        raise HookError(f"{what or 'the broker refused'} ({status.decode('latin-1')})")
+    if status != 200 or not isinstance(told, dict):
+        said = told if isinstance(told, dict) else {}
+        what = said.get("detail") or said.get("error_description")
+        raise HookError(f"{what or 'the broker refused'} ({status})")
     return told
 
 
-def _placed(host: HostWire, vault: Home, call: HookCall) -> dict[str, object]:
+def _placed(
+    host: HostWire, ours: tuple[str | PurePath, ...], call: HookCall
+) -> dict[str, object]:
     """Return where the paths of a call lead, as `HookRequest` has it."""
     from agentvault_tui.cli.hook_places import VAULT, PathLocator
 
     named = os.environ.get(host.project, "") if host.project else call.cwd
     # cwd does not count if the host names the project's folder: an agent may choose it.
     roots = [named] if named else list(call.roots)
-    ours = (vault.data, vault.config, vault.operator_socket.parent)
     code = [os.path.dirname(os.path.dirname(__file__))]  # noqa: PTH120 - no import more
     if sys.prefix != sys.base_prefix:
         code.append(sys.prefix)  # a virtual environment, maybe the project's own

@@ -83,8 +83,13 @@ def token(
     help="Whose call: id or name.",
     shell_complete=agent_names,
 )
+@click.option(
+    "--confined",
+    is_flag=True,
+    help="Inside `agentvault run --confine`: ask as the run.",
+)
 @pass_session
-def hook(session: CliSession, host: str, agent: str) -> int:
+def hook(session: CliSession, host: str, agent: str, *, confined: bool) -> int:
     """Decide one tool call of an agent host, read from standard input.
 
     Answers in the host's own words; waits for a person for [gateway] hook_wait seconds.
@@ -92,7 +97,7 @@ def hook(session: CliSession, host: str, agent: str) -> int:
     """
     from agentvault_tui.cli.hook import answer
 
-    return answer(host, agent, session.home_option)
+    return answer(host, agent, session.home_option, confined=confined)
 
 
 class HostFile(NamedTuple):
@@ -244,7 +249,7 @@ def _unmanaged(host: str, *, managed: bool) -> None:
 
 
 _OF_OTHERS: Final = "call:tool"
-_SHELL: Final = (
+SHELL: Final = (
     "A command line is decided as a whole. Its effect on the network is decided "
     "only where the host itself runs under `agentvault run`."
 )
@@ -253,13 +258,13 @@ _CHANGED: Final = (
     "are aliases and functions of your shell."
 )
 _TYPED: Final = "Commands that you start yourself in the host ask no hook."
-_EDITABLE: Final = (
+EDITABLE: Final = (
     "Whoever may edit this configuration may take the hook away; edits by the host's "
     "own file tools are `configure:host`."
 )
 _SLOW: Final = f"A hook that takes more than {TIMEOUT_S} s lets the call through."
 _PROMPTS: Final = "What policy allows is still subject to the host's own prompts."
-_EVERY: Final = (_SHELL, _CHANGED, _TYPED)
+_EVERY: Final = (SHELL, _CHANGED, _TYPED)
 CANNOT_KEEP: Final[Mapping[str, tuple[str, ...]]] = {
     "claude-code": (
         f"Versions before 2.1.295 know no onFailure. {_SLOW}",
@@ -334,6 +339,11 @@ FILES_OF: Final[Mapping[str, Callable[..., list[HostFile]]]] = {
     help="Where an administrator locks it, which the agent cannot edit.",
 )
 @click.option(
+    "--confined",
+    is_flag=True,
+    help="For `agentvault run --confine`: in the agent's own home directory.",
+)
+@click.option(
     "--map",
     "tools",
     is_flag=True,
@@ -341,7 +351,14 @@ FILES_OF: Final[Mapping[str, Callable[..., list[HostFile]]]] = {
 )
 @pass_session
 def connect(
-    session: CliSession, host: str, ref: str, *, write: bool, managed: bool, tools: bool
+    session: CliSession,
+    host: str,
+    ref: str,
+    *,
+    write: bool,
+    managed: bool,
+    confined: bool,
+    tools: bool,
 ) -> None:
     """Print or write the configuration that puts an agent host behind AgentVault.
 
@@ -353,43 +370,53 @@ def connect(
 
         out.raw(shipped_tools("copilot" if host == "vscode" else host).rstrip())
         return
+    if confined:
+        from agentvault_tui.cli.hosts_confined import connect_confined
+
+        connect_confined(session, host, ref, write=write)
+        return
     lacks: list[str] = []
     try:
         agent = find_agent(session.client, ref)
-        name, lacks = agent.name, _lacking(session, host, agent)
+        name, lacks = agent.name, lacking(session, host, agent)
     except UnreachableError:
         name = ref
         out.note("no broker runs, so nobody knows whether there is such an agent")
     files = FILES_OF[host](_commands(session, name), Path.home(), managed=managed)
-    merged = [(file, _merged(file)) for file in files]
-    weak = [*CANNOT_KEEP[host], *(() if managed else (_EDITABLE,))]
-    backups = [write_file(file.path, text) for file, text in merged] if write else []
+    texts = [(file, merged(file)) for file in files]
+    weak = [*CANNOT_KEEP[host], *(() if managed else (EDITABLE,))]
+    backups = [write_file(file.path, text) for file, text in texts] if write else []
     if write:
         with suppress(UnreachableError):  # else its first hook tells the broker
             session.client.call(calls.CONNECTED, host=host)
     if session.json:
         told = [
             {"path": str(file.path), "format": file.format, "content": text}
-            for file, text in merged
+            for file, text in texts
         ]
         out.json({"files": told, "cannot_keep": weak, "missing_scopes": lacks})
         return
     if write:
-        _print_written(out, [file.path for file, _ in merged], backups)
-    for file, text in () if write else merged:
+        print_written(out, [file.path for file, _ in texts], backups)
+    for file, text in () if write else texts:
         out.line(out.cell(f"# {file.path}", "strong"))
         out.raw(text)
     out.line(out.cell(f"{host} cannot keep:", "strong"))
     for line in weak:
         out.line(f"- {line}")
-    if lacks:
-        out.line(f"{visible(name, 60)} lacks scopes that tools of {host} need:")
-        out.line("  agentvault agents grant ", shlex.join([visible(name, 100), *lacks]))
+    print_lacking(out, host, name, lacks)
     if not write:
         out.note("nothing was written: give --write")
 
 
-def _print_written(
+def print_lacking(out: Output, host: str, name: str, lacks: Sequence[str]) -> None:
+    """Print which scopes an agent lacks, and the command that grants them."""
+    if lacks:
+        out.line(f"{visible(name, 60)} lacks scopes that tools of {host} need:")
+        out.line("  agentvault agents grant ", shlex.join([visible(name, 100), *lacks]))
+
+
+def print_written(
     out: Output, paths: Sequence[Path], copies: Sequence[str | None]
 ) -> None:
     """Print which files were written, and where copies of what was there are."""
@@ -399,7 +426,7 @@ def _print_written(
         out.line(f"{verb} {visible(path, 400)}{visible(kept, 400)}")
 
 
-def _lacking(session: CliSession, host: str, agent: AgentInfo) -> list[str]:
+def lacking(session: CliSession, host: str, agent: AgentInfo) -> list[str]:
     """Return the scopes that the map of a host needs and an agent was not granted.
 
     Without the scope of other MCP servers' tools, which is for every such tool that the
@@ -422,7 +449,7 @@ def _commands(session: CliSession, agent: str) -> HostCommands:
     return HostCommands(PROGRAM, agent, home, tuple(file.stem for file in files))
 
 
-def _merged(file: HostFile) -> str:
+def merged(file: HostFile) -> str:
     """Return what the file will say: what it says, and what is wanted.
 
     Raises:
@@ -499,6 +526,13 @@ def _with_tables(text: str, known: dict[str, Any], wanted: dict[str, Any]) -> st
     """
     whole = deepcopy(known)
     for group, members in wanted.items():
+        if not isinstance(members, dict):  # a key before all tables
+            if known.get(group, members) != members:
+                raise ValueError(f"{group} says something else")
+            if group not in known:
+                text = f"{group} = {json.dumps(members)}\n{text}"
+                whole[group] = members
+            continue
         for name, value in members.items():
             there = known.get(group, {}).get(name)
             if there is not None and there != value:

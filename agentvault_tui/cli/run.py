@@ -153,6 +153,7 @@ def run(
     services: tuple[str, ...],
     pass_through: tuple[str, ...],
     words: tuple[str, ...],
+    *,
     confine: str | None,
     write: tuple[Path, ...],
     read: tuple[Path, ...],
@@ -258,6 +259,7 @@ def environment(
             f"{name.upper().replace('-', '_')}_BASE_URL": url
             for name, url in info.services.items()
         },
+        "AGENTVAULT_URL": info.agents_url,
         "AGENTVAULT_TOKEN_FILE": str(folder / "token"),
     }
 

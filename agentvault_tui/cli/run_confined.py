@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import agentvault_tui
 from agentvault_tui.cli.run import PlainCommand, Startable, environment, say
 from agentvault_tui.confine import (
     SANDBOX_EXEC,
@@ -102,8 +104,8 @@ class PreparedRun:
             view,
             self.words,
             given,
-            endpoints,
-            self.home.stand_ins,
+            endpoints=endpoints,
+            records=self.home.stand_ins,
             local_sockets=self.options.local_sockets,
             grouped=grouped,
         ) as command:
@@ -175,8 +177,15 @@ def prepare(
     program = find_program(words[0], path)
     own = home.homes / agent.id
     private_folder(own)
+    connected = connected_files(home, agent.id)
+    tools = _own_program() if connected else []
     view = build_view(
-        options, home, own, program, path, connected_files(home, agent.id)
+        options,
+        home,
+        own,
+        programs=[program, *tools],
+        path=path,
+        connected=connected,
     )
     for folder in view.omitted:
         say(f"{folder} is on PATH and is not shown to it: it may hold secrets of yours")
@@ -187,6 +196,11 @@ def prepare(
     }
     variables["HOME"] = str(view.home)
     return PreparedRun(layers, view, words, variables, home, options)
+
+
+def _own_program() -> list[Path]:
+    """Return the files of AgentVault's own program, which a host's hook starts."""
+    return [Path(sys.executable), Path(agentvault_tui.__file__).parent]
 
 
 def connected_files(home: Home, agent_id: str) -> list[Path]:

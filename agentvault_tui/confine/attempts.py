@@ -160,10 +160,10 @@ def parse_packet(packet: bytes) -> Attempt | None:
 
 
 def parse_query(query: bytes) -> tuple[str, int] | None:
-    """Return the name that a DNS query asks for (RFC 1035 section 4.1.2).
+    r"""Return the name that a DNS query asks for (RFC 1035 section 4.1.2).
 
     Returns:
-        the name, with each byte that is not printable ASCII as ``\\DDD``, truncated to
+        the name, with each byte that is not printable ASCII as ``\DDD``, truncated to
         `MOST_BYTES`, and where its question ends; None if it is no query.
     """
     if len(query) < _HEADER or query[2] & 0x80:

@@ -60,7 +60,7 @@ def find_bubblewrap(folders: Sequence[str] = _FOLDERS) -> Bubblewrap:
             "bubblewrap is not installed",
             "install it: apt-get install bubblewrap, or dnf install bubblewrap",
         )
-    if os.stat(path).st_mode & (stat.S_ISUID | stat.S_ISGID):
+    if Path(path).stat().st_mode & (stat.S_ISUID | stat.S_ISGID):
         raise NotConfinedError(
             f"{path} is setuid",
             f"remove the bit: chmod u-s,g-s {path}",

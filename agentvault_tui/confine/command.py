@@ -48,9 +48,9 @@ def confined_command(
     view: View,
     words: Sequence[str],
     environment: Mapping[str, str],
+    *,
     endpoints: Sequence[Endpoint],
     records: Path,
-    *,
     local_sockets: bool = False,
     grouped: bool = True,
 ) -> Iterator[ConfinedCommand]:

@@ -51,7 +51,7 @@ class Protection:
 
     def mounts(self) -> Iterator[tuple[str, Path]]:
         """Yield ``bind`` or ``ro-bind`` and a path, parents first."""
-        found = {path: "bind" for path in self.pinned}
+        found = dict.fromkeys(self.pinned, "bind")
         found |= dict.fromkeys(self.read_only, "ro-bind")
         for path in sorted(found):
             if not any(found.get(above) == "ro-bind" for above in path.parents):

@@ -15,8 +15,7 @@ from agentvault_tui.confine.view import View
 
 PROGRAM: Final = "/usr/bin/sandbox-exec"
 WEAKER: Final = (
-    "loopback is this machine's own: programs on other ports are refused, but the"
-    " command shares it",
+    "loopback is this machine's own, where the command reaches two ports",
     "other processes are seen",
     "a daemon of the command may live on after the run",
     "attempts to reach something else are seen at the proxy only",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,7 +88,8 @@ def build_view(
     options: ViewOptions,
     vault: Home,
     home: Path,
-    program: Path,
+    *,
+    programs: Sequence[Path],
     path: str,
     connected: Iterable[Path] = (),
 ) -> View:
@@ -98,7 +99,7 @@ def build_view(
         options: what the operator gives.
         vault: AgentVault's home.
         home: the command's own home directory, if no option names one.
-        program: its program.
+        programs: its program, and others that it starts.
         path: its ``PATH``.
         connected: files in *home* that `agentvault connect` wrote.
 
@@ -126,7 +127,7 @@ def build_view(
         protection.read_only.append(file)
         above = (one for one in file.parents if one.is_relative_to(home))
         protection.pinned += [one for one in above if one != home]
-    shown, omitted = _runtime(program, path, vault)
+    shown, omitted = _runtime(programs, path, vault)
     return View(
         folder=folder,
         home=at_home,
@@ -169,12 +170,15 @@ def _checked(path: Path, vault: Home, words: str) -> Path:
     return real
 
 
-def _runtime(program: Path, path: str, vault: Home) -> tuple[list[Path], list[Path]]:
+def _runtime(
+    programs: Iterable[Path], path: str, vault: Home
+) -> tuple[list[Path], list[Path]]:
     """Return what is shown of ``PATH`` and the program's runtime, and what is not."""
     shown, omitted = list[Path](), list[Path]()
     own = {vault.data.resolve(), vault.config.resolve()}
     listed = {Path(one) for one in path.split(os.pathsep)}
-    for found in (*path_folders(path), *program_paths(program)):
+    needed = (one for program in programs for one in program_paths(program))
+    for found in (*path_folders(path), *needed):
         real = found.resolve()
         private = any(home.is_relative_to(real) for home in _homes())
         local = any(real == home / ".local" for home in _homes())
@@ -198,7 +202,7 @@ def system_mounts(etc: Path = Path("/etc")) -> Iterator[tuple[str, ...]]:
     for name in _SYSTEM:
         place = Path(name)
         if place.is_symlink():
-            yield "--symlink", os.readlink(place), name
+            yield "--symlink", str(place.readlink()), name
         elif place.is_dir():
             yield "--ro-bind", name, name
     for name in _ETC:
@@ -212,7 +216,7 @@ def _homes() -> set[Path]:
     found = {os.path.expanduser("~")}  # noqa: PTH111 - without $HOME it is not absolute
     with suppress(KeyError):  # a user without an entry has no home there
         found.add(pwd.getpwuid(os.getuid()).pw_dir)
-    absolute = {Path(one) for one in found if os.path.isabs(one)} - {Path("/")}
+    absolute = {one for one in map(Path, found) if one.is_absolute()} - {Path("/")}
     return {one.resolve() for one in absolute}
 
 

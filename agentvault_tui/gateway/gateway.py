@@ -21,6 +21,8 @@ from agentvault_tui.broker.team_files import file_draft
 from agentvault_tui.errors import LedgerError
 from agentvault_tui.gateway import hooks, operators, runs_api
 from agentvault_tui.gateway.admission import Admission
+from agentvault_tui.gateway.agents_hooks import PREFIX as HOOKS
+from agentvault_tui.gateway.agents_hooks import AgentsHooks
 from agentvault_tui.gateway.app import PREFIX, GatewayApp, misdirected
 from agentvault_tui.gateway.applied import APPLYING, AppliedServices
 from agentvault_tui.gateway.body import WORKERS
@@ -116,6 +118,9 @@ class Gateway:
             processes=self._mcp_processes,
             credentials=self.credentials,
             upstream=self.upstream,
+        )
+        self._hooks = hooks.HookDecider(
+            broker, self.tools, self.mcp_servers, self.calls
         )
         self._folders: tuple[ConfigFolder[Any], ...]
         self._folders = self.services, self.tools, self.mcp_servers
@@ -235,6 +240,10 @@ class Gateway:
         return {
             PREFIX: StreamingApp(
                 GatewayApp(self.forwarder, self.broker.surroundings.source_of),
+                misdirected,
+            ),
+            HOOKS: StreamingApp(
+                AgentsHooks(self._hooks, self.admission, self.broker.surroundings),
                 misdirected,
             ),
             MCP_PREFIX.encode(): StreamingApp(self._mcp, misdirected),
@@ -373,7 +382,7 @@ class Gateway:
         self.broker.states["service"] = service_now
         return [
             *operators.routes(self, authority),
-            *hooks.routes(self.broker, self.tools, self.mcp_servers, self.calls),
+            *hooks.routes(self._hooks),
             *runs_api.routes(
                 self.broker, self.proxy, self.services, authority, self.look
             ),

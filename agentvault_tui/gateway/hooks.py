@@ -1,7 +1,8 @@
-"""Decide tool calls that hooks of agent hosts ask about, over the operators' socket.
+"""Decide tool calls that hooks of agent hosts ask about.
 
-A hook runs as the local user, so the socket is its credential: it needs no token. It
-spends approvals of its agent and grants nothing.
+Over the operators' socket a hook runs as the local user, and needs no token; a confined
+one shows its run's (`agents_hooks`). It spends approvals of its agent and grants
+nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from starlette.requests import Request
 from starlette.routing import Route
@@ -68,23 +69,38 @@ _WAIT_S: Final = 20
 _LIMITED: Final = "The agent was refused too often: nothing is decided until it pauses."
 
 
-def routes(
-    broker: Broker, maps: ToolMaps, servers: McpServers, calls: Calls
-) -> list[Route]:
-    """Return the route that hooks ask at."""
+class HookDecider(NamedTuple):
+    """Decides tool calls, whichever way a hook asks."""
 
-    async def hook(request: Request) -> HookInfo:
-        """Decide one tool call, or leave it to the gateway where that decides it."""
-        asked = await body_of(request, HookRequest, deep=True)
-        host = request.path_params["host"]
-        agent = _agent(broker, asked.agent)
-        await note_shared_user(broker, operator_of(request))
+    broker: Broker
+    maps: ToolMaps
+    servers: McpServers
+    calls: Calls
+
+    async def decide(
+        self,
+        host: str,
+        agent: Agent,
+        asked: HookRequest,
+        by: str,
+        gone: asyncio.Future[Any],
+    ) -> HookInfo:
+        """Decide one tool call, or leave it to the gateway where that decides it.
+
+        Args:
+            host: the agent host.
+            agent: whose call it is.
+            asked: the call.
+            by: the name of who asks, for the record.
+            gone: is done when nobody waits for the answer any more.
+        """
+        broker, maps, calls = self.broker, self.maps, self.calls
         await broker.line.enter()
         if broker.floods.limited(agent.id):
             return _slow_down(_LIMITED)
         body = canonical(asked.arguments)
         digest = asked.arguments_sha256 or hashlib.sha256(body).hexdigest()
-        server = _server(broker, maps, servers, host, asked)
+        server = _server(broker, maps, self.servers, host, asked)
         does, refusal = _actions(maps, host, asked, server)
         action, *others = does.actions
         if refusal is None and refused(broker, agent) is None:
@@ -103,9 +119,8 @@ def routes(
             if outcome is Outcome.ESCALATED or does.person:
                 refusal = _unshown(body, agent.id, calls)
         about = {"host": host, "tool": asked.tool, "arguments_sha256": digest}
-        about["asked_by"] = operator_of(request).name
+        about["asked_by"] = by
         wait = min(broker.settings.gateway.hook_wait, _WAIT_S) if asked.wait else 0
-        gone = asyncio.ensure_future(request.receive())
         decide = partial(
             evaluate,
             *(broker, agent, action),
@@ -122,11 +137,27 @@ def routes(
             answer = await _answer(decide, wait)
         except TooFastError as error:
             return _slow_down(error.diagnosis())
-        finally:
-            gone.cancel()
         if not isinstance(answer, Permitted):
             broker.floods.refused(agent.id)
         return _info(answer)
+
+
+def routes(decider: HookDecider) -> list[Route]:
+    """Return the route that hooks ask at."""
+    broker = decider.broker
+
+    async def hook(request: Request) -> HookInfo:
+        """Decide one tool call for the local user."""
+        asked = await body_of(request, HookRequest, deep=True)
+        agent = _agent(broker, asked.agent)
+        operator = operator_of(request)
+        await note_shared_user(broker, operator)
+        gone = asyncio.ensure_future(request.receive())
+        try:
+            host = request.path_params["host"]
+            return await decider.decide(host, agent, asked, operator.name, gone)
+        finally:
+            gone.cancel()
 
     return [route(HOOK, hook), _connected_route(broker)]
 

@@ -126,7 +126,9 @@ def main(spec: dict[str, Any]) -> int:
         )
         program = Path(spec["words"][0])
         home = vault.homes / "agt_1"
-        view = build_view(options, vault, home, program, environment["PATH"])
+        view = build_view(
+            options, vault, home, programs=[program], path=environment["PATH"]
+        )
         layers = find_layers()
         assert layers.bubblewrap is not None
         command = opened.enter_context(
@@ -135,8 +137,8 @@ def main(spec: dict[str, Any]) -> int:
                 view,
                 spec["words"],
                 environment,
-                [Endpoint("127.0.0.1", told["proxy"])],
-                vault.stand_ins,
+                endpoints=[Endpoint("127.0.0.1", told["proxy"])],
+                records=vault.stand_ins,
                 local_sockets=options.local_sockets,
             )
         )
@@ -217,9 +219,7 @@ def _targets(opened: ExitStack, base: Path, lan: str) -> dict[str, Any]:
     }
 
 
-def _serve(
-    opened: ExitStack, family: int, kind: int, address: Any
-) -> tuple[str, int]:
+def _serve(opened: ExitStack, family: int, kind: int, address: Any) -> tuple[str, int]:
     """Say ``outside`` to each who connects or sends; return the address."""
     server = opened.enter_context(socket.socket(family, kind))
     server.bind(address)
