@@ -1,7 +1,11 @@
 """Starts a command that reaches AgentVault and nothing else (docs/confine.md)."""
 
 from agentvault_tui.confine.attempts import MOST_DESTINATIONS, Attempt, AttemptLog
-from agentvault_tui.confine.command import ConfinedCommand, confined_command
+from agentvault_tui.confine.command import (
+    ConfinedCommand,
+    confined_command,
+    watches_attempts,
+)
 from agentvault_tui.confine.landlock import Restriction
 from agentvault_tui.confine.layers import Kind, Layers, find_layers, find_strongest
 from agentvault_tui.confine.network import Endpoint
@@ -30,4 +34,5 @@ __all__ = [
     "find_layers",
     "find_program",
     "find_strongest",
+    "watches_attempts",
 ]

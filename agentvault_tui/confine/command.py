@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from agentvault_tui.confine.attempts import AttemptLog, AttemptWatcher
@@ -17,7 +18,7 @@ from agentvault_tui.confine.network import (
     InsideSockets,
     open_inside,
 )
-from agentvault_tui.confine.protected import stand_ins
+from agentvault_tui.confine.protected import Protection, stand_ins
 from agentvault_tui.confine.relay import Relay
 from agentvault_tui.confine.view import View
 
@@ -95,6 +96,32 @@ def confined_command(
                 watcher.stop()
             if sockets is not None:
                 sockets.close()
+
+
+def watches_attempts(bubblewrap: Bubblewrap) -> bool:
+    """Start a command that never begins; return whether its packets can be watched.
+
+    Raises:
+        NotConfinedError: its network namespace cannot be joined.
+    """
+    with TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        view = View(folder, folder, (), (folder,), (), Protection())
+        started = start(
+            bubblewrap,
+            view,
+            ["/usr/bin/true"],
+            {},
+            files={},
+            local_sockets=False,
+            grouped=True,
+        )
+        try:
+            sockets = open_inside(started.inside, ())
+            sockets.close()
+        finally:
+            started.kill()
+    return sockets.packets is not None
 
 
 def _hosts(endpoints: Sequence[Endpoint]) -> bytes:
