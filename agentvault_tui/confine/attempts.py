@@ -105,7 +105,7 @@ class AttemptWatcher:
             (self._packets, self._read_packet),
             (self._names, self._read_query),
         ):
-            with suppress(BlockingIOError):
+            with suppress(OSError):  # such as that nothing is there
                 for _ in range(1024):
                     read(*opened.recvfrom(2048))
 

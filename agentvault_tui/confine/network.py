@@ -8,6 +8,7 @@ runs inside. Loopback is all that this namespace has, so no packet leaves it.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import ipaddress
 import json
@@ -30,6 +31,8 @@ _CLONE_NEWUSER: Final = 0x10000000
 _CLONE_NEWNET: Final = 0x40000000
 _PATIENCE_S: Final = 10.0
 """How long bubblewrap may take to give the namespace its loopback device."""
+_GET_FLAGS, _UP = 0x8913, 0x1
+"""SIOCGIFFLAGS and IFF_UP (netdevice(7))."""
 _BACKLOG: Final = 128
 _DNS: Final = (LOOPBACK, 53)
 _MOST_SOCKETS: Final = 8
@@ -140,7 +143,8 @@ def _send_sockets(
     """Join the namespaces, make the sockets and send them; runs in a child."""
     try:
         _join(pid)
-        sockets = [_listen(endpoint, pid) for endpoint in endpoints]
+        _wait_for_loopback(pid)
+        sockets = [_listen(endpoint) for endpoint in endpoints]
     except OSError as error:
         channel.sendall(json.dumps({"error": str(error)}).encode())
         return
@@ -164,20 +168,26 @@ def _join(pid: int) -> None:
             raise OSError(number, os.strerror(number))
 
 
-def _listen(endpoint: Endpoint, pid: int) -> socket.socket:
+def _wait_for_loopback(pid: int) -> None:
+    """Wait until bubblewrap has brought the device up, after giving it an address."""
+    request = struct.pack("16sH14x", b"lo", 0)
+    ends = time.monotonic() + _PATIENCE_S
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        while True:
+            answer = fcntl.ioctl(opened, _GET_FLAGS, request)
+            if struct.unpack_from("H", answer, 16)[0] & _UP:
+                return
+            if time.monotonic() > ends or not Path(f"/proc/{pid}").exists():
+                raise OSError(errno.ENETDOWN, os.strerror(errno.ENETDOWN))
+            time.sleep(0.0005)
+
+
+def _listen(endpoint: Endpoint) -> socket.socket:
     host = LOOPBACK if endpoint.name else endpoint.host
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    ends = time.monotonic() + _PATIENCE_S
-    while True:
-        try:
-            listener.bind((host, endpoint.port))
-            break
-        except OSError:
-            if time.monotonic() > ends or not Path(f"/proc/{pid}").exists():
-                raise
-            time.sleep(0.0005)  # bubblewrap has not brought the device up yet
+    listener.bind((host, endpoint.port))
     listener.listen(_BACKLOG)
     return listener
 
