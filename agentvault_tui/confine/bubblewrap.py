@@ -313,7 +313,7 @@ def explain(message: str) -> NotConfinedError:
         _setting("user/max_user_namespaces"),
         _setting("kernel/unprivileged_userns_clone") if os.geteuid() else "1",
     }
-    if "namespace" in message and off:
+    if "namespace" in message and (off or "ENOSPC" in message):
         return NotConfinedError(
             "user namespaces are off",
             "sysctl -w user.max_user_namespaces=10000, and where it is there"

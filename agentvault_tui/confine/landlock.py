@@ -33,6 +33,8 @@ _ALL_TCP: Final = 3
 _DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty")
 _NO_NEW_PRIVILEGES, _SECCOMP, _DEATH_SIGNAL = 38, 22, 1
 """Options of prctl(2)."""
+_DROP_CAPABILITY, _MOST_CAPABILITIES = 24, 64
+"""PR_CAPBSET_DROP: a program that root starts gets no capability that is not there."""
 
 
 class Rule(NamedTuple):
@@ -114,6 +116,11 @@ class Restriction:
         libc = ctypes.CDLL(None, use_errno=True)
         _checked(libc.prctl(_DEATH_SIGNAL, 9, 0, 0, 0))
         _checked(libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0))
+        if os.geteuid() == 0:
+            # Without them the kernel asks Landlock: with CAP_PERFMON it shows the
+            # environment of every process.
+            for capability in range(_MOST_CAPABILITIES):
+                libc.prctl(_DROP_CAPABILITY, capability, 0, 0, 0)
         _checked(_call(_RESTRICT, self._ruleset, 0))
         _checked(libc.prctl(_SECCOMP, 2, self._program, 0, 0))
 

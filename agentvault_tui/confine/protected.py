@@ -33,6 +33,7 @@ _IN_GIT: Final = {
 }
 """In git's own folder: ``commondir`` names another folder with hooks and a
 configuration (gitrepository-layout(5))."""
+_KINDS: Final = {".git": "folder", **PROTECTED, **_IN_GIT}
 _OWN: Final = {"commondir": b".\n"}
 """What a stand-in says, if it may not be empty: the folder itself."""
 _UNSEARCHED: Final = frozenset({"objects", "refs", "logs"})
@@ -76,9 +77,8 @@ def protect(tops: Iterable[Path], opened: Iterable[Path] = ()) -> Protection:
     for top in given:
         outer = next(one for one in given if top.is_relative_to(one))
         for folder, in_git in _repositories(top):
-            names = _IN_GIT if in_git else {".git": "folder", **PROTECTED}
-            for name, kind in names.items():
-                path = folder / name
+            for name in _IN_GIT if in_git else (".git", *PROTECTED):
+                path, kind = folder / name, _KINDS[name]
                 if path in allowed or (name == ".git" and path.is_dir()):
                     continue  # a folder .git has a turn of its own
                 _add(found, path, kind)
@@ -96,11 +96,15 @@ def _add(found: Protection, path: Path, kind: str) -> None:
     except OSError:
         return
     if stat.S_ISLNK(mode):
-        raise NotConfinedError(
-            f"{path} is a link, which cannot be made read-only",
-            f"replace it by what it leads to, or allow changes with --write {path}",
-        )
+        raise _linked(path)
     found.read_only.append(path)
+
+
+def _linked(path: Path) -> NotConfinedError:
+    return NotConfinedError(
+        f"{path} is a link, which cannot be made read-only",
+        f"replace it by what it leads to, or allow changes with --write {path}",
+    )
 
 
 def _pin(found: Protection, top: Path, path: Path) -> None:
@@ -158,6 +162,10 @@ def stand_ins(records: Path, protection: Protection) -> Iterator[None]:
     record = records / f"{os.getpid()}.json"
     with locked_folder(records):
         used = _sweep(records)
+        for path in [one for one in protection.read_only if not os.path.lexists(one)]:
+            # It was the stand-in of a run that has ended.
+            protection.read_only.remove(path)
+            protection.missing[path] = _KINDS[path.name]
         shared = [path for path in protection.read_only if path in used]
         wanted = [*shared, *protection.missing]
         put_private(record, json.dumps([*map(str, wanted)]).encode(), replace=True)
@@ -210,7 +218,8 @@ def _make(path: Path, kind: str) -> None:
         finally:
             os.close(folder)
     except FileExistsError:
-        return
+        if path.is_symlink():  # it has become one since it was looked for
+            raise _linked(path) from None
     except OSError as error:
         raise NotConfinedError(
             f"{path} cannot be kept from being made ({error.strerror})",

@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from typing import Final
+from typing import Any, Final
 
 from agentvault_tui.confine.network import Endpoint
 
+Places = Sequence[tuple[int, int, int, str, Any]]
+"""Addresses of one endpoint, as getaddrinfo(3) has them."""
 MOST_CONNECTIONS: Final = 256
 """Connections at a time; a further one waits in the kernel's queue.
 
@@ -28,7 +30,11 @@ class Relay:
         self, listeners: Sequence[socket.socket], endpoints: Sequence[Endpoint]
     ) -> None:
         """Carry what arrives at each listener to the endpoint at its place."""
-        self._pairs = tuple(zip(listeners, endpoints, strict=True))
+        found = (
+            socket.getaddrinfo(one.host, one.port, type=socket.SOCK_STREAM)
+            for one in endpoints
+        )
+        self._pairs = tuple(zip(listeners, found, strict=True))
         self._slots = threading.BoundedSemaphore(MOST_CONNECTIONS)
 
     def start(self) -> None:
@@ -36,7 +42,7 @@ class Relay:
         for pair in self._pairs:
             threading.Thread(target=self._accept, args=pair, daemon=True).start()
 
-    def _accept(self, listener: socket.socket, endpoint: Endpoint) -> None:
+    def _accept(self, listener: socket.socket, places: Places) -> None:
         while True:
             self._slots.acquire()
             try:
@@ -47,16 +53,14 @@ class Relay:
                     return  # it was closed
                 time.sleep(_PAUSE_S)  # there is no descriptor left for now
                 continue
-            carried = (inside, endpoint)
+            carried = (inside, places)
             threading.Thread(target=self._carry, args=carried, daemon=True).start()
 
-    def _carry(self, inside: socket.socket, endpoint: Endpoint) -> None:
+    def _carry(self, inside: socket.socket, places: Places) -> None:
         try:
             with ExitStack() as opened, suppress(OSError):
                 opened.enter_context(inside)
-                address = (endpoint.host, endpoint.port)
-                outside = socket.create_connection(address, _DIAL_S)
-                opened.enter_context(outside)
+                outside = opened.enter_context(_dial(places))
                 outside.settimeout(None)
                 for one in (inside, outside):
                     one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -68,6 +72,22 @@ class Relay:
                 back.join()
         finally:
             self._slots.release()
+
+
+def _dial(places: Places) -> socket.socket:
+    """Connect to the first address that answers."""
+    failed: OSError | None = None
+    for family, kind, protocol, _, address in places:
+        outside = socket.socket(family, kind, protocol)
+        outside.settimeout(_DIAL_S)
+        try:
+            outside.connect(address)
+        except OSError as error:
+            outside.close()
+            failed = error
+        else:
+            return outside
+    raise failed or OSError("it has no address")
 
 
 def _copy(source: socket.socket, target: socket.socket) -> None:

@@ -22,8 +22,12 @@ from agentvault_tui.confine.attempts import (
 
 def ipv4(protocol: int, rest: bytes, *, fragment: int = 0) -> bytes:
     """Return a packet to 93.184.216.34."""
-    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(rest), 0, fragment, 64, protocol, 0)
-    return head + socket.inet_aton("10.0.0.1") + socket.inet_aton("93.184.216.34") + rest
+    head = struct.pack(
+        "!BBHHHBBH", 0x45, 0, 20 + len(rest), 0, fragment, 64, protocol, 0
+    )
+    return (
+        head + socket.inet_aton("10.0.0.1") + socket.inet_aton("93.184.216.34") + rest
+    )
 
 
 def ipv6(protocol: int, rest: bytes) -> bytes:

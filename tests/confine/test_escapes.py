@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -54,8 +53,7 @@ def test_most_attempts_reach_their_goal_without_it(uid: int) -> None:
     assert sum(outcome == "reached" for outcome in found) >= 25
 
 
-def test_every_attempt_was_made(request: pytest.FixtureRequest) -> None:
+def test_every_attempt_was_made() -> None:
     """No attempt is left out, inside or outside."""
     for confined in (False, True):
         assert set(outcomes(0, confined=confined)) == set(NAMES)
-    assert request.node

@@ -92,7 +92,9 @@ class Machine:
     def number(self, number: int, *arguments: int, other: int = 0) -> str:
         given = (*arguments, *(0,) * (6 - len(arguments)))
         architecture = other or ARCHITECTURES[self.architecture]
-        return evaluate(self.code, struct.pack("=IIQ6Q", number, architecture, 0, *given))
+        return evaluate(
+            self.code, struct.pack("=IIQ6Q", number, architecture, 0, *given)
+        )
 
 
 @pytest.fixture(params=sorted(ARCHITECTURES))

@@ -90,18 +90,30 @@ def small_machine(uid: int) -> Iterator[Path]:
 
 def run_in(base: Path, uid: int, words: Sequence[str], **more: Any) -> str:
     """Run a command in the project of *base* as *uid*; return what it printed."""
+    code, out, err = ended(started_in(base, uid, words, **more))
+    assert code == 0, err
+    return out
+
+
+def started_in(
+    base: Path, uid: int, words: Sequence[str], **more: Any
+) -> subprocess.Popen[str]:
+    """Start a command in the project of *base* as *uid*."""
     spec = {"base": str(base), "uid": uid, "words": words, **more}
-    done = subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-m", "support.confining", json.dumps(spec)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True,
-        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
-        timeout=PATIENT,
-        check=False,
+        text=True,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Return the exit code of a process that ends, and what it printed."""
+    out, err = process.communicate(timeout=PATIENT)
+    return process.returncode, out, err
 
 
 def main(spec: dict[str, Any]) -> int:
@@ -114,7 +126,7 @@ def main(spec: dict[str, Any]) -> int:
             os.setgroups([])
             os.setgid(uid)
             os.setuid(uid)
-        told = _targets(opened, base, lan)
+        told = _targets(opened, base, lan, sockets=spec.get("sockets", True))
         Path("targets.json").write_text(json.dumps(told))
         environment = {"PATH": "/usr/bin:/bin", "HOME": str(base / "vault/homes/agt_1")}
         if not spec.get("confined"):
@@ -142,9 +154,11 @@ def main(spec: dict[str, Any]) -> int:
                 local_sockets=options.local_sockets,
             )
         )
-        code = command.begin().wait()
+        process = command.begin()
+        print("begun", file=sys.stderr, flush=True)
+        code = process.wait()
     if spec.get("attempts") and command.log:
-        print(json.dumps([one and tuple(one) for one, _ in command.log.take()]))
+        print(json.dumps([one for one, _ in command.log.take()]))
     return code
 
 
@@ -160,7 +174,9 @@ def _own_network() -> str:
     return LAN
 
 
-def _targets(opened: ExitStack, base: Path, lan: str) -> dict[str, Any]:
+def _targets(
+    opened: ExitStack, base: Path, lan: str, *, sockets: bool
+) -> dict[str, Any]:
     """Start what the attempts are for, and return where it is."""
     own, outside = base / "project", base / "outside"
     ipv4, ipv6, unix = socket.AF_INET, socket.AF_INET6, socket.AF_UNIX
@@ -174,19 +190,21 @@ def _targets(opened: ExitStack, base: Path, lan: str) -> dict[str, Any]:
             ("proxy", ipv4, stream, "127.0.0.1"),
         )
     }
-    for place in (own, outside):
-        with suppress(FileNotFoundError):
-            (place / "stream.sock").unlink()
-        _serve(opened, unix, stream, str(place / "stream.sock"))
-    with suppress(FileNotFoundError):
-        (own / "datagram.sock").unlink()
-    _serve(opened, unix, datagram, str(own / "datagram.sock"))
+    paths = [(outside / "stream.sock", stream)]
+    if sockets:
+        paths += [(own / "stream.sock", stream), (own / "datagram.sock", datagram)]
+    for path, kind in paths:
+        path.unlink(missing_ok=True)
+        _serve(opened, unix, kind, str(path))
     _serve(opened, unix, stream, f"\0{base}")
     victim = subprocess.Popen(
         [MARK, "600"],
         executable="/bin/sleep",
         env={"SECRET": MARK},
         process_group=0,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: libc.prctl(1, 9, 0, 0, 0),  # it ends with this process
     )
     opened.callback(victim.wait)
     opened.callback(victim.kill)
