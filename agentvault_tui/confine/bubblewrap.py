@@ -35,6 +35,7 @@ A terminal sends them to each process in its foreground.
 _RESET: Final = ("/usr/bin/env", "--default-signal=HUP,INT,QUIT,TERM")
 """Has the command not ignore them; of GNU coreutils 8.31 or later."""
 _STARTS_S: Final = 20.0
+_ENDS_S: Final = 5.0
 
 
 class Bubblewrap(NamedTuple):
@@ -135,8 +136,15 @@ class ConfinedProcess:
 
     def kill(self) -> None:
         """End all processes of the command at once."""
-        self.process.kill()
-        self.process.wait()
+        if self.process.poll() is None:
+            # The first process inside: the kernel ends all others with it.
+            with suppress(ProcessLookupError):
+                os.kill(self.inside, signal.SIGKILL)
+            try:
+                self.process.wait(_ENDS_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
         self._close()
 
     def _close(self) -> None:

@@ -8,6 +8,7 @@ command printed. It is a process of its own, since it gives up root.
 from __future__ import annotations
 
 import ctypes
+import encodings.idna  # noqa: F401 - another user may not read it later
 import fcntl
 import json
 import os
