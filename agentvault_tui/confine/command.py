@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -125,5 +126,7 @@ def watches_attempts(bubblewrap: Bubblewrap) -> bool:
 
 
 def _hosts(endpoints: Sequence[Endpoint]) -> bytes:
-    names = {"localhost": None, **{one.name: None for one in endpoints if one.name}}
+    # Its own name too: git and others ask for it, which is no attempt to leave.
+    known = ["localhost", socket.gethostname(), *(one.name for one in endpoints)]
+    names = dict.fromkeys(filter(None, known))
     return f"{LOOPBACK} {' '.join(names)}\n::1 localhost\n".encode()

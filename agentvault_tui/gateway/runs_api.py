@@ -92,7 +92,9 @@ def routes(
         """Record that a command begins confined, before it does."""
         run = proxy.runs.get(request.path_params["id"])
         asked = await body_of(request, ConfinedRequest)
-        detail = {"run_id": run.id, **msgspec.to_builtins(asked)}
+        given = msgspec.structs.asdict(asked).items()
+        detail = {name: [*v] if isinstance(v, tuple) else v for name, v in given}
+        detail["run_id"] = run.id
         kind = EventType.RUN_CONFINED
         draft = Draft(kind, run.operator, run.agent_id, detail=detail)
         events = await broker.record(draft)
