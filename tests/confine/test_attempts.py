@@ -82,7 +82,7 @@ def query(*labels: bytes) -> bytes:
 
 
 def test_a_name_is_read_and_escaped() -> None:
-    """Bytes that are no printable ASCII, dots and backslashes are written as numbers."""
+    """Bytes that are no printable ASCII, dots and backslashes become numbers."""
     assert parse_query(query(b"www", b"example", b"com")) == ("www.example.com", 33)
     found = parse_query(query(b"a.b\x1b[2J\\", b"\xff"))
     assert found is not None

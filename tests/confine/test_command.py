@@ -197,7 +197,7 @@ def test_a_daemon_ends_with_the_command(base: Path) -> None:
 
 
 def test_nothing_lives_on_where_the_run_is_killed(base: Path) -> None:
-    """By SIGKILL, of which it cannot take notice; its stand-ins go at the next start."""
+    """By SIGKILL, which it cannot handle; its stand-ins go at the next start."""
     beat = base / "project/beat"
     script = f"{heartbeat(beat)} sleep 600"
     process = started_in(base, UID, [*SHELL, script], confined=True)

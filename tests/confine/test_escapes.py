@@ -9,14 +9,13 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from confine import escapes, escapes_files
 from support.confining import SYSTEM_PYTHON, need_confinement, run_in, small_machine
 from support.needs import need
 
-from confine import escapes
-
 ORDINARY = 1234
 USERS = [pytest.param(0, id="root"), pytest.param(ORDINARY, id="user")]
-NAMES = sorted(escapes.ATTEMPTS)
+NAMES = sorted(escapes_files.ATTEMPTS)
 Outcomes = dict[str, str]
 
 
@@ -30,8 +29,10 @@ def outcomes(uid: int, *, confined: bool) -> Outcomes:
             need(False, "root")
         uid = os.geteuid()
     with small_machine(uid) as base:
-        shutil.copy(escapes.__file__, base / "project/escapes.py")
-        words = [SYSTEM_PYTHON, "escapes.py", "targets.json"]
+        (base / "project/confine").mkdir()
+        for module in (escapes, escapes_files):
+            shutil.copy(module.__file__, base / "project/confine")
+        words = [SYSTEM_PYTHON, "-m", "confine.escapes", "targets.json"]
         return dict(json.loads(run_in(base, uid, words, confined=confined)))
 
 

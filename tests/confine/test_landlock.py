@@ -49,7 +49,7 @@ print(json.dumps({
 
 
 def test_a_command_reaches_two_ports_and_its_folders(tmp_path: Path) -> None:
-    """TCP to another port, other protocols, Unix sockets and other files do not open."""
+    """Another port, other protocols, Unix sockets and other files do not open."""
     version = abi()
     need(version >= landlock.LEAST, "Landlock of Linux 6.7 or later")
     project, secret = tmp_path / "project", tmp_path / "secret"
@@ -78,7 +78,7 @@ def test_a_command_reaches_two_ports_and_its_folders(tmp_path: Path) -> None:
         done = subprocess.run(
             ["/usr/bin/python3", "-c", INSIDE, json.dumps(told)],
             cwd=project,
-            preexec_fn=restriction.apply,  # noqa: PLW1509 - as `run` does
+            preexec_fn=restriction.apply,
             capture_output=True,
             text=True,
             check=False,

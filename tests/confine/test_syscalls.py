@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import operator
 import struct
 from typing import Any
 
@@ -46,6 +47,7 @@ NUMBERS = {
 UNIX, INET, INET6, NETLINK, PACKET, VSOCK = 1, 2, 10, 16, 17, 40
 STREAM, DGRAM, RAW, SEQPACKET, CLOEXEC = 1, 2, 3, 5, 0o2000000
 HIGH = 1 << 32
+JUMPS = {0x15: operator.eq, 0x25: operator.gt, 0x35: operator.ge, 0x45: operator.and_}
 
 
 def evaluate(code: bytes, data: bytes) -> str:
@@ -55,28 +57,23 @@ def evaluate(code: bytes, data: bytes) -> str:
     while True:
         operation, true, false, value = program[at]
         at += 1
-        match operation:
-            case 0x20:
-                accumulator = struct.unpack_from("=I", data, value)[0]
-            case 0x54:
-                accumulator &= value
-            case 0x05:
-                at += value
-            case 0x15:
-                at += true if accumulator == value else false
-            case 0x25:
-                at += true if accumulator > value else false
-            case 0x35:
-                at += true if accumulator >= value else false
-            case 0x45:
-                at += true if accumulator & value else false
-            case 0x06:
-                action = value & 0xFFFF0000
-                if action == 0x00050000:
-                    return errno.errorcode[value & 0xFFFF]
-                return {0x7FFF0000: ALLOW, 0x80000000: KILL}[action]
-            case _:
-                raise AssertionError(hex(operation))
+        if operation == 0x06:
+            return action(value)
+        if operation == 0x20:
+            accumulator = struct.unpack_from("=I", data, value)[0]
+        elif operation == 0x54:
+            accumulator &= value
+        elif operation == 0x05:
+            at += value
+        else:
+            at += true if JUMPS[operation](accumulator, value) else false
+
+
+def action(value: int) -> str:
+    """Return what a filter's answer means."""
+    if value & 0xFFFF0000 == 0x00050000:
+        return errno.errorcode[value & 0xFFFF]
+    return {0x7FFF0000: ALLOW, 0x80000000: KILL}[value]
 
 
 class Machine:

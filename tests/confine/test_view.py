@@ -75,7 +75,7 @@ def test_no_virtual_folder_is_given(
 
 def test_a_folder_that_is_not_there_is_named(place: Path) -> None:
     """With the option that gave it."""
-    with pytest.raises(NotConfinedError, match="--write .*nosuch cannot be read"):
+    with pytest.raises(NotConfinedError, match=r"--write .*nosuch cannot be read"):
         build(place, write=(place / "nosuch",))
 
 

@@ -1,8 +1,7 @@
 """A small machine to be kept out of: servers, files and a process, and who tries.
 
-``python -m support.confining SPEC`` builds it in a network namespace of its own, becomes
-the user that the spec names, runs a command in it, confined or not, and prints what the
-command printed. It is a process of its own, since it gives up root.
+``python -m support.confining SPEC`` builds it in a network namespace of its own,
+becomes the user that the spec names, and runs a command in it, confined or not. It is a process of its own, since it gives up root.
 """
 
 from __future__ import annotations
@@ -39,6 +38,7 @@ from agentvault_tui.home import Home
 
 MARK = "confine-mark-4f1c"
 LAN = "198.51.100.7"
+EVERY = "0.0.0.0"  # noqa: S104 - in a network namespace of its own
 SYSTEM_PYTHON = "/usr/bin/python3"
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -186,9 +186,9 @@ def _targets(
     ports = {
         name: _serve(opened, family, kind, (host, 0))[1]
         for name, family, kind, host in (
-            ("tcp", ipv4, stream, "0.0.0.0" if lan else "127.0.0.1"),
+            ("tcp", ipv4, stream, EVERY if lan else "127.0.0.1"),
             ("tcp6", ipv6, stream, "::1"),
-            ("udp", ipv4, datagram, "0.0.0.0" if lan else "127.0.0.1"),
+            ("udp", ipv4, datagram, EVERY if lan else "127.0.0.1"),
             ("proxy", ipv4, stream, "127.0.0.1"),
         )
     }
@@ -206,7 +206,7 @@ def _targets(
         process_group=0,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: libc.prctl(1, 9, 0, 0, 0),  # it ends with this process
+        preexec_fn=lambda: libc.prctl(1, 9, 0, 0, 0),  # noqa: PLW1509 - ends with us
     )
     opened.callback(victim.wait)
     opened.callback(victim.kill)
@@ -214,8 +214,8 @@ def _targets(
     number = ctypes.c_int()
     place = os.fsencode(outside / "secret")
     libc.name_to_handle_at(-100, place, handle, ctypes.byref(number), 0)
-    shared = tempfile.NamedTemporaryFile("w", dir="/dev/shm", prefix="c-")
-    opened.enter_context(shared)
+    temporary = tempfile.NamedTemporaryFile("w", dir="/dev/shm", prefix="c-")
+    shared = opened.enter_context(temporary)
     shared.write(MARK)
     shared.flush()
     key = os.getpid()
