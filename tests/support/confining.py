@@ -1,7 +1,8 @@
 """A small machine to be kept out of: servers, files and a process, and who tries.
 
 ``python -m support.confining SPEC`` builds it in a network namespace of its own,
-becomes the user that the spec names, and runs a command in it, confined or not. It is a process of its own, since it gives up root.
+becomes the user that the spec names, and runs a command in it, confined or not. It is
+a process of its own, since it gives up root.
 """
 
 from __future__ import annotations
