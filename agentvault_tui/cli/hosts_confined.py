@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from agentvault_tui.cli.hook import CONFINED
 from agentvault_tui.cli.hook_hosts import PROGRAM
-from agentvault_tui.cli.hosts import (
+from agentvault_tui.cli.host_files import (
     CANNOT_KEEP,
     EDITABLE,
     FILES_OF,
@@ -30,7 +30,7 @@ from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.run_confined import connected_files, connected_record
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import UsageError
-from agentvault_tui.home import private_folder, put_private
+from agentvault_tui.home import Home, private_folder, put_private
 
 _PROGRAMS: Final[Mapping[str, tuple[str, ...]]] = {
     "claude-code": ("claude",),
@@ -84,15 +84,7 @@ def connect_confined(session: CliSession, host: str, ref: str, *, write: bool) -
         line += ["--mcp-config", str(home / _CLAUDE_SERVERS)]
     weak = [one for one in CANNOT_KEEP[host] if one not in {SHELL, EDITABLE}]
     weak.append(_CANNOT)
-    copies: list[str | None] = []
-    if write:
-        private_folder(home)
-        copies = [write_file(file.path, text) for file, text in texts]
-        paths = {*connected_files(session.home, agent.id), *(f.path for f in files)}
-        record = json.dumps(sorted(map(str, paths)))
-        put_private(
-            connected_record(session.home, agent.id), record.encode(), replace=True
-        )
+    copies = _write(session.home, agent.id, texts) if write else []
     if session.json:
         told = [
             {"path": str(file.path), "format": file.format, "content": text}
@@ -120,6 +112,18 @@ def connect_confined(session: CliSession, host: str, ref: str, *, write: bool) -
     out.raw(f"  {shlex.join(line)}")
     if not write:
         out.note("nothing was written: give --write")
+
+
+def _write(
+    vault: Home, agent_id: str, texts: Sequence[tuple[HostFile, str]]
+) -> list[str | None]:
+    """Write files into an agent's home directory; return what `write_file` does."""
+    private_folder(vault.homes / agent_id)
+    copies = [write_file(file.path, text) for file, text in texts]
+    paths = {*connected_files(vault, agent_id), *(file.path for file, _ in texts)}
+    record = json.dumps(sorted(map(str, paths))).encode()
+    put_private(connected_record(vault, agent_id), record, replace=True)
+    return copies
 
 
 def _inside(file: HostFile, home: Path) -> HostFile:

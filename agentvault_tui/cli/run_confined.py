@@ -21,8 +21,8 @@ from agentvault_tui.confine import (
     SANDBOX_EXEC,
     AttemptLog,
     Endpoint,
-    Kind,
     Layers,
+    Means,
     Restriction,
     View,
     ViewOptions,
@@ -119,7 +119,7 @@ class PreparedRun:
         self, view: View, given: dict[str, str], ports: Sequence[int], grouped: bool
     ) -> PlainCommand:
         """Return a command that is confined without namespaces."""
-        if self.layers.kind is Kind.SEATBELT:
+        if self.layers.kind is Means.SEATBELT:
             profile = build_profile(view, ports)
             words = (SANDBOX_EXEC, "-p", profile, *self.words)
             return PlainCommand(words, given, grouped)

@@ -1,13 +1,13 @@
 """Starts a command that reaches AgentVault and nothing else (docs/confine.md)."""
 
-from agentvault_tui.confine.attempts import MOST_DESTINATIONS, Attempt, AttemptLog
+from agentvault_tui.confine.attempts import MOST_DESTINATIONS, AttemptLog, ReachAttempt
 from agentvault_tui.confine.command import (
     ConfinedCommand,
     confined_command,
     watches_attempts,
 )
 from agentvault_tui.confine.landlock import Restriction
-from agentvault_tui.confine.layers import Kind, Layers, find_layers, find_strongest
+from agentvault_tui.confine.layers import Layers, Means, find_layers, find_strongest
 from agentvault_tui.confine.network import Endpoint
 from agentvault_tui.confine.runtime import find_program
 from agentvault_tui.confine.seatbelt import PROGRAM as SANDBOX_EXEC
@@ -18,12 +18,12 @@ from agentvault_tui.confine.view import View, ViewOptions, build_view
 __all__ = [
     "MOST_DESTINATIONS",
     "SANDBOX_EXEC",
-    "Attempt",
     "AttemptLog",
     "ConfinedCommand",
     "Endpoint",
-    "Kind",
     "Layers",
+    "Means",
+    "ReachAttempt",
     "Restriction",
     "View",
     "ViewOptions",

@@ -28,7 +28,7 @@ _RECURSION: Final = 0x0100
 _LONGEST_LABEL: Final = 63
 
 
-class Attempt(NamedTuple):
+class ReachAttempt(NamedTuple):
     """A destination that a command tried to reach."""
 
     kind: str
@@ -44,12 +44,12 @@ class AttemptLog:
     def __init__(self) -> None:
         """Start with none."""
         self._lock = threading.Lock()
-        self._named: set[Attempt] = set()
-        self._counts: Counter[Attempt | None] = Counter()
+        self._named: set[ReachAttempt] = set()
+        self._counts: Counter[ReachAttempt | None] = Counter()
         self.total = 0
         """All attempts of the run."""
 
-    def add(self, attempt: Attempt) -> None:
+    def add(self, attempt: ReachAttempt) -> None:
         """Count one attempt."""
         with self._lock:
             self.total += 1
@@ -59,7 +59,7 @@ class AttemptLog:
                 known = True
             self._counts[attempt if known else None] += 1
 
-    def take(self) -> list[tuple[Attempt | None, int]]:
+    def take(self) -> list[tuple[ReachAttempt | None, int]]:
         """Return the attempts since the last time with their counts.
 
         Returns:
@@ -119,14 +119,14 @@ class AttemptWatcher:
         if parsed is None:
             return
         name, end = parsed
-        self.log.add(Attempt("dns", name, None))
+        self.log.add(ReachAttempt("dns", name, None))
         flags = struct.unpack_from("!H", query, 2)[0] & _RECURSION
         head = query[:2] + struct.pack("!5H", _REFUSED | flags, 1, 0, 0, 0)
         with suppress(OSError):
             self._names.sendto(head + query[_HEADER:end], sender)
 
 
-def parse_packet(packet: bytes) -> Attempt | None:
+def parse_packet(packet: bytes) -> ReachAttempt | None:
     """Return the attempt that an IP packet begins.
 
     Args:
@@ -149,11 +149,11 @@ def parse_packet(packet: bytes) -> Attempt | None:
         if protocol == _TCP:
             begins = rest[13] & _SYN and not rest[13] & _ACK
             port = struct.unpack_from("!H", rest, 2)[0]
-            return Attempt("tcp", address, port) if begins else None
+            return ReachAttempt("tcp", address, port) if begins else None
         if protocol == _UDP:
-            return Attempt("udp", address, struct.unpack_from("!H", rest, 2)[0])
+            return ReachAttempt("udp", address, struct.unpack_from("!H", rest, 2)[0])
         if (protocol, rest[0]) in _ECHO:
-            return Attempt("icmp", address, None)
+            return ReachAttempt("icmp", address, None)
     except (IndexError, struct.error, ValueError):
         return None
     return None

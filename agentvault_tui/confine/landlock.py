@@ -37,7 +37,7 @@ _DROP_CAPABILITY, _MOST_CAPABILITIES = 24, 64
 """PR_CAPBSET_DROP: a program that root starts gets no capability that is not there."""
 
 
-class Rule(NamedTuple):
+class PathAccess(NamedTuple):
     """What may be done below a path."""
 
     path: str
@@ -98,7 +98,7 @@ class Restriction:
         address = ctypes.addressof(self._code)
         self._program = struct.pack("@HP", len(code) // 8, address)
 
-    def _allow(self, rule: Rule, every: int) -> None:
+    def _allow(self, rule: PathAccess, every: int) -> None:
         try:
             descriptor = os.open(rule.path, os.O_PATH | os.O_CLOEXEC)
         except OSError:
@@ -130,13 +130,13 @@ class Restriction:
             os.close(self._ruleset)
 
 
-def _rules(view: View) -> list[Rule]:
+def _rules(view: View) -> list[PathAccess]:
     readable = [*system_paths(), "/proc", *map(str, (*view.runtime, *view.read))]
     readable += map(str, view.own)
-    rules = [Rule(path, _READ) for path in readable]
-    rules += [Rule(str(path), ~0) for path in (view.home, *view.write)]
+    rules = [PathAccess(path, _READ) for path in readable]
+    rules += [PathAccess(str(path), ~0) for path in (view.home, *view.write)]
     device = _READ_FILE | _WRITE_FILE | _TRUNCATE | _IOCTL
-    rules += [Rule(f"/dev/{name}", device) for name in _DEVICES]
+    rules += [PathAccess(f"/dev/{name}", device) for name in _DEVICES]
     return rules
 
 

@@ -15,7 +15,7 @@ from agentvault_tui.confine.syscalls import check_machine
 from agentvault_tui.errors import NotConfinedError
 
 
-class Kind(Enum):
+class Means(Enum):
     """The means by which a command is confined."""
 
     NAMESPACES = "namespaces"
@@ -27,10 +27,10 @@ class Kind(Enum):
 class Layers:
     """What confines a command on this machine."""
 
-    kind: Kind
+    kind: Means
     names: tuple[str, ...]
     bubblewrap: Bubblewrap | None = None
-    """Of `Kind.NAMESPACES`."""
+    """Of `Means.NAMESPACES`."""
     because: str = ""
     """Why there are no namespaces, and the remedy."""
 
@@ -45,9 +45,9 @@ class Layers:
         Args:
             ports: TCP ports that the command reaches.
         """
-        if self.kind is Kind.LANDLOCK:
+        if self.kind is Means.LANDLOCK:
             return landlock.weaker_than_promised(landlock.abi(), ports)
-        return seatbelt.WEAKER if self.kind is Kind.SEATBELT else ()
+        return seatbelt.WEAKER if self.kind is Means.SEATBELT else ()
 
 
 def find_layers() -> Layers:
@@ -71,7 +71,7 @@ def find_layers() -> Layers:
     check_machine()
     bubblewrap = probe(find_bubblewrap())
     names = f"bubblewrap {bubblewrap.version}", "seccomp"
-    return Layers(Kind.NAMESPACES, names, bubblewrap)
+    return Layers(Means.NAMESPACES, names, bubblewrap)
 
 
 def find_strongest() -> Layers:
@@ -85,7 +85,7 @@ def find_strongest() -> Layers:
     except NotConfinedError as error:
         why = error
     if sys.platform == "darwin" and os.access(seatbelt.PROGRAM, os.X_OK):
-        return Layers(Kind.SEATBELT, ("sandbox-exec",), because=why.diagnosis())
+        return Layers(Means.SEATBELT, ("sandbox-exec",), because=why.diagnosis())
     if sys.platform != "linux":
         raise why
     check_machine()
@@ -93,7 +93,7 @@ def find_strongest() -> Layers:
     if version < landlock.LEAST:
         raise why
     names = f"Landlock ABI {version}", "seccomp"
-    return Layers(Kind.LANDLOCK, names, because=why.diagnosis())
+    return Layers(Means.LANDLOCK, names, because=why.diagnosis())
 
 
 def is_first_wsl(release: str) -> bool:

@@ -43,6 +43,9 @@ def build_profile(view: View, ports: Iterable[int]) -> str:
     Args:
         view: what it sees; links are resolved.
         ports: ports of loopback that it may connect to.
+
+    Returns:
+        the profile's text, for ``sandbox-exec -p``.
     """
     readable = [*_SYSTEM, *map(str, (*view.runtime, *view.read, *view.own))]
     writable = [*map(str, (view.home, *view.write))]

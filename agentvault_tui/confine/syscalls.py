@@ -60,7 +60,7 @@ class Condition(NamedTuple):
     second: int = 0
 
 
-class Rule(NamedTuple):
+class CallRule(NamedTuple):
     """A system call that fails with an error where all conditions hold."""
 
     call: str
@@ -68,7 +68,7 @@ class Rule(NamedTuple):
     conditions: tuple[Condition, ...] = ()
 
 
-class _Condition(ctypes.Structure):
+class _CComparison(ctypes.Structure):
     _fields_ = (
         ("argument", ctypes.c_uint),
         ("comparison", ctypes.c_int),
@@ -120,8 +120,8 @@ def build_filter(
         _check(library.seccomp_attr_set(context, _BAD_ARCHITECTURE, _KILL_PROCESS))
         for rule in _rules(local_sockets=local_sockets, tcp_only=tcp_only):
             number = library.seccomp_syscall_resolve_name(rule.call.encode())
-            conditions = (_Condition * len(rule.conditions))(
-                *(_Condition(*one) for one in rule.conditions)
+            conditions = (_CComparison * len(rule.conditions))(
+                *(_CComparison(*one) for one in rule.conditions)
             )
             action = 0x00050000 | rule.error
             _check(
@@ -136,47 +136,51 @@ def build_filter(
         library.seccomp_release(context)
 
 
-def _rules(*, local_sockets: bool, tcp_only: bool) -> list[Rule]:
-    rules = [Rule(name, errno.ENOSYS) for name in _ABSENT]
-    rules += [Rule(name, errno.EPERM) for name in _DENIED]
+def _rules(*, local_sockets: bool, tcp_only: bool) -> list[CallRule]:
+    rules = [CallRule(name, errno.ENOSYS) for name in _ABSENT]
+    rules += [CallRule(name, errno.EPERM) for name in _DENIED]
     for name, flags in (("clone", ()), ("unshare", (_NEW_TIME,))):
         rules += [
-            Rule(name, errno.EPERM, (Condition(0, _MASKED_EQ, flag, flag),))
+            CallRule(name, errno.EPERM, (Condition(0, _MASKED_EQ, flag, flag),))
             for flag in (*_NAMESPACES, *flags)
         ]
     # The kernel reads 32 bits of it: higher ones must not make it another request.
     rules += [
-        Rule("ioctl", errno.EPERM, (Condition(1, _MASKED_EQ, 0xFFFFFFFF, request),))
+        CallRule("ioctl", errno.EPERM, (Condition(1, _MASKED_EQ, 0xFFFFFFFF, request),))
         for request in _TERMINAL_INPUT
     ]
     families = {_INET, _INET6, _NETLINK} | ({_UNIX} if local_sockets else set())
     rules += [
-        Rule("socket", errno.EAFNOSUPPORT, (condition,))
+        CallRule("socket", errno.EAFNOSUPPORT, (condition,))
         for condition in (
             *(Condition(0, _EQ, n) for n in range(_NETLINK) if n not in families),
             Condition(0, _GT, _NETLINK),
         )
     ]
     netlink = Condition(0, _EQ, _NETLINK), Condition(2, _NE, 0)  # NETLINK_ROUTE is 0
-    rules.append(Rule("socket", errno.EPROTONOSUPPORT, netlink))
-    rules.append(Rule("socketpair", errno.EAFNOSUPPORT, (Condition(0, _NE, _UNIX),)))
+    rules.append(CallRule("socket", errno.EPROTONOSUPPORT, netlink))
+    rules.append(
+        CallRule("socketpair", errno.EAFNOSUPPORT, (Condition(0, _NE, _UNIX),))
+    )
     if not local_sockets:
         # A pair of datagram sockets sends to any path (sendto); a stream does not.
         rules += [
-            Rule("socketpair", errno.EPROTONOSUPPORT, (_is_type(1, kind),))
+            CallRule("socketpair", errno.EPROTONOSUPPORT, (_is_type(1, kind),))
             for kind in range(_TYPE + 1)
             if kind != _STREAM
         ]
     return rules + (_tcp_rules() if tcp_only else [])
 
 
-def _tcp_rules() -> list[Rule]:
+def _tcp_rules() -> list[CallRule]:
     """Return rules that leave TCP alone, and each connection to connect(2).
 
     Landlock sees no other protocol, and no connection that sendto(2) opens.
     """
     rules = [
-        Rule("socket", errno.EPROTONOSUPPORT, (Condition(0, _EQ, family), condition))
+        CallRule(
+            "socket", errno.EPROTONOSUPPORT, (Condition(0, _EQ, family), condition)
+        )
         for family in (_INET, _INET6)
         for condition in (
             *(_is_type(1, kind) for kind in range(_TYPE + 1) if kind != _STREAM),
@@ -187,7 +191,7 @@ def _tcp_rules() -> list[Rule]:
     flag = _FAST_OPEN
     for name, argument in (("sendto", 3), ("sendmsg", 2), ("sendmmsg", 3)):
         fast = Condition(argument, _MASKED_EQ, flag, flag)
-        rules.append(Rule(name, errno.EOPNOTSUPP, (fast,)))
+        rules.append(CallRule(name, errno.EOPNOTSUPP, (fast,)))
     return rules
 
 

@@ -119,9 +119,6 @@ class Gateway:
             credentials=self.credentials,
             upstream=self.upstream,
         )
-        self._hooks = hooks.HookDecider(
-            broker, self.tools, self.mcp_servers, self.calls
-        )
         self._folders: tuple[ConfigFolder[Any], ...]
         self._folders = self.services, self.tools, self.mcp_servers
         self._edits = FileEdits(broker, self._folders, self.look)
@@ -234,6 +231,11 @@ class Gateway:
     async def listen(self, server: Server, agents: Listener) -> Mapping[str, object]:
         """Serve the forward proxy; see `ProxyListener.serve`."""
         return await self.proxy.serve(server, agents)
+
+    @property
+    def _hooks(self) -> hooks.HookDecider:
+        parts = self.tools, self.mcp_servers, self.calls
+        return hooks.HookDecider(self.broker, *parts)
 
     def streaming_apps(self) -> Mapping[bytes, StreamingApp]:
         """Return what is served at the agents' listener."""

@@ -88,6 +88,15 @@ def routes(
         await proxy.runs.finish(run)
         return _news(run, None)
 
+    return [
+        route(calls.RUN, start),
+        route(calls.RUN_NEWS, news),
+        route(calls.END_RUN, end),
+        *_confinement_routes(broker, proxy),
+    ]
+
+
+def _confinement_routes(broker: Broker, proxy: ProxyListener) -> list[Route]:
     async def confined(request: Request) -> RecordedInfo:
         """Record that a command begins confined, before it does."""
         run = proxy.runs.get(request.path_params["id"])
@@ -109,13 +118,7 @@ def routes(
         drafts = [_attempt_draft(run, actor, one) for one in asked.attempts]
         return RecordedInfo(events=len(await broker.record(*drafts)))
 
-    return [
-        route(calls.RUN, start),
-        route(calls.CONFINED, confined),
-        route(calls.ATTEMPTS, attempts),
-        route(calls.RUN_NEWS, news),
-        route(calls.END_RUN, end),
-    ]
+    return [route(calls.CONFINED, confined), route(calls.ATTEMPTS, attempts)]
 
 
 def _attempt_draft(run: CommandRun, actor: Actor, entry: AttemptEntry) -> Draft:

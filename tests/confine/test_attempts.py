@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from agentvault_tui.confine.attempts import (
     MOST_BYTES,
     MOST_DESTINATIONS,
-    Attempt,
     AttemptLog,
+    ReachAttempt,
     parse_packet,
     parse_query,
 )
@@ -47,23 +47,23 @@ UDP = struct.pack("!HHHH", 40000, 53, 8, 0)
 @pytest.mark.parametrize(
     ("packet", "found"),
     [
-        (ipv4(6, tcp(0x02)), Attempt("tcp", "93.184.216.34", 443)),
+        (ipv4(6, tcp(0x02)), ReachAttempt("tcp", "93.184.216.34", 443)),
         (ipv4(6, tcp(0x12)), None),
         (ipv4(6, tcp(0x14)), None),
         (ipv4(6, tcp(0x02), fragment=7), None),
-        (ipv4(17, UDP), Attempt("udp", "93.184.216.34", 53)),
-        (ipv4(1, b"\x08\0\0\0"), Attempt("icmp", "93.184.216.34", None)),
+        (ipv4(17, UDP), ReachAttempt("udp", "93.184.216.34", 53)),
+        (ipv4(1, b"\x08\0\0\0"), ReachAttempt("icmp", "93.184.216.34", None)),
         (ipv4(1, b"\x03\x03\0\0"), None),
         (ipv4(132, b"\0" * 12), None),
-        (ipv6(6, tcp(0x02)), Attempt("tcp", "2001:db8::5", 443)),
-        (ipv6(58, b"\x80\0\0\0"), Attempt("icmp", "2001:db8::5", None)),
+        (ipv6(6, tcp(0x02)), ReachAttempt("tcp", "2001:db8::5", 443)),
+        (ipv6(58, b"\x80\0\0\0"), ReachAttempt("icmp", "2001:db8::5", None)),
         (ipv6(58, b"\x8f\0\0\0"), None),
         (b"", None),
         (b"\x45", None),
     ],
 )
 def test_a_packet_that_begins_something_is_an_attempt(
-    packet: bytes, found: Attempt | None
+    packet: bytes, found: ReachAttempt | None
 ) -> None:
     """An answer, a later fragment and the kernel's own messages begin nothing."""
     assert parse_packet(packet) == found
@@ -124,14 +124,14 @@ def test_a_run_names_so_many_destinations_and_counts_the_rest() -> None:
     """Across all reports: a further destination never gets a name later."""
     log = AttemptLog()
     for number in range(MOST_DESTINATIONS + 10):
-        log.add(Attempt("tcp", f"10.0.{number // 256}.{number % 256}", 80))
-    log.add(Attempt("tcp", "10.0.0.1", 80))
+        log.add(ReachAttempt("tcp", f"10.0.{number // 256}.{number % 256}", 80))
+    log.add(ReachAttempt("tcp", "10.0.0.1", 80))
     first = dict(log.take())
     assert len(first) == MOST_DESTINATIONS + 1
     assert first[None] == 10
-    assert first[Attempt("tcp", "10.0.0.1", 80)] == 2
+    assert first[ReachAttempt("tcp", "10.0.0.1", 80)] == 2
     assert log.take() == []
-    log.add(Attempt("udp", "10.9.9.9", 1))
-    log.add(Attempt("tcp", "10.0.0.1", 80))
-    assert dict(log.take()) == {None: 1, Attempt("tcp", "10.0.0.1", 80): 1}
+    log.add(ReachAttempt("udp", "10.9.9.9", 1))
+    log.add(ReachAttempt("tcp", "10.0.0.1", 80))
+    assert dict(log.take()) == {None: 1, ReachAttempt("tcp", "10.0.0.1", 80): 1}
     assert log.total == MOST_DESTINATIONS + 13

@@ -6,7 +6,7 @@ import pytest
 
 from agentvault_tui.confine import landlock, layers
 from agentvault_tui.confine.layers import (
-    Kind,
+    Means,
     find_layers,
     find_strongest,
     is_first_wsl,
@@ -29,7 +29,7 @@ def test_the_strongest_that_is_left_is_landlock(
     """It says why there is no more, and each promise that does not hold."""
     monkeypatch.setattr(landlock, "abi", lambda: 5)
     found = find_strongest()
-    assert found.kind is Kind.LANDLOCK
+    assert found.kind is Means.LANDLOCK
     assert found.names == ("Landlock ABI 5", "seccomp")
     assert found.because == "no bubblewrap: install it"
     assert len(found.weaker([7718])) == 6
@@ -55,7 +55,7 @@ def test_macos_has_its_own_and_only_as_the_best(
     assert "--confine=best" in caught.value.remedy
     monkeypatch.setattr(layers.os, "access", lambda *_: True)
     found = find_strongest()
-    assert (found.kind, found.names) == (Kind.SEATBELT, ("sandbox-exec",))
+    assert (found.kind, found.names) == (Means.SEATBELT, ("sandbox-exec",))
     assert found.weaker([1])
 
 
