@@ -23,6 +23,7 @@ BENCHES = (
     "scale",
     "gateway",
     "mcp",
+    "confine",
     "watch",
 )
 

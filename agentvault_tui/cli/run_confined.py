@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import agentvault_tui
-from agentvault_tui.cli.run import PlainCommand, Startable, environment, say
+from agentvault_tui.cli.run_command import PlainCommand, Startable, environment, say
 from agentvault_tui.confine import (
     SANDBOX_EXEC,
     AttemptLog,

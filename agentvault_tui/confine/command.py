@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +16,6 @@ from agentvault_tui.confine.bubblewrap import Bubblewrap, ConfinedProcess, start
 from agentvault_tui.confine.network import (
     LOOPBACK,
     Endpoint,
-    InsideSockets,
     open_inside,
 )
 from agentvault_tui.confine.protected import Protection, stand_ins
@@ -68,6 +67,9 @@ def confined_command(
         local_sockets: whether Unix sockets work.
         grouped: whether it gets a process group of its own.
 
+    Yields:
+        the command, which does not run yet.
+
     Raises:
         NotConfinedError: a layer is missing.
     """
@@ -82,21 +84,21 @@ def confined_command(
             local_sockets=local_sockets,
             grouped=grouped,
         )
-        sockets: InsideSockets | None = None
-        watcher: AttemptWatcher | None = None
-        try:
+        with ExitStack() as opened:
+            opened.callback(started.kill)
             sockets = open_inside(started.inside, endpoints)
-            Relay(sockets.listeners, endpoints).start()
+            opened.callback(sockets.close)
+            relay = Relay(sockets.listeners, endpoints)
+            relay.start()
+            opened.callback(relay.stop)
+            watcher: AttemptWatcher | None = None
             if sockets.packets is not None and sockets.names is not None:
                 watcher = AttemptWatcher(sockets.packets, sockets.names)
                 watcher.start()
+                opened.callback(watcher.stop)
+            # Last opened, first closed: what it sent is read after its end.
+            opened.callback(started.kill)
             yield ConfinedCommand(started, watcher.log if watcher else None)
-        finally:
-            started.kill()
-            if watcher is not None:
-                watcher.stop()
-            if sockets is not None:
-                sockets.close()
 
 
 def watches_attempts(bubblewrap: Bubblewrap) -> bool:

@@ -103,6 +103,9 @@ def build_view(
         path: its ``PATH``.
         connected: files in *home* that `agentvault connect` wrote.
 
+    Returns:
+        the view, with links resolved.
+
     Raises:
         NotConfinedError: a folder must not be given.
     """

@@ -26,7 +26,8 @@ from support.needs import need
 from support.patience import PATIENT
 
 from agentvault_tui.cli import run as module
-from agentvault_tui.cli.run import environment, summary
+from agentvault_tui.cli.run import summary
+from agentvault_tui.cli.run_command import environment
 from agentvault_tui.errors import NotFoundError, UnreachableError
 from agentvault_tui.operator_api.access import RunInfo, RunNewsInfo
 

@@ -23,7 +23,9 @@ class Stand:
         self.inside = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
         self.opened = opened
         endpoint = Endpoint("127.0.0.1", self.server.getsockname()[1])
-        Relay([self.inside], [endpoint]).start()
+        relay = Relay([self.inside], [endpoint])
+        relay.start()
+        opened.callback(relay.stop)
 
     def serve(self, connections: int) -> None:
         def answer() -> None:
