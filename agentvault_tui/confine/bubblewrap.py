@@ -9,6 +9,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -209,7 +210,8 @@ def start(
         arguments = passed.memory(b"".join(os.fsencode(one) + b"\0" for one in options))
         line = [bubblewrap.path, "--args", str(arguments), "--"]
         ignored = [one for one in _COMMANDS_OWN if signal.getsignal(one) != SIG_IGN]
-        if bubblewrap.resets_signals and ignored and "=" not in words[0]:
+        main = threading.current_thread() is threading.main_thread()  # signal(7)
+        if bubblewrap.resets_signals and main and ignored and "=" not in words[0]:
             names = ",".join(one.name.removeprefix("SIG") for one in ignored)
             line += [_RESET[0], f"--default-signal={names}"]
         else:

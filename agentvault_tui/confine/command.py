@@ -67,7 +67,7 @@ def confined_command(
         local_sockets: whether Unix sockets work.
         grouped: whether it gets a process group of its own.
 
-    Yields:
+    Returns:
         the command, which does not run yet.
 
     Raises:
