@@ -7,10 +7,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
-from interop.test_agent_hosts import HOSTS, IMAGE, INSTALLED, SERVER, SHARED
+from interop.test_agent_hosts import (
+    HOSTS,
+    IMAGE,
+    INSTALLED,
+    SERVER,
+    SHARED,
+    connected,
+)
 from support.command_line import PROGRAM
 from support.confining import need_confinement
 from support.patience import PATIENT
@@ -92,11 +100,12 @@ def test_a_confined_host_works_and_does_not_leave(
     (project / "a.png").write_bytes(IMAGE)
     tool, argument = host.shell
     server_tool, namespace = host.server_tool
+    known = partial(connected, short / "log")
     with scripted_model(
         Call(*host.read(project / "a.png")),
         Call(*host.ungranted(project / "ungranted")),
         Call(tool, {argument: "curl -sS -m 5 --noproxy '*' http://93.184.216.34"}),
-        Call(server_tool, {"path": "/shared"}, namespace=namespace),
+        Call(server_tool, {"path": "/shared"}, known, namespace),
     ) as model:
         printed = run(vault, project, name, model)
     told = model.results
