@@ -208,14 +208,8 @@ def start(
             options += ["--ro-bind-data", str(passed.memory(content)), place]
         options += ["--remount-ro", "/", "--chdir", str(view.folder)]
         arguments = passed.memory(b"".join(os.fsencode(one) + b"\0" for one in options))
-        line = [bubblewrap.path, "--args", str(arguments), "--"]
-        ignored = [one for one in _COMMANDS_OWN if signal.getsignal(one) != SIG_IGN]
-        main = threading.current_thread() is threading.main_thread()  # signal(7)
-        if bubblewrap.resets_signals and main and ignored and "=" not in words[0]:
-            names = ",".join(one.name.removeprefix("SIG") for one in ignored)
-            line += [_RESET[0], f"--default-signal={names}"]
-        else:
-            ignored = []
+        reset, ignored = _signals(bubblewrap, words[0])
+        line = [bubblewrap.path, "--args", str(arguments), "--", *reset]
         with _ignored_signals(ignored):
             process = subprocess.Popen(
                 [*line, *words],
@@ -235,6 +229,18 @@ def start(
     finally:
         os.close(report)
     return ConfinedProcess(process, inside, gate)
+
+
+def _signals(
+    bubblewrap: Bubblewrap, program: str
+) -> tuple[list[str], list[signal.Signals]]:
+    """Return the words before a program that has its signals, and those to ignore."""
+    ignored = [one for one in _COMMANDS_OWN if signal.getsignal(one) != SIG_IGN]
+    main = threading.current_thread() is threading.main_thread()  # see signal(2)
+    if not (bubblewrap.resets_signals and main and ignored) or "=" in program:
+        return [], []
+    names = ",".join(one.name.removeprefix("SIG") for one in ignored)
+    return [_RESET[0], f"--default-signal={names}"], ignored
 
 
 def _options(view: View) -> Iterator[str]:

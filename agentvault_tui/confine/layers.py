@@ -53,6 +53,9 @@ class Layers:
 def find_layers() -> Layers:
     """Find all that a whole confinement takes, by a real start.
 
+    Returns:
+        the layers.
+
     Raises:
         NotConfinedError: a layer is missing; with the remedy.
     """
@@ -76,6 +79,9 @@ def find_layers() -> Layers:
 
 def find_strongest() -> Layers:
     """Find the strongest layers there are.
+
+    Returns:
+        the layers; which promises they do not hold, `Layers.weaker` says.
 
     Raises:
         NotConfinedError: there are none that confine at all.

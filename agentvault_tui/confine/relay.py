@@ -124,7 +124,11 @@ class Relay:
         inside.other, outside.other = outside, inside
         self._sides.add(outside)
         outside.socket.connect_ex(address)
-        self._wait(outside)
+        with suppress(OSError):  # on loopback it is connected by now
+            outside.socket.getpeername()
+            outside.connected = True
+        for side in (outside, inside):
+            self._wait(side)
 
     def _serve(self, side: _Side, events: int) -> None:
         other = side.other

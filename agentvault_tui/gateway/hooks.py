@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -104,11 +104,7 @@ class HookDecider(NamedTuple):
         does, refusal = _actions(maps, host, asked, server)
         action, *others = does.actions
         if refusal is None and refused(broker, agent) is None:
-            outcomes = []
-            for number, one in enumerate(does.actions, 1):
-                outcomes.append(foresee(broker, agent, one, LOCAL).outcome)
-                if number % _A_TURN == 0:
-                    await broker.line.enter()
+            outcomes = await self._outcomes(agent, does.actions)
             outcome = max(outcomes, key=lambda one: one.strictness)
             if server is not None and outcome is not Outcome.DENIED:
                 # The gateway decides, holds and records the call itself.
@@ -140,6 +136,15 @@ class HookDecider(NamedTuple):
         if not isinstance(answer, Permitted):
             broker.floods.refused(agent.id)
         return _info(answer)
+
+    async def _outcomes(self, agent: Agent, actions: Sequence[Action]) -> list[Outcome]:
+        """Return how policy would answer each of a call's actions now."""
+        outcomes = []
+        for number, one in enumerate(actions, 1):
+            outcomes.append(foresee(self.broker, agent, one, LOCAL).outcome)
+            if number % _A_TURN == 0:
+                await self.broker.line.enter()
+        return outcomes
 
 
 def routes(decider: HookDecider) -> list[Route]:

@@ -34,6 +34,7 @@ allow_private = true
 unmatched = "read:web"
 method_override = false
 """
+LEAVE = "curl -sS -m 5 --noproxy '*' http://93.184.216.34"
 START = {
     "claude-code": "ANTHROPIC_AUTH_TOKEN=$(cat $AGENTVAULT_TOKEN_FILE)"
     " ANTHROPIC_BASE_URL=$MODEL_BASE_URL CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1"
@@ -104,8 +105,9 @@ def test_a_confined_host_works_and_does_not_leave(
     with scripted_model(
         Call(*host.read(project / "a.png")),
         Call(*host.ungranted(project / "ungranted")),
-        Call(tool, {argument: "curl -sS -m 5 --noproxy '*' http://93.184.216.34"}),
-        Call(server_tool, {"path": "/shared"}, known, namespace),
+        # By its answer the server's tools are known, and are there in the next turn.
+        Call(tool, {argument: LEAVE}, known),
+        Call(server_tool, {"path": "/shared"}, namespace=namespace),
     ) as model:
         printed = run(vault, project, name, model)
     told = model.results
