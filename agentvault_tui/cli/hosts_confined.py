@@ -29,6 +29,7 @@ from agentvault_tui.cli.host_files import (
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.run_confined import connected_files, connected_record
 from agentvault_tui.cli.session import CliSession
+from agentvault_tui.confine import check_unlinked
 from agentvault_tui.errors import UsageError
 from agentvault_tui.home import Home, private_folder, put_private
 
@@ -46,6 +47,8 @@ _SANDBOX_OFF: Final[Mapping[str, Mapping[str, Any]]] = {
     ".gemini/settings.json": {"tools": {"sandbox": False}},
 }
 """Settings by file: a host's own sandbox makes namespaces, which fails inside."""
+_VARIABLES: Final = ("AGENTVAULT_URL", "AGENTVAULT_TOKEN_FILE", "SSL_CERT_FILE")
+"""What `agentvault mcp stdio --confined` reads."""
 _CLAUDE_SERVERS: Final = "agentvault-mcp.json"
 _CANNOT: Final = (
     "A program inside may start the host without its hook, such as with another home "
@@ -77,6 +80,8 @@ def connect_confined(session: CliSession, host: str, ref: str, *, write: bool) -
     names = [file.stem for file in sorted((session.home.config / "mcp").glob("*.toml"))]
     run = HostCommands(PROGRAM, agent.name, (CONFINED,), tuple(names))
     files = [_inside(file, home) for file in FILES_OF[host](run, home, managed=False)]
+    for file in files:
+        check_unlinked(file.path, home)
     texts = [(file, merged(file)) for file in files]
     line = ["agentvault", "run", "--agent", agent.name, "--confine", "--"]
     line += _PROGRAMS[host]
@@ -131,5 +136,14 @@ def _inside(file: HostFile, home: Path) -> HostFile:
     if not file.path.is_relative_to(home):
         # Claude Code reads servers from the project, which the agent writes.
         return file._replace(path=home / _CLAUDE_SERVERS)
-    more = _SANDBOX_OFF.get(str(file.path.relative_to(home)), {})
-    return file._replace(wanted={**more, **file.wanted})
+    name = str(file.path.relative_to(home))
+    wanted = {**_SANDBOX_OFF.get(name, {}), **file.wanted}
+    for members, more in (
+        # Codex and Gemini CLI start servers without most variables.
+        ("mcp_servers", {"env_vars": [*_VARIABLES]}),
+        ("mcpServers", {"env": {one: f"${one}" for one in _VARIABLES}}),
+    ):
+        if members in wanted and name.startswith((".codex/", ".gemini/")):
+            servers = wanted[members].items()
+            wanted[members] = {key: {**value, **more} for key, value in servers}
+    return file._replace(wanted=wanted)

@@ -13,7 +13,12 @@ from agentvault_tui.confine.runtime import find_program
 from agentvault_tui.confine.seatbelt import PROGRAM as SANDBOX_EXEC
 from agentvault_tui.confine.seatbelt import build_profile
 from agentvault_tui.confine.syscalls import build_filter
-from agentvault_tui.confine.view import View, ViewOptions, build_view
+from agentvault_tui.confine.view import (
+    View,
+    ViewOptions,
+    build_view,
+    check_unlinked,
+)
 
 __all__ = [
     "MOST_DESTINATIONS",
@@ -30,6 +35,7 @@ __all__ = [
     "build_filter",
     "build_profile",
     "build_view",
+    "check_unlinked",
     "confined_command",
     "find_layers",
     "find_program",

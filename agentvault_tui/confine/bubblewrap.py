@@ -207,13 +207,17 @@ def start(
         for place, content in files.items():
             options += ["--ro-bind-data", str(passed.memory(content)), place]
         options += ["--remount-ro", "/", "--chdir", str(view.folder)]
+        # Not as bubblewrap's own variables: it starts outside, where LD_PRELOAD would
+        # load a library of the project's.
+        for name, value in environment.items():
+            options += ["--setenv", name, value]
         arguments = passed.memory(b"".join(os.fsencode(one) + b"\0" for one in options))
         reset, ignored = _signals(bubblewrap, words[0])
         line = [bubblewrap.path, "--args", str(arguments), "--", *reset]
         with _ignored_signals(ignored):
             process = subprocess.Popen(
                 [*line, *words],
-                env=dict(environment),
+                env={},
                 pass_fds=passed.descriptors,
                 process_group=0 if grouped else None,
             )

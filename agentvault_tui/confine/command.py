@@ -102,7 +102,13 @@ def confined_command(
 
 
 def watches_attempts(bubblewrap: Bubblewrap) -> bool:
-    """Start a command that never begins; return whether its packets can be watched.
+    """Start a command that never begins, to see whether its packets can be watched.
+
+    Args:
+        bubblewrap: the program that `find_layers` found.
+
+    Returns:
+        whether they can.
 
     Raises:
         NotConfinedError: its network namespace cannot be joined.

@@ -17,6 +17,13 @@ _LINE: Final = 256
 def find_program(name: str, path: str) -> Path:
     """Return where a shell would find a program.
 
+    Args:
+        name: the first word of a command line.
+        path: the folders of ``PATH``.
+
+    Returns:
+        its absolute path, with links as they are.
+
     Raises:
         FileNotFoundError: there is none.
         PermissionError: it is no program that this user may run.
@@ -41,7 +48,8 @@ def program_paths(program: Path) -> Iterator[Path]:
         line = file.read(_LINE).partition(b"\n")[0]
         if line.startswith(b"#!") and (words := line[2:].split()):
             interpreter = Path(os.fsdecode(words[0]))
-            if interpreter != program and not interpreter.is_relative_to(_SYSTEM):
+            runs = interpreter != program and os.access(interpreter, os.X_OK)
+            if runs and not interpreter.is_relative_to(_SYSTEM):
                 yield from program_paths(interpreter)
 
 

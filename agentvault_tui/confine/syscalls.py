@@ -23,7 +23,7 @@ _BAD_ARCHITECTURE: Final = 2  # SCMP_FLTATR_ACT_BADARCH
 _NE, _LT, _EQ, _GT, _MASKED_EQ = 1, 2, 4, 6, 7  # enum scmp_compare
 
 _UNIX, _INET, _INET6, _NETLINK = 1, 2, 10, 16
-_STREAM: Final = 1
+_STREAM, _SEQPACKET = 1, 5
 _TYPE: Final = 0xF
 """The part of a socket's type without SOCK_CLOEXEC and SOCK_NONBLOCK."""
 _TCP: Final = 6
@@ -163,11 +163,13 @@ def _rules(*, local_sockets: bool, tcp_only: bool) -> list[CallRule]:
         CallRule("socketpair", errno.EAFNOSUPPORT, (Condition(0, _NE, _UNIX),))
     )
     if not local_sockets:
-        # A pair of datagram sockets sends to any path (sendto); a stream does not.
+        # A pair of datagram sockets sends to any path (sendto(2)). Connected ones do
+        # not: Linux takes their peer, and none connects again (unix_seqpacket_sendmsg,
+        # unix_stream_connect). Rust starts processes by a sequenced pair.
         rules += [
             CallRule("socketpair", errno.EPROTONOSUPPORT, (_is_type(1, kind),))
             for kind in range(_TYPE + 1)
-            if kind != _STREAM
+            if kind not in {_STREAM, _SEQPACKET}
         ]
     return rules + (_tcp_rules() if tcp_only else [])
 

@@ -127,6 +127,7 @@ def build_view(
             )
     protection = protect(write, opened)
     for file in connected:
+        check_unlinked(file, home)
         protection.read_only.append(file)
         above = (one for one in file.parents if one.is_relative_to(home))
         protection.pinned += [one for one in above if one != home]
@@ -140,6 +141,27 @@ def build_view(
         protection=protection,
         omitted=tuple(omitted),
     )
+
+
+def check_unlinked(path: Path, home: Path) -> None:
+    """Check that the way from an agent's home directory to a file has no link.
+
+    The agent writes there, so a link would lead where it likes.
+
+    Args:
+        path: the file, which need not be there.
+        home: the agent's home directory.
+
+    Raises:
+        NotConfinedError: there is one.
+    """
+    for one in (path, *path.parents):
+        if one == home:
+            return
+        if one.is_symlink():
+            raise NotConfinedError(
+                f"{one} is a link that the agent has made", f"look at it: rm {one}"
+            )
 
 
 def _checked(path: Path, vault: Home, words: str) -> Path:

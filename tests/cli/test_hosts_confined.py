@@ -221,3 +221,18 @@ def test_hook_and_server_work_inside(
         *("Read-only file system", "Read-only file system"),
         "Device or resource busy",
     ]
+
+
+def test_a_link_in_the_agents_home_is_not_written_through(
+    av: Run, broker: Broker, reader: Agent, tmp_path: Path
+) -> None:
+    """The agent may have made it in an earlier run, to a file of the operator's."""
+    home = broker.home / "homes" / reader.id
+    home.mkdir(parents=True)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (home / ".claude").symlink_to(mine)
+    told = av("connect", "claude-code", "--agent", reader.name, "--confined", "--write")
+    assert told.code == 2
+    assert "a link that the agent has made" in told.err
+    assert [*mine.iterdir()] == []

@@ -94,6 +94,17 @@ def test_it_gets_few_variables_and_no_secret(inside: Run, tmp_path: Path) -> Non
     assert str(tmp_path / "me") not in home
 
 
+def test_a_variable_does_not_act_outside(inside: Run, tmp_path: Path) -> None:
+    """bubblewrap starts outside, so what is given is the command's alone."""
+    (tmp_path / "work/evil.so").write_text("no library")
+    preload = {"LD_PRELOAD": str(tmp_path / "work/evil.so")}
+    script = "tr '\\0' '\\n' < /proc/1/environ; echo $LD_PRELOAD"
+    answer = inside("sh", "-c", script, options=("--env", "LD_PRELOAD"), **preload)
+    assert answer.out.split() == [str(tmp_path / "work/evil.so")]
+    # Each program inside says that it cannot be loaded; two processes are bubblewrap's.
+    assert "bwrap" not in answer.err
+
+
 def test_of_agentvaults_home_it_sees_its_run_and_its_own_home(
     inside: Run, broker: Broker
 ) -> None:

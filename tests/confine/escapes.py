@@ -179,6 +179,25 @@ def datagram_pair_with_flags(_: Targets) -> None:
 
 
 @attempt
+def sequenced_pair_to_a_path(_: Targets) -> None:
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    one.sendto(b"out", "datagram.sock")
+    other.settimeout(1)
+    if other.recv(16) == b"out":
+        raise ConnectionError("it went to its peer")
+
+
+@attempt
+def pair_that_connects_again(_: Targets) -> None:
+    for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
+        one, other = socket.socketpair(socket.AF_UNIX, kind)
+        other.close()
+        with suppress(OSError):
+            libc.connect(one.fileno(), b"\0" * 16, 16)  # AF_UNSPEC dissolves others
+        one.connect("stream.sock")
+
+
+@attempt
 def io_uring(_: Targets) -> None:
     parameters = ctypes.create_string_buffer(120)
     os.close(call(425, 1, parameters))

@@ -106,3 +106,11 @@ def test_the_outermost_folders_remain() -> None:
     """A folder in another one is shown with it."""
     found = outermost(map(Path, ("/a/b", "/a", "/ab", "/a")))
     assert found == [Path("/a"), Path("/ab")]
+
+
+def test_a_line_of_a_script_shows_no_file_that_is_no_program(tmp_path: Path) -> None:
+    """The script may be the agent's, and name a key as its interpreter."""
+    key = tmp_path / "key"
+    key.write_text("secret")
+    script = executable(tmp_path / "script", f"#!{key}\n")
+    assert [*program_paths(script)] == [script]

@@ -163,3 +163,23 @@ def test_a_user_without_a_home_has_none(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(module.pwd, "getpwuid", absent)
     assert module._homes() == set()
+
+
+@pytest.mark.parametrize("name", [".claude", ".claude/settings.json"])
+def test_a_link_of_the_agents_on_the_way_to_a_connected_file_refuses(
+    place: Path, name: str
+) -> None:
+    """It would be followed outside, and show what it leads to."""
+    home = place / "vault/homes/agt_1"
+    if "/" in name:
+        (home / ".claude").mkdir()
+    (home / name).symlink_to(place / "other")
+    with pytest.raises(NotConfinedError, match="a link that the agent has made"):
+        build_view(
+            ViewOptions(place / "project"),
+            Home(place / "vault", place / "vault"),
+            home,
+            programs=[],
+            path="",
+            connected=[home / ".claude/settings.json"],
+        )
