@@ -256,6 +256,8 @@ def _options(view: View) -> Iterator[str]:
         path = f"/proc/{name}"
         if Path(path).exists():
             yield from ("--ro-bind", path, path)
+    # The first process ends all others with `run`: who writes its memory ends that.
+    yield from ("--tmpfs", "/proc/1", "--remount-ro", "/proc/1")
     yield from ("--tmpfs", "/tmp", "--dir", "/run", "--dir", "/var")  # noqa: S108
     yield from ("--symlink", "/tmp", "/var/tmp")  # noqa: S108
     for kind, place in view.mounts():

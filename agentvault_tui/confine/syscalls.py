@@ -37,6 +37,13 @@ _NEW_TIME: Final = 0x80
 """CLONE_NEWTIME, which clone(2) reads as a part of the signal."""
 _TERMINAL_INPUT: Final = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX, which type at the terminal (CVE-2017-5226)."""
+_ON_PROCESSES: Final = {
+    "ptrace": 1,
+    "process_vm_readv": 0,
+    "process_vm_writev": 0,
+}
+"""Calls that change another process, and the argument that is its number. They are
+refused on the first one, which ends all others when `run` is killed."""
 _ABSENT: Final = (
     "clone3",  # its flags are in memory, which a filter cannot read: libc uses clone
     *("io_uring_setup", "io_uring_enter", "io_uring_register"),  # opens sockets
@@ -144,7 +151,11 @@ def _rules(*, local_sockets: bool, tcp_only: bool) -> list[CallRule]:
             CallRule(name, errno.EPERM, (Condition(0, _MASKED_EQ, flag, flag),))
             for flag in (*_NAMESPACES, *flags)
         ]
-    # The kernel reads 32 bits of it: higher ones must not make it another request.
+    # The kernel reads 32 bits of these: higher ones must not make them something else.
+    rules += [
+        CallRule(name, errno.EPERM, (Condition(argument, _MASKED_EQ, 0xFFFFFFFF, 1),))
+        for name, argument in _ON_PROCESSES.items()
+    ]
     rules += [
         CallRule("ioctl", errno.EPERM, (Condition(1, _MASKED_EQ, 0xFFFFFFFF, request),))
         for request in _TERMINAL_INPUT

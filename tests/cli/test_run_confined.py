@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,17 +93,6 @@ def test_it_gets_few_variables_and_no_secret(inside: Run, tmp_path: Path) -> Non
     home = next(one for one in answer.out.splitlines() if one.startswith("HOME="))
     assert "/homes/agt_" in home
     assert str(tmp_path / "me") not in home
-
-
-def test_a_variable_does_not_act_outside(inside: Run, tmp_path: Path) -> None:
-    """bubblewrap starts outside, so what is given is the command's alone."""
-    (tmp_path / "work/evil.so").write_text("no library")
-    preload = {"LD_PRELOAD": str(tmp_path / "work/evil.so")}
-    script = "tr '\\0' '\\n' < /proc/1/environ; echo $LD_PRELOAD"
-    answer = inside("sh", "-c", script, options=("--env", "LD_PRELOAD"), **preload)
-    assert answer.out.split() == [str(tmp_path / "work/evil.so")]
-    # Each program inside says that it cannot be loaded; two processes are bubblewrap's.
-    assert "bwrap" not in answer.err
 
 
 def test_of_agentvaults_home_it_sees_its_run_and_its_own_home(
@@ -260,7 +250,9 @@ def test_without_bubblewrap_nothing_starts(
     assert len(detail["weaker"]) == best.err.count("weaker: ")
 
 
-def test_a_revocation_stops_it(av: Run, inside: Run, coder: str) -> None:
+def test_a_revocation_stops_it(
+    av: Run, inside: Run, coder: str, tmp_path: Path
+) -> None:
     """The command gets SIGTERM, and all that it started ends with it."""
     script = (
         "trap 'echo stopped; exit 9' TERM; sleep 600 & touch begun;"
@@ -271,15 +263,10 @@ def test_a_revocation_stops_it(av: Run, inside: Run, coder: str) -> None:
         target=lambda: done.append(inside("sh", "-c", script)), daemon=True
     )
     runner.start()
-    while not events_of(av, coder):
+    while not (tmp_path / "work/begun").exists():
         assert runner.is_alive(), done
+        time.sleep(0.01)
     av("agents", "revoke", coder, "--reason", "test")
     runner.join(PATIENT)
     assert (done[0].code, done[0].out) == (9, "stopped\n"), done
     assert "is stopped: its agent was revoked" in done[0].err
-
-
-def events_of(av: Run, agent: str) -> list[Any]:
-    return av(
-        "audit", "search", "--agent", agent, "--type", "run.confined", "--json"
-    ).lines

@@ -21,7 +21,9 @@ from support.confining import (
 )
 from support.patience import PATIENT
 
-from agentvault_tui.confine import find_layers, watches_attempts
+from agentvault_tui.confine import bubblewrap, find_layers, watches_attempts
+from agentvault_tui.confine.protected import Protection
+from agentvault_tui.confine.view import View
 
 UID = 1234 if os.geteuid() == 0 else os.geteuid()
 SHELL = ("/bin/sh", "-c")
@@ -38,7 +40,7 @@ def test_it_sees_its_folder_and_little_else(base: Path) -> None:
     """The root has the system's folders; /tmp is fresh; /proc has its own processes."""
     script = "ls / /tmp; ls -d /proc/[0-9]*; id -u; pwd; ls /dev; touch /etc/x /x; true"
     words = run_in(base, UID, [*SHELL, script], confined=True).split()
-    assert set(words) >= {"usr", "etc", "/proc/1", str(UID), str(base / "project")}
+    assert set(words) >= {"usr", "etc", "/proc/2", str(UID), str(base / "project")}
     assert not {"boot", "home", "media", "opt", "root", "srv", "sys", "work"} & {*words}
     assert len([one for one in words if one.startswith("/proc/")]) < 6
     assert {"null", "zero", "urandom", "tty", "pts", "ptmx", "shm"} <= {*words}
@@ -214,6 +216,52 @@ def test_nothing_lives_on_where_the_run_is_killed(base: Path) -> None:
     assert not (base / "project/.vscode").exists()
 
 
+def test_bubblewrap_itself_gets_no_variable(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It starts outside, where LD_PRELOAD would load a library of the project's."""
+    started: list[dict[str, object]] = []
+
+    def popen(*_: object, **given: object) -> None:
+        started.append(given)
+        raise InterruptedError
+
+    monkeypatch.setattr(bubblewrap.subprocess, "Popen", popen)
+    view = View(base, base, (), (base,), (), Protection())
+    found = bubblewrap.Bubblewrap("/usr/bin/bwrap", "0.12.0", "")
+    with pytest.raises(InterruptedError):
+        bubblewrap.start(
+            *(found, view, ["true"], {"LD_PRELOAD": "evil.so"}),
+            files={},
+            local_sockets=False,
+            grouped=True,
+        )
+    assert started[0]["env"] == {}
+
+
+def test_the_first_process_cannot_be_changed(base: Path) -> None:
+    """It ends all others when `run` is killed, unless its memory says otherwise
+    (PR_SET_PDEATHSIG)."""
+    script = (
+        "import ctypes, os\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "assert libc.ptrace(16, 1, None, None) == -1\n"
+        "assert libc.ptrace(0x4206, 1, None, None) == -1\n"
+        "vector = (ctypes.c_size_t * 2)(0, 1)\n"
+        "assert libc.process_vm_writev(1, vector, 1, vector, 1, 0) == -1\n"
+        "assert ctypes.get_errno() == 1\n"
+        "for path in ('/proc/1/mem', '/proc/1/task/1/mem', '/proc/1/fd'):\n"
+        "    assert not os.path.exists(path)\n"
+        "child = os.fork()\n"
+        "if not child: os.kill(os.getpid(), 19); os._exit(0)\n"
+        "assert libc.ptrace(0x4206, child, None, None) == 0\n"
+        "os.kill(child, 9)\n"
+        "print('fine')\n"
+    )
+    words = [SYSTEM_PYTHON, "-c", script]
+    assert run_in(base, UID, words, confined=True) == "fine\n"
+
+
 def test_two_runs_in_one_folder_keep_each_others_stand_ins(base: Path) -> None:
     """The first one's end does not open the folder to the second."""
     go, tried = base / "project/go", base / "project/tried"
@@ -236,6 +284,6 @@ def test_a_machine_that_can_says_what_is_seen() -> None:
     """`doctor` starts a command that never begins."""
     need_confinement()
     assert why_not() == ""
-    bubblewrap = find_layers().bubblewrap
-    assert bubblewrap is not None
-    assert watches_attempts(bubblewrap)
+    found = find_layers().bubblewrap
+    assert found is not None
+    assert watches_attempts(found)

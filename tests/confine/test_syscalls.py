@@ -175,7 +175,8 @@ def test_other_ways_past_the_filter_are_closed(machine: Machine) -> None:
     assert machine.number(427) == "ENOSYS"
     assert machine("keyctl") == "EPERM"
     assert machine("read") == ALLOW
-    assert machine("ptrace") == ALLOW  # of its own processes
+    assert machine("ptrace", 16, 2) == ALLOW  # of its own processes
+    assert machine("ptrace", 16, 1) == machine("ptrace", 0x4206, HIGH | 1) == "EPERM"
     for other in (0x40000003, 0x40000028, 0xC00000F3):
         assert machine.number(1, other=other) == KILL
 
