@@ -19,7 +19,7 @@ _OURS: Final = frozenset(
     )
 )
 """Families of events in which only operators and the broker write."""
-_CODES: Final = frozenset({"token", "access", "gateway", "mcp", "tenant"})
+_CODES: Final = frozenset({"token", "access", "gateway", "mcp", "run", "tenant"})
 """Families of events with a stable code as the reason, or a sentence of the broker."""
 _DECIDED: Final = frozenset(
     (
@@ -43,7 +43,7 @@ _MEMBERS: Final = frozenset(
         # Numbers, truth values and times.
         *("count", "need", "have", "ttl", "retry_after", "expires_at", "expires_in"),
         *("single_use", "evaluation", "fresh", "tool_error", "token_lacks_scope"),
-        "token_narrowed",
+        *("token_narrowed", "run_id", "layers", "weaker", "seen", "more"),
         *("bytes", "bytes_in", "bytes_out", "body_bytes", "port", "ms", "date"),
         *("cooling_until", "denials", "repeat", "repeat_left", "took_effect_at"),
         *("token_fetch_before", "auth_time", "seconds", "issuer", "ip", "roles"),

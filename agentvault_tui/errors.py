@@ -3,6 +3,7 @@
 * AgentVaultError
   * UsageError                the request makes no sense (exit 2)
     * SettingsError           a setting is unknown, malformed or out of bounds
+    * NotConfinedError        a layer of a command's confinement is missing
   * NotFoundError             no such agent, step-up or user (exit 4)
   * RefusedError              it ran and the answer is no (exit 1)
     * ConflictError           someone or something was first
@@ -70,6 +71,10 @@ class UsageError(AgentVaultError):
 
 class SettingsError(UsageError):
     """A setting is unknown, malformed or out of bounds."""
+
+
+class NotConfinedError(UsageError):
+    """A command was not started, because a layer of its confinement is missing."""
 
 
 class NotFoundError(AgentVaultError):

@@ -99,6 +99,10 @@ class Home:
     """The script of a demo's home that signs its approver in."""
     run = _PathIn("data", "run")
     """Sockets and the lock."""
+    homes = _PathIn("data", "homes")
+    """Home directories of confined commands, one an agent."""
+    stand_ins = _PathIn("run", "stand-ins")
+    """Which files and folders confined commands hold the place of."""
     socket = _PathIn("run", "agentvault.sock")
     """The operators' socket."""
     socket_pointer = _PathIn("run", "operator-socket")

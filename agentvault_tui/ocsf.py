@@ -27,7 +27,7 @@ _CLASSES: Final = {
 }
 _CLASS_OF: Final = {
     **dict.fromkeys(("token", "stepup"), AUTHORIZE),
-    **dict.fromkeys(("gateway", "access", "mcp"), API),
+    **dict.fromkeys(("gateway", "access", "mcp", "run"), API),
 }
 _OTHER: Final = 99
 _ASSIGNS: Final = frozenset({"token.decision", "token.delivered", "stepup.approved"})

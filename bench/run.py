@@ -24,6 +24,7 @@ BENCHES = (
     "growth",
     "gateway",
     "mcp",
+    "confine",
     "watch",
 )
 

@@ -12,7 +12,7 @@ import click
 
 from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.hook_hosts import PROGRAM
-from agentvault_tui.cli.hosts import (
+from agentvault_tui.cli.host_files import (
     FILES_OF,
     MANAGED,
     HostCommands,

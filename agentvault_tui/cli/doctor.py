@@ -24,7 +24,12 @@ from agentvault_tui.cli.proxy_port import check_proxy_port
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.cli.store import check_store
 from agentvault_tui.clock import SystemClock, iso, parse_iso
-from agentvault_tui.errors import AgentVaultError, SettingsError, UnreachableError
+from agentvault_tui.errors import (
+    AgentVaultError,
+    NotConfinedError,
+    SettingsError,
+    UnreachableError,
+)
 from agentvault_tui.model.finding import Finding, Level, fault, ok, warning
 from agentvault_tui.operator_api.calls import STATUS
 from agentvault_tui.operator_api.shapes import StatusInfo
@@ -188,6 +193,23 @@ def check_hosts(session: CliSession) -> Iterator[Finding]:
             yield fault(f"{name}: {error.what}", error.remedy or "mend the file")
         else:
             yield ok(f"{name}: {len(parsed.rules)} tools")
+
+
+def check_confine(_: CliSession) -> Iterator[Finding]:
+    """Check whether `agentvault run --confine` works, by a real start."""
+    from agentvault_tui.confine import find_layers, watches_attempts
+
+    try:
+        layers = find_layers()
+        assert layers.bubblewrap is not None  # noqa: S101 - of namespaces
+        seen = watches_attempts(layers.bubblewrap)
+    except NotConfinedError as error:
+        yield warning(f"cannot: {error.what}", error.remedy)
+        return
+    recorded = "names and addresses are" if seen else "what the proxy sees is"
+    yield ok(f"ready ({', '.join(layers.names)}; {recorded} recorded)")
+    if layers.warning:
+        yield warning(layers.warning)
 
 
 _LIBRARIES: Final = ("textual", "httpx", "authlib", "joserfc", "cedarpy", "aiosqlite")
@@ -549,6 +571,7 @@ _CHECKS: Final[dict[str, Callable[[CliSession], Iterator[Finding]]]] = {
     "services": check_services,
     "mcp": check_mcp,
     "hosts": check_hosts,
+    "confine": check_confine,
     "secrets": check_secrets,
     "tls": check_tls,
     "broker": check_broker,

@@ -13,8 +13,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agentvault_tui import strict_json
 from agentvault_tui.cli.hook_hosts import (
@@ -28,16 +28,17 @@ from agentvault_tui.cli.hook_hosts import (
 from agentvault_tui.errors import AgentVaultError
 
 if TYPE_CHECKING:
+    from pathlib import PurePath
     from types import FrameType
 
-    from agentvault_tui.home import Home
-
+CONFINED: Final = "--confined"
+"""The option of a hook that is inside `agentvault run --confine`."""
 LARGEST: Final = 256 * 1024
 """Bytes of a hook call; a larger one is denied."""
 DEADLINE_S: Final = 25.0
 """From the start of the process until it answers, whatever happens.
 
-VS Code lets a call through if its hook takes 30 seconds, the shortest limit of a host.
+VS Code lets a call through whose hook takes 30 seconds, the shortest limit of a host.
 """
 _MOST: Final = 30_000
 """Bytes of arguments that are sent to the broker, whose bodies have 64 KiB."""
@@ -61,7 +62,8 @@ def main(arguments: Sequence[str]) -> int | None:
         with ``--help``.
     """
     words, options = [], {"--agent": "", "--home": ""}
-    left = list(arguments)
+    left = [one for one in arguments if one != CONFINED]
+    confined = len(left) < len(arguments)
     while left:
         name, mark, value = left.pop(0).partition("=")
         if name in options and (mark or left):
@@ -72,11 +74,18 @@ def main(arguments: Sequence[str]) -> int | None:
             words.append(name)
     if len(words) != 1 or words[0] not in HOSTS or not options["--agent"]:
         return None
-    return answer(words[0], options["--agent"], options["--home"] or None)
+    home = options["--home"] or None
+    return answer(words[0], options["--agent"], home, confined=confined)
 
 
-def answer(host: str, agent: str, home: str | None) -> int:
-    """Read one hook call, ask the broker of *home*, and write the answer for *host*.
+def answer(host: str, agent: str, home: str | None, *, confined: bool = False) -> int:
+    """Read one hook call, ask the broker, and write what *host* reads.
+
+    Args:
+        host: the agent host.
+        agent: whose call it is.
+        home: AgentVault's.
+        confined: whether to ask as the run that this is in, and not at the home.
 
     Returns:
         the exit code.
@@ -85,18 +94,19 @@ def answer(host: str, agent: str, home: str | None) -> int:
     left_s = max(DEADLINE_S - _age_s(), 0.001)
     # Once more a second later, should the first have been swallowed.
     signal.setitimer(signal.ITIMER_REAL, left_s, 1.0)
-    host_info = HOSTS[host]
+    known = HOSTS[host]
     call = None
     try:
-        call = _read(host_info)
-        if call.event not in host_info.events:
+        call = _read(known)
+        if call.event not in known.events:
             written = blocked(f"AgentVault decides no {call.event or 'such'} event")
         else:
-            written = host_info.write(call, _decided(host, agent, home, call))
+            ask = _asked_as_run() if confined else _asked_at_home(home)
+            written = known.write(call, _decided(host, agent, ask, call))
     except Exception as error:  # noqa: BLE001 - whatever it is, the answer is a no
-        why = f"AgentVault did not decide: {_fault_text(error)}"
+        why = f"AgentVault did not decide: {_told(error)}"
         no = HookVerdict(False, False, why)
-        written = host_info.write(call, no) if call else host_info.unread(why)
+        written = known.write(call, no) if call else known.unread(why)
     signal.setitimer(signal.ITIMER_REAL, 0)
     if written.out is not None:
         sys.stdout.write(json.dumps(written.out) + "\n")
@@ -121,7 +131,7 @@ def _too_long(_: int, __: FrameType | None) -> None:
     raise HookError(f"there was no answer within {DEADLINE_S:.0f} s")
 
 
-def _fault_text(error: Exception) -> str:
+def _told(error: Exception) -> str:
     if isinstance(error, AgentVaultError):
         return error.diagnosis()
     return str(error) if isinstance(error, HookError) else type(error).__name__
@@ -132,32 +142,65 @@ def _read(host: HostWire) -> HookCall:
     if len(raw) > LARGEST:
         raise HookError(f"the call has more than {LARGEST // 1024} KiB")
     try:
-        document = strict_json.loads(raw)
+        told = strict_json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise HookError(f"the call on standard input is no JSON ({error})") from None
-    if not isinstance(document, dict):
+    if not isinstance(told, dict):
         raise HookError("the call on standard input is no JSON object")
-    call = host.read(document)
+    call = host.read(told)
     if not call.tool:
         raise HookError("the call names no tool")
     return call
 
 
-def _decided(host: str, agent: str, home: str | None, call: HookCall) -> HookVerdict:
+class _Broker(NamedTuple):
+    """The broker that decides, and how it is asked."""
+
+    ask: Callable[[str, dict[str, object]], dict[str, object]]
+    """Sends one body to ``hooks/HOST``."""
+    folders: tuple[str | PurePath, ...] = ()
+    """Of AgentVault's home, where this user sees it."""
+
+
+def _asked_at_home(home: str | None) -> _Broker:
     from agentvault_tui.home import Home
 
     vault = Home.locate(home)
+    path = str(vault.operator_socket)
+
+    def ask(target: str, body: dict[str, object]) -> dict[str, object]:
+        return _over_socket(path, f"/api/{target}", body)
+
+    ours = vault.data, vault.config, vault.operator_socket.parent
+    return _Broker(ask, ours)
+
+
+def _asked_as_run() -> _Broker:
+    """Ask at the agents' listener with the run's token, inside a confinement."""
+    url = os.environ.get("AGENTVAULT_URL", "")
+    path = os.environ.get("AGENTVAULT_TOKEN_FILE", "")
+    if not (url and path):
+        raise HookError("this is no command of `agentvault run`: it has no token")
+    with open(path, encoding="ascii") as file:  # noqa: PTH123 - no import more
+        token = file.read().strip()
+
+    def ask(target: str, body: dict[str, object]) -> dict[str, object]:
+        return _over_http(url, f"/{target}", body, token)
+
+    return _Broker(ask)
+
+
+def _decided(host: str, agent: str, broker: _Broker, call: HookCall) -> HookVerdict:
     prose = HOSTS[host].prose.get(call.tool)
-    words = call.arguments.get(prose) if prose else None
-    if isinstance(words, str) and len(words) <= _REASON_LENGTH:
+    said = call.arguments.get(prose) if prose else None
+    if isinstance(said, str) and len(said) <= _REASON_LENGTH:
         rest = {name: one for name, one in call.arguments.items() if name != prose}
         call = call._replace(arguments=rest)
     else:
-        words = ""
+        said = ""
     arguments, shortened = _shortened(call.arguments)
-    request = _ask(
-        str(vault.operator_socket),
-        f"/api/hooks/{host}",
+    told = broker.ask(
+        f"hooks/{host}",
         {
             "agent": agent,
             "tool": call.tool,
@@ -165,24 +208,44 @@ def _decided(host: str, agent: str, home: str | None, call: HookCall) -> HookVer
             "omitted": shortened,
             **({"arguments_sha256": _digest(call.arguments)} if shortened else {}),
             "cwd": call.cwd[:4000],
-            "reason": words,
+            "reason": said,
             "mcp_server": call.server[:400],
             "mcp_tool": call.server_tool[:400],
             "wait": True,
-            **_placed(HOSTS[host], vault, call),
+            **_placed(HOSTS[host], broker.folders, call),
         },
     )
-    message, stepup = str(request.get("message")), request.get("auth_req_id")
+    message, stepup = str(told.get("message")), told.get("auth_req_id")
     if stepup:
         message = (
             f"{message.rstrip('.')}. A person has to approve this in AgentVault "
             f"({stepup}). When they have, make exactly the same call again."
         )
-    approved = request.get("reason") == "stepup_approved"
-    return HookVerdict(request.get("outcome") == "allowed", approved, message)
+    approved = told.get("reason") == "stepup_approved"
+    return HookVerdict(told.get("outcome") == "allowed", approved, message)
 
 
-def _ask(path: str, target: str, body: dict[str, object]) -> dict[str, object]:
+def _over_http(
+    url: str, target: str, body: dict[str, object], token: str
+) -> dict[str, object]:
+    from http.client import HTTPConnection, HTTPException, HTTPSConnection
+
+    scheme, _, place = url.partition("://")
+    # The authorities of the run are those of SSL_CERT_FILE.
+    kind = HTTPSConnection if scheme == "https" else HTTPConnection
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    connection = kind(place, timeout=DEADLINE_S)
+    try:
+        connection.request("POST", target, json.dumps(body), headers)
+        answer = connection.getresponse()
+        return _told_by_broker(answer.status, answer.read())
+    except (OSError, HTTPException) as error:
+        raise HookError(f"the broker does not answer ({error})") from None
+    finally:
+        connection.close()
+
+
+def _over_socket(path: str, target: str, body: dict[str, object]) -> dict[str, object]:
     """Send one request over the broker's socket; a whole HTTP client takes 90 ms."""
     content = json.dumps(body).encode()
     head = (
@@ -201,33 +264,37 @@ def _ask(path: str, target: str, body: dict[str, object]) -> dict[str, object]:
             f"no broker answers ({error.strerror}): start `agentvault serve`"
         ) from None
     top, _, text = bytes(received).partition(b"\r\n\r\n")
-    status = top[9:12]
+    status = top[9:12].decode("latin-1")
+    return _told_by_broker(int(status) if status.isdecimal() else 0, text)
+
+
+def _told_by_broker(status: int, text: bytes) -> dict[str, object]:
     try:
-        answer = json.loads(text)
+        told = json.loads(text)
     except ValueError:
         raise HookError("the broker broke off") from None
-    if status != b"200" or not isinstance(answer, dict):
-        what = answer.get("detail", "") if isinstance(answer, dict) else ""
-        raise HookError(f"{what or 'the broker refused'} ({status.decode('latin-1')})")
-    return answer
+    if status != 200 or not isinstance(told, dict):
+        said = told if isinstance(told, dict) else {}
+        what = said.get("detail") or said.get("error_description")
+        raise HookError(f"{what or 'the broker refused'} ({status})")
+    return told
 
 
-def _placed(host: HostWire, vault: Home, call: HookCall) -> dict[str, object]:
+def _placed(
+    host: HostWire, ours: tuple[str | PurePath, ...], call: HookCall
+) -> dict[str, object]:
     """Return where the paths of a call lead, as `HookRequest` has it."""
     from agentvault_tui.cli.hook_places import VAULT, PathLocator
 
     named = os.environ.get(host.project, "") if host.project else call.cwd
     # cwd does not count if the host names the project's folder: an agent may choose it.
     roots = [named] if named else list(call.roots)
-    ours = (vault.data, vault.config, vault.operator_socket.parent)
     code = [os.path.dirname(os.path.dirname(__file__))]  # noqa: PTH120 - no import more
     if sys.prefix != sys.base_prefix:
         code.append(sys.prefix)  # a virtual environment, maybe the project's own
     places = PathLocator(call.cwd, roots, ours, os.environ, host.folder, code=code)
-    places_found = places.of_arguments(call.arguments)
-    reached = next(
-        (text for name, text, _, place in places_found if place.where == VAULT), ""
-    )
+    found = places.of_arguments(call.arguments)
+    reached = next((text for name, text, _, place in found if place.where == VAULT), "")
     for name in ("command", "cmd"):
         given = call.arguments.get(name)
         for line in given if isinstance(given, list) else [given]:
@@ -242,7 +309,7 @@ def _placed(host: HostWire, vault: Home, call: HookCall) -> dict[str, object]:
     placed: dict[str, object] = {
         "places": [
             [name, text, pattern, place.resolved, place.where, place.configures]
-            for name, text, pattern, place in places_found
+            for name, text, pattern, place in found
         ],
         "commands": lines
         and [
@@ -306,7 +373,7 @@ def _short_name(name: str) -> str:
 
 
 def _digest(arguments: object) -> str:
-    """Return the digest that the broker would make of all arguments."""
+    """Return what the broker makes of arguments itself where it is sent all of them."""
     import hashlib
 
     text = json.dumps(arguments, sort_keys=True, separators=(",", ":"))

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import shlex
-import shutil
-import sys
-import tempfile
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from copy import deepcopy
 from pathlib import Path
-from typing import Any, Final, NamedTuple
 
 import click
 
 from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.hook_hosts import HOSTS, PROGRAM
-from agentvault_tui.cli.lookup import agent_names, agent_option, find_agent, scope_names
-from agentvault_tui.cli.output import Output
+from agentvault_tui.cli.host_files import (
+    CANNOT_KEEP,
+    EDITABLE,
+    FILES_OF,
+    HostCommands,
+    lacking,
+    merged,
+    print_lacking,
+    print_written,
+    record_written,
+    write_file,
+)
+from agentvault_tui.cli.lookup import agent_names, find_agent, scope_names
 from agentvault_tui.cli.session import CliSession
-from agentvault_tui.clock import SystemClock
-from agentvault_tui.errors import SettingsError, UnreachableError, UsageError
-from agentvault_tui.home import Home, locked_folder, put_private
+from agentvault_tui.errors import UnreachableError
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.access import IssueRequest
-from agentvault_tui.operator_api.shapes import AgentInfo
-from agentvault_tui.text import visible
 
 
 @command("token", example="agentvault token --agent coder")
-@agent_option
+@click.option(
+    "--agent",
+    "ref",
+    metavar="ID",
+    required=True,
+    help="Whose: id or name.",
+    shell_complete=agent_names,
+)
 @click.option(
     "--scope",
     default="",
@@ -50,13 +54,12 @@ def token(
 ) -> None:
     """Print a live token of an agent; you are recorded as who asked.
 
-    For headersHelper and apiKeyHelper. A token that needs a person is not given this
-    way.
+    For headersHelper and apiKeyHelper. What needs a person is not given this way.
     """
     client, out = session.client, session.out
     agent = find_agent(client, ref)
-    body = IssueRequest(agent_id=agent.id, scope=scope, resource=resource)
-    answer = client.call(calls.TOKEN, body)
+    asked = IssueRequest(agent_id=agent.id, scope=scope, resource=resource)
+    answer = client.call(calls.TOKEN, asked)
     if header:
         out.json({"Authorization": f"Bearer {answer.access_token}"})
     elif not out.print_json(answer):
@@ -78,8 +81,13 @@ def token(
     help="Whose call: id or name.",
     shell_complete=agent_names,
 )
+@click.option(
+    "--confined",
+    is_flag=True,
+    help="Inside `agentvault run --confine`: ask as the run.",
+)
 @pass_session
-def hook(session: CliSession, host: str, agent: str) -> int:
+def hook(session: CliSession, host: str, agent: str, *, confined: bool) -> int:
     """Decide one tool call of an agent host, read from standard input.
 
     Answers in the host's own words; waits for a person for [gateway] hook_wait seconds.
@@ -87,223 +95,7 @@ def hook(session: CliSession, host: str, agent: str) -> int:
     """
     from agentvault_tui.cli.hook import answer
 
-    return answer(host, agent, session.home_option)
-
-
-class HostFile(NamedTuple):
-    """A file that a host reads, and its content."""
-
-    path: Path
-    wanted: dict[str, Any]
-    format: str = "json"
-
-
-class HostCommands(NamedTuple):
-    """The commands that configuration names."""
-
-    program: tuple[str, ...]
-    agent: str
-    home: tuple[str, ...]
-    servers: tuple[str, ...]
-    """The names of the MCP servers."""
-
-    def hook(self, host: str) -> str:
-        """Return the command line of a hook of *host*."""
-        return shlex.join(
-            [*self.program, "hook", host, "--agent", self.agent, *self.home]
-        )
-
-    def stdio(self, kind: str = "") -> dict[str, Any]:
-        """Return every MCP server as a command that speaks on standard input."""
-        typed = {"type": kind} if kind else {}
-        arguments = ["--agent", self.agent, *self.home]
-        return {
-            name: {
-                **typed,
-                "command": self.program[0],
-                "args": [*self.program[1:], "mcp", "stdio", name, *arguments],
-            }
-            for name in self.servers
-        }
-
-
-TIMEOUT_S: Final = 60
-"""Far above `hook.DEADLINE_S`: so the hook answers before the host gives it up, also on
-a machine that is overloaded."""
-
-
-def _matched(command: str, timeout: int, **more: object) -> list[dict[str, Any]]:
-    """Return one hook for every tool, as Claude Code, Codex and Gemini write it.
-
-    Without a matcher, which hosts read in several ways. A hook that crashes, is killed
-    or is not there is a no by exit code 2; Codex also wants a reason with it.
-    """
-    command += " || { echo 'AgentVault did not decide' >&2; exit 2; }"
-    handler = {"type": "command", "command": command, "timeout": timeout, **more}
-    return [{"hooks": [handler]}]
-
-
-def _claude_code(run: HostCommands, base: Path, *, managed: bool) -> list[HostFile]:
-    hooks = _matched(run.hook("claude-code"), TIMEOUT_S, onFailure="block")
-    settings: dict[str, Any] = {"hooks": {"PreToolUse": hooks}}
-    servers = {"mcpServers": run.stdio()}
-    if not managed:
-        files = [HostFile(base / ".claude/settings.json", settings)]
-        if run.servers:
-            files.append(HostFile(Path.cwd() / ".mcp.json", servers))
-        return files
-    mac = Path("/Library/Application Support/ClaudeCode")
-    folder = mac if sys.platform == "darwin" else Path("/etc/claude-code")
-    locked = {
-        "allowManagedHooksOnly": True,
-        "allowManagedMcpServersOnly": True,
-        "allowedMcpServers": [
-            {"serverCommand": [one["command"], *one["args"]]}
-            for one in run.stdio().values()
-        ],
-    }
-    return [
-        HostFile(folder / "managed-settings.json", settings | locked),
-        HostFile(folder / "managed-mcp.json", servers),
-    ]
-
-
-def _codex(run: HostCommands, base: Path, *, managed: bool) -> list[HostFile]:
-    _unmanaged("codex", managed=managed)
-    hooks = _matched(run.hook("codex"), TIMEOUT_S)
-    # No hook is asked before input is written to a program that is already running.
-    config = {"features": {"unified_exec_tty": False}, "mcp_servers": run.stdio()}
-    return [
-        HostFile(base / ".codex/hooks.json", {"hooks": {"PreToolUse": hooks}}),
-        HostFile(base / ".codex/config.toml", config, "toml"),
-    ]
-
-
-def _cursor(run: HostCommands, base: Path, *, managed: bool) -> list[HostFile]:
-    _unmanaged("cursor", managed=managed)
-    entry = {"command": run.hook("cursor"), "failClosed": True}
-    events = ("beforeShellExecution", "beforeMCPExecution", "beforeReadFile")
-    hooks: dict[str, Any] = {event: [entry] for event in events}
-    hooks["preToolUse"] = [{**entry, "matcher": "Write|Delete"}]
-    files = [HostFile(base / ".cursor/hooks.json", {"version": 1, "hooks": hooks})]
-    if run.servers:
-        servers = {"mcpServers": run.stdio()}
-        files.append(HostFile(base / ".cursor/mcp.json", servers))
-    return files
-
-
-def _vscode(run: HostCommands, _: Path, *, managed: bool) -> list[HostFile]:
-    _unmanaged("vscode", managed=managed)
-    folder = Path.cwd()
-    files = [HostFile(folder / ".github/hooks/agentvault.json", _copilot_hooks(run))]
-    if run.servers:
-        servers = {"servers": run.stdio("stdio")}
-        files.append(HostFile(folder / ".vscode/mcp.json", servers))
-    return files
-
-
-def _gemini(run: HostCommands, base: Path, *, managed: bool) -> list[HostFile]:
-    _unmanaged("gemini", managed=managed)
-    hooks = _matched(run.hook("gemini"), TIMEOUT_S * 1000)
-    settings: dict[str, Any] = {"hooks": {"BeforeTool": hooks}}
-    if run.servers:
-        settings["mcpServers"] = run.stdio()
-    return [HostFile(base / ".gemini/settings.json", settings)]
-
-
-def _copilot(run: HostCommands, base: Path, *, managed: bool) -> list[HostFile]:
-    policy, own = Path("/etc/github-copilot/policy.d"), base / ".copilot/hooks"
-    folder = policy if managed else own
-    files = [HostFile(folder / "agentvault.json", _copilot_hooks(run))]
-    if run.servers:
-        servers = {
-            name: server | {"tools": ["*"]}
-            for name, server in run.stdio("local").items()
-        }
-        path = base / ".copilot/mcp-config.json"
-        files.append(HostFile(path, {"mcpServers": servers}))
-    return files
-
-
-def _copilot_hooks(run: HostCommands) -> dict[str, Any]:
-    entry = {"type": "command", "bash": run.hook("copilot"), "timeoutSec": TIMEOUT_S}
-    return {"version": 1, "hooks": {"preToolUse": [entry]}}
-
-
-def _unmanaged(host: str, *, managed: bool) -> None:
-    if managed:
-        raise UsageError(
-            f"no managed configuration of {host} is known",
-            "leave --managed away: docs/hosts.md says what then holds",
-        )
-
-
-_OF_OTHERS: Final = "call:tool"
-_SHELL: Final = (
-    "A command line is decided as a whole. Its effect on the network is decided "
-    "only where the host itself runs under `agentvault run`."
-)
-_CHANGED: Final = (
-    "A link or file that changes between the decision and the call is not seen, nor "
-    "are aliases and functions of your shell."
-)
-_TYPED: Final = "Commands that you start yourself in the host ask no hook."
-_EDITABLE: Final = (
-    "Whoever may edit this configuration may take the hook away; edits by the host's "
-    "own file tools are `configure:host`."
-)
-_SLOW: Final = f"A hook that takes more than {TIMEOUT_S} s lets the call through."
-_PROMPTS: Final = "What policy allows is still subject to the host's own prompts."
-_EVERY: Final = (_SHELL, _CHANGED, _TYPED)
-CANNOT_KEEP: Final[Mapping[str, tuple[str, ...]]] = {
-    "claude-code": (
-        f"Versions before 2.1.295 know no onFailure. {_SLOW}",
-        "`claude --bare` runs no hooks, but for those of managed settings.",
-        "Hooks and MCP servers of plugins and of subagents' files start unasked.",
-        _PROMPTS,
-        *_EVERY,
-    ),
-    "codex": (
-        _SLOW,
-        "Hooks are skipped until you have reviewed them once, with /hooks.",
-        "With `unified_exec_tty = true` no hook is asked what programs are told later.",
-        "`[features] hooks = false` switches all hooks off.",
-        _PROMPTS,
-        *_EVERY,
-    ),
-    "cursor": (
-        "An event whose name this version of Cursor does not know is ignored.",
-        "Edits are decided only by versions that know preToolUse.",
-        "Cloud agents do not read this configuration.",
-        *_EVERY,
-    ),
-    "vscode": (
-        "Only Copilot's harness reads these hooks: other agents are not decided.",
-        "A hook that takes more than 30 s may let the call through.",
-        "Inline edits and other extensions are not decided.",
-        *_EVERY,
-    ),
-    "gemini": (
-        _SLOW,
-        "A server with `trust = true` skips the host's own prompts, not the hook.",
-        *_EVERY,
-    ),
-    "copilot": (
-        _SLOW,
-        "The cloud agent does not run on this machine and is not decided.",
-        "A shell session lasts: functions and variables of an approved command do too.",
-        *_EVERY,
-    ),
-}
-"""By host: the guarantees that no configuration gives."""
-FILES_OF: Final[Mapping[str, Callable[..., list[HostFile]]]] = {
-    "claude-code": _claude_code,
-    "codex": _codex,
-    "cursor": _cursor,
-    "vscode": _vscode,
-    "gemini": _gemini,
-    "copilot": _copilot,
-}
+    return answer(host, agent, session.home_option, confined=confined)
 
 
 @command(
@@ -312,7 +104,14 @@ FILES_OF: Final[Mapping[str, Callable[..., list[HostFile]]]] = {
     example="agentvault connect claude-code --agent coder --write",
 )
 @click.argument("host", type=click.Choice(list(FILES_OF)))
-@agent_option
+@click.option(
+    "--agent",
+    "ref",
+    metavar="ID",
+    required=True,
+    help="Whose calls.",
+    shell_complete=agent_names,
+)
 @click.option(
     "--write", is_flag=True, help="Write it, and keep a copy of what was there."
 )
@@ -322,6 +121,11 @@ FILES_OF: Final[Mapping[str, Callable[..., list[HostFile]]]] = {
     help="Where an administrator locks it, which the agent cannot edit.",
 )
 @click.option(
+    "--confined",
+    is_flag=True,
+    help="For `agentvault run --confine`: in the agent's own home directory.",
+)
+@click.option(
     "--map",
     "tools",
     is_flag=True,
@@ -329,11 +133,18 @@ FILES_OF: Final[Mapping[str, Callable[..., list[HostFile]]]] = {
 )
 @pass_session
 def connect(
-    session: CliSession, host: str, ref: str, *, write: bool, managed: bool, tools: bool
+    session: CliSession,
+    host: str,
+    ref: str,
+    *,
+    write: bool,
+    managed: bool,
+    confined: bool,
+    tools: bool,
 ) -> None:
     """Print or write the configuration that puts an agent host behind AgentVault.
 
-    Names the guarantees that the host cannot give.
+    Says which guarantees the host cannot keep.
     """
     out = session.out
     if tools:
@@ -341,96 +152,44 @@ def connect(
 
         out.raw(shipped_tools("copilot" if host == "vscode" else host).rstrip())
         return
+    if confined:
+        from agentvault_tui.cli.hosts_confined import connect_confined
+
+        connect_confined(session, host, ref, write=write)
+        return
     lacks: list[str] = []
     try:
         agent = find_agent(session.client, ref)
-        name, lacks = agent.name, _lacking(session, host, agent)
+        name, lacks = agent.name, lacking(session, host, agent)
     except UnreachableError:
         name = ref
         out.note("no broker runs, so nobody knows whether there is such an agent")
     files = FILES_OF[host](_commands(session, name), Path.home(), managed=managed)
-    merged = [(file, _merged(file)) for file in files]
-    weak = [*CANNOT_KEEP[host], *(() if managed else (_EDITABLE,))]
-    backups = [write_file(file.path, text) for file, text in merged] if write else []
+    texts = [(file, merged(file)) for file in files]
+    weak = [*CANNOT_KEEP[host], *(() if managed else (EDITABLE,))]
+    backups = [write_file(file.path, text) for file, text in texts] if write else []
     if write:
-        _record_written(session.home, files)
+        record_written(session.home, files)
         with suppress(UnreachableError):  # else its first hook tells the broker
             session.client.call(calls.CONNECTED, host=host)
     if session.json:
-        changes = [
+        told = [
             {"path": str(file.path), "format": file.format, "content": text}
-            for file, text in merged
+            for file, text in texts
         ]
-        out.json({"files": changes, "cannot_keep": weak, "missing_scopes": lacks})
+        out.json({"files": told, "cannot_keep": weak, "missing_scopes": lacks})
         return
     if write:
-        _print_written(out, [file.path for file, _ in merged], backups)
-    for file, text in () if write else merged:
+        print_written(out, [file.path for file, _ in texts], backups)
+    for file, text in () if write else texts:
         out.line(out.cell(f"# {file.path}", "strong"))
         out.raw(text)
     out.line(out.cell(f"{host} cannot keep:", "strong"))
     for line in weak:
         out.line(f"- {line}")
-    if lacks:
-        out.line(f"{visible(name, 60)} lacks scopes that tools of {host} need:")
-        out.line("  agentvault agents grant ", shlex.join([visible(name, 100), *lacks]))
+    print_lacking(out, host, name, lacks)
     if not write:
         out.note("nothing was written: give --write")
-
-
-def read_written(home: Home) -> dict[Path, str]:
-    """Return the files that `connect` wrote, with their formats.
-
-    Raises:
-        SettingsError: the record of them cannot be read.
-    """
-    try:
-        found = json.loads(home.connected_file.read_text("utf-8"))
-        return {Path(path): str(form) for path, form in found.items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise SettingsError(
-            f"{home.connected_file} cannot be read ({error})", "move it away"
-        ) from error
-
-
-def _record_written(home: Home, files: Sequence[HostFile]) -> None:
-    """Record where `connect` wrote, so that `uninstall` finds it."""
-    written = {file.path.absolute(): file.format for file in files}
-    with locked_folder(home.data):
-        recorded = read_written(home)
-        if recorded | written == recorded:
-            return
-        every = {str(path): form for path, form in (recorded | written).items()}
-        content = json.dumps(every).encode()
-        put_private(home.connected_file, content, replace=True)
-
-
-def _print_written(
-    out: Output, paths: Sequence[Path], copies: Sequence[str | None]
-) -> None:
-    """Print the written files, and the places of the copies of earlier ones."""
-    for path, copy in zip(paths, copies, strict=True):
-        note = f" (what was there: {copy})" if copy else ""
-        verb = "unchanged" if copy is None else "wrote"
-        out.line(f"{verb} {visible(path, 400)}{visible(note, 400)}")
-
-
-def _lacking(session: CliSession, host: str, agent: AgentInfo) -> list[str]:
-    """Return the scopes that the map of a host needs and an agent was not granted.
-
-    Without the scope of other MCP servers' tools, which is for every such tool that the
-    host can reach.
-    """
-    from agentvault_tui.broker.policy_files import read_text, read_texts
-    from agentvault_tui.gateway.tools import parse_tools, shipped_tools
-
-    home, name = session.home, "copilot" if host == "vscode" else host
-    text = read_text(home.config / "hosts" / f"{name}.toml", home.config)
-    catalogue = read_texts(home).catalogue()
-    needed = parse_tools(name, text or shipped_tools(name), catalogue).scopes
-    return sorted(needed - {*agent.scopes, _OF_OTHERS})
 
 
 def _commands(session: CliSession, agent: str) -> HostCommands:
@@ -438,143 +197,3 @@ def _commands(session: CliSession, agent: str) -> HostCommands:
     home = ("--home", str(session.home.data)) if chosen else ()
     files = sorted((session.home.config / "mcp").glob("*.toml"))
     return HostCommands(PROGRAM, agent, home, tuple(file.stem for file in files))
-
-
-def _merged(file: HostFile) -> str:
-    """Return the file's new text: its present one, and the wanted entries.
-
-    Raises:
-        SettingsError: its text cannot be read, or contradicts this.
-    """
-    try:
-        text = file.path.read_text("utf-8")
-    except FileNotFoundError:
-        text = ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file.path} cannot be read ({error})") from error
-    try:
-        if file.format == "toml":
-            return _with_tables(text, tomllib.loads(text), file.wanted)
-        document = json.loads(text or "{}")
-        joined = _joined(document, file.wanted)
-        if text and joined == document:
-            return text.rstrip()
-        return json.dumps(joined, indent=2, ensure_ascii=False)
-    except (ValueError, AttributeError) as error:
-        raise SettingsError(
-            f"{file.path} cannot be added to ({error})",
-            "move it away, or add what `agentvault connect` prints without it by hand",
-        ) from error
-
-
-def _joined(present: Any, wanted: Any) -> Any:
-    """Return *known* with *wanted* in it: members that differ are those of *wanted*.
-
-    Entries of lists are added, in the place of those that `connect` wrote before.
-
-    Raises:
-        ValueError: one is an object, and the other is not.
-    """
-    if isinstance(present, dict) is not isinstance(wanted, dict):
-        raise ValueError("it has another form")
-    if isinstance(present, dict) and isinstance(wanted, dict):
-        return present | {
-            name: _joined(present[name], value) if name in present else value
-            for name, value in wanted.items()
-        }
-    lists = isinstance(present, list) and isinstance(wanted, list)
-    if lists and all(isinstance(one, dict) for one in wanted):
-        there = (one if one in wanted else foreign(one) for one in present)
-        remaining = [one for one in there if one is not None]
-        return remaining + [one for one in wanted if one not in remaining]
-    return wanted
-
-
-COPIES: Final = re.compile(r"\.before-agentvault-\d{8}T\d{6}Z\Z", re.ASCII)
-"""The ending of the copies that `write_file` makes."""
-MANAGED: Final = frozenset({"claude-code", "copilot"})
-"""Hosts with configuration that an administrator locks."""
-_OURS: Final = re.compile(
-    r"""agentvault(?:_tui\.cli)?(?:'? hook [a-z-]+ --agent |", "mcp", "stdio", ")"""
-)
-"""Command lines of `HostCommands` in JSON, whose program may be in quotes."""
-
-
-def is_ours(entry: object) -> bool:
-    """Check whether `connect` wrote a handler of hooks or an MCP server."""
-    return _OURS.search(json.dumps(entry)) is not None
-
-
-def foreign(entry: Any) -> Any:
-    """Return the foreign part of an entry of a list; None for nothing."""
-    if isinstance(entry, dict) and isinstance(handlers := entry.get("hooks"), list):
-        left = [one for one in map(foreign, handlers) if one is not None]
-        return entry | {"hooks": left} if left or not handlers else None
-    return None if is_ours(entry) else entry
-
-
-def _with_tables(text: str, document: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """Add keys to the tables of TOML, and tables; those there have to be the same.
-
-    Raises:
-        ValueError: one says something else, or is in a form that is not known.
-    """
-    whole = deepcopy(document)
-    for group, members in wanted.items():
-        for name, value in members.items():
-            there = document.get(group, {}).get(name)
-            if there is not None and there != value:
-                raise ValueError(f"{group}.{name} says something else")
-            if there is not None:
-                continue
-            whole.setdefault(group, {})[name] = value
-            if group in document and not isinstance(value, dict):
-                head = rf"^(\s*\[\s*{group}\s*\].*)$"
-                row = rf"\1\n{name} = {json.dumps(value)}"
-                text = re.sub(head, row, text, count=1, flags=re.MULTILINE)
-                continue
-            rows = value if isinstance(value, dict) else {name: value}
-            path = f"{group}.{json.dumps(name)}" if rows is value else group
-            lines = [f"{key} = {json.dumps(one)}" for key, one in rows.items()]
-            added = "\n".join([f"[{path}]", *lines])
-            text = "\n\n".join(filter(None, (text.rstrip(), added))) + "\n"
-    if tomllib.loads(text) != whole:
-        raise ValueError("it has another form")
-    return text
-
-
-def write_file(path: Path, text: str, *, copies: bool = True) -> str | None:
-    """Write a file of a host, whole or not at all, and keep a copy of it.
-
-    Args:
-        path: the file; if it is a link, its target.
-        text: its new text.
-        copies: whether to keep a copy of what was there.
-
-    Returns:
-        the place of a copy of the earlier file, empty if there was none; None if the
-        file has *text* already, and is left alone.
-    """
-    path = path.resolve()  # a link stays one
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = text if text.endswith("\n") else text + "\n"
-    copy = ""
-    mode = 0o644
-    if path.exists():
-        if path.read_bytes().rstrip() == text.encode().rstrip():
-            return None
-        if copies:
-            stamp = SystemClock().now().strftime("%Y%m%dT%H%M%SZ")
-            copy = f"{path}.before-agentvault-{stamp}"
-            shutil.copy2(path, copy)
-        mode = path.stat().st_mode & 0o777
-    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            os.fchmod(file.fileno(), mode)
-        Path(draft).replace(path)
-    except BaseException:
-        Path(draft).unlink()
-        raise
-    return copy

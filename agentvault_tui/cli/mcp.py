@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -204,8 +205,13 @@ async def _tools_of(
 )
 @click.argument("name")
 @agent_option
+@click.option(
+    "--confined",
+    is_flag=True,
+    help="Inside `agentvault run --confine`: use the token of the run.",
+)
 @pass_session
-def stdio(session: CliSession, name: str, ref: str) -> int:
+def stdio(session: CliSession, name: str, ref: str, *, confined: bool) -> int:
     """Be an MCP server on standard input and output, for a host that starts it.
 
     Each call is decided and recorded as at /mcp/NAME, without a token: the broker's
@@ -213,9 +219,28 @@ def stdio(session: CliSession, name: str, ref: str) -> int:
     """
     from agentvault_tui.cli.mcp_bridge import McpBridge
     from agentvault_tui.operator_api import calls
+    from agentvault_tui.operator_api.access import IssueRequest
+    from agentvault_tui.web.local_ca import CaFiles
 
-    agent = find_agent(session.client, ref)
-    url = session.client.call(calls.STATUS).agents_url
-    if not isinstance(url, str):
+    if confined:
+        try:
+            base = os.environ["AGENTVAULT_URL"]
+            path = Path(os.environ["AGENTVAULT_TOKEN_FILE"])
+            bundle = Path(os.environ["SSL_CERT_FILE"])
+        except KeyError as error:
+            raise UsageError(
+                f"{error.args[0]} is not set", "--confined is for `agentvault run`"
+            ) from None
+        url = f"{base}/mcp/{name}"
+        return McpBridge(url, lambda: path.read_text("ascii"), bundle).run()
+    agent, client = find_agent(session.client, ref), session.client
+    agents_url = client.call(calls.STATUS).agents_url
+    if not isinstance(agents_url, str):
         raise UnreachableError("the broker does not listen to agents yet")
-    return McpBridge(session.home, session.client, agent.id, url, name).run()
+    url, ca = f"{agents_url}/mcp/{name}", CaFiles.of(session.home).ca
+    asked = IssueRequest(agent_id=agent.id, resource=url)
+
+    def issue() -> str:
+        return client.call(calls.TOKEN, asked).access_token
+
+    return McpBridge(url, issue, ca if ca.exists() else None).run()

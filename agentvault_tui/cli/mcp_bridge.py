@@ -6,18 +6,14 @@ import asyncio
 import json
 import ssl
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
+from pathlib import Path
 from typing import Final, cast
 
 import httpx
 
 from agentvault_tui.errors import AgentVaultError
-from agentvault_tui.home import Home
-from agentvault_tui.operator_api import calls
-from agentvault_tui.operator_api.access import IssueRequest
-from agentvault_tui.operator_api.client import OperatorClient
-from agentvault_tui.web.local_ca import CaFiles
 from agentvault_tui.web.reply import encode_header
 
 _LINE_BYTES: Final = 10 * 2**20
@@ -33,28 +29,26 @@ _NAMES: Final = ("name", "uri", "taskId")
 class McpBridge:
     """One host's connection, over any number of requests at a time."""
 
-    def __init__(
-        self, home: Home, client: OperatorClient, agent_id: str, url: str, name: str
-    ) -> None:
+    def __init__(self, url: str, issue: Callable[[], str], ca: Path | None) -> None:
         """Send nothing yet.
 
-        *home* may have an authority for https; *client* issues the tokens of the agent,
-        and *url* is where agents reach the broker.
+        Args:
+            url: of the server at the broker.
+            issue: returns a token of the agent that is good there.
+            ca: an authority for https, instead of the system's.
         """
-        self._home = home
-        self._client = client
-        self._agent_id = agent_id
-        self._url = f"{url}/mcp/{name}"
+        self._url = url
+        self._issue = issue
+        self._ca = ca
         self._token: str | None = None
         self._renewing = asyncio.Lock()
         self._session: str | None = None
         self._version: str | None = None
         self._handshake: list[bytes] = []
-        """The request that began the session, to begin it again after a restart of the
-        broker."""
+        """What began the session, to begin it again where the broker restarted."""
         self._running: dict[str, asyncio.Task[None]] = {}
         self._begun: asyncio.Task[None] | None = None
-        """The message with the handshake; later ones wait for its end."""
+        """Which does the handshake; what comes after it waits for its end."""
 
     def run(self) -> int:
         """Serve until standard input ends; return the exit code."""
@@ -72,10 +66,9 @@ class McpBridge:
         except ValueError:  # a file
             reader.feed_data(sys.stdin.buffer.read())
             reader.feed_eof()
-        ca = CaFiles.of(self._home).ca
         trust: ssl.SSLContext | bool = True
-        if self._url.startswith("https:") and ca.exists():
-            trust = ssl.create_default_context(cafile=str(ca))
+        if self._url.startswith("https:") and self._ca is not None:
+            trust = ssl.create_default_context(cafile=str(self._ca))
         timeout = httpx.Timeout(10.0, read=None)
         async with httpx.AsyncClient(
             verify=trust, timeout=timeout, trust_env=False
@@ -135,7 +128,7 @@ class McpBridge:
         message: dict[str, object],
         begun: asyncio.Task[None] | None,
     ) -> None:
-        """Send one message on, once the handshake is done, and print the answer."""
+        """Send one message on, once the handshake is done, and say what comes back."""
         if begun is not None:
             await asyncio.wait({begun})
         id_, text = message.get("id"), ""
@@ -180,15 +173,15 @@ class McpBridge:
                             _write(one.removeprefix("data:").strip())
                 return None
             text = (await answer.aread()).decode(errors="replace")
-        decoded = _object(text)
-        if "jsonrpc" in decoded:
+        said = _object(text)
+        if "jsonrpc" in said:
             if message.get("method") == "initialize":
-                self._version = _agreed_version(decoded)
+                self._version = _agreed_version(said)
             _write(text)
             return None
         if answer.status_code in {202, 204}:
             return None
-        why = str(decoded.get("error_description") or f"HTTP {answer.status_code}")
+        why = str(said.get("error_description") or f"HTTP {answer.status_code}")
         if answer.status_code in {401, 403}:
             self._spent(token)
         elif answer.status_code == 404 and self._session is not None:
@@ -216,9 +209,7 @@ class McpBridge:
         """
         async with self._renewing:
             if self._token is None:
-                body = IssueRequest(agent_id=self._agent_id, resource=self._url)
-                issued = await asyncio.to_thread(self._client.call, calls.TOKEN, body)
-                self._token = issued.access_token
+                self._token = await asyncio.to_thread(self._issue)
             return self._token
 
     def _spent(self, token: str) -> None:
@@ -257,9 +248,9 @@ def _object(text: str) -> dict[str, object]:
     return {}
 
 
-def _agreed_version(message: dict[str, object]) -> str | None:
+def _agreed_version(said: dict[str, object]) -> str | None:
     """Return the revision that an answer to ``initialize`` names, if it is one."""
-    result = message.get("result")
+    result = said.get("result")
     agreed = result.get("protocolVersion") if isinstance(result, dict) else None
     return agreed if isinstance(agreed, str) else None
 

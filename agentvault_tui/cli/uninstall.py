@@ -20,7 +20,7 @@ import click
 from agentvault_tui.cli import completion, man, systemd
 from agentvault_tui.cli.disconnect import connected_files, without
 from agentvault_tui.cli.framework import command, pass_session
-from agentvault_tui.cli.hosts import COPIES, write_file
+from agentvault_tui.cli.host_files import COPIES, write_file
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import AgentVaultError, RefusedError, SettingsError
 from agentvault_tui.home import Home

@@ -23,6 +23,8 @@ from agentvault_tui.broker.team_files import file_draft
 from agentvault_tui.errors import LedgerError
 from agentvault_tui.gateway import hooks, operators, runs_api
 from agentvault_tui.gateway.admission import Admission
+from agentvault_tui.gateway.agents_hooks import PREFIX as HOOKS
+from agentvault_tui.gateway.agents_hooks import AgentsHooks
 from agentvault_tui.gateway.app import PREFIX, GatewayApp, misdirected
 from agentvault_tui.gateway.applied import APPLYING, AppliedServices
 from agentvault_tui.gateway.body import WORKERS
@@ -233,11 +235,20 @@ class Gateway:
         """Serve the forward proxy; see `ProxyListener.serve`."""
         return await self.proxy.serve(server, agents)
 
+    @property
+    def _hooks(self) -> hooks.HookDecider:
+        parts = self.tools, self.mcp_servers, self.calls
+        return hooks.HookDecider(self.broker, *parts)
+
     def streaming_apps(self) -> Mapping[bytes, StreamingApp]:
         """Return its apps at the agents' listener."""
         return {
             PREFIX: StreamingApp(
                 GatewayApp(self.forwarder, self.broker.surroundings.source_of),
+                misdirected,
+            ),
+            HOOKS: StreamingApp(
+                AgentsHooks(self._hooks, self.admission, self.broker.surroundings),
                 misdirected,
             ),
             MCP_PREFIX.encode(): StreamingApp(self._mcp, misdirected),
@@ -378,7 +389,7 @@ class Gateway:
         self.broker.states["ca_file"] = lambda path: file_digest(Path(path), base)
         return [
             *operators.routes(self, authority),
-            *hooks.routes(self.broker, self.tools, self.mcp_servers, self.calls),
+            *hooks.routes(self._hooks),
             *runs_api.routes(
                 self.broker, self.proxy, self.services, authority, self.look
             ),

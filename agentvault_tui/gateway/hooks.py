@@ -1,18 +1,19 @@
-"""Decide tool calls that hooks of agent hosts ask about, over the operators' socket.
+"""Decide tool calls that hooks of agent hosts ask about.
 
-A hook runs as the local user, so the socket is its credential: it needs no token. It
-spends approvals of its agent and grants nothing.
+Over the operators' socket a hook runs as the local user, and needs no token; a confined
+one shows its run's (`agents_hooks`). It spends approvals of its agent and grants
+nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from starlette.requests import Request
 from starlette.routing import Route
@@ -68,31 +69,42 @@ _WAIT_S: Final = 20
 _LIMITED: Final = "The agent was refused too often: nothing is decided until it pauses."
 
 
-def routes(
-    broker: Broker, maps: ToolMaps, servers: McpServers, calls: Calls
-) -> list[Route]:
-    """Return the route that hooks ask at."""
+class HookDecider(NamedTuple):
+    """Decides tool calls, whichever way a hook asks."""
 
-    async def hook(request: Request) -> HookInfo:
-        """Decide one tool call, or leave it to the gateway where that decides it."""
-        call = await body_of(request, HookRequest, deep=True)
-        host = request.path_params["host"]
-        agent = _agent(broker, call.agent)
-        await note_shared_user(broker, operator_of(request))
+    broker: Broker
+    maps: ToolMaps
+    servers: McpServers
+    calls: Calls
+
+    async def decide(
+        self,
+        host: str,
+        agent: Agent,
+        asked: HookRequest,
+        by: str,
+        gone: asyncio.Future[Any],
+    ) -> HookInfo:
+        """Decide one tool call, or leave it to the gateway where that decides it.
+
+        Args:
+            host: the agent host.
+            agent: whose call it is.
+            asked: the call.
+            by: the name of who asks, for the record.
+            gone: is done when nobody waits for the answer any more.
+        """
+        broker, maps, calls = self.broker, self.maps, self.calls
         await broker.line.enter()
         if broker.floods.limited(agent.id):
             return _slow_down(_LIMITED)
-        body = canonical(call.arguments)
-        digest = call.arguments_sha256 or hashlib.sha256(body).hexdigest()
-        server = _server(broker, maps, servers, host, call)
-        does, refusal = _actions(maps, host, call, server)
+        body = canonical(asked.arguments)
+        digest = asked.arguments_sha256 or hashlib.sha256(body).hexdigest()
+        server = _server(broker, maps, self.servers, host, asked)
+        does, refusal = _actions(maps, host, asked, server)
         action, *others = does.actions
         if refusal is None and refused(broker, agent) is None:
-            outcomes = []
-            for number, one in enumerate(does.actions, 1):
-                outcomes.append(foresee(broker, agent, one, LOCAL).outcome)
-                if number % _A_TURN == 0:
-                    await broker.line.enter()
+            outcomes = await self._outcomes(agent, does.actions)
             outcome = max(outcomes, key=lambda one: one.strictness)
             if server is not None and outcome is not Outcome.DENIED:
                 # The gateway decides, holds and records the call itself.
@@ -102,17 +114,16 @@ def routes(
             others = [one for one in does.actions if one is not action]
             if outcome is Outcome.ESCALATED or does.person:
                 refusal = _unshown(body, agent.id, calls)
-        about = {"host": host, "tool": call.tool, "arguments_sha256": digest}
-        about["asked_by"] = operator_of(request).name
-        wait = min(broker.settings.gateway.hook_wait, _WAIT_S) if call.wait else 0
-        gone = asyncio.ensure_future(request.receive())
+        about = {"host": host, "tool": asked.tool, "arguments_sha256": digest}
+        about["asked_by"] = by
+        wait = min(broker.settings.gateway.hook_wait, _WAIT_S) if asked.wait else 0
         decide = partial(
             evaluate,
             *(broker, agent, action),
             about=about,
             refusal=refusal,
             gone=gone,
-            call=_described(host, call.tool, body),
+            call=_described(host, asked.tool, body),
             held=lambda stepup_id: calls.bodies.keep(agent.id, stepup_id, body),
             source=LOCAL,
             others=tuple(others),
@@ -122,11 +133,36 @@ def routes(
             answer = await _answer(decide, wait)
         except TooFastError as error:
             return _slow_down(error.diagnosis())
-        finally:
-            gone.cancel()
         if not isinstance(answer, Permitted):
             broker.floods.refused(agent.id)
         return _info(answer)
+
+    async def _outcomes(self, agent: Agent, actions: Sequence[Action]) -> list[Outcome]:
+        """Return how policy would answer each of a call's actions now."""
+        outcomes = []
+        for number, one in enumerate(actions, 1):
+            outcomes.append(foresee(self.broker, agent, one, LOCAL).outcome)
+            if number % _A_TURN == 0:
+                await self.broker.line.enter()
+        return outcomes
+
+
+def routes(decider: HookDecider) -> list[Route]:
+    """Return the route that hooks ask at."""
+    broker = decider.broker
+
+    async def hook(request: Request) -> HookInfo:
+        """Decide one tool call for the local user."""
+        asked = await body_of(request, HookRequest, deep=True)
+        agent = _agent(broker, asked.agent)
+        operator = operator_of(request)
+        await note_shared_user(broker, operator)
+        gone = asyncio.ensure_future(request.receive())
+        try:
+            host = request.path_params["host"]
+            return await decider.decide(host, agent, asked, operator.name, gone)
+        finally:
+            gone.cancel()
 
     return [route(HOOK, hook), _connected_route(broker)]
 
@@ -159,8 +195,8 @@ def _agent(broker: Broker, word: str) -> Agent:
     Raises:
         NotFoundError: there is none, or the name is not unique.
     """
-    if agent := broker.registry.find_agent(word):
-        return agent
+    if found := broker.registry.find_agent(word):
+        return found
     named = broker.registry.agents_named(word)
     if len(named) != 1:
         raise NotFoundError(
@@ -171,44 +207,44 @@ def _agent(broker: Broker, word: str) -> Agent:
 
 
 def _server(
-    broker: Broker, maps: ToolMaps, servers: McpServers, host: str, body: HookRequest
+    broker: Broker, maps: ToolMaps, servers: McpServers, host: str, asked: HookRequest
 ) -> McpServer | None:
-    """Return the gateway's MCP server of the called tool, if it is one.
+    """Return the gateway's MCP server whose tool is called, if it is one.
 
     None as well where the host's map names the tool: that rule goes first. The name is
-    the host's for the server, which another server may have as well.
+    what the host calls the server, which another server may be called as well.
     """
-    if "/" in body.mcp_server:
-        server = servers.get(mcp_server_of(body.mcp_server, broker.issuer) or "")
+    if "/" in asked.mcp_server:
+        server = servers.get(mcp_server_of(asked.mcp_server, broker.issuer) or "")
     else:
-        server = servers.get(body.mcp_server)
+        server = servers.get(asked.mcp_server)
     if server is not None:
         with suppress(ServiceError, NotFoundError):
             rules = maps.of(host).rules
-            return None if any(r.pattern == body.tool for r in rules) else server
+            return None if any(r.pattern == asked.tool for r in rules) else server
     return None
 
 
 def _actions(
-    maps: ToolMaps, host: str, body: HookRequest, server: McpServer | None
+    maps: ToolMaps, host: str, asked: HookRequest, server: McpServer | None
 ) -> tuple[ToolActions, tuple[str, str] | None]:
     """Return the actions of a call, and the reason if policy is not asked about it."""
     nothing = ToolActions((Action((), ""),))
     call = ToolCall(
-        body.tool,
-        body.arguments,
-        frozenset(body.omitted),
-        body.places,
-        body.commands,
+        asked.tool,
+        asked.arguments,
+        frozenset(asked.omitted),
+        asked.places,
+        asked.commands,
     )
-    if body.reaches_vault:
+    if asked.reaches_vault:
         return nothing, ("agentvault_home", IN_VAULT)
     try:
         if server is not None:
-            rule = server.rule_of(body.mcp_tool)
-            given, paths = body.arguments, paths_of(rule)
+            rule = server.rule_of(asked.mcp_tool)
+            given, paths = asked.arguments, paths_of(rule)
             other = spelt_otherwise(paths, given)
-            action = server.action_of(rule, body.mcp_tool, given, other=other)
+            action = server.action_of(rule, asked.mcp_tool, given, other=other)
             return ToolActions((action,)), None
         does = maps.of(host).actions_of(call)
     except UnmatchedToolError as error:
@@ -217,11 +253,11 @@ def _actions(
         return nothing, ("host_not_mapped", error.diagnosis())
     # The digest of an approval covers where the call runs, and each argument that is
     # not shown whole.
-    more: dict[str, Any] = {"cwd": body.cwd} if body.cwd else {}
-    if body.omitted:
-        more |= {"cut": list(body.omitted), "arguments_sha256": body.arguments_sha256}
+    more: dict[str, Any] = {"cwd": asked.cwd} if asked.cwd else {}
+    if asked.omitted:
+        more |= {"cut": list(asked.omitted), "arguments_sha256": asked.arguments_sha256}
     actions = (
-        replace(one, parameters=one.parameters | more, reason=body.reason or None)
+        replace(one, parameters=one.parameters | more, reason=asked.reason or None)
         for one in does.actions
     )
     return does._replace(actions=tuple(actions)), None
@@ -237,7 +273,7 @@ def _unshown(body: bytes, agent_id: AgentId, calls: Calls) -> tuple[str, str] | 
 
 
 def _described(host: str, tool: str, body: bytes) -> str:
-    """Return the content of a person's decision, as `StepUp.request_json` has it."""
+    """Return what a person decides about, as `StepUp.request_json` has it."""
     return to_json(
         {
             "method": "call",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Final
 
+import msgspec
 from starlette.requests import Request
 from starlette.routing import Route
 
@@ -16,10 +18,22 @@ from agentvault_tui.errors import NotFoundError, SettingsError, UsageError
 from agentvault_tui.gateway.proxy_listener import ProxyListener
 from agentvault_tui.gateway.runs import CommandRun
 from agentvault_tui.gateway.services import Services
+from agentvault_tui.model import Actor, ActorKind, Draft, EventType, Outcome
 from agentvault_tui.operator_api import calls
-from agentvault_tui.operator_api.access import RunInfo, RunNewsInfo, RunRequest
+from agentvault_tui.operator_api.access import (
+    AttemptEntry,
+    AttemptsRequest,
+    ConfinedRequest,
+    RecordedInfo,
+    RunInfo,
+    RunNewsInfo,
+    RunRequest,
+)
 from agentvault_tui.settings import PassThrough
 from agentvault_tui.text import visible
+
+_LONGEST_NAME: Final = 253
+"""Of a name that a command tried to reach, in characters."""
 
 
 def routes(
@@ -78,7 +92,57 @@ def routes(
         route(calls.RUN, start),
         route(calls.RUN_NEWS, news),
         route(calls.END_RUN, end),
+        *_confinement_routes(broker, proxy),
     ]
+
+
+def _confinement_routes(broker: Broker, proxy: ProxyListener) -> list[Route]:
+    async def confined(request: Request) -> RecordedInfo:
+        """Record that a command begins confined, before it does."""
+        run = proxy.runs.get(request.path_params["id"])
+        asked = await body_of(request, ConfinedRequest)
+        given = msgspec.structs.asdict(asked).items()
+        detail = {name: [*v] if isinstance(v, tuple) else v for name, v in given}
+        detail["run_id"] = run.id
+        kind = EventType.RUN_CONFINED
+        draft = Draft(kind, run.operator, run.agent_id, detail=detail)
+        events = await broker.record(draft)
+        return RecordedInfo(events=len(events))
+
+    async def attempts(request: Request) -> RecordedInfo:
+        """Record what a confined command tried to reach; no policy is asked."""
+        run = proxy.runs.get(request.path_params["id"])
+        asked = await body_of(request, AttemptsRequest)
+        agent = broker.registry.agent(run.agent_id)
+        actor = Actor(ActorKind.AGENT, agent.id, agent.name)
+        drafts = [_attempt_draft(run, actor, one) for one in asked.attempts]
+        return RecordedInfo(events=len(await broker.record(*drafts)))
+
+    return [route(calls.CONFINED, confined), route(calls.ATTEMPTS, attempts)]
+
+
+def _attempt_draft(run: CommandRun, actor: Actor, entry: AttemptEntry) -> Draft:
+    detail: dict[str, object] = {"run_id": run.id}
+    if entry.kind == "more":
+        detail["more"] = entry.count
+        where = "other destinations"
+    else:
+        name = "host" if entry.host else "address"
+        where = visible(entry.host or entry.address, _LONGEST_NAME)
+        detail |= {"kind": entry.kind, name: where, "count": entry.count}
+        if entry.port is not None:
+            detail["port"] = entry.port
+            where = f"[{where}]" if ":" in where else where
+            where = f"{where}:{entry.port}"
+    return Draft(
+        EventType.RUN_REFUSED,
+        actor,
+        run.agent_id,
+        resource=f"{entry.kind}:{where}",
+        outcome=Outcome.DENIED,
+        reason="outside",
+        detail=detail,
+    )
 
 
 def _news(run: CommandRun, granted: Granted | None) -> RunNewsInfo:

@@ -60,7 +60,7 @@ from agentvault_tui.ledger.verify_state import StateDivergence, diverged
 from agentvault_tui.ledger.writer import Writer
 from agentvault_tui.model import (
     CALL_TYPES,
-    DECISION_TYPES,
+    OUTCOME_TYPES,
     AgentId,
     Draft,
     Event,
@@ -256,7 +256,7 @@ class Ledger:
             ValueError: an outcome on, or missing from, the wrong type of event.
         """
         for draft in drafts:
-            if (draft.outcome is None) == (draft.type in DECISION_TYPES):
+            if (draft.outcome is None) == (draft.type in OUTCOME_TYPES):
                 raise ValueError(f"outcome {draft.outcome} on {draft.type}")
         if not urgent:
             self.check_writable()

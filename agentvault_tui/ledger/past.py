@@ -52,6 +52,8 @@ _ROUTINE: Final = frozenset(
         *DECISION_TYPES,
         EventType.GATEWAY_RESULT,
         EventType.GATEWAY_TUNNEL,
+        EventType.RUN_CONFINED,
+        EventType.RUN_REFUSED,
         EventType.TOKEN_DELIVERED,
         EventType.TOKEN_REDEEMED,
         EventType.TOKEN_REVOKED,

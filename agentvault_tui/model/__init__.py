@@ -22,6 +22,7 @@ from agentvault_tui.model.decision import (
 from agentvault_tui.model.event import (
     CALL_TYPES,
     DECISION_TYPES,
+    OUTCOME_TYPES,
     Actor,
     ActorKind,
     Draft,
@@ -60,6 +61,7 @@ __all__ = [
     "CHANGE_KINDS",
     "DECISION_TYPES",
     "DETAIL_TYPE",
+    "OUTCOME_TYPES",
     "Account",
     "Action",
     "Actor",

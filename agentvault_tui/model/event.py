@@ -36,6 +36,10 @@ class EventType(StrEnum):
     """How an attempt ended; ``unknown`` where the process ended before it."""
     GATEWAY_TUNNEL = "gateway.tunnel"
     """How a tunnel to a host that is no service ended: its attempt's result."""
+    RUN_CONFINED = "run.confined"
+    """A command begins that reaches AgentVault alone; recorded before it does."""
+    RUN_REFUSED = "run.refused"
+    """A confined command tried to reach something else, so many times."""
     MCP_MESSAGE = "mcp.message"
     """A number of messages of one method, other than calls, reached an MCP server."""
     TOKEN_DELEGATED = "token.delegated"  # noqa: S105 - same
@@ -126,7 +130,9 @@ DECISION_TYPES: Final = (
     EventType.GATEWAY_HELD,
     EventType.GATEWAY_ATTEMPT,
 )
-"""Types that answer an agent's request, each with an outcome; no other type has one."""
+"""Types that answer an agent's request, each with an outcome."""
+OUTCOME_TYPES: Final = (*DECISION_TYPES, EventType.RUN_REFUSED)
+"""Types with an outcome. A refusal of the kernel's is no answer of policy."""
 CALL_TYPES: Final = (
     EventType.GATEWAY_ATTEMPT,
     EventType.GATEWAY_RESULT,
@@ -163,7 +169,7 @@ class Draft:
     action: str | None = None
     resource: str | None = None
     outcome: Outcome | None = None
-    """Set on `DECISION_TYPES` alone, so that counting outcomes counts answers."""
+    """Set on `OUTCOME_TYPES` alone, so that counting outcomes counts answers."""
     reason: str | None = None
     rule: str | None = None
     decision_id: DecisionId | None = None

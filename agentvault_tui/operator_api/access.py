@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 from msgspec import Meta, field
 
@@ -175,6 +175,48 @@ class RunNewsInfo(_SecretShape, kw_only=True):
     tunnels: int
     held: int
     refused: int
+
+
+_Path = Annotated[str, Meta(max_length=4096)]
+_Sentence = Annotated[str, Meta(max_length=500)]
+
+
+class ConfinedRequest(WireRequest, kw_only=True):
+    """A command of a run is about to begin, confined."""
+
+    layers: tuple[Annotated[str, Meta(max_length=80)], ...]
+    """What confines it, such as ``bubblewrap 0.12.0``."""
+    read: Annotated[tuple[_Path, ...], Meta(max_length=256)] = ()
+    write: Annotated[tuple[_Path, ...], Meta(max_length=256)] = ()
+    env: Annotated[tuple[Word, ...], Meta(max_length=256)] = ()
+    """Names of further variables that it gets."""
+    weaker: Annotated[tuple[_Sentence, ...], Meta(max_length=32)] = ()
+    """Each promise that does not hold here."""
+    seen: Literal["packets", "proxy"]
+    """Where attempts to reach something else are seen."""
+
+
+class AttemptEntry(WireRequest, kw_only=True):
+    """Attempts of a confined command to reach one destination, in its own words."""
+
+    kind: Literal["dns", "tcp", "udp", "icmp", "more"]
+    """``more`` stands for all destinations beyond those that are named."""
+    host: Annotated[str, Meta(max_length=253)] = ""
+    address: Annotated[str, Meta(max_length=64)] = ""
+    port: Annotated[int, Meta(ge=0, le=65_535)] | None = None
+    count: Annotated[int, Meta(ge=1, lt=2**31)]
+
+
+class AttemptsRequest(WireRequest, kw_only=True):
+    """Attempts since the last such request."""
+
+    attempts: Annotated[tuple[AttemptEntry, ...], Meta(min_length=1, max_length=257)]
+
+
+class RecordedInfo(WireShape, kw_only=True):
+    """How many events were recorded."""
+
+    events: int
 
 
 class HookInfo(WireShape, kw_only=True):

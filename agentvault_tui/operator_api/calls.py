@@ -258,6 +258,18 @@ CONNECTED: Final = _post(
 RUN: Final = _post(Access.MACHINE, "/api/runs", access.RunRequest, access.RunInfo, 201)
 RUN_NEWS: Final = _post(Access.MACHINE, "/api/runs/{id}/news", None, access.RunNewsInfo)
 END_RUN: Final = _post(Access.MACHINE, "/api/runs/{id}/end", None, access.RunNewsInfo)
+CONFINED: Final = _post(
+    Access.MACHINE,
+    "/api/runs/{id}/confined",
+    access.ConfinedRequest,
+    access.RecordedInfo,
+)
+ATTEMPTS: Final = _post(
+    Access.MACHINE,
+    "/api/runs/{id}/attempts",
+    access.AttemptsRequest,
+    access.RecordedInfo,
+)
 ALERTS: Final = _get("/api/alerts", alerts.AlertList)
 TEST_SINK: Final = _post(
     Access.TIGHTEN, "/api/alerts/test", alerts.TestSinkRequest, alerts.AlertSentInfo

@@ -13,15 +13,27 @@ from pathlib import Path
 import pytest
 from support import forked
 from support.command_line import (
+    PROGRAM,
     Agent,
     Answer,
     Broker,
     plain_environment,
     running,
 )
+from support.https_site import (
+    SECRET,
+    Site,
+    add_node_package,
+    add_python_package,
+    add_repository,
+    https_site,
+)
 from support.patience import PATIENT
 
 from agentvault_tui.cli.app import run as run_line
+
+Run = Callable[..., Answer]
+_RUNNERS = count(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -122,3 +134,70 @@ def run(cli: Callable[..., Answer], place: Path) -> Callable[..., Answer]:
     home.chmod(0o700)
     (home / "mcp" / "files.toml").write_text('command = ["x"]')
     return partial(cli, "--home", str(home))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A site with a file, a repository and packages."""
+    folder = tmp_path_factory.mktemp("s")
+    with https_site(folder) as opened:
+        opened.files["/data.json"] = b'{"answer": 42}'
+        add_repository(opened, folder)
+        add_python_package(opened)
+        add_node_package(opened)
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def service(broker: Broker, site: Site) -> str:
+    """The site as a service whose reads the scope read:calendar allows."""
+    folder = broker.home / "services"
+    folder.mkdir(exist_ok=True)
+    (folder / "my-site.toml").write_text(
+        f'origin = "{site.url}"\nallow_private = true\nca_file = "{site.ca}"\n'
+        '[credential]\nkind = "bearer"\nsecret = "site"\n'
+        '[[routes]]\nmethod = "GET"\npath = "/{rest*}"\nscope = "read:calendar"\n'
+    )
+    subprocess.run(
+        [*PROGRAM, "secrets", "set", "site"],
+        input=SECRET,
+        text=True,
+        env=broker.env,
+        check=True,
+        capture_output=True,
+    )
+    return "my-site"
+
+
+@pytest.fixture
+def coder(av: Run, service: str) -> str:
+    """The name of an agent that may read the site."""
+    assert service
+    name = f"runner-{next(_RUNNERS)}"
+    added = av("agents", "add", name, "--owner", "o", "--scope", "read:calendar")
+    assert added.code == 0
+    return name
+
+
+@pytest.fixture
+def behind(broker: Broker, coder: str, tmp_path: Path) -> Run:
+    """Run a command behind the gateway, in a folder and a HOME of its own."""
+    home = tmp_path / "me"
+    home.mkdir()
+    (tmp_path / "work").mkdir()
+
+    def call(*words: str, options: tuple[str, ...] = (), **more: str) -> Answer:
+        line = [*PROGRAM, "run", "--agent", coder, *options, "--", *words]
+        done = subprocess.run(
+            line,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path / "work",
+            stdin=subprocess.DEVNULL,
+            env=broker.env | {"HOME": str(home)} | more,
+            timeout=PATIENT,
+            check=False,
+        )
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    return call

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.command_line import Answer
 
-from agentvault_tui.cli.hosts import CANNOT_KEEP
+from agentvault_tui.cli.host_files import CANNOT_KEEP
 
 Run = Callable[..., Answer]
 

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from support.command_line import Agent, Answer, Broker
 
-from agentvault_tui.cli.hosts import CANNOT_KEEP
+from agentvault_tui.cli.host_files import CANNOT_KEEP
 from agentvault_tui.gateway.tools import shipped_tools
 
 Run = Callable[..., Answer]

@@ -15,32 +15,25 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.command_line import PROGRAM, Answer, Broker
-from support.https_site import (
-    SECRET,
-    Site,
-    add_node_package,
-    add_python_package,
-    add_repository,
-    https_site,
-)
+from support.confining import need_confinement
+from support.https_site import Site
 from support.needs import need
 from support.patience import PATIENT
 
 from agentvault_tui.cli import run as module
-from agentvault_tui.cli.run import environment, summary
+from agentvault_tui.cli.run import summary
+from agentvault_tui.cli.run_command import environment
 from agentvault_tui.errors import NotFoundError, UnreachableError
 from agentvault_tui.operator_api.access import RunInfo, RunNewsInfo
 
 pytestmark = pytest.mark.slow
 
 Run = Callable[..., Answer]
-_NUMBERS = count(1)
 URLLIB = "import urllib.request as u; print(u.urlopen('URL/data.json').read().decode())"
 REQUESTS = "import requests; print(requests.get('URL/data.json').text)"
 HTTPX = "import httpx; print(httpx.get('URL/data.json').text)"
@@ -57,70 +50,6 @@ NODE_HTTPS = (
     "require('https').get('URL/data.json', a => a.pipe(process.stdout)).on('error',"
     " e => { console.log(e); process.exit(1) })"
 )
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A site with a file, a repository and packages."""
-    folder = tmp_path_factory.mktemp("s")
-    with https_site(folder) as opened:
-        opened.files["/data.json"] = b'{"answer": 42}'
-        add_repository(opened, folder)
-        add_python_package(opened)
-        add_node_package(opened)
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def service(broker: Broker, site: Site) -> str:
-    """The site as a service whose reads the scope read:calendar allows."""
-    folder = broker.home / "services"
-    folder.mkdir(exist_ok=True)
-    (folder / "my-site.toml").write_text(
-        f'origin = "{site.url}"\nallow_private = true\nca_file = "{site.ca}"\n'
-        '[credential]\nkind = "bearer"\nsecret = "site"\n'
-        '[[routes]]\nmethod = "GET"\npath = "/{rest*}"\nscope = "read:calendar"\n'
-    )
-    subprocess.run(
-        [*PROGRAM, "secrets", "set", "site"],
-        input=SECRET,
-        text=True,
-        env=broker.env,
-        check=True,
-        capture_output=True,
-    )
-    return "my-site"
-
-
-@pytest.fixture
-def coder(av: Run, service: str) -> str:
-    """The name of an agent that may read the site."""
-    assert service
-    name = f"runner-{next(_NUMBERS)}"
-    added = av("agents", "add", name, "--owner", "o", "--scope", "read:calendar")
-    assert added.code == 0
-    return name
-
-
-@pytest.fixture
-def behind(broker: Broker, coder: str, tmp_path: Path) -> Run:
-    """Run a command behind the gateway, in a folder and a HOME of its own."""
-
-    def call(*words: str, options: tuple[str, ...] = (), **more: str) -> Answer:
-        line = [*PROGRAM, "run", "--agent", coder, *options, "--", *words]
-        done = subprocess.run(
-            line,
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            stdin=subprocess.DEVNULL,
-            env=broker.env | {"HOME": str(tmp_path)} | more,
-            timeout=PATIENT,
-            check=False,
-        )
-        return Answer(done.returncode, done.stdout, done.stderr)
-
-    return call
 
 
 def told(answer: Answer) -> str:
@@ -162,26 +91,43 @@ LEFT = {"git": "cloned/README", "pip": "tiny-1.0-py3-none-any.whl"}
 LEFT["npm"] = "node_modules/tiny/package.json"
 
 
+def confined() -> tuple[str, ...]:
+    """Return the options of a confined run, with the packages of this Python."""
+    found = {Path(one) for one in sys.path if one.endswith("site-packages")}
+    return ("--confine", *(word for one in found for word in ("--read", str(one))))
+
+
+@pytest.mark.parametrize("confine", [False, True], ids=["open", "confined"])
 @pytest.mark.parametrize(("tool", "words"), tools())
 def test_an_unmodified_tool_reaches_a_service_and_holds_no_credential(
-    behind: Run, site: Site, tmp_path: Path, tool: str, words: tuple[str, ...]
+    behind: Run,
+    site: Site,
+    tmp_path: Path,
+    tool: str,
+    words: tuple[str, ...],
+    *,
+    confine: bool,
 ) -> None:
     """Whatever a tool asks for comes with the service's credential, and is recorded."""
+    if confine:
+        need_confinement()
     need(shutil.which(words[0]), words[0])
     if words[0] == "node" and not node_reads_proxies():  # Debian's is older
         pytest.skip("this Node reads no proxy variables: 22.21 and later do")
     site.asked.clear()
     line = tuple(word.replace("URL", site.url) for word in words)
-    answer = behind(*line)
+    answer = behind(*line, options=confined() if confine else ())
     assert answer.code == 0, answer
     if left := LEFT.get(tool):
-        assert (tmp_path / left).is_file()
+        assert (tmp_path / "work" / left).is_file()
     else:
         assert json.loads(answer.out) == {"answer": 42}
     assert site.asked, "nothing reached the site"
     assert all(known for _, known, _ in site.asked)
     calls = len(site.asked)
-    assert told(answer) == f"{calls} call{'s' * (calls > 1)}, 0 held, 0 refused"
+    outside = ", 0 outside" if confine else ""
+    summed = f"{calls} call{'s' * (calls > 1)}, 0 held, 0 refused{outside}"
+    assert told(answer) == summed
 
 
 def test_the_token_and_key_are_worth_nothing_beside_the_proxy(
@@ -410,7 +356,8 @@ def commanded(
         monkeypatch.setattr(module, "_PATIENCE", 0.0)
         client: Any = _Scripted(*answers)
         one = module._Command(client, info(), tmp_path, "coder")
-        return one.run(words, {"PATH": os.environ["PATH"]})
+        variables = {"PATH": os.environ["PATH"]}
+        return one.run(module.PlainCommand(words, variables, one.grouped))
 
     yield call
     for number, handler in before.items():

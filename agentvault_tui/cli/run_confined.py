@@ -1,0 +1,277 @@
+"""``agentvault run --confine``: what a command is given, and what is recorded of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import agentvault_tui
+from agentvault_tui.cli.run_command import PlainCommand, Startable, environment, say
+from agentvault_tui.confine import (
+    SANDBOX_EXEC,
+    AttemptLog,
+    Endpoint,
+    Layers,
+    Means,
+    Restriction,
+    View,
+    ViewOptions,
+    build_filter,
+    build_profile,
+    build_view,
+    confined_command,
+    find_layers,
+    find_program,
+    find_strongest,
+)
+from agentvault_tui.errors import AgentVaultError, NotConfinedError, SettingsError
+from agentvault_tui.home import Home, private_folder, put_private
+from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.access import (
+    AttemptEntry,
+    AttemptsRequest,
+    ConfinedRequest,
+    RunInfo,
+)
+from agentvault_tui.operator_api.client import OperatorClient
+from agentvault_tui.operator_api.shapes import AgentInfo
+
+REPORT_S: Final = 60.0
+"""Between two records of what a command tried to reach."""
+_PASSED: Final = re.compile("PATH|USER|LOGNAME|SHELL|TERM|COLORTERM|LANG|LC_[A-Z_]+|TZ")
+_IDENTITY: Final = ("user.name", "user.email")
+
+
+@dataclass(slots=True)
+class PreparedRun:
+    """A confined command before its run exists."""
+
+    layers: Layers
+    view: View
+    words: tuple[str, ...]
+    variables: Mapping[str, str]
+    """Inherited, of the few that are passed."""
+    home: Home
+    options: ViewOptions
+    outside: int = 0
+    """How often it tried to reach something else."""
+
+    @contextmanager
+    def started(
+        self, client: OperatorClient, info: RunInfo, folder: Path, grouped: bool
+    ) -> Iterator[Startable]:
+        """Yield the command, ready and recorded; record its attempts until it ends.
+
+        Args:
+            client: of the broker.
+            info: the run.
+            folder: the run's files.
+            grouped: whether it gets a process group of its own.
+
+        Raises:
+            NotConfinedError: it cannot be confined after all.
+            AgentVaultError: its start cannot be recorded.
+        """
+        put_private(
+            folder / "gitignore", self.view.ignored_by_git.encode(), replace=True
+        )
+        view = replace(self.view, own=(folder,))
+        given = environment(self.variables, info, folder)
+        given = _with_git(given, folder / "gitignore")
+        endpoints = tuple(map(Endpoint.of, (info.proxy_url, info.agents_url)))
+        ports = [one.port for one in endpoints]
+        weaker = self.layers.weaker(ports)
+        if weaker:
+            say(f"confined less than promised: {self.layers.because}")
+        for line in weaker:
+            say(f"weaker: {line}")
+        if self.layers.bubblewrap is None:
+            self._record(client, info, weaker, "proxy")
+            yield self._restricted(view, given, ports, grouped)
+            return
+        with confined_command(
+            self.layers.bubblewrap,
+            view,
+            self.words,
+            given,
+            endpoints=endpoints,
+            records=self.home.stand_ins,
+            local_sockets=self.options.local_sockets,
+            grouped=grouped,
+        ) as command:
+            self._record(client, info, (), "packets" if command.log else "proxy")
+            log = command.log or AttemptLog()
+            with _reported(client, info, log):
+                yield command
+            self.outside = log.total
+
+    def _restricted(
+        self, view: View, given: dict[str, str], ports: Sequence[int], grouped: bool
+    ) -> PlainCommand:
+        """Return a command that is confined without namespaces."""
+        if self.layers.kind is Means.SEATBELT:
+            profile = build_profile(view, ports)
+            words = (SANDBOX_EXEC, "-p", profile, *self.words)
+            return PlainCommand(words, given, grouped)
+        temporary = view.home / "tmp"
+        temporary.mkdir(exist_ok=True, mode=0o700)
+        given["TMPDIR"] = str(temporary)
+        code = build_filter(local_sockets=self.options.local_sockets, tcp_only=True)
+        restriction = Restriction(view, ports, code)
+        return PlainCommand(self.words, given, grouped, restriction.apply)
+
+    def _record(
+        self, client: OperatorClient, info: RunInfo, weaker: Sequence[str], seen: str
+    ) -> None:
+        request = ConfinedRequest(
+            layers=self.layers.names,
+            read=tuple(map(str, (*self.view.read, *self.view.runtime)))[:256],
+            write=tuple(map(str, (*self.view.write, self.view.home)))[:256],
+            env=self.options.env,
+            weaker=tuple(weaker),
+            seen="packets" if seen == "packets" else "proxy",
+        )
+        client.call(calls.CONFINED, request, id=info.id)
+
+
+def prepare(
+    home: Home,
+    agent: AgentInfo,
+    words: tuple[str, ...],
+    options: ViewOptions,
+    *,
+    best: bool,
+) -> PreparedRun:
+    """Find the layers, and check what a command is given; nothing is started.
+
+    Args:
+        home: AgentVault's.
+        agent: the one that the command runs as.
+        words: the command line.
+        options: what the operator gives it.
+        best: whether the strongest layers there are suffice.
+
+    Raises:
+        NotConfinedError: a layer is missing, or a folder must not be given.
+        OSError: there is no such program, or it cannot be run.
+    """
+    layers = find_strongest() if best else find_layers()
+    if options.local_sockets and layers.bubblewrap is None:
+        raise NotConfinedError(
+            "without namespaces it would reach every Unix socket of this machine",
+            "leave --local-sockets away",
+        )
+    if layers.warning:
+        say(layers.warning)
+    path = os.environ.get("PATH", os.defpath)
+    program = find_program(words[0], path)
+    own = home.homes / agent.id
+    private_folder(own)
+    connected = connected_files(home, agent.id)
+    tools = _own_program() if connected else []
+    view = build_view(
+        options,
+        home,
+        own,
+        programs=[program, *tools],
+        path=path,
+        connected=connected,
+    )
+    for folder in view.omitted:
+        say(f"{folder} is on PATH and is not shown to it: it may hold secrets of yours")
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if _PASSED.fullmatch(name) or name in options.env
+    }
+    variables["HOME"] = str(view.home)
+    return PreparedRun(layers, view, words, variables, home, options)
+
+
+def _own_program() -> list[Path]:
+    """Return the files of AgentVault's own program, which a host's hook starts."""
+    return [Path(sys.executable), Path(agentvault_tui.__file__).parent]
+
+
+def connected_files(home: Home, agent_id: str) -> list[Path]:
+    """Return the files that `agentvault connect --confined` wrote for an agent."""
+    try:
+        text = connected_record(home, agent_id).read_text("utf-8")
+        return [Path(one) for one in json.loads(text) if Path(one).exists()]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"{connected_record(home, agent_id)} cannot be read ({error})",
+            "agentvault connect HOST --agent NAME --confined --write",
+        ) from error
+
+
+def connected_record(home: Home, agent_id: str) -> Path:
+    """Return where the names of those files are."""
+    return home.homes / f"{agent_id}.json"
+
+
+@contextmanager
+def _reported(client: OperatorClient, info: RunInfo, log: AttemptLog) -> Iterator[None]:
+    """Record each minute what was tried, and the rest at the end of the block."""
+    ended = threading.Event()
+
+    def report() -> None:
+        while not ended.wait(REPORT_S):
+            _report(client, info, log)
+
+    thread = threading.Thread(target=report, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        _report(client, info, log)
+
+
+def _report(client: OperatorClient, info: RunInfo, log: AttemptLog) -> None:
+    entries = []
+    for attempt, count in log.take():
+        if attempt is None:
+            entries.append(AttemptEntry(kind="more", count=count))
+            continue
+        named = "host" if attempt.kind == "dns" else "address"
+        place: dict[str, Any] = {named: attempt.destination, "kind": attempt.kind}
+        entries.append(AttemptEntry(**place, port=attempt.port, count=count))
+    if not entries:
+        return
+    try:
+        client.call(
+            calls.ATTEMPTS, AttemptsRequest(attempts=tuple(entries)), id=info.id
+        )
+    except AgentVaultError as error:
+        say(f"what it tried to reach is not recorded: {error.what}")
+
+
+def _with_git(given: dict[str, str], ignored: Path) -> dict[str, str]:
+    """Add git's settings: its configuration in the folder is read-only."""
+    found = {"branch.autoSetupMerge": "false", "core.excludesFile": str(ignored)}
+    if git := shutil.which("git"):
+        line = [git, "config", "--null", "--get-regexp", r"^user\.(name|email)$"]
+        with suppress(OSError, UnicodeDecodeError):
+            done = subprocess.run(line, capture_output=True, text=True, check=False)
+            for entry in done.stdout.split("\0"):
+                name, mark, value = entry.partition("\n")
+                found |= {name: value} if mark and name in _IDENTITY else {}
+    first = int(given["GIT_CONFIG_COUNT"])
+    for number, (name, value) in enumerate(found.items(), first):
+        given[f"GIT_CONFIG_KEY_{number}"] = name
+        given[f"GIT_CONFIG_VALUE_{number}"] = value
+    return given | {"GIT_CONFIG_COUNT": str(first + len(found))}

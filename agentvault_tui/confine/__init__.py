@@ -1,0 +1,44 @@
+"""Starts a command that reaches AgentVault and nothing else (docs/confine.md)."""
+
+from agentvault_tui.confine.attempts import MOST_DESTINATIONS, AttemptLog, ReachAttempt
+from agentvault_tui.confine.command import (
+    ConfinedCommand,
+    confined_command,
+    watches_attempts,
+)
+from agentvault_tui.confine.landlock import Restriction
+from agentvault_tui.confine.layers import Layers, Means, find_layers, find_strongest
+from agentvault_tui.confine.network import Endpoint
+from agentvault_tui.confine.runtime import find_program
+from agentvault_tui.confine.seatbelt import PROGRAM as SANDBOX_EXEC
+from agentvault_tui.confine.seatbelt import build_profile
+from agentvault_tui.confine.syscalls import build_filter
+from agentvault_tui.confine.view import (
+    View,
+    ViewOptions,
+    build_view,
+    check_unlinked,
+)
+
+__all__ = [
+    "MOST_DESTINATIONS",
+    "SANDBOX_EXEC",
+    "AttemptLog",
+    "ConfinedCommand",
+    "Endpoint",
+    "Layers",
+    "Means",
+    "ReachAttempt",
+    "Restriction",
+    "View",
+    "ViewOptions",
+    "build_filter",
+    "build_profile",
+    "build_view",
+    "check_unlinked",
+    "confined_command",
+    "find_layers",
+    "find_program",
+    "find_strongest",
+    "watches_attempts",
+]

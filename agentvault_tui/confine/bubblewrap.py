@@ -1,0 +1,361 @@
+"""Starts a command in namespaces of its own, by bubblewrap."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from signal import SIG_IGN
+from typing import Final, NamedTuple
+
+from agentvault_tui.confine.syscalls import build_filter
+from agentvault_tui.confine.view import View, system_mounts
+from agentvault_tui.errors import NotConfinedError
+
+_FOLDERS: Final = ("/usr/bin", "/usr/local/bin", "/run/current-system/sw/bin")
+"""Where bubblewrap is looked for: a project's folder may be on PATH."""
+_LEAST: Final = (0, 8, 0)
+_SOUND: Final = (0, 12, 0)
+"""The first version without GHSA-pxhw-h44j-8pfx."""
+_WRITABLE_BY_ROOT: Final = ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi")
+"""In /proc: root may write there without any capability, for the whole machine."""
+_COMMANDS_OWN: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+"""Signals that bubblewrap's own processes ignore: with them, all would end at once.
+
+A terminal sends them to each process in its foreground.
+"""
+_RESET: Final = ("/usr/bin/env", "--default-signal=HUP,INT,QUIT,TERM")
+"""Has the command not ignore them; of GNU coreutils 8.31 or later."""
+_STARTS_S: Final = 20.0
+_ENDS_S: Final = 5.0
+
+
+class Bubblewrap(NamedTuple):
+    """The program on this machine."""
+
+    path: str
+    version: str
+    warning: str
+    """Why another version would be better; empty if not."""
+    resets_signals: bool = False
+    """Whether a program is there by which the command gets its signals."""
+
+
+def find_bubblewrap(folders: Sequence[str] = _FOLDERS) -> Bubblewrap:
+    """Find bubblewrap, and check its version and mode.
+
+    Raises:
+        NotConfinedError: there is none, or it is too old or setuid.
+    """
+    path = shutil.which("bwrap", path=os.pathsep.join(folders))
+    if path is None:
+        raise NotConfinedError(
+            "bubblewrap is not installed",
+            "install it: apt-get install bubblewrap, or dnf install bubblewrap",
+        )
+    if Path(path).stat().st_mode & (stat.S_ISUID | stat.S_ISGID):
+        raise NotConfinedError(
+            f"{path} is setuid",
+            f"remove the bit: chmod u-s,g-s {path}",
+        )
+    done = subprocess.run([path, "--version"], capture_output=True, check=False)
+    found = re.search(rb"(\d+)\.(\d+)\.(\d+)", done.stdout)
+    version = tuple(map(int, found.groups())) if found else (0, 0, 0)
+    text = ".".join(map(str, version))
+    if version < _LEAST:
+        raise NotConfinedError(
+            f"bubblewrap {text} is too old", "install 0.8 or later, best 0.12 or later"
+        )
+    warning = ""
+    if version < _SOUND:
+        warning = (
+            f"bubblewrap {text} may create files outside where a folder that it is "
+            "given has links (GHSA-pxhw-h44j-8pfx): install 0.12.0 or later"
+        )
+    return Bubblewrap(path, text, warning)
+
+
+def probe(bubblewrap: Bubblewrap) -> Bubblewrap:
+    """Start a program in new namespaces, to find out whether that works here.
+
+    Returns:
+        bubblewrap, with what was found out.
+
+    Raises:
+        NotConfinedError: it does not work, with the reason and the remedy.
+    """
+    options = [*_NAMESPACES, "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"]
+    with ExitStack() as opened:
+        passed = _Passed(opened)
+        options += ["--seccomp", str(passed.memory(build_filter()))]
+        line = [bubblewrap.path, *options, "--", *_RESET, "/usr/bin/true"]
+        done = subprocess.run(
+            line,
+            capture_output=True,
+            text=True,
+            env={},
+            stdin=subprocess.DEVNULL,
+            pass_fds=passed.descriptors,
+            timeout=_STARTS_S,
+            check=False,
+        )
+    if done.returncode and done.stderr.startswith("bwrap:"):
+        raise explain(done.stderr)
+    return bubblewrap._replace(resets_signals=done.returncode == 0)
+
+
+_NAMESPACES: Final = (
+    *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net"),
+    *("--unshare-uts", "--unshare-cgroup-try", "--disable-userns"),
+    *("--die-with-parent", "--cap-drop", "ALL"),
+)
+
+
+@dataclass(slots=True)
+class ConfinedProcess:
+    """A command that waits to be released, or runs, in namespaces of its own."""
+
+    process: subprocess.Popen[bytes]
+    """bubblewrap's; it has the command's exit code."""
+    inside: int
+    """The process with number 1 in the command's namespace; killing it ends all."""
+    _gate: int
+
+    def release(self) -> None:
+        """Let the command begin."""
+        os.write(self._gate, b"1")
+        self._close()
+
+    def kill(self) -> None:
+        """End all processes of the command at once."""
+        if self.process.poll() is None:
+            # The first process inside: the kernel ends all others with it.
+            with suppress(ProcessLookupError):
+                os.kill(self.inside, signal.SIGKILL)
+            try:
+                self.process.wait(_ENDS_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self._close()
+
+    def _close(self) -> None:
+        gate, self._gate = self._gate, -1
+        if gate >= 0:
+            os.close(gate)
+
+    def send(self, number: int) -> bool:
+        """Send a signal to the command itself; SIGKILL ends all of it.
+
+        Returns:
+            whether there was a process to send it to.
+        """
+        if self.process.poll() is not None:
+            return False
+        if number == signal.SIGKILL:
+            self.process.kill()
+            return True
+        children = Path(f"/proc/{self.inside}/task/{self.inside}/children")
+        with suppress(OSError):
+            pids = children.read_text("ascii").split()
+            for pid in pids[:1]:
+                os.kill(int(pid), number)
+            return bool(pids)
+        return False
+
+
+def start(
+    bubblewrap: Bubblewrap,
+    view: View,
+    words: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    files: Mapping[str, bytes],
+    local_sockets: bool,
+    grouped: bool,
+) -> ConfinedProcess:
+    """Start a command that waits until it is released.
+
+    Args:
+        bubblewrap: the program.
+        view: what the command sees.
+        words: the command line.
+        environment: the command's variables.
+        files: further files by path, read-only, that are nowhere on disk.
+        local_sockets: whether Unix sockets work.
+        grouped: whether it gets a process group of its own.
+
+    Raises:
+        NotConfinedError: bubblewrap ended before the command could begin.
+    """
+    report, told = os.pipe()
+    waiting, gate = os.pipe()
+    with ExitStack() as opened:
+        passed = _Passed(opened, told, waiting)
+        options = [*_options(view), "--info-fd", str(told), "--block-fd", str(waiting)]
+        code = build_filter(local_sockets=local_sockets)
+        options += ["--seccomp", str(passed.memory(code))]
+        for place, content in files.items():
+            options += ["--ro-bind-data", str(passed.memory(content)), place]
+        options += ["--remount-ro", "/", "--chdir", str(view.folder)]
+        # Not as bubblewrap's own variables: it starts outside, where LD_PRELOAD would
+        # load a library of the project's.
+        for name, value in environment.items():
+            options += ["--setenv", name, value]
+        arguments = passed.memory(b"".join(os.fsencode(one) + b"\0" for one in options))
+        reset, ignored = _signals(bubblewrap, words[0])
+        line = [bubblewrap.path, "--args", str(arguments), "--", *reset]
+        with _ignored_signals(ignored):
+            process = subprocess.Popen(
+                [*line, *words],
+                env={},
+                pass_fds=passed.descriptors,
+                process_group=0 if grouped else None,
+            )
+    try:
+        inside = int(_read_report(report)["child-pid"])
+    except (ValueError, KeyError):
+        os.close(gate)
+        process.kill()
+        process.wait()
+        raise NotConfinedError(
+            "bubblewrap ended before the command began", "see its message above"
+        ) from None
+    finally:
+        os.close(report)
+    return ConfinedProcess(process, inside, gate)
+
+
+def _signals(
+    bubblewrap: Bubblewrap, program: str
+) -> tuple[list[str], list[signal.Signals]]:
+    """Return the words before a program that has its signals, and those to ignore."""
+    ignored = [one for one in _COMMANDS_OWN if signal.getsignal(one) != SIG_IGN]
+    main = threading.current_thread() is threading.main_thread()  # see signal(2)
+    if not (bubblewrap.resets_signals and main and ignored) or "=" in program:
+        return [], []
+    names = ",".join(one.name.removeprefix("SIG") for one in ignored)
+    return [_RESET[0], f"--default-signal={names}"], ignored
+
+
+def _options(view: View) -> Iterator[str]:
+    yield from _NAMESPACES
+    for mount in system_mounts():
+        yield from mount
+    yield from ("--dev", "/dev", "--proc", "/proc")
+    for name in _WRITABLE_BY_ROOT:
+        path = f"/proc/{name}"
+        if Path(path).exists():
+            yield from ("--ro-bind", path, path)
+    # The first process ends all others with `run`: who writes its memory ends that.
+    yield from ("--tmpfs", "/proc/1", "--remount-ro", "/proc/1")
+    yield from ("--tmpfs", "/tmp", "--dir", "/run", "--dir", "/var")  # noqa: S108
+    yield from ("--symlink", "/tmp", "/var/tmp")  # noqa: S108
+    for kind, place in view.mounts():
+        yield from (f"--{kind}", str(place), str(place))
+
+
+class _Passed:
+    """Descriptors that a program gets, closed here when it has started."""
+
+    def __init__(self, opened: ExitStack, *descriptors: int) -> None:
+        self._opened = opened
+        self.descriptors: list[int] = []
+        for one in descriptors:
+            self._add(one)
+
+    def memory(self, content: bytes) -> int:
+        """Return a descriptor from which *content* is read."""
+        descriptor = os.memfd_create("confine", os.MFD_CLOEXEC)
+        self._add(descriptor)
+        with os.fdopen(os.dup(descriptor), "wb") as file:
+            file.write(content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return descriptor
+
+    def _add(self, descriptor: int) -> None:
+        self._opened.callback(os.close, descriptor)
+        self.descriptors.append(descriptor)
+
+
+@contextmanager
+def _ignored_signals(numbers: Sequence[signal.Signals]) -> Iterator[None]:
+    before = {one: signal.signal(one, SIG_IGN) for one in numbers}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _read_report(report: int) -> dict[str, int]:
+    """Read what bubblewrap says of the process inside; it comes in several writes."""
+    text = b""
+    while b"}" not in text:
+        piece = os.read(report, 4096)
+        if not piece:
+            break
+        text += piece
+    found = json.loads(text)
+    return found if isinstance(found, dict) else {}
+
+
+_CONTAINER: Final = (
+    "in a container, put the agent into an internal network with AgentVault alone on it"
+    " (docs/confine.md), or run it outside of the container"
+)
+
+
+def explain(message: str) -> NotConfinedError:
+    """Return why bubblewrap failed, by its message and this machine's settings."""
+    said = message.strip().splitlines()[-1:] or ["it said nothing"]
+    mapping = "uid map" in message
+    restricted = _setting("kernel/apparmor_restrict_unprivileged_userns") == "1"
+    if restricted and ("RTM_NEWADDR" in message or mapping):
+        return NotConfinedError(
+            "AppArmor does not let bubblewrap use user namespaces",
+            "apt-get install apparmor-profiles, then load its profile: apparmor_parser"
+            " -r /usr/share/apparmor/extra-profiles/bwrap-userns-restrict",
+        )
+    if mapping and os.geteuid() == 0:
+        return NotConfinedError(
+            "root lacks the capability CAP_SETFCAP here",
+            "add that capability, or run as an ordinary user",
+        )
+    off = "0" in {
+        _setting("user/max_user_namespaces"),
+        _setting("kernel/unprivileged_userns_clone") if os.geteuid() else "1",
+    }
+    if "namespace" in message and (off or "ENOSPC" in message):
+        return NotConfinedError(
+            "user namespaces are off",
+            "sysctl -w user.max_user_namespaces=10000, and where it is there"
+            " kernel.unprivileged_userns_clone=1",
+        )
+    if "namespace" in message or "slave" in message or "mount" in message:
+        layer = "AppArmor" if "slave" in message or "mount" in message else "seccomp"
+        return NotConfinedError(
+            f"the container's {layer} does not let bubblewrap work ({said[0]})",
+            _CONTAINER,
+        )
+    if "seccomp" in message.lower():
+        return NotConfinedError(
+            "the kernel has no seccomp filters", "use one with CONFIG_SECCOMP_FILTER"
+        )
+    return NotConfinedError(f"bubblewrap does not start ({said[0]})", _CONTAINER)
+
+
+def _setting(name: str) -> str:
+    try:
+        return Path(f"/proc/sys/{name}").read_text("ascii").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,140 @@
+"""A confined command from its start to its end, with its way to AgentVault."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from agentvault_tui.confine.attempts import AttemptLog, AttemptWatcher
+from agentvault_tui.confine.bubblewrap import Bubblewrap, ConfinedProcess, start
+from agentvault_tui.confine.network import (
+    LOOPBACK,
+    Endpoint,
+    open_inside,
+)
+from agentvault_tui.confine.protected import Protection, stand_ins
+from agentvault_tui.confine.relay import Relay
+from agentvault_tui.confine.view import View
+
+_RESOLVER: Final = f"nameserver {LOOPBACK}\noptions attempts:1 timeout:2\n".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class ConfinedCommand:
+    """A command in namespaces, which waits until it is begun."""
+
+    _started: ConfinedProcess
+    log: AttemptLog | None
+    """What it tried to reach; None if its packets cannot be watched."""
+
+    def begin(self) -> subprocess.Popen[bytes]:
+        """Let it begin; return the process that has its exit code."""
+        self._started.release()
+        return self._started.process
+
+    def send(self, number: int) -> bool:
+        """Send it a signal; see `ConfinedProcess.send`."""
+        return self._started.send(number)
+
+
+@contextmanager
+def confined_command(
+    bubblewrap: Bubblewrap,
+    view: View,
+    words: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    endpoints: Sequence[Endpoint],
+    records: Path,
+    local_sockets: bool = False,
+    grouped: bool = True,
+) -> Iterator[ConfinedCommand]:
+    """Start a command that waits, with its sockets open; end all of it afterwards.
+
+    Args:
+        bubblewrap: the program that `find_layers` found.
+        view: what the command sees.
+        words: the command line.
+        environment: the command's variables.
+        endpoints: all that it reaches.
+        records: the folder with records of stand-ins.
+        local_sockets: whether Unix sockets work.
+        grouped: whether it gets a process group of its own.
+
+    Returns:
+        the command, which does not run yet.
+
+    Raises:
+        NotConfinedError: a layer is missing.
+    """
+    files = {"/etc/hosts": _hosts(endpoints), "/etc/resolv.conf": _RESOLVER}
+    with stand_ins(records, view.protection):
+        started = start(
+            bubblewrap,
+            view,
+            words,
+            environment,
+            files=files,
+            local_sockets=local_sockets,
+            grouped=grouped,
+        )
+        with ExitStack() as opened:
+            opened.callback(started.kill)
+            sockets = open_inside(started.inside, endpoints)
+            opened.callback(sockets.close)
+            relay = Relay(sockets.listeners, endpoints)
+            relay.start()
+            opened.callback(relay.stop)
+            watcher: AttemptWatcher | None = None
+            if sockets.packets is not None and sockets.names is not None:
+                watcher = AttemptWatcher(sockets.packets, sockets.names)
+                watcher.start()
+                opened.callback(watcher.stop)
+            # Last opened, first closed: what it sent is read after its end.
+            opened.callback(started.kill)
+            yield ConfinedCommand(started, watcher.log if watcher else None)
+
+
+def watches_attempts(bubblewrap: Bubblewrap) -> bool:
+    """Start a command that never begins, to see whether its packets can be watched.
+
+    Args:
+        bubblewrap: the program that `find_layers` found.
+
+    Returns:
+        whether they can.
+
+    Raises:
+        NotConfinedError: its network namespace cannot be joined.
+    """
+    with TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        view = View(folder, folder, (), (folder,), (), Protection())
+        started = start(
+            bubblewrap,
+            view,
+            ["/usr/bin/true"],
+            {},
+            files={},
+            local_sockets=False,
+            grouped=True,
+        )
+        try:
+            sockets = open_inside(started.inside, ())
+            sockets.close()
+        finally:
+            started.kill()
+    return sockets.packets is not None
+
+
+def _hosts(endpoints: Sequence[Endpoint]) -> bytes:
+    # Its own name too: git and others ask for it, which is no attempt to leave.
+    known = ["localhost", socket.gethostname(), *(one.name for one in endpoints)]
+    names = dict.fromkeys(filter(None, known))
+    return f"{LOOPBACK} {' '.join(names)}\n::1 localhost\n".encode()

@@ -1,0 +1,253 @@
+"""Which folders a confined command sees, and which of them it may change."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from agentvault_tui.confine.protected import (
+    Protection,
+    excluded,
+    protect,
+    sockets_in,
+)
+from agentvault_tui.confine.runtime import outermost, path_folders, program_paths
+from agentvault_tui.errors import NotConfinedError
+from agentvault_tui.home import Home
+
+_VIRTUAL: Final = tuple(map(Path, ("/proc", "/sys", "/dev")))
+_SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32", "/libx32")
+_ETC: Final = (
+    *("alternatives", "debian_version", "fonts", "inputrc", "ld.so.cache"),
+    *("ld.so.conf", "ld.so.conf.d", "locale.alias", "locale.conf", "localtime"),
+    *("magic", "magic.mime", "mime.types", "nsswitch.conf", "os-release", "passwd"),
+    *("group", "protocols", "services", "shells", "terminfo", "timezone"),
+    *("bash.bashrc", "profile", "zsh", "java", "python3", "perl", "php", "vim"),
+    *("ca-certificates", "ca-certificates.conf", "ssl/certs", "ssl/openssl.cnf"),
+    *("pki/tls/certs", "pki/tls/openssl.cnf", "pki/ca-trust", "crypto-policies"),
+    *("rpc", "ethertypes", "gai.conf", "xattr.conf", "lsb-release"),
+)
+"""Of /etc, by name: no hashes of passwords, no keys, and no files of tools that may
+have tokens in them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ViewOptions:
+    """What an operator gives a command."""
+
+    folder: Path
+    """The working folder."""
+    read: tuple[Path, ...] = ()
+    write: tuple[Path, ...] = ()
+    user_home: Path | None = None
+    env: tuple[str, ...] = ()
+    """Names of further variables."""
+    local_sockets: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a command sees, besides the system's own files."""
+
+    folder: Path
+    home: Path
+    read: tuple[Path, ...]
+    """Given by option."""
+    write: tuple[Path, ...]
+    """With the working folder."""
+    runtime: tuple[Path, ...]
+    """Found: the folders of ``PATH``, the program and its runtime."""
+    protection: Protection
+    omitted: tuple[Path, ...] = ()
+    """Folders of ``PATH`` that are not shown."""
+    own: tuple[Path, ...] = field(default=())
+    """Of AgentVault's home: the run's token and authorities, read-only."""
+
+    def mounts(self) -> Iterator[tuple[str, Path]]:
+        """Yield ``bind`` or ``ro-bind`` and a path, in the order of mounting."""
+        found = dict.fromkeys((*self.runtime, *self.read), "ro-bind")
+        found |= dict.fromkeys((self.home, *self.write), "bind")
+        for path in sorted(found):
+            yield found[path], path
+        yield from self.protection.mounts()
+        for path in self.own:
+            yield "ro-bind", path
+
+    @property
+    def ignored_by_git(self) -> str:
+        """Return patterns for stand-ins, as a file of git's."""
+        return excluded(self.protection)
+
+
+def build_view(
+    options: ViewOptions,
+    vault: Home,
+    home: Path,
+    *,
+    programs: Sequence[Path],
+    path: str,
+    connected: Iterable[Path] = (),
+) -> View:
+    """Check what a command is given, and return all that it sees.
+
+    Args:
+        options: what the operator gives.
+        vault: AgentVault's home.
+        home: the command's own home directory, if no option names one.
+        programs: its program, and others that it starts.
+        path: its ``PATH``.
+        connected: files in *home* that `agentvault connect` wrote.
+
+    Returns:
+        the view, with links resolved.
+
+    Raises:
+        NotConfinedError: a folder must not be given.
+    """
+    folder = _checked(options.folder, vault, "the working folder")
+    read = [_checked(one, vault, f"--read {one}") for one in options.read]
+    write, opened = [folder], set[Path]()
+    for one in options.write:
+        write.append(_checked(one, vault, f"--write {one}"))
+        opened |= {one.absolute(), write[-1]}
+    at_home = home
+    if options.user_home is not None:
+        at_home = _checked(options.user_home, vault, f"--user-home {options.user_home}")
+    given = [*read, *write, at_home]
+    if options.local_sockets:
+        for found in sockets_in(outermost(given)):
+            raise NotConfinedError(
+                f"the socket {found} would be reached",
+                "give folders without sockets, or leave --local-sockets away",
+            )
+    protection = protect(write, opened)
+    for file in connected:
+        check_unlinked(file, home)
+        protection.read_only.append(file)
+        above = (one for one in file.parents if one.is_relative_to(home))
+        protection.pinned += [one for one in above if one != home]
+    shown, omitted = _runtime(programs, path, vault)
+    return View(
+        folder=folder,
+        home=at_home,
+        read=tuple(read),
+        write=tuple(write),
+        runtime=tuple(one for one in shown if not _in_any(one, given)),
+        protection=protection,
+        omitted=tuple(omitted),
+    )
+
+
+def check_unlinked(path: Path, home: Path) -> None:
+    """Check that the way from an agent's home directory to a file has no link.
+
+    The agent writes there, so a link would lead where it likes.
+
+    Args:
+        path: the file, which need not be there.
+        home: the agent's home directory.
+
+    Raises:
+        NotConfinedError: there is one.
+    """
+    for one in (path, *path.parents):
+        if one == home:
+            return
+        if one.is_symlink():
+            raise NotConfinedError(
+                f"{one} is a link that the agent has made", f"look at it: rm {one}"
+            )
+
+
+def _checked(path: Path, vault: Home, words: str) -> Path:
+    """Return a folder or file with links resolved, if it may be given.
+
+    Raises:
+        NotConfinedError: it may not, or is not there.
+    """
+    try:
+        real = path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "a loop of links"
+        raise NotConfinedError(f"{words} cannot be read ({why})") from None
+    for home in _homes():
+        if home.is_relative_to(real):
+            raise NotConfinedError(
+                f"{words} is or holds your home directory {home}"
+                if real != Path("/")
+                else f"{words} is /",
+                "work in a folder of its own, and give others with --read",
+            )
+    for own in {vault.data.resolve(), vault.config.resolve()}:
+        if own.is_relative_to(real) or real.is_relative_to(own):
+            raise NotConfinedError(
+                f"{words} is, holds or lies in AgentVault's home {own}",
+                "work in a folder elsewhere",
+            )
+    shared = Path("/dev/shm")  # noqa: S108 - a file system of its own
+    if any(_overlap(real, one) for one in _VIRTUAL) and shared not in real.parents:
+        raise NotConfinedError(f"{words} is no folder of files", "leave it away")
+    return real
+
+
+def _runtime(
+    programs: Iterable[Path], path: str, vault: Home
+) -> tuple[list[Path], list[Path]]:
+    """Return what is shown of ``PATH`` and the program's runtime, and what is not."""
+    shown, omitted = list[Path](), list[Path]()
+    own = {vault.data.resolve(), vault.config.resolve()}
+    listed = {Path(one) for one in path.split(os.pathsep)}
+    needed = (one for program in programs for one in program_paths(program))
+    for found in (*path_folders(path), *needed):
+        real = found.resolve()
+        private = any(home.is_relative_to(real) for home in _homes())
+        local = any(real == home / ".local" for home in _homes())
+        if private or local or any(_overlap(real, one) for one in own):
+            omitted += [found] if found in listed and found not in omitted else []
+        elif real.exists():
+            shown += [found, real]
+    system = [Path(one) for one in _SYSTEM if Path(one).is_dir()]
+    return outermost(one for one in shown if not _in_any(one, system)), omitted
+
+
+def system_paths() -> Iterator[str]:
+    """Yield the system's own files and folders, which every command may read."""
+    for mount in system_mounts():
+        if mount[0] == "--ro-bind":
+            yield from mount[1:]
+
+
+def system_mounts(etc: Path = Path("/etc")) -> Iterator[tuple[str, ...]]:
+    """Yield options of bubblewrap for the system's own files, all read-only."""
+    for name in _SYSTEM:
+        place = Path(name)
+        if place.is_symlink():
+            yield "--symlink", str(place.readlink()), name
+        elif place.is_dir():
+            yield "--ro-bind", name, name
+    for name in _ETC:
+        there = etc / name
+        if there.exists():
+            # Where it leads, under its own name: /etc/localtime is a link.
+            yield "--ro-bind", str(there.resolve()), f"/etc/{name}"
+
+
+def _homes() -> set[Path]:
+    found = {os.path.expanduser("~")}  # noqa: PTH111 - without $HOME it is not absolute
+    with suppress(KeyError):  # a user without an entry has no home there
+        found.add(pwd.getpwuid(os.getuid()).pw_dir)
+    absolute = {one for one in map(Path, found) if one.is_absolute()} - {Path("/")}
+    return {one.resolve() for one in absolute}
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)
+
+
+def _in_any(path: Path, folders: Iterable[Path]) -> bool:
+    return any(path.is_relative_to(one) for one in folders)
