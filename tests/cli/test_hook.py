@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentvault_tui.cli import hook, hosts
+from agentvault_tui.cli import hook, host_files
 from agentvault_tui.cli.hook_hosts import PROGRAM
 from agentvault_tui.gateway import hooks
 from agentvault_tui.gateway.tools import SHIPPED, parse_tools, shipped_tools
@@ -482,7 +482,7 @@ def test_a_host_that_never_ends_its_call_is_answered(
 
 def test_it_answers_five_seconds_before_any_host_gives_it_up() -> None:
     """VS Code waits 30 s by default; the others what `connect` writes, 60 s."""
-    assert min(30, hosts.TIMEOUT_S) - 5 >= hook.DEADLINE_S
+    assert min(30, host_files.TIMEOUT_S) - 5 >= hook.DEADLINE_S
     assert hooks._WAIT_S < hook.DEADLINE_S
 
 
