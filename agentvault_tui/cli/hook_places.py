@@ -125,6 +125,8 @@ class PlacedCommand(NamedTuple):
     cannot be read."""
     places: tuple[tuple[int, PathLocation], ...]
     """By the index of the word."""
+    repository: str
+    """The top folder of git's repository there; empty if git is not run."""
 
 
 class PathLocator:
@@ -360,7 +362,8 @@ class PathLocator:
             or not hook_repository.is_within(base, self._roots)
         )
         local = self._is_local(words[0], base)
-        return PlacedCommand(words, base, local, configured, tuple(places))
+        top = hook_repository.top_folder(base) if words[0] == "git" else ""
+        return PlacedCommand(words, base, local, configured, tuple(places), top)
 
     def _is_local(self, program: str, base: str) -> bool:
         """Check whether the first program of that name on PATH is the project's."""
