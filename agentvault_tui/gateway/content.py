@@ -193,8 +193,14 @@ class ContentRule:
         return self._kind_of(MediaType(type_)) is not None
 
     def type_sent(self, kind: Kind, media: MediaType) -> str:
-        """Return the ``Content-Type`` that is sent; it is always written here."""
-        return str(media) if kind == "opaque" or self._is_listed(media) else media.type
+        """Return the ``Content-Type`` that is sent; it is always written here.
+
+        Frameworks do not parse a ``+json`` type that they have not registered, so one
+        that the file does not list is sent as JSON (RFC 8259 section 11).
+        """
+        if kind == "opaque" or self._is_listed(media):
+            return str(media)
+        return "application/json" if kind == "json" else media.type
 
     def refusal(self, text: str) -> UnreadableRequestError:
         """Return the refusal of content that the route does not take."""

@@ -328,8 +328,9 @@ def _content(
 ) -> tuple[str | None, tuple[str, ...]]:
     """Return ``body`` and ``types`` of a route, by the request's media types.
 
-    JSON and forms need a key only for methods that usually have no body. Other types
-    are opaque. If an operation has several types, a readable one counts.
+    JSON and forms need a key only for methods that usually have no body, and a
+    ``+json`` type is listed, so that it leaves as it is. Other types are opaque. If an
+    operation has several types, a readable one counts.
     """
     body = _resolved(document, operation.get("requestBody"))
     media = [MediaType.parse(str(one)) for one in _mapping(body.get("content"))]
@@ -339,7 +340,8 @@ def _content(
     for kind in READABLE:
         if kind in kinds:
             usual = kind != "multipart" and method not in BODILESS
-            return (None if usual else kind), ()
+            listed = [one for one in types if kind == "json" and one.endswith("+json")]
+            return (None if usual else kind), tuple(dict.fromkeys(listed))
     opaque = tuple(dict.fromkeys(one for one in types if "*" not in one))
     return ("opaque", opaque) if opaque else (None, ())
 

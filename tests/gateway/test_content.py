@@ -102,7 +102,7 @@ def test_another_parser_reads_the_parts_of_a_multipart_body(parts: list[Part]) -
             b'{"b":1.50,"a":[1e2]}',
         ),
         (kind("Application/JSON; Charset=UTF-8"), b"[]", "application/json", b"[]"),
-        (kind("application/vnd.x+json"), b"7", "application/vnd.x+json", b"7"),
+        (kind("application/vnd.x+json"), b"7", "application/json", b"7"),
         (FORM, b"a=%41+b%2b&&c&a=;d=e", FORM[1].decode(), b"a=A+b%2B&c=&a=%3Bd%3De"),
         (kind(f"{FORM[1].decode()};charset=utf-8"), b"a=1", FORM[1].decode(), b"a=1"),
     ],
@@ -187,6 +187,16 @@ def test_a_listed_type_leaves_with_its_parameters() -> None:
     one = content(keys, kind("application/json;odata=verbose"), body=b"[ ]")
     assert (one.type, one.encoded) == ('application/json; odata="verbose"', b"[]")
     assert refusal(keys, kind("application/json; odata=x"), body=b"[]")[1] == 415
+
+
+@pytest.mark.parametrize(
+    "name", ["application/x+json", "application/vnd.api+json", "application/ld+json"]
+)
+def test_a_json_type_that_is_not_listed_leaves_as_json(name: str) -> None:
+    """Frameworks read no body of a `+json` type that they have not registered."""
+    for keys in ("", 'body = "json"', 'types = ["application/y+json"]'):
+        assert content(keys, kind(name), body=b"{}").type == "application/json"
+    assert content(f'types = ["{name}"]', kind(name), body=b"{}").type == name
 
 
 def test_opaque_content_keeps_type_and_encoding() -> None:
