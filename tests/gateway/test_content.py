@@ -402,6 +402,41 @@ def test_multipart_of_several_readings_is_ambiguous(body: bytes) -> None:
     assert refusal('body = "multipart"', MULTIPART, body=body)[0] == "ambiguous_body"
 
 
+def parts(*heads: bytes) -> bytes:
+    return b"".join(part(head)[:-7] for head in heads) + b"--x--\r\n"
+
+
+def named(name: str, more: str = "") -> bytes:
+    return f'Content-Disposition: form-data; name="{name}"{more}'.encode()
+
+
+def test_multipart_has_the_bounds_of_common_servers() -> None:
+    """Tomcat and busboy drop fields beyond, and report no error."""
+    # With 76 bytes of both headers around the file name.
+    file = '; filename="{}"\r\nContent-Type: a/b'
+    for least, most, keys in (
+        ([NAMED] * 50, [NAMED] * 51, ""),
+        ([NAMED] * 60, [NAMED] * 61, "max_parts = 60"),
+        ([named("a" * 100)], [named("a" * 101)], ""),
+        (*([named("a", file.format("b" * size))] for size in (436, 437)), ""),
+    ):
+        more = f'body = "multipart"\n{keys}'
+        assert content(more, MULTIPART, body=parts(*least)).kind == "multipart"
+        code = refusal(more, MULTIPART, body=parts(*most))
+        assert code == ("unreadable_body", 400)
+
+
+@pytest.mark.parametrize("header", [FORM, MULTIPART])
+def test_query_and_body_have_1000_values_together(header: tuple[bytes, bytes]) -> None:
+    """Tomcat counts both, and drops the parameters that follow."""
+    one = service('body = "multipart"' if header is MULTIPART else "")
+    body = parts(NAMED, NAMED) if header is MULTIPART else b"a=1&b=2"
+    read_request(one, "POST", "/x?" + "q=1&" * 998, header, body=body)
+    with pytest.raises(UnreadableRequestError) as refused:
+        read_request(one, "POST", "/x?" + "q=1&" * 999, header, body=body)
+    assert refused.value.code == "unreadable_body"
+
+
 @pytest.mark.parametrize("body", [b"", b"x", part(NAMED)[:-4]])
 def test_multipart_that_is_none_is_unreadable(body: bytes) -> None:
     """A part without end is no part."""
