@@ -34,7 +34,7 @@ _REFUNDS: Final = re.compile(r"refund")
 _DELETES: Final = re.compile(
     r"delete|remove|destroy|purge|erase|wipe|drop|clear|cancel|trash|revoke|terminate"
 )
-_ACTS: Final = re.compile(
+ACTS: Final = re.compile(
     "(?:accept|activate|add|approve|archive|assign|ban|buy|cancel|capture|charge"
     "|checkout|clear|close|confirm|create|deactivate|decline|delete|deploy|destroy"
     "|disable|discard|drop|edit|enable|erase|exec|execute|import|install|invite|invoke"
@@ -276,9 +276,7 @@ def _acts(path: str) -> bool:
     """Check whether the last fixed segment of a path is a verb, such as a payment."""
     segments = [_PART.sub("", one) for one in path.split("/")]
     last = next((one for one in reversed(segments) if one), "")
-    return any(
-        _ACTS.match(one[:1].lower() + one[1:]) for one in re.split(r"[.:]", last)
-    )
+    return any(ACTS.match(one[:1].lower() + one[1:]) for one in re.split(r"[.:]", last))
 
 
 def _parameters(
