@@ -40,6 +40,12 @@ def audience_claim(resource: str) -> str | list[str]:
     return urls if listed else resource
 
 
+def hosts_of(issuer: str) -> frozenset[bytes]:
+    """Return the values of ``Host`` by which the listener of an issuer is reached."""
+    ours = urlsplit(issuer)
+    return loopback_hosts(ours.port or 0, (ours.hostname or "").strip("[]"))
+
+
 def audience_of(resource: str | None, issuer: str) -> str | None:
     """Return the path of the gateway that *resource* is the URL of.
 
@@ -55,7 +61,7 @@ def audience_of(resource: str | None, issuer: str) -> str | None:
     try:
         url = urlsplit(resource)
         same = (url.scheme, url.port) == (ours.scheme, ours.port)
-        hosts = loopback_hosts(ours.port or 0, (ours.hostname or "").strip("[]"))
+        hosts = hosts_of(issuer)
     except ValueError:
         return None
     if (

@@ -308,8 +308,7 @@ def _placed(
         lines = places.of_line(line, base) if isinstance(line, str) else None
     placed: dict[str, object] = {
         "places": [
-            [name, text, pattern, place.resolved, place.where, place.configures]
-            for name, text, pattern, place in found
+            [name, text, pattern, *place] for name, text, pattern, place in found
         ],
         "commands": lines
         and [
@@ -322,6 +321,7 @@ def _placed(
                     [number, place.resolved, place.where, place.folder]
                     for number, place in one.places
                 ],
+                "repository": one.repository,
             }
             for one in lines
         ],

@@ -69,21 +69,22 @@ _FUNCTION: Final = "BASH_FUNC_{}%%"
 """The variable by which bash hands a function on, in the place of a program."""
 
 _CONFIGURING_FOLDERS: Final = _words(
-    ".agents .cargo .claude .codex .copilot .cursor .devcontainer .direnv .gemini .git "
-    ".githooks .helix .husky .idea .lefthook .mise .opencode .ssh .vscode .windsurf "
-    ".zed"
+    ".agents .cargo .claude .codex .continue .copilot .crush .cursor .devcontainer "
+    ".direnv .gemini .git .githooks .helix .hg .husky .idea .jj .kiro .lefthook "
+    ".mise .opencode .ssh .vscode .windsurf .zed"
 )
 _CONFIGURING_FILES: Final = _words(
-    ".autoenv .autoenv.zsh .autoenv_leave.zsh .bash_aliases .bash_login "
-    ".bash_logout .bash_profile .bashrc .byebugrc .claude.json .devcontainer.json "
-    ".dir-locals-2.el .dir-locals.el .env .envrc .exrc .gdbinit .ghci "
-    ".gitattributes .gitconfig .gitmodules .iex.exs .irbrc .lldbinit .lvimrc "
-    ".mcp.json .mise.local.toml .mise.toml .npmrc .nvim.lua .nvimrc .pdbrc "
-    ".pdbrc.py .perldb .pnpmfile.cjs .pre-commit-config.yaml .profile .pryrc "
-    ".psysh.php .rdbgrc .rprofile .tool-versions .vimrc .yarnrc .yarnrc.yml "
-    ".zlogin .zlogout .zprofile .zshenv .zshrc gemini-extension.json head "
-    "mcp-config.json mcp.json mise.local.toml mise.toml opencode.json "
-    "opencode.jsonc rust-toolchain rust-toolchain.toml"
+    ".aider.conf.yml .autoenv .autoenv.zsh .autoenv_leave.zsh .bash_aliases "
+    ".bash_login .bash_logout .bash_profile .bashrc .byebugrc .claude.json "
+    ".crush.json .devcontainer.json .dir-locals-2.el .dir-locals.el .env .envrc "
+    ".exrc .gdbinit .ghci .gitattributes .gitconfig .gitmodules .hgrc .iex.exs "
+    ".irbrc .jjconfig.toml .lldbinit .lvimrc .mcp.json .mise.local.toml .mise.toml "
+    ".npmrc .nvim.lua .nvimrc .pdbrc .pdbrc.py .perldb .pnpmfile.cjs "
+    ".pre-commit-config.yaml .profile .pryrc .psysh.php .rdbgrc .rprofile "
+    ".tool-versions .vimrc .yarnrc .yarnrc.yml .zlogin .zlogout .zprofile .zshenv "
+    ".zshrc crush.json gemini-extension.json head mcp-config.json mcp.json "
+    "mise.local.toml mise.toml opencode.json opencode.jsonc rust-toolchain "
+    "rust-toolchain.toml"
 )
 """With ``head``, without which git takes no folder for a bare repository, whose
 ``config`` names programs (gitrepository-layout(5)), and ``.env``, which Gemini CLI
@@ -91,7 +92,7 @@ loads into its environment: its settings' place and ``NODE_OPTIONS`` can stand t
 _CONFIGURING_ENDS: Final = re.compile(
     r".+\.code-workspace|\.?lefthook(?:-local)?\.(?:ya?ml|toml|json)"
 )
-_OF_CONFIG: Final = _words("autostart fish git mise systemd")
+_OF_CONFIG: Final = _words("autostart crush fish git hg jj mise systemd")
 _OF_GITHUB: Final = re.compile(r"copilot.*|agents|hooks|lsp\.json|plugin|skills")
 """Below ``.github``: files from which Copilot takes programs."""
 
@@ -125,6 +126,8 @@ class PlacedCommand(NamedTuple):
     cannot be read."""
     places: tuple[tuple[int, PathLocation], ...]
     """By the index of the word."""
+    repository: str
+    """The top folder of git's repository there; empty if git is not run."""
 
 
 class PathLocator:
@@ -360,7 +363,8 @@ class PathLocator:
             or not hook_repository.is_within(base, self._roots)
         )
         local = self._is_local(words[0], base)
-        return PlacedCommand(words, base, local, configured, tuple(places))
+        top = hook_repository.top_folder(base) if words[0] == "git" else ""
+        return PlacedCommand(words, base, local, configured, tuple(places), top)
 
     def _is_local(self, program: str, base: str) -> bool:
         """Check whether the first program of that name on PATH is the project's."""

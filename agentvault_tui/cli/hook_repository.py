@@ -78,6 +78,21 @@ def names_programs(folder: str) -> bool:
         return True
 
 
+def top_folder(folder: str) -> str:
+    """Return the top folder of the repository that git finds in *folder*.
+
+    Args:
+        folder: an absolute path, links followed.
+
+    Returns:
+        an absolute path; empty if there is no repository, or none that can be read.
+    """
+    with suppress(OSError, ValueError):
+        repository = _repository(Path(folder))
+        return str(repository[0]) if repository else ""
+    return ""
+
+
 def is_within(folder: str, roots: Iterable[str]) -> bool:
     """Check whether the repository that git finds in *folder* is within one of *roots*.
 

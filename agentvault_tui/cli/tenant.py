@@ -192,7 +192,7 @@ def _accepted(session: CliSession, stepup: StepUpInfo | None) -> tuple[str, str 
         lambda: session.client.call(calls.STEPUP, brief, id=stepup.id),
         lambda item: item.status == "authorizing",
     )
-    if ended.status in {"approved", "redeemed"}:
+    if ended.status in {"approved", "redeemed", "applied"}:
         return "approved", None
     return "refused", ended.problem or ended.status
 

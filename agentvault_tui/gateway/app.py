@@ -19,11 +19,21 @@ class GatewayApp:
     """``ANY /gw/{service}/{path}`` on the agents' listener."""
 
     def __init__(
-        self, forwarder: Forwarder, source_of: Callable[[Scope], str | None]
+        self,
+        forwarder: Forwarder,
+        source_of: Callable[[Scope], str | None],
+        hosts: Callable[[], frozenset[bytes]],
     ) -> None:
-        """Let *forwarder* perform agents' requests; *source_of* gives the source."""
+        """Answer agents' requests.
+
+        Args:
+            forwarder: performs them.
+            source_of: returns the agent's address, if that is known.
+            hosts: returns the values of ``Host`` by which the broker is reached.
+        """
         self._forwarder = forwarder
         self._source_of = source_of
+        self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -37,6 +47,7 @@ class GatewayApp:
             service=name.decode("latin-1"),
             raw_target=b"/" + rest + mark + query,
             source=self._source_of(scope),
+            own=self._hosts(),
         )
 
 
@@ -50,6 +61,7 @@ async def answer(
     raw_target: bytes,
     source: str | None,
     token_sha256: str | None = None,
+    own: frozenset[bytes] | None = None,
 ) -> None:
     """Answer one request for *service*, whichever face it came by.
 
@@ -62,6 +74,7 @@ async def answer(
         raw_target: path and query at the service, as received.
         source: the agent's address, if that is known.
         token_sha256: see `Incoming.token_sha256`.
+        own: see `Incoming.own`.
     """
     exchange: Exchange = scope.pop("exchange")
     gone = asyncio.get_running_loop().create_future()
@@ -80,6 +93,7 @@ async def answer(
         gone=gone,
         token_sha256=token_sha256,
         source=source,
+        own=own,
     )
     try:
         outcome = await forwarder.perform(incoming)

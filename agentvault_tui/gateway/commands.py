@@ -11,14 +11,19 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
 from agentvault_tui.errors import ServiceError
 from agentvault_tui.gateway.config_folder import check_scope
 from agentvault_tui.model import Risk
-from agentvault_tui.operator_api.access import IN_PROJECT, HookCommand
+from agentvault_tui.operator_api.access import (
+    IN_PROJECT,
+    HookCommand,
+    HookPlace,
+    HookWord,
+)
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.text import visible
 
@@ -28,6 +33,8 @@ _VALUE_IN_BUNDLE: Final = re.compile(r"[0-9][0-9,.]*|[,:;]")
 """Values that may follow their option in the same word. Programs with a parser of
 their own (`tree`) read letters there as further options."""
 _LONG_OF_ONE_DASH: Final = re.compile(r"-[A-Za-z0-9][A-Za-z0-9-]+")
+_GLOB: Final = re.compile(r"[*?\[\]{}()!]")
+_PATHSPEC: Final = re.compile(r"[*?\[\]\\:]")
 _KINDS: Final = frozenset({"path", "file", "any"})
 _RUNNING: Final = frozenset(
     {
@@ -49,6 +56,7 @@ class CommandTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     arguments: str | list[str] = "none"
     bundles: bool = False
     resource: str = ""
+    recursive: bool | list[str] | Literal["repository"] = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,10 @@ class CommandEntry:
     """A template: ``{path}`` is each path in turn."""
     risky: bool
     """Whether its scope has high risk: then the program may be one of the project's."""
+    recursive: bool | frozenset[str]
+    """Whether it reads everything below a folder, or the options with which it does."""
+    of_repository: bool
+    """Whether it reads the whole repository, unless all its words are plain paths."""
 
     def resources(self, command: HookCommand) -> tuple[str, ...] | None:
         """Return the resources of *command*; None if the entry does not match it."""
@@ -81,25 +93,46 @@ class CommandEntry:
             return None
         if command.configured or (command.local and not self.risky):
             return None
-        paths = self._paths(command, self._arguments(words, start))
-        if paths is None:
+        arguments = self._arguments(words, start)
+        paths = self._paths(command, arguments)
+        if paths is None or arguments is None:
             return None
         if "{path}" not in self.resource:
             return (self.resource,)
         # Without a path such a program reads its input, or the folder it runs in.
-        return tuple(
-            self.resource.replace("{path}", path) for path in paths or [command.cwd]
+        # In git's history, any path may be a folder.
+        folders = [
+            (one.resolved, one.folder or self.of_repository) for one in paths
+        ] or [(command.cwd, True)]
+        if self.of_repository and not _are_plain_paths(words, arguments):
+            folders.append((command.repository or "/", True))
+        deep = self._reads_below(words)
+        named = (
+            _with_all_below(path) if deep and is_folder else path
+            for path, is_folder in folders
+        )
+        return tuple(self.resource.replace("{path}", path) for path in named)
+
+    def _reads_below(self, words: Sequence[str]) -> bool:
+        """Check whether the command reads everything below a folder that it names."""
+        if isinstance(self.recursive, bool):
+            return self.recursive
+        letters = {one[1] for one in self.recursive if len(one) == 2}
+        return any(
+            word in self.recursive
+            or (word[:1] == "-" and word[:2] != "--" and letters & {*word})
+            for word in words
         )
 
     def _paths(
         self, command: HookCommand, arguments: list[int] | None
-    ) -> list[str] | None:
-        """Return where paths among the arguments lead; None if one is not allowed."""
+    ) -> list[HookWord] | None:
+        """Return the paths among the arguments; None if one is not allowed."""
         if arguments is None:
             return None
         kinds = self.kinds + (self.rest,) * (len(arguments) - len(self.kinds))
         places = {one.word: one for one in command.places}
-        paths: list[str] = []
+        paths: list[HookWord] = []
         for number, kind in zip(arguments, kinds, strict=False):
             if kind == "any":
                 continue
@@ -108,7 +141,7 @@ class CommandEntry:
                 return None
             if kind == "file" and place.folder:
                 return None
-            paths.append(place.resolved)
+            paths.append(place)
         return paths
 
     def _arguments(self, words: Sequence[str], at: int) -> list[int] | None:
@@ -166,6 +199,21 @@ class CommandEntry:
         return 1 if word[1:] else 0
 
 
+def _are_plain_paths(words: Sequence[str], arguments: Sequence[int]) -> bool:
+    """Check whether git takes all arguments for paths, and for nothing else.
+
+    Before ``--`` a word may be a revision, which names everything in it, or an object
+    (gitrevisions(7)); a pathspec may have wildcards and magic (gitglossary(7)), and
+    ``--follow`` goes on to a file's earlier names.
+    """
+    end = words.index("--") if "--" in words else len(words)
+    return (
+        bool(arguments)
+        and "--follow" not in words
+        and all(one > end and not _PATHSPEC.search(words[one]) for one in arguments)
+    )
+
+
 def parse_entry(table: CommandTable, catalogue: Catalogue, where: str) -> CommandEntry:
     """Check one entry.
 
@@ -186,19 +234,8 @@ def parse_entry(table: CommandTable, catalogue: Catalogue, where: str) -> Comman
                 " person",
             )
     check_scope(table.scope, catalogue, where)
-    for option in table.options:
-        if not _OPTION.fullmatch(option):
-            raise ServiceError(
-                f"{where}: '{visible(option, 60)}' is not an option",
-                'write "-l", "--all", "-n *" with a value, "--color=*", "-#" or "--"',
-            )
+    _check_options(table, where)
     positions, rest = _kinds_of(table, where)
-    names = (one.partition(" ")[0] for one in table.options)
-    if table.bundles and any(map(_LONG_OF_ONE_DASH.fullmatch, names)):
-        raise ServiceError(
-            f"{where}: a program with options like -name takes no bundles",
-            "leave bundles out",
-        )
     scope = catalogue.get(table.scope)
     reads_paths = not {"path", "file"}.isdisjoint({*positions, rest})
     if "{" in table.resource.replace("{path}", ""):
@@ -221,7 +258,36 @@ def parse_entry(table: CommandTable, catalogue: Catalogue, where: str) -> Comman
         scope=table.scope,
         resource=table.resource or ("file:{path}" if reads_paths else ""),
         risky=scope is not None and scope.risk is Risk.HIGH,
+        recursive=frozenset(table.recursive)
+        if isinstance(table.recursive, list)
+        else table.recursive is not False,
+        of_repository=table.recursive == "repository",
     )
+
+
+def _check_options(table: CommandTable, where: str) -> None:
+    """Check the options of an entry, and those that make it recursive.
+
+    Raises:
+        ServiceError: one is not allowed.
+    """
+    for option in table.options:
+        if not _OPTION.fullmatch(option):
+            raise ServiceError(
+                f"{where}: '{visible(option, 60)}' is not an option",
+                'write "-l", "--all", "-n *" with a value, "--color=*", "-#" or "--"',
+            )
+    if isinstance(table.recursive, list) and not {*table.recursive} <= {*table.options}:
+        raise ServiceError(
+            f"{where}: recursive names an option that is not listed",
+            'write options of this entry, true, false or "repository"',
+        )
+    names = (one.partition(" ")[0] for one in table.options)
+    if table.bundles and any(map(_LONG_OF_ONE_DASH.fullmatch, names)):
+        raise ServiceError(
+            f"{where}: a program with options like -name takes no bundles",
+            "leave bundles out",
+        )
 
 
 def _kinds_of(table: CommandTable, where: str) -> tuple[tuple[str, ...], str]:
@@ -263,3 +329,16 @@ def match_line(
         else:
             return None
     return pairs or None
+
+
+def paths_reached(place: HookPlace) -> list[str]:
+    """Return the paths of a place; a folder with all below it ends with a slash."""
+    if not place.pattern:
+        return [_with_all_below(place.resolved) if place.folder else place.resolved]
+    parts = place.resolved.split("/")
+    at = next((n for n, part in enumerate(parts) if _GLOB.search(part)), 0)
+    return [place.resolved, "/".join([*parts[:at], ""])] if at else [place.resolved]
+
+
+def _with_all_below(folder: str) -> str:
+    return f"{folder.rstrip('/')}/"

@@ -36,9 +36,16 @@ FORM: Final = "application/x-www-form-urlencoded"
 MULTIPART: Final = "multipart/form-data"
 BODILESS: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 """Methods whose requests have no body, unless a route says so."""
-_MOST_FIELDS: Final = 1_000
-"""Fields of a form, and pairs of a query likewise: PHP (`max_input_vars`), Node
-(`querystring`, `qs`) and Go (multipart) read no more, and say nothing."""
+MOST_FIELDS: Final = 1_000
+"""Fields of a form or multipart body, with the pairs of the query: PHP
+(`max_input_vars`), Node (`querystring`, `qs`), Go (multipart) and Tomcat
+(`maxParameterCount`, which counts both together) read no more, and report no error."""
+MOST_PARTS: Final = 50
+"""Unless the route raises it: Tomcat's `maxPartCount`, which drops all fields."""
+_LONGEST_HEAD: Final = 512
+"""Bytes of the headers of a part: Tomcat's `maxPartHeaderSize`."""
+_LONGEST_NAME: Final = 100
+"""Bytes of a part's name: busboy's `fieldNameSize`, which truncates it."""
 _MEDIA_TYPE: Final = re.compile(
     r"([\w!#$&^.+-]+/[\w!#$&^.+-]+)[ \t]*"
     r"((?:;[ \t]*(?:[\w.-]+=(?:\"[^\"\\]*\"|[^\s\";,]+))?[ \t]*)*)",
@@ -123,6 +130,8 @@ class ContentRule:
     types: tuple[str, ...] = ()
     """Media types, exact or with ``/*``; of JSON and forms with their parameters."""
     max_bytes: int = 2**20
+    max_parts: int = MOST_PARTS
+    """Of a multipart body."""
 
     def accepts(self) -> list[str]:
         """Return the media types that the route accepts, for the agent."""
@@ -193,8 +202,14 @@ class ContentRule:
         return self._kind_of(MediaType(type_)) is not None
 
     def type_sent(self, kind: Kind, media: MediaType) -> str:
-        """Return the ``Content-Type`` that is sent; it is always written here."""
-        return str(media) if kind == "opaque" or self._is_listed(media) else media.type
+        """Return the ``Content-Type`` that is sent; it is always written here.
+
+        Frameworks do not parse a ``+json`` type that they have not registered, so one
+        that the file does not list is sent as JSON (RFC 8259 section 11).
+        """
+        if kind == "opaque" or self._is_listed(media):
+            return str(media)
+        return "application/json" if kind == "json" else media.type
 
     def refusal(self, text: str) -> UnreadableRequestError:
         """Return the refusal of content that the route does not take."""
@@ -218,6 +233,14 @@ class Part(NamedTuple):
     def is_file(self) -> bool:
         """Check whether it is a file, whose content is opaque."""
         return self.filename is not None
+
+    @property
+    def head(self) -> bytes:
+        """Return its headers as they are sent, with the empty line after them."""
+        file = "" if self.filename is None else f'; filename="{self.filename}"'
+        kind = f"Content-Type: {self.type}\r\n" if self.type else ""
+        text = f'Content-Disposition: form-data; name="{self.name}"{file}\r\n{kind}'
+        return f"{text}\r\n".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +338,7 @@ def read_content(
             return NOTHING, EMPTY
         _check_names([name for name, _ in pairs], bases)
         return Content(kind, sent, encode_form(pairs)), Fields(kind, pairs)
-    parts = _parts(raw, media.boundary)
+    parts = _parts(raw, media.boundary, rule.max_parts)
     _check_names([part.name for part in parts], bases)
     if any(p.type and not p.is_file and field_names(p.name) & bases for p in parts):
         raise _ambiguous(_TYPED)
@@ -370,13 +393,7 @@ def encode_multipart(parts: Sequence[Part]) -> tuple[str, bytes]:
     boundary = f"agentvault-{digest.hexdigest()[:40]}"
     lines = []
     for part in parts:
-        file = "" if part.filename is None else f'; filename="{part.filename}"'
-        kind = f"Content-Type: {part.type}\r\n" if part.type else ""
-        head = (
-            f"--{boundary}\r\nContent-Disposition: form-data;"
-            f' name="{part.name}"{file}\r\n{kind}\r\n'
-        )
-        lines += [head.encode(), part.content, b"\r\n"]
+        lines += [f"--{boundary}\r\n".encode(), part.head, part.content, b"\r\n"]
     return boundary, b"".join([*lines, f"--{boundary}--\r\n".encode()])
 
 
@@ -450,8 +467,8 @@ def _form(raw: bytes) -> list[Pair]:
     if b"\0" in raw:  # servers end a name or value there
         raise _ambiguous("the form holds NUL")
     pieces = [piece for piece in raw.split(b"&") if piece]
-    if len(pieces) > _MOST_FIELDS:
-        raise _unreadable(f"a form may have {_MOST_FIELDS} fields")
+    if len(pieces) > MOST_FIELDS:
+        raise _unreadable(f"a form may have {MOST_FIELDS} fields")
     try:
         halves = (piece.decode().partition("=") for piece in pieces)
         pairs = [(decode_form_text(n), decode_form_text(v)) for n, _, v in halves]
@@ -465,12 +482,12 @@ def _form(raw: bytes) -> list[Pair]:
     return pairs
 
 
-def _parts(raw: bytes, boundary: str) -> list[Part]:
+def _parts(raw: bytes, boundary: str, most: int) -> list[Part]:
     parts: list[Part] = []
     content = bytearray()
     try:
         with multipart.PushMultipartParser(
-            boundary, max_segment_count=_MOST_FIELDS, strict=True
+            boundary, max_segment_count=most, strict=True
         ) as parser:
             for event in parser.parse(raw):
                 if isinstance(event, multipart.MultipartSegment):
@@ -479,10 +496,16 @@ def _parts(raw: bytes, boundary: str) -> list[Part]:
                     parts.append(_part(head, bytes(content)))
                 else:
                     content += event
+    except multipart.ParserLimitReached:
+        text = f"the body may have {most} parts (max_parts), with small headers"
+        raise _unreadable(text) from None
     except multipart.MultipartError as error:
         raise _unreadable(
             f"the body is not valid multipart/form-data: {error}"
         ) from None
+    if any(len(p.name) > _LONGEST_NAME or len(p.head) > _LONGEST_HEAD for p in parts):
+        text = f"the name of a part may have {_LONGEST_NAME} bytes"
+        raise _unreadable(f"{text}, and its headers {_LONGEST_HEAD}")
     return parts
 
 

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, NoReturn
 
 from agentvault_tui.errors import UnreadableRequestError
 from agentvault_tui.gateway.admission import Admission
+from agentvault_tui.gateway.answer_urls import AnswerUrls
 from agentvault_tui.gateway.body import STREAM_CAP, Body, BodyRoom, read_apart, weight
 from agentvault_tui.gateway.call import Call
 from agentvault_tui.gateway.caller import Caller
@@ -73,6 +74,9 @@ class Incoming:
     """Of the agent's token, where the face has its own place for it."""
     source: str | None = None
     """The agent's address, if that is known."""
+    own: frozenset[bytes] | None = None
+    """The values of ``Host`` by which the broker is reached, where the agent asks at
+    ``/gw/``; None where it asks at the service's own URL."""
 
 
 @dataclass(eq=False, slots=True)
@@ -186,6 +190,8 @@ class _Parsed(NamedTuple):
 
     request: ServiceRequest
     body: Body
+    own: frozenset[bytes] | None
+    """See `Incoming.own`."""
 
 
 class Forwarder:
@@ -321,7 +327,7 @@ class Forwarder:
             detail["body_sha256"] = content.sha256
             detail["body_bytes"] = len(content.encoded)
         ours = {name: value for name, value in incoming.headers if name in _OURS}
-        parsed = _Parsed(request, body)
+        parsed = _Parsed(request, body, incoming.own)
         route = route_match.route
         call = Call(
             caller=caller,
@@ -411,6 +417,9 @@ class Forwarder:
             own = service.credential.kind == "connection"
             upstream = self._upstream(service, call.caller.agent.id if own else None)
             answer = await upstream.send(outgoing)
+            if parsed.own is not None:
+                urls = AnswerUrls(service, outgoing.target, parsed.own)
+                answer.headers = urls.rewrite(answer.headers)
             await self._admission.step()
             call.status, call.state = answer.status, "streaming"
             relayed = Relayed(call, answer, outgoing, body, self._over, pace)

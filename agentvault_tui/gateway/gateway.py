@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from agentvault_tui.authorities import file_digest
 from agentvault_tui.broker.audience import PREFIX as MCP_PREFIX
+from agentvault_tui.broker.audience import hosts_of
 from agentvault_tui.broker.authority import Authority
 from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut
 from agentvault_tui.broker.riders import riding
@@ -244,7 +245,11 @@ class Gateway:
         """Return its apps at the agents' listener."""
         return {
             PREFIX: StreamingApp(
-                GatewayApp(self.forwarder, self.broker.surroundings.source_of),
+                GatewayApp(
+                    self.forwarder,
+                    self.broker.surroundings.source_of,
+                    lambda: hosts_of(self.broker.issuer),
+                ),
                 misdirected,
             ),
             HOOKS: StreamingApp(

@@ -64,7 +64,8 @@ def learn_routes(
     varying = _varying(calls)
     entries: dict[tuple[str, str], tuple[int, str]] = {}
     for (method, path), count in calls.items():
-        template = path_template(_template(method, path, varying))
+        written = _template(method, path, varying)
+        template = None if written is None else path_template(written)
         if template is None:
             continue
         entry, example = entries.get((method, template), (0, "/" + "/".join(path)))
@@ -121,13 +122,18 @@ def _place(method: str, path: _Path, at: int) -> tuple[str, int, _Path]:
     return method, at, tuple("{}" if _ID.fullmatch(one) else one for one in around)
 
 
-def _template(method: str, path: _Path, varying: set[tuple[str, int, _Path]]) -> str:
+def _template(
+    method: str, path: _Path, varying: set[tuple[str, int, _Path]]
+) -> str | None:
+    """Return the template of a path; None if a literal segment would be a capture."""
     parts: list[str] = []
     for at, segment in enumerate(path):
         if _ID.fullmatch(segment) or (at and _place(method, path, at) in varying):
             before = path[at - 1] if at else ""
             noun = re.sub(r"[^a-z0-9_]", "_", before.lower()).strip("_")
             parts.append(f"{{{noun.removesuffix('s') or 'id'}}}")
+        elif "{" in segment or "}" in segment:
+            return None
         else:
             parts.append(segment)
     return "/" + "/".join(parts)

@@ -34,7 +34,7 @@ _REFUNDS: Final = re.compile(r"refund")
 _DELETES: Final = re.compile(
     r"delete|remove|destroy|purge|erase|wipe|drop|clear|cancel|trash|revoke|terminate"
 )
-_ACTS: Final = re.compile(
+ACTS: Final = re.compile(
     "(?:accept|activate|add|approve|archive|assign|ban|buy|cancel|capture|charge"
     "|checkout|clear|close|confirm|create|deactivate|decline|delete|deploy|destroy"
     "|disable|discard|drop|edit|enable|erase|exec|execute|import|install|invite|invoke"
@@ -276,9 +276,7 @@ def _acts(path: str) -> bool:
     """Check whether the last fixed segment of a path is a verb, such as a payment."""
     segments = [_PART.sub("", one) for one in path.split("/")]
     last = next((one for one in reversed(segments) if one), "")
-    return any(
-        _ACTS.match(one[:1].lower() + one[1:]) for one in re.split(r"[.:]", last)
-    )
+    return any(ACTS.match(one[:1].lower() + one[1:]) for one in re.split(r"[.:]", last))
 
 
 def _parameters(
@@ -328,8 +326,9 @@ def _content(
 ) -> tuple[str | None, tuple[str, ...]]:
     """Return ``body`` and ``types`` of a route, by the request's media types.
 
-    JSON and forms need a key only for methods that usually have no body. Other types
-    are opaque. If an operation has several types, a readable one counts.
+    JSON and forms need a key only for methods that usually have no body, and a
+    ``+json`` type is listed, so that it leaves as it is. Other types are opaque. If an
+    operation has several types, a readable one counts.
     """
     body = _resolved(document, operation.get("requestBody"))
     media = [MediaType.parse(str(one)) for one in _mapping(body.get("content"))]
@@ -339,7 +338,8 @@ def _content(
     for kind in READABLE:
         if kind in kinds:
             usual = kind != "multipart" and method not in BODILESS
-            return (None if usual else kind), ()
+            listed = [one for one in types if kind == "json" and one.endswith("+json")]
+            return (None if usual else kind), tuple(dict.fromkeys(listed))
     opaque = tuple(dict.fromkeys(one for one in types if "*" not in one))
     return ("opaque", opaque) if opaque else (None, ())
 

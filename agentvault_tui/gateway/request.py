@@ -18,6 +18,7 @@ from agentvault_tui.gateway.content import (
     BODILESS,
     EMPTY,
     FORM,
+    MOST_FIELDS,
     NOTHING,
     Content,
     ContentRule,
@@ -311,6 +312,10 @@ def read_body(job: BodyJob, raw: bytes) -> BodyReading:
         pointers = [one.pointer for one in sources if one.kind == "body"]
         bases = frozenset().union(*(field_names(one[0]) for one in pointers))
         content, fields = read_content(job.rule, job.kind, job.media, raw, bases)
+        named = len(fields.value) if fields.kind in {"form", "multipart"} else 0
+        if named and named + len(job.target.query) > MOST_FIELDS:
+            text = f"query and body together may have {MOST_FIELDS} values"
+            raise UnreadableRequestError("unreadable_body", text)
         check_fields(fields, route.names("body"), methods=job.overridable)
         if fields.kind == "json":
             check_members(fields.value, pointers)

@@ -27,7 +27,13 @@ from agentvault_tui.gateway.bindings import (
 )
 from agentvault_tui.gateway.body import BODY_CAP, DEFAULT_BODY
 from agentvault_tui.gateway.config_folder import check_scope
-from agentvault_tui.gateway.content import DEFAULT_RULE, ContentRule, MediaType
+from agentvault_tui.gateway.content import (
+    DEFAULT_RULE,
+    MOST_FIELDS,
+    MOST_PARTS,
+    ContentRule,
+    MediaType,
+)
 from agentvault_tui.gateway.headers import is_listable
 from agentvault_tui.gateway.names import fold_case
 from agentvault_tui.gateway.sources import DESTINATIONS, Source, read_source
@@ -139,6 +145,7 @@ class RouteTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     body: Literal["none", "json", "form", "multipart", "opaque"] | None = None
     types: list[str] = []
     max_body: int = DEFAULT_BODY
+    max_parts: int = MOST_PARTS
     requires: list[str] = []
     binds: list[BindingTable] = []
     read: list[str] = []
@@ -399,7 +406,9 @@ def _content_rule(
                 f"a parameter is read from the body, which is {kind}",
                 "read it elsewhere, or name another kind of body",
             )
-    return ContentRule(kind, tuple(table.types), table.max_body)
+    if not 0 < table.max_parts <= MOST_FIELDS:
+        raise ServiceError(f"max_parts is at most {MOST_FIELDS}")
+    return ContentRule(kind, tuple(table.types), table.max_body, table.max_parts)
 
 
 def _template(path: str) -> tuple[tuple[tuple[str, str], ...], bool]:

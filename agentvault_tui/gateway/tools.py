@@ -27,6 +27,7 @@ from agentvault_tui.gateway.commands import (
     CommandTable,
     match_line,
     parse_entry,
+    paths_reached,
 )
 from agentvault_tui.gateway.config_folder import ConfigFolder, check_scope
 from agentvault_tui.gateway.counting import COUNTED, how_many, is_elsewhere
@@ -413,21 +414,24 @@ def _pairs(rule: ToolRule, call: ToolCall) -> tuple[list[tuple[str, str]], str]:
     if rule.commands and call.commands:
         return match_line(rule.commands, call.commands) or [], ""
     places = {one[:3]: one for one in call.places}
+    globs = [*_stated(call, rule.patterns, rule.scope, pattern=True)]
     stated = [
         *_stated(call, rule.paths, rule.scope, pattern=False, needed=rule.needed),
-        *_stated(call, rule.patterns, rule.scope, pattern=True),
+        *globs,
         *_stated(call, rule.deletes, DELETE, pattern=False),
     ]
+    # Without a slash, a glob of ripgrep matches names in every folder below.
+    narrow = stated and all("/" in text for _, (_, text, _) in globs)
+    starts = [] if narrow else [(rule.scope, ("", "", False))]
     placed = [
-        (scope, places.get(key) or HookPlace(*key, key[1], "unknown", configures=False))
-        for scope, key in stated or [(rule.scope, ("", "", False))]
+        (scope, places.get(key) or HookPlace(*key, key[1], "unknown", False, False))
+        for scope, key in [*stated, *starts]
     ]
     if not (rule.paths or rule.patterns or rule.deletes):
         return [], ""
     if not stated and (rule.needed or rule.changes):
         named = " or ".join(visible(one, 60) for one in (*rule.paths, *rule.deletes))
-        shown = visible(call.tool, 80)
-        text = f"The call of {shown} does not say its {named}."
+        text = f"The call of {visible(call.tool, 80)} does not say its {named}."
         raise UnmatchedToolError("unclear_call", text)
     if any(place.where == "vault" for _, place in placed):
         raise UnmatchedToolError("agentvault_home", IN_VAULT)
@@ -436,16 +440,16 @@ def _pairs(rule: ToolRule, call: ToolCall) -> tuple[list[tuple[str, str]], str]:
             CONFIGURE
             if place.configures and (rule.changes or scope == DELETE)
             else scope,
-            _of_path(rule, call, place.resolved),
+            _of_path(rule, call, path),
         ): None
         for scope, place in placed
+        for path in paths_reached(place)
     }
     # Another version of the host may use an argument that this map does not name.
     read = (one for one in call.places if _PATHLIKE.search(one.argument))
     paths = [place for _, place in placed]
     paths += [one for one in read if not one.pattern]
-    outside = any(place.where != IN_PROJECT for place in paths)
-    return list(pairs), _OUTSIDE if outside else ""
+    return list(pairs), _OUTSIDE if any(p.where != IN_PROJECT for p in paths) else ""
 
 
 IN_VAULT: Final = "The call reaches into AgentVault's home directory: no agent may."
@@ -476,16 +480,14 @@ def _stated(
         UnmatchedToolError: a path is no text.
     """
     for name in names:
-        value = call.arguments.get(name)
-        if name in call.omitted:
-            value = f"{name} (too long)"
+        long = name in call.omitted
+        value = f"{name} (too long)" if long else call.arguments.get(name)
         for text in value if isinstance(value, list) and not needed else [value]:
-            if text is None or text == "":
-                continue
-            if not isinstance(text, str):
+            if text is not None and not isinstance(text, str):
                 shown = f"{visible(name, 60)} of {visible(call.tool, 80)}"
                 raise UnmatchedToolError("unclear_call", f"The {shown} is no text.")
-            yield scope, (name, text, pattern)
+            if text:
+                yield scope, (name, text, pattern)
 
 
 def _parameters(rule: ToolRule, call: ToolCall) -> dict[str, Any]:

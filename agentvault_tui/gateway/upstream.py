@@ -44,6 +44,9 @@ _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _CHARSET: Final = re.compile(rb"charset\s*=[\s\"']*([^\s\"';,]+)")
 _WIDE: Final = re.compile("utf-(16|32)(?:-[bl]e)?")
 _ASCII: Final = bytes(range(32, 127))
+_DROPPED: Final = frozenset(
+    "alt-svc clear-site-data set-cookie set-cookie2 strict-transport-security".split()  # noqa: SIM905
+)
 _PACKED: Final = frozenset({b"gzip", b"x-gzip", b"deflate"})
 """Encodings of answers that are searched for the credential."""
 
@@ -431,8 +434,8 @@ def _width(headers: list[tuple[bytes, bytes]]) -> int:
 def end_to_end(raw: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return the headers of an answer that are passed on.
 
-    Hop-by-hop ones are left out, the gateway's own, and cookies: a session cookie would
-    be as good as the credential.
+    Hop-by-hop ones are left out, the gateway's own, those that are about the broker's
+    whole origin, and cookies: a session cookie would be as good as the credential.
     """
     named = {
         token.strip().lower()
@@ -440,7 +443,7 @@ def end_to_end(raw: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         if name.lower() == b"connection"
         for token in value.decode("latin-1").split(",")
     }
-    dropped = HOP_BY_HOP | named | {"set-cookie", "set-cookie2"}
+    dropped = HOP_BY_HOP | named | _DROPPED
     return [
         (lowered, value)
         for name, value in raw

@@ -44,6 +44,7 @@ class HookPlace(NamedTuple):
     ``unknown``."""
     configures: bool
     """Whether a change there makes a host, git, an editor or a shell run programs."""
+    folder: bool
 
 
 class HookWord(NamedTuple):
@@ -69,6 +70,8 @@ class HookCommand(WireRequest, kw_only=True):
     configured: bool = True
     """Whether the repository there makes git run programs, or cannot be read."""
     places: tuple[HookWord, ...] = ()
+    repository: str = ""
+    """The top folder of git's repository there; empty if it is unknown."""
 
 
 class ConnectedInfo(WireShape, kw_only=True):

@@ -92,7 +92,7 @@ class RuleReads:
             or (name not in self.optional and inputs.value(name) is None)
         ]
         if resource is not None and "resource" in self.reads:
-            if self._is_evasive(resource, who):
+            if self._is_evasive(resource, who) or self._names_part_of(resource):
                 names.append("resource")
             elif self.resources is not None and resource not in self.resources:
                 return ()
@@ -122,10 +122,47 @@ class RuleReads:
             for value in (who.name, who.owner)
         ):
             return True
+        if is_tree(resource):
+            folded = _below(folded)
         return any(
             matches(exact, resource) != matches(alike, folded)
             for exact, alike in self.patterns
         )
+
+    def _names_part_of(self, resource: str) -> bool:
+        """Check whether the rule may differ between resources below a folder.
+
+        An answer for the folder is one for everything below it. A pattern differs
+        unless it holds for all of that, or if it can hold for none: its literal
+        beginning, and the folder, are no beginnings of each other.
+        """
+        if not is_tree(resource):
+            return False
+        prefix = _below(reads_like(resource))
+        if any(_below(one).startswith(prefix) for one in self.literals):
+            return True
+        for exact, alike in self.patterns:
+            if len(exact) == 1:
+                varies = _below(alike[0]).startswith(prefix)
+            else:
+                near = prefix.startswith(alike[0]) or alike[0].startswith(prefix)
+                varies = near and not (exact[-1] == "" and matches(exact, resource))
+            if varies:
+                return True
+        return False
+
+
+def is_tree(resource: str) -> bool:
+    """Check whether a resource is a folder with everything below it: ``file:/a/``.
+
+    A URL that ends with a slash is one resource.
+    """
+    return resource.endswith("/") and "://" not in resource
+
+
+def _below(folder: str) -> str:
+    """Return how the folds of resources below the fold of a *folder* begin."""
+    return folder if folder.endswith(":") else f"{folder}/"
 
 
 def action_members(groups: Mapping[str, Collection[str]]) -> dict[str, frozenset[str]]:

@@ -59,7 +59,16 @@ def test_a_change_is_listed_shown_denied_and_approved() -> None:
         argv = ("--home", folder, "changes", "approve", change, "--json")
         with running(argv, plain_environment()) as process:
             assert process.stdout is not None
-            vault.activate(json.loads(process.stdout.readline())["device"], ann)
+            code = json.loads(process.stdout.readline())["device"]["user_code"]
+            file = Path(folder) / "password"
+            file.touch(0o600)
+            file.write_text(ann["password"])
+            done = vault.cli(
+                *("tenant", "activate", code, "--user", ann["user"], "--yes"),
+                *("--password-file", str(file), "--otp", fresh_code(ann)),
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert "accepted it" in done.stdout + done.stderr
             rest, _ = process.communicate(timeout=PATIENT)
         assert process.returncode == 0
         assert json.loads(rest)["status"] == "applied"

@@ -185,7 +185,7 @@ def test_a_call_is_asked_about_as_the_host_tells_it(
     run(short, host, call)
     ((target, asked),) = stand.asked
     assert target == f"/api/hooks/{host}"
-    assert asked.pop("places") == [["", "", False, "/srv", "project", False]]
+    assert asked.pop("places") == [["", "", False, "/srv", "project", False, True]]
     commands = asked.pop("commands")
     if host in {"codex", "copilot"}:  # which may run it elsewhere
         assert commands is None

@@ -161,6 +161,9 @@ def test_another_name_of_agentvaults_home_is_its_home(
         *(".devcontainer.json", "x.code-workspace", ".github/lsp.json", ".vimrc"),
         *(".github/agents/x.agent.md", "mise.local.toml", ".config/mise/config.toml"),
         *("lefthook.yml", ".lefthook-local.toml", ".opencode/plugin/x.js"),
+        *(".hg/hgrc", ".hgrc", ".jj/repo/config.toml", ".kiro/hooks/x", "crush.json"),
+        *(".crush.json", ".continue/config.json", ".aider.conf.yml", "d/.hg/hgrc"),
+        *(".config/jj/config.toml", ".config/hg/hgrc", ".HG/hgrc"),
         # Gemini CLI loads it; debuggers, editors and package managers run the others.
         *(".env", "src/.env", ".ENV", ".pdbrc", ".perldb", ".lvimrc", ".pnpmfile.cjs"),
         *(".helix/languages.toml", ".autoenv.zsh", "mise/config.toml", ".irbrc"),

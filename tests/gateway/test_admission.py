@@ -648,6 +648,10 @@ async def test_what_an_action_does_not_state_is_asked_at_the_gateway(
         )
         part = b'--x\r\nContent-Disposition: form-data; name="amount"\r\n\r\n5\r\n'
         body = part + b"--x--\r\n"
+    if "+json" in kind:
+        types = f'types = ["{kind}"]'
+        listed = f'headers = ["Prefer"]\n{types}'
+        await stand.service(BEARER + ROUTES.replace('headers = ["Prefer"]', listed))
     resource = "stripe:\u00e9" if "%" in path else "stripe:a"
     token = await stand.elevated(agent, resource, {"amount": 5})
     headers = bearer(token, **{"Content-Type": kind})

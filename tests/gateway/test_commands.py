@@ -38,6 +38,7 @@ def placed(
             cwd="/p",
             local=local,
             configured=configured and one.words[0] == "git",
+            repository="/p" if one.words[0] == "git" else "",
             places=tuple(
                 HookWord(
                     number,
@@ -78,17 +79,25 @@ def test_an_option_with_a_value_ends_a_bundle() -> None:
         ("ls -la src", ["file:/p/src"]),
         ("cat a.py b.py", ["file:/p/a.py", "file:/p/b.py"]),
         ("cat a.py | grep -n 'def x' | head -20", ["file:/p/a.py", "file:/p"]),
-        ("grep -rn --include='*.py' needle src", ["file:/p/src"]),
+        ("grep -rn --include='*.py' needle src", ["file:/p/src/"]),
         ("grep -e needle a.py", ["file:/p/a.py"]),
-        ("rg -n needle", ["file:/p"]),
-        ("find src -name '*.py' -type f", ["file:/p/src"]),
+        ("rg -n needle", ["file:/p/"]),
+        ("grep -r needle", ["file:/p/"]),
+        ("ls -lR", ["file:/p/"]),
+        ("find src -name '*.py' -type f", ["file:/p/src/"]),
         ("head -n 5 a.py", ["file:/p/a.py"]),
         ("tail -5 a.py", ["file:/p/a.py"]),
         ("diff -u a.py b.py", ["file:/p/a.py", "file:/p/b.py"]),
-        ("git status --short", ["file:/p"]),
-        ("git diff HEAD~1 -- a.py", ["file:/p/HEAD~1", "file:/p/a.py"]),
-        ("git log --oneline -5", ["file:/p"]),
-        ("git show HEAD:a.py", ["file:/p/HEAD:a.py"]),
+        ("git status --short", ["file:/p/"]),
+        ("git diff HEAD~1 -- a.py", ["file:/p/HEAD~1/", "file:/p/a.py/", "file:/p/"]),
+        ("git diff -- a.py", ["file:/p/a.py/"]),
+        ("git log -p -- src", ["file:/p/src/"]),
+        ("git log -p --follow -- a.py", ["file:/p/a.py/", "file:/p/"]),
+        ("git log -p -- '*.py'", ["file:/p/*.py/", "file:/p/"]),
+        ("git log -p -- ':/src'", ["file:/p/:/src/", "file:/p/"]),
+        ("git cat-file -p abc123", ["file:/p/abc123/", "file:/p/"]),
+        ("git log --oneline -5", ["file:/p/"]),
+        ("git show HEAD:a.py", ["file:/p/HEAD:a.py/", "file:/p/"]),
         ("git branch --list", [""]),
         ("python3 --version", [""]),
         ("echo done", [""]),
@@ -96,7 +105,7 @@ def test_an_option_with_a_value_ends_a_bundle() -> None:
     ],
 )
 def test_reading_lines_are_known(line: str, resources_: list[str]) -> None:
-    """With a resource for each path, or the folder they run in."""
+    """With each path, or their folder; with a slash if all below it is read."""
     found = match_line(SHIPPED, placed(line))
     assert found is not None
     assert {scope for scope, _ in found} == {"read:files"}
@@ -486,6 +495,21 @@ def test_a_letter_of_tree_begins_no_option_that_writes(line: str) -> None:
     """Its parser takes the next word for the value of P, and goes on in the first."""
     assert match_line(SHIPPED, placed(line)) is None
     assert match_line(SHIPPED, placed("tree -a -L 2 -P '*.py' src")) is not None
+
+
+def test_an_entry_is_recursive_unless_it_says_otherwise() -> None:
+    """The options that make it recursive are options of the entry."""
+    with pytest.raises(ServiceError, match="recursive names an option"):
+        entry(options=["-l"], recursive=["-r"])
+    for recursive, line, resource in (
+        (True, "p src", "file:/p/src/"),
+        (["-r"], "p src", "file:/p/src"),
+        (["-r"], "p -lr src", "file:/p/src/"),
+        (True, "p a.py", "file:/p/a.py"),
+    ):
+        given = {"options": ["-l", "-r"], "bundles": True, "recursive": recursive}
+        one = entry(arguments="path", **given)
+        assert match_line([one], placed(line)) == [("read:files", resource)]
 
 
 def test_long_options_of_one_dash_are_not_bundled() -> None:

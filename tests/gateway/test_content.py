@@ -102,7 +102,7 @@ def test_another_parser_reads_the_parts_of_a_multipart_body(parts: list[Part]) -
             b'{"b":1.50,"a":[1e2]}',
         ),
         (kind("Application/JSON; Charset=UTF-8"), b"[]", "application/json", b"[]"),
-        (kind("application/vnd.x+json"), b"7", "application/vnd.x+json", b"7"),
+        (kind("application/vnd.x+json"), b"7", "application/json", b"7"),
         (FORM, b"a=%41+b%2b&&c&a=;d=e", FORM[1].decode(), b"a=A+b%2B&c=&a=%3Bd%3De"),
         (kind(f"{FORM[1].decode()};charset=utf-8"), b"a=1", FORM[1].decode(), b"a=1"),
     ],
@@ -187,6 +187,16 @@ def test_a_listed_type_leaves_with_its_parameters() -> None:
     one = content(keys, kind("application/json;odata=verbose"), body=b"[ ]")
     assert (one.type, one.encoded) == ('application/json; odata="verbose"', b"[]")
     assert refusal(keys, kind("application/json; odata=x"), body=b"[]")[1] == 415
+
+
+@pytest.mark.parametrize(
+    "name", ["application/x+json", "application/vnd.api+json", "application/ld+json"]
+)
+def test_a_json_type_that_is_not_listed_leaves_as_json(name: str) -> None:
+    """Frameworks read no body of a `+json` type that they have not registered."""
+    for keys in ("", 'body = "json"', 'types = ["application/y+json"]'):
+        assert content(keys, kind(name), body=b"{}").type == "application/json"
+    assert content(f'types = ["{name}"]', kind(name), body=b"{}").type == name
 
 
 def test_opaque_content_keeps_type_and_encoding() -> None:
@@ -390,6 +400,41 @@ def test_a_multipart_body_leaves_with_our_boundary() -> None:
 def test_multipart_of_several_readings_is_ambiguous(body: bytes) -> None:
     """Servers decode names and charsets, and tell fields from files, differently."""
     assert refusal('body = "multipart"', MULTIPART, body=body)[0] == "ambiguous_body"
+
+
+def parts(*heads: bytes) -> bytes:
+    return b"".join(part(head)[:-7] for head in heads) + b"--x--\r\n"
+
+
+def named(name: str, more: str = "") -> bytes:
+    return f'Content-Disposition: form-data; name="{name}"{more}'.encode()
+
+
+def test_multipart_has_the_bounds_of_common_servers() -> None:
+    """Tomcat and busboy drop fields beyond, and report no error."""
+    # With 76 bytes of both headers around the file name.
+    file = '; filename="{}"\r\nContent-Type: a/b'
+    for least, most, keys in (
+        ([NAMED] * 50, [NAMED] * 51, ""),
+        ([NAMED] * 60, [NAMED] * 61, "max_parts = 60"),
+        ([named("a" * 100)], [named("a" * 101)], ""),
+        (*([named("a", file.format("b" * size))] for size in (436, 437)), ""),
+    ):
+        more = f'body = "multipart"\n{keys}'
+        assert content(more, MULTIPART, body=parts(*least)).kind == "multipart"
+        code = refusal(more, MULTIPART, body=parts(*most))
+        assert code == ("unreadable_body", 400)
+
+
+@pytest.mark.parametrize("header", [FORM, MULTIPART])
+def test_query_and_body_have_1000_values_together(header: tuple[bytes, bytes]) -> None:
+    """Tomcat counts both, and drops the parameters that follow."""
+    one = service('body = "multipart"' if header is MULTIPART else "")
+    body = parts(NAMED, NAMED) if header is MULTIPART else b"a=1&b=2"
+    read_request(one, "POST", "/x?" + "q=1&" * 998, header, body=body)
+    with pytest.raises(UnreadableRequestError) as refused:
+        read_request(one, "POST", "/x?" + "q=1&" * 999, header, body=body)
+    assert refused.value.code == "unreadable_body"
 
 
 @pytest.mark.parametrize("body", [b"", b"x", part(NAMED)[:-4]])

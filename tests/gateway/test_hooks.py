@@ -596,11 +596,11 @@ async def test_git_in_a_repository_that_names_a_program_is_a_command(
     ("tool", "given", "resources"),
     [
         ("Read", {"file_path": "src/a.py"}, ["src/a.py"]),
-        ("Grep", {"pattern": "x"}, [""]),
-        ("Grep", {"pattern": "x", "path": "src"}, ["src"]),
-        ("Grep", {"pattern": "x", "path": "src", "glob": "*.py"}, ["src", "src/*.py"]),
-        ("Glob", {"pattern": "**/*.py"}, ["**/*.py"]),
-        ("Glob", {"pattern": "*.py", "path": "src"}, ["src", "src/*.py"]),
+        ("Grep", {"pattern": "x"}, ["/"]),
+        ("Grep", {"pattern": "x", "path": "src"}, ["src/"]),
+        ("Grep", {"pattern": "x", "path": "src", "glob": "*.py"}, ["src/", "src/*.py"]),
+        ("Glob", {"pattern": "**/*.py"}, ["**/*.py", "/"]),
+        ("Glob", {"pattern": "*.py", "path": "src"}, ["src/", "src/*.py"]),
     ],
 )
 @pytest.mark.usefixtures("agent")
@@ -614,7 +614,7 @@ async def test_every_path_and_pattern_of_a_file_tool_is_in_the_row(
     """As it leads from the call's folder; without one, that folder."""
     assert await asked(bench, call_in(project, tool, **given)) == {}
     event = await last(bench)
-    wanted = [f"file:{project}/{one}".rstrip("/") for one in resources]
+    wanted = [f"file:{project}/{one.removeprefix('/')}" for one in resources]
     told = event.detail.get("parameters", {}).get("resources")
     assert event.resource == wanted[0]
     assert told == ([f"read:files {o}" for o in wanted] if len(wanted) > 1 else None)
@@ -629,7 +629,9 @@ async def test_several_files_of_gemini_are_each_a_resource(
     _, out, _ = await run(bench, call, "gemini")
     assert json.loads(out) == {"decision": "allow"}
     told = (await last(bench)).detail["parameters"]["resources"]
-    assert [one.rpartition("/")[2] for one in told] == ["*.py", "README.md"]
+    assert [one.rpartition("project")[2] for one in told] == [
+        *("/src/*.py", "/src/", "/README.md", "/"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -759,7 +761,7 @@ async def test_one_approval_of_tests_may_be_for_the_next_ones(
     call = shell(project, "pytest -q src")
     assert (await asked(bench, call))["permissionDecision"] == "deny"
     (stepup,) = bench.broker.stepups.open()
-    assert (stepup.action, stepup.resource) == ("run:tests", f"file:{project}/src")
+    assert (stepup.action, stepup.resource) == ("run:tests", f"file:{project}/src/")
     repeat = Repeat(20, 1_800)
     await begin_approval(bench.broker, stepup.id, stepup.digest, OPERATOR, repeat)
     bench.tenant.approve()

@@ -23,6 +23,7 @@ from agentvault_tui.cli.hook_hosts import HOSTS, HookVerdict
 from agentvault_tui.gateway import Gateway
 from agentvault_tui.home import Home
 from agentvault_tui.model import Agent, Repeat
+from agentvault_tui.policy import Policy
 from agentvault_tui.settings import GatewaySettings, Settings
 from agentvault_tui.web import RequestGuard, Server
 from agentvault_tui.web.reply import problem
@@ -103,7 +104,7 @@ def tool_call(text: str, project: Path) -> dict[str, Any]:
             "old_string": "return 1",
             "new_string": "return 2",
         },
-        "Grep": {"pattern": rest},
+        "Grep": dict(zip(("pattern", "path"), rest.split(), strict=False)),
         "Glob": {"pattern": rest},
         "WebFetch": {"url": rest, "prompt": "x"},
     }
@@ -152,3 +153,59 @@ async def test_no_escape_passes(bench: Bench, project: Path, text: str) -> None:
     agent = await bench.agent("coder", *SCOPES, "configure:host")
     told = await decided(bench, agent, text, project)
     assert not told.allowed, text
+
+
+SECRETS = """
+@id("no-secrets") @why("They are not for agents.")
+forbid (principal, action, resource)
+when { context has resource && context.resource like "*/secrets/*" };
+@id("rest") @why("The rest.") @obligation("allow")
+permit (principal, action, resource);
+"""
+BELOW = [
+    *("grep -r KEY .", "grep -rn KEY", "grep -r KEY secrets", "grep --recursive KEY"),
+    *("rg KEY", "rg -u KEY secrets", "rg --files", "find secrets -ls", "find ."),
+    *("ls -R", "ls -lR secrets", "ls --recursive", "tree", "du -a"),
+    *("git show HEAD:secrets/key", "git show HEAD", "git show 8ab686ea"),
+    *("git cat-file -p HEAD:secrets/key", "git cat-file -p 8ab686ea", "git log -p"),
+    *("git log -p -- '*key'", "git log -p --follow -- src/app.py", "git diff HEAD"),
+    *("git diff HEAD:secrets/key src/app.py", "git diff -- ':(top)'", "git diff"),
+    *(
+        "git log -p -- secrets",
+        "git log -p -- gone",
+        "cd src && git log -p",
+        "cd src && git show HEAD",
+    ),
+    *("git ls-files", "git ls-tree -r HEAD", "cat src/app.py; rg KEY"),
+    *("Grep KEY", "Grep KEY .", "Grep KEY secrets", "Glob **/*", "Glob key"),
+]
+
+
+@pytest.mark.parametrize("text", BELOW)
+async def test_a_read_of_a_folder_obeys_rules_about_what_is_below(
+    bench: Bench, project: Path, text: str
+) -> None:
+    """What can reach a forbidden file is denied, or a person decides."""
+    (project / "secrets").mkdir()
+    (project / "secrets" / "key").write_text("KEY")
+    agent = await bench.agent("coder", *SCOPES)
+    bench.broker.policy = Policy(SECRETS, bench.broker.policy.catalogue)
+    assert not (await decided(bench, agent, text, project)).allowed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("cat src/app.py | grep def | head -5", "ls -la", "grep def src/app.py"),
+        *("git diff -- src/app.py", "git blame src/app.py", "Read src/app.py"),
+    ],
+)
+async def test_a_read_of_named_files_needs_no_person(
+    bench: Bench, project: Path, text: str
+) -> None:
+    """The same rule leaves reads alone that cannot reach below its folder."""
+    agent = await bench.agent("coder", *SCOPES)
+    rules = SECRETS.replace('"*/', f'"file:{project}/')
+    bench.broker.policy = Policy(rules, bench.broker.policy.catalogue)
+    told = await decided(bench, agent, text, project)
+    assert told.allowed, told.message

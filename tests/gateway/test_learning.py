@@ -65,10 +65,14 @@ def test_a_place_with_many_values_is_a_capture() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["GET /a/..%2fb", "BREW /a", "GET a", "GET /a%00", "PUT //x"]
+    "line",
+    [
+        *("GET /a/..%2fb", "BREW /a", "GET a", "GET /a%00", "PUT //x"),
+        *("GET /a%7Bb%7Dc", "GET /adm/%7Brest*%7D", "GET /a{b", "GET /a}b"),
+    ],
 )
 def test_what_cannot_be_a_route_is_left_out(line: str) -> None:
-    """A request that the gateway cannot read has none."""
+    """A request that the gateway cannot read, or whose text would be a capture."""
     assert learned(line) == []
 
 

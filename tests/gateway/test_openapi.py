@@ -245,7 +245,10 @@ def test_header_parameters_and_media_types_are_taken_over(tmp_path: Path) -> Non
                 "parameters": [{"$ref": "#/components/parameters/v"}, *framing],
                 "post": {
                     "parameters": [{"in": "header", "name": "If-Range"}],
-                    **takes("application/json; charset=utf-8", "image/png"),
+                    **takes(
+                        *("application/json; charset=utf-8", "image/png"),
+                        "application/vnd.api+json",
+                    ),
                 },
                 "delete": takes("application/json"),
                 "put": takes("image/png", "application/pdf", "text/*"),
@@ -269,6 +272,7 @@ def test_header_parameters_and_media_types_are_taken_over(tmp_path: Path) -> Non
         "PUT": "opaque",
         "PATCH": "multipart",
     }
+    assert routes["POST"].content.types == ("application/vnd.api+json",)
     assert routes["PUT"].content.types == ("image/png", "application/pdf")
 
 

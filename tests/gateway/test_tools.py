@@ -198,7 +198,11 @@ resource = "file:{name}"
 def placed(tool: str, where: str = "project", **given: Any) -> ToolActions:
     """Return what a call is whose every text leads somewhere below /p."""
     found = [
-        HookPlace(name, text, glob, f"/p/{text}".rstrip("/"), where, text == ".envrc")
+        HookPlace(
+            *(name, text, glob, f"/p/{text}".rstrip("/"), where),
+            configures=text == ".envrc",
+            folder=text in {"", "src"},
+        )
         for name, value in {"": "", **given}.items()
         for text in (value if isinstance(value, list) else [value])
         for glob in (False, True)
@@ -229,11 +233,22 @@ def test_each_path_of_a_call_is_an_action_of_its_own() -> None:
 
 def test_a_search_is_about_what_it_states_or_the_folder_it_starts_in() -> None:
     """Paths and globs; reading configures nothing."""
-    assert pairs(placed("Search")) == [("read:files", "file:/p")]
-    assert pairs(placed("Search", path="", glob=None)) == [("read:files", "file:/p")]
+    everything = ("read:files", "file:/p/")
+    assert pairs(placed("Search")) == [everything]
+    assert pairs(placed("Search", path="", glob=None)) == [everything]
     assert pairs(placed("Search", path=".envrc", glob="*.py")) == [
         ("read:files", "file:/p/.envrc"),
         ("read:files", "file:/p/*.py"),
+        everything,
+    ]
+    assert pairs(placed("Search", glob="src/*.py")) == [
+        ("read:files", "file:/p/src/*.py"),
+        ("read:files", "file:/p/src/"),
+    ]
+    # ripgrep matches a name without a slash in every folder.
+    assert pairs(placed("Search", glob="a")) == [
+        ("read:files", "file:/p/a"),
+        everything,
     ]
 
 

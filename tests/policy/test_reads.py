@@ -475,3 +475,50 @@ def test_no_policy_allows_what_it_reads_and_cannot_read_clearly(
     )
     if any(name in condition for _, _, condition in rules):
         assert policy.decide(agent, asked, ENVIRONMENT).outcome is not Outcome.ALLOWED
+
+
+FOLDERS = ["file:/p/", "file:/p/a/", "file:/p/a/b/", "file:/", "file:/P/A/", "notes:a/"]
+PATTERNS = ["*", "*/a/*", "file:/p/*", "file:/p/a*", "file:/p/a/b/c", "*.env", "x*"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("clause", ["when", "unless"])
+def test_a_folder_is_answered_as_strictly_as_anything_below_it(
+    agent: Agent, folder: str, pattern: str, clause: str
+) -> None:
+    """A forbid by a pattern, positive or negative, is not passed by its folder."""
+    rule = (
+        '@id("r") @why("w") forbid (principal, action, resource) '
+        f'{clause} {{ context has resource && context.resource like "{pattern}" }};'
+    )
+    policy = Policy(ALLOW_ALL + rule, CATALOGUE)
+
+    def strictness(resource: str) -> int:
+        asked = replace(action("read:files"), resource=resource)
+        return policy.decide(agent, asked, ENVIRONMENT).outcome.strictness
+
+    below = ("a", "a/x", "b/c", "a/b/c", "p/a/b/c", ".env", "a/.env", "x", "secrets/k")
+    worst = max(strictness(folder + one) for one in below)
+    answer = strictness(folder)
+    assert answer >= min(worst, Outcome.ESCALATED.strictness)
+
+
+def test_a_folder_that_rules_treat_alike_needs_no_person(agent: Agent) -> None:
+    """A permit of all below it, and a forbid of another folder, decide alone."""
+    policy = Policy(
+        '@id("p") @why("w") @obligation("allow") permit (principal, action, resource)'
+        ' when { context has resource && context.resource like "file:/p/*" };'
+        '@id("f") @why("w") forbid (principal, action, resource)'
+        ' when { context has resource && context.resource like "file:/p/secret/*" };',
+        CATALOGUE,
+    )
+    for resource, outcome in (
+        ("file:/p/src/", Outcome.ALLOWED),
+        ("file:/p/", Outcome.ESCALATED),
+        ("file:/p/secret/", Outcome.DENIED),
+        ("file:/p/Secret/sub/", Outcome.DENIED),
+        ("file:/q/", Outcome.DENIED),
+    ):
+        asked = replace(action("read:files"), resource=resource)
+        assert policy.decide(agent, asked, ENVIRONMENT).outcome is outcome, resource

@@ -13,10 +13,11 @@ import msgspec
 from agentvault_tui.clock import Clock
 from agentvault_tui.errors import UsageError
 from agentvault_tui.gateway.mcp.errors import McpError
+from agentvault_tui.gateway.mcp.members import CALLED
 from agentvault_tui.gateway.mcp.messages import CLIENT, LEGACY, own_message
 from agentvault_tui.gateway.mcp.servers import McpServer
 from agentvault_tui.gateway.mcp.stdio import McpProcess, ProcessEvents
-from agentvault_tui.gateway.openapi import guess_scope
+from agentvault_tui.gateway.openapi import ACTS, guess_scope
 from agentvault_tui.text import visible
 from agentvault_tui.toml_table import write_key, write_value
 from agentvault_tui.web.service_connection import UpstreamError
@@ -31,6 +32,8 @@ _READS: Final = re.compile(
     r"(?:get|list|read|search|find|show|view|describe|fetch|query|count|check|stat)"
     r"(?![a-z])"
 )
+_JOINS: Final = frozenset({"and", "or", "then"})
+"""Words behind which a name has a second verb (get_and_delete)."""
 _FILE: Final = re.compile(r"(?:file|dir|directory|folder)?_?path|filename|file")
 _OBJECT: Final = re.compile(r"uri|url|id|.*_id|name|repo|table|channel|key")
 _OF_FILES: Final = {
@@ -209,6 +212,8 @@ def _entry(server: str, tool: Tool) -> list[str]:
     shown = visible(" ".join(tool_name.split()), 100)
     if not re.fullmatch(r"[\x21-\x7e]{1,128}", tool_name) or "*" in tool_name:
         return ["", f"# Left out, for no entry can name it: {shown}"]
+    if tool_name in CALLED:
+        return ["", f"# Left out, for an entry would permit MCP's method: {shown}"]
     names = _arguments(tool)
     schema = tool.get("inputSchema")
     needed = schema.get("required") if isinstance(schema, dict) else None
@@ -246,16 +251,15 @@ def _scope(name: str, annotations: object) -> str:
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+", "_", name).lower()
     by_name = guess_scope("post", words)
     notes = annotations if isinstance(annotations, dict) else {}
-    if by_name != "write:records":
-        return "read:records" if _is_read(words, notes) else by_name
-    if notes.get("destructiveHint") is True and notes.get("readOnlyHint") is not True:
+    first, *rest = [one for one in words.split("_") if one] or [""]
+    acts = ACTS.match(first) is not None or not _JOINS.isdisjoint(rest)
+    reads = _READS.match(words) is not None and not acts
+    hint = notes.get("readOnlyHint")
+    if by_name == "delete:records":
+        return by_name
+    if by_name != "write:records":  # get_invoice: the word may be a noun
+        return "read:records" if reads and hint is True else by_name
+    if notes.get("destructiveHint") is True and hint is not True:
         return "delete:records"
-    reads = _READS.match(words) is not None or notes.get("readOnlyHint") is True
-    return (
-        "read:records" if reads and notes.get("readOnlyHint") is not False else by_name
-    )
-
-
-def _is_read(words: str, notes: Mapping[str, Any]) -> bool:
-    """Check whether name and annotations both say that a tool reads (get_invoice)."""
-    return _READS.match(words) is not None and notes.get("readOnlyHint") is True
+    reads = reads or (hint is True and not acts)
+    return "read:records" if reads and hint is not False else by_name

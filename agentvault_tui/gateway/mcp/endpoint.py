@@ -35,7 +35,7 @@ from agentvault_tui.gateway.mcp.errors import (
     McpError,
     SessionGoneError,
 )
-from agentvault_tui.gateway.mcp.members import VERSION_KEY
+from agentvault_tui.gateway.mcp.members import CALLED, VERSION_KEY
 from agentvault_tui.gateway.mcp.messages import (
     CALL,
     LEGACY,
@@ -372,10 +372,7 @@ class McpApp:
 
     def _is_call(self, server: McpServer, method: str) -> bool:
         """Check whether a request other than of a tool is decided as a call."""
-        return (
-            method in {"resources/read", "prompts/get", "completion/complete"}
-            and server.rule_of("", method) is not None
-        )
+        return method in CALLED and server.rule_of("", method) is not None
 
     # Notifications and the handshake
 

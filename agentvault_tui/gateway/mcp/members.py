@@ -52,6 +52,8 @@ _METHODS: Final[Mapping[str, Mapping[str, type]]] = {
     "notifications/cancelled": {"requestId": object, "reason": str},
 }
 """The schemas of 2026-07-28, 2025-11-25 and 2025-06-18; other methods have none."""
+CALLED: Final = frozenset({"resources/read", "prompts/get", "completion/complete"})
+"""Requests other than of a tool that an entry with this name permits."""
 _INNER: Final[Mapping[str, tuple[str, ...]]] = {
     "ref": ("type", "name", "title", "uri"),
     "argument": ("name", "value"),

@@ -418,6 +418,26 @@ def read_answer(text: bytes) -> Envelope:
         raise ValueError("it is no message") from error
 
 
+def read_envelope(text: bytes) -> Envelope:
+    """Read a message of a server, whose members are each there once.
+
+    Raises:
+        ValueError: it is no JSON object, or has a member twice.
+    """
+    envelope = read_answer(text)
+    # The bytes that are no white space: only a member that was lost adds some.
+    names = sum(len(msgspec.json.encode(name)) for name in envelope)
+    members = names + sum(_solid(bytes(value)) for value in envelope.values())
+    if _solid(text) != members + (2 * len(envelope) + 1 if envelope else 2):
+        raise ValueError("it has a member twice")
+    return envelope
+
+
+def _solid(text: bytes) -> int:
+    """Count the bytes of JSON that are no white space."""
+    return len(text.translate(None, b" \t\r\n"))
+
+
 def text_of(envelope: Envelope, member: str) -> str | None:
     """Return a member of a server's message that is text."""
     try:

@@ -169,9 +169,11 @@ class McpRelay:
 
         if server.service is not None:
             self._number += 1
-            mark = None if token is None else self._number
-            body = message.encoded(self._number, mark)
-            answered = await self._post(incoming, body, sent, call, progress)
+            number = self._number
+            body = message.encoded(number, None if token is None else number)
+            answered = await self._post(
+                incoming, body, sent, call, progress, id_=number
+            )
             if answered is None:
                 raise UpstreamError(502, "upstream_reset", "the server did not answer")
         else:
@@ -205,6 +207,8 @@ class McpRelay:
         sent: Callable[[int], None],
         call: Call | None = None,
         progress: Progress = lambda _: None,
+        *,
+        id_: int | None = None,
     ) -> Envelope | None:
         """Send a message by URL; return the answer, which a notification has not."""
         service = message.server.service
@@ -231,6 +235,7 @@ class McpRelay:
             reuse=service.drains_bodies,
             server=message.server.name,
             max_answer=message.server.max_answer,
+            id=id_,
         )
         events = ServerEvents(progress, lambda: self.lists.changed(message.server.name))
         answered = await post(upstream, posted, events)

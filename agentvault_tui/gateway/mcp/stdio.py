@@ -36,6 +36,7 @@ from agentvault_tui.gateway.mcp.messages import (
     one_line,
     own_message,
     read_answer,
+    read_envelope,
     text_of,
     unsupported,
 )
@@ -481,7 +482,7 @@ class McpProcess:
 
     def _take(self, line: bytes) -> None:
         try:
-            envelope = read_answer(one_line(line.strip()))
+            envelope = read_envelope(one_line(line.strip()))
         except ValueError:
             name = self.server.name
             log.info("mcp/%s writes what is no message: %s", name, shown(line))

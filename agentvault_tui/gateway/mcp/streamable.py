@@ -16,8 +16,9 @@ from agentvault_tui.gateway.mcp.messages import (
     MODERN,
     Envelope,
     Message,
+    number_of,
     one_line,
-    read_answer,
+    read_envelope,
     text_of,
 )
 from agentvault_tui.gateway.mcp.pending import Progress
@@ -57,6 +58,8 @@ class Posted:
     """Its name."""
     max_answer: int
     """Bytes that one message of the server may have."""
+    id: int | None
+    """The message's id, as it is sent; a notification has none."""
 
 
 @dataclass(slots=True)
@@ -171,7 +174,7 @@ async def _read(answer: Answer, events: ServerEvents, posted: Posted) -> ServerR
             " look",
         )
     envelope = await _answered(answer, kind, events, posted)
-    if envelope is None or not ({"result", "error"} & envelope.keys()):
+    if envelope is None:
         raise _rubbish(answer.status)
     return ServerReply(envelope, answer.status, name, answer.bytes_in)
 
@@ -183,7 +186,7 @@ async def _answered(
     if kind == b"text/event-stream":
         async with aclosing(_events(answer, posted)) as messages:
             async for one in messages:
-                if "result" in one or "error" in one:
+                if _answers(one, posted):
                     return one
                 method = text_of(one, "method")
                 if method == "notifications/progress":
@@ -198,7 +201,20 @@ async def _answered(
         whole += chunk
         if len(whole) > posted.max_answer:
             raise _too_long(answer.status, posted)
-    return _message(bytes(whole))
+    envelope = _message(bytes(whole))
+    return envelope if envelope and _answers(envelope, posted) else None
+
+
+def _answers(envelope: Envelope, posted: Posted) -> bool:
+    """Check whether a message answers the one that was sent (JSON-RPC 2.0 section 5).
+
+    An error has no id if the server could not read that of the request.
+    """
+    if "result" not in envelope and "error" not in envelope:
+        return False
+    if "error" in envelope and envelope.get("id", Raw(b"null")) == Raw(b"null"):
+        return True
+    return "id" in envelope and number_of(envelope, "id") == posted.id
 
 
 async def _events(answer: Answer, posted: Posted) -> AsyncGenerator[Envelope, None]:
@@ -234,7 +250,7 @@ async def _with_end(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 def _message(text: bytes) -> Envelope | None:
     try:
-        return read_answer(one_line(text.strip()))
+        return read_envelope(one_line(text.strip()))
     except ValueError:
         return None
 

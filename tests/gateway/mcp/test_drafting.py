@@ -32,6 +32,13 @@ def drafted(*tools: dict[str, Any]) -> dict[str, tuple[str, str]]:
     return {one.pattern: (one.scope, one.resource) for one in server.tools.rules}
 
 
+@pytest.mark.parametrize("name", ["resources/read", "prompts/get"])
+def test_a_tool_called_like_a_method_of_mcp_is_left_out(name: str) -> None:
+    """Its entry would permit that method, with any argument."""
+    assert drafted(tool(name, readOnlyHint=True), tool("get_x")).keys() == {"get_x"}
+    assert name in draft_file("srv", HEAD, [tool(name), tool("get_x")])
+
+
 @pytest.mark.parametrize(
     ("given", "scope"),
     [
@@ -44,6 +51,10 @@ def drafted(*tools: dict[str, Any]) -> dict[str, tuple[str, str]]:
         (tool("get_invoice"), "send:payment"),
         (tool("get_invoice", readOnlyHint=True), "read:records"),
         (tool("delete_issue", readOnlyHint=True), "delete:records"),
+        (tool("get_and_delete", readOnlyHint=True), "delete:records"),
+        (tool("getThenSend", readOnlyHint=True), "send:email"),
+        (tool("read_or_create", readOnlyHint=True), "write:records"),
+        (tool("update_issue", readOnlyHint=True), "write:records"),
         (tool("list_issues", readOnlyHint=False), "write:records"),
         (tool("frobnicate"), "write:records"),
         (tool("frobnicate", readOnlyHint=True), "read:records"),

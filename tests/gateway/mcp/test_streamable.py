@@ -220,6 +220,53 @@ async def test_an_answer_that_is_none_leaves_open_what_was_done(
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
+@pytest.mark.parametrize("other", [999, "1", None, 1.5, "absent"])
+async def test_an_answer_to_another_request_is_none(
+    mcp: McpStand, server: Server, client: Client, kind: str, other: object
+) -> None:
+    """In a stream, the one with the request's id counts, which comes later."""
+
+    def respond(request: Received, writer: asyncio.StreamWriter) -> None:
+        right = result(request)
+        wrong = {**right, "id": other, "result": {"content": [{"text": "wrong"}]}}
+        if other == "absent":
+            del wrong["id"]
+        text = json.dumps(wrong).encode()
+        if kind == "text/event-stream":
+            text = b"data: %b\n\ndata: %b\n\n" % (text, json.dumps(right).encode())
+        writer.write(plain(text, Content_Type=kind))
+
+    server.respond = respond
+    told = await client.call("read_file", path="/a")
+    if kind == "text/event-stream":
+        assert told["content"][0]["text"] == "done"
+    else:
+        assert error_of(told) == "upstream_reset"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        '"result":{"content":[{"type":"text","text":"second"}]}',
+        '"id":7',
+        '"re\\u0073ult":{}',
+        '"error":{"code":1,"message":"x"}, "error" : {"code":2,"message":"y"}',
+    ],
+)
+async def test_a_message_with_a_member_twice_is_none(
+    mcp: McpStand, server: Server, client: Client, more: str
+) -> None:
+    """Readers differ on which of the two counts (RFC 8259 section 4)."""
+
+    def respond(request: Received, writer: asyncio.StreamWriter) -> None:
+        text = json.dumps(result(request), indent=2)[:-1] + f",{more}}}"
+        writer.write(plain(text.encode()))
+
+    server.respond = respond
+    assert error_of(await client.call("read_file", path="/a")) == "upstream_reset"
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
 async def test_an_answer_is_read_up_to_1_mib(
     mcp: McpStand, server: Server, kind: str
 ) -> None:

@@ -1,0 +1,113 @@
+"""URLs in the headers of answers: none leads an agent's client to another service.
+
+All services are at the broker's origin, so a client that follows a redirect there keeps
+the agent's token, method and body.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import quote, urljoin, urlsplit, urlunsplit
+
+from agentvault_tui.errors import UnreadableRequestError
+from agentvault_tui.gateway.services import Service, is_host
+from agentvault_tui.gateway.target import parse_target
+from agentvault_tui.origins import ServerOrigin
+from agentvault_tui.web.reply import Header
+from agentvault_tui.web.service_connection import UpstreamError
+
+_URL_BYTES: Final = "!#$%&'()*+,/:;=?@[]~"
+"""Sent as they are, like letters, digits, ``-``, ``.`` and ``_`` (RFC 3986)."""
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_SPECIAL: Final = frozenset({"http", "https"})
+_IN_LINK: Final = re.compile(rb"<([^<>]*)>")
+"""RFC 8288 section 3; common clients find one in a quoted string, too."""
+_REFRESH: Final = re.compile(
+    rb"([0-9.]+)[ \t]*(?:[;,][ \t]*(?:url[ \t]*=[ \t]*)?"
+    rb"(?:'([^']*)'.*|\"([^\"]*)\".*|([^'\"].*))?)?",
+    re.IGNORECASE,
+)
+"""HTML section 4.2.5.3; ``url=`` may be left out."""
+
+
+class AnswerUrls:
+    """Rewrites the URLs of one answer."""
+
+    def __init__(self, service: Service, target: str, own: frozenset[bytes]) -> None:
+        """Resolve the URLs of an answer against the URL of the request.
+
+        Args:
+            service: the service that answers.
+            target: path and query of the request, as they were sent.
+            own: the values of ``Host`` by which the broker is reached.
+        """
+        self._origin = service.origin
+        self._base = f"{service.origin}{target}"
+        self._prefix = f"/gw/{service.name}"
+        self._own = own
+
+    def rewrite(self, headers: list[Header]) -> list[Header]:
+        """Return the headers of an answer as the agent's client may follow them.
+
+        Raises:
+            UpstreamError: 502; one names the broker's own origin, or is read by
+                programs in different ways.
+        """
+        return [(name, self._value(name, value)) for name, value in headers]
+
+    def _value(self, name: bytes, value: bytes) -> bytes:
+        if name in {b"location", b"content-location"}:
+            return self._url(value)
+        if name == b"link":
+            if not value.startswith(b"<") or b"<" in _IN_LINK.sub(b"", value):
+                raise _refused()
+            return _IN_LINK.sub(lambda link: b"<%s>" % self._url(link[1]), value)
+        if name == b"refresh":
+            refresh = _REFRESH.fullmatch(value)
+            if refresh is None:
+                raise _refused()
+            delay, *urls = refresh.groups()
+            url = next((one for one in urls if one is not None), None)
+            return delay if url is None else delay + b"; url=" + self._url(url)
+        return value
+
+    def _url(self, raw: bytes) -> bytes:
+        """Return a URL: of the service below ``/gw/``, of any other place absolute."""
+        # Escaped, a backslash, tab or blank has one reading.
+        text = quote(raw.strip(), safe=_URL_BYTES)
+        scheme = _SCHEME.match(text)
+        if scheme and scheme[1].lower() not in _SPECIAL:
+            return text.encode()  # no client sends a token of HTTP there
+        if scheme and not text.startswith("//", scheme.end()):
+            raise _refused()  # WHATWG's URL standard and RFC 3986 differ on it
+        try:
+            parts = urlsplit(urljoin(self._base, text))
+            origin = ServerOrigin.of(parts)
+        except ValueError:
+            raise _refused() from None
+        if not is_host(origin.host) or "@" in parts.netloc:
+            raise _refused()
+        path = urlunsplit(("", "", parts.path or "/", parts.query, ""))
+        below = _is_plain(path)
+        if origin == self._origin and below:
+            path = self._prefix + path
+        elif origin == self._origin or origin.authority.encode() not in self._own:
+            return parts.geturl().encode()
+        elif not below or not path.startswith(f"{self._prefix}/"):
+            raise _refused()
+        return (f"{path}#{parts.fragment}" if parts.fragment else path).encode()
+
+
+def _is_plain(path: str) -> bool:
+    """Check whether all programs resolve a path and query alike, as `parse_target`."""
+    try:
+        parse_target(path.encode())
+    except UnreadableRequestError:
+        return False
+    return True
+
+
+def _refused() -> UpstreamError:
+    text = "the service's answer leads to the broker itself, or to an unclear place"
+    return UpstreamError(502, "upstream_reset", text)
