@@ -120,8 +120,8 @@ def tool_call(text: str, project: Path) -> dict[str, Any]:
 async def decided(bench: Bench, agent: Agent, text: str, project: Path) -> HookVerdict:
     """Ask as the hook's process does, with the call as the host tells of it."""
     call = HOSTS[HOST].read(tool_call(text, project))
-    home = str(bench.home.data)
-    return await asyncio.to_thread(hook._decided, HOST, agent.name, home, call)
+    broker = hook._asked_at_home(str(bench.home.data))
+    return await asyncio.to_thread(hook._decided, HOST, agent.name, broker, call)
 
 
 async def test_ten_tasks_need_at_most_two_approvals(
