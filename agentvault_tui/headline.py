@@ -31,11 +31,11 @@ _VERBS: Final = {
 
 
 def headline(asker: object, wanted: Shown) -> Shown:
-    """Say who wants what, as one sentence without a full stop.
+    """Word a request as one sentence without a full stop.
 
     Args:
         asker: the agent's name, or the operator's who asks for a change.
-        wanted: what they want, as `wish` says it.
+        wanted: the request, as `wish` words it.
 
     Returns:
         displayable text of at most 200 cells, such as ``payments-agent wants to pay
@@ -54,18 +54,18 @@ def wish(
     connection: str | None = None,
     change: str | None = None,
 ) -> Shown:
-    """Say what is wanted, as it follows "wants to" in a headline.
+    """Word a request, as it follows "wants to" in a headline.
 
     Args:
-        action: the scope whose action is asked for.
-        resource: what it is on, if that is named.
+        action: the scope of the action.
+        resource: its resource, if that is named.
         parameters: its parameters, as the agent sent them.
         money: how its service writes amounts, if that is known.
         unlimited: whether nothing but the scope limits the token.
-        connection: of the provider whose own token is asked for, if it is one.
-        change: what an operator wants to change, where no agent asks.
+        connection: of the provider whose own token is requested, if it is one.
+        change: an operator's change, if no agent asks.
     """
-    known = parameters if isinstance(parameters, dict) else {}
+    named = parameters if isinstance(parameters, dict) else {}
     if change is not None:
         return clip(f"change: {visible(change, 120)}", _LONGEST)
     if connection:
@@ -75,9 +75,9 @@ def wish(
     verb, _, noun = action.partition(":")
     words = _VERBS.get(action) or f"{verb} {noun.replace('-', ' ').replace('_', ' ')}"
     words = str(visible(words, _PART))
-    much, payee = gist(known, money), _payee(known)
+    much, payee = gist(named, money), _payee(named)
     much = much.replace(f", {UNIT_UNKNOWN}", f" ({UNIT_UNKNOWN})")
-    if command := known.get("command"):
+    if command := named.get("command"):
         return Shown(f"{words} “{visible(command, _PART)}”")
     if much:
         words = f"{words} {much}" if action in _VERBS else f"{words}, {much},"
@@ -90,14 +90,14 @@ def wish(
 
 def gist(parameters: object, money: Money | None) -> str:
     """Summarise how much an action moves: amount, recipients, items."""
-    known = parameters if isinstance(parameters, dict) else {}
-    recipients = known.get("recipients")
-    words = [amount] if (amount := headline_amount(known, money)) else []
+    named = parameters if isinstance(parameters, dict) else {}
+    recipients = named.get("recipients")
+    words = [amount] if (amount := headline_amount(named, money)) else []
     if isinstance(recipients, list):
         recipients = len(recipients)
     if isinstance(recipients, int):
         words.append(f"{recipients:,} recipient{'s' * (recipients != 1)}")
-    if isinstance(count := known.get("count"), int):
+    if isinstance(count := named.get("count"), int):
         words.append(f"{count:,} item{'s' * (count != 1)}")
     return ", ".join(words)
 

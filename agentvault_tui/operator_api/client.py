@@ -167,7 +167,7 @@ class OperatorClient:
         return _read(content, call.answer)
 
     def reachable(self) -> bool:
-        """Tell whether a broker answers; one elsewhere has to.
+        """Check whether a broker answers; one elsewhere has to.
 
         Raises:
             UnreachableError: one elsewhere does not.
@@ -181,7 +181,7 @@ class OperatorClient:
         return True
 
     def events(self, after: int) -> Iterator[WireShape]:
-        """Follow what happens from behind *after*; ends when the broker does.
+        """Follow the events after *after*; ends when the broker does.
 
         Raises:
             UnreachableError: no broker answers.
@@ -229,8 +229,8 @@ class OperatorClient:
             proof = self._remote.headers(method, path) if self._remote else {}
             connection.request(method, path, body, {**headers, **proof})
             response = connection.getresponse()
-            told = (response.status, response.headers)
-            if self._remote and self._remote.renews(*told) and left:
+            reply = (response.status, response.headers)
+            if self._remote and self._remote.renews(*reply) and left:
                 response.read()
             else:
                 break
@@ -238,7 +238,7 @@ class OperatorClient:
 
 
 class AsyncOperatorClient:
-    """Asks the broker on a connection that is kept; it connects on its first call."""
+    """Calls the broker on a persistent connection, opened with its first call."""
 
     def __init__(self, broker: BrokerAddress, pause: float = 0.0) -> None:
         """Speak to *broker*; read a busy stream every *pause* seconds."""
@@ -280,10 +280,10 @@ class AsyncOperatorClient:
         return _read(response.content, call.answer)
 
     async def events(self, after: int, face: str) -> AsyncIterator[list[WireShape]]:
-        """Yield what happens after that number, as it comes, many at a time.
+        """Yield the events after that number, as they come, many at a time.
 
-        *face* is what this is to the other operators.
-        The first list is empty: the broker has accepted.
+        *face* is this client's kind for the other operators. The first list is empty:
+        the broker has accepted.
 
         Raises:
             AgentVaultError: the stream ended, or is none.
@@ -304,15 +304,15 @@ class AsyncOperatorClient:
                     raise _refusal(response.status_code, await response.aread())
                 yield []
                 decoder, loop = Decoder(), asyncio.get_running_loop()
-                asked = loop.time()
+                started = loop.time()
                 async for chunk in response.aiter_raw():
-                    waited = loop.time() - asked > _AT_ONCE
+                    waited = loop.time() - started > _AT_ONCE
                     yield read_events(decoder.feed(chunk))
                     # What is here already is taken at once, however small its chunks:
                     # a pause after each would let a flood run ever further ahead.
                     if waited and len(chunk) < _MUCH:
                         await asyncio.sleep(self._pause)
-                    asked = loop.time()
+                    started = loop.time()
         except httpx.HTTPError as error:
             raise _unreachable(error, self.broker) from error
         except OverlongError as error:
@@ -347,10 +347,10 @@ class AsyncOperatorClient:
 
 
 def read_events(frames: list[Frame]) -> list[WireShape]:
-    """Read what frames of the stream hold; of an unknown kind, nothing.
+    """Read the content of the stream's frames; of an unknown kind, nothing.
 
     Raises:
-        AgentVaultError: one of them is not what its kind says.
+        AgentVaultError: a frame is malformed.
     """
     return [
         _read(frame.data, kind)
@@ -360,7 +360,7 @@ def read_events(frames: list[Frame]) -> list[WireShape]:
 
 
 def remember_socket(home: Home, path: Path | None) -> None:
-    """Keep for other commands where this home's broker listens, if it is unusual."""
+    """Store the broker's address of this home for other commands, if it is unusual."""
     pointer = home.socket_pointer
     if path is None:
         pointer.unlink(missing_ok=True)
@@ -370,7 +370,7 @@ def remember_socket(home: Home, path: Path | None) -> None:
 
 
 def _is_change(call: ApiCall[Any]) -> bool:
-    """Tell whether a 202 of *call* is a change that waits for a person."""
+    """Check whether a 202 of *call* is a change that waits for a person."""
     return call.status != 202 and call.answer not in {ChangeInfo, DecisionAnswer}
 
 

@@ -65,7 +65,7 @@ class AgentRequest(WireRequest, kw_only=True):
     template: bool = False
     """Never served itself: other agents are made from it."""
     from_template: ShortId | None = field(name="from", default=None)
-    """The id of the template whose scopes, owner and delegates it has."""
+    """The id of the template that gives it scopes, owner and delegates."""
     resource_server: bool = False
     serves: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()
@@ -78,7 +78,7 @@ class NewSecretRequest(WireRequest, kw_only=True):
 
 
 class ScopesRequest(WireRequest, kw_only=True):
-    """Give and take scopes of one agent, or say what a resource server serves."""
+    """Grant and remove scopes of one agent, or set those of a resource server."""
 
     agent_id: Word
     grant: tuple[str, ...] = ()
@@ -119,11 +119,11 @@ class DelegatesRequest(WireRequest, kw_only=True):
     to: Word
     """The other agent's id."""
     scopes: tuple[str, ...] = ()
-    """None: nothing, and what came of it ends."""
+    """None: nothing, and the delegated tokens end."""
 
 
 class TreeQuery(WireShape, kw_only=True):
-    """Whose delegation trees: those that hold a token of the agent; all without one."""
+    """The delegation trees with a token of the agent; all without one."""
 
     agent: str | None = None
 
@@ -195,7 +195,7 @@ class RepeatRequest(WireRequest, kw_only=True):
 
     @property
     def repeat(self) -> Repeat:
-        """Return it as what is to be approved."""
+        """Return it for the approval."""
         bounds = (ParameterBound(name, most.max) for name, most in self.bounds.items())
         return Repeat(self.count, self.within, tuple(sorted(bounds)))
 
@@ -211,14 +211,14 @@ class RepeatRequest(WireRequest, kw_only=True):
             name, _, value = bound.partition("=")
             number = value.isascii() and value.isdecimal() and len(value) < 16
             if name not in BOUNDED or name in most or not number:
-                known = ", ".join(BOUNDED)
-                raise ValueError(f"A bound is NAME=MAX, once each: {known}.")
+                choices = ", ".join(BOUNDED)
+                raise ValueError(f"A bound is NAME=MAX, once each: {choices}.")
             most[name] = ParameterMax(max=int(value))
         return cls(count=count, within=within, bounds=most)
 
 
 class Factor(WireRequest, kw_only=True):
-    """How a person who is signed in here approves; in no repr or log.
+    """The factor by which a person who is signed in here approves; in no repr or log.
 
     It is a one-time code, or the assertion of a security key.
     """
@@ -285,19 +285,19 @@ class PastQuery(WireShape, kw_only=True):
 
 
 class PastActivityQuery(PastQuery, kw_only=True):
-    """Whose activity, at which moment."""
+    """The agent and the moment."""
 
     agent: str = ""
 
 
 class PolicyQuery(WireRequest, kw_only=True):
-    """Which policy: the one in force, or one that was."""
+    """Which policy: the one in effect, or one that was."""
 
     version: Annotated[str, Meta(max_length=64)] = ""
 
 
 class ApplyRequest(WireRequest, kw_only=True):
-    """A policy to put into the home's file and in force, in one step."""
+    """A policy to put into the home's file and in effect, in one step."""
 
     policy: Annotated[str, Meta(min_length=1)]
     """The text of the file."""
@@ -344,7 +344,7 @@ class ContinueRequest(WireRequest, kw_only=True):
 
 
 class ConnectionQuery(WireShape, kw_only=True):
-    """Whose accounts."""
+    """The agent."""
 
     agent: str | None = None
 
@@ -365,7 +365,7 @@ class LookRequest(WireRequest, kw_only=True):
 
 
 class StreamQuery(WireShape, kw_only=True):
-    """What the stream is opened for."""
+    """The purpose of the stream."""
 
     face: Literal["console", "plain", "stream"] = field(default="stream", name="as")
 
@@ -410,7 +410,7 @@ class TeamKeyRequest(WireRequest, kw_only=True):
     """Make another key for the team."""
 
     lost: bool = False
-    """Whether the key in force is in no home any more."""
+    """Whether the key in effect is in no home any more."""
 
 
 class SecretNameRequest(WireRequest, kw_only=True):

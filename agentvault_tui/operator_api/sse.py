@@ -73,12 +73,12 @@ class Decoder:
         end = 0
         if self._kind or self._data or "\r" in text:
             return end
-        while found := _PLAIN.match(text, end):
-            begin = found.end()
+        while match := _PLAIN.match(text, end):
+            begin = match.end()
             line = text.find("\n", begin)
             if line < 0 or not text.startswith("\n", line + 1):
                 break  # it is not whole yet, or not plain
-            given, kind = found.groups()
+            given, kind = match.groups()
             if given is not None:
                 self._last_id = given
             frames.append(Frame(kind, self._last_id, text[begin:line]))

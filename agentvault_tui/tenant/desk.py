@@ -104,20 +104,20 @@ class DeskConfirmation:
         return Response(status_code=204, headers=_UNCACHED)
 
     async def challenge(self, request: Request) -> Response:
-        """Return what a security key is asked to sign, bound to a device code.
+        """Return the challenge for a security key to sign, bound to a device code.
 
         A person has five minutes for it, and it approves no other code.
         """
         try:
             code, _, sub = self._code(await wide_form(request))
             user, _ = self._person(sub, code)
-            if self._keys is None or not (known := self._keys.of(sub)):
+            if self._keys is None or not (passkeys := self._keys.of(sub)):
                 raise _no_key()
         except TenantRefusedError as error:
             return refusal(error)
         challenge = to_base64url(self._keys.challenge(_about(code, user)))
         wanted = {"rp_id": self._keys.rp_id, "origin": self._keys.origin}
-        ids = [one.id for one in known]
+        ids = [one.id for one in passkeys]
         return reply(200, {**wanted, "challenge": challenge, "credentials": ids})
 
     def _code(self, form: Mapping[str, str]) -> tuple[StoredDeviceCode, Client, str]:
@@ -131,7 +131,7 @@ class DeskConfirmation:
         return code, client, sub
 
     def _person(self, sub: str, code: StoredDeviceCode) -> tuple[User, StepUpDetails]:
-        """Return who confirms, and what, if it can be approved here."""
+        """Return the person to confirm, and the details, if this desk can approve."""
         if not self._parts.codes.open(code):
             raise refused("code_over", _OVER)
         what = code.details

@@ -35,7 +35,7 @@ _UNREADABLE: Final = (
     *(ValueError, TypeError, LookupError, AttributeError),
     *(ArithmeticError, EOFError, RecursionError),
 )
-"""What reading an answer may raise: JSON, CBOR and COSE, of a stranger."""
+"""The errors of reading an answer: JSON, CBOR and COSE, of a stranger."""
 _MOST: Final = 20
 """Passkeys of one person."""
 
@@ -114,7 +114,7 @@ class Passkeys:
         return head + self._mac(head, about)
 
     def is_ours(self, challenge: bytes, about: str) -> bool:
-        """Tell whether *challenge* is a live one of ours about *about*."""
+        """Check whether *challenge* is a live one of ours about *about*."""
         head, mac = challenge[: _NONCE + _TIME], challenge[_NONCE + _TIME :]
         left = int.from_bytes(head[_NONCE:]) - self._clock.now().timestamp()
         # Not if the clock was set back by more than its life, either.
@@ -122,7 +122,7 @@ class Passkeys:
         return lives and hmac.compare_digest(mac, self._mac(head, about))
 
     def request_options(self, challenge: bytes, sub: str | None = None) -> str:
-        """Return what a page asks of `navigator.credentials.get`, as JSON.
+        """Return the options of a page for `navigator.credentials.get`, as JSON.
 
         Passkeys of *sub* may answer; without one any that the device knows for us.
         """
@@ -145,7 +145,7 @@ class Passkeys:
         )
 
     def creation_options(self, user: User, about: str) -> str:
-        """Return what a page asks of `navigator.credentials.create`, as JSON."""
+        """Return the options of a page for `navigator.credentials.create`, as JSON."""
         from webauthn import (  # noqa: PLC0415 - see the module's docstring
             generate_registration_options,
             options_to_json,
@@ -174,9 +174,9 @@ class Passkeys:
         return options_to_json(options)
 
     def register(self, user: User, about: str, answer: str) -> Passkey:
-        """Verify and keep a new passkey of *user*'s (WebAuthn section 7.1).
+        """Verify and store a new passkey of *user*'s (WebAuthn section 7.1).
 
-        *answer* is the browser's, as JSON, and *about* what its challenge is bound to.
+        *answer* is the browser's, as JSON, and *about* the binding of its challenge.
 
         Raises:
             TenantRefusedError: ``bad_passkey``.
@@ -257,9 +257,9 @@ class Passkeys:
         )
 
         try:
-            told = _object(answer)
-            row = self._store.find("passkeys", id=str(told["id"]), host=self.rp_id)
-            client_data = _object(_decoded(told, "clientDataJSON"))
+            answered = _object(answer)
+            row = self._store.find("passkeys", id=str(answered["id"]), host=self.rp_id)
+            client_data = _object(_decoded(answered, "clientDataJSON"))
         except _UNREADABLE:
             raise _bad("it cannot be read") from None
         if row is None:
@@ -275,7 +275,7 @@ class Passkeys:
             raise _bad("it was asked for by a page of another site")
         try:
             done = verify_authentication_response(
-                credential=told,
+                credential=answered,
                 expected_challenge=challenge,
                 expected_rp_id=self.rp_id,
                 expected_origin=self.origin,
@@ -329,14 +329,14 @@ def _object(text: str | bytes) -> dict[str, Any]:
         ValueError: it is no JSON.
         TypeError: it is no object.
     """
-    found = strict_json.loads(text)
-    if not isinstance(found, dict):
+    parsed = strict_json.loads(text)
+    if not isinstance(parsed, dict):
         raise TypeError("it is no object")
-    return found
+    return parsed
 
 
-def _decoded(told: Any, name: str) -> bytes:
-    return from_base64url(told["response"][name])
+def _decoded(value: Any, name: str) -> bytes:
+    return from_base64url(value["response"][name])
 
 
 def _named(key: str) -> PublicKeyCredentialDescriptor:

@@ -63,7 +63,7 @@ _HEADERS: Final = {
 
 
 def request_view(what: StepUpDetails) -> dict[str, object]:
-    """Return what is being approved, displayable, each text in full.
+    """Return the approval's content, displayable, each text in full.
 
     The agent's own reason is not among it (T-08). `scope` is every scope the token will
     carry, where that is more than the action.
@@ -95,7 +95,7 @@ def request_view(what: StepUpDetails) -> dict[str, object]:
 
 
 def headline_of(what: StepUpDetails) -> Shown:
-    """Say who wants what, in the words of every other face."""
+    """Word the request's headline, as every other face does."""
     wanted = wish(
         *(what.action, what.resource, what.parameters, what.money),
         unlimited=what.unlimited,
@@ -190,7 +190,7 @@ class Views:
         problem: Problem | None = None,
         **values: object,
     ) -> Response:
-        """Return a page of the device flow, with what is asked for and until when."""
+        """Return a page of the device flow, with the request and its end."""
         return self.page(
             name,
             problem,

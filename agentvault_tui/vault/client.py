@@ -64,7 +64,7 @@ class TenantClient(Tenant):
         """Name the tenant, and our client there, which may use the device flow.
 
         Where *mfa_at_required*, its Action stamps the time of the second factor
-        (`model.claims.MFA_AT`), and no other claim stands in for it. *amr_required*:
+        (`model.claims.MFA_AT`), and no other claim replaces it. *amr_required*:
         ``amr`` must say that there was a second factor; not where our own Action is
         known to stamp its time.
 
@@ -88,8 +88,8 @@ class TenantClient(Tenant):
         """Begin a device flow (RFC 8628 section 3.1).
 
         Args:
-            scope: what is asked for.
-            authorization_details: RFC 9396, what the person is to approve; sent where
+            scope: the requested scope.
+            authorization_details: RFC 9396, the content of the approval; sent if
                 `Tenant.details_types` has their types.
             ttl: the most seconds its code lives.
             origin: where a sign-in from another machine comes from; sent to a tenant
@@ -99,7 +99,7 @@ class TenantClient(Tenant):
             the flow, with the code and the page to show.
 
         Raises:
-            TenantError: it is unreachable, refuses, or sent what cannot be shown.
+            TenantError: it is unreachable, refuses, or sent undisplayable text.
         """
         if not self.client_id:
             raise TenantError(
@@ -108,15 +108,15 @@ class TenantClient(Tenant):
                 " the issuer is another broker's embedded tenant, sign in and approve"
                 " at that broker",
             )
-        asked = {"scope": scope}
+        form = {"scope": scope}
         # RFC 9396 section 10. Auth0 has no details in its device flow, and whether it
         # ignores or refuses what it does not know is not written anywhere.
         types = {one.get("type") for one in authorization_details or ()}
         if types and types <= await self.details_types():
-            asked["authorization_details"] = json.dumps(authorization_details)
+            form["authorization_details"] = json.dumps(authorization_details)
         if origin and await self.details_types():
-            asked["origin"] = origin
-        return await start_flow(self, self.client_id, asked, ttl)
+            form["origin"] = origin
+        return await start_flow(self, self.client_id, form, ttl)
 
     async def poll_once(self, flow: DeviceFlow) -> Poll:
         """Ask the token endpoint once; an outage is an answer, not an error."""
@@ -151,7 +151,7 @@ class TenantClient(Tenant):
             who it was.
 
         Raises:
-            IdentityError: it proves less than is needed; `reason` says what.
+            IdentityError: it proves too little; `reason` has the missing part.
             TenantError: the tenant's keys cannot be had.
         """
         try:
@@ -175,7 +175,7 @@ class TenantClient(Tenant):
     async def verify_page_answer(
         self, raw: str, *, digest: str, until: Deadline
     ) -> PageAnswer:
-        """Verify who answered at the approval page without approving, and what.
+        """Verify an answer at the approval page other than an approval.
 
         Raises:
             IdentityError: it is no such answer about *digest*.
@@ -185,7 +185,7 @@ class TenantClient(Tenant):
         return page_answer_of(claims, digest)
 
     async def tell_outcome(self, flow: DeviceFlow, outcome: str) -> None:
-        """Tell the embedded tenant what became of a step-up, for its approval page.
+        """Send a step-up's result to the embedded tenant, for its approval page.
 
         Raises:
             TenantError: the tenant does not answer.
@@ -213,11 +213,11 @@ class TenantClient(Tenant):
         await self._at_desk(CONFIRM_PATH, flow, form)
 
     async def key_challenge(self, flow: DeviceFlow, sub: str) -> object:
-        """Have the embedded tenant's challenge for a security key, bound to a flow.
+        """Fetch the embedded tenant's challenge for a security key, bound to a flow.
 
         Args:
             flow: the flow that the key is to approve.
-            sub: whose key.
+            sub: the key's owner.
 
         Returns:
             the JSON of an `operator_api.sessions.KeyChallenge`.
@@ -231,9 +231,9 @@ class TenantClient(Tenant):
     async def _at_desk(
         self, path: str, flow: DeviceFlow, form: Mapping[str, str]
     ) -> TenantReply:
-        known = {"client_id": self.client_id, "device_code": flow.device_code}
+        fields = {"client_id": self.client_id, "device_code": flow.device_code}
         url = f"{self.issuer}{path.removeprefix('/')}"
-        reply = await self.send("POST", url, form={**known, **form})
+        reply = await self.send("POST", url, form={**fields, **form})
         if reply.status in {200, 204}:
             return reply
         code = visible(reply.error or "unavailable", 40)

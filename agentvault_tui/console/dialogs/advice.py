@@ -1,4 +1,4 @@
-"""Take away, restore or dismiss what advice is about."""
+"""Remove, restore or dismiss the permission of an advice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agentvault_tui.operator_api.calls import ApiCall
 
 
 class AdviceDialog(Confirm[AdviceInfo]):
-    """Take away, restore or dismiss what advice is about: a key, then `y`."""
+    """Remove, restore or dismiss the permission of an advice: a key, then `y`."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "confirm", "do it")]
 
@@ -38,10 +38,10 @@ class AdviceDialog(Confirm[AdviceInfo]):
         return ((f"{word}  ", pen.palette.title), (self._about, pen.palette.strong))
 
     def plan(self, pen: Pen, width: int, height: int) -> list[Row]:
-        """Say what it is about, and what follows."""
+        """Word the subject, and the consequences."""
         shown = self.desk.mirror.intake.shown
         change = change_texts(self._advice.change)
-        text = "; ".join(f"{what} {told}" for what, told in change)
+        text = "; ".join(f"{what} {change_text}" for what, change_text in change)
         refused = self._advice.evidence.would_have_refused
         return [
             *pen.facts("Change", shown(text, 600), width, max(height - 3, 1))[0],

@@ -1,4 +1,4 @@
-"""What confirmations share: the plan, a Cancel that has the focus, then the outcome."""
+"""The common parts of confirmations: the plan, a focused Cancel, the outcome."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Confirm(Dialog[None], Generic[Answer]):
     finished = False
     """Whether it has happened."""
     answer: Answer | None = None
-    """What the broker said to it."""
+    """The broker's answer."""
 
     # What subclasses say
 
@@ -89,11 +89,11 @@ class Confirm(Dialog[None], Generic[Answer]):
         raise NotImplementedError
 
     def plan(self, pen: Pen, width: int, height: int) -> list[Row]:
-        """Say what will happen, within *height* rows."""
+        """Word the plan, within *height* rows."""
         raise NotImplementedError
 
     def outcome(self, pen: Pen, width: int) -> list[Row]:
-        """Say what did happen."""
+        """Word the result."""
         raise NotImplementedError
 
     def obstacle(self) -> str | None:
@@ -167,7 +167,7 @@ class Confirm(Dialog[None], Generic[Answer]):
         action: str,
         parameters: tuple[object, ...],
     ) -> bool | None:
-        """Offer what the stage allows: a decision before, closing after."""
+        """Offer the actions of the stage: a decision before, closing after."""
         match action:
             case "confirm":
                 return not self.finished and self.obstacle() is None
@@ -212,7 +212,7 @@ class Confirm(Dialog[None], Generic[Answer]):
         self.update_page()
 
     def done(self, answer: Answer) -> None:
-        """Keep the broker's answer, and show what happened."""
+        """Store the broker's answer, and show the result."""
         self.finished, self.answer = True, answer
         self.note = ""
         if self.is_attached:
@@ -223,7 +223,7 @@ class Confirm(Dialog[None], Generic[Answer]):
 
 
 def cautioned(pen: Pen, answer: object, width: int) -> list[Row]:
-    """Say that what is in effect could still be lost, if it could."""
+    """Warn that the result could still be lost, if it could."""
     return [
         row
         for text in caution(answer)

@@ -1,4 +1,4 @@
-"""The step-up dialog: what is asked, the second factor, how it ended."""
+"""The step-up dialog: the request, the second factor, the result."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from agentvault_tui.text import Shown
 _GONE: Final = "The broker lists this request no more: nothing can be decided here."
 _REOPEN: Final = "Nothing is approved on it here: Esc, and open it as it is now."
 _ASCII_CODE: Final = 112
-"""The width a QR code needs whose modules are two cells wide."""
+"""The width of a QR code whose modules are two cells wide."""
 
 
 class StepUpDialog(Dialog[None]):
@@ -86,7 +86,7 @@ class StepUpDialog(Dialog[None]):
         """How often more the same is approved, as it was typed."""
         self._shown = {stepup.digest}
         """Digests of the request as shown here: alone, and with a repeat."""
-        self._cut = False
+        self._truncated = False
         self._viewed = False
         self._trusted = 0
         self._code_seen = desk.begun.get(stepup.id, desk.mirror.clock.now())
@@ -103,7 +103,7 @@ class StepUpDialog(Dialog[None]):
     def state(self) -> object:
         """Let keys wait after a change of stage or a new problem.
 
-        The count is left out: an agent that repeats itself would otherwise keep the
+        The count is left out: otherwise an agent that repeats itself could prevent the
         keys from ever counting.
         """
         row, past = self._latest(), self.history.decisions.rows
@@ -137,12 +137,12 @@ class StepUpDialog(Dialog[None]):
     def page(self, width: int, height: int) -> SheetPage:
         """Draw the stage the request is in, or all of it while it is viewed."""
         pen, row = self.pen, self.row
-        asked = self._asked()
-        footer, inputs = self._foot(asked, pen, width, height)
+        facts = self._facts()
+        footer, inputs = self._foot(facts, pen, width, height)
         room, about = height - len(footer), ""
-        remark = head_end(row, pen, asked.now, sure=self.desk.mirror.link.live)
+        remark = head_end(row, pen, facts.now, sure=self.desk.mirror.link.live)
         if self.viewing:
-            body, self._trusted = whole(asked, pen, width)
+            body, self._trusted = whole(facts, pen, width)
             about = in_full(self.sheet.top + 1, len(body), room)
         elif row.status == "authorizing" and not self._here:
             about = "verify it is you"
@@ -151,14 +151,14 @@ class StepUpDialog(Dialog[None]):
             # Without colour nobody can know what is dark on light: no code then.
             picture = not self.app.no_color
             size = (width, room)
-            body = factor(asked, times, pen, size, self.desk, picture=picture)
+            body = factor(facts, times, pen, size, self.desk, picture=picture)
         elif row.open:
-            body, _ = brief(asked, pen, width, room)
+            body, _ = brief(facts, pen, width, room)
             about = row.headline
         else:
             ours = self._asked_here or self.stepup_id in self.desk.begun
             elsewhere = self.opened.open and not ours
-            body = decided(asked, pen, width, elsewhere=elsewhere)
+            body = decided(facts, pen, width, elsewhere=elsewhere)
         if not self.viewing:
             self.sheet.top = 0
         places = {"reason": (8, len(body) + len(footer) - 1)} if self.typing else {}
@@ -209,7 +209,7 @@ class StepUpDialog(Dialog[None]):
     # Keys
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Offer what the stage of the request allows."""
+        """Offer the actions for the request's stage."""
         match action:
             case "agent":
                 return not self.row.is_change
@@ -242,7 +242,7 @@ class StepUpDialog(Dialog[None]):
         return "change id" if self.row.is_change else "step-up id", self.stepup_id
 
     def _may_ask(self) -> bool:
-        """Tell whether the second factor can be asked for: no code of ours waits."""
+        """Check whether the second factor can be asked for: no code of ours waits."""
         row, busy = self.row, self.typing or self._here
         waits = row.status == "pending" or (
             row.status == "authorizing"
@@ -298,7 +298,7 @@ class StepUpDialog(Dialog[None]):
             self.refresh_bindings()
 
     def _send_code(self) -> None:
-        """Approve by what was typed, exactly the request that is shown."""
+        """Approve by the typed code, exactly the request that is shown."""
         if not self.may_decide("approve") or self._says_altered():
             return
         factor = self.prompt.take()
@@ -340,10 +340,10 @@ class StepUpDialog(Dialog[None]):
             self.sheet.query_one("#reason", LineInput).focus()
 
     def _may_begin(self) -> bool:
-        """Tell whether nothing changed and no cut value is unread; if not, say so."""
+        """Check that nothing changed and no truncated value is unread; else say so."""
         if self._says_altered():
             return False
-        if self._cut and not self._viewed:
+        if self._truncated and not self._viewed:
             view = self.desk.key("view", "v")
             self.say(
                 f"A value is cut here: press {view}, read to the end, then approve."
@@ -405,7 +405,7 @@ class StepUpDialog(Dialog[None]):
         self.update_page()
 
     @on(Input.Submitted)
-    def _told(self, event: Input.Submitted) -> None:
+    def _submit(self, event: Input.Submitted) -> None:
         event.stop()
         if event.input is self.prompt.password and not self.prompt.code.value:
             self.prompt.code.focus()
@@ -512,37 +512,38 @@ class StepUpDialog(Dialog[None]):
             self.row = heard
         return self.row
 
-    def _asked(self) -> StepUpFacts:
+    def _facts(self) -> StepUpFacts:
         agent = self.desk.mirror.agents.get(self.row.agent_id)
         owner = agent.owner if agent else Shown("")
-        told, now = self.history.decisions, self.clock.now()
-        return StepUpFacts(self.row, owner, told, now, self.body.view, self.lines.shown)
+        earlier, now = self.history.decisions, self.clock.now()
+        view, shown = self.body.view, self.lines.shown
+        return StepUpFacts(self.row, owner, earlier, now, view, shown)
 
     def _altered(self) -> bool:
-        """Tell whether this is no longer what was shown when the dialog opened."""
+        """Check whether this has changed since the dialog opened."""
         row = self._latest()
         if self.body.foreign:
             return True
         return row.digest not in self._shown or bool(changes(self.opened, row))
 
     def _foot(
-        self, asked: StepUpFacts, pen: Pen, width: int, height: int
+        self, facts: StepUpFacts, pen: Pen, width: int, height: int
     ) -> tuple[list[Row], dict[str, tuple[int, int]]]:
-        """Write notes and keys; a cut value is told before anyone presses a key."""
+        """Write notes and keys; a truncated value is announced first."""
         if self.prompt.open or self.key.open:
             offered = (*ways(self.desk, self.pages), "key", "leave")
             keys = pen.key_rows(self.hints(*offered), width)
             if self.key.open:
                 rows, inputs = self.key.rows(pen, width, keys)
             else:
-                rows, inputs = self.prompt.rows(self.row, pen, width, asked.now, keys)
+                rows, inputs = self.prompt.rows(self.row, pen, width, facts.now, keys)
             notes = self._notes(pen, width)
             places = {name: (x, y + len(notes)) for name, (x, y) in inputs.items()}
             return [*notes, *rows], places
-        return self._foot_of_keys(asked, pen, width, height), {}
+        return self._foot_of_keys(facts, pen, width, height), {}
 
     def _foot_of_keys(
-        self, asked: StepUpFacts, pen: Pen, width: int, height: int
+        self, facts: StepUpFacts, pen: Pen, width: int, height: int
     ) -> list[Row]:
         keys = self._footer(pen, width)
         footer = [*self._notes(pen, width), *keys]
@@ -550,11 +551,13 @@ class StepUpDialog(Dialog[None]):
             return [*accepted(pen), *footer]
         if self.row.status != "pending" or self.viewing:
             return footer
-        _, self._cut = brief(asked, pen, width, height - len(footer))
-        if len(footer) == len(keys) and self._cut and not self._viewed:
+        _, self._truncated = brief(facts, pen, width, height - len(footer))
+        if len(footer) == len(keys) and self._truncated and not self._viewed:
             view, approve = self.desk.key("view", "v"), self.desk.key("approve", "a")
-            cut = f"A value is cut here: {view} shows it whole, {approve} waits for it."
-            return [EMPTY, *pen.paragraph(cut, width, pen.palette.waiting), *keys]
+            note = (
+                f"A value is cut here: {view} shows it whole, {approve} waits for it."
+            )
+            return [EMPTY, *pen.paragraph(note, width, pen.palette.waiting), *keys]
         return footer
 
     def _notes(self, pen: Pen, width: int) -> list[Row]:
@@ -562,16 +565,16 @@ class StepUpDialog(Dialog[None]):
             return self.notes(pen, width)
         if not self.row.open:
             return []
-        said = self.desk.refusal()
-        if said is None and self.stepup_id not in self.desk.mirror.stepups:
-            said = _GONE
-        if said is None and self._altered():
+        text = self.desk.refusal()
+        if text is None and self.stepup_id not in self.desk.mirror.stepups:
+            text = _GONE
+        if text is None and self._altered():
             what = ", ".join(changes(self.opened, self.row))
             what = what or ("its body" if self.body.foreign else "digest")
-            said = f"CHANGED since this was opened: {what}. {_REOPEN}"
-        if said is None:
+            text = f"CHANGED since this was opened: {what}. {_REOPEN}"
+        if text is None:
             return []
-        return [EMPTY, *pen.paragraph(said, width, pen.palette.waiting)]
+        return [EMPTY, *pen.paragraph(text, width, pen.palette.waiting)]
 
     def _footer(self, pen: Pen, width: int) -> list[Row]:
         if self.typing:

@@ -34,7 +34,7 @@ def details(
 ) -> list[Row]:
     """Write everything worth knowing about an agent, and fill *size* with its events.
 
-    *restores* is what is said besides of one that is revoked.
+    *restores* is the note about a revoked one.
     """
     width, height = size
     seen = AgentContext(mirror, agent, restores=restores)
@@ -72,7 +72,7 @@ def _identity(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row
 
 
 def _standing(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
-    """Say by what tokens it is known, when it ends, and with which template."""
+    """Word its identity by tokens, its end, and its template."""
     p, now = pen.palette, mirror.clock.now()
     soon = agent.until and 0 < (agent.until - now).total_seconds() < SOON
     rows = list[Row]()
@@ -80,10 +80,10 @@ def _standing(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row
         rows += pen.facts("Known by", agent.subject, width, 2, p.text)[0]
     origin = mirror.agents.get(agent.from_template or "")
     made = [one.name for one in mirror.derived(agent.id)] if agent.template else None
-    told = ending(
+    parts = ending(
         *(agent.until, now, origin.name if origin else agent.from_template, made)
     )
-    for label, text in told:
+    for label, text in parts:
         style = p.waiting if label == "Ends" and soon else p.text
         rows += pen.facts(label, text, width, 3, style)[0]
     return rows
@@ -96,27 +96,27 @@ def ending(
     made: Sequence[str] | None,
     more: int = 0,
 ) -> list[tuple[str, str]]:
-    """Say when and with what an agent ends, and what ends with it.
+    """Word an agent's end, and the things that end with it.
 
     Args:
         until: when it is revoked by itself.
         now: the time.
-        template: the name of what it was made from, if of any.
+        template: the name of its template, if it has one.
         made: names of agents made from it, where it is a template.
         more: how many others there are.
 
     Returns:
-        labels, and what to say.
+        labels, and texts.
     """
-    told = []
+    parts = []
     if until is not None:
-        told.append(("Ends", f"{ends_in(until, now)}, at {until:%Y-%m-%d %H:%M:%S}Z"))
+        parts.append(("Ends", f"{ends_in(until, now)}, at {until:%Y-%m-%d %H:%M:%S}Z"))
     if made is not None:
         names = _first(made, more) or "none"
-        told.append(("Template", f"never served itself; made from it: {names}"))
+        parts.append(("Template", f"never served itself; made from it: {names}"))
     if template:
-        told.append(("Made from", f"the template {template}, and ends with it"))
-    return told
+        parts.append(("Made from", f"the template {template}, and ends with it"))
+    return parts
 
 
 def _first(names: Sequence[str], more: int = 0) -> str:
@@ -149,17 +149,17 @@ def _grants(pen: Pen, agent: AgentRow, width: int) -> list[Row]:
 
 def _delegations(pen: Pen, agent: AgentRow, width: int) -> list[Row]:
     """Say from whom it holds tokens, and to whom it may pass its own on, or did."""
-    told = [
+    facts = [
         ("Holds of", f"{one.name}: {plural(one.live, 'token')} delegated to it")
         for one in agent.delegated_by
     ]
     for one in agent.delegates:
         may = " ".join(one.scopes) or "nothing any more"
         live = f", {plural(one.live, 'token')} live" if one.live else ""
-        told.append(("Delegates", f"to {one.name}: {may}{live}"))
-    shown = told[:_DELEGATES]
+        facts.append(("Delegates", f"to {one.name}: {may}{live}"))
+    shown = facts[:_DELEGATES]
     rows = [pen.facts(*each, width, 2, pen.palette.text)[0] for each in shown]
-    if more := len(told) - len(shown):
+    if more := len(facts) - len(shown):
         text = f"{more} more: agentvault agents tree"
         rows.append([pen.fact("", (text, pen.palette.muted))])
     return [row for each in rows for row in each]
@@ -189,14 +189,14 @@ def _lately(
     pen: Pen, mirror: Mirror, agent: AgentRow, width: int, most: int
 ) -> list[Row]:
     p = pen.palette
-    found = []
+    recent = []
     for event in reversed(mirror.events):
         if event.agent_id == agent.id:
-            found.append(event)
-            if len(found) == most * _EVENTS_A_ROW:
+            recent.append(event)
+            if len(recent) == most * _EVENTS_A_ROW:
                 break
     rows: list[Row] = []
-    for fold in fold_events(reversed(found))[: -most - 1 : -1]:
+    for fold in fold_events(reversed(recent))[: -most - 1 : -1]:
         event, state = fold.head, fold.state
         style = words.style(p, state)
         parts = (words.deed(event), words.target(event))
@@ -231,7 +231,7 @@ class AgentContext(NamedTuple):
     expired: tuple[LiveToken, ...] = ()
     """Tokens that ended a moment ago."""
     restores: str = ""
-    """What to say of a revoked agent besides, if it can be restored here."""
+    """The note about a revoked agent, if it can be restored here."""
 
     @property
     def now(self) -> datetime:
@@ -246,7 +246,7 @@ def facts(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
         [*_limits(pen, seen, width), *_on_trial(pen, seen, width)],
         _standing(pen, seen.mirror, seen.agent, width),
         _may(pen, seen, width),
-        _asked(pen, seen, width),
+        _refused_scopes(pen, seen, width),
         _holds(pen, seen, width, _TOKENS, "more, later", unsure=not live),
         upstream.accounts(pen, seen.agent, width),
         [*_delegations(pen, seen.agent, width), *_repeats(pen, seen, width)],
@@ -263,7 +263,7 @@ def facts(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
 
 
 def _may(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
-    """Write each granted scope: its risk, what it lets the agent do, how it is used."""
+    """Write each granted scope: its risk, its permission, its use."""
     p, agent = pen.palette, seen.agent
     rows: list[Row] = []
     if agent.resource_server:
@@ -300,21 +300,21 @@ def _indented(pen: Pen, text: str, width: int) -> list[Row]:
 
 
 def _use(pen: Pen, use: ScopeUse | None, now: datetime, width: int) -> Row:
-    """Say how often a scope was used, when last, and what became of other requests."""
+    """Word the uses of a scope, the last one, and the other outcomes."""
     p = pen.palette
-    said = "never used"
+    text = "never used"
     if use is not None and use.uses:
         last = f", last {ago(use.last_used_at, now)}" if use.last_used_at else ""
-        said = f"used {use.uses:,} {'time' if use.uses == 1 else 'times'}{last}"
+        text = f"used {use.uses:,} {'time' if use.uses == 1 else 'times'}{last}"
     if use is not None and use.denied:
-        said += f" {pen.glyphs.separator} denied {use.denied:,}"
+        text += f" {pen.glyphs.separator} denied {use.denied:,}"
     if use is not None and use.escalated:
-        said += f" {pen.glyphs.separator} escalated {use.escalated:,}"
-    return pen.cut(pen.fact("", (f"{_INDENT}{said}", p.muted)), width)
+        text += f" {pen.glyphs.separator} escalated {use.escalated:,}"
+    return pen.cut(pen.fact("", (f"{_INDENT}{text}", p.muted)), width)
 
 
-def _asked(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
-    """Write scopes it asked for and does not have: what it would do if it could."""
+def _refused_scopes(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
+    """Write scopes it requested and does not have, with their effect."""
     p = pen.palette
     rows: list[Row] = []
     granted = {scope.name for scope in seen.agent.scopes}
@@ -333,7 +333,7 @@ def _asked(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
 
 
 def _limits(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
-    """Write the limits it has nearly reached: what is left, and when some frees."""
+    """Write the limits it has nearly reached: the rest, and when some frees."""
     p = pen.palette
     rows: list[Row] = []
     for one in seen.activity.limits if seen.activity else ():
@@ -353,7 +353,7 @@ def _limits(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
 
 
 def _on_trial(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
-    """Write what was taken from it by advice and can be restored, and until when."""
+    """Write its permissions that advice removed on trial, and the trials' ends."""
     shown = seen.mirror.intake.shown
     rows: list[Row] = []
     for one in seen.activity.trials if seen.activity else ():
@@ -439,20 +439,20 @@ def _refused(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
 
 
 def _revoking(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
-    """Say what `r` would end at this moment, what it leaves; or what it did end."""
+    """Word the present effect of `r`, and the rest; or the past effect."""
     p, mirror, agent = pen.palette, seen.mirror, seen.agent
     if agent.revoked:
         return _revoked(pen, seen, width)
     here = ends(mirror, agent, seen.activity)
-    told = consequences(agent, here, seen.now)
+    effects = consequences(agent, here, seen.now)
     rows: list[Row] = []
-    verbs = ("ends", "leaves", *(["works until"] if told.lasts else []))
-    for verb, texts in zip(verbs, told, strict=False):
+    verbs = ("ends", "leaves", *(["works until"] if effects.lasts else []))
+    for verb, texts in zip(verbs, effects, strict=False):
         for number, text in enumerate(texts):
             label = "" if rows else "Revoking"
-            said = text if number else f"{verb} {text}"
+            wording = text if number else f"{verb} {text}"
             rows += pen.facts(
-                label, pen.own(said), width, 4, p.muted if rows else p.strong
+                label, pen.own(wording), width, 4, p.muted if rows else p.strong
             )[0]
             if not number and verb == "ends":
                 waiting = mirror.open_stepups(agent.id)
@@ -476,14 +476,14 @@ def _revoked(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
 def _was_cut(pen: Pen, activity: ActivityRow | None, width: int) -> list[Row]:
     if activity is None or activity.revoked is None:
         return []
-    cut = activity.revoked
-    ended = f"{plural(cut.tokens, 'token')}, {plural(cut.stepups, 'step-up')}"
-    why = f": {cut.reason}" if cut.reason else ""
-    return pen.facts("", f"that cut {ended}; by {cut.by}{why}", width, 3)[0]
+    revoked = activity.revoked
+    ended = f"{plural(revoked.tokens, 'token')}, {plural(revoked.stepups, 'step-up')}"
+    why = f": {revoked.reason}" if revoked.reason else ""
+    return pen.facts("", f"that cut {ended}; by {revoked.by}{why}", width, 3)[0]
 
 
 def ends(mirror: Mirror, agent: AgentRow, activity: ActivityRow | None = None) -> str:
-    """Say what a revocation would end now, by the broker's numbers."""
+    """Word the effect of a revocation now, by the broker's numbers."""
     tokens = mirror.live_tokens(agent.id)
     elevated = mirror.elevated(agent.id)
     if activity is not None:

@@ -1,6 +1,6 @@
 """Rows of styled text, as dialogs draw them: pure functions, no Textual.
 
-A row is a tuple of pieces; whatever stands in it came from us or through
+A row is a tuple of pieces; whatever is in it came from us or through
 `text.visible`, and no markup parser ever sees it.
 """
 
@@ -66,7 +66,7 @@ def masked(reason: Shown) -> Masked:
 
 
 class Pen(Struct, frozen=True):
-    """What rows are written with: the theme's styles and the terminal's alphabet."""
+    """The means of writing rows: the theme's styles and the terminal's alphabet."""
 
     palette: Palette
     glyphs: Glyphs
@@ -84,9 +84,9 @@ class Pen(Struct, frozen=True):
         return text.translate(TWINS) if self.glyphs.ascii_only else text
 
     def masked(self, reason: Shown) -> tuple[str, str]:
-        """Mask lures in an agent's words; also say what was masked, if anything."""
-        found = masked(reason)
-        return self.own(found.text), found.said
+        """Mask lures in an agent's words; also name the masked kinds, if any."""
+        text_masked = masked(reason)
+        return self.own(text_masked.text), text_masked.said
 
     def label(self, text: str) -> Piece:
         """Write a label, padded to its column."""
@@ -98,21 +98,21 @@ class Pen(Struct, frozen=True):
     def facts(
         self, label: str, text: str, width: int, most: int, style: Style | None = None
     ) -> tuple[list[Row], bool]:
-        """Write a labelled text over at most *most* rows; tell whether it was cut."""
+        """Write a labelled text over at most *most* rows; return if truncated."""
         style = style or self.palette.text
         room = max(width - LABEL, 8)
         # Never more of it than can be drawn: this is done at every tick of a clock.
         shown = self.clip(text, room * (most + 1))
         lines = wrap(shown, room)
-        cut = len(lines) > most or shown != text
-        if cut:
+        truncated = len(lines) > most or shown != text
+        if truncated:
             rest = " ".join(lines[most - 1 :])
             lines = [*lines[: most - 1], self.clip(rest, room)]
         rows = [
             self.fact(label if number == 0 else "", (line, style))
             for number, line in enumerate(lines)
         ]
-        return rows, cut
+        return rows, truncated
 
     def spread(self, left: Row, right: Row, width: int) -> Row:
         """Set *left* and *right* to the two edges; the right one wins."""
@@ -132,14 +132,14 @@ class Pen(Struct, frozen=True):
 
     def cut(self, row: Row, width: int) -> Row:
         """Cut *row* to *width* cells."""
-        kept: list[Piece] = []
+        pieces: list[Piece] = []
         for text, style in row:
-            room = width - cells(tuple(kept))
+            room = width - cells(tuple(pieces))
             if room <= 0:
                 break
             fits = cell_width(text) <= room
-            kept.append((text if fits else self.clip(text, room), style))
-        return tuple(kept)
+            pieces.append((text if fits else self.clip(text, room), style))
+        return tuple(pieces)
 
     def paragraph(self, text: str, width: int, style: Style | None = None) -> list[Row]:
         """Write our own words, wrapped."""

@@ -1,7 +1,7 @@
 """The link to the broker: follows it into the mirror for as long as the console runs.
 
-What cannot be confirmed makes the link stale or lost, and then decisions are refused
-here, before they are sent.
+Unconfirmed data makes the link stale or lost, and then decisions are refused here,
+before they are sent.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
 STALL: Final = 3.0
 """Seconds without a beat after which this process itself must have stood still."""
 _BLIND: Final = 1.0
-"""Seconds a terminal may owe reading before nothing is decided on what it shows."""
+"""Seconds a terminal may owe reading before its content is no basis for decisions."""
 _BEAT: Final = 1.0
 _PAUSE: Final = 0.1
 """Seconds between reads of a busy stream, so that many frames cost one wake-up."""
@@ -84,11 +84,11 @@ _WAITS: Final = (0.2, 0.5, 1.0, 2.0, 4.0)
 _PAGE: Final = 500
 """Agents a page of the first reading has."""
 _AT_ONCE: Final = 100
-"""Agents read anew by one request."""
+"""Agents read again by one request."""
 
 
 class _ResyncError(Exception):
-    """What is shown has to be read anew, at once."""
+    """The content has to be read again, at once."""
 
 
 class BrokerLink:
@@ -106,16 +106,16 @@ class BrokerLink:
         self.mirror = mirror
         self.read_only = read_only
         self.screen_waits: Callable[[], float] = lambda: 0.0
-        """For how many seconds the operator has not been shown what happens."""
+        """For how many seconds the operator has not seen the events."""
         self._client = AsyncOperatorClient(broker, pause)
         self._heartbeat_at = mirror.clock.boot()
         self._looked = asyncio.Event()
         self.face = "console"
-        """What this is to the other operators."""
+        """This client's kind for the other operators."""
         self._seen = SeenLedger(mirror, memory, self._client)
         self.accept_ledger = self._seen.accept
         self.loaded: Callable[[], object] = lambda: None
-        """Called when everything has been read anew."""
+        """Called when everything has been read again."""
         self._resync: asyncio.Future[None] | None = None
         self._wanted = asyncio.Event()
         mirror.wanted = self._wanted.set
@@ -208,14 +208,14 @@ class BrokerLink:
             if not wants:
                 self._wanted.clear()
                 await self._wanted.wait()
-            asked = list(wants)[:_AT_ONCE]
+            wants_now = list(wants)[:_AT_ONCE]
             try:
-                await self._read_agents(asked, tokens=True)
+                await self._read_agents(wants_now, tokens=True)
             finally:
-                wants.difference_update(asked)
+                wants.difference_update(wants_now)
 
-    async def _read_agents(self, asked: list[str], *, tokens: bool) -> None:
-        query = AgentQuery(ids=",".join(asked), tokens=tokens)
+    async def _read_agents(self, ids: list[str], *, tokens: bool) -> None:
+        query = AgentQuery(ids=",".join(ids), tokens=tokens)
         for agent in (await self._page(query)).agents:
             self.mirror.take(agent)
         self.mirror.versions.held += tokens
@@ -223,41 +223,43 @@ class BrokerLink:
 
     async def _report_looks(self) -> None:
         """Report the step-up that is open here; repeat it to a seat that is new."""
-        presence, said = self.mirror.presence, LookRequest(seat="")
+        presence, seen_row = self.mirror.presence, LookRequest(seat="")
         while True:
             self._looked.clear()
             look = LookRequest(seat=presence.you, looking_at=presence.looking_at)
-            fresh = look.seat != said.seat
-            if look.seat and (look.looking_at is not None if fresh else look != said):
-                said = look
+            fresh = look.seat != seen_row.seat
+            if look.seat and (
+                look.looking_at is not None if fresh else look != seen_row
+            ):
+                seen_row = look
                 with contextlib.suppress(AgentVaultError):
                     await self._client.call(calls.LOOK, look)
             await self._looked.wait()
 
     async def _follow(self) -> None:
         mirror = self.mirror
-        async for told in self._client.events(mirror.last_seq, self.face):
+        async for message in self._client.events(mirror.last_seq, self.face):
             mirror.set_link(LinkState.LIVE)
-            for each in told:
+            for each in message:
                 self._take(each)
             mirror.notify()
 
-    def _take(self, told: WireShape) -> None:
-        if type(told) is EventInfo:
-            if told.seq > self.mirror.last_seq + 1:
+    def _take(self, message: WireShape) -> None:
+        if type(message) is EventInfo:
+            if message.seq > self.mirror.last_seq + 1:
                 raise _ResyncError("events were missed; reading them")
-            self.mirror.take(told)
-            if told.type == "clock.jump":
+            self.mirror.take(message)
+            if message.type == "clock.jump":
                 raise _ResyncError("the clock was set; reading anew what ends when")
             return
-        if isinstance(told, HeadInfo):
+        if isinstance(message, HeadInfo):
             self._seen.warn_replaced(
                 "the broker does not know the last event seen here"
             )
             self.mirror.last_seq = 0
             raise _ResyncError("the ledger is another one; reading it anew")
-        self.mirror.take(told)
-        if isinstance(told, PresenceInfo):
+        self.mirror.take(message)
+        if isinstance(message, PresenceInfo):
             self._looked.set()
 
     async def _watch(self) -> None:
@@ -274,14 +276,14 @@ class BrokerLink:
                 self.mirror.apply(status)
                 self._seen.keep()
                 self.heartbeat()
-            if asked := list(self.mirror.stale)[:_AT_ONCE]:
-                self.mirror.stale.difference_update(asked)
-                await self._read_agents(asked, tokens=False)
+            if ids := list(self.mirror.stale)[:_AT_ONCE]:
+                self.mirror.stale.difference_update(ids)
+                await self._read_agents(ids, tokens=False)
 
     def terminal_stalled(self, seconds: float) -> None:
-        """Read everything anew when the operator's screen stood still for long.
+        """Read everything again when the operator's screen stood still for long.
 
-        Keys typed meanwhile arrive now, and were meant for what was shown before.
+        Keys typed meanwhile arrive now, and were meant for the earlier content.
         """
         if seconds > STALL and self._resync is not None and not self._resync.done():
             why = f"the terminal stood still for {seconds:.0f} s"
@@ -294,8 +296,8 @@ class BrokerLink:
         # Loaded by whoever shows it; the first frame does without.
         from agentvault_tui.console.state.activity import read_activity  # noqa: PLC0415
 
-        told = await self._client.call(calls.ACTIVITY, id=agent_id)
-        return read_activity(self.mirror.intake, told)
+        answer = await self._client.call(calls.ACTIVITY, id=agent_id)
+        return read_activity(self.mirror.intake, answer)
 
     async def audit(self, query: AuditQuery) -> EventPage:
         page = await self.audit_page(query)
@@ -314,21 +316,21 @@ class BrokerLink:
         """Read the proofs of events, to verify their links of the chain."""
         from agentvault_tui.operator_api.proof import Proof  # noqa: PLC0415 - as above
 
-        found = await self.link_list(LinksQuery(seq=",".join(map(str, seqs))))
-        return [Proof.read(link, found.ledger) for link in found.links]
+        links = await self.link_list(LinksQuery(seq=",".join(map(str, seqs))))
+        return [Proof.read(link, links.ledger) for link in links.links]
 
     async def story(self, seq: int) -> tuple[list[EventRow], bool]:
         """Read the events that share a decision; also whether that is all."""
-        found = await self._client.call(calls.STORY, seq=seq)
-        return list(map(self.mirror.intake.event, found.events)), found.complete
+        story = await self._client.call(calls.STORY, seq=seq)
+        return list(map(self.mirror.intake.event, story.events)), story.complete
 
     async def limits(self) -> tuple[list[LimitRow], str, tuple[CallOutInfo, ...]]:
-        """Read what is used of limits, why their file is not in effect, and call-outs.
+        """Read the uses of limits, why their file is not in effect, and webhooks.
 
         The words of call-outs are not displayable yet.
         """
-        told = await self._client.call(calls.LIMITS)
-        return *self.mirror.intake.limits(told), told.hooks
+        answer = await self._client.call(calls.LIMITS)
+        return *self.mirror.intake.limits(answer), answer.hooks
 
     async def alerts(self) -> tuple[list[SinkRow], list[DeadAlertRow]]:
         """Read where alerts go, and which did not arrive."""
@@ -336,19 +338,19 @@ class BrokerLink:
 
     async def retry_alert(self, alert_id: str) -> str:
         """Send an alert again; return in words how that went."""
-        asked = RetryAlertRequest(id=alert_id)
-        told = await self._client.call(calls.RETRY_ALERT, asked)
+        body = RetryAlertRequest(id=alert_id)
+        answer = await self._client.call(calls.RETRY_ALERT, body)
         shown = self.mirror.intake.shown
-        sink = shown(told.sink, 60)
-        if told.ok:
+        sink = shown(answer.sink, 60)
+        if answer.ok:
             return f"Sent again: {sink} took it."
-        return f"{sink} did not take it: {shown(told.problem, 200)}"
+        return f"{sink} did not take it: {shown(answer.problem, 200)}"
 
     async def services(self) -> list[ServiceRow]:
         return self.mirror.intake.services(await self._client.call(calls.SERVICES))
 
     async def policy(self) -> PolicyInfo:
-        """Read the active policy, and what its shadow has counted."""
+        """Read the active policy, and its shadow's counts."""
         return await self._client.call(calls.POLICY)
 
     async def plan(self, text: str) -> PlanInfo:
@@ -356,43 +358,43 @@ class BrokerLink:
         return await self._client.call(calls.PLAN, PlanRequest(policy=text))
 
     async def advice(self, window: int) -> AdviceList:
-        """Read what agents do not need, by so many seconds of the history."""
+        """Read the unneeded permissions, by so many seconds of the history."""
         return await self._client.call(calls.ADVICE, AdviceQuery(window=window))
 
     async def take(self, advice_id: str, call: ApiCall[AdviceInfo]) -> AdviceInfo:
-        """Begin a trial of advice, restore what it took, or dismiss it, as *call* says.
+        """Begin a trial of advice, restore its permission, or dismiss it, by *call*.
 
-        Without a body each of the three does what is usual.
+        Without a body each of the three uses its defaults.
         """
         self.check()
         return await self._client.call(call, id=advice_id)
 
     async def before(self, stepup_id: str, limit: int = 5) -> tuple[StepUpRow, ...]:
         """Read the last decisions about the same agent and action, latest first."""
-        found = await self._client.call(
+        answer = await self._client.call(
             calls.BEFORE, BeforeQuery(limit=limit), id=stepup_id
         )
-        return tuple(map(self.mirror.intake.stepup, found.stepups))
+        return tuple(map(self.mirror.intake.stepup, answer.stepups))
 
     async def tree(self, agent_id: str | None) -> tuple[TreeRow, ...]:
         """Read the delegated tokens, with those they came from.
 
         Of one agent: those that are its own or end with its own.
         """
-        asked = TreeQuery(agent=agent_id)
-        found = self.mirror.intake.tree(await self._client.call(calls.TREE, asked))
+        query = TreeQuery(agent=agent_id)
+        tree = self.mirror.intake.tree(await self._client.call(calls.TREE, query))
         if agent_id is None:
-            return found
-        kept: list[TreeRow] = []
+            return tree
+        rows: list[TreeRow] = []
         under = -1
-        for row in found:  # each parent stands before its children
+        for row in tree:  # each parent stands before its children
             if row.depth <= under:
                 under = -1
             if under < 0 and row.agent_id == agent_id:
                 under = row.depth
             if under >= 0:
-                kept.append(row)
-        return tuple(kept)
+                rows.append(row)
+        return tuple(rows)
 
     async def body(self, stepup_id: str, request: HeldRequest) -> BodyView:
         """Read the body of a held call; it is made readable off the event loop."""
@@ -429,16 +431,16 @@ class BrokerLink:
         Raises:
             FactorRefusedError: it is wrong, or not enough.
         """
-        asked = DecisionRequest(
+        body = DecisionRequest(
             id=stepup_id,
             decision="approve",
             digest=digest,
             repeat=repeat,
             factor=factor,
         )
-        told, _ = await self._send(calls.DECIDE, asked, None)
-        self.mirror.apply(told)
-        return self.mirror.intake.stepup(told)
+        answer, _ = await self._send(calls.DECIDE, body, None)
+        self.mirror.apply(answer)
+        return self.mirror.intake.stepup(answer)
 
     async def key_challenge(
         self, stepup_id: str, digest: str, repeat: RepeatRequest | None
@@ -458,22 +460,22 @@ class BrokerLink:
 
     async def waiting(self, change_id: str) -> StepUpRow:
         """Read a change that waits, and list it."""
-        told = await self._client.call(
+        answer = await self._client.call(
             calls.STEPUP, StepUpShowQuery(body=False), id=change_id
         )
-        self.mirror.apply(told)
-        return self.mirror.intake.stepup(told)
+        self.mirror.apply(answer)
+        return self.mirror.intake.stepup(answer)
 
     async def deny(self, stepup_id: str, reason: str) -> DeniedRow:
         """Turn a request down; *reason* reaches the agent."""
-        asked = DecisionRequest(id=stepup_id, decision="deny", reason=reason)
-        told, _ = await self._send(calls.DECIDE, asked, stepup_id)
-        self.mirror.apply(told)
-        return DeniedRow(self.mirror.intake.stepup(told), unrecorded(told))
+        body = DecisionRequest(id=stepup_id, decision="deny", reason=reason)
+        answer, _ = await self._send(calls.DECIDE, body, stepup_id)
+        self.mirror.apply(answer)
+        return DeniedRow(self.mirror.intake.stepup(answer), unrecorded(answer))
 
     async def revoke(self, agent_id: str, reason: str) -> Revoked:
-        asked = RevokeRequest(agent_id=agent_id, reason=reason)
-        revoked = await self._revoke(asked, agent_id)
+        body = RevokeRequest(agent_id=agent_id, reason=reason)
+        revoked = await self._revoke(body, agent_id)
         self.mirror.cuts[agent_id] = revoked.told.effective_ms
         self.mirror.versions.agents += 1
         return revoked
@@ -481,25 +483,25 @@ class BrokerLink:
     async def cut(self, call_id: str) -> None:
         """Cut one call; a held one goes on waiting for a retry."""
         self.check()
-        told = await self._client.call(calls.CUT_CALL, id=call_id)
-        self.mirror.apply(told)
+        answer = await self._client.call(calls.CUT_CALL, id=call_id)
+        self.mirror.apply(answer)
 
     async def panic(self, reason: str) -> Revoked:
         return await self._revoke(RevokeRequest(all=True, reason=reason), "")
 
-    async def _revoke(self, asked: RevokeRequest, agent_id: str) -> Revoked:
-        told, took = await self._send(calls.REVOKE, asked, agent_id)
-        if told.agent:
-            self.mirror.apply(told.agent)
-        return Revoked(told, took, self.mirror.intake.upstream(told.upstream))
+    async def _revoke(self, body: RevokeRequest, agent_id: str) -> Revoked:
+        answer, took = await self._send(calls.REVOKE, body, agent_id)
+        if answer.agent:
+            self.mirror.apply(answer.agent)
+        return Revoked(answer, took, self.mirror.intake.upstream(answer.upstream))
 
     async def restore(self, agent_id: str) -> float:
         """Serve an agent again; return the milliseconds it took."""
-        asked = RestoreRequest(agent_id=agent_id)
-        told, took = await self._send(calls.RESTORE, asked, agent_id)
+        body = RestoreRequest(agent_id=agent_id)
+        answer, took = await self._send(calls.RESTORE, body, agent_id)
         self.mirror.cuts.pop(agent_id, None)
-        if told.agent:
-            self.mirror.apply(told.agent)
+        if answer.agent:
+            self.mirror.apply(answer.agent)
         return took
 
     async def lift(self) -> float:
@@ -512,17 +514,17 @@ class BrokerLink:
     ) -> tuple[AnswerT, float]:
         """Send a decision; return the answer and the milliseconds it took.
 
-        Its event, *about* what it decides, is no news here; None where none follows.
+        Its event, *about* its subject, is no news here; None if none follows.
         """
         self.check()
         started = self.mirror.clock.boot()
         if about is not None:
             self.mirror.presence.deciding(about)
-        told = await self._client.call(call, body)
-        return told, (self.mirror.clock.boot() - started) * 1000
+        answer = await self._client.call(call, body)
+        return answer, (self.mirror.clock.boot() - started) * 1000
 
     def check(self) -> None:
-        """Refuse to decide on what the broker has not confirmed."""
+        """Refuse to decide on data that the broker has not confirmed."""
         if self.read_only:
             raise RefusedError("this console is read-only")
         link = self.mirror.link

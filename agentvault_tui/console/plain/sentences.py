@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 PEN: Final = Pen(theme.palette("mono"), SPOKEN)
 WIDTH: Final = 78
-"""Cells of the lines that rows are told in."""
+"""Cells of lines for rows."""
 
 
 def written(rows: Iterable[Row]) -> list[str]:
@@ -51,7 +51,7 @@ def written(rows: Iterable[Row]) -> list[str]:
 
 
 def of_event(mirror: Mirror, event: EventRow) -> str:
-    """Tell an event: when, who, its outcome word, what it is about, and why."""
+    """Word an event: time, actor, its outcome word, its subject, and the reason."""
     who = mirror.agent_name(event.agent_id) if event.agent_id else event.actor
     on = words.place(event)
     what = f"{words.deed(event)} on {on}" if on else words.deed(event)
@@ -62,17 +62,17 @@ def of_event(mirror: Mirror, event: EventRow) -> str:
 
 
 def of_row(mirror: Mirror, fold: Fold) -> str:
-    """Tell a row of the audit: what was decided, and how it stands since."""
-    said, state = of_event(mirror, fold.head), fold.state
+    """Word a row of the audit: the decision, and its present state."""
+    sentence, state = of_event(mirror, fold.head), fold.state
     if state is fold.head:
-        return said
+        return sentence
     because = words.why(mirror, state)
     came = f"{state.word} {clock_time(state.time)}"
-    return f"{said} {came}: {because}." if because else f"{said} {came}."
+    return f"{sentence} {came}: {because}." if because else f"{sentence} {came}."
 
 
 def of_stepup(row: StepUpRow, now: datetime) -> str:
-    """Tell where a request stands, and the command that goes on from there."""
+    """Word the state of a request, and the command that goes on from there."""
     mark, name = row.fingerprint, kind(row)
     match row.status:
         case "pending" if row.problem:
@@ -93,14 +93,14 @@ def of_stepup(row: StepUpRow, now: datetime) -> str:
             return f"{name} {mark}: applied{_by(row)}."
         case "approved":
             unused = f"{stages_of(row).unused.capitalize()}."
-            told = takes_back(row) if row.connection else unused
-            return f"{name} {mark}: approved{_by(row)}. {told}{_repeats(row, now)}"
+            text = takes_back(row) if row.connection else unused
+            return f"{name} {mark}: approved{_by(row)}. {text}{_repeats(row, now)}"
         case "redeemed":
-            told = f"{stages_of(row).used}. {handed_out(row)}{_repeats(row, now)}"
-            return f"{name} {mark}: approved{_by(row)}, {told}"
+            text = f"{stages_of(row).used}. {handed_out(row)}{_repeats(row, now)}"
+            return f"{name} {mark}: approved{_by(row)}, {text}"
         case "denied":
-            told = f" {answered(row)}: {row.denial}" if row.denial else ""
-            return f"{name} {mark}: denied{_by(row)}.{told}"
+            text = f" {answered(row)}: {row.denial}" if row.denial else ""
+            return f"{name} {mark}: denied{_by(row)}.{text}"
         case "expired":
             return f"{name} {mark}: expired. Nobody decided, which counts as no."
     return f"{name} {mark}: cancelled, because {cause(row)}."
@@ -116,7 +116,7 @@ def _wants(row: StepUpRow) -> str:
 
 
 def _repeats(row: StepUpRow, now: datetime) -> str:
-    """Tell for how many more, and how long, it stands in for a person."""
+    """Word for how many more, and how long, it replaces a person."""
     if row.repeat is None or not (ends := row.repeats(now)):
         return ""
     return (
@@ -126,18 +126,18 @@ def _repeats(row: StepUpRow, now: datetime) -> str:
 
 
 def gist(row: StepUpRow) -> str:
-    """Tell a request in a line: its mark, whose it is, and what it wants."""
+    """Word a request in a line: its mark, its agent, and its wish."""
     return f"{kind(row)} {row.fingerprint}: {_wants(row)}, risk {row.risk}."
 
 
 def waited(row: StepUpRow, then: datetime) -> str:
-    """Tell a request that waited at a moment of the past."""
+    """Word a request that waited at a moment of the past."""
     left = countdown(row.remaining(then))
     return f"{gist(row)} It was {row.state}, and would have ended in {left}."
 
 
 def of_device(row: StepUpRow, now: datetime, desk: Desk) -> Iterator[str]:
-    """Tell where to go and what to enter there (RFC 8628 section 3.3)."""
+    """Word the link and the code to enter there (RFC 8628 section 3.3)."""
     if row.device is None:
         return
     link, code = row.device.verification_uri, row.device.user_code
@@ -157,17 +157,17 @@ def of_device(row: StepUpRow, now: datetime, desk: Desk) -> Iterator[str]:
         yield f"It must also say Not once: {row.repeat.words}."
 
 
-def facts(asked: StepUpFacts) -> Iterator[str]:
-    """Tell all of a request: trusted facts first, the agent's own words last."""
-    row, now = asked.row, asked.now
+def facts(stepup: StepUpFacts) -> Iterator[str]:
+    """Word all of a request: trusted facts first, the agent's own words last."""
+    row, now = stepup.row, stepup.now
     left = f", ends in {countdown(row.remaining(now))}" if row.open else ""
     yield f"{kind(row)} {row.fingerprint}, {row.state}{left}"
-    rows, _ = whole(asked, PEN, WIDTH)
+    rows, _ = whole(stepup, PEN, WIDTH)
     yield from written(rows)
 
 
 def of_operator(row: OperatorRow, stepups: Mapping[str, StepUpRow]) -> str:
-    """Tell who else is here, and what they have open."""
+    """Word the other operators here, and their open screens."""
     if not row.looking_at:
         face = {"console": "at a console", "plain": "at a plain console"}
         return f"{row.title} is here, {face.get(row.face, 'listening to the events')}."
@@ -178,7 +178,7 @@ def of_operator(row: OperatorRow, stepups: Mapping[str, StepUpRow]) -> str:
 
 
 def of_call(row: CallRow, now: datetime) -> str:
-    """Tell what a call through the gateway is, and how far it is."""
+    """Word a call through the gateway, and its progress."""
     state = f"held for step-up {row.stepup_id}" if row.held else row.state
     status = f", status {row.status}" if row.status else ""
     age = max((now - row.started_at).total_seconds(), 0.0)
@@ -189,7 +189,7 @@ def of_call(row: CallRow, now: datetime) -> str:
 
 
 def of_delegated(row: TreeRow, now: datetime) -> str:
-    """Tell a token of a delegation tree: its holder, what for, what ends with it."""
+    """Word a token of a delegation tree: holder, scopes, tokens below it."""
     held = plural(row.tokens, "token")
     what = " ".join(part for part in (row.scope, row.resource) if part)
     left = countdown((row.expires_at - now).total_seconds())
@@ -199,7 +199,7 @@ def of_delegated(row: TreeRow, now: datetime) -> str:
 
 
 def agent_line(mirror: Mirror, agent: AgentRow) -> str:
-    """Tell state, owner, tokens and counts of an agent in one sentence."""
+    """Word state, owner, tokens and counts of an agent in one sentence."""
     counts = mirror.counts(agent.id)
     state = "STOPPED" if mirror.status.panic.on else "active"
     state = "a template" if agent.template else state
@@ -218,7 +218,7 @@ def agent_line(mirror: Mirror, agent: AgentRow) -> str:
 def agent_facts(
     mirror: Mirror, agent: AgentRow, did: ActivityRow | None
 ) -> Iterator[str]:
-    """Tell what an agent may do and did, and what a revocation ends, or did end."""
+    """Word an agent's permissions and actions, and the effect of a revocation."""
     yield agent_line(mirror, agent)
     if agent.purpose:
         yield f"  Purpose: {agent.purpose}"
@@ -226,23 +226,23 @@ def agent_facts(
 
 
 def cuts(mirror: Mirror, agent: AgentRow) -> str:
-    """Tell what revoking an agent would end now, what it leaves, and until when."""
+    """Word the effect of revoking an agent now, the rest, and its end."""
     here = draw_agent.ends(mirror, agent)
     now, separated = mirror.clock.now(), mirror.status.separated
     return " ".join(revocations.forecast(agent, here, now, separated=separated))
 
 
 def status(mirror: Mirror) -> Iterator[str]:
-    """Tell how link, tenant, ledger, agents and panic stand."""
-    told, link = mirror.status, mirror.link
+    """Word the state of link, tenant, ledger, agents and panic."""
+    info, link = mirror.status, mirror.link
     yield f"The link is {link.state}{f': {link.reason}' if link.reason else ''}."
     if not mirror.loaded:
         yield "Nothing was read yet."
         return
-    answers = "answers" if told.tenant_reachable else "DOES NOT ANSWER"
-    yield f"The tenant {told.tenant or 'is not known'} {answers}."
-    cannot = "DOES NOT HOLD" if told.fault else "CANNOT BE WRITTEN"
-    can = "can be written" if told.writable else f"{cannot}: nothing is granted"
+    answers = "answers" if info.tenant_reachable else "DOES NOT ANSWER"
+    yield f"The tenant {info.tenant or 'is not known'} {answers}."
+    cannot = "DOES NOT HOLD" if info.fault else "CANNOT BE WRITTEN"
+    can = "can be written" if info.writable else f"{cannot}: nothing is granted"
     yield f"The ledger ends at event {mirror.last_seq:,} and {can}."
     revoked = len(mirror.revoked)
     waiting = plural(len(mirror.open_stepups()), "step-up")
@@ -251,11 +251,11 @@ def status(mirror: Mirror) -> Iterator[str]:
         f"{words.population(mirror)}, {revoked:,} revoked; {waiting} "
         f"waiting; {plural(pace, 'decision')} in the last minute."
     )
-    if told.panic.on:
-        yield f"PANIC: everything is stopped, by {told.panic.by}: {told.panic.reason}"
+    if info.panic.on:
+        yield f"PANIC: everything is stopped, by {info.panic.by}: {info.panic.reason}"
     else:
         yield "The panic switch is off."
-    yield from (*mirror.warnings.values(), *told.warnings)
+    yield from (*mirror.warnings.values(), *info.warnings)
 
 
 def _by(row: StepUpRow) -> str:

@@ -1,4 +1,4 @@
-"""One agent's screen: who it is, may, holds, did, and what revoking it would cut."""
+"""One agent's screen: identity, permissions, tokens, actions, revocation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from agentvault_tui.operator_api.advice import AdviceInfo
 from agentvault_tui.operator_api.calls import GIVE_BACK
 
 _PULSES_A_READ: Final = 8
-"""Counts are read anew once in so many pulses, and only if the agent did something."""
+"""Counts are read again once in so many pulses, and only if the agent did something."""
 _OLD: Final = 60.0
 """Seconds after which they are read anyway: the day moves on by itself."""
 
@@ -58,7 +58,7 @@ class AgentScreen(PaneScreen):
         )
         self.big = self.facts
         self._counted: object = None
-        """What the agent had done when its counts were read."""
+        """The agent's actions when its counts were read."""
         self._counted_at = float("-inf")
         self._counting = False
 
@@ -78,7 +78,7 @@ class AgentScreen(PaneScreen):
         self.events.fetch()
 
     def _did(self) -> object:
-        """Return what differs once the agent did something counted, or was cut off."""
+        """Return a value that changes with the agent's counts or revocation."""
         mirror, agent_id = self.desk.mirror, self.agent_id
         waiting = len(mirror.open_stepups(agent_id))
         revoked = agent_id in mirror.revoked
@@ -96,15 +96,15 @@ class AgentScreen(PaneScreen):
             self.run_worker(work, group="counts")
 
     async def _read_counts(self) -> None:
-        """Show what the broker counted, or say that what stands there is old."""
+        """Show the broker's counts, or that the shown ones are old."""
         try:
-            found = await self.link.activity(self.agent_id)
+            counts = await self.link.activity(self.agent_id)
         except AgentVaultError as error:
             self._counted = None  # tried again at the next calm moment
             self.facts.complain(self.desk.mirror.intake.shown(error.diagnosis(), 80))
         else:
-            self.day.take(found.day)
-            self.facts.take(found)
+            self.day.take(counts.day)
+            self.facts.take(counts)
             self.place()
             self.show_keys()
         finally:
@@ -134,17 +134,17 @@ class AgentScreen(PaneScreen):
         return self.day.day is not None and any(self.day.day.totals)
 
     def show_keys(self) -> None:
-        found = [("t", "now")] if self.desk.past else []
-        found += [("Esc", "back"), *self.named("revoke", "restore", "step-ups")]
+        keys = [("t", "now")] if self.desk.past else []
+        keys += [("Esc", "back"), *self.named("revoke", "restore", "step-ups")]
         if self.on_trial is not None:
-            found.append(("b", "restore"))
+            keys.append(("b", "restore"))
         if self.big is self.day:
-            found.append(("h l", "quarter"))
+            keys.append(("h l", "quarter"))
         elif self.big is self.events:
-            found.append(("Enter", "event"))
-        found += [("Tab", "pane"), follow_key(self.events.feed.follow)]
-        found += [("L", "audit"), (":", "command"), ("y", "copy id")]
-        self.keybar.show((*found, *self.named("panic"), *LAST_KEYS))
+            keys.append(("Enter", "event"))
+        keys += [("Tab", "pane"), follow_key(self.events.feed.follow)]
+        keys += [("L", "audit"), (":", "command"), ("y", "copy id")]
+        self.keybar.show((*keys, *self.named("panic"), *LAST_KEYS))
 
     # What keys act on
 
@@ -184,19 +184,19 @@ class AgentScreen(PaneScreen):
 
     @property
     def on_trial(self) -> AdviceInfo | None:
-        """What a key restores: of several the one whose trial ends first."""
-        known = self.facts.activity
-        return next(iter(known.trials), None) if known and self.decides else None
+        """The permission that a key restores: the one whose trial ends first."""
+        activity = self.facts.activity
+        return next(iter(activity.trials), None) if activity and self.decides else None
 
     def action_give_back(self) -> None:
-        """Ask about what a trial took; the rest is on the screen of advice."""
+        """Ask about the trial; the rest is on the screen of advice."""
         agent, one = self.chosen, self.on_trial
         if agent is not None and one is not None:
             dialog = AdviceDialog(self.desk, one, agent.name, "restore", GIVE_BACK)
             self.app.push_screen(dialog, lambda _: self._count_anew())
 
     def action_copy(self) -> None:
-        """Copy the id of what is under the cursor; never a secret, there is none."""
+        """Copy the id under the cursor; there is no secret to copy."""
         event = self.events.feed.under_cursor
         if self.big is self.events and event is not None:
             self.copy_event(event)

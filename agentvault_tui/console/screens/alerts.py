@@ -44,7 +44,7 @@ class DeadPane(ListPane[DeadAlertRow]):
 
 
 class SinksPane(Pane):
-    """A line for each destination: what goes there, how far it is, what is wrong."""
+    """A line for each destination: its routes, its progress, and its fault."""
 
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk, id="sinks")
@@ -70,19 +70,19 @@ class SinksPane(Pane):
         )
         counts = [(row.behind, "behind"), (row.held, "held"), (row.dead, "dead")]
         end = ", ".join(f"{n:,} {word}" for n, word in counts if n)
-        said = row.problem or (
+        note = row.problem or (
             f"last taken {ago(row.sent_at, self.mirror.clock.now())}"
             if row.sent_at
             else "nothing to take since the start"
         )
         room = max(width - cells(start) - 1, 8)
         text = f"{end}{': ' if end and row.problem else ''}" if end else ""
-        text += said if row.problem else ("  " if end else "") + said
+        text += note if row.problem else ("  " if end else "") + note
         return (*start, (pen.clip(text, room), p.waiting if row.problem else p.text))
 
 
 class AlertsScreen(PolledScreen):
-    """Show where alerts go; a key sends again what did not arrive."""
+    """Show the destinations of alerts; a key sends an undelivered one again."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "retry", "send it again, now"),
@@ -104,7 +104,7 @@ class AlertsScreen(PolledScreen):
         self.sinks.problem = why
 
     def action_retry(self) -> None:
-        """Send the alert again; what became of it is told in a line."""
+        """Send the alert again; the result is shown in a line."""
         if (alert := self.dead.under_cursor) is None:
             return
         if not self.decides:

@@ -1,4 +1,4 @@
-"""What agents do not need (advice), and what another policy would have answered."""
+"""Unneeded permissions (advice), and the answers of another policy."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _NAME: Final = 18
 _KIND: Final = 20
 
 
-def _told(seconds: int) -> str:
+def _window_text(seconds: int) -> str:
     """Write a window: in days or whole minutes, which most are, or as a span."""
     if seconds >= _DAY:
         return plural(seconds // _DAY, "day")
@@ -49,7 +49,7 @@ def _told(seconds: int) -> str:
 
 
 class ReadPane(ListPane[RowT]):
-    """A list under a title that says what is under way, or why there is no row."""
+    """A list under a title with the work under way, or the reason for no row."""
 
     def __init__(self, desk: Desk, name: str, title: str) -> None:
         super().__init__(desk, id=name)
@@ -57,8 +57,8 @@ class ReadPane(ListPane[RowT]):
 
     def title(self) -> Row:
         room = max(self.size.width - len(self.title_text) - 2, 1)
-        said = self.pen.clip(f"  {self.status_text}", room)
-        return (*self.heading(self.title_text), (said, self.pen.palette.muted))
+        title = self.pen.clip(f"  {self.status_text}", room)
+        return (*self.heading(self.title_text), (title, self.pen.palette.muted))
 
 
 class ReadScreen(PolledScreen):
@@ -69,7 +69,7 @@ class ReadScreen(PolledScreen):
     ]
 
     def action_look(self) -> None:
-        """Show what the row under the cursor is about."""
+        """Show the subject of the row under the cursor."""
         raise NotImplementedError
 
     def show_event(self, seq: int) -> None:
@@ -102,7 +102,7 @@ class AdvicePane(ReadPane[AdviceInfo]):
 
 
 class AdviceEvidencePane(Pane):
-    """What the history says for the advice under the cursor."""
+    """The history's evidence for the advice under the cursor."""
 
     def __init__(self, desk: Desk, advice: AdvicePane) -> None:
         super().__init__(desk, id="evidence")
@@ -133,8 +133,8 @@ class AdviceEvidencePane(Pane):
         for what, text in change_texts(one.change):
             for number, line in enumerate(text.splitlines()):
                 room = max(width - LABEL - 2, 8)
-                said = pen.clip(shown(line, 300), room), p.text
-                rows.append(pen.fact("" if number else what, said))
+                line_shown = pen.clip(shown(line, 300), room), p.text
+                rows.append(pen.fact("" if number else what, line_shown))
         return [(((" ", p.text), *row), None) for row in rows[:height]]
 
 
@@ -156,15 +156,15 @@ class AdviceScreen(ReadScreen):
         self.evidence = AdviceEvidencePane(desk, self.list)
         super().__init__(desk, self.list, self.evidence)
         self.window = 0
-        """Seconds of the history that count as now; 0 for what the broker is set to."""
+        """Seconds of the history that count as now; 0 for the broker's setting."""
         self.told_window = 0
         """The one that the advice is of."""
         self.list.status_text = _READING
 
     async def read(self) -> None:
-        """Read the advice of the chosen window, and how much of it was kept."""
+        """Read the advice of the chosen window, and its length."""
         answer = await self.link.advice(self.window)
-        self.told_window, over = answer.window, _told(answer.window)
+        self.told_window, over = answer.window, _window_text(answer.window)
         self.list.rows = {one.id: one for one in answer.advice}
         rate = answer.hit_rate
         self.list.status_text = (
@@ -197,13 +197,17 @@ class AdviceScreen(ReadScreen):
 
     def show_keys(self) -> None:
         """Name the keys that do something to the advice at the cursor."""
-        found = [("w", "window"), ("Esc", "back")]
+        shown_keys = [("w", "window"), ("Esc", "back")]
         if (one := self.list.under_cursor) is not None:
             keys = [("t", "take away"), ("d", "dismiss")]
             if one.status == "on_trial":
                 keys = [("b", "restore")]
-            found = [("Enter", "look"), *(keys if self.decides else ()), *found]
-        self.keybar.show((*found, ("j k", "move"), ("?", "keys"), ("^q", "quit")))
+            shown_keys = [
+                ("Enter", "look"),
+                *(keys if self.decides else ()),
+                *shown_keys,
+            ]
+        self.keybar.show((*shown_keys, ("j k", "move"), ("?", "keys"), ("^q", "quit")))
 
     def action_window(self) -> None:
         """Go on to the next window; after the longest comes the broker's own."""
@@ -256,7 +260,7 @@ class ChangePane(ReadPane[PlannedChangeInfo]):
 
 
 class PolicyScreen(ReadScreen):
-    """What a candidate would have answered, and what the shadow policy does."""
+    """A candidate's answers, and the shadow policy's."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "candidate", "plan a file of rules"),
@@ -270,25 +274,25 @@ class PolicyScreen(ReadScreen):
         super().__init__(desk, self.shadow, self.planned)
         self.planned.status_text = "n names a file of rules to try against the history"
         self._candidate = ""
-        """What is planned again as the history goes on."""
+        """The plan to repeat as the history goes on."""
         self._planned_upto, self._plan_next = 0, 0.0
 
     async def read(self) -> None:
-        """Read what the shadow policy counted; plan again where the history went on."""
+        """Read the shadow policy's counts; plan again if the history went on."""
         mirror = self.desk.mirror
         later = mirror.clock.boot() >= self._plan_next
         if self._candidate and later and mirror.last_seq > self._planned_upto:
             self._plan_anew()
-        found = (await self.link.policy()).shadow
-        if found is None:
+        shadow = (await self.link.policy()).shadow
+        if shadow is None:
             self.shadow.rows = {}
             self.shadow.status_text = "none: agentvault policy shadow FILE sets one"
             return
         self.shadow.status_text = (
-            f"{found.version} since {found.since[:16]}Z: {found.differences:,} of"
-            f" {found.decisions:,} decisions otherwise"
+            f"{shadow.version} since {shadow.since[:16]}Z: {shadow.differences:,} of"
+            f" {shadow.decisions:,} decisions otherwise"
         )
-        self.shadow.take(found.by)
+        self.shadow.take(shadow.by)
 
     def plan(self, width: int, height: int) -> Mapping[str, Box]:
         """Give the plan two thirds, the shadow the rest."""
@@ -314,11 +318,11 @@ class PolicyScreen(ReadScreen):
             self.show_event(one.examples[0])
 
     def show_keys(self) -> None:
-        found = [("n", "plan a file"), ("Esc", "back")]
+        keys = [("n", "plan a file"), ("Esc", "back")]
         if self._here is not None:
-            found = [("Enter", "an example"), *found]
+            keys = [("Enter", "an example"), *keys]
         self.keybar.show(
-            (*found, ("Tab", "next"), ("j k", "move"), ("?", "keys"), ("^q", "quit"))
+            (*keys, ("Tab", "next"), ("j k", "move"), ("?", "keys"), ("^q", "quit"))
         )
 
     def action_candidate(self) -> None:
@@ -348,18 +352,18 @@ class PolicyScreen(ReadScreen):
         self._plan_next = now + max(AdviceScreen.EVERY, CALM * (now - began))
         self.paint_all()
 
-    def _show_plan(self, found: PlanInfo) -> None:
-        prompts = found.prompts_per_day
-        self.planned.take(found.changes)
-        changed = "" if found.changes else "nothing would be otherwise; "
+    def _show_plan(self, plan: PlanInfo) -> None:
+        prompts = plan.prompts_per_day
+        self.planned.take(plan.changes)
+        changed = "" if plan.changes else "nothing would be otherwise; "
         self.planned.status_text = (
-            f"{changed}{found.decisions:,} decisions over {found.days:.1f} days;"
+            f"{changed}{plan.decisions:,} decisions over {plan.days:.1f} days;"
             f" prompts a day {prompts.now:.1f} now, {prompts.then:.1f} then"
         )
 
 
 class CandidateDialog(Dialog[str | None]):
-    """Ask for a file of rules; answers what it says."""
+    """Ask for a file of rules; returns its text."""
 
     WIDTH: ClassVar[int] = 72
     AUTO_FOCUS: ClassVar[str | None] = "#file"
@@ -368,14 +372,14 @@ class CandidateDialog(Dialog[str | None]):
         return [LineInput("file", _FIELD, longest=1000, empty="new.cedar")]
 
     def page(self, width: int, height: int) -> SheetPage:
-        """Ask for the file, and say what becomes of it."""
+        """Ask for the file, and word its use."""
         del height
         pen = self.pen
-        told = "decides the recorded history; nothing is put in effect"
+        text = "decides the recorded history; nothing is put in effect"
         body: list[Row] = [
             pen.fact("File"),
             EMPTY,
-            *pen.facts("It", told, width, 2)[0],
+            *pen.facts("It", text, width, 2)[0],
             *self.notes(pen, width),
         ]
         title = (("Plan a policy", pen.palette.title),)

@@ -1,4 +1,4 @@
-"""The home screen: agents, what waits for a person, and the audit as it happens."""
+"""The home screen: agents, waiting requests, and the audit as it happens."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _NAMING: Final = (("Enter", "save"), ("Esc", "back to the filter"))
 
 
 def tell_news(app: App[object], presence: OperatorsPresent) -> None:
-    """Show what is news, a few lines at most; a dialog has it in its lower edge.
+    """Show the news, a few lines at most; a dialog has it in its lower edge.
 
     There a toast would lie over the keys that decide.
     """
@@ -168,23 +168,23 @@ class Watch(FilteredScreen):
         return panes
 
     def show_keys(self) -> None:
-        """Name what the focus does: a filter that is typed, an event, or an agent."""
+        """Name the keys of the focus: a typed filter, an event, or an agent."""
         if self.bar is not None and self.bar.typing:
             self.keybar.show(_NAMING if self.bar.naming else _FILTERING)
             return
         follow, audit = follow_key(self.feed.follow), self.focused is self.audit
-        found = self.named("step-ups")
+        keys = self.named("step-ups")
         if audit:
-            found += [follow, ("Enter", "event"), ("o", "agent")]
+            keys += [follow, ("Enter", "event"), ("o", "agent")]
         elif self.chosen is not None:
-            found += self.named("revoke", "restore", "acknowledge")
-            found.append(("Enter", "agent"))
-        found += self.named("panic")
-        found += [("0", "everything" if self.feed.notable else "what matters")]
-        found += [("/", "filter"), *self.named("calls"), (":", "command")]
-        found += [] if audit else [follow]
-        found += [("L", "audit"), ("t", "time"), ("Tab", "pane"), ("y", "copy id")]
-        self.keybar.show((*found, *LAST_KEYS))
+            keys += self.named("revoke", "restore", "acknowledge")
+            keys.append(("Enter", "agent"))
+        keys += self.named("panic")
+        keys += [("0", "everything" if self.feed.notable else "what matters")]
+        keys += [("/", "filter"), *self.named("calls"), (":", "command")]
+        keys += [] if audit else [follow]
+        keys += [("L", "audit"), ("t", "time"), ("Tab", "pane"), ("y", "copy id")]
+        self.keybar.show((*keys, *LAST_KEYS))
 
     # Filter
 
@@ -273,8 +273,10 @@ class Watch(FilteredScreen):
         if name != "agent":
             return super().target(name)
         event = self.feed.under_cursor
-        known = event is not None and event.agent_id
-        return self.desk.mirror.agent_name(event.agent_id) if event and known else ""
+        has_agent = event is not None and event.agent_id
+        return (
+            self.desk.mirror.agent_name(event.agent_id) if event and has_agent else ""
+        )
 
     def action_acknowledge(self) -> None:
         """Let the agent under the cursor leave the top, until it misbehaves again."""
@@ -288,7 +290,7 @@ class Watch(FilteredScreen):
         return self.agents.agent
 
     def action_copy(self) -> None:
-        """Copy the id of what is under the cursor; never a secret, there is none."""
+        """Copy the id under the cursor; there is no secret to copy."""
         event = self.feed.under_cursor
         if self.focused is self.audit and event is not None:
             self.copy_event(event)

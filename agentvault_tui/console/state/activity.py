@@ -62,7 +62,7 @@ class Day(Struct, frozen=True):
 
 
 class PastCut(Struct, frozen=True):
-    """What the revocation in effect ended."""
+    """The effect of the active revocation."""
 
     by: Shown
     reason: Shown
@@ -86,16 +86,16 @@ class ActivityRow(Struct, frozen=True):
     limits: tuple[LimitRow, ...] = ()
     """Windows of which little is left to it."""
     trials: tuple[AdviceInfo, ...] = ()
-    """What was taken from it for a trial; its words are not displayable yet."""
+    """Its permissions removed on trial; the words are not displayable yet."""
 
     def use(self, scope: str) -> ScopeUse | None:
         return next((use for use in self.scopes if use.scope.name == scope), None)
 
 
-def read_activity(intake: Intake, told: PastActivityInfo) -> ActivityRow:
+def read_activity(intake: Intake, info: PastActivityInfo) -> ActivityRow:
     """Convert the answer of ``GET /api/agents/{id}/activity``."""
-    now = told if isinstance(told, ActivityInfo) else None
-    cut, day = now.revoked if now else None, told.quarters
+    now = info if isinstance(info, ActivityInfo) else None
+    revoked, day = now.revoked if now else None, info.quarters
     start, series = moment(day.start), (day.allowed, day.denied, day.escalated)
     whole_day = {len(numbers) for numbers in series} == {QUARTERS}
     return ActivityRow(
@@ -109,22 +109,22 @@ def read_activity(intake: Intake, told: PastActivityInfo) -> ActivityRow:
                 moment(use.last_used_at),
                 moment(use.last_asked_at),
             )
-            for use in told.scopes[:_MOST]
+            for use in info.scopes[:_MOST]
         ),
         denials=tuple(
             Denials(intake.shown(one.reason, 80), one.count, moment(one.last_at))
-            for one in told.denials[:_MOST]
+            for one in info.denials[:_MOST]
         ),
         day=Day(start, series) if start and whole_day else None,
         elevated=now.revoke.elevated if now else 0,
-        whole=told.whole,
+        whole=info.whole,
         revoked=PastCut(
-            intake.shown(cut.by, 120),
-            intake.shown(cut.reason, 300),
-            cut.tokens,
-            cut.stepups,
+            intake.shown(revoked.by, 120),
+            intake.shown(revoked.reason, 300),
+            revoked.tokens,
+            revoked.stepups,
         )
-        if cut
+        if revoked
         else None,
         limits=tuple(intake.limits(now.limits)[0]) if now else (),
         trials=now.trials if now else (),

@@ -85,7 +85,7 @@ _WHOLE: Final = 700_000
 _NAME: Final = 80
 _LINE: Final = 200
 _WORDS: Final = 24_000
-"""Short texts remembered with what they become: ids and names of 10,000 agents fit."""
+"""Cached short texts with their converted form: ids and names of 10,000 agents fit."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NOTHING: Final = Shown("")
 _UNKNOWN: Final = Shown("not in the catalogue")
@@ -115,12 +115,12 @@ class Intake:
         try:
             return self._words[raw]
         except (KeyError, TypeError):  # new, or nothing that can be remembered
-            known = self.shown(raw, _NAME)
+            shown = self.shown(raw, _NAME)
         if raw is None or (isinstance(raw, str) and len(raw) <= _NAME):
             if len(self._words) >= _WORDS:
                 self._words.clear()
-            self._words[raw] = known
-        return known
+            self._words[raw] = shown
+        return shown
 
     def learn(self, catalogue: Mapping[str, ScopeInfo]) -> None:
         """Take the scopes of ``GET /api/policy``."""
@@ -138,32 +138,32 @@ class Intake:
         return {row.name for row in self._catalogue.values()}
 
     def scope(self, name: str) -> ScopeRow:
-        """Return what is known about a scope; an unknown one counts as high risk."""
-        known = self._catalogue.get(name)
-        return known or ScopeRow(self.shown(name, _NAME), "high", _UNKNOWN, Shown(""))
+        """Return the facts of a scope; an unknown one counts as high risk."""
+        entry = self._catalogue.get(name)
+        return entry or ScopeRow(self.shown(name, _NAME), "high", _UNKNOWN, Shown(""))
 
-    def agent(self, told: PastAgentInfo) -> AgentRow:
+    def agent(self, info: PastAgentInfo) -> AgentRow:
         """Convert an agent, now or in the past."""
-        now = told if isinstance(told, AgentInfo) else None
+        now = info if isinstance(info, AgentInfo) else None
         return AgentRow(
-            id=self.shown(told.id, _NAME),
-            name=self.shown(told.name, _NAME),
-            owner=self.shown(told.owner, _NAME),
-            purpose=self.shown(told.purpose, 400),
-            scopes=self._scopes(told.scopes),
-            revoked=told.status == "revoked",
-            resource_server=told.resource_server,
+            id=self.shown(info.id, _NAME),
+            name=self.shown(info.name, _NAME),
+            owner=self.shown(info.owner, _NAME),
+            purpose=self.shown(info.purpose, 400),
+            scopes=self._scopes(info.scopes),
+            revoked=info.status == "revoked",
+            resource_server=info.resource_server,
             serves=tuple(
-                self.shown(each, _NAME) for each in (*told.serves, *told.resources)
+                self.shown(each, _NAME) for each in (*info.serves, *info.resources)
             ),
-            created_at=moment(told.created_at) or _EPOCH,
-            revoked_at=moment(told.revoked_at),
-            until=moment(told.until),
-            template=told.template,
-            from_template=self.word(told.from_template or ""),
+            created_at=moment(info.created_at) or _EPOCH,
+            revoked_at=moment(info.revoked_at),
+            until=moment(info.until),
+            template=info.template,
+            from_template=self.word(info.from_template or ""),
             subject=self.shown(now.subject if now and now.subject else "", 200),
-            last_seen_at=moment(told.last_seen_at),
-            tokens_live=told.live_tokens,
+            last_seen_at=moment(info.last_seen_at),
+            tokens_live=info.live_tokens,
             at_tenant=tuple(map(self.word, now.at_tenant)) if now else (),
             upstream=self.upstream(now.upstream) if now else (),
             outside_until=moment(now.outside_until) if now else None,
@@ -174,38 +174,38 @@ class Intake:
             delegated_below=now.delegated_below if now else 0,
         )
 
-    def _account(self, told: AccountInfo) -> AccountRow:
-        name, names = self.shown(told.connection, _NAME), self._names(told.shared_with)
-        if (there := told.at_provider) is None:
+    def _account(self, info: AccountInfo) -> AccountRow:
+        name, names = self.shown(info.connection, _NAME), self._names(info.shared_with)
+        if (there := info.at_provider) is None:
             return AccountRow(name, names)
-        left, cut = self._names(there.kept_for), self._names(there.may_cut)
-        return AccountRow(name, names, there.known, left, cut)
+        left, revocable = self._names(there.kept_for), self._names(there.may_cut)
+        return AccountRow(name, names, there.known, left, revocable)
 
-    def _delegates(self, told: Iterable[DelegateInfo]) -> tuple[DelegateRow, ...]:
+    def _delegates(self, infos: Iterable[DelegateInfo]) -> tuple[DelegateRow, ...]:
         return tuple(
             DelegateRow(
                 self.shown(one.name, _NAME),
                 tuple(self.shown(scope, _NAME) for scope in one.scopes),
                 one.live,
             )
-            for one in told
+            for one in infos
         )
 
-    def tree(self, told: DelegationTree) -> tuple[TreeRow, ...]:
-        """Convert delegation trees, each parent before what was exchanged for it.
+    def tree(self, info: DelegationTree) -> tuple[TreeRow, ...]:
+        """Convert delegation trees, each parent before the tokens exchanged for it.
 
         Tokens of one holder for the same, delegated by one that are alike, are one row.
         """
         rows: dict[tuple[object, ...], TreeRow] = {}
         path: tuple[object, ...] = ()
-        for one in told.tokens:
+        for one in info.tokens:
             path = (*path[: one.depth], (one.agent.id, one.scope, one.resource))
-            ends, known = moment(one.expires_at) or _EPOCH, rows.get(path)
-            if known is not None:
-                rows[path] = known._replace(
-                    tokens=known.tokens + 1,
-                    below=known.below + one.below,
-                    expires_at=max(known.expires_at, ends),
+            ends, row = moment(one.expires_at) or _EPOCH, rows.get(path)
+            if row is not None:
+                rows[path] = row._replace(
+                    tokens=row.tokens + 1,
+                    below=row.below + one.below,
+                    expires_at=max(row.expires_at, ends),
                 )
                 continue
             rows[path] = TreeRow(
@@ -227,162 +227,162 @@ class Intake:
 
     def _scopes(self, names: tuple[str, ...]) -> tuple[ScopeRow, ...]:
         """Return scopes, the riskiest first; agents with the same scopes share them."""
-        known = self._granted.get(names)
-        if known is None:
+        granted = self._granted.get(names)
+        if granted is None:
             if len(self._granted) >= _WORDS:
                 self._granted.clear()
             rows = map(self.scope, names)
-            known = self._granted[names] = tuple(
+            granted = self._granted[names] = tuple(
                 sorted(rows, key=lambda row: (-RISKS.index(row.risk), row.name))
             )
-        return known
+        return granted
 
     def _names(self, agents: Iterable[AgentRef]) -> tuple[Shown, ...]:
         return tuple(self.shown(one.name, _NAME) for one in agents)
 
-    def token(self, told: TokenInfo) -> LiveToken:
+    def token(self, info: TokenInfo) -> LiveToken:
         """Convert a token; its scope and kind are shared, for the hot path."""
-        known = told.scope, told.kind == "elevated"
-        if (kind := self._kinds.get(known)) is None:
+        key = info.scope, info.kind == "elevated"
+        if (kind := self._kinds.get(key)) is None:
             if len(self._kinds) >= _WORDS:
                 self._kinds.clear()
-            kind = self._kinds[known] = TokenScope(self.word(told.scope), known[1])
-        ends = moment(told.expires_at) or _EPOCH
-        return LiveToken(token_key(told.id), kind, ends.timestamp())
+            kind = self._kinds[key] = TokenScope(self.word(info.scope), key[1])
+        ends = moment(info.expires_at) or _EPOCH
+        return LiveToken(token_key(info.id), kind, ends.timestamp())
 
-    def tokens(self, told: PastAgentInfo) -> TokenStore:
+    def tokens(self, info: PastAgentInfo) -> TokenStore:
         """Convert an agent's tokens: the list, or only the next to expire."""
-        listed, elevated = told.listed_tokens, 0
-        if isinstance(told, AgentInfo):
-            elevated = told.tokens_elevated
-            listed = listed or ((told.next_token,) if told.next_token else ())
-        return TokenStore(map(self.token, listed), told.live_tokens, elevated)
+        listed, elevated = info.listed_tokens, 0
+        if isinstance(info, AgentInfo):
+            elevated = info.tokens_elevated
+            listed = listed or ((info.next_token,) if info.next_token else ())
+        return TokenStore(map(self.token, listed), info.live_tokens, elevated)
 
-    def stepup(self, told: StepUpInfo) -> StepUpRow:
-        """Convert a step-up; what a person decides about is kept whole."""
-        change, money = ChangeParts.of(told), Money.read(told.money)
-        details, others = change.details, other_details(told.authorization_details)
-        asked, about = (told.resource, told.parameters), None
-        bare = limits_nothing(*asked, others, told.connection)
+    def stepup(self, info: StepUpInfo) -> StepUpRow:
+        """Convert a step-up; the content of a decision stays whole."""
+        change, money = ChangeParts.of(info), Money.read(info.money)
+        details, others = change.details, other_details(info.authorization_details)
+        request, about = (info.resource, info.parameters), None
+        bare = limits_nothing(*request, others, info.connection)
         if change.is_change:
-            bare, about = False, told.why
+            bare, about = False, info.why
         else:
             details = shown_parameters(details, money)
         how: dict[str, Any] = {"unlimited": bare, "change": about}
         return StepUpRow(
-            id=self.shown(told.id, _NAME),
-            agent_id=self.shown(told.agent_id, _NAME),
-            agent_name=self.shown(told.agent_name, _WHOLE),
-            action=self.shown(told.action, _WHOLE),
-            scope=self.shown(told.scope or told.action, _WHOLE),
-            resource=self.shown(told.resource, _WHOLE),
+            id=self.shown(info.id, _NAME),
+            agent_id=self.shown(info.agent_id, _NAME),
+            agent_name=self.shown(info.agent_name, _WHOLE),
+            action=self.shown(info.action, _WHOLE),
+            scope=self.shown(info.scope or info.action, _WHOLE),
+            resource=self.shown(info.resource, _WHOLE),
             parameters=self._rows(sorted(details.items(), key=rank)),
-            reason=self.shown(told.reason, _WHOLE),
-            rule=self.shown(told.rule),
-            why=self.shown(told.why, 1000),
-            risk=told.risk if told.risk in RISKS else "high",
-            digest=self.shown(told.digest),
-            fingerprint=self.shown(told.fingerprint, 8),
-            ttl=told.ttl,
-            count=told.count,
-            problem=self.shown(told.problem, 400),
-            requested_at=moment(told.requested_at) or _EPOCH,
-            expires_at=moment(told.expires_at) or _EPOCH,
-            status=self.shown(told.status, 20),
-            decided_by=self._decider(told.decided_by),
-            decided_at=moment(told.decided_at),
-            denial=self.shown(told.denial, 400),
-            device=self._device(told.device),
-            gist=self.shown(gist(told.parameters, money), _NAME),
+            reason=self.shown(info.reason, _WHOLE),
+            rule=self.shown(info.rule),
+            why=self.shown(info.why, 1000),
+            risk=info.risk if info.risk in RISKS else "high",
+            digest=self.shown(info.digest),
+            fingerprint=self.shown(info.fingerprint, 8),
+            ttl=info.ttl,
+            count=info.count,
+            problem=self.shown(info.problem, 400),
+            requested_at=moment(info.requested_at) or _EPOCH,
+            expires_at=moment(info.expires_at) or _EPOCH,
+            status=self.shown(info.status, 20),
+            decided_by=self._decider(info.decided_by),
+            decided_at=moment(info.decided_at),
+            denial=self.shown(info.denial, 400),
+            device=self._device(info.device),
+            gist=self.shown(gist(info.parameters, money), _NAME),
             wish=self.shown(
-                wish(told.action, *asked, money, connection=told.connection, **how)
+                wish(info.action, *request, money, connection=info.connection, **how)
             ),
-            begun_at=moment(told.begun_at),
-            redeemed_at=moment(told.redeemed_at),
-            connection=self.shown(told.connection, _NAME),
-            others=self._others(told),
+            begun_at=moment(info.begun_at),
+            redeemed_at=moment(info.redeemed_at),
+            connection=self.shown(info.connection, _NAME),
+            others=self._others(info),
             unlimited=bare,
-            request=self._request(told.request),
-            evaluation=told.evaluation,
-            repeat=self._repeat(told.repeat),
-            approvals=self._approvals(told.approvals) or self.shown(change.may),
+            request=self._request(info.request),
+            evaluation=info.evaluation,
+            repeat=self._repeat(info.repeat),
+            approvals=self._approvals(info.approvals) or self.shown(change.may),
             texts=change.rows(self.shown),
         )
 
-    def _repeat(self, told: RepeatInfo | None) -> RepeatRow | None:
-        if told is None:
+    def _repeat(self, info: RepeatInfo | None) -> RepeatRow | None:
+        if info is None:
             return None
-        bounds = {name: one.get("max", 0) for name, one in told.bounds.items()}
-        words = repeat_words(told.count, told.within, bounds)
-        return RepeatRow(self.shown(words, _NAME), told.left, moment(told.expires_at))
+        bounds = {name: one.get("max", 0) for name, one in info.bounds.items()}
+        words = repeat_words(info.count, info.within, bounds)
+        return RepeatRow(self.shown(words, _NAME), info.left, moment(info.expires_at))
 
-    def _request(self, told: HeldRequestInfo | None) -> HeldRequest | None:
-        if told is None:
+    def _request(self, info: HeldRequestInfo | None) -> HeldRequest | None:
+        if info is None:
             return None
         return HeldRequest(
-            self.shown(told.method, _NAME),
-            self.shown(told.url, _WHOLE),
-            self._rows(told.headers.items()),
-            Described.of(asdict(told)),
-            told.references,
+            self.shown(info.method, _NAME),
+            self.shown(info.url, _WHOLE),
+            self._rows(info.headers.items()),
+            Described.of(asdict(info)),
+            info.references,
         )
 
-    def event(self, told: EventInfo) -> EventRow:
+    def event(self, info: EventInfo) -> EventRow:
         """Convert an event; repeated words are cached, for the hot path."""
-        word, detail, much = self.word, told.detail, ""
+        word, detail, much = self.word, info.detail, ""
         if parameters := detail.get("parameters"):
             much = gist(parameters, Money.read(detail.get("money")))
-        elif told.type == REFUSED:
-            much = _request(told)
-        came = _ended(told) if told.type in RESULTS else ""
+        elif info.type == REFUSED:
+            much = _request(info)
+        came = _ended(info) if info.type in RESULTS else ""
         try:
-            at = parse_iso(told.time)
+            at = parse_iso(info.time)
         except ValueError:
             at = _EPOCH
         return EventRow(
-            told.seq,
+            info.seq,
             at,
-            word(told.type),
-            word(told.agent_id),
-            word(told.actor.name),
-            word(told.action),
-            word(told.resource),
-            told.outcome if told.outcome in OUTCOMES else "",
-            self.shown(came or told.reason or loosened(told)),
-            word(told.rule),
-            self.shown(told.decision_id, _NAME),
+            word(info.type),
+            word(info.agent_id),
+            word(info.actor.name),
+            word(info.action),
+            word(info.resource),
+            info.outcome if info.outcome in OUTCOMES else "",
+            self.shown(came or info.reason or loosened(info)),
+            word(info.rule),
+            self.shown(info.decision_id, _NAME),
             self.shown(much, _NAME) if much else _NOTHING,
-            self.shown(told.hash, _NAME),
-            outcome_word(told.type, told.outcome, told.reason, detail),
+            self.shown(info.hash, _NAME),
+            outcome_word(info.type, info.outcome, info.reason, detail),
         )
 
-    def call(self, told: CallInfo) -> CallRow:
+    def call(self, info: CallInfo) -> CallRow:
         """Convert a call in flight or held."""
         return CallRow(
-            self.shown(told.id, _NAME),
-            self.word(told.agent_id),
-            self.word(told.agent_name),
-            self.word(told.service),
-            self.word(told.method),
-            self.shown(told.path, 400),
-            self.word(told.state),
-            moment(told.started_at) or _EPOCH,
-            told.bytes_in,
-            told.bytes_out,
-            told.status,
-            self.shown(told.stepup_id, _NAME),
-            self.word(told.broker),
+            self.shown(info.id, _NAME),
+            self.word(info.agent_id),
+            self.word(info.agent_name),
+            self.word(info.service),
+            self.word(info.method),
+            self.shown(info.path, 400),
+            self.word(info.state),
+            moment(info.started_at) or _EPOCH,
+            info.bytes_in,
+            info.bytes_out,
+            info.status,
+            self.shown(info.stepup_id, _NAME),
+            self.word(info.broker),
         )
 
-    def limits(self, told: LimitList) -> tuple[list[LimitRow], Shown]:
-        """Convert what is used of limits, and why their file is not in effect."""
+    def limits(self, info: LimitList) -> tuple[list[LimitRow], Shown]:
+        """Convert the uses of limits, and why their file is not in effect."""
         rows = []
-        for limit in told.limits:
+        for limit in info.limits:
             most = render_units(limit.most, limit.currency, in_major=limit.in_major)
             allows = self.shown(f"{most} in {limit.within}", 40)
             beyond = self.shown("a person" if limit.over == "step_up" else "denied", 9)
             uses: list[LimitUseInfo | None] = [
-                use for use in told.uses if use.limit == limit.id
+                use for use in info.uses if use.limit == limit.id
             ]
             for use in uses or (None,):
                 left = limit.most if use is None else use.left
@@ -407,9 +407,9 @@ class Intake:
                         left * 5 <= limit.most,
                     )
                 )
-        return rows, self.shown(told.problem, 200)
+        return rows, self.shown(info.problem, 200)
 
-    def alerts(self, told: AlertList) -> tuple[list[SinkRow], list[DeadAlertRow]]:
+    def alerts(self, info: AlertList) -> tuple[list[SinkRow], list[DeadAlertRow]]:
         """Convert the sinks, and the alerts that did not arrive."""
         sinks = [
             SinkRow(
@@ -421,7 +421,7 @@ class Intake:
                 self.shown(one.problem, 200),
                 moment(one.sent_at),
             )
-            for one in told.sinks
+            for one in info.sinks
         ]
         dead = [
             DeadAlertRow(
@@ -431,12 +431,12 @@ class Intake:
                 self.shown(one.problem, 200),
                 moment(one.at),
             )
-            for one in told.dead
+            for one in info.dead
         ]
         return sinks, dead
 
-    def services(self, told: ServiceList) -> list[ServiceRow]:
-        """Convert the services, and files that hold none; what is wrong comes first."""
+    def services(self, info: ServiceList) -> list[ServiceRow]:
+        """Convert the services, and files that hold none; faults come first."""
         rows = [
             ServiceRow(
                 self.shown(one.name, _NAME),
@@ -446,46 +446,46 @@ class Intake:
                 self.shown(one.problem, 400),
                 moment(one.last_used_at),
             )
-            for one in told.services
+            for one in info.services
         ]
-        known = {f"{one.name}.toml" for one in told.services}
+        files = {f"{one.name}.toml" for one in info.services}
         broken = Shown("broken")
         rows += [
             ServiceRow(
                 *(self.shown(file, _NAME), _NOTHING, _NOTHING, broken),
                 *(self.shown(problem, 400), None),
             )
-            for file, problem in told.problems.items()
-            if file not in known
+            for file, problem in info.problems.items()
+            if file not in files
         ]
         return sorted(rows, key=lambda row: (not row.problem, row.name))
 
-    def status(self, told: StatusInfo) -> StatusRow:
-        """Convert the broker's status; of what it does not say nothing is at fault."""
-        panic, dead = told.panic, told.alerts_dead
-        brokers = told.team.brokers if told.team else ()
+    def status(self, info: StatusInfo) -> StatusRow:
+        """Convert the broker's status; a missing member means no fault."""
+        panic, dead = info.panic, info.alerts_dead
+        brokers = info.team.brokers if info.team else ()
         names = broker_names(brokers).items()
         return StatusRow(
-            version=self.shown(told.version, 20),
-            tenant=self.shown(host_of(told.tenant.issuer), 60),
-            tenant_reachable=told.tenant.reachable is not False,
-            head=told.ledger.head,
-            writable=told.ledger.writable is not False,
-            fault=bool(told.ledger.fault),
+            version=self.shown(info.version, 20),
+            tenant=self.shown(host_of(info.tenant.issuer), 60),
+            tenant_reachable=info.tenant.reachable is not False,
+            head=info.ledger.head,
+            writable=info.ledger.writable is not False,
+            fault=bool(info.ledger.fault),
             panic=PanicState(
                 panic.on,
                 moment(panic.since),
                 self.shown(panic.by, _NAME),
                 self.shown(panic.reason),
             ),
-            warnings=tuple(map(self.shown, told.warnings)),
+            warnings=tuple(map(self.shown, info.warnings)),
             undelivered=f"{plural(dead, 'alert')} did not arrive" if dead else "",
             brokers=sum(one.alive for one in brokers),
             broker_names=tuple((self.word(i), self.word(name)) for i, name in names),
-            separated=told.stale is True,
+            separated=info.stale is True,
         )
 
-    def upstream(self, told: Iterable[StepInfo]) -> tuple[UpstreamStep, ...]:
+    def upstream(self, infos: Iterable[StepInfo]) -> tuple[UpstreamStep, ...]:
         """Convert the steps at the tenant and at providers."""
         return tuple(
             UpstreamStep(
@@ -498,13 +498,13 @@ class Intake:
                 self.shown(step.reason, _NAME),
                 moment(step.next_at),
             )
-            for step in told
+            for step in infos
         )
 
-    def _others(self, told: StepUpInfo) -> tuple[tuple[Shown, Shown], ...]:
-        rows = detail_members(other_details(told.authorization_details))
-        indicator = told.resource_indicator
-        if indicator is not None and indicator != told.resource:
+    def _others(self, info: StepUpInfo) -> tuple[tuple[Shown, Shown], ...]:
+        rows = detail_members(other_details(info.authorization_details))
+        indicator = info.resource_indicator
+        if indicator is not None and indicator != info.resource:
             rows.append(("resource indicator", indicator))
         return self._rows(rows)
 
@@ -520,10 +520,10 @@ class Intake:
         return tuple((self.shown(name, _WHOLE), value(raw)) for name, raw in rows)
 
     def _decider(
-        self, told: DeciderInfo | tuple[DeciderInfo, ...] | None
+        self, infos: DeciderInfo | tuple[DeciderInfo, ...] | None
     ) -> DeciderRow | None:
         """Convert who decided: of several people all names, and the last proof."""
-        people = told if isinstance(told, tuple) else (told,) if told else ()
+        people = infos if isinstance(infos, tuple) else (infos,) if infos else ()
         if not people:
             return None
         return DeciderRow(
@@ -532,22 +532,22 @@ class Intake:
             moment(people[-1].auth_time),
         )
 
-    def _approvals(self, told: ApprovalsInfo | None) -> Shown:
+    def _approvals(self, info: ApprovalsInfo | None) -> Shown:
         """Say who has approved, and who may still."""
-        if told is None:
+        if info is None:
             return _NOTHING
-        names = ", ".join(one.name or one.sub for one in told.by)
-        has = f"{told.have} of {told.need}{f' ({names})' if names else ''}"
-        return self.shown(f"{has}; may still: {told.may}", _WHOLE)
+        names = ", ".join(one.name or one.sub for one in info.by)
+        has = f"{info.have} of {info.need}{f' ({names})' if names else ''}"
+        return self.shown(f"{has}; may still: {info.may}", _WHOLE)
 
-    def _device(self, told: DeviceInfo | None) -> DeviceRow | None:
-        if told is None:
+    def _device(self, info: DeviceInfo | None) -> DeviceRow | None:
+        if info is None:
             return None
         return DeviceRow(
-            self.shown(told.user_code, 40),
-            self.shown(told.verification_uri, 1000),
-            self.shown(told.verification_uri_complete, 1000),
-            moment(told.expires_at) or _EPOCH,
+            self.shown(info.user_code, 40),
+            self.shown(info.verification_uri, 1000),
+            self.shown(info.verification_uri_complete, 1000),
+            moment(info.expires_at) or _EPOCH,
         )
 
 
@@ -564,12 +564,12 @@ def token_key(token_id: str) -> int:
     return hash(token_id) & 0xFFFF_FFFF
 
 
-def _request(told: EventInfo) -> str:
+def _request(event: EventInfo) -> str:
     """Name the request or tool of a refused call without an action; else empty."""
-    tool, method, path = map(told.detail.get, ("tool", "method", "path"))
-    if told.action or not path:
+    tool, method, path = map(event.detail.get, ("tool", "method", "path"))
+    if event.action or not path:
         return ""
-    at = told.detail.get("service") or told.detail.get("server")
+    at = event.detail.get("service") or event.detail.get("server")
     parts = (at, tool, "") if tool else (method, at, path)
     return " ".join(str(part) for part in parts if part)
 

@@ -49,7 +49,7 @@ from agentvault_tui.operator_api.shapes import (
 from agentvault_tui.text import Shown
 
 RING: Final = 2_000
-"""Recent events kept; older ones are read from the broker when someone looks."""
+"""Recent events held here; older ones are read from the broker when needed."""
 _DECIDED_KEPT: Final = 200
 _CUT_OFF: Final = frozenset({"agent_revoked", "panic"})
 """Reasons of denials that say nothing about how an agent behaves."""
@@ -61,7 +61,7 @@ _CLOSING: Final = (
 
 
 class Versions(Struct):
-    """Counters that grow with every change of what they are named after."""
+    """Counters that grow with every change of their subject."""
 
     agents: int = 0
     """Agents, their tokens and their counts."""
@@ -75,11 +75,11 @@ class Versions(Struct):
     status: int = 0
     """The broker's status, the link, and warnings."""
     ledger: int = 0
-    """Another ledger stands where the one seen here was."""
+    """Another ledger is in the place of the one seen here."""
 
 
 class AgentRoster:
-    """Agents read anew, page by page, to replace those that are shown all at once."""
+    """Agents read again, page by page, to replace those that are shown all at once."""
 
     def __init__(
         self, intake: Intake, agents: Iterable[PastAgentInfo] = (), head: int = 0
@@ -127,7 +127,7 @@ class Mirror:
         self.presence = OperatorsPresent(clock, self.intake)
         self.status, self.link = StatusRow(), LinkView()
         self.warnings: dict[str, Shown] = {}
-        """The console's own, by kind; they stay until what they warn of ends."""
+        """The console's own, by kind; they stay until their cause ends."""
         self.cuts: dict[str, float] = {}
         """Revocations this console asked for: milliseconds here, steps elsewhere."""
         self.restarted_at: datetime | None = None
@@ -150,7 +150,7 @@ class Mirror:
         self._counted_all = 0
         """From this event on, all counts grow with their events."""
         self._tokens: dict[str, TokenStore] = defaultdict(TokenStore)
-        self._endings, self._asked = ExpiryQueue(), dict[str, datetime]()
+        self._endings, self._requested = ExpiryQueue(), dict[str, datetime]()
         self._status: StatusInfo | None = None
         """The status as it came."""
         self._readers: Final[dict[str, Callable[[EventRow, EventInfo], None]]] = {
@@ -224,9 +224,9 @@ class Mirror:
 
     def last_seen(self, agent_id: str) -> datetime | None:
         """Return when an agent last asked, as far as is known here."""
-        agent, asked = self.agents.get(agent_id), self._asked.get(agent_id)
-        told = agent.last_seen_at if agent else None
-        return max(asked, told) if asked and told else asked or told
+        agent, ours = self.agents.get(agent_id), self._requested.get(agent_id)
+        recorded = agent.last_seen_at if agent else None
+        return max(ours, recorded) if ours and recorded else ours or recorded
 
     def open_stepups(self, agent_id: str | None = None) -> list[StepUpRow]:
         """Return undecided step-ups, the longest wait first."""
@@ -288,36 +288,36 @@ class Mirror:
         self.revoked_by.clear()
         self.versions.events += 1
 
-    def apply(self, told: WireShape) -> None:
+    def apply(self, message: WireShape) -> None:
         """Apply one frame of the stream, and notify the listeners."""
-        self.take(told)
+        self.take(message)
         self.notify()
 
-    def take(self, told: WireShape) -> None:
+    def take(self, message: WireShape) -> None:
         """Apply one shape of the stream; `notify` tells the listeners."""
-        if type(told) is EventInfo:  # these two come five hundred times a second
-            self._take_event(told)
+        if type(message) is EventInfo:  # these two come five hundred times a second
+            self._take_event(message)
             return
-        if type(told) is TokenInfo:
-            self._take_token(told)
+        if type(message) is TokenInfo:
+            self._take_token(message)
             return
-        match told:
+        match message:
             case LoosenedInfo():
-                event = told.event
+                event = message.event
                 at = self.intake.event(event).time
                 self.versions.status += self.loosenings.note(event, at, live=False)
             case AgentInfo():
-                self._take_agent(told)
+                self._take_agent(message)
             case StepUpInfo():
-                self._take_stepup(told)
+                self._take_stepup(message)
             case CallInfo():
-                self._take_call(told)
+                self._take_call(message)
             case StatusInfo():
-                self._take_status(told)
+                self._take_status(message)
             case TenantInfo() if self._status is not None:
-                self._take_status(replace(self._status, tenant=told))
+                self._take_status(replace(self._status, tenant=message))
             case PresenceInfo():
-                self.presence.take(told)
+                self.presence.take(message)
                 self.versions.status += 1
 
     def notify(self) -> None:
@@ -351,7 +351,7 @@ class Mirror:
         self.notify()
 
     def warn(self, kind: str, text: str) -> None:
-        """Keep a warning on the screen until `unwarn`."""
+        """Show a warning on the screen until `unwarn`."""
         self.warnings[kind] = self.intake.shown(text, 400)
         self.versions.status += 1
 
@@ -499,16 +499,16 @@ class Mirror:
             self.versions.agents += 1
 
     def _close_stepup(self, row: EventRow, data: EventInfo) -> None:
-        known = self.stepups.get(str(data.detail.get("stepup_id")))
-        if known is None or not known.open:
+        stepup = self.stepups.get(str(data.detail.get("stepup_id")))
+        if stepup is None or not stepup.open:
             return
         status = self.intake.shown(row.type.rpartition(".")[2], 20)
-        self.stepups[known.id] = replace(known, status=status, decided_at=row.time)
+        self.stepups[stepup.id] = replace(stepup, status=status, decided_at=row.time)
         self.versions.stepups += 1
         self.versions.agents += 1
 
     def _take_decision(self, row: EventRow, detail: Json) -> None:
-        """Note another operator's decision, with what it is about."""
+        """Note another operator's decision, with its subject."""
         if not row.type.startswith(("stepup.", "change.")):
             what = self.agent_name(row.agent_id) if row.agent_id else ""
             self.presence.heard(row, row.agent_id, what)
@@ -526,7 +526,7 @@ class Mirror:
         self.events.append(row)
         if not row.outcome:
             return
-        self._asked[row.agent_id] = row.time
+        self._requested[row.agent_id] = row.time
         at = row.time.timestamp()
         self._decided.add("", at)
         if row.outcome == "allowed":
@@ -547,10 +547,10 @@ class Mirror:
 
     def _end_token(self, row: EventRow, data: EventInfo) -> None:
         agent_id, token_id = row.agent_id, data.detail.get("token_id")
-        known = isinstance(token_id, str)
-        if not known or not self._tokens[agent_id].drop(token_key(str(token_id))):
+        has_id = isinstance(token_id, str)
+        if not has_id or not self._tokens[agent_id].drop(token_key(str(token_id))):
             self.stale.add(agent_id)
-        if known:
+        if has_id:
             self._check_tokens(agent_id)
             self.versions.agents += 1
 
@@ -568,5 +568,5 @@ class Mirror:
 
 
 def _listed(agent: AgentRow) -> tuple[object, ...]:
-    said = (agent.name, agent.owner, agent.purpose)
-    return *said, agent.scopes, agent.revoked, agent.upstream, agent.accounts
+    texts = (agent.name, agent.owner, agent.purpose)
+    return *texts, agent.scopes, agent.revoked, agent.upstream, agent.accounts

@@ -20,7 +20,7 @@ QUARTERS: Final = 96
 """Of an hour, in a day."""
 _NOTHING: Final = Shown("")
 AT: Final = "connection:"
-"""What the resource begins with where an account at a provider is used."""
+"""The beginning of the resource if an account at a provider is used."""
 STEPUP_WORDS: Final = {"pending": "waiting", "authorizing": "verifying"}
 """How a person reads a step-up's status, where it is not the wire's word."""
 
@@ -34,7 +34,7 @@ class ScopeRow(Struct, frozen=True):
 
     name: Shown
     risk: str
-    """``low``, ``medium`` or ``high``; a scope nobody describes counts as high."""
+    """``low``, ``medium`` or ``high``; a scope without description counts as high."""
     description: Shown
     revoking: Shown
 
@@ -87,7 +87,7 @@ class UpstreamStep(Struct, frozen=True):
 
     @property
     def ends(self) -> str:
-        """What the step ends."""
+        """The effect of the step."""
         return f"{self.connection} token" if self.connection else self.step
 
 
@@ -110,7 +110,7 @@ class DelegateRow(NamedTuple):
 
     name: Shown
     scopes: tuple[Shown, ...]
-    """What may be delegated to it."""
+    """The scopes that may be delegated to it."""
     live: int
     """Live tokens that were."""
 
@@ -152,7 +152,7 @@ class AgentRow(Struct, frozen=True):
     at_tenant: tuple[Shown, ...] = ()
     """The steps a revocation would take at the tenant."""
     upstream: tuple[UpstreamStep, ...] = ()
-    """What its last revocation or restore does at the tenant, as it stands."""
+    """The steps of its last revocation or restore at the tenant, as they are."""
     outside_until: datetime | None = None
     """Until when a provider's token that was handed out can still be used."""
     accounts: tuple[AccountRow, ...] = ()
@@ -175,12 +175,13 @@ class AgentRow(Struct, frozen=True):
 
 
 class DeviceRow(Struct, frozen=True):
-    """What an approver needs to reach the tenant (RFC 8628 section 3.2)."""
+    """The approver's way to the tenant (RFC 8628 section 3.2)."""
 
     user_code: Shown
     verification_uri: Shown
     verification_uri_complete: Shown
-    """Also what the QR code holds: any character we would not show is not in it."""
+    """Also the content of the QR code: a character that we would not show is not in
+    it."""
     expires_at: datetime
 
 
@@ -193,7 +194,7 @@ class DeciderRow(Struct, frozen=True):
 
 
 class HeldRequest(NamedTuple):
-    """The HTTP request of a held call: what goes out, but for the credential."""
+    """The HTTP request of a held call: the sent form, but for the credential."""
 
     method: Shown
     url: Shown
@@ -205,10 +206,10 @@ class HeldRequest(NamedTuple):
 
 
 class BodyView(Struct, frozen=True):
-    """What a person is shown of a body; every text went through `text.visible`."""
+    """A body for a person; every text went through `text.visible`."""
 
     summary: str
-    """What it is and how large, in our own words."""
+    """Its kind and size, in our own words."""
     members: tuple[tuple[Shown, Shown], ...] = ()
     """Names and values, amounts and recipients first."""
     raw: tuple[Shown, ...] = ()
@@ -225,10 +226,10 @@ class RepeatRow(NamedTuple):
     """An approval of the next ones like it."""
 
     words: Shown
-    """What is approved beside the request itself."""
+    """The repeats that are approved next to the request itself."""
     left: int
     until: datetime | None
-    """Until when it stands in for a person; None before the approval."""
+    """Until when it replaces a person; None before the approval."""
 
 
 class TextRow(NamedTuple):
@@ -275,17 +276,17 @@ class StepUpRow(Struct, frozen=True):
     gist: Shown = _NOTHING
     """How much the action moves, when its parameters say so."""
     wish: Shown = _NOTHING
-    """What is wanted, in words: "pay 4,200 USD to Northwind GmbH"."""
+    """The wish, in words: "pay 4,200 USD to Northwind GmbH"."""
     begun_at: datetime | None = None
     """When the tenant gave the last code for it."""
     redeemed_at: datetime | None = None
     connection: Shown = _NOTHING
-    """Of the provider whose own token an approval hands out; empty for one of ours."""
+    """Of the provider whose own token an approval issues; empty for one of ours."""
     others: tuple[tuple[Shown, Shown], ...] = ()
-    """What else a resource server will read: members of details of other types, and a
+    """The other facts for a resource server: members of details of other types, and a
     resource indicator that is not the resource."""
     unlimited: bool = False
-    """Whether nothing but the scope limits what the token is used for."""
+    """Whether only the scope limits the use of the token."""
     request: HeldRequest | None = None
     """Of a held call."""
     evaluation: bool = False
@@ -308,7 +309,7 @@ class StepUpRow(Struct, frozen=True):
 
     @property
     def headline(self) -> str:
-        """Who wants what, in one sentence."""
+        """The agent and its wish, in one sentence."""
         return f"{self.agent_name} wants to {self.wish}"
 
     @property
@@ -318,7 +319,7 @@ class StepUpRow(Struct, frozen=True):
         return not (bound or self.connection)
 
     def repeats(self, now: datetime) -> float:
-        """Return for how many seconds its approval still stands in for a person."""
+        """Return for how many seconds its approval still replaces a person."""
         repeat = self.repeat if self.status in {"approved", "redeemed"} else None
         if repeat is None or repeat.until is None or not repeat.left:
             return 0.0
@@ -400,7 +401,7 @@ class DeadAlertRow(NamedTuple):
     title: Shown
     problem: Shown
     at: datetime | None
-    """When what it tells of happened."""
+    """The time of its event."""
 
 
 class LimitRow(NamedTuple):
@@ -411,7 +412,7 @@ class LimitRow(NamedTuple):
     whose: Shown
     left: int
     rest: Shown
-    """What is left, in words."""
+    """The rest, in words."""
     allows: Shown
     frees_at: datetime | None
     beyond: Shown
@@ -438,7 +439,7 @@ class EventRow(NamedTuple):
     note: Shown = _NOTHING
     """How much the action moves, when its parameters say so."""
     hash: Shown = _NOTHING
-    """As the broker told it with the event."""
+    """By the broker's own word with the event."""
     word: str = "changed"
     """Its outcome word, one of `presenters.outcomes.OUTCOME_WORDS`."""
 
@@ -470,7 +471,7 @@ class StatusRow(Struct, frozen=True):
     head: int = 0
     writable: bool = True
     fault: bool = False
-    """Whether the ledger was found not to be what was recorded."""
+    """Whether the ledger was found to differ from its record."""
     panic: PanicState = PanicState()
     warnings: tuple[Shown, ...] = ()
     undelivered: str = ""
@@ -478,13 +479,13 @@ class StatusRow(Struct, frozen=True):
     brokers: int = 0
     """How many live that share the ledger; 0 where one has its own."""
     broker_names: tuple[tuple[Shown, Shown], ...] = ()
-    """Ids of several brokers, and what tells them apart; none of one alone."""
+    """Ids of several brokers, and their distinct names; none of one alone."""
     separated: bool = False
     """Whether the broker cannot reach its team's store."""
 
 
 class LinkState(StrEnum):
-    """Whether what the screen shows is what the broker knows."""
+    """Whether the screen shows the broker's present state."""
 
     CONNECTING = "connecting"
     """Nothing has been seen yet."""
@@ -516,7 +517,7 @@ def host_of(issuer: str) -> str:
 
 
 def whose_limit(limit: LimitInfo, use: LimitUseInfo | None) -> str:
-    """Name whose use of a limit a row is."""
+    """Name the subject of a limit's row."""
     if limit.per == "all":
         return "everyone"
     if use is None:

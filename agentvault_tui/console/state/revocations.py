@@ -19,7 +19,7 @@ _OVER: Final = {
     "confirmed": ("confirmed", " "),
     "failed": ("given up", " after "),
 }
-"""How a step ended, and what stands before the time it took."""
+"""The end of a step, and the word before its time."""
 
 
 def outside(agent: AgentRow, now: datetime) -> float:
@@ -52,7 +52,7 @@ NOTHING_WORKS: Final = "nothing: all its tokens end here"
 
 
 class Consequences(NamedTuple):
-    """What a revocation does, each thing once."""
+    """The effects of a revocation, each once."""
 
     ends: list[str]
     stays: list[str]
@@ -67,49 +67,49 @@ class Consequences(NamedTuple):
 def consequences(
     agent: AgentRow, here: str, now: datetime, *, separated: bool = False
 ) -> Consequences:
-    """Say what a revocation ends, what stays, and until when what is outside works.
+    """Word a revocation's effect, the rest, and how long tokens outside still work.
 
     Args:
         agent: whom it would cut off, or did.
-        here: what of it ends here.
+        here: the part that ends here.
         now: for how long a token that was handed out still works.
         separated: whether the broker cannot notify the others of its team.
     """
-    found = Consequences([f"{here}, at once", "all it asks for from then on"], [], [])
+    effects = Consequences([f"{here}, at once", "all it asks for from then on"], [], [])
     if agent.at_tenant:
-        found.ends.append(f"at the tenant: {', '.join(agent.at_tenant)}")
+        effects.ends.append(f"at the tenant: {', '.join(agent.at_tenant)}")
     elif not agent.accounts:
-        found.ends.append("nothing at the tenant: it has nothing there")
-    _accounts(agent, found)
-    if agent.shared_with and not found.stays:
-        found.stays.append(f"what it shares with {', '.join(agent.shared_with)}")
+        effects.ends.append("nothing at the tenant: it has nothing there")
+    _accounts(agent, effects)
+    if agent.shared_with and not effects.stays:
+        effects.stays.append(f"what it shares with {', '.join(agent.shared_with)}")
     if (left := outside(agent, now)) and agent.outside_until:
         end = f"{clock_time(agent.outside_until)}, in {countdown(left)}"
-        found.works_until.append(f"{end}: a provider's token that it was given")
+        effects.works_until.append(f"{end}: a provider's token that it was given")
     if separated:
-        found.works_until.append(
+        effects.works_until.append(
             "the team's other brokers are notified: this one cannot reach the store"
         )
-    if not found.works_until:
-        found.works_until.append(NOTHING_WORKS)
+    if not effects.works_until:
+        effects.works_until.append(NOTHING_WORKS)
     for scope in agent.scopes:
-        said = scope.revoking or "the catalogue says nothing"
-        found.stays.append(f"{scope.name}: {said}")
-    return found
+        text = scope.revoking or "the catalogue says nothing"
+        effects.stays.append(f"{scope.name}: {text}")
+    return effects
 
 
-def _accounts(agent: AgentRow, found: Consequences) -> None:
+def _accounts(agent: AgentRow, effects: Consequences) -> None:
     """Say of each account at a provider whether it ends, stays or works on."""
     for one in agent.accounts:
         if others := tuple(dict.fromkeys((*one.shared_with, *one.kept_for))):
-            found.stays.append(_shared(one.connection, others))
+            effects.stays.append(_shared(one.connection, others))
         elif one.known is None:  # a broker of an earlier version does not say
-            found.ends.append(f"{one.connection}: its account")
+            effects.ends.append(f"{one.connection}: its account")
         elif one.known:
             too = f", perhaps for {', '.join(one.may_cut)} too" if one.may_cut else ""
-            found.ends.append(f"{one.connection}: its token at the provider{too}")
+            effects.ends.append(f"{one.connection}: its token at the provider{too}")
         else:
-            found.works_until.append(
+            effects.works_until.append(
                 f"its own end: a {one.connection} token; no revoking there"
             )
 
@@ -117,9 +117,9 @@ def _accounts(agent: AgentRow, found: Consequences) -> None:
 def forecast(
     agent: AgentRow, here: str, now: datetime, *, separated: bool = False
 ) -> list[str]:
-    """Say what revoking an agent would do as sentences; see `consequences`."""
-    told = consequences(agent, here, now, separated=separated)
-    ends, stays_, until = map("; ".join, told)
+    """Word the effect of revoking an agent as sentences; see `consequences`."""
+    effects = consequences(agent, here, now, separated=separated)
+    ends, stays_, until = map("; ".join, effects)
     left = f"It leaves {stays_ or 'nothing'}."
     works = f"Works until {until}."
     if until == NOTHING_WORKS:
@@ -135,13 +135,13 @@ def _shared(connection: str, agents: tuple[str, ...]) -> str:
 def stays(agent: AgentRow) -> list[str]:
     """Say which accounts others use as well, who are served; of many, some."""
     shared = [one for one in agent.accounts if one.shared_with]
-    told = [_shared(one.connection, one.shared_with) for one in shared[:_PROVIDERS]]
+    texts = [_shared(one.connection, one.shared_with) for one in shared[:_PROVIDERS]]
     more = len(shared) - _PROVIDERS
-    return [*told, f"and {more} more"] if more > 0 else told
+    return [*texts, f"and {more} more"] if more > 0 else texts
 
 
 def state(step: UpstreamStep, *, brief: bool = False) -> str:
-    """Say how one step stands; *brief*, where there is room for no more."""
+    """Word the state of one step; *brief*, if there is no room for more."""
     if step.reason == "no_credential":
         return "no credential"
     if step.status == "left":  # the account: others use it
@@ -167,7 +167,7 @@ def took(ms: float) -> str:
 def elsewhere(
     agent: AgentRow, now: datetime, *, everywhere: bool = True
 ) -> Iterator[str]:
-    """Tell how far the tenant and providers are with one that was revoked."""
+    """Word the progress of a revocation at the tenant and providers."""
     yield from [*steps(agent.upstream)] or ["  At the tenant: it had nothing there."]
     yield from remains(agent, now, everywhere=everywhere)
 
@@ -175,7 +175,7 @@ def elsewhere(
 def remains(
     agent: AgentRow, now: datetime, *, everywhere: bool = True
 ) -> Iterator[str]:
-    """Tell which accounts stay, for whom, and until when what is outside works.
+    """Word the accounts that stay, and how long tokens outside still work.
 
     Where not every broker of a team knows of it (*everywhere*), `unnotified` tells.
     """
@@ -190,13 +190,13 @@ def remains(
     yield f"  {works}."
 
 
-def steps(known: Iterable[UpstreamStep]) -> Iterator[str]:
-    """Tell each step at tenant and providers as it stands."""
-    for step in known:
+def steps(upstream: Iterable[UpstreamStep]) -> Iterator[str]:
+    """Word each step at tenant and providers as it is."""
+    for step in upstream:
         if step.status != "withdrawn":
             place = "provider" if step.connection else "tenant"
-            told = step.status != "confirmed" and step.problem
-            why = f": {step.problem}" if told else ""
+            problem = step.status != "confirmed" and step.problem
+            why = f": {step.problem}" if problem else ""
             yield f"  At the {place}: {step.ends} {state(step)}{why}."
 
 
@@ -208,7 +208,7 @@ _IN_MEMORY: Final = "a broker that restarts before it is serves again."
 
 
 class Revoked(Struct, frozen=True):
-    """What a revocation, or the panic switch, ended."""
+    """The result of a revocation, or of the panic switch."""
 
     told: RevokeAnswer
     round_trip_ms: float
@@ -218,15 +218,15 @@ class Revoked(Struct, frozen=True):
 
     @property
     def ended(self) -> str:
-        """Count what it ended, in words."""
-        told, ended = self.told, f"{self.tokens}, {self.stepups}"
-        if told.agent and told.delegated_revoked:
-            ended += f", {plural(told.delegated_revoked, 'delegated token')}"
-        if told.derived_revoked:
-            ended += f", {plural(told.derived_revoked, 'agent')} made from it"
-        if told.calls_cut:
-            ended += f", {plural(told.calls_cut, 'call')}"
-        return f"{ended} ({told.calls_sent} sent whole)" if told.calls_sent else ended
+        """Count the ended rights, in words."""
+        info, ended = self.told, f"{self.tokens}, {self.stepups}"
+        if info.agent and info.delegated_revoked:
+            ended += f", {plural(info.delegated_revoked, 'delegated token')}"
+        if info.derived_revoked:
+            ended += f", {plural(info.derived_revoked, 'agent')} made from it"
+        if info.calls_cut:
+            ended += f", {plural(info.calls_cut, 'call')}"
+        return f"{ended} ({info.calls_sent} sent whole)" if info.calls_sent else ended
 
     @property
     def everywhere(self) -> bool:
@@ -263,13 +263,13 @@ def caution(answer: object) -> tuple[str, ...]:
 
 
 def unrecorded(answer: Ended) -> tuple[str, ...]:
-    """Warn of what took effect here, and is not recorded or known elsewhere yet."""
-    found = unnotified(answer)
+    """Warn of an effect here that is not recorded or known elsewhere yet."""
+    warnings = unnotified(answer)
     if answer.kept != "ledger":
-        kept = _NOT_IN_LEDGER.get(answer.kept, _IN_MEMORY)
+        warning = _NOT_IN_LEDGER.get(answer.kept, _IN_MEMORY)
         why = "agentvault doctor says why."
-        found += (f"In effect, but NOT in the ledger yet: {kept} {why}",)
-    return found
+        warnings += (f"In effect, but NOT in the ledger yet: {warning} {why}",)
+    return warnings
 
 
 def unnotified(answer: Ended) -> tuple[str, ...]:
@@ -277,11 +277,11 @@ def unnotified(answer: Ended) -> tuple[str, ...]:
     late = [visible(one.id, 40) for one in answer.brokers or () if not one.confirmed]
     if answer.others:
         named = ", ".join(late) or "the other brokers of the team"
-        told = f"NOT notified: {named}. It does not hold there until this broker "
-        told += "reaches the store again; repeat it at one of those too."
+        text = f"NOT notified: {named}. It does not hold there until this broker "
+        text += "reaches the store again; repeat it at one of those too."
     elif late:
-        told = f"Not confirmed by {', '.join(late)}: its calls end within 2 s of its "
-        told += "last sign of life, and it follows the store before it grants anything."
+        text = f"Not confirmed by {', '.join(late)}: its calls end within 2 s of its "
+        text += "last sign of life, and it follows the store before it grants anything."
     else:
         return ()
-    return (told,)
+    return (text,)
