@@ -1,8 +1,8 @@
 """Read the certificate authorities that a configuration file names as ``ca_file``.
 
-Whoever can replace such a file redirects every connection that it vouches for. It is
-therefore part of the file that names it: text and certificates together are one
-source, with one digest. Certificates are used as they were when the source was read.
+Replacing such a file redirects every connection that it vouches for. It is therefore
+part of the file that names it: text and certificates together are one source, with one
+digest. Certificates are used as they were when the source was read.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _named(value: object) -> Iterator[str]:
 
 
 def read_source(text: str, base: Path) -> str:
-    """Read what *text* names, and join it with the text; see `named_files`.
+    """Read the files that *text* names, and join them with the text; see `named_files`.
 
     Raises:
         ServiceError: a file cannot be read, others could have written it, or it holds

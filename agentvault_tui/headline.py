@@ -62,7 +62,7 @@ def wish(
         parameters: its parameters, as the agent sent them.
         money: how its service writes amounts, if that is known.
         unlimited: whether nothing but the scope limits the token.
-        connection: of the provider whose own token is requested, if it is one.
+        connection: of the provider that issues the requested token, if one does.
         change: an operator's change, if no agent asks.
     """
     named = parameters if isinstance(parameters, dict) else {}

@@ -80,16 +80,16 @@ def check_named_file(path: Path) -> None:
     """
     path = path.absolute()
     try:
-        found = path.stat()
+        status = path.stat()
         _walk(path)
     except OSError as error:
         what = f"{path} cannot be read ({error.strerror})"
         raise SettingsError(what, "name another file, or restore it") from error
-    _check_plain(path, found)
-    _check_owner(path, found)
-    mode = stat.S_IMODE(found.st_mode)
+    _check_plain(path, status)
+    _check_owner(path, status)
+    mode = stat.S_IMODE(status.st_mode)
     # Where each user has a group of their own, files may be made with mode 0664.
-    if mode & stat.S_IWOTH or (mode & stat.S_IWGRP and not _ours_alone(found)):
+    if mode & stat.S_IWOTH or (mode & stat.S_IWGRP and not _ours_alone(status)):
         raise _written_by_others(path, mode)
 
 
@@ -144,11 +144,11 @@ def _check_file(
     raise _written_by_others(path, mode)
 
 
-def _check_owner(path: Path, found: os.stat_result) -> None:
-    if found.st_uid not in {0, os.geteuid()}:
+def _check_owner(path: Path, status: os.stat_result) -> None:
+    if status.st_uid not in {0, os.geteuid()}:
         owner = user_name(os.geteuid())
         raise SettingsError(
-            f"{path} belongs to {user_name(found.st_uid)}, who can change it",
+            f"{path} belongs to {user_name(status.st_uid)}, who can change it",
             f"look at what is in {path}, then chown {owner} {path}",
         )
 

@@ -1,4 +1,4 @@
-"""The pages on which people approve away from the console, kept up to date."""
+"""The pages on which people approve away from the console, updated as they change."""
 
 from __future__ import annotations
 

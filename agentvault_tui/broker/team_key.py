@@ -1,4 +1,4 @@
-"""The team's key at this broker: made anew, sealed anew with, and the old one put away.
+"""The team's key at this broker: make a new one, encrypt with it, retire the old one.
 
 The key is in each home (``keys/team.key``) and never in the store, which names the key
 in effect and, while the team changes it, the one before. Each broker says in its

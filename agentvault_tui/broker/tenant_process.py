@@ -67,7 +67,7 @@ class TenantProcess:
         self._ended = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
-        """Held by whoever reads what the child prints."""
+        """Held while the child's output is read."""
 
     async def start(self, ledger: Ledger | None = None) -> Announcement:
         """Start it and return where it is, now and after any restart.
@@ -83,7 +83,7 @@ class TenantProcess:
     async def follow_key(self, client: TenantClient) -> None:
         """Give the running tenant another client id, if the team's key has changed.
 
-        What people approve at that moment has to be begun again. The tenant goes on:
+        Approvals under way have to be begun again. The tenant goes on:
         its pages are answered meanwhile.
 
         Args:

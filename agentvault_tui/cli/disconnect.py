@@ -49,8 +49,8 @@ def disconnect(session: CliSession, host: str, *, write: bool, managed: bool) ->
     # A server, so that the files of MCP servers are among them.
     run = HostCommands(PROGRAM, "any", (), ("any",))
     files = FILES_OF[host](run, Path.home(), managed=managed)
-    found = [(one.path, *without(one.path, one.format)) for one in files]
-    changed = [(path, text) for path, before, text in found if text != before]
+    texts = [(one.path, *without(one.path, one.format)) for one in files]
+    changed = [(path, text) for path, before, text in texts if text != before]
     out = session.out
     for path, text in changed if write else ():
         empty = "" if path.suffix == ".toml" else "{}"
@@ -83,14 +83,14 @@ def connected_files(home: Home) -> list[tuple[Path, str]]:
     that were recorded in *home*.
     """
     run = HostCommands(PROGRAM, "any", (), ("any",))
-    found = {}
+    formats = {}
     for host, files_of in FILES_OF.items():
         for managed in (False, True):
             if managed and host not in MANAGED:
                 continue
             for one in files_of(run, Path.home(), managed=managed):
-                found[one.path] = one.format
-    return list((found | read_written(home)).items())
+                formats[one.path] = one.format
+    return list((formats | read_written(home)).items())
 
 
 def without(path: Path, form: str) -> tuple[str | None, str | None]:

@@ -1,4 +1,4 @@
-"""``agentvault uninstall``: remove what AgentVault wrote outside its home directory."""
+"""``agentvault uninstall``: remove AgentVault's files outside its home directory."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def uninstall(session: CliSession, *, only_plan: bool, purge: bool, yes: bool) -
 
 
 def find_installed(home: Home, *, purge: bool = False) -> Plan:
-    """Find what AgentVault wrote, without changing anything.
+    """List the files and members that AgentVault wrote.
 
     Args:
         home: the home directory, which need not exist.
@@ -180,7 +180,7 @@ def find_installed(home: Home, *, purge: bool = False) -> Plan:
 
 
 def _of_host(path: Path, form: str, plan: Plan) -> Iterator[Removal]:
-    """Yield what `connect` wrote into a file of a host, and the copies that it made.
+    """Yield the members that `connect` wrote into a host's file, and its copies.
 
     If only the copy has its content, it stays.
     """
@@ -252,17 +252,17 @@ def _certificates(home: Home) -> Iterator[Path]:
     from agentvault_tui.web.tls import read_certificate
 
     own, public = CaFiles.of(home), CaFiles.of(home, public=True)
-    found = [own.ca, own.ca_key, own.leaf.cert, own.leaf.key]
+    files = [own.ca, own.ca_key, own.leaf.cert, own.leaf.key]
     with suppress(AgentVaultError):  # another certificate, or none
         ours = read_certificate(own.ca)
         if read_certificate(public.leaf.cert).issuer == ours.issuer:
-            found += [public.leaf.cert, public.leaf.key]
-    found += [*home.keys.glob("gateway-ca*.pem"), home.run / "gateway-ca.pem"]
-    yield from (path for path in found if path.exists())
+            files += [public.leaf.cert, public.leaf.key]
+    files += [*home.keys.glob("gateway-ca*.pem"), home.run / "gateway-ca.pem"]
+    yield from (path for path in files if path.exists())
 
 
 def _text(path: Path) -> str:
-    """Return what a file says; nothing for one that cannot be read."""
+    """Return a file's text; empty if it cannot be read."""
     try:
         return path.read_text("utf-8", "replace") if path.is_file() else ""
     except OSError:
@@ -283,7 +283,7 @@ def _program_step() -> str:
 
 
 def _hold(home: Home, stack: ExitStack) -> None:
-    """Keep a broker from starting on the home directory meanwhile.
+    """Prevent a broker from starting on the home directory meanwhile.
 
     Raises:
         HomeInUseError: one runs.
@@ -347,7 +347,7 @@ def _refuse_active(plan: Plan) -> None:
 
 
 def _print(session: CliSession, plan: Plan, verb: str) -> None:
-    """Print a plan, or what became of it."""
+    """Print a plan, or its result."""
     out = session.out
     for removal in plan.removals:
         how = "AgentVault's part of " if removal.text is not None else ""

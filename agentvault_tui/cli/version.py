@@ -14,7 +14,7 @@ _UNKNOWN = "unknown"
 
 
 def describe(*, verbose: bool) -> Iterator[str]:
-    """Describe what is installed, from the SBOM in its wheel (PEP 770).
+    """Describe the installed packages, from the SBOM in its wheel (PEP 770).
 
     Args:
         verbose: whether more than the version is wanted.
@@ -40,10 +40,10 @@ def describe(*, verbose: bool) -> Iterator[str]:
         if one["scope"] == "excluded":
             continue
         try:
-            found = metadata.version(one["name"])
+            installed = metadata.version(one["name"])
         except metadata.PackageNotFoundError:
-            found = "none"
-        differs = "" if found == one["version"] else f" (installed: {found})"
+            installed = "none"
+        differs = "" if installed == one["version"] else f" (installed: {installed})"
         yield f"{one['name']} {one['version']}{differs}"
 
 
@@ -54,8 +54,8 @@ def _read_sbom() -> bytes | None:
     except metadata.PackageNotFoundError:
         return None
     # A checkout may be imported while another version is installed.
-    found = Path(str(installed.locate_file("agentvault_tui/__init__.py")))
-    if not found.exists() or not found.samefile(agentvault_tui.__file__):
+    source = Path(str(installed.locate_file("agentvault_tui/__init__.py")))
+    if not source.exists() or not source.samefile(agentvault_tui.__file__):
         return None
     for path in installed.files or ():
         if path.parent.name == "sboms" and path.name.endswith(".cdx.json"):

@@ -196,11 +196,8 @@ class Calls:
         if call.stepup_id:
             reason, verdict = "stepup_approved", reserve_approved(broker, request)
             if denied_by_limit(verdict):
-                raise denial(
-                    await deny(
-                        broker, request, verdict.reason, verdict.message, verdict
-                    )
-                )
+                why, text = verdict.reason, verdict.message
+                raise denial(await deny(broker, request, why, text, verdict))
         draft = decision(broker, request, Outcome.ALLOWED, reason, verdict)
         if call.stepup_id:
             draft.detail["stepup_id"] = call.stepup_id
@@ -475,22 +472,21 @@ class Calls:
         ``failed`` of one that was withheld since its record failed, and is there.
 
         Args:
-            dead: the broker of the team whose attempts they are, if it is another.
+            dead: the team's broker that made the attempts, if it is another.
         """
-        broker, whose = self._broker, dead or self._own
+        broker, own = self._broker, dead or self._own
         withheld = self._withheld.copy() if dead is None else set()
-        since = int(broker.kept.get(_settled(whose), "0"))
+        since = int(broker.kept.get(_settled(own), "0"))
         shared = broker.ledger.shared
         # No result of another broker may go by between the reading and the records.
         async with shared.taking if shared else contextlib.nullcontext():
             for attempt in await broker.ledger.unfinished(since):
-                if attempt.detail.get("broker") != whose:
+                stored = attempt.detail
+                if stored.get("broker") != own:
                     continue
-                if withheld and attempt.detail["call_id"] not in withheld:
+                if withheld and stored["call_id"] not in withheld:
                     continue
-                detail = {
-                    n: attempt.detail[n] for n in _REPEATED if n in attempt.detail
-                }
+                detail = {name: stored[name] for name in _REPEATED if name in stored}
                 draft = Draft(
                     EventType.GATEWAY_RESULT,
                     SYSTEM,

@@ -48,7 +48,7 @@ def check_scope(scope: str, catalogue: Catalogue, where: str) -> None:
 
 
 _Stamp = tuple[object, ...]
-"""What differs once a file, or a ``ca_file`` that it names, was changed."""
+"""A value that differs once a file, or its ``ca_file``, was changed."""
 
 
 class ConfigFolder(Generic[_ItemT]):
@@ -246,6 +246,6 @@ class ConfigFolder(Generic[_ItemT]):
             return self._seen or {}
         stats: dict[str, _Stamp] = {}
         for name in names:
-            if (found := file_stamp(self._folder / name)) is not None:
-                stats[name] = (found, self._stamp_of(name))
+            if (stamp := file_stamp(self._folder / name)) is not None:
+                stats[name] = (stamp, self._stamp_of(name))
         return stats

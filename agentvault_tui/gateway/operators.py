@@ -348,27 +348,27 @@ def _removal_route(gateway: Configured, authority: Authority) -> Route:
         uses = (one for one in gateway.origins.uses() if one.secret == name)
         return sorted({one.name for one in uses if one.kind == "sink"})
 
-    async def do_remove(asked: SecretNameRequest, who: Actor, how: How) -> SecretList:
+    async def do_remove(body: SecretNameRequest, who: Actor, how: How) -> SecretList:
         def record(*drafts: Draft, changes: Sequence[Meta] = ()) -> Awaitable[object]:
             # In the turn that places the record: files may have changed since it was
             # judged. An approved removal is checked by its rider (`_REMOVED_FROM`).
-            if not how.loosens and (now := destinations(asked.name)):
+            if not how.loosens and (now := destinations(body.name)):
                 raise ConflictError(
                     f"the destination {visible(now[0], 60)} needs it by now",
                     "ask again: its removal then waits for an approver",
                 )
             return gateway.broker.record(*drafts, changes=changes)
 
-        prepare = partial(gateway.secrets.remove, asked.name, who)
+        prepare = partial(gateway.secrets.remove, body.name, who)
         return await _change(gateway, prepare, record)
 
     async def remove(request: Request) -> Response:
         """Remove a secret; without that of a destination its alerts stop."""
-        asked = await body_of(request, SecretNameRequest)
+        body = await body_of(request, SecretNameRequest)
         await gateway.broker.ledger.confirm()
         await _look(gateway)
-        wanted = _removing(asked.name, destinations(asked.name))
-        return await removing.settle(request, asked, wanted)
+        wanted = _removing(body.name, destinations(body.name))
+        return await removing.settle(request, body, wanted)
 
     gateway.broker.states[_REMOVED_FROM] = lambda name: to_json(destinations(name))
     removing = Loosening(authority, calls.REMOVE_SECRET, SecretNameRequest, do_remove)

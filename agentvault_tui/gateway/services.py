@@ -229,7 +229,7 @@ def parse_service(name: str, text: str, catalogue: Catalogue, base: Path) -> Ser
 
     Args:
         name: the service's name: the file's without ``.toml``.
-        text: what the file says, also joined with its ``ca_file`` (`read_source`).
+        text: the file's text, also joined with its ``ca_file`` (`read_source`).
         catalogue: the scopes there are.
         base: the folder that a relative ``ca_file`` starts from.
 

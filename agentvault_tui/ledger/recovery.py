@@ -229,7 +229,7 @@ class Doubt:
     """The head when it was sent."""
     error: str
     told: bool = False
-    """Whether its callers were told that the outcome is unknown."""
+    """Whether its callers have the answer that the outcome is unknown."""
     found: Appended | None = None
     """Where it turned out to be in the store after that."""
     record: tuple[Job, str, StoreHead] | None = None
@@ -242,7 +242,7 @@ class Doubt:
         return tuple(job.attempt for job in self.jobs)
 
     def give_up(self) -> None:
-        """Tell the callers that its outcome is unknown."""
+        """Answer the callers that its outcome is unknown."""
         self.told = True
         for job in self.jobs:
             ids = (draft.decision_id for draft in job.attempt.drafts)

@@ -50,7 +50,7 @@ class Placed(NamedTuple):
     """The head when it was sent."""
     found: Appended
     told: bool
-    """Whether its callers were told that its outcome is unknown."""
+    """Whether its callers have the answer that its outcome is unknown."""
 
 
 class UrgentWriter(Writer):

@@ -226,7 +226,7 @@ class Factor(WireRequest, kw_only=True):
     otp: Annotated[str, Meta(max_length=16)] = ""
     """The one-time code that their authenticator shows now."""
     passkey: Annotated[str, Meta(max_length=8000)] = ""
-    """What their security key signed, as a browser would say it in JSON."""
+    """The assertion of their security key, as a browser would encode it in JSON."""
     password: Annotated[str, Meta(max_length=256)] = ""
     """Where the sign-in is older than eight hours."""
 

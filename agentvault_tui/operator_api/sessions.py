@@ -33,7 +33,7 @@ class DeskInfo(WireShape, kw_only=True):
 
 
 class KeyChallenge(WireShape, kw_only=True):
-    """What a security key at the caller's machine is asked to sign (WebAuthn)."""
+    """The challenge for a security key at the caller's machine (WebAuthn)."""
 
     rp_id: str
     origin: str

@@ -196,7 +196,7 @@ class DeskConfirmation:
 
 
 def _about(code: StoredDeviceCode, user: User) -> str:
-    """Return what a challenge for a security key is bound to."""
+    """Return the binding of a challenge for a security key."""
     return f"desk {code.key} {user.sub}"
 
 

@@ -232,8 +232,8 @@ class Passkeys:
 
         Args:
             answer: the browser's or the security key's, as JSON.
-            about: what the challenge has to be bound to.
-            sub: whose passkey it has to be, if not anybody's.
+            about: the binding that the challenge must have.
+            sub: the passkey's owner, if it has to be a certain one.
 
         Raises:
             TenantRefusedError: ``bad_passkey`` or ``passkey_copied``.

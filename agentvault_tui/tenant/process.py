@@ -233,7 +233,7 @@ class RunningAs:
 def _stop_requested(
     stack: contextlib.AsyncExitStack, read: Callable[[bytes], None]
 ) -> asyncio.Event:
-    """Return what is set when a signal comes or stdin, the parent's pipe, ends.
+    """Return the event that is set by a signal, or when stdin, the parent's pipe, ends.
 
     Args:
         stack: removes the handlers of signals.

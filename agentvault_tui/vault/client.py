@@ -199,7 +199,7 @@ class TenantClient(Tenant):
         await self.send("POST", url, form=form)
 
     async def confirm(self, flow: DeviceFlow, form: Mapping[str, str]) -> None:
-        """Have the embedded tenant approve a flow by what was typed or signed here.
+        """Have the embedded tenant approve a flow by a factor that was given here.
 
         Args:
             flow: the flow; its ID token then proves the approval, as any other's does.

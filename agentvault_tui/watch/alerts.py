@@ -123,7 +123,7 @@ class Alerts:
         parse_alerts(text, self.broker.home)
 
     def _stamp(self) -> tuple[object, ...]:
-        """Return what differs once the file, or a ``ca_file``, was changed."""
+        """Return a value that differs once the file, or a ``ca_file``, was changed."""
         files = self.broker.files
         own = files.text(self._path.name) if files else file_stamp(self._path)
         return own, *map(file_stamp, self._named)
@@ -325,7 +325,7 @@ class Alerts:
         return b"{}"
 
     def _now(self, _: str) -> str:
-        """Tell the file's state from any other: as recorded, and as it is on disk."""
+        """Identify the file's state: as recorded, and as it is on disk."""
         return f"{self.broker.kept.get(RECORDED_FILE)} {self._source()}"
 
     async def _follow(self) -> None:

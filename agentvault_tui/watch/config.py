@@ -100,7 +100,7 @@ class SinkTable(
     """PEM of the authorities that vouch for it, in place of the system's; a relative
     path starts from the folder of ``alerts.toml``."""
     authorities: str = ""
-    """What ``ca_file`` held when it was read; no key of the file."""
+    """The text of ``ca_file`` when it was read; no key of the file."""
 
     @property
     def recipients(self) -> tuple[str, ...]:
@@ -196,8 +196,8 @@ def parse_alerts(text: str, home: Home) -> AlertsFile:
     """Read and validate ``alerts.toml``.
 
     Args:
-        text: what it says, also joined with what it names as ``ca_file``.
-        home: from whose data folder the relative path of a destination starts.
+        text: its text, also joined with that of its ``ca_file``.
+        home: its data folder is the root of a destination's relative path.
 
     Returns:
         the file; each ``ca_file`` as it is in the source, or on disk.

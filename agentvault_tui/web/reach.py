@@ -118,7 +118,7 @@ def unreachable() -> UpstreamError:
 
 
 def trust(authorities: str) -> ssl.SSLContext:
-    """Return what verifies a service's certificate, by *authorities* in PEM.
+    """Return the verifier of a service's certificate, by *authorities* in PEM.
 
     If it is empty, by the system's authorities, wherever the environment would have
     them.

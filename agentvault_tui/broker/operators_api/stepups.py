@@ -112,7 +112,7 @@ def _deciding(broker: Broker, authority: Authority, sessions: Sessions) -> list[
         return stepup
 
     async def challenge(request: Request) -> Response:
-        """Begin to approve, and return what a security key has to sign for it."""
+        """Begin to approve, and return the challenge for a security key."""
         body, who = await body_of(request, asks.KeyRequest), operator_of(request)
         if (refusal := refuse_grant(request)) is not None:
             return refusal

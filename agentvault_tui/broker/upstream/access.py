@@ -76,7 +76,7 @@ class Holding:
 
 
 def users_of(holdings: Holdings, agent_id: AgentId, held: Holding) -> tuple[str, ...]:
-    """Return whose refresh tokens its client may have, also without account."""
+    """Return the users of the refresh tokens for its client, also without account."""
     signed_in = holdings.signed_in(agent_id)
     return tuple(dict.fromkeys((*held.users, *([signed_in] if signed_in else ()))))
 

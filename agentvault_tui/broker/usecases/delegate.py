@@ -194,7 +194,7 @@ async def change_delegates(
         UsageError: they are the same.
         ConflictError: it was cut off while the grant was being recorded, or it would be
             a grant and may not be.
-        LedgerUnwritableError: a grant could not be recorded; what was taken away ended.
+        LedgerUnwritableError: a grant could not be recorded; the removed rights ended.
     """
     find = broker.registry.agent
     agent = await broker.known(lambda: find(agent_id))

@@ -393,7 +393,7 @@ async def still_cut(
     """Retain a revocation whose end failed to be recorded; *failed* is its event.
 
     The record may have reached the disk all the same. A restart would then serve an
-    agent that the operator was told is still revoked.
+    agent that the operator sees as revoked.
     """
     broker.ledger.check_writable()
     try:

@@ -159,7 +159,7 @@ async def begin_approval(
 async def confirm_here(
     broker: Broker, stepup_id: str, signed_in: DeskSession | None, factor: Factor
 ) -> None:
-    """Have the tenant approve the flow of a seat by what was typed or signed there.
+    """Have the tenant approve the flow of a seat by a factor that was given there.
 
     The tenant verifies the factors, and the flow ends with an ID token like any other:
     the approval is verified and recorded where every approval is.
@@ -189,25 +189,25 @@ async def confirm_here(
 async def key_challenge(
     broker: Broker, stepup_id: str, signed_in: DeskSession | None
 ) -> KeyChallenge:
-    """Have the tenant's challenge for a security key, for the flow of a seat.
+    """Fetch the tenant's challenge for a security key, for the flow of a seat.
 
     Args:
         broker: the broker.
-        stepup_id: whose flow the seat has begun.
+        stepup_id: the step-up of the seat's flow.
         signed_in: who signed in at that seat.
 
     Returns:
-        what the key has to sign: it approves that flow and no other.
+        the challenge that the key signs: it approves that flow and no other.
 
     Raises:
-        FactorRefusedError: the person has no passkey, or nobody signed in.
+        FactorRefusedError: the person has no passkey, or no person is signed in.
         ConflictError: the flow is over.
         TenantError: the tenant does not answer, or not with a challenge.
     """
     person, flow = _at_desk(broker, stepup_id, signed_in)
     try:
-        told = await broker.tenant.key_challenge(flow, person.sub)
-        return convert(told, KeyChallenge)
+        challenge = await broker.tenant.key_challenge(flow, person.sub)
+        return convert(challenge, KeyChallenge)
     except TenantRefusedError as error:
         raise FactorRefusedError(error.error, error.what) from None
     except ValidationError:

@@ -242,7 +242,7 @@ class Dialog(Keyed, ModalScreen[Result]):
         raise NotImplementedError
 
     def state(self) -> object:
-        """Return the value whose change makes keys wait again.
+        """Return a value; when it changes, keys wait again.
 
         An agent must not be able to change it at will: it could prevent an operator
         from deciding.

@@ -15,7 +15,8 @@ from agentvault_tui.console.widgets.line_input import LineInput
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.operator_api.requests import Factor, RepeatRequest
 
-Asked = tuple[str, str, RepeatRequest | None]
+Subject = tuple[str, str, RepeatRequest | None]
+"""A step-up's id and digest, and the repeat that is approved with it."""
 
 _LABEL: Final = "PIN of your security key       "
 _ASKING: Final = "Asking the tenant for a challenge."
@@ -24,51 +25,51 @@ _TOUCH: Final = "Touch the security key: it approves exactly this."
 
 
 class KeyPrompt:
-    """What a person does with their security key to approve here.
+    """Approve here by a person's security key.
 
-    The PIN is in the input alone, goes to the key alone, and is cleared then.
+    The PIN is only in the input, is sent only to the key, and is cleared then.
     """
 
     def __init__(self, dialog: Dialog[None], desk: Desk) -> None:
         self._dialog, self._desk = dialog, desk
         self.attached = False
-        """Whether a key was there when this was last looked at."""
+        """Whether a key was attached at the last look."""
         self.stage = ""
-        """What it waits for, in words; empty while no key is asked."""
+        """The next step, in words; empty while no key is in use."""
         self.pin = LineInput("pin", 40, longest=PIN_LENGTH)
         self.pin.password = True
         self._typed: asyncio.Future[str] | None = None
 
     @property
     def open(self) -> bool:
-        """Whether a key is being asked."""
+        """Whether a key is in use."""
         return bool(self.stage)
 
     async def look(self) -> None:
-        """Look whether a key is attached."""
+        """Check whether a key is attached."""
         with suppress(AgentVaultError):
             self.attached = await self._desk.keys.attached()
 
-    def begin(self, asked: Asked, then: Callable[[Factor], None]) -> None:
+    def begin(self, subject: Subject, then: Callable[[Factor], None]) -> None:
         """Have the key sign the tenant's challenge for a request.
 
         Args:
-            asked: the id of the request, its digest, and how often more it is asked.
+            subject: the request to approve.
             then: called with the assertion, which approves this request and no other.
         """
         # A worker of the dialog's: it ends with it, and the key is given up.
         self._show(_LOOKING)
-        self._dialog.run_worker(self._run(asked, then), group="key", exclusive=True)
+        self._dialog.run_worker(self._run(subject, then), group="key", exclusive=True)
 
     def leave(self) -> None:
-        """Give the key up."""
+        """Stop using the key."""
         if self.open:
             self._dialog.workers.cancel_group(self._dialog, "key")
             self._show("")
 
-    async def _run(self, asked: Asked, then: Callable[[Factor], None]) -> None:
+    async def _run(self, subject: Subject, then: Callable[[Factor], None]) -> None:
         try:
-            factor = await self._sign(asked)
+            factor = await self._sign(subject)
         except AgentVaultError as error:
             self._show("")
             self._dialog.arm()
@@ -78,11 +79,11 @@ class KeyPrompt:
             self._show("")
             then(factor)
 
-    async def _sign(self, asked: Asked) -> Factor:
+    async def _sign(self, subject: Subject) -> Factor:
         keys = self._desk.keys
         pin = await self._ask_pin() if await keys.needs_pin() else ""
         self._show(_ASKING)
-        wanted = await self._desk.link.key_challenge(*asked)
+        wanted = await self._desk.link.key_challenge(*subject)
         self._show(_LOOKING)
         return Factor(passkey=await keys.sign(wanted, pin, self._touch))
 
@@ -106,14 +107,14 @@ class KeyPrompt:
             self._dialog.set_focus(None)
 
     def take(self) -> None:
-        """Take the PIN that was typed."""
+        """Take the typed PIN."""
         if self._typed is not None and not self._typed.done() and self.pin.value:
             self._typed.set_result(self.pin.value)
 
     def rows(
         self, pen: Pen, width: int, keys: list[Row]
     ) -> tuple[list[Row], dict[str, tuple[int, int]]]:
-        """Write what the key waits for, and say where the input is."""
+        """Write the key's next step, and return the input's place."""
         if self._typed is None:
             stage = pen.paragraph(self.stage, width, pen.palette.waiting)
             return [EMPTY, *stage, *keys], {}

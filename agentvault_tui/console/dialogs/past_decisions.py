@@ -18,10 +18,11 @@ class StepUpHistory:
         self._seen_at = -1
         self._seen: frozenset[tuple[str, str]] = frozenset()
 
-    def stale(self) -> bool:
+    def due(self) -> bool:
         """Check whether to read: at first, and when one like it was decided since."""
-        version = self._desk.mirror.versions.stepups
-        if version == self._seen_at:
+        mirror = self._desk.mirror
+        version = mirror.versions.stepups
+        if not mirror.link.live or version == self._seen_at:
             return False
         first, self._seen_at = self._seen_at == -1, version
         before, self._seen = self._seen, self._decided()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import ClassVar, Final
+from typing import ClassVar, Final, TypeAlias
 
 from textual import on
 from textual.binding import Binding, BindingType
@@ -38,10 +38,11 @@ from agentvault_tui.errors import AgentVaultError, FactorRefusedError
 from agentvault_tui.operator_api.requests import Factor, RepeatRequest
 from agentvault_tui.text import Shown
 
+_Part: TypeAlias = StepUpHistory | ChangeLines | CallBody
 _GONE: Final = "The broker lists this request no more: nothing can be decided here."
 _REOPEN: Final = "Nothing is approved on it here: Esc, and open it as it is now."
 _ASCII_CODE: Final = 112
-"""The width of a QR code whose modules are two cells wide."""
+"""The width of a QR code with modules of two cells."""
 
 
 class StepUpDialog(Dialog[None]):
@@ -168,14 +169,14 @@ class StepUpDialog(Dialog[None]):
 
     def update_page(self) -> None:
         """Draw, and note when the last trusted fact has been on the screen."""
-        if self.is_attached and self.desk.mirror.link.live and self.history.stale():
-            self._start("history", partial(self._read, self.history))
-        if self.is_attached and self.body.due():
-            self._start("body", partial(self._read, self.body))
-        if self.is_attached and self.lines.due():
-            self._start("lines", partial(self._read, self.lines))
+        parts: tuple[_Part, ...] = (self.history, self.body, self.lines)
+        for part in parts:
+            if self.is_attached and part.due():
+                self._start(type(part).__name__, partial(self._read, part))
         super().update_page()
-        self._note_viewed()
+        end = self.sheet.top + self.sheet.room
+        if self.viewing and not self.lines.missing and end >= self._trusted > 0:
+            self._viewed = True
 
     def on_mount(self) -> None:
         if not self.desk.past:
@@ -186,7 +187,7 @@ class StepUpDialog(Dialog[None]):
             if self._then == "view":
                 self.call_after_refresh(self.action_view)
             elif self._then == "reason":
-                self.call_after_refresh(self._ask_reason)
+                self.call_after_refresh(self._ask_line)
 
     def _start(self, group: str, work: Callable[[], Awaitable[None]]) -> None:
         # Not called here: what is cancelled before it starts was never made.
@@ -213,12 +214,11 @@ class StepUpDialog(Dialog[None]):
         match action:
             case "agent":
                 return not self.row.is_change
-            case "repeat" if self.row.is_change:
-                return False
             case "approve":
                 return self._may_ask()
             case "repeat":
-                return self.row.status == "pending" and self._may_ask()
+                pending = self.row.status == "pending" and not self.row.is_change
+                return pending and self._may_ask()
             case "key":
                 ready = self.prompt.open or self._may_ask()
                 return ready and self.key.attached and self.prompt.info is not None
@@ -274,8 +274,8 @@ class StepUpDialog(Dialog[None]):
         if self.may_decide("approve") and self._may_begin():
             self._close_prompt()
             self.viewing = False
-            asked = (self.stepup_id, self.digest, self._repeat)
-            self.key.begin(asked, self._send)
+            subject = (self.stepup_id, self.digest, self._repeat)
+            self.key.begin(subject, self._send)
 
     def action_device(self) -> None:
         """Begin the flow for another device, in place of the prompt."""
@@ -332,12 +332,9 @@ class StepUpDialog(Dialog[None]):
         super()._failed(error)
 
     def action_repeat(self) -> None:
-        """Ask how often more the same is approved, and then for the second factor."""
+        """Ask for the repeat to approve, and then for the second factor."""
         if self.may_decide("approve") and self._may_begin():
-            self.repeating = True
-            self.viewing = False
-            self.update_page()
-            self.sheet.query_one("#reason", LineInput).focus()
+            self._ask_line(repeating=True)
 
     def _may_begin(self) -> bool:
         """Check that nothing changed and no truncated value is unread; else say so."""
@@ -352,9 +349,8 @@ class StepUpDialog(Dialog[None]):
         return True
 
     def _says_altered(self) -> bool:
-        """Tell whether this is not what was shown when the dialog opened; say so."""
-        altered = self._altered()
-        if altered:
+        """Check whether this has changed since the dialog opened; say so."""
+        if altered := self._altered():
             self.say("The request is not the one this was opened for. Go back.")
         return altered
 
@@ -379,10 +375,10 @@ class StepUpDialog(Dialog[None]):
 
     def action_reason(self) -> None:
         if self.may_decide("revoke"):
-            self._ask_reason()
+            self._ask_line()
 
-    def _ask_reason(self) -> None:
-        self.telling = True
+    def _ask_line(self, *, repeating: bool = False) -> None:
+        self.telling, self.repeating = not repeating, repeating
         self.viewing = False
         self.update_page()
         self.sheet.query_one("#reason", LineInput).focus()
@@ -487,7 +483,7 @@ class StepUpDialog(Dialog[None]):
             self._shown.add(answer.digest)  # with the repeat that was typed here
         return answer
 
-    async def _read(self, part: StepUpHistory | ChangeLines | CallBody) -> None:
+    async def _read(self, part: _Part) -> None:
         await part.read()
         self._viewed = self._viewed and part is not self.lines
         self.refresh_bindings()
@@ -589,11 +585,6 @@ class StepUpDialog(Dialog[None]):
         rows = pen.key_rows(hints, width, armed=undecided or not self.row.open)
         # On the second stage the QR code may need this row.
         return rows if self.row.status == "authorizing" else [EMPTY, *rows]
-
-    def _note_viewed(self) -> None:
-        end = self.sheet.top + self.sheet.room
-        if self.viewing and not self.lines.missing and end >= self._trusted > 0:
-            self._viewed = True
 
     def _stop_telling(self) -> None:
         if self.typing:

@@ -22,7 +22,7 @@ class ChangeLines:
     def __init__(self, desk: Desk, stepup: StepUpRow) -> None:
         """Read nothing yet; a request without texts has no lines to be read."""
         self.shown = ShownLines(None if stepup.texts and stepup.open else ())
-        self._desk, self._asked = desk, stepup
+        self._desk, self._stepup = desk, stepup
         self._due = 0.0
 
     @property
@@ -42,12 +42,12 @@ class ChangeLines:
         """Read them; the digest covers them, so another one has other lines."""
         shown = self._desk.mirror.intake.shown
         try:
-            change = await self._desk.link.change(self._asked.id)
+            change = await self._desk.link.change(self._stepup.id)
         except AgentVaultError as error:
             self.shown = ShownLines(None, shown(error.what, 80))
             self._due = self._desk.mirror.clock.boot() + _AGAIN
             return
-        if change.digest != self._asked.digest:
+        if change.digest != self._stepup.digest:
             self.shown = ShownLines(None, shown("it is another change by now"))
             return
         lines = (

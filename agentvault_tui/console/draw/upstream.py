@@ -1,6 +1,6 @@
 """How far a revocation is at the tenant and at providers.
 
-Elsewhere is the tenant, and the providers whose tokens an agent was given.
+Elsewhere is the tenant, and the providers of the tokens that an agent has.
 """
 
 from __future__ import annotations

@@ -445,14 +445,14 @@ class BrokerLink:
     async def key_challenge(
         self, stepup_id: str, digest: str, repeat: RepeatRequest | None
     ) -> KeyChallenge:
-        """Begin to approve as `approve` does, and read what a security key signs.
+        """Begin to approve as `approve` does, and read a security key's challenge.
 
         Raises:
             FactorRefusedError: the person has no passkey.
         """
         self.check()
-        asked = KeyRequest(id=stepup_id, digest=digest, repeat=repeat)
-        return await self._client.call(calls.KEY_CHALLENGE, asked)
+        body = KeyRequest(id=stepup_id, digest=digest, repeat=repeat)
+        return await self._client.call(calls.KEY_CHALLENGE, body)
 
     async def me(self) -> MeInfo:
         """Read who is signed in here."""

@@ -69,7 +69,7 @@ class HeadStore:
         return True
 
     def tidy(self) -> None:
-        """Delete the heads of sockets whose folder is gone."""
+        """Delete the heads of sockets in removed folders."""
         for file in self._folder.glob("*.json"):
             try:
                 named = str(json.loads(file.read_bytes())["socket"])
@@ -94,7 +94,7 @@ class SeenLedger:
         self._client = client
 
     def tidy(self) -> None:
-        """Delete the heads of sockets whose folder is gone."""
+        """Delete the heads of sockets in removed folders."""
         self._memory.tidy()
 
     async def compare(self, head: int) -> None:

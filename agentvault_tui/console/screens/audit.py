@@ -64,7 +64,7 @@ class EvidenceReader:
             return
         if self._ledger != self._mirror.versions.ledger:
             self._ledger = self._mirror.versions.ledger
-            self._pane.known.clear()
+            self._pane.by_seq.clear()
         rows = self._list.on_screen
         seqs = [row.seq for row in rows]
         still = not self._list.feed.follow or seqs == self._seen
@@ -75,7 +75,7 @@ class EvidenceReader:
                 self._checking = asyncio.create_task(self._check(unchecked))
         row = self._list.feed.under_cursor
         if wanted and row is not None and still and not _busy(self._telling):
-            evidence = self._pane.known.get(row.seq)
+            evidence = self._pane.by_seq.get(row.seq)
             if evidence is None or self._grew(evidence):
                 self._telling = asyncio.create_task(self._tell(row))
 
@@ -112,7 +112,7 @@ class EvidenceReader:
             story, complete = await self._link.story(row.seq)
         except AgentVaultError:
             return
-        evidence = self._pane.known
+        evidence = self._pane.by_seq
         if len(evidence) >= _REMEMBERED:
             evidence.clear()
         proof = proofs[0] if proofs else None
@@ -297,7 +297,7 @@ class AuditScreen(FilteredScreen):
     def action_story(self, step: int) -> None:
         """Go to the next event, or the one before, of the same story."""
         row = self.feed.under_cursor
-        evidence = self.evidence.known.get(row.seq) if row else None
+        evidence = self.evidence.by_seq.get(row.seq) if row else None
         if row is None or evidence is None:
             return
         seqs = [event.seq for event in evidence.story]

@@ -94,7 +94,7 @@ async def beats(mirror: Mirror, pulse: float) -> AsyncIterator[None]:
 
 
 def _urgent(mirror: Mirror) -> tuple[int, int, int]:
-    """Return what differs once something came that waits for no pulse."""
+    """Return a value that changes with news that waits for no pulse."""
     versions = mirror.versions
     return versions.status, versions.stepups, versions.roster
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class FilteredScreen(PaneScreen):
-    """A screen whose panes are narrowed by one line of the filter language."""
+    """A screen with panes narrowed by one line of the filter language."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         # Before anything else, so that the very next byte is already text.

@@ -124,7 +124,7 @@ class Watch(FilteredScreen):
             self.audit.fetch()
 
     def _feed_due(self) -> bool:
-        """Tell whether to paint the feed now.
+        """Check whether to paint the feed now.
 
         If more routine came than the pane has rows, it cannot be read, and a frame a
         second, with all else, shows as much. A row that matters is painted at once.

@@ -48,7 +48,7 @@ _REFUSALS: Final = {
         "add one for it in a browser, or approve another way",
     ),
 }
-"""What is said of a refusal, by its name in CTAP 2.1 section 8.2."""
+"""The texts of refusals, by their names in CTAP 2.1 section 8.2."""
 
 T = TypeVar("T")
 Open: TypeAlias = "Callable[[], CtapDevice]"
@@ -63,15 +63,15 @@ class SecurityKeys:
     """The security keys that are attached to this machine."""
 
     def __init__(self, listed: Callable[[], list[Open]] | None = None) -> None:
-        """Use what *listed* returns in the place of what the system lists."""
+        """Use the keys that *listed* returns in place of the system's list."""
         self._listed = listed or _listed
 
     async def attached(self) -> bool:
-        """Tell whether there is one; none is sent anything."""
+        """Check whether a key is attached, without sending to it."""
         return await _on_thread(lambda _: bool(self._listed()))
 
     async def needs_pin(self) -> bool:
-        """Tell whether the key verifies a person by a PIN, and not by itself.
+        """Check whether the key verifies a person by a PIN, and not by itself.
 
         Raises:
             SecurityKeyError: there is no key, or not one that can verify a person.
@@ -84,12 +84,12 @@ class SecurityKeys:
         """Have the key sign a challenge once its person was verified and touched it.
 
         Args:
-            wanted: the tenant's challenge, its RP id, and whose passkeys may sign.
+            wanted: the tenant's challenge, its RP id, and the passkeys that may sign.
             pin: of the key, if it needs one.
             touch: called in the event loop when the key waits to be touched.
 
         Returns:
-            the assertion as a browser would say it, in JSON (WebAuthn section 5.1).
+            the assertion as a browser would encode it, in JSON (WebAuthn section 5.1).
 
         Raises:
             SecurityKeyError: it signed nothing.
@@ -158,23 +158,23 @@ class SecurityKeys:
                 signed = client.get_assertion(options, stop).get_response(0)
             except ClientError as error:
                 raise _refusal(error) from None
-        told = signed.response
+        response = signed.response
         return _assertion(
             signed.raw_id,
-            clientDataJSON=bytes(told.client_data),
-            authenticatorData=bytes(told.authenticator_data),
-            signature=told.signature,
+            clientDataJSON=bytes(response.client_data),
+            authenticatorData=bytes(response.authenticator_data),
+            signature=response.signature,
         )
 
     def _one(self) -> CtapDevice:
-        """Open the key that is attached; of two it cannot be known which is meant."""
-        found = self._listed()
-        if not found:
+        """Open the key that is attached; with two, the person has to choose."""
+        attached = self._listed()
+        if not attached:
             raise SecurityKeyError("no security key is attached", "attach one")
-        if len(found) > 1:
+        if len(attached) > 1:
             what = "several security keys are attached"
             raise SecurityKeyError(what, "leave the one to use")
-        return found[0]()
+        return attached[0]()
 
 
 def _listed() -> list[Open]:
@@ -221,7 +221,7 @@ def _refusal(error: ClientError) -> SecurityKeyError:
 
 
 async def _on_thread(work: Callable[[threading.Event], T]) -> T:
-    """Run *work* on a daemon thread; its event is set once nobody waits for it.
+    """Run *work* on a daemon thread; its event is set once the caller stops waiting.
 
     Raises:
         SecurityKeyError: it raised that, the key is gone, or it took too long.

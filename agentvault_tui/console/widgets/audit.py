@@ -90,7 +90,7 @@ class AuditPane(Pane, can_focus=True):
         return [self._title(width)]
 
     def _depends(self) -> tuple[object, ...]:
-        """Return the value whose change draws the lines again."""
+        """Return a value; when it changes, the lines are drawn again."""
         versions = self.mirror.versions
         changed = (versions.roster, versions.stepups)
         return (self.feed.version, self.feed.notable, *changed, self.unread)
@@ -101,8 +101,8 @@ class AuditPane(Pane, can_focus=True):
         if self.unread:
             return f"Not read: {self.unread}"
         if not feed.filter:
-            known = feed.exhausted or (feed.follow and self.mirror.loaded)
-            return "Nothing has happened." if known else "Reading…"
+            read = feed.exhausted or (feed.follow and self.mirror.loaded)
+            return "Nothing has happened." if read else "Reading…"
         if feed.exhausted or not feed.looked_at:
             return self._none
         return f"Nothing matches from event {feed.floor:,} on; looking further back…"

@@ -231,7 +231,7 @@ class FilterBar(Horizontal):
 
     @on(Input.Submitted)
     def finish(self, event: Input.Submitted) -> None:
-        """Save under the name, or tell the screen that the filter stays."""
+        """Save under the name, or report to the screen that the filter stays."""
         event.stop()
         if self.naming:
             self._save(event.value)

@@ -120,7 +120,7 @@ class EvidencePane(ScrollPane):
         super().__init__(desk, id="evidence")
         self.raw = False
         """Whether the body is shown as it was hashed, nothing masked."""
-        self.known: dict[int, EventEvidence] = {}
+        self.by_seq: dict[int, EventEvidence] = {}
         self._checked = checked
         self._row = row
         self._shown = 0
@@ -137,7 +137,7 @@ class EvidencePane(ScrollPane):
             self.pen,
             self.mirror,
             row,
-            self.known.get(row.seq),
+            self.by_seq.get(row.seq),
             problem,
             width=width - 2,
             raw=self.raw,

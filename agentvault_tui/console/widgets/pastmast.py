@@ -57,10 +57,10 @@ class PastMasthead(Masthead):
             since = f" since {clock_time(panic.since)}" if panic.since else ""
             text = f"PANIC then: everything stopped{since} by {panic.by}"
             why = f": {panic.reason}" if panic.reason else ""
-            rows += self._told(text + why, room, p.danger)
+            rows += self._note(text + why, room, p.danger)
         for text in (self.problem, *self._now(), *self._past.status.warnings):
             if text:
-                rows += self._told(text, room, p.waiting)
+                rows += self._note(text, room, p.waiting)
         return [self._framed(row, width) for row in rows[:7]]
 
     def _moment(self, room: int) -> Row:
@@ -124,7 +124,7 @@ class PastMasthead(Masthead):
             )
         return texts
 
-    def _told(self, text: str, room: int, style: Style) -> list[Row]:
+    def _note(self, text: str, room: int, style: Style) -> list[Row]:
         return [((row, style),) for row in self._wrapped(text, room)]
 
     def _framed(self, row: Row, width: int) -> Painted:

@@ -151,9 +151,9 @@ class McpServer:
             rule: the rule of the call.
             tool: its name.
             arguments: its arguments.
-            other: what `spelt_otherwise` has found for the rule's `paths_of`, which
+            other: the result of `spelt_otherwise` for the rule's `paths_of`, which
                 takes long where there are many arguments.
-            unclear: what `stated_twice` has found, which takes as long.
+            unclear: the result of `stated_twice`, which takes as long.
             exact: see `ToolCall.exact`.
             answered: see `ToolCall.answered`.
 
@@ -291,7 +291,7 @@ def doubts(
     arguments: dict[str, Any],
     answers: object = None,
 ) -> tuple[tuple[str, str] | None, frozenset[str], frozenset[_Path]]:
-    """Find what makes an action unclear, in a worker process.
+    """Find the causes of an unclear action, in a worker process.
 
     Args:
         paths: where the action is read.
@@ -300,8 +300,8 @@ def doubts(
         answers: those to a server's questions, which its tool reads as well.
 
     Returns:
-        what `spelt_otherwise` and `stated_twice` say, and which of *paths* the answers
-        state too.
+        the results of `spelt_otherwise` and `stated_twice`, and those of *paths* that
+        the answers state too.
     """
     twice = stated_twice(places, arguments) | stated_twice(places, {"": answers})
     names = frozenset().union(*map(field_names, _names_in(answers)))
@@ -327,7 +327,7 @@ def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpS
 
     Args:
         name: the server's: the file's without ``.toml``.
-        text: what the file says, also joined with its ``ca_file`` (`read_source`).
+        text: the file's text, also joined with its ``ca_file`` (`read_source`).
         catalogue: the scopes there are.
         base: the folder that a relative ``ca_file`` starts from.
 

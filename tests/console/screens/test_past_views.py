@@ -87,9 +87,9 @@ async def test_an_event_is_shown_among_those_before_it(stage: Stage) -> None:
     """Enter on an event opens it in full; its story holds nothing of later."""
     async with stage.on(*WAITING, "shift+tab", "k"):
         audit = await opened(stage, AuditScreen, "enter")
-        await settle(stage.pilot, lambda: 5 in audit.evidence.known)
+        await settle(stage.pilot, lambda: 5 in audit.evidence.by_seq)
         assert "Event 5" in stage.text("evidence")
-        story = audit.evidence.known[5].story
+        story = audit.evidence.by_seq[5].story
         assert all(row.seq <= HERE for row in story)
         await stage.pilot.press("v")
         await stage.see("evidence", '"seq":5')
