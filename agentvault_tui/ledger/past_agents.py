@@ -59,7 +59,7 @@ class Roster:
     peaks: dict[int, datetime] = field(default_factory=dict)
     """The wall clock's latest time when it was set back, by event."""
     void: tuple[range, ...] = ()
-    """Batches that were found although their callers were answered that they failed."""
+    """Batches that were found although they failed by their callers' answers."""
     unsure: list[str] = field(default_factory=list)
 
     def valid_from(self, agent_id: AgentId) -> int | None:

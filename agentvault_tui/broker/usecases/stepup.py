@@ -22,11 +22,7 @@ from msgspec import ValidationError, convert
 from agentvault_tui.broker.core import SYSTEM, Broker, decide_anew
 from agentvault_tui.broker.pending_cuts import Decided
 from agentvault_tui.broker.shown_texts import shown_texts
-from agentvault_tui.broker.stepups import (
-    digest_of,
-    stepup_draft,
-    with_repeat,
-)
+from agentvault_tui.broker.stepups import digest_of, stepup_draft, with_repeat
 from agentvault_tui.broker.usecases.approvals import check_not_own, pages_at
 from agentvault_tui.broker.usecases.change_basis import OUTDATED, is_current
 from agentvault_tui.broker.usecases.decide import foresee
@@ -421,10 +417,8 @@ async def _answered_at_page(
     answer = await broker.tenant.verify_page_answer(
         id_token, digest=started.digest, until=flow.expires
     )
-    role, least = (
-        role_of(answer.roles),
-        Role.OPERATOR if answer.denied else Role.APPROVER,
-    )
+    role = role_of(answer.roles)
+    least = Role.OPERATOR if answer.denied else Role.APPROVER
     listed = broker.settings.stepup.approvers
     if not listed and (role is None or not role.includes(least)):
         raise IdentityError("not_an_operator", f"{answer.name} may not do that")

@@ -1,4 +1,4 @@
-"""Remove, restore or dismiss the permission of an advice."""
+"""Remove, restore or dismiss the permission that advice names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agentvault_tui.operator_api.calls import ApiCall
 
 
 class AdviceDialog(Confirm[AdviceInfo]):
-    """Remove, restore or dismiss the permission of an advice: a key, then `y`."""
+    """Remove, restore or dismiss the permission that advice names: a key, then `y`."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "confirm", "do it")]
 
