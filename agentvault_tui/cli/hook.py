@@ -79,11 +79,11 @@ def main(arguments: Sequence[str]) -> int | None:
 
 
 def answer(host: str, agent: str, home: str | None, *, confined: bool = False) -> int:
-    """Read one hook call, ask the broker, and write what *host* reads.
+    """Read one hook call, ask the broker, and write the answer for *host*.
 
     Args:
         host: the agent host.
-        agent: whose call it is.
+        agent: the caller.
         home: AgentVault's.
         confined: whether to ask as the run that this is in, and not at the home.
 
@@ -94,19 +94,19 @@ def answer(host: str, agent: str, home: str | None, *, confined: bool = False) -
     left_s = max(DEADLINE_S - _age_s(), 0.001)
     # Once more a second later, should the first have been swallowed.
     signal.setitimer(signal.ITIMER_REAL, left_s, 1.0)
-    known = HOSTS[host]
+    host_form = HOSTS[host]
     call = None
     try:
-        call = _read(known)
-        if call.event not in known.events:
+        call = _read(host_form)
+        if call.event not in host_form.events:
             written = blocked(f"AgentVault decides no {call.event or 'such'} event")
         else:
             ask = _asked_as_run() if confined else _asked_at_home(home)
-            written = known.write(call, _decided(host, agent, ask, call))
+            written = host_form.write(call, _decided(host, agent, ask, call))
     except Exception as error:  # noqa: BLE001 - whatever it is, the answer is a no
         why = f"AgentVault did not decide: {_told(error)}"
         no = HookVerdict(False, False, why)
-        written = known.write(call, no) if call else known.unread(why)
+        written = host_form.write(call, no) if call else host_form.unread(why)
     signal.setitimer(signal.ITIMER_REAL, 0)
     if written.out is not None:
         sys.stdout.write(json.dumps(written.out) + "\n")
@@ -142,12 +142,12 @@ def _read(host: HostWire) -> HookCall:
     if len(raw) > LARGEST:
         raise HookError(f"the call has more than {LARGEST // 1024} KiB")
     try:
-        told = strict_json.loads(raw)
+        document = strict_json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise HookError(f"the call on standard input is no JSON ({error})") from None
-    if not isinstance(told, dict):
+    if not isinstance(document, dict):
         raise HookError("the call on standard input is no JSON object")
-    call = host.read(told)
+    call = host.read(document)
     if not call.tool:
         raise HookError("the call names no tool")
     return call
@@ -192,14 +192,14 @@ def _asked_as_run() -> _Broker:
 
 def _decided(host: str, agent: str, broker: _Broker, call: HookCall) -> HookVerdict:
     prose = HOSTS[host].prose.get(call.tool)
-    said = call.arguments.get(prose) if prose else None
-    if isinstance(said, str) and len(said) <= _REASON_LENGTH:
+    text = call.arguments.get(prose) if prose else None
+    if isinstance(text, str) and len(text) <= _REASON_LENGTH:
         rest = {name: one for name, one in call.arguments.items() if name != prose}
         call = call._replace(arguments=rest)
     else:
-        said = ""
+        text = ""
     arguments, shortened = _shortened(call.arguments)
-    told = broker.ask(
+    answer = broker.ask(
         f"hooks/{host}",
         {
             "agent": agent,
@@ -208,21 +208,21 @@ def _decided(host: str, agent: str, broker: _Broker, call: HookCall) -> HookVerd
             "omitted": shortened,
             **({"arguments_sha256": _digest(call.arguments)} if shortened else {}),
             "cwd": call.cwd[:4000],
-            "reason": said,
+            "reason": text,
             "mcp_server": call.server[:400],
             "mcp_tool": call.server_tool[:400],
             "wait": True,
             **_placed(HOSTS[host], broker.folders, call),
         },
     )
-    message, stepup = str(told.get("message")), told.get("auth_req_id")
+    message, stepup = str(answer.get("message")), answer.get("auth_req_id")
     if stepup:
         message = (
             f"{message.rstrip('.')}. A person has to approve this in AgentVault "
             f"({stepup}). When they have, make exactly the same call again."
         )
-    approved = told.get("reason") == "stepup_approved"
-    return HookVerdict(told.get("outcome") == "allowed", approved, message)
+    approved = answer.get("reason") == "stepup_approved"
+    return HookVerdict(answer.get("outcome") == "allowed", approved, message)
 
 
 def _over_http(
@@ -270,14 +270,14 @@ def _over_socket(path: str, target: str, body: dict[str, object]) -> dict[str, o
 
 def _told_by_broker(status: int, text: bytes) -> dict[str, object]:
     try:
-        told = json.loads(text)
+        answer = json.loads(text)
     except ValueError:
         raise HookError("the broker broke off") from None
-    if status != 200 or not isinstance(told, dict):
-        said = told if isinstance(told, dict) else {}
-        what = said.get("detail") or said.get("error_description")
+    if status != 200 or not isinstance(answer, dict):
+        members = answer if isinstance(answer, dict) else {}
+        what = members.get("detail") or members.get("error_description")
         raise HookError(f"{what or 'the broker refused'} ({status})")
-    return told
+    return answer
 
 
 def _placed(
@@ -293,8 +293,8 @@ def _placed(
     if sys.prefix != sys.base_prefix:
         code.append(sys.prefix)  # a virtual environment, maybe the project's own
     places = PathLocator(call.cwd, roots, ours, os.environ, host.folder, code=code)
-    found = places.of_arguments(call.arguments)
-    reached = next((text for name, text, _, place in found if place.where == VAULT), "")
+    paths = places.of_arguments(call.arguments)
+    reached = next((text for name, text, _, place in paths if place.where == VAULT), "")
     for name in ("command", "cmd"):
         given = call.arguments.get(name)
         for line in given if isinstance(given, list) else [given]:
@@ -308,7 +308,7 @@ def _placed(
         lines = places.of_line(line, base) if isinstance(line, str) else None
     placed: dict[str, object] = {
         "places": [
-            [name, text, pattern, *place] for name, text, pattern, place in found
+            [name, text, pattern, *place] for name, text, pattern, place in paths
         ],
         "commands": lines
         and [
@@ -373,7 +373,7 @@ def _short_name(name: str) -> str:
 
 
 def _digest(arguments: object) -> str:
-    """Return what the broker makes of arguments itself where it is sent all of them."""
+    """Return the values that the broker derives itself, if it has all arguments."""
     import hashlib
 
     text = json.dumps(arguments, sort_keys=True, separators=(",", ":"))

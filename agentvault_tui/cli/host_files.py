@@ -25,7 +25,7 @@ from agentvault_tui.text import visible
 
 
 class HostFile(NamedTuple):
-    """A file that a host reads, and what it has to say."""
+    """A file that a host reads, and its wanted content."""
 
     path: Path
     wanted: dict[str, Any]
@@ -229,7 +229,7 @@ CANNOT_KEEP: Final[Mapping[str, tuple[str, ...]]] = {
         *_EVERY,
     ),
 }
-"""By host: what no configuration makes it keep."""
+"""By host: the guarantees that no configuration gives."""
 FILES_OF: Final[Mapping[str, Callable[..., list[HostFile]]]] = {
     "claude-code": _claude_code,
     "codex": _codex,
@@ -250,11 +250,11 @@ def print_lacking(out: Output, host: str, name: str, lacks: Sequence[str]) -> No
 def print_written(
     out: Output, paths: Sequence[Path], copies: Sequence[str | None]
 ) -> None:
-    """Print which files were written, and where copies of what was there are."""
+    """Print the written files, and the places of the copies."""
     for path, copy in zip(paths, copies, strict=True):
-        kept = f" (what was there: {copy})" if copy else ""
+        copied = f" (what was there: {copy})" if copy else ""
         verb = "unchanged" if copy is None else "wrote"
-        out.line(f"{verb} {visible(path, 400)}{visible(kept, 400)}")
+        out.line(f"{verb} {visible(path, 400)}{visible(copied, 400)}")
 
 
 def lacking(session: CliSession, host: str, agent: AgentInfo) -> list[str]:
@@ -274,10 +274,10 @@ def lacking(session: CliSession, host: str, agent: AgentInfo) -> list[str]:
 
 
 def merged(file: HostFile) -> str:
-    """Return what the file will say: what it says, and what is wanted.
+    """Return the file's new text: its present members, and the wanted ones.
 
     Raises:
-        SettingsError: what it says cannot be read, or says otherwise.
+        SettingsError: its text cannot be read, or says otherwise.
     """
     try:
         text = file.path.read_text("utf-8")
@@ -288,9 +288,9 @@ def merged(file: HostFile) -> str:
     try:
         if file.format == "toml":
             return _with_tables(text, tomllib.loads(text), file.wanted)
-        known = json.loads(text or "{}")
-        joined = _joined(known, file.wanted)
-        if text and joined == known:
+        document = json.loads(text or "{}")
+        joined = _joined(document, file.wanted)
+        if text and joined == document:
             return text.rstrip()
         return json.dumps(joined, indent=2, ensure_ascii=False)
     except (ValueError, AttributeError) as error:
@@ -300,26 +300,26 @@ def merged(file: HostFile) -> str:
         ) from error
 
 
-def _joined(known: Any, wanted: Any) -> Any:
-    """Return *known* with *wanted* in it: members that differ are those of *wanted*.
+def _joined(present: Any, wanted: Any) -> Any:
+    """Return *present* with *wanted* in it: members that differ are those of *wanted*.
 
     Entries of lists are added, in the place of those that `connect` wrote before.
 
     Raises:
         ValueError: one is an object, and the other is not.
     """
-    if isinstance(known, dict) is not isinstance(wanted, dict):
+    if isinstance(present, dict) is not isinstance(wanted, dict):
         raise ValueError("it has another form")
-    if isinstance(known, dict) and isinstance(wanted, dict):
-        return known | {
-            name: _joined(known[name], value) if name in known else value
+    if isinstance(present, dict) and isinstance(wanted, dict):
+        return present | {
+            name: _joined(present[name], value) if name in present else value
             for name, value in wanted.items()
         }
-    lists = isinstance(known, list) and isinstance(wanted, list)
+    lists = isinstance(present, list) and isinstance(wanted, list)
     if lists and all(isinstance(one, dict) for one in wanted):
-        there = (one if one in wanted else foreign(one) for one in known)
-        kept = [one for one in there if one is not None]
-        return kept + [one for one in wanted if one not in kept]
+        there = (one if one in wanted else foreign(one) for one in present)
+        rest = [one for one in there if one is not None]
+        return rest + [one for one in wanted if one not in rest]
     return wanted
 
 
@@ -334,41 +334,41 @@ _OURS: Final = re.compile(
 
 
 def is_ours(entry: object) -> bool:
-    """Tell whether `connect` wrote a handler of hooks or an MCP server."""
+    """Check whether `connect` wrote a handler of hooks or an MCP server."""
     return _OURS.search(json.dumps(entry)) is not None
 
 
 def foreign(entry: Any) -> Any:
-    """Return what `connect` did not write of an entry of a list; None for nothing."""
+    """Return the part of a list's entry that `connect` did not write, or None."""
     if isinstance(entry, dict) and isinstance(handlers := entry.get("hooks"), list):
         left = [one for one in map(foreign, handlers) if one is not None]
         return entry | {"hooks": left} if left or not handlers else None
     return None if is_ours(entry) else entry
 
 
-def _with_tables(text: str, known: dict[str, Any], wanted: dict[str, Any]) -> str:
+def _with_tables(text: str, present: dict[str, Any], wanted: dict[str, Any]) -> str:
     """Add keys to the tables of TOML, and tables; those there have to be the same.
 
     Raises:
-        ValueError: one says something else, or stands in a form that is not known.
+        ValueError: one says something else, or has a form that is not known.
     """
-    whole = deepcopy(known)
+    whole = deepcopy(present)
     for group, members in wanted.items():
         if not isinstance(members, dict):  # a key before all tables
-            if known.get(group, members) != members:
+            if present.get(group, members) != members:
                 raise ValueError(f"{group} says something else")
-            if group not in known:
+            if group not in present:
                 text = f"{group} = {json.dumps(members)}\n{text}"
                 whole[group] = members
             continue
         for name, value in members.items():
-            there = known.get(group, {}).get(name)
+            there = present.get(group, {}).get(name)
             if there is not None and there != value:
                 raise ValueError(f"{group}.{name} says something else")
             if there is not None:
                 continue
             whole.setdefault(group, {})[name] = value
-            if group in known and not isinstance(value, dict):
+            if group in present and not isinstance(value, dict):
                 head = rf"^(\s*\[\s*{group}\s*\].*)$"
                 row = rf"\1\n{name} = {json.dumps(value)}"
                 text = re.sub(head, row, text, count=1, flags=re.MULTILINE)
@@ -384,12 +384,12 @@ def _with_tables(text: str, known: dict[str, Any], wanted: dict[str, Any]) -> st
 
 
 def write_file(path: Path, text: str, *, copies: bool = True) -> str | None:
-    """Write a file of a host, whole or not at all, and keep a copy of it.
+    """Write a file of a host, whole or not at all, and copy the old one.
 
     Args:
-        path: the file; if it is a link, what it points to.
+        path: the file; if it is a link, its target.
         text: its new text.
-        copies: whether to keep a copy of what was there.
+        copies: whether to copy the former text.
 
     Returns:
         where a copy of what was there is, empty if nothing was; None where the file

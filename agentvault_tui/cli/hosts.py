@@ -58,8 +58,8 @@ def token(
     """
     client, out = session.client, session.out
     agent = find_agent(client, ref)
-    asked = IssueRequest(agent_id=agent.id, scope=scope, resource=resource)
-    answer = client.call(calls.TOKEN, asked)
+    body = IssueRequest(agent_id=agent.id, scope=scope, resource=resource)
+    answer = client.call(calls.TOKEN, body)
     if header:
         out.json({"Authorization": f"Bearer {answer.access_token}"})
     elif not out.print_json(answer):
@@ -173,11 +173,11 @@ def connect(
         with suppress(UnreachableError):  # else its first hook tells the broker
             session.client.call(calls.CONNECTED, host=host)
     if session.json:
-        told = [
+        facts = [
             {"path": str(file.path), "format": file.format, "content": text}
             for file, text in texts
         ]
-        out.json({"files": told, "cannot_keep": weak, "missing_scopes": lacks})
+        out.json({"files": facts, "cannot_keep": weak, "missing_scopes": lacks})
         return
     if write:
         print_written(out, [file.path for file, _ in texts], backups)

@@ -48,7 +48,7 @@ _SANDBOX_OFF: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 """Settings by file: a host's own sandbox makes namespaces, which fails inside."""
 _VARIABLES: Final = ("AGENTVAULT_URL", "AGENTVAULT_TOKEN_FILE", "SSL_CERT_FILE")
-"""What `agentvault mcp stdio --confined` reads."""
+"""The input of `agentvault mcp stdio --confined`."""
 _CLAUDE_SERVERS: Final = "agentvault-mcp.json"
 _CANNOT: Final = (
     "A program inside may start the host without its hook, such as with another home "
@@ -91,13 +91,13 @@ def connect_confined(session: CliSession, host: str, ref: str, *, write: bool) -
     weak.append(_CANNOT)
     copies = _write(session.home, agent.id, texts) if write else []
     if session.json:
-        told = [
+        facts = [
             {"path": str(file.path), "format": file.format, "content": text}
             for file, text in texts
         ]
         out.json(
             {
-                "files": told,
+                "files": facts,
                 "cannot_keep": weak,
                 "missing_scopes": [*lacks],
                 "run": line,
@@ -122,7 +122,7 @@ def connect_confined(session: CliSession, host: str, ref: str, *, write: bool) -
 def _write(
     vault: Home, agent_id: str, texts: Sequence[tuple[HostFile, str]]
 ) -> list[str | None]:
-    """Write files into an agent's home directory; return what `write_file` does."""
+    """Write files into an agent's home directory; return the result of `write_file`."""
     private_folder(vault.homes / agent_id)
     copies = [write_file(file.path, text) for file, text in texts]
     paths = {*connected_files(vault, agent_id), *(file.path for file, _ in texts)}

@@ -238,9 +238,9 @@ def stdio(session: CliSession, name: str, ref: str, *, confined: bool) -> int:
     if not isinstance(agents_url, str):
         raise UnreachableError("the broker does not listen to agents yet")
     url, ca = f"{agents_url}/mcp/{name}", CaFiles.of(session.home).ca
-    asked = IssueRequest(agent_id=agent.id, resource=url)
+    body = IssueRequest(agent_id=agent.id, resource=url)
 
     def issue() -> str:
-        return client.call(calls.TOKEN, asked).access_token
+        return client.call(calls.TOKEN, body).access_token
 
     return McpBridge(url, issue, ca if ca.exists() else None).run()

@@ -45,7 +45,7 @@ class McpBridge:
         self._session: str | None = None
         self._version: str | None = None
         self._handshake: list[bytes] = []
-        """What began the session, to begin it again where the broker restarted."""
+        """The message that began the session, to begin it again after a restart."""
         self._running: dict[str, asyncio.Task[None]] = {}
         self._begun: asyncio.Task[None] | None = None
         """Which does the handshake; what comes after it waits for its end."""
@@ -173,15 +173,15 @@ class McpBridge:
                             _write(one.removeprefix("data:").strip())
                 return None
             text = (await answer.aread()).decode(errors="replace")
-        said = _object(text)
-        if "jsonrpc" in said:
+        reply = _object(text)
+        if "jsonrpc" in reply:
             if message.get("method") == "initialize":
-                self._version = _agreed_version(said)
+                self._version = _agreed_version(reply)
             _write(text)
             return None
         if answer.status_code in {202, 204}:
             return None
-        why = str(said.get("error_description") or f"HTTP {answer.status_code}")
+        why = str(reply.get("error_description") or f"HTTP {answer.status_code}")
         if answer.status_code in {401, 403}:
             self._spent(token)
         elif answer.status_code == 404 and self._session is not None:
@@ -248,9 +248,9 @@ def _object(text: str) -> dict[str, object]:
     return {}
 
 
-def _agreed_version(said: dict[str, object]) -> str | None:
+def _agreed_version(message: dict[str, object]) -> str | None:
     """Return the revision that an answer to ``initialize`` names, if it is one."""
-    result = said.get("result")
+    result = message.get("result")
     agreed = result.get("protocolVersion") if isinstance(result, dict) else None
     return agreed if isinstance(agreed, str) else None
 

@@ -157,8 +157,8 @@ def run(
             return error.exit_code
         except OSError as error:
             return _not_started(words[0], error)
-    asked = RunRequest(agent_id=agent.id, services=services, pass_through=pass_through)
-    info = client.call(calls.RUN, asked)
+    body = RunRequest(agent_id=agent.id, services=services, pass_through=pass_through)
+    info = client.call(calls.RUN, body)
     outside = ""
     try:
         with _files(session.home.run, session.home.keys, info) as folder:
@@ -181,11 +181,11 @@ def run(
 
 
 def summary(news: RunNewsInfo) -> str:
-    """Say in one line what a command did."""
+    """Summarize a command's calls in one line."""
     sent = f"{news.calls} call{'s' * (news.calls != 1)}"
     tunnels = f", {news.tunnels} tunnel{'s' * (news.tunnels != 1)}"
-    told = f"{sent}{tunnels if news.tunnels else ''}"
-    return f"{told}, {news.held} held, {news.refused} refused"
+    text = f"{sent}{tunnels if news.tunnels else ''}"
+    return f"{text}, {news.held} held, {news.refused} refused"
 
 
 class _Command:
@@ -227,7 +227,7 @@ class _Command:
         return self._running is not None and self._running.send(number)
 
     def _sweep(self) -> None:
-        """End what a stopped command left of its process group."""
+        """End the rest of a stopped command's process group."""
         ends = time.monotonic() + GRACE
         while self.grouped and self._send(0) and time.monotonic() < ends:
             time.sleep(0.05)
@@ -299,12 +299,12 @@ def _system_roots() -> Iterable[bytes]:
     if file.is_file():
         yield file.read_bytes()
         return
-    found = sorted(folder.glob("*.[0-9]")) if folder.is_dir() else []
-    if not found:
+    files = sorted(folder.glob("*.[0-9]")) if folder.is_dir() else []
+    if not files:
         import certifi
 
-        found = [Path(certifi.where())]
-    for one in found:
+        files = [Path(certifi.where())]
+    for one in files:
         with suppress(OSError):
             yield one.read_bytes()
 
@@ -319,7 +319,7 @@ def _not_started(name: str, error: OSError) -> int:
 
 
 def _ended(client: OperatorClient, info: RunInfo) -> RunNewsInfo | None:
-    """Tell the broker that the command has ended; return what it did."""
+    """Report the command's end to the broker; return its calls."""
     with suppress(AgentVaultError):
         return client.call(calls.END_RUN, id=info.id)
     return None

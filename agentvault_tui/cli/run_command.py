@@ -68,8 +68,8 @@ def environment(
     broker = urlsplit(info.agents_url).netloc
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         given[name] = given[name.upper()] = broker if name == "no_proxy" else proxy
-    said = given.get("GIT_CONFIG_COUNT", "")
-    count = int(said) if said.isdecimal() else 0
+    number = given.get("GIT_CONFIG_COUNT", "")
+    count = int(number) if number.isdecimal() else 0
     return given | {
         "npm_config_noproxy": broker,
         **dict.fromkeys(_PROXIES, proxy),

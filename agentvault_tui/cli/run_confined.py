@@ -1,4 +1,4 @@
-"""``agentvault run --confine``: what a command is given, and what is recorded of it."""
+"""``agentvault run --confine``: a command's access, and the record of it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from agentvault_tui.operator_api.client import OperatorClient
 from agentvault_tui.operator_api.shapes import AgentInfo
 
 REPORT_S: Final = 60.0
-"""Between two records of what a command tried to reach."""
+"""Between two records of a command's attempts."""
 _PASSED: Final = re.compile("PATH|USER|LOGNAME|SHELL|TERM|COLORTERM|LANG|LC_[A-Z_]+|TZ")
 _IDENTITY: Final = ("user.name", "user.email")
 
@@ -152,13 +152,13 @@ def prepare(
     *,
     best: bool,
 ) -> PreparedRun:
-    """Find the layers, and check what a command is given; nothing is started.
+    """Find the layers, and check a command's access; nothing is started.
 
     Args:
         home: AgentVault's.
         agent: the one that the command runs as.
         words: the command line.
-        options: what the operator gives it.
+        options: the operator's choice of its access.
         best: whether the strongest layers there are suffice.
 
     Raises:
@@ -224,7 +224,7 @@ def connected_record(home: Home, agent_id: str) -> Path:
 
 @contextmanager
 def _reported(client: OperatorClient, info: RunInfo, log: AttemptLog) -> Iterator[None]:
-    """Record each minute what was tried, and the rest at the end of the block."""
+    """Record the attempts of each minute, and the rest at the end of the block."""
     ended = threading.Event()
 
     def report() -> None:
@@ -262,16 +262,16 @@ def _report(client: OperatorClient, info: RunInfo, log: AttemptLog) -> None:
 
 def _with_git(given: dict[str, str], ignored: Path) -> dict[str, str]:
     """Add git's settings: its configuration in the folder is read-only."""
-    found = {"branch.autoSetupMerge": "false", "core.excludesFile": str(ignored)}
+    settings = {"branch.autoSetupMerge": "false", "core.excludesFile": str(ignored)}
     if git := shutil.which("git"):
         line = [git, "config", "--null", "--get-regexp", r"^user\.(name|email)$"]
         with suppress(OSError, UnicodeDecodeError):
             done = subprocess.run(line, capture_output=True, text=True, check=False)
             for entry in done.stdout.split("\0"):
                 name, mark, value = entry.partition("\n")
-                found |= {name: value} if mark and name in _IDENTITY else {}
+                settings |= {name: value} if mark and name in _IDENTITY else {}
     first = int(given["GIT_CONFIG_COUNT"])
-    for number, (name, value) in enumerate(found.items(), first):
+    for number, (name, value) in enumerate(settings.items(), first):
         given[f"GIT_CONFIG_KEY_{number}"] = name
         given[f"GIT_CONFIG_VALUE_{number}"] = value
-    return given | {"GIT_CONFIG_COUNT": str(first + len(found))}
+    return given | {"GIT_CONFIG_COUNT": str(first + len(settings))}

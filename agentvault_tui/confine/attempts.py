@@ -1,4 +1,4 @@
-"""What a confined command tried to reach, read from its packets and DNS queries.
+"""The attempts of a confined command, read from its packets and DNS queries.
 
 All of it is the command's own words, for a person to read: nothing is decided by it.
 """
@@ -53,11 +53,11 @@ class AttemptLog:
         """Count one attempt."""
         with self._lock:
             self.total += 1
-            known = attempt in self._named
-            if not known and len(self._named) < MOST_DESTINATIONS:
+            listed = attempt in self._named
+            if not listed and len(self._named) < MOST_DESTINATIONS:
                 self._named.add(attempt)
-                known = True
-            self._counts[attempt if known else None] += 1
+                listed = True
+            self._counts[attempt if listed else None] += 1
 
     def take(self) -> list[tuple[ReachAttempt | None, int]]:
         """Return the attempts since the last time with their counts.
@@ -111,8 +111,8 @@ class AttemptWatcher:
 
     def _read_packet(self, packet: bytes, sender: tuple[object, ...]) -> None:
         # Loopback shows each packet twice: as it leaves, and as it arrives.
-        if sender[2] == socket.PACKET_OUTGOING and (found := parse_packet(packet)):
-            self.log.add(found)
+        if sender[2] == socket.PACKET_OUTGOING and (attempt := parse_packet(packet)):
+            self.log.add(attempt)
 
     def _read_query(self, query: bytes, sender: tuple[object, ...]) -> None:
         parsed = parse_query(query)

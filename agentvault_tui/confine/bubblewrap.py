@@ -68,8 +68,8 @@ def find_bubblewrap(folders: Sequence[str] = _FOLDERS) -> Bubblewrap:
             f"remove the bit: chmod u-s,g-s {path}",
         )
     done = subprocess.run([path, "--version"], capture_output=True, check=False)
-    found = re.search(rb"(\d+)\.(\d+)\.(\d+)", done.stdout)
-    version = tuple(map(int, found.groups())) if found else (0, 0, 0)
+    match = re.search(rb"(\d+)\.(\d+)\.(\d+)", done.stdout)
+    version = tuple(map(int, match.groups())) if match else (0, 0, 0)
     text = ".".join(map(str, version))
     if version < _LEAST:
         raise NotConfinedError(
@@ -187,7 +187,7 @@ def start(
 
     Args:
         bubblewrap: the program.
-        view: what the command sees.
+        view: the command's files.
         words: the command line.
         environment: the command's variables.
         files: further files by path, read-only, that are nowhere on disk.
@@ -197,11 +197,17 @@ def start(
     Raises:
         NotConfinedError: bubblewrap ended before the command could begin.
     """
-    report, told = os.pipe()
+    report, info = os.pipe()
     waiting, gate = os.pipe()
     with ExitStack() as opened:
-        passed = _Passed(opened, told, waiting)
-        options = [*_options(view), "--info-fd", str(told), "--block-fd", str(waiting)]
+        passed = _Passed(opened, info, waiting)
+        options = [
+            *_options(view),
+            "--info-fd",
+            str(info),
+            "--block-fd",
+            str(waiting),
+        ]
         code = build_filter(local_sockets=local_sockets)
         options += ["--seccomp", str(passed.memory(code))]
         for place, content in files.items():
@@ -305,8 +311,8 @@ def _read_report(report: int) -> dict[str, int]:
         if not piece:
             break
         text += piece
-    found = json.loads(text)
-    return found if isinstance(found, dict) else {}
+    members = json.loads(text)
+    return members if isinstance(members, dict) else {}
 
 
 _CONTAINER: Final = (
@@ -317,7 +323,7 @@ _CONTAINER: Final = (
 
 def explain(message: str) -> NotConfinedError:
     """Return why bubblewrap failed, by its message and this machine's settings."""
-    said = message.strip().splitlines()[-1:] or ["it said nothing"]
+    last = message.strip().splitlines()[-1:] or ["it said nothing"]
     mapping = "uid map" in message
     restricted = _setting("kernel/apparmor_restrict_unprivileged_userns") == "1"
     if restricted and ("RTM_NEWADDR" in message or mapping):
@@ -344,14 +350,14 @@ def explain(message: str) -> NotConfinedError:
     if "namespace" in message or "slave" in message or "mount" in message:
         layer = "AppArmor" if "slave" in message or "mount" in message else "seccomp"
         return NotConfinedError(
-            f"the container's {layer} does not let bubblewrap work ({said[0]})",
+            f"the container's {layer} does not let bubblewrap work ({last[0]})",
             _CONTAINER,
         )
     if "seccomp" in message.lower():
         return NotConfinedError(
             "the kernel has no seccomp filters", "use one with CONFIG_SECCOMP_FILTER"
         )
-    return NotConfinedError(f"bubblewrap does not start ({said[0]})", _CONTAINER)
+    return NotConfinedError(f"bubblewrap does not start ({last[0]})", _CONTAINER)
 
 
 def _setting(name: str) -> str:

@@ -31,7 +31,7 @@ class ConfinedCommand:
 
     _started: ConfinedProcess
     log: AttemptLog | None
-    """What it tried to reach; None if its packets cannot be watched."""
+    """Its attempts to leave; None if its packets cannot be watched."""
 
     def begin(self) -> subprocess.Popen[bytes]:
         """Let it begin; return the process that has its exit code."""
@@ -59,7 +59,7 @@ def confined_command(
 
     Args:
         bubblewrap: the program that `find_layers` found.
-        view: what the command sees.
+        view: the command's files.
         words: the command line.
         environment: the command's variables.
         endpoints: all that it reaches.
@@ -135,6 +135,6 @@ def watches_attempts(bubblewrap: Bubblewrap) -> bool:
 
 def _hosts(endpoints: Sequence[Endpoint]) -> bytes:
     # Its own name too: git and others ask for it, which is no attempt to leave.
-    known = ["localhost", socket.gethostname(), *(one.name for one in endpoints)]
-    names = dict.fromkeys(filter(None, known))
+    listed = ["localhost", socket.gethostname(), *(one.name for one in endpoints)]
+    names = dict.fromkeys(filter(None, listed))
     return f"{LOOPBACK} {' '.join(names)}\n::1 localhost\n".encode()

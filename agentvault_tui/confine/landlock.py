@@ -38,7 +38,7 @@ _DROP_CAPABILITY, _MOST_CAPABILITIES = 24, 64
 
 
 class PathAccess(NamedTuple):
-    """What may be done below a path."""
+    """The access below a path."""
 
     path: str
     access: int
@@ -46,8 +46,8 @@ class PathAccess(NamedTuple):
 
 def abi() -> int:
     """Return the version of Landlock here; 0 if there is none."""
-    found = _call(_CREATE, None, 0, _VERSION)
-    return max(found, 0)
+    version = _call(_CREATE, None, 0, _VERSION)
+    return max(version, 0)
 
 
 def weaker_than_promised(version: int, ports: Iterable[int]) -> tuple[str, ...]:
@@ -71,7 +71,7 @@ class Restriction:
         """Prepare the ruleset.
 
         Args:
-            view: what the command sees.
+            view: the command's files.
             ports: TCP ports that it may connect to.
             code: a filter of `build_filter`.
 

@@ -1,4 +1,4 @@
-"""Finds out what this machine can confine a command with."""
+"""Finds the layers by which this machine can confine a command."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Means(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """What confines a command on this machine."""
+    """The layers that confine a command on this machine."""
 
     kind: Means
     names: tuple[str, ...]
@@ -36,7 +36,7 @@ class Layers:
 
     @property
     def warning(self) -> str:
-        """Return what an operator should know; empty for nothing."""
+        """Return a warning for an operator; empty for none."""
         return self.bubblewrap.warning if self.bubblewrap else ""
 
     def weaker(self, ports: Sequence[int]) -> tuple[str, ...]:
@@ -103,5 +103,5 @@ def find_strongest() -> Layers:
 
 
 def is_first_wsl(release: str) -> bool:
-    """Tell whether a kernel's release is the one of WSL 1."""
+    """Check whether a kernel's release is the one of WSL 1."""
     return release.endswith("-Microsoft")

@@ -120,9 +120,9 @@ def open_inside(pid: int, endpoints: Sequence[Endpoint]) -> InsideSockets:
             os._exit(0)
     theirs.close()
     with closing(ours):
-        told, descriptors, _, _ = socket.recv_fds(ours, 65_536, _MOST_SOCKETS)
+        data, descriptors, _, _ = socket.recv_fds(ours, 65_536, _MOST_SOCKETS)
     os.waitpid(child, 0)
-    message = json.loads(told or b'{"error": "it broke off"}')
+    message = json.loads(data or b'{"error": "it broke off"}')
     if "error" in message:
         raise NotConfinedError(
             f"the network namespace cannot be joined ({message['error']})",

@@ -35,14 +35,14 @@ _IN_GIT: Final = {
 configuration (gitrepository-layout(5))."""
 _KINDS: Final = {".git": "folder", **PROTECTED, **_IN_GIT}
 _OWN: Final = {"commondir": b".\n"}
-"""What a stand-in says, if it may not be empty: the folder itself."""
+"""The text of a stand-in, if it may not be empty: the folder itself."""
 _UNSEARCHED: Final = frozenset({"objects", "refs", "logs"})
 """Folders of a git folder that hold no other one."""
 
 
 @dataclass(slots=True)
 class Protection:
-    """What is mounted over the folders that a command may write."""
+    """The mounts over the folders that a command may write."""
 
     read_only: list[Path] = field(default_factory=list)
     pinned: list[Path] = field(default_factory=list)
@@ -52,15 +52,15 @@ class Protection:
 
     def mounts(self) -> Iterator[tuple[str, Path]]:
         """Yield ``bind`` or ``ro-bind`` and a path, parents first."""
-        found = dict.fromkeys(self.pinned, "bind")
-        found |= dict.fromkeys(self.read_only, "ro-bind")
-        for path in sorted(found):
-            if not any(found.get(above) == "ro-bind" for above in path.parents):
-                yield found[path], path
+        mounts = dict.fromkeys(self.pinned, "bind")
+        mounts |= dict.fromkeys(self.read_only, "ro-bind")
+        for path in sorted(mounts):
+            if not any(mounts.get(above) == "ro-bind" for above in path.parents):
+                yield mounts[path], path
 
 
 def protect(tops: Iterable[Path], opened: Iterable[Path] = ()) -> Protection:
-    """Find what has to be read-only in folders that a command may write.
+    """Find the files to be read-only in folders that a command may write.
 
     Args:
         tops: the folders, with links resolved.
@@ -72,7 +72,7 @@ def protect(tops: Iterable[Path], opened: Iterable[Path] = ()) -> Protection:
     Raises:
         NotConfinedError: a protected path is a link, over which nothing can be mounted.
     """
-    found, allowed = Protection(), frozenset(opened)
+    protection, allowed = Protection(), frozenset(opened)
     given = sorted(set(tops))
     for top in given:
         outer = next(one for one in given if top.is_relative_to(one))
@@ -81,23 +81,23 @@ def protect(tops: Iterable[Path], opened: Iterable[Path] = ()) -> Protection:
                 path, kind = folder / name, _KINDS[name]
                 if path in allowed or (name == ".git" and path.is_dir()):
                     continue  # a folder .git has a turn of its own
-                _add(found, path, kind)
-                _pin(found, outer, path)
-    return found
+                _add(protection, path, kind)
+                _pin(protection, outer, path)
+    return protection
 
 
-def _add(found: Protection, path: Path, kind: str) -> None:
+def _add(protection: Protection, path: Path, kind: str) -> None:
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         if os.access(path.parent, os.W_OK):  # else the command cannot make it either
-            found.missing[path] = kind
+            protection.missing[path] = kind
         return
     except OSError:
         return
     if stat.S_ISLNK(mode):
         raise _linked(path)
-    found.read_only.append(path)
+    protection.read_only.append(path)
 
 
 def _linked(path: Path) -> NotConfinedError:
@@ -107,11 +107,11 @@ def _linked(path: Path) -> NotConfinedError:
     )
 
 
-def _pin(found: Protection, top: Path, path: Path) -> None:
+def _pin(protection: Protection, top: Path, path: Path) -> None:
     for above in path.parents:
-        if above == top or above in found.pinned:
+        if above == top or above in protection.pinned:
             return
-        found.pinned.append(above)
+        protection.pinned.append(above)
 
 
 def _repositories(top: Path) -> Iterator[tuple[Path, bool]]:
@@ -232,10 +232,10 @@ def _remove(path: Path) -> None:
     with suppress(OSError):
         folder = _open_folder(path.parent)
         try:
-            found = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
-            if stat.S_ISDIR(found.st_mode):
+            status = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
                 os.rmdir(path.name, dir_fd=folder)
-            elif stat.S_ISREG(found.st_mode):
+            elif stat.S_ISREG(status.st_mode):
                 own = _OWN.get(path.name, b"")
                 flags = os.O_RDONLY | os.O_NOFOLLOW
                 descriptor = os.open(path.name, flags, dir_fd=folder)

@@ -59,7 +59,7 @@ class Relay:
     def __init__(
         self, listeners: Sequence[socket.socket], endpoints: Sequence[Endpoint]
     ) -> None:
-        """Carry what arrives at each listener to the endpoint at its place."""
+        """Carry the bytes of each listener to the endpoint at its place."""
         self._selector = selectors.DefaultSelector()
         self._listeners = {
             listener: socket.getaddrinfo(one.host, one.port, type=socket.SOCK_STREAM)
@@ -169,7 +169,7 @@ class Relay:
 
     @staticmethod
     def _pass_end_on(side: _Side) -> None:
-        """Tell the other end that *side* sends no more, once it has all of it."""
+        """Close the other end for writing, once it has all bytes of *side*."""
         if side.ended and not side.other.pending:
             side.other.socket.shutdown(socket.SHUT_WR)
 

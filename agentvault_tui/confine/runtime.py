@@ -28,11 +28,11 @@ def find_program(name: str, path: str) -> Path:
         FileNotFoundError: there is none.
         PermissionError: it is no program that this user may run.
     """
-    found = shutil.which(name, path=path)
-    if found is None:
+    program = shutil.which(name, path=path)
+    if program is None:
         there = "/" in name and os.path.lexists(name)
         raise PermissionError(13, "Permission denied") if there else FileNotFoundError
-    return Path(found).absolute()
+    return Path(program).absolute()
 
 
 def program_paths(program: Path) -> Iterator[Path]:
@@ -102,8 +102,8 @@ def _base_python(config: Path) -> Iterator[Path]:
 
 def outermost(folders: Iterable[Path]) -> list[Path]:
     """Return folders without those that lie in another one of them, parents first."""
-    found = list[Path]()
+    outer = list[Path]()
     for folder in sorted(set(folders)):
-        if not any(folder.is_relative_to(one) for one in found):
-            found.append(folder)
-    return found
+        if not any(folder.is_relative_to(one) for one in outer):
+            outer.append(folder)
+    return outer

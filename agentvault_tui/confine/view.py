@@ -38,7 +38,7 @@ have tokens in them."""
 
 @dataclass(frozen=True, slots=True)
 class ViewOptions:
-    """What an operator gives a command."""
+    """The access that an operator gives a command."""
 
     folder: Path
     """The working folder."""
@@ -52,7 +52,7 @@ class ViewOptions:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a command sees, besides the system's own files."""
+    """A command's files, besides the system's own."""
 
     folder: Path
     home: Path
@@ -70,10 +70,10 @@ class View:
 
     def mounts(self) -> Iterator[tuple[str, Path]]:
         """Yield ``bind`` or ``ro-bind`` and a path, in the order of mounting."""
-        found = dict.fromkeys((*self.runtime, *self.read), "ro-bind")
-        found |= dict.fromkeys((self.home, *self.write), "bind")
-        for path in sorted(found):
-            yield found[path], path
+        mounts = dict.fromkeys((*self.runtime, *self.read), "ro-bind")
+        mounts |= dict.fromkeys((self.home, *self.write), "bind")
+        for path in sorted(mounts):
+            yield mounts[path], path
         yield from self.protection.mounts()
         for path in self.own:
             yield "ro-bind", path
@@ -93,10 +93,10 @@ def build_view(
     path: str,
     connected: Iterable[Path] = (),
 ) -> View:
-    """Check what a command is given, and return all that it sees.
+    """Check a command's access, and return all that it sees.
 
     Args:
-        options: what the operator gives.
+        options: the operator's choice.
         vault: AgentVault's home.
         home: the command's own home directory, if no option names one.
         programs: its program, and others that it starts.
@@ -120,9 +120,9 @@ def build_view(
         at_home = _checked(options.user_home, vault, f"--user-home {options.user_home}")
     given = [*read, *write, at_home]
     if options.local_sockets:
-        for found in sockets_in(outermost(given)):
+        for socket in sockets_in(outermost(given)):
             raise NotConfinedError(
-                f"the socket {found} would be reached",
+                f"the socket {socket} would be reached",
                 "give folders without sockets, or leave --local-sockets away",
             )
     protection = protect(write, opened)
@@ -203,14 +203,14 @@ def _runtime(
     own = {vault.data.resolve(), vault.config.resolve()}
     listed = {Path(one) for one in path.split(os.pathsep)}
     needed = (one for program in programs for one in program_paths(program))
-    for found in (*path_folders(path), *needed):
-        real = found.resolve()
+    for folder in (*path_folders(path), *needed):
+        real = folder.resolve()
         private = any(home.is_relative_to(real) for home in _homes())
         local = any(real == home / ".local" for home in _homes())
         if private or local or any(_overlap(real, one) for one in own):
-            omitted += [found] if found in listed and found not in omitted else []
+            omitted += [folder] if folder in listed and folder not in omitted else []
         elif real.exists():
-            shown += [found, real]
+            shown += [folder, real]
     system = [Path(one) for one in _SYSTEM if Path(one).is_dir()]
     return outermost(one for one in shown if not _in_any(one, system)), omitted
 
@@ -238,10 +238,10 @@ def system_mounts(etc: Path = Path("/etc")) -> Iterator[tuple[str, ...]]:
 
 
 def _homes() -> set[Path]:
-    found = {os.path.expanduser("~")}  # noqa: PTH111 - without $HOME it is not absolute
+    homes = {os.path.expanduser("~")}  # noqa: PTH111 - without $HOME it is not absolute
     with suppress(KeyError):  # a user without an entry has no home there
-        found.add(pwd.getpwuid(os.getuid()).pw_dir)
-    absolute = {one for one in map(Path, found) if one.is_absolute()} - {Path("/")}
+        homes.add(pwd.getpwuid(os.getuid()).pw_dir)
+    absolute = {one for one in map(Path, homes) if one.is_absolute()} - {Path("/")}
     return {one.resolve() for one in absolute}
 
 

@@ -81,15 +81,15 @@ class AgentsHooks:
         async def whole() -> Message:
             return {"type": "http.request", "body": body, "more_body": False}
 
-        asked = await body_of(Request({**scope}, whole), HookRequest, deep=True)
+        call = await body_of(Request({**scope}, whole), HookRequest, deep=True)
         self._admission.check_live(caller)
         agent = caller.agent
-        if asked.agent not in {agent.id, agent.name}:
+        if call.agent not in {agent.id, agent.name}:
             raise CallRefusedError(
                 *(403, "access_denied", "not_for_this"),
                 "the token is another agent's than the call names",
             )
-        return await self._decider.decide(host, agent, asked, agent.name, gone)
+        return await self._decider.decide(host, agent, call, agent.name, gone)
 
 
 def _malformed(status: int, text: str) -> CallRefusedError:

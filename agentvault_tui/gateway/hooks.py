@@ -81,7 +81,7 @@ class HookDecider(NamedTuple):
         self,
         host: str,
         agent: Agent,
-        asked: HookRequest,
+        request: HookRequest,
         by: str,
         gone: asyncio.Future[Any],
     ) -> HookInfo:
@@ -89,19 +89,19 @@ class HookDecider(NamedTuple):
 
         Args:
             host: the agent host.
-            agent: whose call it is.
-            asked: the call.
+            agent: the caller.
+            request: the call.
             by: the name of who asks, for the record.
-            gone: is done when nobody waits for the answer any more.
+            gone: is done when the caller waits no more.
         """
         broker, maps, calls = self.broker, self.maps, self.calls
         await broker.line.enter()
         if broker.floods.limited(agent.id):
             return _slow_down(_LIMITED)
-        body = canonical(asked.arguments)
-        digest = asked.arguments_sha256 or hashlib.sha256(body).hexdigest()
-        server = _server(broker, maps, self.servers, host, asked)
-        does, refusal = _actions(maps, host, asked, server)
+        body = canonical(request.arguments)
+        digest = request.arguments_sha256 or hashlib.sha256(body).hexdigest()
+        server = _server(broker, maps, self.servers, host, request)
+        does, refusal = _actions(maps, host, request, server)
         action, *others = does.actions
         if refusal is None and refused(broker, agent) is None:
             outcomes = await self._outcomes(agent, does.actions)
@@ -114,16 +114,16 @@ class HookDecider(NamedTuple):
             others = [one for one in does.actions if one is not action]
             if outcome is Outcome.ESCALATED or does.person:
                 refusal = _unshown(body, agent.id, calls)
-        about = {"host": host, "tool": asked.tool, "arguments_sha256": digest}
+        about = {"host": host, "tool": request.tool, "arguments_sha256": digest}
         about["asked_by"] = by
-        wait = min(broker.settings.gateway.hook_wait, _WAIT_S) if asked.wait else 0
+        wait = min(broker.settings.gateway.hook_wait, _WAIT_S) if request.wait else 0
         decide = partial(
             evaluate,
             *(broker, agent, action),
             about=about,
             refusal=refusal,
             gone=gone,
-            call=_described(host, asked.tool, body),
+            call=_described(host, request.tool, body),
             held=lambda stepup_id: calls.bodies.keep(agent.id, stepup_id, body),
             source=LOCAL,
             others=tuple(others),
@@ -153,14 +153,14 @@ def routes(decider: HookDecider) -> list[Route]:
 
     async def hook(request: Request) -> HookInfo:
         """Decide one tool call for the local user."""
-        asked = await body_of(request, HookRequest, deep=True)
-        agent = _agent(broker, asked.agent)
+        body = await body_of(request, HookRequest, deep=True)
+        agent = _agent(broker, body.agent)
         operator = operator_of(request)
         await note_shared_user(broker, operator)
         gone = asyncio.ensure_future(request.receive())
         try:
             host = request.path_params["host"]
-            return await decider.decide(host, agent, asked, operator.name, gone)
+            return await decider.decide(host, agent, body, operator.name, gone)
         finally:
             gone.cancel()
 
@@ -195,8 +195,8 @@ def _agent(broker: Broker, word: str) -> Agent:
     Raises:
         NotFoundError: there is none, or the name is not unique.
     """
-    if found := broker.registry.find_agent(word):
-        return found
+    if agent := broker.registry.find_agent(word):
+        return agent
     named = broker.registry.agents_named(word)
     if len(named) != 1:
         raise NotFoundError(
@@ -207,44 +207,44 @@ def _agent(broker: Broker, word: str) -> Agent:
 
 
 def _server(
-    broker: Broker, maps: ToolMaps, servers: McpServers, host: str, asked: HookRequest
+    broker: Broker, maps: ToolMaps, servers: McpServers, host: str, body: HookRequest
 ) -> McpServer | None:
     """Return the gateway's MCP server whose tool is called, if it is one.
 
     None as well where the host's map names the tool: that rule goes first. The name is
     what the host calls the server, which another server may be called as well.
     """
-    if "/" in asked.mcp_server:
-        server = servers.get(mcp_server_of(asked.mcp_server, broker.issuer) or "")
+    if "/" in body.mcp_server:
+        server = servers.get(mcp_server_of(body.mcp_server, broker.issuer) or "")
     else:
-        server = servers.get(asked.mcp_server)
+        server = servers.get(body.mcp_server)
     if server is not None:
         with suppress(ServiceError, NotFoundError):
             rules = maps.of(host).rules
-            return None if any(r.pattern == asked.tool for r in rules) else server
+            return None if any(r.pattern == body.tool for r in rules) else server
     return None
 
 
 def _actions(
-    maps: ToolMaps, host: str, asked: HookRequest, server: McpServer | None
+    maps: ToolMaps, host: str, body: HookRequest, server: McpServer | None
 ) -> tuple[ToolActions, tuple[str, str] | None]:
     """Return the actions of a call, and the reason if policy is not asked about it."""
     nothing = ToolActions((Action((), ""),))
     call = ToolCall(
-        asked.tool,
-        asked.arguments,
-        frozenset(asked.omitted),
-        asked.places,
-        asked.commands,
+        body.tool,
+        body.arguments,
+        frozenset(body.omitted),
+        body.places,
+        body.commands,
     )
-    if asked.reaches_vault:
+    if body.reaches_vault:
         return nothing, ("agentvault_home", IN_VAULT)
     try:
         if server is not None:
-            rule = server.rule_of(asked.mcp_tool)
-            given, paths = asked.arguments, paths_of(rule)
+            rule = server.rule_of(body.mcp_tool)
+            given, paths = body.arguments, paths_of(rule)
             other = spelt_otherwise(paths, given)
-            action = server.action_of(rule, asked.mcp_tool, given, other=other)
+            action = server.action_of(rule, body.mcp_tool, given, other=other)
             return ToolActions((action,)), None
         does = maps.of(host).actions_of(call)
     except UnmatchedToolError as error:
@@ -253,11 +253,11 @@ def _actions(
         return nothing, ("host_not_mapped", error.diagnosis())
     # The digest of an approval covers where the call runs, and each argument that is
     # not shown whole.
-    more: dict[str, Any] = {"cwd": asked.cwd} if asked.cwd else {}
-    if asked.omitted:
-        more |= {"cut": list(asked.omitted), "arguments_sha256": asked.arguments_sha256}
+    more: dict[str, Any] = {"cwd": body.cwd} if body.cwd else {}
+    if body.omitted:
+        more |= {"cut": list(body.omitted), "arguments_sha256": body.arguments_sha256}
     actions = (
-        replace(one, parameters=one.parameters | more, reason=asked.reason or None)
+        replace(one, parameters=one.parameters | more, reason=body.reason or None)
         for one in does.actions
     )
     return does._replace(actions=tuple(actions)), None
@@ -273,7 +273,7 @@ def _unshown(body: bytes, agent_id: AgentId, calls: Calls) -> tuple[str, str] | 
 
 
 def _described(host: str, tool: str, body: bytes) -> str:
-    """Return what a person decides about, as `StepUp.request_json` has it."""
+    """Return the subject of a person's decision, as `StepUp.request_json` has it."""
     return to_json(
         {
             "method": "call",

@@ -100,8 +100,8 @@ def _confinement_routes(broker: Broker, proxy: ProxyListener) -> list[Route]:
     async def confined(request: Request) -> RecordedInfo:
         """Record that a command begins confined, before it does."""
         run = proxy.runs.get(request.path_params["id"])
-        asked = await body_of(request, ConfinedRequest)
-        given = msgspec.structs.asdict(asked).items()
+        body = await body_of(request, ConfinedRequest)
+        given = msgspec.structs.asdict(body).items()
         detail = {name: [*v] if isinstance(v, tuple) else v for name, v in given}
         detail["run_id"] = run.id
         kind = EventType.RUN_CONFINED
@@ -110,12 +110,12 @@ def _confinement_routes(broker: Broker, proxy: ProxyListener) -> list[Route]:
         return RecordedInfo(events=len(events))
 
     async def attempts(request: Request) -> RecordedInfo:
-        """Record what a confined command tried to reach; no policy is asked."""
+        """Record the attempts of a confined command to leave; no policy is asked."""
         run = proxy.runs.get(request.path_params["id"])
-        asked = await body_of(request, AttemptsRequest)
+        body = await body_of(request, AttemptsRequest)
         agent = broker.registry.agent(run.agent_id)
         actor = Actor(ActorKind.AGENT, agent.id, agent.name)
-        drafts = [_attempt_draft(run, actor, one) for one in asked.attempts]
+        drafts = [_attempt_draft(run, actor, one) for one in body.attempts]
         return RecordedInfo(events=len(await broker.record(*drafts)))
 
     return [route(calls.CONFINED, confined), route(calls.ATTEMPTS, attempts)]

@@ -115,7 +115,7 @@ class SecretStaging:
 
 
 def content_text(content: SecretsContent) -> bytes:
-    """Return what the file says."""
+    """Return the file's text."""
     return msgspec.json.format(msgspec.json.encode(content), indent=1)
 
 

@@ -188,7 +188,7 @@ class ConfinedRequest(WireRequest, kw_only=True):
     """A command of a run is about to begin, confined."""
 
     layers: tuple[Annotated[str, Meta(max_length=80)], ...]
-    """What confines it, such as ``bubblewrap 0.12.0``."""
+    """The means of confinement, such as ``bubblewrap 0.12.0``."""
     read: Annotated[tuple[_Path, ...], Meta(max_length=256)] = ()
     write: Annotated[tuple[_Path, ...], Meta(max_length=256)] = ()
     env: Annotated[tuple[Word, ...], Meta(max_length=256)] = ()
