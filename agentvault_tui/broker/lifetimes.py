@@ -28,11 +28,11 @@ class RemovedAgents:
             self._credentials.add(agent.credential)
 
     def has_name(self, name: str) -> bool:
-        """Tell whether one had a name, or one that looks alike."""
+        """Check whether one had a name, or one that looks alike."""
         return fold_text(name) in self._names
 
     def has_credential(self, credential: Credential) -> bool:
-        """Tell whether one had a public key, or a subject."""
+        """Check whether one had a public key, or a subject."""
         return credential in self._credentials
 
 

@@ -1,4 +1,4 @@
-"""Record that ``config.toml`` changed what may be granted, by whom, or to whom."""
+"""Record changes of ``config.toml`` to possible grants, grantors and holders."""
 
 from __future__ import annotations
 

@@ -235,7 +235,7 @@ def _read(path: Path, most: int, *, follow: bool) -> bytes:
 
 
 def _agents_text(agents: dict[str, AgentEntry], left_out: Sequence[str]) -> str:
-    """Return the text of a file that says *agents*, and in comments what it lacks."""
+    """Return the text of a file that says *agents*, and in comments its gaps."""
     lines = [_HEAD, *(f"# Left out: {visible(one, 400)}\n" for one in left_out)]
     for name, entry in sorted(agents.items()):
         table = f"agents.{write_key(name)}"

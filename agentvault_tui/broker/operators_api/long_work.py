@@ -52,7 +52,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, _T]) -> _T
     """Await *work*, and cancel it if the client of a request disconnects.
 
     Args:
-        request: the request; what is left of its body is discarded.
+        request: the request; the rest of its body is discarded.
         work: changes nothing, so that it may be cancelled at any time.
 
     Returns:

@@ -187,7 +187,7 @@ SHARE: Final = "share"
 
 
 def refuse_grant(request: Request) -> Response | None:
-    """Refuse a request that grants, where only what ends rights has a place.
+    """Refuse a request that grants, where only the end of rights has a place.
 
     By its path alone such a request may end rights, so that it was let through on a
     reserved connection, and counted in no share. Call this once its body is parsed.

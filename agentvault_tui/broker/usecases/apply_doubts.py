@@ -67,7 +67,7 @@ class Doubts:
         """Return the agents that are accepted, and why they have to be.
 
         Args:
-            changes: what the files change.
+            changes: the changes of the files.
             names: of the agents that a person accepts.
 
         Raises:
