@@ -201,13 +201,7 @@ def start(
     waiting, gate = os.pipe()
     with ExitStack() as opened:
         passed = _Passed(opened, info, waiting)
-        options = [
-            *_options(view),
-            "--info-fd",
-            str(info),
-            "--block-fd",
-            str(waiting),
-        ]
+        options = [*_options(view), "--info-fd", str(info), "--block-fd", str(waiting)]
         code = build_filter(local_sockets=local_sockets)
         options += ["--seccomp", str(passed.memory(code))]
         for place, content in files.items():
