@@ -398,7 +398,7 @@ def test_a_changed_or_cut_backup_is_refused(
 @pytest.mark.parametrize(
     "told",
     [
-        {"version": "0.2.0"},
+        {"version": "99.0.0"},
         {"schema": schema.VERSION + 1},
         {"format": "agentvault-backup/2"},
     ],

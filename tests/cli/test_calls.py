@@ -165,7 +165,7 @@ def test_a_revocation_says_how_many_calls_it_cut(
     av: Run, agent: Agent, broker: Broker
 ) -> None:
     """A call whose service had it whole is among those that are cut."""
-    token = agent.ask("read:calendar", {})["access_token"]
+    token = av("token", "--agent", agent.id, "--json").json["access_token"]
     with socket.create_server(("127.0.0.1", 0)) as upstream:
         upstream.settimeout(PATIENT)
         text = SLOW.format(port=upstream.getsockname()[1])

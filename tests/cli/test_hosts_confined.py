@@ -57,8 +57,8 @@ def server(broker: Broker) -> str:
 
 
 def posted(broker: Broker, token: str, **more: Any) -> httpx.Response:
-    places = [["", "", False, "/srv", "project", False]]
-    places += [["file_path", "/srv/a", False, "/srv/a", "project", False]]
+    places = [["", "", False, "/srv", "project", False, True]]
+    places += [["file_path", "/srv/a", False, "/srv/a", "project", False, False]]
     arguments = {"file_path": "/srv/a"}
     body = {"tool": "Read", "arguments": arguments, "places": places} | more
     return httpx.post(

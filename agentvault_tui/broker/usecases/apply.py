@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
@@ -151,8 +151,7 @@ async def plan_files(
             to be accepted.
     """
     options = {"plan": False, "prune": UNSET, "places": {}, "accept": ()}
-    body = to_builtins(replaced(wanted, **options))
-    digest = sha256_hex(canonical(body))
+    digest = sha256_hex(canonical(to_builtins(replaced(wanted, **options))))
     entries = filled(broker.registry, wanted.agents)
     check_places(wanted)
     there = {name: agent_named(broker.registry, name) for name in entries}
@@ -182,12 +181,7 @@ async def plan_files(
     named = {one.id for one in plain.values()}
     gone = _gone(broker.registry, came - named)
     pruned = _pruned(gone, wanted.prune)
-    if named_elsewhere := [one for one in pruned if one.id in named]:
-        raise ConflictError(
-            f"{visible(named_elsewhere[0].name, 60)} is in a file, and ends with its"
-            " template, which is in no file any more",
-            "put the template back, or leave both out",
-        )
+    _check_pruned(pruned, named)
     return FilesPlan(
         f"sha256:{digest}",
         tuple(changes),
@@ -198,6 +192,20 @@ async def plan_files(
         accepted,
         changed_places(broker, wanted.places),
     )
+
+
+def _check_pruned(pruned: Iterable[Agent], named: Collection[AgentId]) -> None:
+    """Refuse to end an agent of a file with its template.
+
+    Raises:
+        ConflictError: one would end.
+    """
+    if named_elsewhere := [one for one in pruned if one.id in named]:
+        raise ConflictError(
+            f"{visible(named_elsewhere[0].name, 60)} is in a file, and ends with its"
+            " template, which is in no file any more",
+            "put the template back, or leave both out",
+        )
 
 
 async def _described_all(

@@ -171,10 +171,8 @@ async def mint_elevated(
         or not registry.serves(stepup.agent_id)
     ):
         return False
-    stepup, detail = (
-        with_approval(broker, stepup, evidence),
-        _proof_detail(evidence, id_token),
-    )
+    stepup = with_approval(broker, stepup, evidence)
+    detail = _proof_detail(evidence, id_token)
     if 0 < len({one.sub for one in stepup.confirmed}) < stepup.need:
         return await confirm(broker, stepup, detail)
     token = elevated_token(broker, stepup)
@@ -193,10 +191,8 @@ async def mint_elevated(
         draft = _approval(approved, token, evidence, detail)
         await _record_approval(broker, approved, token, draft)
         if registry.epoch(stepup.agent_id, token.scope) != epoch:
-            ended = registry.stepups.get(stepup.id)
-            await record_void(
-                broker, token, "revoked while it was being approved", ended
-            )
+            why = "revoked while it was being approved"
+            await record_void(broker, token, why, registry.stepups.get(stepup.id))
             return False
         count = registry.stepups.get(stepup.id).count
         registry.stepups.put(replace(approved, count=count))
