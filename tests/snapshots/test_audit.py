@@ -81,7 +81,7 @@ async def ready(pilot: Pilot[Any]) -> None:
         screen.pulse()
         screen.pulse()
         row = screen.feed.under_cursor
-        known = not screen.open or (row and row.seq in screen.evidence.known)
+        known = not screen.open or (row and row.seq in screen.evidence.by_seq)
         return bool(known and screen.reading.idle and screen.list.idle)
 
     await settle(pilot, read)

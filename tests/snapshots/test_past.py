@@ -68,7 +68,7 @@ def _read(screen: Any) -> bool:
         return screen.facts.activity is not None and screen.events.idle
     if isinstance(screen, AuditScreen):
         row = screen.feed.under_cursor
-        known = not screen.open or (row and row.seq in screen.evidence.known)
+        known = not screen.open or (row and row.seq in screen.evidence.by_seq)
         return bool(known and screen.reading.idle and screen.list.idle)
     return True
 
