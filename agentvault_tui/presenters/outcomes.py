@@ -190,6 +190,7 @@ REASONS: Final = {
     "limit_reached": "a limit is reached",
     "method_not_allowed": "no service is sent its method",
     "method_override": "it names another method",
+    "not_found": "there is nothing at this path",
     "no_route": "no route or tool of its file matches it",
     "not_connected": "no account is connected",
     "not_for_this": "its token is for something else",

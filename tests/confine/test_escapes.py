@@ -29,9 +29,12 @@ def outcomes(uid: int, *, confined: bool) -> Outcomes:
             need(False, "root")
         uid = os.geteuid()
     with small_machine(uid) as base:
-        (base / "project/confine").mkdir()
+        folder = base / "project/confine"
+        folder.mkdir()
+        folder.chmod(0o755)  # whatever the umask is
         for module in (escapes, escapes_files):
-            shutil.copy(module.__file__, base / "project/confine")
+            copy = Path(shutil.copy(module.__file__, folder))
+            copy.chmod(0o644)
         words = [SYSTEM_PYTHON, "-m", "confine.escapes", "targets.json"]
         return dict(json.loads(run_in(base, uid, words, confined=confined)))
 
