@@ -87,7 +87,9 @@ def test_a_broken_alerts_file_stops_a_first_start(cli: Run, short: Path) -> None
     """One line says what is wrong with it, with exit code 1, as of limits.toml."""
     home = short / "h"
     home.mkdir(mode=0o700)
-    (home / "alerts.toml").write_text("[sinks.x]\nkind = 'fax'\n")
+    file = home / "alerts.toml"
+    file.write_text("[sinks.x]\nkind = 'fax'\n")
+    file.chmod(0o600)  # else a warning about its mode is another line
     ended = cli("--home", str(home), "serve", "--listen", "127.0.0.1:0")
     assert ended.code == 1
     assert len(ended.err.splitlines()) == 1

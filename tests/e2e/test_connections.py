@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -107,7 +108,8 @@ def test_a_revocation_ends_the_token_at_the_provider(vault: Vault) -> None:
     assert shown(vault, client)["outside_until"]
     revoked = vault.cli("agents", "revoke", "mail-agent", "--reason", "it went rogue")
     assert revoked.returncode == 0
-    assert "workspace token pending" in revoked.stdout
+    # The provider may have answered before the reply was written.
+    assert re.search("workspace token (pending|confirmed)", revoked.stdout)
     rows = steps_over(vault, client)
     assert {row["status"] for row in rows.values()} <= {"confirmed", "withdrawn"}
     assert rows["provider token"]["connection"] == "workspace"
