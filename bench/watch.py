@@ -57,6 +57,7 @@ class Sink:
     async def serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        """Answer each request of a connection, and note the delay of what it holds."""
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -163,6 +164,7 @@ class Collector:
     async def serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        """Answer each request of a connection, and note the delay of what it holds."""
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")

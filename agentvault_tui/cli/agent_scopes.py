@@ -307,7 +307,7 @@ def name_and_id(out: Output, agent: AgentInfo) -> list[Cell | str]:
 def split_scopes(scopes: tuple[str, ...]) -> tuple[str, ...]:
     """Accept scopes one by one, or several in one word as OAuth writes them."""
     words = [word.replace(",", " ").split() for word in scopes]
-    if not all(words):  # no scope at all would stand for every scope
+    if not all(words):  # an empty list would mean every scope
         raise UsageError("a scope is empty", "is a variable not set?")
     return tuple(scope for word in words for scope in word)
 

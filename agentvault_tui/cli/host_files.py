@@ -330,7 +330,7 @@ MANAGED: Final = frozenset({"claude-code", "copilot"})
 _OURS: Final = re.compile(
     r"""agentvault(?:_tui\.cli)?(?:'? hook [a-z-]+ --agent |", "mcp", "stdio", ")"""
 )
-"""Command lines of `HostCommands` in JSON, whose program may stand in quotes."""
+"""Command lines of `HostCommands` in JSON; their program may be quoted."""
 
 
 def is_ours(entry: object) -> bool:

@@ -22,7 +22,7 @@ from agentvault_tui.cli.host_files import (
     record_written,
     write_file,
 )
-from agentvault_tui.cli.lookup import agent_names, find_agent, scope_names
+from agentvault_tui.cli.lookup import agent_names, agent_option, find_agent, scope_names
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import UnreachableError
 from agentvault_tui.operator_api import calls
@@ -30,14 +30,7 @@ from agentvault_tui.operator_api.access import IssueRequest
 
 
 @command("token", example="agentvault token --agent coder")
-@click.option(
-    "--agent",
-    "ref",
-    metavar="ID",
-    required=True,
-    help="Whose: id or name.",
-    shell_complete=agent_names,
-)
+@agent_option
 @click.option(
     "--scope",
     default="",
@@ -104,14 +97,7 @@ def hook(session: CliSession, host: str, agent: str, *, confined: bool) -> int:
     example="agentvault connect claude-code --agent coder --write",
 )
 @click.argument("host", type=click.Choice(list(FILES_OF)))
-@click.option(
-    "--agent",
-    "ref",
-    metavar="ID",
-    required=True,
-    help="Whose calls.",
-    shell_complete=agent_names,
-)
+@agent_option
 @click.option(
     "--write", is_flag=True, help="Write it, and keep a copy of what was there."
 )

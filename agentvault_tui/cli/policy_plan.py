@@ -42,7 +42,7 @@ def plan(
 ) -> int:
     """Decide the recorded history by FILE, and show the different answers.
 
-    Nothing is put in force. Works next to a running broker, without slowing it down.
+    Changes nothing. Works next to a running broker, without slowing it down.
     Exits 1 when something that was allowed would not be.
     """
     from agentvault_tui.watch.plan import plan as planned
@@ -177,10 +177,10 @@ def shadow(
     if out.print_json(ShadowAnswer(shadow=state)):
         return
     if state is None:
-        out.line("no policy decides beside the one in force")
+        out.line("no policy decides next to the active one")
         return
     out.line(
-        f"{state.version} decides beside the one in force since {state.since}:"
+        f"{state.version} decides next to the active one since {state.since}:"
         f" {state.decisions} decisions, {state.differences} of them otherwise"
     )
     if state.by:

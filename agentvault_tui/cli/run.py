@@ -18,7 +18,7 @@ from typing import Final
 import click
 
 from agentvault_tui.cli.framework import FILE, CliCommand, pass_session
-from agentvault_tui.cli.lookup import agent_names, find_agent, service_names
+from agentvault_tui.cli.lookup import agent_option, find_agent, service_names
 from agentvault_tui.cli.run_command import (
     PlainCommand,
     Startable,
@@ -59,14 +59,7 @@ class _RunCommand(CliCommand):
     prints_data=False,
     context_settings={"allow_interspersed_args": False},
 )
-@click.option(
-    "--agent",
-    "ref",
-    metavar="ID",
-    required=True,
-    help="The agent: id or name.",
-    shell_complete=agent_names,
-)
+@agent_option
 @click.option(
     "--service",
     "services",
@@ -91,7 +84,7 @@ class _RunCommand(CliCommand):
     metavar="DIR",
     type=FILE,
     multiple=True,
-    help="Confined: a folder it may change, besides the working folder; repeat it.",
+    help="Confined: a further folder that it may change; repeat it.",
 )
 @click.option(
     "--read",

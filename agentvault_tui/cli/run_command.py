@@ -157,6 +157,6 @@ class PlainCommand:
 
 
 def say(line: str) -> None:
-    """Print one line beside the command's own output."""
+    """Print one line next to the command's own output."""
     sys.stderr.write(f"agentvault run: {line}\n")
     sys.stderr.flush()

@@ -63,7 +63,7 @@ class AttemptLog:
         """Return the attempts since the last time with their counts.
 
         Returns:
-            one pair a destination; None stands for all destinations that came after the
+            one pair a destination; None is for all destinations that came after the
             first `MOST_DESTINATIONS`.
         """
         with self._lock:

@@ -66,8 +66,8 @@ def _prefixes(program: Path) -> Iterator[Path]:
     """Yield the folders of the runtime that *program* belongs to.
 
     A virtual environment has ``pyvenv.cfg`` (PEP 405), with the place of its Python; a
-    prefix of Node or Python has libraries beside ``bin``; pyenv has ``versions`` beside
-    its ``shims``; Claude Code's installer has its versions in one folder.
+    prefix of Node or Python has libraries next to ``bin``; pyenv has ``versions`` next
+    to its ``shims``; Claude Code's installer has its versions in one folder.
     """
     for above in program.parents:
         if above == _SYSTEM or above == Path("/"):

@@ -241,7 +241,7 @@ class Calls:
             code, which = "wider_than_token", "states an action"
             if token.chain:
                 code, which = "passed_on", "was passed on"
-            text = f"A token that {which} opens no tunnel: no scope stands for it."
+            text = f"A token that {which} opens no tunnel: a tunnel has no scope."
             raise unauthorized(code, text)
         if not is_tunnel and self._counts[token.requester, call.result] >= MOST_OPEN:
             raise too_many()

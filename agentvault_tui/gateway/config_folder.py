@@ -151,7 +151,7 @@ class ConfigFolder(Generic[_ItemT]):
         return [(path, sha256_hex(split_source(text)[0])) for path, text in texts]
 
     def texts(self) -> dict[str, str]:
-        """Return the sources of the files in force, by path."""
+        """Return the sources of the active files, by path."""
         return {self._path(f"{name}.toml"): self._texts[name] for name in self._items}
 
     def restore(self, texts: Mapping[str, str]) -> None:

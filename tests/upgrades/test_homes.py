@@ -34,8 +34,8 @@ def av(home: Path, *argv: str) -> str:
     return done.stdout
 
 
-def check(home: Path, found: dict[str, Any], *, restored: bool) -> None:
-    """See that agents, revocation, people, secret, limit and ledger are all there."""
+def check(home: Path, found: dict[str, Any], *, restored: bool) -> str:
+    """Check agents, revocation, people, secret and limit; return what `verify` says."""
     with serving(home, AGENTVAULT_CHANGES_SOCKET="uid") as vault:
         status = vault.operator.get("/api/status").json()
         assert status["ledger"]["writable"] is True
@@ -60,12 +60,12 @@ def check(home: Path, found: dict[str, Any], *, restored: bool) -> None:
         (limit,) = json.loads(av(home, "limits", "--json"))["limits"]
         assert limit["id"] == "reading"
         assert "carol" in av(home, "tenant", "user", "list", "--json")
-    av(home, "audit", "verify")
+    return av(home, "audit", "verify")
 
 
 def test_a_home_of_an_earlier_version_opens(found: dict[str, Any], short: Path) -> None:
     """The promise of docs/release.md: 0.9 homes open in 1.0, with all they hold."""
-    check(short / "home", found, restored=False)
+    assert "ok: " in check(short / "home", found, restored=False)
 
 
 def test_a_backup_of_an_earlier_version_is_restored(
@@ -73,7 +73,7 @@ def test_a_backup_of_an_earlier_version_is_restored(
 ) -> None:
     """Into an empty home directory, with everything stopped."""
     av(short / "restored", "restore", str(short / "backup"))
-    check(short / "restored", found, restored=True)
+    assert "ok: " in check(short / "restored", found, restored=True)
 
 
 def test_each_release_has_its_home() -> None:

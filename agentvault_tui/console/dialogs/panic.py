@@ -79,6 +79,7 @@ class PanicDialog(Confirm[Revoked]):
         return rows[:height]
 
     def page(self, width: int, height: int) -> SheetPage:
+        """Add the inputs for the word and the reason; the reason's alone afterwards."""
         page = super().page(width, height)
         if self.finished and isinstance(self.focused, LineInput):
             pen = self.pen

@@ -134,13 +134,13 @@ class RevokeDialog(Confirm[Revoked]):
         if not row.revoked:
             return (
                 "It was restored since, and is served: what it asks for now is decided "
-                "as before. What was cut stays cut."
+                "as before. What was ended stays ended."
             )
         key = self.desk.key("restore", "u")
         where = "" if ended.everywhere else " at this broker"
         return (
-            f"Its next request{where} is refused. {key} serves it again; "
-            "what was cut stays cut."
+            f"Its next request{where} is refused. {key} restores it; "
+            "what was ended stays ended."
         )
 
     def act(self) -> Awaitable[Revoked]:

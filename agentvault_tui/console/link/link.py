@@ -250,7 +250,7 @@ class BrokerLink:
                 raise _ResyncError("events were missed; reading them")
             self.mirror.take(message)
             if message.type == "clock.jump":
-                raise _ResyncError("the clock was set; reading anew what ends when")
+                raise _ResyncError("the clock was set; reading all ends again")
             return
         if isinstance(message, HeadInfo):
             self._seen.warn_replaced(

@@ -322,7 +322,7 @@ async def test_what_was_decided_names_the_users_keys() -> None:
         await pilot.press("y")
         await pilot.pause()
         revoke.update_page()
-        assert "R serves it again" in said(app)
+        assert "R restores it" in said(app)
 
 
 async def test_help_names_the_users_keys_of_filters() -> None:
