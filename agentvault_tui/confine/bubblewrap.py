@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -17,6 +16,7 @@ from pathlib import Path
 from signal import SIG_IGN
 from typing import Final, NamedTuple
 
+from agentvault_tui.confine.guard import Guard
 from agentvault_tui.confine.syscalls import build_filter
 from agentvault_tui.confine.view import View, system_mounts
 from agentvault_tui.errors import NotConfinedError
@@ -127,31 +127,21 @@ class ConfinedProcess:
     process: subprocess.Popen[bytes]
     """bubblewrap's; it has the command's exit code."""
     inside: int
-    """The process with number 1 in the command's namespace; killing it ends all."""
-    _gate: int
+    """The process with number 1 in the command's namespace."""
+    _guard: Guard
 
     def release(self) -> None:
         """Let the command begin."""
-        os.write(self._gate, b"1")
-        self._close()
+        self._guard.release()
 
     def kill(self) -> None:
         """End all processes of the command at once."""
-        if self.process.poll() is None:
-            # The first process inside: the kernel ends all others with it.
-            with suppress(ProcessLookupError):
-                os.kill(self.inside, signal.SIGKILL)
-            try:
-                self.process.wait(_ENDS_S)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        self._close()
-
-    def _close(self) -> None:
-        gate, self._gate = self._gate, -1
-        if gate >= 0:
-            os.close(gate)
+        self._guard.end()
+        try:
+            self.process.wait(_ENDS_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
     def send(self, number: int) -> bool:
         """Send a signal to the command itself; SIGKILL ends all of it.
@@ -162,7 +152,7 @@ class ConfinedProcess:
         if self.process.poll() is not None:
             return False
         if number == signal.SIGKILL:
-            self.process.kill()
+            self._guard.end()
             return True
         children = Path(f"/proc/{self.inside}/task/{self.inside}/children")
         with suppress(OSError):
@@ -199,8 +189,10 @@ def start(
     """
     report, info = os.pipe()
     waiting, gate = os.pipe()
-    with ExitStack() as opened:
+    with ExitStack() as failed, ExitStack() as opened:
         passed = _Passed(opened, info, waiting)
+        guard = Guard(report, gate)
+        failed.callback(guard.end)
         options = [*_options(view), "--info-fd", str(info), "--block-fd", str(waiting)]
         code = build_filter(local_sockets=local_sockets)
         options += ["--seccomp", str(passed.memory(code))]
@@ -221,18 +213,16 @@ def start(
                 pass_fds=passed.descriptors,
                 process_group=0 if grouped else None,
             )
-    try:
-        inside = int(_read_report(report)["child-pid"])
-    except (ValueError, KeyError):
-        os.close(gate)
+        failed.pop_all()
+    inside = guard.first_process()
+    if inside is None:
+        guard.end()
         process.kill()
         process.wait()
         raise NotConfinedError(
             "bubblewrap ended before the command began", "see its message above"
-        ) from None
-    finally:
-        os.close(report)
-    return ConfinedProcess(process, inside, gate)
+        )
+    return ConfinedProcess(process, inside, guard)
 
 
 def _signals(
@@ -295,18 +285,6 @@ def _ignored_signals(numbers: Sequence[signal.Signals]) -> Iterator[None]:
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
-
-
-def _read_report(report: int) -> dict[str, int]:
-    """Read what bubblewrap says of the process inside; it comes in several writes."""
-    text = b""
-    while b"}" not in text:
-        piece = os.read(report, 4096)
-        if not piece:
-            break
-        text += piece
-    members = json.loads(text)
-    return members if isinstance(members, dict) else {}
 
 
 _CONTAINER: Final = (

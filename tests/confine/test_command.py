@@ -216,6 +216,26 @@ def test_nothing_lives_on_where_the_run_is_killed(base: Path) -> None:
     assert not (base / "project/.vscode").exists()
 
 
+def test_it_never_begins_where_the_run_is_killed_before(base: Path) -> None:
+    """The end of the pipe that it waits on is no permission."""
+    script = "touch begun; sleep 600"
+    process = started_in(base, UID, [*SHELL, script], confined=True, killed="before")
+    assert process.wait(PATIENT) == -signal.SIGKILL
+    process.communicate(timeout=PATIENT)  # all that have its pipes have ended
+    assert dies(base / "project/begun")
+    assert not (base / "project/begun").exists()
+
+
+def test_nothing_lives_on_where_the_run_is_killed_at_once(base: Path) -> None:
+    """bubblewrap's first process inside may not be ready for that yet."""
+    script = "while :; do touch begun; done"
+    for _ in range(5):
+        process = started_in(base, UID, [*SHELL, script], confined=True, killed="after")
+        assert process.wait(PATIENT) == -signal.SIGKILL
+        process.communicate(timeout=PATIENT)
+        assert dies(base / "project/begun")
+
+
 def test_bubblewrap_itself_gets_no_variable(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

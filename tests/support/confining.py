@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -157,7 +158,11 @@ def main(spec: dict[str, Any]) -> int:
                 local_sockets=options.local_sockets,
             )
         )
+        if spec.get("killed") == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
         process = command.begin()
+        if spec.get("killed") == "after":
+            os.kill(os.getpid(), signal.SIGKILL)
         print("begun", file=sys.stderr, flush=True)
         code = process.wait()
     if spec.get("attempts") and command.log:
