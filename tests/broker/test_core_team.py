@@ -80,6 +80,30 @@ async def test_an_agent_is_known_at_once_wherever_it_was_registered(
     assert await a.active(server, reply.json()["access_token"])
 
 
+async def test_an_agent_is_known_where_its_event_is_followed_just_now(
+    brokers: list[Broker],
+) -> None:
+    """The head is the event's already, and memory is not: the request waits for it."""
+    a, _, c = brokers
+    ledger, reached, goes_on = c.bench.ledger, asyncio.Event(), asyncio.Event()
+    followed = ledger.on_followed
+    assert followed is not None
+
+    async def slow(*what: Any) -> None:
+        reached.set()
+        await goes_on.wait()
+        await followed(*what)
+
+    ledger.on_followed = slow
+    agent = await a.agent("one", "read:calendar")
+    async with asyncio.timeout(PATIENT):
+        await reached.wait()
+        asked = asyncio.create_task(c.token(agent, "read:calendar"))
+        await asyncio.wait({asked}, timeout=0.05)  # what is wrong answers at once
+        goes_on.set()
+        assert (await asked).status_code == 200
+
+
 async def test_each_event_says_which_broker_recorded_it(brokers: list[Broker]) -> None:
     """In what the chain covers, so that each broker and an export say the same."""
     a, b, c = brokers

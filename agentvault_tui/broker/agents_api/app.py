@@ -267,12 +267,10 @@ class AgentsApi:
         try:
             return await self._authenticate(authorization, form)
         except OAuthError as refused:
-            ledger, head = self._broker.ledger, self._broker.ledger.head
+            ledger = self._broker.ledger
             if refused.status != 401 or ledger.shared is None:
                 raise
             await ledger.confirm()
-            if ledger.head == head:
-                raise
             return await self._authenticate(authorization, form)
 
     async def _answer_get(self, scope: Scope) -> Reply:
