@@ -75,6 +75,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    """Give each test a terminal's umask: a command in this process sets its own."""
+    os.umask(0o022)
+    yield
+    os.umask(0o022)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Keep the garbage collector from walking thousands of tests, now and later."""
