@@ -310,6 +310,13 @@ class ApplyRequest(WireRequest, kw_only=True):
     reason: Reason = ""
 
 
+class ResetRequest(WireRequest, kw_only=True):
+    """A return to shipped files of the policy, in the place of those that are gone."""
+
+    gone: tuple[str, ...] = ()
+    """The files, such as ``scopes.toml``; empty: all that are gone."""
+
+
 class ExplainRequest(WireRequest, kw_only=True):
     """A question to policy; nothing is issued."""
 

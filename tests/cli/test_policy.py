@@ -314,5 +314,5 @@ def test_reset_brings_nothing_back_while_no_file_is_gone(
     """Reset is for files that are gone; without a broker there is none to tell."""
     answer = av("policy", "reset")
     assert answer.code == 1
-    assert "no file of the policy in force is gone" in answer.err
+    assert "no file of the active policy is gone" in answer.err
     assert cli("--home", str(tmp_path), "policy", "reset").code == 3

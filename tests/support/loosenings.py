@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 from support.bench import OPERATOR, Bench
 from support.elsewhere import Elsewhere, Stand
+from support.scripted_tenant import ALICE
 
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.gateway import Gateway
@@ -65,6 +66,21 @@ async def waits(answer: httpx.Response) -> dict[str, Any]:
     assert change["fingerprint"] == change["digest"][7:11].upper()
     assert (change["have"], change["need"], change["device"]) == (0, 1, None)
     return change
+
+
+async def approve(
+    stand: Stand, person: Elsewhere, change: dict[str, Any], who: dict[str, Any] = ALICE
+) -> dict[str, Any]:
+    """Approve as *who* proves it; return the change as it is then."""
+    asked = {"id": change["id"], "decision": "approve", "digest": change["digest"]}
+    begun = await person.post("/api/changes", **asked)
+    assert begun.status_code == 202, begun.text
+    assert begun.json()["status"] == "authorizing"
+    assert begun.json()["device"]["user_code"]
+    stand.bench.tenant.approve(who=who)
+    known = stand.bench.broker.stepups
+    await stand.bench.until(lambda: known.get(change["id"]).status != "authorizing")
+    return dict((await person.get(f"/api/changes/{change['id']}")).json())
 
 
 async def loosenings(stand: Stand) -> dict[str, tuple[str, dict[str, Any]]]:

@@ -35,6 +35,7 @@ from agentvault_tui.broker.usecases.changes import (
     ask,
     carry,
     request_of,
+    shown_digest,
     take_answer,
 )
 from agentvault_tui.broker.usecases.stepup import begin_approval, known_stepup
@@ -64,6 +65,8 @@ class How(NamedTuple):
     """Whether it may loosen: at the socket, or approved by a person's factor."""
     operator: Actor
     """Who asked for it."""
+    shown: str = ""
+    """The `shown_digest` of the loosening that was judged; empty: it was none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,7 @@ class Loosening(Generic[BodyT, AnswerT]):
 
         async def carrier(request: Any, actor: Actor) -> bytes:
             body = msgspec.convert(request["body"], self.body)
-            how = How(request["path"], True, actor)
+            how = How(request["path"], True, actor, request["shown"])
             return encode(await self.perform(body, actor, how))
 
         self.authority.broker.carriers[self.name] = carrier
@@ -134,7 +137,6 @@ class Loosening(Generic[BodyT, AnswerT]):
             exempt and not authority.is_elsewhere(seat)
         )
         actor = await authority.actor(seat, Need.GIVE, about)
-        wanted_body = {"path": path, "body": msgspec.to_builtins(body)}
         if by_factor:
             return await self.hold(request, body, wanted, actor)
         draft = record_of(
@@ -145,8 +147,9 @@ class Loosening(Generic[BodyT, AnswerT]):
             proof="uid",
             by=[{"sub": actor.id, "name": actor.name}],
         )
+        request_body = _request_body(request, body, wanted)
         content = await carry(
-            authority.broker, Rider(actor, draft), self.name, wanted_body
+            authority.broker, Rider(actor, draft), self.name, request_body
         )
         return Response(content, self.call.status, media_type="application/json")
 
@@ -154,16 +157,23 @@ class Loosening(Generic[BodyT, AnswerT]):
         self, request: Request, body: BodyT, wanted: Wanted, actor: Actor
     ) -> Response:
         """Hold a request until a person has approved it, and answer with the change."""
-        held_body = {
-            "path": dict(request.path_params),
-            "body": msgspec.to_builtins(body),
-        }
+        held_body = _request_body(request, body, wanted)
         asker = Asker(actor, operator_of(request))
         apart = (*self.apart, "reason") if wanted.reason else self.apart
         details = shown_request(body, apart, wanted.details)
         wanted = replace(wanted, details=details)
         change = await ask(self.authority.broker, self.name, held_body, wanted, asker)
         return answer(change_info(change), 202)
+
+
+def _request_body(
+    request: Request, body: WireShape, wanted: Wanted
+) -> dict[str, object]:
+    return {
+        "path": dict(request.path_params),
+        "body": msgspec.to_builtins(body),
+        "shown": shown_digest(wanted),
+    }
 
 
 def with_taken(answered: Response, taken: WireShape) -> Response:

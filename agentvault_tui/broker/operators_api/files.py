@@ -31,7 +31,7 @@ from agentvault_tui.broker.usecases.apply import (
 )
 from agentvault_tui.broker.usecases.apply_doubts import AgentChange
 from agentvault_tui.broker.usecases.apply_entries import entry_of, files_of
-from agentvault_tui.broker.usecases.changes import Wanted
+from agentvault_tui.broker.usecases.changes import Wanted, shown_digest
 from agentvault_tui.broker.usecases.policy_apply import TextEdit, edits_of
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import ConflictError
@@ -82,12 +82,13 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
         return await applying.settle(request, wanted, loosens, local=local)
 
     async def do_apply(wanted: FilesRequest, operator: Actor, how: How) -> FilesAnswer:
-        """Apply the files; refuse a loosening without an approval."""
+        """Apply the files; refuse another loosening than the one that was judged."""
 
         async def who(plan: FilesPlan) -> Actor:
-            if loosened(broker, plan) and not how.loosens:
+            loosens = _loosened(broker, plan)
+            if loosens.kinds and how.shown != shown_digest(loosens):
                 raise ConflictError(
-                    "this loosens what others tightened meanwhile",
+                    "others changed something meanwhile, so that this now loosens more",
                     "see the difference: agentvault apply -f FILE --plan",
                 )
             return operator

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Final
 
 from msgspec import UNSET
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -120,20 +120,22 @@ def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
         return _explained(broker, await body_of(request, asks.ExplainRequest))
 
     async def do_reset(
-        _: asks.WireRequest, operator: Actor, __: object
+        body: asks.ResetRequest, operator: Actor, _: object
     ) -> planning.PolicyInfo:
-        await reset_policy(broker, operator)
+        await reset_policy(broker, operator, body.gone)
         return _in_force(broker)
 
     async def reset(request: Request) -> Response:
         """Let the shipped files count in the place of those that are gone."""
-        body = await body_of(request, asks.WireRequest)
+        body = await body_of(request, asks.ResetRequest)
         seat, kinds = operator_of(request), _POLICY
         texts: list[ChangedText] = []
         summary, about = "the shipped policy decides again", "the shipped policy"
         if await authority.by_factor(seat):
             await authority.actor(seat, Need.GIVE, about)
-            gone = check_gone(broker)  # what cannot be is refused at once
+            gone = check_gone(broker, body.gone)  # what cannot be is refused at once
+            # A change that waits is for these, whatever is gone once it is approved.
+            body = replace(body, gone=gone)
             summary = f"{summary}, for {' and '.join(gone)}"
             now = broker.policy.texts
             names = dict.fromkeys(_NAMES[one] for one in gone)
@@ -157,7 +159,7 @@ def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
         wanted = await _wanted(broker, body)
         return await applying.settle(request, body, wanted, local=Need.GIVE)
 
-    resetting = Loosening(authority, calls.RESET_POLICY, asks.WireRequest, do_reset)
+    resetting = Loosening(authority, calls.RESET_POLICY, asks.ResetRequest, do_reset)
     apply_call = calls.APPLY_POLICY, asks.ApplyRequest
     applying = Loosening(authority, *apply_call, do_apply, ("policy", "limits"))
 

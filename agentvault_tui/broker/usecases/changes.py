@@ -96,6 +96,13 @@ class Wanted:
     """Why, in the operator's words."""
 
 
+def shown_digest(wanted: Wanted) -> str:
+    """Return the SHA-256 of a loosening, as a person sees it before they approve it."""
+    texts = [[one.name, one.before, one.after] for one in wanted.texts]
+    shown = [wanted.summary, *wanted.subjects], texts, dict(wanted.details)
+    return hashlib.sha256(canonical([*shown, wanted.kinds]).encode()).hexdigest()
+
+
 class Asker(NamedTuple):
     """Who asks for a change, and from where."""
 

@@ -59,6 +59,7 @@ from agentvault_tui.model import (
 )
 from agentvault_tui.policy import Policy, PolicyTexts, only_tightens
 from agentvault_tui.policy.texts import FILES
+from agentvault_tui.text import visible
 
 POLICY_CHANGED: Final = "policy_changed"
 """The reason of a token that a changed policy would not issue."""
@@ -256,47 +257,55 @@ async def _reload(broker: Broker, texts: PolicyTexts | None = None) -> None:
         await _put_in_force(broker, policy, SYSTEM)
 
 
-async def reset_policy(broker: Broker, operator: Actor) -> None:
+async def reset_policy(
+    broker: Broker, operator: Actor, names: Sequence[str] = ()
+) -> None:
     """Let the shipped files count again in the place of those that are gone.
 
     Args:
         broker: the broker.
         operator: who decided.
+        names: the files that this was decided about, and no other; empty: all that
+            are gone.
 
     Raises:
-        ConflictError: none that was in effect is gone.
+        ConflictError: none that was in effect is gone, or one of *names* is not.
         PolicyError: the rest cannot be put in effect.
     """
     texts = None
-    gone = check_gone(broker)
-    if await asks_factor(broker):  # what else the files say was approved by nobody
-        names = dict(zip(FILES, PolicyTexts._fields, strict=True))
-        texts = broker.policy.texts._replace(**{names[one]: None for one in gone})
+    gone = check_gone(broker, names)
+    if names or await asks_factor(broker):  # no one approved other edits
+        members = dict(zip(FILES, PolicyTexts._fields, strict=True))
+        texts = broker.policy.texts._replace(**{members[one]: None for one in gone})
     policy = load_policy(broker.home, texts=texts)
     if texts is not None:
         policy.seen = ()  # an edit that waits is looked at again
     await _put_in_force(broker, policy, operator)
 
 
-def check_gone(broker: Broker) -> tuple[str, ...]:
+def check_gone(broker: Broker, names: Sequence[str] = ()) -> tuple[str, ...]:
     """Refuse to put shipped files back where none that was active is gone.
 
     Args:
         broker: the broker.
+        names: the files that are meant; empty: all that are gone.
 
     Returns:
-        the names of those that are.
+        the names of those that are meant.
 
     Raises:
-        ConflictError: none is.
+        ConflictError: none is gone, or one of *names* is not.
     """
-    if not (gone := broker.policy.texts.gone(read_texts(broker.home))):
+    gone = broker.policy.texts.gone(read_texts(broker.home))
+    if not gone or not {*names} <= {*gone}:
         raise ConflictError(
-            "no file of the policy in force is gone",
+            "no file of the active policy is gone"
+            if not gone
+            else f"not gone: {visible(', '.join({*names} - {*gone}), 60)}",
             "to return to the shipped policy, move policy.cedar and scopes.toml away"
             " first",
         )
-    return gone
+    return tuple(names) or gone
 
 
 def switch_policy(broker: Broker, policy: Policy) -> None:

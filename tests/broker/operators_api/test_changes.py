@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 from support.bench import OPERATOR, Bench
-from support.elsewhere import Elsewhere, Stand
+from support.elsewhere import Stand
 from support.loosenings import (
     HOOK,
     MILD,
     SERVICE,
     STRICT,
+    approve,
     loosenings,
     opened,
     signed_in,
@@ -57,21 +58,6 @@ BOB = {**ALICE, "sub": "agentvault|bob"}
 async def stand(bench: Bench) -> AsyncIterator[Stand]:
     async with opened(bench) as stand:
         yield stand
-
-
-async def approve(
-    stand: Stand, person: Elsewhere, change: dict[str, Any], who: dict[str, Any] = ALICE
-) -> dict[str, Any]:
-    """Approve as *who* proves it; return the change as it is then."""
-    asked = {"id": change["id"], "decision": "approve", "digest": change["digest"]}
-    begun = await person.post("/api/changes", **asked)
-    assert begun.status_code == 202, begun.text
-    assert begun.json()["status"] == "authorizing"
-    assert begun.json()["device"]["user_code"]
-    stand.bench.tenant.approve(who=who)
-    known = stand.bench.broker.stepups
-    await stand.bench.until(lambda: known.get(change["id"]).status != "authorizing")
-    return dict((await person.get(f"/api/changes/{change['id']}")).json())
 
 
 KINDS = {
