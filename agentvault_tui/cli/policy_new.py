@@ -34,7 +34,7 @@ _ANSWERS: Final = {
 _NUMBERS: Final = ("amount", "count", "recipients", "hour", "weekday")
 _TEXTS: Final = ("currency", "resource", "owner")
 _CONDITION: Final = re.compile(
-    r"\s*(?P<name>[a-z]+)\s*(?P<op><=|>=|==|!=|<|>|like)\s*(?P<value>\S.*?)\s*"
+    r"(?P<name>[a-z]+)\s*(?P<op><=|>=|==|!=|<|>|like)\s*(?P<value>\S.*)"
 )
 _FORM: Final = (
     f"NAME OPERATOR VALUE, such as amount > 5000 or resource like files:public/*;"
@@ -176,7 +176,7 @@ def _members(words: list[str], catalogue: Catalogue) -> list[str]:
 
 def _condition(text: str) -> _Condition:
     """Parse ``NAME OPERATOR VALUE``."""
-    match = _CONDITION.fullmatch(text)
+    match = _CONDITION.fullmatch(text.strip())
     name, op, value = match.groups() if match else ("", "", "")
     value = value.strip("\"'")
     if name in _NUMBERS and op in _SAMPLES and re.fullmatch("[0-9]{1,15}", value):

@@ -68,7 +68,7 @@ def find_bubblewrap(folders: Sequence[str] = _FOLDERS) -> Bubblewrap:
             f"remove the bit: chmod u-s,g-s {path}",
         )
     done = subprocess.run([path, "--version"], capture_output=True, check=False)
-    match = re.search(rb"(\d+)\.(\d+)\.(\d+)", done.stdout)
+    match = re.match(rb"\D*(\d+)\.(\d+)\.(\d+)", done.stdout)
     version = tuple(map(int, match.groups())) if match else (0, 0, 0)
     text = ".".join(map(str, version))
     if version < _LEAST:

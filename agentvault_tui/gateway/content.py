@@ -47,11 +47,11 @@ _LONGEST_HEAD: Final = 512
 _LONGEST_NAME: Final = 100
 """Bytes of a part's name: busboy's `fieldNameSize`, which truncates it."""
 _MEDIA_TYPE: Final = re.compile(
-    r"([\w!#$&^.+-]+/[\w!#$&^.+-]+)[ \t]*"
-    r"((?:;[ \t]*(?:[\w.-]+=(?:\"[^\"\\]*\"|[^\s\";,]+))?[ \t]*)*)",
+    r"([\w!#$&^.+-]+/[\w!#$&^.+-]+)"
+    r"((?:[ \t]*+;[ \t]*+(?:[\w.-]+=(?:\"[^\"\\]*\"|[^\s\";,]+))?)*+)",
     re.ASCII,
 )
-"""RFC 9110 section 8.3.1, without quoted pairs."""
+"""RFC 9110 section 8.3.1, without quoted pairs; see tests/test_patterns.py."""
 _PARAMETER: Final = re.compile(r";[ \t]*([\w.-]+)=(?:\"([^\"\\]*)\"|([^\s\";,]+))")
 _JSON: Final = re.compile(
     r"application/(?:(?!.*(?:urlencoded|form))[\w!#$&^.-]+\+)?json"

@@ -51,6 +51,8 @@ from agentvault_tui.text import visible
 from agentvault_tui.toml_table import read_table
 
 DENY: Final = "deny"
+_ANY: Final = "[A-Za-z0-9_.-]"
+"""A character of a tool's name that a star may stand for."""
 SHELLS: Final[Mapping[str, tuple[str, ...]]] = {
     "claude-code": ("Bash",),
     "codex": ("Bash", "exec_command"),
@@ -334,8 +336,11 @@ def _rule(
                 f"{DESTINATIONS}, and nothing else, has domains:/argument for mail"
                 " addresses or hosts:/argument for URLs",
             )
-    parts = (re.escape(part) for part in pattern.split("*"))
-    matches = re.compile("[A-Za-z0-9_.-]*".join(parts))
+    first, *parts = map(re.escape, pattern.split("*"))
+    last = f"{_ANY}*{parts.pop()}" if parts else ""
+    # Atomic: a name that an agent chooses costs no more with several stars.
+    middle = "".join(f"(?>{_ANY}*?{part})" for part in parts)
+    matches = re.compile(first + middle + last)
     of_file = _OF_FILE.fullmatch(tool.resource)
     paths = tuple(tool.paths) or ((of_file[1],) if of_file else ())
     return ToolRule(

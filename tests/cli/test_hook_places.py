@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -303,6 +304,14 @@ def test_a_glob_over_too_many_files_is_not_known(
     """The hook has to answer in time, and an unseen link may lead anywhere."""
     monkeypatch.setattr("agentvault_tui.cli.hook_places.MOST_ENTRIES", 3)
     assert places(project).of_pattern("s*/*.py").where == UNKNOWN
+
+
+def test_a_glob_with_many_stars_is_matched_in_no_time(project: Path) -> None:
+    """A host lets the tool run if the hook takes too long."""
+    (project / ("a" * 200)).symlink_to(project)
+    began = time.thread_time()
+    assert places(project).of_pattern("*a" * 20 + "*b/x").where == PROJECT
+    assert time.thread_time() - began < 0.5
 
 
 def test_a_folder_called_as_the_home_is_not_the_home(project: Path) -> None:
