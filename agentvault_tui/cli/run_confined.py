@@ -187,6 +187,13 @@ def prepare(
         path=path,
         connected=connected,
     )
+    writable = (*view.write, view.home)
+    for one in map(Path.resolve, (*_own_program(), Path(sys.prefix))):
+        if any(one.is_relative_to(folder) for folder in writable):
+            raise NotConfinedError(
+                f"AgentVault itself is in {one}, which the command could change",
+                "install it elsewhere: pipx install agentvault-tui",
+            )
     for folder in view.omitted:
         say(f"{folder} is on PATH and is not shown to it: it may hold secrets of yours")
     variables = {

@@ -59,6 +59,8 @@ def weaker_than_promised(version: int, ports: Iterable[int]) -> tuple[str, ...]:
         + ("" if version >= _SCOPES else " and can be sent signals"),
         "a daemon of the command may live on after the run",
         "files that hosts, editors and git obey, such as .git/hooks, can be written",
+        "modes, owners and times of files that are yours can be changed anywhere",
+        "servers cannot listen, and shared memory of System V is refused",
         "there is no /tmp of its own: TMPDIR names a folder in its home",
         "attempts to reach something else are seen at the proxy only",
     )

@@ -267,9 +267,20 @@ def excluded(protection: Protection) -> str:
 
 
 def sockets_in(folders: Sequence[Path]) -> Iterator[Path]:
-    """Yield the Unix sockets in folders that a command sees."""
+    """Yield the Unix sockets in folders that a command sees.
+
+    Raises:
+        NotConfinedError: a folder cannot be listed, so that it may hold one.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise NotConfinedError(
+            f"{error.filename} may hold sockets and cannot be listed",
+            "leave --local-sockets away",
+        )
+
     for top in folders:
-        for folder, _, names in os.walk(top):
+        for folder, _, names in os.walk(top, onerror=refuse):
             for name in names:
                 path = Path(folder, name)
                 with suppress(OSError):

@@ -44,6 +44,12 @@ _ON_PROCESSES: Final = {
 }
 """Calls that change another process, and the argument that is its number. They are
 refused on the first one, which ends all others when `run` is killed."""
+_FILE_MODES: Final = {"chmod": 1, "fchmod": 1, "fchmodat": 2, "fchmodat2": 2}
+"""Calls that change a file's mode, and the argument that is the mode. A file that is
+created with such a bit loses it when its first byte is written (chmod(2), write(2))."""
+_SET_ID_BITS: Final = (0o4000, 0o2000)
+_NUMBERS: Final = {"fchmodat2": 452}
+"""Calls that libseccomp may be too old to know; both processors have the number."""
 _ABSENT: Final = (
     "clone3",  # its flags are in memory, which a filter cannot read: libc uses clone
     *("io_uring_setup", "io_uring_enter", "io_uring_register"),  # opens sockets
@@ -56,6 +62,28 @@ _DENIED: Final = (
     *("init_module", "finit_module", "delete_module"),
     *("kexec_load", "kexec_file_load", "acct", "swapon", "swapoff", "reboot"),
 )
+
+
+_SERVING: Final = ("listen", "accept", "accept4")
+"""Without bind(2), listen(2) takes a port itself, which Landlock does not see."""
+_SHARED_MEMORY: Final = (
+    *("shmget", "shmat", "shmctl", "semget", "semop", "semtimedop", "semctl"),
+    *("msgget", "msgsnd", "msgrcv", "msgctl"),
+)
+"""System V IPC (sysvipc(7)): of all processes, without an IPC namespace."""
+_ON_OTHERS: Final = {
+    "prlimit64": 0,
+    "sched_setaffinity": 0,
+    "sched_setattr": 0,
+    "sched_setparam": 0,
+    "sched_setscheduler": 0,
+    "setpriority": 1,
+    "ioprio_set": 1,
+}
+"""Calls that change a process, and the argument that is its number: 0 for its own."""
+_OF_GROUPS: Final = {"setpriority": 0, "ioprio_set": 1}
+"""Calls that may be about more than a process, and the value of an argument that says
+that it is one: PRIO_PROCESS and IOPRIO_WHO_PROCESS."""
 
 
 class Condition(NamedTuple):
@@ -105,8 +133,8 @@ def build_filter(
 
     Args:
         local_sockets: whether Unix sockets work.
-        tcp_only: whether TCP is the only protocol of the network, for a command that is
-            in no network namespace of its own.
+        tcp_only: whether the command is in no namespace of its own: outgoing TCP is
+            its only network, and it changes no other process.
         architecture: a key of `ARCHITECTURES`; empty for this machine's.
 
     Returns:
@@ -127,6 +155,7 @@ def build_filter(
         _check(library.seccomp_attr_set(context, _BAD_ARCHITECTURE, _KILL_PROCESS))
         for rule in _rules(local_sockets=local_sockets, tcp_only=tcp_only):
             number = library.seccomp_syscall_resolve_name(rule.call.encode())
+            number = _NUMBERS.get(rule.call, number) if number == -1 else number
             conditions = (_CComparison * len(rule.conditions))(
                 *(_CComparison(*one) for one in rule.conditions)
             )
@@ -160,6 +189,11 @@ def _rules(*, local_sockets: bool, tcp_only: bool) -> list[CallRule]:
         CallRule("ioctl", errno.EPERM, (Condition(1, _MASKED_EQ, 0xFFFFFFFF, request),))
         for request in _TERMINAL_INPUT
     ]
+    rules += [
+        CallRule(name, errno.EPERM, (Condition(argument, _MASKED_EQ, bit, bit),))
+        for name, argument in _FILE_MODES.items()
+        for bit in _SET_ID_BITS
+    ]
     families = {_INET, _INET6, _NETLINK} | ({_UNIX} if local_sockets else set())
     rules += [
         CallRule("socket", errno.EAFNOSUPPORT, (condition,))
@@ -182,7 +216,7 @@ def _rules(*, local_sockets: bool, tcp_only: bool) -> list[CallRule]:
             for kind in range(_TYPE + 1)
             if kind not in {_STREAM, _SEQPACKET}
         ]
-    return rules + (_tcp_rules() if tcp_only else [])
+    return rules + (_tcp_rules() + _process_rules() if tcp_only else [])
 
 
 def _tcp_rules() -> list[CallRule]:
@@ -190,7 +224,8 @@ def _tcp_rules() -> list[CallRule]:
 
     Landlock sees no other protocol, and no connection that sendto(2) opens.
     """
-    rules = [
+    rules = [CallRule(name, errno.EPERM) for name in _SERVING]
+    rules += [
         CallRule(
             "socket", errno.EPROTONOSUPPORT, (Condition(0, _EQ, family), condition)
         )
@@ -206,6 +241,21 @@ def _tcp_rules() -> list[CallRule]:
         fast = Condition(argument, _MASKED_EQ, flag, flag)
         rules.append(CallRule(name, errno.EOPNOTSUPP, (fast,)))
     return rules
+
+
+def _process_rules() -> list[CallRule]:
+    """Return rules that keep other processes and their shared memory as they are."""
+    rules = [CallRule(name, errno.EPERM) for name in _SHARED_MEMORY]
+    # The kernel reads 32 bits of a number: each of them must be 0.
+    rules += [
+        CallRule(name, errno.EPERM, (Condition(argument, _MASKED_EQ, bit, bit),))
+        for name, argument in _ON_OTHERS.items()
+        for bit in (1 << number for number in range(32))
+    ]
+    return rules + [
+        CallRule(name, errno.EPERM, (Condition(0, _NE, own),))
+        for name, own in _OF_GROUPS.items()
+    ]
 
 
 def _is_type(argument: int, kind: int) -> Condition:

@@ -118,6 +118,8 @@ def build_view(
     at_home = home
     if options.user_home is not None:
         at_home = _checked(options.user_home, vault, f"--user-home {options.user_home}")
+    for named in (*options.read, *options.write, options.user_home or at_home):
+        _check_not_linked(named, [*write, at_home])
     given = [*read, *write, at_home]
     if options.local_sockets:
         for socket in sockets_in(outermost(given)):
@@ -125,7 +127,8 @@ def build_view(
                 f"the socket {socket} would be reached",
                 "give folders without sockets, or leave --local-sockets away",
             )
-    protection = protect(write, opened)
+    homes = [at_home] if options.user_home is not None else []
+    protection = protect([*write, *homes], opened)
     for file in connected:
         check_unlinked(file, home)
         protection.read_only.append(file)
@@ -141,6 +144,21 @@ def build_view(
         protection=protection,
         omitted=tuple(omitted),
     )
+
+
+def _check_not_linked(path: Path, writable: Sequence[Path]) -> None:
+    """Check that no link in a folder that the command writes leads to *path*.
+
+    Raises:
+        NotConfinedError: a link there does, and an earlier run may have made it.
+    """
+    whole = path.absolute()
+    for one in (whole, *whole.parents):
+        if one.is_symlink() and _in_any(one.parent.resolve(), writable):
+            raise NotConfinedError(
+                f"{one} is a link, and the command can make such a link",
+                f"name the folder that it leads to: {one.resolve()}",
+            )
 
 
 def check_unlinked(path: Path, home: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -143,6 +144,7 @@ def test_a_service_is_reached_with_the_token_too(inside: Run, site: Site) -> Non
         (("--read", "/proc"), "is no folder of files"),
         (("--write", "/nosuch"), "cannot be read"),
         (("--user-home", "HOME"), "holds your home directory"),
+        (("--write", sys.prefix), "AgentVault itself"),
     ],
 )
 def test_a_folder_that_must_not_be_given_refuses(

@@ -191,3 +191,10 @@ def another_name_of_a_protected_file(_: Targets) -> None:
 @attempt
 def protected_path_by_another_way(_: Targets) -> None:
     Path("/proc/self/root", str(Path.cwd())[1:], ".git/hooks/update").write_text("x")
+
+
+@attempt
+def a_program_of_another_user(_: Targets) -> None:
+    Path("program").write_text("#!/bin/sh\n")
+    os.chmod("program", 0o4755)  # noqa: S103
+    os.chmod("program", 0o2755)  # noqa: S103

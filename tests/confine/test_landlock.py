@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from agentvault_tui.confine.view import View
 from agentvault_tui.errors import NotConfinedError
 
 INSIDE = """
-import json, os, socket, sys
+import ctypes, json, os, resource, socket, sys
 told = json.loads(sys.argv[1])
 def outcome(do):
     try: do()
@@ -30,6 +29,8 @@ def outcome(do):
 def tcp(port): socket.create_connection(("127.0.0.1", port), 2).close()
 def unix(): socket.socket(socket.AF_UNIX).connect(told["socket"])
 def fast(): socket.socket().sendto(b"x", 0x20000000, ("127.0.0.1", told["port"]))
+def memory():
+    if ctypes.CDLL(None).shmget(0, 4096, 0o1600) < 0: raise PermissionError
 print(json.dumps({
     "allowed": outcome(lambda: tcp(told["allowed"])),
     "port": outcome(lambda: tcp(told["port"])),
@@ -44,6 +45,14 @@ print(json.dumps({
     "environment": outcome(lambda: open(f"/proc/{told['pid']}/environ").read()),
     "signal": outcome(lambda: os.kill(told["pid"], 0)),
     "bind": outcome(lambda: socket.socket().bind(("127.0.0.1", 0))),
+    "listen": outcome(lambda: socket.socket().listen()),
+    "limit": outcome(lambda: resource.prlimit(told["pid"], 7, (64, 64))),
+    "processor": outcome(lambda: os.sched_setaffinity(told["pid"], {0})),
+    "priority": outcome(lambda: os.setpriority(os.PRIO_PROCESS, told["pid"], 1)),
+    "group": outcome(lambda: os.setpriority(os.PRIO_PGRP, 0, 1)),
+    "memory": outcome(memory),
+    "set-id": outcome(lambda: os.chmod("own", 0o4755)),
+    "own priority": outcome(lambda: os.setpriority(os.PRIO_PROCESS, 0, 1)),
 }))
 """
 
@@ -61,6 +70,8 @@ def test_a_command_reaches_two_ports_and_its_folders(tmp_path: Path) -> None:
             opened.enter_context(socket.create_server(("127.0.0.1", 0)))
             for _ in range(2)
         ]
+        victim = opened.enter_context(subprocess.Popen(["/bin/sleep", "60"]))
+        opened.callback(victim.kill)
         local = opened.enter_context(socket.socket(socket.AF_UNIX))
         local.bind("\0" + str(tmp_path))
         local.listen()
@@ -71,7 +82,7 @@ def test_a_command_reaches_two_ports_and_its_folders(tmp_path: Path) -> None:
             "socket": "\0" + str(tmp_path),
             "secret": str(secret),
             "outside": str(tmp_path / "outside"),
-            "pid": os.getpid(),
+            "pid": victim.pid,
         }
         code = build_filter(tcp_only=True)
         restriction = Restriction(view, [ports[0]], code)
@@ -87,7 +98,7 @@ def test_a_command_reaches_two_ports_and_its_folders(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     reached = {name for name, outcome in found.items() if outcome == "reached"}
-    expected = {"allowed", "own", "device"}
+    expected = {"allowed", "own", "device", "own priority"}
     assert reached - {"signal"} == expected, found
     assert ("signal" in reached) is (version < 6)
 

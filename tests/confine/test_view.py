@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agentvault_tui.confine import view as module
+from agentvault_tui.confine.protected import sockets_in
 from agentvault_tui.confine.view import View, ViewOptions, build_view, system_mounts
 from agentvault_tui.errors import NotConfinedError
 from agentvault_tui.home import Home
@@ -81,8 +82,8 @@ def test_a_folder_that_is_not_there_is_named(place: Path) -> None:
 
 def test_links_are_resolved_before_a_folder_is_given(place: Path) -> None:
     """A link is followed now, and leads nowhere else later."""
-    (place / "project/link").symlink_to(place / "other")
-    found = build(place, read=(place / "project/link",))
+    (place / "link").symlink_to(place / "other")
+    found = build(place, read=(place / "link",))
     assert found.read == (place / "other",)
 
 
@@ -124,6 +125,33 @@ def test_a_socket_in_a_folder_refuses_local_sockets(place: Path, short: Path) ->
         with pytest.raises(NotConfinedError, match=str(short / "s")):
             build(place, read=(short,), local_sockets=True)
     build(place, local_sockets=True)
+
+
+def test_a_folder_that_cannot_be_listed_refuses_local_sockets(place: Path) -> None:
+    """An earlier run may have taken the right away, over a socket."""
+    with pytest.raises(NotConfinedError, match="cannot be listed"):
+        list(sockets_in([place / "absent"]))
+
+
+@pytest.mark.parametrize("option", ["read", "write", "user_home"])
+def test_no_link_in_the_project_leads_an_option(place: Path, option: str) -> None:
+    """An earlier run may have made it: it names any folder of the user's."""
+    (place / "project/link").symlink_to(place / "other")
+    (place / "other/below").mkdir()
+    for name in ("link", "link/below"):
+        path = place / "project" / name
+        with pytest.raises(NotConfinedError, match="is a link"):
+            build(place, **{option: path if option == "user_home" else (path,)})
+    own = place / "mine"
+    own.symlink_to(place / "other")
+    assert build(place, read=(own,)).read == ((place / "other").resolve(),)
+
+
+def test_paths_that_others_obey_are_held_in_a_given_home_too(place: Path) -> None:
+    """It is a folder of the user's, which git and editors outside use."""
+    built = build(place, user_home=place / "other")
+    protected = {one.parent for one in built.protection.missing}
+    assert place / "other" in protected
 
 
 def test_connected_files_are_read_only_in_their_place(place: Path) -> None:
