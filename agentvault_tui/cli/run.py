@@ -155,14 +155,20 @@ def run(
     outside = ""
     try:
         with _files(session.home.run, session.home.keys, info) as folder:
-            command = _Command(client, info, folder, agent.name)
+            # At a terminal it stays in our process group, so that the terminal is its
+            # own. Confined it gets another one, and with it the terminal.
+            grouped = not sys.stdin.isatty()
+            if prepared is not None and prepared.layers.bubblewrap is not None:
+                grouped = True
+            command = _Command(client, info, folder, agent.name, grouped=grouped)
             if prepared is None:
                 variables = environment(os.environ, info, folder)
-                code = command.run(PlainCommand(words, variables, command.grouped))
+                code = command.run(PlainCommand(words, variables, grouped))
             else:
-                with prepared.started(client, info, folder, command.grouped) as started:
+                with prepared.started(client, info, folder, grouped) as started:
                     code = command.run(started)
                 outside = f", {prepared.outside} outside"
+            command.finish()
     except NotConfinedError as error:
         say(f"not confined: {error.diagnosis()}")
         return error.exit_code
@@ -185,16 +191,27 @@ class _Command:
     """The command while it runs, and who watches whether it may go on."""
 
     def __init__(
-        self, client: OperatorClient, info: RunInfo, folder: Path, agent: str
+        self,
+        client: OperatorClient,
+        info: RunInfo,
+        folder: Path,
+        agent: str,
+        *,
+        grouped: bool,
     ) -> None:
         self._client = client
         self._info = info
         self._folder = folder
         self._agent = agent
         self._running: Startable | None = None
-        # At a terminal it stays in our process group, so that the terminal is its own.
-        self.grouped = not sys.stdin.isatty()
+        self._grouped = grouped
         self._stopped = threading.Event()
+        self._notice: threading.Thread | None = None
+
+    def finish(self) -> None:
+        """Wait until the reason for which it was stopped is printed."""
+        if self._notice is not None:
+            self._notice.join(GRACE)
 
     def run(self, command: Startable) -> int:
         """Run it; return its exit code."""
@@ -206,14 +223,14 @@ class _Command:
         except OSError as error:
             return _not_started(error.filename or "command", error)
         threading.Thread(target=self._watch, args=(process,), daemon=True).start()
-        code = process.wait()
+        code = command.wait()
         if self._stopped.is_set():
             self._sweep()
         return 128 - code if code < 0 else code
 
     def _on_signal(self, number: int, _: object) -> None:
         """Pass a signal on; a terminal's own reached the command already."""
-        if self.grouped or number != signal.SIGINT:
+        if self._grouped or number != signal.SIGINT:
             self._send(number)
 
     def _send(self, number: int) -> bool:
@@ -222,9 +239,9 @@ class _Command:
     def _sweep(self) -> None:
         """End the rest of a stopped command's process group."""
         ends = time.monotonic() + GRACE
-        while self.grouped and self._send(0) and time.monotonic() < ends:
+        while self._grouped and self._send(0) and time.monotonic() < ends:
             time.sleep(0.05)
-        if self.grouped:
+        if self._grouped:
             self._send(signal.SIGKILL)
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
@@ -254,9 +271,12 @@ class _Command:
         """Stop the command: SIGTERM, and 5 s later SIGKILL."""
         if process.poll() is not None:
             return
-        say(f"{self._agent} is stopped: {why}")
         self._stopped.set()
         self._send(signal.SIGTERM)
+        # The command may have stopped the terminal's output: nothing waits for that.
+        line = f"{self._agent} is stopped: {why}"
+        self._notice = threading.Thread(target=say, args=(line,), daemon=True)
+        self._notice.start()
         with suppress(subprocess.TimeoutExpired):
             process.wait(GRACE)
             return

@@ -106,6 +106,9 @@ class Startable(Protocol):
             OSError: it cannot be started.
         """
 
+    def wait(self) -> int:
+        """Wait until it has ended; return its exit code."""
+
     def send(self, number: int) -> bool:
         """Send it a signal; return whether there was anything to send it to."""
 
@@ -141,6 +144,11 @@ class PlainCommand:
             preexec_fn=self._restrict,  # noqa: PLW1509 - no thread has started yet
         )
         return self._process
+
+    def wait(self) -> int:
+        """Wait until it has ended; return its exit code."""
+        assert self._process is not None  # noqa: S101 - it was begun
+        return self._process.wait()
 
     def send(self, number: int) -> bool:
         """Send a signal to its process group, or to it where it has none."""

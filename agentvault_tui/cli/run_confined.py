@@ -10,13 +10,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import agentvault_tui
 from agentvault_tui.cli.run_command import PlainCommand, Startable, environment, say
+from agentvault_tui.cli.run_terminal import StreamPipes, foreground
 from agentvault_tui.confine import (
     SANDBOX_EXEC,
     AttemptLog,
@@ -76,7 +77,7 @@ class PreparedRun:
             client: of the broker.
             info: the run.
             folder: the run's files.
-            grouped: whether it gets a process group of its own.
+            grouped: whether it gets a process group of its own without namespaces.
 
         Raises:
             NotConfinedError: it cannot be confined after all.
@@ -99,19 +100,24 @@ class PreparedRun:
             self._record(client, info, weaker, "proxy")
             yield self._restricted(view, given, ports, grouped)
             return
-        with confined_command(
-            self.layers.bubblewrap,
-            view,
-            self.words,
-            given,
-            endpoints=endpoints,
-            records=self.home.stand_ins,
-            local_sockets=self.options.local_sockets,
-            grouped=grouped,
-        ) as command:
+        pipes, ended = StreamPipes(), ExitStack()
+        ended.callback(pipes.restore)
+        with (
+            ended,
+            confined_command(
+                self.layers.bubblewrap,
+                view,
+                self.words,
+                given,
+                endpoints=endpoints,
+                records=self.home.stand_ins,
+                local_sockets=self.options.local_sockets,
+            ) as command,
+        ):
+            pipes.begin()
             self._record(client, info, (), "packets" if command.log else "proxy")
             log = command.log or AttemptLog()
-            with _reported(client, info, log):
+            with _reported(client, info, log), foreground(command.group):
                 yield command
             self.outside = log.total
 

@@ -171,7 +171,6 @@ def start(
     *,
     files: Mapping[str, bytes],
     local_sockets: bool,
-    grouped: bool,
 ) -> ConfinedProcess:
     """Start a command that waits until it is released.
 
@@ -182,7 +181,6 @@ def start(
         environment: the command's variables.
         files: further files by path, read-only, that are nowhere on disk.
         local_sockets: whether Unix sockets work.
-        grouped: whether it gets a process group of its own.
 
     Raises:
         NotConfinedError: bubblewrap ended before the command could begin.
@@ -211,7 +209,7 @@ def start(
                 [*line, *words],
                 env={},
                 pass_fds=passed.descriptors,
-                process_group=0 if grouped else None,
+                process_group=0,  # or its signals to the group would reach ours
             )
         failed.pop_all()
     inside = guard.first_process()

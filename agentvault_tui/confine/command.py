@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +25,8 @@ from agentvault_tui.confine.protected import Protection, stand_ins
 from agentvault_tui.confine.relay import Relay
 from agentvault_tui.confine.view import View
 
+_STOPPED_S: Final = 0.05
+"""Between two tries to continue what was stopped."""
 _RESOLVER: Final = f"nameserver {LOOPBACK}\noptions attempts:1 timeout:2\n".encode()
 
 
@@ -38,6 +43,28 @@ class ConfinedCommand:
         self._started.release()
         return self._started.process
 
+    @property
+    def group(self) -> int:
+        """The id of its process group."""
+        return self._started.process.pid
+
+    def wait(self) -> int:
+        """Wait until it has ended, and return its exit code.
+
+        bubblewrap is in the command's process group, so the command can stop it by a
+        signal to the group: it is continued, or nobody would see the command's end.
+        """
+        process = self._started.process
+        while process.poll() is None:
+            with suppress(ChildProcessError):
+                options = os.WEXITED | os.WSTOPPED | os.WNOWAIT
+                change = os.waitid(os.P_PID, process.pid, options)
+                if change is not None and change.si_code == os.CLD_STOPPED:
+                    with suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGCONT)
+                    time.sleep(_STOPPED_S)
+        return process.wait()
+
     def send(self, number: int) -> bool:
         """Send it a signal; see `ConfinedProcess.send`."""
         return self._started.send(number)
@@ -53,7 +80,6 @@ def confined_command(
     endpoints: Sequence[Endpoint],
     records: Path,
     local_sockets: bool = False,
-    grouped: bool = True,
 ) -> Iterator[ConfinedCommand]:
     """Start a command that waits, with its sockets open; end all of it afterwards.
 
@@ -65,7 +91,6 @@ def confined_command(
         endpoints: all that it reaches.
         records: the folder with records of stand-ins.
         local_sockets: whether Unix sockets work.
-        grouped: whether it gets a process group of its own.
 
     Returns:
         the command, which does not run yet.
@@ -82,7 +107,6 @@ def confined_command(
             environment,
             files=files,
             local_sockets=local_sockets,
-            grouped=grouped,
         )
         with ExitStack() as opened:
             opened.callback(started.kill)
@@ -123,7 +147,6 @@ def watches_attempts(bubblewrap: Bubblewrap) -> bool:
             {},
             files={},
             local_sockets=False,
-            grouped=True,
         )
         try:
             sockets = open_inside(started.inside, ())

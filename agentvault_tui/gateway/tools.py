@@ -51,8 +51,6 @@ from agentvault_tui.text import visible
 from agentvault_tui.toml_table import read_table
 
 DENY: Final = "deny"
-_ANY: Final = "[A-Za-z0-9_.-]"
-"""A character of a tool's name that a star may stand for."""
 SHELLS: Final[Mapping[str, tuple[str, ...]]] = {
     "claude-code": ("Bash",),
     "codex": ("Bash", "exec_command"),
@@ -71,9 +69,7 @@ MOST_RESOURCES: Final = 256
 """Resources of one call; its one record has all of them."""
 CONFIGURE: Final = "configure:host"
 DELETE: Final = "delete:files"
-_OUTSIDE: Final = (
-    "It uses files outside the project's folder, or files that cannot be determined."
-)
+_OUTSIDE: Final = "It uses files outside the project's folder, or it is unclear which."
 _TOO_LONG: Final = f"The resource of the call has over {LONGEST_RESOURCE} characters."
 _PATHLIKE: Final = re.compile("path|file|dir|folder|uri|root", re.IGNORECASE)
 """Names of arguments that some version of a host may take for a path."""
@@ -337,10 +333,9 @@ def _rule(
                 " addresses or hosts:/argument for URLs",
             )
     first, *parts = map(re.escape, pattern.split("*"))
-    last = f"{_ANY}*{parts.pop()}" if parts else ""
-    # Atomic: a name that an agent chooses costs no more with several stars.
-    middle = "".join(f"(?>{_ANY}*?{part})" for part in parts)
-    matches = re.compile(first + middle + last)
+    last = f"[A-Za-z0-9_.-]*{parts.pop()}" if parts else ""
+    middle = "".join(f"(?>[A-Za-z0-9_.-]*?{part})" for part in parts)
+    matches = re.compile(first + middle + last)  # atomic: an agent chooses the name
     of_file = _OF_FILE.fullmatch(tool.resource)
     paths = tuple(tool.paths) or ((of_file[1],) if of_file else ())
     return ToolRule(
@@ -356,8 +351,8 @@ def _rule(
         deletes=tuple(tool.deletes),
         changes=catalogue.effect(tool.scope) is not Effect.READ,
         commands=tuple(
-            parse_entry(entry, catalogue, f"{where}.commands[{number}]")
-            for number, entry in enumerate(tool.commands)
+            parse_entry(one, catalogue, f"{where}.commands[{number}]")
+            for number, one in enumerate(tool.commands)
         ),
     )
 

@@ -355,9 +355,11 @@ def commanded(
         monkeypatch.setattr(module, "GRACE", 0.1)
         monkeypatch.setattr(module, "_PATIENCE", 0.0)
         client: Any = _Scripted(*answers)
-        one = module._Command(client, info(), tmp_path, "coder")
+        one = module._Command(client, info(), tmp_path, "coder", grouped=True)
         variables = {"PATH": os.environ["PATH"]}
-        return one.run(module.PlainCommand(words, variables, one.grouped))
+        code = one.run(module.PlainCommand(words, variables, grouped=True))
+        one.finish()
+        return code
 
     yield call
     for number, handler in before.items():

@@ -254,7 +254,6 @@ def test_bubblewrap_itself_gets_no_variable(
             *(found, view, ["true"], {"LD_PRELOAD": "evil.so"}),
             files={},
             local_sockets=False,
-            grouped=True,
         )
     assert started[0]["env"] == {}
 

@@ -97,7 +97,14 @@ class Wanted:
 
 
 def shown_digest(wanted: Wanted) -> str:
-    """Return the SHA-256 of a loosening, as a person sees it before they approve it."""
+    """Return a digest of a loosening, as a person sees it before they approve it.
+
+    Args:
+        wanted: the loosening.
+
+    Returns:
+        the SHA-256 of its summary, subjects, texts, details and kinds, hexadecimal.
+    """
     texts = [[one.name, one.before, one.after] for one in wanted.texts]
     shown = [wanted.summary, *wanted.subjects], texts, dict(wanted.details)
     return hashlib.sha256(canonical([*shown, wanted.kinds]).encode()).hexdigest()
