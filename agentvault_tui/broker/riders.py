@@ -43,6 +43,8 @@ class Rider:
     changes: Sequence[Change] = ()
     check: Callable[[], None] = lambda: None
     """Raises when the change may not be carried out any more."""
+    is_judged: bool = field(default=False, init=False)
+    """Whether the call itself compared the change with its target, under its locks."""
     done: asyncio.Future[Any] | None = field(default=None, init=False)
 
     @property

@@ -142,9 +142,8 @@ def run(
 
         options = ViewOptions(Path.cwd(), read, write, user_home, env, local_sockets)
         try:
-            prepared = prepare(
-                session.home, agent, words, options, best=confine == "best"
-            )
+            best = confine == "best"
+            prepared = prepare(session.home, agent, words, options, best=best)
         except NotConfinedError as error:
             say(f"not confined: {error.diagnosis()}")
             return error.exit_code
@@ -155,15 +154,12 @@ def run(
     outside = ""
     try:
         with _files(session.home.run, session.home.keys, info) as folder:
-            # At a terminal it stays in our process group, so that the terminal is its
-            # own. Confined it gets another one, and with it the terminal.
-            grouped = not sys.stdin.isatty()
-            if prepared is not None and prepared.layers.bubblewrap is not None:
-                grouped = True
+            # At a terminal it stays in our group; confined it gets the terminal.
+            grouped = not sys.stdin.isatty() or bool(prepared and prepared.has_pids)
             command = _Command(client, info, folder, agent.name, grouped=grouped)
             if prepared is None:
-                variables = environment(os.environ, info, folder)
-                code = command.run(PlainCommand(words, variables, grouped))
+                given = environment(os.environ, info, folder)
+                code = command.run(PlainCommand(words, given, grouped))
             else:
                 with prepared.started(client, info, folder, grouped) as started:
                     code = command.run(started)

@@ -67,6 +67,11 @@ class PreparedRun:
     outside: int = 0
     """How often it tried to reach something else."""
 
+    @property
+    def has_pids(self) -> bool:
+        """Check whether the command is in a PID namespace of its own."""
+        return self.layers.bubblewrap is not None
+
     @contextmanager
     def started(
         self, client: OperatorClient, info: RunInfo, folder: Path, grouped: bool

@@ -22,7 +22,7 @@ from agentvault_tui.broker.operators_api.long_work import (
     while_connected,
 )
 from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
-from agentvault_tui.broker.riders import text_change
+from agentvault_tui.broker.riders import riding, text_change
 from agentvault_tui.broker.usecases.apply import (
     FilesPlan,
     apply_files,
@@ -91,6 +91,8 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
                     "others changed something meanwhile, so that this now loosens more",
                     "see the difference: agentvault apply -f FILE --plan",
                 )
+            if (rider := riding()) is not None:
+                rider.is_judged = True
             return operator
 
         done = await decide_anew(lambda: apply_files(broker, wanted, who))

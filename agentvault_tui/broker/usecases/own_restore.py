@@ -57,5 +57,10 @@ async def check_own(broker: Broker, operator: Actor, agent: Agent) -> None:
     mine = all(
         one.actor.id == operator.id and one.reason != TEMPLATE_REVOKED for one in cuts
     )
-    if not mine or await newest(EventType.PANIC_ON, cuts[-1].seq, None):
+    since = cuts[-1].seq
+    if not mine or await newest(EventType.PANIC_ON, since, None):
+        raise refused
+    # Of an agent that was revoked already, the template's end is no event of its own.
+    template = agent.from_template
+    if template and await newest(EventType.AGENT_REVOKED, since, template):
         raise refused

@@ -220,14 +220,14 @@ def cancelled(broker: Broker, stepup: StepUp, reason: str) -> StepUp:
 async def cancel(
     broker: Broker, stepup_id: StepUpId, reason: str, actor: Actor
 ) -> None:
-    """Cancel a step-up, unless it is decided."""
+    """Cancel a step-up, unless it is decided or its decision is being recorded."""
     ended: StepUp | None = None
 
     def decide() -> Decided | None:
         nonlocal ended
         stepup = broker.stepups.get(stepup_id)
         if ended is None or stepup is not ended:
-            if not stepup.status.open:
+            if not stepup.status.open or stepup_id in broker.stepups.deciding:
                 return None
             ended = cancelled(broker, stepup, reason)
         return Decided((cancelled_draft(ended, actor),), (ended,))

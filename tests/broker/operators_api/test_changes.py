@@ -34,7 +34,7 @@ from agentvault_tui.broker.riders import text_change
 from agentvault_tui.broker.stepups import digest_of
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
 from agentvault_tui.broker.usecases.policy_change import reload_policy
-from agentvault_tui.broker.usecases.revoke import panic, revoke_agent
+from agentvault_tui.broker.usecases.revoke import panic, restore_agent, revoke_agent
 from agentvault_tui.errors import OvertakenError
 from agentvault_tui.gateway import Gateway
 from agentvault_tui.home import Home
@@ -414,6 +414,8 @@ async def test_an_operator_restores_what_they_alone_revoked_just_now(
         agent = await stand.bench.made_from(**made)
         await operator.post("/api/agents/revoke", agent_id=agent.id, reason="r")
         await revoke_agent(broker, plan.id, "r", by("auth0|vera"))
+        # It is served again, and agents that ended with it are not.
+        await restore_agent(broker, plan.id, by("auth0|vera"))
     else:
         await operator.post("/api/agents/revoke", agent_id=agent.id, reason="r")
     if since == "another":

@@ -11,6 +11,7 @@ from support.loosenings import HOOK, SERVICE, approve, opened, signed_in, waits
 
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.scopes import change_scopes
+from agentvault_tui.broker.usecases.stepup import offer
 from agentvault_tui.policy import shipped_policy
 
 FORBID = '@id("x") @why("y") forbid (principal, action, resource);\n'
@@ -99,3 +100,36 @@ async def test_a_reset_of_a_file_that_is_back_is_refused(stand: Stand) -> None:
     done = await approve(stand, approver, change)
     assert done["status"] == "cancelled", done
     assert bench.broker.policy.texts.limits == HOOK
+
+
+async def test_applied_files_may_replace_a_scope(stand: Stand) -> None:
+    """Its removal, which comes first, does not make the rest outdated."""
+    bench = stand.bench
+    approver = await signed_in(stand, "approver")
+    agent = await bench.agent("triage", "read:email")
+    entry = {"owner": "olga", "purpose": "tests", "scopes": ["read:calendar"]}
+    change = await waits(await approver.post("/api/files", agents={"triage": entry}))
+    done = await approve(stand, approver, change)
+    assert done["status"] == "applied", done
+    assert bench.broker.registry.agent(agent.id).scopes == ("read:calendar",)
+
+
+async def test_a_change_that_is_carried_out_just_now_is_not_outdated(
+    stand: Stand,
+) -> None:
+    """Its own effect is in memory before its record is durable."""
+    broker = stand.bench.broker
+    approver = await signed_in(stand, "approver")
+    payer = await stand.bench.agent("payer")
+    request = {"agent_id": payer.id, "grant": ["read:email"]}
+    change = await waits(await approver.post("/api/agents/scopes", **request))
+    await change_scopes(
+        broker, payer.id, frozenset({"read:email"}), frozenset(), OPERATOR
+    )
+    stepup = broker.stepups.get(change["id"])
+    broker.stepups.deciding.add(stepup.id)
+    await offer(broker, stepup)
+    assert broker.stepups.get(stepup.id).status.open
+    broker.stepups.deciding.discard(stepup.id)
+    await offer(broker, stepup)
+    assert broker.stepups.get(stepup.id).status == "cancelled"
