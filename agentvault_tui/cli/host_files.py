@@ -273,6 +273,13 @@ def lacking(session: CliSession, host: str, agent: AgentInfo) -> list[str]:
     return sorted(needed - {*agent.scopes, _OF_OTHERS})
 
 
+def fresh(file: HostFile) -> str:
+    """Return the file's text with the wanted members alone."""
+    if file.format == "toml":
+        return _with_tables("", {}, file.wanted)
+    return json.dumps(_joined({}, file.wanted), indent=2, ensure_ascii=False)
+
+
 def merged(file: HostFile) -> str:
     """Return the file's new text: its present members, and the wanted ones.
 
@@ -394,12 +401,17 @@ def write_file(path: Path, text: str, *, copies: bool = True) -> str | None:
     Returns:
         where a copy of what was there is, empty if nothing was; None where the file
         says *text* already, and is left alone.
+
+    Raises:
+        SettingsError: something else than a file is there, such as a named pipe.
     """
     path = path.resolve()  # a link stays one
     path.parent.mkdir(parents=True, exist_ok=True)
     text = text if text.endswith("\n") else text + "\n"
     copy = ""
     mode = 0o644
+    if path.exists() and not path.is_file():
+        raise SettingsError(f"{path} is no file", "look at it, and remove it")
     if path.exists():
         if path.read_bytes().rstrip() == text.encode().rstrip():
             return None

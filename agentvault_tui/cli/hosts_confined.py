@@ -20,8 +20,8 @@ from agentvault_tui.cli.host_files import (
     SHELL,
     HostCommands,
     HostFile,
+    fresh,
     lacking,
-    merged,
     print_lacking,
     print_written,
     write_file,
@@ -82,7 +82,8 @@ def connect_confined(session: CliSession, host: str, ref: str, *, write: bool) -
     files = [_inside(file, home) for file in FILES_OF[host](run, home, managed=False)]
     for file in files:
         check_unlinked(file.path, home)
-    texts = [(file, merged(file)) for file in files]
+    # Written anew: the agent may have left a setting there that turns hooks off.
+    texts = [(file, fresh(file)) for file in files]
     line = ["agentvault", "run", "--agent", agent.name, "--confine", "--"]
     line += _PROGRAMS[host]
     if any(file.path.name == _CLAUDE_SERVERS for file in files):

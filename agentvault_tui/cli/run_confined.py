@@ -9,11 +9,14 @@ import shutil
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import agentvault_tui
 from agentvault_tui.cli.run_command import PlainCommand, Startable, environment, say
@@ -50,6 +53,10 @@ from agentvault_tui.operator_api.shapes import AgentInfo
 REPORT_S: Final = 60.0
 """Between two records of a command's attempts."""
 _PASSED: Final = re.compile("PATH|USER|LOGNAME|SHELL|TERM|COLORTERM|LANG|LC_[A-Z_]+|TZ")
+_CODE_FOLDERS: Final = ("--directory", "--project", "--prefix", "--cwd", "-C")
+"""Options of uv, npm and the like: the next word is a folder that code is read from.
+Other folders are arguments, such as those that a file server gives access to."""
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 _IDENTITY: Final = ("user.name", "user.email")
 
 
@@ -94,6 +101,7 @@ class PreparedRun:
         view = replace(self.view, own=(folder,))
         given = environment(self.variables, info, folder)
         given = _with_git(given, folder / "gitignore")
+        given = _with_loopback(given, client)
         endpoints = tuple(map(Endpoint.of, (info.proxy_url, info.agents_url)))
         ports = [one.port for one in endpoints]
         weaker = self.layers.weaker(ports)
@@ -205,6 +213,7 @@ def prepare(
                 f"AgentVault itself is in {one}, which the command could change",
                 "install it elsewhere: pipx install agentvault-tui",
             )
+    _check_servers(home, writable)
     for folder in view.omitted:
         say(f"{folder} is on PATH and is not shown to it: it may hold secrets of yours")
     variables = {
@@ -214,6 +223,28 @@ def prepare(
     }
     variables["HOME"] = str(view.home)
     return PreparedRun(layers, view, words, variables, home, options)
+
+
+def _check_servers(home: Home, writable: Sequence[Path]) -> None:
+    """Check that the command can change no program of a local MCP server.
+
+    The broker starts such a program outside, also when the command itself calls it.
+
+    Raises:
+        NotConfinedError: it can.
+    """
+    for file in sorted((home.config / "mcp").glob("*.toml")):
+        with suppress(OSError, ValueError):
+            words = tomllib.loads(file.read_text("utf-8")).get("command", [])
+            for before, word in pairwise(["", *map(str, words)]):
+                path = Path(word).resolve()
+                holds_code = path.is_file() or before in _CODE_FOLDERS
+                if holds_code and any(path.is_relative_to(one) for one in writable):
+                    raise NotConfinedError(
+                        f"the MCP server {file.stem} runs {path}, which the command"
+                        " could change",
+                        "move it to a folder that the command may only read",
+                    )
 
 
 def _own_program() -> list[Path]:
@@ -293,3 +324,15 @@ def _with_git(given: dict[str, str], ignored: Path) -> dict[str, str]:
         given[f"GIT_CONFIG_KEY_{number}"] = name
         given[f"GIT_CONFIG_VALUE_{number}"] = value
     return given | {"GIT_CONFIG_COUNT": str(first + len(settings))}
+
+
+def _with_loopback(given: dict[str, str], client: OperatorClient) -> dict[str, str]:
+    """Let clients reach servers that the command starts: its loopback is its own.
+
+    If a service has such an origin, the proxy answers for it.
+    """
+    origins = (urlsplit(one.origin) for one in client.call(calls.SERVICES).services)
+    if any(one.hostname in _LOOPBACK for one in origins):
+        return given
+    hosts = ",".join((given["no_proxy"], *_LOOPBACK))
+    return given | dict.fromkeys(("no_proxy", "NO_PROXY", "npm_config_noproxy"), hosts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tomllib
 from collections.abc import Callable
@@ -236,3 +237,33 @@ def test_a_link_in_the_agents_home_is_not_written_through(
     assert told.code == 2
     assert "a link that the agent has made" in told.err
     assert [*mine.iterdir()] == []
+
+
+@pytest.mark.parametrize("host", ["claude-code", "codex"])
+def test_settings_that_the_agent_left_do_not_stay(
+    av: Run, broker: Broker, reader: Agent, host: str
+) -> None:
+    """They may turn the hook off; the files are read-only from then on."""
+    name, text = {
+        "claude-code": (".claude/settings.json", '{"disableAllHooks": true}'),
+        "codex": (".codex/config.toml", "[features]\nhooks = false\n"),
+    }[host]
+    left = broker.home / "homes" / reader.id / name
+    left.parent.mkdir(parents=True)
+    left.write_text(text)
+    told = av("connect", host, "--agent", reader.name, "--confined", "--write")
+    assert told.code == 0, told.err
+    assert "disableAllHooks" not in left.read_text()
+    assert "hooks = false" not in left.read_text()
+
+
+def test_a_pipe_that_the_agent_left_is_not_opened(
+    av: Run, broker: Broker, reader: Agent
+) -> None:
+    """To read it would wait for ever."""
+    left = broker.home / "homes" / reader.id / ".codex/config.toml"
+    left.parent.mkdir(parents=True)
+    os.mkfifo(left)
+    told = av("connect", "codex", "--agent", reader.name, "--confined", "--write")
+    assert told.code == 2
+    assert "is no file" in told.err

@@ -9,7 +9,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +19,10 @@ from support.command_line import PROGRAM, Answer, Broker
 from support.confining import need_confinement
 from support.https_site import Site
 from support.patience import PATIENT
+
+from agentvault_tui.cli.run_confined import _check_servers, _with_loopback
+from agentvault_tui.errors import NotConfinedError
+from agentvault_tui.home import Home
 
 pytestmark = pytest.mark.slow
 
@@ -272,3 +278,42 @@ def test_a_revocation_stops_it(
     runner.join(PATIENT)
     assert (done[0].code, done[0].out) == (9, "stopped\n"), done
     assert "is stopped: its agent was revoked" in done[0].err
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        (["/usr/bin/python3", "WORK/server.py"], True),
+        (["WORK/server.py"], True),
+        (["uv", "--directory", "WORK", "run", "server"], True),
+        (["npx", "-y", "server-filesystem", "WORK"], False),
+        (["/usr/bin/python3", "/usr/share/server.py"], False),
+    ],
+)
+def test_a_servers_program_that_the_command_could_change_refuses(
+    tmp_path: Path, words: list[str], refused: bool
+) -> None:
+    """The broker starts it outside, also when the command calls it."""
+    home, work = Home(tmp_path / "vault", tmp_path / "vault"), tmp_path / "work"
+    (home.config / "mcp").mkdir(parents=True)
+    work.mkdir()
+    (work / "server.py").touch()
+    named = [word.replace("WORK", str(work)) for word in words]
+    (home.config / "mcp/files.toml").write_text(f"command = {json.dumps(named)}\n")
+    with pytest.raises(NotConfinedError) if refused else nullcontext():
+        _check_servers(home, [work.resolve()])
+
+
+@pytest.mark.parametrize(
+    ("origin", "hosts"),
+    [
+        ("https://api.test", "vault:1,localhost,127.0.0.1,::1"),
+        ("http://localhost:8000", "vault:1"),
+    ],
+)
+def test_its_own_servers_are_reached_without_the_proxy(origin: str, hosts: str) -> None:
+    """Its loopback is its own, unless a service has such an origin."""
+    services = SimpleNamespace(services=[SimpleNamespace(origin=origin)])
+    client: Any = SimpleNamespace(call=lambda _: services)
+    given = _with_loopback({"no_proxy": "vault:1", "NO_PROXY": "vault:1"}, client)
+    assert (given["no_proxy"], given["NO_PROXY"]) == (hosts, hosts)
