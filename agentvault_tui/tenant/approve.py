@@ -139,7 +139,7 @@ class ApprovalPages:
             "risk": "high" if what is None else what.risk.value,
             "status": str(outcome.get("status", "waiting")),
             "by": visible(str(outcome.get("by") or ""), 80),
-            "ends": iso(code.expires.wall),
+            "ends": iso(code.ends),
             "left": _left(code, self._parts.clock.now()),
         }
 
@@ -416,5 +416,5 @@ def _is_heard(code: StoredDeviceCode | None) -> bool:
 
 def _left(code: StoredDeviceCode, now: datetime) -> str:
     """Write how long a step-up still waits, as ``4:39``."""
-    seconds = max(int((code.expires.wall - now).total_seconds()), 0)
+    seconds = max(int((code.ends - now).total_seconds()), 0)
     return f"{seconds // 60}:{seconds % 60:02}"

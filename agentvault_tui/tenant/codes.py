@@ -104,6 +104,11 @@ class StoredDeviceCode:
         return None if self.details is None else self.details.page
 
     @property
+    def ends(self) -> datetime:
+        """When the request ends: after its code, if a person began that."""
+        return (self.page and self.page.ends) or self.expires.wall
+
+    @property
     def answer(self) -> dict[str, Any] | None:
         """The person's decision at the approval page, as in their ID token."""
         if self.page is None or self.sub is None:

@@ -98,6 +98,8 @@ class PageDetails(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Over all a person decides about: the challenge that a passkey signs."""
     expires_in: Annotated[int, Meta(ge=1, le=86_400)] | None = None
     """Seconds, of a code for the page alone that cannot be typed."""
+    ends: datetime | None = None
+    """When the request ends; a code that a person began ends before."""
     owner: str = ""
     rule: str = ""
     count: int = 1

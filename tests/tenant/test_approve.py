@@ -577,6 +577,15 @@ def test_a_removed_person_and_a_new_password_end_the_session(stand: Stand) -> No
     assert stand.phone.open(f"approve/{STEPUP}").step == "approve-sign-in"
 
 
+def test_the_page_says_when_the_request_ends(stand: Stand) -> None:
+    """The code that somebody began at the desk ends sooner, and another follows."""
+    stand.ask(expires_in=None, ends="2030-01-02T03:04:05Z")
+    stand.sign_in(stand.alice)
+    stand.phone.open(f"approve/{STEPUP}")
+    assert 'datetime="2030-01-02T03:04:05' in stand.phone.answer.text
+    assert "at 03:04:05 UTC" in stand.phone.answer.text
+
+
 def test_what_became_of_it_is_shown_and_ends_the_page(stand: Stand) -> None:
     """The broker tells it on loopback alone, with the device code."""
     flow = stand.ask()

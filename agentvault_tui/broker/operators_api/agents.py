@@ -438,7 +438,8 @@ def _issuing(broker: Broker, authority: Authority) -> list[Route]:
     async def token(request: Request) -> Response:
         """Issue a token to the local user, who is recorded as who asked."""
         body = await body_of(request, access.IssueRequest)
-        wanted = Wanted(("tokens",), "", body.agent_id)
+        summary = f"issue a token of {visible(body.agent_id, 60)}"
+        wanted = Wanted(("tokens",), summary, body.agent_id)
         if authority.is_elsewhere(operator_of(request)):
             agent = broker.registry.agent(body.agent_id)
             scopes = body.scope.split()

@@ -583,6 +583,7 @@ async def _page(
         "id": stepup.id,
         "digest": stepup.digest,
         "expires_in": expires_in,
+        "ends": iso(stepup.expires.wall),
         "owner": change.name if change else find(stepup.agent_id).owner,
         "rule": stepup.rule,
         "count": stepup.count,

@@ -104,6 +104,9 @@ class Loosenings:
         """
         if LOOSENED not in event.detail or event.seq <= self.known_to:
             return False
+        record = _record(event)
+        if record.get("kinds") == ["tokens"] and record.get("proof") == "uid":
+            return False  # a token for the local user's own command changes no rule
         if self._rows and event.seq <= self._rows[-1].seq:
             return False
         age = 0.0 if live else (self._clock.now() - at).total_seconds()

@@ -125,3 +125,21 @@ def test_an_applied_change_ends_with_its_event() -> None:
     tell(stand.mirror, "audit", event(100, detail=by_file))
     assert len(stand.mirror.presence.news) == 1
     assert stand.mirror.loosenings.recent()[-1].words.startswith("by file at")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "proof", "is_shown"),
+    [
+        (["tokens"], "uid", False),
+        (["tokens"], "factor", True),
+        (["agents"], "uid", True),
+    ],
+)
+def test_a_token_for_a_local_command_is_no_loosening_in_the_header(
+    kinds: list[str], proof: str, is_shown: bool
+) -> None:
+    """Each start of an agent host takes one: a warning each time would be ignored."""
+    mirror = Mirror(ManualClock(START))
+    record = {"kinds": kinds, "proof": proof, "summary": "x"}
+    told = filled(EventInfo, event(detail={"loosened": record}))
+    assert mirror.loosenings.note(told, START, live=True) is is_shown
