@@ -7,8 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentvault_tui.cli.session import CliSession
-from agentvault_tui.errors import ConflictError, NotFoundError, ServiceError
+from agentvault_tui.errors import (
+    AgentVaultError,
+    ConflictError,
+    NotFoundError,
+    ServiceError,
+)
 from agentvault_tui.home import Home, private_folder, put_private
+from agentvault_tui.operator_api import calls
 
 if TYPE_CHECKING:
     from agentvault_tui.gateway import Service
@@ -58,6 +64,24 @@ def write_config_file(
             f"{path} is there already", "--force replaces it; nothing was written"
         ) from None
     return path
+
+
+def waiting_edits(session: CliSession, folder: str) -> list[str]:
+    """Return what a running broker says of edits that wait for an approver.
+
+    Args:
+        session: of the command.
+        folder: of the home directory, such as ``mcp``.
+    """
+    client = session.client
+    if not client.reachable():
+        return []
+    try:
+        client.call(calls.SECRETS)  # it reads changed files first
+        warnings = client.call(calls.STATUS).warnings
+    except AgentVaultError:
+        return []
+    return [one for one in warnings if one.startswith(f"An edit of {folder}/")]
 
 
 def check_config_file(
@@ -134,6 +158,10 @@ def print_checks(
 ) -> int:
     """Print checked files of one *kind*; return 1 when one is not in order."""
     out = session.out
+    folder = {"servers": "mcp"}.get(kind, kind)
+    waits = waiting_edits(session, folder)
+    for one in reports:
+        one["notes"] += [text for text in waits if f"/{one['name']}.toml " in text]
     result = {"ok": all(one["ok"] for one in reports), kind: reports}
     if not out.print_json(result):
         if not reports:

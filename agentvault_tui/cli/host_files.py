@@ -11,14 +11,16 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from agentvault_tui.cli.config_files import waiting_edits
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
-from agentvault_tui.errors import SettingsError, UsageError
+from agentvault_tui.errors import AgentVaultError, SettingsError, UsageError
 from agentvault_tui.home import Home, locked_folder, put_private
 from agentvault_tui.operator_api.shapes import AgentInfo
 from agentvault_tui.text import visible
@@ -240,8 +242,14 @@ FILES_OF: Final[Mapping[str, Callable[..., list[HostFile]]]] = {
 }
 
 
-def print_lacking(out: Output, host: str, name: str, lacks: Sequence[str]) -> None:
-    """Print which scopes an agent lacks, and the command that grants them."""
+def print_lacking(
+    session: CliSession, host: str, name: str, lacks: Sequence[str]
+) -> None:
+    """Print which scopes an agent lacks, with the command, and edits that wait."""
+    out = session.out
+    for folder in ("mcp", "hosts"):
+        for text in waiting_edits(session, folder):
+            out.note(text)
     if lacks:
         out.line(f"{visible(name, 60)} lacks scopes that tools of {host} need:")
         out.line("  agentvault agents grant ", shlex.join([visible(name, 100), *lacks]))
@@ -258,18 +266,24 @@ def print_written(
 
 
 def lacking(session: CliSession, host: str, agent: AgentInfo) -> list[str]:
-    """Return the scopes that the map of a host needs and an agent was not granted.
+    """Return the scopes that an agent was not granted, and the host's tools need.
 
-    Without the scope of other MCP servers' tools, which is for every such tool that the
-    host can reach.
+    Tools of the gateway's MCP servers count; the scope of other servers' tools does
+    not, because it is for every such tool that the host can reach.
     """
     from agentvault_tui.broker.policy_files import read_text, read_texts
+    from agentvault_tui.gateway.mcp import parse_server
     from agentvault_tui.gateway.tools import parse_tools, shipped_tools
 
     home, name = session.home, "copilot" if host == "vscode" else host
     text = read_text(home.config / "hosts" / f"{name}.toml", home.config)
     catalogue = read_texts(home).catalogue()
     needed = parse_tools(name, text or shipped_tools(name), catalogue).scopes
+    for path in sorted((home.config / "mcp").glob("[!.]*.toml")):
+        with suppress(AgentVaultError):  # `mcp check` says what is wrong with it
+            text = read_text(path, home.config) or ""
+            server = parse_server(path.stem, text, catalogue, home.config)
+            needed |= {one.scope for one in server.tools.rules}
     return sorted(needed - {*agent.scopes, _OF_OTHERS})
 
 

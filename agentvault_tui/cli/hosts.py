@@ -173,7 +173,7 @@ def connect(
     out.line(out.cell(f"{host} cannot keep:", "strong"))
     for line in weak:
         out.line(f"- {line}")
-    print_lacking(out, host, name, lacks)
+    print_lacking(session, host, name, lacks)
     if not write:
         out.note("nothing was written: give --write")
 

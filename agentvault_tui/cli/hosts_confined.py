@@ -113,7 +113,7 @@ def connect_confined(session: CliSession, host: str, ref: str, *, write: bool) -
     out.line(out.cell(f"{host} cannot keep:", "strong"))
     for one in weak:
         out.line(f"- {one}")
-    print_lacking(out, host, agent.name, lacks)
+    print_lacking(session, host, agent.name, lacks)
     out.line("start it with:")
     out.raw(f"  {shlex.join(line)}")
     if not write:

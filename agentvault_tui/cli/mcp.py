@@ -15,6 +15,7 @@ from agentvault_tui.cli.config_files import (
     config_files,
     notes_of,
     print_checks,
+    waiting_edits,
     write_config_file,
 )
 from agentvault_tui.cli.framework import group, pass_session
@@ -60,6 +61,8 @@ def list_servers(session: CliSession) -> None:
         for one in servers
     ]
     out.table(("NAME", "REACHED BY", "TOOLS", "OTHERS", ""), rows, keep=("NAME",))
+    for text in waiting_edits(session, "mcp"):
+        out.note(text)
 
 
 @mcp.command("check", example="agentvault mcp check files")
@@ -156,6 +159,8 @@ def import_server(
     rows = [[out.cell(one["tool"], "strong"), out.cell(one["scope"])] for one in rules]
     out.table(("TOOL", "SCOPE"), rows)
     out.note("scopes are guesses: check each, and remove tools that agents do not need")
+    for text in waiting_edits(session, "mcp"):
+        out.note(text)
 
 
 def _head(words: tuple[str, ...], url: str | None, secret: str | None) -> list[str]:

@@ -9,12 +9,16 @@ import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support import mcp_peer
 from support.command_line import PROGRAM, Answer, Broker
 from support.patience import PATIENT
+
+from agentvault_tui.cli.config_files import waiting_edits
+from agentvault_tui.operator_api import calls
 
 Run = Callable[..., Answer]
 _NUMBERS = count(1)
@@ -178,6 +182,28 @@ def test_servers_are_listed_and_checked_without_a_broker(
     assert f"others can write to {program}" in cli(*home, "mcp", "check", "files").out
     missing = cli(*home, "mcp", "check", "none")
     assert (missing.code, "known: bad, files, web" in missing.err) == (4, True)
+
+
+def test_an_edit_that_waits_is_said_where_its_file_is_named(tmp_path: Path) -> None:
+    """A new file counts only once an approver has proven a factor for it."""
+    waits = "An edit of mcp/notes.toml counts only once"
+    warnings = (waits, "An edit of services/a.toml counts only once", "other")
+    answers = {calls.SECRETS: None, calls.STATUS: SimpleNamespace(warnings=warnings)}
+    client = SimpleNamespace(reachable=lambda: True, call=answers.__getitem__)
+    session: Any = SimpleNamespace(client=client)
+    assert waiting_edits(session, "mcp") == [waits]
+    client.reachable = lambda: False
+    assert waiting_edits(session, "mcp") == []
+
+
+def test_a_host_is_told_the_scopes_of_its_servers(
+    av: Run, reader: str, server: str, broker: Broker
+) -> None:
+    """Its agent needs them too: the hook would refuse each call of a tool."""
+    file = broker.home / f"mcp/{server}.toml"
+    file.write_text(file.read_text().replace("delete:files", "delete:records"))
+    told = av("connect", "claude-code", "--agent", reader, "--json").json
+    assert "delete:records" in told["missing_scopes"]
 
 
 def test_stdio_needs_a_broker(cli: Run, tmp_path: Path) -> None:
