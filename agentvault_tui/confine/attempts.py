@@ -22,6 +22,7 @@ _TCP, _UDP, _ICMP, _ICMP6 = 6, 17, 1, 58
 _ECHO: Final = {(_ICMP, 8), (_ICMP6, 128)}
 """Protocol and type of an echo request; other messages are the kernel's."""
 _SYN, _ACK = 0x02, 0x10
+_SOL_PACKET, _STATISTICS = 263, 6
 _HEADER: Final = 12
 _REFUSED: Final = 0x8005
 _RECURSION: Final = 0x0100
@@ -59,12 +60,18 @@ class AttemptLog:
                 listed = True
             self._counts[attempt if listed else None] += 1
 
+    def add_lost(self, count: int) -> None:
+        """Count attempts of which nothing else is known."""
+        with self._lock:
+            self.total += count
+            self._counts[None] += count
+
     def take(self) -> list[tuple[ReachAttempt | None, int]]:
         """Return the attempts since the last time with their counts.
 
         Returns:
             one pair a destination; None is for all destinations that came after the
-            first `MOST_DESTINATIONS`.
+            first `MOST_DESTINATIONS`, and for packets that came too fast to be read.
         """
         with self._lock:
             taken, self._counts = list(self._counts.items()), Counter()
@@ -108,6 +115,10 @@ class AttemptWatcher:
             with suppress(OSError):  # such as that nothing is there
                 for _ in range(1024):
                     read(*opened.recvfrom(2048))
+        # Read and set to 0 (packet(7)). Loopback has each packet twice.
+        counters = self._packets.getsockopt(_SOL_PACKET, _STATISTICS, 8)
+        if lost := struct.unpack("=II", counters)[1]:
+            self.log.add_lost((lost + 1) // 2)
 
     def _read_packet(self, packet: bytes, sender: tuple[object, ...]) -> None:
         # Loopback shows each packet twice: as it leaves, and as it arrives.

@@ -128,6 +128,20 @@ def test_what_it_tries_to_reach_is_seen(base: Path) -> None:
     ]
 
 
+def test_attempts_that_come_too_fast_are_counted(base: Path) -> None:
+    """A flood hides no attempt: what was not read is counted with the others."""
+    script = (
+        "import socket\n"
+        "one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "for _ in range(20_000):\n"
+        "    try: one.sendto(b'x', ('93.184.216.34', 9))\n"
+        "    except OSError: pass\n"
+    )
+    words = [SYSTEM_PYTHON, "-c", script]
+    total = int(run_in(base, UID, words, confined=True, attempts="total"))
+    assert total >= 20_000
+
+
 def test_unix_sockets_work_within_the_view_where_they_are_allowed(base: Path) -> None:
     """Those that the command makes itself; the machine's own stay out of reach."""
     for path in (base / "project").glob("*.sock"):

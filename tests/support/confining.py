@@ -165,7 +165,9 @@ def main(spec: dict[str, Any]) -> int:
             os.kill(os.getpid(), signal.SIGKILL)
         print("begun", file=sys.stderr, flush=True)
         code = process.wait()
-    if spec.get("attempts") and command.log:
+    if spec.get("attempts") == "total" and command.log:
+        print(command.log.total)
+    elif spec.get("attempts") and command.log:
         print(json.dumps([one for one, _ in command.log.take()]))
     return code
 
