@@ -29,6 +29,10 @@ _PAUSED_SECONDS: Final = 3_600.0
 _LINGER_SECONDS: Final = 1.0
 _CHUNK_FRAMING: Final = 24
 """A chunk's size in 16 hexadecimal digits, and its two line ends, rounded up."""
+_SMALL_CHUNKS: Final = 2_000
+"""Chunks of any size. Each costs some 10 microseconds of the event loop, so that the
+mean of further ones has a bound."""
+_MEAN_CHUNK: Final = 16
 
 
 class BoundedProtocol(asyncio.Protocol):
@@ -71,6 +75,8 @@ class BoundedProtocol(asyncio.Protocol):
         self._number = self._fed = self._parsed = self._count = self._discarded = 0
         self._framing = port.limits.framing_bytes
         """How much of the body's framing may be fed."""
+        self._chunks = self._content = 0
+        """Of the body: its chunks so far, and its bytes."""
         self._seen: set[bytes] = set()
         self._fault: tuple[int, str] | None = None
         self._refused = False
@@ -233,6 +239,7 @@ class BoundedProtocol(asyncio.Protocol):
         self._fed = self._parsed = self._count = self._discarded = 0
         self._streamed, self._progress = False, 0
         self._framing = self._limits.framing_bytes
+        self._chunks = self._content = 0
         if self._seen:
             self._seen = set()
         self._began = self._now()
@@ -290,12 +297,16 @@ class BoundedProtocol(asyncio.Protocol):
             self._start(exchange)
 
     def on_chunk_header(self) -> None:
-        """Allow for the framing of one more chunk."""
+        """Allow for the framing of one more chunk, unless most of them are tiny."""
         self._framing += _CHUNK_FRAMING
+        self._chunks += 1
+        if self._chunks > _SMALL_CHUNKS and self._content < self._chunks * _MEAN_CHUNK:
+            self._fail(400, "the body comes in too many small chunks")
 
     def on_body(self, body: bytes) -> None:
         """Pass the body on, or drop it once the answer is out."""
         self._fed -= len(body)
+        self._content += len(body)
         if self._streamed and not self._paused:
             self._progress += len(body)
             if self._progress >= self._limits.progress_bytes:

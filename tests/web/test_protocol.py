@@ -127,11 +127,23 @@ async def test_what_is_no_use_to_us_is_not_read_for_long(
     assert b" 200 " not in said
 
 
-async def test_a_body_may_come_in_any_number_of_chunks(serve: Serve) -> None:
-    """The bound on framing grows with the chunks: one byte each is read to the end."""
+@pytest.mark.parametrize(("size", "count"), [(1, 1_999), (20, 3_000)])
+async def test_a_body_may_come_in_many_chunks(
+    serve: Serve, size: int, count: int
+) -> None:
+    """The bound on framing grows with the chunks."""
     close = b"Connection: close\r\n\r\n"
-    chunks = b"1;a\r\nx\r\n" * 9_000 + b"0\r\n\r\n"
-    assert b'"length":9000' in await talk(await serve(), CHUNKED + close + chunks)
+    chunks = b"%x;a\r\n%s\r\n" % (size, b"x" * size) * count + b"0\r\n\r\n"
+    length = b'"length":%d' % (size * count)
+    assert length in await talk(await serve(), CHUNKED + close + chunks)
+
+
+async def test_a_body_in_tiny_chunks_is_not_read_for_long(serve: Serve) -> None:
+    """A megabyte of them would hold the event loop for a second."""
+    chunks = b"1\r\nx\r\n" * 200_000 + b"0\r\n\r\n"
+    answer = await talk(await serve(), CHUNKED + b"\r\n" + chunks)
+    assert answer.startswith(b"HTTP/1.1 400 ") or not answer
+    assert b" 200 " not in answer
 
 
 @settings(max_examples=30, deadline=None)

@@ -28,6 +28,8 @@ _MOST_LINES: Final = 1_024
 
 
 _PIECE: Final = 65_536
+_A_TURN: Final = 100
+"""Lines handled in one turn of the event loop, each in some 20 microseconds."""
 _END: Final = 4_096
 """Bytes at each end of a line that is too long that are returned."""
 _LONGEST: Final = 256 * 2**20
@@ -35,13 +37,16 @@ _LONGEST: Final = 256 * 2**20
 
 
 async def read_lines(
-    stream: asyncio.StreamReader, most: int
+    stream: asyncio.StreamReader, most: int, noise: Callable[[bytes], None]
 ) -> AsyncIterator[tuple[bytes, bool]]:
     """Read the lines that a program writes.
+
+    A turn of the event loop handles few of them, whatever their length.
 
     Args:
         stream: its standard output.
         most: bytes that a line may have.
+        noise: called with a line that is no JSON object.
 
     Yields:
         a line without its end, and True; or the two ends of a line that is too long,
@@ -51,8 +56,13 @@ async def read_lines(
     while piece := await stream.read(_PIECE):
         for number, part in enumerate(piece.split(b"\n")):
             if number:
-                yield bytes(line), size <= most
+                if size > most or line.lstrip().startswith(b"{"):
+                    yield bytes(line), size <= most
+                elif line and not line.isspace():
+                    noise(bytes(line))
                 line, size = bytearray(), 0
+            if number % _A_TURN == _A_TURN - 1:
+                await asyncio.sleep(0)
             line += part
             size += len(part)
             if size > most:

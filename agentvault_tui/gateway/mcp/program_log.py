@@ -1,4 +1,4 @@
-"""Log the standard error of a server's program: displayable, and bounded."""
+"""Log lines of a server's program that are no messages: displayable, and bounded."""
 
 from __future__ import annotations
 
@@ -21,36 +21,41 @@ _LAST_LINES: Final = 3
 
 
 class ProgramLog:
-    """The log of one program's standard error."""
+    """The log of one program: its standard error, and lines that are no messages."""
 
     def __init__(self, name: str, clock: Clock) -> None:
         """Log nothing yet; *name* is the server's."""
         self._name = name
         self._clock = clock
         self._last: deque[bytes] = deque(maxlen=_LAST_LINES)
+        self._began, self._lines = clock.boot(), 0
 
     @property
     def last(self) -> str:
         """Return the last lines, displayable."""
         return " / ".join(map(shown, self._last))
 
+    def add(self, line: bytes) -> None:
+        """Log a line that the program wrote; of many, log a few and count the rest."""
+        if self._clock.boot() - self._began > _LOGGED_S:
+            if self._lines > _LOGGED:
+                more = self._lines - _LOGGED
+                log.info("mcp/%s: %d more lines", self._name, more)
+            self._began, self._lines = self._clock.boot(), 0
+        self._lines += 1
+        self._last.append(line[:_LINE_SHOWN])
+        if self._lines <= _LOGGED:
+            log.info("mcp/%s says: %s", self._name, shown(line))
+
     async def follow(self, stream: asyncio.StreamReader) -> None:
         """Log the program's lines until it ends."""
-        began, lines = self._clock.boot(), 0
         left = b""
         while piece := await stream.read(8_192):
             *whole, left = (left + piece).split(b"\n")
             if len(left) > _LINE_SHOWN:
                 whole, left = [*whole, left], b""
-            if self._clock.boot() - began > _LOGGED_S:
-                if lines > _LOGGED:
-                    log.info("mcp/%s: %d more lines", self._name, lines - _LOGGED)
-                began, lines = self._clock.boot(), 0
             for line in filter(None, whole):
-                lines += 1
-                self._last.append(line[:_LINE_SHOWN])
-                if lines <= _LOGGED:
-                    log.info("mcp/%s says: %s", self._name, shown(line))
+                self.add(line)
             await asyncio.sleep(0)  # a flood must not block the event loop
 
 

@@ -456,13 +456,13 @@ class McpProcess:
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         """Take the process's lines, until it ends; then end the waiting requests."""
         assert process.stdout is not None  # noqa: S101 - it is a pipe
-        most = self.server.max_answer
+        most, noise = self.server.max_answer, self._errors.add
         try:
-            async for line, is_whole in read_lines(process.stdout, most):
+            async for line, is_whole in read_lines(process.stdout, most, noise):
                 if not is_whole:
                     self._fail_long(line)
-                elif line.strip():
-                    self._take(line)
+                elif not self._take(line):
+                    noise(line)
         finally:
             _close(process, 1)
             if self._process is process:
@@ -480,13 +480,12 @@ class McpProcess:
             if waiting.line is not None:
                 waiting.line.fail(gone())
 
-    def _take(self, line: bytes) -> None:
+    def _take(self, line: bytes) -> bool:
+        """Handle a message; return whether it is one."""
         try:
             envelope = read_envelope(one_line(line.strip()))
         except ValueError:
-            name = self.server.name
-            log.info("mcp/%s writes what is no message: %s", name, shown(line))
-            return
+            return False
         method = text_of(envelope, "method")
         if method is None:
             id_ = number_of(envelope, "id") or 0
@@ -500,6 +499,7 @@ class McpProcess:
             self._note_progress(envelope)
         elif method == "notifications/tools/list_changed":
             self._events.list_changed(self.server.name)
+        return True
 
     def _fail_long(self, ends: bytes) -> None:
         """Fail the request whose answer is too long; *ends* are the line's two ends."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ from agentvault_tui.web.reply import encode_header
 from agentvault_tui.web.service_connection import UpstreamError
 
 _PIECE: Final = 65_536
+_TURN_S: Final = 0.001
+"""Seconds of one turn of the event loop for the events of a stream."""
+_MOST_USELESS: Final = 10_000
+"""Events of a stream that are no message, such as those that keep it open."""
 
 
 class RefusedByServerError(UpstreamError):
@@ -219,7 +224,9 @@ def _answers(envelope: Envelope, posted: Posted) -> bool:
 
 async def _events(answer: Answer, posted: Posted) -> AsyncGenerator[Envelope, None]:
     """Yield the messages of a stream of server-sent events (HTML, section 9.2)."""
-    left, data = b"", bytearray()
+    left, data, useless = b"", bytearray(), 0
+    loop = asyncio.get_running_loop()
+    began = loop.time()
 
     def lines(text: bytes) -> list[bytes]:
         nonlocal left
@@ -234,8 +241,15 @@ async def _events(answer: Answer, posted: Posted) -> AsyncGenerator[Envelope, No
         if len(left) + len(chunk) + len(data) > posted.max_answer:
             raise _too_long(answer.status, posted)
         for line in lines(left + chunk):
+            if loop.time() - began > _TURN_S:
+                await asyncio.sleep(0)
+                began = loop.time()
             if not line:
-                if data and (one := _message(bytes(data))) is not None:
+                one = _message(bytes(data)) if data.lstrip().startswith(b"{") else None
+                useless += one is None
+                if useless > _MOST_USELESS:
+                    raise _rubbish(answer.status)
+                if one is not None:
                     yield one
                 data = bytearray()
             elif line.startswith(b"data:"):

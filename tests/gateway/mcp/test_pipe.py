@@ -181,12 +181,34 @@ async def test_a_line_of_a_program_has_a_bound() -> None:
     """Of a longer one both ends are left, wherever the pieces of the pipe end."""
     long = b"a" * 5_000 + b"." * 300_000 + b"b" * 5_000
     stream = asyncio.StreamReader()
-    stream.feed_data(b"one\n\n" + b"x" * 65_536 + b"\n" + long + b"\ntwo\nhalf")
+    full = b"{" + b"x" * 65_535
+    stream.feed_data(b"{1}\n\n" + full + b"\n" + long + b"\nnoise\n {2}\n{half")
     stream.feed_eof()
-    lines = [one async for one in read_lines(stream, 65_536)]
-    ends, is_whole = lines.pop(3)
+    noise = list[bytes]()
+    lines = [one async for one in read_lines(stream, 65_536, noise.append)]
+    ends, is_whole = lines.pop(2)
     assert not is_whole
     assert len(ends) < 2 * 65_536
     assert (ends[:4_096], ends[-4_096:]) == (b"a" * 4_096, b"b" * 4_096)
-    expected = [b"one", b"", b"x" * 65_536, b"two"]
-    assert lines == [(line, True) for line in expected]
+    assert lines == [(line, True) for line in (b"{1}", full, b" {2}")]
+    assert noise == [b"noise"]
+
+
+async def test_a_flood_of_lines_leaves_turns_to_others() -> None:
+    """Each line is short, and there are 65,536 in one piece of the pipe."""
+    stream = asyncio.StreamReader(limit=2**20)
+    stream.feed_data(b"{\n" * 30_000 + b"1\n" * 30_000)
+    stream.feed_eof()
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    others = asyncio.create_task(count())
+    lines = [one async for one in read_lines(stream, 65_536, lambda _: None)]
+    others.cancel()
+    assert len(lines) == 30_000
+    assert turns >= 500

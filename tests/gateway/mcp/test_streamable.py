@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -18,7 +19,9 @@ from support.patience import PATIENT
 
 from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.revoke import revoke_agent
+from agentvault_tui.gateway.mcp.streamable import _events
 from agentvault_tui.settings import ConnectionSettings
+from agentvault_tui.web.service_connection import UpstreamError
 
 Respond = Callable[[Received, asyncio.StreamWriter], Any]
 
@@ -170,6 +173,44 @@ async def test_a_stream_is_relayed_however_it_is_cut_up(
     assert told[0]["params"] == {"progressToken": "mine", "progress": 1, "unknown": 2}
     assert told[-1]["id"] == client.number
     assert told[-1]["result"]["content"][0]["text"] == "done"
+
+
+@pytest.mark.parametrize("event", [b"data:1\n\n", b":\n\n", b"\n", b"data:{\n\n"])
+async def test_a_stream_of_events_that_are_no_messages_ends(event: bytes) -> None:
+    """A server could go on for ever, and each event costs time of the event loop."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        while True:
+            yield event * 10_000
+
+    answer: Any = SimpleNamespace(status=200, chunks=chunks)
+    posted: Any = SimpleNamespace(max_answer=2**20)
+    with pytest.raises(UpstreamError):
+        await anext(_events(answer, posted))
+
+
+async def test_a_long_stream_of_messages_leaves_turns_to_others() -> None:
+    """All of them come in few pieces of the connection."""
+    message = b'data: {"jsonrpc":"2.0","method":"notifications/progress"}\n\n'
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(10):
+            yield message * 2_000
+
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    answer: Any = SimpleNamespace(status=200, chunks=chunks)
+    posted: Any = SimpleNamespace(max_answer=2**20)
+    others = asyncio.create_task(count())
+    assert len([one async for one in _events(answer, posted)]) == 20_000
+    others.cancel()
+    assert turns > 20
 
 
 @pytest.mark.parametrize(
