@@ -81,7 +81,7 @@ class Notifier:
                 await close(db)
 
 
-class Listener:
+class NotificationListener:
     """Listens for notifications, on a connection of its own.
 
     It discards the bytes that arrive without parsing them: each means the same, that

@@ -21,7 +21,7 @@ from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import LedgerDamagedError, LedgerUnwritableError
 from agentvault_tui.ledger.batch import NUMBER, Job, Tip, placed_rows
 from agentvault_tui.ledger.chain import link
-from agentvault_tui.ledger.notifier import Listener, Notifier
+from agentvault_tui.ledger.notifier import NotificationListener, Notifier
 from agentvault_tui.ledger.state import Row
 from agentvault_tui.ledger.store_schema import (
     ASKED,
@@ -140,7 +140,7 @@ class SharedLog:
         self._closed = False
         self.notifier = Notifier(connector)
         """Notifies the other brokers while `listen` runs."""
-        self.listener = Listener(connector)
+        self.listener = NotificationListener(connector)
         """Listens meanwhile for notifications of the others."""
         self._looks = asyncio.Semaphore(pool)
         self._next_look: asyncio.Task[int] | None = None

@@ -12,12 +12,12 @@ from support.patience import PATIENT
 from support.postgres import TEAM, Database
 
 from agentvault_tui.ledger import notifier as module
-from agentvault_tui.ledger.notifier import FLOOD_BYTES, Listener, Notifier
+from agentvault_tui.ledger.notifier import FLOOD_BYTES, NotificationListener, Notifier
 from agentvault_tui.store_connection import Connector
 
 
 @asynccontextmanager
-async def running(*several: Notifier | Listener) -> AsyncIterator[None]:
+async def running(*several: Notifier | NotificationListener) -> AsyncIterator[None]:
     tasks = [asyncio.create_task(one.run()) for one in several]
     try:
         yield
@@ -30,9 +30,9 @@ async def running(*several: Notifier | Listener) -> AsyncIterator[None]:
 
 async def listening(
     store: Database, name: str = "brk_1", version: str = ""
-) -> Listener:
+) -> NotificationListener:
     """Return the listener of a broker whose heartbeat is in the store."""
-    made = Listener(Connector(store.url, TEAM))
+    made = NotificationListener(Connector(store.url, TEAM))
     doc = {"version": version} if version else {"channel": made.channel}
     store.run(
         "INSERT INTO agentvault.brokers VALUES (%s, clock_timestamp(), %s, 'run')",
@@ -41,7 +41,7 @@ async def listening(
     return made
 
 
-async def arrived(listener: Listener, seconds: float = PATIENT) -> bool:
+async def arrived(listener: NotificationListener, seconds: float = PATIENT) -> bool:
     """Return whether something arrives in so many seconds."""
     loop = asyncio.get_running_loop()
     began = loop.time()

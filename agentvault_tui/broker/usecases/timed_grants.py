@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Final
@@ -21,7 +22,7 @@ from agentvault_tui.clock import Deadline, as_set_now, iso, parse_iso
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import LedgerError, NotFoundError, UsageError
 from agentvault_tui.ledger import Meta
-from agentvault_tui.model import Actor, Agent, AgentId
+from agentvault_tui.model import Actor, Agent, AgentId, Draft
 
 log = logging.getLogger("agentvault.grants")
 
@@ -62,7 +63,7 @@ async def grant(
         LedgerError: it could not be recorded.
     """
     if seconds is None:
-        await _forget(broker, AgentId(agent_id), scopes)
+        await decide_anew(lambda: _make_lasting(broker, agent_id, scopes, operator))
     else:
         await decide_anew(lambda: _end(broker, agent_id, scopes, operator, seconds))
     changed = await change_scopes(broker, agent_id, scopes, ungrant, operator)
@@ -104,7 +105,26 @@ async def _end(
             broker.grant_ends[row.key] = until, ends
 
 
-async def _forget(broker: Broker, agent_id: AgentId, scopes: frozenset[str]) -> None:
+async def _make_lasting(
+    broker: Broker, agent_id: str, scopes: frozenset[str], operator: Actor
+) -> None:
+    agent = await broker.known(lambda: broker.registry.agent(agent_id))
+    async with broker.registry.changing[agent.id]:
+        agent = broker.registry.agent(agent_id)
+        if lasting := sorted(scopes & ends_of(broker, agent).keys()):
+            draft = scopes_draft(operator, agent, reason="granted without an end")
+            draft.detail.update(lasting=lasting)
+            await _forget(broker, agent.id, frozenset(lasting), (draft,), (agent,))
+    await _forget(broker, agent.id, scopes)  # of those that the agent has no more
+
+
+async def _forget(
+    broker: Broker,
+    agent_id: AgentId,
+    scopes: frozenset[str],
+    drafts: Sequence[Draft] = (),
+    agents: Sequence[Agent] = (),
+) -> None:
     keys = [
         key
         for one in scopes
@@ -112,7 +132,8 @@ async def _forget(broker: Broker, agent_id: AgentId, scopes: frozenset[str]) -> 
         if (key := _key(agent_id, one, prefix)) in broker.kept
     ]
     if keys:
-        await broker.record(changes=[Meta(key, None) for key in keys])
+        rows = [Meta(key, None) for key in keys]
+        await broker.record(*drafts, changes=[*agents, *rows])
         for key in keys:
             put(broker.kept, key, None)
 
