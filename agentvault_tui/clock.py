@@ -127,6 +127,19 @@ class Deadline(NamedTuple):
             clock.boot_id,
         )
 
+    def loaded(self, clock: Clock, latest: datetime) -> Deadline:
+        """Return a stored deadline on this boot's clock too.
+
+        Args:
+            clock: its wall clock may have been set back while no broker ran.
+            latest: the time of the ledger's last event: it is not earlier now.
+        """
+        left = (self.wall - max(clock.now(), latest)).total_seconds()
+        if self.boot_id == clock.boot_id:
+            left = min(left, self.boot - clock.boot())
+        ends = Deadline.after(clock, left)
+        return ends._replace(wall=min(ends.wall, self.wall))
+
     def remaining(self, clock: Clock) -> float:
         """Return the seconds left, by the clock that gives fewer; never below 0."""
         left = (self.wall - clock.now()).total_seconds()

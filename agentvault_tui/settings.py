@@ -240,7 +240,8 @@ class StoreSettings:
     Empty: ``agentvault.db`` in the home directory."""
     pool: Annotated[int, Meta(ge=1, le=64)] = 8
     """How many connections check at the same time for another broker's writes, in
-    addition to two for writing and one for listening: 1 to 64."""
+    addition to two for writing and one each for polling, listening and notifying: 1 to
+    64."""
 
     def __post_init__(self) -> None:
         """Refuse a URL with a secret, or one that leaves the machine unverified."""

@@ -51,7 +51,7 @@ from agentvault_tui.broker.upstream import (
 )
 from agentvault_tui.broker.uses import TokenUses, revoked_draft
 from agentvault_tui.broker.vault_access import Flows, VaultAccess
-from agentvault_tui.clock import Clock
+from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.errors import LedgerBusyError, NotFoundError, OvertakenError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Change, DropToken, Ledger
@@ -350,6 +350,9 @@ class Broker:
     """Why the tenant's own log cannot be read now, if so."""
     kept: dict[str, str] = field(default_factory=dict)
     """Small values that the last process left, by name."""
+    grant_ends: dict[str, tuple[str, Deadline]] = field(default_factory=dict)
+    """When scopes end, by the row in `kept`, whose value is first; see
+    `usecases.timed_grants`."""
     team_key: TeamKey | None = field(init=False, default=None)
     """Follows the key that encrypts the shared data of a team; None without a team."""
     files: TeamFiles | None = field(init=False, default=None)

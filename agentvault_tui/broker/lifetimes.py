@@ -50,12 +50,18 @@ class Lifetimes:
         self.removed = RemovedAgents()
         self._orphaned: set[AgentId] = set()
         """Agents whose template is revoked, as far as they were not taken."""
+        self._revoked: dict[AgentId, float] = {}
+        """When agents were revoked, by the boot clock, since this process started."""
 
     def put(self, agent: Agent, before: Agent | None) -> None:
         """Know *agent*, which was *before*, if it was there."""
         if agent.removed_at is not None:
             self.removed.put(agent)
         origin, revoked = agent.from_template, agent.status is AgentStatus.REVOKED
+        if not revoked:
+            self._revoked.pop(agent.id, None)
+        elif before is not None and before.status is not AgentStatus.REVOKED:
+            self._revoked[agent.id] = self._clock.boot()
         if before is None and origin is not None:
             self._derived[origin].append(agent.id)
         if origin is not None and not revoked and not self.is_template(origin):
@@ -78,6 +84,14 @@ class Lifetimes:
             and agent.status is AgentStatus.ACTIVE
             and self._lasts(agent)
         )
+
+    def revoked_within(self, agent_id: AgentId, seconds: float) -> bool:
+        """Check whether the agent was revoked so recently, by the boot clock.
+
+        Not if it was before this process started: nothing says how long ago.
+        """
+        at = self._revoked.get(agent_id)
+        return at is not None and self._clock.boot() - at <= seconds
 
     def is_template(self, agent_id: AgentId) -> bool:
         """Check whether it is a template, and the agents made from it are served."""
@@ -145,17 +159,7 @@ class Lifetimes:
 
 
 def as_loaded(agent: Agent, clock: Clock, latest: datetime) -> Agent:
-    """Return an agent with its end on this boot's clock too.
-
-    Args:
-        agent: as it was stored.
-        clock: the wall clock may have been set back while no broker ran.
-        latest: the time of the ledger's last event: it is not earlier now.
-    """
+    """Return an agent with its end on this boot's clock too; see `Deadline.loaded`."""
     if agent.until is None:
         return agent
-    left = (agent.until.wall - max(clock.now(), latest)).total_seconds()
-    if agent.until.boot_id == clock.boot_id:
-        left = min(left, agent.until.boot - clock.boot())
-    ends = Deadline.after(clock, left)
-    return replace(agent, until=ends._replace(wall=min(ends.wall, agent.until.wall)))
+    return replace(agent, until=agent.until.loaded(clock, latest))

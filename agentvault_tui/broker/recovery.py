@@ -118,7 +118,7 @@ async def take_over(broker: Broker, listen: Callable[[], None] = lambda: None) -
     await take_over_policy(broker)
     await apply_kept(broker)
     await revoke_ended(broker)
-    await end_due(broker)
+    await end_due(broker, latest)
     if broker.registry.panic is not None:
         broker.verify_first = await fault_recorded(broker)
 

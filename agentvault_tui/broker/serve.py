@@ -50,7 +50,7 @@ from agentvault_tui.broker.usecases.policy_change import (
 )
 from agentvault_tui.broker.usecases.revoke import revoke_ended
 from agentvault_tui.broker.usecases.stepup_end import expire_due
-from agentvault_tui.broker.usecases.timed_grants import end_due
+from agentvault_tui.broker.usecases.timed_grants import end_due, ends_as_set_now
 from agentvault_tui.broker.verification import keep_verified
 from agentvault_tui.clock import Clock, SharedClock, SystemClock
 from agentvault_tui.errors import LedgerError, SettingsError
@@ -245,7 +245,7 @@ async def _clock(broker: Broker, before: float) -> float:
                 reason=f"the wall clock moved by {now - before:+.1f} s",
                 detail={"seconds": str(round(now - before, 3))},
             ),
-            changes=ending,
+            changes=[*ending, *ends_as_set_now(broker)],
         )
     return now
 

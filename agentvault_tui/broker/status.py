@@ -135,6 +135,12 @@ def _team_warnings(broker: Broker) -> Iterator[str]:
             yield f"The broker {one.id} on {visible(one.said.host, 60)}: {why}."
     if broker.team_key is not None and broker.team_key.problem:
         yield f"What the team seals: {broker.team_key.problem}."
+    if (shared := broker.ledger.shared) is not None and shared.listener.flooded:
+        yield (
+            "Too many notifications of the store reached this broker: for a while it"
+            " polls the store instead, every 50 ms. Only a role with rights to the"
+            " store can send them: find out which one did."
+        )
 
 
 def _file_warnings(broker: Broker) -> Iterator[str]:

@@ -76,6 +76,8 @@ class Said(msgspec.Struct):
     """Whether a console listens there, so that calls are reported more often."""
     key: str = ""
     """The id of the team's key that it has; empty where it has none."""
+    channel: str = ""
+    """The channel on which it is notified; see `notifier`."""
 
 
 class Member(NamedTuple):
@@ -217,6 +219,7 @@ class Team:
             tenant=self._tenant,
             watching=self.watching(),
             key=self._key()[0],
+            channel=self._shared.listener.channel,
         )
         doc = msgspec.json.encode(beat)
         if not await self._shared.hold(self.id, beat.run, doc, LEASE):

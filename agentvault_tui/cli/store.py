@@ -50,6 +50,8 @@ def info(session: CliSession) -> None:
         {"id": name, "seen_seconds_ago": round(ago, 1)} | json.loads(doc)
         for name, doc, ago in info_of_store.brokers
     ]
+    for one in brokers:
+        one.pop("channel", None)  # for roles with rights to the store alone
     summary = {"store": session.settings.store.url} | asdict(info_of_store)
     if session.out.print_json(summary | {"brokers": brokers}):
         return

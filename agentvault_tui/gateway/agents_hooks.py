@@ -15,7 +15,7 @@ from agentvault_tui.broker.operators_api.wire import body_of
 from agentvault_tui.broker.surroundings import Surroundings
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.gateway.admission import Admission
-from agentvault_tui.gateway.hooks import HookDecider
+from agentvault_tui.gateway.hooks import HookCaller, HookDecider
 from agentvault_tui.gateway.refusals import CallRefusedError
 from agentvault_tui.operator_api.access import HookInfo, HookRequest
 from agentvault_tui.web.exchange import Exchange
@@ -89,7 +89,9 @@ class AgentsHooks:
                 *(403, "access_denied", "not_for_this"),
                 "the token is another agent's than the call names",
             )
-        return await self._decider.decide(host, agent, call, agent.name, gone)
+        return await self._decider.decide(
+            host, agent, call, HookCaller(agent.name), gone
+        )
 
 
 def _malformed(status: int, text: str) -> CallRefusedError:

@@ -394,7 +394,7 @@ class Gateway:
         self.broker.states["ca_file"] = lambda path: file_digest(Path(path), base)
         return [
             *operators.routes(self, authority),
-            *hooks.routes(self._hooks),
+            *hooks.routes(self._hooks, authority),
             *runs_api.routes(
                 self.broker, self.proxy, self.services, authority, self.look
             ),

@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from agentvault_tui.broker.answers import Denied, Escalated, Permitted
 from agentvault_tui.broker.audience import mcp_server_of
+from agentvault_tui.broker.authority import Authority
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.wire import (
     body_of,
@@ -55,7 +56,7 @@ from agentvault_tui.gateway.tools import (
     ToolMaps,
     UnmatchedToolError,
 )
-from agentvault_tui.model import Action, Agent, AgentId, Outcome
+from agentvault_tui.model import Action, Actor, Agent, AgentId, Outcome
 from agentvault_tui.operator_api.access import ConnectedInfo, HookInfo, HookRequest
 from agentvault_tui.operator_api.calls import CONNECTED, HOOK
 from agentvault_tui.text import visible
@@ -67,6 +68,16 @@ _A_TURN: Final = 8
 _WAIT_S: Final = 20
 """Seconds at most: a hook answers 5 s before the shortest limit of a host, 30 s."""
 _LIMITED: Final = "The agent was refused too often: nothing is decided until it pauses."
+
+
+class HookCaller(NamedTuple):
+    """Who asks about a tool call."""
+
+    name: str
+    person: Actor | None = None
+    """The operator who asks from another machine."""
+    session: str = ""
+    """Theirs."""
 
 
 class HookDecider(NamedTuple):
@@ -82,7 +93,7 @@ class HookDecider(NamedTuple):
         host: str,
         agent: Agent,
         request: HookRequest,
-        by: str,
+        by: HookCaller,
         gone: asyncio.Future[Any],
     ) -> HookInfo:
         """Decide one tool call, or leave it to the gateway where that decides it.
@@ -91,7 +102,7 @@ class HookDecider(NamedTuple):
             host: the agent host.
             agent: the caller.
             request: the call.
-            by: the name of who asks, for the record.
+            by: who asks, for the record.
             gone: is done when the caller waits no more.
         """
         broker, maps, calls = self.broker, self.maps, self.calls
@@ -115,7 +126,7 @@ class HookDecider(NamedTuple):
             if outcome is Outcome.ESCALATED or does.person:
                 refusal = _unshown(body, agent.id, calls)
         about = {"host": host, "tool": request.tool, "arguments_sha256": digest}
-        about["asked_by"] = by
+        about |= {"asked_by": by.name, **({"session": by.session} if by.person else {})}
         wait = min(broker.settings.gateway.hook_wait, _WAIT_S) if request.wait else 0
         decide = partial(
             evaluate,
@@ -128,6 +139,7 @@ class HookDecider(NamedTuple):
             source=LOCAL,
             others=tuple(others),
             person=does.person,
+            asked_by=by.person,
         )
         try:
             answer = await _answer(decide, wait)
@@ -147,20 +159,23 @@ class HookDecider(NamedTuple):
         return outcomes
 
 
-def routes(decider: HookDecider) -> list[Route]:
+def routes(decider: HookDecider, authority: Authority) -> list[Route]:
     """Return the route that hooks ask at."""
     broker = decider.broker
 
     async def hook(request: Request) -> HookInfo:
-        """Decide one tool call for the local user."""
+        """Decide one tool call for the local user, or an operator elsewhere."""
         body = await body_of(request, HookRequest, deep=True)
-        agent = _agent(broker, body.agent)
-        operator = operator_of(request)
-        await note_shared_user(broker, operator)
+        agent, seat = _agent(broker, body.agent), operator_of(request)
+        await note_shared_user(broker, seat)
+        by = HookCaller(seat.name)
+        if authority.is_elsewhere(seat):
+            person = authority.named(seat)
+            by = HookCaller(person.name, person, seat.id)
         gone = asyncio.ensure_future(request.receive())
         try:
             host = request.path_params["host"]
-            return await decider.decide(host, agent, body, operator.name, gone)
+            return await decider.decide(host, agent, body, by, gone)
         finally:
             gone.cancel()
 

@@ -1,7 +1,7 @@
 """A team's log in PostgreSQL: the source of this broker's copy and all others'.
 
-One connection appends and follows, one appends urgent jobs, one listens, one notifies,
-and a few look at the head.
+One connection appends and follows, one appends urgent jobs, one polls, one listens,
+one notifies, and a few look at the head.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import LedgerDamagedError, LedgerUnwritableError
 from agentvault_tui.ledger.batch import NUMBER, Job, Tip, placed_rows
 from agentvault_tui.ledger.chain import link
-from agentvault_tui.ledger.notifier import Notifier
+from agentvault_tui.ledger.notifier import NotificationListener, Notifier
 from agentvault_tui.ledger.state import Row
 from agentvault_tui.ledger.store_schema import (
     ASKED,
-    CHANNEL,
     FINISHED,
     FINISHED_NOW,
     FOLLOW,
@@ -44,6 +43,8 @@ from agentvault_tui.store_connection import (
 
 _POLL_SECONDS: Final = 0.2
 """How often the head is looked at while no notification arrives."""
+_FLOODED_POLL_SECONDS: Final = 0.05
+"""The same after a flood of notifications, when none is read."""
 FOLLOWED_AT_ONCE: Final = 2048
 """Events that one `SharedLog.follow` reads."""
 _MISSED_AT_ONCE: Final = 256
@@ -139,6 +140,8 @@ class SharedLog:
         self._closed = False
         self.notifier = Notifier(connector)
         """Notifies the other brokers while `listen` runs."""
+        self.listener = NotificationListener(connector)
+        """Listens meanwhile for notifications of the others."""
         self._looks = asyncio.Semaphore(pool)
         self._next_look: asyncio.Task[int] | None = None
         self.on_asked: Callable[[], None] = lambda: None
@@ -423,9 +426,10 @@ class SharedLog:
         """
         db = await self._connector.connect()
         sql = f"SELECT {_TIME}, revision, EXISTS ({ASKED}) FROM agentvault.head"  # noqa: S608 - same
-        notifying = asyncio.create_task(self.notifier.run())
+        tasks = [
+            asyncio.create_task(one.run()) for one in (self.notifier, self.listener)
+        ]
         try:
-            await ask(db, f"LISTEN {CHANNEL}", ())
             while True:
                 started = self._clock.boot()
                 ((now, revision, waits),) = await ask(db, sql, (self.broker_id,))
@@ -433,15 +437,13 @@ class SharedLog:
                 on_revision(int(revision))
                 if waits:
                     self.on_asked()
-                async for _ in db.notifies(timeout=_POLL_SECONDS, stop_after=1):
-                    pass
-        except psycopg.Error as error:
-            raise LedgerUnwritableError(
-                f"the store is away ({type(error).__name__})"
-            ) from None
+                flooded = self.listener.flooded
+                seconds = _FLOODED_POLL_SECONDS if flooded else _POLL_SECONDS
+                await self.listener.wait(seconds)
         finally:
-            notifying.cancel()
-            await asyncio.wait([notifying])
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
             await close(db)
 
     async def connect_urgent(self) -> None:

@@ -10,9 +10,6 @@ from __future__ import annotations
 
 from typing import Final
 
-CHANNEL: Final = "agentvault"
-"""Of the notifications that a head moved."""
-
 FINISHED: Final = 1
 """The statement of `store prepare --finish`: every broker opens secrets that are
 encrypted with their origins."""

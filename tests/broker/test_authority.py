@@ -368,9 +368,9 @@ async def test_a_session_locks_when_nothing_is_decided(
     seat: Seat, clock: ManualClock
 ) -> None:
     """Reading is no use of it, a decision is; at fifteen minutes it is gone."""
-    agent = await seat.bench.agent("a")
     await seat.sign_in("operator")
-    for _ in range(3):
+    for number in range(3):
+        agent = await seat.bench.agent(f"a{number}")
         clock.advance(899)
         answer = await seat.post("agents/revoke", agent_id=agent.id, reason="")
         assert answer.status_code == 200
@@ -385,9 +385,9 @@ async def test_a_session_ends_after_twelve_hours_of_use(
     seat: Seat, clock: ManualClock
 ) -> None:
     """However busy, it is over twelve hours after the sign-in."""
-    agent = await seat.bench.agent("a")
     await seat.sign_in("operator")
-    for _ in range(12 * 6):
+    for number in range(12 * 6):
+        agent = await seat.bench.agent(f"a{number}")
         assert (await seat.me())["user"] is not None
         await seat.post("agents/revoke", agent_id=agent.id, reason="")
         clock.advance(600)

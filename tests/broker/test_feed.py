@@ -17,7 +17,8 @@ from support.team_brokers import brokers_of
 
 from agentvault_tui.broker import feed
 from agentvault_tui.broker.usecases import revoke
-from agentvault_tui.ledger import DropAgentTokens, EventQuery, shared_log
+from agentvault_tui.ledger import DropAgentTokens, EventQuery
+from agentvault_tui.ledger.notifier import Notifier
 from agentvault_tui.model import AgentStatus
 from agentvault_tui.model.event import LOOSENED, EventType
 
@@ -94,7 +95,7 @@ async def test_a_feed_tells_in_order_what_other_brokers_record(
     short: Path, store: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each event once, though no notification of the store arrives."""
-    monkeypatch.setattr(shared_log, "CHANNEL", "agentvault_unheard")
+    monkeypatch.setattr(Notifier, "announce", lambda _: None)
     every = [clock] * 3, [store.settings] * 3
     async with brokers_of(short, *every) as (first, second, told):
         agent = await first.agent("one", "read:calendar")

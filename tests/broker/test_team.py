@@ -57,6 +57,7 @@ class Leases:
     """A store's leases, which pass by a clock that the test sets."""
 
     broker_id = "brk_a"
+    listener = SimpleNamespace(channel="agentvault_1")
 
     def __init__(self, clock: ManualClock) -> None:
         self.clock = clock

@@ -89,7 +89,16 @@ def test_a_prepared_store_says_what_it_is(
     assert (found["team"], found["head"], found["durability"]) == (TEAM, 0, "single")
     assert found["brokers"] == []
     asyncio.run(filled(home, database.settings))
-    assert cli("store", "info", "--json", *at).json["head"] == 42
+    database.run(
+        "INSERT INTO agentvault.brokers VALUES"
+        """ ('brk_1', now(), '{"host": "here", "channel": "secret"}', 'run')"""
+    )
+    found = cli("store", "info", "--json", *at).json
+    assert found["head"] == 42
+    assert [(one["host"], "channel" in one) for one in found["brokers"]] == [
+        ("here", False)
+    ]
+    database.run("DELETE FROM agentvault.brokers")
     checked = cli("store", "check", "--json", *at)
     assert (checked.code, checked.json["ok"], checked.json["events"]) == (0, True, 42)
     findings = cli("doctor", "--json", *at).json["findings"]

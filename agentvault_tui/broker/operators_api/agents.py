@@ -14,11 +14,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from agentvault_tui.broker.authority import Authority, Need
-from agentvault_tui.broker.core import Broker, CallsCut
-from agentvault_tui.broker.cuts import Kept
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.operators_api import scopes as scoping
 from agentvault_tui.broker.operators_api.changes import How, Loosening, with_taken
+from agentvault_tui.broker.operators_api.idle import decides_nothing
 from agentvault_tui.broker.operators_api.limits import near_the_end
 from agentvault_tui.broker.operators_api.past import activity_of
+from agentvault_tui.broker.operators_api.scopes import about_agent, scopes_answer
 from agentvault_tui.broker.operators_api.wire import (
     body_of,
     moment_of,
@@ -33,10 +35,8 @@ from agentvault_tui.broker.shapes import (
     agent_info,
     delegation_tree,
     recorded_at,
-    shape_from,
     step_info,
 )
-from agentvault_tui.broker.usecases import timed_grants
 from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.ending import Cut, revoke_token
@@ -62,12 +62,10 @@ from agentvault_tui.broker.usecases.revoke import (
     revoke_agent,
 )
 from agentvault_tui.broker.usecases.scopes import (
-    ChangedRights,
-    change_served,
     renew_secret,
 )
 from agentvault_tui.errors import ConflictError, RefusedError, UsageError
-from agentvault_tui.model import Actor, Agent, AgentId, sha256_hex
+from agentvault_tui.model import Actor, Agent, AgentId, AgentStatus, sha256_hex
 from agentvault_tui.operator_api import access, calls, ending, history, shapes
 from agentvault_tui.operator_api import requests as asks
 from agentvault_tui.text import visible
@@ -128,7 +126,7 @@ def _reading(broker: Broker) -> list[Route]:
 def _keeping(broker: Broker, authority: Authority) -> list[Route]:
     return [
         *_registering(broker, authority),
-        *_scoping(broker, authority),
+        *scoping.routes(broker, authority),
     ]
 
 
@@ -171,7 +169,7 @@ def _registering(broker: Broker, authority: Authority) -> list[Route]:
         """Make a new client secret for an agent; it is in this answer alone."""
         body = await body_of(request, asks.NewSecretRequest)
         agent = await broker.known(lambda: broker.registry.agent(body.agent_id))
-        wanted = _about(agent, "give a new client secret to")
+        wanted = about_agent(agent, "give a new client secret to")
         return await renewing.settle(request, body, wanted)
 
     adding = Loosening(authority, calls.REGISTER, asks.AgentRequest, do_add)
@@ -198,106 +196,6 @@ def _template_of(body: asks.AgentRequest) -> tuple[str, ...]:
     return (f"agent:{body.from_template}",) if body.from_template else ()
 
 
-def _about(agent: Agent, verb: str, **details: object) -> Wanted:
-    """Return a loosening of one agent."""
-    summary = f"{verb} {visible(agent.name, 60)}"
-    subjects = (f"agent:{agent.id}",)
-    return Wanted(("agents",), summary, agent.id, subjects, details=details)
-
-
-def _scoping(broker: Broker, authority: Authority) -> list[Route]:
-    async def do_change(
-        body: asks.ScopesRequest, operator: Actor, _: object
-    ) -> ending.ScopesAnswer:
-        """Carry out the change of scopes."""
-        if body.serves is UNSET and body.resources is UNSET:
-            grant, ungrant = frozenset(body.grant), frozenset(body.ungrant)
-            wanted = body.agent_id, grant, ungrant, operator
-            changed = await timed_grants.grant(broker, *wanted, seconds=body.seconds)
-            return _scopes_answer(broker, changed)
-        serves = None if body.serves is UNSET else body.serves
-        resources = None if body.resources is UNSET else body.resources
-        agent = await change_served(broker, body.agent_id, serves, resources, operator)
-        nothing = ChangedRights(agent, CallsCut(), 0, Kept.LEDGER)
-        return _scopes_answer(broker, nothing)
-
-    async def scopes(request: Request) -> Response:
-        """Grant and remove scopes of one agent, or change its served ones.
-
-        If granting waits for a person, removed rights end at once.
-
-        Raises:
-            UsageError: nothing is to be changed, or a scope both given and taken.
-        """
-        body = await body_of(request, asks.ScopesRequest)
-        _check_scopes_request(broker, body)
-        agent = await broker.known(lambda: broker.registry.agent(body.agent_id))
-        if body.serves is UNSET and body.resources is UNSET and not body.grant:
-            less = Wanted((), "", agent.id)
-            return await changing.settle(request, body, less)
-        if (refusal := refuse_grant(request)) is not None:
-            return refusal
-        seat, taken = operator_of(request), None
-        if body.ungrant and await authority.by_factor(seat):
-            # Taking waits for nobody: not for the proof that the giving needs.
-            actor = await authority.actor(seat, Need.CUT, agent.id)
-            gone = frozenset(body.ungrant)
-            ends = agent.id, frozenset[str](), gone, actor
-            changed = await timed_grants.grant(broker, *ends, seconds=None)
-            taken = _scopes_answer(broker, changed)
-            agent = broker.registry.agent(agent.id)
-            body = structs.replace(body, ungrant=())
-        answered = await changing.settle(request, body, _granting(agent, body))
-        return answered if taken is None else with_taken(answered, taken)
-
-    changing = Loosening(authority, calls.SCOPES, asks.ScopesRequest, do_change)
-    return [route(calls.SCOPES, scopes)]
-
-
-def _granting(agent: Agent, body: asks.ScopesRequest) -> Wanted:
-    """Return the loosening of a request for more scopes, or other served ones."""
-    if body.grant:
-        given = " ".join(sorted(body.grant))
-        if body.seconds is not None:
-            verb = f"for {body.seconds} s grant {given} to"
-            details = {"scopes": sorted(body.grant), "seconds": body.seconds}
-            return _about(agent, verb, **details)
-        return _about(agent, f"grant {given} to", scopes=sorted(body.grant))
-    details = {
-        name: list(value)
-        for name, value in (("serves", body.serves), ("resources", body.resources))
-        if value is not UNSET
-    }
-    return _about(agent, "change what is served by", **details)
-
-
-def _check_scopes_request(broker: Broker, body: asks.ScopesRequest) -> None:
-    """Refuse a request that says nothing, or contradicts itself."""
-    if body.serves is not UNSET or body.resources is not UNSET:
-        if body.grant or body.ungrant or body.seconds is not None:
-            raise UsageError("change what it may ask for and what it serves singly")
-        check_scopes(broker, body.serves or ())
-        return
-    check_scopes(broker, body.grant)
-    if not body.grant and not body.ungrant:
-        raise UsageError("nothing to change", "give 'grant' or 'ungrant'")
-    if body.seconds is not None and not body.grant:
-        raise UsageError("seconds is how long granted scopes last", "give 'grant'")
-    if {*body.grant} & {*body.ungrant}:
-        raise UsageError("a scope cannot be granted and taken away at once")
-
-
-def _scopes_answer(broker: Broker, changed: ChangedRights) -> ending.ScopesAnswer:
-    return shape_from(
-        ending.ScopesAnswer,
-        agent_info(changed.agent, broker.registry),
-        calls_cut=changed.calls.cut,
-        calls_sent=changed.calls.sent,
-        delegated_revoked=changed.delegated,
-        **recorded_at(changed.kept, broker.team),
-    )
-
-
 def _bounding(broker: Broker, authority: Authority) -> list[Route]:
     """Return the route that bounds an agent's permits a second."""
 
@@ -318,7 +216,9 @@ def _bounding(broker: Broker, authority: Authority) -> list[Route]:
         body = await body_of(request, asks.RateRequest)
         agent = await broker.known(lambda: broker.registry.agent(body.agent_id))
         number = body.decisions_a_second
-        wanted = _about(agent, f"permit {number} decisions a second of", rate=number)
+        wanted = about_agent(
+            agent, f"permit {number} decisions a second of", rate=number
+        )
         if not raises_rate(broker, agent, number):
             wanted = replace(wanted, kinds=())
         return await changing.settle(request, body, wanted)
@@ -341,7 +241,7 @@ def _naming(broker: Broker, authority: Authority) -> list[Route]:
         body = await body_of(request, asks.RenameRequest)
         agent = await broker.known(lambda: broker.registry.agent(body.agent_id))
         check_rename(broker, agent, body.name)
-        wanted = _about(agent, f"give the name {visible(body.name, 60)} to")
+        wanted = about_agent(agent, f"give the name {visible(body.name, 60)} to")
         subjects = (*wanted.subjects, f"name:{body.name}")
         return await renaming.settle(request, body, replace(wanted, subjects=subjects))
 
@@ -371,7 +271,7 @@ def _delegating(broker: Broker, authority: Authority) -> list[Route]:
         scopes = frozenset(body.scopes)
         change = broker, body.agent_id, body.to, scopes, operator
         changed = await change_delegates(*change, gives=how.loosens)
-        return _scopes_answer(broker, changed)
+        return scopes_answer(broker, changed)
 
     async def delegates(request: Request) -> Response:
         """Set the scopes that an agent may delegate to another; removed rights end.
@@ -395,11 +295,11 @@ def _delegating(broker: Broker, authority: Authority) -> list[Route]:
             actor = await authority.actor(seat, Need.CUT, agent.id)
             left = broker, agent.id, to.id, now & scopes, actor
             less = await change_delegates(*left, gives=False)
-            taken = _scopes_answer(broker, less)
+            taken = scopes_answer(broker, less)
             agent = find(agent.id)
         given = " ".join(sorted(wider))
         verb = f"let {visible(to.name, 60)} act with {given} of"
-        wanted = _about(agent, verb, to=to.id, scopes=sorted(scopes))
+        wanted = about_agent(agent, verb, to=to.id, scopes=sorted(scopes))
         wanted = replace(wanted, subjects=(*wanted.subjects, f"agent:{to.id}"))
         answered = await changing.settle(request, body, wanted)
         return answered if taken is None else with_taken(answered, taken)
@@ -465,10 +365,13 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
         agent_id = _one(body)
         about = agent_id or "all agents"
         operator = await authority.actor(operator_of(request), Need.CUT, about)
+        again = _is_stopped(broker, agent_id)
         if agent_id is None:
             cancelled = await panic(broker, body.reason, operator)
         else:
             cancelled = await revoke_agent(broker, agent_id, body.reason, operator)
+        if again and not cancelled.ended_any:
+            decides_nothing(request)
         ended = _ended(cancelled, broker, one=agent_id is not None)
         if broker.team is not None and cancelled.recorded:
             brokers = await broker.team.confirmed(broker.ledger.head.seq)
@@ -493,6 +396,14 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
     return [route(calls.REVOKE, revoke), route(calls.REVOKE_TOKEN, end_token)]
 
 
+def _is_stopped(broker: Broker, agent_id: str | None) -> bool:
+    """Check whether an agent is revoked, or without an id whether all are stopped."""
+    if agent_id is None:
+        return broker.registry.panic is not None
+    agent = broker.registry.find_agent(agent_id)
+    return agent is not None and agent.status is AgentStatus.REVOKED
+
+
 def _restoring(broker: Broker, authority: Authority) -> list[Route]:
     async def do_restore(
         body: asks.RestoreRequest, operator: Actor, how: How
@@ -512,6 +423,8 @@ def _restoring(broker: Broker, authority: Authority) -> list[Route]:
         """
         body = await body_of(request, asks.RestoreRequest)
         agent_id, until = _one(body), moment_of(body.until, "until")
+        if not _is_stopped(broker, agent_id):
+            decides_nothing(request)
         if agent_id is None:
             if until is not None:
                 raise UsageError("'until' is for one agent")
@@ -522,7 +435,7 @@ def _restoring(broker: Broker, authority: Authority) -> list[Route]:
             wanted = Wanted(("agents",), f"restore {visible(agent_id, 60)}", agent_id)
             return await restoring.settle(request, body, wanted)
         agent = await broker.known(lambda: broker.registry.agent(agent_id))
-        wanted = _about(agent, "restore", until=body.until)
+        wanted = about_agent(agent, "restore", until=body.until)
         if until is None and authority.is_elsewhere(seat):
             with suppress(RefusedError):
                 await check_own(broker, authority.named(seat), agent)

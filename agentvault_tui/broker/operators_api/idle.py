@@ -22,7 +22,7 @@ _READS: Final = "decides_nothing"
 
 
 def decides_nothing(request: Request) -> None:
-    """Note that a request to such a path only reads, such as a plan."""
+    """Note that a request to such a path changes nothing, such as a plan."""
     setattr(request.state, _READS, True)
 
 
@@ -31,8 +31,8 @@ class IdleRenewal:
 
     One answered 202 has decided nothing yet: a change was asked for, or an approval was
     begun, which renews once it is given (`Authority.renew_once_approved`). Polling,
-    reading and refused requests renew nothing: programs send them too (NIST SP
-    800-63B-4 section 2.3.3).
+    reading, refused requests and those that change nothing renew nothing: programs
+    send them too (NIST SP 800-63B-4 section 2.3.3).
     """
 
     def __init__(self, app: App, used: Callable[[str], None]) -> None:

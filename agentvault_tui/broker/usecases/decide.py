@@ -291,17 +291,19 @@ def check_rate(broker: Broker, request: Request) -> None:
 
     Args:
         broker: the broker.
-        request: the permitted request; of an operator, nothing is counted.
+        request: the permitted request; of a token that an operator asked for, nothing
+            is counted.
 
     Raises:
         TooFastError: its agent has had as many as it may; nothing is recorded.
     """
     asker, requester = request.agent, request.requester
     if (by := request.asked_by) is not None:
-        if by.kind is not ActorKind.AGENT:
+        if by.kind is ActorKind.AGENT:
+            # It passes a token on: it asks, and its own rate counts.
+            asker, requester = broker.registry.agent(by.id), by.id
+        elif not request.evaluation:
             return
-        # It passes a token on: it asks, and its own rate counts.
-        asker, requester = broker.registry.agent(by.id), by.id
     broker.rates.take(requester, rate_of(broker, asker.decisions_a_second))
 
 

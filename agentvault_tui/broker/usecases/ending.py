@@ -68,6 +68,12 @@ class Cut:
     """Agents that were made from it, and ended with it."""
 
     @property
+    def ended_any(self) -> bool:
+        """Check whether a token, step-up, call or other agent ended with it."""
+        ended = self.tokens, self.stepups, self.calls.cut, self.delegated, self.derived
+        return any(ended)
+
+    @property
     def recorded(self) -> bool:
         """Check whether its event is durable."""
         return self.kept is Kept.LEDGER

@@ -28,6 +28,7 @@ from agentvault_tui.broker.usecases.request import (
 from agentvault_tui.errors import ShareTakenError
 from agentvault_tui.model import (
     Action,
+    Actor,
     Agent,
     DecisionId,
     EventType,
@@ -61,6 +62,7 @@ async def evaluate(
     source: str | None = None,
     others: tuple[Action, ...] = (),
     person: str = "",
+    asked_by: Actor | None = None,
 ) -> Answer:
     """Decide and record whether *action* may happen now, once.
 
@@ -80,6 +82,7 @@ async def evaluate(
         source: see `foresee`.
         others: see `Request.others`.
         person: see `Request.person`.
+        asked_by: the operator elsewhere who asked, if it was one.
 
     Returns:
         the answer; after a person's no, `Denied` with the decision that was held.
@@ -97,6 +100,7 @@ async def evaluate(
         source=source,
         others=others,
         person=person,
+        asked_by=asked_by,
     )
     decide = partial(_decide, broker, request, refusal, held)
     return await _until_decided(broker, decide, agent, wait, gone)

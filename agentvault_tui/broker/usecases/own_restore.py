@@ -26,15 +26,19 @@ async def check_own(broker: Broker, operator: Actor, agent: Agent) -> None:
 
     Raises:
         RefusedError: somebody or something else has revoked it since it was served
-            last (a signal, its end, its template, panic), or it is too long ago.
+            last (a signal, its end, its template, panic), or it is too long ago by the
+            wall clock or the boot clock, or this process started since.
     """
     refused = RefusedError(
         "only an approver may restore this agent",
         f"you may for {_OWN.seconds // 60} minutes where nobody but you has revoked it",
     )
+    lifetimes = broker.registry.lifetimes
     ended = agent.until is not None and agent.until.passed(broker.clock)
+    late = not lifetimes.revoked_within(agent.id, _OWN.total_seconds())
     origin = agent.from_template and broker.registry.find_agent(agent.from_template)
-    if ended or broker.registry.panic is not None or (origin and origin.revoked_at):
+    stopped = broker.registry.panic is not None
+    if ended or late or stopped or (origin and origin.revoked_at):
         raise refused
     await broker.ledger.confirm()
 

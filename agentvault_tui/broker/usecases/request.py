@@ -54,6 +54,8 @@ REPEATED: Final = "stepup_repeated"
 ANEW: Final = "The policy changed while this was decided. Ask again."
 ON_TRIAL: Final = "on_trial"
 """The reason of a denial of a permission removed on trial."""
+_ASKER: Final = frozenset({"asked_by", "session"})
+"""Who asked for the agent, among the further members of a decision's event."""
 _TAKEN: Final = frozenset({"scope_not_granted", "policy_forbids", "agent_revoked"})
 _TAKEN_BACK: Final = "It was taken away on trial: an operator can give it back."
 
@@ -405,6 +407,7 @@ def _request_detail(request: Request, stepup: StepUp) -> dict[str, Any]:
         "expires_at": iso(stepup.expires.wall),
         "need": stepup.need,
         **_event_detail(request),
+        **{name: request.about[name] for name in _ASKER & request.about.keys()},
         **tokenless(stepup),
     }
 

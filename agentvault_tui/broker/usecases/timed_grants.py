@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime
 from typing import Final
+
+import msgspec
 
 from agentvault_tui.broker.core import SYSTEM, Broker, decide_anew
 from agentvault_tui.broker.team_copies import put
@@ -15,15 +18,18 @@ from agentvault_tui.broker.usecases.scopes import (
     change_scopes,
     scopes_draft,
 )
-from agentvault_tui.clock import iso, parse_iso
+from agentvault_tui.clock import Deadline, as_set_now, iso, parse_iso
+from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import LedgerError, NotFoundError, UsageError
 from agentvault_tui.ledger import Meta
-from agentvault_tui.model import Actor, Agent, AgentId
+from agentvault_tui.model import Actor, Agent, AgentId, Draft
 
 log = logging.getLogger("agentvault.grants")
 
 ENDS: Final = "grant_ends:"
 """Of the small values with the end of a scope: its agent and the scope follow."""
+_BOOT: Final = "grant_boot:"
+"""The same end on the boot clock, a `Deadline`; brokers of 0.9.0 read `ENDS` alone."""
 _NONE: Final = frozenset[str]()
 
 
@@ -57,7 +63,7 @@ async def grant(
         LedgerError: it could not be recorded.
     """
     if seconds is None:
-        await _forget(broker, AgentId(agent_id), scopes)
+        await decide_anew(lambda: _make_lasting(broker, agent_id, scopes, operator))
     else:
         await decide_anew(lambda: _end(broker, agent_id, scopes, operator, seconds))
     changed = await change_scopes(broker, agent_id, scopes, ungrant, operator)
@@ -81,19 +87,53 @@ async def _end(
         )
     async with broker.registry.changing[agent.id]:
         agent = broker.registry.agent(agent_id)
-        until = iso(broker.clock.now() + timedelta(seconds=seconds))
+        ends = Deadline.after(broker.clock, seconds)
+        until, boot = iso(ends.wall), to_json(ends)
         draft = scopes_draft(operator, agent, reason="granted for a time")
         draft.detail.update(ends=sorted(scopes), until=until)
-        rows = [Meta(_key(agent.id, one), until) for one in sorted(scopes)]
+        rows = [
+            row
+            for one in sorted(scopes)
+            for row in (
+                Meta(_key(agent.id, one), until),
+                Meta(_key(agent.id, one, _BOOT), boot),
+            )
+        ]
         await broker.record(draft, changes=[agent, *rows])
         for row in rows:
             put(broker.kept, row.key, row.value)
+            broker.grant_ends[row.key] = until, ends
 
 
-async def _forget(broker: Broker, agent_id: AgentId, scopes: frozenset[str]) -> None:
-    keys = [key for one in scopes if (key := _key(agent_id, one)) in broker.kept]
+async def _make_lasting(
+    broker: Broker, agent_id: str, scopes: frozenset[str], operator: Actor
+) -> None:
+    agent = await broker.known(lambda: broker.registry.agent(agent_id))
+    async with broker.registry.changing[agent.id]:
+        agent = broker.registry.agent(agent_id)
+        if lasting := sorted(scopes & ends_of(broker, agent).keys()):
+            draft = scopes_draft(operator, agent, reason="granted without an end")
+            draft.detail.update(lasting=lasting)
+            await _forget(broker, agent.id, frozenset(lasting), (draft,), (agent,))
+    await _forget(broker, agent.id, scopes)  # of those that the agent has no more
+
+
+async def _forget(
+    broker: Broker,
+    agent_id: AgentId,
+    scopes: frozenset[str],
+    drafts: Sequence[Draft] = (),
+    agents: Sequence[Agent] = (),
+) -> None:
+    keys = [
+        key
+        for one in scopes
+        for prefix in (ENDS, _BOOT)
+        if (key := _key(agent_id, one, prefix)) in broker.kept
+    ]
     if keys:
-        await broker.record(changes=[Meta(key, None) for key in keys])
+        rows = [Meta(key, None) for key in keys]
+        await broker.record(*drafts, changes=[*agents, *rows])
         for key in keys:
             put(broker.kept, key, None)
 
@@ -116,11 +156,16 @@ def ends_of(broker: Broker, agent: Agent) -> dict[str, str]:
     }
 
 
-async def end_due(broker: Broker) -> None:
-    """Remove the scopes whose time is over, as an operator does."""
-    now, due = broker.clock.now(), defaultdict[str, set[str]](set)
-    for key, until in broker.kept.items():
-        if key.startswith(ENDS) and parse_iso(until) <= now:
+async def end_due(broker: Broker, latest: datetime | None = None) -> None:
+    """Remove the scopes whose time is over by either clock, as an operator does.
+
+    Args:
+        broker: the broker.
+        latest: at a start the time of the ledger's last event: it is not earlier now.
+    """
+    due = defaultdict[str, set[str]](set)
+    for key, ends in _deadlines(broker, latest).items():
+        if ends.passed(broker.clock):
             agent_id, _, scope = key.removeprefix(ENDS).partition(":")
             due[agent_id].add(scope)
     for agent_id, scopes in due.items():
@@ -136,5 +181,47 @@ async def end_due(broker: Broker) -> None:
             log.warning("ended scopes are forgotten later: %s", error.what)
 
 
-def _key(agent_id: str, scope: str) -> str:
-    return f"{ENDS}{agent_id}:{scope}"
+def ends_as_set_now(broker: Broker) -> list[Meta]:
+    """Return ends that would be later by a wall clock that was set back.
+
+    Each as the clock is set now, as with `Lifetimes.as_set_now`.
+    """
+    ends = as_set_now(broker.clock)
+    moved = {
+        key: iso(wall)
+        for key, deadline in _deadlines(broker).items()
+        if (wall := ends(deadline)) < deadline.wall
+    }
+    for key, until in moved.items():
+        deadline = broker.grant_ends[key][1]._replace(wall=parse_iso(until))
+        broker.grant_ends[key] = until, deadline
+        put(broker.kept, key, until)
+    return [Meta(key, until) for key, until in moved.items()]
+
+
+def _deadlines(broker: Broker, latest: datetime | None = None) -> dict[str, Deadline]:
+    """Return the end of each scope, by its row; new rows are of another broker."""
+    now, ends = latest or broker.clock.now(), dict[str, tuple[str, Deadline]]()
+    for key, until in broker.kept.items():
+        if not key.startswith(ENDS):
+            continue
+        row, deadline = broker.grant_ends.get(key, ("", None))
+        if deadline is None or row != until:
+            deadline = _stored(broker, key).loaded(broker.clock, now)
+        ends[key] = until, deadline
+    broker.grant_ends = ends
+    return {key: deadline for key, (_, deadline) in ends.items()}
+
+
+def _stored(broker: Broker, key: str) -> Deadline:
+    wall = parse_iso(broker.kept[key])
+    with suppress(KeyError, msgspec.MsgspecError):  # of 0.9.0, or changed
+        boot = broker.kept[_BOOT + key.removeprefix(ENDS)]
+        ends = msgspec.json.decode(boot, type=Deadline)
+        if ends.wall >= wall:  # which is earlier if the clock was set since
+            return ends._replace(wall=wall)
+    return Deadline(wall, 0.0, "")
+
+
+def _key(agent_id: str, scope: str, prefix: str = ENDS) -> str:
+    return f"{prefix}{agent_id}:{scope}"

@@ -432,6 +432,29 @@ async def test_an_operator_restores_what_they_alone_revoked_just_now(
         assert cut.status_code == 200
 
 
+@pytest.mark.parametrize("how", ["running", "restarted"])
+async def test_a_clock_set_back_gives_no_more_time_to_restore(
+    bench: Bench, clock: ManualClock, how: str
+) -> None:
+    """The 10 minutes end by both clocks, and with the process."""
+    agent = await bench.agent("payer")
+    async with opened(bench) as stand:
+        operator = await signed_in(stand, "operator")
+        await operator.post("/api/agents/revoke", agent_id=agent.id, reason="r")
+        if how == "running":
+            clock.advance(10 * 60 + 1)
+            clock.jump_wall(-60)
+            back = await operator.post("/api/agents/restore", agent_id=agent.id)
+            assert (back.status_code, back.json()["needed_role"]) == (403, "approver")
+            return
+    clock.advance(9 * 60)
+    clock.jump_wall(-8 * 60)
+    async with bench.restarted() as again, opened(again) as stand:
+        operator = await signed_in(stand, "operator")
+        back = await operator.post("/api/agents/restore", agent_id=agent.id)
+        assert (back.status_code, back.json()["needed_role"]) == (403, "approver")
+
+
 async def test_a_viewer_asks_no_agents_questions(stand: Stand) -> None:
     """A hook and a run need no role at the socket; elsewhere they do."""
     viewer = await signed_in(stand, "viewer")

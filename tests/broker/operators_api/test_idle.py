@@ -88,6 +88,34 @@ async def test_a_session_is_renewed_once_its_person_has_approved(
         assert (await idle_at(approver) > before) is (sub == "auth0|vera")
 
 
+@pytest.mark.parametrize("number", range(4))
+async def test_a_call_that_changes_nothing_renews_nothing(
+    bench: Bench, number: int
+) -> None:
+    """The first time each of these decides; the second time programs could send it."""
+    agent = await bench.agent("payer", "send:payment", "read:calendar")
+    requests: list[tuple[str, dict[str, object]]] = [
+        ("/api/agents/revoke", {"agent_id": agent.id, "reason": "r"}),
+        ("/api/agents/revoke", {"all": True, "reason": "r"}),
+        ("/api/agents/scopes", {"agent_id": agent.id, "ungrant": ["send:payment"]}),
+        ("/api/agents/restore", {"agent_id": agent.id}),
+    ]
+    path, body = requests[number]
+    async with Stand.open(bench) as stand:
+        operator = stand.operator()
+        await operator.sign_in("operator")
+        if path == "/api/agents/restore":
+            cut = {"agent_id": agent.id, "reason": "r"}
+            await operator.post("/api/agents/revoke", **cut)
+        times = [await idle_at(operator)]
+        for _ in range(2):
+            bench.clock.advance(60)
+            answer = await operator.post(path, **body)
+            assert answer.status_code in {200, 403}, answer.text
+            times.append(await idle_at(operator))
+        assert times[0] < times[1] == times[2]
+
+
 async def test_a_plan_of_files_renews_nothing(bench: Bench) -> None:
     """Nor does applying what is so already: programs compare files often."""
     async with Stand.open(bench) as stand:

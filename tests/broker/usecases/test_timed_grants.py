@@ -7,11 +7,12 @@ from support.bench import OPERATOR, Bench
 from support.gateway_stand import operators_http
 
 from agentvault_tui.broker.answers import Denied, Granted
+from agentvault_tui.broker.serve import _clock
 from agentvault_tui.broker.usecases.apply_entries import files_of
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.timed_grants import ENDS, end_due, grant
 from agentvault_tui.errors import UsageError
-from agentvault_tui.ledger import verify_ledger
+from agentvault_tui.ledger import Meta, verify_ledger
 from agentvault_tui.model import Action, Agent
 
 SCOPE = "read:contacts"
@@ -61,6 +62,65 @@ async def test_the_end_holds_over_a_restart(bench: Bench) -> None:
     bench.clock.advance(61)
     async with bench.restarted() as again:
         assert again.broker.registry.agent(agent.id).scopes == ("read:calendar",)
+
+
+@pytest.mark.parametrize("how", ["running", "restarted", "rebooted", "of 0.9.0"])
+async def test_a_clock_set_back_extends_no_grant(bench: Bench, how: str) -> None:
+    """The boot clock ends it too; after a reboot, the end as the clock was set then."""
+    agent = await bench.agent("clerk", "read:calendar")
+    await grant(bench.broker, agent.id, frozenset({SCOPE}), NONE, OPERATOR, seconds=60)
+    if how == "of 0.9.0":  # which stored the wall clock alone; its brokers know more
+        rows = [key for key in bench.broker.kept if key.startswith("grant_boot:")]
+        await bench.broker.record(changes=[Meta(key, None) for key in rows])
+        bench.broker.kept = {
+            key: value for key, value in bench.broker.kept.items() if key not in rows
+        }
+    bench.clock.advance(30)
+    bench.clock.jump_wall(-3600)
+    drift = bench.clock.now().timestamp() - bench.clock.boot() + 3600
+    await _clock(bench.broker, drift)
+
+    async def check(now: Bench) -> None:
+        assert SCOPE in now.broker.registry.agent(agent.id).scopes
+        bench.clock.advance(29)
+        await end_due(now.broker)
+        assert SCOPE in now.broker.registry.agent(agent.id).scopes
+        bench.clock.advance(2)
+        await end_due(now.broker)
+        assert SCOPE not in now.broker.registry.agent(agent.id).scopes
+        found = verify_ledger(bench.home)
+        assert found.ok, found.problem
+
+    if how == "running":
+        await check(bench)
+        return
+    if how == "rebooted":
+        bench.clock.reboot("b1")
+    async with bench.restarted() as again:
+        await check(again)
+
+
+async def test_a_clock_set_back_while_no_broker_ran_extends_no_grant(
+    bench: Bench,
+) -> None:
+    """In one boot it ends on time; after a reboot the ledger's time bounds it."""
+    agent = await bench.agent("clerk", "read:calendar")
+    both = frozenset({SCOPE})
+    await grant(bench.broker, agent.id, both, NONE, OPERATOR, seconds=60)
+    bench.clock.advance(59)
+    bench.clock.jump_wall(-50)
+    async with bench.restarted() as again:
+        assert SCOPE in again.broker.registry.agent(agent.id).scopes
+        bench.clock.advance(1)
+        await end_due(again.broker)
+        assert SCOPE not in again.broker.registry.agent(agent.id).scopes
+        await grant(again.broker, agent.id, both, NONE, OPERATOR, seconds=60)
+        bench.clock.jump_wall(-3600)
+        bench.clock.reboot("b1")
+        async with again.restarted() as last:
+            bench.clock.advance(60)
+            await end_due(last.broker)
+            assert SCOPE not in last.broker.registry.agent(agent.id).scopes
 
 
 @pytest.mark.parametrize("then", ["for good", "taken and granted", "longer"])
