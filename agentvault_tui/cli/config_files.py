@@ -67,7 +67,7 @@ def write_config_file(
 
 
 def waiting_edits(session: CliSession, folder: str) -> list[str]:
-    """Return what a running broker says of edits that wait for an approver.
+    """Return the warnings of a running broker about edits that wait for an approver.
 
     Args:
         session: of the command.

@@ -1,6 +1,6 @@
 """The terminal and the standard streams of a confined command.
 
-A descriptor is a way out: ``/proc/self/fd/0`` opens its file anew, with the user's
+A descriptor is a way out: ``/proc/self/fd/0`` opens its file again, with the user's
 rights, and a signal to a process group reaches `run` and the programs that wait for it.
 """
 

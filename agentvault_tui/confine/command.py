@@ -52,7 +52,7 @@ class ConfinedCommand:
         """Wait until it has ended, and return its exit code.
 
         bubblewrap is in the command's process group, so the command can stop it by a
-        signal to the group: it is continued, or nobody would see the command's end.
+        signal to the group: it is continued, so that the command's end is seen.
         """
         process = self._started.process
         while process.poll() is None:

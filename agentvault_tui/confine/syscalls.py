@@ -244,7 +244,7 @@ def _tcp_rules() -> list[CallRule]:
 
 
 def _process_rules() -> list[CallRule]:
-    """Return rules that keep other processes and their shared memory as they are."""
+    """Return rules that protect other processes and their shared memory."""
     rules = [CallRule(name, errno.EPERM) for name in _SHARED_MEMORY]
     # The kernel reads 32 bits of a number: each of them must be 0.
     rules += [

@@ -21,7 +21,7 @@ _READ: Final = frozenset(
 PARAMETERS: Final = _READ | {"resource"}
 """The facts of a request that a rule may read and the request may leave out."""
 _LONG_NAME: Final = 128
-MOST_ADDRESSES: Final = 5_000
+MOST_ADDRESSES: Final = 1_000
 """Of one request, that are read: each takes some 7 µs of the event loop, where others
 wait. The recipients of more are unclear."""
 ADDRESSED: Final = frozenset({"to", "cc", "bcc"})

@@ -33,7 +33,7 @@ _PIECE: Final = 65_536
 _TURN_S: Final = 0.001
 """Seconds of one turn of the event loop for the events of a stream."""
 _MOST_USELESS: Final = 10_000
-"""Events of a stream that are no message, such as those that keep it open."""
+"""Events of a stream that are no message, such as comments against time limits."""
 
 
 class RefusedByServerError(UpstreamError):
