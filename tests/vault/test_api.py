@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.exchanges import answer
+from support.exchanges import answer, rows_of
 from support.manual_clock import ManualClock
 from support.rogue_tenant import TOKEN, Answer, Request, RogueTenant
 
@@ -22,11 +22,6 @@ from agentvault_tui.vault.issuer import is_path, path
 
 GRANTS = "/api/v2/grants"
 CONNECTIONS = "/api/v2/connections"
-
-
-async def rows_of(listing: Any) -> list[Any]:
-    """Return all rows of a listing."""
-    return [row async for row in listing]
 
 
 def by_number(total: int, *, limit: int = 100, bare: bool = False) -> Any:
@@ -84,15 +79,6 @@ async def test_a_list_of_more_than_1000_rows_is_an_error(
         await anext(rows)
 
 
-async def test_a_list_that_ends_before_its_total_is_an_outage(
-    tenant: RogueTenant, api: Management
-) -> None:
-    """An empty page where rows were promised is not taken for the end."""
-    tenant.script(GRANTS, Answer({"total": 7, "grants": []}))
-    with pytest.raises(TenantUnreachableError, match="promised 7 rows"):
-        await rows_of(api.by_page("grants", "grants"))
-
-
 @pytest.mark.parametrize("count", [0, 1, 3])
 async def test_every_page_of_a_checkpoint_list_is_read(
     tenant: RogueTenant, api: Management, count: int
@@ -111,40 +97,44 @@ async def test_every_page_of_a_checkpoint_list_is_read(
     assert tenant.sent(CONNECTIONS)[0].query == {"take": "100"}
 
 
-async def test_repeated_checkpoints_are_an_error(
-    tenant: RogueTenant, api: Management
-) -> None:
-    """A tenant that never says the end costs two answers, not a loop."""
-    tenant.script(CONNECTIONS, Answer({"connections": [{"id": 1}], "next": "a"}))
-    with pytest.raises(TenantUnreachableError, match="has no end"):
-        await rows_of(api.by_checkpoint("connections", "connections"))
-    assert tenant.asked(CONNECTIONS) == 2
-
-
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rows", "mark", "asked"),
+    [(1, "a", 2), pytest.param(30_000, "{}", 4, marks=pytest.mark.slow)],
+    ids=["the same mark", "new marks"],
+)
 async def test_an_endless_list_is_an_error(
-    tenant: RogueTenant, api: Management
+    tenant: RogueTenant, api: Management, rows: int, mark: str, asked: int
 ) -> None:
-    """New marks and full pages for ever are an outage after a bound of rows."""
-    row = {"id": 1}
+    """A mark that comes again ends it at once, new ones after a bound of rows."""
 
     def answer(request: Request) -> Answer:
-        at = int(request.query.get("from", "0"))
-        return Answer({"connections": [row] * 30_000, "next": str(at + 1)})
+        at = int(request.query.get("from", "0").replace("a", "0"))
+        following = mark.format(at + 1)
+        return Answer({"connections": [{"id": 1}] * rows, "next": following})
 
     tenant.script(CONNECTIONS, answer)
     with pytest.raises(TenantUnreachableError, match="has no end"):
         await rows_of(api.by_checkpoint("connections", "connections"))
-    assert tenant.asked(CONNECTIONS) == 4
+    assert tenant.asked(CONNECTIONS) == asked
 
 
-@pytest.mark.parametrize("body", [{}, {"grants": {}}, [1], "x", None, {"grants": [1]}])
+NO_LIST = "something else than a list"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"total": 7, "grants": []}, "promised 7 rows"),
+        *(({}, NO_LIST), ({"grants": {}}, NO_LIST), ([1], NO_LIST)),
+        *(("x", NO_LIST), (None, NO_LIST), ({"grants": [1]}, NO_LIST)),
+    ],
+)
 async def test_an_answer_without_a_list_is_an_error(
-    tenant: RogueTenant, api: Management, body: Any
+    tenant: RogueTenant, api: Management, body: Any, said: str
 ) -> None:
-    """Rubbish where rows should be does not read as nothing being there."""
+    """Rubbish, or no row where some were promised, does not read as the end."""
     tenant.script(GRANTS, Answer(json.dumps(body).encode()))
-    with pytest.raises(TenantUnreachableError, match="something else than a list"):
+    with pytest.raises(TenantUnreachableError, match=said):
         await rows_of(api.by_page("grants", "grants"))
 
 

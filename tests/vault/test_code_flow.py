@@ -85,25 +85,32 @@ async def test_a_code_is_redeemed_with_its_verifier(
     assert tenant.asked(TOKEN) == 2
 
 
-@pytest.mark.parametrize("state", ["", "another's", "ü"])
-async def test_a_foreign_state_redeems_no_code(
-    tenant: RogueTenant, wired: Tenant, begun: SigningIn, state: str
+@pytest.mark.parametrize(
+    ("state", "seconds", "error"),
+    [
+        *(("", 0, "wrong_state"), ("another's", 0, "wrong_state")),
+        *(("ü", 0, "wrong_state"), (None, 601, "expired")),
+    ],
+)
+async def test_a_foreign_or_late_state_redeems_no_code(
+    tenant: RogueTenant,
+    wired: Tenant,
+    begun: SigningIn,
+    clock: ManualClock,
+    *,
+    state: str | None,
+    seconds: float,
+    error: str,
 ) -> None:
-    """Another's sign-in cannot be slipped in under ours (RFC 6749 section 10.12)."""
+    """Another's sign-in cannot be slipped in under ours (RFC 6749 section 10.12).
+
+    A page left open for more than ten minutes is begun again.
+    """
+    clock.advance(seconds)
+    state = begun.state if state is None else state
     with pytest.raises(TenantRefusedError) as caught:
         await finish_sign_in(wired, AGENT, begun, code="c1", state=state)
-    assert caught.value.error == "wrong_state"
-    assert tenant.asked(TOKEN) == 0
-
-
-async def test_a_sign_in_expires_after_ten_minutes(
-    tenant: RogueTenant, wired: Tenant, begun: SigningIn, clock: ManualClock
-) -> None:
-    """A page left open over lunch is begun again."""
-    clock.advance(601)
-    with pytest.raises(TenantRefusedError) as caught:
-        await finish_sign_in(wired, AGENT, begun, code="c1", state=begun.state)
-    assert caught.value.error == "expired"
+    assert caught.value.error == error
     assert tenant.asked(TOKEN) == 0
 
 

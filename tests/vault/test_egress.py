@@ -207,52 +207,33 @@ def test_proxy_variables_are_read_as_curl_reads_them(
 
 
 @pytest.mark.parametrize(
-    "said",
+    "named",
     [
-        "socks5://svc:secret-word@p.test:1080",
-        "ftp://svc:secret-word@p.test",
-        "http://svc:secret-word@",
-        "http://svc:secret-word@p.test:port",
-        "http://svc:secret-word@p.test:99999",
-        "http://svc:secret word@p.test",
-        "http://svc:secret-word@[::1",
-        "http://svc:secret-word\n@p.test",
-        "svc:secret-word@",
+        *("socks5://svc:s3cret@p.test:1080", "ftp://svc:s3cret@p.test"),
+        *("http://svc:s3cret@", "http://svc:s3cret@p.test:port", "svc:s3cret@"),
+        *("http://svc:s3cret@p.test:99999", "http://svc:s3cret word@p.test"),
+        *("http://svc:s3cret@[::1", "http://svc:s3cret\n@p.test"),
+        *("http://svc:12/s3cret@proxy.test:3128", "http://svc:12?s3cret@proxy.test"),
+        *("http://svc:12#s3cret@proxy.test", "http://svc:s3cret@999.1.1.1:3128"),
+        "svc:s3cret@proxy.test:99999",
     ],
 )
 async def test_a_proxy_that_cannot_be_used_is_named_by_its_variable(
-    monkeypatch: pytest.MonkeyPatch, clock: ManualClock, said: str
+    monkeypatch: pytest.MonkeyPatch, clock: ManualClock, named: str
 ) -> None:
-    """Nothing goes past it, and its account is not quoted."""
-    monkeypatch.setenv("HTTPS_PROXY", said)
+    """Nothing goes past it, and its account is not quoted.
+
+    A part of a password that stands before a slash is not taken for a host.
+    """
+    monkeypatch.setenv("HTTPS_PROXY", named)
     tenant = Tenant(f"https://{HOST}/", clock)
     with pytest.raises(TenantUnreachableError, match="HTTPS_PROXY names") as caught:
         await tenant.metadata()
     assert tenant.reachable is False
-    assert "secret" not in caught.value.diagnosis() + tenant.way
+    written = (caught.value.diagnosis() + tenant.way).replace("3128", "")
+    assert not [one for one in ("svc", "s3cret", "12") if one in written]
     ((_, finding),) = [one async for one in checks.reach(tenant)]
     assert finding.level is Level.FAULT
-
-
-@pytest.mark.parametrize(
-    "named",
-    [
-        *("http://svc:12/s3cret@proxy.test:3128", "http://svc:12?s3cret@proxy.test"),
-        *("http://svc:12#s3cret@proxy.test", "http://svc:s3cret@999.1.1.1:3128"),
-        *("http://svc:s3cret@[::1", "svc:s3cret@proxy.test:99999"),
-    ],
-)
-async def test_an_unusable_proxy_is_an_outage_without_its_credentials(
-    monkeypatch: pytest.MonkeyPatch, clock: ManualClock, named: str
-) -> None:
-    """Nor is what stands before a slash in a password taken for the proxy's host."""
-    monkeypatch.setenv("HTTPS_PROXY", named)
-    tenant = Tenant(f"https://{HOST}/", clock)
-    with pytest.raises(TenantUnreachableError, match="HTTPS_PROXY names no") as caught:
-        await tenant.metadata()
-    written = caught.value.diagnosis() + tenant.way
-    for secret in ("svc", "s3cret", "12"):
-        assert secret not in written.replace("3128", "")
 
 
 @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "SSL_CERT_DIR"])

@@ -32,7 +32,7 @@ from agentvault_tui.model.claims import MFA_AT, ROLES, STEPUP
 from agentvault_tui.vault import Identity, TenantClient, is_approver
 from agentvault_tui.vault.identity import key_id, verify
 
-GONE = object()
+GONE, HALF = object(), object()
 
 
 def changed(claims: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -183,6 +183,8 @@ async def test_a_clock_skew_is_named_as_the_cause(
         ("exp", 0),
         ("exp", 10**30),
         ("exp", None),
+        ("exp", HALF),
+        ("iat", HALF),
         ("iat", GONE),
         ("iat", True),
         ("iat", "1"),
@@ -202,17 +204,13 @@ async def test_a_clock_skew_is_named_as_the_cause(
 async def test_missing_and_mistyped_claims_are_refused(
     tenant: RogueTenant, refused: Any, claims: Any, name: str, value: Any
 ) -> None:
-    """Every claim is there, of its type, and ours; a token of another kind is not."""
+    """Every claim is there, of its type, and ours; a token of another kind is not.
+
+    Times that are compared with ours are whole numbers.
+    """
+    if value == HALF:
+        value = claims[name] + 0.5
     assert await refused(tenant.sign(changed(claims, **{name: value}))) == "claims"
-
-
-@pytest.mark.parametrize("name", ["iat", "exp"])
-async def test_fractions_of_a_second_are_refused(
-    tenant: RogueTenant, refused: Any, claims: Any, name: str
-) -> None:
-    """Times that are compared with ours are whole numbers, as everyone writes them."""
-    odd = changed(claims, **{name: claims[name] + 0.5})
-    assert await refused(tenant.sign(odd)) == "claims"
 
 
 async def test_several_audiences_need_our_azp(
@@ -226,24 +224,14 @@ async def test_several_audiences_need_our_azp(
 
 
 @pytest.mark.parametrize(
-    ("amr", "reason"),
-    [
-        (GONE, "no_mfa"),
-        (None, "no_mfa"),
-        ([], "no_mfa"),
-        (["pwd"], "no_mfa"),
-        ("mfa", "no_mfa"),
-        (["MFA"], "no_mfa"),
-        (["mfa "], "no_mfa"),
-        ([["mfa"]], "no_mfa"),
-        ({"mfa": True}, "no_mfa"),
-    ],
+    "amr",
+    [GONE, None, [], ["pwd"], "mfa", ["MFA"], ["mfa "], [["mfa"]], {"mfa": True}],
 )
 async def test_an_id_token_without_a_second_factor_is_refused(
-    tenant: RogueTenant, refused: Any, claims: Any, amr: Any, reason: str
+    tenant: RogueTenant, refused: Any, claims: Any, amr: Any
 ) -> None:
     """`amr` is a list that holds the word mfa, or the sign-in does not count."""
-    assert await refused(tenant.sign(changed(claims, amr=amr))) == reason
+    assert await refused(tenant.sign(changed(claims, amr=amr))) == "no_mfa"
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,10 @@
 
 import base64
 import hashlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from support.exchanges import answer
+from support.exchanges import answer, rows_of
 from support.manual_clock import ManualClock
 from support.rogue_tenant import TOKEN, Answer, RogueTenant
 
@@ -56,11 +55,6 @@ def replay(tenant: RogueTenant, path: str, *names: str) -> None:
     tenant.script(BASE + path, *answers)
 
 
-async def all_of(listing: AsyncIterator[Any]) -> list[Any]:
-    """Return all rows of a listing."""
-    return [row async for row in listing]
-
-
 async def test_an_account_is_connected_in_two_calls_with_a_browser_between(
     tenant: RogueTenant, mine: MyAccountApi
 ) -> None:
@@ -96,34 +90,38 @@ async def test_the_token_is_for_this_api_and_its_scopes(
 ) -> None:
     """One refresh token, this audience: `me/` with its slash."""
     replay(tenant, "accounts", "accounts_end")
-    await all_of(mine.accounts())
+    await rows_of(mine.accounts())
     form = tenant.sent(TOKEN)[0].form
     assert form["audience"] == f"{tenant.issuer}me/"
     assert form["scope"].split() == list(SCOPES)
 
 
-@pytest.mark.parametrize("state", ["", "another", "the-statE", "thé-state"])
-async def test_a_connect_code_with_a_foreign_state_is_refused(
-    tenant: RogueTenant, mine: MyAccountApi, state: str
+@pytest.mark.parametrize(
+    ("state", "seconds", "error"),
+    [
+        *((one, 0, "wrong_state") for one in ("", "another", "the-statE", "thé-state")),
+        ("the-state", 300, "expired"),
+    ],
+)
+async def test_a_connect_code_with_a_foreign_state_or_too_late_is_refused(
+    tenant: RogueTenant,
+    mine: MyAccountApi,
+    clock: ManualClock,
+    *,
+    state: str,
+    seconds: float,
+    error: str,
 ) -> None:
-    """Another's connection cannot be slipped in under ours: nothing is spent."""
+    """Another's connection cannot be slipped in under ours: nothing is spent.
+
+    After five minutes ours is over too.
+    """
     replay(tenant, "connect", "connect")
     begun = await mine.connect(GOOGLE, BACK)
+    clock.advance(seconds)
     with pytest.raises(TenantRefusedError) as caught:
         await mine.complete(begun, code="their-code", state=state)
-    assert caught.value.error == "wrong_state"
-    assert tenant.asked(BASE + "complete") == 0
-
-
-async def test_a_connect_code_after_its_time_is_refused(
-    tenant: RogueTenant, mine: MyAccountApi, clock: ManualClock
-) -> None:
-    """Five minutes, by the clock, and no call after them."""
-    replay(tenant, "connect", "connect")
-    begun = await mine.connect(GOOGLE, BACK)
-    clock.advance(300)
-    with pytest.raises(TenantRefusedError, match="time to come back is over"):
-        await mine.complete(begun, code="c", state="the-state")
+    assert caught.value.error == error
     assert tenant.asked(BASE + "complete") == 0
 
 
@@ -163,7 +161,7 @@ async def test_accounts_are_listed_to_the_end(
 ) -> None:
     """Twenty at a time, as many as the API gives."""
     replay(tenant, "accounts", "accounts", "accounts_end")
-    found = await all_of(mine.accounts(connection=GOOGLE))
+    found = await rows_of(mine.accounts(connection=GOOGLE))
     assert [one.id for one in found] == ["cac_1", "cac_2"]
     queries = [one.query for one in tenant.sent(BASE + "accounts")]
     assert queries == [

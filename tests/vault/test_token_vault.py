@@ -92,13 +92,17 @@ def test_every_cause_is_known_from_a_recorded_refusal() -> None:
         (Answer(b"garbage"), Cause.UNAVAILABLE),
         (Answer({}, 503), Cause.UNAVAILABLE),
         (Answer(raw=b""), Cause.UNAVAILABLE),
+        (None, Cause.UNAVAILABLE),
     ],
 )
 async def test_an_unknown_refusal_gives_no_token(
-    tenant: RogueTenant, token_vault: TokenVault, reply: Answer, cause: Cause
+    tenant: RogueTenant, token_vault: TokenVault, reply: Answer | None, cause: Cause
 ) -> None:
-    """Whatever else comes back is no token, and an outcome rather than a crash."""
-    tenant.script(TOKEN, reply)
+    """Whatever else comes back, or nothing, is an outcome rather than a crash."""
+    if reply is None:
+        await tenant.stop()
+    else:
+        tenant.script(TOKEN, reply)
     found = await token_vault.for_refresh_token(Secret("v1.rt"), GOOGLE)
     assert isinstance(found, NoToken)
     assert found.cause is cause
@@ -113,16 +117,6 @@ async def test_a_rate_limited_exchange_says_when_to_retry(
     assert isinstance(found, NoToken)
     assert (found.cause, found.retry_after) == (Cause.UNAVAILABLE, 60.0)
     assert sum(naps) <= 5.0
-
-
-async def test_a_tenant_outage_is_an_outcome_of_an_exchange(
-    tenant: RogueTenant, token_vault: TokenVault
-) -> None:
-    """Nothing listens: no token, and worth asking again."""
-    await tenant.stop()
-    found = await token_vault.for_refresh_token(Secret("v1.rt"), GOOGLE)
-    assert isinstance(found, NoToken)
-    assert found.cause is Cause.UNAVAILABLE
 
 
 async def test_a_provider_token_is_in_no_repr_and_no_log(

@@ -1,6 +1,5 @@
 """The Management API's calls, against answers recorded from real tenants."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -28,11 +27,6 @@ from agentvault_tui.vault.management.rows import is_not_offered
 
 U1 = "auth0|u1"
 BASE = "/api/v2/"
-
-
-async def all_of(listing: AsyncIterator[Any]) -> list[Any]:
-    """Return all rows of a listing."""
-    return [row async for row in listing]
 
 
 def replay(tenant: RogueTenant, path: str, *names: str) -> str:

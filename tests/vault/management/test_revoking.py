@@ -73,27 +73,55 @@ def plan(tenant: RogueTenant, clock: ManualClock) -> Plan:
     return Plan(tenant, clock, lag=5.0)
 
 
-async def test_the_bulk_call_is_used_where_there_is_one(
-    tenant: RogueTenant, api: Management, plan: Plan
-) -> None:
-    """One request ends them, and reading shows when it has become true."""
-    done = await revoke_refresh_tokens(api, U1, AGENT)
-    assert (done.ways, done.confirmed) == (("refresh-tokens/revoke",), True)
-    assert set(plan.gone) == {"dcr_1", "rt_1"}
-    assert tenant.asked(BULK) == 1
-    assert all(one.method != "DELETE" for one in tenant.requests)
+BOTH, FORBIDDEN = {"dcr_1", "rt_1"}, "insufficient_scope"
+BULK_CALL, ONE_LIST = ("refresh-tokens/revoke",), ("users/refresh-tokens",)
 
 
-async def test_without_the_bulk_call_both_lists_are_emptied(
-    tenant: RogueTenant, api: Management, plan: Plan
+@pytest.mark.parametrize(
+    ("refused", "ways", "ended", "confirmed", "gone"),
+    [
+        ({}, BULK_CALL, 0, True, BOTH),
+        (
+            {BULK: "no_such_path"},
+            ("device-credentials", "users/refresh-tokens"),
+            *(2, True, BOTH),
+        ),
+        ({BULK: FORBIDDEN, DEVICES: FORBIDDEN}, ONE_LIST, 1, False, {"rt_1"}),
+        ({BULK: "no_such_path", DEVICES: FORBIDDEN}, ONE_LIST, 1, False, {"rt_1"}),
+        ({DEVICES: FORBIDDEN, OF_USER: FORBIDDEN}, BULK_CALL, 0, False, BOTH),
+        (
+            dict.fromkeys((BULK, DEVICES, OF_USER), "inexistent_user"),
+            *(BULK_CALL, 0, True, set()),
+        ),
+    ],
+    ids=["bulk", "lists", "scope", "unread list", "no list", "deleted user"],
+)
+async def test_refresh_tokens_end_by_whatever_way_there_is(
+    tenant: RogueTenant,
+    api: Management,
+    plan: Plan,
+    *,
+    refused: dict[str, str],
+    ways: tuple[str, ...],
+    ended: int,
+    confirmed: bool,
+    gone: set[str],
 ) -> None:
-    """What either list knows of is ended; other clients' tokens stay."""
-    tenant.script(BULK, answer("management", "no_such_path"))
+    """Never fail closed for revoking: what is allowed is done, the rest is said.
+
+    One bulk request ends them where there is one; otherwise each list is emptied, and
+    other clients' tokens stay. Only what was read to be over is confirmed: a token
+    may stand in a list that may not be read.
+    """
+    for path, name in refused.items():
+        tenant.script(path, answer("management", name))
     done = await revoke_refresh_tokens(api, U1, AGENT)
-    assert done.ways == ("device-credentials", "users/refresh-tokens")
-    assert (done.ended, done.confirmed) == (2, True)
-    assert set(plan.gone) == {"dcr_1", "rt_1"}
-    assert len(done.refused) == 1
+    assert (done.ways, done.ended, done.confirmed) == (ways, ended, confirmed)
+    assert set(plan.gone) == gone
+    if ways != BULK_CALL:
+        assert len(done.refused) == len(refused)
+    unread = FORBIDDEN in {refused.get(DEVICES), refused.get(OF_USER)}
+    assert bool(done.unread and done.unread.scopes) is unread
 
 
 async def test_a_free_plan_has_device_credentials_alone(
@@ -111,18 +139,6 @@ async def test_a_free_plan_has_device_credentials_alone(
     assert len(done.refused) == 2
 
 
-async def test_a_scope_that_is_missing_for_one_way_leaves_the_others(
-    tenant: RogueTenant, api: Management, plan: Plan
-) -> None:
-    """Never fail closed for revoking: what is allowed is done, the rest is said."""
-    tenant.script(BULK, answer("management", "insufficient_scope"))
-    tenant.script(DEVICES, answer("management", "insufficient_scope"))
-    done = await revoke_refresh_tokens(api, U1, AGENT)
-    assert (done.ways, done.ended) == (("users/refresh-tokens",), 1)
-    assert set(plan.gone) == {"rt_1"}
-    assert any("insufficient_scope" in why for why in done.refused)
-
-
 async def test_without_any_way_to_revoke_an_error_is_raised(
     tenant: RogueTenant, api: Management, plan: Plan
 ) -> None:
@@ -131,16 +147,6 @@ async def test_without_any_way_to_revoke_an_error_is_raised(
         tenant.script(path, answer("management", "insufficient_scope"))
     with pytest.raises(TenantScopeError):
         await revoke_refresh_tokens(api, U1, AGENT)
-
-
-async def test_a_deleted_user_has_no_refresh_tokens(
-    tenant: RogueTenant, api: Management, plan: Plan
-) -> None:
-    """A user that does not exist any more is what was wanted."""
-    for path in (BULK, DEVICES, OF_USER):
-        tenant.script(path, answer("management", "inexistent_user"))
-    done = await revoke_refresh_tokens(api, U1, AGENT)
-    assert (done.ended, done.confirmed) == (0, True)
 
 
 async def test_a_revocation_not_read_in_time_is_unconfirmed(
@@ -152,29 +158,6 @@ async def test_a_revocation_not_read_in_time_is_unconfirmed(
     done = await revoke_refresh_tokens(api, U1, AGENT)
     assert done.confirmed is False
     assert clock.boot() - began < 60
-
-
-async def test_a_revocation_that_cannot_be_read_is_unconfirmed(
-    tenant: RogueTenant, api: Management, plan: Plan
-) -> None:
-    """The bulk call was accepted, and nobody may look: that is said, not guessed."""
-    for path in (DEVICES, OF_USER):
-        tenant.script(path, answer("management", "insufficient_scope"))
-    done = await revoke_refresh_tokens(api, U1, AGENT)
-    assert (done.ways, done.confirmed) == (("refresh-tokens/revoke",), False)
-
-
-async def test_a_forbidden_list_leaves_a_revocation_unconfirmed(
-    tenant: RogueTenant, api: Management, plan: Plan
-) -> None:
-    """A token may stand in the list we may not read: an empty other proves nothing."""
-    tenant.script(BULK, answer("management", "no_such_path"))
-    tenant.script(DEVICES, answer("management", "insufficient_scope"))
-    done = await revoke_refresh_tokens(api, U1, AGENT)
-    assert "dcr_1" not in plan.gone
-    assert done.confirmed is False
-    assert done.unread is not None
-    assert done.unread.scopes
 
 
 async def test_an_outage_during_a_revocation_is_raised(
