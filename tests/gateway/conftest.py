@@ -10,7 +10,7 @@ import pytest
 import uvloop
 from support.bench import bench, clock
 from support.call_kit import BEARER, ROUTES
-from support.gateway_stand import Stand, standing
+from support.gateway_stand import Received, Stand, ok, standing
 
 from agentvault_tui.gateway import Service, Services
 from agentvault_tui.gateway.services import parse_service
@@ -57,6 +57,19 @@ async def stand(short: Path) -> AsyncIterator[Stand]:
     """A broker with its gateway on a socket, and an upstream that counts."""
     async with standing(short) as opened:
         yield opened
+
+
+@pytest.fixture
+def gate(stand: Stand) -> asyncio.Event:
+    """Must be set before the service answers."""
+    opened = asyncio.Event()
+
+    async def slow(request: Received, writer: asyncio.StreamWriter) -> None:
+        await opened.wait()
+        await ok(request, writer)
+
+    stand.upstream.answer = slow
+    return opened
 
 
 @pytest.fixture

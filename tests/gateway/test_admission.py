@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from httpx import Response
 from support.bench import OPERATOR
-from support.call_kit import BEARER, PAY, ROUTES, again, bearer, held
+from support.call_kit import BEARER, PAY, ROUTES, again, bearer, held, paying
 from support.gateway_stand import Stand
 from support.stepups import details_of
 from support.web_kit import talk
@@ -284,11 +284,7 @@ async def waiting(
     stand: Stand, token: str
 ) -> tuple[asyncio.Task[Response], StepUp, Call]:
     """Return a payment that waits for a person, its step-up, and the call."""
-    asking = asyncio.create_task(
-        stand.client.post(
-            "/gw/api/transfers/acct_1?memo=x", headers=bearer(token), json=PAY
-        )
-    )
+    asking = paying(stand, token, "/gw/api/transfers/acct_1?memo=x")
     stepup = await stand.pending()
     (call,) = stand.gateway.calls
     return asking, stepup, call
@@ -321,9 +317,7 @@ async def test_what_policy_denies_by_now_is_not_sent(stand: Stand, token: str) -
     )
     await reload_policy(stand.bench.broker)
     stand.bench.clock.advance(59 * 60)
-    asking = asyncio.create_task(
-        stand.client.post("/gw/api/transfers/a", headers=bearer(token), json=PAY)
-    )
+    asking = paying(stand, token)
     stepup = await stand.pending()
     stand.bench.clock.advance(61)
     await stand.approve(stepup.id)

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from support.bench import OPERATOR
-from support.call_kit import BEARER, OCTETS, PAY, ROUTES, bearer
+from support.call_kit import BEARER, OCTETS, PAY, ROUTES, bearer, paying
 from support.gateway_stand import (
     SECRET,
     Received,
@@ -225,20 +225,16 @@ async def test_an_elevated_token_opens_its_own_action_once(
 # Cut in flight
 
 
-async def test_the_end_of_an_agents_time_cuts_its_calls(stand: Stand) -> None:
+async def test_the_end_of_an_agents_time_cuts_its_calls(
+    stand: Stand, gate: asyncio.Event
+) -> None:
     """As its revocation would: what is in flight ends with it, and is in the record."""
-    bench, gate = stand.bench, asyncio.Event()
+    bench = stand.bench
     until = bench.clock.now() + timedelta(seconds=60)
     await stand.secret()
     await stand.service(BEARER + ROUTES)
     agent = await bench.agent("brief", "read:calendar", until=iso(until))
     token = await stand.token(agent, "read:calendar")
-
-    async def slow(request: Received, writer: asyncio.StreamWriter) -> None:
-        await gate.wait()
-        await ok(request, writer)
-
-    stand.upstream.answer = slow
     waits = asyncio.create_task(
         stand.client.get("/gw/api/events/waits", headers=bearer(token))
     )
@@ -336,21 +332,14 @@ async def test_a_cancelled_call_says_whether_its_body_had_left(
     assert told["request_whole"] is False
     assert 0 < told["bytes_out"] < 9 * 2**20
     assert told["cut_by"]["name"] == "uid 1000"
-    (result,) = [e for e in await stand.settled() if "result" in e.type]
+    result = await stand.result()
     assert result.detail["bytes_out"] == told["bytes_out"]
 
 
 async def test_a_panic_and_a_scope_taken_cut_what_they_are_about(
-    stand: Stand, agent: Agent, token: str
+    stand: Stand, agent: Agent, token: str, gate: asyncio.Event
 ) -> None:
     """A scope that is taken cuts calls under it alone; a panic cuts everybody's."""
-    gate = asyncio.Event()
-
-    async def slow(request: Received, writer: asyncio.StreamWriter) -> None:
-        await gate.wait()
-        await ok(request, writer)
-
-    stand.upstream.answer = slow
     headers = bearer(token)
     reads = asyncio.create_task(stand.client.get("/gw/api/events/a", headers=headers))
     writes = asyncio.create_task(
@@ -374,17 +363,10 @@ async def test_a_panic_and_a_scope_taken_cut_what_they_are_about(
 
 
 async def test_an_agent_has_so_many_calls_at_once(
-    stand: Stand, agent: Agent, token: str, monkeypatch: pytest.MonkeyPatch
+    stand: Stand, token: str, gate: asyncio.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Past its cap it is 503, another agent is not, and an ended call makes room."""
     monkeypatch.setattr(calls_module, "MOST_OPEN", 2)
-    gate = asyncio.Event()
-
-    async def slow(request: Received, writer: asyncio.StreamWriter) -> None:
-        await gate.wait()
-        await ok(request, writer)
-
-    stand.upstream.answer = slow
 
     def ask(secret: str) -> asyncio.Task[httpx.Response]:
         asked = stand.client.get("/gw/api/events/a", headers=bearer(secret))
@@ -449,12 +431,10 @@ async def test_a_revocation_that_overtakes_a_decision_sends_nothing(
 
 
 async def test_consoles_see_each_call_as_it_goes(stand: Stand, token: str) -> None:
-    """A call is told whole when it is held and when it has ended."""
+    """A call is told whole when it is held and when it has ended, sent or denied."""
     told: list[Any] = []
     stand.gateway.calls._tell = lambda _, info: told.append(info())
-    asking = asyncio.create_task(
-        stand.client.post("/gw/api/transfers/a", headers=bearer(token), json=PAY)
-    )
+    asking = paying(stand, token)
     stepup = await stand.pending()
     await stand.bench.until(lambda: [one.state for one in told] == ["held"])
     await stand.approve(stepup.id)
@@ -464,6 +444,12 @@ async def test_consoles_see_each_call_as_it_goes(stand: Stand, token: str) -> No
     assert (last.ended, last.status, last.bytes_in) == ("done", 200, 2)
     assert (last.service, last.method, last.path) == ("api", "POST", "/transfers/a")
     assert (last.stepup_id, last.decision_id) == (stepup.id, stepup.decision_id)
+    asking = paying(stand, token)
+    stepup = await stand.pending()
+    await stand.bench.until(lambda: told[-1].state == "held")
+    await stand.deny(stepup.id, "no")
+    assert (await asking).status_code == 403
+    await stand.bench.until(lambda: told[-1].state == "ended")
 
 
 async def test_an_attempt_whose_record_failed_and_is_there_did_not_go_out(

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 from support.bench import OPERATOR
-from support.call_kit import BEARER, PAY, ROUTES, bearer
-from support.gateway_stand import Received, Stand, ok
+from support.call_kit import BEARER, ROUTES, bearer, paying
+from support.gateway_stand import Stand
 
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.redeem import revoke_token
@@ -34,19 +34,6 @@ async def agent(stand: Stand) -> Agent:
 def read(stand: Stand, token: str, name: str = "e1") -> asyncio.Task[httpx.Response]:
     url = f"/gw/api/events/{name}"
     return asyncio.create_task(stand.client.get(url, headers=bearer(token)))
-
-
-@pytest.fixture
-def gate(stand: Stand) -> asyncio.Event:
-    """What the service waits for before it answers."""
-    opened = asyncio.Event()
-
-    async def slow(request: Received, writer: asyncio.StreamWriter) -> None:
-        await opened.wait()
-        await ok(request, writer)
-
-    stand.upstream.answer = slow
-    return opened
 
 
 @pytest.mark.parametrize(
@@ -142,9 +129,7 @@ async def test_a_held_call_is_none_of_those_that_a_revocation_cuts(
     stand: Stand, agent: Agent, token: str
 ) -> None:
     """Nothing of it was sent: its step-up is cancelled, which ends its wait."""
-    asking = asyncio.create_task(
-        stand.client.post("/gw/api/transfers/a", headers=bearer(token), json=PAY)
-    )
+    asking = paying(stand, token)
     await stand.pending()
     cut = await revoke_agent(stand.bench.broker, agent.id, "", OPERATOR)
     assert (tuple(cut.calls), cut.stepups) == ((0, 0), 1)

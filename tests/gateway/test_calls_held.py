@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from support.call_kit import BEARER, OCTETS, PAY, ROUTES, again, bearer, held
+from support.call_kit import BEARER, OCTETS, PAY, ROUTES, again, bearer, held, paying
 from support.gateway_stand import SECRET, Stand, standing
 
 from agentvault_tui.broker.answers import Granted
@@ -29,9 +29,7 @@ async def test_a_held_call_is_sent_when_a_person_approves_while_it_waits(
     stand: Stand, token: str
 ) -> None:
     """The token need not carry what always asks a person; approval sends it, once."""
-    call = asyncio.create_task(
-        stand.client.post("/gw/api/transfers/acct_1", headers=bearer(token), json=PAY)
-    )
+    call = paying(stand, token, "/gw/api/transfers/acct_1")
     stepup = await stand.pending()
     assert stand.upstream.received == []
     assert stepup.request is not None
@@ -93,9 +91,7 @@ async def test_a_changed_service_file_voids_an_approval(
     """What was approved goes to the place and with the credential of then, or nowhere:
     neither a retry nor a call that waits is sent after an edit."""
     one = (await held(stand, token))["auth_req_id"]
-    waiting = asyncio.create_task(
-        stand.client.post("/gw/api/transfers/acct_2", headers=bearer(token), json=PAY)
-    )
+    waiting = paying(stand, token, "/gw/api/transfers/acct_2")
     await stand.pending()
     (two,) = (s.id for s in stand.bench.broker.stepups.open() if s.id != one)
     await stand.approve(one)
@@ -228,11 +224,7 @@ async def test_a_held_call_whose_agent_left_is_not_sent(
     stand: Stand, token: str
 ) -> None:
     """Approval sends a call only while its connection is open; a retry still can."""
-    call = asyncio.create_task(
-        stand.client.post(
-            "/gw/api/transfers/acct_1?memo=x", headers=bearer(token), json=PAY
-        )
-    )
+    call = paying(stand, token, "/gw/api/transfers/acct_1?memo=x")
     stepup = await stand.pending()
     call.cancel()
     await asyncio.wait([call])
@@ -271,12 +263,7 @@ async def test_identical_calls_share_a_step_up_and_not_all_wait(
     """That many wait with an open connection; further calls are told to retry."""
     calls = stand.gateway.calls
     calls.held = SharedPlaces(16, stand.bench.clock.boot)
-    asking = [
-        asyncio.create_task(
-            stand.client.post("/gw/api/transfers/a", headers=bearer(token), json=PAY)
-        )
-        for _ in range(18)
-    ]
+    asking = [paying(stand, token) for _ in range(18)]
     await stand.bench.until(lambda: sum(one.done() for one in asking) == 2)
     assert calls.held.count(agent.id) == 16
     early = [one.result() for one in asking if one.done()]
@@ -294,17 +281,11 @@ async def test_held_calls_of_one_agent_make_room_for_another(
     """The latest beyond its share is answered at once, and the other one waits."""
     calls = stand.gateway.calls
     calls.held = SharedPlaces(4, stand.bench.clock.boot)
-    path = "/gw/api/transfers/a"
-
-    def ask(shown: str) -> asyncio.Task[httpx.Response]:
-        asked = stand.client.post(path, headers=bearer(shown), json=PAY)
-        return asyncio.create_task(asked)
-
-    asking = [ask(token) for _ in range(4)]
+    asking = [paying(stand, token) for _ in range(4)]
     await stand.bench.until(lambda: calls.held.count(agent.id) == 4)
     scopes = "read:calendar", "send:payment"
     other = await stand.agent(*scopes, name="other")
-    others = ask(await stand.token(other, "read:calendar"))
+    others = paying(stand, await stand.token(other, "read:calendar"))
     await stand.bench.until(lambda: calls.held.count(other.id) == 1)
     await stand.bench.until(lambda: any(one.done() for one in asking))
     (early,) = [one.result() for one in asking if one.done()]
@@ -330,22 +311,6 @@ async def test_concurrent_retries_send_once(stand: Stand, token: str) -> None:
         "already_used"
     }
     assert len(stand.upstream.received) == 1
-
-
-async def test_consoles_see_a_held_call_end_that_is_not_sent(
-    stand: Stand, token: str
-) -> None:
-    """A person denied it: nothing is in flight any more."""
-    told: list[Any] = []
-    stand.gateway.calls._tell = lambda _, info: told.append(info())
-    asking = asyncio.create_task(
-        stand.client.post("/gw/api/transfers/a", headers=bearer(token), json=PAY)
-    )
-    stepup = await stand.pending()
-    await stand.bench.until(lambda: [one.state for one in told] == ["held"])
-    await stand.deny(stepup.id, "no")
-    assert (await asking).status_code == 403
-    await stand.bench.until(lambda: told[-1].state == "ended")
 
 
 async def test_a_held_body_is_shown_byte_for_byte(stand: Stand, token: str) -> None:

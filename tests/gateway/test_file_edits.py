@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from support.bench import OPERATOR, Bench
+from support.bench import Bench
+from support.gateway_stand import gateway_of
 from support.manual_clock import ManualClock
 from support.scripted_tenant import ALICE
+from support.stepups import approve
 
-from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.broker.usecases.stepup_end import expire_due
 from agentvault_tui.gateway import Gateway
 from agentvault_tui.gateway.tools import shipped_tools
@@ -55,10 +56,8 @@ async def started(
     short: Path, clock: ManualClock, settings: Settings = FACTOR
 ) -> AsyncIterator[tuple[Bench, Gateway]]:
     bench = await Bench.open(Home.locate(short / "home"), clock, "", settings)
-    bench.broker.gateway = gateway = Gateway(bench.broker)
-    await gateway.start()
-    yield bench, gateway
-    await gateway.aclose()
+    async with gateway_of(bench) as gateway:
+        yield bench, gateway
     await bench.close()
 
 
@@ -82,13 +81,6 @@ def differing(change: StepUp) -> list[str]:
     assert change.change is not None
     (text,) = change.change.texts
     return text.diff.splitlines()
-
-
-async def approve(bench: Bench, change: StepUp) -> None:
-    await begin_approval(bench.broker, change.id, change.digest, OPERATOR)
-    bench.tenant.approve()
-    known = bench.broker.stepups
-    await bench.until(lambda: known.get(change.id).status != "authorizing")
 
 
 async def test_an_edit_points_a_service_nowhere_until_it_is_approved(

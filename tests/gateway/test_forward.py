@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from support.bench import OPERATOR
-from support.gateway_stand import Received, Stand, endless
+from support.call_kit import bearer
+from support.gateway_stand import Received, Stand, answers, endless
 from support.patience import PATIENT
 from support.web_kit import talk
 
@@ -298,7 +299,7 @@ async def test_a_body_that_nobody_reads_streams_with_flat_memory(
     stand.upstream.answer = back
     stand.upstream.keep = 0
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": OCTETS}
+    headers = bearer(token, **{"Content-Type": OCTETS})
     got = 0
     async with stand.client.stream(
         "PUT", "/gw/api/up", headers=headers, content=body()
@@ -310,7 +311,7 @@ async def test_a_body_that_nobody_reads_streams_with_flat_memory(
     assert grown < 24 * 1024, f"{grown} KiB"
     (attempt,) = await stand.bench.events("gateway.attempt")
     assert attempt.detail["body_sha256"] is None
-    (result,) = [e for e in await stand.settled() if e.type == "gateway.result"]
+    result = await stand.result()
     whole = hashlib.sha256(piece * (size // len(piece))).hexdigest()
     assert result.detail["body_sha256"] == whole
     assert (result.detail["bytes_out"], result.detail["bytes_in"]) == (size, size)
@@ -327,7 +328,7 @@ async def test_the_record_has_the_hash_of_what_left_of_a_body(
     writer.write(b"secret rows")
     await stand.bench.until(lambda: stand.upstream.bytes_read == 11)
     writer.transport.abort()
-    (result,) = [e for e in await stand.after_result() if e.type == "gateway.result"]
+    result = await stand.result()
     assert result.detail["ended"] == "failed"
     assert result.detail["body_bytes"] == result.detail["bytes_out"] == 11
     assert result.detail["body_sha256"] == hashlib.sha256(b"secret rows").hexdigest()
@@ -349,15 +350,14 @@ async def test_a_stream_begins_before_its_first_piece(stand: Stand, token: str) 
         writer.write(b"0\r\n\r\n")
 
     stand.upstream.answer = events
-    headers = {"Authorization": f"Bearer {token}"}
-    async with stand.client.stream("GET", "/gw/api/x", headers=headers) as reply:
+    async with stand.client.stream("GET", "/gw/api/x", headers=bearer(token)) as reply:
         assert reply.status_code == 200
         stream = reply.aiter_raw()
         go.set()
         assert await anext(stream) == b"data: 1\n\n"
         go.set()
         assert await anext(stream) == b"data: 2\n\n"
-    (result,) = [e for e in await stand.settled() if e.type == "gateway.result"]
+    result = await stand.result()
     assert result.detail["ended"] == "done"
 
 
@@ -371,11 +371,10 @@ async def test_an_agent_that_leaves_ends_its_call(stand: Stand, token: str) -> N
         ended.set()
 
     stand.upstream.answer = stream
-    headers = {"Authorization": f"Bearer {token}"}
-    async with stand.client.stream("GET", "/gw/api/x", headers=headers) as reply:
+    async with stand.client.stream("GET", "/gw/api/x", headers=bearer(token)) as reply:
         await anext(reply.aiter_raw())
     await asyncio.wait_for(ended.wait(), 5)
-    (result,) = [e for e in await stand.settled() if e.type == "gateway.result"]
+    result = await stand.result()
     assert result.detail["ended"] == "failed"
 
 
@@ -408,7 +407,7 @@ async def test_a_body_that_breaks_off_is_no_short_one(stand: Stand, token: str) 
     await writer.drain()
     await stand.bench.until(lambda: stand.upstream.bytes_read == 4)
     writer.close()
-    (result,) = [e for e in await stand.after_result() if e.type == "gateway.result"]
+    result = await stand.result()
     assert result.detail["ended"] == "failed"
     assert result.detail["bytes_out"] == 4
     del reader
@@ -433,9 +432,8 @@ async def test_bytes_behind_a_body_are_no_part_of_it(stand: Stand, token: str) -
 
 async def test_without_a_record_nothing_leaves(stand: Stand, token: str) -> None:
     """While the ledger cannot write a call is 503, and no service hears of it."""
-    headers = {"Authorization": f"Bearer {token}"}
     stand.bench.ledger.distrust("was changed")
-    reply = await stand.client.get("/gw/api/x", headers=headers)
+    reply = await stand.client.get("/gw/api/x", headers=bearer(token))
     assert (reply.status_code, reply.json()["error"]) == (
         503,
         "temporarily_unavailable",
@@ -455,8 +453,7 @@ async def test_a_result_the_ledger_cannot_take_is_recorded_later(
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
     stand.upstream.answer = failing
-    headers = {"Authorization": f"Bearer {token}"}
-    reply = await stand.client.get("/gw/api/x", headers=headers)
+    reply = await stand.client.get("/gw/api/x", headers=bearer(token))
     assert (reply.status_code, reply.text) == (200, "ok")
     await stand.bench.until(lambda: bool(stand.gateway.calls._unrecorded))
     with pytest.raises(LedgerUnwritableError):
@@ -470,8 +467,9 @@ async def test_an_attempt_without_a_result_becomes_unknown_at_a_start(
     stand: Stand, agent: Agent, token: str
 ) -> None:
     """Only those that have none, once, however often the broker starts."""
-    headers = {"Authorization": f"Bearer {token}"}
-    assert (await stand.client.get("/gw/api/x", headers=headers)).status_code == 200
+    assert (
+        await stand.client.get("/gw/api/x", headers=bearer(token))
+    ).status_code == 200
     await stand.settled()
     lost: dict[str, Any] = {"service": "api", "method": "POST", "call_id": "call_lost"}
     await stand.bench.broker.record(
@@ -521,14 +519,9 @@ async def test_answers_of_every_shape_pass(
     """Without a body, with a length and none, of statuses nobody registered; twice
     over one connection of the agent.
     """
-
-    async def answer(_: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 " + head + b"\r\n\r\n")
-
-    stand.upstream.answer = answer
-    headers = {"Authorization": f"Bearer {token}"}
+    stand.upstream.answer = answers(head)
     for _ in range(2):
-        reply = await stand.client.request(method, "/gw/api/x", headers=headers)
+        reply = await stand.client.request(method, "/gw/api/x", headers=bearer(token))
         assert (reply.status_code, reply.content) == (status, b"")
     if method == "HEAD":
         assert reply.headers["content-length"] == "1234"
@@ -543,8 +536,7 @@ async def test_a_request_without_a_route_has_the_scope_of_its_service(
     """``unmatched`` names a scope: on the path, and asked of the token."""
     await stand.service('unmatched = "read:calendar"\n')
     token = await stand.token(agent, "read:calendar")
-    headers = {"Authorization": f"Bearer {token}"}
-    reply = await stand.client.get("/gw/api/any/where?x=1", headers=headers)
+    reply = await stand.client.get("/gw/api/any/where?x=1", headers=bearer(token))
     assert reply.status_code == 200
     (attempt,) = await stand.bench.events("gateway.attempt")
     assert (attempt.action, attempt.resource) == ("read:calendar", "api:/any/where")
@@ -597,7 +589,7 @@ async def test_an_approved_body_leaves_with_its_length_however_it_came(
     await stand.service(SERVICE.partition("[[routes]]")[0] + HELD)
     agent = await stand.agent("write:calendar", "send:payment")
     token = await stand.token(agent, "write:calendar")
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": OCTETS}
+    headers = bearer(token, **{"Content-Type": OCTETS})
 
     async def pieces() -> AsyncIterator[bytes]:
         yield b"four"
@@ -622,8 +614,8 @@ async def test_an_upload_of_a_revoked_agent_is_answered_at_its_next_byte(
 ) -> None:
     """Nobody has decided about it yet, so there is no call in flight to be cut."""
     await stand.secret()
-    bearer = SERVICE.partition("[[routes]]")[0]
-    await stand.service(bearer + HELD if held else SERVICE)
+    credential = SERVICE.partition("[[routes]]")[0]
+    await stand.service(credential + HELD if held else SERVICE)
     agent = await stand.agent("write:calendar", "send:payment")
     token = await stand.token(agent, "write:calendar")
     kind = OCTETS if held else "application/json"

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 from support.bench import Bench
-from support.manual_clock import ManualClock
 
 from agentvault_tui.broker.agents_api import AgentsApi
 from agentvault_tui.broker.status import status_info
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.gateway import Gateway
-from agentvault_tui.home import Home
 from agentvault_tui.policy.texts import shipped_scopes
 
 ROUTE = '[[routes]]\nmethod = "GET"\npath = "/a/{x}"\nscope = "read:files"\n'
 
 
-@pytest.fixture
-async def bench(short: Path) -> AsyncIterator[Bench]:
-    home = Home.locate(short / "home")
-    opened = await Bench.open(home, ManualClock(datetime(2026, 11, 24, tzinfo=UTC)))
-    (home.config / "services").mkdir(exist_ok=True)
-    yield opened
-    await opened.close()
+@pytest.fixture(autouse=True)
+def folder(bench: Bench) -> None:
+    (bench.home.config / "services").mkdir(exist_ok=True)
 
 
 def write(bench: Bench, text: str) -> Path:

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway.test_calls import BEARER, ROUTES, bearer
-from gateway.test_held_faces import page_of, with_pages
+from gateway.test_held_faces import page_text, transfer
 from msgspec import to_builtins
-from support.bench import OPERATOR
+from support.call_kit import BEARER, ROUTES, again, held
 from support.gateway_stand import Stand
+from support.stepups import start
 
 from agentvault_tui import ocsf
 from agentvault_tui.broker.shapes import event_info
 from agentvault_tui.broker.stepups import digest_of
-from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.stepup import print_stepup
 from agentvault_tui.console.state.intake import Intake
 from agentvault_tui.ledger.docs import read_stepup, write_stepup
 from agentvault_tui.ledger.past_stepups import _begun
-from agentvault_tui.model import EventType, Money, StepUp
+from agentvault_tui.model import EventType, Money
 from agentvault_tui.operator_api.codec import decode
 from agentvault_tui.operator_api.shapes import StepUpInfo
 from agentvault_tui.watch.messages import compose
@@ -32,21 +30,6 @@ from agentvault_tui.watch.messages import compose
 MONEY = '[money]\nunit = "minor"\n'
 SHOWN = "42.00 USD (4200 minor units)"
 UNKNOWN = "4200 USD, unit unknown"
-
-
-async def hold(stand: Stand, money: str) -> StepUp:
-    """Have a transfer of 4200 held at a service with this table."""
-    await stand.secret()
-    await stand.service(BEARER + money + ROUTES)
-    broker = with_pages(stand)
-    agent = await stand.agent("read:calendar", "send:payment")
-    token = await stand.token(agent, "read:calendar")
-    reply = await stand.client.post(
-        "/gw/api/transfers/acct_1",
-        headers=bearer(token, Prefer="respond-async"),
-        json={"amount": 4200, "currency": "USD"},
-    )
-    return broker.stepups.get(reply.json()["auth_req_id"])
 
 
 @pytest.mark.parametrize(("money", "shown"), [(MONEY, SHOWN), ("", UNKNOWN)])
@@ -58,7 +41,7 @@ async def test_each_face_shows_the_amount_with_its_unit(
     shown: str,
 ) -> None:
     """Console, command line, phone page, alert and OCSF; or that it is unknown."""
-    stepup = await hold(stand, money)
+    stepup = await transfer(stand, money)
     answer = await stand.bench.read(f"/api/agents/stepup/{stepup.id}")
     assert answer.json()["parameters"] == {"amount": 4200, "currency": "USD"}
     item = decode(answer.content, StepUpInfo)
@@ -67,14 +50,9 @@ async def test_each_face_shows_the_amount_with_its_unit(
     assert row.gist == shown.partition(" (")[0]
     print_stepup(Output(), item, (), "olga", None)
     assert shown in capsys.readouterr().out
-    await begin_approval(stand.bench.broker, stepup.id, stepup.digest, OPERATOR)
+    await start(stand.bench, stepup)
     details = stand.bench.tenant.shown[-1][0]
-
-    def on_the_phone() -> str:
-        with page_of(short, details) as phone:
-            return phone.answer.text
-
-    assert f">{shown}</bdi>" in await asyncio.to_thread(on_the_phone)
+    assert f">{shown}</bdi>" in await page_text(short, details)
     (event,) = await stand.bench.events(EventType.STEPUP_REQUESTED)
     assert Intake().event(event_info(event)).note == shown.partition(" (")[0]
     broker = stand.bench.broker
@@ -96,7 +74,7 @@ def _unmapped(event: dict[str, Any], *, details: bool) -> Any:
 
 async def test_the_unit_is_under_the_digest(stand: Stand) -> None:
     """A person approves 42.00 USD, and not 4200 of anything."""
-    stepup = await hold(stand, MONEY)
+    stepup = await transfer(stand, MONEY)
     assert stepup.money == Money("minor", 2)
     assert digest_of(stepup) == stepup.digest
     for money in (None, Money("major", 2), Money("minor", 0)):
@@ -107,7 +85,7 @@ async def test_the_unit_survives_a_restart_and_a_look_into_the_past(
     stand: Stand,
 ) -> None:
     """State and event both have it."""
-    stepup = await hold(stand, MONEY)
+    stepup = await transfer(stand, MONEY)
     assert read_stepup(write_stepup(stepup)).money == stepup.money
     assert "money" not in write_stepup(replace(stepup, money=None))
     (event,) = await stand.bench.events(EventType.STEPUP_REQUESTED)
@@ -117,18 +95,13 @@ async def test_the_unit_survives_a_restart_and_a_look_into_the_past(
 
 async def test_another_unit_in_the_file_is_another_request(stand: Stand) -> None:
     """An approval of 42.00 USD does not open a call that the file now makes 4200.00."""
-    stepup = await hold(stand, MONEY)
+    stepup = await transfer(stand, MONEY)
     await stand.service(BEARER + MONEY.replace("minor", "major") + ROUTES)
     agent = stand.bench.broker.registry.agent(stepup.agent_id)
     token = await stand.token(agent, "read:calendar")
-    await begin_approval(stand.bench.broker, stepup.id, stepup.digest, OPERATOR)
-    again = await stand.client.post(
-        "/gw/api/transfers/acct_1",
-        headers=bearer(token, **{"AgentVault-Request": stepup.id}),
-        json={"amount": 4200, "currency": "USD"},
-    )
-    assert again.status_code == 403
-    assert again.json()["error"] == "digest_mismatch"
+    await start(stand.bench, stepup)
+    reply = await again(stand, token, stepup.id)
+    assert (reply.status_code, reply.json()["error"]) == (403, "digest_mismatch")
 
 
 async def test_no_words_of_an_agent_are_taken_for_a_unit(stand: Stand) -> None:
@@ -140,12 +113,8 @@ async def test_no_words_of_an_agent_are_taken_for_a_unit(stand: Stand) -> None:
     token = await stand.token(agent, "read:calendar")
     body: dict[str, Any] = {"amount": SHOWN, "currency": "USD", "unit": "minor"}
     body["money"] = {"unit": "minor", "exponent": 2}
-    reply = await stand.client.post(
-        "/gw/api/transfers/acct_1",
-        headers=bearer(token, Prefer="respond-async"),
-        json=body,
-    )
-    stepup = stand.bench.broker.stepups.get(reply.json()["auth_req_id"])
+    asked = (await held(stand, token, json=body))["auth_req_id"]
+    stepup = stand.bench.broker.stepups.get(asked)
     assert stepup.money is None
     answer = await stand.bench.read(f"/api/agents/stepup/{stepup.id}")
     row = Intake().stepup(decode(answer.content, StepUpInfo))

@@ -7,8 +7,6 @@ import base64
 import html
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -16,17 +14,17 @@ from typing import Any, NamedTuple
 
 import pytest
 from auth0_double.running import START, TenantThread
-from support.bench import OPERATOR
-from support.call_kit import BEARER, ROUTES, bearer
-from support.gateway_stand import Received, Stand, operators_http
+from support.call_kit import BEARER, ROUTES, bearer, held
+from support.gateway_stand import Stand, answers, operators_http
 from support.phone import Phone, public_address
+from support.stepups import start
 
 from agentvault_tui import json_document
 from agentvault_tui.broker.answers import Escalated
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.stepups import with_repeat
 from agentvault_tui.broker.usecases.request import request_token
-from agentvault_tui.broker.usecases.stepup import begin_approval, offer
+from agentvault_tui.broker.usecases.stepup import offer
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.stepup import print_stepup
 from agentvault_tui.console.state.body import told
@@ -120,19 +118,19 @@ def with_pages(stand: Stand) -> Broker:
     return broker
 
 
-async def hold(stand: Stand, case: Case) -> StepUp:
-    """Have a call held, with that body in memory."""
+async def transfer(stand: Stand, text: str = "", **more: Any) -> StepUp:
+    """Have a transfer of 4200 USD held at a service with that *text* in its file."""
     await stand.secret()
-    await stand.service(BEARER + ROUTES)
+    await stand.service(BEARER + text + ROUTES)
     broker = with_pages(stand)
     agent = await stand.agent("read:calendar", "send:payment")
     token = await stand.token(agent, "read:calendar")
-    reply = await stand.client.post(
-        "/gw/api/transfers/acct_1",
-        headers=bearer(token, Prefer="respond-async"),
-        json={"amount": 1, "currency": "USD"},
-    )
-    stepup = broker.stepups.get(reply.json()["auth_req_id"])
+    return broker.stepups.get((await held(stand, token, **more))["auth_req_id"])
+
+
+async def hold(stand: Stand, case: Case) -> StepUp:
+    """Have a call held, with that body in memory."""
+    stepup, broker = await transfer(stand), stand.bench.broker
     assert stepup.request is not None
     request = stepup.request | {
         "body_kind": case.kind,
@@ -140,16 +138,19 @@ async def hold(stand: Stand, case: Case) -> StepUp:
         "body_bytes": len(case.body),
         "body_sha256": sha256(case.body).hexdigest(),
     }
-    held = with_repeat(replace(stepup, request_json=to_json(request)), None)
-    broker.stepups.put(held)
+    changed = with_repeat(replace(stepup, request_json=to_json(request)), None)
+    broker.stepups.put(changed)
     stand.gateway.calls.bodies = HeldBodies()
-    stand.gateway.calls.bodies.keep(agent.id, held.id, case.body)
-    return held
+    stand.gateway.calls.bodies.keep(stepup.agent_id, stepup.id, case.body)
+    return changed
 
 
-@contextmanager
-def page_of(folder: Path, details: dict[str, Any]) -> Iterator[Phone]:
-    """Open the approval page of the request that the tenant got, as alice."""
+async def page_text(folder: Path, details: dict[str, Any]) -> str:
+    """Return the approval page of the request that the tenant got, as alice sees it."""
+    return await asyncio.to_thread(_page_text, folder, details)
+
+
+def _page_text(folder: Path, details: dict[str, Any]) -> str:
     home = Home.locate(folder / "tenant")
     home.prepare()
     public = public_address(home, START)
@@ -160,7 +161,7 @@ def page_of(folder: Path, details: dict[str, Any]) -> Iterator[Phone]:
         alice = tenant.users.add("alice@acme.test", approver=True)
         phone.open(f"approve/{details['page']['id']}")
         phone.send("sign-in", user=alice.user.name, password=alice.password)
-        yield phone
+        return phone.answer.text
     finally:
         phone.http.close()
         tenant.close()
@@ -196,14 +197,10 @@ async def test_each_face_shows_the_same_members(
     for name, value in case.members:
         assert f"{name} = {value}".replace(" ", "") in listed.replace(" ", "")
     assert ("/amount" in printed) == (case.kind == "json")
-    await begin_approval(stand.bench.broker, stepup.id, stepup.digest, OPERATOR)
+    await start(stand.bench, stepup)
     details = stand.bench.tenant.shown[-1][0]
 
-    def on_the_phone() -> str:
-        with page_of(short, details) as phone:
-            return phone.answer.text
-
-    text = await asyncio.to_thread(on_the_phone)
+    text = await page_text(short, details)
     shown = re.findall(
         r'<bdi data-body="name">(.*?)</bdi></th><td><bdi data-body="text">(.*?)</bdi>',
         text,
@@ -253,18 +250,12 @@ async def test_a_lost_body_can_only_be_denied(stand: Stand, short: Path) -> None
         assert refused.status_code == 409
         assert "the body of this call is lost" in refused.text
         assert f"agentvault stepup deny {stepup.id}" in refused.text
-        details = await _page_details(stand, stepup)
-
-        def on_the_phone() -> None:
-            with page_of(short, details) as phone:
-                text = phone.answer.text
-                assert 'data-field="lost"' in text
-                assert "can only be denied" in text
-                assert 'id="factors"' not in text
-                assert 'id="repeat"' not in text
-                assert 'id="deny"' in text
-
-        await asyncio.to_thread(on_the_phone)
+        text = await page_text(short, await _page_details(stand, stepup))
+        assert 'data-field="lost"' in text
+        assert "can only be denied" in text
+        assert 'id="factors"' not in text
+        assert 'id="repeat"' not in text
+        assert 'id="deny"' in text
         denied = await http.post(
             "/api/agents/stepup", json={"id": stepup.id, "decision": "deny"}
         )
@@ -285,7 +276,7 @@ async def test_a_body_that_is_lost_while_a_person_approves_is_not_approved(
     """A second factor for a call with a lost body does not approve it."""
     stepup = await hold(stand, CASES[1])
     broker = stand.bench.broker
-    await begin_approval(broker, stepup.id, stepup.digest, OPERATOR)
+    await start(stand.bench, stepup)
     stand.gateway.calls.bodies = HeldBodies()
     stand.bench.tenant.approve()
     await stand.bench.until(
@@ -300,9 +291,9 @@ async def test_a_lost_body_that_is_sent_again_can_be_approved(stand: Stand) -> N
     stepup = await hold(stand, CASES[1])
     stand.gateway.calls.bodies = HeldBodies()
     with pytest.raises(ConflictError):
-        await begin_approval(stand.bench.broker, stepup.id, stepup.digest, OPERATOR)
+        await start(stand.bench, stepup)
     stand.gateway.calls.bodies.keep(stepup.agent_id, stepup.id, CASES[1].body)
-    begun = await begin_approval(stand.bench.broker, stepup.id, stepup.digest, OPERATOR)
+    begun = await start(stand.bench, stepup)
     assert begun.status.value == "authorizing"
 
 
@@ -314,7 +305,7 @@ async def test_bytes_that_the_digest_does_not_cover_are_lost(stand: Stand) -> No
     answer = await stand.bench.read(f"/api/agents/stepup/{stepup.id}")
     assert answer.json()["request"]["body"] == {"kind": "lost"}
     with pytest.raises(ConflictError):
-        await begin_approval(stand.bench.broker, stepup.id, stepup.digest, OPERATOR)
+        await start(stand.bench, stepup)
 
 
 async def test_a_body_at_a_broker_that_cannot_be_asked_is_absent(
@@ -374,12 +365,7 @@ async def test_each_face_shows_the_documents_that_a_call_names(
     with_pages(stand)
     agent = await stand.agent("send:payment", "read:files")
     token = await stand.token(agent, "read:files")
-
-    async def answer(_: Received, writer: asyncio.StreamWriter) -> None:
-        length = b"Content-Length: %d\r\n\r\n" % len(document)
-        writer.write(b"HTTP/1.1 200 OK\r\n" + length + document)
-
-    stand.upstream.answer = answer
+    stand.upstream.answer = answers(b"200 OK", document)
     reply = await stand.client.post(
         "/gw/api/drafts/send",
         headers=bearer(token, Prefer="respond-async"),
@@ -404,16 +390,12 @@ async def test_each_face_shows_the_documents_that_a_call_names(
     assert ("cannot read this content" in view.problem) == (not members)
     details = await _page_details(stand, stepup)
 
-    def on_the_phone() -> str:
-        with page_of(short, details) as phone:
-            return html.unescape(phone.answer.text)
-
-    text = await asyncio.to_thread(on_the_phone)
+    text = html.unescape(await page_text(short, details))
     assert url in text
     assert all(value in text for _, value in members)
     stand.gateway.calls.bodies._bodies.pop(f"{stepup.id}/0")
     with pytest.raises(ConflictError):
-        await begin_approval(stand.bench.broker, stepup.id, stepup.digest, OPERATOR)
+        await start(stand.bench, stepup)
 
 
 async def test_each_face_says_what_an_approved_token_leaves_unseen(
@@ -436,8 +418,4 @@ async def test_each_face_says_what_an_approved_token_leaves_unseen(
     assert UNSEEN_PARTS.replace(" ", "") in printed
     details = await _page_details(stand, asked.stepup)
 
-    def on_the_phone() -> str:
-        with page_of(short, details) as phone:
-            return phone.answer.text
-
-    assert UNSEEN_PARTS in await asyncio.to_thread(on_the_phone)
+    assert UNSEEN_PARTS in await page_text(short, details)

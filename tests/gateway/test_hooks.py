@@ -6,7 +6,6 @@ import asyncio
 import json
 import subprocess
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,23 +13,18 @@ from typing import Any
 import pytest
 from support.bench import OPERATOR, Bench
 from support.command_line import PROGRAM, plain_environment
-from support.manual_clock import ManualClock
+from support.gateway_stand import served_at_home
+from support.stepups import approve
 
-from agentvault_tui.broker.authority import Sessions
-from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.usecases.rate import change_rate
 from agentvault_tui.broker.usecases.revoke import revoke_agent
-from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.broker.usecases.stepup_end import deny
 from agentvault_tui.gateway import Gateway
-from agentvault_tui.home import Home
 from agentvault_tui.model import Agent, Event, Outcome, Repeat, StepUp
 from agentvault_tui.policy import Policy
 from agentvault_tui.policy.limits import LimitSet
-from agentvault_tui.web import RequestGuard, Server
-from agentvault_tui.web.reply import problem
+from agentvault_tui.settings import GatewaySettings
 from agentvault_tui.web.shares import SharedPlaces
-from agentvault_tui.web.sockets import unix_socket
 
 pytestmark = pytest.mark.slow
 
@@ -43,26 +37,21 @@ SHELL = {"tool_name": "Bash", "tool_input": {"command": "rm -rf build"}, "cwd": 
 
 
 @pytest.fixture
-async def bench(short: Path) -> AsyncIterator[Bench]:
+async def bench(bench: Bench) -> AsyncIterator[Bench]:
     """A broker whose operators' socket listens in its home."""
-    home = Home.locate(short / "home")
-    opened = await Bench.open(home, ManualClock(datetime(2026, 11, 24, tzinfo=UTC)))
-    gateway = opened.broker.gateway = Gateway(opened.broker)
-    await gateway.start()
-    async with Server(opened.clock) as server:
-        guard = RequestGuard(
-            operators_app(opened.broker, opened.feed, Sessions(opened.broker)),
-            hosts=None,
-            shape=problem,
-        )
-        await server.listen(guard, unix_socket(home.socket), shape=problem)
-        yield opened
-    await opened.close()
+    async with served_at_home(bench):
+        yield bench
 
 
 @pytest.fixture
 async def agent(bench: Bench) -> Agent:
     return await bench.agent("coder", "read:files", "execute:command", "write:files")
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have hooks wait for no person."""
+    monkeypatch.setattr(GatewaySettings, "hook_wait", 0)
 
 
 async def run(
@@ -168,8 +157,7 @@ async def test_a_held_call_waits_for_the_person(bench: Bench, agent: Agent) -> N
     stepup = await waiting(bench)
     assert stepup.parameters["command"] == "rm -rf build"
     assert stepup.parameters["cwd"] == "/srv"
-    await begin_approval(bench.broker, stepup.id, stepup.digest, OPERATOR)
-    bench.tenant.approve()
+    await approve(bench, stepup)
     assert (await running)["permissionDecision"] == "allow"
     running = asyncio.create_task(asked(bench, SHELL))
     await deny(bench.broker, (await waiting(bench)).id, "too broad", OPERATOR)
@@ -178,20 +166,22 @@ async def test_a_held_call_waits_for_the_person(bench: Bench, agent: Agent) -> N
     assert "too broad" in told["permissionDecisionReason"]
 
 
+@pytest.mark.parametrize(
+    "more", [{"timeout": 9}, {"n" * 300: "rm -rf /"}], ids=["timeout", "long name"]
+)
 async def test_nobody_there_is_a_no_that_names_the_step_up(
-    bench: Bench, agent: Agent, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, agent: Agent, at_once: None, more: dict[str, Any]
 ) -> None:
-    """After hook_wait it is denied; approved later, the same call is allowed once."""
-    settings = bench.broker.settings.gateway
-    monkeypatch.setattr(type(settings), "hook_wait", 0)
+    """After hook_wait it is denied; approved later, the same call is allowed once.
+
+    Each argument is under the digest: a call that has one more is another call.
+    """
     told = await asked(bench, SHELL)
     (stepup,) = bench.broker.stepups.open()
     assert told["permissionDecision"] == "deny"
     assert stepup.id in told["permissionDecisionReason"]
-    await begin_approval(bench.broker, stepup.id, stepup.digest, OPERATOR)
-    bench.tenant.approve()
-    await bench.until(lambda: not bench.broker.stepups.open())
-    other = {**SHELL, "tool_input": {"command": "rm -rf build", "timeout": 9}}
+    await approve(bench, stepup)
+    other = {**SHELL, "tool_input": {"command": "rm -rf build", **more}}
     assert (await asked(bench, other))["permissionDecision"] == "deny"
     assert (await asked(bench, SHELL))["permissionDecision"] == "allow"
     assert (await asked(bench, SHELL))["permissionDecision"] == "deny"
@@ -228,9 +218,7 @@ async def test_who_is_killed_while_waiting_spends_nothing(
     process.kill()
     await process.wait()
     await bench.until(lambda: stepup.id not in awaited)
-    await begin_approval(bench.broker, stepup.id, stepup.digest, OPERATOR)
-    bench.tenant.approve()
-    await bench.until(lambda: not bench.broker.stepups.open())
+    await approve(bench, stepup)
     assert (await asked(bench, SHELL))["permissionDecision"] == "allow"
 
 
@@ -290,11 +278,9 @@ async def test_a_person_sees_every_argument(bench: Bench, agent: Agent) -> None:
 
 
 async def test_what_cannot_be_shown_whole_is_cut_and_under_the_digest(
-    bench: Bench, agent: Agent, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, agent: Agent, at_once: None
 ) -> None:
     """The person sees the beginning; one other character further on asks again."""
-    settings = bench.broker.settings.gateway
-    monkeypatch.setattr(type(settings), "hook_wait", 0)
     call = {"tool_name": "Bash", "tool_input": {"command": "echo " + "x" * 60_000}}
     assert (await asked(bench, call))["permissionDecision"] == "deny"
     (stepup,) = bench.broker.stepups.open()
@@ -302,46 +288,23 @@ async def test_what_cannot_be_shown_whole_is_cut_and_under_the_digest(
     assert shown["cut"].startswith("echo xxx")
     assert shown["characters"] == 60_005
     assert stepup.parameters["cut"] == ["command"]
-    await begin_approval(bench.broker, stepup.id, stepup.digest, OPERATOR)
-    bench.tenant.approve()
-    await bench.until(lambda: not bench.broker.stepups.open())
+    await approve(bench, stepup)
     other = {**call, "tool_input": {"command": "echo " + "x" * 59_999 + "y"}}
     assert (await asked(bench, other))["permissionDecision"] == "deny"
     assert (await asked(bench, call))["permissionDecision"] == "allow"
 
 
-async def test_an_argument_with_a_long_name_is_under_the_digest(
-    bench: Bench, agent: Agent, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An approval without it is not one for a call that has it."""
-    settings = bench.broker.settings.gateway
-    monkeypatch.setattr(type(settings), "hook_wait", 0)
-    assert (await asked(bench, SHELL))["permissionDecision"] == "deny"
-    (stepup,) = bench.broker.stepups.open()
-    await begin_approval(bench.broker, stepup.id, stepup.digest, OPERATOR)
-    bench.tenant.approve()
-    await bench.until(lambda: not bench.broker.stepups.open())
-    more = {**SHELL["tool_input"], "n" * 300: "rm -rf /"}  # type: ignore[dict-item]
-    told = await asked(bench, {**SHELL, "tool_input": more})
-    assert told["permissionDecision"] == "deny"
-    assert (await asked(bench, SHELL))["permissionDecision"] == "allow"
-
-
 async def test_another_description_is_the_same_call(
-    bench: Bench, agent: Agent, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, agent: Agent, at_once: None
 ) -> None:
     """The model's own words are shown as such, and are not what is approved."""
-    settings = bench.broker.settings.gateway
-    monkeypatch.setattr(type(settings), "hook_wait", 0)
     for words in ("Clean", "Tidy up"):
         given = {"command": "rm -rf build", "description": words}
         call = {**SHELL, "tool_input": given}
         assert (await asked(bench, call))["permissionDecision"] == "deny"
     (stepup,) = bench.broker.stepups.open()
     assert (stepup.reason, stepup.count) == ("Clean", 2)
-    await begin_approval(bench.broker, stepup.id, stepup.digest, OPERATOR)
-    bench.tenant.approve()
-    await bench.until(lambda: not bench.broker.stepups.open())
+    await approve(bench, stepup)
     given["description"] = "Once more"
     assert (await asked(bench, call))["permissionDecision"] == "allow"
 
@@ -451,13 +414,6 @@ async def last(bench: Bench) -> Event:
     return (await bench.events("access.decision"))[-1]
 
 
-@pytest.fixture
-def impatient(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No hook waits for a person."""
-    settings = bench.broker.settings.gateway
-    monkeypatch.setattr(type(settings), "hook_wait", 0)
-
-
 @pytest.mark.parametrize(
     "command",
     ["ls", "cat src/a.py | wc -l", "git status && git log", "cd src && ls -la"],
@@ -561,7 +517,7 @@ async def test_a_line_counts_for_each_of_its_paths(
     ],
 )
 async def test_any_other_line_is_a_command(
-    bench: Bench, agent: Agent, impatient: None, project: Path, command: str
+    bench: Bench, agent: Agent, at_once: None, project: Path, command: str
 ) -> None:
     """A person decides it, as a whole."""
     told = await asked(bench, shell(project, command))
@@ -572,7 +528,7 @@ async def test_any_other_line_is_a_command(
 
 
 async def test_a_line_without_its_hosts_sandbox_is_a_command(
-    bench: Bench, agent: Agent, impatient: None, project: Path
+    bench: Bench, agent: Agent, at_once: None, project: Path
 ) -> None:
     """Another argument may change what runs."""
     await asked(bench, shell(project, "ls", dangerouslyDisableSandbox=True))
@@ -580,7 +536,7 @@ async def test_a_line_without_its_hosts_sandbox_is_a_command(
 
 
 async def test_git_in_a_repository_that_names_a_program_is_a_command(
-    bench: Bench, agent: Agent, impatient: None, project: Path
+    bench: Bench, agent: Agent, at_once: None, project: Path
 ) -> None:
     """The same line reads where it names none."""
     assert await asked(bench, shell(project, "git status")) == {}
@@ -656,8 +612,7 @@ async def test_a_path_outside_the_project_asks_a_person(
     running = asyncio.create_task(asked(bench, call))
     stepup = await waiting(bench)
     assert "outside the project" in stepup.why
-    await begin_approval(bench.broker, stepup.id, stepup.digest, OPERATOR)
-    bench.tenant.approve()
+    await approve(bench, stepup)
     assert (await running)["permissionDecision"] == "allow"
     running = asyncio.create_task(asked(bench, call))
     await deny(bench.broker, (await waiting(bench)).id, "", OPERATOR)
@@ -675,7 +630,7 @@ async def test_a_path_outside_the_project_asks_a_person(
     ],
 )
 async def test_an_edit_of_what_runs_later_configures_the_host(
-    bench: Bench, agent: Agent, impatient: None, project: Path, path: str
+    bench: Bench, agent: Agent, at_once: None, project: Path, path: str
 ) -> None:
     """Not granted it is denied; granted, a person decides each."""
     call = call_in(project, "Write", file_path=path, content="x")
@@ -691,7 +646,7 @@ async def test_an_edit_of_what_runs_later_configures_the_host(
 
 
 async def test_nothing_reaches_into_agentvaults_home(
-    bench: Bench, agent: Agent, impatient: None, project: Path
+    bench: Bench, agent: Agent, at_once: None, project: Path
 ) -> None:
     """By a path, link, glob or word of a command: it is denied without a person."""
     home = bench.home.data
@@ -715,7 +670,7 @@ async def test_nothing_reaches_into_agentvaults_home(
 
 @pytest.mark.parametrize("tool", ["Skill", "SlashCommand"])
 async def test_what_runs_the_text_of_a_file_is_a_command(
-    bench: Bench, agent: Agent, impatient: None, project: Path, tool: str
+    bench: Bench, agent: Agent, at_once: None, project: Path, tool: str
 ) -> None:
     """Skills and slash commands hold shell commands."""
     given = {"skill": "deploy", "command": "/deploy"}
@@ -730,7 +685,7 @@ async def patched(bench: Bench, project: Path, *lines: str) -> tuple[int, str, s
 
 
 async def test_a_deletion_in_a_patch_is_deleting(
-    bench: Bench, impatient: None, project: Path
+    bench: Bench, at_once: None, project: Path
 ) -> None:
     """Padded or not, however many; a move deletes what it moves."""
     agent = await bench.agent("coder", "write:files", "delete:files")
@@ -754,7 +709,7 @@ async def test_a_deletion_in_a_patch_is_deleting(
 
 
 async def test_one_approval_of_tests_may_be_for_the_next_ones(
-    bench: Bench, impatient: None, project: Path
+    bench: Bench, at_once: None, project: Path
 ) -> None:
     """For half an hour, as its person chose: the same line goes through."""
     await bench.agent("coder", "run:tests", "execute:command")
@@ -763,9 +718,7 @@ async def test_one_approval_of_tests_may_be_for_the_next_ones(
     (stepup,) = bench.broker.stepups.open()
     assert (stepup.action, stepup.resource) == ("run:tests", f"file:{project}/src/")
     repeat = Repeat(20, 1_800)
-    await begin_approval(bench.broker, stepup.id, stepup.digest, OPERATOR, repeat)
-    bench.tenant.approve()
-    await bench.until(lambda: not bench.broker.stepups.open())
+    await approve(bench, stepup, repeat)
     for _ in range(3):
         assert (await asked(bench, call))["permissionDecision"] == "allow"
     other = shell(project, "pytest -q -x src")

@@ -7,27 +7,21 @@ import re
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.bench import OPERATOR, Bench
+from support.bench import Bench
+from support.gateway_stand import served_at_home
 from support.manual_clock import ManualClock
+from support.stepups import approve
 
-from agentvault_tui.broker.authority import Sessions
-from agentvault_tui.broker.operators_api import operators_app
-from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.cli import hook
 from agentvault_tui.cli.hook_hosts import HOSTS, HookVerdict
-from agentvault_tui.gateway import Gateway
 from agentvault_tui.home import Home
 from agentvault_tui.model import Agent, Repeat
 from agentvault_tui.policy import Policy
 from agentvault_tui.settings import GatewaySettings, Settings
-from agentvault_tui.web import RequestGuard, Server
-from agentvault_tui.web.reply import problem
-from agentvault_tui.web.sockets import unix_socket
 
 pytestmark = pytest.mark.slow
 HOST = "claude-code"
@@ -77,18 +71,11 @@ def project(short: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-async def bench(short: Path) -> AsyncIterator[Bench]:
+async def bench(short: Path, clock: ManualClock) -> AsyncIterator[Bench]:
     """A broker whose operators' socket listens in its home, and hooks do not wait."""
-    home = Home.locate(short / "home")
-    clock = ManualClock(datetime(2026, 11, 24, tzinfo=UTC))
     settings = Settings(gateway=GatewaySettings(hook_wait=0))
-    opened = await Bench.open(home, clock, settings=settings)
-    gateway = opened.broker.gateway = Gateway(opened.broker)
-    await gateway.start()
-    async with Server(opened.clock) as server:
-        app = operators_app(opened.broker, opened.feed, Sessions(opened.broker))
-        guard = RequestGuard(app, hosts=None, shape=problem)
-        await server.listen(guard, unix_socket(home.socket), shape=problem)
+    opened = await Bench.open(Home.locate(short / "home"), clock, settings=settings)
+    async with served_at_home(opened):
         yield opened
     await opened.close()
 
@@ -136,12 +123,7 @@ async def test_ten_tasks_need_at_most_two_approvals(
             if not told.allowed:
                 approvals += 1
                 (stepup,) = bench.broker.stepups.open()
-                repeat = Repeat(20, 1_800)
-                await begin_approval(
-                    bench.broker, stepup.id, stepup.digest, OPERATOR, repeat
-                )
-                bench.tenant.approve()
-                await bench.until(lambda: not bench.broker.stepups.open())
+                await approve(bench, stepup, Repeat(20, 1_800))
                 told = await decided(bench, agent, text, project)
             assert told.allowed, (task, text, told.message)
         assert approvals == expected, task

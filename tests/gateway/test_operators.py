@@ -8,25 +8,20 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from starlette.requests import Request
 from support.bench import Bench
-from support.gateway_stand import operators_http
-from support.manual_clock import ManualClock
+from support.gateway_stand import gateway_of, operators_http
 from support.patience import PATIENT
 
 from agentvault_tui.broker.authority import remote_seat
 from agentvault_tui.broker.operators_api.wire import local_operator_of
 from agentvault_tui.errors import ConflictError
-from agentvault_tui.gateway import Gateway
 from agentvault_tui.gateway import probe as probe_module
 from agentvault_tui.gateway.body import WORKERS
-from agentvault_tui.home import Home
 from agentvault_tui.model import Actor, ActorKind
 from agentvault_tui.settings import OperatorSettings
 
@@ -44,22 +39,11 @@ parameters = { amount = "body:/amount" }
 
 
 @pytest.fixture
-async def bench(short: Path) -> AsyncIterator[Bench]:
-    home = Home.locate(short / "home")
-    clock = ManualClock(datetime(2026, 11, 24, tzinfo=UTC))
-    opened = await Bench.open(home, clock)
-    (home.config / "services").mkdir(exist_ok=True)
-    (home.config / "services" / "stripe.toml").write_text(FILE)
-    gateway = opened.broker.gateway = Gateway(opened.broker)
-    await gateway.start()
-    yield opened
-    await gateway.aclose()
-    await opened.close()
-
-
-@pytest.fixture
 async def http(bench: Bench) -> AsyncIterator[httpx.AsyncClient]:
-    async with operators_http(bench) as client:
+    """The operators' HTTP of a broker whose gateway has a service of Stripe."""
+    (bench.home.config / "services").mkdir(exist_ok=True)
+    (bench.home.config / "services" / "stripe.toml").write_text(FILE)
+    async with gateway_of(bench), operators_http(bench) as client:
         yield client
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from datetime import timedelta
 
 import pytest
@@ -12,7 +11,6 @@ from support.gateway_stand import Stand
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.services import _print_unlisted
 from agentvault_tui.gateway.past_calls import recorded_calls, refused_now
-from agentvault_tui.ledger.schema import open_reader
 from agentvault_tui.operator_api.codec import decode
 from agentvault_tui.operator_api.gateway import ServiceInfo
 
@@ -84,7 +82,7 @@ async def test_calls_that_a_file_would_refuse_now_are_named(stand: Stand) -> Non
     service = stand.gateway.services.get("api")
     assert service is not None
     since = stand.bench.clock.now() - timedelta(days=30)
-    with closing(open_reader(stand.bench.home.database)) as db:
+    with stand.bench.reading() as db:
         details = list(recorded_calls(db, "api", since))
         assert len(details) == 3
         assert list(recorded_calls(db, "other", since)) == []

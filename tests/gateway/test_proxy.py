@@ -501,12 +501,18 @@ def passing(proxied: Proxied) -> Callable[..., None]:
     return change
 
 
+@pytest.fixture
+def passed(passing: Callable[..., None], echo: int) -> str:
+    """Where the server is that may be passed to."""
+    passing(PassThrough("localhost", allow_private=True))
+    return f"localhost:{echo}"
+
+
 async def test_a_host_that_may_be_passed_to_gets_an_opaque_tunnel(
-    proxied: Proxied, passing: Callable[..., None], echo: int
+    proxied: Proxied, passed: str
 ) -> None:
     """Bytes go both ways unread; attempt and end are recorded with host and bytes."""
-    passing(PassThrough("localhost", allow_private=True))
-    head, reader, writer = await proxied.connect(f"localhost:{echo}")
+    head, reader, writer = await proxied.connect(passed)
     assert head.startswith(b"HTTP/1.1 200"), head
     writer.write(b"x" * 300_000)
     writer.write_eof()
@@ -525,14 +531,10 @@ async def test_a_host_that_may_be_passed_to_gets_an_opaque_tunnel(
 
 
 async def test_tunnels_that_ended_make_no_room_for_calls(
-    proxied: Proxied,
-    passing: Callable[..., None],
-    echo: int,
-    monkeypatch: pytest.MonkeyPatch,
+    proxied: Proxied, passed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They do not count among the calls that an agent may have open."""
-    passing(PassThrough("localhost", allow_private=True))
-    _, _, writer = await proxied.connect(f"localhost:{echo}")
+    _, _, writer = await proxied.connect(passed)
     writer.close()
     await proxied.stand.settled()
     monkeypatch.setattr(calls_module, "MOST_OPEN", 0)
@@ -555,11 +557,10 @@ async def test_a_passed_host_that_resolves_to_this_machine_is_not_reached(
 
 @pytest.mark.parametrize("everyone", [False, True])
 async def test_a_cut_ends_an_opaque_tunnel_and_counts_it(
-    proxied: Proxied, passing: Callable[..., None], echo: int, everyone: bool
+    proxied: Proxied, passed: str, everyone: bool
 ) -> None:
     """From the reply on no byte passes; the tunnel is one of the calls cut."""
-    passing(PassThrough("localhost", allow_private=True))
-    _, reader, writer = await proxied.connect(f"localhost:{echo}")
+    _, reader, writer = await proxied.connect(passed)
     async with asyncio.timeout(PATIENT):
         assert await reader.readexactly(6) == b"hello "
     broker = proxied.stand.bench.broker
@@ -577,10 +578,9 @@ async def test_a_cut_ends_an_opaque_tunnel_and_counts_it(
 
 
 async def test_a_token_that_states_an_action_opens_no_tunnel(
-    proxied: Proxied, passing: Callable[..., None], echo: int
+    proxied: Proxied, passed: str
 ) -> None:
     """Bytes that nobody reads are of no action, so that they would be wider."""
-    passing(PassThrough("localhost", allow_private=True))
     action = Action(("write:calendar",), "write:calendar", "calendar:primary")
     given = await request_token(
         proxied.stand.bench.broker,
@@ -590,18 +590,16 @@ async def test_a_token_that_states_an_action_opens_no_tunnel(
         details=details_of(action),
     )
     assert isinstance(given, Granted)
-    where = f"localhost:{echo}"
-    head, reader, writer = await proxied.connect(where, password=given.access_token)
+    head, reader, writer = await proxied.connect(passed, password=given.access_token)
     assert head.startswith(b"HTTP/1.1 401"), head
     assert b"wider_than_token" in await read_all(reader)
     writer.close()
 
 
 async def test_a_token_that_was_passed_on_opens_no_tunnel(
-    proxied: Proxied, passing: Callable[..., None], echo: int
+    proxied: Proxied, passed: str
 ) -> None:
     """No scope stands for bytes that nobody reads, so that it would be wider."""
-    passing(PassThrough("localhost", allow_private=True))
     broker = proxied.stand.bench.broker
     first = await proxied.stand.agent("write:calendar", name="first")
     scopes = frozenset({"write:calendar"})
@@ -612,8 +610,7 @@ async def test_a_token_that_was_passed_on_opens_no_tunnel(
         broker, first, mine.token, proxied.agent, action, resource=None, details=None
     )
     assert isinstance(given, Granted)
-    where = f"localhost:{echo}"
-    head, reader, writer = await proxied.connect(where, password=given.access_token)
+    head, reader, writer = await proxied.connect(passed, password=given.access_token)
     assert head.startswith(b"HTTP/1.1 401"), head
     assert b"passed_on" in await read_all(reader)
     writer.close()
@@ -621,13 +618,9 @@ async def test_a_token_that_was_passed_on_opens_no_tunnel(
 
 
 async def test_an_agent_revoked_while_its_tunnel_is_opened_has_none(
-    proxied: Proxied,
-    passing: Callable[..., None],
-    echo: int,
-    monkeypatch: pytest.MonkeyPatch,
+    proxied: Proxied, passed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is asked again in the turn in which the attempt is recorded."""
-    passing(PassThrough("localhost", allow_private=True))
     calls, broker = proxied.stand.gateway.calls, proxied.stand.bench.broker
     begin = calls.begin_apart
 
@@ -636,37 +629,32 @@ async def test_an_agent_revoked_while_its_tunnel_is_opened_has_none(
         await begin(call, reason)
 
     monkeypatch.setattr(calls, "begin_apart", late)
-    head, _, writer = await proxied.connect(f"localhost:{echo}")
+    head, _, writer = await proxied.connect(passed)
     writer.close()
     assert head.startswith(b"HTTP/1.1 401"), head
     assert await proxied.stand.bench.events("gateway.attempt") == []
 
 
 async def test_a_tunnel_that_cannot_be_recorded_does_not_open(
-    proxied: Proxied, passing: Callable[..., None], echo: int, monkeypatch: Any
+    proxied: Proxied, passed: str, monkeypatch: Any
 ) -> None:
     """No record, no byte."""
-    passing(PassThrough("localhost", allow_private=True))
 
     async def fail(*_: object, **__: object) -> None:
         raise LedgerUnwritableError("full")
 
     monkeypatch.setattr(proxied.stand.bench.broker, "record", fail)
-    head, _, writer = await proxied.connect(f"localhost:{echo}")
+    head, _, writer = await proxied.connect(passed)
     writer.close()
     assert head.startswith(b"HTTP/1.1 503"), head
 
 
 async def test_a_tunnel_that_carries_nothing_ends(
-    proxied: Proxied,
-    passing: Callable[..., None],
-    echo: int,
-    monkeypatch: pytest.MonkeyPatch,
+    proxied: Proxied, passed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An idle tunnel has a deadline."""
     monkeypatch.setattr(tunnel_module, "IDLE_SECONDS", 0.05)
-    passing(PassThrough("localhost", allow_private=True))
-    _, reader, writer = await proxied.connect(f"localhost:{echo}")
+    _, reader, writer = await proxied.connect(passed)
     async with asyncio.timeout(PATIENT):
         assert await read_all(reader) == b"hello "
     writer.close()

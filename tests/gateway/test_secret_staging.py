@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.bench import OPERATOR, Bench
+from support.gateway_stand import gateway_of
 
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.gateway import Gateway
@@ -16,14 +15,6 @@ from agentvault_tui.gateway import secrets as secrets_module
 from agentvault_tui.origins import ServerOrigin
 
 HERE = ServerOrigin("https", "api.test", 443)
-
-
-@asynccontextmanager
-async def started(bench: Bench) -> AsyncIterator[Gateway]:
-    gateway = bench.broker.gateway = Gateway(bench.broker)
-    await gateway.start()
-    yield gateway
-    await gateway.aclose()
 
 
 async def keep(bench: Bench, gateway: Gateway, name: str, value: str) -> None:
@@ -57,7 +48,7 @@ async def test_a_start_writes_what_was_recorded(
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    async with started(bench) as gateway:
+    async with gateway_of(bench) as gateway:
         await keep(bench, gateway, "a", "one")
         await keep(bench, gateway, "b", "other")
         old = (bench.home.keys / "secrets.key").read_bytes()
@@ -66,7 +57,7 @@ async def test_a_start_writes_what_was_recorded(
             with pytest.raises(KeyboardInterrupt):
                 await change(bench, gateway, kind)
         assert value_of(gateway, "a") == "one"
-    async with bench.restarted() as again, started(again) as gateway:
+    async with bench.restarted() as again, gateway_of(again) as gateway:
         assert value_of(gateway, "b") == "other"
         if kind == "remove":
             assert gateway.secrets.row("a") is None
@@ -91,27 +82,27 @@ async def test_a_change_that_was_not_recorded_is_forgotten(
     async def unwritable(*_: object, **__: object) -> None:
         raise LedgerUnwritableError("the disk is full")
 
-    async with started(bench) as gateway:
+    async with gateway_of(bench) as gateway:
         await keep(bench, gateway, "a", "one")
         with monkeypatch.context() as patch:
             patch.setattr(bench.broker, "record", unwritable)
             with pytest.raises(LedgerUnwritableError):
                 await keep(bench, gateway, "a", "two")
         assert left(bench.home.data) != []
-    async with bench.restarted() as again, started(again) as gateway:
+    async with bench.restarted() as again, gateway_of(again) as gateway:
         assert value_of(gateway, "a") == "one"
         assert left(bench.home.data) == []
 
 
 async def test_an_older_file_is_a_warning(bench: Bench) -> None:
     """A file that the last event does not name is shown from the next start on."""
-    async with started(bench) as gateway:
+    async with gateway_of(bench) as gateway:
         await keep(bench, gateway, "a", "one")
         older = bench.home.secrets_file.read_bytes()
         await keep(bench, gateway, "a", "two")
         assert gateway.warnings == []
     bench.home.secrets_file.write_bytes(older)
-    async with bench.restarted() as again, started(again) as gateway:
+    async with bench.restarted() as again, gateway_of(again) as gateway:
         (warning,) = gateway.warnings
         assert "secrets.json is not as its last change was recorded" in warning
         await keep(again, gateway, "a", "three")

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from support.patience import PATIENT
+from support.patience import until
 from support.small_disk import fill, small_disk
 
 from agentvault_tui.gateway import spool as spool_module
@@ -47,13 +47,6 @@ async def refused(room: SpoolRoom, agent_id: AgentId, body: bytes) -> CallRefuse
     return raised.value
 
 
-async def gone(spool: Spool) -> None:
-    """Wait until the file of a closed spool is closed."""
-    async with asyncio.timeout(PATIENT):
-        while spool._fd >= 0:  # noqa: ASYNC110 - a thread closes it
-            await asyncio.sleep(0.001)
-
-
 @pytest.mark.parametrize("size", [0, 1, 262_144, 262_145, 1_000_000])
 @pytest.mark.parametrize("step", [1_000, 262_144, 999_999])
 async def test_a_body_comes_back_as_it_was(
@@ -66,7 +59,7 @@ async def test_a_body_comes_back_as_it_was(
     assert await whole(spool) == body
     assert await whole(spool) == body
     spool.close()
-    await gone(spool)
+    await until(lambda: spool._fd < 0)
 
 
 @pytest.mark.parametrize("unnamed", [True, False])
@@ -89,7 +82,7 @@ async def test_the_disk_has_only_ciphertext_that_no_path_leads_to(
     for one in (spool, other):
         one.close()
         one.close()
-        await gone(one)
+        await until(lambda one=one: one._fd < 0)
 
 
 @pytest.mark.parametrize("how", ["change", "swap", "truncate"])
@@ -108,7 +101,7 @@ async def test_a_changed_file_is_no_body(tmp_path: Path, how: str) -> None:
         await anext(spool.pieces())
     assert raised.value.status == 503
     spool.close()
-    await gone(spool)
+    await until(lambda: spool._fd < 0)
 
 
 async def test_one_agent_has_an_eighth_of_the_room(tmp_path: Path) -> None:
@@ -131,7 +124,7 @@ async def test_one_agent_has_an_eighth_of_the_room(tmp_path: Path) -> None:
     for one in held:
         one.close()
         one.close()
-        await gone(one)
+        await until(lambda one=one: one._fd < 0)
     assert room._places.taken == 0
 
 
@@ -158,7 +151,7 @@ async def test_a_full_disk_is_503(small_disk: Path) -> None:
     spool = await room.spool(ONE, pieces(BODY))
     assert await whole(spool) == BODY
     spool.close()
-    await gone(spool)
+    await until(lambda: spool._fd < 0)
 
 
 async def test_a_closed_spool_waits_for_its_thread(
@@ -172,5 +165,5 @@ async def test_a_closed_spool_waits_for_its_thread(
     results = await asyncio.gather(*reads, return_exceptions=True)
     for one in results:
         assert one == BODY or isinstance(one, CallRefusedError)
-    await gone(spool)
+    await until(lambda: spool._fd < 0)
     assert spool_module.AGENTS == 8

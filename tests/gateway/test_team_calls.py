@@ -24,7 +24,7 @@ from support.gateway_stand import (
     operators_http,
     standing,
 )
-from support.patience import PATIENT
+from support.patience import PATIENT, until
 from support.postgres import Database
 
 from agentvault_tui.errors import StoreAwayError
@@ -77,13 +77,6 @@ async def stands(short: Path, store: Database) -> AsyncIterator[list[Stand]]:
 
 def team(stand: Stand) -> Any:
     return stand.bench.broker.team
-
-
-async def until(done: Callable[[], bool]) -> None:
-    """Wait for what other brokers do in their own time."""
-    async with asyncio.timeout(PATIENT):
-        while not done():  # noqa: ASYNC110 - another broker's has no event
-            await asyncio.sleep(0.01)
 
 
 async def listed(stand: Stand) -> list[dict[str, Any]]:
@@ -198,7 +191,7 @@ async def test_a_call_is_cut_from_any_broker_and_its_end_is_recorded_once(
                     pass
             again = await http.post(f"/api/calls/{call['id']}/cut")
             assert again.status_code == 404
-    (result,) = [e for e in await a.after_result() if e.type == "gateway.result"]
+    result = await a.result()
     assert result.detail["ended"] == "cut"
     assert result.detail["cut_by"]["name"] == "uid 1000"
     assert result.reason == "call_cut"

@@ -6,14 +6,13 @@ import asyncio
 import gzip
 import socket
 import zlib
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import uvloop
-from support.gateway_stand import SECRET, Received, Stand, Upstream, ok
+from support.gateway_stand import SECRET, Answer, Received, Stand, Upstream, answers, ok
 from support.tls_front import trusted
 
 from agentvault_tui.gateway import gateway as gateway_module
@@ -38,6 +37,8 @@ method = "PUT"
 path = "/{rest*}"
 scope = "write:calendar"
 """
+
+OK = b"HTTP/1.1 200 OK\r\n"
 
 
 @pytest.fixture
@@ -130,18 +131,10 @@ async def test_a_name_is_resolved_once_a_connection(
     origin = f"http://api.test:{stand.upstream.port}"
     await stand.service(SERVICE, origin=origin)
     monkeypatch.setattr(uvloop.Loop, "getaddrinfo", resolve)
-
-    async def close(_: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(
-            b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        )
-        writer.close()
-
-    stand.upstream.answer = close
+    stand.upstream.answer = says(OK + b"Content-Length: 0\r\nConnection: close\r\n\r\n")
     assert (await stand.client.get("/gw/api/x", headers=headers)).status_code == 200
-    assert (
-        stand.upstream.received[0].header("host") == f"api.test:{stand.upstream.port}"
-    )
+    host = f"api.test:{stand.upstream.port}"
+    assert stand.upstream.received[0].header("host") == host
     assert len(asked) == 1
     reply = await stand.client.get("/gw/api/x", headers=headers)
     assert (reply.status_code, reply.json()["error"]) == (502, "upstream_refused")
@@ -188,64 +181,43 @@ async def test_a_redirect_is_passed_on_and_not_followed(
 ) -> None:
     """A service that points at a metadata address gets one request, and no other."""
     await stand.service(SERVICE)
-
-    async def redirect(_: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(
-            b"HTTP/1.1 307 Temporary Redirect\r\nContent-Length: 0\r\n"
-            b"Location: http://169.254.169.254/latest/meta-data/\r\n\r\n"
-        )
-
-    stand.upstream.answer = redirect
+    place = "http://169.254.169.254/latest/meta-data/"
+    head = f"307 Temporary Redirect\r\nLocation: {place}"
+    stand.upstream.answer = answers(head.encode(), b"")
     reply = await stand.client.get("/gw/api/x", headers=headers)
-    assert (reply.status_code, reply.headers["location"]) == (
-        307,
-        "http://169.254.169.254/latest/meta-data/",
-    )
+    assert (reply.status_code, reply.headers["location"]) == (307, place)
     assert len(stand.upstream.received) == 1
 
 
-Raw = Callable[[asyncio.StreamWriter], Awaitable[None]]
+def says(*pieces: bytes) -> Answer:
+    """Answer with these bytes, a while between them, and hang up."""
 
-
-def says(*pieces: bytes, close: bool = True) -> Raw:
-    async def answer(writer: asyncio.StreamWriter) -> None:
+    async def answer(_: Received, writer: asyncio.StreamWriter) -> None:
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
             await asyncio.sleep(0.02)
-        if close:
-            writer.transport.abort() if close == "reset" else writer.close()
+        writer.close()
 
     return answer
 
 
-OK = b"HTTP/1.1 200 OK\r\n"
-HALVES = SECRET[:9].encode(), SECRET[9:].encode()
-CASES: dict[str, tuple[tuple[bytes, ...], int, str]] = {
-    "closes before it answers": ((), 502, "upstream_reset"),
-    "answers rubbish": ((b"\x00\x01 rubbish\r\n\r\n",), 502, "upstream_reset"),
-    "speaks no HTTP": ((b"220 smtp ready\r\n",), 502, "upstream_reset"),
-    "breaks off its head": ((b"HTTP/1.1 200 OK\r\nX-",), 502, "upstream_reset"),
-    "has a head without end": (
-        (OK + b"X: " + b"y" * 100_000,),
-        502,
-        "upstream_reset",
-    ),
-    "has two lengths": (
-        (OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nxy",),
-        502,
-        "upstream_reset",
-    ),
-    "changes protocols": (
-        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n",),
-        502,
-        "upstream_reset",
-    ),
-    "echoes in a header": (
-        (OK + b"X-Echo: " + SECRET.encode() + b"\r\nContent-Length: 0\r\n\r\n",),
-        502,
-        "credential_echoed",
-    ),
+KEY = SECRET.encode()
+HALVES = KEY[:9], KEY[9:]
+PART = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-1/9\r\n"
+CASES = {
+    "closes before it answers": b"",
+    "answers rubbish": b"\x00\x01 rubbish\r\n\r\n",
+    "speaks no HTTP": b"220 smtp ready\r\n",
+    "breaks off its head": b"HTTP/1.1 200 OK\r\nX-",
+    "has a head without end": OK + b"X: " + b"y" * 100_000,
+    "has two lengths": OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nxy",
+    "changes protocols": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n",
+    # RFC 9110 section 15.3.7: 206 answers a request with Range alone.
+    "sends a part that was not asked for": PART + b"Content-Length: 2\r\n\r\nok",
+    "would steer a terminal": OK + b"X-E: \x1b]0;x\x07\r\nContent-Length: 0\r\n\r\n",
+    "echoes in a header": OK
+    + b"X-Echo: %b\r\nContent-Length: 0\r\n\r\n" % SECRET.encode(),
 }
 
 
@@ -254,14 +226,13 @@ async def test_a_service_without_an_answer_is_told_by_a_code(
     stand: Stand, headers: dict[str, str], case: str, quick: None
 ) -> None:
     """Whatever it sends instead of an answer, the agent reads a code of ours."""
-    pieces, status, code = CASES[case]
+    code = "credential_echoed" if "echoes" in case else "upstream_reset"
     await stand.service(SERVICE)
-    answer = says(*pieces)
-    stand.upstream.answer = lambda _, writer: answer(writer)
+    stand.upstream.answer = says(CASES[case])
     reply = await stand.client.get("/gw/api/x", headers=headers)
-    assert (reply.status_code, reply.json()["error"]) == (status, code), reply.text
+    assert (reply.status_code, reply.json()["error"]) == (502, code), reply.text
     assert reply.headers["agentvault-error"] == code
-    (result,) = [e for e in await stand.settled() if e.type == "gateway.result"]
+    result = await stand.result()
     assert (result.detail["ended"], result.reason) == ("failed", code)
 
 
@@ -313,11 +284,10 @@ async def test_an_answer_that_goes_wrong_midway_is_cut(
 ) -> None:
     """The agent's connection breaks off: what it has never looks whole."""
     await stand.service(SERVICE)
-    answer = says(*pieces)
-    stand.upstream.answer = lambda _, writer: answer(writer)
+    stand.upstream.answer = says(*pieces)
     got = await broken(stand, headers)
     assert HALVES[0] not in got
-    (result,) = [e for e in await stand.settled() if e.type == "gateway.result"]
+    result = await stand.result()
     assert result.detail["ended"] == "failed"
 
 
@@ -349,44 +319,31 @@ async def test_a_credential_does_not_pass_compressed(
     packer = zlib.compressobj(wbits=bits)
     packed = packer.compress(b"x" * 300_000 + text) + packer.flush()
     named = {"raw": "deflate"}.get(coding, coding).encode()
-
-    async def echo(_: Received, writer: asyncio.StreamWriter) -> None:
-        length = b"Content-Length: %d\r\n\r\n" % len(packed)
-        writer.write(OK + b"Content-Encoding: " + named + b"\r\n" + length + packed)
-
-    stand.upstream.answer = echo
+    head = b"200 OK\r\nContent-Encoding: " + named
+    stand.upstream.answer = answers(head, packed)
     reply = await stand.client.get("/gw/api/x", headers=headers)
     assert reply.headers["agentvault-error"] == "credential_echoed"
 
 
 @pytest.mark.parametrize(
-    ("charset", "codec", "error"),
+    ("charset", "codec"),
     [
-        ("utf-16", "utf-16", "credential_echoed"),
-        ('"UTF-16LE"', "utf-16-le", "credential_echoed"),
-        ("utf-32be", "utf-32-be", "credential_echoed"),
-        ("utf-7", "utf-7", "credential_echoed"),
-        ("ibm500", "ibm500", "credential_echoed"),
-        ("utf-16; charset=utf-32", "utf-32", "credential_echoed"),
-        ("latin-1", "latin-1", "credential_echoed"),
-        ("no-such-charset", "utf-8", "credential_echoed"),
+        *(("utf-16", "utf-16"), ('"UTF-16LE"', "utf-16-le"), ("utf-32be", "utf-32-be")),
+        *(("utf-7", "utf-7"), ("ibm500", "ibm500"), ("latin-1", "latin-1")),
+        *(("utf-16; charset=utf-32", "utf-32"), ("no-such-charset", "utf-8")),
     ],
 )
 async def test_a_credential_does_not_pass_in_another_charset(
-    stand: Stand, headers: dict[str, str], charset: str, codec: str, error: str
+    stand: Stand, headers: dict[str, str], charset: str, codec: str
 ) -> None:
     """It is searched as declared; a charset that hides the credential is refused."""
     await stand.service(SERVICE)
     text = f"you sent {''.join(f'&#{ord(one)};' for one in SECRET)}".encode(codec)
-    kind = f"Content-Type: text/html; charset={charset}\r\n".encode()
-
-    async def echo(_: Received, writer: asyncio.StreamWriter) -> None:
-        length = b"Content-Length: %d\r\n\r\n" % len(text)
-        writer.write(OK + kind + length + text)
-
-    stand.upstream.answer = echo
+    head = f"200 OK\r\nContent-Type: text/html; charset={charset}"
+    stand.upstream.answer = answers(head.encode(), text)
     reply = await stand.client.get("/gw/api/x", headers=headers)
-    assert (reply.status_code, reply.headers["agentvault-error"]) == (502, error)
+    assert reply.status_code == 502
+    assert reply.headers["agentvault-error"] == "credential_echoed"
 
 
 @pytest.mark.parametrize("charset", ["utf-16", "utf-8", "shift_jis", "iso-2022-jp"])
@@ -396,47 +353,10 @@ async def test_an_answer_in_another_charset_passes_as_it_is(
     """Byte for byte, with an odd byte at its end too."""
     await stand.service(SERVICE)
     text = "sk_live, and no more. ".encode(charset) * 5_000 + b"s"
-    kind = f"Content-Type: text/plain; charset={charset}\r\n".encode()
-
-    async def answer(_: Received, writer: asyncio.StreamWriter) -> None:
-        length = b"Content-Length: %d\r\n\r\n" % len(text)
-        writer.write(OK + kind + length + text)
-
-    stand.upstream.answer = answer
+    head = f"200 OK\r\nContent-Type: text/plain; charset={charset}"
+    stand.upstream.answer = answers(head.encode(), text)
     reply = await stand.client.get("/gw/api/x", headers=headers)
     assert (reply.status_code, reply.content) == (200, text)
-
-
-async def test_a_part_that_was_not_asked_for_is_no_answer(
-    stand: Stand, headers: dict[str, str]
-) -> None:
-    """RFC 9110 section 15.3.7: 206 answers a request with Range alone."""
-    await stand.service(SERVICE)
-
-    async def part(_: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(
-            b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-1/9\r\n"
-            b"Content-Length: 2\r\n\r\nok"
-        )
-
-    stand.upstream.answer = part
-    reply = await stand.client.get("/gw/api/x", headers=headers)
-    assert reply.headers["agentvault-error"] == "upstream_reset"
-
-
-async def test_a_header_with_a_control_character_is_no_answer(
-    stand: Stand, headers: dict[str, str]
-) -> None:
-    """What would steer a terminal is 502, and the call has its result."""
-    await stand.service(SERVICE)
-
-    async def steering(_: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(OK + b"X-E: \x1b]0;x\x07\r\nContent-Length: 0\r\n\r\n")
-
-    stand.upstream.answer = steering
-    reply = await stand.client.get("/gw/api/x", headers=headers)
-    assert reply.headers["agentvault-error"] == "upstream_reset"
-    assert [end for _, end in await stand.records()][-1] == "failed"
 
 
 async def test_a_compressed_answer_passes_unread(
@@ -445,12 +365,7 @@ async def test_a_compressed_answer_passes_unread(
     """Nothing is decompressed on the way: a bomb stays as small as it was sent."""
     await stand.service(SERVICE)
     bomb = gzip.compress(b"\0" * 2**24)
-
-    async def packed(_: Received, writer: asyncio.StreamWriter) -> None:
-        head = b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb)
-        writer.write(OK + head + bomb)
-
-    stand.upstream.answer = packed
+    stand.upstream.answer = answers(b"200 OK\r\nContent-Encoding: gzip", bomb)
     async with stand.client.stream("GET", "/gw/api/x", headers=headers) as reply:
         assert reply.headers["content-encoding"] == "gzip"
         got = b"".join([piece async for piece in reply.aiter_raw()])
@@ -486,15 +401,12 @@ async def test_headers_of_one_hop_stay_there(
 ) -> None:
     """What is of the connection, of proxies or of cookies passes neither way."""
     await stand.service(SERVICE)
-
-    async def chatty(_: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(
-            OK + b"Content-Length: 0\r\nConnection: x-hop\r\nX-Hop: 1\r\nX-End: 2\r\n"
-            b"Set-Cookie: session=credential\r\nAgentVault-Decision: dec_forged\r\n"
-            b"Date: Tue, 24 Nov 2026 00:00:00 GMT\r\nKeep-Alive: timeout=5\r\n\r\n"
-        )
-
-    stand.upstream.answer = chatty
+    stand.upstream.answer = answers(
+        b"200 OK\r\nConnection: x-hop\r\nX-Hop: 1\r\nX-End: 2\r\n"
+        b"Set-Cookie: session=credential\r\nAgentVault-Decision: dec_forged\r\n"
+        b"Date: Tue, 24 Nov 2026 00:00:00 GMT\r\nKeep-Alive: timeout=5",
+        b"",
+    )
     said = {
         "Cookie": "a=b",
         "X-Forwarded-For": "1.2.3.4",

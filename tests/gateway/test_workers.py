@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from support.patience import PATIENT
+from support.patience import PATIENT, until
 
 from agentvault_tui.errors import UnreadableRequestError
 from agentvault_tui.gateway.mcp.messages import McpError, read_message
@@ -46,9 +46,7 @@ def gone(pid: int) -> bool:
 
 
 async def until_gone(pid: int) -> None:
-    async with asyncio.timeout(PATIENT):
-        while not gone(pid):  # noqa: ASYNC110 - of another process
-            await asyncio.sleep(0.01)
+    await until(lambda: gone(pid))
 
 
 async def refused(workers: Workers, agent_id: AgentId = ONE) -> CallRefusedError:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from support.bench import Bench
@@ -84,12 +85,17 @@ class AlertStand:
 
         await self.until(done)
 
-    async def restarted(self, bench: Bench) -> AlertStand:
-        """Return alerts of another process, on the home of *bench*."""
-        again = AlertStand(bench, self.server)
-        again.secrets = self.secrets
-        await again.watch.start()
-        return again
+    @asynccontextmanager
+    async def restarted(self, *, killed: bool = False) -> AsyncIterator[AlertStand]:
+        """Run the alerts of another process on the same home, in place of these."""
+        if not killed:
+            await self.watch.aclose()
+        async with self.bench.restarted() as bench:
+            again = AlertStand(bench, self.server)
+            again.secrets = self.secrets
+            await again.watch.start()
+            yield again
+            await again.watch.aclose()
 
 
 def answering(*statuses: int, headers: str = "") -> Callable[..., Any]:

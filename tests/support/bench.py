@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import httpx
 import msgspec
 import pytest
 from support.manual_clock import ManualClock
-from support.patience import PATIENT
+from support.patience import until
 from support.scripted_tenant import ScriptedTenant
 
 from agentvault_tui.broker.authority import Sessions
@@ -23,12 +23,14 @@ from agentvault_tui.broker.follow import follow
 from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.recovery import take_over
 from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.serve import _record_start_or_stop
 from agentvault_tui.broker.status import status_info
 from agentvault_tui.broker.usecases.policy_change import keep_policy, policy_at_start
 from agentvault_tui.broker.usecases.register import register
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import EventQuery, Ledger
-from agentvault_tui.model import Action, Actor, ActorKind, Agent, Event
+from agentvault_tui.ledger.schema import open_reader
+from agentvault_tui.model import Action, Actor, ActorKind, Agent, Event, EventType
 from agentvault_tui.operator_api.requests import AgentRequest
 from agentvault_tui.policy import Policy
 from agentvault_tui.settings import Settings
@@ -133,6 +135,15 @@ class Bench:
         page = await self.ledger.events(EventQuery(after=0, limit=1000))
         return [e for e in page.events if kind in {None, e.type.value}]
 
+    def reading(self) -> closing[sqlite3.Connection]:
+        """Open a connection that reads beside the broker."""
+        return closing(open_reader(self.home.database))
+
+    async def record_start(self) -> str:
+        """Record a start, as `serve` does; return the active policy's version."""
+        await _record_start_or_stop(self.broker, EventType.BROKER_STARTED)
+        return self.broker.policy.version
+
     async def read(self, path: str) -> httpx.Response:
         """Read *path* of the operators' HTTP."""
         served = operators_app(self.broker, self.feed, Sessions(self.broker))
@@ -146,9 +157,7 @@ class Bench:
 
     async def until(self, done: Callable[[], bool]) -> None:
         """Let the loop turn until *done*, which something already started makes so."""
-        async with asyncio.timeout(PATIENT):
-            while not done():  # noqa: ASYNC110 - what is awaited has no event
-                await asyncio.sleep(0.001)
+        await until(done)
 
     async def close(self) -> None:
         begun = self.broker.stepups.flows.values()

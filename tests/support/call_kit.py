@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+from httpx import Response
 from support.gateway_stand import Stand
 
 BEARER = '[credential]\nkind = "bearer"\nsecret = "key"\n'
@@ -60,3 +62,11 @@ async def again(stand: Stand, token: str, held: str, **more: Any) -> Any:
     return await stand.client.post(
         "/gw/api/transfers/acct_1?memo=x", headers=headers, **options
     )
+
+
+def paying(
+    stand: Stand, token: str, path: str = "/gw/api/transfers/a"
+) -> asyncio.Task[Response]:
+    """Ask for a payment, which waits for a person."""
+    asked = stand.client.post(path, headers=bearer(token), json=PAY)
+    return asyncio.create_task(asked)

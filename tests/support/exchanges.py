@@ -7,6 +7,7 @@ and what of them is inferred. Ids, names and tokens are invented.
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -45,3 +46,8 @@ def answer(file: str, name: str, tenant: str = "") -> Answer:
         for key, value in found.get("headers", {}).items()
     }
     return Answer(body, found["status"], headers)
+
+
+async def rows_of(listing: AsyncIterator[Any]) -> list[Any]:
+    """Return all rows of a listing."""
+    return [row async for row in listing]

@@ -15,7 +15,7 @@ from typing import Any, cast
 import httpx
 from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
-from support.patience import PATIENT
+from support.patience import PATIENT, until
 from support.postgres import Database
 
 from agentvault_tui.broker.agents_api import AgentsApi
@@ -32,12 +32,12 @@ from agentvault_tui.broker.usecases.stepup_end import deny
 from agentvault_tui.clock import SharedClock, SystemClock
 from agentvault_tui.gateway import Gateway
 from agentvault_tui.home import Home
-from agentvault_tui.model import Action, Agent, Evidence, StepUp, StepUpStatus
+from agentvault_tui.model import Action, Agent, Event, Evidence, StepUp, StepUpStatus
 from agentvault_tui.web import Listener, Server
 from agentvault_tui.web.guard import RequestGuard, loopback_hosts
 from agentvault_tui.web.places import Limits
-from agentvault_tui.web.reply import Receive, Scope, Send
-from agentvault_tui.web.sockets import Peer, loopback_pair
+from agentvault_tui.web.reply import Receive, Scope, Send, problem
+from agentvault_tui.web.sockets import Peer, loopback_pair, unix_socket
 
 SECRET = "sk_live_51HqLyjWDarjtT1zdp7dc"
 
@@ -62,6 +62,16 @@ Answer = Callable[["Received", asyncio.StreamWriter], Awaitable[None]]
 async def ok(_: Received, writer: asyncio.StreamWriter) -> None:
     """Answer 200 with a short body."""
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Kept: yes\r\n\r\nok")
+
+
+def answers(head: bytes, body: bytes | None = None) -> Answer:
+    """Answer each request with this status line and headers, and a *body* if any."""
+    length = b"" if body is None else b"Content-Length: %d\r\n" % len(body)
+
+    async def answer(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 " + head + b"\r\n" + length + b"\r\n" + (body or b""))
+
+    return answer
 
 
 async def endless(writer: asyncio.StreamWriter, piece: bytes) -> None:
@@ -260,19 +270,20 @@ class Stand:
             if e.type.startswith("gateway.")
         ]
 
-    async def after_result(self) -> list[Any]:
-        """Return all events, once a call has its result."""
+    async def result(self) -> Event:
+        """Return the event about the end of the one call, once it is recorded."""
         async with asyncio.timeout(PATIENT):
             while not await self.bench.events("gateway.result"):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
-        return await self.bench.events()
+        (found,) = [one for one in await self.settled() if one.type == "gateway.result"]
+        return found
 
     async def settled(self) -> list[Any]:
         """Return all events, once no call's result is still being recorded."""
         calls = self.gateway.calls
-        async with asyncio.timeout(PATIENT):
-            while calls._recording or [c for c in calls if c.state != "held"]:  # noqa: ASYNC110
-                await asyncio.sleep(0.002)
+        await until(
+            lambda: not calls._recording and all(c.state == "held" for c in calls)
+        )
         return await self.bench.events()
 
 
@@ -286,6 +297,25 @@ def operators_http(bench: Bench) -> httpx.AsyncClient:
 
     transport = httpx.ASGITransport(seated)
     return httpx.AsyncClient(transport=transport, base_url="http://b")
+
+
+@contextlib.asynccontextmanager
+async def gateway_of(bench: Bench) -> AsyncIterator[Gateway]:
+    """Run the gateway of a broker, with the files that its home has."""
+    gateway = bench.broker.gateway = Gateway(bench.broker)
+    await gateway.start()
+    yield gateway
+    await gateway.aclose()
+
+
+@contextlib.asynccontextmanager
+async def served_at_home(bench: Bench) -> AsyncIterator[None]:
+    """Run the gateway, and the operators' HTTP on the socket that the home has."""
+    async with gateway_of(bench), Server(bench.clock) as server:
+        app = operators_app(bench.broker, bench.feed, Sessions(bench.broker))
+        guard = RequestGuard(app, hosts=None, shape=problem)
+        await server.listen(guard, unix_socket(bench.home.socket), shape=problem)
+        yield
 
 
 def _authorizing(stepup: StepUp) -> StepUp:

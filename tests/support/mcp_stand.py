@@ -151,6 +151,14 @@ class McpStand:
         await self.stand.gateway.look()
         assert not self.stand.gateway.warnings, self.stand.gateway.warnings
 
+    async def remote(
+        self, text: str = TOOLS, name: str = "files", query: str = ""
+    ) -> None:
+        """Put the file of a server in force that the upstream is."""
+        url = f"http://127.0.0.1:{self.stand.upstream.port}/mcp{query}"
+        head = f'url = "{url}"\nallow_http = true\nallow_private = true\n'
+        await self.write(text, head=head, name=name)
+
     async def client(
         self,
         era: str = "modern",
@@ -210,3 +218,14 @@ def refusal_of(result: dict[str, Any]) -> dict[str, Any]:
     said = dict(json.loads(result["content"][1]["text"]))
     assert said == result["_meta"]["agentvault.dev/refusal"]
     return said
+
+
+def error_of(result: dict[str, Any]) -> str:
+    """Return the code that a failed call's result has."""
+    assert result["isError"] is True
+    return str(json.loads(result["content"][1]["text"])["error"])
+
+
+def finish(until: str) -> None:
+    """Let calls of the tool ``wait`` have their answer."""
+    Path(until).touch()

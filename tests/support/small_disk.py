@@ -7,6 +7,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,11 @@ from support.needs import need
 SIZE = 16 * 1024 * 1024
 
 
-@pytest.fixture
-def small_disk() -> Iterator[Path]:
+@contextmanager
+def disk_of(size: int) -> Iterator[Path]:
+    """Mount a file system of *size* bytes, which is really full when it is."""
     with tempfile.TemporaryDirectory(prefix="h-") as folder:
-        mount = ["/bin/mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", folder]
+        mount = ["/bin/mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
         need(os.geteuid() == 0, "root")
         if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
             pytest.skip("this machine does not let root mount")
@@ -26,6 +28,12 @@ def small_disk() -> Iterator[Path]:
             yield Path(folder)
         finally:
             subprocess.run(["/bin/umount", "-l", folder], check=True)
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    with disk_of(SIZE) as path:
+        yield path
 
 
 def fill(path: Path, *, leave: int = 0) -> None:

@@ -20,6 +20,7 @@ from agentvault_tui.model import (
     Draft,
     Event,
     EventType,
+    Repeat,
     StepUp,
     StepUpStatus,
 )
@@ -54,17 +55,23 @@ async def hold(
     return agent, held.stepup
 
 
-async def start(bench: Bench, stepup: StepUp) -> StepUp:
-    return await begin_approval(bench.broker, stepup.id, stepup.digest, OPERATOR)
+async def start(bench: Bench, stepup: StepUp, repeat: Repeat | None = None) -> StepUp:
+    """Begin an approval: the tenant is asked for a person's answer."""
+    broker = bench.broker
+    return await begin_approval(broker, stepup.id, stepup.digest, OPERATOR, repeat)
 
 
-async def approve(bench: Bench, stepup: StepUp) -> None:
-    await start(bench, stepup)
+async def approve(
+    bench: Bench, stepup: StepUp, repeat: Repeat | None = None
+) -> StepUpStatus:
+    """Have a person say yes; return the status afterwards."""
+    await start(bench, stepup, repeat)
     bench.tenant.approve()
-    registry = bench.broker.registry
-    await bench.until(
-        lambda: registry.stepups.get(stepup.id).status is StepUpStatus.APPROVED
-    )
+    known = bench.broker.stepups
+    await bench.until(lambda: not known.get(stepup.id).status.open)
+    status = known.get(stepup.id).status
+    assert status in {"approved", "redeemed", "applied"}
+    return status
 
 
 async def redeemable(bench: Bench) -> tuple[Agent, Agent, str]:

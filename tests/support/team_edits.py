@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
+from support import stepups
 from support.bench import OPERATOR
 from support.manual_clock import ManualClock
 from support.postgres import Database
@@ -14,7 +15,6 @@ from support.scripted_tenant import ALICE
 from support.team_members import Member, member, seen
 
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
-from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.broker.usecases.stepup_end import expire_due
 from agentvault_tui.home import Home, put_private
 from agentvault_tui.model import AgentId, StepUp
@@ -64,10 +64,7 @@ def waiting(one: Member) -> list[StepUp]:
 
 
 async def approve(one: Member, change: StepUp) -> None:
-    await begin_approval(one.bench.broker, change.id, change.digest, OPERATOR)
-    one.bench.tenant.approve()
-    known = one.bench.broker.stepups
-    await one.bench.until(lambda: not known.get(change.id).status.open)
+    await stepups.approve(one.bench, change)
 
 
 async def settle(*members: Member) -> None:

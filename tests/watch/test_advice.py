@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
 import tomllib
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from datetime import timedelta
 
 import pytest
@@ -14,12 +11,10 @@ from support.manual_clock import ManualClock
 from support.stepups import approve, ask
 
 from agentvault_tui.broker.answers import Denied, Escalated
-from agentvault_tui.broker.serve import _record_start_or_stop
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.stepup_end import deny
-from agentvault_tui.ledger.schema import open_reader
-from agentvault_tui.model import Action, Agent, EventType, Money
+from agentvault_tui.model import Action, Agent, Money
 from agentvault_tui.operator_api.advice import AdviceInfo, AdvisedChange, change_texts
 from agentvault_tui.policy import Policy, PolicyTexts, shipped_policy
 from agentvault_tui.presenters.amounts import render_spans
@@ -38,17 +33,11 @@ over = "deny"
 """
 
 
-@contextmanager
-def reading(bench: Bench) -> Iterator[sqlite3.Connection]:
-    with closing(open_reader(bench.home.database)) as db:
-        yield db
-
-
 def advice(
     bench: Bench, clock: ManualClock, days: float = 30, policy: Policy | None = None
 ) -> list[AdviceInfo]:
     window = Window(clock.now() - timedelta(days=days), clock.now())
-    with reading(bench) as db:
+    with bench.reading() as db:
         return advise(db, policy or bench.broker.policy, window)
 
 
@@ -242,7 +231,7 @@ async def test_a_rule_that_never_matched_is_told_with_its_contrary(
 principal, action == Action::"read:files", resource);\n@id("beside") @why("w")\
 @obligation("allow") permit (principal, action == Action::"send:payment", resource);'
     policy = Policy.of(PolicyTexts(f"{shipped_policy()}\n{rule}"), ("p", "s", "l"))
-    await _record_start_or_stop(bench.broker, EventType.BROKER_STARTED)
+    await bench.record_start()
     agent = await bench.agent("a", WRITE, "send:payment")
     await use(bench, agent, WRITE)
     clock.advance(31 * DAY)

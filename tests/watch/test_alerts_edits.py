@@ -9,12 +9,12 @@ import pytest
 from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
 from support.scripted_tenant import ALICE
+from support.stepups import approve
 
-from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
 from agentvault_tui.errors import ServiceError
 from agentvault_tui.home import Home
-from agentvault_tui.model import AgentId, StepUp
+from agentvault_tui.model import AgentId
 from agentvault_tui.settings import ChangeSettings, Settings, StepUpSettings
 from agentvault_tui.watch.alerts import Alerts
 from agentvault_tui.watch.config import parse_alerts
@@ -34,14 +34,6 @@ events = ["needs_person"]
 """
 LATER = '[[routes]]\nsinks = ["log"]\nevents = ["needs_person"]\ndigest = "366d"\n'
 MORE = ONE + '[[routes]]\nsinks = ["log"]\nevents = ["panic.on"]\n'
-
-
-async def approve(bench: Bench, change: StepUp) -> None:
-    await begin_approval(bench.broker, change.id, change.digest, OPERATOR)
-    bench.tenant.approve()
-    known = bench.broker.stepups
-    await bench.until(lambda: known.get(change.id).status != "authorizing")
-    assert known.get(change.id).status == "applied"
 
 
 async def test_a_route_is_taken_away_once_that_is_approved(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,9 @@ from support.gateway_stand import Stand, standing
 from support.manual_clock import ManualClock
 from support.stepups import approve, ask
 
-from agentvault_tui.broker.serve import _record_start_or_stop
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.redeem import poll
-from agentvault_tui.ledger.schema import open_reader
-from agentvault_tui.model import Action, EventType, Money
+from agentvault_tui.model import Action, Money
 from agentvault_tui.operator_api.planning import PlanInfo
 from agentvault_tui.policy import Policy, PolicyTexts, shipped_policy
 from agentvault_tui.presenters.amounts import render_spans
@@ -45,10 +42,9 @@ ALL = f'@id("all") @why("w") @obligation("allow")\n{ANY}'
 @pytest.fixture
 async def db(bench: Bench) -> AsyncIterator[sqlite3.Connection]:
     """A connection that reads beside a broker whose start is recorded."""
-    await _record_start_or_stop(bench.broker, EventType.BROKER_STARTED)
-    opened = open_reader(bench.home.database)
-    yield opened
-    opened.close()
+    await bench.record_start()
+    with bench.reading() as opened:
+        yield opened
 
 
 def planned(db: sqlite3.Connection, bench: Bench, text: str, **more: Any) -> PlanInfo:
@@ -239,7 +235,7 @@ async def test_a_call_whose_token_would_need_the_scope_is_foreseen(
     token = await stand.token(agent, "read:calendar")
     await shadow.set(ALL)
     assert (await held(stand, token))["error"] == "insufficient_user_authentication"
-    with closing(open_reader(bench.home.database)) as db:
+    with bench.reading() as db:
         found = planned(db, bench, ALL)
     (change,) = found.changes
     asked = [e.seq for e in await bench.events("gateway.held")]
@@ -255,7 +251,7 @@ async def test_a_call_whose_token_would_need_the_scope_is_foreseen(
     bench.home.policy_file.write_text(ALL)
     await reload_policy(bench.broker)
     assert (await held(stand, token))["error"] == "insufficient_scope"
-    with closing(open_reader(bench.home.database)) as db:
+    with bench.reading() as db:
         # The rule before would hold it again, and ask a person.
         found = planned(db, bench, shipped_policy())
         assert replay(db).mismatches == 0
@@ -272,7 +268,7 @@ async def test_a_narrowed_token_is_foreseen_to_need_a_person(stand: Stand) -> No
     for scope, to in ((whole, "allowed"), (narrowed, "denied")):
         token = await stand.token(agent, scope)
         await held(stand, token)
-        with closing(open_reader(stand.bench.home.database)) as db:
+        with stand.bench.reading() as db:
             found = planned(db, stand.bench, text)
         assert ("send:payment", "escalated", to, 1) in changes(found)
     assert "insufficient_scope" in {one.reason for one in found.changes}
@@ -289,7 +285,7 @@ async def test_what_a_token_has_or_a_person_approved_is_not_refused_for_its_scop
     one = (await held(stand, token))["auth_req_id"]
     await stand.approve(one)
     assert (await again(stand, token, one)).status_code == 200
-    with closing(open_reader(stand.bench.home.database)) as db:
+    with stand.bench.reading() as db:
         found = planned(db, stand.bench, ALL)
     assert changes(found) == [("send:payment", "escalated", "denied", 1)]
     assert not stricter(found.changes)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -13,13 +10,11 @@ from support.bench import PAYMENT, Bench
 from support.stepups import approve, ask, hold
 
 from agentvault_tui.broker.answers import Denied, Granted
-from agentvault_tui.broker.serve import _record_start_or_stop
 from agentvault_tui.broker.usecases.evaluate import evaluate
 from agentvault_tui.broker.usecases.issue_for import issue_unscoped
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.errors import LedgerDamagedError
-from agentvault_tui.ledger.schema import open_reader
 from agentvault_tui.model import Action, Actor, ActorKind, Draft, EventType, Outcome
 from agentvault_tui.operator_api.planning import MismatchInfo, ReplayInfo
 from agentvault_tui.policy import shipped_policy
@@ -35,23 +30,9 @@ principal, action == Action::"write:calendar", resource);\n'
 OPERATOR = Actor(ActorKind.OPERATOR, "uid:1000", "olga")
 
 
-@contextmanager
-def reading(bench: Bench) -> Iterator[sqlite3.Connection]:
-    """Yield a connection that reads beside the broker."""
-    db = open_reader(bench.home.database)
-    try:
-        yield db
-    finally:
-        db.close()
-
-
 def replayed(bench: Bench) -> ReplayInfo:
-    with reading(bench) as db:
+    with bench.reading() as db:
         return replay(db)
-
-
-async def start(bench: Bench) -> None:
-    await _record_start_or_stop(bench.broker, EventType.BROKER_STARTED)
 
 
 async def copy_of_last(bench: Bench, **changed: object) -> None:
@@ -89,7 +70,7 @@ async def test_a_token_without_a_scope_follows_from_what_a_person_decides(
 async def test_every_decision_follows_from_its_record(bench: Bench) -> None:
     """Allowed, denied, escalated, refused by the broker, approved: all under two
     policies."""
-    await start(bench)
+    await bench.record_start()
     payer, stepup = await hold(bench)
     for _ in range(3):
         await ask(bench, payer, CALENDAR)
@@ -134,7 +115,7 @@ async def test_the_first_that_does_not_follow_is_named(
     bench: Bench, changed: dict[str, object], fact: str, recorded: str, decided: str
 ) -> None:
     """A record with another answer than its facts give is found, and what of it."""
-    await start(bench)
+    await bench.record_start()
     await ask(bench, await bench.agent(), CALENDAR)
     await copy_of_last(bench, **changed)
     seq = bench.ledger.head.seq
@@ -161,7 +142,7 @@ async def test_a_decision_that_cannot_be_decided_again_is_a_mismatch(
     bench: Bench, changed: dict[str, object], fact: str, outcome: Outcome
 ) -> None:
     """A denial that is forged to pass hides behind no missing fact or version."""
-    await start(bench)
+    await bench.record_start()
     await ask(bench, await bench.agent(), CALENDAR)
     await ask(bench, await bench.agent("other"), UNGRANTED)
     await copy_of_last(bench, **changed, outcome=outcome)
@@ -192,7 +173,7 @@ async def test_facts_are_those_of_the_action_beside_them(
     bench: Bench, changed: dict[str, object], fact: str
 ) -> None:
     """Who reads the record is shown the action that was decided about, and no other."""
-    await start(bench)
+    await bench.record_start()
     other = await bench.agent("other")
     await hold(bench)
     if changed.pop("agent", False):
@@ -218,7 +199,7 @@ async def test_what_was_recorded_before_facts_were_kept_is_counted_apart(
 
 async def test_old_records_without_facts_come_before_all_others(bench: Bench) -> None:
     """An old ledger is no forged one."""
-    await start(bench)
+    await bench.record_start()
     agent = await bench.agent()
     draft = Draft(EventType.TOKEN_DECISION, OPERATOR, agent_id=agent.id, rule="old")
     await bench.ledger.commit(replace(draft, outcome=Outcome.ALLOWED, reason="granted"))
@@ -229,7 +210,7 @@ async def test_old_records_without_facts_come_before_all_others(bench: Bench) ->
 
 async def test_facts_that_are_none_are_damage(bench: Bench) -> None:
     """A record whose facts cannot be read is told, and not passed over."""
-    await start(bench)
+    await bench.record_start()
     await ask(bench, await bench.agent(), CALENDAR)
     await copy_of_last(bench, facts={"scopes": 7})
     with pytest.raises(LedgerDamagedError, match="facts that no decision is made from"):

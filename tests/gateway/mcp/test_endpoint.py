@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,6 +15,7 @@ from support.mcp_stand import (
     TOOLS,
     Client,
     McpStand,
+    finish,
     messages,
     refusal_of,
     text_of,
@@ -27,11 +27,6 @@ from agentvault_tui.gateway.body import IN_LOOP, BodyRoom, read_apart
 from agentvault_tui.gateway.calls import Calls
 from agentvault_tui.gateway.mcp import toolcalls
 from agentvault_tui.gateway.mcp.messages import LEGACY
-
-
-def finish(until: str) -> None:
-    """Let a call of the tool ``wait`` have its answer."""
-    Path(until).touch()
 
 
 @pytest.mark.parametrize("client", ["modern", *LEGACY], indirect=True)

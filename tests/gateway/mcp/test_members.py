@@ -205,9 +205,7 @@ async def mcp(short: Path) -> AsyncIterator[McpStand]:
         mcp = McpStand(stand, short / "received")
         program = [sys.executable, lenient_mcp_peer.__file__, str(mcp.log)]
         await mcp.write(RULES, head=f"command = {json.dumps(program)}\n")
-        url = f"http://127.0.0.1:{stand.upstream.port}/mcp"
-        head = f'url = "{url}"\nallow_http = true\nallow_private = true\n'
-        await mcp.write(RULES, head=head, name="remote")
+        await mcp.remote(RULES, name="remote")
         stand.upstream.answer = answer_by_url
         yield mcp
 

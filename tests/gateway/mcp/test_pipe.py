@@ -8,6 +8,7 @@ import weakref
 from collections.abc import AsyncIterator
 
 import pytest
+from support.patience import until
 
 from agentvault_tui.gateway.mcp.pipe import LinePipe, PipeLine, read_lines
 
@@ -109,8 +110,7 @@ async def test_a_line_that_is_longer_than_the_pipe_is_halted(ends: Ends) -> None
     line = ends.pipe.put(b"x" * 3_000_000, release=release)
     behind = ends.put(b"next")
     assert line is not None
-    while not line.begun:  # noqa: ASYNC110
-        await asyncio.sleep(0.001)
+    await until(lambda: line.begun)
     assert ends.pipe.half is line
     assert not ends.pipe.take_back(line)
     cut = True

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from support.bench import OPERATOR
-from support.mcp_stand import TOOLS, Client, McpStand, messages
+from support.mcp_stand import TOOLS, Client, McpStand, error_of, finish, messages
 
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.gateway.mcp import stdio
@@ -25,18 +25,8 @@ def runs(pid: str) -> bool:
     return (Path("/proc") / pid).exists()
 
 
-def finish(until: str) -> None:
-    """Let calls of the tool ``wait`` have their answer."""
-    Path(until).touch()
-
-
 def result_of(answer: httpx.Response) -> dict[str, Any]:
     return dict(messages(answer)[-1]["result"])
-
-
-def error_of(result: dict[str, Any]) -> str:
-    assert result["isError"] is True
-    return str(json.loads(result["content"][1]["text"])["error"])
 
 
 async def test_a_process_that_ends_is_started_again(

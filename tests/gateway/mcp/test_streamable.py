@@ -6,15 +6,22 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 from support.bench import OPERATOR
-from support.gateway_stand import SECRET, Received, endless, standing
-from support.mcp_stand import MODERN, SCOPES, TOOLS, Client, McpStand, messages
+from support.gateway_stand import SECRET, Received, Stand, endless
+from support.mcp_stand import (
+    MODERN,
+    SCOPES,
+    TOOLS,
+    Client,
+    McpStand,
+    error_of,
+    messages,
+)
 from support.patience import PATIENT
 
 from agentvault_tui.broker.usecases.delegate import change_delegates
@@ -81,16 +88,13 @@ def server() -> Server:
 
 
 @pytest.fixture
-async def mcp(short: Path, server: Server) -> AsyncIterator[McpStand]:
-    async with standing(short) as stand:
-        stand.upstream.answer = server
-        await stand.secret()
-        mcp = McpStand(stand, short / "none")
-        url = f"http://127.0.0.1:{stand.upstream.port}/mcp?team=1"
-        head = f'url = "{url}"\nallow_http = true\nallow_private = true\n'
-        credential = '[credential]\nkind = "bearer"\nsecret = "key"\n'
-        await mcp.write(TOOLS + credential, head=head)
-        yield mcp
+async def mcp(stand: Stand, server: Server) -> McpStand:
+    stand.upstream.answer = server
+    await stand.secret()
+    mcp = McpStand(stand, stand.bench.home.data / "none")
+    credential = '[credential]\nkind = "bearer"\nsecret = "key"\n'
+    await mcp.remote(TOOLS + credential, query="?team=1")
+    return mcp
 
 
 @pytest.fixture(params=["modern", "legacy"])
@@ -101,11 +105,6 @@ async def client(request: pytest.FixtureRequest, mcp: McpStand) -> Client:
 def calls(mcp: McpStand) -> list[Received]:
     received = mcp.stand.upstream.received
     return [r for r in received if json.loads(r.body)["method"] == "tools/call"]
-
-
-def error_of(told: dict[str, Any]) -> str:
-    assert told["isError"] is True
-    return str(json.loads(told["content"][1]["text"])["error"])
 
 
 async def test_the_credential_goes_out_and_the_agents_token_does_not(

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.gateway_stand import Received, standing
+from support.gateway_stand import Received, Stand
 from support.mcp_stand import Client, McpStand, messages
 
 from agentvault_tui.gateway.mcp import tool_schemas
@@ -195,14 +193,11 @@ def server() -> Server:
 
 
 @pytest.fixture
-async def mcp(short: Path, server: Server) -> AsyncIterator[McpStand]:
-    async with standing(short) as stand:
-        stand.upstream.answer = server
-        mcp = McpStand(stand, short / "none")
-        url = f"http://127.0.0.1:{stand.upstream.port}/mcp"
-        head = f'url = "{url}"\nallow_http = true\nallow_private = true\n'
-        await mcp.write(head=head)
-        yield mcp
+async def mcp(stand: Stand, server: Server) -> McpStand:
+    stand.upstream.answer = server
+    mcp = McpStand(stand, stand.bench.home.data / "none")
+    await mcp.remote()
+    return mcp
 
 
 async def code_of(client: Client, **arguments: Any) -> int | None:
