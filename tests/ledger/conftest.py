@@ -7,6 +7,7 @@ copy of a PostgreSQL. Those about the file itself are named here.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,10 @@ def home(short: Path) -> Home:
 
 
 @pytest.fixture
-def clock() -> ManualClock:
+def clock(request: pytest.FixtureRequest) -> ManualClock:
+    """A clock that agrees with a team's store, by which it prunes what has expired."""
+    if {"store", "own_store"} & {*request.fixturenames}:
+        return ManualClock(datetime.now(UTC))
     return manual_clock()
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from support.ledger_kit import agent, decided, decision, note, stepup, token
 from support.manual_clock import ManualClock
-from support.patience import PATIENT
+from support.patience import until
 
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.errors import HomeInUseError, LedgerUnwritableError
@@ -317,9 +317,7 @@ async def test_a_writer_that_fails_is_told_of(
 
     monkeypatch.setattr(ledger._writer, "_prepare", broken)
     ledger._writer.request_maintenance()
-    async with asyncio.timeout(PATIENT):
-        while ledger.writable:  # noqa: ASYNC110 - a moment of the loop's clock
-            await asyncio.sleep(0)
+    await until(lambda: not ledger.writable)
     assert ledger.problem == "writing ended (RuntimeError): see the log"
     with pytest.raises(LedgerUnwritableError):
         await ledger.commit(note())

@@ -8,6 +8,7 @@ import sqlite3
 import pytest
 from support.ledger_kit import agent, decision, note, token
 from support.manual_clock import ManualClock
+from support.patience import until
 
 from agentvault_tui.errors import LedgerBusyError
 from agentvault_tui.home import Home
@@ -52,8 +53,7 @@ async def test_calls_wait_for_what_is_no_record_of_theirs(ledger: Ledger) -> Non
         assert ledger.decisions_wait()
         await done
     await result
-    while ledger.decisions_wait():  # noqa: ASYNC110 - a moment of the loop's clock
-        await asyncio.sleep(0)
+    await until(lambda: not ledger.decisions_wait())
     ledger.expect()
     assert ledger.decisions_wait()
 

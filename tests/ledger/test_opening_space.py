@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from support.ledger_kit import decision, note
 from support.manual_clock import ManualClock
-from support.patience import PATIENT
+from support.patience import until
 
 from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.home import Home
@@ -49,15 +48,6 @@ async def ledger(home: Home, clock: ManualClock, disk: Disk) -> AsyncIterator[Le
     await ledger.close()
 
 
-async def until(ledger: Ledger, *, writable: bool) -> None:
-    told = asyncio.Event()
-    ledger.on_state = told.set
-    async with asyncio.timeout(PATIENT):
-        while ledger.writable is not writable:
-            await told.wait()
-            told.clear()
-
-
 def test_the_reserve_is_a_constant_or_an_eighth(disk: Disk, tmp_path: Path) -> None:
     """64 MiB, of a small disk less; inodes count too, where there are any."""
     for size, free, short in (
@@ -90,14 +80,14 @@ async def test_near_its_end_only_what_is_urgent_is_taken(
     """A grant is refused with the reason, a revocation recorded; then all as before."""
     await ledger.commit(decision())
     disk(RESERVE - 4096)
-    await until(ledger, writable=False)
+    await until(lambda: not ledger.writable)
     assert ledger.takes_cuts
     assert "kept for revocations" in (ledger.problem or "")
     with pytest.raises(LedgerUnwritableError, match="63 MiB of disk are free"):
         await ledger.commit(decision())
     await ledger.commit(note(EventType.AGENT_REVOKED), urgent=True)
     disk(2 * RESERVE)
-    await until(ledger, writable=True)
+    await until(lambda: ledger.writable)
     (event,) = await ledger.commit(decision())
     assert event.seq == 3
 
@@ -119,16 +109,14 @@ async def test_a_start_on_a_nearly_full_disk_grants_nothing(
 async def test_the_index_takes_no_last_space(ledger: Ledger, disk: Disk) -> None:
     """What can be built anew waits until there is room."""
     disk(0)
-    await until(ledger, writable=False)
+    await until(lambda: not ledger.writable)
     for _ in range(5):
         await ledger.commit(note(EventType.AGENT_REVOKED), urgent=True)
     lag = ledger.index_lag
     assert lag > 0
     disk(10 * RESERVE)
-    await until(ledger, writable=True)
-    async with asyncio.timeout(PATIENT):
-        while ledger.index_lag:  # noqa: ASYNC110 - the indexer tells nobody
-            await asyncio.sleep(0.01)
+    await until(lambda: ledger.writable)
+    await until(lambda: not ledger.index_lag)
 
 
 @pytest.mark.slow
@@ -137,12 +125,7 @@ async def test_space_is_kept_for_a_start_on_a_full_disk(
 ) -> None:
     """Taken while there is plenty, given up where it is needed, and taken again."""
 
-    async def taken() -> None:
-        async with asyncio.timeout(PATIENT):
-            while not home.start_space.exists():  # noqa: ASYNC110 - nobody is told
-                await asyncio.sleep(0.01)
-
-    await taken()
+    await until(home.start_space.exists)
     assert home.start_space.stat().st_blocks * 512 >= START
     assert home.start_space.stat().st_mode & 0o777 == 0o600
     await ledger.close()
@@ -154,6 +137,6 @@ async def test_space_is_kept_for_a_start_on_a_full_disk(
     try:
         assert not home.start_space.exists()
         disk(10 * RESERVE)
-        await taken()
+        await until(home.start_space.exists)
     finally:
         await again.close()

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.ledger_kit import START, SYSTEM, decision, manual_clock, note
 from support.manual_clock import ManualClock
-from support.patience import PATIENT
+from support.patience import until
 
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import EventQuery, Ledger, Page, search
@@ -72,8 +72,7 @@ async def fill(home: Home) -> tuple[Event, ...]:
 
 async def indexed(ledger: Ledger) -> None:
     """Wait until the index has caught up; fails by the test's own time limit."""
-    while ledger.index_lag:  # noqa: ASYNC110 - nobody but a test waits for it
-        await asyncio.sleep(0.01)
+    await until(lambda: not ledger.index_lag)
 
 
 def _draft(number: int) -> Draft:
@@ -361,9 +360,7 @@ async def test_an_index_that_was_changed_is_built_again_without_a_search(
     index = home.database.with_name("index.db")
     before = index.stat().st_ino
     hollow(index)
-    async with asyncio.timeout(PATIENT):
-        while not index.exists() or index.stat().st_ino == before:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(lambda: not (not index.exists() or index.stat().st_ino == before))
     await indexed(ledger)
     page = await ledger.events(EventQuery(q="calendar:prim", limit=1000))
     assert len(page.events) == 50

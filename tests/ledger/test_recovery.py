@@ -18,7 +18,7 @@ from support import ledger_writer
 from support.forked import Process
 from support.ledger_kit import agent, decision, note, token
 from support.manual_clock import ManualClock
-from support.needs import need
+from support.small_disk import disk_of
 
 from agentvault_tui.clock import Clock, SystemClock
 from agentvault_tui.errors import LedgerDamagedError, LedgerUnwritableError
@@ -80,18 +80,9 @@ def test_no_acknowledged_commit_is_lost_by_kill_9(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 3 MB that is really full when it is."""
-    need(os.geteuid() == 0, "root")
-    path = tmp_path / "disk"
-    path.mkdir()
-    mount = subprocess.run(
-        ["/bin/mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(path)], check=False
-    )
-    if mount.returncode:
-        pytest.skip("this machine does not let root mount")
-    yield path
-    subprocess.run(["/bin/umount", str(path)], check=True)
+def small_disk() -> Iterator[Path]:
+    with disk_of(3 * 2**20) as path:
+        yield path
 
 
 async def fill_until_latched(ledger: Ledger, clock: Clock) -> int:

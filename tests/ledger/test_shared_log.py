@@ -22,7 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from support.ledger_kit import agent, decision, manual_clock, note, token
-from support.patience import PATIENT
+from support.patience import PATIENT, until
 from support.postgres import TEAM, Database
 
 from agentvault_tui.errors import LedgerDamagedError, LedgerUnwritableError
@@ -339,10 +339,7 @@ async def test_a_log_that_is_closed_has_no_connection(store: Database) -> None:
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
         " AND application_name = 'agentvault'"
     )
-    async with asyncio.timeout(PATIENT):
-        while (left := store.run(there)) != [(0,)]:  # noqa: ASYNC110 - the server's
-            await asyncio.sleep(0.01)
-    assert left == [(0,)]
+    await until(lambda: store.run(there) == [(0,)])
 
 
 def _new() -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-
-from support.patience import PATIENT
+from support.patience import until
 from support.postgres import TEAM, Database
 
 from agentvault_tui.clock import SystemClock
@@ -25,9 +23,7 @@ async def test_nothing_of_it_waits_for_a_replica(own_store: Database) -> None:
     a, b = (StoreCalls(log, "run") for log in logs)
     try:
         setting = "SELECT current_setting('synchronous_standby_names')"
-        async with asyncio.timeout(PATIENT):
-            while run("postgres", setting) != [("nobody",)]:  # noqa: ASYNC110 - a server's
-                await asyncio.sleep(0.01)
+        await until(lambda: run("postgres", setting) == [("nobody",)])
         for number in range(20):
             over = number % 2 == 0
             assert await a.put([(f"call_{number}", over, b"{}")], anew=False) in range(

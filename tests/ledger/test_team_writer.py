@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from support.ledger_kit import agent, decision, manual_clock, note, stepup, token
 from support.manual_clock import ManualClock
-from support.patience import PATIENT
+from support.patience import PATIENT, until
 from support.postgres import TEAM, Database
 
 from agentvault_tui.clock import SharedClock
@@ -86,12 +86,6 @@ class Team:
             }
         found["meta"] = [row for row in found["meta"] if row[0] != "ledger copy"]
         return found
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    """A clock that agrees with the store's, by which it prunes what has expired."""
-    return ManualClock(datetime.now(UTC))
 
 
 @pytest.fixture
@@ -406,8 +400,7 @@ async def test_a_grant_that_waits_too_long_is_refused(
         with pytest.raises(LedgerUnwritableError):
             await granted
         assert not a.writable
-    while not a.writable:  # noqa: ASYNC110 - it has no event
-        await asyncio.sleep(0.01)
+    await until(lambda: a.writable)
     await a.commit(decision(), changes=[token(clock)])
 
 

@@ -7,7 +7,7 @@ import os
 import pwd
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,10 +17,10 @@ import psycopg
 import pytest
 from support.ledger_kit import agent, decision, note, token
 from support.manual_clock import ManualClock
-from support.needs import need
-from support.patience import PATIENT
+from support.patience import PATIENT, until
 from support.postgres import Database
 from support.postgres_relay import Relay
+from support.small_disk import small_disk
 
 from agentvault_tui.errors import (
     LedgerBusyError,
@@ -41,27 +41,11 @@ from agentvault_tui.ledger import (
 from agentvault_tui.ledger.shared_log import Appended, Followed, StoreHead
 from agentvault_tui.model import Actor, ActorKind, AgentId, Event, EventType
 
+__all__ = ["small_disk"]
 pytestmark = pytest.mark.slow
 
 ONE = AgentId("agt_1")
 OLGA = Actor(ActorKind.OPERATOR, "uid:1000", "olga")
-
-
-@pytest.fixture
-def home(short: Path) -> Home:
-    return Home(short / "home", short / "home")
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    """A clock that agrees with the store's, by which it prunes what has expired."""
-    return ManualClock(datetime.now(UTC))
-
-
-async def until(done: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENT):
-        while not done():  # noqa: ASYNC110 - what is awaited has no event
-            await asyncio.sleep(0.01)
 
 
 async def events_of(ledger: Ledger) -> list[Event]:
@@ -545,22 +529,6 @@ async def test_a_stopped_store_is_given_up(
     await ledger.close()
 
 
-@pytest.fixture
-def small_disk(short: Path) -> Iterator[Path]:
-    """A disk of 16 MB."""
-    need(os.geteuid() == 0, "root")
-    path = short / "disk"
-    path.mkdir()
-    mounted = subprocess.run(
-        ["/bin/mount", "-t", "tmpfs", "-o", "size=16m,mode=777", "tmpfs", str(path)],
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip("this machine does not let root mount")
-    yield path
-    subprocess.run(["/bin/umount", "-l", str(path)], check=True)
-
-
 async def test_a_full_store_takes_nothing_and_goes_on_with_room(
     small_disk: Path, home: Home, own_store: Database, clock: ManualClock
 ) -> None:
@@ -570,7 +538,6 @@ async def test_a_full_store_takes_nothing_and_goes_on_with_room(
     place.mkdir()
     there = pwd.getpwnam("postgres")
     os.chown(place, there.pw_uid, there.pw_gid)
-    small_disk.parent.chmod(0o755)
     cluster.run("postgres", f"CREATE TABLESPACE small LOCATION '{place}'")
     cluster.run("postgres", f"ALTER DATABASE {store.name} SET TABLESPACE small")
     ledger = await Ledger.open(home, clock=clock, settings=store.settings)

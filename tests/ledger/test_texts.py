@@ -7,7 +7,6 @@ import sqlite3
 import pytest
 from support.bench import Bench
 
-from agentvault_tui.broker.serve import _record_start_or_stop
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.errors import LedgerDamagedError, NotFoundError
 from agentvault_tui.ledger import verify_ledger
@@ -22,12 +21,6 @@ principal, action == Action::"send:email", resource);\n'
 OLD = Actor(ActorKind.SYSTEM, "broker", "broker")
 
 
-async def start(bench: Bench) -> str:
-    """Record a start, as `serve` does; return the version in force."""
-    await _record_start_or_stop(bench.broker, EventType.BROKER_STARTED)
-    return bench.broker.policy.version
-
-
 async def change(bench: Bench, text: str) -> str:
     """Put *text* in force; return its version."""
     bench.home.policy_file.write_text(text)
@@ -37,7 +30,7 @@ async def change(bench: Bench, text: str) -> str:
 
 async def test_every_policy_that_was_in_force_is_read_back(bench: Bench) -> None:
     """The shipped one and each file after it are there under their versions."""
-    shipped, narrow = await start(bench), await change(bench, NARROW)
+    shipped, narrow = await bench.record_start(), await change(bench, NARROW)
     assert shipped != narrow
     assert (await bench.ledger.texts(shipped))["policy"] == shipped_policy()
     found = await bench.ledger.texts(narrow)
@@ -72,7 +65,7 @@ async def test_versions_from_before_texts_were_kept_are_told_as_such(
 )
 async def test_a_changed_text_is_found(bench: Bench, sql: str, told: str) -> None:
     """A text that is changed, gone or added by hand fails verification."""
-    version = await start(bench)
+    version = await bench.record_start()
     db = sqlite3.connect(bench.home.database)
     db.execute(sql)
     db.commit()

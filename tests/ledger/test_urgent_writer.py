@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.ledger_kit import agent, decision, note, token
 from support.manual_clock import ManualClock
-from support.patience import PATIENT
+from support.patience import PATIENT, until
 from support.postgres import Database
 from support.postgres_relay import Relay
 
@@ -32,12 +31,6 @@ from agentvault_tui.model import AgentId, Event, EventType
 
 REVOKED = EventType.AGENT_REVOKED
 DROP = [DropAgentTokens(AgentId("agt_1"))]
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    """A clock that agrees with the store's, by which it prunes what has expired."""
-    return ManualClock(datetime.now(UTC))
 
 
 @pytest.fixture
@@ -236,9 +229,7 @@ async def test_a_store_that_refuses_one_is_examined(
     with pytest.raises(LedgerUnwritableError):
         await cut
     store.run("ALTER FUNCTION agentvault.gone RENAME TO append")
-    async with asyncio.timeout(PATIENT):
-        while not team.writable:  # noqa: ASYNC110 - it has no event
-            await asyncio.sleep(0.01)
+    await until(lambda: team.writable)
     (event,) = await team.commit(note(REVOKED), changes=DROP, urgent=True)
     assert await revocations(team) == [event]
 
@@ -262,9 +253,7 @@ async def test_a_store_that_chains_an_event_in_another_way_is_left(
         await team.commit(note(REVOKED), changes=DROP, urgent=urgent)
     assert not team.writable
     assert "in another way than this broker" in (team.problem or "")
-    async with asyncio.timeout(PATIENT):
-        while store.run(fault) == [(None,)]:  # noqa: ASYNC110 - told of after callers
-            await asyncio.sleep(0.01)
+    await until(lambda: store.run(fault) != [(None,)])
 
 
 async def test_a_fault_that_nobody_foresaw_refuses_later_ones_at_once(

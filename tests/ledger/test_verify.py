@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from support import independent_verifier
 from support.ledger_kit import decision, manual_clock, note, token, unguarded
 from support.manual_clock import ManualClock
+from support.patience import until
 
 from agentvault_tui.csvrows import safe_cell
 from agentvault_tui.errors import NotFoundError, UsageError
@@ -497,8 +498,7 @@ async def test_a_text_index_that_knows_more_than_the_ledger_is_a_fault(
     older = {name: (home.data / name).read_bytes() for name in names}
     ledger = await Ledger.open(home, clock=manual_clock())
     await ledger.commit(note())
-    while ledger.index_lag:  # noqa: ASYNC110 - the indexer tells nobody
-        await asyncio.sleep(0.01)
+    await until(lambda: not ledger.index_lag)
     await ledger.close()
     assert verify_ledger(home).ok
     for name, content in older.items():

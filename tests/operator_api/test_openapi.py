@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import runpy
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
-from support.vault import PAYMENT, Vault, serving
+from support.vault import PAYMENT, Vault
 
 from agentvault_tui.operator_api.calls import CALLS
 
@@ -45,12 +44,6 @@ class Documented:
 @pytest.fixture(scope="module")
 def documented() -> Documented:
     return Documented()
-
-
-@pytest.fixture(scope="module")
-def vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
-    with serving(tmp_path_factory.mktemp("h")) as running:
-        yield running
 
 
 def test_the_document_is_made_from_the_types() -> None:

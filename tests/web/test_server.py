@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 from support.needs import as_root
-from support.patience import PATIENT
+from support.patience import PATIENT, until
 from support.web_kit import CLOSE, GET, POST, QUICK, Serve, echo, read_all, talk
 
 from agentvault_tui.clock import SystemClock
@@ -140,8 +140,7 @@ async def test_slow_and_silent_clients_do_not_slow_a_normal_one(serve: Serve) ->
     async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(30):
         for _ in range(50):
             assert (await client.get(listener.url)).status_code == 200
-        while len(listener.connections) > 1:  # noqa: ASYNC110 - seen from outside
-            await asyncio.sleep(0.02)
+        await until(lambda: len(listener.connections) <= 1)
     for rogue in rogues:
         rogue.close()
 
@@ -156,9 +155,7 @@ async def test_one_connection_too_many_is_told_so(serve: Serve) -> None:
 
     listener = await serve(slow, limits=Limits(connections=2))
     two = [asyncio.create_task(talk(listener, GET[:-2] + CLOSE)) for _ in range(2)]
-    async with asyncio.timeout(PATIENT):
-        while len(listener.tasks) < 2:  # noqa: ASYNC110 - seen from outside
-            await asyncio.sleep(0.01)
+    await until(lambda: len(listener.tasks) >= 2)
     assert (await talk(listener, GET)).startswith(b"HTTP/1.1 503 ")
     done.set()
     answers = await asyncio.gather(*two)
@@ -194,8 +191,7 @@ async def test_another_users_requests_shut_nobody_out(serve: Serve) -> None:
     assert stranger.stdin is not None
     try:
         async with asyncio.timeout(PATIENT):
-            while len(listener.tasks) < 8:  # noqa: ASYNC110 - seen from outside
-                await asyncio.sleep(0.01)
+            await until(lambda: len(listener.tasks) >= 8)
             for _ in range(3):
                 assert b" 200 " in await talk(listener, GET[:-2] + CLOSE)
     finally:
@@ -340,11 +336,9 @@ async def test_a_peer_that_does_not_read_is_cut(server: Server) -> None:
     quiet = socket.create_connection(("127.0.0.1", listener.port))
     quiet.sendall(GET.replace(b"@", b"x"))
     async with asyncio.timeout(30):
-        while not listener.connections:  # noqa: ASYNC110 - seen from outside
-            await asyncio.sleep(0.01)
+        await until(lambda: listener.connections)
         await ended.wait()
-        while listener.connections:  # noqa: ASYNC110 - seen from outside
-            await asyncio.sleep(0.01)
+        await until(lambda: not listener.connections)
     # It ended because of the peer, not because the peer ended.
     assert quiet.fileno() != -1
     assert not listener.connections
@@ -399,8 +393,7 @@ async def test_an_agent_on_every_connection_shuts_no_other_out(serve: Serve) -> 
         writer.write((AGENT % b"hog").replace(b"@", at))
         held.append((reader, writer))
     async with asyncio.timeout(PATIENT):
-        while listener.places.of_agents.count("hog") < 16:  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        await until(lambda: listener.places.of_agents.count("hog") >= 16)
         ask = (AGENT % b"other").replace(b"/wait", b"/").replace(CLOSE, b"")
         ended = asyncio.create_task(held[-1][0].read())
         said = await talk(listener, ask.replace(b"\r\n\r\n", b"\r\n" + CLOSE))
@@ -428,9 +421,7 @@ async def test_urgent_requests_are_served_though_all_places_are_taken(
     listener = await serve(slow, limits=Limits(connections=4), urgent=urgent)
     blocked = GET.replace(b"GET / ", b"GET /slow ")[:-2] + CLOSE
     tasks = [asyncio.create_task(talk(listener, blocked)) for _ in range(4)]
-    async with asyncio.timeout(PATIENT):
-        while len(listener.tasks) < 4:  # noqa: ASYNC110 - seen from outside
-            await asyncio.sleep(0.01)
+    await until(lambda: len(listener.tasks) >= 4)
     for _ in range(2):
         assert b" 503 " in await talk(listener, GET[:-2] + CLOSE)
         revoke = GET.replace(b"GET / ", b"GET /revoke ")

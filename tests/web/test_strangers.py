@@ -7,7 +7,7 @@ import operator
 from typing import Any
 
 import pytest
-from support.patience import PATIENT
+from support.patience import until
 
 from agentvault_tui.web.reply import Message, Receive, Scope, Send, oauth_error
 from agentvault_tui.web.strangers import StrangersGuard, peer_classes
@@ -59,9 +59,7 @@ async def test_sixteen_networks_shut_no_other_out() -> None:
     flood = [door.ask(f"2001:db8:{n % 16:x}:{n}::1") for n in range(128)]
     await asyncio.sleep(0)
     newcomers = [door.ask(f"192.0.2.{n}") for n in range(3)]
-    async with asyncio.timeout(PATIENT):
-        while sum(one.done() for one in flood) < 67:  # noqa: ASYNC110 - a server counts
-            await asyncio.sleep(0)
+    await until(lambda: sum(one.done() for one in flood) >= 67)
     assert door.waiting == 64
     door.opened.set()
     assert await asyncio.gather(*newcomers) == [200] * 3
@@ -72,9 +70,7 @@ async def test_one_network_takes_half_and_leaves_the_rest(door: Door) -> None:
     """What does not wait is not counted, and a place is free again afterwards."""
     flood = [door.ask(f"2001:db8::{n:x}") for n in range(40)]
     others = [door.ask(f"192.0.2.{n}") for n in range(8)]
-    async with asyncio.timeout(PATIENT):
-        while door.waiting < 16:  # noqa: ASYNC110 - a server counts
-            await asyncio.sleep(0)
+    await until(lambda: door.waiting >= 16)
     quick = door.ask("2001:db8::1", waits=False)
     await asyncio.sleep(0)
     door.opened.set()
@@ -88,9 +84,7 @@ async def test_a_place_is_taken_from_who_has_more(door: Door) -> None:
     flood = [door.ask(f"2001:db8:{n % 8:x}:{n}::1") for n in range(16)]
     await asyncio.sleep(0)
     ninth = door.ask("192.0.2.1")
-    async with asyncio.timeout(PATIENT):
-        while not any(one.done() for one in flood):  # noqa: ASYNC110 - a server counts
-            await asyncio.sleep(0)
+    await until(lambda: any(one.done() for one in flood))
     door.opened.set()
     assert await ninth == 200
     assert sorted(await asyncio.gather(*flood)) == [200] * 15 + [503]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from support.patience import until
 from support.web_kit import QUICK, Serve, read_all, talk
 
 from agentvault_tui.errors import SettingsError
@@ -380,7 +381,6 @@ async def test_a_peer_that_never_says_goodbye_is_let_go(
         with contextlib.suppress(ConnectionError):
             while await loop.sock_recv(raw, 65_536):
                 pass
-        while listener.connections:  # noqa: ASYNC110 - seen from outside
-            await asyncio.sleep(0.02)
+        await until(lambda: not listener.connections)
     raw.close()
     assert not listener.connections
