@@ -60,7 +60,7 @@ _SLOW = {
 """Folders whose tests start processes or draw many screens."""
 _WHOLE = {
     *("agents_api", "operators_api", "upstream", "usecases"),
-    *("dialogs", "mcp", "provision", "test_openapi.py"),
+    *("dialogs", "mcp", "provision", "test_calls_documented.py"),
 }
 """Folders, and a file, whose tests put a whole broker, gateway or console together."""
 

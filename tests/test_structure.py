@@ -190,17 +190,49 @@ def _tree(path: Path) -> ast.Module:
 TESTS = Path(__file__).parent
 
 
-@pytest.mark.parametrize("room", ["broker", "ledger", "web"])
+BY_SUBJECT = {
+    "vault/provision/test_command.py": "cli/auth0.py, with the doubles of this folder",
+    "vault/provision/test_served.py": "cli/auth0.py, with the doubles of this folder",
+}
+"""Test files whose name leads to no module, and what they are about."""
+
+WITHOUT = {
+    "broker": 35,
+    "gateway": 20,
+    "ledger": 16,
+    "model": 10,
+    "operator_api": 14,
+    "policy": 2,
+    "tenant": 8,
+    "vault": 7,
+    "watch": 4,
+    "web": 4,
+}
+"""How many modules of a room have no test file of their own: it shrinks, never grows.
+
+Those of `model` and `operator_api` declare what others fill and read; the rest are
+held by the tests of the modules that use them.
+"""
+
+
+@pytest.mark.parametrize("room", sorted(WITHOUT))
 def test_tests_mirror_their_room_file_by_file(room: str) -> None:
-    """A test file is named after a module: test_MODULE.py or test_MODULE_ASPECT.py."""
-    stray = []
+    """A test file is named after a module: test_MODULE.py or test_MODULE_ASPECT.py.
+
+    The module may be a package. `WITHOUT` bounds the modules that have no test file.
+    """
+    stray, held = [], set()
     for path in sorted((TESTS / room).rglob("test_*.py")):
         mirrored = PACKAGE / path.relative_to(TESTS).parent
-        known = {one.stem for one in mirrored.glob("*.py")}
         words = path.stem.removeprefix("test_").split("_")
-        if not known & {"_".join(words[:n]) for n in range(1, len(words) + 1)}:
+        names = ["_".join(words[:n]) for n in range(len(words), 0, -1)]
+        known = {one.stem for one in mirrored.glob("[!_]*")} | {mirrored.stem}
+        held |= {mirrored / f"{one}.py" for one in names if one in known}
+        if not known & set(names):
             stray.append(str(path.relative_to(TESTS)))
-    assert stray == []
+    assert [one for one in stray if one not in BY_SUBJECT] == []
+    modules = {*(PACKAGE / room).rglob("[!_]*.py")}
+    assert len(modules - held) <= WITHOUT[room], sorted(modules - held)
 
 
 def test_the_map_has_every_room_and_ground_floor_module() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway.test_held_faces import page_text, transfer
+from gateway.test_calls_held_faces import page_text, transfer
 from msgspec import to_builtins
 from support.call_kit import BEARER, ROUTES, again, held
 from support.gateway_stand import Stand
