@@ -66,10 +66,11 @@ def test_the_broker_answers_as_the_document_says(
     """Whatever is asked as it allows: an answer of its shape, or a problem document."""
     operation = documented.schema[path][method]
     validated = []
+    # Advice and plans are found in processes of their own; three meet 400 and 409.
+    dear = 1 if path.startswith("/api/advice") else 3 if path.endswith("/plan") else 0
 
     @settings(
-        # Advice is found in a process of its own.
-        max_examples=1 if path.startswith("/api/advice") else 12,
+        max_examples=dear or 12,
         deadline=None,
         database=None,
         derandomize=True,
