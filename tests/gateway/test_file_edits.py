@@ -13,7 +13,7 @@ from support.bench import Bench
 from support.gateway_stand import gateway_of
 from support.manual_clock import ManualClock
 from support.scripted_tenant import ALICE
-from support.stepups import approve
+from support.stepups import FACTOR, approve
 
 from agentvault_tui.broker.usecases.stepup_end import expire_due
 from agentvault_tui.gateway import Gateway
@@ -22,17 +22,11 @@ from agentvault_tui.home import Home
 from agentvault_tui.ledger import Meta
 from agentvault_tui.model import AgentId, StepUp, sha256_hex
 from agentvault_tui.settings import (
-    ChangeSettings,
     GatewaySettings,
     Settings,
-    StepUpSettings,
 )
 from agentvault_tui.web.local_ca import CaFiles, renew
 
-FACTOR = Settings(
-    changes=ChangeSettings(socket="factor"),
-    stepup=StepUpSettings(approvers=(ALICE["sub"],)),
-)
 FIRST = """
 origin = "https://api.stripe.com"
 [credential]

@@ -117,14 +117,25 @@ async def streaming(
         yield stream
 
 
-async def told(stand: Stand, into: list[dict[str, Any]]) -> None:
-    """Follow the events of a broker; keep the calls that it tells of."""
-    async for text in stand.bench.feed.stream(None):
-        into += [
-            json.loads(event.partition("\ndata: ")[2])
-            for event in text.split("\n\n")
-            if event.startswith("event: call\n")  # an id would come first
-        ]
+@asynccontextmanager
+async def hearing(stand: Stand) -> AsyncIterator[list[dict[str, Any]]]:
+    """Follow the events of a broker; yield the calls that it tells of."""
+    heard: list[dict[str, Any]] = []
+
+    async def follow() -> None:
+        async for text in stand.bench.feed.stream(None):
+            heard.extend(
+                json.loads(event.partition("\ndata: ")[2])
+                for event in text.split("\n\n")
+                if event.startswith("event: call\n")  # an id would come first
+            )
+
+    following = asyncio.create_task(follow())
+    try:
+        yield heard
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
 
 
 async def test_each_broker_lists_the_calls_of_all_with_the_broker_of_each(
@@ -152,9 +163,7 @@ async def test_consoles_at_any_broker_are_told_of_calls_of_all_until_they_end(
     """Call events carry no id: they are in no ledger."""
     a, b, _ = stands
     _, headers = await agent_of(a)
-    heard: list[dict[str, Any]] = []
-    following = asyncio.create_task(told(b, heard))
-    try:
+    async with hearing(b) as heard:
         async with streaming(a, headers):
             await until(lambda: bool(heard) and heard[-1]["state"] == "streaming")
         await until(lambda: heard[-1]["state"] == "ended")
@@ -165,9 +174,6 @@ async def test_consoles_at_any_broker_are_told_of_calls_of_all_until_they_end(
         follower._whole_at = float("-inf")
         await follower._follow()
         assert again == []
-    finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
     assert {one["broker"] for one in heard} == {team(a).id}
     assert heard[-1]["status"] == 200
     assert heard[-1]["ended"] in {"done", "failed"}
@@ -211,21 +217,15 @@ async def test_calls_that_are_in_the_store_no_more_are_told_of_as_ended(
     """Their broker died, so nobody knows how they ended."""
     a, b, _ = stands
     _, headers = await agent_of(a)
-    heard: list[dict[str, Any]] = []
-    following = asyncio.create_task(told(b, heard))
 
     async def none(*_: object) -> list[SharedCall]:
         return []
 
-    try:
-        async with streaming(a, headers):
-            await until(lambda: bool(heard) and heard[-1]["state"] == "streaming")
-            assert b.gateway.team_calls is not None
-            monkeypatch.setattr(b.gateway.team_calls._store, "read", none)
-            await until(lambda: heard[-1]["state"] == "ended")
-    finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+    async with hearing(b) as heard, streaming(a, headers):
+        await until(lambda: bool(heard) and heard[-1]["state"] == "streaming")
+        assert b.gateway.team_calls is not None
+        monkeypatch.setattr(b.gateway.team_calls._store, "read", none)
+        await until(lambda: heard[-1]["state"] == "ended")
     assert (heard[-1]["broker"], heard[-1]["ended"]) == (team(a).id, "unknown")
 
 

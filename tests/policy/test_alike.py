@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.policies import CATALOGUE, ENVIRONMENT, action
+from support.policies import ALLOW_ALL, CATALOGUE, ENVIRONMENT, action
 
 from agentvault_tui.model import Agent, Outcome
 from agentvault_tui.policy import Inputs, LimitSet, Policy
@@ -23,10 +23,6 @@ AGENT = Agent(
     created_at=datetime(2026, 11, 1, tzinfo=UTC),
 )
 SAME_AS = (".html", ".json", ".git", ".xml")
-ALLOW = """
-@id("all") @why("Anything goes.") @obligation("allow")
-permit (principal, action, resource);
-"""
 HAS = "context has resource && "
 EQUALS = HAS + 'context.resource == "%s"'
 FORBIDS = {
@@ -50,7 +46,7 @@ per = "resource"
 def forbids(condition: str, *, head: str = "resource") -> Policy:
     rule = '@id("no") @why("Not this one.") @optional("resource")'
     return Policy(
-        f"{ALLOW}{rule} forbid (principal, action, {head}) {condition}", CATALOGUE
+        f"{ALLOW_ALL}{rule} forbid (principal, action, {head}) {condition}", CATALOGUE
     )
 
 
@@ -139,7 +135,8 @@ def test_a_step_up_counts_by_the_fold_where_another_rule_permits(
     rule = '@id("ask") @why("This one.") @obligation("step_up") @optional("resource")'
     told = f"permit (principal, action, resource) when {{ {EQUALS % resource} }};"
     assert (
-        ask(Policy(f"{ALLOW}{rule} {told}", CATALOGUE), spelling) is Outcome.ESCALATED
+        ask(Policy(f"{ALLOW_ALL}{rule} {told}", CATALOGUE), spelling)
+        is Outcome.ESCALATED
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.policies import CATALOGUE, ENVIRONMENT, action
+from support.policies import CATALOGUE, ENVIRONMENT, action, conditions
 
 from agentvault_tui.model import Agent, AgentId, Outcome
 from agentvault_tui.policy import Policy
@@ -43,16 +43,7 @@ GUARDED = [
     f"(context has {name} && {atom})" for name, atoms in ATOMS.items() for atom in atoms
 ]
 PRESENCE = [f"context has {name}" for name in ATOMS]
-conditions = st.recursive(
-    st.sampled_from(WITHOUT + GUARDED + PRESENCE),
-    lambda inner: (
-        st.builds("({} && {})".format, inner, inner)
-        | st.builds("({} || {})".format, inner, inner)
-        | st.builds("!({})".format, inner)
-        | st.builds("(if {} then {} else {})".format, inner, inner, inner)
-    ),
-    max_leaves=4,
-)
+CONDITIONS = conditions(st.sampled_from(WITHOUT + GUARDED + PRESENCE), 4)
 scopes_of_rules = st.sampled_from(
     [
         "(principal, action, resource)",
@@ -66,7 +57,7 @@ effects = st.sampled_from(
 )
 keywords = st.sampled_from(["when", "unless"])
 rules = st.lists(
-    st.tuples(effects, scopes_of_rules, keywords, conditions),
+    st.tuples(effects, scopes_of_rules, keywords, CONDITIONS),
     min_size=1,
     max_size=4,
 )

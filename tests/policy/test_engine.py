@@ -7,17 +7,20 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.policies import CATALOGUE, ENVIRONMENT, NAMES, SHIPPED, action, outcome
+from support.policies import (
+    ALLOW_ALL,
+    CATALOGUE,
+    ENVIRONMENT,
+    NAMES,
+    SHIPPED,
+    action,
+    outcome,
+)
 
 from agentvault_tui.model import Action, Agent, Outcome, Risk
 from agentvault_tui.policy import Effect, Policy, shipped_policy
 from agentvault_tui.policy.facts import LARGEST
 from agentvault_tui.policy.resources import canonical
-
-ALLOW_ALL = """
-@id("all") @why("Anything goes.") @obligation("allow")
-permit (principal, action, resource);
-"""
 
 
 def test_payments_are_escalated_by_the_rule_the_contract_names(agent: Agent) -> None:

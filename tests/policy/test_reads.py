@@ -8,16 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.policies import CATALOGUE, ENVIRONMENT, action
+from support.policies import ALLOW_ALL, CATALOGUE, ENVIRONMENT, action, conditions
 
 from agentvault_tui.errors import PolicyError
 from agentvault_tui.model import Agent, Outcome
 from agentvault_tui.policy import Policy
 from agentvault_tui.policy.facts import LARGEST
-
-ALLOW_ALL = (
-    '@id("all") @why("w") @obligation("allow") permit (principal, action, resource);\n'
-)
 
 
 def policy_of(*rules: str) -> Policy:
@@ -408,21 +404,12 @@ def _guarded(name: str, atom: str) -> str:
 atoms = st.sampled_from(CLEAR) | st.sampled_from(
     [_guarded(name, atom) for name, group in ATOMS.items() for atom in group]
 )
-conditions = st.recursive(
-    atoms,
-    lambda inner: (
-        st.builds("({} && {})".format, inner, inner)
-        | st.builds("({} || {})".format, inner, inner)
-        | st.builds("!({})".format, inner)
-        | st.builds("(if {} then {} else {})".format, inner, inner, inner)
-    ),
-    max_leaves=5,
-)
+CONDITIONS = conditions(atoms, 5)
 rules = st.lists(
     st.tuples(
         st.sampled_from(["allow", "step_up", "forbid"]),
         st.sampled_from(["when", "unless"]),
-        conditions,
+        CONDITIONS,
     ),
     min_size=1,
     max_size=3,

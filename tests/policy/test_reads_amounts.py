@@ -6,14 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.policies import CATALOGUE, ENVIRONMENT, action
+from support.policies import ALLOW_ALL, CATALOGUE, ENVIRONMENT, action
 
 from agentvault_tui.model import Agent, Money, Outcome
 from agentvault_tui.policy import Policy
 
-ALLOW_ALL = (
-    '@id("all") @why("w") @obligation("allow") permit (principal, action, resource);\n'
-)
 UP_TO_50 = """
 @id("large") @why("w") @obligation("step_up") @optional("amount_major")
 permit (principal, action, resource)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from support.bench import OPERATOR, PAYMENT, Bench
+from support.scripted_tenant import ALICE
 
 from agentvault_tui.broker.answers import Escalated, Granted
 from agentvault_tui.broker.usecases.redeem import poll
@@ -24,6 +25,13 @@ from agentvault_tui.model import (
     StepUp,
     StepUpStatus,
 )
+from agentvault_tui.settings import ChangeSettings, Settings, StepUpSettings
+
+FACTOR = Settings(
+    changes=ChangeSettings(socket="factor"),
+    stepup=StepUpSettings(approvers=(ALICE["sub"],)),
+)
+"""Alice has to approve what an operator at the socket changes."""
 
 
 def details_of(action: Action) -> tuple[dict[str, Any], ...]:

@@ -11,7 +11,7 @@ from auth0_double.running import START, TenantThread
 from support.manual_clock import ManualClock
 from support.page_browser import Browser
 from support.postgres import Cluster
-from support.tenant_admin import Admin
+from support.tenant_admin import Admin, Agent
 from support.tenant_store import open_store, seal_of, share
 
 from agentvault_tui.home import Home
@@ -98,6 +98,12 @@ def admin(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     running = TenantThread(Home.locate(shutil.copytree(template, folder)))
     yield Admin(running)
     running.close()
+
+
+@pytest.fixture(scope="module")
+def agent(admin: Admin) -> Agent:
+    """An agent of a module's tenant, and the user of its name."""
+    return Agent(admin, "some-bot")
 
 
 @pytest.fixture

@@ -27,11 +27,6 @@ from agentvault_tui.tenant.login import _back, redirect_allowed
 from agentvault_tui.tenant.oauth.wire import proven
 
 
-@pytest.fixture(scope="module")
-def agent(admin: Admin) -> Agent:
-    return Agent(admin, "auth-bot")
-
-
 def claims(admin: Admin, token: str) -> dict[str, Any]:
     keys = admin.tenant.http.get(admin.tenant.issuer + ".well-known/jwks.json").json()
     found = jwt.decode(token, KeySet.import_key_set(keys), ["RS256"])
@@ -56,7 +51,7 @@ def test_a_password_alone_proves_no_second_factor(admin: Admin, agent: Agent) ->
     assert "acr" not in said
     assert "https://agentvault.dev/mfa_at" not in said
     row = admin.rows("s")[0]
-    assert row["user_name"] == "auth-bot"
+    assert row["user_name"] == "some-bot"
     assert [prompt["name"] for prompt in row["details"]["prompts"]] == ["login"]
 
 
@@ -200,7 +195,7 @@ def test_the_login_page_does_not_tell_unknown_users_apart(
 ) -> None:
     """A stranger and a wrong password look the same, and the log names neither."""
     pages = []
-    for name in ("auth-bot", "nobody-at-all"):
+    for name in ("some-bot", "nobody-at-all"):
         agent.person.open("authorize", **agent.authorize_query())
         pages.append(agent.person.send("login", user=name, password="wrong" * 3))
     assert {page.status_code for page in pages} == {403}
@@ -214,7 +209,7 @@ def test_cancelling_a_login_redirects_with_access_denied(agent: Agent) -> None:
     agent.person.open("authorize", **agent.authorize_query())
     assert carried(agent.person.send("cancel"))["error"] == "access_denied"
     agent.person.open("authorize", **agent.authorize_query())
-    agent.person.send("login", user="auth-bot", password=PASSWORD)
+    agent.person.send("login", user="some-bot", password=PASSWORD)
     said = carried(agent.person.send("cancel"))
     assert said == {
         "error": "access_denied",
@@ -229,7 +224,7 @@ def test_a_login_form_is_bound_to_its_browser_for_ten_minutes(
     """T-22: without the cookie of the page, or ten minutes later, it does nothing."""
     page = agent.person.open("authorize", **agent.authorize_query())
     errand = page.text.split('name="state" value="')[1].split('"')[0]
-    form = {"state": errand, "user": "auth-bot", "password": PASSWORD}
+    form = {"state": errand, "user": "some-bot", "password": PASSWORD}
     other = admin.tenant.browser()
     for browser, cookies in ((other, {}), (other, {"agentvault_login": "x" * 43})):
         browser.cookies.update(cookies)
@@ -253,7 +248,7 @@ def test_two_logins_in_one_browser_do_not_mix(agent: Agent) -> None:
     first = agent.person.open("authorize", **agent.authorize_query(state="one"))
     agent.person.open("authorize", **agent.authorize_query(state="two"))
     agent.person.last = first
-    agent.person.send("login", user="auth-bot", password=PASSWORD)
+    agent.person.send("login", user="some-bot", password=PASSWORD)
     assert carried(agent.person.send("consent"))["state"] == "one"
 
 

@@ -18,11 +18,6 @@ from support.tenant_admin import (
 
 
 @pytest.fixture(scope="module")
-def agent(admin: Admin) -> Agent:
-    return Agent(admin, "account-bot")
-
-
-@pytest.fixture(scope="module")
 def token(agent: Agent) -> str:
     return agent.me_token(agent.tokens()["refresh_token"])
 
@@ -86,7 +81,7 @@ def test_an_account_is_connected_listed_and_deleted(
     for kind in ("connection_succeeded", "delete_succeeded"):
         row = admin.rows(f"connected_accounts_{kind}")[0]
         said = row["details"]["connected_account"]
-        assert said == {"id": account["id"], "idp_user_id": "account-bot"}
+        assert said == {"id": account["id"], "idp_user_id": "some-bot"}
 
 
 def test_deleting_an_account_leaves_the_providers_tokens(
@@ -172,10 +167,10 @@ def test_a_connect_ticket_is_good_for_one_decision(
     agent.person.open(path, **no["connect_params"])
     assert carried(agent.person.send("cancel"))["error"] == "access_denied"
     row = admin.rows("connected_accounts_connection_failed")[0]
-    assert row["user_name"] == "account-bot"
+    assert row["user_name"] == "some-bot"
     agent.person.open(path, **late["connect_params"])
     admin.tenant.clock.advance(301)
-    agent.person.send("login", user="account-bot", password=PASSWORD)
+    agent.person.send("login", user="some-bot", password=PASSWORD)
     assert "Start again" in agent.person.last.text
     for started in (yes, no, late, {"connect_params": {"ticket": "x"}}):
         page = agent.person.open(path, **started["connect_params"])
@@ -190,7 +185,7 @@ def test_the_consent_page_names_client_provider_user_and_scopes(
     started = agent.start(token, scopes=["mail.send", "<b>bold</b>"])
     page = agent.person.open("connected-accounts/connect", **started["connect_params"])
     for text in (
-        "Agent: calendar-bot", "workspace", "account-bot", "mail.send",
+        "Agent: calendar-bot", "workspace", "some-bot", "mail.send",
         "&lt;b&gt;bold&lt;/b&gt;", "http://127.0.0.1:9",
     ):  # fmt: skip
         assert text in page.text

@@ -8,22 +8,16 @@ from pathlib import Path
 import pytest
 from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
-from support.scripted_tenant import ALICE
-from support.stepups import approve
+from support.stepups import FACTOR, approve
 
 from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
 from agentvault_tui.errors import ServiceError
 from agentvault_tui.home import Home
 from agentvault_tui.model import AgentId
-from agentvault_tui.settings import ChangeSettings, Settings, StepUpSettings
 from agentvault_tui.watch.alerts import Alerts
 from agentvault_tui.watch.config import parse_alerts
 from agentvault_tui.web.local_ca import CaFiles, renew
 
-FACTOR = Settings(
-    changes=ChangeSettings(socket="factor"),
-    stepup=StepUpSettings(approvers=(ALICE["sub"],)),
-)
 ONE = """
 [sinks.log]
 kind = "file"

@@ -13,6 +13,7 @@ from support.bench import PAYMENT, Bench
 from support.call_kit import BEARER, ROUTES, again, bearer, held
 from support.gateway_stand import Stand, standing
 from support.manual_clock import ManualClock
+from support.policies import CALENDAR, THREE_AN_HOUR
 from support.stepups import approve, ask
 
 from agentvault_tui.broker.usecases.policy_change import reload_policy
@@ -25,16 +26,8 @@ from agentvault_tui.watch.plan import plan, replay, stricter
 from agentvault_tui.watch.shadow import Shadow
 
 LASTS = timedelta(seconds=300)
-CALENDAR = Action(("write:calendar",), "write:calendar", "calendar:me")
 ANY = "permit (principal, action, resource);"
 ASKS = f'@id("asks") @why("w") @obligation("step_up")\n{ANY}'
-LIMITS = """[[limits]]
-id = "three"
-scopes = ["write:calendar"]
-within = "1h"
-count = 3
-over = "deny"
-"""
 NOTHING = '@id("nothing") @why("w")\nforbid (principal, action, resource);'
 ALL = f'@id("all") @why("w") @obligation("allow")\n{ANY}'
 
@@ -188,7 +181,7 @@ async def test_limits_are_counted_over_the_history_again(
     await ask(bench, other, CALENDAR)
     clock.advance(3600)
     await ask(bench, agent, CALENDAR)
-    texts = PolicyTexts(limits=LIMITS)
+    texts = PolicyTexts(limits=THREE_AN_HOUR)
     candidate = Policy.of(texts, ("policy", "scopes", "limits"))
     found = plan(db, candidate, "", lasts=LASTS)
     # Of the first five two are beyond it; an hour later the window is empty again.
@@ -204,7 +197,7 @@ async def test_an_approved_step_up_counts_when_its_token_was_fetched(
     agent = await bench.agent()
     held = await ask(bench, agent, PAYMENT)
     await ask(bench, agent, PAYMENT)
-    text = LIMITS.replace("write:calendar", "send:payment").replace("3", "1")
+    text = THREE_AN_HOUR.replace("write:calendar", "send:payment").replace("3", "1")
     candidate = Policy.of(PolicyTexts(limits=text), ("policy", "scopes", "limits"))
     assert plan(db, candidate, "", lasts=LASTS).changes == []
     await approve(bench, held.stepup)

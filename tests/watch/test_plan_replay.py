@@ -6,7 +6,8 @@ import json
 from dataclasses import replace
 
 import pytest
-from support.bench import PAYMENT, Bench
+from support.bench import OPERATOR, PAYMENT, Bench
+from support.policies import CALENDAR, NARROW
 from support.stepups import approve, ask, hold
 
 from agentvault_tui.broker.answers import Denied, Granted
@@ -15,19 +16,11 @@ from agentvault_tui.broker.usecases.issue_for import issue_unscoped
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.errors import LedgerDamagedError
-from agentvault_tui.model import Action, Actor, ActorKind, Draft, EventType, Outcome
+from agentvault_tui.model import Action, Draft, EventType, Outcome
 from agentvault_tui.operator_api.planning import MismatchInfo, ReplayInfo
-from agentvault_tui.policy import shipped_policy
 from agentvault_tui.watch.plan import NO_FACTS, NOT_ASKED, replay
 
-CALENDAR = Action(("write:calendar",), "write:calendar", "calendar:me")
 UNGRANTED = Action(("read:email",), "read:email")
-NARROW = (
-    shipped_policy()
-    + '\n@id("no") @why("None.")\nforbid (\
-principal, action == Action::"write:calendar", resource);\n'
-)
-OPERATOR = Actor(ActorKind.OPERATOR, "uid:1000", "olga")
 
 
 def replayed(bench: Bench) -> ReplayInfo:

@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import pytest
 from support.bench import Bench
+from support.policies import CALENDAR, NARROW, THREE_AN_HOUR
 from support.stepups import ask
 
 from agentvault_tui.broker.answers import Granted
 from agentvault_tui.errors import PolicyError
-from agentvault_tui.model import Action
 from agentvault_tui.policy import shipped_policy
 from agentvault_tui.watch import shadow as module
 from agentvault_tui.watch.shadow import Shadow
-
-CALENDAR = Action(("write:calendar",), "write:calendar", "calendar:me")
-NARROW = (
-    shipped_policy()
-    + '\n@id("no") @why("None.")\nforbid (\
-principal, action == Action::"write:calendar", resource);\n'
-)
-LIMITS = """[[limits]]
-id = "three"
-scopes = ["write:calendar"]
-within = "1h"
-count = 3
-over = "deny"
-"""
 
 
 def counted(bench: Bench) -> tuple[int, int, list[tuple[str, str, str, int]]]:
@@ -74,7 +60,7 @@ async def test_its_own_limits_hold_what_it_allows_also_after_a_restart(
     """Their windows begin empty when it is set, and are filled again by a start."""
     agent, shadow = await bench.agent(), Shadow(bench.broker)
     await ask(bench, agent, CALENDAR)
-    await shadow.set(shipped_policy(), LIMITS)
+    await shadow.set(shipped_policy(), THREE_AN_HOUR)
     for _ in range(2):
         await ask(bench, agent, CALENDAR)
     await shadow.look()
@@ -98,7 +84,7 @@ async def test_limits_that_are_none_are_refused(bench: Bench) -> None:
         '\n@id("l") @why("w")\nforbid (principal, action, resource)'
         " when { context.limits.gone.left < 1 };\n"
     )
-    for policy, limits in ((shipped_policy(), "[[limits]]\n"), (reads, LIMITS)):
+    for policy, limits in ((shipped_policy(), "[[limits]]\n"), (reads, THREE_AN_HOUR)):
         with pytest.raises(PolicyError):
             await shadow.set(policy, limits)
     assert bench.broker.policy_state.shadow is None

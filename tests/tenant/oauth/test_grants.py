@@ -127,11 +127,6 @@ ACCESS = "urn:ietf:params:oauth:token-type:access_token"
 
 
 @pytest.fixture(scope="module")
-def agent(admin: Admin) -> Agent:
-    return Agent(admin, "vault-bot")
-
-
-@pytest.fixture(scope="module")
 def token(agent: Agent) -> str:
     """A refresh token of a user with a connected account."""
     found: str = agent.tokens()["refresh_token"]
@@ -162,7 +157,7 @@ def test_an_exchange_answers_as_auth0_does(
         ),
         "token_type": "Bearer",
     }
-    assert info(admin, body["access_token"]).json()["sub"] == "vault-bot"
+    assert info(admin, body["access_token"]).json()["sub"] == "some-bot"
     row = admin.rows("seta")[0]
     assert row["connection"] == "workspace"
     assert row["client_id"] == agent.client["client_id"]
