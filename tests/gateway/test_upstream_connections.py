@@ -264,7 +264,11 @@ async def test_no_two_agents_share_a_connection(
 
 
 async def test_a_body_ends_its_connection(server: Upstream, reached: Reached) -> None:
-    """Unless the operator says that the service reads bodies to their end."""
+    """Unless the operator says that the service reads bodies to their end.
+
+    The request says so: a server that answers before it reads, such as Python's own,
+    would take the body for the next request.
+    """
     for _ in range(2):
         await asked(reached, "POST", body=b"x")
     assert server.connections == 2
@@ -276,6 +280,8 @@ async def test_a_body_ends_its_connection(server: Upstream, reached: Reached) ->
     await asked(reached, reuse=False)
     await asked(reached)
     assert server.connections == 4
+    ends = [one.header("connection") == "close" for one in server.received]
+    assert ends == [True, True, *[False] * 4, True, False]
 
 
 REQUEST = b"DELETE /stolen HTTP/1.1\r\nHost: x\r\n\r\n"
