@@ -120,7 +120,7 @@ def _names(client: OperatorClient) -> Callable[[str], str]:
     @cache
     def name_of(agent_id: str) -> str:
         try:
-            return client.call(calls.AGENT, id=agent_id).name
+            return str(client.call(calls.AGENT, id=agent_id).name)
         except NotFoundError:
             return agent_id
 
