@@ -201,8 +201,7 @@ def _print_past(out: Output, past_info: PastInfo) -> None:
     recorded = (
         f"{past_info.seq} of {last.seq if last else 0}, recorded {past_info.time}"
     )
-    why = f": {panic.reason}" if panic.reason else ""
-    stopped = f"everything stopped since {panic.since} by {panic.by}{why}"
+    stopped = f"everything stopped since {panic.since}{panic.cause}"
     out.fields(
         [
             ("as of", out.cell(past_info.at, "strong")),

@@ -11,7 +11,7 @@ A shape is read as ``Info`` (texts of others as `str`, moments as text) or, afte
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
@@ -28,14 +28,12 @@ OPEN: Final = frozenset({"pending", "authorizing"})
 DRAWN: Final = "drawn"
 """Marks the members that `Displayer.read` converts."""
 if TYPE_CHECKING:
+    from typing import Generic
+
     from typing_extensions import TypeVar
 
     Text = TypeVar("Text", bound=str, default=str)
     Time = TypeVar("Time", default=str)
-
-    class WireShape(Struct, Generic[Text, Time], kw_only=True):
-        """A request, an answer, or a part of one."""
-
 else:
     # Both kinds are one class: msgspec and OpenAPI see texts and moments of the wire.
     Text = Annotated[str, DRAWN, 200]
@@ -43,11 +41,17 @@ else:
     a member is ``Annotated[Text, 80]``, the last one counts."""
     Time = Annotated[Moment, DRAWN]
 
-    class WireShape(Struct, kw_only=True):
-        """A request, an answer, or a part of one."""
+    class Generic:
+        """Accepts both kinds, and marks the shapes in a shape that are converted."""
+
+        __slots__ = ()
 
         def __class_getitem__(cls, kinds: object) -> Any:
             return Annotated[cls, DRAWN] if kinds == (Text, Time) else cls
+
+
+class WireShape(Struct, Generic[Text, Time], kw_only=True):
+    """A request, an answer, or a part of one."""
 
 
 class AgentRef(WireShape[Text, Time], kw_only=True):
@@ -366,13 +370,19 @@ class StepUpList(WireShape, kw_only=True):
 # The broker
 
 
-class PanicInfo(WireShape, kw_only=True):
+class PanicInfo(WireShape[Text, Time], kw_only=True):
     """The panic switch."""
 
     on: bool
-    since: Moment | None = None
-    by: str | None = None
-    reason: str | None = None
+    since: Time | None = None
+    by: Annotated[Text, 80] | None = None
+    reason: Text | None = None
+
+    @property
+    def cause(self) -> str:
+        """Who stopped everything, and why."""
+        by = f" by {self.by}" if self.by else ""
+        return f"{by}: {self.reason}" if self.reason else by
 
 
 class TenantInfo(WireShape, kw_only=True):

@@ -255,7 +255,7 @@ def status(mirror: Mirror) -> Iterator[str]:
         f"waiting; {plural(pace, 'decision')} in the last minute."
     )
     if info.panic.on:
-        yield f"PANIC: everything is stopped, by {info.panic.by}: {info.panic.reason}"
+        yield f"PANIC: everything is stopped,{info.panic.cause}"
     else:
         yield "The panic switch is off."
     yield from (*mirror.warnings.values(), *info.warnings)

@@ -24,7 +24,7 @@ from agentvault_tui.console.state.records import (
     HeldRequest,
     LimitRow,
     LiveToken,
-    PanicState,
+    PanicRow,
     RepeatRow,
     ScopeRow,
     StatusRow,
@@ -319,7 +319,7 @@ class Intake(Displayer):
 
     def status(self, info: StatusInfo) -> StatusRow:
         """Convert the broker's status; a missing member means no fault."""
-        panic, dead = info.panic, info.alerts_dead
+        dead = info.alerts_dead
         brokers = info.team.brokers if info.team else ()
         names = broker_names(brokers).items()
         return StatusRow(
@@ -329,12 +329,7 @@ class Intake(Displayer):
             head=info.ledger.head,
             writable=info.ledger.writable is not False,
             fault=bool(info.ledger.fault),
-            panic=PanicState(
-                panic.on,
-                moment(panic.since),
-                self.shown(panic.by, _NAME),
-                self.shown(panic.reason),
-            ),
+            panic=self.read(info.panic, PanicRow),
             warnings=tuple(map(self.shown, info.warnings)),
             undelivered=f"{plural(dead, 'alert')} did not arrive" if dead else "",
             brokers=sum(one.alive for one in brokers),

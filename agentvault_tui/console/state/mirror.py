@@ -493,7 +493,9 @@ class Mirror:
         if self._status and self.status.panic.on is not on:
             panic = PanicInfo(on=False)
             if on:
-                panic = PanicInfo(on=True, since=since, by=row.actor, reason=row.reason)
+                panic = PanicInfo(
+                    on=True, since=since, by=data.actor.name, reason=data.reason
+                )
             self._take_status(replace(self._status, panic=panic))
         if on:
             for tokens in self._tokens.values():

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from agentvault_tui.held_body import Described, DocumentInfo
 from agentvault_tui.model import CHANGE_ID
@@ -18,6 +18,7 @@ from agentvault_tui.operator_api.shapes import (
     OPEN,
     AgentInfo,
     DeviceInfo,
+    PanicInfo,
     StepInfo,
 )
 from agentvault_tui.text import Shown
@@ -35,6 +36,7 @@ STEPUP_WORDS: Final = {"pending": "waiting", "authorizing": "verifying"}
 AgentRow: TypeAlias = AgentInfo[Shown, datetime]
 AlertRows: TypeAlias = AlertList[Shown, datetime]
 CallRow: TypeAlias = CallInfo[Shown, datetime]
+PanicRow: TypeAlias = PanicInfo[Shown, datetime]
 ServiceRows: TypeAlias = ServiceList[Shown, datetime]
 DeviceRow: TypeAlias = DeviceInfo[Shown, datetime]
 UpstreamStep: TypeAlias = StepInfo[Shown, datetime]
@@ -299,15 +301,6 @@ class EventPage(Struct, frozen=True):
     """Where reading goes on; None at the end."""
 
 
-class PanicState(Struct, frozen=True):
-    """The panic switch."""
-
-    on: bool = False
-    since: datetime | None = None
-    by: Shown = _NOTHING
-    reason: Shown = _NOTHING
-
-
 class StatusRow(Struct, frozen=True):
     """The broker's own state."""
 
@@ -319,7 +312,7 @@ class StatusRow(Struct, frozen=True):
     writable: bool = True
     fault: bool = False
     """Whether the ledger was found to differ from its record."""
-    panic: PanicState = PanicState()
+    panic: PanicRow = field(default_factory=lambda: PanicInfo(on=False))
     warnings: tuple[Shown, ...] = ()
     undelivered: str = ""
     """How many alerts did not arrive, in words; empty where all did."""
