@@ -120,7 +120,7 @@ def _names(client: OperatorClient) -> Callable[[str], str]:
     @cache
     def name_of(agent_id: str) -> str:
         try:
-            return client.call(calls.AGENT, id=agent_id).name
+            return str(client.call(calls.AGENT, id=agent_id).name)
         except NotFoundError:
             return agent_id
 
@@ -201,8 +201,7 @@ def _print_past(out: Output, past_info: PastInfo) -> None:
     recorded = (
         f"{past_info.seq} of {last.seq if last else 0}, recorded {past_info.time}"
     )
-    why = f": {panic.reason}" if panic.reason else ""
-    stopped = f"everything stopped since {panic.since} by {panic.by}{why}"
+    stopped = f"everything stopped since {panic.since}{panic.cause}"
     out.fields(
         [
             ("as of", out.cell(past_info.at, "strong")),

@@ -372,8 +372,7 @@ def check_broker(session: CliSession) -> Iterator[Finding]:
         )
     if status.panic.on:
         yield warning(
-            f"everything is stopped since {status.panic.since}, by "
-            f"{status.panic.by}: {status.panic.reason}",
+            f"everything is stopped since {status.panic.since},{status.panic.cause}",
             "agentvault agents restore --all",
         )
     if verified := status.ledger.verified:

@@ -153,7 +153,7 @@ class Desk:
             )
         me = self.mirror.presence.me
         # Told here so that nobody has to try; it is the broker that refuses.
-        why = dict(me.refused).get(need) if me else None
+        why = me.refused.get(need) if me else None
         return f"Not for you: {why}. agentvault login, as who may." if why else None
 
 

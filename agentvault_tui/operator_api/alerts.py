@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from agentvault_tui.operator_api.requests import ShortId, WireRequest
-from agentvault_tui.operator_api.shapes import Moment, WireShape
+from agentvault_tui.operator_api.shapes import Text, Time, WireShape
 
 
-class SinkInfo(WireShape, kw_only=True):
+class SinkInfo(WireShape[Text, Time], kw_only=True):
     """Where alerts or events go, and how far that is."""
 
-    name: str
-    kind: str
-    events: tuple[str, ...]
+    name: Annotated[Text, 80]
+    kind: Annotated[Text, 20]
+    events: tuple[Text, ...]
     """The filters of routes to it; empty if it carries every event."""
     seq: int
     """The last event it is done with."""
@@ -20,35 +22,35 @@ class SinkInfo(WireShape, kw_only=True):
     held: int
     """Alerts that wait for a digest or the end of quiet hours."""
     dead: int
-    problem: str | None
+    problem: Text | None
     """Why the last try failed."""
-    next_at: Moment | None
+    next_at: Time | None
     """When it is tried again."""
-    sent_at: Moment | None
+    sent_at: Time | None
     """When it last took something, since the start."""
 
 
-class DeadAlertInfo(WireShape, kw_only=True):
+class DeadAlertInfo(WireShape[Text, Time], kw_only=True):
     """An alert that its sink did not take for a day."""
 
-    id: str
-    sink: str
-    kind: str
+    id: Annotated[Text, 80]
+    sink: Annotated[Text, 80]
+    kind: Annotated[Text, 20]
     """A type of event, a signal, or ``digest``."""
-    title: str
+    title: Text
     events: tuple[int, ...]
     """The numbers of those it tells of."""
-    at: Moment
+    at: Time
     """When that happened."""
-    died_at: Moment
-    problem: str
+    died_at: Time
+    problem: Text
 
 
-class AlertList(WireShape, kw_only=True):
+class AlertList(WireShape[Text, Time], kw_only=True):
     """The sinks, and the alerts that were given up, oldest first."""
 
-    sinks: tuple[SinkInfo, ...]
-    dead: tuple[DeadAlertInfo, ...]
+    sinks: tuple[SinkInfo[Text, Time], ...]
+    dead: tuple[DeadAlertInfo[Text, Time], ...]
 
 
 class AlertSentInfo(WireShape, kw_only=True):

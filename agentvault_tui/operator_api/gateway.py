@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from msgspec import UNSET, UnsetType, field
 
@@ -14,23 +14,25 @@ from agentvault_tui.operator_api.shapes import (
     MemberInfo,
     Moment,
     MoneyInfo,
+    Text,
+    Time,
     WireShape,
 )
 
 
-class CallInfo(WireShape, kw_only=True):
+class CallInfo(WireShape[Text, Time], kw_only=True):
     """A call through the gateway."""
 
-    id: str
-    agent_id: str
-    agent_name: str
-    service: str
-    route: str
-    method: str
-    path: str
-    state: str
+    id: Annotated[Text, 80]
+    agent_id: Annotated[Text, 80]
+    agent_name: Annotated[Text, 80]
+    service: Annotated[Text, 80]
+    route: Text
+    method: Annotated[Text, 80]
+    path: Annotated[Text, 400]
+    state: Annotated[Text, 80]
     """``held``, ``sending``, ``streaming`` or ``ended``."""
-    started_at: Moment
+    started_at: Time
     bytes_in: int
     """Of the body that was received from the service."""
     bytes_out: int
@@ -41,10 +43,20 @@ class CallInfo(WireShape, kw_only=True):
     status: int | None
     ended: str | None
     """``done``, ``failed`` or ``cut``."""
-    decision_id: str | None
-    stepup_id: str | None
-    broker: str | None = None
+    decision_id: Annotated[Text, 80] | None
+    stepup_id: Annotated[Text, 80] | None
+    broker: Annotated[Text, 80] | None = None
     """Through which broker of a team it goes; null where there is one."""
+
+    @property
+    def held(self) -> bool:
+        """Whether it waits for a person."""
+        return self.state == "held"
+
+    @property
+    def request(self) -> str:
+        """The method and the path."""
+        return f"{self.method} {self.path}"
 
 
 class CallList(WireShape, kw_only=True):
@@ -87,10 +99,10 @@ class RouteInfo(WireShape, kw_only=True):
     """Of its amounts, if the service's file states it."""
 
 
-class ServiceCredentialInfo(WireShape, kw_only=True):
+class ServiceCredentialInfo(WireShape[Text, Time], kw_only=True):
     """The credential of a service's requests, by name and never by value."""
 
-    kind: str
+    kind: Annotated[Text, 20]
     secret: str | None
     connection: str | None
 
@@ -108,29 +120,29 @@ class UnlistedInfo(WireShape, kw_only=True):
     """The line that would allow it."""
 
 
-class ServiceInfo(WireShape, kw_only=True):
+class ServiceInfo(WireShape[Text, Time], kw_only=True):
     """An upstream API that agents reach through the gateway."""
 
-    name: str
-    origin: str
+    name: Annotated[Text, 80]
+    origin: Text
     unmatched: str
     allow_private: bool
-    credential: ServiceCredentialInfo
+    credential: ServiceCredentialInfo[Text, Time]
     routes: tuple[RouteInfo, ...]
-    health: str
+    health: Annotated[Text, 20]
     """``ok``, ``unused`` since the start, ``failing``, or ``broken``: its secret is
     missing or its present file is not in effect."""
-    problem: str | None
-    last_used_at: Moment | None
+    problem: Annotated[Text, 400] | None
+    last_used_at: Time | None
     unlisted: tuple[UnlistedInfo, ...] = ()
     """Of the last day; only if one service is asked for."""
 
 
-class ServiceList(WireShape, kw_only=True):
+class ServiceList(WireShape[Text, Time], kw_only=True):
     """The services in effect, by name."""
 
-    services: tuple[ServiceInfo, ...]
-    problems: dict[str, str]
+    services: tuple[ServiceInfo[Text, Time], ...]
+    problems: dict[Annotated[Text, 80], Annotated[Text, 400]]
     """The problems of files in ``services/`` that are not in effect, by name."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from msgspec import UNSET, UnsetType, field
 
 from agentvault_tui.operator_api.advice import AdviceInfo
@@ -13,6 +15,8 @@ from agentvault_tui.operator_api.shapes import (
     PastAgentInfo,
     StatusInfo,
     StepUpInfo,
+    Text,
+    Time,
     WireShape,
 )
 
@@ -119,10 +123,10 @@ class PastInfo(WireShape, kw_only=True):
     stepups: tuple[StepUpInfo, ...] | UnsetType = UNSET
 
 
-class ScopeUseInfo(WireShape, kw_only=True, gc=False):
+class ScopeUseInfo(WireShape[Text, Time], kw_only=True, gc=False):
     """How one scope was asked for and used."""
 
-    scope: str
+    scope: Annotated[Text, 80]
     granted: bool
     allowed: int = 0
     denied: int = 0
@@ -130,16 +134,16 @@ class ScopeUseInfo(WireShape, kw_only=True, gc=False):
     redeemed: int = 0
     uses: int = 0
     """Allowed by policy, or elevated and redeemed."""
-    last_used_at: Moment | None = None
-    last_asked_at: Moment | None = None
+    last_used_at: Time | None = None
+    last_asked_at: Time | None = None
 
 
-class DenialsInfo(WireShape, kw_only=True, gc=False):
+class DenialsInfo(WireShape[Text, Time], kw_only=True, gc=False):
     """Refusals for one reason."""
 
-    reason: str
+    reason: Annotated[Text, 80]
     count: int
-    last_at: Moment
+    last_at: Time
 
 
 class QuartersInfo(WireShape, kw_only=True):
@@ -160,12 +164,12 @@ class RevokeForecast(WireShape, kw_only=True):
     stepups: int
 
 
-class RevokedInfo(WireShape, kw_only=True):
+class RevokedInfo(WireShape[Text, Time], kw_only=True):
     """The rights that the active revocation ended."""
 
-    at: Moment
-    by: str
-    reason: str | None
+    at: Time
+    by: Annotated[Text, 120]
+    reason: Annotated[Text, 300] | None
     tokens: int
     stepups: int
 

@@ -4,11 +4,14 @@ The broker writes these types, console and command line read them, and
 ``docs/operator-api.json`` is made from them. A reader ignores members it does not know.
 A member with a default came later than the first version: a broker of an earlier one
 may leave it out. One that is `msgspec.UNSET` is absent. Moments are RFC 3339, in UTC.
+
+A shape is read as ``Info`` (texts of others as `str`, moments as text) or, after
+`displayer.Displayer.read`, as ``Info[Shown, datetime]``: then it can be drawn.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
@@ -22,15 +25,40 @@ OPEN: Final = frozenset({"pending", "authorizing"})
 """Statuses of step-ups that can still be decided."""
 
 
-class WireShape(Struct, kw_only=True):
+DRAWN: Final = "drawn"
+"""Marks the members that `Displayer.read` converts."""
+if TYPE_CHECKING:
+    from typing import Generic
+
+    from typing_extensions import TypeVar
+
+    Text = TypeVar("Text", bound=str, default=str)
+    Time = TypeVar("Time", default=str)
+else:
+    # Both kinds are one class: msgspec and OpenAPI see texts and moments of the wire.
+    Text = Annotated[str, DRAWN, 200]
+    """Text of others. The number is the cells it may take where it is drawn; where
+    a member is ``Annotated[Text, 80]``, the last one counts."""
+    Time = Annotated[Moment, DRAWN]
+
+    class Generic:
+        """Accepts both kinds, and marks the shapes in a shape that are converted."""
+
+        __slots__ = ()
+
+        def __class_getitem__(cls, kinds: object) -> Any:
+            return Annotated[cls, DRAWN] if kinds == (Text, Time) else cls
+
+
+class WireShape(Struct, Generic[Text, Time], kw_only=True):
     """A request, an answer, or a part of one."""
 
 
-class AgentRef(WireShape, kw_only=True):
+class AgentRef(WireShape[Text, Time], kw_only=True):
     """An agent by its id and name."""
 
-    id: str
-    name: str
+    id: Annotated[Text, 80]
+    name: Annotated[Text, 80]
 
 
 class TokenInfo(WireShape, kw_only=True, gc=False):
@@ -53,56 +81,63 @@ class CountsInfo(WireShape, kw_only=True, gc=False):
     escalated: int = 0
 
 
-class StepInfo(WireShape, kw_only=True, gc=False):
+class StepInfo(WireShape[Text, Time], kw_only=True, gc=False):
     """One step of a revocation, at the tenant or at a provider."""
 
-    step: str
-    connection: str | None = None
-    status: str
+    step: Annotated[Text, 80]
+    connection: Annotated[Text, 80] | None = None
+    status: Annotated[Text, 20]
     """``pending``, ``confirmed``, ``failed``, ``withdrawn`` or ``left``."""
     ms: float | None = None
     attempts: int = 0
-    problem: str | None = None
-    reason: str | None = None
+    problem: Text | None = None
+    """Why it is not done yet, was given up, or left."""
+    reason: Annotated[Text, 80] | None = None
     """``no_credential``, or null."""
-    begun_at: Moment | None = None
-    next_at: Moment | None = None
+    begun_at: Time | None = None
+    next_at: Time | None = None
+    """When it is tried again."""
+
+    @property
+    def ends(self) -> str:
+        """The effect of the step."""
+        return f"{self.connection} token" if self.connection else self.step
 
 
-class DelegateInfo(AgentRef, kw_only=True):
+class DelegateInfo(AgentRef[Text, Time], kw_only=True):
     """Another agent of a delegation."""
 
-    scopes: tuple[str, ...] = ()
+    scopes: tuple[Annotated[Text, 80], ...] = ()
     """The scopes that may be delegated to it."""
     live: int = 0
     """Live tokens that were."""
 
 
-class ProviderOutlook(WireShape, kw_only=True):
+class ProviderOutlook(WireShape[Text, Time], kw_only=True):
     """The effect of a revocation on an account at its provider."""
 
     known: bool
     """Whether anything is known that revokes there."""
-    kept_for: tuple[AgentRef, ...]
+    kept_for: tuple[AgentRef[Text, Time], ...]
     """Agents that would lose it too: it is left."""
-    may_cut: tuple[AgentRef, ...]
+    may_cut: tuple[AgentRef[Text, Time], ...]
     """Agents that lose it too, if theirs is the same person's."""
 
 
-class AccountInfo(WireShape, kw_only=True):
+class AccountInfo(WireShape[Text, Time], kw_only=True):
     """An account at a provider, connected for an agent."""
 
-    connection: str
+    connection: Annotated[Text, 80]
     account: str = ""
     user: str = ""
     user_name: str = ""
     provider_scopes: tuple[str, ...] = ()
-    since: Moment | None = None
+    since: Time | None = None
     removing: bool = False
-    outside_until: Moment | None = None
-    shared_with: tuple[AgentRef, ...] = ()
+    outside_until: Time | None = None
+    shared_with: tuple[AgentRef[Text, Time], ...] = ()
     provider_user: str | None = None
-    at_provider: ProviderOutlook | None = None
+    at_provider: ProviderOutlook[Text, Time] | None = None
 
 
 class ConnectionInfo(AccountInfo, kw_only=True):
@@ -113,34 +148,39 @@ class ConnectionInfo(AccountInfo, kw_only=True):
     scopes: tuple[str, ...]
 
 
-class PastAgentInfo(WireShape, kw_only=True):
+class PastAgentInfo(WireShape[Text, Time], kw_only=True):
     """An agent by the ledger's events."""
 
-    id: str
+    id: Annotated[Text, 80]
     client_id: str
-    name: str
-    owner: str
-    purpose: str
+    name: Annotated[Text, 80]
+    owner: Annotated[Text, 80]
+    purpose: Annotated[Text, 400]
     status: str
     """``active``, ``revoked``, or ``template``: never served itself."""
     scopes: tuple[str, ...]
     resource_server: bool = False
-    serves: tuple[str, ...] = ()
-    resources: tuple[str, ...] = ()
-    created_at: Moment
-    revoked_at: Moment | None = None
-    until: Moment | None = None
+    serves: tuple[Annotated[Text, 80], ...] = ()
+    resources: tuple[Annotated[Text, 80], ...] = ()
+    created_at: Time
+    revoked_at: Time | None = None
+    until: Time | None = None
     """When it is revoked by itself, or was."""
     template: bool = False
     """Whether others are made from it, whatever its status."""
-    from_template: str | None = field(name="from", default=None)
+    from_template: Annotated[Text, 80] | None = field(name="from", default=None)
     """The id of the template that it was made from, and ends with."""
-    last_seen_at: Moment | None
+    last_seen_at: Time | None
     tokens: tuple[TokenInfo, ...] | UnsetType = UNSET
     """The soonest to expire, at most a hundred; absent on a page without tokens."""
     tokens_live: int | None = None
     """How many there are."""
     counts: CountsInfo
+
+    @property
+    def revoked(self) -> bool:
+        """Whether it is refused until a restore."""
+        return self.status == "revoked"
 
     @property
     def listed_tokens(self) -> tuple[TokenInfo, ...]:
@@ -154,30 +194,30 @@ class PastAgentInfo(WireShape, kw_only=True):
         return len(self.listed_tokens) if live is None else live
 
 
-class AgentInfo(PastAgentInfo, kw_only=True):
+class AgentInfo(PastAgentInfo[Text, Time], kw_only=True):
     """An agent with its state, and the effect of a revocation."""
 
     removed_at: Moment | None = None
     """Since when it is in no list; sent once more when that begins."""
-    subject: str | None = None
+    subject: Text | None = None
     """``ISSUER:SUBJECT`` of its platform's tokens, where it authenticates by them."""
     decisions_a_second: int | None = None
     """Permitted decisions it may have a second; null: as the settings say; 0: any."""
     tokens_elevated: int = 0
     next_token: TokenInfo | UnsetType | None = UNSET
     """Where tokens are not listed: the next to expire."""
-    at_tenant: tuple[str, ...] = ()
+    at_tenant: tuple[Annotated[Text, 80], ...] = ()
     """The steps a revocation would take at the tenant."""
-    upstream: tuple[StepInfo, ...] = ()
+    upstream: tuple[StepInfo[Text, Time], ...] = ()
     """The steps of its last revocation or restore, as they are."""
-    connections: tuple[AccountInfo, ...] = ()
-    outside_until: Moment | None = None
+    connections: tuple[AccountInfo[Text, Time], ...] = ()
+    outside_until: Time | None = None
     """Until when a provider's token that was handed out can still be used."""
-    shared_with: tuple[AgentRef, ...] = ()
+    shared_with: tuple[AgentRef[Text, Time], ...] = ()
     """Served agents that use one of its accounts as well."""
-    delegates: tuple[DelegateInfo, ...] = ()
+    delegates: tuple[DelegateInfo[Text, Time], ...] = ()
     """Whom it may pass tokens on to, or has."""
-    delegated_by: tuple[DelegateInfo, ...] = ()
+    delegated_by: tuple[DelegateInfo[Text, Time], ...] = ()
     """Who passed tokens on to it that live."""
     delegated_below: int = 0
     """Live tokens of others that a revocation ends: exchanged for its own."""
@@ -215,15 +255,17 @@ class RestoreAnswer(WireShape, kw_only=True):
 # Step-ups
 
 
-class DeviceInfo(WireShape, kw_only=True):
+class DeviceInfo(WireShape[Text, Time], kw_only=True):
     """The approver's way to the tenant (RFC 8628 section 3.2)."""
 
-    user_code: str
-    verification_uri: str
-    verification_uri_complete: str
+    user_code: Annotated[Text, 40]
+    verification_uri: Annotated[Text, 1000]
+    verification_uri_complete: Annotated[Text, 1000]
+    """Also the content of the QR code: a character that we would not show is not in
+    it."""
     expires_in: int
     interval: int
-    expires_at: Moment
+    expires_at: Time
 
 
 class DeciderInfo(WireShape, kw_only=True):
@@ -328,13 +370,19 @@ class StepUpList(WireShape, kw_only=True):
 # The broker
 
 
-class PanicInfo(WireShape, kw_only=True):
+class PanicInfo(WireShape[Text, Time], kw_only=True):
     """The panic switch."""
 
     on: bool
-    since: Moment | None = None
-    by: str | None = None
-    reason: str | None = None
+    since: Time | None = None
+    by: Annotated[Text, 80] | None = None
+    reason: Text | None = None
+
+    @property
+    def cause(self) -> str:
+        """Who stopped everything, and why."""
+        by = f" by {self.by}" if self.by else ""
+        return f"{by}: {self.reason}" if self.reason else by
 
 
 class TenantInfo(WireShape, kw_only=True):
@@ -465,19 +513,34 @@ class RemovedInfo(WireShape, kw_only=True):
 # People
 
 
-class SeatInfo(WireShape, kw_only=True):
+class SeatInfo(WireShape[Text, Time], kw_only=True):
     """One operator's open stream."""
 
-    id: str
+    id: Annotated[Text, 64]
     uid: str
-    name: str
+    name: Annotated[Text, 40]
     signed_in: bool = False
     face: str = "stream"
-    since: Moment
-    terminal: str | None = None
-    looking_at: str | None = None
-    role: str | None = None
-    refused: dict[str, str] = field(default_factory=dict)
+    """``console``, ``plain``, or ``stream`` for a listener."""
+    since: Time
+    terminal: Annotated[Text, 20] | None = None
+    """As the broker's kernel names it."""
+    looking_at: Annotated[Text, 64] | None = None
+    """A step-up's id."""
+    role: Annotated[Text, 20] | None = None
+    """As the tenant says; null when it says nothing."""
+    refused: dict[str, Annotated[Text, 300]] = field(default_factory=dict)
+    """The operator's missing rights, each with the broker's reason."""
+
+    @property
+    def known_as(self) -> str:
+        """The name, and the role if there is one."""
+        return f"{self.name} ({self.role})" if self.role else self.name
+
+    @property
+    def title(self) -> str:
+        """The name, and the terminal that tells two of one name apart."""
+        return f"{self.name} on {self.terminal}" if self.terminal else self.name
 
 
 class PresenceInfo(WireShape, kw_only=True):

@@ -191,8 +191,10 @@ class Scripted(BrokerLink):
         tokens = self.stand.mirror.live_tokens(agent_id)
         self.stand.agent(agent_id, status="revoked", tokens=[])
         steps = (
-            UpstreamStep(Shown("vault grant"), Shown("confirmed"), 212.0),
-            UpstreamStep(Shown("refresh token"), Shown("pending"), None),
+            UpstreamStep(
+                step=Shown("vault grant"), status=Shown("confirmed"), ms=212.0
+            ),
+            UpstreamStep(step=Shown("refresh token"), status=Shown("pending")),
         )
         told = RevokeAnswer(
             agent=filled(AgentInfo, self.stand.state.agents[agent_id]),

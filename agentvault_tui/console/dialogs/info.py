@@ -338,7 +338,7 @@ class OperatorsDialog(Scrolled):
         me = self.desk.mirror.presence.me
         identity = f", as {me.known_as}" if me and me.signed_in else ""
         rows: list[Row] = [((f"You are here too{identity}.", pen.palette.muted),)]
-        for _, why in me.refused if me else ():
+        for why in me.refused.values() if me else ():
             rows += pen.paragraph(f"Not for you: {why}.", width, pen.palette.waiting)
         return rows
 
@@ -346,9 +346,9 @@ class OperatorsDialog(Scrolled):
         palette = pen.palette
         name = pen.clip(row.title, column)
         blank = " " * (column - cell_width(name) + 2)
-        since = f"since {clock_time(row.since)}" if row.since else ""
+        since = f"since {clock_time(row.since)}"
         face = _FACES.get(row.face, "listens to the events")
-        stepup = self.desk.mirror.stepups.get(row.looking_at)
+        stepup = self.desk.mirror.stepups.get(row.looking_at or "")
         rows: list[Row] = [
             (
                 (name + blank, palette.strong),

@@ -86,7 +86,8 @@ class RevokeDialog(Confirm[Revoked]):
         dot = f" {pen.glyphs.separator} "
         who = (f"{self.agent.id}{dot}{self.agent.owner}", pen.palette.text)
         separated, cuts = mirror.status.separated, ends(mirror, self.agent)
-        effects = consequences(self._row, cuts, now, separated=separated)
+        row, grants = self._row, self.desk.mirror.intake.grants(self._row)
+        effects = consequences(row, grants, cuts, now, separated=separated)
         here, *elsewhere = _section(pen, "Ends", effects.ends, width, height)
         waiting = mirror.open_stepups(self.agent.id)[:_WAITING]
         named = [waits(pen, row, now, width) for row in waiting]
@@ -221,7 +222,7 @@ class RestoreDialog(Confirm[float]):
                 "Its time is over. To serve it again, give it a new one: "
                 f"agentvault agents restore {agent.id} --until TIME"
             )
-        origin = self.desk.mirror.agents.get(agent.from_template)
+        origin = self.desk.mirror.agents.get(agent.from_template or "")
         if origin is not None and origin.revoked:
             return f"Its template {origin.name} is revoked: restore that first."
         return None
@@ -236,7 +237,8 @@ class RestoreDialog(Confirm[float]):
         if agent.revoked_at:
             since = f"{agent.revoked_at:%Y-%m-%d} {clock_time(agent.revoked_at)}"
             rows.append(pen.fact("Revoked", (since, palette.text)))
-        scopes = ", ".join(scope.name for scope in agent.scopes) or "nothing"
+        grants = self.desk.mirror.intake.grants(agent)
+        scopes = ", ".join(scope.name for scope in grants) or "nothing"
         may, _ = pen.facts("May again", scopes, width, max(height - 4, 1))
         stays = ("tokens and step-ups that were cut", palette.text)
         return [*rows, *may, pen.fact("Stays cut", stays)]

@@ -39,7 +39,7 @@ def details(
     width, height = size
     seen = AgentContext(mirror, agent, restores=restores)
     rows = [
-        *_grants(pen, agent, width),
+        *_grants(pen, mirror, agent, width),
         *_holds(pen, seen, width, _TOKENS_AT_HOME, "more"),
         *upstream.accounts(pen, agent, width),
         *_delegations(pen, agent, width),
@@ -131,12 +131,12 @@ def ends_in(until: datetime, now: datetime) -> str:
     return f"in {lasting(left)}" if left > 0 else "its time is over"
 
 
-def _grants(pen: Pen, agent: AgentRow, width: int) -> list[Row]:
+def _grants(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
     p, g = pen.palette, pen.glyphs
     if not agent.scopes:
         return [pen.fact("May", ("do nothing: no scope is granted", p.muted))]
     rows: list[Row] = []
-    for scope in agent.scopes:
+    for scope in mirror.intake.grants(agent):
         text = f"{scope.description} ({scope.risk})"
         for number, line in enumerate(wrap(text, max(width - LABEL - 3, 8))):
             mark = f"{g.risk(scope.risk)} " if number == 0 else "   "
@@ -267,14 +267,16 @@ def _may(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
     p, agent = pen.palette, seen.agent
     rows: list[Row] = []
     if agent.resource_server:
-        serves = ", ".join(agent.serves) or "every token: agentvault agents set-serves"
+        serves = ", ".join((*agent.serves, *agent.resources))
+        serves = serves or "every token: agentvault agents set-serves"
         rows += pen.facts("Serves", serves, width, 3, p.text)[0]
-    if not agent.scopes:
+    grants = seen.mirror.intake.grants(agent)
+    if not grants:
         words = "check others' tokens" if agent.resource_server else "do nothing"
         rows.append(pen.fact("May", (f"{words}: no scope is granted", p.muted)))
         return rows
-    for scope in agent.scopes:
-        label = "May" if scope is agent.scopes[0] else ""
+    for scope in grants:
+        label = "May" if scope is grants[0] else ""
         rows += [
             _scope(pen, label, scope, width),
             *_indented(pen, scope.description, width),
@@ -317,15 +319,16 @@ def _refused_scopes(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
     """Write scopes it requested and does not have, with their effect."""
     p = pen.palette
     rows: list[Row] = []
-    granted = {scope.name for scope in seen.agent.scopes}
+    granted = {scope.name for scope in seen.mirror.intake.grants(seen.agent)}
     for use in seen.activity.scopes if seen.activity else ():
-        if use.granted or use.scope.name in granted:
+        if use.granted or use.scope in granted:
             continue
-        mark = (f"{pen.glyphs.risk(use.scope.risk)} ", p.risk(use.scope.risk))
+        risk = seen.mirror.intake.scope(use.scope).risk
+        mark = (f"{pen.glyphs.risk(risk)} ", p.risk(risk))
         last = f", last {ago(use.last_asked_at, seen.now)}" if use.last_asked_at else ""
         had = f" {pen.glyphs.separator} used {use.uses:,}" if use.uses else ""
         tail = f"  not granted {pen.glyphs.separator} denied {use.denied:,}{last}{had}"
-        name = pen.clip(use.scope.name, max(width - LABEL - 24, 6))
+        name = pen.clip(use.scope, max(width - LABEL - 24, 6))
         label = "" if rows else "Asked for"
         row = pen.fact(label, mark, (name, p.strong), (tail, p.muted))
         rows.append(pen.cut(row, width))
@@ -425,7 +428,7 @@ def _refused(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
     p = pen.palette
     rows: list[Row] = []
     for denial in seen.activity.denials if seen.activity else ():
-        last = f"  last {ago(denial.last_at, seen.now)}" if denial.last_at else ""
+        last = f"  last {ago(denial.last_at, seen.now)}"
         row = pen.fact(
             "" if rows else "Denied",
             (f"{denial.count:>6,}  ", p.denied),
@@ -444,7 +447,7 @@ def _revoking(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
     if agent.revoked:
         return _revoked(pen, seen, width)
     here = ends(mirror, agent, seen.activity)
-    effects = consequences(agent, here, seen.now)
+    effects = consequences(agent, mirror.intake.grants(agent), here, seen.now)
     rows: list[Row] = []
     verbs = ("ends", "leaves", *(["works until"] if effects.lasts else []))
     for verb, texts in zip(verbs, effects, strict=False):

@@ -8,6 +8,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from msgspec.structs import replace
+
 from agentvault_tui.console.draw.change_lines import NO_LINES, ShownLines, line_rows
 from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Piece, Row, wrap
 from agentvault_tui.console.state import stepups
@@ -212,9 +214,8 @@ def whole(stepup_facts: StepUpFacts, pen: Pen, width: int) -> tuple[list[Row], i
 
     Earlier decisions come after them: they inform, and are not part of the grant.
     """
-    facts, words = _whole(
-        stepup_facts.row, stepup_facts.owner, stepup_facts.body, pen, width
-    )
+    row = replace(stepup_facts.row, device=None)  # not part of it, and not hashable
+    facts, words = _whole(row, stepup_facts.owner, stepup_facts.body, pen, width)
     facts = (*facts, *line_rows(stepup_facts.lines, pen, width))
     past = [
         tally_row(stepup_facts, pen, width),

@@ -19,12 +19,12 @@ _STEP: Final = 20
 
 def accounts(pen: Pen, agent: AgentRow, width: int) -> list[Row]:
     """Write which accounts it uses at providers, and which agents use them too."""
-    if not agent.accounts:
+    if not agent.connections:
         return []
-    names = ", ".join(one.connection for one in agent.accounts)
+    names = ", ".join(one.connection for one in agent.connections)
     rows = pen.facts("Accounts", names, width, 2)[0]
     if agent.shared_with:
-        names = f"shared with {', '.join(agent.shared_with)}"
+        names = f"shared with {', '.join(one.name for one in agent.shared_with)}"
         rows += pen.facts("", names, width, 2, pen.palette.waiting)[0]
     return rows
 

@@ -102,8 +102,8 @@ def why(mirror: Mirror, event: EventRow) -> str:
         text = reason_words(event.reason)
         agent = mirror.agents.get(event.agent_id)
         if event.reason == "scope_not_granted" and agent:
-            granted = ", ".join(scope.name for scope in agent.scopes) or "nothing"
-            text = f"{text}; granted: {granted}"
+            names = [scope.name for scope in mirror.intake.grants(agent)]
+            text = f"{text}; granted: {', '.join(names) or 'nothing'}"
         elif event.rule and event.reason == "policy_forbids":
             text = f"{text}: {event.rule}"
         elif event.rule and event.reason == "limit_reached":

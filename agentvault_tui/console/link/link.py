@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Final
 from agentvault_tui.console.link.memory import HeadStore, SeenLedger
 from agentvault_tui.console.state.mirror import RING, AgentRoster, Mirror
 from agentvault_tui.console.state.records import (
+    AlertRows,
     BodyView,
-    DeadAlertRow,
     EventPage,
     EventRow,
     HeldRequest,
     LimitRow,
     LinkState,
-    ServiceRow,
-    SinkRow,
+    ServiceRows,
     StepUpRow,
     TreeRow,
+    UpstreamStep,
 )
 from agentvault_tui.console.state.revocations import DeniedRow, Revoked, unrecorded
 from agentvault_tui.errors import AgentVaultError, NotFoundError, RefusedError
@@ -332,9 +332,10 @@ class BrokerLink:
         answer = await self._client.call(calls.LIMITS)
         return *self.mirror.intake.limits(answer), answer.hooks
 
-    async def alerts(self) -> tuple[list[SinkRow], list[DeadAlertRow]]:
+    async def alerts(self) -> AlertRows:
         """Read where alerts go, and which did not arrive."""
-        return self.mirror.intake.alerts(await self._client.call(calls.ALERTS))
+        answer = await self._client.call(calls.ALERTS)
+        return self.mirror.intake.read(answer, AlertRows)
 
     async def retry_alert(self, alert_id: str) -> str:
         """Send an alert again; return in words how that went."""
@@ -346,8 +347,9 @@ class BrokerLink:
             return f"Sent again: {sink} took it."
         return f"{sink} did not take it: {shown(answer.problem, 200)}"
 
-    async def services(self) -> list[ServiceRow]:
-        return self.mirror.intake.services(await self._client.call(calls.SERVICES))
+    async def services(self) -> ServiceRows:
+        answer = await self._client.call(calls.SERVICES)
+        return self.mirror.intake.read(answer, ServiceRows)
 
     async def policy(self) -> PolicyInfo:
         """Read the active policy, and its shadow's counts."""
@@ -493,7 +495,9 @@ class BrokerLink:
         answer, took = await self._send(calls.REVOKE, body, agent_id)
         if answer.agent:
             self.mirror.apply(answer.agent)
-        return Revoked(answer, took, self.mirror.intake.upstream(answer.upstream))
+        return Revoked(
+            answer, took, self.mirror.intake.read_all(answer.upstream, UpstreamStep)
+        )
 
     async def restore(self, agent_id: str) -> float:
         """Serve an agent again; return the milliseconds it took."""

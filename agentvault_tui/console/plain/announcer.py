@@ -93,7 +93,7 @@ class Announcer:
             hint = "" if link.live else " Nothing is decided until it is live."
             self.say(f"The link to the broker is {link.state}{reason}.{hint}")
         panic = self.mirror.status.panic
-        stopped = f"PANIC: everything is stopped, by {panic.by}: {panic.reason}"
+        stopped = f"PANIC: everything is stopped,{panic.cause}"
         warnings = (*self.mirror.warnings.values(), *self.mirror.status.warnings)
         dead = self.mirror.status.undelivered
         lost = [f"{dead}: agentvault alerts dead"] if dead else []

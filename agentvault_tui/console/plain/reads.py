@@ -444,7 +444,7 @@ class ReadCommands:
 def _then(past: PastMirror) -> Iterable[str]:
     panic, now = past.status.panic, past.clock.now()
     if panic.on:
-        yield f"PANIC: everything was stopped, by {panic.by}: {panic.reason}"
+        yield f"PANIC: everything was stopped,{panic.cause}"
     for row in past.open_stepups():
         yield sentences.waited(row, now)
     yield f"{plural(len(past.open_stepups()), 'step-up')} waited."

@@ -183,7 +183,7 @@ def of_call(row: CallRow, now: datetime) -> str:
     status = f", status {row.status}" if row.status else ""
     age = max((now - row.started_at).total_seconds(), 0.0)
     return (
-        f"{row.id} of {row.agent_name}: {row.service} {row.what}, {state}{status}, "
+        f"{row.id} of {row.agent_name}: {row.service} {row.request}, {state}{status}, "
         f"{countdown(age)}, {size(row.bytes_in)} in, {size(row.bytes_out)} out."
     )
 
@@ -229,7 +229,10 @@ def cuts(mirror: Mirror, agent: AgentRow) -> str:
     """Word the effect of revoking an agent now, the rest, and its end."""
     here = draw_agent.ends(mirror, agent)
     now, separated = mirror.clock.now(), mirror.status.separated
-    return " ".join(revocations.forecast(agent, here, now, separated=separated))
+    effects = revocations.consequences(
+        agent, mirror.intake.grants(agent), here, now, separated=separated
+    )
+    return " ".join(revocations.forecast(effects))
 
 
 def status(mirror: Mirror) -> Iterator[str]:
@@ -252,7 +255,7 @@ def status(mirror: Mirror) -> Iterator[str]:
         f"waiting; {plural(pace, 'decision')} in the last minute."
     )
     if info.panic.on:
-        yield f"PANIC: everything is stopped, by {info.panic.by}: {info.panic.reason}"
+        yield f"PANIC: everything is stopped,{info.panic.cause}"
     else:
         yield "The panic switch is off."
     yield from (*mirror.warnings.values(), *info.warnings)

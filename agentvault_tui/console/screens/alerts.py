@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
@@ -12,15 +13,15 @@ from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.draw.lines import Row, cells
 from agentvault_tui.console.screens.base import Hint, PolledScreen
 from agentvault_tui.console.state.moments import ago
-from agentvault_tui.console.state.records import DeadAlertRow, SinkRow
 from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane
 from agentvault_tui.errors import AgentVaultError
-from agentvault_tui.text import cell_width
+from agentvault_tui.operator_api.alerts import DeadAlertInfo, SinkInfo
+from agentvault_tui.text import Shown, cell_width
 
 _SINK, _KIND, _WHEN = 16, 9, 10
 
 
-class DeadPane(ListPane[DeadAlertRow]):
+class DeadPane(ListPane[DeadAlertInfo[Shown, datetime]]):
     """Alerts that their destinations did not take for a day, the first on top."""
 
     NONE = "Every alert was taken, or is still being tried."
@@ -30,9 +31,9 @@ class DeadPane(ListPane[DeadAlertRow]):
         count = (f"  {len(self.rows):,}", self.pen.palette.danger)
         return (*title, count) if self.rows else title
 
-    def row(self, row: DeadAlertRow, width: int) -> Row:
+    def row(self, row: DeadAlertInfo[Shown, datetime], width: int) -> Row:
         pen, p = self.pen, self.pen.palette
-        when = ago(row.at, self.mirror.clock.now()) if row.at else ""
+        when = ago(row.at, self.mirror.clock.now())
         room = max(width - 4 - _SINK - _WHEN, 8)
         title = pen.clip(row.title, max(room // 2, 8))
         return (
@@ -48,7 +49,7 @@ class SinksPane(Pane):
 
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk, id="sinks")
-        self.rows: list[SinkRow] = []
+        self.rows: tuple[SinkInfo[Shown, datetime], ...] = ()
         self.problem = ""
         """Why the rows are not the latest; in words that can be shown."""
 
@@ -62,7 +63,7 @@ class SinksPane(Pane):
         shown = self.rows[: height - 1]
         return [(title, None), *((self._row(row, width), None) for row in shown)]
 
-    def _row(self, row: SinkRow, width: int) -> Row:
+    def _row(self, row: SinkInfo[Shown, datetime], width: int) -> Row:
         pen, p = self.pen, self.pen.palette
         start: Row = (
             (f"  {pen.column(row.name, _SINK - 2)}", p.strong),
@@ -97,8 +98,9 @@ class AlertsScreen(PolledScreen):
         super().__init__(desk, self.dead, self.sinks)
 
     async def read(self) -> None:
-        self.sinks.rows, dead = await self.link.alerts()
-        self.dead.rows, self.sinks.problem = {one.id: one for one in dead}, ""
+        alerts = await self.link.alerts()
+        self.sinks.rows, self.sinks.problem = alerts.sinks, ""
+        self.dead.rows = {one.id: one for one in alerts.dead}
 
     def read_failed(self, why: str) -> None:
         self.sinks.problem = why

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
+from datetime import datetime
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
@@ -14,9 +15,10 @@ from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.draw.lines import Pen, Row, cells
 from agentvault_tui.console.screens.base import Hint, PolledScreen
 from agentvault_tui.console.state.moments import ago, countdown, size
-from agentvault_tui.console.state.records import AgentRow, CallRow, ServiceRow
+from agentvault_tui.console.state.records import AgentRow, CallRow, ServiceRows
 from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane
-from agentvault_tui.text import cell_width
+from agentvault_tui.operator_api.gateway import ServiceInfo
+from agentvault_tui.text import Shown, cell_width
 
 _STATE = 10
 _NAME, _SERVICE = 20, 12
@@ -67,7 +69,7 @@ class CallsPane(ListPane[CallRow]):
             state = f"{state} {row.status}"
         names = dict(self.mirror.status.broker_names)
         broker = _BROKER[width < _NARROW] if names else 0
-        named = names.get(row.broker, row.broker)[1 - broker :]
+        named = names.get(row.broker, row.broker)[1 - broker :] if row.broker else ""
         whose = pen.column(named, broker) if names else ""
         room = width - 4 - _STATE - name - service - broker - max(cells(end), _END)
         line: Row = (
@@ -75,7 +77,7 @@ class CallsPane(ListPane[CallRow]):
             (pen.column(row.agent_name, name), p.strong),
             (pen.column(row.service, service), p.text),
             (whose, p.muted),
-            (pen.clip(row.what, max(room, 8)), p.text),
+            (pen.clip(row.request, max(room, 8)), p.text),
         )
         blank = " " * max(_END - cells(end), 0)
         return pen.spread(line, (*end, (blank, p.text)), width - 3)
@@ -86,7 +88,9 @@ class ServicesPane(Pane):
 
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk, id="services")
-        self.rows: list[ServiceRow] = []
+        self.rows: list[tuple[Shown, Shown, Shown, ServiceInfo[Shown, datetime] | None]]
+        self.rows = []
+        """Of services and of files without one: problem, name and health."""
         self.problem = ""
         """Why the rows are not the latest; in words that can be shown."""
 
@@ -94,28 +98,48 @@ class ServicesPane(Pane):
         p, hidden = self.pen.palette, len(self.rows) - (height - 1)
         title: Row = (("Services", p.title), (f"  {self.problem}", p.waiting))
         shown = self.rows[: height - 1 - (hidden > 0)]
-        rows = [(self._row(row, width), None) for row in shown]
+        rows = [(self._row(*row, width), None) for row in shown]
         if hidden > 0:
             more = f"  {len(self.rows) - len(shown):,} more: agentvault services list"
             rows.append((((more, p.muted),), None))
         return [(((" ", p.text), *title), None), *rows]
 
-    def _row(self, row: ServiceRow, width: int) -> Row:
+    def take(self, answer: ServiceRows) -> None:
+        """List the services, and files that hold none; faults come first."""
+        nothing, broken = Shown(""), Shown("broken")
+        rows = [(x.problem or nothing, x.name, x.health, x) for x in answer.services]
+        files = {f"{one.name}.toml" for one in answer.services}
+        others = [
+            (problem, file, broken, None)
+            for file, problem in answer.problems.items()
+            if file not in files
+        ]
+        self.rows = sorted((*rows, *others), key=lambda row: (not row[0], row[1]))
+        self.problem = ""
+
+    def _row(
+        self,
+        problem: Shown,
+        name: Shown,
+        health: Shown,
+        service: ServiceInfo[Shown, datetime] | None,
+        width: int,
+    ) -> Row:
         pen, p = self.pen, self.pen.palette
-        now, used = self.mirror.clock.now(), row.last_used_at
-        when = f"last used {ago(used, now)}" if used else "not used since the start"
-        style = p.danger if row.health == "broken" else p.waiting
-        note = row.problem or f"{when}, {row.credential}"
+        style = p.danger if health == "broken" else p.waiting
         start: Row = (
-            (f"  {row.health.ljust(_STATE)}", style if row.problem else p.accent),
-            (pen.column(row.name, _NAME), p.strong),
+            (f"  {health.ljust(_STATE)}", style if problem else p.accent),
+            (pen.column(name, _NAME), p.strong),
         )
         room = max(width - cells(start) - 1, 8)
-        origin = ""
-        if row.origin and not row.problem:  # what is wrong needs the room
-            origin = pen.clip(row.origin, max(room // 2, 8)) + "  "
+        if problem or service is None:  # the problem needs the room of the origin
+            return (*start, ("", p.muted), (pen.clip(problem, room), style))
+        origin = pen.clip(service.origin, max(room // 2, 8)) + "  "
+        now, used = self.mirror.clock.now(), service.last_used_at
+        when = f"last used {ago(used, now)}" if used else "not used since the start"
+        note = f"{when}, {service.credential.kind}"
         text = pen.clip(note, max(room - cell_width(origin), 8))
-        return (*start, (origin, p.muted), (text, style if row.problem else p.text))
+        return (*start, (origin, p.muted), (text, p.text))
 
 
 class CutDialog(Confirm[None]):
@@ -140,7 +164,7 @@ class CutDialog(Confirm[None]):
     def plan(self, pen: Pen, width: int, height: int) -> list[Row]:
         """Word the call that ends, and the effect that cancelling cannot undo."""
         call = self.desk.mirror.calls.get(self.call.id, self.call)
-        what, _ = pen.facts("Cancels now", call.what, width, max(height - 4, 1))
+        what, _ = pen.facts("Cancels now", call.request, width, max(height - 4, 1))
         at = pen.facts("At", call.service, width, 1)[0]
         if call.held:
             left = "its step-up still waits: a retry of the agent may be approved"
@@ -156,7 +180,7 @@ class CutDialog(Confirm[None]):
 
     def outcome(self, pen: Pen, width: int) -> list[Row]:
         del width
-        return [pen.stage("done", "cut", self.call.what)]
+        return [pen.stage("done", "cut", self.call.request)]
 
     def act(self) -> Awaitable[None]:
         return self.desk.link.cut(self.call.id)
@@ -190,7 +214,7 @@ class CallsScreen(PolledScreen):
             self.show_keys()
 
     async def read(self) -> None:
-        self.services.rows, self.services.problem = await self.link.services(), ""
+        self.services.take(await self.link.services())
 
     def read_failed(self, why: str) -> None:
         self.services.problem = why
@@ -219,7 +243,7 @@ class CallsScreen(PolledScreen):
         """Open the step-up that a held call waits for, or its agent."""
         if (call := self.calls.under_cursor) is None:
             return
-        stepup = self.desk.mirror.stepups.get(call.stepup_id)
+        stepup = self.desk.mirror.stepups.get(call.stepup_id or "")
         if call.held and stepup is not None:
             self.app.push_screen(StepUpDialog(self.desk, stepup))
         else:

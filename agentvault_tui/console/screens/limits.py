@@ -8,10 +8,10 @@ from agentvault_tui.console.desk import Desk, copy
 from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.draw.lines import Row
 from agentvault_tui.console.screens.base import PolledScreen
-from agentvault_tui.console.state.intake import moment
 from agentvault_tui.console.state.moments import ago
 from agentvault_tui.console.state.records import LimitRow
 from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane
+from agentvault_tui.operator_api.displayer import moment
 from agentvault_tui.operator_api.limits import CallOutInfo
 
 _FREES, _BEYOND = 11, 9

@@ -6,39 +6,29 @@ Read from ``GET /api/agents/{id}/activity``.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-from agentvault_tui.console.state.intake import Intake, moment
-from agentvault_tui.console.state.records import QUARTERS, LimitRow, ScopeRow
+from agentvault_tui.console.state.intake import Intake
+from agentvault_tui.console.state.records import QUARTERS, LimitRow
 from agentvault_tui.operator_api.advice import AdviceInfo
-from agentvault_tui.operator_api.history import ActivityInfo, PastActivityInfo
+from agentvault_tui.operator_api.displayer import moment
+from agentvault_tui.operator_api.history import (
+    ActivityInfo,
+    DenialsInfo,
+    PastActivityInfo,
+    RevokedInfo,
+    ScopeUseInfo,
+)
 from agentvault_tui.text import Shown
 
+Denials: TypeAlias = DenialsInfo[Shown, datetime]
+PastCut: TypeAlias = RevokedInfo[Shown, datetime]
+ScopeUse: TypeAlias = ScopeUseInfo[Shown, datetime]
 QUARTER: Final = timedelta(minutes=15)
 _MOST: Final = 200
 """Scopes and reasons there may be: more than any catalogue has."""
-
-
-class ScopeUse(Struct, frozen=True):
-    """One scope: whether it is granted, and how it was asked for and used."""
-
-    scope: ScopeRow
-    granted: bool
-    uses: int
-    denied: int
-    escalated: int
-    last_used_at: datetime | None
-    last_asked_at: datetime | None
-
-
-class Denials(Struct, frozen=True):
-    """Refusals for one reason."""
-
-    reason: Shown
-    count: int
-    last_at: datetime | None
 
 
 class Day(Struct, frozen=True):
@@ -61,15 +51,6 @@ class Day(Struct, frozen=True):
         return begins, begins + QUARTER
 
 
-class PastCut(Struct, frozen=True):
-    """The effect of the active revocation."""
-
-    by: Shown
-    reason: Shown
-    tokens: int
-    stepups: int
-
-
 class ActivityRow(Struct, frozen=True):
     """One agent's activity, as the broker counted it."""
 
@@ -89,7 +70,7 @@ class ActivityRow(Struct, frozen=True):
     """Its permissions removed on trial; the words are not displayable yet."""
 
     def use(self, scope: str) -> ScopeUse | None:
-        return next((use for use in self.scopes if use.scope.name == scope), None)
+        return next((use for use in self.scopes if use.scope == scope), None)
 
 
 def read_activity(intake: Intake, info: PastActivityInfo) -> ActivityRow:
@@ -99,33 +80,12 @@ def read_activity(intake: Intake, info: PastActivityInfo) -> ActivityRow:
     start, series = moment(day.start), (day.allowed, day.denied, day.escalated)
     whole_day = {len(numbers) for numbers in series} == {QUARTERS}
     return ActivityRow(
-        scopes=tuple(
-            ScopeUse(
-                intake.scope(use.scope),
-                use.granted,
-                use.uses,
-                use.denied,
-                use.escalated,
-                moment(use.last_used_at),
-                moment(use.last_asked_at),
-            )
-            for use in info.scopes[:_MOST]
-        ),
-        denials=tuple(
-            Denials(intake.shown(one.reason, 80), one.count, moment(one.last_at))
-            for one in info.denials[:_MOST]
-        ),
+        scopes=intake.read_all(info.scopes[:_MOST], ScopeUse),
+        denials=intake.read_all(info.denials[:_MOST], Denials),
         day=Day(start, series) if start and whole_day else None,
         elevated=now.revoke.elevated if now else 0,
         whole=info.whole,
-        revoked=PastCut(
-            intake.shown(revoked.by, 120),
-            intake.shown(revoked.reason, 300),
-            revoked.tokens,
-            revoked.stepups,
-        )
-        if revoked
-        else None,
+        revoked=intake.read(revoked, PastCut) if revoked else None,
         limits=tuple(intake.limits(now.limits)[0]) if now else (),
         trials=now.trials if now else (),
     )

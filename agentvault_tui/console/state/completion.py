@@ -61,7 +61,11 @@ class Known:
             case "owner":
                 return sorted({row.owner for row in agents if row.owner})
             case "scope" | "action":
-                granted = {scope.name for row in agents for scope in row.scopes}
+                granted = {
+                    scope.name
+                    for row in agents
+                    for scope in self._mirror.intake.grants(row)
+                }
                 return sorted(granted.union(self._mirror.intake.scopes))
             case "resource":
                 return sorted({e.resource for e in self._mirror.events if e.resource})

@@ -264,10 +264,10 @@ def _of_agent(
     term: Term, row: AgentRow, mirror: Mirror, waiting: Collection[str]
 ) -> bool | None:
     """Check whether a term holds for an agent; None where its key says nothing."""
-    value = term.value
+    value, grants = term.value, mirror.intake.grants(row)
     match term.key:
         case "":
-            scopes = (scope.name for scope in row.scopes)
+            scopes = (scope.name for scope in grants)
             texts = (row.name, row.owner, row.id, row.purpose, *scopes)
             return value in " ".join(texts).lower()
         case "agent":
@@ -275,9 +275,9 @@ def _of_agent(
         case "owner":
             return value in row.owner.lower()
         case "scope":
-            return any(value in scope.name.lower() for scope in row.scopes)
+            return any(value in scope.name.lower() for scope in grants)
         case "risk":
-            return any(scope.risk.startswith(value) for scope in row.scopes)
+            return any(scope.risk.startswith(value) for scope in grants)
         case "status":
             status = "template" if row.template else "active"
             status = "waiting" if row.id in waiting else status

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
+from msgspec import UNSET
 from msgspec.structs import asdict
 
 from agentvault_tui.clock import parse_iso, span
@@ -17,27 +17,20 @@ from agentvault_tui.console.state.changes import ChangeParts, loosened
 from agentvault_tui.console.state.moments import plural, size
 from agentvault_tui.console.state.records import (
     RISKS,
-    AccountRow,
     AgentRow,
-    CallRow,
-    DeadAlertRow,
     DeciderRow,
-    DelegateRow,
     DeviceRow,
     EventRow,
     HeldRequest,
     LimitRow,
     LiveToken,
-    PanicState,
+    PanicRow,
     RepeatRow,
     ScopeRow,
-    ServiceRow,
-    SinkRow,
     StatusRow,
     StepUpRow,
     TokenScope,
     TreeRow,
-    UpstreamStep,
     host_of,
     whose_limit,
 )
@@ -53,30 +46,25 @@ from agentvault_tui.model import (
     repeat_words,
 )
 from agentvault_tui.operator_api.access import DelegationTree
-from agentvault_tui.operator_api.alerts import AlertList
-from agentvault_tui.operator_api.gateway import CallInfo, ServiceList, broker_names
+from agentvault_tui.operator_api.displayer import EPOCH, Displayer, moment
+from agentvault_tui.operator_api.gateway import broker_names
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.limits import LimitList, LimitUseInfo
 from agentvault_tui.operator_api.shapes import (
     OUTCOMES,
-    AccountInfo,
     AgentInfo,
-    AgentRef,
     ApprovalsInfo,
     DeciderInfo,
-    DelegateInfo,
-    DeviceInfo,
     PastAgentInfo,
     RepeatInfo,
     ScopeInfo,
     StatusInfo,
-    StepInfo,
     StepUpInfo,
     TokenInfo,
 )
 from agentvault_tui.presenters.amounts import render_units, shown_parameters
 from agentvault_tui.presenters.outcomes import outcome_word, reason_words
-from agentvault_tui.text import Shown, visible
+from agentvault_tui.text import Shown
 
 REFUSED: Final = "gateway.refused"
 RESULTS: Final = frozenset({"gateway.result", "gateway.tunnel"})
@@ -85,42 +73,19 @@ _WHOLE: Final = 700_000
 _NAME: Final = 80
 _LINE: Final = 200
 _WORDS: Final = 24_000
-"""Cached short texts with their converted form: ids and names of 10,000 agents fit."""
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""Agents' sets of scopes, and kinds of tokens, that are remembered."""
 _NOTHING: Final = Shown("")
 _UNKNOWN: Final = Shown("not in the catalogue")
 
 
-class Intake:
+class Intake(Displayer):
     """Convert the broker's answers to records; every text becomes displayable."""
 
     def __init__(self, *, ascii_only: bool = False) -> None:
-        self.ascii_only = ascii_only
+        super().__init__(ascii_only=ascii_only)
         self._catalogue: dict[str, ScopeRow] = {}
         self._granted: dict[tuple[str, ...], tuple[ScopeRow, ...]] = {}
-        self._words: dict[object, Shown] = {}
         self._kinds: dict[tuple[str, bool], TokenScope] = {}
-
-    def shown(self, raw: object, limit: int = _LINE) -> Shown:
-        """Make anything displayable; None becomes the empty text."""
-        if raw is None:
-            return _NOTHING
-        if isinstance(raw, str) and len(raw) <= limit and not self.ascii_only:  # noqa: SIM102
-            if raw.isascii() and raw.isprintable():
-                return Shown(raw)  # as `visible` does, without its calls: four an event
-        return visible(raw, limit, ascii_only=self.ascii_only)
-
-    def word(self, raw: object) -> Shown:
-        """Make a short text displayable, from a cache."""
-        try:
-            return self._words[raw]
-        except (KeyError, TypeError):  # new, or nothing that can be remembered
-            shown = self.shown(raw, _NAME)
-        if raw is None or (isinstance(raw, str) and len(raw) <= _NAME):
-            if len(self._words) >= _WORDS:
-                self._words.clear()
-            self._words[raw] = shown
-        return shown
 
     def learn(self, catalogue: Mapping[str, ScopeInfo]) -> None:
         """Take the scopes of ``GET /api/policy``."""
@@ -144,52 +109,12 @@ class Intake:
 
     def agent(self, info: PastAgentInfo) -> AgentRow:
         """Convert an agent, now or in the past."""
-        now = info if isinstance(info, AgentInfo) else None
-        return AgentRow(
-            id=self.shown(info.id, _NAME),
-            name=self.shown(info.name, _NAME),
-            owner=self.shown(info.owner, _NAME),
-            purpose=self.shown(info.purpose, 400),
-            scopes=self._scopes(info.scopes),
-            revoked=info.status == "revoked",
-            resource_server=info.resource_server,
-            serves=tuple(
-                self.shown(each, _NAME) for each in (*info.serves, *info.resources)
-            ),
-            created_at=moment(info.created_at) or _EPOCH,
-            revoked_at=moment(info.revoked_at),
-            until=moment(info.until),
-            template=info.template,
-            from_template=self.word(info.from_template or ""),
-            subject=self.shown(now.subject if now and now.subject else "", 200),
-            last_seen_at=moment(info.last_seen_at),
-            tokens_live=info.live_tokens,
-            at_tenant=tuple(map(self.word, now.at_tenant)) if now else (),
-            upstream=self.upstream(now.upstream) if now else (),
-            outside_until=moment(now.outside_until) if now else None,
-            accounts=tuple(map(self._account, now.connections)) if now else (),
-            shared_with=self._names(now.shared_with) if now else (),
-            delegates=self._delegates(now.delegates) if now else (),
-            delegated_by=self._delegates(now.delegated_by) if now else (),
-            delegated_below=now.delegated_below if now else 0,
-        )
-
-    def _account(self, info: AccountInfo) -> AccountRow:
-        name, names = self.shown(info.connection, _NAME), self._names(info.shared_with)
-        if (there := info.at_provider) is None:
-            return AccountRow(name, names)
-        left, revocable = self._names(there.kept_for), self._names(there.may_cut)
-        return AccountRow(name, names, there.known, left, revocable)
-
-    def _delegates(self, infos: Iterable[DelegateInfo]) -> tuple[DelegateRow, ...]:
-        return tuple(
-            DelegateRow(
-                self.shown(one.name, _NAME),
-                tuple(self.shown(scope, _NAME) for scope in one.scopes),
-                one.live,
-            )
-            for one in infos
-        )
+        if not isinstance(info, AgentInfo):
+            info = AgentInfo(**asdict(info))
+        row = self.read(info, AgentRow)
+        row.tokens = row.next_token = UNSET
+        row.tokens_live = info.live_tokens
+        return row
 
     def tree(self, info: DelegationTree) -> tuple[TreeRow, ...]:
         """Convert delegation trees, each parent before the tokens exchanged for it.
@@ -200,7 +125,7 @@ class Intake:
         path: tuple[object, ...] = ()
         for one in info.tokens:
             path = (*path[: one.depth], (one.agent.id, one.scope, one.resource))
-            ends, row = moment(one.expires_at) or _EPOCH, rows.get(path)
+            ends, row = moment(one.expires_at) or EPOCH, rows.get(path)
             if row is not None:
                 rows[path] = row._replace(
                     tokens=row.tokens + 1,
@@ -225,8 +150,12 @@ class Intake:
 
         return tuple(rows[path] for path in sorted(rows, key=place))
 
-    def _scopes(self, names: tuple[str, ...]) -> tuple[ScopeRow, ...]:
-        """Return scopes, the riskiest first; agents with the same scopes share them."""
+    def grants(self, agent: AgentRow) -> tuple[ScopeRow, ...]:
+        """Return an agent's scopes, the riskiest first; shared by those with the same.
+
+        They are described as the catalogue does now.
+        """
+        names = agent.scopes
         granted = self._granted.get(names)
         if granted is None:
             if len(self._granted) >= _WORDS:
@@ -237,9 +166,6 @@ class Intake:
             )
         return granted
 
-    def _names(self, agents: Iterable[AgentRef]) -> tuple[Shown, ...]:
-        return tuple(self.shown(one.name, _NAME) for one in agents)
-
     def token(self, info: TokenInfo) -> LiveToken:
         """Convert a token; its scope and kind are shared, for the hot path."""
         key = info.scope, info.kind == "elevated"
@@ -247,7 +173,7 @@ class Intake:
             if len(self._kinds) >= _WORDS:
                 self._kinds.clear()
             kind = self._kinds[key] = TokenScope(self.word(info.scope), key[1])
-        ends = moment(info.expires_at) or _EPOCH
+        ends = moment(info.expires_at) or EPOCH
         return LiveToken(token_key(info.id), kind, ends.timestamp())
 
     def tokens(self, info: PastAgentInfo) -> TokenStore:
@@ -286,13 +212,13 @@ class Intake:
             ttl=info.ttl,
             count=info.count,
             problem=self.shown(info.problem, 400),
-            requested_at=moment(info.requested_at) or _EPOCH,
-            expires_at=moment(info.expires_at) or _EPOCH,
+            requested_at=moment(info.requested_at) or EPOCH,
+            expires_at=moment(info.expires_at) or EPOCH,
             status=self.shown(info.status, 20),
             decided_by=self._decider(info.decided_by),
             decided_at=moment(info.decided_at),
             denial=self.shown(info.denial, 400),
-            device=self._device(info.device),
+            device=self.read(info.device, DeviceRow) if info.device else None,
             gist=self.shown(gist(info.parameters, money), _NAME),
             wish=self.shown(
                 wish(info.action, *request, money, connection=info.connection, **how)
@@ -338,7 +264,7 @@ class Intake:
         try:
             at = parse_iso(info.time)
         except ValueError:
-            at = _EPOCH
+            at = EPOCH
         return EventRow(
             info.seq,
             at,
@@ -354,24 +280,6 @@ class Intake:
             self.shown(much, _NAME) if much else _NOTHING,
             self.shown(info.hash, _NAME),
             outcome_word(info.type, info.outcome, info.reason, detail),
-        )
-
-    def call(self, info: CallInfo) -> CallRow:
-        """Convert a call in flight or held."""
-        return CallRow(
-            self.shown(info.id, _NAME),
-            self.word(info.agent_id),
-            self.word(info.agent_name),
-            self.word(info.service),
-            self.word(info.method),
-            self.shown(info.path, 400),
-            self.word(info.state),
-            moment(info.started_at) or _EPOCH,
-            info.bytes_in,
-            info.bytes_out,
-            info.status,
-            self.shown(info.stepup_id, _NAME),
-            self.word(info.broker),
         )
 
     def limits(self, info: LimitList) -> tuple[list[LimitRow], Shown]:
@@ -409,60 +317,9 @@ class Intake:
                 )
         return rows, self.shown(info.problem, 200)
 
-    def alerts(self, info: AlertList) -> tuple[list[SinkRow], list[DeadAlertRow]]:
-        """Convert the sinks, and the alerts that did not arrive."""
-        sinks = [
-            SinkRow(
-                self.shown(one.name, _NAME),
-                self.shown(one.kind, 20),
-                one.behind,
-                one.held,
-                one.dead,
-                self.shown(one.problem, 200),
-                moment(one.sent_at),
-            )
-            for one in info.sinks
-        ]
-        dead = [
-            DeadAlertRow(
-                self.shown(one.id, _NAME),
-                self.shown(one.sink, _NAME),
-                self.shown(one.title),
-                self.shown(one.problem, 200),
-                moment(one.at),
-            )
-            for one in info.dead
-        ]
-        return sinks, dead
-
-    def services(self, info: ServiceList) -> list[ServiceRow]:
-        """Convert the services, and files that hold none; faults come first."""
-        rows = [
-            ServiceRow(
-                self.shown(one.name, _NAME),
-                self.shown(one.origin),
-                self.shown(one.credential.kind, 20),
-                self.shown(one.health, 20),
-                self.shown(one.problem, 400),
-                moment(one.last_used_at),
-            )
-            for one in info.services
-        ]
-        files = {f"{one.name}.toml" for one in info.services}
-        broken = Shown("broken")
-        rows += [
-            ServiceRow(
-                *(self.shown(file, _NAME), _NOTHING, _NOTHING, broken),
-                *(self.shown(problem, 400), None),
-            )
-            for file, problem in info.problems.items()
-            if file not in files
-        ]
-        return sorted(rows, key=lambda row: (not row.problem, row.name))
-
     def status(self, info: StatusInfo) -> StatusRow:
         """Convert the broker's status; a missing member means no fault."""
-        panic, dead = info.panic, info.alerts_dead
+        dead = info.alerts_dead
         brokers = info.team.brokers if info.team else ()
         names = broker_names(brokers).items()
         return StatusRow(
@@ -472,33 +329,12 @@ class Intake:
             head=info.ledger.head,
             writable=info.ledger.writable is not False,
             fault=bool(info.ledger.fault),
-            panic=PanicState(
-                panic.on,
-                moment(panic.since),
-                self.shown(panic.by, _NAME),
-                self.shown(panic.reason),
-            ),
+            panic=self.read(info.panic, PanicRow),
             warnings=tuple(map(self.shown, info.warnings)),
             undelivered=f"{plural(dead, 'alert')} did not arrive" if dead else "",
             brokers=sum(one.alive for one in brokers),
             broker_names=tuple((self.word(i), self.word(name)) for i, name in names),
             separated=info.stale is True,
-        )
-
-    def upstream(self, infos: Iterable[StepInfo]) -> tuple[UpstreamStep, ...]:
-        """Convert the steps at the tenant and at providers."""
-        return tuple(
-            UpstreamStep(
-                self.shown(step.step, _NAME),
-                self.shown(step.status, 20),
-                step.ms,
-                step.attempts,
-                self.shown(step.problem),
-                self.shown(step.connection, _NAME),
-                self.shown(step.reason, _NAME),
-                moment(step.next_at),
-            )
-            for step in infos
         )
 
     def _others(self, info: StepUpInfo) -> tuple[tuple[Shown, Shown], ...]:
@@ -539,24 +375,6 @@ class Intake:
         names = ", ".join(one.name or one.sub for one in info.by)
         has = f"{info.have} of {info.need}{f' ({names})' if names else ''}"
         return self.shown(f"{has}; may still: {info.may}", _WHOLE)
-
-    def _device(self, info: DeviceInfo | None) -> DeviceRow | None:
-        if info is None:
-            return None
-        return DeviceRow(
-            self.shown(info.user_code, 40),
-            self.shown(info.verification_uri, 1000),
-            self.shown(info.verification_uri_complete, 1000),
-            moment(info.expires_at) or _EPOCH,
-        )
-
-
-def moment(raw: str | None) -> datetime | None:
-    """Parse a moment of the wire; None where it is malformed."""
-    try:
-        return parse_iso(raw) if raw else None
-    except ValueError:
-        return None
 
 
 def token_key(token_id: str) -> int:

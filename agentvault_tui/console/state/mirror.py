@@ -419,12 +419,13 @@ class Mirror:
 
     def load_calls(self, calls: Iterable[CallInfo]) -> None:
         """Replace the calls in flight by those there are."""
-        self.calls = {call.id: self.intake.call(call) for call in calls}
+        rows = self.intake.read_all(calls, CallRow)
+        self.calls = {row.id: row for row in rows}
         self.versions.calls += 1
 
     def _take_call(self, data: CallInfo) -> None:
         if data.state != "ended":
-            self.calls[data.id] = self.intake.call(data)
+            self.calls[data.id] = self.intake.read(data, CallRow)
         elif self.calls.pop(data.id, None) is None:
             return  # begun and ended since the last frame
         self.versions.calls += 1
@@ -481,7 +482,9 @@ class Mirror:
             self._endings.note(agent_id, None)
         if agent is None or agent.revoked is (at is not None):
             return
-        self.agents[agent_id] = replace(agent, revoked=at is not None, revoked_at=at)
+        self.agents[agent_id] = replace(
+            agent, status="revoked" if at else "active", revoked_at=at
+        )
         (self.revoked.add if at else self.revoked.discard)(agent_id)
         self.versions.roster += 1
 
@@ -490,7 +493,9 @@ class Mirror:
         if self._status and self.status.panic.on is not on:
             panic = PanicInfo(on=False)
             if on:
-                panic = PanicInfo(on=True, since=since, by=row.actor, reason=row.reason)
+                panic = PanicInfo(
+                    on=True, since=since, by=data.actor.name, reason=data.reason
+                )
             self._take_status(replace(self._status, panic=panic))
         if on:
             for tokens in self._tokens.values():
@@ -569,4 +574,4 @@ class Mirror:
 
 def _listed(agent: AgentRow) -> tuple[object, ...]:
     texts = (agent.name, agent.owner, agent.purpose)
-    return *texts, agent.scopes, agent.revoked, agent.upstream, agent.accounts
+    return *texts, agent.scopes, agent.revoked, agent.upstream, agent.connections

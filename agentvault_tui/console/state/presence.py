@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeAlias
 
-from msgspec import Struct
+from msgspec.structs import replace
 
 from agentvault_tui.clock import Clock
-from agentvault_tui.console.state.intake import Intake, moment
+from agentvault_tui.console.state.intake import Intake
 from agentvault_tui.console.state.records import EventRow
 from agentvault_tui.operator_api.shapes import PresenceInfo, SeatInfo
 from agentvault_tui.text import Shown
 
 _SHOWN: Final = 256
 """Seats that are held, for any number from a broker."""
-_NAME: Final = 40
-_ID: Final = 64
-_REASON: Final = 300
+OperatorRow: TypeAlias = SeatInfo[Shown, datetime]
 NEEDS: Final = ("revoke", "restore", "own", "approve")
 """Kinds of decisions, by the broker's names of missing rights."""
 _NEWS: Final = 20
@@ -37,34 +35,6 @@ _KINDS: Final = {
 }
 DECISIONS: Final = frozenset(_KINDS)
 """Events that are a person's decision, and so news to the others."""
-
-
-class OperatorRow(Struct, frozen=True):
-    """One operator's open stream."""
-
-    id: Shown
-    name: Shown
-    face: Shown
-    """``console``, ``plain``, or ``stream`` for a listener."""
-    since: datetime | None
-    terminal: Shown
-    """As the broker's kernel names it; empty when it does not."""
-    looking_at: Shown
-    """A step-up's id, or empty."""
-    signed_in: bool = False
-    role: Shown | None = None
-    """As the tenant says; None when it says nothing."""
-    refused: tuple[tuple[str, Shown], ...] = ()
-    """The operator's missing rights, each with the broker's reason."""
-
-    @property
-    def known_as(self) -> str:
-        return f"{self.name} ({self.role})" if self.role else str(self.name)
-
-    @property
-    def title(self) -> str:
-        """The name, and the terminal that tells two of one name apart."""
-        return f"{self.name} on {self.terminal}" if self.terminal else str(self.name)
 
 
 class OperatorsPresent:
@@ -147,22 +117,9 @@ class OperatorsPresent:
         self._latest = (self._clock.boot(), text)
 
     def _row(self, seat: SeatInfo) -> OperatorRow:
-        shown = self._intake.shown
-        return OperatorRow(
-            shown(seat.id, _ID),
-            shown(seat.name or seat.uid or "someone", _NAME),
-            shown(seat.face, 10),
-            moment(seat.since),
-            shown(seat.terminal, 20),
-            shown(seat.looking_at, _ID),
-            seat.signed_in,
-            shown(seat.role, 20) if seat.role else None,
-            tuple(
-                (need, shown(seat.refused[need], _REASON))
-                for need in NEEDS
-                if need in seat.refused
-            ),
-        )
+        name = seat.name or seat.uid or "someone"
+        refused = {need: seat.refused[need] for need in NEEDS if need in seat.refused}
+        return self._intake.read(replace(seat, name=name, refused=refused), OperatorRow)
 
 
 def listed(rows: tuple[OperatorRow, ...], most: int = 2) -> str:

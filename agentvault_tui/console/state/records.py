@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from agentvault_tui.held_body import Described, DocumentInfo
 from agentvault_tui.model import CHANGE_ID
+from agentvault_tui.operator_api.alerts import AlertList
+from agentvault_tui.operator_api.gateway import CallInfo, ServiceList
 from agentvault_tui.operator_api.limits import LimitInfo, LimitUseInfo
-from agentvault_tui.operator_api.shapes import OPEN
+from agentvault_tui.operator_api.shapes import (
+    OPEN,
+    AgentInfo,
+    DeviceInfo,
+    PanicInfo,
+    StepInfo,
+)
 from agentvault_tui.text import Shown
 
 RISKS: Final = ("low", "medium", "high")
@@ -23,6 +31,15 @@ AT: Final = "connection:"
 """The beginning of the resource if an account at a provider is used."""
 STEPUP_WORDS: Final = {"pending": "waiting", "authorizing": "verifying"}
 """How a person reads a step-up's status, where it is not the wire's word."""
+
+
+AgentRow: TypeAlias = AgentInfo[Shown, datetime]
+AlertRows: TypeAlias = AlertList[Shown, datetime]
+CallRow: TypeAlias = CallInfo[Shown, datetime]
+PanicRow: TypeAlias = PanicInfo[Shown, datetime]
+ServiceRows: TypeAlias = ServiceList[Shown, datetime]
+DeviceRow: TypeAlias = DeviceInfo[Shown, datetime]
+UpstreamStep: TypeAlias = StepInfo[Shown, datetime]
 
 
 def stepup_state(status: str) -> str:
@@ -68,53 +85,6 @@ class LiveToken(NamedTuple):
         return max(self.ends - now.timestamp(), 0.0)
 
 
-class UpstreamStep(Struct, frozen=True):
-    """One step of a revocation that the tenant or a provider has to confirm."""
-
-    step: Shown
-    status: Shown
-    """``pending``, ``confirmed``, ``failed``, ``withdrawn`` or ``left``."""
-    ms: float | None
-    attempts: int = 0
-    problem: Shown = _NOTHING
-    """Why it is not done yet, was given up, or left."""
-    connection: Shown = _NOTHING
-    """At which provider; nothing where it is the tenant's."""
-    reason: Shown = _NOTHING
-    """A stable code of why it is not done, such as ``no_credential``."""
-    next_at: datetime | None = None
-    """When it is tried again."""
-
-    @property
-    def ends(self) -> str:
-        """The effect of the step."""
-        return f"{self.connection} token" if self.connection else self.step
-
-
-class AccountRow(NamedTuple):
-    """An account that an agent uses at a provider, through Token Vault."""
-
-    connection: Shown
-    shared_with: tuple[Shown, ...]
-    """Names of other agents that are served and use it: a revocation leaves it."""
-    known: bool | None = None
-    """Whether anything is known that revokes there; an earlier broker does not say."""
-    kept_for: tuple[Shown, ...] = ()
-    """Names of agents that would lose it too: it is left."""
-    may_cut: tuple[Shown, ...] = ()
-    """Names of agents that lose it too, if theirs is the same person's."""
-
-
-class DelegateRow(NamedTuple):
-    """Another agent of a delegation."""
-
-    name: Shown
-    scopes: tuple[Shown, ...]
-    """The scopes that may be delegated to it."""
-    live: int
-    """Live tokens that were."""
-
-
 class TreeRow(NamedTuple):
     """A live token of a delegation tree, or several that are alike."""
 
@@ -129,60 +99,6 @@ class TreeRow(NamedTuple):
     expires_at: datetime
     """Of several the last."""
     tokens: int = 1
-
-
-class AgentRow(Struct, frozen=True):
-    """A registered agent; its live tokens and counts are the mirror's."""
-
-    id: Shown
-    name: Shown
-    owner: Shown
-    purpose: Shown
-    scopes: tuple[ScopeRow, ...]
-    """The riskiest first."""
-    revoked: bool
-    resource_server: bool
-    serves: tuple[Shown, ...]
-    """Scopes and resources a resource server serves; empty: all."""
-    created_at: datetime
-    revoked_at: datetime | None
-    last_seen_at: datetime | None
-    tokens_live: int
-    """How many there are; the mirror may hold only the soonest to expire."""
-    at_tenant: tuple[Shown, ...] = ()
-    """The steps a revocation would take at the tenant."""
-    upstream: tuple[UpstreamStep, ...] = ()
-    """The steps of its last revocation or restore at the tenant, as they are."""
-    outside_until: datetime | None = None
-    """Until when a provider's token that was handed out can still be used."""
-    accounts: tuple[AccountRow, ...] = ()
-    shared_with: tuple[Shown, ...] = ()
-    """Names of other agents that use one of these accounts."""
-    delegates: tuple[DelegateRow, ...] = ()
-    """Whom it may pass tokens on to, or has."""
-    delegated_by: tuple[DelegateRow, ...] = ()
-    """Who passed tokens on to it."""
-    delegated_below: int = 0
-    """Tokens of others that a revocation ends: exchanged for its own."""
-    until: datetime | None = None
-    """When it is revoked by itself."""
-    template: bool = False
-    """Whether it is never served, and others are made from it."""
-    from_template: Shown = _NOTHING
-    """The id of the template that it was made from, and ends with."""
-    subject: Shown = _NOTHING
-    """``ISSUER:SUBJECT`` of its platform's tokens, where it authenticates by them."""
-
-
-class DeviceRow(Struct, frozen=True):
-    """The approver's way to the tenant (RFC 8628 section 3.2)."""
-
-    user_code: Shown
-    verification_uri: Shown
-    verification_uri_complete: Shown
-    """Also the content of the QR code: a character that we would not show is not in
-    it."""
-    expires_at: datetime
 
 
 class DeciderRow(Struct, frozen=True):
@@ -337,73 +253,6 @@ class StepUpRow(Struct, frozen=True):
         return max((now - self.requested_at).total_seconds(), 0.0)
 
 
-class CallRow(NamedTuple):
-    """A call through the gateway that is held or in flight."""
-
-    id: Shown
-    agent_id: Shown
-    agent_name: Shown
-    service: Shown
-    method: Shown
-    path: Shown
-    state: Shown
-    """``held``, ``sending`` or ``streaming``."""
-    started_at: datetime
-    bytes_in: int
-    """Of the body that was received from the service."""
-    bytes_out: int
-    status: int | None
-    stepup_id: Shown
-    """Of the step-up that a held one waits for."""
-    broker: Shown
-    """The id of the broker of a team that has it."""
-
-    @property
-    def held(self) -> bool:
-        return self.state == "held"
-
-    @property
-    def what(self) -> str:
-        return f"{self.method} {self.path}"
-
-
-class ServiceRow(NamedTuple):
-    """A service of the gateway, and how its last calls went."""
-
-    name: Shown
-    origin: Shown
-    credential: Shown
-    """The kind that is attached."""
-    health: Shown
-    """``ok``, ``unused``, ``failing`` or ``broken``."""
-    problem: Shown
-    last_used_at: datetime | None
-
-
-class SinkRow(NamedTuple):
-    """Where alerts or events go."""
-
-    name: Shown
-    kind: Shown
-    behind: int
-    """Events of the ledger that it has not seen."""
-    held: int
-    dead: int
-    problem: Shown
-    sent_at: datetime | None
-
-
-class DeadAlertRow(NamedTuple):
-    """An alert that its destination did not take for a day."""
-
-    id: Shown
-    sink: Shown
-    title: Shown
-    problem: Shown
-    at: datetime | None
-    """The time of its event."""
-
-
 class LimitRow(NamedTuple):
     """One window of a limit, or a limit that nothing is used of."""
 
@@ -452,15 +301,6 @@ class EventPage(Struct, frozen=True):
     """Where reading goes on; None at the end."""
 
 
-class PanicState(Struct, frozen=True):
-    """The panic switch."""
-
-    on: bool = False
-    since: datetime | None = None
-    by: Shown = _NOTHING
-    reason: Shown = _NOTHING
-
-
 class StatusRow(Struct, frozen=True):
     """The broker's own state."""
 
@@ -472,7 +312,7 @@ class StatusRow(Struct, frozen=True):
     writable: bool = True
     fault: bool = False
     """Whether the ledger was found to differ from its record."""
-    panic: PanicState = PanicState()
+    panic: PanicRow = field(default_factory=lambda: PanicInfo(on=False))
     warnings: tuple[Shown, ...] = ()
     undelivered: str = ""
     """How many alerts did not arrive, in words; empty where all did."""

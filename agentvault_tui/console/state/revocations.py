@@ -9,9 +9,15 @@ from typing import Final, NamedTuple
 from msgspec import Struct
 
 from agentvault_tui.console.state.moments import clock_time, countdown, plural
-from agentvault_tui.console.state.records import AgentRow, StepUpRow, UpstreamStep
+from agentvault_tui.console.state.records import (
+    AgentRow,
+    ScopeRow,
+    StepUpRow,
+    UpstreamStep,
+)
 from agentvault_tui.operator_api.ending import Ended, RevokeAnswer
-from agentvault_tui.text import visible
+from agentvault_tui.operator_api.shapes import AgentRef
+from agentvault_tui.text import Shown, visible
 
 _PROVIDERS: Final = 3
 """Of an agent, named one by one."""
@@ -65,12 +71,18 @@ class Consequences(NamedTuple):
 
 
 def consequences(
-    agent: AgentRow, here: str, now: datetime, *, separated: bool = False
+    agent: AgentRow,
+    grants: Iterable[ScopeRow],
+    here: str,
+    now: datetime,
+    *,
+    separated: bool = False,
 ) -> Consequences:
     """Word a revocation's effect, the rest, and how long tokens outside still work.
 
     Args:
         agent: whom it would cut off, or did.
+        grants: its scopes, as the catalogue describes them.
         here: the part that ends here.
         now: for how long a token that was handed out still works.
         separated: whether the broker cannot notify the others of its team.
@@ -78,11 +90,11 @@ def consequences(
     effects = Consequences([f"{here}, at once", "all it asks for from then on"], [], [])
     if agent.at_tenant:
         effects.ends.append(f"at the tenant: {', '.join(agent.at_tenant)}")
-    elif not agent.accounts:
+    elif not agent.connections:
         effects.ends.append("nothing at the tenant: it has nothing there")
     _accounts(agent, effects)
     if agent.shared_with and not effects.stays:
-        effects.stays.append(f"what it shares with {', '.join(agent.shared_with)}")
+        effects.stays.append(f"what it shares with {_names(agent.shared_with)}")
     if (left := outside(agent, now)) and agent.outside_until:
         end = f"{clock_time(agent.outside_until)}, in {countdown(left)}"
         effects.works_until.append(f"{end}: a provider's token that it was given")
@@ -92,7 +104,7 @@ def consequences(
         )
     if not effects.works_until:
         effects.works_until.append(NOTHING_WORKS)
-    for scope in agent.scopes:
+    for scope in grants:
         text = scope.revoking or "the catalogue says nothing"
         effects.stays.append(f"{scope.name}: {text}")
     return effects
@@ -100,13 +112,14 @@ def consequences(
 
 def _accounts(agent: AgentRow, effects: Consequences) -> None:
     """Say of each account at a provider whether it ends, stays or works on."""
-    for one in agent.accounts:
-        if others := tuple(dict.fromkeys((*one.shared_with, *one.kept_for))):
+    for one in agent.connections:
+        there = one.at_provider
+        if others := (*one.shared_with, *(there.kept_for if there else ())):
             effects.stays.append(_shared(one.connection, others))
-        elif one.known is None:  # a broker of an earlier version does not say
+        elif there is None:  # a broker of an earlier version does not say
             effects.ends.append(f"{one.connection}: its account")
-        elif one.known:
-            too = f", perhaps for {', '.join(one.may_cut)} too" if one.may_cut else ""
+        elif there.known:
+            too = f", perhaps for {_names(there.may_cut)} too" if there.may_cut else ""
             effects.ends.append(f"{one.connection}: its token at the provider{too}")
         else:
             effects.works_until.append(
@@ -114,11 +127,8 @@ def _accounts(agent: AgentRow, effects: Consequences) -> None:
             )
 
 
-def forecast(
-    agent: AgentRow, here: str, now: datetime, *, separated: bool = False
-) -> list[str]:
-    """Word the effect of revoking an agent as sentences; see `consequences`."""
-    effects = consequences(agent, here, now, separated=separated)
+def forecast(effects: Consequences) -> list[str]:
+    """Word the effect of revoking an agent as sentences."""
     ends, stays_, until = map("; ".join, effects)
     left = f"It leaves {stays_ or 'nothing'}."
     works = f"Works until {until}."
@@ -127,14 +137,18 @@ def forecast(
     return [f"Revoking ends {ends}.", left, works]
 
 
-def _shared(connection: str, agents: tuple[str, ...]) -> str:
-    use = "uses" if len(agents) == 1 else "use"
-    return f"{connection}, which {', '.join(agents)} {use} too"
+def _shared(connection: str, agents: Iterable[AgentRef[Shown, datetime]]) -> str:
+    use = "uses" if len({one.name for one in agents}) == 1 else "use"
+    return f"{connection}, which {_names(agents)} {use} too"
+
+
+def _names(agents: Iterable[AgentRef[Shown, datetime]]) -> str:
+    return ", ".join(dict.fromkeys(one.name for one in agents))
 
 
 def stays(agent: AgentRow) -> list[str]:
     """Say which accounts others use as well, who are served; of many, some."""
-    shared = [one for one in agent.accounts if one.shared_with]
+    shared = [one for one in agent.connections if one.shared_with]
     texts = [_shared(one.connection, one.shared_with) for one in shared[:_PROVIDERS]]
     more = len(shared) - _PROVIDERS
     return [*texts, f"and {more} more"] if more > 0 else texts

@@ -81,7 +81,8 @@ class Cards:
         if scopes is not None and scopes[0] is agent and scopes[1] == state:
             return scopes[2]
         width, rows = size
-        row = ((_GAP, pen.palette.muted), *_may(pen, agent, width - _MAY[rows]))
+        may = _may(pen, self._mirror, agent, width - _MAY[rows])
+        row = ((_GAP, pen.palette.muted), *may)
         self._scopes[agent.id] = (agent, state, row)
         return row
 
@@ -185,17 +186,18 @@ def _state(
     return (word, (f" {reason}", p.waiting)) if reason else (word,)
 
 
-def _may(pen: Pen, agent: AgentRow, width: int) -> Row:
+def _may(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> Row:
     """List scopes with their risk, the riskiest first, as many as fit."""
-    p, g = pen.palette, pen.glyphs
-    if not agent.scopes:
+    p, g, grants = pen.palette, pen.glyphs, mirror.intake.grants(agent)
+    if not grants:
         words = "checks agents' tokens" if agent.resource_server else "may do nothing"
-        served = f"serves {', '.join(agent.serves)}" if agent.serves else words
+        serves = ", ".join((*agent.serves, *agent.resources))
+        served = f"serves {serves}" if serves else words
         return ((pen.clip(served, width), p.muted),)
     row: list[Piece] = []
     used = 0
-    for number, scope in enumerate(agent.scopes):
-        rest = len(agent.scopes) - number
+    for number, scope in enumerate(grants):
+        rest = len(grants) - number
         room = width - used - (len(f"{_GAP}+{rest}") if rest > 1 else 0)
         gap = _GAP if number else ""
         text = f"{g.risk(scope.risk).strip()} {scope.name}"

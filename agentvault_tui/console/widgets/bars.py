@@ -169,12 +169,10 @@ class Masthead(Pane):
     def _panic(self) -> str:
         panic = self.mirror.status.panic
         since = f" since {clock_time(panic.since)}" if panic.since else ""
-        by = f" by {panic.by}" if panic.by else ""
-        why = f": {panic.reason}" if panic.reason else ""
         lifts = (
             "" if self.desk.read_only else f". {self.desk.key('panic', '!')} lifts it"
         )
-        return f"PANIC: everything is stopped{since}{by}{why}{lifts}"
+        return f"PANIC: everything is stopped{since}{panic.cause}{lifts}"
 
     def _notices(self) -> list[str]:
         mirror, link = self.mirror, self.mirror.link

@@ -55,9 +55,8 @@ class PastMasthead(Masthead):
         rows = [self._moment(room), self._way(room)]
         if panic.on:
             since = f" since {clock_time(panic.since)}" if panic.since else ""
-            text = f"PANIC then: everything stopped{since} by {panic.by}"
-            why = f": {panic.reason}" if panic.reason else ""
-            rows += self._note(text + why, room, p.danger)
+            text = f"PANIC then: everything stopped{since}{panic.cause}"
+            rows += self._note(text, room, p.danger)
         for text in (self.problem, *self._now(), *self._past.status.warnings):
             if text:
                 rows += self._note(text, room, p.waiting)

@@ -297,7 +297,9 @@ async def test_the_outcome_is_measured_and_follows_the_tenant() -> None:
         assert "vault grant confirmed 212 ms" in shown
         assert "refresh token pending" in shown
         assert "after 3.4 ms" in shown
-        done = UpstreamStep(Shown("refresh token"), Shown("confirmed"), 900.0)
+        done = UpstreamStep(
+            step=Shown("refresh token"), status=Shown("confirmed"), ms=900.0
+        )
         agents = stand.mirror.agents
         agents[CALENDAR] = replace(agents[CALENDAR], upstream=(done,))
         assert "refresh token confirmed 900 ms" in await finish(app, pilot)

@@ -75,7 +75,8 @@ async def test_the_link_reads_a_snapshot_then_the_stream(
     async with console.running():
         assert mirror.counts(agent["id"]) == CountsInfo(allowed=5)
         assert mirror.live_tokens(agent["id"]) == 1
-        assert mirror.agents[agent["id"]].scopes[0].description == "read mail"
+        grants = mirror.intake.grants(mirror.agents[agent["id"]])
+        assert grants[0].description == "read mail"
         await asyncio.to_thread(fake.decide, agent, "read:email", "denied")
         await console.until(lambda: mirror.last_seq == 6)
         assert mirror.counts(agent["id"]) == CountsInfo(allowed=5, denied=1)

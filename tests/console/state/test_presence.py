@@ -27,6 +27,7 @@ from agentvault_tui.console.link.memory import HeadStore
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.presence import listed
 from agentvault_tui.console.state.records import LinkState
+from agentvault_tui.operator_api.displayer import EPOCH
 
 NAME = pwd.getpwuid(os.getuid()).pw_name
 
@@ -231,7 +232,7 @@ def test_whatever_a_broker_sends_is_bounded_and_inert() -> None:
     for each in presence.rows:
         assert len(each.title) < 80
         assert "\x1b" not in each.title
-        assert each.since is None
+        assert each.since == EPOCH
     assert listed(presence.rows).endswith("more")
     tell(mirror, "presence", {})
     assert (presence.rows, presence.unlisted, presence.you) == ((), 0, "con_1")
