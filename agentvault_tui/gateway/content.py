@@ -10,19 +10,24 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import quote_plus
 
-import multipart
-
 from agentvault_tui.errors import UnreadableRequestError
+from agentvault_tui.gateway.media_types import MediaType
+from agentvault_tui.gateway.multipart_body import (
+    TYPED,
+    Part,
+    ambiguous,
+    encode_multipart,
+    read_parts,
+    unreadable,
+)
 from agentvault_tui.gateway.names import (
     alike,
     alike_fields,
     are_too_long,
     field_names,
-    fold_name,
 )
 from agentvault_tui.gateway.overrides import check_overrides, check_routes
 from agentvault_tui.gateway.target import Pair, decode_form_text
@@ -42,17 +47,6 @@ MOST_FIELDS: Final = 1_000
 (`maxParameterCount`, which counts both together) read no more, and report no error."""
 MOST_PARTS: Final = 50
 """Unless the route raises it: Tomcat's `maxPartCount`, which drops all fields."""
-_LONGEST_HEAD: Final = 512
-"""Bytes of the headers of a part: Tomcat's `maxPartHeaderSize`."""
-_LONGEST_NAME: Final = 100
-"""Bytes of a part's name: busboy's `fieldNameSize`, which truncates it."""
-_MEDIA_TYPE: Final = re.compile(
-    r"([\w!#$&^.+-]+/[\w!#$&^.+-]+)"
-    r"((?:[ \t]*+;[ \t]*+(?:[\w.-]+=(?:\"[^\"\\]*\"|[^\s\";,]+))?)*+)",
-    re.ASCII,
-)
-"""RFC 9110 section 8.3.1, without quoted pairs; see tests/test_patterns.py."""
-_PARAMETER: Final = re.compile(r";[ \t]*([\w.-]+)=(?:\"([^\"\\]*)\"|([^\s\";,]+))")
 _JSON: Final = re.compile(
     r"application/(?:(?!.*(?:urlencoded|form))[\w!#$&^.-]+\+)?json"
 )
@@ -63,62 +57,15 @@ _FIELDS: Final = re.compile(
 """Marks of a media type in which services look for fields."""
 _BRIEF_FIELDS: Final = re.compile("json|urlencoded|xml")
 """Those in a boundary or charset: browsers write ``WebKitFormBoundary``."""
-_DISPOSITION: Final = re.compile(
-    r'form-data[ \t]*;[ \t]*name="([^"\\\x00-\x1f\x7f]+)"'
-    r'(?:[ \t]*;[ \t]*filename="([^"\\\x00-\x1f\x7f]*)")?[ \t]*',
-    re.IGNORECASE,
-)
-"""RFC 7578 section 4.2, without escapes and the forms of RFC 2231 and RFC 2047, which
-servers decode in different ways."""
 _UNEXPECTED: Final = (
     "this route takes no body. Send the request without one, or an operator can add a"
     ' body to the route, such as body = "json"'
 )
-_TYPED: Final = "a field of the body has a Content-Type, as files have"
-"""Some servers take such a field for a file (busboy, formidable): its value is then no
-field there."""
-_CODED: Final = re.compile(r"%(?:0d|0a|22)|=\?", re.IGNORECASE)
-_PLAIN_ENCODINGS: Final = frozenset({"7bit", "8bit", "binary"})
 
 
 def has_fields(type_: str) -> bool:
     """Check whether services may look for fields in content of a media type."""
     return _FIELDS.search(type_) is not None
-
-
-class MediaType(NamedTuple):
-    """A media type and its parameters; all but the parameters' values in lower case."""
-
-    type: str
-    parameters: tuple[Pair, ...] = ()
-
-    @classmethod
-    @lru_cache(maxsize=256)
-    def parse(cls, text: str) -> MediaType | None:
-        """Parse a media type; return None if programs may read it differently."""
-        match = _MEDIA_TYPE.fullmatch(text.strip())
-        if match is None:
-            return None
-        parameters = [
-            (name.lower(), quoted or plain)
-            for name, quoted, plain in _PARAMETER.findall(match[2])
-        ]
-        if len({name for name, _ in parameters}) != len(parameters):
-            return None
-        return cls(match[1].lower(), tuple(parameters))
-
-    @property
-    def is_utf8(self) -> bool:
-        """Check whether its text is UTF-8, the charset that is read."""
-        return dict(self.parameters).get("charset", "utf-8").lower() == "utf-8"
-
-    @property
-    def boundary(self) -> str:
-        """Return the boundary of a multipart type; empty where it has none."""
-        return dict(self.parameters).get("boundary", "")
-
-    def __str__(self) -> str:
-        return self.type + "".join(f'; {n}="{v}"' for n, v in self.parameters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,28 +168,6 @@ class ContentRule:
 DEFAULT_RULE: Final = ContentRule()
 
 
-class Part(NamedTuple):
-    """One part of a multipart body."""
-
-    name: str
-    content: bytes
-    filename: str | None = None
-    type: str | None = None
-
-    @property
-    def is_file(self) -> bool:
-        """Check whether it is a file, whose content is opaque."""
-        return self.filename is not None
-
-    @property
-    def head(self) -> bytes:
-        """Return its headers as they are sent, with the empty line after them."""
-        file = "" if self.filename is None else f'; filename="{self.filename}"'
-        kind = f"Content-Type: {self.type}\r\n" if self.type else ""
-        text = f'Content-Disposition: form-data; name="{self.name}"{file}\r\n{kind}'
-        return f"{text}\r\n".encode()
-
-
 @dataclass(frozen=True, slots=True)
 class Content:
     """The content of a request, as it is sent."""
@@ -338,10 +263,10 @@ def read_content(
             return NOTHING, EMPTY
         _check_names([name for name, _ in pairs], bases)
         return Content(kind, sent, encode_form(pairs)), Fields(kind, pairs)
-    parts = _parts(raw, media.boundary, rule.max_parts)
+    parts = read_parts(raw, media.boundary, rule.max_parts)
     _check_names([part.name for part in parts], bases)
     if any(p.type and not p.is_file and field_names(p.name) & bases for p in parts):
-        raise _ambiguous(_TYPED)
+        raise ambiguous(TYPED)
     fields = [(p.name, None if p.is_file else p.content.decode()) for p in parts]
     boundary, encoded = encode_multipart(parts)
     content = Content(kind, f"{MULTIPART}; boundary={boundary}", encoded)
@@ -377,26 +302,6 @@ def encode_form(pairs: Sequence[Pair]) -> bytes:
     return "&".join(coded).encode("ascii")
 
 
-def encode_multipart(parts: Sequence[Part]) -> tuple[str, bytes]:
-    """Encode parts as ``multipart/form-data``.
-
-    The boundary is computed from the parts, so equal parts give equal bytes.
-
-    Returns:
-        the boundary and the body.
-    """
-    digest = hashlib.sha256()
-    for part in parts:
-        for one in (part.name, part.filename, part.type):
-            digest.update(b"\0" if one is None else b"\1" + one.encode() + b"\0")
-        digest.update(b"%d:" % len(part.content) + part.content)
-    boundary = f"agentvault-{digest.hexdigest()[:40]}"
-    lines = []
-    for part in parts:
-        lines += [f"--{boundary}\r\n".encode(), part.head, part.content, b"\r\n"]
-    return boundary, b"".join([*lines, f"--{boundary}--\r\n".encode()])
-
-
 def check_members(value: object, pointers: Iterable[Sequence[str]]) -> None:
     """Refuse names that fold alike in the objects that a parameter is read through.
 
@@ -430,15 +335,15 @@ def _json(raw: bytes) -> object:
     try:
         value = read_document(raw, exact=True)
     except AmbiguousError as error:
-        raise _ambiguous(f"the body is read in several ways: {error}") from None
+        raise ambiguous(f"the body is read in several ways: {error}") from None
     except ValueError as error:
-        raise _unreadable(f"the body is not valid JSON: {error}") from None
+        raise unreadable(f"the body is not valid JSON: {error}") from None
     if b"proto" in raw or b"\\u" in raw or not raw.isascii():
         names = member_names([value])
         # JavaScript's Object.assign makes the members of __proto__ members of the copy
         # (ECMA-262, B.2.2.1): a service reads values there that no parameter stated.
         if "__proto__" in names:
-            raise _ambiguous("the body has a member named __proto__")
+            raise ambiguous("the body has a member named __proto__")
         _check_length(names)
     return value
 
@@ -460,53 +365,26 @@ def member_names(values: Iterable[object]) -> set[str]:
 def _check_length(names: Iterable[str]) -> None:
     """Refuse names that would make the agents who wait for their turn wait long."""
     if are_too_long(names):
-        raise _unreadable("the names in the body that are not ASCII are too long")
+        raise unreadable("the names in the body that are not ASCII are too long")
 
 
 def _form(raw: bytes) -> list[Pair]:
     if b"\0" in raw:  # servers end a name or value there
-        raise _ambiguous("the form holds NUL")
+        raise ambiguous("the form holds NUL")
     pieces = [piece for piece in raw.split(b"&") if piece]
     if len(pieces) > MOST_FIELDS:
-        raise _unreadable(f"a form may have {MOST_FIELDS} fields")
+        raise unreadable(f"a form may have {MOST_FIELDS} fields")
     try:
         halves = (piece.decode().partition("=") for piece in pieces)
         pairs = [(decode_form_text(n), decode_form_text(v)) for n, _, v in halves]
     except UnicodeDecodeError:
-        raise _ambiguous("the form is not UTF-8") from None
+        raise ambiguous("the form is not UTF-8") from None
     except ValueError as error:
-        raise _ambiguous(f"the form cannot be decoded: {error}") from None
+        raise ambiguous(f"the form cannot be decoded: {error}") from None
     if any(name.lower() == "_charset_" for name, _ in pairs):
         # Servers decode the other fields by its value (HTML, section 4.10.21.7).
-        raise _ambiguous("the form names a charset")
+        raise ambiguous("the form names a charset")
     return pairs
-
-
-def _parts(raw: bytes, boundary: str, most: int) -> list[Part]:
-    parts: list[Part] = []
-    content = bytearray()
-    try:
-        with multipart.PushMultipartParser(
-            boundary, max_segment_count=most, strict=True
-        ) as parser:
-            for event in parser.parse(raw):
-                if isinstance(event, multipart.MultipartSegment):
-                    head, content = event, bytearray()
-                elif event is None:
-                    parts.append(_part(head, bytes(content)))
-                else:
-                    content += event
-    except multipart.ParserLimitReached:
-        text = f"the body may have {most} parts (max_parts), with small headers"
-        raise _unreadable(text) from None
-    except multipart.MultipartError as error:
-        raise _unreadable(
-            f"the body is not valid multipart/form-data: {error}"
-        ) from None
-    if any(len(p.name) > _LONGEST_NAME or len(p.head) > _LONGEST_HEAD for p in parts):
-        text = f"the name of a part may have {_LONGEST_NAME} bytes"
-        raise _unreadable(f"{text}, and its headers {_LONGEST_HEAD}")
-    return parts
 
 
 def _inner_names(parts: Iterable[Part]) -> frozenset[str]:
@@ -525,56 +403,16 @@ def _inner_names(parts: Iterable[Part]) -> frozenset[str]:
                 documents.append(_json(part.content))
             except UnreadableRequestError as error:
                 text = f"a part is not read in one way: {error.what}"
-                raise _ambiguous(text) from None
+                raise ambiguous(text) from None
     names = member_names(documents)
     _check_length(names)
     return frozenset(names)
 
 
-def _part(segment: multipart.MultipartSegment, content: bytes) -> Part:
-    headers: dict[str, str] = {}
-    for name, value in segment.headerlist:
-        if name in headers:
-            raise _ambiguous("a part of the body has a header twice")
-        headers[name] = value
-    disposition = headers.pop("Content-Disposition", "")
-    match = _DISPOSITION.fullmatch(disposition)
-    coding = headers.pop("Content-Transfer-Encoding", "binary").lower()
-    kind = MediaType.parse(headers.pop("Content-Type", "text/plain"))
-    headers.pop("Content-Length", None)
-    if match is None or _CODED.search(disposition) or not match[1].isascii():
-        raise _ambiguous(
-            "servers read the name of a part of the body in different ways"
-        )
-    if headers or coding not in _PLAIN_ENCODINGS or kind is None:
-        raise _ambiguous("a part of the body has a header that is not read here")
-    name, filename = match[1], match[2]
-    if filename == "":  # servers read a field, a file or nothing
-        raise _ambiguous("a part of the body has an empty file name")
-    if filename is not None:
-        return Part(name, content, filename, str(kind))
-    _check_field(name, content, kind)
-    return Part(name, content, None, None if kind.type == "text/plain" else kind.type)
-
-
-def _check_field(name: str, content: bytes, media: MediaType) -> None:
-    """Refuse a field without a file name that servers do not all read as that text."""
-    if not media.is_utf8 or fold_name(name) == "charset":
-        raise _ambiguous("a field of the body is not UTF-8")
-    try:
-        content.decode()
-    except ValueError:
-        raise _ambiguous("a field of the body is not UTF-8") from None
-    if b"\0" in content:
-        raise _ambiguous("a field of the body holds NUL")
-    if media.type != "text/plain" and "json" not in media.type:
-        raise _ambiguous(_TYPED)
-
-
 def _check_names(names: Sequence[str], bases: frozenset[str]) -> None:
     """Refuse names of fields that a service may take for one name."""
     if not all(names):
-        raise _ambiguous("a value of the body has no name")
+        raise ambiguous("a value of the body has no name")
     _check_length(names)
     if pair := alike_fields(names):
         raise _alike(pair)
@@ -587,14 +425,6 @@ def _check_names(names: Sequence[str], bases: frozenset[str]) -> None:
 
 def _alike(names: Pair) -> UnreadableRequestError:
     one, other = (visible(name, 60) for name in names)
-    return _ambiguous(
+    return ambiguous(
         f"the body has {one} and {other}, which a service may take for one name"
     )
-
-
-def _ambiguous(text: str) -> UnreadableRequestError:
-    return UnreadableRequestError("ambiguous_body", text)
-
-
-def _unreadable(text: str) -> UnreadableRequestError:
-    return UnreadableRequestError("unreadable_body", text)

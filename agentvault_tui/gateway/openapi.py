@@ -16,9 +16,9 @@ from agentvault_tui.gateway.content import (
     BODILESS,
     READABLE,
     ContentRule,
-    MediaType,
 )
 from agentvault_tui.gateway.headers import ALWAYS, is_listable
+from agentvault_tui.gateway.media_types import MediaType
 from agentvault_tui.gateway.services import origin_lines
 from agentvault_tui.text import visible
 

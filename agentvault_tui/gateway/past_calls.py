@@ -21,9 +21,9 @@ from agentvault_tui.gateway.content import (
     MULTIPART,
     READABLE,
     ContentRule,
-    MediaType,
 )
 from agentvault_tui.gateway.headers import is_listable
+from agentvault_tui.gateway.media_types import MediaType
 from agentvault_tui.gateway.request import read_head
 from agentvault_tui.gateway.services import Service
 from agentvault_tui.model import EventType

@@ -17,10 +17,11 @@ from agentvault_tui.gateway.bindings import Binding, selected
 from agentvault_tui.gateway.body import read_apart
 from agentvault_tui.gateway.call import Call
 from agentvault_tui.gateway.calls import Calls
-from agentvault_tui.gateway.content import NOTHING, ContentRule, MediaType
+from agentvault_tui.gateway.content import NOTHING, ContentRule
 from agentvault_tui.gateway.credentials import Credentials
 from agentvault_tui.gateway.echo import Echo
 from agentvault_tui.gateway.headers import RequestHeaders
+from agentvault_tui.gateway.media_types import MediaType
 from agentvault_tui.gateway.refusals import CallRefusedError, referent_unreadable
 from agentvault_tui.gateway.request import RequestHead, ServiceRequest
 from agentvault_tui.gateway.routes import RouteMatch

@@ -24,7 +24,6 @@ from agentvault_tui.gateway.content import (
     ContentRule,
     Fields,
     Kind,
-    MediaType,
     check_fields,
     check_members,
     read_content,
@@ -35,6 +34,7 @@ from agentvault_tui.gateway.headers import (
     nominated,
     read_headers,
 )
+from agentvault_tui.gateway.media_types import MediaType
 from agentvault_tui.gateway.names import field_names
 from agentvault_tui.gateway.overrides import check_overrides, check_routes
 from agentvault_tui.gateway.parameters import (

@@ -32,9 +32,9 @@ from agentvault_tui.gateway.content import (
     MOST_FIELDS,
     MOST_PARTS,
     ContentRule,
-    MediaType,
 )
 from agentvault_tui.gateway.headers import is_listable
+from agentvault_tui.gateway.media_types import MediaType
 from agentvault_tui.gateway.names import fold_case
 from agentvault_tui.gateway.sources import DESTINATIONS, Source, read_source
 from agentvault_tui.gateway.target import parse_target

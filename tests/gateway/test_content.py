@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl
 
-import multipart
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,9 +17,7 @@ from agentvault_tui.errors import UnreadableRequestError
 from agentvault_tui.gateway import Service
 from agentvault_tui.gateway.content import (
     Content,
-    Part,
     encode_form,
-    encode_multipart,
 )
 from agentvault_tui.gateway.services import parse_service
 from agentvault_tui.policy import shipped_catalogue
@@ -62,34 +59,6 @@ def test_another_parser_reads_the_pairs_of_a_form(pairs: list[tuple[str, str]]) 
     """The encoded form has the same pairs in the same order."""
     encoded = encode_form(pairs).decode("ascii")
     assert parse_qsl(encoded, keep_blank_values=True) == pairs
-
-
-@given(
-    st.lists(
-        st.builds(
-            Part,
-            st.from_regex(r"[a-z][a-z0-9 .;=-]{0,8}", fullmatch=True),
-            st.binary(max_size=60),
-            st.none() | st.sampled_from(["a.txt", "ü.png"]),
-            st.none(),
-        ),
-        min_size=1,
-        max_size=5,
-    )
-)
-def test_another_parser_reads_the_parts_of_a_multipart_body(parts: list[Part]) -> None:
-    """No content of a part ends it or begins another one."""
-    boundary, encoded = encode_multipart(parts)
-    read, current = [], bytearray()
-    with multipart.PushMultipartParser(boundary, strict=True) as parser:
-        for event in parser.parse(encoded):
-            if isinstance(event, multipart.MultipartSegment):
-                head, current = event, bytearray()
-            elif event is None:
-                read.append(Part(head.name, bytes(current), head.filename))
-            else:
-                current += event
-    assert read == parts
 
 
 @pytest.mark.parametrize(
