@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import encodings.aliases
+import pkgutil
 import re
 import time
 from collections import Counter
@@ -42,6 +44,11 @@ _KEPT_SECONDS: Final = 4.0
 close theirs, since a request on a closed one is lost and not repeated."""
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _CHARSET: Final = re.compile(rb"charset\s*=[\s\"']*([^\s\"';,]+)")
+_LONGEST_TYPE: Final = 512
+"""Bytes of an answer's ``Content-Type``."""
+_CODECS: Final = frozenset(one.name for one in pkgutil.iter_modules(encodings.__path__))
+"""A charset is looked up in this table alone: `codecs` would try an import for each
+other name, and retain it."""
 _WIDE: Final = re.compile("utf-(16|32)(?:-[bl]e)?")
 _ASCII: Final = bytes(range(32, 127))
 _DROPPED: Final = frozenset(
@@ -413,22 +420,37 @@ def _width(headers: list[tuple[bytes, bytes]]) -> int:
     for name, value in headers:
         if name.lower() != b"content-type":
             continue
-        for charset in _CHARSET.findall(value.lower()):
-            try:
-                codec = codecs.lookup(charset.decode("ascii"))
-                ascii_stays = _ASCII.decode(codec.name) == _ASCII.decode()
-            except UnicodeDecodeError:
-                ascii_stays = False
-            except (LookupError, ValueError):
-                continue  # unknown, or no text encoding
-            if wide := _WIDE.fullmatch(codec.name):
-                widths.add(int(wide[1]) // 8)
-            elif codec.name == "utf-7" or not ascii_stays:
-                widths |= {2, 4}
+        charsets = set(_CHARSET.findall(value.lower()))
+        if len(charsets) > 1 or len(value) > _LONGEST_TYPE:
+            raise _hidden()
+        codec = _codec(*charsets) if charsets else None
+        if codec is None:
+            continue
+        try:
+            ascii_stays = _ASCII.decode(codec.name) == _ASCII.decode()
+        except UnicodeDecodeError:
+            ascii_stays = False
+        except (LookupError, ValueError):
+            continue  # no text encoding
+        if wide := _WIDE.fullmatch(codec.name):
+            widths.add(int(wide[1]) // 8)
+        elif codec.name == "utf-7" or not ascii_stays:
+            raise _hidden()
     if len(widths) > 2:
-        text = "the answer is in a charset that may hide the credential"
-        raise UpstreamError(502, "credential_echoed", text)
+        raise _hidden()
     return max(widths)
+
+
+def _codec(charset: bytes) -> codecs.CodecInfo | None:
+    """Return the codec of a charset; None if it is unknown."""
+    name = encodings.normalize_encoding(charset.decode("latin-1"))
+    alias = encodings.aliases.aliases.get(name, name)
+    return codecs.lookup(alias) if alias in _CODECS else None
+
+
+def _hidden() -> UpstreamError:
+    text = "the answer is in a charset that may hide the credential"
+    return UpstreamError(502, "credential_echoed", text)
 
 
 def end_to_end(raw: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

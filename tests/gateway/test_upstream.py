@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import encodings
 import gzip
 import socket
 import zlib
@@ -331,6 +332,7 @@ async def test_a_credential_does_not_pass_compressed(
         *(("utf-16", "utf-16"), ('"UTF-16LE"', "utf-16-le"), ("utf-32be", "utf-32-be")),
         *(("utf-7", "utf-7"), ("ibm500", "ibm500"), ("latin-1", "latin-1")),
         *(("utf-16; charset=utf-32", "utf-32"), ("no-such-charset", "utf-8")),
+        *(("\xe9", "utf-8"), ("utf-8; charset=utf-7", "utf-7")),
     ],
 )
 async def test_a_credential_does_not_pass_in_another_charset(
@@ -344,6 +346,19 @@ async def test_a_credential_does_not_pass_in_another_charset(
     reply = await stand.client.get("/gw/api/x", headers=headers)
     assert reply.status_code == 502
     assert reply.headers["agentvault-error"] == "credential_echoed"
+
+
+async def test_names_of_unknown_charsets_are_not_retained(
+    stand: Stand, headers: dict[str, str]
+) -> None:
+    """A service may send another one in each answer."""
+    await stand.service(SERVICE)
+
+    head = b"200 OK\r\nContent-Type: text/plain; charset=agentvault-unknown"
+    stand.upstream.answer = answers(head, b"ok")
+    reply = await stand.client.get("/gw/api/x", headers=headers)
+    assert reply.content == b"ok"
+    assert not {one for one in encodings._cache if "agentvault" in one}  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("charset", ["utf-16", "utf-8", "shift_jis", "iso-2022-jp"])
