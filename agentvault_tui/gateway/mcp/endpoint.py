@@ -12,9 +12,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
-import msgspec
 from msgspec import Raw
 
 from agentvault_tui.broker.audience import PREFIX, audiences_of
@@ -45,9 +45,7 @@ from agentvault_tui.gateway.mcp.messages import (
     answer,
     check_modern,
     is_id,
-    read_answer,
     read_message,
-    text_of,
     unsupported,
     with_members,
     without_capabilities,
@@ -62,6 +60,7 @@ from agentvault_tui.gateway.refusals import CallRefusedError, too_large, unautho
 from agentvault_tui.gateway.services import Service
 from agentvault_tui.gateway.upstream import Upstream
 from agentvault_tui.model import Action, AgentId, Outcome
+from agentvault_tui.text import visible
 from agentvault_tui.web.exchange import Exchange
 from agentvault_tui.web.reply import Header, Receive, Scope, Send, json_reply
 from agentvault_tui.web.service_connection import UpstreamError
@@ -417,15 +416,14 @@ class McpApp:
                 await incoming.writer.finish(envelope)
                 return
             result, upstream = envelope["result"], incoming.upstream_session
-        agreed = text_of(read_answer(bytes(result)), "protocolVersion") or LEGACY[0]
+        greeting = await _greeting(incoming, bytes(result))
+        agreed = greeting.version or LEGACY[0]
         offered = wanted if wanted in LEGACY else LEGACY[0]
         version = min(offered, agreed)
         if version not in LEGACY:
-            text = f"the server speaks MCP {agreed}, which is not served here"
+            text = f"the server speaks MCP {visible(agreed, 60)}, which is not served"
             raise McpError(INVALID_REQUEST, text)
-        result = with_members(
-            results.without_unserved(server, result), protocolVersion=version
-        )
+        result = with_members(Raw(greeting.result), protocolVersion=version)
         begun = self._sessions.begin(incoming.agent.id, server.name, version, upstream)
         incoming.writer.extra = ((b"mcp-session-id", begun.id.encode()),)
         await incoming.writer.finish(answer(message.id, result=result))
@@ -443,16 +441,11 @@ class McpApp:
                 # Nothing else is proof of the modern era (basic/versioning).
                 raise unsupported(MODERN, LEGACY)
             result = envelope["result"]
-        try:
-            versions = msgspec.json.decode(
-                read_answer(bytes(result))["supportedVersions"], type=list[str]
-            )
-        except (ValueError, KeyError):
-            raise unsupported(MODERN, LEGACY) from None
-        served = [one for one in versions if one in {MODERN, *LEGACY}]
-        return with_members(
-            results.without_unserved(server, result), supportedVersions=served
-        )
+        with suppress(ValueError):
+            greeting = await _greeting(message, bytes(result))
+            if greeting.versions is not None:
+                return Raw(greeting.result)
+        raise unsupported(MODERN, LEGACY)
 
     # Tools
 
@@ -465,18 +458,31 @@ class McpApp:
         server, agent = message.server, self._broker.registry.agent(message.agent.id)
         caller = message.caller._replace(agent=message.caller.token.principal(agent))
 
-        def allowed(name: str) -> bool:
-            rule = server.rule_of(name)
-            if rule is None:
-                return False
-            plain = Action((rule.scope,), rule.scope)
-            verdict = caller.foresee(self._broker, plain)
-            return verdict.outcome is not Outcome.DENIED
-
-        envelope["result"] = results.listed(
-            envelope["result"], allowed, modern=message.modern
+        usable = {
+            scope
+            for scope in server.scopes
+            if caller.foresee(self._broker, Action((scope,), scope)).outcome
+            is not Outcome.DENIED
+        }
+        rules = (*server.tools.rules, server.tools.unmatched_rule)
+        allowed = frozenset(
+            at for at, rule in enumerate(rules) if rule and rule.scope in usable
         )
+        result = bytes(envelope["result"])
+        listed = partial(results.listed, modern=message.modern)
+        served = await read_apart(
+            message.agent.id, len(result), listed, result, server.names, allowed
+        )
+        envelope["result"] = Raw(served)
         return envelope
+
+
+async def _greeting(message: AskedMessage, result: bytes) -> results.Greeting:
+    """Return a server's greeting as its clients get it; see `results.read_greeting`."""
+    families = ("resources", "prompts", "completion")
+    served = frozenset(one for one in families if results.serves(message.server, one))
+    read = results.read_greeting
+    return await read_apart(message.agent.id, len(result), read, result, served)
 
 
 def _settle(gone: asyncio.Future[None]) -> None:

@@ -70,6 +70,11 @@ _SEPARATORS: Final = (
 
 CLIENT: Final = {"name": "agentvault", "version": __version__}
 """The gateway, as a client of servers."""
+_MOST_OTHER: Final = 16_384
+"""Bytes of a server's message outside of JSON-RPC's own members: the event loop makes
+an object of each other member."""
+LONGEST_NOTE: Final = 16_384
+"""Bytes of the parameters of a notice of progress; longer ones are dropped."""
 Envelope = dict[str, Raw]
 """A message's members, each as its sender wrote it."""
 RequestId = str | int
@@ -406,6 +411,37 @@ def _header(headers: Sequence[Header], name: bytes) -> str | None:
     return decode_header(values[0]) if len(values) == 1 else None
 
 
+class _Members(msgspec.Struct):
+    """The members of JSON-RPC 2.0; the last one where a member is there twice."""
+
+    jsonrpc: Raw = Raw(b"")
+    id: Raw = Raw(b"")
+    method: Raw = Raw(b"")
+    params: Raw = Raw(b"")
+    result: Raw = Raw(b"")
+    error: Raw = Raw(b"")
+
+
+class ResultMarks(msgspec.Struct):
+    """The members of a result or an error that are read here."""
+
+    isError: Raw = Raw(b"false")  # noqa: N815 - MCP's name
+    resultType: Raw | None = None  # noqa: N815 - MCP's name
+    code: Raw = Raw(b"0")
+
+    @classmethod
+    def of(cls, value: Raw) -> ResultMarks:
+        """Read them, however many others there are.
+
+        Raises:
+            ValueError: it is no JSON object.
+        """
+        try:
+            return msgspec.json.decode(value, type=cls)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise ValueError("it is no result") from error
+
+
 def read_answer(text: bytes) -> Envelope:
     """Read a server's message.
 
@@ -422,8 +458,16 @@ def read_envelope(text: bytes) -> Envelope:
     """Read a message of a server, whose members are each there once.
 
     Raises:
-        ValueError: it is no JSON object, or has a member twice.
+        ValueError: it is no JSON object, has a member twice, or more members than
+            are read quickly.
     """
+    if len(text) > _MOST_OTHER:
+        try:
+            own = msgspec.structs.astuple(msgspec.json.decode(text, type=_Members))
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise ValueError("it is no message") from error
+        if len(text) - sum(len(bytes(one)) for one in own) > _MOST_OTHER:
+            raise ValueError("it has too many members")
     envelope = read_answer(text)
     # The bytes that are no white space: only a member that was lost adds some.
     names = sum(len(msgspec.json.encode(name)) for name in envelope)

@@ -18,6 +18,7 @@ from agentvault_tui.gateway.credentials import Credentials
 from agentvault_tui.gateway.mcp import results
 from agentvault_tui.gateway.mcp.counts import MessageCounts
 from agentvault_tui.gateway.mcp.messages import (
+    LONGEST_NOTE,
     MODERN,
     Envelope,
     Message,
@@ -155,6 +156,8 @@ class McpRelay:
 
         def progress(params: Raw) -> None:
             if token is None or (call is not None and call.cut is not None):
+                return
+            if len(bytes(params)) > LONGEST_NOTE:
                 return
             with suppress(ValueError, asyncio.QueueFull):
                 notice = with_members(params, progressToken=token)

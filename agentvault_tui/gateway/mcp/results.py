@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -13,16 +12,20 @@ from agentvault_tui.gateway.mcp.errors import DENIED, INTERNAL_ERROR, McpError
 from agentvault_tui.gateway.mcp.members import TASKS
 from agentvault_tui.gateway.mcp.messages import (
     CALL,
+    LEGACY,
+    MODERN,
     STATE,
     Envelope,
     Message,
+    ResultMarks,
     answer,
     failed,
     read_answer,
     text_of,
-    with_members,
 )
 from agentvault_tui.gateway.mcp.servers import McpServer
+from agentvault_tui.gateway.mcp.tool_names import ToolNames
+from agentvault_tui.gateway.mcp.tool_schemas import MOST_TOOLS
 from agentvault_tui.gateway.refusals import CallRefusedError
 from agentvault_tui.gateway.services import DENY
 from agentvault_tui.model import Agent, StepUp, StepUpStatus
@@ -165,8 +168,10 @@ def complete(result: Raw, *, modern: bool) -> Raw:
     if not modern:
         return result
     with suppress(ValueError):
-        if "resultType" not in read_answer(bytes(result)):
-            return with_members(result, resultType="complete")
+        if ResultMarks.of(result).resultType is None:
+            members = bytes(result).strip()[1:-1].strip()
+            kind = b'{"resultType":"complete"'
+            return Raw(b"%b,%b}" % (kind, members) if members else kind + b"}")
     return result
 
 
@@ -192,27 +197,34 @@ def is_error(envelope: Envelope) -> bool:
     if "error" in envelope:
         return True
     with suppress(ValueError):
-        return read_answer(bytes(envelope["result"])).get("isError") == Raw(b"true")
+        return ResultMarks.of(envelope["result"]).isError == Raw(b"true")
     return False
 
 
-def listed(result: Raw, allowed: Callable[[str], bool], *, modern: bool) -> Raw:
-    """Return a list of tools without those that are not *allowed*, and with ours.
+def listed(
+    result: bytes, names: ToolNames, allowed: frozenset[int], *, modern: bool
+) -> bytes:
+    """Return a list of tools without those that are denied, and with ours.
+
+    It may take long: call it by `read_apart`.
 
     Args:
         result: the server's; each tool stays as it wrote it.
-        allowed: tells by a tool's name.
+        names: finds the rule of a tool.
+        allowed: the places of the rules that the agent may use.
         modern: whether results state how long, and for whom, they may be cached.
     """
     try:
-        members = read_answer(bytes(result))
+        members = read_answer(result)
         tools = msgspec.json.decode(members.get("tools", b"[]"), type=list[Envelope])
     except (ValueError, msgspec.DecodeError):
-        return encoded({"tools": []})
+        return b'{"tools":[]}'
     served: list[object] = [
         tool
-        for tool in tools
-        if (name := text_of(tool, "name")) and name != CHECK and allowed(name)
+        for tool in tools[:MOST_TOOLS]
+        if (name := text_of(tool, "name"))
+        and name != CHECK
+        and names.find(name) in allowed
     ]
     if members.get("nextCursor", Raw(b"null")) == Raw(b"null"):
         served.append(_CHECK_TOOL)
@@ -221,7 +233,7 @@ def listed(result: Raw, allowed: Callable[[str], bool], *, modern: bool) -> Raw:
         members["cacheScope"] = encoded("private")
         members.setdefault("ttlMs", encoded(0))
         members.setdefault("resultType", encoded("complete"))
-    return encoded(members)
+    return msgspec.json.encode(members)
 
 
 _UNSERVED: Final = frozenset({"logging", "tasks"})
@@ -234,24 +246,38 @@ def serves(server: McpServer, family: str) -> bool:
     )
 
 
-def without_unserved(server: McpServer, result: Raw) -> Raw:
-    """Return a server's greeting without the capabilities that end at the gateway.
+class Greeting(NamedTuple):
+    """A server's description of itself, as its clients get it."""
 
-    Nothing is sent unasked, so no list announces its changes.
+    result: bytes
+    version: str | None
+    """The version that it agrees to, in an era with a handshake."""
+    versions: list[str] | None
+    """The versions that it has, in the era without; of those that are served."""
+
+
+def read_greeting(result: bytes, served: frozenset[str]) -> Greeting:
+    """Read a server's greeting, without the capabilities that end at the gateway.
+
+    Nothing is sent unasked, so no list announces its changes. It may take long: call
+    it by `read_apart`.
+
+    Args:
+        result: the server's.
+        served: the families of requests that are allowed.
     """
-    members = read_answer(bytes(result))
+    members = read_answer(result)
     try:
         offered = read_answer(bytes(members.get("capabilities", b"{}")))
     except ValueError:
         offered = {}
     capabilities: dict[str, object] = {"tools": {}}
     for name, value in offered.items():
-        family = "completion" if name == "completions" else name
         if name in {"tools", "resources", "prompts"}:
-            if name == "tools" or serves(server, name):
+            if name == "tools" or name in served:
                 capabilities[name] = _unannounced(value)
         elif name == "completions":
-            if serves(server, family):
+            if "completion" in served:
                 capabilities[name] = value
         elif name == "extensions":
             with suppress(ValueError):
@@ -260,7 +286,15 @@ def without_unserved(server: McpServer, result: Raw) -> Raw:
                 capabilities[name] = inner
         elif name not in _UNSERVED:
             capabilities[name] = value
-    return with_members(result, capabilities=capabilities)
+    versions = None
+    with suppress(KeyError, msgspec.DecodeError):
+        every = msgspec.json.decode(members["supportedVersions"], type=list[str])
+        versions = [one for one in every if one in {MODERN, *LEGACY}]
+    if versions is not None:
+        members["supportedVersions"] = encoded(versions)
+    members["capabilities"] = encoded(capabilities)
+    version = text_of(members, "protocolVersion")
+    return Greeting(msgspec.json.encode(members), version, versions)
 
 
 def _unannounced(value: Raw) -> Envelope:

@@ -15,6 +15,7 @@ from agentvault_tui.errors import ServiceError, UnreadableRequestError
 from agentvault_tui.gateway.body import DEFAULT_BODY
 from agentvault_tui.gateway.config_folder import ConfigFolder
 from agentvault_tui.gateway.mcp.messages import CALL
+from agentvault_tui.gateway.mcp.tool_names import ToolNames
 from agentvault_tui.gateway.names import field_names, fold_name
 from agentvault_tui.gateway.routes import has_form
 from agentvault_tui.gateway.services import (
@@ -46,7 +47,6 @@ from agentvault_tui.text import visible
 from agentvault_tui.toml_table import read_table
 
 FOLDER: Final = "mcp"
-_TOOL: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _ARGUMENT: Final = re.compile(r"\{([^{}]*)\}")
 _MOST_ARGUMENTS: Final = 1_000
 _MOST_UNSAID: Final = 5
@@ -83,6 +83,7 @@ class McpServer:
     target: str
     """The URL's path and query."""
     tools: ToolMap
+    names: ToolNames
 
     @property
     def max_answer(self) -> int:
@@ -112,8 +113,7 @@ class McpServer:
         """Return the rule for a call of the tool *name*; nothing where it is denied.
 
         Requests of other methods, such as ``resources/read``, have rules by the name
-        of their method, which no pattern for tools matches. A name with characters
-        outside visible ASCII has the rule of exactly that name, or none.
+        of their method, which no pattern for tools matches.
         """
         if method != CALL:
             family = method.partition("/")[0] + "/"
@@ -121,18 +121,10 @@ class McpServer:
                 if rule.pattern.startswith(family) and rule.matches.fullmatch(method):
                     return rule
             return self.tools.unmatched_rule
-        exact = {rule.pattern: rule for rule in self.tools.rules}
-        if name in exact and "*" not in name:
-            return exact[name]
-        folded = fold_name(name)
-        if not _TOOL.fullmatch(name) or any(fold_name(one) == folded for one in exact):
-            return None  # a lenient server may call the tool of the similar name
-        for rule in self.tools.rules:
-            if rule.matches.fullmatch(name):
-                return rule
-            if re.fullmatch(rule.matches.pattern, name, re.IGNORECASE):
-                return None
-        return self.tools.unmatched_rule
+        at = self.names.find(name)
+        if at is None or at == self.names.unmatched:
+            return None if at is None else self.tools.unmatched_rule
+        return self.tools.rules[at]
 
     def action_of(
         self,
@@ -367,6 +359,7 @@ def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpS
         service,
         target,
         tools,
+        ToolNames.of(tools),
     )
 
 

@@ -27,6 +27,7 @@ from agentvault_tui.gateway.mcp.errors import METHOD_NOT_FOUND, McpError, too_lo
 from agentvault_tui.gateway.mcp.messages import (
     CLIENT,
     LEGACY,
+    LONGEST_NOTE,
     MODERN,
     Envelope,
     Message,
@@ -513,7 +514,8 @@ class McpProcess:
 
     def _note_progress(self, envelope: Envelope) -> None:
         with suppress(ValueError):
-            params = read_answer(bytes(envelope.get("params", b"")))
+            text = bytes(envelope.get("params", b""))
+            params = read_answer(text if len(text) <= LONGEST_NOTE else b"")
             waiting = self._waiting.get(number_of(params, "progressToken") or 0)
             if waiting is not None:
                 waiting.heard.set()

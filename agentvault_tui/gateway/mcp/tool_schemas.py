@@ -13,7 +13,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Final, TypeGuard
+from typing import Any, Final, NamedTuple, TypeGuard
 
 import msgspec
 
@@ -37,11 +37,15 @@ AGE_S: Final = 60.0
 WAIT_S: Final = 5.0
 """Seconds that a call waits for the list; after that the cached one counts, or none."""
 _MOST_PAGES: Final = 20
-_MOST_TOOLS: Final = 2_000
+MOST_TOOLS: Final = 2_000
+"""Of one page; further ones are not shown."""
+_MOST_MEMBERS: Final = 20_000
+"""Members of the schemas of one page; a schema beyond them counts as open.
+The event loop waits while these are copied from a worker process."""
 _MOST_LISTS: Final = 1_000
 """Lists that are cached: one for each server, era and, by URL, agent."""
-_QUICK: Final = 32
-"""A list is parsed as fast as a body of a 32nd of its size: only names are retained."""
+_QUICK: Final = 4
+"""A list is parsed as fast as a body of a quarter of its size."""
 _DEPTH: Final = 32
 _ANNOTATION: Final = "x-mcp-header"
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
@@ -55,14 +59,16 @@ Page = Callable[[str | None], Awaitable[Envelope]]
 """Requests a page of the server's tools, after a cursor."""
 
 
-@dataclass(frozen=True, slots=True)
-class ArgumentShape:
+class ArgumentShape(NamedTuple):
     """The members that a schema declares for a value."""
 
     members: Mapping[str, ArgumentShape]
     closed: bool
     """Whether it allows no other members."""
     items: ArgumentShape | None
+
+
+_OPEN: Final = ArgumentShape({}, closed=False, items=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +182,7 @@ class ToolLists:
         """Cache the schemas of a page that the server sent to a client."""
         if (cached := self._lists.get(key)) is not None:
             page, _ = await _read_page(agent_id, result)
-            if len(cached.tools) + len(page) <= _MOST_TOOLS:
+            if len(cached.tools) + len(page) <= MOST_TOOLS:
                 cached.tools = cached.tools | page
 
     def changed(self, server: str) -> None:
@@ -196,7 +202,7 @@ async def _read_all(agent_id: AgentId, ask: Page) -> dict[str, ToolSchema]:
         result = bytes(answered["result"])
         page, cursor = await _read_page(agent_id, result)
         schemas |= page
-        if cursor is None or len(schemas) >= _MOST_TOOLS:
+        if cursor is None or len(schemas) >= MOST_TOOLS:
             return schemas
     raise ValueError("the list of tools is not available")
 
@@ -219,13 +225,15 @@ def read_page(result: bytes) -> tuple[dict[str, ToolSchema], str | None]:
         tools = msgspec.json.decode(members.get("tools", b"[]"), type=list[Envelope])
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError("it is no list of tools") from error
-    schemas = {}
-    for tool in tools[:_MOST_TOOLS]:
+    schemas, left = {}, _MOST_MEMBERS
+    for tool in tools[:MOST_TOOLS]:
         name = text_of(tool, "name")
         if name is None:
             continue
+        written = bytes(tool.get("inputSchema", b"{}"))
+        left -= written.count(b":")
         try:
-            schema = msgspec.json.decode(tool.get("inputSchema", b"{}"))
+            schema = msgspec.json.decode(written) if left >= 0 else None
         except (msgspec.DecodeError, RecursionError):
             schema = None
         schemas[name] = read_schema(schema)
@@ -246,7 +254,7 @@ def read_schema(schema: object) -> ToolSchema:
 
 def _shape(schema: object, depth: int) -> ArgumentShape:
     if not isinstance(schema, dict) or depth == 0:
-        return ArgumentShape({}, closed=False, items=None)
+        return _OPEN
     properties, items = schema.get("properties", {}), schema.get("items")
     readable = (
         isinstance(properties, dict)
@@ -256,11 +264,12 @@ def _shape(schema: object, depth: int) -> ArgumentShape:
         & schema.keys()
     )
     members = properties.items() if readable else ()
-    return ArgumentShape(
+    shape = ArgumentShape(
         {name: _shape(one, depth - 1) for name, one in members},
         closed=readable and schema.get("additionalProperties") is False,
         items=_shape(items, depth - 1) if isinstance(items, dict) else None,
     )
+    return _OPEN if shape == _OPEN else shape  # one object is copied once
 
 
 def _annotated(schema: object) -> list[tuple[object, Path]]:

@@ -28,9 +28,9 @@ from agentvault_tui.gateway.mcp.messages import (
     LEGACY,
     Envelope,
     Message,
+    ResultMarks,
     answer,
     number_of,
-    read_answer,
 )
 from agentvault_tui.gateway.mcp.relay import AskedMessage, McpRelay
 from agentvault_tui.gateway.mcp.servers import (
@@ -331,7 +331,8 @@ def _error_status(envelope: Envelope) -> int:
     if "error" not in envelope:
         return 200
     with suppress(ValueError):
-        return status_of(number_of(read_answer(bytes(envelope["error"])), "code") or 0)
+        code = ResultMarks.of(envelope["error"]).code
+        return status_of(number_of({"code": code}, "code") or 0)
     return 200
 
 
