@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from agentvault_tui.gateway.names import field_names
 from agentvault_tui.policy.facts import ADDRESSED, MOST_ADDRESSES, is_one_address
@@ -18,6 +19,15 @@ _MOST_SEARCHED: Final = 100_000
 """Names and objects of a document that are searched."""
 _SEVERAL: Final = re.compile("[,;|\r\n\uff0c\uff1b\u061b\u3001]")
 """Separators of the members of one text, in Latin, Arabic and wide punctuation."""
+
+
+class ArgumentPlace(NamedTuple):
+    """Where the arguments are that state a parameter."""
+
+    tokens: tuple[str, ...]
+    """Of a JSON Pointer."""
+    addressed: bool
+    """Whether ``to``, ``cc`` and ``bcc`` say the same."""
 
 
 def how_many(name: str, value: Any) -> int | None:
@@ -91,6 +101,78 @@ def is_elsewhere(
             if is_nest:
                 waiting.append((below, one))
     return False
+
+
+def inner_document(
+    text: str, of_pairs: Callable[[list[tuple[str, Any]]], Any] = dict
+) -> Any:
+    """Read a text that is a JSON object or array, as lenient servers do.
+
+    The Python SDK of MCP reads each text as JSON whose parameter is not of the type
+    text alone.
+
+    Args:
+        text: of an argument.
+        of_pairs: makes the object of some members.
+
+    Returns:
+        the document, with the digits of numbers; None if it is none.
+
+    Raises:
+        ValueError: it has too many levels.
+    """
+    if text.lstrip()[:1] not in {"{", "["}:
+        return None
+    try:
+        return json.loads(
+            *(text,),
+            object_pairs_hook=of_pairs,
+            parse_int=str,
+            parse_float=str,
+            strict=False,
+        )
+    except RecursionError as error:
+        raise ValueError("a text has too many levels of JSON") from error
+    except ValueError:
+        return None
+
+
+def stated_twice(
+    places: Mapping[str, ArgumentPlace], arguments: Mapping[str, Any]
+) -> frozenset[str]:
+    """Return the parameters of *places* that arguments state elsewhere too.
+
+    A document in a text counts like one that is not: see `inner_document`.
+    """
+    try:
+        inner = {"\0": _inner_documents(arguments) if places else []}
+    except ValueError:
+        return frozenset(places)
+    return frozenset(
+        name
+        for name, at in places.items()
+        for document in (arguments, inner)
+        if is_elsewhere(document, {at.tokens}, addressed=at.addressed)
+    )
+
+
+def _inner_documents(value: Any) -> list[Any]:
+    """Return the documents in the texts of a value, and in texts of these.
+
+    An object is a list of its members: a reader may take either of two with one name.
+    """
+    found, waiting = list[Any](), [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str):
+            apart = inner_document(one, lambda pairs: [dict([one]) for one in pairs])
+            found += [] if apart is None else [apart]
+            one = apart
+        if isinstance(one, dict):
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+    return found
 
 
 def _is_one(name: str, member: object) -> bool:

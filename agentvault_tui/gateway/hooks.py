@@ -45,8 +45,8 @@ from agentvault_tui.gateway.mcp.messages import canonical
 from agentvault_tui.gateway.mcp.servers import (
     McpServer,
     McpServers,
+    doubts,
     paths_of,
-    spelt_otherwise,
 )
 from agentvault_tui.gateway.refusals import CallRefusedError
 from agentvault_tui.gateway.tools import (
@@ -55,6 +55,7 @@ from agentvault_tui.gateway.tools import (
     ToolCall,
     ToolMaps,
     UnmatchedToolError,
+    counted_places,
 )
 from agentvault_tui.model import Action, Actor, Agent, AgentId, Outcome
 from agentvault_tui.operator_api.access import ConnectedInfo, HookInfo, HookRequest
@@ -258,8 +259,13 @@ def _actions(
         if server is not None:
             rule = server.rule_of(body.mcp_tool)
             given, paths = body.arguments, paths_of(rule)
-            other = spelt_otherwise(paths, given)
-            action = server.action_of(rule, body.mcp_tool, given, other=other)
+            other, unclear, answered = doubts(paths, counted_places(rule), given)
+            action = server.action_of(
+                *(rule, body.mcp_tool, given),
+                other=other,
+                unclear=unclear,
+                answered=answered,
+            )
             return ToolActions((action,)), None
         does = maps.of(host).actions_of(call)
     except UnmatchedToolError as error:

@@ -30,7 +30,12 @@ from agentvault_tui.gateway.commands import (
     paths_reached,
 )
 from agentvault_tui.gateway.config_folder import ConfigFolder, check_scope
-from agentvault_tui.gateway.counting import COUNTED, how_many, is_elsewhere
+from agentvault_tui.gateway.counting import (
+    COUNTED,
+    ArgumentPlace,
+    how_many,
+    stated_twice,
+)
 from agentvault_tui.gateway.sources import (
     ABSENT,
     DESTINATIONS,
@@ -502,15 +507,6 @@ def _parameters(rule: ToolRule, call: ToolCall) -> dict[str, Any]:
     }
 
 
-class ArgumentPlace(NamedTuple):
-    """Where the arguments are that state a parameter."""
-
-    tokens: tuple[str, ...]
-    """Of a JSON Pointer."""
-    addressed: bool
-    """Whether ``to``, ``cc`` and ``bcc`` say the same."""
-
-
 def counted_places(rule: ToolRule | None) -> dict[str, ArgumentPlace]:
     """Return where the arguments are that policy reads by value, by parameter."""
     places = {} if rule is None else rule.parameters
@@ -522,17 +518,6 @@ def counted_places(rule: ToolRule | None) -> dict[str, ArgumentPlace]:
         for name, place in places.items()
         if name in COUNTED and isinstance(place, str)
     }
-
-
-def stated_twice(
-    places: Mapping[str, ArgumentPlace], arguments: Mapping[str, Any]
-) -> frozenset[str]:
-    """Return the parameters of *places* that arguments state elsewhere too."""
-    return frozenset(
-        name
-        for name, at in places.items()
-        if is_elsewhere(arguments, {at.tokens}, addressed=at.addressed)
-    )
 
 
 def place_of(place: str) -> tuple[str, str]:

@@ -14,6 +14,11 @@ from agentvault_tui.authorities import source_of, split_source
 from agentvault_tui.errors import ServiceError, UnreadableRequestError
 from agentvault_tui.gateway.body import DEFAULT_BODY
 from agentvault_tui.gateway.config_folder import ConfigFolder
+from agentvault_tui.gateway.counting import (
+    ArgumentPlace,
+    inner_document,
+    stated_twice,
+)
 from agentvault_tui.gateway.mcp.messages import CALL
 from agentvault_tui.gateway.mcp.tool_names import ToolNames
 from agentvault_tui.gateway.names import field_names, fold_name
@@ -24,12 +29,11 @@ from agentvault_tui.gateway.services import (
     UpstreamCredential,
     parse_origin,
 )
-from agentvault_tui.gateway.sources import tokens_of
+from agentvault_tui.gateway.sources import find_member, tokens_of
 from agentvault_tui.gateway.target import parse_target
 from agentvault_tui.gateway.templates import RouteIndex, check_cap
 from agentvault_tui.gateway.tools import (
     TOOL_TABLES,
-    ArgumentPlace,
     ToolCall,
     ToolMap,
     ToolMapFile,
@@ -37,7 +41,6 @@ from agentvault_tui.gateway.tools import (
     UnmatchedToolError,
     make_map,
     place_of,
-    stated_twice,
 )
 from agentvault_tui.home import Home
 from agentvault_tui.model import Action
@@ -293,12 +296,25 @@ def doubts(
 
     Returns:
         the results of `spelt_otherwise` and `stated_twice`, and those of *paths* that
-        the answers state too.
+        the answers state too, or that lead to or through a text that is JSON.
     """
     twice = stated_twice(places, arguments) | stated_twice(places, {"": answers})
     names = frozenset().union(*map(field_names, _names_in(answers)))
-    answered = (path for path in paths if not names.isdisjoint(field_names(path[-1])))
+    answered = (
+        path
+        for path in paths
+        if not names.isdisjoint(field_names(path[-1])) or _is_inner(arguments, path)
+    )
     return spelt_otherwise(paths, arguments), twice, frozenset(answered)
+
+
+def _is_inner(arguments: object, path: _Path) -> bool:
+    """Check whether a path leads to or through a text that is JSON."""
+    values = (find_member(arguments, path[: at + 1]) for at in range(len(path)))
+    try:
+        return any(isinstance(v, str) and inner_document(v) is not None for v in values)
+    except ValueError:
+        return True
 
 
 def _names_in(document: object) -> set[str]:

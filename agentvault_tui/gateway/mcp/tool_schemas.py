@@ -19,6 +19,7 @@ import msgspec
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.gateway.body import read_apart
+from agentvault_tui.gateway.counting import inner_document
 from agentvault_tui.gateway.mcp.errors import INVALID_PARAMS, McpError, SessionGoneError
 from agentvault_tui.gateway.mcp.messages import (
     PARAMETER,
@@ -82,12 +83,19 @@ class ToolSchema:
     def check(self, arguments: Mapping[str, Any]) -> None:
         """Refuse arguments that a closed schema does not declare.
 
+        A text where it declares an object or a list is read as the server may do.
+
         Raises:
             McpError: -32602.
         """
         waiting: list[tuple[ArgumentShape, Any, str]] = [(self.shape, arguments, "")]
         while waiting:
             shape, value, where = waiting.pop()
+            if isinstance(value, str) and shape != _OPEN:
+                try:
+                    value = inner_document(value)
+                except ValueError as error:
+                    raise McpError(INVALID_PARAMS, str(error)) from None
             if isinstance(value, dict):
                 for name, one in value.items():
                     inner = shape.members.get(name)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from agentvault_tui.errors import ServiceError
+from agentvault_tui.gateway.counting import ArgumentPlace
 from agentvault_tui.gateway.mcp import McpServer, McpServers, parse_server
 from agentvault_tui.gateway.mcp.servers import (
     doubts,
@@ -16,7 +17,7 @@ from agentvault_tui.gateway.mcp.servers import (
     spelt_otherwise,
     unsaid,
 )
-from agentvault_tui.gateway.tools import ArgumentPlace, UnmatchedToolError
+from agentvault_tui.gateway.tools import UnmatchedToolError
 from agentvault_tui.home import Home
 from agentvault_tui.policy import shipped_catalogue
 
@@ -286,3 +287,25 @@ def test_an_argument_that_an_answer_to_the_server_states_too_is_unclear(
     found = doubts(paths_of(rule), {}, given, asked)[2]
     action = named.action_of(rule, "read", given, other=None, answered=found)
     assert action.parameters == {"where": None}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"amount": 9}', ' ["/b"]', '{"a": ' + "[" * 3_000 + "]" * 3_000 + "}"],
+)
+def test_a_value_that_servers_read_as_json_is_unclear(text: str) -> None:
+    """The server may act on a member of it, or on another name."""
+    server = parse(
+        URL
+        + '[tools.pay]\nscope = "send:payment"\nresource = "pay:{to}"\n'
+        + 'parameters = { amount = "/order/amount" }\n'
+    )
+    rule = server.rule_of("pay")
+    for given, place in (
+        ({"order": text, "to": "a"}, ("order", "amount")),
+        ({"order": {"amount": text}, "to": "a"}, ("order", "amount")),
+        ({"order": {"amount": 1}, "to": text}, ("to",)),
+    ):
+        assert place in doubts(paths_of(rule), {}, given)[2]
+    given = {"order": {"amount": 1}, "to": "[a] {b}"}
+    assert doubts(paths_of(rule), {}, given)[2] == frozenset()

@@ -278,3 +278,27 @@ async def test_headers_for_a_server_are_written_by_the_gateway(
     client.extra = {"mcp-param-where": "/a"}
     listed = await client.send("tools/list")
     assert (listed.status_code, listed.json()["error"]["code"]) == (400, -32020)
+
+
+@pytest.mark.parametrize(
+    ("options", "passes"),
+    [
+        ('{"cc": []}', True),
+        ('{"bcc": []}', False),
+        ('[{"bcc": []}]', True),
+        ("bcc", True),
+        ("[" * 100_000, False),
+    ],
+)
+def test_a_text_is_checked_as_the_object_that_a_tool_takes(
+    options: str, passes: bool
+) -> None:
+    """Servers read it as that; where the tool takes a text, it stays one."""
+    inner = {"properties": {"cc": {}}, "additionalProperties": False}
+    schema = read_schema({"properties": {"options": inner, "text": {"type": "string"}}})
+    schema.check({"text": options})
+    if passes:
+        schema.check({"options": options})
+        return
+    with pytest.raises(McpError):
+        schema.check({"options": options})
