@@ -37,6 +37,10 @@ _MOST: Final = 65_536
 _KEPT_SECONDS: Final = 4.0
 """An idle connection is used again: common servers end theirs after five."""
 _IDLE_CONNECTIONS: Final = 8
+_AT_ONCE: Final = 8
+"""Evaluations of one request that a webhook gets at once."""
+_MOST_EVALUATIONS: Final = 64
+"""Of one request; one with more actions is denied."""
 _PATH: Final = "/access/v1/evaluation"
 """The host of requests if the URL is a socket (AuthZEN section 10.1)."""
 
@@ -77,11 +81,37 @@ class CallOuts:
         self._trust: ssl.SSLContext | None = None
 
     async def ask(
-        self, hooks: Sequence[HookTable], evaluation: Mapping[str, Any]
+        self, questions: Sequence[tuple[HookTable, Sequence[Mapping[str, Any]]]]
     ) -> list[CallOutAnswer]:
-        """Send *evaluation* (AuthZEN section 6.1) to all of *hooks* at once."""
-        body = to_json(evaluation).encode()
-        return list(await asyncio.gather(*(self._ask(one, body) for one in hooks)))
+        """Call all webhooks of a request at once.
+
+        Args:
+            questions: webhooks, each with an evaluation (AuthZEN section 6.1) for each
+                action of the request that is in its scopes.
+
+        Returns:
+            the strictest answer of each webhook, with the time of all its calls.
+        """
+        every = (self._ask_each(hook, about) for hook, about in questions)
+        return list(await asyncio.gather(*every))
+
+    async def _ask_each(
+        self, hook: HookTable, evaluations: Sequence[Mapping[str, Any]]
+    ) -> CallOutAnswer:
+        if len(evaluations) > _MOST_EVALUATIONS:
+            why = f"The call-out {hook.id} checks {_MOST_EVALUATIONS} actions at most."
+            return CallOutAnswer(hook, Outcome.DENIED, HOOK_FAILED, why, 0)
+        answers: list[CallOutAnswer] = []
+        ms = 0
+        for first in range(0, len(evaluations), _AT_ONCE):
+            bodies = map(to_json, evaluations[first : first + _AT_ONCE])
+            batch = (self._ask(hook, body.encode()) for body in bodies)
+            answers += (latest := await asyncio.gather(*batch))
+            ms += max(one.ms for one in latest)
+            if any(one.outcome is Outcome.DENIED for one in latest):
+                break
+        strictest = max(answers, key=lambda one: one.outcome.strictness)
+        return strictest._replace(ms=ms)
 
     async def _ask(self, hook: HookTable, body: bytes) -> CallOutAnswer:
         loop = asyncio.get_running_loop()

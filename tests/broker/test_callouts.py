@@ -355,6 +355,47 @@ async def test_what_a_limit_or_policy_denies_is_told_to_no_call_out(
     assert asked == []
 
 
+@pytest.mark.parametrize("place", [0, 1, 20])
+async def test_each_action_of_a_request_is_an_evaluation_of_its_own(
+    bench: Bench, place: int
+) -> None:
+    """An agent chooses their order; the strictest answer counts."""
+    asked: list[str] = []
+
+    async def rules(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            size = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+            sent = json.loads(await reader.readexactly(size))
+            asked.append(sent["resource"]["id"])
+            good = json.dumps({"decision": asked[-1] != "secret"}).encode()
+            line = f"HTTP/1.1 200 OK\r\nContent-Length: {len(good)}\r\n\r\n"
+            writer.write(line.encode() + good)
+
+    def writing(name: str) -> Action:
+        return Action(("write:calendar",), "write:calendar", f"calendar:{name}")
+
+    agent = await bench.agent("agent", "write:calendar", "read:calendar")
+    named = [f"a{number}" for number in range(20)]
+    actions = [writing(one) for one in named]
+    read = Action(("read:calendar",), "read:calendar", "calendar:secret")
+    async with listening(rules) as url:
+        await hooked(bench, url)
+        first, *others = [*actions, read]
+        allowed = await evaluate(bench.broker, agent, first, others=tuple(others))
+        assert isinstance(allowed, Permitted)
+        assert sorted(asked) == sorted(named)
+        actions.insert(place, writing("secret"))
+        first, *others = actions
+        denied = await evaluate(bench.broker, agent, first, others=tuple(others))
+        assert isinstance(denied, Denied)
+        assert (denied.reason, "secret" in asked) == ("hook_denied", True)
+        asked.clear()
+        many = tuple(writing(f"b{number}") for number in range(64))
+        late = await evaluate(bench.broker, agent, first, others=many)
+    assert isinstance(late, Denied)
+    assert (late.reason, asked) == ("hook_failed", [])
+
+
 async def test_explaining_names_the_call_outs_and_asks_none(bench: Bench) -> None:
     """So that "allowed" is not read as the last word."""
     asked: list[Any] = []

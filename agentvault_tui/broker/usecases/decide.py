@@ -23,7 +23,7 @@ from agentvault_tui.model import (
 )
 from agentvault_tui.model.ids import requester_of
 from agentvault_tui.policy import Environment, Inputs
-from agentvault_tui.policy.limits import RULE, Limit
+from agentvault_tui.policy.limits import RULE, HookTable, Limit
 from agentvault_tui.policy.ruling import overruled
 
 
@@ -328,14 +328,17 @@ async def _decide(broker: Broker, request: Request) -> Verdict:
         check_rate(broker, request)
     if verdict.outcome is Outcome.ALLOWED and verdict.counted:
         broker.limits.reserve(request.decision_id, request.agent.id, verdict.counted)
-    hooks_of = broker.policy.limits.hooks_of
-    actions = (request.action, *request.others)
-    hooks = list({hook.id: hook for one in actions for hook in hooks_of(one)}.values())
+    hooks = _hooks_of(broker, request)
     if not hooks or verdict.outcome is Outcome.DENIED:
         return verdict
     version = broker.policy.version
     try:
-        answers = await broker.callouts.ask(hooks, _evaluation(request, verdict))
+        answers = await broker.callouts.ask(
+            [
+                (hook, [_evaluation(request, one, verdict) for one in actions])
+                for hook, actions in hooks
+            ]
+        )
     except BaseException:
         broker.limits.release(request.decision_id)
         raise
@@ -349,6 +352,15 @@ async def _decide(broker: Broker, request: Request) -> Verdict:
     return verdict._replace(hooks=tuple(one.told() for one in answers))
 
 
+def _hooks_of(broker: Broker, request: Request) -> list[tuple[HookTable, list[Action]]]:
+    """Return the call-outs for a request, each with the actions in its scopes."""
+    found: dict[str, tuple[HookTable, list[Action]]] = {}
+    for action in (request.action, *request.others):
+        for hook in broker.policy.limits.hooks_of(action):
+            found.setdefault(hook.id, (hook, []))[1].append(action)
+    return list(found.values())
+
+
 def _stricter(verdict: Verdict, answer: CallOutAnswer, request: Request) -> Verdict:
     """Return *verdict* as a call-out would have it."""
     hook, before = answer.hook, (verdict.outcome, verdict.reason, verdict.rule)
@@ -356,7 +368,12 @@ def _stricter(verdict: Verdict, answer: CallOutAnswer, request: Request) -> Verd
         *(verdict, answer.outcome, answer.reason, answer.why),
         rule=f"hook:{hook.id}",
         by=f"call-out {hook.id}",
-        scopes=[one for one in request.action.scopes if one in hook.scopes],
+        scopes=[
+            scope
+            for one in (request.action, *request.others)
+            for scope in one.scopes
+            if scope in hook.scopes
+        ],
     )
     return stricter._replace(before=verdict.before or before)
 
@@ -375,9 +392,12 @@ def _overtaken(broker: Broker, request: Request, verdict: Verdict) -> Verdict:
     )
 
 
-def _evaluation(request: Request, verdict: Verdict) -> dict[str, Any]:
-    """Return a decision so far as AuthZEN words a request (section 6.1)."""
-    agent, action = request.agent, request.action
+def _evaluation(request: Request, action: Action, verdict: Verdict) -> dict[str, Any]:
+    """Return a decision so far as AuthZEN words a request (section 6.1).
+
+    Each action of a request is an evaluation of its own.
+    """
+    agent = request.agent
     kind, colon, name = (action.resource or "").partition(":")
     so_far = {
         "outcome": verdict.outcome,
