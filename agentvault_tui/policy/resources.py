@@ -66,6 +66,9 @@ _NUMBER: Final = re.compile(
 )
 """As converters of frameworks read a number: ``int`` and ``float`` of Python,
 ``parseInt`` and ``Number`` of JavaScript."""
+_INSECURE: Final = re.compile("(http|ws):")
+"""Schemes that programs write as ``https`` and ``wss``: agent hosts before they fetch,
+others as a site's HSTS (RFC 6797 section 8.3) or redirect says."""
 _BASES: Final = {"0x": 16, "0b": 2, "0o": 8}
 _EXACT: Final = 2**53
 """Whole numbers up to here are doubles; readers of doubles round larger ones."""
@@ -136,7 +139,8 @@ def shortened(resource: str) -> str:
 def reads_like(text: str, same_as: tuple[str, ...] = ()) -> str:
     """Return the fold of a resource: everything that programs may ignore is removed.
 
-    Case, escapes, look-alike and hidden characters, blanks, repeated slashes, dot
+    Case, escapes, look-alike and hidden characters, blanks, the missing ``s`` of
+    ``http`` and ``ws``, repeated slashes, dot
     segments, a slash at the end, path parameters, and a dot or one of *same_as* at the
     end of a segment are folded. A segment that is a whole number is written in plain
     digits: ``042``, ``+42``, ``42.0``, ``420e-1``, ``4_2`` and ``0x2a`` are ``42``; one
@@ -151,7 +155,9 @@ def reads_like(text: str, same_as: tuple[str, ...] = ()) -> str:
     Returns:
         the fold.
     """
-    if _OWN_FOLD.fullmatch(text) and not _ODD_NUMBER.search(text):
+    if _OWN_FOLD.fullmatch(text) and not (
+        _ODD_NUMBER.search(text) or _INSECURE.match(text)
+    ):
         return text
     return (_fold if len(text) <= _CACHED else _fold_long)(text, same_as)
 
@@ -159,7 +165,7 @@ def reads_like(text: str, same_as: tuple[str, ...] = ()) -> str:
 def _fold_once(text: str, same_as: tuple[str, ...]) -> str:
     for _ in range(_MOST_PASSES):
         before, text = text, _PATH_PARAMETERS.sub("", _plain_text(text))
-        text = _without_dots(text)
+        text = _secure(_without_dots(text))
         text = _without_endings(text.replace(":/", ":").strip("/"), same_as)
         text = _with_plain_numbers(text)
         if text == before:
@@ -202,10 +208,15 @@ def _part_reads_like(
     if begins and ends:
         return reads_like(part, same_as)
     text = _without_dots(_plain_text(part)).replace(":/", ":")
-    text = text.lstrip("/") if begins else text
+    text = _secure(text.lstrip("/")) if begins else text
     text = text.rstrip("/") if ends else text
     text = _without_endings(text, same_as, begins=begins, ends=ends)
     return _with_plain_numbers(text, begins=begins, ends=ends)
+
+
+def _secure(text: str) -> str:
+    insecure = _INSECURE.match(text)
+    return f"{insecure[1]}s{text[insecure.end(1) :]}" if insecure else text
 
 
 def _plain_text(text: str) -> str:

@@ -145,6 +145,19 @@ def test_evasive_spellings_read_like_the_resource(spelling: str) -> None:
     assert reads_like(spelling) == reads_like("calendar:board")
 
 
+@pytest.mark.parametrize("rest", ["://evil.test/x", "://evil.test:8080", ":a", ""])
+def test_a_url_reads_like_that_of_its_secure_scheme(rest: str) -> None:
+    """Agent hosts, HSTS and redirects make one of the other; a rule is for both."""
+    for scheme in ("http", "ws"):
+        given, secure = f"{scheme}{rest}", f"{scheme}s{rest}"
+        assert (reads_like(given) == reads_like(secure)) is bool(rest)
+        assert reads_like(f"%{ord(scheme[0]):x}{given[1:]}") == reads_like(given)
+        assert reads_like(reads_like(given)) == reads_like(given)
+        if rest:
+            assert fold_pattern((given, "")) == fold_pattern((secure, ""))
+    assert reads_like("git:http:a") == "git:http:a"
+
+
 @given(st.text(max_size=40) | st.text("aA:/%.2eEfF \\", max_size=12))
 def test_a_canonical_form_is_its_own_form(text: str) -> None:
     """Making a form canonical again changes nothing, and it reads as it did."""
