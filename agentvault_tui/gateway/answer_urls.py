@@ -7,8 +7,9 @@ the agent's token, method and body.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final
-from urllib.parse import quote, urljoin, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit, urlunsplit
 
 from agentvault_tui.errors import UnreadableRequestError
 from agentvault_tui.gateway.services import Service, is_host
@@ -68,6 +69,39 @@ class AnswerUrls:
             raise UpstreamError(502, "upstream_reset", text)
         return [(name, self._value(name, value)) for name, value in headers]
 
+    def check_redirect(
+        self, status: int, headers: list[Header], leads_away: Callable[[str, int], bool]
+    ) -> None:
+        """Refuse an answer that sends a client of the forward proxy to another service.
+
+        The proxy's password is with each request of the client: AgentVault would attach
+        the other service's credential to the request that this one made.
+
+        Args:
+            status: of the answer.
+            headers: of the answer.
+            leads_away: tells whether another service is at a host and port.
+
+        Raises:
+            UpstreamError: 502.
+        """
+        for name, value in headers:
+            refresh = _REFRESH.fullmatch(value) if name == b"refresh" else None
+            if name == b"location" and 300 <= status < 400:
+                url: bytes | None = value
+            elif name == b"refresh":
+                if refresh is None:
+                    raise _refused()
+                url = next((one for one in refresh.groups()[1:] if one), None)
+            else:
+                continue
+            found = None if url is None else self._resolve(url)
+            if isinstance(found, SplitResult):
+                origin = ServerOrigin.of(found)
+                if leads_away(origin.host, origin.port):
+                    text = "the service's answer leads to another service: ask there"
+                    raise UpstreamError(502, "upstream_reset", text)
+
     def _value(self, name: bytes, value: bytes) -> bytes:
         if name in {b"location", b"content-location"}:
             return self._url(value)
@@ -84,8 +118,8 @@ class AnswerUrls:
             return delay if url is None else delay + b"; url=" + self._url(url)
         return value
 
-    def _url(self, raw: bytes) -> bytes:
-        """Return a URL: of the service below ``/gw/``, of any other place absolute."""
+    def _resolve(self, raw: bytes) -> SplitResult | bytes:
+        """Return the parts of a URL of HTTP; any other as it is sent."""
         # Escaped, a backslash, tab or blank has one reading.
         text = quote(raw.strip(), safe=_URL_BYTES)
         scheme = _SCHEME.match(text)
@@ -95,11 +129,19 @@ class AnswerUrls:
             raise _refused()  # WHATWG's URL standard and RFC 3986 differ on it
         try:
             parts = urlsplit(urljoin(self._base, text))
-            origin = ServerOrigin.of(parts)
+            host = ServerOrigin.of(parts).host
         except ValueError:
             raise _refused() from None
-        if not is_host(origin.host) or "@" in parts.netloc:
+        if not is_host(host) or "@" in parts.netloc:
             raise _refused()
+        return parts
+
+    def _url(self, raw: bytes) -> bytes:
+        """Return a URL: of the service below ``/gw/``, of any other place absolute."""
+        parts = self._resolve(raw)
+        if isinstance(parts, bytes):
+            return parts
+        origin = ServerOrigin.of(parts)
         path = urlunsplit(("", "", parts.path or "/", parts.query, ""))
         below = _is_plain(path)
         if origin == self._origin and below:

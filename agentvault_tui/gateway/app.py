@@ -62,6 +62,7 @@ async def answer(
     source: str | None,
     token_sha256: str | None = None,
     own: frozenset[bytes] | None = None,
+    leads_away: Callable[[str, int], bool] = lambda *_: False,
 ) -> None:
     """Answer one request for *service*, whichever face it came by.
 
@@ -75,6 +76,7 @@ async def answer(
         source: the agent's address, if that is known.
         token_sha256: see `Incoming.token_sha256`.
         own: see `Incoming.own`.
+        leads_away: see `Incoming.leads_away`.
     """
     exchange: Exchange = scope.pop("exchange")
     gone = asyncio.get_running_loop().create_future()
@@ -94,6 +96,7 @@ async def answer(
         token_sha256=token_sha256,
         source=source,
         own=own,
+        leads_away=leads_away,
     )
     try:
         outcome = await forwarder.perform(incoming)

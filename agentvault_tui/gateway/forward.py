@@ -40,6 +40,7 @@ from agentvault_tui.gateway.services import Service, Services
 from agentvault_tui.gateway.spool import SpoolRoom
 from agentvault_tui.gateway.target import LONGEST
 from agentvault_tui.gateway.upstream import Answer, Outgoing, Upstream
+from agentvault_tui.gateway.write_turns import READS
 from agentvault_tui.model import Action, AgentId, TokenKind
 from agentvault_tui.text import visible
 from agentvault_tui.web.reply import Header
@@ -77,6 +78,8 @@ class Incoming:
     own: frozenset[bytes] | None = None
     """The values of ``Host`` by which the broker is reached, where the agent asks at
     ``/gw/``; None where it asks at the service's own URL."""
+    leads_away: Callable[[str, int], bool] = lambda *_: False
+    """See `AnswerUrls.check_redirect`, where it asks at the service's own URL."""
 
 
 @dataclass(eq=False, slots=True)
@@ -192,6 +195,7 @@ class _Parsed(NamedTuple):
     body: Body
     own: frozenset[bytes] | None
     """See `Incoming.own`."""
+    leads_away: Callable[[str, int], bool]
 
 
 class Forwarder:
@@ -327,7 +331,7 @@ class Forwarder:
             detail["body_sha256"] = content.sha256
             detail["body_bytes"] = len(content.encoded)
         ours = {name: value for name, value in incoming.headers if name in _OURS}
-        parsed = _Parsed(request, body, incoming.own)
+        parsed = _Parsed(request, body, incoming.own, incoming.leads_away)
         route = route_match.route
         call = Call(
             caller=caller,
@@ -417,9 +421,12 @@ class Forwarder:
             own = service.credential.kind == "connection"
             upstream = self._upstream(service, call.caller.agent.id if own else None)
             answer = await upstream.send(outgoing)
+            urls = AnswerUrls(service, outgoing.target, parsed.own or frozenset())
             if parsed.own is not None:
-                urls = AnswerUrls(service, outgoing.target, parsed.own)
                 answer.headers = urls.rewrite(answer.headers)
+            elif call.method not in READS:
+                away = parsed.leads_away
+                urls.check_redirect(answer.status, answer.headers, away)
             await self._admission.step()
             call.status, call.state = answer.status, "streaming"
             relayed = Relayed(call, answer, outgoing, body, self._over, pace)

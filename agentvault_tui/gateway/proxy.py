@@ -12,6 +12,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, NoReturn
 
 from agentvault_tui.broker.surroundings import peer_of
@@ -77,7 +78,9 @@ class Tunnel:
     host: str
     port: int
     service: str = ""
-    """The agent of its requests; empty for an opaque one."""
+    """The service of its requests; empty for an opaque one."""
+    own: bool = False
+    """Whether its requests are for the broker's own listener."""
     close: Callable[[], object] = field(default=lambda: None)
     """Ends it at once."""
     problem: CallRefusedError | None = None
@@ -192,8 +195,6 @@ class Proxy:
 
     def rule_for(self, client: ProxyClient, host: str, port: int) -> PassThrough | None:
         """Return the rule by which *client* may reach a foreign host, if any."""
-        if (host, port) == self._own:
-            return PassThrough(host, allow_private=True)
         own = client.run.pass_through if client.run else ()
         covering = [one for one in (*self._passed, *own) if one.covers(host, port)]
         # Of several the one that allows more: an operator wrote each of them.
@@ -237,6 +238,9 @@ class Proxy:
         if len(mine) >= TUNNELS_EACH:
             text = f"an agent may have {TUNNELS_EACH} tunnels"
             raise CallRefusedError(429, "slow_down", "too_many_tunnels", text)
+        if (host, port) == self._own:
+            # Not connected to: its requests would come from the broker's own address.
+            return Tunnel(client, host, port, own=True), None
         service = self.service_at(client, host, port)
         if service is not None:
             return Tunnel(client, host, port, service.name), None
@@ -272,9 +276,11 @@ class Proxy:
         try:
             if tunnel is None:
                 tunnel = await self._plain(scope)
-                if not tunnel.service:
-                    await self._agents.app(scope, receive, send)
-                    return
+            if tunnel.problem is not None:
+                raise tunnel.problem
+            if tunnel.own:
+                await self._agents.app(scope, receive, send)
+                return
             self._check(tunnel, scope)
         except CallRefusedError as refusal:
             await refusal.reply().send(send)
@@ -289,7 +295,17 @@ class Proxy:
             # The connection is the agent's own: what it says of proxies counts nothing.
             source=peer_of(scope),
             token_sha256=tunnel.client.token_sha256,
+            leads_away=partial(self._leads_away, tunnel.service),
         )
+
+    def _leads_away(self, name: str, host: str, port: int) -> bool:
+        """Check whether another service than *name*, or the broker, is at a place."""
+        there = {
+            one.name
+            for one in self._services
+            if (one.origin.host, one.origin.port) == (host, port)
+        }
+        return (host, port) == self._own or (bool(there) and name not in there)
 
     async def _plain(self, scope: Scope) -> Tunnel:
         """Take a request in absolute form for a service of plain HTTP."""
@@ -304,7 +320,7 @@ class Proxy:
     def _plain_target(self, client: ProxyClient, host_header: str) -> Tunnel:
         host, port = parse_authority(host_header, 80)
         if (host, port) == self._own:
-            return Tunnel(client, host, port)
+            return Tunnel(client, host, port, own=True)
         service = self.service_at(client, host, port)
         if service is None or service.origin.scheme != "http":
             text = "no service of plain HTTP is there; other hosts take CONNECT"
@@ -317,8 +333,6 @@ class Proxy:
         Raises:
             CallRefusedError: 421 (RFC 9110 section 7.4); 400 for a request of no path.
         """
-        if tunnel.problem is not None:
-            raise tunnel.problem
         if "exchange" not in scope:
             raise malformed("only the path / and those below it are asked for")
         host = dict(scope["headers"]).get(b"host", b"").decode("latin-1").lower()
@@ -330,13 +344,22 @@ class Proxy:
         if host not in {origin.authority, f"{origin.authority}:{origin.port}"}:
             raise misdirected_request("Host names another than the tunnel's target")
 
+    def context_of(self, tunnel: Tunnel) -> ssl.SSLContext:
+        """Return the certificate that a tunnel's client gets."""
+        if tunnel.own and (context := self._agents.tls_context) is not None:
+            return context
+        return self.authority.context(tunnel.host)
+
     def greet_tunnel(self, tunnel: Tunnel, transport: asyncio.Transport) -> None:
         """Note a mismatch between a tunnel's handshake and its target."""
         service = self._service(tunnel.service)
         secured = transport.get_extra_info("sslcontext") is not None
-        if service is None or secured != (service.origin.scheme == "https"):
+        scheme = service.origin.scheme if service is not None else ""
+        if tunnel.own:
+            scheme = self._agents.url.partition(":")[0]
+        if scheme != ("https" if secured else "http"):
             tunnel.problem = misdirected_request("the service speaks another scheme")
-        elif secured:
+        elif secured and not tunnel.own:
             name = asked_name(transport)
             # RFC 6066 section 3: an address is no name that a client asks for.
             allowed = {tunnel.host, *([None] if _is_address(tunnel.host) else [])}
@@ -440,7 +463,7 @@ class ProxyAcceptor(Acceptor):
                 first = await self.peek(connected)
                 if first:
                     secured = first[0] == HANDSHAKE
-                    tls = self.proxy.authority.context(tunnel.host) if secured else None
+                    tls = self.proxy.context_of(tunnel) if secured else None
                     await self._hand_on(connected, since, place, tunnel=tunnel, tls=tls)
                     handed = True
         finally:

@@ -270,6 +270,11 @@ class Listener:
         scheme = "https" if self._tls else "http"
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
+    @property
+    def tls_context(self) -> ssl.SSLContext | None:
+        """Return the certificate that peers get now, if this listener has TLS."""
+        return None if self._tls is None else self._tls.context()
+
     async def start(self) -> None:
         """Listen."""
         loop = asyncio.get_running_loop()

@@ -238,6 +238,64 @@ async def test_the_broker_itself_is_reached_by_the_proxy_too(proxied: Proxied) -
 # Who asks
 
 
+@pytest.mark.parametrize("absolute", [False, True])
+async def test_a_request_to_the_broker_by_its_proxy_has_its_clients_address(
+    proxied: Proxied, monkeypatch: pytest.MonkeyPatch, absolute: bool
+) -> None:
+    """The broker does not connect to itself: rules read where a request is from."""
+    listener, peers = proxied.stand.listener, list[Any]()
+    app = listener.app
+
+    async def noting(scope: Any, receive: Any, send: Any) -> None:
+        peers.append(scope["client"][0])
+        await app(scope, receive, send)
+
+    monkeypatch.setattr(listener, "app", noting)
+    at = f"127.0.0.1:{listener.port}".encode()
+    bearer = f"Authorization: Bearer {proxied.token}\r\n".encode()
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", proxied.port, local_addr=("127.0.0.2", 0)
+    )
+    path = b"/gw/api/v1/x"
+    if absolute:
+        path, bearer = b"http://" + at + path, bearer + basic(proxied.token)
+    else:
+        line = b"CONNECT " + at + b" HTTP/1.1\r\n"
+        writer.write(line + basic(proxied.token) + b"\r\n")
+        async with asyncio.timeout(PATIENT):
+            assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+    reply = await proxied.ask(get(path, at, bearer), asked=(reader, writer))
+    assert reply.startswith(b"HTTP/1.1 200"), reply
+    assert peers == ["127.0.0.2"]
+
+
+@pytest.mark.parametrize("method", [b"POST", b"GET"])
+@pytest.mark.parametrize("status", [b"307", b"303", b"201"])
+async def test_no_service_redirects_a_write_to_another_service(
+    proxied: Proxied, method: bytes, status: bytes
+) -> None:
+    """The proxy's password goes along, so AgentVault would attach that credential."""
+    to = [b""]
+
+    async def redirect(_: Received, writer: asyncio.StreamWriter) -> None:
+        head = b"HTTP/1.1 %s X\r\nContent-Length: 0\r\nLocation: " % status
+        writer.write(head + to[0] + b"\r\n\r\n")
+
+    proxied.secure.answer = redirect
+    ports = proxied.stand.upstream.port, proxied.stand.listener.port
+    away = [b"http://127.0.0.1:%d/pay/mallory" % one for one in ports]
+    for to[0], stays in (
+        *((one, False) for one in (*away, away[0].replace(b"http:", b""))),
+        *((one, True) for one in (b"/other", b"https://elsewhere.test/x")),
+        (f"https://{proxied.at}/other".encode(), True),
+    ):
+        length = b"Content-Length: 0\r\n" if method == b"POST" else b""
+        reply = await proxied.ask(get(more=length).replace(b"GET", method, 1))
+        passes = stays or method == b"GET" or status == b"201"
+        assert reply.startswith(b"HTTP/1.1 " + (status if passes else b"502")), reply
+        assert (to[0] in reply) is passes
+
+
 async def test_without_a_live_token_of_the_user_agent_nothing_opens(
     proxied: Proxied,
 ) -> None:
