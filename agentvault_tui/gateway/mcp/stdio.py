@@ -412,9 +412,8 @@ class McpProcess:
             except TimeoutError:
                 self._failed += 1
                 self._kill()
-                raise UpstreamError(
-                    504, "upstream_timeout", "the server does not begin"
-                ) from None
+                text = "the server does not begin"
+                raise UpstreamError(504, "upstream_timeout", text) from None
             except BaseException:
                 self._kill()
                 raise
@@ -443,9 +442,8 @@ class McpProcess:
                 raise _legacy_only()
             error = shown(bytes(envelope.get("error", b"")))
             log.warning("mcp/%s refuses initialize: %s", self.server.name, error)
-            raise UpstreamError(
-                502, "upstream_unreachable", "the server refuses to begin"
-            )
+            text = "the server refuses to begin"
+            raise UpstreamError(502, "upstream_unreachable", text)
         self.greeting = envelope["result"]
         if not self.modern:
             method = "notifications/initialized"
