@@ -544,6 +544,12 @@ class _Proxied(BoundedProtocol):
             self._proxy.closed(self._tunnel)
         super().connection_lost(error)
 
+    def _pass_over_upgrade(self, rest: bytes) -> None:
+        """Begin again with the whole URL, of which the path is left by now."""
+        if self._tunnel is None and self._url.startswith(b"/"):
+            self._url = b"http://" + dict(self._headers).get(b"host", b"") + self._url
+        super()._pass_over_upgrade(rest)
+
     def _check_target(self) -> None:
         """Refuse an absolute target that ``Host`` does not agree with."""
         host = dict(self._headers).get(b"host")

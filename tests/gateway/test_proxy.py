@@ -187,14 +187,18 @@ async def test_several_requests_of_a_tunnel_are_decided_one_by_one(
     assert len(await proxied.stand.records()) == 6
 
 
+@pytest.mark.parametrize("offer", [b"", b"Upgrade: h2c\r\nConnection: Upgrade\r\n"])
 async def test_a_request_in_absolute_form_reaches_a_service_of_plain_http(
-    proxied: Proxied,
+    proxied: Proxied, offer: bytes
 ) -> None:
-    """Where a service allows http, a tool without CONNECT reaches it too."""
+    """Where a service allows http, a tool without CONNECT reaches it too.
+
+    Java and `curl --http2` offer HTTP/2 with it, which is passed over.
+    """
     upstream = proxied.stand.upstream
     at = f"127.0.0.1:{upstream.port}".encode()
     said = basic(proxied.token)
-    asked = await proxied.send(get(b"http://" + at + b"/v1/x?q", at, said))
+    asked = await proxied.send(get(b"http://" + at + b"/v1/x?q", at, said + offer))
     reply = await proxied.ask(b"", asked=asked)
     assert reply.startswith(b"HTTP/1.1 200"), reply
     (received,) = upstream.received
