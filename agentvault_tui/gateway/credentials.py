@@ -362,7 +362,7 @@ class Credentials:
             value = json.loads(body)
             token, life = value["access_token"], float(value.get("expires_in", _UNSAID))
             rotated = value.get("refresh_token")
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None, None
         if status != 200 or not isinstance(token, str) or not token.isprintable():
             return None, None

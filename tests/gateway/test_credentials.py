@@ -120,7 +120,7 @@ class Endpoint:
             self.clients.append(request.header("authorization"))
             said = {"access_token": f"at_{self.issued}_0123456789", "expires_in": 3600}
             said |= self.reply
-        body = json.dumps(said).encode()
+        body = str(said.get("nested") or json.dumps(said)).encode()
         head = b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n" % (self.status, len(body))
         writer.write(head + body)
 
@@ -179,6 +179,7 @@ async def test_a_refresh_token_that_is_rotated_is_kept(
         (b"200 OK", {"access_token": None}),
         (b"200 OK", {"access_token": "two\nlines"}),
         (b"200 OK", {"access_token": "x" * 70_000}),
+        (b"200 OK", {"nested": "[" * 60_000}),
     ],
 )
 async def test_a_token_endpoint_that_gives_none_sends_no_call(
