@@ -95,9 +95,9 @@ class AnswerUrls:
                 url = next((one for one in refresh.groups()[1:] if one), None)
             else:
                 continue
-            found = None if url is None else self._resolve(url)
-            if isinstance(found, SplitResult):
-                origin = ServerOrigin.of(found)
+            parts = None if url is None else self._resolve(url)
+            if isinstance(parts, SplitResult):
+                origin = ServerOrigin.of(parts)
                 if leads_away(origin.host, origin.port):
                     text = "the service's answer leads to another service: ask there"
                     raise UpstreamError(502, "upstream_reset", text)

@@ -161,18 +161,18 @@ def _inner_documents(value: Any) -> list[Any]:
 
     An object is a list of its members: a reader may take either of two with one name.
     """
-    found, waiting = list[Any](), [value]
+    documents, waiting = list[Any](), [value]
     while waiting:
         one = waiting.pop()
         if isinstance(one, str):
             apart = inner_document(one, lambda pairs: [dict([one]) for one in pairs])
-            found += [] if apart is None else [apart]
+            documents += [] if apart is None else [apart]
             one = apart
         if isinstance(one, dict):
             waiting += one.values()
         elif isinstance(one, list):
             waiting += one
-    return found
+    return documents
 
 
 def _is_one(name: str, member: object) -> bool:

@@ -354,11 +354,11 @@ async def _decide(broker: Broker, request: Request) -> Verdict:
 
 def _hooks_of(broker: Broker, request: Request) -> list[tuple[HookTable, list[Action]]]:
     """Return the call-outs for a request, each with the actions in its scopes."""
-    found: dict[str, tuple[HookTable, list[Action]]] = {}
+    hooks: dict[str, tuple[HookTable, list[Action]]] = {}
     for action in (request.action, *request.others):
         for hook in broker.policy.limits.hooks_of(action):
-            found.setdefault(hook.id, (hook, []))[1].append(action)
-    return list(found.values())
+            hooks.setdefault(hook.id, (hook, []))[1].append(action)
+    return list(hooks.values())
 
 
 def _stricter(verdict: Verdict, answer: CallOutAnswer, request: Request) -> Verdict:
