@@ -9,7 +9,7 @@ import click
 
 from agentvault_tui.cli.framework import TimeSpan, command, pass_session
 from agentvault_tui.cli.lookup import agent_names, find_agent, scope_names
-from agentvault_tui.cli.output import Cell, Output
+from agentvault_tui.cli.output import Cell, Output, short_time
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.console.state.moments import plural
 from agentvault_tui.console.state.revocations import unnotified
@@ -237,7 +237,7 @@ def show_tree(session: CliSession, ref: str | None) -> None:
             out.cell("  " * one.depth + visible(one.agent.name, 40), "strong", 60),
             one.id,
             one.below,
-            one.expires_at,
+            short_time(one.expires_at),
             one.resource,
             one.scope,
         ]

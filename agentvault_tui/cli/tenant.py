@@ -14,7 +14,7 @@ import click
 
 from agentvault_tui.cli.device import followed, print_qr
 from agentvault_tui.cli.framework import group, pass_session
-from agentvault_tui.cli.output import Cell, Output, confirm
+from agentvault_tui.cli.output import Cell, Output, confirm, short_time
 from agentvault_tui.cli.people import only_embedded, open_users, record_change
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SharedClock, SystemClock, iso
@@ -392,11 +392,12 @@ def list_users(session: CliSession) -> None:
                 [
                     out.cell(person.name, "strong"),
                     ", ".join(person.roles),
-                    *(person.sub, person.created_at[:19] + "Z"),
+                    *(person.sub, short_time(person.created_at)),
                     " ".join(str(one["id"]) for one in passkeys[person.sub]),
                 ]
                 for person in people
             ],
+            keep=("SUBJECT", "PASSKEYS"),
         )
 
 
