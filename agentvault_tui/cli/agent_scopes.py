@@ -277,12 +277,15 @@ def _change_scopes(
 def say_cut(
     out: Output, answer: RevokeAnswer | ScopesAnswer | TokenRevokeAnswer
 ) -> None:
-    """Print how many calls were cut."""
+    """Print how many calls were cancelled, and how many may have taken effect."""
     if answer.calls_cut:
-        out.line(
-            f"{plural(answer.calls_cut, 'call')} cut in flight, of which the service "
-            f"had {answer.calls_sent} whole"
-        )
+        cancelled = f"{plural(answer.calls_cut, 'call')} in flight cancelled"
+        if answer.calls_sent:
+            cancelled += (
+                f", of which {answer.calls_sent} may have taken effect: "
+                "the service had received the whole request"
+            )
+        out.line(cancelled)
 
 
 def say_recorded(out: Output, answer: Ended) -> None:
