@@ -63,7 +63,7 @@ def factor(
         link, room = device.verification_uri_complete, width - _FACTOR_CELLS - _GAP
         if code := draw(link, room, height, ascii_only=pen.glyphs.ascii_only):
             room = width - code.width - _GAP
-            text = _factor_text(facts, times, pen, room, desk)
+            text = _factor_text(facts, times, pen, room, desk, scan=True)
             # The text comes first: a code beside a cut text is no help.
             if len(text) <= height:
                 rows = _beside(text, code, pen, room)
@@ -90,6 +90,8 @@ def _factor_text(
     pen: Pen,
     width: int,
     desk: Desk,
+    *,
+    scan: bool = False,
 ) -> list[Row]:
     row, palette = facts.row, pen.palette
     if (device := row.device) is None:
@@ -105,7 +107,7 @@ def _factor_text(
     if row.repeat:
         more = pen.paragraph(f"With {row.repeat.words}.", width, palette.danger)
     return [
-        *_way(device.verification_uri, desk, pen, width),
+        *_way(device.verification_uri, desk, pen, width, scan=scan),
         (("and enter", palette.muted),),
         *_plate(device.user_code, pen),
         *_here(device, desk, pen, width),
@@ -120,10 +122,15 @@ def _factor_text(
     ]
 
 
-def _way(link: str, desk: Desk, pen: Pen, width: int) -> list[Row]:
-    """Say where to open the link: over SSH this machine's loopback needs a tunnel."""
+def _way(link: str, desk: Desk, pen: Pen, width: int, *, scan: bool) -> list[Row]:
+    """Say where to open the link: over SSH this machine's loopback needs a tunnel.
+
+    With *scan*, a QR code is next to it: it opens a page that needs no code.
+    """
     muted, local = pen.palette.muted, on_loopback(link)
     where = "On this machine open" if local else "On another device open"
+    if scan:
+        where = "Scan the QR code, or open"
     rows: list[Row] = []
     if local and (line := tunnel(link, desk.ssh)):
         rows = [

@@ -248,6 +248,9 @@ async def test_the_qr_code_stands_whole_beside_code_and_link() -> None:
             assert len(rows) == (0 if no_color else 15)
             assert "K D R T - W Z N B" in text_of(app)
             assert "token minted" in text_of(app)
+            # The code of a QR opens the request's page, which asks for no code.
+            assert ("Scan the QR code, or open" in text_of(app)) is not no_color
+            assert ("On another device open" in text_of(app)) is no_color
 
 
 @pytest.mark.parametrize(
