@@ -285,6 +285,7 @@ def test_the_command_for_another_terminal_names_the_home(
     desk = scene().desk
     name_ways(desk, Home.locate().socket, {"AGENTVAULT_HOME": str(tmp_path)})
     assert desk.activate == f"agentvault --home {tmp_path} tenant activate"
+    assert desk.ledger == str(tmp_path)
     assert desk.user == " --user NAME"
 
 
