@@ -24,6 +24,7 @@ from agentvault_tui.errors import (
     TenantRefusedError,
     UsageError,
 )
+from agentvault_tui.model import CHANGE_ID
 from agentvault_tui.model.role import Role
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.requests import StepUpQuery, StepUpShowQuery
@@ -297,7 +298,12 @@ def _print_details(
     out.fields(
         [
             ("fingerprint", cell(details.fingerprint, "strong")),
-            ("agent", cell(f"{details.agent_name} ({details.agent_id})")),
+            (
+                "requested by"
+                if details.agent_id.startswith(f"{CHANGE_ID}_")
+                else "agent",
+                cell(f"{details.agent_name} ({details.agent_id})"),
+            ),
             ("wants to", cell(details.action, "strong")),
             ("grants", cell(details.scope)) if details.scope else None,
             ("on", cell(details.resource)),
