@@ -8,20 +8,19 @@ from typing import Final
 from rich.style import Style
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, cells
+from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, cells, wrap
 from agentvault_tui.console.draw.stepup import StepUpFacts
 from agentvault_tui.console.state.moments import clock_time, countdown
 from agentvault_tui.console.state.records import DeviceRow, StepUpRow
 from agentvault_tui.console.state.stepups import stages_of, subject
 from agentvault_tui.qr import Ground, QrCode, draw, on_loopback, tunnel
-from agentvault_tui.text import cell_width, visible_lines
+from agentvault_tui.text import cell_width
 
 _FACTOR_CELLS: Final = 36
 """Cells the text needs next to a QR code."""
 _GAP: Final = 2
 _PLATE: Final = Style(bold=True, reverse=True)
 """The code is visible by its ground, under any theme and without colour."""
-_MANY: Final = 100
 _GROUNDS: Final = {
     Ground.DARK_ON_LIGHT: Style(color="#000000", bgcolor="#ffffff"),
     Ground.DARK: Style(bgcolor="#000000"),
@@ -153,9 +152,8 @@ def _here(device: DeviceRow, desk: Desk, pen: Pen, width: int) -> list[Row]:
 
 
 def _unclipped(text: str, pen: Pen, width: int) -> list[Row]:
-    """Break a link or command anywhere and cut it nowhere: half leads elsewhere."""
-    lines = visible_lines(text, width, _MANY)
-    return [((line, pen.palette.strong),) for line in lines]
+    """Break a link or command at spaces, and truncate it nowhere."""
+    return [((line, pen.palette.strong),) for line in wrap(text, width)]
 
 
 def _plate(code: str, pen: Pen) -> list[Row]:

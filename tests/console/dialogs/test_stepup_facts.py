@@ -277,6 +277,17 @@ async def test_a_link_of_this_machine_is_no_qr(ssh: str, line: str) -> None:
         assert "token minted" in shown
 
 
+async def test_the_command_to_copy_breaks_at_spaces() -> None:
+    """No word of it goes over the edge of the dialog, whatever the home is called."""
+    for cells in range(20, 34, 2):
+        stand = scene()
+        stand.desk.activate = f"agentvault --home /{'h' * cells} tenant activate"
+        stand.authorize(ID)
+        async with opened(stand) as (app, _):
+            assert " --user" in text_of(app)
+            assert f"/{'h' * cells} " in text_of(app)
+
+
 def test_the_command_for_another_terminal_names_the_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
