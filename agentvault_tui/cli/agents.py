@@ -253,8 +253,9 @@ def _tell_new(session: CliSession, agent: NewAgentInfo) -> None:
         out.note("the secret is shown this once: put it where the agent reads it")
         if not _speaks_tls(session):
             out.note(
-                "while the broker is down any user of this machine can take its port "
-                "and be sent the secret: after `agentvault tls init` agents can tell"
+                "while the broker is down, any user of this machine can listen on its "
+                "port and receive the secret; with TLS (`agentvault tls init`) the "
+                "agent checks the certificate first"
             )
 
 
