@@ -9,7 +9,7 @@ import click
 
 from agentvault_tui.cli.framework import TimeSpan, command, pass_session
 from agentvault_tui.cli.lookup import agent_names, find_agent, scope_names
-from agentvault_tui.cli.output import Cell, Output
+from agentvault_tui.cli.output import Cell, Output, short_time
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.console.state.moments import plural
 from agentvault_tui.console.state.revocations import unnotified
@@ -237,7 +237,7 @@ def show_tree(session: CliSession, ref: str | None) -> None:
             out.cell("  " * one.depth + visible(one.agent.name, 40), "strong", 60),
             one.id,
             one.below,
-            one.expires_at,
+            short_time(one.expires_at),
             one.resource,
             one.scope,
         ]
@@ -277,12 +277,15 @@ def _change_scopes(
 def say_cut(
     out: Output, answer: RevokeAnswer | ScopesAnswer | TokenRevokeAnswer
 ) -> None:
-    """Print how many calls were cut."""
+    """Print how many calls were cancelled, and how many may have taken effect."""
     if answer.calls_cut:
-        out.line(
-            f"{plural(answer.calls_cut, 'call')} cut in flight, of which the service "
-            f"had {answer.calls_sent} whole"
-        )
+        cancelled = f"{plural(answer.calls_cut, 'call')} in flight cancelled"
+        if answer.calls_sent:
+            cancelled += (
+                f", of which {answer.calls_sent} may have taken effect: "
+                "the service had received the whole request"
+            )
+        out.line(cancelled)
 
 
 def say_recorded(out: Output, answer: Ended) -> None:

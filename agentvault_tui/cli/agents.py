@@ -28,7 +28,7 @@ from agentvault_tui.cli.agent_scopes import (
 from agentvault_tui.cli.event_search import Moment
 from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.lookup import agent_names, agent_pages, find_agent, scope_names
-from agentvault_tui.cli.output import Cell, Output
+from agentvault_tui.cli.output import Cell, Output, short_time
 from agentvault_tui.cli.revoking import (
     chosen_agents,
     print_revoked,
@@ -253,8 +253,9 @@ def _tell_new(session: CliSession, agent: NewAgentInfo) -> None:
         out.note("the secret is shown this once: put it where the agent reads it")
         if not _speaks_tls(session):
             out.note(
-                "while the broker is down any user of this machine can take its port "
-                "and be sent the secret: after `agentvault tls init` agents can tell"
+                "while the broker is down, any user of this machine can listen on its "
+                "port and receive the secret; with TLS (`agentvault tls init`) the "
+                "agent checks the certificate first"
             )
 
 
@@ -408,7 +409,10 @@ def _print_agent(
     _day(out, activity.quarters)
     if agent.listed_tokens:
         out.line()
-        tokens = [(t.id, t.kind, t.expires_at, t.scope) for t in agent.listed_tokens]
+        tokens = [
+            (t.id, t.kind, short_time(t.expires_at), t.scope)
+            for t in agent.listed_tokens
+        ]
         out.table(("TOKEN", "KIND", "EXPIRES", "SCOPE"), tokens)
 
 

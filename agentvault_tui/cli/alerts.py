@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from agentvault_tui.cli.framework import group, pass_session
+from agentvault_tui.cli.output import short_time
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.alerts import (
@@ -61,13 +62,13 @@ def dead(session: CliSession) -> None:
         [
             one.id,
             out.cell(one.sink),
-            out.cell(one.at[:19]),
+            short_time(one.at),
             out.cell(one.title, limit=60),
             out.cell(one.problem, limit=60),
         ]
         for one in dead_alerts
     ]
-    out.table(("ALERT", "SINK", "OF", "TITLE", "PROBLEM"), rows, keep=("ALERT",))
+    out.table(("ALERT", "SINK", "OF", "TITLE", "PROBLEM"), rows)
 
 
 @alerts.command("test", example="agentvault alerts test ops")

@@ -242,6 +242,10 @@ def run(argv: Sequence[str] | None = None) -> int:
         )
     except click.Abort:
         return INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as error:
+        # Its message is the whole help, which a line cannot hold.
+        click.echo(error.message, err=True)
+        return 2
     except click.UsageError as error:
         _say(_usage_line(error))
         return 2

@@ -12,7 +12,7 @@ import click
 from agentvault_tui.cli.device import followed, print_device
 from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.lookup import change_ids
-from agentvault_tui.cli.output import Output
+from agentvault_tui.cli.output import Output, short_time
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.cli.stepup import follow_approval, print_all, print_end
 from agentvault_tui.console.state.records import STEPUP_WORDS, stepup_state
@@ -54,26 +54,21 @@ def list_changes(session: CliSession, status: str | None, limit: int) -> None:
         return
     out.table(
         (
-            "ID",
-            "STATUS",
-            "REQUESTED BY",
-            "CHANGE",
-            "APPROVED",
-            "FINGERPRINT",
-            "EXPIRES",
+            *("ID", "STATUS", "EXPIRES", "FINGERPRINT", "APPROVED"),
+            *("REQUESTED BY", "CHANGE"),
         ),
         [
             [
                 item.id,
                 out.word(stepup_state(item.status)),
+                short_time(item.expires_at),
+                *(item.fingerprint, f"{item.have} of {item.need}"),
                 out.cell(item.requested_by.name, "strong", 40),
                 out.cell(item.summary, limit=120),
-                f"{item.have} of {item.need}",
-                *(item.fingerprint, item.expires_at[:16] + "Z"),
             ]
             for item in answer.changes
         ],
-        keep=("ID", "CHANGE"),
+        keep=("CHANGE",),
     )
 
 

@@ -20,7 +20,7 @@ import click
 
 from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.lookup import agent_names, find_agent
-from agentvault_tui.cli.output import Output
+from agentvault_tui.cli.output import Output, short_time
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.errors import RefusedError, UsageError
@@ -265,7 +265,7 @@ def list_connections(session: CliSession, agent: str | None) -> None:
                 out.cell(one.user_name or one.user, limit=40),
                 " ".join(one.scopes),
                 out.cell(" ".join(one.provider_scopes), limit=60),
-                "being removed" if one.removing else str(one.since)[:19],
+                "being removed" if one.removing else short_time(one.since),
                 _names(one.shared_with),
             ]
             for one in answer.connections

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -165,8 +166,10 @@ def _print_exported(
     of = f" of {head.seq}" if chosen else f" up to {head.seq}"
     out.line(f"{count} events{of} in ", out.cell(file))
     if form == "jsonl":
-        against = " --against HOME" if chosen else ""
-        out.line("check it anywhere: agentvault audit verify ", out.cell(file), against)
+        home = "HOME" if session.remote else shlex.quote(str(session.home.data))
+        against = f" --against {home}" if chosen else ""
+        line = f"agentvault audit verify {shlex.quote(str(file))}{against}"
+        out.line("verify it: ", out.cell(line, limit=2000))
 
 
 def _verify_elsewhere(session: CliSession) -> Verification:

@@ -9,7 +9,7 @@ from msgspec import to_builtins
 
 from agentvault_tui.cli.device import POLL, followed, print_device
 from agentvault_tui.cli.framework import command, pass_session
-from agentvault_tui.cli.output import Output
+from agentvault_tui.cli.output import Output, short_time
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock, parse_iso
 from agentvault_tui.operator_api import calls
@@ -91,8 +91,9 @@ def _print_here(out: Output, here: PresenceInfo) -> None:
     for each in here.operators:
         terminal = f" on {each.terminal}" if each.terminal else ""
         looks = f", looks at {each.looking_at}" if each.looking_at else ""
-        since = each.since[11:19]
-        line = f"{each.name}{terminal}, {each.face} since {since}Z{looks}"
+        line = (
+            f"{each.name}{terminal}, {each.face} since {short_time(each.since)}{looks}"
+        )
         rows.append(("connected", out.cell(line)))
     if here.unlisted:
         rows.append(("connected", out.cell(f"and {here.unlisted} more streams")))

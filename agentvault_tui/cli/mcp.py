@@ -60,7 +60,7 @@ def list_servers(session: CliSession) -> None:
         ]
         for one in servers
     ]
-    out.table(("NAME", "REACHED BY", "TOOLS", "OTHERS", ""), rows, keep=("NAME",))
+    out.table(("NAME", "REACHED BY", "TOOLS", "OTHERS", ""), rows)
     for text in waiting_edits(session, "mcp"):
         out.note(text)
 

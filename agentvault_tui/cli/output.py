@@ -13,10 +13,12 @@ import termios
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
+from agentvault_tui.clock import SystemClock, iso
 from agentvault_tui.errors import UsageError
 from agentvault_tui.operator_api.codec import encode
 from agentvault_tui.text import TWINS, Shown, cell_width, clip, visible
@@ -58,7 +60,15 @@ _WORDS: Final = {
 }
 _GAP: Final = "  "
 _LEAST: Final = 8
-"""A column is never cut below this many cells."""
+"""A column is never truncated below this many cells."""
+_WHOLE: Final = frozenset(
+    (
+        *("ID", "TOKEN", "STEP-UP", "CALL", "NAME", "AGENT", "FINGERPRINT"),
+        *("EXPIRES", "ENDS", "SEEN", "LAST USED", "SINCE", "ADDED", "CREATED"),
+        *("CHANGED", "ALERT"),
+    )
+)
+"""Columns that are never truncated: values to type or copy, and times."""
 
 
 class Cell(NamedTuple):
@@ -173,12 +183,13 @@ class Output:
         self,
         headers: Sequence[str],
         rows: Iterable[Sequence[object]],
-        keep: Sequence[str] = ("ID",),
+        keep: Sequence[str] = (),
     ) -> None:
-        """Print aligned columns, cut to the terminal's width if there is one.
+        """Print aligned columns, fitted to the terminal's width if there is one.
 
-        Values other than `Cell` become one. Columns in *keep* are never truncated:
-        values to type or copy must be whole.
+        Values other than `Cell` become one. Columns of `_WHOLE` and *keep* are never
+        truncated. If the columns do not fit on one line, the last ones follow on
+        further, indented lines.
         """
         lines = [[Cell(Shown(header), "quiet") for header in headers]]
         lines += [
@@ -189,40 +200,71 @@ class Output:
             max(cell_width(cell.text) for cell in column)
             for column in zip(*lines, strict=True)
         ]
-        self._fit(widths, [header in keep for header in headers])
+        whole = [header in _WHOLE or header in keep for header in headers]
+        parts = self._fit(widths, whole)
         for row in lines:
-            cells = [
-                Cell(clip(cell.text, width, ascii_only=self.ascii_only), cell.style)
-                for cell, width in zip(row, widths, strict=True)
-            ]
-            pads = [
-                " " * (width - cell_width(cell.text))
-                for cell, width in zip(cells, widths, strict=True)
-            ]
-            painted = [self._paint(cell) for cell in cells]
-            self._write(
-                _GAP.join(map("".join, zip(painted, pads, strict=True))).rstrip()
-            )
+            for number, part in enumerate(parts):
+                self._columns([(widths[at], row[at]) for at in part], bool(number))
 
     def row(self, *columns: tuple[int, Cell]) -> None:
-        """Print columns of given widths; a width of 0 takes the rest."""
+        """Print columns of given widths; a width of 0 takes the rest.
+
+        On a terminal that is too narrow for all, the last ones follow below,
+        indented and broken at spaces.
+        """
+        first: list[tuple[int, Cell]] = []
+        used, below = 0, list(columns)
+        while below:
+            width, cell = below[0]
+            used += (width or cell_width(cell.text)) + (len(_GAP) if first else 0)
+            if self.width is not None and used > self.width and first:
+                break
+            first.append(below.pop(0))
+        self._columns(first)
+        if texts := [cell.text for _, cell in below if cell.text]:
+            self._columns([(0, Cell(Shown(_GAP.join(texts))))], indented=True)
+
+    def _columns(
+        self, columns: Sequence[tuple[int, Cell]], indented: bool = False
+    ) -> None:
+        """Print one line; a single column that is too wide is broken at spaces."""
+        indent = _GAP if indented else ""
+        room = 2000 if self.width is None else max(self.width - len(indent), _LEAST)
+        if len(columns) == 1 and cell_width(columns[0][1].text) > room:
+            from agentvault_tui.console.draw.lines import wrap
+
+            cell = columns[0][1]
+            for text in wrap(cell.text, room):
+                self._write(indent + self._paint(Cell(Shown(text.strip()), cell.style)))
+            return
         pieces = []
         for width, cell in columns:
             text = clip(cell.text, width or 2000, ascii_only=self.ascii_only)
             pad = " " * max(width - cell_width(text), 0)
             pieces.append(self._paint(Cell(text, cell.style)) + pad)
-        self._write(_GAP.join(pieces).rstrip())
+        self._write((indent + _GAP.join(pieces)).rstrip())
 
-    def _fit(self, widths: list[int], fitted: Sequence[bool]) -> None:
-        """Shrink the widest columns until the line fits."""
-        columns = [index for index, keep in enumerate(fitted) if not keep]
-        while columns and self.width is not None:
-            if sum(widths) + len(_GAP) * (len(widths) - 1) <= self.width:
-                return
-            widest = max(columns, key=widths.__getitem__)
-            if widths[widest] <= _LEAST:
-                return
-            widths[widest] -= 1
+    def _fit(self, widths: list[int], whole: Sequence[bool]) -> list[range]:
+        """Shrink the widest columns, and return those of each line."""
+        if self.width is None:
+            return [range(len(widths))]
+        parts, start, used = [], 0, 0
+        for at, (width, fixed) in enumerate(zip(widths, whole, strict=True)):
+            least = width if fixed else min(width, _LEAST)
+            if at > start and used + least > self.width:
+                parts.append(range(start, at))
+                start, used = at, len(_GAP)  # further lines are indented
+            used += least + len(_GAP)
+        parts.append(range(start, len(widths)))
+        for number, part in enumerate(parts):
+            room = self.width - len(_GAP) * (len(part) - 1 + bool(number))
+            elastic = [at for at in part if not whole[at]]
+            while elastic and sum(widths[at] for at in part) > room:
+                widest = max(elastic, key=widths.__getitem__)
+                if widths[widest] <= _LEAST:
+                    break
+                widths[widest] -= 1
+        return parts
 
     def _paint(self, cell: Cell) -> str:
         style = _STYLES.get(cell.style)
@@ -244,6 +286,15 @@ def discard_output() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
+
+
+def short_time(text: str | None, now: datetime | None = None) -> str:
+    """Write a moment of JSON in UTC, with its date unless that is today."""
+    if not text:
+        return ""
+    if text[:10] == iso(now or SystemClock().now())[:10]:
+        return f"{text[11:19]}Z"
+    return f"{text[:10]} {text[11:16]}Z"
 
 
 def to_json(value: object) -> str:

@@ -104,7 +104,7 @@ def _print_chosen(out: Output, chosen: list[AgentInfo]) -> None:
         ]
         for agent in chosen
     ]
-    out.table(("AGENT", "ID", "OWNER", "SCOPES", "TOKENS"), rows, keep=("AGENT", "ID"))
+    out.table(("AGENT", "ID", "OWNER", "SCOPES", "TOKENS"), rows)
 
 
 def print_revoked(session: CliSession, answer: RevokeAnswer) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agentvault_tui.cli.framework import group, pass_session
+from agentvault_tui.cli.output import short_time
 from agentvault_tui.cli.session import CliSession, sign_in_needed
 from agentvault_tui.errors import UnreachableError, UsageError
 from agentvault_tui.model import Actor
@@ -144,15 +145,15 @@ def list_secrets(session: CliSession) -> None:
         [
             out.cell(one.name, "strong"),
             out.cell(", ".join(one.for_), limit=300),
-            out.cell(one.created_at[:19]),
-            out.cell(one.changed_at[:19]),
+            short_time(one.created_at),
+            short_time(one.changed_at),
             out.cell(one.changed_by),
             out.cell(", ".join(map(_shown, one.users)), limit=300),
         ]
         for one in listing.secrets
     ]
     headers = ("NAME", "FOR", "CREATED", "CHANGED", "BY", "USED BY")
-    out.table(headers, rows, keep=("NAME", "FOR", "USED BY"))
+    out.table(headers, rows, keep=("FOR", "USED BY"))
 
 
 def _shown(user: SecretUserInfo) -> str:

@@ -20,7 +20,7 @@ from agentvault_tui.cli.config_files import (
 )
 from agentvault_tui.cli.framework import FILE, group, pass_session
 from agentvault_tui.cli.lookup import agent_names, find_agent, service_names
-from agentvault_tui.cli.output import Output
+from agentvault_tui.cli.output import Output, short_time
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.errors import NotFoundError, UsageError
@@ -64,12 +64,12 @@ def list_services(session: CliSession) -> None:
             out.cell(one.credential.kind),
             out.cell(len(one.routes)),
             out.word(one.health),
-            out.cell((one.last_used_at or "")[:19]),
+            short_time(one.last_used_at),
         ]
         for one in listing.services
     ]
     headers = ("NAME", "ORIGIN", "CREDENTIAL", "ROUTES", "HEALTH", "LAST USED")
-    out.table(headers, rows, keep=("NAME",))
+    out.table(headers, rows)
 
 
 @services.command("show", example="agentvault services show stripe")

@@ -8,7 +8,7 @@ from datetime import datetime
 import click
 
 from agentvault_tui.cli.framework import command, pass_session
-from agentvault_tui.cli.output import Cell, Output
+from agentvault_tui.cli.output import Cell, Output, short_time
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock, parse_iso, span
 from agentvault_tui.operator_api import calls as api
@@ -76,7 +76,7 @@ def _print_team(out: Output, team: TeamInfo, *, away: bool) -> None:
             f"{one.id} (asked)" if one.id == team.broker else one.id,
             one.host,
             one.version,
-            one.last_seen_at,
+            short_time(one.last_seen_at),
             _word(
                 out, "not known" if away else one.reason or "in step", good="in step"
             ),
@@ -111,7 +111,7 @@ def calls(session: CliSession, *, follow: bool, call_id: str | None) -> None:
             for one in answer.calls
         ]
         headers = (*_HEADERS, "BROKER") if names else _HEADERS
-        out.table(headers, rows, keep=("CALL", "AGENT", "REQUEST"))
+        out.table(headers, rows, keep=("REQUEST",))
         return
     for one in answer.calls:
         _print_call(out, one, names)

@@ -24,7 +24,7 @@ from agentvault_tui.cli.framework import (
     pass_session,
 )
 from agentvault_tui.cli.lookup import agent_names, find_agent, stepup_ids
-from agentvault_tui.cli.output import Output
+from agentvault_tui.cli.output import Output, short_time
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock, parse_iso
 from agentvault_tui.console.state.records import (
@@ -88,12 +88,14 @@ def list_stepups(
 
     read = Intake(ascii_only=out.ascii_only).stepup
     out.table(
-        ("ID", "STATUS", "AGENT", "WANTS", "ON", "RISK", "FINGERPRINT", "EXPIRES"),
+        ("ID", "STATUS", "AGENT", "RISK", "FINGERPRINT", "EXPIRES", "WANTS", "ON"),
         [
             [
                 item.id,
                 out.word(stepup_state(item.status)),
                 out.cell(item.agent_name, "strong", 40),
+                out.word(item.risk),
+                *(item.fingerprint, short_time(item.expires_at)),
                 out.cell(
                     subject(row)
                     if row.is_change
@@ -103,12 +105,10 @@ def list_stepups(
                 out.cell("NOTHING LIMITS IT", "bad")
                 if item.unlimited
                 else out.cell(item.resource, limit=40),
-                out.word(item.risk),
-                *(item.fingerprint, item.expires_at[11:19] + "Z"),
             ]
             for item, row in zip(answer.stepups, map(read, answer.stepups), strict=True)
         ],
-        keep=("ID", "WANTS"),
+        keep=("WANTS",),
     )
 
 

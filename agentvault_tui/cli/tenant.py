@@ -14,7 +14,7 @@ import click
 
 from agentvault_tui.cli.device import followed, print_qr
 from agentvault_tui.cli.framework import group, pass_session
-from agentvault_tui.cli.output import Cell, Output, confirm
+from agentvault_tui.cli.output import Cell, Output, confirm, short_time
 from agentvault_tui.cli.people import only_embedded, open_users, record_change
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SharedClock, SystemClock, iso
@@ -24,6 +24,7 @@ from agentvault_tui.errors import (
     TenantRefusedError,
     UsageError,
 )
+from agentvault_tui.model import CHANGE_ID
 from agentvault_tui.model.role import Role
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.requests import StepUpQuery, StepUpShowQuery
@@ -297,7 +298,12 @@ def _print_details(
     out.fields(
         [
             ("fingerprint", cell(details.fingerprint, "strong")),
-            ("agent", cell(f"{details.agent_name} ({details.agent_id})")),
+            (
+                "requested by"
+                if details.agent_id.startswith(f"{CHANGE_ID}_")
+                else "agent",
+                cell(f"{details.agent_name} ({details.agent_id})"),
+            ),
             ("wants to", cell(details.action, "strong")),
             ("grants", cell(details.scope)) if details.scope else None,
             ("on", cell(details.resource)),
@@ -392,11 +398,12 @@ def list_users(session: CliSession) -> None:
                 [
                     out.cell(person.name, "strong"),
                     ", ".join(person.roles),
-                    *(person.sub, person.created_at[:19] + "Z"),
+                    *(person.sub, short_time(person.created_at)),
                     " ".join(str(one["id"]) for one in passkeys[person.sub]),
                 ]
                 for person in people
             ],
+            keep=("SUBJECT", "PASSKEYS"),
         )
 
 

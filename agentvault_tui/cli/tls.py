@@ -73,6 +73,10 @@ def init(
         session.out.note(
             'name it in config.toml: tls_cert = "tls/cert.pem", tls_key = "tls/key.pem"'
         )
+        session.out.note(
+            "browsers and phones have to trust its authority: `agentvault tls show"
+            " --ca` prints it for a file that you install there"
+        )
         return
     _print_environment(session.out, shape)
     if first:

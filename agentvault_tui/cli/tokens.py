@@ -7,6 +7,7 @@ import click
 from agentvault_tui.cli.agent_scopes import say_cut, say_recorded
 from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.lookup import agent_names, agent_pages, find_agent, token_ids
+from agentvault_tui.cli.output import short_time
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.console.state.moments import plural
 from agentvault_tui.operator_api import calls, requests
@@ -44,12 +45,12 @@ def list_tokens(session: CliSession, agent: str | None) -> None:
             token.id,
             out.cell(names[token.agent_id], "strong", 40),
             f"{token.kind}, once" if token.single_use else token.kind,
-            token.expires_at,
+            short_time(token.expires_at),
             out.cell(token.scope, limit=2000),
         ]
         for token in live
     ]
-    out.table(("TOKEN", "AGENT", "KIND", "EXPIRES", "SCOPE"), rows, keep=("TOKEN",))
+    out.table(("TOKEN", "AGENT", "KIND", "EXPIRES", "SCOPE"), rows)
 
 
 @tokens.command("revoke", example="agentvault tokens revoke tok_8m1c4tq9x2w7k3zn")

@@ -80,6 +80,8 @@ class Desk:
     """``SSH_CONNECTION``, when the terminal is elsewhere (sshd(8))."""
     activate: str = "agentvault tenant activate"
     """The command that takes a code of the embedded tenant of this home."""
+    ledger: str = "HOME"
+    """The home directory to compare an export with, as a word of a command."""
     elsewhere: str = ""
     """Host and port of the broker, where it is on another machine."""
     user: str = " --user NAME"
@@ -167,9 +169,10 @@ def name_ways(desk: Desk, broker: BrokerAddress, environ: Mapping[str, str]) -> 
         desk.elsewhere = broker.url.removeprefix("https://")
         return
     socket = broker
+    desk.ledger = shlex.quote(str(Home.locate().data))
     if environ.get("AGENTVAULT_HOME") or socket != Home.locate().socket:
-        home = shlex.quote(str(socket.parent.parent))
-        desk.activate = f"agentvault --home {home} tenant activate"
+        desk.ledger = shlex.quote(str(socket.parent.parent))
+        desk.activate = f"agentvault --home {desk.ledger} tenant activate"
     script = Home(socket.parent.parent, socket.parent.parent).demo_approve
     if script.exists():
         desk.activate, desk.user = shlex.quote(str(script)), ""

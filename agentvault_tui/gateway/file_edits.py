@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import tomllib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -178,7 +179,7 @@ class FileEdits:
         """Judge an edit of a team's file."""
         if after is None:
             return self.opened_by(path, before)
-        return Loosens(_KINDS, {"origin": _origin(after)})
+        return Loosens(_KINDS, _destination(after))
 
     def opened_by(self, path: str, before: str | None = None) -> Loosens | None:
         """Return the loosening by the removal of a file, if it is one.
@@ -241,7 +242,11 @@ def _shown(source: str | None) -> str | None:
     return None if source is None else render_source(source)
 
 
-def _origin(source: str) -> str:
-    """Return where a file sends requests, for the person who approves it."""
+def _destination(source: str) -> dict[str, str]:
+    """Word where a file sends requests or what it starts, for its approver."""
     table = tomllib.loads(split_source(source)[0])
-    return visible(str(table.get("origin") or table.get("url") or "nowhere"), 200)
+    if command := table.get("command"):
+        words = shlex.join(map(str, command))
+        return {"starts": visible(f"{words} (as the broker's user)", 500)}
+    origin = table.get("origin") or table.get("url")
+    return {"origin": visible(str(origin), 200)} if origin else {}

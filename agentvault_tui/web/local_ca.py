@@ -142,7 +142,11 @@ def renew(
     if made:
         _make_ca(files, wanted, now, replace=new_ca)
     ca, ca_key = _authority(files, now)
-    _check_may_vouch(ca, wanted)
+    if foreign := _find_foreign(ca, wanted):
+        raise ConflictError(
+            f"this home directory's authority may not vouch for {foreign}",
+            _replacement(CaFiles.of(home).leaf, more, public=public),
+        )
     files.leaf.key.parent.mkdir(mode=0o700, exist_ok=True)
     _make_leaf(files.leaf, ca, ca_key, wanted, now)
     return made
@@ -325,19 +329,32 @@ def _permitted(names: tuple[str, ...]) -> list[x509.GeneralName]:
     return subtrees
 
 
-def _check_may_vouch(ca: x509.Certificate, names: tuple[str, ...]) -> None:
-    """Refuse names outside the authority's constraints: clients say no reason."""
+def _replacement(agents: TlsFiles, names: list[str], *, public: bool) -> str:
+    """Word the replacement of the authority; it also replaces the agents' certificate.
+
+    A certificate of the authority for agents has to be made before a public one.
+    """
+    chosen, again = " --public" if public else "", ""
+    if agents.cert.exists():
+        before = read_certificate(agents.cert).names
+        names = [*(one for one in before if one not in LOCAL_NAMES), *names]
+        chosen, again = "", "; then run this again" if public else ""
+    line = "".join(f" --name {name}" for name in dict.fromkeys(names))
+    return (
+        f"replace it with `agentvault tls init --new-ca{chosen}{line}`, and give the "
+        f"new one to all that trust the old one{again}"
+    )
+
+
+def _find_foreign(ca: x509.Certificate, names: tuple[str, ...]) -> str | None:
+    """Find a name outside the authority's constraints: clients say no reason."""
     try:
         limits = ca.extensions.get_extension_for_class(x509.NameConstraints).value
     except x509.ExtensionNotFound:
-        return  # not one of ours; it has no limits
+        return None  # not one of ours; it has no limits
     permitted = limits.permitted_subtrees or []
-    for name in names:
-        if not any(_covers(tree, name) for tree in permitted):
-            raise ConflictError(
-                f"this home's authority may not vouch for {name}",
-                "add --new-ca to make another that may: agents must then be given it",
-            )
+    outside = (n for n in names if not any(_covers(tree, n) for tree in permitted))
+    return next(outside, None)
 
 
 def _covers(tree: x509.GeneralName, name: str) -> bool:

@@ -187,6 +187,14 @@ def test_wrong_usage_is_one_line_and_two(
     assert hint in answer.err
 
 
+@pytest.mark.parametrize("name", ["changes", "mcp", "tenant user"])
+def test_a_group_alone_prints_its_help_line_by_line(name: str, cli: Run) -> None:
+    """A group without a command exits 2 and prints its help as `--help` does."""
+    answer = cli(*name.split())
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err == cli(*name.split(), "--help").out
+
+
 ONLINE = [
     ["agents", "list"],
     ["agents", "show", "a"],

@@ -249,6 +249,10 @@ def test_a_filtered_export_verifies_as_a_selection(
     header, *events = map(json.loads, chosen.read_text().splitlines())
     assert [event["seq"] for event in events] == [event["seq"] for event in found]
     assert header["selection"]["filter"] == f"agent:{agent.id} outcome:allowed"
+    printed = av("audit", "export", str(chosen), *line, "--force").out
+    shown = printed.partition("verify it: agentvault ")[2].split()
+    assert shown[-2:] == ["--against", str(broker.home)]
+    assert cli(*shown).code == 0
     av("audit", "export", str(whole))
     alone = cli("audit", "verify", str(chosen))
     assert alone.code == 1

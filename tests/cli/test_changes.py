@@ -69,6 +69,7 @@ def test_a_change_is_listed_shown_denied_and_approved() -> None:
             )
             assert done.returncode == 0, done.stdout + done.stderr
             assert "accepted it" in done.stdout + done.stderr
+            assert "requested by" in done.stdout
             rest, _ = process.communicate(timeout=PATIENT)
         assert process.returncode == 0
         assert json.loads(rest)["status"] == "applied"

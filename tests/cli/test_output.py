@@ -17,7 +17,13 @@ from msgspec import convert
 
 from agentvault_tui.cli.audit import print_event
 from agentvault_tui.cli.device import print_qr
-from agentvault_tui.cli.output import Output, ascii_terminal, one_line, to_json
+from agentvault_tui.cli.output import (
+    Output,
+    ascii_terminal,
+    one_line,
+    short_time,
+    to_json,
+)
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.text import cell_width
 
@@ -103,6 +109,71 @@ def test_a_table_fits_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
         assert cell_width(line) <= 40
     assert "short" in line
     assert "sup_pmq5h75jzqvcz9v3" in line
+
+
+@pytest.mark.parametrize(("width", "lines"), [(80, 3), (120, 2)])
+def test_a_table_of_requests_shows_ids_and_times_whole(
+    width: int, lines: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Columns that do not fit follow on indented lines: none wraps or is cut."""
+    out = Output(terminal=True, width=width)
+    ids = ("sup_pmq5h75jzqvcz9v3", "calendar-agent-of-finance")
+    ends = short_time("2026-12-02T16:34:12.000000Z", NOW)
+    wants = "send:payment 4,200.00 USD to Northwind GmbH and 2 more"
+    row = [
+        *ids,
+        out.cell("verifying"),
+        "1273",
+        ends,
+        out.cell(wants),
+        out.cell("x" * 40),
+    ]
+    out.table(
+        ("ID", "AGENT", "STATUS", "FINGERPRINT", "EXPIRES", "WANTS", "ON"),
+        [row, row],
+        keep=("WANTS",),
+    )
+    rows = capsys.readouterr().out.splitlines()
+    assert all(cell_width(line) <= width for line in rows)
+    assert [line[:1] for line in rows] == ["I", *" " * (lines - 1)] + 2 * [
+        "s",
+        *" " * (lines - 1),
+    ]
+    for text in (*ids, "1273", "2026-12-02 16:34Z", wants):
+        assert sum(text in line for line in rows) == 2
+    assert rows[lines].index("1273") == rows[0].index("FINGERPRINT")
+
+
+def test_a_value_wider_than_the_terminal_is_broken_at_spaces(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A column that must be whole and has no room on a line continues on more."""
+    out, text = Output(terminal=True, width=40), "grants send:payment to coder " * 3
+    out.table(("ID", "CHANGE"), [["chg_1", out.cell(text)]], keep=("CHANGE",))
+    rows = capsys.readouterr().out.splitlines()
+    assert all(cell_width(line) <= 40 for line in rows)
+    assert " ".join(" ".join(rows[3:]).split()) == text.strip()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_an_event_does_not_wrap(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """If columns of fixed widths do not fit, the last ones follow below, whole."""
+    out = Output(terminal=True, width=width)
+    why = "not granted to this agent: read:records; granted: send:payment " * 2
+    texts = ("1842", "2026-12-01T16:34:12Z", "denied", "agent", "read:records", why)
+    widths = (7, 20, 8, 18, 20, 0)
+    out.row(*((n, out.cell(text)) for n, text in zip(widths, texts, strict=True)))
+    rows = capsys.readouterr().out.splitlines()
+    assert all(cell_width(line) <= width for line in rows)
+    assert rows[0].startswith("1842     2026-12-01T16:34:12Z  denied    agent")
+    assert " ".join(" ".join(rows).split()).endswith(why.strip())
+
+
+def test_a_time_has_its_date_if_the_day_is_another_one() -> None:
+    """A time of tomorrow must not look like one of today that has passed."""
+    assert short_time("2026-11-24T16:34:12.000000Z", NOW) == "16:34:12Z"
+    assert short_time("2026-11-25T16:34:12.000000Z", NOW) == "2026-11-25 16:34Z"
+    assert short_time(None, NOW) == ""
 
 
 def test_a_qr_code_is_printed_whole_or_not_at_all(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -202,6 +203,9 @@ async def test_who_approves_an_edit_sees_the_lines_that_differ(
         await gateway.look()
         (change,) = waiting(bench)
         assert [f"+{line}" for line in command.splitlines()] == differing(change)[1:]
+        facts = json.loads(change.parameters_json)
+        assert facts["starts"] == "/bin/sh -c id (as the broker's user)"
+        assert "origin" not in facts
     file.write_text(EVIL)
     async with started(short, clock) as (bench, gateway):
         changes = {one.resource: one for one in waiting(bench)}

@@ -170,7 +170,10 @@ def test_a_passkey_approves_exactly_the_digest(
 def test_password_and_one_time_code_approve_without_a_script(stand: Stand) -> None:
     """A session is not enough: both are asked for again with the approval."""
     flow = stand.ask()
-    stand.sign_in(stand.alice)
+    page = stand.sign_in(stand.alice)
+    form = stand.phone.answer.text.partition('id="factors"')[2].partition("</form>")[0]
+    assert page.values["headline"] in form, "on a phone the top is out of view"
+    assert page.values["fingerprint"] in form
     otp = stand.tenant.otp(stand.alice)
     page = stand.phone.send("factors", password="wrong", otp=otp)
     assert page.error == "wrong_sign_in"

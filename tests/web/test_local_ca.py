@@ -156,6 +156,31 @@ def test_an_authority_is_replaced_only_by_name(home: Home) -> None:
     assert "broker.test" in read_certificate(files.leaf.cert).names
 
 
+def test_the_command_that_replaces_an_authority_works(home: Home) -> None:
+    """The error of a public name has the command, with the agents' names."""
+    renew(home, ["broker.test"])
+    with pytest.raises(ConflictError, match="may not vouch for ops") as error:
+        renew(home, ["ops.test"], public=True)
+    line = "agentvault tls init --new-ca --name broker.test --name ops.test"
+    assert f"`{line}`" in error.value.remedy
+    assert error.value.remedy.endswith("then run this again")
+    renew(home, ["broker.test", "ops.test"], new_ca=True)
+    renew(home, ["ops.test"], public=True)
+    assert "ops.test" in read_certificate(CaFiles.of(home, public=True).leaf.cert).names
+
+
+def test_an_authority_without_agents_is_replaced_with_the_public_one(
+    home: Home,
+) -> None:
+    """If agents have no certificate, the command makes none for them."""
+    renew(home, ["ops.test"], public=True)
+    with pytest.raises(ConflictError) as error:
+        renew(home, ["other.test"], public=True)
+    assert "--new-ca --public --name other.test`" in error.value.remedy
+    renew(home, ["other.test"], public=True, new_ca=True)
+    assert not CaFiles.of(home).leaf.cert.exists()
+
+
 @pytest.mark.parametrize("lost", ["tls-ca.pem", "tls-ca-key.pem"])
 def test_half_an_authority_is_not_made_whole_silently(home: Home, lost: str) -> None:
     """With one of the two gone, nothing is made until someone decides."""

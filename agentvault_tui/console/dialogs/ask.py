@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -138,7 +139,13 @@ class ExportDialog(Dialog[None]):
     def _progress(self, width: int) -> list[Row]:
         pen, p, export = self.pen, self.pen.palette, self._export
         if self.done:
-            return pen.facts("Done" if self._ok else "Not done", self.done, width, 4)[0]
+            label = "Done" if self._ok else "Not done"
+            rows = pen.facts(label, self.done, width, 4)[0]
+            if self._ok and self._path is not None and self._path.suffix != ".csv":
+                shown = self.desk.mirror.intake.shown(shlex.quote(str(self._path)), 800)
+                line = f"agentvault audit verify {shown} --against {self.desk.ledger}"
+                rows += pen.facts("Verify", line, width, 6)[0]
+            return rows
         fraction = export.looked / max(export.upto, 1)
         return [
             pen.fact("Written", (plural(export.written, "event"), p.strong)),

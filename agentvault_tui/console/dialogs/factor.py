@@ -8,20 +8,19 @@ from typing import Final
 from rich.style import Style
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, cells
+from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, cells, wrap
 from agentvault_tui.console.draw.stepup import StepUpFacts
 from agentvault_tui.console.state.moments import clock_time, countdown
 from agentvault_tui.console.state.records import DeviceRow, StepUpRow
 from agentvault_tui.console.state.stepups import stages_of, subject
 from agentvault_tui.qr import Ground, QrCode, draw, on_loopback, tunnel
-from agentvault_tui.text import cell_width, visible_lines
+from agentvault_tui.text import cell_width
 
 _FACTOR_CELLS: Final = 36
 """Cells the text needs next to a QR code."""
 _GAP: Final = 2
 _PLATE: Final = Style(bold=True, reverse=True)
 """The code is visible by its ground, under any theme and without colour."""
-_MANY: Final = 100
 _GROUNDS: Final = {
     Ground.DARK_ON_LIGHT: Style(color="#000000", bgcolor="#ffffff"),
     Ground.DARK: Style(bgcolor="#000000"),
@@ -63,7 +62,7 @@ def factor(
         link, room = device.verification_uri_complete, width - _FACTOR_CELLS - _GAP
         if code := draw(link, room, height, ascii_only=pen.glyphs.ascii_only):
             room = width - code.width - _GAP
-            text = _factor_text(facts, times, pen, room, desk)
+            text = _factor_text(facts, times, pen, room, desk, scan=True)
             # The text comes first: a code beside a cut text is no help.
             if len(text) <= height:
                 rows = _beside(text, code, pen, room)
@@ -90,6 +89,8 @@ def _factor_text(
     pen: Pen,
     width: int,
     desk: Desk,
+    *,
+    scan: bool = False,
 ) -> list[Row]:
     row, palette = facts.row, pen.palette
     if (device := row.device) is None:
@@ -105,7 +106,7 @@ def _factor_text(
     if row.repeat:
         more = pen.paragraph(f"With {row.repeat.words}.", width, palette.danger)
     return [
-        *_way(device.verification_uri, desk, pen, width),
+        *_way(device.verification_uri, desk, pen, width, scan=scan),
         (("and enter", palette.muted),),
         *_plate(device.user_code, pen),
         *_here(device, desk, pen, width),
@@ -120,10 +121,15 @@ def _factor_text(
     ]
 
 
-def _way(link: str, desk: Desk, pen: Pen, width: int) -> list[Row]:
-    """Say where to open the link: over SSH this machine's loopback needs a tunnel."""
+def _way(link: str, desk: Desk, pen: Pen, width: int, *, scan: bool) -> list[Row]:
+    """Say where to open the link: over SSH this machine's loopback needs a tunnel.
+
+    With *scan*, a QR code is next to it: it opens a page that needs no code.
+    """
     muted, local = pen.palette.muted, on_loopback(link)
     where = "On this machine open" if local else "On another device open"
+    if scan:
+        where = "Scan the QR code, or open"
     rows: list[Row] = []
     if local and (line := tunnel(link, desk.ssh)):
         rows = [
@@ -146,9 +152,8 @@ def _here(device: DeviceRow, desk: Desk, pen: Pen, width: int) -> list[Row]:
 
 
 def _unclipped(text: str, pen: Pen, width: int) -> list[Row]:
-    """Break a link or command anywhere and cut it nowhere: half leads elsewhere."""
-    lines = visible_lines(text, width, _MANY)
-    return [((line, pen.palette.strong),) for line in lines]
+    """Break a link or command at spaces, and truncate it nowhere."""
+    return [((line, pen.palette.strong),) for line in wrap(text, width)]
 
 
 def _plate(code: str, pen: Pen) -> list[Row]:

@@ -115,7 +115,9 @@ class PanicDialog(Confirm[Revoked]):
             pen.stage("done", "closed here", ended.here),
             *cautioned(pen, ended, width),
             EMPTY,
-            pen.fact("Ended", (f"{ended.ended} of {agents}", pen.palette.strong)),
+            *pen.facts(
+                "Ended", f"{ended.ended} of {agents}", width, 2, pen.palette.strong
+            )[0],
             pen.fact("Reason", (self.reason() or "none given", pen.palette.text)),
             *self.notes(pen, width),
             EMPTY,

@@ -250,7 +250,7 @@ class RestoreDialog(Confirm[float]):
                 pen.stage("done", "closed here", ended.here),
                 *cautioned(pen, ended, width),
                 EMPTY,
-                pen.fact("Ended", (ended.ended, pen.palette.strong)),
+                *pen.facts("Ended", ended.ended, width, 2, pen.palette.strong)[0],
             ]
         took = "" if self.answer is None else f"{self.answer:.1f} ms"
         rows = [pen.stage("done", "served again", took), EMPTY]

@@ -20,7 +20,12 @@ from textual.widgets import Input
 
 from agentvault_tui.console.desk import Desk, copy, offered_undo, undo_restore
 from agentvault_tui.console.draw.layout import Box, frame
-from agentvault_tui.console.messages import ShowAgent, ShowKeys, ShowList
+from agentvault_tui.console.messages import (
+    ShowAgent,
+    ShowAudit,
+    ShowKeys,
+    ShowList,
+)
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.records import AgentRow, EventRow, LinkState
 from agentvault_tui.console.term.keyed import Keyed
@@ -423,6 +428,9 @@ CALM: Final = 10
 class PolledScreen(PaneScreen):
     """A screen of lists that are read again again and again; one step out closes it."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("L", "audit", "the audit at full size")
+    ]
     EVERY: ClassVar[float] = 2.0
     """Seconds between two readings, and at least ten times the length of one."""
     COPIES: ClassVar[str] = "id"
@@ -462,6 +470,9 @@ class PolledScreen(PaneScreen):
         keys = [*self.row_keys(), ("Esc", "back"), *self.named("step-ups")]
         keys += [(":", "command"), ("y", "copy id"), ("j k", "move")]
         self.keybar.show((*keys, ("?", "keys"), ("^q", "quit")))
+
+    def action_audit(self) -> None:
+        self.app.post_message(ShowAudit("", None))
 
     def on_mount(self) -> None:
         self.stops()[0].focus()

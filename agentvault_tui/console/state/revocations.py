@@ -240,7 +240,9 @@ class Revoked(Struct, frozen=True):
             ended += f", {plural(info.derived_revoked, 'agent')} made from it"
         if info.calls_cut:
             ended += f", {plural(info.calls_cut, 'call')}"
-        return f"{ended} ({info.calls_sent} sent whole)" if info.calls_sent else ended
+        if info.calls_sent:
+            ended += f" ({info.calls_sent} may have taken effect)"
+        return ended
 
     @property
     def everywhere(self) -> bool:

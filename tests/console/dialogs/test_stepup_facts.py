@@ -248,6 +248,9 @@ async def test_the_qr_code_stands_whole_beside_code_and_link() -> None:
             assert len(rows) == (0 if no_color else 15)
             assert "K D R T - W Z N B" in text_of(app)
             assert "token minted" in text_of(app)
+            # The code of a QR opens the request's page, which asks for no code.
+            assert ("Scan the QR code, or open" in text_of(app)) is not no_color
+            assert ("On another device open" in text_of(app)) is no_color
 
 
 @pytest.mark.parametrize(
@@ -274,6 +277,17 @@ async def test_a_link_of_this_machine_is_no_qr(ssh: str, line: str) -> None:
         assert "token minted" in shown
 
 
+async def test_the_command_to_copy_breaks_at_spaces() -> None:
+    """No word of it goes over the edge of the dialog, whatever the home is called."""
+    for cells in range(20, 34, 2):
+        stand = scene()
+        stand.desk.activate = f"agentvault --home /{'h' * cells} tenant activate"
+        stand.authorize(ID)
+        async with opened(stand) as (app, _):
+            assert " --user" in text_of(app)
+            assert f"/{'h' * cells} " in text_of(app)
+
+
 def test_the_command_for_another_terminal_names_the_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,6 +296,7 @@ def test_the_command_for_another_terminal_names_the_home(
     desk = scene().desk
     name_ways(desk, Home.locate().socket, {"AGENTVAULT_HOME": str(tmp_path)})
     assert desk.activate == f"agentvault --home {tmp_path} tenant activate"
+    assert desk.ledger == str(tmp_path)
     assert desk.user == " --user NAME"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from support.console_scenes import busy, console, hostile, quiet, running, settle
+from support.dialog_stand import text_of
 from support.fake_operator import FakeOperator
 from support.fake_state import START
 from textual.pilot import Pilot
@@ -438,6 +439,9 @@ async def test_export_writes_what_the_filter_shows(
         export = Exporting(stage)
         await export.to(path)
         assert "4 events, mode 0600" in await export.done()
+        shown = "".join(text_of(stage.app).replace("│", " ").split())
+        against = f"--against{stage.app.desk.ledger}"  # type: ignore[attr-defined]
+        assert f"Verifyagentvaultauditverify{path}{against}" in shown
     header, *events = map(json.loads, path.read_text().splitlines())
     assert header["selection"] == {"filter": "outcome:denied"}
     assert events == [e for e in stage.fake.events if e["outcome"] == "denied"]

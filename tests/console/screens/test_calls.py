@@ -17,6 +17,7 @@ from textual.pilot import Pilot
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.screens.agent import AgentScreen
+from agentvault_tui.console.screens.audit import AuditScreen
 from agentvault_tui.console.screens.calls import CallsScreen, CutDialog
 from agentvault_tui.console.state.moments import size
 
@@ -119,7 +120,18 @@ async def test_a_revoke_says_which_calls_it_cuts_and_cut(board: Board) -> None:
     mirror.clock.advance(0.6)
     await pilot.press("y")
     await settle(pilot, lambda: len(mirror.calls) == 1)
-    await settle(pilot, lambda: "2 calls (1 sent whole)" in text_of(pilot.app))
+    await settle(
+        pilot, lambda: "2 calls (1 may have taken effect)" in text_of(pilot.app)
+    )
+
+
+async def test_the_audit_opens_from_a_list(board: Board) -> None:
+    """`L` opens the whole audit here too, and Esc leads back to the calls."""
+    pilot, _ = board
+    await pilot.press("L")
+    await settle(pilot, lambda: isinstance(pilot.app.screen, AuditScreen))
+    await pilot.press("escape")
+    await settle(pilot, lambda: isinstance(pilot.app.screen, CallsScreen))
 
 
 async def test_the_cursor_is_a_call_and_not_a_row(board: Board) -> None:
