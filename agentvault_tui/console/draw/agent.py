@@ -10,6 +10,7 @@ from agentvault_tui.console.draw import upstream, words
 from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Row, cells, wrap
 from agentvault_tui.console.state.activity import ActivityRow, ScopeUse
 from agentvault_tui.console.state.agents import SOON
+from agentvault_tui.console.state.folds import fold as fold_events
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import ago, countdown, lasting, plural
 from agentvault_tui.console.state.records import (
@@ -18,7 +19,6 @@ from agentvault_tui.console.state.records import (
     ScopeRow,
     StepUpRow,
 )
-from agentvault_tui.console.state.repeats import fold as fold_events
 from agentvault_tui.console.state.revocations import consequences
 from agentvault_tui.presenters.outcomes import reason_words
 
