@@ -207,7 +207,7 @@ class AdviceScreen(ReadScreen):
                 *(keys if self.decides else ()),
                 *shown_keys,
             ]
-        self.keybar.show((*shown_keys, ("j k", "move"), ("?", "keys"), ("^q", "quit")))
+        self.hint(*shown_keys, *self.named("step-ups"))
 
     def action_window(self) -> None:
         """Go on to the next window; after the longest comes the broker's own."""
@@ -321,9 +321,7 @@ class PolicyScreen(ReadScreen):
         keys = [("n", "plan a file"), ("Esc", "back")]
         if self._here is not None:
             keys = [("Enter", "an example"), *keys]
-        self.keybar.show(
-            (*keys, ("Tab", "next"), ("j k", "move"), ("?", "keys"), ("^q", "quit"))
-        )
+        self.hint(*keys, *self.named("step-ups"), ("Tab", "next"))
 
     def action_candidate(self) -> None:
         """Ask for a file, and plan it."""

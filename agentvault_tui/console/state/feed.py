@@ -73,6 +73,8 @@ class EventWindow:
         self.follow = True
         self.cursor = 0
         """The number of the event under the cursor, while held."""
+        self._sent = False
+        """Whether the cursor was sent to that event, of whichever row."""
         self.arrived = 0
         """How many have come since it holds."""
         self.uncounted = False
@@ -245,12 +247,12 @@ class EventWindow:
 
     @property
     def under_cursor(self) -> EventRow | None:
-        """The event under the cursor, be it the first of its row or not."""
+        """The event that the cursor was sent to, or the first of the row it is on."""
         lines = self.lines
         if self.follow or not self.rows:
             return lines[-1].head if lines else None
         row = self.rows[self._place]
-        if self._collapse and lines and row.seq != self.cursor:
+        if lines and (not self._sent or (self._collapse and row.seq != self.cursor)):
             return lines[self.index].head
         return row
 
@@ -305,7 +307,7 @@ class EventWindow:
         if self.follow:
             self.update()
             self.cursor = self.lines[-1].anchor if self.lines else self._seen
-            self.follow = False
+            self.follow = self._sent = False
             self._wait_anew()
             self.version += 1
 
@@ -321,7 +323,7 @@ class EventWindow:
         """Hold at the event with that number, or the next there is, among every one."""
         held = not self.follow
         self.hold()
-        self.every = True
+        self.every = self._sent = True
         seq = min(max(seq, 1), max(self._seen, 1))
         if self.foreign or (held and self.rows and self.floor <= seq <= self.top):
             self.cursor = seq
@@ -339,7 +341,7 @@ class EventWindow:
             self._extend()
             wanted = self.index + rows
         wanted = min(max(wanted, 0), len(self.lines) - 1)
-        self.cursor = self.lines[wanted].anchor
+        self.cursor, self._sent = self.lines[wanted].anchor, False
         self.version += 1
 
     # Pages
