@@ -107,6 +107,11 @@ def outcome_word(
     return _BY_TYPE.get(type_, "changed")
 
 
+def answer_word(outcome: str) -> str:
+    """Return the outcome word of an answer as decisions record it."""
+    return _RECORDED.get(outcome, outcome)
+
+
 def _of_result(detail: Mapping[str, object]) -> str:
     ended, status = detail.get("ended"), detail.get("status")
     if ended in {"failed", "cut", "unknown"}:

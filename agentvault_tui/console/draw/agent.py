@@ -311,7 +311,7 @@ def _use(pen: Pen, use: ScopeUse | None, now: datetime, width: int) -> Row:
     if use is not None and use.denied:
         text += f" {pen.glyphs.separator} denied {use.denied:,}"
     if use is not None and use.escalated:
-        text += f" {pen.glyphs.separator} escalated {use.escalated:,}"
+        text += f" {pen.glyphs.separator} a person asked {use.escalated:,}"
     return pen.cut(pen.fact("", (f"{_INDENT}{text}", p.muted)), width)
 
 

@@ -56,6 +56,7 @@ class StepUpFacts:
     """Of a change."""
 
 
+_STEPUP, _CHANGE = "Step-up  ", "Change  "
 _HEAD_LEAST: Final = 16
 """Cells below which a headline says too little to be shown."""
 
@@ -63,13 +64,25 @@ _HEAD_LEAST: Final = 16
 def head(row: StepUpRow, pen: Pen, about: str, width: int) -> Row:
     """Write the title within *width* cells: mark, and headline or name."""
     palette = pen.palette
-    kind = "Change  " if row.is_change else "Step-up  "
+    kind = _CHANGE if row.is_change else _STEPUP
     title: Row = ((kind, palette.title), (row.fingerprint, palette.accent))
-    room = width - len(kind) - cell_width(row.fingerprint) - 8
+    room = _title_room(row, width)
     if not about or room < _HEAD_LEAST:
         return title
     style = palette.text if about == row.headline else palette.muted
     return (*title, (f"  {pen.clip(about, room)}", style))
+
+
+def _title_room(row: StepUpRow, width: int) -> int:
+    kind = _CHANGE if row.is_change else _STEPUP
+    return width - len(kind) - cell_width(row.fingerprint) - 8
+
+
+def headline(row: StepUpRow, pen: Pen, width: int, room: int) -> list[Row]:
+    """Write the wish over *width* cells, where a title of *room* cells would cut it."""
+    if cell_width(row.headline) <= _title_room(row, room):
+        return []
+    return pen.paragraph(row.headline, width, pen.palette.strong)
 
 
 def head_end(row: StepUpRow, pen: Pen, now: datetime, *, sure: bool) -> Row:

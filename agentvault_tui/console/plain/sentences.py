@@ -211,7 +211,7 @@ def agent_line(mirror: Mirror, agent: AgentRow) -> str:
         f"{agent.name}, {state}, {agent.id}, owner {agent.owner}: "
         f"{plural(mirror.live_tokens(agent.id), 'live token')}{ends}; "
         f"{counts.allowed:,} allowed, {counts.denied:,} denied, "
-        f"{counts.escalated:,} escalated."
+        f"{len(mirror.open_stepups(agent.id)):,} waiting."
     )
 
 

@@ -31,6 +31,7 @@ from agentvault_tui.operator_api.advice import AdviceInfo, change_texts
 from agentvault_tui.operator_api.calls import ApiCall
 from agentvault_tui.operator_api.planning import PlanInfo, PlannedChangeInfo
 from agentvault_tui.presenters.amounts import render_spans
+from agentvault_tui.presenters.outcomes import answer_word
 
 _READING: Final = "reading the history"
 _DAY: Final = 86_400
@@ -253,7 +254,10 @@ class ChangePane(ReadPane[PlannedChangeInfo]):
             (f"{row.count:>7,}  ", p.text),
             (name, p.strong),
             (scope, p.text),
-            (f"{row.was} {pen.own('→')} {row.to}{why}", p.outcome(row.to)),
+            (
+                f"{answer_word(row.was)} {pen.own('→')} {answer_word(row.to)}{why}",
+                p.outcome(row.to),
+            ),
             (f"  {shown(render_spans(row.amounts))}" if row.amounts else "", p.muted),
         )
         return pen.cut(line, width - 3)

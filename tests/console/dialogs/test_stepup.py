@@ -163,6 +163,24 @@ async def test_escape_leaves_and_the_flow_goes_on() -> None:
         assert "You started this here at 15:04:59Z" in " ".join(text_of(app).split())
 
 
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+async def test_over_a_code_stands_who_wants_what(size: tuple[int, int]) -> None:
+    """The agent, the amount and the payee, and where there is room the facts."""
+    stand = scene()
+    async with opened(stand, size=size) as (app, pilot):
+        app.settle()
+        before = " ".join(text_of(app).split())
+        await pilot.press("a")
+        await app.workers.wait_for_complete()
+        await pilot.pause()
+        code = " ".join(text_of(app).split())
+        headline = stand.mirror.stepups[ID].headline
+        assert headline in before
+        assert headline in code
+        assert code.index(headline) < code.index("and enter")
+        assert ("You grant" in code) is (size[0] > 80)
+
+
 async def test_a_second_decision_waits_for_the_first() -> None:
     """While the broker is asked, no other key reaches it."""
     stand = scene()
