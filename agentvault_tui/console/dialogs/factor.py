@@ -95,14 +95,17 @@ def asked(
 def under_wish(
     body: list[Row], facts: StepUpFacts, pen: Pen, width: int, room: int
 ) -> list[Row]:
-    """Write over a code who wants what, and the facts that there is room for."""
+    """Write over a code who wants what, and the facts that there is room for.
+
+    No word of the agent's stands near a code.
+    """
     wish = pen.paragraph(facts.row.headline, width, pen.palette.strong)
     if len(wish) + len(body) > room:
         body = [row for row in body if row != EMPTY]
     spare = room - len(wish) - len(body) - 1
     if spare < _LEAST_FACTS:
         return [*wish, *body]
-    shown, _ = brief(facts, pen, width, spare)
+    shown, _ = brief(facts, pen, width, spare, words_too=False)
     return [*wish, *shown[:spare], EMPTY, *body]
 
 

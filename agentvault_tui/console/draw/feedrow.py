@@ -100,8 +100,8 @@ def _parts(
         if not _fits_where(columns, words.place(line.head), much):
             parts.append(_Part(much, needed=matters))
         parts.append(_Part(mark, needed=False))
-    explained = matters and (line.word != "changed" or words.loud(line.head))
-    explained |= bool(line.last.decider)
+    quiet = line.word in {"waiting", "changed"} and not words.loud(line.head)
+    explained = matters and not quiet or bool(line.last.decider)
     parts.append(_Part(_why(mirror, line), needed=explained))
     return [part for part in parts if part.text]
 
@@ -134,7 +134,7 @@ def _share(
         more = f"{beside}  {text}" if beside else text
         if cell_width(more) <= columns.detail:
             beside = more
-        elif needed:
+        elif needed or below:
             below = f"{below}  {text}" if below else f"{spare}{text}"
         elif text.startswith("since ") and not below:
             spare = f"{text}  "

@@ -151,9 +151,11 @@ _NARROW: Final = 60
 
 
 def brief(
-    facts: StepUpFacts, pen: Pen, width: int, height: int
+    facts: StepUpFacts, pen: Pen, width: int, height: int, *, words_too: bool = True
 ) -> tuple[list[Row], bool]:
     """Write the request within *height* rows; return if a value was truncated.
+
+    The agent's words are left out without *words_too*.
 
     Each necessary fact has its row, for any request of an agent: the agent's own words
     give way first, then blank rows, then the second row of a long value.
@@ -172,8 +174,8 @@ def brief(
     count = len(row.parameters) + len(row.others) + len(row.texts)
     why_text = f"{row.rule}: {row.why}"
     more_why = len(pen.facts("", why_text, width, max(height, 1))[0]) - 1
-    roomy = row.reason and max(count, 1) + more_why <= spare - 3
-    silent = row.request or row.is_change  # what asks need not say a word
+    roomy = words_too and row.reason and max(count, 1) + more_why <= spare - 3
+    silent = row.request or row.is_change or not words_too  # it need not say a word
     words_least = 0 if silent else 1
     words_min = 3 if roomy else words_least
     body_min = 3 if row.request else 0
@@ -202,7 +204,7 @@ def brief(
     ]
     left = height - len(rows)
     words: list[Row] = []
-    if row.reason or not silent:
+    if words_too and (row.reason or not silent):
         words = _words(row, pen, width, max(left - 1, min(left, 1)))
     if left > len(words) and (words or not row.is_change):
         rows.append(EMPTY)

@@ -179,6 +179,8 @@ async def test_over_a_code_stands_who_wants_what(size: tuple[int, int]) -> None:
         assert headline in code
         assert code.index(headline) < code.index("and enter")
         assert ("You grant" in code) is (size[0] > 80)
+        assert "unverified" in before
+        assert "unverified" not in code
 
 
 async def test_a_second_decision_waits_for_the_first() -> None:
