@@ -98,7 +98,7 @@ class ConsoleApp(Keyed, App[int]):
             show=False,
             id="palette",
         ),
-        Binding("ctrl+l", "redraw", "draw the screen anew", show=False, id="redraw"),
+        Binding("ctrl+l", "redraw", "draw the screen again", show=False, id="redraw"),
     ]
 
     def __init__(

@@ -27,7 +27,7 @@ _HOUSEKEEPING: Final = frozenset(
     {
         *("state.recorded", "upstream.revocation confirmed"),
         *(f"tenant.log {code}" for code in ("seta", "sede", "seccft", "seacft")),
-        *(f"tenant.log {code}" for code in ("sertft", "secte", "s", "pla", "appi")),
+        *(f"tenant.log {code}" for code in ("sertft", "secte", "srrt", "s", "pla")),
         *(f"tenant.log gd_{code}" for code in ("start_auth", "auth_succeed")),
         *("tenant.log gd_send_pn", "tenant.log mfar"),
         "tenant.log success_on_behalf_of_token_exchange",

@@ -101,7 +101,7 @@ def _parts(
             parts.append(_Part(much, needed=matters))
         parts.append(_Part(mark, needed=False))
     quiet = line.word in {"waiting", "changed"} and not words.loud(line.head)
-    explained = matters and not quiet or bool(line.last.decider)
+    explained = (matters and not quiet) or bool(line.last.decider)
     parts.append(_Part(_why(mirror, line), needed=explained))
     return [part for part in parts if part.text]
 

@@ -294,7 +294,7 @@ class PolicyScreen(ReadScreen):
             return
         self.shadow.status_text = (
             f"{shadow.version} since {shadow.since[:16]}Z: {shadow.differences:,} of"
-            f" {shadow.decisions:,} decisions otherwise"
+            f" {shadow.decisions:,} decisions would differ"
         )
         self.shadow.take(shadow.by)
 

@@ -56,6 +56,8 @@ def tell_news(app: App[object], presence: OperatorsPresent) -> None:
         app.notify(more, markup=False, timeout=_NEWS_SECONDS)
 
 
+_HELP: Final = 8
+"""Lines that say how to register the first agent."""
 _QUIET_SURVEY: Final = 3.0
 """Seconds between looks at all agents while nothing happens."""
 _SURVEY_SHARE: Final = 20
@@ -160,7 +162,7 @@ class Watch(FilteredScreen):
             bar=self._bar(width, height),
             filtering=self.filtering,
             big=(self.big and self.big.id) or "agents",
-            agents=max(len(self.view.order), 1),
+            agents=max(len(self.view.order), 1 if self.desk.mirror.agents else _HELP),
         )
 
     def _bar(self, width: int, height: int) -> int:

@@ -140,7 +140,7 @@ class EventWindow:
         lines = [
             FeedRow(group_of(one)._replace(alone=one.head.seq), one) for one in entries
         ]
-        return [one for one in lines if not (self.notable and group_of(one).routine)]
+        return [one for one in lines if not (self.notable and one.key.routine)]
 
     def _later(self, rows: list[FeedRow]) -> list[FeedRow]:
         """Leave out details of other rows, and count and leave out earlier changes."""

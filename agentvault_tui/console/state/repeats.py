@@ -248,7 +248,7 @@ class Repeats:
                 floods.setdefault((row.key.epoch, agent), []).append(row)
             else:
                 yield row
-        waits = Counter(
+        waits: Counter[tuple[int, str]] = Counter(
             (row.key.epoch, row.head.agent_id)
             for row in self._rows.values()
             if row.word == "waiting"
@@ -264,11 +264,14 @@ class Repeats:
         """
         rows.sort(key=self._weight, reverse=True)
         groups: dict[Group, list[FeedRow]] = {}
-        for level in _LEVELS if len(rows) > room else ():
+        for number, level in enumerate(_LEVELS if len(rows) > room else ()):
             groups.clear()
             for row in rows:
                 groups.setdefault(level(row.key), []).append(row)
-            if len(groups) <= room:
+            matter = sum(not key.routine for key in groups)
+            # Routine gives way before causes are mixed.
+            least = matter + (matter < len(groups)) if number else len(groups)
+            if least <= room:
                 break
         if not groups or any(key in self.unfolded for key in groups):
             yield from rows

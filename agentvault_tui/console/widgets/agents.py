@@ -99,7 +99,8 @@ def _card(
     p = pen.palette
     holds = _holds(pen, mirror, agent)
     now, stopped = mirror.clock.now(), mirror.status.panic.on
-    state = _state(pen, agent, look, now, stopped=stopped)
+    live = mirror.link.live
+    state = _state(pen, agent, look, now, stopped=stopped, live=live)
     if rows == 1:
         return [_line(pen, mirror, agent, look, width)]
     if rows == 2:
@@ -111,7 +112,9 @@ def _card(
             pen.spread(left, holds, width),
             pen.spread(may, _counts(pen, mirror, agent, width // 2 + 2), width),
         ]
-    name = pen.clip(agent.name, max(width - cells(state) - 2, 8))
+    if cell_width(agent.name) + cells(state) + 2 > width:
+        state = state[:2] if look.waiting else state
+    name = pen.middle(agent.name, max(width - cells(state) - 2, 8))
     top: Row = ((name, _name_style(pen, look)), (_GAP, p.text), *state)
     room = width - cells(top) - 2
     owner = pen.clip(agent.owner, room) if room >= _OWNER else ""
@@ -135,7 +138,8 @@ def _line(
 ) -> Row:
     """Write an agent in one line: served requests give way first, denials last."""
     stopped, now = mirror.status.panic.on, mirror.clock.now()
-    state = _state(pen, agent, look, now, stopped=stopped)
+    live = mirror.link.live
+    state = _state(pen, agent, look, now, stopped=stopped, live=live)
     counts = mirror.counts(agent.id)
     tally = _tally(pen, agent, counts)
     denied = _tally(pen, agent, replace(counts, allowed=0))
@@ -177,7 +181,13 @@ def _name_style(pen: Pen, look: Attention) -> Style:
 
 
 def _state(
-    pen: Pen, agent: AgentRow, look: Attention, now: datetime, *, stopped: bool
+    pen: Pen,
+    agent: AgentRow,
+    look: Attention,
+    now: datetime,
+    *,
+    stopped: bool,
+    live: bool,
 ) -> Row:
     """Word the agent's state, and the reason for its high place."""
     p, g = pen.palette, pen.glyphs
@@ -187,7 +197,8 @@ def _state(
         return (("RESOURCE SERVER", p.muted),)
     if agent.template:
         return (("TEMPLATE", p.muted),)
-    word: Piece = ("WAITING", p.waiting) if look.waiting else ("ACTIVE ", p.muted)
+    active = "ACTIVE " if live else "ACTIVE?"
+    word: Piece = ("WAITING", p.waiting) if look.waiting else (active, p.muted)
     if stopped:
         word = ("STOPPED", p.danger)
     row: list[Piece] = [word]

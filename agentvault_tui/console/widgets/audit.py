@@ -17,8 +17,8 @@ from agentvault_tui.console.draw.feedrow import FeedColumns, draw_feed_row
 from agentvault_tui.console.draw.lines import Row
 from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.folds import FeedRow
-from agentvault_tui.console.state.moments import hms, plural
-from agentvault_tui.console.state.records import EventRow
+from agentvault_tui.console.state.moments import clock_time, hms, plural
+from agentvault_tui.console.state.records import EventRow, LinkState
 from agentvault_tui.console.widgets.pane import Painted, Pane
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.text import cell_width
@@ -239,6 +239,9 @@ class AuditPane(Pane, can_focus=True):
     def _standing(self) -> Row:
         p, feed, dash = self.pen.palette, self.feed, self.pen.glyphs.dash
         end = self.desk.key("last", "End")
+        link = self.mirror.link
+        if feed.follow and link.state is LinkState.LOST and link.since:
+            return ((f"  no news since {clock_time(link.since)}", p.waiting),)
         if feed.follow:
             words = "up to then" if self.desk.past else "following"
             return ((f"  {words}", p.text),)

@@ -19,6 +19,7 @@ from agentvault_tui.text import cell_width
 _NOTICE: Final = timedelta(seconds=60)
 _MOST: Final = 5
 _LINES: Final = 2
+_SPAN_S: Final = 10.0
 _BEHIND_S: Final = 2.0
 """From so many seconds on the header says that the feed is behind."""
 
@@ -96,7 +97,10 @@ class Masthead(Pane):
         behind = self.mirror.behind_s()
         if behind < _BEHIND_S:
             return state
-        return (*state, (f" feed {span(int(behind))} behind", p.waiting))
+        long = span(behind) if behind >= _SPAN_S else f"{int(behind)} s"
+        if link.state is LinkState.LOST:
+            return (*state, (f" {long}", p.danger))
+        return (*state, (f" feed {long} behind", p.waiting))
 
     def _hidden(self) -> Row:
         """Say how many rows of the feed are left out, and by which key they come."""
@@ -180,7 +184,8 @@ class Masthead(Pane):
         if link.state is LinkState.LOST:
             since = f" since {clock_time(link.since)}" if link.since else ""
             notices.append(
-                f"LINK LOST{since}: {link.reason}. Shown is what was last known."
+                f"LINK LOST{since}: {link.reason}. Agents may still be served."
+                " From a shell: agentvault panic"
             )
         elif link.state is LinkState.STALE:
             notices.append(f"STALE: {link.reason}. Decisions wait until it is read.")

@@ -60,7 +60,7 @@ async def test_deny_with_a_reason_reaches_the_agent_and_says_so() -> None:
         assert stand.actions.asked == []
         await decide(app, pilot, "enter")
         assert stand.actions.asked == [("deny", ID, "add y?")]
-        assert "It was told: add y?" in " ".join(text_of(app).split())
+        assert "Agent reads: add y?" in " ".join(text_of(app).split())
 
 
 async def test_escape_leaves_the_reason_then_the_dialog() -> None:

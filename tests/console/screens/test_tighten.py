@@ -181,7 +181,7 @@ async def test_the_shadow_and_a_plan_are_told_with_examples(
 ) -> None:
     """`n` names a file; the plan says what changes and the prompts; Enter shows one."""
     pilot, fake = board
-    await opened(pilot, "P", PolicyScreen, "27 of 91 decisions otherwise")
+    await opened(pilot, "P", PolicyScreen, "27 of 91 decisions would differ")
     assert "allowed → denied" in text_of(pilot.app)
     await pilot.press("n")
     await settle(pilot, lambda: isinstance(pilot.app.screen, CandidateDialog))

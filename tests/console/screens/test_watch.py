@@ -375,6 +375,10 @@ async def test_a_lost_link_is_told_and_comes_back(stage: Stage) -> None:
     async with stage.on():
         await asyncio.to_thread(stage.fake.stop)
         await stage.see("masthead", "LINK LOST since 14:02:11Z")
+        head = " ".join(stage.text("masthead").split())
+        assert "Agents may still be served. From a shell: agentvault panic" in head
+        assert "no news since 14:02:11Z" in stage.text("audit")
+        assert "ACTIVE?" in stage.text("agents")
         assert "unconfirmed" in stage.text("agents")
         stage.fake.add_event("broker.started")
         await asyncio.to_thread(stage.fake.start)
@@ -522,11 +526,13 @@ async def test_the_palette_knows_commands_and_agents(stage: Stage) -> None:
         assert stage.chosen() == "finance-agent"
 
 
-@pytest.mark.slow
-async def test_an_empty_vault_says_how_to_begin(stage: Stage) -> None:
+@pytest.mark.parametrize("size", [(80, 24), (100, 30), (120, 40)])
+async def test_an_empty_vault_says_how_to_begin(
+    stage: Stage, size: tuple[int, int]
+) -> None:
     """The first agent is one command away, and the command is there."""
     SCENES["empty"](stage.fake)
-    async with stage.on():
+    async with stage.on(*size):
         assert "agentvault agents add" in stage.text("agents")
 
 

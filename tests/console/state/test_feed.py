@@ -526,3 +526,18 @@ def test_a_filter_looks_at_what_the_operator_knows_too() -> None:
     told.happen(40)
     told.feed.narrow(Filter.parse("agent:mailer"))
     assert told.seqs() == list(range(1, 41))
+
+
+@pytest.mark.parametrize("collapse", [True, False])
+def test_only_what_matters_is_shown_of_a_log_too(collapse: bool) -> None:
+    """Collapsed or not: a denial stays, a served request is counted."""
+    told = Told()
+    feed = EventWindow(told.mirror, collapse=collapse)
+    _row(told, "token.decision", "dec_1", outcome="allowed")
+    _row(told, "token.decision", "dec_2", outcome="denied")
+    feed.update()
+    feed.show_notable(True)
+    words = {line.word for line in feed.lines}
+    assert "denied" in words
+    assert not words & {"allowed", "done"}
+    assert feed.routine == 1

@@ -139,3 +139,17 @@ def test_a_detail_of_another_row_does_not_matter(
     course.add(**event)
     assert len(course.repeats.rows(notable=True)) == matters
     assert [row.key.housekeeping for row in course.shown] == [not matters]
+
+
+def test_routine_gives_way_before_causes_are_mixed(course: Course) -> None:
+    """Two causes and two routine outcomes: each denial's cause has its row."""
+    course.flood()
+    decision = course.ask()
+    course.add("token.redeemed", decision_id=decision)
+    rows = course.shown
+    assert [row.state.reason for row in rows if row.word == "denied"] == [
+        "limit_reached",
+        "agent_revoked",
+    ]
+    (served,) = [row for row in rows if row.key.routine]
+    assert (served.word, served.others) == ("done", (("allowed", 40),))
