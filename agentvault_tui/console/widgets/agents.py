@@ -112,9 +112,9 @@ def _card(
             pen.spread(left, holds, width),
             pen.spread(may, _counts(pen, mirror, agent, width // 2 + 2), width),
         ]
-    if cell_width(agent.name) + cells(state) + 2 > width:
+    if cell_width(agent.name) + cells(state) + 3 > width:
         state = state[:2] if look.waiting else state
-    name = pen.middle(agent.name, max(width - cells(state) - 2, 8))
+    name = pen.middle(agent.name, max(width - cells(state) - 3, 8))
     top: Row = ((name, _name_style(pen, look)), (_GAP, p.text), *state)
     room = width - cells(top) - 2
     owner = pen.clip(agent.owner, room) if room >= _OWNER else ""
