@@ -98,7 +98,7 @@ class ConsoleApp(Keyed, App[int]):
             show=False,
             id="palette",
         ),
-        Binding("ctrl+l", "redraw", "draw the screen anew", show=False, id="redraw"),
+        Binding("ctrl+l", "redraw", "draw the screen again", show=False, id="redraw"),
     ]
 
     def __init__(
@@ -290,6 +290,7 @@ class ConsoleApp(Keyed, App[int]):
             await super().on_event(event)  # leaving waits for nothing
         else:
             self.desk.absence.press()
+            self.watch_screen.view.hold()
             self._typed.append(event)
             if not self._handling:
                 await self._next_typed()

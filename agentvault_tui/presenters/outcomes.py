@@ -23,6 +23,30 @@ OUTCOME_WORDS: Final = {
 """The eight outcome words, and their meanings."""
 ROUTINE: Final = frozenset({"allowed", "done"})
 """Routine outcomes; the other six matter."""
+_HOUSEKEEPING: Final = frozenset(
+    {
+        *("state.recorded", "upstream.revocation confirmed"),
+        *(f"tenant.log {code}" for code in ("seta", "sede", "seccft", "seacft")),
+        *(f"tenant.log {code}" for code in ("sertft", "secte", "srrt", "s", "pla")),
+        *(f"tenant.log gd_{code}" for code in ("start_auth", "auth_succeed")),
+        *("tenant.log gd_send_pn", "tenant.log mfar"),
+        "tenant.log success_on_behalf_of_token_exchange",
+        "tenant.log idjag_exchange_succeeded",
+    }
+)
+"""Types of events that are details of another row; of rows of the tenant's log those
+that say that a token was issued, or a sign-in went well."""
+
+
+def is_housekeeping(what: str) -> bool:
+    """Check whether an event is a detail of another row: the log alone shows it.
+
+    Args:
+        what: its type, of a row of the tenant's log with its code, and of a step of a
+            revocation with its result.
+    """
+    return what in _HOUSEKEEPING
+
 
 _BY_TYPE: Final = {
     **dict.fromkeys(
@@ -52,6 +76,7 @@ _BY_TYPE: Final = {
 }
 _RESULTS: Final = frozenset({"gateway.result", "gateway.tunnel"})
 _HANDED_BACK: Final = "handed back"
+_CUT: Final = "call_cut"
 _FAILED_FROM: Final = 400
 """The lowest status of HTTP that says that a request did not succeed."""
 _RECORDED: Final = {"allowed": "allowed", "denied": "denied", "escalated": "waiting"}
@@ -71,6 +96,8 @@ def outcome_word(
     Returns:
         one of `OUTCOME_WORDS`.
     """
+    if outcome == "denied" and reason == _CUT:
+        return "cut"  # a held call, which a person cancelled
     if word := _RECORDED.get(outcome or ""):
         return word
     if type_ in _RESULTS:
@@ -78,6 +105,11 @@ def outcome_word(
     if type_ == "token.revoked" and reason == _HANDED_BACK:
         return "done"  # by the agent itself (RFC 7009)
     return _BY_TYPE.get(type_, "changed")
+
+
+def answer_word(outcome: str) -> str:
+    """Return the outcome word of an answer as decisions record it."""
+    return _RECORDED.get(outcome, outcome)
 
 
 def _of_result(detail: Mapping[str, object]) -> str:

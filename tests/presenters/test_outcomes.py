@@ -87,3 +87,9 @@ def test_every_reason_of_a_refusal_has_words() -> None:
 def test_a_persons_words_stay_as_they_are() -> None:
     """A reason that is no code is shown as it was written."""
     assert reason_words("runaway bookings") == "runaway bookings"
+
+
+def test_a_cancelled_held_call_is_cut_and_no_denial() -> None:
+    """An operator ended it; policy and people denied nothing."""
+    assert outcome_word("gateway.refused", "denied", "call_cut", {}) == "cut"
+    assert outcome_word("gateway.refused", "denied", "no_route", {}) == "denied"

@@ -9,16 +9,18 @@ from rich.style import Style
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, cells, wrap
-from agentvault_tui.console.draw.stepup import StepUpFacts
+from agentvault_tui.console.draw.stepup import StepUpFacts, brief, headline
 from agentvault_tui.console.state.moments import clock_time, countdown
 from agentvault_tui.console.state.records import DeviceRow, StepUpRow
-from agentvault_tui.console.state.stepups import stages_of, subject
+from agentvault_tui.console.state.stepups import stages_of
 from agentvault_tui.qr import Ground, QrCode, draw, on_loopback, tunnel
 from agentvault_tui.text import cell_width
 
 _FACTOR_CELLS: Final = 36
 """Cells the text needs next to a QR code."""
 _GAP: Final = 2
+_LEAST_FACTS: Final = 6
+"""Rows below which facts over a code say too little."""
 _PLATE: Final = Style(bold=True, reverse=True)
 """The code is visible by its ground, under any theme and without colour."""
 _GROUNDS: Final = {
@@ -72,6 +74,40 @@ def factor(
     return [*rows, EMPTY] if len(rows) < height else rows
 
 
+def asked(
+    facts: StepUpFacts, pen: Pen, width: int, room: int, title: int
+) -> tuple[list[Row], str]:
+    """Write the request in *room* rows, and return a headline for the title.
+
+    A headline that *title* cells would cut is above the request instead, where it takes
+    no fact's place.
+    """
+    row = facts.row
+    body, _ = brief(facts, pen, width, room)
+    if wish := headline(row, pen, width, title):
+        less, cut = brief(facts, pen, width, max(room - len(wish), 1))
+        if not cut:
+            return [*wish, *less], ""
+    return body, row.headline
+
+
+def under_wish(
+    body: list[Row], facts: StepUpFacts, pen: Pen, width: int, room: int
+) -> list[Row]:
+    """Write over a code who wants what, and the facts that there is room for.
+
+    No word of the agent's stands near a code.
+    """
+    wish = pen.paragraph(facts.row.headline, width, pen.palette.strong)
+    if len(wish) + len(body) > room:
+        body = [row for row in body if row != EMPTY]
+    spare = room - len(wish) - len(body) - 1
+    if spare < _LEAST_FACTS:
+        return [*wish, *body]
+    shown, _ = brief(facts, pen, width, spare, words_too=False)
+    return [*wish, *shown[:spare], EMPTY, *body]
+
+
 def stages(row: StepUpRow, seen: datetime, now: datetime, pen: Pen) -> list[Row]:
     """Write the four stages of a flow under way, done ones with their times."""
     waited = countdown((now - seen).total_seconds())
@@ -101,7 +137,6 @@ def _factor_text(
         if begun
         else "Another console started this"
     )
-    what = pen.clip(subject(row), width * 2)
     more: list[Row] = []
     if row.repeat:
         more = pen.paragraph(f"With {row.repeat.words}.", width, palette.danger)
@@ -111,7 +146,7 @@ def _factor_text(
         *_plate(device.user_code, pen),
         *_here(device, desk, pen, width),
         EMPTY,
-        *pen.paragraph(f"{who}, for {what}, fingerprint {row.fingerprint}.", width),
+        *pen.paragraph(f"{who}. Its fingerprint is {row.fingerprint}.", width),
         *more,
         *pen.paragraph(
             "If the page shows anything else, cancel there.", width, palette.waiting

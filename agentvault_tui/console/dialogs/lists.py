@@ -220,7 +220,8 @@ def _what(pen: Pen, row: StepUpRow, width: int, names: int) -> Row:
     room, what = max(width - names, 8), str(row.wish)
     short = f"{row.action} {row.gist}".strip()
     narrow = cell_width(what) > room and cell_width(short) + _WHERE_LEAST > room
-    if narrow and not row.is_change:
+    whole = row.open and row.gist and row.gist in pen.clip(what, room)
+    if narrow and not whole and not row.is_change:
         what = short  # whole, rather than the beginning of a longer text
     what = pen.clip(what, room)
     return (*warning, (name + blank, pen.palette.strong), (what, pen.palette.text))

@@ -211,7 +211,7 @@ class LiftDialog(Confirm[float]):
             rows.append(pen.fact("Since", (since, palette.text)))
         rows.append(pen.fact("By", (panic.by or "unknown", palette.text)))
         why, _ = pen.facts("Reason", panic.reason or "none given", width, height - 6)
-        stays = "tokens and step-ups that were cut"
+        stays = "tokens and step-ups"
         if revoked:
             stays += f", and {plural(revoked, 'agent')} revoked singly"
         served = plural(len(agents) - revoked, "agent")
@@ -219,7 +219,7 @@ class LiftDialog(Confirm[float]):
             *rows,
             *why,
             pen.fact("Serves", (f"{served} again", palette.strong)),
-            *pen.facts("Stays cut", stays, width, 2)[0],
+            *pen.facts("Stays ended", stays, width, 2)[0],
         ]
 
     def outcome(self, pen: Pen, width: int) -> list[Row]:

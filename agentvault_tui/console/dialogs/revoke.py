@@ -104,7 +104,11 @@ class RevokeDialog(Confirm[Revoked]):
         label = "Still works" if over else "Works until"
         until = _section(pen, label, effects.works_until, width, height)
         room = height - len(rows) - len(until)
-        return [*rows, *_section(pen, "Stays", effects.stays, width, room), *until]
+        return [
+            *rows,
+            *_section(pen, "Stays ended", effects.stays, width, room),
+            *until,
+        ]
 
     def outcome(self, pen: Pen, width: int) -> list[Row]:
         """Word the results here, at the tenant and at providers, and the failures."""
@@ -240,8 +244,8 @@ class RestoreDialog(Confirm[float]):
         grants = self.desk.mirror.intake.grants(agent)
         scopes = ", ".join(scope.name for scope in grants) or "nothing"
         may, _ = pen.facts("May again", scopes, width, max(height - 4, 1))
-        stays = ("tokens and step-ups that were cut", palette.text)
-        return [*rows, *may, pen.fact("Stays cut", stays)]
+        stays = ("tokens and step-ups", palette.text)
+        return [*rows, *may, pen.fact("Stays ended", stays)]
 
     def outcome(self, pen: Pen, width: int) -> list[Row]:
         """Word the restore and offer the undo, or the result of that."""

@@ -10,6 +10,7 @@ from agentvault_tui.console.draw import upstream, words
 from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Row, cells, wrap
 from agentvault_tui.console.state.activity import ActivityRow, ScopeUse
 from agentvault_tui.console.state.agents import SOON
+from agentvault_tui.console.state.folds import fold as fold_events
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import ago, countdown, lasting, plural
 from agentvault_tui.console.state.records import (
@@ -18,7 +19,6 @@ from agentvault_tui.console.state.records import (
     ScopeRow,
     StepUpRow,
 )
-from agentvault_tui.console.state.repeats import fold as fold_events
 from agentvault_tui.console.state.revocations import consequences
 from agentvault_tui.presenters.outcomes import reason_words
 
@@ -311,7 +311,7 @@ def _use(pen: Pen, use: ScopeUse | None, now: datetime, width: int) -> Row:
     if use is not None and use.denied:
         text += f" {pen.glyphs.separator} denied {use.denied:,}"
     if use is not None and use.escalated:
-        text += f" {pen.glyphs.separator} escalated {use.escalated:,}"
+        text += f" {pen.glyphs.separator} a person asked {use.escalated:,}"
     return pen.cut(pen.fact("", (f"{_INDENT}{text}", p.muted)), width)
 
 

@@ -9,22 +9,23 @@ from typing import Final, NamedTuple, Self
 
 from agentvault_tui.console.draw import words
 from agentvault_tui.console.draw.lines import Pen, Piece, Row
+from agentvault_tui.console.state.folds import FeedRow
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import hms
-from agentvault_tui.console.state.repeats import FeedRow
-from agentvault_tui.presenters.outcomes import ROUTINE
+from agentvault_tui.console.state.records import RISKS
 from agentvault_tui.text import cell_width
 
 _WORD: Final = 8
 """Cells of the outcome word; the last one blank."""
-_WHO: Final = (15, 22)
+_WHO: Final = (15, 25)
+"""Cells of a name, the last one blank: the longest name has so many at most."""
 _WHAT: Final = (15, 22)
 _WHERE: Final = 17
 """Cells that a resource has before a detail has any."""
 _DETAIL: Final = 22
 """Cells that a count with its time, or a status with its time and size, needs."""
-_EXPLAINED: Final = frozenset({"denied", "failed"})
-"""Outcomes whose reason may take a second line."""
+_COUNT: Final = 8
+"""Cells of a detail that a long name leaves."""
 
 
 class FeedColumns(NamedTuple):
@@ -39,12 +40,20 @@ class FeedColumns(NamedTuple):
     """Of the part after the outcome word."""
 
     @classmethod
-    def of(cls, width: int, lead: int, *, named: bool = True) -> Self:
-        """Share *width* cells; *named* is whether rows name their agent."""
+    def of(cls, width: int, lead: int, *, named: bool = True, longest: int = 0) -> Self:
+        """Share *width* cells.
+
+        Args:
+            width: cells of a row.
+            lead: cells before the agent.
+            named: whether rows name their agent.
+            longest: cells of the longest name.
+        """
         room = max(width - lead - _WORD, 8)
         who = 0
         if named:
-            who = min(max(room // 5, _WHO[0]), _WHO[1])
+            most = max(room - _WHAT[0] - _WHERE - _COUNT, _WHO[0])
+            who = min(max(longest + 1, _WHO[0]), _WHO[1], most)
             who = who if room >= 45 else max(room // 4, 6)
         room -= who
         what = min(max((room + who) // 5, _WHAT[0]), _WHAT[1])
@@ -61,45 +70,75 @@ class FeedColumns(NamedTuple):
 
     def tall(self, mirror: Mirror, line: FeedRow) -> int:
         """Return how many rows a row takes: a refusal may need a second to say why."""
-        return 1 + bool(_below(mirror, line, self))
+        return 1 + bool(self.detail > 1 and _share(mirror, line, self, "")[1])
 
 
-def _since(line: FeedRow) -> str:
-    if line.count == 1:
-        return ""
-    return f" since {hms(line.first)}"
+class _Part(NamedTuple):
+    """A part of the detail: how often, how much, which, why."""
+
+    text: str
+    needed: bool
+    """Whether it has a second line if the first has no room for it."""
 
 
-def _times(line: FeedRow) -> str:
-    """Say how often; of rows of a flood also of how many kinds."""
-    kinds = f" of {line.kinds:,} kinds" if line.kinds > 1 else ""
-    return f"\u00d7{line.count:,}{kinds}" if line.count > 1 else ""
+def _parts(
+    mirror: Mirror, line: FeedRow, columns: FeedColumns, mark: str
+) -> list[_Part]:
+    """Return the parts of the detail in the order that they have at all widths."""
+    matters = not line.key.routine
+    parts = []
+    if line.count > 1:
+        often, since = f"\u00d7{line.count:,}", f"since {hms(line.first)}"
+        whole = f"{often} {since}"
+        if cell_width(whole) <= columns.detail:
+            parts.append(_Part(whole, needed=True))
+        else:
+            parts += [_Part(often, needed=True), _Part(since, needed=False)]
+    parts += [_Part(f"{count:,} {word}", needed=False) for word, count in line.others]
+    if line.kinds == 1:
+        much = words.note(line.head)
+        if not _fits_where(columns, words.place(line.head), much):
+            parts.append(_Part(much, needed=matters))
+        parts.append(_Part(mark, needed=False))
+    quiet = line.word in {"waiting", "changed"} and not words.loud(line.head)
+    explained = (matters and not quiet) or bool(line.last.decider)
+    parts.append(_Part(_why(mirror, line), needed=explained))
+    return [part for part in parts if part.text]
 
 
 def _why(mirror: Mirror, line: FeedRow) -> str:
-    event, state = line.head, line.state
+    """Say who decided, and why."""
+    event, state, decider = line.head, line.state, line.last.decider
+    if len(line.causes) > 1:
+        return f"for {len(line.causes)} reasons"
     if line.word == "waiting":
         return words.why(mirror, event)  # the rule, and no word of the agent's
     why = words.why(mirror, state)
     if not why and state is not event and state.word == event.word:
         why = words.why(mirror, event)
-    named = mirror.agent_name(event.agent_id) if event.agent_id else event.actor
-    if line.word == "changed" and event.actor not in {"", named}:
-        by = f"by {event.actor}"
-        why = f"{by}: {why}" if why else by
-    return why
+    if decider and state.word != "denied":
+        by = f"approved by {decider}"
+    elif decider or (line.word == "cut" and state.type == "token.revoked"):
+        by = f"by {decider or state.actor}"
+    else:
+        return why
+    return f"{by}: {why}" if why else by
 
 
-def _below(mirror: Mirror, line: FeedRow, columns: FeedColumns) -> str:
-    """Return a second line: a reason that the detail has no room for."""
-    if line.word not in _EXPLAINED or not (why := _why(mirror, line)):
-        return ""
-    times, since = _times(line), _since(line)
-    beside = "  ".join(part for part in (times + since, why) if part)
-    if cell_width(beside) <= columns.detail:
-        return ""
-    shown = cell_width(times + since) <= columns.detail
-    return why if shown or not since else f"{why},{since}"
+def _share(
+    mirror: Mirror, line: FeedRow, columns: FeedColumns, mark: str
+) -> tuple[str, str]:
+    """Share the detail between the first line and one below: each part whole."""
+    beside, below, spare = "", "", ""
+    for text, needed in _parts(mirror, line, columns, mark):
+        more = f"{beside}  {text}" if beside else text
+        if cell_width(more) <= columns.detail:
+            beside = more
+        elif needed or below:
+            below = f"{below}  {text}" if below else f"{spare}{text}"
+        elif text.startswith("since ") and not below:
+            spare = f"{text}  "
+    return beside, below
 
 
 def draw_feed_row(
@@ -128,15 +167,14 @@ def draw_feed_row(
     name = mirror.agent_name(event.agent_id) if event.agent_id else event.actor
     row: list[Piece] = [*lead]
     if columns.who:
-        row.append((pen.column(name or " ", columns.who), p.text))
-    much = words.note(event)
-    row += _object(pen, line, columns, much)
+        shown = pen.middle(name or " ", columns.who - 1)
+        row.append((shown + " " * (columns.who - cell_width(shown)), p.text))
+    row += _object(pen, mirror, line, columns)
     row.append((f"{line.word:<{_WORD}}", words.style(p, line.state)))
-    below = _below(mirror, line, columns)
-    if columns.detail > 1:
-        row.append(
-            (_detail(pen, mirror, line, columns, mark, in_detail=bool(below)), p.text)
-        )
+    if columns.detail <= 1:
+        return [tuple(row)]
+    beside, below = _share(mirror, line, columns, mark)
+    row.append((pen.own(beside), p.text))
     rows: list[Row] = [tuple(row)]
     if below:
         room = max(columns.width - columns.lead - 2, 4)
@@ -145,53 +183,57 @@ def draw_feed_row(
     return rows
 
 
-def _object(pen: Pen, line: FeedRow, columns: FeedColumns, much: str) -> list[Piece]:
+def _object(
+    pen: Pen, mirror: Mirror, line: FeedRow, columns: FeedColumns
+) -> list[Piece]:
     """Write action and resource, each in its column, or a long action over both."""
     p, event = pen.palette, line.head
-    deed, place = words.deed(event), pen.own(words.place(event))
+    deed, place = _deed(mirror, line), pen.own(words.place(event))
     both = columns.what + columns.where
     if not columns.where:
         return [(pen.column(deed, both), p.text)]
-    if _fits_where(columns, place, much):
+    much = words.note(event)
+    if line.kinds > 1:
+        place = f"{line.kinds:,} resources" if len(line.deeds) == 1 else ""
+    elif _fits_where(columns, place, much):
         place = f"{place}  {much}" if place else much
     if cell_width(deed) < columns.what:
         return [
             (pen.column(deed, columns.what), p.text),
             (pen.column(place or " ", columns.where), p.muted),
         ]
+    if len(line.deeds) > 1:
+        deed = _names(deed, both - 1)
     return [(pen.column(f"{deed}  {place}" if place else deed, both), p.text)]
+
+
+def _deed(mirror: Mirror, line: FeedRow) -> str:
+    """Name the action: of several each, of a change its author too."""
+    event = line.head
+    if len(line.deeds) > 1:
+        risk = mirror.intake.scope
+        return ", ".join(
+            sorted(line.deeds, key=lambda one: (-RISKS.index(risk(one).risk), one))
+        )
+    deed = words.deed(event)
+    named = mirror.agent_name(event.agent_id) if event.agent_id else event.actor
+    if line.word == "changed" and event.actor not in {"", named}:
+        deed = f"{deed} by {event.actor}"
+    return deed
+
+
+def _names(names: str, room: int) -> str:
+    """Shorten a list of names to those that fit, and how many more there are."""
+    several = names.split(", ")
+    for many in range(len(several), 0, -1):
+        rest = f" +{len(several) - many}" if many < len(several) else ""
+        text = ", ".join(several[:many]) + rest
+        if cell_width(text) <= room:
+            return text
+    return names
 
 
 def _fits_where(columns: FeedColumns, place: str, much: str) -> bool:
     """Check whether an amount fits whole behind its resource."""
     gap = 2 if place else 0
     return bool(much) and cell_width(place) + gap + cell_width(much) < columns.where
-
-
-def _detail(
-    pen: Pen,
-    mirror: Mirror,
-    line: FeedRow,
-    columns: FeedColumns,
-    mark: str,
-    *,
-    in_detail: bool,
-) -> str:
-    """Write how often and since when, then why: each whole, or not at all."""
-    room, much = columns.detail, words.note(line.head)
-    if line.word in ROUTINE and line.count == 1 and not (mark or much):
-        why = pen.own(_why(mirror, line))
-        return why if cell_width(why) <= room else ""
-    apart = much if not _fits_where(columns, words.place(line.head), much) else ""
-    times, why = _times(line), "" if in_detail or line.kinds > 1 else _why(mirror, line)
-    full = times + _since(line)
-    shown = pen.own(mark)
-    for choices in ((full, times), (apart,), (why,)):
-        for part in filter(None, map(pen.own, choices)):
-            more = f"{shown}  {part}" if shown else part
-            if cell_width(more) <= room:
-                shown = more
-                break
-    if shown or in_detail or line.count > 1 or line.word in ROUTINE:
-        return shown
-    return pen.clip(pen.own(why or apart), room)

@@ -9,8 +9,8 @@ TWO_COLUMNS: Final = 120
 THREE_COLUMNS: Final = 160
 _TIGHT: Final = 16
 """Below this many rows one column shows one pane."""
-_ONE_LINE: Final = 100
-"""From this width on the waiting requests have room on one line."""
+_MOST_WAITING: Final = 3
+"""Waiting requests that have a row each where there are columns."""
 _MOST_AGENTS: Final = 8
 """Agents of a stacked screen, in one line each."""
 _LEAST_AGENTS: Final = 3
@@ -56,24 +56,30 @@ def plan(
     height: int,
     *,
     masthead: int,
-    waiting: bool,
+    bar: int,
     filtering: bool,
     big: str,
     agents: int,
 ) -> dict[str, Box]:
     """Place the panes of the home screen, stacked or in two or three columns.
 
-    *big* is the pane that has, or last had, the focus; there are so many *agents*.
+    *big* is the pane that has, or last had, the focus; *bar* is the rows for waiting
+    requests, and there are so many *agents*.
     """
     stacked = width < TWO_COLUMNS
-    low = height < _TIGHT or _ONE_LINE <= width < TWO_COLUMNS
-    bar = (1 if low else 2) if waiting else 0
     boxes, top = frame(width, height, masthead, bar, "filter" if filtering else "")
     top += height - top - filtering >= _TIGHT
     body = Box(0, top, width, max(height - 1 - filtering - top, 1))
     if stacked:
         return boxes | _stacked(body, big, agents)
     return boxes | (_two(body, big) if width < THREE_COLUMNS else _three(body))
+
+
+def bar_rows(width: int, height: int, waiting: int) -> int:
+    """Return how many rows so many *waiting* requests have on the home screen."""
+    if not waiting or height < _TIGHT:
+        return min(waiting, 1)
+    return 1 + (min(waiting, _MOST_WAITING) if width >= TWO_COLUMNS else 1)
 
 
 def _stacked(body: Box, big: str, agents: int) -> dict[str, Box]:

@@ -27,6 +27,8 @@ Row = tuple[Piece, ...]
 EMPTY: Final[Row] = ()
 LABEL: Final = 12
 """Cells of the column of labels."""
+_TAIL: Final = 3
+"""Cells of a name's end that it retains."""
 _SOON: Final = 60
 _MANY: Final = 100_000
 
@@ -74,6 +76,13 @@ class Pen(Struct, frozen=True):
     def clip(self, text: str, width: int) -> Shown:
         """Cut *text* to *width* cells, saying so by an ellipsis."""
         return clip(text, max(width, 1), ascii_only=self.glyphs.ascii_only)
+
+    def middle(self, name: str, width: int) -> str:
+        """Cut a name to *width* cells in its middle: a number often ends it."""
+        if cell_width(name) <= width or width <= 2 * _TAIL:
+            return self.clip(name, width)
+        tail = name[-_TAIL:]
+        return self.clip(name, width - cell_width(tail)) + tail
 
     def column(self, text: str, width: int) -> str:
         """Cut and pad *text* to a column of *width* cells, the last one blank."""

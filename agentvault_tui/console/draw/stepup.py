@@ -56,6 +56,7 @@ class StepUpFacts:
     """Of a change."""
 
 
+_STEPUP, _CHANGE = "Step-up  ", "Change  "
 _HEAD_LEAST: Final = 16
 """Cells below which a headline says too little to be shown."""
 
@@ -63,13 +64,25 @@ _HEAD_LEAST: Final = 16
 def head(row: StepUpRow, pen: Pen, about: str, width: int) -> Row:
     """Write the title within *width* cells: mark, and headline or name."""
     palette = pen.palette
-    kind = "Change  " if row.is_change else "Step-up  "
+    kind = _CHANGE if row.is_change else _STEPUP
     title: Row = ((kind, palette.title), (row.fingerprint, palette.accent))
-    room = width - len(kind) - cell_width(row.fingerprint) - 8
+    room = _title_room(row, width)
     if not about or room < _HEAD_LEAST:
         return title
     style = palette.text if about == row.headline else palette.muted
     return (*title, (f"  {pen.clip(about, room)}", style))
+
+
+def _title_room(row: StepUpRow, width: int) -> int:
+    kind = _CHANGE if row.is_change else _STEPUP
+    return width - len(kind) - cell_width(row.fingerprint) - 8
+
+
+def headline(row: StepUpRow, pen: Pen, width: int, room: int) -> list[Row]:
+    """Write the wish over *width* cells, where a title of *room* cells would cut it."""
+    if cell_width(row.headline) <= _title_room(row, room):
+        return []
+    return pen.paragraph(row.headline, width, pen.palette.strong)
 
 
 def head_end(row: StepUpRow, pen: Pen, now: datetime, *, sure: bool) -> Row:
@@ -138,9 +151,11 @@ _NARROW: Final = 60
 
 
 def brief(
-    facts: StepUpFacts, pen: Pen, width: int, height: int
+    facts: StepUpFacts, pen: Pen, width: int, height: int, *, words_too: bool = True
 ) -> tuple[list[Row], bool]:
     """Write the request within *height* rows; return if a value was truncated.
+
+    The agent's words are left out without *words_too*.
 
     Each necessary fact has its row, for any request of an agent: the agent's own words
     give way first, then blank rows, then the second row of a long value.
@@ -159,8 +174,8 @@ def brief(
     count = len(row.parameters) + len(row.others) + len(row.texts)
     why_text = f"{row.rule}: {row.why}"
     more_why = len(pen.facts("", why_text, width, max(height, 1))[0]) - 1
-    roomy = row.reason and max(count, 1) + more_why <= spare - 3
-    silent = row.request or row.is_change  # what asks need not say a word
+    roomy = words_too and row.reason and max(count, 1) + more_why <= spare - 3
+    silent = row.request or row.is_change or not words_too  # it need not say a word
     words_least = 0 if silent else 1
     words_min = 3 if roomy else words_least
     body_min = 3 if row.request else 0
@@ -189,7 +204,7 @@ def brief(
     ]
     left = height - len(rows)
     words: list[Row] = []
-    if row.reason or not silent:
+    if words_too and (row.reason or not silent):
         words = _words(row, pen, width, max(left - 1, min(left, 1)))
     if left > len(words) and (words or not row.is_change):
         rows.append(EMPTY)

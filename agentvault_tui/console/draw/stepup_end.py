@@ -51,7 +51,7 @@ def _ending(facts: StepUpFacts, pen: Pen, width: int) -> list[Row]:
             return _approved(facts, pen, width)
         case "denied":
             who = row.decided_by.name if row.decided_by else "an operator"
-            text = "" if row.is_change else "The agent reads no reason."
+            text = "" if row.is_change else "The agent reads that it was denied."
             text = f"{answered(row)}: {row.denial}" if row.denial else text
             return [
                 _stage(pen, "ended", pen.clip(f"denied by {who}", width - 14), when),

@@ -18,6 +18,7 @@ _ENDINGS: Final = {
     "allowed_by_policy": "policy alone allowed it",
     "granted": "",
     "handed back": "returned by its agent",
+    "agent_revoked": "",
     "policy_changed": "the policy changed",
     "stepup_required": "",
 }

@@ -22,11 +22,11 @@ from agentvault_tui.console.plain.announcer import Announcer, Command
 from agentvault_tui.console.state.body import unread
 from agentvault_tui.console.state.completion import read_filter
 from agentvault_tui.console.state.filters import Filter
+from agentvault_tui.console.state.folds import fold
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import LedgerMoment, ago, plural
 from agentvault_tui.console.state.past import PastMirror, parse_past_moment, when
 from agentvault_tui.console.state.records import AgentRow, BodyView, EventRow, StepUpRow
-from agentvault_tui.console.state.repeats import fold
 from agentvault_tui.errors import AgentVaultError, UsageError
 from agentvault_tui.operator_api.requests import AuditQuery
 from agentvault_tui.text import Shown

@@ -14,6 +14,7 @@ from agentvault_tui.console.draw.lines import Pen, Row
 from agentvault_tui.console.draw.stepup import StepUpFacts, whole
 from agentvault_tui.console.state import revocations
 from agentvault_tui.console.state.activity import ActivityRow
+from agentvault_tui.console.state.folds import Fold
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.moments import clock_time, countdown, plural, size
 from agentvault_tui.console.state.presence import OperatorRow
@@ -24,7 +25,6 @@ from agentvault_tui.console.state.records import (
     StepUpRow,
     TreeRow,
 )
-from agentvault_tui.console.state.repeats import Fold
 from agentvault_tui.console.state.stepups import (
     answered,
     cause,
@@ -211,7 +211,7 @@ def agent_line(mirror: Mirror, agent: AgentRow) -> str:
         f"{agent.name}, {state}, {agent.id}, owner {agent.owner}: "
         f"{plural(mirror.live_tokens(agent.id), 'live token')}{ends}; "
         f"{counts.allowed:,} allowed, {counts.denied:,} denied, "
-        f"{counts.escalated:,} escalated."
+        f"{len(mirror.open_stepups(agent.id)):,} waiting."
     )
 
 

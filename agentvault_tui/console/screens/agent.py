@@ -13,7 +13,7 @@ from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.advice import AdviceDialog
 from agentvault_tui.console.draw.layout import Box, plan_agent
 from agentvault_tui.console.messages import ShowAudit
-from agentvault_tui.console.screens.base import LAST_KEYS, PaneScreen, follow_key
+from agentvault_tui.console.screens.base import PaneScreen, follow_key
 from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.console.widgets.agent import DayPane, EventsPane, FactsPane, WhoPane
 from agentvault_tui.console.widgets.audit import EventMoved, EventOpened
@@ -135,7 +135,7 @@ class AgentScreen(PaneScreen):
 
     def show_keys(self) -> None:
         keys = [("t", "now")] if self.desk.past else []
-        keys += [("Esc", "back"), *self.named("revoke", "restore", "step-ups")]
+        keys += [("Esc", "back"), *self.named("revoke", "restore", "step-ups", "panic")]
         if self.on_trial is not None:
             keys.append(("b", "restore"))
         if self.big is self.day:
@@ -144,7 +144,7 @@ class AgentScreen(PaneScreen):
             keys.append(("Enter", "event"))
         keys += [("Tab", "pane"), follow_key(self.events.feed.follow)]
         keys += [("L", "audit"), (":", "command"), ("y", "copy id")]
-        self.keybar.show((*keys, *self.named("panic"), *LAST_KEYS))
+        self.hint(*keys)
 
     # What keys act on
 

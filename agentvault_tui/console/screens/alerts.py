@@ -24,7 +24,7 @@ _SINK, _KIND, _WHEN = 16, 9, 10
 class DeadPane(ListPane[DeadAlertInfo[Shown, datetime]]):
     """Alerts that their destinations did not take for a day, the first on top."""
 
-    NONE = "Every alert was taken, or is still being tried."
+    NONE = "No alert has failed."
 
     def title(self) -> Row:
         title = self.heading("Alerts that did not arrive")
@@ -58,7 +58,7 @@ class SinksPane(Pane):
         title: Row = (("Where alerts and events go", p.title),)
         title = ((" ", p.text), *title, (f"  {self.problem}", p.waiting))
         if not self.rows:
-            words = "Nowhere: write alerts.toml, then agentvault alerts test SINK"
+            words = "Nowhere: write alerts.toml, then agentvault alerts test NAME"
             return [(title, None), (((f"  {words}", p.muted),), None)]
         shown = self.rows[: height - 1]
         return [(title, None), *((self._row(row, width), None) for row in shown)]

@@ -16,7 +16,7 @@ from agentvault_tui.console.draw.evidence import EventEvidence, LinkVerdicts
 from agentvault_tui.console.draw.layout import Box, plan_audit
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.messages import ShowAudit
-from agentvault_tui.console.screens.base import LAST_KEYS, TYPING_KEYS, follow_key
+from agentvault_tui.console.screens.base import TYPING_KEYS, follow_key
 from agentvault_tui.console.screens.filtered import FilteredScreen
 from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.filters import Filter
@@ -238,12 +238,13 @@ class AuditScreen(FilteredScreen):
         else:
             keys.append(("Enter", "event"))
         keys += [follow_key(self.feed.follow), ("@", "go to"), ("/", "filter")]
-        keys += [("0", "everything" if self.feed.notable else "what matters")]
+        keys += [("0", "all" if self.feed.notable else "matters")]
+        keys += self.named("panic")
         if self.decides and self.chosen is not None:
             keys.append(("r", "revoke agent"))
         keys += [("e", "export"), ("o", "agent"), ("y", "copy id")]
         keys += [] if self.open else [("Esc", "home")]
-        self.keybar.show((*keys, *LAST_KEYS))
+        self.hint(*keys)
 
     # Moving
 

@@ -36,11 +36,10 @@ from agentvault_tui.errors import AgentVaultError
 Hint = tuple[str, str]
 """A key, and its action."""
 
-LAST_KEYS: Final = (
+_LAST: Final = (
     *(("j k", "move"), ("g G", "first and last")),
-    *(("?", "keys"), ("^q", "quit")),
+    *(("^q", "quit"), ("?", "keys")),
 )
-"""The last two lead to all the others, and out: others give way to them."""
 TYPING_KEYS: Final = (("Enter", "keep"), ("Esc", "clear"))
 _KEYS: Final = {
     "step-ups": "s",
@@ -307,9 +306,16 @@ class PaneScreen(Keyed, Screen[None]):
         """Return those of the keys with these *names* that do something now."""
         mirror = self.desk.mirror
         idle = {"step-ups": not mirror.open_stepups(), "calls": not mirror.calls}
-        words = {"panic": "lift panic"} if mirror.status.panic.on else {}
+        words = {"acknowledge": "seen"}
+        if mirror.status.panic.on:
+            words["panic"] = "lift panic"
         works = (one for one in names if self.applies(one) and not idle.get(one))
         return [(_KEYS[one], words.get(one, one)) for one in works]
+
+    def hint(self, *keys: Hint) -> None:
+        """Name *keys*, panic if it works here, and those of all screens."""
+        panic = [one for one in self.named("panic") if one not in keys]
+        self.keybar.show((*keys, *panic, *_LAST))
 
     def copy_event(self, event: EventRow) -> None:
         kind = "decision" if event.decision_id else "event number"
@@ -468,8 +474,7 @@ class PolledScreen(PaneScreen):
 
     def show_keys(self) -> None:
         keys = [*self.row_keys(), ("Esc", "back"), *self.named("step-ups")]
-        keys += [(":", "command"), ("y", "copy id"), ("j k", "move")]
-        self.keybar.show((*keys, ("?", "keys"), ("^q", "quit")))
+        self.hint(*keys, *self.named("panic"), (":", "command"), ("y", "copy id"))
 
     def action_audit(self) -> None:
         self.app.post_message(ShowAudit("", None))

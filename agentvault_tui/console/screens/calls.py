@@ -143,18 +143,18 @@ class ServicesPane(Pane):
 
 
 class CutDialog(Confirm[None]):
-    """Cut the call that was under the cursor, whatever comes and goes meanwhile."""
+    """Cancel the call that was under the cursor, whatever comes and goes meanwhile."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "confirm", "cut")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "confirm", "cancel it")]
     DANGER: ClassVar[bool] = True
-    UNDER_WAY: ClassVar[str] = "cutting"
+    UNDER_WAY: ClassVar[str] = "cancelling"
 
     def __init__(self, desk: Desk, call: CallRow) -> None:
         self.call = call
         super().__init__(desk)
 
     def heading(self, pen: Pen) -> Row:
-        word = "Cut  " if self.finished else "Cut a call  "
+        word = "Cancelled  " if self.finished else "Cancel a call  "
         return ((word, pen.palette.title), (self.call.agent_name, pen.palette.strong))
 
     def obstacle(self) -> str | None:
@@ -193,7 +193,7 @@ class CallsScreen(PolledScreen):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "look", "look: its step-up, or its agent"),
-        Binding("x", "cut", "cut the call"),
+        Binding("x", "cut", "cancel the call"),
     ]
     PANES = (CallsPane,)
     SHOWS = "calls"
@@ -231,7 +231,7 @@ class CallsScreen(PolledScreen):
     def row_keys(self) -> list[Hint]:
         if self.calls.under_cursor is None:
             return []
-        keys = [("x", "cut"), ("r", "revoke its agent")] if self.decides else []
+        keys = [("x", "cancel"), ("r", "revoke its agent")] if self.decides else []
         return [("Enter", "look"), *keys]
 
     @property

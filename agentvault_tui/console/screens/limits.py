@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk, copy
 from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.draw.lines import Row
-from agentvault_tui.console.screens.base import PolledScreen
+from agentvault_tui.console.screens.base import Hint, PolledScreen
 from agentvault_tui.console.state.moments import ago
-from agentvault_tui.console.state.records import LimitRow
+from agentvault_tui.console.state.records import AgentRow, LimitRow
 from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane
 from agentvault_tui.operator_api.displayer import moment
 from agentvault_tui.operator_api.limits import CallOutInfo
@@ -96,6 +99,9 @@ class CallOutsPane(Pane):
 class LimitsScreen(PolledScreen):
     """Show the uses of limits, read again every few seconds."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "look", "look: its agent"),
+    ]
     PANES = (LimitsPane,)
     SHOWS = "limits"
 
@@ -103,6 +109,17 @@ class LimitsScreen(PolledScreen):
         self.list = LimitsPane(desk, id="limits")
         self.callouts = CallOutsPane(desk)
         super().__init__(desk, self.list, self.callouts)
+
+    def row_keys(self) -> list[Hint]:
+        if self.chosen is None:
+            return []
+        return [("Enter", "its agent"), *self.named("revoke")]
+
+    @property
+    def chosen(self) -> AgentRow | None:
+        """The agent whose window is under the cursor, if it is one agent's."""
+        row = self.list.under_cursor
+        return self.desk.mirror.agents.get(row.agent_id) if row else None
 
     async def read(self) -> None:
         rows, self.list.status_text, self.callouts.rows = await self.link.limits()
@@ -116,6 +133,10 @@ class LimitsScreen(PolledScreen):
             boxes["callouts"] = Box(0, head + room - low, width, low)
             room -= low
         return boxes | {"limits": Box(0, head, width, room)}
+
+    def action_look(self) -> None:
+        """Open the agent whose window is under the cursor."""
+        self.show_agent()
 
     def action_copy(self) -> None:
         if row := self.list.under_cursor:

@@ -33,8 +33,8 @@ _KEYS: Final = (
     ("/", "filter"),
     ("Tab", "pane"),
     ("y", "copy id"),
-    ("?", "keys"),
     ("^q", "quit"),
+    ("?", "keys"),
 )
 
 

@@ -31,6 +31,7 @@ from agentvault_tui.operator_api.advice import AdviceInfo, change_texts
 from agentvault_tui.operator_api.calls import ApiCall
 from agentvault_tui.operator_api.planning import PlanInfo, PlannedChangeInfo
 from agentvault_tui.presenters.amounts import render_spans
+from agentvault_tui.presenters.outcomes import answer_word
 
 _READING: Final = "reading the history"
 _DAY: Final = 86_400
@@ -207,7 +208,7 @@ class AdviceScreen(ReadScreen):
                 *(keys if self.decides else ()),
                 *shown_keys,
             ]
-        self.keybar.show((*shown_keys, ("j k", "move"), ("?", "keys"), ("^q", "quit")))
+        self.hint(*shown_keys, *self.named("step-ups"))
 
     def action_window(self) -> None:
         """Go on to the next window; after the longest comes the broker's own."""
@@ -253,7 +254,10 @@ class ChangePane(ReadPane[PlannedChangeInfo]):
             (f"{row.count:>7,}  ", p.text),
             (name, p.strong),
             (scope, p.text),
-            (f"{row.was} {pen.own('→')} {row.to}{why}", p.outcome(row.to)),
+            (
+                f"{answer_word(row.was)} {pen.own('→')} {answer_word(row.to)}{why}",
+                p.outcome(row.to),
+            ),
             (f"  {shown(render_spans(row.amounts))}" if row.amounts else "", p.muted),
         )
         return pen.cut(line, width - 3)
@@ -290,7 +294,7 @@ class PolicyScreen(ReadScreen):
             return
         self.shadow.status_text = (
             f"{shadow.version} since {shadow.since[:16]}Z: {shadow.differences:,} of"
-            f" {shadow.decisions:,} decisions otherwise"
+            f" {shadow.decisions:,} decisions would differ"
         )
         self.shadow.take(shadow.by)
 
@@ -321,9 +325,7 @@ class PolicyScreen(ReadScreen):
         keys = [("n", "plan a file"), ("Esc", "back")]
         if self._here is not None:
             keys = [("Enter", "an example"), *keys]
-        self.keybar.show(
-            (*keys, ("Tab", "next"), ("j k", "move"), ("?", "keys"), ("^q", "quit"))
-        )
+        self.hint(*keys, *self.named("step-ups"), ("Tab", "next"))
 
     def action_candidate(self) -> None:
         """Ask for a file, and plan it."""

@@ -10,11 +10,11 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.draw.layout import Box, plan
+from agentvault_tui.console.draw.layout import Box, bar_rows, plan
 from agentvault_tui.console.messages import ShowAudit, ShowPast
-from agentvault_tui.console.screens.base import LAST_KEYS, TYPING_KEYS, follow_key
+from agentvault_tui.console.screens.base import TYPING_KEYS, follow_key
 from agentvault_tui.console.screens.filtered import FilteredScreen
-from agentvault_tui.console.state.agents import AgentView
+from agentvault_tui.console.state.agents import STILL, AgentView
 from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.presence import OperatorsPresent
@@ -56,6 +56,8 @@ def tell_news(app: App[object], presence: OperatorsPresent) -> None:
         app.notify(more, markup=False, timeout=_NEWS_SECONDS)
 
 
+_HELP: Final = 8
+"""Lines that say how to register the first agent."""
 _QUIET_SURVEY: Final = 3.0
 """Seconds between looks at all agents while nothing happens."""
 _SURVEY_SHARE: Final = 20
@@ -77,7 +79,7 @@ class Watch(FilteredScreen):
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk)
         self.view = AgentView(desk.mirror)
-        self.feed = EventWindow(desk.mirror, collapse=True, news=True)
+        self.feed = EventWindow(desk.mirror, collapse=True, news=not desk.past)
         self.agents = AgentPane(desk, self.view)
         self.details = DetailsPane(desk, self.agents)
         self.audit = FeedPane(desk, self.feed)
@@ -92,6 +94,8 @@ class Watch(FilteredScreen):
             self.keybar,
         )
         self.big = self.agents
+        self._barred = 0, (0, 0), 0.0
+        """The rows of the bar, for which size, and until when they stay."""
         self._ticked = -1
         self._survey_due = 0.0
         self._surveyed = (-1, -1)
@@ -155,11 +159,21 @@ class Watch(FilteredScreen):
             width,
             height,
             masthead=self.masthead.wanted(width),
-            waiting=bool(self.desk.mirror.open_stepups()),
+            bar=self._bar(width, height),
             filtering=self.filtering,
             big=(self.big and self.big.id) or "agents",
-            agents=max(len(self.view.order), 1),
+            agents=max(len(self.view.order), 1 if self.desk.mirror.agents else _HELP),
         )
+
+    def _bar(self, width: int, height: int) -> int:
+        """Return the rows of the bar: after a decision as many, for a few seconds."""
+        now, size = self.desk.mirror.clock.boot(), (width, height)
+        rows = bar_rows(width, height, len(self.desk.mirror.open_stepups()))
+        before, then, until = self._barred
+        if rows < before and size == then and now < until:
+            return before
+        self._barred = rows, size, now + STILL
+        return rows
 
     def stops(self) -> list[Pane]:
         panes: list[Pane] = [self.agents, self.audit]
@@ -177,14 +191,15 @@ class Watch(FilteredScreen):
         if audit:
             keys += [follow, ("Enter", "event"), ("o", "agent")]
         elif self.chosen is not None:
-            keys += self.named("revoke", "restore", "acknowledge")
-            keys.append(("Enter", "agent"))
+            keys += self.named("revoke", "restore")
         keys += self.named("panic")
-        keys += [("0", "everything" if self.feed.notable else "what matters")]
+        keys += [("0", "all" if self.feed.notable else "matters")]
+        if not audit and self.chosen is not None:
+            keys += [*self.named("acknowledge"), ("Enter", "agent")]
         keys += [("/", "filter"), *self.named("calls"), (":", "command")]
         keys += [] if audit else [follow]
         keys += [("L", "audit"), ("t", "time"), ("Tab", "pane"), ("y", "copy id")]
-        self.keybar.show((*keys, *LAST_KEYS))
+        self.hint(*keys)
 
     # Filter
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -22,8 +23,15 @@ SOON: Final = 60
 _BURST: Final = 10
 _BURST_FACTOR: Final = 3
 _MANY_DENIALS: Final = 3
+_MARKED: Final = timedelta(seconds=60)
+"""So long after its end a misbehaviour ranks an agent."""
 _LATELY: Final = timedelta(minutes=10)
 """For so long a revoked agent stays near the misbehaving ones."""
+
+
+_QUIETEST: Final = 6
+_PINNED: Final = 2
+"""The ranks of an agent without a mark, and of the last that needs a look now."""
 
 
 class Misbehaviour(NamedTuple):
@@ -43,8 +51,8 @@ class Attention(Struct, frozen=True):
 
     waiting: int = 0
     """Step-ups that wait for a person."""
-    oldest: datetime | None = None
-    """Since when the first of them waits."""
+    ends: datetime | None = None
+    """When the first of them ends."""
     burst: int = 0
     """Tokens got in the last minute, when that is unlike itself and its peers."""
     threshold: float = 0.0
@@ -55,6 +63,8 @@ class Attention(Struct, frozen=True):
     """Its last token but none after it ends within a minute."""
     revoked: bool = False
     misbehaved: Misbehaviour | None = None
+    over: bool = False
+    """Whether that ended more than a minute ago: then it is a mark alone."""
     revoked_lately: bool = False
     """Whether it was revoked a moment ago, and that is not acknowledged."""
 
@@ -62,14 +72,27 @@ class Attention(Struct, frozen=True):
     def rank(self) -> int:
         """Order agents: 0 first."""
         if self.revoked and not self.revoked_lately:
-            return 5
-        reasons = (self.misbehaved, self.waiting, self.revoked_lately, self.soon)
-        return next((n for n, reason in enumerate(reasons) if reason), 4)
+            return _QUIETEST + 1
+        now = self.misbehaved if not self.over else None
+        reasons = (
+            self.waiting,
+            now and now.what == "denied",
+            now,
+            self.revoked_lately,
+            self.soon,
+            self.misbehaved,
+        )
+        return next((n for n, reason in enumerate(reasons) if reason), _QUIETEST)
+
+    @property
+    def needs_look(self) -> bool:
+        """Whether it stays in sight at the top of a list that is scrolled."""
+        return self.rank <= _PINNED
 
     @property
     def order(self) -> tuple[int, float]:
         """Order agents: by rank, and those that wait by how long they have."""
-        return self.rank, self.oldest.timestamp() if self.oldest else 0.0
+        return self.rank, self.ends.timestamp() if self.ends else 0.0
 
 
 _QUIET: Final = Attention()
@@ -91,7 +114,7 @@ def survey(
     now, never = mirror.clock.now(), datetime.min.replace(tzinfo=UTC)
     waiting: dict[str, list[datetime]] = {}
     for stepup in mirror.open_stepups():
-        waiting.setdefault(stepup.agent_id, []).append(stepup.requested_at)
+        waiting.setdefault(stepup.agent_id, []).append(stepup.expires_at)
     paces, denials = mirror.paces(), mirror.denials()
     usual = sorted(paces.values())[(len(paces) - 1) // 2] if len(paces) > 1 else 0
     hasty = max(_BURST, _BURST_FACTOR * usual)
@@ -126,12 +149,13 @@ def survey(
             misbehaved = None
         look = Attention(
             waiting=len(waits),
-            oldest=waits[0] if waits else None,
+            ends=min(waits, default=None),
             burst=burst,
             threshold=threshold,
             denials=many,
             soon=agent_id in ending and mirror.live_tokens(agent_id) == 1,
             misbehaved=misbehaved,
+            over=bool(misbehaved and now - misbehaved.last > _MARKED),
         )
         if look != _QUIET:
             statuses[agent_id] = look
@@ -141,14 +165,16 @@ def survey(
 def _misbehaved(
     before: Attention, burst: int, denials: int, now: datetime
 ) -> Misbehaviour | None:
-    """Return an earlier misbehaviour in its present state; or a new one."""
-    misbehaved, count = before.misbehaved, burst or denials
-    if not count:
+    """Return an earlier misbehaviour in its present state; or a new or worse one."""
+    misbehaved = before.misbehaved
+    if not (burst or denials):
         return misbehaved
-    if before.burst or before.denials:
-        most = max(misbehaved.most, count) if misbehaved else count
-        return misbehaved and misbehaved._replace(most=most, last=now)
-    return Misbehaviour("burst" if burst else "denied", count, now, now)
+    what, count = ("denied", denials) if denials else ("burst", burst)
+    if not (before.denials if denials else before.burst or before.denials):
+        return Misbehaviour(what, count, now, now)
+    if misbehaved is None or what != misbehaved.what:
+        return misbehaved and misbehaved._replace(last=now)
+    return misbehaved._replace(most=max(misbehaved.most, count), last=now)
 
 
 def _habit(mirror: Mirror, agent: AgentRow, pace: int, now: datetime) -> float:
@@ -160,7 +186,7 @@ def _habit(mirror: Mirror, agent: AgentRow, pace: int, now: datetime) -> float:
 
 
 STILL: Final = 5.0
-"""Seconds after the operator's last move in which the order stays as it is."""
+"""Seconds after the operator's last key in which the order stays as it is."""
 
 
 class AgentView:
@@ -176,7 +202,7 @@ class AgentView:
         self.attention: dict[str, Attention] = {}
         self.acknowledged: dict[str, datetime] = {}
         """When the operator last said of an agent that its state is known."""
-        self._moved_at = float("-inf")
+        self._moved_at = self._held_at = float("-inf")
         self._names: list[str] = []
         self._roster = -1
         self._partial = False
@@ -194,7 +220,18 @@ class AgentView:
     @property
     def still(self) -> bool:
         """Check whether the operator moves, so that rows must not."""
-        return self._mirror.clock.boot() - self._moved_at < STILL
+        last = max(self._moved_at, self._held_at)
+        return self._mirror.clock.boot() - last < STILL
+
+    def hold(self) -> None:
+        """Let rows stay in place for a while: a key was pressed."""
+        self._held_at = self._mirror.clock.boot()
+
+    @property
+    def pinned(self) -> int:
+        """How many rows at the top need a look now."""
+        looks = (self.look(agent_id) for agent_id in self.order)
+        return sum(1 for _ in takewhile(lambda look: look.needs_look, looks))
 
     def look(self, agent_id: str) -> Attention:
         return self.attention.get(agent_id, _QUIET)
@@ -207,7 +244,7 @@ class AgentView:
     def narrow(self, wanted: Filter) -> None:
         """Apply the operator's filter; the cursor stays if its agent does."""
         self.filter = wanted
-        self._moved_at = float("-inf")
+        self._moved_at = self._held_at = float("-inf")
         self._arrange(keep=None)
 
     def move(self, rows: int) -> None:
@@ -233,6 +270,7 @@ class AgentView:
         look = self.look(agent_id)
         if look.misbehaved or look.revoked_lately:
             self.acknowledged[agent_id] = self._mirror.clock.now()
+            self._moved_at = self._held_at = float("-inf")
             self.update()
         return bool(look.misbehaved or look.revoked_lately)
 

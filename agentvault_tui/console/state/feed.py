@@ -13,18 +13,17 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable
 from itertools import takewhile
-from operator import attrgetter
 from typing import Final
 
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from agentvault_tui.console.state.filters import Filter
+from agentvault_tui.console.state.folds import FeedRow, by_anchor, fold, group_of
 from agentvault_tui.console.state.mirror import RING, Mirror
 from agentvault_tui.console.state.records import RISKS, EventPage, EventRow
-from agentvault_tui.console.state.repeats import FeedRow, Repeats, fold
+from agentvault_tui.console.state.repeats import Repeats
 from agentvault_tui.operator_api.requests import AuditQuery
-from agentvault_tui.presenters.outcomes import ROUTINE
 
 KEPT: Final = RING
 """Rows held while following."""
@@ -74,6 +73,8 @@ class EventWindow:
         self.follow = True
         self.cursor = 0
         """The number of the event under the cursor, while held."""
+        self._sent = False
+        """Whether the cursor was sent to that event, of whichever row."""
         self.arrived = 0
         """How many have come since it holds."""
         self.uncounted = False
@@ -100,6 +101,12 @@ class EventWindow:
         self._repeats = self._new_repeats()
         self._stale = False
         """Whether rows were read back or dropped since they were collapsed."""
+        self.began = mirror.clock.now()
+        """When it was made."""
+        self.earlier = 0
+        """Changes before that are not in `lines`: the operator's news are later."""
+        self._first_seen = 0
+        """The last event before that, once it was read."""
         self._breaks: list[int] = []
         """Numbers over which nothing collapses: a page read back ends somewhere."""
 
@@ -127,10 +134,25 @@ class EventWindow:
 
     def _drawn_again(self) -> list[FeedRow]:
         if self._collapse:
-            return self._repeats.rows(notable=self.notable)
+            rows = self._repeats.rows(notable=self.notable)
+            return self._later(rows) if self._news else rows
         entries = fold(self.rows, whole=not self.filter)
-        lines = [FeedRow((one.head.seq,), one) for one in entries]
-        return [one for one in lines if not (self.notable and one.word in ROUTINE)]
+        lines = [
+            FeedRow(group_of(one)._replace(alone=one.head.seq), one) for one in entries
+        ]
+        return [one for one in lines if not (self.notable and one.key.routine)]
+
+    def _later(self, rows: list[FeedRow]) -> list[FeedRow]:
+        """Leave out details of other rows, and count and leave out earlier changes."""
+        self._first_seen = self._first_seen or self._mirror.last_seq
+        rows = [row for row in rows if not row.key.housekeeping]
+        later = [
+            row
+            for row in rows
+            if row.word != "changed" or row.anchor > self._first_seen
+        ]
+        self.earlier = sum(row.count for row in rows) - sum(r.count for r in later)
+        return later
 
     def _new_repeats(self) -> Repeats:
         scope = self._mirror.intake.scope
@@ -187,7 +209,7 @@ class EventWindow:
         """How many entries are left out as routine."""
         if self.notable and not self._collapse:
             entries = fold(self.rows, whole=not self.filter)
-            return sum(one.state.word in ROUTINE for one in entries)
+            return sum(group_of(one).routine for one in entries)
         return self._repeats.routine if self.notable else 0
 
     @property
@@ -211,7 +233,7 @@ class EventWindow:
         seq = self.cursor
         if not self._collapse and self.rows:
             seq = self.rows[self._place].seq
-        place = bisect_left(lines, seq, key=_anchor)
+        place = bisect_left(lines, seq, key=by_anchor)
         if place == len(lines) or lines[place].anchor != seq:
             held = (n for n, line in enumerate(lines) if line.holds(seq))
             place = next(held, min(place, len(lines) - 1))
@@ -225,12 +247,12 @@ class EventWindow:
 
     @property
     def under_cursor(self) -> EventRow | None:
-        """The event under the cursor, be it the first of its row or not."""
+        """The event that the cursor was sent to, or the first of the row it is on."""
         lines = self.lines
         if self.follow or not self.rows:
             return lines[-1].head if lines else None
         row = self.rows[self._place]
-        if self._collapse and lines and row.seq != self.cursor:
+        if lines and (not self._sent or (self._collapse and row.seq != self.cursor)):
             return lines[self.index].head
         return row
 
@@ -285,7 +307,7 @@ class EventWindow:
         if self.follow:
             self.update()
             self.cursor = self.lines[-1].anchor if self.lines else self._seen
-            self.follow = False
+            self.follow = self._sent = False
             self._wait_anew()
             self.version += 1
 
@@ -301,7 +323,7 @@ class EventWindow:
         """Hold at the event with that number, or the next there is, among every one."""
         held = not self.follow
         self.hold()
-        self.every = True
+        self.every = self._sent = True
         seq = min(max(seq, 1), max(self._seen, 1))
         if self.foreign or (held and self.rows and self.floor <= seq <= self.top):
             self.cursor = seq
@@ -319,7 +341,7 @@ class EventWindow:
             self._extend()
             wanted = self.index + rows
         wanted = min(max(wanted, 0), len(self.lines) - 1)
-        self.cursor = self.lines[wanted].anchor
+        self.cursor, self._sent = self.lines[wanted].anchor, False
         self.version += 1
 
     # Pages
@@ -444,6 +466,3 @@ class EventWindow:
 
 def _seq(row: EventRow) -> int:
     return row.seq
-
-
-_anchor: Final = attrgetter("anchor")

@@ -313,6 +313,7 @@ class Intake(Displayer):
                         None if use is None else moment(use.frees_at),
                         beyond,
                         left * 5 <= limit.most,
+                        self.word(use and use.agent_id),
                     )
                 )
         return rows, self.shown(info.problem, 200)

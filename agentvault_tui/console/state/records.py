@@ -267,6 +267,8 @@ class LimitRow(NamedTuple):
     beyond: Shown
     near: bool
     """Whether at most a fifth is left."""
+    agent_id: Shown = _NOTHING
+    """Of the agent whose window it is; empty where that is no one agent's."""
 
 
 class EventRow(NamedTuple):

@@ -210,7 +210,7 @@ def cause(row: StepUpRow) -> str:
 
 def answered(row: StepUpRow) -> str:
     """Name the words of a denial: an agent reads them, or who asked for a change."""
-    return "The reason" if row.is_change else "It was told"
+    return "The reason" if row.is_change else "Agent reads"
 
 
 def handed_out(row: StepUpRow) -> str:

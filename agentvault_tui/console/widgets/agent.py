@@ -29,6 +29,7 @@ from agentvault_tui.console.widgets.audit import AuditPane
 from agentvault_tui.console.widgets.pane import Painted, Pane, ScrollPane
 from agentvault_tui.operator_api.requests import AuditQuery
 from agentvault_tui.operator_api.shapes import OUTCOMES
+from agentvault_tui.presenters.outcomes import answer_word
 from agentvault_tui.text import cell_width
 
 
@@ -85,7 +86,6 @@ class WhoPane(Pane):
             *([] if agent.revoked else [f"revoking ends {ends(self.mirror, agent)}"]),
             f"{counts.allowed:,} allowed",
             f"{counts.denied:,} denied",
-            f"{counts.escalated:,} escalated",
             f"registered {agent.created_at:%Y-%m-%d}",
         ]
         dot = f" {pen.glyphs.separator} "
@@ -217,7 +217,9 @@ class DayPane(Pane, can_focus=True):
         rows: list[Row] = [pen.cut(self._title(day, width), width)]
         styles = (p.accent, p.danger, p.escalated)
         for word, numbers, style in zip(OUTCOMES, day.series, styles, strict=True):
-            rows.append(self._bars(word, folded(numbers, fold), fold, style))
+            rows.append(
+                self._bars(answer_word(word), folded(numbers, fold), fold, style)
+            )
         rows.append(self._axis(day, fold))
         return [(row, None) for row in rows[:height]]
 
@@ -234,7 +236,7 @@ class DayPane(Pane, can_focus=True):
         for word, number, style in zip(OUTCOMES, numbers, styles, strict=True):
             row += [
                 (f"  {number:,}", style if number else p.muted),
-                (f" {word}", p.muted),
+                (f" {answer_word(word)}", p.muted),
             ]
         return tuple(row)
 

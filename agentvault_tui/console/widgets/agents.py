@@ -99,28 +99,22 @@ def _card(
     p = pen.palette
     holds = _holds(pen, mirror, agent)
     now, stopped = mirror.clock.now(), mirror.status.panic.on
-    state = _state(pen, agent, look, now, stopped=stopped)
-    if rows <= 2:
-        # As wide as a column, and wider for a name that would be cut.
-        free = width - cells(state) - cells(holds) - 2
-        wide = max(min(_NAME, width - 30), min(cell_width(agent.name), free), 8)
-        who = pen.clip(agent.name, wide)
-        left: Row = (
-            (who + " " * (wide + 1 - cell_width(who)), _name_style(pen, look)),
-            *state,
-        )
+    live = mirror.link.live
+    state = _state(pen, agent, look, now, stopped=stopped, live=live)
+    if rows == 1:
+        return [_line(pen, mirror, agent, look, width)]
+    if rows == 2:
+        left = (*_named(pen, agent, look, width, cells(state) + cells(holds)), *state)
         open_still = _elsewhere(pen, mirror, agent) if agent.revoked else []
         if open_still and cells(left) + cells(holds) >= width:
             holds = _joined(pen, open_still)
-        if rows == 1:
-            room = width - cells(left) - cells(holds) - 4
-            counts = _counts(pen, mirror, agent, room)
-            return [pen.spread(left, (*counts, (_GAP, p.text), *holds), width)]
         return [
             pen.spread(left, holds, width),
             pen.spread(may, _counts(pen, mirror, agent, width // 2 + 2), width),
         ]
-    name = pen.clip(agent.name, max(width - cells(state) - 2, 8))
+    if cell_width(agent.name) + cells(state) + 3 > width:
+        state = state[:2] if look.waiting else state
+    name = pen.middle(agent.name, max(width - cells(state) - 3, 8))
     top: Row = ((name, _name_style(pen, look)), (_GAP, p.text), *state)
     room = width - cells(top) - 2
     owner = pen.clip(agent.owner, room) if room >= _OWNER else ""
@@ -129,6 +123,36 @@ def _card(
         may,
         _last(pen, mirror, agent, width),
     ]
+
+
+def _named(pen: Pen, agent: AgentRow, look: Attention, width: int, beside: int) -> Row:
+    """Write a name as wide as a column, and wider if it would be cut."""
+    free = width - beside - 2
+    wide = max(min(_NAME, width - 30), min(cell_width(agent.name), free), 8)
+    who = pen.middle(agent.name, wide)
+    return ((who + " " * (wide + 1 - cell_width(who)), _name_style(pen, look)),)
+
+
+def _line(
+    pen: Pen, mirror: Mirror, agent: AgentRow, look: Attention, width: int
+) -> Row:
+    """Write an agent in one line: served requests give way first, denials last."""
+    stopped, now = mirror.status.panic.on, mirror.clock.now()
+    live = mirror.link.live
+    state = _state(pen, agent, look, now, stopped=stopped, live=live)
+    counts = mirror.counts(agent.id)
+    tally = _tally(pen, agent, counts)
+    denied = _tally(pen, agent, replace(counts, allowed=0))
+    holds, short = _holds(pen, mirror, agent), _holds(pen, mirror, agent, 0)
+    if agent.revoked and (open_still := _elsewhere(pen, mirror, agent)):
+        short = _joined(pen, open_still)
+    choices = ((tally, holds), (denied, holds), (denied, short), (denied, ()))
+    for some, rest in choices:
+        right = (*some, *(((_GAP, pen.palette.text),) if some and rest else ()), *rest)
+        if min(_NAME, width - 30) + 1 + cells(state) + 1 + cells(right) <= width:
+            break
+    left = _named(pen, agent, look, width, cells(state) + cells(right))
+    return pen.spread((*left, *state), right, width)
 
 
 def _last(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> Row:
@@ -157,7 +181,13 @@ def _name_style(pen: Pen, look: Attention) -> Style:
 
 
 def _state(
-    pen: Pen, agent: AgentRow, look: Attention, now: datetime, *, stopped: bool
+    pen: Pen,
+    agent: AgentRow,
+    look: Attention,
+    now: datetime,
+    *,
+    stopped: bool,
+    live: bool,
 ) -> Row:
     """Word the agent's state, and the reason for its high place."""
     p, g = pen.palette, pen.glyphs
@@ -167,23 +197,31 @@ def _state(
         return (("RESOURCE SERVER", p.muted),)
     if agent.template:
         return (("TEMPLATE", p.muted),)
-    word: Piece = ("WAITING", p.waiting) if look.waiting else ("ACTIVE ", p.muted)
+    active = "ACTIVE " if live else "ACTIVE?"
+    word: Piece = ("WAITING", p.waiting) if look.waiting else (active, p.muted)
     if stopped:
         word = ("STOPPED", p.danger)
-    reason, was = "", look.misbehaved
-    if look.burst or look.denials:
-        what = f"burst, {look.burst}" if look.burst else f"{look.denials} denied"
-        reason = f"{g.pointer} {what} in 60 s"
-    elif was:
-        what = f"burst, {was.most}" if was.what == "burst" else f"{was.most} denied"
-        reason = f"{g.pointer} {what} at {was.last:%H:%M}"
-    elif look.waiting:
-        reason = plural(look.waiting, "step-up")
-    elif agent.until is not None:
+    row: list[Piece] = [word]
+    if look.waiting:
+        row.append((f" {plural(look.waiting, 'step-up')}", p.waiting))
+    if mark := _mark(look):
+        row.append((f" {g.pointer} {mark}", p.waiting))
+    elif agent.until is not None and not look.waiting:
         soon = (agent.until - now).total_seconds() < SOON
-        ends = f" ends in {_ends_in(agent, now)}"
-        return (word, (ends, p.waiting if soon else p.muted))
-    return (word, (f" {reason}", p.waiting)) if reason else (word,)
+        row.append((f" ends in {_ends_in(agent, now)}", p.waiting if soon else p.muted))
+    return tuple(row)
+
+
+def _mark(look: Attention) -> str:
+    """Word how an agent misbehaves or did: its denials before its burst."""
+    was = look.misbehaved
+    if look.denials:
+        return f"{look.denials} denied in 60 s"
+    if was and was.what == "denied":
+        return f"{was.most} denied at {was.last:%H:%M}"
+    if look.burst:
+        return f"burst, {look.burst} in 60 s"
+    return f"burst, {was.most} at {was.last:%H:%M}" if was else ""
 
 
 def _may(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> Row:
@@ -279,7 +317,6 @@ def _tally(pen: Pen, agent: AgentRow, counts: CountsInfo) -> Row:
     for number, name, style in (
         (counts.allowed, "allowed", p.text),
         (counts.denied, "denied", p.denied),
-        (counts.escalated, "escalated", p.escalated),
     ):
         if number:
             row += [
@@ -332,6 +369,8 @@ class AgentPane(Pane, can_focus=True):
         super().__init__(desk, id="agents")
         self.view = view
         self._top = 0
+        self._first = 0
+        """Rows at the top that do not scroll."""
         self._offset = 0
         """The cursor's row on screen, the same when the order changes."""
         self._cards = Cards(desk.mirror)
@@ -360,12 +399,16 @@ class AgentPane(Pane, can_focus=True):
         if not self.mirror.agents:
             return [(self._title(width, 0), None), *self._empty(width)]
         tall, pitch = self.rows_a_card, self._pitch
-        self._scroll(max((height - 1) // tall, 1))
-        room = height - 1
+        room, order = height - 1, self.view.order
+        visible = max(room // tall, 1)
+        # Who needs a look stays in sight, in at most half of the rows.
+        first = min(self.view.pinned, visible // 2)
+        self._scroll(visible - first, first)
         seen = self._top + (room + pitch - tall) // pitch
-        below = len(self.view.order) - seen
+        below = len(order) - seen
         rows: list[Painted] = [(self._title(width, below), None)]
-        for agent_id in self.view.order[self._top : self._top + room // tall + 1]:
+        shown = [*order[:first], *order[first + self._top :]]
+        for agent_id in shown[: room // tall + 1]:
             rows += self._card(agent_id, width, tall)
             rows += [((), None)] * (pitch - tall)
         if not self.view.order:
@@ -385,9 +428,17 @@ class AgentPane(Pane, can_focus=True):
         rows = self._cards.draw(pen, self.app.theme, agent, look, (width - 2, tall))
         return [(((mark, style), *row), over) for row in rows]
 
-    def _scroll(self, visible: int) -> None:
-        """Scroll the cursor into sight, or to its old row when rows move."""
-        index, last = self.view.index, max(len(self.view.order) - visible, 0)
+    def _scroll(self, visible: int, first: int) -> None:
+        """Scroll the cursor into sight, or to its old row when rows move.
+
+        The *first* rows stay, so they are none of the *visible* ones that scroll.
+        """
+        self._first = first
+        last = max(len(self.view.order) - first - visible, 0)
+        index = self.view.index - first
+        if index < 0:
+            self._top = min(self._top, last)
+            return
         top = index - self._offset
         # A list that was not scrolled stays at its top: who needs a person is there.
         unscrolled = self._top == 0 and index < visible
@@ -412,9 +463,13 @@ class AgentPane(Pane, can_focus=True):
             row = (*row, (f", {view.hidden:,} hidden", p.waiting))
         if view.held:
             row = (*row, (f"  {view.held} new", p.waiting))
-        above = f"{self._top:,} {pen.glyphs.up} " if self._top else ""
+        passed = view.order[self._first : self._first + self._top]
+        waits = sum(bool(view.look(agent_id).waiting) for agent_id in passed)
+        above = f"{waits} waiting" if waits else f"{self._top:,}"
+        above = f"{above} {pen.glyphs.up} " if self._top else ""
         more = f"{below:,} more {pen.glyphs.down} " if below > 0 else ""
-        right = ((f"{above}{more}" or "by attention ", p.muted),)
+        order = "order held " if view.still else "by attention "
+        right = ((f"{above}{more}" or order, p.muted),)
         return pen.spread(row, right, width)
 
     def _empty(self, width: int) -> list[Painted]:
@@ -438,7 +493,8 @@ class AgentPane(Pane, can_focus=True):
 
     def on_click(self, event: Click) -> None:
         if event.y > 0 and self.view.order:
-            self.view.put(self._top + (event.y - 1) // self._pitch)
+            row = (event.y - 1) // self._pitch
+            self.view.put(row + self._top * (row >= self._first))
             self._after_move()
 
     def action_page(self, direction: int) -> None:

@@ -5,26 +5,27 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import ClassVar, Final
 
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from agentvault_tui.console.desk import Desk
+from agentvault_tui.console.draw import words
 from agentvault_tui.console.draw.feedrow import FeedColumns, draw_feed_row
 from agentvault_tui.console.draw.lines import Row
 from agentvault_tui.console.state.feed import EventWindow
-from agentvault_tui.console.state.moments import hms
-from agentvault_tui.console.state.records import EventRow
-from agentvault_tui.console.state.repeats import FeedRow
+from agentvault_tui.console.state.folds import FeedRow
+from agentvault_tui.console.state.moments import clock_time, hms, plural
+from agentvault_tui.console.state.records import EventRow, LinkState
 from agentvault_tui.console.widgets.pane import Painted, Pane
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.text import cell_width
 
 _PAGES_AT_ONCE: Final = 20
 _TIME: Final = 9
-_PINNED: Final = frozenset({"denied", "waiting", "failed", "unknown", "cut"})
+_PINNED: Final = frozenset({"denied", "failed", "unknown", "cut"})
 """Outcomes that routine does not scroll away while the feed is followed."""
 _PINNED_FOR: Final = timedelta(minutes=10)
 
@@ -67,6 +68,7 @@ class AuditPane(Pane, can_focus=True):
         self.unread = ""
         """Why a page could not be read, the last time one was needed."""
         self._reading: asyncio.Task[None] | None = None
+        self._names = -1, 0
         self._bottom = 0
         """The number of the lowest event on screen, while held."""
         self._key: object = None
@@ -128,6 +130,8 @@ class AuditPane(Pane, can_focus=True):
             here = not self.feed.follow and line is lines[index]
             over = self.pen.palette.cursor if here and self.has_focus else None
             drawn = self._row(line, columns, here=here, mark=marks.get(line.anchor, ""))
+            # A reason never stands without its row.
+            drawn = drawn[: height - len(upwards)]
             upwards += [(row, over) for row in reversed(drawn)]
             upwards += self._gap(line, first=line is lines[0])
             shown.append(line)
@@ -137,27 +141,21 @@ class AuditPane(Pane, can_focus=True):
     def _latest(
         self, lines: list[FeedRow], columns: FeedColumns, height: int
     ) -> list[FeedRow]:
-        """Return the latest rows; lately refused ones stay in sight over routine."""
+        """Return the latest rows; routine scrolls away first, what waits last."""
         tall = sum(columns.tall(self.mirror, line) for line in lines[: height + 1])
         if tall <= height:
             return lines
         since = self.mirror.clock.now() - _PINNED_FOR
         chosen: set[int] = set()
-        room = height * 2 // 3
-        for line in reversed(lines):
-            if line.word in _PINNED and line.head.time > since:
-                room -= columns.tall(self.mirror, line)
-                if room < 0:
+        room = height
+        for rank, spare in enumerate((-1, height // 3, -1)):
+            for line in reversed(lines):
+                if _rank(line, since) != rank:
+                    continue
+                takes = columns.tall(self.mirror, line)
+                if room <= 0 or room - takes < spare:
                     break
-                chosen.add(id(line))
-        room = height - sum(
-            columns.tall(self.mirror, line) for line in lines if id(line) in chosen
-        )
-        for line in reversed(lines):
-            if room <= 0:
-                break
-            if id(line) not in chosen:
-                room -= columns.tall(self.mirror, line)
+                room -= takes
                 chosen.add(id(line))
         return [line for line in lines if id(line) in chosen]
 
@@ -178,7 +176,16 @@ class AuditPane(Pane, can_focus=True):
         }
 
     def _columns(self, width: int) -> FeedColumns:
-        return FeedColumns.of(width, 1 + _TIME)
+        return FeedColumns.of(width, 1 + _TIME, longest=self.longest)
+
+    @property
+    def longest(self) -> int:
+        """Cells of the longest name."""
+        roster = self.mirror.versions.roster
+        if self._names[0] != roster:
+            names = (cell_width(agent.name) for agent in self.mirror.agents.values())
+            self._names = roster, max(names, default=0)
+        return self._names[1]
 
     def _gap(self, line: FeedRow, *, first: bool) -> list[Painted]:
         """Word the gap before a row: numbers have no gaps of their own."""
@@ -207,11 +214,11 @@ class AuditPane(Pane, can_focus=True):
     def _row(
         self, line: FeedRow, columns: FeedColumns, *, here: bool, mark: str
     ) -> list[Row]:
-        pen, event = self._pen or self.pen, line.head  # it was looked up for the title
+        pen = self._pen or self.pen  # it was looked up for the title
         p = pen.palette
         lead: Row = (
             (pen.glyphs.cursor if here else " ", p.accent if here else p.muted),
-            (self._when(event), p.muted),
+            (self._when(line.last.turn), p.muted),
         )
         return draw_feed_row(pen, self.mirror, line, columns, lead=lead, mark=mark)
 
@@ -232,6 +239,9 @@ class AuditPane(Pane, can_focus=True):
     def _standing(self) -> Row:
         p, feed, dash = self.pen.palette, self.feed, self.pen.glyphs.dash
         end = self.desk.key("last", "End")
+        link = self.mirror.link
+        if feed.follow and link.state is LinkState.LOST and link.since:
+            return ((f"  no news since {clock_time(link.since)}", p.waiting),)
         if feed.follow:
             words = "up to then" if self.desk.past else "following"
             return ((f"  {words}", p.text),)
@@ -328,6 +338,14 @@ class AuditPane(Pane, can_focus=True):
             self._reading.cancel()
 
 
+def _rank(line: FeedRow, since: datetime) -> int:
+    """Rank a row: it waits for a person, it has mattered *since*, or neither."""
+    if line.word == "waiting":
+        return 0
+    matters = line.word in _PINNED or words.loud(line.head)
+    return 1 if matters and line.at > since else 2
+
+
 class FeedPane(AuditPane):
     """The audit as it happens, under the events since the last key."""
 
@@ -337,7 +355,17 @@ class FeedPane(AuditPane):
         if missed is not None:
             since, parts = missed
             rows.append(self._since(f"{since:%H:%M}", parts, width))
+        elif self.feed.earlier:
+            rows.append(self._before(width))
         return rows
+
+    def _before(self, width: int) -> Row:
+        """Count the changes before this console began, which only the log shows."""
+        pen, feed, key = self.pen, self.feed, self.desk.key("audit", "L")
+        rule, dot = pen.glyphs.dash * 2, pen.glyphs.separator
+        changes = plural(feed.earlier, "change")
+        text = f" {rule} before {hms(feed.began)}: {changes} {dot} {key} shows them "
+        return ((pen.clip(text, width), pen.palette.muted),)
 
     def _since(self, since: str, parts: list[str], width: int) -> Row:
         """Write the events since the last key, as many parts as fit."""

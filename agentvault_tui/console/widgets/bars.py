@@ -19,6 +19,7 @@ from agentvault_tui.text import cell_width
 _NOTICE: Final = timedelta(seconds=60)
 _MOST: Final = 5
 _LINES: Final = 2
+_SPAN_S: Final = 10.0
 _BEHIND_S: Final = 2.0
 """From so many seconds on the header says that the feed is behind."""
 
@@ -96,7 +97,10 @@ class Masthead(Pane):
         behind = self.mirror.behind_s()
         if behind < _BEHIND_S:
             return state
-        return (*state, (f" feed {span(int(behind))} behind", p.waiting))
+        long = span(behind) if behind >= _SPAN_S else f"{int(behind)} s"
+        if link.state is LinkState.LOST:
+            return (*state, (f" {long}", p.danger))
+        return (*state, (f" feed {long} behind", p.waiting))
 
     def _hidden(self) -> Row:
         """Say how many rows of the feed are left out, and by which key they come."""
@@ -180,7 +184,8 @@ class Masthead(Pane):
         if link.state is LinkState.LOST:
             since = f" since {clock_time(link.since)}" if link.since else ""
             notices.append(
-                f"LINK LOST{since}: {link.reason}. Shown is what was last known."
+                f"LINK LOST{since}: {link.reason}. Agents may still be served."
+                " From a shell: agentvault panic"
             )
         elif link.state is LinkState.STALE:
             notices.append(f"STALE: {link.reason}. Decisions wait until it is read.")
@@ -238,6 +243,7 @@ class KeyBar(Pane):
     """Shows the keys it is given, as many as fit; or that a restore can be undone."""
 
     keys: tuple[tuple[str, str], ...] = ()
+    _stay: frozenset[str] | set[str] = frozenset()
 
     def show(self, keys: tuple[tuple[str, str], ...]) -> None:
         """Show these keys, the user's own in their place.
@@ -247,6 +253,7 @@ class KeyBar(Pane):
         if self.is_attached and self.screen not in self.app.screen_stack[-1:]:
             keys = _COVERED
         keys = tuple((self.key(label), words) for label, words in keys)
+        self._stay = {self.key("!"), self.key("?")}
         if keys != self.keys:
             self.keys = keys
             self.paint()
@@ -263,19 +270,18 @@ class KeyBar(Pane):
             )
             return [(pen.cut(row, width), None)]
         gap = next((n for n in _GAPS if self._fits(self.keys, n, width)), _GAPS[-1])
-        # The last two lead to all the others, and out.
-        keys: list[tuple[str, str]] = []
-        last = list(self.keys[-2:])
-        while last and not self._fits(last, gap, width):
-            last.pop()
-        for key in self.keys[:-2]:
-            if self._fits([*keys, key, *last], gap, width):
-                keys.append(key)
-        row = pen.keys([*keys, *last], gap=gap)
+        # Panic never goes, nor the key that leads to all the others.
+        keys = [key for key in self.keys if key[0] in self._stay]
+        for number, key in enumerate(self.keys):
+            place = sum(one in self.keys[:number] for one in keys)
+            more = [*keys[:place], key, *keys[place:]]
+            if key not in keys and self._fits(more, gap, width):
+                keys = more
+        row = pen.keys(keys, gap=gap)
         return [(((" ", pen.palette.text), *row), None)]
 
     def _fits(self, keys: Sequence[tuple[str, str]], gap: int, width: int) -> bool:
-        return cells(self.pen.keys(keys, gap=gap)) <= width - 2
+        return cells(self.pen.keys(keys, gap=gap)) <= width - 1
 
 
 class StepUpBar(Pane):
@@ -288,11 +294,14 @@ class StepUpBar(Pane):
     def draw(self, width: int, height: int) -> Sequence[Painted]:
         waiting = self.mirror.open_stepups()
         if not waiting:
-            return []
-        head, first = self._head(waiting, width), self._first(waiting[0], width)
+            p = self.pen.palette
+            mark = (self.pen.glyphs.cursor, p.muted)
+            return [((mark, (" STEP-UP  none waiting", p.muted)), None)]
         if height == 1:
             return [(self._line(waiting, width), None)]
-        return [(head, None), (first, None)]
+        rows = [self._first(row, width) for row in waiting[: height - 1]]
+        head = self._head(waiting, waiting[height - 1 :], width)
+        return [(head, None), *((row, None) for row in rows)]
 
     def _line(self, waiting: list[StepUpRow], width: int) -> Row:
         """Write both rows on one line."""
@@ -302,17 +311,25 @@ class StepUpBar(Pane):
         head: Row = (mark, (f" STEP-UP  {len(waiting)} waiting ", p.waiting))
         return self.pen.spread((*head, *first), (key, (" open ", p.text)), width)
 
-    def _head(self, waiting: list[StepUpRow], width: int) -> Row:
+    def _head(self, waiting: list[StepUpRow], more: list[StepUpRow], width: int) -> Row:
+        """Count those that wait, and name the next of those that have no row."""
         pen, p, g = self.pen, self.pen.palette, self.pen.glyphs
-        age = countdown(waiting[0].age(self.mirror.clock.now()))
-        left: Row = (
+        now = self.mirror.clock.now()
+        right: Row = ((self.desk.key("step-ups", "s"), p.key), (" open ", p.text))
+        rest = f"oldest {countdown(waiting[0].age(now))}"
+        if more:
+            following = min(more, key=lambda row: row.expires_at)
+            much = following.gist or following.action
+            left = countdown(following.remaining(now))
+            rest = f"+{len(more)}: {following.agent_name}  {much}  {left}"
+        start: Row = (
             (g.cursor, p.waiting),
             (" STEP-UP", p.waiting),
             (f"  {len(waiting)} waiting", p.strong),
-            (f" {g.separator} oldest {age}", p.text),
         )
-        key = (self.desk.key("step-ups", "s"), p.key)
-        return pen.spread(left, (key, (" open ", p.text)), width)
+        room = width - cells(start) - cells(right) - 4
+        text = f" {g.separator} {pen.clip(rest, room)}"
+        return pen.spread((*start, (text, p.text)), right, width)
 
     def _first(self, row: StepUpRow, width: int) -> Row:
         pen, p, g = self.pen, self.pen.palette, self.pen.glyphs

@@ -12,8 +12,8 @@ from agentvault_tui.console.draw.evidence import EventEvidence, LinkVerdicts, ev
 from agentvault_tui.console.draw.feedrow import FeedColumns
 from agentvault_tui.console.draw.lines import Row
 from agentvault_tui.console.state.feed import EventWindow
+from agentvault_tui.console.state.folds import FeedRow
 from agentvault_tui.console.state.records import EventRow
-from agentvault_tui.console.state.repeats import FeedRow
 from agentvault_tui.console.term.keyed import moves
 from agentvault_tui.console.widgets.audit import AuditPane, EventMoved
 from agentvault_tui.console.widgets.pane import Painted, ScrollPane
@@ -63,7 +63,8 @@ class LedgerList(AuditPane):
     def _columns(self, width: int) -> FeedColumns:
         if width < _WIDE:
             return super()._columns(width)
-        return FeedColumns.of(width, 1 + self._number + 1 + _TIME)
+        lead = 1 + self._number + 1 + _TIME
+        return FeedColumns.of(width, lead, longest=self.longest)
 
     @property
     def _number(self) -> int:

@@ -483,7 +483,7 @@ async def test_restore_says_what_comes_back_and_what_does_not() -> None:
     async with opened(stand, restore) as (app, pilot):
         shown = " ".join(text_of(app).split())
         assert "May again write:calendar, read:contacts" in shown
-        assert "Stays cut tokens and step-ups" in shown
+        assert "Stays ended tokens and step-ups" in shown
         app.settle()
         await pilot.press("y")
         assert "served again" in await finish(app, pilot)

@@ -60,7 +60,7 @@ async def test_deny_with_a_reason_reaches_the_agent_and_says_so() -> None:
         assert stand.actions.asked == []
         await decide(app, pilot, "enter")
         assert stand.actions.asked == [("deny", ID, "add y?")]
-        assert "It was told: add y?" in " ".join(text_of(app).split())
+        assert "Agent reads: add y?" in " ".join(text_of(app).split())
 
 
 async def test_escape_leaves_the_reason_then_the_dialog() -> None:
@@ -161,6 +161,26 @@ async def test_escape_leaves_and_the_flow_goes_on() -> None:
         app.push_screen(StepUpDialog(stand.desk, stand.mirror.stepups[ID]))
         await pilot.pause()
         assert "You started this here at 15:04:59Z" in " ".join(text_of(app).split())
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+async def test_over_a_code_stands_who_wants_what(size: tuple[int, int]) -> None:
+    """The agent, the amount and the payee, and where there is room the facts."""
+    stand = scene()
+    async with opened(stand, size=size) as (app, pilot):
+        app.settle()
+        before = " ".join(text_of(app).split())
+        await pilot.press("a")
+        await app.workers.wait_for_complete()
+        await pilot.pause()
+        code = " ".join(text_of(app).split())
+        headline = stand.mirror.stepups[ID].headline
+        assert headline in before
+        assert headline in code
+        assert code.index(headline) < code.index("and enter")
+        assert ("You grant" in code) is (size[0] > 80)
+        assert "unverified" in before
+        assert "unverified" not in code
 
 
 async def test_a_second_decision_waits_for_the_first() -> None:

@@ -196,3 +196,14 @@ async def test_help_explains_the_marks_beside_words() -> None:
             told = ["".join(text for text, _ in row) for row in body]
             assert f"  {risks}" in {line[:8].rstrip() for line in told}
             assert any("risk: high, medium, low" in line for line in told)
+
+
+async def test_the_payee_stays_while_the_approver_is_verified() -> None:
+    """The list has room for its beginning, and the amount is whole."""
+    stand = scene()
+    stand.authorize("sup_7f3a")
+    app = StandApp(stand, StepUpsDialog)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        (row,) = [line for line in text_of(app).splitlines() if "verifying" in line]
+        assert "pay 4200.00 USD to N" in row

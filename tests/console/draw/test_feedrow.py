@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support.fake_state import START, FakeState
 from support.manual_clock import ManualClock
-from support.wire_shapes import tell
+from support.wire_shapes import filled, tell
 
 from agentvault_tui.console.draw.feedrow import FeedColumns, draw_feed_row
 from agentvault_tui.console.draw.glyphs import ASCII, UNICODE
@@ -15,6 +15,7 @@ from agentvault_tui.console.draw.lines import Pen, cells
 from agentvault_tui.console.draw.theme import palette
 from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.operator_api.shapes import ScopeInfo
 
 WIDTHS = (80, 90, 100, 119, 120, 160, 200, 220)
 LEAD = 10
@@ -45,8 +46,8 @@ class Drawn(FakeState):
             found.append(["".join(text for text, _ in row) for row in drawn])
         return found
 
-    def happen(self, outcome: str = "allowed", **more: Any) -> None:
-        self.decide(self.agent, "delete:records", outcome, **more)
+    def happen(self, outcome: str = "allowed", **more: Any) -> dict[str, Any]:
+        return self.decide(self.agent, "delete:records", outcome, **more)
 
 
 @pytest.fixture
@@ -119,3 +120,61 @@ def test_in_ascii_the_count_has_its_twin(drawn: Drawn) -> None:
     ((row, *_),) = drawn.rows(100, ascii_only=True)
     assert "x2 since" in row
     assert row.isascii()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_waiting_row_says_how_much_at_every_width(drawn: Drawn, width: int) -> None:
+    """On the first line where there is room, else below; never cut."""
+    detail = {"parameters": {"amount": 4200, "currency": "USD"}}
+    drawn.happen("escalated", resource="stripe:acct_42", detail=detail)
+    (rows,) = drawn.rows(width)
+    assert "4200 USD" in "\n".join(rows)
+
+
+@pytest.mark.parametrize("width", [71, *WIDTHS])
+def test_who_decided_is_in_the_row(drawn: Drawn, width: int) -> None:
+    """An approver's name, and a denier's before the reason."""
+    for type_, reason, by in (
+        ("stepup.denied", "too many", "by carol: too many"),
+        ("stepup.approved", "", "approved by carol"),
+    ):
+        drawn.happen("escalated", decision_id=f"dec_{type_}")
+        more = {"decision_id": f"dec_{type_}", "reason": reason}
+        actor = {"kind": "operator", "name": "carol"}
+        drawn.add_event(type_, drawn.agent, actor=actor, **more)
+        text = "\n".join(row for rows in drawn.rows(width) for row in rows)
+        assert by in text
+
+
+def test_a_change_names_its_author_before_its_reason(drawn: Drawn) -> None:
+    """Also where the feed is narrow."""
+    actor = {"kind": "operator", "name": "root"}
+    drawn.add_event("agent.revoked", drawn.agent, actor=actor, reason="runaway")
+    ((row, below),) = drawn.rows(71)
+    assert "agent revoked by root" in row
+    assert below.strip() == "runaway"
+
+
+def test_several_actions_of_a_flood_are_named_the_riskiest_first(drawn: Drawn) -> None:
+    """No write is counted under a read."""
+    low = filled(ScopeInfo, {"risk": "low"})
+    drawn.mirror.intake.learn({"read:contacts": low})
+    for _ in range(20):
+        drawn.decide(drawn.agent, "read:contacts", "allowed", resource="a")
+        drawn.decide(drawn.agent, "send:payment", "allowed", resource="b")
+        drawn.decide(drawn.agent, "read:email", "denied", reason="limit_reached")
+        drawn.decide(drawn.agent, "read:email", "denied", reason="policy_forbids")
+    text = "\n".join(row for rows in drawn.rows(120) for row in rows)
+    assert "send:payment, read:contacts" in text
+    assert "kinds" not in text
+
+
+def test_names_have_the_room_of_the_longest(drawn: Drawn) -> None:
+    """And where they are cut, the number at their end stays."""
+    name = "calendar-agent-3"
+    for longest in (len(name), 40):
+        columns = FeedColumns.of(110, LEAD, longest=longest)
+        assert columns.who == min(longest + 1, 25)
+    pen = Pen(palette("mono"), UNICODE)
+    assert pen.middle(name, 14) == "calendar-a\u2026t-3"
+    assert pen.middle(name, 16) == name

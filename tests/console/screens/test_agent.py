@@ -158,7 +158,7 @@ async def test_it_says_who_may_holds_was_refused(
         ):
             assert words in facts
         assert "events already booked stay" in " ".join(facts.replace("│", "").split())
-        assert "15 allowed  1 denied  0 escalated" in here.text("day")
+        assert "15 allowed  1 denied  0 waiting" in here.text("day")
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)])
@@ -222,11 +222,11 @@ async def test_the_cursor_tells_the_numbers_of_its_quarter(
     past[0][90], past[1][90], past[2][90] = 31, 2, 1
     fake.past[agents["finance-agent"]["id"]] = past
     async with room(fake, tmp_path, "finance-agent") as here:
-        assert "Last 24 hours  31 allowed  2 denied  1 escalated" in here.text("day")
+        assert "Last 24 hours  31 allowed  2 denied  1 waiting" in here.text("day")
         await here.pilot.press("shift+tab")
         assert "14:00-14:15Z  0 allowed" in here.text("day")
         await here.pilot.press(*["left"] * 5)
-        assert "12:45-13:00Z  31 allowed  2 denied  1 escalated" in here.text("day")
+        assert "12:45-13:00Z  31 allowed  2 denied  1 waiting" in here.text("day")
         await here.pilot.press("home")
         assert "14:15-14:30Z  0 allowed" in here.text("day")
         await here.pilot.press("end")

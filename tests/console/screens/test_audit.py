@@ -233,7 +233,7 @@ async def test_brackets_walk_through_the_story(stage: Stage) -> None:
     stage.fake.decide(agents["calendar-agent"], "write:calendar", "allowed")
     last = stage.fake.add_event("token.redeemed", agents["payments-agent"], **same)
     async with stage.on():
-        await stage.press("k", "enter")
+        await stage.press("f", "enter")
         assert stage.seq == first["seq"]
         assert "2 events in 0.000 s" in stage.text("evidence")
         await stage.press("left_square_bracket")
@@ -247,7 +247,7 @@ async def test_brackets_walk_through_the_story(stage: Stage) -> None:
         assert (
             len([row for row in rows if "send:payment" in row and "done" in row]) == 1
         )
-        await stage.press("left_square_bracket", "escape", "j")
+        await stage.press("left_square_bracket", "escape", "k")
         assert stage.seq == first["seq"] + 1
 
 

@@ -181,7 +181,7 @@ async def test_the_shadow_and_a_plan_are_told_with_examples(
 ) -> None:
     """`n` names a file; the plan says what changes and the prompts; Enter shows one."""
     pilot, fake = board
-    await opened(pilot, "P", PolicyScreen, "27 of 91 decisions otherwise")
+    await opened(pilot, "P", PolicyScreen, "27 of 91 decisions would differ")
     assert "allowed → denied" in text_of(pilot.app)
     await pilot.press("n")
     await settle(pilot, lambda: isinstance(pilot.app.screen, CandidateDialog))
@@ -192,7 +192,7 @@ async def test_the_shadow_and_a_plan_are_told_with_examples(
     await pilot.press(*["backspace"] * 10, *file.name, "enter")
     await settle(pilot, lambda: "prompts a day" in text_of(pilot.app))
     assert "2.0 now, 10.0 then" in text_of(pilot.app)
-    assert "allowed → escalated" in text_of(pilot.app)
+    assert "allowed → waiting" in text_of(pilot.app)
     assert fake.requests[0][1] == "/api/policy/plan"
     await pilot.press("enter")
     await settle(pilot, lambda: isinstance(pilot.app.screen, AuditScreen))

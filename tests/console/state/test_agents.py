@@ -57,7 +57,7 @@ def test_what_needs_a_person_is_first(told: Told) -> None:
     told.decide(quiet, "read:email", "allowed")
     told.add_stepup(waiting)
     told.view.update()
-    agents = (denied, burst, waiting, soon, quiet, revoked)
+    agents = (waiting, denied, burst, soon, quiet, revoked)
     assert told.names() == [agent["name"] for agent in agents]
 
 
@@ -113,12 +113,12 @@ def test_what_was_just_revoked_stays_near_what_misbehaves(told: Told) -> None:
     for agent in (one, two):
         told.add_event("agent.revoked", agent)
     told.view.update()
-    assert told.names() == ["3-bad", "2-waiting", "0-one", "1-two", "4-quiet"]
+    assert told.names() == ["2-waiting", "3-bad", "0-one", "1-two", "4-quiet"]
     told.clock.advance(1)
     assert told.view.acknowledge(one["id"])
-    assert told.names() == ["3-bad", "2-waiting", "1-two", "4-quiet", "0-one"]
+    assert told.names() == ["2-waiting", "3-bad", "1-two", "4-quiet", "0-one"]
     _minutes(told, 11)
-    assert told.names() == ["3-bad", "2-waiting", "4-quiet", "0-one", "1-two"]
+    assert told.names() == ["2-waiting", "3-bad", "4-quiet", "0-one", "1-two"]
 
 
 def test_a_burst_keeps_its_flag_while_it_lasts(told: Told) -> None:
@@ -143,11 +143,11 @@ def test_a_burst_keeps_its_flag_while_it_lasts(told: Told) -> None:
     assert not told.view.look(burst["id"]).burst
 
 
-def test_the_longest_wait_is_first(told: Told) -> None:
+def test_the_wait_that_ends_first_leads(told: Told) -> None:
     """Of two that wait for a person, the one with less time left leads."""
     late, early = told.add_agent("a", "x"), told.add_agent("b", "x")
-    told.add_stepup(late, requested_at=iso(START))
-    told.add_stepup(early, requested_at=iso(START - timedelta(seconds=90)))
+    told.add_stepup(late, expires_at=iso(START + timedelta(seconds=90)))
+    told.add_stepup(early, expires_at=iso(START + timedelta(seconds=30)))
     told.view.update()
     assert told.names() == ["b", "a"]
 

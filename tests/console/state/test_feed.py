@@ -14,9 +14,9 @@ from support.wire_shapes import filled, tell
 
 from agentvault_tui.console.state.feed import KEPT, MARGIN, PAGE, EventWindow
 from agentvault_tui.console.state.filters import Filter
+from agentvault_tui.console.state.folds import fold
 from agentvault_tui.console.state.mirror import RING, Mirror
 from agentvault_tui.console.state.records import EventPage
-from agentvault_tui.console.state.repeats import fold
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.requests import AuditQuery
 
@@ -363,13 +363,14 @@ def _row(told: Told, type_: str, decision: str, **more: Any) -> None:
 def test_a_decision_and_what_came_of_it_are_one_row(
     told: Told, later: list[str], state: str
 ) -> None:
-    """It stands where it was decided, and says how it stands, whatever comes late."""
+    """It stands where it got its outcome, and says it, whatever comes late."""
     _row(told, "token.decision", "dec_1", outcome="allowed")
     _row(told, "token.decision", "dec_2", outcome="denied")
     for type_ in later:
         _row(told, type_, "dec_1", reason="handed back")
     told.feed.update()
-    first, second = (line.last for line in told.feed.lines[-2:])
+    both = (line.last for line in told.feed.lines[-2:])
+    first, second = sorted(both, key=lambda one: one.head.seq)
     assert [event.type for event in first.events] == ["token.decision", *later]
     assert first.state.word == state
     assert (second.state.word, second.later) == ("denied", [])
@@ -391,7 +392,7 @@ def test_the_cursor_moves_by_rows_and_stays_on_the_event_it_was_sent_to(
     told.feed.move(-1)
     assert told.feed.cursor == first
     told.feed.move(1)
-    assert told.feed.cursor == second
+    assert told.feed.cursor == last
 
 
 @pytest.mark.slow
@@ -525,3 +526,18 @@ def test_a_filter_looks_at_what_the_operator_knows_too() -> None:
     told.happen(40)
     told.feed.narrow(Filter.parse("agent:mailer"))
     assert told.seqs() == list(range(1, 41))
+
+
+@pytest.mark.parametrize("collapse", [True, False])
+def test_only_what_matters_is_shown_of_a_log_too(collapse: bool) -> None:
+    """Collapsed or not: a denial stays, a served request is counted."""
+    told = Told()
+    feed = EventWindow(told.mirror, collapse=collapse)
+    _row(told, "token.decision", "dec_1", outcome="allowed")
+    _row(told, "token.decision", "dec_2", outcome="denied")
+    feed.update()
+    feed.show_notable(True)
+    words = {line.word for line in feed.lines}
+    assert "denied" in words
+    assert not words & {"allowed", "done"}
+    assert feed.routine == 1
