@@ -208,8 +208,6 @@ def check_confine(_: CliSession) -> Iterator[Finding]:
         return
     recorded = "names and addresses are" if seen else "what the proxy sees is"
     yield ok(f"ready ({', '.join(layers.names)}; {recorded} recorded)")
-    if layers.warning:
-        yield warning(layers.warning)
 
 
 _LIBRARIES: Final = ("textual", "httpx", "authlib", "joserfc", "cedarpy", "aiosqlite")

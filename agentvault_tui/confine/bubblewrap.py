@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -17,15 +18,17 @@ from signal import SIG_IGN
 from typing import Final, NamedTuple
 
 from agentvault_tui.confine.guard import Guard
+from agentvault_tui.confine.paths import open_unlinked
 from agentvault_tui.confine.syscalls import build_filter
 from agentvault_tui.confine.view import View, system_mounts
 from agentvault_tui.errors import NotConfinedError
 
-_FOLDERS: Final = ("/usr/bin", "/usr/local/bin", "/run/current-system/sw/bin")
-"""Where bubblewrap is looked for: a project's folder may be on PATH."""
-_LEAST: Final = (0, 8, 0)
-_SOUND: Final = (0, 12, 0)
-"""The first version without GHSA-pxhw-h44j-8pfx."""
+PROGRAM_FOLDERS: Final = ("/usr/bin", "/usr/local/bin", "/run/current-system/sw/bin")
+"""Where programs that start outside are looked for: a command's folder may be on
+``PATH``."""
+_LEAST: Final = (0, 12, 0)
+"""The first version that mounts descriptors, and makes no file outside where a folder
+that it mounts has links (GHSA-pxhw-h44j-8pfx)."""
 _WRITABLE_BY_ROOT: Final = ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi")
 """In /proc: root may write there without any capability, for the whole machine."""
 _COMMANDS_OWN: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
@@ -44,13 +47,11 @@ class Bubblewrap(NamedTuple):
 
     path: str
     version: str
-    warning: str
-    """Why another version would be better; empty if not."""
     resets_signals: bool = False
     """Whether a program is there by which the command gets its signals."""
 
 
-def find_bubblewrap(folders: Sequence[str] = _FOLDERS) -> Bubblewrap:
+def find_bubblewrap(folders: Sequence[str] = PROGRAM_FOLDERS) -> Bubblewrap:
     """Find bubblewrap, and check its version and mode.
 
     Raises:
@@ -67,21 +68,15 @@ def find_bubblewrap(folders: Sequence[str] = _FOLDERS) -> Bubblewrap:
             f"{path} is setuid",
             f"remove the bit: chmod u-s,g-s {path}",
         )
-    done = subprocess.run([path, "--version"], capture_output=True, check=False)
+    done = subprocess.run([path, "--version"], env={}, capture_output=True, check=False)
     match = re.match(rb"\D*(\d+)\.(\d+)\.(\d+)", done.stdout)
     version = tuple(map(int, match.groups())) if match else (0, 0, 0)
     text = ".".join(map(str, version))
     if version < _LEAST:
         raise NotConfinedError(
-            f"bubblewrap {text} is too old", "install 0.8 or later, best 0.12 or later"
+            f"bubblewrap {text} is too old", "install 0.12.0 or later"
         )
-    warning = ""
-    if version < _SOUND:
-        warning = (
-            f"bubblewrap {text} may create files outside where a folder that it is "
-            "given has links (GHSA-pxhw-h44j-8pfx): install 0.12.0 or later"
-        )
-    return Bubblewrap(path, text, warning)
+    return Bubblewrap(path, text)
 
 
 def probe(bubblewrap: Bubblewrap) -> Bubblewrap:
@@ -191,7 +186,8 @@ def start(
         passed = _Passed(opened, info, waiting)
         guard = Guard(report, gate)
         failed.callback(guard.end)
-        options = [*_options(view), "--info-fd", str(info), "--block-fd", str(waiting)]
+        options = [*_options(view, passed), "--info-fd", str(info)]
+        options += ["--block-fd", str(waiting)]
         code = build_filter(local_sockets=local_sockets)
         options += ["--seccomp", str(passed.memory(code))]
         for place, content in files.items():
@@ -235,7 +231,7 @@ def _signals(
     return [_RESET[0], f"--default-signal={names}"], ignored
 
 
-def _options(view: View) -> Iterator[str]:
+def _options(view: View, passed: _Passed) -> Iterator[str]:
     yield from _NAMESPACES
     for mount in system_mounts():
         yield from mount
@@ -248,8 +244,10 @@ def _options(view: View) -> Iterator[str]:
     yield from ("--tmpfs", "/proc/1", "--remount-ro", "/proc/1")
     yield from ("--tmpfs", "/tmp", "--dir", "/run", "--dir", "/var")  # noqa: S108
     yield from ("--symlink", "/tmp", "/var/tmp")  # noqa: S108
+    for link, real in view.links:
+        yield from ("--symlink", str(real), str(link))
     for kind, place in view.mounts():
-        yield from (f"--{kind}", str(place), str(place))
+        yield from (f"--{kind}-fd", str(passed.place(place)), str(place))
 
 
 class _Passed:
@@ -268,6 +266,23 @@ class _Passed:
         with os.fdopen(os.dup(descriptor), "wb") as file:
             file.write(content)
         os.lseek(descriptor, 0, os.SEEK_SET)
+        return descriptor
+
+    def place(self, path: Path) -> int:
+        """Return a descriptor of a file or folder, whatever becomes of its path.
+
+        Raises:
+            NotConfinedError: it cannot be opened without a link.
+        """
+        try:
+            descriptor = open_unlinked(path)
+        except OSError as error:
+            remedy = "look at it: a command that works there may have exchanged it"
+            if error.errno == errno.EMFILE:
+                remedy = "ulimit -n 65536, or give a folder with fewer repositories"
+            why = f"{path} cannot be opened ({error.strerror})"
+            raise NotConfinedError(why, remedy) from None
+        self._add(descriptor)
         return descriptor
 
     def _add(self, descriptor: int) -> None:

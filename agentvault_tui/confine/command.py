@@ -10,12 +10,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
 from agentvault_tui.confine.attempts import AttemptLog, AttemptWatcher
 from agentvault_tui.confine.bubblewrap import Bubblewrap, ConfinedProcess, start
+from agentvault_tui.confine.mounts import MountWatch, check_mounts
 from agentvault_tui.confine.network import (
     LOOPBACK,
     Endpoint,
@@ -37,6 +39,7 @@ class ConfinedCommand:
     _started: ConfinedProcess
     log: AttemptLog | None
     """Its attempts to leave; None if its packets cannot be watched."""
+    watch: MountWatch
 
     def begin(self) -> subprocess.Popen[bytes]:
         """Let it begin; return the process that has its exit code."""
@@ -120,9 +123,14 @@ def confined_command(
                 watcher = AttemptWatcher(sockets.packets, sockets.names)
                 watcher.start()
                 opened.callback(watcher.stop)
+            check_mounts(started.inside, [place for _, place in view.mounts()])
+            kill = partial(started.send, signal.SIGKILL)
+            mounts = MountWatch(started.inside, view.changeable(), kill)
+            mounts.start()
+            opened.callback(mounts.stop)
             # Last opened, first closed: what it sent is read after its end.
             opened.callback(started.kill)
-            yield ConfinedCommand(started, watcher.log if watcher else None)
+            yield ConfinedCommand(started, watcher.log if watcher else None, mounts)
 
 
 def watches_attempts(bubblewrap: Bubblewrap) -> bool:

@@ -34,11 +34,6 @@ class Layers:
     because: str = ""
     """Why there are no namespaces, and the remedy."""
 
-    @property
-    def warning(self) -> str:
-        """Return a warning for an operator; empty for none."""
-        return self.bubblewrap.warning if self.bubblewrap else ""
-
     def weaker(self, ports: Sequence[int]) -> tuple[str, ...]:
         """Return each promise that does not hold, in a sentence.
 

@@ -17,6 +17,7 @@ from support.confining import (
     run_in,
     small_machine,
     started_in,
+    wait_for,
     why_not,
 )
 from support.patience import PATIENT
@@ -175,13 +176,6 @@ def heartbeat(path: Path) -> str:
     """Return a script whose daemon writes into a file twenty times a second."""
     loop = f"while :; do date +%s%N > {path}; sleep 0.05; done"
     return f"setsid sh -c '{loop}' >/dev/null 2>&1 </dev/null & "
-
-
-def wait_for(path: Path) -> None:
-    ends = time.monotonic() + PATIENT
-    while not (path.exists() and path.read_text()):
-        assert time.monotonic() < ends, "it did not begin"
-        time.sleep(0.01)
 
 
 def alive(path: Path) -> bool:

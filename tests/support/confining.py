@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
@@ -31,6 +32,7 @@ from support.patience import PATIENT
 from agentvault_tui.confine import (
     Endpoint,
     ViewOptions,
+    bubblewrap,
     build_view,
     confined_command,
     find_layers,
@@ -120,6 +122,14 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
+def wait_for(path: Path) -> None:
+    """Wait until a command has written into a file."""
+    ends = time.monotonic() + PATIENT
+    while not (path.exists() and path.read_text()):
+        assert time.monotonic() < ends, "it did not begin"
+        time.sleep(0.01)
+
+
 def main(spec: dict[str, Any]) -> int:
     """Be the process that tries; return the command's exit code."""
     base, uid = Path(spec["base"]), int(spec["uid"])
@@ -147,6 +157,8 @@ def main(spec: dict[str, Any]) -> int:
         )
         layers = find_layers()
         assert layers.bubblewrap is not None
+        if spec.get("exchanged"):
+            _exchange_at_start(*map(Path, spec["exchanged"]))
         command = opened.enter_context(
             confined_command(
                 layers.bubblewrap,
@@ -165,11 +177,43 @@ def main(spec: dict[str, Any]) -> int:
             os.kill(os.getpid(), signal.SIGKILL)
         print("begun", file=sys.stderr, flush=True)
         code = process.wait()
+    if command.watch.lost:
+        print("lost", command.watch.lost, file=sys.stderr)
     if spec.get("attempts") == "total" and command.log:
         print(command.log.total)
     elif spec.get("attempts") and command.log:
         print(json.dumps([one for one, _ in command.log.take()]))
     return code
+
+
+def _exchange_at_start(place: Path, link: Path) -> None:
+    """Exchange a path for a link while bubblewrap looks where it is, as a command can.
+
+    The link leads to a copy with a secret. The kernel notes when the link is read: then
+    the path is put back.
+    """
+    start, copy = bubblewrap.subprocess.Popen, link.readlink()
+
+    def exchange() -> None:
+        flags, here = 2, -100  # RENAME_EXCHANGE, AT_FDCWD
+        names = bytes(place), bytes(link)
+        assert libc.renameat2(here, names[0], here, names[1], flags) == 0
+
+    def exchange_back() -> None:
+        ends, read = time.monotonic() + 1, place.lstat().st_atime_ns
+        while place.lstat().st_atime_ns == read and time.monotonic() < ends:
+            pass
+        exchange()
+
+    def exchanged(*words: Any, **more: Any) -> subprocess.Popen[bytes]:
+        bubblewrap.subprocess.Popen = start  # type: ignore[misc]
+        subprocess.check_call(["/bin/cp", "-a", place, copy])
+        (copy / "secret" if copy.is_dir() else copy).write_text(MARK)
+        exchange()
+        threading.Thread(target=exchange_back).start()
+        return start(*words, **more)
+
+    bubblewrap.subprocess.Popen = exchanged  # type: ignore[misc,assignment]
 
 
 def _own_network() -> str:

@@ -1,0 +1,70 @@
+"""Opens and resolves paths that a confined command may change meanwhile."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+_MOST_LINKS: Final = 40
+
+
+def open_unlinked(path: Path) -> int:
+    """Open a file or folder through no link, by one component at a time.
+
+    Args:
+        path: absolute, without ``..``.
+
+    Returns:
+        a descriptor that names it, whatever becomes of its path (O_PATH).
+
+    Raises:
+        OSError: it is not there, or one component is a symbolic link.
+    """
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    opened = os.open("/", flags)
+    for part in path.parts[1:]:
+        try:
+            below = os.open(part, flags, dir_fd=opened)
+        finally:
+            os.close(opened)
+        opened = below
+    if stat.S_ISLNK(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    return opened
+
+
+def resolve_trusted(path: Path, writable: Iterable[Path]) -> Path | None:
+    """Resolve links, unless a command may have made one of them.
+
+    Args:
+        path: absolute.
+        writable: folders that commands may write, with links resolved.
+
+    Returns:
+        the path without links; None if there is nothing, or if a link on the way to it
+        lies in one of *writable*.
+    """
+    folders, links = tuple(writable), 0
+    at, left = Path("/"), [*path.parts[:0:-1]]
+    while left:
+        name = left.pop()
+        at = at.parent if name == ".." else at / name
+        if not os.path.islink(at):  # noqa: PTH114 - no errors
+            continue
+        links += 1
+        if links > _MOST_LINKS or lies_in(at, folders):
+            return None
+        target = at.readlink()
+        left += target.parts[::-1][: -1 if target.is_absolute() else None]
+        at = Path("/") if target.is_absolute() else at.parent
+    return at if os.path.lexists(at) else None
+
+
+def lies_in(path: Path, folders: Iterable[Path]) -> bool:
+    """Check whether a path is one of *folders* or lies in one."""
+    return any(path.is_relative_to(one) for one in folders)
