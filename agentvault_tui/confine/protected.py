@@ -10,34 +10,58 @@ import fcntl
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from agentvault_tui.confine.paths import open_unlinked
 from agentvault_tui.errors import NotConfinedError
 from agentvault_tui.home import locked_folder, put_private
 
 PROTECTED: Final = {
     **dict.fromkeys((".claude", ".codex", ".cursor", ".gemini"), "folder"),
-    **dict.fromkeys((".vscode", ".idea"), "folder"),
-    **dict.fromkeys((".gitmodules", ".mcp.json", ".envrc"), "file"),
+    **dict.fromkeys((".vscode", ".idea", ".github/hooks", ".devcontainer"), "folder"),
+    **dict.fromkeys((".zed", ".kiro", ".windsurf", ".opencode"), "folder"),
+    **dict.fromkeys((".gitmodules", ".mcp.json", ".envrc", ".npmrc"), "file"),
+    **dict.fromkeys((".yarnrc", ".yarnrc.yml", ".devcontainer.json"), "file"),
+    **dict.fromkeys(("opencode.json", "opencode.jsonc"), "file"),
 }
 """At the top of a folder or repository, besides what is in its ``.git``."""
 _IN_GIT: Final = {
     "hooks": "folder",
     "config": "file",
+    "config.lock": "file",
     "config.worktree": "file",
     "commondir": "file",
 }
 """In git's own folder: ``commondir`` names another folder with hooks and a
-configuration (gitrepository-layout(5))."""
-_KINDS: Final = {".git": "folder", **PROTECTED, **_IN_GIT}
-_OWN: Final = {"commondir": b".\n"}
-"""The text of a stand-in, if it may not be empty: the folder itself."""
-_UNSEARCHED: Final = frozenset({"objects", "refs", "logs"})
-"""Folders of a git folder that hold no other one."""
+configuration (gitrepository-layout(5)). While ``config.lock`` is there, git outside
+does not replace ``config``, which would detach the mount over it."""
+_GIT_MARKS: Final = frozenset({"objects", "commondir"})
+"""Besides ``HEAD``, what git's own folder has."""
+_OF_OTHERS: Final = frozenset({"modules", "worktrees"})
+"""In ``.git``: the folders of submodules and of further work trees, each of which git
+takes for its own."""
+_GIT_PARTS: Final = frozenset({"HEAD", *_IN_GIT})
+"""Of which one is enough there, as a command can rename the others."""
+_IN_REPOSITORY: Final = frozenset({"refs", "logs", "objects"})
+"""Where such a name is a branch's."""
+_BARE: Final = ("refs", "objects")
+"""Folders without which git takes no folder but ``.git`` for its own."""
+_KINDS: Final = {
+    ".git": "folder",
+    **PROTECTED,
+    **_IN_GIT,
+    **dict.fromkeys(_BARE, "file"),
+}
+_OWN: Final = {
+    "commondir": b".\n",
+    **dict.fromkeys(("opencode.json", "opencode.jsonc"), b"{}\n"),
+    ".devcontainer.json": b"{}\n",
+}
+"""The text of a stand-in, if it may not be empty: ``commondir`` names its folder."""
 
 
 @dataclass(slots=True)
@@ -49,6 +73,8 @@ class Protection:
     """Folders mounted on themselves: a mount point cannot be renamed (EBUSY)."""
     missing: dict[Path, str] = field(default_factory=dict)
     """Stand-ins to be made, with ``folder`` or ``file``."""
+    git: list[Path] = field(default_factory=list)
+    """Git's own folders."""
 
     def mounts(self) -> Iterator[tuple[str, Path]]:
         """Yield ``bind`` or ``ro-bind`` and a path, parents first."""
@@ -59,45 +85,57 @@ class Protection:
                 yield mounts[path], path
 
 
-def protect(tops: Iterable[Path], opened: Iterable[Path] = ()) -> Protection:
+def protect(
+    tops: Iterable[Path], opened: Iterable[Path] = (), git: Collection[Path] = ()
+) -> Protection:
     """Find the files to be read-only in folders that a command may write.
 
     Args:
         tops: the folders, with links resolved.
         opened: protected paths that the operator opens by an option.
+        git: folders that were git's own at an earlier start.
 
     Returns:
         the protection of each folder, and of each git repository in it.
 
     Raises:
-        NotConfinedError: a protected path is a link, over which nothing can be mounted.
+        NotConfinedError: a protected path is a link, over which nothing can be mounted,
+            or a folder cannot be searched.
     """
     protection, allowed = Protection(), frozenset(opened)
     given = sorted(set(tops))
     for top in given:
         outer = next(one for one in given if top.is_relative_to(one))
-        for folder, in_git in _repositories(top):
-            for name in _IN_GIT if in_git else (".git", *PROTECTED):
-                path, kind = folder / name, _KINDS[name]
-                if path in allowed or (name == ".git" and path.is_dir()):
-                    continue  # a folder .git has a turn of its own
-                _add(protection, path, kind)
+        for folder, names in _protected_names(top, git):
+            if "hooks" in names:
+                protection.git.append(folder)
+            for name in names:
+                path = folder / name
+                if path in allowed:
+                    continue
+                if name == ".git" and path.is_dir() and not path.is_symlink():
+                    continue  # it has a turn of its own
+                _add(protection, folder, path)
                 _pin(protection, outer, path)
     return protection
 
 
-def _add(protection: Protection, path: Path, kind: str) -> None:
+def _add(protection: Protection, folder: Path, path: Path) -> None:
     try:
-        mode = path.lstat().st_mode
+        for one in (path.parent, path):
+            if one != folder and stat.S_ISLNK(one.lstat().st_mode):
+                raise _linked(one)
     except FileNotFoundError:
-        if os.access(path.parent, os.W_OK):  # else the command cannot make it either
-            protection.missing[path] = kind
+        if os.access(folder, os.W_OK):  # else the command cannot make it either
+            protection.missing[path] = _kind(path)
         return
     except OSError:
         return
-    if stat.S_ISLNK(mode):
-        raise _linked(path)
     protection.read_only.append(path)
+
+
+def _kind(path: Path) -> str:
+    return _KINDS.get(path.name, "folder")
 
 
 def _linked(path: Path) -> NotConfinedError:
@@ -114,10 +152,41 @@ def _pin(protection: Protection, top: Path, path: Path) -> None:
         protection.pinned.append(above)
 
 
-def _repositories(top: Path) -> Iterator[tuple[Path, bool]]:
-    """Yield *top*, work trees in it, and folders that git takes for its own.
+def _protected_names(
+    top: Path, git: Collection[Path]
+) -> Iterator[tuple[Path, list[str]]]:
+    """Yield each folder below *top* in which something is protected, with the names."""
+    for path, names in _folders(top):
+        found, is_git = list[str](), _is_git(path, names) or path in git
+        if path == top or ".git" in names:
+            found += [".git", *PROTECTED]
+            found += [one for one in names if one.endswith(".code-workspace")]
+            # Without one of them git does not take the folder itself for its own where
+            # .git is missing or damaged.
+            bare = [one for one in _BARE if not names.get(one)]
+            found += bare[:1]
+            is_git = is_git or not bare
+        if is_git:
+            found += _IN_GIT
+        if found:
+            yield path, found
 
-    The second value says that a folder is git's own.
+
+def _is_git(path: Path, names: Collection[str]) -> bool:
+    """Check whether git may take a folder for its own, now or after a rename in it."""
+    if path.name == ".git" or ("HEAD" in names and not _GIT_MARKS.isdisjoint(names)):
+        return True
+    _, *below = "/".join(path.parts).split("/.git/")
+    inner = {*below[-1].split("/")} if below else set[str]()
+    of_others = bool(inner & _OF_OTHERS) and not inner & _IN_REPOSITORY
+    return of_others and not _GIT_PARTS.isdisjoint(names)
+
+
+def _folders(top: Path) -> Iterator[tuple[Path, dict[str, bool]]]:
+    """Yield *top* and each folder below it, with its names and which are folders.
+
+    Raises:
+        NotConfinedError: one cannot be searched, and its owner could change that.
     """
     waiting = [str(top)]
     while waiting:
@@ -127,21 +196,44 @@ def _repositories(top: Path) -> Iterator[tuple[Path, bool]]:
                 names = {
                     entry.name: entry.is_dir(follow_symlinks=False) for entry in entries
                 }
-        except OSError:
-            continue  # the command cannot look there either
-        path = Path(folder)
-        git = path.name == ".git" or (
-            "HEAD" in names and bool({"objects", "commondir"} & names.keys())
-        )
-        if git:
-            yield path, True
-        elif path == top or ".git" in names:
-            yield path, False
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if folder == str(top) and isinstance(error, NotADirectoryError):
+                return  # one file
+            if isinstance(error, PermissionError) and not _is_own(folder):
+                continue  # the command cannot look there either
+            raise NotConfinedError(
+                f"{folder} cannot be searched for repositories ({error.strerror})",
+                "chmod u+rx the folder, or remove it",
+            ) from None
+        yield Path(folder), names
         waiting += [
             os.path.join(folder, name)  # noqa: PTH118 - thousands of them
             for name, is_folder in names.items()
-            if is_folder and not (git and name in _UNSEARCHED)
+            if is_folder
         ]
+
+
+def _is_own(folder: str) -> bool:
+    try:
+        return os.lstat(folder).st_uid == os.geteuid()
+    except FileNotFoundError:
+        return False
+
+
+def made_repositories(tops: Iterable[Path], before: Collection[Path]) -> list[Path]:
+    """Return git's own folders that were not there when a command began.
+
+    Args:
+        tops: the folders that the command could write.
+        before: those that were there.
+    """
+    found = set[Path]()
+    for top in tops:
+        with suppress(NotConfinedError):
+            found |= {path for path, names in _folders(top) if _is_git(path, names)}
+    return sorted(found.difference(before))
 
 
 @contextmanager
@@ -165,13 +257,19 @@ def stand_ins(records: Path, protection: Protection) -> Iterator[None]:
         for path in [one for one in protection.read_only if not os.path.lexists(one)]:
             # It was the stand-in of a run that has ended.
             protection.read_only.remove(path)
-            protection.missing[path] = _KINDS[path.name]
-        shared = [path for path in protection.read_only if path in used]
-        wanted = [*shared, *protection.missing]
+            protection.missing[path] = _kind(path)
+        parents = {
+            path.parent: "folder"
+            for path in protection.missing
+            if not os.path.lexists(path.parent)
+        }
+        made = parents | protection.missing
+        there = (*protection.read_only, *protection.pinned)
+        wanted = [*(path for path in there if path in used), *made]
         put_private(record, json.dumps([*map(str, wanted)]).encode(), replace=True)
         lock = os.open(record, os.O_RDONLY | os.O_CLOEXEC)
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for path, kind in protection.missing.items():
+        for path, kind in made.items():
             _make(path, kind)
     protection.read_only += protection.missing
     try:
@@ -206,7 +304,7 @@ def _sweep(records: Path) -> set[Path]:
 
 def _make(path: Path, kind: str) -> None:
     try:
-        folder = _open_folder(path.parent)
+        folder = open_unlinked(path.parent)
         try:
             if kind == "folder":
                 os.mkdir(path.name, 0o755, dir_fd=folder)
@@ -230,7 +328,7 @@ def _make(path: Path, kind: str) -> None:
 def _remove(path: Path) -> None:
     """Remove a stand-in, unless somebody has put something in it since."""
     with suppress(OSError):
-        folder = _open_folder(path.parent)
+        folder = open_unlinked(path.parent)
         try:
             status = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode):
@@ -247,22 +345,10 @@ def _remove(path: Path) -> None:
             os.close(folder)
 
 
-def _open_folder(path: Path) -> int:
-    """Open a folder through no link: a command may be at work in it."""
-    folder = os.open("/", os.O_PATH | os.O_DIRECTORY)
-    for part in path.parts[1:]:
-        flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
-        try:
-            below = os.open(part, flags, dir_fd=folder)
-        finally:
-            os.close(folder)
-        folder = below
-    return folder
-
-
 def excluded(protection: Protection) -> str:
     """Return patterns by which git leaves stand-ins alone (gitignore(5))."""
-    names = {path.name for path in protection.missing if path.parent.name != ".git"}
+    top = {*PROTECTED, *_BARE}
+    names = {path.name for path in protection.missing if path.name in top}
     return "".join(f"/{name}\n" for name in sorted(names))
 
 

@@ -12,17 +12,21 @@ from pathlib import Path
 
 import pytest
 
+from agentvault_tui.cli.host_files import FILES_OF, HostCommands
 from agentvault_tui.confine.protected import (
+    PROTECTED,
     Protection,
     excluded,
+    made_repositories,
     protect,
     sockets_in,
     stand_ins,
 )
 from agentvault_tui.errors import NotConfinedError
 
-TOP_MISSING = {".claude", ".codex", ".cursor", ".gemini", ".vscode", ".idea"}
-TOP_MISSING |= {".gitmodules", ".mcp.json", ".envrc"}
+TOP_MISSING = {*PROTECTED, "refs"}
+GIT_MISSING = {f".git/{name}" for name in ("config.lock", "config.worktree")}
+GIT_MISSING |= {".git/commondir"}
 
 
 @pytest.fixture
@@ -55,7 +59,7 @@ def names(protection: Protection, top: Path) -> tuple[set[str], set[str], set[st
 def test_a_plain_folder_gets_stand_ins_for_all(project: Path) -> None:
     """Nothing of it is there, so everything is kept from being made."""
     found = names(protect([project]), project)
-    assert found == (set(), TOP_MISSING | {".git"}, set())
+    assert found == (set(), TOP_MISSING | {".git"}, {".github"})
 
 
 def test_a_repository_keeps_its_hooks_and_configuration(project: Path) -> None:
@@ -63,8 +67,8 @@ def test_a_repository_keeps_its_hooks_and_configuration(project: Path) -> None:
     repository(project)
     read_only, missing, pinned = names(protect([project]), project)
     assert read_only == {".git/hooks", ".git/config"}
-    assert missing == TOP_MISSING | {".git/config.worktree", ".git/commondir"}
-    assert pinned == {".git"}
+    assert missing == TOP_MISSING | GIT_MISSING
+    assert pinned == {".git", ".github"}
 
 
 def test_a_repository_below_keeps_its_place(project: Path) -> None:
@@ -73,7 +77,8 @@ def test_a_repository_below_keeps_its_place(project: Path) -> None:
     read_only, missing, pinned = names(protect([project]), project)
     assert "a/b/repo/.git/hooks" in read_only
     assert "a/b/repo/.claude" in missing
-    assert pinned == {"a", "a/b", "a/b/repo", "a/b/repo/.git"}
+    repo = {"a", "a/b", "a/b/repo", "a/b/repo/.git", "a/b/repo/.github"}
+    assert pinned == repo | {".github"}
 
 
 def test_submodules_and_work_trees_are_repositories(project: Path) -> None:
@@ -101,7 +106,7 @@ def test_a_nested_writable_folder_is_pinned_from_the_outer_one(project: Path) ->
     inner.mkdir(parents=True)
     _, missing, pinned = names(protect([inner, project]), project)
     assert "x/inner/.claude" in missing
-    assert pinned == {"x", "x/inner"}
+    assert pinned == {"x", "x/inner", ".github", "x/inner/.github"}
 
 
 def test_an_opened_path_is_left_alone(project: Path) -> None:
@@ -113,14 +118,104 @@ def test_an_opened_path_is_left_alone(project: Path) -> None:
     assert ".envrc" not in missing
 
 
-@pytest.mark.parametrize("name", [".claude", ".mcp.json", ".git/hooks"])
+@pytest.mark.parametrize(
+    "name", [".claude", ".mcp.json", ".git/hooks", ".git", ".github", ".github/hooks"]
+)
 def test_a_link_is_refused(project: Path, name: str) -> None:
     """Nothing can be mounted over a link, so the run is refused with the remedy."""
-    (project / ".git").mkdir()
+    (project / "elsewhere").mkdir()
+    (project / name).parent.mkdir(exist_ok=True)
     (project / name).symlink_to("elsewhere")
     with pytest.raises(NotConfinedError, match="is a link") as caught:
         protect([project])
     assert f"--write {project / name}" in caught.value.remedy
+
+
+def test_a_folder_that_looks_like_a_repository_is_protected_as_both(
+    project: Path,
+) -> None:
+    """A command makes HEAD and objects at the top: nothing else is less protected."""
+    (project / "HEAD").touch()
+    for name in ("objects", "refs", "logs/inner/.git"):
+        (project / name).mkdir(parents=True)
+    _, missing, _ = names(protect([project]), project)
+    assert missing >= {*PROTECTED, ".git", "hooks", "config", "logs/inner/.git/hooks"}
+
+
+@pytest.mark.parametrize(
+    ("there", "held"), [((), "refs"), (("refs",), "objects"), (("objects",), "refs")]
+)
+def test_the_top_cannot_become_a_bare_repository(
+    project: Path, there: tuple[str, ...], held: str
+) -> None:
+    """Git takes it for one if HEAD, objects and refs are there and .git is not."""
+    for name in there:
+        (project / name).mkdir()
+    assert held in names(protect([project]), project)[1]
+    for name in ("refs", "objects"):
+        (project / name).mkdir(exist_ok=True)
+    assert {"config", "hooks"} <= names(protect([project]), project)[1]
+
+
+@pytest.mark.parametrize("name", ["objects", "HEAD", "config"])
+def test_a_submodule_whose_parts_were_renamed_is_one_still(
+    project: Path, name: str
+) -> None:
+    """A command renames a part in one run and renames it back in the next."""
+    repository(project)
+    module = repository(project / ".git/modules/a/b", "--bare")
+    (module / name).rename(module / "renamed")
+    read_only, missing, _ = names(protect([project]), project)
+    assert {f".git/modules/a/b/{one}" for one in ("config", "hooks")} <= (
+        read_only | missing
+    )
+
+
+def test_branches_are_no_repositories(project: Path) -> None:
+    """A branch may have the name of a part of a repository."""
+    repository(project)
+    for name in (".git/refs/heads/config", ".git/modules/m/refs/heads/hooks"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).touch()
+    found = protect([project])
+    assert not [one for one in found.git if "refs" in one.parts]
+
+
+def test_a_git_folder_of_an_earlier_start_stays_one(project: Path) -> None:
+    """It is protected by its place, whatever is in it now."""
+    (project / "bare").mkdir()
+    found = protect([project], git=[project / "bare"])
+    assert {"bare/hooks", "bare/config"} <= names(found, project)[1]
+    assert found.git == [project / "bare"]
+
+
+def test_each_file_that_connect_writes_into_a_project_is_protected(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hook of a host would start the command's program outside."""
+    monkeypatch.chdir(project)
+    run = HostCommands(("agentvault",), "a", (), ("server",))
+    for host, files_of in FILES_OF.items():
+        for file in files_of(run, Path("/home/of-somebody"), managed=False):
+            if file.path.is_relative_to(project):
+                name = file.path.relative_to(project)
+                assert {str(one) for one in (name, *name.parents)} & {*PROTECTED}, host
+
+
+def test_a_workspace_of_vs_code_is_read_only(project: Path) -> None:
+    """It names tasks and settings, and has any name."""
+    (project / "mine.code-workspace").touch()
+    assert "mine.code-workspace" in names(protect([project]), project)[0]
+
+
+def test_repositories_that_were_made_are_found(project: Path) -> None:
+    """Those that were there at the start are not named."""
+    repository(project)
+    before = protect([project]).git
+    repository(project / "a/clone")
+    repository(project / "bare", "--bare")
+    made = made_repositories([project], before)
+    assert made == [project / "a/clone/.git", project / "bare"]
 
 
 def test_folders_that_are_links_are_not_searched(project: Path, tmp_path: Path) -> None:
@@ -144,6 +239,8 @@ def test_stand_ins_are_there_for_the_block_alone(project: Path, records: Path) -
         assert (project / ".claude").is_dir()
         assert (project / ".mcp.json").read_bytes() == b""
         assert project / ".envrc" in found.read_only
+        assert (project / ".github/hooks").is_dir()
+        assert json.loads((project / "opencode.json").read_bytes()) == {}
         assert len([*records.glob("*.json")]) == 1
     assert [*project.iterdir()] == []
     assert [*records.glob("*.json")] == []
