@@ -101,6 +101,8 @@ class Home:
     """Sockets and the lock."""
     homes = _PathIn("data", "homes")
     """Home directories of confined commands, one an agent."""
+    given_folders = _PathIn("homes", "given.json")
+    """Which folders confined commands may have changed."""
     stand_ins = _PathIn("run", "stand-ins")
     """Which files and folders confined commands hold the place of."""
     socket = _PathIn("run", "agentvault.sock")

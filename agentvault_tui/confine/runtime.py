@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-_SYSTEM: Final = Path("/usr")
+from agentvault_tui.confine.paths import lies_in, resolve_trusted
+
+_SYSTEM: Final = (Path("/usr"),)
 _LINE: Final = 256
 """Bytes of a script's first line that the kernel reads (execve(2))."""
+_SEPARATOR: Final = re.compile(rb"[ \t\0]")
+_LEVELS: Final = 4
+"""Of scripts that the kernel follows."""
 
 
 def find_program(name: str, path: str) -> Path:
@@ -35,47 +41,66 @@ def find_program(name: str, path: str) -> Path:
     return Path(program).absolute()
 
 
-def program_paths(program: Path) -> Iterator[Path]:
+def program_paths(
+    program: Path, writable: Sequence[Path] = (), levels: int = _LEVELS
+) -> Iterator[Path]:
     """Yield what a program needs besides the system: itself and its runtime.
 
-    The interpreter of a script counts as a program of its own.
+    The interpreter of a script counts as a program of its own. If a program lies in a
+    folder that commands may write, it brings nothing but itself.
+
+    Args:
+        program: its absolute path.
+        writable: folders that commands may write, with links resolved.
+        levels: of scripts whose interpreters are scripts.
     """
-    real = program.resolve()
+    real = resolve_trusted(program, writable)
+    if real is None:
+        return
     for place in dict.fromkeys((program, real)):
-        prefixes = [*_prefixes(place)]
+        prefixes = [*_prefixes(place, writable)]
         yield from prefixes or [place]
+    if lies_in(real, writable) or not levels:
+        return
     with suppress(OSError), real.open("rb") as file:
         line = file.read(_LINE).partition(b"\n")[0]
-        if line.startswith(b"#!") and (words := line[2:].split()):
-            interpreter = Path(os.fsdecode(words[0]))
-            runs = interpreter != program and os.access(interpreter, os.X_OK)
-            if runs and not interpreter.is_relative_to(_SYSTEM):
-                yield from program_paths(interpreter)
+        if line.startswith(b"#!"):
+            # The kernel's separators: others are a part of the name.
+            word = _SEPARATOR.split(line[2:].strip(b" \t"), maxsplit=1)[0]
+            interpreter = Path(os.fsdecode(word))
+            runs = interpreter.is_file() and os.access(interpreter, os.X_OK)
+            if not interpreter.is_absolute() or interpreter == program:
+                return
+            if runs and not lies_in(interpreter, _SYSTEM):
+                yield from program_paths(interpreter, writable, levels - 1)
 
 
-def path_folders(path: str) -> Iterator[Path]:
+def path_folders(path: str, writable: Sequence[Path] = ()) -> Iterator[Path]:
     """Yield the folders of ``PATH``, each with the runtime whose programs it has."""
     for text in path.split(os.pathsep):
         folder = Path(text)
-        if folder.is_absolute() and folder.is_dir():
+        if folder.is_absolute() and os.path.isdir(folder):  # noqa: PTH112 - no errors
             yield folder
-            yield from _prefixes(folder / "python3")
+            yield from _prefixes(folder / "python3", writable)
 
 
-def _prefixes(program: Path) -> Iterator[Path]:
+def _prefixes(program: Path, writable: Sequence[Path]) -> Iterator[Path]:
     """Yield the folders of the runtime that *program* belongs to.
 
     A virtual environment has ``pyvenv.cfg`` (PEP 405), with the place of its Python; a
     prefix of Node or Python has libraries next to ``bin``; pyenv has ``versions`` next
     to its ``shims``; Claude Code's installer has its versions in one folder.
     """
+    folder = resolve_trusted(program.parent, writable)
+    if folder is None or lies_in(folder, writable):
+        return
     for above in program.parents:
-        if above == _SYSTEM or above == Path("/"):
+        if above in {*_SYSTEM, Path("/")}:
             return
         config = above / "pyvenv.cfg"
         if config.is_file():
             yield above
-            yield from _base_python(config)
+            yield from _base_python(config, writable)
             return
         is_prefix = program.parent.name == "bin" and above == program.parent.parent
         modules = above / "lib/node_modules"
@@ -92,12 +117,17 @@ def _prefixes(program: Path) -> Iterator[Path]:
             return
 
 
-def _base_python(config: Path) -> Iterator[Path]:
+def _base_python(config: Path, writable: Sequence[Path]) -> Iterator[Path]:
+    real = resolve_trusted(config, writable)
+    if real is None or lies_in(real, writable):
+        return
     with suppress(OSError, UnicodeDecodeError):
-        for line in config.read_text("utf-8").splitlines():
+        for line in real.read_text("utf-8").splitlines():
             key, _, value = line.partition("=")
-            if key.strip() == "home":
-                yield from _prefixes(Path(value.strip()).resolve() / "python3")
+            home = Path(value.strip())
+            if key.strip() == "home" and home.is_absolute():
+                base = resolve_trusted(home, writable)
+                yield from _prefixes(base / "python3", writable) if base else ()
 
 
 def outermost(folders: Iterable[Path]) -> list[Path]:

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from agentvault_tui.confine.paths import lies_in, resolve_trusted
 from agentvault_tui.confine.protected import (
     Protection,
     excluded,
     protect,
     sockets_in,
 )
+from agentvault_tui.confine.remembered import add_given, read_given
 from agentvault_tui.confine.runtime import outermost, path_folders, program_paths
 from agentvault_tui.errors import NotConfinedError
 from agentvault_tui.home import Home
@@ -67,16 +69,27 @@ class View:
     """Folders of ``PATH`` that are not shown."""
     own: tuple[Path, ...] = field(default=())
     """Of AgentVault's home: the run's token and authorities, read-only."""
+    links: tuple[tuple[Path, Path], ...] = ()
+    """Further names of `runtime`, and where they lead."""
 
     def mounts(self) -> Iterator[tuple[str, Path]]:
         """Yield ``bind`` or ``ro-bind`` and a path, in the order of mounting."""
-        mounts = dict.fromkeys((*self.runtime, *self.read), "ro-bind")
-        mounts |= dict.fromkeys((self.home, *self.write), "bind")
+        names = {name for name, _ in self.links}
+        given = dict.fromkeys((*self.runtime, *self.read), "ro-bind")
+        given |= dict.fromkeys((self.home, *self.write), "bind")
+        mounts = {path: kind for path, kind in given.items() if path not in names}
+        for kind, path in self.protection.mounts():
+            around = (given[one] for one in (path, *path.parents) if one in given)
+            if next(around, "bind") == "bind":
+                mounts[path] = kind
+        mounts |= dict.fromkeys(self.own, "ro-bind")
         for path in sorted(mounts):
             yield mounts[path], path
-        yield from self.protection.mounts()
-        for path in self.own:
-            yield "ro-bind", path
+
+    def changeable(self) -> list[Path]:
+        """Return the mount points that lie in folders which the command may write."""
+        folders = (self.home, *self.write)
+        return [path for _, path in self.mounts() if lies_in(path, folders)]
 
     @property
     def ignored_by_git(self) -> str:
@@ -109,17 +122,23 @@ def build_view(
     Raises:
         NotConfinedError: a folder must not be given.
     """
-    folder = _checked(options.folder, vault, "the working folder")
-    read = [_checked(one, vault, f"--read {one}") for one in options.read]
+    before = read_given(vault.given_folders)
+    chosen = [options.folder, *options.write, options.user_home or home]
+    writable = [*before.writable, vault.homes.resolve()]
+    writable += [Path(os.path.realpath(one)) for one in chosen]
+
+    def check(path: Path, words: str) -> Path:
+        return _checked(path, vault, words, writable)
+
+    folder = check(options.folder, "the working folder")
+    read = [check(one, f"--read {one}") for one in options.read]
     write, opened = [folder], set[Path]()
     for one in options.write:
-        write.append(_checked(one, vault, f"--write {one}"))
+        write.append(check(one, f"--write {one}"))
         opened |= {one.absolute(), write[-1]}
     at_home = home
     if options.user_home is not None:
-        at_home = _checked(options.user_home, vault, f"--user-home {options.user_home}")
-    for named in (*options.read, *options.write, options.user_home or at_home):
-        _check_not_linked(named, [*write, at_home])
+        at_home = check(options.user_home, f"--user-home {options.user_home}")
     given = [*read, *write, at_home]
     if options.local_sockets:
         for socket in sockets_in(outermost(given)):
@@ -128,37 +147,38 @@ def build_view(
                 "give folders without sockets, or leave --local-sockets away",
             )
     homes = [at_home] if options.user_home is not None else []
-    protection = protect([*write, *homes], opened)
+    protection = protect([*write, *homes], opened, before.git)
     for file in connected:
         check_unlinked(file, home)
         protection.read_only.append(file)
         above = (one for one in file.parents if one.is_relative_to(home))
         protection.pinned += [one for one in above if one != home]
-    shown, omitted = _runtime(programs, path, vault)
-    return View(
+    shown, omitted = _runtime(programs, path, vault, writable)
+    view = View(
         folder=folder,
         home=at_home,
         read=tuple(read),
         write=tuple(write),
-        runtime=tuple(one for one in shown if not _in_any(one, given)),
+        runtime=tuple(one for one in shown if not lies_in(one, given)),
         protection=protection,
         omitted=tuple(omitted),
+        links=tuple((one, real) for one, real in shown.items() if one != real),
     )
+    for program in programs[:1]:
+        _check_visible(program, view, writable)
+    add_given(vault.given_folders, [*write, at_home], protection.git)
+    return view
 
 
-def _check_not_linked(path: Path, writable: Sequence[Path]) -> None:
-    """Check that no link in a folder that the command writes leads to *path*.
-
-    Raises:
-        NotConfinedError: a link there does, and an earlier run may have made it.
-    """
-    whole = path.absolute()
-    for one in (whole, *whole.parents):
-        if one.is_symlink() and _in_any(one.parent.resolve(), writable):
-            raise NotConfinedError(
-                f"{one} is a link, and the command can make such a link",
-                f"name the folder that it leads to: {one.resolve()}",
-            )
+def _check_visible(program: Path, view: View, writable: Sequence[Path]) -> None:
+    """Check that the command sees its program, and not by a link of a command's."""
+    real = program.resolve()
+    folders = (*view.read, *view.write, *view.runtime, view.home, *_system_folders())
+    if resolve_trusted(program, writable) is None and not lies_in(real, folders):
+        raise NotConfinedError(
+            f"{program} leads to {real}, by a link that a command may have made",
+            "if that is the program you mean, give its folder with --read",
+        )
 
 
 def check_unlinked(path: Path, home: Path) -> None:
@@ -182,8 +202,10 @@ def check_unlinked(path: Path, home: Path) -> None:
             )
 
 
-def _checked(path: Path, vault: Home, words: str) -> Path:
+def _checked(path: Path, vault: Home, words: str, writable: Sequence[Path]) -> Path:
     """Return a folder or file with links resolved, if it may be given.
+
+    A command may have made a link in one of *writable*, or change it meanwhile.
 
     Raises:
         NotConfinedError: it may not, or is not there.
@@ -193,6 +215,11 @@ def _checked(path: Path, vault: Home, words: str) -> Path:
     except (OSError, RuntimeError) as error:
         why = error.strerror if isinstance(error, OSError) else "a loop of links"
         raise NotConfinedError(f"{words} cannot be read ({why})") from None
+    if real != resolve_trusted(path.absolute(), writable):
+        raise NotConfinedError(
+            f"{words} is a link, or leads through one, that a command can change",
+            f"name the folder that it leads to: {real}",
+        )
     for home in _homes():
         if home.is_relative_to(real):
             raise NotConfinedError(
@@ -214,23 +241,31 @@ def _checked(path: Path, vault: Home, words: str) -> Path:
 
 
 def _runtime(
-    programs: Iterable[Path], path: str, vault: Home
-) -> tuple[list[Path], list[Path]]:
-    """Return what is shown of ``PATH`` and the program's runtime, and what is not."""
-    shown, omitted = list[Path](), list[Path]()
+    programs: Iterable[Path], path: str, vault: Home, writable: Sequence[Path]
+) -> tuple[dict[Path, Path], list[Path]]:
+    """Return what is shown of ``PATH`` and the program's runtime, and what is not.
+
+    The first value has, by name, where that leads.
+    """
+    shown, omitted = dict[Path, Path](), list[Path]()
     own = {vault.data.resolve(), vault.config.resolve()}
     listed = {Path(one) for one in path.split(os.pathsep)}
-    needed = (one for program in programs for one in program_paths(program))
-    for folder in (*path_folders(path), *needed):
-        real = folder.resolve()
-        private = any(home.is_relative_to(real) for home in _homes())
+    needed = (one for program in programs for one in program_paths(program, writable))
+    for folder in (*path_folders(path, writable), *needed):
+        real = resolve_trusted(folder, writable)
+        private = real is None or any(home.is_relative_to(real) for home in _homes())
         local = any(real == home / ".local" for home in _homes())
-        if private or local or any(_overlap(real, one) for one in own):
+        if real is None or private or local or any(_overlap(real, one) for one in own):
             omitted += [folder] if folder in listed and folder not in omitted else []
-        elif real.exists():
-            shown += [folder, real]
-    system = [Path(one) for one in _SYSTEM if Path(one).is_dir()]
-    return outermost(one for one in shown if not _in_any(one, system)), omitted
+        else:
+            shown |= {folder: real, real: real}
+    system = _system_folders()
+    outer = outermost(one for one in shown if not lies_in(one, system))
+    return {one: shown[one] for one in outer}, omitted
+
+
+def _system_folders() -> list[Path]:
+    return [Path(one) for one in _SYSTEM if Path(one).is_dir()]
 
 
 def system_paths() -> Iterator[str]:
@@ -265,7 +300,3 @@ def _homes() -> set[Path]:
 
 def _overlap(one: Path, other: Path) -> bool:
     return one.is_relative_to(other) or other.is_relative_to(one)
-
-
-def _in_any(path: Path, folders: Iterable[Path]) -> bool:
-    return any(path.is_relative_to(one) for one in folders)

@@ -114,3 +114,87 @@ def test_a_line_of_a_script_shows_no_file_that_is_no_program(tmp_path: Path) -> 
     key.write_text("secret")
     script = executable(tmp_path / "script", f"#!{key}\n")
     assert [*program_paths(script)] == [script]
+
+
+@pytest.mark.parametrize("separator", ["\f", "\v", "\r", "\x1c"])
+def test_a_line_of_a_script_is_split_as_the_kernel_does(
+    tmp_path: Path, separator: str
+) -> None:
+    """Another separator is a part of the name, so another file is started."""
+    python = executable(tmp_path / "other/bin/python")
+    script = executable(tmp_path / "script", f"#!{separator}{python}\n")
+    assert [*program_paths(script)] == [script]
+
+
+def test_a_folder_is_no_interpreter(tmp_path: Path) -> None:
+    """It can be searched, which is the same bit as to be run."""
+    (tmp_path / "private").mkdir()
+    script = executable(tmp_path / "script", f"#!{tmp_path}/private\n")
+    assert [*program_paths(script)] == [script]
+
+
+def test_scripts_that_name_each_other_end(tmp_path: Path) -> None:
+    """The kernel follows a few."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    executable(one, f"#!{two}\n")
+    executable(two, f"#!{one}\n")
+    assert {*program_paths(one)} == {one, two}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder that commands may write, beside another folder with a secret."""
+    secret = tmp_path / "secret"
+    (secret / "lib/python3.12").mkdir(parents=True)
+    (secret / "lib/python3.12/os.py").touch()
+    executable(secret / "bin/python3")
+    (secret / "bin/pyvenv.cfg").touch()
+    (tmp_path / "project/.venv/bin").mkdir(parents=True)
+    return tmp_path / "project"
+
+
+def outside(project: Path, program: Path) -> list[Path]:
+    """Return what a program brings that lies outside of the folder."""
+    found = [*program_paths(program, [project])]
+    found += path_folders(str(program.parent), [project])
+    return [one for one in found if not one.resolve().is_relative_to(project)]
+
+
+def test_a_script_in_a_folder_of_commands_brings_no_interpreter(project: Path) -> None:
+    """The line was written by a command."""
+    python = project.parent / "secret/bin/python3"
+    script = executable(project / "script", f"#!{python}\n")
+    assert outside(project, script) == []
+
+
+def test_an_environment_in_a_folder_of_commands_brings_no_python(project: Path) -> None:
+    """pyvenv.cfg was written by a command."""
+    home = project.parent / "secret/bin"
+    (project / ".venv/pyvenv.cfg").write_text(f"home = {home}\n")
+    assert outside(project, executable(project / ".venv/bin/python")) == []
+
+
+@pytest.mark.parametrize("name", [".venv/bin/python", ".venv/bin", ".venv"])
+def test_a_link_in_a_folder_of_commands_brings_nothing(
+    project: Path, name: str
+) -> None:
+    """Whatever part of the way it is."""
+    secret = project.parent / "secret"
+    leads = {".venv": secret, ".venv/bin": secret / "bin"}
+    (project / ".venv/bin").rmdir()
+    if name == ".venv":
+        (project / ".venv").rmdir()
+    elif name == ".venv/bin/python":
+        (project / ".venv/bin").mkdir()
+    (project / name).symlink_to(leads.get(name, secret / "bin/python3"))
+    found = [*program_paths(project / ".venv/bin/python", [project])]
+    assert [one for one in found if one != project / ".venv/bin/python"] == []
+
+
+def test_a_link_to_a_folder_of_commands_brings_no_more(project: Path) -> None:
+    """A person's own link leads there, and a script's line from there to a secret."""
+    python = project.parent / "secret/bin/python3"
+    script = executable(project / "script", f"#!{python}\n")
+    link = project.parent / "tool"
+    link.symlink_to(script)
+    assert {*program_paths(link, [project])} == {link, script}

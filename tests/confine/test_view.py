@@ -91,11 +91,27 @@ def test_folders_are_mounted_parents_first(place: Path) -> None:
     """A folder to read in the project covers a part of it."""
     (place / "project/docs").mkdir()
     found = build(place, read=(place / "project/docs",))
-    kinds = [one for one in found.mounts() if one[1].is_relative_to(place / "project")]
-    assert kinds[:2] == [
-        ("bind", place / "project"),
-        ("ro-bind", place / "project/docs"),
-    ]
+    mounts = [*found.mounts()]
+    assert mounts.index(("bind", place / "project")) < mounts.index(
+        ("ro-bind", place / "project/docs")
+    )
+
+
+def test_a_folder_to_read_stays_so_where_it_has_a_repository(place: Path) -> None:
+    """The mounts that protect the repository do not make it writable."""
+    (place / "project/docs/.git/hooks").mkdir(parents=True)
+    docs = place / "project/docs"
+    mounts = [*build(place, read=(docs,)).mounts()]
+    assert [one for one in mounts if one[1].is_relative_to(docs)] == [("ro-bind", docs)]
+
+
+def test_a_link_of_path_is_shown_as_one(place: Path) -> None:
+    """What it leads to is mounted at its own place, so that no mount follows it."""
+    (place / "tools").symlink_to(place / "bin")
+    found = build(place, path=str(place / "tools"))
+    assert found.links == ((place / "tools", place / "bin"),)
+    assert ("ro-bind", place / "bin") in [*found.mounts()]
+    assert place / "tools" not in [one for _, one in found.mounts()]
 
 
 def test_the_folders_of_path_are_shown_but_not_a_home(place: Path) -> None:
