@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from agentvault_tui.operator_api.access import RunInfo
+from agentvault_tui.text import visible
 
 _ADDED: Final = ("NODE_EXTRA_CA_CERTS", "DENO_CERT")
 """Trusted besides the system's authorities."""
@@ -46,6 +47,8 @@ _INHERITED: Final = re.compile(
     r"|node_tls_reject_unauthorized|pip_trusted_host|cloudsdk_proxy_[a-z_]+"
 )
 """Variables that would lead around the proxy, or have its certificates not checked."""
+_MOST_CELLS: Final = 4000
+"""Of a line on standard error, which may have names that a command chose."""
 
 
 def environment(
@@ -166,5 +169,5 @@ class PlainCommand:
 
 def say(line: str) -> None:
     """Print one line next to the command's own output."""
-    sys.stderr.write(f"agentvault run: {line}\n")
+    sys.stderr.write(f"agentvault run: {visible(line, _MOST_CELLS)}\n")
     sys.stderr.flush()

@@ -22,6 +22,7 @@ import agentvault_tui
 from agentvault_tui.cli.run_command import PlainCommand, Startable, environment, say
 from agentvault_tui.cli.run_terminal import StreamPipes, foreground
 from agentvault_tui.confine import (
+    PROGRAM_FOLDERS,
     SANDBOX_EXEC,
     AttemptLog,
     Endpoint,
@@ -37,6 +38,7 @@ from agentvault_tui.confine import (
     find_layers,
     find_program,
     find_strongest,
+    made_repositories,
 )
 from agentvault_tui.errors import AgentVaultError, NotConfinedError, SettingsError
 from agentvault_tui.home import Home, private_folder, put_private
@@ -58,6 +60,9 @@ _CODE_FOLDERS: Final = ("--directory", "--project", "--prefix", "--cwd", "-C")
 Other folders are arguments, such as those that a file server gives access to."""
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 _IDENTITY: Final = ("user.name", "user.email")
+_GIT_FILES: Final = ("HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL")
+"""Variables that say where a person's configuration of git is."""
+_MOST_NAMED: Final = 5
 
 
 @dataclass(slots=True)
@@ -100,7 +105,7 @@ class PreparedRun:
         )
         view = replace(self.view, own=(folder,))
         given = environment(self.variables, info, folder)
-        given = _with_git(given, folder / "gitignore")
+        given = _with_git(given, folder)
         given = _with_loopback(given, client)
         endpoints = tuple(map(Endpoint.of, (info.proxy_url, info.agents_url)))
         ports = [one.port for one in endpoints]
@@ -133,6 +138,25 @@ class PreparedRun:
             with _reported(client, info, log), foreground(command.group):
                 yield command
             self.outside = log.total
+        if command.watch.lost:
+            say(
+                f"the command was ended: {command.watch.lost} was replaced outside, and"
+                " so no longer protected; look at what is in it"
+            )
+        self._say_made()
+
+    def _say_made(self) -> None:
+        """Name the git repositories that programs outside now find."""
+        protection = self.view.protection
+        before = [*protection.git, *protection.missing]
+        made = made_repositories(self.view.write, before)
+        more = f" and {len(made) - _MOST_NAMED} more" if made[_MOST_NAMED:] else ""
+        if made:
+            names = ", ".join(map(str, made[:_MOST_NAMED]))
+            say(
+                "before you use git or an editor here, look at the configuration and"
+                f" hooks of the repositories that the command made: {names}{more}"
+            )
 
     def _restricted(
         self, view: View, given: dict[str, str], ports: Sequence[int], grouped: bool
@@ -190,8 +214,6 @@ def prepare(
             "without namespaces it would reach every Unix socket of this machine",
             "leave --local-sockets away",
         )
-    if layers.warning:
-        say(layers.warning)
     path = os.environ.get("PATH", os.defpath)
     program = find_program(words[0], path)
     own = home.homes / agent.id
@@ -309,21 +331,50 @@ def _report(client: OperatorClient, info: RunInfo, log: AttemptLog) -> None:
         say(f"what it tried to reach is not recorded: {error.what}")
 
 
-def _with_git(given: dict[str, str], ignored: Path) -> dict[str, str]:
-    """Add git's settings: its configuration in the folder is read-only."""
-    settings = {"branch.autoSetupMerge": "false", "core.excludesFile": str(ignored)}
-    if git := shutil.which("git"):
-        line = [git, "config", "--null", "--get-regexp", r"^user\.(name|email)$"]
-        with suppress(OSError, UnicodeDecodeError):
-            done = subprocess.run(line, capture_output=True, text=True, check=False)
-            for entry in done.stdout.split("\0"):
-                name, mark, value = entry.partition("\n")
-                settings |= {name: value} if mark and name in _IDENTITY else {}
+def _with_git(given: dict[str, str], folder: Path) -> dict[str, str]:
+    """Add git's settings: its configuration in the folder is read-only.
+
+    The person's identity is given as the system's configuration, which that of a
+    repository overrides.
+    """
+    put_private(folder / "gitconfig", _git_identity().encode(), replace=True)
+    settings = {
+        "branch.autoSetupMerge": "false",
+        "core.excludesFile": str(folder / "gitignore"),
+    }
     first = int(given["GIT_CONFIG_COUNT"])
     for number, (name, value) in enumerate(settings.items(), first):
         given[f"GIT_CONFIG_KEY_{number}"] = name
         given[f"GIT_CONFIG_VALUE_{number}"] = value
-    return given | {"GIT_CONFIG_COUNT": str(first + len(settings))}
+    return given | {
+        "GIT_CONFIG_COUNT": str(first + len(settings)),
+        "GIT_CONFIG_SYSTEM": str(folder / "gitconfig"),
+    }
+
+
+def _git_identity() -> str:
+    """Return the person's name and address, as a file of git's.
+
+    Git starts outside, so neither the program nor its files may be a command's.
+    """
+    git = shutil.which("git", path=os.pathsep.join(PROGRAM_FOLDERS))
+    if git is None:
+        return ""
+    line = [git, "config", "--null", "--get-regexp", r"^user\.(name|email)$"]
+    own = {name: os.environ[name] for name in _GIT_FILES if name in os.environ}
+    settings = dict[str, str]()
+    with suppress(OSError, UnicodeDecodeError):
+        done = subprocess.run(
+            line, cwd="/", env=own, capture_output=True, text=True, check=False
+        )
+        for entry in done.stdout.split("\0"):
+            name, _, value = entry.partition("\n")
+            if name in _IDENTITY and value.isprintable():
+                settings[name.removeprefix("user.")] = json.dumps(
+                    value, ensure_ascii=False
+                )
+    lines = (f"\t{name} = {value}\n" for name, value in settings.items())
+    return "[user]\n" + "".join(lines)
 
 
 def _with_loopback(given: dict[str, str], client: OperatorClient) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Starts a command that reaches AgentVault and nothing else (docs/confine.md)."""
 
 from agentvault_tui.confine.attempts import MOST_DESTINATIONS, AttemptLog, ReachAttempt
+from agentvault_tui.confine.bubblewrap import PROGRAM_FOLDERS
 from agentvault_tui.confine.command import (
     ConfinedCommand,
     confined_command,
@@ -9,6 +10,7 @@ from agentvault_tui.confine.command import (
 from agentvault_tui.confine.landlock import Restriction
 from agentvault_tui.confine.layers import Layers, Means, find_layers, find_strongest
 from agentvault_tui.confine.network import Endpoint
+from agentvault_tui.confine.protected import made_repositories
 from agentvault_tui.confine.runtime import find_program
 from agentvault_tui.confine.seatbelt import PROGRAM as SANDBOX_EXEC
 from agentvault_tui.confine.seatbelt import build_profile
@@ -22,6 +24,7 @@ from agentvault_tui.confine.view import (
 
 __all__ = [
     "MOST_DESTINATIONS",
+    "PROGRAM_FOLDERS",
     "SANDBOX_EXEC",
     "AttemptLog",
     "ConfinedCommand",
@@ -40,5 +43,6 @@ __all__ = [
     "find_layers",
     "find_program",
     "find_strongest",
+    "made_repositories",
     "watches_attempts",
 ]

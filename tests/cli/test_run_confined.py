@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -27,6 +28,7 @@ from agentvault_tui.home import Home
 pytestmark = pytest.mark.slow
 
 Run = Callable[..., Answer]
+GIT = shutil.which("git") or ""
 REFUSED = "agentvault run: not confined: "
 
 
@@ -317,3 +319,62 @@ def test_its_own_servers_are_reached_without_the_proxy(origin: str, hosts: str) 
     client: Any = SimpleNamespace(call=lambda _: services)
     given = _with_loopback({"no_proxy": "vault:1", "NO_PROXY": "vault:1"}, client)
     assert (given["no_proxy"], given["NO_PROXY"]) == (hosts, hosts)
+
+
+def test_no_program_of_the_command_starts_outside(inside: Run, tmp_path: Path) -> None:
+    """A folder that it writes is on PATH, as that of an activated environment is."""
+    names = ("git", "bwrap", "env", "true", "sh", "python3", "ldconfig", "gcc", "uname")
+    folder, started = tmp_path / "work/bin", tmp_path / "started"
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_text(f"#!/bin/sh\necho {name} >> {started}\n")
+        (folder / name).chmod(0o755)
+    path = os.pathsep.join((str(folder), os.environ["PATH"]))
+    answer = inside("/bin/sh", "-c", "exit 0", PATH=path)
+    assert answer.code == 0, answer
+    assert not started.exists()
+
+
+def test_gits_identity_is_the_persons_unless_the_repository_has_one(
+    inside: Run, tmp_path: Path
+) -> None:
+    """It is passed as the system's configuration; odd characters arrive as they are."""
+    folder, config = tmp_path / "work/repo", tmp_path / "me/.gitconfig"
+    config.write_text('[user]\n\tname = "A \\"B\\" \\\\ é"\n\temail = a@b.test\n')
+    subprocess.run([GIT, "init", "-q", str(folder)], check=True)
+    show = "cd repo; git config user.name; git config user.email"
+    given = {"HOME": str(tmp_path / "me")}
+    assert inside("sh", "-c", show, **given).out == 'A "B" \\ é\na@b.test\n'
+    line = [GIT, "-C", str(folder), "config", "user.email", "mine@b.test"]
+    subprocess.run(line, check=True)
+    assert inside("sh", "-c", show, **given).out.endswith("mine@b.test\n")
+
+
+def test_repositories_that_the_command_made_are_named(inside: Run) -> None:
+    """Git and editors outside obey them; those that were there are not named."""
+    answer = inside("sh", "-c", "git init -q 'a\nb'; git init -q --bare c")
+    line = answer.err.splitlines()[-2]
+    assert "look at the configuration and hooks of the repositories" in line
+    assert "a⏎b/.git" in line
+    assert "work/c" in line
+    assert "repositories" not in inside("true").err
+
+
+def test_a_command_whose_protection_was_taken_away_is_ended(
+    inside: Run, tmp_path: Path
+) -> None:
+    """A person's editor replaced a protected file meanwhile; a line says so."""
+    work, done = tmp_path / "work", list[Answer]()
+    wait = "touch begun; sleep 600"
+    runner = threading.Thread(
+        target=lambda: done.append(inside("sh", "-c", wait)), daemon=True
+    )
+    runner.start()
+    while not (work / "begun").exists():
+        assert runner.is_alive(), done
+        time.sleep(0.01)
+    (work / "draft").touch()
+    (work / "draft").rename(work / ".mcp.json")
+    runner.join(PATIENT)
+    assert done[0].code == 137, done
+    assert f"{work}/.mcp.json was replaced outside" in done[0].err
