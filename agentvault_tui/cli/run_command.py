@@ -48,7 +48,7 @@ _INHERITED: Final = re.compile(
 )
 """Variables that would lead around the proxy, or have its certificates not checked."""
 _MOST_CELLS: Final = 4000
-"""Of a line on standard error, which may have names that a command chose."""
+"""The length of a line on standard error: a command may have chosen its names."""
 
 
 def environment(

@@ -40,12 +40,12 @@ _IN_GIT: Final = {
 configuration (gitrepository-layout(5)). While ``config.lock`` is there, git outside
 does not replace ``config``, which would detach the mount over it."""
 _GIT_MARKS: Final = frozenset({"objects", "commondir"})
-"""Besides ``HEAD``, what git's own folder has."""
+"""Git's own folder has ``HEAD`` and one of them."""
 _OF_OTHERS: Final = frozenset({"modules", "worktrees"})
 """In ``.git``: the folders of submodules and of further work trees, each of which git
 takes for its own."""
 _GIT_PARTS: Final = frozenset({"HEAD", *_IN_GIT})
-"""Of which one is enough there, as a command can rename the others."""
+"""One of them is enough there, as a command can rename the others."""
 _IN_REPOSITORY: Final = frozenset({"refs", "logs", "objects"})
 """Where such a name is a branch's."""
 _BARE: Final = ("refs", "objects")
@@ -157,19 +157,19 @@ def _protected_names(
 ) -> Iterator[tuple[Path, list[str]]]:
     """Yield each folder below *top* in which something is protected, with the names."""
     for path, names in _folders(top):
-        found, is_git = list[str](), _is_git(path, names) or path in git
+        protected, is_git = list[str](), _is_git(path, names) or path in git
         if path == top or ".git" in names:
-            found += [".git", *PROTECTED]
-            found += [one for one in names if one.endswith(".code-workspace")]
+            protected += [".git", *PROTECTED]
+            protected += [one for one in names if one.endswith(".code-workspace")]
             # Without one of them git does not take the folder itself for its own where
             # .git is missing or damaged.
             bare = [one for one in _BARE if not names.get(one)]
-            found += bare[:1]
+            protected += bare[:1]
             is_git = is_git or not bare
         if is_git:
-            found += _IN_GIT
-        if found:
-            yield path, found
+            protected += _IN_GIT
+        if protected:
+            yield path, protected
 
 
 def _is_git(path: Path, names: Collection[str]) -> bool:
@@ -228,12 +228,15 @@ def made_repositories(tops: Iterable[Path], before: Collection[Path]) -> list[Pa
     Args:
         tops: the folders that the command could write.
         before: those that were there.
+
+    Returns:
+        their paths, sorted.
     """
-    found = set[Path]()
+    folders = set[Path]()
     for top in tops:
         with suppress(NotConfinedError):
-            found |= {path for path, names in _folders(top) if _is_git(path, names)}
-    return sorted(found.difference(before))
+            folders |= {path for path, names in _folders(top) if _is_git(path, names)}
+    return sorted(folders.difference(before))
 
 
 @contextmanager

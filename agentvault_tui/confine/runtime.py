@@ -17,7 +17,7 @@ _LINE: Final = 256
 """Bytes of a script's first line that the kernel reads (execve(2))."""
 _SEPARATOR: Final = re.compile(rb"[ \t\0]")
 _LEVELS: Final = 4
-"""Of scripts that the kernel follows."""
+"""The number of scripts, one named by the other, that the kernel follows."""
 
 
 def find_program(name: str, path: str) -> Path:

@@ -7,6 +7,7 @@ import pwd
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -126,33 +127,22 @@ def build_view(
     chosen = [options.folder, *options.write, options.user_home or home]
     writable = [*before.writable, vault.homes.resolve()]
     writable += [Path(os.path.realpath(one)) for one in chosen]
-
-    def check(path: Path, words: str) -> Path:
-        return _checked(path, vault, words, writable)
-
-    folder = check(options.folder, "the working folder")
-    read = [check(one, f"--read {one}") for one in options.read]
+    check = partial(_checked, vault=vault, writable=writable)
+    folder = check(options.folder, words="the working folder")
+    read = [check(one, words=f"--read {one}") for one in options.read]
     write, opened = [folder], set[Path]()
     for one in options.write:
-        write.append(check(one, f"--write {one}"))
+        write.append(check(one, words=f"--write {one}"))
         opened |= {one.absolute(), write[-1]}
     at_home = home
     if options.user_home is not None:
-        at_home = check(options.user_home, f"--user-home {options.user_home}")
+        at_home = check(options.user_home, words=f"--user-home {options.user_home}")
     given = [*read, *write, at_home]
     if options.local_sockets:
-        for socket in sockets_in(outermost(given)):
-            raise NotConfinedError(
-                f"the socket {socket} would be reached",
-                "give folders without sockets, or leave --local-sockets away",
-            )
+        _check_no_sockets(given)
     homes = [at_home] if options.user_home is not None else []
     protection = protect([*write, *homes], opened, before.git)
-    for file in connected:
-        check_unlinked(file, home)
-        protection.read_only.append(file)
-        above = (one for one in file.parents if one.is_relative_to(home))
-        protection.pinned += [one for one in above if one != home]
+    _protect_connected(protection, connected, home)
     shown, omitted = _runtime(programs, path, vault, writable)
     view = View(
         folder=folder,
@@ -168,6 +158,24 @@ def build_view(
         _check_visible(program, view, writable)
     add_given(vault.given_folders, [*write, at_home], protection.git)
     return view
+
+
+def _check_no_sockets(folders: Sequence[Path]) -> None:
+    for socket in sockets_in(outermost(folders)):
+        raise NotConfinedError(
+            f"the socket {socket} would be reached",
+            "give folders without sockets, or leave --local-sockets away",
+        )
+
+
+def _protect_connected(
+    protection: Protection, files: Iterable[Path], home: Path
+) -> None:
+    for file in files:
+        check_unlinked(file, home)
+        protection.read_only.append(file)
+        above = (one for one in file.parents if one.is_relative_to(home))
+        protection.pinned += [one for one in above if one != home]
 
 
 def _check_visible(program: Path, view: View, writable: Sequence[Path]) -> None:
@@ -202,7 +210,7 @@ def check_unlinked(path: Path, home: Path) -> None:
             )
 
 
-def _checked(path: Path, vault: Home, words: str, writable: Sequence[Path]) -> Path:
+def _checked(path: Path, *, words: str, vault: Home, writable: Sequence[Path]) -> Path:
     """Return a folder or file with links resolved, if it may be given.
 
     A command may have made a link in one of *writable*, or change it meanwhile.

@@ -295,6 +295,20 @@ def test_stand_ins_of_a_run_that_was_killed_go_at_the_next_start(
         assert len([*records.glob("*.json")]) == 1
 
 
+def test_a_git_folder_that_a_killed_run_left_is_made_again(
+    project: Path, records: Path
+) -> None:
+    """It looks like a repository at the next start, and goes as that one begins."""
+    records.mkdir()
+    (project / ".git").mkdir()
+    (records / "1.json").write_text(json.dumps([str(project / ".git")]))
+    protection = protect([project])
+    with stand_ins(records, protection):
+        assert (project / ".git/hooks").is_dir()
+        assert project / ".git/hooks" in protection.read_only
+    assert [*project.iterdir()] == []
+
+
 def test_a_stand_in_that_another_run_needs_stays(project: Path, records: Path) -> None:
     """Removing it would take the other's protection away (rmdir detaches mounts)."""
     records.mkdir()
