@@ -148,8 +148,12 @@ class PreparedRun:
     def _say_made(self) -> None:
         """Name the git repositories that programs outside now find."""
         protection = self.view.protection
-        before = [*protection.git, *protection.missing]
-        made = made_repositories(self.view.write, before)
+        before = [*protection.git, *protection.missing, *protection.read_only]
+        try:
+            made = made_repositories(self.view.write, before)
+        except NotConfinedError as error:
+            say(f"the command may have made repositories: {error.diagnosis()}")
+            return
         more = f" and {len(made) - _MOST_NAMED} more" if made[_MOST_NAMED:] else ""
         if made:
             names = ", ".join(map(str, made[:_MOST_NAMED]))

@@ -111,12 +111,9 @@ def protect(
                 protection.git.append(folder)
             for name in names:
                 path = folder / name
-                if path in allowed:
-                    continue
-                if name == ".git" and path.is_dir() and not path.is_symlink():
-                    continue  # it has a turn of its own
-                _add(protection, folder, path)
-                _pin(protection, outer, path)
+                if path not in allowed:
+                    _add(protection, folder, path)
+                    _pin(protection, outer, path)
     return protection
 
 
@@ -126,12 +123,15 @@ def _add(protection: Protection, folder: Path, path: Path) -> None:
             if one != folder and stat.S_ISLNK(one.lstat().st_mode):
                 raise _linked(one)
     except FileNotFoundError:
-        if os.access(folder, os.W_OK):  # else the command cannot make it either
+        # The mode says nothing about a folder of ours, which the command may change.
+        if os.access(folder, os.W_OK) or _is_own(folder):
             protection.missing[path] = _kind(path)
-        return
-    except OSError:
-        return
-    protection.read_only.append(path)
+    except NotADirectoryError:
+        return  # a file has the place of a folder above it, and is held
+    except OSError as error:
+        raise _not_searched(folder, error) from None
+    else:
+        protection.read_only.append(path)
 
 
 def _kind(path: Path) -> str:
@@ -159,7 +159,9 @@ def _protected_names(
     for path, names in _folders(top):
         protected, is_git = list[str](), _is_git(path, names) or path in git
         if path == top or ".git" in names:
-            protected += [".git", *PROTECTED]
+            protected += PROTECTED
+            if not names.get(".git"):  # such a folder has a turn of its own
+                protected.append(".git")
             protected += [one for one in names if one.endswith(".code-workspace")]
             # Without one of them git does not take the folder itself for its own where
             # .git is missing or damaged.
@@ -203,10 +205,7 @@ def _folders(top: Path) -> Iterator[tuple[Path, dict[str, bool]]]:
                 return  # one file
             if isinstance(error, PermissionError) and not _is_own(folder):
                 continue  # the command cannot look there either
-            raise NotConfinedError(
-                f"{folder} cannot be searched for repositories ({error.strerror})",
-                "chmod u+rx the folder, or remove it",
-            ) from None
+            raise _not_searched(folder, error) from None
         yield Path(folder), names
         waiting += [
             os.path.join(folder, name)  # noqa: PTH118 - thousands of them
@@ -215,28 +214,43 @@ def _folders(top: Path) -> Iterator[tuple[Path, dict[str, bool]]]:
         ]
 
 
-def _is_own(folder: str) -> bool:
+def _not_searched(folder: str | Path, error: OSError) -> NotConfinedError:
+    return NotConfinedError(
+        f"{folder} cannot be searched for repositories ({error.strerror})",
+        "chmod u+rwx the folder, or remove it",
+    )
+
+
+def _is_own(folder: str | Path) -> bool:
     try:
         return os.lstat(folder).st_uid == os.geteuid()
     except FileNotFoundError:
         return False
+    except OSError:
+        return True  # the folder above it is one that the command may open again
 
 
 def made_repositories(tops: Iterable[Path], before: Collection[Path]) -> list[Path]:
-    """Return git's own folders that were not there when a command began.
+    """Return git's own folders, and files ``.git``, that a command made.
 
     Args:
         tops: the folders that the command could write.
-        before: those that were there.
+        before: those that were there when it began.
 
     Returns:
         their paths, sorted.
+
+    Raises:
+        NotConfinedError: a folder cannot be searched.
     """
-    folders = set[Path]()
+    places = set[Path]()
     for top in tops:
-        with suppress(NotConfinedError):
-            folders |= {path for path, names in _folders(top) if _is_git(path, names)}
-    return sorted(folders.difference(before))
+        for path, names in _folders(top):
+            if _is_git(path, names):
+                places.add(path)
+            if ".git" in names:
+                places.add(path / ".git")
+    return sorted(places.difference(before))
 
 
 @contextmanager
@@ -272,8 +286,13 @@ def stand_ins(records: Path, protection: Protection) -> Iterator[None]:
         put_private(record, json.dumps([*map(str, wanted)]).encode(), replace=True)
         lock = os.open(record, os.O_RDONLY | os.O_CLOEXEC)
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for path, kind in made.items():
-            _make(path, kind)
+        try:
+            for path, kind in made.items():
+                _make(path, kind)
+        except NotConfinedError:
+            os.close(lock)
+            _sweep(records)
+            raise
     protection.read_only += protection.missing
     try:
         yield

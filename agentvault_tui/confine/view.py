@@ -152,11 +152,16 @@ def build_view(
         runtime=tuple(one for one in shown if not lies_in(one, given)),
         protection=protection,
         omitted=tuple(omitted),
-        links=tuple((one, real) for one, real in shown.items() if one != real),
+        links=tuple(
+            (one, real)
+            for one, real in shown.items()
+            if one != real and not lies_in(one, given)
+        ),
     )
     for program in programs[:1]:
         _check_visible(program, view, writable)
-    add_given(vault.given_folders, [*write, at_home], protection.git)
+    git = [one for one in protection.git if one not in write]
+    add_given(vault.given_folders, [*write, at_home], git)
     return view
 
 

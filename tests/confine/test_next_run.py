@@ -124,14 +124,29 @@ def test_a_link_of_an_earlier_command_is_no_program(base: Path, uid: int) -> Non
 # What an earlier command hides (G4).
 
 
-def test_a_folder_that_cannot_be_listed_starts_nothing(base: Path, uid: int) -> None:
-    """Its owner could look again later; root lists it, and protects what is there."""
-    run(base, uid, "chmod 0311 .git")
-    if uid != 0:
-        assert "cannot be searched" in refused(base, uid, "/bin/true")
-        return
-    tried = "chmod 755 .git; echo x > .git/hooks/post-commit || echo held"
-    assert run(base, uid, tried) == "held\n"
+@pytest.mark.parametrize("mode", ["0311", "0444", "0555", "0000"])
+@pytest.mark.parametrize("name", [".git", "below", "."])
+def test_the_mode_of_a_folder_hides_nothing(
+    base: Path, uid: int, name: str, mode: str
+) -> None:
+    """Its owner can change it back: nothing starts, or all is held as before."""
+    (base / "project" / name).chmod(int(mode, 8))
+    tried = (
+        "chmod 755 . below below/repo .git;"
+        "for one in .git/hooks/a below/repo/.git/hooks/a .envrc below/repo/.mcp.json;"
+        " do (echo x > $one) || echo held; done"
+    )
+    more = {"confined": True, "told": False, "sockets": False}
+    code, out, err = ended(started_in(base, uid, [*SHELL, tried], **more))
+    subprocess.run(["/bin/chmod", "-R", "u+rwX", str(base / "project")], check=True)
+    assert out == (4 * "held\n" if code == 0 else ""), err
+    places = (
+        ".git/hooks/a",
+        "below/repo/.git/hooks/a",
+        ".envrc",
+        "below/repo/.mcp.json",
+    )
+    assert not [one for one in places if (base / "project" / one).exists()]
 
 
 def test_a_folder_made_to_look_like_gits_own_is_protected(base: Path, uid: int) -> None:

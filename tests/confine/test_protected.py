@@ -214,8 +214,11 @@ def test_repositories_that_were_made_are_found(project: Path) -> None:
     before = protect([project]).git
     repository(project / "a/clone")
     repository(project / "bare", "--bare")
+    (project / "tree").mkdir()
+    (project / "tree/.git").write_text("gitdir: /elsewhere\n")
     made = made_repositories([project], before)
-    assert made == [project / "a/clone/.git", project / "bare"]
+    names = ("a/clone/.git", "bare", "tree/.git")
+    assert made == [project / name for name in names]
 
 
 def test_folders_that_are_links_are_not_searched(project: Path, tmp_path: Path) -> None:
@@ -346,6 +349,7 @@ def test_a_stand_in_is_made_through_no_link(
     with pytest.raises(NotConfinedError), stand_ins(records, found):
         pass
     assert [*(tmp_path / "victim").iterdir()] == []
+    assert {one.name for one in project.iterdir()} == {"below"}
 
 
 def test_sockets_are_found(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,7 +141,8 @@ def main(spec: dict[str, Any]) -> int:
             os.setgid(uid)
             os.setuid(uid)
         told = _targets(opened, base, lan, sockets=spec.get("sockets", True))
-        Path("targets.json").write_text(json.dumps(told))
+        if spec.get("told", True):
+            Path("targets.json").write_text(json.dumps(told))
         environment = {"PATH": "/usr/bin:/bin", "HOME": str(base / "vault/homes/agt_1")}
         if not spec.get("confined"):
             line = list(spec["words"])
