@@ -39,6 +39,7 @@ from agentvault_tui.confine import (
     find_program,
     find_strongest,
     made_repositories,
+    remember_given,
 )
 from agentvault_tui.errors import AgentVaultError, NotConfinedError, SettingsError
 from agentvault_tui.home import Home, private_folder, put_private
@@ -240,6 +241,7 @@ def prepare(
                 "install it elsewhere: pipx install agentvault-tui",
             )
     _check_servers(home, writable)
+    remember_given(view, home)
     for folder in view.omitted:
         say(f"{folder} is on PATH and is not shown to it: it may hold secrets of yours")
     variables = {

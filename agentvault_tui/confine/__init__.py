@@ -20,6 +20,7 @@ from agentvault_tui.confine.view import (
     ViewOptions,
     build_view,
     check_unlinked,
+    remember_given,
 )
 
 __all__ = [
@@ -44,5 +45,6 @@ __all__ = [
     "find_program",
     "find_strongest",
     "made_repositories",
+    "remember_given",
     "watches_attempts",
 ]

@@ -160,9 +160,17 @@ def build_view(
     )
     for program in programs[:1]:
         _check_visible(program, view, writable)
-    git = [one for one in protection.git if one not in write]
-    add_given(vault.given_folders, [*write, at_home], git)
     return view
+
+
+def remember_given(view: View, vault: Home) -> None:
+    """Remember what a command is about to be given, for the starts after it.
+
+    Raises:
+        NotConfinedError: the record cannot be read.
+    """
+    git = [one for one in view.protection.git if one not in view.write]
+    add_given(vault.given_folders, [*view.write, view.home], git)
 
 
 def _check_no_sockets(folders: Sequence[Path]) -> None:

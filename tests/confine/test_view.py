@@ -11,7 +11,14 @@ import pytest
 
 from agentvault_tui.confine import view as module
 from agentvault_tui.confine.protected import sockets_in
-from agentvault_tui.confine.view import View, ViewOptions, build_view, system_mounts
+from agentvault_tui.confine.remembered import GivenFolders, read_given
+from agentvault_tui.confine.view import (
+    View,
+    ViewOptions,
+    build_view,
+    remember_given,
+    system_mounts,
+)
 from agentvault_tui.errors import NotConfinedError
 from agentvault_tui.home import Home
 
@@ -78,6 +85,21 @@ def test_a_folder_that_is_not_there_is_named(place: Path) -> None:
     """With the option that gave it."""
     with pytest.raises(NotConfinedError, match=r"--write .*nosuch cannot be read"):
         build(place, write=(place / "nosuch",))
+
+
+def test_folders_are_remembered_when_they_are_given(place: Path) -> None:
+    """A start that is refused gives nothing, and its folders stay trusted."""
+    (place / "project/bare/objects").mkdir(parents=True)
+    (place / "project/bare/HEAD").touch()
+    vault = Home(place / "vault", place / "vault")
+    built = build(place, write=(place / "other",))
+    assert not vault.given_folders.exists()
+    remember_given(built, vault)
+    given = read_given(vault.given_folders)
+    folders = {place / one for one in ("project", "other", "vault/homes/agt_1")}
+    assert given == GivenFolders(
+        frozenset(folders), frozenset({place / "project/bare"})
+    )
 
 
 def test_links_are_resolved_before_a_folder_is_given(place: Path) -> None:

@@ -36,6 +36,7 @@ from agentvault_tui.confine import (
     build_view,
     confined_command,
     find_layers,
+    remember_given,
 )
 from agentvault_tui.errors import NotConfinedError
 from agentvault_tui.home import Home
@@ -156,6 +157,7 @@ def main(spec: dict[str, Any]) -> int:
         view = build_view(
             options, vault, home, programs=[program], path=environment["PATH"]
         )
+        remember_given(view, vault)
         layers = find_layers()
         assert layers.bubblewrap is not None
         if spec.get("exchanged"):
