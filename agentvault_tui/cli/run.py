@@ -202,12 +202,12 @@ class _Command:
         self._running: Startable | None = None
         self._grouped = grouped
         self._stopped = threading.Event()
-        self._notice: threading.Thread | None = None
+        self._printed = threading.Event()
 
     def finish(self) -> None:
         """Wait until the reason for which it was stopped is printed."""
-        if self._notice is not None:
-            self._notice.join(GRACE)
+        if self._stopped.is_set():
+            self._printed.wait(GRACE)
 
     def run(self, command: Startable) -> int:
         """Run it; return its exit code."""
@@ -270,13 +270,15 @@ class _Command:
         self._stopped.set()
         self._send(signal.SIGTERM)
         # The command may have stopped the terminal's output: nothing waits for that.
-        line = f"{self._agent} is stopped: {why}"
-        self._notice = threading.Thread(target=say, args=(line,), daemon=True)
-        self._notice.start()
+        threading.Thread(target=self._print_reason, args=(why,), daemon=True).start()
         with suppress(subprocess.TimeoutExpired):
             process.wait(GRACE)
             return
         self._send(signal.SIGKILL)
+
+    def _print_reason(self, why: str) -> None:
+        say(f"{self._agent} is stopped: {why}")
+        self._printed.set()
 
 
 @contextmanager
