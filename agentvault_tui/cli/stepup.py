@@ -108,7 +108,7 @@ def list_stepups(
             ]
             for item, row in zip(answer.stepups, map(read, answer.stepups), strict=True)
         ],
-        keep=("WANTS",),
+        keep=("WANTS", "ON"),
     )
 
 
