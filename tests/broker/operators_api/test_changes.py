@@ -29,6 +29,7 @@ from support.stepups import ask
 
 from agentvault_tui.broker.answers import Escalated
 from agentvault_tui.broker.operators_api.app import operators_app
+from agentvault_tui.broker.operators_api.long_work import AnswerTurns
 from agentvault_tui.broker.operators_api.wire import guarded, route
 from agentvault_tui.broker.riders import text_change
 from agentvault_tui.broker.stepups import digest_of
@@ -542,8 +543,9 @@ def test_each_route_has_a_place_in_the_table(bench: Bench) -> None:
         return HeadInfo(head=1, hash="")
 
     new = route(ApiCall("POST", "/api/new", HeadInfo), handler)
+    turns = AnswerTurns(bench.broker.answer_line)
     with pytest.raises(KeyError):
-        guarded(new, Authority(bench.broker, sessions))
+        guarded(new, Authority(bench.broker, sessions), turns)
     posts = [one for one in CALLS if one.method == "POST" and one.access is Access.READ]
     assert {one.path for one in posts} == {
         *("/api/policy/explain", "/api/policy/plan", "/api/presence"),
