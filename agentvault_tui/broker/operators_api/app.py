@@ -104,7 +104,7 @@ def _team_route(broker: Broker, authority: Authority) -> Route:
                 "this broker has a store of its own",
                 "stop it, and make the team's key then: docs/team.md",
             )
-        made = await broker.team_key.make(actor, lost=body.lost)
+        made = await broker.team_key.make(actor, lost=body.lost, by=broker.record)
         members = (one for one in broker.team.members if one.id != broker.team.id)
         return access.TeamKeyInfo(
             key=made.key,
