@@ -89,6 +89,8 @@ _ENDED_A_RECORD: Final = 100
 """Ended tokens in one transaction: more would hold up the event loop."""
 _PIECES_A_TURN: Final = 2
 """Of some hundred kilobytes, each about half a millisecond."""
+_PARTS_A_TURN: Final = 1
+"""Of an operator's answer, each a millisecond or two."""
 
 _MOST_WAITING: Final = 512
 """Evaluations that wait for a person: half of a listener's connections."""
@@ -363,6 +365,8 @@ class Broker:
     anything else is recorded, so that they slow neither decisions nor a revocation."""
     stream_line: AdmissionQueue = field(init=False)
     """Admits pieces of the long bodies of calls that are under way, likewise."""
+    answer_line: AdmissionQueue = field(init=False)
+    """Admits operators' readings, and the parts of long answers, likewise."""
     limits: LimitUses = field(init=False)
     same_as: SameAs = field(default_factory=SameAs)
     """Suffixes that services ignore; the gateway fills it from its service files."""
@@ -396,9 +400,9 @@ class Broker:
             key.on_problem = files.on_problem = lambda: self.on_status()  # noqa: PLW0108 - it is set later
         self.surroundings = Surroundings(self.clock, self.home, self.settings)
         self.chores.append(self.surroundings.look)
-        self.call_line, self.stream_line = (
+        self.call_line, self.stream_line, self.answer_line = (
             AdmissionQueue(each_turn, self.ledger.decisions_wait)
-            for each_turn in (_CALLS_A_TURN, _PIECES_A_TURN)
+            for each_turn in (_CALLS_A_TURN, _PIECES_A_TURN, _PARTS_A_TURN)
         )
         self.limits = LimitUses(self.clock, self.ledger)
         self.waiting = SharedPlaces(_MOST_WAITING, self.clock.boot)
@@ -486,9 +490,9 @@ class Broker:
     @contextmanager
     def cutting(self) -> Iterator[None]:
         """Pause admission: no agent's request begins during the block."""
-        lines = (self.line, self.side_line, self.call_line, self.stream_line)
+        calls = self.call_line, self.stream_line
         with ExitStack() as paused:
-            for line in lines:
+            for line in (self.line, self.side_line, *calls, self.answer_line):
                 paused.enter_context(line.paused())
             yield
 

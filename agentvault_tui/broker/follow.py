@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.recovery import recover
+from agentvault_tui.broker.settings_record import differing_settings
 from agentvault_tui.broker.team import Team
 from agentvault_tui.broker.tenant_process import TenantProcess
 from agentvault_tui.broker.usecases.approvals import CUTTING, end_gathered
@@ -348,6 +349,7 @@ async def join_team(
         *(broker.ledger, shared, broker.clock, version),
         tenant=issuer,
         key=key.told,
+        differing=partial(differing_settings, broker),
     )
     broker.lease_over, broker.works = team.lease_over, team.works
     broker.alone = team.alone

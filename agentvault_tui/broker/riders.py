@@ -43,6 +43,8 @@ class Rider:
     changes: Sequence[Change] = ()
     check: Callable[[], None] = lambda: None
     """Raises when the change may not be carried out any more."""
+    more: tuple[Draft, ...] = field(default=(), init=False)
+    """Events about the change, behind its own."""
     is_judged: bool = field(default=False, init=False)
     """Whether the call itself compared the change with its target, under its locks."""
     done: asyncio.Future[Any] | None = field(default=None, init=False)
@@ -76,7 +78,7 @@ class Rider:
         if draft is not None:
             draft.detail[LOOSENED] = self.detail
         own = (self.draft,) if self.draft is not None else ()
-        return (*own, *drafts), self.changes
+        return (*own, *drafts, *self.more), self.changes
 
 
 def riding() -> Rider | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any, Final
 
@@ -46,13 +46,28 @@ HARMLESS: Final = frozenset(
     }
 )
 """Settings that grant nothing, to any person or agent: they are not recorded."""
+OF_A_MACHINE: Final = frozenset(
+    {
+        *(
+            f"{section}.{one}"
+            for section in ("operators", "tenant")
+            for one in ("listen", "url", "tls_cert", "tls_key")
+        ),
+        *("broker.tls", "broker.tls_cert", "broker.tls_key"),
+        *("broker.trusted_proxies", "policy.country_database"),
+        *("tenant.domain", "store.url"),
+    }
+)
+"""Addresses and paths: brokers of a team may have different ones."""
 
 
 def settings_record(broker: Broker) -> tuple[list[Draft], list[Change]]:
     """Return the record of granting settings that the ledger lacks.
 
     They change by file only and count from a start on, so that each difference from the
-    start before is recorded then, and counts as a loosening. A first start has none.
+    start before is recorded then, and counts as a loosening. A broker without a start
+    before is compared with the others of its store: who can edit ``config.toml`` can
+    remove ``broker.id``. The first start of all has no record.
 
     Args:
         broker: the broker, with the settings it was started with.
@@ -60,30 +75,80 @@ def settings_record(broker: Broker) -> tuple[list[Draft], list[Change]]:
     Returns:
         events, and rows that remember their subjects.
     """
-    now = dict(_digests(broker.settings))
+    now, rows = dict(_digests(broker.settings)), _recorded(broker)
     # Each home directory of a team has its own.
-    key = f"{_KEY} {broker.team.id}" if broker.team else _KEY
-    recorded = broker.kept.get(key)
-    encoded = json.dumps(now)
-    if recorded == encoded:
+    key = _key_of(broker.team.id) if broker.team else _KEY
+    encoded, own = json.dumps(now), rows.pop(key, None)
+    if own is not None and broker.kept[key] == encoded:
         return [], []
     broker.kept[key] = encoded
     row = Meta(key, encoded)
-    if recorded is None:
-        return [], [row]
-    # A setting that an earlier version did not record had its default then.
-    before = {**dict(_digests(Settings())), **json.loads(recorded)}
-    changed = [name for name in now if before.get(name) != now[name]]
+    changed = dict[str, str | None]()
+    for before in [*rows.values()] if own is None else [own]:
+        changed |= _differing(before, now)
     if not changed:
         return [], [row]
     texts = [
-        ChangedText(f"{_FILE} ({name})", before.get(name), now[name])
-        for name in changed
+        ChangedText(f"{_FILE} ({name})", changed[name], now[name])
+        for name in now
+        if name in changed
     ]
     kinds = sorted({KIND_OF[name.partition(".")[0]] for name in changed})
     detail = by_file(kinds, *texts)
-    draft = Draft(EventType.CHANGE_APPLIED, SYSTEM, resource=_FILE, detail=detail)
+    new = "a new broker, whose settings differ from those of another broker"
+    draft = Draft(
+        EventType.CHANGE_APPLIED,
+        SYSTEM,
+        resource=_FILE,
+        reason=new if own is None else None,
+        detail=detail,
+    )
     return [draft], [row]
+
+
+def differing_settings(broker: Broker, broker_id: str) -> list[str]:
+    """Return the granting settings of another broker of the team that differ.
+
+    Args:
+        broker: this broker.
+        broker_id: the other one.
+
+    Returns:
+        their names; none if that broker has recorded no settings, and none of
+        `OF_A_MACHINE`.
+    """
+    here = broker.team.id if broker.team else ""
+    theirs, ours = (broker.kept.get(_key_of(one)) for one in (broker_id, here))
+    if theirs is None or ours is None or theirs == ours:
+        return []
+    differing = _differing(json.loads(theirs), json.loads(ours))
+    return sorted(differing.keys() - OF_A_MACHINE)
+
+
+def _key_of(broker_id: str) -> str:
+    return f"{_KEY} {broker_id}"
+
+
+def _recorded(broker: Broker) -> dict[str, dict[str, str]]:
+    """Return the digests that brokers of this store recorded, by the key of the row."""
+    return {
+        key: json.loads(row)
+        for key, row in broker.kept.items()
+        if key.partition(" ")[0] == _KEY
+    }
+
+
+def _differing(
+    before: Mapping[str, str], now: Mapping[str, str]
+) -> dict[str, str | None]:
+    """Return the digest before of each setting that has another one now."""
+    # A setting that an earlier version did not record had its default then.
+    known_before = {**dict(_digests(Settings())), **before}
+    return {
+        name: known_before.get(name)
+        for name, value in now.items()
+        if known_before.get(name) != value
+    }
 
 
 def _digests(settings: Settings) -> Iterator[tuple[str, str]]:

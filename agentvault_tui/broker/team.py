@@ -14,7 +14,7 @@ import asyncio
 import logging
 import platform
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Container
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -108,6 +108,7 @@ class Team:
         *,
         tenant: str,
         key: Callable[[], tuple[str, str]],
+        differing: Callable[[str], Sequence[str]] = lambda _: (),
     ) -> None:
         """Be one of the brokers that write to *shared*; know no other yet.
 
@@ -118,6 +119,7 @@ class Team:
             policy: returns the versions of the policy and the files in effect.
             tenant: the tenant's issuer; empty where no other broker serves it.
             key: returns the ids of the team's key that is here, and that is in effect.
+            differing: returns the settings of another broker that differ from here.
         """
         self.id = shared.broker_id
         self.seq = ledger.head.seq
@@ -136,6 +138,7 @@ class Team:
         self._policy = policy
         self._tenant = tenant
         self._key = key
+        self._differing = differing
         self._shared = shared
         self.run_id: Final = secrets.token_hex(8)
         """Random, of this process."""
@@ -327,6 +330,8 @@ class Team:
             return "another policy, or another file, is in force there"
         if abs(beat.clock) > _CLOCK:
             return f"its clock differs by {beat.clock:+.0f} s"
+        if member.id != self.id and (names := self._differing(member.id)):
+            return f"its config.toml differs from here: {', '.join(names)}"
         return None
 
     async def confirmed(self, seq: int) -> tuple[ConfirmedInfo, ...]:

@@ -14,7 +14,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from secrets import token_bytes
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import msgspec
 
@@ -84,8 +84,12 @@ def recorded(home: Home) -> KeyRecord:
         return KeyRecord.read(read_meta(db, TEAM_KEY))
 
 
+Records = Callable[..., Awaitable[object]]
+"""Records events and changed rows, as `Broker.record` does."""
+
+
 async def make_key(
-    home: Home, ledger: Ledger, actor: Actor, *, lost: bool
+    home: Home, ledger: Ledger, actor: Actor, *, lost: bool, by: Records | None = None
 ) -> KeyRecord:
     """Make another key for the team, and record that it is in effect.
 
@@ -94,13 +98,14 @@ async def make_key(
         ledger: the team's.
         actor: who decided.
         lost: whether the key in effect is in no home any more.
+        by: records events and rows, if not `Ledger.commit`.
 
     Returns:
         the record now.
 
     Raises:
         ConflictError: the team is changing its key already, or whether it does is not
-            known.
+            known; or *by* refuses.
         SealedError: the key in effect is not in this home.
         LedgerError: it cannot be recorded.
     """
@@ -130,7 +135,10 @@ async def make_key(
             "try again when the team's store is back",
         ) from None
     try:
-        await ledger.commit(draft, changes=[meta])
+        await (by or ledger.commit)(draft, changes=[meta])
+    except ConflictError:
+        home.team_key_next.unlink()
+        raise
     except OvertakenError:
         home.team_key_next.unlink()
         raise ConflictError(
@@ -182,10 +190,10 @@ class TeamKey:
         """Return the ids of the key that is here, and of the one in effect."""
         return self._here[0] if self._here else "", self._record.key
 
-    async def make(self, actor: Actor, *, lost: bool) -> KeyRecord:
+    async def make(self, actor: Actor, *, lost: bool, **more: Any) -> KeyRecord:
         """Make another key; see `make_key`."""
         async with self._turn:
-            made = await make_key(self._home, self._ledger, actor, lost=lost)
+            made = await make_key(self._home, self._ledger, actor, lost=lost, **more)
             await self._look()
         return made
 

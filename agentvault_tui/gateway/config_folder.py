@@ -154,10 +154,16 @@ class ConfigFolder(Generic[_ItemT]):
         """Return the sources of the active files, by path."""
         return {self._path(f"{name}.toml"): self._texts[name] for name in self._items}
 
-    def restore(self, texts: Mapping[str, str]) -> None:
-        """Put in force sources, by path, that were before a start and still parse."""
+    def restore(self, texts: Mapping[str, str | None]) -> None:
+        """Put in force sources, by path, that were before and still parse; None: none.
+
+        An edit of one of them has to be admitted again.
+        """
         for path, text in texts.items():
             name = path.partition("/")[2].removesuffix(".toml")
+            if text is None:
+                self._items.pop(name, None)
+                continue
             with suppress(ServiceError, PolicyError):
                 self._items[name] = self._parse(name, text)
                 self._texts[name] = text

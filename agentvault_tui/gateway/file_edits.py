@@ -25,7 +25,7 @@ from agentvault_tui.broker.socket_factor import asks_factor
 from agentvault_tui.broker.team_copies import digest_of
 from agentvault_tui.broker.team_files import Loosens
 from agentvault_tui.broker.usecases.changes import Asker, Wanted, ask
-from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.errors import AgentVaultError, ConflictError
 from agentvault_tui.gateway.config_folder import ConfigFolder
 from agentvault_tui.gateway.tools import SHIPPED, shipped_tools
 from agentvault_tui.ledger import Meta
@@ -227,14 +227,26 @@ class FileEdits:
 
     async def _carry(self, request: Mapping[str, Any], _: Actor) -> bytes:
         approved = str(request["body"].get("file")), request["body"]["sha256"]
+        path, sha256 = approved
+        name = path.partition("/")[0]
+        (folder,) = (one for one in self._folders if one.name == name)
+        before = folder.texts().get(path)
         self._approved.add(approved)
         try:
-            for folder in self._folders:
-                folder.parse_again()
+            for one in self._folders:
+                one.parse_again()
             await self._read_again()
         finally:
             # Once: a text that is replaced and comes back is another change.
             self._approved.discard(approved)
+            if not (recorded := self._recorded_digests.get(path) == sha256):
+                folder.restore({path: before})
+                folder.parse_again()
+        if not recorded:
+            raise ConflictError(
+                f"the edit of {path} could not be recorded, and is not in effect",
+                "approve it when it is asked for again",
+            )
         return b"{}"
 
 

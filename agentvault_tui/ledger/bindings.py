@@ -110,9 +110,14 @@ def bindings(table: str, row: Row) -> Iterator[tuple[str, str]]:
             yield row[0], f"{row[-1]}:{digest(table, row[:-1])}"
 
 
+def is_maybe_bound(key: str) -> bool:
+    """Check whether *key* is of `MAYBE_BOUND`, or of a broker's own row of such."""
+    return key.partition(" ")[0] in MAYBE_BOUND
+
+
 def is_deciding(key: str) -> bool:
     """Check whether a broker decides by the value under a key of ``meta``."""
-    return key in MAYBE_BOUND or key.startswith(_DECIDING)
+    return is_maybe_bound(key) or key.startswith(_DECIDING)
 
 
 def credential_digest(doc: str) -> str:

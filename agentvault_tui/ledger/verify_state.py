@@ -24,7 +24,6 @@ from agentvault_tui.ledger.bindings import (
     ALL_TOKENS,
     CREDENTIAL,
     LASTING_TYPES,
-    MAYBE_BOUND,
     PASSING_TYPES,
     STEP,
     UNBOUND,
@@ -34,6 +33,7 @@ from agentvault_tui.ledger.bindings import (
     credential_digest,
     digest,
     is_deciding,
+    is_maybe_bound,
     read_bound,
 )
 from agentvault_tui.ledger.past_agents import Roster, Rosters, clock_moved
@@ -450,7 +450,7 @@ class FullStateCheck:
     def _unbound(self, key: str) -> bool:
         """Check whether no event has to bind the small record under *key*."""
         if is_deciding(key):
-            return key in MAYBE_BOUND and key not in self._bound
+            return is_maybe_bound(key) and key not in self._bound
         return key.startswith(("ledger", *UNBOUND))
 
     def _token_rows(

@@ -263,10 +263,11 @@ class Alerts:
         if loses and await self._has_to_wait(before, text):
             self.file = parse_alerts(before, self.broker.home)
             return
-        self.file = edited
+        # An approved edit is in effect once its proof is on record.
+        if before == text or (rider := riding()) is None:
+            self.file, rider = edited, None
         if before == text:
             return
-        rider = riding()
         actor = rider.actor if rider else SYSTEM
         draft = file_draft(self._path.name, record.get("sha256"), after, actor)
         if not loses:
@@ -276,9 +277,11 @@ class Alerts:
             await self.broker.record(draft, changes=[Meta(RECORDED_FILE, encoded)])
         except LedgerError as error:
             self._seen = None  # recorded with a later look
+            if rider is not None:
+                raise
             log.warning("a changed alerts.toml is recorded later: %s", error.what)
         else:
-            self.broker.kept[RECORDED_FILE] = encoded
+            self.broker.kept[RECORDED_FILE], self.file = encoded, edited
 
     def _loses(self, before: str, edited: AlertsFile) -> bool:
         """Check whether an edit takes routes away, or puts one in front of others."""

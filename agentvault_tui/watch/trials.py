@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.riders import riding
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
 from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
@@ -178,6 +179,9 @@ class Trials:
         if taken is None or taken.status != "on_trial":
             raise NotFoundError(f"nothing was taken away by {advice_id}")
         broker, change = self._broker, taken.info.change
+        draft = _draft(EventType.ADVICE_GIVEN_BACK, taken.info, operator)
+        if (rider := riding()) is not None:
+            rider.more = (draft,)
         if change.ungrant:
             again = frozenset(change.ungrant)
             await change_scopes(broker, taken.info.agent_id, again, _NONE, operator)
@@ -187,7 +191,15 @@ class Trials:
             text = broker.policy.text.replace(rule.source, "", 1).rstrip() + "\n"
             reason = f"advice {advice_id} given back"
             await apply_policy(broker, {"policy": text}, operator, None, reason)
-        await self._record(EventType.ADVICE_GIVEN_BACK, taken.info, operator)
+        if rider is not None and rider.done is not None:
+            events = await rider.done
+        else:  # it was given back already
+            if rider is not None:
+                rider.more = ()
+            events = await broker.record(draft)
+        for event in events:
+            if event.type is EventType.ADVICE_GIVEN_BACK:
+                self._learn(event)
         return self._info(self._taken[advice_id])
 
     async def dismiss(self, info: AdviceInfo, operator: Actor) -> AdviceInfo:
@@ -202,13 +214,16 @@ class Trials:
         return self._info(self._taken[info.id])
 
     async def _record(self, kind: EventType, info: AdviceInfo, operator: Actor) -> None:
-        draft = Draft(
-            kind,
-            operator,
-            agent_id=AgentId(info.agent_id) or None,
-            action=info.scope or None,
-            reason=info.kind,
-            detail={"advice": msgspec.to_builtins(info)},
-        )
-        (event,) = await self._broker.record(draft)
+        (event,) = await self._broker.record(_draft(kind, info, operator))
         self._learn(event)
+
+
+def _draft(kind: EventType, info: AdviceInfo, operator: Actor) -> Draft:
+    return Draft(
+        kind,
+        operator,
+        agent_id=AgentId(info.agent_id) or None,
+        action=info.scope or None,
+        reason=info.kind,
+        detail={"advice": msgspec.to_builtins(info)},
+    )

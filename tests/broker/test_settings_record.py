@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support.bench import Bench
+from support.manual_clock import ManualClock
+from support.postgres import Database
+from support.team_members import Member, homes, member
 
 from agentvault_tui.approval_rules import ChangeRule
 from agentvault_tui.broker import settings_record as record_module
+from agentvault_tui.broker.follow import join_team
 from agentvault_tui.broker.settings_record import HARMLESS, KIND_OF, settings_record
+from agentvault_tui.broker.status import status_info
+from agentvault_tui.home import Home
+from agentvault_tui.ledger.bindings import is_deciding
 from agentvault_tui.model import CHANGE_KINDS
 from agentvault_tui.settings import (
     NAMED,
@@ -27,6 +35,7 @@ from agentvault_tui.settings import (
     TokenSettings,
 )
 
+__all__ = ["homes"]
 RULE = ChangeRule(kinds=("policy",), approvals=2)
 GRANTING: dict[str, Any] = {
     "broker.trusted_proxies": BrokerSettings(trusted_proxies=("127.0.0.1",)),
@@ -93,3 +102,88 @@ def test_each_setting_is_recorded_or_named_as_harmless() -> None:
     assert recorded | HARMLESS == names
     assert not recorded & HARMLESS
     assert {KIND_OF[name.partition(".")[0]] for name in recorded} <= {*CHANGE_KINDS}
+
+
+STRICT = ChangeSettings(socket="factor", rules=(RULE,))
+LAX = ChangeSettings(socket="uid")
+
+
+def named(bench: Bench, broker_id: str, changes: ChangeSettings) -> Any:
+    """Record the start of a broker with that id; return the loosened settings."""
+    broker: Any = bench.broker
+    broker.team = SimpleNamespace(id=broker_id)
+    broker.settings = replace(broker.settings, changes=changes)
+    return [
+        name
+        for draft in settings_record(broker)[0]
+        for name in draft.detail["loosened"]["texts"]
+    ]
+
+
+LOOSENED = ["config.toml (changes.socket)", "config.toml (changes.rules)"]
+
+
+def test_without_its_id_a_broker_is_compared_with_the_one_before(bench: Bench) -> None:
+    """If ``broker.id`` is removed, edits of config.toml are recorded all the same."""
+    assert named(bench, "brk_a", STRICT) == []
+    assert named(bench, "brk_b", STRICT) == []
+    assert named(bench, "brk_c", LAX) == LOOSENED
+    assert named(bench, "brk_c", LAX) == []
+
+
+def test_a_new_broker_is_compared_with_each_other(bench: Bench) -> None:
+    """A setting that one other broker has differently is recorded."""
+    assert named(bench, "brk_a", LAX) == []
+    assert named(bench, "brk_b", STRICT) == LOOSENED
+    assert named(bench, "brk_c", LAX) == LOOSENED
+
+
+def test_a_home_that_joins_a_team_is_compared_with_itself(bench: Bench) -> None:
+    """The record of a ledger that was copied into a store is of a broker before."""
+    assert settings_record(bench.broker)[0] == []
+    assert named(bench, "brk_a", LAX) == LOOSENED[:1]
+
+
+async def joined(one: Member) -> None:
+    """Join the team, and record the settings as a start does."""
+    broker = one.bench.broker
+    assert broker.ledger.shared is not None
+    await join_team(broker, broker.ledger.shared)
+    drafts, rows = settings_record(broker)
+    await broker.record_cut(*drafts, changes=rows)
+
+
+async def test_brokers_whose_settings_differ_are_named(
+    homes: list[Home], clock: ManualClock, store: Database
+) -> None:
+    """The event is in the log; each broker's status names the other and the setting."""
+    tenant = TenantSettings(url="https://b.example:7720")
+    async with (
+        member(homes[0], clock, store, changes=STRICT) as a,
+        member(homes[1], clock, store, changes=LAX, tenant=tenant) as b,
+    ):
+        for one in (a, b):
+            await joined(one)
+        for one in (a, b):
+            await one.bench.ledger.confirm()
+            assert one.bench.broker.team is not None
+            await one.bench.broker.team.join()  # its next heartbeat
+        (event,) = await b.bench.events("change.applied")
+        texts = {f"config.toml ({one})" for one in ("changes.rules", "changes.socket")}
+        assert event.detail["loosened"]["texts"].keys() == {
+            *texts,
+            "config.toml (tenant.url)",
+        }
+        differs = "its config.toml differs from here: changes.rules, changes.socket"
+        for one, other in ((a, b), (b, a)):
+            assert other.bench.broker.team is not None
+            assert f"{other.bench.broker.team.id} on " in one.warnings
+            assert one.warnings.count(differs) == 1
+            team: Any = status_info(one.bench.broker).team
+            assert sum(each.in_step for each in team.brokers) == 1
+
+
+def test_the_record_of_each_broker_is_bound_to_an_event(bench: Bench) -> None:
+    """A changed row of a team's broker is found, as the one of a single broker is."""
+    assert is_deciding("app:settings_recorded brk_a")
+    assert is_deciding("app:settings_recorded")

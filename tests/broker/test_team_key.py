@@ -17,6 +17,7 @@ from support.team_brokers import Broker, brokers_of, known
 
 from agentvault_tui.broker import team_key
 from agentvault_tui.broker.follow import join_team
+from agentvault_tui.broker.riders import Rider, ride
 from agentvault_tui.broker.team_key import TEAM_KEY, KeyRecord, TeamKey
 from agentvault_tui.broker.tenant_process import (
     team_client_id,
@@ -242,6 +243,26 @@ async def test_an_older_export_puts_no_key_before_the_one_in_force(
     await look(b)
     assert key_ids(team_keys(b.bench.home)) == [second.key]
     assert key_of(b).problem is None
+
+
+async def test_a_key_is_made_in_the_record_of_its_proof(brokers: list[Broker]) -> None:
+    """A change that was denied meanwhile makes none, and leaves no file."""
+    one = brokers[0].bench
+    record = {"by": one.broker.record}
+
+    def denied() -> None:
+        raise ConflictError("it was denied meanwhile")
+
+    rider = Rider(OPERATOR, {"kinds": ["team"]}, check=denied)
+    with ride(rider), pytest.raises(ConflictError, match="denied"):
+        await key_of(brokers[0]).make(OPERATOR, lost=False, **record)
+    assert not one.home.team_key_next.exists()
+    assert not one.home.team_key.exists()
+    with ride(Rider(OPERATOR, {"kinds": ["team"]})) as rider:
+        await key_of(brokers[0]).make(OPERATOR, lost=False, **record)
+    assert rider.recorded
+    (event,) = (each for each in await one.events() if "loosened" in each.detail)
+    assert event.reason == "team key made"
 
 
 async def test_of_two_keys_made_at_once_one_is_the_teams(

@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from support.bench import Bench
+from support.bench import OPERATOR, Bench
 from support.gateway_stand import gateway_of
 from support.manual_clock import ManualClock
 from support.scripted_tenant import ALICE
-from support.stepups import FACTOR, approve
+from support.stepups import FACTOR, approve, start
 
+from agentvault_tui.broker.usecases.revoke import panic
 from agentvault_tui.broker.usecases.stepup_end import expire_due
 from agentvault_tui.gateway import Gateway
 from agentvault_tui.gateway.tools import shipped_tools
@@ -187,6 +188,47 @@ async def test_an_approval_of_an_edit_counts_once_and_for_its_file_alone(
         await gateway.look()
         assert gateway.services.get("copy") is None
         assert len(waiting(bench)) == 2
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(FIRST, EVIL), (None, EVIL), (FIRST, None)]
+)
+async def test_an_edit_that_ends_as_it_is_carried_out_is_not_in_effect(
+    short: Path,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    before: str | None,
+    after: str | None,
+) -> None:
+    """A panic came when it was read, so that its record was refused."""
+    record, ends = Gateway._record, False
+    file = short / "home" / "services" / "stripe.toml"
+
+    async def stopped(gateway: Gateway) -> None:
+        if ends and gateway.broker.registry.panic is None:
+            await panic(gateway.broker, "drill", OPERATOR)
+        await record(gateway)
+
+    monkeypatch.setattr(Gateway, "_record", stopped)
+    through = GatewaySettings(pass_through=("api.stripe.com",))
+    settings = replace(FACTOR, gateway=through)
+    async with started(short, clock, Settings(gateway=through)) as (bench, gateway):
+        if before is not None:
+            file.write_text(before)
+        await gateway.look()
+    async with started(short, clock, settings) as (bench, gateway):
+        was = origin(gateway)
+        file.unlink() if after is None else file.write_text(after)
+        await gateway.look()
+        (change,) = waiting(bench)
+        ends, known = True, bench.broker.stepups
+        await start(bench, change)
+        bench.tenant.approve()
+        await bench.until(lambda: not known.get(change.id).status.open)
+        await gateway.look()
+        assert known.get(change.id).status == "cancelled"
+        assert origin(gateway) == was
+        assert await bench.events("change.applied") == []
 
 
 async def test_who_approves_an_edit_sees_the_lines_that_differ(

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
 from support.stepups import FACTOR, approve
 
+from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
-from agentvault_tui.errors import ServiceError
+from agentvault_tui.errors import LedgerUnwritableError, ServiceError
 from agentvault_tui.home import Home
-from agentvault_tui.model import AgentId
+from agentvault_tui.model import AgentId, Draft, EventType
 from agentvault_tui.watch.alerts import Alerts
 from agentvault_tui.watch.config import parse_alerts
 from agentvault_tui.web.local_ca import CaFiles, renew
@@ -62,6 +64,38 @@ async def test_a_route_is_taken_away_once_that_is_approved(
     bench.home.alerts_file.write_text("")
     await alerts.look()
     assert len(alerts.file.routes) == 1  # the approval was for once
+    await alerts.aclose()
+    await bench.close()
+
+
+async def test_an_approved_edit_that_cannot_be_recorded_is_not_in_effect(
+    short: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its change waits on, and is applied once the ledger can write."""
+    bench = await Bench.open(Home.locate(short / "home"), clock, "", FACTOR)
+    alerts = Alerts(bench.broker, lambda _: None)  # type: ignore[arg-type,return-value]
+    bench.home.alerts_file.write_text(ONE)
+    await alerts.start()
+    bench.home.alerts_file.write_text("")
+    await alerts.look()
+    (change,) = bench.broker.stepups.open(AgentId(""))
+    commit = bench.ledger.commit
+
+    def full(*drafts: Draft, **more: Any) -> Any:
+        if any(one.type is EventType.CHANGE_APPLIED for one in drafts):
+            raise LedgerUnwritableError("the disk is full")
+        return commit(*drafts, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.ledger, "commit", full)
+        await begin_approval(bench.broker, change.id, change.digest, OPERATOR)
+        bench.tenant.approve()
+        known = bench.broker.stepups
+        await bench.until(lambda: known.get(change.id).status != "authorizing")
+    assert known.get(change.id).status == "pending"
+    assert len(alerts.file.routes) == 1
+    await approve(bench, change)
+    assert alerts.file.routes == ()
     await alerts.aclose()
     await bench.close()
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
 from support.stepups import ask
 
 from agentvault_tui.broker.answers import Denied, Granted
+from agentvault_tui.broker.riders import Rider, ride
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.errors import ConflictError, NotFoundError
-from agentvault_tui.model import Action, Agent
+from agentvault_tui.model import Action, Agent, Draft
 from agentvault_tui.operator_api.advice import (
     AdviceEvidence,
     AdviceInfo,
@@ -112,6 +115,30 @@ async def test_giving_back_gives_all_of_it_back(
         await trials.give_back(info.id, OPERATOR)
     kinds = [e.type.value for e in await bench.events() if "advice" in e.type]
     assert kinds == ["advice.applied", "advice.given_back"]
+
+
+@pytest.mark.parametrize("kind", ["unused_scope", "idle_agent", "narrower_resource"])
+async def test_giving_back_is_one_record_with_its_proof(
+    bench: Bench, trials: Trials, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A broker that is killed has all of it, or none."""
+    agent = await bench.agent()
+    info = advice(agent, kind)
+    await trials.apply(info, OPERATOR, WEEK)
+    made, commit = list[set[str]](), bench.ledger.commit
+
+    def noted(*drafts: Draft, **more: Any) -> Any:
+        made.append({one.type.value for one in drafts if one.type is not None})
+        return commit(*drafts, **more)
+
+    monkeypatch.setattr(bench.ledger, "commit", noted)
+    with ride(Rider(OPERATOR, {"kinds": ["agents"]})) as rider:
+        assert (await trials.give_back(info.id, OPERATOR)).status == "given_back"
+    assert rider.recorded
+    (first, *later) = (kinds for kinds in made if kinds)
+    assert len(first) == 2
+    assert "advice.given_back" in first
+    assert later == []
 
 
 async def test_trials_outlive_a_restart(bench: Bench, trials: Trials) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -23,9 +23,9 @@ from agentvault_tui.broker.operators_api.past import activity_of
 from agentvault_tui.broker.operators_api.scopes import about_agent, scopes_answer
 from agentvault_tui.broker.operators_api.wire import (
     body_of,
+    listing,
     moment_of,
     operator_of,
-    parts,
     query_of,
     refuse_grant,
     route,
@@ -65,7 +65,7 @@ from agentvault_tui.broker.usecases.scopes import (
     renew_secret,
 )
 from agentvault_tui.errors import ConflictError, RefusedError, UsageError
-from agentvault_tui.model import Actor, Agent, AgentId, AgentStatus, sha256_hex
+from agentvault_tui.model import Actor, Agent, AgentStatus, sha256_hex
 from agentvault_tui.operator_api import access, calls, ending, history, shapes
 from agentvault_tui.operator_api import requests as asks
 from agentvault_tui.text import visible
@@ -100,11 +100,13 @@ def _reading(broker: Broker) -> list[Route]:
         else:
             agents = registry.agents_after(query.after, limit + 1)
         following = agents[limit - 1].id if len(agents) > limit else None
-        page = _listing(
-            broker, agents[:limit], tokens=query.tokens, following=following
-        )
-        body = b"".join([part async for part in page])
-        return Response(body, media_type="application/json")
+        page = _page(broker, agents[:limit], tokens=query.tokens)
+        more: dict[str, object] = {
+            "next": following,
+            "total": registry.agent_count,
+            "head": broker.ledger.head.seq,
+        }
+        return await listing(request, "agents", page, more)
 
     async def show(request: Request) -> shapes.AgentInfo:
         """Return one agent, with its live tokens."""
@@ -446,21 +448,17 @@ def _restoring(broker: Broker, authority: Authority) -> list[Route]:
     return [route(calls.RESTORE, restore)]
 
 
-def _listing(
-    broker: Broker,
-    agents: Sequence[Agent],
-    *,
-    tokens: bool,
-    following: AgentId | None = None,
-) -> AsyncIterator[bytes]:
-    """Write *agents* as JSON in parts, each of one turn of the event loop.
+def _page(
+    broker: Broker, agents: Sequence[Agent], *, tokens: bool
+) -> Iterator[shapes.AgentInfo]:
+    """Return *agents* with counts of this moment, to which a console adds later events.
 
-    All counts are of the moment of ``head``: a console adds later events to them.
+    Each is described when it is encoded.
     """
     registry = broker.registry
     counted = [(agent, registry.counts(agent.id)) for agent in agents]
     ends, foreseen = registry.ends(), registry.foresee()
-    listing = (
+    return (
         agent_info(
             agent,
             registry,
@@ -471,12 +469,6 @@ def _listing(
         )
         for agent, counts in counted
     )
-    more: dict[str, object] = {
-        "next": following,
-        "total": registry.agent_count,
-        "head": broker.ledger.head.seq,
-    }
-    return parts("agents", listing, more)
 
 
 def _agents_of_ids(registry: Registry, ids: Sequence[str]) -> list[Agent]:

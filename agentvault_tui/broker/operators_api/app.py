@@ -28,6 +28,7 @@ from agentvault_tui.broker.operators_api import (
 )
 from agentvault_tui.broker.operators_api.changes import Loosening
 from agentvault_tui.broker.operators_api.idle import IdleRenewal
+from agentvault_tui.broker.operators_api.long_work import AnswerTurns
 from agentvault_tui.broker.operators_api.presence import Presence
 from agentvault_tui.broker.operators_api.wire import (
     FaultHandler,
@@ -59,6 +60,7 @@ def operators_app(broker: Broker, feed: Feed, sessions: Sessions) -> Starlette:
     authority = Authority(broker, sessions)
     seats = Presence(broker.clock, feed.tell, authority.standing)
     sessions.on_change = seats.changed
+    turns = AnswerTurns(broker.answer_line)
     broker.chores.append(sessions.end_due)
     served = [
         *stepups.routes(broker, authority, sessions),
@@ -79,7 +81,7 @@ def operators_app(broker: Broker, feed: Feed, sessions: Sessions) -> Starlette:
         ),
     ]
     return Starlette(
-        routes=[guarded(one, authority) for one in served],
+        routes=[guarded(one, authority, turns) for one in served],
         middleware=[
             Middleware(IdleRenewal, sessions.used),
             Middleware(FaultHandler, broker.ledger.expect),
@@ -102,7 +104,7 @@ def _team_route(broker: Broker, authority: Authority) -> Route:
                 "this broker has a store of its own",
                 "stop it, and make the team's key then: docs/team.md",
             )
-        made = await broker.team_key.make(actor, lost=body.lost)
+        made = await broker.team_key.make(actor, lost=body.lost, by=broker.record)
         members = (one for one in broker.team.members if one.id != broker.team.id)
         return access.TeamKeyInfo(
             key=made.key,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -19,12 +20,14 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.operators_api.stepups import own_device
 from agentvault_tui.broker.operators_api.wire import (
     answer,
+    answer_in_parts,
     body_of,
     listing,
     operator_of,
     query_of,
     refuse_grant,
     route,
+    turn_of,
 )
 from agentvault_tui.broker.riders import Rider, record_of
 from agentvault_tui.broker.shapes import change_info
@@ -132,7 +135,7 @@ class Loosening(Generic[BodyT, AnswerT]):
             least = need if elsewhere else local or need
             actor = await authority.actor(seat, least, about)
             done = await self.perform(body, actor, How(path, False, actor))
-            return answer(done, self.call.status)
+            return await answer_in_parts(request, done, self.call.status)
         by_factor = await authority.by_factor(seat) and not (
             exempt and not authority.is_elsewhere(seat)
         )
@@ -163,7 +166,7 @@ class Loosening(Generic[BodyT, AnswerT]):
         details = shown_request(body, apart, wanted.details)
         wanted = replace(wanted, details=details)
         change = await ask(self.authority.broker, self.name, held_body, wanted, asker)
-        return answer(change_info(change), 202)
+        return await answer_in_parts(request, change_info(change), 202)
 
 
 def _request_body(
@@ -199,17 +202,18 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
         if query.status not in {None, *CHANGE_STATUSES}:
             raise UsageError("unknown status", f"one of {', '.join(CHANGE_STATUSES)}")
         stepups = [*broker.stepups.open(AgentId("")), *broker.stepups.decided()]
-        infos = [
+        infos = (
             change_info(one, whole=False)
             for one in stepups
             if one.change and query.status in {None, one.status}
-        ]
-        return await listing("changes", infos[: query.limit])
+        )
+        return await listing(request, "changes", islice(infos, query.limit))
 
     async def show(request: Request) -> ChangeInfo:
         """Return one change; once, to the session that asked, with its answer."""
         change = await _named(broker, request.path_params["id"])
         body = request_of(broker, change) if change.status.open else None
+        await turn_of(request)()
         who = operator_of(request)
         device = own_device(broker, who)(change)
         info = replaced(change_info(change, device), request=body)

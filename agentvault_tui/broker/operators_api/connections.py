@@ -48,7 +48,7 @@ def _listing(broker: Broker, authority: Authority) -> list[Route]:
             else accounts.of(broker.registry.agent(wanted.agent).id)
         )
         infos = (_connection(broker, one) for one in listed)
-        return await listing("connections", infos)
+        return await listing(request, "connections", infos)
 
     async def remove(request: Request) -> shapes.RemovedInfo:
         """Take an account away; a shared one only when that is asked for."""

@@ -21,7 +21,13 @@ from agentvault_tui.broker.operators_api.long_work import (
     OperatorShares,
     while_connected,
 )
-from agentvault_tui.broker.operators_api.wire import body_of, operator_of, route
+from agentvault_tui.broker.operators_api.wire import (
+    Turn,
+    body_of,
+    operator_of,
+    route,
+    turn_of,
+)
 from agentvault_tui.broker.riders import riding, text_change
 from agentvault_tui.broker.usecases.apply import (
     FilesPlan,
@@ -30,7 +36,7 @@ from agentvault_tui.broker.usecases.apply import (
     plan_files,
 )
 from agentvault_tui.broker.usecases.apply_doubts import AgentChange
-from agentvault_tui.broker.usecases.apply_entries import entry_of, files_of
+from agentvault_tui.broker.usecases.apply_entries import NEXT_TURN, entry_of, files_of
 from agentvault_tui.broker.usecases.changes import Wanted, shown_digest
 from agentvault_tui.broker.usecases.policy_apply import TextEdit, edits_of
 from agentvault_tui.encoder import to_json
@@ -46,6 +52,8 @@ from agentvault_tui.operator_api.files import (
 )
 from agentvault_tui.text import in_full, visible
 
+_A_TURN: Final = 25
+"""Agents of an answer that are described in one turn of the event loop."""
 _MEMBERS: Final = 50_000
 """Commas and colons of a request: parsing more would delay others' requests."""
 
@@ -53,9 +61,9 @@ _MEMBERS: Final = 50_000
 def routes(broker: Broker, authority: Authority) -> list[Route]:
     """Return the routes about files."""
 
-    async def show(_: Request) -> FilesInfo:
+    async def show(request: Request) -> FilesInfo:
         """Return the active state as files."""
-        return await files_of(broker)
+        return await files_of(broker, turn_of(request))
 
     shares, turn = OperatorShares("plans of files"), asyncio.Lock()
 
@@ -76,7 +84,8 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
         if reads or not plan:
             decides_nothing(request)
         if reads:
-            return _answer(broker, plan, applied=False, recorded=True)
+            turn = turn_of(request)
+            return await _answer(broker, plan, turn, applied=False, recorded=True)
         local = Need.GIVE if plan.widens else Need.CUT
         loosens = _loosened(broker, plan)
         return await applying.settle(request, wanted, loosens, local=local)
@@ -96,8 +105,9 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
             return operator
 
         done = await decide_anew(lambda: apply_files(broker, wanted, who))
-        changed = bool(done.plan)
-        return _answer(broker, done.plan, applied=changed, recorded=done.recorded)
+        changed, recorded = bool(done.plan), done.recorded
+        planned = broker, done.plan, NEXT_TURN
+        return await _answer(*planned, applied=changed, recorded=recorded)
 
     apart = "agents", "services", "limits"
     applying = Loosening(authority, calls.APPLY_FILES, FilesRequest, do_apply, apart)
@@ -208,12 +218,14 @@ def _origin(text: str | None) -> str:
     return visible(str(tomllib.loads(text or "").get("origin", "nowhere")), 200)
 
 
-def _answer(
-    broker: Broker, plan: FilesPlan, *, applied: bool, recorded: bool
+async def _answer(
+    broker: Broker, plan: FilesPlan, turn: Turn, *, applied: bool, recorded: bool
 ) -> FilesAnswer:
-    name_of = _names(broker, plan)
-    changes = [
-        FileChange(
+    name_of, changes = _names(broker, plan), list[FileChange]()
+    for number, one in enumerate(plan.changes, 1):
+        if number % _A_TURN == 0:
+            await turn()
+        change = FileChange(
             kind="agent",
             name=one.after.name,
             id=one.after.id if applied or one.before else None,
@@ -221,8 +233,7 @@ def _answer(
             widens=one.widens,
             fields=tuple(_fields(one, name_of)),
         )
-        for one in plan.changes
-    ]
+        changes.append(change)
     changes += [
         FileChange(
             kind="agent", name=one.name, id=one.id, change="revoke", widens=False

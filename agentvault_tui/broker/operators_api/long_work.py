@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
+from weakref import WeakValueDictionary
 
 from starlette.requests import Request
 
 from agentvault_tui.errors import ConflictError
+from agentvault_tui.web.admission import AdmissionQueue
 from agentvault_tui.web.exchange import ClientGoneError
 
 _MOST: Final = 2
@@ -46,6 +48,27 @@ class OperatorShares:
             self._open[operator_id] -= 1
             if not self._open[operator_id]:
                 del self._open[operator_id]
+
+
+class AnswerTurns:
+    """Gives each operator's long answers turns of the event loop, one part a turn.
+
+    However many requests one operator sends, one part of one of them waits in the line,
+    so that another operator's answer waits for one part of each.
+    """
+
+    def __init__(self, line: AdmissionQueue) -> None:
+        """Admit parts by *line*, which revocations pause."""
+        self._line = line
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def next(self, operator_id: str) -> None:
+        """Return in a turn of the event loop for the next part of an answer."""
+        lock = self._locks.get(operator_id)
+        if lock is None:
+            lock = self._locks[operator_id] = asyncio.Lock()
+        async with lock:
+            await self._line.enter()
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, _T]) -> _T:

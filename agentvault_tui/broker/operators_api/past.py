@@ -50,13 +50,16 @@ from agentvault_tui.operator_api.limits import LimitList
 
 def routes(broker: Broker) -> list[Route]:
     """Return the routes that look back; they read the ledger and nothing else."""
+    writing = asyncio.Lock()
 
     async def past(request: Request) -> Response:
         """Return the broker's state at a moment or after an event."""
         seq, moment = _when(query_of(request, asks.PastQuery))
         state = await broker.ledger.past(seq=seq, moment=moment)
-        # Beside the loop: with thousands of agents this takes as long as some requests.
-        body = await asyncio.to_thread(_written, state, broker)
+        # In one thread: with thousands of agents this takes as long as some requests,
+        # and several threads would each hold the interpreter's lock for a while.
+        async with writing:
+            body = await asyncio.to_thread(_written, state, broker)
         return Response(body, media_type="application/json")
 
     async def activity(request: Request) -> history.PastActivityInfo:

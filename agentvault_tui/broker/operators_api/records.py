@@ -81,7 +81,7 @@ def routes(
         """Return a page of events."""
         page = await broker.ledger.events(_query(request))
         more: dict[str, object] = {"next": page.next}
-        return await listing("events", map(event_info, page.events), more)
+        return await listing(request, "events", map(event_info, page.events), more)
 
     async def events(request: Request) -> Response:
         """Stream the events, as server-sent events."""

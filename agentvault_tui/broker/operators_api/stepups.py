@@ -70,7 +70,7 @@ def _reading(broker: Broker) -> list[Route]:
         ends = broker.registry.ends()
         own = own_device(broker, operator_of(request))
         infos = (stepup_info(one, ends, own(one)) for one in picked[: query.limit])
-        return await listing("stepups", infos)
+        return await listing(request, "stepups", infos)
 
     async def show(request: Request) -> shapes.StepUpInfo:
         """Return one step-up, of any age; for an open held call with its content."""
@@ -92,7 +92,7 @@ def _reading(broker: Broker) -> list[Route]:
         stepup = await known_stepup(broker, request.path_params["id"])
         limit = query_of(request, asks.BeforeQuery).limit
         earlier = await broker.ledger.stepups_before(stepup, limit)
-        return await listing("stepups", map(stepup_info, earlier))
+        return await listing(request, "stepups", map(stepup_info, earlier))
 
     return [
         route(calls.STEPUPS, index),

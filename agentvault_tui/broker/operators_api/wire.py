@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from http import HTTPStatus
 from typing import Final, TypeVar
 
@@ -21,6 +21,7 @@ from starlette.routing import Route
 
 from agentvault_tui import strict_json
 from agentvault_tui.broker.authority import Authority, is_remote
+from agentvault_tui.broker.operators_api.long_work import AnswerTurns
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.errors import (
     AgentVaultError,
@@ -60,6 +61,11 @@ _STALE: Final = b'"stale":true'
 """A member; in a text of JSON its quotes would be escaped."""
 _PART: Final = 32_768
 """Characters of a list that are written in one turn of the event loop."""
+_LONG: Final = 16
+"""Items of a list that is written in parts."""
+_TURN: Final = "turn"
+"""Names the function, in a request's state, that waits for the next turn of the loop
+in which a part of its operator's answers may be made."""
 _STATUS: Final[tuple[tuple[type[AgentVaultError], int], ...]] = (
     (NotFoundError, 404),
     (UsageError, 400),
@@ -77,10 +83,13 @@ _STATUS: Final[tuple[tuple[type[AgentVaultError], int], ...]] = (
 
 
 Handler = Callable[[Request], Awaitable[AnswerT | Response]]
+Turn = Callable[[], Awaitable[None]]
 
 
-def guarded(route: Route, authority: Authority) -> Route:
+def guarded(route: Route, authority: Authority, turns: AnswerTurns) -> Route:
     """Return *route* so that it admits an operator elsewhere by its place in `ACCESS`.
+
+    Readings are admitted one in a turn of the event loop, as the parts of answers are.
 
     Raises:
         KeyError: it has none, and must not be served.
@@ -93,10 +102,20 @@ def guarded(route: Route, authority: Authority) -> Route:
         elsewhere: Actor | None = request.scope.get("state", {}).get("operator")
         if elsewhere is not None:
             await authority.admit(elsewhere, access, request.url.path)
+        turn = partial(turns.next, operator_of(request).id)
+        request.scope["state"][_TURN] = turn
+        if method == "GET":
+            await turn()
         served: Response = await serve(request)
         return served
 
     return Route(route.path, endpoint, methods=[method])
+
+
+def turn_of(request: Request) -> Turn:
+    """Return a function that waits for a turn to make the next part of an answer."""
+    turn: Turn = request.scope["state"][_TURN]
+    return turn
 
 
 def route(call: ApiCall[AnswerT], handler: Handler[AnswerT]) -> Route:
@@ -107,7 +126,7 @@ def route(call: ApiCall[AnswerT], handler: Handler[AnswerT]) -> Route:
         return (
             response
             if isinstance(response, Response)
-            else answer(response, call.status)
+            else await answer_in_parts(request, response, call.status)
         )
 
     return Route(call.path, endpoint, methods=[call.method])
@@ -119,28 +138,44 @@ def answer(shape: WireShape, status: int = 200) -> Response:
 
 
 async def listing(
-    name: str, shapes: Iterable[WireShape], more: dict[str, object] | None = None
+    request: Request,
+    name: str,
+    shapes: Iterable[WireShape],
+    more: Mapping[str, object] | None = None,
 ) -> Response:
     """Return *shapes* as the list *name* of a JSON object, with *more* next to it."""
-    body = b"".join([part async for part in parts(name, shapes, more or {})])
+    listed = await _joined(map(encode, shapes), b"[]", turn_of(request))
+    body = encode({name: listed, **(more or {})})
     return Response(body, media_type="application/json")
 
 
-async def parts(
-    name: str, shapes: Iterable[WireShape], more: dict[str, object]
-) -> AsyncIterator[bytes]:
-    """Yield the text of such an object, a turn of the event loop for each part.
+async def answer_in_parts(
+    request: Request, shape: WireShape, status: int = 200
+) -> Response:
+    """Return *shape* as JSON, whose long lists and tables are encoded in parts."""
+    turn, long = turn_of(request), dict[str, msgspec.Raw]()
+    for name in shape.__struct_fields__:
+        value = getattr(shape, name)
+        if isinstance(value, dict) and len(value) > _LONG:
+            pairs = (encode(key) + b":" + encode(one) for key, one in value.items())
+            long[name] = await _joined(pairs, b"{}", turn)
+        elif isinstance(value, list | tuple) and len(value) > _LONG:
+            long[name] = await _joined(map(encode, value), b"[]", turn)
+    return answer(msgspec.structs.replace(shape, **long), status)
+
+
+async def _joined(texts: Iterable[bytes], ends: bytes, turn: Turn) -> msgspec.Raw:
+    """Join encoded items to a JSON list or table, a turn of the loop for each part.
 
     A part is bounded by its length: a step-up takes up to 128 KiB.
     """
-    text = bytearray(f'{{"{name}":['.encode())
-    for number, shape in enumerate(shapes):
-        text += b"," * (number > 0) + encode(shape)
-        if len(text) >= _PART:
-            yield bytes(text)
-            text.clear()
-            await asyncio.sleep(0)
-    yield bytes(text + b"]" + b"," * bool(more) + encode(more)[1:])
+    joined, part = bytearray(ends[:1]), 0
+    for number, text in enumerate(texts):
+        joined += b"," * (number > 0) + text
+        if len(joined) - part >= _PART:
+            part = len(joined)
+            await turn()
+    return msgspec.Raw(joined + ends[1:])
 
 
 def problem(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from msgspec import UNSET
@@ -34,15 +35,20 @@ from agentvault_tui.text import visible
 _INHERITED: Final = ("owner", "purpose", "scopes", "delegates")
 """An agent's members from its template, if its entry omits them."""
 _NOTHING: Final = AgentEntry(owner="", purpose="", scopes=(), delegates={})
-_A_TURN: Final = 250
+_A_TURN: Final = 25
 """Agents handled in one turn of the event loop."""
+NEXT_TURN: Final = partial(asyncio.sleep, 0)
+"""Waits for a turn behind all that is ready now."""
 
 
-async def files_of(broker: Broker) -> FilesInfo:
+async def files_of(
+    broker: Broker, turn: Callable[[], Awaitable[None]] = NEXT_TURN
+) -> FilesInfo:
     """Return the active state as files.
 
     Args:
         broker: the broker.
+        turn: waits for a turn of the event loop in which the next agents are handled.
 
     Returns:
         the agents that are served, services and limits, and the names left out.
@@ -51,7 +57,7 @@ async def files_of(broker: Broker) -> FilesInfo:
     agents, left_out = dict[str, AgentEntry](), list[str]()
     for number, agent in enumerate(registry.agents(), 1):
         if number % _A_TURN == 0:
-            await asyncio.sleep(0)
+            await turn()
         shown = visible(agent.name, 60)
         if agent.status is AgentStatus.REVOKED:
             left_out.append(f"{shown} ({agent.id}) is revoked")

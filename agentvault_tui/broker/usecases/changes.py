@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final, NamedTuple
 
+import msgspec
+
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.riders import Rider, record_of, ride
 from agentvault_tui.broker.stepups import digest_of, stepup_draft
@@ -374,15 +376,23 @@ async def carry(
     return answer
 
 
-def request_of(broker: Broker, stepup: StepUp) -> dict[str, Any] | None:
+class _HeldRequest(msgspec.Struct):
+    """A request that waits, as its JSON is."""
+
+    body: msgspec.Raw
+
+
+def request_of(broker: Broker, stepup: StepUp) -> msgspec.Raw | None:
     """Return the body that carries a waiting change out, for who decides about it.
+
+    It is not parsed: the request may have a thousand agents.
 
     Args:
         broker: the broker.
         stepup: the change.
 
     Returns:
-        the body; None where it holds a secret, or the change is over.
+        the body, JSON; None where it holds a secret, or the change is over.
 
     Raises:
         SealedError: the key that it is encrypted under is not here.
@@ -391,11 +401,8 @@ def request_of(broker: Broker, stepup: StepUp) -> dict[str, Any] | None:
     if change is None or not change.sealed or "secrets" in change.kinds:
         return None
     box = b64decode(change.sealed)
-    request: dict[str, Any] = json.loads(
-        _seal(broker).open("request", stepup.id, 1, box)
-    )
-    body: dict[str, Any] = request["body"]
-    return body
+    content = _seal(broker).open("request", stepup.id, 1, box)
+    return msgspec.json.decode(content, type=_HeldRequest).body
 
 
 async def take_answer(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -12,6 +12,7 @@ from typing import NamedTuple
 from agentvault_tui.broker.core import Broker, CallsCut, decide_anew
 from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.pending_cuts import Decided
+from agentvault_tui.broker.team_copies import put
 from agentvault_tui.broker.usecases.ending import Cancelling, InForce, unused
 from agentvault_tui.broker.usecases.register import (
     Registered,
@@ -26,7 +27,7 @@ from agentvault_tui.broker.usecases.revoke import (
     unless_overtaken,
 )
 from agentvault_tui.errors import ConflictError, LedgerUnwritableError
-from agentvault_tui.ledger import DropScopeTokens
+from agentvault_tui.ledger import DropScopeTokens, Meta
 from agentvault_tui.model import (
     Actor,
     Agent,
@@ -53,12 +54,28 @@ class ChangedRights(NamedTuple):
     """The place where the removal is durable."""
 
 
+class Timing(NamedTuple):
+    """When granted scopes end, as a part of the record of the grant."""
+
+    rows: Sequence[Meta]
+    """Small values that the grant changes."""
+    detail: Mapping[str, object]
+    """Members of the event's detail."""
+    reason: str | None
+
+
+def _untimed(_: Agent) -> Timing | None:
+    return None
+
+
 async def change_scopes(
     broker: Broker,
     agent_id: str,
     grant: frozenset[str],
     ungrant: frozenset[str],
     operator: Actor,
+    *,
+    timing: Callable[[Agent], Timing | None] = _untimed,
 ) -> ChangedRights:
     """Give and take scopes; taking one away ends live tokens and calls under it.
 
@@ -71,6 +88,7 @@ async def change_scopes(
         grant: scopes to give.
         ungrant: scopes to take away.
         operator: who decided.
+        timing: returns the change of the ends of scopes to give, if there is one.
 
     Returns:
         the agent as it is now, and the ended rights.
@@ -88,7 +106,7 @@ async def change_scopes(
             below = len(in_force.below)
             durability = await in_force.record(broker, operator)
     narrowed = broker.registry.agent(agent_id)
-    if not grant - set(narrowed.scopes):
+    if not grant - set(narrowed.scopes) and timing(narrowed) is None:
         return ChangedRights(narrowed, calls, below, durability)
     if durability is not Kept.LEDGER:
         # A grant written before it would be undone by the cut's own record.
@@ -96,7 +114,8 @@ async def change_scopes(
             "what was taken away is not on disk yet, so nothing was granted",
             "grant again when the ledger can write",
         )
-    given = await decide_anew(lambda: _grant(broker, narrowed, grant, operator))
+    change = broker, narrowed, grant, operator, timing
+    given = await decide_anew(lambda: _grant(*change))
     return ChangedRights(given, calls, below, durability)
 
 
@@ -202,7 +221,11 @@ class ScopesEnd:
 
 
 async def _grant(
-    broker: Broker, agent: Agent, grant: frozenset[str], operator: Actor
+    broker: Broker,
+    agent: Agent,
+    grant: frozenset[str],
+    operator: Actor,
+    timing: Callable[[Agent], Timing | None],
 ) -> Agent:
     """Give scopes, once that is on disk; a cut meanwhile wins."""
     if broker.registry.is_ending_scopes(agent.id):
@@ -217,9 +240,14 @@ async def _grant(
         agent = broker.registry.agent(agent.id)
         given = grant - set(agent.scopes)
         after = _with_scopes(agent, given.union(agent.scopes))
-        draft = scopes_draft(operator, after, granted=sorted(given))
+        timed = timing(agent) or Timing((), {}, None)
+        draft = scopes_draft(
+            operator, after, granted=sorted(given), reason=timed.reason
+        )
+        draft.detail.update(timed.detail)
         stays = partial(scopes_draft, operator, ungranted=sorted(given), reason=FAILED)
-        await record_change(broker, agent, after, draft, stays, urgent=True)
+        change = broker, agent, after, draft, stays
+        await record_change(*change, rows=timed.rows, urgent=True)
         current = broker.registry.agent(agent.id)
         wider = _with_scopes(current, grant.union(current.scopes))
         broker.registry.put_agent(wider)
@@ -324,6 +352,7 @@ async def record_change(
     draft: Draft,
     stays: Callable[[Agent], Draft],
     *,
+    rows: Sequence[Meta] = (),
     urgent: bool = False,
 ) -> None:
     """Record that *agent* becomes *after*; a cut meanwhile, or a failure, undoes it.
@@ -334,6 +363,7 @@ async def record_change(
         after: as it will be; the caller puts it into the registry.
         draft: the event.
         stays: returns the event that says that it stays as it is.
+        rows: small values that change with it.
         urgent: whether it goes ahead of requests that wait to be recorded.
 
     Raises:
@@ -342,7 +372,9 @@ async def record_change(
     """
     epoch = broker.registry.epoch(agent.id)
     async with still_cut(broker, agent, stays(agent)):
-        await broker.record(draft, changes=[after], urgent=urgent)
+        await broker.record(draft, changes=[after, *rows], urgent=urgent)
+    for row in rows:
+        put(broker.kept, row.key, row.value)
     await unless_overtaken(broker, agent, epoch, draft.actor, stays)
 
 

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
 import msgspec
 
-from agentvault_tui.broker.core import SYSTEM, Broker, decide_anew
+from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.team_copies import put
 from agentvault_tui.broker.usecases.scopes import (
     ChangedRights,
+    Timing,
     change_scopes,
-    scopes_draft,
 )
 from agentvault_tui.clock import Deadline, as_set_now, iso, parse_iso
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import LedgerError, NotFoundError, UsageError
 from agentvault_tui.ledger import Meta
-from agentvault_tui.model import Actor, Agent, AgentId, Draft
+from agentvault_tui.model import Actor, Agent, AgentId
 
 log = logging.getLogger("agentvault.grants")
 
@@ -44,8 +43,8 @@ async def grant(
 ) -> ChangedRights:
     """Give and take scopes; those that are given end after *seconds*, if any.
 
-    The end is recorded before the scope is given: no crash in between makes a scope
-    last that was to end. Without *seconds* an end that a scope had is taken away.
+    The end is in the record of the grant, and so is that a scope which had an end lasts
+    without *seconds*.
 
     Args:
         broker: the broker.
@@ -62,80 +61,64 @@ async def grant(
         UsageError: the agent is a template, whose scopes its copies have for good.
         LedgerError: it could not be recorded.
     """
-    if seconds is None:
-        await decide_anew(lambda: _make_lasting(broker, agent_id, scopes, operator))
-    else:
-        await decide_anew(lambda: _end(broker, agent_id, scopes, operator, seconds))
-    changed = await change_scopes(broker, agent_id, scopes, ungrant, operator)
+    if seconds is not None:
+        agent = await broker.known(lambda: broker.registry.agent(agent_id))
+        if agent.template:
+            raise UsageError(
+                "a template's scopes are taken over for good by agents made from it",
+                "give the scope to such an agent, or leave out --for",
+            )
+
+    def timing(agent: Agent) -> Timing | None:
+        if seconds is None:
+            return _lasting(broker, agent, scopes)
+        return _ending(broker, agent, scopes, seconds)
+
+    change = broker, agent_id, scopes, ungrant, operator
+    changed = await change_scopes(*change, timing=timing)
+    _deadlines(broker)  # it ends by this boot's clock too
     with suppress(LedgerError):  # what was taken away has ended
         await _forget(broker, changed.agent.id, ungrant)
     return changed
 
 
-async def _end(
-    broker: Broker,
-    agent_id: str,
-    scopes: frozenset[str],
-    operator: Actor,
-    seconds: int,
-) -> None:
-    agent = await broker.known(lambda: broker.registry.agent(agent_id))
-    if agent.template:
-        raise UsageError(
-            "a template's scopes are taken over for good by agents made from it",
-            "give the scope to such an agent, or leave out --for",
-        )
-    async with broker.registry.changing[agent.id]:
-        agent = broker.registry.agent(agent_id)
-        ends = Deadline.after(broker.clock, seconds)
-        until, boot = iso(ends.wall), to_json(ends)
-        draft = scopes_draft(operator, agent, reason="granted for a time")
-        draft.detail.update(ends=sorted(scopes), until=until)
-        rows = [
-            row
-            for one in sorted(scopes)
-            for row in (
-                Meta(_key(agent.id, one), until),
-                Meta(_key(agent.id, one, _BOOT), boot),
-            )
-        ]
-        await broker.record(draft, changes=[agent, *rows])
-        for row in rows:
-            put(broker.kept, row.key, row.value)
-            broker.grant_ends[row.key] = until, ends
-
-
-async def _make_lasting(
-    broker: Broker, agent_id: str, scopes: frozenset[str], operator: Actor
-) -> None:
-    agent = await broker.known(lambda: broker.registry.agent(agent_id))
-    async with broker.registry.changing[agent.id]:
-        agent = broker.registry.agent(agent_id)
-        if lasting := sorted(scopes & ends_of(broker, agent).keys()):
-            draft = scopes_draft(operator, agent, reason="granted without an end")
-            draft.detail.update(lasting=lasting)
-            await _forget(broker, agent.id, frozenset(lasting), (draft,), (agent,))
-    await _forget(broker, agent.id, scopes)  # of those that the agent has no more
-
-
-async def _forget(
-    broker: Broker,
-    agent_id: AgentId,
-    scopes: frozenset[str],
-    drafts: Sequence[Draft] = (),
-    agents: Sequence[Agent] = (),
-) -> None:
-    keys = [
-        key
-        for one in scopes
-        for prefix in (ENDS, _BOOT)
-        if (key := _key(agent_id, one, prefix)) in broker.kept
+def _ending(
+    broker: Broker, agent: Agent, scopes: frozenset[str], seconds: int
+) -> Timing:
+    """Return the ends of scopes that are granted for a time."""
+    ends = Deadline.after(broker.clock, seconds)
+    until, boot = iso(ends.wall), to_json(ends)
+    rows = [
+        Meta(_key(agent.id, one, prefix), value)
+        for one in sorted(scopes)
+        for prefix, value in ((ENDS, until), (_BOOT, boot))
     ]
-    if keys:
-        rows = [Meta(key, None) for key in keys]
-        await broker.record(*drafts, changes=[*agents, *rows])
+    detail = {"ends": sorted(scopes), "until": until}
+    return Timing(rows, detail, "granted for a time")
+
+
+def _lasting(broker: Broker, agent: Agent, scopes: frozenset[str]) -> Timing | None:
+    """Return the ends that do not count any more, of granted scopes."""
+    rows = [Meta(key, None) for key in _rows(broker, agent.id, scopes)]
+    if not rows:
+        return None
+    lasting = sorted(scopes & ends_of(broker, agent).keys())
+    if not lasting:  # the agent has none of them: they are of grants before
+        return Timing(rows, {}, None)
+    return Timing(rows, {"lasting": lasting}, "granted without an end")
+
+
+async def _forget(broker: Broker, agent_id: AgentId, scopes: frozenset[str]) -> None:
+    if keys := _rows(broker, agent_id, scopes):
+        await broker.record(changes=[Meta(key, None) for key in keys])
         for key in keys:
             put(broker.kept, key, None)
+
+
+def _rows(broker: Broker, agent_id: AgentId, scopes: frozenset[str]) -> list[str]:
+    """Return the keys of the ends of scopes that are recorded."""
+    keys = (_key(agent_id, one, prefix) for one in scopes for prefix in (ENDS, _BOOT))
+    return [key for key in keys if key in broker.kept]
 
 
 def ends_of(broker: Broker, agent: Agent) -> dict[str, str]:

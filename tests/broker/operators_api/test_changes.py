@@ -28,8 +28,6 @@ from support.scripted_tenant import ALICE
 from support.stepups import ask
 
 from agentvault_tui.broker.answers import Escalated
-from agentvault_tui.broker.operators_api.app import operators_app
-from agentvault_tui.broker.operators_api.wire import guarded, route
 from agentvault_tui.broker.riders import text_change
 from agentvault_tui.broker.stepups import digest_of
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
@@ -44,8 +42,6 @@ from agentvault_tui.operator_api.advice import (
     AdviceInfo,
     AdvisedChange,
 )
-from agentvault_tui.operator_api.calls import ACCESS, CALLS, Access, ApiCall
-from agentvault_tui.operator_api.shapes import HeadInfo
 from agentvault_tui.origins import ServerOrigin
 from agentvault_tui.policy import shipped_policy
 from agentvault_tui.settings import ChangeRule, ChangeSettings, Settings
@@ -526,29 +522,6 @@ async def test_a_change_outlives_a_restart(bench: Bench) -> None:
         assert done["status"] == "applied"
         assert done["result"] is None  # the session that asked is over
         assert again.broker.registry.agents_named("new")
-
-
-def test_each_route_has_a_place_in_the_table(bench: Bench) -> None:
-    """What is not in the table of routes and needs cannot be served."""
-    from agentvault_tui.broker.authority import Authority, Sessions  # noqa: PLC0415
-
-    sessions = Sessions(bench.broker)
-    app = operators_app(bench.broker, bench.feed, sessions)
-    for one in app.routes:
-        (method,) = one.methods - {"HEAD"}  # type: ignore[attr-defined]
-        assert (method, one.path) in ACCESS  # type: ignore[attr-defined]
-
-    async def handler(_: Any) -> HeadInfo:
-        return HeadInfo(head=1, hash="")
-
-    new = route(ApiCall("POST", "/api/new", HeadInfo), handler)
-    with pytest.raises(KeyError):
-        guarded(new, Authority(bench.broker, sessions))
-    posts = [one for one in CALLS if one.method == "POST" and one.access is Access.READ]
-    assert {one.path for one in posts} == {
-        *("/api/policy/explain", "/api/policy/plan", "/api/presence"),
-        "/api/services/try",
-    }
 
 
 async def load_and_delete(bench: Bench, file: Path, text: str) -> None:

@@ -12,6 +12,7 @@ from support.gateway_stand import operators_http
 from support.loosenings import opened, signed_in
 
 from agentvault_tui.broker.operators_api.long_work import (
+    AnswerTurns,
     OperatorShares,
     while_connected,
 )
@@ -19,6 +20,7 @@ from agentvault_tui.errors import ConflictError
 from agentvault_tui.gateway import Gateway
 from agentvault_tui.gateway import services as services_module
 from agentvault_tui.operator_api.files import MOST_AGENTS
+from agentvault_tui.web.admission import AdmissionQueue
 from agentvault_tui.web.exchange import ClientGoneError
 
 ORIGIN = 'origin = "https://api.mail.example"\n'
@@ -64,6 +66,43 @@ async def test_the_work_ends_with_its_client() -> None:
     with pytest.raises(ClientGoneError):
         await answering
     assert ended.is_set()
+
+
+async def test_operators_make_parts_of_answers_in_turn() -> None:
+    """An operator with ten answers is admitted as often as one with one answer."""
+    turns, made = AnswerTurns(AdmissionQueue(1)), list[str]()
+
+    async def answer(operator: str) -> None:
+        for _ in range(5):
+            await turns.next(operator)
+            made.append(operator)
+
+    many = [answer("uid:1") for _ in range(10)]
+    await asyncio.gather(*many, answer("uid:2"))
+    last = max(number for number, one in enumerate(made) if one == "uid:2")
+    assert made[: last + 1].count("uid:1") <= 7
+    assert len(made) == 55
+
+
+async def test_one_part_of_an_answer_is_made_in_a_turn_of_the_loop() -> None:
+    """However many answers wait, the loop turns between two parts of them."""
+    turns, number, made = AnswerTurns(AdmissionQueue(1)), 0, list[int]()
+
+    async def count() -> None:
+        nonlocal number
+        while True:
+            number += 1
+            await asyncio.sleep(0)
+
+    async def answer(operator: str) -> None:
+        for _ in range(5):
+            await turns.next(operator)
+            made.append(number)
+
+    counting = asyncio.ensure_future(count())
+    await asyncio.gather(*(answer(f"uid:{one % 2}") for one in range(8)))
+    counting.cancel()
+    assert len(set(made)) == 40
 
 
 async def test_plans_of_files_of_one_operator_are_few(

@@ -23,9 +23,9 @@ async def test_a_grant_that_makes_one_lasting_is_an_event_of_the_agent(
     page = await bench.ledger.events(
         EventQuery(type=EventType.AGENT_SCOPES_CHANGED, agent=agent.id, limit=9)
     )
-    lasting, granted, timed = page.events
+    lasting, timed = page.events
     assert timed.detail["ends"] == [SCOPE]
-    assert granted.detail["granted"] == [SCOPE]
+    assert timed.detail["granted"] == [SCOPE]
     assert lasting.detail["lasting"] == [SCOPE]
     assert lasting.reason == "granted without an end"
     assert lasting.actor.kind == "operator"

@@ -6,16 +6,20 @@ import asyncio
 import logging
 import sqlite3
 from contextlib import AsyncExitStack
+from typing import Any
 
 import httpx
 import pytest
 from starlette.requests import Request
 from support.bench import Bench
 
-from agentvault_tui.broker.authority import Sessions
+from agentvault_tui.broker.authority import Authority, Sessions
 from agentvault_tui.broker.operators_api import operators_app
+from agentvault_tui.broker.operators_api.long_work import AnswerTurns
 from agentvault_tui.broker.operators_api.streams import is_urgent
-from agentvault_tui.broker.operators_api.wire import refuse_grant
+from agentvault_tui.broker.operators_api.wire import guarded, refuse_grant, route
+from agentvault_tui.operator_api.calls import ACCESS, CALLS, Access, ApiCall
+from agentvault_tui.operator_api.shapes import HeadInfo
 from agentvault_tui.web import Server
 from agentvault_tui.web.exchange import RESERVED
 from agentvault_tui.web.places import Limits
@@ -129,3 +133,25 @@ async def test_a_grant_takes_no_place_that_is_for_ending_rights(bench: Bench) ->
             ended = await client.post(call, json=body)
             assert ended.status_code == 200, ended.text
     assert bench.broker.registry.agent(agent.id).scopes == ("read:calendar",)
+
+
+def test_each_route_has_a_place_in_the_table(bench: Bench) -> None:
+    """What is not in the table of routes and needs cannot be served."""
+    sessions = Sessions(bench.broker)
+    app = operators_app(bench.broker, bench.feed, sessions)
+    for one in app.routes:
+        (method,) = one.methods - {"HEAD"}  # type: ignore[attr-defined]
+        assert (method, one.path) in ACCESS  # type: ignore[attr-defined]
+
+    async def handler(_: Any) -> HeadInfo:
+        return HeadInfo(head=1, hash="")
+
+    new = route(ApiCall("POST", "/api/new", HeadInfo), handler)
+    turns = AnswerTurns(bench.broker.answer_line)
+    with pytest.raises(KeyError):
+        guarded(new, Authority(bench.broker, sessions), turns)
+    posts = [one for one in CALLS if one.method == "POST" and one.access is Access.READ]
+    assert {one.path for one in posts} == {
+        *("/api/policy/explain", "/api/policy/plan", "/api/presence"),
+        "/api/services/try",
+    }
