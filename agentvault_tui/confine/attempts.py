@@ -95,7 +95,7 @@ class AttemptWatcher:
         self._thread.start()
 
     def stop(self) -> None:
-        """Read what came before, and stop."""
+        """Read all earlier packets and queries, and stop."""
         self._wake.close()
         self._thread.join()
         self._drain()
@@ -107,7 +107,7 @@ class AttemptWatcher:
             self._drain()
 
     def _drain(self) -> None:
-        """Read what is there, at most as much as the sockets hold at once."""
+        """Read packets and queries, at most as many as the sockets hold at once."""
         for opened, read in (
             (self._packets, self._read_packet),
             (self._names, self._read_query),

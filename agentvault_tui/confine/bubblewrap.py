@@ -80,7 +80,7 @@ def find_bubblewrap(folders: Sequence[str] = PROGRAM_FOLDERS) -> Bubblewrap:
 
 
 def probe(bubblewrap: Bubblewrap) -> Bubblewrap:
-    """Start a program in new namespaces, to find out whether that works here.
+    """Start a program in new namespaces, to check whether that works here.
 
     Returns:
         bubblewrap, with what was found out.

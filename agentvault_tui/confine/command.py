@@ -28,7 +28,7 @@ from agentvault_tui.confine.relay import Relay
 from agentvault_tui.confine.view import View
 
 _STOPPED_S: Final = 0.05
-"""Between two tries to continue what was stopped."""
+"""Between two tries to continue the stopped group."""
 _RESOLVER: Final = f"nameserver {LOOPBACK}\noptions attempts:1 timeout:2\n".encode()
 
 

@@ -67,7 +67,7 @@ def weaker_than_promised(version: int, ports: Iterable[int]) -> tuple[str, ...]:
 
 
 class Restriction:
-    """What a process is given to take on before it becomes the command."""
+    """The restrictions that a process takes on before it becomes the command."""
 
     def __init__(self, view: View, ports: Iterable[int], code: bytes) -> None:
         """Prepare the ruleset.

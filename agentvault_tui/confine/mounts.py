@@ -70,7 +70,7 @@ class MountWatch:
             end: ends the command.
         """
         self.lost: Path | None = None
-        """The mount point whose mount is gone."""
+        """The mount point that has lost its mount."""
         self._process, self._wanted, self._end = process, frozenset(wanted), end
         self._reading, self._writing = os.pipe()
         self._thread = threading.Thread(target=self._watch, daemon=True)

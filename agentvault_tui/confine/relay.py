@@ -47,7 +47,7 @@ class _Side:
 
     @property
     def wanted(self) -> int:
-        """Return the events to wait for; what is not written yet stops reading."""
+        """Return the events to wait for; bytes that wait to be written stop reading."""
         reads = not self.ended and self.connected and self.other.connected
         events = _READ if reads and not self.other.pending else 0
         return events | (_WRITE if self.pending or not self.connected else 0)

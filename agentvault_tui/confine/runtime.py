@@ -44,7 +44,7 @@ def find_program(name: str, path: str) -> Path:
 def program_paths(
     program: Path, writable: Sequence[Path] = (), levels: int = _LEVELS
 ) -> Iterator[Path]:
-    """Yield what a program needs besides the system: itself and its runtime.
+    """Yield a program and its runtime, but for the system's own folders.
 
     The interpreter of a script counts as a program of its own. If a program lies in a
     folder that commands may write, it brings nothing but itself.

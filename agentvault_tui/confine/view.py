@@ -164,7 +164,7 @@ def build_view(
 
 
 def remember_given(view: View, vault: Home) -> None:
-    """Remember what a command is about to be given, for the starts after it.
+    """Record the folders that a command is about to be given, for later starts.
 
     Raises:
         NotConfinedError: the record cannot be read.
@@ -264,7 +264,7 @@ def _checked(path: Path, *, words: str, vault: Home, writable: Sequence[Path]) -
 def _runtime(
     programs: Iterable[Path], path: str, vault: Home, writable: Sequence[Path]
 ) -> tuple[dict[Path, Path], list[Path]]:
-    """Return what is shown of ``PATH`` and the program's runtime, and what is not.
+    """Return the shown folders of ``PATH`` and of the runtime, and the omitted ones.
 
     The first value has, by name, where that leads.
     """

@@ -130,9 +130,9 @@ def _convert(hint: Any, *, optional: bool = False) -> Convert | None:
         }
     if origin in {Union, UnionType}:
         optional = type(None) in parts
-        found = [one for x in parts if (one := _convert(x, optional=optional))]
-        if len(found) == 1:
-            return found[0]
+        converted = [one for x in parts if (one := _convert(x, optional=optional))]
+        if len(converted) == 1:
+            return converted[0]
     if DRAWN in repr(hint):
         raise TypeError(f"no conversion for a member of type {hint}")
     return None

@@ -76,7 +76,7 @@ _BY_TYPE: Final = {
 }
 _RESULTS: Final = frozenset({"gateway.result", "gateway.tunnel"})
 _HANDED_BACK: Final = "handed back"
-_CUT: Final = "call_cut"
+_CANCELLED: Final = "call_cut"
 _FAILED_FROM: Final = 400
 """The lowest status of HTTP that says that a request did not succeed."""
 _RECORDED: Final = {"allowed": "allowed", "denied": "denied", "escalated": "waiting"}
@@ -96,7 +96,7 @@ def outcome_word(
     Returns:
         one of `OUTCOME_WORDS`.
     """
-    if outcome == "denied" and reason == _CUT:
+    if outcome == "denied" and reason == _CANCELLED:
         return "cut"  # a held call, which a person cancelled
     if word := _RECORDED.get(outcome or ""):
         return word

@@ -85,8 +85,8 @@ def asked(
     row = facts.row
     body, _ = brief(facts, pen, width, room)
     if wish := headline(row, pen, width, title):
-        less, cut = brief(facts, pen, width, max(room - len(wish), 1))
-        if not cut:
+        less, is_clipped = brief(facts, pen, width, max(room - len(wish), 1))
+        if not is_clipped:
             return [*wish, *less], ""
     return body, row.headline
 

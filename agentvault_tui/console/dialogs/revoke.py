@@ -104,11 +104,7 @@ class RevokeDialog(Confirm[Revoked]):
         label = "Still works" if over else "Works until"
         until = _section(pen, label, effects.works_until, width, height)
         room = height - len(rows) - len(until)
-        return [
-            *rows,
-            *_section(pen, "Stays ended", effects.stays, width, room),
-            *until,
-        ]
+        return [*rows, *_section(pen, "Stays", effects.stays, width, room), *until]
 
     def outcome(self, pen: Pen, width: int) -> list[Row]:
         """Word the results here, at the tenant and at providers, and the failures."""

@@ -92,8 +92,7 @@ class EventWindow:
         self._limit = 0
         """While held nothing newer than this is taken: the screen does not move."""
         self._seen = 0
-        self._ledger = 0
-        self._turn = 0
+        self._ledger = self._turn = 0
         self._lines: list[FeedRow] = []
         self._drawn: tuple[object, ...] | None = None
         self.notable = False

@@ -93,7 +93,7 @@ def fold(rows: Iterable[EventRow], *, whole: bool = False) -> list[Fold]:
     return sorted(folds, key=_place)
 
 
-class Group(NamedTuple):
+class FoldGroup(NamedTuple):
     """The key that repeats share."""
 
     epoch: int
@@ -117,7 +117,7 @@ class Group(NamedTuple):
         return self.word in ROUTINE or self.housekeeping
 
 
-def group_of(entry: Fold, epoch: int = 0) -> Group:
+def group_of(entry: Fold, epoch: int = 0) -> FoldGroup:
     """Return the group of a request: one outcome, and one cause of it."""
     head, state = entry.head, entry.state
     who: str = head.agent_id or head.actor
@@ -130,7 +130,7 @@ def group_of(entry: Fold, epoch: int = 0) -> Group:
     # A request that needs a person, and one after a gap, is never one of several.
     alone = head.seq if state.word == "waiting" or entry.missing else 0
     family = head.resource.partition("/")[0]
-    return Group(epoch, who, what, family, cause, state.word, alone)
+    return FoldGroup(epoch, who, what, family, cause, state.word, alone)
 
 
 def _kind(event: EventRow) -> str:
@@ -151,7 +151,7 @@ class FeedRow:
         *("folds", "key", "kinds", "others", "word"),
     )
 
-    def __init__(self, key: Group, first: Fold) -> None:
+    def __init__(self, key: FoldGroup, first: Fold) -> None:
         self.key = key
         self.folds = [first]
         """The latest, oldest first."""
@@ -172,7 +172,7 @@ class FeedRow:
         """Its outcome word: a request that gets another one leaves for another row."""
 
     @classmethod
-    def merged(cls, key: Group, rows: list[FeedRow]) -> FeedRow:
+    def merged(cls, key: FoldGroup, rows: list[FeedRow]) -> FeedRow:
         """Return one row for several of one outcome."""
         row = cls(key, rows[0].last)
         row.count = row.kinds = 0
