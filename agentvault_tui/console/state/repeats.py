@@ -15,7 +15,7 @@ from typing import Final
 from agentvault_tui.console.state.folds import (
     FeedRow,
     Fold,
-    Group,
+    FoldGroup,
     by_anchor,
     group_of,
 )
@@ -37,7 +37,7 @@ _FLOOD_SECONDS: Final = 60.0
 _FIGURE: Final = re.compile(r"\d[\d,]*(?:\.\d+)?", re.ASCII)
 _RISKIEST: Final = "riskiest"
 _REST: Final = "rest"
-"""In the place of `Group.alone`: the riskiest denial, and several rows of a flood."""
+"""For `FoldGroup.alone`: the riskiest denial, and several rows of a flood."""
 _WORDS: Final = ("denied", "failed", "unknown", "cut", "done", "allowed")
 """Outcomes of a flood that have a row before others."""
 
@@ -55,7 +55,7 @@ class Repeats:
             bounded: whether an agent that floods has at most three rows.
             whole: whether every event is added, so that a gap of numbers is a gap.
         """
-        self.unfolded: set[Group] = set()
+        self.unfolded: set[FoldGroup] = set()
         """Rows that show each of their entries."""
         self.dropped = 0
         """Routine entries of rows that were dropped."""
@@ -63,9 +63,9 @@ class Repeats:
         self._risk = risk
         self._bounds = bounded
         self._whole = whole
-        self._rows: dict[Group, FeedRow] = {}
-        self._open: dict[str, tuple[Fold, Group]] = {}
-        self._riskiest: dict[tuple[str, str], tuple[float, Fold, Group]] = {}
+        self._rows: dict[FoldGroup, FeedRow] = {}
+        self._open: dict[str, tuple[Fold, FoldGroup]] = {}
+        self._riskiest: dict[tuple[str, str], tuple[float, Fold, FoldGroup]] = {}
         """The denial of each agent and scope that asked for most."""
         self._lately: dict[str, deque[float]] = {}
         self._floods: set[str] = set()
@@ -120,7 +120,7 @@ class Repeats:
         if len(lately) == _FLOOD and at - lately[0] <= _FLOOD_SECONDS:
             self._floods.add(row.agent_id)
 
-    def _complete(self, row: EventRow, entry: Fold, key: Group) -> None:
+    def _complete(self, row: EventRow, entry: Fold, key: FoldGroup) -> None:
         """Add an event to the request that it is part of."""
         turn = entry.turn
         entry.later.append(row)
@@ -131,7 +131,7 @@ class Repeats:
         self._take(entry, key)
         self._open[row.decision_id] = entry, self._add_row(entry)
 
-    def _add_row(self, entry: Fold) -> Group:
+    def _add_row(self, entry: Fold) -> FoldGroup:
         key = group_of(entry, self._epoch)
         if key.word == "denied" and not entry.missing:
             key = self._apart(entry, key)
@@ -144,13 +144,13 @@ class Repeats:
             fold.add(entry)
         return key
 
-    def _take(self, entry: Fold, key: Group) -> None:
+    def _take(self, entry: Fold, key: FoldGroup) -> None:
         row = self._rows.get(key)
         if row is not None and not row.take(entry):
             del self._rows[key]
             self.dropped += row.count if row.key.routine else 0
 
-    def _apart(self, entry: Fold, key: Group) -> Group:
+    def _apart(self, entry: Fold, key: FoldGroup) -> FoldGroup:
         """Return the key of a denial: the riskiest of its scope has one of its own."""
         figure, scope = _figure(entry.head.note), (entry.head.agent_id, key.what)
         highest = self._riskiest.get(scope)
@@ -170,7 +170,7 @@ class Repeats:
             self._riskiest[scope] = most, riskiest, apart
         return key
 
-    def _move(self, entry: Fold, place: Group, key: Group) -> None:
+    def _move(self, entry: Fold, place: FoldGroup, key: FoldGroup) -> None:
         if (row := self._rows.get(place)) is None:
             return  # it was dropped
         if not row.take(entry):
@@ -263,7 +263,7 @@ class Repeats:
         riskiest denials have a row of their own as far as there is.
         """
         rows.sort(key=self._weight, reverse=True)
-        groups: dict[Group, list[FeedRow]] = {}
+        groups: dict[FoldGroup, list[FeedRow]] = {}
         for number, level in enumerate(_LEVELS if len(rows) > room else ()):
             groups.clear()
             for row in rows:
@@ -310,7 +310,7 @@ class Repeats:
             yield FeedRow(row.key._replace(alone=one.head.seq), one)
 
 
-_LEVELS: Final[tuple[Callable[[Group], Group], ...]] = (
+_LEVELS: Final[tuple[Callable[[FoldGroup], FoldGroup], ...]] = (
     lambda key: key._replace(family="", alone=_REST),
     lambda key: key._replace(what="", family="", alone=_REST),
     lambda key: key._replace(what="", family="", cause="", alone=_REST),
