@@ -135,28 +135,25 @@ def build_view(
         write.append(check(one, words=f"--write {one}"))
         opened |= {one.absolute(), write[-1]}
     at_home = home
-    if options.user_home is not None:
-        at_home = check(options.user_home, words=f"--user-home {options.user_home}")
+    if (other := options.user_home) is not None:
+        at_home = check(other, words=f"--user-home {other}")
     given = [*read, *write, at_home]
     if options.local_sockets:
         _check_no_sockets(given)
-    homes = [at_home] if options.user_home is not None else []
-    protection = protect([*write, *homes], opened, before.git)
+    tops = [*write, *([at_home] if options.user_home is not None else [])]
+    protection = protect(tops, opened, before.git)
     _protect_connected(protection, connected, home)
     shown, omitted = _runtime(programs, path, vault, writable)
+    outer = {one: real for one, real in shown.items() if not lies_in(one, given)}
     view = View(
         folder=folder,
         home=at_home,
         read=tuple(read),
         write=tuple(write),
-        runtime=tuple(one for one in shown if not lies_in(one, given)),
+        runtime=tuple(outer),
         protection=protection,
         omitted=tuple(omitted),
-        links=tuple(
-            (one, real)
-            for one, real in shown.items()
-            if one != real and not lies_in(one, given)
-        ),
+        links=tuple(pair for pair in outer.items() if pair[0] != pair[1]),
     )
     for program in programs[:1]:
         _check_visible(program, view, writable)
@@ -165,6 +162,10 @@ def build_view(
 
 def remember_given(view: View, vault: Home) -> None:
     """Record the folders that a command is about to be given, for later starts.
+
+    Args:
+        view: the command's files.
+        vault: AgentVault's home, which has the record.
 
     Raises:
         NotConfinedError: the record cannot be read.
