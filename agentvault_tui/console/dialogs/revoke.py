@@ -106,7 +106,7 @@ class RevokeDialog(Confirm[Revoked]):
         room = height - len(rows) - len(until)
         return [
             *rows,
-            *_section(pen, "Stays ended", effects.stays, width, room),
+            *_section(pen, "Stays", effects.stays, width, room),
             *until,
         ]
 
