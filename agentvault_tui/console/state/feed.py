@@ -104,7 +104,7 @@ class EventWindow:
         """When it was made."""
         self.earlier = 0
         """Changes before that are not in `lines`: the operator's news are later."""
-        self._first_seen = 0
+        self._first_seen: int | None = None
         """The last event before that, once it was read."""
         self._breaks: list[int] = []
         """Numbers over which nothing collapses: a page read back ends somewhere."""
@@ -141,14 +141,18 @@ class EventWindow:
         ]
         return [one for one in lines if not (self.notable and one.key.routine)]
 
+    def _begin(self) -> None:
+        """Note where the first snapshot ends: changes up to there are no news."""
+        if self._first_seen is None and self._mirror.loaded:
+            self._first_seen = self._mirror.last_seq
+
     def _later(self, rows: list[FeedRow]) -> list[FeedRow]:
         """Leave out details of other rows, and count and leave out earlier changes."""
-        self._first_seen = self._first_seen or self._mirror.last_seq
         rows = [row for row in rows if not row.key.housekeeping]
         later = [
             row
             for row in rows
-            if row.word != "changed" or row.anchor > self._first_seen
+            if row.word != "changed" or row.anchor > (self._first_seen or 0)
         ]
         self.earlier = sum(row.count for row in rows) - sum(r.count for r in later)
         return later
@@ -259,6 +263,7 @@ class EventWindow:
 
     def update(self) -> bool:
         """Take new events; return whether there were any."""
+        self._begin()
         events, last = self._mirror.events, self._mirror.last_seq
         replaced = self._ledger != self._mirror.versions.ledger or last < self._seen
         if last == self._seen and not replaced:

@@ -148,7 +148,7 @@ class AuditPane(Pane, can_focus=True):
         since = self.mirror.clock.now() - _PINNED_FOR
         chosen: set[int] = set()
         room = height
-        for rank, spare in enumerate((-1, height // 3, -1)):
+        for rank, spare in enumerate((-1, height // 2, height // 3, -1)):
             for line in reversed(lines):
                 if _rank(line, since) != rank:
                     continue
@@ -339,11 +339,14 @@ class AuditPane(Pane, can_focus=True):
 
 
 def _rank(line: FeedRow, since: datetime) -> int:
-    """Rank a row: it waits for a person, it has mattered *since*, or neither."""
+    """Rank a row: it waits, says who stopped what *since* then, matters, or not."""
     if line.word == "waiting":
         return 0
-    matters = line.word in _PINNED or words.loud(line.head)
-    return 1 if matters and line.at > since else 2
+    if line.at <= since:
+        return 3
+    if line.word == "changed" and words.loud(line.head):
+        return 1
+    return 2 if line.word in _PINNED else 3
 
 
 class FeedPane(AuditPane):

@@ -60,7 +60,7 @@ def test_a_resize_and_back_keeps_the_cursor_and_the_paint(
         _go(screen, "finance-agent")
         wide = _redrawn(screen)
         screen.resize(40, 10)
-        screen.read_until(lambda _: _cursor(screen) == "finance-ag…")
+        screen.read_until(lambda _: _cursor(screen).startswith("fin"))
         narrow = screen.display
         assert _redrawn(screen) == narrow
         screen.resize(120, 40)

@@ -71,6 +71,25 @@ async def test_no_reason_stands_without_its_row(
             assert first.lstrip()[:2].isdigit()
 
 
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_revocation_stays_over_the_denials_that_follow_it(
+    fake: FakeOperator, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    """Who stopped what is the last of the changes to leave."""
+    agents = [fake.add_agent(f"agent-{n}", "read:email") for n in range(60)]
+    app = console(fake.socket, tmp_path)
+    async with running(app, size) as pilot:
+        root = {"kind": "operator", "id": "op_1", "name": "root"}
+        fake.add_event("agent.revoked", agents[0], actor=root)
+        for agent in agents[1:]:
+            fake.decide(agent, "read:email", "denied", reason="agent_revoked")
+        await settle(pilot, lambda: app.desk.mirror.last_seq == fake.head)
+        app.watch_screen.pulse()
+        await pilot.pause()
+        assert "agent revoked by root" in text(app, "audit")
+        assert "its agent is revoked" in text(app, "audit")
+
+
 async def test_set_up_is_one_line_and_never_a_row(
     fake: FakeOperator, tmp_path: Path
 ) -> None:
