@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,17 @@ scope = "read:calendar"
 """
 
 
+@cache
+def no_tenant() -> str:
+    """Return the issuer of a tenant that does not answer, the same for all brokers."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return f"http://127.0.0.1:{taken.getsockname()[1]}/"
+
+
 def configured(folder: Path, store: Database) -> None:
     """Make a home of the team; its tenant does not answer, and is not asked."""
     folder.mkdir(mode=0o700)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        issuer = f"http://127.0.0.1:{taken.getsockname()[1]}/"
-    tenant = f"[tenant]\nissuer = {json.dumps(issuer)}\nclient_id = 'console'\n"
+    tenant = f"[tenant]\nissuer = {json.dumps(no_tenant())}\nclient_id = 'console'\n"
     folder.joinpath("config.toml").write_text(of_team(store) + tenant)
 
 
