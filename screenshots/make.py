@@ -110,7 +110,7 @@ async def picture(pilot: Pilot[int]) -> str:
 def at_home(svg: str, folder: Path) -> str:
     """Write *folder* as a home, as a shell does; what is drawn stays as wide."""
     return re.sub(
-        rf"{re.escape(str(folder))}(/[\w.-]+)",
+        rf"{re.escape(str(folder))}((?:/[\w.-]+)?)",
         lambda found: f"~{found[1]}".ljust(len(found[0]), "\u00a0"),
         svg,
     )
