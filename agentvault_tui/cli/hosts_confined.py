@@ -82,7 +82,7 @@ def connect_confined(session: CliSession, host: str, ref: str, *, write: bool) -
     files = [_inside(file, home) for file in FILES_OF[host](run, home, managed=False)]
     for file in files:
         check_unlinked(file.path, home)
-    # Written anew: the agent may have left a setting there that turns hooks off.
+    # Not merged: the agent may have left a setting there that turns hooks off.
     texts = [(file, fresh(file)) for file in files]
     line = ["agentvault", "run", "--agent", agent.name, "--confine", "--"]
     line += _PROGRAMS[host]

@@ -354,6 +354,13 @@ class ConsoleApp(Keyed, App[int]):
         """Take nothing for painted: each terminal keeps something else."""
         self.painter.forget()
 
+    def action_command_palette(self) -> None:
+        """Open the palette, unless it is open."""
+        from agentvault_tui.console.palette import CommandFinder  # noqa: PLC0415
+
+        if not isinstance(self.screen, CommandFinder):
+            self.push_screen(CommandFinder(id="--command-palette"))
+
     def action_redraw(self) -> None:
         self.painter.forget()
         self.screen.refresh()

@@ -7,11 +7,14 @@ from functools import partial
 from itertools import chain, islice
 from typing import Any, Final
 
+from textual import on
 from textual.app import App, SystemCommand
 from textual.binding import ActiveBinding
-from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.command import CommandPalette, DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
 from textual.screen import Screen
+from textual.widgets import Input
+from textual.worker import Worker, WorkerState
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import key_name
@@ -107,6 +110,37 @@ def _actions(
 def _shown(text: str, what: str) -> Content:
     """Draw a name and its kind; Textual would read the latter as markup."""
     return Content.assemble(text, "\n", (what, "$text-muted"))
+
+
+class CommandFinder(CommandPalette):
+    """Textual's palette, in which Enter waits for the results of the whole text.
+
+    It would run the first result of an earlier text: another agent's.
+    """
+
+    _is_submitted = False
+    """Whether Enter came before the results."""
+
+    @on(Input.Submitted)
+    def _await_results(self, event: Input.Submitted) -> None:
+        """Keep Enter from the palette's own handler while a search is under way."""
+        if any(self._searches(one) and not one.is_finished for one in self.workers):
+            event.prevent_default().stop()
+            self._is_submitted = True
+
+    @on(Input.Changed)
+    def _forget_submission(self) -> None:
+        self._is_submitted = False
+
+    def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
+        """Run the first result if Enter waits for the search that has ended."""
+        ended = event.state is WorkerState.SUCCESS and self._searches(event.worker)
+        if ended and self._is_submitted:
+            self._is_submitted = False
+            self._select_or_command()
+
+    def _searches(self, worker: Worker[object]) -> bool:
+        return worker.group == self._GATHER_COMMANDS_GROUP
 
 
 class NamedCommands(Provider):

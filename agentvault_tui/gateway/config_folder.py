@@ -155,7 +155,7 @@ class ConfigFolder(Generic[_ItemT]):
         return {self._path(f"{name}.toml"): self._texts[name] for name in self._items}
 
     def restore(self, texts: Mapping[str, str | None]) -> None:
-        """Put in force sources, by path, that were before and still parse; None: none.
+        """Activate the sources that were active before; None removes one.
 
         An edit of one of them has to be admitted again.
         """

@@ -533,7 +533,7 @@ class SeatInfo(WireShape[Text, Time], kw_only=True):
     """The operator's missing rights, each with the broker's reason."""
 
     @property
-    def known_as(self) -> str:
+    def display_name(self) -> str:
         """The name, and the role if there is one."""
         return f"{self.name} ({self.role})" if self.role else self.name
 

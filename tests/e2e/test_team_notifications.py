@@ -116,6 +116,7 @@ def test_a_flood_of_the_channel_itself_delays_no_revocation_and_is_warned_of(
             )
         )
     check_revocations(brokers, flooding(own_store, superuser, *channels))
+    assert all("Too many notifications" in " ".join(warnings(one)) for one in brokers)
 
 
 def warnings(broker: Vault) -> list[str]:

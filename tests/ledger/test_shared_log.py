@@ -340,6 +340,7 @@ async def test_a_log_that_is_closed_has_no_connection(store: Database) -> None:
         " AND application_name = 'agentvault'"
     )
     await until(lambda: store.run(there) == [(0,)])
+    assert store.run(there) == [(0,)]
 
 
 def _new() -> str:

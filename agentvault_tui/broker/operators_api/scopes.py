@@ -69,6 +69,7 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
     async def change(
         request: Request, body: asks.ScopesRequest, agent: Agent
     ) -> Response:
+        """Carry out or hold a request that was read; removed rights end first."""
         if body.serves is UNSET and body.resources is UNSET and not body.grant:
             less = Wanted((), "", agent.id)
             return await changing.settle(request, body, less)
@@ -76,7 +77,7 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
             return refusal
         seat, taken = operator_of(request), None
         if body.ungrant and await authority.by_factor(seat):
-            # Taking waits for nobody: not for the proof that the giving needs.
+            # Removed rights end at once; the proof is for what is granted.
             actor = await authority.actor(seat, Need.CUT, agent.id)
             gone = frozenset(body.ungrant)
             ends = agent.id, frozenset[str](), gone, actor

@@ -205,8 +205,8 @@ def described(
         return before
     fields = asdict(entry)
     del fields["delegates"], fields["from_template"]
-    known_as = before.credential.subject if before else None
-    same = known_as is not None and fields["subject"] == known_as
+    registered = before.credential.subject if before else None
+    same = registered is not None and fields["subject"] == registered
     if same:
         del fields["subject"]  # its issuer may be gone from the settings since
     try:

@@ -74,7 +74,7 @@ def factor(
     return [*rows, EMPTY] if len(rows) < height else rows
 
 
-def asked(
+def request_rows(
     facts: StepUpFacts, pen: Pen, width: int, room: int, title: int
 ) -> tuple[list[Row], str]:
     """Write the request in *room* rows, and return a headline for the title.

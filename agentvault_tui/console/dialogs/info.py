@@ -336,7 +336,7 @@ class OperatorsDialog(Scrolled):
     def _own(self, pen: Pen, width: int) -> list[Row]:
         """Word the operator's own identity here, and the missing rights."""
         me = self.desk.mirror.presence.me
-        identity = f", as {me.known_as}" if me and me.signed_in else ""
+        identity = f", as {me.display_name}" if me and me.signed_in else ""
         rows: list[Row] = [((f"You are here too{identity}.", pen.palette.muted),)]
         for why in me.refused.values() if me else ():
             rows += pen.paragraph(f"Not for you: {why}.", width, pen.palette.waiting)

@@ -135,13 +135,13 @@ class RevokeDialog(Confirm[Revoked]):
         if not row.revoked:
             return (
                 "It was restored since, and is served: what it asks for now is decided "
-                "as before. What was ended stays ended."
+                "as before. Ended tokens and step-ups do not come back."
             )
         key = self.desk.key("restore", "u")
         where = "" if ended.everywhere else " at this broker"
         return (
             f"Its next request{where} is refused. {key} restores it; "
-            "what was ended stays ended."
+            "ended tokens do not come back."
         )
 
     def act(self) -> Awaitable[Revoked]:

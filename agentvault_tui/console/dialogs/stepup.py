@@ -14,7 +14,7 @@ from textual.widgets import Input
 
 from agentvault_tui.console.desk import Desk, open_page, share_link
 from agentvault_tui.console.dialogs.base import REQUEST_KEYS, Dialog, SheetPage
-from agentvault_tui.console.dialogs.factor import asked, factor, under_wish
+from agentvault_tui.console.dialogs.factor import factor, request_rows, under_wish
 from agentvault_tui.console.dialogs.key_prompt import KeyPrompt
 from agentvault_tui.console.dialogs.past_decisions import StepUpHistory
 from agentvault_tui.console.dialogs.prompt import DeskPrompt, ways
@@ -155,7 +155,7 @@ class StepUpDialog(Dialog[None]):
             body = factor(facts, times, pen, size, self.desk, picture=picture)
             body = under_wish(body, facts, pen, width, room)
         elif row.open:
-            body, about = asked(facts, pen, width, room, width - cells(remark))
+            body, about = request_rows(facts, pen, width, room, width - cells(remark))
         else:
             ours = self._asked_here or self.stepup_id in self.desk.begun
             elsewhere = self.opened.open and not ours

@@ -129,16 +129,16 @@ def _share(
     mirror: Mirror, line: FeedRow, columns: FeedColumns, mark: str
 ) -> tuple[str, str]:
     """Share the detail between the first line and one below: each part whole."""
-    beside, below, spare = "", "", ""
+    inline, below, spare = "", "", ""
     for text, needed in _parts(mirror, line, columns, mark):
-        more = f"{beside}  {text}" if beside else text
+        more = f"{inline}  {text}" if inline else text
         if cell_width(more) <= columns.detail:
-            beside = more
+            inline = more
         elif needed or below:
             below = f"{below}  {text}" if below else f"{spare}{text}"
         elif text.startswith("since ") and not below:
             spare = f"{text}  "
-    return beside, below
+    return inline, below
 
 
 def draw_feed_row(
@@ -173,8 +173,8 @@ def draw_feed_row(
     row.append((f"{line.word:<{_WORD}}", words.style(p, line.state)))
     if columns.detail <= 1:
         return [tuple(row)]
-    beside, below = _share(mirror, line, columns, mark)
-    row.append((pen.own(beside), p.text))
+    inline, below = _share(mirror, line, columns, mark)
+    row.append((pen.own(inline), p.text))
     rows: list[Row] = [tuple(row)]
     if below:
         room = max(columns.width - columns.lead - 2, 4)

@@ -161,7 +161,7 @@ class DecisionCommands:
                 since = self.mirror.last_seq
                 await self.desk.link.restore(agent.id)
                 offer_undo(self.desk, agent, since)
-                message = f"{agent.name} is served again. What was ended stays ended."
+                message = f"{agent.name} is served again. Its ended tokens stay ended."
                 return (
                     f"{message} undo revokes it again, within {UNDO_SECONDS:.0f} s.",
                 )

@@ -187,7 +187,7 @@ class ReadCommands:
             sentence = "Nobody else is connected." if presence.you else "Nobody knows."
             self.say(sentence)
         if presence.me and presence.me.signed_in:
-            self.say(f"You are {presence.me.known_as}.")
+            self.say(f"You are {presence.me.display_name}.")
 
     # All about one thing
 

@@ -246,6 +246,7 @@ class ChangePane(ReadPane[PlannedChangeInfo]):
         }
 
     def row(self, row: PlannedChangeInfo, width: int) -> Row:
+        """Draw how often decisions change, whose, and from which answer to which."""
         pen, p, shown = self.pen, self.pen.palette, self.mirror.intake.shown
         name = pen.column(self.mirror.agent_name(row.agent), _NAME)
         scope = pen.column(shown(row.scope), max(width - _NAME - 40, 8))

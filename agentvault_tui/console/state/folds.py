@@ -159,7 +159,7 @@ class FeedRow:
         turn = first.turn
         self.first: datetime = turn.time
         self.first_seq = self.anchor = turn.seq
-        """Anchor: the number of its latest outcome. Rows stand in this order."""
+        """Anchor: the number of its latest outcome. Rows are in this order."""
         self.kinds = 1
         """How many rows of a flood are collapsed into this one."""
         self.deeds: frozenset[str] = frozenset()

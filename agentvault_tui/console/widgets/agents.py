@@ -125,9 +125,9 @@ def _card(
     ]
 
 
-def _named(pen: Pen, agent: AgentRow, look: Attention, width: int, beside: int) -> Row:
+def _named(pen: Pen, agent: AgentRow, look: Attention, width: int, used: int) -> Row:
     """Write a name as wide as a column, and wider if it would be cut."""
-    free = width - beside - 2
+    free = width - used - 2
     wide = max(min(_NAME, width - 30), min(cell_width(agent.name), free), 8)
     who = pen.middle(agent.name, wide)
     return ((who + " " * (wide + 1 - cell_width(who)), _name_style(pen, look)),)

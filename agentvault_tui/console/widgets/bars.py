@@ -124,7 +124,7 @@ class Masthead(Pane):
         if me is None or not me.signed_in:
             return ()
         decides = p.waiting if me.refused else p.text
-        return ((self.pen.clip(me.known_as, 30), decides),)
+        return ((self.pen.clip(me.display_name, 30), decides),)
 
     def _others(self) -> Row:
         others = self.mirror.presence.colleagues

@@ -132,6 +132,7 @@ async def test_the_audit_opens_from_a_list(board: Board) -> None:
     await settle(pilot, lambda: isinstance(pilot.app.screen, AuditScreen))
     await pilot.press("escape")
     await settle(pilot, lambda: isinstance(pilot.app.screen, CallsScreen))
+    assert isinstance(pilot.app.screen, CallsScreen)
 
 
 async def test_the_cursor_is_a_call_and_not_a_row(board: Board) -> None:

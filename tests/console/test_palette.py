@@ -1,0 +1,43 @@
+"""The palette finds commands and agents by name, and runs what the whole text finds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.console_scenes import busy, console, running, settle
+from support.fake_operator import FakeOperator
+from textual.widgets import Input
+
+from agentvault_tui.console.palette import NamedCommands
+
+pytestmark = pytest.mark.slow
+
+
+async def test_enter_runs_no_result_of_an_earlier_text(
+    fake: FakeOperator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who types fast would go to another agent, and revoke that one."""
+    search, goes_on = NamedCommands.search, asyncio.Event()
+
+    async def slow(self: NamedCommands, query: str) -> AsyncIterator[Any]:
+        if len(query) > 1:
+            await goes_on.wait()
+        async for hit in search(self, query):
+            yield hit
+
+    monkeypatch.setattr(NamedCommands, "search", slow)
+    busy(fake)
+    app = console(fake.socket, tmp_path)
+    async with running(app, (120, 40)) as pilot:
+        watch: Any = app.watch_screen
+        await pilot.press("colon")
+        await settle(pilot, lambda: isinstance(app.focused, Input))
+        await pilot.press(*"finance", "enter")
+        goes_on.set()
+        await settle(pilot, lambda: app.screen is watch)
+        await settle(pilot, lambda: watch.chosen.name == "finance-agent")
+        assert watch.chosen.name == "finance-agent"
