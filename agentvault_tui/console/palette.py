@@ -89,7 +89,7 @@ def _target(screen: Screen[object], name: str) -> str:
 
 def _actions(
     app: App[Any], screen: Screen[object]
-) -> Iterator[tuple[str, str, str, Callable[[], object]]]:
+) -> Iterator[tuple[str, str, str, Callable[[], Awaitable[object]]]]:
     """Yield the actions of keys at the focus, each action once."""
     actions: dict[str, list[ActiveBinding]] = {}
     for active in screen.active_bindings.values():
@@ -169,7 +169,18 @@ class NamedCommands(Provider):
     def _targeted(self) -> Iterator[Command]:
         for name, words, keys, act in _actions(self.app, self.screen):
             if target := _target(self.screen, name):
-                yield self._clip(f"{words}: {target}"), keys, act
+                on_it = partial(self._act_on, name, target, act)
+                yield self._clip(f"{words}: {target}"), keys, on_it
+
+    async def _act_on(
+        self, name: str, target: str, act: Callable[[], Awaitable[object]]
+    ) -> None:
+        """Act, unless the cursor is on another agent than the command names."""
+        if _target(self.screen, name) == target:
+            await act()
+        else:
+            text = f"Nothing was done: the cursor is not on {target} any more"
+            self.app.notify(self._clip(text), markup=False)
 
     def _stepups(self) -> Iterator[Command]:
         for row in self._desk.mirror.open_stepups():

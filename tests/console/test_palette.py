@@ -12,6 +12,7 @@ from support.console_scenes import busy, console, running, settle
 from support.fake_operator import FakeOperator
 from textual.widgets import Input
 
+from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.palette import NamedCommands
 
 pytestmark = pytest.mark.slow
@@ -41,3 +42,43 @@ async def test_enter_runs_no_result_of_an_earlier_text(
         await settle(pilot, lambda: app.screen is watch)
         await settle(pilot, lambda: watch.chosen.name == "finance-agent")
         assert watch.chosen.name == "finance-agent"
+
+
+async def test_a_command_acts_on_the_agent_that_it_names(
+    fake: FakeOperator, tmp_path: Path
+) -> None:
+    """The cursor may be on another one once it runs."""
+    busy(fake)
+    app = console(fake.socket, tmp_path)
+    async with running(app, (120, 40)) as pilot:
+        watch: Any = app.watch_screen
+        await settle(pilot, lambda: watch.chosen is not None)
+        named = watch.chosen.name
+        found = [
+            hit
+            async for hit in NamedCommands(watch).search(f"revoke: {named}")
+            if str(hit.text).endswith(named)
+        ]
+        await pilot.press("j")
+        assert watch.chosen.name != named
+        await found[0].command()
+        assert app.screen is watch
+        await pilot.press("k")
+        await found[0].command()
+        await settle(pilot, lambda: isinstance(app.screen, RevokeDialog))
+        assert app.screen.agent.name == named
+
+
+async def test_no_command_is_about_the_newest_event(
+    fake: FakeOperator, tmp_path: Path
+) -> None:
+    """It is another one a moment later."""
+    busy(fake)
+    app = console(fake.socket, tmp_path)
+    async with running(app, (120, 40)) as pilot:
+        watch: Any = app.watch_screen
+        await settle(pilot, lambda: watch.feed.under_cursor is not None)
+        assert watch.feed.follow
+        texts = [str(one.text) async for one in NamedCommands(watch).discover()]
+        assert texts
+        assert not [one for one in texts if "event's agent" in one.lower()]

@@ -277,6 +277,8 @@ class Watch(FilteredScreen):
     # What keys act on
 
     def applies(self, name: str | None) -> bool:
+        if name == "agent" and self.feed.follow:
+            return False  # the newest event is another one a moment later
         if name == "acknowledge":
             if self.desk.past:
                 return False
