@@ -69,7 +69,7 @@ async def test_a_command_acts_on_the_agent_that_it_names(
         assert app.screen.agent.name == named
 
 
-async def test_no_command_is_about_the_newest_event(
+async def test_no_command_names_the_agent_of_the_newest_event(
     fake: FakeOperator, tmp_path: Path
 ) -> None:
     """It is another one a moment later."""

@@ -277,8 +277,6 @@ class Watch(FilteredScreen):
     # What keys act on
 
     def applies(self, name: str | None) -> bool:
-        if name == "agent" and self.feed.follow:
-            return False  # the newest event is another one a moment later
         if name == "acknowledge":
             if self.desk.past:
                 return False
@@ -289,7 +287,8 @@ class Watch(FilteredScreen):
     def target(self, name: str) -> str:
         if name != "agent":
             return super().target(name)
-        event = self.feed.under_cursor
+        # The newest event of a feed that follows is another one a moment later.
+        event = None if self.feed.follow else self.feed.under_cursor
         has_agent = event is not None and event.agent_id
         return (
             self.desk.mirror.agent_name(event.agent_id) if event and has_agent else ""
