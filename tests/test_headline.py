@@ -33,11 +33,7 @@ from agentvault_tui.headline import gist, headline, wish
             "send email, 500 recipients, on gmail:me",
         ),
         (
-            {
-                "action": "delete:records",
-                "resource": "crm:88",
-                "parameters": {},
-            },
+            {"action": "delete:records", "resource": "crm:88", "parameters": {}},
             "delete records on crm:88",
         ),
         (
@@ -67,12 +63,7 @@ from agentvault_tui.headline import gist, headline, wish
             "change: replace the policy",
         ),
         (
-            {
-                "action": "x",
-                "resource": None,
-                "parameters": {},
-                "connection": "google",
-            },
+            {"action": "x", "resource": None, "parameters": {}, "connection": "google"},
             "have a token of the account at google",
         ),
     ],

@@ -169,8 +169,7 @@ def slowest(pattern: re.Pattern[Any], *, searched: bool) -> tuple[float, str]:
 
 
 @pytest.mark.parametrize(
-    "text",
-    [r"(a+)+b", r"(?:\w|\d+)*!", r"a/b(?:;[ \t]*(?:[\w]+=[^\s\";,]+)?[ \t]*)*"],
+    "text", [r"(a+)+b", r"(?:\w|\d+)*!", r"a/b(?:;[ \t]*(?:[\w]+=[^\s\";,]+)?[ \t]*)*"]
 )
 def test_a_pattern_that_backtracks_is_found(text: str) -> None:
     """The last one once read media types: 85 bytes held the event loop for days."""

@@ -58,9 +58,7 @@ def shape(path: Path) -> Shape:
     return found
 
 
-REMAINING = {
-    "Account",
-}
+REMAINING = {"Account"}
 """Class names that several files still have."""
 
 

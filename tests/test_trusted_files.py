@@ -87,9 +87,7 @@ def test_settings_are_read_like_every_other_file(home: Home) -> None:
         read_text(home.policy_file, home.config)
 
 
-def test_settings_that_others_only_read_are_put_right(
-    home: Home,
-) -> None:
+def test_settings_that_others_only_read_are_put_right(home: Home) -> None:
     """A start closes them with a warning, also in an open home."""
     home.data.chmod(0o755)
     path = shared(home, "config.toml", 0o644)
@@ -165,9 +163,7 @@ def test_a_file_that_a_library_reads_by_its_path_is_checked(
     assert mode_of(path) == mode
 
 
-def test_a_file_in_a_folder_that_others_can_write_to_is_refused(
-    tmp_path: Path,
-) -> None:
+def test_a_file_in_a_folder_that_others_can_write_to_is_refused(tmp_path: Path) -> None:
     """They could replace it; so could they a link on the way."""
     folder = tmp_path / "shared"
     folder.mkdir()

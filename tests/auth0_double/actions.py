@@ -9,14 +9,7 @@ from agentvault_tui.model import new_id
 from agentvault_tui.tenant.management import wire
 from agentvault_tui.tenant.management.wire import ApiError, bad_body
 from agentvault_tui.tenant.store import Document, Objects, Store
-from auth0_double.bodies import (
-    checked,
-    flag,
-    one_of,
-    table,
-    tables,
-    text,
-)
+from auth0_double.bodies import checked, flag, one_of, table, tables, text
 from auth0_double.calls import Answer, Call, Endpoint
 
 TRIGGERS: Final = {

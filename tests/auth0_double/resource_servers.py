@@ -10,15 +10,7 @@ from agentvault_tui.tenant.apis import Apis, ResourceServer
 from agentvault_tui.tenant.management import wire
 from agentvault_tui.tenant.management.wire import ApiError, no_api
 from agentvault_tui.tenant.store import Document, Objects, Store, merged
-from auth0_double.bodies import (
-    checked,
-    flag,
-    integer,
-    one_of,
-    table,
-    tables,
-    text,
-)
+from auth0_double.bodies import checked, flag, integer, one_of, table, tables, text
 from auth0_double.calls import Answer, Call, Endpoint
 
 _CHANGES: Final = {

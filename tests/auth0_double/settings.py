@@ -7,14 +7,7 @@ from typing import Any, Final
 
 from agentvault_tui.tenant.management.wire import ApiError, bad_body
 from agentvault_tui.tenant.store import Store, merged
-from auth0_double.bodies import (
-    checked,
-    flag,
-    integer,
-    one_of,
-    table,
-    text,
-)
+from auth0_double.bodies import checked, flag, integer, one_of, table, text
 from auth0_double.calls import Answer, Call, Endpoint
 
 _SETTINGS, _FACTORS, _POLICIES = "tenant_settings", "guardian_factors", "mfa_policies"

@@ -11,11 +11,7 @@ from agentvault_tui.clock import iso
 from agentvault_tui.errors import UsageError
 from agentvault_tui.tenant.journal import of_epoch
 from agentvault_tui.tenant.management import wire
-from agentvault_tui.tenant.management.wire import (
-    ApiError,
-    bad_body,
-    bad_query,
-)
+from agentvault_tui.tenant.management.wire import ApiError, bad_body, bad_query
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.store import Store, merged
 from agentvault_tui.tenant.users import CONNECTION, User, checked_name

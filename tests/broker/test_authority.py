@@ -32,11 +32,7 @@ from agentvault_tui.web.sockets import Peer
 CUTS = ("revoke", "panic", "deny", "ungrant", "narrow by files")
 GIFTS = ("restore", "lift", "register", "grant", "secret", "widen by files")
 DEEDS = (*CUTS, *GIFTS, "approve")
-BY_ROLE = {
-    "viewer": set(),
-    "operator": {*CUTS, *GIFTS},
-    "approver": set(DEEDS),
-}
+BY_ROLE = {"viewer": set(), "operator": {*CUTS, *GIFTS}, "approver": set(DEEDS)}
 
 
 class Seat:
@@ -269,10 +265,7 @@ async def test_no_approval_follows_the_removal_of_its_approver_in_the_chain(
     ids=["one of two", "repeated"],
 )
 async def test_an_approval_ends_whose_person_is_removed_while_it_is_recorded(
-    seat: Seat,
-    monkeypatch: pytest.MonkeyPatch,
-    kind: EventType,
-    repeat: Repeat | None,
+    seat: Seat, monkeypatch: pytest.MonkeyPatch, kind: EventType, repeat: Repeat | None
 ) -> None:
     """It counts neither with another person's nor for another request."""
     bench, stepups = seat.bench, seat.bench.broker.stepups

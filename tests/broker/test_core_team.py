@@ -124,8 +124,7 @@ async def test_of_two_agents_with_one_name_one_is_registered(
 ) -> None:
     """Also where two operators do so at two brokers at once."""
     made = await asyncio.gather(
-        *(one.agent("same", "read:calendar") for one in brokers),
-        return_exceptions=True,
+        *(one.agent("same", "read:calendar") for one in brokers), return_exceptions=True
     )
     assert Counter(map(type, made)) == {Agent: 1, OvertakenError: 2}
 
@@ -164,9 +163,7 @@ async def test_a_secret_that_was_replaced_gets_nothing_at_another_broker(
     assert told == (401, "invalid_client")
 
 
-async def test_a_limit_is_passed_by_none_across_brokers(
-    brokers: list[Broker],
-) -> None:
+async def test_a_limit_is_passed_by_none_across_brokers(brokers: list[Broker]) -> None:
     """Of 63 requests at three brokers at once ten are allowed, the limit's count."""
     agent = await brokers[0].agent("one", "write:calendar")
     await known(brokers)
@@ -472,10 +469,7 @@ async def test_a_home_that_was_not_in_step_starts_with_the_team_s_policy(
 
 
 async def test_what_others_record_while_a_broker_starts_is_known_to_it(
-    brokers: list[Broker],
-    short: Path,
-    store: Database,
-    monkeypatch: pytest.MonkeyPatch,
+    brokers: list[Broker], short: Path, store: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A revocation between its reading of the state and its memory of it holds."""
     a = brokers[0]

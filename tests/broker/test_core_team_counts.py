@@ -165,9 +165,7 @@ async def test_a_volley_uses_up_all_that_was_approved(
     assert [one.left for one in left if one] == [0, 0, 0]
 
 
-async def test_a_denial_at_one_broker_cools_down_at_all(
-    brokers: list[Broker],
-) -> None:
+async def test_a_denial_at_one_broker_cools_down_at_all(brokers: list[Broker]) -> None:
     """From its reply on, also where it is not known yet; the pauses double as one."""
     a, b, c = brokers
     agent = await a.agent("payer", "send:payment")

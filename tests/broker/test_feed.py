@@ -23,9 +23,7 @@ from agentvault_tui.model import AgentStatus
 from agentvault_tui.model.event import LOOSENED, EventType
 
 
-async def test_a_restored_agent_is_sent_as_active(
-    bench: Bench,
-) -> None:
+async def test_a_restored_agent_is_sent_as_active(bench: Bench) -> None:
     """A frame for another change of the commit does not put the revoked agent back."""
     agent = await bench.agent()
     await revoke.revoke_agent(bench.broker, agent.id, "drill", OPERATOR)

@@ -72,9 +72,7 @@ def test_bursts_with_pauses_are_within_the_budget_too(clock: ManualClock) -> Non
     assert decided <= BURST + RATE * 60 * SPAN + 60
 
 
-def test_a_flooding_agent_is_limited_until_it_keeps_still(
-    clock: ManualClock,
-) -> None:
+def test_a_flooding_agent_is_limited_until_it_keeps_still(clock: ManualClock) -> None:
     """However slowly it goes on; another agent is not touched by it."""
     floods = flooding(clock)
     for _ in range(5):

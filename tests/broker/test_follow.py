@@ -29,10 +29,7 @@ from agentvault_tui.broker.core import CallsCut
 from agentvault_tui.broker.follow import _recording, follow
 from agentvault_tui.broker.usecases.delegate import change_delegates, pass_on
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
-from agentvault_tui.broker.usecases.policy_change import (
-    keep_policy,
-    reload_policy,
-)
+from agentvault_tui.broker.usecases.policy_change import keep_policy, reload_policy
 from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
 from agentvault_tui.broker.usecases.register import register
 from agentvault_tui.broker.usecases.request import request_token
@@ -499,9 +496,7 @@ async def test_a_person_who_was_changed_elsewhere_is_signed_out_here(
     assert sessions.of(OPERATOR.id) is None
 
 
-async def test_repeats_of_an_approver_who_was_removed_elsewhere_end(
-    pair: Pair,
-) -> None:
+async def test_repeats_of_an_approver_who_was_removed_elsewhere_end(pair: Pair) -> None:
     """All brokers see it, and one of them records it."""
     _, stepup = await hold(pair.bench)
     await begin_approval(

@@ -18,14 +18,7 @@ from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.stepup_end import expire_due
 from agentvault_tui.clock import Deadline
 from agentvault_tui.ledger import verify_ledger
-from agentvault_tui.model import (
-    Action,
-    StepUpStatus,
-    Token,
-    TokenId,
-    TokenKind,
-    new_id,
-)
+from agentvault_tui.model import Action, StepUpStatus, Token, TokenId, TokenKind, new_id
 
 CALENDAR = Action(scopes=("write:calendar",), action="write:calendar")
 

@@ -297,11 +297,7 @@ async def test_a_home_that_was_away_has_the_secrets_of_now(
 
 @pytest.mark.parametrize("then", [OTHER, None], ids=["replaced", "removed"])
 async def test_secrets_from_an_old_backup_are_no_edit(
-    a: Member,
-    homes: list[Home],
-    clock: ManualClock,
-    store: Database,
-    then: str | None,
+    a: Member, homes: list[Home], clock: ManualClock, store: Database, then: str | None
 ) -> None:
     """They are kept beside; what was replaced or removed since stays so everywhere."""
     await put(a, "api", VALUE)

@@ -19,9 +19,7 @@ from agentvault_tui.broker import team_key
 from agentvault_tui.broker.follow import join_team
 from agentvault_tui.broker.riders import Rider, ride
 from agentvault_tui.broker.team_key import TEAM_KEY, KeyRecord, TeamKey
-from agentvault_tui.broker.tenant_process import (
-    team_client_id,
-)
+from agentvault_tui.broker.tenant_process import team_client_id
 from agentvault_tui.broker.vault_access import VaultUser, VaultUsers, VaultUsersSeal
 from agentvault_tui.errors import ConflictError, LedgerError, SealedError, UsageError
 from agentvault_tui.gateway.gateway import Gateway
@@ -265,9 +263,7 @@ async def test_a_key_is_made_in_the_record_of_its_proof(brokers: list[Broker]) -
     assert event.reason == "team key made"
 
 
-async def test_of_two_keys_made_at_once_one_is_the_teams(
-    brokers: list[Broker],
-) -> None:
+async def test_of_two_keys_made_at_once_one_is_the_teams(brokers: list[Broker]) -> None:
     """The other broker says so, and keeps nothing of its own."""
     made = await asyncio.gather(
         *(key_of(one).make(OPERATOR, lost=False) for one in brokers),

@@ -78,8 +78,7 @@ def test_add_with_a_public_key_gives_no_secret(av: Run, tmp_path: Path) -> None:
     public = tmp_path / "public.pem"
     public.write_bytes(
         key.public_key().public_bytes(
-            serialization.Encoding.PEM,
-            serialization.PublicFormat.SubjectPublicKeyInfo,
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
     )
     private = tmp_path / "private.pem"

@@ -398,11 +398,7 @@ def test_settings_that_are_wrong_are_named(cli: Run, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "line",
-    [
-        ("serve", "--listen", "127.0.0.1:0"),
-        ("demo", "--headless", "--for", "1"),
-    ],
+    "line", [("serve", "--listen", "127.0.0.1:0"), ("demo", "--headless", "--for", "1")]
 )
 def test_an_unknown_log_level_is_one_line(
     line: tuple[str, ...], process: Run, tmp_path: Path

@@ -35,15 +35,15 @@ def client(broker: Broker) -> OperatorClient:
     return OperatorClient(Home(broker.home, broker.home).operator_socket)
 
 
-def last(av: Run) -> dict[str, Any]:
-    (event,) = av("audit", "tail", "-n", "1", "--json").lines
-    return dict(event)
+def last(av: Run, agent: Agent) -> dict[str, Any]:
+    """Return the agent's last event: the broker may have recorded others since."""
+    return dict(av("audit", "search", "--agent", agent.id, "--json").lines[-1])
 
 
 def test_show_tells_an_event_and_computes_its_link(av: Run, agent: Agent) -> None:
     """All members, the raw body, both hashes, and that they hold; JSON the same."""
     agent.ask("send:payment", {"amount": 4200, "currency": "USD"})
-    seq = str(last(av)["seq"])
+    seq = str(last(av, agent)["seq"])
     answer = av("audit", "show", seq, "--json")
     shown = answer.json
     assert answer.code == 0
@@ -69,7 +69,7 @@ def test_show_says_when_the_link_does_not_hold(
 ) -> None:
     """A body that is not the hashed one ends in a word and exit code 1."""
     agent.ask("read:calendar", {})
-    seq = str(last(av)["seq"])
+    seq = str(last(av, agent)["seq"])
     whole = Proof.read
 
     def forged(link: LinkInfo, ledger: str) -> Proof:
@@ -87,7 +87,7 @@ def test_show_says_when_the_broker_tells_another_event_than_it_proves(
 ) -> None:
     """A link that holds proves its own body, and not what stands beside it."""
     agent.ask("read:calendar", {})
-    seq = str(last(av)["seq"])
+    seq = str(last(av, agent)["seq"])
     whole = OperatorClient.call
 
     def lies(client: OperatorClient, call: Any, *given: Any, **more: Any) -> Any:
@@ -105,7 +105,7 @@ def test_show_says_when_the_broker_tells_another_event_than_it_proves(
 def test_agent_text_in_tables_has_no_escape_sequence(av: Run, agent: Agent) -> None:
     """Hostile text reaches no terminal as it is, in no member and not in the body."""
     agent.ask("read:calendar", {HOSTILE: HOSTILE}, HOSTILE)
-    out = av("audit", "show", str(last(av)["seq"])).out
+    out = av("audit", "show", str(last(av, agent)["seq"])).out
     assert all(row.isprintable() for row in out.split("\n"))
 
 
@@ -120,11 +120,10 @@ def test_audit_show_exits_four_for_no_event_and_two_for_no_number(av: Run) -> No
 def test_proofs_of_many_events_are_read_in_one_request(
     av: Run, agent: Agent, client: OperatorClient
 ) -> None:
-    """Each link asked for comes with the hash before it, from the genesis on."""
+    """Each link that exists comes with the hash before it, from the genesis on."""
     agent.ask("read:calendar", {})
-    head = last(av)["seq"]
-    asked = f"1,2,{head},{head + 1}"
-    page = client.call(calls.LINKS, LinksQuery(seq=asked))
+    head = last(av, agent)["seq"]
+    page = client.call(calls.LINKS, LinksQuery(seq=f"1,2,{head},999999"))
     proofs = [Proof.read(link, page.ledger) for link in page.links]
     assert [proof.seq for proof in proofs] == [1, 2, head]
     assert [proof.problem() for proof in proofs] == ["", "", ""]

@@ -22,7 +22,7 @@ def test_a_tenant_that_goes_away_while_a_code_waits_is_told_once(
     client = SimpleNamespace(
         call=lambda _: SimpleNamespace(
             tenant=SimpleNamespace(reachable=next(reachable))
-        ),
+        )
     )
     session = cast(
         CliSession,

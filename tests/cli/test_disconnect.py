@@ -71,14 +71,14 @@ command = "own"
         ".cursor/mcp.json": """{"mcpServers": {"own": {"url": "https://own.test"}}}""",
     },
     "vscode": {
-        "project/.vscode/mcp.json": """{"servers": {"own": {"command": "own"}}}""",
+        "project/.vscode/mcp.json": """{"servers": {"own": {"command": "own"}}}"""
     },
     "gemini": {
         ".gemini/settings.json": """{"mcpServers": {"own": {"command": "o"}},
-            "hooks": {"BeforeTool": [{"hooks": [{"command": "mine"}]}]}}""",
+            "hooks": {"BeforeTool": [{"hooks": [{"command": "mine"}]}]}}"""
     },
     "copilot": {
-        ".copilot/mcp-config.json": """{"mcpServers": {"own": {"command": "own"}}}""",
+        ".copilot/mcp-config.json": """{"mcpServers": {"own": {"command": "own"}}}"""
     },
 }
 

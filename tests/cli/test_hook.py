@@ -150,11 +150,7 @@ CALLS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         {"command": "ls"},
     ),
     "cursor": (
-        {
-            "hook_event_name": "beforeShellExecution",
-            "command": "ls",
-            "cwd": "/srv",
-        },
+        {"hook_event_name": "beforeShellExecution", "command": "ls", "cwd": "/srv"},
         "Shell",
         {"command": "ls"},
     ),

@@ -88,10 +88,7 @@ def test_an_mcp_server_is_audience_alone(av: Run, reader: Agent) -> None:
 
 @pytest.mark.parametrize(
     ("scope", "said"),
-    [
-        ("execute:command", "stepup_required"),
-        ("delete:records", "scope_not_granted"),
-    ],
+    [("execute:command", "stepup_required"), ("delete:records", "scope_not_granted")],
 )
 def test_what_needs_a_person_is_not_given(
     av: Run, reader: Agent, scope: str, said: str

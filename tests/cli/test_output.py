@@ -89,10 +89,7 @@ def test_table_columns_are_aligned_by_cell_width(
     out = Output(colour=colour)
     out.table(
         ("NAME", "N"),
-        [
-            [out.cell("日本", "strong"), out.cell(1)],
-            [out.cell("abcdef"), out.cell(22)],
-        ],
+        [[out.cell("日本", "strong"), out.cell(1)], [out.cell("abcdef"), out.cell(22)]],
     )
     rows = capsys.readouterr().out.splitlines()
     plain = [row.replace("\x1b[1m", "").replace("\x1b[0m", "") for row in rows]

@@ -158,10 +158,7 @@ def test_a_program_of_a_project_is_not_taken() -> None:
     ],
 )
 def test_each_failure_has_its_reason(
-    monkeypatch: pytest.MonkeyPatch,
-    message: str,
-    settings: dict[str, str],
-    part: str,
+    monkeypatch: pytest.MonkeyPatch, message: str, settings: dict[str, str], part: str
 ) -> None:
     """Machines that were not there: by bubblewrap's message, as its documents say."""
     monkeypatch.setattr(module, "_setting", lambda name: settings.get(name, ""))

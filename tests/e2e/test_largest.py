@@ -136,11 +136,7 @@ async def test_the_largest_request_is_approved_to_the_end(
 async def test_an_empty_resource_is_none(live: Live) -> None:
     """Empty in a JSON body as in a form, so that what is held can be approved."""
     caller = await live.caller("payer")
-    body = {
-        "grant_type": "client_credentials",
-        "scope": "send:payment",
-        "resource": "",
-    }
+    body = {"grant_type": "client_credentials", "scope": "send:payment", "resource": ""}
     stepup_id = await held(live, caller, json.dumps(body).encode())
     broker = live.bench.broker
     stepup = broker.stepups.get(stepup_id)

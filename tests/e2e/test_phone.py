@@ -139,9 +139,7 @@ def test_what_the_console_decides_ends_the_page(public: tuple[Vault, str]) -> No
     phone.http.close()
 
 
-def test_a_series_is_chosen_and_approved_on_the_page(
-    public: tuple[Vault, str],
-) -> None:
+def test_a_series_is_chosen_and_approved_on_the_page(public: tuple[Vault, str]) -> None:
     """Its page has another fingerprint; the next ones within it need nobody."""
     vault, agent, user, phone, request_id = looking(public)
     page = f"approve/{request_id}"

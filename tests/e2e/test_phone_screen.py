@@ -31,12 +31,7 @@ AXE = Path(
 )
 needs_axe = needs(AXE.exists(), "axe-core", "make interop")
 RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
-INVOICE = {
-    "amount": 4200,
-    "currency": "USD",
-    "to": "Northwind GmbH",
-    "invoice": "1881",
-}
+INVOICE = {"amount": 4200, "currency": "USD", "to": "Northwind GmbH", "invoice": "1881"}
 
 
 def pay(agent: Client) -> str:

@@ -100,9 +100,7 @@ def test_kill_9_while_policies_are_applied(home: Path) -> None:
             asks, enough = len(answered) + 2, threading.Event()
 
             def apply(
-                vault: Vault = vault,
-                asks: int = asks,
-                enough: threading.Event = enough,
+                vault: Vault = vault, asks: int = asks, enough: threading.Event = enough
             ) -> None:
                 with contextlib.suppress(httpx.TransportError):
                     while True:

@@ -62,9 +62,7 @@ async def test_a_call_is_within_what_its_own_token_states(
     assert refused.reason == "wider_than_token"
 
 
-async def test_a_token_that_states_no_resource_is_limited_to_none(
-    stand: Stand,
-) -> None:
+async def test_a_token_that_states_no_resource_is_limited_to_none(stand: Stand) -> None:
     """An action alone, or a resource alone, leaves the other open."""
     action_alone = bearer(await stated(stand, None))
     for call in ("/days/1?n=3", "/days/2?n=9"):

@@ -10,11 +10,7 @@ from hypothesis import strategies as st
 
 from agentvault_tui.errors import ServiceError, UnreadableRequestError
 from agentvault_tui.gateway import Service
-from agentvault_tui.gateway.bindings import (
-    BindingTable,
-    parse_binding,
-    selected,
-)
+from agentvault_tui.gateway.bindings import BindingTable, parse_binding, selected
 from agentvault_tui.gateway.target import parse_target
 
 Parse = Callable[[str], Service]

@@ -11,14 +11,7 @@ import httpx
 import pytest
 from support.bench import OPERATOR
 from support.call_kit import BEARER, OCTETS, PAY, ROUTES, bearer, paying
-from support.gateway_stand import (
-    SECRET,
-    Received,
-    Stand,
-    endless,
-    ok,
-    operators_http,
-)
+from support.gateway_stand import SECRET, Received, Stand, endless, ok, operators_http
 from support.patience import PATIENT
 
 from agentvault_tui.broker.usecases.issue_for import issue_for
@@ -470,10 +463,7 @@ async def test_an_attempt_whose_record_failed_and_is_there_did_not_go_out(
     )
     monkeypatch.undo()
     await stand.gateway.look()
-    assert await stand.records() == [
-        ("attempt", "granted"),
-        ("result", "failed"),
-    ]
+    assert await stand.records() == [("attempt", "granted"), ("result", "failed")]
     assert stand.upstream.received == []
     await stand.gateway.calls.recover()
     assert len(await stand.records()) == 2

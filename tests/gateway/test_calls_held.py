@@ -16,9 +16,7 @@ from support.gateway_stand import SECRET, Stand, standing
 from agentvault_tui.broker.answers import Granted
 from agentvault_tui.broker.usecases.issue_for import issue_unscoped
 from agentvault_tui.broker.usecases.policy_change import reload_policy
-from agentvault_tui.broker.usecases.revoke import (
-    revoke_agent,
-)
+from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import verify_ledger
 from agentvault_tui.model import Agent, Draft
@@ -136,12 +134,7 @@ async def test_asking_again_for_a_held_call_uses_up_no_limit(
 
     async def upload(name: str, **headers: str) -> httpx.Response:
         url = f"/gw/api/upload/{name}"
-        headers = bearer(
-            token,
-            prefer="respond-async",
-            **OCTETS,
-            **headers,
-        )
+        headers = bearer(token, prefer="respond-async", **OCTETS, **headers)
         return await stand.client.put(url, headers=headers, content=b"x")
 
     assert (await upload("1")).status_code == 200
@@ -247,9 +240,7 @@ async def test_waiting_ends_by_what_the_agent_prefers(stand: Stand, token: str) 
     reply = await stand.client.post(
         "/gw/api/transfers/a",
         headers=bearer(
-            token,
-            Prefer="wait=1, return=minimal",
-            **{"AgentVault-Request": stepup.id},
+            token, Prefer="wait=1, return=minimal", **{"AgentVault-Request": stepup.id}
         ),
         json=PAY,
     )

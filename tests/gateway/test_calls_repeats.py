@@ -13,14 +13,7 @@ from support.gateway_stand import Stand
 
 from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.errors import OvertakenError, UsageError
-from agentvault_tui.model import (
-    Agent,
-    Draft,
-    Event,
-    EventType,
-    ParameterBound,
-    Repeat,
-)
+from agentvault_tui.model import Agent, Draft, Event, EventType, ParameterBound, Repeat
 
 URL = "/gw/api/transfers/acct_42"
 

@@ -198,57 +198,26 @@ ELSEWHERE, SHOWS, STAYS = "another repository", "shows the environment", "never 
 _NAMED: dict[str, dict[str, str]] = {
     # By what GTFOBins and the manuals of the programs name, in our words: what they do
     # besides reading their arguments, and the options or subcommands that do it.
-    "bash": {
-        RUNS: "-c -i",
-    },
-    "bun": {
-        RUNS: "x run",
-    },
-    "cargo": {
-        RUNS: "--config",
-        WRITES: "--target-dir",
-    },
+    "bash": {RUNS: "-c -i"},
+    "bun": {RUNS: "x run"},
+    "cargo": {RUNS: "--config", WRITES: "--target-dir"},
     "cat": {},
     "cmp": {},
     "comm": {},
-    "composer": {
-        RUNS: "exec",
-    },
-    "curl": {
-        WRITES: "-o -O",
-        CONNECTS: "-K -T",
-    },
-    "date": {
-        WRITES: "-s --set",
-        READS: "-f",
-    },
-    "diff": {
-        READS: "--to-file --from-file",
-        FOLLOWS: "-r",
-        RUNS: "-l --paginate",
-    },
-    "dotnet": {
-        RUNS: "fsi",
-    },
-    "du": {
-        READS: "--files0-from",
-        FOLLOWS: "-L",
-    },
-    "file": {
-        WRITES: "-C",
-        READS: "-m -f",
-        RUNS: "-z -Z",
-    },
+    "composer": {RUNS: "exec"},
+    "curl": {WRITES: "-o -O", CONNECTS: "-K -T"},
+    "date": {WRITES: "-s --set", READS: "-f"},
+    "diff": {READS: "--to-file --from-file", FOLLOWS: "-r", RUNS: "-l --paginate"},
+    "dotnet": {RUNS: "fsi"},
+    "du": {READS: "--files0-from", FOLLOWS: "-L"},
+    "file": {WRITES: "-C", READS: "-m -f", RUNS: "-z -Z"},
     "find": {
         RUNS: "-exec -execdir -ok -okdir",
         WRITES: "-delete -fprint -fprint0 -fprintf -fls",
         FOLLOWS: "-L",
         READS: "-files0-from -newer",
     },
-    "gcc": {
-        RUNS: "-wrapper -B -fplugin",
-        WRITES: "-o",
-    },
+    "gcc": {RUNS: "-wrapper -B -fplugin", WRITES: "-o"},
     "git": {
         RUNS: (
             "-c -p --paginate --exec-path --git-dir --config-env --ext-diff "
@@ -261,54 +230,22 @@ _NAMED: dict[str, dict[str, str]] = {
         READS: "--no-index --contents --ignore-revs-file",
         CONNECTS: "fetch push clone ls-remote pull",
     },
-    "go": {
-        RUNS: "-exec -toolexec",
-        WRITES: "-o -c",
-    },
-    "grep": {
-        READS: "-f --file",
-        FOLLOWS: "-R",
-    },
+    "go": {RUNS: "-exec -toolexec", WRITES: "-o -c"},
+    "grep": {READS: "-f --file", FOLLOWS: "-R"},
     "head": {},
-    "jq": {
-        RUNS: "-f -L",
-        READS: "--rawfile",
-        SHOWS: "-n",
-    },
-    "ls": {
-        FOLLOWS: "-L --dereference",
-    },
-    "make": {
-        RUNS: "-f --eval -C SHELL=",
-    },
-    "md5sum": {
-        READS: "-c --check",
-    },
+    "jq": {RUNS: "-f -L", READS: "--rawfile", SHOWS: "-n"},
+    "ls": {FOLLOWS: "-L --dereference"},
+    "make": {RUNS: "-f --eval -C SHELL="},
+    "md5sum": {READS: "-c --check"},
     "nl": {},
-    "node": {
-        RUNS: "-e -r",
-        CONNECTS: "--inspect",
-    },
-    "npm": {
-        RUNS: "exec --script-shell --prefix",
-    },
+    "node": {RUNS: "-e -r", CONNECTS: "--inspect"},
+    "npm": {RUNS: "exec --script-shell --prefix"},
     "paste": {},
-    "perl": {
-        RUNS: "-e -I -M",
-    },
-    "pytest": {
-        RUNS: "-p --pyargs -c --rootdir -o",
-        WRITES: "--junitxml --basetemp",
-    },
-    "python": {
-        RUNS: "-c -i -X",
-    },
-    "python3": {
-        RUNS: "-c -i -X",
-    },
-    "rake": {
-        RUNS: "-f -e -r",
-    },
+    "perl": {RUNS: "-e -I -M"},
+    "pytest": {RUNS: "-p --pyargs -c --rootdir -o", WRITES: "--junitxml --basetemp"},
+    "python": {RUNS: "-c -i -X"},
+    "python3": {RUNS: "-c -i -X"},
+    "rake": {RUNS: "-f -e -r"},
     "readlink": {},
     "realpath": {},
     "rg": {
@@ -321,30 +258,15 @@ _NAMED: dict[str, dict[str, str]] = {
         RUNS: "--compress-program",
         READS: "--files0-from",
     },
-    "stat": {
-        FOLLOWS: "-L",
-    },
-    "strings": {
-        READS: "@",
-    },
+    "stat": {FOLLOWS: "-L"},
+    "strings": {READS: "@"},
     "tac": {},
-    "tail": {
-        STAYS: "-f -F --pid",
-    },
-    "tar": {
-        RUNS: "--checkpoint-action -I --to-command --rsh-command",
-        WRITES: "-x -c",
-    },
+    "tail": {STAYS: "-f -F --pid"},
+    "tar": {RUNS: "--checkpoint-action -I --to-command --rsh-command", WRITES: "-x -c"},
     "tr": {},
-    "tree": {
-        WRITES: "-o -R -H",
-        FOLLOWS: "-l",
-        READS: "--fromfile",
-    },
+    "tree": {WRITES: "-o -R -H", FOLLOWS: "-l", READS: "--fromfile"},
     "uniq": {},
-    "wc": {
-        READS: "--files0-from",
-    },
+    "wc": {READS: "--files0-from"},
     "which": {},
 }
 GTFOBINS = {

@@ -15,10 +15,7 @@ from support.service_requests import FORM, JSON, ROUNDED, read_request
 from agentvault_tui import strict_json
 from agentvault_tui.errors import UnreadableRequestError
 from agentvault_tui.gateway import Service
-from agentvault_tui.gateway.content import (
-    Content,
-    encode_form,
-)
+from agentvault_tui.gateway.content import Content, encode_form
 from agentvault_tui.gateway.services import parse_service
 from agentvault_tui.policy import shipped_catalogue
 

@@ -7,11 +7,7 @@ from typing import Any
 
 import pytest
 
-from agentvault_tui.gateway.counting import (
-    ArgumentPlace,
-    inner_document,
-    stated_twice,
-)
+from agentvault_tui.gateway.counting import ArgumentPlace, inner_document, stated_twice
 
 PLACES = {"recipients": ArgumentPlace(("to",), addressed=True)}
 INNER: dict[str, Any] = {"bcc": ["p0@elsewhere.test"]}

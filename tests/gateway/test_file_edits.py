@@ -23,10 +23,7 @@ from agentvault_tui.gateway.tools import shipped_tools
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Meta
 from agentvault_tui.model import AgentId, StepUp, sha256_hex
-from agentvault_tui.settings import (
-    GatewaySettings,
-    Settings,
-)
+from agentvault_tui.settings import GatewaySettings, Settings
 from agentvault_tui.web.local_ca import CaFiles, renew
 
 FIRST = """

@@ -506,11 +506,7 @@ async def test_an_attempt_without_a_result_becomes_unknown_at_a_start(
             b"520 Web Server Returned an Unknown Error\r\nContent-Length: 0",
             520,
         ),
-        (
-            "GET",
-            b"203 Non-Authoritative\r\nContent-Length: 0\r\nContent-Range: x",
-            203,
-        ),
+        ("GET", b"203 Non-Authoritative\r\nContent-Length: 0\r\nContent-Range: x", 203),
     ],
 )
 async def test_answers_of_every_shape_pass(

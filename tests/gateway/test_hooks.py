@@ -28,11 +28,7 @@ from agentvault_tui.web.shares import SharedPlaces
 
 pytestmark = pytest.mark.slow
 
-READ = {
-    "tool_name": "Read",
-    "tool_input": {"file_path": "/srv/a.txt"},
-    "cwd": "/srv",
-}
+READ = {"tool_name": "Read", "tool_input": {"file_path": "/srv/a.txt"}, "cwd": "/srv"}
 SHELL = {"tool_name": "Bash", "tool_input": {"command": "rm -rf build"}, "cwd": "/srv"}
 
 
@@ -586,7 +582,7 @@ async def test_several_files_of_gemini_are_each_a_resource(
     assert json.loads(out) == {"decision": "allow"}
     told = (await last(bench)).detail["parameters"]["resources"]
     assert [one.rpartition("project")[2] for one in told] == [
-        *("/src/*.py", "/src/", "/README.md", "/"),
+        *("/src/*.py", "/src/", "/README.md", "/")
     ]
 
 

@@ -16,8 +16,7 @@ def test_a_media_type_keeps_the_values_of_its_parameters() -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "a", "a/b/c", "a/b; c=d; C=e", 'a/b; c="d\\"e"', "a/b; x=" + "c" * 506],
+    "text", ["", "a", "a/b/c", "a/b; c=d; C=e", 'a/b; c="d\\"e"', "a/b; x=" + "c" * 506]
 )
 def test_a_type_of_several_readings_or_without_bound_is_none(text: str) -> None:
     """Programs take the first or the last of two, and truncate a long one."""

@@ -253,7 +253,7 @@ def test_header_parameters_and_media_types_are_taken_over(tmp_path: Path) -> Non
                 "delete": takes("application/json"),
                 "put": takes("image/png", "application/pdf", "text/*"),
                 "patch": takes("multipart/form-data"),
-            },
+            }
         },
     }
     path = tmp_path / "api.json"

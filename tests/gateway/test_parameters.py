@@ -347,18 +347,13 @@ def test_a_part_of_json_that_states_a_field_again_makes_it_unclear(
     for inner, amount in ((b'{"id": 1}', 1), (b'[{"%b": 9}]' % name, None)):
         body = part(b'name="amount"', b"1") + part(head, inner) + b"--x--\r\n"
         read = parameters(
-            parse,
-            'amount = "body:/amount"',
-            body,
-            kind,
-            keys='body = "multipart"',
+            parse, 'amount = "body:/amount"', body, kind, keys='body = "multipart"'
         )
         assert read == {"amount": amount}
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
-    [("pay", b"{"), ("amount", b"1"), ("AMOUNT", b"1")],
+    ("name", "content"), [("pay", b"{"), ("amount", b"1"), ("AMOUNT", b"1")]
 )
 def test_a_json_field_that_is_no_json_or_states_a_parameter_is_refused(
     parse: Parse, name: str, content: bytes

@@ -327,9 +327,7 @@ async def test_without_a_live_token_of_the_user_agent_nothing_opens(
     assert proxied.secure.connections == proxied.stand.upstream.connections == 0
 
 
-async def test_a_revocation_closes_tunnels_and_opens_no_other(
-    proxied: Proxied,
-) -> None:
+async def test_a_revocation_closes_tunnels_and_opens_no_other(proxied: Proxied) -> None:
     """The open tunnel breaks off at once; the next CONNECT is 407 and says why."""
     idle = await proxied.secured(proxied.at)
     await revoke_agent(proxied.stand.bench.broker, proxied.agent.id, "test", OPERATOR)
@@ -345,9 +343,7 @@ async def test_a_revocation_closes_tunnels_and_opens_no_other(
 # Where to
 
 
-async def test_target_sni_and_host_agree_or_nothing_is_sent(
-    proxied: Proxied,
-) -> None:
+async def test_target_sni_and_host_agree_or_nothing_is_sent(proxied: Proxied) -> None:
     """Whichever of them names another server, it is 421 and reaches nobody."""
     for host, name, first in (
         (b"other.test", "localhost", b"/x"),
@@ -804,8 +800,7 @@ async def test_a_held_call_in_a_tunnel_waits_for_a_person(proxied: Proxied) -> N
     assert head.startswith(b"HTTP/1.1 200"), head
     waiting = asyncio.create_task(
         proxied.ask(
-            get(host=at.encode(), more=b"Prefer: wait=60\r\n"),
-            asked=(reader, writer),
+            get(host=at.encode(), more=b"Prefer: wait=60\r\n"), asked=(reader, writer)
         )
     )
     broker = stand.bench.broker

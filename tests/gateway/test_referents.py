@@ -218,10 +218,7 @@ def test_a_document_that_is_bound_has_256_kib_at_most() -> None:
     ],
 )
 async def test_a_document_that_cannot_be_shown_asks_nobody(
-    stand: Stand,
-    drafts: Drafts,
-    auth: dict[str, str],
-    answer: tuple[int, Any, bytes],
+    stand: Stand, drafts: Drafts, auth: dict[str, str], answer: tuple[int, Any, bytes]
 ) -> None:
     """Too large, not there, moved, compressed or no JSON: 403, and no step-up."""
     drafts.status, drafts.drafts["d1"], drafts.headers = answer

@@ -12,12 +12,7 @@ from typing import Any
 import pytest
 from support.manual_clock import ManualClock
 
-from agentvault_tui.errors import (
-    NotFoundError,
-    SealedError,
-    ServiceError,
-    UsageError,
-)
+from agentvault_tui.errors import NotFoundError, SealedError, ServiceError, UsageError
 from agentvault_tui.gateway.secrets import Secrets
 from agentvault_tui.home import Home, put_private
 from agentvault_tui.model import Actor, ActorKind

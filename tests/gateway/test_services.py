@@ -98,10 +98,7 @@ def test_every_kind_of_credential_is_taken(parse: Parse, credential: str) -> Non
             'kind = "client_credentials"\n' + CLIENT.replace("https", "http"),
             "not encrypted",
         ),
-        (
-            'kind = "refresh_token"\n' + CLIENT.replace("//", "//a@"),
-            "account",
-        ),
+        ('kind = "refresh_token"\n' + CLIENT.replace("//", "//a@"), "account"),
         ('kind = "baerer"', "kind"),
         ('kind = "bearer"\nsecrt = "s"', "did you mean secret"),
     ],

@@ -179,7 +179,7 @@ _UNBOUND = {
     "github": {
         *("merge-upstream", "contents", "pages", "{repo}", "{rest*}", "merges"),
         *("{ref*}", "reviews", "deployments", "assignees", "requested_reviewers"),
-    },
+    }
 }
 
 

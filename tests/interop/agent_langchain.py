@@ -11,9 +11,7 @@ import os
 import sys
 from typing import Any
 
-from auth0_ai_langchain.async_authorization import (
-    get_async_authorization_credentials,
-)
+from auth0_ai_langchain.async_authorization import get_async_authorization_credentials
 from auth0_ai_langchain.auth0_ai import Auth0AI
 from auth0_ai_langchain.token_vault import get_access_token_from_token_vault
 from langchain_core.messages import AIMessage

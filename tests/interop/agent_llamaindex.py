@@ -9,9 +9,7 @@ import sys
 from typing import Any
 
 from auth0_ai.interrupts.auth0_interrupt import Auth0Interrupt
-from auth0_ai_llamaindex.async_authorization import (
-    get_async_authorization_credentials,
-)
+from auth0_ai_llamaindex.async_authorization import get_async_authorization_credentials
 from auth0_ai_llamaindex.auth0_ai import Auth0AI, set_ai_context
 from auth0_ai_llamaindex.token_vault import get_access_token_from_token_vault
 from llama_index.core.tools import FunctionTool

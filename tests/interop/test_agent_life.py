@@ -57,11 +57,7 @@ def said(tenant: TenantThread, agent: Agent) -> Said:
             async with peer("agent_life.py", known, python=MANAGEMENT, **env) as sdk:
                 made = await sdk.told("make")
                 tenant.clock.advance(BUILT)
-                return {
-                    **made,
-                    **await sdk.told("deploy"),
-                    **await sdk.told("cut off"),
-                }
+                return {**made, **await sdk.told("deploy"), **await sdk.told("cut off")}
 
     return asyncio.run(live())
 

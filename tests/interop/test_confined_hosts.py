@@ -11,14 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from interop.test_agent_hosts import (
-    HOSTS,
-    IMAGE,
-    INSTALLED,
-    SERVER,
-    SHARED,
-    connected,
-)
+from interop.test_agent_hosts import HOSTS, IMAGE, INSTALLED, SERVER, SHARED, connected
 from support.command_line import PROGRAM
 from support.confining import need_confinement
 from support.patience import PATIENT

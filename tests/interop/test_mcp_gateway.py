@@ -115,11 +115,7 @@ RECORDED = sorted([*("attempt", "result") * 3, "held", "refused"])
     ],
 )
 async def test_a_client_uses_a_server_that_is_a_program(
-    stand: Stand,
-    script: str,
-    given: dict[str, Any],
-    server: int,
-    version: str | None,
+    stand: Stand, script: str, given: dict[str, Any], server: int, version: str | None
 ) -> None:
     """Listed, called, with progress, held and approved, refused; each recorded."""
     await by_command(stand, server)
@@ -128,8 +124,7 @@ async def test_a_client_uses_a_server_that_is_a_program(
 
 
 @pytest.mark.parametrize(
-    ("server", "mode", "version"),
-    [(2, "auto", MODERN), (1, "auto", LEGACY)],
+    ("server", "mode", "version"), [(2, "auto", MODERN), (1, "auto", LEGACY)]
 )
 async def test_a_client_uses_a_server_by_url(
     stand: Stand, server: int, mode: str, version: str

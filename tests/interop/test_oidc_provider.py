@@ -7,13 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from support.manual_clock import ManualClock
-from support.oidc_peer import (
-    FACTORS,
-    URSULA,
-    Person,
-    Provider,
-    with_provider,
-)
+from support.oidc_peer import FACTORS, URSULA, Person, Provider, with_provider
 from support.polls import polled
 
 from agentvault_tui.errors import IdentityError, TenantRefusedError
@@ -149,11 +143,7 @@ async def test_a_code_runs_out(provider: Provider, client: TenantClient) -> None
     ],
 )
 async def test_what_an_approval_does_not_take(
-    client: TenantClient,
-    amr: tuple[str, ...],
-    audience: str,
-    later: int,
-    reason: str,
+    client: TenantClient, amr: tuple[str, ...], audience: str, later: int, reason: str
 ) -> None:
     """One factor, an earlier sign-in, another client's: well signed, and refused."""
     clock = client.clock

@@ -13,12 +13,7 @@ import pytest
 from httpx_sse import connect_sse
 from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
-from support.oidc_peer import (
-    URSULA,
-    Provider,
-    signed_in_at,
-    with_provider,
-)
+from support.oidc_peer import URSULA, Provider, signed_in_at, with_provider
 from support.oidc_vault import AtProvider, vault_at
 from support.token_vault import exchange
 from support.vault import Vault, serving

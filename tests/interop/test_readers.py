@@ -26,10 +26,7 @@ KINDS = (
     "roles",
     "settings",
 )
-RECORDED = {
-    "connections": [".enabled_clients"],
-    "logs": ["._id"],
-}
+RECORDED = {"connections": [".enabled_clients"], "logs": ["._id"]}
 """What Auth0 was recorded to send, and its models have no field for."""
 VOLATILE = ("logs", "users", "refusal")
 

@@ -227,11 +227,7 @@ class Journal(RuleBasedStateMachine):
         assert (
             found == _as_read(cuts)
             if acknowledged
-            else found
-            in (
-                self.kept,
-                _as_read(cuts),
-            )
+            else found in (self.kept, _as_read(cuts))
         )
         self.kept = found
 

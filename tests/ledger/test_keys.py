@@ -68,10 +68,7 @@ def limited(limit: str) -> Commit:
 
 
 REVOKED: Commit = ([note(EventType.AGENT_REVOKED)], [DropAgentTokens(AGENT)])
-ASKED: Commit = (
-    [decision(outcome=Outcome.ESCALATED)],
-    [stepup(CLOCK, "sup_3")],
-)
+ASKED: Commit = ([decision(outcome=Outcome.ESCALATED)], [stepup(CLOCK, "sup_3")])
 
 
 def made(name: str, **changes: Any) -> Commit:

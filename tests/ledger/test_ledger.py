@@ -34,9 +34,7 @@ from agentvault_tui.ledger import (
     UsedAssertion,
 )
 from agentvault_tui.ledger.state import prune
-from agentvault_tui.ledger.writer import (
-    _checkpoint,
-)
+from agentvault_tui.ledger.writer import _checkpoint
 from agentvault_tui.model import (
     AgentCounts,
     AgentId,
@@ -108,10 +106,7 @@ async def test_state_comes_back_exactly(home: Home, clock: ManualClock) -> None:
     await second.close()
     assert loaded.agents == (agent(),)
     assert loaded.tokens == (token(clock),)
-    assert set(map(repr, loaded.stepups)) == {
-        repr(stepup(clock)),
-        repr(decided(clock)),
-    }
+    assert set(map(repr, loaded.stepups)) == {repr(stepup(clock)), repr(decided(clock))}
     assert one == stepup(clock)
     assert (loaded.panic, loaded.outbox, loaded.meta) == (panic, (step,), {"k": "v"})
     assert loaded.cooldowns == (cooldown,)

@@ -133,10 +133,7 @@ _queries = st.builds(
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=100,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_queries)
 def test_any_query_gives_what_a_plain_walk_gives(
     stored: Stored, query: EventQuery
@@ -151,10 +148,7 @@ def test_any_query_gives_what_a_plain_walk_gives(
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=60,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_queries, st.booleans())
 def test_pages_join_without_gap_or_repeat(
     stored: Stored, query: EventQuery, hurried: bool
@@ -177,9 +171,7 @@ def test_pages_join_without_gap_or_repeat(
     assert found == wanted
 
 
-def test_a_search_out_of_time_says_where_it_got_to(
-    tmp_path: Path,
-) -> None:
+def test_a_search_out_of_time_says_where_it_got_to(tmp_path: Path) -> None:
     """A page that finds nothing in time is empty and has a `next` all the same."""
     home = Home(tmp_path, tmp_path)
 

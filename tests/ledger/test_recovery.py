@@ -23,13 +23,7 @@ from support.small_disk import disk_of
 from agentvault_tui.clock import Clock, SystemClock
 from agentvault_tui.errors import LedgerDamagedError, LedgerUnwritableError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import (
-    EventQuery,
-    Ledger,
-    Recovery,
-    opening,
-    verify_ledger,
-)
+from agentvault_tui.ledger import EventQuery, Ledger, Recovery, opening, verify_ledger
 from agentvault_tui.ledger.batch import Batch, Job, Tip, build, read_tip, write
 from agentvault_tui.ledger.headfile import Witness, write_witness
 from agentvault_tui.ledger.records import Attempt, Change

@@ -236,11 +236,7 @@ async def test_a_store_that_refuses_one_is_examined(
 
 @pytest.mark.parametrize("urgent", [False, True])
 async def test_a_store_that_chains_an_event_in_another_way_is_left(
-    team: Ledger,
-    store: Database,
-    monkeypatch: pytest.MonkeyPatch,
-    *,
-    urgent: bool,
+    team: Ledger, store: Database, monkeypatch: pytest.MonkeyPatch, *, urgent: bool
 ) -> None:
     """What it holds is not what was sent: no broker grants until a person looks."""
     append, fault = SharedLog.append, "SELECT fault FROM agentvault.head"

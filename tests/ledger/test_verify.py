@@ -154,8 +154,7 @@ def test_no_store_is_no_traceback(tmp_path: Path) -> None:
 
 _places = st.integers(1, _COUNT)
 _many = settings(
-    max_examples=25,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

@@ -12,26 +12,14 @@ from support.patience import until
 
 from agentvault_tui.errors import LedgerBusyError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import (
-    DropAgentTokens,
-    Ledger,
-)
+from agentvault_tui.ledger import DropAgentTokens, Ledger
 from agentvault_tui.ledger.batch import write
 from agentvault_tui.ledger.state import Statement
-from agentvault_tui.ledger.writer import (
-    MAX_BATCH,
-    MAX_QUEUE,
-)
-from agentvault_tui.model import (
-    AgentStatus,
-    EventType,
-    Outcome,
-)
+from agentvault_tui.ledger.writer import MAX_BATCH, MAX_QUEUE
+from agentvault_tui.model import AgentStatus, EventType, Outcome
 
 
-async def test_many_commits_share_transactions_and_leave_no_gap(
-    ledger: Ledger,
-) -> None:
+async def test_many_commits_share_transactions_and_leave_no_gap(ledger: Ledger) -> None:
     """500 commits at once get 500 consecutive numbers in the order they were made."""
     events = await asyncio.gather(
         *(

@@ -292,9 +292,7 @@ async def test_calls_at_once_outlive_their_nonce_and_end_with_the_session(
             await client.call(calls.STATUS)
 
 
-async def test_an_authority_that_is_not_named_vouches_for_nothing(
-    stand: Stand,
-) -> None:
+async def test_an_authority_that_is_not_named_vouches_for_nothing(stand: Stand) -> None:
     """Command line and console say that it is the certificate, and what to do."""
     broker = RemoteBroker(stand.url)
     broker.begin()

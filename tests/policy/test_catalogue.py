@@ -46,10 +46,7 @@ def test_what_moves_money_or_deletes_is_high_risk_in_its_group() -> None:
             assert scope.risk is Risk.HIGH
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["read:calendar", "write:x", "a-b:c_d2", "r:n"],
-)
+@pytest.mark.parametrize("name", ["read:calendar", "write:x", "a-b:c_d2", "r:n"])
 def test_plain_scope_names_are_accepted(name: str) -> None:
     """Lower-case verb:noun, with - and _ between words, is a scope name."""
     assert is_scope_name(name)

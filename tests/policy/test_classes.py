@@ -57,9 +57,7 @@ effects = st.sampled_from(
 )
 keywords = st.sampled_from(["when", "unless"])
 rules = st.lists(
-    st.tuples(effects, scopes_of_rules, keywords, CONDITIONS),
-    min_size=1,
-    max_size=4,
+    st.tuples(effects, scopes_of_rules, keywords, CONDITIONS), min_size=1, max_size=4
 )
 small = st.integers(0, 9) | st.sampled_from([49, 50, 51, 99, 100, 101])
 parameters = st.fixed_dictionaries(

@@ -73,10 +73,7 @@ def test_a_rule_about_whole_numbers_holds_an_amount_with_a_fraction(
     asked = action("send:payment", amount="50000.50", currency="USD")
     policy = Policy(ALLOW_ALL + OVER_1000, CATALOGUE)
     verdict = policy.decide(agent, replace(asked, money=MAJOR), ENVIRONMENT)
-    assert (verdict.outcome, verdict.reason) == (
-        Outcome.ESCALATED,
-        "parameter_unclear",
-    )
+    assert (verdict.outcome, verdict.reason) == (Outcome.ESCALATED, "parameter_unclear")
 
 
 @pytest.mark.parametrize(

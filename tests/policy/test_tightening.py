@@ -171,8 +171,7 @@ def test_lowering_a_limit_whose_rest_a_rule_reads_is_a_loosening() -> None:
 
 
 @pytest.mark.parametrize(
-    "condition",
-    ["context has limits", "context has limits.mails"],
+    "condition", ["context has limits", "context has limits.mails"]
 )
 def test_a_limit_whose_presence_a_rule_asks_for_is_a_loosening(condition: str) -> None:
     """It forbids nothing any more once somebody adds a limit, however high."""

@@ -14,9 +14,7 @@ PENDING = oauth_error(
     403, "authorization_pending", "User has yet to authorize device code."
 )
 SLOW_DOWN = oauth_error(
-    429,
-    "slow_down",
-    "You are polling faster than the specified interval of 5 seconds.",
+    429, "slow_down", "You are polling faster than the specified interval of 5 seconds."
 )
 GOOD = Answer(
     {

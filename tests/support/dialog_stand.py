@@ -52,10 +52,7 @@ from agentvault_tui.operator_api.ending import (
 )
 from agentvault_tui.operator_api.requests import Factor, RepeatRequest
 from agentvault_tui.operator_api.sessions import DeskInfo, KeyChallenge, MeInfo
-from agentvault_tui.operator_api.shapes import (
-    AgentInfo,
-    ScopeInfo,
-)
+from agentvault_tui.operator_api.shapes import AgentInfo, ScopeInfo
 from agentvault_tui.text import Shown
 
 ISSUER = "http://127.0.0.1:49152"

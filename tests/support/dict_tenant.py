@@ -471,11 +471,7 @@ def _merge(row: Json, body: Json) -> None:
 
 
 def _verb(method: str) -> str:
-    return {
-        "GET": "read",
-        "POST": "create",
-        "DELETE": "delete",
-    }.get(method, "update")
+    return {"GET": "read", "POST": "create", "DELETE": "delete"}.get(method, "update")
 
 
 @contextmanager

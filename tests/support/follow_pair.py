@@ -16,17 +16,10 @@ from agentvault_tui.broker.follow import follow
 from agentvault_tui.broker.limit_uses import LimitUses
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.stepups import as_pending
-from agentvault_tui.broker.usecases.policy_change import (
-    take_over_policy,
-)
+from agentvault_tui.broker.usecases.policy_change import take_over_policy
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Change
-from agentvault_tui.model import (
-    Action,
-    Event,
-    StepUp,
-    StepUpStatus,
-)
+from agentvault_tui.model import Action, Event, StepUp, StepUpStatus
 from agentvault_tui.settings import Settings
 
 START = datetime(2026, 11, 24, 10, tzinfo=UTC)

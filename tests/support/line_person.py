@@ -50,11 +50,7 @@ class LinePerson:
 def at_lines(line: Sequence[str], env: Mapping[str, str]) -> Iterator[LinePerson]:
     """Run *line* with both ends pipes, and leave nothing of it behind."""
     with subprocess.Popen(
-        line,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=dict(env),
+        line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(env)
     ) as process:
         try:
             yield LinePerson(process)

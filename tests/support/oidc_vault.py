@@ -100,9 +100,7 @@ async def vault_at(
     broker = bench.broker
     settings = broker.settings
     broker.settings = replace(
-        settings,
-        connections=CONNECTIONS,
-        tokens=replace(settings.tokens, **tokens),
+        settings, connections=CONNECTIONS, tokens=replace(settings.tokens, **tokens)
     )
     broker.tenant = TenantClient(
         provider.issuer, "console", bench.clock, sleep=lambda _: asyncio.sleep(_LOOK)

@@ -8,12 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from agentvault_tui.model import Action, Agent, Outcome
-from agentvault_tui.policy import (
-    Environment,
-    Policy,
-    shipped_catalogue,
-    shipped_policy,
-)
+from agentvault_tui.policy import Environment, Policy, shipped_catalogue, shipped_policy
 
 CATALOGUE = shipped_catalogue()
 SHIPPED = Policy(shipped_policy(), CATALOGUE)

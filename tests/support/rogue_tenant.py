@@ -163,12 +163,7 @@ class RogueTenant:
         }
         return {**document, **changes}
 
-    def sign(
-        self,
-        claims: Any,
-        kid: str = "kid-1",
-        **header: Any,
-    ) -> str:
+    def sign(self, claims: Any, kid: str = "kid-1", **header: Any) -> str:
         """Return *claims* signed with RS256 by the key *kid*."""
         head = {"alg": "RS256", "typ": "JWT", "kid": kid, **header}
         head = {name: value for name, value in head.items() if value is not None}

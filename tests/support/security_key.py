@@ -100,10 +100,7 @@ class SoftKey(CtapDevice):
         return {2: self._protocol.encrypt(shared, self._token)}
 
     def _sign(
-        self,
-        asked: dict[int, Any],
-        stop: Event,
-        waits: Callable[[STATUS], None] | None,
+        self, asked: dict[int, Any], stop: Event, waits: Callable[[STATUS], None] | None
     ) -> dict[int, Any]:
         """Sign for a credential that it has, once touched (section 6.2)."""
         listed = [one["id"] for one in asked.get(3, [])]

@@ -222,9 +222,7 @@ def test_one_of_32_simultaneous_polls_gets_the_tokens(
     assert sorted(answer.status_code for answer in answers) == [200] + [403] * 31
 
 
-def test_two_connections_decide_and_spend_a_code_once(
-    home: Home,
-) -> None:
+def test_two_connections_decide_and_spend_a_code_once(home: Home) -> None:
     """Of two connections that saw the same code, one decides and one spends it."""
     clock, seal = ManualClock(START), seal_of(home)
     stores = [open_store(home, checkpoints=False) for _ in range(2)]

@@ -482,9 +482,7 @@ def test_the_owner_and_who_has_approved_may_not_approve(stand: Stand) -> None:
     """The page says why, and the other names who still may."""
     bob = stand.tenant.users.add("Bob@acme.test", approver=True)
     flow = stand.ask(
-        need=2,
-        by=[[stand.alice.user.sub, "alice@acme.test"]],
-        not_by=["bob@acme.test"],
+        need=2, by=[[stand.alice.user.sub, "alice@acme.test"]], not_by=["bob@acme.test"]
     )
     for person in (stand.alice, bob):
         page = stand.sign_in(person)

@@ -35,11 +35,7 @@ def signed_in(tenant: TenantThread, user: NewUser) -> str:
 
 
 def confirm(
-    tenant: TenantThread,
-    flow: dict[str, Any],
-    user: NewUser,
-    session: str,
-    **more: str,
+    tenant: TenantThread, flow: dict[str, Any], user: NewUser, session: str, **more: str
 ) -> str:
     """Send a one-time code as the broker does; return the error, or ``approved``."""
     form = {"otp": tenant.otp(user), "sub": user.user.sub, "session": session, **more}
@@ -146,9 +142,7 @@ def test_a_sign_in_is_not_confirmed_by_a_sign_in(
     assert confirm(tenant, tenant.flow(None), alice, session) == "invalid_grant"
 
 
-def test_high_risk_needs_a_passkey_where_the_settings_say_so(
-    home: Home,
-) -> None:
+def test_high_risk_needs_a_passkey_where_the_settings_say_so(home: Home) -> None:
     """A one-time code approves the rest."""
     settings = StepUpSettings(passkey_only=True)
     tenant = TenantThread(home, settings=settings)

@@ -18,12 +18,7 @@ from support.tenant_store import open_store, seal_of, settings_of
 from agentvault_tui.errors import ConflictError, SealedError
 from agentvault_tui.home import Home
 from agentvault_tui.tenant import file_store
-from agentvault_tui.tenant.keys import (
-    MARGIN,
-    MOST_RETIRED,
-    SigningKeys,
-    rotate_keys,
-)
+from agentvault_tui.tenant.keys import MARGIN, MOST_RETIRED, SigningKeys, rotate_keys
 from agentvault_tui.tenant.users import NewUser
 from agentvault_tui.vault import TenantClient
 
@@ -74,12 +69,7 @@ def test_a_retired_key_goes_when_its_tokens_have_lapsed(
     second = rotate_keys(tenant.home, settings_of(tenant.home), tenant.clock)
     # What signed nothing is published for the minute by which clocks may differ.
     assert second.retired_until == tenant.clock.now() + MARGIN
-    assert kids(tenant) == [
-        second.current,
-        second.next,
-        first.retired,
-        second.retired,
-    ]
+    assert kids(tenant) == [second.current, second.next, first.retired, second.retired]
     left = first.retired_until - tenant.clock.now()
     tenant.clock.advance(left.total_seconds() - 1)
     jwt.decode(old, published(tenant), ["RS256"])

@@ -63,10 +63,7 @@ def test_a_code_used_twice_revokes_its_refresh_token(agent: Agent) -> None:
     again = agent.redeem(code)
     assert (again.status_code, again.json()) == (
         403,
-        {
-            "error": "invalid_grant",
-            "error_description": "Invalid authorization code",
-        },
+        {"error": "invalid_grant", "error_description": "Invalid authorization code"},
     )
     assert agent.refresh(token).status_code == 403
 

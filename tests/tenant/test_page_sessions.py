@@ -110,9 +110,7 @@ def test_a_form_of_another_session_decides_nothing(
     assert local.poll(flow).json()["error"] == "authorization_pending"
 
 
-def test_without_an_address_of_ours_there_are_no_pages(
-    tenant: TenantThread,
-) -> None:
+def test_without_an_address_of_ours_there_are_no_pages(tenant: TenantThread) -> None:
     """Where another process could answer for localhost, nobody is sent there."""
     host = {"host": f"localhost:{tenant.port}"}
     assert tenant.http.get(tenant.issuer, headers=host).status_code == 421

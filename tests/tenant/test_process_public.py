@@ -66,9 +66,7 @@ async def test_phones_and_the_broker_reach_the_same_issuer(
 
 
 @pytest.mark.slow
-def test_the_management_api_is_on_loopback_alone(
-    public: tuple[Running, Phone],
-) -> None:
+def test_the_management_api_is_on_loopback_alone(public: tuple[Running, Phone]) -> None:
     """What manages people and clients is not there for whoever reaches `listen`."""
     tenant, phone = public
     assert phone.get("api/v2/logs").status_code == 404
@@ -103,9 +101,7 @@ def test_it_speaks_tls_1_3_alone_and_shows_a_renewed_certificate(
 
 
 @pytest.mark.slow
-def test_a_certificate_for_another_host_stops_the_start_in_one_line(
-    home: Home,
-) -> None:
+def test_a_certificate_for_another_host_stops_the_start_in_one_line(home: Home) -> None:
     """Nobody serves a page that every phone would refuse."""
     configure(home)
     renew(home, ["other.example"], now=datetime.now(UTC), new_ca=True)

@@ -62,9 +62,7 @@ async def test_the_token_is_for_the_management_api_and_says_what_it_may() -> Non
 
 
 @pytest.mark.parametrize(
-    "answer",
-    [CANCELLED, oauth_error(403, "invalid_grant")],
-    ids=["cancelled", "spent"],
+    "answer", [CANCELLED, oauth_error(403, "invalid_grant")], ids=["cancelled", "spent"]
 )
 async def test_a_denied_sign_in_gives_no_token(answer: Answer) -> None:
     """The tenant's own word is told."""
@@ -86,9 +84,7 @@ async def test_an_outage_during_sign_in_is_waited_out() -> None:
 
 @pytest.mark.slow
 async def test_a_person_signs_in_instead_of_a_credential(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The code is shown, and what their token lacks is named before the first call."""
     monkeypatch.setenv("AGENTVAULT_HOME", str(tmp_path))

@@ -224,8 +224,7 @@ async def test_several_audiences_need_our_azp(
 
 
 @pytest.mark.parametrize(
-    "amr",
-    [GONE, None, [], ["pwd"], "mfa", ["MFA"], ["mfa "], [["mfa"]], {"mfa": True}],
+    "amr", [GONE, None, [], ["pwd"], "mfa", ["MFA"], ["mfa "], [["mfa"]], {"mfa": True}]
 )
 async def test_an_id_token_without_a_second_factor_is_refused(
     tenant: RogueTenant, refused: Any, claims: Any, amr: Any

@@ -47,9 +47,7 @@ def test_a_secret_belongs_to_its_client(kept: ClientSecretsFile) -> None:
         kept.secret("broker")
 
 
-def test_a_removed_secret_is_named_in_the_error(
-    kept: ClientSecretsFile,
-) -> None:
+def test_a_removed_secret_is_named_in_the_error(kept: ClientSecretsFile) -> None:
     """Read when it is sent: gone by then, it is an error of ours that says so."""
     kept.keep("broker", "c1", Secret("s1"))
     secret = kept.secret("broker")

@@ -77,8 +77,7 @@ async def test_idempotent_requests_are_repeated_after_an_outage(
 
 
 @pytest.mark.parametrize(
-    "fault",
-    [DOWN, Answer({}, 408), Answer(raw=b"rubbish\r\n\r\n"), Answer(raw=b"")],
+    "fault", [DOWN, Answer({}, 408), Answer(raw=b"rubbish\r\n\r\n"), Answer(raw=b"")]
 )
 async def test_a_post_is_not_repeated_after_an_outage(
     tenant: RogueTenant, api: Management, fault: Answer

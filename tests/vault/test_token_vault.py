@@ -16,11 +16,7 @@ from agentvault_tui.vault import (
     Tenant,
     TokenVault,
 )
-from agentvault_tui.vault.credentials import (
-    TYPE_PROVIDER,
-    TYPE_REFRESH,
-    VAULT_GRANT,
-)
+from agentvault_tui.vault.credentials import TYPE_PROVIDER, TYPE_REFRESH, VAULT_GRANT
 from agentvault_tui.vault.tenant import RetryLimits
 
 GOOGLE = "google-oauth2"

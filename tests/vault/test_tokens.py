@@ -327,9 +327,7 @@ async def test_only_invalid_grant_says_a_refresh_token_is_dead(
 
 
 async def test_secrets_are_in_no_repr_no_log_and_no_pickle(
-    tenant: RogueTenant,
-    wired: Tenant,
-    caplog: pytest.LogCaptureFixture,
+    tenant: RogueTenant, wired: Tenant, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever is printed of a client, its secret is not in it."""
     caplog.set_level(logging.DEBUG)

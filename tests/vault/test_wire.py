@@ -272,9 +272,7 @@ async def test_a_malformed_bearer_token_is_not_sent_and_not_quoted(
 SECRET = "ya29.a0/b+c=="
 
 
-async def test_a_token_quoted_by_a_provider_is_redacted(
-    tenant: RogueTenant,
-) -> None:
+async def test_a_token_quoted_by_a_provider_is_redacted(tenant: RogueTenant) -> None:
     """Neither its error code nor bytes that are no HTTP carry it into the audit."""
     provider = ProviderClient(Endpoints(f"{tenant.issuer}revoke"), "workspace")
     tenant.script(

@@ -141,14 +141,8 @@ def test_private_addresses_and_plain_http_take_a_word() -> None:
             'sinks = ["ops"]\nevents = ["panic.on"]\nquiet = "22:00-07:00 Mars/Base"',
             "quiet",
         ),
-        (
-            'sinks = ["ops"]\nevents = ["panic.on"]\nquiet = "22:00-22:00 UTC"',
-            "quiet",
-        ),
-        (
-            'sinks = ["ops"]\nevents = ["panic.on"]\nquiet = "24:00-07:00 UTC"',
-            "quiet",
-        ),
+        ('sinks = ["ops"]\nevents = ["panic.on"]\nquiet = "22:00-22:00 UTC"', "quiet"),
+        ('sinks = ["ops"]\nevents = ["panic.on"]\nquiet = "24:00-07:00 UTC"', "quiet"),
         ('sinks = ["ops"]\nevents = ["panic.on"]\nevent = 1', "unknown key 'event'"),
         ('sinks = ["ops"]\nevents = ["needs_person"]\nafter = "soon"', "after"),
         ('sinks = ["ops"]\nevents = ["needs_person"]\nafter = "0s"', "after"),

@@ -220,10 +220,7 @@ async def test_syslog_over_a_stream_resumes(
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 async def test_a_name_that_changes_to_a_private_address_is_not_followed(
-    stand: AlertStand,
-    bench: Bench,
-    monkeypatch: pytest.MonkeyPatch,
-    transport: str,
+    stand: AlertStand, bench: Bench, monkeypatch: pytest.MonkeyPatch, transport: str
 ) -> None:
     """Nothing goes there, and all arrives in order once the name is as before."""
     there, judge = ["127.0.0.1"], reach.may_reach

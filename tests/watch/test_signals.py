@@ -11,10 +11,7 @@ from agentvault_tui.watch.signals import Signals
 
 @pytest.mark.parametrize(
     ("error", "told"),
-    [
-        ("passkey_copied", ["tenant_fault", "tenant.log"]),
-        ("wrong_otp", ["tenant.log"]),
-    ],
+    [("passkey_copied", ["tenant_fault", "tenant.log"]), ("wrong_otp", ["tenant.log"])],
 )
 async def test_a_passkey_that_may_be_a_copy_is_a_fault_of_the_tenant(
     bench: Bench, error: str, told: list[str]

@@ -14,11 +14,7 @@ from agentvault_tui.broker.riders import Rider, ride
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.errors import ConflictError, NotFoundError
 from agentvault_tui.model import Action, Agent, Draft
-from agentvault_tui.operator_api.advice import (
-    AdviceEvidence,
-    AdviceInfo,
-    AdvisedChange,
-)
+from agentvault_tui.operator_api.advice import AdviceEvidence, AdviceInfo, AdvisedChange
 from agentvault_tui.policy import shipped_policy
 from agentvault_tui.watch.trials import Trials
 

@@ -35,10 +35,7 @@ def record_turns(each_turn: int, arrivals: list[int]) -> list[list[int]]:
     return turns
 
 
-@given(
-    each_turn=st.integers(1, 5),
-    arrivals=st.lists(st.integers(0, 12), max_size=12),
-)
+@given(each_turn=st.integers(1, 5), arrivals=st.lists(st.integers(0, 12), max_size=12))
 def test_requests_are_admitted_in_order_a_few_each_turn(
     each_turn: int, arrivals: list[int]
 ) -> None:

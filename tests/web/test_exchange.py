@@ -64,9 +64,7 @@ async def test_no_answer_has_another_length_than_it_says(
 
 
 @pytest.mark.parametrize(
-    "app",
-    [_answers(), _answers({"body": b"no head"})],
-    ids=["nothing", "no head"],
+    "app", [_answers(), _answers({"body": b"no head"})], ids=["nothing", "no head"]
 )
 async def test_an_app_that_does_not_answer_is_answered_for(
     serve: Serve, app: App
@@ -102,9 +100,7 @@ async def test_a_client_that_asks_first_is_told_to_go_on(serve: Serve) -> None:
 
 
 @pytest.mark.slow
-async def test_a_connection_ends_whose_body_came_after_the_answer(
-    serve: Serve,
-) -> None:
+async def test_a_connection_ends_whose_body_came_after_the_answer(serve: Serve) -> None:
     """One that was answered before its request was whole is not kept for ever."""
     app = _answers(_head((b"content-length", b"2")), {"body": b"no"})
     listener = await serve(app, limits=QUICK)

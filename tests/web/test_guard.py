@@ -29,8 +29,7 @@ async def test_loopback_names_with_our_port_are_served(serve: Serve, name: str) 
 
 
 @pytest.mark.parametrize(
-    "host",
-    ["evil.example", "127.0.0.1.evil:{}", "127.0.0.1:1", "x@127.0.0.1:{}"],
+    "host", ["evil.example", "127.0.0.1.evil:{}", "127.0.0.1:1", "x@127.0.0.1:{}"]
 )
 async def test_another_host_is_misdirected(serve: Serve, host: str) -> None:
     """A rebound name gives itself away in Host and gets 421, in JSON."""

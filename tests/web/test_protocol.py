@@ -180,9 +180,7 @@ def test_how_a_body_is_cut_does_not_matter(
 
 
 @pytest.mark.parametrize(
-    "line",
-    [b"GET / HTTP/2.0", b"GET / HTTP/0.9", b"GET /"],
-    ids=["2.0", "0.9", "none"],
+    "line", [b"GET / HTTP/2.0", b"GET / HTTP/0.9", b"GET /"], ids=["2.0", "0.9", "none"]
 )
 async def test_other_versions_of_http_are_refused(serve: Serve, line: bytes) -> None:
     """They get 505 in HTTP/1.1, and the connection ends."""

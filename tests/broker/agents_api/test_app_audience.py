@@ -38,10 +38,7 @@ async def test_a_token_for_an_mcp_server_is_good_nowhere_else(live: Live) -> Non
     url = f"{live.url}/mcp/files"
     secret = (await caller.token("read:files", resource=url)).json()["access_token"]
     assert await server.introspect(secret) == {"active": False}
-    asked = {
-        "action": {"name": "read:files"},
-        "resource": {"type": "fs", "id": "/a"},
-    }
+    asked = {"action": {"name": "read:files"}, "resource": {"type": "fs", "id": "/a"}}
     answer = await live.http.post(
         "/access/v1/evaluation",
         json=asked,
@@ -99,9 +96,7 @@ async def test_details_may_name_what_is_acted_on_beside_the_audience(
     caller = await live.caller("reader", "read:files")
     details = '[{"type":"agentvault:action","action":"read:files","resource":"fs:/a"}]'
     answer = await caller.token(
-        "read:files",
-        resource=f"{live.url}/mcp/files",
-        authorization_details=details,
+        "read:files", resource=f"{live.url}/mcp/files", authorization_details=details
     )
     assert answer.status_code == 200, answer.text
     assert answer.json()["authorization_details"][0]["resource"] == "fs:/a"

@@ -37,11 +37,7 @@ from agentvault_tui.errors import OvertakenError
 from agentvault_tui.gateway import Gateway
 from agentvault_tui.home import Home
 from agentvault_tui.model import Actor, ActorKind
-from agentvault_tui.operator_api.advice import (
-    AdviceEvidence,
-    AdviceInfo,
-    AdvisedChange,
-)
+from agentvault_tui.operator_api.advice import AdviceEvidence, AdviceInfo, AdvisedChange
 from agentvault_tui.origins import ServerOrigin
 from agentvault_tui.policy import shipped_policy
 from agentvault_tui.settings import ChangeRule, ChangeSettings, Settings
@@ -181,9 +177,7 @@ async def test_long_texts_are_shown_without_being_compared() -> None:
     assert lines == ["-a"] * 60_000 + ["+b"] * 60_000
 
 
-async def test_the_tenants_page_shows_the_digest_that_is_approved(
-    stand: Stand,
-) -> None:
+async def test_the_tenants_page_shows_the_digest_that_is_approved(stand: Stand) -> None:
     """Who enters the code sees what changes; another digest is refused."""
     approver = await signed_in(stand, "approver")
     change = await waits(await approver.post("/api/policy/apply", policy=MILD))
@@ -234,9 +228,7 @@ async def test_a_change_is_denied_by_an_operator_and_never_applied(
     assert (await operator.get("/api/changes/sup_x")).status_code == 404
 
 
-async def test_a_change_is_cancelled_once_its_subject_has_changed(
-    stand: Stand,
-) -> None:
+async def test_a_change_is_cancelled_once_its_subject_has_changed(stand: Stand) -> None:
     """Also where it is being approved: the text it was made from is another now."""
     approver = await signed_in(stand, "approver")
     change = await waits(await approver.post("/api/policy/apply", policy=MILD))
@@ -306,9 +298,7 @@ async def test_a_change_lives_a_day(stand: Stand, clock: ManualClock) -> None:
     assert now["status"] == "expired"
 
 
-async def test_a_secret_that_is_shown_once_is_given_to_who_asked(
-    stand: Stand,
-) -> None:
+async def test_a_secret_that_is_shown_once_is_given_to_who_asked(stand: Stand) -> None:
     """By the change, once, and to that session alone."""
     approver = await signed_in(stand, "approver")
     other = await signed_in(stand, "approver", "bob")
@@ -328,9 +318,7 @@ async def test_a_secret_that_is_shown_once_is_given_to_who_asked(
     assert mine["client_secret"] not in texts
 
 
-async def test_a_waiting_secret_is_encrypted_and_under_the_digest(
-    stand: Stand,
-) -> None:
+async def test_a_waiting_secret_is_encrypted_and_under_the_digest(stand: Stand) -> None:
     """It is on the disk as a ciphertext alone, and another value has another digest."""
     approver = await signed_in(stand, "approver")
     listed = {"for": ["https://api.test"]}
@@ -586,9 +574,7 @@ async def test_what_advice_took_does_not_come_back_once_others_took_it(
     await watch.aclose()
 
 
-async def test_a_reset_is_of_the_kinds_of_the_files_that_are_gone(
-    stand: Stand,
-) -> None:
+async def test_a_reset_is_of_the_kinds_of_the_files_that_are_gone(stand: Stand) -> None:
     """Or rules for limits are passed by deleting their file."""
     await load_and_delete(stand.bench, stand.bench.home.limits_file, HOOK)
     approver = await signed_in(stand, "approver")

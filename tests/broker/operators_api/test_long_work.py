@@ -141,10 +141,7 @@ async def test_plans_of_files_of_one_operator_are_few(
             {"agents": {"a": {"owner": "o", "scopes": ["x"] * 50_000}}},
             "more than 50,000 members",
         ),
-        (
-            {"services": {"x": ORIGIN + ROUTE * 1001}},
-            "more than 1000 routes",
-        ),
+        ({"services": {"x": ORIGIN + ROUTE * 1001}}, "more than 1000 routes"),
     ],
     ids=["agents", "members", "routes"],
 )

@@ -35,14 +35,7 @@ from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
 from agentvault_tui.errors import ConflictError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Past
-from agentvault_tui.model import (
-    Action,
-    Agent,
-    Draft,
-    EventType,
-    StepUp,
-    StepUpStatus,
-)
+from agentvault_tui.model import Action, Agent, Draft, EventType, StepUp, StepUpStatus
 from agentvault_tui.vault import FlowExpired as CodeExpired
 
 READ = Action(scopes=("read:calendar",), action="read:calendar", parameters={})
@@ -100,10 +93,7 @@ def _token(token: Any) -> tuple[str, ...]:
 
 def _stepup(stepup: StepUp) -> dict[str, Any]:
     # A code that is over helps nobody; whoever looks back must not find one.
-    return {
-        **as_json(stepup_info(replace(stepup, device=None))),
-        "nonce": stepup.nonce,
-    }
+    return {**as_json(stepup_info(replace(stepup, device=None))), "nonce": stepup.nonce}
 
 
 class Story:

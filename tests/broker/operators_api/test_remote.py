@@ -43,9 +43,7 @@ def refused(answer: httpx.Response, error: str) -> None:
     assert answer.json()["error"] == error
 
 
-async def test_a_session_is_a_token_and_the_key_it_was_begun_with(
-    stand: Stand,
-) -> None:
+async def test_a_session_is_a_token_and_the_key_it_was_begun_with(stand: Stand) -> None:
     """A nonce is given first; nothing is shown until a person has signed in."""
     olga = stand.operator()
     proof = olga.proof("POST", "/api/auth/session", nonce=None)

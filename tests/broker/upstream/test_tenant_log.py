@@ -107,9 +107,7 @@ async def test_a_log_that_cannot_be_read_changes_nothing(site: Site) -> None:
     assert len(await told(site)) == 1
 
 
-async def test_a_row_is_its_clients_and_no_ones_who_signed_in_there(
-    site: Site,
-) -> None:
+async def test_a_row_is_its_clients_and_no_ones_who_signed_in_there(site: Site) -> None:
     """A vault user at a foreign application is no agent's doing; odd rows are none."""
     agent, there, _ = await site.agent()
     user = there.user["user_id"]
@@ -192,11 +190,7 @@ def test_every_code_of_the_embedded_tenant_has_words() -> None:
         ("sede", "", "device sign-in gave tokens"),
         ("sede", " SEDE ", "device sign-in gave tokens"),
         ("s", "Signed in", "signed in"),
-        (
-            "sapi",
-            "Update a Client",
-            "Update a Client",
-        ),
+        ("sapi", "Update a Client", "Update a Client"),
         ("xyz", "Something new", "Something new"),
         ("xyz", "xyz", None),
     ],

@@ -342,10 +342,7 @@ async def test_what_a_changed_person_approved_and_nobody_used_ends(
     assert bench.broker.stepups.get(stepup.id).status is StepUpStatus.APPROVED
     await end_gathered(bench.broker, who)
     ended = bench.broker.stepups.get(stepup.id)
-    assert (ended.status, ended.problem) == (
-        StepUpStatus.CANCELLED,
-        "approver_changed",
-    )
+    assert (ended.status, ended.problem) == (StepUpStatus.CANCELLED, "approver_changed")
     assert bench.broker.registry.elevated(stepup.id) is None
     if fetched:
         assert (await introspect(bench.broker, server, token)).token is None

@@ -368,7 +368,7 @@ async def test_only_its_holder_ends_it_and_it_authenticates_no_evaluation(
         },
         {
             "authorization_details": [
-                {"type": "agentvault:action", "parameters": {"count": 6}},
+                {"type": "agentvault:action", "parameters": {"count": 6}}
             ]
         },
         {"authorization_details": [{"type": "other", "count": 2}]},
@@ -515,9 +515,7 @@ async def test_less_of_a_token_for_one_action_is_good_for_one_action(
 
 
 async def test_an_agent_passes_on_no_more_than_so_many(
-    stage: Delegates,
-    line: tuple[Agent, Agent, Agent],
-    monkeypatch: pytest.MonkeyPatch,
+    stage: Delegates, line: tuple[Agent, Agent, Agent], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of all its tokens together; one that ends makes room."""
     monkeypatch.setattr(delegate, "MOST_PASSED_ON", 2)

@@ -13,11 +13,7 @@ from support.stepups import Gate, approve, hold, latched, redeemable
 from agentvault_tui.broker import stepups as stepups_module
 from agentvault_tui.broker.answers import Denied, Expired, Granted, Spent
 from agentvault_tui.broker.usecases.redeem import introspect, poll
-from agentvault_tui.broker.usecases.revoke import (
-    panic,
-    restore_agent,
-    revoke_agent,
-)
+from agentvault_tui.broker.usecases.revoke import panic, restore_agent, revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup_end import deny
 from agentvault_tui.errors import LedgerUnwritableError, OvertakenError

@@ -16,10 +16,7 @@ from support.stepups import ask, details_of, hold
 from agentvault_tui.broker.answers import Denied, Escalated, Granted, Permitted
 from agentvault_tui.broker.serve import _record_start_or_stop
 from agentvault_tui.broker.stepups import digest_of
-from agentvault_tui.broker.usecases.approvals import (
-    end_gathered,
-    end_gathered_before,
-)
+from agentvault_tui.broker.usecases.approvals import end_gathered, end_gathered_before
 from agentvault_tui.broker.usecases.decide import Request
 from agentvault_tui.broker.usecases.evaluate import evaluate
 from agentvault_tui.broker.usecases.policy_change import reload_policy
@@ -468,9 +465,7 @@ over = "deny"
 """
 
 
-async def test_each_repeat_counts_once_and_a_limit_is_asked_first(
-    bench: Bench,
-) -> None:
+async def test_each_repeat_counts_once_and_a_limit_is_asked_first(bench: Bench) -> None:
     """Of three a day the approved one and two repeats go out; the next is denied."""
     (bench.home.config / "limits.toml").write_text(LIMITS)
     await reload_policy(bench.broker)

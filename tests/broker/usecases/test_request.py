@@ -138,18 +138,12 @@ async def test_the_backchannel_holds_what_policy_alone_would_allow(
     """Asked for directly, a person decides; what policy denies stays denied."""
     agent = await bench.agent()
     held = await request_token(
-        *(bench.broker, agent, CALENDAR),
-        resource=None,
-        details=None,
-        backchannel=True,
+        *(bench.broker, agent, CALENDAR), resource=None, details=None, backchannel=True
     )
     assert isinstance(held, Escalated)
     forbidden = Action(scopes=("read:code",), action="read:code")
     denied = await request_token(
-        *(bench.broker, agent, forbidden),
-        resource=None,
-        details=None,
-        backchannel=True,
+        *(bench.broker, agent, forbidden), resource=None, details=None, backchannel=True
     )
     assert isinstance(denied, Denied)
 

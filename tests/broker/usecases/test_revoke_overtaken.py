@@ -14,10 +14,7 @@ from support.stepups import Gate, approve, hold
 from agentvault_tui.broker.answers import Denied, Escalated, Granted
 from agentvault_tui.broker.recovery import record_missed
 from agentvault_tui.broker.usecases.delegate import change_delegates
-from agentvault_tui.broker.usecases.policy_change import (
-    recheck_tokens,
-    reload_policy,
-)
+from agentvault_tui.broker.usecases.policy_change import recheck_tokens, reload_policy
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import panic, restore_agent, revoke_agent

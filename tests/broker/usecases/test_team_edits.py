@@ -80,9 +80,7 @@ async def test_an_edit_that_loosens_counts_once_it_is_approved_at_any_broker(
         assert not any(file in one for one in a.gateway.notices)
 
 
-async def test_an_edit_that_is_undone_or_denied_changes_nothing(
-    place: Place,
-) -> None:
+async def test_an_edit_that_is_undone_or_denied_changes_nothing(place: Place) -> None:
     """An undone edit cancels its change; a denied one is not asked about again."""
     async with edited(place, API, EVIL) as (a, b, first):
         a.path(API).write_text(ONE)

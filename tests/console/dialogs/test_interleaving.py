@@ -131,9 +131,7 @@ async def play(steps: Steps) -> int:
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )
 @given(PLAYS)
-def test_a_decision_never_lands_on_another_request(
-    steps: Steps,
-) -> None:
+def test_a_decision_never_lands_on_another_request(steps: Steps) -> None:
     """Arrivals, expiries, other operators and link losses between keys change no id."""
     keys = sum(what == "key" for what, _ in steps)
     assert asyncio.run(play(steps)) <= keys

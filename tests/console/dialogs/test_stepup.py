@@ -6,16 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from support.dialog_stand import (
-    DIGEST,
-    ID,
-    Stand,
-    decide,
-    opened,
-    said,
-    scene,
-    text_of,
-)
+from support.dialog_stand import DIGEST, ID, Stand, decide, opened, said, scene, text_of
 
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.state.records import LinkState

@@ -8,13 +8,7 @@ from typing import Any
 
 import pytest
 from support import console_scenes as scenes
-from support.console_scenes import (
-    HOSTILE,
-    Board,
-    advice,
-    busy,
-    settle,
-)
+from support.console_scenes import HOSTILE, Board, advice, busy, settle
 from support.dialog_stand import text_of
 from support.fake_operator import FakeOperator
 from support.fake_state import START

@@ -396,9 +396,7 @@ def test_the_cursor_moves_by_rows_and_stays_on_the_event_it_was_sent_to(
 
 
 @pytest.mark.slow
-@given(
-    st.lists(st.tuples(st.integers(1, 3), st.sampled_from(["", "dec_1", "dec_2"]))),
-)
+@given(st.lists(st.tuples(st.integers(1, 3), st.sampled_from(["", "dec_1", "dec_2"]))))
 def test_folding_loses_no_event_and_no_gap(steps: list[tuple[int, str]]) -> None:
     """Each event is in one row, rows are in the order of their first events."""
     told, seq, rows, missing = Told(), 0, [], 0

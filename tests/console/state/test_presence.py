@@ -118,9 +118,7 @@ async def test_a_decision_is_news_to_the_other_only(
 
 
 @pytest.mark.slow
-async def test_a_restart_seats_anew_and_says_again_what_is_open(
-    tmp_path: Path,
-) -> None:
+async def test_a_restart_seats_anew_and_says_again_what_is_open(tmp_path: Path) -> None:
     """After the broker came back everyone is seen again, with what they look at."""
     with tempfile.TemporaryDirectory(prefix="h-") as folder:
         home = Path(folder)

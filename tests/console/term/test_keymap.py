@@ -281,11 +281,7 @@ DIALOGS: dict[str, tuple[Callable[[Stand], object], Make, str]] = {
         lambda desk: RevokeDialog(desk, desk.mirror.agents[CALENDAR]),
         "R restores it",
     ),
-    "stopped already": (
-        lambda stand: stand.panic("fire"),
-        PanicDialog,
-        "P lifts it",
-    ),
+    "stopped already": (lambda stand: stand.panic("fire"), PanicDialog, "P lifts it"),
     "a value is cut": (
         cut,
         lambda desk: StepUpDialog(desk, desk.mirror.stepups["sup_7f3a"]),

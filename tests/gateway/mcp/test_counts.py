@@ -47,9 +47,7 @@ async def test_each_message_that_reaches_a_server_is_in_a_record(mcp: McpStand) 
     assert (await counted(mcp))[len(first) :] == [(one.agent.id, "tools/list", 5)]
 
 
-async def test_what_is_counted_is_recorded_when_the_broker_stops(
-    mcp: McpStand,
-) -> None:
+async def test_what_is_counted_is_recorded_when_the_broker_stops(mcp: McpStand) -> None:
     """Also within the minute, and what ends with it."""
     client = await mcp.client("legacy")
     assert "result" in messages(await client.send("tools/list"))[-1]

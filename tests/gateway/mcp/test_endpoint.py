@@ -409,9 +409,7 @@ async def test_a_session_is_its_agents_alone(mcp: McpStand) -> None:
     assert (await one.send("tools/list")).status_code == 404
 
 
-async def test_an_agents_messages_in_memory_are_bounded(
-    mcp: McpStand,
-) -> None:
+async def test_an_agents_messages_in_memory_are_bounded(mcp: McpStand) -> None:
     """Past its share a message is 503, and what was read of it is let go of."""
     client = await mcp.client("modern")
     mcp.stand.gateway._mcp._room = BodyRoom(4_000, 0)

@@ -230,10 +230,7 @@ async def test_a_token_for_one_action_opens_a_call_that_it_states_whole(
 
 @pytest.mark.parametrize(
     ("pattern", "more"),
-    [
-        ("read_*", ""),
-        ("read_file", 'delete_file = "stripe:{path}"'),
-    ],
+    [("read_*", ""), ("read_file", 'delete_file = "stripe:{path}"')],
 )
 async def test_a_token_for_one_action_opens_no_call_that_may_be_of_another_tool(
     mcp: McpStand, pattern: str, more: str

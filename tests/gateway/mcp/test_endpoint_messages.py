@@ -6,13 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from support.mcp_stand import (
-    MODERN,
-    Client,
-    McpStand,
-    messages,
-    refusal_of,
-)
+from support.mcp_stand import MODERN, Client, McpStand, messages, refusal_of
 
 
 async def test_numbers_pass_both_ways_with_their_digits(

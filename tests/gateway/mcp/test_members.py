@@ -101,11 +101,7 @@ def test_no_other_spelling_of_a_known_member_is_a_message(
 
 
 @settings(max_examples=200)
-@given(
-    st.sampled_from(sorted(KNOWN)),
-    st.text(min_size=1, max_size=12),
-    VALUES,
-)
+@given(st.sampled_from(sorted(KNOWN)), st.text(min_size=1, max_size=12), VALUES)
 def test_a_lenient_server_reads_the_call_that_was_decided(
     level: str, name: str, value: object
 ) -> None:

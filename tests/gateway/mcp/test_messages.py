@@ -16,11 +16,7 @@ from support.service_requests import ROUNDED
 
 from agentvault_tui.gateway.mcp.errors import McpError
 from agentvault_tui.gateway.mcp.members import MOST_OBJECTS, MOST_VALUES
-from agentvault_tui.gateway.mcp.messages import (
-    digest_of,
-    one_line,
-    read_message,
-)
+from agentvault_tui.gateway.mcp.messages import digest_of, one_line, read_message
 from agentvault_tui.web.reply import decode_header
 
 VALUES = st.recursive(
@@ -147,8 +143,7 @@ def test_a_progress_token_is_a_text_or_an_integer(token: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "number", "most"),
-    [(1, 50_000, MOST_VALUES), ({}, 10_000, MOST_OBJECTS)],
+    ("value", "number", "most"), [(1, 50_000, MOST_VALUES), ({}, 10_000, MOST_OBJECTS)]
 )
 def test_a_call_has_a_bounded_number_of_values(
     value: object, number: int, most: int

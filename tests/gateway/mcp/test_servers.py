@@ -11,12 +11,7 @@ import pytest
 from agentvault_tui.errors import ServiceError
 from agentvault_tui.gateway.counting import ArgumentPlace
 from agentvault_tui.gateway.mcp import McpServer, McpServers, parse_server
-from agentvault_tui.gateway.mcp.servers import (
-    doubts,
-    paths_of,
-    spelt_otherwise,
-    unsaid,
-)
+from agentvault_tui.gateway.mcp.servers import doubts, paths_of, spelt_otherwise, unsaid
 from agentvault_tui.gateway.tools import UnmatchedToolError
 from agentvault_tui.home import Home
 from agentvault_tui.policy import shipped_catalogue
@@ -260,8 +255,7 @@ def test_what_policy_reads_is_unclear_if_an_answer_to_the_server_has_it_too() ->
 
 
 @pytest.mark.parametrize(
-    "content",
-    [{"path": "/b"}, {"Path": "/b"}, {"path": ""}, {"a": [{"path[0]": 1}]}],
+    "content", [{"path": "/b"}, {"Path": "/b"}, {"path": ""}, {"a": [{"path[0]": 1}]}]
 )
 def test_an_argument_that_an_answer_to_the_server_states_too_is_unclear(
     content: dict[str, Any],
@@ -290,8 +284,7 @@ def test_an_argument_that_an_answer_to_the_server_states_too_is_unclear(
 
 
 @pytest.mark.parametrize(
-    "text",
-    ['{"amount": 9}', ' ["/b"]', '{"a": ' + "[" * 3_000 + "]" * 3_000 + "}"],
+    "text", ['{"amount": 9}', ' ["/b"]', '{"a": ' + "[" * 3_000 + "]" * 3_000 + "}"]
 )
 def test_a_value_that_servers_read_as_json_is_unclear(text: str) -> None:
     """The server may act on a member of it, or on another name."""

@@ -94,9 +94,7 @@ async def test_a_process_gets_nothing_of_our_environment(
     assert os.getsid(int(pid)) == int(pid)
 
 
-async def test_a_changed_file_ends_the_process_of_the_one_before(
-    mcp: McpStand,
-) -> None:
+async def test_a_changed_file_ends_the_process_of_the_one_before(mcp: McpStand) -> None:
     """And one that is gone ends it too."""
     client = await mcp.client("modern")
     await client.call("read_file", path="/a")

@@ -168,10 +168,7 @@ class Server:
         if message["method"] != "tools/list":
             reply["result"] = {"content": []}
             if self.changed:
-                note = {
-                    "jsonrpc": "2.0",
-                    "method": "notifications/tools/list_changed",
-                }
+                note = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
                 kind = b"text/event-stream"
                 before = b"data: " + json.dumps(note).encode() + b"\n\ndata: "
         elif self.lists:

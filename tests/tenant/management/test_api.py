@@ -347,9 +347,7 @@ async def test_the_embedded_tenant_serves_the_brokers_calls_alone(home: Home) ->
     parts = Parts(store, seal_of(home), 1, ManualClock(START), run=Run(), hasher=CHEAP)
     app = Surface.of(parts, StepUpSettings()).app()
     token = parts.tokens.for_machine(
-        parts.clients.all()[1],
-        " ".join(MANAGEMENT_SCOPES),
-        parts.apis.all()[0],
+        parts.clients.all()[1], " ".join(MANAGEMENT_SCOPES), parts.apis.all()[0]
     ).answer["access_token"]
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app=app),

@@ -70,9 +70,7 @@ async def test_apply_makes_no_api(vault: Vault) -> None:
 
 
 @pytest.mark.slow
-async def test_applications_get_the_connections_they_need_alone(
-    vault: Vault,
-) -> None:
+async def test_applications_get_the_connections_they_need_alone(vault: Vault) -> None:
     """A new application gets every connection: anybody at Google could sign in."""
     tenant = vault.tenant
     google = tenant.connect("google-oauth2", "google-oauth2", offline_access=True)
@@ -191,11 +189,7 @@ async def test_a_lost_secret_is_rotated(vault: Vault) -> None:
     old = vault.tenant.named("clients", "AgentVault management")["client_secret"]
     vault.kept().path.unlink()
     lost = steps(await vault.plan(), PlanStep.CHANGE)
-    assert lost == [
-        "client.console",
-        "client.management",
-        "client.agents/agt_1",
-    ]
+    assert lost == ["client.console", "client.management", "client.agents/agt_1"]
     await vault.apply()
     console = vault.tenant.named("clients", "AgentVault console")
     assert vault.kept().client_id("console") == console["client_id"]
@@ -204,9 +198,7 @@ async def test_a_lost_secret_is_rotated(vault: Vault) -> None:
     assert vault.kept().secret("management").reveal() == new
 
 
-async def test_an_application_known_by_its_mark_alone_is_named(
-    vault: Vault,
-) -> None:
+async def test_an_application_known_by_its_mark_alone_is_named(vault: Vault) -> None:
     """Before it comes by our rights, a person sees which one it is, and that it is."""
     trap = vault.tenant.add(
         "clients",
@@ -304,9 +296,7 @@ async def test_scopes_and_callbacks_of_others_stay(vault: Vault) -> None:
 
 
 @pytest.mark.slow
-async def test_the_mfa_policy_changes_last_and_only_when_told(
-    vault: Vault,
-) -> None:
+async def test_the_mfa_policy_changes_last_and_only_when_told(vault: Vault) -> None:
     """Loosening it sooner would leave every application without a second factor."""
     vault.tenant.policies = ["all-applications"]
     await vault.apply()
@@ -359,9 +349,7 @@ async def test_a_revoked_agents_application_is_left_alone(vault: Vault) -> None:
     assert client["grant_types"] == []
 
 
-async def test_a_connections_options_are_never_sent(
-    vault: Vault,
-) -> None:
+async def test_a_connections_options_are_never_sent(vault: Vault) -> None:
     """They hold the provider's secret, and a change replaces them whole."""
     google = vault.tenant.connect("google-oauth2", "google-oauth2", offline_access=True)
     await vault.apply(connections=("google-oauth2",))
@@ -442,9 +430,7 @@ async def test_a_plan_refusal_stops_no_other_object(vault: Vault) -> None:
     assert vault.tenant.bindings
 
 
-async def test_a_refused_optional_object_stops_no_other(
-    vault: Vault,
-) -> None:
+async def test_a_refused_optional_object_stops_no_other(vault: Vault) -> None:
     """Auth0 documents no code for it: what everything works without is no reason."""
     vault.tenant.plan_lacks[factor("webauthn-platform")] = "a_code_of_tomorrow"
     done = {item.address: item.step for item in await vault.applied()}
@@ -487,9 +473,7 @@ async def test_a_missing_scope_ends_apply(vault: Vault) -> None:
         await vault.apply()
 
 
-async def test_a_factor_with_an_expired_trial_is_not_written(
-    vault: Vault,
-) -> None:
+async def test_a_factor_with_an_expired_trial_is_not_written(vault: Vault) -> None:
     """`enabled` says nothing then: the plan has no such factor any more."""
     await vault.apply()
     vault.tenant.writes.clear()

@@ -23,11 +23,7 @@ from agentvault_tui.vault import (
 )
 from agentvault_tui.vault.device import FlowTokens
 from agentvault_tui.vault.kept_clients import ClientSecretsFile
-from agentvault_tui.vault.provision import (
-    PlanStep,
-    Provisioner,
-    checks,
-)
+from agentvault_tui.vault.provision import PlanStep, Provisioner, checks
 
 
 @pytest.fixture(scope="module")
