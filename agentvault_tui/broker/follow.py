@@ -161,6 +161,7 @@ def _drop_token(broker: Broker, change: DropToken) -> None:
     token = broker.registry.token_with_id(token_id)
     if token is None:
         return
+    broker.registry.ended_before(token)
     if token.chain:
         broker.end_tokens([token])
     elif broker.registry.drop_token(token):

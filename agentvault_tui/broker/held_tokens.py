@@ -1,16 +1,20 @@
-"""The live tokens of one agent, in the order in which they end."""
+"""The tokens of one agent, in the order in which they end, and those that ended."""
 
 from __future__ import annotations
 
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from heapq import merge
-from itertools import chain, takewhile
+from itertools import chain, islice, takewhile
 from typing import Final
+from weakref import WeakSet
 
 from agentvault_tui.clock import Clock
-from agentvault_tui.model import Token, TokenId, TokenKind
+from agentvault_tui.model import AgentId, Token, TokenId, TokenKind
 
 _TOKEN_BYTES: Final = 700
+_AGENTS_KEPT: Final = 20_000
+"""Ended tokens whose agents are remembered."""
 
 
 class HeldTokens:
@@ -22,7 +26,7 @@ class HeldTokens:
     or a clock was changed.
     """
 
-    __slots__ = ("_lanes", "elevated", "weight")
+    __slots__ = ("__weakref__", "_lanes", "elevated", "weight")
 
     def __init__(self) -> None:
         self._lanes: list[dict[TokenId, Token]] = []
@@ -88,6 +92,36 @@ class HeldTokens:
         self.weight += sign * _weight(token)
         if token.kind is TokenKind.ELEVATED:
             self.elevated += sign
+
+
+class EndedTokens:
+    """Tokens that were cut, until they are out of all indexes, and their agents."""
+
+    def __init__(self) -> None:
+        self.agents: OrderedDict[str, AgentId] = OrderedDict()
+        """The agents of the latest, by the hashes."""
+        self._waiting: deque[HeldTokens] = deque()
+        self._counted = WeakSet[HeldTokens]()
+        """Those that a revocation counts, for as long as it does."""
+
+    def add(self, held: HeldTokens) -> None:
+        """Take over the tokens that an agent held."""
+        self._waiting.append(held)
+        self._counted.add(held)
+
+    def drop(self, token: Token) -> list[Token]:
+        """Let no revocation count *token*; return it, if one did."""
+        return [one for held in self._counted if (one := held.drop(token))]
+
+    def slices(self, size: int) -> Iterator[list[Token]]:
+        """Yield the tokens, *size* at a time, to be removed from indexes."""
+        while self._waiting:
+            tokens = iter(self._waiting.popleft().unordered())
+            while part := list(islice(tokens, size)):
+                self.agents.update((one.sha256, one.agent_id) for one in part)
+                while len(self.agents) > _AGENTS_KEPT:
+                    self.agents.popitem(last=False)
+                yield part
 
 
 def _ends_later(token: Token, last: Token) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right, insort
-from collections import Counter, OrderedDict, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,7 +25,7 @@ from agentvault_tui.broker.accounts import (
     ProviderTokens,
 )
 from agentvault_tui.broker.delegations import Delegations
-from agentvault_tui.broker.held_tokens import HeldTokens
+from agentvault_tui.broker.held_tokens import EndedTokens, HeldTokens
 from agentvault_tui.broker.lifetimes import Lifetimes
 from agentvault_tui.broker.stepups import StepUps
 from agentvault_tui.broker.subjects import Subjects
@@ -55,7 +55,6 @@ _WEIGHED_FOR: Final = 1.0
 """Seconds for which the sum of all is not taken again."""
 _NAMED: Final = 5
 _NO_COUNTS: Final = AgentCounts()
-_ENDED_KEPT: Final = 20_000
 _ANY: Final = "any"
 _ALL: Final = "all"
 """Keys next to those of scopes, which have a colon."""
@@ -78,8 +77,8 @@ class Registry:
         self.delegations = Delegations()
         self.leases = Leases(clock)
         self.provider_tokens = ProviderTokens(clock)
-        self._ended: OrderedDict[str, AgentId] = OrderedDict()
-        """The agents of revoked tokens, by the hashes: the latest."""
+        self._ended = EndedTokens()
+        """Tokens that were cut, until they are out of `_tokens`."""
         self._order: list[tuple[datetime, AgentId]] = []
         """Agents by registration: the key of pages, for it never changes."""
         self.registering: set[str] = set()
@@ -97,8 +96,6 @@ class Registry:
         self._weight = 0
         """Bytes of all live tokens when last summed."""
         self._weighed_at = -_WEIGHED_FOR
-        self._revoked: deque[HeldTokens] = deque()
-        """Tokens that were cut, to be removed from `_tokens`."""
         self._counts: dict[AgentId, AgentCounts] = {}
         self._last_seen: dict[AgentId, datetime] = {}
         self._epochs: dict[AgentId, Counter[str]] = defaultdict(Counter)
@@ -387,7 +384,7 @@ class Registry:
     def owner_of_ended(self, sha256: str) -> AgentId | None:
         """Return the agent of a token that ended lately, other than by its time."""
         token = self._tokens.get(sha256)
-        return token.agent_id if token else self._ended.get(sha256)
+        return token.agent_id if token else self._ended.agents.get(sha256)
 
     def token_hashes(self) -> list[str]:
         """Return the hashes of all tokens there are."""
@@ -468,8 +465,13 @@ class Registry:
         if dropped is None:
             return HeldTokens()
         self._prune(dropped)
-        self._revoked.append(dropped)
+        self._ended.add(dropped)
         return dropped
+
+    def ended_before(self, token: Token) -> None:
+        """Note that another broker ended *token*, before a cut here was recorded."""
+        for ended in self._ended.drop(token):
+            self._forget(ended)
 
     @contextmanager
     def ending_scopes(
@@ -508,7 +510,8 @@ class Registry:
         self._epoch += 1
         self.provider_tokens.drop_all()
         dropped, self._held = list(self._held.values()), {}
-        self._revoked.extend(dropped)
+        for held in dropped:
+            self._ended.add(held)
 
         def count() -> int:
             for held in dropped:
@@ -545,15 +548,10 @@ class Registry:
 
     def forget_cut(self) -> Iterator[None]:
         """Take tokens that were cut out of memory, yielding after each slice."""
-        while self._revoked:
-            tokens = iter(self._revoked.popleft())
-            while part := list(islice(tokens, _SLICE)):
-                for token in part:
-                    self._forget(token)
-                    self._ended[token.sha256] = token.agent_id
-                while len(self._ended) > _ENDED_KEPT:
-                    self._ended.popitem(last=False)
-                yield
+        for part in self._ended.slices(_SLICE):
+            for token in part:
+                self._forget(token)
+            yield
 
     def lives(self, token: Token) -> bool:
         """Check whether *token* and all that it was exchanged for still live.

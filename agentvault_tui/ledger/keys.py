@@ -55,7 +55,11 @@ def written_keys(
     *records* are its drafts, or the events they became.
     """
     # A text is kept under its own digest: whoever writes it writes the same.
+    rows, records = list(rows), list(records)
     keys = {_of_row(*pair) for pair in rows if pair[0] != "texts"}
+    if any(table == "dropped" for table, _ in rows):
+        # Who ends all that an agent holds counts none that ended before.
+        keys.update(f"held:{one.agent_id}" for one in records if one.agent_id)
     for change in changes:
         if isinstance(change, Token):
             keys.update(f"held:{one}" for one in (change.agent_id, *change.chain))

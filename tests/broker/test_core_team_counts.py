@@ -19,6 +19,7 @@ from support.stepups import details_of
 from support.team_brokers import ISSUER, Broker, brokers_of, known
 
 from agentvault_tui.broker.usecases.delegate import change_delegates
+from agentvault_tui.broker.usecases.revoke import AgentEnd
 from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.broker.usecases.stepup_end import deny
 from agentvault_tui.model import ParameterBound, Repeat, StepUpStatus
@@ -97,6 +98,27 @@ async def test_no_token_has_more_children_than_one_broker_would_give_it(
     await known(brokers)
     found = {len(one.bench.broker.registry.delegations) for one in brokers}
     assert found == {most}
+
+
+async def test_a_token_that_ended_at_another_broker_is_not_counted_again(
+    brokers: list[Broker],
+) -> None:
+    """A revocation counts, and names, what ended with it in the store."""
+    a, b, _ = brokers
+    agent = await a.agent("one", "read:calendar")
+    first = (await a.token(agent, "read:calendar")).json()["access_token"]
+    await a.token(agent, "read:calendar")
+    await known(brokers)
+    end = AgentEnd(b.bench.broker, agent.id, "drill", OPERATOR)
+    in_force = end.begin()
+    await a.post(agent, "/oauth/revoke", token=first)
+    place = await in_force.record(b.bench.broker, OPERATOR)
+    assert end.result(place).tokens == 1
+    (event,) = await b.bench.events("agent.revoked")
+    assert event.detail["tokens_revoked"] == len(event.detail["tokens"]) == 1
+    await known(brokers)
+    held = {len(one.bench.broker.registry.tokens_of(agent.id)) for one in brokers}
+    assert held == {0}
 
 
 def paying(amount: int) -> str:

@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from agentvault_tui.broker.authority import Authority, Need
-from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.core import Broker, decide_anew
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.operators_api.changes import How, Loosening
 from agentvault_tui.broker.operators_api.presence import Presence, seated
@@ -36,10 +36,11 @@ from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.broker.usecases.decide import foresee_at
 from agentvault_tui.broker.usecases.policy_apply import (
     apply_policy,
+    check_gone,
     check_rules,
     preview,
+    reset_policy,
 )
-from agentvault_tui.broker.usecases.policy_change import check_gone, reset_policy
 from agentvault_tui.broker.usecases.register import check_scopes
 from agentvault_tui.errors import NotFoundError, PolicyError, UsageError
 from agentvault_tui.ledger import EventQuery, Link
@@ -122,7 +123,7 @@ def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
     async def do_reset(
         body: asks.ResetRequest, operator: Actor, _: object
     ) -> planning.PolicyInfo:
-        await reset_policy(broker, operator, body.gone)
+        await decide_anew(lambda: reset_policy(broker, operator, body.gone))
         return _in_force(broker)
 
     async def reset(request: Request) -> Response:
@@ -147,10 +148,8 @@ def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
     async def do_apply(
         body: asks.ApplyRequest, operator: Actor, how: How
     ) -> planning.PolicyInfo:
-        await apply_policy(
-            *(broker, _texts(body), operator, body.plan, body.reason),
-            may_loosen=how.loosens,
-        )
+        call = broker, _texts(body), operator, body.plan, body.reason
+        await decide_anew(lambda: apply_policy(*call, may_loosen=how.loosens))
         return _in_force(broker, map(str, broker.policy.problems()))
 
     async def apply(request: Request) -> Response:

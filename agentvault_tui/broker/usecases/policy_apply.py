@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -39,6 +39,7 @@ from agentvault_tui.model import Actor, Draft
 from agentvault_tui.operator_api.files import FilesRequest
 from agentvault_tui.policy import Policy, PolicyTexts, only_tightens
 from agentvault_tui.policy.lint import PolicyProblem
+from agentvault_tui.policy.texts import FILES
 from agentvault_tui.text import visible
 
 
@@ -80,12 +81,7 @@ async def apply_policy(
                 "look at it, and apply again",
             )
         draft, changes = records(broker, before, policy, operator, detail)
-        try:
-            await broker.record(draft, changes=changes, urgent=True)
-        except LedgerError:
-            # Whether it was written is not known: what is in force is recorded anew.
-            broker.policy_state.recorded = "unknown"
-            raise
+        await record_applied(broker, draft, changes)
         await put_applied(broker, policy, changes)
 
 
@@ -208,6 +204,82 @@ async def put_applied(broker: Broker, policy: Policy, changes: list[Change]) -> 
     broker.on_status()
     if problem is None:
         await broker.record(changes=[Meta(APPLYING, None)])
+
+
+async def reset_policy(
+    broker: Broker, operator: Actor, names: Sequence[str] = ()
+) -> None:
+    """Let the shipped files count again in the place of those that are gone.
+
+    That may loosen, so that nothing of it is in effect before its record.
+
+    Args:
+        broker: the broker.
+        operator: who decided.
+        names: the files that this was decided about, and no other; empty: all that
+            are gone.
+
+    Raises:
+        ConflictError: none that was in effect is gone, or one of *names* is not.
+        PolicyError: the rest cannot be put in effect.
+        LedgerError: it could not be recorded; the policy is as it was.
+    """
+    texts = None
+    async with broker.policy_state.applying:
+        gone = check_gone(broker, names)
+        if names or await asks_factor(broker):  # no one approved other edits
+            members = dict(zip(FILES, PolicyTexts._fields, strict=True))
+            texts = broker.policy.texts._replace(**{members[one]: None for one in gone})
+        policy = load_policy(broker.home, texts=texts)
+        if texts is not None:
+            policy.seen = ()  # an edit that waits is looked at again
+        draft, texts_kept = changed_draft(broker, policy, operator, {})
+        changes: list[Change] = [*texts_kept, copy_of(policy)]
+        await record_applied(broker, draft, changes)
+        switch_policy(broker, policy)
+        policy_is_recorded(broker, changes)
+        broker.on_status()
+
+
+async def record_applied(
+    broker: Broker, draft: Draft, changes: Sequence[Change]
+) -> None:
+    """Record a policy that is not in effect yet.
+
+    Raises:
+        LedgerError: it could not be recorded.
+    """
+    try:
+        await broker.record(draft, changes=changes, urgent=True)
+    except LedgerError:
+        # Whether it was written is not known: what is in force is recorded anew.
+        broker.policy_state.recorded = "unknown"
+        raise
+
+
+def check_gone(broker: Broker, names: Sequence[str] = ()) -> tuple[str, ...]:
+    """Refuse to put shipped files back where none that was active is gone.
+
+    Args:
+        broker: the broker.
+        names: the files that are meant; empty: all that are gone.
+
+    Returns:
+        the names of those that are meant.
+
+    Raises:
+        ConflictError: none is gone, or one of *names* is not.
+    """
+    gone = broker.policy.texts.gone(read_texts(broker.home))
+    if not gone or not {*names} <= {*gone}:
+        raise ConflictError(
+            "no file of the active policy is gone"
+            if not gone
+            else f"not gone: {visible(', '.join({*names} - {*gone}), 60)}",
+            "to return to the shipped policy, move policy.cedar and scopes.toml away"
+            " first",
+        )
+    return tuple(names) or gone
 
 
 TextEdit = tuple[str | None, str]

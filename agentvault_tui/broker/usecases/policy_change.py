@@ -27,11 +27,10 @@ from agentvault_tui.broker.policy_files import (
     write_texts,
 )
 from agentvault_tui.broker.riders import by_file, policy_changes, policy_kinds
-from agentvault_tui.broker.socket_factor import asks_factor
 from agentvault_tui.broker.stepups import stepup_draft
 from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.uses import revoked_draft
-from agentvault_tui.errors import ConflictError, LedgerError, PolicyError
+from agentvault_tui.errors import LedgerError, PolicyError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import (
     Change,
@@ -58,8 +57,6 @@ from agentvault_tui.model import (
     Verdict,
 )
 from agentvault_tui.policy import Policy, PolicyTexts, only_tightens
-from agentvault_tui.policy.texts import FILES
-from agentvault_tui.text import visible
 
 POLICY_CHANGED: Final = "policy_changed"
 """The reason of a token that a changed policy would not issue."""
@@ -255,57 +252,6 @@ async def _reload(broker: Broker, texts: PolicyTexts | None = None) -> None:
         broker.policy_state.problem, broker.policy_state.refused = None, texts
     elif texts is None or broker.policy is last:  # else another's came meanwhile
         await _put_in_force(broker, policy, SYSTEM)
-
-
-async def reset_policy(
-    broker: Broker, operator: Actor, names: Sequence[str] = ()
-) -> None:
-    """Let the shipped files count again in the place of those that are gone.
-
-    Args:
-        broker: the broker.
-        operator: who decided.
-        names: the files that this was decided about, and no other; empty: all that
-            are gone.
-
-    Raises:
-        ConflictError: none that was in effect is gone, or one of *names* is not.
-        PolicyError: the rest cannot be put in effect.
-    """
-    texts = None
-    gone = check_gone(broker, names)
-    if names or await asks_factor(broker):  # no one approved other edits
-        members = dict(zip(FILES, PolicyTexts._fields, strict=True))
-        texts = broker.policy.texts._replace(**{members[one]: None for one in gone})
-    policy = load_policy(broker.home, texts=texts)
-    if texts is not None:
-        policy.seen = ()  # an edit that waits is looked at again
-    await _put_in_force(broker, policy, operator)
-
-
-def check_gone(broker: Broker, names: Sequence[str] = ()) -> tuple[str, ...]:
-    """Refuse to put shipped files back where none that was active is gone.
-
-    Args:
-        broker: the broker.
-        names: the files that are meant; empty: all that are gone.
-
-    Returns:
-        the names of those that are meant.
-
-    Raises:
-        ConflictError: none is gone, or one of *names* is not.
-    """
-    gone = broker.policy.texts.gone(read_texts(broker.home))
-    if not gone or not {*names} <= {*gone}:
-        raise ConflictError(
-            "no file of the active policy is gone"
-            if not gone
-            else f"not gone: {visible(', '.join({*names} - {*gone}), 60)}",
-            "to return to the shipped policy, move policy.cedar and scopes.toml away"
-            " first",
-        )
-    return tuple(names) or gone
 
 
 def switch_policy(broker: Broker, policy: Policy) -> None:

@@ -8,11 +8,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 
 from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut, decide_anew
 from agentvault_tui.broker.cuts import Kept
+from agentvault_tui.broker.held_tokens import HeldTokens
 from agentvault_tui.broker.pending_cuts import Decided
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.usecases.change_basis import changes_about
@@ -45,7 +46,6 @@ from agentvault_tui.model import (
     Draft,
     EventType,
     Token,
-    TokenId,
 )
 
 ENDED: Final = "ended"
@@ -139,8 +139,9 @@ class AgentEnd:
         """Agents that were made from it, and end with it."""
         self._broker, self._reason, self._operator = broker, reason, operator
         self._at = broker.clock.now()
-        self._tokens: list[TokenId] = []
-        self._count, self._calls = 0, CallsCut()
+        self._held: list[HeldTokens] = []
+        """The tokens that it ended, without those that others ended before."""
+        self._calls = CallsCut()
         self._steps: tuple[OutboxStep, ...] = ()
         self._effective_ms = 0.0
         self._below: list[Token] = []
@@ -176,7 +177,7 @@ class AgentEnd:
         if revoked and self._operator is SYSTEM:
             return None
         if revoked:  # the other ended these
-            self._tokens, self._count = [], 0
+            self._held = []
         self._end()
         return self._record()
 
@@ -192,9 +193,7 @@ class AgentEnd:
         cancelled = broker.cut_calls(self.agent.id, by=self._operator)
         self._calls = self._calls.plus(cancelled)
         self._stepups.end()
-        tokens = registry.cut_tokens(self.agent.id)
-        self._count += len(tokens)
-        self._tokens += (token.id for token in islice(tokens, _NAMED))
+        self._held.append(registry.cut_tokens(self.agent.id))
         passed_on = registry.delegations.passed_on_by(self.agent.id)
         self._below += broker.end_tokens(passed_on)[0]
 
@@ -203,9 +202,10 @@ class AgentEnd:
             EventType.AGENT_REVOKED, self._operator, self.agent, self._reason
         )
         below, derived = len(self._below), self.derived
+        named = islice(chain.from_iterable(self._held), _NAMED)
         draft.detail.update(
-            tokens=self._tokens[:_NAMED],
-            tokens_revoked=self._count,
+            tokens=[token.id for token in named],
+            tokens_revoked=sum(map(len, self._held)),
             stepups_cancelled=len(self._stepups),
             calls_cut=self._calls.cut,
             calls_sent=self._calls.sent,
@@ -218,7 +218,8 @@ class AgentEnd:
 
     def result(self, durability: Kept) -> Cut:
         """Return the result."""
-        counts = self._count, len(self._stepups), self._effective_ms
+        count = sum(map(len, self._held))
+        counts = count, len(self._stepups), self._effective_ms
         below = len(self._below)
         return Cut(
             (self.agent,),

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 from support.bench import OPERATOR, Bench
 from support.elsewhere import Stand
-from support.loosenings import approve, loosenings, opened, signed_in, waits
+from support.loosenings import STRICT, approve, loosenings, opened, signed_in, waits
 
 from agentvault_tui.broker.cuts import Cuts
+from agentvault_tui.broker.usecases.policy_apply import apply_policy
 from agentvault_tui.broker.usecases.revoke import panic
 from agentvault_tui.broker.usecases.timed_grants import ends_of, grant
+from agentvault_tui.errors import LedgerUnwritableError
 from agentvault_tui.gateway import Gateway
-from agentvault_tui.ledger import Meta, verify_ledger
+from agentvault_tui.ledger import Meta, docs, verify_ledger
 from agentvault_tui.model import Draft, EventType, StepUp
 
 NONE = frozenset[str]()
@@ -23,6 +25,7 @@ CALLS = (
     *("policy", "limits", "register", "from", "server", "restore", "lift", "grant"),
     *("delegate", "secret", "client secret", "token", "service", "files"),
     *("for a time", "lasting", "lasting and more"),
+    *("reset", "rename", "rate"),
 )
 """Each that loosens; a connection is recorded once its person has signed in."""
 WRITTEN = "gateway_", "policy_applying", "services_applying"
@@ -60,6 +63,14 @@ async def request_of(stand: Stand, name: str) -> tuple[str, dict[str, Any]]:
         if name == "for a time":
             body["seconds"] = 600
         return "/api/agents/scopes", body
+    if name == "reset":
+        await apply_policy(bench.broker, {"policy": STRICT}, OPERATOR, None, "")
+        bench.home.policy_file.unlink()
+        return "/api/policy/reset", {}
+    if name in {"rename", "rate"}:
+        agent = await bench.agent("clerk", "read:calendar")
+        more = {"name": "porter"} if name == "rename" else {"decisions_a_second": 0}
+        return f"/api/agents/{name}", {"agent_id": agent.id, **more}
     asked = (await loosenings(stand))[name]
     if name == "lift":
         await panic(bench.broker, "drill", OPERATOR)
@@ -96,6 +107,43 @@ async def test_a_change_and_its_proof_are_one_record(
                 assert isinstance(row, StepUp), row
     found = verify_ledger(stand.bench.home)
     assert found.ok, found.problem
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_nothing_is_loosened_where_the_record_fails(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Policy, agents, tokens, panic, secrets and services are as they were."""
+    bench = stand.bench
+    path, body = await request_of(stand, name)
+    approver = await signed_in(stand, "approver")
+    change = await waits(await approver.post(path, **body))
+    before, commit = state_of(stand), bench.ledger.commit
+
+    def failing(*drafts: Draft, changes: Any = (), **more: Any) -> Any:
+        if any(one.type is EventType.CHANGE_APPLIED for one in drafts):
+            raise LedgerUnwritableError("the disk is full", "make room")
+        return commit(*drafts, changes=changes, **more)
+
+    monkeypatch.setattr(bench.ledger, "commit", failing)
+    done = await approve(stand, approver, change)
+    assert done["status"] == "pending", done
+    assert state_of(stand) == before
+
+
+def state_of(stand: Stand) -> tuple[object, ...]:
+    """Return all that a loosening may change, as the broker decides by it."""
+    broker, gateway = stand.bench.broker, stand.bench.broker.gateway
+    assert isinstance(gateway, Gateway)
+    registry = broker.registry
+    return (
+        broker.policy.version,
+        {docs.write_agent(one) for one in registry.agents()},
+        {one.id for agent in registry.agents() for one in registry.tokens_of(agent.id)},
+        registry.panic and registry.panic.on,
+        gateway.origins.listing(),
+        [one.name for one in gateway.services],
+    )
 
 
 async def test_a_refused_change_leaves_the_end_of_a_scope(

@@ -17,11 +17,11 @@ from support.stepups import Gate, approve, ask, hold, latched
 from agentvault_tui.broker.answers import Denied, Granted
 from agentvault_tui.broker.policy_files import load_policy
 from agentvault_tui.broker.status import warnings
+from agentvault_tui.broker.usecases.policy_apply import reset_policy
 from agentvault_tui.broker.usecases.policy_change import (
     keep_policy,
     recheck_tokens,
     reload_policy,
-    reset_policy,
 )
 from agentvault_tui.broker.usecases.redeem import introspect, poll
 from agentvault_tui.errors import ConflictError, PolicyError

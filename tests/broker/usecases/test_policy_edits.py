@@ -11,12 +11,8 @@ from support.manual_clock import ManualClock
 from support.scripted_tenant import ALICE
 
 from agentvault_tui.broker.status import warnings
-from agentvault_tui.broker.usecases.policy_apply import apply_policy
-from agentvault_tui.broker.usecases.policy_change import (
-    keep_policy,
-    reload_policy,
-    reset_policy,
-)
+from agentvault_tui.broker.usecases.policy_apply import apply_policy, reset_policy
+from agentvault_tui.broker.usecases.policy_change import keep_policy, reload_policy
 from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
 from agentvault_tui.home import Home
