@@ -9,32 +9,24 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import (
-    AbstractAsyncContextManager,
-    ExitStack,
-    contextmanager,
-    nullcontext,
-    suppress,
-)
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from starlette.routing import Route
 
-from agentvault_tui.broker.assertion import ReplayStore
+from agentvault_tui.broker.admitting import Admitting
 from agentvault_tui.broker.callouts import CallOuts, hook_uses
 from agentvault_tui.broker.cuts import Cuts, Kept
-from agentvault_tui.broker.floods import Floods
-from agentvault_tui.broker.histogram import Histogram
+from agentvault_tui.broker.health import Health
 from agentvault_tui.broker.issuers import Issuers
 from agentvault_tui.broker.limit_uses import LimitUses
 from agentvault_tui.broker.pending_cuts import Decide
-from agentvault_tui.broker.rates import Rates
 from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.riders import riding
 from agentvault_tui.broker.secret_uses import SecretUses
@@ -72,28 +64,13 @@ from agentvault_tui.policy import Policy, PolicyTexts
 from agentvault_tui.policy.resources import SameAs
 from agentvault_tui.settings import Settings
 from agentvault_tui.vault import TenantClient
-from agentvault_tui.web.admission import AdmissionQueue
 from agentvault_tui.web.guard import StreamingApp
 from agentvault_tui.web.server import Listener, Server
-from agentvault_tui.web.shares import SharedPlaces
 
 log = logging.getLogger("agentvault.broker")
 
-_DECISIONS_A_TURN: Final = 2
-"""Requests decided in a turn of the event loop, about a millisecond."""
-_CALLS_A_TURN: Final = 1
-"""Steps of calls, each a quarter of a millisecond: a revocation waits for few turns,
-and for all that is in them."""
-_OTHERS_A_TURN: Final = 8
 _ENDED_A_RECORD: Final = 100
 """Ended tokens in one transaction: more would hold up the event loop."""
-_PIECES_A_TURN: Final = 2
-"""Of some hundred kilobytes, each about half a millisecond."""
-_PARTS_A_TURN: Final = 1
-"""Of an operator's answer, each a millisecond or two."""
-
-_MOST_WAITING: Final = 512
-"""Evaluations that wait for a person: half of a listener's connections."""
 _TRIES: Final = 8
 """The number of tries of a decision before its caller must come back."""
 _T = TypeVar("_T")
@@ -133,16 +110,6 @@ class PolicyState:
     """Tells whether an edit has to wait, from the active policy and the edited one."""
     held: str | None = None
     """The change that such an edit waits as, if one does."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """How far the ledger was found right since the start."""
-
-    seq: int
-    at: datetime
-    complete: bool
-    """Whether that was the end of the chain, with its state and all pages."""
 
 
 Carrier = Callable[[Mapping[str, Any], Actor], Awaitable[bytes]]
@@ -286,26 +253,9 @@ class Broker:
     policy: Policy
     tenant: TenantClient
     registry: Registry
-    line: AdmissionQueue = field(
-        default_factory=lambda: AdmissionQueue(_DECISIONS_A_TURN)
-    )
-    """Admits agents' requests for tokens."""
-    side_line: AdmissionQueue = field(
-        default_factory=lambda: AdmissionQueue(_OTHERS_A_TURN)
-    )
-    """Admits all their other requests, so that neither delays the other."""
-    replays: ReplayStore = field(default_factory=ReplayStore)
-    """Assertions that were used."""
     tenant_kind: str = "auth0"
     policy_state: PolicyState = field(default_factory=PolicyState)
-    state_problem: str | None = None
-    """Which state rows a start found changed, if any."""
-    verified: Verified | None = None
-    """How far the ledger was verified since the start."""
-    unverified: str | None = None
-    """Why the last verification had no result, while that is so."""
-    verify_first: bool = False
-    """Whether nothing is restored before the ledger was verified."""
+    health: Health = field(default_factory=Health)
     chores: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     """Called at each look of the upkeep."""
     team: Team | None = None
@@ -327,8 +277,6 @@ class Broker:
     rule."""
     trials: Callable[[AgentId], Sequence[AdviceInfo]] = lambda _: ()
     """Returns the permissions of an agent that are removed on trial now."""
-    on_status: Callable[[], None] = lambda: None
-    """Called when something in the status line changed."""
     states: dict[str, Callable[[str], str]] = field(default_factory=dict)
     """The state that a change would replace, by the kind of thing; see
     `usecases.changes`. A room that has such things adds its own."""
@@ -342,14 +290,6 @@ class Broker:
     """Where agents act through the broker; None where it only issues tokens."""
     watch: WatchRoom | None = None
     """Reads the ledger for others: alerts, exports, metrics."""
-    decision_seconds: Histogram = field(default_factory=Histogram)
-    """How long policy, limits and call-outs took."""
-    revocation_seconds: Histogram = field(default_factory=Histogram)
-    """How long revocations and panics took until they were in effect."""
-    alerts_dead: int = 0
-    """How many alerts were given up and are not retried yet."""
-    log_problem: str | None = None
-    """Why the tenant's own log cannot be read now, if so."""
     kept: dict[str, str] = field(default_factory=dict)
     """Small values that the last process left, by name."""
     grant_ends: dict[str, tuple[str, Deadline]] = field(default_factory=dict)
@@ -360,27 +300,16 @@ class Broker:
     files: TeamFiles | None = field(init=False, default=None)
     """Files that a team's homes have in common; None where this is the only broker."""
     surroundings: Surroundings = field(init=False)
-    call_line: AdmissionQueue = field(init=False)
-    """Admits calls through the gateway to each of their steps; they wait while
-    anything else is recorded, so that they slow neither decisions nor a revocation."""
-    stream_line: AdmissionQueue = field(init=False)
-    """Admits pieces of the long bodies of calls that are under way, likewise."""
-    answer_line: AdmissionQueue = field(init=False)
-    """Admits operators' readings, and the parts of long answers, likewise."""
+    admitting: Admitting = field(init=False)
     limits: LimitUses = field(init=False)
     same_as: SameAs = field(default_factory=SameAs)
     """Suffixes that services ignore; the gateway fills it from its service files."""
-    waiting: SharedPlaces = field(init=False)
-    """Evaluations that wait for a person with their connection open."""
     callouts: CallOuts = field(init=False)
     secret_uses: list[SecretUses] = field(init=False)
     """Each returns which services or destinations of a room name a sealed secret."""
     name_uses: list[Callable[[str], Iterable[str]]] = field(default_factory=list)
     """Each returns the places outside the broker that name an agent."""
     uses: TokenUses = field(init=False)
-    floods: Floods = field(init=False)
-    rates: Rates = field(init=False)
-    issuers: Issuers = field(init=False)
     cuts: Cuts = field(init=False)
     access: TenantAccess = field(init=False)
     vault: VaultAccess = field(init=False)
@@ -392,28 +321,22 @@ class Broker:
     def __post_init__(self) -> None:
         """Join the rooms that work on others."""
         shared = self.ledger.shared is not None
+        notify = self.health.changed
         if shared:
-            key = self.team_key = TeamKey(self.home, self.ledger, SYSTEM)
-            files = TeamFiles(self.home, self.ledger, lambda: self.kept, SYSTEM)
-            self.files = files
-            key.publish = lambda: files.publish(lambda: None)
-            key.on_problem = files.on_problem = lambda: self.on_status()  # noqa: PLW0108 - it is set later
+            self.files = TeamFiles(
+                *(self.home, self.ledger, lambda: self.kept, SYSTEM), notify
+            )
+            publish = partial(self.files.publish, lambda: None)
+            self.team_key = TeamKey(self.home, self.ledger, SYSTEM, publish, notify)
         self.surroundings = Surroundings(self.clock, self.home, self.settings)
         self.chores.append(self.surroundings.look)
-        self.call_line, self.stream_line, self.answer_line = (
-            AdmissionQueue(each_turn, self.ledger.decisions_wait)
-            for each_turn in (_CALLS_A_TURN, _PIECES_A_TURN, _PARTS_A_TURN)
-        )
+        issuers = Issuers(self.settings.issuers, self.home, self.clock)
+        self.admitting = Admitting(self.clock, issuers, self.ledger.decisions_wait)
         self.limits = LimitUses(self.clock, self.ledger)
-        self.waiting = SharedPlaces(_MOST_WAITING, self.clock.boot)
         self.callouts = CallOuts(self.clock)
         self.secret_uses = [lambda: hook_uses(self.policy.limits.hooks)]
         self.uses = TokenUses(self.clock, self.ledger)
-        self.floods = Floods(self.clock)
-        self.rates = Rates(self.clock)
-        self.issuers = Issuers(self.settings.issuers, self.home, self.clock)
-        self.cuts = Cuts(self.ledger, self.registry, self.clock)
-        self.cuts.on_change = lambda: self.on_status()  # noqa: PLW0108 - it is set later
+        self.cuts = Cuts(self.ledger, self.registry, self.clock, notify)
         rate = self.settings.tenant.rate
         self.vault = VaultAccess(
             *(self.home, self.tenant.issuer, self.clock),
@@ -438,8 +361,8 @@ class Broker:
         self.outbox = Outbox(
             *(self.clock, self.registry, self.access, self.providers),
             self.record_cut,
+            notify=notify,
         )
-        self.outbox.on_told = lambda: self.on_status()  # noqa: PLW0108 - it is set later
         self.registry.foresee = self.outbox.foresee
         self.registry.outlook = self.outlook.of
 
@@ -486,15 +409,6 @@ class Broker:
         except NotFoundError:
             await self.ledger.confirm()
             return find()
-
-    @contextmanager
-    def cutting(self) -> Iterator[None]:
-        """Pause admission: no agent's request begins during the block."""
-        calls = self.call_line, self.stream_line
-        with ExitStack() as paused:
-            for line in (self.line, self.side_line, *calls, self.answer_line):
-                paused.enter_context(line.paused())
-            yield
 
     def cut_calls(
         self,

@@ -82,6 +82,8 @@ class Cuts:
     ledger: Ledger
     registry: Registry
     clock: Clock
+    notify: Callable[[], None] = lambda: None
+    """Called when the unrecorded entries, or their place, changed."""
     unrecorded: list[Pending] = field(default_factory=list)
     """Revocations whose record failed; it is tried again when the ledger can write."""
     late: list[Pending] = field(default_factory=list)
@@ -91,8 +93,6 @@ class Cuts:
     replaying: tuple[KeptCut, ...] = ()
     """The entries of the last process, until all of them are in effect."""
     journal: CutJournal | None = None
-    on_change: Callable[[], None] = lambda: None
-    """Called when the unrecorded entries, or their place, changed."""
     _tasks: set[asyncio.Task[object]] = field(default_factory=set)
     _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _recording: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -357,7 +357,7 @@ class Cuts:
                     log.exception("%d cuts are in memory alone", len(cuts))
                 self._outcome = Kept.MEMORY
             self._served = served
-            self.on_change()
+            self.notify()
             return self._outcome
 
     async def _write(self, cuts: list[KeptCut]) -> Kept:

@@ -91,7 +91,7 @@ async def follow(
     if broker.files is not None and broker.files.take(events, changes):
         await broker.files.tell()
     if any(isinstance(one, Panic | Agent | StepUp) for one in changes):
-        broker.on_status()
+        broker.health.changed()
 
 
 def _follow_event(broker: Broker, event: Event) -> None:
@@ -270,7 +270,9 @@ _TAKES: Final[dict[type, Callable[[Broker, Any], None]]] = {
     StepUp: _put_stepup,
     Panic: _put_panic,
     Cooldown: _put_cooldown,
-    UsedAssertion: lambda broker, one: broker.replays.take_over([one], broker.clock),
+    UsedAssertion: lambda broker, one: broker.admitting.replays.take_over(
+        [one], broker.clock
+    ),
     Account: _put_account,
     DropAccount: _drop_account,
     Lease: lambda broker, lease: broker.registry.leases.take_over([lease]),
@@ -360,7 +362,7 @@ async def join_team(
             broker.gateway.end_lease()
 
     team.on_lease_over = end_calls
-    team.on_change = lambda: broker.on_status()  # noqa: PLW0108 - it is set later
+    team.on_change = broker.health.changed
     with suppress(SealedError):  # told by each look
         await key.read()
     try:

@@ -93,7 +93,7 @@ async def take_over(broker: Broker, listen: Callable[[], None] = lambda: None) -
             over = {stepup.id for stepup in ended}
             rest = (one for one in loaded.stepups if one.id not in over)
             retained = replace(loaded, tokens=(), stepups=(*rest, *ended))
-        broker.replays.take_over(loaded.assertions, broker.clock)
+        broker.admitting.replays.take_over(loaded.assertions, broker.clock)
         broker.registry.take_over(retained)
         listen()
     if last is not None and behind:
@@ -120,7 +120,7 @@ async def take_over(broker: Broker, listen: Callable[[], None] = lambda: None) -
     await revoke_ended(broker)
     await end_due(broker, latest)
     if broker.registry.panic is not None:
-        broker.verify_first = await fault_recorded(broker)
+        broker.health.verify_first = await fault_recorded(broker)
 
 
 async def _cancel_changed(broker: Broker) -> None:
@@ -202,11 +202,11 @@ async def _record_divergence(broker: Broker, divergence: StateDivergence) -> Non
     summary = ", ".join(
         f"{count} {kind}" for kind, count in divergence.counts().items()
     )
-    broker.state_problem = (
+    broker.health.state_problem = (
         f"The ledger's state was changed behind its events ({summary}): "
         "it is taken as the events say. Run agentvault audit verify."
     )
-    log.warning("%s", broker.state_problem)
+    log.warning("%s", broker.health.state_problem)
     drops: list[Change] = (
         [DropAllTokens()]
         if divergence.panic
@@ -271,17 +271,17 @@ async def recover(broker: Broker, recovery: Recovery) -> None:
         await record_missed(broker)
     except LedgerError as error:
         log.warning("recovery is not over: %s", error.what)
-    broker.on_status()
+    broker.health.changed()
 
 
 async def record_missed(broker: Broker) -> None:
     """Record the entries that the ledger missed, and used assertions."""
     await broker.cuts.record_missed()
     await keep_policy(broker)
-    unsaved = broker.replays.unsaved
+    unsaved = broker.admitting.replays.unsaved
     if unsaved and broker.ledger.writable:
         await broker.record(changes=unsaved)
-        broker.replays.saved(unsaved)
+        broker.admitting.replays.saved(unsaved)
 
 
 async def _last_start(broker: Broker) -> Event | None:
@@ -339,12 +339,12 @@ async def apply_kept(broker: Broker) -> None:
         except (ValueError, KeyError) as error:
             journal.problem = f"{journal.path} cannot be read ({error!r:.80})"
     if journal.problem is not None:
-        broker.state_problem = (
+        broker.health.state_problem = (
             f"Everything was stopped at the start: {journal.problem}, so that cuts "
             "may be missing. Look at every agent before agentvault agents restore "
             "--all."
         )
-        log.error("%s", broker.state_problem)
+        log.error("%s", broker.health.state_problem)
         reason, detail = "cuts_may_be_missing", {"problem": journal.problem}
         await broker.record_cut(
             Draft(EventType.AUDIT_AMBIGUOUS, SYSTEM, reason=reason, detail=detail)

@@ -150,7 +150,7 @@ def _looking(broker: Broker) -> Callable[[], Awaitable[None]]:
         show_repeated(broker)
         await _floods(broker)
         await broker.uses.record()
-        missed = broker.cuts.unfinished or broker.replays.unsaved
+        missed = broker.cuts.unfinished or broker.admitting.replays.unsaved
         if missed and broker.ledger.takes_cuts:
             await record_missed(broker)
         await keep_policy(broker)
@@ -173,7 +173,7 @@ async def probe_tenant(broker: Broker, before: bool | None) -> bool:
     answers = await broker.tenant.probe()
     if answers == before:
         return answers
-    broker.on_status()
+    broker.health.changed()
     if answers and before is None:
         return answers  # at our start: nothing to tell
     kind = EventType.TENANT_BACK if answers else EventType.TENANT_AWAY
@@ -189,13 +189,13 @@ async def probe_tenant(broker: Broker, before: bool | None) -> bool:
 
 async def _floods(broker: Broker) -> None:
     """Record which agents flood, and how often each was refused."""
-    for requester, count in broker.floods.due():
+    for requester, count in broker.admitting.floods.due():
         text = f"refused {count} times: answered 429 until it pauses"
-        later = broker.floods.tell_later
+        later = broker.admitting.floods.tell_later
         await _record_flood(broker, requester, count, text, later)
-    for requester, count, rate in broker.rates.due():
+    for requester, count, rate in broker.admitting.rates.due():
         text = f"permitted {rate} times a second: answered 429 {count} times more"
-        later = broker.rates.notice_later
+        later = broker.admitting.rates.notice_later
         await _record_flood(broker, requester, count, text, later)
 
 
@@ -436,7 +436,7 @@ async def _open(
     broker.chores.append(partial(end_due, broker))
     check_rules(broker)
     feed = Feed(ledger, broker.registry, lambda: status_info(broker))
-    broker.on_status = feed.publish_status
+    broker.health.listeners.append(feed.publish_status)
     await take_over(broker, lambda: listen_to(ledger, broker, feed))
     await end_gathered_before(broker)
     await order_watch(broker)()
@@ -525,8 +525,8 @@ async def _beat_watchdog() -> None:
 
 def _tenant_log(broker: Broker) -> TenantLog:
     def on_problem(problem: str | None) -> None:
-        broker.log_problem = problem
-        broker.on_status()
+        broker.health.log_problem = problem
+        broker.health.changed()
 
     return TenantLog(
         *(broker.clock, broker.tenant.issuer, broker.access, broker.record),

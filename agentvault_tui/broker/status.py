@@ -27,7 +27,7 @@ _PLACES: Final = {
 
 def status_info(broker: Broker) -> shapes.StatusInfo:
     """Return the answer of ``GET /api/status``."""
-    ledger, verified = broker.ledger, broker.verified
+    ledger, verified = broker.ledger, broker.health.verified
     return shapes.StatusInfo(
         version=__version__,
         tenant=shapes.TenantInfo(
@@ -48,7 +48,7 @@ def status_info(broker: Broker) -> shapes.StatusInfo:
         panic=panic_info(broker.registry.panic),
         agents=broker.registry.agent_count,
         stepups_pending=broker.stepups.open_count,
-        alerts_dead=broker.alerts_dead,
+        alerts_dead=broker.health.alerts_dead,
         policy_version=broker.policy.version,
         warnings=tuple(warnings(broker)),
         agents_url=broker.issuer or UNSET,
@@ -111,7 +111,7 @@ def warnings(broker: Broker) -> list[str]:
         notices += extension.warnings
     if broker.gateway is not None:
         notices += broker.gateway.notices
-    notices += broker.issuers.problems
+    notices += broker.admitting.issuers.problems
     given_up = [s for s in broker.registry.steps() if s.status == "failed"]
     if given_up:
         notices.append(
@@ -122,8 +122,10 @@ def warnings(broker: Broker) -> list[str]:
         notices.append(
             "The tenant does not answer: nothing that needs a person can be."
         )
-    elif broker.log_problem:
-        notices.append(f"The tenant's own log cannot be read: {broker.log_problem}")
+    elif broker.health.log_problem:
+        notices.append(
+            f"The tenant's own log cannot be read: {broker.health.log_problem}"
+        )
     return notices
 
 
@@ -159,12 +161,12 @@ def _file_warnings(broker: Broker) -> Iterator[str]:
 
 def _ledger_warnings(broker: Broker) -> Iterator[str]:
     ledger = broker.ledger
-    if broker.state_problem:
-        yield broker.state_problem
+    if broker.health.state_problem:
+        yield broker.health.state_problem
     if ledger.unverified:
         yield f"The ledger {ledger.unverified}. Nothing is granted until it is."
-    elif broker.unverified:
-        yield f"The ledger is not verified: {broker.unverified}."
+    elif broker.health.unverified:
+        yield f"The ledger is not verified: {broker.health.unverified}."
     if ledger.writable or ledger.fault or ledger.unverified:
         return
     what = (

@@ -134,6 +134,7 @@ class TeamFiles:
         ledger: Ledger,
         recorded: Callable[[], Mapping[str, str]],
         actor: Actor,
+        notify: Callable[[], None],
     ) -> None:
         """Track nothing yet.
 
@@ -142,6 +143,7 @@ class TeamFiles:
             ledger: the team's, as this home reaches it.
             recorded: returns the small values that a start loaded.
             actor: who records an edit of a copy.
+            notify: called when the operators' view of copies changed.
         """
         self._home = home
         self.copies = TeamCopies(home)
@@ -150,8 +152,7 @@ class TeamFiles:
         """Awaited once other texts are in effect; none may commit and wait for that."""
         self.in_force: list[Callable[[], Iterable[tuple[str, str]]]] = []
         """Each returns path and SHA-256 of files that a reader has in effect here."""
-        self.on_problem: Callable[[], None] = lambda: None
-        """Called when the operators' view of copies changed."""
+        self._notify = notify
         self.on_policy: Callable[[PolicyTexts, str | None], Awaitable[None]]
         """Awaited with the texts of this home's policy files, edits included, and the
         problem if one of them cannot be read or written."""
@@ -326,7 +327,7 @@ class TeamFiles:
             for part in _parts(edits):
                 recorded = recorded and await self._record(part, texts)
         if (copies.problems, copies.aside) != problems:
-            self.on_problem()
+            self._notify()
         return recorded
 
     async def _record(self, edits: Mapping[str, str | None], texts: Texts) -> bool:

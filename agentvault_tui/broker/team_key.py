@@ -164,20 +164,33 @@ def settle(home: Home, record: KeyRecord) -> None:
 class TeamKey:
     """Follows the ledger's record of the key, and the file with it."""
 
-    def __init__(self, home: Home, ledger: Ledger, actor: Actor) -> None:
-        """Know nothing yet; *actor* records that the key was changed."""
+    def __init__(
+        self,
+        home: Home,
+        ledger: Ledger,
+        actor: Actor,
+        publish: Callable[[], Awaitable[object]],
+        notify: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Know nothing yet.
+
+        Args:
+            home: where the key is.
+            ledger: the team's.
+            actor: who records that the key was changed.
+            publish: awaited once all is encrypted again; the other brokers get it.
+            notify: called when `problem` changed.
+        """
         self.seals_anew: list[Callable[[], Awaitable[None]]] = []
         """Each encrypts the data of a room again, with the active key."""
         self.team: Team | None = None
         """The brokers, once this one has joined them."""
         self.problem: str | None = None
         """Why the encrypted value does not open here, or is not encrypted again."""
-        self.publish: Callable[[], Awaitable[object]] = lambda: asyncio.sleep(0)
-        """Awaited once all is encrypted again: lets the other brokers have it."""
+        self.publish = publish
         self.changed: Callable[[], Awaitable[object]] = lambda: asyncio.sleep(0)
         """Awaited once the key in effect is the only one of this home."""
-        self.on_problem: Callable[[], None] = lambda: None
-        """Called when `problem` changed."""
+        self._notify = notify
         self._home, self._ledger, self._actor = home, ledger, actor
         self._record = KeyRecord()
         self._stamp: tuple[int, ...] | None = None
@@ -218,7 +231,7 @@ class TeamKey:
             self.problem = problem
             if problem:
                 log.warning("%s", problem)
-            self.on_problem()
+            self._notify()
 
     async def read(self) -> None:
         """Read the ledger's record, and the present keys.

@@ -14,7 +14,8 @@ import logging
 import sys
 from typing import Any, Final
 
-from agentvault_tui.broker.core import SYSTEM, Broker, Verified
+from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.health import Verified
 from agentvault_tui.broker.usecases.revoke import panic
 from agentvault_tui.ledger import CHECKED_AT_START, EventQuery
 from agentvault_tui.model import Draft, EventType
@@ -42,7 +43,7 @@ async def keep_verified(broker: Broker, pause: float = _PAUSE) -> None:
     process that ends the verifier each time must not make a changed ledger stay in
     service.
     """
-    if broker.ledger.head.seq <= CHECKED_AT_START and not broker.verify_first:
+    if broker.ledger.head.seq <= CHECKED_AT_START and not broker.health.verify_first:
         await asyncio.sleep(_AGAIN)
     wait, tries = pause, 0
     while True:
@@ -52,21 +53,28 @@ async def keep_verified(broker: Broker, pause: float = _PAUSE) -> None:
             result = f"its process cannot be started ({error.strerror})"
         if isinstance(result, str):
             log.error("the ledger is not verified: %s", result)
-            broker.unverified, tries = result, tries + 1
+            broker.health.unverified, tries = result, tries + 1
             if tries == _TRIES:
                 message = f"could not be verified in {tries} tries: {result}"
                 broker.ledger.set_unverified(message)
-            broker.on_status()
+            broker.health.changed()
             await asyncio.sleep(wait)
             wait = min(wait * 2, _LONGEST_PAUSE)
             continue
         if not result["ok"]:
             await stop_for_fault(broker, result)
             return
-        broker.verified = Verified(result["head"]["seq"], broker.clock.now(), True)
-        broker.unverified, broker.verify_first, wait, tries = None, False, pause, 0
+        broker.health.verified = Verified(
+            result["head"]["seq"], broker.clock.now(), True
+        )
+        broker.health.unverified, broker.health.verify_first, wait, tries = (
+            None,
+            False,
+            pause,
+            0,
+        )
         broker.ledger.set_unverified(None)
-        broker.on_status()
+        broker.health.changed()
         await asyncio.sleep(_AGAIN)
 
 
@@ -95,11 +103,11 @@ async def stop_for_fault(broker: Broker, result: dict[str, Any]) -> None:
     where = "" if result["first_bad"] is None else f"event {result['first_bad']}: "
     problem = f"{where}{visible(result['problem'], 300)}"
     broker.ledger.distrust(f"does not hold ({problem})")
-    broker.state_problem = (
+    broker.health.state_problem = (
         f"The ledger does not hold ({problem}): everything was stopped. Stop "
         "the broker, keep a copy as evidence, then agentvault audit accept."
     )
-    log.error("%s", broker.state_problem)
+    log.error("%s", broker.health.state_problem)
     stopped = asyncio.create_task(
         panic(broker, f"the ledger does not hold: {problem}", SYSTEM)
     )
@@ -116,7 +124,7 @@ async def stop_for_fault(broker: Broker, result: dict[str, Any]) -> None:
     await broker.record_cut(draft)
     await stopped
     await broker.cuts.stop_next_start("the ledger does not hold")
-    broker.on_status()
+    broker.health.changed()
 
 
 async def _verify(broker: Broker) -> dict[str, Any] | str:
@@ -136,8 +144,10 @@ async def _verify(broker: Broker) -> dict[str, Any] | str:
                 break  # cut short
             if "ok" in reply:
                 return reply
-            if broker.verified is None or not broker.verified.complete:
-                broker.verified = Verified(reply["seq"], broker.clock.now(), False)
+            if broker.health.verified is None or not broker.health.verified.complete:
+                broker.health.verified = Verified(
+                    reply["seq"], broker.clock.now(), False
+                )
         code = await process.wait()
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -151,5 +161,5 @@ async def _next_line(broker: Broker, output: asyncio.StreamReader) -> bytes:
         try:
             return await asyncio.wait_for(output.readline(), _SILENCE)
         except TimeoutError:
-            broker.unverified = "its process does not get on"
-            broker.on_status()
+            broker.health.unverified = "its process does not get on"
+            broker.health.changed()

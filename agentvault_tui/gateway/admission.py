@@ -91,15 +91,15 @@ class Admission:
         One group commit or one look at the sockets would otherwise resume dozens of
         calls in one turn of the event loop.
         """
-        await self._broker.call_line.enter()
+        await self._broker.admitting.calls.enter()
 
     async def pace(self) -> None:
         """Let others have their turn, a revocation above all, before a next piece."""
-        await self._broker.stream_line.enter()
+        await self._broker.admitting.pieces.enter()
 
     async def pace_slow(self) -> None:
         """Wait for a turn in which no other piece that takes long is searched."""
-        await self._broker.stream_line.enter(large=True)
+        await self._broker.admitting.pieces.enter(large=True)
 
     async def authenticate(
         self,
@@ -130,7 +130,7 @@ class Admission:
         token = registry.token(hashed)
         if token is not None:
             agent = registry.agent(token.agent_id)
-            if broker.floods.limited(token.requester):
+            if broker.admitting.floods.limited(token.requester):
                 retry = (b"retry-after", b"%d" % SPAN)
                 text = f"refused too often: send no request for {SPAN} s"
                 raise CallRefusedError(429, "slow_down", "slow_down", text, retry)
@@ -140,7 +140,7 @@ class Admission:
             return Caller(token.principal(agent), token, source)
         owner = registry.owner_of_ended(hashed)
         if owner is not None and (why := refused(broker, registry.agent(owner))):
-            if not broker.floods.limited(owner):
+            if not broker.admitting.floods.limited(owner):
                 request = self._request(registry.agent(owner), Action((), ""), detail)
                 await self._refuse(request, unauthorized(*why), owner)
             raise unauthorized(*why)
@@ -178,7 +178,7 @@ class Admission:
     async def _refuse(
         self, request: Request, refusal: CallRefusedError, requester: str
     ) -> NoReturn:
-        self._broker.floods.refused(requester)
+        self._broker.admitting.floods.refused(requester)
         try:
             await deny(self._broker, request, refusal.reason, refusal.text)
         except LedgerError as error:
@@ -233,7 +233,7 @@ class Admission:
                 observe(caller, "held")
             if refusal.decision_id is None:  # its body could not be had
                 await self.refuse(caller, refusal, call.action, call.detail)
-            self._broker.floods.refused(caller.token.requester)
+            self._broker.admitting.floods.refused(caller.token.requester)
             raise
         if call.stepup_id and call.retry is None:
             observe(caller, "held")

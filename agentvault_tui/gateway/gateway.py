@@ -227,7 +227,7 @@ class Gateway:
             self._reported = self.warnings
             for warning in self._reported:
                 log.warning("%s", warning)
-            self.broker.on_status()
+            self.broker.health.changed()
         await self.calls.look()
         await self.proxy.look()
         await self._mcp.record()

@@ -107,8 +107,8 @@ class HookDecider(NamedTuple):
             gone: is done when the caller waits no more.
         """
         broker, maps, calls = self.broker, self.maps, self.calls
-        await broker.line.enter()
-        if broker.floods.limited(agent.id):
+        await broker.admitting.requests.enter()
+        if broker.admitting.floods.limited(agent.id):
             return _slow_down(_LIMITED)
         body = canonical(request.arguments)
         digest = request.arguments_sha256 or hashlib.sha256(body).hexdigest()
@@ -147,7 +147,7 @@ class HookDecider(NamedTuple):
         except TooFastError as error:
             return _slow_down(error.diagnosis())
         if not isinstance(answer, Permitted):
-            broker.floods.refused(agent.id)
+            broker.admitting.floods.refused(agent.id)
         return _info(answer)
 
     async def _outcomes(self, agent: Agent, actions: Sequence[Action]) -> list[Outcome]:
@@ -156,7 +156,7 @@ class HookDecider(NamedTuple):
         for number, one in enumerate(actions, 1):
             outcomes.append(foresee(self.broker, agent, one, LOCAL).outcome)
             if number % _A_TURN == 0:
-                await self.broker.line.enter()
+                await self.broker.admitting.requests.enter()
         return outcomes
 
 

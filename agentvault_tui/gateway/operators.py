@@ -339,7 +339,7 @@ async def _change(
     gateway: Configured, prepare: Callable[[], SecretChange], record: RecordsChange
 ) -> SecretList:
     await gateway.secrets.change(prepare, record)
-    gateway.broker.on_status()
+    gateway.broker.health.changed()
     return gateway.origins.listing()
 
 

@@ -195,7 +195,7 @@ class Alerts:
             if key.startswith(_DEAD):
                 dead = msgspec.json.decode(text, type=DeadAlert)
                 self._dead[dead.id] = dead
-        self.broker.alerts_dead = len(self._dead)
+        self.broker.health.alerts_dead = len(self._dead)
         record = json.loads(self.broker.kept.get(RECORDED_FILE, "{}"))
         if self.broker.files is not None:
             await self.broker.files.look()
@@ -224,7 +224,7 @@ class Alerts:
                     self.problem = error.diagnosis()
                     log.warning("alerts.toml: %s", self.problem)
                 await self._follow()
-                self.broker.on_status()
+                self.broker.health.changed()
         self._look_at_ledger()
         for name in self._followers:
             for follower in self._all_of(name):
@@ -430,8 +430,8 @@ class Alerts:
         self._count_dead()
 
     def _count_dead(self) -> None:
-        self.broker.alerts_dead = len(self._dead)
-        self.broker.on_status()
+        self.broker.health.alerts_dead = len(self._dead)
+        self.broker.health.changed()
 
     async def aclose(self) -> None:
         """Stop all work, and store its place."""

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from agentvault_tui.broker.core import Broker
-from agentvault_tui.broker.histogram import BOUNDS, Histogram
+from agentvault_tui.broker.health import BOUNDS, Histogram
 from agentvault_tui.model import Outcome
 from agentvault_tui.origins import parse_listen
 from agentvault_tui.text import visible
@@ -58,11 +58,11 @@ def _lines(broker: Broker) -> Iterator[str]:
     yield from _decisions(broker)
     help_text = "How long policy, limits and call-outs took."
     yield from _histogram(
-        "agentvault_decision_seconds", help_text, broker.decision_seconds
+        "agentvault_decision_seconds", help_text, broker.health.decision_seconds
     )
     help_text = "How long a revocation took until it was in force."
     yield from _histogram(
-        "agentvault_revocation_seconds", help_text, broker.revocation_seconds
+        "agentvault_revocation_seconds", help_text, broker.health.revocation_seconds
     )
     gateway = broker.gateway
     gauges = (
@@ -74,7 +74,7 @@ def _lines(broker: Broker) -> Iterator[str]:
             "Calls through the gateway under way.",
             gateway.in_flight if gateway else 0,
         ),
-        ("alerts_dead", "Alerts that were given up.", broker.alerts_dead),
+        ("alerts_dead", "Alerts that were given up.", broker.health.alerts_dead),
     )
     for name, help_text, value in gauges:
         yield _head(f"agentvault_{name}", "gauge", help_text)

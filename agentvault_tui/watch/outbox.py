@@ -231,7 +231,7 @@ class Follower(ABC, Generic[OutletT]):
         self._delay, self.next_at = _FIRST, None
         if self.problem is not None:
             self.problem = None
-            self.broker.on_status()
+            self.broker.health.changed()
 
     def _failed(self, error: SinkError) -> None:
         """Back off exponentially, with jitter."""
@@ -241,7 +241,7 @@ class Follower(ABC, Generic[OutletT]):
         if self.problem != str(error):
             self.problem = str(error)
             log.warning("sink %s: %s", self.name, error)
-            self.broker.on_status()
+            self.broker.health.changed()
 
     async def save(self) -> None:
         """Store the place; see `KeptPlace.save`."""

@@ -261,7 +261,7 @@ async def test_a_cut_whose_record_hangs_is_in_the_journal_before_its_reply(
 
     monkeypatch.setattr(bench.ledger, "commit", slow)
     told: list[int] = []
-    bench.broker.on_status = lambda: told.append(bench.broker.cuts.waiting)
+    bench.broker.health.listeners.append(lambda: told.append(bench.broker.cuts.waiting))
     cut = await revoke_agent(bench.broker, stage.agent.id, "runaway", OPERATOR)
     assert told[-1] == 1
     assert (cut.recorded, cut.kept) == (False, Kept.JOURNAL)
@@ -414,7 +414,7 @@ async def test_a_scope_is_given_again_once_the_cut_is_recorded(
     try:
         assert "write:calendar" in bench.broker.registry.agent(agent.id).scopes
         assert len(bench.broker.registry.tokens_of(agent.id)) == 1
-        assert bench.broker.state_problem is None
+        assert bench.broker.health.state_problem is None
     finally:
         await bench.close()
 

@@ -350,7 +350,7 @@ async def test_only_what_consoles_show_in_their_head_is_told_to_them(
     told = list[int]()
     agent = await pair.bench.agent("reader", "read:calendar")
     await pair.catch_up()
-    pair.other.on_status = lambda: told.append(1)
+    pair.other.health.listeners.append(lambda: told.append(1))
     asked = {"resource": None, "details": None}
     await request_token(pair.bench.broker, agent, action("read:calendar"), **asked)
     await pair.catch_up()
@@ -430,10 +430,12 @@ async def test_an_assertion_used_elsewhere_is_used_up_here(pair: Pair) -> None:
     """It counts once in the whole team (RFC 7523 section 3, jti)."""
     clock = pair.bench.clock
     now, ends = clock.now().timestamp(), clock.now().timestamp() + 60
-    used = pair.bench.broker.replays.use("agt_1", "one", ends, now, clock.boot())
+    used = pair.bench.broker.admitting.replays.use(
+        "agt_1", "one", ends, now, clock.boot()
+    )
     assert used is not None
     await follow(pair.other, [], [used])
-    again = pair.other.replays.use("agt_1", "one", ends, now, clock.boot())
+    again = pair.other.admitting.replays.use("agt_1", "one", ends, now, clock.boot())
     assert again is None
 
 

@@ -83,7 +83,7 @@ async def there(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Platform]:
 
 
 def trust(bench: Bench, **issuers: IssuerSettings) -> None:
-    bench.broker.issuers = Issuers(issuers, bench.home, bench.clock)
+    bench.broker.admitting.issuers = Issuers(issuers, bench.home, bench.clock)
 
 
 @pytest.fixture
@@ -471,7 +471,7 @@ async def test_a_subject_survives_a_restart(stand: Stand, there: Platform) -> No
             assert await other.answer(other.token()) == 200
             with pytest.raises(ConflictError):
                 await other.agent(name="other")
-        assert again.broker.state_problem is None
+        assert again.broker.health.state_problem is None
 
 
 # Keys

@@ -225,7 +225,7 @@ async def test_a_jump_of_the_clock_is_remembered_for_the_next_boot(
     clock.advance(101)
     async with bench.restarted() as again:
         assert await revoked(again) == [("brief", "ended", "system")]
-        assert again.broker.state_problem is None
+        assert again.broker.health.state_problem is None
 
 
 async def test_restoring_needs_a_new_end(bench: Bench) -> None:
@@ -474,7 +474,7 @@ async def test_a_changed_row_gives_neither_time_nor_life(bench: Bench) -> None:
     db.close()
     again = await Bench.open(bench.home, bench.clock)
     try:
-        assert again.broker.state_problem
+        assert again.broker.health.state_problem
         for agent in (template, brief):
             known = again.broker.registry.agent(agent.id)
             assert known.status is AgentStatus.REVOKED

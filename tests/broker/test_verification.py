@@ -25,7 +25,7 @@ async def verifying(
     """Run the verification, whose results are those that are put into the queue."""
     results: asyncio.Queue[Any] = asyncio.Queue()
     monkeypatch.setattr(verification, "_verify", lambda _: results.get())
-    bench.broker.verify_first = True
+    bench.broker.health.verify_first = True
     task = asyncio.create_task(keep_verified(bench.broker, pause=0.0))
     yield results
     task.cancel()

@@ -83,7 +83,7 @@ async def test_each_refusal_counts_towards_a_flood(
 ) -> None:
     """Past an agent's budget it is answered 429, and none of it is recorded."""
     for _ in range(BURST):
-        stand.bench.broker.floods.refused(agent.id)
+        stand.bench.broker.admitting.floods.refused(agent.id)
 
     method, path = call.split()
 

@@ -144,7 +144,7 @@ async def test_refusals_of_a_passed_on_token_are_its_chains(
     path = "/gw/api/upload/e1"
     refused = await stand.client.put(path, headers=shown | kind, content=b"x")
     assert refused.status_code == 403
-    floods = stand.bench.broker.floods
+    floods = stand.bench.broker.admitting.floods
     assert list(floods._agents) == [f"{pair.first.id}>{pair.second.id}"]
     for _ in range(BURST):
         floods.refused(f"{pair.first.id}>{pair.second.id}")

@@ -474,7 +474,9 @@ async def test_an_agent_that_floods_is_not_decided_about(
 ) -> None:
     """Refused over and over it is 429, and no record is made of each."""
     for _ in range(1001):
-        stand.bench.broker.floods.refused(stand.bench.broker.registry.agents()[0].id)
+        stand.bench.broker.admitting.floods.refused(
+            stand.bench.broker.registry.agents()[0].id
+        )
     reply = await stand.client.get("/gw/api/events/a", headers=bearer(token))
     assert (reply.status_code, reply.json()["error"]) == (429, "slow_down")
     assert stand.upstream.received == []

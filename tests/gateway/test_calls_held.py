@@ -354,7 +354,7 @@ async def test_approvals_and_records_hold_over_a_restart(short: Path) -> None:
         await stand.settled()
     async with standing(short) as stand:
         broker = stand.bench.broker
-        assert broker.state_problem is None
+        assert broker.health.state_problem is None
         every = (one, two, three)
         states = [broker.stepups.get(each).status for each in every]
         assert states == ["redeemed", "approved", "redeemed"]

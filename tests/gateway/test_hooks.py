@@ -187,7 +187,7 @@ async def test_a_hook_without_a_place_to_wait_is_answered_at_once(
     bench: Bench, agent: Agent
 ) -> None:
     """Where its agent has its share of them, it is denied and names the step-up."""
-    bench.broker.waiting = SharedPlaces(0, bench.clock.boot)
+    bench.broker.admitting.waiting = SharedPlaces(0, bench.clock.boot)
     told = await asked(bench, SHELL)
     (stepup,) = bench.broker.stepups.open()
     assert told["permissionDecision"] == "deny"
@@ -373,7 +373,7 @@ async def test_a_flood_is_stopped(
     bench: Bench, agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An agent that goes on asking for what it is refused is not decided any more."""
-    monkeypatch.setattr(bench.broker.floods, "limited", lambda _: True)
+    monkeypatch.setattr(bench.broker.admitting.floods, "limited", lambda _: True)
     told = await asked(bench, READ)
     assert told["permissionDecision"] == "deny"
     assert not await bench.events("access.decision")

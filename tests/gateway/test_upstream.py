@@ -403,7 +403,7 @@ async def test_a_slow_search_waits_for_its_turn(
         sent.set()
 
     stand.upstream.answer = escapes
-    with stand.bench.broker.stream_line.paused():
+    with stand.bench.broker.admitting.pieces.paused():
         ask = asyncio.create_task(stand.client.get("/gw/api/x", headers=headers))
         await asyncio.wait_for(sent.wait(), 10)
         # Its head goes ahead, and no piece of it follows.

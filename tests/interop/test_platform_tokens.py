@@ -38,7 +38,7 @@ async def test_an_agent_authenticates_with_tokens_that_jose_signs(bench: Bench) 
     async with peer("platform.mjs", given) as platform:
         told = await platform.says()
         one = IssuerSettings(claims["iss"], claims["aud"], told["url"])
-        bench.broker.issuers = Issuers({"ci": one}, bench.home, bench.clock)
+        bench.broker.admitting.issuers = Issuers({"ci": one}, bench.home, bench.clock)
         await bench.agent("ci", "write:calendar", subject=f"ci:{claims['sub']}")
         async with live_broker(bench) as live:
             for alg, token in told["tokens"].items():

@@ -295,7 +295,7 @@ async def test_exports_never_die(stand: AlertStand, bench: Bench) -> None:
     for _ in range(3):
         await stand.settle()
         bench.clock.advance(90_000)
-    assert bench.broker.alerts_dead == 0
+    assert bench.broker.health.alerts_dead == 0
     stand.server.answer = answering(200)
     await stand.settle()
     otel = next(one for one in stand.alerts.listing().sinks if one.name == "otel")

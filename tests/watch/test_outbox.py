@@ -158,10 +158,10 @@ async def test_an_alert_dies_after_a_day_and_is_sent_by_hand(
     await stand.settle()
     bench.clock.advance(86_000)
     await stand.settle()
-    assert bench.broker.alerts_dead == 0
+    assert bench.broker.health.alerts_dead == 0
     bench.clock.advance(1_000)
     await stand.settle()
-    assert bench.broker.alerts_dead == 1
+    assert bench.broker.health.alerts_dead == 1
     (event,) = await bench.events("alert.dead")
     assert (event.resource, event.reason) == ("hook", "it answered 500")
     async with stand.restarted() as later:
@@ -172,7 +172,7 @@ async def test_an_alert_dies_after_a_day_and_is_sent_by_hand(
         stand.server.received.clear()
         assert (await later.alerts.retry(dead.id)).ok
         assert stand.kinds == ["tenant.away"]
-        assert later.bench.broker.alerts_dead == 0
+        assert later.bench.broker.health.alerts_dead == 0
         async with later.restarted() as last:
             assert last.alerts.listing().dead == ()
 

@@ -156,12 +156,13 @@ class AgentsApi:
         """Serve *broker* at *issuer*, a URL without a slash at the end."""
         self._broker = broker
         self._issuer = broker.issuer = issuer
+        self._admitting = broker.admitting
         self._authenticate = ClientAuth(
             broker.registry,
-            broker.issuers,
+            self._admitting.issuers,
             broker.clock,
             _audiences(issuer),
-            broker.replays,
+            self._admitting.replays,
         )
         self._posts: dict[str, Post] = {
             TOKEN: self._token,
@@ -211,7 +212,8 @@ class AgentsApi:
         headers = dict(scope["headers"])
         authorization = headers.get(b"authorization")
         body = await read_body(receive)
-        line = self._broker.line if path in _GRANTING else self._broker.side_line
+        admitting = self._admitting
+        line = admitting.requests if path in _GRANTING else admitting.others
         await line.enter(large=len(body) >= _LARGE)
         form = parse_body(headers.get(b"content-type", b""), body)
         if path in _READING or (
@@ -235,7 +237,7 @@ class AgentsApi:
             return await handler(current, form, source)
 
         source = self._broker.surroundings.source_of(scope)
-        if path in _GRANTING and self._broker.floods.limited(agent.id):
+        if path in _GRANTING and self._admitting.floods.limited(agent.id):
             raise self._slow_down(used)
         return await self._recorded(answer, used, path)
 
@@ -279,13 +281,13 @@ class AgentsApi:
             raise OAuthError(404, "not_found", "there is nothing at this path")
         if scope["method"] not in {"GET", "HEAD"}:
             raise _wrong_method(b"GET, HEAD")
-        await self._broker.side_line.enter()
+        await self._admitting.others.enter()
         return get(scope)
 
     def _slow_down(self, used: UsedAssertion | None) -> OAuthError:
         """Return the answer to an agent that floods; nothing is decided or recorded."""
         if used is not None:  # it counts once all the same
-            self._broker.replays.save_later(used, self._broker.clock.now())
+            self._admitting.replays.save_later(used, self._broker.clock.now())
         text = f"refused too often: send no request for {SPAN} s"
         retry = (b"retry-after", b"%d" % SPAN)
         return OAuthError(429, "slow_down", text, headers=(retry,))
@@ -293,7 +295,7 @@ class AgentsApi:
     def _counted(self, agent: Agent, answer: _Answer) -> _Answer:
         """Return *answer*, counted if it refuses the agent's request."""
         if not isinstance(answer, Granted | Provided | Permitted):
-            self._broker.floods.refused(agent.id)
+            self._admitting.floods.refused(agent.id)
         return answer
 
     async def _note(self, used: UsedAssertion, path: str) -> None:
@@ -302,7 +304,7 @@ class AgentsApi:
         While the ledger cannot write nothing is issued; other requests continue.
         """
         broker = self._broker
-        if not broker.replays.is_first(used):
+        if not self._admitting.replays.is_first(used):
             raise bad_client()  # another broker recorded it since it was looked up
         try:
             await broker.record(changes=[used])
@@ -311,7 +313,7 @@ class AgentsApi:
         except LedgerError:
             if path not in {INTROSPECT, REVOKE}:
                 raise
-            if not broker.replays.save_later(used, broker.clock.now()):
+            if not self._admitting.replays.save_later(used, broker.clock.now()):
                 raise
 
     # Token endpoint and its kin
@@ -482,11 +484,11 @@ class AgentsApi:
         answers: list[dict[str, object]] = []
         for one in many:
             if answers:  # each is as much work as a request
-                await self._broker.line.enter()
+                await self._admitting.requests.enter()
             try:
                 answers.append(await self._evaluate(shown, agent, one, source))
             except OAuthError as fault:
-                self._broker.floods.refused(agent.id)
+                self._admitting.floods.refused(agent.id)
                 answers.append(fault_of(fault))
             except TooFastError as error:
                 answers.append(fault_of(too_fast(error)))

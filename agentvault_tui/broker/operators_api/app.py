@@ -60,7 +60,7 @@ def operators_app(broker: Broker, feed: Feed, sessions: Sessions) -> Starlette:
     authority = Authority(broker, sessions)
     seats = Presence(broker.clock, feed.tell, authority.standing)
     sessions.on_change = seats.changed
-    turns = AnswerTurns(broker.answer_line)
+    turns = AnswerTurns(broker.admitting.answers)
     broker.chores.append(sessions.end_due)
     served = [
         *stepups.routes(broker, authority, sessions),

@@ -108,17 +108,20 @@ class Outbox:
         providers: Providers,
         record: Record,
         *,
+        notify: Callable[[], None] = lambda: None,
         jitter: Callable[[], float] = _random,
         longest: float = _TRY,
     ) -> None:
-        """Do steps by *access* and *providers*; a try ends after *longest* seconds."""
+        """Do steps by *access* and *providers*; a try ends after *longest* seconds.
+
+        *notify* is called once operators received a step in an event.
+        """
         self._clock = clock
         self._registry = registry
         self._access = access
         self._providers = providers
         self._record = record
-        self.on_told: Callable[[], None] = lambda: None
-        """Called once operators received a step in an event."""
+        self._notify = notify
         self._jitter = jitter
         self._longest = longest
         self._news = asyncio.Event()
@@ -313,7 +316,7 @@ class Outbox:
             # at a provider by nobody is told all the same.
             done = _over(step, tried, self._clock.now())
             await self._record(_draft(done), changes=tried.changes)
-            self.on_told()
+            self._notify()
 
     async def _with_cut_holder(self, step: OutboxStep) -> OutboxStep:
         """Return *step* with the ended tokens' owners, if they are missing.
@@ -373,7 +376,7 @@ class Outbox:
         if step.status != "pending" and is_providers(step):
             self._providers.forget(step)
         await self._record(_draft(step), changes=(step, *changes))
-        self.on_told()
+        self._notify()
 
     def _served(self, agent_id: AgentId) -> bool:
         agent = self._registry.find_agent(agent_id)

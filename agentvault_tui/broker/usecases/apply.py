@@ -293,7 +293,7 @@ async def _carry_out(broker: Broker, plan: FilesPlan, operator: Actor) -> bool:
             writing = putting(broker, plan.edits, operator, plan.digest)
             texts = await blocks.enter_async_context(writing)
             if cuts:
-                blocks.enter_context(broker.cutting())
+                blocks.enter_context(broker.admitting.paused())
             try:
                 await _commit(broker, plan, cuts, texts, operator)
             except (LedgerError, ConflictError) as error:

@@ -283,7 +283,7 @@ async def decide(broker: Broker, request: Request) -> Verdict:
         broker.limits.release(request.decision_id)
         return _overtaken(broker, request, verdict)
     finally:
-        broker.decision_seconds.observe(broker.clock.boot() - started)
+        broker.health.decision_seconds.observe(broker.clock.boot() - started)
 
 
 def check_rate(broker: Broker, request: Request) -> None:
@@ -304,7 +304,7 @@ def check_rate(broker: Broker, request: Request) -> None:
             asker, requester = broker.registry.agent(by.id), by.id
         elif not request.evaluation:
             return
-    broker.rates.take(requester, rate_of(broker, asker.decisions_a_second))
+    broker.admitting.rates.take(requester, rate_of(broker, asker.decisions_a_second))
 
 
 def rate_of(broker: Broker, own: int | None) -> int:

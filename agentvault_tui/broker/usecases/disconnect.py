@@ -220,7 +220,7 @@ async def close_accounts(
     drafts = [
         account_draft(kind, one, operator, at_tenant="pending") for one in closing
     ]
-    with broker.cutting():
+    with broker.admitting.paused():
         await broker.record_cut(*drafts, changes=closing)
 
 

@@ -42,7 +42,7 @@ class InForce:
 
     async def record(self, broker: Broker, operator: Actor) -> Kept:
         """Persist it; return where it is now."""
-        with broker.cutting():
+        with broker.admitting.paused():
             durability = await broker.record_decided(self.decide)
             await broker.record_ended(self.below, operator, self.reason)
         return durability

@@ -145,7 +145,7 @@ async def _wait_for_person(
         ShareTakenError: the agent has its share of the places to wait in.
     """
     wanted = asyncio.get_running_loop().create_future()
-    place = broker.waiting.wait_in(agent.id, wanted)
+    place = broker.admitting.waiting.wait_in(agent.id, wanted)
     if place is None:
         raise ShareTakenError("this agent's share of waiting evaluations is taken")
     decided = asyncio.ensure_future(broker.stepups.decision(stepup_id))

@@ -64,7 +64,7 @@ class PanicEnd:
         started = self._broker.clock.boot()
         count = self._stop()
         self._effective_ms = (self._broker.clock.boot() - started) * 1000
-        self._broker.revocation_seconds.observe(self._effective_ms / 1000)
+        self._broker.health.revocation_seconds.observe(self._effective_ms / 1000)
         self._tokens += count()
 
     def _stop(self) -> Callable[[], int]:
@@ -109,7 +109,7 @@ class PanicEnd:
         No request is added once the panic is placed, and all before it are known then.
         """
         record, durabilities = self._broker.record_decided, set[Kept]()
-        with self._broker.cutting():
+        with self._broker.admitting.paused():
             records = [asyncio.create_task(record(self._decide))]
             while records:
                 while part := list(islice(self._waiting.values(), ENDED_A_TURN)):

@@ -201,7 +201,7 @@ async def put_applied(broker: Broker, policy: Policy, changes: list[Change]) -> 
     switch_policy(broker, policy)
     broker.policy_state.problem = problem
     policy_is_recorded(broker, changes)
-    broker.on_status()
+    broker.health.changed()
     if problem is None:
         await broker.record(changes=[Meta(APPLYING, None)])
 

@@ -222,7 +222,7 @@ async def _edited(broker: Broker, texts: PolicyTexts, problem: str | None) -> No
     if problem is not None:
         if problem != state.problem:
             state.problem, state.refused = problem, None
-            broker.on_status()
+            broker.health.changed()
     elif texts not in {state.refused, None if state.problem else broker.policy.texts}:
         await _reload(broker, texts)
 
@@ -244,7 +244,7 @@ async def _reload(broker: Broker, texts: PolicyTexts | None = None) -> None:
         broker.policy_state.problem = error.diagnosis()
         broker.policy_state.refused = texts
         log.warning("policy not reloaded: %s", broker.policy_state.problem)
-        broker.on_status()
+        broker.health.changed()
         return
     if await broker.policy_state.hold(last, policy):
         if broker.policy_state.held:  # looked at again once the files are others
@@ -287,7 +287,7 @@ async def follow_policy(broker: Broker, value: str) -> None:
             broker.ledger.distrust(f"names a policy that is none here: {why}")
             return
         switch_policy(broker, policy)
-        broker.on_status()
+        broker.health.changed()
     if broker.files is not None:
         broker.files.put_policy(texts)
 
@@ -299,7 +299,7 @@ async def _put_in_force(broker: Broker, policy: Policy, actor: Actor) -> None:
         await keep_policy(broker, actor=actor)
     except LedgerError as error:
         log.warning("the change of policy is recorded later: %s", error.what)
-    broker.on_status()
+    broker.health.changed()
 
 
 async def keep_policy(broker: Broker, *, actor: Actor = SYSTEM) -> None:

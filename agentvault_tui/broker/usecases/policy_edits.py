@@ -104,7 +104,7 @@ async def _ask(broker: Broker, last: Policy, edited: Policy) -> str | None:
         log.warning("an edit of the policy waits: %s", error.what)
         return None
     broker.policy_state.held = change.id
-    broker.on_status()
+    broker.health.changed()
     return change.id
 
 

@@ -243,7 +243,7 @@ def _subject(broker: Broker, wanted: AgentRequest) -> str | None:
     if wanted.public_key:
         raise UsageError("an agent has either a key or a subject, not both")
     check_subject(subject)
-    names, name = broker.issuers.names, subject.partition(":")[0]
+    names, name = broker.admitting.issuers.names, subject.partition(":")[0]
     if name not in names:
         raise UsageError(
             f"no issuer is called {visible(name, 60)}",

@@ -162,7 +162,7 @@ class AgentEnd:
         held = broker.registry.provider_tokens.of(self.agent.id)
         self._end()
         self._effective_ms = (broker.clock.boot() - started) * 1000
-        broker.revocation_seconds.observe(self._effective_ms / 1000)
+        broker.health.revocation_seconds.observe(self._effective_ms / 1000)
         self._steps = broker.outbox.cut(self.agent.id, held)
         broker.outbox.take(self._steps)
         return InForce(self._decide, self._record(), self._below, "agent_revoked")
@@ -247,7 +247,7 @@ async def panic(broker: Broker, reason: str, operator: Actor) -> Cut:
     end = PanicEnd(broker, reason, operator)
     end.begin()
     durability = await end.record()
-    broker.on_status()
+    broker.health.changed()
     return end.result(durability)
 
 
@@ -344,7 +344,7 @@ async def lift_panic(broker: Broker, operator: Actor) -> int:
 async def _lift_panic(broker: Broker, operator: Actor) -> int:
     registry = broker.registry
     if registry.panic is not None:
-        if broker.verify_first:
+        if broker.health.verify_first:
             raise ConflictError(
                 "the ledger did not hold when it was verified last, and was not "
                 "verified since",
@@ -374,7 +374,7 @@ async def _lift_panic(broker: Broker, operator: Actor) -> int:
             )
             raise ConflictError("everything was stopped again meanwhile")
         registry.panic = None
-        broker.on_status()
+        broker.health.changed()
     return _served(registry)
 
 

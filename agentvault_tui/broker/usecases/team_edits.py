@@ -98,7 +98,7 @@ class _Edits:
             log.warning("an edit of %s waits: %s", path, error.what)
             return
         self._changes[path] = text, change.id
-        self._broker.on_status()
+        self._broker.health.changed()
 
     async def carry(self, request: Mapping[str, Any], actor: Actor) -> bytes:
         """Record the edited text, once it is approved."""

@@ -42,7 +42,10 @@ async def test_nothing_begins_while_a_revocation_is_recorded(
     ]
     looking = asyncio.create_task(door.introspect(token))
     await live.bench.until(
-        lambda: broker.line.waiting == 1 and broker.side_line.waiting == 3
+        lambda: (
+            broker.admitting.requests.waiting == 1
+            and broker.admitting.others.waiting == 3
+        )
     )
     may_write.set()
     assert (await cutting).recorded

@@ -114,7 +114,7 @@ async def test_what_issues_nothing_goes_on_and_is_recorded_later(
         assert (await send(live, path, text, **SAID[path])).status_code == 200
         assert (await send(live, path, text, **SAID[path])).status_code == 401
     await record_missed(bench.broker)
-    assert bench.broker.replays.unsaved == ()
+    assert bench.broker.admitting.replays.unsaved == ()
     async with restarted(bench, live.url) as again:
         assert (await again.assertion(text)).status_code == 401
 
@@ -125,7 +125,7 @@ async def test_one_that_another_broker_records_while_it_is_looked_up_is_refused(
 ) -> None:
     """It was taken over after it was found unused here, and before it was recorded."""
     client_id = (await live.caller("keyed", public_key=public(KEY))).agent.client_id
-    replays = bench.broker.replays
+    replays = bench.broker.admitting.replays
     use = replays.use
 
     def and_elsewhere(*asked: Any) -> UsedAssertion | None:

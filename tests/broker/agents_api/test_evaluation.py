@@ -225,11 +225,11 @@ async def test_an_agent_that_floods_is_not_decided(
 ) -> None:
     """429 until it keeps still; each refusal of an evaluation counts."""
     refused: list[str] = []
-    monkeypatch.setattr(bench.broker.floods, "refused", refused.append)
+    monkeypatch.setattr(bench.broker.admitting.floods, "refused", refused.append)
     no = READ | {"action": {"name": "delete:records"}}
     await post(caller, READ | {"evaluations": [{}, no, {"subject": 1}]}, MANY)
     assert refused == [caller.agent.id] * 2
-    monkeypatch.setattr(bench.broker.floods, "limited", lambda _: True)
+    monkeypatch.setattr(bench.broker.admitting.floods, "limited", lambda _: True)
     answer = await post(caller, READ)
     assert (answer.status_code, answer.json()["error"]) == (429, "slow_down")
 
@@ -538,7 +538,7 @@ async def test_evaluations_that_wait_leave_places_to_others(
     bench: Bench, live: Live, caller: Caller
 ) -> None:
     """One agent's waiting evaluations end for another's; its next is 503 at once."""
-    bench.broker.waiting = waiting = SharedPlaces(4, bench.clock.boot)
+    bench.broker.admitting.waiting = waiting = SharedPlaces(4, bench.clock.boot)
 
     def wait(by: Caller) -> asyncio.Task[httpx.Response]:
         return asyncio.create_task(post(by, PAY, Prefer="wait=20"))

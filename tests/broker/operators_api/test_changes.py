@@ -502,7 +502,7 @@ async def test_a_change_outlives_a_restart(bench: Bench) -> None:
         body = {"name": "new", "owner": "o", "scopes": ["read:calendar"]}
         change = await waits(await approver.post("/api/agents", **body))
     async with bench.restarted() as again, opened(again) as stand:
-        assert again.broker.state_problem is None
+        assert again.broker.health.state_problem is None
         approver = await signed_in(stand, "approver")
         (listed,) = (await approver.get("/api/changes")).json()["changes"]
         assert listed["digest"] == change["digest"]

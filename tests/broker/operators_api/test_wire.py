@@ -147,7 +147,7 @@ def test_each_route_has_a_place_in_the_table(bench: Bench) -> None:
         return HeadInfo(head=1, hash="")
 
     new = route(ApiCall("POST", "/api/new", HeadInfo), handler)
-    turns = AnswerTurns(bench.broker.answer_line)
+    turns = AnswerTurns(bench.broker.admitting.answers)
     with pytest.raises(KeyError):
         guarded(new, Authority(bench.broker, sessions), turns)
     posts = [one for one in CALLS if one.method == "POST" and one.access is Access.READ]

@@ -264,7 +264,7 @@ async def test_a_fault_after_a_full_page_is_waited_out(site: Site) -> None:
 async def test_a_log_that_cannot_be_read_is_in_every_status(site: Site) -> None:
     """Operators read why; of a tenant that is away altogether one line is enough."""
     broker = site.bench.broker
-    broker.log_problem = "the credential may not: scope read:logs"
+    broker.health.log_problem = "the credential may not: scope read:logs"
     assert any("scope read:logs" in text for text in warnings(broker))
     broker.tenant.reachable = False
     assert not any("scope read:logs" in text for text in warnings(broker))

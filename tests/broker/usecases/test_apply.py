@@ -151,7 +151,7 @@ async def test_new_agents_stand_as_their_files_say_after_one_commit(
         "limits": False,
     }
     async with bench.restarted() as again:
-        assert again.broker.state_problem is None
+        assert again.broker.health.state_problem is None
         for agent in (planner, searcher, api):
             assert again.broker.registry.agent(agent.id) == agent
 
@@ -218,7 +218,7 @@ async def test_each_field_follows_its_file(bench: Bench) -> None:
         ["purpose", "credential"],
     ]
     async with bench.restarted() as again:
-        assert again.broker.state_problem is None
+        assert again.broker.health.state_problem is None
         assert named(again, "planner") == planner
         assert named(again, "searcher") == searcher
 
@@ -448,7 +448,7 @@ async def test_an_agent_revoked_while_files_are_recorded_stays_revoked(
     assert named(bench, "planner").scopes == planner.scopes
     assert named(bench, "fresh").scopes == BOTH
     async with bench.restarted() as again:
-        assert again.broker.state_problem is None
+        assert again.broker.health.state_problem is None
         assert named(again, "planner").status is AgentStatus.REVOKED
         assert named(again, "planner").scopes == planner.scopes
         assert named(again, "fresh").scopes == BOTH
@@ -673,7 +673,7 @@ async def test_an_end_comes_from_its_file(bench: Bench) -> None:
             with pytest.raises(UsageError, match=told):
                 await apply(bench, files(**{name: {"until": until}}))
     async with bench.restarted() as again:
-        assert again.broker.state_problem is None
+        assert again.broker.health.state_problem is None
         bench.clock.advance(86_460)
         assert not again.broker.registry.lifetimes.is_active(named(again, "b").id)
         assert again.broker.registry.lifetimes.is_active(named(again, "a").id)
@@ -689,7 +689,7 @@ def trust_issuer(bench: Bench) -> None:
         )
     }
     bench.broker.settings = replace(bench.broker.settings, issuers=issuers)
-    bench.broker.issuers = Issuers(issuers, bench.home, bench.clock)
+    bench.broker.admitting.issuers = Issuers(issuers, bench.home, bench.clock)
 
 
 async def test_subjects_follow_the_files(bench: Bench) -> None:

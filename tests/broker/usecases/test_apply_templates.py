@@ -79,7 +79,7 @@ async def test_agents_are_made_from_a_template_of_the_same_files(bench: Bench) -
     assert (eu.purpose, us.purpose) == ("ships", "ships to the US")
     assert not await plan(bench, files(DEPLOY))
     async with bench.restarted() as again:
-        assert again.broker.state_problem is None
+        assert again.broker.health.state_problem is None
         assert not await plan(again, files(DEPLOY))
         await revoke_agent(again.broker, template.id, "", OPERATOR)
         assert named(again, "eu").status is AgentStatus.REVOKED

@@ -45,7 +45,7 @@ async def test_a_renamed_agent_is_found_by_its_new_name_alone(bench: Bench) -> N
     assert detail["agent"] == "post"
     other = await bench.agent("mail")
     async with bench.restarted() as again:
-        assert again.broker.state_problem is None
+        assert again.broker.health.state_problem is None
         registry = again.broker.registry
         assert [one.id for one in registry.agents_named("post")] == [agent.id]
         assert [one.id for one in registry.agents_named("mail")] == [other.id]
@@ -189,7 +189,7 @@ async def test_a_removed_agent_is_in_no_list_and_is_never_restored(
     again = await bench.agent("mail")
     async with bench.restarted() as later:
         broker = later.broker
-        assert broker.state_problem is None
+        assert broker.health.state_problem is None
         assert [one.id for one in broker.registry.agents()] == [again.id]
         assert broker.registry.agent_count == 1
         assert [one.id for one in broker.registry.agents_after(None, 9)] == [again.id]

@@ -33,7 +33,7 @@ async def test_a_rate_is_recorded_and_outlives_a_restart(bench: Bench) -> None:
     assert event.detail["changed"] == ["decisions_a_second"]
     assert event.detail["decisions_a_second"] == 7
     async with bench.restarted() as again:
-        assert again.broker.state_problem is None
+        assert again.broker.health.state_problem is None
         assert again.broker.registry.agent(agent.id).decisions_a_second == 7
 
 

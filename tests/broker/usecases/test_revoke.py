@@ -219,7 +219,7 @@ async def test_a_panic_while_one_is_lifted_holds(
 async def test_nothing_is_lifted_before_the_ledger_was_verified(bench: Bench) -> None:
     """Where it did not hold, an operator could restore what was tampered with."""
     await panic(bench.broker, "drill", OPERATOR)
-    bench.broker.verify_first = True
+    bench.broker.health.verify_first = True
     with pytest.raises(ConflictError, match="did not hold"):
         await lift_panic(bench.broker, OPERATOR)
     assert bench.broker.registry.panic is not None

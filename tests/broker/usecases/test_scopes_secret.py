@@ -27,7 +27,7 @@ async def test_a_new_secret_replaces_the_old_one_for_good(bench: Bench) -> None:
     assert event.detail["credential"] == "secret"
     assert made.client_secret not in str(event)
     async with bench.restarted() as again:
-        assert again.broker.state_problem is None
+        assert again.broker.health.state_problem is None
         kept = again.broker.registry.agent(agent.id)
         assert kept.credential.secret_sha256 == known
 

@@ -308,6 +308,6 @@ async def test_a_revoked_agents_client_is_told_by_401(
 async def test_a_flooding_agent_is_told_to_keep_still(mcp: McpStand) -> None:
     """429 as at the token endpoint; nothing is decided."""
     client = await mcp.client("modern")
-    mcp.stand.bench.broker.floods.limited = lambda _: True  # type: ignore[method-assign]
+    mcp.stand.bench.broker.admitting.floods.limited = lambda _: True  # type: ignore[method-assign]
     answer = await client.send("tools/call", HELD)
     assert (answer.status_code, answer.json()["error"]) == (429, "slow_down")
