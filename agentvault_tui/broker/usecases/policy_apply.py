@@ -238,7 +238,7 @@ async def reset_policy(
         await record_applied(broker, draft, changes)
         switch_policy(broker, policy)
         policy_is_recorded(broker, changes)
-        broker.on_status()
+        broker.health.changed()
 
 
 async def record_applied(
