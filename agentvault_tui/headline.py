@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from agentvault_tui.amounts import UNIT_UNKNOWN, headline_amount
 from agentvault_tui.model import Money
-from agentvault_tui.presenters.amounts import UNIT_UNKNOWN, headline_amount
 from agentvault_tui.text import Shown, clip, visible
 
 _LONGEST: Final = 200

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from agentvault_tui import __version__
+from agentvault_tui.amounts import render_amount
 from agentvault_tui.clock import parse_iso
 from agentvault_tui.disclosure import public_detail, public_reason
 from agentvault_tui.model import Money
-from agentvault_tui.presenters.amounts import render_amount
 
 VERSION: Final = "1.9.0"
 """Of the schema that records were validated against."""

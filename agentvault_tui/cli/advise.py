@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from agentvault_tui.amounts import render_spans
 from agentvault_tui.cli.framework import (
     Group,
     RenamedOption,
@@ -20,7 +21,6 @@ from agentvault_tui.operator_api.advice import (
     ApplyAdviceRequest,
     change_texts,
 )
-from agentvault_tui.presenters.amounts import render_spans
 
 
 @click.group(

@@ -11,8 +11,6 @@ from agentvault_tui.cli.framework import TimeSpan, command, pass_session
 from agentvault_tui.cli.lookup import agent_names, find_agent, scope_names
 from agentvault_tui.cli.output import Cell, Output, short_time
 from agentvault_tui.cli.session import CliSession
-from agentvault_tui.console.state.moments import plural
-from agentvault_tui.console.state.revocations import unnotified
 from agentvault_tui.errors import NotFoundError, UsageError
 from agentvault_tui.operator_api import calls, requests
 from agentvault_tui.operator_api.ending import (
@@ -22,6 +20,8 @@ from agentvault_tui.operator_api.ending import (
     TokenRevokeAnswer,
 )
 from agentvault_tui.operator_api.shapes import AgentInfo
+from agentvault_tui.presenters.moments import plural
+from agentvault_tui.presenters.revocations import unnotified
 from agentvault_tui.text import visible
 
 _MOST_A_SECOND: Final = 1_000_000

@@ -38,15 +38,6 @@ from agentvault_tui.cli.revoking import (
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.cli.stop import stop_all
 from agentvault_tui.clock import SystemClock, parse_iso
-from agentvault_tui.console.draw.glyphs import (
-    ASCII,
-    UNICODE,
-    bars,
-    fold_for,
-    folded,
-)
-from agentvault_tui.console.state.moments import FORMS_AHEAD, plural
-from agentvault_tui.console.state.records import QUARTERS
 from agentvault_tui.errors import SettingsError, UsageError
 from agentvault_tui.operator_api import calls, requests
 from agentvault_tui.operator_api.history import (
@@ -60,6 +51,15 @@ from agentvault_tui.operator_api.shapes import (
     ScopeInfo,
     StepUpInfo,
 )
+from agentvault_tui.presenters.glyphs import (
+    ASCII,
+    UNICODE,
+    bars,
+    fold_for,
+    folded,
+)
+from agentvault_tui.presenters.moments import FORMS_AHEAD, plural
+from agentvault_tui.presenters.records import QUARTERS
 from agentvault_tui.text import visible
 
 _BESIDE: Final = 24
@@ -388,24 +388,32 @@ def _print_agent(
     catalogue: dict[str, ScopeInfo],
     waiting: Iterable[StepUpInfo],
 ) -> None:
-    """Print everything that is known of one agent, as the console's rows say it."""
-    from agentvault_tui.console.draw.agent import AgentContext, facts
-    from agentvault_tui.console.state.activity import read_activity
-    from agentvault_tui.console.state.mirror import Mirror
+    """Print everything that is known of one agent, in the console's words."""
+    from agentvault_tui.presenters.activity import read_activity
+    from agentvault_tui.presenters.agent import AgentContext, facts
+    from agentvault_tui.presenters.directory import Directory
 
-    mirror = Mirror(SystemClock(), ascii_only=out.ascii_only)
-    mirror.intake.learn(catalogue)
+    directory = Directory(SystemClock(), ascii_only=out.ascii_only)
+    intake = directory.intake
+    intake.learn(catalogue)
     alone: dict[str, Any] = dict.fromkeys(
         ("until", "from_template", "subject", "removed_at")
     )
     shown = replace(agent, template=False, **alone)  # `_identity` tells these
-    for info in (shown, *waiting):
-        mirror.take(info)
-    (row,) = mirror.agents.values()
+    seen = AgentContext(
+        directory=directory,
+        agent=directory.add(shown),
+        tokens=sorted(
+            map(intake.token, agent.listed_tokens), key=lambda token: token.ends
+        ),
+        live=agent.live_tokens,
+        elevated=agent.tokens_elevated,
+        stepups=sorted(map(intake.stepup, waiting), key=lambda one: one.requested_at),
+        activity=read_activity(intake, activity),
+    )
     _identity(out, agent)
     out.line()
-    did = read_activity(mirror.intake, activity)
-    out.rows(facts(out.pen, AgentContext(mirror, row, did), out.width or 100))
+    out.rows(facts(out.pen, seen, out.width or 100))
     _day(out, activity.quarters)
     if agent.listed_tokens:
         out.line()
@@ -442,7 +450,7 @@ def _identity(out: Output, agent: AgentInfo) -> None:
 
 
 def _ending(agent: AgentInfo) -> list[tuple[str, object]]:
-    from agentvault_tui.console.draw.agent import ending
+    from agentvault_tui.presenters.agent import ending
 
     names = [visible(one.name, 40) for one in agent.derived]
     note = ending(
@@ -460,7 +468,7 @@ def _standing(out: Output, agent: AgentInfo, *, stopped: bool) -> Cell:
     if stopped and agent.status == "active":
         return out.word("stopped")
     if agent.until and agent.status != "revoked":
-        from agentvault_tui.console.draw.agent import ends_in
+        from agentvault_tui.presenters.agent import ends_in
 
         left = ends_in(parse_iso(agent.until), SystemClock().now())
         return out.cell(f"{agent.status}, ends {left}")

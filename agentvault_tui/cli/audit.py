@@ -19,9 +19,6 @@ from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.output import Cell, Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock, parse_iso
-from agentvault_tui.console.draw import words
-from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.records import stepup_state
 from agentvault_tui.errors import (
     LedgerDamagedError,
     NotFoundError,
@@ -40,7 +37,10 @@ from agentvault_tui.operator_api.history import (
 from agentvault_tui.operator_api.proof import Proof
 from agentvault_tui.operator_api.requests import PastQuery
 from agentvault_tui.operator_api.shapes import OPEN, OUTCOMES, HeadInfo, StatusInfo
+from agentvault_tui.presenters import event_words
+from agentvault_tui.presenters.directory import Directory
 from agentvault_tui.presenters.outcomes import event_phrase
+from agentvault_tui.presenters.records import stepup_state
 from agentvault_tui.text import Shown
 
 _RETRY: Final = 1.0
@@ -52,9 +52,9 @@ def audit() -> None:
 
 
 @cache
-def _empty_mirror(*, ascii_only: bool) -> Mirror:
-    """Return a mirror without agents, to word events."""
-    return Mirror(SystemClock(), ascii_only=ascii_only)
+def _empty_directory(*, ascii_only: bool) -> Directory:
+    """Return a directory without agents, to word events."""
+    return Directory(SystemClock(), ascii_only=ascii_only)
 
 
 def print_event(
@@ -74,12 +74,12 @@ def print_event(
     if out.json_mode:
         out.json(event)
         return
-    mirror = _empty_mirror(ascii_only=out.ascii_only)
-    row = mirror.intake.event(event)
-    deed, why = words.deed(row), words.why(mirror, row)
+    directory = _empty_directory(ascii_only=out.ascii_only)
+    row = directory.intake.event(event)
+    deed, why = event_words.deed(row), event_words.why(directory, row)
     if event.type == "tenant.log":  # a sentence, which the last column has room for
         deed, why = event_phrase(event.type), row.reason
-    about = [words.place(row), words.note(row)]
+    about = [event_words.place(row), event_words.note(row)]
     if event.actor.kind != "agent" and event.agent_id:
         # Whose it is stands nowhere else in what others did about an agent.
         about.append(out.shown(event.detail.get("agent") or name_of(event.agent_id)))
@@ -163,14 +163,14 @@ def _print_proof(
     proof: Proof,
     problem: str,
 ) -> None:
-    from agentvault_tui.console.draw.evidence import EventEvidence, evidence
+    from agentvault_tui.presenters.evidence import EventEvidence, evidence
 
-    mirror = _empty_mirror(ascii_only=out.ascii_only)
-    row, *rows = map(mirror.intake.event, (proof_info.event, *story.events))
+    directory = _empty_directory(ascii_only=out.ascii_only)
+    row, *rows = map(directory.intake.event, (proof_info.event, *story.events))
     proof_of_event = EventEvidence(proof, tuple(rows), story.complete, row.seq)
     out.rows(
         evidence(
-            *(out.pen, mirror, row, proof_of_event, problem),
+            *(out.pen, directory, row, proof_of_event, problem),
             width=out.width or 100,
             raw=False,
             raw_key="the last line",

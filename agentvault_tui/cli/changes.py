@@ -15,7 +15,6 @@ from agentvault_tui.cli.lookup import change_ids
 from agentvault_tui.cli.output import Output, short_time
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.cli.stepup import follow_approval, print_all, print_end
-from agentvault_tui.console.state.records import STEPUP_WORDS, stepup_state
 from agentvault_tui.errors import (
     AgentVaultError,
     NotFoundError,
@@ -25,6 +24,7 @@ from agentvault_tui.errors import (
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.changes import ChangeDecision, ChangeInfo, ChangeQuery
 from agentvault_tui.operator_api.shapes import OPEN, StepUpInfo
+from agentvault_tui.presenters.records import STEPUP_WORDS, stepup_state
 
 _DIFF: Final = {"+": "good", "-": "bad"}
 _LINE: Final = 8_000

@@ -12,14 +12,14 @@ from msgspec.structs import replace
 from agentvault_tui.cli.lookup import agent_names, agent_pages, find_agent
 from agentvault_tui.cli.output import Output
 from agentvault_tui.clock import SystemClock, iso
-from agentvault_tui.console.state.filters import Filter
-from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.moments import FORMS, FORMS_AHEAD, read_moment
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.client import OperatorClient
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.requests import AuditQuery
+from agentvault_tui.presenters.directory import Directory
+from agentvault_tui.presenters.filters import Filter
+from agentvault_tui.presenters.moments import FORMS, FORMS_AHEAD, read_moment
 
 _PAGE: Final = 1000
 
@@ -148,14 +148,14 @@ def _of_text(
         return AuditQuery(q=text or None), None
     if wanted.problem:
         out.note(f"in the filter, {wanted.problem}")
-    mirror = Mirror(SystemClock())
-    mirror.intake.learn(client.call(calls.POLICY).catalogue)
+    directory = Directory(SystemClock())
+    directory.intake.learn(client.call(calls.POLICY).catalogue)
     for page in agent_pages(client):
         for agent in page.agents:
-            mirror.take(agent)
-    now = mirror.clock.now()
+            directory.add(agent)
+    now = directory.clock.now()
 
     def holds(event: EventInfo) -> bool:
-        return wanted.event(mirror.intake.event(event), mirror, now)
+        return wanted.event(directory.intake.event(event), directory, now)
 
-    return wanted.query(mirror.agents, now, text=True), holds
+    return wanted.query(directory.agents, now, text=True), holds

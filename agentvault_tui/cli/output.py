@@ -24,7 +24,7 @@ from agentvault_tui.operator_api.codec import encode
 from agentvault_tui.text import TWINS, Shown, cell_width, clip, visible
 
 if TYPE_CHECKING:
-    from agentvault_tui.console.draw.lines import Pen, Row
+    from agentvault_tui.presenters.lines import Pen, Row
 
 _STYLES: Final[Mapping[str, Mapping[str, Any]]] = {
     "good": {"fg": "green"},
@@ -134,9 +134,9 @@ class Output:
     @property
     def pen(self) -> Pen:
         """The pen for rows of the console here."""
-        from agentvault_tui.console.draw import glyphs
-        from agentvault_tui.console.draw.lines import Pen
-        from agentvault_tui.console.draw.theme import palette
+        from agentvault_tui.presenters import glyphs
+        from agentvault_tui.presenters.lines import Pen
+        from agentvault_tui.presenters.theme import palette
 
         alphabet = glyphs.ASCII if self.ascii_only else glyphs.UNICODE
         return Pen(palette("ansi-dark" if self.colour else "mono"), alphabet)
@@ -231,7 +231,7 @@ class Output:
         indent = _GAP if indented else ""
         room = 2000 if self.width is None else max(self.width - len(indent), _LEAST)
         if len(columns) == 1 and cell_width(columns[0][1].text) > room:
-            from agentvault_tui.console.draw.lines import wrap
+            from agentvault_tui.presenters.lines import wrap
 
             cell = columns[0][1]
             for text in wrap(cell.text, room):

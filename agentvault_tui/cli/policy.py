@@ -21,7 +21,6 @@ from agentvault_tui.cli.policy_cases import test as test_cases
 from agentvault_tui.cli.policy_new import new
 from agentvault_tui.cli.policy_plan import candidate, plan, replay, shadow, text_of
 from agentvault_tui.cli.session import CliSession
-from agentvault_tui.console.state.moments import plural
 from agentvault_tui.errors import (
     ConflictError,
     PolicyError,
@@ -37,6 +36,7 @@ from agentvault_tui.operator_api.planning import ExplainInfo, PolicyInfo
 from agentvault_tui.operator_api.shapes import Json
 from agentvault_tui.policy import Catalogue, Policy
 from agentvault_tui.policy.texts import SCOPES_FOLDER, shipped_policy, shipped_scopes
+from agentvault_tui.presenters.moments import plural
 
 
 @group("policy", example="agentvault policy check")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from agentvault_tui.amounts import render_spans
 from agentvault_tui.broker.policy_files import load_policy, read_own_scopes, read_text
 from agentvault_tui.cli.event_search import Moment
 from agentvault_tui.cli.framework import FILE, command, pass_session
@@ -29,7 +30,6 @@ from agentvault_tui.operator_api.planning import (
 )
 from agentvault_tui.policy import Policy, PolicyTexts
 from agentvault_tui.policy.texts import pack_files, unpack_files
-from agentvault_tui.presenters.amounts import render_spans
 
 
 @command("plan", example="agentvault policy plan new.cedar --since 30d")

@@ -9,14 +9,14 @@ from agentvault_tui.cli.lookup import agent_pages, find_agent
 from agentvault_tui.cli.output import Cell, Output, confirm
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
-from agentvault_tui.console.state.intake import Intake
-from agentvault_tui.console.state.moments import plural
-from agentvault_tui.console.state.revocations import elsewhere, unnotified
 from agentvault_tui.errors import AgentVaultError, NotFoundError, RefusedError
 from agentvault_tui.operator_api import calls, requests
 from agentvault_tui.operator_api.client import OperatorClient
 from agentvault_tui.operator_api.ending import RevokeAnswer
 from agentvault_tui.operator_api.shapes import AgentInfo
+from agentvault_tui.presenters.intake import Intake
+from agentvault_tui.presenters.moments import plural
+from agentvault_tui.presenters.revocations import elsewhere, unnotified
 from agentvault_tui.text import visible
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agentvault_tui.amounts import shown_parameters
 from agentvault_tui.cli.config_files import (
     check_config_file,
     config_files,
@@ -28,7 +29,6 @@ from agentvault_tui.model import Money
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.gateway import RouteInfo, ServiceInfo, TryInfo
 from agentvault_tui.operator_api.requests import TryRequest
-from agentvault_tui.presenters.amounts import shown_parameters
 
 if TYPE_CHECKING:
     from agentvault_tui.gateway import Service

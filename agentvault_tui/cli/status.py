@@ -7,6 +7,7 @@ from datetime import datetime
 
 import click
 
+from agentvault_tui.amounts import bare_units, render_units
 from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.output import Cell, Output, short_time
 from agentvault_tui.cli.session import CliSession
@@ -15,7 +16,6 @@ from agentvault_tui.operator_api import calls as api
 from agentvault_tui.operator_api.gateway import CallInfo, broker_names
 from agentvault_tui.operator_api.limits import CallOutInfo, LimitInfo, LimitUseInfo
 from agentvault_tui.operator_api.shapes import StatusInfo, TeamInfo
-from agentvault_tui.presenters.amounts import bare_units, render_units
 
 _HEADERS = ("CALL", "AGENT", "STATE", "SERVICE", "REQUEST", "AGE", "IN", "OUT")
 

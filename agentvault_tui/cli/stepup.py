@@ -27,10 +27,6 @@ from agentvault_tui.cli.lookup import agent_names, find_agent, stepup_ids
 from agentvault_tui.cli.output import Output, short_time
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock, parse_iso
-from agentvault_tui.console.state.records import (
-    STEPUP_WORDS,
-    stepup_state,
-)
 from agentvault_tui.errors import (
     AgentVaultError,
     NotFoundError,
@@ -42,6 +38,10 @@ from agentvault_tui.operator_api import calls, requests
 from agentvault_tui.operator_api.changes import ChangeInfo
 from agentvault_tui.operator_api.gateway import HeldBody
 from agentvault_tui.operator_api.shapes import StepUpInfo
+from agentvault_tui.presenters.records import (
+    STEPUP_WORDS,
+    stepup_state,
+)
 from agentvault_tui.text import visible
 
 _BRIEF: Final = requests.StepUpShowQuery(body=False)
@@ -83,8 +83,8 @@ def list_stepups(
     if not answer.stepups:
         out.line("nothing waits for a person")
         return
-    from agentvault_tui.console.state.intake import Intake
-    from agentvault_tui.console.state.stepups import subject
+    from agentvault_tui.presenters.intake import Intake
+    from agentvault_tui.presenters.stepups import subject
 
     read = Intake(ascii_only=out.ascii_only).stepup
     out.table(
@@ -331,9 +331,9 @@ def print_stepup(
     body: HeldBody | None = None,
 ) -> None:
     """Print everything a decision is about; the agent's own words stand last."""
-    from agentvault_tui.console.draw.stepup import PastDecisions, StepUpFacts, whole
-    from agentvault_tui.console.state.body import told
-    from agentvault_tui.console.state.intake import Intake
+    from agentvault_tui.presenters.body import told
+    from agentvault_tui.presenters.intake import Intake
+    from agentvault_tui.presenters.stepup_rows import PastDecisions, StepUpFacts, whole
 
     intake = Intake(ascii_only=out.ascii_only)
     row, shown = intake.stepup(item), None

@@ -143,9 +143,9 @@ def _held_facts(
         return []
     sent: dict[str, str] = {f"{name}": value for name, value in details.request}
     if stepup is not None and stepup.fingerprint == details.fingerprint:
-        from agentvault_tui.console.draw.stepup import request_facts, unreadable
-        from agentvault_tui.console.state.body import told
-        from agentvault_tui.console.state.intake import Intake
+        from agentvault_tui.presenters.body import told
+        from agentvault_tui.presenters.intake import Intake
+        from agentvault_tui.presenters.stepup_rows import request_facts, unreadable
 
         row = Intake(ascii_only=session.out.ascii_only).stepup(stepup)
         held = row.request

@@ -9,8 +9,8 @@ from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.lookup import agent_names, agent_pages, find_agent, token_ids
 from agentvault_tui.cli.output import short_time
 from agentvault_tui.cli.session import CliSession
-from agentvault_tui.console.state.moments import plural
 from agentvault_tui.operator_api import calls, requests
+from agentvault_tui.presenters.moments import plural
 
 
 @group("tokens", example="agentvault tokens list")

@@ -24,7 +24,6 @@ from textual.widget import Widget
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.console.desk import LABEL, Desk, name_ways
-from agentvault_tui.console.draw import glyphs, theme
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.link.memory import HeadStore
 from agentvault_tui.console.messages import (
@@ -37,13 +36,14 @@ from agentvault_tui.console.messages import (
 )
 from agentvault_tui.console.screens.base import PULSES, PaneScreen, PolledScreen
 from agentvault_tui.console.screens.watch import Watch
+from agentvault_tui.console.state.link_state import LinkState
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.console.state.saved import SavedFilters
-from agentvault_tui.console.term import over_ssh
+from agentvault_tui.console.term import over_ssh, textual_theme
 from agentvault_tui.console.term.frugal import Painter
 from agentvault_tui.console.term.keyed import Keyed
 from agentvault_tui.console.term.terminal import TerminalDriver, TerminalWriter
+from agentvault_tui.presenters import glyphs, theme
 from agentvault_tui.settings import Settings
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class ConsoleApp(Keyed, App[int]):
         """Called when much has been loaded that stays."""
         desk.link.screen_waits = lambda: self._outlet.waits if self._outlet else 0.0
         self.watch_screen = Watch(desk)
-        theme.install(self, theme_name)
+        textual_theme.install(self, theme_name)
 
     def get_default_screen(self) -> Screen[None]:
         return self.watch_screen

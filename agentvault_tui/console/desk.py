@@ -20,18 +20,18 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from textual.app import App
 
-from agentvault_tui.console.draw.glyphs import Glyphs
-from agentvault_tui.console.draw.lines import Pen, Row
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.state.absence import Absence
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.records import AgentRow, DeviceRow
-from agentvault_tui.console.state.revocations import Revoked, caution
 from agentvault_tui.console.state.saved import SavedFilters
 from agentvault_tui.console.term.keyed import key_label
 from agentvault_tui.console.term.security_key import SecurityKeys
 from agentvault_tui.errors import AgentVaultError, UnreachableError
 from agentvault_tui.home import Home
+from agentvault_tui.presenters.glyphs import Glyphs
+from agentvault_tui.presenters.lines import Pen, Row
+from agentvault_tui.presenters.records import AgentRow, DeviceRow
+from agentvault_tui.presenters.revocations import Revoked, caution
 from agentvault_tui.qr import on_loopback, tunnel
 from agentvault_tui.text import Shown, visible
 

@@ -20,12 +20,12 @@ from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import key_name
 from agentvault_tui.console.dialogs.info import OperatorsDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
-from agentvault_tui.console.draw import theme
 from agentvault_tui.console.messages import GoToAgent
 from agentvault_tui.console.screens.base import PaneScreen
 from agentvault_tui.console.screens.filtered import FilteredScreen
-from agentvault_tui.console.state.records import StepUpRow
-from agentvault_tui.console.state.stepups import subject
+from agentvault_tui.presenters import theme
+from agentvault_tui.presenters.records import StepUpRow
+from agentvault_tui.presenters.stepups import subject
 from agentvault_tui.text import Shown
 
 _MOVES: Final = frozenset(

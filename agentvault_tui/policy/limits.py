@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from agentvault_tui.amounts import bare_units, render_units
 from agentvault_tui.clock import seconds_of
 from agentvault_tui.errors import PolicyError, ServiceError
 from agentvault_tui.model import Action, Outcome
@@ -26,7 +27,6 @@ from agentvault_tui.model.money import MOST_DIGITS
 from agentvault_tui.policy.catalogue import Catalogue, action_groups
 from agentvault_tui.policy.facts import CURRENCY, LARGEST, cedar_decimal
 from agentvault_tui.policy.inputs import Inputs
-from agentvault_tui.presenters.amounts import bare_units, render_units
 from agentvault_tui.text import visible
 from agentvault_tui.toml_table import read_table
 

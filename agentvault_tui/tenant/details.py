@@ -11,6 +11,7 @@ from msgspec import Meta, Struct, ValidationError, convert, to_builtins
 from msgspec.json import encode
 
 from agentvault_tui import strict_json
+from agentvault_tui.amounts import render_amount
 from agentvault_tui.errors import TenantRefusedError
 from agentvault_tui.held_body import PAGE, Described
 from agentvault_tui.model import (
@@ -21,7 +22,6 @@ from agentvault_tui.model import (
     repeat_words,
 )
 from agentvault_tui.model.stepup import BOUNDED
-from agentvault_tui.presenters.amounts import render_amount
 from agentvault_tui.text import visible
 
 TYPE: Final = "agentvault:stepup"

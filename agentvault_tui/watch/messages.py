@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from agentvault_tui.amounts import render_amount, shown_parameters
 from agentvault_tui.broker.approval_pages import approval_page
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.clock import iso
@@ -23,7 +24,6 @@ from agentvault_tui.headline import headline, wish
 from agentvault_tui.lures import mask_lures
 from agentvault_tui.model import Event, EventType, Money, Risk, StepUp, fingerprint
 from agentvault_tui.model.event import loosens
-from agentvault_tui.presenters.amounts import render_amount, shown_parameters
 from agentvault_tui.text import Shown, clip, visible
 from agentvault_tui.watch.config import (
     DENIAL_BURST,

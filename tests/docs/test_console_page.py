@@ -11,9 +11,9 @@ from support.pages import DOCS, ROOT, blocks
 from textual.keys import _character_to_key
 
 from agentvault_tui.console.app import ConsoleApp
-from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.term.keyed import KEYED, keys_of
 from agentvault_tui.console.term.keymap import load, load_all
+from agentvault_tui.presenters.filters import Filter
 
 README, PAGE = ROOT / "README.md", DOCS / "console.md"
 

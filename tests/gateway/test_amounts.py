@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 from support.service_requests import FORM, JSON, action_of
 
+from agentvault_tui.amounts import render_amount
 from agentvault_tui.errors import ServiceError
 from agentvault_tui.gateway import Service
 from agentvault_tui.gateway.shipped import shipped_file
 from agentvault_tui.model import Money
 from agentvault_tui.policy.facts import derive
-from agentvault_tui.presenters.amounts import render_amount
 
 Parse = Callable[[str], Service]
 ROUTE = '[[routes]]\nmethod = "POST"\npath = "/pay"\nscope = "send:payment"\n'

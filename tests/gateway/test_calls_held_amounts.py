@@ -19,12 +19,12 @@ from agentvault_tui.broker.shapes import event_info
 from agentvault_tui.broker.stepups import digest_of
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.stepup import print_stepup
-from agentvault_tui.console.state.intake import Intake
 from agentvault_tui.ledger.docs import read_stepup, write_stepup
 from agentvault_tui.ledger.past_stepups import _begun
 from agentvault_tui.model import EventType, Money
 from agentvault_tui.operator_api.codec import decode
 from agentvault_tui.operator_api.shapes import StepUpInfo
+from agentvault_tui.presenters.intake import Intake
 from agentvault_tui.watch.messages import compose
 
 MONEY = '[money]\nunit = "minor"\n'

@@ -27,8 +27,6 @@ from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.stepup import offer
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.stepup import print_stepup
-from agentvault_tui.console.state.body import told
-from agentvault_tui.console.state.intake import Intake
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import ConflictError, SealedError
 from agentvault_tui.gateway.body import HeldBodies
@@ -39,6 +37,8 @@ from agentvault_tui.model.stepup import UNSEEN_PARTS
 from agentvault_tui.operator_api.codec import decode
 from agentvault_tui.operator_api.gateway import HeldBody
 from agentvault_tui.operator_api.shapes import StepUpInfo
+from agentvault_tui.presenters.body import told
+from agentvault_tui.presenters.intake import Intake
 
 BOUNDARY = "agentvault-0123456789abcdef"
 LOOKS_PLAIN = b'{"amount":1}'

@@ -13,7 +13,6 @@ from support.hostile_shapes import harmless, hostile, texts
 from support.wire_shapes import filled
 
 from agentvault_tui.clock import iso
-from agentvault_tui.console.state.intake import Intake
 from agentvault_tui.operator_api.alerts import AlertList
 from agentvault_tui.operator_api.displayer import EPOCH, Displayer, plan
 from agentvault_tui.operator_api.gateway import CallInfo, ServiceList
@@ -26,6 +25,7 @@ from agentvault_tui.operator_api.shapes import (
     Text,
     WireShape,
 )
+from agentvault_tui.presenters.intake import Intake
 from agentvault_tui.text import Shown, cell_width
 
 KINDS = (AccountInfo, AlertList, CallInfo, SeatInfo, ServiceList, StepInfo)

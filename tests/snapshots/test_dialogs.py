@@ -25,7 +25,7 @@ from agentvault_tui.console.dialogs.lists import StepUpsDialog
 from agentvault_tui.console.dialogs.panic import LiftDialog, PanicDialog
 from agentvault_tui.console.dialogs.revoke import RestoreDialog, RevokeDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
-from agentvault_tui.console.state.records import LinkState
+from agentvault_tui.console.state.link_state import LinkState
 
 ID = "sup_7f3a"
 CALENDAR = "agt_0000000000000002"

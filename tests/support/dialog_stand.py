@@ -26,22 +26,12 @@ from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog
 from agentvault_tui.console.dialogs.info import HelpDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
-from agentvault_tui.console.draw import glyphs, theme
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.link.memory import HeadStore
 from agentvault_tui.console.messages import ShowKeys
-from agentvault_tui.console.state.body import view
+from agentvault_tui.console.state.link_state import LinkState
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.records import (
-    AgentRow,
-    BodyView,
-    HeldRequest,
-    LinkState,
-    StepUpRow,
-    TreeRow,
-    UpstreamStep,
-)
-from agentvault_tui.console.state.revocations import DeniedRow, Revoked, unrecorded
+from agentvault_tui.console.term import textual_theme
 from agentvault_tui.encoder import to_base64url
 from agentvault_tui.operator_api.changes import ChangeInfo
 from agentvault_tui.operator_api.codec import encode
@@ -53,6 +43,17 @@ from agentvault_tui.operator_api.ending import (
 from agentvault_tui.operator_api.requests import Factor, RepeatRequest
 from agentvault_tui.operator_api.sessions import DeskInfo, KeyChallenge, MeInfo
 from agentvault_tui.operator_api.shapes import AgentInfo, ScopeInfo
+from agentvault_tui.presenters import glyphs
+from agentvault_tui.presenters.body import view
+from agentvault_tui.presenters.records import (
+    AgentRow,
+    BodyView,
+    HeldRequest,
+    StepUpRow,
+    TreeRow,
+    UpstreamStep,
+)
+from agentvault_tui.presenters.revocations import DeniedRow, Revoked, unrecorded
 from agentvault_tui.text import Shown
 
 ISSUER = "http://127.0.0.1:49152"
@@ -402,7 +403,7 @@ class StandApp(App[None]):
         super().__init__()
         self.stand = stand
         self.animation_level = "none"
-        theme.install(self, looks)
+        textual_theme.install(self, looks)
         self.make = make
 
     def on_mount(self) -> None:

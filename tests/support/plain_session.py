@@ -14,11 +14,11 @@ from support.fake_state import START
 from support.manual_clock import ManualClock
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.draw.glyphs import ASCII
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.link.memory import HeadStore
 from agentvault_tui.console.plain.session import PlainSession
 from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.presenters.glyphs import ASCII
 
 
 class Session:

@@ -10,6 +10,7 @@ from support.bench import OPERATOR, PAYMENT, Bench
 from support.manual_clock import ManualClock
 from support.stepups import approve, ask
 
+from agentvault_tui.amounts import render_spans
 from agentvault_tui.broker.answers import Denied, Escalated
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.request import request_token
@@ -17,7 +18,6 @@ from agentvault_tui.broker.usecases.stepup_end import deny
 from agentvault_tui.model import Action, Agent, Money
 from agentvault_tui.operator_api.advice import AdviceInfo, AdvisedChange, change_texts
 from agentvault_tui.policy import Policy, PolicyTexts, shipped_policy
-from agentvault_tui.presenters.amounts import render_spans
 from agentvault_tui.watch.advice import Window, advise, rhythm_of
 
 DAY = 86_400.0

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from agentvault_tui.amounts import render_spans
 from agentvault_tui.operator_api.planning import AmountSpanInfo
-from agentvault_tui.presenters.amounts import render_spans
 from agentvault_tui.watch.amount_spans import widen
 
 

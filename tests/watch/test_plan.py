@@ -16,12 +16,12 @@ from support.manual_clock import ManualClock
 from support.policies import CALENDAR, THREE_AN_HOUR
 from support.stepups import approve, ask
 
+from agentvault_tui.amounts import render_spans
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.redeem import poll
 from agentvault_tui.model import Action, Money
 from agentvault_tui.operator_api.planning import PlanInfo
 from agentvault_tui.policy import Policy, PolicyTexts, shipped_policy
-from agentvault_tui.presenters.amounts import render_spans
 from agentvault_tui.watch.plan import plan, replay, stricter
 from agentvault_tui.watch.shadow import Shadow
 

@@ -9,9 +9,9 @@ from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.confirm import Confirm
-from agentvault_tui.console.draw.lines import Pen, Row
 from agentvault_tui.operator_api.advice import AdviceInfo, change_texts
 from agentvault_tui.operator_api.calls import ApiCall
+from agentvault_tui.presenters.lines import Pen, Row
 
 
 class AdviceDialog(Confirm[AdviceInfo]):

@@ -15,10 +15,7 @@ from textual.widgets import Input
 from agentvault_tui.clock import span
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog, SheetPage
-from agentvault_tui.console.draw.lines import EMPTY, LABEL, Row
 from agentvault_tui.console.link.export import LONGEST, Export, read_path, suggestion
-from agentvault_tui.console.state.filters import Filter
-from agentvault_tui.console.state.moments import LedgerMoment, plural
 from agentvault_tui.console.state.past import (
     FORMS,
     LedgerPlace,
@@ -28,6 +25,9 @@ from agentvault_tui.console.state.past import (
 )
 from agentvault_tui.console.widgets.line_input import LineInput
 from agentvault_tui.errors import AgentVaultError, UsageError
+from agentvault_tui.presenters.filters import Filter
+from agentvault_tui.presenters.lines import EMPTY, LABEL, Row
+from agentvault_tui.presenters.moments import LedgerMoment, plural
 
 
 class MomentDialog(Dialog[LedgerMoment | None]):

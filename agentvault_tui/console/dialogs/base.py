@@ -21,12 +21,12 @@ from agentvault_tui.console.desk import (
     undo_restore,
     undone,
 )
-from agentvault_tui.console.draw import theme
-from agentvault_tui.console.draw.lines import EMPTY, Pen, Piece, Row, cells
 from agentvault_tui.console.messages import ShowKeys, ShowStepUp
 from agentvault_tui.console.term.keyed import Keyed, key_label, moves
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.operator_api.client import ChangeWaitsError
+from agentvault_tui.presenters import theme
+from agentvault_tui.presenters.lines import EMPTY, Pen, Piece, Row, cells
 from agentvault_tui.text import cell_width
 
 

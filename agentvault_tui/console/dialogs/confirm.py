@@ -14,11 +14,11 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from agentvault_tui.console.dialogs.base import Answer, Dialog, SheetPage
-from agentvault_tui.console.draw import theme
-from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Row
-from agentvault_tui.console.state.revocations import caution
 from agentvault_tui.console.term.keyed import Keyed
 from agentvault_tui.console.widgets.line_input import LineInput
+from agentvault_tui.presenters import theme
+from agentvault_tui.presenters.lines import EMPTY, LABEL, Pen, Row
+from agentvault_tui.presenters.revocations import caution
 
 
 class CancelButton(Keyed, Widget, can_focus=True):

@@ -8,11 +8,11 @@ from typing import Final
 from rich.style import Style
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, cells, wrap
-from agentvault_tui.console.draw.stepup import StepUpFacts, brief, headline
-from agentvault_tui.console.state.moments import clock_time, countdown
-from agentvault_tui.console.state.records import DeviceRow, StepUpRow
-from agentvault_tui.console.state.stepups import stages_of
+from agentvault_tui.presenters.lines import EMPTY, Pen, Row, cells, wrap
+from agentvault_tui.presenters.moments import clock_time, countdown
+from agentvault_tui.presenters.records import DeviceRow, StepUpRow
+from agentvault_tui.presenters.stepup_rows import StepUpFacts, brief, headline
+from agentvault_tui.presenters.stepups import stages_of
 from agentvault_tui.qr import Ground, QrCode, draw, on_loopback, tunnel
 from agentvault_tui.text import cell_width
 

@@ -12,11 +12,11 @@ from textual.events import Key
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import DECIDES, Scrolled, SheetPage, key_name
-from agentvault_tui.console.draw.glyphs import Glyphs
-from agentvault_tui.console.draw.lines import EMPTY, Pen, Row
-from agentvault_tui.console.state.filters import KEYS
-from agentvault_tui.console.state.moments import FORMS, clock_time, plural
 from agentvault_tui.console.state.presence import OperatorRow
+from agentvault_tui.presenters.filters import KEYS
+from agentvault_tui.presenters.glyphs import Glyphs
+from agentvault_tui.presenters.lines import EMPTY, Pen, Row
+from agentvault_tui.presenters.moments import FORMS, clock_time, plural
 from agentvault_tui.text import cell_width
 
 _KEYS: Final = 22

@@ -9,11 +9,11 @@ from typing import Final
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog
-from agentvault_tui.console.draw.lines import EMPTY, Pen, Row
 from agentvault_tui.console.term.security_key import PIN_LENGTH
 from agentvault_tui.console.widgets.line_input import LineInput
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.operator_api.requests import Factor, RepeatRequest
+from agentvault_tui.presenters.lines import EMPTY, Pen, Row
 
 Subject = tuple[str, str, RepeatRequest | None]
 """A step-up's id and digest, and the repeat that is approved with it."""

@@ -11,18 +11,17 @@ from textual.binding import Binding, BindingType
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import REQUEST_KEYS, Dialog, Result, SheetPage
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
-from agentvault_tui.console.draw.lines import EMPTY, Pen, Piece, Row, cells
 from agentvault_tui.console.messages import ShowAgent
-from agentvault_tui.console.state.moments import clock_time, countdown
 from agentvault_tui.console.state.presence import listed
-from agentvault_tui.console.state.records import StepUpRow
-from agentvault_tui.console.state.revocations import DeniedRow
-from agentvault_tui.console.state.stepups import summary
 from agentvault_tui.console.term.keyed import ListCursor, moves
+from agentvault_tui.presenters.lines import EMPTY, Pen, Piece, Row, cells
+from agentvault_tui.presenters.moments import SOON, clock_time, countdown
+from agentvault_tui.presenters.records import StepUpRow
+from agentvault_tui.presenters.revocations import DeniedRow
+from agentvault_tui.presenters.stepups import summary
 from agentvault_tui.text import cell_width
 
 _DECIDED = 50
-_SOON = 60
 _NARROW = 90
 """Below this width names have a narrower column."""
 _WHEN = 15
@@ -164,7 +163,7 @@ class StepUpsDialog(ListDialog[None]):
 
     def _waiting(self, pen: Pen, row: StepUpRow, width: int) -> Row:
         left = row.remaining(self.clock.now())
-        soon = left < _SOON
+        soon = left < SOON
         state = "verifying  " if row.status == "authorizing" else ""
         if eyes := self.desk.mirror.presence.looking(row.id):
             state = f"{pen.clip(listed(eyes, 1), 20)} looks  {state}"

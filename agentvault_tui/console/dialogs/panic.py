@@ -14,11 +14,10 @@ from textual.widgets import Input
 
 from agentvault_tui.console.dialogs.base import SheetPage
 from agentvault_tui.console.dialogs.confirm import CancelButton, Confirm, cautioned
-from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Row
-from agentvault_tui.console.draw.words import population
-from agentvault_tui.console.state.moments import clock_time, plural
-from agentvault_tui.console.state.revocations import Revoked
 from agentvault_tui.console.widgets.line_input import LineInput
+from agentvault_tui.presenters.lines import EMPTY, LABEL, Pen, Row
+from agentvault_tui.presenters.moments import clock_time, plural
+from agentvault_tui.presenters.revocations import Revoked
 
 WORD: Final = "panic"
 _ASK: Final = f"type {WORD}: "
@@ -65,7 +64,7 @@ class PanicDialog(Confirm[Revoked]):
         mirror, palette = self.desk.mirror, pen.palette
         tokens = sum(mirror.live_tokens(agent_id) for agent_id in mirror.agents)
         waiting = len(mirror.open_stepups())
-        agents = population(mirror)
+        agents = mirror.population()
         calls = sum(not call.held for call in mirror.calls.values())
         flying = f", {plural(calls, 'call')} in flight" if calls else ""
         ends = f"{plural(tokens, 'token')}, {plural(waiting, 'step-up')}{flying}"
@@ -110,7 +109,7 @@ class PanicDialog(Confirm[Revoked]):
         ended = self.answer
         if ended is None:
             return []
-        agents = population(self.desk.mirror)
+        agents = self.desk.mirror.population()
         return [
             pen.stage("done", "closed here", ended.here),
             *cautioned(pen, ended, width),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.draw.stepup import PastDecisions
-from agentvault_tui.console.state.records import StepUpRow
 from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.presenters.records import StepUpRow
+from agentvault_tui.presenters.stepup_rows import PastDecisions
 
 
 class StepUpHistory:

@@ -10,13 +10,13 @@ from textual import events
 from textual.widget import Widget
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.draw.lines import EMPTY, Pen, Row
-from agentvault_tui.console.state.moments import clock_time
-from agentvault_tui.console.state.records import StepUpRow
 from agentvault_tui.console.widgets.line_input import LineInput
 from agentvault_tui.errors import AgentVaultError, FactorRefusedError
 from agentvault_tui.operator_api.requests import Factor
 from agentvault_tui.operator_api.sessions import DeskInfo
+from agentvault_tui.presenters.lines import EMPTY, Pen, Row
+from agentvault_tui.presenters.moments import clock_time
+from agentvault_tui.presenters.records import StepUpRow
 from agentvault_tui.qr import on_loopback
 from agentvault_tui.text import Shown, visible
 

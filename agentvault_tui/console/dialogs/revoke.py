@@ -18,20 +18,21 @@ from agentvault_tui.console.desk import (
     undo_bar,
 )
 from agentvault_tui.console.dialogs.confirm import Confirm, cautioned
-from agentvault_tui.console.draw.agent import ends, waits
+from agentvault_tui.console.draw.agent import context
 from agentvault_tui.console.draw.delegation import tree_rows
-from agentvault_tui.console.draw.lines import EMPTY, Pen, Row
-from agentvault_tui.console.draw.upstream import counting, left
-from agentvault_tui.console.state.moments import clock_time, plural
-from agentvault_tui.console.state.records import AgentRow, TreeRow, UpstreamStep
-from agentvault_tui.console.state.revocations import (
+from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.presenters.agent import ends, waits
+from agentvault_tui.presenters.lines import EMPTY, Pen, Row
+from agentvault_tui.presenters.moments import clock_time, plural
+from agentvault_tui.presenters.records import AgentRow, TreeRow, UpstreamStep
+from agentvault_tui.presenters.revocations import (
     NOTHING_WORKS,
     Revoked,
     caution,
     consequences,
     state,
 )
-from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.presenters.upstream import counting, left
 
 _WAITING = 3
 """Requests that would be cancelled, named one by one; an agent may have no more."""
@@ -85,7 +86,7 @@ class RevokeDialog(Confirm[Revoked]):
         mirror, now = self.desk.mirror, self.clock.now()
         dot = f" {pen.glyphs.separator} "
         who = (f"{self.agent.id}{dot}{self.agent.owner}", pen.palette.text)
-        separated, cuts = mirror.status.separated, ends(mirror, self.agent)
+        separated, cuts = mirror.status.separated, ends(context(mirror, self.agent))
         row, grants = self._row, self.desk.mirror.intake.grants(self._row)
         effects = consequences(row, grants, cuts, now, separated=separated)
         here, *elsewhere = _section(pen, "Ends", effects.ends, width, height)

@@ -19,8 +19,15 @@ from agentvault_tui.console.dialogs.key_prompt import KeyPrompt
 from agentvault_tui.console.dialogs.past_decisions import StepUpHistory
 from agentvault_tui.console.dialogs.prompt import DeskPrompt, ways
 from agentvault_tui.console.dialogs.stepup_reads import CallBody, ChangeLines
-from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, cells
-from agentvault_tui.console.draw.stepup import (
+from agentvault_tui.console.draw.stepup_end import accepted, decided, typing
+from agentvault_tui.console.messages import ShowAgent
+from agentvault_tui.console.term.keyed import moves
+from agentvault_tui.console.widgets.line_input import LineInput
+from agentvault_tui.errors import AgentVaultError, FactorRefusedError
+from agentvault_tui.operator_api.requests import Factor, RepeatRequest
+from agentvault_tui.presenters.lines import EMPTY, Pen, Row, cells
+from agentvault_tui.presenters.records import StepUpRow
+from agentvault_tui.presenters.stepup_rows import (
     StepUpFacts,
     brief,
     head,
@@ -28,14 +35,7 @@ from agentvault_tui.console.draw.stepup import (
     in_full,
     whole,
 )
-from agentvault_tui.console.draw.stepup_end import accepted, decided, typing
-from agentvault_tui.console.messages import ShowAgent
-from agentvault_tui.console.state.records import StepUpRow
-from agentvault_tui.console.state.stepups import changes, read_repeat
-from agentvault_tui.console.term.keyed import moves
-from agentvault_tui.console.widgets.line_input import LineInput
-from agentvault_tui.errors import AgentVaultError, FactorRefusedError
-from agentvault_tui.operator_api.requests import Factor, RepeatRequest
+from agentvault_tui.presenters.stepups import changes, read_repeat
 from agentvault_tui.text import Shown
 
 _Part: TypeAlias = StepUpHistory | ChangeLines | CallBody

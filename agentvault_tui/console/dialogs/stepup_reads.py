@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.draw.change_lines import ShownLines
-from agentvault_tui.console.state.body import READING, unread
-from agentvault_tui.console.state.records import StepUpRow
 from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.presenters.body import READING, unread
+from agentvault_tui.presenters.change_lines import ShownLines
+from agentvault_tui.presenters.records import StepUpRow
 
 _AGAIN: Final = 2.0
 """Seconds until an unreadable value is requested again."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from agentvault_tui.console.draw.lines import Pen, Row, cells
-from agentvault_tui.console.state.moments import countdown, plural
-from agentvault_tui.console.state.records import TreeRow
+from agentvault_tui.presenters.lines import Pen, Row, cells
+from agentvault_tui.presenters.moments import countdown, plural
+from agentvault_tui.presenters.records import TreeRow
 
 _DEEPEST = 8
 """Levels that are indented; a setting allows no more."""

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple, Self
 
-from agentvault_tui.console.draw import words
-from agentvault_tui.console.draw.lines import Pen, Piece, Row
 from agentvault_tui.console.state.folds import FeedRow
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.moments import hms
-from agentvault_tui.console.state.records import RISKS
+from agentvault_tui.presenters import event_words
+from agentvault_tui.presenters.lines import Pen, Piece, Row
+from agentvault_tui.presenters.moments import hms
+from agentvault_tui.presenters.records import RISKS
 from agentvault_tui.text import cell_width
 
 _WORD: Final = 8
@@ -96,11 +96,11 @@ def _parts(
             parts += [_Part(often, needed=True), _Part(since, needed=False)]
     parts += [_Part(f"{count:,} {word}", needed=False) for word, count in line.others]
     if line.kinds == 1:
-        much = words.note(line.head)
-        if not _fits_where(columns, words.place(line.head), much):
+        much = event_words.note(line.head)
+        if not _fits_where(columns, event_words.place(line.head), much):
             parts.append(_Part(much, needed=matters))
         parts.append(_Part(mark, needed=False))
-    quiet = line.word in {"waiting", "changed"} and not words.loud(line.head)
+    quiet = line.word in {"waiting", "changed"} and not event_words.loud(line.head)
     explained = (matters and not quiet) or bool(line.last.decider)
     parts.append(_Part(_why(mirror, line), needed=explained))
     return [part for part in parts if part.text]
@@ -112,10 +112,10 @@ def _why(mirror: Mirror, line: FeedRow) -> str:
     if len(line.causes) > 1:
         return f"for {len(line.causes)} reasons"
     if line.word == "waiting":
-        return words.why(mirror, event)  # the rule, and no word of the agent's
-    why = words.why(mirror, state)
+        return event_words.why(mirror, event)  # the rule, and no word of the agent's
+    why = event_words.why(mirror, state)
     if not why and state is not event and state.word == event.word:
-        why = words.why(mirror, event)
+        why = event_words.why(mirror, event)
     if decider and state.word != "denied":
         by = f"approved by {decider}"
     elif decider or (line.word == "cut" and state.type == "token.revoked"):
@@ -170,7 +170,7 @@ def draw_feed_row(
         shown = pen.middle(name or " ", columns.who - 1)
         row.append((shown + " " * (columns.who - cell_width(shown)), p.text))
     row += _object(pen, mirror, line, columns)
-    row.append((f"{line.word:<{_WORD}}", words.style(p, line.state)))
+    row.append((f"{line.word:<{_WORD}}", event_words.style(p, line.state)))
     if columns.detail <= 1:
         return [tuple(row)]
     inline, below = _share(mirror, line, columns, mark)
@@ -188,11 +188,11 @@ def _object(
 ) -> list[Piece]:
     """Write action and resource, each in its column, or a long action over both."""
     p, event = pen.palette, line.head
-    deed, place = _deed(mirror, line), pen.own(words.place(event))
+    deed, place = _deed(mirror, line), pen.own(event_words.place(event))
     both = columns.what + columns.where
     if not columns.where:
         return [(pen.column(deed, both), p.text)]
-    much = words.note(event)
+    much = event_words.note(event)
     if line.kinds > 1:
         place = f"{line.kinds:,} resources" if len(line.deeds) == 1 else ""
     elif _fits_where(columns, place, much):
@@ -215,7 +215,7 @@ def _deed(mirror: Mirror, line: FeedRow) -> str:
         return ", ".join(
             sorted(line.deeds, key=lambda one: (-RISKS.index(risk(one).risk), one))
         )
-    deed = words.deed(event)
+    deed = event_words.deed(event)
     named = mirror.agent_name(event.agent_id) if event.agent_id else event.actor
     if line.word == "changed" and event.actor not in {"", named}:
         deed = f"{deed} by {event.actor}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from agentvault_tui.console.draw.lines import EMPTY, Pen, Row
-from agentvault_tui.console.draw.stepup import StepUpFacts
-from agentvault_tui.console.state.moments import clock_time, countdown
-from agentvault_tui.console.state.records import StepUpRow
-from agentvault_tui.console.state.stepups import (
+from agentvault_tui.presenters.lines import EMPTY, Pen, Row
+from agentvault_tui.presenters.moments import clock_time, countdown
+from agentvault_tui.presenters.records import StepUpRow
+from agentvault_tui.presenters.stepup_rows import StepUpFacts
+from agentvault_tui.presenters.stepups import (
     answered,
     cause,
     handed_out,

@@ -19,7 +19,6 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 from agentvault_tui.console.link.link import BrokerLink
-from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.csvrows import COLUMNS, cells
 from agentvault_tui.errors import UsageError
 from agentvault_tui.home import private_draft
@@ -30,6 +29,7 @@ from agentvault_tui.operator_api.selection import (
     export_line,
     link_queries,
 )
+from agentvault_tui.presenters.filters import Filter
 from agentvault_tui.text import visible
 
 _PAGE: Final = 250

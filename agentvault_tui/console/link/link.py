@@ -12,21 +12,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from agentvault_tui.console.link.memory import HeadStore, SeenLedger
+from agentvault_tui.console.state.link_state import LinkState
 from agentvault_tui.console.state.mirror import RING, AgentRoster, Mirror
-from agentvault_tui.console.state.records import (
-    AlertRows,
-    BodyView,
-    EventPage,
-    EventRow,
-    HeldRequest,
-    LimitRow,
-    LinkState,
-    ServiceRows,
-    StepUpRow,
-    TreeRow,
-    UpstreamStep,
-)
-from agentvault_tui.console.state.revocations import DeniedRow, Revoked, unrecorded
 from agentvault_tui.errors import AgentVaultError, NotFoundError, RefusedError
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.advice import AdviceInfo, AdviceList, AdviceQuery
@@ -65,11 +52,24 @@ from agentvault_tui.operator_api.shapes import (
     PresenceInfo,
     WireShape,
 )
+from agentvault_tui.presenters.records import (
+    AlertRows,
+    BodyView,
+    EventPage,
+    EventRow,
+    HeldRequest,
+    LimitRow,
+    ServiceRows,
+    StepUpRow,
+    TreeRow,
+    UpstreamStep,
+)
+from agentvault_tui.presenters.revocations import DeniedRow, Revoked, unrecorded
 
 if TYPE_CHECKING:
-    from agentvault_tui.console.state.activity import ActivityRow
     from agentvault_tui.operator_api.proof import Proof
     from agentvault_tui.operator_api.remote import BrokerAddress
+    from agentvault_tui.presenters.activity import ActivityRow
 
 STALL: Final = 3.0
 """Seconds without a beat after which this process itself must have stood still."""
@@ -294,7 +294,7 @@ class BrokerLink:
 
     async def activity(self, agent_id: str) -> ActivityRow:
         # Loaded by whoever shows it; the first frame does without.
-        from agentvault_tui.console.state.activity import read_activity  # noqa: PLC0415
+        from agentvault_tui.presenters.activity import read_activity  # noqa: PLC0415
 
         answer = await self._client.call(calls.ACTIVITY, id=agent_id)
         return read_activity(self.mirror.intake, answer)
@@ -401,7 +401,7 @@ class BrokerLink:
     async def body(self, stepup_id: str, request: HeldRequest) -> BodyView:
         """Read the body of a held call; it is made readable off the event loop."""
         # Loaded by whoever shows it.
-        from agentvault_tui.console.state.body import told  # noqa: PLC0415
+        from agentvault_tui.presenters.body import told  # noqa: PLC0415
 
         answer = await self._client.call(calls.STEPUP_BODY, id=stepup_id)
         ascii_only = self.mirror.intake.ascii_only

@@ -8,13 +8,13 @@ from msgspec import UNSET, structs
 from msgspec.structs import asdict
 
 from agentvault_tui.console.link.link import BrokerLink
-from agentvault_tui.console.state.activity import ActivityRow, read_activity
-from agentvault_tui.console.state.moments import LedgerMoment
 from agentvault_tui.console.state.past import PastMirror
-from agentvault_tui.console.state.records import EventRow, StepUpRow
 from agentvault_tui.operator_api.calls import PAST_ACTIVITY
 from agentvault_tui.operator_api.history import EventInfo, EventPageInfo, PastInfo
 from agentvault_tui.operator_api.requests import AuditQuery, PastActivityQuery
+from agentvault_tui.presenters.activity import ActivityRow, read_activity
+from agentvault_tui.presenters.moments import LedgerMoment
+from agentvault_tui.presenters.records import EventRow, StepUpRow
 
 EVENTS: Final = 200
 """Events read for a moment; older ones when someone scrolls back to them."""

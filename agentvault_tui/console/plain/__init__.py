@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.console.desk import LABEL, Desk, name_ways
-from agentvault_tui.console.draw import glyphs
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.link.memory import HeadStore
 from agentvault_tui.console.plain.session import PlainSession
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.saved import SavedFilters
+from agentvault_tui.presenters import glyphs
 from agentvault_tui.settings import Settings
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Final, TextIO
 
 from agentvault_tui.console.plain import sentences
-from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.moments import plural
 from agentvault_tui.console.state.presence import OperatorRow
-from agentvault_tui.console.state.records import EventRow
+from agentvault_tui.presenters.filters import Filter
+from agentvault_tui.presenters.moments import plural
+from agentvault_tui.presenters.records import EventRow
 from agentvault_tui.text import Shown
 
 

@@ -15,7 +15,6 @@ from agentvault_tui.console.desk import (
     offered_undo,
     take_back,
 )
-from agentvault_tui.console.draw.words import population
 from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.plain.announcer import Announcer, Command
 from agentvault_tui.console.plain.reads import (
@@ -24,13 +23,13 @@ from agentvault_tui.console.plain.reads import (
     find_agent_first,
     find_stepup,
 )
-from agentvault_tui.console.state import revocations
-from agentvault_tui.console.state.records import StepUpRow
-from agentvault_tui.console.state.revocations import Revoked, caution
-from agentvault_tui.console.state.stepups import read_repeat
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.model import repeat_words
 from agentvault_tui.operator_api.client import ChangeWaitsError
+from agentvault_tui.presenters import revocations
+from agentvault_tui.presenters.records import StepUpRow
+from agentvault_tui.presenters.revocations import Revoked, caution
+from agentvault_tui.presenters.stepups import read_repeat
 from agentvault_tui.text import Shown
 
 _WORD: Final = "panic"
@@ -185,7 +184,7 @@ class DecisionCommands:
         if self.mirror.status.panic.on:
             self.say("Everything is stopped already. lift ends it.")
         elif not self._refused("revoke"):
-            cuts = f"This stops {population(self.mirror)} now. "
+            cuts = f"This stops {self.mirror.population()} now. "
 
             async def act() -> Iterable[str]:
                 ended = await self.desk.link.panic(reason)

@@ -12,23 +12,23 @@ from msgspec.structs import replace
 from agentvault_tui.clock import span
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.stepup_reads import ChangeLines
-from agentvault_tui.console.draw.evidence import EventEvidence, LinkVerdicts, evidence
-from agentvault_tui.console.draw.stepup import PastDecisions, StepUpFacts
-from agentvault_tui.console.draw.words import population
 from agentvault_tui.console.link.export import Export, read_path, suggestion
 from agentvault_tui.console.link.past import look
 from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.plain.announcer import Announcer, Command
-from agentvault_tui.console.state.body import unread
 from agentvault_tui.console.state.completion import read_filter
-from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.folds import fold
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.moments import LedgerMoment, ago, plural
 from agentvault_tui.console.state.past import PastMirror, parse_past_moment, when
-from agentvault_tui.console.state.records import AgentRow, BodyView, EventRow, StepUpRow
+from agentvault_tui.console.state.verdicts import LinkVerdicts
 from agentvault_tui.errors import AgentVaultError, UsageError
 from agentvault_tui.operator_api.requests import AuditQuery
+from agentvault_tui.presenters.body import unread
+from agentvault_tui.presenters.evidence import EventEvidence, evidence
+from agentvault_tui.presenters.filters import Filter
+from agentvault_tui.presenters.moments import LedgerMoment, ago, plural
+from agentvault_tui.presenters.records import AgentRow, BodyView, EventRow, StepUpRow
+from agentvault_tui.presenters.stepup_rows import PastDecisions, StepUpFacts
 from agentvault_tui.text import Shown
 
 
@@ -144,9 +144,13 @@ class ReadCommands:
         self.say(*(sentences.of_stepup(row, now) for row in waiting))
         self.say(f"{plural(len(waiting), 'step-up')} waiting.")
         wanted, held = self.filter(text), {row.agent_id for row in waiting}
-        matches = [a for a in mirror.agents.values() if wanted.agent(a, mirror, held)]
+        matches = [
+            a
+            for a in mirror.agents.values()
+            if wanted.agent(a, mirror, held, mirror.counts(a.id))
+        ]
         self.say(*(sentences.agent_line(mirror, agent) for agent in matches))
-        total = population(mirror)
+        total = mirror.population()
         hidden = len(mirror.agents) - len(matches)
         self.say(
             f"{len(matches):,} of {total}, {hidden:,} hidden." if text else f"{total}."

@@ -6,26 +6,25 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from agentvault_tui.console.draw import agent as draw_agent
-from agentvault_tui.console.draw import theme, words
-from agentvault_tui.console.draw.agent import AgentContext
-from agentvault_tui.console.draw.glyphs import SPOKEN
-from agentvault_tui.console.draw.lines import Pen, Row
-from agentvault_tui.console.draw.stepup import StepUpFacts, whole
-from agentvault_tui.console.state import revocations
-from agentvault_tui.console.state.activity import ActivityRow
+from agentvault_tui.console.draw.agent import context
 from agentvault_tui.console.state.folds import Fold
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.moments import clock_time, countdown, plural, size
 from agentvault_tui.console.state.presence import OperatorRow
-from agentvault_tui.console.state.records import (
+from agentvault_tui.presenters import agent as agent_words
+from agentvault_tui.presenters import event_words, revocations, theme
+from agentvault_tui.presenters.activity import ActivityRow
+from agentvault_tui.presenters.glyphs import SPOKEN
+from agentvault_tui.presenters.lines import Pen, Row
+from agentvault_tui.presenters.moments import clock_time, countdown, plural, size
+from agentvault_tui.presenters.records import (
     AgentRow,
     CallRow,
     EventRow,
     StepUpRow,
     TreeRow,
 )
-from agentvault_tui.console.state.stepups import (
+from agentvault_tui.presenters.stepup_rows import StepUpFacts, whole
+from agentvault_tui.presenters.stepups import (
     answered,
     cause,
     handed_out,
@@ -53,10 +52,10 @@ def written(rows: Iterable[Row]) -> list[str]:
 def of_event(mirror: Mirror, event: EventRow) -> str:
     """Word an event: time, actor, its outcome word, its subject, and the reason."""
     who = mirror.agent_name(event.agent_id) if event.agent_id else event.actor
-    on = words.place(event)
-    what = f"{words.deed(event)} on {on}" if on else words.deed(event)
+    on = event_words.place(event)
+    what = f"{event_words.deed(event)} on {on}" if on else event_words.deed(event)
     by = f" by {event.actor}" if event.actor != who else ""
-    because = words.why(mirror, event)
+    because = event_words.why(mirror, event)
     tail = f": {because}." if because else "."
     return f"{clock_time(event.time)} {who} {event.word} {what}{by}{tail}"
 
@@ -66,7 +65,7 @@ def of_row(mirror: Mirror, fold: Fold) -> str:
     sentence, state = of_event(mirror, fold.head), fold.state
     if state is fold.head:
         return sentence
-    because = words.why(mirror, state)
+    because = event_words.why(mirror, state)
     came = f"{state.word} {clock_time(state.time)}"
     return f"{sentence} {came}: {because}." if because else f"{sentence} {came}."
 
@@ -222,12 +221,12 @@ def agent_facts(
     yield agent_line(mirror, agent)
     if agent.purpose:
         yield f"  Purpose: {agent.purpose}"
-    yield from written(draw_agent.facts(PEN, AgentContext(mirror, agent, did), WIDTH))
+    yield from written(agent_words.facts(PEN, context(mirror, agent, did), WIDTH))
 
 
 def cuts(mirror: Mirror, agent: AgentRow) -> str:
     """Word the effect of revoking an agent now, the rest, and its end."""
-    here = draw_agent.ends(mirror, agent)
+    here = agent_words.ends(context(mirror, agent))
     now, separated = mirror.clock.now(), mirror.status.separated
     effects = revocations.consequences(
         agent, mirror.intake.grants(agent), here, now, separated=separated
@@ -251,7 +250,7 @@ def status(mirror: Mirror) -> Iterator[str]:
     waiting = plural(len(mirror.open_stepups()), "step-up")
     pace = mirror.decisions()
     yield (
-        f"{words.population(mirror)}, {revoked:,} revoked; {waiting} "
+        f"{mirror.population()}, {revoked:,} revoked; {waiting} "
         f"waiting; {plural(pace, 'decision')} in the last minute."
     )
     if info.panic.on:

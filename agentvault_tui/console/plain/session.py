@@ -18,7 +18,7 @@ from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.plain.announcer import Announcer, Command
 from agentvault_tui.console.plain.decisions import DecisionCommands
 from agentvault_tui.console.plain.reads import ReadCommands
-from agentvault_tui.console.state.records import LinkState
+from agentvault_tui.console.state.link_state import LinkState
 
 _LONGEST: Final = 4_096
 """Characters of a line that count; a longer one is not typed."""

@@ -14,13 +14,13 @@ from agentvault_tui.console.dialogs.advice import AdviceDialog
 from agentvault_tui.console.draw.layout import Box, plan_agent
 from agentvault_tui.console.messages import ShowAudit
 from agentvault_tui.console.screens.base import PaneScreen, follow_key
-from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.console.widgets.agent import DayPane, EventsPane, FactsPane, WhoPane
 from agentvault_tui.console.widgets.audit import EventMoved, EventOpened
 from agentvault_tui.console.widgets.pane import Pane, Rule
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.operator_api.advice import AdviceInfo
 from agentvault_tui.operator_api.calls import GIVE_BACK
+from agentvault_tui.presenters.records import AgentRow
 
 _PULSES_A_READ: Final = 8
 """Counts are read again once in so many pulses, and only if the agent did something."""

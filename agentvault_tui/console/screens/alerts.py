@@ -10,12 +10,12 @@ from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.layout import Box
-from agentvault_tui.console.draw.lines import Row, cells
 from agentvault_tui.console.screens.base import Hint, PolledScreen
-from agentvault_tui.console.state.moments import ago
 from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.operator_api.alerts import DeadAlertInfo, SinkInfo
+from agentvault_tui.presenters.lines import Row, cells
+from agentvault_tui.presenters.moments import ago
 from agentvault_tui.text import Shown, cell_width
 
 _SINK, _KIND, _WHEN = 16, 9, 10

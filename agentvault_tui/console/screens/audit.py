@@ -12,26 +12,27 @@ from textual.widget import Widget
 
 from agentvault_tui.clock import iso
 from agentvault_tui.console.desk import Desk, copy
-from agentvault_tui.console.draw.evidence import EventEvidence, LinkVerdicts
 from agentvault_tui.console.draw.layout import Box, plan_audit
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.messages import ShowAudit
 from agentvault_tui.console.screens.base import TYPING_KEYS, follow_key
 from agentvault_tui.console.screens.filtered import FilteredScreen
 from agentvault_tui.console.state.feed import EventWindow
-from agentvault_tui.console.state.filters import Filter
-from agentvault_tui.console.state.moments import (
-    EXAMPLES,
-    LedgerMoment,
-    parse_ledger_moment,
-)
-from agentvault_tui.console.state.records import AgentRow, EventRow
+from agentvault_tui.console.state.verdicts import LinkVerdicts
 from agentvault_tui.console.widgets.audit import EventMoved, EventOpened
 from agentvault_tui.console.widgets.ledger import EvidencePane, LedgerList
 from agentvault_tui.console.widgets.line_input import Prompt
 from agentvault_tui.console.widgets.pane import Pane, Rule
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.operator_api.requests import AuditQuery
+from agentvault_tui.presenters.evidence import EventEvidence
+from agentvault_tui.presenters.filters import Filter
+from agentvault_tui.presenters.moments import (
+    EXAMPLES,
+    LedgerMoment,
+    parse_ledger_moment,
+)
+from agentvault_tui.presenters.records import AgentRow, EventRow
 
 _REMEMBERED: Final = 64
 _NEW: Final = 200

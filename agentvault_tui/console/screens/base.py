@@ -26,12 +26,13 @@ from agentvault_tui.console.messages import (
     ShowKeys,
     ShowList,
 )
+from agentvault_tui.console.state.link_state import LinkState
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.records import AgentRow, EventRow, LinkState
 from agentvault_tui.console.term.keyed import Keyed
 from agentvault_tui.console.widgets.bars import KeyBar, Masthead, StepUpBar
 from agentvault_tui.console.widgets.pane import ListPane, Pane
 from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.presenters.records import AgentRow, EventRow
 
 Hint = tuple[str, str]
 """A key, and its action."""

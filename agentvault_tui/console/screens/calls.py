@@ -12,12 +12,12 @@ from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.confirm import Confirm
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.draw.layout import Box
-from agentvault_tui.console.draw.lines import Pen, Row, cells
 from agentvault_tui.console.screens.base import Hint, PolledScreen
-from agentvault_tui.console.state.moments import ago, countdown, size
-from agentvault_tui.console.state.records import AgentRow, CallRow, ServiceRows
 from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane
 from agentvault_tui.operator_api.gateway import ServiceInfo
+from agentvault_tui.presenters.lines import Pen, Row, cells
+from agentvault_tui.presenters.moments import ago, countdown, size
+from agentvault_tui.presenters.records import AgentRow, CallRow, ServiceRows
 from agentvault_tui.text import Shown, cell_width
 
 _STATE = 10

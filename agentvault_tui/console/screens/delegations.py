@@ -10,10 +10,10 @@ from textual.binding import Binding, BindingType
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.delegation import tree_row
 from agentvault_tui.console.draw.layout import Box
-from agentvault_tui.console.draw.lines import Row
 from agentvault_tui.console.screens.base import Hint, PolledScreen
-from agentvault_tui.console.state.records import AgentRow, TreeRow
 from agentvault_tui.console.widgets.pane import ListPane
+from agentvault_tui.presenters.lines import Row
+from agentvault_tui.presenters.records import AgentRow, TreeRow
 
 
 class DelegationsPane(ListPane[TreeRow]):

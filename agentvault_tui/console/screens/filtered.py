@@ -15,7 +15,7 @@ from textual.widget import Widget
 
 from agentvault_tui.console.screens.base import PaneScreen
 from agentvault_tui.console.state.completion import before_colons
-from agentvault_tui.console.state.filters import Filter
+from agentvault_tui.presenters.filters import Filter
 
 if TYPE_CHECKING:
     from agentvault_tui.console.state.feed import EventWindow

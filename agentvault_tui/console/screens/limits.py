@@ -9,13 +9,13 @@ from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk, copy
 from agentvault_tui.console.draw.layout import Box
-from agentvault_tui.console.draw.lines import Row
 from agentvault_tui.console.screens.base import Hint, PolledScreen
-from agentvault_tui.console.state.moments import ago
-from agentvault_tui.console.state.records import AgentRow, LimitRow
 from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane
 from agentvault_tui.operator_api.displayer import moment
 from agentvault_tui.operator_api.limits import CallOutInfo
+from agentvault_tui.presenters.lines import Row
+from agentvault_tui.presenters.moments import ago
+from agentvault_tui.presenters.records import AgentRow, LimitRow
 
 _FREES, _BEYOND = 11, 9
 _NARROWEST = 7

@@ -15,10 +15,10 @@ from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.link.past import PastReader, look
 from agentvault_tui.console.screens.watch import Watch
-from agentvault_tui.console.state.moments import LedgerMoment
 from agentvault_tui.console.state.past import PastMirror, when
 from agentvault_tui.console.widgets.pastmast import PastMasthead
 from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.presenters.moments import LedgerMoment
 
 _SCRUBS: Final = frozenset({"move", "event", "turn", "start", "ask", "moment"})
 _KEYS: Final = (

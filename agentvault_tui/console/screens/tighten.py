@@ -12,17 +12,15 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Input
 
+from agentvault_tui.amounts import render_spans
 from agentvault_tui.clock import span
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.advice import AdviceDialog
 from agentvault_tui.console.dialogs.base import Dialog, SheetPage
 from agentvault_tui.console.draw.layout import Box
-from agentvault_tui.console.draw.lines import EMPTY, LABEL, Row
 from agentvault_tui.console.messages import ShowAudit
 from agentvault_tui.console.screens.base import CALM, PolledScreen
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.moments import plural
-from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.console.widgets.line_input import LineInput
 from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane, RowT
 from agentvault_tui.errors import AgentVaultError
@@ -30,8 +28,10 @@ from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.advice import AdviceInfo, change_texts
 from agentvault_tui.operator_api.calls import ApiCall
 from agentvault_tui.operator_api.planning import PlanInfo, PlannedChangeInfo
-from agentvault_tui.presenters.amounts import render_spans
+from agentvault_tui.presenters.lines import EMPTY, LABEL, Row
+from agentvault_tui.presenters.moments import plural
 from agentvault_tui.presenters.outcomes import answer_word
+from agentvault_tui.presenters.records import AgentRow
 
 _READING: Final = "reading the history"
 _DAY: Final = 86_400

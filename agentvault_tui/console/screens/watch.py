@@ -16,9 +16,7 @@ from agentvault_tui.console.screens.base import TYPING_KEYS, follow_key
 from agentvault_tui.console.screens.filtered import FilteredScreen
 from agentvault_tui.console.state.agents import STILL, AgentView
 from agentvault_tui.console.state.feed import EventWindow
-from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.presence import OperatorsPresent
-from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.console.widgets.agents import (
     AgentMoved,
     AgentOpened,
@@ -27,7 +25,9 @@ from agentvault_tui.console.widgets.agents import (
 )
 from agentvault_tui.console.widgets.audit import EventMoved, EventOpened, FeedPane
 from agentvault_tui.console.widgets.pane import Pane, Rule
+from agentvault_tui.presenters.filters import Filter
 from agentvault_tui.presenters.outcomes import ROUTINE
+from agentvault_tui.presenters.records import AgentRow
 
 _NEWS_SECONDS: Final = 6
 _NEWS_AT_ONCE: Final = 3

@@ -7,8 +7,8 @@ from typing import Final
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.records import EventRow
 from agentvault_tui.presenters.outcomes import ROUTINE, event_phrase, reason_words
+from agentvault_tui.presenters.records import EventRow
 
 IDLE_S: Final = 60.0
 """Seconds without a key after which an operator counts as absent."""

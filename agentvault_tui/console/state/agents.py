@@ -14,12 +14,11 @@ from typing import Final, NamedTuple
 
 from msgspec import Struct
 
-from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.records import AgentRow
+from agentvault_tui.presenters.filters import Filter
+from agentvault_tui.presenters.moments import SOON
+from agentvault_tui.presenters.records import AgentRow
 
-SOON: Final = 60
-"""Seconds before the end at which a countdown says SOON."""
 _BURST: Final = 10
 _BURST_FACTOR: Final = 3
 _MANY_DENIALS: Final = 3
@@ -305,7 +304,10 @@ class AgentView:
             listed = [
                 each
                 for each in listed
-                if each == keep or wanted.agent(agents[each], self._mirror, waiting)
+                if each == keep
+                or wanted.agent(
+                    agents[each], self._mirror, waiting, self._mirror.counts(each)
+                )
             ]
         marked = [agent_id for agent_id in listed if agent_id in attention]
         if not marked:

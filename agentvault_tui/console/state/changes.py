@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from agentvault_tui.console.state.moments import clock_time
-from agentvault_tui.console.state.records import TextRow
-from agentvault_tui.model import CHANGE_ID
 from agentvault_tui.model.event import LOOSENED
+from agentvault_tui.presenters.changes import loosened, record_of
+from agentvault_tui.presenters.moments import clock_time
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from agentvault_tui.clock import Clock
     from agentvault_tui.operator_api.history import EventInfo
-    from agentvault_tui.operator_api.shapes import Json, StepUpInfo
     from agentvault_tui.text import Shown
 
     Show = Callable[[object, int], Shown]
@@ -24,45 +22,9 @@ if TYPE_CHECKING:
 
 _NAMES: Final = 80
 _WORDS: Final = 400
-_WHOLE: Final = 4000
 _RETAINED: Final = 50
 _SHOWN_S: Final = 60.0
 """Seconds for which the header shows a loosening to every operator."""
-
-
-class ChangeParts(NamedTuple):
-    """The members of a step-up about a change instead of an agent's parameters."""
-
-    is_change: bool
-    details: Json
-    texts: tuple[tuple[object, ...], ...] = ()
-    """Name, and the SHA-256 of before and after."""
-    may: str = ""
-    """Who may approve it where no rule names them."""
-
-    @classmethod
-    def of(cls, info: StepUpInfo) -> Self:
-        """Read *info*; an agent's step-up has only its parameters."""
-        if not info.id.startswith(f"{CHANGE_ID}_"):
-            return cls(False, info.parameters)
-        details = {n: v for n, v in info.parameters.items() if v is not None}
-        listed = details.pop("texts", None)
-        details.pop("changes", None)  # what would outdate it
-        if details.get("summary") == info.why:
-            del details["summary"]
-        texts = listed if isinstance(listed, list) else []
-        return cls(
-            True,
-            details,
-            tuple(tuple(one) for one in texts if _is_text(one)),
-            "one approver, with a second factor",
-        )
-
-    def rows(self, shown: Show) -> tuple[TextRow, ...]:
-        """Return the texts, displayable."""
-        return tuple(
-            TextRow(*(shown(part, _WHOLE) for part in text)) for text in self.texts
-        )
 
 
 class LooseningRow(NamedTuple):
@@ -104,7 +66,7 @@ class Loosenings:
         """
         if LOOSENED not in event.detail or event.seq <= self.known_to:
             return False
-        record = _record(event)
+        record = record_of(event)
         if record.get("kinds") == ["tokens"] and record.get("proof") == "uid":
             return False  # a token for the local user's own command changes no rule
         if self._rows and event.seq <= self._rows[-1].seq:
@@ -116,24 +78,10 @@ class Loosenings:
 
     def _words(self, event: EventInfo, at: datetime) -> Shown:
         """Word the person and the loosening."""
-        people, shown = _record(event).get("by"), self._shown
+        people, shown = record_of(event).get("by"), self._shown
         listed = people if isinstance(people, list) else []
         named = [one for one in listed if isinstance(one, dict)]
         names = [str(one.get("name") or one.get("sub") or "") for one in named]
         by = shown(" and ".join(filter(None, names)) or event.actor.name, _NAMES)
         what = loosened(event) or event.type
         return shown(f"by {by} at {clock_time(at)}: {what}", _WORDS)
-
-
-def loosened(event: EventInfo) -> str:
-    """Return the loosening of *event*, in a few words; empty without one."""
-    return str(_record(event).get("summary") or "")
-
-
-def _record(event: EventInfo) -> Json:
-    record = event.detail.get(LOOSENED)
-    return record if isinstance(record, dict) else {}
-
-
-def _is_text(one: object) -> bool:
-    return isinstance(one, list) and len(one) == len(TextRow._fields)

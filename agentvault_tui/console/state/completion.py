@@ -8,7 +8,9 @@ from typing import Final
 
 from msgspec import Struct
 
-from agentvault_tui.console.state.filters import (
+from agentvault_tui.console.state.mirror import Mirror
+from agentvault_tui.console.state.saved import SavedFilters
+from agentvault_tui.presenters.filters import (
     ANSWERS,
     KEYS,
     STATUSES,
@@ -17,9 +19,7 @@ from agentvault_tui.console.state.filters import (
     Piece,
     pieces,
 )
-from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.records import RISKS
-from agentvault_tui.console.state.saved import SavedFilters
+from agentvault_tui.presenters.records import RISKS
 
 _SPANS: Final = ("10m", "1h", "1d", "7d")
 _FIXED: Final[Mapping[str, Iterable[str]]] = {

@@ -18,12 +18,12 @@ from typing import Final
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
-from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.folds import FeedRow, by_anchor, fold, group_of
 from agentvault_tui.console.state.mirror import RING, Mirror
-from agentvault_tui.console.state.records import RISKS, EventPage, EventRow
 from agentvault_tui.console.state.repeats import Repeats
 from agentvault_tui.operator_api.requests import AuditQuery
+from agentvault_tui.presenters.filters import Filter
+from agentvault_tui.presenters.records import RISKS, EventPage, EventRow
 
 KEPT: Final = RING
 """Rows held while following."""

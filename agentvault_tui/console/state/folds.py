@@ -11,8 +11,8 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Final, NamedTuple
 
-from agentvault_tui.console.state.records import EventRow
 from agentvault_tui.presenters.outcomes import ROUTINE, is_housekeeping
+from agentvault_tui.presenters.records import EventRow
 
 RETAINED: Final = 200
 """Entries of a row that can be unfolded; older ones are counted."""

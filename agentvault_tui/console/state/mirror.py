@@ -16,19 +16,8 @@ from msgspec.structs import replace
 
 from agentvault_tui.clock import Clock
 from agentvault_tui.console.state.changes import Loosenings
-from agentvault_tui.console.state.intake import Intake, token_key
+from agentvault_tui.console.state.link_state import LinkState, LinkView
 from agentvault_tui.console.state.presence import DECISIONS, OperatorsPresent
-from agentvault_tui.console.state.records import (
-    AgentRow,
-    CallRow,
-    DeviceRow,
-    EventRow,
-    LinkState,
-    LinkView,
-    LiveToken,
-    StatusRow,
-    StepUpRow,
-)
 from agentvault_tui.console.state.tallies import ExpiryQueue, RatesByName, TokenStore
 from agentvault_tui.model.event import LOOSENED
 from agentvault_tui.operator_api.gateway import CallInfo
@@ -45,6 +34,17 @@ from agentvault_tui.operator_api.shapes import (
     TenantInfo,
     TokenInfo,
     WireShape,
+)
+from agentvault_tui.presenters.directory import Directory
+from agentvault_tui.presenters.intake import Intake, token_key
+from agentvault_tui.presenters.records import (
+    AgentRow,
+    CallRow,
+    DeviceRow,
+    EventRow,
+    LiveToken,
+    StatusRow,
+    StepUpRow,
 )
 from agentvault_tui.text import Shown
 
@@ -78,6 +78,15 @@ class Versions(Struct):
     """Another ledger is in the place of the one seen here."""
 
 
+def token_store(intake: Intake, info: PastAgentInfo) -> TokenStore:
+    """Convert an agent's tokens: the list, or only the next to expire."""
+    listed, elevated = info.listed_tokens, 0
+    if isinstance(info, AgentInfo):
+        elevated = info.tokens_elevated
+        listed = listed or ((info.next_token,) if info.next_token else ())
+    return TokenStore(map(intake.token, listed), info.live_tokens, elevated)
+
+
 class AgentRoster:
     """Agents read again, page by page, to replace those that are shown all at once."""
 
@@ -97,19 +106,17 @@ class AgentRoster:
             agent = self._intake.agent(data)
             self.agents[agent.id] = agent
             self.counts[agent.id] = data.counts
-            self.tokens[agent.id] = self._intake.tokens(data)
+            self.tokens[agent.id] = token_store(self._intake, data)
             self.counted_to[agent.id] = head
 
 
-class Mirror:
+class Mirror(Directory):
     """The broker's state as this console last read it."""
 
     def __init__(self, clock: Clock, *, ascii_only: bool = False) -> None:
-        self.clock, self.versions = clock, Versions()
-        self.intake = Intake(ascii_only=ascii_only)
+        super().__init__(clock, ascii_only=ascii_only)
+        self.versions = Versions()
         self.loosenings = Loosenings(clock, self.intake.shown)
-        self.agents: dict[str, AgentRow] = {}
-        """All clients; see `servers`."""
         self.loaded = False
         """Whether a snapshot was read: until then nothing is known to be none."""
         self.partial = False
@@ -187,14 +194,6 @@ class Mirror:
     def elevated(self, agent_id: str) -> int:
         return self._tokens[agent_id].elevated
 
-    def derived(self, agent_id: str) -> list[AgentRow]:
-        """Return the agents made from a template that are not revoked."""
-        template = self.agents.get(agent_id)
-        if template is None or not template.template:
-            return []
-        made = (a for a in self.agents.values() if a.from_template == agent_id)
-        return [agent for agent in made if not agent.revoked]
-
     def soonest(self, agent_id: str) -> LiveToken | None:
         """Return the agent's token that expires next; asks for it if it is not held."""
         tokens = self._tokens[agent_id]
@@ -234,11 +233,6 @@ class Mirror:
         if agent_id is not None:
             rows = (row for row in rows if row.agent_id == agent_id)
         return sorted(rows, key=lambda row: (row.requested_at, row.id))
-
-    def agent_name(self, agent_id: str) -> Shown:
-        """Return an agent's name, or its id if it is unknown."""
-        agent = self.agents.get(agent_id)
-        return agent.name if agent else self.intake.shown(agent_id)
 
     # What the link feeds
 
@@ -375,7 +369,7 @@ class Mirror:
         # Every decision after the snapshot is counted from its own event: an agent
         # frame of a busy moment may already hold counts whose events come later.
         self._counts.setdefault(agent.id, data.counts)
-        self._tokens[agent.id] = self.intake.tokens(data)
+        self._tokens[agent.id] = token_store(self.intake, data)
         self._check_tokens(agent.id)
         (self.revoked.add if agent.revoked else self.revoked.discard)(agent.id)
         (self.servers.add if agent.resource_server else self.servers.discard)(agent.id)

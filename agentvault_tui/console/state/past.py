@@ -13,11 +13,11 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from agentvault_tui.clock import Clock
+from agentvault_tui.console.state.link_state import LinkState, LinkView
 from agentvault_tui.console.state.mirror import AgentRoster, Mirror
-from agentvault_tui.console.state.moments import UNITS, LedgerMoment, read_moment
-from agentvault_tui.console.state.records import LinkState, LinkView
 from agentvault_tui.operator_api.displayer import moment
 from agentvault_tui.operator_api.history import EventInfo, PastInfo, PlaceInfo
+from agentvault_tui.presenters.moments import UNITS, LedgerMoment, read_moment
 
 FORMS: Final = "14:02, 2026-11-24 14:02, -10m, +2h, 3d ago, #1842 or first"
 """How a moment may be written."""

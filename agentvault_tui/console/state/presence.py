@@ -9,9 +9,9 @@ from typing import Final, TypeAlias
 from msgspec.structs import replace
 
 from agentvault_tui.clock import Clock
-from agentvault_tui.console.state.intake import Intake
-from agentvault_tui.console.state.records import EventRow
 from agentvault_tui.operator_api.shapes import PresenceInfo, SeatInfo
+from agentvault_tui.presenters.intake import Intake
+from agentvault_tui.presenters.records import EventRow
 from agentvault_tui.text import Shown
 
 _SHOWN: Final = 256

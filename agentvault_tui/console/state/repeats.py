@@ -19,7 +19,7 @@ from agentvault_tui.console.state.folds import (
     by_anchor,
     group_of,
 )
-from agentvault_tui.console.state.records import EventRow
+from agentvault_tui.presenters.records import EventRow
 
 ROUTINE_ROWS: Final = 400
 NOTABLE_ROWS: Final = 400

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from heapq import heappop, heappush
 from typing import Final
 
-from agentvault_tui.console.state.records import LiveToken, TokenScope
+from agentvault_tui.presenters.records import LiveToken, TokenScope
 
 KEPT: Final = 100
 """As many as the broker lists; an agent may hold thousands."""

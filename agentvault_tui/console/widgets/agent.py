@@ -10,26 +10,27 @@ from rich.style import Style
 from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.draw.agent import AgentContext, ends, facts
+from agentvault_tui.console.draw.agent import context
 from agentvault_tui.console.draw.feedrow import FeedColumns
-from agentvault_tui.console.draw.glyphs import bars, fold_for, folded
-from agentvault_tui.console.draw.lines import Piece, Row, cells
-from agentvault_tui.console.state.activity import ActivityRow, Day
 from agentvault_tui.console.state.feed import EventWindow
-from agentvault_tui.console.state.filters import Filter
-from agentvault_tui.console.state.moments import ago, plural
-from agentvault_tui.console.state.records import (
-    QUARTERS,
-    AgentRow,
-    EventRow,
-    LiveToken,
-)
 from agentvault_tui.console.term.keyed import moves
 from agentvault_tui.console.widgets.audit import AuditPane
 from agentvault_tui.console.widgets.pane import Painted, Pane, ScrollPane
 from agentvault_tui.operator_api.requests import AuditQuery
 from agentvault_tui.operator_api.shapes import OUTCOMES
+from agentvault_tui.presenters.activity import ActivityRow, Day
+from agentvault_tui.presenters.agent import ends, facts
+from agentvault_tui.presenters.filters import Filter
+from agentvault_tui.presenters.glyphs import bars, fold_for, folded
+from agentvault_tui.presenters.lines import Piece, Row, cells
+from agentvault_tui.presenters.moments import ago, plural
 from agentvault_tui.presenters.outcomes import answer_word
+from agentvault_tui.presenters.records import (
+    QUARTERS,
+    AgentRow,
+    EventRow,
+    LiveToken,
+)
 from agentvault_tui.text import cell_width
 
 
@@ -81,9 +82,10 @@ class WhoPane(Pane):
         now, last = self.mirror.clock.now(), self.mirror.last_seen(agent.id)
         counts = self.mirror.counts(agent.id)
         seen = f"seen {ago(last, now)}" if last else "never seen"
+        effect = ends(context(self.mirror, agent))
         words = [
             "resource server" if agent.resource_server else seen,
-            *([] if agent.revoked else [f"revoking ends {ends(self.mirror, agent)}"]),
+            *([] if agent.revoked else [f"revoking ends {effect}"]),
             f"{counts.allowed:,} allowed",
             f"{counts.denied:,} denied",
             f"registered {agent.created_at:%Y-%m-%d}",
@@ -129,9 +131,9 @@ class FactsPane(ScrollPane):
         agent = self.mirror.agents.get(self._agent_id)
         if agent is None:
             return []
-        expired = tuple(self._expired())
-        seen = AgentContext(
-            self.mirror, agent, self.activity, expired, self.desk.restores
+        restores, expired = self.desk.restores, self._expired()
+        seen = context(
+            self.mirror, agent, self.activity, expired=expired, restores=restores
         )
         rows = facts(self.pen, seen, width - 2)
         return self.scrolled(rows, height, lambda rows: self._title(rows, width))

@@ -15,15 +15,15 @@ from textual.message import Message
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.draw.agent import details
 from agentvault_tui.console.draw.layout import TWO_COLUMNS
-from agentvault_tui.console.draw.lines import Pen, Piece, Row, cells
-from agentvault_tui.console.state.agents import SOON, AgentView, Attention
+from agentvault_tui.console.state.agents import AgentView, Attention
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.moments import countdown, lasting, plural
-from agentvault_tui.console.state.records import AgentRow
-from agentvault_tui.console.state.revocations import headline, outside
 from agentvault_tui.console.term.keyed import moves
 from agentvault_tui.console.widgets.pane import Painted, Pane, ScrollPane
 from agentvault_tui.operator_api.shapes import CountsInfo
+from agentvault_tui.presenters.lines import Pen, Piece, Row, cells
+from agentvault_tui.presenters.moments import SOON, countdown, lasting, plural
+from agentvault_tui.presenters.records import AgentRow
+from agentvault_tui.presenters.revocations import headline, outside
 from agentvault_tui.text import cell_width
 
 BAR: Final = 10

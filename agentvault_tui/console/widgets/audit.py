@@ -12,15 +12,16 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.draw import words
 from agentvault_tui.console.draw.feedrow import FeedColumns, draw_feed_row
-from agentvault_tui.console.draw.lines import Row
 from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.folds import FeedRow
-from agentvault_tui.console.state.moments import clock_time, hms, plural
-from agentvault_tui.console.state.records import EventRow, LinkState
+from agentvault_tui.console.state.link_state import LinkState
 from agentvault_tui.console.widgets.pane import Painted, Pane
 from agentvault_tui.errors import AgentVaultError
+from agentvault_tui.presenters import event_words
+from agentvault_tui.presenters.lines import Row
+from agentvault_tui.presenters.moments import clock_time, hms, plural
+from agentvault_tui.presenters.records import EventRow
 from agentvault_tui.text import cell_width
 
 _PAGES_AT_ONCE: Final = 20
@@ -344,7 +345,7 @@ def _rank(line: FeedRow, since: datetime) -> int:
         return 0
     if line.at <= since:
         return 3
-    if line.word == "changed" and words.loud(line.head):
+    if line.word == "changed" and event_words.loud(line.head):
         return 1
     return 2 if line.word in _PINNED else 3
 

@@ -8,12 +8,13 @@ from typing import Final
 
 from agentvault_tui.clock import span
 from agentvault_tui.console.desk import UNDO_KEY, offered_undo, undo_bar
-from agentvault_tui.console.draw.lines import Piece, Row, cells, wrap
+from agentvault_tui.console.state.link_state import LinkState, LinkView
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.moments import clock_time, countdown, plural
 from agentvault_tui.console.state.presence import listed
-from agentvault_tui.console.state.records import LinkState, LinkView, StepUpRow
 from agentvault_tui.console.widgets.pane import Painted, Pane
+from agentvault_tui.presenters.lines import Piece, Row, cells, wrap
+from agentvault_tui.presenters.moments import clock_time, countdown, plural
+from agentvault_tui.presenters.records import StepUpRow
 from agentvault_tui.text import cell_width
 
 _NOTICE: Final = timedelta(seconds=60)

@@ -16,9 +16,9 @@ from textual.widgets import Input, Static
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.state.completion import Completion, Known, complete
-from agentvault_tui.console.state.filters import KEYS
 from agentvault_tui.console.state.saved import LONGEST, LONGEST_NAME
 from agentvault_tui.console.widgets.line_input import LineInput
+from agentvault_tui.presenters.filters import KEYS
 from agentvault_tui.text import cell_width, clip, visible
 
 _EMPTY = " ".join(f"{key}:" for key in KEYS) + ' -key: @saved or any text, "quoted"'

@@ -8,15 +8,16 @@ from typing import ClassVar, Final
 from textual.binding import BindingType
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.draw.evidence import EventEvidence, LinkVerdicts, evidence
 from agentvault_tui.console.draw.feedrow import FeedColumns
-from agentvault_tui.console.draw.lines import Row
 from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.folds import FeedRow
-from agentvault_tui.console.state.records import EventRow
+from agentvault_tui.console.state.verdicts import LinkVerdicts
 from agentvault_tui.console.term.keyed import moves
 from agentvault_tui.console.widgets.audit import AuditPane, EventMoved
 from agentvault_tui.console.widgets.pane import Painted, ScrollPane
+from agentvault_tui.presenters.evidence import EventEvidence, evidence
+from agentvault_tui.presenters.lines import Row
+from agentvault_tui.presenters.records import EventRow
 
 _TIME: Final = 13
 _WIDE: Final = 96

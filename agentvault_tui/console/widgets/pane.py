@@ -15,9 +15,9 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.draw import theme
-from agentvault_tui.console.draw.lines import Pen, Row
 from agentvault_tui.console.term.keyed import Keyed, ListCursor, moves, relabel
+from agentvault_tui.presenters import theme
+from agentvault_tui.presenters.lines import Pen, Row
 from agentvault_tui.text import cell_width
 
 _PLAIN: Final = Style()

@@ -8,12 +8,12 @@ from typing import Final
 from rich.style import Style
 
 from agentvault_tui.console.desk import Desk
-from agentvault_tui.console.draw.lines import Piece, Row, cells
-from agentvault_tui.console.state.moments import ago, clock_time
+from agentvault_tui.console.state.link_state import LinkState
 from agentvault_tui.console.state.past import LedgerPlace, PastMirror, when
-from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.console.widgets.bars import Masthead, loosened
 from agentvault_tui.console.widgets.pane import Painted
+from agentvault_tui.presenters.lines import Piece, Row, cells
+from agentvault_tui.presenters.moments import ago, clock_time
 
 WORD: Final = "PAST"
 _FRAME: Final = 2 + len(WORD) + 3

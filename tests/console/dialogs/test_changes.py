@@ -18,9 +18,9 @@ from agentvault_tui.clock import iso
 from agentvault_tui.console.dialogs.revoke import RestoreDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.screens.watch import Watch
-from agentvault_tui.console.state.records import StepUpRow
 from agentvault_tui.errors import RefusedError
 from agentvault_tui.operator_api.changes import ChangeInfo
+from agentvault_tui.presenters.records import StepUpRow
 
 SUMMARY = "replace policy.cedar, limits.toml: version 12ab34cd becomes 99ee77aa"
 BEFORE, AFTER = "1f2e3d4c5b6a7980" * 4, "9a8b7c6d5e4f3021" * 4

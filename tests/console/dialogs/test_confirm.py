@@ -18,9 +18,10 @@ from agentvault_tui.console.dialogs.base import Dialog
 from agentvault_tui.console.dialogs.confirm import CancelButton
 from agentvault_tui.console.dialogs.panic import LiftDialog, PanicDialog
 from agentvault_tui.console.dialogs.revoke import RestoreDialog, RevokeDialog
-from agentvault_tui.console.state.records import LinkState, UpstreamStep
+from agentvault_tui.console.state.link_state import LinkState
 from agentvault_tui.console.widgets.line_input import LineInput
 from agentvault_tui.errors import LedgerUnwritableError, UnreachableError
+from agentvault_tui.presenters.records import UpstreamStep
 from agentvault_tui.text import Shown
 
 CALENDAR = "agt_0000000000000002"

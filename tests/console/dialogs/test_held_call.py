@@ -13,11 +13,11 @@ from support.dialog_stand import Stand, StandApp, said, scene, text_of
 from textual.pilot import Pilot
 
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
-from agentvault_tui.console.draw.stepup import PastDecisions, StepUpFacts
 from agentvault_tui.console.plain import sentences
-from agentvault_tui.console.state.records import StepUpRow
-from agentvault_tui.console.state.stepups import changes
 from agentvault_tui.errors import UnreachableError
+from agentvault_tui.presenters.records import StepUpRow
+from agentvault_tui.presenters.stepup_rows import PastDecisions, StepUpFacts
+from agentvault_tui.presenters.stepups import changes
 from agentvault_tui.text import Shown
 
 PAY = "agt_0000000000000001"

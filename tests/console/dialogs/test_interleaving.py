@@ -13,7 +13,7 @@ from support.dialog_stand import Stand, StandApp, scene
 from agentvault_tui.console.dialogs import base
 from agentvault_tui.console.dialogs.lists import StepUpsDialog, open_stepups
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
-from agentvault_tui.console.state.records import LinkState
+from agentvault_tui.console.state.link_state import LinkState
 
 KEYS = ["a", "d", "n", "v", "y", "j", "enter", "escape", "space"]
 Steps = list[tuple[str, object]]

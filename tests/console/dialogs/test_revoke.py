@@ -8,14 +8,15 @@ from support.dialog_stand import Stand, StandApp, said, scene
 
 from agentvault_tui.clock import iso
 from agentvault_tui.console.dialogs.revoke import RestoreDialog, RevokeDialog
-from agentvault_tui.console.draw.agent import AgentContext, details, facts
-from agentvault_tui.console.draw.lines import Pen, Row
-from agentvault_tui.console.draw.theme import palette
+from agentvault_tui.console.draw.agent import context, details
 from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.state.agents import AgentView, Attention
-from agentvault_tui.console.state.filters import Filter
-from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.console.widgets.agents import Cards
+from agentvault_tui.presenters.agent import facts
+from agentvault_tui.presenters.filters import Filter
+from agentvault_tui.presenters.lines import Pen, Row
+from agentvault_tui.presenters.records import AgentRow
+from agentvault_tui.presenters.theme import palette
 
 
 def text(rows: list[Row]) -> str:
@@ -78,7 +79,7 @@ def test_card_and_screen_count_down() -> None:
     brief = stand.add_agent("brief", "read:email", until=iso(until))
     for rows in (
         details(pen, mirror, brief, (80, 40), ""),
-        facts(pen, AgentContext(mirror, brief), 80),
+        facts(pen, context(mirror, brief), 80),
     ):
         assert f"in 1:30, at {until:%Y-%m-%d %H:%M:%S}Z" in text(rows)
         assert "Made from" not in text(rows)

@@ -9,7 +9,7 @@ import pytest
 from support.dialog_stand import DIGEST, ID, Stand, decide, opened, said, scene, text_of
 
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
-from agentvault_tui.console.state.records import LinkState
+from agentvault_tui.console.state.link_state import LinkState
 from agentvault_tui.errors import TenantUnreachableError
 
 

@@ -20,19 +20,24 @@ from support.dialog_stand import (
 
 from agentvault_tui.console.desk import name_ways
 from agentvault_tui.console.dialogs.lists import StepUpsDialog
-from agentvault_tui.console.draw.lines import Pen
-from agentvault_tui.console.draw.stepup import PastDecisions, StepUpFacts, brief, whole
-from agentvault_tui.console.draw.theme import palette
 from agentvault_tui.console.plain import sentences
-from agentvault_tui.console.state.records import BodyView, RepeatRow
-from agentvault_tui.console.state.stepups import (
+from agentvault_tui.errors import TenantUnreachableError
+from agentvault_tui.home import Home
+from agentvault_tui.presenters.lines import Pen
+from agentvault_tui.presenters.records import BodyView, RepeatRow
+from agentvault_tui.presenters.stepup_rows import (
+    PastDecisions,
+    StepUpFacts,
+    brief,
+    whole,
+)
+from agentvault_tui.presenters.stepups import (
     changes,
     differs,
     no_limits,
     read_repeat,
 )
-from agentvault_tui.errors import TenantUnreachableError
-from agentvault_tui.home import Home
+from agentvault_tui.presenters.theme import palette
 from agentvault_tui.text import Shown
 
 LONG = {"to": "N" * 400, "amount": 5}

@@ -18,7 +18,7 @@ from agentvault_tui.console.app import ConsoleApp
 from agentvault_tui.console.desk import Desk, offer_undo, offered_undo, take_back
 from agentvault_tui.console.dialogs.lists import StepUpsDialog
 from agentvault_tui.console.dialogs.revoke import RestoreDialog
-from agentvault_tui.console.state.records import LinkState
+from agentvault_tui.console.state.link_state import LinkState
 from agentvault_tui.errors import LedgerUnwritableError, UnreachableError
 
 CALENDAR = "agt_0000000000000002"

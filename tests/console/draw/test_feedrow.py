@@ -10,12 +10,12 @@ from support.manual_clock import ManualClock
 from support.wire_shapes import filled, tell
 
 from agentvault_tui.console.draw.feedrow import FeedColumns, draw_feed_row
-from agentvault_tui.console.draw.glyphs import ASCII, UNICODE
-from agentvault_tui.console.draw.lines import Pen, cells
-from agentvault_tui.console.draw.theme import palette
 from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.operator_api.shapes import ScopeInfo
+from agentvault_tui.presenters.glyphs import ASCII, UNICODE
+from agentvault_tui.presenters.lines import Pen, cells
+from agentvault_tui.presenters.theme import palette
 
 WIDTHS = (80, 90, 100, 119, 120, 160, 200, 220)
 LEAD = 10

@@ -20,8 +20,8 @@ from support.manual_clock import ManualClock
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.link.memory import HeadStore, SeenHead
+from agentvault_tui.console.state.link_state import LinkState
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.errors import (
     AgentVaultError,
     ConflictError,

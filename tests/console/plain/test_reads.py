@@ -14,7 +14,7 @@ from support.fake_past import incident, remember
 from support.plain_session import Session, StandSession, following
 from support.wire_shapes import tell
 
-from agentvault_tui.console.state.records import LinkState
+from agentvault_tui.console.state.link_state import LinkState
 from agentvault_tui.errors import RefusedError
 
 

@@ -18,13 +18,14 @@ from support.plain_session import StandSession
 from support.wire_shapes import filled, tell
 
 from agentvault_tui.clock import iso
-from agentvault_tui.console.draw.stepup import PastDecisions, StepUpFacts
 from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.plain.session import typed_lines
-from agentvault_tui.console.state.records import LinkState, RepeatRow, TreeRow
+from agentvault_tui.console.state.link_state import LinkState
 from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.operator_api.changes import ChangeInfo
 from agentvault_tui.operator_api.client import ChangeWaitsError
+from agentvault_tui.presenters.records import RepeatRow, TreeRow
+from agentvault_tui.presenters.stepup_rows import PastDecisions, StepUpFacts
 from agentvault_tui.text import Shown
 
 CALENDAR = "agt_0000000000000002"

@@ -32,7 +32,10 @@ from agentvault_tui.clock import iso
 from agentvault_tui.console.app import ConsoleApp
 from agentvault_tui.console.dialogs.advice import AdviceDialog
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
-from agentvault_tui.console.draw.glyphs import (
+from agentvault_tui.console.screens.agent import AgentScreen
+from agentvault_tui.console.screens.audit import AuditScreen
+from agentvault_tui.console.state.link_state import LinkState
+from agentvault_tui.presenters.glyphs import (
     ASCII,
     FOLDS,
     UNICODE,
@@ -40,9 +43,7 @@ from agentvault_tui.console.draw.glyphs import (
     fold_for,
     folded,
 )
-from agentvault_tui.console.screens.agent import AgentScreen
-from agentvault_tui.console.screens.audit import AuditScreen
-from agentvault_tui.console.state.records import QUARTERS, LinkState
+from agentvault_tui.presenters.records import QUARTERS
 
 
 class Room:

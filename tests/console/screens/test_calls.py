@@ -19,7 +19,7 @@ from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.screens.agent import AgentScreen
 from agentvault_tui.console.screens.audit import AuditScreen
 from agentvault_tui.console.screens.calls import CallsScreen, CutDialog
-from agentvault_tui.console.state.moments import size
+from agentvault_tui.presenters.moments import size
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ from support.fake_operator import FakeOperator
 
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.draw.delegation import tree_rows
-from agentvault_tui.console.draw.glyphs import UNICODE
-from agentvault_tui.console.draw.lines import Pen, cells
-from agentvault_tui.console.draw.theme import palette
 from agentvault_tui.console.screens.delegations import DelegationsScreen
-from agentvault_tui.console.state.records import TreeRow
+from agentvault_tui.presenters.glyphs import UNICODE
+from agentvault_tui.presenters.lines import Pen, cells
+from agentvault_tui.presenters.records import TreeRow
+from agentvault_tui.presenters.theme import palette
 from agentvault_tui.text import visible
 
 

@@ -17,8 +17,8 @@ from agentvault_tui.console.app import build
 from agentvault_tui.console.screens.base import PULSES, beats
 from agentvault_tui.console.screens.watch import Watch
 from agentvault_tui.console.state.feed import EventWindow
+from agentvault_tui.console.state.link_state import LinkState
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.settings import ConsoleSettings, Settings
 
 SECONDS = 30

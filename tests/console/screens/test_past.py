@@ -23,12 +23,12 @@ from agentvault_tui.console.dialogs.ask import MomentDialog
 from agentvault_tui.console.dialogs.lists import StepUpsDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.screens.past import PastScreen
+from agentvault_tui.console.state.link_state import LinkState
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.moments import LedgerMoment, ago
 from agentvault_tui.console.state.past import LedgerPlace, PastMirror, parse_past_moment
-from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.console.widgets.pane import Pane
 from agentvault_tui.operator_api.history import PastInfo
+from agentvault_tui.presenters.moments import LedgerMoment, ago
 
 FIRST, LAST = 1, 10
 

@@ -22,9 +22,9 @@ from agentvault_tui.console.dialogs.lists import StepUpsDialog
 from agentvault_tui.console.dialogs.panic import LiftDialog, PanicDialog
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.screens.agent import AgentScreen
-from agentvault_tui.console.state.filters import Filter
-from agentvault_tui.console.state.records import LinkState
+from agentvault_tui.console.state.link_state import LinkState
 from agentvault_tui.console.widgets.pane import Pane
+from agentvault_tui.presenters.filters import Filter
 
 
 class Stage:

@@ -19,9 +19,9 @@ from textual.app import App
 from textual.pilot import Pilot
 
 from agentvault_tui.console.dialogs.revoke import RestoreDialog, RevokeDialog
-from agentvault_tui.console.draw import theme
 from agentvault_tui.console.screens.watch import Watch
-from agentvault_tui.console.state.records import LinkState
+from agentvault_tui.console.state.link_state import LinkState
+from agentvault_tui.console.term import textual_theme
 
 KEYS = ["j", "k", "G", "g", "r", "u", "y", "y", "enter", "escape", "tab"]
 Steps = list[tuple[str, Any]]
@@ -69,7 +69,7 @@ class WatchApp(App[None]):
         self.stand = stand
         stand.desk.pulse = 60.0
         self.watch_screen = Watch(stand.desk)
-        theme.install(self, "agentvault")
+        textual_theme.install(self, "agentvault")
 
     def get_default_screen(self) -> Watch:
         return self.watch_screen

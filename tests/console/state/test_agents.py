@@ -16,8 +16,8 @@ from support.wire_shapes import agents_of, status_of, stepups_of, tell
 from agentvault_tui.clock import iso
 from agentvault_tui.console.state.agents import STILL, AgentView
 from agentvault_tui.console.state.feed import EventWindow
-from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.mirror import AgentRoster, Mirror
+from agentvault_tui.presenters.filters import Filter
 
 
 class Told(FakeState):

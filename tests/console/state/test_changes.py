@@ -15,10 +15,10 @@ from support.wire_shapes import filled, tell
 
 from agentvault_tui.clock import iso
 from agentvault_tui.console.state.changes import Loosenings
-from agentvault_tui.console.state.intake import Intake
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.stepups import differs, granted, subject
 from agentvault_tui.operator_api.history import EventInfo
+from agentvault_tui.presenters.intake import Intake
+from agentvault_tui.presenters.stepups import differs, granted, subject
 
 SUMMARY = "grant payer send:payment"
 PEOPLE = [{"sub": "auth0|1", "name": "carol"}, {"sub": "auth0|2", "name": "dave"}]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentvault_tui.console.state.completion import MOST, complete
-from agentvault_tui.console.state.filters import KEYS, Filter
+from agentvault_tui.presenters.filters import KEYS, Filter
 
 _VALUES = {
     "outcome": ("allowed", "denied", "escalated"),

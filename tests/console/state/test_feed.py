@@ -13,12 +13,12 @@ from support.manual_clock import ManualClock
 from support.wire_shapes import filled, tell
 
 from agentvault_tui.console.state.feed import KEPT, MARGIN, PAGE, EventWindow
-from agentvault_tui.console.state.filters import Filter
 from agentvault_tui.console.state.folds import fold
 from agentvault_tui.console.state.mirror import RING, Mirror
-from agentvault_tui.console.state.records import EventPage
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.requests import AuditQuery
+from agentvault_tui.presenters.filters import Filter
+from agentvault_tui.presenters.records import EventPage
 
 
 class Told(FakeState):

@@ -11,10 +11,10 @@ from support.wire_shapes import filled
 
 from agentvault_tui.clock import iso
 from agentvault_tui.console.state.folds import FeedRow, fold
-from agentvault_tui.console.state.intake import Intake
-from agentvault_tui.console.state.records import EventRow
 from agentvault_tui.console.state.repeats import MOST_OF_A_FLOOD, Repeats
 from agentvault_tui.operator_api.history import EventInfo
+from agentvault_tui.presenters.intake import Intake
+from agentvault_tui.presenters.records import EventRow
 
 
 class Course:

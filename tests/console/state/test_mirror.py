@@ -14,16 +14,16 @@ from support.manual_clock import ManualClock
 from support.wire_shapes import agents_of, filled, status_of, tell
 
 from agentvault_tui.clock import iso
-from agentvault_tui.console.draw import glyphs, theme, upstream
-from agentvault_tui.console.draw.lines import Pen
-from agentvault_tui.console.state import revocations
 from agentvault_tui.console.state.agents import Attention
-from agentvault_tui.console.state.intake import Intake, token_key
+from agentvault_tui.console.state.link_state import LinkState
 from agentvault_tui.console.state.mirror import RING, AgentRoster, Mirror
-from agentvault_tui.console.state.records import LinkState, LiveToken
 from agentvault_tui.console.state.tallies import KEPT, RatesByName, TokenStore
 from agentvault_tui.console.widgets.agents import Cards
 from agentvault_tui.operator_api.shapes import CountsInfo, TokenInfo
+from agentvault_tui.presenters import glyphs, revocations, theme, upstream
+from agentvault_tui.presenters.intake import Intake, token_key
+from agentvault_tui.presenters.lines import Pen
+from agentvault_tui.presenters.records import LiveToken
 
 
 class Told(FakeState):

@@ -24,9 +24,9 @@ from agentvault_tui.console.dialogs.info import OperatorsDialog
 from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.link.link import BrokerLink
 from agentvault_tui.console.link.memory import HeadStore
+from agentvault_tui.console.state.link_state import LinkState
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.presence import listed
-from agentvault_tui.console.state.records import LinkState
 from agentvault_tui.operator_api.displayer import EPOCH
 
 NAME = pwd.getpwuid(os.getuid()).pw_name

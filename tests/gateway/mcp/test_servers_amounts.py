@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from support.mcp_stand import Client, McpStand
 
+from agentvault_tui.amounts import render_amount
 from agentvault_tui.broker.stepups import digest_of
 from agentvault_tui.errors import ServiceError
 from agentvault_tui.gateway.mcp import parse_server
@@ -17,7 +18,6 @@ from agentvault_tui.json_document import plain_numbers, read_document
 from agentvault_tui.model import Action, Money
 from agentvault_tui.policy import shipped_catalogue
 from agentvault_tui.policy.facts import derive
-from agentvault_tui.presenters.amounts import render_amount
 
 COMMAND = 'command = ["bank"]\n'
 MONEY = '[money]\namount = "/amount"\ncurrency = "/currency"\nunit = "{}"\n'

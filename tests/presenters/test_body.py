@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.console_scenes import HOSTILE
 
-from agentvault_tui.console.state.body import SHOWN, told, unread, view
-from agentvault_tui.console.state.records import BodyView, HeldRequest
 from agentvault_tui.held_body import Described
 from agentvault_tui.operator_api.gateway import HeldBody
+from agentvault_tui.presenters.body import SHOWN, told, unread, view
+from agentvault_tui.presenters.records import BodyView, HeldRequest
 from agentvault_tui.text import Shown, visible
 
 

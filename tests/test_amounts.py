@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentvault_tui.model import Money
-from agentvault_tui.presenters.amounts import (
+from agentvault_tui.amounts import (
     bare_units,
     headline_amount,
     render_amount,
@@ -18,6 +17,7 @@ from agentvault_tui.presenters.amounts import (
     render_units,
     shown_parameters,
 )
+from agentvault_tui.model import Money
 
 MINOR, MAJOR = Money("minor", 2), Money("major", 2)
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from agentvault_tui.console.draw.lines import LABEL, Pen, Row
-from agentvault_tui.console.state.moments import clock_time, countdown
-from agentvault_tui.console.state.records import AgentRow
-from agentvault_tui.console.state.revocations import outside, state, stays
+from agentvault_tui.presenters.lines import LABEL, Pen, Row
+from agentvault_tui.presenters.moments import clock_time, countdown
+from agentvault_tui.presenters.records import AgentRow
+from agentvault_tui.presenters.revocations import outside, state, stays
 
 _STEP: Final = 20
 """Cells of a step's name, at most."""

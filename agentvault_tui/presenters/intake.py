@@ -12,30 +12,8 @@ from typing import Any, Final
 from msgspec import UNSET
 from msgspec.structs import asdict
 
+from agentvault_tui.amounts import render_units, shown_parameters
 from agentvault_tui.clock import parse_iso, span
-from agentvault_tui.console.state.changes import ChangeParts, loosened
-from agentvault_tui.console.state.moments import plural, size
-from agentvault_tui.console.state.records import (
-    RISKS,
-    AgentRow,
-    DeciderRow,
-    DeviceRow,
-    EventRow,
-    HeldRequest,
-    LimitRow,
-    LiveToken,
-    PanicRow,
-    RepeatRow,
-    ScopeRow,
-    StatusRow,
-    StepUpRow,
-    TokenScope,
-    TreeRow,
-    host_of,
-    whose_limit,
-)
-from agentvault_tui.console.state.stepups import rank
-from agentvault_tui.console.state.tallies import TokenStore
 from agentvault_tui.headline import gist, wish
 from agentvault_tui.held_body import Described, HeldRequestInfo
 from agentvault_tui.model import (
@@ -62,8 +40,29 @@ from agentvault_tui.operator_api.shapes import (
     StepUpInfo,
     TokenInfo,
 )
-from agentvault_tui.presenters.amounts import render_units, shown_parameters
+from agentvault_tui.presenters.changes import ChangeParts, loosened
+from agentvault_tui.presenters.moments import plural, size
 from agentvault_tui.presenters.outcomes import outcome_word, reason_words
+from agentvault_tui.presenters.records import (
+    RISKS,
+    AgentRow,
+    DeciderRow,
+    DeviceRow,
+    EventRow,
+    HeldRequest,
+    LimitRow,
+    LiveToken,
+    PanicRow,
+    RepeatRow,
+    ScopeRow,
+    StatusRow,
+    StepUpRow,
+    TokenScope,
+    TreeRow,
+    host_of,
+    whose_limit,
+)
+from agentvault_tui.presenters.stepups import rank
 from agentvault_tui.text import Shown
 
 REFUSED: Final = "gateway.refused"
@@ -175,14 +174,6 @@ class Intake(Displayer):
             kind = self._kinds[key] = TokenScope(self.word(info.scope), key[1])
         ends = moment(info.expires_at) or EPOCH
         return LiveToken(token_key(info.id), kind, ends.timestamp())
-
-    def tokens(self, info: PastAgentInfo) -> TokenStore:
-        """Convert an agent's tokens: the list, or only the next to expire."""
-        listed, elevated = info.listed_tokens, 0
-        if isinstance(info, AgentInfo):
-            elevated = info.tokens_elevated
-            listed = listed or ((info.next_token,) if info.next_token else ())
-        return TokenStore(map(self.token, listed), info.live_tokens, elevated)
 
     def stepup(self, info: StepUpInfo) -> StepUpRow:
         """Convert a step-up; the content of a decision stays whole."""

@@ -9,43 +9,38 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from msgspec import Struct
 from rich.color import Color
 from rich.style import Style
 
-if TYPE_CHECKING:
-    from textual.app import App
-    from textual.theme import Theme
-
-
-_OWN: Final = "ansi_default"
+OWN: Final = "ansi_default"
 
 
 class Colours(Struct, frozen=True):
     """The colours of one theme; one that is not named is the terminal's own."""
 
-    ground: str = _OWN
-    raised: str = _OWN
+    ground: str = OWN
+    raised: str = OWN
     """Panels and dialogs."""
-    cursor: str = _OWN
+    cursor: str = OWN
     """Behind the row under the cursor."""
-    line: str = _OWN
+    line: str = OWN
     """Borders without attention."""
-    text: str = _OWN
-    muted: str = _OWN
-    accent: str = _OWN
-    waiting: str = _OWN
-    danger: str = _OWN
+    text: str = OWN
+    muted: str = OWN
+    accent: str = OWN
+    waiting: str = OWN
+    danger: str = OWN
     dark: bool = True
 
     @property
     def ansi(self) -> bool:
-        return self.ground == _OWN
+        return self.ground == OWN
 
 
-_COLOURS: Final[Mapping[str, Colours]] = {
+COLOURS: Final[Mapping[str, Colours]] = {
     "agentvault": Colours(
         ground="#11151a",
         raised="#171c23",
@@ -87,7 +82,7 @@ _COLOURS: Final[Mapping[str, Colours]] = {
     ),
     "mono": Colours(),
 }
-NAMES: Final = tuple(_COLOURS)
+NAMES: Final = tuple(COLOURS)
 """The names for `[console] theme`."""
 
 
@@ -160,80 +155,21 @@ def choose(wanted: str, environ: Mapping[str, str]) -> tuple[str, str | None]:
     """
     if environ.get("NO_COLOR"):
         return "mono", None
-    if wanted in _COLOURS:
+    if wanted in COLOURS:
         return wanted, None
     near = difflib.get_close_matches(wanted, NAMES, n=1)
     hint = f"did you mean {near[0]}" if near else f"known: {', '.join(NAMES)}"
     return "agentvault", f"unknown theme in [console]: {hint}; using agentvault"
 
 
-def install(app: App[Any], name: str) -> None:
-    """Register all themes with *app* and put *name* on."""
-    for theme_name, colours in _COLOURS.items():
-        app.register_theme(_theme(theme_name, colours))
-    app.theme = name
-
-
 def is_ansi(name: str) -> bool:
     """Check whether the theme *name* leaves colours to the terminal."""
-    return name in _COLOURS and _COLOURS[name].ansi
+    return name in COLOURS and COLOURS[name].ansi
 
 
 def palette(name: str) -> Palette:
     """Return the styles of the theme *name*; of `agentvault` if it is another's."""
     return _PALETTES.get(name, _PALETTES["agentvault"])
-
-
-_ANSI_VARIABLES: Final = {
-    "ansi-background": _OWN,
-    "block-cursor-background": _OWN,
-    "block-cursor-foreground": _OWN,
-    "block-cursor-text-style": "bold reverse",
-}
-"""Textual's own ANSI themes paint the highlighted row magenta; here it is reversed."""
-
-
-def _theme(name: str, colours: Colours) -> Theme:
-    from textual.theme import Theme  # noqa: PLC0415 - the command line does without
-
-    return Theme(
-        name=name,
-        primary=colours.accent,
-        secondary=colours.muted,
-        accent=colours.accent,
-        success=colours.accent,
-        warning=colours.waiting,
-        error=colours.danger,
-        foreground=colours.text,
-        background=colours.ground,
-        surface=colours.raised,
-        panel=colours.raised,
-        boost=colours.cursor,
-        dark=colours.dark,
-        ansi=colours.ansi,
-        variables={
-            "muted": colours.muted,
-            "line": colours.line,
-            "waiting": colours.waiting,
-            "danger": colours.danger,
-            "border": colours.accent,
-            "border-blurred": colours.line,
-            "scrollbar": colours.line,
-            "scrollbar-hover": colours.muted,
-            "scrollbar-active": colours.accent,
-            "scrollbar-background": colours.ground,
-            "scrollbar-corner-color": colours.ground,
-            "footer-background": colours.ground,
-            "footer-foreground": colours.muted,
-            "footer-key-foreground": colours.accent,
-            "footer-description-foreground": colours.muted,
-            "input-cursor-background": colours.text,
-            "input-cursor-foreground": colours.ground,
-            "input-cursor-text-style": "reverse" if colours.ansi else "none",
-            "input-selection-background": colours.cursor,
-            **(_ANSI_VARIABLES if colours.ansi else {}),
-        },
-    )
 
 
 def _palette(colours: Colours) -> Palette:
@@ -283,4 +219,4 @@ def _rich(colour: str) -> Color:
 
 FOCUS: Final = Style(reverse=True, bold=True)
 """Added to the one thing the next Enter goes to, under any theme."""
-_PALETTES: Final = {name: _palette(colours) for name, colours in _COLOURS.items()}
+_PALETTES: Final = {name: _palette(colours) for name, colours in COLOURS.items()}

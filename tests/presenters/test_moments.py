@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentvault_tui.console.state.moments import LedgerMoment, parse_ledger_moment
+from agentvault_tui.presenters.moments import LedgerMoment, parse_ledger_moment
 
 NOW = datetime(2026, 11, 24, 14, 2, 11, tzinfo=UTC)
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 from rich.style import Style
 
-from agentvault_tui.console.draw.glyphs import Glyphs
-from agentvault_tui.console.draw.theme import Palette
-from agentvault_tui.console.state.moments import countdown
+from agentvault_tui.presenters.glyphs import Glyphs
+from agentvault_tui.presenters.moments import SOON, countdown
+from agentvault_tui.presenters.theme import Palette
 from agentvault_tui.text import TWINS, Shown, cell_width, clip, visible_lines
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ LABEL: Final = 12
 """Cells of the column of labels."""
 _TAIL: Final = 3
 """Cells of a name's end that it retains."""
-_SOON: Final = 60
 _MANY: Final = 100_000
 
 
@@ -184,7 +183,7 @@ class Pen(Struct, frozen=True):
         """Write when something ends; under a minute SOON, and whether that is sure."""
         if seconds <= 0:
             return ((f"{word} ended", self.palette.danger),)
-        soon = seconds < _SOON
+        soon = seconds < SOON
         style = self.palette.waiting if soon else self.palette.text
         row: Row = (
             (f"{word} ends ", self.palette.muted),

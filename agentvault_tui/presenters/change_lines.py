@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from agentvault_tui.console.draw.lines import EMPTY, Pen, Row
+from agentvault_tui.presenters.lines import EMPTY, Pen, Row
 from agentvault_tui.text import Shown, visible_lines
 
 _MANY: Final = 100_000

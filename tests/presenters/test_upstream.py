@@ -13,15 +13,16 @@ from support.manual_clock import ManualClock
 from support.wire_shapes import filled, tell
 
 from agentvault_tui.clock import iso
-from agentvault_tui.console.draw import glyphs, theme, upstream, words
-from agentvault_tui.console.draw.agent import AgentContext, details, facts
-from agentvault_tui.console.draw.lines import Pen, Row
+from agentvault_tui.console.draw.agent import context, details
 from agentvault_tui.console.plain import sentences
-from agentvault_tui.console.state.activity import ActivityRow, read_activity
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.moments import clock_time
-from agentvault_tui.console.state.records import AgentRow
 from agentvault_tui.operator_api.history import ActivityInfo
+from agentvault_tui.presenters import event_words, glyphs, theme, upstream
+from agentvault_tui.presenters.activity import ActivityRow, read_activity
+from agentvault_tui.presenters.agent import facts
+from agentvault_tui.presenters.lines import Pen, Row
+from agentvault_tui.presenters.moments import clock_time
+from agentvault_tui.presenters.records import AgentRow
 
 GITHUB = {"connection": "github"}
 SHARES = {
@@ -77,7 +78,7 @@ def text(rows: list[Row]) -> str:
 
 def screens(pen: Pen, told: Told, agent: AgentRow, did: ActivityRow) -> list[str]:
     """Return the agent as its screen, the watch screen and plain mode tell it."""
-    seen = AgentContext(told.mirror, agent, did)
+    seen = context(told.mirror, agent, did)
     return [
         text(facts(pen, seen, 100)),
         text(details(pen, told.mirror, agent, (100, 0), "")),
@@ -175,8 +176,11 @@ def test_a_row_of_the_tenants_log_is_told_by_its_words(pen: Pen, told: Told) -> 
     )
     event = told.mirror.events[-1]
     assert event.word == "changed"
-    assert words.deed(event) == "Token Vault gave a token"
-    assert (words.target(event), words.why(told.mirror, event)) == ("workspace", "")
+    assert event_words.deed(event) == "Token Vault gave a token"
+    assert (event_words.target(event), event_words.why(told.mirror, event)) == (
+        "workspace",
+        "",
+    )
     said = sentences.of_event(told.mirror, event)
     assert said.endswith("changed Token Vault gave a token on workspace by tenant.")
     lately = text(details(pen, told.mirror, agent, (100, 0), ""))
@@ -199,8 +203,8 @@ def test_a_step_says_at_whose_place_it_is_done(told: Told) -> None:
             reason="confirmed",
         )
         event = told.mirror.events[-1]
-        why = words.why(told.mirror, event)
-        said[words.deed(event)] = (words.target(event), why)
+        why = event_words.why(told.mirror, event)
+        said[event_words.deed(event)] = (event_words.target(event), why)
     assert said == {
         "revocation step: provider token": ("at google-oauth2", "confirmed"),
         "revocation step: vault grant": ("", "confirmed"),
@@ -224,7 +228,7 @@ def test_a_used_or_ended_token_says_why_in_words(told: Told) -> None:
         ("agent.revoked", "panic"),
     ):
         told.add_event(kind, reason=reason)
-        said.append(words.why(told.mirror, told.mirror.events[-1]))
+        said.append(event_words.why(told.mirror, told.mirror.events[-1]))
     assert said == ["policy alone allowed it", "the policy changed", "panic"]
 
 
@@ -232,8 +236,8 @@ def test_a_gap_in_the_tenants_log_catches_the_eye(told: Told) -> None:
     """Rows that may be missing are as loud as a jump of the clock."""
     told.add_event("tenant.log_gap", reason="rows may be missing")
     event = told.mirror.events[-1]
-    assert words.loud(event)
-    assert words.why(told.mirror, event) == "rows may be missing"
+    assert event_words.loud(event)
+    assert event_words.why(told.mirror, event) == "rows may be missing"
 
 
 @pytest.mark.parametrize("how", [half_done, uncredited])

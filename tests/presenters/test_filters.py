@@ -12,13 +12,13 @@ from support.manual_clock import ManualClock
 from support.wire_shapes import filled
 
 from agentvault_tui.clock import iso
-from agentvault_tui.console.state.filters import KEYS, TYPES, Filter
-from agentvault_tui.console.state.intake import Intake
-from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.moments import read_moment
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.requests import AuditQuery
-from agentvault_tui.operator_api.shapes import AgentInfo
+from agentvault_tui.operator_api.shapes import AgentInfo, CountsInfo
+from agentvault_tui.presenters.directory import Directory
+from agentvault_tui.presenters.filters import KEYS, TYPES, Filter
+from agentvault_tui.presenters.intake import Intake
+from agentvault_tui.presenters.moments import read_moment
 from agentvault_tui.presenters.outcomes import OUTCOME_WORDS, event_phrase
 
 _AGENT = Intake().agent(
@@ -49,20 +49,9 @@ _EVENT = Intake().event(
 )
 
 
-_MIRROR = Mirror(ManualClock(START))
-_MIRROR.agents["agt_1"] = _AGENT
-for _seq in (1, 2, 3):
-    _MIRROR.take(
-        filled(
-            EventInfo,
-            {
-                "seq": _seq,
-                "time": iso(START),
-                "agent_id": "agt_1",
-                "outcome": "allowed",
-            },
-        )
-    )
+_DIRECTORY = Directory(ManualClock(START))
+_DIRECTORY.agents["agt_1"] = _AGENT
+_COUNTS = CountsInfo(allowed=3)
 _WAITING = {"agt_1"}
 
 
@@ -96,7 +85,7 @@ _WAITING = {"agt_1"}
 )
 def test_a_filter_matches_agents_by_each_key(text: str, expected: bool) -> None:
     """Each word must hold; a key that says nothing of agents hides none."""
-    assert Filter.parse(text).agent(_AGENT, _MIRROR, _WAITING) is expected
+    assert Filter.parse(text).agent(_AGENT, _DIRECTORY, _WAITING, _COUNTS) is expected
 
 
 @pytest.mark.parametrize(
@@ -134,7 +123,7 @@ def test_a_filter_matches_agents_by_each_key(text: str, expected: bool) -> None:
 def test_a_filter_matches_events_by_each_key(text: str, expected: bool) -> None:
     """The same words find events."""
     wanted = Filter.parse(text)
-    assert wanted.event(_EVENT, _MIRROR, START) is expected
+    assert wanted.event(_EVENT, _DIRECTORY, START) is expected
 
 
 @pytest.mark.parametrize(
@@ -242,8 +231,8 @@ _TYPED = st.lists(st.sampled_from(_PARTS) | st.text(max_size=4)).map("".join)
 def test_any_text_is_a_filter(text: str) -> None:
     """Nothing that can be typed or pasted breaks it."""
     wanted = Filter.parse(text)
-    assert wanted.agent(_AGENT, _MIRROR, _WAITING) in {True, False}
-    assert wanted.event(_EVENT, _MIRROR) in {True, False}
+    assert wanted.agent(_AGENT, _DIRECTORY, _WAITING, _COUNTS) in {True, False}
+    assert wanted.event(_EVENT, _DIRECTORY) in {True, False}
     assert isinstance(wanted.query({"agt_1": _AGENT}, START, text=True), AuditQuery)
 
 
@@ -267,8 +256,8 @@ def test_a_dash_negates_a_term(text: str, quoted: bool) -> None:
     word = f'"{word}"' if quoted else word
     plain, opposite = Filter.parse(word), Filter.parse(f"-{word}")
     if len(plain.terms) == len(opposite.terms) == 1 and not plain.terms[0].key:
-        held = plain.agent(_AGENT, _MIRROR, _WAITING)
-        assert opposite.agent(_AGENT, _MIRROR, _WAITING) is not held
+        held = plain.agent(_AGENT, _DIRECTORY, _WAITING, _COUNTS)
+        assert opposite.agent(_AGENT, _DIRECTORY, _WAITING, _COUNTS) is not held
 
 
 @pytest.mark.parametrize("type_", TYPES)
@@ -281,7 +270,7 @@ def test_the_word_on_screen_finds_its_event(type_: str) -> None:
     row = Intake().event(told)
     for said in (row.word, event_phrase(row.type)):
         wanted = Filter.parse(f'"{said.lower()}"')
-        assert wanted.event(row, _MIRROR)
+        assert wanted.event(row, _DIRECTORY)
         assert wanted.query({}, START, text=True) == AuditQuery()
 
 
@@ -294,5 +283,5 @@ def test_each_outcome_word_filters_and_the_broker_leaves_none_out() -> None:
         assert not wanted.problem
     told = {"seq": 1, "type": "gateway.result", "detail": {"status": 500}}
     failed = Intake().event(filled(EventInfo, told))
-    assert Filter.parse("outcome:failed").event(failed, _MIRROR)
-    assert not Filter.parse("outcome:done").event(failed, _MIRROR)
+    assert Filter.parse("outcome:failed").event(failed, _DIRECTORY)
+    assert not Filter.parse("outcome:done").event(failed, _DIRECTORY)

@@ -14,6 +14,8 @@ from agentvault_tui.operator_api.requests import PastQuery
 _AGO: Final = re.compile(r"(\d{1,6})([smhdw])", re.ASCII)
 UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _TIME: Final = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?z?", re.ASCII)
+SOON: Final = 60
+"""Seconds before the end at which a countdown says SOON."""
 _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
 FORMS: Final = "10m, 2h, 1d ago, 14:02, or 2026-11-24T14:02"
 """How a moment may be written, for those who wrote it otherwise."""

@@ -18,17 +18,17 @@ from datetime import UTC, datetime
 from typing import Final
 
 from agentvault_tui.clock import iso
-from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.moments import FORMS, read_moment
-from agentvault_tui.console.state.records import RISKS, AgentRow, EventRow
 from agentvault_tui.model import EventType
 from agentvault_tui.operator_api.requests import AuditQuery
-from agentvault_tui.operator_api.shapes import OUTCOMES
+from agentvault_tui.operator_api.shapes import OUTCOMES, CountsInfo
+from agentvault_tui.presenters.directory import Directory
+from agentvault_tui.presenters.moments import FORMS, read_moment
 from agentvault_tui.presenters.outcomes import (
     EVENT_PHRASES,
     OUTCOME_WORDS,
     event_phrase,
 )
+from agentvault_tui.presenters.records import RISKS, AgentRow, EventRow
 from agentvault_tui.text import visible
 
 KEYS: Final = (
@@ -188,18 +188,33 @@ class Filter:
         """Write it so that it reads back as the same."""
         return " ".join(str(term) for term in self.terms)
 
-    def agent(self, row: AgentRow, mirror: Mirror, waiting: Collection[str]) -> bool:
-        """Check whether an agent is asked for; *waiting* are those with a step-up."""
+    def agent(
+        self,
+        row: AgentRow,
+        directory: Directory,
+        waiting: Collection[str],
+        counts: CountsInfo,
+    ) -> bool:
+        """Check whether an agent is asked for.
+
+        Args:
+            row: the agent.
+            directory: has its grants.
+            waiting: ids of agents with a step-up.
+            counts: how it was answered.
+        """
         return all(
-            (holds := _of_agent(term, row, mirror, waiting)) is None
+            (holds := _of_agent(term, row, directory, waiting, counts)) is None
             or holds is not term.negated
             for term in self.terms
         )
 
-    def event(self, row: EventRow, mirror: Mirror, now: datetime | None = None) -> bool:
-        """Check whether an event is asked for; *now* is the mirror's by default."""
+    def event(
+        self, row: EventRow, directory: Directory, now: datetime | None = None
+    ) -> bool:
+        """Check whether an event is asked for; *now* is the directory's by default."""
         return all(
-            (holds := _of_event(term, row, mirror, now)) is None
+            (holds := _of_event(term, row, directory, now)) is None
             or holds is not term.negated
             for term in self.terms
         )
@@ -261,10 +276,14 @@ class Filter:
 
 
 def _of_agent(
-    term: Term, row: AgentRow, mirror: Mirror, waiting: Collection[str]
+    term: Term,
+    row: AgentRow,
+    directory: Directory,
+    waiting: Collection[str],
+    counts: CountsInfo,
 ) -> bool | None:
     """Check whether a term holds for an agent; None where its key says nothing."""
-    value, grants = term.value, mirror.intake.grants(row)
+    value, grants = term.value, directory.intake.grants(row)
     match term.key:
         case "":
             scopes = (scope.name for scope in grants)
@@ -283,7 +302,6 @@ def _of_agent(
             status = "waiting" if row.id in waiting else status
             return ("revoked" if row.revoked else status).startswith(value)
         case "outcome":
-            counts = mirror.counts(row.id)
             words = [word for word in OUTCOMES if word.startswith(value)]
             return any(getattr(counts, word) > 0 for word in words) if words else None
     return None
@@ -301,7 +319,7 @@ def _answer(row: EventRow) -> str:
 
 
 def _of_event(
-    term: Term, row: EventRow, mirror: Mirror, now: datetime | None
+    term: Term, row: EventRow, directory: Directory, now: datetime | None
 ) -> bool | None:
     """Check whether a term holds for an event; None where its key says nothing."""
     value = term.value
@@ -310,13 +328,13 @@ def _of_event(
             phrase = event_phrase(row.type)
             what = (row.type, phrase, row.word, row.action, row.resource, row.note)
             why = (row.outcome, row.reason, row.rule, row.agent_id, row.decision_id)
-            texts = (mirror.agent_name(row.agent_id), row.actor, *what, *why)
+            texts = (directory.agent_name(row.agent_id), row.actor, *what, *why)
             return value in " ".join(texts).lower()
         case "agent":
-            name = mirror.agent_name(row.agent_id).lower()
+            name = directory.agent_name(row.agent_id).lower()
             return value in name or value == row.agent_id
         case "owner":
-            agent = mirror.agents.get(row.agent_id)
+            agent = directory.agents.get(row.agent_id)
             return value in (agent.owner.lower() if agent else "")
         case "scope" | "action":
             return value in row.action.lower()
@@ -326,10 +344,10 @@ def _of_event(
             has = row.type if key == "type" else _answer(row)
             return has.startswith(value) and bool(has)
         case "risk":
-            risk = mirror.intake.scope(row.action).risk if row.action else ""
+            risk = directory.intake.scope(row.action).risk if row.action else ""
             return risk.startswith(value)
         case "since" | "until":
-            moment = read_moment(value, now or mirror.clock.now())
+            moment = read_moment(value, now or directory.clock.now())
             if moment is None:
                 return None  # hides nothing: the filter's problem says so
             return (row.time >= moment) is (term.key == "since")

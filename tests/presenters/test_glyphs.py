@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import fields
 
-from agentvault_tui.console.draw import glyphs
+from agentvault_tui.presenters import glyphs
 from agentvault_tui.text import cell_width
 
 

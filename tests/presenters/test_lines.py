@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentvault_tui.console.draw import glyphs, lines, theme
+from agentvault_tui.presenters import glyphs, lines, theme
 from agentvault_tui.text import cell_width, visible
 
 PEN = lines.Pen(theme.palette("agentvault"), glyphs.UNICODE)

@@ -8,9 +8,9 @@ from itertools import zip_longest
 from typing import Final
 
 from agentvault_tui import held_body
-from agentvault_tui.console.state.records import BodyView, HeldRequest
 from agentvault_tui.held_body import ForeignBodyError, LostBody
 from agentvault_tui.operator_api.gateway import HeldBody
+from agentvault_tui.presenters.records import BodyView, HeldRequest
 from agentvault_tui.text import TWINS, Shown, visible
 
 SHOWN: Final = 256 * 1024

@@ -3,77 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from agentvault_tui.amounts import shown_parameters
 from agentvault_tui.clock import span
-from agentvault_tui.console.draw import words
-from agentvault_tui.console.draw.lines import EMPTY, Pen, Row, cells
-from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.moments import plural
-from agentvault_tui.console.state.records import EventRow
 from agentvault_tui.model import Money
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.proof import Proof
 from agentvault_tui.operator_api.shapes import Json
-from agentvault_tui.presenters.amounts import shown_parameters
+from agentvault_tui.presenters import event_words
+from agentvault_tui.presenters.directory import Directory
+from agentvault_tui.presenters.lines import EMPTY, Pen, Row, cells
+from agentvault_tui.presenters.moments import plural
+from agentvault_tui.presenters.records import EventRow
 from agentvault_tui.text import in_full, visible_lines
-
-MOST: Final = 100
-"""Links asked for at once."""
-_REMEMBERED: Final = 5_000
-MISSING: Final = "the broker has no such event any more"
-DIFFERENT: Final = "what is shown is not what was recorded"
-
-
-class LinkVerdicts:
-    """Verify chain links here, by event number, whatever the broker claims."""
-
-    def __init__(self, mirror: Mirror) -> None:
-        self._mirror = mirror
-        self._ledger = mirror.versions.ledger
-        self._problems: dict[int, str] = {}
-        self.version = 0
-        """Grows with every verdict."""
-
-    def problem(self, seq: int) -> str | None:
-        """Return the fault of an event: empty, or None when not checked yet."""
-        return self._problems.get(seq)
-
-    def count(self, rows: Iterable[EventRow]) -> tuple[int, int, int]:
-        """Return how many hold, how many do not, and how many are not checked."""
-        verdicts = [self._problems.get(row.seq) for row in rows]
-        unknown, right = verdicts.count(None), verdicts.count("")
-        return right, len(verdicts) - right - unknown, unknown
-
-    def unknown(self, rows: Iterable[EventRow]) -> list[EventRow]:
-        if self._ledger != self._mirror.versions.ledger:
-            self._ledger = self._mirror.versions.ledger
-            self._problems.clear()
-            self.version += 1
-        return [row for row in rows if row.seq not in self._problems][:MOST]
-
-    def take(self, rows: Sequence[EventRow], proofs: Iterable[Proof]) -> None:
-        """Compute the links of the requested events, and compare them with the rows."""
-        given = {proof.seq: proof for proof in proofs}
-        hashes = {row.seq: str(row.hash) for row in rows}
-        if len(self._problems) > _REMEMBERED:
-            self._problems.clear()
-        for row in rows:
-            proof = given.get(row.seq)
-            self._problems[row.seq] = (
-                self._judge(row, proof, hashes.get(row.seq - 1)) if proof else MISSING
-            )
-        self.version += 1
-
-    def _judge(self, row: EventRow, proof: Proof, before: str | None) -> str:
-        if problem := proof.problem(before):
-            return problem
-        event = proof.event()
-        same = event is not None and self._mirror.intake.event(event) == row
-        return "" if same else DIFFERENT
-
 
 _WHOLE: Final = 100_000
 _LINES: Final = 40
@@ -126,7 +71,7 @@ class EventEvidence:
 
 def evidence(
     pen: Pen,
-    mirror: Mirror,
+    directory: Directory,
     row: EventRow,
     evidence_of_row: EventEvidence | None,
     problem: str | None,
@@ -145,7 +90,7 @@ def evidence(
         if evidence_of_row and evidence_of_row.proof
         else None
     )
-    rows = list(_members(pen, mirror, row, event, width, raw_key=raw_key))
+    rows = list(_members(pen, directory, row, event, width, raw_key=raw_key))
     if evidence_of_row is None:
         return [*rows, EMPTY, (("Reading its story and its body.", pen.palette.muted),)]
     rows += [EMPTY, *_story(pen, row, evidence_of_row, width)]
@@ -157,25 +102,25 @@ def evidence(
 
 def _members(
     pen: Pen,
-    mirror: Mirror,
+    directory: Directory,
     row: EventRow,
     event: EventInfo | None,
     width: int,
     *,
     raw_key: str,
 ) -> Iterator[Row]:
-    p, shown = pen.palette, mirror.intake.shown
-    ago = (mirror.clock.now() - row.time).total_seconds()
+    p, shown = pen.palette, directory.intake.shown
+    ago = (directory.clock.now() - row.time).total_seconds()
     when = f"{row.time:%Y-%m-%d %H:%M:%S.%f}Z"
     yield pen.fact("When", (when, p.text), (f"  {_ago(ago)}", p.muted))
-    word, style = row.word, words.style(p, row)
+    word, style = row.word, event_words.style(p, row)
     yield pen.fact("What", (row.type, p.text), (f"  {word}", style))
     kind = shown(event.actor.kind, 20) if event else ""
     who = shown(event.actor.id, 200) if event else ""
     names = dict.fromkeys(part for part in (kind, row.actor, who) if part)
     yield from pen.facts("Who", " ".join(names), width, 3)[0]
     if row.agent_id and row.agent_id != who:
-        name = mirror.agent_name(row.agent_id)
+        name = directory.agent_name(row.agent_id)
         yield from pen.facts("Agent", f"{name} {row.agent_id}", width, 3)[0]
     action, resource = (event.action, event.resource) if event else (None, None)
     for label, text in (("Action", action), ("On", resource)):
@@ -184,7 +129,7 @@ def _members(
     if row.rule:
         yield from pen.facts("Rule", row.rule, width, 3)[0]
     theirs = kind == "agent" and not row.outcome
-    why = row.reason if theirs else words.why(mirror, row) or row.reason
+    why = row.reason if theirs else event_words.why(directory, row) or row.reason
     if why and why != row.rule:
         key = raw_key if theirs else ""
         label = "Means" if row.type == "tenant.log" else "Why"
@@ -192,17 +137,17 @@ def _members(
     if row.decision_id:
         yield from pen.facts("Decision", row.decision_id, width, 2)[0]
     if event:
-        yield from _detail(pen, mirror, event.detail, width, raw_key)
+        yield from _detail(pen, directory, event.detail, width, raw_key)
 
 
 def _detail(
-    pen: Pen, mirror: Mirror, detail: Json, width: int, raw_key: str
+    pen: Pen, directory: Directory, detail: Json, width: int, raw_key: str
 ) -> Iterator[Row]:
-    shown = mirror.intake.shown
+    shown = directory.intake.shown
     for name, value in detail.items():
         # What the tenant says of a row of its log.
         if name == "details" and isinstance(value, dict):
-            yield from _detail(pen, mirror, value, width, raw_key)
+            yield from _detail(pen, directory, value, width, raw_key)
             continue
         written = value
         if name == "parameters" and isinstance(value, dict):
@@ -249,8 +194,8 @@ def _story(
                 f"{'+' if gap else ''}{gap or f'{event.time:%H:%M:%S}'}".rjust(11),
                 p.muted,
             ),
-            (f"  {event.word:<8}", words.style(p, event)),
-            (f" {pen.clip(words.deed(event), 24):<24}", p.text),
+            (f"  {event.word:<8}", event_words.style(p, event)),
+            (f" {pen.clip(event_words.deed(event), 24):<24}", p.text),
             (f" {pen.clip(event.actor, 24)}", p.text),
             (f"  {event.reason}" if event.type == "agent.revoked" else "", p.muted),
         )

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.console.state.moments import plural
-from agentvault_tui.console.state.records import AT, EventRow
+from agentvault_tui.presenters.directory import Directory
 from agentvault_tui.presenters.outcomes import event_phrase, reason_words
+from agentvault_tui.presenters.records import AT, EventRow
 
 if TYPE_CHECKING:
     from rich.style import Style
 
-    from agentvault_tui.console.draw.theme import Palette
+    from agentvault_tui.presenters.theme import Palette
 
 _ENDINGS: Final = {
     "allowed_by_policy": "policy alone allowed it",
@@ -41,13 +40,6 @@ _LOUD: Final = frozenset(
         "tenant.user_changed",
     }
 )
-
-
-def population(mirror: Mirror) -> str:
-    """Say how many agents and resource servers there are."""
-    servers = len(mirror.servers)
-    agents = plural(len(mirror.agents) - servers, "agent")
-    return f"{agents} and {plural(servers, 'resource server')}" if servers else agents
 
 
 def loud(event: EventRow) -> bool:
@@ -97,13 +89,13 @@ def target(event: EventRow) -> str:
     return "  ".join(part for part in (place(event), note(event)) if part)
 
 
-def why(mirror: Mirror, event: EventRow) -> str:
+def why(directory: Directory, event: EventRow) -> str:
     """Say why an event turned out as it did; empty when it needs no word."""
     if event.outcome == "denied":
         text = reason_words(event.reason)
-        agent = mirror.agents.get(event.agent_id)
+        agent = directory.agents.get(event.agent_id)
         if event.reason == "scope_not_granted" and agent:
-            names = [scope.name for scope in mirror.intake.grants(agent)]
+            names = [scope.name for scope in directory.intake.grants(agent)]
             text = f"{text}; granted: {', '.join(names) or 'nothing'}"
         elif event.rule and event.reason == "policy_forbids":
             text = f"{text}: {event.rule}"
@@ -112,7 +104,7 @@ def why(mirror: Mirror, event: EventRow) -> str:
         return text
     if event.type == "stepup.requested":
         # It loads rich, which no command's help is to wait for.
-        from agentvault_tui.console.draw.lines import masked  # noqa: PLC0415
+        from agentvault_tui.presenters.lines import masked  # noqa: PLC0415
 
         return masked(event.reason).text  # the agent's own words
     if event.type == "stepup.expired":

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from agentvault_tui.console.draw import glyphs, theme
-from agentvault_tui.console.draw.change_lines import NO_LINES, ShownLines, line_rows
-from agentvault_tui.console.draw.lines import Pen, Row
+from agentvault_tui.presenters import glyphs, theme
+from agentvault_tui.presenters.change_lines import NO_LINES, ShownLines, line_rows
+from agentvault_tui.presenters.lines import Pen, Row
 from agentvault_tui.text import Shown
 
 PEN = Pen(theme.palette("agentvault"), glyphs.UNICODE)

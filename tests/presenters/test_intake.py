@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from support.hostile_shapes import harmless, hostile
 from support.wire_shapes import filled
 
-from agentvault_tui.console.state.activity import ActivityRow, read_activity
-from agentvault_tui.console.state.intake import Intake
-from agentvault_tui.console.state.stepups import handed_out, takes_back
+from agentvault_tui.console.state.mirror import token_store
 from agentvault_tui.operator_api.history import ActivityInfo, EventInfo
 from agentvault_tui.operator_api.shapes import (
     AgentInfo,
@@ -22,9 +20,12 @@ from agentvault_tui.operator_api.shapes import (
     StepUpInfo,
     WireShape,
 )
+from agentvault_tui.presenters.activity import ActivityRow, read_activity
+from agentvault_tui.presenters.intake import Intake
+from agentvault_tui.presenters.stepups import handed_out, takes_back
 
 READ: dict[type[WireShape], Callable[[Any], object]] = {
-    AgentInfo: lambda info: (Intake().agent(info), Intake().tokens(info)),
+    AgentInfo: lambda info: (Intake().agent(info), token_store(Intake(), info)),
     StepUpInfo: lambda info: Intake().stepup(info),
     EventInfo: lambda info: Intake().event(info),
     StatusInfo: lambda info: Intake().status(info),

@@ -10,8 +10,6 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-from agentvault_tui.console.state.intake import Intake
-from agentvault_tui.console.state.records import QUARTERS, LimitRow
 from agentvault_tui.operator_api.advice import AdviceInfo
 from agentvault_tui.operator_api.displayer import moment
 from agentvault_tui.operator_api.history import (
@@ -21,6 +19,8 @@ from agentvault_tui.operator_api.history import (
     RevokedInfo,
     ScopeUseInfo,
 )
+from agentvault_tui.presenters.intake import Intake
+from agentvault_tui.presenters.records import QUARTERS, LimitRow
 from agentvault_tui.text import Shown
 
 Denials: TypeAlias = DenialsInfo[Shown, datetime]

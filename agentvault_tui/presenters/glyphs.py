@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import Struct, structs
 
-from agentvault_tui.console.state.records import QUARTERS
+from agentvault_tui.presenters.records import QUARTERS
 
 FOLDS: Final = (1, 2, 3, 4, 6, 8, 12)
 """Quarters a cell may stand for; each divides the day."""

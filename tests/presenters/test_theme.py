@@ -8,11 +8,11 @@ from rich.style import Style
 from support.wire_shapes import filled
 from textual.color import Color
 
-from agentvault_tui.console.draw import theme, words
-from agentvault_tui.console.state.intake import Intake
 from agentvault_tui.operator_api.history import EventInfo
+from agentvault_tui.presenters import event_words, theme
+from agentvault_tui.presenters.intake import Intake
 
-PAINTED = [n for n in theme.NAMES if not theme._COLOURS[n].ansi]
+PAINTED = [n for n in theme.NAMES if not theme.COLOURS[n].ansi]
 
 
 def luminance(name: str) -> float:
@@ -35,7 +35,7 @@ def contrast(one: str, other: str) -> float:
 @pytest.mark.parametrize("ink", ["text", "muted", "accent", "waiting", "danger"])
 def test_every_ink_reads_on_every_ground(name: str, ground: str, ink: str) -> None:
     """WCAG AA (4.5) holds everywhere, AAA (7) for text under high contrast."""
-    colours = theme._COLOURS[name]
+    colours = theme.COLOURS[name]
     least = 7.0 if name == "high-contrast" and ground != "cursor" else 4.5
     assert contrast(getattr(colours, ink), getattr(colours, ground)) >= least
 
@@ -66,7 +66,7 @@ def test_what_matters_more_shines_more(name: str) -> None:
         event = Intake().event(
             filled(EventInfo, {"seq": 1, "type": kind, "outcome": outcome})
         )
-        return words.style(palette, event)
+        return event_words.style(palette, event)
 
     assert style("token.decision", "denied") == palette.danger
     assert style("token.decision", "escalated") == palette.waiting

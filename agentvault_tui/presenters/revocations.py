@@ -8,15 +8,15 @@ from typing import Final, NamedTuple
 
 from msgspec import Struct
 
-from agentvault_tui.console.state.moments import clock_time, countdown, plural
-from agentvault_tui.console.state.records import (
+from agentvault_tui.operator_api.ending import Ended, RevokeAnswer
+from agentvault_tui.operator_api.shapes import AgentRef
+from agentvault_tui.presenters.moments import clock_time, countdown, plural
+from agentvault_tui.presenters.records import (
     AgentRow,
     ScopeRow,
     StepUpRow,
     UpstreamStep,
 )
-from agentvault_tui.operator_api.ending import Ended, RevokeAnswer
-from agentvault_tui.operator_api.shapes import AgentRef
 from agentvault_tui.text import Shown, visible
 
 _PROVIDERS: Final = 3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Final, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
@@ -324,30 +323,6 @@ class StatusRow(Struct, frozen=True):
     """Ids of several brokers, and their distinct names; none of one alone."""
     separated: bool = False
     """Whether the broker cannot reach its team's store."""
-
-
-class LinkState(StrEnum):
-    """Whether the screen shows the broker's present state."""
-
-    CONNECTING = "connecting"
-    """Nothing has been seen yet."""
-    LIVE = "live"
-    STALE = "stale"
-    """The console itself was stopped, or is catching up: true a moment ago."""
-    LOST = "lost"
-    """The broker does not answer."""
-
-
-class LinkView(Struct, frozen=True):
-    """The link's state, and why."""
-
-    state: LinkState = LinkState.CONNECTING
-    reason: Shown = _NOTHING
-    since: datetime | None = None
-
-    @property
-    def live(self) -> bool:
-        return self.state is LinkState.LIVE
 
 
 def host_of(issuer: str) -> str:

@@ -10,23 +10,23 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from agentvault_tui.console.draw.change_lines import NO_LINES, ShownLines, line_rows
-from agentvault_tui.console.draw.lines import EMPTY, LABEL, Pen, Piece, Row, wrap
-from agentvault_tui.console.state import stepups
-from agentvault_tui.console.state.moments import clock_time, plural
-from agentvault_tui.console.state.records import (
+from agentvault_tui.model.stepup import UNSEEN_PARTS
+from agentvault_tui.presenters import stepups
+from agentvault_tui.presenters.change_lines import NO_LINES, ShownLines, line_rows
+from agentvault_tui.presenters.lines import EMPTY, LABEL, Pen, Piece, Row, wrap
+from agentvault_tui.presenters.moments import clock_time, plural
+from agentvault_tui.presenters.records import (
     BodyView,
     HeldRequest,
     StepUpRow,
     TextRow,
 )
-from agentvault_tui.console.state.stepups import (
+from agentvault_tui.presenters.stepups import (
     answered,
     ended,
     granted,
     no_limits,
 )
-from agentvault_tui.model.stepup import UNSEEN_PARTS
 from agentvault_tui.text import Shown, cell_width, visible, visible_lines
 
 _WHEN_CELLS: Final = 11

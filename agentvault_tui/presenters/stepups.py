@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from agentvault_tui.console.state.moments import countdown
-from agentvault_tui.console.state.records import StepUpRow
 from agentvault_tui.operator_api.requests import RepeatRequest
+from agentvault_tui.presenters.moments import countdown
+from agentvault_tui.presenters.records import StepUpRow
 from agentvault_tui.text import visible
 
 _DAY: Final = 86_400
