@@ -40,7 +40,7 @@ READABLE: Final[tuple[Kind, ...]] = ("json", "form", "multipart")
 FORM: Final = "application/x-www-form-urlencoded"
 MULTIPART: Final = "multipart/form-data"
 BODILESS: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
-"""Methods whose requests have no body, unless a route says so."""
+"""Methods that have no body in requests, unless a route says so."""
 MOST_FIELDS: Final = 1_000
 """Fields of a form or multipart body, with the pairs of the query: PHP
 (`max_input_vars`), Node (`querystring`, `qs`), Go (multipart) and Tomcat

@@ -411,12 +411,6 @@ class Echo:
         """Whether it holds back a possible beginning of a credential."""
         return bool(self._held)
 
-    def is_in_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        """Check whether a header of the answer holds one."""
-        # No secret holds a tab, so none is found where two parts meet.
-        head = b"\t".join(chain.from_iterable(headers))
-        return bool(self.needles) and self.needles.are_in(head)
-
     def pass_on(self, chunk: bytes) -> bytes:
         """Return the part that may be passed on now that *chunk* has come.
 
@@ -450,6 +444,31 @@ class Echo:
         """Return the part that was held back, at the end of the answer."""
         held, self._held = self._held, b""
         return held
+
+
+async def search_headers(
+    headers: Iterable[tuple[bytes, bytes]],
+    needles: Needles,
+    turn: Callable[[], Awaitable[None]],
+) -> None:
+    """Search the headers of an answer, as its body is searched.
+
+    Args:
+        headers: of the answer.
+        needles: of the credential.
+        turn: waits for a turn; awaited before a part that is full of escapes.
+
+    Raises:
+        EchoedError: a header holds the credential.
+    """
+    echo = Echo(needles)
+    # No secret holds a tab, so none is found where two parts meet.
+    left = b"\t".join(chain.from_iterable(headers)) if needles else b""
+    while left:
+        if echo.is_slow(left):
+            await turn()
+        part, left = left[: echo.window], left[echo.window :]
+        echo.pass_on(part)
 
 
 class PackedEcho:

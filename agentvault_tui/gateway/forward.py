@@ -410,7 +410,6 @@ class Forwarder:
                 agent_id=call.caller.agent.id,
                 # A service may take a body that it leaves unread for the next request.
                 reuse=kind == "none" or request.head.route.drains_bodies,
-                pace=self._admission.pace_slow,
             )
             pace = self._admission.pace
             if encoded is None:

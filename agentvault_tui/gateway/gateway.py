@@ -370,7 +370,9 @@ class Gateway:
             if upstream is not None:
                 upstream.retire()
             try:
-                upstream = self._upstreams[key] = Upstream(service, idle=self._idle)
+                upstream = self._upstreams[key] = Upstream(
+                    service, idle=self._idle, pace=self.admission.pace_slow
+                )
             except OSError:
                 text = "the service's certificate authorities cannot be read"
                 raise UpstreamError(502, "upstream_unreachable", text) from None

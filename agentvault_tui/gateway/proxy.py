@@ -420,7 +420,7 @@ class ProxyAcceptor(Acceptor):
     """Takes each peer of the proxy to its target."""
 
     def __init__(self, proxy: Proxy, listener: Listener, bound: socket.socket) -> None:
-        """Accept on *bound* for *listener*, whose app is *proxy*."""
+        """Accept on *bound* for *listener*; its app is *proxy*."""
         super().__init__(bound, listener.limits.head_seconds, listener.places)
         self.proxy = proxy
         self.listener = listener

@@ -19,7 +19,13 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
-from agentvault_tui.gateway.echo import Echo, EchoedError, PackedEcho, next_turn
+from agentvault_tui.gateway.echo import (
+    Echo,
+    EchoedError,
+    PackedEcho,
+    next_turn,
+    search_headers,
+)
 from agentvault_tui.gateway.headers import HOP_BY_HOP
 from agentvault_tui.gateway.services import Service
 from agentvault_tui.model import AgentId
@@ -79,8 +85,6 @@ class Outgoing:
     reuse: bool | None = None
     """Whether the service reads its body to the end, so that the connection may carry
     another request; left out: only if there is no body."""
-    pace: Callable[[], Awaitable[None]] = next_turn
-    """Waits for a turn; awaited before a slow part of the answer is searched."""
     connection: ServiceConnection | None = None
     """Which it went out on, until that is used for another one."""
 
@@ -114,6 +118,7 @@ class Answer:
         connection: ServiceConnection,
         outgoing: Outgoing,
         done: Callable[[ServiceConnection], None],
+        pace: Callable[[], Awaitable[None]],
     ) -> None:
         self.status = connection.status
         self.headers = end_to_end(connection.headers)
@@ -125,6 +130,7 @@ class Answer:
         self._rest = b""
         """Bytes that have arrived and were not searched yet."""
         self._done: Callable[[ServiceConnection], None] | None = done
+        self._pace = pace
 
     @property
     def has_arrived(self) -> bool:
@@ -141,7 +147,7 @@ class Answer:
         try:
             while arrived := self._rest or await self._connection.read():
                 if echo.needles and echo.is_slow(arrived):
-                    await self._outgoing.pace()
+                    await self._pace()
                 chunk, self._rest = arrived[: echo.window], arrived[echo.window :]
                 self.bytes_in += len(chunk)
                 if clean := await self._searched(echo.pass_on(chunk)):
@@ -260,6 +266,7 @@ class Upstream:
         service: Service,
         bounds: Bounds = Bounds(),  # noqa: B008 - immutable
         idle: IdleConnections | None = None,
+        pace: Callable[[], Awaitable[None]] = next_turn,
     ) -> None:
         """Connect to nothing yet.
 
@@ -267,6 +274,7 @@ class Upstream:
             service: the service.
             bounds: of each request.
             idle: where connections wait that can be used again, shared with others.
+            pace: waits for a turn; awaited before a slow part of an answer is searched.
 
         Raises:
             OSError: the system's authorities cannot be read.
@@ -274,6 +282,7 @@ class Upstream:
         self.service = service
         self._bounds = bounds
         self._idle = idle or IdleConnections()
+        self._pace = pace
         # Reading the system's authorities takes 35 ms: not for a service on http.
         secure = service.origin.scheme == "https" or service.authorities
         self._trust = trust(service.authorities) if secure else None
@@ -347,12 +356,17 @@ class Upstream:
             headers = [("Host", to.authority), *outgoing.headers]
             connection.send(outgoing.target, headers, outgoing.body, outgoing.length)
             await connection.answered()
-            answer = Answer(connection, outgoing, self._done)
-            answer.packed = _checked(connection, outgoing)
-        except BaseException:
+            needles = outgoing.echo.needles
+            await search_headers(connection.headers, needles, self._pace)
+            answer = Answer(connection, outgoing, self._done, self._pace)
+            if (width := _width_packed(connection, outgoing)) is not None:
+                answer.packed = PackedEcho(needles, width, self._pace)
+        except BaseException as error:
             connection.abort()
             outgoing.connection = None
             self._done(connection)
+            if isinstance(error, EchoedError):
+                raise echoed() from None
             raise
         return answer
 
@@ -377,16 +391,14 @@ class Upstream:
             connection.abort()
 
 
-def _checked(connection: ServiceConnection, outgoing: Outgoing) -> PackedEcho | None:
-    """Check the head of an answer; return the search of its body, if compressed.
+def _width_packed(connection: ServiceConnection, outgoing: Outgoing) -> int | None:
+    """Check the head of an answer; return the width of its characters if compressed.
 
     Raises:
         UpstreamError: it must not be passed on, or is compressed, unasked, in a way
             that is not searched.
     """
     echo, headers = outgoing.echo, connection.headers
-    if echo.is_in_headers(headers):
-        raise echoed()
     if _CONTROL.search(b"".join(chain.from_iterable(headers))):
         text = "a header of the answer holds a control character"
         raise UpstreamError(502, "upstream_reset", text)
@@ -407,7 +419,7 @@ def _checked(connection: ServiceConnection, outgoing: Outgoing) -> PackedEcho | 
     if len(codings) > 1 or len(names) > 1 or not codings <= _PACKED:
         text = "the answer is compressed in a way that may hide the credential"
         raise UpstreamError(502, "credential_echoed", text)
-    return PackedEcho(echo.needles, echo.width, outgoing.pace)
+    return echo.width
 
 
 def _width(headers: list[tuple[bytes, bytes]]) -> int:

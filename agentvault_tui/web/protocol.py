@@ -13,6 +13,7 @@ from agentvault_tui.web.exchange import RESERVED, STATUS_LINE, Exchange, Port
 from agentvault_tui.web.places import ConnectionSlot
 from agentvault_tui.web.reply import Header, Reply
 from agentvault_tui.web.sockets import machine_of
+from agentvault_tui.web.turns import SLICE, ReceivedBytes
 
 _SINGLE: Final = frozenset(
     b"authorization content-length content-type host transfer-encoding".split()
@@ -22,8 +23,6 @@ _BAD_TARGET: Final = (
     "the request target holds a byte that no URL has: percent-encode everything but"
     " visible ASCII"
 )
-_SLICE: Final = 4_096
-"""Bytes the parser is fed at a time: it keeps unfinished lines; we count between."""
 _PAUSED_SECONDS: Final = 3_600.0
 """How long a body may wait for whom it is passed on to."""
 _LINGER_SECONDS: Final = 1.0
@@ -58,7 +57,8 @@ class BoundedProtocol(asyncio.Protocol):
         self._template: dict[str, Any] = {}
         """The connection's part of every request's scope."""
         self._members: dict[str, Any] = {}
-        self._expects_100 = self._paused = self._idle = False
+        self._expects_100 = self._paused = self._held = self._idle = False
+        self._arrived = ReceivedBytes(loop, self._feed, self._hold)
         self._pipeline: deque[Exchange] = deque()
         self._since = since
         """When the peer connected, if that was before its handshake."""
@@ -125,6 +125,7 @@ class BoundedProtocol(asyncio.Protocol):
     def connection_lost(self, _: Exception | None) -> None:
         """Stop every clock of this connection, and wake its waiters."""
         self.port.connections.discard(self)
+        self._arrived.drop()
         self._deadline = None
         if self.slot is not None:
             self.slot.leave()
@@ -143,16 +144,16 @@ class BoundedProtocol(asyncio.Protocol):
         if self._deadline is None or self._idle:
             self._idle = False
             self._arm(self._limits.head_seconds)
-        if len(data) <= _SLICE:
-            self._feed(data)
-            return
-        for start in range(0, len(data), _SLICE):
-            self._feed(data[start : start + _SLICE])
-            if self.transport.is_closing() or self._refused:
-                return
+        self._arrived.take(data)
 
-    def _feed(self, data: bytes) -> None:
-        """Parse a slice, and count the bytes that became neither headers nor body."""
+    def _feed(self, data: bytes) -> bool:
+        """Parse a slice, and count the bytes that became neither headers nor body.
+
+        The parser buffers unfinished lines, so they are counted between two slices.
+
+        Returns:
+            whether to go on.
+        """
         number = self._number
         try:
             self._parser.feed_data(data)
@@ -164,6 +165,21 @@ class BoundedProtocol(asyncio.Protocol):
             self._refuse(*(self._fault or (400, "this is not well-formed HTTP")))
         else:
             self._weigh(len(data) if number == self._number else 0)
+        return not (self.transport.is_closing() or self._refused)
+
+    def _hold(self, wait: bool) -> None:
+        """Let the peer wait until its bytes are parsed, or no more."""
+        self._held = wait
+        self._set_reading()
+
+    def _set_reading(self) -> None:
+        """Read from the peer unless it has to wait."""
+        if self.transport.is_closing():
+            return
+        if self._paused or self._held:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
 
     def pause_writing(self) -> None:
         """Give a peer that does not read a bounded time."""
@@ -186,7 +202,7 @@ class BoundedProtocol(asyncio.Protocol):
         """Let the peer wait until its bytes are read."""
         if not self._paused:
             self._paused = True
-            self.transport.pause_reading()
+            self._set_reading()
             if self._streamed:
                 self._arm(_PAUSED_SECONDS)
 
@@ -194,7 +210,7 @@ class BoundedProtocol(asyncio.Protocol):
         """Take more from the peer."""
         if self._paused:
             self._paused = False
-            self.transport.resume_reading()
+            self._set_reading()
             if self._streamed:
                 self._progress = 0
                 self._arm(self._limits.request_seconds)
@@ -271,7 +287,7 @@ class BoundedProtocol(asyncio.Protocol):
         """Start the request; its body still has to arrive in time."""
         self._in_head = False
         # The rest of this slice is counted whole, the head in it too.
-        self._fed = -_SLICE
+        self._fed = -SLICE
         self._check_version()
         if self._parser.get_method() != b"CONNECT":
             self._check_target()
@@ -389,7 +405,10 @@ class BoundedProtocol(asyncio.Protocol):
             if name != b"upgrade":
                 head += [name, b": ", value, b"\r\n"]
         self._parser = self._new_parser()
-        self.data_received(b"".join([*head, b"\r\n", rest]))
+        data = b"".join([*head, b"\r\n", rest])
+        for start in range(0, len(data), SLICE):
+            if not self._feed(data[start : start + SLICE]):
+                return
 
     def _answer_connect(self) -> None:
         """Let the app refuse a ``CONNECT`` to a path, and read nothing behind it.
@@ -488,7 +507,7 @@ class BoundedProtocol(asyncio.Protocol):
         return latest is not None and latest.complete and latest.more_body
 
     def _wait_for_next(self) -> None:
-        """Close an idle connection in time, also one whose peer reads no answer."""
+        """Close an idle connection in time, also if its peer reads no answer."""
         self._idle = True
         self._arm(self._limits.idle_seconds)
 

@@ -15,6 +15,7 @@ from typing import Final
 import httptools
 
 from agentvault_tui.web.sockets import abort
+from agentvault_tui.web.turns import ReceivedBytes
 
 _BUFFER: Final = 65_536
 """Bytes of an answer that wait to be read, from which on no more are taken."""
@@ -90,14 +91,15 @@ class ServiceConnection(asyncio.Protocol):
         self._may_reuse = False
         """Whether our side allows another request after this one."""
         self._method = ""
-        self._in_head = self._to_end = False
+        self._in_head = self._to_end = self._in_chunks = False
         self._framing = self._received = self._buffered = 0
         self._pieces: list[bytes] = []
         self._error: UpstreamError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._upload: asyncio.Task[None] | None = None
-        self._paused = False
+        self._paused = self._held = False
+        self._arrived = ReceivedBytes(self._loop, self._parse, self._hold)
         self._timer: asyncio.TimerHandle | None = None
         self._active = self._ends = 0.0
 
@@ -108,14 +110,22 @@ class ServiceConnection(asyncio.Protocol):
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Parse a piece of the answer; close the connection if it is malformed."""
+        """Take a piece of the answer; close the connection if it is malformed."""
         if self._error is not None:
             return
-        is_idle = self.complete
-        if is_idle:
+        if self.complete and not self._arrived.waits:
             self._end_idle()
             return
         self._active = self._loop.time()
+        if self._in_head or self._in_chunks:
+            self._arrived.take(data)
+        else:
+            self._parse(data)
+
+    def _parse(self, data: bytes) -> bool:
+        """Parse a part of the answer; return whether more of it is wanted."""
+        if self._error is not None:
+            return False
         self._framing += len(data)
         self._received += len(data)
         try:
@@ -123,7 +133,7 @@ class ServiceConnection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             if not self.complete:
                 self._fail(broken())
-                return
+                return False
             self._keep = False  # surplus bytes, or an answer that has no content
         if self._framing > self._bounds.head_bytes:
             self._fail(broken())
@@ -131,9 +141,25 @@ class ServiceConnection(asyncio.Protocol):
             self._fail(UpstreamError(504, "upstream_timeout", "the answer is too long"))
         else:
             self._wake()
+        return self._error is None
+
+    def _hold(self, wait: bool) -> None:
+        """Let the service wait until its bytes are parsed, or no more."""
+        self._held = wait
+        self._set_reading()
+
+    def _set_reading(self) -> None:
+        """Read from the service unless it has to wait."""
+        if self.transport.is_closing():
+            return
+        if self._paused or self._held:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Complete an answer that is delimited by the close; fail any other."""
+        self._arrived.drop()
         self._keep = False
         if self._timer is not None:
             self._timer.cancel()
@@ -197,6 +223,7 @@ class ServiceConnection(asyncio.Protocol):
             # RFC 9112 section 6.3: no content, but the parser would read some.
             self.complete = True
             raise ValueError
+        self._in_chunks = bool(codings)
         self._to_end = not codings and not has_length and status not in _BODILESS
 
     def on_chunk_header(self) -> None:
@@ -211,7 +238,7 @@ class ServiceConnection(asyncio.Protocol):
         self._buffered += len(body)
         if self._buffered >= _BUFFER and not self._paused:
             self._paused = True
-            self.transport.pause_reading()
+            self._set_reading()
 
     def on_message_complete(self) -> None:
         """Mark the answer complete; after an interim one, wait for the final one."""
@@ -239,6 +266,7 @@ class ServiceConnection(asyncio.Protocol):
             self._keep
             and self.complete
             and not self._pieces
+            and not self._arrived.waits
             and self._is_sent
             and not self.transport.is_closing()
             and not self._has_unread
@@ -280,7 +308,7 @@ class ServiceConnection(asyncio.Protocol):
         """
         self._method, self.headers, self._may_reuse = method, [], reuse
         self.complete = self.has_body = self._to_end = self._keep = False
-        self._in_head = True
+        self._in_head, self._in_chunks = True, False
         self._framing = self._received = 0
         self._upload = None
         if self.transport.is_closing():
@@ -382,7 +410,7 @@ class ServiceConnection(asyncio.Protocol):
         self._buffered = 0
         if self._paused:
             self._paused = False
-            self.transport.resume_reading()
+            self._set_reading()
         return data
 
     def abort(self) -> None:

@@ -80,8 +80,50 @@ async def test_a_long_head_of_a_service_is_read_in_short_turns(
     ask = {"headers": {"Authorization": f"Bearer {token}"}}
     await stand.client.get("/gw/api/x", **ask)
     async with short_turns():
-        reply = await stand.client.get("/gw/api/x", **ask)
-    assert reply.status_code in {200, 502}
+        replies = await asyncio.gather(
+            *(stand.client.get("/gw/api/x", **ask) for _ in range(4))
+        )
+    assert {reply.status_code for reply in replies} <= {200, 502}
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+ESCAPES = b"".join(b"%%%02x" % one for one in SECRET[:-1].encode()) * 800
+AT_ONCE = {
+    "tiny chunks": HEAD
+    + b"Transfer-Encoding: chunked\r\n\r\n"
+    + b"1\r\na\r\n" * 15_000
+    + b"0\r\n\r\n",
+    "escapes of a part of the credential": HEAD
+    + b"X-Escapes: %b\r\nContent-Length: 0\r\n\r\n" % ESCAPES[:60_000],
+}
+
+
+@pytest.mark.parametrize("name", AT_ONCE)
+async def test_many_answers_at_once_are_read_in_short_turns(
+    stand: Stand, name: str
+) -> None:
+    """All of them arrive whole: the services wait until their bytes are read."""
+    await stand.secret("key", SECRET, f"http://127.0.0.1:{stand.upstream.port}")
+    route = '[[routes]]\nmethod = "GET"\npath = "/x"\nscope = "read:calendar"\n'
+    await stand.service('[credential]\nkind = "bearer"\nsecret = "key"\n' + route)
+    agent = await stand.agent("read:calendar")
+    token = await stand.token(agent, "read:calendar")
+    writers: list[asyncio.StreamWriter] = []
+
+    async def answer(_: Received, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        if len(writers) == 48:
+            for one in writers:  # all in one turn
+                one.write(AT_ONCE[name])
+
+    stand.upstream.answer = answer
+    ask = {"headers": {"Authorization": f"Bearer {token}"}}
+    async with short_turns():
+        replies = await asyncio.gather(
+            *(stand.client.get("/gw/api/x", **ask) for _ in range(48))
+        )
+    size = AT_ONCE[name].count(b"1\r\na\r\n")
+    assert {reply.content for reply in replies} == {b"a" * size}
 
 
 def listing(*tools: dict[str, Any]) -> bytes:
