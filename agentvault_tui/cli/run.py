@@ -283,7 +283,7 @@ class _Command:
 
 @contextmanager
 def _files(run: Path, keys: Path, info: RunInfo) -> Iterator[Path]:
-    """Write what a command reads, 0600 in a folder of its own; remove it at the end."""
+    """Write the files that a command reads, 0600 in a folder; remove it at the end."""
     private_folder(run)
     with tempfile.TemporaryDirectory(prefix="run-", dir=run) as name:
         folder = Path(name)

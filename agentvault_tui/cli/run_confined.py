@@ -7,19 +7,16 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import threading
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import agentvault_tui
 from agentvault_tui.cli.run_command import PlainCommand, Startable, environment, say
+from agentvault_tui.cli.run_own_files import check_own_files, own_program
 from agentvault_tui.cli.run_terminal import StreamPipes, foreground
 from agentvault_tui.confine import (
     PROGRAM_FOLDERS,
@@ -36,9 +33,9 @@ from agentvault_tui.confine import (
     build_view,
     confined_command,
     find_layers,
+    find_left,
     find_program,
     find_strongest,
-    made_repositories,
     remember_given,
 )
 from agentvault_tui.errors import AgentVaultError, NotConfinedError, SettingsError
@@ -56,14 +53,10 @@ from agentvault_tui.operator_api.shapes import AgentInfo
 REPORT_S: Final = 60.0
 """Between two records of a command's attempts."""
 _PASSED: Final = re.compile("PATH|USER|LOGNAME|SHELL|TERM|COLORTERM|LANG|LC_[A-Z_]+|TZ")
-_CODE_FOLDERS: Final = ("--directory", "--project", "--prefix", "--cwd", "-C")
-"""Options of uv, npm and the like: the next word is a folder that code is read from.
-Other folders are arguments, such as those that a file server gives access to."""
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 _IDENTITY: Final = ("user.name", "user.email")
 _GIT_FILES: Final = ("HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_GLOBAL")
 """Variables that say where a person's configuration of git is."""
-_MOST_NAMED: Final = 5
 
 
 @dataclass(slots=True)
@@ -144,24 +137,16 @@ class PreparedRun:
                 f"the command was ended: {command.watch.lost} was replaced outside, and"
                 " so no longer protected; look at what is in it"
             )
-        self._say_made()
+        self._say_left()
 
-    def _say_made(self) -> None:
-        """Name the git repositories that programs outside now find."""
-        protection = self.view.protection
-        before = [*protection.git, *protection.missing, *protection.read_only]
+    def _say_left(self) -> None:
+        """Name the files of the command that programs outside now obey."""
         try:
-            made = made_repositories(self.view.write, before)
+            lines = find_left(self.view).lines()
         except NotConfinedError as error:
-            say(f"the command may have made repositories: {error.diagnosis()}")
-            return
-        more = f" and {len(made) - _MOST_NAMED} more" if made[_MOST_NAMED:] else ""
-        if made:
-            names = ", ".join(map(str, made[:_MOST_NAMED]))
-            say(
-                "before you use git or an editor here, look at the configuration and"
-                f" hooks of the repositories that the command made: {names}{more}"
-            )
+            lines = [f"the command may have made repositories: {error.diagnosis()}"]
+        for line in lines:
+            say(line)
 
     def _restricted(
         self, view: View, given: dict[str, str], ports: Sequence[int], grouped: bool
@@ -224,7 +209,7 @@ def prepare(
     own = home.homes / agent.id
     private_folder(own)
     connected = connected_files(home, agent.id)
-    tools = _own_program() if connected else []
+    tools = own_program() if connected else []
     view = build_view(
         options,
         home,
@@ -233,17 +218,16 @@ def prepare(
         path=path,
         connected=connected,
     )
-    writable = (*view.write, view.home)
-    for one in map(Path.resolve, (*_own_program(), Path(sys.prefix))):
-        if any(one.is_relative_to(folder) for folder in writable):
-            raise NotConfinedError(
-                f"AgentVault itself is in {one}, which the command could change",
-                "install it elsewhere: pipx install agentvault-tui",
-            )
-    _check_servers(home, writable)
+    check_own_files(home, (*view.write, view.home))
     remember_given(view, home)
     for folder in view.omitted:
         say(f"{folder} is on PATH and is not shown to it: it may hold secrets of yours")
+    for folder in view.protection.shared:
+        say(
+            f"{folder} is read-only: its files have further names outside (hard links),"
+            " as those of uv and pnpm do; to allow that they change there too:"
+            f" --write {folder}"
+        )
     variables = {
         name: value
         for name, value in os.environ.items()
@@ -251,33 +235,6 @@ def prepare(
     }
     variables["HOME"] = str(view.home)
     return PreparedRun(layers, view, words, variables, home, options)
-
-
-def _check_servers(home: Home, writable: Sequence[Path]) -> None:
-    """Check that the command can change no program of a local MCP server.
-
-    The broker starts such a program outside, also when the command itself calls it.
-
-    Raises:
-        NotConfinedError: it can.
-    """
-    for file in sorted((home.config / "mcp").glob("*.toml")):
-        with suppress(OSError, ValueError):
-            words = tomllib.loads(file.read_text("utf-8")).get("command", [])
-            for before, word in pairwise(["", *map(str, words)]):
-                path = Path(word).resolve()
-                holds_code = path.is_file() or before in _CODE_FOLDERS
-                if holds_code and any(path.is_relative_to(one) for one in writable):
-                    raise NotConfinedError(
-                        f"the MCP server {file.stem} runs {path}, which the command"
-                        " could change",
-                        "move it to a folder that the command may only read",
-                    )
-
-
-def _own_program() -> list[Path]:
-    """Return the files of AgentVault's own program, which a host's hook starts."""
-    return [Path(sys.executable), Path(agentvault_tui.__file__).parent]
 
 
 def connected_files(home: Home, agent_id: str) -> list[Path]:

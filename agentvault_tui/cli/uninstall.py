@@ -29,6 +29,7 @@ _PACKAGE: Final = "agentvault-tui"
 _PAGE: Final = re.compile(r'\.TH "AGENTVAULT[^"]*" 1 ')
 _HOME: Final = re.compile(r"^Environment=AGENTVAULT_HOME=(.+)$", re.MULTILINE)
 _SYSTEMCTL_S: Final = 10
+_STAND_IN: Final = "stand-in"
 _FOLDERS: Final = re.compile(
     r"\.(claude|codex|cursor|gemini|copilot|github|vscode|zfunc|config|local)|hooks|"
     r"claude-code|github-copilot|policy\.d|share|fish|(bash-)?completions?|man1?|"
@@ -51,6 +52,11 @@ class Removal:
         Raises:
             OSError: it cannot be removed.
         """
+        if self.kind == _STAND_IN:
+            from agentvault_tui.confine import remove_stand_in
+
+            remove_stand_in(self.path)  # unless there is something in it
+            return
         if self.text is not None:
             write_file(self.path, self.text, copies=False)
             return
@@ -156,6 +162,7 @@ def find_installed(home: Home, *, purge: bool = False) -> Plan:
             plan.faults.append(f"{path} cannot be read ({error.strerror})")
     plan.removals += _scripts(plan)
     plan.removals += _units(plan)
+    plan.removals += _stand_ins(home)
     folders = [one for one in dict.fromkeys((home.data, home.config)) if one.exists()]
     if purge:
         # A folder may be a link to one elsewhere: both go.
@@ -244,6 +251,13 @@ def _units(plan: Plan) -> Iterator[Removal]:
             plan.steps.append("userdel agentvault, if nothing else runs as that user")
         if (own := path.with_name(f"{systemd.NAME}.d")).exists():
             plan.keeps.append((own, "your changes to the unit"))
+
+
+def _stand_ins(home: Home) -> Iterator[Removal]:
+    """Yield the empty files and folders that killed confined commands left behind."""
+    from agentvault_tui.confine import list_left
+
+    yield from (Removal(_STAND_IN, path) for path in list_left(home.stand_ins))
 
 
 def _certificates(home: Home) -> Iterator[Path]:

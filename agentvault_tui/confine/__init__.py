@@ -9,11 +9,12 @@ from agentvault_tui.confine.command import (
 )
 from agentvault_tui.confine.landlock import Restriction
 from agentvault_tui.confine.layers import Layers, Means, find_layers, find_strongest
+from agentvault_tui.confine.left_behind import find_left
 from agentvault_tui.confine.network import Endpoint
-from agentvault_tui.confine.protected import made_repositories
 from agentvault_tui.confine.runtime import find_program
 from agentvault_tui.confine.seatbelt import PROGRAM as SANDBOX_EXEC
 from agentvault_tui.confine.seatbelt import build_profile
+from agentvault_tui.confine.stand_ins import list_left, remove_stand_in
 from agentvault_tui.confine.syscalls import build_filter
 from agentvault_tui.confine.view import (
     View,
@@ -42,9 +43,11 @@ __all__ = [
     "check_unlinked",
     "confined_command",
     "find_layers",
+    "find_left",
     "find_program",
     "find_strongest",
-    "made_repositories",
+    "list_left",
     "remember_given",
+    "remove_stand_in",
     "watches_attempts",
 ]

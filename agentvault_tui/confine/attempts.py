@@ -18,11 +18,13 @@ MOST_DESTINATIONS: Final = 256
 """Destinations of one run that are recorded by name; others are counted together."""
 MOST_BYTES: Final = 253
 """Of a name, the length of the longest in DNS (RFC 1035 section 2.3.4)."""
-_TCP, _UDP, _ICMP, _ICMP6 = 6, 17, 1, 58
+_TCP, _UDP, _UDP_LITE, _ICMP, _ICMP6 = 6, 17, 136, 1, 58
 _ECHO: Final = {(_ICMP, 8), (_ICMP6, 128)}
 """Protocol and type of an echo request; other messages are the kernel's."""
 _SYN, _ACK = 0x02, 0x10
 _SOL_PACKET, _STATISTICS = 263, 6
+_MEMORY, _DROPS = 55, 8
+"""SO_MEMINFO, and in its numbers SK_MEMINFO_DROPS, which only grows."""
 _HEADER: Final = 12
 _REFUSED: Final = 0x8005
 _RECURSION: Final = 0x0100
@@ -63,8 +65,9 @@ class AttemptLog:
     def add_lost(self, count: int) -> None:
         """Count attempts of which nothing else is known."""
         with self._lock:
-            self.total += count
-            self._counts[None] += count
+            if count:
+                self.total += count
+                self._counts[None] += count
 
     def take(self) -> list[tuple[ReachAttempt | None, int]]:
         """Return the attempts since the last time with their counts.
@@ -85,6 +88,7 @@ class AttemptWatcher:
         """Read *packets* and *names*, both of `InsideSockets`."""
         self.log = AttemptLog()
         self._packets, self._names = packets, names
+        self._lost_names = 0
         self._ended, self._wake = socket.socketpair()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         for one in (packets, names):
@@ -119,6 +123,10 @@ class AttemptWatcher:
         counters = self._packets.getsockopt(_SOL_PACKET, _STATISTICS, 8)
         if lost := struct.unpack("=II", counters)[1]:
             self.log.add_lost((lost + 1) // 2)
+        memory = self._names.getsockopt(socket.SOL_SOCKET, _MEMORY, 4 * (_DROPS + 1))
+        drops = struct.unpack_from("=I", memory, 4 * _DROPS)[0]
+        self.log.add_lost(drops - self._lost_names)
+        self._lost_names = drops
 
     def _read_packet(self, packet: bytes, sender: tuple[object, ...]) -> None:
         # Loopback shows each packet twice: as it leaves, and as it arrives.
@@ -161,7 +169,7 @@ def parse_packet(packet: bytes) -> ReachAttempt | None:
             begins = rest[13] & _SYN and not rest[13] & _ACK
             port = struct.unpack_from("!H", rest, 2)[0]
             return ReachAttempt("tcp", address, port) if begins else None
-        if protocol == _UDP:
+        if protocol in {_UDP, _UDP_LITE}:
             return ReachAttempt("udp", address, struct.unpack_from("!H", rest, 2)[0])
         if (protocol, rest[0]) in _ECHO:
             return ReachAttempt("icmp", address, None)

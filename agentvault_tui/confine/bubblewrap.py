@@ -83,7 +83,7 @@ def probe(bubblewrap: Bubblewrap) -> Bubblewrap:
     """Start a program in new namespaces, to check whether that works here.
 
     Returns:
-        bubblewrap, with what was found out.
+        bubblewrap, with its abilities.
 
     Raises:
         NotConfinedError: it does not work, with the reason and the remedy.

@@ -23,8 +23,9 @@ from agentvault_tui.confine.network import (
     Endpoint,
     open_inside,
 )
-from agentvault_tui.confine.protected import Protection, stand_ins
+from agentvault_tui.confine.protected import Protection
 from agentvault_tui.confine.relay import Relay
+from agentvault_tui.confine.stand_ins import stand_ins
 from agentvault_tui.confine.view import View
 
 _STOPPED_S: Final = 0.05

@@ -1,6 +1,6 @@
 """Confines a command without namespaces, by Landlock and seccomp: weaker, and said so.
 
-Landlock is three system calls with structures that the kernel promises to keep
+Landlock is three system calls with structures that the kernel promises not to change
 (landlock(7)); the libraries for Python that were there had two releases each.
 """
 

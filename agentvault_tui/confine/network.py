@@ -105,7 +105,7 @@ def open_inside(pid: int, endpoints: Sequence[Endpoint]) -> InsideSockets:
 
     Args:
         pid: a process that a program of this user put into new namespaces.
-        endpoints: what it reaches.
+        endpoints: all that it reaches.
 
     Raises:
         NotConfinedError: the namespace cannot be joined, or has no loopback.

@@ -1,24 +1,22 @@
 """Paths that a confined command must not write, because programs outside obey them.
 
-Each becomes a read-only mount. Where one is missing, an empty stand-in is made on disk
-for the mount to hold, and is removed at the end of the run, or at the next start.
+Each becomes a read-only mount; one that is missing gets a stand-in for the mount.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from agentvault_tui.confine.paths import open_unlinked
+from agentvault_tui.confine.paths import lies_in, resolve_trusted
+from agentvault_tui.confine.search import Folder, is_own, not_searched, search
+from agentvault_tui.confine.shared_files import SharedFiles
 from agentvault_tui.errors import NotConfinedError
-from agentvault_tui.home import locked_folder, put_private
 
 PROTECTED: Final = {
     **dict.fromkeys((".claude", ".codex", ".cursor", ".gemini"), "folder"),
@@ -28,7 +26,18 @@ PROTECTED: Final = {
     **dict.fromkeys((".yarnrc", ".yarnrc.yml", ".devcontainer.json"), "file"),
     **dict.fromkeys(("opencode.json", "opencode.jsonc"), "file"),
 }
-"""At the top of a folder or repository, besides what is in its ``.git``."""
+"""At the top of a folder or repository, besides names in its ``.git``."""
+_OBEYED: Final = frozenset(
+    (
+        *("mise.toml", ".mise.toml", "mise.local.toml", ".mise.local.toml", ".mise"),
+        *(".pre-commit-config.yaml", ".pre-commit-config.yml", ".pnpmfile.cjs"),
+        *("lefthook.yml", "lefthook.yaml", ".lefthook.yml", ".lefthook.yaml"),
+        *(".cargo", ".exrc", ".nvimrc", ".nvim.lua", ".dir-locals.el"),
+        *(".autoenv", ".autoenv.zsh", ".vimspector.json", ".lvimrc"),
+    )
+)
+"""There too: read-only where they are there. They have no stand-ins, because an empty
+one would be an error to the programs that read it: new ones are named at the end."""
 _IN_GIT: Final = {
     "hooks": "folder",
     "config": "file",
@@ -56,12 +65,6 @@ _KINDS: Final = {
     **_IN_GIT,
     **dict.fromkeys(_BARE, "file"),
 }
-_OWN: Final = {
-    "commondir": b".\n",
-    **dict.fromkeys(("opencode.json", "opencode.jsonc"), b"{}\n"),
-    ".devcontainer.json": b"{}\n",
-}
-"""The text of a stand-in, if it may not be empty: ``commondir`` names its folder."""
 
 
 @dataclass(slots=True)
@@ -75,6 +78,10 @@ class Protection:
     """Stand-ins to be made, with ``folder`` or ``file``."""
     git: list[Path] = field(default_factory=list)
     """Git's own folders."""
+    shared: list[Path] = field(default_factory=list)
+    """Read-only because their files have further names outside (link(2))."""
+    links: dict[Path, str] = field(default_factory=dict)
+    """The symbolic links that are there, and the path that each has."""
 
     def mounts(self) -> Iterator[tuple[str, Path]]:
         """Yield ``bind`` or ``ro-bind`` and a path, parents first."""
@@ -100,45 +107,94 @@ def protect(
 
     Raises:
         NotConfinedError: a protected path is a link, over which nothing can be mounted,
-            or a folder cannot be searched.
+            or the command could change it by another name, or a folder cannot be
+            searched.
     """
     protection, allowed = Protection(), frozenset(opened)
     given = sorted(set(tops))
+    shared = SharedFiles()
     for top in given:
         outer = next(one for one in given if top.is_relative_to(one))
-        for folder, names in _protected_names(top, git):
-            if "hooks" in names:
-                protection.git.append(folder)
-            for name in names:
-                path = folder / name
-                if path not in allowed:
-                    _add(protection, folder, path)
-                    _pin(protection, outer, path)
+        for entries in search(top, shared=True):
+            shared.add(entries)
+            protection.links |= {
+                entries.path / name: text for name, text in entries.links.items()
+            }
+            if names := _protected_names(entries, top, git):
+                if "hooks" in names:
+                    protection.git.append(entries.path)
+                for path in (entries.path / name for name in names):
+                    if path not in allowed:
+                        _add(protection, entries.path, path)
+                        _pin(protection, outer, path)
+    for path in _led_to(protection, given):
+        if path not in allowed:
+            protection.read_only.append(path)
+            _pin(protection, next(one for one in given if lies_in(path, [one])), path)
+    shared.check(protection.read_only)
+    for place in shared.places(given, allowed):
+        protection.shared.append(place)
+        protection.read_only.append(place)
+        _pin(protection, next(one for one in given if lies_in(place, [one])), place)
     return protection
+
+
+def _led_to(protection: Protection, tops: Sequence[Path]) -> Iterator[Path]:
+    """Yield the files to which links in read-only folders lead, if they lie in *tops*.
+
+    Git starts ``.git/hooks/pre-commit`` also if that is a link to a script of the
+    project.
+
+    Raises:
+        NotConfinedError: such a link leads to another one, or to nothing.
+    """
+    held = frozenset(protection.read_only)
+    for link, text in protection.links.items():
+        around = {*link.parents}
+        if around.isdisjoint(held):
+            continue
+        real = Path(os.path.realpath(link))
+        if not lies_in(real, tops) or real in around or lies_in(real, held):
+            continue
+        if resolve_trusted(link.parent / text, tops) != real:
+            raise NotConfinedError(
+                f"{link} leads to {real} by another link, or there is nothing",
+                "remove it, or let it lead to a file",
+            )
+        yield real
 
 
 def _add(protection: Protection, folder: Path, path: Path) -> None:
     try:
         for one in (path.parent, path):
-            if one != folder and stat.S_ISLNK(one.lstat().st_mode):
-                raise _linked(one)
+            mode = one.lstat().st_mode
+            if one != folder and stat.S_ISLNK(mode):
+                raise linked(one)
+            if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+                raise NotConfinedError(
+                    f"{one} is no file and no folder, so that a command can write it"
+                    " although it is read-only",
+                    f"look at it: rm {one}",
+                )
     except FileNotFoundError:
         # The mode says nothing about a folder of ours, which the command may change.
-        if os.access(folder, os.W_OK) or _is_own(folder):
-            protection.missing[path] = _kind(path)
+        if os.access(folder, os.W_OK) or is_own(folder):
+            protection.missing[path] = kind_of(path)
     except NotADirectoryError:
         return  # a file has the place of a folder above it, and is held
     except OSError as error:
-        raise _not_searched(folder, error) from None
+        raise not_searched(folder, error) from None
     else:
         protection.read_only.append(path)
 
 
-def _kind(path: Path) -> str:
+def kind_of(path: Path) -> str:
+    """Return the kind of a path's stand-in: ``folder`` or ``file``."""
     return _KINDS.get(path.name, "folder")
 
 
-def _linked(path: Path) -> NotConfinedError:
+def linked(path: Path) -> NotConfinedError:
+    """Return why a path that is a link is not given."""
     return NotConfinedError(
         f"{path} is a link, which cannot be made read-only",
         f"replace it by what it leads to, or allow changes with --write {path}",
@@ -152,29 +208,29 @@ def _pin(protection: Protection, top: Path, path: Path) -> None:
         protection.pinned.append(above)
 
 
-def _protected_names(
-    top: Path, git: Collection[Path]
-) -> Iterator[tuple[Path, list[str]]]:
-    """Yield each folder below *top* in which something is protected, with the names."""
-    for path, names in _folders(top):
-        protected, is_git = list[str](), _is_git(path, names) or path in git
-        if path == top or ".git" in names:
-            protected += PROTECTED
-            if not names.get(".git"):  # such a folder has a turn of its own
-                protected.append(".git")
-            protected += [one for one in names if one.endswith(".code-workspace")]
-            # Without one of them git does not take the folder itself for its own where
-            # .git is missing or damaged.
-            bare = [one for one in _BARE if not names.get(one)]
-            protected += bare[:1]
-            is_git = is_git or not bare
-        if is_git:
-            protected += _IN_GIT
-        if protected:
-            yield path, protected
+def _protected_names(entries: Folder, top: Path, git: Collection[Path]) -> list[str]:
+    """Return the names in a folder that are protected."""
+    path, names = entries.path, entries.names
+    protected, own = list[str](), is_git(path, names) or path in git
+    if path == top or ".git" in names:
+        protected += PROTECTED
+        if not names.get(".git"):  # such a folder has a turn of its own
+            protected.append(".git")
+        protected += [one for one in names if is_obeyed(one)]
+        # Without one of them git does not take the folder itself for its own where
+        # .git is missing or damaged.
+        bare = [one for one in _BARE if not names.get(one)]
+        protected += bare[:1]
+        own = own or not bare
+    return [*protected, *_IN_GIT] if own else protected
 
 
-def _is_git(path: Path, names: Collection[str]) -> bool:
+def is_obeyed(name: str) -> bool:
+    """Check whether programs read a file or folder of that name by themselves."""
+    return name in _OBEYED or name.endswith(".code-workspace")
+
+
+def is_git(path: Path, names: Collection[str]) -> bool:
     """Check whether git may take a folder for its own, now or after a rename in it."""
     if path.name == ".git" or ("HEAD" in names and not _GIT_MARKS.isdisjoint(names)):
         return True
@@ -182,189 +238,6 @@ def _is_git(path: Path, names: Collection[str]) -> bool:
     inner = {*below[-1].split("/")} if below else set[str]()
     of_others = bool(inner & _OF_OTHERS) and not inner & _IN_REPOSITORY
     return of_others and not _GIT_PARTS.isdisjoint(names)
-
-
-def _folders(top: Path) -> Iterator[tuple[Path, dict[str, bool]]]:
-    """Yield *top* and each folder below it, with its names and which are folders.
-
-    Raises:
-        NotConfinedError: one cannot be searched, and its owner could change that.
-    """
-    waiting = [str(top)]
-    while waiting:
-        folder = waiting.pop()
-        try:
-            with os.scandir(folder) as entries:
-                names = {
-                    entry.name: entry.is_dir(follow_symlinks=False) for entry in entries
-                }
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            if folder == str(top) and isinstance(error, NotADirectoryError):
-                return  # one file
-            if isinstance(error, PermissionError) and not _is_own(folder):
-                continue  # the command cannot look there either
-            raise _not_searched(folder, error) from None
-        yield Path(folder), names
-        waiting += [
-            os.path.join(folder, name)  # noqa: PTH118 - thousands of them
-            for name, is_folder in names.items()
-            if is_folder
-        ]
-
-
-def _not_searched(folder: str | Path, error: OSError) -> NotConfinedError:
-    return NotConfinedError(
-        f"{folder} cannot be searched for repositories ({error.strerror})",
-        "chmod u+rwx the folder, or remove it",
-    )
-
-
-def _is_own(folder: str | Path) -> bool:
-    try:
-        return os.lstat(folder).st_uid == os.geteuid()
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True  # the folder above it is one that the command may open again
-
-
-def made_repositories(tops: Iterable[Path], before: Collection[Path]) -> list[Path]:
-    """Return git's own folders, and files ``.git``, that a command made.
-
-    Args:
-        tops: the folders that the command could write.
-        before: those that were there when it began.
-
-    Returns:
-        their paths, sorted.
-
-    Raises:
-        NotConfinedError: a folder cannot be searched.
-    """
-    places = set[Path]()
-    for top in tops:
-        for path, names in _folders(top):
-            if _is_git(path, names):
-                places.add(path)
-            if ".git" in names:
-                places.add(path / ".git")
-    return sorted(places.difference(before))
-
-
-@contextmanager
-def stand_ins(records: Path, protection: Protection) -> Iterator[None]:
-    """Have stand-ins on disk for a block, and remove those that runs left behind.
-
-    Two runs may share one: it is removed when the last of them ends. A record in
-    *records*, locked while its run lives, says which stand-ins it uses.
-
-    Args:
-        records: a folder of AgentVault's home.
-        protection: gets the stand-ins as read-only paths.
-
-    Raises:
-        NotConfinedError: one cannot be made.
-    """
-    records.mkdir(exist_ok=True, mode=0o700)
-    record = records / f"{os.getpid()}.json"
-    with locked_folder(records):
-        used = _sweep(records)
-        for path in [one for one in protection.read_only if not os.path.lexists(one)]:
-            # It was the stand-in of a run that has ended.
-            protection.read_only.remove(path)
-            protection.missing[path] = _kind(path)
-        parents = {
-            path.parent: "folder"
-            for path in protection.missing
-            if not os.path.lexists(path.parent)
-        }
-        made = parents | protection.missing
-        there = (*protection.read_only, *protection.pinned)
-        wanted = [*(path for path in there if path in used), *made]
-        put_private(record, json.dumps([*map(str, wanted)]).encode(), replace=True)
-        lock = os.open(record, os.O_RDONLY | os.O_CLOEXEC)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            for path, kind in made.items():
-                _make(path, kind)
-        except NotConfinedError:
-            os.close(lock)
-            _sweep(records)
-            raise
-    protection.read_only += protection.missing
-    try:
-        yield
-    finally:
-        with locked_folder(records):
-            os.close(lock)
-            _sweep(records)
-
-
-def _sweep(records: Path) -> set[Path]:
-    """Remove the stand-ins of runs that have ended; return those of the others."""
-    used, left = set[Path](), set[Path]()
-    for record in records.glob("*.json"):
-        descriptor = os.open(record, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            paths = {Path(one) for one in json.loads(os.read(descriptor, 1 << 24))}
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            used |= paths
-            continue
-        except ValueError:
-            paths = set()  # the machine stopped before it was written
-        finally:
-            os.close(descriptor)
-        left |= paths
-        record.unlink()
-    for path in sorted(left - used, reverse=True):
-        _remove(path)
-    return used
-
-
-def _make(path: Path, kind: str) -> None:
-    try:
-        folder = open_unlinked(path.parent)
-        try:
-            if kind == "folder":
-                os.mkdir(path.name, 0o755, dir_fd=folder)
-                return
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-            descriptor = os.open(path.name, flags, 0o644, dir_fd=folder)
-            os.write(descriptor, _OWN.get(path.name, b""))
-            os.close(descriptor)
-        finally:
-            os.close(folder)
-    except FileExistsError:
-        if path.is_symlink():  # it has become one since it was looked for
-            raise _linked(path) from None
-    except OSError as error:
-        raise NotConfinedError(
-            f"{path} cannot be kept from being made ({error.strerror})",
-            "give a folder that you may write in",
-        ) from error
-
-
-def _remove(path: Path) -> None:
-    """Remove a stand-in, unless somebody has put something in it since."""
-    with suppress(OSError):
-        folder = open_unlinked(path.parent)
-        try:
-            status = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
-            if stat.S_ISDIR(status.st_mode):
-                os.rmdir(path.name, dir_fd=folder)
-            elif stat.S_ISREG(status.st_mode):
-                own = _OWN.get(path.name, b"")
-                flags = os.O_RDONLY | os.O_NOFOLLOW
-                descriptor = os.open(path.name, flags, dir_fd=folder)
-                same = os.read(descriptor, len(own) + 1) == own
-                os.close(descriptor)
-                if same:
-                    os.unlink(path.name, dir_fd=folder)
-        finally:
-            os.close(folder)
 
 
 def excluded(protection: Protection) -> str:

@@ -41,7 +41,7 @@ def build_profile(view: View, ports: Iterable[int]) -> str:
     """Return the profile for a command.
 
     Args:
-        view: what it sees; links are resolved.
+        view: the files that it sees; links are resolved.
         ports: ports of loopback that it may connect to.
 
     Returns:

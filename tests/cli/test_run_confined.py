@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,9 +20,7 @@ from support.confining import need_confinement
 from support.https_site import Site
 from support.patience import PATIENT
 
-from agentvault_tui.cli.run_confined import _check_servers, _with_loopback
-from agentvault_tui.errors import NotConfinedError
-from agentvault_tui.home import Home
+from agentvault_tui.cli.run_confined import _with_loopback
 
 pytestmark = pytest.mark.slow
 
@@ -280,30 +277,6 @@ def test_a_revocation_stops_it(
     runner.join(PATIENT)
     assert (done[0].code, done[0].out) == (9, "stopped\n"), done
     assert "is stopped: its agent was revoked" in done[0].err
-
-
-@pytest.mark.parametrize(
-    ("words", "refused"),
-    [
-        (["/usr/bin/python3", "WORK/server.py"], True),
-        (["WORK/server.py"], True),
-        (["uv", "--directory", "WORK", "run", "server"], True),
-        (["npx", "-y", "server-filesystem", "WORK"], False),
-        (["/usr/bin/python3", "/usr/share/server.py"], False),
-    ],
-)
-def test_a_servers_program_that_the_command_could_change_refuses(
-    tmp_path: Path, words: list[str], refused: bool
-) -> None:
-    """The broker starts it outside, also when the command calls it."""
-    home, work = Home(tmp_path / "vault", tmp_path / "vault"), tmp_path / "work"
-    (home.config / "mcp").mkdir(parents=True)
-    work.mkdir()
-    (work / "server.py").touch()
-    named = [word.replace("WORK", str(work)) for word in words]
-    (home.config / "mcp/files.toml").write_text(f"command = {json.dumps(named)}\n")
-    with pytest.raises(NotConfinedError) if refused else nullcontext():
-        _check_servers(home, [work.resolve()])
 
 
 @pytest.mark.parametrize(

@@ -273,3 +273,18 @@ def test_a_linked_home_is_removed_with_what_it_links_to(cli: Run, place: Path) -
     assert cli("uninstall", "--purge", "--yes").code == 0
     assert not real.exists()
     assert not (place / ".config").exists()
+
+
+def test_stand_ins_of_a_killed_confined_run_are_removed(run: Run, place: Path) -> None:
+    """No later confined run removes them, once AgentVault is gone."""
+    records = place / "vault/run/stand-ins"
+    records.mkdir(parents=True, mode=0o700)
+    project = place / "project"
+    (project / ".vscode").mkdir()
+    (project / ".envrc").write_text("export A=1")
+    paths = [str(project / name) for name in (".vscode", ".envrc")]
+    (records / "1.json").write_text(json.dumps(paths))
+    plan = run("uninstall", "--plan", "--json").json
+    assert [one["path"] for one in plan["remove"] if one["kind"] == "stand-in"] == paths
+    assert run("uninstall").code == 0
+    assert [one.name for one in project.iterdir()] == [".envrc"]

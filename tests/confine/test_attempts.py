@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +16,7 @@ from agentvault_tui.confine.attempts import (
     MOST_BYTES,
     MOST_DESTINATIONS,
     AttemptLog,
+    AttemptWatcher,
     ReachAttempt,
     parse_packet,
     parse_query,
@@ -52,6 +55,7 @@ UDP = struct.pack("!HHHH", 40000, 53, 8, 0)
         (ipv4(6, tcp(0x14)), None),
         (ipv4(6, tcp(0x02), fragment=7), None),
         (ipv4(17, UDP), ReachAttempt("udp", "93.184.216.34", 53)),
+        (ipv4(136, UDP), ReachAttempt("udp", "93.184.216.34", 53)),
         (ipv4(1, b"\x08\0\0\0"), ReachAttempt("icmp", "93.184.216.34", None)),
         (ipv4(1, b"\x03\x03\0\0"), None),
         (ipv4(132, b"\0" * 12), None),
@@ -135,3 +139,27 @@ def test_a_run_names_so_many_destinations_and_counts_the_rest() -> None:
     log.add(ReachAttempt("tcp", "10.0.0.1", 80))
     assert dict(log.take()) == {None: 1, ReachAttempt("tcp", "10.0.0.1", 80): 1}
     assert log.total == MOST_DESTINATIONS + 13
+
+
+def test_names_that_came_too_fast_are_counted() -> None:
+    """A name in the midst of a flood is lost, and the record says how many were."""
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as names,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        names.bind(("127.0.0.1", 0))
+        names.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        packets: Any = SimpleNamespace(
+            setblocking=lambda _: None,
+            recvfrom=lambda _: (b"", ("", 0, 0)),
+            getsockopt=lambda *_: bytes(8),
+        )
+        watcher = AttemptWatcher(packets, names)
+        for _ in range(100):
+            client.sendto(query(b"flood"), names.getsockname())
+        watcher._drain()
+        watcher._drain()
+        watcher._ended.close()
+        watcher._wake.close()
+    assert watcher.log.total == 100
+    assert dict(watcher.log.take())[None] > 0

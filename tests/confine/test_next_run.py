@@ -242,6 +242,49 @@ def test_the_top_becomes_no_bare_repository(base: Path, uid: int, damage: str) -
     assert run(base, uid, script) == "held\n"
 
 
+# Files that have further names, or that a protected link leads to.
+
+
+def test_a_file_of_a_store_is_not_changed_in_an_environment(
+    base: Path, uid: int
+) -> None:
+    """uv and pnpm link installed files to a store that other projects use."""
+    module = base / "project/.venv/lib/module.py"
+    module.parent.mkdir(parents=True)
+    (base / "project/.venv/pyvenv.cfg").touch()
+    os.link(base / "outside/secret", module)
+    for path in (module.parent, module.parents[1], base / "project/.venv/pyvenv.cfg"):
+        os.chown(path, uid, uid)
+    os.chown(module, uid, uid)
+    tried = "chmod u+w .venv/lib/*; (echo x > .venv/lib/module.py) || echo held"
+    assert run(base, uid, tried) == "held\n"
+    assert MARK in module.read_text()
+
+
+def test_a_script_that_a_hook_leads_to_is_not_changed(base: Path, uid: int) -> None:
+    """Git starts it outside at the next commit."""
+    script = base / "project/check.sh"
+    script.write_text("true\n")
+    os.chown(script, uid, uid)
+    (base / "project/.git/hooks").mkdir(exist_ok=True)
+    (base / "project/.git/hooks/pre-commit").symlink_to("../../check.sh")
+    assert run(base, uid, "(echo x > check.sh) || echo held") == "held\n"
+
+
+def test_a_pipe_of_an_earlier_command_starts_nothing(base: Path, uid: int) -> None:
+    """It would be written to although it is read-only."""
+    run(base, uid, "mkdir -p new/.git; mkfifo new/.git/config")
+    assert "is no file and no folder" in refused(base, uid, "/bin/true")
+
+
+def test_a_second_name_of_an_earlier_command_starts_nothing(
+    base: Path, uid: int
+) -> None:
+    """The configuration of a repository that it made would be changed by it."""
+    run(base, uid, "mkdir -p new/.git; : > new/.git/config; ln new/.git/config other")
+    assert "is another name of" in refused(base, uid, "/bin/true")
+
+
 def test_a_project_of_python_works_as_before(base: Path, uid: int) -> None:
     """An environment in the folder, of the system's Python, starts without options."""
     make = f"{SYSTEM_PYTHON} -m venv --without-pip .venv"

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,11 +13,8 @@ from agentvault_tui.cli.host_files import FILES_OF, HostCommands
 from agentvault_tui.confine.protected import (
     PROTECTED,
     Protection,
-    excluded,
-    made_repositories,
     protect,
     sockets_in,
-    stand_ins,
 )
 from agentvault_tui.errors import NotConfinedError
 
@@ -34,11 +28,6 @@ def project(tmp_path: Path) -> Path:
     folder = tmp_path / "project"
     folder.mkdir()
     return folder
-
-
-@pytest.fixture
-def records(tmp_path: Path) -> Path:
-    return tmp_path / "records"
 
 
 def repository(folder: Path, *options: str) -> Path:
@@ -208,19 +197,6 @@ def test_a_workspace_of_vs_code_is_read_only(project: Path) -> None:
     assert "mine.code-workspace" in names(protect([project]), project)[0]
 
 
-def test_repositories_that_were_made_are_found(project: Path) -> None:
-    """Those that were there at the start are not named."""
-    repository(project)
-    before = protect([project]).git
-    repository(project / "a/clone")
-    repository(project / "bare", "--bare")
-    (project / "tree").mkdir()
-    (project / "tree/.git").write_text("gitdir: /elsewhere\n")
-    made = made_repositories([project], before)
-    names = ("a/clone/.git", "bare", "tree/.git")
-    assert made == [project / name for name in names]
-
-
 def test_folders_that_are_links_are_not_searched(project: Path, tmp_path: Path) -> None:
     """A link leads where the command does not see."""
     repository(tmp_path / "other")
@@ -235,123 +211,6 @@ def test_mounts_come_parents_first() -> None:
     assert [*found.mounts()] == [("bind", one), ("ro-bind", two)]
 
 
-def test_stand_ins_are_there_for_the_block_alone(project: Path, records: Path) -> None:
-    """They are made, are read-only then, and are gone afterwards."""
-    found = protect([project])
-    with stand_ins(records, found):
-        assert (project / ".claude").is_dir()
-        assert (project / ".mcp.json").read_bytes() == b""
-        assert project / ".envrc" in found.read_only
-        assert (project / ".github/hooks").is_dir()
-        assert json.loads((project / "opencode.json").read_bytes()) == {}
-        assert len([*records.glob("*.json")]) == 1
-    assert [*project.iterdir()] == []
-    assert [*records.glob("*.json")] == []
-
-
-def test_git_works_with_stand_ins_in_its_folder(project: Path, records: Path) -> None:
-    """The one for commondir says that git's folder is its own."""
-    repository(project)
-    (project / "a").write_text("a")
-    found = protect([project])
-    with stand_ins(records, found):
-        ignored = records / "ignored"
-        ignored.write_text(excluded(found))
-        who = ("-c", "user.name=a", "-c", "user.email=a@b.test")
-        git = ("git", "-C", str(project), *who, "-c", f"core.excludesFile={ignored}")
-        subprocess.run([*git, "add", "-A"], check=True)
-        subprocess.run([*git, "commit", "-qm", "x"], check=True)
-        subprocess.run([*git, "switch", "-qc", "branch"], check=True)
-        listed = subprocess.run([*git, "ls-files"], check=True, capture_output=True)
-        assert listed.stdout == b"a\n"
-        status = subprocess.run(
-            [*git, "status", "--short"], check=True, capture_output=True
-        )
-        assert status.stdout == b""
-    assert not (project / ".git/commondir").exists()
-
-
-def test_something_put_into_a_stand_in_stays(project: Path, records: Path) -> None:
-    """A person who works beside the run loses nothing."""
-    with stand_ins(records, protect([project])):
-        (project / ".claude/settings.json").write_text("{}")
-        (project / ".envrc").write_text("export A=1")
-    left = {one.name for one in project.iterdir()}
-    assert left == {".claude", ".envrc"}
-
-
-def test_stand_ins_of_a_run_that_was_killed_go_at_the_next_start(
-    project: Path, tmp_path: Path, records: Path
-) -> None:
-    """Its record is left, and its lock is gone with it."""
-    records.mkdir()
-    (project / ".claude").mkdir()
-    (project / ".envrc").touch()
-    (project / "kept").touch()
-    paths = [str(project / name) for name in (".claude", ".envrc", "missing")]
-    (records / "1.json").write_text(json.dumps(paths))
-    (records / "2.json").write_text("broken")
-    other = tmp_path / "other"
-    other.mkdir()
-    with stand_ins(records, protect([other])):
-        assert {one.name for one in project.iterdir()} == {"kept"}
-        assert len([*records.glob("*.json")]) == 1
-
-
-def test_a_git_folder_that_a_killed_run_left_is_made_again(
-    project: Path, records: Path
-) -> None:
-    """It looks like a repository at the next start, and goes as that one begins."""
-    records.mkdir()
-    (project / ".git").mkdir()
-    (records / "1.json").write_text(json.dumps([str(project / ".git")]))
-    protection = protect([project])
-    with stand_ins(records, protection):
-        assert (project / ".git/hooks").is_dir()
-        assert project / ".git/hooks" in protection.read_only
-    assert [*project.iterdir()] == []
-
-
-def test_a_stand_in_that_another_run_needs_stays(project: Path, records: Path) -> None:
-    """Removing it would take the other's protection away (rmdir detaches mounts)."""
-    records.mkdir()
-    (project / ".claude").mkdir()
-    other = records / "1.json"
-    other.write_text(json.dumps([str(project / ".claude")]))
-    lock = os.open(other, os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    with stand_ins(records, protect([project])):
-        os.close(lock)  # the other run ends first
-        run_elsewhere(records)
-        assert (project / ".claude").is_dir()
-    assert [*project.iterdir()] == []
-
-
-def run_elsewhere(records: Path) -> None:
-    """Start and end a run elsewhere, which cleans up."""
-    script = (
-        "import sys; from pathlib import Path\n"
-        "from agentvault_tui.confine.protected import Protection, stand_ins\n"
-        "with stand_ins(Path(sys.argv[1]), Protection()): pass\n"
-    )
-    subprocess.run([sys.executable, "-c", script, str(records)], check=True)
-
-
-def test_a_stand_in_is_made_through_no_link(
-    project: Path, tmp_path: Path, records: Path
-) -> None:
-    """A command at work in the folder may swap one for a link meanwhile."""
-    repository(project / "below")
-    found = protect([project])
-    (project / "below").rename(tmp_path / "moved")
-    (tmp_path / "victim").mkdir()
-    (project / "below").symlink_to(tmp_path / "victim")
-    with pytest.raises(NotConfinedError), stand_ins(records, found):
-        pass
-    assert [*(tmp_path / "victim").iterdir()] == []
-    assert {one.name for one in project.iterdir()} == {"below"}
-
-
 def test_sockets_are_found(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A socket in a folder could be reached if Unix sockets work."""
     (project / "a").mkdir()
@@ -359,3 +218,70 @@ def test_sockets_are_found(project: Path, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.chdir(project)  # its path may be too long for a socket
         opened.bind("a/s")
         assert [*sockets_in([project])] == [project / "a/s"]
+
+
+# Names by which a read-only file could be changed all the same.
+
+
+def test_a_script_to_which_a_hook_leads_is_read_only(project: Path) -> None:
+    """Git starts the script outside; its folder cannot be renamed either."""
+    repository(project)
+    (project / "scripts").mkdir()
+    (project / "scripts/check.sh").touch()
+    (project / ".git/hooks/pre-commit").symlink_to("../../scripts/check.sh")
+    (project / ".git/hooks/of-the-system").symlink_to("/usr/bin/true")
+    found = protect([project])
+    read_only, _, pinned = names(found, project)
+    assert "scripts/check.sh" in read_only
+    assert "scripts" in pinned
+    found = protect([project], [project / "scripts/check.sh"])
+    assert "scripts/check.sh" not in names(found, project)[0]
+
+
+@pytest.mark.parametrize(
+    "target", ["../../link", "../../missing", "../../way/check.sh"]
+)
+def test_a_hook_that_leads_by_a_further_link_is_refused(
+    project: Path, target: str
+) -> None:
+    """A command that changes that link chooses the program that git starts."""
+    repository(project)
+    (project / "real").mkdir()
+    (project / "real/check.sh").touch()
+    (project / "link").symlink_to("real/check.sh")
+    (project / "way").symlink_to("real")
+    (project / ".git/hooks/pre-commit").symlink_to(target)
+    with pytest.raises(NotConfinedError, match="pre-commit leads to"):
+        protect([project])
+
+
+def test_a_link_to_the_folder_itself_holds_nothing(project: Path) -> None:
+    """The whole project would be read-only."""
+    (project / ".vscode").mkdir()
+    (project / ".vscode/root").symlink_to("..")
+    assert names(protect([project]), project)[0] == {".vscode"}
+
+
+def test_a_pipe_in_a_protected_place_is_refused(project: Path) -> None:
+    """A command writes into a pipe also if its mount is read-only."""
+    os.mkfifo(project / ".envrc")
+    with pytest.raises(NotConfinedError, match="is no file and no folder"):
+        protect([project])
+
+
+def test_a_protected_file_with_a_second_name_is_refused(project: Path) -> None:
+    """A command that writes to the other name changes it."""
+    repository(project)
+    os.link(project / ".git/config", project / "other")
+    with pytest.raises(NotConfinedError, match="other is another name of"):
+        protect([project])
+
+
+@pytest.mark.parametrize("name", ["mise.toml", ".pre-commit-config.yaml", ".cargo"])
+def test_a_file_that_tools_read_is_read_only_where_it_is(
+    project: Path, name: str
+) -> None:
+    """An empty one would be an error to them, so none is made."""
+    assert name not in names(protect([project]), project)[1]
+    (project / name).touch()
+    assert name in names(protect([project]), project)[0]
