@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import NoReturn
 
@@ -10,6 +11,7 @@ __all__ = ["main"]
 
 def main() -> NoReturn:
     """Be the ``agentvault`` program; a hook starts without all that others need."""
+    _open_streams()
     if sys.argv[1:2] == ["hook"]:
         from agentvault_tui.cli import hook
 
@@ -19,3 +21,19 @@ def main() -> NoReturn:
     from agentvault_tui.cli import app
 
     app.main()
+
+
+def _open_streams() -> None:
+    """Open the standard streams that are closed.
+
+    Otherwise the next file that is opened takes the number of one, so that a command
+    that we start inherits it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            os.dup2(opened, number)
+            if opened != number:
+                os.close(opened)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))

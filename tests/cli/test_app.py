@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -445,3 +446,27 @@ def test_a_second_broker_says_who_has_the_home(process: Run, broker: Broker) -> 
     assert (answer.code, answer.out) == (1, "")
     assert str(broker.pid) in answer.err
     assert "Traceback" not in answer.err
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_opened(tmp_path: Path, closed: str) -> None:
+    """Another file would take the number, and a command that we start inherits it."""
+    code = (
+        "import sys; sys.argv[1:] = ['--version']; from agentvault_tui import cli\n"
+        "try: cli.main()\n"
+        "finally:\n"
+        " import os; names = [os.readlink(f'/proc/self/fd/{n}') for n in range(3)]\n"
+        f" open('{tmp_path}/names', 'w').write(' '.join(names))\n"
+    )
+    line = f'exec "$0" -c "$1" {closed}'
+    done = subprocess.run(
+        ["/bin/sh", "-c", line, sys.executable, code],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    names = (tmp_path / "names").read_text().split()
+    for number, mark in enumerate(("<&-", ">&-", "2>&-")):
+        if f" {mark}" in f" {closed}":
+            assert names[number] == "/dev/null"
