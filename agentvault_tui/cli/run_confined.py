@@ -222,6 +222,12 @@ def prepare(
     remember_given(view, home)
     for folder in view.omitted:
         say(f"{folder} is on PATH and is not shown to it: it may hold secrets of yours")
+    if layers.bubblewrap is None and view.protection.shared:
+        raise NotConfinedError(
+            f"{view.protection.shared[0]} has files with further names outside (hard"
+            " links), which only namespaces protect",
+            f"allow that they change there too: --write {view.protection.shared[0]}",
+        )
     for folder in view.protection.shared:
         say(
             f"{folder} is read-only: its files have further names outside (hard links),"

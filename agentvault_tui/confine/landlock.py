@@ -12,8 +12,10 @@ import stat
 import struct
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Final, NamedTuple
 
+from agentvault_tui.confine.paths import open_unlinked
 from agentvault_tui.confine.view import View, system_paths
 from agentvault_tui.errors import NotConfinedError
 
@@ -42,6 +44,8 @@ class PathAccess(NamedTuple):
 
     path: str
     access: int
+    followed: bool = False
+    """Whether it may be a link: of the system's, that no command can change."""
 
 
 def abi() -> int:
@@ -102,9 +106,17 @@ class Restriction:
 
     def _allow(self, rule: PathAccess, every: int) -> None:
         try:
-            descriptor = os.open(rule.path, os.O_PATH | os.O_CLOEXEC)
-        except OSError:
-            return  # it is not there
+            if rule.followed:
+                descriptor = os.open(rule.path, os.O_PATH | os.O_CLOEXEC)
+            else:
+                descriptor = open_unlinked(Path(rule.path))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise NotConfinedError(
+                f"{rule.path} cannot be opened ({error.strerror})",
+                "look at it: a command that works there may have exchanged it",
+            ) from None
         try:
             is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
             access = rule.access & every & (~0 if is_folder else _OF_FILES)
@@ -133,12 +145,13 @@ class Restriction:
 
 
 def _rules(view: View) -> list[PathAccess]:
-    readable = [*system_paths(), "/proc", *map(str, (*view.runtime, *view.read))]
-    readable += map(str, view.own)
-    rules = [PathAccess(path, _READ) for path in readable]
+    names = {name for name, _ in view.links}
+    readable = [one for one in (*view.runtime, *view.read) if one not in names]
+    rules = [PathAccess(path, _READ, True) for path in (*system_paths(), "/proc")]
+    rules += [PathAccess(str(path), _READ) for path in (*readable, *view.own)]
     rules += [PathAccess(str(path), ~0) for path in (view.home, *view.write)]
     device = _READ_FILE | _WRITE_FILE | _TRUNCATE | _IOCTL
-    rules += [PathAccess(f"/dev/{name}", device) for name in _DEVICES]
+    rules += [PathAccess(f"/dev/{name}", device, True) for name in _DEVICES]
     return rules
 
 

@@ -255,6 +255,11 @@ def test_without_bubblewrap_nothing_starts(
     assert detail["layers"][0].startswith("Landlock ABI ")
     assert detail["seen"] == "proxy"
     assert len(detail["weaker"]) == best.err.count("weaker: ")
+    (tmp_path / "work/node_modules").mkdir()
+    os.link(tmp_path / "work/own", tmp_path / "work/node_modules/file")
+    os.link(tmp_path / "work/own", tmp_path / "me/store")
+    (tmp_path / "work/own").unlink()
+    assert "which only namespaces protect" in call("--confine=best").err
 
 
 def test_a_revocation_stops_it(

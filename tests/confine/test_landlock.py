@@ -121,3 +121,19 @@ def test_an_older_kernel_is_refused(
     with pytest.raises(NotConfinedError, match=r"Linux 6\.7"):
         Restriction(view, [1], b"")
     assert sys.platform == "linux"
+
+
+def test_a_folder_that_became_a_link_is_refused(tmp_path: Path) -> None:
+    """A command that works there exchanges it between the check and the rule."""
+    need(abi() >= landlock.LEAST, "Landlock of Linux 6.7 or later")
+    (tmp_path / "folder").symlink_to("/usr")
+    own = tmp_path / "own"
+    own.mkdir()
+    missing = tmp_path / "missing"
+    for read, write in (((tmp_path / "folder",), ()), ((), (tmp_path / "folder/x",))):
+        view = View(own, own, read, (own, *write), (missing,), Protection())
+        with pytest.raises(NotConfinedError, match="folder"):
+            Restriction(view, [1], b"")
+    names = ((tmp_path / "folder", Path("/usr")),)
+    view = View(own, own, (), (own,), (tmp_path / "folder",), Protection(), links=names)
+    Restriction(view, [1], b"").close()
