@@ -1,4 +1,4 @@
-"""A certificate authority for one machine, for agents with an SDK that insists on https."""
+"""A certificate authority for one machine, for agents whose SDK insists on https."""
 
 from __future__ import annotations
 
