@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import uvloop
 from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -63,6 +65,8 @@ _WHOLE = {
     *("dialogs", "mcp", "provision", "test_calls_documented.py"),
 }
 """Folders, and a file, whose tests put a whole broker, gateway or console together."""
+_TERMINAL = {"console", "e2e", "snapshots"}
+"""Folders whose tests run a console's app."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -73,6 +77,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         served = "postgres" in item.name or "cluster" in item.fixturenames  # type: ignore[attr-defined]
         if served or not _SLOW.isdisjoint(item.path.parts):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run servers on uvloop and consoles on asyncio's own loop, as production does."""
+    on_terminal = not _TERMINAL.isdisjoint(item.path.parts)
+    return {"loop": asyncio.new_event_loop if on_terminal else uvloop.new_event_loop}
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +105,7 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
         gc.collect()
         gc.freeze()
+        gc.set_threshold(50_000, 20, 100)  # as a broker does
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -13,12 +12,10 @@ from pathlib import Path
 import pytest
 from support import forked
 from support.command_line import (
-    PROGRAM,
     Agent,
     Answer,
     Broker,
     plain_environment,
-    running,
 )
 from support.https_site import (
     SECRET,
@@ -59,12 +56,14 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 
 
 @pytest.fixture
-def start(broker: Broker) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def start(broker: Broker) -> Iterator[Callable[..., forked.Forked]]:
     """Start a command line as a process that ends with the test."""
     with ExitStack() as stack:
 
-        def call(*argv: str) -> subprocess.Popen[str]:
-            return stack.enter_context(running(argv, broker.env))
+        def call(*argv: str) -> forked.Forked:
+            process = stack.enter_context(forked.Forked(argv, broker.env))
+            stack.callback(process.kill)
+            return process
 
         yield call
 
@@ -158,14 +157,8 @@ def service(broker: Broker, site: Site) -> str:
         '[credential]\nkind = "bearer"\nsecret = "site"\n'
         '[[routes]]\nmethod = "GET"\npath = "/{rest*}"\nscope = "read:calendar"\n'
     )
-    subprocess.run(
-        [*PROGRAM, "secrets", "set", "site"],
-        input=SECRET,
-        text=True,
-        env=broker.env,
-        check=True,
-        capture_output=True,
-    )
+    line = ("secrets", "set", "site")
+    forked.run(*line, env=broker.env, given=SECRET.encode()).check_returncode()
     return "my-site"
 
 
@@ -187,17 +180,9 @@ def behind(broker: Broker, coder: str, tmp_path: Path) -> Run:
     (tmp_path / "work").mkdir()
 
     def call(*words: str, options: tuple[str, ...] = (), **more: str) -> Answer:
-        line = [*PROGRAM, "run", "--agent", coder, *options, "--", *words]
-        done = subprocess.run(
-            line,
-            capture_output=True,
-            text=True,
-            cwd=tmp_path / "work",
-            stdin=subprocess.DEVNULL,
-            env=broker.env | {"HOME": str(home)} | more,
-            timeout=PATIENT,
-            check=False,
-        )
+        line = ("run", "--agent", coder, *options, "--", *words)
+        env = broker.env | {"HOME": str(home)} | more
+        done = forked.run(*line, env=env, folder=tmp_path / "work")
         return Answer(done.returncode, done.stdout, done.stderr)
 
     return call

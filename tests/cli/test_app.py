@@ -20,8 +20,8 @@ from support.command_line import (
     Answer,
     Broker,
     plain_environment,
-    running,
 )
+from support.forked import Forked
 from support.patience import PATIENT
 
 from agentvault_tui import __version__
@@ -30,7 +30,7 @@ from agentvault_tui.cli.app import root
 from agentvault_tui.cli.framework import CliCommand
 
 Run = Callable[..., Answer]
-Start = Callable[..., subprocess.Popen[str]]
+Start = Callable[..., Forked]
 
 CONTRACT = {
     *("console", "demo", "serve", "agents list", "agents show", "agents add"),
@@ -300,7 +300,6 @@ def test_an_unexpected_error_is_one_line_and_no_traceback(
 def test_ctrl_c_ends_a_command_silently(start: Start) -> None:
     """SIGINT ends a following tail with 130 and no word."""
     process = start("audit", "tail", "-f", "--json")
-    assert process.stdout is not None
     assert json.loads(process.stdout.readline())["seq"] >= 1
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=PATIENT)
@@ -351,8 +350,7 @@ def test_a_socket_elsewhere_is_found_again(cli: Run, tmp_path: Path) -> None:
     """After `serve --socket PATH` every other command finds the broker."""
     home, path = str(tmp_path / "h"), tmp_path / "elsewhere.sock"
     line = ("--home", home, "serve", "--listen", "127.0.0.1:0", "--socket", str(path))
-    with running(line, plain_environment()) as process:
-        assert process.stdout is not None
+    with Forked(line, plain_environment()) as process:
         assert json.loads(process.stdout.readline())["operator_socket"] == str(path)
         assert cli("--home", home, "agents", "list").code == 0
         process.terminate()

@@ -7,7 +7,6 @@ import json
 import shutil
 import sqlite3
 import stat
-import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +15,7 @@ import httpx
 import pytest
 from msgspec.structs import replace
 from support.command_line import HOSTILE, Agent, Answer, Broker
+from support.forked import Forked
 from support.ledger_kit import unguarded
 from support.ocsf_check import faults
 from support.wire_shapes import filled
@@ -25,7 +25,7 @@ from agentvault_tui.cli.output import Output
 from agentvault_tui.operator_api.history import EventInfo
 
 Run = Callable[..., Answer]
-Start = Callable[..., subprocess.Popen[str]]
+Start = Callable[..., Forked]
 
 
 def test_tail_shows_the_latest_oldest_first(av: Run, agent: Agent) -> None:
@@ -135,7 +135,6 @@ def test_an_export_after_a_number_verifies_from_there(
 def test_audit_tail_follow_prints_each_event_once(start: Start, agent: Agent) -> None:
     """What happens while following comes once each, right after what was there."""
     process = start("audit", "tail", "-n", "1", "-f", "--json")
-    assert process.stdout is not None
     first = json.loads(process.stdout.readline())["seq"]
     for _ in range(20):
         agent.ask("read:calendar", {})

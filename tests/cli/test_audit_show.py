@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 from support.command_line import HOSTILE, Agent, Answer, Broker
+from support.forked import Forked
 from support.wire_shapes import agent_info, as_json, filled
 
 from agentvault_tui.cli import audit as evidence
@@ -27,7 +27,7 @@ from agentvault_tui.operator_api.requests import LinksQuery
 from agentvault_tui.operator_api.shapes import StatusInfo
 
 Run = Callable[..., Answer]
-Start = Callable[..., subprocess.Popen[str]]
+Start = Callable[..., Forked]
 
 
 @pytest.fixture

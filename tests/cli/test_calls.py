@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.client import HTTPConnection
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 import pyotp
 import pytest
 from support.command_line import Agent, Answer, Broker
+from support.forked import Forked
 from support.patience import PATIENT
 from support.service_files import TRANSFERS
 
@@ -115,7 +115,7 @@ def test_a_held_call_is_listed_shown_and_cut(
 @pytest.mark.slow
 def test_the_second_factor_shows_a_held_call_as_the_first_screen_does(
     av: Run,
-    start: Callable[..., subprocess.Popen[str]],
+    start: Callable[..., Forked],
     agent: Agent,
     service: str,
     tmp_path: Path,
@@ -140,7 +140,6 @@ def test_the_second_factor_shows_a_held_call_as_the_first_screen_does(
     file.touch(0o600)
     file.write_text(added["password"])
     process = start("stepup", "approve", one["id"], "--json")
-    assert process.stdout is not None
     code = json.loads(process.stdout.readline())["device"]["user_code"]
     otp = pyotp.TOTP(added["otp_secret"]).now()
     shown = av(

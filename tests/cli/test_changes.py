@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.command_line import running
+from support.forked import Forked
 from support.patience import PATIENT
 from support.vault import Vault, fresh_code, plain_environment, serving
 
@@ -57,8 +57,7 @@ def test_a_change_is_listed_shown_denied_and_approved() -> None:
         new = {"name": "new", "owner": "o", "scopes": ["read:calendar"]}
         change = asked(vault, "/api/agents", **new)["id"]
         argv = ("--home", folder, "changes", "approve", change, "--json")
-        with running(argv, plain_environment()) as process:
-            assert process.stdout is not None
+        with Forked(argv, plain_environment()) as process:
             code = json.loads(process.stdout.readline())["device"]["user_code"]
             file = Path(folder) / "password"
             file.touch(0o600)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -13,8 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support import mcp_peer
-from support.command_line import PROGRAM, Answer, Broker
+from support import forked, mcp_peer
+from support.command_line import Answer, Broker
 from support.patience import PATIENT
 
 from agentvault_tui.cli.config_files import waiting_edits
@@ -66,15 +65,8 @@ def speak(broker: Broker, server: str, agent: str, *messages: Any) -> dict[Any, 
     lines = "".join(
         (one if isinstance(one, str) else json.dumps(one)) + "\n" for one in messages
     )
-    done = subprocess.run(
-        [*PROGRAM, "mcp", "stdio", server, "--agent", agent],
-        input=lines,
-        capture_output=True,
-        text=True,
-        env=broker.env,
-        timeout=60,
-        check=False,
-    )
+    line = ("mcp", "stdio", server, "--agent", agent)
+    done = forked.run(*line, env=broker.env, given=lines.encode())
     assert (done.returncode, done.stderr) == (0, "")
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     return {one.get("id"): one for one in answers}

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support import forked
 from support.command_line import PROGRAM, Answer, Broker
 from support.confining import need_confinement
 from support.https_site import Site
@@ -41,9 +42,8 @@ def inside(behind: Run) -> Run:
 
 
 def events(broker: Broker, kind: str) -> list[dict[str, Any]]:
-    line = [*PROGRAM, "audit", "search", "--type", kind, "--json"]
-    done = subprocess.run(line, env=broker.env, capture_output=True, check=True)
-    return [json.loads(one) for one in done.stdout.splitlines()]
+    line = ("audit", "search", "--type", kind, "--json")
+    return [*map(json.loads, forked.run(*line, env=broker.env).stdout.splitlines())]
 
 
 def test_its_start_and_each_attempt_is_recorded(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import httpx
 import pyotp
 import pytest
 from support.command_line import HOSTILE, Agent, Answer, Broker
-from support.forked import agentvault
+from support.forked import Forked, agentvault
 from support.terminal import Terminal
 from support.wire_shapes import filled
 
@@ -25,7 +24,7 @@ from agentvault_tui.operator_api.client import OperatorClient
 from agentvault_tui.operator_api.shapes import StepUpInfo
 
 Run = Callable[..., Answer]
-Start = Callable[..., subprocess.Popen[str]]
+Start = Callable[..., Forked]
 PAYMENT = {"amount": 4200, "currency": "USD", "to": "Northwind GmbH"}
 
 
@@ -60,8 +59,7 @@ def activate(av: Run, person: Person, code: str, *extra: str) -> Answer:
     )
 
 
-def first_line(process: subprocess.Popen[str]) -> dict[str, object]:
-    assert process.stdout is not None
+def first_line(process: Forked) -> dict[str, object]:
     return dict(json.loads(process.stdout.readline()))
 
 
@@ -192,7 +190,6 @@ def test_no_qr_and_no_colour_in_a_pipe(start: Start, agent: Agent, av: Run) -> N
     """Piped output is plain text."""
     stepup_id = agent.ask("send:payment", PAYMENT)["auth_req_id"]
     process = start("stepup", "approve", stepup_id)
-    assert process.stdout is not None
     seen = ""
     while "The code lives" not in seen:
         seen += process.stdout.readline()

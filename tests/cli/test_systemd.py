@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.command_line import Answer, plain_environment, running
+from support.command_line import Answer, plain_environment
+from support.forked import Forked
 from support.needs import program
 from support.patience import PATIENT
 
@@ -122,10 +123,9 @@ def test_the_broker_tells_systemd_that_it_is_ready_alive_and_stopping(
             NOTIFY_SOCKET=str(short / "notify"), WATCHDOG_USEC="200000"
         )
         line = ("--home", str(short / "h"), "serve", "--listen", "127.0.0.1:0")
-        with running(line, env, stderr=None) as process:
+        with Forked(line, env) as process:
             told = [manager.recv(100).decode() for _ in range(4)]
             assert told == ["READY=1", *["WATCHDOG=1"] * 3]
-            assert process.stdout is not None
             assert process.stdout.readline()
             process.terminate()
             while (last := manager.recv(100).decode()) == "WATCHDOG=1":

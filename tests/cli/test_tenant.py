@@ -11,7 +11,8 @@ from typing import Any
 import pyotp
 import pytest
 from support import forked
-from support.command_line import plain_environment, running
+from support.command_line import plain_environment
+from support.forked import Forked
 from support.patience import PATIENT
 
 from agentvault_tui.home import Home
@@ -54,8 +55,7 @@ class Line:
 
     def sign_in(self, person: dict[str, Any]) -> None:
         """Be *person* at the operators' socket."""
-        with running(("login", "--json"), self.env) as login:
-            assert login.stdout is not None
+        with Forked(("login", "--json"), self.env) as login:
             code = json.loads(login.stdout.readline())["device"]["user_code"]
             file = self.folder / "password"
             file.touch(0o600)
@@ -84,8 +84,7 @@ def test_people_are_changed_by_approvers_alone_and_on_record(line: Line) -> None
     refused = line("tenant", "user", "add", "eve", "--approver")
     assert refused.returncode == 3
     assert "agentvault login" in refused.stderr
-    with running(("serve", "--listen", "127.0.0.1:0"), line.env, None) as broker:
-        assert broker.stdout is not None
+    with Forked(("serve", "--listen", "127.0.0.1:0"), line.env) as broker:
         assert broker.stdout.readline()
         local = line.changes()[0][0]
         for change in (

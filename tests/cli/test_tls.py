@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.command_line import Answer, plain_environment, running
+from support.command_line import Answer, plain_environment
+from support.forked import Forked
 from support.patience import PATIENT
 
 from agentvault_tui.web import local_ca
@@ -36,8 +37,7 @@ def test_serve_speaks_https_to_who_takes_the_printed_environment(
     made = cli("--home", home, "tls", "init", "--json").json
     env = plain_environment(**made["environment"])
     line = ("--home", home, "serve", "--listen", "127.0.0.1:0")
-    with running(line, plain_environment(), stderr=None) as process:
-        assert process.stdout is not None
+    with Forked(line, plain_environment()) as process:
         url = json.loads(process.stdout.readline())["agents_url"]
         assert url.startswith("https://127.0.0.1:")
         code = f"import httpx; print(httpx.get('{url}/healthz').json()['status'])"

@@ -1,4 +1,4 @@
-"""What the gateway's tests start from; they run on uvloop, as production does."""
+"""What the gateway's tests start from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-import uvloop
 from support.bench import bench, clock
 from support.call_kit import BEARER, ROUTES
 from support.gateway_stand import Received, Stand, ok, standing
@@ -20,12 +19,6 @@ from agentvault_tui.policy import shipped_catalogue
 
 __all__ = ["bench", "clock"]
 Parse = Callable[[str], Service]
-
-
-def pytest_asyncio_loop_factories(
-    config: pytest.Config, item: pytest.Item
-) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import forked
 from support.bench import OPERATOR, Bench
 from support.command_line import PROGRAM, plain_environment
 from support.gateway_stand import served_at_home
@@ -54,21 +55,12 @@ async def run(
     bench: Bench, call: object, host: str = "claude-code", agent: str = "coder"
 ) -> tuple[int, str, str]:
     """Run the hook as its host does: exit code, standard output and error."""
-    argv = (*PROGRAM, "hook", host, "--agent", agent, "--home", str(bench.home.data))
-    folder = call.get("cwd", "") if isinstance(call, dict) else ""
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=plain_environment(
-            CLAUDE_PROJECT_DIR=str(folder), GEMINI_PROJECT_DIR=str(folder)
-        ),
-    )
-    raw = call if isinstance(call, bytes) else json.dumps(call).encode()
-    out, err = await process.communicate(raw)
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+    argv = ("hook", host, "--agent", agent, "--home", str(bench.home.data))
+    folder = str(call.get("cwd", "") if isinstance(call, dict) else "")
+    env = plain_environment(CLAUDE_PROJECT_DIR=folder, GEMINI_PROJECT_DIR=folder)
+    given = call if isinstance(call, bytes) else json.dumps(call).encode()
+    done = await asyncio.to_thread(forked.run, *argv, env=env, given=given)
+    return done.returncode, done.stdout, done.stderr
 
 
 async def asked(bench: Bench, call: dict[str, Any], **more: str) -> dict[str, Any]:

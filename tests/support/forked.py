@@ -120,6 +120,13 @@ class Forked(Process):
         self.stdout = os.fdopen(ours, encoding="utf-8")
         Forked.started.append(self)
 
+    def communicate(self, timeout: float = PATIENT) -> tuple[str, str]:
+        """Wait for its end; return what it printed from here on, and its log."""
+        rest = self.stdout.read()
+        self.wait(timeout)
+        self.log.seek(0)
+        return rest, self.log.read().decode()
+
     def __enter__(self) -> Self:
         return self
 
@@ -149,15 +156,17 @@ def pytest_runtest_logfinish() -> None:
 
 
 def run(
-    *argv: str, env: Mapping[str, str], folder: Path | None = None
+    *argv: str, env: Mapping[str, str], folder: Path | None = None, given: bytes = b""
 ) -> subprocess.CompletedProcess[str]:
-    """Run one command line in *folder* to its end, without a terminal."""
+    """Run one command line in *folder* to its end, with *given* as its input."""
     with (
-        Path(os.devnull).open("rb") as nowhere,
+        tempfile.TemporaryFile(buffering=0) as into,
         tempfile.TemporaryFile("w+") as out,
         tempfile.TemporaryFile("w+") as err,
     ):
-        streams = (nowhere.fileno(), out.fileno(), err.fileno())
+        into.write(given)
+        into.seek(0)
+        streams = (into.fileno(), out.fileno(), err.fileno())
         begin = partial(agentvault, folder=folder)
         code = Process(begin, *argv, env=env, streams=streams).wait()
         for file in (out, err):

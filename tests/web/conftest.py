@@ -1,26 +1,18 @@
-"""A listener on uvloop, as in production."""
+"""A listener on a free port."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-import uvloop
 from support.manual_clock import ManualClock
 from support.web_kit import Serve, echo
 
 from agentvault_tui.web import App, Listener, RequestGuard, Server
 from agentvault_tui.web.guard import loopback_hosts
 from agentvault_tui.web.sockets import tcp_socket
-
-
-def pytest_asyncio_loop_factories(
-    config: pytest.Config, item: pytest.Item
-) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture
