@@ -15,11 +15,10 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-import rfc8785
-
 from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.errors import LedgerBusyError, NotFoundError, OvertakenError
 from agentvault_tui.ledger import Cooldown
+from agentvault_tui.ledger.canonical import canonical
 from agentvault_tui.model import (
     Actor,
     AgentId,
@@ -383,7 +382,7 @@ def digest_of(stepup: StepUp) -> str:
     Returns:
         ``sha256:`` and 64 hexadecimal digits.
     """
-    canonical = rfc8785.dumps(
+    content = canonical(
         {
             **tokenless(stepup),
             "agent_id": stepup.agent_id,
@@ -398,7 +397,7 @@ def digest_of(stepup: StepUp) -> str:
             "nonce": stepup.nonce,
         }
     )
-    return "sha256:" + hashlib.sha256(canonical).hexdigest()
+    return "sha256:" + hashlib.sha256(content.encode()).hexdigest()
 
 
 def tokenless(stepup: StepUp) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from agentvault_tui.cli.offline import check_factor, loosened_here
 from agentvault_tui.cli.session import CliSession, sign_in_needed
 from agentvault_tui.errors import (
     LedgerError,
@@ -105,36 +106,13 @@ def record_change(
             who = "changing people takes an approver"
             raise sign_in_needed(error, who) from None
         draft = user_changed(session.operator, change, name, sub, held)
-        if change != "removed" and not takes:
-            _check_factor(session, error, draft, approver=approver)
+        takes = takes or change == "removed"
+        who = "changing people"
+        if not takes and check_factor(session, error, who):
+            # Where a setting has ended that a factor is asked for, alerts say so.
+            summary = f"change a person of the tenant: {change} {draft.resource}"
+            draft.detail[LOOSENED] = loosened_here(session, "people", summary)
         asyncio.run(_commit(session, draft))
-
-
-def _check_factor(
-    session: CliSession, error: UnreachableError, draft: Draft, *, approver: bool
-) -> None:
-    """Refuse a change that needs a person's factor: there is no broker to prove it to.
-
-    Otherwise a program of the broker's user could end it, and make itself an approver.
-    Where a setting has ended that a factor is asked for, alerts say so.
-    """
-    from agentvault_tui.broker.riders import record_of
-    from agentvault_tui.broker.socket_factor import asked_before
-
-    shared, prompted = asked_before(session.home)
-    socket = session.settings.changes.socket
-    if socket == "factor" or (socket == "auto" and shared):
-        if prompted or approver:
-            raise type(error)(
-                f"{error.what}, and changing people takes an approver's factor"
-                " ([changes] socket)",
-                "agentvault serve, then this command again",
-            )
-    elif prompted:
-        by = [{"sub": session.operator.id, "name": session.operator.name}]
-        summary = f"change a person of the tenant: {draft.action} {draft.resource}"
-        record = record_of(("people",), summary, (), None, proof="uid", by=by)
-        draft.detail[LOOSENED] = record
 
 
 async def _commit(session: CliSession, draft: Draft) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from agentvault_tui.cli.framework import group, pass_session
+from agentvault_tui.cli.offline import check_factor, loosened_here
 from agentvault_tui.cli.output import short_time
 from agentvault_tui.cli.session import CliSession, sign_in_needed
 from agentvault_tui.errors import UnreachableError, UsageError
-from agentvault_tui.model import Actor
+from agentvault_tui.model import Actor, Draft
+from agentvault_tui.model.event import LOOSENED
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.gateway import (
     MissingSecretInfo,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from agentvault_tui.broker.secret_uses import SecretUse
     from agentvault_tui.gateway.secret_staging import SecretChange
     from agentvault_tui.gateway.secrets import Secrets
+    from agentvault_tui.ledger import Meta
 
 _MOST = 16_384
 
@@ -213,15 +216,34 @@ def _change(
             raise
         if session.settings.operators.by_claim and word != "removed":
             raise sign_in_needed(error, "this takes an operator") from None
-        asyncio.run(_change_here(session, prepare))
+        loosened = _loosened(session, word, f"{extra.get('secret')}")
+        if loosened:
+            check_factor(session, error, "this change of a secret")
+        asyncio.run(_change_here(session, prepare, loosened))
     if not session.out.print_json({**extra, word: True}):
         name = extra.get("secret")
         shown = session.out.cell(name) if isinstance(name, str) else ""
         session.out.line(f"{word.replace('_', ' ')} ", shown)
 
 
+def _loosened(session: CliSession, word: str, name: str) -> dict[str, Any] | None:
+    """Describe the loosening of a change here; None if it only tightens."""
+    shown = visible(name, 63)
+    if word == "set":
+        return loosened_here(session, "secrets", f"set the secret {shown}")
+    silences = word == "removed" and any(
+        one.kind == "sink" and one.secret == name for one in home_uses(session)
+    )
+    if not silences:
+        return None
+    summary = f"remove the secret {shown} of alert destinations"
+    return loosened_here(session, "alerts", summary)
+
+
 async def _change_here(
-    session: CliSession, prepare: Callable[[Secrets, Actor], SecretChange]
+    session: CliSession,
+    prepare: Callable[[Secrets, Actor], SecretChange],
+    loosened: dict[str, Any] | None,
 ) -> None:
     """Record and write a change in a home that no broker has.
 
@@ -237,7 +259,12 @@ async def _change_here(
     # Whoever has the ledger is the only one who changes the file.
     async with session.ledger() as ledger:
         await store.finish(ledger)
-        await store.change(lambda: prepare(store, session.operator), ledger.commit)
+
+        def record(*drafts: Draft, changes: Sequence[Meta] = ()) -> Awaitable[object]:
+            drafts[0].detail |= {LOOSENED: loosened} if loosened else {}
+            return ledger.commit(*drafts, changes=changes)
+
+        await store.change(lambda: prepare(store, session.operator), record)
 
 
 def _list(session: CliSession) -> SecretList:

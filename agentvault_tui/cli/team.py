@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from agentvault_tui.cli.framework import FILE, group, pass_session
+from agentvault_tui.cli.offline import check_factor, loosened_here
 from agentvault_tui.cli.output import confirm
 from agentvault_tui.cli.session import CliSession, sign_in_needed
 from agentvault_tui.errors import (
@@ -20,6 +21,8 @@ from agentvault_tui.errors import (
     UsageError,
 )
 from agentvault_tui.home import locked_folder, put_private, read_own
+from agentvault_tui.model import Draft
+from agentvault_tui.model.event import LOOSENED
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.access import TeamKeyInfo
 from agentvault_tui.operator_api.requests import TeamKeyRequest
@@ -75,6 +78,7 @@ def new(session: CliSession, *, lost: bool) -> None:
     except UnreachableError as error:
         if session.settings.operators.by_claim:
             raise sign_in_needed(error, "this takes an operator") from None
+        check_factor(session, error, "giving the team another key")
         made = asyncio.run(_make_here(session, lost=lost))
     if session.out.print_json(made):
         return
@@ -90,8 +94,16 @@ async def _make_here(session: CliSession, *, lost: bool) -> TeamKeyInfo:
     """Make a key where no broker runs; `serve` encrypts again with it."""
     from agentvault_tui.broker.team_key import make_key
 
+    loosened = loosened_here(session, "team", "give the team another key")
     async with session.ledger() as ledger:
-        made = await make_key(session.home, ledger, session.operator, lost=lost)
+
+        def record(draft: Draft, **rows: Any) -> Awaitable[object]:
+            draft.detail[LOOSENED] = loosened
+            return ledger.commit(draft, **rows)
+
+        made = await make_key(
+            session.home, ledger, session.operator, lost=lost, by=record
+        )
     return TeamKeyInfo(key=made.key, before=made.before or None)
 
 

@@ -31,6 +31,9 @@ _START: Final = 1024
 """Encoded bytes stored of an oversized member."""
 _TOO_DEEP: Final = "$too-deep"
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_LAST_OF_PLANE: Final = re.compile("[\ue000-\uffff]")
+_BEYOND_PLANE: Final = re.compile("[\U00010000-\U0010ffff]")
+"""UTF-16 sorts these before the characters of `_LAST_OF_PLANE`."""
 
 quote = encode_basestring
 """A JSON string as RFC 8785 section 3.2.2.2 writes it, with the fewest escapes."""
@@ -45,8 +48,8 @@ def encode_plain(value: object) -> str:
 def is_plain(value: Any) -> bool:
     """Check whether `encode_plain` writes *value* exactly as RFC 8785 does.
 
-    True only without floats, with integers both agree on, and with ASCII keys (one
-    sorts by code point, RFC 8785 by UTF-16 unit).
+    True only without floats, with integers both agree on, and with keys in the same
+    order (one sorts by code point, RFC 8785 by UTF-16 unit).
     """
     level: Iterable[Any] = (value,)
     for _ in range(MAX_DEPTH + 2):
@@ -59,7 +62,7 @@ def is_plain(value: Any) -> bool:
                 if not -MAX_INT <= one <= MAX_INT:
                     return False
             elif kind is dict:
-                if set(map(type, one)) - {str} or not "".join(one).isascii():
+                if set(map(type, one)) - {str} or not _sorts_alike("".join(one)):
                     return False
                 inner.append(one.values())
             elif kind is list or kind is tuple:
@@ -70,6 +73,15 @@ def is_plain(value: Any) -> bool:
             return True
         level = chain.from_iterable(inner)
     return False
+
+
+def _sorts_alike(keys: str) -> bool:
+    """Check whether names of these characters sort alike by code point and UTF-16."""
+    if keys.isascii():
+        return True
+    if _SURROGATE.search(keys):
+        return False
+    return not (_LAST_OF_PLANE.search(keys) and _BEYOND_PLANE.search(keys))
 
 
 def canonical(value: Any) -> str:

@@ -29,8 +29,10 @@ class Line:
         )
         self.folder = home.parent
 
-    def __call__(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        return forked.run(*argv, env=self.env)
+    def __call__(
+        self, *argv: str, given: bytes = b""
+    ) -> subprocess.CompletedProcess[str]:
+        return forked.run(*argv, env=self.env, given=given)
 
     def add(self, name: str, *roles: str) -> dict[str, Any]:
         line = [part for role in roles for part in ("--role", role)]
@@ -41,17 +43,20 @@ class Line:
 
     def changes(self) -> list[tuple[str, str, str]]:
         """Return who made which change to whom, as the ledger has it."""
+        return [
+            (body["actor"]["name"], body["detail"]["change"], body["detail"]["user"])
+            for body in self.events("tenant.user_changed")
+        ]
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """Return the events of a type."""
         path = self.folder / "export.jsonl"
         path.unlink(missing_ok=True)
         assert self("audit", "export", str(path)).returncode == 0
         events = map(json.loads, path.read_text().splitlines())
         bodies = [json.loads(event["body"]) if "body" in event else event
                   for event in events]  # fmt: skip
-        return [
-            (body["actor"]["name"], body["detail"]["change"], body["detail"]["user"])
-            for body in bodies
-            if body.get("type") == "tenant.user_changed"
-        ]
+        return [body for body in bodies if body.get("type") == kind]
 
     def sign_in(self, person: dict[str, Any]) -> None:
         """Be *person* at the operators' socket."""
@@ -149,6 +154,34 @@ def test_without_a_broker_nobody_becomes_an_approver_where_a_factor_is_asked_for
     assert "takes an approver's factor" in refused.stderr
     assert line("tenant", "user", "password", "ann").returncode == 3
     assert [user for _, _, user in line.changes()] == ["ann"]
+
+
+@pytest.mark.slow
+def test_without_a_broker_nothing_is_loosened_where_a_factor_is_asked_for(
+    line: Line,
+) -> None:
+    """No secret is set, none of a destination removed; else the event says so."""
+    line.env["AGENTVAULT_OPERATORS_ROLES"] = "auto"
+    secrets = ("secrets", "set", "pager", "--for", "https://pager.test")
+    assert line(*secrets, given=b"https://pager.test/a").returncode == 0
+    home = Path(line.env["AGENTVAULT_HOME"])
+    (home / "alerts.toml").write_text(
+        '[sinks.pager]\nkind = "slack"\nurl_secret = "pager"\n'
+    )
+    line.env["AGENTVAULT_CHANGES_SOCKET"] = "factor"
+    line.add("ann", "approver")
+    for refused in (
+        line(*secrets, given=b"https://pager.test/b"),
+        line("secrets", "remove", "pager"),
+    ):
+        assert refused.returncode == 3
+        assert "takes an approver's factor" in refused.stderr
+    assert line("secrets", "rotate-key").returncode == 0
+    told = [
+        (body["reason"], body["detail"].get("loosened", {}).get("kinds"))
+        for body in line.events("secret.changed")
+    ]
+    assert told == [("set", ["secrets"]), ("key rotated", None)]
 
 
 def public(line: Line, host: str) -> None:

@@ -121,6 +121,19 @@ def paths_of(bench: Bench, names: dict[str, str]) -> dict[str, str]:
     return found
 
 
+def posts_of(names: dict[str, str]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return large requests that change nothing at once, by what each does."""
+    wider = ENTRY | {"owner": "ø" * 150, "scopes": ["read:email", "read:calendar"]}
+    files = {"agents": {f"a0-{one}": wider for one in range(900)}}
+    action = {"action": "send:payment", "parameters": {"amount": 1}}
+    return {
+        "plan files": (calls.APPLY_FILES.path, {**files, "plan": True}),
+        "ask for a change": (calls.APPLY_FILES.path, files),
+        "explain": (calls.EXPLAIN.path, {"agent_id": names["agent"], **action}),
+        "lift the panic": (calls.RESTORE.path, {"all": True}),
+    }
+
+
 @contextmanager
 def turns() -> Iterator[list[float]]:
     """Measure the processor time of each turn of the event loop in the block."""
@@ -154,7 +167,10 @@ async def revocation(http: httpx.AsyncClient, agent_id: str) -> float:
 
 @pytest.mark.slow
 async def test_no_answer_delays_a_revocation(short: Path, clock: ManualClock) -> None:
-    """Every route that reads divides its answer over turns of the event loop."""
+    """Every route that reads divides its answer over turns of the event loop.
+
+    And a request to change hundreds of agents is prepared in a thread.
+    """
     async with rich(short, clock) as (bench, http, names):
         victims = [one.id for one in bench.broker.registry.agents()[1000:]]
         slow: dict[str, Any] = {}
@@ -167,4 +183,13 @@ async def test_no_answer_delays_a_revocation(short: Path, clock: ManualClock) ->
             assert {one.status_code for one in answers} <= {200, 409}, path
             if max(measured) > TURN or took > REVOKED:
                 slow[path] = round(max(measured), 3), round(took, 3)
+        for name, (path, body) in posts_of(names).items():
+            with turns() as measured:
+                asks = [asyncio.ensure_future(http.post(path, json=body))]
+                asks += [asyncio.ensure_future(http.post(path, json=body))]
+                took = await revocation(http, victims.pop())
+                answers = await asyncio.gather(*asks)
+            assert {one.status_code for one in answers} <= {200, 202}, name
+            if max(measured) > TURN or took > REVOKED:
+                slow[name] = round(max(measured), 3), round(took, 3)
         assert not slow

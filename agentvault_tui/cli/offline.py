@@ -1,0 +1,61 @@
+"""Loosening changes that a command makes itself, because no broker runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentvault_tui.cli.session import CliSession
+from agentvault_tui.errors import UnreachableError
+
+
+def check_factor(session: CliSession, error: UnreachableError, change: str) -> bool:
+    """Refuse a change that needs a person's factor: there is no broker to prove it to.
+
+    Otherwise a program of the broker's user could end the broker, and make it.
+
+    Args:
+        session: the command's session.
+        error: why no broker makes it.
+        change: such as ``changing people``.
+
+    Returns:
+        whether a factor was asked for before, and a setting has ended that.
+
+    Raises:
+        UnreachableError: it needs a factor.
+    """
+    from agentvault_tui.broker.socket_factor import asked_before
+
+    shared, prompted = asked_before(session.home)
+    socket = session.settings.changes.socket
+    if socket == "factor" or (socket == "auto" and shared):
+        if prompted or _has_approver(session):
+            raise type(error)(
+                f"{error.what}, and {change} takes an approver's factor"
+                " ([changes] socket)",
+                "agentvault serve, then this command again",
+            )
+        return False
+    return prompted
+
+
+def _has_approver(session: CliSession) -> bool:
+    """Check whether somebody can approve, as far as the home directory knows."""
+    from agentvault_tui.tenant.file_store import is_kept
+    from agentvault_tui.tenant.users import UserStore
+
+    settings = session.settings
+    if settings.stepup.approvers:
+        return True
+    if settings.tenant.issuer or not is_kept(session.home, settings):
+        return False
+    with UserStore(session.home, settings) as users:
+        return any(one.approver and not one.blocked for one in users.all())
+
+
+def loosened_here(session: CliSession, kind: str, summary: str) -> dict[str, Any]:
+    """Return ``detail.loosened`` of a change that a command makes by itself."""
+    from agentvault_tui.broker.riders import record_of
+
+    by = [{"sub": session.operator.id, "name": session.operator.name}]
+    return record_of((kind,), summary, (), None, proof="uid", by=by)
