@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,13 @@ from support.vault import Vault, serving
 @pytest.fixture
 def home(short: Path) -> Path:
     return short
+
+
+@pytest.fixture(scope="module")
+def module_folder() -> Iterator[Path]:
+    """Hold what is expensive to make, for the tests of a module that copy it."""
+    with tempfile.TemporaryDirectory(prefix="h-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -83,10 +83,10 @@ def test_a_backup_under_load_is_a_state_that_was(home: Path, short: Path) -> Non
         assert agents[0].token("write:calendar").status_code == httpx.codes.OK
 
 
-@pytest.fixture
-def large(short: Path) -> Home:
+@pytest.fixture(scope="module")
+def large(module_folder: Path) -> Home:
     """A home whose backup takes long enough to be killed in."""
-    home, clock = Home(short / "large", short / "large"), manual_clock()
+    home, clock = Home(module_folder, module_folder), manual_clock()
 
     async def fill() -> None:
         ledger = await Ledger.open(home, clock=clock)
@@ -96,6 +96,13 @@ def large(short: Path) -> Home:
 
     asyncio.run(fill())
     return home
+
+
+@pytest.fixture(scope="module")
+def backup(large: Home, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("b") / "backup"
+    make_backup(large, file, manual_clock())
+    return file
 
 
 def kill_once(process: Forked, there: Path, pattern: str) -> None:
@@ -138,36 +145,34 @@ def opened_in(folder: Path, pid: int) -> bool:
     [".restore", ".restore/data/agentvault.db", ".restore/verified", "keys", "*.db"],
 )
 def test_a_killed_restore_serves_nothing_and_is_run_again(
-    large: Home, short: Path, moment: str
+    backup: Path, short: Path, moment: str
 ) -> None:
     """Wherever it was killed: the home is refused or whole, and then it is whole."""
-    file, there = short / "backup", short / "there"
-    make_backup(large, file, manual_clock())
-    with command(there, "restore", str(file)) as process:
+    there = short / "there"
+    with command(there, "restore", str(backup)) as process:
         kill_once(process, there, moment)
     home = Home(there, there)
     if home.unfinished.exists() or not home.database.exists():
         with command(there, "audit", "verify") as verifying:
             assert verifying.wait() in {2, 4}
-        with command(there, "restore", str(file)) as process:
+        with command(there, "restore", str(backup)) as process:
             assert process.wait() == 0
     assert not home.unfinished.exists()
     assert verify_ledger(home).ok
 
 
 def test_without_room_neither_leaves_anything(
-    large: Home, short: Path, small_disk: Path
+    large: Home, backup: Path, small_disk: Path
 ) -> None:
     """What is missing is said, and when there is room it is done."""
-    file, there, filler = short / "backup", small_disk / "there", small_disk / "full"
+    there, filler = small_disk / "there", small_disk / "full"
     fill(filler, leave=512 * 1024)
     with pytest.raises(UsageError, match="cannot write"):
         make_backup(large, small_disk / "backup", manual_clock())
     assert [path.name for path in small_disk.iterdir()] == ["full"]
-    make_backup(large, file, manual_clock())
     with pytest.raises(LedgerUnwritableError, match="no room"):
-        restore_backup(Home(there, there), file, manual_clock(), OPERATOR)
+        restore_backup(Home(there, there), backup, manual_clock(), OPERATOR)
     assert [path.name for path in there.iterdir()] == ["run"]
     filler.unlink()
-    restore_backup(Home(there, there), file, manual_clock(), OPERATOR)
+    restore_backup(Home(there, there), backup, manual_clock(), OPERATOR)
     assert verify_ledger(Home(there, there)).ok

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -20,10 +21,10 @@ from agentvault_tui.ledger import Ledger, schema, verify_ledger
 EVENTS = 20_000
 
 
-@pytest.fixture
-def old(short: Path) -> Home:
+@pytest.fixture(scope="module")
+def previous(module_folder: Path) -> Home:
     """A home of the previous schema, with many events that count towards limits."""
-    home, clock = Home(short / "home", short / "home"), manual_clock()
+    home, clock = Home(module_folder, module_folder), manual_clock()
 
     async def fill() -> None:
         ledger = await Ledger.open(home, clock=clock)
@@ -38,6 +39,12 @@ def old(short: Path) -> Home:
     asyncio.run(fill())
     make_older(home, 4)
     return home
+
+
+@pytest.fixture
+def old(previous: Home, short: Path) -> Home:
+    copy = shutil.copytree(previous.data, short / "home")
+    return Home(copy, copy)
 
 
 def version(home: Home) -> int:

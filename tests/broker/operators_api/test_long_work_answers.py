@@ -26,11 +26,11 @@ from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.calls import ACCESS
 from agentvault_tui.settings import ChangeSettings
 
-READERS = 16
+READERS = 8
 """Requests for the same answer at once."""
 TURN = 0.05
 """Seconds of processor time that the longest turn of the event loop may take."""
-REVOKED = 0.2
+REVOKED = 0.1
 """And all turns until a revocation is answered."""
 ENTRY = {"owner": "o" * 150, "purpose": "p" * 600, "scopes": ["read:email"]}
 READS = Action(("read:email",), "read:email")
