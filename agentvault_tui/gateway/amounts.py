@@ -123,9 +123,9 @@ def amount_parameters(
     return places
 
 
-def exact_value(name: str, value: Any, exact: Any) -> Any:
+def exact_value(name: str, value: Any, exact: Number | None) -> Any:
     """Return a parameter of a tool with a unit: an amount with its digits as sent."""
-    if name == "amount" and isinstance(exact, Number):
+    if name == "amount" and exact is not None:
         return exact.text  # no float: policy and faces have these digits
     is_code = name == "currency" and isinstance(value, str) and len(value) == 3
     return value.upper() if is_code and value.isascii() else value

@@ -40,7 +40,9 @@ from agentvault_tui.errors import (
     ShareTakenError,
     TooFastError,
 )
+from agentvault_tui.gateway.body import read_apart
 from agentvault_tui.gateway.calls import Calls
+from agentvault_tui.gateway.counting import stated_twice
 from agentvault_tui.gateway.mcp.messages import canonical
 from agentvault_tui.gateway.mcp.servers import (
     McpServer,
@@ -62,6 +64,7 @@ from agentvault_tui.operator_api.access import ConnectedInfo, HookInfo, HookRequ
 from agentvault_tui.operator_api.calls import CONNECTED, HOOK
 from agentvault_tui.text import visible
 
+_NOTHING: Final = ToolActions((Action((), ""),))
 _BEHIND: Final = "gateway_decides"
 _DECIDES: Final = "The gateway decides about this call when it is made."
 _A_TURN: Final = 8
@@ -113,7 +116,11 @@ class HookDecider(NamedTuple):
         body = canonical(request.arguments)
         digest = request.arguments_sha256 or hashlib.sha256(body).hexdigest()
         server = _server(broker, maps, self.servers, host, request)
-        does, refusal = _actions(maps, host, request, server)
+        doubt = partial(read_apart, agent.id, len(body))
+        try:
+            does, refusal = await _actions(maps, host, request, server, doubt)
+        except CallRefusedError as error:
+            does, refusal = _NOTHING, (error.reason, error.text)
         action, *others = does.actions
         if refusal is None and refused(broker, agent) is None:
             outcomes = await self._outcomes(agent, does.actions)
@@ -241,11 +248,25 @@ def _server(
     return None
 
 
-def _actions(
-    maps: ToolMaps, host: str, body: HookRequest, server: McpServer | None
+async def _actions(
+    maps: ToolMaps,
+    host: str,
+    body: HookRequest,
+    server: McpServer | None,
+    apart: Callable[..., Awaitable[Any]],
 ) -> tuple[ToolActions, tuple[str, str] | None]:
-    """Return the actions of a call, and the reason if policy is not asked about it."""
-    nothing = ToolActions((Action((), ""),))
+    """Return the actions of a call, and the reason if policy is not asked about it.
+
+    Args:
+        maps: of all hosts.
+        host: the host of the call.
+        body: the call.
+        server: the gateway's MCP server of the tool, if it has one.
+        apart: calls a function on the arguments; see `read_apart`.
+
+    Raises:
+        CallRefusedError: the arguments take too long to read.
+    """
     call = ToolCall(
         body.tool,
         body.arguments,
@@ -254,12 +275,13 @@ def _actions(
         body.commands,
     )
     if body.reaches_vault:
-        return nothing, ("agentvault_home", IN_VAULT)
+        return _NOTHING, ("agentvault_home", IN_VAULT)
     try:
         if server is not None:
             rule = server.rule_of(body.mcp_tool)
             given, paths = body.arguments, paths_of(rule)
-            other, unclear, answered = doubts(paths, counted_places(rule), given)
+            places = counted_places(rule)
+            other, unclear, answered = await apart(doubts, paths, places, given)
             action = server.action_of(
                 *(rule, body.mcp_tool, given),
                 other=other,
@@ -267,11 +289,15 @@ def _actions(
                 answered=answered,
             )
             return ToolActions((action,)), None
-        does = maps.of(host).actions_of(call)
+        tools = maps.of(host)
+        if places := counted_places(tools.rule_of(body.tool)):
+            unclear = await apart(stated_twice, places, body.arguments)
+            call = replace(call, unclear=unclear)
+        does = tools.actions_of(call)
     except UnmatchedToolError as error:
-        return nothing, (error.reason, error.message)
+        return _NOTHING, (error.reason, error.message)
     except ServiceError as error:
-        return nothing, ("host_not_mapped", error.diagnosis())
+        return _NOTHING, ("host_not_mapped", error.diagnosis())
     # The digest of an approval covers where the call runs, and each argument that is
     # not shown whole.
     more: dict[str, Any] = {"cwd": body.cwd} if body.cwd else {}

@@ -7,7 +7,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+import msgspec
+from msgspec import Raw
+
 from agentvault_tui.errors import ServiceError
+from agentvault_tui.json_document import Number, read_document
 from agentvault_tui.text import visible
 
 HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -18,6 +22,7 @@ DESTINATIONS: Final = "destinations"
 """The parameter of the hosts and mail domains that a request reaches."""
 PLACES: Final = frozenset({"domains", "hosts"})
 _INDEX: Final = re.compile("0|[1-9][0-9]{0,8}")
+_DIGITS: Final = frozenset(bytes([one]) for one in b"-0123456789")
 _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 
 
@@ -81,6 +86,32 @@ def find_member(document: Any, tokens: Iterable[str]) -> Any:
         else:
             return ABSENT
     return value
+
+
+def find_number(document: bytes, tokens: Iterable[str]) -> Number | None:
+    """Return the number at a JSON Pointer of encoded JSON, if it has its own digits.
+
+    Only the members on the way there become objects: a document with 50,000 numbers
+    would hold the event loop.
+
+    Args:
+        document: JSON without a name twice in one object.
+        tokens: of the pointer.
+
+    Returns:
+        the number, such as ``1.50``; None for anything else, also for an integer.
+    """
+    text = document
+    try:
+        for token in tokens:
+            if text.startswith(b"[") and _INDEX.fullmatch(token):
+                text = bytes(msgspec.json.decode(text, type=list[Raw])[int(token)])
+            else:
+                text = bytes(msgspec.json.decode(text, type=dict[str, Raw])[token])
+    except (KeyError, IndexError, msgspec.DecodeError):
+        return None
+    number = read_document(text) if text[:1] in _DIGITS else None
+    return number if isinstance(number, Number) else None
 
 
 def read_source(parameter: str, text: str, names: Collection[str]) -> Source:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final, NamedTuple
 
@@ -41,11 +41,12 @@ from agentvault_tui.gateway.sources import (
     DESTINATIONS,
     PLACES,
     find_member,
+    find_number,
     read_pointer,
     tokens_of,
 )
 from agentvault_tui.home import Home
-from agentvault_tui.json_document import Number, plain_name
+from agentvault_tui.json_document import plain_name
 from agentvault_tui.model import Action
 from agentvault_tui.operator_api.access import IN_PROJECT, HookCommand, HookPlace
 from agentvault_tui.policy.catalogue import Catalogue, Effect
@@ -124,9 +125,9 @@ class ToolCall:
     """The commands of its line, if it consists of simple commands only."""
     unclear: frozenset[str] | None = None
     """The result of `stated_twice`; None if it was not called."""
-    exact: Mapping[str, Any] = field(default_factory=dict)
-    """The arguments with the digits of numbers as they were sent, if these are known:
-    a number of another spelling, such as ``420e-1``, is a `Number`."""
+    exact: bytes = b""
+    """The arguments as they are sent, in JSON with the digits of numbers, if these are
+    known."""
     answered: frozenset[tuple[str, ...]] = frozenset()
     """Places of arguments that an answer to a question of the server states as well:
     the tool may act on that value."""
@@ -187,14 +188,18 @@ class ToolMap:
     """``deny``, or the scope of every tool that no rule matches."""
     sha256: str
 
+    def rule_of(self, tool: str) -> ToolRule | None:
+        """Return the first rule for a tool; None if the tool is denied."""
+        matching = (rule for rule in self.rules if rule.matches.fullmatch(tool))
+        return next(matching, self.unmatched_rule)
+
     def actions_of(self, call: ToolCall) -> ToolActions:
         """Return the actions of *call*.
 
         Raises:
             UnmatchedToolError: no rule matches it, or it is never allowed.
         """
-        matching = (rule for rule in self.rules if rule.matches.fullmatch(call.tool))
-        rule = next(matching, self.unmatched_rule)
+        rule = self.rule_of(call.tool)
         if rule is None:
             shown = visible(call.tool, 80)
             raise UnmatchedToolError(
@@ -530,7 +535,7 @@ def place_of(place: str) -> tuple[str, str]:
 def _resource(rule: ToolRule, call: ToolCall) -> str:
     def argument(match: re.Match[str]) -> str:
         name = plain_name(call.arguments.get(match[1]))
-        respelled = isinstance(call.exact.get(match[1]), Number)
+        respelled = find_number(call.exact, (match[1],)) is not None
         if not name or respelled or (match[1],) in call.answered:
             raise UnmatchedToolError(
                 "unclear_call",
@@ -551,7 +556,7 @@ def _parameter(name: str, place: str | int, call: ToolCall, unit: str | None) ->
         return None
     value = find_member(call.arguments, tokens)
     if unit is not None:
-        value = exact_value(name, value, find_member(call.exact, tokens))
+        value = exact_value(name, value, find_number(call.exact, tokens))
     if form in PLACES and value is not ABSENT:
         read = read_domains if form == "domains" else read_hosts
         names = read(value if isinstance(value, list) else [value])

@@ -9,40 +9,17 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
 from support.gateway_stand import SECRET, Received, Stand
 from support.mcp_stand import SCOPES, Client, McpStand
+from support.short_turns import short_turns
 
-LONGEST_S = 0.08
-"""Of processor time in one turn; each input once took several times as long."""
 MANY = b",".join(b'"a%d":0' % at for at in range(90_000))
 HALF = MANY[: len(MANY) // 2].rpartition(b",")[0]
 TINY = b"data:1\n\n"
-
-
-@asynccontextmanager
-async def short_turns() -> AsyncIterator[None]:
-    """Check that no turn of the loop is long while a block runs."""
-    turns = [0.0]
-
-    async def measure() -> None:
-        while True:
-            began = time.thread_time()
-            await asyncio.sleep(0)
-            turns.append(time.thread_time() - began)
-
-    measuring = asyncio.create_task(measure())
-    try:
-        yield
-    finally:
-        measuring.cancel()
-    assert max(turns) < LONGEST_S
 
 
 LONG = {

@@ -124,8 +124,6 @@ class Message:
     """Of the canonical form of the arguments, or of the parameters of other calls."""
     size: int
     """Bytes of the body that it was parsed from."""
-    exact: Mapping[str, Any]
-    """`arguments`, or `params` of other calls, with the digits of numbers as sent."""
     waited: tuple[str, bool] | None = None
     """If it answers an ``input_required`` of ours (basic/patterns/mrtr): the step-up of
     the call that is retried, and whether its user waits on."""
@@ -149,6 +147,13 @@ class Message:
         """Return the arguments of a call of a tool."""
         arguments: dict[str, Any] = self.params.get("arguments", {})
         return arguments
+
+    @property
+    def exact(self) -> bytes:
+        """Return `arguments`, or `params` of other calls, as JSON that is sent."""
+        if self.method != CALL:
+            return self.content
+        return bytes(read_answer(self.content).get("arguments", b"{}"))
 
     def held(self) -> bytes:
         """Return the parameters that a person decides about, as they are sent.
@@ -227,7 +232,6 @@ def build_message(
         dropped=tuple(names_for_record(dropped)),
         sha256=digest_of(digested),
         size=size,
-        exact=digested,
         waited=waited,
     )
 

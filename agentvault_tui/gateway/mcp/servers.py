@@ -137,7 +137,7 @@ class McpServer:
         *,
         other: tuple[str, str] | None,
         unclear: frozenset[str] | None = None,
-        exact: Mapping[str, Any] | None = None,
+        exact: bytes = b"",
         answered: frozenset[tuple[str, ...]] = frozenset(),
     ) -> Action:
         """Return the action that a call is, read from its own arguments.
@@ -166,7 +166,7 @@ class McpServer:
             text = f"The call has an argument {shown}: leave it out."
             raise UnmatchedToolError("unclear_call", text)
         call = ToolCall(
-            tool, arguments, unclear=unclear, exact=exact or {}, answered=answered
+            tool, arguments, unclear=unclear, exact=exact, answered=answered
         )
         return self.tools.action_by(rule, call)
 

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import pickle
+import time
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from support.service_requests import ROUNDED
 from agentvault_tui.gateway.mcp.errors import McpError
 from agentvault_tui.gateway.mcp.members import MOST_OBJECTS, MOST_VALUES
 from agentvault_tui.gateway.mcp.messages import digest_of, one_line, read_message
+from agentvault_tui.gateway.sources import find_number
+from agentvault_tui.json_document import Number
 from agentvault_tui.web.reply import decode_header
 
 VALUES = st.recursive(
@@ -267,3 +270,20 @@ def test_a_request_with_a_large_id_can_be_cancelled() -> None:
     body = body_of("notifications/cancelled", params={"requestId": id_})
     message = read_message(body.replace(b'"id": 1, ', b""))
     assert message.params == {"requestId": id_}
+
+
+def test_a_message_with_many_numbers_is_copied_fast() -> None:
+    """The event loop waits while a message is copied from a worker process."""
+    numbers = b",".join([b"1.50"] * 49_000)
+    body = (
+        b'{"jsonrpc":"2.0","id":1,"method":"tools/call",'
+        b'"params":{"name":"a","arguments":{"amount":1.50,"all":[%b]}}}' % numbers
+    )
+    message = read_message(body)
+    copied = pickle.dumps(message)
+    began = time.thread_time()
+    assert pickle.loads(copied) == message  # noqa: S301 - our own
+    assert time.thread_time() - began < 0.05
+    assert find_number(message.exact, ("amount",)) == Number.parse("1.50")
+    assert find_number(message.exact, ("all", "48999")) is not None
+    assert find_number(message.exact, ("all", "49000")) is None

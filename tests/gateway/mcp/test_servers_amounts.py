@@ -27,10 +27,9 @@ PAY = '[tools.pay]\nscope = "send:payment"\nresource = "bank:{to}"\n'
 def action_of(text: str, arguments: bytes) -> Action:
     """Return the action of a call of ``pay`` with exactly these arguments."""
     server = parse_server("bank", COMMAND + text, shipped_catalogue(), Path("/"))
-    exact: Any = read_document(arguments)
     rule = server.rule_of("pay")
-    plain = plain_numbers(exact)
-    return server.action_of(rule, "pay", plain, other=None, exact=exact)
+    plain: Any = plain_numbers(read_document(arguments))
+    return server.action_of(rule, "pay", plain, other=None, exact=arguments)
 
 
 def shown(text: str, arguments: bytes) -> str:

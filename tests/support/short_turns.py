@@ -1,0 +1,30 @@
+"""Measure the turns of the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+LONGEST_S = 0.08
+"""Of processor time in one turn; each tested input once took several times as long."""
+
+
+@asynccontextmanager
+async def short_turns() -> AsyncIterator[None]:
+    """Check that no turn of the loop is long while a block runs."""
+    turns = [0.0]
+
+    async def measure() -> None:
+        while True:
+            began = time.thread_time()
+            await asyncio.sleep(0)
+            turns.append(time.thread_time() - began)
+
+    measuring = asyncio.create_task(measure())
+    try:
+        yield
+    finally:
+        measuring.cancel()
+    assert max(turns) < LONGEST_S
