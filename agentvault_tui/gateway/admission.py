@@ -12,7 +12,7 @@ from agentvault_tui.broker.answers import Denied, Escalated
 from agentvault_tui.broker.audience import audiences_of
 from agentvault_tui.broker.core import Broker, decide_anew
 from agentvault_tui.broker.floods import SPAN
-from agentvault_tui.broker.usecases.decide import Request, decide
+from agentvault_tui.broker.usecases.decide import Request, call_webhooks, decide
 from agentvault_tui.broker.usecases.policy_change import action_of
 from agentvault_tui.broker.usecases.redeem import refusal_of, spend_token
 from agentvault_tui.broker.usecases.repeat import is_same
@@ -475,7 +475,8 @@ class Admission:
         epoch = broker.registry.epoch(agent.id)
         if stepup_now.status is StepUpStatus.APPROVED:
             agent = call.caller.token.principal(broker.registry.agent(agent.id))
-            verdict = permit.request._replace(agent=agent).foresee(broker)
+            current = permit.request._replace(agent=agent)
+            verdict = await call_webhooks(broker, current, current.foresee(broker))
             if verdict.outcome is Outcome.DENIED:
                 denied = await deny(
                     broker, permit.request, verdict.reason, verdict.message, verdict

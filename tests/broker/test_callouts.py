@@ -16,10 +16,11 @@ import pytest
 from support.bench import PAYMENT, Bench
 from support.stepups import approve
 
-from agentvault_tui.broker.answers import Denied, Escalated, Granted, Permitted
+from agentvault_tui.broker.answers import Denied, Escalated, Granted, Permitted, Spent
 from agentvault_tui.broker.operators_api.records import explained
 from agentvault_tui.broker.usecases.evaluate import evaluate
 from agentvault_tui.broker.usecases.policy_change import reload_policy
+from agentvault_tui.broker.usecases.redeem import deliver
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.errors import NotForOriginError
@@ -170,6 +171,36 @@ async def test_an_evaluation_that_a_call_out_escalates_is_spent_once_approved(
         assert isinstance(held, Escalated)
         await approve(bench, held.stepup)
         assert isinstance(await evaluate(bench.broker, agent, CALENDAR), Permitted)
+
+
+async def test_an_approved_token_is_given_out_only_if_the_call_out_still_agrees(
+    bench: Bench,
+) -> None:
+    """A freeze that begins while a person decides stops it; it ends, and it goes on."""
+    agent = await bench.agent()
+    said = [b'{"context": {"step_up": true}}']
+
+    async def respond(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await answers(said[-1])(reader, writer)
+
+    async with listening(respond) as url:
+        await hooked(bench, url)
+        held = await ask(bench, agent)
+        assert isinstance(held, Escalated)
+        await approve(bench, held.stepup)
+        stepup = bench.broker.stepups.get(held.stepup.id)
+        bench.broker.callouts.aclose()
+        said.append(b'{"decision": false}')
+        denied = await deliver(bench.broker, agent, stepup)
+        assert isinstance(denied, Denied)
+        assert denied.reason == "hook_denied"
+        bench.broker.callouts.aclose()
+        said.append(b'{"decision": true}')
+        both = (deliver(bench.broker, agent, stepup) for _ in range(2))
+        kinds = {type(one) for one in await asyncio.gather(*both)}
+    assert kinds == {Granted, Spent}
 
 
 async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:

@@ -108,6 +108,8 @@ def foresee_at(
     )
 
 
+_HOOK: Final = "hook:"
+"""The beginning of the rule that is recorded if a webhook decides."""
 BY_CALL: Final = "outside-project"
 """The rule that is recorded if a person decides although policy permits."""
 
@@ -328,27 +330,42 @@ async def _decide(broker: Broker, request: Request) -> Verdict:
         check_rate(broker, request)
     if verdict.outcome is Outcome.ALLOWED and verdict.counted:
         broker.limits.reserve(request.decision_id, request.agent.id, verdict.counted)
+    try:
+        verdict = await call_webhooks(broker, request, verdict)
+    except BaseException:
+        broker.limits.release(request.decision_id)
+        raise
+    if verdict.outcome is not Outcome.ALLOWED:
+        broker.limits.release(request.decision_id)
+    return verdict
+
+
+async def call_webhooks(broker: Broker, request: Request, verdict: Verdict) -> Verdict:
+    """Return a verdict as the decision webhooks would have it, stricter or the same.
+
+    Args:
+        broker: the broker.
+        request: the request, which is decided, or carried out after its approval.
+        verdict: the answer of policy and limits now.
+
+    Returns:
+        the verdict; a denial is returned without a call.
+    """
     hooks = _hooks_of(broker, request)
     if not hooks or verdict.outcome is Outcome.DENIED:
         return verdict
     version = broker.policy.version
-    try:
-        answers = await broker.callouts.ask(
-            [
-                (hook, [_evaluation(request, one, verdict) for one in actions])
-                for hook, actions in hooks
-            ]
-        )
-    except BaseException:
-        broker.limits.release(request.decision_id)
-        raise
+    answers = await broker.callouts.ask(
+        [
+            (hook, [_evaluation(request, one, verdict) for one in actions])
+            for hook, actions in hooks
+        ]
+    )
     if broker.policy.version != version:
         verdict = _overtaken(broker, request, verdict)
     for answer in answers:
         if answer.outcome.strictness > verdict.outcome.strictness:
             verdict = _stricter(verdict, answer, request)
-    if verdict.outcome is not Outcome.ALLOWED:
-        broker.limits.release(request.decision_id)
     return verdict._replace(hooks=tuple(one.told() for one in answers))
 
 
@@ -366,7 +383,7 @@ def _stricter(verdict: Verdict, answer: CallOutAnswer, request: Request) -> Verd
     hook, before = answer.hook, (verdict.outcome, verdict.reason, verdict.rule)
     stricter = overruled(
         *(verdict, answer.outcome, answer.reason, answer.why),
-        rule=f"hook:{hook.id}",
+        rule=f"{_HOOK}{hook.id}",
         by=f"call-out {hook.id}",
         scopes=[
             scope
@@ -431,6 +448,18 @@ def reserve_approved(broker: Broker, request: Request) -> Verdict:
     if verdict.counted and not denied_by_limit(verdict):
         broker.limits.reserve(request.decision_id, request.agent.id, verdict.counted)
     return verdict
+
+
+def denied_by_webhook(verdict: Verdict) -> bool:
+    """Check whether a decision webhook is why a request is denied.
+
+    Args:
+        verdict: the answer to it.
+
+    Returns:
+        whether it is.
+    """
+    return verdict.outcome is Outcome.DENIED and verdict.rule.startswith(_HOOK)
 
 
 def denied_by_limit(verdict: Verdict) -> bool:

@@ -25,6 +25,7 @@ from agentvault_tui.broker.answers import (
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.usecases.decide import (
     Request,
+    call_webhooks,
     decide,
     denied_by_limit,
     reserve_approved,
@@ -145,7 +146,7 @@ async def deliver_approved(
     if account is None or stepup.parameters != _whose(account):
         return Disconnected(NOT_CONNECTED, _CONNECT, stepup.decision_id)
     request = _request(broker, agent, connection, account, stepup.source)
-    verdict = request.foresee(broker)
+    verdict = await call_webhooks(broker, request, request.foresee(broker))
     if verdict.outcome is Outcome.DENIED:
         return await deny(broker, request, verdict.reason, verdict.message, verdict)
     if not is_same(stepup, request):

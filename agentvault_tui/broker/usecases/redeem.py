@@ -22,7 +22,9 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.stepups import digest_of
 from agentvault_tui.broker.usecases.decide import (
     Request,
+    call_webhooks,
     denied_by_limit,
+    denied_by_webhook,
     reserve_approved,
 )
 from agentvault_tui.broker.usecases.exchange import deliver_approved
@@ -247,6 +249,11 @@ async def deliver(
         await record_void(broker, minted, "it is not what was approved")
         return Spent()
     request = Request.approved(agent, stepup)
+    verdict = await call_webhooks(broker, request, request.foresee(broker))
+    if denied_by_webhook(verdict):
+        return await deny(broker, request, verdict.reason, verdict.message, verdict)
+    if registry.elevated(stepup.id) is not minted:  # given out in the meantime
+        return Spent()
     verdict = reserve_approved(broker, request)
     if denied_by_limit(verdict):
         return await deny(broker, request, verdict.reason, verdict.message, verdict)
