@@ -410,8 +410,9 @@ class GatewaySettings:
     and then let the call through."""
     hold_bytes: Annotated[int, Meta(ge=65_536, le=2**30)] = 10 * 2**20
     """The largest opaque body (``body = "opaque"``), in bytes, of a call that waits for
-    a person: 65536 to 1073741824. It waits on disk, encrypted. All such bodies together
-    have eight times as much space, and one agent's an eighth of that."""
+    a person, or that comes without a length: 65536 to 1073741824. It waits on disk,
+    encrypted. All such bodies together have eight times as much space, and one agent's
+    an eighth of that."""
 
     def __post_init__(self) -> None:
         """Refuse addresses beyond loopback, and patterns that name no host."""

@@ -373,11 +373,19 @@ class Forwarder:
         """
         content, body = parsed.request.content.encoded, parsed.body
         if content is None and body.spool is None:
-            agent_id = body.agent_id or ""
-            body.spool = await self._spools.spool(agent_id, body.checked(), body.length)
-            detail["body_sha256"] = body.spool.sha256
-            detail["body_bytes"] = body.spool.size
+            await self._spool(body, detail)
         return content
+
+    async def _spool(self, body: Body, detail: dict[str, object]) -> None:
+        """Write an opaque body to disk, and note its size and digest.
+
+        Raises:
+            CallRefusedError: 413 or 503; see `SpoolRoom.spool`.
+        """
+        agent_id = body.agent_id or ""
+        body.spool = await self._spools.spool(agent_id, body.checked(), body.length)
+        detail["body_sha256"] = body.spool.sha256
+        detail["body_bytes"] = body.spool.size
 
     async def _send(self, call: Call, parsed: _Parsed) -> Relayed:
         """Send a call whose attempt is recorded; record its result if that fails."""
@@ -388,6 +396,10 @@ class Forwarder:
         failed: list[BaseException] = []
         answer: Answer | None = None
         try:
+            if encoded is None and body.size is None and not request.is_drained:
+                # A service that reads no chunks would store an empty body.
+                await self._spool(body, call.detail)
+                call.check()
             await self._referents.write(call, request)
             attachment = await self._credentials.of(service, call.caller.agent)
             await calls.confirm()
@@ -409,7 +421,7 @@ class Forwarder:
                 echo=Echo(attachment.needles),
                 agent_id=call.caller.agent.id,
                 # A service may take a body that it leaves unread for the next request.
-                reuse=kind == "none" or request.head.route.drains_bodies,
+                reuse=kind == "none" or request.is_drained,
             )
             pace = self._admission.pace
             if encoded is None:

@@ -116,11 +116,8 @@ class HookDecider(NamedTuple):
         body = canonical(request.arguments)
         digest = request.arguments_sha256 or hashlib.sha256(body).hexdigest()
         server = _server(broker, maps, self.servers, host, request)
-        doubt = partial(read_apart, agent.id, len(body))
-        try:
-            does, refusal = await _actions(maps, host, request, server, doubt)
-        except CallRefusedError as error:
-            does, refusal = _NOTHING, (error.reason, error.text)
+        apart = partial(read_apart, agent.id, len(body))
+        does, refusal = await _actions(maps, host, request, server, apart)
         action, *others = does.actions
         if refusal is None and refused(broker, agent) is None:
             outcomes = await self._outcomes(agent, does.actions)
@@ -263,9 +260,6 @@ async def _actions(
         body: the call.
         server: the gateway's MCP server of the tool, if it has one.
         apart: calls a function on the arguments; see `read_apart`.
-
-    Raises:
-        CallRefusedError: the arguments take too long to read.
     """
     call = ToolCall(
         body.tool,
@@ -296,6 +290,8 @@ async def _actions(
         does = tools.actions_of(call)
     except UnmatchedToolError as error:
         return _NOTHING, (error.reason, error.message)
+    except CallRefusedError as error:  # they take too long to read
+        return _NOTHING, (error.reason, error.text)
     except ServiceError as error:
         return _NOTHING, ("host_not_mapped", error.diagnosis())
     # The digest of an approval covers where the call runs, and each argument that is

@@ -164,6 +164,11 @@ class ServiceRequest:
         """Return the URL that it goes to, without the credential."""
         return f"{self.head.service.origin}{self.head.target.encoded}"
 
+    @property
+    def is_drained(self) -> bool:
+        """Check whether the service always reads its body to the end, however sent."""
+        return self.head.route.drains_bodies
+
     def shown(self) -> dict[str, str]:
         """Return the headers that leave as they are shown and recorded."""
         headers, encoding = dict(self.head.headers.leaving), self.content.encoding
