@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from enum import StrEnum
 from typing import (
     Annotated,
     Any,
@@ -22,6 +20,7 @@ import msgspec
 from msgspec import Meta
 
 from agentvault_tui.approval_rules import ChangeRule, StepUpRule
+from agentvault_tui.console_settings import ConsoleSettings, Switch, read_sources
 from agentvault_tui.errors import SettingsError, UsageError
 from agentvault_tui.home import Home
 from agentvault_tui.origins import parse_listen, read_origins
@@ -30,7 +29,6 @@ from agentvault_tui.text import visible
 from agentvault_tui.toml_table import (
     no_table,
     read_members,
-    read_toml,
     unknown_setting,
 )
 
@@ -38,20 +36,6 @@ DEVICE_CODE_TTL_CAP: Final = 900
 """Auth0's limits of a device code."""
 CONNECTION: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,126}[A-Za-z0-9])?")
 """The permitted names of a connection of the tenant's."""
-
-
-class Switch(StrEnum):
-    """On, off, or as the surroundings suggest."""
-
-    ON = "true"
-    OFF = "false"
-    AUTO = "auto"
-
-    @classmethod
-    def _missing_(cls, value: object) -> Switch | None:
-        words = {"true": cls.ON, "yes": cls.ON, "1": cls.ON}
-        words |= {"false": cls.OFF, "no": cls.OFF, "0": cls.OFF}
-        return words.get(str(value).lower())
 
 
 @dataclass(frozen=True, slots=True)
@@ -430,23 +414,6 @@ class GatewaySettings:
 
 
 @dataclass(frozen=True, slots=True)
-class ConsoleSettings:
-    """``[console]``."""
-
-    theme: str = "agentvault"
-    """The colour theme; ``:theme`` in the console lists and tries them."""
-    link: Literal["fast", "slow"] = "fast"
-    """``fast`` or ``slow`` connection: how often the console repaints events."""
-    mouse: Switch = Switch.OFF
-    """``true``, ``false``, or ``auto``: on, except over SSH."""
-    label: str = ""
-    """The name of this AgentVault, such as ``PROD``, in the header and in the titles of
-    dialogs: at most 16 cells."""
-    ascii: Literal["auto", "yes", "no"] = "auto"
-    """Draw in ASCII: ``yes``, ``no``, or ``auto``, which follows the locale."""
-
-
-@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything a person can set; each key is also ``AGENTVAULT_<SECTION>_<KEY>``."""
 
@@ -491,13 +458,14 @@ class Settings:
             SettingsError: an unknown key (with the nearest known one) or a bad value.
         """
         settings = cls()
-        for source, table in (
-            (str(home.config_file), read_toml(home.config_file, home.config)),
-            ("environment", _from_environ(os.environ if environ is None else environ)),
-            ("command line", _from_flags(flags or {})),
-        ):
+        sections = [one.name for one in fields(cls)]
+        kinds = {
+            section: type(getattr(settings, section))
+            for section in sections
+            if section not in NAMED
+        }
+        for source, table in read_sources(home, kinds, environ, flags or {}):
             for section, values in table.items():
-                sections = [one.name for one in fields(cls)]
                 if section not in sections:
                     raise unknown_setting(f"[{section}]", section, sections, source)
                 changed: Any
@@ -550,24 +518,3 @@ def _read_named(
             what = f"[{section}.{name}] in {source}: {error.what}"
             raise SettingsError(what, error.remedy) from None
     return read
-
-
-def _from_environ(environ: Mapping[str, str]) -> dict[str, dict[str, object]]:
-    table: dict[str, dict[str, object]] = {}
-    for section in fields(Settings):
-        if section.name in NAMED:
-            continue
-        for item in fields(getattr(Settings(), section.name)):
-            value = environ.get(f"AGENTVAULT_{section.name}_{item.name}".upper())
-            if value is not None:
-                table.setdefault(section.name, {})[item.name] = value
-    return table
-
-
-def _from_flags(flags: Mapping[str, object]) -> dict[str, dict[str, object]]:
-    table: dict[str, dict[str, object]] = {}
-    for name, value in flags.items():
-        if value is not None:
-            section, _, key = name.partition(".")
-            table.setdefault(section, {})[key] = value
-    return table

@@ -24,7 +24,7 @@ from typing import Final
 from agentvault_tui.clock import iso
 from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.mirror import AgentRoster, Mirror
-from agentvault_tui.operator_api.client import read_events
+from agentvault_tui.operator_api.answers import read_events
 from agentvault_tui.operator_api.sse import Decoder
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))

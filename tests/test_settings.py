@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from agentvault_tui.console_settings import Switch
 from agentvault_tui.errors import SettingsError
 from agentvault_tui.home import Home, private_file
 from agentvault_tui.origins import parse_listen
-from agentvault_tui.settings import Settings, Switch
+from agentvault_tui.settings import Settings
 
 
 @pytest.fixture

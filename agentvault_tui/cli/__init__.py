@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import NoReturn
@@ -18,8 +19,11 @@ def main() -> NoReturn:
         code = hook.main(sys.argv[2:])
         if code is not None:
             sys.exit(code)
+    # Loading makes many objects and no garbage: looking for some costs a tenth of it.
+    gc.disable()
     from agentvault_tui.cli import app
 
+    gc.enable()
     app.main()
 
 

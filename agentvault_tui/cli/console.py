@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from errno import EAGAIN
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,13 +18,14 @@ from agentvault_tui.cli.framework import TimeSpan, command, link_option, pass_se
 from agentvault_tui.cli.output import require_screen
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import AgentVaultError, UnreachableError, UsageError
-from agentvault_tui.home import Home, private_file
+from agentvault_tui.home import Home, check_socket_path, private_file
 from agentvault_tui.process import home_arguments
 
 if TYPE_CHECKING:
     from agentvault_tui.operator_api.remote import BrokerAddress
 
 
+_PROBE_SECONDS: Final = 1.0
 _STARTED: Final = (
     "A broker was started for this console and stops when you quit; "
     "`agentvault serve` keeps one running."
@@ -45,26 +48,48 @@ def console(session: CliSession, read_only: bool, plain: bool, known_to: int) ->
     """
     if not plain:
         require_screen()
-    client = session.client
-    if not client.reachable():
+    broker = find_broker(session)
+    if broker is None:
         raise UnreachableError(
-            f"no broker answers at {client.broker}",
+            f"no broker answers at {session.home.operator_socket}",
             "`agentvault` starts one with its console, `agentvault serve` one to keep",
         )
     return open_console(
-        session, client.broker, read_only=read_only, plain=plain, known_to=known_to
+        session, broker, read_only=read_only, plain=plain, known_to=known_to
     )
+
+
+def find_broker(session: CliSession) -> BrokerAddress | None:
+    """Find the broker to open the console on.
+
+    A process that listens at this home's socket is enough: if it does not answer, the
+    console shows that. A broker elsewhere has to answer.
+
+    Returns:
+        its address; None if no process listens.
+
+    Raises:
+        UnreachableError: a broker elsewhere does not answer.
+    """
+    if session.remote is not None:
+        session.client.reachable()
+        return session.remote
+    path = session.home.operator_socket
+    check_socket_path(path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_PROBE_SECONDS)
+        # A broker that is too busy to accept is there.
+        return path if probe.connect_ex(str(path)) in {0, EAGAIN} else None
 
 
 def open_or_start(session: CliSession) -> int:
     """Open the console; run a broker for as long as it is open if none runs."""
     require_screen()
-    client = session.client
-    if client.reachable():
-        return open_console(session, client.broker)
+    if broker := find_broker(session):
+        return open_console(session, broker)
     session.out.note("no broker runs: starting one for as long as the console is open")
-    with own_broker(session.home) as socket:
-        return open_console(session, socket, note=_STARTED)
+    with own_broker(session.home) as path:
+        return open_console(session, path, note=_STARTED)
 
 
 def open_console(
@@ -84,7 +109,7 @@ def open_console(
     return run(
         broker,
         read_only=read_only,
-        settings=session.settings,
+        settings=session.console_settings,
         broker_note=note,
         known_to=known_to,
         config_folder=session.home.config,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agentvault_tui.cli.output import Output
+    from agentvault_tui.console_settings import ConsoleSettings
     from agentvault_tui.errors import UnreachableError
     from agentvault_tui.home import Home
     from agentvault_tui.ledger import Ledger
@@ -111,12 +112,22 @@ class CliSession:
         """The settings as file, environment and the command line give them."""
         from agentvault_tui.settings import Settings
 
-        flags = {
+        return Settings.load(self.home, flags=self._flags)
+
+    @cached_property
+    def console_settings(self) -> ConsoleSettings:
+        """``[console]``, read without the other sections."""
+        from agentvault_tui.console_settings import ConsoleSettings
+
+        return ConsoleSettings.load(self.home, flags=self._flags)
+
+    @property
+    def _flags(self) -> dict[str, object]:
+        return {
             "console.link": self.link,
             "operators.connect": self.connect,
             "operators.ca_file": self.ca_file,
         }
-        return Settings.load(self.home, flags=flags)
 
     @cached_property
     def remote(self) -> RemoteBroker | None:

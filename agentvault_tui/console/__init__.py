@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from agentvault_tui.clock import Clock, SystemClock
 from agentvault_tui.console.term import over_ssh
-from agentvault_tui.settings import Settings, Switch
+from agentvault_tui.console_settings import ConsoleSettings, Switch
 
 if TYPE_CHECKING:
     from agentvault_tui.operator_api.remote import BrokerAddress
@@ -27,7 +27,7 @@ def run(
     broker: BrokerAddress,
     *,
     read_only: bool,
-    settings: Settings,
+    settings: ConsoleSettings,
     broker_note: str | None = None,
     memory_folder: Path | None = None,
     config_folder: Path | None = None,
@@ -39,7 +39,7 @@ def run(
     Args:
         broker: the operators' Unix socket, or a broker elsewhere.
         read_only: take no decision.
-        settings: ``[console]`` of them is used.
+        settings: ``[console]``.
         broker_note: said once at the start, when the broker runs for this console.
         config_folder: where saved filters and the user's keys are; may be nowhere.
         memory_folder: the folder of the last head seen; by default the user's state.
@@ -69,7 +69,7 @@ def run(
         known_to=known_to,
     )
     app.loaded = _keep
-    app.run(mouse=takes_mouse(settings.console.mouse, os.environ))
+    app.run(mouse=takes_mouse(settings.mouse, os.environ))
     # Whoever leaves leaves with a code; without one it broke.
     return 1 if app.return_code is None else app.return_code
 

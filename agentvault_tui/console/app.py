@@ -43,8 +43,8 @@ from agentvault_tui.console.term import over_ssh, textual_theme
 from agentvault_tui.console.term.frugal import Painter
 from agentvault_tui.console.term.keyed import Keyed
 from agentvault_tui.console.term.terminal import TerminalDriver, TerminalWriter
+from agentvault_tui.console_settings import ConsoleSettings
 from agentvault_tui.presenters import glyphs, theme
-from agentvault_tui.settings import Settings
 
 if TYPE_CHECKING:
     from textual.command import Provider
@@ -373,7 +373,7 @@ def build(
     broker: BrokerAddress,
     *,
     read_only: bool,
-    settings: Settings,
+    settings: ConsoleSettings,
     clock: Clock,
     memory_folder: Path | None = None,
     config_folder: Path | None = None,
@@ -386,16 +386,16 @@ def build(
     The header announces no loosening up to the event *known_to*.
     """
     environ = os.environ if environ is None else environ
-    alphabet = glyphs.choose(settings.console.ascii, environ)
-    name, complaint = theme.choose(settings.console.theme, environ)
+    alphabet = glyphs.choose(settings.ascii, environ)
+    name, complaint = theme.choose(settings.theme, environ)
     mirror = Mirror(clock, ascii_only=alphabet.ascii_only)
     mirror.loosenings.known_to = known_to
     memory = HeadStore(broker, memory_folder)
     # Nobody sees more often than the screen looks.
-    pause = PULSES[settings.console.link]
+    pause = PULSES[settings.link]
     link = BrokerLink(mirror, broker, memory, read_only=read_only, pause=pause)
     saved = SavedFilters(config_folder)
-    label = mirror.intake.shown(settings.console.label, LABEL)
+    label = mirror.intake.shown(settings.label, LABEL)
     desk = Desk(link, alphabet, pause, saved=saved, label=label)
     name_ways(desk, broker, environ)
     full_note = ". ".join(text for text in (note, complaint) if text)
@@ -405,7 +405,7 @@ def build(
         note=full_note,
         config_folder=config_folder,
     )
-    if over_ssh(environ) or settings.console.link == "slow":
+    if over_ssh(environ) or settings.link == "slow":
         # Whatever TEXTUAL_ANIMATIONS asks for: motion is bytes that say nothing.
         app.animation_level = "none"
     return app

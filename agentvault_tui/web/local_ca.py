@@ -20,10 +20,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from agentvault_tui.clock import Clock
+from agentvault_tui.console_settings import Switch
 from agentvault_tui.errors import ConflictError, SettingsError
 from agentvault_tui.home import Home, put_private
 from agentvault_tui.origins import host_name
-from agentvault_tui.settings import BrokerSettings, Switch
+from agentvault_tui.settings import BrokerSettings
 from agentvault_tui.web.tls import (
     TlsFiles,
     check_key,

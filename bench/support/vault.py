@@ -21,7 +21,11 @@ from support.load import connect, request
 
 from agentvault_tui.policy.texts import shipped_policy
 
-AGENTVAULT = [sys.executable, "-P", "-m", "agentvault_tui.cli"]
+AGENTVAULT = [
+    *(sys.executable, "-P", "-c"),
+    "import sys; from agentvault_tui.cli import main; sys.exit(main())",
+]
+"""The program as an installation has it."""
 _MEASURED = str(Path(__file__).with_name("turns.py"))
 
 

@@ -17,6 +17,7 @@ from agentvault_tui.broker import settings_record as record_module
 from agentvault_tui.broker.follow import join_team
 from agentvault_tui.broker.settings_record import HARMLESS, KIND_OF, settings_record
 from agentvault_tui.broker.status import status_info
+from agentvault_tui.console_settings import ConsoleSettings
 from agentvault_tui.home import Home
 from agentvault_tui.ledger.bindings import is_deciding
 from agentvault_tui.model import CHANGE_KINDS
@@ -24,7 +25,6 @@ from agentvault_tui.settings import (
     NAMED,
     BrokerSettings,
     ChangeSettings,
-    ConsoleSettings,
     DelegationSettings,
     GatewaySettings,
     LedgerSettings,

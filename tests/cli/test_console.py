@@ -6,6 +6,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,6 @@ from agentvault_tui.cli.app import run
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import UnreachableError
 from agentvault_tui.home import Home
-from agentvault_tui.operator_api.client import OperatorClient
 
 Run = Callable[..., Answer]
 CTRL_Q = "\x11"
@@ -95,7 +95,7 @@ def test_the_link_flag_counts_more_than_the_setting(
     seen: list[str] = []
 
     def opened(session: CliSession, *_: object, **__: object) -> int:
-        seen.append(session.settings.console.link)
+        seen.append(session.console_settings.link)
         return 0
 
     def demo(*, link: str, **_: object) -> int:
@@ -103,15 +103,27 @@ def test_the_link_flag_counts_more_than_the_setting(
         return 0
 
     monkeypatch.setattr("agentvault_tui.cli.console.require_screen", lambda: None)
-    monkeypatch.setattr("agentvault_tui.cli.console.require_screen", lambda: None)
     monkeypatch.setattr("agentvault_tui.cli.console.open_console", opened)
     monkeypatch.setattr("agentvault_tui.demo.run", demo)
-    monkeypatch.setattr(OperatorClient, "reachable", lambda _: True)
+    monkeypatch.setattr("agentvault_tui.cli.console.find_broker", lambda _: tmp_path)
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
     (home / "config.toml").write_text('[console]\nlink = "fast"\n')
     assert run(["--home", str(home), *line]) == 0
     assert seen == [link]
+
+
+def test_a_broker_that_does_not_answer_is_there(short: Path) -> None:
+    """If a process listens and is silent, the console opens, and shows that."""
+    home = Home.locate(short)
+    home.run.mkdir()
+    session = CliSession(str(short))
+    assert own_broker.find_broker(session) is None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
+        silent.bind(str(home.operator_socket))
+        silent.listen(1)
+        assert own_broker.find_broker(session) == home.operator_socket
+    assert own_broker.find_broker(session) is None
 
 
 def test_stderr_must_be_the_terminal_too(broker: Broker, tmp_path: Path) -> None:

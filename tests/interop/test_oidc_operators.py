@@ -20,7 +20,7 @@ from support.vault import PAYMENT, Client, Vault, serving
 from support.vault_stepups import hold, start, stepup_until
 
 from agentvault_tui.console.app import ConsoleApp, build
-from agentvault_tui.settings import ConsoleSettings, Settings
+from agentvault_tui.console_settings import ConsoleSettings
 
 VICTOR = "auth0|victor"
 Agents = dict[str, Client]
@@ -162,7 +162,7 @@ async def test_the_dialog_shows_the_code_and_then_who_said_yes(
     app = build(
         Path(vault.ready["operator_socket"]),
         read_only=False,
-        settings=Settings(console=ConsoleSettings(theme="agentvault", ascii="no")),
+        settings=ConsoleSettings(theme="agentvault", ascii="no"),
         clock=clock,
         memory_folder=tmp_path,
         environ={},

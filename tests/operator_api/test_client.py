@@ -1,68 +1,58 @@
-"""What the clients make of answers and streams, whichever version the broker has."""
+"""The command line's client, over a real socket."""
 
 from __future__ import annotations
 
-import json
+import socket
+import threading
+from pathlib import Path
 
 import pytest
-from support.wire_shapes import MOMENT, agent_info, as_json
 
-from agentvault_tui.errors import AgentVaultError
-from agentvault_tui.operator_api.client import read_events
-from agentvault_tui.operator_api.history import EventInfo
-from agentvault_tui.operator_api.shapes import AgentInfo, TenantInfo
-from agentvault_tui.operator_api.sse import Decoder
-
-EVENT = {
-    "seq": 7,
-    "time": MOMENT,
-    "type": "token.decision",
-    "actor": {"kind": "agent", "id": "agt_1", "name": "payer"},
-    **dict.fromkeys(("agent_id", "action", "resource", "outcome", "reason")),
-    **dict.fromkeys(("rule", "decision_id")),
-    "detail": {},
-    "hash": "sha256:00",
-}
+from agentvault_tui.errors import NotFoundError, SettingsError, UnreachableError
+from agentvault_tui.operator_api.calls import STATUS
+from agentvault_tui.operator_api.client import OperatorClient
 
 
-def read(*frames: tuple[str, object]) -> list[object]:
-    text = "".join(f"event: {kind}\ndata: {json.dumps(d)}\n\n" for kind, d in frames)
-    return list(read_events(Decoder().feed(text.encode())))
+def answer_once(path: Path, reply: bytes) -> threading.Thread:
+    """Answer one request at *path* with *reply*, from a thread."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    listener.listen(1)
+
+    def serve() -> None:
+        with listener:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(reply)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    return thread
 
 
-def test_each_kind_of_event_is_read_as_its_type() -> None:
-    """Data of an unknown kind is passed over, so that a newer broker may send more."""
-    tenant = {"issuer": "https://t.test/", "kind": "auth0", "reachable": False}
-    found = read(("audit", EVENT), ("weather", {"rain": True}), ("tenant", tenant))
-    assert [type(one) for one in found] == [EventInfo, TenantInfo]
+def test_a_refusal_is_the_error_of_its_status(short: Path) -> None:
+    """A problem document of RFC 9457 becomes an error with detail and remedy."""
+    body = b'{"detail": "no such agent", "remedy": "agentvault agents list"}'
+    head = f"HTTP/1.1 404 Not Found\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    thread = answer_once(short / "sock", head + body)
+    with pytest.raises(NotFoundError) as raised:
+        OperatorClient(short / "sock").call(STATUS)
+    thread.join()
+    assert raised.value.diagnosis() == "no such agent: agentvault agents list"
 
 
-def test_members_of_another_version_change_nothing() -> None:
-    """Unknown members are ignored; those that came after the first version may lack."""
-    whole = as_json(agent_info("agt_1", "payer"))
-    first = {
-        name: whole[name]
-        for name in (
-            *("id", "client_id", "name", "owner", "purpose", "status", "scopes"),
-            *("created_at", "last_seen_at", "counts"),
-        )
-    }
-    (found,) = read(("agent", {**first, "tokens": [], "colour": "blue"}))
-    assert isinstance(found, AgentInfo)
-    assert (found.name, found.upstream, found.live_tokens) == ("payer", (), 0)
+def test_a_broker_that_breaks_off_is_unreachable(short: Path) -> None:
+    """If the connection closes without an answer, the call raises; so `reachable` is
+    false."""
+    thread = answer_once(short / "sock", b"")
+    with pytest.raises(UnreachableError, match="broke off"):
+        OperatorClient(short / "sock").call(STATUS)
+    thread.join()
+    assert not OperatorClient(short / "sock").reachable()
 
 
-@pytest.mark.parametrize(
-    ("data", "said"),
-    [
-        ("{", "not JSON"),
-        ("[]", "of this version"),
-        ('{"seq": 1}', "of this version"),
-        ('{"detail": ' + '{"a": ' * 100_000, "not JSON"),
-    ],
-    ids=["cut off", "no object", "members lack", "deep"],
-)
-def test_data_that_is_none_is_told_in_words(data: str, said: str) -> None:
-    """A stream that makes no sense ends the link; it never ends the program."""
-    with pytest.raises(AgentVaultError, match=said):
-        read_events(Decoder().feed(f"event: audit\ndata: {data}\n\n".encode()))
+def test_a_socket_path_that_no_socket_can_have_is_refused(tmp_path: Path) -> None:
+    """A path beyond the kernel's limit is an error of the settings."""
+    with pytest.raises(SettingsError):
+        OperatorClient(tmp_path / ("x" * 120) / "sock")

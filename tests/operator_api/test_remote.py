@@ -32,7 +32,8 @@ from agentvault_tui.errors import (
 )
 from agentvault_tui.home import Home
 from agentvault_tui.operator_api import calls, holder
-from agentvault_tui.operator_api.client import AsyncOperatorClient, OperatorClient
+from agentvault_tui.operator_api.async_client import AsyncOperatorClient
+from agentvault_tui.operator_api.client import OperatorClient
 from agentvault_tui.operator_api.remote import BoundSession, RemoteBroker
 from agentvault_tui.operator_api.requests import RevokeRequest
 from agentvault_tui.operator_api.shapes import AgentInfo

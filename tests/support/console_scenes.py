@@ -17,7 +17,7 @@ from textual.pilot import Pilot
 
 from agentvault_tui.clock import Clock, iso
 from agentvault_tui.console.app import ConsoleApp, build
-from agentvault_tui.settings import ConsoleSettings, Settings
+from agentvault_tui.console_settings import ConsoleSettings
 
 HOSTILE = (
     "\x1b]52;c;ZXZpbA==\x07",
@@ -249,7 +249,7 @@ def console(
     return build(
         socket,
         read_only=False,
-        settings=Settings(console=ConsoleSettings(theme=theme, ascii=alphabet)),
+        settings=ConsoleSettings(theme=theme, ascii=alphabet),
         clock=clock or ManualClock(START),
         memory_folder=folder,
         config_folder=config,

@@ -13,8 +13,8 @@ from support.manual_clock import ManualClock
 from support.terminal import Terminal
 
 from agentvault_tui.console import run
+from agentvault_tui.console_settings import ConsoleSettings
 from agentvault_tui.home import Home
-from agentvault_tui.settings import Settings
 
 LEAVING = ("\x1b[?1049l", "\x1b[?25h", "\x1b[?2004l")
 CTRL_Q = "\x11"
@@ -37,7 +37,7 @@ def console(socket: str, folder: str, *words: str) -> None:
     code = run(
         Path(socket),
         read_only="read-only" in words,
-        settings=Settings.load(Home.locate(home)),
+        settings=ConsoleSettings.load(Home.locate(home)),
         memory_folder=home,
         config_folder=home,
         clock=ManualClock(datetime.now(UTC)) if "still" in words else None,

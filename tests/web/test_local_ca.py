@@ -17,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.manual_clock import ManualClock
 
+from agentvault_tui.console_settings import Switch
 from agentvault_tui.errors import ConflictError, SettingsError, UsageError
 from agentvault_tui.home import Home
 from agentvault_tui.origins import host_name
-from agentvault_tui.settings import BrokerSettings, Switch
+from agentvault_tui.settings import BrokerSettings
 from agentvault_tui.web import local_ca
 from agentvault_tui.web.local_ca import (
     CA_LIFE,

@@ -24,7 +24,7 @@ from agentvault_tui.console.desk import (
 from agentvault_tui.console.messages import ShowKeys, ShowStepUp
 from agentvault_tui.console.term.keyed import Keyed, key_label, moves
 from agentvault_tui.errors import AgentVaultError
-from agentvault_tui.operator_api.client import ChangeWaitsError
+from agentvault_tui.operator_api.answers import ChangeWaitsError
 from agentvault_tui.presenters import theme
 from agentvault_tui.presenters.lines import EMPTY, Pen, Piece, Row, cells
 from agentvault_tui.text import cell_width

@@ -18,9 +18,9 @@ from agentvault_tui.errors import AgentVaultError, NotFoundError, RefusedError
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.advice import AdviceInfo, AdviceList, AdviceQuery
 from agentvault_tui.operator_api.alerts import RetryAlertRequest
+from agentvault_tui.operator_api.async_client import AsyncOperatorClient
 from agentvault_tui.operator_api.calls import AnswerT, ApiCall
 from agentvault_tui.operator_api.changes import ChangeInfo
-from agentvault_tui.operator_api.client import AsyncOperatorClient
 from agentvault_tui.operator_api.history import (
     EventInfo,
     EventPageInfo,

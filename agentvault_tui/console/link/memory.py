@@ -17,8 +17,8 @@ from msgspec import Struct
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.errors import SettingsError
 from agentvault_tui.home import private_file, private_folder
+from agentvault_tui.operator_api.async_client import AsyncOperatorClient
 from agentvault_tui.operator_api.calls import AUDIT
-from agentvault_tui.operator_api.client import AsyncOperatorClient
 from agentvault_tui.operator_api.requests import AuditQuery
 
 if TYPE_CHECKING:

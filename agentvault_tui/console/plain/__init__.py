@@ -19,8 +19,8 @@ from agentvault_tui.console.link.memory import HeadStore
 from agentvault_tui.console.plain.session import PlainSession
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.saved import SavedFilters
+from agentvault_tui.console_settings import ConsoleSettings
 from agentvault_tui.presenters import glyphs
-from agentvault_tui.settings import Settings
 
 if TYPE_CHECKING:
     from agentvault_tui.operator_api.remote import BrokerAddress
@@ -30,7 +30,7 @@ def run(
     broker: BrokerAddress,
     *,
     read_only: bool,
-    settings: Settings,
+    settings: ConsoleSettings,
     broker_note: str = "",
     config_folder: Path | None = None,
     known_to: int = 0,
@@ -39,7 +39,7 @@ def run(
 
     Loosenings up to the event *known_to* are not announced.
     """
-    alphabet = glyphs.choose(settings.console.ascii, os.environ)
+    alphabet = glyphs.choose(settings.ascii, os.environ)
     mirror = Mirror(SystemClock(), ascii_only=alphabet.ascii_only)
     mirror.loosenings.known_to = known_to
     link = BrokerLink(mirror, broker, HeadStore(broker), read_only=read_only)
@@ -50,7 +50,7 @@ def run(
     plain = PlainSession(desk, sys.stdout)
     if desk.elsewhere:
         plain.say(f"Connected to {desk.elsewhere}.")
-    if label := mirror.intake.shown(settings.console.label, LABEL):
+    if label := mirror.intake.shown(settings.label, LABEL):
         plain.say(f"This vault is {label}.")
     if broker_note:
         plain.say(broker_note)

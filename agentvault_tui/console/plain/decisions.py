@@ -25,7 +25,7 @@ from agentvault_tui.console.plain.reads import (
 )
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.model import repeat_words
-from agentvault_tui.operator_api.client import ChangeWaitsError
+from agentvault_tui.operator_api.answers import ChangeWaitsError
 from agentvault_tui.presenters import revocations
 from agentvault_tui.presenters.records import StepUpRow
 from agentvault_tui.presenters.revocations import Revoked, caution

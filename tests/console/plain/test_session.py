@@ -22,8 +22,8 @@ from agentvault_tui.console.plain import sentences
 from agentvault_tui.console.plain.session import typed_lines
 from agentvault_tui.console.state.link_state import LinkState
 from agentvault_tui.errors import TenantUnreachableError
+from agentvault_tui.operator_api.answers import ChangeWaitsError
 from agentvault_tui.operator_api.changes import ChangeInfo
-from agentvault_tui.operator_api.client import ChangeWaitsError
 from agentvault_tui.presenters.records import RepeatRow, TreeRow
 from agentvault_tui.presenters.stepup_rows import PastDecisions, StepUpFacts
 from agentvault_tui.text import Shown
@@ -399,8 +399,8 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from agentvault_tui.console import plain
-from agentvault_tui.settings import Settings
-sys.exit(plain.run(Path(sys.argv[1]), read_only=False, settings=Settings()))
+from agentvault_tui.console_settings import ConsoleSettings
+sys.exit(plain.run(Path(sys.argv[1]), read_only=False, settings=ConsoleSettings()))
 """
 
 

@@ -19,7 +19,7 @@ from agentvault_tui.console.screens.watch import Watch
 from agentvault_tui.console.state.feed import EventWindow
 from agentvault_tui.console.state.link_state import LinkState
 from agentvault_tui.console.state.mirror import Mirror
-from agentvault_tui.settings import ConsoleSettings, Settings
+from agentvault_tui.console_settings import ConsoleSettings
 
 SECONDS = 30
 
@@ -188,7 +188,7 @@ def test_nothing_animates_over_ssh(
     app = build(
         tmp_path / "s.sock",
         read_only=False,
-        settings=Settings(console=ConsoleSettings(link=link)),
+        settings=ConsoleSettings(link=link),
         clock=ManualClock(START),
         memory_folder=tmp_path,
         environ=environ,

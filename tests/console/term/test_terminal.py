@@ -28,8 +28,8 @@ from agentvault_tui.clock import iso
 from agentvault_tui.console import run
 from agentvault_tui.console.app import ConsoleApp
 from agentvault_tui.console.term.terminal import TerminalWriter, WakingEvent
+from agentvault_tui.console_settings import ConsoleSettings
 from agentvault_tui.home import Home
-from agentvault_tui.settings import Settings
 
 _CSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _POINTER = "\x1b]22;default\x07"
@@ -407,7 +407,7 @@ def test_a_crash_exits_non_zero(
 ) -> None:
     """A console that ends without having been left has failed, also for scripts."""
     monkeypatch.setattr(ConsoleApp, "run", lambda *_, **__: None)
-    settings = Settings.load(Home.locate(tmp_path))
+    settings = ConsoleSettings.load(Home.locate(tmp_path))
     try:
         ended = run(fake.socket, read_only=True, settings=settings)
     finally:
