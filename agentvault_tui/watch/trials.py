@@ -187,8 +187,7 @@ class Trials:
             await change_scopes(broker, taken.info.agent_id, again, _NONE, operator)
         elif change.revoke:
             await restore_agent(broker, taken.info.agent_id, operator)
-        elif rule := broker.policy.rule(f"advice:{advice_id}"):
-            text = broker.policy.text.replace(rule.source, "", 1).rstrip() + "\n"
+        elif (text := self.without_rule(advice_id)) is not None:
             reason = f"advice {advice_id} given back"
             await apply_policy(broker, {"policy": text}, operator, None, reason)
         if rider is not None and rider.done is not None:
@@ -201,6 +200,13 @@ class Trials:
             if event.type is EventType.ADVICE_GIVEN_BACK:
                 self._learn(event)
         return self._info(self._taken[advice_id])
+
+    def without_rule(self, advice_id: str) -> str | None:
+        """Return the policy without the rule of *advice_id*; None: it has none."""
+        policy = self._broker.policy
+        if (rule := policy.rule(f"advice:{advice_id}")) is None:
+            return None
+        return policy.text.replace(rule.source, "", 1).rstrip() + "\n"
 
     async def dismiss(self, info: AdviceInfo, operator: Actor) -> AdviceInfo:
         """Leave it as it is, until it is used and then unused again.

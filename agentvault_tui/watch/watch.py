@@ -23,10 +23,11 @@ from agentvault_tui.broker.operators_api.wire import (
     route,
 )
 from agentvault_tui.broker.policy_files import read_texts
+from agentvault_tui.broker.riders import policy_changes
 from agentvault_tui.broker.secret_uses import OpenSecret
 from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.errors import NotFoundError
-from agentvault_tui.model import Actor, Event
+from agentvault_tui.model import Actor, ChangedText, Event
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.advice import (
     AdviceInfo,
@@ -222,7 +223,13 @@ def _give_back_route(broker: Broker, authority: Authority, trials: Trials) -> Ro
             subjects += ["policy"] if taken.change.rule else []
             kinds = ("policy",) if taken.change.rule else ("agents",)
             details = {"agent": taken.agent_id, **to_builtins(taken.change)}
-            wanted = Wanted(kinds, summary, about, (*subjects,), details=details)
+            texts = list[ChangedText]()
+            if (text := trials.without_rule(advice_id)) is not None:
+                # The rule as it is now, which need not be the advised one.
+                now = broker.policy.texts
+                texts = policy_changes(now, now._replace(policy=text))
+            shown = (*subjects,), (*texts,), details
+            wanted = Wanted(kinds, summary, about, *shown)
         elif await authority.by_factor(operator_of(request)):
             await authority.actor(operator_of(request), Need.GIVE, about)
             raise NotFoundError(f"nothing was taken away by {about}")

@@ -138,6 +138,10 @@ def _registering(broker: Broker, authority: Authority) -> list[Route]:
     ) -> shapes.NewAgentInfo:
         if not how.loosens:
             check_unclaimed(broker, wanted.name)
+            if _gives(new_agent(broker, wanted)):
+                raise ConflictError(
+                    "its template was given something meanwhile", "register it again"
+                )
         registered = await register(broker, wanted, operator, confirmed=how.loosens)
         return agent_info(
             registered.agent, broker.registry, client_secret=registered.client_secret
@@ -151,9 +155,8 @@ def _registering(broker: Broker, authority: Authority) -> list[Route]:
         if await authority.by_factor(operator_of(request)):
             new = new_agent(broker, body)  # what cannot be is refused at once
             check_scopes(broker, (*new.scopes, *new.serves))
-            loosens = new.scopes or new.delegates or new.resource_server
             wanted = Wanted(
-                ("agents",) if loosens else (),
+                ("agents",) if _gives(new) else (),
                 f"register the agent {name}",
                 wanted.about,
                 (f"name:{body.name}", *_template_of(body)),
@@ -177,6 +180,11 @@ def _registering(broker: Broker, authority: Authority) -> list[Route]:
     adding = Loosening(authority, calls.REGISTER, asks.AgentRequest, do_add)
     renewing = Loosening(authority, calls.NEW_SECRET, asks.NewSecretRequest, do_renew)
     return [route(calls.REGISTER, add), route(calls.NEW_SECRET, secret)]
+
+
+def _gives(new: Agent) -> bool:
+    """Check whether a new agent may do anything from its registration on."""
+    return bool(new.scopes or new.delegates or new.resource_server)
 
 
 def _described(new: Agent) -> dict[str, object]:

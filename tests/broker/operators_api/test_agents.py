@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from support.loosenings import opened, signed_in
 
 from agentvault_tui.broker.operators_api import agents
 from agentvault_tui.broker.usecases.delegate import change_delegates
+from agentvault_tui.broker.usecases.scopes import change_scopes
 
 SCOPES = frozenset({"read:calendar", "write:calendar"})
 
@@ -35,3 +37,27 @@ async def test_taking_a_delegation_gives_nothing_that_others_took_meanwhile(
         assert refused.status_code == 409, refused.text
         assert "meanwhile" in refused.json()["detail"]
         assert broker.registry.agent(first.id).may_pass_on(second.id) == frozenset()
+
+
+async def test_an_agent_gets_nothing_that_its_template_was_given_meanwhile(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator elsewhere registers agents without scopes alone."""
+    template = await bench.agent("plan", template=True)
+    nothing, scopes = frozenset[str](), frozenset(template.scopes)
+    await change_scopes(bench.broker, template.id, nothing, scopes, OPERATOR)
+    bare = bench.broker.registry.agent(template.id)
+    check = agents.check_unclaimed
+
+    def late(*name: Any) -> None:
+        check(*name)
+        bench.broker.registry.put_agent(replace(bare, scopes=("read:calendar",)))
+
+    monkeypatch.setattr(agents, "check_unclaimed", late)
+    async with opened(bench) as stand:
+        operator = await signed_in(stand, "operator")
+        asked = {"name": "made", "from": template.id}
+        refused = await operator.post("/api/agents", **asked)
+        assert refused.status_code == 409, refused.text
+        assert "meanwhile" in refused.json()["detail"]
+    assert [one.name for one in bench.broker.registry.agents()] == ["plan"]

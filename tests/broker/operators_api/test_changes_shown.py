@@ -13,23 +13,34 @@ from typing import Any
 import pytest
 from auth0_double.running import TenantThread
 from msgspec.structs import fields
-from support.bench import Bench
+from support.bench import OPERATOR, Bench
 from support.elsewhere import Elsewhere, Stand
-from support.loosenings import HOOK, MILD, SERVICE, opened, signed_in, waits
+from support.loosenings import (
+    HOOK,
+    MILD,
+    SERVICE,
+    approve,
+    opened,
+    signed_in,
+    waits,
+)
 from support.manual_clock import ManualClock
 from support.phone import Phone, public_address
 
 from agentvault_tui.broker.secret_uses import SecretUse
+from agentvault_tui.broker.usecases.policy_apply import apply_policy
 from agentvault_tui.broker.usecases.stepup_end import expire_due
 from agentvault_tui.clock import iso
 from agentvault_tui.home import Home
 from agentvault_tui.model import sha256_hex
 from agentvault_tui.operator_api import calls
+from agentvault_tui.operator_api.advice import AdviceEvidence, AdviceInfo, AdvisedChange
 from agentvault_tui.operator_api.calls import CALLS, Access
 from agentvault_tui.operator_api.files import AgentEntry
 from agentvault_tui.policy import shipped_policy
 from agentvault_tui.settings import IssuerSettings, Settings, TenantSettings
 from agentvault_tui.text import in_full
+from agentvault_tui.watch.watch import LedgerWatch
 from agentvault_tui.web.local_ca import CaFiles, renew
 
 KEY = f'{{"crv":"Ed25519","kty":"OKP","x":"{"A" * 43}"}}'
@@ -345,3 +356,33 @@ async def test_authorities_of_an_applied_service_are_part_of_the_change(
     await expire_due(stand.bench.broker)
     shown = (await approver.get(f"/api/changes/{change['id']}")).json()
     assert shown["status"] == "cancelled"
+
+
+async def test_a_rule_that_is_given_back_is_shown_as_it_is_now(bench: Bench) -> None:
+    """An advised rule is removed by its id, whatever it says by then."""
+    bench.broker.watch = watch = LedgerWatch(bench.broker, lambda _: None)  # type: ignore[arg-type,return-value]
+    rule = (
+        '@id("advice:adv_1") @why("Unused.")\n'
+        'forbid (principal, action == Action::"send:email", resource);'
+    )
+    info = AdviceInfo(
+        id="adv_1",
+        kind="unused_scope",
+        agent_id="",
+        scope="send:email",
+        evidence=AdviceEvidence(since="", until=""),
+        change=AdvisedChange(rule=rule),
+    )
+    async with opened(bench) as stand:
+        approver = await signed_in(stand, "approver")
+        await watch._trials.apply(info, OPERATOR, 3600)
+        other = rule.replace("send:email", "send:payment")
+        text = bench.broker.policy.text.replace(rule, other)
+        await apply_policy(bench.broker, {"policy": text}, OPERATOR, None, "")
+        change = await waits(await approver.post("/api/advice/adv_1/give-back"))
+        (shown,) = change["texts"]
+        assert shown["name"] == "policy.cedar"
+        assert '-forbid (principal, action == Action::"send:payment"' in shown["diff"]
+        assert (await approve(stand, approver, change))["status"] == "applied"
+    assert "advice:adv_1" not in bench.broker.policy.text
+    await watch.aclose()
