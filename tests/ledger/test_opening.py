@@ -66,7 +66,7 @@ async def test_an_open_that_fails_late_leaves_no_thread_and_no_lock(
         with pytest.raises(RuntimeError):
             await Ledger.open(home, clock=clock)
     for thread in set(threading.enumerate()) - before:
-        if not thread.name.startswith("asyncio_"):  # the loop's own
+        if not thread.name.startswith("uvloop"):  # the loop's own
             thread.join(10)
             assert not thread.is_alive()
     await fill(home, clock)
