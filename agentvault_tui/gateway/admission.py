@@ -493,6 +493,7 @@ class Admission:
         if (
             stepup is None
             or stepup.agent_id != agent.id
+            or stepup.chain != call.caller.token.chain
             or stepup.request_json is None
             or stepup.evaluation
         ):

@@ -70,7 +70,12 @@ class AnswerUrls:
         return [(name, self._value(name, value)) for name, value in headers]
 
     def check_redirect(
-        self, status: int, headers: list[Header], leads_away: Callable[[str, int], bool]
+        self,
+        status: int,
+        headers: list[Header],
+        leads_away: Callable[[str, int], bool],
+        *,
+        reads: bool,
     ) -> None:
         """Refuse an answer that sends a client of the forward proxy to another service.
 
@@ -81,6 +86,8 @@ class AnswerUrls:
             status: of the answer.
             headers: of the answer.
             leads_away: tells whether another service is at a host and port.
+            reads: whether the request only reads: then it may be redirected to another
+                port of its host, such as that of https.
 
         Raises:
             UpstreamError: 502.
@@ -98,6 +105,8 @@ class AnswerUrls:
             parts = None if url is None else self._resolve(url)
             if isinstance(parts, SplitResult):
                 origin = ServerOrigin.of(parts)
+                if reads and origin.host == self._origin.host:
+                    continue
                 if leads_away(origin.host, origin.port):
                     text = "the service's answer leads to another service: ask there"
                     raise UpstreamError(502, "upstream_reset", text)

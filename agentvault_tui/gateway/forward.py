@@ -435,9 +435,9 @@ class Forwarder:
             urls = AnswerUrls(service, outgoing.target, parsed.own or frozenset())
             if parsed.own is not None:
                 answer.headers = urls.rewrite(answer.headers)
-            elif call.method not in READS:
-                away = parsed.leads_away
-                urls.check_redirect(answer.status, answer.headers, away)
+            else:
+                away, reads = parsed.leads_away, call.method in READS
+                urls.check_redirect(answer.status, answer.headers, away, reads=reads)
             await self._admission.step()
             call.status, call.state = answer.status, "streaming"
             relayed = Relayed(call, answer, outgoing, body, self._over, pace)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from support.bench import OPERATOR
-from support.call_kit import BEARER, ROUTES, bearer
+from support.call_kit import BEARER, OCTETS, ROUTES, bearer
 from support.gateway_stand import Received, Stand, endless, operators_http
 from support.patience import PATIENT
 from support.stepups import details_of
@@ -202,3 +202,25 @@ async def test_step_ups_and_cool_downs_of_a_passed_on_token_are_its_chains(
         assert cooldowns.remaining(pair.second.id) == 0
         (waits,) = after.broker.stepups.open()
         assert (waits.id, waits.chain) == (held.stepup.id, ())
+
+
+async def test_a_passed_on_token_spends_no_approval_of_its_holder(
+    stand: Stand, pair: Pair
+) -> None:
+    """The delegator has that token too, and does not ask as its holder."""
+    broker = stand.bench.broker
+    stand.bench.home.policy_file.write_text(
+        shipped_policy() + ASK.replace('&& context.resource like "calendar:*"', "")
+    )
+    await reload_policy(broker)
+    own = bearer(await stand.token(pair.second, "write:calendar"))
+    put = {"content": b"whole", "headers": own | OCTETS | {"Prefer": "respond-async"}}
+    asked = await stand.client.put("/gw/api/upload/1", **put)
+    stepup_id = asked.json()["auth_req_id"]
+    await stand.approve(stepup_id)
+    other = bearer(await pair.token(), **{"AgentVault-Request": stepup_id})
+    reply = await stand.client.get("/gw/api/events/e1", headers=other)
+    assert reply.json()["reason"] == "unknown_request"
+    put["headers"]["AgentVault-Request"] = stepup_id
+    reply = await stand.client.put("/gw/api/upload/1", **put)
+    assert reply.status_code == 200

@@ -275,10 +275,15 @@ async def test_a_request_to_the_broker_by_its_proxy_has_its_clients_address(
 
 @pytest.mark.parametrize("method", [b"POST", b"GET"])
 @pytest.mark.parametrize("status", [b"307", b"303", b"201"])
-async def test_no_service_redirects_a_write_to_another_service(
+async def test_no_service_redirects_a_request_to_another_service(
     proxied: Proxied, method: bytes, status: bytes
 ) -> None:
-    """The proxy's password goes along, so AgentVault would attach that credential."""
+    """The proxy's password goes along, so AgentVault would attach that credential.
+
+    A read may be redirected to another port of its host.
+    """
+    same = proxied.at.partition(":")[0]
+    await proxied.stand.service(name="other", origin=f"http://{same}:8080")
     to = [b""]
 
     async def redirect(_: Received, writer: asyncio.StreamWriter) -> None:
@@ -290,12 +295,13 @@ async def test_no_service_redirects_a_write_to_another_service(
     away = [b"http://127.0.0.1:%d/pay/mallory" % one for one in ports]
     for to[0], stays in (
         *((one, False) for one in (*away, away[0].replace(b"http:", b""))),
+        (f"http://{same}:8080/pay/mallory".encode(), method == b"GET"),
         *((one, True) for one in (b"/other", b"https://elsewhere.test/x")),
         (f"https://{proxied.at}/other".encode(), True),
     ):
         length = b"Content-Length: 0\r\n" if method == b"POST" else b""
         reply = await proxied.ask(get(more=length).replace(b"GET", method, 1))
-        passes = stays or method == b"GET" or status == b"201"
+        passes = stays or status == b"201"
         assert reply.startswith(b"HTTP/1.1 " + (status if passes else b"502")), reply
         assert (to[0] in reply) is passes
 

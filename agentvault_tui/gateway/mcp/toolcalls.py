@@ -234,6 +234,7 @@ class McpCalls:
         for stepup in broker.stepups.approved(call.caller.agent.id):
             if (
                 stepup.request_json == described
+                and stepup.chain == call.caller.token.chain
                 and stepup.action == call.action.action
                 and broker.registry.elevated(stepup.id)
             ):
