@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from agentvault_tui.errors import SettingsError
-from agentvault_tui.model.stepup import CHANGE_KINDS
+from agentvault_tui.model.waiting import CHANGE_KINDS
 from agentvault_tui.text import visible
 
 _Risk = Literal["low", "medium", "high"]

@@ -1,13 +1,8 @@
 """The data types that all rooms share: frozen, without I/O, standard library only."""
 
-from agentvault_tui.model.account import Account, IssuedProviderToken, Lease
-from agentvault_tui.model.agent import (
-    Agent,
-    AgentCounts,
-    AgentStatus,
-    Credential,
-    Delegate,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
 from agentvault_tui.model.decision import (
     DETAIL_TYPE,
     Action,
@@ -39,21 +34,33 @@ from agentvault_tui.model.ids import (
     sha256_hex,
 )
 from agentvault_tui.model.money import Money
-from agentvault_tui.model.stepup import (
+from agentvault_tui.model.waiting import (
     CHANGE_ID,
     CHANGE_KINDS,
-    ChangedText,
-    DeviceCode,
-    Evidence,
     ParameterBound,
     Repeat,
-    StepUp,
     StepUpStatus,
-    WaitingChange,
-    fingerprint,
     repeat_words,
 )
-from agentvault_tui.model.token import Token, TokenKind
+
+if TYPE_CHECKING:
+    from agentvault_tui.model.account import Account, IssuedProviderToken, Lease
+    from agentvault_tui.model.agent import (
+        Agent,
+        AgentCounts,
+        AgentStatus,
+        Credential,
+        Delegate,
+    )
+    from agentvault_tui.model.stepup import (
+        ChangedText,
+        DeviceCode,
+        Evidence,
+        StepUp,
+        WaitingChange,
+        fingerprint,
+    )
+    from agentvault_tui.model.token import Token, TokenKind
 
 __all__ = [
     "CALL_TYPES",
@@ -104,3 +111,22 @@ __all__ = [
     "repeat_words",
     "sha256_hex",
 ]
+
+_STATE: Final = {
+    "account": ("Account", "IssuedProviderToken", "Lease"),
+    "agent": ("Agent", "AgentCounts", "AgentStatus", "Credential", "Delegate"),
+    "stepup": (
+        *("ChangedText", "DeviceCode", "Evidence", "StepUp", "WaitingChange"),
+        "fingerprint",
+    ),
+    "token": ("Token", "TokenKind"),
+}
+"""The broker's own state, by module: a console and most commands open without it."""
+
+
+def __getattr__(name: str) -> object:
+    """Import a type of `_STATE` where it is first used (PEP 562)."""
+    for module, names in _STATE.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

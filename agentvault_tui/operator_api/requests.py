@@ -15,7 +15,7 @@ from agentvault_tui.model import (
     Repeat,
     StepUpStatus,
 )
-from agentvault_tui.model.stepup import BOUNDED
+from agentvault_tui.model.waiting import BOUNDED
 from agentvault_tui.operator_api.shapes import Json, Moment, WireShape
 
 Word = Annotated[str, Meta(min_length=1, max_length=4000)]

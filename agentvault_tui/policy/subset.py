@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from agentvault_tui.model import Action
-from agentvault_tui.model.stepup import BOUNDED
+from agentvault_tui.model.waiting import BOUNDED
 from agentvault_tui.policy.facts import Facts, derive
 from agentvault_tui.policy.resources import canonical
 

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from agentvault_tui.model.stepup import UNSEEN_PARTS
+from agentvault_tui.model.waiting import UNSEEN_PARTS
 from agentvault_tui.presenters import stepups
 from agentvault_tui.presenters.change_lines import NO_LINES, ShownLines, line_rows
 from agentvault_tui.presenters.lines import EMPTY, LABEL, Pen, Piece, Row, wrap

@@ -21,7 +21,7 @@ from agentvault_tui.model import (
     limits_nothing,
     repeat_words,
 )
-from agentvault_tui.model.stepup import BOUNDED
+from agentvault_tui.model.waiting import BOUNDED
 from agentvault_tui.text import visible
 
 TYPE: Final = "agentvault:stepup"

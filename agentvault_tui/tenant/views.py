@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from agentvault_tui.clock import iso
 from agentvault_tui.headline import headline, wish
-from agentvault_tui.model.stepup import UNSEEN_PARTS
+from agentvault_tui.model.waiting import UNSEEN_PARTS
 from agentvault_tui.tenant.codes import StoredDeviceCode
 from agentvault_tui.tenant.details import (
     PageBody,

@@ -31,7 +31,7 @@ from agentvault_tui.model import (
     EventType,
     Outcome,
 )
-from agentvault_tui.model.stepup import BOUNDED
+from agentvault_tui.model.waiting import BOUNDED
 from agentvault_tui.operator_api.advice import (
     AdviceEvidence,
     AdviceInfo,

@@ -33,7 +33,7 @@ from agentvault_tui.gateway.body import HeldBodies
 from agentvault_tui.held_body import HeldRequestInfo
 from agentvault_tui.home import Home
 from agentvault_tui.model import Action, EventType, StepUp
-from agentvault_tui.model.stepup import UNSEEN_PARTS
+from agentvault_tui.model.waiting import UNSEEN_PARTS
 from agentvault_tui.operator_api.codec import decode
 from agentvault_tui.operator_api.gateway import HeldBody
 from agentvault_tui.operator_api.shapes import StepUpInfo

@@ -33,7 +33,7 @@ from agentvault_tui.model import (
     Verdict,
     other_details,
 )
-from agentvault_tui.model.stepup import BOUNDED
+from agentvault_tui.model.waiting import BOUNDED
 from agentvault_tui.policy.facts import derive
 from agentvault_tui.policy.subset import same, same_details
 
