@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from agentvault_tui.broker.audience import hosts_of
 from agentvault_tui.broker.authority import Authority
 from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut
 from agentvault_tui.broker.riders import riding
+from agentvault_tui.broker.team_authorities import TeamAuthorities
 from agentvault_tui.broker.team_copies import put
 from agentvault_tui.broker.team_files import file_draft
 from agentvault_tui.errors import LedgerError
@@ -125,6 +127,7 @@ class Gateway:
         self._folders: tuple[ConfigFolder[Any], ...]
         self._folders = self.services, self.tools, self.mcp_servers
         self._edits = FileEdits(broker, self._folders, self.look)
+        self._authorities = TeamAuthorities(broker, "services")
         self.admission.readings += self._readings()
         self._catalogue = broker.policy.catalogue.version
         self._reported: list[str] = []
@@ -405,7 +408,10 @@ class Gateway:
     async def _record(self) -> None:
         """Record which files are in effect now and were not, over restarts too."""
         if self.broker.files is not None:
-            return  # whoever changed one has recorded it
+            # Whoever changed one has recorded it, but for this machine's authorities.
+            folders = (folder.texts().items() for folder in self._folders)
+            await self._authorities.look(dict(chain.from_iterable(folders)))
+            return
         recorded: dict[str, str] = json.loads(self.broker.kept.get(RECORDED, "{}"))
         await self._edits.ask()
         held = {path for folder in self._folders for path in folder.held}

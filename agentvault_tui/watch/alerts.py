@@ -23,6 +23,7 @@ from agentvault_tui.broker.riders import riding, text_change
 from agentvault_tui.broker.secret_uses import OpenSecret, SecretUse
 from agentvault_tui.broker.socket_factor import asks_factor
 from agentvault_tui.broker.team import while_working
+from agentvault_tui.broker.team_authorities import TeamAuthorities
 from agentvault_tui.broker.team_files import Loosens, file_draft
 from agentvault_tui.broker.usecases.changes import Asker, Wanted, ask
 from agentvault_tui.clock import Clock, iso
@@ -99,6 +100,7 @@ class Alerts:
         self.file = AlertsFile()
         self._secret = secret
         self._chain = Chain(broker)
+        self._authorities = TeamAuthorities(broker, "alerts")
         self._seen: tuple[object, ...] | None = None
         self._named: tuple[Path, ...] = ()
         """Each ``ca_file`` that the file names."""
@@ -250,7 +252,9 @@ class Alerts:
         if self.broker.files is not None:
             # Whoever changed it has recorded it.
             self.file = AlertsFile()  # the one before is in force nowhere else
-            self.file = parse_alerts(self._source(), self.broker.home)
+            source = self._source()
+            self.file = parse_alerts(source, self.broker.home)
+            await self._authorities.look({self._path.name: source})
             return
         try:
             text = self._source()
