@@ -32,6 +32,7 @@ from agentvault_tui.broker.operators_api.wire import (
 from agentvault_tui.broker.riders import Rider, record_of
 from agentvault_tui.broker.shapes import change_info
 from agentvault_tui.broker.shown_texts import shown_request
+from agentvault_tui.broker.usecases.change_basis import basis
 from agentvault_tui.broker.usecases.changes import (
     Asker,
     Wanted,
@@ -136,6 +137,8 @@ class Loosening(Generic[BodyT, AnswerT]):
             actor = await authority.actor(seat, least, about)
             done = await self.perform(body, actor, How(path, False, actor))
             return await answer_in_parts(request, done, self.call.status)
+        # Before others have their turn: the approver is shown what was judged.
+        wanted = replace(wanted, basis=basis(authority.broker, wanted.subjects))
         by_factor = await authority.by_factor(seat) and not (
             exempt and not authority.is_elsewhere(seat)
         )

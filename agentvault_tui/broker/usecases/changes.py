@@ -97,6 +97,8 @@ class Wanted:
     """The other facts for the decision; no secret."""
     reason: str = ""
     """Why, in the operator's words."""
+    basis: str = ""
+    """Of its subjects when it was judged; empty: as they are when it is asked for."""
 
 
 def shown_digest(wanted: Wanted) -> str:
@@ -145,6 +147,8 @@ async def ask(
         ConflictError: too many wait.
         SealedError: the key that the request is encrypted under is not here.
     """
+    # What is changed while others have their turn is not what is shown.
+    wanted = replace(wanted, basis=wanted.basis or basis(broker, wanted.subjects))
     # In a thread: of hundreds of agents it takes 0.1 s.
     stepup = await asyncio.to_thread(_new, broker, call, request, wanted, asker)
     waiting = [one for one in broker.stepups.open(AgentId("")) if one.change]
@@ -233,7 +237,7 @@ def _new(
         rule=RULE,
         why=wanted.summary,
         risk=Risk.HIGH,
-        policy_version=basis(broker, wanted.subjects),
+        policy_version=wanted.basis,
         nonce=new_secret("n"),
         digest="",
         decision_id=DecisionId(new_id("dec")),

@@ -7,11 +7,22 @@ from collections.abc import AsyncIterator
 import pytest
 from support.bench import OPERATOR, Bench
 from support.elsewhere import Stand
-from support.loosenings import HOOK, SERVICE, approve, opened, signed_in, waits
+from support.loosenings import (
+    HOOK,
+    MILD,
+    SERVICE,
+    approve,
+    opened,
+    signed_in,
+    waits,
+)
 
+from agentvault_tui.broker.authority import Authority
+from agentvault_tui.broker.usecases.policy_apply import apply_policy
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup import offer
+from agentvault_tui.model import Actor
 from agentvault_tui.policy import shipped_policy
 
 FORBID = '@id("x") @why("y") forbid (principal, action, resource);\n'
@@ -133,3 +144,25 @@ async def test_a_change_that_is_carried_out_just_now_is_not_outdated(
     broker.stepups.deciding.discard(stepup.id)
     await offer(broker, stepup)
     assert broker.stepups.get(stepup.id).status == "cancelled"
+
+
+async def test_a_rule_that_is_added_while_a_change_is_asked_for_outdates_it(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lines were compared with the policy before, so that it would go unseen."""
+    bench = stand.bench
+    approver = await signed_in(stand, "approver")
+    found, texts = Authority.by_factor, {"policy": f"{shipped_policy()}{FORBID}"}
+
+    async def late(authority: Authority, operator: Actor) -> bool:
+        await apply_policy(bench.broker, texts, OPERATOR, None, "an incident")
+        return await found(authority, operator)
+
+    monkeypatch.setattr(Authority, "by_factor", late)
+    wider = f"{shipped_policy()}{MILD}"
+    change = await waits(await approver.post("/api/policy/apply", policy=wider))
+    (shown,) = change["texts"]
+    assert "-forbid" not in shown["diff"]
+    now = (await approver.get(f"/api/changes/{change['id']}")).json()
+    assert (now["status"], "meanwhile" in now["problem"]) == ("cancelled", True)
+    assert bench.broker.policy.rule("x") is not None
