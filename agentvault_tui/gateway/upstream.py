@@ -281,8 +281,8 @@ class Upstream:
         """
         self.service = service
         self._bounds = bounds
+        self.pace = pace
         self._idle = idle or IdleConnections()
-        self._pace = pace
         # Reading the system's authorities takes 35 ms: not for a service on http.
         secure = service.origin.scheme == "https" or service.authorities
         self._trust = trust(service.authorities) if secure else None
@@ -357,10 +357,10 @@ class Upstream:
             connection.send(outgoing.target, headers, outgoing.body, outgoing.length)
             await connection.answered()
             needles = outgoing.echo.needles
-            await search_headers(connection.headers, needles, self._pace)
-            answer = Answer(connection, outgoing, self._done, self._pace)
+            await search_headers(connection.headers, needles, self.pace)
+            answer = Answer(connection, outgoing, self._done, self.pace)
             if (width := _width_packed(connection, outgoing)) is not None:
-                answer.packed = PackedEcho(needles, width, self._pace)
+                answer.packed = PackedEcho(needles, width, self.pace)
         except BaseException as error:
             connection.abort()
             outgoing.connection = None

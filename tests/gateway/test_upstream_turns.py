@@ -199,6 +199,8 @@ OTHERS = {
     "tiny events": TINY * 100_000 + b"%%%d",
     "empty lines": b"data:\n\n" + b"\n" * 900_000 + b"%%%d",
     "brief messages": b"data:{}\n\n" * 100_000 + b"%%%d",
+    "comments": b":\n" * 400_000 + b"%%%d",
+    "answers to others": b'data:{"result":1}\n\n' * 40_000 + b"%%%d",
     "progress": b'data:{"method":"notifications/progress","params":{%b}}\n\n' % MANY
     + b"%%%d",
 }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Final
 
 from msgspec import Raw
@@ -29,11 +29,14 @@ from agentvault_tui.model import AgentId
 from agentvault_tui.web.reply import encode_header
 from agentvault_tui.web.service_connection import UpstreamError
 
+Pace = Callable[[], Awaitable[None]]
+"""Waits for a turn in which no other stream's events are read."""
 _PIECE: Final = 65_536
 _TURN_S: Final = 0.001
 """Seconds of one turn of the event loop for the events of a stream."""
+_USED: Final = frozenset({"method", "result", "error"})
 _MOST_USELESS: Final = 10_000
-"""Events of a stream that are no message, such as comments against time limits."""
+"""Events of a stream that are no message, and comments against time limits."""
 
 
 class RefusedByServerError(UpstreamError):
@@ -153,7 +156,7 @@ async def post(upstream: Upstream, posted: Posted, events: ServerEvents) -> Serv
     )
     answer = await upstream.send(outgoing)
     try:
-        return await _read(answer, events, posted)
+        return await _read(answer, events, posted, upstream.pace)
     finally:
         answer.close()
 
@@ -162,7 +165,9 @@ def _has_session(posted: Posted) -> bool:
     return any(name == "Mcp-Session-Id" for name, _ in posted.headers)
 
 
-async def _read(answer: Answer, events: ServerEvents, posted: Posted) -> ServerReply:
+async def _read(
+    answer: Answer, events: ServerEvents, posted: Posted, pace: Pace
+) -> ServerReply:
     headers = dict(answer.headers)
     session = headers.get(b"mcp-session-id")
     name = session.decode("latin-1") if session else None
@@ -178,18 +183,18 @@ async def _read(answer: Answer, events: ServerEvents, posted: Posted) -> ServerR
             "the server does not accept the gateway's credential: an operator has to"
             " look",
         )
-    envelope = await _answered(answer, kind, events, posted)
+    envelope = await _answered(answer, kind, events, posted, pace)
     if envelope is None:
         raise _rubbish(answer.status)
     return ServerReply(envelope, answer.status, name, answer.bytes_in)
 
 
 async def _answered(
-    answer: Answer, kind: bytes, events: ServerEvents, posted: Posted
+    answer: Answer, kind: bytes, events: ServerEvents, posted: Posted, pace: Pace
 ) -> Envelope | None:
     """Return the message that answers, of a stream or of a body of JSON."""
     if kind == b"text/event-stream":
-        async with aclosing(_events(answer, posted)) as messages:
+        async with aclosing(_events(answer, posted, pace)) as messages:
             async for one in messages:
                 if _answers(one, posted):
                     return one
@@ -222,11 +227,12 @@ def _answers(envelope: Envelope, posted: Posted) -> bool:
     return "id" in envelope and number_of(envelope, "id") == posted.id
 
 
-async def _events(answer: Answer, posted: Posted) -> AsyncGenerator[Envelope, None]:
+async def _events(
+    answer: Answer, posted: Posted, pace: Pace
+) -> AsyncGenerator[Envelope, None]:
     """Yield the messages of a stream of server-sent events (HTML, section 9.2)."""
     left, data, useless = b"", bytearray(), 0
-    loop = asyncio.get_running_loop()
-    began = loop.time()
+    began = perf_counter()
 
     def lines(text: bytes) -> list[bytes]:
         nonlocal left
@@ -241,19 +247,20 @@ async def _events(answer: Answer, posted: Posted) -> AsyncGenerator[Envelope, No
         if len(left) + len(chunk) + len(data) > posted.max_answer:
             raise _too_long(answer.status, posted)
         for line in lines(left + chunk):
-            if loop.time() - began > _TURN_S:
-                await asyncio.sleep(0)
-                began = loop.time()
-            if not line:
-                one = _message(bytes(data)) if data.lstrip().startswith(b"{") else None
-                useless += one is None
-                if useless > _MOST_USELESS:
-                    raise _rubbish(answer.status)
+            if perf_counter() - began > _TURN_S:
+                await pace()
+                began = perf_counter()
+            if line.startswith(b"data:"):
+                data += line.removeprefix(b"data:").removeprefix(b" ") + b"\n"
+            elif not line:
+                one = _message(bytes(data))
+                useless += one is None or one.keys().isdisjoint(_USED)
                 if one is not None:
                     yield one
                 data = bytearray()
-            elif line.startswith(b"data:"):
-                data += line.removeprefix(b"data:").removeprefix(b" ") + b"\n"
+            useless += line.startswith(b":")
+            if useless > _MOST_USELESS:
+                raise _rubbish(answer.status)
 
 
 async def _with_end(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -263,6 +270,8 @@ async def _with_end(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def _message(text: bytes) -> Envelope | None:
+    if not text.lstrip().startswith(b"{"):
+        return None
     try:
         return read_envelope(one_line(text.strip()))
     except ValueError:

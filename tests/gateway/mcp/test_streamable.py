@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,11 +24,14 @@ from support.mcp_stand import (
     messages,
 )
 from support.patience import PATIENT
+from support.short_turns import short_turns
 
 from agentvault_tui.broker.usecases.delegate import change_delegates
 from agentvault_tui.broker.usecases.revoke import revoke_agent
+from agentvault_tui.gateway.echo import next_turn
 from agentvault_tui.gateway.mcp.streamable import _events
 from agentvault_tui.settings import ConnectionSettings
+from agentvault_tui.web.admission import AdmissionQueue
 from agentvault_tui.web.service_connection import UpstreamError
 
 Respond = Callable[[Received, asyncio.StreamWriter], Any]
@@ -174,7 +178,13 @@ async def test_a_stream_is_relayed_however_it_is_cut_up(
     assert told[-1]["result"]["content"][0]["text"] == "done"
 
 
-@pytest.mark.parametrize("event", [b"data:1\n\n", b":\n\n", b"\n", b"data:{\n\n"])
+EVENTS = (
+    *(b"data:1\n\n", b":\n\n", b":\n", b"\n", b"data:{\n\n", b"data:{}\n\n"),
+    b'data:{"id":1}\n\n',
+)
+
+
+@pytest.mark.parametrize("event", EVENTS)
 async def test_a_stream_of_events_that_are_no_messages_ends(event: bytes) -> None:
     """A server could go on for ever, and each event costs time of the event loop."""
 
@@ -185,7 +195,7 @@ async def test_a_stream_of_events_that_are_no_messages_ends(event: bytes) -> Non
     answer: Any = SimpleNamespace(status=200, chunks=chunks)
     posted: Any = SimpleNamespace(max_answer=2**20)
     with pytest.raises(UpstreamError):
-        await anext(_events(answer, posted))
+        [one async for one in _events(answer, posted, next_turn)]
 
 
 async def test_a_long_stream_of_messages_leaves_turns_to_others() -> None:
@@ -207,9 +217,34 @@ async def test_a_long_stream_of_messages_leaves_turns_to_others() -> None:
     answer: Any = SimpleNamespace(status=200, chunks=chunks)
     posted: Any = SimpleNamespace(max_answer=2**20)
     others = asyncio.create_task(count())
-    assert len([one async for one in _events(answer, posted)]) == 20_000
+    assert len([one async for one in _events(answer, posted, next_turn)]) == 20_000
     others.cancel()
     assert turns > 20
+
+
+async def test_streams_of_several_servers_are_read_in_turns() -> None:
+    """A turn of the event loop reads the events of one of them, however many there are.
+
+    It is the turn for parts of answers that are slow to search.
+    """
+    message = b'data: {"jsonrpc":"2.0","method":"notifications/progress"}\n\n'
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield message * 500
+
+    line = AdmissionQueue(1)
+
+    async def read() -> int:
+        answer: Any = SimpleNamespace(status=200, chunks=chunks)
+        posted: Any = SimpleNamespace(max_answer=2**20)
+        events = _events(answer, posted, partial(line.enter, large=True))
+        return len([one async for one in events])
+
+    reading = asyncio.gather(*(read() for _ in range(160)))
+    await asyncio.sleep(0)  # each of them has begun
+    async with short_turns():
+        assert await reading == [1_500] * 160
 
 
 @pytest.mark.parametrize(
