@@ -112,6 +112,12 @@ class PreparedRun:
             self._record(client, info, weaker, "proxy")
             yield self._restricted(view, given, ports, grouped)
             return
+        if not self.layers.bubblewrap.mounts_descriptors:
+            say(
+                f"bubblewrap {self.layers.bubblewrap.version} follows paths while it"
+                " mounts: until this command ends, no other confined command starts"
+                " that may write its folders; 0.12.0 has no such limit"
+            )
         pipes, ended = StreamPipes(), ExitStack()
         ended.callback(pipes.restore)
         with (

@@ -18,7 +18,7 @@ from signal import SIG_IGN
 from typing import Final, NamedTuple
 
 from agentvault_tui.confine.guard import Guard
-from agentvault_tui.confine.paths import open_unlinked
+from agentvault_tui.confine.paths import FileId, open_unlinked
 from agentvault_tui.confine.syscalls import build_filter
 from agentvault_tui.confine.view import View, system_mounts
 from agentvault_tui.errors import NotConfinedError
@@ -26,7 +26,9 @@ from agentvault_tui.errors import NotConfinedError
 PROGRAM_FOLDERS: Final = ("/usr/bin", "/usr/local/bin", "/run/current-system/sw/bin")
 """Where programs that start outside are looked for: a command's folder may be on
 ``PATH``."""
-_LEAST: Final = (0, 12, 0)
+_LEAST: Final = (0, 8, 0)
+"""The first version with ``--disable-userns``."""
+_OF_DESCRIPTORS: Final = (0, 12, 0)
 """The first version that mounts descriptors, and makes no file outside where a folder
 that it mounts has links (GHSA-pxhw-h44j-8pfx)."""
 _WRITABLE_BY_ROOT: Final = ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi")
@@ -38,6 +40,8 @@ A terminal sends them to each process in its foreground.
 """
 _RESET: Final = ("/usr/bin/env", "--default-signal=HUP,INT,QUIT,TERM")
 """Has the command not ignore them; of GNU coreutils 8.31 or later."""
+_MOST_WORDS: Final = 8_990
+"""It takes 9,000 (MAX_ARGS); some are given besides these."""
 _STARTS_S: Final = 20.0
 _ENDS_S: Final = 5.0
 
@@ -49,6 +53,11 @@ class Bubblewrap(NamedTuple):
     version: str
     resets_signals: bool = False
     """Whether a program is there by which the command gets its signals."""
+
+    @property
+    def mounts_descriptors(self) -> bool:
+        """Check whether it mounts what is open; else it looks for each path again."""
+        return tuple(map(int, self.version.split("."))) >= _OF_DESCRIPTORS
 
 
 def find_bubblewrap(folders: Sequence[str] = PROGRAM_FOLDERS) -> Bubblewrap:
@@ -74,7 +83,8 @@ def find_bubblewrap(folders: Sequence[str] = PROGRAM_FOLDERS) -> Bubblewrap:
     text = ".".join(map(str, version))
     if version < _LEAST:
         raise NotConfinedError(
-            f"bubblewrap {text} is too old", "install 0.12.0 or later"
+            f"bubblewrap {text} is too old",
+            "install 0.12.0 or later (0.8.0 works for one command at a time)",
         )
     return Bubblewrap(path, text)
 
@@ -123,6 +133,8 @@ class ConfinedProcess:
     """bubblewrap's; it has the command's exit code."""
     inside: int
     """The process with number 1 in the command's namespace."""
+    places: Mapping[Path, FileId]
+    """Its mount points, and the files and folders that must be there."""
     _guard: Guard
 
     def release(self) -> None:
@@ -186,7 +198,8 @@ def start(
         passed = _Passed(opened, info, waiting)
         guard = Guard(report, gate)
         failed.callback(guard.end)
-        options = [*_options(view, passed), "--info-fd", str(info)]
+        of_descriptors = bubblewrap.mounts_descriptors
+        options = [*_options(view, passed, of_descriptors), "--info-fd", str(info)]
         options += ["--block-fd", str(waiting)]
         code = build_filter(local_sockets=local_sockets)
         options += ["--seccomp", str(passed.memory(code))]
@@ -197,6 +210,12 @@ def start(
         # load a library of the project's.
         for name, value in environment.items():
             options += ["--setenv", name, value]
+        if len(options) > _MOST_WORDS:
+            raise NotConfinedError(
+                f"{len(passed.places)} paths are to be protected, more than bubblewrap"
+                " takes",
+                "give folders with fewer git repositories: about 100 are possible",
+            )
         arguments = passed.memory(b"".join(os.fsencode(one) + b"\0" for one in options))
         reset, ignored = _signals(bubblewrap, words[0])
         line = [bubblewrap.path, "--args", str(arguments), "--", *reset]
@@ -216,7 +235,7 @@ def start(
         raise NotConfinedError(
             "bubblewrap ended before the command began", "see its message above"
         )
-    return ConfinedProcess(process, inside, guard)
+    return ConfinedProcess(process, inside, passed.places, guard)
 
 
 def _signals(
@@ -231,7 +250,7 @@ def _signals(
     return [_RESET[0], f"--default-signal={names}"], ignored
 
 
-def _options(view: View, passed: _Passed) -> Iterator[str]:
+def _options(view: View, passed: _Passed, of_descriptors: bool) -> Iterator[str]:
     yield from _NAMESPACES
     for mount in system_mounts():
         yield from mount
@@ -247,7 +266,11 @@ def _options(view: View, passed: _Passed) -> Iterator[str]:
     for link, real in view.links:
         yield from ("--symlink", str(real), str(link))
     for kind, place in view.mounts():
-        yield from (f"--{kind}-fd", str(passed.place(place)), str(place))
+        opened = str(passed.place(place))
+        if of_descriptors:
+            yield from (f"--{kind}-fd", opened, str(place))
+        else:
+            yield from (f"--{kind}", str(place), str(place))
 
 
 class _Passed:
@@ -255,6 +278,7 @@ class _Passed:
 
     def __init__(self, opened: ExitStack, *descriptors: int) -> None:
         self._opened = opened
+        self.places: dict[Path, FileId] = {}
         self.descriptors: list[int] = []
         for one in descriptors:
             self._add(one)
@@ -283,6 +307,7 @@ class _Passed:
             why = f"{path} cannot be opened ({error.strerror})"
             raise NotConfinedError(why, remedy) from None
         self._add(descriptor)
+        self.places[path] = FileId.of(descriptor)
         return descriptor
 
     def _add(self, descriptor: int) -> None:

@@ -17,6 +17,7 @@ from typing import Final
 
 from agentvault_tui.confine.attempts import AttemptLog, AttemptWatcher
 from agentvault_tui.confine.bubblewrap import Bubblewrap, ConfinedProcess, start
+from agentvault_tui.confine.folder_locks import locked
 from agentvault_tui.confine.mounts import MountWatch, check_mounts
 from agentvault_tui.confine.network import (
     LOOPBACK,
@@ -103,7 +104,10 @@ def confined_command(
         NotConfinedError: a layer is missing.
     """
     files = {"/etc/hosts": _hosts(endpoints), "/etc/resolv.conf": _RESOLVER}
-    with stand_ins(records, view.protection):
+    with ExitStack() as alone:
+        if not bubblewrap.mounts_descriptors:
+            alone.enter_context(locked((*view.write, view.home), records.parents[1]))
+        alone.enter_context(stand_ins(records, view.protection))
         started = start(
             bubblewrap,
             view,
@@ -124,7 +128,7 @@ def confined_command(
                 watcher = AttemptWatcher(sockets.packets, sockets.names)
                 watcher.start()
                 opened.callback(watcher.stop)
-            check_mounts(started.inside, [place for _, place in view.mounts()])
+            check_mounts(started.inside, started.places)
             kill = partial(started.send, signal.SIGKILL)
             mounts = MountWatch(started.inside, view.changeable(), kill)
             mounts.start()

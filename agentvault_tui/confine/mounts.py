@@ -11,10 +11,11 @@ import re
 import select
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from agentvault_tui.confine.paths import FileId, open_unlinked
 from agentvault_tui.errors import NotConfinedError
 
 _MOUNT_POINT: Final = 4
@@ -24,17 +25,17 @@ _CHANGED: Final = select.POLLERR | select.POLLPRI
 _MOUNTS_S: Final = 20.0
 
 
-def check_mounts(process: int, wanted: Iterable[Path]) -> None:
+def check_mounts(process: int, wanted: Mapping[Path, FileId]) -> None:
     """Wait until a process that waits has all its mounts.
 
     A mount is elsewhere if a folder on the way to it was exchanged for a link.
 
     Args:
         process: bubblewrap's first process inside.
-        wanted: the mount points.
+        wanted: the mount points, and the file or folder that must be there.
 
     Raises:
-        NotConfinedError: one is missing.
+        NotConfinedError: one is missing, or is another one.
     """
     ends = time.monotonic() + _MOUNTS_S
     while True:
@@ -42,7 +43,7 @@ def check_mounts(process: int, wanted: Iterable[Path]) -> None:
             with _mountinfo(process).open("rb") as file:
                 missing = {*wanted} - _read_mount_points(file)
                 if not missing:
-                    return
+                    return _check_files(process, wanted)
                 if time.monotonic() < ends:
                     poll = select.poll()
                     poll.register(file, _CHANGED)
@@ -50,10 +51,31 @@ def check_mounts(process: int, wanted: Iterable[Path]) -> None:
                     continue
         except OSError:
             missing = {*wanted}
-        raise NotConfinedError(
-            f"{min(missing)} was exchanged before it was mounted",
-            "end the other command that works in that folder",
-        )
+        raise _exchanged(min(missing))
+
+
+def _check_files(process: int, wanted: Mapping[Path, FileId]) -> None:
+    """Check that what a process sees is what was opened.
+
+    bubblewrap compares them too, from 0.10.0 on; an earlier one looks for each path
+    again.
+    """
+    for place, file in wanted.items():
+        try:
+            opened = open_unlinked(place, f"/proc/{process}/root")
+            same = FileId.of(opened) == file
+            os.close(opened)
+        except OSError:
+            same = False
+        if not same:
+            raise _exchanged(place)
+
+
+def _exchanged(place: Path) -> NotConfinedError:
+    return NotConfinedError(
+        f"{place} was exchanged before it was mounted",
+        "end the other command that works in that folder",
+    )
 
 
 class MountWatch:

@@ -7,16 +7,30 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 _MOST_LINKS: Final = 40
 
 
-def open_unlinked(path: Path) -> int:
+class FileId(NamedTuple):
+    """A file, whatever its name."""
+
+    device: int
+    number: int
+
+    @classmethod
+    def of(cls, descriptor: int) -> FileId:
+        """Return the file that is open."""
+        status = os.fstat(descriptor)
+        return cls(status.st_dev, status.st_ino)
+
+
+def open_unlinked(path: Path, root: str = "/") -> int:
     """Open a file or folder through no link, by one component at a time.
 
     Args:
         path: absolute, without ``..``.
+        root: the folder that its ``/`` is; followed if it is a link.
 
     Returns:
         a descriptor that names it, whatever becomes of its path (O_PATH).
@@ -25,7 +39,7 @@ def open_unlinked(path: Path) -> int:
         OSError: it is not there, or one component is a symbolic link.
     """
     flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-    opened = os.open("/", flags)
+    opened = os.open(root, os.O_PATH | os.O_CLOEXEC)
     for part in path.parts[1:]:
         try:
             below = os.open(part, flags, dir_fd=opened)

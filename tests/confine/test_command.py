@@ -25,6 +25,7 @@ from support.patience import PATIENT
 from agentvault_tui.confine import bubblewrap, find_layers, watches_attempts
 from agentvault_tui.confine.protected import Protection
 from agentvault_tui.confine.view import View
+from agentvault_tui.errors import NotConfinedError
 
 UID = 1234 if os.geteuid() == 0 else os.geteuid()
 SHELL = ("/bin/sh", "-c")
@@ -264,6 +265,20 @@ def test_bubblewrap_itself_gets_no_variable(
             local_sockets=False,
         )
     assert started[0]["env"] == {}
+
+
+def test_too_many_repositories_refuse(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bubblewrap takes so many words; a command can make as many folders."""
+    read = tuple(base / str(number) for number in range(500))
+    for one in read:
+        one.touch()
+    found = bubblewrap.Bubblewrap("/usr/bin/bwrap", "0.12.0")
+    view = View(base, base, read, (base,), (), Protection())
+    monkeypatch.setattr(bubblewrap, "_MOST_WORDS", 1500)
+    with pytest.raises(NotConfinedError, match="more than bubblewrap takes"):
+        bubblewrap.start(found, view, ["true"], {}, files={}, local_sockets=False)
 
 
 def test_the_first_process_cannot_be_changed(base: Path) -> None:

@@ -9,17 +9,30 @@ import pytest
 
 from agentvault_tui.confine import mounts
 from agentvault_tui.confine.mounts import MountWatch, check_mounts
+from agentvault_tui.confine.paths import FileId
 from agentvault_tui.errors import NotConfinedError
+
+
+def identity(path: Path) -> FileId:
+    status = path.stat()
+    return FileId(status.st_dev, status.st_ino)
 
 
 def test_a_mount_that_is_elsewhere_refuses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A command exchanged a folder on the way to it while it was mounted."""
-    check_mounts(os.getpid(), [Path("/proc")])
+    proc = identity(Path("/proc"))
+    check_mounts(os.getpid(), {Path("/proc"): proc})
     monkeypatch.setattr(mounts, "_MOUNTS_S", 0)
     with pytest.raises(NotConfinedError, match="was exchanged before"):
-        check_mounts(os.getpid(), [Path("/proc"), tmp_path])
+        check_mounts(os.getpid(), {Path("/proc"): proc, tmp_path: proc})
+
+
+def test_another_folder_in_its_place_refuses(tmp_path: Path) -> None:
+    """An older bubblewrap looks for each path again when it mounts it."""
+    with pytest.raises(NotConfinedError, match="/proc was exchanged before"):
+        check_mounts(os.getpid(), {Path("/proc"): identity(tmp_path)})
 
 
 def test_a_process_that_has_ended_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +42,7 @@ def test_a_process_that_has_ended_refuses(monkeypatch: pytest.MonkeyPatch) -> No
         os._exit(0)
     os.waitpid(child, 0)
     with pytest.raises(NotConfinedError):
-        check_mounts(child, [Path("/proc")])
+        check_mounts(child, {Path("/proc"): identity(Path("/proc"))})
 
 
 def test_a_name_with_spaces_is_read(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from support.needs import need
 
 GIT = shutil.which("git") or ""
 SHELL = ("/bin/sh", "-c")
+WAITS = "while [ ! -e go ]; do sleep 0.05; done"
 USERS = [pytest.param(0, id="root"), pytest.param(1234, id="user")]
 
 
@@ -58,17 +59,33 @@ def refused(base: Path, uid: int, *words: str, **more: object) -> str:
 # Names that another command changes (G1).
 
 
+@pytest.mark.parametrize("version", ["0.12.0", "0.9.0"])
 @pytest.mark.parametrize("name", ["below", "below/repo/.git", "below/repo/.git/config"])
 def test_a_link_that_takes_a_folders_place_shows_nothing(
-    base: Path, uid: int, name: str
+    base: Path, uid: int, name: str, version: str
 ) -> None:
-    """Each folder and file is opened before, and its name is not followed again."""
+    """Each folder and file is opened before, and compared with what was mounted."""
     place, link = base / "project" / name, base / "project/link"
     link.symlink_to(base / "outside/copy")
     words = (*SHELL, f"cat {name} {name}/secret")
     exchanged = [str(place), str(link)]
-    process = started_in(base, uid, words, confined=True, exchanged=exchanged)
-    assert MARK not in ended(process)[1]
+    more = {"confined": True, "exchanged": exchanged, "version": version}
+    assert MARK not in ended(started_in(base, uid, words, **more))[1]
+
+
+def test_an_older_bubblewrap_starts_one_command_at_a_time(base: Path, uid: int) -> None:
+    """It follows paths while it mounts; another command could change them."""
+    more = {"confined": True, "version": "0.9.0"}
+    words = [*SHELL, f"(echo x > .envrc); echo x > ready; {WAITS}"]
+    first = started_in(base, uid, words, **more)
+    wait_for(base / "project/ready")
+    assert not (base / "project/.envrc").read_text()
+    assert "another confined command" in refused(
+        base, uid, "/bin/true", version="0.9.0"
+    )
+    (base / "project/go").touch()
+    ended(first)
+    assert run_in(base, uid, ["/bin/echo", "fine"], **more) == "fine\n"
 
 
 # Programs and folders that an earlier command names (G3).

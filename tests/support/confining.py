@@ -152,19 +152,24 @@ def main(spec: dict[str, Any]) -> int:
         options = ViewOptions(
             Path.cwd(), (base / "read",), local_sockets=bool(spec.get("local_sockets"))
         )
-        program = Path(spec["words"][0])
         home = vault.homes / "agt_1"
         view = build_view(
-            options, vault, home, programs=[program], path=environment["PATH"]
+            options,
+            vault,
+            home,
+            programs=[Path(spec["words"][0])],
+            path=environment["PATH"],
         )
         remember_given(view, vault)
         layers = find_layers()
         assert layers.bubblewrap is not None
+        program = layers.bubblewrap
+        program = program._replace(version=spec.get("version", program.version))
         if spec.get("exchanged"):
             _exchange_at_start(*map(Path, spec["exchanged"]))
         command = opened.enter_context(
             confined_command(
-                layers.bubblewrap,
+                program,
                 view,
                 spec["words"],
                 environment,
