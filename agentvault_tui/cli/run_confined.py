@@ -103,21 +103,11 @@ class PreparedRun:
         given = _with_loopback(given, client)
         endpoints = tuple(map(Endpoint.of, (info.proxy_url, info.agents_url)))
         ports = [one.port for one in endpoints]
-        weaker = self.layers.weaker(ports)
-        if weaker:
-            say(f"confined less than promised: {self.layers.because}")
-        for line in weaker:
-            say(f"weaker: {line}")
+        weaker = self._say_limits(ports)
         if self.layers.bubblewrap is None:
             self._record(client, info, weaker, "proxy")
             yield self._restricted(view, given, ports, grouped)
             return
-        if not self.layers.bubblewrap.mounts_descriptors:
-            say(
-                f"bubblewrap {self.layers.bubblewrap.version} follows paths while it"
-                " mounts: until this command ends, no other confined command starts"
-                " that may write its folders; 0.12.0 has no such limit"
-            )
         pipes, ended = StreamPipes(), ExitStack()
         ended.callback(pipes.restore)
         with (
@@ -144,6 +134,21 @@ class PreparedRun:
                 " so no longer protected; look at what is in it"
             )
         self._say_left()
+
+    def _say_limits(self, ports: Sequence[int]) -> tuple[str, ...]:
+        """Print the limits of the layers; return each promise that does not hold."""
+        weaker, bubblewrap = self.layers.weaker(ports), self.layers.bubblewrap
+        if weaker:
+            say(f"confined less than promised: {self.layers.because}")
+        for line in weaker:
+            say(f"weaker: {line}")
+        if bubblewrap is not None and not bubblewrap.mounts_descriptors:
+            say(
+                f"bubblewrap {bubblewrap.version} follows paths while it mounts: until"
+                " this command ends, no other confined command starts that may write"
+                " its folders; 0.12.0 has no such limit"
+            )
+        return weaker
 
     def _say_left(self) -> None:
         """Name the files of the command that programs outside now obey."""
@@ -205,11 +210,6 @@ def prepare(
         OSError: there is no such program, or it cannot be run.
     """
     layers = find_strongest() if best else find_layers()
-    if options.local_sockets and layers.bubblewrap is None:
-        raise NotConfinedError(
-            "without namespaces it would reach every Unix socket of this machine",
-            "leave --local-sockets away",
-        )
     path = os.environ.get("PATH", os.defpath)
     program = find_program(words[0], path)
     own = home.homes / agent.id
@@ -225,15 +225,11 @@ def prepare(
         connected=connected,
     )
     check_own_files(home, (*view.write, view.home))
+    if layers.bubblewrap is None:
+        _check_needs_no_namespaces(options, view)
     remember_given(view, home)
     for folder in view.omitted:
         say(f"{folder} is on PATH and is not shown to it: it may hold secrets of yours")
-    if layers.bubblewrap is None and view.protection.shared:
-        raise NotConfinedError(
-            f"{view.protection.shared[0]} has files with further names outside (hard"
-            " links), which only namespaces protect",
-            f"allow that they change there too: --write {view.protection.shared[0]}",
-        )
     for folder in view.protection.shared:
         say(
             f"{folder} is read-only: its files have further names outside (hard links),"
@@ -247,6 +243,25 @@ def prepare(
     }
     variables["HOME"] = str(view.home)
     return PreparedRun(layers, view, words, variables, home, options)
+
+
+def _check_needs_no_namespaces(options: ViewOptions, view: View) -> None:
+    """Check that a command is safe without namespaces.
+
+    Raises:
+        NotConfinedError: it is not.
+    """
+    if options.local_sockets:
+        raise NotConfinedError(
+            "without namespaces it would reach every Unix socket of this machine",
+            "leave --local-sockets away",
+        )
+    for folder in view.protection.shared:
+        raise NotConfinedError(
+            f"{folder} has files with further names outside (hard links), which only"
+            " namespaces protect",
+            f"allow that they change there too: --write {folder}",
+        )
 
 
 def connected_files(home: Home, agent_id: str) -> list[Path]:

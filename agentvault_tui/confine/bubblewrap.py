@@ -210,13 +210,7 @@ def start(
         # load a library of the project's.
         for name, value in environment.items():
             options += ["--setenv", name, value]
-        if len(options) > _MOST_WORDS:
-            raise NotConfinedError(
-                f"{len(passed.places)} paths are to be protected, more than bubblewrap"
-                " takes",
-                "give folders with fewer git repositories: about 100 are possible",
-            )
-        arguments = passed.memory(b"".join(os.fsencode(one) + b"\0" for one in options))
+        arguments = passed.words(options)
         reset, ignored = _signals(bubblewrap, words[0])
         line = [bubblewrap.path, "--args", str(arguments), "--", *reset]
         with _ignored_signals(ignored):
@@ -291,6 +285,20 @@ class _Passed:
             file.write(content)
         os.lseek(descriptor, 0, os.SEEK_SET)
         return descriptor
+
+    def words(self, options: Sequence[str]) -> int:
+        """Return a descriptor from which bubblewrap reads options.
+
+        Raises:
+            NotConfinedError: there are more than it takes.
+        """
+        if len(options) > _MOST_WORDS:
+            raise NotConfinedError(
+                f"{len(self.places)} paths are to be protected, more than bubblewrap"
+                " takes",
+                "give folders with fewer git repositories: about 100 are possible",
+            )
+        return self.memory(b"".join(os.fsencode(one) + b"\0" for one in options))
 
     def place(self, path: Path) -> int:
         """Return a descriptor of a file or folder, whatever becomes of its path.
