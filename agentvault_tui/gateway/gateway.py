@@ -131,9 +131,8 @@ class Gateway:
         self.admission.readings += self._readings()
         self._catalogue = broker.policy.catalogue.version
         self._reported: list[str] = []
-        self._turn = asyncio.Lock()
-        self._reading = asyncio.Lock()
-        """Held while files are read, and never while something is recorded."""
+        self._turn, self._reading = asyncio.Lock(), asyncio.Lock()
+        """`_reading` is held while files are read, never while something is recorded."""
         self._applied = AppliedServices(broker, self.services)
         self.team_calls: TeamCalls | None = None
         """The calls of all brokers of a team, where this is one."""
