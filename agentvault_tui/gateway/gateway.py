@@ -132,7 +132,7 @@ class Gateway:
         self._catalogue = broker.policy.catalogue.version
         self._reported: list[str] = []
         self._turn, self._reading = asyncio.Lock(), asyncio.Lock()
-        """`_reading` is held while files are read, never while something is recorded."""
+        """`_reading` is held while files are read, never while one is recorded."""
         self._applied = AppliedServices(broker, self.services)
         self.team_calls: TeamCalls | None = None
         """The calls of all brokers of a team, where this is one."""
