@@ -233,7 +233,7 @@ def prepare(
     for folder in view.protection.shared:
         say(
             f"{folder} is read-only: its files have further names outside (hard links),"
-            " as those of uv and pnpm do; to allow that they change there too:"
+            " as those of uv, pnpm and conda do; to allow that they change there too:"
             f" --write {folder}"
         )
     variables = {

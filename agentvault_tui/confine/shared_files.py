@@ -1,7 +1,7 @@
 """Files in a command's folders that have further names elsewhere (link(2)).
 
-A command that changes such a file changes it under all its names. uv and pnpm install
-packages so, from a store that all projects of the user have in common.
+A command that changes such a file changes it under all its names. uv, pnpm and conda
+install packages so, from a store that all projects of the user have in common.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from agentvault_tui.confine.search import Folder
 from agentvault_tui.errors import NotConfinedError
 
 _PACKAGES: Final = "node_modules"
-"""A folder with installed packages; the other kind has ``pyvenv.cfg`` (PEP 405)."""
+_ENVIRONMENT: Final = frozenset({"pyvenv.cfg", "conda-meta"})
+"""Environments of Python (PEP 405) and of conda have one of them."""
 
 
 class SharedFiles:
@@ -29,7 +30,7 @@ class SharedFiles:
 
     def add(self, entries: Folder) -> None:
         """Add the files of one folder."""
-        if "pyvenv.cfg" in entries.names or entries.path.name == _PACKAGES:
+        if not _ENVIRONMENT.isdisjoint(entries.names) or entries.path.name == _PACKAGES:
             self._environments.add(entries.path)
         for name, status in entries.shared.items():
             key = status.st_dev, status.st_ino

@@ -31,12 +31,14 @@ def test_a_file_with_a_name_outside_is_refused(project: Path) -> None:
         protect([project], [project])
 
 
-@pytest.mark.parametrize("kind", ["uv", "pnpm"])
+@pytest.mark.parametrize("kind", ["uv", "pnpm", "conda"])
 def test_installed_packages_are_read_only(project: Path, kind: str) -> None:
     """The folder of the environment is, as one of its files may be replaced."""
     place = project / "lib"
     if kind == "uv":
         (place / "pyvenv.cfg").touch()
+    elif kind == "conda":
+        (place / "conda-meta").mkdir()
     else:
         place = place.rename(project / "node_modules")
     found = protect([project])
