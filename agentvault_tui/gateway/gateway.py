@@ -127,7 +127,6 @@ class Gateway:
         self._folders: tuple[ConfigFolder[Any], ...]
         self._folders = self.services, self.tools, self.mcp_servers
         self._edits = FileEdits(broker, self._folders, self.look)
-        self._authorities = TeamAuthorities(broker, "services")
         self.admission.readings += self._readings()
         self._catalogue = broker.policy.catalogue.version
         self._reported: list[str] = []
@@ -150,6 +149,7 @@ class Gateway:
         self, tell: Callable[[str, Callable[[], WireShape]], None] | None
     ) -> None:
         broker = self.broker
+        self._authorities = TeamAuthorities(broker, "services")
         if broker.team_key is not None:
             broker.team_key.seals_anew.append(self._seal_anew)
         if broker.files is not None:

@@ -24,6 +24,9 @@ def basis(broker: Broker, subjects: Sequence[str]) -> str:
     Args:
         broker: the broker; its rooms know the things, by kind.
         subjects: such as ``policy`` or ``agent:agt_…``.
+
+    Returns:
+        ``sha256:`` and 64 hexadecimal digits.
     """
     now = {}
     for one in subjects:

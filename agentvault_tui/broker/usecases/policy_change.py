@@ -106,7 +106,7 @@ async def _stored_texts(home: Home, ledger: Ledger) -> PolicyTexts | None:
     named = await _named(ledger)
     if not named:
         return None
-    _, texts = _read_kept(await ledger.meta(POLICY))
+    _, texts = read_kept(await ledger.meta(POLICY))
     if texts.digest() == named:
         return texts
     now = read_texts(home)
@@ -124,7 +124,7 @@ def last_texts(home: Home) -> PolicyTexts:
     with suppress(LedgerError):
         if home.database.exists():
             with read_home(home) as db:
-                return _read_kept(read_meta(db, POLICY))[1]
+                return read_kept(read_meta(db, POLICY))[1]
     return PolicyTexts()
 
 
@@ -164,7 +164,7 @@ async def _named(ledger: Ledger, *, started: bool = True) -> str:
     return named[1]
 
 
-def _read_kept(value: str | None) -> tuple[str | None, PolicyTexts]:
+def read_kept(value: str | None) -> tuple[str | None, PolicyTexts]:
     """Return version and texts of the copy in the ledger, nothing of a broken one."""
     try:
         stored = json.loads(value or "{}")
@@ -185,7 +185,7 @@ async def take_over_policy(broker: Broker) -> None:
     broker.registry.admits = partial(admits, broker)
     broker.limits.define(broker.policy.limits)
     named = await _named(broker.ledger)
-    version, texts = _read_kept(broker.kept.get(POLICY))
+    version, texts = read_kept(broker.kept.get(POLICY))
     same = not named or texts.digest() == named
     if broker.files is not None:
         broker.files.on_policy = partial(_edited, broker)
@@ -247,11 +247,15 @@ async def _reload(broker: Broker, texts: PolicyTexts | None = None) -> None:
         broker.health.changed()
         return
     if await broker.policy_state.hold(last, policy):
-        if broker.policy_state.held:  # looked at again once the files are others
-            last.seen = policy.seen
-        broker.policy_state.problem, broker.policy_state.refused = None, texts
-    elif texts is None or broker.policy is last:  # else another's came meanwhile
+        # Looked at again once the files are others, or where no person was asked.
+        asked_for = broker.policy_state.held is not None
+        last.seen = policy.seen if asked_for else ()
+        broker.policy_state.problem = None
+        broker.policy_state.refused = texts if asked_for else None
+    elif broker.policy is last:
         await _put_in_force(broker, policy, SYSTEM)
+    else:  # another came meanwhile, which it was not compared with
+        broker.policy.seen = ()
 
 
 def switch_policy(broker: Broker, policy: Policy) -> None:
@@ -273,7 +277,7 @@ async def follow_policy(broker: Broker, value: str) -> None:
         broker: the broker.
         value: version and texts, as `copy_of` writes them.
     """
-    version, texts = _read_kept(value)
+    version, texts = read_kept(value)
     broker.policy_state.recorded = version
     if texts != broker.policy.texts:
         if texts.digest() != await _named(broker.ledger, started=False):
@@ -336,7 +340,7 @@ def policy_record(
 
 def _by_file(broker: Broker) -> dict[str, Any]:
     """Return the detail of an edit's event, against the last record."""
-    _, before = _read_kept(broker.kept.get(POLICY))
+    _, before = read_kept(broker.kept.get(POLICY))
     changed = policy_changes(before, broker.policy.texts)
     if not changed:
         return {}  # such as a version of ours that reads the same text otherwise
@@ -393,7 +397,7 @@ def policy_is_recorded(broker: Broker, changes: Sequence[Change]) -> None:
     values = {one.key: one.value for one in metas if one.value is not None}
     broker.kept.update(values)
     if broker.files is not None and POLICY in values:
-        broker.files.put_policy(_read_kept(values[POLICY])[1])
+        broker.files.put_policy(read_kept(values[POLICY])[1])
 
 
 def _begin_recheck(broker: Broker) -> None:

@@ -21,6 +21,7 @@ from agentvault_tui.broker.socket_factor import asks_factor
 from agentvault_tui.broker.usecases.change_basis import OUTDATED, subjects_of
 from agentvault_tui.broker.usecases.changes import Asker, Wanted, ask
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
+from agentvault_tui.broker.usecases.policy_change import POLICY, read_kept
 from agentvault_tui.broker.usecases.stepup_end import cancel
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.model import Actor, ActorKind, AgentId, StepUp
@@ -86,6 +87,9 @@ async def _cancel_outdated(broker: Broker, held: str | None) -> None:
 
 async def _ask(broker: Broker, last: Policy, edited: Policy) -> str | None:
     """Ask a person about *edited*; return the id of the change, if it could be."""
+    record = broker.kept.get(POLICY)
+    if record is not None and read_kept(record)[1] != last.texts:
+        return None  # another policy was applied meanwhile: the next look compares
     changed = policy_changes(last.texts, edited.texts)
     folders = dict.fromkeys(one.name.partition("/")[0] for one in changed)
     named = " and ".join(folders) or "policy.cedar"

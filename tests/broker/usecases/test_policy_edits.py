@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.bench import OPERATOR, Bench
 from support.manual_clock import ManualClock
 from support.scripted_tenant import ALICE
 
+from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.riders import text_change
 from agentvault_tui.broker.status import warnings
+from agentvault_tui.broker.usecases import policy_edits
 from agentvault_tui.broker.usecases.policy_apply import apply_policy, reset_policy
 from agentvault_tui.broker.usecases.policy_change import keep_policy, reload_policy
 from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
+from agentvault_tui.errors import ConflictError
 from agentvault_tui.home import Home
 from agentvault_tui.model import AgentId, StepUp
-from agentvault_tui.policy import shipped_policy
+from agentvault_tui.policy import Policy, shipped_policy
 from agentvault_tui.policy.texts import PolicyTexts, shipped_scopes
 from agentvault_tui.settings import ChangeSettings, Settings, StepUpSettings
 
@@ -187,3 +192,65 @@ async def test_an_edit_is_shown_against_the_shipped_policy(bench: Bench) -> None
     (text,) = change.change.texts
     lines = text.diff.split("\n")
     assert [one[0] for one in lines if one[0] in "+-"] == ["-", "+"]
+
+
+async def test_an_edit_is_asked_for_against_the_policy_that_is_active(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was compared with the policy before would undo another unseen."""
+    asks, applied = policy_edits.asks_factor, list[str]()
+
+    async def late(broker: Broker) -> bool:
+        if not applied:
+            applied.append(STRICT)
+            await apply_policy(broker, {"policy": STRICT}, OPERATOR, None, "")
+            bench.home.policy_file.write_text(MILD)
+        return await asks(broker)
+
+    monkeypatch.setattr(policy_edits, "asks_factor", late)
+    await edit(bench, MILD)
+    await reload_policy(bench.broker)
+    await expire_due(bench.broker)
+    (change,) = waiting(bench)
+    assert change.change is not None
+    (shown,) = change.change.texts
+    assert shown.diff == text_change("policy.cedar", STRICT, MILD).diff
+
+
+async def test_an_edit_that_could_not_be_asked_for_is_asked_for_later(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as where too many changes waited: nobody has to edit the file again."""
+    ask = policy_edits.ask
+
+    async def refuse(*_: Any) -> StepUp:
+        raise ConflictError("too many changes wait")
+
+    monkeypatch.setattr(policy_edits, "ask", refuse)
+    await edit(bench, MILD)
+    assert waiting(bench) == []
+    assert bench.broker.policy.text == shipped_policy()
+    monkeypatch.setattr(policy_edits, "ask", ask)
+    await reload_policy(bench.broker)
+    assert len(waiting(bench)) == 1
+
+
+async def test_an_edit_that_tightens_undoes_nothing_that_was_applied_meanwhile(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was compared with the policy before, and would loosen the one since."""
+    tighter = STRICT.replace("no-mail", "no-files").replace("send:email", "read:files")
+    hold, applied = bench.broker.policy_state.hold, list[str]()
+
+    async def late(last: Policy, edited: Policy) -> bool:
+        waits = await hold(last, edited)
+        if not applied:
+            applied.append(STRICT)
+            await apply_policy(bench.broker, {"policy": STRICT}, OPERATOR, None, "")
+        return waits
+
+    monkeypatch.setattr(bench.broker.policy_state, "hold", late)
+    await edit(bench, tighter)
+    assert bench.broker.policy.text == STRICT
+    await reload_policy(bench.broker)
+    assert bench.broker.policy.text == STRICT
