@@ -24,13 +24,12 @@ from agentvault_tui.cli.host_files import (
     lacking,
     print_lacking,
     print_written,
-    write_file,
 )
 from agentvault_tui.cli.lookup import find_agent
 from agentvault_tui.cli.run_confined import connected_files, connected_record
 from agentvault_tui.cli.session import CliSession
-from agentvault_tui.confine import check_unlinked
-from agentvault_tui.errors import UsageError
+from agentvault_tui.confine import check_unlinked, write_unlinked
+from agentvault_tui.errors import SettingsError, UsageError
 from agentvault_tui.home import Home, private_folder, put_private
 
 _PROGRAMS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -123,9 +122,29 @@ def connect_confined(session: CliSession, host: str, ref: str, *, write: bool) -
 def _write(
     vault: Home, agent_id: str, texts: Sequence[tuple[HostFile, str]]
 ) -> list[str | None]:
-    """Write files into an agent's home directory; return the result of `write_file`."""
-    private_folder(vault.homes / agent_id)
-    copies = [write_file(file.path, text) for file, text in texts]
+    """Write files into an agent's home directory.
+
+    Returns:
+        for each an empty text, as no copy is made of the agent's file; None if it was
+        the same before.
+
+    Raises:
+        SettingsError: the agent has put a link or something else there.
+    """
+    home = (vault.homes / agent_id).resolve()
+    private_folder(home)
+    copies = list[str | None]()
+    for file, text in texts:
+        name = file.path.relative_to(vault.homes / agent_id)
+        content = text if text.endswith("\n") else text + "\n"
+        try:
+            written = write_unlinked(home, name, content.encode())
+        except OSError as error:
+            raise SettingsError(
+                f"{file.path} cannot be written ({error.strerror})",
+                "look at it: the agent may have made a link there, or a pipe",
+            ) from None
+        copies.append("" if written else None)
     paths = {*connected_files(vault, agent_id), *(file.path for file, _ in texts)}
     record = json.dumps(sorted(map(str, paths))).encode()
     put_private(connected_record(vault, agent_id), record, replace=True)

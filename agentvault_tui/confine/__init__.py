@@ -11,6 +11,7 @@ from agentvault_tui.confine.landlock import Restriction
 from agentvault_tui.confine.layers import Layers, Means, find_layers, find_strongest
 from agentvault_tui.confine.left_behind import find_left
 from agentvault_tui.confine.network import Endpoint
+from agentvault_tui.confine.paths import write_unlinked
 from agentvault_tui.confine.runtime import find_program
 from agentvault_tui.confine.seatbelt import PROGRAM as SANDBOX_EXEC
 from agentvault_tui.confine.seatbelt import build_profile
@@ -50,4 +51,5 @@ __all__ = [
     "remember_given",
     "remove_stand_in",
     "watches_attempts",
+    "write_unlinked",
 ]

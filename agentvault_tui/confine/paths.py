@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
 from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -50,6 +52,46 @@ def open_unlinked(path: Path, root: str = "/") -> int:
         os.close(opened)
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     return opened
+
+
+def write_unlinked(base: Path, name: Path, content: bytes) -> bool:
+    """Write a file in a folder that a command may change meanwhile, through no link.
+
+    Args:
+        base: the folder, with links resolved.
+        name: of the file, relative to *base*; missing folders on the way are made.
+        content: of the file; it is there whole or not at all.
+
+    Returns:
+        whether the file was another one before.
+
+    Raises:
+        OSError: one component is a link, or something else than a file is there.
+    """
+    draft = f".{name.name}.{secrets.token_hex(8)}"
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC
+    with ExitStack() as opened:
+        folder = open_unlinked(base)
+        opened.callback(os.close, folder)
+        for part in name.parts[:-1]:
+            with suppress(FileExistsError):
+                os.mkdir(part, 0o755, dir_fd=folder)
+            folder = os.open(part, os.O_DIRECTORY | flags, dir_fd=folder)
+            opened.callback(os.close, folder)
+        with suppress(FileNotFoundError):
+            there = os.open(name.name, os.O_NONBLOCK | flags, dir_fd=folder)
+            opened.callback(os.close, there)
+            if not stat.S_ISREG(os.fstat(there).st_mode):
+                raise OSError(errno.EINVAL, "it is no file")
+            if os.pread(there, len(content) + 1, 0) == content:
+                return False
+        written = os.open(
+            draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, 0o644, dir_fd=folder
+        )
+        with os.fdopen(written, "wb") as file:
+            file.write(content)
+        os.replace(draft, name.name, src_dir_fd=folder, dst_dir_fd=folder)
+    return True
 
 
 def resolve_trusted(path: Path, writable: Iterable[Path]) -> Path | None:

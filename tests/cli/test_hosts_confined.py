@@ -16,7 +16,10 @@ import pytest
 from support.command_line import Agent, Answer, Broker
 from support.confining import need_confinement
 
-from agentvault_tui.cli.host_files import CANNOT_KEEP, EDITABLE, SHELL
+from agentvault_tui.cli.host_files import CANNOT_KEEP, EDITABLE, SHELL, HostFile
+from agentvault_tui.cli.hosts_confined import _write
+from agentvault_tui.errors import SettingsError
+from agentvault_tui.home import Home
 
 pytestmark = pytest.mark.slow
 
@@ -264,3 +267,23 @@ def test_a_pipe_that_the_agent_left_is_not_opened(
     told = av("connect", "codex", "--agent", reader.name, "--confined", "--write")
     assert told.code == 2
     assert "is no file" in told.err
+
+
+@pytest.mark.parametrize("name", [".codex", ".codex/config.toml"])
+def test_a_link_that_comes_after_the_check_is_not_followed(
+    broker: Broker, reader: Agent, tmp_path: Path, name: str
+) -> None:
+    """A command of the agent that runs meanwhile exchanges the folder for it."""
+    vault = Home(broker.home, broker.home)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "config.toml").write_text("sandbox_mode = 'read-only'")
+    place = vault.homes / reader.id / name
+    place.parent.mkdir(parents=True)
+    place.symlink_to(mine if name == ".codex" else mine / "config.toml")
+    path = vault.homes / reader.id / ".codex/config.toml"
+    file = HostFile(path, {}, "toml")
+    with pytest.raises(SettingsError, match="cannot be written"):
+        _write(vault, reader.id, [(file, "sandbox_mode = 'danger-full-access'")])
+    assert [one.name for one in mine.iterdir()] == ["config.toml"]
+    assert "read-only" in (mine / "config.toml").read_text()

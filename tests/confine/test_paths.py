@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from agentvault_tui.confine.paths import lies_in, open_unlinked, resolve_trusted
+from agentvault_tui.confine.paths import (
+    lies_in,
+    open_unlinked,
+    resolve_trusted,
+    write_unlinked,
+)
 
 
 def test_a_path_without_links_is_opened(tmp_path: Path) -> None:
@@ -55,3 +60,20 @@ def test_a_folder_lies_in_itself() -> None:
     """And not in one whose name begins as its own."""
     assert lies_in(Path("/a/b"), [Path("/a/b")])
     assert not lies_in(Path("/a/bc"), [Path("/a/b")])
+
+
+def test_a_file_is_written_whole_and_through_no_link(tmp_path: Path) -> None:
+    """Missing folders are made; the same text is left alone."""
+    name = Path("a/b/file")
+    assert write_unlinked(tmp_path, name, b"one") is True
+    assert write_unlinked(tmp_path, name, b"one") is False
+    assert write_unlinked(tmp_path, name, b"two") is True
+    assert (tmp_path / name).read_bytes() == b"two"
+    assert [one.name for one in (tmp_path / "a/b").iterdir()] == ["file"]
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    (tmp_path / "a/other").symlink_to("b/file")
+    os.mkfifo(tmp_path / "a/pipe")
+    for wrong in ("link/b/file", "a/other", "a/pipe", "a/b"):
+        with pytest.raises(OSError):
+            write_unlinked(tmp_path, Path(wrong), b"three")
+    assert (tmp_path / name).read_bytes() == b"two"
