@@ -213,12 +213,8 @@ def _bounding(broker: Broker, authority: Authority) -> list[Route]:
         body: asks.RateRequest, operator: Actor, how: How
     ) -> shapes.AgentInfo:
         """Set the rate, unless that became a loosening meanwhile."""
-        agent, wanted = broker.registry.agent(body.agent_id), body.decisions_a_second
-        if not how.loosens and raises_rate(broker, agent, wanted):
-            raise ConflictError(
-                "its rate was lowered meanwhile", "look, and set it again"
-            )
-        changed = await change_rate(broker, body.agent_id, wanted, operator)
+        change = broker, body.agent_id, body.decisions_a_second, operator
+        changed = await change_rate(*change, may_raise=how.loosens)
         return agent_info(changed, broker.registry)
 
     async def rate(request: Request) -> Response:

@@ -9,6 +9,7 @@ from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.usecases.decide import rate_of
 from agentvault_tui.broker.usecases.revoke import FAILED
 from agentvault_tui.broker.usecases.scopes import changed_draft, record_change
+from agentvault_tui.errors import ConflictError
 from agentvault_tui.model import Actor, Agent, Draft
 
 _RATE = "decisions_a_second"
@@ -31,7 +32,12 @@ def raises_rate(broker: Broker, agent: Agent, wanted: int | None) -> bool:
 
 
 async def change_rate(
-    broker: Broker, agent_id: str, wanted: int | None, operator: Actor
+    broker: Broker,
+    agent_id: str,
+    wanted: int | None,
+    operator: Actor,
+    *,
+    may_raise: bool = True,
 ) -> Agent:
     """Set how many decisions that need no person an agent is permitted a second.
 
@@ -40,18 +46,23 @@ async def change_rate(
         agent_id: the agent.
         wanted: how many; 0 for no bound, None for as many as the settings say.
         operator: who decided.
+        may_raise: whether it may have more afterwards; others may have lowered it.
 
     Returns:
         the changed agent.
 
     Raises:
         NotFoundError: no such agent.
-        ConflictError: it was revoked meanwhile.
+        ConflictError: it was revoked meanwhile, or would have more and may not.
         LedgerUnwritableError: it could not be recorded, and stays as it was.
     """
     async with broker.registry.changing[broker.registry.agent(agent_id).id]:
         await broker.cuts.record_missed()
         agent = broker.registry.agent(agent_id)
+        if not may_raise and raises_rate(broker, agent, wanted):
+            raise ConflictError(
+                "its rate was lowered meanwhile", "look, and set it again"
+            )
         after = replace(agent, decisions_a_second=wanted)
         draft = _draft(operator, after, [_RATE])
         stays = partial(_draft, operator, changed=[], reason=FAILED)

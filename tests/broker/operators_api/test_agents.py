@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from support.loosenings import opened, signed_in
 
 from agentvault_tui.broker.operators_api import agents
 from agentvault_tui.broker.usecases.delegate import change_delegates
+from agentvault_tui.broker.usecases.rate import change_rate
 from agentvault_tui.broker.usecases.scopes import change_scopes
 
 SCOPES = frozenset({"read:calendar", "write:calendar"})
@@ -61,3 +63,23 @@ async def test_an_agent_gets_nothing_that_its_template_was_given_meanwhile(
         assert refused.status_code == 409, refused.text
         assert "meanwhile" in refused.json()["detail"]
     assert [one.name for one in bench.broker.registry.agents()] == ["plan"]
+
+
+async def test_a_rate_is_not_raised_above_what_it_was_lowered_to_meanwhile(
+    bench: Bench,
+) -> None:
+    """An operator elsewhere may lower it alone; another one is recording that now."""
+    agent = await bench.agent("busy")
+    await change_rate(bench.broker, agent.id, 100, OPERATOR)
+    async with opened(bench) as stand:
+        operator = await signed_in(stand, "operator")
+        lock = bench.broker.registry.changing[agent.id]
+        async with lock:
+            asked = {"agent_id": agent.id, "decisions_a_second": 50}
+            waits = asyncio.create_task(operator.post("/api/agents/rate", **asked))
+            await bench.until(lambda: bool(lock._waiters))
+            lower = replace(bench.broker.registry.agent(agent.id), decisions_a_second=9)
+            bench.broker.registry.put_agent(lower)
+        refused = await waits
+        assert refused.status_code == 409, refused.text
+    assert bench.broker.registry.agent(agent.id).decisions_a_second == 9
